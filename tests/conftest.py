@@ -1,0 +1,60 @@
+"""Things that several tests need: small made data, runs, and copies of the project."""
+
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from smallbatch.data import prepared
+from smallbatch.rates import BaseLr
+from smallbatch.study import Run, Setting
+
+PROJECT = Path(__file__).parents[1]
+
+
+def made_data(folder: Path, *, train: int = 64, test: int = 32, shape=(1, 8, 8), classes: int = 4) -> Path:
+    """A data set that can be learnt: each class is a bright patch in a place of its own, under noise."""
+    draws = np.random.default_rng(0)
+    splits = []
+    for count in (train, test):
+        labels = np.arange(count, dtype=np.int64) % classes
+        images = draws.integers(0, 80, (count, *shape), dtype=np.uint8)
+        for image, label in zip(images, labels, strict=True):
+            image[:, 2 * label % shape[1] :, : shape[2] // 2] += 90
+        splits.append(prepared.Split(images, labels))
+    prepared.write(folder, folder.name, [f"class{i}" for i in range(classes)], *splits)
+    return folder
+
+
+@pytest.fixture
+def data_folder(tmp_path: Path) -> Path:
+    return made_data(tmp_path / "data" / "made")
+
+
+def a_run(*, batch_size: int = 4, b: int | None = None, base_lr: float = 2**-8, seed: int = 1, **setting) -> Run:
+    """A run on the made data; what is not said has a plain value."""
+    values = {"data": "made", "model": "alexnet", "weight_decay": 5e-4, "epochs": 2} | setting
+    return Run(Setting(**values), batch_size, b or batch_size, BaseLr(base_lr), seed)
+
+
+@pytest.fixture
+def project(tmp_path: Path) -> Path:
+    """A copy of the project's own files, to run workflows in."""
+    copy = tmp_path / "project"
+    for part in ("Snakefile", "workflow", "config", "profiles", "slurm", "envs"):
+        source = PROJECT / part
+        if source.is_dir():
+            shutil.copytree(source, copy / part, ignore=shutil.ignore_patterns("__pycache__", "*.egg-info"))
+        else:
+            copy.mkdir(exist_ok=True)
+            shutil.copy(source, copy / part)
+    return copy
+
+
+def snakemake(folder: Path, *arguments: str) -> subprocess.CompletedProcess:
+    """Run snakemake in `folder`; what it printed is in stdout."""
+    command = [sys.executable, "-m", "snakemake", *arguments]
+    return subprocess.run(command, cwd=folder, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, timeout=570)

@@ -1,0 +1,89 @@
+"""Mistakes as users meet them, at the command line: one clear line, no traceback, nothing lost, exit code not 0.
+
+What a message says for each mistake is tested beside the code that says it; here is that Snakemake passes it on.
+"""
+
+import os
+import subprocess
+import sys
+
+import pytest
+from conftest import a_run, made_data, snakemake
+from test_workflow import write_study
+
+from smallbatch.data import prepared
+from smallbatch.store import RunStore
+
+
+def says(done, words):
+    assert done.returncode != 0
+    assert words in done.stdout, done.stdout
+    assert "Traceback" not in done.stdout, done.stdout
+
+
+@pytest.mark.parametrize(
+    ("settings", "words"),
+    [
+        (["study=laptp"], "study: 'laptp': no such study (did you mean 'laptop'?)"),
+        (["stduy=laptop"], "stduy: unknown key (did you mean 'study'?)"),
+        (["training={lanes: 0}"], "training.lanes: 0 is not allowed; allowed: auto or a whole number from 1"),
+    ],
+)
+def test_a_wrong_configuration(project, settings, words):
+    says(snakemake(project, "--cores", "1", "--config", *settings, "--", "all"), words)
+
+
+def test_a_wrong_study(project):
+    write_study(project, {"title": "Tiny", "seeds": [1, 1], "experiments": {}, "figures": {}})
+    says(snakemake(project, "-n", "--config", "study=tiny"), "config/studies/tiny.yaml: experiments: {} is not allowed")
+
+
+def test_an_archive_that_is_missing(project):
+    given = "datasets={cifar10: {archive: /nowhere/cifar.tar.gz}}"
+    done = snakemake(project, "--cores", "1", "--config", "study=cifar10-quick", given, "--", "datasets")
+    says(done, "/nowhere/cifar.tar.gz")
+
+
+def test_an_image_folder_without_images(project, tmp_path):
+    (tmp_path / "pictures").mkdir()
+    given = f"datasets={{cifar10: {{source: image-folder, path: {tmp_path}/pictures, size: 32, label: pictures}}}}"
+    says(snakemake(project, "--cores", "1", "--config", "study=cifar10-quick", given, "--", "datasets"), "pictures")
+
+
+def test_a_results_folder_that_cannot_be_written(project):
+    (project / "results").write_text("a file, not a folder")
+    says(snakemake(project, "-n"), "results: cannot be written: a file stands where a folder is needed")
+
+
+@pytest.mark.skipif(os.name != "posix" or os.geteuid() != 0, reason="only root can make a small disk")
+def test_a_full_disk_is_named_and_what_was_finished_stays(tmp_path):
+    folder, disk = made_data(tmp_path / "made"), tmp_path / "disk"
+    disk.mkdir()
+    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=96k", "tmpfs", str(disk)], capture_output=True)
+    if mounted.returncode:
+        pytest.skip("this machine lets nobody mount a small disk")
+    try:
+        code = (
+            "import sys; sys.path[:0] = sys.argv[3:]\n"
+            "from pathlib import Path\n"
+            "from conftest import a_run\n"
+            "from smallbatch.console import reporting\n"
+            "from smallbatch.training.pack import train_pack\n"
+            "with reporting():\n"
+            "    runs = [a_run(seed=seed, epochs=1) for seed in range(40)]\n"
+            "    train_pack(runs, Path(sys.argv[1]), Path(sys.argv[2]), keep_weights='none', lanes=1)\n"
+        )
+        command = [sys.executable, "-c", code, str(folder), str(disk), *sys.path]
+        done = subprocess.run(command, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+        says(done, "the disk is full; free some space and call again")
+        store, fingerprint = RunStore(disk / "runs"), prepared.read(folder).meta.fingerprint
+        finished = [seed for seed in range(40) if store.has(a_run(seed=seed, epochs=1), fingerprint)]
+        assert 0 < len(finished) < 40 and finished == list(range(len(finished)))
+        assert not list(disk.glob("runs/*/.*"))
+    finally:
+        subprocess.run(["umount", str(disk)], check=True)
+
+
+def test_a_gpu_that_is_not_there(project):
+    given = ("--config", "training={device: 'cuda:99'}")
+    says(snakemake(project, "--cores", "1", *given, "--", "all"), "training.device: 'cuda:99' is not allowed")

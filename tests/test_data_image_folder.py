@@ -1,0 +1,488 @@
+"""Image folders and archives of them: what becomes of pixels, which split they land in, and what is refused."""
+
+import io
+import logging
+import shutil
+import struct
+import tarfile
+import zipfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from smallbatch import data
+from smallbatch.data import image_folder, prepared
+from smallbatch.errors import UserError
+
+SIZE = 8
+
+
+def flat(value: int | tuple[int, ...], mode: str = "RGB", size: tuple[int, int] = (SIZE, SIZE)) -> Image.Image:
+    return Image.new(mode, size, value)
+
+
+def save(image: Image.Image, path: Path, **options: Any) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    image.save(path, **options)
+
+
+def pets(root: Path, count: int = 4) -> Path:
+    """Two classes, split here by seed: image number i of class c is grey of value 100 c + i."""
+    for label, name in enumerate(("cat", "dog")):
+        for number in range(count):
+            save(flat(100 * label + number, "L"), root / name / f"{number:02}.png")
+    return root
+
+
+def divided(root: Path, held_out: str = "test") -> Path:
+    """The same, in train/ and another folder."""
+    pets(root / "train", 3)
+    pets(root / held_out, 2)
+    return root
+
+
+def prepare(path: Path, folder: Path | None = None, **settings: Any) -> prepared.Prepared:
+    folder = folder or path.parent / "prepared" / "pets"
+    settings = {"source": "image-folder", "path": str(path), "size": SIZE} | settings
+    data.prepare("pets", settings, folder, folder / "downloads")
+    assert [entry.name for entry in folder.parent.iterdir()] == [folder.name], "nothing else is left"
+    return prepared.read(folder)
+
+
+def refused(path: Path, *parts: str, **settings: Any) -> None:
+    """Prepare, expecting one line that names the path and these parts, and nothing left behind."""
+    with pytest.raises(UserError) as caught:
+        prepare(path, **settings)
+    message = str(caught.value)
+    assert message.startswith(str(path))
+    for part in parts:
+        assert part in message
+    assert "\n" not in message
+    assert not list((path.parent / "prepared").glob("*"))
+
+
+def pixels(image: Image.Image, folder: Path, name: str = "a.png", mode: str = "RGB", **options: Any) -> np.ndarray:
+    """What becomes of one image, [c, SIZE, SIZE]."""
+    root = divided(folder / "photos")
+    save(image, root / "train" / "ant" / name, **options)
+    save(flat(0), root / "test" / "ant" / "a.png")
+    return prepare(root, mode=mode).train.images[0]
+
+
+def test_divided_folders_keep_their_splits_in_sorted_order(tmp_path: Path) -> None:
+    found = prepare(divided(tmp_path / "photos"), mode="L")
+    assert found.meta.classes == ("cat", "dog")
+    assert found.meta.shape == (1, SIZE, SIZE)
+    assert found.train.labels.tolist() == [0, 0, 0, 1, 1, 1]
+    assert found.train.images[:, 0, 0, 0].tolist() == [0, 1, 2, 100, 101, 102]
+    assert found.test.images[:, 0, 3, 3].tolist() == [0, 1, 100, 101]
+
+
+def test_val_stands_for_test_unless_both_are_there(tmp_path: Path) -> None:
+    root = divided(tmp_path / "photos", "val")
+    assert prepare(root).meta.test == 4
+    pets(root / "test", 1)
+    assert prepare(root).meta.test == 2
+
+
+def test_a_class_may_have_folders_of_its_own(tmp_path: Path) -> None:
+    root = divided(tmp_path / "photos")
+    save(flat(50, "L"), root / "train" / "cat" / "a folder" / "deep.png")
+    assert prepare(root, mode="L").train.images[:, 0, 0, 0].tolist() == [0, 1, 2, 50, 100, 101, 102]
+
+
+def test_hidden_files_and_other_files_are_left_out(tmp_path: Path) -> None:
+    root = divided(tmp_path / "photos")
+    before = prepare(root).meta.fingerprint
+    for name in ("train/cat/.hidden.png", "train/cat/notes.txt", "train/.cache/x.png", "train/cat/.git/x.png", "a.txt"):
+        (root / name).parent.mkdir(exist_ok=True)
+        (root / name).write_text("no image")
+    assert prepare(root).meta.fingerprint == before
+
+
+def test_the_fingerprint_depends_neither_on_creation_order_nor_on_threads(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    noise = np.random.default_rng(0)
+    images = {f"{name}/{i:03}.png": noise.integers(0, 256, (9, 9, 3), np.uint8) for name in "ab" for i in range(50)}
+    for root, names in (("one", sorted(images)), ("two", sorted(images, reverse=True))):
+        for name in names:
+            save(Image.fromarray(images[name]), tmp_path / root / name)
+    fingerprints = set()
+    for root, cores in (("one", 1), ("one", 4), ("two", 4)):
+        monkeypatch.setattr(image_folder, "_cores", lambda cores=cores: cores)
+        fingerprints.add(prepare(tmp_path / root, test_fraction=0.5).meta.fingerprint)
+    assert len(fingerprints) == 1
+
+
+def test_a_split_by_seed_takes_the_fraction_of_each_class(tmp_path: Path) -> None:
+    root = pets(tmp_path / "photos", 10)
+    found = prepare(root, mode="L", test_fraction=0.3)
+    assert np.bincount(found.train.labels).tolist() == [7, 7]
+    assert np.bincount(found.test.labels).tolist() == [3, 3]
+    values = [*found.train.images[:, 0, 0, 0].tolist(), *found.test.images[:, 0, 0, 0].tolist()]
+    assert sorted(values) == [*range(10), *range(100, 110)]
+    assert (found.train.images[:, 0, 0, 0] // 100).tolist() == found.train.labels.tolist()
+    assert (np.diff(found.train.images[:, 0, 0, 0].astype(int)) > 0).all()
+
+
+def test_the_split_depends_on_the_seed_and_not_on_other_classes(tmp_path: Path) -> None:
+    root = pets(tmp_path / "photos", 10)
+
+    def chosen(seed: int) -> list[int]:
+        test = prepare(root, mode="L", test_fraction=0.3, split_seed=seed).test
+        return [value for value in test.images[:, 0, 0, 0].tolist() if value < 200]
+
+    first = chosen(0)
+    assert first == chosen(0)
+    assert len({tuple(chosen(seed)) for seed in range(4)}) == 4
+    assert [value - 100 for value in first[3:]] != first[:3], "classes are drawn each on its own"
+    for number in range(10):
+        save(flat(200 + number, "L"), root / "ant" / f"{number}.png")
+    assert chosen(0) == first
+
+
+def test_the_seed_is_zero_unless_given(tmp_path: Path) -> None:
+    root = pets(tmp_path / "photos", 10)
+    default, zero, one = (
+        prepare(root, test_fraction=0.3, **seed) for seed in ({}, {"split_seed": 0}, {"split_seed": 1})
+    )
+    assert default.meta.fingerprint == zero.meta.fingerprint != one.meta.fingerprint
+
+
+@pytest.mark.parametrize(
+    ("image", "expected"),
+    [
+        (flat(77, "L"), (77, 77, 77)),
+        (flat((10, 20, 30)), (10, 20, 30)),
+        (flat(1, "1"), (255, 255, 255)),
+        (flat((10, 20, 30, 255), "RGBA"), (10, 20, 30)),
+        (flat((10, 20, 30, 0), "RGBA"), (255, 255, 255)),
+        (flat((0, 0), "LA"), (255, 255, 255)),
+        (flat((10, 200, 30)).quantize(4), (10, 200, 30)),
+        (Image.fromarray(np.full((SIZE, SIZE), 257 * 100, np.uint16)), (100, 100, 100)),
+        (Image.fromarray(np.full((SIZE, SIZE), 65535, np.uint16)), (255, 255, 255)),
+    ],
+    ids=["L", "RGB", "1", "opaque", "transparent", "grey transparent", "palette", "16 bit", "16 bit white"],
+)
+def test_modes_become_colours(tmp_path: Path, image: Image.Image, expected: tuple[int, ...]) -> None:
+    found = pixels(image, tmp_path)
+    assert (found == np.array(expected)[:, None, None]).all()
+
+
+def test_half_transparent_is_halfway_to_white(tmp_path: Path) -> None:
+    found = pixels(flat((0, 0, 200, 128), "RGBA"), tmp_path)
+    np.testing.assert_allclose(found[:, 0, 0], (127, 127, 227), atol=1)
+
+
+def test_cmyk_becomes_colours_and_grey(tmp_path: Path) -> None:
+    cyan = flat((255, 0, 0, 0), "CMYK")
+    np.testing.assert_allclose(pixels(cyan, tmp_path, "a.jpg", quality=100)[:, 0, 0], (0, 255, 255), atol=3)
+    grey = pixels(cyan, tmp_path, "a.jpg", mode="L", quality=100)
+    np.testing.assert_allclose(grey[0, 0, 0], 0.587 * 255 + 0.114 * 255, atol=3)
+
+
+def test_deep_tiff_and_pgm_are_scaled_too(tmp_path: Path) -> None:
+    deep = Image.fromarray(np.full((SIZE, SIZE), 257 * 60, np.uint16))
+    for name in ("a.tif", "a.pgm"):
+        assert (pixels(deep, tmp_path / name, name, mode="L") == 60).all()
+
+
+def test_a_colour_becomes_grey_by_luminance(tmp_path: Path) -> None:
+    assert (pixels(flat((255, 0, 0)), tmp_path, mode="L") == 76).all()
+
+
+def halves(width: int, height: int) -> Image.Image:
+    """Left half black, right half white."""
+    image = flat(0, "L", (width, height))
+    image.paste(255, (width // 2, 0, width, height))
+    return image
+
+
+def test_the_centre_of_a_wide_and_of_a_high_image_is_kept(tmp_path: Path) -> None:
+    stripe = np.zeros((SIZE, 5 * SIZE), np.uint8)
+    stripe[:, 2 * SIZE : 3 * SIZE] = 200
+    for name, array in (("wide", stripe), ("high", stripe.T)):
+        found = pixels(Image.fromarray(array), tmp_path / name, mode="L")
+        assert (found == 200).all()
+
+
+def test_resizing_averages_instead_of_picking(tmp_path: Path) -> None:
+    board = np.indices((10 * SIZE, 10 * SIZE)).sum(0) % 2 * 255
+    found = pixels(Image.fromarray(board.astype(np.uint8)), tmp_path, mode="L")
+    np.testing.assert_allclose(found, 127.5, atol=2)
+
+
+def test_resizing_is_that_of_the_whole_followed_by_the_crop(tmp_path: Path) -> None:
+    noise = np.random.default_rng(0).integers(0, 256, (4 * SIZE, 8 * SIZE, 3), np.uint8)
+    whole = Image.fromarray(noise).resize((2 * SIZE, SIZE), Image.Resampling.BILINEAR)
+    expected = np.asarray(whole)[:, SIZE // 2 : SIZE // 2 + SIZE].transpose(2, 0, 1)
+    found = pixels(Image.fromarray(noise), tmp_path)
+    np.testing.assert_allclose(found.astype(int), expected.astype(int), atol=1)
+
+
+@pytest.mark.parametrize("size", [(1, 1), (3, 2), (1, 5000), (500, 333)])
+def test_every_size_is_taken(tmp_path: Path, size: tuple[int, int]) -> None:
+    assert (pixels(flat((1, 2, 3), size=size), tmp_path) == np.array([1, 2, 3])[:, None, None]).all()
+
+
+def test_the_camera_s_orientation_is_honoured(tmp_path: Path) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = 6  # turn clockwise: what is left comes to the top
+    found = pixels(halves(SIZE, SIZE), tmp_path, "a.jpg", mode="L", exif=exif, quality=100)
+    assert found[0, :3].max() < 20
+    assert found[0, -3:].min() > 235
+
+
+def unreadable(root: Path, name: str = "train/cat/01.png") -> Path:
+    """Break one image in the middle."""
+    file = root / name
+    save(Image.fromarray(np.random.default_rng(0).integers(0, 256, (50, 50), np.uint8)), file)
+    file.write_bytes(file.read_bytes()[:1000])
+    return root
+
+
+def broken_png_header() -> bytes:
+    return b"\x89PNG\r\n\x1a\n" + struct.pack(">I", 13) + b"IHDR" + bytes(5)
+
+
+EPS = b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 8 8\n%%EndComments\nshowpage\n"
+
+
+def floats() -> bytes:
+    file = io.BytesIO()
+    Image.fromarray(np.zeros((4, 4), np.float32)).save(file, "TIFF")
+    return file.getvalue()
+
+
+def deeper_than_16_bits() -> bytes:
+    file = io.BytesIO()
+    Image.fromarray(np.full((4, 4), 70_000, np.int32)).save(file, "TIFF")
+    return file.getvalue()
+
+
+BROKEN = {
+    "empty": b"",
+    "text": b"<html>404</html>",
+    "header": broken_png_header(),
+    "eps": EPS,
+    "floats": floats(),
+    "32 bit": deeper_than_16_bits(),
+}
+
+
+@pytest.mark.parametrize("kind", BROKEN)
+def test_a_broken_image_stops(tmp_path: Path, kind: str) -> None:
+    root = divided(tmp_path / "photos")
+    (root / "train/dog/01.png").write_bytes(BROKEN[kind])
+    refused(root, "train/dog/01.png is a broken image (")
+
+
+def test_postscript_never_reaches_its_interpreter(tmp_path: Path) -> None:
+    root = divided(tmp_path / "photos")
+    (root / "train/dog/01.png").write_bytes(EPS)
+    refused(root, "train/dog/01.png is a broken image (none of the formats JPEG, PNG")
+
+
+def test_a_truncated_image_stops_and_the_first_in_order_is_named(tmp_path: Path) -> None:
+    root = unreadable(divided(tmp_path / "photos"), "train/dog/02.png")
+    refused(unreadable(root), "train/cat/01.png is a broken image (")
+
+
+@pytest.mark.parametrize("kind", BROKEN)
+def test_broken_images_are_skipped_if_wanted_and_told(
+    tmp_path: Path, kind: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    root = unreadable(divided(tmp_path / "photos"))
+    (root / "train/dog/00.png").write_bytes(BROKEN[kind])
+    with caplog.at_level(logging.WARNING):
+        found = prepare(root, mode="L", broken_images="skip")
+    assert found.train.images[:, 0, 0, 0].tolist() == [0, 2, 101, 102]
+    assert found.train.labels.tolist() == [0, 0, 1, 1]
+    assert (found.meta.train, found.meta.test) == (4, 4)
+    for part in ("train/cat/01.png", "train/dog/00.png", "left out 2 broken images of 6 in the train split"):
+        assert part in caplog.text
+
+
+def test_skipping_does_not_move_other_images_between_splits(tmp_path: Path) -> None:
+    root = pets(tmp_path / "photos", 10)
+    before = prepare(root, mode="L", test_fraction=0.3).test.images[:, 0, 0, 0].tolist()
+    (root / f"cat/{before[0]:02}.png").write_bytes(b"")
+    after = prepare(root, mode="L", test_fraction=0.3, broken_images="skip").test.images[:, 0, 0, 0].tolist()
+    assert after == before[1:]
+
+
+def test_a_class_of_broken_images_alone_is_refused(tmp_path: Path) -> None:
+    root = divided(tmp_path / "photos")
+    for file in (root / "test" / "dog").iterdir():
+        file.write_bytes(b"")
+    refused(root, "class dog: all its images in the test split are broken", broken_images="skip")
+
+
+def test_a_missing_path_is_named(tmp_path: Path) -> None:
+    refused(tmp_path / "none", "no such file or folder")
+
+
+def test_a_folder_without_images_is_named(tmp_path: Path) -> None:
+    for root, make in (("empty", "."), ("text", "cat"), ("split", "train/cat")):
+        (tmp_path / root / make).mkdir(parents=True)
+        (tmp_path / root / make / "notes.txt").write_text("x")
+        refused(tmp_path / root, "no class folders with images", ".jpeg", test_fraction=0.5)
+
+
+def test_images_without_class_folders_are_refused(tmp_path: Path) -> None:
+    save(flat(0), tmp_path / "photos" / "a.png")
+    refused(tmp_path / "photos", "no class folders", test_fraction=0.5)
+
+
+def test_an_empty_class_is_named(tmp_path: Path) -> None:
+    root = divided(tmp_path / "photos")
+    (root / "train" / "eel").mkdir()
+    (root / "test" / "eel").mkdir()
+    refused(root, f"{root / 'train'}: class folders without images: eel")
+
+
+def test_a_single_class_is_refused(tmp_path: Path) -> None:
+    save(flat(0), tmp_path / "photos" / "train" / "cat" / "a.png")
+    refused(tmp_path / "photos", "one class folder, train", test_fraction=0.5)
+
+
+@pytest.mark.parametrize("split", ["train", "test"])
+def test_classes_of_one_split_alone_are_named(tmp_path: Path, split: str) -> None:
+    root = divided(tmp_path / "photos")
+    save(flat(0), root / split / "eel" / "a.png")
+    save(flat(0), root / split / "ant" / "a.png")
+    refused(root, "different classes", f"only in {split}/: ant, eel")
+
+
+@pytest.mark.parametrize(("fraction", "less"), [(0.1, "no test image"), (0.9, "no training image")])
+def test_a_split_that_leaves_a_class_with_nothing_is_refused(tmp_path: Path, fraction: float, less: str) -> None:
+    root = pets(tmp_path / "photos", 4)
+    refused(root, f"test_fraction: {fraction} leaves class cat (4 images)", less, test_fraction=fraction)
+
+
+def test_the_fraction_is_asked_for_and_refused_where_it_means_nothing(tmp_path: Path) -> None:
+    refused(pets(tmp_path / "photos"), "test_fraction: None is not allowed", "between 0 and 1")
+    refused(divided(tmp_path / "other"), "test_fraction: 0.5 is not allowed", "train/ and test/", test_fraction=0.5)
+
+
+def test_a_folder_that_cannot_be_written_is_named_before_any_image_is_read(tmp_path: Path) -> None:
+    (tmp_path / "taken").write_text("a file")
+    root = unreadable(divided(tmp_path / "photos"))
+    with pytest.raises(UserError, match="taken: cannot be written"):
+        prepare(root, tmp_path / "taken" / "pets")
+
+
+def tarred(root: Path, path: Path, top: str) -> None:
+    with tarfile.open(path, f"w:{path.suffix[1:].replace('tar', '')}") as tar:
+        tar.add(root, top)
+
+
+def zipped(root: Path, path: Path, top: str) -> None:
+    with zipfile.ZipFile(path, "w") as file:
+        for entry in sorted(root.rglob("*")):
+            file.write(entry, Path(top) / entry.relative_to(root))
+        file.writestr("__MACOSX/photos/train/cat/._00.png", b"x")
+        file.writestr(".DS_Store", b"x")
+
+
+ARCHIVES: list[tuple[str, Callable[[Path, Path, str], None]]] = [
+    ("photos.tar", tarred),
+    ("photos.tar.gz", tarred),
+    ("photos.tar.xz", tarred),
+    ("photos.zip", zipped),
+]
+
+
+@pytest.mark.parametrize("top", [".", "photos"])
+@pytest.mark.parametrize(("name", "pack"), ARCHIVES)
+def test_an_archive_is_as_good_as_its_folder(tmp_path: Path, name: str, pack: Callable, top: str) -> None:
+    root = divided(tmp_path / "photos")
+    expected = prepare(root).meta
+    pack(root, tmp_path / name, top)
+    shutil.rmtree(root)
+    assert prepare(tmp_path / name).meta == expected
+
+
+def test_errors_within_an_archive_name_the_archive(tmp_path: Path) -> None:
+    root = unreadable(divided(tmp_path / "photos"))
+    tarred(root, tmp_path / "photos.tar", "photos")
+    refused(tmp_path / "photos.tar", "photos.tar: train/cat/01.png is a broken image")
+
+
+@pytest.mark.parametrize(("name", "pack"), ARCHIVES)
+def test_a_truncated_archive_is_named(tmp_path: Path, name: str, pack: Callable) -> None:
+    root = divided(tmp_path / "photos")
+    pack(root, tmp_path / name, "photos")
+    content = (tmp_path / name).read_bytes()
+    for part in (0, 10, len(content) // 2):
+        (tmp_path / name).write_bytes(content[:part])
+        refused(tmp_path / name, "damaged")
+
+
+def test_changed_bytes_in_an_archive_are_noticed(tmp_path: Path) -> None:
+    zipped(divided(tmp_path / "photos"), tmp_path / "photos.zip", "photos")
+    content = bytearray((tmp_path / "photos.zip").read_bytes())
+    place = content.index(b"IDAT") + 6
+    content[place : place + 4] = b"oops"
+    (tmp_path / "photos.zip").write_bytes(content)
+    refused(tmp_path / "photos.zip", "damaged")
+
+
+def link(name: str, target: str, kind: bytes = tarfile.SYMTYPE) -> tarfile.TarInfo:
+    info = tarfile.TarInfo(name)
+    info.type, info.linkname = kind, target
+    return info
+
+
+@pytest.mark.parametrize(
+    ("member", "part"),
+    [
+        (tarfile.TarInfo("../../evil"), "member '../../evil' lies outside"),
+        (link("train/cat/a.png", "/etc/passwd"), "'train/cat/a.png' is a link"),
+        (link("train/cat/a.png", "00.png"), "'train/cat/a.png' is a link"),
+        (link("train/cat/a.png", "train/cat/00.png", tarfile.LNKTYPE), "'train/cat/a.png' is a link"),
+        (link("train/cat/a.png", "", tarfile.FIFOTYPE), "'train/cat/a.png' is a link or a device"),
+        (link("train/cat/a.png", "", tarfile.CHRTYPE), "'train/cat/a.png' is a link or a device"),
+    ],
+    ids=["dots", "link outside", "link inside", "hard link", "fifo", "device"],
+)
+def test_a_hostile_tar_member_is_refused(tmp_path: Path, member: tarfile.TarInfo, part: str) -> None:
+    path = tmp_path / "photos.tar"
+    tarred(divided(tmp_path / "photos"), path, ".")
+    with tarfile.open(path, "a") as tar:
+        tar.addfile(member)
+    refused(path, part)
+    assert not (tmp_path / "evil").exists()
+
+
+def test_an_absolute_tar_member_lands_nowhere_but_inside(tmp_path: Path) -> None:
+    path = tmp_path / "photos.tar"
+    tarred(divided(tmp_path / "photos"), path, ".")
+    with tarfile.open(path, "a") as tar:
+        tar.addfile(tarfile.TarInfo(str(tmp_path / "evil.png")))
+    prepare(path)
+    assert not (tmp_path / "evil.png").exists()
+
+
+@pytest.mark.parametrize("name", ["../../evil", "/evil", "train/../../../evil", "..\\..\\evil", "C:\\evil", "c:/evil"])
+def test_a_hostile_zip_member_is_refused(tmp_path: Path, name: str) -> None:
+    path = tmp_path / "photos.zip"
+    zipped(divided(tmp_path / "photos"), path, ".")
+    with zipfile.ZipFile(path, "a") as file:
+        file.writestr(name, b"x")
+    refused(path, f"member {name!r} lies outside the archive's folder")
+    assert not list(tmp_path.rglob("evil"))
+
+
+def test_an_encrypted_zip_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "photos.zip"
+    zipped(divided(tmp_path / "photos"), path, ".")
+    content = bytearray(path.read_bytes())
+    content[content.index(b"PK\x01\x02") + 8] |= 1  # the flag in the first entry of the table of contents
+    path.write_bytes(content)
+    refused(path, "is encrypted")

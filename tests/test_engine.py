@@ -1,0 +1,178 @@
+"""The engine: recorded numbers, resume after SIGKILL, checkpoints, kept weights, runs without company."""
+
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+from conftest import PROJECT, a_run, made_data
+from safetensors.torch import load_file
+
+from smallbatch.data import prepared
+from smallbatch.store import METRICS, RECORD, WEIGHTS, RunStore
+from smallbatch.training import checkpoints
+from smallbatch.training.checkpoints import Checkpoint
+from smallbatch.training.feed import Feed
+from smallbatch.training.pack import train_pack
+
+CPU = torch.device("cpu")
+
+
+def test_numbers_are_as_recorded(data_folder, tmp_path):
+    """Fails when the engine's numbers change: then PROTOCOL in study.py must be raised, and these values renewed."""
+    recorded = {
+        "alexnet": (1.03705, 0.84277),
+        "resnet8": (0.75195, 1.5163),
+    }
+    alexnet = a_run(model="alexnet", warmup=True, augment_pad=1, augment_flip=True, base_lr=2**-9)
+    resnet = a_run(model="resnet8", norm="batch", batch_size=8, b=4, base_lr=2**-8)
+    train_pack([alexnet, resnet], data_folder, tmp_path)
+    store, fingerprint = RunStore(tmp_path / "runs"), prepared.read(data_folder).meta.fingerprint
+    for run in (alexnet, resnet):
+        last = store.find(run, fingerprint).outcome.epochs[-1]
+        # Other processors round otherwise; a change of the numbers is larger than this.
+        assert (last.train_loss, last.test_loss) == pytest.approx(recorded[run.setting.model], rel=2e-3)
+
+
+TRAIN = """
+import sys
+sys.path.insert(0, {library!r}); sys.path.insert(0, {tests!r})
+from pathlib import Path
+from conftest import a_run
+from smallbatch.training import checkpoints
+from smallbatch.training.pack import train_pack
+checkpoints.INTERVAL = 0.0
+runs = [a_run(epochs=12, base_lr=lr, seed=seed, model="resnet8", norm="batch", b=2, augment_pad=1)
+        for lr in (2**-9, 2**-8, 2**20) for seed in (1, 2)]
+train_pack(runs, Path({data!r}), Path({results!r}), keep_weights="all")
+"""
+
+
+def start_training(data_folder: Path, results: Path) -> subprocess.Popen:
+    places = {"library": str(PROJECT / "workflow"), "tests": str(PROJECT / "tests")}
+    code = TRAIN.format(**places, data=str(data_folder), results=str(results))
+    return subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+
+
+def test_killed_and_resumed_is_bit_identical(data_folder, tmp_path):
+    whole, killed = tmp_path / "whole", tmp_path / "killed"
+    assert start_training(data_folder, whole).wait(120) == 0
+    process = start_training(data_folder, killed)
+    deadline = time.monotonic() + 60
+    while not (saved := list((killed / "checkpoints").glob("*.pt"))) and time.monotonic() < deadline:
+        time.sleep(0.01)
+    time.sleep(0.3)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    state = Checkpoint(saved[0]).load()
+    assert 0 < state["epoch"] * 16 + state["step"] < 12 * 16, "the training was not killed in the middle"
+    assert start_training(data_folder, killed).wait(120) == 0
+    names = sorted(folder.name for folder in (whole / "runs").iterdir())
+    assert len(names) == 6 and names == sorted(folder.name for folder in (killed / "runs").iterdir())
+    for name in names:
+        for file in (METRICS, WEIGHTS):
+            ours, theirs = (folder / "runs" / name / file for folder in (whole, killed))
+            assert ours.exists() == theirs.exists()
+            assert not ours.exists() or ours.read_bytes() == theirs.read_bytes(), f"{name}/{file} differs"
+    assert not list((killed / "checkpoints").iterdir())
+
+
+def test_a_damaged_checkpoint_is_set_aside_and_named(tmp_path, caplog):
+    path = tmp_path / "c.pt"
+    path.write_bytes(b"not a checkpoint")
+    assert Checkpoint(path).load() is None
+    assert "c.pt: damaged checkpoint" in caplog.text
+    assert (tmp_path / "c.pt.damaged-1").read_bytes() == b"not a checkpoint"
+
+
+def test_checkpoints_execute_nothing(tmp_path):
+    class Evil:
+        def __reduce__(self):
+            return (Path.touch, (tmp_path / "executed",))
+
+    torch.save({"state": Evil()}, tmp_path / "c.pt")
+    assert Checkpoint(tmp_path / "c.pt").load() is None
+    assert not (tmp_path / "executed").exists()
+
+
+def test_checkpoints_are_at_most_a_minute_apart():
+    assert checkpoints.INTERVAL <= 50
+
+
+def test_only_what_is_missing_is_trained(data_folder, tmp_path):
+    one, two = a_run(seed=1), a_run(seed=2)
+    assert train_pack([one], data_folder, tmp_path) == 1
+    before = {path: path.stat().st_mtime_ns for path in tmp_path.glob("runs/*/*")}
+    assert train_pack([one, two], data_folder, tmp_path) == 1
+    assert train_pack([one, two], data_folder, tmp_path) == 0
+    assert all(path.stat().st_mtime_ns == then for path, then in before.items())
+
+
+@pytest.mark.parametrize("damage", ["truncate metrics", "garble record", "delete metrics", "rename"])
+def test_a_damaged_run_is_set_aside_and_redone(damage, data_folder, tmp_path, caplog):
+    run = a_run()
+    train_pack([run], data_folder, tmp_path)
+    store, fingerprint = RunStore(tmp_path / "runs"), prepared.read(data_folder).meta.fingerprint
+    folder = store.folder(run, fingerprint)
+    metrics = (folder / METRICS).read_bytes()
+    if damage == "truncate metrics":
+        (folder / METRICS).write_bytes(metrics[:-10])
+    elif damage == "garble record":
+        (folder / RECORD).write_text("{")
+    elif damage == "delete metrics":
+        (folder / METRICS).unlink()
+    else:  # the content of another run under this name
+        other = a_run(seed=9)
+        train_pack([other], data_folder, tmp_path)
+        (folder / RECORD).write_text((store.folder(other, fingerprint) / RECORD).read_text())
+    assert not store.has(run, fingerprint)
+    assert train_pack([run], data_folder, tmp_path) == 1
+    assert f"{folder.name}: damaged" in caplog.text
+    assert folder.with_name(f"{folder.name}.damaged-1").is_dir()
+    assert (folder / METRICS).read_bytes() == metrics
+
+
+@pytest.mark.parametrize(("keep", "count"), [("all", 2), ("best", 1), ("none", 0)])
+def test_final_weights_are_kept_as_the_config_says(keep, count, data_folder, tmp_path):
+    runs = [a_run(seed=seed, base_lr=2**-9) for seed in (1, 2)]
+    train_pack(runs, data_folder, tmp_path, keep_weights=keep)
+    kept = list(tmp_path.glob(f"runs/*/{WEIGHTS}"))
+    assert len(kept) == count
+    store, fingerprint = RunStore(tmp_path / "runs"), prepared.read(data_folder).meta.fingerprint
+    assert all(store.has(run, fingerprint) for run in runs)
+    assert all(load_file(path)["0.weight"].shape == (16, 1, 5, 5) for path in kept)
+
+
+def test_an_epoch_shows_each_image_once_in_an_order_of_its_own(data_folder):
+    feed = Feed(prepared.read(data_folder), a_run().setting, 4, CPU)
+    first, second = (feed.plan([1, 2], epoch).order for epoch in (0, 1))
+    assert first.shape == (16, 4, 2)
+    for lane in range(2):
+        assert sorted(first[:, :, lane].flatten().tolist()) == list(range(64))
+    assert not torch.equal(first[:, :, 0], first[:, :, 1]) and not torch.equal(first, second)
+    assert torch.equal(first, feed.plan([1, 2], 0).order)
+
+
+def test_images_are_normalised_with_the_training_splits_statistics(data_folder):
+    data = prepared.read(data_folder)
+    feed = Feed(data, a_run().setting, 64, CPU)
+    images = feed.batches(feed.plan([1], 0), 0, 1).images
+    assert images.mean().item() == pytest.approx(0, abs=1e-5) and images.std().item() == pytest.approx(1, abs=1e-3)
+
+
+def test_a_part_of_the_training_images_is_the_same_for_every_seed(data_folder):
+    feed = Feed(prepared.read(data_folder), a_run(train_images=20).setting, 4, CPU)
+    one, two = (set(feed.plan([seed], 0).order.flatten().tolist()) for seed in (1, 2))
+    assert one == two and len(one) == 20 and one != set(range(20))
+
+
+def test_what_was_learnt_is_better_than_chance(tmp_path):
+    folder = made_data(tmp_path / "made", train=256, test=64)
+    run = a_run(epochs=6, batch_size=8)
+    train_pack([run], folder, tmp_path)
+    outcome = RunStore(tmp_path / "runs").find(run, prepared.read(folder).meta.fingerprint).outcome
+    assert outcome.epochs[-1].test_accuracy > 0.9
+    assert outcome.images == 6 * 256 and outcome.seconds > 0

@@ -1,0 +1,359 @@
+"""Figures: what they draw, what they say, and that the same table gives the same bytes."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import matplotlib
+import numpy as np
+import pandas as pd
+import pytest
+
+import smallbatch
+from smallbatch.errors import UserError
+from smallbatch.figures import KINDS, caption, draw, style
+from smallbatch.figures.ranges import cell_edges
+from smallbatch.figures.words import experiment_labels, rate_words, setting_words
+
+NO_EPOCHS = pd.DataFrame(columns=["run", "epoch", "learning_rate", "train_loss", "test_loss", "test_accuracy"])
+
+
+def planned(accuracies: dict, **settings) -> pd.DataFrame:
+    """Runs from {(m, b, base_lr): [accuracy for each seed]}: a number finished, "diverged" or "missing"."""
+    common = {
+        "experiment": "alex", "data": "digits", "classes": 10, "train_images": 1437, "model": "alexnet", "norm": "none",
+        "norm_layers": "all", "weight_decay": 5e-4, "epochs": 4, "warmup": False, "augment": "none",
+        "seconds": 30.0, "images_per_second": 100.0,
+    } | settings  # fmt: skip
+    rows = []
+    for (m, b, base_lr), seeds in accuracies.items():
+        for seed, result in enumerate(seeds):
+            status = result if isinstance(result, str) else "finished"
+            accuracy = {"diverged": 1 / common["classes"], "missing": np.nan}.get(status, result)
+            rows.append(common | {
+                "run": f"{common['experiment']}-m{m}-b{b}-{base_lr}-s{seed}", "batch_size": m, "bn_batch_size": b,
+                "base_lr": base_lr, "seed": seed, "status": status, "accuracy": accuracy,
+                "converged": status == "finished" and accuracy > 0.5,
+            })  # fmt: skip
+    return pd.DataFrame(rows).astype({"accuracy": float})
+
+
+def grid() -> pd.DataFrame:
+    """Two batch sizes, three rates, two seeds; one cell missing whole, one in part, two diverged in part or whole."""
+    return planned({
+        (2, 2, 2**-8): [0.80, 0.90], (2, 2, 2**-7): ["missing", "missing"], (2, 2, 2**-6): [0.70, "diverged"],
+        (8, 8, 2**-8): [0.60, "missing"], (8, 8, 2**-7): [0.95, 0.85], (8, 8, 2**-6): ["diverged", "diverged"],
+    })  # fmt: skip
+
+
+def spec(kind: str, *experiments: str, **more) -> dict:
+    return {"kind": kind, "experiments": list(experiments or ["alex"]), "title": "A title", **more}
+
+
+def draw_grid(kind: str = "accuracy"):
+    return draw(spec(kind, base_lr=2**-8), grid(), NO_EPOCHS)
+
+
+def lines(axes) -> dict[str, tuple[np.ndarray, np.ndarray]]:
+    """Label -> x and y of each line that a legend names."""
+    handles, labels = axes.get_legend_handles_labels()
+    return {label: handle.get_data() for handle, label in zip(handles, labels, strict=True)}
+
+
+def corners(collection) -> np.ndarray:
+    return np.vstack([path.vertices for path in collection.get_paths()])
+
+
+def holds(points: np.ndarray, x: float, y: float) -> bool:
+    return bool(np.isclose(points, [x, y]).all(axis=1).any())
+
+
+def said(figure) -> str:
+    """The note below the plot, on one line."""
+    return " ".join(text.get_text() for text in figure.texts).replace("\n", " ")
+
+
+def test_accuracy_draws_the_mean_of_the_seeds_and_leaves_a_gap() -> None:
+    (axes,) = draw_grid().axes
+    drawn = lines(axes)
+    assert list(drawn) == ["2", "8"]
+    np.testing.assert_allclose(drawn["2"], [[2**-8, 2**-7, 2**-6], [85, np.nan, 40]])
+    np.testing.assert_allclose(drawn["8"], [[2**-8, 2**-7, 2**-6], [60, 90, 10]])
+
+
+def test_accuracy_band_reaches_from_the_lowest_seed_to_the_highest() -> None:
+    band = corners(draw_grid().axes[0].collections[1])
+    assert holds(band, 2**-7, 85)
+    assert holds(band, 2**-7, 95)
+    assert not holds(band, 2**-7, 90)
+
+
+def test_chance_is_a_line_at_one_over_the_classes() -> None:
+    runs = planned({(2, 2, 0.5): [0.5], (2, 2, 0.25): [0.6]}, classes=100)
+    (axes,) = draw(spec("accuracy"), runs, NO_EPOCHS).axes
+    assert [line.get_ydata() for line in axes.get_lines() if line.get_linestyle() == "--"] == [[1, 1]]
+
+
+def test_rates_are_written_as_powers_of_two_and_others_plainly() -> None:
+    ticks = [text.get_text() for text in draw_grid().axes[0].get_xticklabels()]
+    assert ticks == ["2⁻⁸", "2⁻⁷", "2⁻⁶"]
+    odd = draw(spec("accuracy"), planned({(2, 2, 0.01): [0.5], (2, 2, 0.1): [0.6]}), NO_EPOCHS)
+    odd.draw_without_rendering()
+    assert "10^{-2}" in " ".join(text.get_text() for text in odd.axes[0].get_xticklabels())
+    assert [rate_words(rate) for rate in (2**-12, 1, 0.003)] == ["2⁻¹²", "2⁰", "0.003"]
+
+
+def test_many_rates_are_all_ticked_but_not_all_labelled() -> None:
+    runs = planned({(2, 2, 2.0**k): [0.5] for k in range(-12, 1)})
+    axis = draw(spec("accuracy"), runs, NO_EPOCHS).axes[0].xaxis
+    assert [text.get_text() for text in axis.get_ticklabels()] == ["2⁻¹²", "2⁻¹⁰", "2⁻⁸", "2⁻⁶", "2⁻⁴", "2⁻²", "2⁰"]
+    assert len(set(axis.get_majorticklocs()) | set(axis.get_minorticklocs())) == 13
+
+
+def epochs_of(run: str, accuracies: list[float]) -> pd.DataFrame:
+    return pd.DataFrame({"run": run, "epoch": range(1, len(accuracies) + 1), "test_accuracy": accuracies})
+
+
+def test_convergence_keeps_a_diverged_run_at_chance_and_leaves_out_a_missing_one() -> None:
+    runs = planned({(2, 2, 2**-8): [0.8, "diverged"], (4, 4, 2**-8): [0.6, "missing"], (2, 2, 2**-7): [0.9, 0.9]})
+    epochs = pd.concat([
+        epochs_of("alex-m2-b2-0.00390625-s0", [0.2, 0.4, 0.6, 0.8]), epochs_of("alex-m2-b2-0.00390625-s1", [0.3]),
+        epochs_of("alex-m4-b4-0.00390625-s0", [0.1, 0.2, 0.5, 0.6]), epochs_of("alex-m4-b4-0.00390625-s1", [0.9]),
+        epochs_of("alex-m2-b2-0.0078125-s0", [0.9, 0.9, 0.9, 0.9]),
+    ])  # fmt: skip
+    figure = draw(spec("convergence", base_lr=2**-8), runs, epochs)
+    drawn = lines(figure.axes[0])
+    np.testing.assert_allclose(drawn["2"], [[1, 2, 3, 4], [25, 25, 35, 45]])
+    np.testing.assert_allclose(drawn["4"], [[1, 2, 3, 4], [10, 20, 50, 60]])
+    assert "3 of 4 runs so far" in said(figure)
+
+
+def test_convergence_at_a_rate_without_runs_is_refused() -> None:
+    with pytest.raises(UserError, match=r"'A title': base_lr: 'alex' has no run at 2⁻⁵; it has: 2⁻⁸, 2⁻⁷, 2⁻⁶$"):
+        draw(spec("convergence", base_lr=2**-5), grid(), NO_EPOCHS)
+
+
+def test_bn_batch_draws_a_line_for_each_sgd_batch() -> None:
+    runs = planned({
+        (4, 2, 2**-8): [0.5, 0.7], (4, 4, 2**-8): [0.8, 0.8],
+        (8, 2, 2**-7): [0.4, 0.4], (8, 4, 2**-7): ["missing", 0.5], (8, 8, 2**-7): ["missing", "missing"],
+    })  # fmt: skip
+    drawn = lines(draw(spec("bn-batch"), runs, NO_EPOCHS).axes[0])
+    np.testing.assert_allclose(drawn["4"], [[2, 4], [60, 80]])
+    np.testing.assert_allclose(drawn["8"], [[2, 4, 8], [40, 50, np.nan]])
+
+
+def test_each_experiment_has_its_own_plot_of_lines_of_batch_sizes() -> None:
+    both = pd.concat([grid(), planned({(16, 16, 2**-8): [0.3]}, experiment="res", model="resnet8")])
+    figure = draw(spec("accuracy", "res", "alex"), both, NO_EPOCHS)
+    assert [list(lines(axes)) for axes in figure.axes] == [["16"], ["2", "8"]]
+    assert [axes.get_title() for axes in figure.axes] == ["ResNet-8, no BN", "reduced AlexNet, no BN"]
+    (legend,) = figure.legends
+    assert [text.get_text() for text in legend.get_texts()] == ["2", "8", "16"]
+
+
+def test_best_is_the_highest_mean_and_not_the_luckiest_seed() -> None:
+    runs = pd.concat([
+        planned({(2, 2, 2**-8): [0.70, 0.80], (2, 2, 2**-7): [0.95, "diverged"], (4, 4, 2**-8): ["missing"] * 2}),
+        planned({(2, 2, 2**-8): [0.60, 0.62]}, experiment="bn", norm="batch"),
+    ])  # fmt: skip
+    drawn = lines(draw(spec("best", "alex", "bn"), runs, NO_EPOCHS).axes[0])
+    np.testing.assert_allclose(drawn["reduced AlexNet, no BN"], [[2, 4], [75, np.nan]])
+    np.testing.assert_allclose(drawn["reduced AlexNet, BN on conv + FC"], [[2], [61]])
+
+
+def spans(axes) -> list[tuple[float, float, float]]:
+    """Middle, lower and upper end of each bar; ends in log2."""
+    bars = [bar for container in axes.containers for bar in container]
+    ends = [(bar.get_y(), bar.get_y() + bar.get_height()) for bar in bars]
+    middles = [bar.get_x() + bar.get_width() / 2 for bar in bars]
+    return [(x, float(np.log2(low)), float(np.log2(high))) for x, (low, high) in zip(middles, ends, strict=True)]
+
+
+def test_range_draws_each_stretch_at_which_all_seeds_converged() -> None:
+    yes, one, none = [0.9, 0.9], [0.9, 0.2], ["diverged", "missing"]
+    of_two = dict(zip([(2, 2, 2.0**k) for k in range(-9, -3)], [yes, yes, one, yes, none, one], strict=True))
+    of_four = {(4, 4, 2.0**k): none for k in range(-9, -3)}
+    (axes,) = draw(spec("range"), planned(of_two | of_four), NO_EPOCHS).axes
+    np.testing.assert_allclose([span[1:] for span in spans(axes)], [(-9.5, -7.5), (-6.5, -5.5)])
+    assert [round(span[0]) for span in spans(axes)] == [0, 0]
+    assert [text.get_text() for text in axes.get_xticklabels()] == ["2", "4"]
+    np.testing.assert_allclose(np.log2(axes.get_ylim()), [-9.5, -3.5])
+
+
+def test_range_puts_experiments_side_by_side_in_the_order_asked_for() -> None:
+    both = pd.concat([
+        planned({(2, 2, 0.5): [0.9], (8, 8, 0.5): [0.9]}), planned({(8, 8, 0.5): [0.9]}, experiment="gn", norm="group")
+    ])  # fmt: skip
+    figure = draw(spec("range", "gn", "alex"), both, NO_EPOCHS)
+    places = [round(x, 2) for x, _, _ in spans(figure.axes[0])]
+    assert sorted(places) == [0.18, 0.76, 1.18]
+    named = [text.get_text() for text in figure.legends[0].get_texts()]
+    assert named == ["reduced AlexNet, GN on conv + FC", "reduced AlexNet, no BN"]
+
+
+@pytest.mark.parametrize(("rates", "edges"), [([-8, -6, -3], [-9, -7, -4.5, -1.5]), ([-8], [-8.5, -7.5])])
+def test_cells_reach_half_a_step_to_each_side(rates: list, edges: list) -> None:
+    np.testing.assert_allclose(np.log2(cell_edges(np.exp2(rates))), edges)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_every_kind_says_what_it_shows_and_what_is_missing(kind: str) -> None:
+    figure = draw_grid(kind)
+    there, planned_runs = (3, 4) if kind == "convergence" else (9, 12)
+    assert "digits, reduced AlexNet, no BN, 4 epochs, 2 seeds" in said(figure)
+    assert f"{there} of {planned_runs} runs so far" in said(figure)
+    assert figure.get_suptitle() == "A title"
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_every_kind_draws_before_any_run_is_there(kind: str, tmp_path: Path) -> None:
+    nothing = planned({(2, 2, 2**-8): ["missing"], (4, 4, 2**-8): ["missing"]})
+    figure = draw(spec(kind, base_lr=2**-8), nothing, NO_EPOCHS)
+    style.save(figure, [tmp_path / "nothing.png"])
+    assert "0 of 2 runs so far" in said(figure)
+    assert "so far" not in said(draw(spec(kind, base_lr=2**-8), planned({(2, 2, 2**-8): [0.5]}), epochs_of("x", [0.1])))
+
+
+def test_a_run_that_experiments_share_counts_once() -> None:
+    shared = planned({(2, 2, 2**-8): ["missing"], (4, 4, 2**-8): [0.5]})
+    figure = draw(spec("best", "alex", "twin"), pd.concat([shared, shared.assign(experiment="twin")]), NO_EPOCHS)
+    assert "1 of 2 runs so far" in said(figure)
+
+
+def test_unknown_kind_and_experiment_are_refused_by_name() -> None:
+    with pytest.raises(UserError, match=r"'A title': kind: 'pie' is not allowed; allowed: accuracy, convergence"):
+        draw(spec("pie"), grid(), NO_EPOCHS)
+    with pytest.raises(UserError, match=r"'A title': experiment 'alec' has no runs in the table; it has: alex"):
+        draw(spec("best", "alex", "alec"), grid(), NO_EPOCHS)
+
+
+def test_caption_stands_alone() -> None:
+    text = caption("figure_01", spec("accuracy"), grid())
+    for part in (
+        "over the base learning rate η/m", "Reduced AlexNet, no BN, on digits (1,437 training images), 4 epochs.",
+        "mean of 2 seeds; band: from the lowest seed to the highest", "3 of 12 runs diverged and count at chance level",
+        "Drawn from 9 of 12 runs so far.", "Corresponds to Figure 1 of the paper.",
+    ):  # fmt: skip
+        assert part in text
+    one_seed = caption("digits_best", spec("best"), planned({(2, 2, 2**-8): [0.5]}))
+    assert "band" not in one_seed
+    assert "0 of 1 run diverged. Drawn in the manner of Figure 15 of the paper." in one_seed
+    assert "at base learning rate η/m = 2⁻⁸" in caption("fig04", spec("convergence", base_lr=2**-8), grid())
+    assert "Figure 13a of" in caption("figure13a", spec("bn-batch"), grid())
+
+
+@pytest.mark.parametrize(
+    ("settings", "words"),
+    [
+        ({"model": "resnet32", "norm": "batch", "augment": "pad 4 + flip", "warmup": True},
+         "ResNet-32, BN, augmented, warm-up"),
+        ({"norm": "batch"}, "reduced AlexNet, BN on conv + FC"),
+        ({"norm": "batch", "norm_layers": "conv"}, "reduced AlexNet, BN on conv only"),
+        ({"model": "resnet8", "norm": "group"}, "ResNet-8, GN"),
+        ({"model": "mlp"}, "mlp, no BN"),
+    ],
+)  # fmt: skip
+def test_settings_in_plain_words(settings: dict, words: str) -> None:
+    assert setting_words(planned({(2, 2, 0.5): [0.5]}, **settings).iloc[0]) == words
+
+
+def test_labels_tell_experiments_apart_by_data_epochs_or_name() -> None:
+    one = planned({(2, 2, 0.5): [0.5]})
+    longer = one.assign(experiment="longer", epochs=8)
+    other = one.assign(experiment="other", data="cifar10")
+    twin = one.assign(experiment="twin")
+    plain = "reduced AlexNet, no BN"
+    assert list(experiment_labels(pd.concat([one, longer])).values()) == [f"{plain}, 4 epochs", f"{plain}, 8 epochs"]
+    assert list(experiment_labels(pd.concat([one, other])).values()) == [f"digits: {plain}", f"cifar10: {plain}"]
+    assert list(experiment_labels(pd.concat([one, twin])).values()) == [f"{plain} (alex)", f"{plain} (twin)"]
+
+
+def brightness(color: str) -> float:
+    return float(np.dot(matplotlib.colors.to_rgb(color), [0.299, 0.587, 0.114]))
+
+
+def test_batch_sizes_have_ordered_colours_that_show_on_white_and_markers_of_their_own() -> None:
+    looks = [style.batch_look(2**k) for k in range(1, 12)]
+    light = [brightness(look["color"]) for look in looks]
+    assert light == sorted(light)
+    assert light[-1] < 0.75
+    assert len({look["marker"] for look in looks}) == 11
+    assert style.batch_look(1)["color"] == looks[0]["color"]
+    assert style.batch_look(8192)["color"] == looks[-1]["color"]
+
+
+def test_experiments_never_look_alike() -> None:
+    looks = style.experiment_looks(map(str, range(14))).values()
+    assert len({(look["color"], look["linestyle"]) for look in looks}) == 14
+
+
+def test_text_can_be_read_in_print() -> None:
+    figure = draw_grid()
+    with style.context():
+        figure.draw_without_rendering()
+        sizes = [text.get_fontsize() for text in figure.findobj(matplotlib.text.Text) if text.get_text()]
+    assert min(sizes) >= 7
+    assert figure.get_figwidth() == 3.4
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_nothing_is_cut_off_or_covered(kind: str) -> None:
+    figure = draw_grid(kind)
+    with style.context():
+        figure.draw_without_rendering()
+        legend, plot = figure.legends[0].get_window_extent(), figure.axes[0].get_tightbbox()
+        whole, note = figure.bbox, figure.texts[0].get_window_extent()
+    assert not legend.overlaps(plot)
+    assert not note.overlaps(plot)
+    assert not note.overlaps(legend)
+    for box in (legend, plot, note):
+        assert box.x0 >= 0
+        assert box.x1 <= whole.x1
+        assert box.y0 >= 0
+        assert box.y1 <= whole.y1
+
+
+_ELSEWHERE = """
+import sys; sys.path[:0] = sys.argv[1:3]
+import test_figures as t
+for kind in t.KINDS:
+    t.style.save(t.draw_grid(kind), [f"{sys.argv[3]}/{kind}.{end}" for end in ("pdf", "svg", "png")])
+"""
+
+
+def save_elsewhere(folder: Path, hash_seed: str) -> dict[str, bytes]:
+    """Save every kind from another process, whose hashes are seeded differently."""
+    library, tests = Path(smallbatch.__file__).parent.parent, Path(__file__).parent
+    settings = os.environ | {"PYTHONHASHSEED": hash_seed, "MPLCONFIGDIR": str(folder / "cache"), "TZ": "Asia/Tokyo"}
+    command = [sys.executable, "-c", _ELSEWHERE, str(library), str(tests), str(folder)]
+    subprocess.run(command, check=True, env=settings)
+    return {file.name: file.read_bytes() for file in folder.iterdir() if file.is_file()}
+
+
+def test_files_are_the_same_bytes_twice_and_in_another_process(tmp_path: Path) -> None:
+    for kind in KINDS:
+        for folder in ("one", "two"):
+            style.save(draw_grid(kind), [tmp_path / folder / f"{kind}.{end}" for end in ("pdf", "svg", "png")])
+    first, second = ({file.name: file.read_bytes() for file in (tmp_path / name).iterdir()} for name in ("one", "two"))
+    (tmp_path / "three").mkdir()
+    assert len(first) == 15
+    assert first == second
+    assert first == save_elsewhere(tmp_path / "three", hash_seed="7")
+    assert not any(b"atplotlib v" in content or b"CreationDate" in content for content in first.values())
+
+
+def test_the_users_own_settings_neither_change_a_figure_nor_are_changed(tmp_path: Path) -> None:
+    style.save(draw_grid(), [tmp_path / "plain.svg"])
+    with matplotlib.rc_context({"lines.linewidth": 9, "font.family": "monospace", "axes.facecolor": "red"}):
+        before = dict(matplotlib.rcParams)
+        style.save(draw_grid(), [tmp_path / "own.svg"])
+        assert dict(matplotlib.rcParams) == before
+    assert (tmp_path / "plain.svg").read_bytes() == (tmp_path / "own.svg").read_bytes()
+
+
+def test_figures_need_no_torch() -> None:
+    library = Path(smallbatch.__file__).parent.parent
+    code = "import sys; import smallbatch.figures, smallbatch.report; sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], env=os.environ | {"PYTHONPATH": str(library)}).returncode == 0

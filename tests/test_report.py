@@ -1,0 +1,215 @@
+"""The report: one page that needs nothing else, with the right numbers."""
+
+import base64
+import re
+from html.parser import HTMLParser
+from pathlib import Path
+from types import SimpleNamespace
+
+import jinja2
+import numpy as np
+import pandas as pd
+import pytest
+
+from smallbatch.errors import UserError
+from smallbatch.figures import draw, style
+from smallbatch.figures.words import duration
+from smallbatch.report import environments, render, result_row, write
+from smallbatch.study import Experiment, Setting, Study
+
+FOLDER = Path(__file__).parents[1] / "workflow" / "report"
+TEMPLATE = FOLDER / "report.html.j2"
+HERE = {"python": "3.11.2", "torch": "2.15.0", "device": "Some CPU", "commit": "abc123"}
+
+
+def planned(results: dict, experiment: str = "alex", **more) -> pd.DataFrame:
+    """Runs from {(m, base_lr): [accuracy for each seed]}: a number finished, "diverged" or "missing"."""
+    rows = []
+    for (m, base_lr), seeds in results.items():
+        for seed, result in enumerate(seeds):
+            status = result if isinstance(result, str) else "finished"
+            accuracy = {"diverged": 0.1, "missing": np.nan}.get(status, result)
+            rows.append({
+                "experiment": experiment, "run": f"{experiment}-{m}-{base_lr}-{seed}", "data": "digits", "classes": 10,
+                "train_images": 1437, "model": "alexnet", "norm": "none", "norm_layers": "all", "weight_decay": 5e-4,
+                "epochs": 20, "warmup": False, "augment": "none", "batch_size": m, "bn_batch_size": m,
+                "base_lr": base_lr, "seed": seed, "status": status, "accuracy": accuracy,
+                "converged": status == "finished" and accuracy > 0.5,
+                "seconds": np.nan if status == "missing" else 600.0, "images_per_second": 100.0,
+                **(HERE if status != "missing" else {}), **more,
+            })  # fmt: skip
+    return pd.DataFrame(rows).astype({"accuracy": float})
+
+
+def runs() -> pd.DataFrame:
+    """Means 80, 85 (its seeds 4 apart) and 55; three of seven runs are not plain successes."""
+    return planned({
+        (2, 2**-8): [0.80, 0.80], (8, 2**-6): [0.83, 0.87], (8, 2**-4): [1.00, "diverged"], (32, 2**-6): ["missing"],
+    })  # fmt: skip
+
+
+def study_told(**more) -> dict:
+    settings = {"data": "digits", "base_lrs": (2**-8, 0.003), "warmup": False, "train_images": None}
+    told = {"name": "made", "title": "A study", "description": "What it is for.", "seeds": (1, 2)}
+    return {**told, "experiments": {"alex": settings}} | more
+
+
+def page(tmp_path: Path, table: pd.DataFrame | None = None, environment=HERE, **study) -> str:
+    table = runs() if table is None else table
+    spec = {"kind": "accuracy", "title": "Wide & narrow", "experiments": ["alex"]}
+    style.save(draw(spec, table, pd.DataFrame()), [tmp_path / "fig01.svg"])
+    figure = {"name": "fig01", "title": "Wide & narrow", "caption": "Lines <of> m.", "svg_path": tmp_path / "fig01.svg"}
+    return render(TEMPLATE, study_told(**study), [figure], table, environment)
+
+
+class Page(HTMLParser):
+    """Collects what a page loads, its tables as lists of cells, and tags that were never closed."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.loads: list[str] = []
+        self.tables: list[list[list[str]]] = []
+        self.alts: list[str] = []
+        self.open: list[str] = []
+        self.feed(text)
+
+    def handle_starttag(self, tag: str, attrs: list) -> None:
+        values = dict(attrs)
+        self.loads += [values[key] for key in ("src", "href") if key in values]
+        if tag == "img":
+            self.alts.append(values["alt"])
+        if tag not in ("meta", "img", "br", "link"):
+            self.open.append(tag)
+        if tag == "table":
+            self.tables.append([])
+        if tag == "tr":
+            self.tables[-1].append([])
+        if tag in ("td", "th"):
+            self.tables[-1][-1].append("")
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open.pop() == tag
+
+    def handle_data(self, data: str) -> None:
+        if self.open and self.open[-1] in ("td", "th"):
+            self.tables[-1][-1][-1] += data.strip()
+
+
+def test_results_of_an_experiment_are_those_of_its_best_cell() -> None:
+    assert result_row(runs()) == {
+        "experiment": "alex", "data": "digits", "model": "reduced AlexNet, no BN", "runs": "6 of 7", "diverged": "1",
+        "converged": "5", "best m": "8", "best η/m": "2⁻⁶", "best accuracy (%)": "85.0 ± 2.0", "time trained": "60 min",
+    }  # fmt: skip
+
+
+def test_no_spread_is_claimed_for_one_seed_and_nothing_where_nothing_is_known() -> None:
+    half = result_row(planned({(2, 0.003): [0.9, "missing"]}))
+    assert (half["best η/m"], half["best accuracy (%)"]) == ("0.003", "90.0")
+    none = result_row(planned({(2, 2**-8): ["missing"]}))
+    assert [none[key] for key in ("runs", "best m", "best η/m", "best accuracy (%)")] == ["0 of 1", "–", "–", "–"]  # noqa: RUF001
+
+
+def test_page_holds_the_tables(tmp_path: Path) -> None:
+    both = pd.concat([runs(), planned({(2, 2**-8): [0.5, 0.6]}, experiment="bn", norm="batch")])
+    results, settings, places = Page(page(tmp_path, both)).tables
+    assert results[0] == list(result_row(runs()))
+    assert results[1] == list(result_row(runs()).values())
+    assert results[2][2] == "reduced AlexNet, BN on conv + FC"
+    assert ["base_lrs", "2⁻⁸, 0.003"] in settings
+    assert ["warmup", "no"] in settings
+    assert ["commit", "abc123"] in places
+
+
+def test_page_loads_nothing_from_elsewhere(tmp_path: Path) -> None:
+    text = page(tmp_path)
+    loads = Page(text).loads
+    assert all(target.startswith(("data:image/svg+xml;base64,", "#")) for target in loads)
+    assert not re.search(r"url\(|@import|<script|<link", text)
+    (picture,) = [target for target in loads if target.startswith("data:")]
+    assert base64.b64decode(picture.partition(",")[2]) == (tmp_path / "fig01.svg").read_bytes()
+
+
+def test_links_within_the_page_have_targets_and_pictures_a_text(tmp_path: Path) -> None:
+    text = page(tmp_path)
+    inner = [target[1:] for target in Page(text).loads if target.startswith("#")]
+    assert inner
+    assert all(f'id="{name}"' in text for name in inner)
+    assert Page(text).alts == ["Wide & narrow"]
+
+
+def test_texts_are_escaped(tmp_path: Path) -> None:
+    attack = "<script>alert('x')</script>"
+    bad = planned({(2, 2**-8): [0.5]}, model=attack)
+    text = page(tmp_path, bad, {"device": attack}, title=attack, description=attack, name=attack)
+    assert "<script" not in text
+    assert text.count("&lt;script&gt;") == 6  # title twice, description, name, model, device
+    assert "Lines &lt;of&gt; m." in text
+
+
+def test_time_and_runs_are_counted_once_for_experiments_that_share_them(tmp_path: Path) -> None:
+    twice = pd.concat([runs(), runs().assign(experiment="twin")])
+    assert "6 of 7 runs, trained in 60 min altogether" in page(tmp_path, twice)
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"), [(0, "0 s"), (89.4, "89 s"), (600, "10 min"), (5399, "90 min"), (5400, "1.5 h")]
+)
+def test_durations_read_well(seconds: float, text: str) -> None:
+    assert duration(seconds) == text
+
+
+def test_several_environments_stand_side_by_side(tmp_path: Path) -> None:
+    places = Page(page(tmp_path, environment=[HERE, {"device": "Some GPU", "cuda": "13"}])).tables[2]
+    assert places[0] == ["what", "environment 1", "environment 2"]
+    assert ["device", "Some CPU", "Some GPU"] in places
+    assert ["cuda", "–", "13"] in places  # noqa: RUF001
+
+
+def test_environments_come_from_the_runs_that_are_there() -> None:
+    table = pd.concat([runs(), planned({(4, 2**-8): [0.5]}, device="Some GPU", cuda="13")])
+    versions = {"python": "3.11.2", "torch": "2.15.0", "commit": "abc123"}
+    assert environments(table) == [
+        {"device": "Some CPU", **versions, "runs trained": 6},
+        {"device": "Some GPU", "cuda": "13", **versions, "runs trained": 1},
+    ]
+    assert environments(planned({(2, 2**-8): ["missing"]})) == []
+
+
+def test_a_study_is_written_with_captions_and_settings(tmp_path: Path) -> None:
+    spec = {"kind": "best", "title": "Best", "experiments": ["alex"]}
+    setting = Setting(data="digits", model="alexnet", weight_decay=5e-4, epochs=20)
+    experiments = {"alex": Experiment("alex", setting, (2, 8, 32), None, (2**-8, 2**-6, 2**-4))}
+    study = Study("made", "A study", "What it is for.", (0, 1), experiments, {"fig15": spec})
+    style.save(draw(spec, runs(), pd.DataFrame()), [tmp_path / "fig15.svg"])
+    write(study, runs(), [tmp_path / "fig15.svg"], TEMPLATE, tmp_path / "report.html")
+    text = (tmp_path / "report.html").read_text()
+    _, settings, places = Page(text).tables
+    assert "Corresponds to Figure 15 of the paper." in text
+    assert ["batch_sizes", "2, 8, 32"] in settings
+    assert ["base_lrs", "2⁻⁸, 2⁻⁶, 2⁻⁴"] in settings
+    assert ["model", "alexnet"] in settings
+    assert ["runs trained", "6"] in places
+
+
+def test_wide_pictures_are_given_the_whole_width(tmp_path: Path) -> None:
+    pages = []
+    for width in ("244.8", "504"):
+        (tmp_path / "one.svg").write_text(f'<?xml version="1.0"?><svg height="9pt" width="{width}pt"></svg>')
+        figure = {"name": "one", "title": "One", "caption": "", "svg_path": tmp_path / "one.svg"}
+        pages.append(render(TEMPLATE, study_told(), [figure], runs(), HERE))
+    assert ['<figure id="one" class="wide">' in text for text in pages] == [False, True]
+
+
+def test_a_picture_that_is_not_there_is_named(tmp_path: Path) -> None:
+    figure = {"name": "gone", "title": "Gone", "caption": "", "svg_path": tmp_path / "gone.svg"}
+    with pytest.raises(UserError, match=r"gone\.svg: cannot be read: No such file"):
+        render(TEMPLATE, study_told(), [figure], runs(), HERE)
+
+
+@pytest.mark.parametrize("caption", sorted(FOLDER.glob("*.rst")), ids=lambda path: path.stem)
+def test_captions_for_snakemakes_own_report_use_only_what_is_there(caption: Path) -> None:
+    job = SimpleNamespace(wildcards=SimpleNamespace(figure="fig01", study="laptop"), config={"study": "laptop"})
+    pages = jinja2.Environment(undefined=jinja2.StrictUndefined)
+    text = pages.from_string(caption.read_text()).render(snakemake=job)
+    assert "{" not in text
+    assert ("fig01" in text) == (caption.stem == "figure")

@@ -1,0 +1,38 @@
+"""One step of every experiment of every study, so that no study file rots."""
+
+from dataclasses import replace
+
+import pytest
+import torch
+import yaml
+from conftest import PROJECT, made_data
+
+from smallbatch.data import prepared
+from smallbatch.study import load_study
+from smallbatch.training.engine import LaneTraining
+
+CONFIG = yaml.safe_load((PROJECT / "config" / "config.yaml").read_text())
+SHAPES = {"digits": (1, 8, 8), "cifar10": (3, 32, 32), "cifar100": (3, 32, 32)}
+
+
+def experiments():
+    for path in sorted((PROJECT / "config" / "studies").glob("*.yaml")):
+        for name in yaml.safe_load(path.read_text())["experiments"]:
+            yield path.stem, name
+
+
+@pytest.mark.parametrize(("study", "experiment"), list(experiments()))
+def test_one_step_of_each_experiment(study, experiment, tmp_path, monkeypatch):
+    monkeypatch.chdir(PROJECT)
+    chosen = load_study(study, CONFIG["datasets"]).experiments[experiment]
+    monkeypatch.chdir(tmp_path)
+    shape = SHAPES[chosen.setting.data]
+    images = max(32, *chosen.batch_sizes)
+    data = prepared.read(made_data(tmp_path / "data", train=images, test=10, shape=shape, classes=10))
+    cells = {(run.batch_size, run.bn_batch_size): run for run in chosen.runs((1,))}
+    run = cells[max(cells)]
+    # The part of the training images that a study takes may be larger than what is made here.
+    run = replace(run, setting=replace(run.setting, train_images=None))
+    training = LaneTraining([run], data, torch.device("cpu"))
+    losses = training._train_block(training.feed.plan([1], 0), 1)
+    assert losses.shape == (1, 1) and losses.isfinite().all()

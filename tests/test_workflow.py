@@ -1,0 +1,157 @@
+"""The workflow as users call it: dry-run, lint, end to end, and what a second call does."""
+
+import json
+import re
+import subprocess
+import sys
+
+import pandas as pd
+import pytest
+import yaml
+from conftest import PROJECT, snakemake
+
+TINY = {
+    "title": "Tiny",
+    "description": "For the tests.",
+    "seeds": [1],
+    "experiments": {
+        "alexnet": {
+            "data": "digits", "model": "alexnet", "weight_decay": 5e-4, "epochs": 1, "train_images": 128,
+            "batch_sizes": [16, 64], "base_lrs": ["2^-10", "2^-8"],
+        },
+        "bn": {
+            "data": "digits", "model": "resnet8", "weight_decay": 1e-4, "epochs": 1, "train_images": 128,
+            "norm": "batch", "batch_sizes": [16, 64], "bn_batch_sizes": [8, 16], "base_lrs": ["2^-8"],
+        },
+    },
+    "figures": {
+        "fig01": {"kind": "accuracy", "title": "A", "experiments": ["alexnet"]},
+        "fig13": {"kind": "bn-batch", "title": "B", "experiments": ["bn"]},
+    },
+}  # fmt: skip
+RUNS = 8
+ALL = ("--cores", "2", "--config", "study=tiny", "--", "all")
+
+
+def write_study(project, values=TINY):
+    (project / "config" / "studies" / "tiny.yaml").write_text(yaml.safe_dump(values))
+
+
+@pytest.fixture
+def tiny(project):
+    write_study(project)
+    return project
+
+
+def trained(project):
+    """Run folder -> when its record was written."""
+    return {path.parent.name: path.stat().st_mtime_ns for path in project.glob("results/runs/*/run.json")}
+
+
+def jobs(output):
+    """Rule -> number of jobs, as Snakemake's table of job stats has it."""
+    table = output.partition("Job stats:")[2].partition("total")[0]
+    return {name: int(count) for name, count in re.findall(r"^(\w+)\s+(\d+)$", table, re.MULTILINE)}
+
+
+def test_dry_run_of_the_default_study(project):
+    done = snakemake(project, "-n", "all")
+    assert done.returncode == 0, done.stdout
+    assert jobs(done.stdout)["prepare"] == 1 and jobs(done.stdout)["figure"] >= 10
+    assert not (project / "data" / "digits").exists()
+
+
+def test_lint_is_clean(project):
+    done = snakemake(project, "--lint")
+    assert done.returncode == 0 and "Congratulations" in done.stdout, done.stdout
+
+
+@pytest.mark.parametrize("command", [["ruff", "check"], ["ruff", "format", "--check"], ["snakefmt", "--check"]])
+def test_style_is_clean(command):
+    done = subprocess.run([sys.executable, "-m", *command, "."], cwd=PROJECT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_every_computing_rule_has_its_directives():
+    rules = "".join(path.read_text() for path in (PROJECT / "workflow" / "rules").glob("*.smk"))
+    computing = [rule for rule in re.split(r"\n(?=rule |checkpoint )", rules) if "script:" in rule]
+    assert len(computing) >= 6
+    for rule in computing:
+        for directive in ("log", "benchmark", "conda", "threads", "resources", "message"):
+            assert re.search(rf"^    {directive}:", rule, re.MULTILINE), f"{directive} is missing in {rule[:40]}"
+
+
+def test_end_to_end_and_what_follows(tiny):
+    done = snakemake(tiny, *ALL)
+    assert done.returncode == 0, done.stdout
+    first = trained(tiny)
+    assert len(first) == RUNS
+    check_outputs(tiny)
+
+    again = snakemake(tiny, *ALL)
+    assert again.returncode == 0 and "Nothing to be done" in again.stdout, again.stdout
+
+    restyle(tiny)
+    assert snakemake(tiny, *ALL).returncode == 0
+    assert trained(tiny) == first
+
+    one_more_seed(tiny, first)
+    a_lost_run_is_trained_again(tiny)
+    modification_times_decide_nothing(tiny)
+
+
+def check_outputs(project):
+    runs = pd.read_parquet(project / "results/tiny/runs.parquet")
+    assert len(runs) == RUNS and set(runs["status"]) <= {"finished", "diverged"}
+    assert len(pd.read_csv(project / "results/tiny/runs.csv")) == RUNS
+    assert set(pd.read_parquet(project / "results/tiny/epochs.parquet")["run"]) <= set(runs["run"])
+    for form in ("pdf", "svg", "png"):
+        assert (project / f"paper_figures/tiny/fig01.{form}").stat().st_size > 1000
+    assert "Tiny" in (project / "results/tiny/report.html").read_text()
+    record = json.loads(next(project.glob("results/runs/*/run.json")).read_text())
+    assert {"settings", "data_fingerprint", "outcome", "environment", "files"} <= record.keys()
+    assert {"torch", "python", "commit", "device"} <= record["environment"].keys()
+    assert not list(project.glob("results/packs/*")) and not list(project.glob("results/checkpoints/*"))
+
+
+def restyle(project):
+    style = project / "workflow" / "smallbatch" / "figures" / "style.py"
+    style.write_text(style.read_text() + "\n# a comment\n")
+    (project / "paper_figures/tiny/fig01.png").unlink()
+
+
+def one_more_seed(project, before):
+    write_study(project, TINY | {"seeds": [1, 2]})
+    assert snakemake(project, *ALL).returncode == 0
+    after = trained(project)
+    assert len(after) == 2 * RUNS and all(after[name] == time for name, time in before.items())
+
+
+def a_lost_run_is_trained_again(project):
+    before = trained(project)
+    lost, damaged = sorted(before)[:2]
+    (project / "results/runs" / lost / "run.json").unlink()
+    (project / "results/runs" / damaged / "metrics.csv").write_text("")
+    done = snakemake(project, *ALL)
+    after = trained(project)
+    assert done.returncode == 0 and {name for name in before if before[name] != after[name]} == {lost, damaged}
+    assert (project / "results/runs" / f"{damaged}.damaged-1").is_dir()
+
+
+def modification_times_decide_nothing(project):
+    for path in sorted(project.glob("data/digits/*")):
+        path.touch()
+    subprocess.run(["rm", "-r", project / ".snakemake"], check=True)
+    done = snakemake(project, "-n", *ALL)
+    assert "train" not in jobs(done.stdout), done.stdout
+
+
+def test_preview_draws_what_there_is(tiny):
+    asked = ("--cores", "1", "--config", "study=tiny", "--", "preview")
+    early = snakemake(tiny, *asked)
+    assert early.returncode != 0 and "not prepared yet" in early.stdout
+    assert snakemake(tiny, "--cores", "1", "--config", "study=tiny", "--", "datasets").returncode == 0
+    done = snakemake(tiny, *asked)
+    assert done.returncode == 0, done.stdout
+    assert "0 of 8 runs exist" in (tiny / "logs/preview/tiny.log").read_text()
+    assert (tiny / "results/tiny/preview/fig01.png").stat().st_size > 1000

@@ -1,0 +1,31 @@
+# Sources become prepared arrays.
+
+
+checkpoint prepare:
+    output:
+        meta=f"{DATA}/{{label}}/{META}",
+        arrays=[f"{DATA}/{{label}}/{array}" for array in ARRAYS],
+    log:
+        "logs/prepare/{label}.log",
+    benchmark:
+        "benchmarks/rules/prepare/{label}.tsv"
+    conda:
+        "../../envs/training.yaml"
+    threads: 2
+    resources:
+        mem_mb=4000,
+        runtime=240,
+    params:
+        settings=lambda wildcards: DATASETS[wildcards.label],
+        downloads=f"{DATA}/downloads",
+    message:
+        "Preparing data set {wildcards.label}"
+    script:
+        "../scripts/prepare.py"
+
+
+rule datasets:
+    input:
+        [f"{DATA}/{label}/{META}" for label in STUDY.labels],
+    message:
+        "The data sets of study {STUDY.name} are prepared."

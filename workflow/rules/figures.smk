@@ -1,0 +1,59 @@
+# Tables become figures.
+
+
+rule figure:
+    input:
+        runs=f"{RESULTS}/{{study}}/runs.parquet",
+        epochs=f"{RESULTS}/{{study}}/epochs.parquet",
+    output:
+        pdf=f"{FIGURES}/{{study}}/{{figure}}.pdf",
+        svg=report(f"{FIGURES}/{{study}}/{{figure}}.svg", caption="../report/figure.rst", category="Figures"),
+        png=f"{FIGURES}/{{study}}/{{figure}}.png",
+    log:
+        "logs/figure/{study}/{figure}.log",
+    benchmark:
+        "benchmarks/rules/figure/{study}/{figure}.tsv"
+    conda:
+        "../../envs/analysis.yaml"
+    threads: 1
+    resources:
+        mem_mb=1000,
+        runtime=10,
+    params:
+        spec=lambda wildcards: STUDY.figures[wildcards.figure],
+    message:
+        "Drawing {wildcards.figure} of study {wildcards.study}"
+    script:
+        "../scripts/figure.py"
+
+
+rule figures:
+    input:
+        expand(f"{FIGURES}/{STUDY.name}/{{figure}}.{{form}}", figure=STUDY.figures, form=["pdf", "svg", "png"]),
+    message:
+        "The figures of study {STUDY.name} are in {FIGURES}/{STUDY.name}."
+
+
+# Has no output, so that it draws whenever it is asked to.
+rule preview:
+    log:
+        f"logs/preview/{STUDY.name}.log",
+    benchmark:
+        f"benchmarks/rules/preview/{STUDY.name}.tsv"
+    conda:
+        "../../envs/analysis.yaml"
+    threads: 1
+    resources:
+        mem_mb=2000,
+        runtime=30,
+    params:
+        study=STUDY.name,
+        datasets=config["datasets"],
+        data=DATA,
+        results=RESULTS,
+        threshold=config["convergence_threshold"],
+        folder=f"{RESULTS}/{STUDY.name}/preview",
+    message:
+        "Drawing what there is of study {STUDY.name} into {params.folder}"
+    script:
+        "../scripts/preview.py"

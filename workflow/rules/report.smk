@@ -1,0 +1,35 @@
+# Tables and figures become one page.
+
+
+rule page:
+    input:
+        runs=f"{RESULTS}/{{study}}/runs.parquet",
+        figures=[f"{FIGURES}/{{study}}/{figure}.svg" for figure in STUDY.figures],
+        template=workflow.source_path("../report/report.html.j2"),
+    output:
+        report(f"{RESULTS}/{{study}}/report.html", caption="../report/page.rst", category="Report"),
+    log:
+        "logs/page/{study}.log",
+    benchmark:
+        "benchmarks/rules/page/{study}.tsv"
+    conda:
+        "../../envs/analysis.yaml"
+    threads: 1
+    resources:
+        mem_mb=2000,
+        runtime=10,
+    params:
+        study=STUDY.name,
+        datasets=config["datasets"],
+        threshold=config["convergence_threshold"],
+    message:
+        "Writing the report of study {wildcards.study}"
+    script:
+        "../scripts/report.py"
+
+
+rule report:
+    input:
+        f"{RESULTS}/{STUDY.name}/report.html",
+    message:
+        "The report of study {STUDY.name} is {input}."

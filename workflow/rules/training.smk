@@ -1,0 +1,27 @@
+# Packs of runs are trained. Runs go to the run store, results/runs, which is addressed by content: a run's folder is whole
+# or not there, and its name says all that it depends on. The witness says only that the pack is through.
+
+
+rule train:
+    input:
+        meta=lambda wildcards: ancient(f"{DATA}/{PACKS[wildcards.pack].data}/{META}"),
+    output:
+        temp(touch(f"{RESULTS}/packs/{{pack}}.done")),
+    log:
+        "logs/train/{pack}.log",
+    benchmark:
+        "benchmarks/rules/train/{pack}.tsv"
+    conda:
+        "../../envs/training.yaml"
+    threads: training_slots
+    resources:
+        mem_mb=2000,
+        runtime=lambda wildcards, attempt: 240 * attempt,
+    params:
+        runs=lambda wildcards: [run.settings for run in PACKS[wildcards.pack].runs],
+        results=RESULTS,
+        training=config["training"],
+    message:
+        "Training pack {wildcards.pack}"
+    script:
+        "../scripts/train.py"

@@ -1,0 +1,17 @@
+"""Draw all figures of a study from the runs that exist."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from smallbatch.console import reporting
+from smallbatch.preview import preview
+from smallbatch.study import load_study
+
+if TYPE_CHECKING:
+    from snakemake.iocontainers import snakemake
+
+if __name__ == "__main__":
+    with reporting(snakemake.log[0]):
+        params = snakemake.params
+        study = load_study(params.study, params.datasets)
+        preview(study, Path(params.data), Path(params.results), params.threshold, Path(params.folder))

@@ -1,0 +1,23 @@
+"""Train what is missing of a pack."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from smallbatch.console import reporting
+from smallbatch.study import Run
+from smallbatch.training.pack import train_pack
+
+if TYPE_CHECKING:
+    from snakemake.iocontainers import snakemake
+
+if __name__ == "__main__":
+    with reporting(snakemake.log[0]):
+        params = snakemake.params
+        train_pack(
+            [Run.from_settings(settings) for settings in params.runs],
+            Path(snakemake.input.meta).parent,
+            Path(params.results),
+            device=params.training["device"],
+            lanes=params.training["lanes"],
+            keep_weights=params.training["keep_weights"],
+        )

@@ -1,0 +1,32 @@
+"""What a person sees: a log with times, and errors in one line."""
+
+import contextlib
+import logging
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+from smallbatch.errors import UserError
+
+log = logging.getLogger("smallbatch")
+
+
+@contextlib.contextmanager
+def reporting(log_file: str | Path | None = None) -> Iterator[None]:
+    """Log to `log_file`, or to the terminal, and end the process with one line if the user can mend what is wrong."""
+    handler = logging.FileHandler(log_file, "w") if log_file else logging.StreamHandler()
+    handler.setFormatter(logging.Formatter("%(asctime)s %(message)s", "%H:%M:%S"))
+    log.addHandler(handler)
+    log.setLevel(logging.INFO)
+    try:
+        yield
+    except UserError as error:
+        log.error("error: %s", error)
+        sys.exit(1)
+    except BaseException:
+        if log_file:
+            log.exception("failed")
+        raise
+    finally:
+        log.removeHandler(handler)
+        handler.close()

@@ -1,0 +1,143 @@
+"""The sources of data, each made into prepared arrays. Importing this loads no library that only a source needs."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from smallbatch.errors import refuse
+
+if TYPE_CHECKING:
+    from smallbatch.data.prepared import Meta
+
+# Of the public "python version" archives. A source in this table gives the name to the original's pixels alone.
+ORIGINAL_MD5 = {
+    "cifar10": "c58f30108f718f92721af3b95e74349a",
+    "cifar100": "eb9058c3a382ffc7106e4002c42a8d85",
+}
+
+
+def _digits(label: str, settings: dict[str, Any], folder: Path, downloads: Path) -> "Meta":
+    from smallbatch.data import digits
+
+    return digits.prepare(label, folder)
+
+
+def _cifar(label: str, settings: dict[str, Any], folder: Path, downloads: Path) -> "Meta":
+    from smallbatch.data import cifar
+
+    return cifar.prepare(label, settings, folder, downloads)
+
+
+def _image_folder(label: str, settings: dict[str, Any], folder: Path, downloads: Path) -> "Meta":
+    from smallbatch.data import image_folder
+
+    return image_folder.prepare(label, settings, folder)
+
+
+@dataclass(frozen=True)
+class Source:
+    """A source of data.
+
+    prepare: given label, settings, folder and downloads it makes the prepared arrays.
+    required, optional: its keys, besides `source` and `label`.
+    """
+
+    prepare: Callable[[str, dict[str, Any], Path, Path], "Meta"]
+    required: tuple[str, ...] = ()
+    optional: tuple[str, ...] = ()
+
+
+SOURCES = {
+    "digits": Source(_digits),
+    "cifar10": Source(_cifar, optional=("archive", "md5")),
+    "cifar100": Source(_cifar, optional=("archive", "md5")),
+    "image-folder": Source(
+        _image_folder,
+        required=("path", "size"),
+        optional=("mode", "test_fraction", "split_seed", "broken_images"),
+    ),
+}
+
+
+def prepare(label: str, settings: dict[str, Any], folder: Path, downloads: Path) -> "Meta":
+    """Make the data set that `settings` describe into prepared arrays in `folder`.
+
+    label: the name that figures and run folders show.
+    downloads: where archives from the network are kept, to be used again.
+
+    Raises:
+        UserError: the settings do not fit each other, or the source cannot be had or is damaged.
+    """
+    check_settings("settings", label, settings | {"label": label})
+    return SOURCES[settings["source"]].prepare(label, settings, Path(folder), Path(downloads))
+
+
+def label(key: str, settings: dict[str, Any]) -> str:
+    """The name that figures and run folders show: the data set's key in the configuration unless it has a `label`."""
+    return settings.get("label", key)
+
+
+def known_train_images(settings: dict[str, Any]) -> int | None:
+    """The number of training images where it is known before the data are there, else None."""
+    if settings["source"] == "digits":
+        return 1437
+    return 50_000 if _is_original(settings) else None
+
+
+def check_settings(where: str, key: str, settings: dict[str, Any]) -> None:
+    """Check what a schema of single keys cannot see, without looking at files or the network.
+
+    where: the file that the settings stand in.
+    key: the data set's name there.
+
+    Raises:
+        UserError: the settings do not fit each other; names the keys.
+    """
+    if settings.get("source") not in SOURCES:
+        refuse(where, f"datasets.{key}.source", settings.get("source"), ", ".join(SOURCES))
+    _check_keys(where, key, settings)
+    if settings["source"] in ORIGINAL_MD5 and not _is_original(settings):
+        _check_other_pixels(where, key, settings)
+    _check_name(where, key, settings)
+    if "split_seed" in settings and "test_fraction" not in settings:
+        refuse(where, f"datasets.{key}.split_seed", settings["split_seed"], "only together with `test_fraction`")
+
+
+def _check_keys(where: str, key: str, settings: dict[str, Any]) -> None:
+    """A source has its keys and none of another source."""
+    name = settings["source"]
+    source = SOURCES[name]
+    for missing in source.required:
+        if missing not in settings:
+            refuse(where, f"datasets.{key}.{missing}", None, f"a value, which `source: {name}` needs")
+    known = ("source", "label", *source.required, *source.optional)
+    for extra in settings:
+        if extra not in known:
+            refuse(where, f"datasets.{key}.{extra}", settings[extra], f"for `source: {name}` only {', '.join(known)}")
+
+
+def _is_original(settings: dict[str, Any]) -> bool:
+    """Whether the source is an archive that must have, byte for byte, the original's md5."""
+    original = ORIGINAL_MD5.get(settings["source"])
+    return original is not None and settings.get("md5", original).lower() == original
+
+
+def _check_other_pixels(where: str, key: str, settings: dict[str, Any]) -> None:
+    """An archive with another md5 than the original's lies on this machine and has a name of its own."""
+    if "archive" not in settings:
+        allowed = f"{ORIGINAL_MD5[settings['source']]}, that of the download, unless `archive` is given"
+        refuse(where, f"datasets.{key}.md5", settings["md5"], allowed)
+    if "label" not in settings:
+        refuse(
+            where, f"datasets.{key}.label", None, "a name of its own, since `md5` is not that of the original archive"
+        )
+
+
+def _check_name(where: str, key: str, settings: dict[str, Any]) -> None:
+    """Only the original's pixels are called CIFAR-10 or CIFAR-100, however it is spelt."""
+    name = label(key, settings)
+    plain = "".join(filter(str.isalnum, name.lower()))
+    if plain in ORIGINAL_MD5 and not (plain == settings["source"] and _is_original(settings)):
+        allowed = f"any other name; this one is kept for `source: {plain}` with the original's `md5`"
+        refuse(where, f"datasets.{key}.label", name, allowed)

@@ -1,0 +1,48 @@
+"""Where results come from: versions, commit, device."""
+
+import platform
+import subprocess
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+
+from smallbatch import __version__
+
+PACKAGES = ("torch", "numpy")
+
+ENVIRONMENT = ("device", "cuda", "threads", "system", "python", *PACKAGES, "smallbatch", "commit")
+"""What is recorded of where a run was trained; `cuda` on a GPU only, `threads` on the CPU only."""
+
+
+def describe() -> dict[str, str]:
+    """Versions of what computes, and the commit of the code. Knows no device: see `training.device`."""
+    return {
+        "smallbatch": __version__,
+        "commit": commit(),
+        "python": platform.python_version(),
+        **{package: _version(package) for package in PACKAGES},
+        "system": f"{platform.system()} {platform.release()} {platform.machine()}",
+    }
+
+
+def _version(package: str) -> str:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return "not installed"
+
+
+def commit() -> str:
+    """The git commit of the code, with `+changes` where tracked files differ from it; `unknown` outside git."""
+    here = Path(__file__).parent
+    try:
+        git = ["git", "-C", str(here)]
+        head = subprocess.run([*git, "rev-parse", "HEAD"], capture_output=True, text=True, check=True).stdout.strip()
+        changed = subprocess.run(
+            [*git, "status", "--porcelain", "--untracked-files=no", ":/workflow"],
+            capture_output=True,
+            text=True,
+            check=True,
+        ).stdout
+    except (OSError, subprocess.CalledProcessError):
+        return "unknown"
+    return head + ("+changes" if changed.strip() else "")

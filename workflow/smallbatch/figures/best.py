@@ -1,0 +1,21 @@
+"""Best test accuracy over all base learning rates against the batch size, a line for each experiment (Figure 15)."""
+
+import pandas as pd
+from matplotlib.axes import Axes
+
+from smallbatch.figures import style
+from smallbatch.figures.cells import best_cells, line_over_seeds, percent_axis
+from smallbatch.figures.words import experiment_labels
+
+
+def best_lines(runs: pd.DataFrame, axes: Axes) -> Axes:
+    """Draw, for each experiment and m, the rate whose mean over seeds is highest."""
+    labels = experiment_labels(runs)
+    looks = style.experiment_looks(labels)
+    cells = best_cells(runs, ["experiment", "batch_size"])
+    for name, label in labels.items():
+        line_over_seeds(axes, cells[cells["experiment"] == name], "batch_size", label, looks[name])
+    style.batch_axis(axes.xaxis, runs["batch_size"], "batch size m")
+    percent_axis(axes, cells, from_zero=False)
+    axes.set_ylabel("best test accuracy (%)")
+    return axes

@@ -1,0 +1,49 @@
+"""Test accuracy over the epochs at one base learning rate, a line for each batch size (Figure 4)."""
+
+import math
+
+import pandas as pd
+import seaborn as sns
+from matplotlib.axes import Axes
+
+from smallbatch.figures import style
+from smallbatch.figures.cells import chance_line, percent_axis
+
+
+def courses(runs: pd.DataFrame, epochs: pd.DataFrame) -> pd.DataFrame:
+    """`runs` joined with what each reached after every epoch.
+
+    A diverged run stays at chance for the epochs that it was spared, so that a mean over seeds does not rise by its
+    absence; a missing run has NaN.
+
+    Returns:
+        The columns of `runs` with `epoch` and `percent`, a row a run and epoch.
+    """
+    planned = runs.assign(epoch=[range(1, count + 1) for count in runs["epochs"]]).explode("epoch")
+    joined = planned.astype({"epoch": "int64"}).merge(
+        epochs[["run", "epoch", "test_accuracy"]], on=["run", "epoch"], how="left"
+    )
+    chance = (1 / joined["classes"]).where(joined["status"] == "diverged")
+    accuracy = joined["test_accuracy"].astype(float).fillna(chance).where(joined["status"] != "missing")
+    return joined.assign(percent=100 * accuracy)
+
+
+def convergence_lines(data: pd.DataFrame, axes: Axes) -> Axes:
+    """Draw `courses` of one experiment at one base learning rate; bands span the seeds."""
+    for batch_size, line in data.groupby("batch_size"):
+        look = style.batch_look(batch_size) | {"linewidth": 0.8, "markevery": _marks(batch_size, line["epoch"].max())}
+        sns.lineplot(
+            line, x="epoch", y="percent", errorbar=("pi", 100), err_kws=style.BAND, label=str(batch_size), legend=False,
+            ax=axes, **look,
+        )  # fmt: skip
+    chance_line(axes, data)
+    axes.set_xlim(0, 1.02 * data["epoch"].max())
+    axes.set_xlabel("epoch")
+    percent_axis(axes, data.assign(lowest=data["percent"], highest=data["percent"]), from_zero=True)
+    return axes
+
+
+def _marks(batch_size: int, epochs: int) -> tuple[int, int]:
+    """First epoch and step of a line's markers: about five a line, and those of different m beside each other."""
+    step = max(1, epochs // 5)
+    return round(step * math.log2(batch_size) / 11) % step, step

@@ -1,0 +1,54 @@
+"""The sheet that plots are drawn on: title above, note and legends where they cover nothing."""
+
+import math
+import textwrap
+
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from smallbatch.figures import style
+
+_LETTERS_AN_INCH = 19  # of the small text, on average
+
+
+def _wrapped(text: str, width: float) -> list[str]:
+    """Lines of small text that fit into `width` inches, broken at semicolons first."""
+    letters = int(width * _LETTERS_AN_INCH)
+    parts = [text] if len(text) <= letters else text.split("; ")
+    return [line for part in parts for line in textwrap.wrap(part, letters)]
+
+
+def blank(
+    title: str, note: str, plots: int, page_wide: bool = False, legend_rows: int = 0
+) -> tuple[Figure, list[Axes]]:
+    """A sheet with `plots` empty axes, at most two a row; between them and the note room for a legend."""
+    columns = min(plots, 2)
+    rows = math.ceil(plots / columns)
+    width = style.PAGE if page_wide or columns > 1 else style.COLUMN
+    lines = _wrapped(note, width)
+    below = style.TEXT_LINE * (len(lines) + legend_rows) + 0.09
+    height = style.HEIGHT * rows + below
+    figure = Figure(figsize=(width, height), layout="constrained")
+    figure.get_layout_engine().set(rect=(0, below / height, 1, 1 - below / height))
+    figure.suptitle("\n".join(_wrapped(title, 0.8 * width)), fontsize=8.5)
+    figure.text(0.02 / width, 0.03 / height, "\n".join(lines), size=7, color="0.3", linespacing=1.15, va="bottom")
+    grid = list(figure.subplots(rows, columns, squeeze=False).flat)
+    for spare in grid[plots:]:
+        spare.remove()
+    return figure, grid[:plots]
+
+
+def batch_legend(figure: Figure, plots: list[Axes]) -> None:
+    """One legend of batch sizes m to the right of all plots."""
+    entries = {}
+    for axes in plots:
+        entries |= dict(zip(*reversed(axes.get_legend_handles_labels()), strict=True))
+    sizes = sorted(entries, key=int)
+    figure.legend([entries[size] for size in sizes], sizes, title="m", loc="outside right center")
+
+
+def experiment_legend(figure: Figure, axes: Axes, columns: int) -> None:
+    """A legend of experiments in the room that `blank` left under the plot."""
+    foot = figure.get_layout_engine().get()["rect"][1] - 0.03 / figure.get_figheight()
+    handles, labels = axes.get_legend_handles_labels()
+    figure.legend(handles, labels, loc="upper center", bbox_to_anchor=(0.5, foot), ncols=columns, borderaxespad=0)

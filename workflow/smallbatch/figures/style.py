@@ -1,0 +1,139 @@
+"""The one look of all figures: sizes, fonts, colours, markers, axes, and files that are the same byte for byte."""
+
+import contextlib
+import math
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+import matplotlib
+from matplotlib.axis import Axis
+from matplotlib.figure import Figure
+from matplotlib.ticker import FixedLocator, NullFormatter, NullLocator
+
+from smallbatch.figures.words import rate_words
+from smallbatch.files import atomic
+
+COLUMN = 3.4  # inches: one column of a two-column paper
+PAGE = 7.0  # inches: both columns
+HEIGHT = 2.6  # inches: a row of plots, without note and legend below it
+TEXT_LINE = 0.12  # inches: a line of small text
+
+BAND = {"alpha": 0.15, "linewidth": 0}
+CHANCE = {"color": "0.35", "linestyle": (0, (4, 3)), "linewidth": 0.6, "zorder": 1}
+
+_SETTINGS = {
+    "font.family": "DejaVu Sans",  # comes with matplotlib, so all machines have it
+    "font.size": 7.5,
+    "axes.titlesize": 7.5,
+    "axes.labelsize": 7.5,
+    "xtick.labelsize": 7.5,
+    "ytick.labelsize": 7.5,
+    "legend.fontsize": 7,
+    "legend.title_fontsize": 7.5,
+    "legend.frameon": False,
+    "legend.handlelength": 2.0,
+    "legend.handletextpad": 0.6,
+    "legend.labelspacing": 0.22,
+    "legend.borderpad": 0.1,
+    "legend.columnspacing": 1.5,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.linewidth": 0.6,
+    "axes.grid": True,
+    "axes.axisbelow": True,
+    "grid.color": "0.9",
+    "grid.linewidth": 0.5,
+    "xtick.major.width": 0.6,
+    "ytick.major.width": 0.6,
+    "xtick.minor.width": 0.4,
+    "lines.linewidth": 1.0,
+    "lines.markersize": 3.6,
+    "savefig.dpi": 200,
+    "pdf.fonttype": 42,
+    "svg.fonttype": "path",  # outlines: the reader's fonts do not matter
+    "svg.hashsalt": "smallbatch",  # else element ids are random
+}
+_METADATA = {
+    ".pdf": {"CreationDate": None, "Creator": None, "Producer": None},
+    ".svg": {"Date": None, "Creator": None},
+    ".png": {"Software": None},
+}
+
+_BATCHES = matplotlib.colormaps["viridis"]
+_MARKERS = "osD^vP<X>ph"
+_EXPERIMENTS = ["#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#000000"]  # Okabe-Ito, no yellow
+_MARKER_EDGE = {"markeredgecolor": "white", "markeredgewidth": 0.25}
+
+
+@contextlib.contextmanager
+def context() -> Iterator[None]:
+    """Draw and save in this look, whatever matplotlibrc the user has; afterwards all is as before."""
+    with matplotlib.rc_context():
+        matplotlib.rcdefaults()
+        matplotlib.rcParams.update(_SETTINGS)
+        yield
+
+
+def batch_look(batch_size: int) -> dict:
+    """Colour and marker of batch size m: ordered in log2(m), over m = 2 ... 2048 from dark to light."""
+    step = math.log2(batch_size) - 1
+    place = min(max(step / 10, 0), 1)
+    # The scale ends before its yellow, which cannot be seen on white.
+    color = matplotlib.colors.to_hex(_BATCHES(0.87 * place))
+    return {"color": color, "marker": _MARKERS[round(step) % len(_MARKERS)], **_MARKER_EDGE}
+
+
+def experiment_looks(names: Iterable[str]) -> dict[str, dict]:
+    """Colour, marker and dash of each experiment; from the eighth on the colours come again, dashed."""
+    return {
+        name: {
+            "color": _EXPERIMENTS[place % len(_EXPERIMENTS)],
+            "marker": _MARKERS[place % len(_MARKERS)],
+            "linestyle": "-" if place < len(_EXPERIMENTS) else (0, (3, 1.2)),
+            **_MARKER_EDGE,
+        }
+        for place, name in enumerate(names)
+    }
+
+
+def ticks(axis: Axis, places: Iterable[float], labels: Iterable[str], at_most: int = 7) -> None:
+    """Tick every place, and label every one, second, third ..., so that at most `at_most` labels stand."""
+    places, labels = list(places), list(labels)
+    step = math.ceil(len(places) / at_most)
+    axis.set_major_locator(FixedLocator(places[::step]))
+    axis.set_ticklabels(labels[::step])
+    axis.set_minor_locator(FixedLocator(places) if step > 1 else NullLocator())
+    axis.set_minor_formatter(NullFormatter())
+
+
+def rate_axis(axis: Axis, base_lrs: Iterable[float]) -> None:
+    """A log axis of base learning rates eta / m: ticked at powers of two where all are, else plain."""
+    rates = sorted(set(base_lrs))
+    _log_axis(axis, "base learning rate  η / m", rates)
+    exponents = [round(math.log2(rate)) for rate in rates]
+    if rates == [2.0**exponent for exponent in exponents]:
+        places = [2.0**exponent for exponent in range(exponents[0], exponents[-1] + 1)]
+        ticks(axis, places, map(rate_words, places))
+
+
+def batch_axis(axis: Axis, batch_sizes: Iterable[int], label: str) -> None:
+    """A log axis of batch sizes, ticked at those that occur."""
+    sizes = sorted(set(batch_sizes))
+    _log_axis(axis, label, sizes)
+    ticks(axis, sizes, map(str, sizes))
+
+
+def _log_axis(axis: Axis, label: str, places: list[float]) -> None:
+    """A log axis over the whole grid, whatever part of it has results."""
+    along_x = axis is axis.axes.xaxis
+    (axis.axes.set_xscale if along_x else axis.axes.set_yscale)("log")
+    (axis.axes.set_xlim if along_x else axis.axes.set_ylim)(places[0] / 1.5, places[-1] * 1.5)
+    axis.set_label_text(label)
+
+
+def save(figure: Figure, paths: Iterable[str | Path]) -> None:
+    """Write `figure` to each path as its ending says (.pdf, .svg, .png): whole, and the same bytes every time."""
+    with context():
+        for path in map(Path, paths):
+            with atomic(path) as file:
+                figure.savefig(file, format=path.suffix[1:], metadata=_METADATA[path.suffix])

@@ -1,0 +1,90 @@
+"""Plain words for settings, counts and rates, shared by figures, captions and the report."""
+
+import re
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import pandas as pd
+
+from smallbatch.rates import format_base_lr
+
+_RAISED = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
+
+
+def rate_words(base_lr: float) -> str:
+    """A base learning rate to read: `2⁻⁸` where it is a power of two, else the plain number."""
+    number, caret, exponent = format_base_lr(base_lr).partition("^")
+    return number + exponent.translate(_RAISED) if caret else number
+
+
+def model_words(model: str) -> str:
+    """`reduced AlexNet`, `ResNet-32`; any other name as it stands."""
+    resnet = re.fullmatch(r"resnet(\d+)", model)
+    return f"ResNet-{resnet[1]}" if resnet else {"alexnet": "reduced AlexNet"}.get(model, model)
+
+
+def _norm_words(model: str, norm: str, layers: str) -> str:
+    if norm == "none":
+        return "no BN"
+    short = {"batch": "BN", "group": "GN"}.get(norm, norm)
+    if layers == "conv":
+        return f"{short} on conv only"
+    return f"{short} on conv + FC" if model == "alexnet" else short
+
+
+def setting_words(row: Mapping[str, Any]) -> str:
+    """One experiment in words from one row of its runs: `ResNet-32, BN, augmented, warm-up`."""
+    words = [model_words(row["model"]), _norm_words(row["model"], row["norm"], row["norm_layers"])]
+    if row["augment"] != "none":
+        words.append("augmented")
+    if row["warmup"]:
+        words.append("warm-up")
+    return ", ".join(words)
+
+
+def experiment_labels(runs: pd.DataFrame) -> dict[str, str]:
+    """Experiment -> its words, in order of appearance; data, epochs or name are added only where they tell apart.
+
+    Two experiments never share a label.
+    """
+    rows = runs.drop_duplicates("experiment").set_index("experiment")
+    labels = pd.Series({name: setting_words(row) for name, row in rows.iterrows()}, dtype=object)
+    if rows["data"].nunique() > 1:
+        labels = rows["data"].astype(object) + ": " + labels
+    if rows["epochs"].nunique() > 1:
+        labels = labels + ", " + rows["epochs"].astype(str) + " epochs"
+    shared = labels.duplicated(keep=False)
+    return {name: f"{label} ({name})" if shared[name] else label for name, label in labels.items()}
+
+
+def listed(values: Iterable[Any]) -> str:
+    """Each value once, in order of appearance: `82, 164`."""
+    return ", ".join(dict.fromkeys(str(value) for value in values))
+
+
+def counted(count: int, noun: str) -> str:
+    """`1 seed`, `2 seeds`."""
+    return f"{count} {noun}" if count == 1 else f"{count} {noun}s"
+
+
+def duration(seconds: float) -> str:
+    """`45 s`, `12 min`, `3.4 h`: in the largest unit of which there is at least one and a half."""
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 90 * 60 else f"{seconds / 3600:.1f} h"
+
+
+def progress(runs: pd.DataFrame) -> str:
+    """`140 of 286 runs so far`, or nothing when all are there. A run that several experiments share counts once."""
+    once = runs.drop_duplicates("run")
+    there = int((once["status"] != "missing").sum())
+    return "" if there == len(once) else f"{there} of {counted(len(once), 'run')} so far"
+
+
+def note(runs: pd.DataFrame) -> str:
+    """The line under a figure: data, setting where there is only one, epochs, seeds, and how much is there."""
+    words = [listed(runs["data"])]
+    if runs["experiment"].nunique() == 1:
+        words.append(setting_words(runs.iloc[0]))
+    words += [f"{listed(sorted(runs['epochs'].unique()))} epochs", counted(runs["seed"].nunique(), "seed")]
+    return "; ".join(filter(None, [", ".join(words), progress(runs)]))

@@ -1,0 +1,114 @@
+"""Files that are whole or not there: written beside, flushed to disk, renamed."""
+
+import contextlib
+import errno
+import hashlib
+import json
+import os
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import IO, Any
+
+from smallbatch.errors import UserError
+
+_ADVICE = {
+    errno.ENOSPC: "the disk is full; free some space and call again: what is finished is kept",
+    errno.EDQUOT: "the disk quota is used up; free some space and call again: what is finished is kept",
+    errno.EACCES: "no permission to write there",
+    errno.EPERM: "no permission to write there",
+    errno.EROFS: "the file system is read-only",
+    errno.ENOTDIR: "a part of this path is a file, not a folder",
+    errno.EEXIST: "a file stands where a folder is needed",
+}
+
+
+@contextlib.contextmanager
+def writing_errors(path: Path) -> Iterator[None]:
+    """Turn what the operating system says of a failed write to `path` into a `UserError`."""
+    try:
+        yield
+    except OSError as error:
+        advice = _ADVICE.get(error.errno or 0)
+        if advice is None:
+            raise
+        raise UserError(f"{path}: cannot be written: {advice}") from error
+
+
+@contextlib.contextmanager
+def atomic(path: Path, mode: str = "wb") -> Iterator[IO[Any]]:
+    """Open a file that appears at `path` when the block ends well, and leaves no trace when it does not.
+
+    Raises:
+        UserError: the folder or the disk does not take it.
+    """
+    path = Path(path)
+    with writing_errors(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+        try:
+            with os.fdopen(handle, mode) as file:
+                yield file
+                file.flush()
+                os.fsync(file.fileno())
+            os.chmod(name, 0o666 & ~_UMASK)
+            os.replace(name, path)
+        except BaseException:
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(name)
+            raise
+        _sync_folder(path.parent)
+
+
+def _umask() -> int:
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask
+
+
+_UMASK = _umask()
+
+
+def _sync_folder(folder: Path) -> None:
+    """Make a rename in `folder` outlast a power cut."""
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Write `value` as indented JSON, whole or not at all."""
+    with atomic(path, "w") as file:
+        json.dump(value, file, indent=1, ensure_ascii=False)
+        file.write("\n")
+
+
+def sha256(path: Path) -> str:
+    """The SHA-256 of a file's bytes, in hexadecimal."""
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def folder_is_writable(folder: Path) -> None:
+    """Make sure, before any work, that files can be made in `folder`.
+
+    Raises:
+        UserError: they cannot; says why.
+    """
+    with writing_errors(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder) as file:
+            file.write(b"x")
+
+
+def set_aside(path: Path) -> Path:
+    """Rename a damaged file or folder so that nothing takes it for whole; returns the new path."""
+    for number in range(1, 10_000):
+        aside = path.with_name(f"{path.name}.damaged-{number}")
+        if not aside.exists():
+            with writing_errors(path):
+                path.rename(aside)
+            return aside
+    raise UserError(f"{path}: damaged 9,999 times; look at the disk")

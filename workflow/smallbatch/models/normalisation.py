@@ -1,0 +1,78 @@
+"""Normalisation by name. Batch normalisation takes its statistics over sub-batches of b <= m examples."""
+
+import math
+from collections.abc import Callable
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+WINDOW = 1280
+"""Examples over which running statistics average: 10 batches of 128, the common default, whatever m is."""
+
+GROUP_CHANNELS = 8
+"""Channels that group normalisation takes together (ours: the paper has none)."""
+
+Norm = Callable[[int], nn.Module]
+"""Makes the normalisation of a layer from its number of channels."""
+
+
+class BatchNorm(nn.Module):
+    """Batch normalisation of [m, channels, ...] over sub-batches of `sub_batch` examples ("ghost" batches).
+
+    Example i belongs to sub-batch i // sub_batch. Each sub-batch is normalised by its own mean and (biased) variance;
+    the running statistics take the mean over the sub-batches. Source: Ioffe & Szegedy 2015; sub-batches as in
+    Masters & Luschi 2018, section 3.6.
+    """
+
+    def __init__(self, channels: int, sub_batch: int, eps: float = 1e-5) -> None:
+        super().__init__()
+        self.sub_batch, self.eps = sub_batch, eps
+        self.weight = nn.Parameter(torch.ones(channels))
+        self.bias = nn.Parameter(torch.zeros(channels))
+        self.register_buffer("running_mean", torch.zeros(channels))
+        self.register_buffer("running_var", torch.ones(channels))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Normalise x [m, channels, ...]; in training m must be a multiple of the sub-batch."""
+        # Parameters may carry a leading dimension of lanes, folded into the channels as x has it.
+        weight, bias = self.weight.flatten(), self.bias.flatten()
+        mean, var = self.running_mean.flatten(), self.running_var.flatten()
+        if not self.training:
+            return F.batch_norm(x, mean, var, weight, bias, eps=self.eps)
+        momentum = min(0.1, len(x) / WINDOW)
+        ghosts = len(x) // self.sub_batch
+        if ghosts == 1:
+            # flatten() of a contiguous buffer is a view, so the running statistics are updated in place.
+            return F.batch_norm(x, mean, var, weight, bias, True, momentum, self.eps)
+        # Sub-batches become channels of their own: [b, ghosts * channels, ...].
+        folded = x.unflatten(0, (ghosts, self.sub_batch)).transpose(0, 1).flatten(1, 2)
+        means, variances = mean.repeat(ghosts), var.repeat(ghosts)
+        y = F.batch_norm(folded, means, variances, weight.repeat(ghosts), bias.repeat(ghosts), True, momentum, self.eps)
+        mean.copy_(means.view(ghosts, -1).mean(0))
+        var.copy_(variances.view(ghosts, -1).mean(0))
+        return y.unflatten(1, (ghosts, -1)).transpose(0, 1).flatten(0, 1)
+
+
+class Norms(NamedTuple):
+    """Makers of a model's normalisation after convolutions and after hidden fully connected layers."""
+
+    conv: Norm
+    hidden: Norm
+
+
+def norms(name: str, layers: str, sub_batch: int) -> Norms:
+    """The makers of a model's normalisation layers.
+
+    Args:
+        name: none, batch or group.
+        layers: all, or conv for the convolutions only.
+        sub_batch: b, the examples that batch statistics are taken over.
+    """
+    makers: dict[str, Norm] = {
+        "none": lambda channels: nn.Identity(),
+        "batch": lambda channels: BatchNorm(channels, sub_batch),
+        "group": lambda channels: nn.GroupNorm(channels // math.gcd(channels, GROUP_CHANNELS), channels),
+    }
+    return Norms(makers[name], makers[name if layers == "all" else "none"])

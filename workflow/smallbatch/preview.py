@@ -1,0 +1,42 @@
+"""Figures at any moment: drawn from the runs that exist, missing cells blank."""
+
+import logging
+from pathlib import Path
+
+from smallbatch.analysis.table import collect, epochs_table, runs_table
+from smallbatch.data.prepared import META, read_meta
+from smallbatch.errors import UserError
+from smallbatch.figures import draw
+from smallbatch.figures.style import save
+from smallbatch.store import RunStore
+from smallbatch.study import Study
+
+log = logging.getLogger(__name__)
+
+
+def preview(study: Study, data: Path, results: Path, threshold: float, folder: Path) -> int:
+    """Draw every figure of a study as PNG into `folder`; returns how many of its runs exist.
+
+    Args:
+        study: what is drawn.
+        data: the folder of prepared data sets.
+        results: the folder with the run store `runs/`.
+        threshold: of convergence.
+        folder: where the pictures go.
+
+    Raises:
+        UserError: a data set is not prepared, so that no run of it can exist.
+    """
+    metas = {}
+    for label in study.labels:
+        if not (data / label / META).exists():
+            raise UserError(
+                f"{data / label}: not prepared yet, so there are no runs to draw; `snakemake datasets` does it"
+            )
+        metas[label] = read_meta(data / label / META)
+    records = collect(study.planned(), RunStore(results / "runs"), metas)
+    runs, epochs = runs_table(study.planned(), records, metas, threshold), epochs_table(records)
+    for name, spec in study.figures.items():
+        save(draw(spec, runs, epochs), [folder / f"{name}.png"])
+    log.info("%d of %d runs exist; figures are in %s", len(records), len(study.runs()), folder)
+    return len(records)

@@ -1,0 +1,142 @@
+"""The run store: one folder a run, found by its name, checked by its content.
+
+A run's folder holds `metrics.csv` (a row an epoch), `weights.safetensors` where weights are kept, and `run.json`
+(settings, outcome, environment, checksums), which is written last and so says that the run is whole.
+"""
+
+import csv
+import hashlib
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from smallbatch.files import atomic, set_aside, sha256, write_json
+from smallbatch.study import PROTOCOL, Run
+
+RECORD, METRICS, WEIGHTS = "run.json", "metrics.csv", "weights.safetensors"
+
+
+class Epoch(NamedTuple):
+    """What was seen after one epoch, counted from 1. Losses are means, in nats; accuracy is a fraction."""
+
+    epoch: int
+    learning_rate: float
+    train_loss: float
+    test_loss: float
+    test_accuracy: float
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What came out of a run.
+
+    diverged_at: the update, counted from 1, whose loss was not finite; none if all were.
+    seconds: the run's share of the wall time of the lanes that it was trained with.
+    images: training images seen.
+    """
+
+    epochs: list[Epoch]
+    diverged_at: int | None
+    seconds: float
+    images: int
+
+
+@dataclass(frozen=True)
+class Record:
+    """A run as the store has it."""
+
+    run: Run
+    outcome: Outcome
+    environment: dict[str, Any]
+
+
+class RunStore:
+    """The runs of all studies, in one folder.
+
+    Args:
+        root: the folder, usually `results/runs`.
+    """
+
+    def __init__(self, root: Path) -> None:
+        self.root = Path(root)
+
+    def folder(self, run: Run, fingerprint: str) -> Path:
+        """Where a run's files lie."""
+        return self.root / run.name(fingerprint)
+
+    def has(self, run: Run, fingerprint: str) -> bool:
+        """Whether the run is there and whole."""
+        return self.find(run, fingerprint) is not None
+
+    def find(self, run: Run, fingerprint: str) -> Record | None:
+        """The run's record; none where it is missing or damaged."""
+        folder = self.folder(run, fingerprint)
+        return None if self.damage(folder) else _read(folder)
+
+    def damage(self, folder: Path) -> str | None:
+        """What is wrong with a run's folder, in words; none if it is whole."""
+        try:
+            record = json.loads((folder / RECORD).read_text())
+            run = Run.from_settings(record["settings"])
+            if record["protocol"] != PROTOCOL or run.name(record["data_fingerprint"]) != folder.name:
+                return "its settings do not fit its name"
+            for name, digest in record["files"].items():
+                # Weights may be left out of what is kept or pulled; what is there must be right.
+                if (name != WEIGHTS or (folder / name).exists()) and sha256(folder / name) != digest:
+                    return f"{name} does not fit its checksum"
+            return None
+        except FileNotFoundError as error:
+            return f"{Path(error.filename).name} is missing"
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            return f"{RECORD} is damaged ({type(error).__name__}: {error})"
+
+    def clear(self, run: Run, fingerprint: str) -> Path | None:
+        """Make room for a run: set a damaged folder aside; returns where to, if there was one."""
+        folder = self.folder(run, fingerprint)
+        has_files = folder.is_dir() and any(folder.iterdir())
+        return set_aside(folder) if has_files and self.damage(folder) else None
+
+    def write(
+        self, run: Run, fingerprint: str, outcome: Outcome, environment: dict[str, Any], weights: bytes | None
+    ) -> None:
+        """Write a finished run; it counts from the moment that `run.json` is there.
+
+        Args:
+            run: the run.
+            fingerprint: of the data it was trained on.
+            outcome: what came out.
+            environment: versions, commit, device.
+            weights: a safetensors file's content, or none.
+        """
+        folder = self.folder(run, fingerprint)
+        with atomic(folder / METRICS, "w") as file:
+            writer = csv.writer(file, lineterminator="\n")
+            writer.writerow(Epoch._fields)
+            writer.writerows([repr(value) for value in epoch] for epoch in outcome.epochs)
+        checksums = {METRICS: sha256(folder / METRICS)}
+        if weights is not None:
+            with atomic(folder / WEIGHTS) as file:
+                file.write(weights)
+            checksums[WEIGHTS] = hashlib.sha256(weights).hexdigest()
+        record = {
+            "settings": run.settings,
+            "data_fingerprint": fingerprint,
+            "protocol": PROTOCOL,
+            "outcome": {"diverged_at": outcome.diverged_at, "seconds": outcome.seconds, "images": outcome.images},
+            "environment": environment,
+            "files": checksums,
+        }
+        write_json(folder / RECORD, record)
+
+    def drop_weights(self, run: Run, fingerprint: str) -> None:
+        """Delete the final weights of a run; its record stays valid without them."""
+        (self.folder(run, fingerprint) / WEIGHTS).unlink(missing_ok=True)
+
+
+def _read(folder: Path) -> Record:
+    record = json.loads((folder / RECORD).read_text())
+    with open(folder / METRICS, newline="") as file:
+        epochs = [Epoch(int(row[0]), *map(float, row[1:])) for row in list(csv.reader(file))[1:]]
+    outcome = Outcome(epochs=epochs, **record["outcome"])
+    return Record(Run.from_settings(record["settings"]), outcome, record["environment"])

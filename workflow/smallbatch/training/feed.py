@@ -1,0 +1,103 @@
+"""Feeds lanes with mini-batches: each lane in its own random order, with its own augmentation."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from smallbatch.data.augmentation import flip, pad_crop
+from smallbatch.data.prepared import Prepared
+from smallbatch.streams import stream
+from smallbatch.study import Setting
+
+
+class Batches(NamedTuple):
+    """Some steps' mini-batches: images [steps, m, lanes * c, h, w] float32, labels [steps, m, lanes] int64."""
+
+    images: Tensor
+    labels: Tensor
+
+
+@dataclass(frozen=True)
+class EpochPlan:
+    """What the lanes see in one epoch.
+
+    order: training image at each place, [steps, m, lanes] int64.
+    offsets: where its crop begins, [steps, m, lanes, 2] int64, or none.
+    flipped: whether it is flipped, [steps, m, lanes] bool, or none.
+    """
+
+    order: Tensor
+    offsets: Tensor | None
+    flipped: Tensor | None
+
+    def select(self, keep: list[int]) -> "EpochPlan":
+        """The plan of only the lanes at these places."""
+        parts = (self.order, self.offsets, self.flipped)
+        return EpochPlan(*(None if part is None else part[:, :, keep] for part in parts))
+
+
+class Feed:
+    """The data of one setting on one device, served in mini-batches of m.
+
+    Images of an epoch that do not fill a last mini-batch are left out of it; each epoch has a new order.
+    """
+
+    def __init__(self, data: Prepared, setting: Setting, batch_size: int, device: torch.device) -> None:
+        self.setting, self.batch_size, self.device = setting, batch_size, device
+        self.train_images, self.train_labels = self._split(data.train)
+        self.test_images, self.test_labels = self._split(data.test)
+        self.subset = _subset(len(self.train_labels), setting.train_images)
+        self.steps = len(self.subset) // batch_size
+        self.mean, self.std = (
+            torch.tensor(values, dtype=torch.float32, device=device).mul(255).view(-1, 1, 1)
+            for values in (data.meta.mean, [value or 1 for value in data.meta.std])
+        )
+
+    def _split(self, split) -> tuple[Tensor, Tensor]:
+        return tuple(torch.from_numpy(array).to(self.device) for array in (split.images, split.labels))
+
+    def plan(self, seeds: list[int], epoch: int) -> EpochPlan:
+        """Draw the epoch of each lane, from its seed and the epoch alone."""
+        count = self.steps * self.batch_size
+        orders, offsets, flips = [], [], []
+        for seed in seeds:
+            orders.append(self.subset[torch.randperm(len(self.subset), generator=stream(seed, "order", epoch))[:count]])
+            draws = stream(seed, "augmentation", epoch)
+            offsets.append(torch.randint(2 * self.setting.augment_pad + 1, (count, 2), generator=draws))
+            flips.append(torch.randint(2, (count,), generator=draws).bool())
+        return EpochPlan(
+            self._by_step(orders),
+            self._by_step(offsets) if self.setting.augment_pad else None,
+            self._by_step(flips) if self.setting.augment_flip else None,
+        )
+
+    def _by_step(self, lanes: list[Tensor]) -> Tensor:
+        return torch.stack(lanes, 1).unflatten(0, (self.steps, self.batch_size)).to(self.device)
+
+    def batches(self, plan: EpochPlan, first: int, last: int) -> Batches:
+        """Gather, normalise and augment the mini-batches of steps first ... last - 1 of an epoch."""
+        order = plan.order[first:last]
+        images = self._normalised(self.train_images[order.flatten()])
+        if plan.offsets is not None:
+            images = pad_crop(images, self.setting.augment_pad, plan.offsets[first:last].flatten(0, 2))
+        if plan.flipped is not None:
+            images = flip(images, plan.flipped[first:last].flatten())
+        return Batches(images.unflatten(0, order.shape).flatten(2, 3), self.train_labels[order])
+
+    def test_batches(self, size: int) -> Iterator[tuple[Tensor, Tensor]]:
+        """The test split in order: images [up to size, c, h, w] float32, labels [up to size]."""
+        for images, labels in zip(self.test_images.split(size), self.test_labels.split(size), strict=True):
+            yield self._normalised(images), labels
+
+    def _normalised(self, images: Tensor) -> Tensor:
+        return images.float().sub_(self.mean).div_(self.std)
+
+
+def _subset(available: int, wanted: int | None) -> Tensor:
+    """Places of the training images in use: all, or a random part that is the same for every run."""
+    if wanted is None or wanted == available:
+        return torch.arange(available)
+    return torch.randperm(available, generator=stream(0, "subset"))[:wanted].sort().values

@@ -1,0 +1,128 @@
+"""Lanes: several runs of one model trained in lock-step as one program.
+
+Activations fold the lanes into the channels, [m, lanes * channels, height, width] and [m, lanes * features], lane by
+lane. So pooling, rectifiers, residual sums and flattening of an ordinary model serve all lanes unchanged; only layers
+with parameters need a lane form. Every parameter and buffer has a leading dimension of lanes.
+"""
+
+import copy
+from collections.abc import Callable, Sequence
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from smallbatch.errors import UserError
+from smallbatch.models.normalisation import BatchNorm
+from smallbatch.models.resnet import Shortcut
+
+
+class LaneConv2d(nn.Module):
+    """`nn.Conv2d` for lanes: weight [lanes, out, in / groups, kh, kw], bias [lanes, out] or none."""
+
+    def __init__(self, conv: nn.Conv2d) -> None:
+        super().__init__()
+        self.stride, self.padding, self.dilation, self.groups = conv.stride, conv.padding, conv.dilation, conv.groups
+        self.register_parameter("bias", None)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """[m, lanes * in, h, w] -> [m, lanes * out, h', w']."""
+        groups = self.groups * len(self.weight)
+        bias = None if self.bias is None else self.bias.flatten()
+        return F.conv2d(x, self.weight.flatten(0, 1), bias, self.stride, self.padding, self.dilation, groups)
+
+
+class LaneLinear(nn.Module):
+    """`nn.Linear` for lanes: weight [lanes, out, in], bias [lanes, out] or none."""
+
+    def __init__(self, linear: nn.Linear) -> None:
+        super().__init__()
+        self.register_parameter("bias", None)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """[m, lanes * in] -> [m, lanes * out]."""
+        lanes = len(self.weight)
+        if lanes == 1:
+            return F.linear(x, self.weight[0], None if self.bias is None else self.bias[0])
+        x = x.unflatten(1, (lanes, -1)).transpose(0, 1)
+        weight = self.weight.transpose(1, 2)
+        y = torch.bmm(x, weight) if self.bias is None else torch.baddbmm(self.bias.unsqueeze(1), x, weight)
+        return y.transpose(0, 1).flatten(1)
+
+
+class LaneGroupNorm(nn.Module):
+    """`nn.GroupNorm` for lanes: weight and bias [lanes, channels]."""
+
+    def __init__(self, norm: nn.GroupNorm) -> None:
+        super().__init__()
+        self.groups, self.eps = norm.num_groups, norm.eps
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Normalise x [m, lanes * channels, ...]."""
+        return F.group_norm(x, self.groups * len(self.weight), self.weight.flatten(), self.bias.flatten(), self.eps)
+
+
+LANE_FORMS: dict[type[nn.Module], Callable[[nn.Module], nn.Module]] = {
+    nn.Conv2d: LaneConv2d,
+    nn.Linear: LaneLinear,
+    nn.GroupNorm: LaneGroupNorm,
+    BatchNorm: copy.deepcopy,  # it takes its parameters as they come
+}
+"""The lane form of each layer that has parameters; the parameters themselves are stacked by `stack`."""
+
+
+def stack(models: Sequence[nn.Module]) -> nn.Module:
+    """Make one model of lanes from models of one kind, lane i starting as `models[i]`.
+
+    Raises:
+        UserError: the model has a layer with parameters that has no lane form.
+    """
+    lanes = copy.deepcopy(models[0])
+    for name, module in list(lanes.named_modules()):
+        peers = [model.get_submodule(name) for model in models]
+        if _own_tensors(module):
+            _replace(lanes, name, _lane_form(module, peers))
+        elif isinstance(module, Shortcut):
+            module.lanes = len(models)
+    return lanes
+
+
+def select(lanes: nn.Module, keep: Sequence[int]) -> None:
+    """Keep only the lanes at these places, in place."""
+    for module in lanes.modules():
+        for name, tensor in _own_tensors(module).items():
+            _set_tensor(module, name, tensor, tensor.detach()[list(keep)].clone())
+        if isinstance(module, Shortcut):
+            module.lanes = len(keep)
+
+
+def lane_state(lanes: nn.Module, lane: int) -> dict[str, Tensor]:
+    """The state dict of one lane, as its model alone would have it."""
+    return {name: tensor.detach()[lane].clone() for name, tensor in lanes.state_dict().items()}
+
+
+def _own_tensors(module: nn.Module) -> dict[str, Tensor]:
+    return dict(module.named_parameters(recurse=False)) | dict(module.named_buffers(recurse=False))
+
+
+def _lane_form(module: nn.Module, peers: Sequence[nn.Module]) -> nn.Module:
+    if type(module) not in LANE_FORMS:
+        known = ", ".join(kind.__name__ for kind in LANE_FORMS)
+        raise UserError(f"model: layer {type(module).__name__} has parameters but no lane form; known: {known}")
+    form = LANE_FORMS[type(module)](module)
+    for name, tensor in _own_tensors(module).items():
+        stacked = torch.stack([_own_tensors(peer)[name].detach() for peer in peers])
+        _set_tensor(form, name, tensor, stacked)
+    return form
+
+
+def _set_tensor(module: nn.Module, name: str, old: Tensor, new: Tensor) -> None:
+    if isinstance(old, nn.Parameter):
+        setattr(module, name, nn.Parameter(new))
+    else:
+        module.register_buffer(name, new)
+
+
+def _replace(root: nn.Module, name: str, module: nn.Module) -> None:
+    parent, _, child = name.rpartition(".")
+    setattr(root.get_submodule(parent), child, module)

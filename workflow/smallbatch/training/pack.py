@@ -1,0 +1,153 @@
+"""Packs: the runs that one job trains, in groups of lanes."""
+
+import hashlib
+import itertools
+import logging
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+
+from smallbatch import environment
+from smallbatch.analysis.statistics import final_accuracy
+from smallbatch.data import prepared
+from smallbatch.packs import row
+from smallbatch.store import Outcome, RunStore
+from smallbatch.study import Run
+from smallbatch.training import device as devices
+from smallbatch.training.checkpoints import Checkpoint
+from smallbatch.training.engine import LaneTraining
+from smallbatch.training.progress import Progress
+
+log = logging.getLogger(__name__)
+
+
+def train_pack(
+    runs: Sequence[Run],
+    data_folder: Path,
+    results: Path,
+    *,
+    device: str = "auto",
+    lanes: int | str = "auto",
+    keep_weights: str = "best",
+) -> int:
+    """Train those runs of a pack that the store does not have; returns how many those were.
+
+    Args:
+        runs: of one data set.
+        data_folder: its prepared arrays.
+        results: the folder with the run store `runs/` and the checkpoints of trainings in progress.
+        device: auto, cpu, cuda or cuda:N.
+        lanes: runs in lock-step, or auto.
+        keep_weights: all, best (of the seeds of each cell) or none.
+
+    Raises:
+        UserError: the device is not there, or files cannot be written.
+    """
+    chosen = devices.pick(device)
+    if chosen.type == "cpu":
+        torch.set_num_threads(1)  # small steps do not gain from more: cores take packs instead
+    data = prepared.read(data_folder)
+    job = _Job(data, RunStore(results / "runs"), results / "checkpoints", chosen, keep_weights)
+    missing = job.missing(runs)
+    log.info("%d runs, %d of them to be trained, on %s", len(runs), len(missing), chosen)
+    groups = lane_groups(runs, lanes, chosen, data.meta.shape)
+    job.progress = Progress(sum(job.images(run) for run in missing))
+    for group in groups:
+        job.train_group(group)
+    if keep_weights == "best":
+        job.keep_best_of_cells(missing)
+    return len(missing)
+
+
+def lane_groups(
+    runs: Sequence[Run], lanes: int | str, device: torch.device, shape: tuple[int, int, int]
+) -> list[list[Run]]:
+    """Cut a pack into groups of lanes; they depend on all its runs, so that a resumed job cuts as the first did."""
+    groups = []
+    for _, members in itertools.groupby(sorted(runs, key=row), key=row):
+        members = list(members)
+        size = lanes if isinstance(lanes, int) else devices.lanes_for(device, members[0].batch_size, shape)
+        groups += [members[start : start + size] for start in range(0, len(members), size)]
+    return groups
+
+
+class _Job:
+    """What the groups of a pack share."""
+
+    progress: Progress
+
+    def __init__(self, data: prepared.Prepared, store: RunStore, checkpoints: Path, device: torch.device, keep: str):
+        self.data, self.store, self.checkpoints, self.device, self.keep = data, store, checkpoints, device, keep
+        self.fingerprint = data.meta.fingerprint
+        self.environment = {**environment.describe(), **devices.describe(device)}
+
+    def missing(self, runs: Sequence[Run]) -> list[Run]:
+        """The runs that the store does not have; damaged ones are set aside and named."""
+        for run in runs:
+            aside = self.store.clear(run, self.fingerprint)
+            if aside:
+                log.warning("%s: damaged, set aside as %s", run.name(self.fingerprint), aside)
+        return [run for run in runs if not self.store.has(run, self.fingerprint)]
+
+    def images(self, run: Run) -> int:
+        return run.setting.epochs * (run.setting.train_images or self.data.meta.train)
+
+    def train_group(self, group: list[Run]) -> None:
+        """Train what is missing of a group: first what its checkpoint holds, then the rest from the start."""
+        checkpoint = Checkpoint(self.checkpoints / f"{self._key(group)}.pt")
+        state = checkpoint.load() if self.missing(group) else None
+        if state:
+            resumed = [Run.from_settings(settings) for settings in state["runs"]]
+            self._train(resumed, checkpoint, state)
+        fresh = self.missing(group)
+        if fresh:
+            self._train(fresh, checkpoint, None)
+        checkpoint.remove()
+
+    def _key(self, group: list[Run]) -> str:
+        names = "\n".join(run.name(self.fingerprint) for run in group)
+        return hashlib.sha256(names.encode()).hexdigest()[:16]
+
+    def _train(self, runs: list[Run], checkpoint: Checkpoint, state: dict | None) -> None:
+        training = LaneTraining(runs, self.data, self.device)
+        if state:
+            training.restore(state)
+            log.info("resumed at epoch %d, step %d", training.epoch, training.step)
+        self.progress.begin(title(runs), sum(map(self.images, runs)), runs[0].setting.epochs)
+        training.train(self._finish, checkpoint, self.progress)
+        self.progress.end()
+
+    def _finish(self, run: Run, outcome: Outcome, weights: bytes | None) -> None:
+        name = run.name(self.fingerprint)
+        # A group resumed after some of its runs were written trains them along, to stay bit-identical.
+        if self.store.has(run, self.fingerprint):
+            return
+        kept = None if self.keep == "none" else weights
+        self.store.write(run, self.fingerprint, outcome, self.environment, kept)
+        end = f"diverged at update {outcome.diverged_at}" if outcome.diverged_at else f"accuracy {_accuracy(outcome)}"
+        log.info("%s: %s, %.1f s", name, end, outcome.seconds)
+
+    def keep_best_of_cells(self, trained: Sequence[Run]) -> None:
+        """Of each cell's runs that this job trained keep only the weights of the best; others' runs are not touched."""
+        cells: dict[tuple, list[tuple[float, Run]]] = {}
+        for run in trained:
+            record = self.store.find(run, self.fingerprint)
+            if record and record.outcome.diverged_at is None:
+                cells.setdefault((row(run), run.base_lr), []).append((final_accuracy(record.outcome.epochs), run))
+        for members in cells.values():
+            best = max(members, key=lambda member: member[0])[1]
+            for _, run in members:
+                if run is not best:
+                    self.store.drop_weights(run, self.fingerprint)
+
+
+def title(runs: Sequence[Run]) -> str:
+    """A group of lanes in a few words."""
+    run, s = runs[0], runs[0].setting
+    norm = "" if s.norm == "none" else f" {s.norm} norm b={run.bn_batch_size}"
+    return f"{s.model}{norm} on {s.data}, m={run.batch_size}, {len(runs)} lanes"
+
+
+def _accuracy(outcome: Outcome) -> str:
+    return f"{100 * final_accuracy(outcome.epochs):.1f} %"
