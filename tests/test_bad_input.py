@@ -85,5 +85,6 @@ def test_a_full_disk_is_named_and_what_was_finished_stays(tmp_path):
 
 
 def test_a_gpu_that_is_not_there(project):
-    given = ("--config", "training={device: 'cuda:99'}")
+    write_study(project)
+    given = ("--config", "study=tiny", "training={device: 'cuda:99'}")
     says(snakemake(project, "--cores", "1", *given, "--", "all"), "training.device: 'cuda:99' is not allowed")

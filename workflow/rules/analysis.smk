@@ -3,8 +3,8 @@
 
 rule table:
     input:
-        packs=lambda wildcards: packs_to_train(),
-        metas=[ancient(f"{DATA}/{label}/{META}") for label in STUDY.labels],
+        packs=lacking,
+        metas=[f"{DATA}/{label}/{META}" for label in STUDY.labels],
     output:
         runs=report(f"{RESULTS}/{{study}}/runs.parquet", caption="../report/table.rst", category="Tables"),
         csv=report(f"{RESULTS}/{{study}}/runs.csv", caption="../report/table.rst", category="Tables"),
@@ -22,7 +22,7 @@ rule table:
     params:
         study=STUDY.name,
         datasets=config["datasets"],
-        results=RESULTS,
+        results=lambda wildcards, output: str(Path(output.runs).parents[1]),
         threshold=config["convergence_threshold"],
         planned=STUDY.digest(),
     message:

@@ -2,26 +2,29 @@
 import functools
 import os
 import sys
+import time
 
 from snakemake.exceptions import WorkflowError
 
 # Jobs find the library by this too, in whatever environment they run (`--sdm conda`).
 LIBRARY = os.path.join(workflow.basedir, "workflow")
 sys.path.insert(0, LIBRARY)
-os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [LIBRARY, os.environ.get("PYTHONPATH")]))
+os.environ.update(PYTHONPATH=os.pathsep.join(filter(None, [LIBRARY, os.getenv("PYTHONPATH")])))
 
 from pathlib import Path
 
 from smallbatch.data import label as label_of
 from smallbatch.data.prepared import ARRAYS, META, read_meta
 from smallbatch.errors import UserError
-from smallbatch.files import folder_is_writable
+from smallbatch.files import atomic, folder_is_writable
 from smallbatch.packs import make_packs
+from smallbatch.settings import typed
 from smallbatch.store import RunStore
 from smallbatch.study import check_config, load_study
 
 DATA, RESULTS, FIGURES = "data", "results", "paper_figures"
 
+config = typed(config)
 try:
     check_config(config)
     STUDY = load_study(config["study"], config["datasets"])
@@ -41,32 +44,58 @@ wildcard_constraints:
     pack="|".join(PACKS),
 
 
-def meta_of(label):
-    """What is known of a prepared data set; before it is prepared, Snakemake learns here that it comes first."""
+def meta_file(label):
+    return Path(DATA, label, META)
+
+
+def prepared_fingerprint(label):
+    """Of a data set that is prepared; before it is, Snakemake learns here that it comes first."""
     meta = read_meta(Path(checkpoints.prepare.get(label=label).output.meta))
     try:
         STUDY.check_against_data(label, meta.train)
     except UserError as error:
         raise WorkflowError(str(error))
-    return meta
+    return meta.fingerprint
 
 
 @functools.cache
-def packs_to_train():
-    """Witnesses of the packs that the run store lacks something of.
+def witnesses(**fingerprints):
+    """Of the packs that the run store lacks something of.
 
     A run is there when its folder is whole, whatever its modification time, so Snakemake hears only of packs with
-    something to train. Asked once a process: what is needed must not change while it is being made.
+    something to train. Asked once a process: the answer must not change while jobs run.
     """
-    store = RunStore(Path(RESULTS, "runs"))
-    witnesses = []
+    store, found = RunStore(Path(RESULTS, "runs")), []
     for pack in PACKS.values():
-        fingerprint = meta_of(pack.data).fingerprint
-        if not all(store.has(run, fingerprint) for run in pack.runs):
+        if not all(store.has(run, fingerprints[pack.data]) for run in pack.runs):
             witness = Path(RESULTS, "packs", f"{pack.name}.done")
-            witness.unlink(missing_ok=True)  # left behind by an interrupted call, and wrong by now
-            witnesses.append(str(witness))
-    return witnesses
+            witness.unlink(missing_ok=True)  # of an earlier call, and wrong by now
+            found.append(str(witness))
+    return found
+
+
+def lacking(wildcards):
+    """What the tables wait for."""
+    fingerprints = {label: prepared_fingerprint(label) for label in STUDY.labels}
+    return DUE + witnesses(**fingerprints)
+
+
+def due():
+    """A file that is newer than the tables if they lack runs: Snakemake looks for no witness behind whole tables."""
+    if not all(meta_file(label).exists() for label in STUDY.labels):
+        return []
+    wanted = witnesses(**{label: read_meta(meta_file(label)).fingerprint for label in STUDY.labels})
+    if not wanted:
+        return []
+    stamp = Path(RESULTS, "packs", f"{STUDY.name}.wanted")
+    with atomic(stamp, "w") as file:
+        # Snakemake takes a newer file of the same content for unchanged; the time makes it differ.
+        file.write("\n".join([f"wanted at {time.time()}:", *wanted]) + "\n")
+    return [str(stamp)]
+
+
+# Before Snakemake looks at any file.
+DUE = due()
 
 
 def training_slots(wildcards):

@@ -6,7 +6,7 @@ rule train:
     input:
         meta=lambda wildcards: ancient(f"{DATA}/{PACKS[wildcards.pack].data}/{META}"),
     output:
-        temp(touch(f"{RESULTS}/packs/{{pack}}.done")),
+        touch(f"{RESULTS}/packs/{{pack}}.done"),
     log:
         "logs/train/{pack}.log",
     benchmark:
@@ -19,7 +19,7 @@ rule train:
         runtime=lambda wildcards, attempt: 240 * attempt,
     params:
         runs=lambda wildcards: [run.settings for run in PACKS[wildcards.pack].runs],
-        results=RESULTS,
+        results=lambda wildcards, output: str(Path(output[0]).parents[1]),
         training=config["training"],
     message:
         "Training pack {wildcards.pack}"

@@ -7,6 +7,7 @@ from pathlib import Path
 from smallbatch.console import log, reporting
 from smallbatch.data import label as label_of
 from smallbatch.data import prepare
+from smallbatch.errors import refuse
 from smallbatch.settings import likely, read_yaml
 from smallbatch.study import Study, check_config, load_study
 

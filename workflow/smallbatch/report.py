@@ -148,33 +148,3 @@ def _picture(svg: Path) -> dict[str, Any]:
     width = re.search(rb'<svg[^>]* width="([0-9.]+)pt"', content)
     source = f"data:image/svg+xml;base64,{base64.b64encode(content).decode()}"
     return {"source": source, "wide": width is not None and float(width[1]) > 72 * 1.2 * style.COLUMN}
-
-
-def write(study: Study, runs: pd.DataFrame, pictures: Iterable[Path], template: Path, output: Path) -> None:
-    """Write a study's page.
-
-    Args:
-        study: whose page it is.
-        runs: its table of runs.
-        pictures: its figures as SVG, named after them.
-        template: the Jinja2 file.
-        output: where the page goes.
-    """
-    paths = {path.stem: path for path in pictures}
-    figures = [
-        {"name": name, "title": spec["title"], "caption": caption(name, spec, runs), "svg_path": paths[name]}
-        for name, spec in study.figures.items()
-    ]
-    about = {"name": study.name, "title": study.title, "description": study.description, "seeds": study.seeds}
-    about["experiments"] = {name: _settings(experiment) for name, experiment in study.experiments.items()}
-    places = runs[[column for column in ENVIRONMENT if column in runs]].dropna(how="all").drop_duplicates()
-    with atomic(output, "w") as file:
-        file.write(render(template, about, figures, runs, places.to_dict("records")))
-
-
-def _settings(experiment: Experiment) -> dict[str, Any]:
-    setting = asdict(experiment.setting) | {"augment": experiment.setting.augment}
-    grid = {"batch_sizes": experiment.batch_sizes, "base_lrs": experiment.base_lrs}
-    if experiment.bn_batch_sizes:
-        grid["bn_batch_sizes"] = experiment.bn_batch_sizes
-    return {key: value for key, value in setting.items() if not key.startswith("augment_")} | grid

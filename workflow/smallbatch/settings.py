@@ -57,6 +57,16 @@ _Validator = jsonschema.validators.extend(
 )
 
 
+def typed(values: Any) -> Any:
+    """Settings in which text that reads as a number or a truth value is one: Snakemake's `--config` nests only text."""
+    if isinstance(values, dict):
+        return {key: typed(value) for key, value in values.items()}
+    if isinstance(values, list):
+        return [typed(value) for value in values]
+    plain = isinstance(values, str) and re.fullmatch(r"-?\d{1,9}|-?\d*\.\d+|true|false", values)
+    return yaml.safe_load(values) if plain else values
+
+
 def check(values: Any, schema_file: Path, where: str) -> None:
     """Check settings against a schema.
 

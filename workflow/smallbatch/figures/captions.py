@@ -56,9 +56,9 @@ def _seeds(kind: str, runs: pd.DataFrame) -> str:
 
 
 def _incidents(kind: str, runs: pd.DataFrame) -> str:
-    once = runs.drop_duplicates("run")
-    diverged = int((once["status"] == "diverged").sum())
-    told = f"{diverged} of {counted(len(once), 'run')} diverged"
+    there = runs[runs["status"] != "missing"].drop_duplicates("run")
+    diverged = int((there["status"] == "diverged").sum())
+    told = f"{diverged} of {counted(len(there), 'run')} diverged"
     told += " and count at chance level." if diverged and kind != "range" else "."
     return f"{told} Drawn from {progress(runs)}." if progress(runs) else told
 
