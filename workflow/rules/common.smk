@@ -95,7 +95,7 @@ def due():
 
 
 # Before Snakemake looks at any file.
-DUE = due()
+DUE = due() if workflow.is_main_process else []
 
 
 def training_slots(wildcards):

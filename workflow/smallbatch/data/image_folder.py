@@ -4,7 +4,6 @@ Either `train/` and `test/` (or `val/`) with class folders in each, or class fol
 The shorter side is resized to the wanted size, bilinear with antialiasing, and the centre square is kept.
 """
 
-import io
 import logging
 import math
 import os
@@ -16,10 +15,11 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 import numpy as np
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image
 from tqdm import tqdm
 
 from smallbatch.data.archives import folders, opened, visible
+from smallbatch.data.decoding import BrokenImage, decoded
 from smallbatch.data.prepared import Meta, Split, write
 from smallbatch.errors import UserError, refuse
 from smallbatch.files import folder_is_writable, writing_errors
@@ -28,8 +28,6 @@ log = logging.getLogger(__name__)
 
 EXTENSIONS = (".bmp", ".gif", ".jp2", ".jpe", ".jpeg", ".jpg", ".pbm", ".pgm", ".png", ".pnm", ".ppm", ".tif", ".tiff")
 EXTENSIONS += (".webp",)
-# Pillow goes by content, not by extension, and would hand an EPS file to Ghostscript, which runs it.
-FORMATS = ("JPEG", "PNG", "BMP", "GIF", "JPEG2000", "PPM", "TIFF", "WEBP")
 CHANNELS = {"RGB": 3, "L": 1}
 CHUNK = 32  # images a task: enough to hide its cost, few enough for a smooth bar
 
@@ -171,8 +169,8 @@ def _decode_all(path: Path, root: Path, names: list[str], images: np.ndarray, mo
         broken = []
         for place in range(start, min(start + CHUNK, len(names))):
             try:
-                images[place] = _decoded(root / names[place], images.shape[-1], mode)
-            except _BrokenImage as error:
+                images[place] = decoded(root / names[place], images.shape[-1], mode)
+            except BrokenImage as error:
                 if not skip:
                     raise UserError(f"{path}: {names[place]} is a broken image ({error})") from error
                 log.warning("%s: %s is left out, a broken image (%s)", path, names[place], error)
@@ -194,48 +192,3 @@ def _decode_all(path: Path, root: Path, names: list[str], images: np.ndarray, mo
 def _cores() -> int:
     """The cores that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
-class _BrokenImage(Exception):
-    """An image that cannot be decoded; the text says why."""
-
-
-def _decoded(file: Path, size: int, mode: str) -> np.ndarray:
-    """The centre square of an image, upright, [channels, size, size] uint8."""
-    try:
-        data = file.read_bytes()
-    except OSError as error:
-        raise UserError(f"{file}: cannot be read ({error.strerror})") from error
-    try:
-        with Image.open(io.BytesIO(data), formats=FORMATS) as image:
-            ImageOps.exif_transpose(image, in_place=True)
-            pixels = np.asarray(_square(_in_mode(image, mode), size))
-    except UnidentifiedImageError as error:
-        raise _BrokenImage(f"none of the formats {', '.join(FORMATS)}") from error
-    except MemoryError:
-        raise
-    except Exception as error:  # what a broken file makes Pillow raise has no common base
-        raise _BrokenImage(" ".join(str(error).split())) from error
-    return pixels[None] if mode == "L" else pixels.transpose(2, 0, 1)
-
-
-def _in_mode(image: Image.Image, mode: str) -> Image.Image:
-    """Convert to 8 bits of colour or grey. What is transparent is laid over white; 16 bits are scaled, not cut off."""
-    if image.mode == "F":
-        raise ValueError("floating-point pixels, of which nothing says which value is white")
-    if image.mode.startswith("I"):
-        deep = np.asarray(image).astype(np.int64)
-        if deep.min() < 0 or deep.max() > 0xFFFF:
-            raise ValueError("pixels of more than 16 bits")
-        image = Image.fromarray(((deep + 128) // 257).astype(np.uint8))
-    elif image.has_transparency_data:
-        image = image.convert("RGBA")
-        image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
-    return image.convert(mode)
-
-
-def _square(image: Image.Image, size: int) -> Image.Image:
-    """The centre square at `size`: as if the whole were resized and then cropped, but without the whole in between."""
-    side = min(image.size)
-    left, top = (image.width - side) / 2, (image.height - side) / 2
-    return image.resize((size, size), Image.Resampling.BILINEAR, box=(left, top, left + side, top + side))

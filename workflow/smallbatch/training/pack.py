@@ -114,7 +114,8 @@ class _Job:
         if state:
             training.restore(state)
             log.info("resumed at epoch %d, step %d", training.epoch, training.step)
-        self.progress.begin(title(runs), sum(map(self.images, runs)), runs[0].setting.epochs)
+        epochs = runs[0].setting.epochs
+        self.progress.begin(title(runs), len(runs), epochs, self.images(runs[0]) // epochs)
         training.train(self._finish, checkpoint, self.progress)
         self.progress.end()
 

@@ -1,8 +1,8 @@
 """Progress at a human pace: a line on the log every few seconds, a bar where a terminal is there."""
 
 import logging
-import time
 from collections.abc import Sequence
+from time import monotonic
 
 from tqdm import tqdm
 
@@ -22,49 +22,48 @@ class Progress:
     """
 
     def __init__(self, images: int) -> None:
-        self.images, self.seen, self.group_seen = images, 0, 0
-        self.started = self.told = time.monotonic()
+        self.images, self.done, self.trained = images, 0, 0
+        self.started = self.told = monotonic()
         # The bar shows only on a terminal.
         self.bar = tqdm(total=images, unit=" images", unit_scale=True, disable=None, dynamic_ncols=True)
 
-    def begin(self, title: str, images: int, epochs: int) -> None:
+    def begin(self, title: str, lanes: int, epochs: int, images: int) -> None:
         """Begin a group of lanes.
 
         Args:
             title: what is trained.
-            images: training images that the group will see, if no run diverges.
-            epochs: of the group.
+            lanes: how many runs.
+            epochs: of each run.
+            images: training images of an epoch.
         """
-        self.title, self.group_images, self.epochs, self.group_seen = title, images, epochs, self.seen
+        self.title, self.lanes, self.epochs, self.epoch_images = title, lanes, epochs, images
+        self.group_start = self.done
         self.bar.set_description(title)
         log.info("%s: begins", title)
 
     def epoch(self, number: int, history: Sequence[Sequence[Epoch]]) -> None:
         """Tell of an epoch that ended, if it is time to."""
-        self._see(self.group_seen + self.group_images * number // self.epochs)
-        if time.monotonic() - self.told < EVERY or not history:
+        self.trained += self.epoch_images * len(history)
+        self._do(self.epoch_images * self.lanes * number)
+        if monotonic() - self.told < EVERY or not history:
             return
-        self.told = time.monotonic()
+        self.told = monotonic()
         accuracies = [lane[-1].test_accuracy for lane in history]
-        rate, left = self._rate()
+        elapsed = monotonic() - self.started
         log.info(
             "%s: epoch %d of %d, %d lanes, accuracy %.1f-%.1f %%, %s images/s, about %s left in this pack",
             self.title, number, self.epochs, len(history), 100 * min(accuracies), 100 * max(accuracies),
-            f"{rate:,.0f}", _clock(left),
+            f"{self.trained / elapsed:,.0f}", _clock(elapsed * (self.images - self.done) / self.done),
         )  # fmt: skip
 
     def end(self) -> None:
         """End the group: what diverged runs did not need counts as done."""
-        self._see(self.group_seen + self.group_images)
+        self._do(self.epoch_images * self.lanes * self.epochs)
         log.info("%s: done", self.title)
 
-    def _see(self, images: int) -> None:
-        self.bar.update(images - self.seen)
-        self.seen = images
-
-    def _rate(self) -> tuple[float, float]:
-        rate = self.seen / max(1e-9, time.monotonic() - self.started)
-        return rate, (self.images - self.seen) / max(rate, 1e-9)
+    def _do(self, group_images: int) -> None:
+        self.bar.update(self.group_start + group_images - self.done)
+        self.done = self.group_start + group_images
 
 
 def _clock(seconds: float) -> str:
