@@ -9,13 +9,13 @@ from smallbatch.training.progress import Progress
 HISTORY = [[Epoch(1, 0.1, 1.0, 1.0, accuracy)] for accuracy in (0.25, 0.5)]
 
 
-def lines(caplog, monkeypatch, times):
+def lines(caplog, monkeypatch, times, resumed=0):
     clock = iter(times)
     monkeypatch.setattr(progress, "monotonic", lambda: next(clock))
     with caplog.at_level(logging.INFO, "smallbatch"):
         told = Progress(images=3 * 2 * 1000)
-        told.begin("ResNet-8", lanes=3, epochs=2, images=1000)
-        told.epoch(1, HISTORY)
+        told.begin("ResNet-8", lanes=3, epochs=2, images=1000, resumed=resumed)
+        told.epoch(1 + resumed, HISTORY)
     return [record.getMessage() for record in caplog.records]
 
 
@@ -25,6 +25,11 @@ def test_a_line_says_epoch_accuracy_speed_and_time_left(caplog, monkeypatch):
     assert said[-1] == (
         "ResNet-8: epoch 1 of 2, 2 lanes, accuracy 25.0-50.0 %, 100 images/s, about 0:20 left in this pack"
     )
+
+
+def test_what_an_earlier_job_trained_does_not_count_as_speed(caplog, monkeypatch):
+    # Half was there; the other half of an image count of 6,000 took 20 s, and nothing is left.
+    assert "100 images/s, about 0:00 left" in lines(caplog, monkeypatch, [0.0, 20.0, 20.0, 20.0], resumed=1)[-1]
 
 
 def test_it_keeps_silent_for_some_seconds(caplog, monkeypatch):

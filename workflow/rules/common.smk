@@ -101,4 +101,4 @@ DUE = due() if workflow.is_main_process else []
 def training_slots(wildcards):
     """Threads that a training job takes of `--cores`: all jobs together keep each processor busy once."""
     processors = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    return max(1, (workflow.cores or 1) // processors)
+    return max(1, (workflow.resource_settings.cores or 1) // processors)

@@ -115,7 +115,7 @@ class _Job:
             training.restore(state)
             log.info("resumed at epoch %d, step %d", training.epoch, training.step)
         epochs = runs[0].setting.epochs
-        self.progress.begin(title(runs), len(runs), epochs, self.images(runs[0]) // epochs)
+        self.progress.begin(title(runs), len(runs), epochs, self.images(runs[0]) // epochs, training.epoch)
         training.train(self._finish, checkpoint, self.progress)
         self.progress.end()
 

@@ -22,12 +22,12 @@ class Progress:
     """
 
     def __init__(self, images: int) -> None:
-        self.images, self.done, self.trained = images, 0, 0
+        self.images, self.done, self.resumed, self.trained = images, 0, 0, 0
         self.started = self.told = monotonic()
         # The bar shows only on a terminal.
         self.bar = tqdm(total=images, unit=" images", unit_scale=True, disable=None, dynamic_ncols=True)
 
-    def begin(self, title: str, lanes: int, epochs: int, images: int) -> None:
+    def begin(self, title: str, lanes: int, epochs: int, images: int, resumed: int = 0) -> None:
         """Begin a group of lanes.
 
         Args:
@@ -35,9 +35,11 @@ class Progress:
             lanes: how many runs.
             epochs: of each run.
             images: training images of an epoch.
+            resumed: epochs that were trained by an earlier job.
         """
         self.title, self.lanes, self.epochs, self.epoch_images = title, lanes, epochs, images
         self.group_start = self.done
+        self.resumed += images * lanes * resumed
         self.bar.set_description(title)
         log.info("%s: begins", title)
 
@@ -53,7 +55,7 @@ class Progress:
         log.info(
             "%s: epoch %d of %d, %d lanes, accuracy %.1f-%.1f %%, %s images/s, about %s left in this pack",
             self.title, number, self.epochs, len(history), 100 * min(accuracies), 100 * max(accuracies),
-            f"{self.trained / elapsed:,.0f}", _clock(elapsed * (self.images - self.done) / self.done),
+            f"{self.trained / elapsed:,.0f}", _clock(elapsed * (self.images - self.done) / max(1, self.done - self.resumed)),
         )  # fmt: skip
 
     def end(self) -> None:
