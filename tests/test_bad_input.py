@@ -3,16 +3,18 @@
 What a message says for each mistake is tested beside the code that says it; here is that Snakemake passes it on.
 """
 
-import os
 import subprocess
 import sys
 
 import pytest
+import torch
 from conftest import a_run, made_data, snakemake
 from test_workflow import write_study
 
 from smallbatch.data import prepared
+from smallbatch.errors import UserError
 from smallbatch.store import RunStore
+from smallbatch.training.checkpoints import Checkpoint
 
 
 def says(done, words):
@@ -55,33 +57,45 @@ def test_a_results_folder_that_cannot_be_written(project):
     says(snakemake(project, "-n"), "results: cannot be written: a file stands where a folder is needed")
 
 
-@pytest.mark.skipif(os.name != "posix" or os.geteuid() != 0, reason="only root can make a small disk")
-def test_a_full_disk_is_named_and_what_was_finished_stays(tmp_path):
-    folder, disk = made_data(tmp_path / "made"), tmp_path / "disk"
-    disk.mkdir()
-    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=96k", "tmpfs", str(disk)], capture_output=True)
-    if mounted.returncode:
-        pytest.skip("this machine lets nobody mount a small disk")
-    try:
-        code = (
-            "import sys; sys.path[:0] = sys.argv[3:]\n"
-            "from pathlib import Path\n"
-            "from conftest import a_run\n"
-            "from smallbatch.console import reporting\n"
-            "from smallbatch.training.pack import train_pack\n"
-            "with reporting():\n"
-            "    runs = [a_run(seed=seed, epochs=1) for seed in range(40)]\n"
-            "    train_pack(runs, Path(sys.argv[1]), Path(sys.argv[2]), keep_weights='none', lanes=1)\n"
-        )
-        command = [sys.executable, "-c", code, str(folder), str(disk), *sys.path]
-        done = subprocess.run(command, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
-        says(done, "the disk is full; free some space and call again")
-        store, fingerprint = RunStore(disk / "runs"), prepared.read(folder).meta.fingerprint
-        finished = [seed for seed in range(40) if store.has(a_run(seed=seed, epochs=1), fingerprint)]
-        assert 0 < len(finished) < 40 and finished == list(range(len(finished)))
-        assert not list(disk.glob("runs/*/.*"))
-    finally:
-        subprocess.run(["umount", str(disk)], check=True)
+@pytest.fixture
+def disk(tmp_path):
+    """A disk of 96 kB."""
+    folder = tmp_path / "disk"
+    folder.mkdir()
+    if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=96k", "tmpfs", str(folder)], capture_output=True).returncode:
+        pytest.skip("only root can make a small disk, and not everywhere")
+    yield folder
+    subprocess.run(["umount", str(folder)], check=True)
+
+
+def test_a_disk_too_full_for_data_or_checkpoints_is_named(disk):
+    full = "the disk is full; free some space and call again"
+    with pytest.raises(UserError, match=full):
+        made_data(disk / "made", train=4000)
+    with pytest.raises(UserError, match=full):
+        Checkpoint(disk / "c.pt").save({"weights": torch.zeros(100_000)})
+    assert not list(disk.glob("made/*")) and not list(disk.glob("*.pt"))
+
+
+def test_a_full_disk_is_named_and_what_was_finished_stays(tmp_path, disk):
+    folder = made_data(tmp_path / "made")
+    code = (
+        "import sys; sys.path[:0] = sys.argv[3:]\n"
+        "from pathlib import Path\n"
+        "from conftest import a_run\n"
+        "from smallbatch.console import reporting\n"
+        "from smallbatch.training.pack import train_pack\n"
+        "with reporting():\n"
+        "    runs = [a_run(seed=seed, epochs=1) for seed in range(40)]\n"
+        "    train_pack(runs, Path(sys.argv[1]), Path(sys.argv[2]), keep_weights='none', lanes=1)\n"
+    )
+    command = [sys.executable, "-c", code, str(folder), str(disk), *sys.path]
+    done = subprocess.run(command, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+    says(done, "the disk is full; free some space and call again")
+    store, fingerprint = RunStore(disk / "runs"), prepared.read(folder).meta.fingerprint
+    finished = [seed for seed in range(40) if store.has(a_run(seed=seed, epochs=1), fingerprint)]
+    assert 0 < len(finished) < 40 and finished == list(range(len(finished)))
+    assert not list(disk.glob("runs/*/.*"))
 
 
 def test_a_gpu_that_is_not_there(project):

@@ -64,10 +64,10 @@ def test_killed_and_resumed_is_bit_identical(data_folder, tmp_path):
     deadline = time.monotonic() + 60
     while not (saved := list((killed / "checkpoints").glob("*.pt"))) and time.monotonic() < deadline:
         time.sleep(0.01)
-    time.sleep(0.3)
+    time.sleep(0.5)
     process.send_signal(signal.SIGKILL)
     process.wait()
-    state = Checkpoint(saved[0]).load()
+    state = {"epoch": 0, "step": 0} | Checkpoint(saved[0]).load()
     assert 0 < state["epoch"] * 16 + state["step"] < 12 * 16, "the training was not killed in the middle"
     assert start_training(data_folder, killed).wait(120) == 0
     names = sorted(folder.name for folder in (whole / "runs").iterdir())
@@ -77,7 +77,38 @@ def test_killed_and_resumed_is_bit_identical(data_folder, tmp_path):
             ours, theirs = (folder / "runs" / name / file for folder in (whole, killed))
             assert ours.exists() == theirs.exists()
             assert not ours.exists() or ours.read_bytes() == theirs.read_bytes(), f"{name}/{file} differs"
-    assert not list((killed / "checkpoints").iterdir())
+    assert not list((killed / "checkpoints").glob("*.pt"))
+
+
+def test_stopped_between_two_runs_of_a_group_it_goes_on_with_the_same_company(data_folder, tmp_path, monkeypatch):
+    runs = [a_run(seed=seed, base_lr=lr, norm="batch") for lr in (2**-8, 2**-7) for seed in (1, 2)]
+    train_pack(runs, data_folder, tmp_path / "whole")
+    with monkeypatch.context() as stopping:
+        stopping.setattr(RunStore, "write", stop_at_the_second(RunStore.write))
+        with pytest.raises(KeyboardInterrupt):
+            train_pack(runs, data_folder, tmp_path / "stopped")
+    assert len(list(tmp_path.glob("stopped/runs/*"))) == 1
+    assert train_pack(runs, data_folder, tmp_path / "stopped") == 3
+    for whole in tmp_path.glob(f"whole/runs/*/{METRICS}"):
+        assert whole.read_bytes() == (tmp_path / "stopped" / "runs" / whole.parent.name / METRICS).read_bytes()
+
+
+def stop_at_the_second(write):
+    calls = []
+
+    def stopping(*arguments):
+        calls.append(arguments)
+        if len(calls) == 2:
+            raise KeyboardInterrupt
+        write(*arguments)
+
+    return stopping
+
+
+def test_two_jobs_with_the_same_runs_do_not_meddle(data_folder, tmp_path):
+    processes = [start_training(data_folder, tmp_path) for _ in range(2)]
+    assert [process.wait(120) for process in processes] == [0, 0]
+    assert len(list(tmp_path.glob("runs/*/run.json"))) == 6 and not list(tmp_path.glob("runs/*damaged*"))
 
 
 def test_a_damaged_checkpoint_is_set_aside_and_named(tmp_path, caplog):
@@ -144,6 +175,8 @@ def test_final_weights_are_kept_as_the_config_says(keep, count, data_folder, tmp
     store, fingerprint = RunStore(tmp_path / "runs"), prepared.read(data_folder).meta.fingerprint
     assert all(store.has(run, fingerprint) for run in runs)
     assert all(load_file(path)["0.weight"].shape == (16, 1, 5, 5) for path in kept)
+    train_pack([*runs, a_run(seed=3, base_lr=2**-9)], data_folder, tmp_path, keep_weights=keep)
+    assert len(list(tmp_path.glob(f"runs/*/{WEIGHTS}"))) == {"all": 3, "best": 1, "none": 0}[keep]
 
 
 def test_an_epoch_shows_each_image_once_in_an_order_of_its_own(data_folder):

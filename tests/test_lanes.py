@@ -17,6 +17,15 @@ from smallbatch.training.progress import Progress
 CPU = torch.device("cpu")
 
 
+@pytest.fixture(autouse=True)
+def one_thread():
+    """As the engine has it on the CPU: with more, sums are split by the number of lanes."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
 def train(runs, data, tmp_path):
     """Outcomes and weights of runs trained as lanes of one group."""
     results = {}
@@ -102,6 +111,64 @@ def test_a_diverged_lane_poisons_no_other_and_costs_nothing_more(data_folder, tm
     assert outcome.images == 4 * outcome.diverged_at
     alone, _ = train([sound], data, tmp_path)[sound]
     assert together[sound][0].epochs[-1] == pytest.approx(alone.epochs[-1], rel=1e-3)
+
+
+@pytest.mark.parametrize("weight_decay", [0.0, 0.3])
+def test_an_update_is_that_of_plain_sgd(weight_decay, data_folder):
+    data = prepared.read(data_folder)
+    runs = [a_run(base_lr=lr, seed=seed, weight_decay=weight_decay) for lr, seed in ((2**-9, 1), (2**-6, 2))]
+    training = LaneTraining(runs, data, CPU)
+    images, labels = training.feed.batches(training.feed.plan([1, 2], 0), 0, 1)
+    training._update(images[0], labels[0], 0.5)
+    for lane, run in enumerate(runs):
+        alone = training._model(run.seed)
+        optimiser = torch.optim.SGD(alone.parameters(), lr=0.5 * run.base_lr * 4, weight_decay=weight_decay)
+        nn.functional.cross_entropy(alone(images[0, :, lane : lane + 1]), labels[0, :, lane]).backward()
+        before = {name: value.clone() for name, value in alone.state_dict().items()}
+        optimiser.step()
+        for name, value in lanes.lane_state(training.model, lane).items():
+            ours, theirs = value - before[name], alone.state_dict()[name] - before[name]
+            torch.testing.assert_close(ours, theirs, rtol=1e-3, atol=1e-3 * theirs.abs().max().item())
+
+
+def test_weight_decay_too_small_for_a_factor_of_float32_acts_as_in_plain_sgd(data_folder):
+    """1 - eta * weight_decay is 1 in float32 here; added to the gradient the decay still counts on the whole."""
+    data = prepared.read(data_folder)
+    ends = {}
+    for decay in (5e-4, 0.0):
+        run = a_run(base_lr=2**-12, batch_size=2, weight_decay=decay)
+        training = LaneTraining([run], data, CPU)
+        alone = training._model(run.seed)
+        start = {name: value.double() for name, value in lanes.lane_state(training.model, 0).items()}
+        images, labels = training.feed.batches(training.feed.plan([1], 0), 0, 1)
+        training._update(images[0], labels[0], 0.1)
+        nn.functional.cross_entropy(alone(images[0]), labels[0, :, 0]).backward()
+        torch.optim.SGD(alone.parameters(), lr=0.1 * 2**-12 * 2, weight_decay=decay).step()
+        ends[decay] = lanes.lane_state(training.model, 0), alone.state_dict()
+    ours, theirs = (
+        sum(((free[name].double() - decayed[name].double()) * value).sum() for name, value in start.items()).item()
+        for free, decayed in zip(ends[0.0], ends[5e-4], strict=True)
+    )
+    assert ours > 0 and ours == pytest.approx(theirs, rel=0.05)
+
+
+class Mixing(nn.Module):
+    """Treats neighbouring channels together, as local response normalisation does."""
+
+    def forward(self, x):
+        return x - x.roll(1, dims=1)
+
+
+def test_a_model_that_mixes_lanes_is_refused_before_it_trains(data_folder, monkeypatch):
+    def model(self, seed):
+        torch.manual_seed(seed)
+        return nn.Sequential(nn.Conv2d(1, 4, 3), Mixing(), nn.Flatten(), nn.Linear(144, 4))
+
+    monkeypatch.setattr(LaneTraining, "_model", model)
+    data = prepared.read(data_folder)
+    LaneTraining([a_run(seed=1)], data, CPU)
+    with pytest.raises(UserError, match="a layer mixes the lanes' channels"):
+        LaneTraining([a_run(seed=1), a_run(seed=2)], data, CPU)
 
 
 def test_select_keeps_the_lanes_asked_for():

@@ -72,3 +72,11 @@ def test_sub_batches_are_normalised_on_their_own():
 def test_group_norm_takes_eight_channels_together():
     model = build("alexnet", (1, 8, 8), 10, norm="group")
     assert [m.num_groups for m in model.modules() if isinstance(m, nn.GroupNorm)] == [2, 6, 12, 8, 8, 32, 32]
+
+
+def test_running_statistics_of_a_batch_larger_than_their_window_are_its_own():
+    x = torch.randn(2 * WINDOW, 3)
+    norm = BatchNorm(3, 2 * WINDOW)
+    norm(x)
+    torch.testing.assert_close(norm.running_mean, x.mean(0))
+    torch.testing.assert_close(norm.running_var, x.var(0))

@@ -51,7 +51,9 @@ def test_the_model_of_ones_own_trains_in_lanes(norm, tmp_path, monkeypatch):
 
 def test_the_commands_name_targets_and_folders_that_exist():
     rules = "".join(path.read_text() for path in [PROJECT / "Snakefile", *(PROJECT / "workflow" / "rules").iterdir()])
-    for target in re.findall(r"^snakemake (?:-\S+ \S+ )*?(?:--config \S+ )?(all|figures|preview)", README, re.MULTILINE):
+    for target in re.findall(
+        r"^snakemake (?:-\S+ \S+ )*?(?:--config \S+ )?(all|figures|preview)", README, re.MULTILINE
+    ):
         assert f"rule {target}:" in rules
     assert (PROJECT / "slurm" / "config.yaml").is_file() and (PROJECT / "data.dvc").is_file()
     targets = re.findall(r"^make (\w+)", README, re.MULTILINE)

@@ -98,7 +98,7 @@ def test_settings_lead_back_to_the_run():
 
 
 def test_packs_hold_every_run_once_and_rows_whole():
-    runs = load(lambda v: small(v).update(batch_sizes=[2, 4, 8, 16], bn_batch_sizes=[1, 2])).runs()
+    runs = load(lambda v: small(v).update(batch_sizes=[2, 4, 8, 16], bn_batch_sizes=[2, 4])).runs()
     packs = make_packs(runs, 8)
     assert sorted((run for pack in packs for run in pack.runs), key=runs.index) == runs
     assert len(packs) == 4 and len({pack.name for pack in packs}) == 4
@@ -127,6 +127,7 @@ MISTAKES = {
     "part too large": (dict(train_images=9999), "train_images: 9999 is not allowed; allowed: whole numbers up to 1437"),
     "b does not divide m": (dict(bn_batch_sizes=[3]), "bn_batch_sizes: 3 is not allowed; allowed: numbers that divide"),
     "b above every m": (dict(bn_batch_sizes=[16]), "bn_batch_sizes: 16 is not allowed"),
+    "BN over one example": (dict(bn_batch_sizes=[1, 2]), "batch_sizes: 1 is not allowed; allowed: numbers from 2"),
     "b without BN": (
         dict(norm="none", bn_batch_sizes=[2]),
         "bn_batch_sizes: [2] is not allowed; allowed: only with norm: batch",
@@ -194,6 +195,14 @@ def test_yaml_that_is_none_and_keys_that_stand_twice_are_told_with_their_line(tm
             "training",
             CONFIG["training"] | {"device": "tpu"},
             "training.device: 'tpu' is not allowed; allowed: auto, cpu",
+        ),
+        (
+            "datasets",
+            {
+                name: {"source": "image-folder", "path": name, "size": 8, "test_fraction": 0.5, "label": "x"}
+                for name in "ab"
+            },
+            "datasets.b.label: 'x' is not allowed; allowed: a label of its own; a has this one",
         ),
         ("datasets", {"mine": {"source": "mnist"}}, "datasets.mine.source: 'mnist' is not allowed; allowed: digits"),
     ],

@@ -91,13 +91,16 @@ def test_end_to_end_and_what_follows(tiny):
     again = snakemake(tiny, *ALL)
     assert again.returncode == 0 and "Nothing to be done" in again.stdout, again.stdout
 
+    picture = (tiny / "paper_figures/tiny/fig01.png").read_bytes()
     restyle(tiny)
     assert snakemake(tiny, *ALL).returncode == 0
     assert trained(tiny) == first
+    assert (tiny / "paper_figures/tiny/fig01.png").read_bytes() != picture
+    assert "Tinier" in (tiny / "results/tiny/report.html").read_text()
 
     one_more_seed(tiny, first)
     a_lost_run_is_trained_again(tiny)
-    modification_times_decide_nothing(tiny)
+    modification_times_train_nothing(tiny)
 
 
 def check_outputs(project):
@@ -111,13 +114,14 @@ def check_outputs(project):
     record = json.loads(next(project.glob("results/runs/*/run.json")).read_text())
     assert {"settings", "data_fingerprint", "outcome", "environment", "files"} <= record.keys()
     assert {"torch", "python", "commit", "device"} <= record["environment"].keys()
-    assert not list(project.glob("results/checkpoints/*"))
+    assert not list(project.glob("results/checkpoints/*.pt"))
 
 
 def restyle(project):
     style = project / "workflow" / "smallbatch" / "figures" / "style.py"
-    style.write_text(style.read_text() + "\n# a comment\n")
-    (project / "paper_figures/tiny/fig01.png").unlink()
+    style.write_text(style.read_text().replace("COLUMN = 3.4", "COLUMN = 3.0"))
+    study = project / "config" / "studies" / "tiny.yaml"
+    study.write_text(study.read_text().replace("title: Tiny", "title: Tinier"))
 
 
 def one_more_seed(project, before):
@@ -139,7 +143,7 @@ def a_lost_run_is_trained_again(project):
     assert (project / "results/runs" / f"{damaged}.damaged-1").is_dir()
 
 
-def modification_times_decide_nothing(project):
+def modification_times_train_nothing(project):
     for path in sorted(project.glob("data/digits/*")):
         path.touch()
     subprocess.run(["rm", "-r", project / ".snakemake"], check=True)
@@ -154,5 +158,5 @@ def test_preview_draws_what_there_is(tiny):
     assert snakemake(tiny, "--cores", "1", "--config", "study=tiny", "--", "datasets").returncode == 0
     done = snakemake(tiny, *asked)
     assert done.returncode == 0, done.stdout
-    assert "0 of 8 runs exist" in (tiny / "logs/preview/tiny.log").read_text()
+    assert "0 of 8 runs exist" in done.stdout
     assert (tiny / "results/tiny/preview/fig01.png").stat().st_size > 1000

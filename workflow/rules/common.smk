@@ -16,7 +16,7 @@ from pathlib import Path
 from smallbatch.data import label as label_of
 from smallbatch.data.prepared import ARRAYS, META, read_meta
 from smallbatch.errors import UserError
-from smallbatch.files import atomic, folder_is_writable
+from smallbatch.files import atomic, digest, folder_is_writable
 from smallbatch.packs import make_packs
 from smallbatch.settings import typed
 from smallbatch.store import RunStore
@@ -31,9 +31,11 @@ try:
     for folder in (DATA, RESULTS, FIGURES):
         folder_is_writable(Path(folder))
 except UserError as error:
-    raise WorkflowError(str(error))
+    sys.exit(f"error: {error}")
 
 DATASETS = {label_of(name, settings): settings for name, settings in config["datasets"].items()}
+# Redraws when the code that draws is edited; Snakemake itself looks at scripts alone.
+FIGURE_CODE = digest(Path(LIBRARY, "smallbatch", "report.py"), *Path(LIBRARY, "smallbatch", "figures").glob("*.py"))
 PACKS = {pack.name: pack for pack in make_packs(STUDY.runs(), config["training"]["runs_per_pack"])}
 
 
@@ -84,7 +86,10 @@ def due():
     """A file that is newer than the tables if they lack runs: Snakemake looks for no witness behind whole tables."""
     if not all(meta_file(label).exists() for label in STUDY.labels):
         return []
-    wanted = witnesses(**{label: read_meta(meta_file(label)).fingerprint for label in STUDY.labels})
+    try:
+        wanted = witnesses(**{label: read_meta(meta_file(label)).fingerprint for label in STUDY.labels})
+    except UserError as error:
+        sys.exit(f"error: {error}")
     if not wanted:
         return []
     stamp = Path(RESULTS, "packs", f"{STUDY.name}.wanted")
@@ -94,7 +99,7 @@ def due():
     return [str(stamp)]
 
 
-# Before Snakemake looks at any file.
+# Before Snakemake looks at any file; jobs on a cluster's nodes have been told already.
 DUE = due() if workflow.is_main_process else []
 
 

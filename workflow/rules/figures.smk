@@ -21,6 +21,7 @@ rule figure:
         runtime=10,
     params:
         spec=lambda wildcards: STUDY.figures[wildcards.figure],
+        code=FIGURE_CODE,
     message:
         "Drawing {wildcards.figure} of study {wildcards.study}"
     script:

@@ -21,7 +21,8 @@ rule page:
     params:
         study=STUDY.name,
         datasets=config["datasets"],
-        threshold=config["convergence_threshold"],
+        about=[STUDY.title, STUDY.description, STUDY.figures],
+        code=FIGURE_CODE,
     message:
         "Writing the report of study {wildcards.study}"
     script:

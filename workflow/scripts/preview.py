@@ -14,4 +14,5 @@ if __name__ == "__main__":
     with reporting(snakemake.log[0]):
         params = snakemake.params
         study = load_study(params.study, params.datasets)
-        preview(study, Path(params.data), Path(params.results), params.threshold, Path(params.folder))
+        count = preview(study, Path(params.data), Path(params.results), params.threshold, Path(params.folder))
+        print(f"{count} of {len(study.runs())} runs exist; the figures are in {params.folder}")

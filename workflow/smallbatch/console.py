@@ -11,10 +11,17 @@ from smallbatch.errors import UserError
 log = logging.getLogger("smallbatch")
 
 
+class _LogFile(logging.FileHandler):
+    """A log that keeps silent when its disk is full: the work says so itself, once."""
+
+    def handleError(self, record: logging.LogRecord) -> None:
+        """Let the line go."""
+
+
 @contextlib.contextmanager
 def reporting(log_file: str | Path | None = None) -> Iterator[None]:
     """Log to `log_file`, or to the terminal, and end the process with one line if the user can mend what is wrong."""
-    handler = logging.FileHandler(log_file, "w") if log_file else logging.StreamHandler()
+    handler = _LogFile(log_file, "w") if log_file else logging.StreamHandler()
     handler.setFormatter(logging.Formatter("%(asctime)s %(message)s", "%H:%M:%S"))
     log.addHandler(handler)
     log.setLevel(logging.INFO)
@@ -22,11 +29,12 @@ def reporting(log_file: str | Path | None = None) -> Iterator[None]:
         yield
     except UserError as error:
         log.error("error: %s", error)
-        sys.exit(1)
+        sys.exit(f"error: {error}" if log_file else 1)
     except BaseException:
         if log_file:
             log.exception("failed")
         raise
     finally:
         log.removeHandler(handler)
-        handler.close()
+        with contextlib.suppress(OSError):
+            handler.close()

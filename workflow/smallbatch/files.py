@@ -91,6 +91,11 @@ def sha256(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
+def digest(*paths: Path) -> str:
+    """A short hash over the content of files, whatever the order they are named in."""
+    return hashlib.sha256("".join(sha256(path) for path in sorted(paths)).encode()).hexdigest()[:16]
+
+
 def folder_is_writable(folder: Path) -> None:
     """Make sure, before any work, that files can be made in `folder`.
 

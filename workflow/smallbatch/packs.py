@@ -32,9 +32,14 @@ def row(run: Run) -> tuple:
     return (run.batch_size, run.bn_batch_size, json.dumps(run.settings | {"base_lr": 0, "seed": 0}, sort_keys=True))
 
 
-def cost(run: Run) -> float:
-    """A run's cost in arbitrary units: small batches cost more an image (measured on digits: 1 + 8/m)."""
-    return run.setting.epochs * (run.setting.train_images or 1) * (1 + 8 / run.batch_size)
+def cost(run: Run, images: int = 1) -> float:
+    """A run's cost in arbitrary units: small batches cost more an image (measured on digits: 1 + 8/m).
+
+    Args:
+        run: a run.
+        images: stands for the training images of a run that takes them all.
+    """
+    return run.setting.epochs * (run.setting.train_images or images) * (1 + 8 / run.batch_size)
 
 
 def make_packs(runs: Sequence[Run], runs_per_pack: int) -> list[Pack]:
@@ -48,11 +53,14 @@ def make_packs(runs: Sequence[Run], runs_per_pack: int) -> list[Pack]:
         sorted(runs, key=lambda run: run.setting.data), lambda run: run.setting.data
     ):
         rows = [list(group) for _, group in itertools.groupby(sorted(members, key=row), key=row)]
-        rows.sort(key=lambda group: -sum(map(cost, group)))
+        # How many images there are in all is not known yet; no part is larger.
+        images = max(run.setting.train_images or 1 for group in rows for run in group)
+        loads = {id(group): sum(cost(run, images) for run in group) for group in rows}
+        rows.sort(key=lambda group: -loads[id(group)])
         count = min(len(rows), math.ceil(sum(map(len, rows)) / runs_per_pack))
         heap: list[tuple[float, int, list[Run]]] = [(0.0, i, []) for i in range(count)]
         for group in rows:
             load, i, taken = heapq.heappop(heap)
-            heapq.heappush(heap, (load + sum(map(cost, group)), i, taken + group))
+            heapq.heappush(heap, (load + loads[id(group)], i, taken + group))
         packs += [Pack(data, tuple(taken)) for _, _, taken in sorted(heap, key=lambda entry: entry[1])]
     return packs

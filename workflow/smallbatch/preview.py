@@ -1,6 +1,5 @@
 """Figures at any moment: drawn from the runs that exist, missing cells blank."""
 
-import logging
 from pathlib import Path
 
 from smallbatch.analysis.table import collect, epochs_table, runs_table
@@ -10,8 +9,6 @@ from smallbatch.figures import draw
 from smallbatch.figures.style import save
 from smallbatch.store import RunStore
 from smallbatch.study import Study
-
-log = logging.getLogger(__name__)
 
 
 def preview(study: Study, data: Path, results: Path, threshold: float, folder: Path) -> int:
@@ -38,5 +35,4 @@ def preview(study: Study, data: Path, results: Path, threshold: float, folder: P
     runs, epochs = runs_table(study.planned(), records, metas, threshold), epochs_table(records)
     for name, spec in study.figures.items():
         save(draw(spec, runs, epochs), [folder / f"{name}.png"])
-    log.info("%d of %d runs exist; figures are in %s", len(records), len(study.runs()), folder)
     return len(records)

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import jinja2
 import pandas as pd
 
+from smallbatch.environment import ENVIRONMENT
 from smallbatch.errors import UserError
 from smallbatch.figures import caption, style
 from smallbatch.figures.cells import best_cells
@@ -20,7 +21,6 @@ if TYPE_CHECKING:
     from smallbatch.study import Study
 
 NOTHING = "–"  # noqa: RUF001 - an en dash stands for a value that is not there yet
-_ENVIRONMENT = ("device", "cuda", "threads", "system", "python", "torch", "numpy", "smallbatch", "commit")
 
 
 def write(study: "Study", runs: pd.DataFrame, pictures: Iterable[Path], template: Path, output: Path) -> None:
@@ -56,7 +56,7 @@ def write(study: "Study", runs: pd.DataFrame, pictures: Iterable[Path], template
 def environments(runs: pd.DataFrame) -> list[dict[str, Any]]:
     """Each device, system and set of versions that trained, once, with how many runs it trained."""
     there = runs[runs["status"] != "missing"].drop_duplicates("run")
-    columns = [column for column in _ENVIRONMENT if column in there]
+    columns = [column for column in ENVIRONMENT if column in there]
     places = there[columns].value_counts(dropna=False, sort=False).reset_index(name="runs trained")
     return [row.dropna().to_dict() for _, row in places.iterrows()]
 

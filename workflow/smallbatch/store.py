@@ -66,25 +66,26 @@ class RunStore:
         return self.root / run.name(fingerprint)
 
     def has(self, run: Run, fingerprint: str) -> bool:
-        """Whether the run is there and whole."""
-        return self.find(run, fingerprint) is not None
+        """Whether the run is there and whole; its weights, which are large, are not read."""
+        return self.damage(self.folder(run, fingerprint), weights=False) is None
 
     def find(self, run: Run, fingerprint: str) -> Record | None:
         """The run's record; none where it is missing or damaged."""
         folder = self.folder(run, fingerprint)
-        return None if self.damage(folder) else _read(folder)
+        return None if self.damage(folder, weights=False) else _read(folder)
 
-    def damage(self, folder: Path) -> str | None:
+    def damage(self, folder: Path, *, weights: bool = True) -> str | None:
         """What is wrong with a run's folder, in words; none if it is whole."""
         try:
             record = json.loads((folder / RECORD).read_text())
             run = Run.from_settings(record["settings"])
             if record["protocol"] != PROTOCOL or run.name(record["data_fingerprint"]) != folder.name:
                 return "its settings do not fit its name"
-            for name, digest in record["files"].items():
-                # Weights may be left out of what is kept or pulled; what is there must be right.
-                if (name != WEIGHTS or (folder / name).exists()) and sha256(folder / name) != digest:
-                    return f"{name} does not fit its checksum"
+            if sha256(folder / METRICS) != record["files"][METRICS]:
+                return f"{METRICS} does not fit its checksum"
+            # Weights may be left out of what is kept or pulled; what is there must be right.
+            if weights and (folder / WEIGHTS).exists() and sha256(folder / WEIGHTS) != record["files"][WEIGHTS]:
+                return f"{WEIGHTS} does not fit its checksum"
             return None
         except FileNotFoundError as error:
             return f"{Path(error.filename).name} is missing"

@@ -145,7 +145,7 @@ class Study:
         return list(dict.fromkeys(run for _, run in self.planned()))
 
     def digest(self) -> str:
-        """A hash over the planned runs and the engine's protocol: it changes when a table would."""
+        """A hash over the planned runs and the engine's protocol."""
         plan = json.dumps([PROTOCOL, [(name, run.settings) for name, run in self.planned()]], sort_keys=True)
         return hashlib.sha256(plan.encode()).hexdigest()[:16]
 
@@ -185,8 +185,13 @@ def check_config(config: dict[str, Any], where: str = "config/config.yaml") -> N
         UserError: names file, key, value and what is allowed.
     """
     check(config, SCHEMAS / "config.yaml", where)
+    labels: dict[str, str] = {}
     for name, settings in config["datasets"].items():
         data.check_settings(where, name, settings)
+        label = data.label(name, settings)
+        if label in labels:
+            refuse(where, f"datasets.{name}.label", label, f"a label of its own; {labels[label]} has this one")
+        labels[label] = name
 
 
 def load_study(name: str, datasets: dict[str, dict[str, Any]]) -> Study:
@@ -224,6 +229,7 @@ def _experiment(where: str, name: str, values: dict[str, Any], datasets: dict[st
     if list(drops) != sorted(drops):
         refuse(where, f"{key}.lr_drops", list(drops), "rising fractions of training")
     batch_sizes, b_sizes = tuple(values["batch_sizes"]), values.get("bn_batch_sizes")
+    _check_whole_bn_batches(where, key, values.get("norm", "none"), b_sizes or batch_sizes)
     if b_sizes:
         _check_bn_batches(where, key, values.get("norm", "none"), batch_sizes, b_sizes)
     augment = values.get("augment", {"pad": 0, "flip": False})
@@ -233,6 +239,7 @@ def _experiment(where: str, name: str, values: dict[str, Any], datasets: dict[st
         setting,
         data=data.label(values["data"], datasets[values["data"]]),
         weight_decay=float(values["weight_decay"]),
+        norm_layers=setting.norm_layers if setting.norm != "none" else "all",
         lr_drops=drops,
         augment_pad=augment["pad"],
         augment_flip=augment["flip"],
@@ -241,6 +248,11 @@ def _experiment(where: str, name: str, values: dict[str, Any], datasets: dict[st
     if len(set(rates)) < len(rates):
         refuse(where, f"{key}.base_lrs", values["base_lrs"], "each value once")
     return Experiment(name, setting, batch_sizes, tuple(b_sizes) if b_sizes else None, rates)
+
+
+def _check_whole_bn_batches(where: str, key: str, norm: str, batch_sizes: tuple[int, ...]) -> None:
+    if norm == "batch" and 1 in batch_sizes:
+        refuse(where, f"{key}.batch_sizes", 1, "numbers from 2 with norm: batch, which needs two examples")
 
 
 def _check_bn_batches(where: str, key: str, norm: str, batch_sizes: tuple[int, ...], b_sizes: list[int]) -> None:

@@ -5,6 +5,7 @@ import json
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 
@@ -76,9 +77,18 @@ def write(folder: Path, label: str, classes: Iterable[str], train: Split, test: 
     for name, split in zip(SPLITS, (train, test), strict=True):
         for kind in ("images", "labels"):
             with atomic(folder / f"{name}_{kind}.npy") as file:
-                np.save(file, getattr(split, kind), allow_pickle=False)
+                _save(file, getattr(split, kind))
     write_json(folder / META, asdict(meta))
     return meta
+
+
+def _save(file: BinaryIO, array: np.ndarray) -> None:
+    """Write a .npy file in parts: numpy's own writer does not say that a disk is full."""
+    np.lib.format.write_array_header_1_0(
+        file, np.lib.format.header_data_from_array_1_0(array[:0]) | {"shape": array.shape}
+    )
+    for start in range(0, len(array), 4096):
+        file.write(np.ascontiguousarray(array[start : start + 4096]).tobytes())
 
 
 def read_meta(path: Path) -> Meta:

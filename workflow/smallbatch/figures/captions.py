@@ -12,7 +12,7 @@ _DRAWN = {
     "convergence": "Test accuracy after each epoch at base learning rate η/m = {rates}, a line for each batch size m; "
     "dashed: chance.",
     "bn-batch": "Test accuracy over the batch size b of batch normalisation, a line for each SGD batch size m, "
-    "at the base learning rate η/m chosen for that m.",
+    "at base learning rate η/m = {rates}.",
     "best": "Best test accuracy over all base learning rates η/m against the batch size m, a line for each experiment.",
     "range": "Base learning rates η/m at which training converged with every seed, for each batch size m and "
     "experiment; an empty place: no rate did (a rate with a missing run does not count).",

@@ -9,7 +9,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 WINDOW = 1280
-"""Examples over which running statistics average: 10 batches of 128, the common default, whatever m is."""
+"""Examples over which running statistics average, whatever m is (a larger batch: itself): 10 batches of 128, the common
+default. A window of so many batches instead would leave large m with statistics of weights long gone."""
 
 GROUP_CHANNELS = 8
 """Channels that group normalisation takes together (ours: the paper has none)."""
@@ -41,7 +42,7 @@ class BatchNorm(nn.Module):
         mean, var = self.running_mean.flatten(), self.running_var.flatten()
         if not self.training:
             return F.batch_norm(x, mean, var, weight, bias, eps=self.eps)
-        momentum = min(0.1, len(x) / WINDOW)
+        momentum = min(1.0, len(x) / WINDOW)
         ghosts = len(x) // self.sub_batch
         if ghosts == 1:
             # flatten() of a contiguous buffer is a view, so the running statistics are updated in place.

@@ -1,5 +1,6 @@
 """Checkpoints of a training in progress: whole or not there, loaded without executing anything."""
 
+import io
 import logging
 import time
 from pathlib import Path
@@ -32,8 +33,10 @@ class Checkpoint:
 
     def save(self, state: dict[str, Any]) -> None:
         """Replace the file by `state`."""
+        content = io.BytesIO()
+        torch.save(state, content)  # into memory, since it tells a full disk as something else
         with atomic(self.path) as file:
-            torch.save(state, file)
+            file.write(content.getbuffer())
         self.saved_at = time.monotonic()
 
     def load(self) -> dict[str, Any] | None:

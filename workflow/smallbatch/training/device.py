@@ -20,6 +20,7 @@ def pick(name: str) -> torch.device:
     Raises:
         UserError: it is not there.
     """
+    torch.backends.cudnn.allow_tf32 = False  # on by default for convolutions; float32 is what runs say they are
     if name == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     device = torch.device(name)

@@ -9,6 +9,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from smallbatch.data.prepared import Prepared
+from smallbatch.errors import UserError
 from smallbatch.models import build
 from smallbatch.store import Epoch, Outcome
 from smallbatch.study import Run
@@ -18,8 +19,9 @@ from smallbatch.training.feed import Batches, EpochPlan, Feed
 from smallbatch.training.progress import Progress
 from smallbatch.training.schedule import Schedule
 
-BLOCK_STEPS, BLOCK_IMAGES = 32, 2048
-"""Steps are served in blocks of at most so many steps or images: one gather, one look at losses and clock a block."""
+BLOCK_STEPS, BLOCK_IMAGES, BLOCK_VALUES = 32, 2048, 2048 * 3 * 32 * 32
+"""Steps are served in blocks of at most so many steps, images or values of pixels: one gather, one look at losses and
+clock a block."""
 
 CHANNELS_LAST_FROM = 256
 """Pixels from which convolutions on the CPU are faster with channels last (measured: 8x8 loses, 32x32 gains)."""
@@ -46,7 +48,9 @@ class LaneTraining:
         self.feed = Feed(data, first.setting, first.batch_size, device)
         self.total = first.setting.epochs * self.feed.steps
         self.schedule = Schedule(self.total, first.setting.lr_drops, first.setting.warmup)
-        pixels = data.meta.shape[1] * data.meta.shape[2]
+        channels, height, width = data.meta.shape
+        pixels = height * width
+        self.block_images = min(BLOCK_IMAGES, BLOCK_VALUES // (channels * pixels))
         on_gpu = device.type != "cpu"
         self.layout = torch.channels_last if on_gpu or pixels >= CHANNELS_LAST_FROM else torch.contiguous_format
         self._begin(runs)
@@ -57,7 +61,23 @@ class LaneTraining:
         self.history: list[list[Epoch]] = [[] for _ in runs]
         self.seconds = [0.0] * len(runs)
         self.loss_sum = torch.zeros(len(runs), dtype=torch.float64, device=self.device)
-        self._take(lanes.stack([self._model(run.seed) for run in runs]))
+        models = [self._model(run.seed) for run in runs]
+        stacked = lanes.stack(models)
+        self._check_lanes(models[0], stacked)
+        self._take(stacked)
+
+    @torch.no_grad()
+    def _check_lanes(self, alone: torch.nn.Module, stacked: torch.nn.Module) -> None:
+        """Refuse a model that does not treat each channel alike, before anything is trained."""
+        images, _ = next(self.feed.test_batches(2))
+        images = images.cpu()
+        ours = stacked.eval()(images.repeat(1, len(self.runs), 1, 1)).unflatten(1, (len(self.runs), -1))[:, 0]
+        theirs = alone.eval()(images)
+        if not torch.allclose(ours, theirs, rtol=1e-3, atol=1e-3 * theirs.abs().max().item()):
+            name = self.setting.model
+            raise UserError(
+                f"model {name}: a layer mixes the lanes' channels; training.lanes: 1 trains it all the same"
+            )
 
     def _model(self, seed: int) -> torch.nn.Module:
         s = self.setting
@@ -77,6 +97,9 @@ class LaneTraining:
 
     def train(self, finish: Finish, checkpoint: Checkpoint, progress: Progress) -> None:
         """Train to the end, handing over each run as it ends; saves a checkpoint whenever one is due."""
+        if self.steps_done == 0:
+            # Names the company, so that a job killed early goes on with it: numbers differ by rounding without.
+            checkpoint.save({"runs": [run.settings for run in self.runs]})
         while self.runs and self.epoch < self.setting.epochs:
             self._train_epoch(finish, checkpoint)
             if self.runs:
@@ -101,7 +124,7 @@ class LaneTraining:
 
     def _block_end(self) -> int:
         images_a_step = self.batch_size * len(self.runs)
-        steps = max(1, min(BLOCK_STEPS, BLOCK_IMAGES // images_a_step))
+        steps = max(1, min(BLOCK_STEPS, self.block_images // images_a_step))
         return min(self.step + steps, self.feed.steps)
 
     def _train_block(self, plan: EpochPlan, end: int) -> Tensor:
@@ -121,19 +144,19 @@ class LaneTraining:
         gradients = torch.autograd.grad(losses.sum(), self.parameters)
         self._set_rates(factor)
         with torch.no_grad():
-            for parameter, gradient, keep, rate in zip(self.parameters, gradients, self.keeps, self.rates, strict=True):
-                parameter.mul_(keep).addcmul_(gradient, rate)
+            for parameter, gradient, rate in zip(self.parameters, gradients, self.rates, strict=True):
+                # Not parameter * (1 - eta * weight_decay): in float32 that factor is 1 where eta is small.
+                parameter.addcmul_(gradient.add(parameter, alpha=self.setting.weight_decay), rate)
         return losses.detach()
 
     def _set_rates(self, factor: float) -> None:
-        """For each parameter: -eta and 1 - eta * weight_decay of every lane, shaped to broadcast."""
+        """For each parameter: -eta of every lane, shaped to broadcast."""
         if factor == self.factor:
             return
         self.factor = factor
         etas = torch.tensor([run.learning_rate * factor for run in self.runs], dtype=torch.float64)
-        rates, keeps = ((-etas).float().to(self.device), (1 - etas * self.setting.weight_decay).float().to(self.device))
-        shapes = [(-1, *[1] * (parameter.dim() - 1)) for parameter in self.parameters]
-        self.rates, self.keeps = ([values.view(shape) for shape in shapes] for values in (rates, keeps))
+        rates = (-etas).float().to(self.device)
+        self.rates = [rates.view(-1, *[1] * (parameter.dim() - 1)) for parameter in self.parameters]
 
     def _count(self, losses: Tensor) -> dict[int, int]:
         """Count a block's losses [steps, lanes]; returns the lanes that diverged in it, each with the update."""
@@ -191,7 +214,7 @@ class LaneTraining:
         count = len(self.runs)
         loss = torch.zeros(count, dtype=torch.float64, device=self.device)
         correct = torch.zeros(count, dtype=torch.int64, device=self.device)
-        for images, labels in self.feed.test_batches(max(1, BLOCK_IMAGES // count)):
+        for images, labels in self.feed.test_batches(max(1, self.block_images // count)):
             logits = self.model(images.repeat(1, count, 1, 1).contiguous(memory_format=self.layout))
             loss += _losses(logits, labels[:, None].expand(-1, count)).double().sum(0)
             correct += (logits.unflatten(1, (count, -1)).argmax(2) == labels[:, None]).sum(0)
@@ -213,6 +236,8 @@ class LaneTraining:
     def restore(self, state: dict) -> None:
         """Go on from a state; its runs, which may be fewer than at the start, become the lanes."""
         self._begin([Run.from_settings(settings) for settings in state["runs"]])
+        if "model" not in state:
+            return
         self.model.load_state_dict(state["model"])
         self.epoch, self.step, self.seconds = state["epoch"], state["step"], state["seconds"]
         self.history = [[Epoch(*epoch) for epoch in lane] for lane in state["history"]]

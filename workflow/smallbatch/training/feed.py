@@ -9,6 +9,7 @@ from torch import Tensor
 
 from smallbatch.data.augmentation import flip, pad_crop
 from smallbatch.data.prepared import Prepared
+from smallbatch.errors import refuse
 from smallbatch.streams import stream
 from smallbatch.study import Setting
 
@@ -51,6 +52,9 @@ class Feed:
         self.test_images, self.test_labels = self._split(data.test)
         self.subset = _subset(len(self.train_labels), setting.train_images)
         self.steps = len(self.subset) // batch_size
+        if not self.steps:
+            allowed = f"numbers up to {len(self.subset)}, the training images"
+            refuse(f"experiment on {data.meta.label}", "batch_sizes", batch_size, allowed)
         self.mean, self.std = (
             torch.tensor(values, dtype=torch.float32, device=device).mul(255).view(-1, 1, 1)
             for values in (data.meta.mean, [value or 1 for value in data.meta.std])
@@ -100,4 +104,6 @@ def _subset(available: int, wanted: int | None) -> Tensor:
     """Places of the training images in use: all, or a random part that is the same for every run."""
     if wanted is None or wanted == available:
         return torch.arange(available)
+    if wanted > available:
+        refuse("experiment", "train_images", wanted, f"numbers up to {available}, the training images")
     return torch.randperm(available, generator=stream(0, "subset"))[:wanted].sort().values

@@ -1,9 +1,11 @@
 """Packs: the runs that one job trains, in groups of lanes."""
 
+import contextlib
+import fcntl
 import hashlib
 import itertools
 import logging
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import torch
@@ -54,9 +56,10 @@ def train_pack(
     groups = lane_groups(runs, lanes, chosen, data.meta.shape)
     job.progress = Progress(sum(job.images(run) for run in missing))
     for group in groups:
-        job.train_group(group)
-    if keep_weights == "best":
-        job.keep_best_of_cells(missing)
+        with job.alone_with(group):
+            job.train_group(group)
+        if keep_weights == "best":
+            job.keep_best_of_cells(runs)
     return len(missing)
 
 
@@ -93,6 +96,15 @@ class _Job:
     def images(self, run: Run) -> int:
         return run.setting.epochs * (run.setting.train_images or self.data.meta.train)
 
+    @contextlib.contextmanager
+    def alone_with(self, group: list[Run]) -> Iterator[None]:
+        """Wait until no other job, an orphan of a killed one perhaps, trains this group; its end frees the lock."""
+        self.checkpoints.mkdir(parents=True, exist_ok=True)
+        with open(self.checkpoints / "lock", "ab") as file:
+            # One byte of one file a group: locks of this kind hold over NFS and leave nothing behind.
+            fcntl.lockf(file, fcntl.LOCK_EX, 1, int(self._key(group)[:12], 16))
+            yield
+
     def train_group(self, group: list[Run]) -> None:
         """Train what is missing of a group: first what its checkpoint holds, then the rest from the start."""
         checkpoint = Checkpoint(self.checkpoints / f"{self._key(group)}.pt")
@@ -121,7 +133,7 @@ class _Job:
 
     def _finish(self, run: Run, outcome: Outcome, weights: bytes | None) -> None:
         name = run.name(self.fingerprint)
-        # A group resumed after some of its runs were written trains them along, to stay bit-identical.
+        # A group resumed after some of its runs were written trains them along: company decides the rounding.
         if self.store.has(run, self.fingerprint):
             return
         kept = None if self.keep == "none" else weights
@@ -129,10 +141,10 @@ class _Job:
         end = f"diverged at update {outcome.diverged_at}" if outcome.diverged_at else f"accuracy {_accuracy(outcome)}"
         log.info("%s: %s, %.1f s", name, end, outcome.seconds)
 
-    def keep_best_of_cells(self, trained: Sequence[Run]) -> None:
-        """Of each cell's runs that this job trained keep only the weights of the best; others' runs are not touched."""
+    def keep_best_of_cells(self, runs: Sequence[Run]) -> None:
+        """Of each cell's runs keep only the weights of the best."""
         cells: dict[tuple, list[tuple[float, Run]]] = {}
-        for run in trained:
+        for run in runs:
             record = self.store.find(run, self.fingerprint)
             if record and record.outcome.diverged_at is None:
                 cells.setdefault((row(run), run.base_lr), []).append((final_accuracy(record.outcome.epochs), run))

@@ -1,0 +1,53 @@
+"""DVC: a fresh clone pulls the data from the repository itself."""
+
+import shutil
+import subprocess
+import sys
+
+import pytest
+from conftest import PROJECT
+
+from smallbatch.data import prepared
+
+
+def run(folder, *command):
+    return subprocess.run(command, cwd=folder, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+
+
+@pytest.fixture
+def clone(tmp_path):
+    if not (PROJECT / ".git").exists() or not shutil.which("git"):
+        pytest.skip("not a git checkout, so there is nothing to clone")
+    assert run(tmp_path, "git", "clone", "--quiet", str(PROJECT), "clone").returncode == 0
+    return tmp_path / "clone"
+
+
+def test_dvc_pull_on_a_fresh_clone_and_beside_data_of_ones_own(clone):
+    pull = (sys.executable, "-m", "dvc", "pull")
+    done = run(clone, *pull)
+    assert done.returncode == 0, done.stdout
+    data = prepared.read(clone / "data" / "digits")
+    assert (data.meta.train, data.meta.test) == (1437, 360)
+    assert prepared.fingerprint(data.meta.classes, data.train, data.test) == data.meta.fingerprint
+    own = clone / "data" / "mine" / "file"
+    own.parent.mkdir()
+    own.write_text("x")
+    assert run(clone, *pull).returncode == 0 and own.exists()
+
+
+def test_the_three_lines_that_add_a_remote_and_a_data_set(clone, tmp_path):
+    assert run(clone, sys.executable, "-m", "dvc", "pull").returncode == 0
+    (clone / "data" / "cifar10").mkdir()
+    (clone / "data" / "cifar10" / "meta.json").write_text("{}")
+    lines = f"""set -e
+        dvc() {{ "{sys.executable}" -m dvc "$@"; }}
+        dvc remote add --default lab {tmp_path}/disk
+        echo "- path: data/cifar10" >> data.dvc && dvc commit --force data.dvc
+        dvc push"""
+    done = run(clone, "bash", "-c", lines)
+    assert done.returncode == 0, done.stdout
+    assert sum(path.is_file() for path in (tmp_path / "disk").rglob("*")) == 8
+
+
+def test_the_embedded_remote_stays_small():
+    assert sum(path.stat().st_size for path in (PROJECT / ".dvc" / "store").rglob("*") if path.is_file()) < 10e6
