@@ -102,7 +102,12 @@ class _Job:
         self.checkpoints.mkdir(parents=True, exist_ok=True)
         with open(self.checkpoints / "lock", "ab") as file:
             # One byte of one file a group: locks of this kind hold over NFS and leave nothing behind.
-            fcntl.lockf(file, fcntl.LOCK_EX, 1, int(self._key(group)[:12], 16))
+            place = int(self._key(group)[:12], 16)
+            try:
+                fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB, 1, place)
+            except OSError:
+                log.info("another job trains %s; waiting for it", title(group))
+                fcntl.lockf(file, fcntl.LOCK_EX, 1, place)
             yield
 
     def train_group(self, group: list[Run]) -> None:
