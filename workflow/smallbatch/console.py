@@ -6,9 +6,19 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
+from tqdm import tqdm
+
 from smallbatch.errors import UserError
 
 log = logging.getLogger("smallbatch")
+
+
+class _Terminal(logging.StreamHandler):
+    """Lines above a progress bar instead of through it."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Write one line."""
+        tqdm.write(self.format(record), file=sys.stderr)
 
 
 class _LogFile(logging.FileHandler):
@@ -21,7 +31,7 @@ class _LogFile(logging.FileHandler):
 @contextlib.contextmanager
 def reporting(log_file: str | Path | None = None) -> Iterator[None]:
     """Log to `log_file`, or to the terminal, and end the process with one line if the user can mend what is wrong."""
-    handler = _LogFile(log_file, "w") if log_file else logging.StreamHandler()
+    handler = _LogFile(log_file, "w") if log_file else _Terminal()
     handler.setFormatter(logging.Formatter("%(asctime)s %(message)s", "%H:%M:%S"))
     log.addHandler(handler)
     log.setLevel(logging.INFO)
