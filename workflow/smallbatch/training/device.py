@@ -15,19 +15,18 @@ CPU_PIXELS = 16384
 
 
 def pick(name: str) -> torch.device:
-    """The device called `name`; `auto` is a GPU where there is one.
+    """The device called `name`, with torch set up for it; `auto` is a GPU where there is one.
 
     Raises:
         UserError: it is not there.
     """
+    there = [f"cuda:{i}" for i in range(torch.cuda.device_count())]
+    device = torch.device(("cuda" if there else "cpu") if name == "auto" else name)
+    if device.type == "cuda" and (device.index or 0) >= len(there):
+        refuse("config/config.yaml", "training.device", name, ", ".join(["auto", "cpu", *there]))
+    if device.type == "cpu":
+        torch.set_num_threads(1)  # small steps do not gain from more: cores take packs instead
     torch.backends.cudnn.allow_tf32 = False  # on by default for convolutions; float32 is what runs say they are
-    if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    device = torch.device(name)
-    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
-        refuse("config/config.yaml", "training.device", name, "auto, cpu" + "".join(
-            f", cuda:{i}" for i in range(torch.cuda.device_count())
-        ))  # fmt: skip
     return device
 
 

@@ -47,8 +47,6 @@ def train_pack(
         UserError: the device is not there, or files cannot be written.
     """
     chosen = devices.pick(device)
-    if chosen.type == "cpu":
-        torch.set_num_threads(1)  # small steps do not gain from more: cores take packs instead
     data = prepared.read(data_folder)
     job = _Job(data, RunStore(results / "runs"), results / "checkpoints", chosen, keep_weights)
     missing = job.missing(runs)
