@@ -2,7 +2,7 @@
 #
 #   snakemake --cores 8 all                          the study that config/config.yaml names
 #   snakemake --cores 8 --config study=NAME all      another one of config/studies
-#   snakemake preview                                figures from the runs that exist so far
+#   snakemake --cores 1 preview                      figures from the runs that exist so far
 from snakemake.utils import min_version
 
 min_version("9.0")

@@ -114,7 +114,7 @@ def test_the_fingerprint_depends_neither_on_creation_order_nor_on_threads(
             save(Image.fromarray(images[name]), tmp_path / root / name)
     fingerprints = set()
     for root, cores in (("one", 1), ("one", 4), ("two", 4)):
-        monkeypatch.setattr(image_folder, "_cores", lambda cores=cores: cores)
+        monkeypatch.setattr(image_folder, "processors", lambda cores=cores: cores)
         fingerprints.add(prepare(tmp_path / root, test_fraction=0.5).meta.fingerprint)
     assert len(fingerprints) == 1
 

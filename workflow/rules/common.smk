@@ -15,6 +15,7 @@ from pathlib import Path
 
 from smallbatch.data import label as label_of
 from smallbatch.data.prepared import ARRAYS, META, read_meta
+from smallbatch.environment import processors
 from smallbatch.errors import UserError
 from smallbatch.files import atomic, digest, folder_is_writable
 from smallbatch.packs import make_packs
@@ -105,5 +106,4 @@ DUE = due() if workflow.is_main_process else []
 
 def training_slots(wildcards):
     """Threads that a training job takes of `--cores`: all jobs together keep each processor busy once."""
-    processors = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    return max(1, (workflow.resource_settings.cores or 1) // processors)
+    return max(1, (workflow.resource_settings.cores or 1) // processors())

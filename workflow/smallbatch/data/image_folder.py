@@ -21,6 +21,7 @@ from tqdm import tqdm
 from smallbatch.data.archives import folders, opened, visible
 from smallbatch.data.decoding import BrokenImage, decoded
 from smallbatch.data.prepared import Meta, Split, write
+from smallbatch.environment import processors
 from smallbatch.errors import UserError, refuse
 from smallbatch.files import folder_is_writable, writing_errors
 
@@ -180,15 +181,10 @@ def _decode_all(path: Path, root: Path, names: list[str], images: np.ndarray, mo
     Image.init()  # loads the formats, which threads must not do at the same time
     found = []
     with (
-        ThreadPoolExecutor(_cores()) as pool,
+        ThreadPoolExecutor(processors()) as pool,
         tqdm(desc=path.name, total=len(names), unit="image", disable=None) as bar,
     ):
         for broken in pool.map(decode, range(0, len(names), CHUNK)):
             found += broken
             bar.update(min(CHUNK, len(names) - bar.n))
     return found
-
-
-def _cores() -> int:
-    """The cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

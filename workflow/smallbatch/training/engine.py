@@ -46,8 +46,8 @@ class LaneTraining:
         self.setting, self.batch_size, self.device, self.meta = first.setting, first.batch_size, device, data.meta
         self.bn_batch_size = first.bn_batch_size
         self.feed = Feed(data, first.setting, first.batch_size, device)
-        self.total = first.setting.epochs * self.feed.steps
-        self.schedule = Schedule(self.total, first.setting.lr_drops, first.setting.warmup)
+        updates = first.setting.epochs * self.feed.steps
+        self.schedule = Schedule(updates, first.setting.lr_drops, first.setting.warmup)
         channels, height, width = data.meta.shape
         pixels = height * width
         self.block_images = min(BLOCK_IMAGES, BLOCK_VALUES // (channels * pixels))
