@@ -1,8 +1,9 @@
 # Small-batch training studies: data -> runs -> tables -> figures -> report.
 #
 #   snakemake --cores 8 all                          the study that config/config.yaml names
-#   snakemake --cores 8 --config study=NAME all      another one of config/studies
-#   snakemake --cores 1 preview                      figures from the runs that exist so far
+#   snakemake --cores 8 all --config study=NAME      another one of config/studies
+#   snakemake preview                                figures from the runs that exist so far
+#   snakemake cost                                   what the study takes on this device
 from snakemake.utils import min_version
 
 min_version("9.0")
@@ -16,6 +17,7 @@ report: "workflow/report/workflow.rst"
 
 include: "workflow/rules/common.smk"
 include: "workflow/rules/datasets.smk"
+include: "workflow/rules/cost.smk"
 include: "workflow/rules/training.smk"
 include: "workflow/rules/analysis.smk"
 include: "workflow/rules/figures.smk"

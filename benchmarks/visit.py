@@ -47,7 +47,6 @@ def steps(training: LaneTraining, first: int, last: int) -> None:
     """Make the updates first ... last - 1 of the first epoch."""
     plan = training.feed.plan([run.seed for run in training.runs], 0)
     training.step = first
-    training.model.train()
     while training.step < last:
         end = min(training._block_end(), last)
         training._train_block(plan, end)

@@ -25,7 +25,7 @@ GOOD = [
 ]
 
 BAD = [
-    ({"source": "cifar1"}, "source", "'cifar1'", "digits, cifar10, cifar100, image-folder"),
+    ({"source": "cifar1"}, "source", "'cifar1'", "digits, cifar10, cifar100, imagenet, image-folder"),
     ({}, "source", "None", "digits"),
     ({"source": "digits", "size": 8}, "size", "8", "source, label"),
     ({"source": "cifar10", "path": "x"}, "path", "'x'", "archive, md5"),

@@ -1,5 +1,6 @@
 """The engine: recorded numbers, resume after SIGKILL, checkpoints, kept weights, runs without company."""
 
+import math
 import signal
 import subprocess
 import sys
@@ -12,9 +13,12 @@ from conftest import PROJECT, a_run, made_data
 from safetensors.torch import load_file
 
 from smallbatch.data import prepared
+from smallbatch.errors import UserError
 from smallbatch.store import METRICS, RECORD, WEIGHTS, RunStore
-from smallbatch.training import checkpoints
+from smallbatch.training import checkpoints, network
+from smallbatch.training import device as devices
 from smallbatch.training.checkpoints import Checkpoint
+from smallbatch.training.engine import LaneTraining
 from smallbatch.training.feed import Feed
 from smallbatch.training.pack import train_pack
 
@@ -45,7 +49,7 @@ from conftest import a_run
 from smallbatch.training import checkpoints
 from smallbatch.training.pack import train_pack
 checkpoints.INTERVAL = 0.0
-runs = [a_run(epochs=12, base_lr=lr, seed=seed, model="resnet8", norm="batch", b=2, augment_pad=1)
+runs = [a_run(epochs=12, base_lr=lr, seed=seed, model="resnet8", norm="batch", b=2, augment_pad=1, momentum=0.5)
         for lr in (2**-9, 2**-8, 2**20) for seed in (1, 2)]
 train_pack(runs, Path({data!r}), Path({results!r}), keep_weights="all")
 """
@@ -209,3 +213,82 @@ def test_what_was_learnt_is_better_than_chance(tmp_path):
     outcome = RunStore(tmp_path / "runs").find(run, prepared.read(folder).meta.fingerprint).outcome
     assert outcome.epochs[-1].test_accuracy > 0.9
     assert outcome.images == 6 * 256 and outcome.seconds > 0
+
+
+def test_rates_can_be_chosen_on_images_that_are_held_out(tmp_path):
+    folder = made_data(tmp_path / "made", train=200)
+    runs = [a_run(batch_size=8, selection="validation", seed=seed) for seed in (1, 2)]
+    feed = Feed(prepared.read(folder), runs[0].setting, 8, CPU)
+    seen, held_out = set(feed.plan([1], 0).order.flatten().tolist()), set(feed.held_out.tolist())
+    assert len(held_out) == 20 and len(seen) == 176 and not seen & held_out
+    assert sum(len(labels) for _, labels in feed.validation_batches(8)) == 20
+    train_pack([*runs, a_run(batch_size=8)], folder, tmp_path)
+    store, fingerprint = RunStore(tmp_path / "runs"), prepared.read(folder).meta.fingerprint
+    for run in runs:
+        for epoch in store.find(run, fingerprint).outcome.epochs:
+            assert (20 * epoch.validation_accuracy) == pytest.approx(round(20 * epoch.validation_accuracy))
+    assert math.isnan(store.find(a_run(batch_size=8), fingerprint).outcome.epochs[-1].validation_accuracy)
+
+
+def test_a_record_says_lanes_and_memory(data_folder, tmp_path):
+    runs = [a_run(seed=seed, base_lr=lr) for seed, lr in ((1, 2**-9), (2, 2**-9), (3, 2.0**40))]
+    train_pack(runs, data_folder, tmp_path)
+    store, fingerprint = RunStore(tmp_path / "runs"), prepared.read(data_folder).meta.fingerprint
+    outcomes = [store.find(run, fingerprint).outcome for run in runs]
+    assert [outcome.lanes for outcome in outcomes] == [3, 3, 3] and outcomes[2].diverged_at
+    assert all(10 * 2**20 < outcome.peak_memory < 2**40 for outcome in outcomes)
+
+
+@pytest.mark.skipif(not Path("/proc/self/clear_refs").exists(), reason="only Linux forgets a peak")
+def test_the_peak_of_memory_is_that_since_it_was_forgotten():
+    devices.forget_peak_memory(CPU)
+    before = devices.peak_memory(CPU)
+    block = bytearray(b"x" * (200 * 2**20))
+    assert devices.peak_memory(CPU) - before > 150 * 2**20
+    del block
+    devices.forget_peak_memory(CPU)
+    assert devices.peak_memory(CPU) - before < 100 * 2**20
+
+
+@pytest.mark.parametrize(("fits", "found"), [(9, 8), (4, 4), (3, 2), (1, 0)])
+def test_parts_are_halved_until_they_fit(fits, found):
+    tried = []
+
+    def attempt(part):
+        tried.append(part)
+        if part > fits:
+            raise torch.OutOfMemoryError
+
+    assert network.largest_fitting(attempt, 8, 2) == found
+    assert tried == [part for part in (8, 4, 2) if part >= (found or 2)]
+
+
+def test_parts_stay_multiples_of_a_batch_statistic():
+    tried = []
+
+    def attempt(part):
+        tried.append(part)
+        raise torch.OutOfMemoryError
+
+    assert network.largest_fitting(attempt, 30, 6) == 0 and tried == [30, 12, 6]
+
+
+def test_trying_what_fits_changes_nothing(data_folder):
+    run = a_run(model="resnet8", norm="batch", batch_size=8, b=2)
+    training = LaneTraining([run], prepared.read(data_folder), CPU)
+    before = {name: value.clone() for name, value in training.model.state_dict().items()}
+    images, labels = training.feed.batches(training._plan(), 0, 1)
+    training.network.fit(images[0], labels[0])
+    assert training.network.part == 8
+    assert all(torch.equal(value, before[name]) for name, value in training.model.state_dict().items())
+
+
+def test_a_device_that_is_too_small_is_told_in_one_line(data_folder, monkeypatch):
+    def too_much(*arguments, alone):
+        raise torch.OutOfMemoryError
+
+    training = LaneTraining([a_run(norm="batch", batch_size=8, b=4)], prepared.read(data_folder), CPU)
+    monkeypatch.setattr(training.network, "gradients", too_much)
+    images, labels = training.feed.batches(training._plan(), 0, 1)
+    with pytest.raises(UserError, match="out of memory on the device: 4 examples of each of 1 lanes"):
+        training.network.fit(images[0], labels[0])

@@ -1,5 +1,6 @@
 """Figures: what they draw, what they say, and that the same table gives the same bytes."""
 
+import itertools
 import os
 import subprocess
 import sys
@@ -11,12 +12,22 @@ import pandas as pd
 import pytest
 
 import smallbatch
+from smallbatch import figures
 from smallbatch.errors import UserError
-from smallbatch.figures import KINDS, caption, draw, style
+from smallbatch.figures import ALL_KINDS, style
 from smallbatch.figures.ranges import cell_edges
 from smallbatch.figures.words import experiment_labels, rate_words, setting_words
 
 NO_EPOCHS = pd.DataFrame(columns=["run", "epoch", "learning_rate", "train_loss", "test_loss", "test_accuracy"])
+NO_VARIANCE = pd.DataFrame(columns=["run", "epoch", "batch_size", "trace", "draws"])
+
+
+def draw(spec: dict, runs: pd.DataFrame, epochs: pd.DataFrame, variance: pd.DataFrame = NO_VARIANCE):
+    return figures.draw(spec, runs, epochs, variance)
+
+
+def caption(name: str, spec: dict, runs: pd.DataFrame, variance: pd.DataFrame = NO_VARIANCE) -> str:
+    return figures.caption(name, spec, runs, variance)
 
 
 def planned(accuracies: dict, **settings) -> pd.DataFrame:
@@ -24,7 +35,8 @@ def planned(accuracies: dict, **settings) -> pd.DataFrame:
     common = {
         "experiment": "alex", "data": "digits", "classes": 10, "train_images": 1437, "model": "alexnet", "norm": "none",
         "norm_layers": "all", "weight_decay": 5e-4, "epochs": 4, "warmup": False, "augment": "none",
-        "seconds": 30.0, "images_per_second": 100.0,
+        "seconds": 30.0, "images_per_second": 100.0, "peak_memory_mb": 300.0, "test_images": 360, "momentum": 0.0,
+        "momentum_scaled": False, "lr_scaling": "linear", "precision": "float32", "selection": "test", "bar": 0.8,
     } | settings  # fmt: skip
     rows = []
     for (m, b, base_lr), seeds in accuracies.items():
@@ -34,6 +46,7 @@ def planned(accuracies: dict, **settings) -> pd.DataFrame:
             rows.append(common | {
                 "run": f"{common['experiment']}-m{m}-b{b}-{base_lr}-s{seed}", "batch_size": m, "bn_batch_size": b,
                 "base_lr": base_lr, "seed": seed, "status": status, "accuracy": accuracy,
+                "selection_accuracy": accuracy,
                 "converged": status == "finished" and accuracy > 0.5,
             })  # fmt: skip
     return pd.DataFrame(rows).astype({"accuracy": float})
@@ -82,17 +95,127 @@ def test_accuracy_draws_the_mean_of_the_seeds_and_leaves_a_gap() -> None:
     np.testing.assert_allclose(drawn["8"], [[2**-8, 2**-7, 2**-6], [60, 90, 10]])
 
 
-def test_accuracy_band_reaches_from_the_lowest_seed_to_the_highest() -> None:
+def test_accuracy_band_is_the_interval_of_the_mean() -> None:
+    # Of two seeds a quarter of the samples has the lower twice, a quarter the higher; sqrt(2) wider, see `statistics`.
     band = corners(draw_grid().axes[0].collections[1])
-    assert holds(band, 2**-7, 85)
-    assert holds(band, 2**-7, 95)
+    assert holds(band, 2**-7, 90 - 5 * 2**0.5)
+    assert holds(band, 2**-7, 90 + 5 * 2**0.5)
     assert not holds(band, 2**-7, 90)
 
 
 def test_chance_is_a_line_at_one_over_the_classes() -> None:
-    runs = planned({(2, 2, 0.5): [0.5], (2, 2, 0.25): [0.6]}, classes=100)
+    runs = planned({(2, 2, 0.5): [0.5], (2, 2, 0.25): [0.6]}, classes=100, bar=np.inf)
     (axes,) = draw(spec("accuracy"), runs, NO_EPOCHS).axes
     assert [line.get_ydata() for line in axes.get_lines() if line.get_linestyle() == "--"] == [[1, 1]]
+
+
+def test_the_bar_of_convergence_is_a_line_where_anything_has_trained() -> None:
+    at_eighty, none = grid(), grid().assign(bar=np.inf)
+    levels = [line.get_ydata()[0] for line in draw(spec("accuracy"), at_eighty, NO_EPOCHS).axes[0].get_lines()]
+    assert 80 in levels
+    levels = [line.get_ydata()[0] for line in draw(spec("accuracy"), none, NO_EPOCHS).axes[0].get_lines()]
+    assert 80 not in levels and np.isfinite(levels[-1])
+
+
+def test_rates_are_chosen_by_selection_accuracy_and_shown_by_accuracy() -> None:
+    runs = planned({(2, 2, 2**-8): [0.7], (2, 2, 2**-7): [0.9]})
+    assert lines(draw(spec("best"), runs, NO_EPOCHS).axes[0])["reduced AlexNet, no BN"][1] == [90]
+    runs["selection_accuracy"] = [0.8, 0.6]
+    chosen = runs.assign(selection="validation")
+    label = "reduced AlexNet, no BN, rate chosen on validation images"
+    assert lines(draw(spec("best"), chosen, NO_EPOCHS).axes[0])[label][1] == [70]
+
+
+def test_of_equal_rates_the_smallest_is_chosen_as_for_training() -> None:
+    runs = planned({(2, 2, 2**-8): [0.7], (2, 2, 2**-7): [0.9], (2, 2, 2**-6): [0.6]})
+    runs["selection_accuracy"] = 0.5
+    assert lines(draw(spec("best"), runs, NO_EPOCHS).axes[0])["reduced AlexNet, no BN"][1] == [70]
+
+
+def test_each_sgd_batch_has_one_rate_over_all_bn_batches() -> None:
+    # Means over b: 0.65 at 2^-8 against 0.6 at 2^-7, though the single best cell has 2^-7.
+    runs = planned({(4, 2, 2**-8): [0.6], (4, 4, 2**-8): [0.7], (4, 2, 2**-7): [0.4], (4, 4, 2**-7): [0.8]})
+    np.testing.assert_allclose(lines(draw(spec("bn-batch"), runs, NO_EPOCHS).axes[0])["4"], [[2, 4], [60, 70]])
+    assert "at base learning rate η/m = 2⁻⁸ (m = 4)." in caption("fig13", spec("bn-batch"), runs)
+    larger = planned({(8, 2, 2**-8): [0.6], (16, 2, 2**-10): [0.6]})
+    text = caption("fig13", spec("bn-batch"), pd.concat([runs, larger]))
+    assert "at base learning rate η/m = 2⁻⁸ (m = 4, 8), 2⁻¹⁰ (m = 16)." in text
+
+
+def test_captions_say_where_rates_were_chosen() -> None:
+    runs, held_out = grid(), grid().assign(experiment="held-out", selection="validation")
+    paper = "The rate is chosen on the test set, as in the paper"
+    assert f"{paper}. " in caption("fig15", spec("best"), runs)
+    both = caption("fig15", spec("best", "alex", "held-out"), pd.concat([runs, held_out]))
+    assert f"{paper}, but where its label says otherwise. " in both
+    own = caption("fig15", spec("best", "held-out"), held_out)
+    assert paper not in own and "rate chosen on validation images, on digits" in own
+    assert "chosen" not in caption("fig01", spec("accuracy"), runs)
+
+
+def test_captions_name_lines_only_where_they_are_drawn() -> None:
+    assert "Dotted" not in caption("fig01", spec("accuracy"), grid().assign(bar=np.nan))
+    assert "Lighter" in caption("fig16", spec("range"), grid())
+    assert "Lighter" not in caption("fig16", spec("range"), planned({(2, 2, 0.5): [0.5]}))
+    text = caption("sqrt", spec("accuracy"), grid().assign(lr_scaling="sqrt"))
+    assert "over the base learning rate η/√m," in text
+
+
+def test_seeds_and_epochs_that_differ_are_all_named() -> None:
+    long = planned({(2, 2, 0.5): [0.6]}, experiment="long", data="cifar100", epochs=8)
+    runs = pd.concat([planned({(2, 2, 0.5): [0.5, 0.7]}), long])
+    assert "digits (4 epochs), cifar100 (8 epochs), 1 or 2 seeds" in said(
+        draw(spec("best", "alex", "long"), runs, NO_EPOCHS)
+    )
+    text = caption("fig15", spec("best", "alex", "long"), runs)
+    assert "On digits (1,437 training images), 4 epochs; cifar100 (1,437 training images), 8 epochs. " in text
+    assert "Line: mean of 1 or 2 seeds; band" in text
+
+
+def measured(slope: float) -> tuple[pd.DataFrame, pd.DataFrame]:
+    runs = planned({(8, 8, 2**-8): [0.9, 0.8]})
+    rows = [(run, epoch, m, 3.0 * m**slope, 32) for run in runs["run"] for epoch in (0, 4) for m in (2, 8, 32)]
+    return runs, pd.DataFrame(rows, columns=NO_VARIANCE.columns)
+
+
+def test_variance_draws_a_line_for_each_point_of_training_with_its_slope() -> None:
+    runs, variance = measured(1.5)
+    (axes,) = draw(spec("variance"), runs, NO_EPOCHS, variance).axes
+    drawn = lines(axes)
+    assert list(drawn) == ["0 epochs: slope 1.50 (1.50 to 1.50)", "4 epochs: slope 1.50 (1.50 to 1.50)"]
+    np.testing.assert_allclose(
+        drawn["4 epochs: slope 1.50 (1.50 to 1.50)"], [[2, 8, 32], 3 * np.array([2, 8, 32]) ** 1.5]
+    )
+    reference = [line.get_ydata() for line in axes.get_lines() if line.get_linestyle() == "--"]
+    np.testing.assert_allclose(reference[0], reference[0][0] * np.array([1, 4, 16]))
+    assert axes.get_xscale() == axes.get_yscale() == "log"
+    assert "estimated from 32 or more mini-batches" in caption("variance", spec("variance"), runs, variance)
+
+
+def test_cost_draws_accuracy_speed_and_memory() -> None:
+    runs = planned({(2, 2, 2**-8): [0.5, 0.7], (8, 8, 2**-8): [0.8, 0.8]})
+    runs["images_per_second"], runs["peak_memory_mb"] = [10, 30, 80, 80], [1024, 1024, 2048, 4096]
+    accuracy, speed, memory = draw(spec("cost"), runs, NO_EPOCHS).axes
+    assert [lines(accuracy)["reduced AlexNet, no BN"][1].tolist()] == [[60, 80]]
+    assert [axes.get_lines()[0].get_ydata().tolist() for axes in (speed, memory)] == [[20, 80], [1, 3]]
+    assert [[text.get_text() for text in axes.get_yticklabels()] for axes in (speed, memory)] == [
+        ["16", "32", "64", "128"], ["1", "2", "4"],
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize("unknown", [np.nan, None])
+def test_cost_says_what_was_not_recorded_and_names_the_devices(unknown: object, tmp_path: Path) -> None:
+    runs = planned({(2, 2, 2**-8): [0.5], (8, 8, 2**-8): ["missing"]})
+    runs["peak_memory_mb"], runs["device"] = [unknown, unknown], ["Some GPU", None]
+    figure = draw(spec("cost"), runs, NO_EPOCHS)
+    style.save(figure, [tmp_path / "cost.png"])
+    assert [[text.get_text() for text in axes.texts] for axes in figure.axes] == [[], [], ["not recorded"]]
+    assert said(figure).endswith("Some GPU; 1 of 2 runs so far")
+
+
+def test_rates_that_scale_with_the_root_are_named_so() -> None:
+    root = grid().assign(lr_scaling="sqrt")
+    assert draw(spec("accuracy"), root, NO_EPOCHS).axes[0].get_xlabel() == "base learning rate  η / √m"
 
 
 def test_rates_are_written_as_powers_of_two_and_others_plainly() -> None:
@@ -159,6 +282,7 @@ def test_each_experiment_has_its_own_plot_of_lines_of_batch_sizes() -> None:
     assert [axes.get_title() for axes in figure.axes] == ["ResNet-8, no BN", "reduced AlexNet, no BN"]
     (legend,) = figure.legends
     assert [text.get_text() for text in legend.get_texts()] == ["2", "8", "16"]
+    assert figure.axes[0].get_ylim() == figure.axes[1].get_ylim()
 
 
 def test_best_is_the_highest_mean_and_not_the_luckiest_seed() -> None:
@@ -179,13 +303,17 @@ def spans(axes) -> list[tuple[float, float, float]]:
     return [(x, float(np.log2(low)), float(np.log2(high))) for x, (low, high) in zip(middles, ends, strict=True)]
 
 
-def test_range_draws_each_stretch_at_which_all_seeds_converged() -> None:
+def test_range_draws_each_stretch_at_which_all_seeds_converged_and_lighter_where_some_did() -> None:
     yes, one, none = [0.9, 0.9], [0.9, 0.2], ["diverged", "missing"]
     of_two = dict(zip([(2, 2, 2.0**k) for k in range(-9, -3)], [yes, yes, one, yes, none, one], strict=True))
     of_four = {(4, 4, 2.0**k): none for k in range(-9, -3)}
     (axes,) = draw(spec("range"), planned(of_two | of_four), NO_EPOCHS).axes
-    np.testing.assert_allclose([span[1:] for span in spans(axes)], [(-9.5, -7.5), (-6.5, -5.5)])
-    assert [round(span[0]) for span in spans(axes)] == [0, 0]
+    light, full = spans(axes)[:2], spans(axes)[2:]
+    np.testing.assert_allclose([span[1:] for span in light], [(-7.5, -6.5), (-4.5, -3.5)])
+    np.testing.assert_allclose([span[1:] for span in full], [(-9.5, -7.5), (-6.5, -5.5)])
+    assert [round(span[0]) for span in spans(axes)] == [0] * 4
+    colors = [brightness(bar.get_facecolor()) for container in axes.containers for bar in container]
+    assert max(colors[2:]) < min(colors[:2]) < 1
     assert [text.get_text() for text in axes.get_xticklabels()] == ["2", "4"]
     np.testing.assert_allclose(np.log2(axes.get_ylim()), [-9.5, -3.5])
 
@@ -206,7 +334,7 @@ def test_cells_reach_half_a_step_to_each_side(rates: list, edges: list) -> None:
     np.testing.assert_allclose(np.log2(cell_edges(np.exp2(rates))), edges)
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", ALL_KINDS)
 def test_every_kind_says_what_it_shows_and_what_is_missing(kind: str) -> None:
     figure = draw_grid(kind)
     there, planned_runs = (3, 4) if kind == "convergence" else (9, 12)
@@ -215,7 +343,7 @@ def test_every_kind_says_what_it_shows_and_what_is_missing(kind: str) -> None:
     assert figure.get_suptitle() == "A title"
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", ALL_KINDS)
 def test_every_kind_draws_before_any_run_is_there(kind: str, tmp_path: Path) -> None:
     nothing = planned({(2, 2, 2**-8): ["missing"], (4, 4, 2**-8): ["missing"]})
     figure = draw(spec(kind, base_lr=2**-8), nothing, NO_EPOCHS)
@@ -230,6 +358,25 @@ def test_a_run_that_experiments_share_counts_once() -> None:
     assert "1 of 2 runs so far" in said(figure)
 
 
+def both_axes(runs: pd.DataFrame, kind: str) -> list:
+    """All axes, x and y, of the plots of `runs`."""
+    return [axis for axes in draw(spec(kind), runs, NO_EPOCHS).axes for axis in (axes.xaxis, axes.yaxis)]
+
+
+@pytest.mark.parametrize("kind", ALL_KINDS)
+def test_rates_that_are_still_to_be_chosen_are_no_rates(kind: str, tmp_path: Path) -> None:
+    later = planned({(2, 2, 0.0): ["missing"], (4, 4, 0.0): ["missing"]})
+    if kind == "convergence":
+        with pytest.raises(UserError, match=r"no run at 2⁻⁸; it has: none yet$"):
+            draw(spec(kind, base_lr=2**-8), later, NO_EPOCHS)
+        return
+    both = pd.concat([planned({(2, 2, 2**-8): [0.9]}), later.assign(experiment="later", norm="batch")])
+    for runs, names in ((later, ["alex"]), (both, ["alex", "later"])):
+        style.save(draw(spec(kind, *names), runs, NO_EPOCHS), [tmp_path / "later.png"])
+    assert not any("rate" in axis.get_label_text() for axis in both_axes(later, kind) if axis.get_ticklocs().size)
+    assert "= 0" not in caption("fig13", spec(kind), later)
+
+
 def test_unknown_kind_and_experiment_are_refused_by_name() -> None:
     with pytest.raises(UserError, match=r"'A title': kind: 'pie' is not allowed; allowed: accuracy, convergence"):
         draw(spec("pie"), grid(), NO_EPOCHS)
@@ -241,8 +388,9 @@ def test_caption_stands_alone() -> None:
     text = caption("figure_01", spec("accuracy"), grid())
     for part in (
         "over the base learning rate η/m", "Reduced AlexNet, no BN, on digits (1,437 training images), 4 epochs.",
-        "mean of 2 seeds; band: from the lowest seed to the highest", "3 of 9 runs diverged and count at chance level",
-        "Drawn from 9 of 12 runs so far.", "Corresponds to Figure 1 of the paper.",
+        "mean of 2 seeds; band: 95 % interval of the mean over seeds (bootstrap)", "from here on a run has converged",
+        "3 of 9 runs diverged and count at chance level", "Drawn from 9 of 12 runs so far.",
+        "Corresponds to Figure 1 of the paper.",
     ):  # fmt: skip
         assert part in text
     one_seed = caption("digits_best", spec("best"), planned({(2, 2, 2**-8): [0.5]}))
@@ -261,6 +409,9 @@ def test_caption_stands_alone() -> None:
         ({"norm": "batch", "norm_layers": "conv"}, "reduced AlexNet, BN on conv only"),
         ({"model": "resnet8", "norm": "group"}, "ResNet-8, GN"),
         ({"model": "mlp"}, "mlp, no BN"),
+        ({"momentum": 0.9}, "reduced AlexNet, no BN, momentum 0.9"),
+        ({"momentum": 0.9, "momentum_scaled": True}, "reduced AlexNet, no BN, momentum 0.9 with scaled rate"),
+        ({"lr_scaling": "sqrt", "precision": "bf16"}, "reduced AlexNet, no BN, η ∝ √m, bf16"),
     ],
 )  # fmt: skip
 def test_settings_in_plain_words(settings: dict, words: str) -> None:
@@ -306,17 +457,23 @@ def test_text_can_be_read_in_print() -> None:
     assert figure.get_figwidth() == 3.4
 
 
-@pytest.mark.parametrize("kind", KINDS)
-def test_nothing_is_cut_off_or_covered(kind: str) -> None:
-    figure = draw_grid(kind)
+@pytest.mark.parametrize("experiments", [["alex"], ["alex", "long-name", "other"]])
+@pytest.mark.parametrize("kind", ALL_KINDS)
+def test_nothing_is_cut_off_or_covered(kind: str, experiments: list[str]) -> None:
+    settings = {"norm": "batch", "augment": "flip", "warmup": True, "momentum": 0.9, "momentum_scaled": True}
+    long = grid().assign(experiment="long-name", data="cifar100", selection="validation", **settings)
+    tables = [grid(), long, grid().assign(experiment="other", norm="group")]
+    figure = draw(spec(kind, *experiments, base_lr=2**-8), pd.concat(tables), NO_EPOCHS)
     with style.context():
         figure.draw_without_rendering()
-        legend, plot = figure.legends[0].get_window_extent(), figure.axes[0].get_tightbbox()
-        whole, note = figure.bbox, figure.texts[-1].get_window_extent()
-    assert not legend.overlaps(plot)
+        legends = [legend.get_window_extent() for legend in figure.legends]  # kind variance has its own in the plot
+        whole, note, plot = figure.bbox, figure.texts[-1].get_window_extent(), figure.axes[0].get_tightbbox()
+        titles = [axes.title.get_window_extent() for axes in figure.axes if axes.get_title()]
+    assert len(legends) == (kind != "variance")
     assert not note.overlaps(plot)
-    assert not note.overlaps(legend)
-    for box in (legend, plot, note):
+    assert not any(legend.overlaps(plot) or legend.overlaps(note) for legend in legends)
+    assert not any(left.overlaps(right) for left, right in itertools.combinations([*legends, *titles], 2))
+    for box in (*legends, *titles, plot, note):
         assert box.x0 >= 0
         assert box.x1 <= whole.x1
         assert box.y0 >= 0
@@ -326,7 +483,7 @@ def test_nothing_is_cut_off_or_covered(kind: str) -> None:
 _ELSEWHERE = """
 import sys; sys.path[:0] = sys.argv[1:3]
 import test_figures as t
-for kind in t.KINDS:
+for kind in t.ALL_KINDS:
     t.style.save(t.draw_grid(kind), [f"{sys.argv[3]}/{kind}.{end}" for end in ("pdf", "svg", "png")])
 """
 
@@ -341,12 +498,12 @@ def save_elsewhere(folder: Path, hash_seed: str) -> dict[str, bytes]:
 
 
 def test_files_are_the_same_bytes_twice_and_in_another_process(tmp_path: Path) -> None:
-    for kind in KINDS:
+    for kind in ALL_KINDS:
         for folder in ("one", "two"):
             style.save(draw_grid(kind), [tmp_path / folder / f"{kind}.{end}" for end in ("pdf", "svg", "png")])
     first, second = ({file.name: file.read_bytes() for file in (tmp_path / name).iterdir()} for name in ("one", "two"))
     (tmp_path / "three").mkdir()
-    assert len(first) == 15
+    assert len(first) == 21
     assert first == second
     assert first == save_elsewhere(tmp_path / "three", hash_seed="7")
     assert not any(b"atplotlib v" in content or b"CreationDate" in content for content in first.values())

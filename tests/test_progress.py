@@ -6,7 +6,7 @@ from smallbatch.store import Epoch
 from smallbatch.training import progress
 from smallbatch.training.progress import Progress
 
-HISTORY = [[Epoch(1, 0.1, 1.0, 1.0, accuracy)] for accuracy in (0.25, 0.5)]
+HISTORY = [[Epoch(1, 0.1, 1.0, 1.0, accuracy, 0.0)] for accuracy in (0.25, 0.5)]
 
 
 def lines(caplog, monkeypatch, times, resumed=0):

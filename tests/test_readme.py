@@ -1,14 +1,15 @@
 """What the README shows works as shown."""
 
 import re
+import shlex
 
 import pytest
 import torch
 import yaml
-from conftest import PROJECT, a_run, made_data
+from conftest import PROJECT, a_run, made_data, snakemake
 
 from smallbatch import models
-from smallbatch.study import check_config, load_study
+from smallbatch.study_file import check_config, load_study
 from smallbatch.training.pack import train_pack
 
 README = (PROJECT / "README.md").read_text()
@@ -28,7 +29,7 @@ def test_the_study_and_the_data_set(tmp_path, monkeypatch):
     (tmp_path / "config" / "studies").mkdir(parents=True)
     (tmp_path / "config" / "studies" / "mine.yaml").write_text(block("yaml", "config/studies/mine.yaml"))
     monkeypatch.chdir(tmp_path)
-    assert len(load_study("mine", datasets).runs()) == 4 * 4 * 3
+    assert len(load_study(CONFIG | {"study": "mine", "datasets": datasets}).runs()) == 4 * 4 * 3
 
 
 def test_the_cifar_archive():
@@ -59,3 +60,13 @@ def test_the_commands_name_targets_and_folders_that_exist():
     targets = re.findall(r"^make (\w+)", README, re.MULTILINE)
     assert targets == ["all", "test"]
     assert all(re.search(rf"^{target}:", (PROJECT / "Makefile").read_text(), re.MULTILINE) for target in targets)
+
+
+COMMANDS = [line.partition("#")[0].strip() for line in README.splitlines() if re.match(r"snakemake (?!-n)", line)]
+
+
+@pytest.mark.parametrize("command", [c for c in COMMANDS if "--report" not in c and "slurm" not in c])
+def test_commands_are_understood(command, project):
+    assert len(COMMANDS) >= 8
+    done = snakemake(project, *shlex.split(command)[1:], "-n")
+    assert done.returncode == 0, done.stdout

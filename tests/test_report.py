@@ -1,6 +1,7 @@
-"""The report: one page that needs nothing else, with the right numbers."""
+"""The report: one page that needs nothing else, with claims first and the right numbers."""
 
 import base64
+import html
 import re
 from html.parser import HTMLParser
 from pathlib import Path
@@ -14,7 +15,7 @@ import pytest
 from smallbatch.errors import UserError
 from smallbatch.figures import draw, style
 from smallbatch.figures.words import duration
-from smallbatch.report import environments, render, result_row, write
+from smallbatch.report import claim_rows, environments, figure_words, render, result_row, write
 from smallbatch.study import Experiment, Setting, Study
 
 FOLDER = Path(__file__).parents[1] / "workflow" / "report"
@@ -34,6 +35,8 @@ def planned(results: dict, experiment: str = "alex", **more) -> pd.DataFrame:
                 "train_images": 1437, "model": "alexnet", "norm": "none", "norm_layers": "all", "weight_decay": 5e-4,
                 "epochs": 20, "warmup": False, "augment": "none", "batch_size": m, "bn_batch_size": m,
                 "base_lr": base_lr, "seed": seed, "status": status, "accuracy": accuracy,
+                "selection_accuracy": accuracy, "test_images": 360, "momentum": 0.0, "momentum_scaled": False,
+                "lr_scaling": "linear", "precision": "float32", "selection": "test", "bar": 0.8,
                 "converged": status == "finished" and accuracy > 0.5,
                 "seconds": np.nan if status == "missing" else 600.0, "images_per_second": 100.0,
                 **(HERE if status != "missing" else {}), **more,
@@ -50,20 +53,39 @@ def runs() -> pd.DataFrame:
 
 def study_told(**more) -> dict:
     settings = {"data": "digits", "base_lrs": (2**-8, 0.003), "warmup": False, "train_images": None}
-    told = {"name": "made", "title": "A study", "description": "What it is for.", "seeds": (1, 2)}
+    told = {"name": "made", "title": "A study", "description": "What it is for.", "scale": {}}
     return {**told, "experiments": {"alex": settings}} | more
 
 
-def page(tmp_path: Path, table: pd.DataFrame | None = None, environment=HERE, **study) -> str:
+CLAIM = {"section": "3.2", "text": "Small m is best", "predicate": "best at m <= 8", "effect": "", "low": np.nan,
+         "high": np.nan, "unit": "", "figures": "", "absent": "", "evidence": ""}  # fmt: skip
+
+
+def claims(**more) -> pd.DataFrame:
+    """A claim for each verdict; C1 and C3 rest on fig01, C3 and C4 on figures that are not there."""
+    rows = [
+        {"claim": "C1", "verdict": "supported", "effect": "+1.2 points", "low": 0.4, "high": 2.0, "unit": "points",
+         "figures": "fig01", "evidence": "Best at m = 2 (97.5 %), best of m > 8: 96.3 %."},
+        {"claim": "C2", "verdict": "refuted", "effect": "slope 0.98", "low": 0.9, "high": 1.05, "figures": "fig02"},
+        {"claim": "C3", "verdict": "undecided", "figures": "fig01, fig02", "absent": "fig03, sec32"},
+        {"claim": "C4", "verdict": "not run", "absent": "fig12"},
+    ]  # fmt: skip
+    return pd.DataFrame([CLAIM | row | more for row in rows])
+
+
+def page(
+    tmp_path: Path, table: pd.DataFrame | None = None, environment=HERE, judged: pd.DataFrame | None = None, **study
+) -> str:
     table = runs() if table is None else table
+    judged = claims() if judged is None else judged
     spec = {"kind": "accuracy", "title": "Wide & narrow", "experiments": ["alex"]}
-    style.save(draw(spec, table, pd.DataFrame()), [tmp_path / "fig01.svg"])
+    style.save(draw(spec, table, pd.DataFrame(), pd.DataFrame()), [tmp_path / "fig01.svg"])
     figure = {"name": "fig01", "title": "Wide & narrow", "caption": "Lines <of> m.", "svg_path": tmp_path / "fig01.svg"}
-    return render(TEMPLATE, study_told(**study), [figure], table, environment)
+    return render(TEMPLATE, study_told(**study), [figure], table, judged, environment)
 
 
 class Page(HTMLParser):
-    """Collects what a page loads, its tables as lists of cells, and tags that were never closed."""
+    """Collects what a page loads, its tables as lists of cells, their words apart, and tags that were never closed."""
 
     def __init__(self, text: str) -> None:
         super().__init__()
@@ -78,7 +100,7 @@ class Page(HTMLParser):
         self.loads += [values[key] for key in ("src", "href") if key in values]
         if tag == "img":
             self.alts.append(values["alt"])
-        if tag not in ("meta", "img", "br", "link"):
+        if tag not in ("meta", "img", "br", "link", "input"):
             self.open.append(tag)
         if tag == "table":
             self.tables.append([])
@@ -91,14 +113,15 @@ class Page(HTMLParser):
         assert self.open.pop() == tag
 
     def handle_data(self, data: str) -> None:
-        if self.open and self.open[-1] in ("td", "th"):
-            self.tables[-1][-1][-1] += data.strip()
+        if {"td", "th"} & set(self.open):
+            cells = self.tables[-1][-1]
+            cells[-1] = " ".join([*cells[-1].split(), *data.split()])
 
 
 def test_results_of_an_experiment_are_those_of_its_best_cell() -> None:
     assert result_row(runs()) == {
         "experiment": "alex", "data": "digits", "model": "reduced AlexNet, no BN", "runs": "6 of 7", "diverged": "1",
-        "converged": "5", "best m": "8", "best η/m": "2⁻⁶", "best accuracy (%)": "85.0 ± 2.0", "time trained": "60 min",
+        "converged": "5", "best m": "8", "best η/m": "2⁻⁶", "best accuracy (%)": "85.0 ± 2.8", "time trained": "60 min",
     }  # fmt: skip
 
 
@@ -109,9 +132,82 @@ def test_no_spread_is_claimed_for_one_seed_and_nothing_where_nothing_is_known() 
     assert [none[key] for key in ("runs", "best m", "best η/m", "best accuracy (%)")] == ["0 of 1", "–", "–", "–"]  # noqa: RUF001
 
 
+def test_claims_stand_first_with_verdict_effect_and_interval(tmp_path: Path) -> None:
+    text = page(tmp_path)
+    head, *rows = Page(text).tables[0]
+    assert head == ["id", "verdict", "claim", "effect, 95 % interval"]
+    assert [row[:2] for row in rows] == [
+        ["C1", "supported"], ["C2", "refuted"], ["C3", "undecided"], ["C4", "not run"]
+    ]  # fmt: skip
+    assert [row[3] for row in rows] == ["+1.2 points +0.4 to +2.0", "slope 0.98 0.90 to 1.05", "", ""]
+    assert rows[0][2] == (
+        "Small m is best Computed best at m <= 8 Evidence Best at m = 2 (97.5 %), best of m > 8: 96.3 %. "
+        "Rests on Figure 1 In the paper section 3.2"
+    )
+    assert "Rests on Figure 1 , Figure 2 Not in this study Figure 3, Section 3.2 In" in rows[2][2]
+    assert [text.count(f'data-mark="{mark}"') for mark in "✓✗?–"] == [1, 1, 1, 1]  # noqa: RUF001
+
+
+def test_verdicts_are_counted_in_one_line(tmp_path: Path) -> None:
+    many = pd.concat([claims(), claims(verdict="not run"), claims(verdict="refuted")])
+    line = re.search(r'<p id="verdicts">(.*?)</p>', page(tmp_path, judged=many), re.DOTALL)[1]
+    words = html.unescape(re.sub(r"<.*?>", "", line)).split()
+    assert " ".join(words) == "1 supported, 5 refuted, 1 undecided, 5 not run"
+
+
+def test_claims_and_the_figures_that_are_there_link_to_each_other(tmp_path: Path) -> None:
+    text = page(tmp_path)
+    inner = [target for target in Page(text).loads if target.startswith("#") and target[1:2] in "Cf"]
+    assert inner == ["#figures", "#fig01", "#fig01", "#C1", "#C3"]  # fig02 is not in the page, so no link to it
+
+
+@pytest.mark.parametrize("missing", [np.nan, ""])
+def test_claims_are_shown_however_their_file_was_read(missing) -> None:
+    row = CLAIM | {"claim": "C1", "verdict": "not run"} | dict.fromkeys(("effect", "low", "high", "figures"), missing)
+    (shown,) = claim_rows(pd.DataFrame([row]))
+    assert [shown[key] for key in ("effect", "interval", "figures", "absent")] == ["", "", [], []]
+    (shown,) = claim_rows(pd.DataFrame([row | {"effect": "2 rates", "low": "1.5", "high": "2.5"}]))
+    assert shown["interval"] == "1.5 to 2.5"
+
+
+@pytest.mark.parametrize(
+    ("effect", "low", "high", "text"),
+    [
+        ("+1.2 points", -0.4, 2.04, "-0.4 to +2.0"),
+        ("-0.2 points", -0.5, -0.004, "-0.500 to -0.004"),  # not "-0.0": the reader asks on which side of 0 it is
+        ("+0.2 points", 0.0, 0.41, "+0.0 to +0.4"),
+        ("slope 0.98", 0.9, 1.054, "0.90 to 1.05"),
+        ("3 rates", 2, 4, "2.0 to 4.0"),
+        ("more", 0.5, 0.75, "0.50 to 0.75"),
+    ],
+)
+def test_intervals_are_written_as_their_effects(effect: str, low: float, high: float, text: str) -> None:
+    (shown,) = claim_rows(claims(effect=effect, low=low, high=high)[:1])
+    assert shown["interval"] == text
+
+
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [("fig01", "Figure 1"), ("fig13b", "Figure 13b"), ("sec32", "Section 3.2"), ("variance", "variance")],
+)
+def test_figures_are_called_as_in_the_paper(name: str, words: str) -> None:
+    assert figure_words(name) == words
+
+
+def test_a_reduced_study_says_so_before_anything_else(tmp_path: Path) -> None:
+    scale = {"name": "glimpse", "epochs": 0.05, "train_images": 2000, "batch_sizes": [2, 8], "base_lrs": ["2^-8"]}
+    text = page(tmp_path, scale=scale)
+    words = " ".join(re.sub(r"<.*?>", "", text[text.index("<h1") : text.index("<nav")]).split())
+    assert (
+        "Reduced: a smaller version of the study; name: glimpse; epochs, as a part of all: 0.05; training images, "
+        "at most: 2000; batch sizes kept: 2, 8; base learning rates kept: 2⁻⁸." in words
+    )
+    assert "Reduced:" not in page(tmp_path)
+
+
 def test_page_holds_the_tables(tmp_path: Path) -> None:
     both = pd.concat([runs(), planned({(2, 2**-8): [0.5, 0.6]}, experiment="bn", norm="batch")])
-    results, settings, places = Page(page(tmp_path, both)).tables
+    _, results, settings, places = Page(page(tmp_path, both)).tables
     assert results[0] == list(result_row(runs()))
     assert results[1] == list(result_row(runs()).values())
     assert results[2][2] == "reduced AlexNet, BN on conv + FC"
@@ -124,7 +220,8 @@ def test_page_loads_nothing_from_elsewhere(tmp_path: Path) -> None:
     text = page(tmp_path)
     loads = Page(text).loads
     assert all(target.startswith(("data:image/svg+xml;base64,", "#")) for target in loads)
-    assert not re.search(r"url\(|@import|<script|<link", text)
+    assert not re.search(r"url\(|@import|<link|https?://|fetch|XMLHttp", text)
+    assert "default-src 'none'; img-src data:;" in text
     (picture,) = [target for target in loads if target.startswith("data:")]
     assert base64.b64decode(picture.partition(",")[2]) == (tmp_path / "fig01.svg").read_bytes()
 
@@ -134,21 +231,22 @@ def test_links_within_the_page_have_targets_and_pictures_a_text(tmp_path: Path) 
     inner = [target[1:] for target in Page(text).loads if target.startswith("#")]
     assert inner
     assert all(f'id="{name}"' in text for name in inner)
-    assert Page(text).alts == ["Wide & narrow"]
+    assert Page(text).alts == ["Plot: Wide & narrow"]
 
 
 def test_texts_are_escaped(tmp_path: Path) -> None:
     attack = "<script>alert('x')</script>"
     bad = planned({(2, 2**-8): [0.5]}, model=attack)
-    text = page(tmp_path, bad, {"device": attack}, title=attack, description=attack, name=attack)
-    assert "<script" not in text
-    assert text.count("&lt;script&gt;") == 6  # title twice, description, name, model, device
+    judged = claims(text=attack, evidence=attack, effect=attack)[:1]
+    text = page(tmp_path, bad, {"device": attack}, judged, title=attack, description=attack, name=attack)
+    assert text.count("<script") == 1  # the page's own
+    assert text.count("&lt;script&gt;") == 9  # title twice, description, name, model, device, and of the claim three
     assert "Lines &lt;of&gt; m." in text
 
 
 def test_time_and_runs_are_counted_once_for_experiments_that_share_them(tmp_path: Path) -> None:
     twice = pd.concat([runs(), runs().assign(experiment="twin")])
-    assert "6 of 7 runs, trained in 60 min altogether" in page(tmp_path, twice)
+    assert "6 of 7 runs, trained in 60 min altogether (3,600 seconds)." in page(tmp_path, twice)
 
 
 @pytest.mark.parametrize(
@@ -159,18 +257,24 @@ def test_durations_read_well(seconds: float, text: str) -> None:
 
 
 def test_several_environments_stand_side_by_side(tmp_path: Path) -> None:
-    places = Page(page(tmp_path, environment=[HERE, {"device": "Some GPU", "cuda": "13"}])).tables[2]
+    places = Page(page(tmp_path, environment=[HERE, {"device": "Some GPU", "cuda": "13"}])).tables[3]
     assert places[0] == ["what", "environment 1", "environment 2"]
     assert ["device", "Some CPU", "Some GPU"] in places
     assert ["cuda", "–", "13"] in places  # noqa: RUF001
+
+
+def test_what_all_have_in_common_is_said_once(tmp_path: Path) -> None:
+    others = {"alex": {"epochs": 20, "norm": "none"}, "bn": {"epochs": 20, "norm": "batch"}}
+    settings = Page(page(tmp_path, experiments=others)).tables[2]
+    assert settings == [["setting", "alex", "bn"], ["epochs", "20 (all)"], ["norm", "none", "batch"]]
 
 
 def test_environments_come_from_the_runs_that_are_there() -> None:
     table = pd.concat([runs(), planned({(4, 2**-8): [0.5]}, device="Some GPU", cuda="13")])
     versions = {"python": "3.11.2", "torch": "2.15.0", "commit": "abc123"}
     assert environments(table) == [
-        {"device": "Some CPU", **versions, "runs trained": 6},
-        {"device": "Some GPU", "cuda": "13", **versions, "runs trained": 1},
+        {"device": "Some CPU", **versions, "runs trained": 6, "time trained": "60 min"},
+        {"device": "Some GPU", "cuda": "13", **versions, "runs trained": 1, "time trained": "10 min"},
     ]
     assert environments(planned({(2, 2**-8): ["missing"]})) == []
 
@@ -178,16 +282,18 @@ def test_environments_come_from_the_runs_that_are_there() -> None:
 def test_a_study_is_written_with_captions_and_settings(tmp_path: Path) -> None:
     spec = {"kind": "best", "title": "Best", "experiments": ["alex"]}
     setting = Setting(data="digits", model="alexnet", weight_decay=5e-4, epochs=20)
-    experiments = {"alex": Experiment("alex", setting, (2, 8, 32), None, (2**-8, 2**-6, 2**-4))}
-    study = Study("made", "A study", "What it is for.", (0, 1), experiments, {"fig15": spec})
-    style.save(draw(spec, runs(), pd.DataFrame()), [tmp_path / "fig15.svg"])
-    write(study, runs(), [tmp_path / "fig15.svg"], TEMPLATE, tmp_path / "report.html")
+    experiments = {"alex": Experiment("alex", setting, (2, 8, 32), None, (2**-8, 2**-6, 2**-4), (0, 1))}
+    study = Study("made.yaml", "made", "A study", "What it is for.", experiments, {"fig15": spec})
+    variance = pd.DataFrame(columns=["run", "epoch", "batch_size", "trace", "draws"])
+    style.save(draw(spec, runs(), pd.DataFrame(), variance), [tmp_path / "fig15.svg"])
+    write(study, runs(), claims(), variance, [tmp_path / "fig15.svg"], TEMPLATE, tmp_path / "report.html")
     text = (tmp_path / "report.html").read_text()
-    _, settings, places = Page(text).tables
+    *_, settings, places = Page(text).tables
     assert "Corresponds to Figure 15 of the paper." in text
     assert ["batch_sizes", "2, 8, 32"] in settings
     assert ["base_lrs", "2⁻⁸, 2⁻⁶, 2⁻⁴"] in settings
     assert ["model", "alexnet"] in settings
+    assert ["seeds", "0, 1"] in settings
     assert ["runs trained", "6"] in places
 
 
@@ -196,14 +302,14 @@ def test_wide_pictures_are_given_the_whole_width(tmp_path: Path) -> None:
     for width in ("244.8", "504"):
         (tmp_path / "one.svg").write_text(f'<?xml version="1.0"?><svg height="9pt" width="{width}pt"></svg>')
         figure = {"name": "one", "title": "One", "caption": "", "svg_path": tmp_path / "one.svg"}
-        pages.append(render(TEMPLATE, study_told(), [figure], runs(), HERE))
+        pages.append(render(TEMPLATE, study_told(), [figure], runs(), claims(), HERE))
     assert ['<figure id="one" class="wide">' in text for text in pages] == [False, True]
 
 
 def test_a_picture_that_is_not_there_is_named(tmp_path: Path) -> None:
     figure = {"name": "gone", "title": "Gone", "caption": "", "svg_path": tmp_path / "gone.svg"}
     with pytest.raises(UserError, match=r"gone\.svg: cannot be read: No such file"):
-        render(TEMPLATE, study_told(), [figure], runs(), HERE)
+        render(TEMPLATE, study_told(), [figure], runs(), claims(), HERE)
 
 
 @pytest.mark.parametrize("caption", sorted(FOLDER.glob("*.rst")), ids=lambda path: path.stem)

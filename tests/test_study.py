@@ -1,5 +1,6 @@
 """Studies: expansion, identity, and every mistake told in one line before any work."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -8,9 +9,11 @@ from conftest import PROJECT, a_run
 
 from smallbatch import study as studies
 from smallbatch.errors import UserError
-from smallbatch.packs import make_packs, row
+from smallbatch.packs import Plan, cut, row
 from smallbatch.settings import read_yaml
-from smallbatch.study import Run, check_config, load_study
+from smallbatch.store import Outcome, RunStore
+from smallbatch.study import CHOSEN_LATER, Run, Study
+from smallbatch.study_file import check_config, load_study
 
 CONFIG = yaml.safe_load((PROJECT / "config" / "config.yaml").read_text())
 GOOD = {
@@ -37,14 +40,14 @@ def in_a_folder_of_studies(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
 
 
-def load(change=None, name="mine"):
-    values = yaml.safe_load(yaml.safe_dump(GOOD))
+def load(change=None, name="mine", **config):
+    values = yaml.safe_load(yaml.safe_dump(GOOD, sort_keys=False))
     if isinstance(change, dict):
         small(values).update(change)
     elif change:
         change(values)
-    Path(f"config/studies/{name}.yaml").write_text(yaml.safe_dump(values))
-    return load_study(name, CONFIG["datasets"])
+    Path(f"config/studies/{name}.yaml").write_text(yaml.safe_dump(values, sort_keys=False))
+    return load_study(CONFIG | {"study": name} | config)
 
 
 def test_a_study_expands_into_its_grid_with_every_seed():
@@ -98,13 +101,102 @@ def test_settings_lead_back_to_the_run():
 
 
 def test_packs_hold_every_run_once_and_rows_whole():
-    runs = load(lambda v: small(v).update(batch_sizes=[2, 4, 8, 16], bn_batch_sizes=[2, 4])).runs()
-    packs = make_packs(runs, 8)
+    study = load(lambda v: small(v).update(batch_sizes=[2, 4, 8, 16], bn_batch_sizes=[2, 4]))
+    runs, packs = study.runs(), list(cut(study, 8).values())
     assert sorted((run for pack in packs for run in pack.runs), key=runs.index) == runs
     assert len(packs) == 4 and len({pack.name for pack in packs}) == 4
     for key in {row(run) for run in runs}:
         assert sum(any(row(run) == key for run in pack.runs) for pack in packs) == 1
-    assert make_packs(runs, 8) == packs
+    assert list(cut(study, 8).values()) == packs
+
+
+def base_and_dependent(values):
+    values["experiments"]["later"] = small(values) | {
+        "bn_batch_sizes": [4], "base_lrs": {"best_of": ["small"]}, "batch_sizes": [4, 8]
+    }  # fmt: skip
+
+
+def test_rates_are_taken_from_other_experiments():
+    later = load(base_and_dependent).experiments["later"]
+    assert {run.base_lr for run in later.runs()} == {CHOSEN_LATER}
+    chosen = [(run.batch_size, run.base_lr) for run in later.runs({4: 0.5, 8: 0.25})]
+    assert chosen == [(4, 0.5), (4, 0.5), (8, 0.25), (8, 0.25)]
+
+
+def test_packs_keep_their_names_when_rates_are_chosen_and_then_find_shared_runs(tmp_path):
+    study, store = load(base_and_dependent), RunStore(tmp_path / "runs")
+    plan = Plan(study, 100, store)
+    assert [pack.experiment for pack in plan.packs.values()] == ["small", "later"]
+    # Rate 2^-8 with b = m = 4 is a run of the grid, b = 4 < m = 8 is not.
+    for run in study.experiments["small"].runs():
+        store.write(run, "print", Outcome([], 1, 1.0, 1, 1, 1, []), {}, None)
+    assert plan.lacking("small", "print") == []
+    assert [pack.experiment for pack in plan.lacking("later", "print", {4: 2**-8, 8: 2**-8})] == ["later"]
+    only_shared = replace(study.experiments["later"], batch_sizes=(4,))
+    study = replace(study, experiments=study.experiments | {"later": only_shared})
+    assert Plan(study, 100, store).lacking("later", "print", {4: 2**-8}) == []
+
+
+def test_a_run_that_experiments_share_is_in_one_pack():
+    study = load(lambda v: v["experiments"].update(again=small(v) | {"batch_sizes": [8, 16]}))
+    packs = cut(study, 100).values()
+    assert [(pack.experiment, len(pack.runs)) for pack in packs] == [("small", 8), ("again", 4)]
+    assert len(study.planned()) == 16 and len(study.runs()) == 12
+
+
+def test_experiments_and_the_configuration_have_seeds_of_their_own():
+    assert {run.seed for run in load(dict(seeds=[7])).runs()} == {7}
+    assert {run.seed for run in load(dict(seeds=[7]), seeds=3).runs()} == {1, 2, 3}
+
+
+def test_a_study_goes_through_json_unchanged():
+    import json
+
+    study = load(base_and_dependent, scale={"name": "less", "epochs": 0.5})
+    assert Study.from_json(json.loads(json.dumps(study.as_json()))) == study
+
+
+def test_scale_makes_a_smaller_study_of_another_name():
+    study = load(scale={"name": "less", "epochs": 0.5, "train_images": 100, "batch_sizes": [4], "base_lrs": ["2^-8"]})
+    assert study.name == "mine-less" and study.scale["epochs"] == 0.5
+    assert [(run.batch_size, run.base_lr, run.seed) for run in study.runs()] == [(4, 2**-8, 1), (4, 2**-8, 2)]
+    assert {(run.setting.epochs, run.setting.train_images) for run in study.runs()} == {(1, 100)}
+
+
+def test_scale_drops_what_it_leaves_nothing_of():
+    def change(values):
+        base_and_dependent(values)
+        values["experiments"]["large"] = small(values) | {"batch_sizes": [64]}
+        values["experiments"]["later"]["base_lrs"]["best_of"].append("large")
+        values["figures"]["fig02"] = {"kind": "best", "title": "Two", "experiments": ["large"]}
+        values["figures"]["fig03"] = {"kind": "best", "title": "Three", "experiments": ["later", "large"]}
+
+    study = load(change, scale={"name": "less", "batch_sizes": [4, 8]})
+    assert list(study.experiments) == ["small", "later"] and study.experiments["later"].best_of == ("small",)
+    assert list(study.figures) == ["fig01", "fig03"] and study.figures["fig03"]["experiments"] == ["later"]
+    study = load(change, scale={"name": "less", "figures": ["fig02"]})
+    assert list(study.experiments) == ["large"]
+    study = load(change, scale={"name": "less", "figures": ["fig03"]})
+    assert list(study.experiments) == ["small", "later", "large"]
+
+
+def test_rates_fall_at_fractions():
+    (drops,) = {run.setting.lr_drops for run in load(dict(lr_drops=["1/3", 0.75])).runs()}
+    assert drops == (1 / 3, 0.75)
+
+
+def test_the_rate_scales_with_the_batch_and_its_momentum():
+    linear, root = a_run(batch_size=16, base_lr=0.5), a_run(batch_size=16, base_lr=0.5, lr_scaling="sqrt")
+    assert (linear.learning_rate, root.learning_rate) == (8, 2)
+    assert a_run(batch_size=4, base_lr=0.5, momentum=0.75).learning_rate == 2
+    assert a_run(batch_size=4, base_lr=0.5, momentum=0.75, momentum_scaled=True).learning_rate == 0.5
+
+
+def test_a_setting_at_its_default_is_no_part_of_the_name():
+    run = a_run()
+    told = {key: value for key, value in run.settings.items() if key not in ("momentum", "precision", "selection")}
+    assert Run.from_settings(told) == run
+    assert run.name("print") == "made_alexnet-none_m4_log2lr-8_seed1-49cb8e8aad6f"
 
 
 def small(values):
@@ -141,6 +233,30 @@ MISTAKES = {
     "unknown data set": (dict(data="cifar"), "data: 'cifar' is not allowed; allowed: digits, cifar10"),
     "unknown norm": (dict(norm="layer"), "norm: 'layer' is not allowed; allowed: none, batch or group"),
     "falling drops": (dict(lr_drops=[0.75, 0.5]), "lr_drops: [0.75, 0.5] is not allowed; allowed: rising"),
+    "drops that are no fractions": (dict(lr_drops=["1/2/3"]), "lr_drops.0: '1/2/3' is not allowed; allowed: a number"),
+    "drops above 1": (dict(lr_drops=["4/3"]), "lr_drops: ['4/3'] is not allowed; allowed: rising fractions"),
+    "scaled by no momentum": (
+        dict(momentum_scaled=True), "momentum_scaled: True is not allowed; allowed: only with a momentum above 0"
+    ),
+    "more than is left to train on": (
+        dict(selection="validation", train_images=100, batch_sizes=[95]),
+        "batch_sizes: 95 is not allowed; allowed: whole numbers up to 90",
+    ),
+    "the best of nothing": (dict(base_lrs={"best_of": []}), "base_lrs.best_of: [] is not allowed; allowed: a list of"),
+    "the best of the unknown": (
+        dict(base_lrs={"best_of": ["smal"]}), "small.base_lrs.best_of: 'smal' is not allowed"
+    ),
+    "the best of others without that m": (
+        lambda v: v["experiments"].update(large=small(v) | dict(batch_sizes=[8, 64], base_lrs={"best_of": ["small"]})),
+        "large.base_lrs.best_of: ['small'] is not allowed; allowed: experiments that together have each batch size; 64",
+    ),
+    "variance with batch statistics": (
+        dict(variance_batch_sizes=[2, 4]), "variance_batch_sizes: [2, 4] is not allowed; allowed: set without norm:"
+    ),
+    "a figure of what is not measured": (
+        lambda v: v["figures"]["fig01"].update(kind="variance"),
+        "figures.fig01.experiments: 'small' is not allowed; allowed: for kind variance experiments with variance_batch",
+    ),
     "unknown experiment": (lambda v: v["figures"]["fig01"].update(experiments=["smal"]),
         "figures.fig01.experiments: 'smal' is not"),
     "unknown kind": (lambda v: v["figures"]["fig01"].update(kind="pie"),
@@ -164,7 +280,7 @@ def test_mistakes_in_a_study_are_told_in_one_line(mistake):
 def test_a_misspelt_study_is_told_with_the_likely_one():
     load(name="laptop")
     with pytest.raises(UserError, match=r"study: 'laptp': no such study \(did you mean 'laptop'\?\); allowed: laptop"):
-        load_study("laptp", CONFIG["datasets"])
+        load_study(CONFIG | {"study": "laptp"})
 
 
 def test_yaml_that_is_none_and_keys_that_stand_twice_are_told_with_their_line(tmp_path):
@@ -217,4 +333,4 @@ def test_mistakes_in_the_configuration_are_told_in_one_line(key, value, words):
 def test_every_study_of_the_project_is_sound(path, monkeypatch):
     monkeypatch.chdir(PROJECT)
     check_config(CONFIG)
-    assert load_study(path.stem, CONFIG["datasets"]).runs()
+    assert load_study(CONFIG | {"study": path.stem}).runs()

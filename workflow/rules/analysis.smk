@@ -1,18 +1,18 @@
-# Runs become tidy tables.
+# Runs become tidy tables, best rates and claims.
 
 
 rule table:
     input:
         packs=lacking,
-        metas=[f"{DATA}/{label}/{META}" for label in STUDY.labels],
+        meta=lambda wildcards: f"{DATA}/{STUDY.experiments[wildcards.experiment].setting.data}/{META}",
     output:
-        runs=report(f"{RESULTS}/{{study}}/runs.parquet", caption="../report/table.rst", category="Tables"),
-        csv=report(f"{RESULTS}/{{study}}/runs.csv", caption="../report/table.rst", category="Tables"),
-        epochs=f"{RESULTS}/{{study}}/epochs.parquet",
+        runs=f"{RESULTS}/{{study}}/experiments/{{experiment}}/runs.parquet",
+        epochs=f"{RESULTS}/{{study}}/experiments/{{experiment}}/epochs.parquet",
+        variance=f"{RESULTS}/{{study}}/experiments/{{experiment}}/variance.parquet",
     log:
-        "logs/table/{study}.log",
+        "logs/table/{study}/{experiment}.log",
     benchmark:
-        "benchmarks/rules/table/{study}.tsv"
+        "benchmarks/rules/table/{study}/{experiment}.tsv"
     conda:
         "../../envs/analysis.yaml"
     threads: 1
@@ -20,12 +20,86 @@ rule table:
         mem_mb=2000,
         runtime=30,
     params:
-        study=STUDY.name,
-        datasets=config["datasets"],
-        results=lambda wildcards, output: str(Path(output.runs).parents[1]),
+        experiment=lambda wildcards: STUDY.experiments[wildcards.experiment].as_json(),
+        chosen=lambda wildcards: str(chosen_file(wildcards.experiment)),
+        store=f"{RESULTS}/runs",
         threshold=config["convergence_threshold"],
-        planned=STUDY.digest(),
+        protocol=PROTOCOL,
     message:
-        "Collecting the runs of study {wildcards.study}"
+        "Collecting the runs of experiment {wildcards.experiment} of study {wildcards.study}"
     script:
         "../scripts/table.py"
+
+
+# Experiments that take the best rate of others for each batch size learn it here.
+checkpoint choose:
+    input:
+        lambda wildcards: tables("runs", STUDY.experiments[wildcards.experiment].best_of),
+    output:
+        f"{RESULTS}/{{study}}/chosen/{{experiment}}.json",
+    log:
+        "logs/choose/{study}/{experiment}.log",
+    benchmark:
+        "benchmarks/rules/choose/{study}/{experiment}.tsv"
+    conda:
+        "../../envs/analysis.yaml"
+    threads: 1
+    resources:
+        mem_mb=1000,
+        runtime=10,
+    message:
+        "Choosing the best rates for experiment {wildcards.experiment} of study {wildcards.study}"
+    script:
+        "../scripts/choose.py"
+
+
+rule gather:
+    input:
+        runs=tables("runs", STUDY.experiments),
+        epochs=tables("epochs", STUDY.experiments),
+        variance=tables("variance", STUDY.experiments),
+    output:
+        runs=report(f"{RESULTS}/{{study}}/runs.parquet", caption="../report/table.rst", category="Tables"),
+        csv=report(f"{RESULTS}/{{study}}/runs.csv", caption="../report/table.rst", category="Tables"),
+        epochs=f"{RESULTS}/{{study}}/epochs.parquet",
+        variance=f"{RESULTS}/{{study}}/variance.parquet",
+    log:
+        "logs/gather/{study}.log",
+    benchmark:
+        "benchmarks/rules/gather/{study}.tsv"
+    conda:
+        "../../envs/analysis.yaml"
+    threads: 1
+    resources:
+        mem_mb=2000,
+        runtime=30,
+    message:
+        "Collecting the tables of study {wildcards.study}"
+    script:
+        "../scripts/gather.py"
+
+
+rule claims:
+    input:
+        runs=f"{RESULTS}/{{study}}/runs.parquet",
+        variance=f"{RESULTS}/{{study}}/variance.parquet",
+    output:
+        report(f"{RESULTS}/{{study}}/claims.csv", caption="../report/claims.rst", category="Tables"),
+    log:
+        "logs/claims/{study}.log",
+    benchmark:
+        "benchmarks/rules/claims/{study}.tsv"
+    conda:
+        "../../envs/analysis.yaml"
+    threads: 1
+    resources:
+        mem_mb=2000,
+        runtime=30,
+    params:
+        figures=STUDY.figures,
+        thresholds=config["claims"],
+        code=CLAIM_CODE,
+    message:
+        "Judging the paper's claims from study {wildcards.study}"
+    script:
+        "../scripts/claims.py"

@@ -13,97 +13,129 @@ os.environ.update(PYTHONPATH=os.pathsep.join(filter(None, [LIBRARY, os.getenv("P
 
 from pathlib import Path
 
+from smallbatch.analysis.selection import read_chosen
 from smallbatch.data import label as label_of
 from smallbatch.data.prepared import ARRAYS, META, read_meta
 from smallbatch.environment import processors
 from smallbatch.errors import UserError
 from smallbatch.files import atomic, digest, folder_is_writable
-from smallbatch.packs import make_packs
+from smallbatch.packs import Plan, with_rates
 from smallbatch.settings import typed
 from smallbatch.store import RunStore
-from smallbatch.study import check_config, load_study
+from smallbatch.study import PROTOCOL
+from smallbatch.study_file import check_against_data, check_config, load_study
 
 DATA, RESULTS, FIGURES = "data", "results", "paper_figures"
 
 config = typed(config)
 try:
     check_config(config)
-    STUDY = load_study(config["study"], config["datasets"])
+    STUDY = load_study(config)
     for folder in (DATA, RESULTS, FIGURES):
         folder_is_writable(Path(folder))
 except UserError as error:
     sys.exit(f"error: {error}")
 
 DATASETS = {label_of(name, settings): settings for name, settings in config["datasets"].items()}
+PLAN = Plan(STUDY, config["training"]["runs_per_pack"], RunStore(Path(RESULTS, "runs")))
 # Redraws when the code that draws is edited; Snakemake itself looks at scripts alone.
 FIGURE_CODE = digest(Path(LIBRARY, "smallbatch", "report.py"), *Path(LIBRARY, "smallbatch", "figures").glob("*.py"))
-PACKS = {pack.name: pack for pack in make_packs(STUDY.runs(), config["training"]["runs_per_pack"])}
+CLAIM_CODE = digest(*Path(LIBRARY, "smallbatch", "analysis").glob("*.py"))
 
 
 wildcard_constraints:
     label="|".join(DATASETS),
     study=STUDY.name,
-    figure="|".join(STUDY.figures),
-    pack="|".join(PACKS),
+    experiment="|".join(STUDY.experiments),
+    figure="[a-z0-9-]+",
+    pack="|".join(PLAN.packs),
+
+
+def tables(kind, experiments):
+    """Tables of one kind, `runs`, `epochs` or `variance`, of these experiments."""
+    return [f"{RESULTS}/{STUDY.name}/experiments/{experiment}/{kind}.parquet" for experiment in experiments]
+
+
+def chosen_file(experiment):
+    return Path(RESULTS, STUDY.name, "chosen", f"{experiment}.json")
 
 
 def meta_file(label):
     return Path(DATA, label, META)
 
 
-def prepared_fingerprint(label):
-    """Of a data set that is prepared; before it is, Snakemake learns here that it comes first."""
-    meta = read_meta(Path(checkpoints.prepare.get(label=label).output.meta))
-    try:
-        STUDY.check_against_data(label, meta.train)
-    except UserError as error:
-        raise WorkflowError(str(error))
-    return meta.fingerprint
-
-
 @functools.cache
-def witnesses(**fingerprints):
-    """Of the packs that the run store lacks something of.
+def witnesses(experiment, fingerprint, rates):
+    """Of the packs that have to train something of an experiment.
 
-    A run is there when its folder is whole, whatever its modification time, so Snakemake hears only of packs with
-    something to train. Asked once a process: the answer must not change while jobs run.
+    Runs are no outputs that Snakemake knows: it hears only of packs with something to train. Asked once a process: the
+    answer must not change while jobs run.
     """
-    store, found = RunStore(Path(RESULTS, "runs")), []
-    for pack in PACKS.values():
-        if not all(store.has(run, fingerprints[pack.data]) for run in pack.runs):
-            witness = Path(RESULTS, "packs", f"{pack.name}.done")
-            witness.unlink(missing_ok=True)  # of an earlier call, and wrong by now
-            found.append(str(witness))
-    return found
+    packs = PLAN.lacking(experiment, fingerprint, dict(rates))
+    found = [Path(RESULTS, "packs", f"{pack.name}.done") for pack in packs]
+    for witness in found:
+        witness.unlink(missing_ok=True)  # of an earlier call, and wrong by now
+    return [str(witness) for witness in found]
+
+
+def wanted(e, meta, chosen):
+    """What experiment `e` waits for, once its data and its rates are known."""
+    meta = read_meta(Path(meta))
+    check_against_data(STUDY, meta.label, meta.train)
+    return witnesses(e.name, meta.fingerprint, tuple(read_chosen(Path(chosen)).items()) if e.best_of else ())
 
 
 def lacking(wildcards):
-    """What the tables wait for."""
-    fingerprints = {label: prepared_fingerprint(label) for label in STUDY.labels}
-    return DUE + witnesses(**fingerprints)
+    """What the tables of an experiment wait for; Snakemake learns here that its data and its rates come first."""
+    e = STUDY.experiments[wildcards.experiment]
+    meta = checkpoints.prepare.get(label=e.setting.data).output.meta
+    chosen = checkpoints.choose.get(study=STUDY.name, experiment=e.name).output[0] if e.best_of else None
+    try:
+        return DUE.get(e.name, []) + wanted(e, meta, chosen)
+    except UserError as error:
+        raise WorkflowError(str(error))
 
 
 def due():
-    """A file that is newer than the tables if they lack runs: Snakemake looks for no witness behind whole tables."""
-    if not all(meta_file(label).exists() for label in STUDY.labels):
-        return []
-    try:
-        wanted = witnesses(**{label: read_meta(meta_file(label)).fingerprint for label in STUDY.labels})
-    except UserError as error:
-        sys.exit(f"error: {error}")
-    if not wanted:
-        return []
-    stamp = Path(RESULTS, "packs", f"{STUDY.name}.wanted")
-    with atomic(stamp, "w") as file:
-        # Snakemake takes a newer file of the same content for unchanged; the time makes it differ.
-        file.write("\n".join([f"wanted at {time.time()}:", *wanted]) + "\n")
-    return [str(stamp)]
+    """For each experiment that lacks runs a file newer than its tables: behind whole tables Snakemake seeks nothing."""
+    found = {}
+    for e in STUDY.experiments.values():
+        meta, chosen = meta_file(e.setting.data), chosen_file(e.name)
+        known = meta.exists() and (chosen.exists() or not e.best_of)
+        missing = wanted(e, meta, chosen) if known else []
+        if missing:
+            stamp = Path(RESULTS, "packs", f"{STUDY.name}.{e.name}.wanted")
+            with atomic(stamp, "w") as file:
+                # Snakemake takes a newer file of the same content for unchanged; the time makes it differ.
+                file.write("\n".join([f"wanted at {time.time()}:", *missing]) + "\n")
+            found[e.name] = [str(stamp)]
+    return found
 
 
 # Before Snakemake looks at any file; jobs on a cluster's nodes have been told already.
-DUE = due() if workflow.is_main_process else []
+try:
+    DUE = due() if workflow.is_main_process else {}
+except UserError as error:
+    sys.exit(f"error: {error}")
+
+
+def pack_runs(wildcards):
+    """Settings of a pack's runs, at the rates that were chosen for them."""
+    pack = PLAN.packs[wildcards.pack]
+    chosen = chosen_file(pack.experiment)
+    return [run.settings for run in with_rates(pack.runs, read_chosen(chosen) if chosen.exists() else None)]
+
+
+def figure_experiments(wildcards):
+    """The experiments that a figure shows."""
+    if wildcards.figure not in STUDY.figures:
+        known = ", ".join(STUDY.figures)
+        raise WorkflowError(
+            f"{STUDY.file}: figures: it has no {wildcards.figure}, nor experiments for it; it has: {known}"
+        )
+    return STUDY.figures[wildcards.figure]["experiments"]
 
 
 def training_slots(wildcards):
     """Threads that a training job takes of `--cores`: all jobs together keep each processor busy once."""
-    return max(1, (workflow.resource_settings.cores or 1) // processors())
+    return config["training"]["processes"] * max(1, (workflow.resource_settings.cores or 1) // processors())

@@ -3,8 +3,9 @@
 
 rule figure:
     input:
-        runs=f"{RESULTS}/{{study}}/runs.parquet",
-        epochs=f"{RESULTS}/{{study}}/epochs.parquet",
+        runs=lambda wildcards: tables("runs", figure_experiments(wildcards)),
+        epochs=lambda wildcards: tables("epochs", figure_experiments(wildcards)),
+        variance=lambda wildcards: tables("variance", figure_experiments(wildcards)),
     output:
         pdf=f"{FIGURES}/{{study}}/{{figure}}.pdf",
         svg=report(f"{FIGURES}/{{study}}/{{figure}}.svg", caption="../report/figure.rst", category="Figures"),
@@ -48,8 +49,7 @@ rule preview:
         mem_mb=2000,
         runtime=30,
     params:
-        study=STUDY.name,
-        datasets=config["datasets"],
+        study=STUDY.as_json(),
         data=DATA,
         results=RESULTS,
         threshold=config["convergence_threshold"],

@@ -4,6 +4,8 @@
 rule page:
     input:
         runs=f"{RESULTS}/{{study}}/runs.parquet",
+        variance=f"{RESULTS}/{{study}}/variance.parquet",
+        claims=f"{RESULTS}/{{study}}/claims.csv",
         figures=[f"{FIGURES}/{{study}}/{figure}.svg" for figure in STUDY.figures],
         template=workflow.source_path("../report/report.html.j2"),
     output:
@@ -19,9 +21,7 @@ rule page:
         mem_mb=2000,
         runtime=10,
     params:
-        study=STUDY.name,
-        datasets=config["datasets"],
-        about=[STUDY.title, STUDY.description, STUDY.figures],
+        study=STUDY.as_json(),
         code=FIGURE_CODE,
     message:
         "Writing the report of study {wildcards.study}"

@@ -4,7 +4,7 @@
 
 rule train:
     input:
-        meta=lambda wildcards: ancient(f"{DATA}/{PACKS[wildcards.pack].data}/{META}"),
+        meta=lambda wildcards: ancient(f"{DATA}/{PLAN.packs[wildcards.pack].data}/{META}"),
     output:
         touch(f"{RESULTS}/packs/{{pack}}.done"),
     log:
@@ -18,7 +18,7 @@ rule train:
         mem_mb=2000,
         runtime=lambda wildcards, attempt: 240 * attempt,
     params:
-        runs=lambda wildcards: [run.settings for run in PACKS[wildcards.pack].runs],
+        runs=pack_runs,
         results=lambda wildcards, output: str(Path(output[0]).parents[1]),
         training=config["training"],
     message:

@@ -3,8 +3,7 @@
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import pandas as pd
-
+from smallbatch.analysis.table import read_tables
 from smallbatch.console import reporting
 from smallbatch.figures import draw
 from smallbatch.figures.style import save
@@ -14,5 +13,5 @@ if TYPE_CHECKING:
 
 if __name__ == "__main__":
     with reporting(snakemake.log[0]):
-        runs, epochs = (pd.read_parquet(path) for path in (snakemake.input.runs, snakemake.input.epochs))
-        save(draw(snakemake.params.spec, runs, epochs), [Path(path) for path in snakemake.output])
+        runs, epochs, variance = (read_tables(snakemake.input[name]) for name in ("runs", "epochs", "variance"))
+        save(draw(snakemake.params.spec, runs, epochs, variance), [Path(path) for path in snakemake.output])

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 
 from smallbatch.console import reporting
 from smallbatch.preview import preview
-from smallbatch.study import load_study
+from smallbatch.study import Study
 
 if TYPE_CHECKING:
     from snakemake.iocontainers import snakemake
@@ -13,6 +13,6 @@ if TYPE_CHECKING:
 if __name__ == "__main__":
     with reporting(snakemake.log[0]):
         params = snakemake.params
-        study = load_study(params.study, params.datasets)
+        study = Study.from_json(params.study)
         count = preview(study, Path(params.data), Path(params.results), params.threshold, Path(params.folder))
         print(f"{count} of {len(study.runs())} runs exist; the figures are in {params.folder}")

@@ -6,18 +6,22 @@ from typing import TYPE_CHECKING
 import pandas as pd
 
 from smallbatch import report
+from smallbatch.analysis.table import read_tables
 from smallbatch.console import reporting
-from smallbatch.study import load_study
+from smallbatch.study import Study
 
 if TYPE_CHECKING:
     from snakemake.iocontainers import snakemake
 
 if __name__ == "__main__":
     with reporting(snakemake.log[0]):
+        given = snakemake.input
         report.write(
-            load_study(snakemake.params.study, snakemake.params.datasets),
-            pd.read_parquet(snakemake.input.runs),
-            [Path(figure) for figure in snakemake.input.figures],
-            Path(snakemake.input.template),
+            Study.from_json(snakemake.params.study),
+            read_tables([given.runs]),
+            pd.read_csv(given.claims, keep_default_na=False),
+            read_tables([given.variance]),
+            [Path(figure) for figure in given.figures],
+            Path(given.template),
             Path(snakemake.output[0]),
         )

@@ -1,11 +1,14 @@
-"""Collect a study's runs into tidy tables."""
+"""Collect the runs of an experiment into tidy tables."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from smallbatch.analysis.selection import read_chosen
 from smallbatch.analysis.table import write_tables
 from smallbatch.console import reporting
-from smallbatch.study import load_study
+from smallbatch.data.prepared import read_meta
+from smallbatch.store import RunStore
+from smallbatch.study import Experiment
 
 if TYPE_CHECKING:
     from snakemake.iocontainers import snakemake
@@ -13,10 +16,12 @@ if TYPE_CHECKING:
 if __name__ == "__main__":
     with reporting(snakemake.log[0]):
         params = snakemake.params
+        experiment = Experiment.from_json(params.experiment)
+        chosen = read_chosen(Path(params.chosen)) if experiment.best_of else None
         write_tables(
-            load_study(params.study, params.datasets),
-            Path(params.results),
-            [Path(meta) for meta in snakemake.input.metas],
+            [(experiment.name, run) for run in experiment.runs(chosen)],
+            RunStore(Path(params.store)),
+            read_meta(Path(snakemake.input.meta)),
             params.threshold,
             {name: Path(path) for name, path in snakemake.output.items()},
         )

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 
 from smallbatch.console import reporting
 from smallbatch.study import Run
-from smallbatch.training.pack import train_pack
+from smallbatch.training.launch import train
 
 if TYPE_CHECKING:
     from snakemake.iocontainers import snakemake
@@ -13,11 +13,13 @@ if TYPE_CHECKING:
 if __name__ == "__main__":
     with reporting(snakemake.log[0]):
         params = snakemake.params
-        train_pack(
+        train(
+            params.training["processes"],
             [Run.from_settings(settings) for settings in params.runs],
             Path(snakemake.input.meta).parent,
             Path(params.results),
             device=params.training["device"],
             lanes=params.training["lanes"],
             keep_weights=params.training["keep_weights"],
+            images_at_once=params.training["images_at_once"],
         )

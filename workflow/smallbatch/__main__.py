@@ -7,9 +7,12 @@ from pathlib import Path
 from smallbatch.console import log, reporting
 from smallbatch.data import label as label_of
 from smallbatch.data import prepare
+from smallbatch.data.prepared import META, read_meta
 from smallbatch.errors import refuse
 from smallbatch.settings import likely, read_yaml
-from smallbatch.study import Study, check_config, load_study
+from smallbatch.store import RunStore
+from smallbatch.study import Chosen, Experiment, Study
+from smallbatch.study_file import check_against_data, check_config, load_study
 
 DATA, RESULTS = Path("data"), Path("results")
 
@@ -28,7 +31,7 @@ def main() -> None:
     with reporting():
         config = read_yaml(Path("config/config.yaml"))
         check_config(config)
-        study = load_study(arguments.study or config["study"], config["datasets"])
+        study = load_study(config | ({"study": arguments.study} if arguments.study else {}))
         _COMMANDS[arguments.command](study, config, arguments)
 
 
@@ -41,7 +44,7 @@ def _prepare(study: Study, config: dict, arguments: argparse.Namespace) -> None:
         label = label_of(name, settings)
         if label in study.labels:
             meta = prepare(label, settings, DATA / label, DATA / "downloads")
-            study.check_against_data(label, meta.train)
+            check_against_data(study, label, meta.train)
             log.info("%s: %d training and %d test images", DATA / label, meta.train, meta.test)
 
 
@@ -50,16 +53,32 @@ def _train(study: Study, config: dict, arguments: argparse.Namespace) -> None:
     if arguments.experiment and arguments.experiment not in known:
         allowed = f"{', '.join(known)}{likely(arguments.experiment, known)}"
         refuse("command line", "--experiment", arguments.experiment, allowed)
-    from smallbatch.training.pack import train_pack  # imports torch, which takes seconds
+    from smallbatch.training.launch import train  # imports torch, which takes seconds
 
-    chosen = [run for name, run in study.planned() if arguments.experiment in (None, name)]
+    asked = [e for e in study.experiments.values() if arguments.experiment in (None, e.name)]
     training = config["training"] | ({"device": arguments.device} if arguments.device else {})
-    started = time.perf_counter()
-    for label in study.labels:
-        runs = list(dict.fromkeys(run for run in chosen if run.setting.data == label))
-        options = {key: training[key] for key in ("device", "lanes", "keep_weights")}
-        trained = train_pack(runs, DATA / label, RESULTS, **options) if runs else 0
-        log.info("%s: %d of %d runs trained in %.0f s", label, trained, len(runs), time.perf_counter() - started)
+    options = {key: training[key] for key in ("device", "lanes", "keep_weights", "images_at_once")}
+    # First the grids, then what takes the best of them.
+    for e in sorted(asked, key=lambda e: bool(e.best_of)):
+        started = time.perf_counter()
+        runs = list(e.runs(_chosen(study, e, config) if e.best_of else None))
+        trained = train(training["processes"], runs, DATA / e.setting.data, RESULTS, **options)
+        log.info("%s: %d of %d runs trained in %.0f s", e.name, trained, len(runs), time.perf_counter() - started)
+
+
+def _chosen(study: Study, experiment: Experiment, config: dict) -> Chosen:
+    """The rates that an experiment takes from others, all of whose runs are there."""
+    from smallbatch.analysis.selection import best_rates
+    from smallbatch.analysis.table import collect, runs_table  # imports pandas
+
+    bases = [(name, run) for name in experiment.best_of for run in study.experiments[name].runs()]
+    metas = {label: read_meta(DATA / label / META) for label in study.labels}
+    runs = runs_table(bases, collect(bases, RunStore(RESULTS / "runs"), metas), metas, config["convergence_threshold"])
+    lacking = runs.loc[runs["status"] == "missing", "experiment"]
+    if len(lacking):
+        allowed = f"experiments whose rates are known; {lacking.iloc[0]} is not trained yet"
+        refuse("command line", "--experiment", experiment.name, allowed)
+    return best_rates([runs[runs["experiment"] == name] for name in experiment.best_of])
 
 
 _COMMANDS = {"check": _check, "prepare": _prepare, "train": _train}

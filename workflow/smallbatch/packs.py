@@ -6,25 +6,37 @@ import itertools
 import json
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import cached_property
 
-from smallbatch.study import Run
+from smallbatch.store import RunStore
+from smallbatch.study import CHOSEN_LATER, Chosen, Run, Study
 
 
 @dataclass(frozen=True)
 class Pack:
-    """Runs of one data set that one job trains, and a name made from them."""
+    """Runs of one experiment that one job trains, and a name made from them.
 
+    experiment: the first of the study that has these runs.
+    """
+
+    experiment: str
     data: str
     runs: tuple[Run, ...]
 
-    @property
+    @cached_property
     def name(self) -> str:
-        """The data set, the range of m, and a hash over the runs."""
+        """The experiment, the range of m, and a hash over the runs; a rate that is chosen later is not in it."""
         sizes = sorted({run.batch_size for run in self.runs})
         span = f"m{sizes[0]}" if len(sizes) == 1 else f"m{sizes[0]}to{sizes[-1]}"
         text = json.dumps([run.settings for run in self.runs], sort_keys=True)
-        return f"{self.data}_{span}_{hashlib.sha256(text.encode()).hexdigest()[:10]}"
+        return f"{self.experiment}_{span}_{hashlib.sha256(text.encode()).hexdigest()[:10]}"
+
+
+def with_rates(runs: Sequence[Run], chosen: Chosen | None) -> list[Run]:
+    """The runs with the rates that were chosen for their batch sizes, where they wait for such."""
+    later = CHOSEN_LATER if chosen else None
+    return [replace(run, base_lr=chosen[run.batch_size]) if run.base_lr == later else run for run in runs]
 
 
 def row(run: Run) -> tuple:
@@ -32,35 +44,69 @@ def row(run: Run) -> tuple:
     return (run.batch_size, run.bn_batch_size, json.dumps(run.settings | {"base_lr": 0, "seed": 0}, sort_keys=True))
 
 
-def cost(run: Run, images: int = 1) -> float:
-    """A run's cost in arbitrary units: small batches cost more an image (measured on digits: 1 + 8/m).
-
-    Args:
-        run: a run.
-        images: stands for the training images of a run that takes them all.
-    """
-    return run.setting.epochs * (run.setting.train_images or images) * (1 + 8 / run.batch_size)
+def cost(run: Run) -> float:
+    """A run's cost in arbitrary units, for runs of one experiment: small batches cost more (on digits: 1 + 8/m)."""
+    return 1 + 8 / run.batch_size
 
 
-def make_packs(runs: Sequence[Run], runs_per_pack: int) -> list[Pack]:
-    """Cut runs into packs of about `runs_per_pack` and about equal cost; the rows of lanes stay whole.
+def cut(study: Study, runs_per_pack: int) -> dict[str, Pack]:
+    """Cut a study's runs into packs, by name; a run that experiments share is in a pack of the first of them."""
+    packs: dict[str, Pack] = {}
+    taken: set[Run] = set()
+    for e in study.experiments.values():
+        own = [run for run in e.runs() if run not in taken]
+        taken.update(own)
+        for runs in _cut(own, runs_per_pack):
+            pack = Pack(e.name, e.setting.data, runs)
+            packs[pack.name] = pack
+    return packs
 
-    The costliest row goes to the cheapest pack so far (longest processing time first), so that the last jobs of a study
+
+def _cut(runs: Sequence[Run], runs_per_pack: int) -> list[tuple[Run, ...]]:
+    """Cut runs into about equal costs of about `runs_per_pack` runs; the rows of lanes stay whole.
+
+    The costliest row goes to the cheapest part so far (longest processing time first), so that the last jobs of a study
     end together.
     """
-    packs = []
-    for data, members in itertools.groupby(
-        sorted(runs, key=lambda run: run.setting.data), lambda run: run.setting.data
-    ):
-        rows = [list(group) for _, group in itertools.groupby(sorted(members, key=row), key=row)]
-        # How many images there are in all is not known yet; no part is larger.
-        images = max(run.setting.train_images or 1 for group in rows for run in group)
-        loads = {id(group): sum(cost(run, images) for run in group) for group in rows}
-        rows.sort(key=lambda group: -loads[id(group)])
-        count = min(len(rows), math.ceil(sum(map(len, rows)) / runs_per_pack))
-        heap: list[tuple[float, int, list[Run]]] = [(0.0, i, []) for i in range(count)]
-        for group in rows:
-            load, i, taken = heapq.heappop(heap)
-            heapq.heappush(heap, (load + loads[id(group)], i, taken + group))
-        packs += [Pack(data, tuple(taken)) for _, _, taken in sorted(heap, key=lambda entry: entry[1])]
-    return packs
+    rows = [list(group) for _, group in itertools.groupby(sorted(runs, key=row), key=row)]
+    rows.sort(key=lambda group: -sum(map(cost, group)))
+    count = min(len(rows), math.ceil(len(runs) / runs_per_pack))
+    heap: list[tuple[float, int, list[Run]]] = [(0.0, i, []) for i in range(count)]
+    for group in rows:
+        load, i, taken = heapq.heappop(heap)
+        heapq.heappush(heap, (load + sum(map(cost, group)), i, taken + group))
+    return [tuple(taken) for _, _, taken in sorted(heap, key=lambda entry: entry[1])]
+
+
+class Plan:
+    """What a study still has to train: its packs, against what the run store has.
+
+    Args:
+        study: whose packs.
+        runs_per_pack: about how many runs one job trains.
+        store: the runs that exist.
+    """
+
+    def __init__(self, study: Study, runs_per_pack: int, store: RunStore) -> None:
+        self.study, self.store = study, store
+        self.packs = cut(study, runs_per_pack)
+        self._owner = {run: pack for pack in self.packs.values() for run in pack.runs}
+
+    def lacking(self, experiment: str, fingerprint: str, chosen: Chosen | None = None) -> list[Pack]:
+        """The packs that have to train something of an experiment.
+
+        A run is there when its folder is whole, whatever its modification time.
+
+        Args:
+            experiment: of the study.
+            fingerprint: of its data.
+            chosen: its rates, where it takes the best of other experiments.
+        """
+        wanted: dict[str, list[Run]] = {}
+        for run in self.study.experiments[experiment].runs():
+            wanted.setdefault(self._owner[run].name, []).append(run)
+        return [
+            self.packs[name]
+            for name, runs in wanted.items()
+            if not all(self.store.has(run, fingerprint) for run in with_rates(runs, chosen))
+        ]

@@ -2,7 +2,8 @@
 
 from pathlib import Path
 
-from smallbatch.analysis.table import collect, epochs_table, runs_table
+from smallbatch.analysis.selection import rates_so_far
+from smallbatch.analysis.table import collect, epochs_table, runs_table, variance_table
 from smallbatch.data.prepared import META, read_meta
 from smallbatch.errors import UserError
 from smallbatch.figures import draw
@@ -31,8 +32,12 @@ def preview(study: Study, data: Path, results: Path, threshold: float, folder: P
                 f"{data / label}: not prepared yet, so there are no runs to draw; `snakemake datasets` does it"
             )
         metas[label] = read_meta(data / label / META)
-    records = collect(study.planned(), RunStore(results / "runs"), metas)
-    runs, epochs = runs_table(study.planned(), records, metas, threshold), epochs_table(records)
+    store = RunStore(results / "runs")
+    grids = runs_table(study.planned(), collect(study.planned(), store, metas), metas, threshold)
+    planned = study.planned(rates_so_far(study, grids))
+    records = collect(planned, store, metas)
+    runs, epochs = runs_table(planned, records, metas, threshold), epochs_table(records)
+    variance = variance_table(records)
     for name, spec in study.figures.items():
-        save(draw(spec, runs, epochs), [folder / f"{name}.png"])
+        save(draw(spec, runs, epochs, variance), [folder / f"{name}.png"])
     return len(records)

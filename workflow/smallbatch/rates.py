@@ -2,7 +2,7 @@
 
 SGD on the mini-batch mean uses eta: theta <- theta - eta * (1/m) * sum_i grad L_i. The paper's base learning rate is
 eta_base = eta / m, the rate of SGD on the sum (Masters & Luschi 2018, section 2). Holding eta_base while m changes is
-the linear scaling rule.
+the linear scaling rule. With the square-root rule, which keeps the variance of an update, eta_base = eta / sqrt(m).
 """
 
 import math
@@ -10,7 +10,7 @@ import re
 from typing import NewType
 
 BaseLr = NewType("BaseLr", float)
-"""eta / m: the step for each example's gradient."""
+"""eta / m: the step for each example's gradient. Where eta scales with the root of m: eta / sqrt(m)."""
 
 LearningRate = NewType("LearningRate", float)
 """eta: the step for the gradient of the mini-batch mean."""
@@ -18,9 +18,9 @@ LearningRate = NewType("LearningRate", float)
 _POWER = re.compile(r"2\^(-?\d+)")
 
 
-def learning_rate(base_lr: BaseLr, batch_size: int) -> LearningRate:
-    """eta = eta_base * m."""
-    return LearningRate(base_lr * batch_size)
+def learning_rate(base_lr: BaseLr, batch_size: int, scaling: str = "linear") -> LearningRate:
+    """eta = eta_base * m, or with `scaling` sqrt eta_base * sqrt(m)."""
+    return LearningRate(base_lr * (math.sqrt(batch_size) if scaling == "sqrt" else batch_size))
 
 
 def parse_base_lr(text: str | float) -> BaseLr:

@@ -1,12 +1,14 @@
 """The run store: one folder a run, found by its name, checked by its content.
 
-A run's folder holds `metrics.csv` (a row an epoch), `weights.safetensors` where weights are kept, and `run.json`
-(settings, outcome, environment, checksums), which is written last and so says that the run is whole.
+A run's folder holds `metrics.csv` (a row an epoch), `variance.csv` where the run measures it, `weights.safetensors`
+where weights are kept, and `run.json` (settings, outcome, environment, checksums), which is written last and so says
+that the run is whole.
 """
 
 import csv
 import hashlib
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -14,17 +16,34 @@ from typing import Any, NamedTuple
 from smallbatch.files import atomic, set_aside, sha256, write_json
 from smallbatch.study import PROTOCOL, Run
 
-RECORD, METRICS, WEIGHTS = "run.json", "metrics.csv", "weights.safetensors"
+RECORD, METRICS, VARIANCE, WEIGHTS = "run.json", "metrics.csv", "variance.csv", "weights.safetensors"
 
 
 class Epoch(NamedTuple):
-    """What was seen after one epoch, counted from 1. Losses are means, in nats; accuracy is a fraction."""
+    """What was seen after one epoch, counted from 1. Losses are means, in nats; accuracies are fractions.
+
+    validation_accuracy: not a number where the run holds out no validation split.
+    """
 
     epoch: int
     learning_rate: float
     train_loss: float
     test_loss: float
     test_accuracy: float
+    validation_accuracy: float
+
+
+class Variance(NamedTuple):
+    """The variance of one update of `batch_size` examples at the weights after `epoch` (0: the initial ones).
+
+    trace: of the covariance of the update at the run's base learning rate.
+    draws: mini-batches that it was estimated from.
+    """
+
+    epoch: int
+    batch_size: int
+    trace: float
+    draws: int
 
 
 @dataclass(frozen=True)
@@ -34,12 +53,18 @@ class Outcome:
     diverged_at: the update, counted from 1, whose loss was not finite; none if all were.
     seconds: the run's share of the wall time of the lanes that it was trained with.
     images: training images seen.
+    lanes: runs that were trained in lock-step with it, itself included.
+    peak_memory: bytes, the most that the process (on a GPU: the device) held while these lanes were trained.
+    variance: what was measured of it, see `Setting.variance_batch_sizes`.
     """
 
     epochs: list[Epoch]
     diverged_at: int | None
     seconds: float
     images: int
+    lanes: int
+    peak_memory: int
+    variance: list[Variance]
 
 
 @dataclass(frozen=True)
@@ -81,8 +106,9 @@ class RunStore:
             run = Run.from_settings(record["settings"])
             if record["protocol"] != PROTOCOL or run.name(record["data_fingerprint"]) != folder.name:
                 return "its settings do not fit its name"
-            if sha256(folder / METRICS) != record["files"][METRICS]:
-                return f"{METRICS} does not fit its checksum"
+            for name in record["files"].keys() - {WEIGHTS}:
+                if sha256(folder / name) != record["files"][name]:
+                    return f"{name} does not fit its checksum"
             # Weights may be left out of what is kept or pulled; what is there must be right.
             if weights and (folder / WEIGHTS).exists() and sha256(folder / WEIGHTS) != record["files"][WEIGHTS]:
                 return f"{WEIGHTS} does not fit its checksum"
@@ -111,11 +137,9 @@ class RunStore:
             weights: a safetensors file's content, or none.
         """
         folder = self.folder(run, fingerprint)
-        with atomic(folder / METRICS, "w") as file:
-            writer = csv.writer(file, lineterminator="\n")
-            writer.writerow(Epoch._fields)
-            writer.writerows([repr(value) for value in epoch] for epoch in outcome.epochs)
-        checksums = {METRICS: sha256(folder / METRICS)}
+        checksums = {METRICS: _write_rows(folder / METRICS, Epoch, outcome.epochs)}
+        if outcome.variance:
+            checksums[VARIANCE] = _write_rows(folder / VARIANCE, Variance, outcome.variance)
         if weights is not None:
             with atomic(folder / WEIGHTS) as file:
                 file.write(weights)
@@ -124,7 +148,7 @@ class RunStore:
             "settings": run.settings,
             "data_fingerprint": fingerprint,
             "protocol": PROTOCOL,
-            "outcome": {"diverged_at": outcome.diverged_at, "seconds": outcome.seconds, "images": outcome.images},
+            "outcome": {key: getattr(outcome, key) for key in _PLAIN},
             "environment": environment,
             "files": checksums,
         }
@@ -135,9 +159,30 @@ class RunStore:
         (self.folder(run, fingerprint) / WEIGHTS).unlink(missing_ok=True)
 
 
+_PLAIN = ("diverged_at", "seconds", "images", "lanes", "peak_memory")
+"""Fields of an outcome that stand in `run.json`; the others have files of their own."""
+
+
+def _write_rows(path: Path, kind: type[NamedTuple], rows: Sequence[NamedTuple]) -> str:
+    """Write rows with their head as CSV; returns the file's SHA-256."""
+    with atomic(path, "w") as file:
+        writer = csv.writer(file, lineterminator="\n")
+        writer.writerow(kind._fields)
+        writer.writerows([repr(value) for value in row] for row in rows)
+    return sha256(path)
+
+
+def _read_rows(path: Path, kind: type[NamedTuple]) -> list:
+    """Rows as they were written; a field's type is that of its annotation."""
+    types = kind.__annotations__.values()
+    with open(path, newline="") as file:
+        next(rows := csv.reader(file))
+        return [kind(*(of(text) for of, text in zip(types, row, strict=True))) for row in rows]
+
+
 def _read(folder: Path) -> Record:
     record = json.loads((folder / RECORD).read_text())
-    with open(folder / METRICS, newline="") as file:
-        epochs = [Epoch(int(row[0]), *map(float, row[1:])) for row in list(csv.reader(file))[1:]]
-    outcome = Outcome(epochs=epochs, **record["outcome"])
+    epochs = _read_rows(folder / METRICS, Epoch)
+    variance = _read_rows(folder / VARIANCE, Variance) if VARIANCE in record["files"] else []
+    outcome = Outcome(epochs=epochs, variance=variance, **record["outcome"])
     return Record(Run.from_settings(record["settings"]), outcome, record["environment"])

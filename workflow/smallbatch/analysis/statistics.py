@@ -1,8 +1,11 @@
 """The numbers that runs are judged by."""
 
+import math
 import statistics
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
+
+import numpy as np
 
 if TYPE_CHECKING:
     from smallbatch.store import Epoch
@@ -10,19 +13,95 @@ if TYPE_CHECKING:
 LAST_EPOCHS = 5
 """The paper reports the median over the last five epochs (Masters & Luschi 2018, section 3.1)."""
 
-
-def final_accuracy(epochs: Sequence["Epoch"]) -> float:
-    """Median test accuracy over the last five epochs, as a fraction; fewer where the run is shorter."""
-    return statistics.median(epoch.test_accuracy for epoch in epochs[-LAST_EPOCHS:])
+SAMPLES = 1000
+"""Bootstrap samples: enough for the 2.5 and 97.5 percentiles (Efron & Tibshirani 1993, section 13.3)."""
 
 
-def convergence_bar(best: float, classes: int, threshold: float) -> float:
+def final_accuracy(epochs: Sequence["Epoch"], split: str = "test") -> float:
+    """Median accuracy on a split over the last five epochs, as a fraction; fewer where the run is shorter."""
+    return statistics.median(getattr(epoch, f"{split}_accuracy") for epoch in epochs[-LAST_EPOCHS:])
+
+
+def convergence_bar(best: float, classes: int, threshold: float, test_images: int) -> float:
     """The accuracy from which a run counts as converged: chance + threshold * (best - chance).
+
+    Infinite where nothing has trained: where even the best is within three binomial standard errors of chance, what
+    stands out among the runs is luck. NaN where nothing is there.
 
     Args:
         best: the best accuracy of any run of the experiment, a fraction.
         classes: number of classes; chance is 1 / classes.
         threshold: the share of the way from chance to best.
+        test_images: images that accuracies were measured on.
     """
     chance = 1 / classes
+    if best <= chance + 3 * math.sqrt(chance * (1 - chance) / test_images):
+        return math.inf
     return chance + threshold * (best - chance)
+
+
+def resampled_means(values: np.ndarray, draws: np.ndarray) -> np.ndarray:
+    """Means of values drawn with replacement, as far around the mean as means of so many values lie.
+
+    A plain bootstrap of n values has n - 1 parts in n of the variance, half of it at two seeds; so deviations are
+    widened by sqrt(n / (n - 1)) (Rao & Wu 1988).
+
+    Args:
+        values: (cells, n), n > 1.
+        draws: (samples, cells, n), which of the n values each sample has.
+
+    Returns:
+        (samples, cells).
+    """
+    n, means = values.shape[1], values.mean(axis=1)
+    drawn = np.take_along_axis(values[None], draws, axis=2).mean(axis=2)
+    return means + math.sqrt(n / (n - 1)) * (drawn - means)
+
+
+def percentile_interval(samples: np.ndarray) -> tuple[float, float]:
+    """The 2.5 and 97.5 percentiles of what is not NaN; NaN where nothing is."""
+    there = samples[~np.isnan(samples)]
+    if not len(there):
+        return math.nan, math.nan
+    low, high = np.percentile(there, [2.5, 97.5])
+    return float(low), float(high)
+
+
+def bootstrap_interval(values: Sequence[float] | np.ndarray, generator: np.random.Generator) -> tuple[float, float]:
+    """The 95 % interval of the mean over seeds, by `resampled_means`.
+
+    Args:
+        values: one a seed; NaN is left out. One value alone is both ends of its interval; none gives NaN.
+        generator: where the draws come from.
+    """
+    there = np.asarray(values, dtype=float)
+    there = there[~np.isnan(there)]
+    if len(there) < 2:
+        return (math.nan, math.nan) if not len(there) else (float(there[0]), float(there[0]))
+    draws = generator.integers(len(there), size=(SAMPLES, 1, len(there)))
+    return percentile_interval(resampled_means(there[None], draws))
+
+
+def slope(x: np.ndarray, y: np.ndarray, weights: np.ndarray | float = 1.0) -> np.ndarray:
+    """Slope of the weighted least-squares line through each row of points; NaN where all weight is on one x.
+
+    Args:
+        x: (points).
+        y: (..., points).
+        weights: (..., points), or one for all.
+
+    Returns:
+        (...).
+    """
+    weights = np.broadcast_to(weights, np.broadcast_shapes(np.shape(y), np.shape(weights))).astype(float)
+    total = weights.sum(axis=-1, keepdims=True)
+    from_mean = x - (weights * x).sum(axis=-1, keepdims=True) / total
+    spread = (weights * from_mean**2).sum(axis=-1)
+    return (weights * from_mean * y).sum(axis=-1) / np.where(spread > 1e-9, spread, np.nan)
+
+
+def nan_mean(values: np.ndarray, axis: int) -> np.ndarray:
+    """The mean along an axis of what is not NaN; NaN, without a warning, where nothing is."""
+    there = ~np.isnan(values)
+    count = there.sum(axis=axis)
+    return np.where(there, values, 0).sum(axis=axis) / np.where(count, count, np.nan)

@@ -1,16 +1,16 @@
 """The tidy tables: one row a planned run, and one row a run and epoch."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 import pandas as pd
 
 from smallbatch.analysis.statistics import convergence_bar, final_accuracy
-from smallbatch.data.prepared import Meta, read_meta
+from smallbatch.data.prepared import Meta
 from smallbatch.errors import UserError
 from smallbatch.files import atomic
-from smallbatch.store import Epoch, Record, RunStore
-from smallbatch.study import Run, Study
+from smallbatch.store import Epoch, Record, RunStore, Variance
+from smallbatch.study import Run
 
 Planned = Sequence[tuple[str, Run]]
 """Pairs of experiment and run, as `Study.planned` gives them."""
@@ -30,9 +30,11 @@ def runs_table(
 ) -> pd.DataFrame:
     """One row a planned run: all settings and what came out.
 
-    Columns beside the settings: experiment, run (its folder), classes, augment (in words), status (finished, diverged
-    or missing), accuracy (median test accuracy of the last 5 epochs, a fraction; chance where the run diverged),
-    converged, diverged_at (update), seconds, images_per_second, and where it ran (versions, commit, device).
+    Columns beside the settings: experiment, run (its folder), classes, test_images, augment (in words), status
+    (finished, diverged or missing), accuracy (median test accuracy of the last 5 epochs, a fraction; chance where the
+    run diverged), selection_accuracy (the same on the split that rates are chosen on), bar (from which accuracy on a
+    run of its experiment has converged), converged, diverged_at (update), seconds, images_per_second (of all lanes
+    trained with it), lanes, peak_memory_mb, and where it ran (versions, commit, device).
 
     Args:
         planned: experiment and run.
@@ -43,8 +45,9 @@ def runs_table(
     rows = [_row(experiment, run, records, metas[run.setting.data]) for experiment, run in planned]
     table = pd.DataFrame(rows).astype({"diverged_at": "Int64"})
     best = table.groupby("experiment")["accuracy"].transform("max")
-    bar = [convergence_bar(*pair, threshold) for pair in zip(best, table["classes"], strict=True)]
-    table["converged"] = (table["status"] == "finished") & (table["accuracy"] >= bar)
+    known = zip(best, table["classes"], table["test_images"], strict=True)
+    table["bar"] = [convergence_bar(top, classes, threshold, images) for top, classes, images in known]
+    table["converged"] = (table["status"] == "finished") & (table["accuracy"] >= table["bar"])
     return table
 
 
@@ -52,30 +55,36 @@ def _row(experiment: str, run: Run, records: Mapping[str, Record], meta: Meta) -
     name = run.name(meta.fingerprint)
     settings = run.settings | {
         "train_images": run.setting.train_images or meta.train,
-        "lr_drops": " ".join(map(str, run.setting.lr_drops)),
+        "lr_drops": " ".join(f"{drop:g}" for drop in run.setting.lr_drops),
+        "variance_batch_sizes": " ".join(map(str, run.setting.variance_batch_sizes)),
         "augment": run.setting.augment,
     }
     return {
         "experiment": experiment,
         "run": name,
         "classes": len(meta.classes),
+        "test_images": meta.test,
         **settings,
-        **_result(records.get(name), meta),
+        **(_result(records[name], run.setting.selection, 1 / len(meta.classes)) if name in records else _MISSING),
     }
 
 
-def _result(record: Record | None, meta: Meta) -> dict[str, object]:
-    empty = {"accuracy": float("nan"), "diverged_at": None, "seconds": float("nan"), "images_per_second": float("nan")}
-    if record is None:
-        return {"status": "missing", **empty}
+_NUMBERS = ("accuracy", "selection_accuracy", "seconds", "images_per_second", "lanes", "peak_memory_mb")
+_MISSING = {"status": "missing", "diverged_at": None, **dict.fromkeys(_NUMBERS, float("nan"))}
+
+
+def _result(record: Record, selection: str, chance: float) -> dict[str, object]:
     outcome = record.outcome
     diverged = outcome.diverged_at is not None
     return {
         "status": "diverged" if diverged else "finished",
-        "accuracy": 1 / len(meta.classes) if diverged else final_accuracy(outcome.epochs),
+        "accuracy": chance if diverged else final_accuracy(outcome.epochs),
+        "selection_accuracy": chance if diverged else final_accuracy(outcome.epochs, selection),
         "diverged_at": outcome.diverged_at,
         "seconds": outcome.seconds,
         "images_per_second": outcome.images / max(outcome.seconds, 1e-9),
+        "lanes": outcome.lanes,
+        "peak_memory_mb": outcome.peak_memory / 2**20,
         **record.environment,
     }
 
@@ -86,32 +95,61 @@ def epochs_table(records: Mapping[str, Record]) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=["run", *Epoch._fields])
 
 
-def write_tables(
-    study: Study, results: Path, meta_files: Sequence[Path], threshold: float, outputs: Mapping[str, Path]
-) -> None:
-    """Collect a study's runs and write its tables.
+def variance_table(records: Mapping[str, Record]) -> pd.DataFrame:
+    """One row a measurement: run, and what `smallbatch.store.Variance` holds; no row where nothing is measured."""
+    rows = [(name, *one) for name, record in records.items() for one in record.outcome.variance]
+    types = {"run": "str"} | {name: kind.__name__ for name, kind in Variance.__annotations__.items()}
+    return pd.DataFrame(rows, columns=list(types)).astype(types)
+
+
+def write_tables(planned: Planned, store: RunStore, meta: Meta, threshold: float, outputs: Mapping[str, Path]) -> None:
+    """Collect the runs of one experiment and write its tables.
 
     Args:
-        study: whose runs.
-        results: the folder with the run store `runs/`.
-        meta_files: `meta.json` of its data sets.
+        planned: experiment and run.
+        store: the runs.
+        meta: of their data set.
         threshold: see `convergence_bar`.
-        outputs: paths of `runs` (parquet), `csv` and `epochs` (parquet).
+        outputs: paths of `runs`, `epochs` and `variance` (parquet).
 
     Raises:
         UserError: a planned run is missing or damaged; says which.
     """
-    metas = {meta.label: meta for meta in map(read_meta, meta_files)}
-    store = RunStore(results / "runs")
-    records = collect(study.planned(), store, metas)
-    for run in study.runs():
-        name = run.name(metas[run.setting.data].fingerprint)
+    metas = {meta.label: meta}
+    records = collect(planned, store, metas)
+    for _, run in planned:
+        name = run.name(meta.fingerprint)
         if name not in records:
             raise UserError(f"{store.root / name}: {store.damage(store.root / name)}; the next call trains it again")
-    runs = runs_table(study.planned(), records, metas, threshold)
-    with atomic(outputs["runs"]) as file:
-        runs.to_parquet(file, index=False)
-    with atomic(outputs["csv"], "w") as file:
-        runs.to_csv(file, index=False, lineterminator="\n")
-    with atomic(outputs["epochs"]) as file:
-        epochs_table(records).to_parquet(file, index=False)
+    tables = {
+        "runs": runs_table(planned, records, metas, threshold),
+        "epochs": epochs_table(records),
+        "variance": variance_table(records),
+    }
+    for name, table in tables.items():
+        write_table(table, outputs[name])
+
+
+def read_tables(paths: Iterable[Path]) -> pd.DataFrame:
+    """Tables of one kind as one.
+
+    Raises:
+        UserError: one is missing or damaged.
+    """
+    tables = []
+    for path in map(Path, paths):
+        try:
+            tables.append(pd.read_parquet(path))
+        except (OSError, ValueError) as error:
+            reason = str(error).splitlines()[0]
+            raise UserError(f"{path}: cannot be read ({reason}); delete it: it is made again") from error
+    return pd.concat(tables, ignore_index=True)
+
+
+def write_table(table: pd.DataFrame, path: Path) -> None:
+    """Write a table as its path ends: .parquet or .csv."""
+    with atomic(path) as file:
+        if Path(path).suffix == ".csv":
+            table.to_csv(file, index=False, lineterminator="\n")
+        else:
+            table.to_parquet(file, index=False)

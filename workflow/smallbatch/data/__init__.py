@@ -29,6 +29,12 @@ def _cifar(label: str, settings: dict[str, Any], folder: Path, downloads: Path) 
     return cifar.prepare(label, settings, folder, downloads)
 
 
+def _imagenet(label: str, settings: dict[str, Any], folder: Path, downloads: Path) -> "Meta":
+    from smallbatch.data import imagenet
+
+    return imagenet.prepare(label, settings, folder)
+
+
 def _image_folder(label: str, settings: dict[str, Any], folder: Path, downloads: Path) -> "Meta":
     from smallbatch.data import image_folder
 
@@ -52,6 +58,7 @@ SOURCES = {
     "digits": Source(_digits),
     "cifar10": Source(_cifar, optional=("archive", "md5")),
     "cifar100": Source(_cifar, optional=("archive", "md5")),
+    "imagenet": Source(_imagenet, required=("path",)),
     "image-folder": Source(
         _image_folder,
         required=("path", "size"),
@@ -82,6 +89,8 @@ def known_train_images(settings: dict[str, Any]) -> int | None:
     """The number of training images where it is known before the data are there, else None."""
     if settings["source"] == "digits":
         return 1437
+    if settings["source"] == "imagenet":
+        return None if "label" in settings else 1_281_167
     return 50_000 if _is_original(settings) else None
 
 
@@ -141,3 +150,19 @@ def _check_name(where: str, key: str, settings: dict[str, Any]) -> None:
     if plain in ORIGINAL_MD5 and not (plain == settings["source"] and _is_original(settings)):
         allowed = f"any other name; this one is kept for `source: {plain}` with the original's `md5`"
         refuse(where, f"datasets.{key}.label", name, allowed)
+
+
+def check_augment(where: str, key: str, settings: dict[str, Any], augment: dict[str, Any]) -> None:
+    """Make sure that a data set can be augmented like this: photos are cropped in size, images of one size padded.
+
+    where, key: the file and the key there that ask for it.
+    settings: of the data set.
+
+    Raises:
+        UserError: it cannot.
+    """
+    photos = settings["source"] == "imagenet"
+    if photos and augment.get("pad"):
+        refuse(where, f"{key}.augment.pad", augment["pad"], "resized_crop instead, for photos of any size")
+    if not photos and augment.get("resized_crop"):
+        refuse(where, f"{key}.augment.resized_crop", True, "pad instead, for images of one size")

@@ -23,7 +23,7 @@ def read_members(archive: Path, names: Collection[str]) -> dict[str, bytes]:
         UserError: the archive is damaged, or a member is missing, not a regular file or too large.
     """
     found: dict[str, bytes] = {}
-    with _damage_told(archive), tarfile.open(archive) as tar:
+    with damage_told(archive), tarfile.open(archive) as tar:
         for member in tar:
             name = posixpath.normpath(member.name)
             if name in names and name not in found:
@@ -81,7 +81,7 @@ def unpack(archive: Path, folder: Path) -> None:
     Raises:
         UserError: it is neither or damaged, or a member is a link or a device or lies outside.
     """
-    with _damage_told(archive):
+    with damage_told(archive):
         if tarfile.is_tarfile(archive):
             with tarfile.open(archive) as tar, writing_errors(folder):
                 tar.extractall(folder, filter=_plain_data)
@@ -111,7 +111,7 @@ def _check_zip_member(archive: Path, member: zipfile.ZipInfo) -> None:
 
 
 @contextlib.contextmanager
-def _damage_told(archive: Path) -> Iterator[None]:
+def damage_told(archive: Path) -> Iterator[None]:
     """Turn what the readers raise on a damaged or hostile archive into a `UserError`."""
     try:
         yield

@@ -5,12 +5,15 @@ import json
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import BinaryIO
+from typing import TYPE_CHECKING, BinaryIO
 
 import numpy as np
 
 from smallbatch.errors import UserError
 from smallbatch.files import atomic, write_json
+
+if TYPE_CHECKING:
+    from smallbatch.data.photos import Photos
 
 SPLITS = ("train", "test")
 ARRAYS = tuple(f"{split}_{kind}.npy" for split in SPLITS for kind in ("images", "labels"))
@@ -29,7 +32,8 @@ class Meta:
     shape: channels, height, width.
     mean, std: of each channel over the training split, in units of pixel value / 255.
     train, test: number of images.
-    fingerprint: SHA-256 over both splits' arrays and the class names, in hexadecimal.
+    fingerprint: SHA-256 over both splits' content and the class names, in hexadecimal.
+    root: of data sets of photos the folder that they lie in; `train_images.npy` and `test_images.npy` are then indices.
     """
 
     label: str
@@ -40,13 +44,14 @@ class Meta:
     train: int
     test: int
     fingerprint: str
+    root: str | None = None
 
 
 @dataclass(frozen=True)
 class Split:
-    """Images [n, channels, height, width] uint8 and labels [n] int64."""
+    """Images [n, channels, height, width] uint8, or photos, and labels [n] int64."""
 
-    images: np.ndarray
+    images: "np.ndarray | Photos"
     labels: np.ndarray
 
 
@@ -60,8 +65,7 @@ class Prepared:
 
 
 def write(folder: Path, label: str, classes: Iterable[str], train: Split, test: Split) -> Meta:
-    """Write a data set as prepared arrays into `folder`; `meta.json` comes last and says that all is there."""
-    (folder / META).unlink(missing_ok=True)  # it must not vouch for arrays that are being replaced
+    """Write a data set of images as prepared arrays into `folder`."""
     classes = tuple(classes)
     mean, std = channel_statistics(train.images)
     meta = Meta(
@@ -74,12 +78,17 @@ def write(folder: Path, label: str, classes: Iterable[str], train: Split, test: 
         test=len(test.labels),
         fingerprint=fingerprint(classes, train, test),
     )
-    for name, split in zip(SPLITS, (train, test), strict=True):
-        for kind in ("images", "labels"):
-            with atomic(folder / f"{name}_{kind}.npy") as file:
-                _save(file, getattr(split, kind))
-    write_json(folder / META, asdict(meta))
+    write_arrays(folder, meta, [train.images, train.labels, test.images, test.labels])
     return meta
+
+
+def write_arrays(folder: Path, meta: Meta, arrays: Iterable[np.ndarray]) -> None:
+    """Write `ARRAYS` and what is known of them; `meta.json` comes last and says that all is there."""
+    (folder / META).unlink(missing_ok=True)  # it must not vouch for arrays that are being replaced
+    for name, array in zip(ARRAYS, arrays, strict=True):
+        with atomic(folder / name) as file:
+            _save(file, array)
+    write_json(folder / META, asdict(meta))
 
 
 def _save(file: BinaryIO, array: np.ndarray) -> None:
@@ -118,8 +127,16 @@ def read(folder: Path) -> Prepared:
         arrays = {name: np.load(folder / name, mmap_mode="c", allow_pickle=False) for name in ARRAYS}
     except (ValueError, OSError, EOFError) as error:
         raise UserError(f"{folder}: damaged ({error}); delete the folder and prepare the data set again") from error
-    splits = {name: Split(arrays[f"{name}_images.npy"], arrays[f"{name}_labels.npy"]) for name in SPLITS}
+    splits = {name: Split(_images(meta, arrays[f"{name}_images.npy"]), arrays[f"{name}_labels.npy"]) for name in SPLITS}
     return Prepared(meta, **splits)
+
+
+def _images(meta: Meta, array: np.ndarray) -> "np.ndarray | Photos":
+    if meta.root is None:
+        return array
+    from smallbatch.data.photos import Photos  # imports torchvision, which takes seconds
+
+    return Photos(Path(meta.root), array)
 
 
 def channel_statistics(images: np.ndarray) -> tuple[tuple[float, ...], tuple[float, ...]]:

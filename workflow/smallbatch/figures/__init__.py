@@ -1,6 +1,5 @@
 """Figures from tables of runs: one function a kind of figure, which takes data and axes and returns axes."""
 
-import math
 from collections.abc import Callable
 from typing import Any
 
@@ -15,39 +14,50 @@ from smallbatch.figures.accuracy import accuracy_lines
 from smallbatch.figures.best import best_lines
 from smallbatch.figures.bn_batch import bn_batch_lines
 from smallbatch.figures.convergence import convergence_lines, courses
+from smallbatch.figures.cost import cost_lines
 from smallbatch.figures.ranges import range_bars
-from smallbatch.figures.words import experiment_labels, listed, note, rate_words
+from smallbatch.figures.variance import variance_lines
+from smallbatch.figures.words import experiment_labels, listed, rate_words
 from smallbatch.rates import parse_base_lr
 
-KINDS: dict[str, Callable[[pd.DataFrame, Axes], Axes]] = {
+KINDS: dict[str, Callable[[pd.DataFrame, Axes, np.random.Generator], Axes]] = {
     "accuracy": accuracy_lines,
     "convergence": convergence_lines,
     "bn-batch": bn_batch_lines,
     "best": best_lines,
     "range": range_bars,
+    "variance": variance_lines,
 }
+ALL_KINDS = (*KINDS, "cost")  # which has three plots, not one
 _COMPARE = ("best", "range")  # all experiments in one plot; the other kinds give each experiment its own
 _BARS_IN_A_COLUMN = 3  # more experiments than this make bars too thin for one column of a paper
+_TITLE = 2.85  # inches above one of two plots in a row
 
 
-def draw(spec: dict[str, Any], runs: pd.DataFrame, epochs: pd.DataFrame) -> Figure:
-    """Draw one figure of a study from its tables of runs and epochs.
+def draw(spec: dict[str, Any], runs: pd.DataFrame, epochs: pd.DataFrame, variance: pd.DataFrame) -> Figure:
+    """Draw one figure of a study from its tables of runs, epochs and variances.
 
     Raises:
         UserError: the kind is unknown, or the tables lack an experiment or base learning rate that is asked for.
     """
     chosen = select(spec, runs)
+    generator = np.random.default_rng(0)  # of intervals: the same every time, so that pictures are the same
     with style.context():
-        return _compare(spec, chosen) if spec["kind"] in _COMPARE else _panels(spec, chosen, epochs)
+        if spec["kind"] == "cost":
+            return _cost(spec, chosen, generator)
+        if spec["kind"] in _COMPARE:
+            return _compare(spec, chosen, generator)
+        return _panels(spec, chosen, _drawn_from(spec["kind"], chosen, epochs, variance), generator)
 
 
-def caption(name: str, spec: dict[str, Any], runs: pd.DataFrame) -> str:
+def caption(name: str, spec: dict[str, Any], runs: pd.DataFrame, variance: pd.DataFrame) -> str:
     """What figure `name` shows, in plain words: content, data, seeds, incidents, and its figure in the paper.
 
     Raises:
         UserError: as `draw`.
     """
-    return captions.caption(name, spec, select(spec, runs))
+    chosen = select(spec, runs)
+    return captions.caption(name, spec, chosen, variance[variance["run"].isin(chosen["run"])])
 
 
 def select(spec: dict[str, Any], runs: pd.DataFrame) -> pd.DataFrame:
@@ -57,8 +67,8 @@ def select(spec: dict[str, Any], runs: pd.DataFrame) -> pd.DataFrame:
         UserError: the kind is unknown, or there are no such runs.
     """
     where = f"figure {spec['title']!r}"
-    if spec["kind"] not in KINDS:
-        raise UserError(f"{where}: kind: {spec['kind']!r} is not allowed; allowed: {', '.join(KINDS)}")
+    if spec["kind"] not in ALL_KINDS:
+        raise UserError(f"{where}: kind: {spec['kind']!r} is not allowed; allowed: {', '.join(ALL_KINDS)}")
     for name in spec["experiments"]:
         if name not in set(runs["experiment"]):
             there = ", ".join(runs["experiment"].unique()) or "none"
@@ -76,30 +86,52 @@ def _at_rate(spec: dict[str, Any], runs: pd.DataFrame, where: str) -> pd.DataFra
     at_rate = runs[np.isclose(runs["base_lr"], base_lr, rtol=1e-9, atol=0)]
     for name in spec["experiments"]:
         if name not in set(at_rate["experiment"]):
-            there = listed(map(rate_words, sorted(runs.loc[runs["experiment"] == name, "base_lr"])))
+            rates = sorted(runs.loc[runs["experiment"] == name, "base_lr"])
+            there = listed(rate_words(rate) for rate in rates if rate > 0) or "none yet"
             raise UserError(f"{where}: base_lr: {name!r} has no run at {rate_words(base_lr)}; it has: {there}")
     return at_rate
 
 
-def _compare(spec: dict[str, Any], runs: pd.DataFrame) -> Figure:
+def _drawn_from(kind: str, runs: pd.DataFrame, epochs: pd.DataFrame, variance: pd.DataFrame) -> pd.DataFrame:
+    """What the plots of a kind are drawn from: runs, or runs joined with what was seen along their training."""
+    if kind == "convergence":
+        return courses(runs, epochs)
+    if kind == "variance":
+        return runs[["experiment", "run"]].merge(variance, on="run")
+    return runs
+
+
+def _cost(spec: dict[str, Any], runs: pd.DataFrame, generator: np.random.Generator) -> Figure:
+    """Three plots of the same experiments beside each other, named below them."""
+    rows = sheet.legend_rows(experiment_labels(runs).values(), 2)
+    note = captions.note(spec["kind"], runs)
+    figure, plots = sheet.blank(spec["title"], note, 3, page_wide=True, legend_rows=rows, columns=3)
+    cost_lines(runs, plots, generator)
+    sheet.experiment_legend(figure, plots[0], 2)
+    return figure
+
+
+def _compare(spec: dict[str, Any], runs: pd.DataFrame, generator: np.random.Generator) -> Figure:
     """All experiments in one plot, named below it."""
-    experiments = runs["experiment"].nunique()
-    page_wide = spec["kind"] == "range" and experiments > _BARS_IN_A_COLUMN
+    labels = experiment_labels(runs)
+    page_wide = spec["kind"] == "range" and len(labels) > _BARS_IN_A_COLUMN
     columns = 2 if page_wide else 1
-    figure, (axes,) = sheet.blank(spec["title"], note(runs), 1, page_wide, math.ceil(experiments / columns))
-    KINDS[spec["kind"]](runs, axes)
+    rows = sheet.legend_rows(labels.values(), columns)
+    figure, (axes,) = sheet.blank(spec["title"], captions.note(spec["kind"], runs), 1, page_wide, rows)
+    KINDS[spec["kind"]](runs, axes, generator)
     sheet.experiment_legend(figure, axes, columns)
     return figure
 
 
-def _panels(spec: dict[str, Any], runs: pd.DataFrame, epochs: pd.DataFrame) -> Figure:
-    """A plot for each experiment, and one legend of batch sizes."""
+def _panels(spec: dict[str, Any], runs: pd.DataFrame, data: pd.DataFrame, generator: np.random.Generator) -> Figure:
+    """A plot for each experiment, and one legend of batch sizes where they are lines."""
     labels = experiment_labels(runs)
-    data = courses(runs, epochs) if spec["kind"] == "convergence" else runs
-    figure, plots = sheet.blank(spec["title"], note(runs), len(labels))
+    figure, plots = sheet.blank(spec["title"], captions.note(spec["kind"], runs), len(labels))
     for axes, (name, label) in zip(plots, labels.items(), strict=True):
-        KINDS[spec["kind"]](data[data["experiment"] == name], axes)
+        KINDS[spec["kind"]](data[data["experiment"] == name], axes, generator)
         if len(labels) > 1:
-            axes.set_title(label)
-    sheet.batch_legend(figure, plots)
+            axes.set_title("\n".join(sheet.wrapped(label, _TITLE)))
+    if spec["kind"] != "variance":
+        sheet.same_scale(plots)
+        sheet.batch_legend(figure, plots)
     return figure

@@ -1,18 +1,22 @@
 """Test accuracy over the base learning rate, a line for each batch size (Figures 1-3, 5-12, 17, 18)."""
 
+import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 
 from smallbatch.figures import style
-from smallbatch.figures.cells import best_cells, chance_line, line_over_seeds, percent_axis
+from smallbatch.figures.cells import bar_line, best_cells, chance_line, line_over_seeds, percent_axis
+from smallbatch.figures.words import rate_symbol
 
 
-def accuracy_lines(runs: pd.DataFrame, axes: Axes) -> Axes:
+def accuracy_lines(runs: pd.DataFrame, axes: Axes, generator: np.random.Generator) -> Axes:
     """Draw the runs of one experiment; a cell without a result is a gap in its line."""
-    cells = best_cells(runs, ["batch_size", "base_lr"])
-    for batch_size, line in cells.groupby("batch_size"):
+    cells = best_cells(runs, ["batch_size", "base_lr"], generator)
+    rated = cells[cells["base_lr"] > 0]  # 0 stands for a rate that is still to be chosen
+    for batch_size, line in rated.groupby("batch_size"):
         line_over_seeds(axes, line, "base_lr", str(batch_size), style.batch_look(batch_size))
     chance_line(axes, runs)
-    style.rate_axis(axes.xaxis, runs["base_lr"])
+    bar_line(axes, runs)
+    style.rate_axis(axes.xaxis, runs["base_lr"], rate_symbol(runs))
     percent_axis(axes, cells, from_zero=True)
     return axes

@@ -1,5 +1,6 @@
 """Best test accuracy over all base learning rates against the batch size, a line for each experiment (Figure 15)."""
 
+import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 
@@ -8,11 +9,11 @@ from smallbatch.figures.cells import best_cells, line_over_seeds, percent_axis
 from smallbatch.figures.words import experiment_labels
 
 
-def best_lines(runs: pd.DataFrame, axes: Axes) -> Axes:
-    """Draw, for each experiment and m, the rate whose mean over seeds is highest."""
+def best_lines(runs: pd.DataFrame, axes: Axes, generator: np.random.Generator) -> Axes:
+    """Draw, for each experiment and m, the rate whose mean over seeds is highest where rates are chosen."""
     labels = experiment_labels(runs)
     looks = style.experiment_looks(labels)
-    cells = best_cells(runs, ["experiment", "batch_size"])
+    cells = best_cells(runs, ["experiment", "batch_size"], generator)
     for name, label in labels.items():
         line_over_seeds(axes, cells[cells["experiment"] == name], "batch_size", label, looks[name])
     style.batch_axis(axes.xaxis, runs["batch_size"], "batch size m")

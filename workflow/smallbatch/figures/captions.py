@@ -3,19 +3,38 @@
 import re
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
-from smallbatch.figures.words import counted, listed, progress, rate_words, setting_words
+from smallbatch.analysis.selection import at_best_rates
+from smallbatch.figures.words import (
+    counted,
+    experiment_labels,
+    listed,
+    progress,
+    rate_symbol,
+    rate_words,
+    seed_words,
+    setting_words,
+    sources,
+)
 
 _DRAWN = {
-    "accuracy": "Test accuracy over the base learning rate η/m, a line for each batch size m; dashed: chance.",
-    "convergence": "Test accuracy after each epoch at base learning rate η/m = {rates}, a line for each batch size m; "
-    "dashed: chance.",
+    "accuracy": "Test accuracy over the base learning rate {symbol}, a line for each batch size m; dashed: chance.",
+    "convergence": "Test accuracy after each epoch at base learning rate {symbol} = {rates}, a line for each batch "
+    "size m; dashed: chance.",
     "bn-batch": "Test accuracy over the batch size b of batch normalisation, a line for each SGD batch size m, "
-    "at base learning rate η/m = {rates}.",
-    "best": "Best test accuracy over all base learning rates η/m against the batch size m, a line for each experiment.",
-    "range": "Base learning rates η/m at which training converged with every seed, for each batch size m and "
-    "experiment; an empty place: no rate did (a rate with a missing run does not count).",
+    "at base learning rate {symbol} = {rates}.",
+    "variance": "Trace of the covariance of one weight update at fixed weights and base learning rate {symbol} = "
+    "{rates} against its batch size, a line for each point of training; dashed: slope 1. In brackets the 95 % interval "
+    "of the slope (bootstrap over the points).",
+    "cost": "Best test accuracy over all base learning rates {symbol}, training images/s and peak memory of the device "
+    "against the batch size m, a line for each experiment; speed and memory are of all runs trained in lock-step, "
+    "medians over the runs of that m.",
+    "best": "Best test accuracy over all base learning rates {symbol} against the batch size m, a line for each "
+    "experiment.",
+    "range": "Base learning rates {symbol} at which training converged with every seed, for each batch size m and "
+    "experiment; an empty place: no rate did. A missing run counts as not converged.",
 }
 _IN_THE_PAPER = {
     "accuracy": "Figure 1",
@@ -24,20 +43,70 @@ _IN_THE_PAPER = {
     "best": "Figure 15",
     "range": "Figure 16",
 }
+_BEYOND = ("variance", "cost")  # kinds that the paper has no figure of
+_BANDS = ("accuracy", "convergence", "bn-batch", "best", "cost")  # kinds with a band over seeds
 
 
-def caption(name: str, spec: dict[str, Any], runs: pd.DataFrame) -> str:
-    """Caption of figure `name` drawn after `spec` from its `runs` (those that `select` returns)."""
+def note(kind: str, runs: pd.DataFrame) -> str:
+    """The small print under a figure: data, setting where there is only one, epochs, seeds, how much is there."""
+    words = [sources(runs)]
+    if runs["experiment"].nunique() == 1:
+        words = [listed(runs["data"]), setting_words(runs.iloc[0]), f"{listed(runs['epochs'])} epochs"]
+    parts = [", ".join([*words, seed_words(runs)])]
+    if runs["seed"].nunique() > 1 and kind in _BANDS:
+        parts.append("bands: 95 % intervals of means over seeds (bootstrap)")
+    if runs["seed"].nunique() > 1 and kind == "range":
+        parts.append("lighter: with a part of the seeds")
+    if kind == "variance":
+        parts.append("in brackets: 95 % intervals (bootstrap)")
+    if kind == "cost" and "device" in runs:
+        parts.append(listed(runs["device"].dropna()))
+    return "; ".join(filter(None, [*parts, progress(runs)]))
+
+
+def caption(name: str, spec: dict[str, Any], runs: pd.DataFrame, variance: pd.DataFrame) -> str:
+    """Caption of figure `name` drawn after `spec` from its `runs` (those that `select` returns) and their variances."""
     kind = spec["kind"]
-    drawn = _DRAWN[kind].format(rates=listed(map(rate_words, runs["base_lr"].unique())))
-    sentences = [drawn, _setting(runs), _reported(kind), _seeds(kind, runs), _incidents(kind, runs), _paper(name, kind)]
+    drawn = _DRAWN[kind].format(symbol=rate_symbol(runs).replace(" / ", "/"), rates=_rates(kind, runs))
+    sentences = [
+        drawn, _also(kind, runs, variance), _setting(runs), _reported(kind), _selection(kind, runs), _seeds(kind, runs),
+        _incidents(kind, runs), _paper(name, kind),
+    ]  # fmt: skip
     return " ".join(filter(None, sentences))
 
 
+def _rates(kind: str, runs: pd.DataFrame) -> str:
+    """`2⁻⁸`; where each m has its own, `2⁻⁸ (m = 8, 32), 2⁻¹⁰ (m = 128)`, after its label for each experiment."""
+    rated = runs[runs["base_lr"] > 0]  # 0 stands for a rate that is still to be chosen
+    if rated.empty:
+        return "one still to be chosen"
+    if kind != "bn-batch" or rated["base_lr"].nunique() == 1:
+        return listed(map(rate_words, rated["base_lr"]))
+    labels = experiment_labels(rated)
+    told = [_rates_of_sizes(at_best_rates(rated[rated["experiment"] == name])) for name in labels]
+    return told[0] if len(told) == 1 else "; ".join(map(": ".join, zip(labels.values(), told, strict=True)))
+
+
+def _rates_of_sizes(runs: pd.DataFrame) -> str:
+    sizes = runs.sort_values("batch_size").groupby("base_lr", sort=False)["batch_size"]
+    return ", ".join(f"{rate_words(rate)} (m = {listed(of)})" for rate, of in sizes)
+
+
+def _also(kind: str, runs: pd.DataFrame, variance: pd.DataFrame) -> str:
+    """What is drawn besides, where there is anything to draw it from."""
+    if kind in ("accuracy", "convergence") and np.isfinite(runs["bar"]).any():
+        return "Dotted: from here on a run has converged."
+    if kind == "range" and runs["seed"].nunique() > 1:
+        return "Lighter: at which it converged with a part of the seeds."
+    if kind == "variance" and len(variance):
+        return f"Each value is estimated from {variance['draws'].min()} or more mini-batches."
+    return ""
+
+
 def _setting(runs: pd.DataFrame) -> str:
-    sources = zip(runs["data"], runs["train_images"], strict=True)
-    data = listed(f"{name} ({images:,} training images)" for name, images in sources)
-    where = f"{data}, {listed(sorted(runs['epochs'].unique()))} epochs."
+    trained = runs.groupby(["data", "train_images"], sort=False)["epochs"]
+    data = [f"{name} ({images:,} training images), {listed(sorted(of))} epochs" for (name, images), of in trained]
+    where = f"{'; '.join(data)}."
     if runs["experiment"].nunique() > 1:
         return f"On {where}"
     setting = setting_words(runs.iloc[0])
@@ -45,14 +114,22 @@ def _setting(runs: pd.DataFrame) -> str:
 
 
 def _reported(kind: str) -> str:
-    return "" if kind in ("convergence", "range") else "Accuracy is the median over the last 5 epochs."
+    return "" if kind in ("convergence", "range", "variance") else "Accuracy is the median over the last 5 epochs."
+
+
+def _selection(kind: str, runs: pd.DataFrame) -> str:
+    """On which images the rates were chosen, where a figure shows chosen ones and not all experiments hold some out."""
+    if kind not in ("best", "cost") or "test" not in set(runs["selection"]):
+        return ""
+    but = ", but where its label says otherwise" if runs["selection"].nunique() > 1 else ""
+    return f"The rate is chosen on the test set, as in the paper{but}."
 
 
 def _seeds(kind: str, runs: pd.DataFrame) -> str:
-    seeds = runs["seed"].nunique()
-    if kind == "range" or seeds == 1:
-        return f"{counted(seeds, 'seed')} a cell."
-    return f"Line: mean of {counted(seeds, 'seed')}; band: from the lowest seed to the highest."
+    if kind == "range" or runs["seed"].nunique() == 1:
+        return f"{seed_words(runs)} a cell."
+    line = f"Line: mean of {seed_words(runs)}"
+    return f"{line}; band: 95 % interval of the mean over seeds (bootstrap)." if kind in _BANDS else f"{line}."
 
 
 def _incidents(kind: str, runs: pd.DataFrame) -> str:
@@ -67,4 +144,6 @@ def _paper(name: str, kind: str) -> str:
     number = re.match(r"fig(?:ure)?[-_ ]?0*(\d+)[-_ ]?([a-d])?(?![a-z0-9])", name)
     if number:
         return f"Corresponds to Figure {number[1]}{number[2] or ''} of the paper."
+    if kind in _BEYOND:
+        return "The paper has no such figure."
     return f"Drawn in the manner of {_IN_THE_PAPER[kind]} of the paper."

@@ -1,13 +1,16 @@
 """Test accuracy over the epochs at one base learning rate, a line for each batch size (Figure 4)."""
 
 import math
+from functools import partial
 
+import numpy as np
 import pandas as pd
 import seaborn as sns
 from matplotlib.axes import Axes
 
+from smallbatch.analysis.statistics import bootstrap_interval
 from smallbatch.figures import style
-from smallbatch.figures.cells import chance_line, percent_axis
+from smallbatch.figures.cells import bar_line, chance_line, percent_axis
 
 
 def courses(runs: pd.DataFrame, epochs: pd.DataFrame) -> pd.DataFrame:
@@ -28,18 +31,19 @@ def courses(runs: pd.DataFrame, epochs: pd.DataFrame) -> pd.DataFrame:
     return joined.assign(percent=100 * accuracy)
 
 
-def convergence_lines(data: pd.DataFrame, axes: Axes) -> Axes:
-    """Draw `courses` of one experiment at one base learning rate; bands span the seeds."""
+def convergence_lines(data: pd.DataFrame, axes: Axes, generator: np.random.Generator) -> Axes:
+    """Draw `courses` of one experiment at one base learning rate; bands are 95 % intervals over seeds."""
     for batch_size, line in data.groupby("batch_size"):
         look = style.batch_look(batch_size) | {"linewidth": 0.8, "markevery": _marks(batch_size, line["epoch"].max())}
         sns.lineplot(
-            line, x="epoch", y="percent", errorbar=("pi", 100), err_kws=style.BAND, label=str(batch_size), legend=False,
-            ax=axes, **look,
+            line, x="epoch", y="percent", errorbar=partial(bootstrap_interval, generator=generator),
+            err_kws=style.BAND, label=str(batch_size), legend=False, ax=axes, **look,
         )  # fmt: skip
     chance_line(axes, data)
+    bar_line(axes, data)
     axes.set_xlim(0, 1.02 * data["epoch"].max())
     axes.set_xlabel("epoch")
-    percent_axis(axes, data.assign(lowest=data["percent"], highest=data["percent"]), from_zero=True)
+    percent_axis(axes, data.assign(low=data["percent"], high=data["percent"]), from_zero=True)
     return axes
 
 

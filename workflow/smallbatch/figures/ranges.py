@@ -2,14 +2,16 @@
 
 from collections.abc import Iterator
 
+import matplotlib
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 
 from smallbatch.figures import style
-from smallbatch.figures.words import experiment_labels
+from smallbatch.figures.words import experiment_labels, rate_symbol
 
 _FILLED = 0.84  # the share of a batch size's place that its bars take
+_LIGHT = 0.35  # the share of its colour that a lighter bar keeps
 
 
 def cell_edges(base_lrs: np.ndarray) -> np.ndarray:
@@ -20,39 +22,46 @@ def cell_edges(base_lrs: np.ndarray) -> np.ndarray:
     return np.exp2(np.concatenate([[places[0] - steps[0] / 2], middles, [places[-1] + steps[-1] / 2]]))
 
 
-def stretches(runs: pd.DataFrame) -> Iterator[tuple[float, float]]:
-    """Lower and upper border of each unbroken stretch of rates at which all seeds converged; one experiment, one m."""
-    converged = runs.groupby("base_lr")["converged"].all()
-    edges = cell_edges(converged.index.to_numpy())
-    padded = np.concatenate([[0], converged.to_numpy().astype(int), [0]])
+def stretches(reached: pd.Series) -> Iterator[tuple[float, float]]:
+    """Lower and upper border of each unbroken stretch of rates, the index of `reached`, at which it is true."""
+    edges = cell_edges(reached.index.to_numpy())
+    padded = np.concatenate([[0], reached.to_numpy().astype(int), [0]])
     starts, ends = np.flatnonzero(np.diff(padded) == 1), np.flatnonzero(np.diff(padded) == -1)
     yield from zip(edges[starts], edges[ends], strict=True)
 
 
-def range_bars(runs: pd.DataFrame, axes: Axes) -> Axes:
-    """Draw bars in groups, one group a batch size; where no rate converged the bar's place stays empty."""
+def range_bars(runs: pd.DataFrame, axes: Axes, generator: np.random.Generator) -> Axes:
+    """Draw bars in groups, one group a batch size: where all seeds converged, lighter where only some did.
+
+    A missing run counts as one that did not.
+    """
     labels = experiment_labels(runs)
     looks = style.experiment_looks(labels)
     sizes = sorted(runs["batch_size"].unique())
     width = _FILLED / len(labels)
-    for (name, size), cells in runs.groupby(["experiment", "batch_size"]):
+    rated = runs[runs["base_lr"] > 0]  # 0 stands for a rate that is still to be chosen
+    for (name, size), cells in rated.groupby(["experiment", "batch_size"]):
         left = sizes.index(size) - _FILLED / 2 + list(labels).index(name) * width
-        for low, high in stretches(cells):
-            axes.bar(left, high - low, 0.86 * width, bottom=low, align="edge", **_bar_look(looks[name]))
+        share = cells.groupby("base_lr")["converged"].mean()
+        for reached, light in (((share > 0) & (share < 1), True), (share == 1, False)):
+            for low, high in stretches(reached):
+                axes.bar(left, high - low, 0.86 * width, bottom=low, align="edge", **_bar_look(looks[name], light))
     for place in range(0, len(sizes), 2):
         axes.axvspan(place - 0.5, place + 0.5, color="0.95", linewidth=0, zorder=0)
     style.ticks(axes.xaxis, range(len(sizes)), map(str, sizes), at_most=round(2 * axes.figure.get_figwidth()))
     axes.set_xlim(-0.5, len(sizes) - 0.5)
     axes.set_xlabel("batch size m")
     axes.grid(visible=False, axis="x")
-    style.rate_axis(axes.yaxis, runs["base_lr"])
-    axes.set_ylim(*cell_edges(np.unique(runs["base_lr"]))[[0, -1]])
+    style.rate_axis(axes.yaxis, runs["base_lr"], rate_symbol(runs))
+    if len(rated):
+        axes.set_ylim(*cell_edges(np.unique(rated["base_lr"]))[[0, -1]])
     for name, label in labels.items():
         axes.fill_between([], [], label=label, **_bar_look(looks[name]))  # in the legend even where no bar is drawn
     return axes
 
 
-def _bar_look(look: dict) -> dict:
+def _bar_look(look: dict, light: bool = False) -> dict:
     """Full bars for solid lines; white with a coloured rim for dashed ones."""
-    hollow = look["linestyle"] != "-"
-    return {"facecolor": "white" if hollow else look["color"], "edgecolor": look["color"], "linewidth": 0.6}
+    red_green_blue = np.array(matplotlib.colors.to_rgb(look["color"]))
+    color = matplotlib.colors.to_hex(1 - _LIGHT * (1 - red_green_blue) if light else red_green_blue)
+    return {"facecolor": color if look["linestyle"] == "-" else "white", "edgecolor": color, "linewidth": 0.6}

@@ -2,6 +2,7 @@
 
 import math
 import textwrap
+from collections.abc import Collection
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -9,33 +10,47 @@ from matplotlib.figure import Figure
 from smallbatch.figures import style
 
 _LETTERS_AN_INCH = 19  # of the small text, on average
+_ENTRY = style.COLUMN - 0.35  # inches for a text in the legend of experiments
 
 
-def _wrapped(text: str, width: float) -> list[str]:
+def wrapped(text: str, width: float) -> list[str]:
     """Lines of small text that fit into `width` inches, broken at semicolons first."""
     letters = int(width * _LETTERS_AN_INCH)
-    parts = [text] if len(text) <= letters else text.split("; ")
-    return [line for part in parts for line in textwrap.wrap(part, letters)]
+    lines: list[str] = []
+    for part in text.split("; "):
+        together = "; ".join([*lines[-1:], part])
+        if len(together) <= letters:
+            lines[-1:] = [together]
+        else:
+            lines += textwrap.wrap(part, letters)
+    return lines
 
 
 def blank(
-    title: str, note: str, plots: int, page_wide: bool = False, legend_rows: int = 0
+    title: str, note: str, plots: int, page_wide: bool = False, legend_rows: int = 0, columns: int = 2
 ) -> tuple[Figure, list[Axes]]:
-    """A sheet with `plots` empty axes, at most two a row; between them and the note room for a legend."""
-    columns = min(plots, 2)
+    """A sheet with `plots` empty axes, at most `columns` a row; between them and the note room for a legend."""
+    columns = min(plots, columns)
     rows = math.ceil(plots / columns)
     width = style.PAGE if page_wide or columns > 1 else style.COLUMN
-    lines = _wrapped(note, width)
+    lines = wrapped(note, width)
     below = style.TEXT_LINE * (len(lines) + legend_rows) + 0.09
     height = style.HEIGHT * rows + below
     figure = Figure(figsize=(width, height), layout="constrained")
     figure.get_layout_engine().set(rect=(0, below / height, 1, 1 - below / height))
-    figure.suptitle("\n".join(_wrapped(title, 0.8 * width)), fontsize=8.5)
+    figure.suptitle("\n".join(wrapped(title, 0.8 * width)), fontsize=8.5)
     figure.text(0.02 / width, 0.03 / height, "\n".join(lines), size=7, color="0.3", linespacing=1.15, va="bottom")
     grid = list(figure.subplots(rows, columns, squeeze=False).flat)
     for spare in grid[plots:]:
         spare.remove()
     return figure, grid[:plots]
+
+
+def same_scale(plots: list[Axes]) -> None:
+    """Give all plots the y axis that holds what each of them shows, so that they compare at a glance."""
+    limits = [axes.get_ylim() for axes in plots]
+    for axes in plots:
+        axes.set_ylim(min(low for low, _ in limits), max(high for _, high in limits))
 
 
 def batch_legend(figure: Figure, plots: list[Axes]) -> None:
@@ -47,8 +62,16 @@ def batch_legend(figure: Figure, plots: list[Axes]) -> None:
     figure.legend([entries[size] for size in sizes], sizes, title="m", loc="outside right center")
 
 
+def legend_rows(labels: Collection[str], columns: int) -> int:
+    """Lines of text of a legend of experiments, which fills its columns one after the other."""
+    lines = [len(wrapped(label, _ENTRY)) for label in labels]
+    column = math.ceil(len(lines) / columns)
+    return max(sum(lines[start : start + column]) for start in range(0, len(lines), column))
+
+
 def experiment_legend(figure: Figure, axes: Axes, columns: int) -> None:
     """A legend of experiments in the room that `blank` left under the plot."""
     foot = figure.get_layout_engine().get()["rect"][1] - 0.03 / figure.get_figheight()
     handles, labels = axes.get_legend_handles_labels()
-    figure.legend(handles, labels, loc="upper center", bbox_to_anchor=(0.5, foot), ncols=columns, borderaxespad=0)
+    texts = ["\n".join(wrapped(label, _ENTRY)) for label in labels]
+    figure.legend(handles, texts, loc="upper center", bbox_to_anchor=(0.5, foot), ncols=columns, borderaxespad=0)

@@ -19,6 +19,7 @@ HEIGHT = 2.6  # inches: a row of plots, without note and legend below it
 TEXT_LINE = 0.12  # inches: a line of small text
 
 BAND = {"alpha": 0.15, "linewidth": 0}
+BAR = {"color": "0.35", "linestyle": (0, (1, 2)), "linewidth": 0.7, "zorder": 1}
 CHANCE = {"color": "0.35", "linestyle": (0, (4, 3)), "linewidth": 0.6, "zorder": 1}
 
 _SETTINGS = {
@@ -60,7 +61,7 @@ _METADATA = {
 }
 
 _BATCHES = matplotlib.colormaps["viridis"]
-_MARKERS = "osD^vP<X>ph"
+MARKERS = "osD^vP<X>ph"
 _EXPERIMENTS = ["#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#000000"]  # Okabe-Ito, no yellow
 _MARKER_EDGE = {"markeredgecolor": "white", "markeredgewidth": 0.25}
 
@@ -80,7 +81,7 @@ def batch_look(batch_size: int) -> dict:
     place = min(max(step / 10, 0), 1)
     # The scale ends before its yellow, which cannot be seen on white.
     color = matplotlib.colors.to_hex(_BATCHES(0.87 * place))
-    return {"color": color, "marker": _MARKERS[round(step) % len(_MARKERS)], **_MARKER_EDGE}
+    return {"color": color, "marker": MARKERS[round(step) % len(MARKERS)], **_MARKER_EDGE}
 
 
 def experiment_looks(names: Iterable[str]) -> dict[str, dict]:
@@ -88,7 +89,7 @@ def experiment_looks(names: Iterable[str]) -> dict[str, dict]:
     return {
         name: {
             "color": _EXPERIMENTS[place % len(_EXPERIMENTS)],
-            "marker": _MARKERS[place % len(_MARKERS)],
+            "marker": MARKERS[place % len(MARKERS)],
             "linestyle": "-" if place < len(_EXPERIMENTS) else (0, (3, 1.2)),
             **_MARKER_EDGE,
         }
@@ -99,19 +100,19 @@ def experiment_looks(names: Iterable[str]) -> dict[str, dict]:
 def ticks(axis: Axis, places: Iterable[float], labels: Iterable[str], at_most: int = 7) -> None:
     """Tick every place, and label every one, second, third ..., so that at most `at_most` labels stand."""
     places, labels = list(places), list(labels)
-    step = math.ceil(len(places) / at_most)
+    step = max(1, math.ceil(len(places) / at_most))
     axis.set_major_locator(FixedLocator(places[::step]))
     axis.set_ticklabels(labels[::step])
     axis.set_minor_locator(FixedLocator(places) if step > 1 else NullLocator())
     axis.set_minor_formatter(NullFormatter())
 
 
-def rate_axis(axis: Axis, base_lrs: Iterable[float]) -> None:
-    """A log axis of base learning rates eta / m: ticked at powers of two where all are, else plain."""
-    rates = sorted(set(base_lrs))
-    _log_axis(axis, "base learning rate  η / m", rates)
+def rate_axis(axis: Axis, base_lrs: Iterable[float], symbol: str) -> None:
+    """A log axis of base learning rates, `η / m` or the like: ticked at powers of two where all are, else plain."""
+    rates = sorted(rate for rate in set(base_lrs) if rate > 0)
+    _log_axis(axis, f"base learning rate  {symbol}", rates)
     exponents = [round(math.log2(rate)) for rate in rates]
-    if rates == [2.0**exponent for exponent in exponents]:
+    if rates and rates == [2.0**exponent for exponent in exponents]:
         places = [2.0**exponent for exponent in range(exponents[0], exponents[-1] + 1)]
         ticks(axis, places, map(rate_words, places))
 
@@ -123,12 +124,34 @@ def batch_axis(axis: Axis, batch_sizes: Iterable[int], label: str) -> None:
     ticks(axis, sizes, map(str, sizes))
 
 
-def _log_axis(axis: Axis, label: str, places: list[float]) -> None:
-    """A log axis over the whole grid, whatever part of it has results."""
+def doubling_axis(axis: Axis, values: Iterable[float], label: str) -> None:
+    """A log axis from the power of two below all `values` to the one above, ticked at powers of two.
+
+    Where there are none it has no ticks, and the plot says so.
+    """
+    exponents = [math.log2(value) for value in values if value > 0]
+    if not exponents:
+        _log_axis(axis, label, [])
+        axis.axes.text(0.5, 0.5, "not recorded", color="0.5", ha="center", transform=axis.axes.transAxes)
+        return
+    low, high = math.floor(min(exponents)), math.ceil(max(exponents))
+    places = [2.0**exponent for exponent in range(low, max(high, low + 1) + 1)]
+    _log_axis(axis, label, places, room=1.04)
+    ticks(axis, places, [f"{place:,.0f}" if place >= 1 else f"{place:g}" for place in places])
+
+
+def _log_axis(axis: Axis, label: str, places: list[float], room: float = 1.5) -> None:
+    """A log axis over the whole grid, whatever part of it has results, bare where there is no grid.
+
+    `room` is a factor at both ends.
+    """
     along_x = axis is axis.axes.xaxis
-    (axis.axes.set_xscale if along_x else axis.axes.set_yscale)("log")
-    (axis.axes.set_xlim if along_x else axis.axes.set_ylim)(places[0] / 1.5, places[-1] * 1.5)
     axis.set_label_text(label)
+    if not places:
+        ticks(axis, [], [])
+        return
+    (axis.axes.set_xscale if along_x else axis.axes.set_yscale)("log")
+    (axis.axes.set_xlim if along_x else axis.axes.set_ylim)(places[0] / room, places[-1] * room)
 
 
 def save(figure: Figure, paths: Iterable[str | Path]) -> None:

@@ -39,7 +39,21 @@ def setting_words(row: Mapping[str, Any]) -> str:
         words.append("augmented")
     if row["warmup"]:
         words.append("warm-up")
+    if row["momentum"]:
+        words.append(f"momentum {row['momentum']:g}{' with scaled rate' if row['momentum_scaled'] else ''}")
+    if row["lr_scaling"] == "sqrt":
+        words.append("η ∝ √m")
+    if row["precision"] != "float32":
+        words.append(row["precision"])
+    if row["selection"] == "validation":
+        words.append("rate chosen on validation images")
     return ", ".join(words)
+
+
+def rate_symbol(runs: pd.DataFrame) -> str:
+    """The base learning rate of these runs: `η / m`, `η / √m`, or both where they differ."""
+    symbols = {"linear": "η / m", "sqrt": "η / √m"}
+    return " or ".join(symbols[scaling] for scaling in sorted(runs["lr_scaling"].unique()))
 
 
 def experiment_labels(runs: pd.DataFrame) -> dict[str, str]:
@@ -51,7 +65,7 @@ def experiment_labels(runs: pd.DataFrame) -> dict[str, str]:
     labels = pd.Series({name: setting_words(row) for name, row in rows.iterrows()}, dtype=object)
     if rows["data"].nunique() > 1:
         labels = rows["data"].astype(object) + ": " + labels
-    if rows["epochs"].nunique() > 1:
+    if rows.groupby("data")["epochs"].nunique().max() > 1:
         labels = labels + ", " + rows["epochs"].astype(str) + " epochs"
     shared = labels.duplicated(keep=False)
     return {name: f"{label} ({name})" if shared[name] else label for name, label in labels.items()}
@@ -60,6 +74,14 @@ def experiment_labels(runs: pd.DataFrame) -> dict[str, str]:
 def listed(values: Iterable[Any]) -> str:
     """Each value once, in order of appearance: `82, 164`."""
     return ", ".join(dict.fromkeys(str(value) for value in values))
+
+
+def sources(runs: pd.DataFrame) -> str:
+    """`cifar10, 82 epochs`; `cifar10 (82 epochs), cifar100 (164 epochs)` where not all are trained for as long."""
+    epochs = {data: f"{listed(sorted(own))} epochs" for data, own in runs.groupby("data", sort=False)["epochs"]}
+    if runs["epochs"].nunique() == 1:
+        return ", ".join([*epochs, next(iter(epochs.values()))])
+    return ", ".join(f"{data} ({words})" for data, words in epochs.items())
 
 
 def counted(count: int, noun: str) -> str:
@@ -81,10 +103,7 @@ def progress(runs: pd.DataFrame) -> str:
     return "" if there == len(once) else f"{there} of {counted(len(once), 'run')} so far"
 
 
-def note(runs: pd.DataFrame) -> str:
-    """The line under a figure: data, setting where there is only one, epochs, seeds, and how much is there."""
-    words = [listed(runs["data"])]
-    if runs["experiment"].nunique() == 1:
-        words.append(setting_words(runs.iloc[0]))
-    words += [f"{listed(sorted(runs['epochs'].unique()))} epochs", counted(runs["seed"].nunique(), "seed")]
-    return "; ".join(filter(None, [", ".join(words), progress(runs)]))
+def seed_words(runs: pd.DataFrame) -> str:
+    """How many seeds an experiment has: `3 seeds`; `1 or 2 seeds` where experiments differ."""
+    counts = sorted(runs.groupby("experiment")["seed"].nunique().unique())
+    return " or ".join(map(str, [*counts[:-1], counted(counts[-1], "seed")]))

@@ -11,6 +11,7 @@ MODELS = {
     "resnet8": "smallbatch.models.resnet:resnet8",
     "resnet20": "smallbatch.models.resnet:resnet20",
     "resnet32": "smallbatch.models.resnet:resnet32",
+    "resnet50": "smallbatch.models.resnet50:resnet50",
 }
 """Where each model's maker stands, as text: studies are checked without importing torch."""
 

@@ -1,10 +1,11 @@
 """Normalisation by name. Batch normalisation takes its statistics over sub-batches of b <= m examples."""
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import torch
+import torch.distributed as dist
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -25,7 +26,15 @@ class BatchNorm(nn.Module):
     Example i belongs to sub-batch i // sub_batch. Each sub-batch is normalised by its own mean and (biased) variance;
     the running statistics take the mean over the sub-batches. Source: Ioffe & Szegedy 2015; sub-batches as in
     Masters & Luschi 2018, section 3.6.
+
+    Attributes:
+        momentum: of the running statistics at the next examples, see `part_momenta`; none where these are all of a
+            mini-batch.
+        group: processes whose examples make up a sub-batch together with these; none where a sub-batch is whole.
     """
+
+    momentum: float | None = None
+    group: dist.ProcessGroup | None = None
 
     def __init__(self, channels: int, sub_batch: int, eps: float = 1e-5) -> None:
         super().__init__()
@@ -42,7 +51,9 @@ class BatchNorm(nn.Module):
         mean, var = self.running_mean.flatten(), self.running_var.flatten()
         if not self.training:
             return F.batch_norm(x, mean, var, weight, bias, eps=self.eps)
-        momentum = min(1.0, len(x) / WINDOW)
+        momentum = part_momenta([len(x)], len(x))[0] if self.momentum is None else self.momentum
+        if self.group:
+            return _synchronised(x, mean, var, weight, bias, momentum, self.eps, self.group)
         ghosts = len(x) // self.sub_batch
         if ghosts == 1:
             # flatten() of a contiguous buffer is a view, so the running statistics are updated in place.
@@ -54,6 +65,52 @@ class BatchNorm(nn.Module):
         mean.copy_(means.view(ghosts, -1).mean(0))
         var.copy_(variances.view(ghosts, -1).mean(0))
         return y.unflatten(1, (ghosts, -1)).transpose(0, 1).flatten(0, 1)
+
+
+def part_momenta(parts: Sequence[int], batch_size: int) -> list[float]:
+    """Momenta of the running statistics for parts that come one after the other, so that they end as with all at once.
+
+    Args:
+        parts: examples of each.
+        batch_size: m of the whole mini-batch, other processes' parts included.
+    """
+    shares = [min(1.0, batch_size / WINDOW) * part / sum(parts) for part in parts]
+    return [share / (1 - sum(shares[place + 1 :])) for place, share in enumerate(shares)]
+
+
+class _Sum(torch.autograd.Function):
+    """The sum of a tensor over processes; since all their losses depend on it, so is the gradient."""
+
+    @staticmethod
+    def forward(ctx, x: Tensor, group: dist.ProcessGroup) -> Tensor:
+        ctx.group = group
+        total = x.clone()
+        dist.all_reduce(total, group=group)
+        return total
+
+    @staticmethod
+    def backward(ctx, gradient: Tensor) -> tuple[Tensor, None]:
+        return _Sum.apply(gradient, ctx.group), None
+
+
+def _synchronised(
+    x: Tensor, mean: Tensor, var: Tensor, weight: Tensor, bias: Tensor, momentum: float, eps: float, group
+) -> Tensor:
+    """Batch normalisation of one sub-batch that the processes of `group` hold in equal parts."""
+    values = x.float().flatten(2) if x.dim() > 2 else x.float()[:, :, None]
+    own = torch.stack(torch.var_mean(values, (0, 2), correction=0))
+    # Every process's variance and mean, [processes, 2, channels]: better than sums of squares, which cancel.
+    place = torch.arange(group.size(), device=x.device) == group.rank()
+    variances, means = _Sum.apply(place[:, None, None] * own, group).unbind(1)
+    its_mean = means.mean(0)
+    its_var = variances.mean(0) + (means - its_mean).square().mean(0)
+    with torch.no_grad():
+        count = group.size() * len(values) * values.shape[2]
+        mean.lerp_(its_mean, momentum)
+        var.lerp_(its_var * (count / (count - 1)), momentum)
+    scale = weight * (its_var + eps).rsqrt()
+    y = (values - its_mean[:, None]) * scale[:, None] + bias[:, None]
+    return y.to(x.dtype).view_as(x)
 
 
 class Norms(NamedTuple):

@@ -1,6 +1,9 @@
 """Devices by name, and how many lanes suit them."""
 
+import contextlib
 import platform
+import resource
+import sys
 from pathlib import Path
 
 import torch
@@ -42,6 +45,26 @@ def _cpu() -> str:
     lines = info.read_text().splitlines() if info.exists() else []
     names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
     return names[0] if names else platform.processor() or platform.machine()
+
+
+def forget_peak_memory(device: torch.device) -> None:
+    """Let `peak_memory` count from now on."""
+    if device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(device)
+        return
+    with contextlib.suppress(OSError):  # Linux; elsewhere the peak is that of the process's life
+        Path("/proc/self/clear_refs").write_text("5")
+
+
+def peak_memory(device: torch.device) -> int:
+    """The most bytes held: by tensors on a GPU, else by the process."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device)
+    status = Path("/proc/self/status")
+    lines = status.read_text().splitlines() if status.exists() else []
+    peaks = [int(line.split()[1]) * 1024 for line in lines if line.startswith("VmHWM:")]
+    used = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peaks[0] if peaks else used * (1 if sys.platform == "darwin" else 1024)
 
 
 def lanes_for(device: torch.device, batch_size: int, shape: tuple[int, int, int]) -> int:

@@ -1,30 +1,32 @@
-"""The engine: plain SGD on lanes of one model, from initial weights to outcomes."""
+"""The engine: SGD on lanes of one model, from initial weights to outcomes."""
 
+import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 import torch
 from safetensors.torch import save
 from torch import Tensor
-from torch.nn import functional as F
 
 from smallbatch.data.prepared import Prepared
 from smallbatch.errors import UserError
 from smallbatch.models import build
-from smallbatch.store import Epoch, Outcome
+from smallbatch.store import Epoch, Outcome, Variance
 from smallbatch.study import Run
-from smallbatch.training import lanes
+from smallbatch.training import device as devices
+from smallbatch.training import lanes, variance
 from smallbatch.training.checkpoints import Checkpoint
-from smallbatch.training.feed import Batches, EpochPlan, Feed
+from smallbatch.training.distributed import ALONE, World
+from smallbatch.training.feed import Batches, EpochPlan
+from smallbatch.training.network import Network, Scores, too_large
+from smallbatch.training.photo_feed import feed_of
 from smallbatch.training.progress import Progress
 from smallbatch.training.schedule import Schedule
+from smallbatch.training.sgd import LaneSGD
 
 BLOCK_STEPS, BLOCK_IMAGES, BLOCK_VALUES = 32, 2048, 2048 * 3 * 32 * 32
 """Steps are served in blocks of at most so many steps, images or values of pixels: one gather, one look at losses and
 clock a block."""
-
-CHANNELS_LAST_FROM = 256
-"""Pixels from which convolutions on the CPU are faster with channels last (measured: 8x8 loses, 32x32 gains)."""
 
 Finish = Callable[[Run, Outcome, bytes | None], None]
 """Takes a run that is through, its outcome, and its weights as a safetensors file (none where it diverged)."""
@@ -33,38 +35,58 @@ Finish = Callable[[Run, Outcome, bytes | None], None]
 class LaneTraining:
     """Runs that differ only in base learning rate and seed, trained in lock-step.
 
-    Update of lane l: theta <- theta - eta_l * (mean gradient + weight_decay * theta), all parameters decayed.
-
     Args:
         runs: of one setting, batch size and sub-batch; run l becomes lane l.
         data: what they train on.
         device: where.
+        world: the processes that share each mini-batch.
+        images_at_once: of each lane, in memory; or auto: as many of a mini-batch as fit.
     """
 
-    def __init__(self, runs: Sequence[Run], data: Prepared, device: torch.device) -> None:
+    def __init__(
+        self,
+        runs: Sequence[Run],
+        data: Prepared,
+        device: torch.device,
+        world: World = ALONE,
+        images_at_once: int | str = "auto",
+    ) -> None:
         first = runs[0]
         self.setting, self.batch_size, self.device, self.meta = first.setting, first.batch_size, device, data.meta
-        self.bn_batch_size = first.bn_batch_size
-        self.feed = Feed(data, first.setting, first.batch_size, device)
+        self.bn_batch_size, self.world, self.images_at_once = first.bn_batch_size, world, images_at_once
+        self.feed = feed_of(data, first.setting, first.batch_size, device)
         updates = first.setting.epochs * self.feed.steps
         self.schedule = Schedule(updates, first.setting.lr_drops, first.setting.warmup)
+        self.variance_epochs = variance.epochs_measured(first.setting)
         channels, height, width = data.meta.shape
-        pixels = height * width
-        self.block_images = min(BLOCK_IMAGES, BLOCK_VALUES // (channels * pixels))
-        on_gpu = device.type != "cpu"
-        self.layout = torch.channels_last if on_gpu or pixels >= CHANNELS_LAST_FROM else torch.contiguous_format
+        self.pixels = height * width
+        self.block_images = min(BLOCK_IMAGES, BLOCK_VALUES // (channels * self.pixels))
+        devices.forget_peak_memory(device)
         self._begin(runs)
 
     def _begin(self, runs: Sequence[Run]) -> None:
-        self.runs = list(runs)
+        self.runs, self.lanes_at_start = list(runs), len(runs)
         self.epoch, self.step = 0, 0
         self.history: list[list[Epoch]] = [[] for _ in runs]
+        self.variance: list[list[Variance]] = [[] for _ in runs]
         self.seconds = [0.0] * len(runs)
         self.loss_sum = torch.zeros(len(runs), dtype=torch.float64, device=self.device)
         models = [self._model(run.seed) for run in runs]
         stacked = lanes.stack(models)
         self._check_lanes(models[0], stacked)
-        self._take(stacked)
+        s = self.setting
+        self.network = Network(
+            stacked,
+            batch_size=self.batch_size,
+            bn_batch_size=self.bn_batch_size if s.norm == "batch" else 1,
+            images_at_once=self.images_at_once,
+            pixels=self.pixels,
+            precision=s.precision,
+            device=self.device,
+            world=self.world,
+        )
+        etas = [run.learning_rate for run in runs]
+        self.sgd = LaneSGD(self.network.parameters, etas, s.weight_decay, s.momentum)
 
     @torch.no_grad()
     def _check_lanes(self, alone: torch.nn.Module, stacked: torch.nn.Module) -> None:
@@ -85,10 +107,10 @@ class LaneTraining:
         norm = {"norm": s.norm, "norm_layers": s.norm_layers, "bn_batch_size": self.bn_batch_size}
         return build(s.model, shape, classes, **norm, seed=seed)
 
-    def _take(self, model: torch.nn.Module) -> None:
-        self.model = model.to(self.device)
-        self.parameters = list(self.model.parameters())
-        self.factor = -1.0
+    @property
+    def model(self) -> torch.nn.Module:
+        """The model of all lanes."""
+        return self.network.model
 
     @property
     def steps_done(self) -> int:
@@ -96,21 +118,49 @@ class LaneTraining:
         return self.epoch * self.feed.steps + self.step
 
     def train(self, finish: Finish, checkpoint: Checkpoint, progress: Progress) -> None:
-        """Train to the end, handing over each run as it ends; saves a checkpoint whenever one is due."""
+        """Train to the end, handing over each run as it ends; saves a checkpoint whenever one is due.
+
+        Raises:
+            UserError: the device's memory is too small.
+        """
+        try:
+            self._train(finish, checkpoint, progress)
+        except torch.OutOfMemoryError as error:
+            raise too_large(self.network.part, len(self.runs)) from error
+
+    def _train(self, finish: Finish, checkpoint: Checkpoint, progress: Progress) -> None:
+        if self.device.type == "cuda":
+            images, labels = self.feed.batches(self._plan(), 0, 1)
+            self.network.fit(images[0], labels[0])
         if self.steps_done == 0:
             # Names the company, so that a job killed early goes on with it: numbers differ by rounding without.
-            checkpoint.save({"runs": [run.settings for run in self.runs]})
+            self._save(checkpoint, {"runs": [run.settings for run in self.runs]})
+            self._measure_variance()
         while self.runs and self.epoch < self.setting.epochs:
             self._train_epoch(finish, checkpoint)
             if self.runs:
                 self._close_epoch(finish)
+                self._measure_variance()
                 progress.epoch(self.epoch, self.history)
         for lane, run in enumerate(self.runs):
             finish(run, self._outcome(lane, None), save(lanes.lane_state(self.model, lane)))
 
-    def _train_epoch(self, finish: Finish, checkpoint: Checkpoint) -> None:
+    def _save(self, checkpoint: Checkpoint, state: dict) -> None:
+        if self.world.leads:
+            checkpoint.save(state)
+
+    def _measure_variance(self) -> None:
+        if self.runs and self.epoch in self.variance_epochs:
+            measured = variance.measure(self.network, self.feed, self.runs, self.epoch)
+            self.variance = [before + rows for before, rows in zip(self.variance, measured, strict=True)]
+
+    def _plan(self) -> EpochPlan:
+        """The epoch of each lane, this process's share of it."""
         plan = self.feed.plan([run.seed for run in self.runs], self.epoch)
-        self.model.train()
+        return plan.share(self.world.rank, self.world.size)
+
+    def _train_epoch(self, finish: Finish, checkpoint: Checkpoint) -> None:
+        plan = self._plan()
         while self.step < self.feed.steps and self.runs:
             started = time.perf_counter()
             losses = self._train_block(plan, self._block_end())
@@ -119,11 +169,11 @@ class LaneTraining:
             if diverged:
                 keep = self._drop(diverged, finish)
                 plan = plan.select(keep)
-            elif checkpoint.due:
-                checkpoint.save(self.state())
+            elif self.world.told(lambda: checkpoint.due):
+                self._save(checkpoint, self.state())
 
     def _block_end(self) -> int:
-        images_a_step = self.batch_size * len(self.runs)
+        images_a_step = self.network.share * len(self.runs)
         steps = max(1, min(BLOCK_STEPS, self.block_images // images_a_step))
         return min(self.step + steps, self.feed.steps)
 
@@ -135,28 +185,14 @@ class LaneTraining:
             self._update(images, labels, self.schedule(start + i))
             for i, (images, labels) in enumerate(zip(*batches, strict=True))
         ]
-        return torch.stack(losses)
+        self.network.share_buffers()
+        return self.world.sum(torch.stack(losses)) / self.world.size
 
     def _update(self, images: Tensor, labels: Tensor, factor: float) -> Tensor:
         """One update on images [m, lanes * c, h, w], labels [m, lanes] at eta * factor; returns losses [lanes]."""
-        logits = self.model(images.contiguous(memory_format=self.layout))
-        losses = _losses(logits, labels).mean(0)
-        gradients = torch.autograd.grad(losses.sum(), self.parameters)
-        self._set_rates(factor)
-        with torch.no_grad():
-            for parameter, gradient, rate in zip(self.parameters, gradients, self.rates, strict=True):
-                # Not parameter * (1 - eta * weight_decay): in float32 that factor is 1 where eta is small.
-                parameter.addcmul_(gradient.add(parameter, alpha=self.setting.weight_decay), rate)
-        return losses.detach()
-
-    def _set_rates(self, factor: float) -> None:
-        """For each parameter: -eta of every lane, shaped to broadcast."""
-        if factor == self.factor:
-            return
-        self.factor = factor
-        etas = torch.tensor([run.learning_rate * factor for run in self.runs], dtype=torch.float64)
-        rates = (-etas).float().to(self.device)
-        self.rates = [rates.view(-1, *[1] * (parameter.dim() - 1)) for parameter in self.parameters]
+        losses = self.network.gradients(images, labels)
+        self.sgd.step(factor)
+        return losses
 
     def _count(self, losses: Tensor) -> dict[int, int]:
         """Count a block's losses [steps, lanes]; returns the lanes that diverged in it, each with the update."""
@@ -178,28 +214,39 @@ class LaneTraining:
         for lane, update in diverged.items():
             finish(self.runs[lane], self._outcome(lane, update), None)
         keep = [lane for lane in range(len(self.runs)) if lane not in diverged]
-        self.runs, self.history, self.seconds = (
-            [values[lane] for lane in keep] for values in (self.runs, self.history, self.seconds)
+        self.runs, self.history, self.variance, self.seconds = (
+            [values[lane] for lane in keep] for values in (self.runs, self.history, self.variance, self.seconds)
         )
         self.loss_sum = self.loss_sum[keep]
         if keep:
-            lanes.select(self.model, keep)
-            self._take(self.model)
+            self.network.select(keep)
+            self.sgd.select(self.network.parameters, keep)
         return keep
 
     def _outcome(self, lane: int, diverged_at: int | None) -> Outcome:
-        images = (diverged_at or self.steps_done) * self.batch_size
-        return Outcome(self.history[lane], diverged_at, self.seconds[lane], images)
+        return Outcome(
+            epochs=self.history[lane],
+            diverged_at=diverged_at,
+            seconds=self.seconds[lane],
+            images=(diverged_at or self.steps_done) * self.batch_size,
+            lanes=self.lanes_at_start,
+            peak_memory=devices.peak_memory(self.device),
+            variance=self.variance[lane],
+        )
 
     def _close_epoch(self, finish: Finish) -> None:
         started = time.perf_counter()
-        losses, accuracies = self._test()
+        losses, accuracies = self._test(self.feed.test_batches)
+        validation = [math.nan] * len(self.runs)
+        if self.setting.selection == "validation":
+            validation = self._test(self.feed.validation_batches).accuracies
         train_losses = (self.loss_sum / self.feed.steps).tolist()
         factor = self.schedule(self.steps_done - 1)
         self.epoch, self.step = self.epoch + 1, 0
         for lane, run in enumerate(self.runs):
             rate = run.learning_rate * factor
-            self.history[lane].append(Epoch(self.epoch, rate, train_losses[lane], losses[lane], accuracies[lane]))
+            seen = (train_losses[lane], losses[lane], accuracies[lane], validation[lane])
+            self.history[lane].append(Epoch(self.epoch, rate, *seen))
         self.loss_sum.zero_()
         self._spend(started)
         # Weights can overflow in the last update of an epoch; no training loss has seen that yet.
@@ -207,28 +254,23 @@ class LaneTraining:
         if diverged:
             self._drop(diverged, finish)
 
-    @torch.no_grad()
-    def _test(self) -> tuple[list[float], list[float]]:
-        """Mean loss and accuracy of each lane on the test split."""
-        self.model.eval()
-        count = len(self.runs)
-        loss = torch.zeros(count, dtype=torch.float64, device=self.device)
-        correct = torch.zeros(count, dtype=torch.int64, device=self.device)
-        for images, labels in self.feed.test_batches(max(1, self.block_images // count)):
-            logits = self.model(images.repeat(1, count, 1, 1).contiguous(memory_format=self.layout))
-            loss += _losses(logits, labels[:, None].expand(-1, count)).double().sum(0)
-            correct += (logits.unflatten(1, (count, -1)).argmax(2) == labels[:, None]).sum(0)
-        total = len(self.feed.test_labels)
-        return (loss / total).tolist(), (correct / total).tolist()
+    def _test(self, batches: Callable[[int, int, int], Iterable[tuple[Tensor, Tensor]]]) -> Scores:
+        """Test each lane on a split, which the processes share."""
+        size = max(1, self.block_images // len(self.runs))
+        return self.network.test(batches(size, self.world.rank, self.world.size))
 
     def state(self) -> dict:
         """All that a checkpoint needs to go on from here, bit for bit."""
         return {
             "runs": [run.settings for run in self.runs],
+            "lanes": self.lanes_at_start,
+            "part": self.network.part,
             "model": self.model.state_dict(),
+            "velocity": self.sgd.velocity,
             "epoch": self.epoch,
             "step": self.step,
             "history": [[list(epoch) for epoch in lane] for lane in self.history],
+            "variance": [[list(row) for row in lane] for lane in self.variance],
             "seconds": self.seconds,
             "loss_sum": self.loss_sum,
         }
@@ -238,13 +280,10 @@ class LaneTraining:
         self._begin([Run.from_settings(settings) for settings in state["runs"]])
         if "model" not in state:
             return
+        self.lanes_at_start, self.network.part = state["lanes"], state["part"]
         self.model.load_state_dict(state["model"])
+        self.sgd.velocity = [velocity.to(self.device) for velocity in state["velocity"]]
         self.epoch, self.step, self.seconds = state["epoch"], state["step"], state["seconds"]
         self.history = [[Epoch(*epoch) for epoch in lane] for lane in state["history"]]
+        self.variance = [[Variance(*row) for row in lane] for lane in state["variance"]]
         self.loss_sum = state["loss_sum"].to(self.device)
-
-
-def _losses(logits: Tensor, labels: Tensor) -> Tensor:
-    """Cross-entropy of logits [m, lanes * classes] against labels [m, lanes], as [m, lanes]."""
-    scores = logits.unflatten(1, (labels.shape[1], -1)).flatten(0, 1)
-    return F.cross_entropy(scores, labels.flatten(), reduction="none").view(labels.shape)

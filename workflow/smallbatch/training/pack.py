@@ -17,7 +17,9 @@ from smallbatch.packs import row
 from smallbatch.store import Outcome, RunStore
 from smallbatch.study import Run
 from smallbatch.training import device as devices
+from smallbatch.training import distributed, variance
 from smallbatch.training.checkpoints import Checkpoint
+from smallbatch.training.distributed import World
 from smallbatch.training.engine import LaneTraining
 from smallbatch.training.progress import Progress
 
@@ -32,8 +34,11 @@ def train_pack(
     device: str = "auto",
     lanes: int | str = "auto",
     keep_weights: str = "best",
+    images_at_once: int | str = "auto",
 ) -> int:
     """Train those runs of a pack that the store does not have; returns how many those were.
+
+    Processes that `torchrun` started train them together: each calls this with the same arguments.
 
     Args:
         runs: of one data set.
@@ -42,21 +47,26 @@ def train_pack(
         device: auto, cpu, cuda or cuda:N.
         lanes: runs in lock-step, or auto.
         keep_weights: all, best (of the seeds of each cell) or none.
+        images_at_once: of each lane, in memory; or auto: as many of a mini-batch as fit. It changes rounding only.
 
     Raises:
-        UserError: the device is not there, or files cannot be written.
+        UserError: the device is not there or too small, processes cannot share the runs, or files cannot be written.
     """
-    chosen = devices.pick(device)
+    world, chosen = distributed.join(device)
+    for run in runs:
+        distributed.check(run, world)
+        variance.check(run)
     data = prepared.read(data_folder)
-    job = _Job(data, RunStore(results / "runs"), results / "checkpoints", chosen, keep_weights)
-    missing = job.missing(runs)
+    store = RunStore(results / "runs")
+    job = _Job(data, store, results / "checkpoints", chosen, world, keep_weights, images_at_once)
+    missing = world.told(lambda: job.missing(runs))
     log.info("%d runs, %d of them to be trained, on %s", len(runs), len(missing), chosen)
     groups = lane_groups(runs, lanes, chosen, data.meta.shape)
-    job.progress = Progress(sum(job.images(run) for run in missing))
+    job.progress = Progress(sum(job.images(run) for run in missing), shown=world.leads)
     for group in groups:
         with job.alone_with(group):
             job.train_group(group)
-        if keep_weights == "best":
+        if keep_weights == "best" and world.leads:
             job.keep_best_of_cells(runs)
     return len(missing)
 
@@ -78,8 +88,18 @@ class _Job:
 
     progress: Progress
 
-    def __init__(self, data: prepared.Prepared, store: RunStore, checkpoints: Path, device: torch.device, keep: str):
-        self.data, self.store, self.checkpoints, self.device, self.keep = data, store, checkpoints, device, keep
+    def __init__(
+        self,
+        data: prepared.Prepared,
+        store: RunStore,
+        checkpoints: Path,
+        device: torch.device,
+        world: World,
+        keep: str,
+        images_at_once: int | str,
+    ) -> None:
+        self.data, self.store, self.checkpoints, self.keep = data, store, checkpoints, keep
+        self.device, self.world, self.images_at_once = device, world, images_at_once
         self.fingerprint = data.meta.fingerprint
         self.environment = {**environment.describe(), **devices.describe(device)}
 
@@ -97,6 +117,9 @@ class _Job:
     @contextlib.contextmanager
     def alone_with(self, group: list[Run]) -> Iterator[None]:
         """Wait until no other job, an orphan of a killed one perhaps, trains this group; its end frees the lock."""
+        if not self.world.leads:
+            yield
+            return
         self.checkpoints.mkdir(parents=True, exist_ok=True)
         with open(self.checkpoints / "lock", "ab") as file:
             # One byte of one file a group: locks of this kind hold over NFS and leave nothing behind.
@@ -111,21 +134,22 @@ class _Job:
     def train_group(self, group: list[Run]) -> None:
         """Train what is missing of a group: first what its checkpoint holds, then the rest from the start."""
         checkpoint = Checkpoint(self.checkpoints / f"{self._key(group)}.pt")
-        state = checkpoint.load() if self.missing(group) else None
+        state = self.world.told(lambda: checkpoint.load() if self.missing(group) else None)
         if state:
             resumed = [Run.from_settings(settings) for settings in state["runs"]]
             self._train(resumed, checkpoint, state)
-        fresh = self.missing(group)
+        fresh = self.world.told(lambda: self.missing(group))
         if fresh:
             self._train(fresh, checkpoint, None)
-        checkpoint.remove()
+        if self.world.leads:
+            checkpoint.remove()
 
     def _key(self, group: list[Run]) -> str:
         names = "\n".join(run.name(self.fingerprint) for run in group)
         return hashlib.sha256(names.encode()).hexdigest()[:16]
 
     def _train(self, runs: list[Run], checkpoint: Checkpoint, state: dict | None) -> None:
-        training = LaneTraining(runs, self.data, self.device)
+        training = LaneTraining(runs, self.data, self.device, self.world, self.images_at_once)
         if state:
             training.restore(state)
             log.info("resumed at epoch %d, step %d", training.epoch, training.step)
@@ -137,7 +161,7 @@ class _Job:
     def _finish(self, run: Run, outcome: Outcome, weights: bytes | None) -> None:
         name = run.name(self.fingerprint)
         # A group resumed after some of its runs were written trains them along: company decides the rounding.
-        if self.store.has(run, self.fingerprint):
+        if not self.world.leads or self.store.has(run, self.fingerprint):
             return
         kept = None if self.keep == "none" else weights
         self.store.write(run, self.fingerprint, outcome, self.environment, kept)

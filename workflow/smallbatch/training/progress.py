@@ -19,13 +19,14 @@ class Progress:
 
     Args:
         images: training images that all its runs will see, if none diverges.
+        shown: whether a terminal shows a bar.
     """
 
-    def __init__(self, images: int) -> None:
+    def __init__(self, images: int, *, shown: bool = True) -> None:
         self.images, self.done, self.resumed, self.trained = images, 0, 0, 0
         self.started = self.told = monotonic()
-        # The bar shows only on a terminal.
-        self.bar = tqdm(total=images, unit=" images", unit_scale=True, disable=None, dynamic_ncols=True)
+        hidden = None if shown else True  # None: but for a terminal
+        self.bar = tqdm(total=images, unit=" images", unit_scale=True, disable=hidden, dynamic_ncols=True)
 
     def begin(self, title: str, lanes: int, epochs: int, images: int, resumed: int = 0) -> None:
         """Begin a group of lanes.

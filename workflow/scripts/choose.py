@@ -1,0 +1,16 @@
+"""Choose for each batch size the rate that was best in other experiments."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from smallbatch.analysis.selection import best_rates, write_chosen
+from smallbatch.analysis.table import read_tables
+from smallbatch.console import reporting
+
+if TYPE_CHECKING:
+    from snakemake.iocontainers import snakemake
+
+if __name__ == "__main__":
+    with reporting(snakemake.log[0]):
+        chosen = best_rates([read_tables([path]) for path in snakemake.input])
+        write_chosen(Path(snakemake.output[0]), chosen)

@@ -1,0 +1,18 @@
+"""Judge the paper's claims from a study's runs."""
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from smallbatch.analysis.claims import judge
+from smallbatch.analysis.table import read_tables, write_table
+from smallbatch.console import reporting
+
+if TYPE_CHECKING:
+    from snakemake.iocontainers import snakemake
+
+if __name__ == "__main__":
+    with reporting(snakemake.log[0]):
+        runs, variance = (read_tables([snakemake.input[name]]) for name in ("runs", "variance"))
+        params, generator = snakemake.params, np.random.default_rng(0)
+        write_table(judge(params.figures, runs, variance, params.thresholds, generator), snakemake.output[0])

@@ -1,0 +1,25 @@
+"""Print what a study takes."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from smallbatch.console import reporting
+from smallbatch.cost import estimate, told
+from smallbatch.data import label
+from smallbatch.data.outline import outline
+from smallbatch.study import Study
+
+if TYPE_CHECKING:
+    from snakemake.iocontainers import snakemake
+
+if __name__ == "__main__":
+    with reporting(snakemake.log[0]):
+        params = snakemake.params
+        study = Study.from_json(params.study)
+        outlines = {
+            label(key, settings): outline(key, settings, Path(params.data))
+            for key, settings in params.datasets.items()
+            if label(key, settings) in study.labels
+        }
+        options = {key: params.training[key] for key in ("device", "lanes", "keep_weights")}
+        print(told(study, estimate(study, outlines, **options)))

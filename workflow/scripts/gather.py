@@ -1,0 +1,15 @@
+"""Put a study's tables together."""
+
+from typing import TYPE_CHECKING
+
+from smallbatch.analysis.table import read_tables, write_table
+from smallbatch.console import reporting
+
+if TYPE_CHECKING:
+    from snakemake.iocontainers import snakemake
+
+if __name__ == "__main__":
+    with reporting(snakemake.log[0]):
+        for name in ("runs", "epochs", "variance"):
+            write_table(read_tables(snakemake.input[name]), snakemake.output[name])
+        write_table(read_tables(snakemake.input.runs), snakemake.output.csv)

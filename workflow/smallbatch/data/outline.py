@@ -1,0 +1,45 @@
+"""What is known of a data set's size, for estimates before anything is downloaded or decoded."""
+
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from smallbatch.data import label
+from smallbatch.data.prepared import META, read_meta
+from smallbatch.errors import UserError
+
+
+class Outline(NamedTuple):
+    """Size of a data set: image as channels, height, width; number of classes, training and test images."""
+
+    shape: tuple[int, int, int]
+    classes: int
+    train: int
+    test: int
+
+
+ORIGINALS = {
+    "digits": Outline((1, 8, 8), 10, 1437, 360),
+    "cifar10": Outline((3, 32, 32), 10, 50_000, 10_000),
+    "cifar100": Outline((3, 32, 32), 100, 50_000, 10_000),
+    "imagenet": Outline((3, 224, 224), 1000, 1_281_167, 50_000),
+}
+
+
+def outline(key: str, settings: dict[str, Any], data: Path) -> Outline:
+    """The size of a data set: as it is prepared, else of the original that it is going to be.
+
+    Args:
+        key: the data set's name in the configuration.
+        settings: what the configuration says of it.
+        data: the folder of prepared data sets.
+
+    Raises:
+        UserError: nothing is known of it before it is prepared.
+    """
+    folder = data / label(key, settings)
+    if (folder / META).exists():
+        meta = read_meta(folder / META)
+        return Outline(tuple(meta.shape), len(meta.classes), meta.train, meta.test)
+    if settings["source"] not in ORIGINALS:
+        raise UserError(f"{folder}: not prepared yet, so its size is not known; `snakemake datasets` prepares it")
+    return ORIGINALS[settings["source"]]

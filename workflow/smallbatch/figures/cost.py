@@ -1,0 +1,29 @@
+"""Best accuracy, speed and memory against the batch size: what the paper argues with and does not show."""
+
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+
+from smallbatch.figures import style
+from smallbatch.figures.best import best_lines
+from smallbatch.figures.words import experiment_labels
+
+
+def cost_lines(runs: pd.DataFrame, plots: list[Axes], generator: np.random.Generator) -> None:
+    """Draw best accuracy, images/s and peak memory into three plots, a line for each experiment.
+
+    Speed and memory are medians over the runs of one m, of all lanes that were trained together.
+    """
+    accuracy, speed, memory = plots
+    best_lines(runs, accuracy, generator)
+    _medians(runs, speed, pd.to_numeric(runs["images_per_second"]), "training images/s")
+    _medians(runs, memory, pd.to_numeric(runs["peak_memory_mb"]) / 1024, "peak memory (GiB)")
+
+
+def _medians(runs: pd.DataFrame, axes: Axes, values: pd.Series, label: str) -> None:
+    medians = values.groupby([runs["experiment"], runs["batch_size"]]).median()
+    for name, look in style.experiment_looks(experiment_labels(runs)).items():
+        line = medians[name]
+        axes.plot(line.index, line, **look)
+    style.batch_axis(axes.xaxis, runs["batch_size"], "batch size m")
+    style.doubling_axis(axes.yaxis, medians, label)

@@ -1,0 +1,250 @@
+"""From a file of `config/studies` to a checked study, made smaller where the configuration says so."""
+
+import itertools
+from collections.abc import Iterable, Mapping
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+from smallbatch import data
+from smallbatch.errors import UserError, refuse
+from smallbatch.models import MODELS
+from smallbatch.rates import BaseLr, format_base_lr, parse_base_lr
+from smallbatch.settings import check, likely, read_yaml
+from smallbatch.study import HELD_OUT, Experiment, Setting, Study
+
+STUDIES = Path("config/studies")
+SCHEMAS = Path(__file__).parents[2] / "config" / "schemas"
+
+Values = Mapping[str, Any]
+
+
+def check_config(config: dict[str, Any], where: str = "config/config.yaml") -> None:
+    """Check the configuration, data sets included.
+
+    Raises:
+        UserError: names file, key, value and what is allowed.
+    """
+    check(config, SCHEMAS / "config.yaml", where)
+    labels: dict[str, str] = {}
+    for name, settings in config["datasets"].items():
+        data.check_settings(where, name, settings)
+        label = data.label(name, settings)
+        if label in labels:
+            refuse(where, f"datasets.{name}.label", label, f"a label of its own; {labels[label]} has this one")
+        labels[label] = name
+
+
+def load_study(config: Values) -> Study:
+    """Read, check, scale and expand the study that a checked configuration names.
+
+    Raises:
+        UserError: names file, key, value and what is allowed.
+    """
+    name, datasets, scale = config["study"], config["datasets"], config["scale"]
+    where = STUDIES / f"{name}.yaml"
+    if not where.is_file():
+        known = sorted(path.stem for path in STUDIES.glob("*.yaml"))
+        raise UserError(f"study: {name!r}: no such study{likely(name, known)}; allowed: {', '.join(known)}")
+    values = read_yaml(where)
+    check(values, SCHEMAS / "study.yaml", str(where))
+    if scale:
+        values, name = scaled(values, scale), f"{name}-{scale['name']}"
+    if config["seeds"] != "study":
+        seeds = list(range(1, config["seeds"] + 1))
+        values["experiments"] = {key: {**e, "seeds": seeds} for key, e in values["experiments"].items()}
+    study = _study(str(where), name, values, datasets, dict(scale))
+    for key, settings in datasets.items():
+        images = data.known_train_images(settings)
+        if images is not None:
+            check_against_data(study, data.label(key, settings), images)
+    return study
+
+
+def scaled(values: Values, scale: Values) -> dict[str, Any]:
+    """A smaller version of a study file's values; what is left without cells or experiments falls away.
+
+    Args:
+        values: of a study file, checked against its schema.
+        scale: of the configuration, checked against its schema.
+    """
+    experiments = {name: _scaled(e, scale) for name, e in values["experiments"].items()}
+    experiments = {name: e for name, e in experiments.items() if e["batch_sizes"] and e.get("bn_batch_sizes") != []}
+    for e in experiments.values():
+        if isinstance(e["base_lrs"], dict):
+            e["base_lrs"] = {"best_of": [name for name in e["base_lrs"]["best_of"] if name in experiments]}
+    figures = {}
+    for name, spec in values["figures"].items():
+        there = [experiment for experiment in spec["experiments"] if experiment in experiments]
+        if there and name in scale.get("figures", [name]):
+            figures[name] = {**spec, "experiments": there}
+    if "figures" in scale:
+        shown = {name for spec in figures.values() for name in spec["experiments"]}
+        needed = shown | {base for name in shown for base in _bases(experiments[name])}
+        experiments = {name: e for name, e in experiments.items() if name in needed}
+    return {**values, "experiments": experiments, "figures": figures}
+
+
+def _scaled(e: Values, scale: Values) -> dict[str, Any]:
+    sizes = scale.get("batch_sizes")
+    changed: dict[str, Any] = {"epochs": max(1, round(e["epochs"] * scale.get("epochs", 1)))}
+    if "train_images" in scale:
+        changed["train_images"] = min(e.get("train_images", scale["train_images"]), scale["train_images"])
+    for key in ("batch_sizes", "bn_batch_sizes", "variance_batch_sizes"):
+        if sizes and key in e:
+            changed[key] = [size for size in e[key] if size in sizes]
+    if "base_lrs" in scale and not _bases(e):
+        kept = set(map(parse_base_lr, scale["base_lrs"]))
+        changed["base_lrs"] = [rate for rate in e["base_lrs"] if parse_base_lr(rate) in kept] or e["base_lrs"]
+    return {**e, **changed}
+
+
+def _bases(e: Values) -> list[str]:
+    return e["base_lrs"]["best_of"] if isinstance(e["base_lrs"], dict) else []
+
+
+def check_against_data(study: Study, label: str, train_images: int) -> None:
+    """Make sure that the experiments on data set `label` fit its number of training images.
+
+    Raises:
+        UserError: a batch size or `train_images` is larger.
+    """
+    where = study.file
+    for e in study.experiments.values():
+        if e.setting.data != label:
+            continue
+        asked = e.setting.train_images or train_images
+        if asked > train_images:
+            allowed = f"whole numbers up to {train_images}, the training images of {label}"
+            refuse(where, f"experiments.{e.name}.train_images", asked, allowed)
+        left = asked - round(HELD_OUT * asked) if e.setting.selection == "validation" else asked
+        for m in e.batch_sizes:
+            if m > left:
+                allowed = f"whole numbers up to {left}, the training images of this experiment"
+                refuse(where, f"experiments.{e.name}.batch_sizes", m, allowed)
+
+
+def _study(where: str, name: str, values: Values, datasets: Values, scale: dict) -> Study:
+    experiments = {
+        key: _experiment(where, key, {"seeds": values["seeds"], **value}, datasets)
+        for key, value in values["experiments"].items()
+    }
+    for e in experiments.values():
+        _check_best_of(where, e, experiments)
+    figures = {key: _figure(where, key, value, experiments) for key, value in values["figures"].items()}
+    return Study(where, name, values["title"], values.get("description", ""), experiments, figures, scale)
+
+
+def _experiment(where: str, name: str, values: Values, datasets: Values) -> Experiment:
+    key = f"experiments.{name}"
+    _known(where, f"{key}.data", values["data"], list(datasets))
+    _known(where, f"{key}.model", values["model"], list(MODELS))
+    batch_sizes, b_sizes = tuple(values["batch_sizes"]), values.get("bn_batch_sizes")
+    norm, best_of = values.get("norm", "none"), _bases(values)
+    _check_whole_bn_batches(where, key, norm, b_sizes or batch_sizes)
+    if b_sizes:
+        _check_bn_batches(where, key, norm, batch_sizes, b_sizes)
+    if values.get("momentum_scaled") and not values.get("momentum"):
+        refuse(where, f"{key}.momentum_scaled", True, "only with a momentum above 0")
+    if norm == "batch" and "variance_batch_sizes" in values:
+        allowed = "set without norm: batch, whose statistics are of another batch at another m"
+        refuse(where, f"{key}.variance_batch_sizes", values["variance_batch_sizes"], allowed)
+    rates = () if best_of else tuple(parse_base_lr(rate) for rate in values["base_lrs"])
+    if len(set(rates)) < len(rates):
+        refuse(where, f"{key}.base_lrs", values["base_lrs"], "each value once")
+    setting = _setting(where, key, values, datasets)
+    b_sizes = tuple(b_sizes) if b_sizes else None
+    return Experiment(name, setting, batch_sizes, b_sizes, rates, tuple(values["seeds"]), tuple(best_of))
+
+
+def _setting(where: str, key: str, values: Values, datasets: Values) -> Setting:
+    drops = tuple(float(Fraction(str(drop))) for drop in values.get("lr_drops", (0.5, 0.75)))
+    if list(drops) != sorted(set(drops)) or not all(0 < drop < 1 for drop in drops):
+        refuse(where, f"{key}.lr_drops", values["lr_drops"], "rising fractions of training between 0 and 1")
+    augment = values.get("augment", {"flip": False})
+    data.check_augment(where, key, datasets[values["data"]], augment)
+    grid = {"augment", "batch_sizes", "bn_batch_sizes", "base_lrs", "seeds"}
+    told = {name: value for name, value in values.items() if name not in grid}
+    changed = {
+        "data": data.label(values["data"], datasets[values["data"]]),
+        "weight_decay": float(values["weight_decay"]),
+        "norm_layers": values.get("norm_layers", "all") if values.get("norm", "none") != "none" else "all",
+        "lr_drops": drops,
+        "momentum": float(values.get("momentum", 0)),
+        "augment_pad": augment.get("pad", 0),
+        "augment_flip": augment["flip"],
+        "augment_resized": augment.get("resized_crop", False),
+    }
+    return Setting.from_json({**told, **changed})
+
+
+def _check_whole_bn_batches(where: str, key: str, norm: str, batch_sizes: Iterable[int]) -> None:
+    if norm == "batch" and 1 in batch_sizes:
+        refuse(where, f"{key}.batch_sizes", 1, "numbers from 2 with norm: batch, which needs two examples")
+
+
+def _check_bn_batches(where: str, key: str, norm: str, batch_sizes: tuple[int, ...], b_sizes: list[int]) -> None:
+    if norm != "batch":
+        refuse(where, f"{key}.bn_batch_sizes", b_sizes, f"only with norm: batch, and norm is {norm!r}")
+    for m, b in itertools.product(batch_sizes, b_sizes):
+        if b <= m and m % b:
+            refuse(
+                where,
+                f"{key}.bn_batch_sizes",
+                b,
+                f"numbers that divide each batch size that is not smaller; {m} is in batch_sizes",
+            )
+        if b > max(batch_sizes):
+            refuse(where, f"{key}.bn_batch_sizes", b, f"numbers up to the largest batch size, {max(batch_sizes)}")
+
+
+def _check_best_of(where: str, e: Experiment, experiments: Mapping[str, Experiment]) -> None:
+    """The bases are grids of one b for each m, and have every m."""
+    key = f"experiments.{e.name}.base_lrs.best_of"
+    grids = [name for name, other in experiments.items() if other.base_lrs]
+    for name in e.best_of:
+        _known(where, key, name, grids)
+        base = experiments[name]
+        if base.bn_batch_sizes and len(base.bn_batch_sizes) > 1:
+            refuse(where, key, name, "experiments with one BN batch size for each batch size")
+    bases = {m for name in e.best_of for m in experiments[name].batch_sizes}
+    lacking = [m for m in e.batch_sizes if e.best_of and m not in bases]
+    if lacking:
+        refuse(where, key, list(e.best_of), f"experiments that together have each batch size; {lacking[0]} is missing")
+
+
+def _figure(where: str, name: str, values: Values, experiments: Mapping[str, Experiment]) -> dict[str, Any]:
+    key = f"figures.{name}"
+    for experiment in values["experiments"]:
+        _known(where, f"{key}.experiments", experiment, list(experiments))
+        _check_kind(where, key, values["kind"], experiments[experiment])
+    if (values["kind"] == "convergence") != ("base_lr" in values):
+        refuse(where, f"{key}.base_lr", values.get("base_lr"), "set for kind convergence, and only there")
+    if "base_lr" not in values:
+        return dict(values)
+    rate = parse_base_lr(values["base_lr"])
+    for experiment in values["experiments"]:
+        _check_rate(where, f"{key}.base_lr", rate, experiments[experiment])
+    return {**values, "base_lr": rate}
+
+
+_NEEDED = {"variance": "variance_batch_sizes", "bn-batch": "bn_batch_sizes"}
+"""Key of an experiment that a kind of figure draws from."""
+
+
+def _check_kind(where: str, key: str, kind: str, e: Experiment) -> None:
+    there = {"variance_batch_sizes": e.setting.variance_batch_sizes, "bn_batch_sizes": e.bn_batch_sizes}
+    needed = _NEEDED.get(kind)
+    if needed and not there[needed]:
+        refuse(where, f"{key}.experiments", e.name, f"for kind {kind} experiments with {needed}")
+
+
+def _check_rate(where: str, key: str, rate: BaseLr, e: Experiment) -> None:
+    if rate not in e.base_lrs:
+        there = ", ".join(map(format_base_lr, e.base_lrs)) or "none, it takes the best of others"
+        refuse(where, key, format_base_lr(rate), f"a rate of experiment {e.name}: {there}")
+
+
+def _known(where: str, key: str, value: str, known: list[str]) -> None:
+    if value not in known:
+        refuse(where, key, value, f"{', '.join(known)}{likely(value, known)}")

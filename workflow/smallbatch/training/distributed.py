@@ -1,0 +1,121 @@
+"""Several processes, started by `torchrun`, that train the same lanes: each has its share of every mini-batch."""
+
+import datetime
+import functools
+import logging
+import os
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import TypeVar
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+from smallbatch.errors import UserError
+from smallbatch.study import Run
+from smallbatch.training import device as devices
+
+T = TypeVar("T")
+
+PATIENCE = datetime.timedelta(hours=12)
+"""How long processes wait for one another. Long, since the first may wait for another job's lock; `torchrun` ends those
+that are left when one dies."""
+
+
+@dataclass(frozen=True)
+class World:
+    """The processes that share each mini-batch; process `rank` takes the rank-th contiguous share of m / size."""
+
+    rank: int = 0
+    size: int = 1
+
+    @property
+    def leads(self) -> bool:
+        """Whether this process writes: runs, checkpoints, log lines, locks."""
+        return self.rank == 0
+
+    def sum(self, tensor: Tensor) -> Tensor:
+        """The sum over processes, in place."""
+        if self.size > 1:
+            dist.all_reduce(tensor)
+        return tensor
+
+    def average(self, tensors: Sequence[Tensor]) -> None:
+        """Replace tensors of one type by their means over processes."""
+        if self.size > 1 and tensors:
+            flat = self.sum(torch.cat([tensor.flatten() for tensor in tensors])) / self.size
+            for tensor, mean in zip(tensors, flat.split([tensor.numel() for tensor in tensors]), strict=True):
+                tensor.copy_(mean.view_as(tensor))
+
+    def least(self, number: int) -> int:
+        """The least of the processes' numbers."""
+        if self.size == 1:
+            return number
+        numbers = torch.tensor(number)
+        dist.all_reduce(numbers, dist.ReduceOp.MIN)
+        return int(numbers)
+
+    def told(self, make: Callable[[], T]) -> T:
+        """What the leading process makes, told to all."""
+        if self.size == 1:
+            return make()
+        box = [make() if self.leads else None]
+        dist.broadcast_object_list(box)
+        return box[0]
+
+    def group(self, size: int) -> dist.ProcessGroup | None:
+        """The `size` neighbouring processes that this one belongs to; none where it is alone."""
+        return _groups(size, self.size)[self.rank // size] if size > 1 else None
+
+
+ALONE = World()
+"""One process."""
+
+
+@functools.cache
+def _groups(size: int, processes: int) -> list[dist.ProcessGroup]:
+    # Every process has to make every group, its own or not.
+    return [dist.new_group(list(range(first, first + size))) for first in range(0, processes, size)]
+
+
+def join(device: str) -> tuple[World, torch.device]:
+    """Join the other processes, where `torchrun` started this one; returns them and the device of this one.
+
+    Args:
+        device: auto, cpu, cuda or cuda:N; with several processes cuda is a device for each.
+
+    Raises:
+        UserError: the device is not there.
+    """
+    size = int(os.environ.get("WORLD_SIZE", 1))
+    if size == 1:
+        return ALONE, devices.pick(device)
+    if device in ("auto", "cuda") and torch.cuda.is_available():
+        device = f"cuda:{os.environ['LOCAL_RANK']}"
+    chosen = devices.pick(device)
+    if chosen.type == "cuda":
+        torch.cuda.set_device(chosen)
+    if not dist.is_initialized():
+        dist.init_process_group("cpu:gloo,cuda:nccl" if chosen.type == "cuda" else "gloo", timeout=PATIENCE)
+    world = World(dist.get_rank(), dist.get_world_size())
+    if not world.leads:
+        logging.getLogger("smallbatch").setLevel(logging.ERROR)
+    return world, chosen
+
+
+def check(run: Run, world: World) -> None:
+    """Make sure that a run can be shared out.
+
+    Raises:
+        UserError: its mini-batches or its batch statistics do not come out even.
+    """
+    m, b, size = run.batch_size, run.bn_batch_size, world.size
+    if m % size:
+        raise UserError(f"config/config.yaml: training.processes: {size} do not divide a mini-batch of {m} evenly")
+    share = m // size
+    if run.setting.norm == "batch" and share % b and b % share:
+        raise UserError(
+            f"config/config.yaml: training.processes: {size} leave {share} examples each of a mini-batch of {m}, "
+            f"which neither hold nor make up batches of {b} for batch normalisation"
+        )

@@ -1,0 +1,185 @@
+"""A model of lanes on its device: logits, gradients of a mini-batch taken in parts, losses and accuracy on a split."""
+
+import contextlib
+from collections.abc import Callable, Iterable
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torch.nn.parallel import DistributedDataParallel
+
+from smallbatch.errors import UserError
+from smallbatch.models.normalisation import BatchNorm, part_momenta
+from smallbatch.training import lanes
+from smallbatch.training.distributed import World
+
+CHANNELS_LAST_FROM = 256
+"""Pixels from which convolutions on the CPU are faster with channels last (measured: 8x8 loses, 32x32 gains)."""
+
+
+class Network:
+    """What forward and backward passes of some lanes need.
+
+    Args:
+        model: of lanes.
+        batch_size: m, over all processes.
+        bn_batch_size: b, where the model has batch normalisation; else 1: a mini-batch may then be cut anywhere.
+        images_at_once: the most examples of each lane in memory; or auto: all of a mini-batch, until `fit` finds less.
+        pixels: of an image.
+        precision: float32, or bf16 for matrix products in bfloat16.
+        device: where.
+        world: the processes that share each mini-batch.
+
+    Attributes:
+        part: examples of each lane that are in memory at once, a multiple of b.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        *,
+        batch_size: int,
+        bn_batch_size: int,
+        images_at_once: int | str,
+        pixels: int,
+        precision: str,
+        device: torch.device,
+        world: World,
+    ) -> None:
+        self.batch_size, self.device, self.world = batch_size, device, world
+        self.bf16 = precision == "bf16"
+        self.share = batch_size // world.size
+        self.least = min(bn_batch_size, self.share)
+        most = self.share if images_at_once == "auto" else images_at_once
+        self.part = min(self.share, max(self.least, most // self.least * self.least))
+        on_gpu = device.type != "cpu"
+        self.layout = torch.channels_last if on_gpu or pixels >= CHANNELS_LAST_FROM else torch.contiguous_format
+        self.norms = [module for module in model.modules() if isinstance(module, BatchNorm)]
+        for norm in self.norms:
+            norm.sub_batch, norm.group = self.least, world.group(bn_batch_size // self.share)
+        self._take(model)
+
+    def _take(self, model: nn.Module) -> None:
+        self.model = model.to(self.device)
+        self.parameters = list(self.model.parameters())
+        self.lanes = len(self.parameters[0])
+        self.whole = self.model
+        if self.world.size > 1:
+            # Buffers are averaged, not overwritten, see `share_buffers`.
+            options = {"broadcast_buffers": False, "gradient_as_bucket_view": True}
+            self.whole = DistributedDataParallel(self.model, **options)
+
+    def select(self, keep: list[int]) -> None:
+        """Keep only the lanes at these places."""
+        lanes.select(self.model, keep)
+        self._take(self.model)
+
+    def gradients(self, images: Tensor, labels: Tensor, *, alone: bool = False) -> Tensor:
+        """Leave the gradients of the mean losses in the parameters' `grad`.
+
+        Args:
+            images: this process's share of a mini-batch, [m / processes, lanes * c, h, w].
+            labels: of them, [m / processes, lanes].
+            alone: take the images for the whole mini-batch, without the other processes.
+
+        Returns:
+            The mean losses of these images, [lanes]; the gradients are those of the whole mini-batch.
+        """
+        self.model.train()
+        self.model.zero_grad()
+        model = self.model if alone else self.whole
+        parts = list(zip(images.split(self.part), labels.split(self.part), strict=True))
+        momenta = part_momenta([len(x) for x, _ in parts], self.batch_size)
+        total = torch.zeros(self.lanes, device=self.device)
+        for (x, y), momentum in zip(parts, momenta, strict=True):
+            self._set_momentum(momentum)
+            more_to_come = model is not self.model and x is not parts[-1][0]
+            with model.no_sync() if more_to_come else contextlib.nullcontext():
+                losses = _losses(self._logits(model, x), y).sum(0) / len(images)
+                losses.sum().backward()
+            total += losses.detach()
+        return total
+
+    def _logits(self, model: nn.Module, images: Tensor) -> Tensor:
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.bf16):
+            logits = model(images.contiguous(memory_format=self.layout))
+        return logits.float()
+
+    def _set_momentum(self, momentum: float) -> None:
+        for norm in self.norms:
+            norm.momentum = momentum
+
+    @torch.no_grad()
+    def share_buffers(self) -> None:
+        """Give all processes the mean of their running statistics: that is what one process would have."""
+        self.world.average(list(self.model.buffers()))
+
+    @torch.no_grad()
+    def test(self, batches: Iterable[tuple[Tensor, Tensor]]) -> "Scores":
+        """Test every lane on this process's share of a split: images [n, c, h, w], labels [n]."""
+        self.model.eval()
+        loss = torch.zeros(self.lanes, dtype=torch.float64, device=self.device)
+        correct = torch.zeros(self.lanes, dtype=torch.float64, device=self.device)
+        seen = torch.zeros((), dtype=torch.float64, device=self.device)
+        for images, labels in batches:
+            logits = self._logits(self.model, images.repeat(1, self.lanes, 1, 1))
+            loss += _losses(logits, labels[:, None].expand(-1, self.lanes)).double().sum(0)
+            correct += (logits.unflatten(1, (self.lanes, -1)).argmax(2) == labels[:, None]).sum(0)
+            seen += len(labels)
+        loss, correct, seen = map(self.world.sum, (loss, correct, seen))
+        return Scores((loss / seen).tolist(), (correct / seen).tolist())
+
+    def fit(self, images: Tensor, labels: Tensor) -> None:
+        """Halve `part` until forward and backward passes fit the device's memory; all else stays as it is.
+
+        Raises:
+            UserError: even b examples of each lane do not fit.
+        """
+        if any(norm.group for norm in self.norms):
+            return  # the parts of a batch statistic are one a process: there is nothing to halve
+        buffers = [buffer.clone() for buffer in self.model.buffers()]
+        part = largest_fitting(lambda part: self._try(images, labels, part), self.part, self.least)
+        self.part = self.world.least(part)
+        if not self.part:
+            raise too_large(self.least, self.lanes)
+        for buffer, before in zip(self.model.buffers(), buffers, strict=True):
+            buffer.copy_(before)
+        self.model.zero_grad()
+
+    def _try(self, images: Tensor, labels: Tensor, part: int) -> None:
+        self.part = part
+        self.gradients(images, labels, alone=True)
+
+
+def too_large(examples: int, lanes: int) -> UserError:
+    """What to say where the device's memory does not hold what has to be in it at once."""
+    return UserError(
+        f"out of memory on the device: {examples} examples of each of {lanes} lanes must be in it at once; "
+        "allowed: a smaller training.lanes, precision: bf16, more training.processes, or a larger device"
+    )
+
+
+class Scores(NamedTuple):
+    """Mean loss and accuracy of each lane on a split."""
+
+    losses: list[float]
+    accuracies: list[float]
+
+
+def largest_fitting(attempt: Callable[[int], None], most: int, least: int) -> int:
+    """The first of most, most / 2, ... least (multiples of `least`) at which `attempt` has enough memory; else 0."""
+    part = most
+    while part:
+        with contextlib.suppress(torch.OutOfMemoryError):
+            attempt(part)
+            return part
+        torch.cuda.empty_cache()
+        part = max(least, part // 2 // least * least) if part > least else 0
+    return 0
+
+
+def _losses(logits: Tensor, labels: Tensor) -> Tensor:
+    """Cross-entropy of logits [m, lanes * classes] against labels [m, lanes], as [m, lanes]."""
+    scores = logits.unflatten(1, (labels.shape[1], -1)).flatten(0, 1)
+    return F.cross_entropy(scores, labels.flatten(), reduction="none").view(labels.shape)

@@ -1,0 +1,54 @@
+"""Plain SGD and SGD with momentum on lanes, each with its own learning rate."""
+
+from collections.abc import Sequence
+
+import torch
+from torch import nn
+
+
+class LaneSGD:
+    """v <- momentum * v + (gradient + weight_decay * theta); theta <- theta - eta * v, for every parameter.
+
+    All parameters decay; eta multiplies the velocity, as in `torch.optim.SGD`. Without momentum v is the gradient.
+
+    Args:
+        parameters: each [lanes, ...].
+        etas: learning rate of each lane, for the gradient of the mini-batch mean.
+        weight_decay: of the loss, not of the update.
+        momentum: 0 for none.
+    """
+
+    def __init__(
+        self, parameters: Sequence[nn.Parameter], etas: Sequence[float], weight_decay: float, momentum: float
+    ) -> None:
+        self.weight_decay, self.momentum = weight_decay, momentum
+        self.velocity = [torch.zeros_like(parameter) for parameter in parameters] if momentum else []
+        self._take(parameters, etas)
+
+    def _take(self, parameters: Sequence[nn.Parameter], etas: Sequence[float]) -> None:
+        self.parameters, self.etas, self.factor = list(parameters), list(etas), -1.0
+
+    def select(self, parameters: Sequence[nn.Parameter], keep: list[int]) -> None:
+        """Go on with only the lanes at these places, whose parameters are now `parameters`."""
+        self.velocity = [velocity[keep].clone() for velocity in self.velocity]
+        self._take(parameters, [self.etas[lane] for lane in keep])
+
+    @torch.no_grad()
+    def step(self, factor: float) -> None:
+        """One update at eta * factor from the parameters' `grad`, which this uses up."""
+        self._set_rates(factor)
+        for place, (parameter, rate) in enumerate(zip(self.parameters, self.rates, strict=True)):
+            # Not parameter * (1 - eta * weight_decay): in float32 that factor is 1 where eta is small.
+            change = parameter.grad.add_(parameter, alpha=self.weight_decay)
+            if self.velocity:
+                change = self.velocity[place].mul_(self.momentum).add_(change)
+            parameter.addcmul_(change, rate)
+
+    def _set_rates(self, factor: float) -> None:
+        """For each parameter: -eta of every lane, shaped to broadcast."""
+        if factor == self.factor:
+            return
+        self.factor = factor
+        etas = torch.tensor([eta * factor for eta in self.etas], dtype=torch.float64)
+        rates = (-etas).float().to(self.parameters[0].device)
+        self.rates = [rates.view(-1, *[1] * (parameter.dim() - 1)) for parameter in self.parameters]
