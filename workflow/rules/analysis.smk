@@ -25,6 +25,7 @@ rule table:
         store=f"{RESULTS}/runs",
         threshold=config["convergence_threshold"],
         protocol=PROTOCOL,
+        code=ANALYSIS_CODE,
     message:
         "Collecting the runs of experiment {wildcards.experiment} of study {wildcards.study}"
     script:
@@ -47,6 +48,8 @@ checkpoint choose:
     resources:
         mem_mb=1000,
         runtime=10,
+    params:
+        code=ANALYSIS_CODE,
     message:
         "Choosing the best rates for experiment {wildcards.experiment} of study {wildcards.study}"
     script:
@@ -98,7 +101,7 @@ rule claims:
     params:
         figures=STUDY.figures,
         thresholds=config["claims"],
-        code=CLAIM_CODE,
+        code=ANALYSIS_CODE,
     message:
         "Judging the paper's claims from study {wildcards.study}"
     script:
