@@ -94,7 +94,7 @@ def lacking(wildcards):
     meta = checkpoints.prepare.get(label=e.setting.data).output.meta
     chosen = checkpoints.choose.get(study=STUDY.name, experiment=e.name).output[0] if e.best_of else None
     try:
-        return DUE.get(e.name, []) + wanted(e, meta, chosen)
+        return DUE.get(e.name, []) + wanted(e, meta, chosen) + ([chosen] if chosen else [])
     except UserError as error:
         raise WorkflowError(str(error))
 
