@@ -7,39 +7,30 @@ reduced AlexNet on 3x32x32 by batch size and lanes. Prints a table last and writ
 """
 
 import argparse
-import tempfile
-import time
 from pathlib import Path
 
-import numpy as np
 import torch
 
 from smallbatch import environment
 from smallbatch.data import prepared
+from smallbatch.data.outline import ORIGINALS
 from smallbatch.files import write_json
 from smallbatch.rates import BaseLr
 from smallbatch.study import Run, Setting
 from smallbatch.training import device as devices
 from smallbatch.training import lanes
 from smallbatch.training.engine import LaneTraining
+from smallbatch.training.probe import noise, training_speed
 
+CIFAR10 = ORIGINALS["cifar10"]
 BATCH_SIZES = (2, 8, 32, 128, 512)
 LANES = (1, 13)
 """Alone, and the 13 rates of the paper's grid."""
 
 
-def made_images(folder: Path, count: int) -> prepared.Prepared:
-    """Noise in the shape of CIFAR-10."""
-    draws = np.random.default_rng(0)
-    images = draws.integers(0, 256, (count, 3, 32, 32), dtype=np.uint8)
-    split = prepared.Split(images, draws.integers(0, 10, count))
-    prepared.write(folder, "made", [str(i) for i in range(10)], split, split)
-    return prepared.read(folder)
-
-
 def runs(batch_size: int, count: int, **setting) -> list[Run]:
     """As many runs of a row, at rates that keep them finite."""
-    values = {"data": "made", "model": "alexnet", "weight_decay": 5e-4, "epochs": 1} | setting
+    values = {"data": "noise", "model": "alexnet", "weight_decay": 5e-4, "epochs": 1} | setting
     return [Run(Setting(**values), batch_size, batch_size, BaseLr(2.0**-14), seed) for seed in range(count)]
 
 
@@ -79,27 +70,6 @@ def resumed_is_identical(data: prepared.Prepared, device: torch.device) -> bool:
     return all(torch.equal(ours[key], theirs[key]) for key in ours)
 
 
-def images_per_second(
-    data: prepared.Prepared, device: torch.device, batch_size: int, count: int, seconds: float
-) -> float:
-    """Training speed of all lanes together, after a warm-up."""
-    training = LaneTraining(runs(batch_size, count), data, device)
-    block = max(1, min(32, training.feed.steps, 4096 // (batch_size * count)))
-    steps(training, 0, block)
-    _wait(device)
-    started, trained = time.perf_counter(), 0
-    while time.perf_counter() - started < seconds:
-        steps(training, 0, block)
-        _wait(device)
-        trained += block * batch_size * count
-    return trained / (time.perf_counter() - started)
-
-
-def _wait(device: torch.device) -> None:
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
-
-
 def main() -> None:
     """Make the visit."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -108,15 +78,14 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=5.0, help="of timing a cell")
     arguments = parser.parse_args()
     device = devices.pick(arguments.device)
-    with tempfile.TemporaryDirectory() as folder:
-        data = made_images(Path(folder), 2048)
-        pairs = [("alexnet", "none"), ("resnet8", "batch"), ("resnet8", "group")]
-        checks = {f"{model} {norm}": lanes_against_alone(data, device, model, norm) for model, norm in pairs}
-        same = resumed_is_identical(data, device)
-        speeds = {
-            m: {count: images_per_second(data, device, m, count, arguments.seconds) for count in LANES}
-            for m in BATCH_SIZES
-        }
+    data = noise(CIFAR10, 2048)
+    pairs = [("alexnet", "none"), ("resnet8", "batch"), ("resnet8", "group")]
+    checks = {f"{model} {norm}": lanes_against_alone(data, device, model, norm) for model, norm in pairs}
+    same = resumed_is_identical(data, device)
+    speeds = {
+        m: {count: training_speed(runs(m, count), data, device, arguments.seconds) for count in LANES}
+        for m in BATCH_SIZES
+    }
     where = environment.describe() | devices.describe(device)
     results = {"environment": where, "lane against alone": checks, "resumed identical": same, "images/s": speeds}
     write_json(arguments.out, results)

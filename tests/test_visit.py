@@ -13,8 +13,8 @@ CPU = torch.device("cpu")
 
 
 @pytest.fixture(scope="module")
-def data(tmp_path_factory):
-    return visit.made_images(tmp_path_factory.mktemp("made"), 256)
+def data():
+    return visit.noise(visit.CIFAR10, 256)
 
 
 def test_lanes_are_right_and_a_resumed_training_identical(data):
@@ -23,7 +23,7 @@ def test_lanes_are_right_and_a_resumed_training_identical(data):
 
 
 def test_speed_is_of_all_lanes_together(data):
-    assert visit.images_per_second(data, CPU, 2, 2, 0.1) > 10
+    assert visit.training_speed(visit.runs(2, 2), data, CPU, 0.1) > 10
 
 
 def test_a_difference_is_seen():

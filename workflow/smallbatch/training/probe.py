@@ -46,7 +46,6 @@ def training_speed(runs: Sequence[Run], data: Prepared, device: torch.device, se
         seconds: how long to measure at least.
     """
     training = LaneTraining(runs, data, device)
-    training.model.train()
     plan = training.feed.plan([run.seed for run in runs], 0)
     block = training._block_end()
 
