@@ -451,8 +451,8 @@ CLAIMS = (
         "C24",
         "4",
         "the range of converging eta_base shrinks steadily as m grows",
-        f"for each experiment, {_CONVERGING}: at the smallest m minus at the largest above 0.5 rates; and at each m "
-        "minus at the next smaller below 0.5 rates",
+        f"for each experiment, {_CONVERGING}: at the smallest m minus at the largest above {{rate_slack}} rates; and "
+        "at each m minus at the next smaller below {rate_slack} rates",
         (*_every(["fig16"], predicates.range_shrinks),),
     ),
     Claim(

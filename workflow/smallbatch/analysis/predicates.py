@@ -158,16 +158,16 @@ def smallest_have_widest_range(t: Thresholds, grid: Grid) -> Iterator[Part]:
 
 def range_shrinks(t: Thresholds, grid: Grid) -> Iterator[Part]:
     """The range of converging rates is narrower at the largest m than at the smallest, and no step of m widens it."""
-    half = 0.5  # rates: between a step that changes nothing and one that changes a rate
+    slack = t["rate_slack"]
     if len(grid) < 2:
         return
     widths = _widths(grid)
     told = "{:.1f} rates converged at m = {}, {:.1f} at m = {}".format
     shrunk = widths[:, 0] - widths[:, -1]
-    yield Part(told(widths[0, 0], grid.sizes[0], widths[0, -1], grid.sizes[-1]), shrunk, at_least=half, unit="rates")
+    yield Part(told(widths[0, 0], grid.sizes[0], widths[0, -1], grid.sizes[-1]), shrunk, at_least=slack, unit="rates")
     for here in range(len(grid) - 1):
         numbers = widths[0, here], grid.sizes[here], widths[0, here + 1], grid.sizes[here + 1]
-        yield Part(told(*numbers), widths[:, here + 1] - widths[:, here], at_most=half, unit="rates")
+        yield Part(told(*numbers), widths[:, here + 1] - widths[:, here], at_most=slack, unit="rates")
 
 
 def _trains_up_to(
