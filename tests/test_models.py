@@ -6,6 +6,7 @@ import pytest
 import torch
 from torch import nn
 from torch.nn import functional as F
+from torchvision.models import resnet50
 
 from smallbatch.models import MODELS, build
 from smallbatch.models.normalisation import WINDOW, BatchNorm
@@ -49,6 +50,33 @@ def test_initial_weights_depend_on_the_seed_alone():
     assert torch.equal(torch.get_rng_state(), before)
     assert all(torch.equal(first[key], again[key]) for key in first)
     assert not torch.equal(first["0.weight"], other["0.weight"])
+
+
+@pytest.mark.parametrize("mode", ["train", "eval"])
+def test_resnet50_equals_torchvisions_own(mode):
+    ours, theirs = build("resnet50", (3, 64, 64), 7, norm="batch", bn_batch_size=4), resnet50(num_classes=7)
+    for module in ours.modules():  # as they are after some training: no ones and zeros
+        if isinstance(module, BatchNorm):
+            for tensor in (module.weight, module.bias, module.running_mean, module.running_var):
+                nn.init.uniform_(tensor, 0.5, 1.5)
+    theirs.load_state_dict(ours.state_dict())
+    x = torch.randn(4, 3, 64, 64)
+    torch.testing.assert_close(getattr(ours, mode)()(x), getattr(theirs, mode)()(x), rtol=1e-4, atol=1e-4)
+
+
+def test_resnet50_is_initialised_by_the_papers_rule():
+    model = build("resnet50", (3, 64, 64), 1000, norm="batch", bn_batch_size=2, seed=3)
+    for module in (model.conv1, model.layer2[0].conv2, model.layer4[2].conv3, model.fc):
+        fan_in = module.weight[0].numel()
+        assert module.weight.std().item() == pytest.approx(math.sqrt(2 / fan_in), rel=0.03)
+    assert not model.fc.bias.any()
+    norms = [m for m in model.modules() if isinstance(m, BatchNorm)]
+    assert len(norms) == 53 and all((norm.weight == 1).all() and not norm.bias.any() for norm in norms)
+
+
+def test_resnet50_without_normalisation_has_none():
+    kinds = {type(m) for m in build("resnet50", (3, 32, 32), 10).modules()}
+    assert nn.Identity in kinds and not kinds & {BatchNorm, nn.BatchNorm2d, nn.GroupNorm}
 
 
 def test_batch_norm_equals_torchs_on_whole_batches():

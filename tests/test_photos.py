@@ -1,245 +1,300 @@
-"""ImageNet where it lies, photos decoded as torchvision does, and ResNet-50."""
+"""Photos: decoding and crops against Pillow and torchvision, and the feed that decodes ahead."""
 
 import io
-import tarfile
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from conftest import a_run
+from conftest import a_run, made_data
 from PIL import Image
-from scipy.io import savemat
-from torchvision import models, transforms
+from torchvision.transforms import RandomResizedCrop
+from torchvision.transforms.v2 import functional as reference
 
-from smallbatch.data import check_augment, imagenet, known_train_images, prepare, prepared
-from smallbatch.data.photos import Photos, crop_box
+from smallbatch import data
+from smallbatch.data import photos, prepared
+from smallbatch.data.photos import MEAN, STD, Photos, decoded, resized_crops
 from smallbatch.errors import UserError
-from smallbatch.models import build
+from smallbatch.store import METRICS, RunStore
+from smallbatch.streams import stream
 from smallbatch.study import Setting
-from smallbatch.training.engine import LaneTraining
 from smallbatch.training.feed import Feed
-from smallbatch.training.photo_feed import PhotoFeed, feed_of
+from smallbatch.training.pack import train_pack
 
-WNIDS = ("n01440764", "n02084071")
+pytestmark = pytest.mark.filterwarnings("ignore:The image decoding and encoding:DeprecationWarning")
+
 CPU = torch.device("cpu")
+RED = (200, 30, 60)
 
 
-def photo(number: int) -> bytes:
-    """A JPEG of noise, of a size of its own; one in four is grey."""
-    draws = np.random.default_rng(number)
-    shape = (40 + 7 * number, 60 + 3 * number) if number % 4 == 3 else (40 + 7 * number, 60 + 3 * number, 3)
-    content = io.BytesIO()
-    Image.fromarray(draws.integers(0, 255, shape, dtype=np.uint8)).save(content, "JPEG")
-    return content.getvalue()
+def picture(seed: int, size: tuple[int, int], mode: str = "RGB") -> Image.Image:
+    noise = np.random.default_rng(seed).integers(0, 256, (6, 8, 3), np.uint8)
+    return Image.fromarray(noise).resize(size, Image.Resampling.BICUBIC).convert(mode)
 
 
-TRAIN = {wnid: {f"{wnid}_{i}.JPEG": photo(4 * place + i) for i in range(4)} for place, wnid in enumerate(WNIDS)}
-# The truth does not follow the names.
-TEST = {f"ILSVRC2012_val_0000000{i}.JPEG": (WNIDS[(i + 1) % 2], photo(20 + i)) for i in range(1, 5)}
+def file_of(image: Image.Image, kind: str = "JPEG") -> bytes:
+    file = io.BytesIO()
+    image.save(file, kind)
+    return file.getvalue()
 
 
-def add(tar: tarfile.TarFile, name: str, content: bytes) -> None:
-    member = tarfile.TarInfo(name)
-    member.size = len(content)
-    tar.addfile(member, io.BytesIO(content))
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """20 training and 6 validation photos of many sizes in two classes, prepared."""
+    root = tmp_path_factory.mktemp("net")
+    for split, count in (("train", 20), ("val", 6)):
+        for number in range(count):
+            path = root / split / f"n{number % 2}" / f"{number:02}.JPEG"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            mode = "L" if number % 5 == 4 else "RGB"
+            path.write_bytes(file_of(picture(number, (60 + 9 * number, 90 + 7 * (number * 5 % 11)), mode)))
+    settings = {"source": "imagenet", "path": str(root), "label": "made"}
+    data.prepare("made", settings, root / "prepared", root / "downloads")
+    return root / "prepared"
 
 
-def tar_of(files: dict[str, bytes]) -> bytes:
-    content = io.BytesIO()
-    with tarfile.open(fileobj=content, mode="w") as tar:
-        for name, data in files.items():
-            add(tar, name, data)
-    return content.getvalue()
-
-
-def devkit(folder) -> None:
-    kinds = [("ILSVRC2012_ID", "i4"), ("WNID", "O")]
-    # Numbers that do not follow the order of the names either.
-    table = np.array([(2, WNIDS[0]), (1, WNIDS[1]), (3, "n99999999")], kinds)
-    content = io.BytesIO()
-    savemat(content, {"synsets": table})
-    numbers = {WNIDS[0]: 2, WNIDS[1]: 1}
-    truth = "".join(f"{numbers[TEST[name][0]]}\n" for name in sorted(TEST))
-    with tarfile.open(folder / imagenet.DEVKIT, "w:gz") as tar:
-        add(tar, imagenet.CLASS_TABLE, content.getvalue())
-        add(tar, imagenet.TRUTH, truth.encode())
-
-
-def archives(folder):
-    folder.mkdir()
-    inner = {f"{wnid}.tar": tar_of(files) for wnid, files in TRAIN.items()}
-    (folder / imagenet.TRAIN_TAR).write_bytes(tar_of(inner))
-    (folder / imagenet.VAL_TAR).write_bytes(tar_of({name: data for name, (_, data) in TEST.items()}))
-    devkit(folder)
-    return folder
-
-
-def unpacked(folder):
-    files = {f"train/{wnid}/{name}": data for wnid, some in TRAIN.items() for name, data in some.items()}
-    files |= {f"val/{wnid}/{name}": data for name, (wnid, data) in TEST.items()}
-    for name, data in files.items():
-        (folder / name).parent.mkdir(parents=True, exist_ok=True)
-        (folder / name).write_bytes(data)
-    return folder
-
-
-def made(tmp_path, root):
-    folder = tmp_path / "data" / "sample"
-    prepare("sample", {"source": "imagenet", "path": str(root), "label": "sample"}, folder, tmp_path)
-    return prepared.read(folder)
-
-
-def test_archives_and_unpacked_folders_are_the_same_data(tmp_path):
-    one, other = made(tmp_path / "a", archives(tmp_path / "tars")), made(tmp_path / "b", unpacked(tmp_path / "files"))
-    assert one.meta.fingerprint == other.meta.fingerprint and one.meta.classes == WNIDS
-    assert (one.meta.train, one.meta.test, one.meta.shape) == (8, 4, (3, 224, 224))
-    for split in ("train", "test"):
-        ours, theirs = getattr(one, split), getattr(other, split)
-        assert ours.labels.tolist() == theirs.labels.tolist()
-    # Both are sorted by class and name, so photo by photo they are the same bytes.
-    contents = [[data.train.images.content(i) for i in range(8)] for data in (one, other)]
-    assert contents[0] == contents[1] == [TRAIN[wnid][name] for wnid in WNIDS for name in sorted(TRAIN[wnid])]
-    (tmp_path / "files" / "train" / WNIDS[0] / f"{WNIDS[0]}_0.JPEG").write_bytes(photo(99))
-    assert made(tmp_path / "c", tmp_path / "files").meta.fingerprint != one.meta.fingerprint
-
-
-def test_a_flat_folder_of_validation_photos_takes_its_classes_from_the_devkit(tmp_path):
-    root = unpacked(tmp_path / "files")
-    for name, (wnid, _) in TEST.items():
-        (root / "val" / wnid / name).rename(root / "val" / name)
-    for wnid in WNIDS:
-        (root / "val" / wnid).rmdir()
-    with pytest.raises(UserError, match=r"ILSVRC2012_devkit_t12.tar.gz is missing, which says the classes"):
-        made(tmp_path, root)
-    devkit(root)
-    data = made(tmp_path, root)
-    wnid_of = {content: wnid for wnid, content in TEST.values()}
-    assert [WNIDS[label] for label in data.test.labels] == [wnid_of[data.test.images.content(i)] for i in range(4)]
-
-
-def test_what_is_missing_or_cut_off_is_named(tmp_path):
-    with pytest.raises(UserError, match=r"nowhere: no such folder; allowed: a folder that holds train/ with class"):
-        made(tmp_path, tmp_path / "nowhere")
-    root = archives(tmp_path / "tars")
-    (root / imagenet.VAL_TAR).rename(root / "val.tar")
-    with pytest.raises(UserError, match=r"neither val/ nor ILSVRC2012_img_val.tar; allowed"):
-        made(tmp_path, root)
-    (root / "val.tar").rename(root / imagenet.VAL_TAR)
-    whole = (root / imagenet.TRAIN_TAR).read_bytes()
-    (root / imagenet.TRAIN_TAR).write_bytes(whole[: len(whole) // 2])
-    with pytest.raises(UserError, match=r"ILSVRC2012_img_train.tar"):
-        made(tmp_path, root)
-
-
-def test_only_the_whole_is_called_imagenet(tmp_path):
-    root = unpacked(tmp_path / "files")
-    with pytest.raises(UserError, match=r"holds 2 classes, 8 training images, 4 test images, which is not ImageNet"):
-        prepare("imagenet", {"source": "imagenet", "path": str(root)}, tmp_path / "data" / "imagenet", tmp_path)
-    assert known_train_images({"source": "imagenet", "path": "x"}) == 1_281_167
-    assert known_train_images({"source": "imagenet", "path": "x", "label": "sample"}) is None
-
-
-def test_photos_are_cropped_and_images_of_one_size_padded():
-    photos, images = {"source": "imagenet", "path": "x"}, {"source": "digits"}
-    check_augment("f", "e", photos, {"flip": True, "resized_crop": True})
-    check_augment("f", "e", images, {"flip": True, "pad": 4})
-    with pytest.raises(UserError, match=r"f: e.augment.pad: 4 is not allowed; allowed: resized_crop instead"):
-        check_augment("f", "e", photos, {"flip": True, "pad": 4})
-    with pytest.raises(UserError, match=r"f: e.augment.resized_crop: True is not allowed; allowed: pad instead"):
-        check_augment("f", "e", images, {"flip": True, "resized_crop": True})
-
-
-def test_the_centre_is_torchvisions(tmp_path):
-    data = made(tmp_path, unpacked(tmp_path / "files"))
-    theirs = transforms.Compose([transforms.Resize(256), transforms.CenterCrop(224)])
-    for place in range(8):
-        image = Image.open(io.BytesIO(data.train.images.content(place))).convert("RGB")
-        np.testing.assert_array_equal(data.train.images.centre(place), np.asarray(theirs(image)).transpose(2, 0, 1))
-
-
-def test_a_crop_has_the_area_and_ratio_that_it_is_drawn_from():
-    boxes = np.array([crop_box(300, 400, draw) for draw in range(2000)])
-    top, left, height, width = boxes.T
-    assert (top >= 0).all() and (left >= 0).all() and (top + height <= 300).all() and (left + width <= 400).all()
-    area, ratio = height * width / 120_000, width / height
-    assert 0.07 < area.min() < 0.1 and 0.9 < area.max() <= 1
-    assert ratio.min() > 0.74 and ratio.max() < 1.35
-    # Areas are uniform between 8 % and 100 %, but for large ones that do not fit.
-    assert abs(np.median(area) - 0.5) < 0.08
-    assert crop_box(10, 1000, 1) == (0, 493, 10, 13)  # no ratio fits: the centre
-
-
-def test_a_broken_photo_is_named(tmp_path):
-    root = unpacked(tmp_path / "files")
-    broken = root / "train" / WNIDS[0] / f"{WNIDS[0]}_1.JPEG"
-    broken.write_bytes(photo(1)[:200])
-    images = made(tmp_path, root).train.images
-    with pytest.raises(UserError, match=rf"{WNIDS[0]}_1.JPEG: broken photo at byte 0"):
-        images.centre(1)
-    broken.write_bytes(b"")
-    with pytest.raises(UserError, match=rf"{WNIDS[0]}_1.JPEG: ends before its photo at byte 0; it is cut off"):
-        images.centre(1)
-    assert isinstance(images, Photos)
-
-
-def setting(**more) -> Setting:
-    values = {"data": "sample", "model": "resnet8", "weight_decay": 1e-4, "epochs": 2, "norm": "batch"}
+def a_setting(**more) -> Setting:
+    """A setting with random crops and flips, unless it is said otherwise."""
+    values = {"data": "made", "model": "resnet8", "weight_decay": 1e-4, "epochs": 1}
     return Setting(**values | {"augment_resized": True, "augment_flip": True} | more)
 
 
-def test_the_feed_serves_the_same_photos_whatever_was_asked_before(tmp_path):
-    data = made(tmp_path, archives(tmp_path / "tars"))
-    feed, other = feed_of(data, setting(), 2, CPU), feed_of(data, setting(), 2, CPU)
-    assert isinstance(feed, PhotoFeed) and feed.steps == 4
-    plan = feed.plan([1, 2], 0)
-    straight = torch.cat([feed.batches(plan, step, step + 1).images for step in range(4)])
-    assert straight.shape == (4, 2, 6, 224, 224)
-    jumped = other.batches(other.plan([1, 2], 0), 2, 4).images
-    torch.testing.assert_close(jumped, straight[2:], rtol=0, atol=0)
-    alone = feed.plan([1], 0)
-    torch.testing.assert_close(feed.batches(alone, 0, 2).images, straight[:2, :, :3], rtol=0, atol=0)
-    assert not torch.equal(feed.batches(feed.plan([1], 1), 0, 2).images, straight[:2, :, :3])
+PLAIN = {"augment_resized": False, "augment_flip": False}
 
 
-def test_without_augmentation_training_photos_are_cut_as_test_photos(tmp_path):
-    data = made(tmp_path, archives(tmp_path / "tars"))
-    feed = feed_of(data, setting(augment_resized=False, augment_flip=False), 8, CPU)
+def a_feed(folder: Path, setting: Setting | None = None, batch_size: int = 4) -> Feed:
+    return Feed(prepared.read(folder), setting or a_setting(), batch_size, CPU)
+
+
+@pytest.mark.parametrize("mode", ["RGB", "L", "CMYK"])
+def test_a_jpeg_is_decoded_as_by_pillow(mode: str) -> None:
+    content = file_of(picture(1, (50, 37), mode))
+    expected = np.asarray(Image.open(io.BytesIO(content)).convert("RGB")).transpose(2, 0, 1)
+    np.testing.assert_array_equal(decoded(content).numpy(), expected)
+
+
+def test_other_formats_are_taken_and_what_is_transparent_becomes_white() -> None:
+    image = Image.new("RGBA", (3, 2), (*RED, 255))
+    image.putpixel((1, 0), (0, 0, 0, 0))
+    pixels = decoded(file_of(image, "PNG"))
+    assert pixels.shape == (3, 2, 3)
+    assert pixels[:, 0, 0].tolist() == list(RED) and pixels[:, 0, 1].tolist() == [255, 255, 255]
+
+
+def test_photos_of_one_colour_keep_it() -> None:
+    for size in ((1, 1), (2, 500), (300, 224)):
+        image = decoded(file_of(Image.new("RGB", size, RED), "PNG"))
+        square = photos.centre_square(image)
+        assert square.shape == (3, 224, 224) and square.flatten(1).unique(dim=1).flatten().tolist() == list(RED)
+
+
+@pytest.mark.parametrize("size", [(400, 300), (300, 400), (120, 90)])
+def test_pixels_are_those_of_torchvision_on_pillow_images(size: tuple[int, int], tmp_path: Path) -> None:
+    image = picture(2, size)
+    (tmp_path / "a.png").write_bytes(file_of(image, "PNG"))
+    row = (b"a.png", b"", 0, (tmp_path / "a.png").stat().st_size, size[1], size[0])
+    found = Photos(tmp_path, np.array([row], photos.index_type(5, 0)))
+    square = reference.center_crop(reference.resize(image, [256]), [224])
+    crop = reference.resized_crop(image, 11, 7, 50, 60, [224, 224])
+    for ours, theirs in ((found.pixels(0, None), square), (found.pixels(0, [11, 7, 50, 60]), crop)):
+        assert (ours.int() - reference.pil_to_tensor(theirs).int()).abs().max() <= 1, "more than rounding"
+
+
+def test_random_crops_lie_in_the_photo_and_have_the_area_and_aspect_asked_for() -> None:
+    sizes = torch.tensor([[375, 500], [500, 375], [300, 300], [900, 1000]]).repeat(500, 1)
+    top, left, height, width = resized_crops(sizes, stream(1, "augmentation")).double().unbind(1)
+    assert (top >= 0).all() and (left >= 0).all() and (height > 0).all() and (width > 0).all()
+    assert (top + height <= sizes[:, 0]).all() and (left + width <= sizes[:, 1]).all()
+    area, aspect = height * width / sizes.prod(1), width / height
+    assert area.min() > 0.079 and area.max() <= 1.001 and aspect.min() > 0.745 and aspect.max() < 1.345
+    assert aspect.log().mean().abs() < 0.02, "as often upright as lying"
+    assert {0} < set(top.tolist()) and top.max() > 300
+
+
+def test_random_crops_are_distributed_as_torchvisions() -> None:
+    torch.manual_seed(0)
+    photo = torch.empty(3, 300, 400)
+    ours = resized_crops(torch.tensor([[300, 400]]).repeat(4000, 1), stream(1, "augmentation")).double()
+    draw = RandomResizedCrop.get_params
+    theirs = torch.tensor([draw(photo, [0.08, 1.0], [3 / 4, 4 / 3]) for _ in range(4000)]).double()
+    for column in range(4):  # top, left, height, width: means within 4 standard errors, and spreads
+        error = theirs[:, column].std() / 4000**0.5
+        assert (ours[:, column].mean() - theirs[:, column].mean()).abs() < 4 * 2**0.5 * error
+        assert ours[:, column].std() == pytest.approx(theirs[:, column].std().item(), rel=0.08)
+
+
+@pytest.mark.parametrize("size", [(4, 1000), (1000, 4), (1, 1), (301, 3)])
+def test_what_no_crop_fits_is_cropped_in_the_centre_as_by_torchvision(size: tuple[int, int]) -> None:
+    theirs = RandomResizedCrop.get_params(torch.empty(3, *size), [2.0, 2.0], [3 / 4, 4 / 3])  # never fits
+    assert photos._centres(torch.tensor([size])).tolist() == [list(theirs)]
+
+
+def test_a_photo_too_narrow_for_every_draw_takes_the_centre() -> None:
+    # A hundredth as high as wide: 8 % of the area at the widest aspect is 2.4 times as high as the photo.
+    assert resized_crops(torch.tensor([[10, 1000]]), stream(1, "augmentation")).tolist() == [[0, 493, 10, 13]]
+
+
+def test_blocks_are_in_order_whatever_is_decoded_ahead(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    found = prepared.read(folder).train.images
+    places = torch.arange(20).flip(0)
+    boxes = resized_crops(found.sizes[places], stream(1, "augmentation"))
+    expected = torch.stack([found.pixels(int(p), box.tolist()) for p, box in zip(places, boxes, strict=True)])
+    for ahead in (0, 5, 1024):
+        monkeypatch.setattr(photos, "AHEAD", ahead)
+        for size in (1, 3, 20):
+            requests = zip(places.split(size), boxes.split(size), strict=True)
+            assert torch.equal(torch.cat(list(found.blocks(requests))), expected)
+
+
+def test_what_is_decoded_ahead_is_bounded_and_dropped_when_nobody_asks(folder: Path, monkeypatch) -> None:
+    monkeypatch.setattr(photos, "AHEAD", 6)
+    found, asked = prepared.read(folder).train.images, []
+
+    def requests():
+        for part in torch.arange(20).split(4):
+            asked.append(part)
+            yield part, None
+
+    with ThreadPoolExecutor(1) as pool:
+        monkeypatch.setattr(photos, "_threads", lambda: pool)
+        blocks = found.blocks(requests())
+        next(blocks)
+        assert len(asked) == 3, "one block of 4 served and two, 6 images or more, under way"
+        next(blocks)
+        assert len(asked) == 4
+        blocks.close()
+        assert pool.submit(len, asked).result() == 4
+
+
+@pytest.mark.parametrize(("damage", "said"), [("cut", "ends after"), ("gone", "cannot be read"), ("other", "changed")])
+def test_a_photo_that_changed_since_is_named_at_training_time(damage: str, said: str, tmp_path: Path) -> None:
+    root = tmp_path / "net"
+    for split in ("train", "val"):
+        for number in range(4):
+            path = root / split / f"n{number % 2}" / f"{number}.JPEG"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_bytes(file_of(picture(number, (40, 30))))
+    data.prepare("made", {"source": "imagenet", "path": str(root), "label": "made"}, tmp_path / "made", tmp_path)
+    feed = a_feed(tmp_path / "made")
+    victim = root / "train" / "n1" / "3.JPEG"
+    whole = victim.read_bytes()
+    if damage == "gone":
+        victim.unlink()
+    else:
+        other = file_of(picture(9, (8, 6))).ljust(len(whole), b"\0")
+        victim.write_bytes(whole[:-40] if damage == "cut" else other[: len(whole)])
+    with pytest.raises(UserError) as caught:
+        feed.batches(feed.plan([1], 0), 0, 1)
+    message = str(caught.value)
+    assert message.startswith(f"{victim}: ") and "\n" not in message
+    assert said in message
+
+
+def test_batches_do_not_depend_on_where_one_begins(folder: Path) -> None:
+    feed = a_feed(folder)
+    plan = feed.plan([1, 2], 3)
+    whole = feed.batches(plan, 0, 5)
+    assert whole.images.shape == (5, 4, 6, 224, 224) and whole.images.dtype == torch.float32
+    for first, last in ((0, 2), (2, 4), (4, 5), (1, 2), (3, 5)):
+        part = feed.batches(plan, first, last)
+        assert torch.equal(part.images, whole.images[first:last])
+        assert torch.equal(part.labels, whole.labels[first:last])
+    again = a_feed(folder)
+    assert torch.equal(again.batches(again.plan([1, 2], 3), 2, 4).images, whole.images[2:4])
+
+
+def test_a_lane_sees_the_same_whatever_its_company(folder: Path) -> None:
+    feed = a_feed(folder)
+    plan = feed.plan([2, 1, 2], 0)
+    together = feed.batches(plan, 0, 2)
+    alone = feed.batches(feed.plan([1], 0), 0, 2)
+    assert torch.equal(together.images[:, :, 3:6], alone.images)
+    assert torch.equal(together.labels[:, :, 1:2], alone.labels)
+    assert torch.equal(together.images[:, :, :3], together.images[:, :, 6:])
+    assert torch.equal(feed.batches(plan.select([1]), 0, 2).images, alone.images)
+    assert not torch.equal(feed.batches(feed.plan([1], 1), 0, 2).images, alone.images)
+
+
+def test_lanes_of_one_seed_decode_once(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    feed, reads, read = a_feed(folder), [], Photos.read
+    monkeypatch.setattr(Photos, "read", lambda self, place: reads.append((self, place)) or read(self, place))
+    feed.batches(feed.plan([1, 1, 1], 0), 0, 5)
+    # The threads may still be at what an earlier test no longer asks for.
+    assert sorted(place for photos, place in reads if photos is feed.train_images.photos) == list(range(20))
+
+
+def test_a_batch_is_decoded_cropped_flipped_and_normalised(folder: Path) -> None:
+    feed = a_feed(folder)
     plan = feed.plan([1], 0)
-    images = feed.batches(plan, 0, 1).images[0]
-    mean, std = (torch.tensor(values).view(-1, 1, 1) for values in (imagenet.MEAN, imagenet.STD))
-    first = torch.from_numpy(data.train.images.centre(int(plan.order[0, 0, 0])).copy()) / 255
-    torch.testing.assert_close(images[0], (first - mean) / std, rtol=1e-5, atol=1e-5)
-    assert [len(labels) for _, labels in feed.test_batches(3)] == [3, 1]
+    assert 0 < plan.flipped.sum() < 20
+    images = feed.batches(plan, 0, 5).images.flatten(0, 1)
+    found, mean, std = feed.train_images.photos, *(torch.tensor(values).view(3, 1, 1) for values in (MEAN, STD))
+    rows = zip(images, plan.order.flatten(), plan.boxes.flatten(0, 2), plan.flipped.flatten(), strict=True)
+    for image, place, box, flipped in rows:
+        expected = (found.pixels(int(place), box.tolist()) / 255 - mean) / std
+        torch.testing.assert_close(image, expected.flip(2) if flipped else expected, rtol=1e-5, atol=1e-5)
 
 
-def test_arrays_keep_their_feed(data_folder):
-    assert type(feed_of(prepared.read(data_folder), a_run().setting, 4, CPU)) is Feed
+def test_without_random_crops_training_photos_are_prepared_as_validation_photos(folder: Path) -> None:
+    feed = a_feed(folder, a_setting(**PLAIN))
+    plan = feed.plan([1], 0)
+    assert plan.boxes is None and plan.flipped is None
+    first = feed.train_images.photos.pixels(int(plan.order[0, 0, 0]), None)
+    assert torch.equal(feed.batches(plan, 0, 1).images[0, 0], feed._normalised(first))
 
 
-def test_photos_train(tmp_path):
-    data = made(tmp_path, archives(tmp_path / "tars"))
-    run = a_run(data="sample", model="resnet8", norm="batch", epochs=1, augment_resized=True, augment_flip=True)
-    training = LaneTraining([run], data, CPU)
-    losses = training._train_block(training.feed.plan([1], 0), 2)
-    assert losses.shape == (2, 1) and losses.isfinite().all()
-    assert 0 <= training._test(training.feed.test_batches).accuracies[0] <= 1
+def test_validation_photos_come_in_order_whatever_the_size(folder: Path) -> None:
+    feed = a_feed(folder)
+    parts = list(feed.test_batches(4))
+    assert [len(labels) for _, labels in parts] == [4, 2]
+    whole, labels = next(feed.test_batches(100))
+    assert torch.equal(torch.cat([images for images, _ in parts]), whole)
+    assert labels.tolist() == feed.test_labels.tolist() == [0, 0, 0, 1, 1, 1]
 
 
-@pytest.mark.parametrize("training", [True, False])
-def test_resnet50_is_torchvisions(training):
-    ours = build("resnet50", (3, 64, 64), 7, norm="batch", bn_batch_size=4, seed=3).train(training)
-    theirs = models.resnet50(num_classes=7).train(training)
-    wanted = theirs.state_dict()
-    theirs.load_state_dict(wanted | {key: value for key, value in ours.state_dict().items() if key in wanted})
-    assert ours.state_dict().keys() == {key for key in wanted if not key.endswith("num_batches_tracked")}
-    images = torch.randn(4, 3, 64, 64, generator=torch.Generator().manual_seed(0))
-    torch.testing.assert_close(ours(images), theirs(images), rtol=1e-4, atol=1e-4)
+@pytest.mark.parametrize("kind", ["photos", "arrays"])
+def test_a_tenth_of_the_training_images_in_use_is_held_out(kind: str, folder: Path, tmp_path: Path) -> None:
+    chosen = folder if kind == "photos" else made_data(tmp_path / "made", train=20)
+    setting = a_setting(**PLAIN, selection="validation")
+    feed = a_feed(chosen, setting, 3)
+    assert feed.steps == 6
+    trained_on = set(feed.plan([1], 0).order.flatten().tolist())
+    held_out = feed.held_out.tolist()
+    assert len(trained_on) == 18 and len(held_out) == 2 and not trained_on & set(held_out)
+    assert a_feed(chosen, setting, 1).held_out.tolist() == held_out, "the same for every run"
+    images, labels = next(feed.validation_batches(10))
+    assert labels.tolist() == feed.train_labels[held_out].tolist()
+    plain = a_feed(chosen, a_setting(**PLAIN), 20)
+    plan = plain.plan([1], 0)
+    every = dict(zip(plan.order.flatten().tolist(), plain.batches(plan, 0, 1).images[0], strict=True))
+    assert torch.equal(images, torch.stack([every[place] for place in held_out]))
+    some = a_feed(chosen, a_setting(**PLAIN, selection="validation", train_images=10), 1)
+    assert some.steps == 9 and len(some.held_out) == 1
+    in_use = set(a_feed(chosen, a_setting(**PLAIN, train_images=10), 1).subset.tolist())
+    assert set(some.subset.tolist()) | set(some.held_out.tolist()) == in_use
 
 
-def test_resnet50_starts_as_the_paper_says_and_trains_without_normalisation():
-    model = build("resnet50", (3, 64, 64), 7, norm="batch", bn_batch_size=4, seed=3)
-    weight = model.layer1[0].conv2.weight
-    assert abs(weight.std().item() / (2 / (64 * 9)) ** 0.5 - 1) < 0.02  # He: fan-in, gain of the rectifier
-    assert model.fc.bias.abs().max() == 0 and abs(model.fc.weight.std().item() / (2 / 2048) ** 0.5 - 1) < 0.05
-    plain = build("resnet50", (3, 64, 64), 7, seed=3)
-    assert not any("bn" in name or "downsample.1" in name for name in plain.state_dict())
+def test_nothing_is_held_out_unless_asked_for(folder: Path) -> None:
+    feed = a_feed(folder)
+    assert feed.steps == 5 and list(feed.validation_batches(4)) == []
+
+
+def test_padding_photos_and_cropping_arrays_is_refused(folder: Path, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="resized_crop and flip on photos"):
+        a_feed(folder, a_setting(**PLAIN, augment_pad=4))
+    with pytest.raises(UserError, match="pad and flip on images of one size"):
+        a_feed(made_data(tmp_path / "made"), a_setting())
+
+
+def test_a_run_on_photos_trains_and_its_numbers_do_not_depend_on_what_is_decoded_ahead(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = a_run(model="resnet50", norm="batch", weight_decay=1e-4, epochs=1, augment_flip=True, train_images=4)
+    metrics = []
+    for ahead in (0, 1024):
+        monkeypatch.setattr(photos, "AHEAD", ahead)
+        assert train_pack([run], folder, tmp_path / str(ahead)) == 1
+        found = RunStore(tmp_path / str(ahead) / "runs").folder(run, prepared.read(folder).meta.fingerprint)
+        metrics.append((found / METRICS).read_bytes())
+    assert metrics[0] == metrics[1]

@@ -32,7 +32,7 @@ def linear(monkeypatch):
 def exact_trace(training: LaneTraining, seed: int, size: int) -> float:
     """tr Cov of the mean gradient of `size` of M examples drawn without replacement: tr S / size * (1 - size / M)."""
     feed, model = training.feed, training._model(seed)
-    images = feed._normalised(feed.train_images)
+    images = feed._normalised(feed.train_images.images)
     gradients = []
     for image, label in zip(images, feed.train_labels, strict=True):
         own = torch.autograd.grad(F.cross_entropy(model(image[None]), label[None]), list(model.parameters()))

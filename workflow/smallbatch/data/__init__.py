@@ -1,4 +1,7 @@
-"""The sources of data, each made into prepared arrays. Importing this loads no library that only a source needs."""
+"""The sources of data, each made into prepared arrays or, of photos, an index.
+
+Importing this loads no library that only a source needs.
+"""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -15,6 +18,7 @@ ORIGINAL_MD5 = {
     "cifar10": "c58f30108f718f92721af3b95e74349a",
     "cifar100": "eb9058c3a382ffc7106e4002c42a8d85",
 }
+IMAGENET_TRAIN = 1_281_167
 
 
 def _digits(label: str, settings: dict[str, Any], folder: Path, downloads: Path) -> "Meta":
@@ -29,16 +33,16 @@ def _cifar(label: str, settings: dict[str, Any], folder: Path, downloads: Path) 
     return cifar.prepare(label, settings, folder, downloads)
 
 
-def _imagenet(label: str, settings: dict[str, Any], folder: Path, downloads: Path) -> "Meta":
-    from smallbatch.data import imagenet
-
-    return imagenet.prepare(label, settings, folder)
-
-
 def _image_folder(label: str, settings: dict[str, Any], folder: Path, downloads: Path) -> "Meta":
     from smallbatch.data import image_folder
 
     return image_folder.prepare(label, settings, folder)
+
+
+def _imagenet(label: str, settings: dict[str, Any], folder: Path, downloads: Path) -> "Meta":
+    from smallbatch.data import imagenet
+
+    return imagenet.prepare(label, settings, folder, _is_original(settings))
 
 
 @dataclass(frozen=True)
@@ -47,18 +51,20 @@ class Source:
 
     prepare: given label, settings, folder and downloads it makes the prepared arrays.
     required, optional: its keys, besides `source` and `label`.
+    photos: whether its images are photos of many sizes.
     """
 
     prepare: Callable[[str, dict[str, Any], Path, Path], "Meta"]
     required: tuple[str, ...] = ()
     optional: tuple[str, ...] = ()
+    photos: bool = False
 
 
 SOURCES = {
     "digits": Source(_digits),
     "cifar10": Source(_cifar, optional=("archive", "md5")),
     "cifar100": Source(_cifar, optional=("archive", "md5")),
-    "imagenet": Source(_imagenet, required=("path",)),
+    "imagenet": Source(_imagenet, required=("path",), photos=True),
     "image-folder": Source(
         _image_folder,
         required=("path", "size"),
@@ -89,9 +95,9 @@ def known_train_images(settings: dict[str, Any]) -> int | None:
     """The number of training images where it is known before the data are there, else None."""
     if settings["source"] == "digits":
         return 1437
-    if settings["source"] == "imagenet":
-        return None if "label" in settings else 1_281_167
-    return 50_000 if _is_original(settings) else None
+    if not _is_original(settings):
+        return None
+    return IMAGENET_TRAIN if settings["source"] == "imagenet" else 50_000
 
 
 def check_settings(where: str, key: str, settings: dict[str, Any]) -> None:
@@ -127,7 +133,9 @@ def _check_keys(where: str, key: str, settings: dict[str, Any]) -> None:
 
 
 def _is_original(settings: dict[str, Any]) -> bool:
-    """Whether the source is an archive that must have, byte for byte, the original's md5."""
+    """Whether it must be the original: CIFAR byte for byte, ImageNet (unless it has another name) to the last image."""
+    if settings["source"] == "imagenet":
+        return _plain(settings.get("label", "imagenet")) == "imagenet"
     original = ORIGINAL_MD5.get(settings["source"])
     return original is not None and settings.get("md5", original).lower() == original
 
@@ -144,25 +152,34 @@ def _check_other_pixels(where: str, key: str, settings: dict[str, Any]) -> None:
 
 
 def _check_name(where: str, key: str, settings: dict[str, Any]) -> None:
-    """Only the original's pixels are called CIFAR-10 or CIFAR-100, however it is spelt."""
+    """Only the original's pixels are called CIFAR-10, CIFAR-100 or ImageNet, however it is spelt."""
     name = label(key, settings)
-    plain = "".join(filter(str.isalnum, name.lower()))
-    if plain in ORIGINAL_MD5 and not (plain == settings["source"] and _is_original(settings)):
-        allowed = f"any other name; this one is kept for `source: {plain}` with the original's `md5`"
+    plain = _plain(name)
+    if plain in (*ORIGINAL_MD5, "imagenet") and not (plain == settings["source"] and _is_original(settings)):
+        original = " with the original's `md5`" if plain in ORIGINAL_MD5 else ""
+        allowed = f"any other name; this one is kept for `source: {plain}`{original}"
         refuse(where, f"datasets.{key}.label", name, allowed)
 
 
-def check_augment(where: str, key: str, settings: dict[str, Any], augment: dict[str, Any]) -> None:
-    """Make sure that a data set can be augmented like this: photos are cropped in size, images of one size padded.
+def _plain(name: str) -> str:
+    return "".join(filter(str.isalnum, name.lower()))
 
-    where, key: the file and the key there that ask for it.
-    settings: of the data set.
+
+def check_augment(where: str, key: str, settings: dict[str, Any], augment: dict[str, Any]) -> None:
+    """Check that an augmentation fits a data set.
+
+    Args:
+        where: the file that it stands in.
+        key: whose it is there, such as `experiments.NAME`.
+        settings: of the data set.
+        augment: the augmentation by its keys.
 
     Raises:
-        UserError: it cannot.
+        UserError: photos cannot be padded, or arrays cropped and resized.
     """
-    photos = settings["source"] == "imagenet"
+    photos = SOURCES[settings["source"]].photos
     if photos and augment.get("pad"):
-        refuse(where, f"{key}.augment.pad", augment["pad"], "resized_crop instead, for photos of any size")
-    if not photos and augment.get("resized_crop"):
-        refuse(where, f"{key}.augment.resized_crop", True, "pad instead, for images of one size")
+        refuse(where, f"{key}.augment.pad", augment["pad"], "0 on photos; `resized_crop: true` is their random crop")
+    if augment.get("resized_crop") and not photos:
+        allowed = f"false on images of one size, as `source: {settings['source']}` has; `pad` is their random crop"
+        refuse(where, f"{key}.augment.resized_crop", True, allowed)

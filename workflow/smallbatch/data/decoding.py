@@ -1,6 +1,8 @@
 """One image file decoded into a square of one size and mode."""
 
+import contextlib
 import io
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -32,17 +34,28 @@ def decoded(file: Path, size: int, mode: str) -> np.ndarray:
         data = file.read_bytes()
     except OSError as error:
         raise UserError(f"{file}: cannot be read ({error.strerror})") from error
+    with image_in(data) as image:
+        ImageOps.exif_transpose(image, in_place=True)
+        pixels = np.asarray(square(in_mode(image, mode), size))
+    return pixels[None] if mode == "L" else pixels.transpose(2, 0, 1)
+
+
+@contextlib.contextmanager
+def image_in(data: bytes) -> Iterator[Image.Image]:
+    """The image that an image file's bytes hold; its pixels are decoded when they are asked for.
+
+    Raises:
+        BrokenImage: it cannot be decoded, here or in the block.
+    """
     try:
         with Image.open(io.BytesIO(data), formats=FORMATS) as image:
-            ImageOps.exif_transpose(image, in_place=True)
-            pixels = np.asarray(square(in_mode(image, mode), size))
+            yield image
     except UnidentifiedImageError as error:
         raise BrokenImage(f"none of the formats {', '.join(FORMATS)}") from error
     except MemoryError:
         raise
     except Exception as error:  # what a broken file makes Pillow raise has no common base
         raise BrokenImage(" ".join(str(error).split())) from error
-    return pixels[None] if mode == "L" else pixels.transpose(2, 0, 1)
 
 
 def in_mode(image: Image.Image, mode: str) -> Image.Image:

@@ -1,4 +1,7 @@
-"""Prepared data: memory-mapped arrays and what is known of them, the one form in which training sees data."""
+"""Prepared data: memory-mapped arrays and what is known of them, the one form in which training sees data.
+
+Photos of many sizes stay where they lie: in the place of pixels stands an index of them (`smallbatch.data.photos`).
+"""
 
 import hashlib
 import json
@@ -32,8 +35,8 @@ class Meta:
     shape: channels, height, width.
     mean, std: of each channel over the training split, in units of pixel value / 255.
     train, test: number of images.
-    fingerprint: SHA-256 over both splits' content and the class names, in hexadecimal.
-    root: of data sets of photos the folder that they lie in; `train_images.npy` and `test_images.npy` are then indices.
+    fingerprint: SHA-256 over both splits' arrays and the class names, in hexadecimal; of photos over their bytes.
+    photos: the folder that photos are read from; none where the images are arrays.
     """
 
     label: str
@@ -44,7 +47,7 @@ class Meta:
     train: int
     test: int
     fingerprint: str
-    root: str | None = None
+    photos: str | None = None
 
 
 @dataclass(frozen=True)
@@ -65,7 +68,7 @@ class Prepared:
 
 
 def write(folder: Path, label: str, classes: Iterable[str], train: Split, test: Split) -> Meta:
-    """Write a data set of images as prepared arrays into `folder`."""
+    """Write a data set as prepared arrays into `folder`."""
     classes = tuple(classes)
     mean, std = channel_statistics(train.images)
     meta = Meta(
@@ -78,17 +81,18 @@ def write(folder: Path, label: str, classes: Iterable[str], train: Split, test: 
         test=len(test.labels),
         fingerprint=fingerprint(classes, train, test),
     )
-    write_arrays(folder, meta, [train.images, train.labels, test.images, test.labels])
+    save(folder, meta, train, test)
     return meta
 
 
-def write_arrays(folder: Path, meta: Meta, arrays: Iterable[np.ndarray]) -> None:
-    """Write `ARRAYS` and what is known of them; `meta.json` comes last and says that all is there."""
+def save(folder: Path, meta: Meta, train: Split, test: Split) -> None:
+    """Write both splits, of photos their index, into `folder`; `meta.json` comes last and says that all is there."""
     (folder / META).unlink(missing_ok=True)  # it must not vouch for arrays that are being replaced
-    for name, array in zip(ARRAYS, arrays, strict=True):
-        with atomic(folder / name) as file:
-            _save(file, array)
-    write_json(folder / META, asdict(meta))
+    for name, split in zip(SPLITS, (train, test), strict=True):
+        for kind in ("images", "labels"):
+            with atomic(folder / f"{name}_{kind}.npy") as file:
+                _save(file, getattr(split, kind))
+    write_json(folder / META, {key: value for key, value in asdict(meta).items() if value is not None})
 
 
 def _save(file: BinaryIO, array: np.ndarray) -> None:
@@ -127,16 +131,20 @@ def read(folder: Path) -> Prepared:
         arrays = {name: np.load(folder / name, mmap_mode="c", allow_pickle=False) for name in ARRAYS}
     except (ValueError, OSError, EOFError) as error:
         raise UserError(f"{folder}: damaged ({error}); delete the folder and prepare the data set again") from error
-    splits = {name: Split(_images(meta, arrays[f"{name}_images.npy"]), arrays[f"{name}_labels.npy"]) for name in SPLITS}
-    return Prepared(meta, **splits)
+    images = {name: _images(folder, meta, arrays[f"{name}_images.npy"]) for name in SPLITS}
+    return Prepared(meta, **{name: Split(images[name], arrays[f"{name}_labels.npy"]) for name in SPLITS})
 
 
-def _images(meta: Meta, array: np.ndarray) -> "np.ndarray | Photos":
-    if meta.root is None:
+def _images(folder: Path, meta: Meta, array: np.ndarray) -> "np.ndarray | Photos":
+    """A split's pixels, or its photos where `array` is their index."""
+    if (array.dtype.names is not None) != (meta.photos is not None):
+        found = "an index of photos" if array.dtype.names else "pixels"
+        raise UserError(f"{folder}: damaged ({META} does not fit {found}); delete it and prepare the data set again")
+    if meta.photos is None:
         return array
-    from smallbatch.data.photos import Photos  # imports torchvision, which takes seconds
+    from smallbatch.data.photos import Photos  # imports torch, which only training needs
 
-    return Photos(Path(meta.root), array)
+    return Photos(Path(meta.photos), array)
 
 
 def channel_statistics(images: np.ndarray) -> tuple[tuple[float, ...], tuple[float, ...]]:

@@ -1,4 +1,4 @@
-"""ResNet-50 for photos (He et al. 2015a, section 4.1), as torchvision has it, with our normalisation."""
+"""ResNet-50 for photos (He et al. 2015a), torchvision's."""
 
 from torch import nn
 from torchvision import models
@@ -7,14 +7,15 @@ from smallbatch.models.normalisation import Norms
 
 
 def resnet50(shape: tuple[int, int, int], classes: int, norms: Norms) -> nn.Module:
-    """ResNet-50; stride 2 stands in the 3x3 convolution of a block.
+    """ResNet-50 with the stride of a block in its 3x3 convolution, as torchvision has it.
+
+    Its convolutions have no biases; without normalisation those of the classifier are the only ones.
 
     Args:
         shape: channels, height, width of an image.
         classes: number of classes.
-        norms: normalisation after every convolution.
+        norms: normalisation after every convolution (there is no hidden fully connected layer).
     """
     model = models.resnet50(num_classes=classes, norm_layer=norms.conv)
-    # torchvision's takes three channels.
     model.conv1 = nn.Conv2d(shape[0], 64, 7, stride=2, padding=3, bias=False)
     return model

@@ -17,9 +17,8 @@ from smallbatch.training import device as devices
 from smallbatch.training import lanes, variance
 from smallbatch.training.checkpoints import Checkpoint
 from smallbatch.training.distributed import ALONE, World
-from smallbatch.training.feed import Batches, EpochPlan
+from smallbatch.training.feed import Batches, EpochPlan, Feed
 from smallbatch.training.network import Network, Scores, too_large
-from smallbatch.training.photo_feed import feed_of
 from smallbatch.training.progress import Progress
 from smallbatch.training.schedule import Schedule
 from smallbatch.training.sgd import LaneSGD
@@ -54,7 +53,7 @@ class LaneTraining:
         first = runs[0]
         self.setting, self.batch_size, self.device, self.meta = first.setting, first.batch_size, device, data.meta
         self.bn_batch_size, self.world, self.images_at_once = first.bn_batch_size, world, images_at_once
-        self.feed = feed_of(data, first.setting, first.batch_size, device)
+        self.feed = Feed(data, first.setting, first.batch_size, device)
         updates = first.setting.epochs * self.feed.steps
         self.schedule = Schedule(updates, first.setting.lr_drops, first.setting.warmup)
         self.variance_epochs = variance.epochs_measured(first.setting)

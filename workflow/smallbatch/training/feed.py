@@ -1,9 +1,10 @@
 """Feeds lanes with mini-batches: each lane in its own random order, with its own augmentation."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -13,6 +14,9 @@ from smallbatch.errors import refuse
 from smallbatch.streams import stream
 from smallbatch.study import HELD_OUT, Setting
 
+if TYPE_CHECKING:
+    from smallbatch.data.photos import Photos, Request
+
 
 class Batches(NamedTuple):
     """Some steps' mini-batches: images [steps, m, lanes * c, h, w] float32, labels [steps, m, lanes] int64."""
@@ -21,36 +25,38 @@ class Batches(NamedTuple):
     labels: Tensor
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class EpochPlan:
     """What the lanes see in one epoch.
 
+    seeds: of the lanes.
     order: training image at each place, [steps, m, lanes] int64.
-    offsets: where its crop begins, [steps, m, lanes, 2] int64, or none.
+    offsets: where the crop of the padded image begins, [steps, m, lanes, 2] int64, or none.
+    boxes: the part of the photo that is resized (top, left, height, width), [steps, m, lanes, 4] int64, or none.
     flipped: whether it is flipped, [steps, m, lanes] bool, or none.
-    crops: what its random resized crop is drawn from, [steps, m, lanes] int64, or none.
     """
 
+    seeds: tuple[int, ...]
     order: Tensor
     offsets: Tensor | None
+    boxes: Tensor | None
     flipped: Tensor | None
-    crops: Tensor | None = None
 
     def select(self, keep: list[int]) -> "EpochPlan":
         """The plan of only the lanes at these places."""
-        return self._map(lambda part: part[:, :, keep])
+        return self._map(lambda part: part[:, :, keep], tuple(self.seeds[lane] for lane in keep))
 
     def share(self, rank: int, size: int) -> "EpochPlan":
         """The rank-th of `size` equal contiguous shares of every mini-batch."""
-        return self._map(lambda part: part.chunk(size, 1)[rank])
+        return self._map(lambda part: part.chunk(size, 1)[rank], self.seeds)
 
     def first(self, count: int) -> "EpochPlan":
         """A plan of one step: the first `count` examples."""
-        return self._map(lambda part: part.flatten(0, 1)[None, :count])
+        return self._map(lambda part: part.flatten(0, 1)[None, :count], self.seeds)
 
-    def _map(self, change: Callable[[Tensor], Tensor]) -> "EpochPlan":
-        parts = (self.order, self.offsets, self.flipped, self.crops)
-        return EpochPlan(*(None if part is None else change(part) for part in parts))
+    def _map(self, change: Callable[[Tensor], Tensor], seeds: tuple[int, ...]) -> "EpochPlan":
+        parts = (self.order, self.offsets, self.boxes, self.flipped)
+        return EpochPlan(seeds, *(None if part is None else change(part) for part in parts))
 
 
 class Feed:
@@ -61,8 +67,12 @@ class Feed:
 
     def __init__(self, data: Prepared, setting: Setting, batch_size: int, device: torch.device) -> None:
         self.setting, self.batch_size, self.device = setting, batch_size, device
-        self.train_images, self.train_labels = self._split(data.train)
-        self.test_images, self.test_labels = self._split(data.test)
+        _check_augment(data, setting)
+        source = _Arrays if data.meta.photos is None else _Photos
+        self.train_images, self.test_images = (source(split.images, device) for split in (data.train, data.test))
+        self.train_labels, self.test_labels = (
+            torch.from_numpy(split.labels).to(device) for split in (data.train, data.test)
+        )
         self.subset = _subset(len(self.train_labels), setting.train_images)
         self.held_out = self.subset[:0]
         if setting.selection == "validation":
@@ -76,44 +86,36 @@ class Feed:
             for values in (data.meta.mean, [value or 1 for value in data.meta.std])
         )
 
-    def _split(self, split) -> tuple[Tensor, Tensor]:
-        return tuple(torch.from_numpy(array).to(self.device) for array in (split.images, split.labels))
-
-    def plan(self, seeds: list[int], epoch: int) -> EpochPlan:
+    def plan(self, seeds: Sequence[int], epoch: int) -> EpochPlan:
         """Draw the epoch of each lane, from its seed and the epoch alone."""
-        count = self.steps * self.batch_size
-        orders, offsets, flips = [], [], []
-        for seed in seeds:
-            orders.append(self.subset[torch.randperm(len(self.subset), generator=stream(seed, "order", epoch))[:count]])
-            draws = stream(seed, "augmentation", epoch)
-            offsets.append(torch.randint(2 * self.setting.augment_pad + 1, (count, 2), generator=draws))
-            flips.append(torch.randint(2, (count,), generator=draws).bool())
-        return EpochPlan(
-            self._by_step(orders),
-            self._by_step(offsets) if self.setting.augment_pad else None,
-            self._by_step(flips) if self.setting.augment_flip else None,
-        )
+        drawn = {seed: self._draw(seed, epoch) for seed in seeds}
+        return EpochPlan(tuple(seeds), *map(self._by_step, zip(*(drawn[seed] for seed in seeds), strict=True)))
 
-    def _by_step(self, lanes: list[Tensor]) -> Tensor:
-        return torch.stack(lanes, 1).unflatten(0, (self.steps, self.batch_size)).to(self.device)
+    def _draw(self, seed: int, epoch: int) -> tuple[Tensor | None, ...]:
+        """Order, offsets, boxes and flips of one seed's epoch."""
+        count = self.steps * self.batch_size
+        order = self.subset[torch.randperm(len(self.subset), generator=stream(seed, "order", epoch))[:count]]
+        draws = stream(seed, "augmentation", epoch)
+        offsets = torch.randint(2 * self.setting.augment_pad + 1, (count, 2), generator=draws)
+        boxes = self.train_images.boxes(order, draws) if self.setting.augment_resized else None
+        flips = torch.randint(2, (count,), generator=draws).bool()
+        padded, flipped = self.setting.augment_pad, self.setting.augment_flip
+        return order, offsets if padded else None, boxes, flips if flipped else None
+
+    def _by_step(self, lanes: Sequence[Tensor | None]) -> Tensor | None:
+        if lanes[0] is None:
+            return None
+        return torch.stack(lanes, 1).unflatten(0, (self.steps, self.batch_size)).to(self.train_images.read_on)
 
     def batches(self, plan: EpochPlan, first: int, last: int) -> Batches:
         """Gather, normalise and augment the mini-batches of steps first ... last - 1 of an epoch."""
         order = plan.order[first:last]
-        images = self._train_pixels(plan, first, last)
+        images = self._normalised(self.train_images.steps(plan, first, last))
         if plan.offsets is not None:
             images = pad_crop(images, self.setting.augment_pad, plan.offsets[first:last].flatten(0, 2))
         if plan.flipped is not None:
-            images = flip(images, plan.flipped[first:last].flatten())
-        return Batches(images.unflatten(0, order.shape).flatten(2, 3), self.train_labels[order])
-
-    def _train_pixels(self, plan: EpochPlan, first: int, last: int) -> Tensor:
-        """The training images of some steps, normalised, [steps * m * lanes, c, h, w] float32."""
-        return self._pixels(self.train_images, plan.order[first:last].flatten())
-
-    def _pixels(self, images: Tensor, places: Tensor) -> Tensor:
-        """Images of a split, normalised, [n, c, h, w] float32."""
-        return self._normalised(images[places.to(self.device)])
+            images = flip(images, plan.flipped[first:last].flatten().to(self.device))
+        return Batches(images.unflatten(0, order.shape).flatten(2, 3), self.train_labels[order.to(self.device)])
 
     def test_batches(self, size: int, rank: int = 0, of: int = 1) -> Iterator[tuple[Tensor, Tensor]]:
         """The test split in order: images [up to size, c, h, w] float32, labels [up to size].
@@ -123,16 +125,88 @@ class Feed:
             rank: of a process; it gets every `of`-th image.
             of: processes that share the split.
         """
-        for places in torch.arange(len(self.test_labels))[rank::of].split(size):
-            yield self._pixels(self.test_images, places), self.test_labels[places.to(self.device)]
+        return self._in_order(self.test_images, self.test_labels, torch.arange(len(self.test_labels))[rank::of], size)
 
     def validation_batches(self, size: int, rank: int = 0, of: int = 1) -> Iterator[tuple[Tensor, Tensor]]:
         """The training images that were held out, as `test_batches` has the test split."""
-        for places in self.held_out[rank::of].split(size):
-            yield self._pixels(self.train_images, places), self.train_labels[places.to(self.device)]
+        return self._in_order(self.train_images, self.train_labels, self.held_out[rank::of], size)
+
+    def _in_order(
+        self, images: "_Arrays | _Photos", labels: Tensor, places: Tensor, size: int
+    ) -> Iterator[tuple[Tensor, Tensor]]:
+        parts = places.split(size) if len(places) else ()
+        for part, pixels in zip(parts, images.in_order(parts), strict=True):
+            yield self._normalised(pixels), labels[part.to(self.device)]
 
     def _normalised(self, images: Tensor) -> Tensor:
         return images.float().sub_(self.mean).div_(self.std)
+
+
+class _Arrays:
+    """Images of one size that lie on the device; [n, c, h, w] uint8 come out."""
+
+    def __init__(self, images: np.ndarray, device: torch.device) -> None:
+        self.images, self.read_on = torch.from_numpy(images).to(device), device
+
+    def steps(self, plan: EpochPlan, first: int, last: int) -> Tensor:
+        """The images of steps first ... last - 1."""
+        return self.images[plan.order[first:last].flatten()]
+
+    def in_order(self, parts: Iterable[Tensor]) -> Iterator[Tensor]:
+        """The images at each of these places."""
+        return (self.images[part.to(self.read_on)] for part in parts)
+
+
+class _Photos:
+    """Photos decoded ahead of their use, while the device computes; [n, 3, 224, 224] uint8 come out on the device."""
+
+    read_on = "cpu"  # a look at a plan on the device would wait for all its work
+
+    def __init__(self, photos: "Photos", device: torch.device) -> None:
+        self.photos, self.device = photos, device
+        self.coming: tuple[EpochPlan, int, int] | None = None
+
+    def boxes(self, order: Tensor, draws: torch.Generator) -> Tensor:
+        """The part of each photo that is resized, [n, 4] int64."""
+        from smallbatch.data.photos import resized_crops
+
+        return resized_crops(self.photos.sizes[order], draws)
+
+    def steps(self, plan: EpochPlan, first: int, last: int) -> Tensor:
+        """The photos of steps first ... last - 1; those of the steps after them, so many at a time, are under way."""
+        seeds = list(dict.fromkeys(plan.seeds))
+        if self.coming != (plan, first, last):
+            # Lanes of one seed see the same photos, which are decoded once.
+            distinct = plan.select([plan.seeds.index(seed) for seed in seeds])
+            self.ahead = self._decoded(_requests(distinct, first, last - first))
+        self.coming = plan, last, min(2 * last - first, len(plan.order))
+        pixels = next(self.ahead)
+        if len(seeds) == len(plan.seeds):
+            return pixels
+        return pixels.unflatten(0, (-1, len(seeds)))[:, [seeds.index(seed) for seed in plan.seeds]].flatten(0, 1)
+
+    def in_order(self, parts: Iterable[Tensor]) -> Iterator[Tensor]:
+        """The centre squares of the photos at each of these places."""
+        return self._decoded((part, None) for part in parts)
+
+    def _decoded(self, requests: Iterable["Request"]) -> Iterator[Tensor]:
+        for block in self.photos.blocks(requests, pinned=self.device.type == "cuda"):
+            yield block.to(self.device, non_blocking=True)
+
+
+def _requests(plan: EpochPlan, first: int, steps: int) -> Iterator["Request"]:
+    """What is to be decoded from step `first` to the epoch's end, so many steps at a time."""
+    for start in range(first, len(plan.order), steps):
+        part = slice(start, start + steps)
+        yield plan.order[part].flatten(), None if plan.boxes is None else plan.boxes[part].flatten(0, 2)
+
+
+def _check_augment(data: Prepared, setting: Setting) -> None:
+    """What `data.check_augment` says of a study, for whoever makes settings otherwise."""
+    photos = data.meta.photos is not None
+    if setting.augment_pad if photos else setting.augment_resized:
+        allowed = "resized_crop and flip on photos" if photos else "pad and flip on images of one size"
+        refuse(f"experiment on {data.meta.label}", "augment", setting.augment, allowed)
 
 
 def _subset(available: int, wanted: int | None) -> Tensor:
