@@ -174,6 +174,11 @@ def test_scale_drops_what_it_leaves_nothing_of():
     study = load(change, scale={"name": "less", "batch_sizes": [4, 8]})
     assert list(study.experiments) == ["small", "later"] and study.experiments["later"].best_of == ("small",)
     assert list(study.figures) == ["fig01", "fig03"] and study.figures["fig03"]["experiments"] == ["later"]
+    study = load(
+        lambda v: (change(v), v["experiments"]["large"].update(data="cifar10")),
+        scale={"name": "less", "data": ["digits"]},
+    )
+    assert list(study.experiments) == ["small", "later"] and list(study.figures) == ["fig01", "fig03"]
     study = load(change, scale={"name": "less", "figures": ["fig02"]})
     assert list(study.experiments) == ["large"]
     study = load(change, scale={"name": "less", "figures": ["fig03"]})

@@ -32,6 +32,7 @@ _REDUCED = {
     "train_images": "training images, at most",
     "batch_sizes": "batch sizes kept",
     "base_lrs": "base learning rates kept",
+    "data": "data sets kept",
     "figures": "figures kept",
 }
 

@@ -68,11 +68,13 @@ def scaled(values: Values, scale: Values) -> dict[str, Any]:
         values: of a study file, checked against its schema.
         scale: of the configuration, checked against its schema.
     """
-    experiments = {name: _scaled(e, scale) for name, e in values["experiments"].items()}
+    kept = {name: e for name, e in values["experiments"].items() if e["data"] in scale.get("data", [e["data"]])}
+    experiments = {name: _scaled(e, scale) for name, e in kept.items()}
     experiments = {name: e for name, e in experiments.items() if e["batch_sizes"] and e.get("bn_batch_sizes") != []}
     for e in experiments.values():
         if isinstance(e["base_lrs"], dict):
             e["base_lrs"] = {"best_of": [name for name in e["base_lrs"]["best_of"] if name in experiments]}
+    experiments = {name: e for name, e in experiments.items() if e["base_lrs"] != {"best_of": []}}
     figures = {}
     for name, spec in values["figures"].items():
         there = [experiment for experiment in spec["experiments"] if experiment in experiments]
