@@ -41,6 +41,17 @@ def a_run(*, batch_size: int = 4, b: int | None = None, base_lr: float = 2**-8, 
 
 
 @pytest.fixture
+def double(monkeypatch):
+    """Double precision, so that what differs is logic and not rounding (batches of 2 amplify rounding without end)."""
+    import torch
+
+    monkeypatch.setattr(torch.Tensor, "float", torch.Tensor.double)
+    torch.set_default_dtype(torch.float64)
+    yield
+    torch.set_default_dtype(torch.float32)
+
+
+@pytest.fixture
 def project(tmp_path: Path) -> Path:
     """A copy of the project's own files, to run workflows in."""
     copy = tmp_path / "project"

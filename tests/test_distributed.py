@@ -25,15 +25,6 @@ from smallbatch.training.distributed import World
 from smallbatch.training.pack import train_pack
 
 
-@pytest.fixture
-def double(monkeypatch):
-    """Double precision, so that what differs is logic and not rounding."""
-    monkeypatch.setattr(torch.Tensor, "float", torch.Tensor.double)
-    torch.set_default_dtype(torch.float64)
-    yield
-    torch.set_default_dtype(torch.float32)
-
-
 def in_processes(size: int, work, *arguments) -> None:
     """Fork processes as torchrun would start them, each doing `work`."""
     with socket.socket() as free:

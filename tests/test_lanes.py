@@ -37,15 +37,6 @@ def train(runs, data, tmp_path):
     return results
 
 
-@pytest.fixture
-def double(monkeypatch):
-    """Double precision, so that what differs is logic and not rounding (batches of 2 amplify rounding without end)."""
-    monkeypatch.setattr(torch.Tensor, "float", torch.Tensor.double)
-    torch.set_default_dtype(torch.float64)
-    yield
-    torch.set_default_dtype(torch.float32)
-
-
 NORMS = [
     ("none", None, {}),
     ("batch", 4, {}),

@@ -185,6 +185,20 @@ def test_scale_drops_what_it_leaves_nothing_of():
     assert list(study.experiments) == ["small", "later", "large"]
 
 
+@pytest.mark.parametrize(
+    ("scale", "words"),
+    [
+        ({"figures": ["fig1"]}, "scale.figures: 'fig1' is not allowed; allowed: fig01 (did you mean 'fig01'?)"),
+        ({"data": ["cifar"]}, "scale.data: 'cifar' is not allowed; allowed: digits, cifar10"),
+        ({"batch_sizes": [3]}, "allowed: one that leaves an experiment of the study"),
+    ],
+)
+def test_a_scale_that_fits_nothing_is_refused(scale, words):
+    with pytest.raises(UserError) as caught:
+        load(scale={"name": "less"} | scale)
+    assert str(caught.value).startswith("config/config.yaml: scale") and words in str(caught.value)
+
+
 def test_rates_fall_at_fractions():
     (drops,) = {run.setting.lr_drops for run in load(dict(lr_drops=["1/3", 0.75])).runs()}
     assert drops == (1 / 3, 0.75)

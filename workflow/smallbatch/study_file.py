@@ -49,6 +49,7 @@ def load_study(config: Values) -> Study:
     values = read_yaml(where)
     check(values, SCHEMAS / "study.yaml", str(where))
     if scale:
+        _check_scale(values, scale, list(datasets))
         values, name = scaled(values, scale), f"{name}-{scale['name']}"
     if config["seeds"] != "study":
         seeds = list(range(1, config["seeds"] + 1))
@@ -85,6 +86,16 @@ def scaled(values: Values, scale: Values) -> dict[str, Any]:
         needed = shown | {base for name in shown for base in _bases(experiments[name])}
         experiments = {name: e for name, e in experiments.items() if name in needed}
     return {**values, "experiments": experiments, "figures": figures}
+
+
+def _check_scale(values: Values, scale: Values, datasets: list[str]) -> None:
+    """The scale names figures and data sets that there are, and leaves something of the study."""
+    where = "config/config.yaml"
+    for key, known in (("figures", list(values["figures"])), ("data", datasets)):
+        for name in scale.get(key, []):
+            _known(where, f"scale.{key}", name, known)
+    if not scaled(values, scale)["experiments"]:
+        refuse(where, "scale", dict(scale), "one that leaves an experiment of the study")
 
 
 def _scaled(e: Values, scale: Values) -> dict[str, Any]:
