@@ -13,6 +13,7 @@ from smallbatch.models.normalisation import WINDOW, part_momenta
 from smallbatch.training import lanes
 from smallbatch.training.checkpoints import Checkpoint
 from smallbatch.training.engine import LaneTraining
+from smallbatch.training.feed import Batches
 from smallbatch.training.progress import Progress
 
 CPU = torch.device("cpu")
@@ -35,6 +36,11 @@ def train(runs, data, tmp_path):
     training = LaneTraining(runs, data, CPU)
     training.train(lambda run, *result: results.update({run: result}), Checkpoint(tmp_path / "c.pt"), progress)
     return results
+
+
+def update(training, images, labels, factor):
+    """One update on images [m, lanes * c, h, w], labels [m, lanes] at eta * factor; returns losses [lanes]."""
+    return training.updates.make(Batches(images[None], labels[None]), [factor])[0]
 
 
 NORMS = [
@@ -121,7 +127,7 @@ def test_an_update_is_that_of_plain_sgd(weight_decay, data_folder):
     runs = [a_run(base_lr=lr, seed=seed, weight_decay=weight_decay) for lr, seed in ((2**-9, 1), (2**-6, 2))]
     training = LaneTraining(runs, data, CPU)
     images, labels = training.feed.batches(training.feed.plan([1, 2], 0), 0, 1)
-    training._update(images[0], labels[0], 0.5)
+    update(training, images[0], labels[0], 0.5)
     for lane, run in enumerate(runs):
         alone = training._model(run.seed)
         optimiser = torch.optim.SGD(alone.parameters(), lr=0.5 * run.base_lr * 4, weight_decay=weight_decay)
@@ -143,7 +149,7 @@ def test_weight_decay_too_small_for_a_factor_of_float32_acts_as_in_plain_sgd(dat
         alone = training._model(run.seed)
         start = {name: value.double() for name, value in lanes.lane_state(training.model, 0).items()}
         images, labels = training.feed.batches(training.feed.plan([1], 0), 0, 1)
-        training._update(images[0], labels[0], 0.1)
+        update(training, images[0], labels[0], 0.1)
         nn.functional.cross_entropy(alone(images[0]), labels[0, :, 0]).backward()
         torch.optim.SGD(alone.parameters(), lr=0.1 * 2**-12 * 2, weight_decay=decay).step()
         ends[decay] = lanes.lane_state(training.model, 0), alone.state_dict()
@@ -169,7 +175,7 @@ def test_momentum_is_that_of_torch(scaled, data_folder, double):
         if step == 3:
             training._drop({0: 1}, lambda *result: None)
         count = len(training.runs)
-        training._update(x.repeat(1, count, 1, 1), y.repeat(1, count), 1.0)
+        update(training, x.repeat(1, count, 1, 1), y.repeat(1, count), 1.0)
         optimiser.zero_grad()
         nn.functional.cross_entropy(alone(x), y[:, 0]).backward()
         optimiser.step()
@@ -188,7 +194,7 @@ def test_a_mini_batch_in_parts_is_that_at_once(model, norm, b, images_at_once, d
     assert parts.network.part == (4 if images_at_once == 5 and b else images_at_once)
     images, labels = whole.feed.batches(whole._plan(), 0, 3)
     for x, y in zip(images, labels, strict=True):
-        torch.testing.assert_close(parts._update(x, y, 1.0), whole._update(x, y, 1.0))
+        torch.testing.assert_close(update(parts, x, y, 1.0), update(whole, x, y, 1.0))
     for name, theirs in whole.model.state_dict().items():
         torch.testing.assert_close(parts.model.state_dict()[name], theirs, rtol=1e-6, atol=1e-9)
 
@@ -211,11 +217,11 @@ def test_bf16_rounds_products_and_keeps_weights_and_losses(model, norm, data_fol
         runs = [a_run(batch_size=8, model=model, norm=norm, seed=seed, precision=precision) for seed in (1, 2)]
         training = LaneTraining(runs, data, CPU)
         images, labels = training.feed.batches(training._plan(), 0, 1)
-        losses[precision] = training._update(images[0], labels[0], 1.0)
+        losses[precision] = update(training, images[0], labels[0], 1.0)
         assert losses[precision].dtype == torch.float32
         assert all(tensor.dtype == torch.float32 for tensor in training.model.state_dict().values())
         alone = LaneTraining(runs[1:], data, CPU)
-        own = alone._update(images[0, :, 1:], labels[0, :, 1:], 1.0)
+        own = update(alone, images[0, :, 1:], labels[0, :, 1:], 1.0)
         torch.testing.assert_close(own, losses[precision][1:], rtol=2e-2, atol=0)
     assert not torch.equal(*losses.values())
     torch.testing.assert_close(losses["bf16"], losses["float32"], rtol=5e-2, atol=0)

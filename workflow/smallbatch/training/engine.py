@@ -17,11 +17,12 @@ from smallbatch.training import device as devices
 from smallbatch.training import lanes, variance
 from smallbatch.training.checkpoints import Checkpoint
 from smallbatch.training.distributed import ALONE, World
-from smallbatch.training.feed import Batches, EpochPlan, Feed
+from smallbatch.training.feed import EpochPlan, Feed
 from smallbatch.training.network import Network, Scores, too_large
 from smallbatch.training.progress import Progress
 from smallbatch.training.schedule import Schedule
 from smallbatch.training.sgd import LaneSGD
+from smallbatch.training.updates import Updates
 
 BLOCK_STEPS, BLOCK_IMAGES, BLOCK_VALUES = 32, 2048, 2048 * 3 * 32 * 32
 """Steps are served in blocks of at most so many steps, images or values of pixels: one gather, one look at losses and
@@ -86,6 +87,7 @@ class LaneTraining:
         )
         etas = [run.learning_rate for run in runs]
         self.sgd = LaneSGD(self.network.parameters, etas, s.weight_decay, s.momentum)
+        self.updates = Updates(self.network, self.sgd, self.feed)
 
     @torch.no_grad()
     def _check_lanes(self, alone: torch.nn.Module, stacked: torch.nn.Module) -> None:
@@ -178,20 +180,9 @@ class LaneTraining:
 
     def _train_block(self, plan: EpochPlan, end: int) -> Tensor:
         """Make the updates up to step `end` of the epoch; returns their losses [steps, lanes]."""
-        batches: Batches = self.feed.batches(plan, self.step, end)
         start = self.steps_done
-        losses = [
-            self._update(images, labels, self.schedule(start + i))
-            for i, (images, labels) in enumerate(zip(*batches, strict=True))
-        ]
-        self.network.share_buffers()
-        return self.world.sum(torch.stack(losses)) / self.world.size
-
-    def _update(self, images: Tensor, labels: Tensor, factor: float) -> Tensor:
-        """One update on images [m, lanes * c, h, w], labels [m, lanes] at eta * factor; returns losses [lanes]."""
-        losses = self.network.gradients(images, labels)
-        self.sgd.step(factor)
-        return losses
+        factors = [self.schedule(step) for step in range(start, start + end - self.step)]
+        return self.updates.block(plan, self.step, end, factors)
 
     def _count(self, losses: Tensor) -> dict[int, int]:
         """Count a block's losses [steps, lanes]; returns the lanes that diverged in it, each with the update."""

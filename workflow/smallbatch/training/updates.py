@@ -1,0 +1,47 @@
+"""Updates: how the steps of a block are made, from the mini-batches of a feed."""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from smallbatch.training.feed import Batches, EpochPlan, Feed
+from smallbatch.training.network import Network
+from smallbatch.training.sgd import LaneSGD
+
+
+class Updates:
+    """Updates by torch, operation by operation: on every device, for every model.
+
+    Args:
+        network: of the lanes that are updated.
+        sgd: their rates and velocities.
+        feed: of their mini-batches.
+    """
+
+    def __init__(self, network: Network, sgd: LaneSGD, feed: Feed) -> None:
+        self.network, self.sgd, self.feed = network, sgd, feed
+
+    def block(self, plan: EpochPlan, first: int, last: int, factors: Sequence[float]) -> Tensor:
+        """Make the updates of steps first ... last - 1 of an epoch.
+
+        Args:
+            plan: of the epoch, this process's share of it.
+            first: step.
+            last: step that is not made any more.
+            factors: of eta, one a step.
+
+        Returns:
+            The losses before each update, [steps, lanes].
+        """
+        return self.make(self.feed.batches(plan, first, last), factors)
+
+    def make(self, batches: Batches, factors: Sequence[float]) -> Tensor:
+        """Make an update of each mini-batch; returns the losses before it, [steps, lanes]."""
+        losses = []
+        for images, labels, factor in zip(*batches, factors, strict=True):
+            losses.append(self.network.gradients(images, labels))
+            self.sgd.step(factor)
+        self.network.share_buffers()
+        world = self.network.world
+        return world.sum(torch.stack(losses)) / world.size
