@@ -1,13 +1,13 @@
 """Devices by name, and how many lanes suit them."""
 
 import contextlib
-import platform
 import resource
 import sys
 from pathlib import Path
 
 import torch
 
+from smallbatch.environment import processor
 from smallbatch.errors import refuse
 
 CPU_LANES, GPU_LANES = 16, 64
@@ -37,14 +37,7 @@ def describe(device: torch.device) -> dict[str, str]:
     """The device in words, for a run's record."""
     if device.type == "cuda":
         return {"device": torch.cuda.get_device_name(device), "cuda": str(torch.version.cuda)}
-    return {"device": _cpu(), "threads": str(torch.get_num_threads())}
-
-
-def _cpu() -> str:
-    info = Path("/proc/cpuinfo")
-    lines = info.read_text().splitlines() if info.exists() else []
-    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
-    return names[0] if names else platform.processor() or platform.machine()
+    return {"device": processor(), "threads": str(torch.get_num_threads())}
 
 
 def forget_peak_memory(device: torch.device) -> None:

@@ -18,15 +18,16 @@ from smallbatch.training import lanes, variance
 from smallbatch.training.checkpoints import Checkpoint
 from smallbatch.training.distributed import ALONE, World
 from smallbatch.training.feed import EpochPlan, Feed
+from smallbatch.training.native.updates import native_updates
 from smallbatch.training.network import Network, Scores, too_large
 from smallbatch.training.progress import Progress
 from smallbatch.training.schedule import Schedule
 from smallbatch.training.sgd import LaneSGD
 from smallbatch.training.updates import Updates
 
-BLOCK_STEPS, BLOCK_IMAGES, BLOCK_VALUES = 32, 2048, 2048 * 3 * 32 * 32
-"""Steps are served in blocks of at most so many steps, images or values of pixels: one gather, one look at losses and
-clock a block."""
+BLOCK_IMAGES, BLOCK_VALUES = 2048, 2048 * 3 * 32 * 32
+"""Steps are served in blocks of at most so many images or values of pixels: one gather, one look at losses and clock a
+block."""
 
 Finish = Callable[[Run, Outcome, bytes | None], None]
 """Takes a run that is through, its outcome, and its weights as a safetensors file (none where it diverged)."""
@@ -87,7 +88,8 @@ class LaneTraining:
         )
         etas = [run.learning_rate for run in runs]
         self.sgd = LaneSGD(self.network.parameters, etas, s.weight_decay, s.momentum)
-        self.updates = Updates(self.network, self.sgd, self.feed)
+        parts = self.network, self.sgd, self.feed
+        self.updates = native_updates(*parts, models[0]) or Updates(*parts)
 
     @torch.no_grad()
     def _check_lanes(self, alone: torch.nn.Module, stacked: torch.nn.Module) -> None:
@@ -175,7 +177,7 @@ class LaneTraining:
 
     def _block_end(self) -> int:
         images_a_step = self.network.share * len(self.runs)
-        steps = max(1, min(BLOCK_STEPS, self.block_images // images_a_step))
+        steps = max(1, min(self.updates.steps_at_once, self.block_images // images_a_step))
         return min(self.step + steps, self.feed.steps)
 
     def _train_block(self, plan: EpochPlan, end: int) -> Tensor:
@@ -247,7 +249,7 @@ class LaneTraining:
     def _test(self, batches: Callable[[int, int, int], Iterable[tuple[Tensor, Tensor]]]) -> Scores:
         """Test each lane on a split, which the processes share."""
         size = max(1, self.block_images // len(self.runs))
-        return self.network.test(batches(size, self.world.rank, self.world.size))
+        return self.network.test(batches(size, self.world.rank, self.world.size), self.updates.logits)
 
     def state(self) -> dict:
         """All that a checkpoint needs to go on from here, bit for bit."""

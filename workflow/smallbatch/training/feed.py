@@ -66,7 +66,7 @@ class Feed:
     """
 
     def __init__(self, data: Prepared, setting: Setting, batch_size: int, device: torch.device) -> None:
-        self.setting, self.batch_size, self.device = setting, batch_size, device
+        self.setting, self.batch_size, self.device, self.shape = setting, batch_size, device, data.meta.shape
         _check_augment(data, setting)
         source = _Arrays if data.meta.photos is None else _Photos
         self.train_images, self.test_images = (source(split.images, device) for split in (data.train, data.test))

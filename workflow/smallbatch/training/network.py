@@ -116,14 +116,24 @@ class Network:
         self.world.average(list(self.model.buffers()))
 
     @torch.no_grad()
-    def test(self, batches: Iterable[tuple[Tensor, Tensor]]) -> "Scores":
-        """Test every lane on this process's share of a split: images [n, c, h, w], labels [n]."""
+    def logits(self, images: Tensor) -> Tensor:
+        """Logits [n, lanes * classes] of every lane for images [n, c, h, w], as in testing."""
         self.model.eval()
+        return self._logits(self.model, images.repeat(1, self.lanes, 1, 1))
+
+    @torch.no_grad()
+    def test(self, batches: Iterable[tuple[Tensor, Tensor]], logits_of: Callable[[Tensor], Tensor]) -> "Scores":
+        """Test every lane on this process's share of a split.
+
+        Args:
+            batches: images [n, c, h, w], labels [n].
+            logits_of: `logits`, or what gives the same.
+        """
         loss = torch.zeros(self.lanes, dtype=torch.float64, device=self.device)
         correct = torch.zeros(self.lanes, dtype=torch.float64, device=self.device)
         seen = torch.zeros((), dtype=torch.float64, device=self.device)
         for images, labels in batches:
-            logits = self._logits(self.model, images.repeat(1, self.lanes, 1, 1))
+            logits = logits_of(images)
             loss += _losses(logits, labels[:, None].expand(-1, self.lanes)).double().sum(0)
             correct += (logits.unflatten(1, (self.lanes, -1)).argmax(2) == labels[:, None]).sum(0)
             seen += len(labels)

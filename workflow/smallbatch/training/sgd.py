@@ -49,6 +49,9 @@ class LaneSGD:
         if factor == self.factor:
             return
         self.factor = factor
-        etas = torch.tensor([eta * factor for eta in self.etas], dtype=torch.float64)
-        rates = (-etas).float().to(self.parameters[0].device)
+        rates = self.rates_at(factor).to(self.parameters[0].device)
         self.rates = [rates.view(-1, *[1] * (parameter.dim() - 1)) for parameter in self.parameters]
+
+    def rates_at(self, factor: float) -> torch.Tensor:
+        """-eta * factor of every lane, [lanes] in single precision."""
+        return torch.tensor([-eta * factor for eta in self.etas], dtype=torch.float64).float()

@@ -17,7 +17,12 @@ class Updates:
         network: of the lanes that are updated.
         sgd: their rates and velocities.
         feed: of their mini-batches.
+
+    Attributes:
+        steps_at_once: the most steps of a block.
     """
+
+    steps_at_once = 32
 
     def __init__(self, network: Network, sgd: LaneSGD, feed: Feed) -> None:
         self.network, self.sgd, self.feed = network, sgd, feed
@@ -45,3 +50,7 @@ class Updates:
         self.network.share_buffers()
         world = self.network.world
         return world.sum(torch.stack(losses)) / world.size
+
+    def logits(self, images: Tensor) -> Tensor:
+        """Logits [n, lanes * classes] of every lane for images [n, c, h, w], as in testing."""
+        return self.network.logits(images)

@@ -1,0 +1,1147 @@
+// Training steps of small networks, one lane after another, without a framework between the operations.
+//
+// `plan.py` turns a model into a list of `Op` over `View`; this file runs the list forwards and backwards and updates the
+// weights. Activations are [image][row][column][channel] in float32 with a border of zeros where a convolution pads, so
+// that the inner loops have no bounds to check; channels come in whole vectors. All sums have a fixed order: the same
+// calls give the same bits.
+#include <algorithm>
+#include <array>
+#include <cmath>
+#include <cstddef>
+#include <cstdint>
+#include <cstring>
+#include <limits>
+#include <utility>
+#include <vector>
+#if defined(__SSE__)
+#include <xmmintrin.h>
+#endif
+
+#define INLINE inline __attribute__((always_inline))
+#if defined(__AVX512F__)
+constexpr int VL = 16, ACCUMULATORS = 24;
+#elif defined(__AVX__)
+constexpr int VL = 8, ACCUMULATORS = 12;
+#else
+constexpr int VL = 4, ACCUMULATORS = 12;
+#endif
+constexpr int Q_MOST = 4;   // vectors of output channels that a tile holds
+constexpr int P_MOST = 16;  // pixels that a tile holds
+constexpr int64_t CACHE_FLOATS = 1 << 18;  // that steps in a row may touch: half of a common second-level cache
+constexpr int FUSED_MOST = 8;  // examples up to which the backward pass of a fully connected layer updates its weights
+
+typedef float V __attribute__((vector_size(VL * 4), aligned(4), may_alias));
+typedef int32_t M __attribute__((vector_size(VL * 4), aligned(4), may_alias));
+
+static INLINE V load(const float* p) { return *(const V*)p; }
+static INLINE void store(float* p, V v) { *(V*)p = v; }
+static INLINE V rectified(V v) { return v < 0 ? V{} : v; }  // keeps what is not a number
+static INLINE V where_positive(V mask, V v) { return mask > 0 ? v : V{}; }
+
+extern "C" {
+
+// A value of the network: `at` floats of each image before it; h x w x c with a border of `pad` zeros.
+struct View {
+    int64_t at, size;  // floats of an image
+    int32_t h, w, c, pad;
+};
+
+enum Kind : int32_t { CONV, BATCH_NORM, MAX_POOL, MEAN_POOL, SHORTCUT };
+
+// One operation. Views are places in the list of views, -1 for none; slots are places in the list of a lane's tensors.
+struct Op {
+    int32_t kind, in, out, residual;      // values
+    int32_t d_in, d_out, d_residual;      // gradients; d_in -1: not needed; d_residual -1: shares d_out
+    int32_t accumulate, accumulate_residual;  // whether the gradient is added to what is there
+    int32_t mask;                         // whether d_in is the last part of a rectified value's gradient
+    int32_t relu;                         // whether the result is rectified
+    int32_t weight, bias, mean, var;      // slots
+    int32_t in_channels, out_channels;    // without padding
+    int32_t kernel_h, kernel_w, stride, pad;
+    int64_t weight_at, bias_at, turned_at;  // in the packed weights; in the turned ones
+    int64_t extra_at;                     // floats before what it keeps for the backward pass: statistics or places
+    float eps;
+};
+
+struct Program {
+    const Op* ops;
+    const View* views;
+    int64_t count;
+    int32_t input, logits, d_logits, classes;
+    int64_t image_floats, arena_floats;  // of an image: of its input without padding, of all that is kept of it
+    int64_t statistics_floats;           // whatever the number of images
+    int64_t packed_floats, turned_floats;
+};
+
+struct Lane {
+    float* const* tensors;     // of each slot, in torch's layout
+    float* const* velocities;  // of each slot, or null without momentum
+};
+
+}  // extern "C"
+
+namespace {
+
+struct Strides {
+    ptrdiff_t image, row, pixel;
+};
+
+struct Map {  // a view of n images
+    float* data;
+    Strides by;
+    int n, h, w, c, pad;
+    float* interior() const { return data + pad * (by.row + by.pixel); }
+    float* image(int i) const { return interior() + i * by.image; }
+    float* row(int i, int y) const { return image(i) + y * by.row; }
+};
+
+int vectors(int channels) { return (channels + VL - 1) / VL; }
+
+// Output channels in blocks of at most Q_MOST vectors, the last one smaller perhaps.
+struct Blocks {
+    int vectors, width;
+    explicit Blocks(int channels) : vectors(::vectors(channels)) {
+        int count = (vectors + Q_MOST - 1) / Q_MOST;
+        width = (vectors + count - 1) / count;
+    }
+    int count() const { return (vectors + width - 1) / width; }
+    int of(int block) const { return std::min(width, vectors - block * width); }
+};
+
+// Where the weights of output vector `v` lie for input place `j` of `depth`.
+int64_t weight_place(const Blocks& blocks, int64_t depth, int v, int64_t j) {
+    int block = v / blocks.width;
+    return (block * depth * blocks.width + j * blocks.of(block) + v % blocks.width) * VL;
+}
+
+// ---- Convolutions: y[pixel][q] = sum over patch rows and places of a row ------------------------------------------
+
+struct Patch {  // a kernel's view of the input: `rows` rows of `run` floats each, `row` floats apart
+    int rows;
+    int run;
+    ptrdiff_t row;
+};
+
+struct Ending {  // what happens to a tile before it is stored
+    const float* bias = nullptr;
+    const float* add = nullptr;
+    const float* mask = nullptr;
+    Strides by_add{}, by_mask{};
+    bool relu = false;
+};
+
+template <int P, int Q>
+INLINE void multiply(const float* x, ptrdiff_t pixel, const Patch& patch, const float* w, V (&sum)[P][Q]) {
+    constexpr int GROUPS = (P + 3) / 4;
+    const ptrdiff_t one = pixel, two = 2 * pixel, three = 3 * pixel;
+    for (int r = 0; r < patch.rows; r++) {
+        const float* at[GROUPS];
+#pragma GCC unroll 8
+        for (int g = 0; g < GROUPS; g++) at[g] = x + r * patch.row + 4 * g * pixel;
+        for (int j = 0; j < patch.run; j++, w += Q * VL) {
+            V weights[Q];
+#pragma GCC unroll 8
+            for (int q = 0; q < Q; q++) weights[q] = load(w + q * VL);
+#pragma GCC unroll 32
+            for (int p = 0; p < P; p++) {
+                const float* a = at[p / 4];
+                const float value = p % 4 == 0 ? a[0] : p % 4 == 1 ? a[one] : p % 4 == 2 ? a[two] : a[three];
+#pragma GCC unroll 8
+                for (int q = 0; q < Q; q++) sum[p][q] += value * weights[q];
+            }
+#pragma GCC unroll 8
+            for (int g = 0; g < GROUPS; g++) {
+                at[g]++;
+                asm volatile("" : "+r"(at[g]));  // four pixels share a pointer; else there are too few registers
+            }
+        }
+    }
+}
+
+template <int P, int Q>
+void tile(const float* x, ptrdiff_t x_pixel, const Patch& patch, const float* w, float* y, ptrdiff_t y_pixel,
+          const Ending& end, ptrdiff_t add_at, ptrdiff_t mask_at) {
+    V sum[P][Q];
+#pragma GCC unroll 32
+    for (int p = 0; p < P; p++)
+#pragma GCC unroll 8
+        for (int q = 0; q < Q; q++) sum[p][q] = end.bias ? load(end.bias + q * VL) : V{};
+    multiply<P, Q>(x, x_pixel, patch, w, sum);
+#pragma GCC unroll 32
+    for (int p = 0; p < P; p++)
+#pragma GCC unroll 8
+        for (int q = 0; q < Q; q++) {
+            V v = sum[p][q];
+            if (end.add) v += load(end.add + add_at + p * end.by_add.pixel + q * VL);
+            if (end.relu) v = rectified(v);
+            if (end.mask) v = where_positive(load(end.mask + mask_at + p * end.by_mask.pixel + q * VL), v);
+            store(y + p * y_pixel + q * VL, v);
+        }
+}
+
+using Tile = decltype(&tile<1, 1>);
+
+template <int Q, size_t... P>
+constexpr std::array<Tile, sizeof...(P)> tiles_of(std::index_sequence<P...>) {
+    return {(P + 1) * Q <= ACCUMULATORS ? &tile<((P + 1) * Q <= ACCUMULATORS ? P + 1 : 1), Q> : nullptr...};
+}
+constexpr std::array<std::array<Tile, P_MOST>, Q_MOST> TILES = {
+    tiles_of<1>(std::make_index_sequence<P_MOST>()), tiles_of<2>(std::make_index_sequence<P_MOST>()),
+    tiles_of<3>(std::make_index_sequence<P_MOST>()), tiles_of<4>(std::make_index_sequence<P_MOST>())};
+
+// Calls do(first, size) for parts of `count` of at most `most`, of about equal size.
+template <class Do>
+INLINE void in_parts(int count, int most, Do&& act) {
+    int parts = (count + most - 1) / most;
+    for (int i = 0, first = 0; i < parts; i++) {
+        int size = (count - first + parts - i - 1) / (parts - i);
+        act(first, size);
+        first += size;
+    }
+}
+
+// x and y point to the first patch and the first result.
+void convolve(const float* x, Strides bx, const Patch& patch, const float* w, int channels, float* y, Strides by,
+              int n, int h, int width, Ending end) {
+    if (h * width == 1) {  // the images take the place of pixels
+        width = n, n = 1;
+        bx.pixel = bx.image, by.pixel = by.image;
+        end.by_add.pixel = end.by_add.image, end.by_mask.pixel = end.by_mask.image;
+    }
+    Blocks blocks(channels);
+    const int64_t depth = int64_t(patch.rows) * patch.run;
+    for (int b = 0; b < blocks.count(); b++) {
+        const int q = blocks.of(b), most = std::min(P_MOST, ACCUMULATORS / q);
+        const ptrdiff_t c = ptrdiff_t(b) * blocks.width * VL;
+        const float* weights = w + depth * c;
+        Ending ending = end;
+        if (end.bias) ending.bias += c;
+        for (int i = 0; i < n; i++)
+            for (int r = 0; r < h; r++)
+                in_parts(width, most, [&](int first, int size) {
+                    auto at = [&](Strides by) { return i * by.image + r * by.row + first * by.pixel; };
+                    TILES[q - 1][size - 1](x + at(bx), bx.pixel, patch, weights, y + at(by) + c, by.pixel, ending,
+                                           at(end.by_add) + c, at(end.by_mask) + c);
+                });
+    }
+}
+
+// ---- Gradients of weights: g[place][q] = sum over pixels of x[place] * dy[q] ---------------------------------------
+
+template <int I, int Q>
+void weight_tile(const float* x, Strides bx, const float* dy, Strides bd, int n, int h, int width, float* g,
+                 ptrdiff_t g_row, bool add) {
+    V sum[I][Q];
+#pragma GCC unroll 32
+    for (int i = 0; i < I; i++)
+#pragma GCC unroll 8
+        for (int q = 0; q < Q; q++) sum[i][q] = add ? load(g + i * g_row + q * VL) : V{};
+    for (int image = 0; image < n; image++)
+        for (int r = 0; r < h; r++) {
+            const float* px = x + image * bx.image + r * bx.row;
+            const float* pd = dy + image * bd.image + r * bd.row;
+            for (int p = 0; p < width; p++, px += bx.pixel, pd += bd.pixel) {
+                V d[Q];
+#pragma GCC unroll 8
+                for (int q = 0; q < Q; q++) d[q] = load(pd + q * VL);
+#pragma GCC unroll 32
+                for (int i = 0; i < I; i++)
+#pragma GCC unroll 8
+                    for (int q = 0; q < Q; q++) sum[i][q] += px[i] * d[q];
+            }
+        }
+#pragma GCC unroll 32
+    for (int i = 0; i < I; i++)
+#pragma GCC unroll 8
+        for (int q = 0; q < Q; q++) store(g + i * g_row + q * VL, sum[i][q]);
+}
+
+using WeightTile = decltype(&weight_tile<1, 1>);
+
+template <int Q, size_t... I>
+constexpr std::array<WeightTile, sizeof...(I)> weight_tiles_of(std::index_sequence<I...>) {
+    return {(I + 1) * Q <= ACCUMULATORS ? &weight_tile<((I + 1) * Q <= ACCUMULATORS ? I + 1 : 1), Q> : nullptr...};
+}
+constexpr std::array<std::array<WeightTile, ACCUMULATORS>, Q_MOST> WEIGHT_TILES = {
+    weight_tiles_of<1>(std::make_index_sequence<ACCUMULATORS>()),
+    weight_tiles_of<2>(std::make_index_sequence<ACCUMULATORS>()),
+    weight_tiles_of<3>(std::make_index_sequence<ACCUMULATORS>()),
+    weight_tiles_of<4>(std::make_index_sequence<ACCUMULATORS>())};
+
+void weight_gradient(const float* x, Strides bx, const Patch& patch, const float* dy, Strides bd, int channels, int n,
+                     int h, int width, float* g, bool add) {
+    if (h * width == 1) width = n, n = 1, bx.pixel = bx.image, bd.pixel = bd.image;
+    Blocks blocks(channels);
+    const int64_t depth = int64_t(patch.rows) * patch.run;
+    for (int b = 0; b < blocks.count(); b++) {
+        const int q = blocks.of(b);
+        const ptrdiff_t c = ptrdiff_t(b) * blocks.width * VL;
+        for (int r = 0; r < patch.rows; r++)
+            in_parts(patch.run, ACCUMULATORS / q, [&](int first, int size) {
+                float* to = g + depth * c + (int64_t(r) * patch.run + first) * q * VL;
+                WEIGHT_TILES[q - 1][size - 1](x + r * patch.row + first, bx, dy + c, bd, n, h, width, to, q * VL, add);
+            });
+    }
+}
+
+void bias_gradient(const Map& dy, float* g, bool add) {
+    for (int c = 0; c < dy.c; c += VL) {
+        V total = add ? load(g + c) : V{};
+        for (int i = 0; i < dy.n; i++)
+            for (int y = 0; y < dy.h; y++) {
+                V sum{};
+                const float* p = dy.row(i, y) + c;
+                for (int x = 0; x < dy.w; x++) sum += load(p + x * dy.by.pixel);
+                total += sum;
+            }
+        store(g + c, total);
+    }
+}
+
+// ---- Transposition of VL x VL blocks ------------------------------------------------------------------------------
+
+template <int D, size_t... K>
+INLINE void exchange(V& a, V& b, std::index_sequence<K...>) {
+    V low = __builtin_shufflevector(a, b, ((K & D) ? int(VL + K - D) : int(K))...);
+    b = __builtin_shufflevector(a, b, ((K & D) ? int(VL + K) : int(K + D))...);
+    a = low;
+}
+
+template <int D>
+INLINE void transpose_stage(V (&r)[VL]) {
+#pragma GCC unroll 16
+    for (int i = 0; i < VL; i++)
+        if (!(i & D)) exchange<D>(r[i], r[i + D], std::make_index_sequence<VL>());
+}
+
+INLINE void transpose(V (&r)[VL]) {
+    transpose_stage<1>(r);
+    transpose_stage<2>(r);
+    if constexpr (VL >= 8) transpose_stage<4>(r);
+    if constexpr (VL >= 16) transpose_stage<8>(r);
+}
+
+// Input places first ... first + count - 1 of the packed weights, turned: there the places are the output channels, of
+// which vector blocks begin at `turned`, and the output channels are places `at` and following of `depth`.
+void turn_places(const Blocks& from, int64_t from_depth, const float* packed, int64_t first, int count, float* turned,
+                 int64_t depth, int64_t at) {
+    Blocks to(count);
+    for (int o = 0; o < from.vectors; o++)
+        for (int i = 0; i < to.vectors; i++) {
+            V r[VL];
+            const float* w = packed + weight_place(from, from_depth, o, first + i * VL);
+            const int64_t step = from.of(o / from.width) * VL;
+#pragma GCC unroll 16
+            for (int k = 0; k < VL; k++) r[k] = load(w + k * step);
+            transpose(r);
+            float* t = turned + weight_place(to, depth, i, at + o * VL);
+            const int64_t turned_step = to.of(i / to.width) * VL;
+#pragma GCC unroll 16
+            for (int k = 0; k < VL; k++) store(t + k * turned_step, r[k]);
+        }
+}
+
+// A convolution whose kernel covers the image: a fully connected layer.
+bool covers(const Op& op, const View& in) { return op.kernel_h == in.h && op.kernel_w == in.w && op.pad == 0; }
+
+// The kernel places that reach input pixels of phase r (mod stride) are r, r + stride, ...
+int taps(int kernel, int stride, int phase) { return phase < kernel ? (kernel - phase + stride - 1) / stride : 0; }
+
+// The weights as the backward pass multiplies by them, with input and output channels exchanged: of a fully connected
+// layer row by row of the image; else for each phase of the stride the kernel's places in reverse.
+void turn_weights(const Op& op, const View& in, const View& out, const float* packed, float* turned) {
+    const Blocks from(out.c);
+    const int run = op.kernel_w * in.c;
+    const int64_t depth = int64_t(op.kernel_h) * run;
+    packed += op.weight_at, turned += op.turned_at;
+    if (covers(op, in)) {
+        for (int y = 0; y < op.kernel_h; y++, turned += int64_t(run) * out.c)
+            turn_places(from, depth, packed, int64_t(y) * run, run, turned, out.c, 0);
+        return;
+    }
+    for (int ry = 0; ry < op.stride; ry++)
+        for (int rx = 0; rx < op.stride; rx++) {
+            const int ty = taps(op.kernel_h, op.stride, ry), tx = taps(op.kernel_w, op.stride, rx);
+            const int64_t turned_depth = int64_t(ty) * tx * out.c;
+            for (int y = 0; y < ty; y++)
+                for (int x = 0; x < tx; x++) {
+                    const int ky = ry + (ty - 1 - y) * op.stride, kx = rx + (tx - 1 - x) * op.stride;
+                    turn_places(from, depth, packed, int64_t(ky) * run + kx * in.c, in.c, turned, turned_depth,
+                                (int64_t(y) * tx + x) * out.c);
+                }
+            turned += turned_depth * in.c;
+        }
+}
+
+// ---- A network on the images of one lane ---------------------------------------------------------------------------
+
+// What one operation does in one go over some images. Batch norm is two such things in either direction: sums over all
+// images, then their use.
+enum Phase { ALL, SUMS, USE };
+
+struct Step {
+    const Op* op;
+    Phase phase;
+};
+
+// Steps that are run one after the other on a few images at a time, which stay in the cache meanwhile. A stretch ends
+// where sums over all images are due, and where fully connected layers begin or end: these run on all images at once, so
+// that their weights are read once.
+struct Stretch {
+    std::vector<Step> steps;
+    int images;  // at a time
+};
+
+class Network {
+   public:
+    // `arena` has room for `room` images, of which `images` are used; places do not move, so that borders stay zero.
+    Network(const Program& program, int images, int64_t room, float* arena, float* statistics)
+        : program_(program), images_(images), room_(room), arena_(arena), statistics_(statistics) {
+        for (int64_t k = 0; k < program.count; k++) extend(forward_, program.ops[k]);
+        for (int64_t k = program.count - 1; k >= 0; k--) extend(backward_, program.ops[k]);
+        for (Stretch& stretch : forward_) stretch.images = at_a_time(stretch, false);
+        for (Stretch& stretch : backward_) stretch.images = at_a_time(stretch, true);
+        look_at(0, images_);
+    }
+
+    Map map(int view) const {
+        const View& v = program_.views[view];
+        const ptrdiff_t row = ptrdiff_t(v.w + 2 * v.pad) * v.c;
+        return {arena_ + v.at * room_ + first_ * v.size, {v.size, row, v.c}, n_, v.h, v.w, v.c, v.pad};
+    }
+
+    // Images come as torch has them, [channel][row][column], `step` floats apart.
+    void take(const float* images, ptrdiff_t step) const {
+        Map to = map(program_.input);
+        for (int i = 0; i < n_; i++)
+            for (int c = 0; c < to.c; c++)
+                for (int y = 0; y < to.h; y++) {
+                    const float* from = images + i * step + (int64_t(c) * to.h + y) * to.w;
+                    float* row = to.row(i, y) + c;
+                    for (int x = 0; x < to.w; x++) row[x * to.c] = from[x];
+                }
+    }
+
+    void forward(const float* packed, const Lane& lane, bool training) {
+        run(forward_, [&](const Step& step) {
+            const Op& op = *step.op;
+            switch (op.kind) {
+                case CONV: conv_forward(op, packed); break;
+                case BATCH_NORM:
+                    if (step.phase == USE) {
+                        if (first_ == 0) norm_begin(op, packed, lane, training);
+                        norm_forward(op);
+                    } else if (training) {
+                        norm_sums(op);
+                    }
+                    break;
+                case MAX_POOL: max_pool_forward(op); break;
+                case MEAN_POOL: mean_pool_forward(op); break;
+                case SHORTCUT: shortcut_forward(op); break;
+            }
+        });
+    }
+
+    // Cross-entropy; leaves its gradient, of the mean over `batch` examples, in d_logits. Returns the sum of the losses.
+    double loss(const int64_t* labels, ptrdiff_t step, float batch) const {
+        Map logits = map(program_.logits), d = map(program_.d_logits);
+        const int classes = program_.classes;
+        double total = 0;
+        for (int i = 0; i < n_; i++) {
+            const float* x = logits.image(i);
+            float* g = d.image(i);
+            const int64_t label = labels[i * step];
+            float most = x[0];
+            for (int k = 1; k < classes; k++) most = std::max(most, x[k]);
+            float sum = 0;
+            for (int k = 0; k < classes; k++) sum += g[k] = std::exp(x[k] - most);
+            for (int k = 0; k < classes; k++) g[k] = g[k] / sum / batch;
+            g[label] -= 1 / batch;
+            total += std::log(sum) + most - x[label];
+        }
+        return total;
+    }
+
+    // `fused`: fully connected layers update their weights at once, at `rate` and `decay`.
+    void backward(float* packed, float* gradient, const float* turned, bool add, bool fused, float rate, float decay) {
+        run(backward_, [&](const Step& step) {
+            const Op& op = *step.op;
+            const bool more = add || first_ > 0;
+            switch (op.kind) {
+                case CONV: conv_backward(op, packed, gradient, turned, more, fused, rate, decay); break;
+                case BATCH_NORM:
+                    if (step.phase == SUMS) {
+                        norm_backward_sums(op);
+                    } else {
+                        if (first_ == 0) norm_backward_begin(op, packed, gradient, add);
+                        norm_backward(op);
+                    }
+                    break;
+                case MAX_POOL: max_pool_backward(op); break;
+                case MEAN_POOL: mean_pool_backward(op); break;
+                case SHORTCUT: shortcut_backward(op); break;
+            }
+        });
+    }
+
+    // Whether the backward pass of `op` can update its weights itself.
+    bool fuses(const Op& op) const {
+        return connects(op) && images_ <= FUSED_MOST;
+    }
+
+   private:
+    const Program& program_;
+    const int images_;
+    const int64_t room_;
+    float* const arena_;
+    float* const statistics_;
+    std::vector<Stretch> forward_, backward_;
+    int first_, n_;  // the images that are looked at
+
+    void look_at(int first, int count) { first_ = first, n_ = count; }
+
+    // Runs every stretch on all images; looks at all of them again in the end.
+    template <class Do>
+    void run(const std::vector<Stretch>& stretches, Do&& act) {
+        for (const Stretch& stretch : stretches)
+            for (int first = 0; first < images_; first += stretch.images) {
+                look_at(first, std::min(stretch.images, images_ - first));
+                for (const Step& step : stretch.steps) act(step);
+            }
+        look_at(0, images_);
+    }
+
+    bool connects(const Op& op) const { return op.kind == CONV && covers(op, program_.views[op.in]); }
+
+    void extend(std::vector<Stretch>& stretches, const Op& op) const {
+        const bool norm = op.kind == BATCH_NORM;
+        const bool other = !norm && !stretches.empty() && !stretches.back().steps.empty() &&
+                           stretches.back().steps.back().phase == ALL &&
+                           connects(*stretches.back().steps.back().op) != connects(op);
+        if (stretches.empty() || other) stretches.push_back({});
+        stretches.back().steps.push_back({&op, norm ? SUMS : ALL});
+        if (norm) stretches.push_back({{{&op, USE}}, 0});
+    }
+
+    // As many images as leave room in the cache for what the steps touch.
+    int at_a_time(const Stretch& stretch, bool backward) const {
+        int64_t floats = 0;
+        for (const Step& step : stretch.steps) {
+            const Op& op = *step.op;
+            if (connects(op)) return images_;
+            for (int view : {op.out, backward ? op.in : -1, backward ? op.d_in : -1, backward ? op.d_out : -1})
+                if (view >= 0) floats += program_.views[view].size;
+        }
+        return int(std::clamp<int64_t>(CACHE_FLOATS / std::max<int64_t>(1, floats), 1, images_));
+    }
+
+    static Strides none() { return {0, 0, 0}; }
+
+    Patch patch(const Op& op, const Map& in) const { return {op.kernel_h, op.kernel_w * in.c, in.by.row}; }
+
+    // The first patch's first float: the border of the view may be wider than the padding of this convolution.
+    const float* first_patch(const Op& op, const Map& in) const {
+        return in.interior() - op.pad * (in.by.row + in.by.pixel);
+    }
+
+    Strides patch_strides(const Op& op, const Map& in) const {
+        return {in.by.image, op.stride * in.by.row, op.stride * in.by.pixel};
+    }
+
+    void conv_forward(const Op& op, const float* packed) const {
+        Map x = map(op.in), y = map(op.out);
+        Ending end;
+        end.relu = op.relu;
+        if (op.bias >= 0) end.bias = packed + op.bias_at;
+        if (op.residual >= 0) {
+            Map r = map(op.residual);
+            end.add = r.interior(), end.by_add = r.by;
+        }
+        convolve(first_patch(op, x), patch_strides(op, x), patch(op, x), packed + op.weight_at, y.c, y.interior(),
+                 y.by, n_, y.h, y.w, end);
+    }
+
+    void conv_backward(const Op& op, float* packed, float* gradient, const float* turned, bool add, bool fused,
+                       float rate, float decay) const {
+        Map x = map(op.in), dy = map(op.d_out);
+        pass_residual(op, dy);
+        if (op.bias >= 0) bias_gradient(dy, gradient + op.bias_at, add);
+        if (fused && fuses(op)) {
+            fused_backward(op, packed + op.weight_at, x, dy, rate, decay);
+            return;
+        }
+        if (op.d_in >= 0) data_gradient(op, turned + op.turned_at, x, dy);
+        weight_gradient(first_patch(op, x), patch_strides(op, x), patch(op, x), dy.interior(), dy.by, dy.c, n_, dy.h,
+                        dy.w, gradient + op.weight_at, add);
+    }
+
+    void data_gradient(const Op& op, const float* turned, const Map& x, const Map& dy) const {
+        Map dx = map(op.d_in);
+        if (covers(op, program_.views[op.in])) {
+            const int run = dx.w * dx.c;
+            for (int y = 0; y < dx.h; y++, turned += int64_t(run) * dy.c) {
+                Ending end;
+                if (op.accumulate) end.add = dx.row(0, y), end.by_add = dx.by;
+                if (op.mask) end.mask = x.row(0, y), end.by_mask = x.by;
+                convolve(dy.interior(), dy.by, {1, dy.c, 0}, turned, run, dx.row(0, y), dx.by, n_, 1, 1, end);
+            }
+            return;
+        }
+        const int s = op.stride;
+        for (int ry = 0; ry < s; ry++)
+            for (int rx = 0; rx < s; rx++) {
+                const int ty = taps(op.kernel_h, s, ry), tx = taps(op.kernel_w, s, rx);
+                // Input pixel i with (i + pad) mod s = r, of which the first is i0, sees output (i + pad) / s and before.
+                const int y0 = ((ry - op.pad) % s + s) % s, x0 = ((rx - op.pad) % s + s) % s;
+                const int h = (dx.h - y0 + s - 1) / s, w = (dx.w - x0 + s - 1) / s;
+                const Strides by{dx.by.image, s * dx.by.row, s * dx.by.pixel};
+                float* to = dx.interior() + y0 * dx.by.row + x0 * dx.by.pixel;
+                Ending end;
+                if (op.accumulate) end.add = to, end.by_add = by;
+                if (op.mask) {
+                    end.mask = x.interior() + y0 * x.by.row + x0 * x.by.pixel;
+                    end.by_mask = {x.by.image, s * x.by.row, s * x.by.pixel};
+                }
+                const float* from = dy.interior() + ((y0 + op.pad) / s - ty + 1) * dy.by.row +
+                                    ((x0 + op.pad) / s - tx + 1) * dy.by.pixel;
+                if (h > 0 && w > 0)
+                    convolve(from, dy.by, {ty, tx * dy.c, dy.by.row}, turned, dx.c, to, by, n_, h, w, end);
+                turned += int64_t(ty) * tx * dy.c * dx.c;
+            }
+    }
+
+    // w <- w + rate * (x dy + decay * w) and dx = dy w in one pass over w: for few examples w is what has to be moved.
+    void fused_backward(const Op& op, float* w, const Map& x, const Map& dy, float rate, float decay) const {
+        Blocks blocks(dy.c);
+        const int64_t run = int64_t(op.kernel_w) * x.c, depth = op.kernel_h * run;
+        const bool needed = op.d_in >= 0;
+        Map dx = needed ? map(op.d_in) : x;
+        for (int b = 0; b < blocks.count(); b++) {
+            const int q = blocks.of(b);
+            const ptrdiff_t c = ptrdiff_t(b) * blocks.width * VL;
+            const bool last = b + 1 == blocks.count(), add = b > 0 || op.accumulate;
+            for (int r = 0; r < op.kernel_h; r++)
+                for (int64_t first = 0; first < run; first += VL)
+                    for (int i = 0; i < n_; i += 2) {
+                        const bool update = i + 2 >= n_;
+                        FUSED[q - 1](*this, w + depth * c + (r * run + first) * q * VL, x, dx, dy, i, r, first, c,
+                                     std::min<int64_t>(VL, run - first), rate, decay, needed, add, needed && last && op.mask,
+                                     update);
+                    }
+        }
+    }
+
+    using Fused = void (*)(const Network&, float*, const Map&, const Map&, const Map&, int, int, int64_t, ptrdiff_t,
+                           int, float, float, bool, bool, bool, bool);
+    static const std::array<Fused, Q_MOST> FUSED;
+
+    // For up to VL places of w and two examples.
+    template <int Q>
+    static void fused_tile(const Network& net, float* w, const Map& x, const Map& dx, const Map& dy, int i, int r,
+                           int64_t first, ptrdiff_t c, int places, float rate, float decay, bool needed, bool add,
+                           bool mask, bool update) {
+        const int both = i + 1 < net.n_ ? 2 : 1;
+        if (needed)
+            for (int e = 0; e < both; e++) {
+                V sums[VL];
+                const float* d = dy.image(i + e) + c;
+                for (int k = 0; k < VL; k++) sums[k] = V{};
+                for (int k = 0; k < places; k++) {
+                    V sum{};
+#pragma GCC unroll 8
+                    for (int q = 0; q < Q; q++) sum += load(w + (k * Q + q) * VL) * load(d + q * VL);
+                    sums[k] = sum;
+                }
+                transpose(sums);
+                V total = sums[0];
+#pragma GCC unroll 16
+                for (int k = 1; k < VL; k++) total += sums[k];
+                float* to = dx.row(i + e, r) + first;
+                if (add) total += load(to);
+                if (mask) total = where_positive(load(x.row(i + e, r) + first), total);
+                store(to, total);
+            }
+        if (!update) return;
+        for (int k = 0; k < places; k++)
+#pragma GCC unroll 8
+            for (int q = 0; q < Q; q++) {
+                float* p = w + (k * Q + q) * VL;
+                V g{};
+                for (int e = 0; e < net.n_; e++)
+                    g += x.row(e, r)[first + k] * load(dy.image(e) + c + q * VL);
+                store(p, load(p) + rate * (g + decay * load(p)));
+            }
+    }
+
+    // A residual's gradient is that of the sum.
+    void pass_residual(const Op& op, const Map& dy) const {
+        if (op.residual < 0 || op.d_residual < 0) return;
+        Map d = map(op.d_residual);
+        for (int i = 0; i < n_; i++)
+            for (int y = 0; y < d.h; y++)
+                for (int k = 0; k < d.w * d.c; k += VL) {
+                    float* to = d.row(i, y) + k;
+                    V v = load(dy.row(i, y) + k);
+                    store(to, op.accumulate_residual ? load(to) + v : v);
+                }
+    }
+
+    // What batch norm keeps, channel by channel.
+    struct Kept {
+        float *mean, *inverse;   // of this batch; 1 / deviation
+        float *means, *vars;     // summed over the sub-batches of a mini-batch, for the running statistics
+        float* guess;            // of the mean
+        double *sum, *products;  // over the images so far
+    };
+
+    Kept kept(const Op& op) const {
+        const int c = program_.views[op.in].c;
+        float* at = statistics_ + op.extra_at;
+        double* sums = reinterpret_cast<double*>(at + 5 * c + 5 * c % 2);
+        return {at, at + c, at + 2 * c, at + 3 * c, at + 4 * c, sums, sums + c};
+    }
+
+    // Sums of f(x) = {a, b} over the images, by rows, then by images, then in double precision.
+    template <class F>
+    void add_up(const Map& x, const Kept& keep, F&& f) const {
+        for (int k = 0; k < x.c; k += VL)
+            for (int i = 0; i < n_; i++) {
+                V s{}, t{};
+                for (int row = 0; row < x.h; row++) {
+                    V rs[2] = {}, rt[2] = {};
+                    int p = 0;
+                    for (; p + 2 <= x.w; p += 2)
+#pragma GCC unroll 2
+                        for (int u = 0; u < 2; u++) f(i, row, (p + u) * x.c + k, k, rs[u], rt[u]);
+                    if (p < x.w) f(i, row, p * x.c + k, k, rs[0], rt[0]);
+                    s += rs[0] + rs[1];
+                    t += rt[0] + rt[1];
+                }
+                for (int u = 0; u < VL; u++) keep.sum[k + u] += s[u], keep.products[k + u] += t[u];
+            }
+    }
+
+    void clear_sums(const Kept& keep, int channels) const {
+        std::fill_n(keep.sum, channels, 0.0);
+        std::fill_n(keep.products, channels, 0.0);
+    }
+
+    // Deviations from a first guess of the mean keep the sums of squares free of cancellation.
+    void norm_sums(const Op& op) const {
+        Map x = map(op.in);
+        Kept keep = kept(op);
+        if (first_ == 0) {
+            clear_sums(keep, x.c);
+            for (int k = 0; k < x.c; k += VL) {
+                V guess{};
+                for (int p = 0; p < x.w; p++) guess += load(x.row(0, 0) + p * x.c + k);
+                store(keep.guess + k, guess / float(x.w));
+            }
+        }
+        add_up(x, keep, [&](int i, int row, int at, int k, V& sum, V& squares) {
+            const V d = load(x.row(i, row) + at) - load(keep.guess + k);
+            sum += d;
+            squares += d * d;
+        });
+    }
+
+    void norm_begin(const Op& op, const float* packed, const Lane& lane, bool training) {
+        const View& x = program_.views[op.in];
+        Kept keep = kept(op);
+        const double count = double(images_) * x.h * x.w;
+        for (int k = 0; k < x.c; k++) {
+            const bool real = k < op.in_channels;
+            float var = 0;
+            if (training) {
+                const double off = keep.sum[k] / count, square = keep.products[k] / count - off * off;
+                keep.mean[k] = float(keep.guess[k] + off);
+                var = square < 0 ? 0 : float(square);  // not a number stays so
+                keep.means[k] += keep.mean[k];
+                keep.vars[k] += float(var * (count / (count - 1)));
+            } else if (real) {
+                keep.mean[k] = lane.tensors[op.mean][k];
+                var = lane.tensors[op.var][k];
+            }
+            keep.inverse[k] = real ? 1 / std::sqrt(var + op.eps) : 0;
+            scale_[k] = packed[op.weight_at + k] * keep.inverse[k];
+            shift_[k] = packed[op.bias_at + k] - keep.mean[k] * scale_[k];
+        }
+    }
+
+    void norm_forward(const Op& op) const {
+        Map x = map(op.in), y = map(op.out);
+        const bool adds = op.residual >= 0;
+        Map r = adds ? map(op.residual) : x;
+        for (int i = 0; i < n_; i++)
+            for (int row = 0; row < x.h; row++) {
+                const float *px = x.row(i, row), *pr = r.row(i, row);
+                float* py = y.row(i, row);
+                for (int p = 0; p < x.w; p++)
+                    for (int k = 0; k < x.c; k += VL) {
+                        const int at = p * x.c + k;
+                        V v = load(px + at) * load(scale_ + k) + load(shift_ + k);
+                        if (adds) v += load(pr + at);
+                        store(py + at, op.relu ? rectified(v) : v);
+                    }
+            }
+    }
+
+    void norm_backward_sums(const Op& op) const {
+        Map x = map(op.in), dy = map(op.d_out);
+        Kept keep = kept(op);
+        if (first_ == 0) clear_sums(keep, x.c);
+        add_up(x, keep, [&](int i, int row, int at, int k, V& sum, V& products) {
+            const V d = load(dy.row(i, row) + at);
+            sum += d;
+            products += d * (load(x.row(i, row) + at) - load(keep.mean + k));
+        });
+    }
+
+    // dx = gamma / deviation * (dy - mean(dy) - normalised x * mean(dy * normalised x)), as scale * dy + slope * x + shift.
+    void norm_backward_begin(const Op& op, const float* packed, float* gradient, bool add) {
+        const View& x = program_.views[op.in];
+        Kept keep = kept(op);
+        float *d_gamma = gradient + op.weight_at, *d_beta = gradient + op.bias_at;
+        const float count = float(double(images_) * x.h * x.w);
+        for (int k = 0; k < x.c; k++) {
+            const float inverse = keep.inverse[k], gamma = packed[op.weight_at + k];
+            const float sum = float(keep.sum[k]), product = float(keep.products[k]);
+            d_gamma[k] = (add ? d_gamma[k] : 0) + product * inverse;
+            d_beta[k] = (add ? d_beta[k] : 0) + sum;
+            scale_[k] = gamma * inverse;
+            slope_[k] = -gamma * inverse * inverse * inverse * product / count;
+            shift_[k] = -gamma * inverse * sum / count - slope_[k] * keep.mean[k];
+        }
+    }
+
+    void norm_backward(const Op& op) const {
+        Map x = map(op.in), dy = map(op.d_out), dx = map(op.d_in);
+        pass_residual(op, dy);
+        for (int i = 0; i < n_; i++)
+            for (int row = 0; row < x.h; row++) {
+                const float *px = x.row(i, row), *pd = dy.row(i, row);
+                float* to = dx.row(i, row);
+                for (int p = 0; p < x.w; p++)
+                    for (int k = 0; k < x.c; k += VL) {
+                        const int at = p * x.c + k;
+                        V v = load(scale_ + k) * load(pd + at) + (load(slope_ + k) * load(px + at) + load(shift_ + k));
+                        if (op.accumulate) v += load(to + at);
+                        if (op.mask) v = where_positive(load(px + at), v);
+                        store(to + at, v);
+                    }
+            }
+    }
+
+    static constexpr int CHANNELS_MOST = 4096;
+    alignas(64) float scale_[CHANNELS_MOST], shift_[CHANNELS_MOST], slope_[CHANNELS_MOST];
+
+    // The place in its window where each maximum was found, as numbers of the same width as the values.
+    int32_t* places(const Op& op) const { return reinterpret_cast<int32_t*>(arena_ + op.extra_at * room_) + first_ * places_of(op); }
+    int64_t places_of(const Op& op) const {
+        const View& y = program_.views[op.out];
+        return int64_t(y.h) * y.w * y.c;
+    }
+
+    void max_pool_forward(const Op& op) const {
+        Map x = map(op.in), y = map(op.out);
+        int32_t* place = places(op);
+        for (int i = 0; i < n_; i++)
+            for (int oy = 0; oy < y.h; oy++)
+                for (int ox = 0; ox < y.w; ox++) {
+                    const int top = oy * op.stride - op.pad, left = ox * op.stride - op.pad;
+                    const int y0 = std::max(0, top), y1 = std::min(x.h, top + op.kernel_h);
+                    const int x0 = std::max(0, left), x1 = std::min(x.w, left + op.kernel_w);
+                    for (int k = 0; k < x.c; k += VL, place += VL) {
+                        V best = V{} - std::numeric_limits<float>::infinity();
+                        M where{};
+                        for (int iy = y0; iy < y1; iy++)
+                            for (int ix = x0; ix < x1; ix++) {
+                                const V v = load(x.row(i, iy) + ix * x.c + k);
+                                const M better = (v > best) | (v != v);  // what is not a number goes on
+                                best = better ? v : best;
+                                where = better ? M{} + ((iy - top) * op.kernel_w + ix - left) : where;
+                            }
+                        store(y.row(i, oy) + ox * y.c + k, best);
+                        *(M*)place = where;
+                    }
+                }
+    }
+
+    // Each input pixel collects from the windows that it lies in.
+    void max_pool_backward(const Op& op) const {
+        Map x = map(op.in), dy = map(op.d_out), dx = map(op.d_in);
+        const int s = op.stride;
+        for (int i = 0; i < n_; i++) {
+            const int32_t* place = places(op) + int64_t(i) * dy.h * dy.w * dy.c;
+            for (int iy = 0; iy < x.h; iy++) {
+                const int first_y = std::max(0, (iy + op.pad - op.kernel_h + s) / s);
+                const int last_y = std::min(dy.h - 1, (iy + op.pad) / s);
+                for (int ix = 0; ix < x.w; ix++) {
+                    const int first_x = std::max(0, (ix + op.pad - op.kernel_w + s) / s);
+                    const int last_x = std::min(dy.w - 1, (ix + op.pad) / s);
+                    for (int k = 0; k < x.c; k += VL) {
+                        float* to = dx.row(i, iy) + ix * x.c + k;
+                        V sum = op.accumulate ? load(to) : V{};
+                        for (int oy = first_y; oy <= last_y; oy++)
+                            for (int ox = first_x; ox <= last_x; ox++) {
+                                const int tap = (iy + op.pad - oy * s) * op.kernel_w + ix + op.pad - ox * s;
+                                const M here = *(const M*)(place + (int64_t(oy) * dy.w + ox) * dy.c + k) == tap;
+                                sum += here ? load(dy.row(i, oy) + ox * dy.c + k) : V{};
+                            }
+                        if (op.mask) sum = where_positive(load(x.row(i, iy) + ix * x.c + k), sum);
+                        store(to, sum);
+                    }
+                }
+            }
+        }
+    }
+
+    // Windows of kernel_h x kernel_w side by side.
+    void mean_pool_forward(const Op& op) const {
+        Map x = map(op.in), y = map(op.out);
+        const float share = 1.0f / float(op.kernel_h * op.kernel_w);
+        for (int i = 0; i < n_; i++)
+            for (int oy = 0; oy < y.h; oy++)
+                for (int ox = 0; ox < y.w; ox++)
+                    for (int k = 0; k < x.c; k += VL) {
+                        V sum{};
+                        for (int ky = 0; ky < op.kernel_h; ky++) {
+                            const float* p = x.row(i, oy * op.kernel_h + ky) + ox * op.kernel_w * x.c + k;
+                            for (int kx = 0; kx < op.kernel_w; kx++) sum += load(p + kx * x.c);
+                        }
+                        store(y.row(i, oy) + ox * y.c + k, sum * share);
+                    }
+    }
+
+    void mean_pool_backward(const Op& op) const {
+        Map x = map(op.in), dy = map(op.d_out), dx = map(op.d_in);
+        const float share = 1.0f / float(op.kernel_h * op.kernel_w);
+        for (int i = 0; i < n_; i++)
+            for (int iy = 0; iy < x.h; iy++)
+                for (int ix = 0; ix < x.w; ix++)
+                    for (int k = 0; k < x.c; k += VL) {
+                        const int at = ix * x.c + k;
+                        float* to = dx.row(i, iy) + at;
+                        V v = share * load(dy.row(i, iy / op.kernel_h) + ix / op.kernel_w * dy.c + k);
+                        if (op.accumulate) v += load(to);
+                        if (op.mask) v = where_positive(load(x.row(i, iy) + at), v);
+                        store(to, v);
+                    }
+    }
+
+    // Every stride-th pixel; the new channels stay zero as they are.
+    void shortcut_forward(const Op& op) const {
+        Map x = map(op.in), y = map(op.out);
+        for (int i = 0; i < n_; i++)
+            for (int oy = 0; oy < y.h; oy++)
+                for (int ox = 0; ox < y.w; ox++)
+                    for (int k = 0; k < x.c; k += VL)
+                        store(y.row(i, oy) + ox * y.c + k, load(x.row(i, oy * op.stride) + ox * op.stride * x.c + k));
+    }
+
+    void shortcut_backward(const Op& op) const {
+        Map x = map(op.in), dy = map(op.d_out), dx = map(op.d_in);
+        for (int i = 0; i < n_; i++)
+            for (int iy = 0; iy < x.h; iy++)
+                for (int ix = 0; ix < x.w; ix++) {
+                    const bool seen = iy % op.stride == 0 && ix % op.stride == 0;
+                    const float* from = dy.row(i, iy / op.stride) + ix / op.stride * dy.c;
+                    for (int k = 0; k < x.c; k += VL) {
+                        float* to = dx.row(i, iy) + ix * x.c + k;
+                        V v = seen ? load(from + k) : V{};
+                        if (op.accumulate) v += load(to);
+                        if (op.mask) v = where_positive(load(x.row(i, iy) + ix * x.c + k), v);
+                        store(to, v);
+                    }
+                }
+    }
+};
+
+const std::array<Network::Fused, Q_MOST> Network::FUSED = {&fused_tile<1>, &fused_tile<2>, &fused_tile<3>,
+                                                           &fused_tile<4>};
+
+// ---- A lane's weights, packed for the kernels ---------------------------------------------------------------------
+
+enum Direction { PACK, UNPACK };
+
+template <Direction D>
+void move(float& packed, float& torch) {
+    if constexpr (D == PACK) packed = torch;
+    else torch = packed;
+}
+
+// Between torch's [out][in][kernel_h][kernel_w] and blocks of [kernel_h][kernel_w * in][vectors of out].
+template <Direction D>
+void transfer_weights(const Op& op, const View& in, const View& out, float* packed, float* torch) {
+    Blocks blocks(out.c);
+    const int64_t run = int64_t(op.kernel_w) * in.c, depth = op.kernel_h * run;
+    for (int o = 0; o < op.out_channels; o++)
+        for (int i = 0; i < op.in_channels; i++)
+            for (int y = 0; y < op.kernel_h; y++)
+                for (int x = 0; x < op.kernel_w; x++)
+                    move<D>(packed[weight_place(blocks, depth, o / VL, y * run + x * in.c + i) + o % VL], *torch++);
+}
+
+template <Direction D>
+void transfer(const Program& program, float* packed, float* const* tensors) {
+    for (int64_t k = 0; k < program.count; k++) {
+        const Op& op = program.ops[k];
+        if (op.weight < 0) continue;
+        if (op.kind == CONV)
+            transfer_weights<D>(op, program.views[op.in], program.views[op.out], packed + op.weight_at,
+                                tensors[op.weight]);
+        else
+            for (int i = 0; i < op.out_channels; i++) move<D>(packed[op.weight_at + i], tensors[op.weight][i]);
+        if (op.bias >= 0)
+            for (int i = 0; i < op.out_channels; i++) move<D>(packed[op.bias_at + i], tensors[op.bias][i]);
+    }
+}
+
+// Zeroes numbers too small for full precision, as long as it lives: they would take a hundred times as long.
+class FlushSubnormals {
+   public:
+#if defined(__SSE__)
+    FlushSubnormals() : before_(_mm_getcsr()) { _mm_setcsr(before_ | 0x8040); }
+    ~FlushSubnormals() { _mm_setcsr(before_); }
+
+   private:
+    unsigned before_;
+#else
+    FlushSubnormals() {}
+#endif
+};
+
+// theta <- theta + rate * v, v <- momentum * v + (gradient + decay * theta); v is the gradient without momentum.
+void update(const Program& program, const Network& net, bool fused, float* w, const float* g, float* v, float rate,
+            float decay, float momentum) {
+    auto range = [&](int64_t first, int64_t last) {
+        for (int64_t i = first; i < last; i += VL) {
+            V change = load(g + i) + decay * load(w + i);
+            if (v) {
+                change = momentum * load(v + i) + change;
+                store(v + i, change);
+            }
+            store(w + i, load(w + i) + rate * change);
+        }
+    };
+    for (int64_t k = 0; k < program.count; k++) {
+        const Op& op = program.ops[k];
+        if (op.weight < 0) continue;
+        const View &in = program.views[op.in], &out = program.views[op.out];
+        const int64_t width = int64_t(vectors(out.c)) * VL;
+        const int64_t weights = op.kind == CONV ? int64_t(op.kernel_h) * op.kernel_w * in.c * width : width;
+        if (!(fused && net.fuses(op))) range(op.weight_at, op.weight_at + weights);
+        if (op.bias >= 0) range(op.bias_at, op.bias_at + width);
+    }
+}
+
+void begin_statistics(const Program& program, float* statistics) {
+    for (int64_t k = 0; k < program.count; k++) {
+        const Op& op = program.ops[k];
+        const int c = program.views[op.in].c;
+        if (op.kind == BATCH_NORM) std::memset(statistics + op.extra_at + 2 * c, 0, 2 * c * sizeof(float));
+    }
+}
+
+void end_statistics(const Program& program, const Lane& lane, const float* statistics, int batches, float momentum) {
+    for (int64_t k = 0; k < program.count; k++) {
+        const Op& op = program.ops[k];
+        if (op.kind != BATCH_NORM) continue;
+        const int c = program.views[op.in].c;
+        const float *means = statistics + op.extra_at + 2 * c, *vars = means + c;
+        float *mean = lane.tensors[op.mean], *var = lane.tensors[op.var];
+        for (int i = 0; i < op.in_channels; i++) {
+            mean[i] += momentum * (means[i] / float(batches) - mean[i]);
+            var[i] += momentum * (vars[i] / float(batches) - var[i]);
+        }
+    }
+}
+
+void turn_all(const Program& program, const Network& net, bool fused, const float* packed, float* turned) {
+    for (int64_t k = 0; k < program.count; k++) {
+        const Op& op = program.ops[k];
+        if (op.kind == CONV && op.d_in >= 0 && !(fused && net.fuses(op)))
+            turn_weights(op, program.views[op.in], program.views[op.out], packed, turned);
+    }
+}
+
+}  // namespace
+
+extern "C" {
+
+int32_t smallbatch_vector() { return VL; }
+
+// Updates of all lanes, one lane after the other.
+//   program     the model
+//   part        examples in memory at once; divides m; with batch norm the examples of a sub-batch
+//   arena       program.arena_floats * part floats, zeros at first and left alone between calls
+//   scratch     statistics + 3 * packed + turned floats, the same
+//   images      [steps][m][lanes][channels][rows][columns], labels [steps][m][lanes]
+//   rates       [steps][lanes], -eta
+//   losses      [steps][lanes], out: the means before each update; from the first that is not finite on, not a number
+void smallbatch_train(const Program* program, const Lane* lanes, int64_t lane_count, int64_t steps, int64_t m,
+                      int64_t part, float* arena, float* scratch, const float* images, const int64_t* labels, const float* rates,
+                      float decay, float momentum, float norm_momentum, float* losses) {
+    const FlushSubnormals flush;
+    float *statistics = scratch, *packed = statistics + program->statistics_floats;
+    float *gradient = packed + program->packed_floats, *velocity = gradient + program->packed_floats;
+    float* turned = velocity + program->packed_floats;
+    if (momentum == 0) velocity = nullptr;
+    Network net(*program, int(part), part, arena, statistics);
+    const bool fused = momentum == 0 && part == m;
+    const int64_t image = program->image_floats;
+    for (int64_t l = 0; l < lane_count; l++) {
+        const Lane& lane = lanes[l];
+        // Padding too: a lane before may have left there what is not a number.
+        std::fill_n(packed, 3 * program->packed_floats, 0.0f);
+        transfer<PACK>(*program, packed, lane.tensors);
+        if (velocity) transfer<PACK>(*program, velocity, lane.velocities);
+        for (int64_t s = 0; s < steps; s++) {
+            const float rate = rates[s * lane_count + l];
+            begin_statistics(*program, statistics);
+            turn_all(*program, net, fused, packed, turned);
+            double loss = 0;
+            for (int64_t first = 0; first < m; first += part) {
+                const int64_t example = (s * m + first) * lane_count + l;
+                net.take(images + example * image, lane_count * image);
+                net.forward(packed, lane, true);
+                loss += net.loss(labels + example, lane_count, float(m));
+                net.backward(packed, gradient, turned, first > 0, fused, rate, decay);
+            }
+            losses[s * lane_count + l] = float(loss / double(m));
+            update(*program, net, fused, packed, gradient, velocity, rate, decay, momentum);
+            end_statistics(*program, lane, statistics, int(m / part), norm_momentum);
+            if (!std::isfinite(losses[s * lane_count + l])) {
+                for (int64_t rest = s + 1; rest < steps; rest++)
+                    losses[rest * lane_count + l] = std::numeric_limits<float>::quiet_NaN();
+                break;
+            }
+        }
+        transfer<UNPACK>(*program, packed, lane.tensors);
+        if (velocity) transfer<UNPACK>(*program, velocity, lane.velocities);
+    }
+}
+
+// Logits [n][lanes][classes] of images [n][channels][rows][columns], with running statistics. `arena` holds the values,
+// without gradients, of `part` images.
+void smallbatch_logits(const Program* program, const Lane* lanes, int64_t lane_count, int64_t n, int64_t part,
+                       float* arena, float* scratch, const float* images, float* logits) {
+    const FlushSubnormals flush;
+    float *statistics = scratch, *packed = statistics + program->statistics_floats;
+    for (int64_t l = 0; l < lane_count; l++) {
+        std::fill_n(packed, program->packed_floats, 0.0f);
+        transfer<PACK>(*program, packed, lanes[l].tensors);
+        for (int64_t first = 0; first < n; first += part) {
+            const int size = int(std::min(part, n - first));
+            Network net(*program, size, part, arena, statistics);
+            net.take(images + first * program->image_floats, program->image_floats);
+            net.forward(packed, lanes[l], false);
+            Map y = net.map(program->logits);
+            for (int i = 0; i < size; i++)
+                std::memcpy(logits + ((first + i) * lane_count + l) * program->classes, y.image(i),
+                            program->classes * sizeof(float));
+        }
+    }
+}
+
+}  // extern "C"

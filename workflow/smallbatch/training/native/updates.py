@@ -1,0 +1,128 @@
+"""Updates by the kernels: a block of steps of all lanes is one call."""
+
+import ctypes
+import mmap
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from smallbatch.models.normalisation import part_momenta
+from smallbatch.training.feed import Batches, Feed
+from smallbatch.training.native import library
+from smallbatch.training.native.plan import Graph, Layout, Unsupported
+from smallbatch.training.network import Network
+from smallbatch.training.sgd import LaneSGD
+from smallbatch.training.updates import Updates
+
+PART = 16
+"""Images of a mini-batch that pass forwards and backwards together where no batch statistic needs more: few enough to stay
+in the caches, enough to read the weights of large layers seldom."""
+
+PIXELS_MOST = 128 * 128
+"""Of an image: photos are left to torch, whose convolutions block for caches."""
+
+
+class NativeUpdates(Updates):
+    """Updates of lanes one after the other, each all steps of a block; the weights stay where torch has them.
+
+    Args:
+        network: of the lanes.
+        sgd: their rates and velocities.
+        feed: of their mini-batches.
+        layout: of the model.
+    """
+
+    steps_at_once = 1 << 20
+
+    def __init__(self, network: Network, sgd: LaneSGD, feed: Feed, layout: Layout) -> None:
+        super().__init__(network, sgd, feed)
+        self.layout = layout
+        self.part = network.least if network.norms else _divisor(network.part, PART)
+        p = layout.program
+        self.arena = _zeros(p.arena_floats * self.part)
+        self.values = _zeros(layout.values_floats * PART)
+        self.scratch = _zeros(p.statistics_floats + 3 * p.packed_floats + p.turned_floats)
+
+    def make(self, batches: Batches, factors: Sequence[float]) -> Tensor:
+        """As `Updates.make`."""
+        images, labels = (tensor.contiguous() for tensor in batches)
+        steps, m, lanes = labels.shape
+        rates = torch.stack([self.sgd.rates_at(factor) for factor in factors])
+        losses = torch.empty(steps, lanes)
+        [momentum] = part_momenta([m], m)
+        table = self._lanes()
+        library.kernels().smallbatch_train(
+            *(ctypes.byref(self.layout.program), table, lanes, steps, m, self.part),
+            *(tensor.data_ptr() for tensor in (self.arena, self.scratch, images, labels, rates)),
+            *(self.sgd.weight_decay, self.sgd.momentum, momentum, losses.data_ptr()),
+        )
+        return losses
+
+    def logits(self, images: Tensor) -> Tensor:
+        """As `Updates.logits`."""
+        program, table = self.layout.program, self._lanes()
+        images = images.contiguous()
+        logits = torch.empty(len(images), self.network.lanes * program.classes)
+        library.kernels().smallbatch_logits(
+            *(ctypes.byref(program), table, self.network.lanes, len(images), PART),
+            *(tensor.data_ptr() for tensor in (self.values, self.scratch, images, logits)),
+        )
+        return logits
+
+    def _lanes(self) -> ctypes.Array:
+        """Where the tensors of each lane lie now."""
+        tensors = self.network.model.state_dict()
+        velocity = dict(zip(dict(self.network.model.named_parameters()), self.sgd.velocity, strict=False))
+        self.pointers = [
+            _pointers([source.get(name) for name in self.layout.slots], self.network.lanes)
+            for source in (tensors, velocity)
+        ]
+        kind = ctypes.POINTER(ctypes.c_void_p)
+        rows = zip(
+            *([table[lane].ctypes.data_as(kind) for lane in range(self.network.lanes)] for table in self.pointers),
+            strict=True,
+        )
+        return (library.Lane * self.network.lanes)(*(library.Lane(*row) for row in rows))
+
+
+def _pointers(tensors: Sequence[Tensor | None], lanes: int) -> np.ndarray:
+    """Addresses [lanes, tensors] of each lane's part of tensors [lanes, ...]; 0 for none."""
+    starts = np.array([0 if tensor is None else tensor.data_ptr() for tensor in tensors], dtype=np.uint64)
+    sizes = np.array([0 if tensor is None else tensor[0].nbytes for tensor in tensors], dtype=np.uint64)
+    return starts + np.arange(lanes, dtype=np.uint64)[:, None] * sizes
+
+
+def _divisor(number: int, most: int) -> int:
+    """The largest divisor of `number` that is at most `most`."""
+    return next(part for part in range(min(number, most), 0, -1) if number % part == 0)
+
+
+def _zeros(floats: int) -> Tensor:
+    """Zeros on pages as large as the system has them."""
+    memory = mmap.mmap(-1, floats * 4)
+    if hasattr(mmap, "MADV_HUGEPAGE"):
+        memory.madvise(mmap.MADV_HUGEPAGE)
+    return torch.frombuffer(memory, dtype=torch.float32)
+
+
+def native_updates(network: Network, sgd: LaneSGD, feed: Feed, alone: nn.Module) -> NativeUpdates | None:
+    """Updates by the kernels, where there are kernels for this device, number format and model; else none.
+
+    Args:
+        network: of the lanes.
+        sgd: their rates and velocities.
+        feed: of their mini-batches.
+        alone: the model of one lane.
+    """
+    _, height, width = feed.shape
+    plain = network.device.type == "cpu" and network.world.size == 1 and not network.bf16
+    single = all(parameter.dtype == torch.float32 for parameter in network.parameters)
+    if not plain or not single or height * width > PIXELS_MOST or library.kernels() is None:
+        return None
+    try:
+        layout = Layout(Graph(alone, feed.shape), alone.state_dict())
+    except Unsupported:
+        return None
+    return NativeUpdates(network, sgd, feed, layout)
