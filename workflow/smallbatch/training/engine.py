@@ -61,6 +61,7 @@ class LaneTraining:
         channels, height, width = data.meta.shape
         self.pixels = height * width
         self.block_images = min(BLOCK_IMAGES, BLOCK_VALUES // (channels * self.pixels))
+        devices.set_precision(first.setting.precision, device)
         devices.forget_peak_memory(device)
         self._begin(runs)
 
