@@ -22,11 +22,7 @@ from smallbatch.training.network import Network, Scores, too_large
 from smallbatch.training.progress import Progress
 from smallbatch.training.schedule import Schedule
 from smallbatch.training.sgd import LaneSGD
-from smallbatch.training.updates import Updates
-
-BLOCK_STEPS, BLOCK_IMAGES, BLOCK_VALUES = 32, 2048, 2048 * 3 * 32 * 32
-"""Steps are served in blocks of at most so many steps, images or values of pixels: one gather, one look at losses and
-clock a block."""
+from smallbatch.training.updates import BLOCK_IMAGES, BLOCK_VALUES, Updates
 
 Finish = Callable[[Run, Outcome, bytes | None], None]
 """Takes a run that is through, its outcome, and its weights as a safetensors file (none where it diverged)."""
@@ -58,9 +54,9 @@ class LaneTraining:
         updates = first.setting.epochs * self.feed.steps
         self.schedule = Schedule(updates, first.setting.lr_drops, first.setting.warmup)
         self.variance_epochs = variance.epochs_measured(first.setting)
-        channels, height, width = data.meta.shape
+        _, height, width = data.meta.shape
         self.pixels = height * width
-        self.block_images = min(BLOCK_IMAGES, BLOCK_VALUES // (channels * self.pixels))
+        self.block_images = min(BLOCK_IMAGES, BLOCK_VALUES // self.feed.image_values)
         devices.set_precision(first.setting.precision, device)
         devices.forget_peak_memory(device)
         self._begin(runs)
@@ -175,9 +171,7 @@ class LaneTraining:
                 self._save(checkpoint, self.state())
 
     def _block_end(self) -> int:
-        images_a_step = self.network.share * len(self.runs)
-        steps = max(1, min(BLOCK_STEPS, self.block_images // images_a_step))
-        return min(self.step + steps, self.feed.steps)
+        return min(self.step + self.updates.steps, self.feed.steps)
 
     def _train_block(self, plan: EpochPlan, end: int) -> Tensor:
         """Make the updates up to step `end` of the epoch; returns their losses [steps, lanes]."""
