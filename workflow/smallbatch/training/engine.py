@@ -14,7 +14,7 @@ from smallbatch.models import build
 from smallbatch.store import Epoch, Outcome, Variance
 from smallbatch.study import Run
 from smallbatch.training import device as devices
-from smallbatch.training import lanes, variance
+from smallbatch.training import graphs, lanes, variance
 from smallbatch.training.checkpoints import Checkpoint
 from smallbatch.training.distributed import ALONE, World
 from smallbatch.training.feed import EpochPlan, Feed
@@ -84,7 +84,12 @@ class LaneTraining:
         )
         etas = [run.learning_rate for run in runs]
         self.sgd = LaneSGD(self.network.parameters, etas, s.weight_decay, s.momentum)
-        self.updates = Updates(self.network, self.sgd, self.feed)
+        self.updates = self._make_updates()
+
+    def _make_updates(self) -> Updates:
+        """The fastest way of making updates that these lanes have; to be made anew when the lanes change."""
+        kind = graphs.GraphUpdates if graphs.suit(self.network, self.feed) else Updates
+        return kind(self.network, self.sgd, self.feed)
 
     @torch.no_grad()
     def _check_lanes(self, alone: torch.nn.Module, stacked: torch.nn.Module) -> None:
@@ -206,6 +211,7 @@ class LaneTraining:
         if keep:
             self.network.select(keep)
             self.sgd.select(self.network.parameters, keep)
+            self.updates = self._make_updates()
         return keep
 
     def _outcome(self, lane: int, diverged_at: int | None) -> Outcome:
