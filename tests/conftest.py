@@ -52,6 +52,17 @@ def double(monkeypatch):
 
 
 @pytest.fixture
+def no_kernels(monkeypatch):
+    """As on a machine without a C++ compiler."""
+    from smallbatch.training.native import library
+
+    monkeypatch.setattr(library, "compiler", lambda: None)
+    library.kernels.cache_clear()
+    yield
+    library.kernels.cache_clear()
+
+
+@pytest.fixture
 def project(tmp_path: Path) -> Path:
     """A copy of the project's own files, to run workflows in."""
     copy = tmp_path / "project"
@@ -69,3 +80,13 @@ def snakemake(folder: Path, *arguments: str) -> subprocess.CompletedProcess:
     """Run snakemake in `folder`; what it printed is in stdout."""
     command = [sys.executable, "-m", "snakemake", *arguments]
     return subprocess.run(command, cwd=folder, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, timeout=570)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Tests that are marked `gpu` run where there is one."""
+    import torch
+
+    if not torch.cuda.is_available():
+        for item in items:
+            if item.get_closest_marker("gpu"):
+                item.add_marker(pytest.mark.skip(reason="no GPU here"))

@@ -20,10 +20,9 @@ from smallbatch.data import prepared
 from smallbatch.errors import UserError
 from smallbatch.models.normalisation import WINDOW, BatchNorm
 from smallbatch.store import METRICS, WEIGHTS, RunStore
-from smallbatch.training import checkpoints, distributed, launch
+from smallbatch.training import checkpoints, distributed, launch, updates
 from smallbatch.training.distributed import World
 from smallbatch.training.pack import train_pack
-from smallbatch.training.updates import Updates
 
 
 def in_processes(size: int, work, *arguments) -> None:
@@ -98,7 +97,7 @@ def test_alone_in_its_lane_and_in_parts(data_folder, tmp_path, double):
 
 def test_stopped_and_resumed_is_bit_identical(data_folder, tmp_path, monkeypatch):
     monkeypatch.setattr(checkpoints, "INTERVAL", 0.0)
-    monkeypatch.setattr(Updates, "steps_at_once", 2)
+    monkeypatch.setattr(updates, "BLOCK_STEPS", 2)
     runs = [a_run(model="resnet8", norm="batch", batch_size=8, b=4, momentum=0.5, seed=seed) for seed in (1, 2)]
 
     told, calls = World.told, []

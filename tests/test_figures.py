@@ -412,6 +412,7 @@ def test_caption_stands_alone() -> None:
         ({"momentum": 0.9}, "reduced AlexNet, no BN, momentum 0.9"),
         ({"momentum": 0.9, "momentum_scaled": True}, "reduced AlexNet, no BN, momentum 0.9 with scaled rate"),
         ({"lr_scaling": "sqrt", "precision": "bf16"}, "reduced AlexNet, no BN, η ∝ √m, bf16"),
+        ({"precision": "tf32"}, "reduced AlexNet, no BN, tf32"),
     ],
 )  # fmt: skip
 def test_settings_in_plain_words(settings: dict, words: str) -> None:

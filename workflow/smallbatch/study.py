@@ -30,7 +30,7 @@ class Setting:
     lr_drops: fractions of training at which the rate falls to a tenth.
     lr_scaling: of eta with m, see `smallbatch.rates`.
     momentum, momentum_scaled: of SGD, and whether eta is multiplied by 1 - momentum, which keeps the step an example.
-    precision: float32, or bf16 for matrix products in bfloat16 with weights in float32.
+    precision: float32; or products of matrices and convolutions in tf32 or bf16, with weights in float32.
     augment_pad: zero pixels added on each side before a random crop.
     augment_flip: whether images are flipped at random from left to right.
     augment_resized: whether photos are cropped at random in size, place and shape.

@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 
 import torch
+from torch import Tensor
 
 from smallbatch.environment import processor
 from smallbatch.errors import refuse
@@ -16,9 +17,17 @@ CPU_LANES, GPU_LANES = 16, 64
 CPU_PIXELS = 16384
 """Pixels a step that keep one core busy: beyond them more lanes only crowd the caches (measured on 8x8 and 32x32)."""
 
+TF32_FROM = (8, 0)
+"""Compute capability from which NVIDIA's GPUs have TensorFloat-32: Ampere."""
+
 
 def pick(name: str) -> torch.device:
     """The device called `name`, with torch set up for it; `auto` is a GPU where there is one.
+
+    A run resumed on a GPU is to be bit-identical. So cuDNN takes kernels that sum in a fixed order only, and those
+    that its heuristics name for the shape, not those that a measurement favours this time. The other kernels that
+    training uses sum in a fixed order anyway: torch's own (pooling of two dimensions gathers its gradients, without
+    atomic additions), and those of cuBLAS as long as one stream at a time is busy.
 
     Raises:
         UserError: it is not there.
@@ -29,8 +38,43 @@ def pick(name: str) -> torch.device:
         refuse("config/config.yaml", "training.device", name, ", ".join(["auto", "cpu", *there]))
     if device.type == "cpu":
         torch.set_num_threads(1)  # small steps do not gain from more: cores take packs instead
-    torch.backends.cudnn.allow_tf32 = False  # on by default for convolutions; float32 is what runs say they are
+    torch.backends.cudnn.deterministic, torch.backends.cudnn.benchmark = True, False
     return device
+
+
+def check_precision(precision: str, device: torch.device) -> None:
+    """Make sure that the device computes as a run says.
+
+    Raises:
+        UserError: it has no TensorFloat-32 and would silently compute in float32.
+    """
+    if precision == "tf32" and not _has_tf32(device):
+        refuse("experiment", "precision", precision, f"float32 or bf16 on {device}; tf32 on NVIDIA GPUs from Ampere on")
+
+
+def _has_tf32(device: torch.device) -> bool:
+    return device.type == "cuda" and torch.cuda.get_device_capability(device) >= TF32_FROM
+
+
+def set_precision(precision: str, device: torch.device) -> None:
+    """Let products of float32 matrices and convolutions round to TensorFloat-32, or not; for all that follows.
+
+    Args:
+        precision: of the training that begins: float32, tf32 or bf16. Torch's own choice would be tf32 in cuDNN alone.
+        device: where.
+
+    Raises:
+        UserError: the device does not have it.
+    """
+    check_precision(precision, device)
+    torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = precision == "tf32"
+
+
+def send(tensor: Tensor, device: torch.device) -> Tensor:
+    """A tensor of the CPU on the device. The host does not wait for it: a GPU gets it in the order of its work."""
+    if device.type == "cuda":
+        return tensor.pin_memory().to(device, non_blocking=True)
+    return tensor.to(device)
 
 
 def describe(device: torch.device) -> dict[str, str]:

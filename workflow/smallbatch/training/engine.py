@@ -14,20 +14,16 @@ from smallbatch.models import build
 from smallbatch.store import Epoch, Outcome, Variance
 from smallbatch.study import Run
 from smallbatch.training import device as devices
-from smallbatch.training import lanes, variance
+from smallbatch.training import graphs, lanes, variance
 from smallbatch.training.checkpoints import Checkpoint
 from smallbatch.training.distributed import ALONE, World
 from smallbatch.training.feed import EpochPlan, Feed
-from smallbatch.training.native.updates import native_updates
+from smallbatch.training.native import updates as native
 from smallbatch.training.network import Network, Scores, too_large
 from smallbatch.training.progress import Progress
 from smallbatch.training.schedule import Schedule
 from smallbatch.training.sgd import LaneSGD
-from smallbatch.training.updates import Updates
-
-BLOCK_IMAGES, BLOCK_VALUES = 2048, 2048 * 3 * 32 * 32
-"""Steps are served in blocks of at most so many images or values of pixels: one gather, one look at losses and clock a
-block."""
+from smallbatch.training.updates import BLOCK_IMAGES, BLOCK_VALUES, Updates
 
 Finish = Callable[[Run, Outcome, bytes | None], None]
 """Takes a run that is through, its outcome, and its weights as a safetensors file (none where it diverged)."""
@@ -59,9 +55,10 @@ class LaneTraining:
         updates = first.setting.epochs * self.feed.steps
         self.schedule = Schedule(updates, first.setting.lr_drops, first.setting.warmup)
         self.variance_epochs = variance.epochs_measured(first.setting)
-        channels, height, width = data.meta.shape
+        _, height, width = data.meta.shape
         self.pixels = height * width
-        self.block_images = min(BLOCK_IMAGES, BLOCK_VALUES // (channels * self.pixels))
+        self.block_images = min(BLOCK_IMAGES, BLOCK_VALUES // self.feed.image_values)
+        devices.set_precision(first.setting.precision, device)
         devices.forget_peak_memory(device)
         self._begin(runs)
 
@@ -88,8 +85,15 @@ class LaneTraining:
         )
         etas = [run.learning_rate for run in runs]
         self.sgd = LaneSGD(self.network.parameters, etas, s.weight_decay, s.momentum)
+        self.layout = native.layout_for(models[0], self.network, self.feed)
+        self.updates = self._make_updates()
+
+    def _make_updates(self) -> Updates:
+        """The fastest way of making updates that these lanes have; to be made anew when the lanes change."""
         parts = self.network, self.sgd, self.feed
-        self.updates = native_updates(*parts, models[0]) or Updates(*parts)
+        if self.layout:
+            return native.NativeUpdates(*parts, self.layout)
+        return graphs.GraphUpdates(*parts) if graphs.suit(self.network, self.feed) else Updates(*parts)
 
     @torch.no_grad()
     def _check_lanes(self, alone: torch.nn.Module, stacked: torch.nn.Module) -> None:
@@ -176,9 +180,7 @@ class LaneTraining:
                 self._save(checkpoint, self.state())
 
     def _block_end(self) -> int:
-        images_a_step = self.network.share * len(self.runs)
-        steps = max(1, min(self.updates.steps_at_once, self.block_images // images_a_step))
-        return min(self.step + steps, self.feed.steps)
+        return min(self.step + self.updates.steps, self.feed.steps)
 
     def _train_block(self, plan: EpochPlan, end: int) -> Tensor:
         """Make the updates up to step `end` of the epoch; returns their losses [steps, lanes]."""
@@ -213,6 +215,7 @@ class LaneTraining:
         if keep:
             self.network.select(keep)
             self.sgd.select(self.network.parameters, keep)
+            self.updates = self._make_updates()
         return keep
 
     def _outcome(self, lane: int, diverged_at: int | None) -> Outcome:

@@ -1,5 +1,6 @@
 """Feeds lanes with mini-batches: each lane in its own random order, with its own augmentation."""
 
+import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple
@@ -13,6 +14,7 @@ from smallbatch.data.prepared import Prepared
 from smallbatch.errors import refuse
 from smallbatch.streams import stream
 from smallbatch.study import HELD_OUT, Setting
+from smallbatch.training import device as devices
 
 if TYPE_CHECKING:
     from smallbatch.data.photos import Photos, Request
@@ -54,9 +56,26 @@ class EpochPlan:
         """A plan of one step: the first `count` examples."""
         return self._map(lambda part: part.flatten(0, 1)[None, :count], self.seeds)
 
+    def at(self, steps: Tensor) -> "EpochPlan":
+        """The plan of only these steps [n], which the host need not know."""
+        return self._map(lambda part: part.index_select(0, steps), self.seeds)
+
+    def room(self, steps: int) -> "EpochPlan":
+        """A plan of so many steps for the same lanes, to be filled by `fill`."""
+        return self._map(lambda part: part.new_zeros(steps, *part.shape[1:]), self.seeds)
+
+    def fill(self, other: "EpochPlan", first: int, last: int) -> None:
+        """Take over steps first ... last - 1 of another plan as the first ones of this, in place."""
+        for own, new in zip(self._parts, other._parts, strict=True):
+            if own is not None:
+                own[: last - first].copy_(new[first:last])
+
+    @property
+    def _parts(self) -> tuple[Tensor | None, ...]:
+        return self.order, self.offsets, self.boxes, self.flipped
+
     def _map(self, change: Callable[[Tensor], Tensor], seeds: tuple[int, ...]) -> "EpochPlan":
-        parts = (self.order, self.offsets, self.boxes, self.flipped)
-        return EpochPlan(seeds, *(None if part is None else change(part) for part in parts))
+        return EpochPlan(seeds, *(None if part is None else change(part) for part in self._parts))
 
 
 class Feed:
@@ -81,6 +100,7 @@ class Feed:
         if not self.steps:
             allowed = f"numbers up to {len(self.subset)}, the training images"
             refuse(f"experiment on {data.meta.label}", "batch_sizes", batch_size, allowed)
+        self.image_values = math.prod(data.meta.shape)
         self.mean, self.std = (
             torch.tensor(values, dtype=torch.float32, device=device).mul(255).view(-1, 1, 1)
             for values in (data.meta.mean, [value or 1 for value in data.meta.std])
@@ -88,7 +108,7 @@ class Feed:
 
     def plan(self, seeds: Sequence[int], epoch: int) -> EpochPlan:
         """Draw the epoch of each lane, from its seed and the epoch alone."""
-        drawn = {seed: self._draw(seed, epoch) for seed in seeds}
+        drawn = {seed: tuple(map(self._sent, self._draw(seed, epoch))) for seed in dict.fromkeys(seeds)}
         return EpochPlan(tuple(seeds), *map(self._by_step, zip(*(drawn[seed] for seed in seeds), strict=True)))
 
     def _draw(self, seed: int, epoch: int) -> tuple[Tensor | None, ...]:
@@ -102,10 +122,13 @@ class Feed:
         padded, flipped = self.setting.augment_pad, self.setting.augment_flip
         return order, offsets if padded else None, boxes, flips if flipped else None
 
+    def _sent(self, drawn: Tensor | None) -> Tensor | None:
+        return None if drawn is None else devices.send(drawn, self.train_images.read_on)
+
     def _by_step(self, lanes: Sequence[Tensor | None]) -> Tensor | None:
         if lanes[0] is None:
             return None
-        return torch.stack(lanes, 1).unflatten(0, (self.steps, self.batch_size)).to(self.train_images.read_on)
+        return torch.stack(lanes, 1).unflatten(0, (self.steps, self.batch_size))
 
     def batches(self, plan: EpochPlan, first: int, last: int) -> Batches:
         """Gather, normalise and augment the mini-batches of steps first ... last - 1 of an epoch."""
@@ -160,7 +183,7 @@ class _Arrays:
 class _Photos:
     """Photos decoded ahead of their use, while the device computes; [n, 3, 224, 224] uint8 come out on the device."""
 
-    read_on = "cpu"  # a look at a plan on the device would wait for all its work
+    read_on = torch.device("cpu")  # a look at a plan on the device would wait for all its work
 
     def __init__(self, photos: "Photos", device: torch.device) -> None:
         self.photos, self.device = photos, device

@@ -27,7 +27,7 @@ class Network:
         bn_batch_size: b, where the model has batch normalisation; else 1: a mini-batch may then be cut anywhere.
         images_at_once: the most examples of each lane in memory; or auto: all of a mini-batch, until `fit` finds less.
         pixels: of an image.
-        precision: float32, or bf16 for matrix products in bfloat16.
+        precision: bf16 for matrix products in bfloat16; float32 and tf32 are set for the device as a whole.
         device: where.
         world: the processes that share each mini-batch.
 
@@ -102,9 +102,15 @@ class Network:
         return total
 
     def _logits(self, model: nn.Module, images: Tensor) -> Tensor:
-        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.bf16):
+        with self._products():
             logits = model(images.contiguous(memory_format=self.layout))
         return logits.float()
+
+    def _products(self) -> contextlib.AbstractContextManager:
+        if not self.bf16:
+            return contextlib.nullcontext()
+        # Without a cache: a weight is used once a pass, and a recorded step has to round it each time.
+        return torch.autocast(self.device.type, torch.bfloat16, cache_enabled=False)
 
     def _set_momentum(self, momentum: float) -> None:
         for norm in self.norms:

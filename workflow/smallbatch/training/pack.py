@@ -60,6 +60,8 @@ def train_pack(
     store = RunStore(results / "runs")
     job = _Job(data, store, results / "checkpoints", chosen, world, keep_weights, images_at_once)
     missing = world.told(lambda: job.missing(runs))
+    for run in missing:
+        devices.check_precision(run.setting.precision, chosen)
     log.info("%d runs, %d of them to be trained, on %s", len(runs), len(missing), chosen)
     groups = lane_groups(runs, lanes, chosen, data.meta.shape)
     job.progress = Progress(sum(job.images(run) for run in missing), shown=world.leads)

@@ -84,5 +84,6 @@ def _wait(device: torch.device) -> None:
 
 def weights_of(run: Run, data: Prepared) -> int:
     """How many weights a run's model has."""
-    training = LaneTraining([run], data, torch.device("cpu"))
+    anywhere = replace(run, setting=replace(run.setting, precision="float32"))
+    training = LaneTraining([anywhere], data, torch.device("cpu"))
     return sum(weights.numel() for weights in training.model.parameters())

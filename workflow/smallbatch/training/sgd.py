@@ -3,7 +3,9 @@
 from collections.abc import Sequence
 
 import torch
-from torch import nn
+from torch import Tensor, nn
+
+from smallbatch.training import device as devices
 
 
 class LaneSGD:
@@ -33,25 +35,30 @@ class LaneSGD:
         self.velocity = [velocity[keep].clone() for velocity in self.velocity]
         self._take(parameters, [self.etas[lane] for lane in keep])
 
-    @torch.no_grad()
+    def rates(self, factors: Sequence[float]) -> Tensor:
+        """-eta of every lane at each of these factors of it, [factors, lanes] on the parameters' device."""
+        etas, by = (torch.tensor(values, dtype=torch.float64) for values in (self.etas, factors))
+        return devices.send((-etas * by[:, None]).float(), self.parameters[0].device)
+
     def step(self, factor: float) -> None:
         """One update at eta * factor from the parameters' `grad`, which this uses up."""
-        self._set_rates(factor)
-        for place, (parameter, rate) in enumerate(zip(self.parameters, self.rates, strict=True)):
+        if factor != self.factor:
+            self.factor, self.shaped = factor, self._shaped(self.rates([factor])[0])
+        self._update(self.shaped)
+
+    def step_at(self, rates: Tensor) -> None:
+        """The same at `rates`, [lanes]: a row of what `rates` gives, which the host need not know."""
+        self._update(self._shaped(rates))
+
+    @torch.no_grad()
+    def _update(self, rates: Sequence[Tensor]) -> None:
+        for place, (parameter, rate) in enumerate(zip(self.parameters, rates, strict=True)):
             # Not parameter * (1 - eta * weight_decay): in float32 that factor is 1 where eta is small.
             change = parameter.grad.add_(parameter, alpha=self.weight_decay)
             if self.velocity:
                 change = self.velocity[place].mul_(self.momentum).add_(change)
             parameter.addcmul_(change, rate)
 
-    def _set_rates(self, factor: float) -> None:
-        """For each parameter: -eta of every lane, shaped to broadcast."""
-        if factor == self.factor:
-            return
-        self.factor = factor
-        rates = self.rates_at(factor).to(self.parameters[0].device)
-        self.rates = [rates.view(-1, *[1] * (parameter.dim() - 1)) for parameter in self.parameters]
-
-    def rates_at(self, factor: float) -> torch.Tensor:
-        """-eta * factor of every lane, [lanes] in single precision."""
-        return torch.tensor([-eta * factor for eta in self.etas], dtype=torch.float64).float()
+    def _shaped(self, rates: Tensor) -> list[Tensor]:
+        """Rates [lanes] for each parameter, shaped to broadcast."""
+        return [rates.view(-1, *[1] * (parameter.dim() - 1)) for parameter in self.parameters]

@@ -9,6 +9,10 @@ from smallbatch.training.feed import Batches, EpochPlan, Feed
 from smallbatch.training.network import Network
 from smallbatch.training.sgd import LaneSGD
 
+BLOCK_STEPS, BLOCK_IMAGES, BLOCK_VALUES = 32, 2048, 2048 * 3 * 32 * 32
+"""Steps are served in blocks of at most so many steps, images or values of pixels: one gather, one look at losses and
+clock a block."""
+
 
 class Updates:
     """Updates by torch, operation by operation: on every device, for every model.
@@ -17,15 +21,20 @@ class Updates:
         network: of the lanes that are updated.
         sgd: their rates and velocities.
         feed: of their mini-batches.
-
-    Attributes:
-        steps_at_once: the most steps of a block.
     """
-
-    steps_at_once = 32
 
     def __init__(self, network: Network, sgd: LaneSGD, feed: Feed) -> None:
         self.network, self.sgd, self.feed = network, sgd, feed
+
+    @property
+    def steps(self) -> int:
+        """The most steps of a block. No clock is in it: lanes that diverge are dropped where a block ends."""
+        return self._within(BLOCK_STEPS, BLOCK_IMAGES, BLOCK_VALUES)
+
+    def _within(self, steps: int, images: int, values: int) -> int:
+        """How many steps have at most so many steps, images and values of pixels; at least one."""
+        images = min(images, values // self.feed.image_values)
+        return max(1, min(steps, images // (self.network.share * self.network.lanes)))
 
     def block(self, plan: EpochPlan, first: int, last: int, factors: Sequence[float]) -> Tensor:
         """Make the updates of steps first ... last - 1 of an epoch.

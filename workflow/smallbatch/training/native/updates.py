@@ -1,6 +1,7 @@
 """Updates by the kernels: a block of steps of all lanes is one call."""
 
 import ctypes
+import logging
 import mmap
 from collections.abc import Sequence
 
@@ -14,11 +15,13 @@ from smallbatch.training.native import library
 from smallbatch.training.native.plan import Graph, Layout, Unsupported
 from smallbatch.training.network import Network
 from smallbatch.training.sgd import LaneSGD
-from smallbatch.training.updates import Updates
+from smallbatch.training.updates import BLOCK_IMAGES, BLOCK_VALUES, Updates
+
+log = logging.getLogger(__name__)
 
 PART = 16
-"""Images of a mini-batch that pass forwards and backwards together where no batch statistic needs more: few enough to stay
-in the caches, enough to read the weights of large layers seldom."""
+"""Images of a mini-batch that pass forwards and backwards together where no batch statistic needs more: few enough to
+stay in the caches, enough to read the weights of large layers seldom."""
 
 PIXELS_MOST = 128 * 128
 """Of an image: photos are left to torch, whose convolutions block for caches."""
@@ -34,8 +37,6 @@ class NativeUpdates(Updates):
         layout: of the model.
     """
 
-    steps_at_once = 1 << 20
-
     def __init__(self, network: Network, sgd: LaneSGD, feed: Feed, layout: Layout) -> None:
         super().__init__(network, sgd, feed)
         self.layout = layout
@@ -45,11 +46,16 @@ class NativeUpdates(Updates):
         self.values = _zeros(layout.values_floats * PART)
         self.scratch = _zeros(p.statistics_floats + 3 * p.packed_floats + p.turned_floats)
 
+    @property
+    def steps(self) -> int:
+        """The most steps of a block."""
+        return self._within(BLOCK_IMAGES, BLOCK_IMAGES, BLOCK_VALUES)
+
     def make(self, batches: Batches, factors: Sequence[float]) -> Tensor:
         """As `Updates.make`."""
         images, labels = (tensor.contiguous() for tensor in batches)
         steps, m, lanes = labels.shape
-        rates = torch.stack([self.sgd.rates_at(factor) for factor in factors])
+        rates = self.sgd.rates(factors)
         losses = torch.empty(steps, lanes)
         [momentum] = part_momenta([m], m)
         table = self._lanes()
@@ -107,14 +113,13 @@ def _zeros(floats: int) -> Tensor:
     return torch.frombuffer(memory, dtype=torch.float32)
 
 
-def native_updates(network: Network, sgd: LaneSGD, feed: Feed, alone: nn.Module) -> NativeUpdates | None:
-    """Updates by the kernels, where there are kernels for this device, number format and model; else none.
+def layout_for(alone: nn.Module, network: Network, feed: Feed) -> Layout | None:
+    """How the kernels run a model, where there are kernels for its operations, its numbers and the device; else none.
 
     Args:
-        network: of the lanes.
-        sgd: their rates and velocities.
-        feed: of their mini-batches.
         alone: the model of one lane.
+        network: of the lanes.
+        feed: of their mini-batches.
     """
     _, height, width = feed.shape
     plain = network.device.type == "cpu" and network.world.size == 1 and not network.bf16
@@ -122,7 +127,7 @@ def native_updates(network: Network, sgd: LaneSGD, feed: Feed, alone: nn.Module)
     if not plain or not single or height * width > PIXELS_MOST or library.kernels() is None:
         return None
     try:
-        layout = Layout(Graph(alone, feed.shape), alone.state_dict())
-    except Unsupported:
+        return Layout(Graph(alone, feed.shape), alone.state_dict())
+    except Unsupported as reason:
+        log.info("trained operation by operation, slower: of this model the kernels do not know that %s", reason)
         return None
-    return NativeUpdates(network, sgd, feed, layout)
