@@ -40,7 +40,7 @@ class NativeUpdates(Updates):
     def __init__(self, network: Network, sgd: LaneSGD, feed: Feed, layout: Layout) -> None:
         super().__init__(network, sgd, feed)
         self.layout = layout
-        self.part = network.least if network.norms else _divisor(network.part, PART)
+        self.part = network.least if network.norms else _divisor(network.share, min(network.part, PART))
         p = layout.program
         self.arena = _zeros(p.arena_floats * self.part)
         self.values = _zeros(layout.values_floats * PART)

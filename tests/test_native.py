@@ -1,0 +1,268 @@
+"""The compiled kernels give what torch gives: values, gradients, updates, statistics; what they lack, torch has."""
+
+import logging
+
+import pytest
+import torch
+from conftest import a_run, made_data
+from torch import nn
+
+from smallbatch.data import prepared
+from smallbatch.models import MODELS
+from smallbatch.models.normalisation import BatchNorm
+from smallbatch.models.resnet import Shortcut
+from smallbatch.training import lanes
+from smallbatch.training.engine import LaneTraining
+from smallbatch.training.feed import Batches
+from smallbatch.training.native import library
+from smallbatch.training.native.plan import Graph, Kind, Layout, Unsupported
+from smallbatch.training.native.updates import NativeUpdates
+from smallbatch.training.updates import Updates
+
+CPU = torch.device("cpu")
+pytestmark = pytest.mark.skipif(library.compiler() is None, reason="no C++ compiler here")
+
+
+@pytest.fixture(autouse=True)
+def one_thread():
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+def by_torch(training):
+    return Updates(training.network, training.sgd, training.feed)
+
+
+def in_double(runs, data, batches, factors):
+    """What torch makes of it in double precision: losses, the lanes' tensors, test logits."""
+    exact = LaneTraining(runs, data, CPU)
+    exact.network._take(exact.model.double())
+    velocity = [torch.zeros_like(p) for p in exact.network.parameters] if exact.sgd.velocity else []
+    exact.sgd._take(exact.network.parameters, exact.sgd.etas)
+    exact.sgd.velocity = velocity
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(torch.Tensor, "float", torch.Tensor.double)
+        losses = by_torch(exact).make(Batches(batches.images.double(), batches.labels), factors)
+        images = next(exact.feed.test_batches(20))[0]
+        return [losses, exact.model.state_dict(), exact.network.logits(images.double())]
+
+
+def distance(ours, exact):
+    """Relative, over all numbers together."""
+    if isinstance(ours, dict):
+        ours, exact = (torch.cat([values[key].double().flatten() for key in exact]) for values in (ours, exact))
+    return ((ours - exact).norm() / exact.norm()).item()
+
+
+def changes(start, training):
+    return {name: value.double() - start[name] for name, value in training.model.state_dict().items()}
+
+
+SETTINGS = [
+    {"model": "alexnet"},
+    {"model": "alexnet", "momentum": 0.9},
+    {"model": "alexnet", "norm": "batch"},
+    {"model": "alexnet", "norm": "batch", "norm_layers": "conv", "b": 4},
+    {"model": "resnet8"},
+    {"model": "resnet8", "norm": "batch", "b": 4, "augment_pad": 1, "augment_flip": True},
+    {"model": "resnet20", "norm": "batch"},
+    {"model": "resnet32", "norm": "batch", "b": 8},
+]
+
+
+@pytest.mark.parametrize("shape", [(1, 8, 8), (3, 13, 10), (3, 32, 32)])
+@pytest.mark.parametrize("batch_size", [8, 24])
+@pytest.mark.parametrize("setting", SETTINGS, ids=lambda setting: "-".join(map(str, setting.values())))
+def test_updates_are_as_near_to_exact_ones_as_those_of_torch(setting, batch_size, shape, tmp_path):
+    data = prepared.read(made_data(tmp_path / "made", shape=shape, classes=5))
+    runs = [a_run(batch_size=batch_size, base_lr=2**-13, seed=seed, weight_decay=0.1, **setting) for seed in (1, 2)]
+    ours, theirs = LaneTraining(runs, data, CPU), LaneTraining(runs, data, CPU)
+    assert type(ours.updates) is NativeUpdates
+    batches, factors = ours.feed.batches(ours._plan(), 0, 2), [1.0, 0.5]
+    images = next(ours.feed.test_batches(20))[0]
+    start = {name: value.clone() for name, value in ours.model.state_dict().items()}
+    found = ours.updates.make(batches, factors), changes(start, ours), ours.updates.logits(images)
+    by = by_torch(theirs)
+    reference = by.make(batches, factors), changes(start, theirs), by.logits(images)
+    exact = in_double(runs, data, batches, factors)
+    exact[1] = {name: value - start[name] for name, value in exact[1].items()}
+    # Of a rectifier at zero rounding decides, in either: that is what the slack is for. Mistakes are larger.
+    for own, other, right, slack in zip(found, reference, exact, (1e-5, 2e-2, 2e-4), strict=True):
+        assert distance(own, right) < 5 * distance(other, right) + slack
+    for own, other in zip(ours.sgd.velocity, theirs.sgd.velocity, strict=True):
+        torch.testing.assert_close(own, other, rtol=1e-3, atol=1e-3 * other.abs().max().item())
+
+
+def test_every_lane_has_the_bits_that_it_has_alone(data_folder):
+    data = prepared.read(data_folder)
+    runs = [
+        a_run(model="resnet8", norm="batch", seed=seed, base_lr=lr) for seed, lr in ((1, 2**-9), (2, 2**20), (3, 2**-8))
+    ]
+    together = LaneTraining(runs, data, CPU)
+    losses = together._train_block(together._plan(), 16)
+    assert not losses[-1, 1].isfinite(), "the one in the middle has to diverge"
+    for lane in (0, 2):
+        alone = LaneTraining([runs[lane]], data, CPU)
+        assert torch.equal(alone._train_block(alone._plan(), 16)[:, 0], losses[:, lane])
+        own = lanes.lane_state(together.model, lane)
+        assert all(torch.equal(own[name], value[0]) for name, value in alone.model.state_dict().items())
+
+
+def test_a_lane_that_diverges_stops_and_says_where(data_folder):
+    data = prepared.read(data_folder)
+    run = a_run(base_lr=2**20)
+    ours, theirs = LaneTraining([run], data, CPU), LaneTraining([run], data, CPU)
+    found, reference = (one.block(ours._plan(), 0, 16, [1.0] * 16) for one in (ours.updates, by_torch(theirs)))
+    assert torch.equal(found.isfinite().cumprod(0), reference.isfinite().cumprod(0)) and not found.isfinite().all()
+
+
+def test_what_is_not_a_number_is_not_rectified_away(data_folder):
+    data = prepared.read(data_folder)
+    for model, norm in (("alexnet", "none"), ("resnet8", "batch")):
+        training = LaneTraining([a_run(model=model, norm=norm)], data, CPU)
+        with torch.no_grad():
+            next(training.model.parameters())[0, 3] = torch.nan
+        assert training._train_block(training._plan(), 1).isnan().all()
+        assert training.updates.logits(next(training.feed.test_batches(3))[0]).isnan().all()
+
+
+class Strange(nn.Module):
+    """Convolutions of uneven form and stride, sums either way round, a mean pool of windows, no biases."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv1 = nn.Conv2d(2, 20, (3, 1), padding=0, bias=False)
+        self.conv2 = nn.Conv2d(20, 20, 3, padding=1)
+        self.norm = BatchNorm(20, 4)
+        self.conv3 = nn.Conv2d(20, 33, 5, stride=3, padding=2)
+        self.conv4 = nn.Conv2d(33, 33, 1, bias=False)
+        self.shortcut = Shortcut(7)
+        self.conv5 = nn.Conv2d(40, 40, 3, stride=2, padding=1)
+        self.pool = nn.AdaptiveAvgPool2d((1, 2))
+        self.fc = nn.Linear(80, 5)
+
+    def forward(self, x):
+        x = torch.relu(self.conv1(x))
+        x = (x + self.norm(self.conv2(x))).relu()
+        y = nn.functional.relu(self.conv3(x))
+        y = self.conv4(y) + y
+        return self.fc(self.pool(self.conv5(self.shortcut(y))).flatten(1))
+
+
+def test_an_unusual_model_has_the_same_gradients(tmp_path, monkeypatch):
+    def build(self, seed):
+        torch.manual_seed(seed)
+        return Strange()
+
+    monkeypatch.setattr(LaneTraining, "_model", build)
+    data = prepared.read(made_data(tmp_path / "made", shape=(2, 14, 24), classes=5))
+    runs = [a_run(model="alexnet", norm="batch", base_lr=2**-10, seed=seed) for seed in (1, 2)]
+    ours, theirs = LaneTraining(runs, data, CPU), LaneTraining(runs, data, CPU)
+    assert type(ours.updates) is NativeUpdates
+    batches = ours.feed.batches(ours._plan(), 0, 1)
+    before = {name: value.clone() for name, value in ours.model.state_dict().items()}
+    torch.testing.assert_close(ours.updates.make(batches, [1.0]), by_torch(theirs).make(batches, [1.0]))
+    for name, theirs_now in theirs.model.state_dict().items():
+        change, expected = ours.model.state_dict()[name] - before[name], theirs_now - before[name]
+        torch.testing.assert_close(change, expected, rtol=1e-3, atol=1e-3 * expected.abs().max().item() + 1e-8)
+
+
+@pytest.mark.parametrize("images_at_once", ["auto", 6, 4])
+def test_parts_of_a_mini_batch_change_rounding_only(images_at_once, data_folder):
+    data = prepared.read(data_folder)
+    run = a_run(batch_size=64, base_lr=2**-12)
+    ours, theirs = LaneTraining([run], data, CPU, images_at_once=images_at_once), LaneTraining([run], data, CPU)
+    assert 64 % ours.updates.part == 0 and ours.updates.part <= (16 if images_at_once == "auto" else images_at_once)
+    batches = ours.feed.batches(ours._plan(), 0, 1)
+    torch.testing.assert_close(ours.updates.make(batches, [1.0]), by_torch(theirs).make(batches, [1.0]))
+    for name, expected in theirs.model.state_dict().items():
+        torch.testing.assert_close(ours.model.state_dict()[name], expected, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("norm", ["none", "batch"])
+@pytest.mark.parametrize("model", [name for name in MODELS if name != "resnet50"])
+def test_the_papers_models_are_known(model, norm, data_folder):
+    training = LaneTraining([a_run(model=model, norm=norm)], prepared.read(data_folder), CPU)
+    assert type(training.updates) is NativeUpdates
+
+
+def unknown(*layers):
+    return nn.Sequential(nn.Conv2d(1, 4, 3), *layers, nn.Flatten(), nn.LazyLinear(3))
+
+
+@pytest.mark.parametrize(
+    ("layer", "said"),
+    [
+        (nn.Tanh(), "Tanh"),
+        (nn.Conv2d(4, 4, 3, groups=2), "convolution"),
+        (nn.MaxPool2d(2, ceil_mode=True), "MaxPool2d"),
+        (nn.Sequential(nn.MaxPool2d(2), nn.ReLU()), "rectifies"),
+    ],
+)
+def test_a_model_that_the_kernels_do_not_know_is_refused_with_the_reason(layer, said):
+    model = unknown(layer)
+    model(torch.zeros(1, 1, 8, 8))
+    with pytest.raises(Unsupported, match=said):
+        Layout(Graph(model, (1, 8, 8)), model.state_dict())
+
+
+def test_group_norm_is_left_to_torch(data_folder, caplog):
+    with caplog.at_level(logging.INFO):
+        training = LaneTraining([a_run(norm="group")], prepared.read(data_folder), CPU)
+    assert type(training.updates) is Updates and "GroupNorm" in caplog.text
+
+
+def test_a_rectified_value_that_is_used_twice_is_whole_in_the_plan():
+    """What is rectified after another has taken it cannot be one value."""
+
+    class Twice(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.conv, self.other = nn.Conv2d(1, 4, 3, padding=1), nn.Conv2d(4, 4, 3, padding=1)
+
+        def forward(self, x):
+            x = self.conv(x)
+            return (self.other(torch.relu(x)) + x).flatten(1)
+
+    with pytest.raises(Unsupported, match="rectifies"):
+        Graph(Twice(), (1, 8, 8))
+
+
+def test_gradients_take_the_places_of_others_that_are_through(data_folder):
+    model = LaneTraining([a_run(model="resnet32", norm="batch")], prepared.read(data_folder), CPU)._model(1)
+    graph = Graph(model, (3, 32, 32))
+    layout = Layout(graph, model.state_dict())
+    assert sum(step.kind == Kind.CONV for step in graph.steps) == 32
+    gradients = {op.d_output for op in layout.op_array} | {op.d_input for op in layout.op_array if op.d_input >= 0}
+    assert len(gradients) < 12 < len(graph.steps)
+
+
+def test_without_a_compiler_training_goes_on_with_torch(data_folder, no_kernels, caplog):
+    with caplog.at_level(logging.INFO):
+        training = LaneTraining([a_run()], prepared.read(data_folder), CPU)
+    assert type(training.updates) is Updates and "no C++ compiler here" in caplog.text
+
+
+def test_a_compiler_that_fails_is_told_and_done_without(data_folder, monkeypatch, tmp_path, caplog):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    monkeypatch.setattr(library, "FLAGS", ("-no-such-flag",))
+    library.kernels.cache_clear()
+    with caplog.at_level(logging.INFO):
+        training = LaneTraining([a_run()], prepared.read(data_folder), CPU)
+    library.kernels.cache_clear()
+    assert type(training.updates) is Updates and "no-such-flag" in caplog.text
+    assert not list(tmp_path.rglob("*.so"))
+
+
+def test_kernels_are_compiled_once(monkeypatch, tmp_path):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    monkeypatch.setattr(library, "FLAGS", ("-std=c++17", "-O0", "-fPIC", "-shared"))  # quickly
+    for _ in range(2):
+        library.kernels.cache_clear()
+        assert library.kernels() is not None
+        [made] = tmp_path.rglob("*.so")
+        stamp = made.stat().st_mtime_ns
+    library.kernels.cache_clear()
+    assert [path.stat().st_mtime_ns for path in tmp_path.rglob("*") if path.is_file()] == [stamp]
