@@ -1,6 +1,6 @@
 """The same cells trained by this engine and by what one would use instead, in turn in one command.
 
-    make bench                                          # all cells; about an hour and a half
+    make bench                                          # all cells; more than an hour on two cores
     make bench BENCH="--cells alexnet digits-m2 --rounds 3"
     PYTHONPATH=workflow:benchmarks python -m speed --help
 
