@@ -1,10 +1,14 @@
 # make all     set up and run the default study        make test    set up and run the tests
-# make env     set up alone                            make lock    resolve envs/requirements.in anew
+# make env     set up alone                            make lock    resolve envs/*.in anew
+# make bench   train the same cells with this engine and with what one would use instead; BENCH="--cells digits" etc.
 PYTHON ?= python3
 BIN := .venv/bin
 ENV := .venv/installed
+PEERS := .venv/peers
+LOCK := --universal --python-version 3.11 --generate-hashes --no-header --no-annotate \
+	--no-emit-index-url --no-emit-find-links
 
-.PHONY: all env test lint lock
+.PHONY: all bench env test lint lock
 
 all: env
 	PATH="$(CURDIR)/$(BIN):$$PATH" snakemake --cores 8 all
@@ -17,6 +21,9 @@ lint: env
 	$(BIN)/ruff format --check .
 	$(BIN)/snakefmt --check .
 
+bench: env $(PEERS)/installed
+	PYTHONPATH="workflow:benchmarks:$(PEERS)" $(BIN)/python -m speed $(BENCH)
+
 env: $(ENV)
 
 $(ENV): envs/requirements.txt pyproject.toml
@@ -26,7 +33,14 @@ $(ENV): envs/requirements.txt pyproject.toml
 	$(BIN)/python -m pip install --quiet --no-deps --no-build-isolation --editable .
 	touch $@
 
+# Beside the project, without a second torch. Where it cannot be had, the table says so.
+$(PEERS)/installed: envs/peers.txt $(ENV)
+	rm -rf $(PEERS)
+	$(BIN)/python -m pip install --quiet --require-hashes --no-deps --target $(PEERS) --requirement $< && touch $@ \
+		|| echo "peers are not installed"
+
 lock: env
-	$(BIN)/uv pip compile --universal --python-version 3.11 --generate-hashes --no-header --no-annotate \
-		--no-emit-index-url --no-emit-find-links envs/requirements.in --output-file envs/requirements.txt
+	$(BIN)/uv pip compile $(LOCK) envs/requirements.in --output-file envs/requirements.txt
+	$(BIN)/uv pip compile $(LOCK) envs/peers.in --output-file envs/peers.txt --constraint envs/requirements.txt \
+		$$(sed -n 's/^\([[:alnum:]._-]*\)==.*/--no-emit-package \1/p' envs/requirements.txt)
 	$(BIN)/python envs/conda_pins.py

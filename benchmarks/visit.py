@@ -2,8 +2,9 @@
 
     PYTHONPATH=workflow python benchmarks/visit.py --device cuda --out visit.json
 
-Checks that lanes equal runs alone and that a resumed training is bit-identical, on images made here; then times the
-reduced AlexNet on 3x32x32 by batch size and lanes. Prints a table last and writes it, with where it ran, to --out.
+Checks that lanes equal runs alone and that a resumed training is bit-identical, on images made here; then times Figure
+1's rows and, as far as --minutes go, compares the engine with the usual loop, cell by cell. Prints a table last and
+writes all, with where it ran, to --out after each step.
 """
 
 import argparse
@@ -11,21 +12,27 @@ from pathlib import Path
 
 import torch
 
-from smallbatch import environment
 from smallbatch.data import prepared
 from smallbatch.data.outline import ORIGINALS
-from smallbatch.files import write_json
 from smallbatch.rates import BaseLr
 from smallbatch.study import Run, Setting
 from smallbatch.training import device as devices
 from smallbatch.training import lanes
 from smallbatch.training.engine import LaneTraining
-from smallbatch.training.probe import noise, training_speed
+from smallbatch.training.probe import noise
+from speed import report
+from speed.bench import device_of, run
+from speed.cells import ENGINE, METHODS, PEAK, USUAL, Cell, methods
 
 CIFAR10 = ORIGINALS["cifar10"]
-BATCH_SIZES = (2, 8, 32, 128, 512)
-LANES = (1, 13)
-"""Alone, and the 13 rates of the paper's grid."""
+CELLS = (
+    *(Cell("alexnet", m) for m in (2, 8, 32, 128, 512)),
+    *(Cell(group, 2) for group in ("resnet8", "resnet20", "digits")),
+)
+"""What is compared, the most wanted first."""
+
+MINUTES = 6.0
+"""After which no further cell is begun: with the checks and the last cell, less than nine."""
 
 
 def runs(batch_size: int, count: int, **setting) -> list[Run]:
@@ -70,30 +77,41 @@ def resumed_is_identical(data: prepared.Prepared, device: torch.device) -> bool:
     return all(torch.equal(ours[key], theirs[key]) for key in ours)
 
 
+def checks(device: torch.device) -> dict[str, dict]:
+    """Whether numbers are right: how far lanes are from their runs alone, and whether resuming changes a bit."""
+    data = noise(CIFAR10, 2048)
+    pairs = [("alexnet", "none"), ("resnet8", "batch"), ("resnet8", "group")]
+    apart = {f"{model} {norm}": lanes_against_alone(data, device, model, norm) for model, norm in pairs}
+    return {"checks": {"lane against alone": apart, "resumed identical": resumed_is_identical(data, device)}}
+
+
+def told(found: dict) -> str:
+    """What the checks found, as text."""
+    lines = [f"{name:16} {difference:.1e}" for name, difference in found["checks"]["lane against alone"].items()]
+    same = "identical" if found["checks"]["resumed identical"] else "DIFFERENT"
+    return "\n  ".join([f"resumed {same}; a lane against its run alone, relative:", *lines])
+
+
 def main() -> None:
     """Make the visit."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:N")
+    parser.add_argument("--device", default="auto", choices=("auto", "cpu", "cuda"))
     parser.add_argument("--out", type=Path, required=True, help="JSON file for the results")
-    parser.add_argument("--seconds", type=float, default=5.0, help="of timing a cell")
+    parser.add_argument("--cells", type=int, default=len(CELLS), help="how many cells to compare at most")
+    parser.add_argument("--rounds", type=int, default=3, help="of comparing a cell")
+    parser.add_argument("--seconds", type=float, default=2.0, help="that an epoch of the usual loop lasts")
+    parser.add_argument("--minutes", type=float, default=MINUTES, help="after which no further cell is begun")
     arguments = parser.parse_args()
-    device = devices.pick(arguments.device)
-    data = noise(CIFAR10, 2048)
-    pairs = [("alexnet", "none"), ("resnet8", "batch"), ("resnet8", "group")]
-    checks = {f"{model} {norm}": lanes_against_alone(data, device, model, norm) for model, norm in pairs}
-    same = resumed_is_identical(data, device)
-    speeds = {
-        m: {count: training_speed(runs(m, count), data, device, arguments.seconds) for count in LANES}
-        for m in BATCH_SIZES
-    }
-    where = environment.describe() | devices.describe(device)
-    results = {"environment": where, "lane against alone": checks, "resumed identical": same, "images/s": speeds}
-    write_json(arguments.out, results)
-    print(f"{where['device']}: resumed {'identical' if same else 'DIFFERENT'}; a lane against its run alone, relative:")
-    print("\n".join(f"  {name:16} {difference:.1e}" for name, difference in checks.items()))
-    print(f"images/s, reduced AlexNet 3x32x32\n  {'m':>4}" + "".join(f"{count:>12} lanes" for count in LANES))
-    for m, row in speeds.items():
-        print(f"  {m:>4}" + "".join(f"{speed:>18,.0f}" for speed in row.values()))
+    device = device_of(arguments.device)
+    kind = device["device"]
+    found = checks(devices.pick(kind))
+    print(told(found), flush=True)
+    compared = methods(kind, [name for name in METHODS[kind] if name in (*USUAL, ENGINE, PEAK)])
+    results = run(
+        CELLS[: arguments.cells], compared, device, arguments.out, known=found,
+        rounds=arguments.rounds, seconds=arguments.seconds, minutes=arguments.minutes, whole_figure1=True,
+    )  # fmt: skip
+    print("\n".join([report.where(results), told(found), report.short(results)]))
 
 
 if __name__ == "__main__":

@@ -1,0 +1,209 @@
+"""The ways to train that are compared. Each trains epoch after epoch on the same images and tells of each that ended.
+
+A trainer takes a `Work` and `told`, which it calls after each epoch with its mean loss, and which ends it. Losses are
+read once an epoch, so that nothing is slowed down by looking. Evaluation is left out of all.
+"""
+
+import contextlib
+import tempfile
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from time import monotonic
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torch.utils.data import DataLoader
+from torch.utils.flop_counter import FlopCounterMode
+
+from smallbatch.models import build
+from smallbatch.rates import BaseLr
+from smallbatch.store import Epoch
+from smallbatch.study import Run, Setting
+from smallbatch.training import device as devices
+from smallbatch.training.checkpoints import Checkpoint
+from smallbatch.training.engine import LaneTraining
+from speed.cells import CLASSES, GROUPS, ROW, Cell
+from speed.pictures import Pictures, pictures
+
+ETA, WEIGHT_DECAY = 2.0**-10, 5e-4
+"""A rate at which every cell stays finite, and what goes with it."""
+
+SIDE = {"cpu": 2048, "cuda": 8192}
+"""Of the matrices whose products are the peak."""
+
+Told = Callable[[float], None]
+
+
+@dataclass(frozen=True)
+class Work:
+    """What a process trains.
+
+    images: of an epoch, a multiple of m.
+    seed: of its run; further lanes have the seeds after it.
+    lanes: runs that the engine trains in lock-step; the others train one.
+    device: cpu or cuda.
+    """
+
+    cell: Cell
+    images: int
+    seed: int = 1
+    lanes: int = 1
+    device: str = "cpu"
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """Of an image."""
+        return GROUPS[self.cell.group].shape
+
+
+def model_of(cell: Cell, seed: int) -> nn.Module:
+    """The model of a cell with the initial weights of `seed`."""
+    group = GROUPS[cell.group]
+    return build(group.model, group.shape, CLASSES, norm=group.norm, bn_batch_size=cell.batch_size, seed=seed)
+
+
+def _loader(work: Work, loaders: int = 0) -> DataLoader:
+    data = Pictures(pictures(work.shape, work.images))
+    order = torch.Generator().manual_seed(work.seed)
+    return DataLoader(
+        data, work.cell.batch_size, shuffle=True, generator=order, drop_last=True, num_workers=loaders,
+        persistent_workers=loaders > 0, pin_memory=work.device == "cuda",
+    )  # fmt: skip
+
+
+def _sgd(model: nn.Module) -> torch.optim.SGD:
+    return torch.optim.SGD(model.parameters(), ETA, weight_decay=WEIGHT_DECAY)
+
+
+def usual(work: Work, told: Told, *, compiled: bool = False, loaders: int = 0) -> None:
+    """The loop of every tutorial: DataLoader, one model, SGD.
+
+    Args:
+        work: what to train.
+        told: of each epoch.
+        compiled: whether the model goes through torch.compile.
+        loaders: processes that load data.
+    """
+    model = model_of(work.cell, work.seed).to(work.device).train()
+    forward = torch.compile(model) if compiled else model
+    loader, optimizer = _loader(work, loaders), _sgd(model)
+    while True:
+        total = torch.zeros((), device=work.device)
+        for images, labels in loader:
+            images, labels = images.to(work.device, non_blocking=True), labels.to(work.device, non_blocking=True)
+            optimizer.zero_grad()
+            loss = F.cross_entropy(forward(images), labels)
+            loss.backward()
+            optimizer.step()
+            total += loss.detach()
+        told(total.item() / len(loader))
+
+
+def lightning(work: Work, told: Told) -> None:
+    """Lightning's Trainer with all switched off that it does beside training."""
+    import pytorch_lightning as pl
+
+    class Module(pl.LightningModule):
+        def __init__(self) -> None:
+            super().__init__()
+            self.model = model_of(work.cell, work.seed)
+
+        def configure_optimizers(self) -> torch.optim.Optimizer:
+            return _sgd(self)
+
+        def on_train_epoch_start(self) -> None:
+            self.total = torch.zeros((), device=self.device)
+
+        def training_step(self, batch: tuple[Tensor, Tensor]) -> Tensor:
+            images, labels = batch
+            loss = F.cross_entropy(self.model(images), labels)
+            self.total += loss.detach()
+            return loss
+
+        def on_train_epoch_end(self) -> None:
+            told(self.total.item() / (work.images // work.cell.batch_size))
+
+    off = dict.fromkeys(["logger", "enable_checkpointing", "enable_progress_bar", "enable_model_summary"], False)
+    trainer = pl.Trainer(max_epochs=-1, accelerator="gpu" if work.device == "cuda" else "cpu", devices=1, **off)
+    trainer.fit(Module(), _loader(work))
+
+
+def engine(work: Work, told: Told) -> None:
+    """This project's engine as a pack's job calls it, checkpoints included."""
+    data = pictures(work.shape, work.images)
+    with tempfile.TemporaryDirectory() as folder:
+        checkpoint = Checkpoint(Path(folder, "checkpoint.pt"))
+        training = LaneTraining(lane_runs(work), data, devices.pick(work.device))
+        training.train(_ended, checkpoint, _Progress(told, checkpoint))
+
+
+class _Progress:
+    """Stands where the engine tells of its progress."""
+
+    def __init__(self, told: Told, checkpoint: Checkpoint) -> None:
+        self.told, self.checkpoint = told, checkpoint
+
+    def epoch(self, number: int, history: Sequence[Sequence[Epoch]]) -> None:
+        """An epoch ended."""
+        self.told(sum(lane[-1].train_loss for lane in history) / len(history))
+        self.checkpoint.saved_at = monotonic()  # time that others had their turn in is none of training
+
+
+def _ended(run: Run, *_: object) -> None:
+    raise RuntimeError(f"the run of seed {run.seed} has ended, though it was to go on")
+
+
+def lane_runs(work: Work) -> list[Run]:
+    """The runs of the engine's lanes: of one row, each with a rate and a seed of its own."""
+    group, m = GROUPS[work.cell.group], work.cell.batch_size
+    setting = Setting("made", group.model, WEIGHT_DECAY, epochs=10_000, norm=group.norm, lr_drops=())
+    return [Run(setting, m, m, BaseLr(ETA / m / 2**lane), work.seed + lane) for lane in range(work.lanes)]
+
+
+def lanes_chosen(run: Run, shape: tuple[int, int, int], device: str) -> int:
+    """How many runs of a row, as long as those of Figure 1, the library trains in lock-step on its own."""
+    return min(ROW, devices.lanes_for(torch.device(device), run.batch_size, shape))
+
+
+def products(work: Work, told: Callable[[float, float], None]) -> None:
+    """Products of float32 matrices; tells after about a second each time how many floating-point operations it made."""
+    side, count = SIDE[work.device], 1
+    one, other = (torch.randn(side, side, device=work.device) for _ in range(2))
+    while True:
+        began = monotonic()
+        for _ in range(count):
+            out = torch.mm(one, other)
+        value = out[0, 0].item()  # waits for the device
+        seconds = monotonic() - began
+        told(value, 2.0 * side**3 * count)
+        count = max(count, round(1 / seconds))
+
+
+def flops_of_step(model: nn.Module, shape: tuple[int, int, int], batch_size: int) -> int:
+    """Floating-point operations of a step's products and convolutions, forward and backward: counted without data."""
+    model = model.to("meta").train()
+    images = torch.empty(batch_size, *shape, device="meta")
+    labels = torch.empty(batch_size, dtype=torch.int64, device="meta")
+    with FlopCounterMode(display=False) as counter:
+        F.cross_entropy(model(images), labels).backward()
+    return counter.get_total_flops()
+
+
+class _Enough(Exception):
+    """Enough is known."""
+
+
+def usual_speed(cell: Cell, device: str, seconds: float) -> float:
+    """About how many images/s the usual loop trains as one process, from epochs of 8 steps."""
+    work, times = Work(cell, 8 * cell.batch_size, device=device), []
+
+    def told(loss: float) -> None:
+        times.append(monotonic())
+        if len(times) > 1 and times[-1] - times[0] > seconds:
+            raise _Enough
+
+    with contextlib.suppress(_Enough):
+        usual(work, told)
+    return work.images * (len(times) - 1) / (times[-1] - times[0])
