@@ -89,7 +89,7 @@ def test_updates_are_as_near_to_exact_ones_as_those_of_torch(setting, batch_size
     exact = in_double(runs, data, batches, factors)
     exact[1] = {name: value - start[name] for name, value in exact[1].items()}
     # Of a rectifier at zero rounding decides, in either: that is what the slack is for. Mistakes are larger.
-    for own, other, right, slack in zip(found, reference, exact, (1e-5, 2e-2, 2e-4), strict=True):
+    for own, other, right, slack in zip(found, reference, exact, (1e-5, 2e-2, 2e-3), strict=True):
         assert distance(own, right) < 5 * distance(other, right) + slack
     for own, other in zip(ours.sgd.velocity, theirs.sgd.velocity, strict=True):
         torch.testing.assert_close(own, other, rtol=1e-3, atol=1e-3 * other.abs().max().item())

@@ -341,12 +341,16 @@ class Layout:
 
     def _pass_on(self, step: Step, op: library.Op, gradient: dict, free: dict) -> bool:
         """The gradient of a residual; returns whether it is the sum's own, in the same place."""
-        if self._completes(step, step.residual):
-            raise Unsupported("it takes a rectified value as a residual alone")
-        if step.residual not in gradient:
-            gradient[step.residual] = op.d_output
+        value = step.residual
+        if self._completes(step, value) and value is not step.input:
+            raise Unsupported("it takes a rectified value as a residual first")
+        if value not in gradient and value is not step.input:
+            gradient[value] = op.d_output
             return True
-        op.d_residual, op.accumulate_residual = gradient[step.residual], True
+        op.accumulate_residual = value in gradient
+        if not op.accumulate_residual:
+            gradient[value] = self._taken(value, free)
+        op.d_residual = gradient[value]
         return False
 
     def _completes(self, step: Step, value: Value) -> bool:
