@@ -9,6 +9,7 @@ from pathlib import Path
 import torch
 
 from smallbatch.errors import refuse
+from smallbatch.training import processor
 
 CPU_LANES, GPU_LANES = 16, 64
 """The most lanes in lock-step."""
@@ -29,6 +30,7 @@ def pick(name: str) -> torch.device:
         refuse("config/config.yaml", "training.device", name, ", ".join(["auto", "cpu", *there]))
     if device.type == "cpu":
         torch.set_num_threads(1)  # small steps do not gain from more: cores take packs instead
+        processor.keep_memory()
     torch.backends.cudnn.allow_tf32 = False  # on by default for convolutions; float32 is what runs say they are
     return device
 
@@ -52,6 +54,7 @@ def forget_peak_memory(device: torch.device) -> None:
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)
         return
+    processor.give_back_memory()
     with contextlib.suppress(OSError):  # Linux; elsewhere the peak is that of the process's life
         Path("/proc/self/clear_refs").write_text("5")
 

@@ -17,7 +17,7 @@ from smallbatch.packs import row
 from smallbatch.store import Outcome, RunStore
 from smallbatch.study import Run
 from smallbatch.training import device as devices
-from smallbatch.training import distributed, variance
+from smallbatch.training import distributed, processor, variance
 from smallbatch.training.checkpoints import Checkpoint
 from smallbatch.training.distributed import World
 from smallbatch.training.engine import LaneTraining
@@ -63,11 +63,12 @@ def train_pack(
     log.info("%d runs, %d of them to be trained, on %s", len(runs), len(missing), chosen)
     groups = lane_groups(runs, lanes, chosen, data.meta.shape)
     job.progress = Progress(sum(job.images(run) for run in missing), shown=world.leads)
-    for group in groups:
-        with job.alone_with(group):
-            job.train_group(group)
-        if keep_weights == "best" and world.leads:
-            job.keep_best_of_cells(runs)
+    with job.processor():
+        for group in groups:
+            with job.alone_with(group):
+                job.train_group(group)
+            if keep_weights == "best" and world.leads:
+                job.keep_best_of_cells(runs)
     return len(missing)
 
 
@@ -113,6 +114,11 @@ class _Job:
 
     def images(self, run: Run) -> int:
         return run.setting.epochs * (run.setting.train_images or self.data.meta.train)
+
+    def processor(self) -> contextlib.AbstractContextManager:
+        """A processor of its own for this process; photos are decoded by all of them, and a GPU needs none."""
+        own = self.device.type == "cpu" and self.data.meta.photos is None
+        return processor.of_its_own() if own else contextlib.nullcontext()
 
     @contextlib.contextmanager
     def alone_with(self, group: list[Run]) -> Iterator[None]:
