@@ -86,13 +86,13 @@ def test_killed_and_resumed_is_bit_identical(data_folder, tmp_path):
 
 def test_stopped_between_two_runs_of_a_group_it_goes_on_with_the_same_company(data_folder, tmp_path, monkeypatch):
     runs = [a_run(seed=seed, base_lr=lr, norm="batch") for lr in (2**-8, 2**-7) for seed in (1, 2)]
-    train_pack(runs, data_folder, tmp_path / "whole")
+    train_pack(runs, data_folder, tmp_path / "whole", lanes=4)
     with monkeypatch.context() as stopping:
         stopping.setattr(RunStore, "write", stop_at_the_second(RunStore.write))
         with pytest.raises(KeyboardInterrupt):
-            train_pack(runs, data_folder, tmp_path / "stopped")
+            train_pack(runs, data_folder, tmp_path / "stopped", lanes=4)
     assert len(list(tmp_path.glob("stopped/runs/*"))) == 1
-    assert train_pack(runs, data_folder, tmp_path / "stopped") == 3
+    assert train_pack(runs, data_folder, tmp_path / "stopped", lanes=4) == 3
     for whole in tmp_path.glob(f"whole/runs/*/{METRICS}"):
         assert whole.read_bytes() == (tmp_path / "stopped" / "runs" / whole.parent.name / METRICS).read_bytes()
 
@@ -232,7 +232,7 @@ def test_rates_can_be_chosen_on_images_that_are_held_out(tmp_path):
 
 def test_a_record_says_lanes_and_memory(data_folder, tmp_path):
     runs = [a_run(seed=seed, base_lr=lr) for seed, lr in ((1, 2**-9), (2, 2**-9), (3, 2.0**40))]
-    train_pack(runs, data_folder, tmp_path)
+    train_pack(runs, data_folder, tmp_path, lanes=3)
     store, fingerprint = RunStore(tmp_path / "runs"), prepared.read(data_folder).meta.fingerprint
     outcomes = [store.find(run, fingerprint).outcome for run in runs]
     assert [outcome.lanes for outcome in outcomes] == [3, 3, 3] and outcomes[2].diverged_at

@@ -150,13 +150,14 @@ def _measure(run: Run, kind: Kind, m: int, *, device: str, lanes: int | str, par
     """Speed at batch size m, if each of `parallel` processes is as fast as this one."""
     from smallbatch.training import device as devices
     from smallbatch.training import processor
+    from smallbatch.training.choice import lanes_for
     from smallbatch.training.probe import lanes_of, noise, testing_speed, training_speed, weights_of
 
-    chosen = devices.pick(device)
-    at_once = lanes if isinstance(lanes, int) else devices.lanes_for(chosen, m, kind.outline.shape)
-    runs = lanes_of(replace(run, batch_size=m, bn_batch_size=m), min(kind.lanes, at_once))
-    data = noise(kind.outline, max(m, 64))
+    chosen, run = devices.pick(device), replace(run, batch_size=m, bn_batch_size=m)
+    data, at_work = noise(kind.outline, max(m, 64)), processors()
     with processor.of_its_own() if chosen.type == "cpu" else contextlib.nullcontext():
+        best = lanes if isinstance(lanes, int) else lanes_for(run, kind.lanes, kind.outline, chosen, at_work)
+        runs = lanes_of(run, min(kind.lanes, best))
         training, testing = training_speed(runs, data, chosen), testing_speed(runs, data, chosen)
     return Speed(1 / training / parallel, 1 / testing / parallel, weights_of(runs[0], data))
 

@@ -3,6 +3,7 @@
 import os
 import platform
 import subprocess
+import sys
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
@@ -52,3 +53,14 @@ def commit() -> str:
 def processors() -> int:
     """How many processors this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def cache_folder() -> Path:
+    """Where what is remembered for this user lies, between projects: it may be deleted at any time.
+
+    Raises:
+        RuntimeError: the user has no home folder.
+    """
+    named = os.environ.get("XDG_CACHE_HOME")
+    usual = "Library/Caches" if sys.platform == "darwin" else ".cache"
+    return (Path(named) if named else Path.home() / usual) / "smallbatch"

@@ -1,4 +1,4 @@
-"""Devices by name, and how many lanes suit them."""
+"""Devices by name, and what is known of them."""
 
 import contextlib
 import platform
@@ -10,12 +10,6 @@ import torch
 
 from smallbatch.errors import refuse
 from smallbatch.training import processor
-
-CPU_LANES, GPU_LANES = 16, 64
-"""The most lanes in lock-step."""
-
-CPU_PIXELS = 16384
-"""Pixels a step that keep one core busy: beyond them more lanes only crowd the caches (measured on 8x8 and 32x32)."""
 
 
 def pick(name: str) -> torch.device:
@@ -68,17 +62,3 @@ def peak_memory(device: torch.device) -> int:
     peaks = [int(line.split()[1]) * 1024 for line in lines if line.startswith("VmHWM:")]
     used = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peaks[0] if peaks else used * (1 if sys.platform == "darwin" else 1024)
-
-
-def lanes_for(device: torch.device, batch_size: int, shape: tuple[int, int, int]) -> int:
-    """How many runs to train in lock-step, a power of two.
-
-    Args:
-        device: where.
-        batch_size: m.
-        shape: channels, height, width of an image.
-    """
-    if device.type != "cpu":
-        return GPU_LANES
-    wanted = CPU_PIXELS // (batch_size * shape[1] * shape[2])
-    return min(CPU_LANES, 1 << max(0, wanted.bit_length() - 1))

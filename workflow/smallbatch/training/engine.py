@@ -71,7 +71,8 @@ class LaneTraining:
         self.variance: list[list[Variance]] = [[] for _ in runs]
         self.seconds = [0.0] * len(runs)
         self.loss_sum = torch.zeros(len(runs), dtype=torch.float64, device=self.device)
-        models = [self._model(run.seed) for run in runs]
+        by_seed = {seed: self._model(seed) for seed in dict.fromkeys(run.seed for run in runs)}
+        models = [by_seed[run.seed] for run in runs]
         stacked = lanes.stack(models)
         self._check_lanes(models[0], stacked)
         s = self.setting

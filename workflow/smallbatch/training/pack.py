@@ -6,6 +6,7 @@ import hashlib
 import itertools
 import logging
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -13,12 +14,14 @@ import torch
 from smallbatch import environment
 from smallbatch.analysis.statistics import final_accuracy
 from smallbatch.data import prepared
+from smallbatch.data.outline import Outline
 from smallbatch.packs import row
 from smallbatch.store import Outcome, RunStore
 from smallbatch.study import Run
 from smallbatch.training import device as devices
 from smallbatch.training import distributed, processor, variance
 from smallbatch.training.checkpoints import Checkpoint
+from smallbatch.training.choice import lanes_for
 from smallbatch.training.distributed import World
 from smallbatch.training.engine import LaneTraining
 from smallbatch.training.progress import Progress
@@ -58,30 +61,19 @@ def train_pack(
         variance.check(run)
     data = prepared.read(data_folder)
     store = RunStore(results / "runs")
-    job = _Job(data, store, results / "checkpoints", chosen, world, keep_weights, images_at_once)
+    # Asked now: bound to a processor of its own, this process may use one.
+    at_work = environment.processors()
+    job = _Job(data, store, results / "checkpoints", chosen, at_work, world, keep_weights, images_at_once)
     missing = world.told(lambda: job.missing(runs))
     log.info("%d runs, %d of them to be trained, on %s", len(runs), len(missing), chosen)
-    groups = lane_groups(runs, lanes, chosen, data.meta.shape)
     job.progress = Progress(sum(job.images(run) for run in missing), shown=world.leads)
     with job.processor():
-        for group in groups:
+        for group in job.groups(runs, lanes):
             with job.alone_with(group):
                 job.train_group(group)
             if keep_weights == "best" and world.leads:
                 job.keep_best_of_cells(runs)
     return len(missing)
-
-
-def lane_groups(
-    runs: Sequence[Run], lanes: int | str, device: torch.device, shape: tuple[int, int, int]
-) -> list[list[Run]]:
-    """Cut a pack into groups of lanes; they depend on all its runs, so that a resumed job cuts as the first did."""
-    groups = []
-    for _, members in itertools.groupby(sorted(runs, key=row), key=row):
-        members = list(members)
-        size = lanes if isinstance(lanes, int) else devices.lanes_for(device, members[0].batch_size, shape)
-        groups += [members[start : start + size] for start in range(0, len(members), size)]
-    return groups
 
 
 class _Job:
@@ -95,12 +87,15 @@ class _Job:
         store: RunStore,
         checkpoints: Path,
         device: torch.device,
+        at_work: int,
         world: World,
         keep: str,
         images_at_once: int | str,
     ) -> None:
         self.data, self.store, self.checkpoints, self.keep = data, store, checkpoints, keep
-        self.device, self.world, self.images_at_once = device, world, images_at_once
+        self.device, self.at_work, self.world, self.images_at_once = device, at_work, world, images_at_once
+        meta = data.meta
+        self.outline = Outline(meta.shape, len(meta.classes), meta.train, meta.test)
         self.fingerprint = data.meta.fingerprint
         self.environment = {**environment.describe(), **devices.describe(device)}
 
@@ -111,6 +106,21 @@ class _Job:
             if aside:
                 log.warning("%s: damaged, set aside as %s", run.name(self.fingerprint), aside)
         return [run for run in runs if not self.store.has(run, self.fingerprint)]
+
+    def groups(self, runs: Sequence[Run], lanes: int | str) -> Iterator[list[Run]]:
+        """Cut those rows of a pack that lack runs into groups of lanes; so that a resumed job cuts as the first did,
+        all runs of a row are in them."""
+        for _, members in itertools.groupby(sorted(runs, key=row), key=row):
+            members = list(members)
+            if self.world.told(lambda members=members: self.missing(members)):
+                size = lanes if isinstance(lanes, int) else self.lanes_for(members)
+                yield from (members[start : start + size] for start in range(0, len(members), size))
+
+    def lanes_for(self, runs: Sequence[Run]) -> int:
+        """How many runs of a row to train in lock-step."""
+        share = replace(runs[0], batch_size=runs[0].batch_size // self.world.size)
+        share = replace(share, bn_batch_size=min(runs[0].bn_batch_size, share.batch_size))
+        return self.world.told(lambda: lanes_for(share, len(runs), self.outline, self.device, self.at_work))
 
     def images(self, run: Run) -> int:
         return run.setting.epochs * (run.setting.train_images or self.data.meta.train)
