@@ -29,6 +29,14 @@ def made_data(folder: Path, *, train: int = 64, test: int = 32, shape=(1, 8, 8),
     return folder
 
 
+@pytest.fixture(scope="session", autouse=True)
+def cache(tmp_path_factory):
+    """The user's cache is left alone; tests and the processes they start share one."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
+        yield
+
+
 @pytest.fixture
 def data_folder(tmp_path: Path) -> Path:
     return made_data(tmp_path / "data" / "made")

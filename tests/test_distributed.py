@@ -114,7 +114,7 @@ def test_stopped_and_resumed_is_bit_identical(data_folder, tmp_path, monkeypatch
 
     in_processes(2, train_pack, runs, data_folder, tmp_path / "whole")
     in_processes(2, stop_in_the_middle)
-    state = checkpoints.Checkpoint(next(tmp_path.glob("stopped/checkpoints/*.pt"))).load()
+    state = checkpoints.Checkpoint(next(tmp_path.glob("stopped/checkpoints/*/*.pt"))).load()
     assert 0 < state["epoch"] * 8 + state["step"] < 16
     in_processes(2, train_pack, runs, data_folder, tmp_path / "stopped")
     for file in (METRICS, WEIGHTS):
@@ -184,7 +184,7 @@ def test_a_killed_process_ends_the_others_and_says_so(data_folder, tmp_path):
 
 def _kill_rank_1(checkpoint_folder: Path) -> None:
     """Kill, once training has begun, the process of rank 1 among this one's grandchildren."""
-    while not list(checkpoint_folder.glob("*.pt")):
+    while not list(checkpoint_folder.glob("*/*.pt")):
         time.sleep(0.1)
     for folder in Path("/proc").glob("[0-9]*"):
         with contextlib.suppress(OSError):

@@ -183,7 +183,7 @@ def killed_and_resumed(data, folder, monkeypatch, device=CPU):
     progress.begin("test", len(runs), 2, 28)
     checkpoint = Checkpoint(folder / "c.pt")
     with monkeypatch.context() as killing:
-        killing.setattr(LaneTraining, "_save", stop_at_the_third(LaneTraining._save))
+        killing.setattr(Checkpoint, "save", stop_at_the_third(Checkpoint.save))
         with pytest.raises(Stop):
             LaneTraining(runs, data, device).train(lambda run, *r: results.update({run: r}), checkpoint, progress)
     training = LaneTraining(runs, data, device)
@@ -196,8 +196,8 @@ def killed_and_resumed(data, folder, monkeypatch, device=CPU):
 def stop_at_the_third(save):
     calls = []
 
-    def stopping(self, checkpoint, state):
-        save(self, checkpoint, state)
+    def stopping(self, state):
+        save(self, state)
         calls.append(state)
         if len(calls) == 3:
             raise Stop

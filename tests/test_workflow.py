@@ -116,7 +116,7 @@ def check_outputs(project):
     record = json.loads(next(project.glob("results/runs/*/run.json")).read_text())
     assert {"settings", "data_fingerprint", "outcome", "environment", "files"} <= record.keys()
     assert {"torch", "python", "commit", "device"} <= record["environment"].keys()
-    assert not list(project.glob("results/checkpoints/*.pt"))
+    assert not list(project.glob("results/checkpoints/*/*.pt"))
 
 
 def check_rates(project):

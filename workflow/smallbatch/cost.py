@@ -5,6 +5,7 @@ as many at a time as will train. Between those batch sizes seconds an image are 
 in it, nor that diverged runs stop early.
 """
 
+import contextlib
 import functools
 from collections import Counter
 from collections.abc import Mapping
@@ -127,11 +128,11 @@ def _run_cost(run: Run, outline: Outline, curve: Mapping[int, Speed], kept: floa
 def _probe(kinds: Mapping[Kind, Run], device: str, lanes: int | str) -> dict[Kind, dict[int, Speed]]:
     """Batch size -> speed, of each kind of which there is a run, with as many processes at work as will train."""
     cells = [(kind, m) for kind in kinds for m in PROBED if m == 2 or m * np.prod(kind.outline.shape) < PROBED_VALUES]
-    measure = functools.partial(_measure, device=device, lanes=lanes)
     # Forked before torch is imported here: a worker on a GPU starts with a driver of its own.
     fork = get_context("fork")
     with ProcessPoolExecutor(1, fork) as pool:
         workers = pool.submit(_trainings_at_once, device).result()
+    measure = functools.partial(_measure, device=device, lanes=lanes, parallel=workers)
     with ProcessPoolExecutor(workers, fork) as pool:
         found = pool.map(measure, [kinds[kind] for kind, _ in cells], *zip(*cells, strict=True))
         told = tqdm(found, "probing the device", len(cells), unit="", leave=False, disable=None)
@@ -145,17 +146,19 @@ def _trainings_at_once(device: str) -> int:
     return processors() if devices.pick(device).type == "cpu" else 1
 
 
-def _measure(run: Run, kind: Kind, m: int, *, device: str, lanes: int | str) -> Speed:
-    """Speed at batch size m, if each of the others is as fast as this process."""
+def _measure(run: Run, kind: Kind, m: int, *, device: str, lanes: int | str, parallel: int) -> Speed:
+    """Speed at batch size m, if each of `parallel` processes is as fast as this one."""
     from smallbatch.training import device as devices
+    from smallbatch.training import processor
+    from smallbatch.training.choice import lanes_for
     from smallbatch.training.probe import lanes_of, noise, testing_speed, training_speed, weights_of
 
-    chosen = devices.pick(device)
-    at_once = lanes if isinstance(lanes, int) else devices.lanes_for(chosen, m, kind.outline.shape)
-    runs = lanes_of(replace(run, batch_size=m, bn_batch_size=m), min(kind.lanes, at_once))
-    data = noise(kind.outline, max(m, 64))
-    parallel = _trainings_at_once(device)
-    training, testing = training_speed(runs, data, chosen), testing_speed(runs, data, chosen)
+    chosen, run = devices.pick(device), replace(run, batch_size=m, bn_batch_size=m)
+    data, at_work = noise(kind.outline, max(m, 64)), processors()
+    with processor.of_its_own() if chosen.type == "cpu" else contextlib.nullcontext():
+        best = lanes if isinstance(lanes, int) else lanes_for(run, kind.lanes, kind.outline, chosen, at_work)
+        runs = lanes_of(run, min(kind.lanes, best))
+        training, testing = training_speed(runs, data, chosen), testing_speed(runs, data, chosen)
     return Speed(1 / training / parallel, 1 / testing / parallel, weights_of(runs[0], data))
 
 

@@ -3,6 +3,7 @@
 import os
 import platform
 import subprocess
+import sys
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
@@ -54,8 +55,8 @@ def processors() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def processor() -> str:
-    """The processor's name."""
+def processor_name() -> str:
+    """What the processor calls itself."""
     info = Path("/proc/cpuinfo")
     lines = info.read_text().splitlines() if info.exists() else []
     names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
@@ -63,5 +64,11 @@ def processor() -> str:
 
 
 def cache_folder() -> Path:
-    """Where this user's machine keeps what can be made again: `$XDG_CACHE_HOME/smallbatch`, or in `~/.cache`."""
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "smallbatch"
+    """Where what is remembered for this user lies, between projects: it may be deleted at any time.
+
+    Raises:
+        RuntimeError: the user has no home folder.
+    """
+    named = os.environ.get("XDG_CACHE_HOME")
+    usual = "Library/Caches" if sys.platform == "darwin" else ".cache"
+    return (Path(named) if named else Path.home() / usual) / "smallbatch"

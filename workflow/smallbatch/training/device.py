@@ -1,4 +1,4 @@
-"""Devices by name, and how many lanes suit them."""
+"""Devices by name, and what is known of them."""
 
 import contextlib
 import resource
@@ -8,14 +8,9 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from smallbatch.environment import processor
+from smallbatch.environment import processor_name
 from smallbatch.errors import refuse
-
-CPU_LANES, GPU_LANES = 16, 64
-"""The most lanes in lock-step."""
-
-CPU_PIXELS = 16384
-"""Pixels a step that keep one core busy: beyond them more lanes only crowd the caches (measured on 8x8 and 32x32)."""
+from smallbatch.training import processor
 
 TF32_FROM = (8, 0)
 """Compute capability from which NVIDIA's GPUs have TensorFloat-32: Ampere."""
@@ -38,6 +33,8 @@ def pick(name: str) -> torch.device:
         refuse("config/config.yaml", "training.device", name, ", ".join(["auto", "cpu", *there]))
     if device.type == "cpu":
         torch.set_num_threads(1)  # small steps do not gain from more: cores take packs instead
+        torch.set_flush_denormal(True)  # as the kernels do: numbers near zero would cost a hundred times as much
+        processor.keep_memory()
     torch.backends.cudnn.deterministic, torch.backends.cudnn.benchmark = True, False
     return device
 
@@ -81,7 +78,7 @@ def describe(device: torch.device) -> dict[str, str]:
     """The device in words, for a run's record."""
     if device.type == "cuda":
         return {"device": torch.cuda.get_device_name(device), "cuda": str(torch.version.cuda)}
-    return {"device": processor(), "threads": str(torch.get_num_threads())}
+    return {"device": processor_name(), "threads": str(torch.get_num_threads())}
 
 
 def forget_peak_memory(device: torch.device) -> None:
@@ -89,6 +86,7 @@ def forget_peak_memory(device: torch.device) -> None:
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)
         return
+    processor.give_back_memory()
     with contextlib.suppress(OSError):  # Linux; elsewhere the peak is that of the process's life
         Path("/proc/self/clear_refs").write_text("5")
 
@@ -102,17 +100,3 @@ def peak_memory(device: torch.device) -> int:
     peaks = [int(line.split()[1]) * 1024 for line in lines if line.startswith("VmHWM:")]
     used = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peaks[0] if peaks else used * (1 if sys.platform == "darwin" else 1024)
-
-
-def lanes_for(device: torch.device, batch_size: int, shape: tuple[int, int, int]) -> int:
-    """How many runs to train in lock-step, a power of two.
-
-    Args:
-        device: where.
-        batch_size: m.
-        shape: channels, height, width of an image.
-    """
-    if device.type != "cpu":
-        return GPU_LANES
-    wanted = CPU_PIXELS // (batch_size * shape[1] * shape[2])
-    return min(CPU_LANES, 1 << max(0, wanted.bit_length() - 1))

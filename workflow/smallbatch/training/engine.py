@@ -69,7 +69,8 @@ class LaneTraining:
         self.variance: list[list[Variance]] = [[] for _ in runs]
         self.seconds = [0.0] * len(runs)
         self.loss_sum = torch.zeros(len(runs), dtype=torch.float64, device=self.device)
-        models = [self._model(run.seed) for run in runs]
+        by_seed = {seed: self._model(seed) for seed in dict.fromkeys(run.seed for run in runs)}
+        models = [by_seed[run.seed] for run in runs]
         stacked = lanes.stack(models)
         self._check_lanes(models[0], stacked)
         s = self.setting
@@ -140,8 +141,6 @@ class LaneTraining:
             images, labels = self.feed.batches(self._plan(), 0, 1)
             self.network.fit(images[0], labels[0])
         if self.steps_done == 0:
-            # Names the company, so that a job killed early goes on with it: numbers differ by rounding without.
-            self._save(checkpoint, {"runs": [run.settings for run in self.runs]})
             self._measure_variance()
         while self.runs and self.epoch < self.setting.epochs:
             self._train_epoch(finish, checkpoint)
@@ -151,10 +150,6 @@ class LaneTraining:
                 progress.epoch(self.epoch, self.history)
         for lane, run in enumerate(self.runs):
             finish(run, self._outcome(lane, None), save(lanes.lane_state(self.model, lane)))
-
-    def _save(self, checkpoint: Checkpoint, state: dict) -> None:
-        if self.world.leads:
-            checkpoint.save(state)
 
     def _measure_variance(self) -> None:
         if self.runs and self.epoch in self.variance_epochs:
@@ -176,8 +171,8 @@ class LaneTraining:
             if diverged:
                 keep = self._drop(diverged, finish)
                 plan = plan.select(keep)
-            elif self.world.told(lambda: checkpoint.due):
-                self._save(checkpoint, self.state())
+            elif self.world.told(lambda: checkpoint.due) and self.world.leads:
+                checkpoint.save(self.state())
 
     def _block_end(self) -> int:
         return min(self.step + self.updates.steps, self.feed.steps)
@@ -273,8 +268,6 @@ class LaneTraining:
     def restore(self, state: dict) -> None:
         """Go on from a state; its runs, which may be fewer than at the start, become the lanes."""
         self._begin([Run.from_settings(settings) for settings in state["runs"]])
-        if "model" not in state:
-            return
         self.lanes_at_start, self.network.part = state["lanes"], state["part"]
         self.model.load_state_dict(state["model"])
         self.sgd.velocity = [velocity.to(self.device) for velocity in state["velocity"]]

@@ -1,11 +1,10 @@
 """Packs: the runs that one job trains, in groups of lanes."""
 
 import contextlib
-import fcntl
-import hashlib
 import itertools
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
@@ -13,15 +12,18 @@ import torch
 from smallbatch import environment
 from smallbatch.analysis.statistics import final_accuracy
 from smallbatch.data import prepared
+from smallbatch.data.outline import Outline
 from smallbatch.packs import row
 from smallbatch.store import Outcome, RunStore
 from smallbatch.study import Run
 from smallbatch.training import device as devices
-from smallbatch.training import distributed, variance
+from smallbatch.training import distributed, processor, variance
 from smallbatch.training.checkpoints import Checkpoint
+from smallbatch.training.choice import lanes_for
 from smallbatch.training.distributed import World
 from smallbatch.training.engine import LaneTraining
 from smallbatch.training.progress import Progress
+from smallbatch.training.row import Row
 
 log = logging.getLogger(__name__)
 
@@ -56,54 +58,47 @@ def train_pack(
     for run in runs:
         distributed.check(run, world)
         variance.check(run)
-    data = prepared.read(data_folder)
-    store = RunStore(results / "runs")
-    job = _Job(data, store, results / "checkpoints", chosen, world, keep_weights, images_at_once)
+    data, store = prepared.read(data_folder), RunStore(results / "runs")
+    # Asked here: bound to a processor of its own, this process may use one.
+    at_work = environment.processors()
+    job = _Job(data, store, results / "checkpoints", chosen, world, at_work, lanes, keep_weights, images_at_once)
     missing = world.told(lambda: job.missing(runs))
     for run in missing:
         devices.check_precision(run.setting.precision, chosen)
     log.info("%d runs, %d of them to be trained, on %s", len(runs), len(missing), chosen)
-    groups = lane_groups(runs, lanes, chosen, data.meta.shape)
     job.progress = Progress(sum(job.images(run) for run in missing), shown=world.leads)
-    for group in groups:
-        with job.alone_with(group):
-            job.train_group(group)
-        if keep_weights == "best" and world.leads:
-            job.keep_best_of_cells(runs)
+    with job.processor():
+        for _, members in itertools.groupby(sorted(runs, key=row), key=row):
+            job.train_row(list(members))
+            if keep_weights == "best" and world.leads:
+                job.keep_best_of_cells(runs)
     return len(missing)
 
 
-def lane_groups(
-    runs: Sequence[Run], lanes: int | str, device: torch.device, shape: tuple[int, int, int]
-) -> list[list[Run]]:
-    """Cut a pack into groups of lanes; they depend on all its runs, so that a resumed job cuts as the first did."""
-    groups = []
-    for _, members in itertools.groupby(sorted(runs, key=row), key=row):
-        members = list(members)
-        size = lanes if isinstance(lanes, int) else devices.lanes_for(device, members[0].batch_size, shape)
-        groups += [members[start : start + size] for start in range(0, len(members), size)]
-    return groups
-
-
+@dataclass
 class _Job:
-    """What the groups of a pack share."""
+    """What the rows of a pack share.
 
-    progress: Progress
+    at_work: processors that train at the same time.
+    lanes, keep, images_at_once: as `train_pack` has them.
+    """
 
-    def __init__(
-        self,
-        data: prepared.Prepared,
-        store: RunStore,
-        checkpoints: Path,
-        device: torch.device,
-        world: World,
-        keep: str,
-        images_at_once: int | str,
-    ) -> None:
-        self.data, self.store, self.checkpoints, self.keep = data, store, checkpoints, keep
-        self.device, self.world, self.images_at_once = device, world, images_at_once
-        self.fingerprint = data.meta.fingerprint
-        self.environment = {**environment.describe(), **devices.describe(device)}
+    data: prepared.Prepared
+    store: RunStore
+    checkpoints: Path
+    device: torch.device
+    world: World
+    at_work: int
+    lanes: int | str
+    keep: str
+    images_at_once: int | str
+
+    def __post_init__(self) -> None:
+        meta = self.data.meta
+        self.fingerprint = meta.fingerprint
+        self.outline = Outline(meta.shape, len(meta.classes), meta.train, meta.test)
+        self.environment = {**environment.describe(), **devices.describe(self.device)}
+        self.progress = Progress(0, shown=False)
 
     def missing(self, runs: Sequence[Run]) -> list[Run]:
         """The runs that the store does not have; damaged ones are set aside and named."""
@@ -111,59 +106,66 @@ class _Job:
             aside = self.store.clear(run, self.fingerprint)
             if aside:
                 log.warning("%s: damaged, set aside as %s", run.name(self.fingerprint), aside)
-        return [run for run in runs if not self.store.has(run, self.fingerprint)]
+        return [run for run in runs if not self.has(run)]
+
+    def has(self, run: Run) -> bool:
+        return self.store.has(run, self.fingerprint)
 
     def images(self, run: Run) -> int:
         return run.setting.epochs * (run.setting.train_images or self.data.meta.train)
 
-    @contextlib.contextmanager
-    def alone_with(self, group: list[Run]) -> Iterator[None]:
-        """Wait until no other job, an orphan of a killed one perhaps, trains this group; its end frees the lock."""
-        if not self.world.leads:
-            yield
+    def processor(self) -> contextlib.AbstractContextManager:
+        """A processor of its own for this process; photos are decoded by all of them, and a GPU needs none."""
+        own = self.device.type == "cpu" and self.data.meta.photos is None
+        return processor.of_its_own() if own else contextlib.nullcontext()
+
+    def train_row(self, runs: list[Run]) -> None:
+        """Train what is missing of a row: first what was begun, by whomever, then the rest."""
+        place = Row(self.checkpoints, runs[0], self.fingerprint)
+        if not self.world.told(lambda: place.folder.exists() or bool(self.missing(runs))):
             return
-        self.checkpoints.mkdir(parents=True, exist_ok=True)
-        with open(self.checkpoints / "lock", "ab") as file:
-            # One byte of one file a group: locks of this kind hold over NFS and leave nothing behind.
-            place = int(self._key(group)[:12], 16)
-            try:
-                fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB, 1, place)
-            except OSError:
-                log.info("another job trains %s; waiting for it", title(group))
-                fcntl.lockf(file, fcntl.LOCK_EX, 1, place)
-            yield
+        with place.alone(title(runs)) if self.world.leads else contextlib.nullcontext():
+            while groups := self.world.told(lambda: self._groups(runs, place)):
+                for path in groups:
+                    self._train(Checkpoint(path))
 
-    def train_group(self, group: list[Run]) -> None:
-        """Train what is missing of a group: first what its checkpoint holds, then the rest from the start."""
-        checkpoint = Checkpoint(self.checkpoints / f"{self._key(group)}.pt")
-        state = self.world.told(lambda: checkpoint.load() if self.missing(group) else None)
-        if state:
-            resumed = [Run.from_settings(settings) for settings in state["runs"]]
-            self._train(resumed, checkpoint, state)
-        fresh = self.world.told(lambda: self.missing(group))
-        if fresh:
-            self._train(fresh, checkpoint, None)
-        if self.world.leads:
-            checkpoint.remove()
+    def _groups(self, runs: list[Run], place: Row) -> list[Path]:
+        """The checkpoints of groups that are to be trained: such as were begun, else what is missing, cut anew."""
+        begun = place.begun(lambda run: not self.has(run))
+        wanted = [path for path, lanes in begun.items() if set(runs) & {run for run in lanes if not self.has(run)}]
+        missing = [] if wanted else self.missing(runs)
+        size = self._lanes_for(missing) if missing else 1
+        return wanted or [place.begin(missing[start : start + size]) for start in range(0, len(missing), size)]
 
-    def _key(self, group: list[Run]) -> str:
-        names = "\n".join(run.name(self.fingerprint) for run in group)
-        return hashlib.sha256(names.encode()).hexdigest()[:16]
+    def _lanes_for(self, runs: list[Run]) -> int:
+        """How many of these runs of a row to train in lock-step."""
+        if isinstance(self.lanes, int):
+            return self.lanes
+        m = runs[0].batch_size // self.world.size
+        share = replace(runs[0], batch_size=m, bn_batch_size=min(runs[0].bn_batch_size, m))
+        return lanes_for(share, len(runs), self.outline, self.device, self.at_work)
 
-    def _train(self, runs: list[Run], checkpoint: Checkpoint, state: dict | None) -> None:
+    def _train(self, checkpoint: Checkpoint) -> None:
+        """Train a group from its checkpoint to the end."""
+        state = self.world.told(checkpoint.load)
+        if state is None:
+            return  # damaged since it was found
+        runs = [Run.from_settings(settings) for settings in state["runs"]]
         training = LaneTraining(runs, self.data, self.device, self.world, self.images_at_once)
-        if state:
+        if "model" in state:
             training.restore(state)
             log.info("resumed at epoch %d, step %d", training.epoch, training.step)
         epochs = runs[0].setting.epochs
         self.progress.begin(title(runs), len(runs), epochs, self.images(runs[0]) // epochs, training.epoch)
         training.train(self._finish, checkpoint, self.progress)
         self.progress.end()
+        if self.world.leads:
+            checkpoint.remove()
 
     def _finish(self, run: Run, outcome: Outcome, weights: bytes | None) -> None:
         name = run.name(self.fingerprint)
         # A group resumed after some of its runs were written trains them along: company decides the rounding.
-        if not self.world.leads or self.store.has(run, self.fingerprint):
+        if not self.world.leads or self.has(run):
             return
         kept = None if self.keep == "none" else weights
         self.store.write(run, self.fingerprint, outcome, self.environment, kept)

@@ -16,6 +16,9 @@ from smallbatch.training.engine import LaneTraining
 SECONDS = 0.5
 """That a measurement lasts at least, after a first step that is not counted."""
 
+PIECE = 0.02
+"""Seconds that a piece of a measurement is to take; a step may take longer."""
+
 
 def noise(outline: Outline, images: int) -> Prepared:
     """A made data set of a given shape with `images` images in either split, in memory."""
@@ -29,11 +32,11 @@ def noise(outline: Outline, images: int) -> Prepared:
 
 
 def lanes_of(run: Run, count: int) -> list[Run]:
-    """`count` runs like this one that noise can be fed to: at rates that keep them finite, nothing measured of them."""
+    """`count` runs like this one that noise can be fed to: at a rate that keeps them finite, without variance."""
     plain = replace(
         run.setting, data="noise", train_images=None, epochs=1, augment_resized=False, variance_batch_sizes=()
     )
-    return [replace(run, setting=plain, base_lr=BaseLr(2.0**-14 / run.batch_size), seed=seed) for seed in range(count)]
+    return [replace(run, setting=plain, base_lr=BaseLr(2.0**-14 / run.batch_size))] * count
 
 
 def training_speed(runs: Sequence[Run], data: Prepared, device: torch.device, seconds: float = SECONDS) -> float:
@@ -45,41 +48,66 @@ def training_speed(runs: Sequence[Run], data: Prepared, device: torch.device, se
         device: where.
         seconds: how long to measure at least.
     """
-    training = LaneTraining(runs, data, device)
-    plan = training.feed.plan([run.seed for run in runs], 0)
-    block = training._block_end()
+    return _mean(_training_pieces(runs, data, device, seconds))
 
-    def step() -> int:
-        training._train_block(plan, block)
-        return block * runs[0].batch_size * len(runs)
 
-    return _rate(step, device, seconds)
+def best_training_speed(runs: Sequence[Run], data: Prepared, device: torch.device, seconds: float) -> float:
+    """The fastest of several short pieces, which other work on the machine disturbs least; else as `training_speed`."""
+    return max(images / took for images, took in _training_pieces(runs, data, device, seconds))
 
 
 def testing_speed(runs: Sequence[Run], data: Prepared, device: torch.device, seconds: float = SECONDS) -> float:
     """Test images/s of all lanes together, each of which sees every image; arguments as of `training_speed`."""
     training = LaneTraining(runs, data, device)
 
-    def step() -> int:
+    def whole_split(_: int) -> int:
         training._test(training.feed.test_batches)
         return len(data.test.labels) * len(runs)
 
-    return _rate(step, device, seconds)
+    return _mean(_pieces(whole_split, 1, device, seconds))
 
 
-def _rate(step: Callable[[], int], device: torch.device, seconds: float) -> float:
-    step()
-    _wait(device)
-    started, images = time.perf_counter(), 0
-    while not images or time.perf_counter() - started < seconds:
-        images += step()
-        _wait(device)
-    return images / (time.perf_counter() - started)
+def _training_pieces(
+    runs: Sequence[Run], data: Prepared, device: torch.device, seconds: float
+) -> list[tuple[int, float]]:
+    training = LaneTraining(runs, data, device)
+    plan = training.feed.plan([run.seed for run in runs], 0)
+
+    def steps(count: int) -> int:
+        training._train_block(plan, count)
+        return count * runs[0].batch_size * len(runs)
+
+    return _pieces(steps, training._block_end(), device, seconds)
 
 
-def _wait(device: torch.device) -> None:
+def _pieces(work: Callable[[int], int], most: int, device: torch.device, seconds: float) -> list[tuple[int, float]]:
+    """Images and seconds of pieces of work that take `seconds` together, after one that is not counted.
+
+    Args:
+        work: does so many steps; returns the images seen in them.
+        most: steps at once.
+        device: where.
+        seconds: how long to measure at least.
+    """
+    _timed(work, 1, device)
+    count, pieces = 1, []
+    while sum(took for _, took in pieces) < seconds:
+        pieces.append(_timed(work, count, device))
+        count = max(1, min(most, int(PIECE * count / pieces[-1][1])))
+    return pieces
+
+
+def _timed(work: Callable[[int], int], count: int, device: torch.device) -> tuple[int, float]:
+    started = time.perf_counter()
+    images = work(count)
     if device.type == "cuda":
         torch.cuda.synchronize(device)
+    return images, time.perf_counter() - started
+
+
+def _mean(pieces: Sequence[tuple[int, float]]) -> float:
+    images, took = map(sum, zip(*pieces, strict=True))
+    return images / took
 
 
 def weights_of(run: Run, data: Prepared) -> int:

@@ -57,7 +57,7 @@ class Progress:
             "%s: epoch %d of %d, %d lanes, accuracy %.1f-%.1f %%, %s images/s, about %s left in this pack",
             self.title, number, self.epochs, len(history), 100 * min(accuracies), 100 * max(accuracies),
             f"{self.trained / elapsed:,.0f}",
-            _clock(elapsed * (self.images - self.done) / max(1, self.done - self.resumed)),
+            _clock(elapsed * max(0, self.images - self.done) / max(1, self.done - self.resumed)),
         )  # fmt: skip
 
     def end(self) -> None:

@@ -14,7 +14,7 @@ import tempfile
 from ctypes import POINTER, c_float, c_int32, c_int64, c_void_p
 from pathlib import Path
 
-from smallbatch.environment import cache_folder, processor
+from smallbatch.environment import cache_folder, processor_name
 
 SOURCE = Path(__file__).with_name("kernels.cpp")
 FLAGS = ("-std=c++17", "-O3", "-march=native", "-fno-math-errno", "-fPIC", "-shared")
@@ -108,13 +108,13 @@ def vector() -> int:
 def _built(command: list[str]) -> Path:
     """The compiled library, from the cache or made now."""
     version = subprocess.run([*command, "--version"], capture_output=True, text=True, check=True, timeout=PATIENCE)
-    told = [SOURCE.read_text(), *command, *FLAGS, version.stdout, platform.machine(), processor()]
+    told = [SOURCE.read_text(), *command, *FLAGS, version.stdout, platform.machine(), processor_name()]
     name = f"kernels-{hashlib.sha256(chr(0).join(told).encode()).hexdigest()[:16]}.so"
     try:
         folder = cache_folder()
         folder.mkdir(parents=True, exist_ok=True)
         return _compiled(command, folder / name)
-    except OSError:  # no home, or one that cannot be written
+    except (OSError, RuntimeError):  # no home, or one that cannot be written
         return _compiled(command, Path(tempfile.mkdtemp()) / name)
 
 

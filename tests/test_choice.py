@@ -1,0 +1,178 @@
+"""How many lanes: the search, what is remembered of it, and who asks."""
+
+import json
+import logging
+import multiprocessing
+import os
+from dataclasses import fields, replace
+
+import pytest
+import torch
+from conftest import a_run
+
+from smallbatch.data.outline import Outline
+from smallbatch.environment import cache_folder
+from smallbatch.training import choice
+from smallbatch.training.pack import train_pack
+
+CPU = torch.device("cpu")
+OUTLINE = Outline((1, 8, 8), 4, 64, 32)
+
+
+@pytest.fixture(autouse=True)
+def empty_cache(tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+
+
+@pytest.fixture
+def measured(monkeypatch):
+    """Lanes that were measured; their images/s come from `measured.speeds`, and 1000 a lane where that has none."""
+
+    class Measured(list):
+        def __init__(self):
+            super().__init__()
+            self.speeds = {}
+
+        def __call__(self, run, lanes, outline, device):
+            self.append(lanes)
+            return self.speeds.get(lanes, 1000.0 * lanes)
+
+    measured = Measured()
+    monkeypatch.setattr(choice, "_measure", measured)
+    return measured
+
+
+def choose(run, count, processors=2):
+    return choice.lanes_for(run, count, OUTLINE, CPU, processors)
+
+
+@pytest.mark.parametrize(
+    ("count", "speeds", "tried", "best"),
+    [
+        (1, {}, [], 1),
+        (13, {}, [1, 2, 4, 8, 13], 13),
+        (8, {}, [1, 2, 4, 8], 8),
+        (100, {}, [1, 2, 4, 8, 16], 16),
+        (16, {2: 900}, [1, 2], 1),  # clearly slower: no more is tried
+        (16, {2: 1500, 4: 1520}, [1, 2, 4, 8, 16], 16),
+        (16, {2: 1500, 4: 1520, 8: 1540}, [1, 2, 4, 8], 2),  # two in vain
+        (16, dict.fromkeys((1, 2, 4, 8, 16), 1000), [1, 2, 4], 1),
+        (16, {1: 159}, [1], 1),  # a step of 4 takes more than 25 ms
+        (16, {1: 161, 2: 319}, [1, 2], 2),
+        (16, {2: 0}, [1, 2], 1),  # does not fit
+    ],
+)
+def test_the_search_goes_up_while_there_is_hope(count, speeds, tried, best, measured):
+    measured.speeds = speeds
+    assert choose(a_run(), count) == best and measured == tried
+
+
+def test_what_was_measured_is_remembered_logged_and_shared_by_rows_of_other_lengths(measured, caplog):
+    caplog.set_level(logging.INFO)
+    measured.speeds = {2: 1990, 4: 3000, 8: 2000}
+    assert choose(a_run(), 10) == 4
+    assert "4 lanes are best (1,000, 1,990, 3,000, 2,000 images/s with 1, 2, 4, 8 lanes)" in caplog.text
+    assert choose(a_run(seed=7, base_lr=2**-3, epochs=9, selection="validation"), 10) == 4
+    assert "as measured before" in caplog.text
+    assert choose(a_run(), 2) == 2
+    assert measured == [1, 2, 4, 8]
+
+
+def test_all_that_decides_speed_is_told_apart(measured):
+    run = a_run(norm="batch", b=2)
+    kinds = [
+        run,
+        a_run(norm="batch", b=4),
+        a_run(norm="group"),
+        a_run(norm="batch", b=2, norm_layers="conv"),
+        a_run(norm="batch", b=2, momentum=0.9),
+        a_run(norm="batch", b=2, precision="bf16"),
+        a_run(norm="batch", b=2, model="resnet8"),
+        a_run(norm="batch", b=2, batch_size=8),
+    ]
+    for other in kinds:
+        choose(other, 2)
+    choose(run, 2, processors=3)
+    choice.lanes_for(run, 2, Outline((3, 8, 8), 4, 64, 32), CPU, 2)
+    choice.lanes_for(run, 2, Outline((1, 8, 8), 5, 64, 32), CPU, 2)
+    assert measured == [1, 2] * 11
+    assert {one.name for one in fields(choice.Kind)} >= {"device", "torch", "code"}
+
+
+@pytest.mark.parametrize(
+    "damage",
+    ["", "{", "[1]", "null", '{"KEY": 3}', '{"KEY": {"speeds": {"two": 3}, "most": 4}}', '{"KEY": {"speeds": {}}}'],
+)
+def test_a_damaged_memory_counts_as_forgotten_and_is_mended(damage, measured):
+    key = choice.kind_of(a_run(), OUTLINE, CPU, 2).key
+    file = cache_folder() / "lanes.json"
+    file.parent.mkdir(parents=True)
+    file.write_text(damage.replace('"KEY"', json.dumps(key)))
+    assert choose(a_run(), 2) == 2 and measured == [1, 2]
+    assert choose(a_run(), 2) == 2 and measured == [1, 2]
+
+
+def test_what_others_remember_stays_and_the_oldest_is_dropped(measured, monkeypatch):
+    monkeypatch.setattr(choice, "REMEMBERED", 2)
+    for m in (2, 4, 8):
+        choose(a_run(batch_size=m), 2)
+    entries = json.loads((cache_folder() / "lanes.json").read_text())
+    assert [json.loads(key)["m"] for key in entries] == [4, 8]
+
+
+def _remember_alone(ms):
+    for m in ms:
+        choice.remember(choice.kind_of(a_run(batch_size=m), OUTLINE, CPU, 2), choice.Known({1: 1.0}))
+
+
+def test_processes_that_remember_at_the_same_time_lose_nothing():
+    fork = multiprocessing.get_context("fork")
+    processes = [fork.Process(target=_remember_alone, args=(range(start, 41, 4),)) for start in range(1, 5)]
+    for process in processes:
+        process.start()
+    for process in processes:
+        process.join(60)
+    assert len(json.loads((cache_folder() / "lanes.json").read_text())) == 40
+
+
+def test_without_a_cache_it_goes_on(measured, monkeypatch, tmp_path, caplog):
+    caplog.set_level(logging.INFO)
+    (tmp_path / "file").write_text("")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))
+    assert choose(a_run(), 2) == 2
+    assert "will not be remembered" in caplog.text
+    monkeypatch.delenv("XDG_CACHE_HOME")
+    monkeypatch.setattr(choice.Path, "home", lambda: (_ for _ in ()).throw(RuntimeError("no home")))
+    assert choose(a_run(), 2) == 2
+
+
+def test_the_cache_lies_where_the_system_has_such(monkeypatch):
+    assert cache_folder().parent.name == "cache"
+    monkeypatch.delenv("XDG_CACHE_HOME")
+    monkeypatch.setenv("HOME", "/somewhere")
+    monkeypatch.setattr("sys.platform", "linux")
+    assert str(cache_folder()) == os.path.join("/somewhere", ".cache", "smallbatch")
+    monkeypatch.setattr("sys.platform", "darwin")
+    assert str(cache_folder()) == os.path.join("/somewhere", "Library", "Caches", "smallbatch")
+
+
+def test_lanes_are_really_measured():
+    assert choice._measure(a_run(), 2, OUTLINE, CPU) > 0
+
+
+def test_lanes_that_do_not_fit_count_as_not_moving(monkeypatch):
+    def too_much(*arguments):
+        raise torch.OutOfMemoryError
+
+    monkeypatch.setattr(choice, "best_training_speed", too_much)
+    assert choice._measure(a_run(), 2, OUTLINE, CPU) == 0
+
+
+def test_a_pack_asks_for_rows_that_lack_runs_alone_and_a_number_overrides(measured, data_folder, tmp_path):
+    runs = [a_run(seed=seed, batch_size=m) for m in (4, 8) for seed in (1, 2)]
+    train_pack(runs[:2], data_folder, tmp_path, lanes=1)
+    assert measured == []
+    train_pack(runs, data_folder, tmp_path)
+    assert measured == [1, 2]
+    train_pack([replace(run, seed=run.seed + 5) for run in runs], data_folder, tmp_path)
+    assert measured == [1, 2, 1, 2]

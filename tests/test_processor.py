@@ -1,0 +1,107 @@
+"""Each training process has a processor of its own, and what it takes it gives back."""
+
+import contextlib
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from conftest import PROJECT, a_run
+
+from smallbatch.data import prepared
+from smallbatch.training import device as devices
+from smallbatch.training import pack, processor
+
+CPU = torch.device("cpu")
+linux = pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="only Linux binds processes")
+
+HOLD = """
+from smallbatch.training import processor
+with processor.of_its_own() as own:
+    print(own, flush=True)
+    input()
+"""
+
+
+@contextlib.contextmanager
+def another_training():
+    """Another process with a processor of its own; gives that."""
+    command = [sys.executable, "-c", HOLD]
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
+    with subprocess.Popen(command, env=os.environ | {"PYTHONPATH": str(PROJECT / "workflow")}, **pipes) as process:
+        yield process.stdout.readline().strip()
+        process.kill()
+
+
+@linux
+def test_no_two_trainings_share_a_processor_and_the_surplus_one_is_not_bound():
+    allowed = os.sched_getaffinity(0)
+    with contextlib.ExitStack() as others:
+        found = [others.enter_context(another_training()) for _ in allowed]
+        assert sorted(found) == sorted(map(str, allowed))
+        with processor.of_its_own() as own:
+            assert own is None and os.sched_getaffinity(0) == allowed
+    with processor.of_its_own() as own:  # the others were killed
+        assert os.sched_getaffinity(0) == {own}
+    assert os.sched_getaffinity(0) == allowed
+
+
+@linux
+def test_an_error_gives_the_processor_back():
+    allowed = os.sched_getaffinity(0)
+    with pytest.raises(ZeroDivisionError), processor.of_its_own():
+        raise ZeroDivisionError
+    assert os.sched_getaffinity(0) == allowed
+    with processor.of_its_own() as own:
+        assert own is not None
+
+
+def test_where_nothing_can_be_bound_nothing_is(monkeypatch):
+    monkeypatch.delattr(os, "sched_setaffinity", raising=False)
+    with processor.of_its_own() as own:
+        assert own is None
+
+
+def test_cores_come_before_their_second_threads_and_idle_ones_before_busy_ones(monkeypatch):
+    ticks = iter([dict.fromkeys(range(4), 100), {0: 104, 1: 100, 2: 100, 3: 100}])
+    monkeypatch.setattr(processor, "_busy", lambda: next(ticks))
+    monkeypatch.setattr(processor, "_place_in_core", lambda own, allowed: {0: 0, 1: 1, 2: 0, 3: 1}[own])
+    assert processor._by_freedom({0, 1, 2, 3}) == [2, 0, 1, 3]
+
+
+def test_a_list_of_processors_is_read_as_linux_writes_it():
+    assert processor._listed("0-2,8\n") == {0, 1, 2, 8} and processor._listed("3\n") == {3}
+
+
+@linux
+@pytest.mark.parametrize("photos", [None, "where photos lie"])
+def test_a_training_is_bound_but_where_photos_are_decoded(photos, data_folder, tmp_path, monkeypatch):
+    seen = []
+    data = prepared.read(data_folder)
+    meta = data.meta if photos is None else prepared.Meta(**vars(data.meta) | {"photos": photos})
+    monkeypatch.setattr(pack.prepared, "read", lambda folder: prepared.Prepared(meta, data.train, data.test))
+    monkeypatch.setattr(pack._Job, "train_row", lambda job, runs: seen.append(os.sched_getaffinity(0)))
+    pack.train_pack([a_run()], data_folder, tmp_path, device="cpu")
+    assert [len(allowed) for allowed in seen] == [1 if photos is None else len(os.sched_getaffinity(0))]
+
+
+@pytest.mark.skipif(not Path("/proc/self/clear_refs").exists(), reason="only Linux forgets a peak")
+def test_memory_that_is_kept_is_given_back_before_a_peak_is_measured():
+    devices.pick("cpu")
+    devices.forget_peak_memory(CPU)
+    before = devices.peak_memory(CPU)
+    small = []
+    block = torch.ones(50 * 2**20)
+    small.append(torch.ones(8))  # the heap's end, so that the block before it is not trimmed by itself
+    del block
+    assert devices.peak_memory(CPU) - before > 150 * 2**20
+    devices.forget_peak_memory(CPU)
+    assert devices.peak_memory(CPU) - before < 100 * 2**20
+
+
+def test_a_library_without_these_functions_is_left_alone(monkeypatch):
+    monkeypatch.setattr(processor.ctypes, "CDLL", lambda name: object())
+    processor.keep_memory()
+    processor.give_back_memory()

@@ -1,0 +1,138 @@
+"""Checkpoints are found by row: by whoever wants one of their runs, whatever else he wants and however he cuts."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from conftest import a_run
+
+from smallbatch.data import prepared
+from smallbatch.store import METRICS, RunStore
+from smallbatch.training import checkpoints
+from smallbatch.training.checkpoints import Checkpoint
+from smallbatch.training.pack import train_pack
+from smallbatch.training.row import Row
+
+ONE, TWO, THREE = (a_run(seed=seed, model="resnet8", norm="batch", b=2) for seed in (1, 2, 3))
+
+
+def stored(results: Path, data_folder: Path, run):
+    return RunStore(results / "runs").find(run, prepared.read(data_folder).meta.fingerprint)
+
+
+def metrics(results: Path, data_folder: Path, run) -> bytes:
+    store = RunStore(results / "runs")
+    return (store.folder(run, prepared.read(data_folder).meta.fingerprint) / METRICS).read_bytes()
+
+
+def checkpoint_files(results: Path) -> list[Path]:
+    return list(results.glob("checkpoints/*/*.pt*"))
+
+
+@pytest.fixture
+def interrupted(data_folder, tmp_path, monkeypatch):
+    """A folder of results where a job for runs ONE and TWO, in lock-step, was stopped in the middle."""
+    save, results = Checkpoint.save, tmp_path / "interrupted"
+
+    def stopping(self, state):
+        save(self, state)
+        if "model" in state:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(checkpoints, "INTERVAL", 0.0)
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(Checkpoint, "save", stopping)
+        train_pack([ONE, TWO], data_folder, results, lanes=2)
+    (path,) = checkpoint_files(results)
+    assert Checkpoint(path).load()["step"] > 0
+    return results
+
+
+@pytest.fixture
+def whole(data_folder, tmp_path):
+    """The same, not stopped."""
+    train_pack([ONE, TWO], data_folder, tmp_path / "whole", lanes=2)
+    return tmp_path / "whole"
+
+
+@pytest.mark.parametrize(
+    ("wanted", "lanes", "trained"),
+    [
+        ([ONE, TWO, THREE], 2, {ONE: 2, TWO: 2, THREE: 1}),  # a seed more
+        ([ONE, TWO], 1, {ONE: 2, TWO: 2}),  # another number of lanes
+        ([TWO, THREE], 1, {ONE: 2, TWO: 2, THREE: 1}),  # another study, which shares a run
+    ],
+)
+def test_what_was_begun_is_gone_on_with(wanted, lanes, trained, interrupted, whole, data_folder, monkeypatch):
+    (path,) = checkpoint_files(interrupted)
+    resumed = []
+    monkeypatch.setattr("smallbatch.training.engine.LaneTraining.restore", restoring(resumed))
+    train_pack(wanted, data_folder, interrupted, lanes=lanes)
+    assert resumed == [[ONE, TWO]]
+    assert {run: stored(interrupted, data_folder, run).outcome.lanes for run in trained} == trained
+    for run in (ONE, TWO):
+        assert metrics(interrupted, data_folder, run) == metrics(whole, data_folder, run)
+    assert not checkpoint_files(interrupted) and not path.parent.exists()
+
+
+def restoring(resumed: list):
+    from smallbatch.training.engine import LaneTraining
+
+    restore = LaneTraining.restore
+
+    def noting(self, state):
+        restore(self, state)
+        resumed.append(list(self.runs))
+
+    return noting
+
+
+def test_the_rest_of_a_row_keeps_its_company_too(data_folder, tmp_path, monkeypatch):
+    """A job that was stopped in its first group had cut the second as well."""
+    runs = [replace(ONE, seed=seed) for seed in range(4)]
+    save = Checkpoint.save
+
+    def stopping(self, state):
+        save(self, state)
+        if "model" in state:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(checkpoints, "INTERVAL", 0.0)
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(Checkpoint, "save", stopping)
+        train_pack(runs, data_folder, tmp_path, lanes=2)
+    train_pack(runs, data_folder, tmp_path, lanes=3)
+    assert [stored(tmp_path, data_folder, run).outcome.lanes for run in runs] == [2, 2, 2, 2]
+
+
+def test_a_checkpoint_of_stored_runs_is_removed_and_one_of_others_left_alone(interrupted, whole, data_folder):
+    fingerprint = prepared.read(data_folder).meta.fingerprint
+    row = Row(whole / "checkpoints", ONE, fingerprint)
+    stale, other = row.begin([ONE, TWO]), row.begin([replace(ONE, seed=8), replace(ONE, seed=9)])
+    assert train_pack([ONE, TWO], data_folder, whole) == 0
+    assert not stale.exists() and other.exists()
+    assert train_pack([THREE], data_folder, whole) == 1
+    assert other.exists() and stored(whole, data_folder, replace(ONE, seed=8)) is None
+
+
+def test_a_damaged_checkpoint_is_set_aside_and_its_runs_begin_anew(interrupted, whole, data_folder, caplog):
+    (path,) = checkpoint_files(interrupted)
+    path.write_bytes(path.read_bytes()[:1000])
+    assert train_pack([ONE, TWO], data_folder, interrupted, lanes=2) == 2
+    assert "damaged checkpoint" in caplog.text
+    assert [file.name for file in checkpoint_files(interrupted)] == [f"{path.name}.damaged-1"]
+    assert metrics(interrupted, data_folder, TWO) == metrics(whole, data_folder, TWO)
+
+
+def test_a_row_is_known_by_all_but_rate_and_seed(tmp_path):
+    def key(run, fingerprint="f"):
+        return Row(tmp_path, run, fingerprint).key
+
+    assert key(ONE) == key(TWO) == key(replace(ONE, base_lr=2.0**-3))
+    others = [
+        key(replace(ONE, batch_size=8)),
+        key(replace(ONE, bn_batch_size=4)),
+        key(replace(ONE, setting=replace(ONE.setting, epochs=3))),
+        key(ONE, "other data"),
+    ]
+    assert len({key(ONE), *others}) == 5

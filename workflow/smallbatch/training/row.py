@@ -1,0 +1,75 @@
+"""The checkpoints of a row: of runs that differ in base learning rate and seed alone, and can be lanes of one group."""
+
+import contextlib
+import fcntl
+import hashlib
+import logging
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from smallbatch.study import CHOSEN_LATER, Run
+from smallbatch.training.checkpoints import Checkpoint
+
+log = logging.getLogger(__name__)
+
+
+class Row:
+    """A folder with a checkpoint for each group of lanes, from when it is cut to when all its runs are stored.
+
+    So whoever wants a run finds the group that was begun with it, whatever else he wants and however he would cut; and
+    a group that was cut is trained in the same company after a kill, which decides the rounding of its numbers.
+
+    Args:
+        root: the folder of all checkpoints.
+        run: one of the row.
+        fingerprint: of its data.
+    """
+
+    def __init__(self, root: Path, run: Run, fingerprint: str) -> None:
+        self.root, self.fingerprint = root, fingerprint
+        self.key = replace(run, base_lr=CHOSEN_LATER, seed=0).name(fingerprint).rpartition("-")[2]
+        self.folder = root / self.key
+
+    @contextlib.contextmanager
+    def alone(self, title: str) -> Iterator[None]:
+        """Wait until no other job, an orphan of a killed one perhaps, trains this row; its end frees the lock.
+
+        Args:
+            title: of the row, for the log.
+        """
+        self.root.mkdir(parents=True, exist_ok=True)
+        with open(self.root / "lock", "ab") as file:
+            # One byte of one file a row: locks of this kind hold over NFS and leave nothing behind.
+            place = int(self.key, 16)
+            try:
+                fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB, 1, place)
+            except OSError:
+                log.info("another job trains %s; waiting for it", title)
+                fcntl.lockf(file, fcntl.LOCK_EX, 1, place)
+            yield
+            with contextlib.suppress(OSError):  # not there, or not empty
+                self.folder.rmdir()
+
+    def begin(self, runs: Sequence[Run]) -> Path:
+        """Begin a group of lanes: name it, its company, in a checkpoint; returns that."""
+        names = "\n".join(run.name(self.fingerprint) for run in runs)
+        path = self.folder / f"{hashlib.sha256(names.encode()).hexdigest()[:16]}.pt"
+        Checkpoint(path).save({"runs": [run.settings for run in runs]})
+        return path
+
+    def begun(self, is_missing: Callable[[Run], bool]) -> dict[Path, list[Run]]:
+        """The checkpoints that hold missing runs, with all their runs; those that hold none are removed.
+
+        Args:
+            is_missing: says of a run whether it is still to be trained.
+        """
+        found = {}
+        for path in sorted(self.folder.glob("*.pt")):
+            state = Checkpoint(path).load()
+            runs = [Run.from_settings(settings) for settings in state["runs"]] if state else []
+            if any(map(is_missing, runs)):
+                found[path] = runs
+            else:
+                Checkpoint(path).remove()
+        return found
