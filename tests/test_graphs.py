@@ -176,14 +176,14 @@ class Stop(Exception):
 
 
 def killed_and_resumed(data, folder, monkeypatch, device=CPU):
-    """Outcomes of a pack with a wild lane, killed at its third checkpoint and resumed."""
+    """Outcomes of a pack with a wild lane, killed at its second checkpoint and resumed."""
     runs = [*pair(**FULL), a_run(**{**FULL, "base_lr": 2.0**40})]
     results = {}
     progress = Progress(1)
     progress.begin("test", len(runs), 2, 28)
     checkpoint = Checkpoint(folder / "c.pt")
     with monkeypatch.context() as killing:
-        killing.setattr(Checkpoint, "save", stop_at_the_third(Checkpoint.save))
+        killing.setattr(Checkpoint, "save", stop_at_the_second(Checkpoint.save))
         with pytest.raises(Stop):
             LaneTraining(runs, data, device).train(lambda run, *r: results.update({run: r}), checkpoint, progress)
     training = LaneTraining(runs, data, device)
@@ -193,13 +193,13 @@ def killed_and_resumed(data, folder, monkeypatch, device=CPU):
     return results, outcomes(runs, data, folder / "whole", device)
 
 
-def stop_at_the_third(save):
+def stop_at_the_second(save):
     calls = []
 
     def stopping(self, state):
         save(self, state)
         calls.append(state)
-        if len(calls) == 3:
+        if len(calls) == 2:
             raise Stop
 
     return stopping
