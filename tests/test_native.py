@@ -174,11 +174,25 @@ def test_parts_of_a_mini_batch_change_rounding_only(images_at_once, data_folder)
     data = prepared.read(data_folder)
     run = a_run(batch_size=64, base_lr=2**-12)
     ours, theirs = LaneTraining([run], data, CPU, images_at_once=images_at_once), LaneTraining([run], data, CPU)
-    assert 64 % ours.updates.part == 0 and ours.updates.part <= (16 if images_at_once == "auto" else images_at_once)
+    assert ours.updates.room <= (16 if images_at_once == "auto" else images_at_once)
     batches = ours.feed.batches(ours._plan(), 0, 1)
     torch.testing.assert_close(ours.updates.make(batches, [1.0]), by_torch(theirs).make(batches, [1.0]))
     for name, expected in theirs.model.state_dict().items():
         torch.testing.assert_close(ours.model.state_dict()[name], expected, rtol=1e-4, atol=1e-5)
+
+
+def test_gradients_of_other_numbers_of_examples_leave_the_weights_alone(data_folder):
+    data = prepared.read(data_folder)
+    ours, theirs = (LaneTraining([a_run(seed=seed) for seed in (1, 2)], data, CPU) for _ in range(2))
+    before = {name: value.clone() for name, value in ours.model.state_dict().items()}
+    for count in (7, 2, 40):
+        plan = ours._plan().first(count)
+        images, labels = ours.feed.batches(plan, 0, 1)
+        for own, other in zip(
+            ours.updates.gradients(images[0], labels[0]), by_torch(theirs).gradients(images[0], labels[0]), strict=True
+        ):
+            torch.testing.assert_close(own, other, rtol=1e-4, atol=1e-4 * other.abs().max().item())
+    assert all(torch.equal(value, before[name]) for name, value in ours.model.state_dict().items())
 
 
 @pytest.mark.parametrize("norm", ["none", "batch"])

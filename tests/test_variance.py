@@ -44,7 +44,7 @@ def test_the_estimate_is_near_the_exact_value_and_grows_linearly(tmp_path, linea
     data = prepared.read(made_data(tmp_path / "made", train=512))
     runs = [a_run(base_lr=lr, seed=seed, variance_batch_sizes=SIZES) for lr, seed in ((2**-8, 1), (2**-6, 2))]
     training = LaneTraining(runs, data, CPU)
-    for run, rows in zip(runs, variance.measure(training.network, training.feed, runs, 0), strict=True):
+    for run, rows in zip(runs, variance.measure(training.updates, runs, 0), strict=True):
         assert [(row.epoch, row.batch_size, row.draws) for row in rows] == [(0, 2, 256), (0, 8, 64), (0, 32, 32)]
         for row in rows:
             exact = run.base_lr**2 * row.batch_size**2 * exact_trace(training, run.seed, row.batch_size)
@@ -56,7 +56,7 @@ def test_the_estimate_is_near_the_exact_value_and_grows_linearly(tmp_path, linea
 def test_all_images_at_once_do_not_vary(data_folder, linear):
     run = a_run(variance_batch_sizes=(1, 64))
     training = LaneTraining([run], prepared.read(data_folder), CPU)
-    one, all_of_them = variance.measure(training.network, training.feed, [run], 0)[0]
+    one, all_of_them = variance.measure(training.updates, [run], 0)[0]
     assert all_of_them.trace < 1e-6 * one.trace
 
 
@@ -64,7 +64,7 @@ def test_where_the_rate_grows_with_the_root_the_variance_hardly_depends_on_m(tmp
     data = prepared.read(made_data(tmp_path / "made", train=512))
     run = a_run(variance_batch_sizes=(2, 32), lr_scaling="sqrt")
     training = LaneTraining([run], data, CPU)
-    small, large = variance.measure(training.network, training.feed, [run], 0)[0]
+    small, large = variance.measure(training.updates, [run], 0)[0]
     assert small.trace == pytest.approx(large.trace, rel=0.4)
 
 

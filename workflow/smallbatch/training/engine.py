@@ -153,7 +153,7 @@ class LaneTraining:
 
     def _measure_variance(self) -> None:
         if self.runs and self.epoch in self.variance_epochs:
-            measured = variance.measure(self.network, self.feed, self.runs, self.epoch)
+            measured = variance.measure(self.updates, self.runs, self.epoch)
             self.variance = [before + rows for before, rows in zip(self.variance, measured, strict=True)]
 
     def _plan(self) -> EpochPlan:

@@ -32,9 +32,15 @@ def noise(outline: Outline, images: int) -> Prepared:
 
 
 def lanes_of(run: Run, count: int) -> list[Run]:
-    """`count` runs like this one that noise can be fed to: at a rate that keeps them finite, without variance."""
+    """`count` runs like this one on all of some noise: at a rate that keeps them finite, without variance."""
     plain = replace(
-        run.setting, data="noise", train_images=None, epochs=1, augment_resized=False, variance_batch_sizes=()
+        run.setting,
+        data="noise",
+        train_images=None,
+        epochs=1,
+        augment_resized=False,
+        selection="test",
+        variance_batch_sizes=(),
     )
     return [replace(run, setting=plain, base_lr=BaseLr(2.0**-14 / run.batch_size))] * count
 

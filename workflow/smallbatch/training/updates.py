@@ -60,6 +60,19 @@ class Updates:
         world = self.network.world
         return world.sum(torch.stack(losses)) / world.size
 
+    def gradients(self, images: Tensor, labels: Tensor) -> list[Tensor]:
+        """Gradients of the mean losses of any number of examples, by this process alone; weights stay as they are.
+
+        Args:
+            images: [n, lanes * c, h, w].
+            labels: of them, [n, lanes].
+
+        Returns:
+            Of each parameter, [lanes, ...]; overwritten by whatever comes next.
+        """
+        self.network.gradients(images, labels, alone=True)
+        return [parameter.grad for parameter in self.network.parameters]
+
     def logits(self, images: Tensor) -> Tensor:
         """Logits [n, lanes * classes] of every lane for images [n, c, h, w], as in testing."""
         return self.network.logits(images)

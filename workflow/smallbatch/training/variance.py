@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 import torch
+from torch import Tensor
 
 from smallbatch.errors import UserError, refuse
 from smallbatch.store import Variance
@@ -11,6 +12,7 @@ from smallbatch.streams import stream_seed
 from smallbatch.study import Run, Setting
 from smallbatch.training.feed import EpochPlan, Feed
 from smallbatch.training.network import Network
+from smallbatch.training.updates import Updates
 
 POINTS = (0, 0.1, 0.5, 1)
 """Fractions of training, rounded to epochs, at which it is measured."""
@@ -40,15 +42,14 @@ def check(run: Run) -> None:
         raise UserError("experiment: variance_batch_sizes: only with norm none or group: batch statistics depend on m")
 
 
-def measure(network: Network, feed: Feed, runs: Sequence[Run], epoch: int) -> list[list[Variance]]:
+def measure(updates: Updates, runs: Sequence[Run], epoch: int) -> list[list[Variance]]:
     """Measure the variance of one update of each lane, at each of `variance_batch_sizes`.
 
     An update is u = -eta * g of a mini-batch drawn without replacement, as SGD draws it, augmented as in training. The
     weights stand still, so weight decay is the same for all draws and drops out.
 
     Args:
-        network: of the lanes; its weights stay as they are.
-        feed: of their data.
+        updates: of the lanes; the weights stay as they are.
         runs: the lanes.
         epoch: of training after which this is.
 
@@ -58,6 +59,7 @@ def measure(network: Network, feed: Feed, runs: Sequence[Run], epoch: int) -> li
     Raises:
         UserError: an epoch has fewer images than one of the batches.
     """
+    network, feed = updates.network, updates.feed
     sizes, images = runs[0].setting.variance_batch_sizes, feed.steps * feed.batch_size
     if max(sizes) > images:
         refuse("experiment", "variance_batch_sizes", max(sizes), f"numbers up to {images}, the images of an epoch")
@@ -68,8 +70,7 @@ def measure(network: Network, feed: Feed, runs: Sequence[Run], epoch: int) -> li
         for size, spread in spreads.items():
             if draw < spread.draws:
                 pixels, labels = feed.batches(plan.first(size), 0, 1)
-                network.gradients(pixels[0], labels[0], alone=True)
-                spread.add()
+                spread.add(updates.gradients(pixels[0], labels[0]))
     network.model.zero_grad()
     rows: list[list[Variance]] = [[] for _ in runs]
     for size, spread in spreads.items():
@@ -92,12 +93,12 @@ class _Spread:
         self.squares = torch.zeros(network.lanes, dtype=torch.float64, device=network.device)
         self.sums = [torch.zeros_like(parameter, dtype=torch.float64) for parameter in network.parameters]
 
-    def add(self) -> None:
-        """Count the gradients that the network holds."""
-        for total, parameter in zip(self.sums, self.network.parameters, strict=True):
-            gradient = parameter.grad.double()
-            total += gradient
-            self.squares += gradient.flatten(1).square().sum(1)
+    def add(self, gradients: Sequence[Tensor]) -> None:
+        """Count the gradients of a mini-batch, each [lanes, ...]."""
+        for total, gradient in zip(self.sums, gradients, strict=True):
+            exact = gradient.double()
+            total += exact
+            self.squares += exact.flatten(1).square().sum(1)
 
     def traces(self) -> list[float]:
         """Trace of the unbiased sample covariance over all processes' draws."""

@@ -1074,20 +1074,22 @@ int32_t smallbatch_vector() { return VL; }
 // Updates of all lanes, one lane after the other.
 //   program     the model
 //   part        examples in memory at once; divides m; with batch norm the examples of a sub-batch
-//   arena       program.arena_floats * part floats, zeros at first and left alone between calls
+//   room        examples that the arena holds, always the same for one arena
+//   arena       program.arena_floats * room floats, zeros at first and left alone between calls
 //   scratch     statistics + 3 * packed + turned floats, the same
 //   images      [steps][m][lanes][channels][rows][columns], labels [steps][m][lanes]
 //   rates       [steps][lanes], -eta
 //   losses      [steps][lanes], out: the means before each update; from the first that is not finite on, not a number
 void smallbatch_train(const Program* program, const Lane* lanes, int64_t lane_count, int64_t steps, int64_t m,
-                      int64_t part, float* arena, float* scratch, const float* images, const int64_t* labels, const float* rates,
+                      int64_t part, int64_t room, float* arena, float* scratch, const float* images,
+                      const int64_t* labels, const float* rates,
                       float decay, float momentum, float norm_momentum, float* losses) {
     const FlushSubnormals flush;
     float *statistics = scratch, *packed = statistics + program->statistics_floats;
     float *gradient = packed + program->packed_floats, *velocity = gradient + program->packed_floats;
     float* turned = velocity + program->packed_floats;
     if (momentum == 0) velocity = nullptr;
-    Network net(*program, int(part), part, arena, statistics);
+    Network net(*program, int(part), room, arena, statistics);
     const bool fused = momentum == 0 && part == m;
     const int64_t image = program->image_floats;
     for (int64_t l = 0; l < lane_count; l++) {
@@ -1122,18 +1124,18 @@ void smallbatch_train(const Program* program, const Lane* lanes, int64_t lane_co
     }
 }
 
-// Logits [n][lanes][classes] of images [n][channels][rows][columns], with running statistics. `arena` holds the values,
-// without gradients, of `part` images.
-void smallbatch_logits(const Program* program, const Lane* lanes, int64_t lane_count, int64_t n, int64_t part,
+// Logits [n][lanes][classes] of images [n][channels][rows][columns], with running statistics. `arena` has room for the
+// values, without gradients, of `room` images.
+void smallbatch_logits(const Program* program, const Lane* lanes, int64_t lane_count, int64_t n, int64_t room,
                        float* arena, float* scratch, const float* images, float* logits) {
     const FlushSubnormals flush;
     float *statistics = scratch, *packed = statistics + program->statistics_floats;
     for (int64_t l = 0; l < lane_count; l++) {
         std::fill_n(packed, program->packed_floats, 0.0f);
         transfer<PACK>(*program, packed, lanes[l].tensors);
-        for (int64_t first = 0; first < n; first += part) {
-            const int size = int(std::min(part, n - first));
-            Network net(*program, size, part, arena, statistics);
+        for (int64_t first = 0; first < n; first += room) {
+            const int size = int(std::min(room, n - first));
+            Network net(*program, size, room, arena, statistics);
             net.take(images + first * program->image_floats, program->image_floats);
             net.forward(packed, lanes[l], false);
             Map y = net.map(program->logits);

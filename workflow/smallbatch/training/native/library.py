@@ -66,7 +66,7 @@ class Lane(ctypes.Structure):
 
 
 _TRAIN = (
-    *(POINTER(Program), POINTER(Lane), c_int64, c_int64, c_int64, c_int64),
+    *(POINTER(Program), POINTER(Lane), c_int64, c_int64, c_int64, c_int64, c_int64),
     *(c_void_p, c_void_p, c_void_p, c_void_p, c_void_p, c_float, c_float, c_float, c_void_p),
 )
 _LOGITS = (POINTER(Program), POINTER(Lane), c_int64, c_int64, c_int64, *(c_void_p,) * 4)

@@ -40,9 +40,10 @@ class NativeUpdates(Updates):
     def __init__(self, network: Network, sgd: LaneSGD, feed: Feed, layout: Layout) -> None:
         super().__init__(network, sgd, feed)
         self.layout = layout
-        self.part = network.least if network.norms else _divisor(network.share, min(network.part, PART))
+        whole = network.part == network.share
+        self.room = network.least if network.norms else PART if whole else min(network.part, PART)
         p = layout.program
-        self.arena = _zeros(p.arena_floats * self.part)
+        self.arena = _zeros(p.arena_floats * self.room)
         self.values = _zeros(layout.values_floats * PART)
         self.scratch = _zeros(p.statistics_floats + 3 * p.packed_floats + p.turned_floats)
 
@@ -53,22 +54,36 @@ class NativeUpdates(Updates):
 
     def make(self, batches: Batches, factors: Sequence[float]) -> Tensor:
         """As `Updates.make`."""
+        return self._train(
+            batches, self.sgd.rates(factors), self.sgd.weight_decay, self.sgd.momentum, self.sgd.velocity
+        )
+
+    def gradients(self, images: Tensor, labels: Tensor) -> list[Tensor]:
+        """As `Updates.gradients`: what a velocity of zero becomes at a rate of zero."""
+        found = [torch.zeros_like(parameter) for parameter in self.network.parameters]
+        still = torch.zeros(1, self.network.lanes)
+        self._train(Batches(images[None], labels[None]), still, 0.0, 1.0, found)
+        return found
+
+    def _train(
+        self, batches: Batches, rates: Tensor, decay: float, momentum: float, velocities: Sequence[Tensor]
+    ) -> Tensor:
+        """Update at -eta = `rates` [steps, lanes]; returns the losses before each update, [steps, lanes]."""
         images, labels = (tensor.contiguous() for tensor in batches)
         steps, m, lanes = labels.shape
-        rates = self.sgd.rates(factors)
+        part = self.room if self.network.norms else _divisor(m, self.room)
         losses = torch.empty(steps, lanes)
-        [momentum] = part_momenta([m], m)
-        table = self._lanes()
+        [norm_momentum] = part_momenta([m], m)
         library.kernels().smallbatch_train(
-            *(ctypes.byref(self.layout.program), table, lanes, steps, m, self.part),
+            *(ctypes.byref(self.layout.program), self._lanes(velocities), lanes, steps, m, part, self.room),
             *(tensor.data_ptr() for tensor in (self.arena, self.scratch, images, labels, rates)),
-            *(self.sgd.weight_decay, self.sgd.momentum, momentum, losses.data_ptr()),
+            *(decay, momentum, norm_momentum, losses.data_ptr()),
         )
         return losses
 
     def logits(self, images: Tensor) -> Tensor:
         """As `Updates.logits`."""
-        program, table = self.layout.program, self._lanes()
+        program, table = self.layout.program, self._lanes([])
         images = images.contiguous()
         logits = torch.empty(len(images), self.network.lanes * program.classes)
         library.kernels().smallbatch_logits(
@@ -77,23 +92,20 @@ class NativeUpdates(Updates):
         )
         return logits
 
-    def _lanes(self) -> ctypes.Array:
+    def _lanes(self, velocities: Sequence[Tensor]) -> ctypes.Array:
         """Where the tensors of each lane lie now."""
-        tensors = self.network.model.state_dict()
-        velocity = dict(zip(dict(self.network.model.named_parameters()), self.sgd.velocity, strict=False))
-        self.pointers = [
-            _pointers([source.get(name) for name in self.layout.slots], self.network.lanes)
-            for source in (tensors, velocity)
-        ]
-        kind = ctypes.POINTER(ctypes.c_void_p)
-        rows = zip(
-            *([table[lane].ctypes.data_as(kind) for lane in range(self.network.lanes)] for table in self.pointers),
-            strict=True,
-        )
-        return (library.Lane * self.network.lanes)(*(library.Lane(*row) for row in rows))
+        model, lanes = self.network.model, range(self.network.lanes)
+        names = [name for name, _ in model.named_parameters()]
+        sources = model.state_dict(), dict(zip(names, velocities, strict=bool(velocities)))
+        self.tables = [
+            _addresses([source.get(name) for name in self.layout.slots], len(lanes)) for source in sources
+        ]  # kept: the kernels read them
+        pointer = ctypes.POINTER(ctypes.c_void_p)
+        rows = ([table[lane].ctypes.data_as(pointer) for table in self.tables] for lane in lanes)
+        return (library.Lane * len(lanes))(*(library.Lane(*row) for row in rows))
 
 
-def _pointers(tensors: Sequence[Tensor | None], lanes: int) -> np.ndarray:
+def _addresses(tensors: Sequence[Tensor | None], lanes: int) -> np.ndarray:
     """Addresses [lanes, tensors] of each lane's part of tensors [lanes, ...]; 0 for none."""
     starts = np.array([0 if tensor is None else tensor.data_ptr() for tensor in tensors], dtype=np.uint64)
     sizes = np.array([0 if tensor is None else tensor[0].nbytes for tensor in tensors], dtype=np.uint64)
