@@ -973,13 +973,29 @@ void move(float& packed, float& torch) {
 // Between torch's [out][in][kernel_h][kernel_w] and blocks of [kernel_h][kernel_w * in][vectors of out].
 template <Direction D>
 void transfer_weights(const Op& op, const View& in, const View& out, float* packed, float* torch) {
-    Blocks blocks(out.c);
-    const int64_t run = int64_t(op.kernel_w) * in.c, depth = op.kernel_h * run;
-    for (int o = 0; o < op.out_channels; o++)
-        for (int i = 0; i < op.in_channels; i++)
-            for (int y = 0; y < op.kernel_h; y++)
-                for (int x = 0; x < op.kernel_w; x++)
-                    move<D>(packed[weight_place(blocks, depth, o / VL, y * run + x * in.c + i) + o % VL], *torch++);
+    const Blocks blocks(out.c);
+    const int run = op.kernel_w * in.c, depth = op.kernel_h * run;
+    std::vector<int> places;  // of torch's inputs, in its order
+    for (int i = 0; i < op.in_channels; i++)
+        for (int y = 0; y < op.kernel_h; y++)
+            for (int x = 0; x < op.kernel_w; x++) places.push_back(y * run + x * in.c + i);
+    const int count = int(places.size());
+    for (int v = 0; v < blocks.vectors; v++) {
+        float* to = packed + weight_place(blocks, depth, v, 0);
+        float* from = torch + int64_t(v) * VL * count;
+        const int step = blocks.of(v / blocks.width) * VL, rows = std::min(VL, op.out_channels - v * VL);
+        int k = 0;
+        for (; rows == VL && k + VL <= count; k += VL) {
+            V r[VL];
+#pragma GCC unroll 16
+            for (int t = 0; t < VL; t++) r[t] = load(D == PACK ? from + t * count + k : to + places[k + t] * step);
+            transpose(r);
+#pragma GCC unroll 16
+            for (int t = 0; t < VL; t++) store(D == PACK ? to + places[k + t] * step : from + t * count + k, r[t]);
+        }
+        for (; k < count; k++)
+            for (int o = 0; o < rows; o++) move<D>(to[places[k] * step + o], from[o * count + k]);
+    }
 }
 
 template <Direction D>
