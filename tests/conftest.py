@@ -70,6 +70,13 @@ def no_kernels(monkeypatch):
     library.kernels.cache_clear()
 
 
+@pytest.fixture(params=["kernels", "torch"])
+def either_way(request):
+    """With the compiled kernels, if there is a compiler, and without."""
+    if request.param == "torch":
+        request.getfixturevalue("no_kernels")
+
+
 @pytest.fixture
 def project(tmp_path: Path) -> Path:
     """A copy of the project's own files, to run workflows in."""

@@ -2,6 +2,7 @@
 
 import contextlib
 import math
+import os
 import signal
 import subprocess
 import sys
@@ -26,7 +27,7 @@ from smallbatch.training.pack import train_pack
 CPU = torch.device("cpu")
 
 
-def test_numbers_are_as_recorded(data_folder, tmp_path):
+def test_numbers_are_as_recorded(data_folder, tmp_path, either_way):
     """Fails when the engine's numbers change: then PROTOCOL in study.py must be raised, and these values renewed."""
     recorded = {
         "alexnet": (1.03705, 0.84277),
@@ -50,37 +51,42 @@ from conftest import a_run
 from smallbatch.training import checkpoints
 from smallbatch.training.pack import train_pack
 checkpoints.INTERVAL = 0.0
-runs = [a_run(epochs=12, base_lr=lr, seed=seed, model="resnet8", norm="batch", b=2, augment_pad=1, momentum=0.5)
+runs = [a_run(epochs={epochs}, base_lr=lr, seed=seed, model="resnet8", norm="batch", b=2, augment_pad=1, momentum=0.5)
         for lr in (2**-9, 2**-8, 2**20) for seed in (1, 2)]
 train_pack(runs, Path({data!r}), Path({results!r}), keep_weights="all")
 """
 
 
-def start_training(data_folder: Path, results: Path) -> subprocess.Popen:
+EPOCHS, STEPS = 24, 16
+
+
+def start_training(data_folder: Path, results: Path, **environment: str) -> subprocess.Popen:
     places = {"library": str(PROJECT / "workflow"), "tests": str(PROJECT / "tests")}
-    code = TRAIN.format(**places, data=str(data_folder), results=str(results))
-    return subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+    code = TRAIN.format(**places, data=str(data_folder), results=str(results), epochs=EPOCHS)
+    quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.PIPE, "text": True}
+    return subprocess.Popen([sys.executable, "-c", code], env=os.environ | environment, **quiet)
 
 
 def in_the_middle(results: Path) -> bool:
     """Whether a group of lanes is between its first update and its last."""
     with contextlib.suppress(FileNotFoundError):
         states = [torch.load(path, weights_only=True) for path in results.glob("checkpoints/*/*.pt")]
-        return any(0 < state["epoch"] * 16 + state["step"] < 12 * 16 for state in states if "model" in state)
+        return any(0 < state["epoch"] * STEPS + state["step"] < EPOCHS * STEPS for state in states if "model" in state)
     return False
 
 
-def test_killed_and_resumed_is_bit_identical(data_folder, tmp_path):
+@pytest.mark.parametrize("compiler", [os.environ.get("CXX", ""), "none-such"], ids=["kernels", "torch"])
+def test_killed_and_resumed_is_bit_identical(compiler, data_folder, tmp_path):
     whole, killed = tmp_path / "whole", tmp_path / "killed"
-    assert start_training(data_folder, whole).wait(120) == 0
-    process = start_training(data_folder, killed)
+    assert start_training(data_folder, whole, CXX=compiler).wait(120) == 0
+    process = start_training(data_folder, killed, CXX=compiler)
     deadline = time.monotonic() + 60
     while not in_the_middle(killed) and time.monotonic() < deadline:
         time.sleep(0.01)
     process.send_signal(signal.SIGKILL)
     process.wait()
     assert in_the_middle(killed), "the training was not killed in the middle"
-    assert start_training(data_folder, killed).wait(120) == 0
+    assert start_training(data_folder, killed, CXX=compiler).wait(120) == 0
     names = sorted(folder.name for folder in (whole / "runs").iterdir())
     assert len(names) == 6 and names == sorted(folder.name for folder in (killed / "runs").iterdir())
     for name in names:

@@ -73,7 +73,7 @@ def test_a_lane_equals_its_run_alone(model, norm, b, more, data_folder, tmp_path
 
 
 @pytest.mark.parametrize(("model", "norm"), [("alexnet", "none"), ("resnet8", "batch"), ("resnet8", "group")])
-def test_in_single_precision_they_differ_by_rounding_only(model, norm, data_folder, tmp_path):
+def test_in_single_precision_they_differ_by_rounding_only(model, norm, data_folder, tmp_path, either_way):
     data = prepared.read(data_folder)
     runs = [a_run(batch_size=16, base_lr=2**-10, seed=seed, model=model, norm=norm) for seed in (1, 2, 3)]
     together = train(runs, data, tmp_path)
@@ -110,7 +110,7 @@ def check_forward_and_gradients(count, model, norm, b):
             torch.testing.assert_close(stacked.state_dict()[name][lane], buffer)
 
 
-def test_a_diverged_lane_poisons_no_other_and_costs_nothing_more(data_folder, tmp_path):
+def test_a_diverged_lane_poisons_no_other_and_costs_nothing_more(data_folder, tmp_path, either_way):
     data = prepared.read(data_folder)
     sound, wild = a_run(base_lr=2**-9, epochs=3), a_run(base_lr=2**20, epochs=3)
     together = train([wild, sound], data, tmp_path)
@@ -122,7 +122,7 @@ def test_a_diverged_lane_poisons_no_other_and_costs_nothing_more(data_folder, tm
 
 
 @pytest.mark.parametrize("weight_decay", [0.0, 0.3])
-def test_an_update_is_that_of_plain_sgd(weight_decay, data_folder):
+def test_an_update_is_that_of_plain_sgd(weight_decay, data_folder, either_way):
     data = prepared.read(data_folder)
     runs = [a_run(base_lr=lr, seed=seed, weight_decay=weight_decay) for lr, seed in ((2**-9, 1), (2**-6, 2))]
     training = LaneTraining(runs, data, CPU)
@@ -139,7 +139,7 @@ def test_an_update_is_that_of_plain_sgd(weight_decay, data_folder):
             torch.testing.assert_close(ours, theirs, rtol=1e-3, atol=1e-3 * theirs.abs().max().item())
 
 
-def test_weight_decay_too_small_for_a_factor_of_float32_acts_as_in_plain_sgd(data_folder):
+def test_weight_decay_too_small_for_a_factor_of_float32_acts_as_in_plain_sgd(data_folder, either_way):
     """1 - eta * weight_decay is 1 in float32 here; added to the gradient the decay still counts on the whole."""
     data = prepared.read(data_folder)
     ends = {}

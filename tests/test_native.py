@@ -92,7 +92,7 @@ def test_updates_are_as_near_to_exact_ones_as_those_of_torch(setting, batch_size
     for own, other, right, slack in zip(found, reference, exact, (1e-5, 2e-2, 2e-3), strict=True):
         assert distance(own, right) < 5 * distance(other, right) + slack
     for own, other in zip(ours.sgd.velocity, theirs.sgd.velocity, strict=True):
-        torch.testing.assert_close(own, other, rtol=1e-3, atol=1e-3 * other.abs().max().item())
+        assert distance(own.double(), other.double()) < 2e-2
 
 
 def test_every_lane_has_the_bits_that_it_has_alone(data_folder):

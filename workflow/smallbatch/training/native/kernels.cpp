@@ -27,7 +27,7 @@ constexpr int VL = 4, ACCUMULATORS = 12;
 #endif
 constexpr int Q_MOST = 4;   // vectors of output channels that a tile holds
 constexpr int P_MOST = 16;  // pixels that a tile holds
-constexpr int64_t CACHE_FLOATS = 1 << 18;  // that steps in a row may touch: half of a common second-level cache
+constexpr int64_t CACHE_FLOATS = 1 << 17;  // that steps in a row may touch: 512 KiB, a part of a second-level cache
 constexpr int FUSED_MOST = 8;  // examples up to which the backward pass of a fully connected layer updates its weights
 
 typedef float V __attribute__((vector_size(VL * 4), aligned(4), may_alias));
