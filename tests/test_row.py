@@ -29,6 +29,10 @@ def checkpoint_files(results: Path) -> list[Path]:
     return list(results.glob("checkpoints/*/*.pt*"))
 
 
+def begin(row: Row, *runs) -> Path:
+    return row.begin({"runs": [run.settings for run in runs]})
+
+
 @pytest.fixture
 def interrupted(data_folder, tmp_path, monkeypatch):
     """A folder of results where a job for runs ONE and TWO, in lock-step, was stopped in the middle."""
@@ -108,7 +112,7 @@ def test_the_rest_of_a_row_keeps_its_company_too(data_folder, tmp_path, monkeypa
 def test_a_checkpoint_of_stored_runs_is_removed_and_one_of_others_left_alone(interrupted, whole, data_folder):
     fingerprint = prepared.read(data_folder).meta.fingerprint
     row = Row(whole / "checkpoints", ONE, fingerprint)
-    stale, other = row.begin([ONE, TWO]), row.begin([replace(ONE, seed=8), replace(ONE, seed=9)])
+    stale, other = begin(row, ONE, TWO), begin(row, replace(ONE, seed=8), replace(ONE, seed=9))
     assert train_pack([ONE, TWO], data_folder, whole) == 0
     assert not stale.exists() and other.exists()
     assert train_pack([THREE], data_folder, whole) == 1

@@ -117,6 +117,9 @@ def check_outputs(project):
     assert {"settings", "data_fingerprint", "outcome", "environment", "files"} <= record.keys()
     assert {"torch", "python", "commit", "device"} <= record["environment"].keys()
     assert not list(project.glob("results/checkpoints/*/*.pt"))
+    logs = "".join(path.read_text() for path in project.glob("logs/train/*.log"))
+    there = [int(size) for size in re.findall(r"needs up to \d+ MB, (\d+) MB are there", logs)]
+    assert there and all(0 < size < 2000 for size in there), "mem_mb is what a job may take"
 
 
 def check_rates(project):

@@ -142,3 +142,9 @@ def figure_experiments(wildcards):
 def training_slots(wildcards):
     """Threads that a training job takes of `--cores`: all jobs together keep each processor busy once."""
     return config["training"]["processes"] * max(1, (workflow.resource_settings.cores or 1) // processors())
+
+
+def training_memory(wildcards, attempt):
+    """MB that a training job may take: does for ResNet-32 on CIFAR, and is doubled each time that it did not."""
+    largest = max(run.batch_size for run in PLAN.packs[wildcards.pack].runs)
+    return 2000 * max(1, largest // 256) * 2 ** (attempt - 1)

@@ -15,7 +15,7 @@ rule train:
         "../../envs/training.yaml"
     threads: training_slots
     resources:
-        mem_mb=2000,
+        mem_mb=training_memory,
         runtime=lambda wildcards, attempt: 240 * attempt,
     params:
         runs=pack_runs,

@@ -22,4 +22,5 @@ if __name__ == "__main__":
             lanes=params.training["lanes"],
             keep_weights=params.training["keep_weights"],
             images_at_once=params.training["images_at_once"],
+            memory_mb=snakemake.resources.mem_mb,
         )

@@ -11,7 +11,7 @@ import json
 import logging
 import os
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -201,6 +201,12 @@ def remember(kind: Kind, known: Known) -> None:
             write_json(_file(), dict(list(entries.items())[-REMEMBERED:]))
     except (UserError, OSError, RuntimeError) as error:
         log.info("what was measured will not be remembered: %s", error)
+
+
+def remember_most(kind: Kind, lanes: int) -> None:
+    """Remember that memory did not hold more lanes than these."""
+    known = recall(kind)
+    remember(kind, replace(known, most=min(known.most, lanes)))
 
 
 @contextlib.contextmanager

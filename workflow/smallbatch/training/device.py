@@ -1,9 +1,10 @@
 """Devices by name, and what is known of them."""
 
 import contextlib
+import os
 import resource
 import sys
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 import torch
 from torch import Tensor
@@ -91,12 +92,48 @@ def forget_peak_memory(device: torch.device) -> None:
         Path("/proc/self/clear_refs").write_text("5")
 
 
+def make_room(device: torch.device) -> None:
+    """Before memory is used in another way: let go of what the process keeps, if that is much."""
+    if device.type == "cpu":
+        processor.give_back_memory(above=processor.KEPT)
+
+
 def peak_memory(device: torch.device) -> int:
     """The most bytes held: by tensors on a GPU, else by the process."""
-    if device.type == "cuda":
-        return torch.cuda.max_memory_allocated(device)
+    return torch.cuda.max_memory_allocated(device) if device.type == "cuda" else _memory("VmHWM")
+
+
+def held_memory() -> int:
+    """Bytes that the process holds now; where the system does not tell, the most it ever held."""
+    return _memory("VmRSS")
+
+
+def _memory(field: str) -> int:
     status = Path("/proc/self/status")
     lines = status.read_text().splitlines() if status.exists() else []
-    peaks = [int(line.split()[1]) * 1024 for line in lines if line.startswith("VmHWM:")]
+    found = [int(line.split()[1]) * 1024 for line in lines if line.startswith(f"{field}:")]
     used = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peaks[0] if peaks else used * (1 if sys.platform == "darwin" else 1024)
+    return found[0] if found else used * (1 if sys.platform == "darwin" else 1024)
+
+
+def free_memory(device: torch.device) -> int:
+    """Bytes that can still be had: on a GPU, else on the machine and in the control groups that this process is in."""
+    if device.type == "cuda":
+        return torch.cuda.mem_get_info(device)[0]
+    free = [os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")]
+    with contextlib.suppress(OSError, StopIteration):
+        lines = Path("/proc/meminfo").read_text().splitlines()
+        free.append(next(int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable:")))
+    return max(0, min(free + _free_in_groups()))
+
+
+def _free_in_groups() -> list[int]:
+    """What Linux's control groups, version 2, leave to the process, from its own group up."""
+    free = []
+    with contextlib.suppress(OSError):
+        own = [line[3:] for line in Path("/proc/self/cgroup").read_text().splitlines() if line.startswith("0::")]
+        groups = [group for path in own for group in (path, *map(str, PurePosixPath(path).parents))]
+        for folder in (Path(f"/sys/fs/cgroup{group}") for group in groups):
+            with contextlib.suppress(OSError, ValueError):  # the root has none, and "max" is no number
+                free.append(int((folder / "memory.max").read_text()) - int((folder / "memory.current").read_text()))
+    return free

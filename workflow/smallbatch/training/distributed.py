@@ -5,7 +5,7 @@ import functools
 import logging
 import os
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TypeVar
 
 import torch
@@ -34,6 +34,11 @@ class World:
     def leads(self) -> bool:
         """Whether this process writes: runs, checkpoints, log lines, locks."""
         return self.rank == 0
+
+    def share(self, run: Run) -> Run:
+        """What each process has of a run: a part of its mini-batches."""
+        m = run.batch_size // self.size
+        return replace(run, batch_size=m, bn_batch_size=min(run.bn_batch_size, m))
 
     def sum(self, tensor: Tensor) -> Tensor:
         """The sum over processes, in place."""

@@ -19,7 +19,7 @@ from smallbatch.training.checkpoints import Checkpoint
 from smallbatch.training.distributed import ALONE, World
 from smallbatch.training.feed import EpochPlan, Feed
 from smallbatch.training.native import updates as native
-from smallbatch.training.network import Network, Scores, too_large
+from smallbatch.training.network import Network, Scores
 from smallbatch.training.progress import Progress
 from smallbatch.training.schedule import Schedule
 from smallbatch.training.sgd import LaneSGD
@@ -86,7 +86,7 @@ class LaneTraining:
         )
         etas = [run.learning_rate for run in runs]
         self.sgd = LaneSGD(self.network.parameters, etas, s.weight_decay, s.momentum)
-        self.layout = native.layout_for(models[0], self.network, self.feed)
+        self.layout = native.layout_for(models[0], self.feed.shape, s.precision, self.device, self.world)
         self.updates = self._make_updates()
 
     def _make_updates(self) -> Updates:
@@ -129,14 +129,8 @@ class LaneTraining:
         """Train to the end, handing over each run as it ends; saves a checkpoint whenever one is due.
 
         Raises:
-            UserError: the device's memory is too small.
+            torch.OutOfMemoryError, TooLarge: the device's memory is too small for so many lanes.
         """
-        try:
-            self._train(finish, checkpoint, progress)
-        except torch.OutOfMemoryError as error:
-            raise too_large(self.network.part, len(self.runs)) from error
-
-    def _train(self, finish: Finish, checkpoint: Checkpoint, progress: Progress) -> None:
         if self.device.type == "cuda":
             images, labels = self.feed.batches(self._plan(), 0, 1)
             self.network.fit(images[0], labels[0])
@@ -226,6 +220,7 @@ class LaneTraining:
 
     def _close_epoch(self, finish: Finish) -> None:
         started = time.perf_counter()
+        devices.make_room(self.device)
         losses, accuracies = self._test(self.feed.test_batches)
         validation = [math.nan] * len(self.runs)
         if self.setting.selection == "validation":
@@ -268,10 +263,30 @@ class LaneTraining:
     def restore(self, state: dict) -> None:
         """Go on from a state; its runs, which may be fewer than at the start, become the lanes."""
         self._begin([Run.from_settings(settings) for settings in state["runs"]])
-        self.lanes_at_start, self.network.part = state["lanes"], state["part"]
+        self.lanes_at_start, self.network.part = state["lanes"], min(self.network.part, state["part"])
         self.model.load_state_dict(state["model"])
         self.sgd.velocity = [velocity.to(self.device) for velocity in state["velocity"]]
         self.epoch, self.step, self.seconds = state["epoch"], state["step"], state["seconds"]
         self.history = [[Epoch(*epoch) for epoch in lane] for lane in state["history"]]
         self.variance = [[Variance(*row) for row in lane] for lane in state["variance"]]
         self.loss_sum = state["loss_sum"].to(self.device)
+
+
+def part_of(state: dict, lanes: Sequence[int]) -> dict:
+    """The state of only the lanes at these places: they go on from where all were.
+
+    Args:
+        state: as `LaneTraining.state` gives it, or the runs of lanes that have not begun.
+        lanes: places.
+    """
+
+    def own(values: list) -> list:
+        return [values[lane] for lane in lanes]
+
+    if "model" not in state:
+        return {"runs": own(state["runs"])}
+    lists = {key: own(state[key]) for key in ("runs", "history", "variance", "seconds")}
+    model = {name: tensor[list(lanes)].clone() for name, tensor in state["model"].items()}
+    velocity = [tensor[list(lanes)].clone() for tensor in state["velocity"]]
+    tensors = {"model": model, "velocity": velocity, "loss_sum": state["loss_sum"][list(lanes)]}
+    return state | lists | tensors | {"lanes": len(lanes)}

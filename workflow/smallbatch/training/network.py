@@ -168,9 +168,13 @@ class Network:
         self.gradients(images, labels, alone=True)
 
 
-def too_large(examples: int, lanes: int) -> UserError:
-    """What to say where the device's memory does not hold what has to be in it at once."""
-    return UserError(
+class TooLarge(UserError):
+    """The device's memory does not hold what has to be in it at once; fewer lanes may fit."""
+
+
+def too_large(examples: int, lanes: int) -> TooLarge:
+    """What to say of it."""
+    return TooLarge(
         f"out of memory on the device: {examples} examples of each of {lanes} lanes must be in it at once; "
         "allowed: a smaller training.lanes, precision: bf16, more training.processes, or a larger device"
     )

@@ -1,10 +1,11 @@
 """Packs: the runs that one job trains, in groups of lanes."""
 
 import contextlib
+import gc
 import itertools
 import logging
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -19,9 +20,10 @@ from smallbatch.study import Run
 from smallbatch.training import device as devices
 from smallbatch.training import distributed, processor, variance
 from smallbatch.training.checkpoints import Checkpoint
-from smallbatch.training.choice import lanes_for
-from smallbatch.training.distributed import World
+from smallbatch.training.choice import kind_of, lanes_for, remember_most
 from smallbatch.training.engine import LaneTraining
+from smallbatch.training.memory import Room, free_for
+from smallbatch.training.network import TooLarge, too_large
 from smallbatch.training.progress import Progress
 from smallbatch.training.row import Row
 
@@ -37,6 +39,7 @@ def train_pack(
     lanes: int | str = "auto",
     keep_weights: str = "best",
     images_at_once: int | str = "auto",
+    memory_mb: int | None = None,
 ) -> int:
     """Train those runs of a pack that the store does not have; returns how many those were.
 
@@ -50,6 +53,7 @@ def train_pack(
         lanes: runs in lock-step, or auto.
         keep_weights: all, best (of the seeds of each cell) or none.
         images_at_once: of each lane, in memory; or auto: as many of a mini-batch as fit. It changes rounding only.
+        memory_mb: that the job may take, in 10^6 bytes; none: on the CPU its share of what is free. A GPU's is its own.
 
     Raises:
         UserError: the device is not there or too small, processes cannot share the runs, or files cannot be written.
@@ -59,9 +63,13 @@ def train_pack(
         distributed.check(run, world)
         variance.check(run)
     data, store = prepared.read(data_folder), RunStore(results / "runs")
+    meta = data.meta
+    outline = Outline(meta.shape, len(meta.classes), meta.train, meta.test)
     # Asked here: bound to a processor of its own, this process may use one.
     at_work = environment.processors()
-    job = _Job(data, store, results / "checkpoints", chosen, world, at_work, lanes, keep_weights, images_at_once)
+    free = free_for(chosen, memory_mb, world.size, at_work)
+    room = Room(free, chosen, world, outline, meta.photos is not None, images_at_once)
+    job = _Job(data, store, results / "checkpoints", room, at_work, lanes, keep_weights)
     missing = world.told(lambda: job.missing(runs))
     for run in missing:
         devices.check_precision(run.setting.precision, chosen)
@@ -80,23 +88,20 @@ class _Job:
     """What the rows of a pack share.
 
     at_work: processors that train at the same time.
-    lanes, keep, images_at_once: as `train_pack` has them.
+    lanes, keep: as `train_pack` has them.
     """
 
     data: prepared.Prepared
     store: RunStore
     checkpoints: Path
-    device: torch.device
-    world: World
+    room: Room
     at_work: int
     lanes: int | str
     keep: str
-    images_at_once: int | str
 
     def __post_init__(self) -> None:
-        meta = self.data.meta
-        self.fingerprint = meta.fingerprint
-        self.outline = Outline(meta.shape, len(meta.classes), meta.train, meta.test)
+        self.fingerprint = self.data.meta.fingerprint
+        self.device, self.world, self.outline = self.room.device, self.room.world, self.room.outline
         self.environment = {**environment.describe(), **devices.describe(self.device)}
         self.progress = Progress(0, shown=False)
 
@@ -127,7 +132,7 @@ class _Job:
         with place.alone(title(runs)) if self.world.leads else contextlib.nullcontext():
             while groups := self.world.told(lambda: self._groups(runs, place)):
                 for path in groups:
-                    self._train(Checkpoint(path))
+                    self._train_group(place, path)
 
     def _groups(self, runs: list[Run], place: Row) -> list[Path]:
         """The checkpoints of groups that are to be trained: such as were begun, else what is missing, cut anew."""
@@ -135,32 +140,61 @@ class _Job:
         wanted = [path for path, lanes in begun.items() if set(runs) & {run for run in lanes if not self.has(run)}]
         missing = [] if wanted else self.missing(runs)
         size = self._lanes_for(missing) if missing else 1
-        return wanted or [place.begin(missing[start : start + size]) for start in range(0, len(missing), size)]
+        groups = [missing[start : start + size] for start in range(0, len(missing), size)]
+        return wanted or [place.begin({"runs": [run.settings for run in group]}) for group in groups]
 
     def _lanes_for(self, runs: list[Run]) -> int:
         """How many of these runs of a row to train in lock-step."""
+        most, _ = self.room.fitting(runs)
         if isinstance(self.lanes, int):
-            return self.lanes
-        m = runs[0].batch_size // self.world.size
-        share = replace(runs[0], batch_size=m, bn_batch_size=min(runs[0].bn_batch_size, m))
-        return lanes_for(share, len(runs), self.outline, self.device, self.at_work)
+            return min(self.lanes, most)
+        return lanes_for(self.world.share(runs[0]), most, self.outline, self.device, self.at_work)
 
-    def _train(self, checkpoint: Checkpoint) -> None:
-        """Train a group from its checkpoint to the end."""
+    def _train_group(self, place: Row, path: Path) -> None:
+        """Train a group from its checkpoint to the end; one that memory does not hold is left in two halves."""
+        checkpoint = Checkpoint(path)
         state = self.world.told(checkpoint.load)
         if state is None:
             return  # damaged since it was found
         runs = [Run.from_settings(settings) for settings in state["runs"]]
-        training = LaneTraining(runs, self.data, self.device, self.world, self.images_at_once)
-        if "model" in state:
-            training.restore(state)
-            log.info("resumed at epoch %d, step %d", training.epoch, training.step)
-        epochs = runs[0].setting.epochs
-        self.progress.begin(title(runs), len(runs), epochs, self.images(runs[0]) // epochs, training.epoch)
-        training.train(self._finish, checkpoint, self.progress)
+        most, images_at_once = self.world.told(lambda: self.room.fitting(runs))
+        if len(runs) <= most:
+            try:
+                return self._train(runs, checkpoint, state, images_at_once)
+            except TooLarge:
+                # Processes that share mini-batches wait for one another, and cannot all turn back from here.
+                if len(runs) == 1 or self.world.size > 1:
+                    raise
+            self._forget(runs)
+        log.info("%s: too large for the memory, goes on as two halves", title(runs))
+        if self.world.leads:
+            place.halve(path, checkpoint.load() or state)
+
+    def _train(self, runs: list[Run], checkpoint: Checkpoint, state: dict, images_at_once: int | str) -> None:
+        try:
+            training = LaneTraining(runs, self.data, self.device, self.world, images_at_once)
+            if "model" in state:
+                training.restore(state)
+                log.info("resumed at epoch %d, step %d", training.epoch, training.step)
+            need = self.room.need(runs[0]).bytes(len(runs), training.network.part)
+            log.info("%s: needs up to %.0f MB, %.0f MB are there", title(runs), need / 1e6, self.room.size / 1e6)
+            epochs = runs[0].setting.epochs
+            self.progress.begin(title(runs), len(runs), epochs, self.images(runs[0]) // epochs, training.epoch)
+            training.train(self._finish, checkpoint, self.progress)
+        except torch.OutOfMemoryError as error:
+            raise too_large(self.world.share(runs[0]).batch_size, len(runs)) from error
         self.progress.end()
         if self.world.leads:
             checkpoint.remove()
+
+    def _forget(self, runs: list[Run]) -> None:
+        """Let go of a training that did not fit, and remember that it did not."""
+        self.progress.abandon()
+        gc.collect()
+        if self.device.type == "cuda":
+            torch.cuda.empty_cache()
+        kind = kind_of(self.world.share(runs[0]), self.outline, self.device, self.at_work)
+        remember_most(kind, len(runs) // 2)
 
     def _finish(self, run: Run, outcome: Outcome, weights: bytes | None) -> None:
         name = run.name(self.fingerprint)

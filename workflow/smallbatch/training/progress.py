@@ -60,6 +60,10 @@ class Progress:
             _clock(elapsed * max(0, self.images - self.done) / max(1, self.done - self.resumed)),
         )  # fmt: skip
 
+    def abandon(self) -> None:
+        """The group did not get through; it goes on in parts, which begin like groups."""
+        self._do(0)
+
     def end(self) -> None:
         """End the group: what diverged runs did not need counts as done."""
         self._do(self.epoch_images * self.lanes * self.epochs)

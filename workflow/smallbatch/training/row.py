@@ -4,12 +4,13 @@ import contextlib
 import fcntl
 import hashlib
 import logging
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
 from smallbatch.study import CHOSEN_LATER, Run
 from smallbatch.training.checkpoints import Checkpoint
+from smallbatch.training.engine import part_of
 
 log = logging.getLogger(__name__)
 
@@ -51,15 +52,27 @@ class Row:
             with contextlib.suppress(OSError):  # not there, or not empty
                 self.folder.rmdir()
 
-    def begin(self, runs: Sequence[Run]) -> Path:
-        """Begin a group of lanes: name it, its company, in a checkpoint; returns that."""
-        names = "\n".join(run.name(self.fingerprint) for run in runs)
+    def begin(self, state: dict) -> Path:
+        """Begin a group of lanes: save its checkpoint, which names at least its runs; returns that."""
+        names = "\n".join(Run.from_settings(settings).name(self.fingerprint) for settings in state["runs"])
         path = self.folder / f"{hashlib.sha256(names.encode()).hexdigest()[:16]}.pt"
-        Checkpoint(path).save({"runs": [run.settings for run in runs]})
+        Checkpoint(path).save(state)
         return path
 
+    def halve(self, path: Path, state: dict) -> None:
+        """Let a group go on as two, from the same state.
+
+        A kill in between leaves the whole group's checkpoint, and `begun` takes that.
+        """
+        count = len(state["runs"])
+        for lanes in (range(count // 2), range(count // 2, count)):
+            self.begin(part_of(state, lanes))
+        Checkpoint(path).remove()
+
     def begun(self, is_missing: Callable[[Run], bool]) -> dict[Path, list[Run]]:
-        """The checkpoints that hold missing runs, with all their runs; those that hold none are removed.
+        """The checkpoints that hold missing runs, with all their runs.
+
+        Those that hold none are removed, and those whose runs another has as well: parts of it that never began.
 
         Args:
             is_missing: says of a run whether it is still to be trained.
@@ -72,4 +85,7 @@ class Row:
                 found[path] = runs
             else:
                 Checkpoint(path).remove()
-        return found
+        parts = [path for path, runs in found.items() if any(set(runs) < set(others) for others in found.values())]
+        for path in parts:
+            Checkpoint(path).remove()
+        return {path: runs for path, runs in found.items() if path not in parts}

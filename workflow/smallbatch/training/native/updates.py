@@ -2,6 +2,7 @@
 
 import ctypes
 import logging
+import math
 import mmap
 from collections.abc import Sequence
 
@@ -10,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from smallbatch.models.normalisation import part_momenta
+from smallbatch.training.distributed import World
 from smallbatch.training.feed import Batches, Feed
 from smallbatch.training.native import library
 from smallbatch.training.native.plan import Graph, Layout, Unsupported
@@ -45,7 +47,7 @@ class NativeUpdates(Updates):
         p = layout.program
         self.arena = _zeros(p.arena_floats * self.room)
         self.values = _zeros(layout.values_floats * PART)
-        self.scratch = _zeros(p.statistics_floats + 3 * p.packed_floats + p.turned_floats)
+        self.scratch = _zeros(_scratch(p))
 
     @property
     def steps(self) -> int:
@@ -118,28 +120,43 @@ def _divisor(number: int, most: int) -> int:
 
 
 def _zeros(floats: int) -> Tensor:
-    """Zeros on pages as large as the system has them."""
-    memory = mmap.mmap(-1, floats * 4)
+    """Zeros on pages as large as the system has them: a step touches more memory than fits in small pages' tables."""
+    private = {"flags": mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS} if hasattr(mmap, "MAP_ANONYMOUS") else {}
+    memory = mmap.mmap(-1, floats * 4, **private)
     if hasattr(mmap, "MADV_HUGEPAGE"):
         memory.madvise(mmap.MADV_HUGEPAGE)
     return torch.frombuffer(memory, dtype=torch.float32)
 
 
-def layout_for(alone: nn.Module, network: Network, feed: Feed) -> Layout | None:
+def layout_for(
+    alone: nn.Module, shape: tuple[int, int, int], precision: str, device: torch.device, world: World
+) -> Layout | None:
     """How the kernels run a model, where there are kernels for its operations, its numbers and the device; else none.
 
     Args:
         alone: the model of one lane.
-        network: of the lanes.
-        feed: of their mini-batches.
+        shape: of an image: channels, height, width.
+        precision: as a setting has it.
+        device: where.
+        world: the processes that share each mini-batch.
     """
-    _, height, width = feed.shape
-    plain = network.device.type == "cpu" and network.world.size == 1 and not network.bf16
-    single = all(parameter.dtype == torch.float32 for parameter in network.parameters)
-    if not plain or not single or height * width > PIXELS_MOST or library.kernels() is None:
+    plain = device.type == "cpu" and world.size == 1 and precision == "float32"
+    single = all(parameter.dtype == torch.float32 for parameter in alone.parameters())
+    if not plain or not single or math.prod(shape[1:]) > PIXELS_MOST or library.kernels() is None:
         return None
     try:
-        return Layout(Graph(alone, feed.shape), alone.state_dict())
+        return Layout(Graph(alone, shape), alone.state_dict())
     except Unsupported as reason:
         log.info("trained operation by operation, slower: of this model the kernels do not know that %s", reason)
         return None
+
+
+def memory(layout: Layout, room: int) -> int:
+    """Bytes that `NativeUpdates` take beside the lanes' tensors, however many the lanes; `room` as they have it."""
+    p = layout.program
+    return 4 * (p.arena_floats * room + layout.values_floats * PART + _scratch(p))
+
+
+def _scratch(program: library.Program) -> int:
+    """Floats: statistics; weights, gradients and velocities of one lane as the kernels have them; weights turned."""
+    return program.statistics_floats + 3 * program.packed_floats + program.turned_floats
