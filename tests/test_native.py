@@ -1,6 +1,7 @@
 """The compiled kernels give what torch gives: values, gradients, updates, statistics; what they lack, torch has."""
 
 import logging
+import random
 
 import pytest
 import torch
@@ -279,4 +280,171 @@ def test_kernels_are_compiled_once(monkeypatch, tmp_path):
         [made] = tmp_path.rglob("*.so")
         stamp = made.stat().st_mtime_ns
     library.kernels.cache_clear()
-    assert [path.stat().st_mtime_ns for path in tmp_path.rglob("*") if path.is_file()] == [stamp]
+    assert [path.stat().st_mtime_ns for path in tmp_path.rglob("*.so")] == [stamp]
+
+
+@pytest.mark.parametrize("keep", [0, 1000], ids=["empty", "cut"])
+def test_damaged_kernels_are_set_aside_and_compiled_anew(keep, monkeypatch, tmp_path, caplog):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    monkeypatch.setattr(library, "FLAGS", ("-std=c++17", "-O0", "-fPIC", "-shared"))
+    library.kernels.cache_clear()
+    assert library.kernels() is not None
+    [made] = tmp_path.rglob("*.so")
+    whole = made.read_bytes()
+    made.unlink()  # not cut in place: it is loaded
+    made.write_bytes(whole[:keep])
+    library.kernels.cache_clear()
+    assert library.kernels() is not None and made.read_bytes() == whole
+    assert "damaged, set aside" in caplog.text and len(list(tmp_path.rglob("*.damaged-*"))) == 1
+    library.kernels.cache_clear()
+
+
+class Forward(nn.Module):
+    """Some layers for images [n, 3, 8, 8], and what `way` makes of them."""
+
+    def __init__(self, way) -> None:
+        super().__init__()
+        self.way = way
+        self.conv, self.same = nn.Conv2d(3, 20, 3, padding=1), nn.Conv2d(20, 20, 3, padding=1)
+        self.pool, self.fc, self.row = nn.MaxPool2d(2), nn.Linear(20 * 64, 4), nn.Linear(8, 4)
+
+    def forward(self, x):
+        return self.way(self, x)
+
+
+def only_in_training(net, x):
+    x = net.conv(x)
+    return net.fc((net.same(x) if net.training else x).flatten(1))
+
+
+def unused(net, x):
+    x = net.conv(x)
+    net.same(x)
+    return net.fc(x.flatten(1))
+
+
+@pytest.mark.parametrize(
+    ("said", "way"),
+    [
+        ("scales a sum", lambda net, x: net.fc(torch.add(net.same(net.conv(x)), net.conv(x), alpha=3).flatten(1))),
+        ("logits are not the plain", lambda net, x: net.fc(net.same(net.conv(x)).flatten(1)).relu()),
+        ("logits are not the plain", lambda net, x: net.same(net.conv(x)).flatten(1)),
+        ("in testing than", only_in_training),
+        ("parts of an image", lambda net, x: net.row(net.same(net.conv(x)))),
+        ("other than all of an image", lambda net, x: net.fc(torch.flatten(net.conv(x), 1, end_dim=2))),
+        ("a layer twice", lambda net, x: net.fc(net.same(net.same(net.conv(x))).flatten(1))),
+        ("makes what it does not use", unused),
+        ("does not use same", lambda net, x: net.fc(net.conv(x).flatten(1))),
+        ("begins with", lambda net, x: net.fc(net.conv(net.pool(x)).flatten(1))),
+        ("makes what|adds what", lambda net, x: net.fc((x + x).flatten(1))),
+    ],
+)
+def test_what_the_kernels_would_get_wrong_is_refused(said, way):
+    with pytest.raises(Unsupported, match=said):
+        Graph(Forward(way), (3, 8, 8))
+
+
+class ChangedInPlace(nn.Module):
+    """What `+=` changes is used under another name, too: in what torch.fx tells of it that does not show."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv, self.one, self.two = (nn.Conv2d(inputs, 4, 3, padding=1) for inputs in (1, 4, 4))
+        self.fc = nn.Linear(256, 4)
+
+    def forward(self, x):
+        kept = a = self.conv(x)
+        a += self.one(a)
+        return self.fc((self.two(a) + kept).flatten(1))
+
+
+def test_a_model_that_the_kernels_compute_otherwise_is_left_to_torch(data_folder, monkeypatch, caplog):
+    monkeypatch.setattr(LaneTraining, "_model", lambda self, seed: ChangedInPlace())
+    with caplog.at_level(logging.INFO):
+        training = LaneTraining([a_run()], prepared.read(data_folder), CPU)
+    assert type(training.updates) is Updates and "the kernels compute it otherwise" in caplog.text
+
+
+class Drawn(nn.Module):
+    """A model of layers drawn at random: convolutions, normalisation, rectifiers, pools, shortcuts, residuals."""
+
+    def __init__(self, draws: random.Random, b: int) -> None:
+        super().__init__()
+        self.layers, self.residual = nn.ModuleList(), set()
+        channels, size = 3, 9
+        for place in range(draws.randint(2, 6)):
+            kind = "conv" if place == 0 else draws.choice(["conv", "residual", "max", "mean", "shortcut"])
+            if kind in ("conv", "residual"):
+                out = channels if kind == "residual" else draws.choice([1, 5, 16, 17, 20, 33])
+                kernel = draws.choice([3, 3, 1, 5]) if size > 2 else 1
+                stride = 1 if kind == "residual" else draws.choice([1, 1, 2, 3])
+                layers = [nn.Conv2d(channels, out, kernel, stride, kernel // 2, bias=draws.random() < 0.6)]
+                layers += [BatchNorm(out, b)] * (draws.random() < 0.4 and b > 1)
+                layers += [nn.ReLU()] * (draws.random() < 0.6 and kind == "conv")
+                channels, size = out, (size - 1) // stride + 1
+            elif kind == "max":
+                layers, size = [nn.MaxPool2d(3, 2, 1)], (size + 1) // 2
+            elif kind == "mean":
+                layers, size = [nn.AdaptiveAvgPool2d(size)], size
+            else:
+                new = draws.choice([0, 7, 16])
+                layers, channels, size = [Shortcut(new)], channels + new, (size + 1) // 2
+            if kind == "residual":
+                self.residual.add(place)
+            self.layers.append(nn.Sequential(*layers))
+        self.fc = nn.Linear(channels * size * size, 5)
+
+    def forward(self, x):
+        for place, layer in enumerate(self.layers):
+            x = layer(x) + x if place in self.residual else layer(x)
+        return self.fc(x.flatten(1))
+
+
+@pytest.mark.parametrize("number", range(60))
+def test_drawn_models_are_trained_as_torch_trains_them(number, tmp_path, monkeypatch):
+    draws = random.Random(number)
+    m, b = draws.choice([(1, 1), (3, 3), (8, 4), (20, 20)])
+    monkeypatch.setattr(LaneTraining, "_model", lambda self, seed: drawn(number, b, seed))
+    data = prepared.read(made_data(tmp_path / "made", shape=(3, 9, 9), classes=5))
+    momentum = draws.choice([0, 0.9])
+    runs = [a_run(norm="batch" if b > 1 else "none", batch_size=m, b=b, base_lr=2**-9 / m, seed=seed, momentum=momentum)
+            for seed in (1, 2)]  # fmt: skip
+    ours, theirs = LaneTraining(runs, data, CPU), LaneTraining(runs, data, CPU)
+    assert type(ours.updates) is NativeUpdates
+    batches, factors = ours.feed.batches(ours._plan(), 0, 3), [1.0] * 3
+    start = {name: value.clone() for name, value in ours.model.state_dict().items()}
+    found, by, exact = ours.updates.make(batches, factors), by_torch(theirs), in_double(runs, data, batches, factors)
+    reference = by.make(batches, factors)
+    exact[1] = {name: value - start[name] for name, value in exact[1].items()}
+    own, other = distance(changes(start, ours), exact[1]), distance(changes(start, theirs), exact[1])
+    assert own < 10 * other + 2e-2 and distance(found, exact[0]) < 10 * distance(reference, exact[0]) + 1e-4
+
+
+def drawn(number, b, seed):
+    torch.manual_seed(seed)
+    return Drawn(random.Random(1000 + number), b)
+
+
+def test_a_lane_that_is_not_a_number_leaves_nothing_to_the_next(data_folder, monkeypatch):
+    """Hidden layers of as many features as there are classes: their gradients take the place of that of the logits."""
+
+    def build(self, seed):
+        torch.manual_seed(seed)
+        return nn.Sequential(nn.Flatten(), nn.Linear(64, 4), nn.Linear(4, 4), nn.Linear(4, 4))
+
+    monkeypatch.setattr(LaneTraining, "_model", build)
+    data = prepared.read(data_folder)
+    wild, sound = a_run(base_lr=2.0**90), a_run(base_lr=2**-9)
+    together, alone = LaneTraining([wild, sound], data, CPU), LaneTraining([sound], data, CPU)
+    losses = [training._train_block(training._plan(), 16) for training in (together, alone)]
+    assert type(together.updates) is NativeUpdates and not losses[0][:, 0].isfinite().all()
+    assert torch.equal(losses[0][:, 1], losses[1][:, 0])
+
+
+def test_gradients_that_are_not_numbers_leave_the_weights_alone(data_folder):
+    training = LaneTraining([a_run()], prepared.read(data_folder), CPU)
+    before = {name: value.clone() for name, value in training.model.state_dict().items()}
+    images, labels = training.feed.batches(training._plan(), 0, 1)
+    images[0, 0] = torch.inf
+    assert not all(gradient.isfinite().all() for gradient in training.updates.gradients(images[0], labels[0]))
+    assert all(torch.equal(value, before[name]) for name, value in training.model.state_dict().items())

@@ -23,6 +23,7 @@ from smallbatch.errors import UserError
 from smallbatch.files import digest, write_json
 from smallbatch.study import Run
 from smallbatch.training import device as devices
+from smallbatch.training.native.library import kernels
 from smallbatch.training.probe import best_training_speed, lanes_of, noise
 
 CPU_LANES, GPU_LANES = 16, 64
@@ -50,7 +51,7 @@ class Kind:
 
     device: its name.
     processors: that are at work at the same time.
-    code: a hash over the code that trains.
+    code: a hash over the code that trains, and whether there are compiled kernels.
     momentum: whether there is any.
     m, b: batch size, and sub-batch of batch normalisation.
     """
@@ -106,7 +107,8 @@ def kind_of(run: Run, outline: Outline, device: torch.device, processors: int) -
 def _code() -> str:
     library = Path(__file__).parents[1]
     kinds = "*.py", "*.cpp"
-    return digest(*(path for part in ("training", "models") for kind in kinds for path in (library / part).rglob(kind)))
+    code = digest(*(path for part in ("training", "models") for kind in kinds for path in (library / part).rglob(kind)))
+    return f"{code}, {'with' if kernels() else 'without'} kernels"
 
 
 def lanes_for(run: Run, count: int, outline: Outline, device: torch.device, processors: int) -> int:

@@ -1,5 +1,6 @@
 """The engine: SGD on lanes of one model, from initial weights to outcomes."""
 
+import logging
 import math
 import time
 from collections.abc import Callable, Iterable, Sequence
@@ -24,6 +25,8 @@ from smallbatch.training.progress import Progress
 from smallbatch.training.schedule import Schedule
 from smallbatch.training.sgd import LaneSGD
 from smallbatch.training.updates import BLOCK_IMAGES, BLOCK_VALUES, Updates
+
+log = logging.getLogger(__name__)
 
 Finish = Callable[[Run, Outcome, bytes | None], None]
 """Takes a run that is through, its outcome, and its weights as a safetensors file (none where it diverged)."""
@@ -88,6 +91,7 @@ class LaneTraining:
         self.sgd = LaneSGD(self.network.parameters, etas, s.weight_decay, s.momentum)
         self.layout = native.layout_for(models[0], self.feed.shape, s.precision, self.device, self.world)
         self.updates = self._make_updates()
+        self._check_kernels()
 
     def _make_updates(self) -> Updates:
         """The fastest way of making updates that these lanes have; to be made anew when the lanes change."""
@@ -108,6 +112,17 @@ class LaneTraining:
             raise UserError(
                 f"model {name}: a layer mixes the lanes' channels; training.lanes: 1 trains it all the same"
             )
+
+    def _check_kernels(self) -> None:
+        """Leave a model to torch that the kernels have misunderstood: of what happens in place they are not told."""
+        if self.layout is None:
+            return
+        images, _ = next(self.feed.test_batches(2))
+        ours, theirs = self.updates.logits(images), self.network.logits(images)
+        if not torch.allclose(ours, theirs, rtol=1e-3, atol=1e-3 * theirs.abs().max().item()):
+            log.info("model %s: the kernels compute it otherwise; trained operation by operation", self.setting.model)
+            self.layout = None
+            self.updates = self._make_updates()
 
     def _model(self, seed: int) -> torch.nn.Module:
         s = self.setting
@@ -264,6 +279,7 @@ class LaneTraining:
         """Go on from a state; its runs, which may be fewer than at the start, become the lanes."""
         self._begin([Run.from_settings(settings) for settings in state["runs"]])
         self.lanes_at_start, self.network.part = state["lanes"], min(self.network.part, state["part"])
+        self.updates = self._make_updates()  # what they hold depends on the part
         self.model.load_state_dict(state["model"])
         self.sgd.velocity = [velocity.to(self.device) for velocity in state["velocity"]]
         self.epoch, self.step, self.seconds = state["epoch"], state["step"], state["seconds"]

@@ -38,9 +38,18 @@ static INLINE void store(float* p, V v) { *(V*)p = v; }
 static INLINE V rectified(V v) { return v < 0 ? V{} : v; }  // keeps what is not a number
 static INLINE V where_positive(V mask, V v) { return mask > 0 ? v : V{}; }
 
+// The first `count` numbers, the others zero.
+static INLINE V only(int count, V v) {
+    M place;
+    for (int i = 0; i < VL; i++) place[i] = i;
+    return place < count ? v : V{};
+}
+
 extern "C" {
 
-// A value of the network: `at` floats of each image before it; h x w x c with a border of `pad` zeros.
+// A value of the network: `at` floats of each image before it; h x w x c with a border of `pad` zeros. Channels beyond
+// those of the model are zero, too, but for what is not a number: every operation keeps them so. The network's input
+// alone has no such channels; only convolutions take it.
 struct View {
     int64_t at, size;  // floats of an image
     int32_t h, w, c, pad;
@@ -165,13 +174,14 @@ void tile(const float* x, ptrdiff_t x_pixel, const Patch& patch, const float* w,
 #pragma GCC unroll 32
     for (int p = 0; p < P; p++)
 #pragma GCC unroll 8
-        for (int q = 0; q < Q; q++) sum[p][q] = end.bias ? load(end.bias + q * VL) : V{};
+        for (int q = 0; q < Q; q++) sum[p][q] = V{};
     multiply<P, Q>(x, x_pixel, patch, w, sum);
 #pragma GCC unroll 32
     for (int p = 0; p < P; p++)
 #pragma GCC unroll 8
         for (int q = 0; q < Q; q++) {
             V v = sum[p][q];
+            if (end.bias) v += load(end.bias + q * VL);  // last: a large one would cost the sum its last digits
             if (end.add) v += load(end.add + add_at + p * end.by_add.pixel + q * VL);
             if (end.relu) v = rectified(v);
             if (end.mask) v = where_positive(load(end.mask + mask_at + p * end.by_mask.pixel + q * VL), v);
@@ -456,6 +466,7 @@ class Network {
             float sum = 0;
             for (int k = 0; k < classes; k++) sum += g[k] = std::exp(x[k] - most);
             for (int k = 0; k < classes; k++) g[k] = g[k] / sum / batch;
+            std::fill(g + classes, g + d.c, 0.0f);  // the place may have been another gradient's
             g[label] -= 1 / batch;
             total += std::log(sum) + most - x[label];
         }
@@ -752,7 +763,8 @@ class Network {
         for (int k = 0; k < x.c; k++) {
             const bool real = k < op.in_channels;
             float var = 0;
-            if (training) {
+            if (!real) keep.mean[k] = 0;
+            if (training && real) {
                 const double off = keep.sum[k] / count, square = keep.products[k] / count - off * off;
                 keep.mean[k] = float(keep.guess[k] + off);
                 var = square < 0 ? 0 : float(square);  // not a number stays so
@@ -936,7 +948,8 @@ class Network {
             for (int oy = 0; oy < y.h; oy++)
                 for (int ox = 0; ox < y.w; ox++)
                     for (int k = 0; k < x.c; k += VL)
-                        store(y.row(i, oy) + ox * y.c + k, load(x.row(i, oy * op.stride) + ox * op.stride * x.c + k));
+                        store(y.row(i, oy) + ox * y.c + k,
+                              only(op.in_channels - k, load(x.row(i, oy * op.stride) + ox * op.stride * x.c + k)));
     }
 
     void shortcut_backward(const Op& op) const {
@@ -948,7 +961,7 @@ class Network {
                     const float* from = dy.row(i, iy / op.stride) + ix / op.stride * dy.c;
                     for (int k = 0; k < x.c; k += VL) {
                         float* to = dx.row(i, iy) + ix * x.c + k;
-                        V v = seen ? load(from + k) : V{};
+                        V v = seen ? only(op.in_channels - k, load(from + k)) : V{};
                         if (op.accumulate) v += load(to);
                         if (op.mask) v = where_positive(load(x.row(i, iy) + ix * x.c + k), v);
                         store(to, v);
@@ -1073,6 +1086,23 @@ void end_statistics(const Program& program, const Lane& lane, const float* stati
     }
 }
 
+// Where a lane's numbers lie while it is worked on.
+struct Scratch {
+    float *statistics, *packed, *gradient, *velocity, *turned;
+    Scratch(const Program& program, float* scratch)
+        : statistics(scratch),
+          packed(statistics + program.statistics_floats),
+          gradient(packed + program.packed_floats),
+          velocity(gradient + program.packed_floats),
+          turned(velocity + program.packed_floats) {}
+
+    void take(const Program& program, const Lane& lane) const {
+        // Padding too: a lane before may have left there what is not a number.
+        std::fill(packed, turned, 0.0f);
+        transfer<PACK>(program, packed, lane.tensors);
+    }
+};
+
 void turn_all(const Program& program, const Network& net, bool fused, const float* packed, float* turned) {
     for (int64_t k = 0; k < program.count; k++) {
         const Op& op = program.ops[k];
@@ -1080,6 +1110,35 @@ void turn_all(const Program& program, const Network& net, bool fused, const floa
             turn_weights(op, program.views[op.in], program.views[op.out], packed, turned);
     }
 }
+
+// A mini-batch of m examples in parts, the last of which may be smaller.
+struct MiniBatch {
+    Network whole, rest;  // a whole part; what is left, if anything
+    int64_t m, part, image;
+    const Scratch& at;
+
+    MiniBatch(const Program& program, int64_t m, int64_t most, int64_t room, float* arena, const Scratch& at)
+        : whole(program, int(std::min(m, most)), room, arena, at.statistics),
+          rest(program, int(std::max<int64_t>(1, m % std::min(m, most))), room, arena, at.statistics),
+          m(m),
+          part(std::min(m, most)),
+          image(program.image_floats),
+          at(at) {}
+
+    // Leaves the gradient in the scratch memory; returns the mean loss. Examples are `step` images and labels apart.
+    float gradient(const Lane& lane, const float* images, const int64_t* labels, int64_t step, bool fused, float rate,
+                   float decay) {
+        double loss = 0;
+        for (int64_t first = 0; first < m; first += part) {
+            Network& net = first + part <= m ? whole : rest;
+            net.take(images + first * step * image, step * image);
+            net.forward(at.packed, lane, true);
+            loss += net.loss(labels + first * step, step, float(m));
+            net.backward(at.packed, at.gradient, at.turned, first > 0, fused, rate, decay);
+        }
+        return float(loss / double(m));
+    }
+};
 
 }  // namespace
 
@@ -1089,7 +1148,7 @@ int32_t smallbatch_vector() { return VL; }
 
 // Updates of all lanes, one lane after the other.
 //   program     the model
-//   part        examples in memory at once; divides m; with batch norm the examples of a sub-batch
+//   part        examples in memory at once, at most; with batch norm the examples of a sub-batch
 //   room        examples that the arena holds, always the same for one arena
 //   arena       program.arena_floats * room floats, zeros at first and left alone between calls
 //   scratch     statistics + 3 * packed + turned floats, the same
@@ -1098,45 +1157,47 @@ int32_t smallbatch_vector() { return VL; }
 //   losses      [steps][lanes], out: the means before each update; from the first that is not finite on, not a number
 void smallbatch_train(const Program* program, const Lane* lanes, int64_t lane_count, int64_t steps, int64_t m,
                       int64_t part, int64_t room, float* arena, float* scratch, const float* images,
-                      const int64_t* labels, const float* rates,
-                      float decay, float momentum, float norm_momentum, float* losses) {
+                      const int64_t* labels, const float* rates, float decay, float momentum, float norm_momentum,
+                      float* losses) {
     const FlushSubnormals flush;
-    float *statistics = scratch, *packed = statistics + program->statistics_floats;
-    float *gradient = packed + program->packed_floats, *velocity = gradient + program->packed_floats;
-    float* turned = velocity + program->packed_floats;
-    if (momentum == 0) velocity = nullptr;
-    Network net(*program, int(part), room, arena, statistics);
-    const bool fused = momentum == 0 && part == m;
-    const int64_t image = program->image_floats;
+    const Scratch at(*program, scratch);
+    float* velocity = momentum != 0 ? at.velocity : nullptr;
+    MiniBatch batch(*program, m, part, room, arena, at);
+    const bool fused = momentum == 0 && part >= m;
     for (int64_t l = 0; l < lane_count; l++) {
         const Lane& lane = lanes[l];
-        // Padding too: a lane before may have left there what is not a number.
-        std::fill_n(packed, 3 * program->packed_floats, 0.0f);
-        transfer<PACK>(*program, packed, lane.tensors);
+        at.take(*program, lane);
         if (velocity) transfer<PACK>(*program, velocity, lane.velocities);
         for (int64_t s = 0; s < steps; s++) {
-            const float rate = rates[s * lane_count + l];
-            begin_statistics(*program, statistics);
-            turn_all(*program, net, fused, packed, turned);
-            double loss = 0;
-            for (int64_t first = 0; first < m; first += part) {
-                const int64_t example = (s * m + first) * lane_count + l;
-                net.take(images + example * image, lane_count * image);
-                net.forward(packed, lane, true);
-                loss += net.loss(labels + example, lane_count, float(m));
-                net.backward(packed, gradient, turned, first > 0, fused, rate, decay);
-            }
-            losses[s * lane_count + l] = float(loss / double(m));
-            update(*program, net, fused, packed, gradient, velocity, rate, decay, momentum);
-            end_statistics(*program, lane, statistics, int(m / part), norm_momentum);
-            if (!std::isfinite(losses[s * lane_count + l])) {
+            const int64_t place = s * lane_count + l, example = s * m * lane_count + l;
+            begin_statistics(*program, at.statistics);
+            turn_all(*program, batch.whole, fused, at.packed, at.turned);
+            losses[place] = batch.gradient(lane, images + example * program->image_floats, labels + example, lane_count,
+                                           fused, rates[place], decay);
+            update(*program, batch.whole, fused, at.packed, at.gradient, velocity, rates[place], decay, momentum);
+            end_statistics(*program, lane, at.statistics, int(m / part), norm_momentum);
+            if (!std::isfinite(losses[place])) {
                 for (int64_t rest = s + 1; rest < steps; rest++)
                     losses[rest * lane_count + l] = std::numeric_limits<float>::quiet_NaN();
                 break;
             }
         }
-        transfer<UNPACK>(*program, packed, lane.tensors);
+        transfer<UNPACK>(*program, at.packed, lane.tensors);
         if (velocity) transfer<UNPACK>(*program, velocity, lane.velocities);
+    }
+}
+
+// Gradients of one mini-batch of each lane go where its velocities would lie; its weights and statistics stay.
+void smallbatch_gradients(const Program* program, const Lane* lanes, int64_t lane_count, int64_t m, int64_t part,
+                          int64_t room, float* arena, float* scratch, const float* images, const int64_t* labels) {
+    const FlushSubnormals flush;
+    const Scratch at(*program, scratch);
+    MiniBatch batch(*program, m, part, room, arena, at);
+    for (int64_t l = 0; l < lane_count; l++) {
+        at.take(*program, lanes[l]);
+        turn_all(*program, batch.whole, false, at.packed, at.turned);
+        batch.gradient(lanes[l], images + l * program->image_floats, labels + l, lane_count, false, 0, 0);
+        transfer<UNPACK>(*program, at.gradient, lanes[l].velocities);
     }
 }
 
@@ -1145,15 +1206,14 @@ void smallbatch_train(const Program* program, const Lane* lanes, int64_t lane_co
 void smallbatch_logits(const Program* program, const Lane* lanes, int64_t lane_count, int64_t n, int64_t room,
                        float* arena, float* scratch, const float* images, float* logits) {
     const FlushSubnormals flush;
-    float *statistics = scratch, *packed = statistics + program->statistics_floats;
+    const Scratch at(*program, scratch);
     for (int64_t l = 0; l < lane_count; l++) {
-        std::fill_n(packed, program->packed_floats, 0.0f);
-        transfer<PACK>(*program, packed, lanes[l].tensors);
+        at.take(*program, lanes[l]);
         for (int64_t first = 0; first < n; first += room) {
             const int size = int(std::min(room, n - first));
-            Network net(*program, size, room, arena, statistics);
+            Network net(*program, size, room, arena, at.statistics);
             net.take(images + first * program->image_floats, program->image_floats);
-            net.forward(packed, lanes[l], false);
+            net.forward(at.packed, lanes[l], false);
             Map y = net.map(program->logits);
             for (int i = 0; i < size; i++)
                 std::memcpy(logits + ((first + i) * lane_count + l) * program->classes, y.image(i),

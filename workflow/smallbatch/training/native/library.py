@@ -1,5 +1,6 @@
 """The compiled kernels: built once a machine from `kernels.cpp` by its own C++ compiler, and their interface."""
 
+import contextlib
 import ctypes
 import functools
 import hashlib
@@ -9,12 +10,13 @@ import platform
 import shlex
 import shutil
 import subprocess
-import sys
 import tempfile
 from ctypes import POINTER, c_float, c_int32, c_int64, c_void_p
 from pathlib import Path
 
-from smallbatch.environment import cache_folder, processor_name
+from smallbatch.environment import cache_folder
+from smallbatch.errors import UserError
+from smallbatch.files import atomic, set_aside, sha256
 
 SOURCE = Path(__file__).with_name("kernels.cpp")
 FLAGS = ("-std=c++17", "-O3", "-march=native", "-fno-math-errno", "-fPIC", "-shared")
@@ -69,6 +71,7 @@ _TRAIN = (
     *(POINTER(Program), POINTER(Lane), c_int64, c_int64, c_int64, c_int64, c_int64),
     *(c_void_p, c_void_p, c_void_p, c_void_p, c_void_p, c_float, c_float, c_float, c_void_p),
 )
+_GRADIENTS = (*(POINTER(Program), POINTER(Lane), c_int64, c_int64, c_int64, c_int64), *(c_void_p,) * 4)
 _LOGITS = (POINTER(Program), POINTER(Lane), c_int64, c_int64, c_int64, *(c_void_p,) * 4)
 
 
@@ -89,13 +92,14 @@ def kernels() -> ctypes.CDLL | None:
         log.info("no C++ compiler here: training goes operation by operation, slower")
         return None
     try:
-        library = ctypes.CDLL(str(_built(command)))
+        library = _built(command)
     except (OSError, subprocess.SubprocessError) as error:
         reason = (getattr(error, "stderr", "") or str(error)).strip().partition("\n")[0]
         log.info("kernels cannot be compiled (%s): training goes operation by operation, slower", reason)
         return None
     library.smallbatch_vector.restype = c_int32
     library.smallbatch_train.argtypes, library.smallbatch_train.restype = _TRAIN, None
+    library.smallbatch_gradients.argtypes, library.smallbatch_gradients.restype = _GRADIENTS, None
     library.smallbatch_logits.argtypes, library.smallbatch_logits.restype = _LOGITS, None
     return library
 
@@ -105,31 +109,40 @@ def vector() -> int:
     return kernels().smallbatch_vector()
 
 
-def _built(command: list[str]) -> Path:
-    """The compiled library, from the cache or made now."""
+def _built(command: list[str]) -> ctypes.CDLL:
+    """The library, from the user's cache folder or made now."""
     version = subprocess.run([*command, "--version"], capture_output=True, text=True, check=True, timeout=PATIENCE)
-    told = [SOURCE.read_text(), *command, *FLAGS, version.stdout, platform.machine(), processor_name()]
+    told = [SOURCE.read_text(), *command, *FLAGS, version.stdout, platform.machine(), _instructions()]
     name = f"kernels-{hashlib.sha256(chr(0).join(told).encode()).hexdigest()[:16]}.so"
-    try:
-        folder = cache_folder()
-        folder.mkdir(parents=True, exist_ok=True)
-        return _compiled(command, folder / name)
-    except (OSError, RuntimeError):  # no home, or one that cannot be written
-        return _compiled(command, Path(tempfile.mkdtemp()) / name)
+    with contextlib.suppress(OSError, RuntimeError, UserError):  # no home, or one that is full or runs no programs
+        return _loaded(command, cache_folder() / name)
+    with tempfile.TemporaryDirectory() as folder:
+        return _loaded(command, Path(folder) / name)
 
 
-def _compiled(command: list[str], target: Path) -> Path:
-    if not target.exists():
-        # Beside the target and renamed, since other jobs may compile the same now.
-        with tempfile.TemporaryDirectory(dir=target.parent) as folder:
-            made = Path(folder) / target.name
+def _instructions() -> str:
+    """What the processor can do: machines that share a home folder may differ."""
+    info = Path("/proc/cpuinfo")
+    first = info.read_text().partition("\n\n")[0].splitlines() if info.exists() else [platform.processor()]
+    telling = ("flags", "Features", "vendor_id", "cpu family", "model", "CPU ")
+    return "\n".join(line for line in first if line.startswith(telling))
+
+
+def _loaded(command: list[str], path: Path) -> ctypes.CDLL:
+    """Load the library at `path`; made if it is not there, set aside and made anew if it is damaged."""
+    digest = path.with_suffix(".sha256")
+    if path.exists() and not (digest.exists() and digest.read_text() == sha256(path)):
+        log.warning("%s: damaged, set aside as %s", path, set_aside(path))
+    if not path.exists():
+        with tempfile.TemporaryDirectory() as folder:
+            made = Path(folder) / path.name
             subprocess.run(
                 [*command, *FLAGS, "-o", str(made), str(SOURCE)],
                 capture_output=True, text=True, check=True, timeout=PATIENCE,
             )  # fmt: skip
-            os.replace(made, target)
-    return target
-
-
-if __name__ == "__main__":
-    sys.exit(0 if kernels() else "kernels cannot be had here")
+            content = made.read_bytes()
+        # The digest first: a library without its own would count as damaged to another job that looks now.
+        for target, what in ((digest, hashlib.sha256(content).hexdigest().encode()), (path, content)):
+            with atomic(target) as file:
+                file.write(what)
+    return ctypes.CDLL(str(path))

@@ -70,6 +70,22 @@ class _Tracer(fx.Tracer):
         return isinstance(m, BatchNorm | Shortcut) or super().is_leaf_module(m, qualified_name)
 
 
+def _way(model: nn.Module) -> list[fx.Node]:
+    """What a model does, node by node, which has to be the same in training and in testing."""
+    was, ways = model.training, []
+    try:
+        for training in (True, False):
+            model.train(training)
+            ways.append(list(_Tracer().trace(model).nodes))
+    except Exception as error:  # a model whose way depends on its input cannot be traced, in many ways
+        raise Unsupported(f"its way cannot be followed ({error})") from error
+    finally:
+        model.train(was)
+    if len({str([(n.op, n.target, n.args, n.kwargs) for n in way]) for way in ways}) > 1:
+        raise Unsupported("it does another thing in testing than in training")
+    return ways[0]
+
+
 class Graph:
     """The operations of a model, in order.
 
@@ -85,15 +101,27 @@ class Graph:
         self.model, self.steps = model, []
         self.input = Value(*shape)
         self.values: dict[fx.Node, Value] = {}
-        try:
-            nodes = _Tracer().trace(model).nodes
-        except Exception as error:  # a model whose way depends on its input cannot be traced, in many ways
-            raise Unsupported(f"its way cannot be followed ({error})") from error
-        for node in nodes:
+        for node in _way(model):
             self._take(node)
+        self._check()
+
+    def _check(self) -> None:
+        """Make sure that all there is leads to the logits, and that these are logits."""
+        last, names = self.logits.maker, [step.weight for step in self.steps if step.weight]
+        if last is None or last.relu or self.logits.users or (self.logits.height, self.logits.width) != (1, 1):
+            raise Unsupported("its logits are not the plain result of a layer")
+        if any(not step.output.users for step in self.steps if step is not last):
+            raise Unsupported("it makes what it does not use")
+        if len(names) != len(set(names)):
+            raise Unsupported("it passes a layer twice")
+        used = {name for step in self.steps for name in (step.weight, step.bias)}
+        if idle := [name for name, _ in self.model.named_parameters() if name not in used]:
+            raise Unsupported(f"it does not use {idle[0]}")
 
     def _take(self, node: fx.Node) -> None:
         if node.op == "placeholder":
+            if self.values:
+                raise Unsupported("it takes more than images")
             self.values[node] = self.input
         elif node.op == "output":
             self.logits = self._value(node.args[0])
@@ -118,7 +146,7 @@ class Graph:
             **dict.fromkeys((nn.Identity,), lambda node, module: self._value(node.args[0])),
             **dict.fromkeys((nn.Flatten, torch.flatten, "flatten"), self._flatten),
         }
-        if target not in makers:
+        if target not in makers or not node.args:
             raise Unsupported(f"it has {getattr(target, '__name__', target)}")
         self.values[node] = makers[target](node, module)
 
@@ -128,6 +156,9 @@ class Graph:
         return self.values[node]
 
     def _add(self, step: Step) -> Value:
+        # The input's channels are as many as they are, see kernels.cpp.
+        if step.input is self.input and step.kind != Kind.CONV:
+            raise Unsupported("it begins with something else than a convolution or a linear layer")
         step.output.maker = step
         step.input.users.append(step)
         self.steps.append(step)
@@ -148,12 +179,16 @@ class Graph:
     def _linear(self, node: fx.Node, linear: nn.Module) -> Value:
         """A convolution whose kernel covers all of the image."""
         x = self._value(node.args[0])
+        if linear.in_features != x.channels * x.height * x.width:
+            raise Unsupported("it has a linear layer on parts of an image")
         y = Value(linear.out_features, 1, 1)
         bias = f"{node.target}.bias" if linear.bias is not None else None
         return self._add(Step(Kind.CONV, x, y, (x.height, x.width), weight=f"{node.target}.weight", bias=bias))
 
     def _batch_norm(self, node: fx.Node, norm: nn.Module) -> Value:
         x = self._value(node.args[0])
+        if len(norm.weight) != x.channels or norm.sub_batch * x.height * x.width < 2:
+            raise Unsupported("it normalises flattened channels, or single numbers")
         names = {"weight": "weight", "bias": "bias", "mean": "running_mean", "var": "running_var"}
         tensors = {role: f"{node.target}.{name}" for role, name in names.items()}
         return self._add(Step(Kind.BATCH_NORM, x, Value(*x.shape), eps=norm.eps, **tensors))
@@ -181,8 +216,12 @@ class Graph:
         return self._add(Step(Kind.SHORTCUT, x, y, stride=2))
 
     def _flatten(self, node: fx.Node, flatten: nn.Module | None) -> Value:
-        start = flatten.start_dim if flatten else (*node.args[1:], node.kwargs.get("start_dim", 0))[0]
-        if start != 1 or (flatten and flatten.end_dim != -1) or len(node.args) > 2:
+        if flatten:
+            start, end = flatten.start_dim, flatten.end_dim
+        else:
+            given = dict(zip(("start_dim", "end_dim"), node.args[1:], strict=False)) | dict(node.kwargs)
+            start, end = given.get("start_dim", 0), given.get("end_dim", -1)
+        if start != 1 or end not in (-1, 3):
             raise Unsupported("it flattens other than all of an image")
         return self._value(node.args[0])
 
@@ -196,12 +235,18 @@ class Graph:
 
     def _sum(self, node: fx.Node, module: nn.Module | None) -> Value:
         """The later of two operations adds the other's result to its own."""
-        if len(node.args) != 2:
+        if len(node.args) != 2 or node.kwargs:
             raise Unsupported("it scales a sum")
         a, b = (self._value(argument) for argument in node.args)
         for own, other in ((a, b), (b, a)):
             step = self._last(own)
-            if step and not step.relu and step.residual is None and own.shape == other.shape and own is not other:
+            if (
+                step
+                and not step.relu
+                and step.residual is None
+                and own.shape == other.shape
+                and other not in (own, self.input)
+            ):
                 step.residual = other
                 other.users.append(step)
                 # After what makes the residual; nothing between needs its result.

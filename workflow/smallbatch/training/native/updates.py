@@ -1,5 +1,6 @@
 """Updates by the kernels: a block of steps of all lanes is one call."""
 
+import contextlib
 import ctypes
 import logging
 import math
@@ -56,32 +57,28 @@ class NativeUpdates(Updates):
 
     def make(self, batches: Batches, factors: Sequence[float]) -> Tensor:
         """As `Updates.make`."""
-        return self._train(
-            batches, self.sgd.rates(factors), self.sgd.weight_decay, self.sgd.momentum, self.sgd.velocity
-        )
-
-    def gradients(self, images: Tensor, labels: Tensor) -> list[Tensor]:
-        """As `Updates.gradients`: what a velocity of zero becomes at a rate of zero."""
-        found = [torch.zeros_like(parameter) for parameter in self.network.parameters]
-        still = torch.zeros(1, self.network.lanes)
-        self._train(Batches(images[None], labels[None]), still, 0.0, 1.0, found)
-        return found
-
-    def _train(
-        self, batches: Batches, rates: Tensor, decay: float, momentum: float, velocities: Sequence[Tensor]
-    ) -> Tensor:
-        """Update at -eta = `rates` [steps, lanes]; returns the losses before each update, [steps, lanes]."""
         images, labels = (tensor.contiguous() for tensor in batches)
         steps, m, lanes = labels.shape
-        part = self.room if self.network.norms else _divisor(m, self.room)
-        losses = torch.empty(steps, lanes)
+        rates, losses = self.sgd.rates(factors), torch.empty(steps, lanes)
         [norm_momentum] = part_momenta([m], m)
+        table = self._lanes(self.sgd.velocity)
         library.kernels().smallbatch_train(
-            *(ctypes.byref(self.layout.program), self._lanes(velocities), lanes, steps, m, part, self.room),
+            *(ctypes.byref(self.layout.program), table, lanes, steps, m, self.room, self.room),
             *(tensor.data_ptr() for tensor in (self.arena, self.scratch, images, labels, rates)),
-            *(decay, momentum, norm_momentum, losses.data_ptr()),
+            *(self.sgd.weight_decay, self.sgd.momentum, norm_momentum, losses.data_ptr()),
         )
         return losses
+
+    def gradients(self, images: Tensor, labels: Tensor) -> list[Tensor]:
+        """As `Updates.gradients`."""
+        found = [torch.zeros_like(parameter) for parameter in self.network.parameters]
+        images, labels = images.contiguous(), labels.contiguous()
+        count, lanes = labels.shape
+        library.kernels().smallbatch_gradients(
+            *(ctypes.byref(self.layout.program), self._lanes(found), lanes, count, self.room, self.room),
+            *(tensor.data_ptr() for tensor in (self.arena, self.scratch, images, labels)),
+        )
+        return found
 
     def logits(self, images: Tensor) -> Tensor:
         """As `Updates.logits`."""
@@ -114,17 +111,13 @@ def _addresses(tensors: Sequence[Tensor | None], lanes: int) -> np.ndarray:
     return starts + np.arange(lanes, dtype=np.uint64)[:, None] * sizes
 
 
-def _divisor(number: int, most: int) -> int:
-    """The largest divisor of `number` that is at most `most`."""
-    return next(part for part in range(min(number, most), 0, -1) if number % part == 0)
-
-
 def _zeros(floats: int) -> Tensor:
     """Zeros on pages as large as the system has them: a step touches more memory than fits in small pages' tables."""
     private = {"flags": mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS} if hasattr(mmap, "MAP_ANONYMOUS") else {}
     memory = mmap.mmap(-1, floats * 4, **private)
     if hasattr(mmap, "MADV_HUGEPAGE"):
-        memory.madvise(mmap.MADV_HUGEPAGE)
+        with contextlib.suppress(OSError):  # a system without them
+            memory.madvise(mmap.MADV_HUGEPAGE)
     return torch.frombuffer(memory, dtype=torch.float32)
 
 
