@@ -7,6 +7,7 @@ that the run is whole.
 
 import csv
 import hashlib
+import io
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -96,27 +97,18 @@ class RunStore:
 
     def find(self, run: Run, fingerprint: str) -> Record | None:
         """The run's record; none where it is missing or damaged."""
-        folder = self.folder(run, fingerprint)
-        return None if self.damage(folder, weights=False) else _read(folder)
+        try:
+            return _record(*_whole(self.folder(run, fingerprint), weights=False))
+        except _Damaged:
+            return None
 
     def damage(self, folder: Path, *, weights: bool = True) -> str | None:
         """What is wrong with a run's folder, in words; none if it is whole."""
         try:
-            record = json.loads((folder / RECORD).read_text())
-            run = Run.from_settings(record["settings"])
-            if record["protocol"] != PROTOCOL or run.name(record["data_fingerprint"]) != folder.name:
-                return "its settings do not fit its name"
-            for name in record["files"].keys() - {WEIGHTS}:
-                if sha256(folder / name) != record["files"][name]:
-                    return f"{name} does not fit its checksum"
-            # Weights may be left out of what is kept or pulled; what is there must be right.
-            if weights and (folder / WEIGHTS).exists() and sha256(folder / WEIGHTS) != record["files"][WEIGHTS]:
-                return f"{WEIGHTS} does not fit its checksum"
-            return None
-        except FileNotFoundError as error:
-            return f"{Path(error.filename).name} is missing"
-        except (ValueError, KeyError, TypeError, AttributeError) as error:
-            return f"{RECORD} is damaged ({type(error).__name__}: {error})"
+            _whole(folder, weights=weights)
+        except _Damaged as damage:
+            return str(damage)
+        return None
 
     def clear(self, run: Run, fingerprint: str) -> Path | None:
         """Make room for a run: set a damaged folder aside; returns where to, if there was one."""
@@ -172,17 +164,53 @@ def _write_rows(path: Path, kind: type[NamedTuple], rows: Sequence[NamedTuple]) 
     return sha256(path)
 
 
-def _read_rows(path: Path, kind: type[NamedTuple]) -> list:
-    """Rows as they were written; a field's type is that of its annotation."""
-    types = kind.__annotations__.values()
-    with open(path, newline="") as file:
-        next(rows := csv.reader(file))
-        return [kind(*(of(text) for of, text in zip(types, row, strict=True))) for row in rows]
+class _Damaged(Exception):
+    """A run's folder is not whole; says why."""
 
 
-def _read(folder: Path) -> Record:
-    record = json.loads((folder / RECORD).read_text())
-    epochs = _read_rows(folder / METRICS, Epoch)
-    variance = _read_rows(folder / VARIANCE, Variance) if VARIANCE in record["files"] else []
-    outcome = Outcome(epochs=epochs, variance=variance, **record["outcome"])
+def _whole(folder: Path, *, weights: bool) -> tuple[dict[str, Any], dict[str, bytes]]:
+    """What stands in `run.json`, and the content of the other files that it names but for weights; each is read once.
+
+    Args:
+        folder: of a run.
+        weights: whether those that are there, which are large, are checked as well.
+
+    Raises:
+        _Damaged: something is missing or not as it was written.
+    """
+    try:
+        record = json.loads((folder / RECORD).read_text())
+        run = Run.from_settings(record["settings"])
+        if record["protocol"] != PROTOCOL or run.name(record["data_fingerprint"]) != folder.name:
+            raise _Damaged("its settings do not fit its name")
+        contents = {name: (folder / name).read_bytes() for name in record["files"].keys() - {WEIGHTS}}
+        found = {name: hashlib.sha256(content).hexdigest() for name, content in contents.items()}
+        # Weights may be left out of what is kept or pulled; what is there must be right.
+        if weights and (folder / WEIGHTS).exists():
+            found[WEIGHTS] = sha256(folder / WEIGHTS)
+        for name, checksum in found.items():
+            if checksum != record["files"][name]:
+                raise _Damaged(f"{name} does not fit its checksum")
+    except FileNotFoundError as error:
+        raise _Damaged(f"{Path(error.filename).name} is missing") from error
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise _Damaged(f"{RECORD} is damaged ({type(error).__name__}: {error})") from error
+    return record, contents
+
+
+def _record(record: dict[str, Any], contents: dict[str, bytes]) -> Record:
+    rows = {name: _rows(contents[name], kind) for name, kind in _TABLES.items() if name in contents}
+    outcome = Outcome(epochs=rows[METRICS], variance=rows.get(VARIANCE, []), **record["outcome"])
     return Record(Run.from_settings(record["settings"]), outcome, record["environment"])
+
+
+_TABLES = {METRICS: Epoch, VARIANCE: Variance}
+
+
+def _rows(content: bytes, kind: type[NamedTuple]) -> list:
+    """Rows as they were written; a field's type is that of its annotation."""
+    head, *rows = csv.reader(io.StringIO(content.decode(), newline=""))
+    # By columns: a study of 10,000 runs has a million rows.
+    columns = zip(*rows, strict=True) if rows else [()] * len(head)
+    typed = [map(of, column) for of, column in zip(kind.__annotations__.values(), columns, strict=True)]
+    return list(map(kind._make, zip(*typed, strict=True)))

@@ -75,6 +75,7 @@ def _as_json(values: Mapping[str, Any]) -> dict[str, Any]:
     return {key: list(value) if isinstance(value, tuple) else value for key, value in values.items()}
 
 
+_SETTINGS = tuple(own.name for own in fields(Setting))
 _DEFAULTS = _as_json({own.name: own.default for own in fields(Setting) if own.default is not MISSING})
 
 
@@ -97,7 +98,7 @@ class Run:
     def settings(self) -> dict[str, Any]:
         """All settings by name, flat, as JSON has them."""
         own = {one.name: getattr(self, one.name) for one in fields(self) if one.name != "setting"}
-        return _as_json(asdict(self.setting)) | own
+        return _as_json({name: getattr(self.setting, name) for name in _SETTINGS}) | own
 
     @classmethod
     def from_settings(cls, settings: dict[str, Any]) -> "Run":
@@ -119,6 +120,16 @@ class Run:
         Args:
             fingerprint: of the prepared data.
         """
+        # Asked for again and again by whoever goes through thousands of runs.
+        if (PROTOCOL, fingerprint) not in self._names:
+            self._names[PROTOCOL, fingerprint] = self._make_name(fingerprint)
+        return self._names[PROTOCOL, fingerprint]
+
+    @cached_property
+    def _names(self) -> dict[tuple[int, str], str]:
+        return {}
+
+    def _make_name(self, fingerprint: str) -> str:
         told = {key: v for key, v in self.settings.items() if key not in _DEFAULTS or v != _DEFAULTS[key]}
         identity = json.dumps([PROTOCOL, fingerprint, told], sort_keys=True)
         digest = hashlib.sha256(identity.encode()).hexdigest()[:12]

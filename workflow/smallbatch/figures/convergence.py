@@ -5,7 +5,6 @@ from functools import partial
 
 import numpy as np
 import pandas as pd
-import seaborn as sns
 from matplotlib.axes import Axes
 
 from smallbatch.analysis.statistics import bootstrap_interval
@@ -33,6 +32,8 @@ def courses(runs: pd.DataFrame, epochs: pd.DataFrame) -> pd.DataFrame:
 
 def convergence_lines(data: pd.DataFrame, axes: Axes, generator: np.random.Generator) -> Axes:
     """Draw `courses` of one experiment at one base learning rate; bands are 95 % intervals over seeds."""
+    import seaborn as sns  # takes a second, which the other kinds of figure need not wait for
+
     for batch_size, line in data.groupby("batch_size"):
         look = style.batch_look(batch_size) | {"linewidth": 0.8, "markevery": _marks(batch_size, line["epoch"].max())}
         sns.lineplot(

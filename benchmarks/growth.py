@@ -1,0 +1,180 @@
+"""How time and memory of tables, claims and figures grow with the runs of a study. Needs no data and trains nothing.
+
+    PYTHONPATH=workflow python benchmarks/growth.py --runs 2200 4400 11000
+
+Makes a store of runs that were never trained, about as many as asked for (the study is taken with more seeds), and then
+does with it what the workflow does, each stage in a process of its own: the tables of each experiment, those of the
+study, claims, every figure in every format. Prints seconds and the most memory of each.
+"""
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import time
+import zlib
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import numpy as np
+
+from smallbatch.analysis.table import read_tables, write_table, write_tables
+from smallbatch.data.outline import ORIGINALS
+from smallbatch.data.prepared import META, Meta, read_meta
+from smallbatch.files import write_json
+from smallbatch.rates import BaseLr
+from smallbatch.settings import read_yaml
+from smallbatch.store import Epoch, Outcome, RunStore, Variance
+from smallbatch.study import Chosen, Run, Study
+from smallbatch.study_file import load_study
+
+PROJECT = Path(__file__).parents[1]
+CONFIG = PROJECT / "config" / "config.yaml"
+KINDS = ("runs", "epochs", "variance")
+PLACE = {"device": "made", "torch": "made", "python": "made", "system": "made", "commit": "made", "threads": "1"}
+
+
+def chosen(study: Study, name: str) -> Chosen | None:
+    """Rates for an experiment that takes the best of others: here the same for every batch size."""
+    e = study.experiments[name]
+    return dict.fromkeys(e.batch_sizes, BaseLr(2.0**-7)) if e.best_of else None
+
+
+def planned(study: Study) -> list[tuple[str, Run]]:
+    """Every (experiment, run)."""
+    return [(name, run) for name, e in study.experiments.items() for run in e.runs(chosen(study, name))]
+
+
+def with_about(runs: int) -> Study:
+    """Study `paper` with as many seeds as make about so many runs, some 2,200 each."""
+    config = read_yaml(CONFIG) | {"study": "paper"}
+    of_a_seed = len(load_study(config | {"seeds": 1}).runs())
+    return load_study(config | {"seeds": -(-runs // of_a_seed)})
+
+
+def make(study: Study, folder: Path) -> int:
+    """Make a study's runs, data sets of which nothing but the size is known, and the study; returns how many runs."""
+    for label in study.labels:
+        shape, classes, train, test = ORIGINALS[label]
+        gray = (0.5,) * shape[0]
+        meta = Meta(label, tuple(map(str, range(classes))), shape, gray, gray, train, test, f"made {label}")
+        write_json(folder / label / META, vars(meta))
+    write_json(folder / "study.json", study.as_json())
+    store, runs = RunStore(folder / "runs"), list(dict.fromkeys(run for _, run in planned(study)))
+    for run in runs:
+        store.write(run, f"made {run.setting.data}", made_outcome(run), PLACE, None)
+    return len(runs)
+
+
+def made_outcome(run: Run) -> Outcome:
+    """What could have come out: the best rate falls with m, and far above it training diverges."""
+    s, draws = run.setting, np.random.default_rng(zlib.crc32(run.name("").encode()))
+    classes = ORIGINALS[s.data].classes
+    distance = np.log2(run.base_lr) + 6 + 0.3 * np.log2(run.batch_size)
+    diverged = 5 if distance > 4 + draws.normal() else None
+    accuracy = 1 / classes + (0.9 - 1 / classes) * np.exp(-((distance / 4) ** 2)) + 0.005 * draws.normal()
+    along = 1 - np.exp(-np.arange(1, s.epochs + 1) / s.epochs * 5)
+    rows = [] if diverged else [row_of(epoch + 1, float(accuracy * part)) for epoch, part in enumerate(along)]
+    sizes = s.variance_batch_sizes if not diverged else ()
+    measured = [
+        Variance(epoch, m, 1e-6 * m * float(draws.uniform(0.9, 1.1)), 32) for epoch in (0, s.epochs) for m in sizes
+    ]
+    return Outcome(rows, diverged, 100.0, 10**6, 8, 10**9, measured)
+
+
+def row_of(epoch: int, accuracy: float) -> Epoch:
+    """An epoch of a made run."""
+    return Epoch(epoch, 0.01, 3 - 2 * accuracy, 3 - 1.9 * accuracy, accuracy, float("nan"))
+
+
+def tables(study: Study, folder: Path) -> None:
+    """The tables of each experiment."""
+    for name, e in study.experiments.items():
+        rows = [(name, run) for run in e.runs(chosen(study, name))]
+        outputs = {kind: folder / "experiments" / name / f"{kind}.parquet" for kind in KINDS}
+        write_tables(rows, RunStore(folder / "runs"), read_meta(folder / e.setting.data / META), 0.8, outputs)
+
+
+def gathered(study: Study, folder: Path) -> None:
+    """The tables of the study."""
+    for kind in KINDS:
+        table = read_tables(folder / "experiments" / name / f"{kind}.parquet" for name in study.experiments)
+        write_table(table, folder / f"{kind}.parquet")
+        if kind == "runs":
+            write_table(table, folder / "runs.csv")
+
+
+def claims(study: Study, folder: Path) -> None:
+    """The verdicts."""
+    from smallbatch.analysis.claims import judge  # what takes seconds to import is left to those stages that need it
+
+    runs, variance = (read_tables([folder / f"{kind}.parquet"]) for kind in ("runs", "variance"))
+    thresholds = read_yaml(CONFIG)["claims"]
+    write_table(judge(study.figures, runs, variance, thresholds, np.random.default_rng(0)), folder / "claims.csv")
+
+
+def figures(study: Study, folder: Path) -> None:
+    """Every figure, as the workflow saves it."""
+    from smallbatch.figures import draw
+    from smallbatch.figures.style import save
+
+    for name, spec in study.figures.items():
+        parts = (
+            read_tables(folder / "experiments" / one / f"{kind}.parquet" for one in spec["experiments"])
+            for kind in KINDS
+        )
+        save(draw(spec, *parts), [folder / "figures" / f"{name}.{form}" for form in ("pdf", "svg", "png")])
+
+
+STAGES: dict[str, Callable[[Study, Path], None]] = {
+    "tables": tables,
+    "gathered": gathered,
+    "claims": claims,
+    "figures": figures,
+}
+
+
+def measure(folder: Path) -> Iterator[tuple[str, float, float]]:
+    """Do each stage in a process of its own; gives its name, seconds from start to end, and the most memory in MB."""
+    for stage in STAGES:
+        started = time.perf_counter()
+        command, places = (
+            [sys.executable, __file__, "--stage", stage, str(folder)],
+            {"PYTHONPATH": str(PROJECT / "workflow")},
+        )
+        process = subprocess.Popen(command, env=os.environ | places)
+        _, status, usage = os.wait4(process.pid, 0)
+        process.returncode = os.waitstatus_to_exitcode(status)
+        if process.returncode:
+            raise RuntimeError(f"stage {stage} failed")
+        unit = 1 if sys.platform == "darwin" else 1024
+        yield stage, time.perf_counter() - started, usage.ru_maxrss * unit / 1e6
+
+
+def main() -> None:
+    """Measure, or do one stage."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument(
+        "--runs", type=int, nargs="+", default=[2200, 4400, 11_000], help="about how many, each in turn"
+    )
+    parser.add_argument("--stage", nargs=2, metavar=("STAGE", "FOLDER"), help="do one stage with what was made")
+    arguments = parser.parse_args()
+    if arguments.stage:
+        stage, folder = arguments.stage[0], Path(arguments.stage[1])
+        STAGES[stage](Study.from_json(json.loads((folder / "study.json").read_text())), folder)
+        return
+    os.fsync = lambda handle: None  # what is made here need not outlast a power cut
+    print(f"{'runs':>7} {'stage':<10} {'seconds':>8} {'MB':>6}")
+    for wanted in arguments.runs:
+        with tempfile.TemporaryDirectory() as name:
+            runs, total = make(with_about(wanted), Path(name)), 0.0
+            for stage, seconds, megabytes in measure(Path(name)):
+                total += seconds
+                print(f"{runs:>7} {stage:<10} {seconds:>8.1f} {megabytes:>6.0f}", flush=True)
+            print(f"{runs:>7} {'all':<10} {total:>8.1f}", flush=True)
+
+
+if __name__ == "__main__":
+    main()
