@@ -17,12 +17,15 @@ from torch.nn import functional as F
 from torch.utils.data import DataLoader
 from torch.utils.flop_counter import FlopCounterMode
 
+from smallbatch.data.outline import Outline
+from smallbatch.environment import processors
 from smallbatch.models import build
 from smallbatch.rates import BaseLr
 from smallbatch.store import Epoch
 from smallbatch.study import Run, Setting
 from smallbatch.training import device as devices
 from smallbatch.training.checkpoints import Checkpoint
+from smallbatch.training.choice import lanes_for
 from smallbatch.training.engine import LaneTraining
 from speed.cells import CLASSES, GROUPS, ROW, Cell
 from speed.pictures import Pictures, pictures
@@ -164,7 +167,8 @@ def lane_runs(work: Work) -> list[Run]:
 
 def lanes_chosen(run: Run, shape: tuple[int, int, int], device: str) -> int:
     """How many runs of a row, as long as those of Figure 1, the library trains in lock-step on its own."""
-    return min(ROW, devices.lanes_for(torch.device(device), run.batch_size, shape))
+    images = 1000  # of either split; lanes do not depend on them
+    return lanes_for(run, ROW, Outline(shape, CLASSES, images, images), torch.device(device), processors())
 
 
 def products(work: Work, told: Callable[[float, float], None]) -> None:
