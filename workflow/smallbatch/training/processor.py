@@ -11,6 +11,9 @@ from pathlib import Path
 LISTEN = 0.05
 """Seconds for which processors are watched before one is taken: five ticks of Linux's clock."""
 
+CLAIM = "smallbatch/processor"
+"""The name, followed by the processor's number, that whoever is bound to it holds."""
+
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3
 KEPT = 1 << 26
 """Bytes of a block, or of free memory at the heap's end, from which the C library gives memory back to the system. With
@@ -43,7 +46,7 @@ def _take(claims: contextlib.ExitStack) -> int | None:
     for processor in _by_freedom(os.sched_getaffinity(0)):
         claim = claims.enter_context(socket.socket(socket.AF_UNIX))
         with contextlib.suppress(OSError):
-            claim.bind(f"\0smallbatch/processor/{processor}")
+            claim.bind(f"\0{CLAIM}/{processor}")
             return processor
     return None
 
