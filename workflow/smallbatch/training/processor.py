@@ -92,9 +92,9 @@ def _listed(text: str) -> set[int]:
 def keep_memory() -> None:
     """Let large blocks be taken from the process's own heap again instead of, page by page, from the system.
 
-    At m = 512 on 32x32, ResNet-8 with batch normalisation trained 1.26 times as fast with it and the reduced AlexNet
-    1.29 times (medians of 7 in turn with and without, on a busy machine whose single values varied by a factor of 3).
-    Only the GNU C library has this; elsewhere nothing happens.
+    At m = 512 on 32x32, ResNet-8 with batch normalisation and the reduced AlexNet both trained 1.15 times as fast with
+    it (medians of 7 in turn with and without, on a busy machine whose single values varied by a factor of 1.8). Only
+    the GNU C library has this; elsewhere nothing happens.
     """
     # An older one refuses so large a block; the other threshold alone would make things worse.
     if _libc("mallopt", M_MMAP_THRESHOLD, KEPT):
