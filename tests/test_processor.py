@@ -17,17 +17,25 @@ CPU = torch.device("cpu")
 linux = pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="only Linux binds processes")
 
 HOLD = """
+import sys
 from smallbatch.training import processor
+processor.CLAIM = sys.argv[1]
 with processor.of_its_own() as own:
     print(own, flush=True)
     input()
 """
 
 
+@pytest.fixture(autouse=True)
+def own_claims(monkeypatch):
+    """The trainings of these tests know nothing of others on the machine."""
+    monkeypatch.setattr(processor, "CLAIM", f"smallbatch/test/{os.getpid()}")
+
+
 @contextlib.contextmanager
 def another_training():
     """Another process with a processor of its own; gives that."""
-    command = [sys.executable, "-c", HOLD]
+    command = [sys.executable, "-c", HOLD, processor.CLAIM]
     pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
     with subprocess.Popen(command, env=os.environ | {"PYTHONPATH": str(PROJECT / "workflow")}, **pipes) as process:
         yield process.stdout.readline().strip()

@@ -11,6 +11,9 @@ from pathlib import Path
 LISTEN = 0.05
 """Seconds for which processors are watched before one is taken: five ticks of Linux's clock."""
 
+CLAIM = "smallbatch/processor"
+"""The name, followed by the processor's number, that whoever is bound to it holds."""
+
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3
 KEPT = 1 << 26
 """Bytes of a block, or of free memory at the heap's end, from which the C library gives memory back to the system. With
@@ -43,7 +46,7 @@ def _take(claims: contextlib.ExitStack) -> int | None:
     for processor in _by_freedom(os.sched_getaffinity(0)):
         claim = claims.enter_context(socket.socket(socket.AF_UNIX))
         with contextlib.suppress(OSError):
-            claim.bind(f"\0smallbatch/processor/{processor}")
+            claim.bind(f"\0{CLAIM}/{processor}")
             return processor
     return None
 
@@ -89,9 +92,9 @@ def _listed(text: str) -> set[int]:
 def keep_memory() -> None:
     """Let large blocks be taken from the process's own heap again instead of, page by page, from the system.
 
-    At m = 512 on 32x32, ResNet-8 with batch normalisation trained 1.26 times as fast with it and the reduced AlexNet
-    1.29 times (medians of 7 in turn with and without, on a busy machine whose single values varied by a factor of 3).
-    Only the GNU C library has this; elsewhere nothing happens.
+    At m = 512 on 32x32, ResNet-8 with batch normalisation and the reduced AlexNet both trained 1.15 times as fast with
+    it (medians of 7 in turn with and without, on a busy machine whose single values varied by a factor of 1.8). Only
+    the GNU C library has this; elsewhere nothing happens.
     """
     # An older one refuses so large a block; the other threshold alone would make things worse.
     if _libc("mallopt", M_MMAP_THRESHOLD, KEPT):
