@@ -5,7 +5,7 @@ import re
 
 import pytest
 import torch
-from conftest import PROJECT
+from conftest import PROJECT, a_run
 from torch import nn
 
 from smallbatch.errors import UserError
@@ -263,3 +263,9 @@ def test_peers_are_locked_and_bring_no_second_torch():
     ours = set(re.findall(r"^([\w.-]+)==", (PROJECT / "envs" / "requirements.txt").read_text(), re.MULTILINE))
     assert all("--hash=sha256:" in block for block in blocks)
     assert "pytorch-lightning" in names and not names & ours
+
+
+def test_the_library_chooses_lanes_for_a_cell(tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    assert 1 <= trainers.lanes_chosen(a_run(batch_size=32), (1, 8, 8), "cpu") <= 13
+    assert (tmp_path / "smallbatch" / "lanes.json").exists()
