@@ -107,6 +107,9 @@ class LaneTraining:
         images = images.cpu()
         ours = stacked.eval()(images.repeat(1, len(self.runs), 1, 1)).unflatten(1, (len(self.runs), -1))[:, 0]
         theirs = alone.eval()(images)
+        outputs, classes = theirs.shape[1], len(self.meta.classes)
+        if outputs < classes:
+            raise UserError(f"model {self.setting.model}: {outputs} outputs for {classes} classes of {self.meta.label}")
         if not torch.allclose(ours, theirs, rtol=1e-3, atol=1e-3 * theirs.abs().max().item()):
             name = self.setting.model
             raise UserError(

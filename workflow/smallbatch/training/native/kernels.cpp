@@ -1117,11 +1117,11 @@ struct MiniBatch {
     int64_t m, part, image;
     const Scratch& at;
 
-    MiniBatch(const Program& program, int64_t m, int64_t most, int64_t room, float* arena, const Scratch& at)
-        : whole(program, int(std::min(m, most)), room, arena, at.statistics),
-          rest(program, int(std::max<int64_t>(1, m % std::min(m, most))), room, arena, at.statistics),
+    MiniBatch(const Program& program, int64_t m, int64_t room, float* arena, const Scratch& at)
+        : whole(program, int(std::min(m, room)), room, arena, at.statistics),
+          rest(program, int(std::max<int64_t>(1, m % std::min(m, room))), room, arena, at.statistics),
           m(m),
-          part(std::min(m, most)),
+          part(std::min(m, room)),
           image(program.image_floats),
           at(at) {}
 
@@ -1148,22 +1148,21 @@ int32_t smallbatch_vector() { return VL; }
 
 // Updates of all lanes, one lane after the other.
 //   program     the model
-//   part        examples in memory at once, at most; with batch norm the examples of a sub-batch
-//   room        examples that the arena holds, always the same for one arena
+//   room        examples that the arena holds, of which parts are made; with batch norm the examples of a sub-batch
 //   arena       program.arena_floats * room floats, zeros at first and left alone between calls
 //   scratch     statistics + 3 * packed + turned floats, the same
 //   images      [steps][m][lanes][channels][rows][columns], labels [steps][m][lanes]
 //   rates       [steps][lanes], -eta
 //   losses      [steps][lanes], out: the means before each update; from the first that is not finite on, not a number
 void smallbatch_train(const Program* program, const Lane* lanes, int64_t lane_count, int64_t steps, int64_t m,
-                      int64_t part, int64_t room, float* arena, float* scratch, const float* images,
+                      int64_t room, float* arena, float* scratch, const float* images,
                       const int64_t* labels, const float* rates, float decay, float momentum, float norm_momentum,
                       float* losses) {
     const FlushSubnormals flush;
     const Scratch at(*program, scratch);
     float* velocity = momentum != 0 ? at.velocity : nullptr;
-    MiniBatch batch(*program, m, part, room, arena, at);
-    const bool fused = momentum == 0 && part >= m;
+    MiniBatch batch(*program, m, room, arena, at);
+    const bool fused = momentum == 0 && room >= m;
     for (int64_t l = 0; l < lane_count; l++) {
         const Lane& lane = lanes[l];
         at.take(*program, lane);
@@ -1175,7 +1174,7 @@ void smallbatch_train(const Program* program, const Lane* lanes, int64_t lane_co
             losses[place] = batch.gradient(lane, images + example * program->image_floats, labels + example, lane_count,
                                            fused, rates[place], decay);
             update(*program, batch.whole, fused, at.packed, at.gradient, velocity, rates[place], decay, momentum);
-            end_statistics(*program, lane, at.statistics, int(m / part), norm_momentum);
+            end_statistics(*program, lane, at.statistics, int(m / batch.part), norm_momentum);
             if (!std::isfinite(losses[place])) {
                 for (int64_t rest = s + 1; rest < steps; rest++)
                     losses[rest * lane_count + l] = std::numeric_limits<float>::quiet_NaN();
@@ -1188,11 +1187,11 @@ void smallbatch_train(const Program* program, const Lane* lanes, int64_t lane_co
 }
 
 // Gradients of one mini-batch of each lane go where its velocities would lie; its weights and statistics stay.
-void smallbatch_gradients(const Program* program, const Lane* lanes, int64_t lane_count, int64_t m, int64_t part,
-                          int64_t room, float* arena, float* scratch, const float* images, const int64_t* labels) {
+void smallbatch_gradients(const Program* program, const Lane* lanes, int64_t lane_count, int64_t m, int64_t room,
+                          float* arena, float* scratch, const float* images, const int64_t* labels) {
     const FlushSubnormals flush;
     const Scratch at(*program, scratch);
-    MiniBatch batch(*program, m, part, room, arena, at);
+    MiniBatch batch(*program, m, room, arena, at);
     for (int64_t l = 0; l < lane_count; l++) {
         at.take(*program, lanes[l]);
         turn_all(*program, batch.whole, false, at.packed, at.turned);

@@ -68,11 +68,10 @@ class Lane(ctypes.Structure):
 
 
 _TRAIN = (
-    *(POINTER(Program), POINTER(Lane), c_int64, c_int64, c_int64, c_int64, c_int64),
+    *(POINTER(Program), POINTER(Lane), c_int64, c_int64, c_int64, c_int64),
     *(c_void_p, c_void_p, c_void_p, c_void_p, c_void_p, c_float, c_float, c_float, c_void_p),
 )
-_GRADIENTS = (*(POINTER(Program), POINTER(Lane), c_int64, c_int64, c_int64, c_int64), *(c_void_p,) * 4)
-_LOGITS = (POINTER(Program), POINTER(Lane), c_int64, c_int64, c_int64, *(c_void_p,) * 4)
+_GRADIENTS = _LOGITS = (POINTER(Program), POINTER(Lane), c_int64, c_int64, c_int64, *(c_void_p,) * 4)
 
 
 def compiler() -> list[str] | None:

@@ -63,7 +63,7 @@ class NativeUpdates(Updates):
         [norm_momentum] = part_momenta([m], m)
         table = self._lanes(self.sgd.velocity)
         library.kernels().smallbatch_train(
-            *(ctypes.byref(self.layout.program), table, lanes, steps, m, self.room, self.room),
+            *(ctypes.byref(self.layout.program), table, lanes, steps, m, self.room),
             *(tensor.data_ptr() for tensor in (self.arena, self.scratch, images, labels, rates)),
             *(self.sgd.weight_decay, self.sgd.momentum, norm_momentum, losses.data_ptr()),
         )
@@ -75,7 +75,7 @@ class NativeUpdates(Updates):
         images, labels = images.contiguous(), labels.contiguous()
         count, lanes = labels.shape
         library.kernels().smallbatch_gradients(
-            *(ctypes.byref(self.layout.program), self._lanes(found), lanes, count, self.room, self.room),
+            *(ctypes.byref(self.layout.program), self._lanes(found), lanes, count, self.room),
             *(tensor.data_ptr() for tensor in (self.arena, self.scratch, images, labels)),
         )
         return found
