@@ -60,6 +60,17 @@ def double(monkeypatch):
 
 
 @pytest.fixture
+def one_thread():
+    """As the engine has it on the CPU: with more, sums are split by the number of lanes."""
+    import torch
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.fixture
 def no_kernels(monkeypatch):
     """As on a machine without a C++ compiler."""
     from smallbatch.training.native import library

@@ -58,13 +58,10 @@ class Rehearsed(GraphUpdates):
 
 
 @pytest.fixture(autouse=True)
-def clean(no_kernels):
+def clean(no_kernels, one_thread):
     """One thread, as the engine has it on the CPU; no recordings; no tf32 left behind."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
     Rehearsed.recordings, Rehearsed.replayed = [], []
     yield
-    torch.set_num_threads(before)
     devices.set_precision("float32", CPU)
 
 

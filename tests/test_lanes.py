@@ -17,15 +17,7 @@ from smallbatch.training.feed import Batches
 from smallbatch.training.progress import Progress
 
 CPU = torch.device("cpu")
-
-
-@pytest.fixture(autouse=True)
-def one_thread():
-    """As the engine has it on the CPU: with more, sums are split by the number of lanes."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 def train(runs, data, tmp_path):

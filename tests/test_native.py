@@ -22,15 +22,10 @@ from smallbatch.training.native.updates import NativeUpdates
 from smallbatch.training.updates import Updates
 
 CPU = torch.device("cpu")
-pytestmark = pytest.mark.skipif(library.compiler() is None, reason="no C++ compiler here")
-
-
-@pytest.fixture(autouse=True)
-def one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
+pytestmark = [
+    pytest.mark.usefixtures("one_thread"),
+    pytest.mark.skipif(library.compiler() is None, reason="no C++ compiler here"),
+]
 
 
 def by_torch(training):

@@ -33,10 +33,9 @@ def begin(row: Row, *runs) -> Path:
     return row.begin({"runs": [run.settings for run in runs]})
 
 
-@pytest.fixture
-def interrupted(data_folder, tmp_path, monkeypatch):
-    """A folder of results where a job for runs ONE and TWO, in lock-step, was stopped in the middle."""
-    save, results = Checkpoint.save, tmp_path / "interrupted"
+def stopped(runs, data_folder, results, monkeypatch):
+    """Train in groups of two lanes until the first state of a group that has begun is saved."""
+    save = Checkpoint.save
 
     def stopping(self, state):
         save(self, state)
@@ -46,7 +45,14 @@ def interrupted(data_folder, tmp_path, monkeypatch):
     monkeypatch.setattr(checkpoints, "INTERVAL", 0.0)
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
         patch.setattr(Checkpoint, "save", stopping)
-        train_pack([ONE, TWO], data_folder, results, lanes=2)
+        train_pack(runs, data_folder, results, lanes=2)
+
+
+@pytest.fixture
+def interrupted(data_folder, tmp_path, monkeypatch):
+    """A folder of results where a job for runs ONE and TWO, in lock-step, was stopped in the middle."""
+    results = tmp_path / "interrupted"
+    stopped([ONE, TWO], data_folder, results, monkeypatch)
     (path,) = checkpoint_files(results)
     assert Checkpoint(path).load()["step"] > 0
     return results
@@ -94,17 +100,7 @@ def restoring(resumed: list):
 def test_the_rest_of_a_row_keeps_its_company_too(data_folder, tmp_path, monkeypatch):
     """A job that was stopped in its first group had cut the second as well."""
     runs = [replace(ONE, seed=seed) for seed in range(4)]
-    save = Checkpoint.save
-
-    def stopping(self, state):
-        save(self, state)
-        if "model" in state:
-            raise KeyboardInterrupt
-
-    monkeypatch.setattr(checkpoints, "INTERVAL", 0.0)
-    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        patch.setattr(Checkpoint, "save", stopping)
-        train_pack(runs, data_folder, tmp_path, lanes=2)
+    stopped(runs, data_folder, tmp_path, monkeypatch)
     train_pack(runs, data_folder, tmp_path, lanes=3)
     assert [stored(tmp_path, data_folder, run).outcome.lanes for run in runs] == [2, 2, 2, 2]
 
