@@ -155,8 +155,13 @@ def _log_axis(axis: Axis, label: str, places: list[float], room: float = 1.5) ->
 
 
 def save(figure: Figure, paths: Iterable[str | Path]) -> None:
-    """Write `figure` to each path as its ending says (.pdf, .svg, .png): whole, and the same bytes every time."""
+    """Write `figure` to each path as its ending says (.pdf, .svg, .png): whole, and the same bytes every time.
+
+    It is laid out once, for all of them: each format would measure its text a little differently, and takes long to.
+    """
     with context():
+        figure.draw_without_rendering()
+        figure.set_layout_engine("none")
         for path in map(Path, paths):
             with atomic(path) as file:
                 figure.savefig(file, format=path.suffix[1:], metadata=_METADATA[path.suffix])
