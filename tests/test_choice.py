@@ -25,7 +25,7 @@ def empty_cache(tmp_path, monkeypatch):
 
 
 @pytest.fixture
-def measured(monkeypatch):
+def measured(monkeypatch, no_kernels):
     """Lanes that were measured; their images/s come from `measured.speeds`, and 1000 a lane where that has none."""
 
     class Measured(list):
@@ -65,6 +65,13 @@ def choose(run, count, processors=2):
 def test_the_search_goes_up_while_there_is_hope(count, speeds, tried, best, measured):
     measured.speeds = speeds
     assert choose(a_run(), count) == best and measured == tried
+
+
+@pytest.mark.parametrize(("count", "most", "best"), [(1, 64, 1), (13, 64, 13), (100, 64, 16), (13, 5, 5)])
+def test_where_kernels_train_nothing_is_measured(count, most, best, measured, monkeypatch):
+    monkeypatch.setattr(choice.native, "layout_of", lambda *arguments: "a layout")
+    choice.remember_most(choice.kind_of(a_run(), OUTLINE, CPU, 2), most)
+    assert choose(a_run(), count) == best and measured == []
 
 
 def test_what_was_measured_is_remembered_logged_and_shared_by_rows_of_other_lengths(measured, caplog):

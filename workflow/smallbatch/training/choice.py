@@ -1,5 +1,8 @@
 """How many runs to train in lock-step: measured once for each kind of training, and remembered.
 
+Where compiled kernels train, as many as there are: they take one lane after the other, so that more lanes are no faster
+in themselves, and spare what beginning a group costs.
+
 What is remembered lies in one JSON file of the user's cache folder. It may be deleted at any time, and is done without
 where it cannot be read or written.
 """
@@ -23,7 +26,8 @@ from smallbatch.errors import UserError
 from smallbatch.files import digest, write_json
 from smallbatch.study import Run
 from smallbatch.training import device as devices
-from smallbatch.training.native.library import kernels
+from smallbatch.training.distributed import ALONE, World
+from smallbatch.training.native import updates as native
 from smallbatch.training.probe import best_training_speed, lanes_of, noise
 
 CPU_LANES, GPU_LANES = 16, 64
@@ -51,7 +55,7 @@ class Kind:
 
     device: its name.
     processors: that are at work at the same time.
-    code: a hash over the code that trains, and whether there are compiled kernels.
+    code: a hash over the code that trains.
     momentum: whether there is any.
     m, b: batch size, and sub-batch of batch normalisation.
     """
@@ -106,12 +110,12 @@ def kind_of(run: Run, outline: Outline, device: torch.device, processors: int) -
 @functools.cache
 def _code() -> str:
     library = Path(__file__).parents[1]
-    kinds = "*.py", "*.cpp"
-    code = digest(*(path for part in ("training", "models") for kind in kinds for path in (library / part).rglob(kind)))
-    return f"{code}, {'with' if kernels() else 'without'} kernels"
+    return digest(*(path for part in ("training", "models") for path in (library / part).rglob("*.py")))
 
 
-def lanes_for(run: Run, count: int, outline: Outline, device: torch.device, processors: int) -> int:
+def lanes_for(
+    run: Run, count: int, outline: Outline, device: torch.device, processors: int, world: World = ALONE
+) -> int:
     """How many of `count` runs of a row are best trained in lock-step: the fewest that are about as fast as any number.
 
     What is not known of it yet is measured: some tenths of a second for each number of lanes that is tried.
@@ -122,12 +126,14 @@ def lanes_for(run: Run, count: int, outline: Outline, device: torch.device, proc
         outline: of their data.
         device: where.
         processors: that are at work at the same time.
+        world: the processes that share each mini-batch.
     """
     kind = kind_of(run, outline, device, processors)
     known = recall(kind)
-    candidates = _candidates(min(count, known.most, CPU_LANES if device.type == "cpu" else GPU_LANES))
-    if len(candidates) == 1:
-        return 1
+    most = min(count, known.most, CPU_LANES if device.type == "cpu" else GPU_LANES)
+    if most == 1 or native.layout_of(run, outline, device, world):
+        return most
+    candidates = _candidates(most)
     remembered = dict(known.speeds)
     _search(candidates, known.speeds, run.batch_size, lambda lanes: _measure(run, lanes, outline, device))
     if known.speeds != remembered:

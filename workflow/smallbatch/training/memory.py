@@ -263,10 +263,8 @@ def need_of(run: Run, outline: Outline, device: torch.device, world: World = ALO
 
 def _arena(run: Run, outline: Outline, device: torch.device, world: World) -> int:
     """Bytes that the kernels take for the examples of all lanes, one lane after the other; 0 where there are none."""
-    s, classes = run.setting, outline.classes
-    alone = build(s.model, outline.shape, classes, norm=s.norm, norm_layers=s.norm_layers, bn_batch_size=2)
-    layout = native.layout_for(alone, outline.shape, s.precision, device, world)
-    room = run.bn_batch_size if s.norm == "batch" else native.PART
+    layout = native.layout_of(run, outline, device, world)
+    room = run.bn_batch_size if run.setting.norm == "batch" else native.PART
     return native.memory(layout, room) if layout else 0
 
 

@@ -148,7 +148,7 @@ class _Job:
         most, _ = self.room.fitting(runs)
         if isinstance(self.lanes, int):
             return min(self.lanes, most)
-        return lanes_for(self.world.share(runs[0]), most, self.outline, self.device, self.at_work)
+        return lanes_for(self.world.share(runs[0]), most, self.outline, self.device, self.at_work, self.world)
 
     def _train_group(self, place: Row, path: Path) -> None:
         """Train a group from its checkpoint to the end; one that memory does not hold is left in two halves."""

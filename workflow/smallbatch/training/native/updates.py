@@ -11,7 +11,10 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from smallbatch.data.outline import Outline
+from smallbatch.models import build
 from smallbatch.models.normalisation import part_momenta
+from smallbatch.study import Run
 from smallbatch.training.distributed import World
 from smallbatch.training.feed import Batches, Feed
 from smallbatch.training.native import library
@@ -142,6 +145,13 @@ def layout_for(
     except Unsupported as reason:
         log.info("trained operation by operation, slower: of this model the kernels do not know that %s", reason)
         return None
+
+
+def layout_of(run: Run, outline: Outline, device: torch.device, world: World) -> Layout | None:
+    """How the kernels run a run's model, or its share of one, as `layout_for`."""
+    s, classes = run.setting, outline.classes
+    alone = build(s.model, outline.shape, classes, norm=s.norm, norm_layers=s.norm_layers, bn_batch_size=2)
+    return layout_for(alone, outline.shape, s.precision, device, world)
 
 
 def memory(layout: Layout, room: int) -> int:
