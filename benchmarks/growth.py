@@ -155,7 +155,10 @@ STAGES: dict[str, Callable[[Study, Path], None]] = {
 
 
 def measure(folder: Path) -> Iterator[tuple[str, float, float]]:
-    """Do each stage in a process of its own; gives its name, seconds from start to end, and the most memory in MB."""
+    """Do each stage in a process of its own; gives its name, seconds from start to end, and the most memory in MB.
+
+    A process that takes less than the one that starts it has that one's memory on its account.
+    """
     environment = os.environ | {"PYTHONPATH": str(PROJECT / "workflow")}
     commands = {"status": ["-m", "smallbatch", "status"]} | {stage: [__file__, "--stage", stage] for stage in STAGES}
     for stage, command in commands.items():

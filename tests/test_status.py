@@ -46,7 +46,7 @@ STUDY = {
         "fig15": {"kind": "best", "title": "Fifteen", "experiments": ["plain", "long"]},
     },
 }
-SIZES = {"fig01": 8, "fig04": 4, "fig13": 4, "fig15": 16, "none": 2, "all": 22}
+SIZES = {"fig01": 8, "fig04": 4, "fig13": 12, "fig15": 16, "none": 2, "all": 22}
 DATA, RESULTS, STORE = Path("data"), Path("results"), RunStore(Path("results/runs"))
 
 
@@ -123,7 +123,9 @@ def test_a_run_is_in_one_state_and_counts_in_each_figure_that_shows_it(runs):
     plain = {"done": 2, "diverged": 1, "running": 2, "failed": 1}
     assert counts(status, "fig01") == plain | {"runs": 8, "waiting": 3}
     assert counts(status, "fig04") == {"runs": 4, "done": 2, "diverged": 1, "waiting": 1, "failed": 1}
-    assert counts(status, "fig13") == {"runs": 4, "waiting": 4}
+    assert counts(status, "fig13") == plain | {"runs": 12, "waiting": 7}, (
+        "its own, and those that it takes its rates from"
+    )
     assert counts(status, "fig15") == plain | {"runs": 16, "waiting": 11}
     assert counts(status, "all") == plain | {"runs": 22, "waiting": 17}
     assert list(status.counts) == list(SIZES)
@@ -228,9 +230,9 @@ def test_rates_that_are_chosen_later_wait_and_then_are_looked_up(runs):
     rates = {2: runs[0].base_lr, 4: runs[2].base_lr}
     for run in taken.runs(rates):
         store(run)
-    assert counts(seen(), "fig13") == {"runs": 4, "waiting": 4}
+    assert counts(seen(), "fig13") == {"runs": 12, "waiting": 12}
     write_chosen(chosen_file(RESULTS, "mine", "taken"), rates)
-    assert counts(seen(), "fig13") == {"runs": 4, "done": 4}
+    assert counts(seen(), "fig13") == {"runs": 12, "done": 4, "waiting": 8}
 
 
 def test_when_all_is_done(runs):

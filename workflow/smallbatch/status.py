@@ -34,7 +34,8 @@ class Status:
 
     study: its name.
     now: when it was seen, in seconds since 1970.
-    counts: figure -> column -> runs. A run that several figures show counts in each, and once in the last line, `all`.
+    counts: figure -> column -> runs that it shows or takes its rates from. What several figures have counts in each,
+        what none has as `none`, and everything once in the last line, `all`.
     unprepared: labels of data sets that are not prepared yet, for which all their runs wait.
     words: pack -> what its job says, if that runs or has failed and runs of the study are lacking for it.
     speed: images/s of all jobs that run; none where none says one.
@@ -75,7 +76,7 @@ def look(study: Study, data: Path, results: Path) -> Status:
     if speed and not unprepared:
         unfinished = [name for name in lacking if states[name] != FAILED]
         left = sum(_images(runs[name], metas) * jobs.left(name) for name in unfinished) / speed
-    counts = {figure: _counts(map(states.get, names)) for figure, names in _shown(study, planned)}
+    counts = {figure: _counts(map(states.get, names)) for figure, names in _of_figures(study, planned)}
     return Status(study.name, jobs.now, counts, unprepared, words, speed or None, left)
 
 
@@ -89,15 +90,15 @@ def _images(run: Run, metas: Mapping[str, Meta]) -> int:
     return run.setting.epochs * (run.setting.train_images or metas[run.setting.data].train)
 
 
-def _shown(study: Study, planned: Mapping[str, Mapping[str, Run]]) -> Iterator[tuple[str, Collection[str]]]:
-    """Each figure with the runs that it shows, then `none` with those that none shows, and `all`."""
+def _of_figures(study: Study, planned: Mapping[str, Mapping[str, Run]]) -> Iterator[tuple[str, Collection[str]]]:
+    """Each figure with its runs, then `none`, where there are such, and `all`."""
     everything = {name for named in planned.values() for name in named}
     rest = set(everything)
     for figure, spec in study.figures.items():
-        named = {name: run for experiment in spec["experiments"] for name, run in planned[experiment].items()}
-        shown = {name for name, run in named.items() if run.base_lr == spec.get("base_lr", run.base_lr)}
-        rest -= shown
-        yield figure, shown
+        named = {name: run for source in study.sources(figure) for name, run in planned[source].items()}
+        own = {name for name, run in named.items() if run.base_lr == spec.get("base_lr", run.base_lr)}
+        rest -= own
+        yield figure, own
     if rest:
         yield "none", rest
     yield "all", everything
