@@ -8,7 +8,7 @@ import shutil
 import textwrap
 import time
 from collections import Counter
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -104,7 +104,7 @@ def _of_figures(study: Study, planned: Mapping[str, Mapping[str, Run]]) -> Itera
     yield "all", everything
 
 
-def _counts(states: Collection[str]) -> Mapping[str, int]:
+def _counts(states: Iterable[str]) -> Mapping[str, int]:
     counts = Counter(states)
     return counts | {"runs": counts.total(), DONE: counts[DONE] + counts[DIVERGED]}
 
