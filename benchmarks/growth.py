@@ -4,11 +4,11 @@
 
 Makes a store of runs that were never trained, about as many as asked for (the study is taken with more seeds), and then
 does with it what the workflow does, each stage in a process of its own: the tables of each experiment, those of the
-study, claims, every figure in every format. Prints seconds and the most memory of each.
+study, claims, every figure in every format; before that it asks `python -m smallbatch status` how far the study is.
+Prints seconds and the most memory of each.
 """
 
 import argparse
-import json
 import os
 import subprocess
 import sys
@@ -20,15 +20,18 @@ from pathlib import Path
 
 import numpy as np
 
+from smallbatch.analysis.selection import chosen_file, write_chosen
 from smallbatch.analysis.table import read_tables, write_table, write_tables
 from smallbatch.data.outline import ORIGINALS
 from smallbatch.data.prepared import META, Meta, read_meta
 from smallbatch.files import write_json
+from smallbatch.packs import cut, with_rates
 from smallbatch.rates import BaseLr
 from smallbatch.settings import read_yaml
 from smallbatch.store import Epoch, Outcome, RunStore, Variance
 from smallbatch.study import Chosen, Run, Study
 from smallbatch.study_file import load_study
+from smallbatch.word import DONE, Voice, first_word
 
 PROJECT = Path(__file__).parents[1]
 CONFIG = PROJECT / "config" / "config.yaml"
@@ -47,22 +50,31 @@ def planned(study: Study) -> list[tuple[str, Run]]:
     return [(name, run) for name, e in study.experiments.items() for run in e.runs(chosen(study, name))]
 
 
-def with_about(runs: int) -> Study:
-    """Study `paper` with as many seeds as make about so many runs, some 2,200 each."""
+def with_about(runs: int) -> dict:
+    """The configuration of study `paper` with as many seeds as make about so many runs, some 2,200 each."""
     config = read_yaml(CONFIG) | {"study": "paper"}
     of_a_seed = len(load_study(config | {"seeds": 1}).runs())
-    return load_study(config | {"seeds": -(-runs // of_a_seed)})
+    return config | {"seeds": -(-runs // of_a_seed)}
 
 
-def make(study: Study, folder: Path) -> int:
-    """Make a study's runs, data sets of which nothing but the size is known, and the study; returns how many runs."""
+def make(config: dict, folder: Path) -> int:
+    """Make a project with a study's runs, data sets of which nothing but the size is known; returns how many runs."""
+    study = load_study(config)
+    write_json(folder / "config" / "config.yaml", config)  # JSON is YAML
+    (folder / "config" / "studies").symlink_to(PROJECT / "config" / "studies")
     for label in study.labels:
         shape, classes, train, test = ORIGINALS[label]
         gray = (0.5,) * shape[0]
         meta = Meta(label, tuple(map(str, range(classes))), shape, gray, gray, train, test, f"made {label}")
-        write_json(folder / label / META, vars(meta))
-    write_json(folder / "study.json", study.as_json())
-    store, runs = RunStore(folder / "runs"), list(dict.fromkeys(run for _, run in planned(study)))
+        write_json(folder / "data" / label / META, vars(meta))
+    for name, e in study.experiments.items():
+        if e.best_of:
+            write_chosen(chosen_file(folder / "results", study.name, name), chosen(study, name))
+    for pack in cut(study, config["training"]["runs_per_pack"]).values():
+        runs = with_rates(pack.runs, chosen(study, pack.experiment))
+        names = [run.name(f"made {pack.data}") for run in runs]
+        Voice(folder / "results" / "packs" / f"{pack.name}.json", first_word(names)).say(state=DONE, at_once=True)
+    store, runs = RunStore(folder / "results" / "runs"), list(dict.fromkeys(run for _, run in planned(study)))
     for run in runs:
         store.write(run, f"made {run.setting.data}", made_outcome(run), PLACE, None)
     return len(runs)
@@ -94,7 +106,13 @@ def tables(study: Study, folder: Path) -> None:
     for name, e in study.experiments.items():
         rows = [(name, run) for run in e.runs(chosen(study, name))]
         outputs = {kind: folder / "experiments" / name / f"{kind}.parquet" for kind in KINDS}
-        write_tables(rows, RunStore(folder / "runs"), read_meta(folder / e.setting.data / META), 0.8, outputs)
+        write_tables(
+            rows,
+            RunStore(folder / "results" / "runs"),
+            read_meta(folder / "data" / e.setting.data / META),
+            0.8,
+            outputs,
+        )
 
 
 def gathered(study: Study, folder: Path) -> None:
@@ -137,14 +155,15 @@ STAGES: dict[str, Callable[[Study, Path], None]] = {
 
 
 def measure(folder: Path) -> Iterator[tuple[str, float, float]]:
-    """Do each stage in a process of its own; gives its name, seconds from start to end, and the most memory in MB."""
-    for stage in STAGES:
+    """Do each stage in a process of its own; gives its name, seconds from start to end, and the most memory in MB.
+
+    A process that takes less than the one that starts it has that one's memory on its account.
+    """
+    environment = os.environ | {"PYTHONPATH": str(PROJECT / "workflow")}
+    commands = {"status": ["-m", "smallbatch", "status"]} | {stage: [__file__, "--stage", stage] for stage in STAGES}
+    for stage, command in commands.items():
         started = time.perf_counter()
-        command, places = (
-            [sys.executable, __file__, "--stage", stage, str(folder)],
-            {"PYTHONPATH": str(PROJECT / "workflow")},
-        )
-        process = subprocess.Popen(command, env=os.environ | places)
+        process = subprocess.Popen([sys.executable, *command], cwd=folder, env=environment, stdout=subprocess.DEVNULL)
         _, status, usage = os.wait4(process.pid, 0)
         process.returncode = os.waitstatus_to_exitcode(status)
         if process.returncode:
@@ -159,11 +178,10 @@ def main() -> None:
     parser.add_argument(
         "--runs", type=int, nargs="+", default=[2200, 4400, 11_000], help="about how many, each in turn"
     )
-    parser.add_argument("--stage", nargs=2, metavar=("STAGE", "FOLDER"), help="do one stage with what was made")
+    parser.add_argument("--stage", choices=STAGES, help="do one stage with what was made in this folder")
     arguments = parser.parse_args()
     if arguments.stage:
-        stage, folder = arguments.stage[0], Path(arguments.stage[1])
-        STAGES[stage](Study.from_json(json.loads((folder / "study.json").read_text())), folder)
+        STAGES[arguments.stage](load_study(read_yaml(Path("config", "config.yaml"))), Path())
         return
     os.fsync = lambda handle: None  # what is made here need not outlast a power cut
     print(f"{'runs':>7} {'stage':<10} {'seconds':>8} {'MB':>6}")

@@ -23,6 +23,7 @@ from smallbatch.store import METRICS, WEIGHTS, RunStore
 from smallbatch.training import checkpoints, distributed, launch, updates
 from smallbatch.training.distributed import World
 from smallbatch.training.pack import train_pack
+from smallbatch.word import DONE, FAILED, read_word
 
 
 def in_processes(size: int, work, *arguments) -> None:
@@ -166,12 +167,15 @@ def test_what_can_be_shared_out_passes():
 def test_launched_through_torchrun(data_folder, tmp_path, caplog):
     """A whole training, then a refusal in one line."""
     caplog.set_level(logging.INFO)
-    runs = [a_run(seed=seed, batch_size=8) for seed in (1, 2)]
-    assert launch.train(2, runs, data_folder, tmp_path, device="cpu") == 2
+    runs, word = [a_run(seed=seed, batch_size=8) for seed in (1, 2)], tmp_path / "word.json"
+    assert launch.train(2, runs, data_folder, tmp_path, word=word, device="cpu") == 2
+    said = read_word(word)
+    assert (said.state, said.trained, said.images, said.process) == (DONE, 256, 256, os.getpid())
     assert "accuracy" in caplog.text
     assert all(not math.isnan(stored(tmp_path, data_folder, run).outcome.epochs[-1].test_loss) for run in runs)
     with pytest.raises(UserError, match=r"^config/config.yaml: training.processes: 2 do not divide"):
-        launch.train(2, [a_run(batch_size=3)], data_folder, tmp_path, device="cpu")
+        launch.train(2, [a_run(batch_size=3)], data_folder, tmp_path, word=word, device="cpu")
+    assert read_word(word).state == FAILED and "processes: 2 do not divide" in read_word(word).reason
 
 
 def test_a_killed_process_ends_the_others_and_says_so(data_folder, tmp_path):

@@ -87,7 +87,7 @@ def outcomes(runs, data, folder, device=CPU):
     """Run -> its outcome and weights, after training as lanes of one group."""
     results = {}
     progress = Progress(1)
-    progress.begin("test", len(runs), runs[0].setting.epochs, 28)
+    progress.begin("test", ["a run"] * len(runs), runs[0].setting.epochs, 28)
     folder.mkdir(exist_ok=True)
     training = LaneTraining(runs, data, device)
     training.train(lambda run, *result: results.update({run: result}), Checkpoint(folder / "c.pt"), progress)
@@ -177,7 +177,7 @@ def killed_and_resumed(data, folder, monkeypatch, device=CPU):
     runs = [*pair(**FULL), a_run(**{**FULL, "base_lr": 2.0**40})]
     results = {}
     progress = Progress(1)
-    progress.begin("test", len(runs), 2, 28)
+    progress.begin("test", ["a run"] * len(runs), 2, 28)
     checkpoint = Checkpoint(folder / "c.pt")
     with monkeypatch.context() as killing:
         killing.setattr(Checkpoint, "save", stop_at_the_second(Checkpoint.save))

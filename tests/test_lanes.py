@@ -24,7 +24,7 @@ def train(runs, data, tmp_path):
     """Outcomes and weights of runs trained as lanes of one group."""
     results = {}
     progress = Progress(1)
-    progress.begin("test", len(runs), runs[0].setting.epochs, 64)
+    progress.begin("test", ["a run"] * len(runs), runs[0].setting.epochs, 64)
     training = LaneTraining(runs, data, CPU)
     training.train(lambda run, *result: results.update({run: result}), Checkpoint(tmp_path / "c.pt"), progress)
     return results

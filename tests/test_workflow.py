@@ -1,6 +1,7 @@
 """The workflow as users call it: dry-run, lint, end to end, and what a second call does."""
 
 import json
+import os
 import re
 import subprocess
 import sys
@@ -193,3 +194,36 @@ def test_preview_draws_what_there_is(tiny):
     assert done.returncode == 0, done.stdout
     assert "0 of 8 runs exist" in done.stdout
     assert (tiny / "results/tiny/preview/fig01.png").stat().st_size > 1000
+
+
+def test_without_snakemake_and_then_with_it(tiny):
+    assert "Not prepared yet, so that its runs wait: digits." in alone(tiny, "status")
+    for command in ("prepare", "train"):
+        alone(tiny, command)
+    first = trained(tiny)
+    assert len(first) == RUNS
+    assert "All runs are there." in alone(tiny, "status")
+    done = snakemake(tiny, *ALL)
+    assert done.returncode == 0 and "train" not in jobs(done.stdout), done.stdout
+    assert trained(tiny) == first and check_rates(tiny) == RUNS
+
+
+def alone(project, command):
+    """Call the library without Snakemake; returns what it printed."""
+    called = [sys.executable, "-m", "smallbatch", command, "--config", "study=tiny"]
+    places = os.environ | {"PYTHONPATH": str(project / "workflow")}
+    done = subprocess.run(called, cwd=project, env=places, text=True, capture_output=True)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def test_status_tells_what_jobs_said(tiny):
+    broken = ("--cores", "1", "--config", "study=tiny", "training={processes: 3}", "--", "all")
+    assert snakemake(tiny, *broken).returncode != 0
+    said = alone(tiny, "status")
+    assert re.search(r"^fig01 +4 +- +- +- +- +4$", said, re.MULTILINE), said
+    reason = r"^failed at .*\n    logs/train/alexnet_\S+\.log\n    .*processes: 3 do not divide"
+    assert re.search(reason, said, re.MULTILINE), said
+    assert snakemake(tiny, *ALL).returncode == 0
+    said = alone(tiny, "status")
+    assert "failed at" not in said and "All runs are there." in said

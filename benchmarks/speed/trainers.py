@@ -148,6 +148,9 @@ class _Progress:
     def __init__(self, told: Told, checkpoint: Checkpoint) -> None:
         self.told, self.checkpoint = told, checkpoint
 
+    def block(self, images: int) -> None:
+        """A block of updates ended."""
+
     def epoch(self, number: int, history: Sequence[Sequence[Epoch]]) -> None:
         """An epoch ended."""
         self.told(sum(lane[-1].train_loss for lane in history) / len(history))

@@ -13,7 +13,7 @@ os.environ.update(PYTHONPATH=os.pathsep.join(filter(None, [LIBRARY, os.getenv("P
 
 from pathlib import Path
 
-from smallbatch.analysis.selection import read_chosen
+from smallbatch.analysis import selection
 from smallbatch.data import label as label_of
 from smallbatch.data.prepared import ARRAYS, META, read_meta
 from smallbatch.environment import processors
@@ -60,7 +60,7 @@ def tables(kind, experiments):
 
 
 def chosen_file(experiment):
-    return Path(RESULTS, STUDY.name, "chosen", f"{experiment}.json")
+    return selection.chosen_file(Path(RESULTS), STUDY.name, experiment)
 
 
 def meta_file(label):
@@ -85,7 +85,7 @@ def wanted(e, meta, chosen):
     """What experiment `e` waits for, once its data and its rates are known."""
     meta = read_meta(Path(meta))
     check_against_data(STUDY, meta.label, meta.train)
-    return witnesses(e.name, meta.fingerprint, tuple(read_chosen(Path(chosen)).items()) if e.best_of else ())
+    return witnesses(e.name, meta.fingerprint, tuple(selection.read_chosen(Path(chosen)).items()) if e.best_of else ())
 
 
 def lacking(wildcards):
@@ -126,7 +126,7 @@ def pack_runs(wildcards):
     """Settings of a pack's runs, at the rates that were chosen for them."""
     pack = PLAN.packs[wildcards.pack]
     chosen = chosen_file(pack.experiment)
-    return [run.settings for run in with_rates(pack.runs, read_chosen(chosen) if chosen.exists() else None)]
+    return [run.settings for run in with_rates(pack.runs, selection.read_chosen(chosen) if chosen.exists() else None)]
 
 
 def figure_experiments(wildcards):

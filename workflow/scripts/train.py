@@ -18,6 +18,8 @@ if __name__ == "__main__":
             [Run.from_settings(settings) for settings in params.runs],
             Path(snakemake.input.meta).parent,
             Path(params.results),
+            word=Path(snakemake.output[0]).with_suffix(".json"),
+            log_file=snakemake.log[0],
             device=params.training["device"],
             lanes=params.training["lanes"],
             keep_weights=params.training["keep_weights"],

@@ -4,12 +4,14 @@ import argparse
 import time
 from pathlib import Path
 
+from smallbatch.analysis.selection import chosen_file, write_chosen
 from smallbatch.console import log, reporting
 from smallbatch.data import label as label_of
 from smallbatch.data import prepare
 from smallbatch.data.prepared import META, read_meta
 from smallbatch.errors import refuse
-from smallbatch.settings import likely, read_yaml
+from smallbatch.settings import likely, overridden, read_yaml
+from smallbatch.status import look, told
 from smallbatch.store import RunStore
 from smallbatch.study import Chosen, Experiment, Study
 from smallbatch.study_file import check_against_data, check_config, load_study
@@ -20,19 +22,18 @@ DATA, RESULTS = Path("data"), Path("results")
 def main() -> None:
     """Read the command line and do what it says."""
     parser = argparse.ArgumentParser(prog="python -m smallbatch", description=__doc__)
-    parser.add_argument("--study", help="a file of config/studies, without .yaml (default: that of config/config.yaml)")
     commands = parser.add_subparsers(dest="command", required=True)
-    commands.add_parser("check", help="check the configuration and the study; say how many runs it has")
-    commands.add_parser("prepare", help="prepare the data sets of the study")
-    train = commands.add_parser("train", help="train what is missing of the study, or of one experiment")
-    train.add_argument("--experiment", help="only this one")
-    train.add_argument("--device", help="auto, cpu, cuda or cuda:N (default: that of config/config.yaml)")
+    for name, (_, purpose) in _COMMANDS.items():
+        command = commands.add_parser(name, help=purpose)
+        command.add_argument("--config", nargs="+", metavar="KEY=VALUE", default=[], help="as snakemake was told")
+        if name == "train":
+            command.add_argument("--experiment", help="only this one")
     arguments = parser.parse_args()
     with reporting():
-        config = read_yaml(Path("config/config.yaml"))
+        config = overridden(read_yaml(Path("config/config.yaml")), arguments.config, "command line")
         check_config(config)
-        study = load_study(config | ({"study": arguments.study} if arguments.study else {}))
-        _COMMANDS[arguments.command](study, config, arguments)
+        command, _ = _COMMANDS[arguments.command]
+        command(load_study(config), config, arguments)
 
 
 def _check(study: Study, config: dict, arguments: argparse.Namespace) -> None:
@@ -48,6 +49,10 @@ def _prepare(study: Study, config: dict, arguments: argparse.Namespace) -> None:
             log.info("%s: %d training and %d test images", DATA / label, meta.train, meta.test)
 
 
+def _status(study: Study, config: dict, arguments: argparse.Namespace) -> None:
+    print(told(look(study, DATA, RESULTS)))
+
+
 def _train(study: Study, config: dict, arguments: argparse.Namespace) -> None:
     known = list(study.experiments)
     if arguments.experiment and arguments.experiment not in known:
@@ -56,13 +61,15 @@ def _train(study: Study, config: dict, arguments: argparse.Namespace) -> None:
     from smallbatch.training.launch import train  # imports torch, which takes seconds
 
     asked = [e for e in study.experiments.values() if arguments.experiment in (None, e.name)]
-    training = config["training"] | ({"device": arguments.device} if arguments.device else {})
-    options = {key: training[key] for key in ("device", "lanes", "keep_weights", "images_at_once")}
+    options = {key: config["training"][key] for key in ("device", "lanes", "keep_weights", "images_at_once")}
     # First the grids, then what takes the best of them.
     for e in sorted(asked, key=lambda e: bool(e.best_of)):
         started = time.perf_counter()
-        runs = list(e.runs(_chosen(study, e, config) if e.best_of else None))
-        trained = train(training["processes"], runs, DATA / e.setting.data, RESULTS, **options)
+        chosen = _chosen(study, e, config) if e.best_of else None
+        if chosen:
+            write_chosen(chosen_file(RESULTS, study.name, e.name), chosen)
+        runs, word = list(e.runs(chosen)), RESULTS / "packs" / f"{study.name}.{e.name}.json"
+        trained = train(config["training"]["processes"], runs, DATA / e.setting.data, RESULTS, word=word, **options)
         log.info("%s: %d of %d runs trained in %.0f s", e.name, trained, len(runs), time.perf_counter() - started)
 
 
@@ -81,7 +88,12 @@ def _chosen(study: Study, experiment: Experiment, config: dict) -> Chosen:
     return best_rates([runs[runs["experiment"] == name] for name in experiment.best_of])
 
 
-_COMMANDS = {"check": _check, "prepare": _prepare, "train": _train}
+_COMMANDS = {
+    "check": (_check, "check the configuration and the study; say how many runs it has"),
+    "prepare": (_prepare, "prepare the data sets of the study"),
+    "train": (_train, "train what is missing of the study, or of one experiment"),
+    "status": (_status, "say how far the study is, wherever it is trained"),
+}
 
 if __name__ == "__main__":
     main()

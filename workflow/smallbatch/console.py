@@ -28,6 +28,12 @@ class _LogFile(logging.FileHandler):
         """Let the line go."""
 
 
+def clock(seconds: float) -> str:
+    """A span of time as a clock has it: 1:05, or with hours 1:01:05."""
+    minutes, seconds = divmod(round(seconds), 60)
+    return f"{minutes // 60}:{minutes % 60:02d}:{seconds:02d}" if minutes >= 60 else f"{minutes}:{seconds:02d}"
+
+
 @contextlib.contextmanager
 def reporting(log_file: str | Path | None = None) -> Iterator[None]:
     """Log to `log_file`, or to the terminal, and end the process with one line if the user can mend what is wrong."""

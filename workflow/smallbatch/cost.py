@@ -93,11 +93,10 @@ def _charged(study: Study) -> dict[Run, str]:
     """Each run with the first figure that shows it or takes its rates from it."""
     charged: dict[Run, str] = {}
     for figure, spec in study.figures.items():
-        for name in spec["experiments"]:
-            for base in (*study.experiments[name].best_of, name):
-                for run in study.experiments[base].runs():
-                    if "base_lr" not in spec or run.base_lr == spec["base_lr"]:
-                        charged.setdefault(run, figure)
+        for name in study.sources(figure):
+            for run in study.experiments[name].runs():
+                if "base_lr" not in spec or run.base_lr == spec["base_lr"]:
+                    charged.setdefault(run, figure)
     for run in study.runs():
         charged.setdefault(run, "none")
     return charged

@@ -2,7 +2,7 @@
 
 import difflib
 import re
-from collections.abc import Hashable
+from collections.abc import Hashable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -65,6 +65,35 @@ def typed(values: Any) -> Any:
         return [typed(value) for value in values]
     plain = isinstance(values, str) and re.fullmatch(r"-?\d{1,9}|-?\d*\.\d+|true|false", values)
     return yaml.safe_load(values) if plain else values
+
+
+def overridden(values: dict[str, Any], entries: Sequence[str], where: str) -> dict[str, Any]:
+    """Settings in which each KEY=VALUE of `entries` has its way, as of Snakemake's `--config`.
+
+    Args:
+        values: what was read.
+        entries: the value is YAML; of a mapping the keys that it does not name stay as they are.
+        where: what the error names.
+
+    Raises:
+        UserError: an entry is not of this form.
+    """
+    for entry in entries:
+        key, equals, text = entry.partition("=")
+        try:
+            value = typed(yaml.load(text, yaml.BaseLoader))
+        except yaml.YAMLError:
+            equals = ""
+        if not equals:
+            refuse(where, "--config", entry, "KEY=VALUE, the value in YAML")
+        values = _merged(values, {key: value})
+    return values
+
+
+def _merged(values: Any, changes: Any) -> Any:
+    if not (isinstance(values, dict) and isinstance(changes, dict)):
+        return changes
+    return values | {key: _merged(values.get(key), change) for key, change in changes.items()}
 
 
 def check(values: Any, schema_file: Path, where: str) -> None:

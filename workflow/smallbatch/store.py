@@ -9,7 +9,9 @@ import csv
 import hashlib
 import io
 import json
-from collections.abc import Sequence
+import os
+from collections.abc import Sequence, Set
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -18,6 +20,9 @@ from smallbatch.files import atomic, set_aside, sha256, write_json
 from smallbatch.study import PROTOCOL, Run
 
 RECORD, METRICS, VARIANCE, WEIGHTS = "run.json", "metrics.csv", "variance.csv", "weights.safetensors"
+
+READERS = 16
+"""Records that are read at the same time where many are."""
 
 
 class Epoch(NamedTuple):
@@ -109,6 +114,27 @@ class RunStore:
         except _Damaged as damage:
             return str(damage)
         return None
+
+    def ends(self, names: Set[str]) -> dict[str, int | None]:
+        """Of the runs with these folder names those that are there, each with its `diverged_at`.
+
+        For who only looks: nothing is read but `run.json`, and no checksum is compared.
+        """
+        there = [entry.name for entry in os.scandir(self.root) if entry.name in names] if self.root.is_dir() else []
+        # On a shared file system reading is waiting, and many wait no longer than one.
+        with ThreadPoolExecutor(READERS) as readers:
+            parts = readers.map(self._ends, [there[reader::READERS] for reader in range(READERS)])
+            return {name: diverged_at for part in parts for name, diverged_at in part}
+
+    def _ends(self, names: Sequence[str]) -> list[tuple[str, int | None]]:
+        found = []
+        for name in names:
+            try:
+                with open(os.path.join(self.root, name, RECORD), "rb") as file:  # a `Path` takes longer to make
+                    found.append((name, json.loads(file.read())["outcome"]["diverged_at"]))
+            except (OSError, ValueError, KeyError, TypeError):
+                continue  # not there, or damaged
+        return found
 
     def clear(self, run: Run, fingerprint: str) -> Path | None:
         """Make room for a run: set a damaged folder aside; returns where to, if there was one."""

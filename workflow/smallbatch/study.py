@@ -215,6 +215,11 @@ class Study:
         """Every run once."""
         return list(dict.fromkeys(run for _, run in self.planned()))
 
+    def sources(self, figure: str) -> list[str]:
+        """The experiments that a figure shows, and before each those that it takes its rates from."""
+        names = self.figures[figure]["experiments"]
+        return list(dict.fromkeys(one for name in names for one in (*self.experiments[name].best_of, name)))
+
     @property
     def labels(self) -> list[str]:
         """Labels of the data sets that the study needs."""

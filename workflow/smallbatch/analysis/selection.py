@@ -46,6 +46,11 @@ def rates_so_far(study: Study, runs: "pd.DataFrame") -> dict[str, Chosen]:
     return {e.name: best_rates([by_name[base] for base in e.best_of]) for e in dependent}
 
 
+def chosen_file(results: Path, study: str, experiment: str) -> Path:
+    """Where the rates stand that an experiment of a study takes from others, once they are chosen."""
+    return results / study / "chosen" / f"{experiment}.json"
+
+
 def write_chosen(path: Path, chosen: Chosen) -> None:
     """Write chosen rates as JSON."""
     write_json(path, {str(m): rate for m, rate in sorted(chosen.items())})

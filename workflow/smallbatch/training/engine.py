@@ -155,7 +155,7 @@ class LaneTraining:
         if self.steps_done == 0:
             self._measure_variance()
         while self.runs and self.epoch < self.setting.epochs:
-            self._train_epoch(finish, checkpoint)
+            self._train_epoch(finish, checkpoint, progress)
             if self.runs:
                 self._close_epoch(finish)
                 self._measure_variance()
@@ -173,13 +173,14 @@ class LaneTraining:
         plan = self.feed.plan([run.seed for run in self.runs], self.epoch)
         return plan.share(self.world.rank, self.world.size)
 
-    def _train_epoch(self, finish: Finish, checkpoint: Checkpoint) -> None:
+    def _train_epoch(self, finish: Finish, checkpoint: Checkpoint, progress: Progress) -> None:
         plan = self._plan()
         while self.step < self.feed.steps and self.runs:
             started = time.perf_counter()
             losses = self._train_block(plan, self._block_end())
             diverged = self._count(losses)
             self._spend(started)
+            progress.block(losses.numel() * self.batch_size)
             if diverged:
                 keep = self._drop(diverged, finish)
                 plan = plan.select(keep)

@@ -14,6 +14,7 @@ from typing import Any
 from smallbatch.errors import UserError
 from smallbatch.files import read_json, write_json
 from smallbatch.study import Run
+from smallbatch.word import leaving_word
 
 LIBRARY = Path(__file__).parents[2]
 JOB, TRAINED, ERROR, NOISE = "job.json", "trained.json", "error.txt", "stderr.txt"
@@ -21,7 +22,16 @@ JOB, TRAINED, ERROR, NOISE = "job.json", "trained.json", "error.txt", "stderr.tx
 log = logging.getLogger(__name__)
 
 
-def train(processes: int, runs: Sequence[Run], data_folder: Path, results: Path, **options: Any) -> int:
+def train(
+    processes: int,
+    runs: Sequence[Run],
+    data_folder: Path,
+    results: Path,
+    *,
+    word: Path | None = None,
+    log_file: str | None = None,
+    **options: Any,
+) -> int:
     """Train what is missing of a pack; returns how many runs that was.
 
     Args:
@@ -29,11 +39,18 @@ def train(processes: int, runs: Sequence[Run], data_folder: Path, results: Path,
         runs: of one data set.
         data_folder: its prepared arrays.
         results: where runs and checkpoints go.
+        word: the file in which word is left of the training; none: nowhere.
+        log_file: what the word says where to read on; none: a terminal.
         options: of `smallbatch.training.pack.train_pack`.
 
     Raises:
         UserError: as `train_pack`; or a process ended early.
     """
+    with leaving_word(word, runs, data_folder, log_file):
+        return _launch(processes, runs, data_folder, results, word=word and str(word), **options)
+
+
+def _launch(processes: int, runs: Sequence[Run], data_folder: Path, results: Path, **options: Any) -> int:
     if processes == 1:
         from smallbatch.training.pack import train_pack  # imports torch, which takes seconds
 

@@ -26,6 +26,7 @@ from smallbatch.training.memory import Room, free_for
 from smallbatch.training.network import TooLarge, too_large
 from smallbatch.training.progress import Progress
 from smallbatch.training.row import Row
+from smallbatch.word import Voice
 
 log = logging.getLogger(__name__)
 
@@ -40,6 +41,7 @@ def train_pack(
     keep_weights: str = "best",
     images_at_once: int | str = "auto",
     memory_mb: int | None = None,
+    word: str | None = None,
 ) -> int:
     """Train those runs of a pack that the store does not have; returns how many those were.
 
@@ -54,6 +56,7 @@ def train_pack(
         keep_weights: all, best (of the seeds of each cell) or none.
         images_at_once: of each lane, in memory; or auto: as many of a mini-batch as fit. It changes rounding only.
         memory_mb: that the job may take, in 10^6 bytes; none: on the CPU its share of what is free. A GPU's is its own.
+        word: the file in which word is left of how far it is; none: nowhere.
 
     Raises:
         UserError: the device is not there or too small, processes cannot share the runs, or files cannot be written.
@@ -74,8 +77,10 @@ def train_pack(
     for run in missing:
         devices.check_precision(run.setting.precision, chosen)
     log.info("%d runs, %d of them to be trained, on %s", len(runs), len(missing), chosen)
-    job.progress = Progress(sum(job.images(run) for run in missing), shown=world.leads)
-    with job.processor():
+    voice = Voice(Path(word) if word and world.leads else None)
+    voice.say(device=str(chosen))
+    job.progress = Progress(sum(job.images(run) for run in missing), shown=world.leads, voice=voice)
+    with voice, job.processor():
         for _, members in itertools.groupby(sorted(runs, key=row), key=row):
             job.train_row(list(members))
             if keep_weights == "best" and world.leads:
@@ -129,7 +134,7 @@ class _Job:
         place = Row(self.checkpoints, runs[0], self.fingerprint)
         if not self.world.told(lambda: place.folder.exists() or bool(self.missing(runs))):
             return
-        with place.alone(title(runs)) if self.world.leads else contextlib.nullcontext():
+        with place.alone(title(runs), self.progress.waits) if self.world.leads else contextlib.nullcontext():
             while groups := self.world.told(lambda: self._groups(runs, place)):
                 for path in groups:
                     self._train_group(place, path)
@@ -179,7 +184,8 @@ class _Job:
             need = self.room.need(runs[0]).bytes(len(runs), training.network.part)
             log.info("%s: needs up to %.0f MB, %.0f MB are there", title(runs), need / 1e6, self.room.size / 1e6)
             epochs = runs[0].setting.epochs
-            self.progress.begin(title(runs), len(runs), epochs, self.images(runs[0]) // epochs, training.epoch)
+            names = [run.name(self.fingerprint) for run in runs]
+            self.progress.begin(title(runs), names, epochs, self.images(runs[0]) // epochs, training.epoch)
             training.train(self._finish, checkpoint, self.progress)
         except torch.OutOfMemoryError as error:
             raise too_large(self.world.share(runs[0]).batch_size, len(runs)) from error

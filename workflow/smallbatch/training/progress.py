@@ -1,4 +1,4 @@
-"""Progress at a human pace: a line on the log every few seconds, a bar where a terminal is there."""
+"""Progress at a human pace: a line on the log every few seconds, a bar where a terminal is there, word for others."""
 
 import logging
 from collections.abc import Sequence
@@ -6,10 +6,12 @@ from time import monotonic
 
 from tqdm import tqdm
 
+from smallbatch.console import clock
 from smallbatch.store import Epoch
+from smallbatch.word import BLOCKED, RUNNING, Voice
 
 EVERY = 10.0
-"""Seconds between lines."""
+"""Seconds between lines, and between looks at the speed."""
 
 log = logging.getLogger(__name__)
 
@@ -20,44 +22,68 @@ class Progress:
     Args:
         images: training images that all its runs will see, if none diverges.
         shown: whether a terminal shows a bar.
+        voice: leaves word elsewhere.
     """
 
-    def __init__(self, images: int, *, shown: bool = True) -> None:
+    def __init__(self, images: int, *, shown: bool = True, voice: Voice | None = None) -> None:
         self.images, self.done, self.resumed, self.trained = images, 0, 0, 0
         self.started = self.told = monotonic()
+        self.voice = voice or Voice(None)
+        self.speed: float | None = None
+        self._measure(None)
         hidden = None if shown else True  # None: but for a terminal
         self.bar = tqdm(total=images, unit=" images", unit_scale=True, disable=hidden, dynamic_ncols=True)
 
-    def begin(self, title: str, lanes: int, epochs: int, images: int, resumed: int = 0) -> None:
+    def begin(self, title: str, runs: Sequence[str], epochs: int, images: int, resumed: int = 0) -> None:
         """Begin a group of lanes.
 
         Args:
             title: what is trained.
-            lanes: how many runs.
+            runs: names of the lanes.
             epochs: of each run.
             images: training images of an epoch.
             resumed: epochs that were trained by an earlier job.
         """
-        self.title, self.lanes, self.epochs, self.epoch_images = title, lanes, epochs, images
+        self.title, self.lanes, self.epochs, self.epoch_images = title, len(runs), epochs, images
         self.group_start = self.done
-        self.resumed += images * lanes * resumed
+        self.resumed += images * self.lanes * resumed
+        self._do(images * self.lanes * resumed)
         self.bar.set_description(title)
         log.info("%s: begins", title)
+        if self.speed is None:
+            self._measure(None)
+        self.voice.say(state=RUNNING, title=title, group=runs, epoch=resumed, epochs=epochs, at_once=True)
+
+    def waits(self, title: str) -> None:
+        """Tell that another job trains what is next here."""
+        self._measure(None)
+        self.voice.say(state=BLOCKED, title=title, group=(), at_once=True)
+
+    def block(self, images: int) -> None:
+        """Tell of a block of updates, by the images that its lanes have seen."""
+        self.trained += images
+        self._do(self.done - self.group_start + images)
+        seconds = monotonic() - self.measured
+        if seconds >= (EVERY if self.speed else 1):
+            self._measure((self.trained - self.trained_before) / seconds)
+
+    def _measure(self, speed: float | None) -> None:
+        """Begin to measure the speed anew; until that is known tell of this one."""
+        self.voice.say(speed=speed, at_once=speed is not None and self.speed is None)
+        self.speed, self.measured, self.trained_before = speed, monotonic(), self.trained
 
     def epoch(self, number: int, history: Sequence[Sequence[Epoch]]) -> None:
         """Tell of an epoch that ended, if it is time to."""
-        self.trained += self.epoch_images * len(history)
+        self.voice.say(epoch=number)
         self._do(self.epoch_images * self.lanes * number)
         if monotonic() - self.told < EVERY or not history:
             return
         self.told = monotonic()
         accuracies = [lane[-1].test_accuracy for lane in history]
-        elapsed = monotonic() - self.started
         log.info(
             "%s: epoch %d of %d, %d lanes, accuracy %.1f-%.1f %%, %s images/s, about %s left in this pack",
             self.title, number, self.epochs, len(history), 100 * min(accuracies), 100 * max(accuracies),
-            f"{self.trained / elapsed:,.0f}",
-            _clock(elapsed * max(0, self.images - self.done) / max(1, self.done - self.resumed)),
+            f"{self.trained / (monotonic() - self.started):,.0f}", clock(self._left()),
         )  # fmt: skip
 
     def abandon(self) -> None:
@@ -72,8 +98,8 @@ class Progress:
     def _do(self, group_images: int) -> None:
         self.bar.update(self.group_start + group_images - self.done)
         self.done = self.group_start + group_images
+        self.voice.say(images=self.images, trained=self.done, left=self._left() if self.done > self.resumed else None)
 
-
-def _clock(seconds: float) -> str:
-    minutes, seconds = divmod(round(seconds), 60)
-    return f"{minutes // 60}:{minutes % 60:02d}:{seconds:02d}" if minutes >= 60 else f"{minutes}:{seconds:02d}"
+    def _left(self) -> float:
+        """About how many seconds the rest of the pack takes, at the pace so far."""
+        return (monotonic() - self.started) * max(0, self.images - self.done) / max(1, self.done - self.resumed)

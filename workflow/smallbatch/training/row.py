@@ -33,11 +33,12 @@ class Row:
         self.folder = root / self.key
 
     @contextlib.contextmanager
-    def alone(self, title: str) -> Iterator[None]:
+    def alone(self, title: str, waits: Callable[[str], None]) -> Iterator[None]:
         """Wait until no other job, an orphan of a killed one perhaps, trains this row; its end frees the lock.
 
         Args:
             title: of the row, for the log.
+            waits: is told the title where the lock is not free.
         """
         self.root.mkdir(parents=True, exist_ok=True)
         with open(self.root / "lock", "ab") as file:
@@ -47,6 +48,7 @@ class Row:
                 fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB, 1, place)
             except OSError:
                 log.info("another job trains %s; waiting for it", title)
+                waits(title)
                 fcntl.lockf(file, fcntl.LOCK_EX, 1, place)
             yield
             with contextlib.suppress(OSError):  # not there, or not empty

@@ -1,0 +1,326 @@
+"""What the status says of made results: each state of runs and jobs, speed and time left; and that it only looks."""
+
+import copy
+import json
+import os
+import re
+import subprocess
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import yaml
+from conftest import PROJECT
+from snakemake.cli import parse_config
+from snakemake.utils import update_config
+
+from smallbatch.analysis.selection import chosen_file, write_chosen
+from smallbatch.data.prepared import META, Meta
+from smallbatch.errors import UserError
+from smallbatch.files import write_json
+from smallbatch.settings import overridden, read_yaml, typed
+from smallbatch.status import COLUMNS, look, told
+from smallbatch.store import Outcome, RunStore
+from smallbatch.study_file import load_study
+from smallbatch.word import BLOCKED, DONE, FAILED, SILENCE, STOPPED, Voice, first_word
+
+GRID = {
+    "data": "digits", "model": "alexnet", "weight_decay": 5e-4, "epochs": 10, "train_images": 100,
+    "batch_sizes": [2, 4], "base_lrs": ["2^-8", "2^-6"],
+}  # fmt: skip
+STUDY = {
+    "title": "Mine",
+    "seeds": [1, 2],
+    "experiments": {
+        "plain": GRID,
+        "long": GRID | {"epochs": 20},
+        "taken": GRID | {"norm": "batch", "bn_batch_sizes": [2], "base_lrs": {"best_of": ["plain"]}},
+        "unseen": GRID | {"batch_sizes": [8], "base_lrs": ["2^-8"]},
+    },
+    "figures": {
+        "fig01": {"kind": "accuracy", "title": "One", "experiments": ["plain"]},
+        "fig04": {"kind": "convergence", "title": "Four", "experiments": ["plain"], "base_lr": "2^-8"},
+        "fig13": {"kind": "bn-batch", "title": "Thirteen", "experiments": ["taken"]},
+        "fig15": {"kind": "best", "title": "Fifteen", "experiments": ["plain", "long"]},
+    },
+}
+SIZES = {"fig01": 8, "fig04": 4, "fig13": 12, "fig15": 16, "none": 2, "all": 22}
+DATA, RESULTS, STORE = Path("data"), Path("results"), RunStore(Path("results/runs"))
+
+
+@pytest.fixture(autouse=True)
+def project(tmp_path, monkeypatch):
+    """The folder of a project whose data are not prepared."""
+    (tmp_path / "config" / "studies").mkdir(parents=True)
+    (tmp_path / "config" / "config.yaml").write_text((PROJECT / "config" / "config.yaml").read_text())
+    (tmp_path / "config" / "studies" / "mine.yaml").write_text(yaml.safe_dump(STUDY, sort_keys=False))
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("COLUMNS", "100")
+    return tmp_path
+
+
+def study(**config):
+    return load_study(read_yaml(Path("config/config.yaml")) | {"study": "mine"} | config)
+
+
+@pytest.fixture
+def prepared():
+    meta = Meta("digits", ("0", "1"), (1, 8, 8), (0.5,), (0.5,), 1000, 100, "f")
+    write_json(DATA / "digits" / META, vars(meta))
+
+
+@pytest.fixture
+def runs(prepared):
+    """The runs of experiment `plain`, in the order of its grid."""
+    return list(study().experiments["plain"].runs())
+
+
+def store(run, diverged_at=None):
+    STORE.write(run, "f", Outcome([], diverged_at, 1.0, 1, 1, 1, []), {}, None)
+
+
+def say(pack, runs, *, ago=0.0, **news):
+    """A pack's job says something about its runs, some seconds ago."""
+    path = RESULTS / "packs" / f"{pack}.json"
+    word = replace(first_word([run.name("f") for run in runs], f"logs/train/{pack}.log"), host="node07", process=42)
+    Voice(path, word).say(at_once=True, **{"title": "alexnet on digits, m=2, 2 lanes", **news})
+    write_json(path, json.loads(path.read_text()) | {"spoken": time.time() - ago})
+
+
+def training(*runs, **news):
+    return {"group": [run.name("f") for run in runs], "epoch": 2, "epochs": 10, "speed": 500.0, "left": 65.0} | news
+
+
+def seen(**config):
+    return look(study(**config), DATA, RESULTS)
+
+
+def counts(status, figure):
+    """Runs of each column that has some."""
+    return {column: status.counts[figure][column] for column in COLUMNS if status.counts[figure].get(column)}
+
+
+def test_before_anything_is_there_all_runs_wait():
+    status = seen()
+    assert {figure: counts(status, figure) for figure in status.counts} == {
+        figure: {"runs": size, "waiting": size} for figure, size in SIZES.items()
+    }
+    assert (status.unprepared, status.words, status.speed, status.left) == (["digits"], {}, None, None)
+    assert "Not prepared yet, so that its runs wait: digits. Nothing is running, so the time left is unknown." in told(
+        status
+    ).replace("\n", " ")
+
+
+def test_a_run_is_in_one_state_and_counts_in_each_figure_that_shows_it(runs):
+    store(runs[0])
+    store(runs[1], diverged_at=3)
+    say("begun", runs[2:5], **training(*runs[2:4]))
+    say("broken", runs[5:6], state=FAILED, reason="data/digits: damaged")
+    status = seen()
+    # The grid is m=2: 2^-8 (runs 0, 1), 2^-6 (2, 3); m=4: 2^-8 (4, 5), 2^-6 (6, 7).
+    plain = {"done": 2, "diverged": 1, "running": 2, "failed": 1}
+    assert counts(status, "fig01") == plain | {"runs": 8, "waiting": 3}
+    assert counts(status, "fig04") == {"runs": 4, "done": 2, "diverged": 1, "waiting": 1, "failed": 1}
+    assert counts(status, "fig13") == plain | {"runs": 12, "waiting": 7}, (
+        "its own, and those that it takes its rates from"
+    )
+    assert counts(status, "fig15") == plain | {"runs": 16, "waiting": 11}
+    assert counts(status, "all") == plain | {"runs": 22, "waiting": 17}
+    assert list(status.counts) == list(SIZES)
+
+
+def test_a_run_that_experiments_share_counts_once_in_all(project, prepared):
+    twice = STUDY | {"experiments": STUDY["experiments"] | {"unseen": GRID | {"batch_sizes": [4, 8]}}}
+    (project / "config" / "studies" / "mine.yaml").write_text(yaml.safe_dump(twice, sort_keys=False))
+    status = seen()
+    assert counts(status, "none") == {"runs": 4, "waiting": 4}, "m = 8 alone: m = 4 is shown by fig01"
+    assert counts(status, "all") == {"runs": 24, "waiting": 24}
+
+
+def test_a_job_that_does_not_speak_is_silent_and_nothing_is_known_to_run(runs):
+    say("quiet", runs[:2], ago=SILENCE + 5, **training(runs[0]))
+    say("alive", runs[2:4], ago=SILENCE - 60, **training(runs[2]))
+    status = seen()
+    assert counts(status, "fig01") == {"runs": 8, "running": 1, "waiting": 7}
+    assert status.speed == 500
+    text = told(status)
+    since = time.strftime("%H:%M", time.localtime(time.time() - SILENCE - 5))
+    assert f"silent since {since}, on node07, process 42\n    logs/train/quiet.log" in text
+    assert "process 42, 500 images/s, 1:05 left\n    logs/train/alive.log" in text
+    assert text.index("quiet.log") < text.index("alive.log")
+
+
+def test_time_left_is_that_of_the_images_of_running_and_waiting_runs(runs):
+    for run in [run for name in ("long", "unseen") for run in study().experiments[name].runs()]:
+        store(run)
+    store(runs[0], diverged_at=1)
+    say("one", runs[1:3], **training(*runs[1:3], speed=300.0))
+    say("two", runs[3:5], **training(runs[3], epoch=5, speed=200.0))
+    say("starting", runs[6:7])
+    say("broken", runs[5:6], state=FAILED, reason="?")
+    status = seen()
+    # A run has 10 epochs of 100 images: 2 x 800 and 500 are left of those that run, 3 x 1000 of those that wait.
+    # Those of `taken` wait for their rates, so that it is 4 x 1000 more.
+    assert (status.speed, status.left) == (500, (1600 + 500 + 3000 + 4000) / 500)
+    assert "Running now: 3 packs, 500 images/s, about 0:18 left at this speed." in told(status)
+    say("one", runs[1:3], state=STOPPED)
+    say("two", runs[3:5], state=STOPPED)
+    assert (seen().speed, seen().left) == (None, None)
+    assert "Running now: 1 pack, speed unknown, time left unknown." in told(seen())
+
+
+def test_where_nothing_is_said_the_whole_training_split_is_counted(project, prepared):
+    whole = {name: value for name, value in GRID.items() if name != "train_images"}
+    values = STUDY | {"experiments": {"plain": whole}, "figures": {"fig01": STUDY["figures"]["fig01"]}}
+    (project / "config" / "studies" / "mine.yaml").write_text(yaml.safe_dump(values, sort_keys=False))
+    runs = study().runs()
+    say("one", runs, **training(runs[0], epoch=0))
+    assert seen().left == 8 * 10 * 1000 / 500
+
+
+def test_the_last_to_speak_of_a_run_decides(runs):
+    say("failed", runs[:3], ago=60, state=FAILED, reason="?")
+    say("again", runs[:2], ago=30, **training(runs[0]))
+    status = seen()
+    assert counts(status, "fig01") == {"runs": 8, "running": 1, "waiting": 6, "failed": 1}
+    say("again", runs[:3], ago=30, **training(runs[0]))
+    status = seen()
+    assert counts(status, "fig01") == {"runs": 8, "running": 1, "waiting": 7}
+    assert list(status.words) == ["again"], "all that failed is tried again"
+
+
+@pytest.mark.parametrize("state", [DONE, STOPPED])
+def test_a_job_that_ended_well_is_not_spoken_of_and_what_it_lacks_waits(state, runs):
+    say("ended", runs, state=state, **training(runs[0]))
+    assert counts(seen(), "fig01") == {"runs": 8, "waiting": 8}
+    assert not seen().words
+
+
+def test_jobs_that_lack_nothing_of_the_study_are_not_spoken_of(runs):
+    stranger = replace(runs[0], seed=77)
+    say("other-study", [stranger], **training(stranger))
+    store(runs[0])
+    say("mended", runs[:1], state=FAILED, reason="?")
+    assert not seen().words and seen().speed is None
+
+
+def test_a_job_that_waits_for_another_says_so(runs):
+    say("patient", runs, state=BLOCKED)
+    assert counts(seen(), "fig01") == {"runs": 8, "waiting": 8}
+    assert (
+        "waits for another job, on node07, process 42\n"
+        "    logs/train/patient.log\n"
+        "    alexnet on digits, m=2, 2 lanes" in told(seen())
+    )
+
+
+def test_a_record_that_is_missing_or_damaged_is_no_run(runs):
+    for run, content in zip(runs, [None, "", "[]", '{"outcome": {}}', '{"outcome": null}'], strict=False):
+        store(run)
+        record = STORE.folder(run, "f") / "run.json"
+        record.unlink() if content is None else record.write_text(content)
+    store(runs[5])
+    assert counts(seen(), "fig01") == {"runs": 8, "done": 1, "waiting": 7}
+
+
+def test_rates_that_are_chosen_later_wait_and_then_are_looked_up(runs):
+    taken = study().experiments["taken"]
+    rates = {2: runs[0].base_lr, 4: runs[2].base_lr}
+    for run in taken.runs(rates):
+        store(run)
+    assert counts(seen(), "fig13") == {"runs": 12, "waiting": 12}
+    write_chosen(chosen_file(RESULTS, "mine", "taken"), rates)
+    assert counts(seen(), "fig13") == {"runs": 12, "done": 4, "waiting": 8}
+
+
+def test_when_all_is_done(runs):
+    write_chosen(chosen_file(RESULTS, "mine", "taken"), {2: runs[0].base_lr, 4: runs[2].base_lr})
+    planned = {e.name: e.runs({2: runs[0].base_lr, 4: runs[2].base_lr}) for e in study().experiments.values()}
+    for run in [run for some in planned.values() for run in some]:
+        store(run)
+    say("late", runs, **training(runs[0]))
+    text = told(seen())
+    assert text.endswith("\nAll runs are there.")
+    assert text.splitlines()[-3].split() == ["all", "22", "22", "-", "-", "-", "-"]
+
+
+def test_the_screen(runs, monkeypatch):
+    store(runs[0])
+    reason = "data/digits: damaged (a very long story of what the disk said); " * 3
+    title = "resnet8 batch norm b=128 on cifar100, m=128, 40 lanes"
+    say("resnet8-bn-augmented_m2to512_0123456789", runs[:4], **training(*runs[1:3], speed=12345.6, title=title))
+    say("resnet8-bn-augmented_m2to512_9876543210", runs[5:6], state=FAILED, reason=reason, job="4711")
+    say("terminal", runs[6:7], log=None, title="", since=time.time() - 3 * 86400)
+    for width, allowed in [("100", 100), ("80", 80), ("300", 100)]:
+        monkeypatch.setenv("COLUMNS", width)
+        text = told(seen())
+        lines = text.splitlines()
+        assert max(map(len, lines)) <= allowed
+        assert len({len(line) for line in lines[2 : 3 + len(SIZES)]}) == 1, "the table is aligned"
+    assert lines[0].startswith("Study mine, ")
+    assert lines[2].split() == ["figure", *COLUMNS] and lines[3].split() == ["fig01", "8", "1", "-", "2", "4", "1"]
+    assert "failed at" in text and ", job 4711\n    logs/train/resnet8-bn-augmented_m2to512_9876543210.log\n" in text
+    log = "logs/train/resnet8-bn-augmented_m2to512_0123456789.log"
+    assert f", 12,346 images/s, 1:05 left\n    {log}\n    {title}: 2 of 10 epochs\n" in text
+    day = time.strftime("%d %b %H:%M", time.localtime(time.time() - 3 * 86400))
+    assert f"running since {day}, on node07, process 42\n    terminal: its log is its terminal\n    starting" in text
+
+
+def command(*arguments):
+    """The command as a user calls it, finished."""
+    code = (
+        "import sys\n"
+        "from smallbatch.__main__ import main\n"
+        "main()\n"
+        "assert not sys.modules.keys() & {'torch', 'pandas', 'snakemake'}, 'these take seconds to import'\n"
+    )
+    places = os.environ | {"PYTHONPATH": str(PROJECT / "workflow")}
+    called = [sys.executable, "-c", code, "status", *arguments]
+    return subprocess.run(called, env=places, text=True, capture_output=True)
+
+
+def test_it_writes_nothing_and_imports_nothing_heavy(project, runs):
+    store(runs[0])
+    say("one", runs[:4], **training(runs[1]))
+    before = {path: path.stat().st_mtime_ns for path in project.rglob("*")}
+    done = command("--config", "study=mine")
+    assert done.returncode == 0 and not done.stderr, done.stderr
+    assert "fig01" in done.stdout and "logs/train/one.log" in done.stdout
+    assert {path: path.stat().st_mtime_ns for path in project.rglob("*")} == before
+
+
+def test_it_is_told_of_a_study_as_snakemake_is(project):
+    done = command("--config", "study=mine", "seeds=1", "scale={name: look, figures: [fig01]}")
+    assert done.stdout.startswith("Study mine-look, ") and done.stdout.count("fig") == 2, done.stdout
+    assert re.search(r"^all +4 ", done.stdout, re.MULTILINE)
+    wrong = command("--config", "study=mien")
+    assert wrong.returncode == 1 and "study: 'mien': no such study (did you mean 'mine'?)" in wrong.stderr
+    assert "Traceback" not in wrong.stderr
+
+
+@pytest.mark.parametrize(
+    "entries",
+    [
+        ["study=paper", "seeds=3"],
+        ["convergence_threshold=0.5"],
+        ["training={lanes: 1, device: 'cuda:1'}", "training={processes: 2}"],
+        ["scale={name: glimpse, epochs: 0.05, batch_sizes: [2, 8], base_lrs: [2^-12, 2^-10]}"],
+        ["datasets={mine: {source: cifar10, archive: /a=b.tar.gz, md5: 00000000000000000000000000000012}}"],
+        ["datasets={pictures: {source: image-folder, path: p, test_fraction: .2, label: on}}"],
+        ["study="],
+    ],
+)
+def test_values_in_place_of_others_mean_what_they_mean_to_snakemake(entries):
+    config = read_yaml(Path("config/config.yaml"))
+    theirs = copy.deepcopy(config)
+    update_config(theirs, parse_config(entries))
+    assert overridden(config, entries, "here") == typed(theirs)
+    assert config == read_yaml(Path("config/config.yaml")), "what was read stays as it was"
+
+
+@pytest.mark.parametrize("entry", ["paper", "scale={name: ", "a: b"])
+def test_what_is_no_key_with_a_value_is_refused(entry):
+    with pytest.raises(UserError, match=r"^here: --config: .* is not allowed; allowed: KEY=VALUE, the value in YAML$"):
+        overridden({}, [entry], "here")
