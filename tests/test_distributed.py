@@ -105,7 +105,7 @@ def test_stopped_and_resumed_is_bit_identical(data_folder, tmp_path, monkeypatch
 
     def stopping(self, make):
         calls.append(make)
-        if len(calls) == 8:
+        if len(calls) == 14:
             os._exit(0)
         return told(self, make)
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from smallbatch.errors import UserError
+from smallbatch.errors import Stopped, UserError
 
 log = logging.getLogger("smallbatch")
 
@@ -36,16 +36,18 @@ def clock(seconds: float) -> str:
 
 @contextlib.contextmanager
 def reporting(log_file: str | Path | None = None) -> Iterator[None]:
-    """Log to `log_file`, or to the terminal, and end the process with one line if the user can mend what is wrong."""
+    """Log to `log_file`, or to the terminal; end the process with one line if a signal stopped it, or the user can mend
+    what is wrong."""
     handler = _LogFile(log_file, "w") if log_file else _Terminal()
     handler.setFormatter(logging.Formatter("%(asctime)s %(message)s", "%H:%M:%S"))
     log.addHandler(handler)
     log.setLevel(logging.INFO)
     try:
         yield
-    except UserError as error:
-        log.error("error: %s", error)
-        sys.exit(f"error: {error}" if log_file else 1)
+    except (Stopped, UserError) as reason:
+        line = f"error: {reason}" if isinstance(reason, UserError) else str(reason)
+        log.error(line)
+        sys.exit(line if log_file else 1)
     except BaseException:
         if log_file:
             log.exception("failed")

@@ -1,4 +1,4 @@
-"""Mistakes that a user can mend, told in one line."""
+"""What ends the work before its end: mistakes that a user can mend, and signals; told in one line."""
 
 from pathlib import Path
 from typing import Any, NoReturn
@@ -6,6 +6,22 @@ from typing import Any, NoReturn
 
 class UserError(Exception):
     """Something that the user can mend. Its text is one line: where, what was found, what is allowed."""
+
+
+class Stopped(Exception):
+    """A signal ended the work where nothing is lost. Its text is one line.
+
+    Args:
+        signal: its name.
+        place: where the work was, in words; unless that says nothing.
+    """
+
+    def __init__(self, signal: str, place: str = "") -> None:
+        super().__init__(signal, place)
+
+    def __str__(self) -> str:
+        signal, place = self.args
+        return f"stopped by {signal}{place and f' at {place}'}; call again: it goes on from there"
 
 
 def refuse(where: str | Path, key: str, value: Any, allowed: str) -> NoReturn:

@@ -10,7 +10,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 from smallbatch.data.prepared import META, read_meta
-from smallbatch.errors import UserError
+from smallbatch.errors import Stopped, UserError
 from smallbatch.files import read_json, write_json
 from smallbatch.study import Run
 
@@ -135,8 +135,8 @@ def leaving_word(path: Path | None, runs: Sequence[Run], data_folder: Path, log:
     try:
         yield
     except BaseException as error:
-        state = FAILED if isinstance(error, Exception) else STOPPED
-        Voice(path).say(state=state, reason=_reason(error), at_once=True)
+        stopped = isinstance(error, Stopped) or not isinstance(error, Exception)
+        Voice(path).say(state=STOPPED if stopped else FAILED, reason=_reason(error), at_once=True)
         raise
     Voice(path).say(state=DONE, at_once=True)
 
@@ -144,7 +144,7 @@ def leaving_word(path: Path | None, runs: Sequence[Run], data_folder: Path, log:
 def _reason(error: BaseException) -> str:
     text = str(error).partition("\n")[0]
     kind = type(error).__name__
-    return text if isinstance(error, UserError) else f"{kind}: {text}" if text else kind
+    return text if isinstance(error, UserError | Stopped) else f"{kind}: {text}" if text else kind
 
 
 def read_word(path: Path) -> Word | None:

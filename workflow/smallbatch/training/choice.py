@@ -26,6 +26,7 @@ from smallbatch.errors import UserError
 from smallbatch.files import digest, write_json
 from smallbatch.study import Run
 from smallbatch.training import device as devices
+from smallbatch.training import stopping
 from smallbatch.training.distributed import ALONE, World
 from smallbatch.training.native import updates as native
 from smallbatch.training.probe import best_training_speed, lanes_of, noise
@@ -158,6 +159,7 @@ def _search(candidates: list[int], speeds: dict[int, float], batch_size: int, me
     """Complete the images/s by lanes, from few lanes to many, as far as there is hope of more."""
     best, in_vain = 0.0, 0
     for lanes in candidates:
+        stopping.check()
         speed = speeds[lanes] if lanes in speeds else speeds.setdefault(lanes, measure(lanes))
         in_vain = 0 if speed > best * (1 + TIE) else in_vain + 1
         best = max(best, speed)

@@ -12,9 +12,10 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from smallbatch.errors import UserError
+from smallbatch.errors import Stopped, UserError
 from smallbatch.study import Run
 from smallbatch.training import device as devices
+from smallbatch.training import stopping
 
 T = TypeVar("T")
 
@@ -68,6 +69,15 @@ class World:
         box = [make() if self.leads else None]
         dist.broadcast_object_list(box)
         return box[0]
+
+    def stop_if_asked(self) -> None:
+        """Stop here, all processes, if the leading one is asked to.
+
+        Raises:
+            Stopped: it is.
+        """
+        if signal := self.told(stopping.asked):
+            raise Stopped(signal)
 
     def group(self, size: int) -> dist.ProcessGroup | None:
         """The `size` neighbouring processes that this one belongs to; none where it is alone."""

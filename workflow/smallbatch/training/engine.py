@@ -3,19 +3,20 @@
 import logging
 import math
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import TypeVar
 
 import torch
 from safetensors.torch import save
 from torch import Tensor
 
 from smallbatch.data.prepared import Prepared
-from smallbatch.errors import UserError
+from smallbatch.errors import Stopped, UserError
 from smallbatch.models import build
 from smallbatch.store import Epoch, Outcome, Variance
 from smallbatch.study import Run
 from smallbatch.training import device as devices
-from smallbatch.training import graphs, lanes, variance
+from smallbatch.training import graphs, lanes, stopping, variance
 from smallbatch.training.checkpoints import Checkpoint
 from smallbatch.training.distributed import ALONE, World
 from smallbatch.training.feed import EpochPlan, Feed
@@ -27,6 +28,8 @@ from smallbatch.training.sgd import LaneSGD
 from smallbatch.training.updates import BLOCK_IMAGES, BLOCK_VALUES, Updates
 
 log = logging.getLogger(__name__)
+
+T = TypeVar("T")
 
 Finish = Callable[[Run, Outcome, bytes | None], None]
 """Takes a run that is through, its outcome, and its weights as a safetensors file (none where it diverged)."""
@@ -148,23 +151,34 @@ class LaneTraining:
 
         Raises:
             torch.OutOfMemoryError, TooLarge: the device's memory is too small for so many lanes.
+            Stopped: a signal asked for it; a checkpoint of all that was done is saved.
         """
         if self.device.type == "cuda":
             images, labels = self.feed.batches(self._plan(), 0, 1)
             self.network.fit(images[0], labels[0])
-        if self.steps_done == 0:
-            self._measure_variance()
+        try:
+            self._train_epochs(finish, checkpoint, progress)
+        except Stopped as stop:
+            # Raised between updates alone, where `state` is whole: what is measured there is measured again.
+            if self.world.leads:
+                checkpoint.save(self.state())
+            raise Stopped(stop.args[0], f"epoch {self.epoch}, step {self.step}") from None
+        for lane, run in enumerate(self.runs):
+            finish(run, self._outcome(lane, None), save(lanes.lane_state(self.model, lane)))
+
+    def _train_epochs(self, finish: Finish, checkpoint: Checkpoint, progress: Progress) -> None:
+        self._measure_variance()
         while self.runs and self.epoch < self.setting.epochs:
             self._train_epoch(finish, checkpoint, progress)
             if self.runs:
                 self._close_epoch(finish)
-                self._measure_variance()
                 progress.epoch(self.epoch, self.history)
-        for lane, run in enumerate(self.runs):
-            finish(run, self._outcome(lane, None), save(lanes.lane_state(self.model, lane)))
+                self._measure_variance()
 
     def _measure_variance(self) -> None:
-        if self.runs and self.epoch in self.variance_epochs:
+        """Measure the variance of updates, if this is a point to do so and it is not done."""
+        done = self.step > 0 or any(row.epoch == self.epoch for rows in self.variance for row in rows)
+        if self.runs and self.epoch in self.variance_epochs and not done:
             measured = variance.measure(self.updates, self.runs, self.epoch)
             self.variance = [before + rows for before, rows in zip(self.variance, measured, strict=True)]
 
@@ -186,6 +200,8 @@ class LaneTraining:
                 plan = plan.select(keep)
             elif self.world.told(lambda: checkpoint.due) and self.world.leads:
                 checkpoint.save(self.state())
+            if self.runs:
+                self.world.stop_if_asked()
 
     def _block_end(self) -> int:
         return min(self.step + self.updates.steps, self.feed.steps)
@@ -261,7 +277,15 @@ class LaneTraining:
     def _test(self, batches: Callable[[int, int, int], Iterable[tuple[Tensor, Tensor]]]) -> Scores:
         """Test each lane on a split, which the processes share."""
         size = max(1, self.block_images // len(self.runs))
-        return self.network.test(batches(size, self.world.rank, self.world.size), self.updates.logits)
+        shared = batches(size, self.world.rank, self.world.size)
+        return self.network.test(self._watched(shared), self.updates.logits)
+
+    def _watched(self, batches: Iterable[T]) -> Iterator[T]:
+        """The batches, between which this process may stop; several, of which one may have less, stop together only."""
+        for batch in batches:
+            if self.world.size == 1:
+                stopping.check()
+            yield batch
 
     def state(self) -> dict:
         """All that a checkpoint needs to go on from here, bit for bit."""

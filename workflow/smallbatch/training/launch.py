@@ -11,17 +11,19 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from smallbatch.errors import UserError
+from smallbatch.errors import Stopped, UserError
 from smallbatch.files import read_json, write_json
 from smallbatch.study import Run
+from smallbatch.training import stopping
 from smallbatch.word import leaving_word
 
 LIBRARY = Path(__file__).parents[2]
-JOB, TRAINED, ERROR, NOISE = "job.json", "trained.json", "error.txt", "stderr.txt"
+JOB, TRAINED, STOPPED, ERROR, NOISE = "job.json", "trained.json", "stopped.json", "error.txt", "stderr.txt"
 
 log = logging.getLogger(__name__)
 
 
+@stopping.listening()
 def train(
     processes: int,
     runs: Sequence[Run],
@@ -45,6 +47,7 @@ def train(
 
     Raises:
         UserError: as `train_pack`; or a process ended early.
+        Stopped: a signal asked for it.
     """
     with leaving_word(word, runs, data_folder, log_file):
         return _launch(processes, runs, data_folder, results, word=word and str(word), **options)
@@ -60,7 +63,7 @@ def _launch(processes: int, runs: Sequence[Run], data_folder: Path, results: Pat
         folder = Path(name)
         write_json(folder / JOB, job | {"options": options})
         if _run_all(processes, folder):
-            raise UserError(_reason(folder))
+            raise _reason(folder)
         return read_json(folder / TRAINED)
 
 
@@ -74,43 +77,57 @@ def _run_all(processes: int, folder: Path) -> int:
         subprocess.Popen(
             command, env=os.environ | {"PYTHONPATH": path}, stdout=subprocess.PIPE, stderr=noise, text=True
         ) as process,
+        # Torchrun tells its processes, and gives them half a minute.
+        stopping.listening(process.terminate),
     ):
         try:
+            # To the end of the last process, which may outlive torchrun.
             for line in process.stdout:
                 log.info("%s", line.rstrip())
         except BaseException:
-            process.terminate()  # torchrun ends its processes
+            process.terminate()
             raise
     return process.returncode
 
 
-def _reason(folder: Path) -> str:
+def _reason(folder: Path) -> Stopped | UserError:
     """Why the processes ended, in one line: a signal comes first, since it leaves the others without a peer."""
+    if (folder / STOPPED).exists():
+        name, place = read_json(folder / STOPPED)
+        return Stopped(stopping.asked() or name, place)
     noise = (folder / NOISE).read_text(errors="replace")
     signals = re.search(r"Signal \d+ \((?!SIGTERM)(\w+)\)", noise)
     if not signals and (folder / ERROR).exists():
-        return (folder / ERROR).read_text()
+        return UserError((folder / ERROR).read_text())
+    if name := stopping.asked():
+        return Stopped(name)
     told = f"by {signals[1]}" if signals else next(reversed(noise.split("\n")[:-1]), "without a word")
-    return f"a process of the training ended early ({told}); call again: it goes on from the checkpoint"
+    return UserError(f"a process of the training ended early ({told}); call again: it goes on from the checkpoint")
 
 
+@stopping.listening()
 def main() -> None:
     """One of the processes: train what the job in the folder of the command line says."""
-    folder = Path(sys.argv[1])
+    folder, leads = Path(sys.argv[1]), os.environ["RANK"] == "0"
     handler = logging.StreamHandler(sys.stdout)
     logger = logging.getLogger("smallbatch")
     logger.addHandler(handler)
     logger.setLevel(logging.INFO)
     try:
         trained = _train(folder)
+    except Stopped as stop:
+        if leads:
+            write_json(folder / STOPPED, stop.args)
+        sys.exit(1)
     except UserError as error:
         _tell(folder, str(error))
         sys.exit(1)
     except Exception as error:
-        text = str(error).partition("\n")[0]
-        _tell(folder, f"process {os.environ['RANK']} of the training failed: {type(error).__name__}: {text}")
+        if not stopping.asked():  # else the others have stopped and left this one alone
+            text = str(error).partition("\n")[0]
+            _tell(folder, f"process {os.environ['RANK']} of the training failed: {type(error).__name__}: {text}")
         raise
-    if os.environ["RANK"] == "0":
+    if leads:
         write_json(folder / TRAINED, trained)
 
 

@@ -18,7 +18,7 @@ from smallbatch.packs import row
 from smallbatch.store import Outcome, RunStore
 from smallbatch.study import Run
 from smallbatch.training import device as devices
-from smallbatch.training import distributed, processor, variance
+from smallbatch.training import distributed, processor, stopping, variance
 from smallbatch.training.checkpoints import Checkpoint
 from smallbatch.training.choice import kind_of, lanes_for, remember_most
 from smallbatch.training.engine import LaneTraining
@@ -31,6 +31,7 @@ from smallbatch.word import Voice
 log = logging.getLogger(__name__)
 
 
+@stopping.listening()
 def train_pack(
     runs: Sequence[Run],
     data_folder: Path,
@@ -45,7 +46,8 @@ def train_pack(
 ) -> int:
     """Train those runs of a pack that the store does not have; returns how many those were.
 
-    Processes that `torchrun` started train them together: each calls this with the same arguments.
+    Processes that `torchrun` started train them together: each calls this with the same arguments. SIGTERM or SIGINT
+    end it after the updates at hand with a checkpoint, a second one at once.
 
     Args:
         runs: of one data set.
@@ -60,6 +62,7 @@ def train_pack(
 
     Raises:
         UserError: the device is not there or too small, processes cannot share the runs, or files cannot be written.
+        Stopped: a signal asked for it.
     """
     world, chosen = distributed.join(device)
     for run in runs:
@@ -131,12 +134,14 @@ class _Job:
 
     def train_row(self, runs: list[Run]) -> None:
         """Train what is missing of a row: first what was begun, by whomever, then the rest."""
+        self.world.stop_if_asked()
         place = Row(self.checkpoints, runs[0], self.fingerprint)
         if not self.world.told(lambda: place.folder.exists() or bool(self.missing(runs))):
             return
         with place.alone(title(runs), self.progress.waits) if self.world.leads else contextlib.nullcontext():
             while groups := self.world.told(lambda: self._groups(runs, place)):
                 for path in groups:
+                    self.world.stop_if_asked()
                     self._train_group(place, path)
 
     def _groups(self, runs: list[Run], place: Row) -> list[Path]:

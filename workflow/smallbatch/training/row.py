@@ -4,13 +4,19 @@ import contextlib
 import fcntl
 import hashlib
 import logging
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import IO
 
 from smallbatch.study import CHOSEN_LATER, Run
+from smallbatch.training import stopping
 from smallbatch.training.checkpoints import Checkpoint
 from smallbatch.training.engine import part_of
+
+POLL = 1.0
+"""Seconds between looks at a lock that another job holds."""
 
 log = logging.getLogger(__name__)
 
@@ -39,17 +45,20 @@ class Row:
         Args:
             title: of the row, for the log.
             waits: is told the title where the lock is not free.
+
+        Raises:
+            Stopped: a signal asked for it in the meantime.
         """
         self.root.mkdir(parents=True, exist_ok=True)
         with open(self.root / "lock", "ab") as file:
             # One byte of one file a row: locks of this kind hold over NFS and leave nothing behind.
             place = int(self.key, 16)
-            try:
-                fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB, 1, place)
-            except OSError:
+            if not _locked(file, place):
                 log.info("another job trains %s; waiting for it", title)
                 waits(title)
-                fcntl.lockf(file, fcntl.LOCK_EX, 1, place)
+                while not _locked(file, place):
+                    stopping.check()
+                    time.sleep(POLL)
             yield
             with contextlib.suppress(OSError):  # not there, or not empty
                 self.folder.rmdir()
@@ -91,3 +100,12 @@ class Row:
         for path in parts:
             Checkpoint(path).remove()
         return {path: runs for path, runs in found.items() if path not in parts}
+
+
+def _locked(file: IO[bytes], place: int) -> bool:
+    """Lock one byte of a file for this process, unless another has it; returns whether it is locked now."""
+    try:
+        fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB, 1, place)
+    except (BlockingIOError, PermissionError):
+        return False
+    return True

@@ -9,9 +9,10 @@ from smallbatch.training.feed import Batches, EpochPlan, Feed
 from smallbatch.training.network import Network
 from smallbatch.training.sgd import LaneSGD
 
-BLOCK_STEPS, BLOCK_IMAGES, BLOCK_VALUES = 32, 2048, 2048 * 3 * 32 * 32
-"""Steps are served in blocks of at most so many steps, images or values of pixels: one gather, one look at losses and
-clock a block."""
+BLOCK_STEPS, BLOCK_IMAGES, BLOCK_VALUES = 32, 2048, 1024 * 3 * 32 * 32
+"""Steps are served in blocks of at most so many steps, images or values of pixels: one gather, one look at losses,
+clock and signals a block. So long a signal waits: for ResNet-32 on 32x32, on one core of a busy machine, up to 4 s with
+the kernels and 7 s with torch; at m = 2048, a single step, 6 and 17 s."""
 
 
 class Updates:

@@ -58,6 +58,7 @@ def measure(updates: Updates, runs: Sequence[Run], epoch: int) -> list[list[Vari
 
     Raises:
         UserError: an epoch has fewer images than one of the batches.
+        Stopped: a signal asked for it.
     """
     network, feed = updates.network, updates.feed
     sizes, images = runs[0].setting.variance_batch_sizes, feed.steps * feed.batch_size
@@ -65,7 +66,9 @@ def measure(updates: Updates, runs: Sequence[Run], epoch: int) -> list[list[Vari
         refuse("experiment", "variance_batch_sizes", max(sizes), f"numbers up to {images}, the images of an epoch")
     spreads = {size: _Spread(network, draws_of(size, images)) for size in sizes}
     world = network.world
-    for draw in range(world.rank, max(spread.draws for spread in spreads.values()), world.size):
+    for first in range(0, max(spread.draws for spread in spreads.values()), world.size):
+        world.stop_if_asked()
+        draw = first + world.rank
         plan = _draw(feed, runs, epoch, draw)
         for size, spread in spreads.items():
             if draw < spread.draws:

@@ -1,0 +1,248 @@
+"""Stopping by a signal: at once, with nothing lost, and what is resumed is bit-identical to what was not stopped."""
+
+import contextlib
+import itertools
+import os
+import random
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+from conftest import PROJECT, a_run, made_data
+
+from smallbatch.console import reporting
+from smallbatch.data import prepared
+from smallbatch.errors import Stopped
+from smallbatch.store import METRICS, VARIANCE, WEIGHTS
+from smallbatch.training import choice, launch, stopping
+from smallbatch.training.engine import LaneTraining
+from smallbatch.training.native.updates import NativeUpdates
+from smallbatch.training.pack import train_pack
+from smallbatch.training.row import Row
+from smallbatch.training.updates import Updates
+
+
+def hear(number: int = signal.SIGTERM) -> None:
+    os.kill(os.getpid(), number)
+
+
+def test_a_signal_is_noted_and_obeyed_where_it_is_asked_for():
+    before = signal.getsignal(signal.SIGTERM)
+    with stopping.listening():
+        stopping.check()
+        hear()
+        hear(signal.SIGINT)  # within seconds: the same, by another way
+        assert stopping.asked() == "SIGTERM"
+        with pytest.raises(Stopped, match=r"^stopped by SIGTERM; call again: it goes on from there$"):
+            stopping.check()
+    assert stopping.asked() == "" and signal.getsignal(signal.SIGTERM) == before
+
+
+def test_blocks_within_blocks_hear_the_same():
+    told = []
+    with stopping.listening():
+        with stopping.listening(lambda: told.append("first")):
+            hear()
+        with stopping.listening(lambda: told.append("second")):
+            assert stopping.asked() == "SIGTERM"
+        assert stopping.asked() == "SIGTERM"
+    assert told == ["first", "second"]
+
+
+def test_a_signal_that_is_ignored_stays_so():
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        with stopping.listening():
+            hear(signal.SIGINT)
+            assert not stopping.asked()
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+def test_other_threads_train_without_listening():
+    heard = []
+
+    def listen():
+        with stopping.listening():
+            heard.append(stopping.asked())
+
+    thread = threading.Thread(target=listen)
+    thread.start()
+    thread.join()
+    assert heard == [""]
+
+
+def test_a_second_signal_ends_the_process_at_once():
+    code = "\n".join(
+        [
+            "import time",
+            "from smallbatch.training import stopping",
+            "stopping.ECHO = 0.2",
+            "with stopping.listening():",
+            "    print('listening', flush=True)",
+            "    time.sleep(60)",
+        ]
+    )
+    path = {"PYTHONPATH": str(PROJECT / "workflow")}
+    with subprocess.Popen([sys.executable, "-c", code], env=os.environ | path, stdout=subprocess.PIPE) as process:
+        process.stdout.readline()
+        for _ in range(2):
+            process.send_signal(signal.SIGTERM)
+            time.sleep(0.5)
+        assert process.wait(5) == -signal.SIGTERM
+
+
+def test_a_person_sees_one_line(capsys, tmp_path):
+    with pytest.raises(SystemExit) as end, reporting(tmp_path / "log"):
+        raise Stopped("SIGINT", "epoch 3, step 7")
+    line = "stopped by SIGINT at epoch 3, step 7; call again: it goes on from there"
+    assert end.value.code == line and (tmp_path / "log").read_text().splitlines()[0].endswith(f" {line}")
+
+
+def several_kinds():
+    """Pairs of lanes: BN in sub-batches with warm-up and held-out images; and one whose variance is measured."""
+    bn = {"model": "resnet8", "norm": "batch", "b": 2, "warmup": True, "augment_pad": 1, "selection": "validation"}
+    plain = {"model": "alexnet", "momentum": 0.5, "variance_batch_sizes": (2, 8)}
+    pairs = [a_run(**kind, epochs=6, base_lr=2**-9, seed=seed) for kind in (bn, plain) for seed in (1, 2)]
+    return [*pairs, a_run(**plain, epochs=6, base_lr=2.0**40)]
+
+
+def files(results: Path) -> dict[Path, bytes]:
+    paths = itertools.chain.from_iterable(results.rglob(name) for name in (METRICS, VARIANCE, WEIGHTS))
+    return {path.relative_to(results): path.read_bytes() for path in paths}
+
+
+@contextlib.contextmanager
+def a_signal_after(seconds: float):
+    timer = threading.Timer(seconds, hear)
+    timer.start()
+    try:
+        yield
+    finally:
+        timer.cancel()
+        timer.join()
+
+
+def count_updates(monkeypatch, during_a_block=lambda: None) -> list[int]:
+    """Counts the updates of each block that is trained from now on."""
+    made, train = [], LaneTraining._train_block
+
+    def counting(self, plan, end):
+        during_a_block()
+        losses = train(self, plan, end)
+        made.append(losses.numel())
+        return losses
+
+    monkeypatch.setattr(LaneTraining, "_train_block", counting)
+    return made
+
+
+def test_signals_at_any_moment_lose_nothing(tmp_path, monkeypatch, either_way):
+    """Whatever the moment: no block is trained twice, no file damaged, and all bits are those of a whole training."""
+    for updates in (Updates, NativeUpdates):
+        monkeypatch.setattr(updates, "steps", 4)
+    data, draws = made_data(tmp_path / "data" / "made", train=80), random.Random(0)
+    options = {"lanes": 2, "keep_weights": "all", "device": "cpu"}
+    with monkeypatch.context() as counted:
+        whole = count_updates(counted)
+        train_pack(several_kinds(), data, tmp_path / "whole", **options)
+    made, places = count_updates(monkeypatch, lambda: hear() if draws.random() < 0.2 else None), []
+    for attempt in range(200):
+        # Ever later, as some measurements begin anew; one that comes too late is heard outside.
+        with stopping.listening(), a_signal_after(draws.uniform(0, 0.3 + 0.04 * attempt)):
+            try:
+                train_pack(several_kinds(), data, tmp_path / "stopped", **options)
+                break
+            except Stopped as stop:
+                places.append(stop.args[1])
+    assert made == whole
+    assert len({place for place in places if place}) >= 5, "hardly stopped in the middle"
+    assert files(tmp_path / "stopped") == files(tmp_path / "whole")
+    assert not list((tmp_path / "stopped").rglob("*damaged*")) and not list((tmp_path / "stopped").rglob(".*"))
+    assert [path.name for path in (tmp_path / "stopped" / "checkpoints").iterdir()] == ["lock"]
+
+
+def test_it_stops_while_it_tests_measures_probes_or_waits(data_folder, monkeypatch, tmp_path):
+    data, run = prepared.read(data_folder), a_run(variance_batch_sizes=(2, 4))
+    training = LaneTraining([run], data, torch.device("cpu"))
+    with stopping.listening():
+        row = Row(tmp_path, run, "fingerprint")
+        with row.alone("a row", lambda title: None):
+            hear()
+            with pytest.raises(Stopped):
+                training._test(training.feed.test_batches)
+            with pytest.raises(Stopped):
+                training._measure_variance()
+            with pytest.raises(Stopped):
+                choice._search([1, 2], {}, 4, lambda lanes: 1.0)
+            monkeypatch.setattr("smallbatch.training.row._locked", lambda *_: False)
+            with pytest.raises(Stopped), row.alone("a row", lambda title: None):
+                pass
+
+
+def test_stopped_before_it_trains_it_says_so(data_folder, tmp_path):
+    with stopping.listening():
+        hear()
+        with pytest.raises(Stopped, match=r"^stopped by SIGTERM; call again"):
+            launch.train(1, [a_run()], data_folder, tmp_path, device="cpu")
+    assert not list(tmp_path.glob("runs/*"))
+
+
+def test_several_processes_stop_together(data_folder, tmp_path):
+    """The signal reaches this process alone, as Ctrl-C would not: it is passed on."""
+    runs = [a_run(model="resnet8", norm="batch", batch_size=8, b=4, epochs=40, seed=seed) for seed in (1, 2)]
+    options = {"device": "cpu", "keep_weights": "all"}
+    launch.train(2, runs, data_folder, tmp_path / "whole", **options)
+    checkpoints = tmp_path / "stopped" / "checkpoints"
+    threading.Thread(target=_when_begun, args=(checkpoints,), daemon=True).start()
+    with pytest.raises(Stopped, match=r"^stopped by SIGTERM at epoch \d+, step \d; call again") as stop:
+        launch.train(2, runs, data_folder, tmp_path / "stopped", **options)
+    assert "epoch 0, step 0" not in str(stop.value)
+    launch.train(2, runs, data_folder, tmp_path / "stopped", **options)
+    assert files(tmp_path / "stopped") == files(tmp_path / "whole")
+
+
+def _when_begun(checkpoints: Path) -> None:
+    wait_for(lambda: list(checkpoints.glob("*/*.pt")))
+    time.sleep(1)
+    hear()
+
+
+def wait_for(condition) -> None:
+    deadline = time.monotonic() + 60
+    while not condition() and time.monotonic() < deadline:
+        time.sleep(0.05)
+
+
+def test_ctrl_c_on_a_workflow(project):
+    """Reaches snakemake and what it started alike, as a cluster's SIGTERM does; then the same call goes on."""
+    setting = {"data": "digits", "model": "resnet8", "norm": "batch", "weight_decay": 1e-4, "epochs": 400}
+    experiment = setting | {"batch_sizes": [4], "base_lrs": ["2^-8"]}
+    figure = {"kind": "accuracy", "title": "A", "experiments": ["long"]}
+    study = {"title": "Long", "seeds": [1], "experiments": {"long": experiment}, "figures": {"fig01": figure}}
+    (project / "config/studies/long.yaml").write_text(yaml.safe_dump(study))
+    first, second = (stop_workflow(project, number) for number in (signal.SIGINT, signal.SIGTERM))
+    assert "stopped by SIGINT at epoch " in first and "stopped by SIGTERM at epoch " in second
+    assert re.search(r"at (epoch .*); call again", first)[1] == re.search(r"resumed at (epoch .*)", second)[1]
+
+
+def stop_workflow(project: Path, number: signal.Signals) -> str:
+    """Call it, and send a signal to all its processes once it has trained for some seconds; returns the job's log."""
+    logs = project / "logs/train"
+    shutil.rmtree(logs, ignore_errors=True)
+    command = [sys.executable, "-m", "snakemake", "--cores", "1", "--config", "study=long", "--", "figures"]
+    with subprocess.Popen(command, cwd=project, stderr=subprocess.DEVNULL, start_new_session=True) as workflow:
+        wait_for(lambda: any("begins" in log.read_text() for log in logs.glob("*.log")))
+        time.sleep(2)
+        os.killpg(workflow.pid, number)
+        assert workflow.wait(60) == 1
+    (log,) = logs.glob("*.log")
+    return log.read_text()
