@@ -58,7 +58,7 @@ def look(study: Study, data: Path, results: Path) -> Status:
     Args:
         study: with the seeds and the scale that it is trained with.
         data: the folder of prepared data sets.
-        results: the folder with the run store `runs/`, the words in `packs/` and the rates that the study has chosen.
+        results: the folder of the run store, the words in `packs/` and the rates that the study has chosen.
     """
     metas = {label: read_meta(data / label / META) for label in study.labels if (data / label / META).exists()}
     planned = {
@@ -66,7 +66,7 @@ def look(study: Study, data: Path, results: Path) -> Status:
         for name, e in study.experiments.items()
     }
     runs = {name: run for named in planned.values() for name, run in named.items()}
-    ends, jobs = RunStore(results / "runs").ends(runs.keys()), _Jobs(results / "packs")
+    ends, jobs = RunStore(results).ends(runs.keys()), _Jobs(results / "packs")
     lacking = runs.keys() - ends.keys()
     states = {name: DIVERGED if diverged_at else DONE for name, diverged_at in ends.items()}
     states |= {name: jobs.state(name) for name in lacking}

@@ -1,8 +1,8 @@
-"""The run store: one folder a run, found by its name, checked by its content.
+"""The run store: the runs of all studies, each found by its name and checked by its content.
 
-A run's folder holds `metrics.csv` (a row an epoch), `variance.csv` where the run measures it, `weights.safetensors`
-where weights are kept, and `run.json` (settings, outcome, environment, checksums), which is written last and so says
-that the run is whole.
+A run's folder, `runs/NAME`, holds `metrics.csv` (a row an epoch), `variance.csv` where the run measures it, and
+`run.json` (settings, outcome, environment, checksums), which is written last and so says that the run is whole. Where
+its weights are kept, they lie beside the runs, in `weights/NAME.safetensors`: they are large, and shared apart.
 """
 
 import csv
@@ -19,7 +19,7 @@ from typing import Any, NamedTuple
 from smallbatch.files import atomic, set_aside, sha256, write_json
 from smallbatch.study import PROTOCOL, Run
 
-RECORD, METRICS, VARIANCE, WEIGHTS = "run.json", "metrics.csv", "variance.csv", "weights.safetensors"
+RECORD, METRICS, VARIANCE = "run.json", "metrics.csv", "variance.csv"
 
 READERS = 16
 """Records that are read at the same time where many are."""
@@ -83,44 +83,57 @@ class Record:
 
 
 class RunStore:
-    """The runs of all studies, in one folder.
+    """The runs of all studies.
 
     Args:
-        root: the folder, usually `results/runs`.
+        results: the folder that `runs/` and `weights/` lie in.
     """
 
-    def __init__(self, root: Path) -> None:
-        self.root = Path(root)
+    def __init__(self, results: Path) -> None:
+        self.runs, self.weights = Path(results, "runs"), Path(results, "weights")
 
-    def folder(self, run: Run, fingerprint: str) -> Path:
-        """Where a run's files lie."""
-        return self.root / run.name(fingerprint)
+    def folder(self, name: str) -> Path:
+        """Where the files of the run of this name lie."""
+        return self.runs / name
+
+    def weights_file(self, name: str) -> Path:
+        """Where its final weights lie, if they are kept."""
+        return self.weights / f"{name}.safetensors"
 
     def has(self, run: Run, fingerprint: str) -> bool:
         """Whether the run is there and whole; its weights, which are large, are not read."""
-        return self.damage(self.folder(run, fingerprint), weights=False) is None
+        return self.damage(run.name(fingerprint), weights=False) is None
 
     def find(self, run: Run, fingerprint: str) -> Record | None:
         """The run's record; none where it is missing or damaged."""
         try:
-            return _record(*_whole(self.folder(run, fingerprint), weights=False))
+            return _record(*_whole(self.folder(run.name(fingerprint))))
         except _Damaged:
             return None
 
-    def damage(self, folder: Path, *, weights: bool = True) -> str | None:
-        """What is wrong with a run's folder, in words; none if it is whole."""
+    def damage(self, name: str, *, weights: bool = True) -> str | None:
+        """What is wrong with a run, in words; none if it is whole.
+
+        Weights may be left out of what is kept or pulled; what is there must be right.
+
+        Args:
+            name: the run's.
+            weights: whether those that are there, which are large, are checked as well.
+        """
         try:
-            _whole(folder, weights=weights)
+            record, _ = _whole(self.folder(name))
         except _Damaged as damage:
             return str(damage)
-        return None
+        file = self.weights_file(name)
+        wrong = weights and file.exists() and sha256(file) != record["weights"]
+        return "its weights do not fit their checksum" if wrong else None
 
     def ends(self, names: Set[str]) -> dict[str, int | None]:
         """Of the runs with these folder names those that are there, each with its `diverged_at`.
 
         For who only looks: nothing is read but `run.json`, and no checksum is compared.
         """
-        there = [entry.name for entry in os.scandir(self.root) if entry.name in names] if self.root.is_dir() else []
+        there = [entry.name for entry in os.scandir(self.runs) if entry.name in names] if self.runs.is_dir() else []
         # On a shared file system reading is waiting, and many wait no longer than one.
         with ThreadPoolExecutor(READERS) as readers:
             parts = readers.map(self._ends, [there[reader::READERS] for reader in range(READERS)])
@@ -130,17 +143,19 @@ class RunStore:
         found = []
         for name in names:
             try:
-                with open(os.path.join(self.root, name, RECORD), "rb") as file:  # a `Path` takes longer to make
+                with open(os.path.join(self.runs, name, RECORD), "rb") as file:  # a `Path` takes longer to make
                     found.append((name, json.loads(file.read())["outcome"]["diverged_at"]))
             except (OSError, ValueError, KeyError, TypeError):
                 continue  # not there, or damaged
         return found
 
-    def clear(self, run: Run, fingerprint: str) -> Path | None:
-        """Make room for a run: set a damaged folder aside; returns where to, if there was one."""
-        folder = self.folder(run, fingerprint)
-        has_files = folder.is_dir() and any(folder.iterdir())
-        return set_aside(folder) if has_files and self.damage(folder) else None
+    def clear(self, run: Run, fingerprint: str) -> list[Path]:
+        """Make room for a run: set aside its folder and its weights if it is damaged; returns where to."""
+        name = run.name(fingerprint)
+        folder, weights = self.folder(name), self.weights_file(name)
+        there = [folder] if folder.is_dir() and any(folder.iterdir()) else []
+        there += [weights] if weights.exists() else []
+        return [set_aside(path) for path in there] if there and self.damage(name) else []
 
     def write(
         self, run: Run, fingerprint: str, outcome: Outcome, environment: dict[str, Any], weights: bytes | None
@@ -154,14 +169,14 @@ class RunStore:
             environment: versions, commit, device.
             weights: a safetensors file's content, or none.
         """
-        folder = self.folder(run, fingerprint)
+        name = run.name(fingerprint)
+        folder = self.folder(name)
+        if weights is not None:
+            with atomic(self.weights_file(name)) as file:
+                file.write(weights)
         checksums = {METRICS: _write_rows(folder / METRICS, Epoch, outcome.epochs)}
         if outcome.variance:
             checksums[VARIANCE] = _write_rows(folder / VARIANCE, Variance, outcome.variance)
-        if weights is not None:
-            with atomic(folder / WEIGHTS) as file:
-                file.write(weights)
-            checksums[WEIGHTS] = hashlib.sha256(weights).hexdigest()
         record = {
             "settings": run.settings,
             "data_fingerprint": fingerprint,
@@ -169,12 +184,13 @@ class RunStore:
             "outcome": {key: getattr(outcome, key) for key in _PLAIN},
             "environment": environment,
             "files": checksums,
+            "weights": None if weights is None else hashlib.sha256(weights).hexdigest(),
         }
         write_json(folder / RECORD, record)
 
     def drop_weights(self, run: Run, fingerprint: str) -> None:
         """Delete the final weights of a run; its record stays valid without them."""
-        (self.folder(run, fingerprint) / WEIGHTS).unlink(missing_ok=True)
+        self.weights_file(run.name(fingerprint)).unlink(missing_ok=True)
 
 
 _PLAIN = ("diverged_at", "seconds", "images", "lanes", "peak_memory")
@@ -191,15 +207,11 @@ def _write_rows(path: Path, kind: type[NamedTuple], rows: Sequence[NamedTuple]) 
 
 
 class _Damaged(Exception):
-    """A run's folder is not whole; says why."""
+    """A run is not whole; says why."""
 
 
-def _whole(folder: Path, *, weights: bool) -> tuple[dict[str, Any], dict[str, bytes]]:
-    """What stands in `run.json`, and the content of the other files that it names but for weights; each is read once.
-
-    Args:
-        folder: of a run.
-        weights: whether those that are there, which are large, are checked as well.
+def _whole(folder: Path) -> tuple[dict[str, Any], dict[str, bytes]]:
+    """What stands in `run.json`, and the content of the other files of a run's folder; each is read once.
 
     Raises:
         _Damaged: something is missing or not as it was written.
@@ -209,13 +221,11 @@ def _whole(folder: Path, *, weights: bool) -> tuple[dict[str, Any], dict[str, by
         run = Run.from_settings(record["settings"])
         if record["protocol"] != PROTOCOL or run.name(record["data_fingerprint"]) != folder.name:
             raise _Damaged("its settings do not fit its name")
-        contents = {name: (folder / name).read_bytes() for name in record["files"].keys() - {WEIGHTS}}
-        found = {name: hashlib.sha256(content).hexdigest() for name, content in contents.items()}
-        # Weights may be left out of what is kept or pulled; what is there must be right.
-        if weights and (folder / WEIGHTS).exists():
-            found[WEIGHTS] = sha256(folder / WEIGHTS)
-        for name, checksum in found.items():
-            if checksum != record["files"][name]:
+        if lacking := {"outcome", "environment", "weights"} - record.keys():
+            raise _Damaged(f"{RECORD} is damaged (no {', '.join(sorted(lacking))})")
+        contents = {name: (folder / name).read_bytes() for name in record["files"]}
+        for name, content in contents.items():
+            if hashlib.sha256(content).hexdigest() != record["files"][name]:
                 raise _Damaged(f"{name} does not fit its checksum")
     except FileNotFoundError as error:
         raise _Damaged(f"{Path(error.filename).name} is missing") from error

@@ -120,7 +120,7 @@ def write_tables(planned: Planned, store: RunStore, meta: Meta, threshold: float
     for _, run in planned:
         name = run.name(meta.fingerprint)
         if name not in records:
-            raise UserError(f"{store.root / name}: {store.damage(store.root / name)}; the next call trains it again")
+            raise UserError(f"{store.folder(name)}: {store.damage(name)}; the next call trains it again")
     tables = {
         "runs": runs_table(planned, records, metas, threshold),
         "epochs": epochs_table(records),
