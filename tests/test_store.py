@@ -1,6 +1,7 @@
 """The run store: records and weights lie apart, and what is there is right."""
 
 import json
+from datetime import UTC, datetime, timedelta
 
 import pytest
 from conftest import a_run
@@ -27,6 +28,11 @@ def test_records_and_weights_lie_apart(store, tmp_path):
     expected = {f"runs/{name}/{file}" for name in (NAME, other) for file in (RECORD, METRICS)}
     assert files == expected | {f"weights/{NAME}.safetensors"}
     assert store.damage(NAME) is None and store.damage(other) is None
+
+
+def test_a_record_says_when_the_run_ended(store):
+    ended = datetime.fromisoformat(store.find(RUN, "f").ended)
+    assert ended.utcoffset() == timedelta(0) and abs(datetime.now(UTC) - ended) < timedelta(minutes=5)
 
 
 def test_weights_may_be_missing_but_not_wrong(store):
@@ -71,7 +77,7 @@ def test_a_write_that_ends_early_leaves_no_run(tmp_path, monkeypatch):
     assert len(store.clear(RUN, "f")) == 2 and store.clear(RUN, "f") == []
 
 
-@pytest.mark.parametrize("key", ["outcome", "environment", "weights", "files", "settings"])
+@pytest.mark.parametrize("key", ["outcome", "environment", "ended", "weights", "files", "settings"])
 def test_a_record_that_lacks_something_is_damaged(store, key):
     record = json.loads((store.folder(NAME) / RECORD).read_text())
     del record[key]

@@ -13,6 +13,7 @@ import os
 from collections.abc import Sequence, Set
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -81,6 +82,7 @@ class Record:
 
     fingerprint: of the data it was trained on.
     environment: versions, commit, device.
+    ended: when it was written, ISO 8601 in UTC.
     weights: the SHA-256 of its final weights; none where none were kept.
     """
 
@@ -88,6 +90,7 @@ class Record:
     outcome: Outcome
     fingerprint: str
     environment: dict[str, Any]
+    ended: str
     weights: str | None
 
 
@@ -225,6 +228,7 @@ class RunStore:
             "protocol": PROTOCOL,
             "outcome": {key: getattr(outcome, key) for key in _PLAIN},
             "environment": environment,
+            "ended": datetime.now(UTC).isoformat(timespec="seconds"),
             "files": checksums,
             "weights": None if weights is None else hashlib.sha256(weights).hexdigest(),
         }
@@ -259,6 +263,10 @@ def _write_rows(path: Path, kind: type[NamedTuple], rows: Sequence[NamedTuple]) 
     return sha256(path)
 
 
+_ASIDE = ("environment", "ended", "weights")
+"""What `run.json` says of a run beside what was to be trained and what came out."""
+
+
 class _Damaged(Exception):
     """A run is not whole; says why."""
 
@@ -274,7 +282,7 @@ def _whole(folder: Path) -> tuple[dict[str, Any], dict[str, bytes]]:
         run = Run.from_settings(record["settings"])
         if record["protocol"] != PROTOCOL or run.name(record["data_fingerprint"]) != folder.name:
             raise _Damaged("its settings do not fit its name")
-        if lacking := {"outcome", "environment", "weights"} - record.keys():
+        if lacking := {"outcome", *_ASIDE} - record.keys():
             raise _Damaged(f"{RECORD} is damaged (no {', '.join(sorted(lacking))})")
         contents = {name: (folder / name).read_bytes() for name in record["files"]}
         for name, content in contents.items():
@@ -291,7 +299,7 @@ def _record(record: dict[str, Any], contents: dict[str, bytes]) -> Record:
     rows = {name: _rows(contents[name], kind) for name, kind in _TABLES.items() if name in contents}
     outcome = Outcome(epochs=rows[METRICS], variance=rows.get(VARIANCE, []), **record["outcome"])
     run = Run.from_settings(record["settings"])
-    return Record(run, outcome, record["data_fingerprint"], record["environment"], record["weights"])
+    return Record(run, outcome, record["data_fingerprint"], **{key: record[key] for key in _ASIDE})
 
 
 _TABLES = {METRICS: Epoch, VARIANCE: Variance}
