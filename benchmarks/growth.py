@@ -74,7 +74,7 @@ def make(config: dict, folder: Path) -> int:
         runs = with_rates(pack.runs, chosen(study, pack.experiment))
         names = [run.name(f"made {pack.data}") for run in runs]
         Voice(folder / "results" / "packs" / f"{pack.name}.json", first_word(names)).say(state=DONE, at_once=True)
-    store, runs = RunStore(folder / "results" / "runs"), list(dict.fromkeys(run for _, run in planned(study)))
+    store, runs = RunStore(folder / "results"), list(dict.fromkeys(run for _, run in planned(study)))
     for run in runs:
         store.write(run, f"made {run.setting.data}", made_outcome(run), PLACE, None)
     return len(runs)
@@ -108,7 +108,7 @@ def tables(study: Study, folder: Path) -> None:
         outputs = {kind: folder / "experiments" / name / f"{kind}.parquet" for kind in KINDS}
         write_tables(
             rows,
-            RunStore(folder / "results" / "runs"),
+            RunStore(folder / "results"),
             read_meta(folder / "data" / e.setting.data / META),
             0.8,
             outputs,

@@ -92,7 +92,7 @@ def test_a_full_disk_is_named_and_what_was_finished_stays(tmp_path, disk):
     command = [sys.executable, "-c", code, str(folder), str(disk), *sys.path]
     done = subprocess.run(command, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
     says(done, "the disk is full; free some space and call again")
-    store, fingerprint = RunStore(disk / "runs"), prepared.read(folder).meta.fingerprint
+    store, fingerprint = RunStore(disk), prepared.read(folder).meta.fingerprint
     finished = [seed for seed in range(12) if store.has(a_run(seed=seed, epochs=1), fingerprint)]
     assert 0 < len(finished) < 12 and finished == list(range(len(finished)))
     assert not list(disk.glob("runs/*/.*"))

@@ -19,7 +19,7 @@ from safetensors.torch import load_file
 from smallbatch.data import prepared
 from smallbatch.errors import UserError
 from smallbatch.models.normalisation import WINDOW, BatchNorm
-from smallbatch.store import METRICS, WEIGHTS, RunStore
+from smallbatch.store import METRICS, RunStore
 from smallbatch.training import checkpoints, distributed, launch, updates
 from smallbatch.training.distributed import World
 from smallbatch.training.pack import train_pack
@@ -62,7 +62,7 @@ def all_kinds():
 
 
 def stored(results: Path, data_folder: Path, run):
-    return RunStore(results / "runs").find(run, prepared.read(data_folder).meta.fingerprint)
+    return RunStore(results).find(run, prepared.read(data_folder).meta.fingerprint)
 
 
 def assert_equal(runs, data_folder: Path, one: Path, two: Path) -> None:
@@ -74,7 +74,7 @@ def assert_equal(runs, data_folder: Path, one: Path, two: Path) -> None:
                 assert mine == pytest.approx(other, rel=1e-5, nan_ok=True), run
         name = run.name(prepared.read(data_folder).meta.fingerprint)
         if ours.diverged_at is None:
-            mine, other = (load_file(results / "runs" / name / WEIGHTS) for results in (one, two))
+            mine, other = (load_file(RunStore(results).weights(name)) for results in (one, two))
             for key in mine:
                 torch.testing.assert_close(mine[key], other[key], rtol=1e-5, atol=1e-6)
 
@@ -118,11 +118,11 @@ def test_stopped_and_resumed_is_bit_identical(data_folder, tmp_path, monkeypatch
     state = checkpoints.Checkpoint(next(tmp_path.glob("stopped/checkpoints/*/*.pt"))).load()
     assert 0 < state["epoch"] * 8 + state["step"] < 16
     in_processes(2, train_pack, runs, data_folder, tmp_path / "stopped")
-    for file in (METRICS, WEIGHTS):
-        whole = list(tmp_path.glob(f"whole/runs/*/{file}"))
+    for files in (f"runs/*/{METRICS}", "weights/*.safetensors"):
+        whole = list((tmp_path / "whole").glob(files))
         assert whole
         for path in whole:
-            assert path.read_bytes() == (tmp_path / "stopped" / "runs" / path.parent.name / file).read_bytes()
+            assert path.read_bytes() == (tmp_path / "stopped" / path.relative_to(tmp_path / "whole")).read_bytes()
 
 
 def _synchronised_equals_whole():

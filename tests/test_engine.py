@@ -16,7 +16,7 @@ from safetensors.torch import load_file
 
 from smallbatch.data import prepared
 from smallbatch.errors import UserError
-from smallbatch.store import METRICS, RECORD, WEIGHTS, RunStore
+from smallbatch.store import METRICS, RECORD, RunStore
 from smallbatch.training import checkpoints, network
 from smallbatch.training import device as devices
 from smallbatch.training.checkpoints import Checkpoint
@@ -36,7 +36,7 @@ def test_numbers_are_as_recorded(data_folder, tmp_path, either_way):
     alexnet = a_run(model="alexnet", warmup=True, augment_pad=1, augment_flip=True, base_lr=2**-9)
     resnet = a_run(model="resnet8", norm="batch", batch_size=8, b=4, base_lr=2**-8)
     train_pack([alexnet, resnet], data_folder, tmp_path)
-    store, fingerprint = RunStore(tmp_path / "runs"), prepared.read(data_folder).meta.fingerprint
+    store, fingerprint = RunStore(tmp_path), prepared.read(data_folder).meta.fingerprint
     for run in (alexnet, resnet):
         last = store.find(run, fingerprint).outcome.epochs[-1]
         # Other processors round otherwise; a change of the numbers is larger than this.
@@ -90,10 +90,10 @@ def test_killed_and_resumed_is_bit_identical(compiler, data_folder, tmp_path):
     names = sorted(folder.name for folder in (whole / "runs").iterdir())
     assert len(names) == 6 and names == sorted(folder.name for folder in (killed / "runs").iterdir())
     for name in names:
-        for file in (METRICS, WEIGHTS):
-            ours, theirs = (folder / "runs" / name / file for folder in (whole, killed))
+        for file in (f"runs/{name}/{METRICS}", f"weights/{name}.safetensors"):
+            ours, theirs = (folder / file for folder in (whole, killed))
             assert ours.exists() == theirs.exists()
-            assert not ours.exists() or ours.read_bytes() == theirs.read_bytes(), f"{name}/{file} differs"
+            assert not ours.exists() or ours.read_bytes() == theirs.read_bytes(), f"{file} differs"
     assert not list(killed.glob("checkpoints/*/*.pt"))
 
 
@@ -159,11 +159,11 @@ def test_only_what_is_missing_is_trained(data_folder, tmp_path):
     assert all(path.stat().st_mtime_ns == then for path, then in before.items())
 
 
-@pytest.mark.parametrize("damage", ["truncate metrics", "garble record", "delete metrics", "rename"])
+@pytest.mark.parametrize("damage", ["truncate metrics", "garble record", "delete metrics", "rename", "garble weights"])
 def test_a_damaged_run_is_set_aside_and_redone(damage, data_folder, tmp_path, caplog):
     run = a_run()
     train_pack([run], data_folder, tmp_path)
-    store, fingerprint = RunStore(tmp_path / "runs"), prepared.read(data_folder).meta.fingerprint
+    store, fingerprint = RunStore(tmp_path), prepared.read(data_folder).meta.fingerprint
     folder = store.folder(run, fingerprint)
     metrics = (folder / METRICS).read_bytes()
     if damage == "truncate metrics":
@@ -172,12 +172,16 @@ def test_a_damaged_run_is_set_aside_and_redone(damage, data_folder, tmp_path, ca
         (folder / RECORD).write_text("{")
     elif damage == "delete metrics":
         (folder / METRICS).unlink()
+    elif damage == "garble weights":
+        store.weights(folder.name).write_bytes(b"x")
     else:  # the content of another run under this name
         other = a_run(seed=9)
         train_pack([other], data_folder, tmp_path)
         (folder / RECORD).write_text((store.folder(other, fingerprint) / RECORD).read_text())
-    assert not store.has(run, fingerprint)
+    # Weights are large, and looked at when the pack is trained.
+    assert store.has(run, fingerprint) == (damage == "garble weights")
     assert train_pack([run], data_folder, tmp_path) == 1
+    assert (tmp_path / "weights" / f"{folder.name}.safetensors.damaged-1").exists()
     assert f"{folder.name}: damaged" in caplog.text
     assert folder.with_name(f"{folder.name}.damaged-1").is_dir()
     assert (folder / METRICS).read_bytes() == metrics
@@ -187,13 +191,13 @@ def test_a_damaged_run_is_set_aside_and_redone(damage, data_folder, tmp_path, ca
 def test_final_weights_are_kept_as_the_config_says(keep, count, data_folder, tmp_path):
     runs = [a_run(seed=seed, base_lr=2**-9) for seed in (1, 2)]
     train_pack(runs, data_folder, tmp_path, keep_weights=keep)
-    kept = list(tmp_path.glob(f"runs/*/{WEIGHTS}"))
+    kept = list(tmp_path.glob("weights/*"))
     assert len(kept) == count
-    store, fingerprint = RunStore(tmp_path / "runs"), prepared.read(data_folder).meta.fingerprint
+    store, fingerprint = RunStore(tmp_path), prepared.read(data_folder).meta.fingerprint
     assert all(store.has(run, fingerprint) for run in runs)
     assert all(load_file(path)["0.weight"].shape == (16, 1, 5, 5) for path in kept)
     train_pack([*runs, a_run(seed=3, base_lr=2**-9)], data_folder, tmp_path, keep_weights=keep)
-    assert len(list(tmp_path.glob(f"runs/*/{WEIGHTS}"))) == {"all": 3, "best": 1, "none": 0}[keep]
+    assert len(list(tmp_path.glob("weights/*"))) == {"all": 3, "best": 1, "none": 0}[keep]
 
 
 def test_an_epoch_shows_each_image_once_in_an_order_of_its_own(data_folder):
@@ -223,7 +227,7 @@ def test_what_was_learnt_is_better_than_chance(tmp_path):
     folder = made_data(tmp_path / "made", train=256, test=64)
     run = a_run(epochs=6, batch_size=8)
     train_pack([run], folder, tmp_path)
-    outcome = RunStore(tmp_path / "runs").find(run, prepared.read(folder).meta.fingerprint).outcome
+    outcome = RunStore(tmp_path).find(run, prepared.read(folder).meta.fingerprint).outcome
     assert outcome.epochs[-1].test_accuracy > 0.9
     assert outcome.images == 6 * 256 and outcome.seconds > 0
 
@@ -236,7 +240,7 @@ def test_rates_can_be_chosen_on_images_that_are_held_out(tmp_path):
     assert len(held_out) == 20 and len(seen) == 176 and not seen & held_out
     assert sum(len(labels) for _, labels in feed.validation_batches(8)) == 20
     train_pack([*runs, a_run(batch_size=8)], folder, tmp_path)
-    store, fingerprint = RunStore(tmp_path / "runs"), prepared.read(folder).meta.fingerprint
+    store, fingerprint = RunStore(tmp_path), prepared.read(folder).meta.fingerprint
     for run in runs:
         for epoch in store.find(run, fingerprint).outcome.epochs:
             assert (20 * epoch.validation_accuracy) == pytest.approx(round(20 * epoch.validation_accuracy))
@@ -246,7 +250,7 @@ def test_rates_can_be_chosen_on_images_that_are_held_out(tmp_path):
 def test_a_record_says_lanes_and_memory(data_folder, tmp_path):
     runs = [a_run(seed=seed, base_lr=lr) for seed, lr in ((1, 2**-9), (2, 2**-9), (3, 2.0**40))]
     train_pack(runs, data_folder, tmp_path, lanes=3)
-    store, fingerprint = RunStore(tmp_path / "runs"), prepared.read(data_folder).meta.fingerprint
+    store, fingerprint = RunStore(tmp_path), prepared.read(data_folder).meta.fingerprint
     outcomes = [store.find(run, fingerprint).outcome for run in runs]
     assert [outcome.lanes for outcome in outcomes] == [3, 3, 3] and outcomes[2].diverged_at
     assert all(10 * 2**20 < outcome.peak_memory < 2**40 for outcome in outcomes)

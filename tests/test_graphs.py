@@ -361,7 +361,7 @@ def test_trained_on_a_gpu_and_on_the_cpu_runs_agree(tmp_path):
     ends = []
     for device in ("cuda", "cpu"):
         train_pack(runs, folder, tmp_path / device, device=device)
-        store = RunStore(tmp_path / device / "runs")
+        store = RunStore(tmp_path / device)
         ends.append([store.find(run, prepared.read(folder).meta.fingerprint).outcome.epochs[-1] for run in runs])
     for ours, theirs in zip(*ends, strict=True):
         assert ours.train_loss == pytest.approx(theirs.train_loss, rel=2e-2)

@@ -172,7 +172,7 @@ def test_a_control_group_limits_what_is_free(monkeypatch, tmp_path):
 
 
 def stored(results, data_folder, run):
-    return RunStore(results / "runs").find(run, prepared.read(data_folder).meta.fingerprint)
+    return RunStore(results).find(run, prepared.read(data_folder).meta.fingerprint)
 
 
 def test_a_pack_keeps_to_its_memory_and_says_so(data_folder, tmp_path, monkeypatch, caplog):

@@ -17,11 +17,11 @@ ONE, TWO, THREE = (a_run(seed=seed, model="resnet8", norm="batch", b=2) for seed
 
 
 def stored(results: Path, data_folder: Path, run):
-    return RunStore(results / "runs").find(run, prepared.read(data_folder).meta.fingerprint)
+    return RunStore(results).find(run, prepared.read(data_folder).meta.fingerprint)
 
 
 def metrics(results: Path, data_folder: Path, run) -> bytes:
-    store = RunStore(results / "runs")
+    store = RunStore(results)
     return (store.folder(run, prepared.read(data_folder).meta.fingerprint) / METRICS).read_bytes()
 
 

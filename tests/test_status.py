@@ -47,7 +47,7 @@ STUDY = {
     },
 }
 SIZES = {"fig01": 8, "fig04": 4, "fig13": 12, "fig15": 16, "none": 2, "all": 22}
-DATA, RESULTS, STORE = Path("data"), Path("results"), RunStore(Path("results/runs"))
+DATA, RESULTS, STORE = Path("data"), Path("results"), RunStore(Path("results"))
 
 
 @pytest.fixture(autouse=True)

@@ -21,7 +21,7 @@ from conftest import PROJECT, a_run, made_data
 from smallbatch.console import reporting
 from smallbatch.data import prepared
 from smallbatch.errors import Stopped
-from smallbatch.store import METRICS, VARIANCE, WEIGHTS
+from smallbatch.store import METRICS, VARIANCE
 from smallbatch.training import choice, launch, stopping
 from smallbatch.training.engine import LaneTraining
 from smallbatch.training.native.updates import NativeUpdates
@@ -116,7 +116,7 @@ def several_kinds():
 
 
 def files(results: Path) -> dict[Path, bytes]:
-    paths = itertools.chain.from_iterable(results.rglob(name) for name in (METRICS, VARIANCE, WEIGHTS))
+    paths = itertools.chain.from_iterable(results.rglob(name) for name in (METRICS, VARIANCE, "*.safetensors"))
     return {path.relative_to(results): path.read_bytes() for path in paths}
 
 

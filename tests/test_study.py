@@ -124,7 +124,7 @@ def test_rates_are_taken_from_other_experiments():
 
 
 def test_packs_keep_their_names_when_rates_are_chosen_and_then_find_shared_runs(tmp_path):
-    study, store = load(base_and_dependent), RunStore(tmp_path / "runs")
+    study, store = load(base_and_dependent), RunStore(tmp_path)
     plan = Plan(study, 100, store)
     assert [pack.experiment for pack in plan.packs.values()] == ["small", "later"]
     # Rate 2^-8 with b = m = 4 is a run of the grid, b = 4 < m = 8 is not.

@@ -9,7 +9,7 @@ from torch.nn import functional as F
 
 from smallbatch.data import prepared
 from smallbatch.errors import UserError
-from smallbatch.store import METRICS, VARIANCE, WEIGHTS, RunStore
+from smallbatch.store import METRICS, VARIANCE, RunStore
 from smallbatch.training import variance
 from smallbatch.training.engine import LaneTraining
 from smallbatch.training.pack import train_pack
@@ -72,10 +72,13 @@ def test_measuring_leaves_no_trace_in_training(data_folder, tmp_path):
     plain = {"momentum": 0.9, "augment_flip": True, "base_lr": 2**-12, "norm": "group", "epochs": 4}
     runs = [a_run(seed=seed, **plain, variance_batch_sizes=sizes) for sizes in ((), SIZES) for seed in (1, 2)]
     train_pack(runs, data_folder, tmp_path, keep_weights="all")
-    store, fingerprint = RunStore(tmp_path / "runs"), prepared.read(data_folder).meta.fingerprint
+    store, fingerprint = RunStore(tmp_path), prepared.read(data_folder).meta.fingerprint
     for without, measured in zip(runs[:2], runs[2:], strict=True):
-        for file in (METRICS, WEIGHTS):
-            one, other = (store.folder(run, fingerprint) / file for run in (without, measured))
+        folders = [store.folder(run, fingerprint) for run in (without, measured)]
+        for one, other in (
+            [folder / METRICS for folder in folders],
+            [store.weights(folder.name) for folder in folders],
+        ):
             assert one.read_bytes() == other.read_bytes()
         rows = store.find(measured, fingerprint).outcome.variance
         assert [(row.epoch, row.batch_size) for row in rows] == [(e, m) for e in (0, 2, 4) for m in SIZES]
@@ -86,7 +89,7 @@ def test_measuring_leaves_no_trace_in_training(data_folder, tmp_path):
 def test_a_diverged_run_keeps_what_was_measured(data_folder, tmp_path):
     wild = a_run(base_lr=2.0**40, variance_batch_sizes=(2,))
     train_pack([wild, a_run(variance_batch_sizes=(2,))], data_folder, tmp_path)
-    outcome = RunStore(tmp_path / "runs").find(wild, prepared.read(data_folder).meta.fingerprint).outcome
+    outcome = RunStore(tmp_path).find(wild, prepared.read(data_folder).meta.fingerprint).outcome
     assert outcome.diverged_at and [row.epoch for row in outcome.variance] == [0]
 
 

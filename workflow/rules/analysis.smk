@@ -22,7 +22,7 @@ rule table:
     params:
         experiment=lambda wildcards: STUDY.experiments[wildcards.experiment].as_json(),
         chosen=lambda wildcards: str(chosen_file(wildcards.experiment)),
-        store=f"{RESULTS}/runs",
+        results=RESULTS,
         threshold=config["convergence_threshold"],
         protocol=PROTOCOL,
         code=ANALYSIS_CODE,

@@ -37,7 +37,7 @@ except UserError as error:
     sys.exit(f"error: {error}")
 
 DATASETS = {label_of(name, settings): settings for name, settings in config["datasets"].items()}
-PLAN = Plan(STUDY, config["training"]["runs_per_pack"], RunStore(Path(RESULTS, "runs")))
+PLAN = Plan(STUDY, config["training"]["runs_per_pack"], RunStore(Path(RESULTS)))
 # Tables and figures are made anew when the code that makes them is edited; Snakemake itself looks at scripts alone.
 ANALYSIS_FILES = list(Path(LIBRARY, "smallbatch", "analysis").glob("*.py"))
 ANALYSIS_CODE = digest(*ANALYSIS_FILES)

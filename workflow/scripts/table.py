@@ -20,7 +20,7 @@ if __name__ == "__main__":
         chosen = read_chosen(Path(params.chosen)) if experiment.best_of else None
         write_tables(
             [(experiment.name, run) for run in experiment.runs(chosen)],
-            RunStore(Path(params.store)),
+            RunStore(Path(params.results)),
             read_meta(Path(snakemake.input.meta)),
             params.threshold,
             {name: Path(path) for name, path in snakemake.output.items()},

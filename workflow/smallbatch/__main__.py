@@ -80,7 +80,7 @@ def _chosen(study: Study, experiment: Experiment, config: dict) -> Chosen:
 
     bases = [(name, run) for name in experiment.best_of for run in study.experiments[name].runs()]
     metas = {label: read_meta(DATA / label / META) for label in study.labels}
-    runs = runs_table(bases, collect(bases, RunStore(RESULTS / "runs"), metas), metas, config["convergence_threshold"])
+    runs = runs_table(bases, collect(bases, RunStore(RESULTS), metas), metas, config["convergence_threshold"])
     lacking = runs.loc[runs["status"] == "missing", "experiment"]
     if len(lacking):
         allowed = f"experiments whose rates are known; {lacking.iloc[0]} is not trained yet"

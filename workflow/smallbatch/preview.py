@@ -18,7 +18,7 @@ def preview(study: Study, data: Path, results: Path, threshold: float, folder: P
     Args:
         study: what is drawn.
         data: the folder of prepared data sets.
-        results: the folder with the run store `runs/`.
+        results: the folder of the run store.
         threshold: of convergence.
         folder: where the pictures go.
 
@@ -32,7 +32,7 @@ def preview(study: Study, data: Path, results: Path, threshold: float, folder: P
                 f"{data / label}: not prepared yet, so there are no runs to draw; `snakemake datasets` does it"
             )
         metas[label] = read_meta(data / label / META)
-    store = RunStore(results / "runs")
+    store = RunStore(results)
     grids = runs_table(study.planned(), collect(study.planned(), store, metas), metas, threshold)
     planned = study.planned(rates_so_far(study, grids))
     records = collect(planned, store, metas)

@@ -66,7 +66,7 @@ def look(study: Study, data: Path, results: Path) -> Status:
         for name, e in study.experiments.items()
     }
     runs = {name: run for named in planned.values() for name, run in named.items()}
-    ends, jobs = RunStore(results / "runs").ends(runs.keys()), _Jobs(results / "packs")
+    ends, jobs = RunStore(results).ends(runs.keys()), _Jobs(results / "packs")
     lacking = runs.keys() - ends.keys()
     states = {name: DIVERGED if diverged_at else DONE for name, diverged_at in ends.items()}
     states |= {name: jobs.state(name) for name in lacking}

@@ -1,8 +1,8 @@
 """The run store: one folder a run, found by its name, checked by its content.
 
-A run's folder holds `metrics.csv` (a row an epoch), `variance.csv` where the run measures it, `weights.safetensors`
-where weights are kept, and `run.json` (settings, outcome, environment, checksums), which is written last and so says
-that the run is whole.
+A run's folder `runs/NAME` holds `metrics.csv` (a row an epoch), `variance.csv` where the run measures it, and
+`run.json` (settings, outcome, environment, checksums), which is written last and so says that the run is whole. Its
+final weights, which are large and not always kept, published or pulled, lie apart, as `weights/NAME.safetensors`.
 """
 
 import csv
@@ -19,7 +19,10 @@ from typing import Any, NamedTuple
 from smallbatch.files import atomic, set_aside, sha256, write_json
 from smallbatch.study import PROTOCOL, Run
 
-RECORD, METRICS, VARIANCE, WEIGHTS = "run.json", "metrics.csv", "variance.csv", "weights.safetensors"
+RECORD, METRICS, VARIANCE = "run.json", "metrics.csv", "variance.csv"
+
+WEIGHTS = "weights.safetensors"
+"""Under which `run.json` has the checksum of the weights."""
 
 READERS = 16
 """Records that are read at the same time where many are."""
@@ -83,18 +86,22 @@ class Record:
 
 
 class RunStore:
-    """The runs of all studies, in one folder.
+    """The runs of all studies.
 
     Args:
-        root: the folder, usually `results/runs`.
+        results: the folder in which `runs` and `weights` lie.
     """
 
-    def __init__(self, root: Path) -> None:
-        self.root = Path(root)
+    def __init__(self, results: Path) -> None:
+        self.root = Path(results) / "runs"
 
     def folder(self, run: Run, fingerprint: str) -> Path:
         """Where a run's files lie."""
         return self.root / run.name(fingerprint)
+
+    def weights(self, name: str) -> Path:
+        """Where the final weights of the run with this folder name lie, if they are kept and here."""
+        return self.root.parent / "weights" / f"{name}.safetensors"
 
     def has(self, run: Run, fingerprint: str) -> bool:
         """Whether the run is there and whole; its weights, which are large, are not read."""
@@ -103,14 +110,14 @@ class RunStore:
     def find(self, run: Run, fingerprint: str) -> Record | None:
         """The run's record; none where it is missing or damaged."""
         try:
-            return _record(*_whole(self.folder(run, fingerprint), weights=False))
+            return _record(*_whole(self.folder(run, fingerprint), None))
         except _Damaged:
             return None
 
     def damage(self, folder: Path, *, weights: bool = True) -> str | None:
         """What is wrong with a run's folder, in words; none if it is whole."""
         try:
-            _whole(folder, weights=weights)
+            _whole(folder, self.weights(folder.name) if weights else None)
         except _Damaged as damage:
             return str(damage)
         return None
@@ -137,10 +144,14 @@ class RunStore:
         return found
 
     def clear(self, run: Run, fingerprint: str) -> Path | None:
-        """Make room for a run: set a damaged folder aside; returns where to, if there was one."""
+        """Make room for a run: set a damaged folder aside, and its weights; returns where to, if there was one."""
         folder = self.folder(run, fingerprint)
         has_files = folder.is_dir() and any(folder.iterdir())
-        return set_aside(folder) if has_files and self.damage(folder) else None
+        if not has_files or not self.damage(folder):
+            return None
+        if self.weights(folder.name).exists():
+            set_aside(self.weights(folder.name))
+        return set_aside(folder)
 
     def write(
         self, run: Run, fingerprint: str, outcome: Outcome, environment: dict[str, Any], weights: bytes | None
@@ -159,7 +170,7 @@ class RunStore:
         if outcome.variance:
             checksums[VARIANCE] = _write_rows(folder / VARIANCE, Variance, outcome.variance)
         if weights is not None:
-            with atomic(folder / WEIGHTS) as file:
+            with atomic(self.weights(folder.name)) as file:
                 file.write(weights)
             checksums[WEIGHTS] = hashlib.sha256(weights).hexdigest()
         record = {
@@ -174,7 +185,7 @@ class RunStore:
 
     def drop_weights(self, run: Run, fingerprint: str) -> None:
         """Delete the final weights of a run; its record stays valid without them."""
-        (self.folder(run, fingerprint) / WEIGHTS).unlink(missing_ok=True)
+        self.weights(run.name(fingerprint)).unlink(missing_ok=True)
 
 
 _PLAIN = ("diverged_at", "seconds", "images", "lanes", "peak_memory")
@@ -194,12 +205,12 @@ class _Damaged(Exception):
     """A run's folder is not whole; says why."""
 
 
-def _whole(folder: Path, *, weights: bool) -> tuple[dict[str, Any], dict[str, bytes]]:
+def _whole(folder: Path, weights: Path | None) -> tuple[dict[str, Any], dict[str, bytes]]:
     """What stands in `run.json`, and the content of the other files that it names but for weights; each is read once.
 
     Args:
         folder: of a run.
-        weights: whether those that are there, which are large, are checked as well.
+        weights: the file of weights, if it is to be checked as well.
 
     Raises:
         _Damaged: something is missing or not as it was written.
@@ -212,8 +223,8 @@ def _whole(folder: Path, *, weights: bool) -> tuple[dict[str, Any], dict[str, by
         contents = {name: (folder / name).read_bytes() for name in record["files"].keys() - {WEIGHTS}}
         found = {name: hashlib.sha256(content).hexdigest() for name, content in contents.items()}
         # Weights may be left out of what is kept or pulled; what is there must be right.
-        if weights and (folder / WEIGHTS).exists():
-            found[WEIGHTS] = sha256(folder / WEIGHTS)
+        if weights and weights.exists():
+            found[WEIGHTS] = sha256(weights)
         for name, checksum in found.items():
             if checksum != record["files"][name]:
                 raise _Damaged(f"{name} does not fit its checksum")

@@ -52,7 +52,7 @@ def train_pack(
     Args:
         runs: of one data set.
         data_folder: its prepared arrays.
-        results: the folder with the run store `runs/` and the checkpoints of trainings in progress.
+        results: the folder of the run store and of the checkpoints of trainings in progress.
         device: auto, cpu, cuda or cuda:N.
         lanes: runs in lock-step, or auto.
         keep_weights: all, best (of the seeds of each cell) or none.
@@ -68,7 +68,7 @@ def train_pack(
     for run in runs:
         distributed.check(run, world)
         variance.check(run)
-    data, store = prepared.read(data_folder), RunStore(results / "runs")
+    data, store = prepared.read(data_folder), RunStore(results)
     meta = data.meta
     outline = Outline(meta.shape, len(meta.classes), meta.train, meta.test)
     # Asked here: bound to a processor of its own, this process may use one.
