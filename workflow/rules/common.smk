@@ -10,6 +10,9 @@ from snakemake.exceptions import WorkflowError
 LIBRARY = os.path.join(workflow.basedir, "workflow")
 sys.path.insert(0, LIBRARY)
 os.environ.update(PYTHONPATH=os.pathsep.join(filter(None, [LIBRARY, os.getenv("PYTHONPATH")])))
+# So that a training knows that it has a job of the cluster for itself.
+if not workflow.is_main_process:
+    os.environ.update(SMALLBATCH_SUBMITTED="yes")
 
 from pathlib import Path
 
@@ -24,6 +27,9 @@ from smallbatch.settings import typed
 from smallbatch.store import RunStore
 from smallbatch.study import PROTOCOL
 from smallbatch.study_file import check_against_data, check_config, load_study
+
+# A signal to all processes of a job, as clusters send it, must not end the shell, and with it the job, before the script.
+shell.prefix("set -euo pipefail; trap : TERM; ")
 
 DATA, RESULTS, FIGURES = "data", "results", "paper_figures"
 

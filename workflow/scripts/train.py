@@ -1,8 +1,11 @@
 """Train what is missing of a pack."""
 
+import contextlib
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from smallbatch import slurm
 from smallbatch.console import reporting
 from smallbatch.study import Run
 from smallbatch.training.launch import train
@@ -11,7 +14,9 @@ if TYPE_CHECKING:
     from snakemake.iocontainers import snakemake
 
 if __name__ == "__main__":
-    with reporting(snakemake.log[0]):
+    submitted = "SMALLBATCH_SUBMITTED" in os.environ
+    requeued = slurm.requeued_when_stopped() if submitted else contextlib.nullcontext()
+    with reporting(snakemake.log[0]), requeued:
         params = snakemake.params
         train(
             params.training["processes"],

@@ -1,0 +1,102 @@
+"""SLURM, by its own commands."""
+
+import contextlib
+import logging
+import os
+import signal
+import subprocess
+import time
+from collections.abc import Iterator
+from datetime import datetime
+
+from smallbatch.errors import Stopped
+
+WARNING = 120
+"""Seconds before its time limit at which a job stops: as long as `--signal` in slurm/config.yaml says."""
+
+PATIENCE = 30.0
+"""Seconds for which a command is tried again: as long as a controller may take to come back."""
+
+log = logging.getLogger(__name__)
+
+
+@contextlib.contextmanager
+def requeued_when_stopped() -> Iterator[None]:
+    """Put this job back into SLURM's queue when a signal stops the block, unless SLURM is ending the job anyway.
+
+    Such a signal was a warning, of the time limit or of preemption: the same job goes again, and nobody counts it as
+    failed. Outside SLURM nothing is done.
+
+    Raises:
+        Stopped: always, if the block does: this process has to end in either case.
+    """
+    with _warned():
+        try:
+            yield
+        except Stopped:
+            _requeue()
+            raise
+
+
+def _requeue() -> None:
+    if not (job := _job()):
+        return
+    state = _ask("squeue", "--noheader", f"--jobs={job}", "--format=%T").stdout.strip()
+    if state != "RUNNING":
+        log.info("SLURM ends job %s itself (%s)", job, state or "its state is not to be had")
+        return
+    # All processes of the job get one, scontrol too, as soon as it is back in the queue.
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    done = _ask("scontrol", "requeue", job)
+    if done.returncode:
+        log.error("SLURM does not let job %s go again: %s", job, " ".join(done.stderr.split()))
+    else:
+        log.info("SLURM has put job %s back into its queue", job)
+
+
+@contextlib.contextmanager
+def _warned() -> Iterator[None]:
+    """Send this process SIGTERM before the job's time is over, where SLURM does not do that.
+
+    Its own warning goes to the steps of a job alone, and what runs in a task of an array is no step.
+    """
+    ends = _end() if "SLURM_ARRAY_TASK_ID" in os.environ else None
+    if ends is None:
+        yield
+        return
+    before = signal.signal(signal.SIGALRM, lambda *_: signal.raise_signal(signal.SIGTERM))
+    signal.alarm(max(1, round((ends - datetime.now()).total_seconds()) - WARNING))
+    try:
+        yield
+    finally:
+        signal.alarm(0)
+        signal.signal(signal.SIGALRM, before)
+
+
+def _end() -> datetime | None:
+    """When the time of this job is over; none if it has no limit."""
+    told = _ask("squeue", "--noheader", f"--jobs={_job()}", "--format=%e").stdout.strip()
+    with contextlib.suppress(ValueError):
+        return datetime.fromisoformat(told)
+    return None
+
+
+def _job() -> str:
+    """What SLURM's commands call this job, or of an array this task; empty outside SLURM."""
+    place = os.environ
+    if "SLURM_ARRAY_TASK_ID" in place:
+        return f"{place['SLURM_ARRAY_JOB_ID']}_{place['SLURM_ARRAY_TASK_ID']}"
+    return place.get("SLURM_JOB_ID", "")
+
+
+def _ask(*command: str) -> subprocess.CompletedProcess:
+    """Run a command of SLURM, again and again while the controller does not answer."""
+    deadline = time.monotonic() + PATIENCE
+    while True:
+        try:
+            done = subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE)
+        except (OSError, subprocess.TimeoutExpired) as error:
+            return subprocess.CompletedProcess(command, 1, "", str(error))
+        if "contact" not in done.stderr or time.monotonic() > deadline:
+            return done
+        time.sleep(1)
