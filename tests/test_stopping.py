@@ -183,7 +183,7 @@ def test_it_stops_while_it_tests_measures_probes_or_waits(data_folder, monkeypat
                 training._measure_variance()
             with pytest.raises(Stopped):
                 choice._search([1, 2], {}, 4, lambda lanes: 1.0)
-            monkeypatch.setattr("smallbatch.training.row._locked", lambda *_: False)
+            monkeypatch.setattr(Row, "_locked", lambda *_: False)
             with pytest.raises(Stopped), row.alone("a row", lambda title: None):
                 pass
 

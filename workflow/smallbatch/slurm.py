@@ -58,7 +58,7 @@ def _requeue() -> None:
 def _warned() -> Iterator[None]:
     """Send this process SIGTERM before the job's time is over, where SLURM does not do that.
 
-    Its own warning goes to the steps of a job alone, and what runs in a task of an array is no step.
+    To a task of an array it did not send `--signal` (22.05), nor does it anywhere to processes outside of steps.
     """
     ends = _end() if "SLURM_ARRAY_TASK_ID" in os.environ else None
     if ends is None:
