@@ -1,10 +1,12 @@
 # What the rules share: the library, the checked study, and which packs are still to be trained.
 import functools
 import os
+import shlex
 import sys
 import time
 
 from snakemake.exceptions import WorkflowError
+from snakemake.iocontainers import Wildcards
 
 # Jobs find the library by this too, in whatever environment they run (`--sdm conda`).
 LIBRARY = os.path.join(workflow.basedir, "workflow")

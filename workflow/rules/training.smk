@@ -17,6 +17,7 @@ rule train:
     resources:
         mem_mb=training_memory,
         runtime=lambda wildcards, attempt: 240 * attempt,
+        gres=training_gres,
     params:
         runs=pack_runs,
         results=lambda wildcards, output: str(Path(output[0]).parents[1]),

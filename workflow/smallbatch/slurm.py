@@ -1,15 +1,28 @@
-"""SLURM, by its own commands."""
+"""SLURM, by its own commands: what a cluster has, which jobs it takes, and putting this job back into its queue."""
 
 import contextlib
 import logging
 import os
+import re
+import shutil
 import signal
 import subprocess
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import datetime
 
-from smallbatch.errors import Stopped
+from smallbatch.errors import Stopped, UserError
+
+PROGRAMS = ("sbatch", "squeue", "scancel", "sinfo", "scontrol")
+
+HOPELESS = re.compile(
+    r"Partition(Config|NodeLimit|TimeLimit)|MaxMemPerLimit|BadConstraints|Invalid(Account|QOS)|(Account|QOS)NotAllowed|"
+    r"Job's (account|QOS) .*|(Assoc|QOS)\w*Per(Job|Node)\w*|QOSMin\w*"
+)
+"""Reasons of SLURM for which a job waits until somebody changes the job or the cluster, and not for its turn."""
+
+SETTLING = 1.0
+"""Seconds until SLURM has a precise reason: at first it may say no more than PartitionConfig."""
 
 WARNING = 120
 """Seconds before its time limit at which a job stops: as long as `--signal` in slurm/config.yaml says."""
@@ -18,6 +31,66 @@ PATIENCE = 30.0
 """Seconds for which a command is tried again: as long as a controller may take to come back."""
 
 log = logging.getLogger(__name__)
+
+
+def gpus(partition: str | None = None) -> bool:
+    """Whether a partition has GPUs; not where there is no SLURM.
+
+    Args:
+        partition: the cluster's default one unless named.
+    """
+    if shutil.which("sinfo") is None:
+        return False
+    told = _ask("sinfo", "--noheader", "--format=%P %G").stdout
+    offers = [line.split(maxsplit=1) for line in told.splitlines()]
+    return any("gpu" in gres for name, gres in offers if (name == partition if partition else name.endswith("*")))
+
+
+def check(requests: Mapping[str, Sequence[str]]) -> None:
+    """Make sure that SLURM takes jobs like these, and keeps none of them waiting for ever.
+
+    Each is submitted with nothing to do, and cancelled as soon as SLURM has said why it waits: `sbatch --test-only`
+    accepts much that never starts, and refuses what a node that is down could do tomorrow.
+
+    Args:
+        requests: what a job is, in words -> the options of `sbatch` that ask for its resources.
+
+    Raises:
+        UserError: a command of SLURM is missing, or SLURM refuses one; in its own words.
+    """
+    missing = [program for program in PROGRAMS if shutil.which(program) is None]
+    if missing:
+        raise UserError(
+            f"this machine has no SLURM ({', '.join(missing)}: not found in PATH): "
+            "call snakemake where jobs are submitted, or without --profile slurm"
+        )
+    submitted: dict[str, str] = {}
+    try:
+        for words, options in requests.items():
+            submitted[_submit(words, options)] = words
+        time.sleep(SETTLING)
+        for job, reason in _reasons(submitted):
+            if HOPELESS.fullmatch(reason):
+                raise UserError(f"SLURM would never start {submitted[job]}: {reason}")
+    finally:
+        if submitted:
+            _ask("scancel", *submitted)
+
+
+def _submit(words: str, options: Sequence[str]) -> str:
+    """Submit a job with nothing to do; returns its number."""
+    done = _ask("sbatch", "--parsable", "--job-name=check", "--output=/dev/null", *options, "--wrap=true")
+    if done.returncode:
+        lines = [line.removeprefix("sbatch: ").removeprefix("error: ") for line in done.stderr.splitlines()]
+        raise UserError(f"SLURM refuses {words}: {'; '.join(lines)}")
+    return done.stdout.strip().partition(";")[0]
+
+
+def _reasons(jobs: Mapping[str, str]) -> Iterator[tuple[str, str]]:
+    told = _ask("squeue", "--noheader", f"--jobs={','.join(jobs)}", "--states=PENDING", "--format=%i %r").stdout
+    for line in told.splitlines():
+        job, _, reason = line.partition(" ")
+        yield job, reason
 
 
 @contextlib.contextmanager
