@@ -1,5 +1,6 @@
 # What the rules share: the library, the checked study, and which packs are still to be trained.
 import functools
+import math
 import os
 import shlex
 import sys
@@ -26,6 +27,7 @@ from smallbatch.errors import UserError
 from smallbatch.files import atomic, digest, folder_is_writable
 from smallbatch.packs import Plan, with_rates
 from smallbatch.settings import typed
+from smallbatch.speeds import Speeds
 from smallbatch.store import RunStore
 from smallbatch.study import PROTOCOL
 from smallbatch.study_file import check_against_data, check_config, load_study
@@ -41,6 +43,8 @@ try:
     STUDY = load_study(config)
     for folder in (DATA, RESULTS, FIGURES):
         folder_is_writable(Path(folder))
+    SPEEDS_FILE = Path(RESULTS, STUDY.name, "cost.json")
+    SPEEDS = Speeds.read(SPEEDS_FILE)
 except UserError as error:
     sys.exit(f"error: {error}")
 
@@ -153,6 +157,22 @@ def training_slots(wildcards):
 
 
 def training_memory(wildcards, attempt):
-    """MB that a training job may take: does for ResNet-32 on CIFAR, and is doubled each time that it did not."""
-    largest = max(run.batch_size for run in PLAN.packs[wildcards.pack].runs)
-    return 2000 * max(1, largest // 256) * 2 ** (attempt - 1)
+    """MB that a training job may take, doubled each time that they did not do.
+
+    A quarter more than `snakemake cost` found, once that was called; before, what does for ResNet-32 on CIFAR.
+    """
+    runs = PLAN.packs[wildcards.pack].runs
+    known = SPEEDS.memory(runs) if SPEEDS.know(runs) else 0
+    # Rounded up, as minutes are: a cluster is not to be asked for as many kinds of jobs as there are packs.
+    megabytes = 500 * math.ceil(1.25 * known / 500e6)
+    return (megabytes or 2000 * max(1, max(run.batch_size for run in runs) // 256)) * 2 ** (attempt - 1)
+
+
+def training_minutes(wildcards, attempt):
+    """Minutes that a training job may take, more at each attempt: twice what `snakemake cost` found, once it was called.
+
+    A day at most: on a cluster, what is not through by then goes on in another.
+    """
+    runs, steps = PLAN.packs[wildcards.pack].runs, (10, 20, 30, 60, 120, 240, 480, 960)
+    minutes = 5 + 2 * SPEEDS.seconds(runs) / 60 if SPEEDS.know(runs) else 240
+    return min(1440, attempt * next((step for step in steps if step >= minutes), 1440))
