@@ -51,9 +51,22 @@ def submission(job):
     return words[words.index("--comment") + 2 :]  # before it: names and files
 
 
+def hold_on():
+    """Keep the executor from losing sight of its jobs while the controller is away.
+
+    Where that does not answer, plugin 2.8 takes its `MinJobAge` for unknown and asks sacct instead, which without
+    accounting never answers; then it forgets the jobs that it asked for.
+    """
+    import snakemake_executor_plugin_slurm as plugin
+
+    plugin.get_min_job_age = functools.cache(plugin.get_min_job_age)
+    plugin.get_min_job_age()
+
+
 onstart:
     if workflow.executor_plugin.name == "slurm":
         try:
             slurm.check(requests())
         except UserError as error:
             sys.exit(f"error: {error}")
+        hold_on()
