@@ -19,13 +19,9 @@ if __name__ == "__main__":
     with reporting(snakemake.log[0]), requeued:
         params = snakemake.params
         train(
-            params.training["processes"],
             [Run.from_settings(settings) for settings in params.runs],
             Path(snakemake.input.meta).parent,
             Path(params.results),
-            device=params.training["device"],
-            lanes=params.training["lanes"],
-            keep_weights=params.training["keep_weights"],
-            images_at_once=params.training["images_at_once"],
+            params.training,
             memory_mb=snakemake.resources.mem_mb,
         )

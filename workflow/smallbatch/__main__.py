@@ -57,12 +57,11 @@ def _train(study: Study, config: dict, arguments: argparse.Namespace) -> None:
 
     asked = [e for e in study.experiments.values() if arguments.experiment in (None, e.name)]
     training = config["training"] | ({"device": arguments.device} if arguments.device else {})
-    options = {key: training[key] for key in ("device", "lanes", "keep_weights", "images_at_once")}
     # First the grids, then what takes the best of them.
     for e in sorted(asked, key=lambda e: bool(e.best_of)):
         started = time.perf_counter()
         runs = list(e.runs(_chosen(study, e, config) if e.best_of else None))
-        trained = train(training["processes"], runs, DATA / e.setting.data, RESULTS, **options)
+        trained = train(runs, DATA / e.setting.data, RESULTS, training)
         log.info("%s: %d of %d runs trained in %.0f s", e.name, trained, len(runs), time.perf_counter() - started)
 
 
