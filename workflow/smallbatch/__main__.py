@@ -13,6 +13,7 @@ from smallbatch.settings import likely, read_yaml
 from smallbatch.store import RunStore
 from smallbatch.study import Chosen, Experiment, Study
 from smallbatch.study_file import check_against_data, check_config, load_study
+from smallbatch.training import stopping
 
 DATA, RESULTS = Path("data"), Path("results")
 
@@ -48,17 +49,19 @@ def _prepare(study: Study, config: dict, arguments: argparse.Namespace) -> None:
             log.info("%s: %d training and %d test images", DATA / label, meta.train, meta.test)
 
 
+@stopping.listening()
 def _train(study: Study, config: dict, arguments: argparse.Namespace) -> None:
     known = list(study.experiments)
     if arguments.experiment and arguments.experiment not in known:
         allowed = f"{', '.join(known)}{likely(arguments.experiment, known)}"
         refuse("command line", "--experiment", arguments.experiment, allowed)
-    from smallbatch.training.launch import train  # imports torch, which takes seconds
+    from smallbatch.training.launch import train
 
     asked = [e for e in study.experiments.values() if arguments.experiment in (None, e.name)]
     training = config["training"] | ({"device": arguments.device} if arguments.device else {})
     # First the grids, then what takes the best of them.
     for e in sorted(asked, key=lambda e: bool(e.best_of)):
+        stopping.check()
         started = time.perf_counter()
         runs = list(e.runs(_chosen(study, e, config) if e.best_of else None))
         trained = train(runs, DATA / e.setting.data, RESULTS, training)
