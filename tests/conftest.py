@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
+import yaml
 
 from smallbatch.data import prepared
 from smallbatch.rates import BaseLr
@@ -52,6 +53,12 @@ def a_run(*, batch_size: int = 4, b: int | None = None, base_lr: float = 2**-8, 
     """A run on the made data; what is not said has a plain value."""
     values = {"data": "made", "model": "alexnet", "weight_decay": 5e-4, "epochs": 2} | setting
     return Run(Setting(**values), batch_size, b or batch_size, BaseLr(base_lr), seed)
+
+
+def training_settings(**changed) -> dict:
+    """`training` as config/config.yaml has it, on the CPU; with all weights kept."""
+    config = yaml.safe_load((PROJECT / "config/config.yaml").read_text())
+    return config["training"] | {"device": "cpu", "keep_weights": "all"} | changed
 
 
 @pytest.fixture

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import a_run
+from conftest import a_run, training_settings
 from safetensors.torch import load_file
 
 from smallbatch.data import prepared
@@ -168,13 +168,13 @@ def test_launched_through_torchrun(data_folder, tmp_path, caplog):
     """A whole training, then a refusal in one line."""
     caplog.set_level(logging.INFO)
     runs, word = [a_run(seed=seed, batch_size=8) for seed in (1, 2)], tmp_path / "word.json"
-    assert launch.train(2, runs, data_folder, tmp_path, word=word, device="cpu") == 2
+    assert launch.train(runs, data_folder, tmp_path, training_settings(processes=2), word=word) == 2
     said = read_word(word)
     assert (said.state, said.trained, said.images, said.process) == (DONE, 256, 256, os.getpid())
     assert "accuracy" in caplog.text
     assert all(not math.isnan(stored(tmp_path, data_folder, run).outcome.epochs[-1].test_loss) for run in runs)
     with pytest.raises(UserError, match=r"^config/config.yaml: training.processes: 2 do not divide"):
-        launch.train(2, [a_run(batch_size=3)], data_folder, tmp_path, word=word, device="cpu")
+        launch.train([a_run(batch_size=3)], data_folder, tmp_path, training_settings(processes=2), word=word)
     assert read_word(word).state == FAILED and "processes: 2 do not divide" in read_word(word).reason
 
 
@@ -182,7 +182,8 @@ def test_a_killed_process_ends_the_others_and_says_so(data_folder, tmp_path):
     threading.Thread(target=_kill_rank_1, args=(tmp_path / "checkpoints",), daemon=True).start()
     started = time.monotonic()
     with pytest.raises(UserError, match=r"ended early \(by SIGKILL\)") as told:
-        launch.train(2, [a_run(batch_size=8, epochs=100_000)], data_folder, tmp_path, device="cpu")
+        run = a_run(batch_size=8, epochs=100_000)
+        launch.train([run], data_folder, tmp_path, training_settings(processes=2))
     assert "\n" not in str(told.value) and time.monotonic() - started < 60
 
 

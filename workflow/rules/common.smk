@@ -49,7 +49,8 @@ except UserError as error:
     sys.exit(f"error: {error}")
 
 DATASETS = {label_of(name, settings): settings for name, settings in config["datasets"].items()}
-PLAN = Plan(STUDY, config["training"]["runs_per_pack"], RunStore(Path(RESULTS)))
+TRAINING = config["training"]
+PLAN = Plan(STUDY, TRAINING["runs_per_pack"] * TRAINING["side_by_side"], RunStore(Path(RESULTS)))
 # Tables and figures are made anew when the code that makes them is edited; Snakemake itself looks at scripts alone.
 ANALYSIS_FILES = list(Path(LIBRARY, "smallbatch", "analysis").glob("*.py"))
 ANALYSIS_CODE = digest(*ANALYSIS_FILES)
@@ -153,7 +154,8 @@ def figure_experiments(wildcards):
 
 def training_slots(wildcards):
     """Threads that a training job takes of `--cores`: all jobs together keep each processor busy once."""
-    return config["training"]["processes"] * max(1, (workflow.resource_settings.cores or 1) // processors())
+    at_once = TRAINING["processes"] * TRAINING["side_by_side"]
+    return at_once * max(1, (workflow.resource_settings.cores or 1) // processors())
 
 
 def training_memory(wildcards, attempt):
@@ -164,8 +166,8 @@ def training_memory(wildcards, attempt):
     runs = PLAN.packs[wildcards.pack].runs
     known = SPEEDS.memory(runs) if SPEEDS.know(runs) else 0
     # Rounded up, as minutes are: a cluster is not to be asked for as many kinds of jobs as there are packs.
-    megabytes = 500 * math.ceil(1.25 * known / 500e6)
-    return (megabytes or 2000 * max(1, max(run.batch_size for run in runs) // 256)) * 2 ** (attempt - 1)
+    one = 500 * math.ceil(1.25 * known / 500e6) or 2000 * max(1, max(run.batch_size for run in runs) // 256)
+    return one * TRAINING["side_by_side"] * 2 ** (attempt - 1)
 
 
 def training_minutes(wildcards, attempt):
@@ -174,5 +176,5 @@ def training_minutes(wildcards, attempt):
     A day at most: on a cluster, what is not through by then goes on in another.
     """
     runs, steps = PLAN.packs[wildcards.pack].runs, (10, 20, 30, 60, 120, 240, 480, 960)
-    minutes = 5 + 2 * SPEEDS.seconds(runs) / 60 if SPEEDS.know(runs) else 240
+    minutes = 5 + 2 * SPEEDS.seconds(runs) / 60 / TRAINING["side_by_side"] if SPEEDS.know(runs) else 240
     return min(1440, attempt * next((step for step in steps if step >= minutes), 1440))

@@ -19,15 +19,11 @@ if __name__ == "__main__":
     with reporting(snakemake.log[0]), requeued:
         params = snakemake.params
         train(
-            params.training["processes"],
             [Run.from_settings(settings) for settings in params.runs],
             Path(snakemake.input.meta).parent,
             Path(params.results),
+            params.training,
             word=Path(snakemake.output[0]).with_suffix(".json"),
             log_file=snakemake.log[0],
-            device=params.training["device"],
-            lanes=params.training["lanes"],
-            keep_weights=params.training["keep_weights"],
-            images_at_once=params.training["images_at_once"],
             memory_mb=snakemake.resources.mem_mb,
         )
