@@ -6,12 +6,12 @@ from smallbatch import slurm
 
 def training_gres(wildcards):
     """GPUs that a training job asks of its node: one a process, where training may use GPUs and the partition has some."""
-    device = config["training"]["device"]
+    device = TRAINING["device"]
     submits = workflow.is_main_process and workflow.resource_settings.nodes is not None
     if not submits or device == "cpu":
         return None
     wanted = device != "auto" or gpus_of(partition_of("train"))
-    return f"gpu:{config['training']['processes']}" if wanted else None
+    return f"gpu:{TRAINING['processes'] * TRAINING['side_by_side']}" if wanted else None
 
 
 gpus_of = functools.cache(slurm.gpus)
