@@ -186,8 +186,16 @@ class Cluster:
 
     def lose(self, name: str) -> None:
         """SIGKILL to slurmd of a node: its jobs go on, but SLURM sees them no more."""
-        for process in _processes("slurmd", "-D", "-N", name):
-            os.kill(process, signal.SIGKILL)
+        self.tell(name, signal.SIGKILL, "slurmd")
+
+    def tell(self, name: str, what: signal.Signals, program: str | None = None) -> None:
+        """Send a signal to the processes of a node, to all of them unless a program is named."""
+        node = int((FOLDER / f"{name}.process").read_text())
+        table = os.readlink(f"/proc/{node}/ns/pid_for_children")
+        for place in Path("/proc").glob("[0-9]*"):
+            with contextlib.suppress(OSError):  # has ended
+                if os.readlink(place / "ns/pid") == table and program in (None, (place / "comm").read_text().strip()):
+                    os.kill(int(place.name), what)
 
     def _start(self, name: str, *command: str) -> None:
         with open(FOLDER / f"{name}.log", "ab") as log:
@@ -246,14 +254,6 @@ def _write(name: str, *settings: str) -> None:
 
 def _foreign(file: Path) -> bool:
     return file.exists() and not file.read_text().startswith(MARK)
-
-
-def _processes(*command: str) -> Iterator[int]:
-    wanted = "\0".join([*command, ""]).encode()
-    for file in Path("/proc").glob("[0-9]*/cmdline"):
-        with contextlib.suppress(OSError):
-            if file.read_bytes() == wanted:
-                yield int(file.parent.name)
 
 
 def _ended(process: int) -> bool:

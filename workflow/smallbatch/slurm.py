@@ -41,7 +41,7 @@ def gpus(partition: str | None = None) -> bool:
     """
     if shutil.which("sinfo") is None:
         return False
-    told = _ask("sinfo", "--noheader", "--format=%P %G").stdout
+    told = _run("sinfo", "--noheader", "--format=%P %G").stdout
     offers = [line.split(maxsplit=1) for line in told.splitlines()]
     return any("gpu" in gres for name, gres in offers if (name == partition if partition else name.endswith("*")))
 
@@ -74,12 +74,12 @@ def check(requests: Mapping[str, Sequence[str]]) -> None:
                 raise UserError(f"SLURM would never start {submitted[job]}: {reason}")
     finally:
         if submitted:
-            _ask("scancel", *submitted)
+            _run("scancel", *submitted)
 
 
 def _submit(words: str, options: Sequence[str]) -> str:
     """Submit a job with nothing to do; returns its number."""
-    done = _ask("sbatch", "--parsable", "--job-name=check", "--output=/dev/null", *options, "--wrap=true")
+    done = _run("sbatch", "--parsable", "--job-name=check", "--output=/dev/null", *options, "--wrap=true")
     if done.returncode:
         lines = [line.removeprefix("sbatch: ").removeprefix("error: ") for line in done.stderr.splitlines()]
         raise UserError(f"SLURM refuses {words}: {'; '.join(lines)}")
@@ -87,7 +87,7 @@ def _submit(words: str, options: Sequence[str]) -> str:
 
 
 def _reasons(jobs: Mapping[str, str]) -> Iterator[tuple[str, str]]:
-    told = _ask("squeue", "--noheader", f"--jobs={','.join(jobs)}", "--states=PENDING", "--format=%i %r").stdout
+    told = _run("squeue", "--noheader", f"--jobs={','.join(jobs)}", "--states=PENDING", "--format=%i %r").stdout
     for line in told.splitlines():
         job, _, reason = line.partition(" ")
         yield job, reason
@@ -173,3 +173,7 @@ def _ask(*command: str) -> subprocess.CompletedProcess:
         if "contact" not in done.stderr or time.monotonic() > deadline:
             return done
         time.sleep(1)
+
+
+def _run(*command: str) -> subprocess.CompletedProcess:
+    return subprocess.run(command, capture_output=True, text=True)
