@@ -73,7 +73,7 @@ def test_publish_pull_redraw_merge(shared, tmp_path):
     done = make(shared, "publish")
     assert done.returncode == 0, done.stdout
     assert "5 runs and weights of study laptop-one are in remote embedded, 5 of them new or changed" in done.stdout
-    assert "git add README.md paper_figures/laptop-one results && git commit" in done.stdout
+    assert "git add README.md paper_figures/laptop-one results .dvc && git commit" in done.stdout
     assert "C1: reduced AlexNet" in (shared / "README.md").read_text()
     sh(shared, "git add README.md paper_figures results && git commit --quiet --message 'Publish study one'")
     again = make(shared, "publish")

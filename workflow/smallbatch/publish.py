@@ -72,7 +72,7 @@ def publish(
     fill(readme, {f"{study}: results": results_text(runs), f"{study}: claims": claims_text(claims)})
     new = sum(path.read_bytes() != content for path, content in before.items())
     told = f"{len(paths)} runs and weights of study {study} are in remote {remote}, {new} of them new or changed"
-    return f"{told}; {_commit_to_make(study, [readme, figures, store.root.parent])}"
+    return f"{told}; {_commit_to_make(study, [readme, figures, store.root.parent, Path('.dvc')])}"
 
 
 def check(study: str, runs: pd.DataFrame, store: RunStore) -> None:
