@@ -49,9 +49,10 @@ SelectTypeParameters=CR_CPU_Memory
 # The nodes are what is said here, not what the machine has.
 SlurmdParameters=config_overrides
 SchedulerParameters=batch_sched_delay=1,bf_interval=2,sched_interval=2
-# Seconds from SIGTERM to SIGKILL, and until a silent node is suspected; it counts as down after some 25.
+# Seconds from SIGTERM to SIGKILL, and of silence: a node that is dead counts as down after some 15.
 KillWait=10
 SlurmdTimeout=5
+MessageTimeout=5
 ReturnToService=2
 PreemptType=preempt/partition_prio
 PreemptMode=REQUEUE

@@ -15,7 +15,7 @@ from typing import NamedTuple
 
 import pytest
 import torch
-from cluster import Cluster, ask, states, wait_for
+from cluster import ask, states, wait_for
 from conftest import copy_project, snakemake
 
 from smallbatch.store import METRICS, RECORD, RunStore
@@ -58,7 +58,7 @@ def runs(folder: Path) -> dict[str, tuple[bytes, bytes]]:
 
 
 @pytest.fixture(scope="module")
-def undisturbed(cluster: Cluster, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The project after the study was trained here, without SLURM and without a fault."""
     folder = observed(tmp_path_factory.mktemp("undisturbed") / "project")
     done = snakemake(folder, "--cores", "2", *study(MANY_SEEDS))
@@ -100,6 +100,12 @@ class Study:
     def kill(self) -> None:
         self.snakemake.kill()
         self.snakemake.wait()
+
+    def asks(self) -> bool:
+        """Whether snakemake asks for the state of its jobs right now."""
+        threads = Path(f"/proc/{self.snakemake.pid}/task").glob("*/children")
+        children = [number for file in threads for number in file.read_text().split()]
+        return any("squeue" in Path(f"/proc/{number}/cmdline").read_text() for number in children)
 
     @property
     def told(self) -> str:
@@ -260,8 +266,8 @@ def test_slurmctld_is_restarted(cluster, undisturbed, tmp_path):
         wait_for(lambda: study.place(2) and study.place(8), "training", 200)
         cluster.kill("slurmctld")
         at = time.time()
+        wait_for(study.asks, "a question of snakemake that stays without an answer")
         wait_for(lambda: study.finished(2) + study.finished(8) == 2 * SEEDS, "training without slurmctld")
-        time.sleep(max(0, 40 + at - time.time()))  # so that snakemake asks for its jobs at least once
         cluster.start_controller()
         study.row = {"seconds_lost": 0.0, "goes_on_after_seconds": 0, "slurmctld_away": round(time.time() - at)}
         study.check("slurmctld is killed and restarted")
@@ -278,3 +284,11 @@ def test_snakemake_is_killed(cluster, undisturbed, tmp_path):
         study.start()
         study.row = {"seconds_lost": 0.0, "runs_before": len(before)}
         study.check("snakemake is killed and called again")
+
+
+@pytest.mark.parametrize("cluster", [{"accounting": True}], indirect=True)
+def test_preemption_by_the_books(cluster, undisturbed, tmp_path):
+    """Where there is accounting, snakemake can ask that for the state of its jobs."""
+    with Study(tmp_path, undisturbed, more=("--slurm-status-command=sacct",)) as study:
+        study.strike(preempt, lambda: study.job(2)[1] == "PENDING")
+        study.check("preemption, on a cluster with accounting")
