@@ -2,6 +2,7 @@
 
 import re
 import shlex
+from pathlib import Path
 
 import pytest
 import torch
@@ -9,7 +10,10 @@ import yaml
 from conftest import PROJECT, a_run, made_data, snakemake
 
 from smallbatch import models
+from smallbatch.data import prepare, prepared
+from smallbatch.store import RunStore
 from smallbatch.study_file import check_config, load_study
+from smallbatch.training.evaluation import evaluate
 from smallbatch.training.pack import train_pack
 
 README = (PROJECT / "README.md").read_text()
@@ -48,6 +52,22 @@ def test_the_model_of_ones_own_trains_in_lanes(norm, tmp_path, monkeypatch):
     assert train_pack(runs, made_data(tmp_path / "made"), tmp_path) == 2
     logits = models.build("tiny", (1, 8, 8), 10, norm=norm, bn_batch_size=2).eval()(torch.zeros(2, 1, 8, 8))
     assert logits.shape == (2, 10)
+
+
+def test_the_checkpoint(tmp_path, monkeypatch):
+    (name,) = re.findall(r"^python -m smallbatch evaluate (\S+)$", README, re.MULTILINE)
+    monkeypatch.chdir(PROJECT)
+    runs = load_study(CONFIG).runs()
+    monkeypatch.chdir(tmp_path)
+    folder = Path("data", "digits")
+    meta = prepare("digits", CONFIG["datasets"]["digits"], folder, tmp_path)
+    train_pack([run for run in runs if run.name(meta.fingerprint) == name], folder, Path("results"), device="cpu")
+    recorded = evaluate(RunStore(Path("results")), name, Path("data"), torch.device("cpu"))
+    test = prepared.read(folder).test
+    found = {"images": (torch.from_numpy(test.images) / 255 - meta.mean[0]) / meta.std[0]}
+    exec(block("python", "load_file"), found)
+    right = found["logits"].argmax(1) == torch.from_numpy(test.labels)
+    assert right.double().mean() == recorded > 0.9
 
 
 def test_the_commands_name_targets_and_folders_that_exist():

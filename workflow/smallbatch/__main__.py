@@ -2,6 +2,7 @@
 
 import argparse
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 from smallbatch.analysis.selection import chosen_file, write_chosen
@@ -24,17 +25,35 @@ def main() -> None:
     """Read the command line and do what it says."""
     parser = argparse.ArgumentParser(prog="python -m smallbatch", description=__doc__)
     commands = parser.add_subparsers(dest="command", required=True)
-    for name, (_, purpose) in _COMMANDS.items():
+    for name, (_, purpose) in _OF_A_STUDY.items():
         command = commands.add_parser(name, help=purpose)
         command.add_argument("--config", nargs="+", metavar="KEY=VALUE", default=[], help="as snakemake was told")
         if name == "train":
             command.add_argument("--experiment", help="only this one")
+    command = commands.add_parser("evaluate", help="test the kept weights of a run: they give the recorded accuracy")
+    command.add_argument("run", metavar="RUN", type=Path, help="its name, or its folder")
+    command.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:N")
     arguments = parser.parse_args()
     with reporting():
-        config = overridden(read_yaml(Path("config/config.yaml")), arguments.config, "command line")
-        check_config(config)
-        command, _ = _COMMANDS[arguments.command]
-        command(load_study(config), config, arguments)
+        if arguments.command == "evaluate":
+            _evaluate(arguments.run, arguments.device)
+        else:
+            _do(_OF_A_STUDY[arguments.command][0], arguments)
+
+
+def _do(command: Callable, arguments: argparse.Namespace) -> None:
+    config = overridden(read_yaml(Path("config/config.yaml")), arguments.config, "command line")
+    check_config(config)
+    command(load_study(config), config, arguments)
+
+
+def _evaluate(run: Path, device: str) -> None:
+    from smallbatch.training import device as devices
+    from smallbatch.training.evaluation import evaluate  # imports torch, which takes seconds
+
+    store = RunStore(RESULTS if run.parent == Path() else run.parents[1])
+    accuracy = evaluate(store, run.name, DATA, devices.pick(device, "command line", "--device"))
+    print(f"{store.root / run.name}: test accuracy {accuracy}, exactly as recorded after the last epoch")
 
 
 def _check(study: Study, config: dict, arguments: argparse.Namespace) -> None:
@@ -90,7 +109,7 @@ def _chosen(study: Study, experiment: Experiment, config: dict) -> Chosen:
     return best_rates([runs[runs["experiment"] == name] for name in experiment.best_of])
 
 
-_COMMANDS = {
+_OF_A_STUDY = {
     "check": (_check, "check the configuration and the study; say how many runs it has"),
     "prepare": (_prepare, "prepare the data sets of the study"),
     "train": (_train, "train what is missing of the study, or of one experiment"),

@@ -4,6 +4,7 @@ import os
 import platform
 import subprocess
 import sys
+from collections.abc import Mapping
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
@@ -24,6 +25,11 @@ def describe() -> dict[str, str]:
         **{package: _version(package) for package in PACKAGES},
         "system": f"{platform.system()} {platform.release()} {platform.machine()}",
     }
+
+
+def words(environment: Mapping[str, str]) -> str:
+    """What was recorded of a place, in one line."""
+    return ", ".join(f"{key} {environment[key]}" for key in ENVIRONMENT if key in environment)
 
 
 def _version(package: str) -> str:

@@ -16,7 +16,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from smallbatch.errors import UserError
 from smallbatch.files import atomic, set_aside, sha256, write_json
+from smallbatch.settings import likely
 from smallbatch.study import PROTOCOL, Run
 
 RECORD, METRICS, VARIANCE = "run.json", "metrics.csv", "variance.csv"
@@ -78,11 +80,18 @@ class Outcome:
 
 @dataclass(frozen=True)
 class Record:
-    """A run as the store has it."""
+    """A run as the store has it.
+
+    fingerprint: of the data it was trained on.
+    environment: versions, commit, device.
+    weights: the SHA-256 of its final weights; none where none were kept.
+    """
 
     run: Run
     outcome: Outcome
+    fingerprint: str
     environment: dict[str, Any]
+    weights: str | None
 
 
 class RunStore:
@@ -113,6 +122,39 @@ class RunStore:
             return _record(*_whole(self.folder(run, fingerprint), None))
         except _Damaged:
             return None
+
+    def read(self, name: str) -> Record:
+        """The record of the run of this name.
+
+        Raises:
+            UserError: it is missing or damaged.
+        """
+        folder = self.root / name
+        _pulled(folder)
+        if not folder.is_dir():
+            known = [entry.name for entry in os.scandir(self.root) if entry.is_dir()] if self.root.is_dir() else []
+            raise UserError(f"{folder}: there is no such run{likely(name, known)}")
+        try:
+            return _record(*_whole(folder, None))
+        except _Damaged as damage:
+            raise UserError(f"{folder}: damaged: {damage}; the next training sets it aside") from damage
+
+    def read_weights(self, name: str) -> bytes:
+        """The final weights of a run, a safetensors file's content.
+
+        Raises:
+            UserError: they are missing or damaged.
+        """
+        checksum, file = self.read(name).weights, self.weights(name)
+        if checksum is None:
+            raise UserError(f"{self.root / name}: it has no weights: none were kept, or it diverged")
+        _pulled(file)
+        if not file.exists():
+            raise UserError(f"{file}: these weights were not kept; see training.keep_weights in config/README.md")
+        content = file.read_bytes()
+        if hashlib.sha256(content).hexdigest() != checksum:
+            raise UserError(f"{file}: damaged: it does not fit its checksum in {RECORD}; delete it and pull it again")
+        return content
 
     def damage(self, folder: Path, *, weights: bool = True) -> str | None:
         """What is wrong with a run's folder, in words; none if it is whole."""
@@ -188,6 +230,17 @@ class RunStore:
         self.weights(run.name(fingerprint)).unlink(missing_ok=True)
 
 
+def _pulled(path: Path) -> None:
+    """Make sure that what DVC knows is there.
+
+    Raises:
+        UserError: it has not been pulled.
+    """
+    pointer = path.with_name(f"{path.name}.dvc")
+    if pointer.exists() and not path.exists():
+        raise UserError(f"{path}: not pulled yet; `dvc pull {pointer}` gets it")
+
+
 _PLAIN = ("diverged_at", "seconds", "images", "lanes", "peak_memory")
 """Fields of an outcome that stand in `run.json`; the others have files of their own."""
 
@@ -238,7 +291,8 @@ def _whole(folder: Path, weights: Path | None) -> tuple[dict[str, Any], dict[str
 def _record(record: dict[str, Any], contents: dict[str, bytes]) -> Record:
     rows = {name: _rows(contents[name], kind) for name, kind in _TABLES.items() if name in contents}
     outcome = Outcome(epochs=rows[METRICS], variance=rows.get(VARIANCE, []), **record["outcome"])
-    return Record(Run.from_settings(record["settings"]), outcome, record["environment"])
+    run = Run.from_settings(record["settings"])
+    return Record(run, outcome, record["data_fingerprint"], record["environment"], record["files"].get(WEIGHTS))
 
 
 _TABLES = {METRICS: Epoch, VARIANCE: Variance}

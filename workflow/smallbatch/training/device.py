@@ -17,7 +17,7 @@ TF32_FROM = (8, 0)
 """Compute capability from which NVIDIA's GPUs have TensorFloat-32: Ampere."""
 
 
-def pick(name: str) -> torch.device:
+def pick(name: str, where: str = "config/config.yaml", key: str = "training.device") -> torch.device:
     """The device called `name`, with torch set up for it; `auto` is a GPU where there is one.
 
     A run resumed on a GPU is to be bit-identical. So cuDNN takes kernels that sum in a fixed order only, and those
@@ -25,13 +25,19 @@ def pick(name: str) -> torch.device:
     training uses sum in a fixed order anyway: torch's own (pooling of two dimensions gathers its gradients, without
     atomic additions), and those of cuBLAS as long as one stream at a time is busy.
 
+    Args:
+        name: auto, cpu, cuda or cuda:N.
+        where: the name was said, for the error.
+        key: there.
+
     Raises:
         UserError: it is not there.
     """
     there = [f"cuda:{i}" for i in range(torch.cuda.device_count())]
+    allowed = ["auto", "cpu", *(["cuda"] if there else []), *there]
+    if name not in allowed:
+        refuse(where, key, name, ", ".join(allowed))
     device = torch.device(("cuda" if there else "cpu") if name == "auto" else name)
-    if device.type == "cuda" and (device.index or 0) >= len(there):
-        refuse("config/config.yaml", "training.device", name, ", ".join(["auto", "cpu", *there]))
     if device.type == "cpu":
         torch.set_num_threads(1)  # small steps do not gain from more: cores take packs instead
         torch.set_flush_denormal(True)  # as the kernels do: numbers near zero would cost a hundred times as much

@@ -3,7 +3,7 @@
 import logging
 import math
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import TypeVar
 
 import torch
@@ -286,6 +286,19 @@ class LaneTraining:
             if self.world.size == 1:
                 stopping.check()
             yield batch
+
+    def test(self, weights: Mapping[str, Tensor]) -> Scores:
+        """Test weights as `train` hands them over, in every lane; as at the end of an epoch.
+
+        Raises:
+            UserError: the model has other weights.
+        """
+        try:
+            self.model.load_state_dict({name: torch.stack([own] * len(self.runs)) for name, own in weights.items()})
+        except RuntimeError as error:  # several lines
+            raise UserError(f"model {self.setting.model}: it has other weights than these; was it changed?") from error
+        devices.make_room(self.device)
+        return self._test(self.feed.test_batches)
 
     def state(self) -> dict:
         """All that a checkpoint needs to go on from here, bit for bit."""
