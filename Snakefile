@@ -3,6 +3,7 @@
 #   snakemake --cores 8 all                          the study that config/config.yaml names
 #   snakemake --cores 8 all --config study=NAME      another one of config/studies
 #   snakemake preview                                figures from the runs that exist so far
+#   snakemake publish                                a finished study for others, through DVC
 #   snakemake cost                                   what the study takes on this device
 from snakemake.utils import min_version
 
@@ -16,12 +17,14 @@ report: "workflow/report/workflow.rst"
 
 
 include: "workflow/rules/common.smk"
+include: "workflow/rules/cluster.smk"
 include: "workflow/rules/datasets.smk"
 include: "workflow/rules/cost.smk"
 include: "workflow/rules/training.smk"
 include: "workflow/rules/analysis.smk"
 include: "workflow/rules/figures.smk"
 include: "workflow/rules/report.smk"
+include: "workflow/rules/sharing.smk"
 
 
 localrules:
@@ -29,6 +32,7 @@ localrules:
     datasets,
     figures,
     report,
+    publish,
 
 
 rule all:

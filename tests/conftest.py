@@ -1,16 +1,23 @@
 """Things that several tests need: small made data, runs, and copies of the project."""
 
+import os
 import shutil
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
+import yaml
 
 from smallbatch.data import prepared
 from smallbatch.rates import BaseLr
 from smallbatch.study import Run, Setting
+
+if TYPE_CHECKING:
+    from cluster import Cluster
 
 PROJECT = Path(__file__).parents[1]
 
@@ -46,6 +53,12 @@ def a_run(*, batch_size: int = 4, b: int | None = None, base_lr: float = 2**-8, 
     """A run on the made data; what is not said has a plain value."""
     values = {"data": "made", "model": "alexnet", "weight_decay": 5e-4, "epochs": 2} | setting
     return Run(Setting(**values), batch_size, b or batch_size, BaseLr(base_lr), seed)
+
+
+def training_settings(**changed) -> dict:
+    """`training` as config/config.yaml has it, on the CPU; with all weights kept."""
+    config = yaml.safe_load((PROJECT / "config/config.yaml").read_text())
+    return config["training"] | {"device": "cpu", "keep_weights": "all"} | changed
 
 
 @pytest.fixture
@@ -91,7 +104,11 @@ def either_way(request):
 @pytest.fixture
 def project(tmp_path: Path) -> Path:
     """A copy of the project's own files, to run workflows in."""
-    copy = tmp_path / "project"
+    return copy_project(tmp_path / "project")
+
+
+def copy_project(copy: Path) -> Path:
+    """Copy the project's own files to a new folder; returns it."""
     for part in ("Snakefile", "workflow", "config", "profiles", "slurm", "envs"):
         source = PROJECT / part
         if source.is_dir():
@@ -100,6 +117,20 @@ def project(tmp_path: Path) -> Path:
             copy.mkdir(exist_ok=True)
             shutil.copy(source, copy / part)
     return copy
+
+
+@pytest.fixture(scope="module")
+def cluster(request: pytest.FixtureRequest) -> Iterator["Cluster"]:
+    """A SLURM cluster of the variant that `request.param` names; tests that want one say so with SMALLBATCH_SLURM."""
+    from cluster import running, why_not
+
+    if os.environ.get("SMALLBATCH_SLURM") != "required":
+        pytest.skip("brings a SLURM up on this machine only with SMALLBATCH_SLURM=required in the environment")
+    variant = getattr(request, "param", {})
+    if reason := why_not(**variant):
+        pytest.fail(reason)
+    with running(**variant) as cluster:
+        yield cluster
 
 
 def snakemake(folder: Path, *arguments: str) -> subprocess.CompletedProcess:

@@ -29,6 +29,10 @@ def says(done, words):
         (["study=laptp"], "study: 'laptp': no such study (did you mean 'laptop'?)"),
         (["stduy=laptop"], "stduy: unknown key (did you mean 'study'?)"),
         (["training={lanes: 0}"], "training.lanes: 0 is not allowed; allowed: auto or a whole number from 1"),
+        (
+            ["training={processes: 2, side_by_side: 4}"],
+            "training.side_by_side: 4 is not allowed; allowed: 1, as training.processes is 2",
+        ),
     ],
 )
 def test_a_wrong_configuration(project, settings, words):

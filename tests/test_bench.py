@@ -265,7 +265,7 @@ def test_peers_are_locked_and_bring_no_second_torch():
     assert "pytorch-lightning" in names and not names & ours
 
 
-def test_the_library_chooses_lanes_for_a_cell(tmp_path, monkeypatch):
+def test_the_library_chooses_lanes_for_a_cell(tmp_path, monkeypatch, no_kernels):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     assert 1 <= trainers.lanes_chosen(a_run(batch_size=32), (1, 8, 8), "cpu") <= 13
     assert (tmp_path / "smallbatch" / "lanes.json").exists()

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import a_run
+from conftest import a_run, training_settings
 from safetensors.torch import load_file
 
 from smallbatch.data import prepared
@@ -74,7 +74,7 @@ def assert_equal(runs, data_folder: Path, one: Path, two: Path) -> None:
                 assert mine == pytest.approx(other, rel=1e-5, nan_ok=True), run
         name = run.name(prepared.read(data_folder).meta.fingerprint)
         if ours.diverged_at is None:
-            mine, other = (load_file(RunStore(results).weights_file(name)) for results in (one, two))
+            mine, other = (load_file(RunStore(results).weights(name)) for results in (one, two))
             for key in mine:
                 torch.testing.assert_close(mine[key], other[key], rtol=1e-5, atol=1e-6)
 
@@ -118,12 +118,11 @@ def test_stopped_and_resumed_is_bit_identical(data_folder, tmp_path, monkeypatch
     state = checkpoints.Checkpoint(next(tmp_path.glob("stopped/checkpoints/*/*.pt"))).load()
     assert 0 < state["epoch"] * 8 + state["step"] < 16
     in_processes(2, train_pack, runs, data_folder, tmp_path / "stopped")
-    for files in (f"runs/*/{METRICS}", "weights/*"):
-        whole = list(tmp_path.glob(f"whole/{files}"))
+    for files in (f"runs/*/{METRICS}", "weights/*.safetensors"):
+        whole = list((tmp_path / "whole").glob(files))
         assert whole
         for path in whole:
-            stopped = tmp_path / "stopped" / path.relative_to(tmp_path / "whole")
-            assert path.read_bytes() == stopped.read_bytes()
+            assert path.read_bytes() == (tmp_path / "stopped" / path.relative_to(tmp_path / "whole")).read_bytes()
 
 
 def _synchronised_equals_whole():
@@ -169,13 +168,13 @@ def test_launched_through_torchrun(data_folder, tmp_path, caplog):
     """A whole training, then a refusal in one line."""
     caplog.set_level(logging.INFO)
     runs, word = [a_run(seed=seed, batch_size=8) for seed in (1, 2)], tmp_path / "word.json"
-    assert launch.train(2, runs, data_folder, tmp_path, word=word, device="cpu") == 2
+    assert launch.train(runs, data_folder, tmp_path, training_settings(processes=2), word=word) == 2
     said = read_word(word)
     assert (said.state, said.trained, said.images, said.process) == (DONE, 256, 256, os.getpid())
     assert "accuracy" in caplog.text
     assert all(not math.isnan(stored(tmp_path, data_folder, run).outcome.epochs[-1].test_loss) for run in runs)
     with pytest.raises(UserError, match=r"^config/config.yaml: training.processes: 2 do not divide"):
-        launch.train(2, [a_run(batch_size=3)], data_folder, tmp_path, word=word, device="cpu")
+        launch.train([a_run(batch_size=3)], data_folder, tmp_path, training_settings(processes=2), word=word)
     assert read_word(word).state == FAILED and "processes: 2 do not divide" in read_word(word).reason
 
 
@@ -183,7 +182,8 @@ def test_a_killed_process_ends_the_others_and_says_so(data_folder, tmp_path):
     threading.Thread(target=_kill_rank_1, args=(tmp_path / "checkpoints",), daemon=True).start()
     started = time.monotonic()
     with pytest.raises(UserError, match=r"ended early \(by SIGKILL\)") as told:
-        launch.train(2, [a_run(batch_size=8, epochs=100_000)], data_folder, tmp_path, device="cpu")
+        run = a_run(batch_size=8, epochs=100_000)
+        launch.train([run], data_folder, tmp_path, training_settings(processes=2))
     assert "\n" not in str(told.value) and time.monotonic() - started < 60
 
 

@@ -159,12 +159,12 @@ def test_only_what_is_missing_is_trained(data_folder, tmp_path):
     assert all(path.stat().st_mtime_ns == then for path, then in before.items())
 
 
-@pytest.mark.parametrize("damage", ["truncate metrics", "garble record", "delete metrics", "rename"])
+@pytest.mark.parametrize("damage", ["truncate metrics", "garble record", "delete metrics", "rename", "garble weights"])
 def test_a_damaged_run_is_set_aside_and_redone(damage, data_folder, tmp_path, caplog):
     run = a_run()
     train_pack([run], data_folder, tmp_path)
     store, fingerprint = RunStore(tmp_path), prepared.read(data_folder).meta.fingerprint
-    folder = store.folder(run.name(fingerprint))
+    folder = store.folder(run, fingerprint)
     metrics = (folder / METRICS).read_bytes()
     if damage == "truncate metrics":
         (folder / METRICS).write_bytes(metrics[:-10])
@@ -172,12 +172,16 @@ def test_a_damaged_run_is_set_aside_and_redone(damage, data_folder, tmp_path, ca
         (folder / RECORD).write_text("{")
     elif damage == "delete metrics":
         (folder / METRICS).unlink()
+    elif damage == "garble weights":
+        store.weights(folder.name).write_bytes(b"x")
     else:  # the content of another run under this name
         other = a_run(seed=9)
         train_pack([other], data_folder, tmp_path)
-        (folder / RECORD).write_text((store.folder(other.name(fingerprint)) / RECORD).read_text())
-    assert not store.has(run, fingerprint)
+        (folder / RECORD).write_text((store.folder(other, fingerprint) / RECORD).read_text())
+    # Weights are large, and looked at when the pack is trained.
+    assert store.has(run, fingerprint) == (damage == "garble weights")
     assert train_pack([run], data_folder, tmp_path) == 1
+    assert (tmp_path / "weights" / f"{folder.name}.safetensors.damaged-1").exists()
     assert f"{folder.name}: damaged" in caplog.text
     assert folder.with_name(f"{folder.name}.damaged-1").is_dir()
     assert (folder / METRICS).read_bytes() == metrics
@@ -187,13 +191,13 @@ def test_a_damaged_run_is_set_aside_and_redone(damage, data_folder, tmp_path, ca
 def test_final_weights_are_kept_as_the_config_says(keep, count, data_folder, tmp_path):
     runs = [a_run(seed=seed, base_lr=2**-9) for seed in (1, 2)]
     train_pack(runs, data_folder, tmp_path, keep_weights=keep)
-    kept = list(tmp_path.glob("weights/*.safetensors"))
+    kept = list(tmp_path.glob("weights/*"))
     assert len(kept) == count
     store, fingerprint = RunStore(tmp_path), prepared.read(data_folder).meta.fingerprint
     assert all(store.has(run, fingerprint) for run in runs)
     assert all(load_file(path)["0.weight"].shape == (16, 1, 5, 5) for path in kept)
     train_pack([*runs, a_run(seed=3, base_lr=2**-9)], data_folder, tmp_path, keep_weights=keep)
-    assert len(list(tmp_path.glob("weights/*.safetensors"))) == {"all": 3, "best": 1, "none": 0}[keep]
+    assert len(list(tmp_path.glob("weights/*"))) == {"all": 3, "best": 1, "none": 0}[keep]
 
 
 def test_an_epoch_shows_each_image_once_in_an_order_of_its_own(data_folder):

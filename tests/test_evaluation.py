@@ -64,10 +64,10 @@ def change(store, name):
     tensors = load(store.read_weights(name))
     (last,) = [key for key, tensor in tensors.items() if tensor.shape == (4,)]
     tensors[last] = tensors[last] + torch.tensor([0.0, 0.0, 0.0, 1e3])
-    store.weights_file(name).write_bytes(save(tensors))
-    record = json.loads((store.folder(name) / RECORD).read_text())
-    record["weights"] = sha256(store.weights_file(name))
-    (store.folder(name) / RECORD).write_text(json.dumps(record))
+    store.weights(name).write_bytes(save(tensors))
+    record = json.loads((store.root / name / RECORD).read_text())
+    record["files"]["weights.safetensors"] = sha256(store.weights(name))
+    (store.root / name / RECORD).write_text(json.dumps(record))
 
 
 def test_other_weights_are_told_with_where_they_were_tested(project, one):
@@ -85,16 +85,16 @@ def test_other_weights_are_told_with_where_they_were_tested(project, one):
 
 def test_altered_weights_are_damaged(project, one):
     store, name = one
-    content = bytearray(store.weights_file(name).read_bytes())
+    content = bytearray(store.weights(name).read_bytes())
     content[-1] ^= 1
-    store.weights_file(name).write_bytes(content)
+    store.weights(name).write_bytes(content)
     with pytest.raises(UserError, match=rf"weights/{name}\.safetensors: damaged: it does not fit its checksum in run"):
         found(project, store, name)
 
 
 def test_an_altered_record_is_damaged(project, one):
     store, name = one
-    metrics = store.folder(name) / METRICS
+    metrics = (store.root / name) / METRICS
     metrics.write_text(metrics.read_text().replace("0.", "1.", 1))
     with pytest.raises(UserError, match=rf"runs/{name}: damaged: metrics.csv does not fit its checksum"):
         found(project, store, name)
@@ -109,12 +109,12 @@ def test_weights_of_another_model_are_told(project, one, monkeypatch):
 
 def test_weights_that_are_not_there(project):
     store, (kept, dropped) = trained(project, a_run(seed=1), a_run(seed=2), keep_weights="best")
-    if not store.weights_file(kept).exists():
+    if not store.weights(kept).exists():
         kept, dropped = dropped, kept
     with pytest.raises(UserError, match=r"these weights were not kept; see training\.keep_weights"):
         found(project, store, dropped)
-    store.weights_file(kept).rename(project / "elsewhere")
-    pointer = store.weights / f"{kept}.safetensors.dvc"
+    store.weights(kept).rename(project / "elsewhere")
+    pointer = store.weights(kept).with_name(f"{kept}.safetensors.dvc")
     pointer.write_text("outs:")
     with pytest.raises(UserError, match=rf"not pulled yet; `dvc pull {pointer}` gets it"):
         found(project, store, kept)
@@ -132,7 +132,7 @@ def test_runs_that_are_not_there(project, one):
         found(project, store, name.replace("seed", "sead"))
     with pytest.raises(UserError, match=r"results/runs/x: there is no such run$"):
         found(project, RunStore(project / "no" / "results"), "x")
-    store.folder(f"{name}x.dvc").write_text("outs:")
+    (store.root / f"{name}x.dvc").write_text("outs:")
     with pytest.raises(UserError, match=rf"{name}x: not pulled yet; `dvc pull \S+/results/runs/{name}x\.dvc` gets it"):
         found(project, store, f"{name}x")
 

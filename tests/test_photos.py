@@ -295,6 +295,6 @@ def test_a_run_on_photos_trains_and_its_numbers_do_not_depend_on_what_is_decoded
     for ahead in (0, 1024):
         monkeypatch.setattr(photos, "AHEAD", ahead)
         assert train_pack([run], folder, tmp_path / str(ahead)) == 1
-        found = RunStore(tmp_path / str(ahead)).folder(run.name(prepared.read(folder).meta.fingerprint))
+        found = RunStore(tmp_path / str(ahead)).folder(run, prepared.read(folder).meta.fingerprint)
         metrics.append((found / METRICS).read_bytes())
     assert metrics[0] == metrics[1]

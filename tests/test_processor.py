@@ -99,14 +99,14 @@ def test_memory_that_is_kept_is_given_back_where_it_is_much():
     devices.pick("cpu")
     devices.forget_peak_memory(CPU)
     before = devices.held_memory()
-    blocks = [torch.ones(8 * 2**20) for _ in range(7)]
-    pin = blocks.pop()  # at the heap's end, so that it cannot just be cut off
+    blocks = [torch.ones(8 * 2**20) for _ in range(6)]
+    pins = [torch.ones(1000) for _ in range(100)]  # at the heap's end, so that it cannot just be cut off
     del blocks
     assert devices.held_memory() - before > 150 * 2**20 and processor._unused() > processor.KEPT
     processor.give_back_memory(above=2**40)
     assert devices.held_memory() - before > 150 * 2**20
     devices.make_room(CPU)
-    assert devices.held_memory() - before < 50 * 2**20 and len(pin)
+    assert devices.held_memory() - before < 50 * 2**20 and len(pins) == 100
 
 
 def test_a_library_without_these_functions_is_left_alone(monkeypatch):

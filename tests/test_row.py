@@ -1,5 +1,12 @@
 """Checkpoints are found by row: by whoever wants one of their runs, whatever else he wants and however he cuts."""
 
+import contextlib
+import errno
+import fcntl
+import logging
+import multiprocessing
+import os
+import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -7,6 +14,7 @@ import pytest
 from conftest import a_run
 
 from smallbatch.data import prepared
+from smallbatch.errors import UserError
 from smallbatch.store import METRICS, RunStore
 from smallbatch.training import checkpoints
 from smallbatch.training.checkpoints import Checkpoint
@@ -22,7 +30,7 @@ def stored(results: Path, data_folder: Path, run):
 
 def metrics(results: Path, data_folder: Path, run) -> bytes:
     store = RunStore(results)
-    return (store.folder(run.name(prepared.read(data_folder).meta.fingerprint)) / METRICS).read_bytes()
+    return (store.folder(run, prepared.read(data_folder).meta.fingerprint) / METRICS).read_bytes()
 
 
 def checkpoint_files(results: Path) -> list[Path]:
@@ -136,3 +144,55 @@ def test_a_row_is_known_by_all_but_rate_and_seed(tmp_path):
         key(ONE, "other data"),
     ]
     assert len({key(ONE), *others}) == 5
+
+
+@contextlib.contextmanager
+def held_by_another(root: Path, run=ONE):
+    """Another process that holds a row's lock until it is killed."""
+    fork = multiprocessing.get_context("fork")
+    has_it = fork.Event()
+
+    def hold():
+        with Row(root, run, "f").alone("a row", lambda title: None):
+            has_it.set()
+            time.sleep(60)
+
+    owner = fork.Process(target=hold)
+    owner.start()
+    assert has_it.wait(10)
+    try:
+        yield owner
+    finally:
+        owner.kill()
+        owner.join()
+
+
+def test_a_row_waits_for_its_owner_and_goes_on_when_that_is_killed(tmp_path, caplog):
+    caplog.set_level(logging.INFO)
+    with (
+        held_by_another(tmp_path) as owner,
+        Row(tmp_path, replace(ONE, batch_size=8), "f").alone("another row", lambda title: None),
+    ):
+        assert not caplog.text
+
+        def kill(seconds):
+            assert owner.is_alive()
+            owner.kill()
+            owner.join()
+
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr("smallbatch.training.row.time.sleep", kill)
+            with Row(tmp_path, ONE, "f").alone("this row", lambda title: None):
+                assert "another job trains this row; waiting for it" in caplog.text and not owner.is_alive()
+
+
+@pytest.mark.parametrize("reason", [errno.ENOLCK, errno.ENOSYS, errno.ENOTSUP, errno.EINVAL])
+def test_a_file_system_without_locks_is_told_in_one_line(reason, data_folder, tmp_path, monkeypatch):
+    def refuse(*arguments):
+        raise OSError(reason, os.strerror(reason))
+
+    monkeypatch.setattr(fcntl, "lockf", refuse)
+    with pytest.raises(UserError) as told:
+        train_pack([ONE], data_folder, tmp_path / "results")
+    assert str(told.value).startswith(f"{tmp_path}/results/checkpoints: its file system does not lock files (")
+    assert "\n" not in str(told.value) and not list(tmp_path.glob("results/runs/*"))

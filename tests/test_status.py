@@ -47,8 +47,7 @@ STUDY = {
     },
 }
 SIZES = {"fig01": 8, "fig04": 4, "fig13": 12, "fig15": 16, "none": 2, "all": 22}
-DATA, RESULTS = Path("data"), Path("results")
-STORE = RunStore(RESULTS)
+DATA, RESULTS, STORE = Path("data"), Path("results"), RunStore(Path("results"))
 
 
 @pytest.fixture(autouse=True)
@@ -220,7 +219,7 @@ def test_a_job_that_waits_for_another_says_so(runs):
 def test_a_record_that_is_missing_or_damaged_is_no_run(runs):
     for run, content in zip(runs, [None, "", "[]", '{"outcome": {}}', '{"outcome": null}'], strict=False):
         store(run)
-        record = STORE.folder(run.name("f")) / "run.json"
+        record = STORE.folder(run, "f") / "run.json"
         record.unlink() if content is None else record.write_text(content)
     store(runs[5])
     assert counts(seen(), "fig01") == {"runs": 8, "done": 1, "waiting": 7}

@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 import torch
 import yaml
-from conftest import PROJECT, a_run, made_data
+from conftest import PROJECT, a_run, made_data, training_settings
 
 from smallbatch.console import reporting
 from smallbatch.data import prepared
@@ -183,7 +183,7 @@ def test_it_stops_while_it_tests_measures_probes_or_waits(data_folder, monkeypat
                 training._measure_variance()
             with pytest.raises(Stopped):
                 choice._search([1, 2], {}, 4, lambda lanes: 1.0)
-            monkeypatch.setattr("smallbatch.training.row._locked", lambda *_: False)
+            monkeypatch.setattr(Row, "_locked", lambda *_: False)
             with pytest.raises(Stopped), row.alone("a row", lambda title: None):
                 pass
 
@@ -192,21 +192,21 @@ def test_stopped_before_it_trains_it_says_so(data_folder, tmp_path):
     with stopping.listening():
         hear()
         with pytest.raises(Stopped, match=r"^stopped by SIGTERM; call again"):
-            launch.train(1, [a_run()], data_folder, tmp_path, device="cpu")
+            launch.train([a_run()], data_folder, tmp_path, training_settings())
     assert not list(tmp_path.glob("runs/*"))
 
 
 def test_several_processes_stop_together(data_folder, tmp_path):
     """The signal reaches this process alone, as Ctrl-C would not: it is passed on."""
     runs = [a_run(model="resnet8", norm="batch", batch_size=8, b=4, epochs=40, seed=seed) for seed in (1, 2)]
-    options = {"device": "cpu", "keep_weights": "all"}
-    launch.train(2, runs, data_folder, tmp_path / "whole", **options)
+    two = training_settings(processes=2)
+    launch.train(runs, data_folder, tmp_path / "whole", two)
     checkpoints = tmp_path / "stopped" / "checkpoints"
     threading.Thread(target=_when_begun, args=(checkpoints,), daemon=True).start()
     with pytest.raises(Stopped, match=r"^stopped by SIGTERM at epoch \d+, step \d; call again") as stop:
-        launch.train(2, runs, data_folder, tmp_path / "stopped", **options)
+        launch.train(runs, data_folder, tmp_path / "stopped", two)
     assert "epoch 0, step 0" not in str(stop.value)
-    launch.train(2, runs, data_folder, tmp_path / "stopped", **options)
+    launch.train(runs, data_folder, tmp_path / "stopped", two)
     assert files(tmp_path / "stopped") == files(tmp_path / "whole")
 
 

@@ -74,13 +74,16 @@ def test_measuring_leaves_no_trace_in_training(data_folder, tmp_path):
     train_pack(runs, data_folder, tmp_path, keep_weights="all")
     store, fingerprint = RunStore(tmp_path), prepared.read(data_folder).meta.fingerprint
     for without, measured in zip(runs[:2], runs[2:], strict=True):
-        one, other = (run.name(fingerprint) for run in (without, measured))
-        assert (store.folder(one) / METRICS).read_bytes() == (store.folder(other) / METRICS).read_bytes()
-        assert store.weights_file(one).read_bytes() == store.weights_file(other).read_bytes()
+        folders = [store.folder(run, fingerprint) for run in (without, measured)]
+        for one, other in (
+            [folder / METRICS for folder in folders],
+            [store.weights(folder.name) for folder in folders],
+        ):
+            assert one.read_bytes() == other.read_bytes()
         rows = store.find(measured, fingerprint).outcome.variance
         assert [(row.epoch, row.batch_size) for row in rows] == [(e, m) for e in (0, 2, 4) for m in SIZES]
         assert all(row.trace > 0 for row in rows)
-        assert not (store.folder(one) / VARIANCE).exists()
+        assert not (store.folder(without, fingerprint) / VARIANCE).exists()
 
 
 def test_a_diverged_run_keeps_what_was_measured(data_folder, tmp_path):

@@ -7,7 +7,7 @@ import threading
 import time
 
 import pytest
-from conftest import a_run
+from conftest import a_run, training_settings
 
 from smallbatch import word as words
 from smallbatch.data import prepared
@@ -51,8 +51,9 @@ def said(monkeypatch):
     return heard
 
 
-def train(data_folder, path, runs=RUNS, **options):
-    return launch.train(1, runs, data_folder, path.parents[1], word=path, log_file="a.log", device="cpu", **options)
+def train(data_folder, path, runs=RUNS, *, memory_mb=None, **changed):
+    training = training_settings(**changed)
+    return launch.train(runs, data_folder, path.parents[1], training, memory_mb=memory_mb, word=path, log_file="a.log")
 
 
 def test_a_training_says_what_it_trains_and_that_it_is_done(data_folder, path, fingerprint, said, monkeypatch):

@@ -183,6 +183,24 @@ def test_cost_is_told_before_anything_is_trained(tiny):
     assert done.returncode == 0, done.stdout
     assert re.search(r"fig01 +4 +5.12e\+02 ", done.stdout) and re.search(r"all +8 ", done.stdout), done.stdout
     assert not trained(tiny) and not (tiny / "data/digits").exists()
+    jobs_follow_it(tiny)
+
+
+def jobs_follow_it(project):
+    """Training jobs ask for the memory and time that were measured, instead of what does for most."""
+    prepared = snakemake(project, "--cores", "1", "--config", "study=tiny", "--", "datasets")
+    assert prepared.returncode == 0, prepared.stdout
+    speeds = project / "results/tiny/cost.json"
+    known, asked = json.loads(speeds.read_text()), ("-n", "--config", "study=tiny", "--", "figures")
+    assert known["device"] and {kind["model"] for kind in known["kinds"]} == {"alexnet", "resnet8"}
+    assert re.search(r"\(within (1000|1500) MB, 10 min\)", snakemake(project, *asked).stdout)
+    for kind in known["kinds"]:
+        kind["speeds"] = {m: speed | {"training": 5.0, "memory": 3.1e9} for m, speed in kind["speeds"].items()}
+    speeds.write_text(json.dumps(known))
+    # 4 runs of 128 images make 43 minutes, twice that and 5 are 90; a quarter more of memory is 3875.
+    assert "(within 4000 MB, 120 min)" in snakemake(project, *asked).stdout
+    speeds.unlink()
+    assert "(within 2000 MB, 240 min)" in snakemake(project, *asked).stdout
 
 
 def test_preview_draws_what_there_is(tiny):

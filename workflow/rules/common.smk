@@ -1,15 +1,21 @@
 # What the rules share: the library, the checked study, and which packs are still to be trained.
 import functools
+import math
 import os
+import shlex
 import sys
 import time
 
 from snakemake.exceptions import WorkflowError
+from snakemake.iocontainers import Wildcards
 
 # Jobs find the library by this too, in whatever environment they run (`--sdm conda`).
 LIBRARY = os.path.join(workflow.basedir, "workflow")
 sys.path.insert(0, LIBRARY)
 os.environ.update(PYTHONPATH=os.pathsep.join(filter(None, [LIBRARY, os.getenv("PYTHONPATH")])))
+# So that a training knows that it has a job of the cluster for itself.
+if not workflow.is_main_process:
+    os.environ.update(SMALLBATCH_SUBMITTED="yes")
 
 from pathlib import Path
 
@@ -21,9 +27,13 @@ from smallbatch.errors import UserError
 from smallbatch.files import atomic, digest, folder_is_writable
 from smallbatch.packs import Plan, with_rates
 from smallbatch.settings import typed
+from smallbatch.speeds import Speeds
 from smallbatch.store import RunStore
 from smallbatch.study import PROTOCOL
 from smallbatch.study_file import check_against_data, check_config, load_study
+
+# A signal to all processes of a job, as clusters send it, must not end the shell, and with it the job, before the script.
+shell.prefix("set -euo pipefail; trap : TERM; ")
 
 DATA, RESULTS, FIGURES = "data", "results", "paper_figures"
 
@@ -33,11 +43,14 @@ try:
     STUDY = load_study(config)
     for folder in (DATA, RESULTS, FIGURES):
         folder_is_writable(Path(folder))
+    SPEEDS_FILE = Path(RESULTS, STUDY.name, "cost.json")
+    SPEEDS = Speeds.read(SPEEDS_FILE)
 except UserError as error:
     sys.exit(f"error: {error}")
 
 DATASETS = {label_of(name, settings): settings for name, settings in config["datasets"].items()}
-PLAN = Plan(STUDY, config["training"]["runs_per_pack"], RunStore(Path(RESULTS)))
+TRAINING = config["training"]
+PLAN = Plan(STUDY, TRAINING["runs_per_pack"] * TRAINING["side_by_side"], RunStore(Path(RESULTS)))
 # Tables and figures are made anew when the code that makes them is edited; Snakemake itself looks at scripts alone.
 ANALYSIS_FILES = list(Path(LIBRARY, "smallbatch", "analysis").glob("*.py"))
 ANALYSIS_CODE = digest(*ANALYSIS_FILES)
@@ -141,10 +154,27 @@ def figure_experiments(wildcards):
 
 def training_slots(wildcards):
     """Threads that a training job takes of `--cores`: all jobs together keep each processor busy once."""
-    return config["training"]["processes"] * max(1, (workflow.resource_settings.cores or 1) // processors())
+    at_once = TRAINING["processes"] * TRAINING["side_by_side"]
+    return at_once * max(1, (workflow.resource_settings.cores or 1) // processors())
 
 
 def training_memory(wildcards, attempt):
-    """MB that a training job may take: does for ResNet-32 on CIFAR, and is doubled each time that it did not."""
-    largest = max(run.batch_size for run in PLAN.packs[wildcards.pack].runs)
-    return 2000 * max(1, largest // 256) * 2 ** (attempt - 1)
+    """MB that a training job may take, doubled each time that they did not do.
+
+    A quarter more than `snakemake cost` found, once that was called; before, what does for ResNet-32 on CIFAR.
+    """
+    runs = PLAN.packs[wildcards.pack].runs
+    known = SPEEDS.memory(runs) if SPEEDS.know(runs) else 0
+    # Rounded up, as minutes are: a cluster is not to be asked for as many kinds of jobs as there are packs.
+    one = 500 * math.ceil(1.25 * known / 500e6) or 2000 * max(1, max(run.batch_size for run in runs) // 256)
+    return one * TRAINING["side_by_side"] * 2 ** (attempt - 1)
+
+
+def training_minutes(wildcards, attempt):
+    """Minutes that a training job may take, more at each attempt: twice what `snakemake cost` found, once it was called.
+
+    A day at most: on a cluster, what is not through by then goes on in another.
+    """
+    runs, steps = PLAN.packs[wildcards.pack].runs, (10, 20, 30, 60, 120, 240, 480, 960)
+    minutes = 5 + 2 * SPEEDS.seconds(runs) / 60 / TRAINING["side_by_side"] if SPEEDS.know(runs) else 240
+    return min(1440, attempt * next((step for step in steps if step >= minutes), 1440))

@@ -17,6 +17,7 @@ rule cost:
         datasets=config["datasets"],
         data=DATA,
         training=config["training"],
+        speeds=str(SPEEDS_FILE),
     message:
         "Measuring what study {STUDY.name} takes on this device"
     script:

@@ -16,12 +16,13 @@ rule train:
     threads: training_slots
     resources:
         mem_mb=training_memory,
-        runtime=lambda wildcards, attempt: 240 * attempt,
+        runtime=training_minutes,
+        gres=training_gres,
     params:
         runs=pack_runs,
         results=lambda wildcards, output: str(Path(output[0]).parents[1]),
         training=config["training"],
     message:
-        "Training pack {wildcards.pack}"
+        "Training pack {wildcards.pack} (within {resources.mem_mb} MB, {resources.runtime} min)"
     script:
         "../scripts/train.py"

@@ -1,4 +1,4 @@
-"""Print what a study takes."""
+"""Print what a study takes, and keep the speeds for the jobs that train it."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -22,4 +22,6 @@ if __name__ == "__main__":
             if label(key, settings) in study.labels
         }
         options = {key: params.training[key] for key in ("device", "lanes", "keep_weights")}
-        print(told(study, estimate(study, outlines, **options)))
+        table, speeds = estimate(study, outlines, **options)
+        speeds.write(Path(params.speeds))
+        print(f"{told(study, table)}\nTime and memory of training jobs follow {params.speeds} from now on.")

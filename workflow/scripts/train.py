@@ -1,8 +1,11 @@
 """Train what is missing of a pack."""
 
+import contextlib
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from smallbatch import slurm
 from smallbatch.console import reporting
 from smallbatch.study import Run
 from smallbatch.training.launch import train
@@ -11,18 +14,16 @@ if TYPE_CHECKING:
     from snakemake.iocontainers import snakemake
 
 if __name__ == "__main__":
-    with reporting(snakemake.log[0]):
+    submitted = "SMALLBATCH_SUBMITTED" in os.environ
+    requeued = slurm.requeued_when_stopped() if submitted else contextlib.nullcontext()
+    with reporting(snakemake.log[0]), requeued:
         params = snakemake.params
         train(
-            params.training["processes"],
             [Run.from_settings(settings) for settings in params.runs],
             Path(snakemake.input.meta).parent,
             Path(params.results),
+            params.training,
             word=Path(snakemake.output[0]).with_suffix(".json"),
             log_file=snakemake.log[0],
-            device=params.training["device"],
-            lanes=params.training["lanes"],
-            keep_weights=params.training["keep_weights"],
-            images_at_once=params.training["images_at_once"],
             memory_mb=snakemake.resources.mem_mb,
         )

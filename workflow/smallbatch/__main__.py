@@ -16,6 +16,7 @@ from smallbatch.status import look, told
 from smallbatch.store import RunStore
 from smallbatch.study import Chosen, Experiment, Study
 from smallbatch.study_file import check_against_data, check_config, load_study
+from smallbatch.training import stopping
 
 DATA, RESULTS = Path("data"), Path("results")
 
@@ -52,7 +53,7 @@ def _evaluate(run: Path, device: str) -> None:
 
     store = RunStore(RESULTS if run.parent == Path() else run.parents[1])
     accuracy = evaluate(store, run.name, DATA, devices.pick(device, "command line", "--device"))
-    print(f"{store.folder(run.name)}: test accuracy {accuracy}, exactly as recorded after the last epoch")
+    print(f"{store.root / run.name}: test accuracy {accuracy}, exactly as recorded after the last epoch")
 
 
 def _check(study: Study, config: dict, arguments: argparse.Namespace) -> None:
@@ -72,23 +73,24 @@ def _status(study: Study, config: dict, arguments: argparse.Namespace) -> None:
     print(told(look(study, DATA, RESULTS)))
 
 
+@stopping.listening()
 def _train(study: Study, config: dict, arguments: argparse.Namespace) -> None:
     known = list(study.experiments)
     if arguments.experiment and arguments.experiment not in known:
         allowed = f"{', '.join(known)}{likely(arguments.experiment, known)}"
         refuse("command line", "--experiment", arguments.experiment, allowed)
-    from smallbatch.training.launch import train  # imports torch, which takes seconds
+    from smallbatch.training.launch import train
 
     asked = [e for e in study.experiments.values() if arguments.experiment in (None, e.name)]
-    options = {key: config["training"][key] for key in ("device", "lanes", "keep_weights", "images_at_once")}
     # First the grids, then what takes the best of them.
     for e in sorted(asked, key=lambda e: bool(e.best_of)):
+        stopping.check()
         started = time.perf_counter()
         chosen = _chosen(study, e, config) if e.best_of else None
         if chosen:
             write_chosen(chosen_file(RESULTS, study.name, e.name), chosen)
         runs, word = list(e.runs(chosen)), RESULTS / "packs" / f"{study.name}.{e.name}.json"
-        trained = train(config["training"]["processes"], runs, DATA / e.setting.data, RESULTS, word=word, **options)
+        trained = train(runs, DATA / e.setting.data, RESULTS, config["training"], word=word)
         log.info("%s: %d of %d runs trained in %.0f s", e.name, trained, len(runs), time.perf_counter() - started)
 
 

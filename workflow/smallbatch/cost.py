@@ -21,7 +21,8 @@ from tqdm import tqdm
 from smallbatch.data.outline import Outline
 from smallbatch.environment import processors
 from smallbatch.packs import row
-from smallbatch.study import HELD_OUT, Run, Study
+from smallbatch.speeds import Kind, Measured, Speed, Speeds, images, kind_of
+from smallbatch.study import Run, Study
 
 PROBED = (2, 8, 32, 128, 512)
 """Batch sizes that are measured."""
@@ -34,32 +35,26 @@ RECORD_BYTES, EPOCH_BYTES, WEIGHT_BYTES = 2000, 90, 4
 """Of a run: its record, an epoch of its metrics, and each of its weights."""
 
 
-class Kind(NamedTuple):
-    """What decides about speed beside the batch size.
+class Group(NamedTuple):
+    """Runs that are equally fast at the same batch size.
 
-    lanes: the most runs that can be trained in lock-step: those that differ in rate and seed alone.
+    lanes: the most of them that can be trained in lock-step: those that differ in rate and seed alone.
     """
 
-    model: str
-    norm: str
-    norm_layers: str
-    momentum: bool
-    precision: str
-    outline: Outline
+    kind: Kind
     lanes: int
 
 
-class Speed(NamedTuple):
-    """Seconds an image takes in training and in testing with all at work; and the number of the model's weights."""
+class Found(NamedTuple):
+    """What was measured of a group; weights: how many its model has."""
 
-    training: float
-    testing: float
+    measured: Measured
     weights: int
 
 
 def estimate(
     study: Study, outlines: Mapping[str, Outline], *, device: str, lanes: int | str, keep_weights: str
-) -> pd.DataFrame:
+) -> tuple[pd.DataFrame, Speeds]:
     """What each figure takes.
 
     Args:
@@ -72,21 +67,25 @@ def estimate(
     Returns:
         A row a figure, charged with the runs that no figure before it shows, and a last one for all: figure, runs,
         gradients (of single examples), hours (with every processor or the GPU at work) and megabytes (of results).
+        And the speeds that hours come from.
     """
     charged = _charged(study)
     rows = Counter(row(run) for run in charged)
-    kinds = {run: _kind(run, outlines[run.setting.data], rows[row(run)]) for run in charged}
-    representatives = {kind: run for run, kind in kinds.items()}
-    speeds = _probe(representatives, device, lanes)
+    groups = {run: Group(kind_of(run.setting), rows[row(run)]) for run in charged}
+    representatives = {group: run for run, group in groups.items()}
+    found, (name, at_once) = _probe(representatives, outlines, device, lanes)
     per_cell = Counter(replace(run, seed=0) for run in charged)
     lines = []
     for run, figure in charged.items():
         kept = {"all": 1.0, "best": 1 / per_cell[replace(run, seed=0)], "none": 0.0}[keep_weights]
-        lines.append((figure, 1, *_run_cost(run, kinds[run].outline, speeds[kinds[run]], kept)))
+        lines.append((figure, 1, *_run_cost(run, found[groups[run]], at_once, kept)))
     table = pd.DataFrame(lines, columns=["figure", "runs", "gradients", "hours", "megabytes"])
     by_figure = table.groupby("figure", sort=False).sum().reset_index()
     total = by_figure.drop(columns="figure").sum()
-    return pd.concat([by_figure, pd.DataFrame([{"figure": "all", **total}])], ignore_index=True)
+    table = pd.concat([by_figure, pd.DataFrame([{"figure": "all", **total}])], ignore_index=True)
+    # Of a kind those with the fewest lanes, which are the slowest.
+    kinds = {group.kind: found[group].measured for group in sorted(found, key=lambda group: -group.lanes)}
+    return table, Speeds(kinds, name)
 
 
 def _charged(study: Study) -> dict[Run, str]:
@@ -102,63 +101,76 @@ def _charged(study: Study) -> dict[Run, str]:
     return charged
 
 
-def _kind(run: Run, outline: Outline, lanes: int) -> Kind:
-    s = run.setting
-    return Kind(s.model, s.norm, s.norm_layers, s.momentum > 0, s.precision, outline, lanes)
+def _run_cost(run: Run, found: Found, at_once: int, kept: float) -> tuple[float, float, float]:
+    """Gradients, hours of the device and megabytes of one run.
+
+    Args:
+        run: the run.
+        found: of its group.
+        at_once: processes that train at the same time.
+        kept: the part of the weights that stays.
+    """
+    measured, epochs = found.measured, run.setting.epochs
+    gradients, _ = images(run.setting, measured.train, measured.test)
+    stored = RECORD_BYTES + EPOCH_BYTES * epochs + WEIGHT_BYTES * found.weights * kept
+    return gradients, measured.seconds(run.setting, run.batch_size) / at_once / 3600, stored / 1e6
 
 
-def _run_cost(run: Run, outline: Outline, curve: Mapping[int, Speed], kept: float) -> tuple[float, float, float]:
-    """Gradients, hours of the device and megabytes of one run, of which the part `kept` of the weights stays."""
-    s = run.setting
-    images = s.train_images or outline.train
-    held_out = round(HELD_OUT * images) if s.selection == "validation" else 0
-    gradients = s.epochs * (images - held_out)
-    tested = s.epochs * (outline.test + held_out)
-    sizes = np.log2(list(curve))
-    training, testing = (
-        np.interp(np.log2(run.batch_size), sizes, [getattr(speed, phase) for speed in curve.values()])
-        for phase in ("training", "testing")
-    )
-    weights = next(iter(curve.values())).weights
-    stored = RECORD_BYTES + EPOCH_BYTES * s.epochs + WEIGHT_BYTES * weights * kept
-    return gradients, (gradients * training + tested * testing) / 3600, stored / 1e6
+def _probe(
+    groups: Mapping[Group, Run], outlines: Mapping[str, Outline], device: str, lanes: int | str
+) -> tuple[dict[Group, Found], tuple[str, int]]:
+    """Measure each group, of which there is a run, with as many processes at work as will train.
 
-
-def _probe(kinds: Mapping[Kind, Run], device: str, lanes: int | str) -> dict[Kind, dict[int, Speed]]:
-    """Batch size -> speed, of each kind of which there is a run, with as many processes at work as will train."""
-    cells = [(kind, m) for kind in kinds for m in PROBED if m == 2 or m * np.prod(kind.outline.shape) < PROBED_VALUES]
+    Returns:
+        What was found; the device's name, and how many processes that were.
+    """
+    of = {group: outlines[group.kind.data] for group in groups}
+    cells = [(group, m) for group in groups for m in PROBED if m == 2 or m * np.prod(of[group].shape) < PROBED_VALUES]
     # Forked before torch is imported here: a worker on a GPU starts with a driver of its own.
     fork = get_context("fork")
     with ProcessPoolExecutor(1, fork) as pool:
-        workers = pool.submit(_trainings_at_once, device).result()
-    measure = functools.partial(_measure, device=device, lanes=lanes, parallel=workers)
-    with ProcessPoolExecutor(workers, fork) as pool:
-        found = pool.map(measure, [kinds[kind] for kind, _ in cells], *zip(*cells, strict=True))
-        told = tqdm(found, "probing the device", len(cells), unit="", leave=False, disable=None)
-        speeds = dict(zip(cells, told, strict=True))
-    return {kind: {m: speeds[other, m] for other, m in cells if other == kind} for kind in kinds}
+        name, at_once = pool.submit(_describe, device).result()
+    measure = functools.partial(_measure, device=device, lanes=lanes)
+    with ProcessPoolExecutor(at_once, fork) as pool:
+        told = [(groups[group], of[group], group.lanes, m) for group, m in cells]
+        answers = pool.map(measure, *zip(*told, strict=True))
+        shown = tqdm(answers, "probing the device", len(cells), unit="", leave=False, disable=None)
+        speeds = dict(zip(cells, shown, strict=True))
+    found = {}
+    for group, outline in of.items():
+        own = {m: speeds[other, m] for other, m in cells if other == group}
+        measured = Measured(outline.train, outline.test, {m: speed for m, (speed, _) in own.items()})
+        found[group] = Found(measured, next(iter(own.values()))[1])
+    return found, (name, at_once)
 
 
-def _trainings_at_once(device: str) -> int:
+def _describe(device: str) -> tuple[str, int]:
+    """The device's name, and how many processes will train on it at the same time."""
     from smallbatch.training import device as devices
 
-    return processors() if devices.pick(device).type == "cpu" else 1
+    chosen = devices.pick(device)
+    return devices.describe(chosen)["device"], processors() if chosen.type == "cpu" else 1
 
 
-def _measure(run: Run, kind: Kind, m: int, *, device: str, lanes: int | str, parallel: int) -> Speed:
-    """Speed at batch size m, if each of `parallel` processes is as fast as this one."""
+def _measure(run: Run, outline: Outline, most: int, m: int, *, device: str, lanes: int | str) -> tuple[Speed, int]:
+    """Speed at batch size m, with at most so many lanes, and the number of the model's weights."""
     from smallbatch.training import device as devices
     from smallbatch.training import processor
     from smallbatch.training.choice import lanes_for
+    from smallbatch.training.memory import need_of
     from smallbatch.training.probe import lanes_of, noise, testing_speed, training_speed, weights_of
 
-    chosen, run = devices.pick(device), replace(run, batch_size=m, bn_batch_size=m)
-    data, at_work = noise(kind.outline, max(m, 64)), processors()
+    chosen, photos = devices.pick(device), run.setting.augment_resized
+    run = replace(run, batch_size=m, bn_batch_size=m)
+    data, at_work = noise(outline, max(m, 64)), processors()
+    processor.give_back_memory()
+    held = devices.held_memory()
     with processor.of_its_own() if chosen.type == "cpu" else contextlib.nullcontext():
-        best = lanes if isinstance(lanes, int) else lanes_for(run, kind.lanes, kind.outline, chosen, at_work)
-        runs = lanes_of(run, min(kind.lanes, best))
+        best = lanes if isinstance(lanes, int) else lanes_for(run, most, outline, chosen, at_work)
+        runs = lanes_of(run, min(most, best))
         training, testing = training_speed(runs, data, chosen), testing_speed(runs, data, chosen)
-    return Speed(1 / training / parallel, 1 / testing / parallel, weights_of(runs[0], data))
+    need = need_of(run, outline, chosen, photos=photos).bytes(len(runs), m) if chosen.type == "cpu" else 0
+    return Speed(1 / training, 1 / testing, need and held + need), weights_of(runs[0], data)
 
 
 def told(study: Study, table: pd.DataFrame) -> str:

@@ -5,7 +5,7 @@ import heapq
 import itertools
 import json
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 
@@ -56,22 +56,21 @@ def cut(study: Study, runs_per_pack: int) -> dict[str, Pack]:
     for e in study.experiments.values():
         own = [run for run in e.runs() if run not in taken]
         taken.update(own)
-        for runs in _cut(own, runs_per_pack):
+        for runs in parts(own, math.ceil(len(own) / runs_per_pack)):
             pack = Pack(e.name, e.setting.data, runs)
             packs[pack.name] = pack
     return packs
 
 
-def _cut(runs: Sequence[Run], runs_per_pack: int) -> list[tuple[Run, ...]]:
-    """Cut runs into about equal costs of about `runs_per_pack` runs; the rows of lanes stay whole.
+def parts(runs: Sequence[Run], count: int, cost: Callable[[Run], float] = cost) -> list[tuple[Run, ...]]:
+    """Cut runs into `count` parts of about equal costs, or fewer: the rows of lanes stay whole.
 
-    The costliest row goes to the cheapest part so far (longest processing time first), so that the last jobs of a study
-    end together.
+    The costliest row goes to the cheapest part so far (longest processing time first), so that the last ones end
+    together.
     """
     rows = [list(group) for _, group in itertools.groupby(sorted(runs, key=row), key=row)]
     rows.sort(key=lambda group: -sum(map(cost, group)))
-    count = min(len(rows), math.ceil(len(runs) / runs_per_pack))
-    heap: list[tuple[float, int, list[Run]]] = [(0.0, i, []) for i in range(count)]
+    heap: list[tuple[float, int, list[Run]]] = [(0.0, i, []) for i in range(min(len(rows), count))]
     for group in rows:
         load, i, taken = heapq.heappop(heap)
         heapq.heappush(heap, (load + sum(map(cost, group)), i, taken + group))

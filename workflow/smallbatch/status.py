@@ -58,7 +58,7 @@ def look(study: Study, data: Path, results: Path) -> Status:
     Args:
         study: with the seeds and the scale that it is trained with.
         data: the folder of prepared data sets.
-        results: the folder of the run store, the words in `packs/` and the rates that the study has chosen.
+        results: the folder with the run store `runs/`, the words in `packs/` and the rates that the study has chosen.
     """
     metas = {label: read_meta(data / label / META) for label in study.labels if (data / label / META).exists()}
     planned = {

@@ -1,8 +1,8 @@
-"""The run store: the runs of all studies, each found by its name and checked by its content.
+"""The run store: one folder a run, found by its name, checked by its content.
 
-A run's folder, `runs/NAME`, holds `metrics.csv` (a row an epoch), `variance.csv` where the run measures it, and
-`run.json` (settings, outcome, environment, checksums), which is written last and so says that the run is whole. Where
-its weights are kept, they lie beside the runs, in `weights/NAME.safetensors`: they are large, and shared apart.
+A run's folder `runs/NAME` holds `metrics.csv` (a row an epoch), `variance.csv` where the run measures it, and
+`run.json` (settings, outcome, environment, checksums), which is written last and so says that the run is whole. Its
+final weights, which are large and not always kept, published or pulled, lie apart, as `weights/NAME.safetensors`.
 """
 
 import csv
@@ -13,7 +13,6 @@ import os
 from collections.abc import Sequence, Set
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -23,6 +22,9 @@ from smallbatch.settings import likely
 from smallbatch.study import PROTOCOL, Run
 
 RECORD, METRICS, VARIANCE = "run.json", "metrics.csv", "variance.csv"
+
+WEIGHTS = "weights.safetensors"
+"""Under which `run.json` has the checksum of the weights."""
 
 READERS = 16
 """Records that are read at the same time where many are."""
@@ -82,7 +84,6 @@ class Record:
 
     fingerprint: of the data it was trained on.
     environment: versions, commit, device.
-    ended: when it was written, ISO 8601 in UTC.
     weights: the SHA-256 of its final weights; none where none were kept.
     """
 
@@ -90,7 +91,6 @@ class Record:
     outcome: Outcome
     fingerprint: str
     environment: dict[str, Any]
-    ended: str
     weights: str | None
 
 
@@ -98,28 +98,28 @@ class RunStore:
     """The runs of all studies.
 
     Args:
-        results: the folder that `runs/` and `weights/` lie in.
+        results: the folder in which `runs` and `weights` lie.
     """
 
     def __init__(self, results: Path) -> None:
-        self.runs, self.weights = Path(results, "runs"), Path(results, "weights")
+        self.root = Path(results) / "runs"
 
-    def folder(self, name: str) -> Path:
-        """Where the files of the run of this name lie."""
-        return self.runs / name
+    def folder(self, run: Run, fingerprint: str) -> Path:
+        """Where a run's files lie."""
+        return self.root / run.name(fingerprint)
 
-    def weights_file(self, name: str) -> Path:
-        """Where its final weights lie, if they are kept."""
-        return self.weights / f"{name}.safetensors"
+    def weights(self, name: str) -> Path:
+        """Where the final weights of the run with this folder name lie, if they are kept and here."""
+        return self.root.parent / "weights" / f"{name}.safetensors"
 
     def has(self, run: Run, fingerprint: str) -> bool:
         """Whether the run is there and whole; its weights, which are large, are not read."""
-        return self.damage(run.name(fingerprint), weights=False) is None
+        return self.damage(self.folder(run, fingerprint), weights=False) is None
 
     def find(self, run: Run, fingerprint: str) -> Record | None:
         """The run's record; none where it is missing or damaged."""
         try:
-            return _record(*_whole(self.folder(run.name(fingerprint))))
+            return _record(*_whole(self.folder(run, fingerprint), None))
         except _Damaged:
             return None
 
@@ -129,13 +129,13 @@ class RunStore:
         Raises:
             UserError: it is missing or damaged.
         """
-        folder = self.folder(name)
+        folder = self.root / name
         _pulled(folder)
         if not folder.is_dir():
-            known = [entry.name for entry in os.scandir(self.runs) if entry.is_dir()] if self.runs.is_dir() else []
+            known = [entry.name for entry in os.scandir(self.root) if entry.is_dir()] if self.root.is_dir() else []
             raise UserError(f"{folder}: there is no such run{likely(name, known)}")
         try:
-            return _record(*_whole(folder))
+            return _record(*_whole(folder, None))
         except _Damaged as damage:
             raise UserError(f"{folder}: damaged: {damage}; the next training sets it aside") from damage
 
@@ -145,9 +145,9 @@ class RunStore:
         Raises:
             UserError: they are missing or damaged.
         """
-        checksum, file = self.read(name).weights, self.weights_file(name)
+        checksum, file = self.read(name).weights, self.weights(name)
         if checksum is None:
-            raise UserError(f"{self.folder(name)}: it has no weights: none were kept, or it diverged")
+            raise UserError(f"{self.root / name}: it has no weights: none were kept, or it diverged")
         _pulled(file)
         if not file.exists():
             raise UserError(f"{file}: these weights were not kept; see training.keep_weights in config/README.md")
@@ -156,29 +156,20 @@ class RunStore:
             raise UserError(f"{file}: damaged: it does not fit its checksum in {RECORD}; delete it and pull it again")
         return content
 
-    def damage(self, name: str, *, weights: bool = True) -> str | None:
-        """What is wrong with a run, in words; none if it is whole.
-
-        Weights may be left out of what is kept or pulled; what is there must be right.
-
-        Args:
-            name: the run's.
-            weights: whether those that are there, which are large, are checked as well.
-        """
+    def damage(self, folder: Path, *, weights: bool = True) -> str | None:
+        """What is wrong with a run's folder, in words; none if it is whole."""
         try:
-            record, _ = _whole(self.folder(name))
+            _whole(folder, self.weights(folder.name) if weights else None)
         except _Damaged as damage:
             return str(damage)
-        file = self.weights_file(name)
-        wrong = weights and file.exists() and sha256(file) != record["weights"]
-        return "its weights do not fit their checksum" if wrong else None
+        return None
 
     def ends(self, names: Set[str]) -> dict[str, int | None]:
         """Of the runs with these folder names those that are there, each with its `diverged_at`.
 
         For who only looks: nothing is read but `run.json`, and no checksum is compared.
         """
-        there = [entry.name for entry in os.scandir(self.runs) if entry.name in names] if self.runs.is_dir() else []
+        there = [entry.name for entry in os.scandir(self.root) if entry.name in names] if self.root.is_dir() else []
         # On a shared file system reading is waiting, and many wait no longer than one.
         with ThreadPoolExecutor(READERS) as readers:
             parts = readers.map(self._ends, [there[reader::READERS] for reader in range(READERS)])
@@ -188,19 +179,21 @@ class RunStore:
         found = []
         for name in names:
             try:
-                with open(os.path.join(self.runs, name, RECORD), "rb") as file:  # a `Path` takes longer to make
+                with open(os.path.join(self.root, name, RECORD), "rb") as file:  # a `Path` takes longer to make
                     found.append((name, json.loads(file.read())["outcome"]["diverged_at"]))
             except (OSError, ValueError, KeyError, TypeError):
                 continue  # not there, or damaged
         return found
 
-    def clear(self, run: Run, fingerprint: str) -> list[Path]:
-        """Make room for a run: set aside its folder and its weights if it is damaged; returns where to."""
-        name = run.name(fingerprint)
-        folder, weights = self.folder(name), self.weights_file(name)
-        there = [folder] if folder.is_dir() and any(folder.iterdir()) else []
-        there += [weights] if weights.exists() else []
-        return [set_aside(path) for path in there] if there and self.damage(name) else []
+    def clear(self, run: Run, fingerprint: str) -> Path | None:
+        """Make room for a run: set a damaged folder aside, and its weights; returns where to, if there was one."""
+        folder = self.folder(run, fingerprint)
+        has_files = folder.is_dir() and any(folder.iterdir())
+        if not has_files or not self.damage(folder):
+            return None
+        if self.weights(folder.name).exists():
+            set_aside(self.weights(folder.name))
+        return set_aside(folder)
 
     def write(
         self, run: Run, fingerprint: str, outcome: Outcome, environment: dict[str, Any], weights: bytes | None
@@ -214,29 +207,27 @@ class RunStore:
             environment: versions, commit, device.
             weights: a safetensors file's content, or none.
         """
-        name = run.name(fingerprint)
-        folder = self.folder(name)
-        if weights is not None:
-            with atomic(self.weights_file(name)) as file:
-                file.write(weights)
+        folder = self.folder(run, fingerprint)
         checksums = {METRICS: _write_rows(folder / METRICS, Epoch, outcome.epochs)}
         if outcome.variance:
             checksums[VARIANCE] = _write_rows(folder / VARIANCE, Variance, outcome.variance)
+        if weights is not None:
+            with atomic(self.weights(folder.name)) as file:
+                file.write(weights)
+            checksums[WEIGHTS] = hashlib.sha256(weights).hexdigest()
         record = {
             "settings": run.settings,
             "data_fingerprint": fingerprint,
             "protocol": PROTOCOL,
             "outcome": {key: getattr(outcome, key) for key in _PLAIN},
             "environment": environment,
-            "ended": datetime.now(UTC).isoformat(timespec="seconds"),
             "files": checksums,
-            "weights": None if weights is None else hashlib.sha256(weights).hexdigest(),
         }
         write_json(folder / RECORD, record)
 
     def drop_weights(self, run: Run, fingerprint: str) -> None:
         """Delete the final weights of a run; its record stays valid without them."""
-        self.weights_file(run.name(fingerprint)).unlink(missing_ok=True)
+        self.weights(run.name(fingerprint)).unlink(missing_ok=True)
 
 
 def _pulled(path: Path) -> None:
@@ -263,16 +254,16 @@ def _write_rows(path: Path, kind: type[NamedTuple], rows: Sequence[NamedTuple]) 
     return sha256(path)
 
 
-_ASIDE = ("environment", "ended", "weights")
-"""What `run.json` says of a run beside what was to be trained and what came out."""
-
-
 class _Damaged(Exception):
-    """A run is not whole; says why."""
+    """A run's folder is not whole; says why."""
 
 
-def _whole(folder: Path) -> tuple[dict[str, Any], dict[str, bytes]]:
-    """What stands in `run.json`, and the content of the other files of a run's folder; each is read once.
+def _whole(folder: Path, weights: Path | None) -> tuple[dict[str, Any], dict[str, bytes]]:
+    """What stands in `run.json`, and the content of the other files that it names but for weights; each is read once.
+
+    Args:
+        folder: of a run.
+        weights: the file of weights, if it is to be checked as well.
 
     Raises:
         _Damaged: something is missing or not as it was written.
@@ -282,11 +273,13 @@ def _whole(folder: Path) -> tuple[dict[str, Any], dict[str, bytes]]:
         run = Run.from_settings(record["settings"])
         if record["protocol"] != PROTOCOL or run.name(record["data_fingerprint"]) != folder.name:
             raise _Damaged("its settings do not fit its name")
-        if lacking := {"outcome", *_ASIDE} - record.keys():
-            raise _Damaged(f"{RECORD} is damaged (no {', '.join(sorted(lacking))})")
-        contents = {name: (folder / name).read_bytes() for name in record["files"]}
-        for name, content in contents.items():
-            if hashlib.sha256(content).hexdigest() != record["files"][name]:
+        contents = {name: (folder / name).read_bytes() for name in record["files"].keys() - {WEIGHTS}}
+        found = {name: hashlib.sha256(content).hexdigest() for name, content in contents.items()}
+        # Weights may be left out of what is kept or pulled; what is there must be right.
+        if weights and weights.exists():
+            found[WEIGHTS] = sha256(weights)
+        for name, checksum in found.items():
+            if checksum != record["files"][name]:
                 raise _Damaged(f"{name} does not fit its checksum")
     except FileNotFoundError as error:
         raise _Damaged(f"{Path(error.filename).name} is missing") from error
@@ -299,7 +292,7 @@ def _record(record: dict[str, Any], contents: dict[str, bytes]) -> Record:
     rows = {name: _rows(contents[name], kind) for name, kind in _TABLES.items() if name in contents}
     outcome = Outcome(epochs=rows[METRICS], variance=rows.get(VARIANCE, []), **record["outcome"])
     run = Run.from_settings(record["settings"])
-    return Record(run, outcome, record["data_fingerprint"], **{key: record[key] for key in _ASIDE})
+    return Record(run, outcome, record["data_fingerprint"], record["environment"], record["files"].get(WEIGHTS))
 
 
 _TABLES = {METRICS: Epoch, VARIANCE: Variance}

@@ -26,6 +26,10 @@ def check_config(config: dict[str, Any], where: str = "config/config.yaml") -> N
         UserError: names file, key, value and what is allowed.
     """
     check(config, SCHEMAS / "config.yaml", where)
+    training = config["training"]
+    if training["processes"] > 1 and training["side_by_side"] > 1:
+        allowed = f"1, as training.processes is {training['processes']}"
+        refuse(where, "training.side_by_side", training["side_by_side"], allowed)
     labels: dict[str, str] = {}
     for name, settings in config["datasets"].items():
         data.check_settings(where, name, settings)

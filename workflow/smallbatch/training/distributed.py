@@ -95,22 +95,28 @@ def _groups(size: int, processes: int) -> list[dist.ProcessGroup]:
 
 
 def join(device: str) -> tuple[World, torch.device]:
-    """Join the other processes, where `torchrun` started this one; returns them and the device of this one.
+    """Join the processes that share this one's mini-batches, if any; returns them and the device of this one.
 
     Args:
-        device: auto, cpu, cuda or cuda:N; with several processes cuda is a device for each.
+        device: auto, cpu, cuda or cuda:N; where others train on this machine for the same job, cuda is one for each.
 
     Raises:
-        UserError: the device is not there.
+        UserError: the device is not there, or not one for each.
     """
-    size = int(os.environ.get("WORLD_SIZE", 1))
-    if size == 1:
-        return ALONE, devices.pick(device)
-    if device in ("auto", "cuda") and torch.cuda.is_available():
+    size, here = (int(os.environ.get(name, 1)) for name in ("WORLD_SIZE", "LOCAL_WORLD_SIZE"))
+    there = torch.cuda.device_count()
+    if "LOCAL_RANK" in os.environ and device in ("auto", "cuda") and there:
+        if there < here:
+            raise UserError(
+                f"config/config.yaml: training: {here} processes take a GPU each, and this job sees {there}; allowed: "
+                "as many GPUs, fewer training.processes or training.side_by_side, or training.device: cpu"
+            )
         device = f"cuda:{os.environ['LOCAL_RANK']}"
     chosen = devices.pick(device)
-    if chosen.type == "cuda":
+    if chosen.type == "cuda" and chosen.index is not None:
         torch.cuda.set_device(chosen)
+    if size == 1:
+        return ALONE, chosen
     if not dist.is_initialized():
         dist.init_process_group("cpu:gloo,cuda:nccl" if chosen.type == "cuda" else "gloo", timeout=PATIENCE)
     world = World(dist.get_rank(), dist.get_world_size())

@@ -35,7 +35,7 @@ def evaluate(store: RunStore, name: str, data: Path, device: torch.device) -> fl
     images = prepared.read(folder)
     if images.meta.fingerprint != record.fingerprint:
         raise UserError(
-            f"{folder}: not the data that {store.folder(name)} was trained on: their fingerprint is "
+            f"{folder}: not the data that {store.root / name} was trained on: their fingerprint is "
             f"{images.meta.fingerprint[:12]}, not {record.fingerprint[:12]}"
         )
     found = LaneTraining([record.run], images, device).test(weights).accuracies[0]
@@ -43,7 +43,7 @@ def evaluate(store: RunStore, name: str, data: Path, device: torch.device) -> fl
     if found != recorded:
         here = environment.describe() | devices.describe(device)
         raise UserError(
-            f"{store.folder(name)}: the weights have test accuracy {found}, recorded is {recorded}; "
+            f"{store.root / name}: the weights have test accuracy {found}, recorded is {recorded}; "
             f"recorded with {environment.words(record.environment)}; tested with {environment.words(here)}"
         )
     return found

@@ -1,18 +1,23 @@
-"""Training a pack in one process or, through `torchrun`, in several."""
+"""Training a pack in this process, or in others: parts of it side by side, or the whole through `torchrun`."""
 
 import contextlib
 import logging
 import os
 import re
+import signal
 import subprocess
 import sys
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from smallbatch.data.prepared import META, read_meta
 from smallbatch.errors import Stopped, UserError
 from smallbatch.files import read_json, write_json
+from smallbatch.packs import cost, parts
+from smallbatch.store import RunStore
 from smallbatch.study import Run
 from smallbatch.training import stopping
 from smallbatch.word import leaving_word
@@ -25,90 +30,172 @@ log = logging.getLogger(__name__)
 
 @stopping.listening()
 def train(
-    processes: int,
     runs: Sequence[Run],
     data_folder: Path,
     results: Path,
+    training: Mapping[str, Any],
     *,
+    memory_mb: int | None = None,
     word: Path | None = None,
     log_file: str | None = None,
-    **options: Any,
 ) -> int:
     """Train what is missing of a pack; returns how many runs that was.
 
     Args:
-        processes: that share each mini-batch, on this machine; more machines: call `train_pack` under `torchrun`.
         runs: of one data set.
         data_folder: its prepared arrays.
         results: where runs and checkpoints go.
-        word: the file in which word is left of the training; none: nowhere.
+        training: as config/config.yaml has it. To share mini-batches between machines, call `train_pack` under
+            `torchrun`.
+        memory_mb: that all processes may take, as `train_pack` has it.
+        word: the file in which word is left of the training, and beside which, where parts of it are trained side by
+            side, each leaves its own; none: nowhere.
         log_file: what the word says where to read on; none: a terminal.
-        options: of `smallbatch.training.pack.train_pack`.
 
     Raises:
-        UserError: as `train_pack`; or a process ended early.
+        UserError: as `train_pack`; or a process ended early. What others were to train is trained all the same.
         Stopped: a signal asked for it.
     """
-    with leaving_word(word, runs, data_folder, log_file):
-        return _launch(processes, runs, data_folder, results, word=word and str(word), **options)
-
-
-def _launch(processes: int, runs: Sequence[Run], data_folder: Path, results: Path, **options: Any) -> int:
-    if processes == 1:
+    shares = [list(runs)]
+    if training["side_by_side"] > 1:
+        store, fingerprint = RunStore(results), read_meta(data_folder / META).fingerprint
+        shares = parts(runs, training["side_by_side"], lambda run: 0 if store.has(run, fingerprint) else cost(run))
+        memory_mb = memory_mb and memory_mb // len(shares)
+    options = {key: training[key] for key in ("device", "lanes", "keep_weights", "images_at_once")}
+    options |= {"memory_mb": memory_mb}
+    words = [
+        word and (word if len(shares) == 1 else word.with_suffix(f".{place}.json")) for place in range(len(shares))
+    ]
+    with contextlib.ExitStack() as said:
+        for share, path in zip(shares, words, strict=True):
+            said.enter_context(leaving_word(path, share, data_folder, log_file))
+        if training["processes"] > 1 or training["side_by_side"] > 1:
+            return _train_all(shares, words, data_folder, results, options, training["processes"])
         from smallbatch.training.pack import train_pack  # imports torch, which takes seconds
 
-        return train_pack(runs, data_folder, results, **options)
-    job = {"runs": [run.settings for run in runs], "data": str(data_folder), "results": str(results)}
+        return train_pack(runs, data_folder, results, word=word and str(word), **options)
+
+
+def _train_all(
+    shares: Sequence[Sequence[Run]],
+    words: Sequence[Path | None],
+    data_folder: Path,
+    results: Path,
+    options: dict[str, Any],
+    processes: int,
+) -> int:
+    """Train each share in a process, or several, of its own; returns how many runs that was."""
+    job = {"data": str(data_folder), "results": str(results)}
     with tempfile.TemporaryDirectory() as name:
-        folder = Path(name)
-        write_json(folder / JOB, job | {"options": options})
-        if _run_all(processes, folder):
-            raise _reason(folder)
-        return read_json(folder / TRAINED)
+        folders = [Path(name, str(place)) for place in range(len(shares))]
+        for folder, runs, word in zip(folders, shares, words, strict=True):
+            own = {"runs": [run.settings for run in runs], "options": options | {"word": word and str(word)}}
+            write_json(folder / JOB, job | own)
+        if processes > 1:
+            torchrun = ("torch.distributed.run", "--standalone", f"--nproc-per-node={processes}", "-m", __name__)
+            children = [_Child(folder, torchrun) for folder in folders]
+        else:
+            # What torchrun tells its processes of their place on the machine: there is a GPU for each.
+            count = str(len(shares))
+            places = [{"LOCAL_RANK": str(place), "LOCAL_WORLD_SIZE": count} for place in range(len(shares))]
+            children = [_Child(folder, (__name__,), place) for folder, place in zip(folders, places, strict=True)]
+        _run(children)
+        return _sum([child.outcome() for child in children])
 
 
-def _run_all(processes: int, folder: Path) -> int:
-    """Run the processes to their end, passing on the lines they print; returns torchrun's exit code."""
-    torchrun = ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={processes}"]
-    command = [sys.executable, *torchrun, "-m", __name__, str(folder)]
-    path = os.pathsep.join(filter(None, [str(LIBRARY), os.environ.get("PYTHONPATH")]))
-    with (
-        open(folder / NOISE, "wb") as noise,
-        subprocess.Popen(
-            command, env=os.environ | {"PYTHONPATH": path}, stdout=subprocess.PIPE, stderr=noise, text=True
-        ) as process,
-        # Torchrun tells its processes, and gives them half a minute.
-        stopping.listening(process.terminate),
-    ):
+@dataclass
+class _Child:
+    """A process that trains what the job in a folder says, and leaves word there of how it ended.
+
+    folder: of the job.
+    module: with arguments, that Python runs.
+    environment: variables that it has beside those of this process.
+    """
+
+    folder: Path
+    module: Sequence[str]
+    environment: Mapping[str, str] = field(default_factory=dict)
+    process: subprocess.Popen | None = None
+
+    def start(self, lines: int) -> subprocess.Popen:
+        """Start it; what it prints goes to the file descriptor `lines`."""
+        path = os.pathsep.join(filter(None, [str(LIBRARY), os.environ.get("PYTHONPATH")]))
+        variables = os.environ | self.environment | {"PYTHONPATH": path}
+        command = [sys.executable, "-m", *self.module, str(self.folder)]
+        with open(self.folder / NOISE, "wb") as noise:
+            self.process = subprocess.Popen(command, env=variables, stdout=lines, stderr=noise)
+        return self.process
+
+    def end(self) -> None:
+        """Ask it to stop, if it was started; torchrun asks its own processes, and gives them half a minute."""
+        if self.process:
+            self.process.terminate()
+
+    def outcome(self) -> int | Stopped | UserError:
+        """How many runs it trained, or why it ended early."""
+        if self.process.returncode == 0:
+            return read_json(self.folder / TRAINED)
+        if (self.folder / STOPPED).exists():
+            name, place = read_json(self.folder / STOPPED)
+            return Stopped(stopping.asked() or name, place)
+        noise = (self.folder / NOISE).read_text(errors="replace")
+        killed_by = self._signal(noise)
+        if not killed_by and (self.folder / ERROR).exists():
+            return UserError((self.folder / ERROR).read_text())
+        if name := stopping.asked():
+            return Stopped(name)
+        told = f"by {killed_by}" if killed_by else next(reversed(noise.split("\n")[:-1]), "without a word")
+        return UserError(f"a process of the training ended early ({told}); call again: it goes on from the checkpoint")
+
+    def _signal(self, noise: str) -> str:
+        """The signal that ended it, or one of torchrun's processes, which left the others without a peer."""
+        code = self.process.returncode
+        if code < 0 and code != -signal.SIGTERM:
+            return signal.Signals(-code).name
+        found = re.search(r"Signal \d+ \((?!SIGTERM)(\w+)\)", noise)
+        return found[1] if found else ""
+
+
+def _run(children: Sequence[_Child]) -> None:
+    """Run children to their end, passing on the lines they print, and signals to them."""
+    reading, writing = os.pipe()
+    with open(reading, errors="replace") as lines, contextlib.ExitStack() as started:
+
+        def end() -> None:
+            for child in children:
+                child.end()
+
         try:
-            # To the end of the last process, which may outlive torchrun.
-            for line in process.stdout:
-                log.info("%s", line.rstrip())
+            with open(writing, "wb"):
+                for child in children:
+                    started.enter_context(child.start(writing))
+            with stopping.listening(end):
+                # To the end of the last process, which may outlive torchrun.
+                for line in lines:
+                    log.info("%s", line.rstrip())
         except BaseException:
-            process.terminate()
+            end()
             raise
-    return process.returncode
 
 
-def _reason(folder: Path) -> Stopped | UserError:
-    """Why the processes ended, in one line: a signal comes first, since it leaves the others without a peer."""
-    if (folder / STOPPED).exists():
-        name, place = read_json(folder / STOPPED)
-        return Stopped(stopping.asked() or name, place)
-    noise = (folder / NOISE).read_text(errors="replace")
-    signals = re.search(r"Signal \d+ \((?!SIGTERM)(\w+)\)", noise)
-    if not signals and (folder / ERROR).exists():
-        return UserError((folder / ERROR).read_text())
-    if name := stopping.asked():
-        return Stopped(name)
-    told = f"by {signals[1]}" if signals else next(reversed(noise.split("\n")[:-1]), "without a word")
-    return UserError(f"a process of the training ended early ({told}); call again: it goes on from the checkpoint")
+def _sum(outcomes: Sequence[int | Stopped | UserError]) -> int:
+    """How many runs all trained; raises in one line what kept some from it."""
+    # Once each: all may lack the same.
+    errors = "; ".join(dict.fromkeys(str(outcome) for outcome in outcomes if isinstance(outcome, UserError)))
+    stops = [outcome.args for outcome in outcomes if isinstance(outcome, Stopped)]
+    if stops:
+        if errors:
+            log.error("error: %s", errors)
+        raise Stopped(stops[0][0], " and ".join(place for _, place in stops if place))
+    if errors:
+        raise UserError(errors)
+    return sum(outcomes)
 
 
 @stopping.listening()
 def main() -> None:
     """One of the processes: train what the job in the folder of the command line says."""
-    folder, leads = Path(sys.argv[1]), os.environ["RANK"] == "0"
+    folder, rank = Path(sys.argv[1]), os.environ.get("RANK", "0")
     handler = logging.StreamHandler(sys.stdout)
     logger = logging.getLogger("smallbatch")
     logger.addHandler(handler)
@@ -116,7 +203,7 @@ def main() -> None:
     try:
         trained = _train(folder)
     except Stopped as stop:
-        if leads:
+        if rank == "0":
             write_json(folder / STOPPED, stop.args)
         sys.exit(1)
     except UserError as error:
@@ -125,9 +212,9 @@ def main() -> None:
     except Exception as error:
         if not stopping.asked():  # else the others have stopped and left this one alone
             text = str(error).partition("\n")[0]
-            _tell(folder, f"process {os.environ['RANK']} of the training failed: {type(error).__name__}: {text}")
+            _tell(folder, f"process {rank} of the training failed: {type(error).__name__}: {text}")
         raise
-    if leads:
+    if rank == "0":
         write_json(folder / TRAINED, trained)
 
 
@@ -139,7 +226,8 @@ def _train(folder: Path) -> int:
     job = read_json(folder / JOB)
     runs = [Run.from_settings(settings) for settings in job["runs"]]
     trained = train_pack(runs, Path(job["data"]), Path(job["results"]), **job["options"])
-    dist.destroy_process_group()
+    if dist.is_initialized():
+        dist.destroy_process_group()
     return trained
 
 

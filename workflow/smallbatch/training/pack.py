@@ -118,7 +118,7 @@ class _Job:
         for run in runs:
             aside = self.store.clear(run, self.fingerprint)
             if aside:
-                log.warning("%s: damaged, set aside as %s", run.name(self.fingerprint), " and ".join(map(str, aside)))
+                log.warning("%s: damaged, set aside as %s", run.name(self.fingerprint), aside)
         return [run for run in runs if not self.has(run)]
 
     def has(self, run: Run) -> bool:

@@ -10,6 +10,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import IO
 
+from smallbatch.errors import UserError
+from smallbatch.files import writing_errors
 from smallbatch.study import CHOSEN_LATER, Run
 from smallbatch.training import stopping
 from smallbatch.training.checkpoints import Checkpoint
@@ -40,7 +42,10 @@ class Row:
 
     @contextlib.contextmanager
     def alone(self, title: str, waits: Callable[[str], None]) -> Iterator[None]:
-        """Wait until no other job, an orphan of a killed one perhaps, trains this row; its end frees the lock.
+        """Wait until no other job, an orphan of a killed one perhaps, trains this row.
+
+        The lock is a byte of a file, which the system forgets with its owner: where the process ends, however it does;
+        where its node dies, NFS 4 after the lease of some 90 s, NFS 3 when the node is back. It leaves nothing behind.
 
         Args:
             title: of the row, for the log.
@@ -48,20 +53,35 @@ class Row:
 
         Raises:
             Stopped: a signal asked for it in the meantime.
+            UserError: the file system has no locks, or the folder cannot be written.
         """
-        self.root.mkdir(parents=True, exist_ok=True)
-        with open(self.root / "lock", "ab") as file:
-            # One byte of one file a row: locks of this kind hold over NFS and leave nothing behind.
-            place = int(self.key, 16)
-            if not _locked(file, place):
+        with writing_errors(self.root):
+            self.root.mkdir(parents=True, exist_ok=True)
+            file = open(self.root / "lock", "ab")  # noqa: SIM115
+        with file:
+            if not self._locked(file):
                 log.info("another job trains %s; waiting for it", title)
                 waits(title)
-                while not _locked(file, place):
+                # Looked at now and then: a server may fail to tell when it is free.
+                while not self._locked(file):
                     stopping.check()
                     time.sleep(POLL)
             yield
             with contextlib.suppress(OSError):  # not there, or not empty
                 self.folder.rmdir()
+
+    def _locked(self, file: IO[bytes]) -> bool:
+        """Take the lock, unless another process has it; returns whether it is taken."""
+        try:
+            fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB, 1, int(self.key, 16))
+        except (BlockingIOError, PermissionError):
+            return False
+        except OSError as error:
+            raise UserError(
+                f"{self.root}: its file system does not lock files ({error.strerror}), so two jobs could train the "
+                "same run; allowed: one that does, such as NFS with its lock manager or Lustre mounted with flock"
+            ) from error
+        return True
 
     def begin(self, state: dict) -> Path:
         """Begin a group of lanes: save its checkpoint, which names at least its runs; returns that."""
@@ -100,12 +120,3 @@ class Row:
         for path in parts:
             Checkpoint(path).remove()
         return {path: runs for path, runs in found.items() if path not in parts}
-
-
-def _locked(file: IO[bytes], place: int) -> bool:
-    """Lock one byte of a file for this process, unless another has it; returns whether it is locked now."""
-    try:
-        fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB, 1, place)
-    except (BlockingIOError, PermissionError):
-        return False
-    return True

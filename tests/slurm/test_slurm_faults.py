@@ -1,0 +1,294 @@
+"""What befalls jobs of a lab, on a real SLURM: the figures come out, bit-identical, and nothing is trained anew.
+
+With a file's name in SMALLBATCH_FAULTS, each test adds a line of JSON to it: what was lost, and what came out.
+"""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+import torch
+from cluster import ask, states, wait_for
+from conftest import copy_project, snakemake
+
+from smallbatch.store import METRICS, RECORD, RunStore
+
+PACKS = {2: "resnet8-bn_m2_", 8: "resnet8-bn_m8_"}
+LANES, SEEDS, MANY_SEEDS = 8, 16, 48
+SAVES_EVERY = 1.0
+OFTEN = "--slurm-init-seconds-before-status-checks=2"
+
+
+def study(seeds: int) -> tuple[str, ...]:
+    """`laptop`, cut down to two packs; lanes are said, so that every machine cuts them alike."""
+    return (
+        "--config", f"seeds={seeds}", "scale={name: faults, batch_sizes: [2, 8], figures: [fig04]}",
+        f"training={{lanes: {LANES}, runs_per_pack: {seeds}, keep_weights: all, device: cpu}}", "--", "figures",
+    )  # fmt: skip
+
+
+def observed(folder: Path) -> Path:
+    """A copy of the project that saves each second, for short trainings, and keeps the logs of all attempts."""
+    copy = copy_project(folder)
+    for name, (old, new) in CHANGES.items():
+        file = copy / "workflow" / "smallbatch" / name
+        assert file.read_text().count(old) == 1
+        file.write_text(file.read_text().replace(old, new))
+    return copy
+
+
+CHANGES = {
+    "training/checkpoints.py": ("INTERVAL = 45.0", f"INTERVAL = {SAVES_EVERY}"),
+    "console.py": ('_LogFile(log_file, "w")', '_LogFile(f"{log_file}.all", "a")'),
+}
+
+
+def runs(folder: Path) -> dict[str, tuple[bytes, bytes]]:
+    """Run -> what came of it: metrics and weights."""
+    store = RunStore(folder / "results")
+    names = [record.parent.name for record in store.root.glob(f"*/{RECORD}")]
+    return {name: ((store.root / name / METRICS).read_bytes(), store.weights(name).read_bytes()) for name in names}
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The project after the study was trained here, without SLURM and without a fault."""
+    folder = observed(tmp_path_factory.mktemp("undisturbed") / "project")
+    done = snakemake(folder, "--cores", "2", *study(MANY_SEEDS))
+    assert done.returncode == 0 and len(runs(folder)) == 2 * MANY_SEEDS, done.stdout
+    return folder
+
+
+class Place(NamedTuple):
+    """How far a group of lanes is by its checkpoint, and when that was saved."""
+
+    epoch: int
+    step: int
+    saved: float
+
+
+class Study:
+    """The study, handed to SLURM by a snakemake in the background."""
+
+    def __init__(self, folder: Path, undisturbed: Path, seeds: int = SEEDS, more: tuple[str, ...] = ()) -> None:
+        self.folder, self.undisturbed, self.seeds = observed(folder / "project"), undisturbed, seeds
+        (self.folder / "data").symlink_to(undisturbed / "data")
+        self.arguments = ("--profile", "slurm", OFTEN, *more, *study(seeds))
+        self.row: dict[str, object] = {}
+
+    def __enter__(self) -> "Study":
+        self.start()
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.kill()
+        subprocess.run(["scancel", "--user=root", "--full"], check=True)
+        wait_for(lambda: not ask("squeue", "-h"), "the end of the jobs")
+
+    def start(self) -> None:
+        with open(self.folder / "told", "a") as told:
+            command = [sys.executable, "-m", "snakemake", *self.arguments]
+            self.snakemake = subprocess.Popen(command, cwd=self.folder, stdout=told, stderr=told)
+
+    def kill(self) -> None:
+        self.snakemake.kill()
+        self.snakemake.wait()
+
+    def asks(self) -> bool:
+        """Whether snakemake asks for the state of its jobs right now."""
+        threads = Path(f"/proc/{self.snakemake.pid}/task").glob("*/children")
+        children = [number for file in threads for number in file.read_text().split()]
+        return any("squeue" in Path(f"/proc/{number}/cmdline").read_text() for number in children)
+
+    @property
+    def told(self) -> str:
+        return (self.folder / "told").read_text()
+
+    def log(self, m: int) -> str:
+        return "".join(file.read_text(errors="replace") for file in self.folder.glob(f"logs/train/{PACKS[m]}*.log.all"))
+
+    def job(self, m: int) -> list[str]:
+        """Number, state and node of the job that trains the pack of batch size m; nothing if there is none."""
+        lines = ask("squeue", "-h", "-o", "%k %A %T %N").splitlines()
+        found = [line.split() for line in lines if line.startswith(f"rule_train_wildcards_{PACKS[m]}")]
+        return (found[-1] + [""])[1:4] if found else ["", "", ""]
+
+    def place(self, m: int) -> Place | None:
+        """Where the group that trains at batch size m is, if it has begun."""
+        for file in self.folder.glob("results/checkpoints/*/*.pt"):
+            try:
+                saved, state = file.stat().st_mtime, torch.load(file, weights_only=True)
+            except (FileNotFoundError, EOFError):
+                continue
+            if state["runs"][0]["batch_size"] == m and "model" in state:
+                return Place(state["epoch"], state["step"], saved)
+        return None
+
+    def ripe(self, m: int) -> bool:
+        """Whether much is lost if the training is struck now: its last checkpoint is about as old as one gets."""
+        place = self.place(m)
+        return place is not None and place.epoch > 0 and time.time() - place.saved > 0.6 * SAVES_EVERY
+
+    def finished(self, m: int) -> int:
+        return sum(f"_m{m}_" in name for name in runs(self.folder))
+
+    def strike(self, fault: Callable[[str, str], object], over: Callable[[], object], m: int = 2) -> None:
+        """Wait until a pack is in the midst of training, let `fault` befall its job, and wait until it goes on.
+
+        Args:
+            fault: takes the job's number and node.
+            over: whether the job has stopped training.
+            m: batch size of the pack.
+        """
+        wait_for(lambda: self.finished(m) >= LANES and self.ripe(m), "training", 200)
+        number, state, node = self.job(m)
+        assert state == "RUNNING"
+        at = time.time()
+        fault(number, node)
+        wait_for(over, "the fault")
+        left = self.place(m)
+        assert left, "the training was over before the fault; nothing is shown"
+        resumed = f"resumed at epoch {left.epoch}, step {left.step}\n"
+        wait_for(lambda: resumed in self.log(m), "the training to go on", 300)
+        self.row |= {
+            "seconds_lost": round(max(0.0, at - left.saved), 1),
+            "goes_on_after_seconds": round(time.time() - at),
+            "resumed_at": f"epoch {left.epoch}, step {left.step}",
+            "saves_every": SAVES_EVERY,
+        }
+
+    def check(self, fault: str, failures: int = 0) -> None:
+        """The study goes through, with so many jobs failed in Snakemake's eyes, as if nothing had happened."""
+        wait_for(lambda: self.snakemake.poll() is not None, "snakemake", 500)
+        assert self.snakemake.returncode == 0, self.told
+        for form in ("pdf", "svg", "png"):
+            assert (self.folder / f"paper_figures/laptop-faults/fig04.{form}").stat().st_size > 1000
+        wanted, found = runs(self.undisturbed), runs(self.folder)
+        assert len(found) == 2 * self.seeds
+        assert found == {name: wanted[name] for name in found}
+        for m in PACKS:
+            begun = self.log(m).count("needs up to") - self.log(m).count("resumed at")
+            assert begun == self.seeds / LANES, "a group was begun more than once:\n" + self.log(m)
+        assert self.told.count("Trying to restart job") == failures
+        self.tell({"fault": fault, **self.row, "retries_used": failures, "runs": len(found), "identical": True})
+
+    @staticmethod
+    def tell(row: dict[str, object]) -> None:
+        if file := os.environ.get("SMALLBATCH_FAULTS"):
+            with open(file, "a") as rows:
+                rows.write(json.dumps(row) + "\n")
+
+
+def test_the_study_goes_through(cluster, undisturbed, tmp_path):
+    study = Study(tmp_path, undisturbed)
+    (study.folder / "data").unlink()  # is prepared by SLURM, too
+    with study:
+        study.check("none")
+
+
+def test_scancel(cluster, undisturbed, tmp_path):
+    with Study(tmp_path, undisturbed) as study:
+        study.strike(
+            lambda number, node: ask("scancel", number),
+            lambda: study.job(2)[1] not in ("RUNNING", "COMPLETING"),
+        )
+        study.check("scancel of a training job", failures=1)
+
+
+def test_a_time_limit_is_shorter_than_the_training(cluster, undisturbed, tmp_path):
+    limit = ("--set-resources", "train:runtime=1", "train:slurm_extra='--signal=TERM@30'")
+    with Study(tmp_path, undisturbed, MANY_SEEDS, limit) as study:
+        wait_for(lambda: "back into its queue" in study.log(2), "the warning", 200)
+        study.row = {"seconds_lost": 0.0, "warned": True}
+        study.check("a time limit shorter than the training")
+
+
+def test_preemption(cluster, undisturbed, tmp_path):
+    with Study(tmp_path, undisturbed) as study:
+        study.strike(preempt, lambda: study.job(2)[1] == "PENDING")
+        study.check("preemption by a job of a higher partition")
+
+
+def preempt(number: str, node: str) -> None:
+    whole_node = ("--partition=urgent", f"--nodelist={node}", "--exclusive", "--output=/dev/null")
+    assert ask("sbatch", *whole_node, "--wrap=sleep 5")
+
+
+def test_a_node_is_set_down(cluster, undisturbed, tmp_path):
+    with Study(tmp_path, undisturbed) as study:
+        study.strike(
+            lambda number, node: ask("scontrol", "update", f"node={node}", "state=down", "reason=test"),
+            lambda: study.job(2)[1] == "PENDING",
+        )
+        down = [node for node, state in states().items() if state.startswith("down")]
+        ask("scontrol", "update", f"node={','.join(down)}", "state=resume")
+        study.check("a node is set down")
+
+
+def test_a_node_dies(cluster, undisturbed, tmp_path):
+    with Study(tmp_path, undisturbed) as study:
+        died = []
+
+        def crash(number: str, node: str) -> None:
+            cluster.kill(node)
+            died.append(node)
+
+        study.strike(crash, lambda: study.job(2)[1] == "PENDING")
+        cluster.start_node(died[0])
+        study.check("a node dies with all its processes")
+
+
+def test_a_node_is_silent_while_its_job_goes_on(cluster, undisturbed, tmp_path):
+    """SLURM starts the job a second time, elsewhere; it waits for the first, and finds its runs."""
+    with Study(tmp_path, undisturbed) as study:
+        wait_for(lambda: study.place(2), "training", 200)
+        _, _, node = study.job(2)
+        at = time.time()
+        cluster.lose(node)
+        cluster.tell(node, signal.SIGSTOP)  # or the first would be through before the second starts
+        wait_for(lambda: "another job trains" in study.log(2), "the second job")
+        cluster.tell(node, signal.SIGCONT)
+        study.row = {"seconds_lost": 0.0, "goes_on_after_seconds": round(time.time() - at)}
+        study.check("slurmd of a node dies, its job lives on")
+        cluster.kill(node)
+        cluster.start_node(node)
+
+
+def test_slurmctld_is_restarted(cluster, undisturbed, tmp_path):
+    with Study(tmp_path, undisturbed) as study:
+        wait_for(lambda: study.place(2) and study.place(8), "training", 200)
+        cluster.kill("slurmctld")
+        at = time.time()
+        wait_for(study.asks, "a question of snakemake that stays without an answer")
+        wait_for(lambda: study.finished(2) + study.finished(8) == 2 * SEEDS, "training without slurmctld")
+        cluster.start_controller()
+        study.row = {"seconds_lost": 0.0, "goes_on_after_seconds": 0, "slurmctld_away": round(time.time() - at)}
+        study.check("slurmctld is killed and restarted")
+
+
+def test_snakemake_is_killed(cluster, undisturbed, tmp_path):
+    """Its jobs go on; those of the next call wait for them, and find their runs."""
+    with Study(tmp_path, undisturbed) as study:
+        wait_for(lambda: study.place(2) and study.place(8), "training", 200)
+        before = runs(study.folder)
+        study.kill()
+        assert "--unlock" in snakemake(study.folder, *study.arguments).stdout
+        assert snakemake(study.folder, "--unlock", *study.arguments).returncode == 0
+        study.start()
+        study.row = {"seconds_lost": 0.0, "runs_before": len(before)}
+        study.check("snakemake is killed and called again")
+
+
+@pytest.mark.parametrize("cluster", [{"accounting": True}], indirect=True)
+def test_preemption_by_the_books(cluster, undisturbed, tmp_path):
+    """Where there is accounting, snakemake can ask that for the state of its jobs."""
+    with Study(tmp_path, undisturbed, more=("--slurm-status-command=sacct",)) as study:
+        study.strike(preempt, lambda: study.job(2)[1] == "PENDING")
+        study.check("preemption, on a cluster with accounting")

@@ -1,0 +1,102 @@
+"""Requests that a cluster cannot meet are refused before the work, in one line with SLURM's own reason."""
+
+import pytest
+from cluster import ask
+from conftest import snakemake
+
+
+def call(project, *arguments, training="device: auto"):
+    """`snakemake --profile slurm figures` of `laptop`'s smallest figure; what it said last, in one line."""
+    chosen = ("study=laptop", "scale={name: small, figures: [fig04]}", f"training={{{training}}}")
+    done = snakemake(project, "--profile", "slurm", *arguments, "--config", *chosen, "--", "figures")
+    lines = done.stdout.splitlines()
+    assert done.returncode == 1 and lines[-1].startswith("error: "), done.stdout
+    assert sum("rror" in line for line in lines) == 1, done.stdout
+    assert (
+        not ask("squeue", "-h") and not list(project.glob("results/runs/*")) and not (project / "data/digits").exists()
+    )
+    assert not list(project.glob(".snakemake/locks/*"))
+    return lines[-1]
+
+
+@pytest.fixture
+def partition(cluster):
+    """Changes a limit of the partition `main` for a test."""
+    changed = []
+
+    def change(limit, value, usual):
+        changed.append(f"{limit}={usual}")
+        ask("scontrol", "update", "partition=main", f"{limit}={value}")
+
+    yield change
+    for limit in changed:
+        ask("scontrol", "update", "partition=main", limit)
+
+
+def test_an_unknown_partition(cluster, project):
+    said = call(project, "--default-resources", "slurm_partition=nope", "mem_mb=2000", "runtime=60")
+    assert "SLURM refuses jobs of rule" in said and "-p nope" in said
+    assert said.endswith(
+        "invalid partition specified: nope; Batch job submission failed: Invalid partition name specified"
+    )
+
+
+def test_impossible_memory(cluster, project):
+    said = call(project, "--set-resources", "train:mem_mb=999999")
+    assert "jobs of rule train (" in said and "--mem 999999" in said and "gpu" not in said
+    assert "Memory specification can not be satisfied" in said
+
+
+def test_a_gpu_where_there_is_none(cluster, project):
+    said = call(project, "--set-resources", "train:gres=gpu:1")
+    assert "--gres=gpu:1): Invalid generic resource (gres) specification" in said
+    assert "--gres=gpu:1" in call(project, training="device: cuda"), "cuda was asked for"
+
+
+def test_a_time_limit_that_the_partition_does_not_allow(cluster, project, partition):
+    partition("MaxTime", "300", "INFINITE")
+    said = call(project, "--set-resources", "train:runtime=301")
+    assert "SLURM would never start jobs of rule train (-t 301 " in said and said.endswith(": PartitionTimeLimit")
+
+
+def test_memory_that_the_partition_does_not_allow(cluster, project, partition):
+    partition("MaxMemPerNode", "5000", "0")
+    said = call(project, "--set-resources", "train:mem_mb=6000")
+    assert "SLURM would never start jobs of rule train (" in said and said.endswith(": MaxMemPerLimit")
+
+
+def test_a_partition_for_others(cluster, project, partition):
+    partition("AllowAccounts", "others", "ALL")
+    assert "so it can't use this partition (main allows others)" in call(project)
+
+
+def test_a_controller_that_does_not_answer(cluster, project):
+    cluster.kill("slurmctld")
+    try:
+        assert "Unable to contact slurm controller" in call(project)
+    finally:
+        cluster.start_controller()
+
+
+@pytest.mark.parametrize("cluster", [{"gpus": 2}], indirect=True)
+class TestOnGPUs:
+    """A cluster whose nodes have two GPUs each."""
+
+    def test_training_asks_for_one_unless_it_is_to_use_none(self, cluster, project):
+        impossible = ("--set-resources", "train:mem_mb=999999")
+        assert "--gres=gpu:1" in call(project, *impossible)
+        assert "gpu" not in call(project, *impossible, training="device: cpu")
+
+    def test_more_than_a_node_has(self, cluster, project):
+        said = call(project, "--set-resources", "train:gres=gpu:3")
+        assert said.endswith("Requested node configuration is not available")
+
+    def test_a_kind_that_is_not_there(self, cluster, project):
+        said = call(project, "--set-resources", "train:gres=gpu:a100:1")
+        assert said.endswith("Requested node configuration is not available")
+
+
+@pytest.mark.parametrize("cluster", [{"accounting": True}], indirect=True)
+def test_an_unknown_account(cluster, project):
+    said = call(project, "--default-resources", "slurm_account=nope", "mem_mb=2000", "runtime=60")
+    assert said.endswith("Invalid account or account/partition combination specified")

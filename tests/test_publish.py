@@ -1,0 +1,166 @@
+"""Publishing a study, and what colleagues have of it: pulled, merged, redrawn, never trained again."""
+
+import os
+import shutil
+import subprocess
+import sys
+
+import pandas as pd
+import pytest
+from conftest import snakemake
+
+from smallbatch.errors import UserError
+from smallbatch.publish import check, chosen_weights, claims_text, fill
+from smallbatch.store import RunStore
+
+SCALE = "scale={name: SHORT, epochs: 0.1, batch_sizes: [8, 32], base_lrs: [2^-10, 2^-8], figures: [FIGURE]}"
+
+
+def sh(folder, command: str) -> str:
+    """Run a line of shell in `folder`, `dvc` and `git` among its words; returns what it printed."""
+    path = os.pathsep.join([os.path.dirname(sys.executable), os.environ["PATH"]])
+    done = subprocess.run(
+        ["bash", "-ec", command], cwd=folder, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+        env=os.environ | {"PATH": path, "GIT_EDITOR": "true"},
+    )  # fmt: skip
+    assert done.returncode == 0, done.stdout
+    return done.stdout
+
+
+@pytest.fixture
+def shared(project, tmp_path):
+    """The project as a git repository, in which two colleagues' clones and a remote of DVC meet."""
+    if not shutil.which("git"):
+        pytest.skip("git is not here, so there is nothing to clone")
+    for name in (".gitignore", ".dvcignore"):
+        shutil.copy(os.path.join(os.path.dirname(__file__), "..", name), project / name)
+    (project / "README.md").write_text("# Results\n\n<!-- laptop-one: claims -->\n<!-- end -->\n")
+    sh(
+        project,
+        f"""git init --quiet --initial-branch main && git config user.name A && git config user.email a@example.org
+        dvc init --quiet && dvc config core.analytics false
+        dvc remote add --quiet --default embedded {tmp_path}/store
+        git add --all && git commit --quiet --message begin""",
+    )
+    return project
+
+
+def clone(source, place):
+    sh(place.parent, f"git clone --quiet {source} {place}")
+    sh(place, "git config user.name B && git config user.email b@example.org")
+    return place
+
+
+def make(folder, *targets, name="one", figure="fig01", more=()):
+    config = SCALE.replace("SHORT", name).replace("FIGURE", figure)
+    return snakemake(folder, "--cores", "2", *targets, "--config", "study=laptop", "seeds=1", config, *more)
+
+
+def names(folder):
+    return {path.name for path in (folder / "results" / "runs").iterdir() if path.is_dir()}
+
+
+def pictures(folder, study="laptop-one"):
+    return {path.name: path.read_bytes() for path in (folder / "paper_figures" / study).iterdir()}
+
+
+def test_publish_pull_redraw_merge(shared, tmp_path):
+    refused = make(shared, "publish")
+    assert refused.returncode and "is not complete: alexnet lack runs" in refused.stdout
+    assert not (shared / "results" / "runs").exists()
+
+    assert make(shared, "all").returncode == 0
+    done = make(shared, "publish")
+    assert done.returncode == 0, done.stdout
+    assert "5 runs and weights of study laptop-one are in remote embedded, 5 of them new or changed" in done.stdout
+    assert "git add README.md paper_figures/laptop-one results .dvc && git commit" in done.stdout
+    assert "C1: reduced AlexNet" in (shared / "README.md").read_text()
+    sh(shared, "git add README.md paper_figures results && git commit --quiet --message 'Publish study one'")
+    again = make(shared, "publish")
+    assert "0 of them new or changed; nothing is left to commit" in again.stdout, again.stdout
+
+    # A colleague's clone, with all modification times upset, trains nothing and draws the same.
+    other = clone(shared, tmp_path / "other")
+    sh(other, "dvc pull --quiet && find . -path ./.git -prune -o -type f -print0 | xargs -0 touch -d 2001-01-01")
+    assert names(other) == names(shared) and len(names(shared)) == 4
+    planned = make(other, "-n", "all")
+    assert "train" not in planned.stdout.partition("Job stats:")[2].partition("total")[0], planned.stdout
+    assert make(other, "all").returncode == 0
+    assert pictures(other) == pictures(shared)
+    assert sh(other, "git status --porcelain") == ""
+
+    # Both publish runs of their own; git unites them.
+    for folder, figure, name in ((other, "fig02", "two"), (shared, "fig05", "three")):
+        for target in ("all", "publish"):
+            done = make(folder, target, name=name, figure=figure)
+            assert done.returncode == 0, done.stdout
+        sh(folder, f"git add --all paper_figures results && git commit --quiet --message 'Publish study {name}'")
+    sh(shared, f"git pull --quiet --no-rebase {other} main && dvc pull --quiet")
+    assert len(names(shared)) == 12 and sh(shared, "git status --porcelain") == ""
+
+    # A pulled run that does not fit its name is named, set aside and trained again.
+    victim = next((shared / "results" / "runs").glob("*alexnet-none*/metrics.csv"))
+    victim.chmod(0o644)
+    content = victim.read_text()
+    victim.unlink()
+    victim.write_text(content.replace("0", "1"))
+    done = make(shared, "all")
+    assert done.returncode == 0, done.stdout
+    log = "".join(path.read_text() for path in (shared / "logs" / "train").iterdir())
+    assert f"{victim.parent.name}: damaged, set aside as" in log and victim.read_text() == content
+
+
+def test_a_remote_that_refuses_leaves_all_as_it_was(shared, tmp_path):
+    assert make(shared, "all").returncode == 0
+    (tmp_path / "store").write_text("a file where the remote's folder should be")
+    refused = make(shared, "publish")
+    assert refused.returncode and "error: dvc push: " in refused.stdout, refused.stdout
+    assert not list((shared / "results").rglob("*.dvc"))
+    unknown = make(shared, "publish", more=["publish={remote: nowhere}"])
+    assert unknown.returncode and "publish.remote: 'nowhere' is not allowed; allowed: a remote of DVC: embedded" in (
+        unknown.stdout
+    )
+
+
+@pytest.fixture
+def table(tmp_path):
+    """Three runs of a cell and one of another; of two there are weights."""
+    store = RunStore(tmp_path)
+    for name in ("a", "c", "d"):
+        store.weights(name).parent.mkdir(exist_ok=True)
+        store.weights(name).write_bytes(b"")
+    rows = [("a", 0.5, 1.0), ("b", 0.9, 1.0), ("c", 0.7, 1.0), ("d", 0.6, 2.0)]
+    runs = pd.DataFrame(rows, columns=["run", "accuracy", "base_lr"])
+    return runs.assign(experiment="e", status="finished", batch_size=2, bn_batch_size=2), store
+
+
+@pytest.mark.parametrize(("weights", "best"), [("experiment", ["c"]), ("cell", ["c", "d"]), ("none", [])])
+def test_whose_weights_go_along(weights, best, table):
+    assert chosen_weights(*table, weights) == best
+
+
+def test_a_study_that_lacks_a_run_is_refused(table):
+    with pytest.raises(UserError, match=r"a: run.json is missing; study s is published when `all` has made it anew"):
+        check("s", *table)
+
+
+def test_a_page_is_filled_between_its_marks_alone(tmp_path):
+    page = tmp_path / "README.md"
+    page.write_text("x\n<!-- s: claims -->\nold\nolder\n<!-- end -->\ny\n<!-- t: claims -->\nz\n<!-- end -->\n")
+    fill(page, {"s: claims": r"a \1 table", "u: claims": "nowhere"})
+    assert page.read_text() == (
+        "x\n<!-- s: claims -->\na \\1 table\n<!-- end -->\ny\n<!-- t: claims -->\nz\n<!-- end -->\n"
+    )
+
+
+def test_claims_are_counted_and_told():
+    columns = ["claim", "text", "figures", "absent", "verdict", "effect", "low", "high"]
+    rows = [
+        ["C1", "small is best", "fig01", "", "supported", "+1.4 points", 0.5, 5.4],
+        ["C6", "none", "", "", "not run", "", "", ""],
+    ]
+    text = claims_text(pd.DataFrame(rows, columns=columns))
+    assert text.startswith("1 supported, 0 refuted, 0 undecided, 1 not run.\n\n| claim | verdict |")
+    assert (
+        "| C1: small is best | supported | +1.4 points (+0.5 to +5.4) | fig01 |\n| C6: none | not run |  |  |" in text
+    )

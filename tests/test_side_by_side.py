@@ -1,0 +1,130 @@
+"""Parts of a pack that processes train side by side."""
+
+import contextlib
+import os
+import signal
+import threading
+import time
+from pathlib import Path
+
+import pytest
+import torch
+from conftest import a_run, training_settings
+
+from smallbatch.errors import Stopped, UserError
+from smallbatch.packs import parts
+from smallbatch.store import METRICS
+from smallbatch.training import device as devices
+from smallbatch.training import distributed, launch
+
+TWO = training_settings(side_by_side=2)
+
+
+def rows(*sizes: int, epochs: int = 2):
+    return [a_run(model="resnet8", batch_size=m, seed=seed, epochs=epochs) for m in sizes for seed in (1, 2)]
+
+
+def files(results: Path) -> dict[str, bytes]:
+    paths = [*results.rglob(METRICS), *results.rglob("*.safetensors")]
+    return {str(path.relative_to(results)): path.read_bytes() for path in paths}
+
+
+def test_parts_cost_about_the_same_and_keep_rows_whole():
+    runs = rows(2, 4, 8, 16)  # a run costs 5, 3, 2 and 1.5
+    one, two = parts(runs, 2)
+    assert [sorted({run.batch_size for run in part}) for part in (one, two)] == [[2, 16], [4, 8]]
+    assert len(parts(runs, 9)) == 4  # not more than rows
+    # What costs nothing, being there, goes where there is less to do.
+    assert [len(part) for part in parts(runs, 2, lambda run: run.batch_size == 4)] == [2, 6]
+
+
+def test_two_parts_train_what_one_process_does(data_folder, tmp_path):
+    runs = rows(4, 8, 16)
+    assert launch.train(runs, data_folder, tmp_path / "one", training_settings()) == 6
+    assert launch.train(runs, data_folder, tmp_path / "two", TWO, memory_mb=4000) == 6
+    assert len(files(tmp_path / "one")) == 12 and files(tmp_path / "two") == files(tmp_path / "one")
+    assert launch.train(runs, data_folder, tmp_path / "two", TWO) == 0
+
+
+def test_a_part_that_fails_does_not_stop_the_other(data_folder, tmp_path):
+    runs = rows(4, 128)  # 64 training images
+    with pytest.raises(UserError, match=r"^experiment on made: batch_sizes: 128 is not allowed") as told:
+        launch.train(runs, data_folder, tmp_path, TWO)
+    assert "\n" not in str(told.value)
+    assert len(list(tmp_path.glob("runs/*_m4_*/run.json"))) == 2
+
+
+def test_a_part_that_is_killed_does_not_stop_the_other(data_folder, tmp_path):
+    def kill():
+        child = begun(tmp_path, 2)[0]
+        os.kill(child, signal.SIGKILL)
+
+    threading.Thread(target=kill, daemon=True).start()
+    with pytest.raises(UserError, match=r"^a process of the training ended early \(by SIGKILL\)"):
+        launch.train(rows(4, 8, epochs=300), data_folder, tmp_path, TWO)
+    assert len(list(tmp_path.glob("runs/*/run.json"))) == 2
+
+
+def test_a_signal_stops_all_parts(data_folder, tmp_path):
+    runs = rows(4, 8, epochs=300)
+    launch.train(runs, data_folder, tmp_path / "one", training_settings())
+
+    def stop():
+        begun(tmp_path / "two", 2)
+        time.sleep(1)
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    threading.Thread(target=stop, daemon=True).start()
+    with pytest.raises(
+        Stopped, match=r"^stopped by SIGTERM at epoch \d+, step \d+ and epoch \d+, step \d+; call again"
+    ):
+        launch.train(runs, data_folder, tmp_path / "two", TWO)
+    launch.train(runs, data_folder, tmp_path / "two", TWO)
+    assert files(tmp_path / "two") == files(tmp_path / "one")
+
+
+def begun(results: Path, count: int) -> list[int]:
+    """Wait until so many rows have begun; returns this process's children that train."""
+    deadline = time.monotonic() + 60
+    while len(list(results.glob("checkpoints/*/*.pt"))) < count and time.monotonic() < deadline:
+        time.sleep(0.02)
+    found = []
+    for folder in Path("/proc").glob("[0-9]*"):
+        with contextlib.suppress(OSError):
+            parent = int((folder / "stat").read_text().rpartition(")")[2].split()[1])
+            if parent == os.getpid() and launch.__name__.encode() in (folder / "cmdline").read_bytes():
+                found.append(int(folder.name))
+    return found
+
+
+@pytest.fixture
+def two_gpus(monkeypatch):
+    """As if the job saw two; returns the devices that are picked."""
+    picked = []
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    monkeypatch.setattr(devices, "pick", lambda name: picked.append(name) or torch.device("cpu"))
+    return picked
+
+
+@pytest.mark.parametrize(
+    ("device", "picked"), [("auto", "cuda:1"), ("cuda", "cuda:1"), ("cuda:0", "cuda:0"), ("cpu", "cpu")]
+)
+def test_each_part_has_a_gpu_of_its_own(device, picked, two_gpus, monkeypatch):
+    monkeypatch.setenv("LOCAL_RANK", "1")
+    monkeypatch.setenv("LOCAL_WORLD_SIZE", "2")
+    distributed.join(device)
+    assert two_gpus == [picked]
+
+
+def test_fewer_gpus_than_parts_are_told_before_the_work(two_gpus, monkeypatch):
+    monkeypatch.setenv("LOCAL_RANK", "1")
+    monkeypatch.setenv("LOCAL_WORLD_SIZE", "3")
+    with pytest.raises(
+        UserError, match=r"^config/config.yaml: training: 3 processes take a GPU each, .* sees 2; allowed"
+    ):
+        distributed.join("auto")
+
+
+def test_alone_it_takes_the_device_that_is_named(two_gpus):
+    distributed.join("auto")
+    assert two_gpus == ["auto"]

@@ -1,0 +1,59 @@
+"""What `cost` measured, kept for the jobs that come."""
+
+import time
+
+import pytest
+from conftest import a_run
+
+from smallbatch.errors import UserError
+from smallbatch.speeds import Kind, Measured, Speed, Speeds, images, kind_of
+
+ALEXNET = Kind("alexnet", "none", "all", False, "float32", "made")
+# 100 training images, 50 test images; an image takes 4 s at m = 2, 1 s at m = 8.
+MEASURED = Measured(100, 50, {2: Speed(4.0, 1.0, 1000), 8: Speed(1.0, 1.0, 4000)})
+
+
+def test_a_run_takes_what_its_images_take():
+    run = a_run(epochs=2)
+    assert kind_of(run.setting) == ALEXNET
+    assert images(run.setting, 100, 50) == (200, 100)
+    assert MEASURED.seconds(run.setting, 8) == pytest.approx(200 * 1 + 100 * 1)
+    assert MEASURED.seconds(run.setting, 4) == pytest.approx(200 * 2.5 + 100 * 1)  # half-way, in powers of two
+    assert MEASURED.seconds(run.setting, 1) == pytest.approx(200 * 4 + 100 * 1)
+
+
+def test_part_of_the_images_and_held_out_ones_count():
+    assert images(a_run(epochs=3, train_images=60).setting, 100, 50) == (180, 150)
+    assert images(a_run(epochs=3, selection="validation").setting, 100, 50) == (270, 180)
+
+
+def test_memory_grows_beyond_what_was_measured():
+    assert [MEASURED.at(m).memory for m in (2, 5, 8, 32)] == [1000, 2500, 4000, 16000]
+
+
+def test_a_pack_takes_what_its_runs_take_and_the_memory_of_its_largest():
+    speeds = Speeds({ALEXNET: MEASURED}, "a device")
+    runs = [a_run(batch_size=m, seed=seed) for m in (2, 8) for seed in (1, 2, 3)]
+    assert speeds.know(runs) and not speeds.know([a_run(model="resnet8")])
+    assert speeds.seconds(runs) == pytest.approx(3 * (900 + 300)) and speeds.memory(runs) == 4000
+
+
+def test_what_is_written_is_read(tmp_path):
+    path = tmp_path / "results" / "cost.json"
+    assert not Speeds.read(path).kinds
+    Speeds({ALEXNET: MEASURED}, "a device").write(path)
+    again = Speeds.read(path)
+    assert again.kinds == {ALEXNET: MEASURED} and again.device == "a device"
+    for damage in ('{"kinds": [{}], "device": "x"}', "[]", "{"):
+        path.write_text(damage)
+        with pytest.raises(UserError, match=r"cost\.json: cannot be read .*delete it"):
+            Speeds.read(path)
+
+
+def test_ten_thousand_runs_are_reckoned_at_once():
+    speeds = Speeds({ALEXNET: MEASURED}, "a device")
+    packs = [[a_run(batch_size=2 ** (1 + i % 11), seed=i) for i in range(40)] for _ in range(250)]
+    started = time.process_time()
+    for pack in packs:
+        speeds.seconds(pack), speeds.memory(pack)
+    assert time.process_time() - started < 0.1

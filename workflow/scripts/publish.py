@@ -1,0 +1,29 @@
+"""Publish a finished study."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pandas as pd
+
+from smallbatch.analysis.table import read_tables
+from smallbatch.console import reporting
+from smallbatch.publish import publish
+from smallbatch.store import RunStore
+
+if TYPE_CHECKING:
+    from snakemake.iocontainers import snakemake
+
+if __name__ == "__main__":
+    with reporting(snakemake.log[0]):
+        params = snakemake.params
+        told = publish(
+            params.study,
+            read_tables([snakemake.input.runs]),
+            pd.read_csv(snakemake.input.claims, keep_default_na=False),
+            RunStore(Path(params.results)),
+            Path("README.md"),
+            Path(params.figures),
+            remote=params.publish["remote"],
+            weights=params.publish["weights"],
+        )
+        print(told)

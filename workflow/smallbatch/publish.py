@@ -1,0 +1,184 @@
+"""Publishing a finished study: runs and some of their weights go to DVC and a remote, results into the README.
+
+Each run has a `.dvc` file of its own, called as the run is, so that a plain git merge unites what colleagues publish.
+Every step can be repeated, and finds done what was done before.
+"""
+
+import logging
+import re
+import subprocess
+import sys
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import pandas as pd
+
+from smallbatch.errors import UserError, refuse
+from smallbatch.files import atomic
+from smallbatch.report import VERDICTS, claim_rows, result_row
+from smallbatch.store import RunStore
+
+AT_ONCE = 500
+"""Paths on one command line."""
+
+RECORDED = ("device", "python", "torch", "smallbatch", "commit")
+"""What has to be known of where a run was trained."""
+
+RESULT_COLUMNS = ("experiment", "model", "runs", "diverged", "converged", "best m", "best η/m", "best accuracy (%)")
+
+log = logging.getLogger(__name__)
+
+
+def publish(
+    study: str,
+    runs: pd.DataFrame,
+    claims: pd.DataFrame,
+    store: RunStore,
+    readme: Path,
+    figures: Path,
+    *,
+    remote: str,
+    weights: str,
+) -> str:
+    """Publish a study; returns what is left for its user to do, in words.
+
+    Args:
+        study: its name.
+        runs: its table of runs.
+        claims: its judged claims.
+        store: the runs.
+        readme: the file whose tables of this study are filled in, where it has such.
+        figures: the folder of its figures.
+        remote: of DVC, by name.
+        weights: whose final weights go along: the best run's of each cell or of each experiment, or none.
+
+    Raises:
+        UserError: the study is not complete, or DVC or its remote refuse. Then all is as before, but for what the
+            remote has taken already.
+    """
+    check(study, runs, store)
+    _check_remote(remote)
+    paths = [store.root / name for name in dict.fromkeys(runs["run"])]
+    paths += [store.weights(name) for name in chosen_weights(runs, store, weights)]
+    before = {path: path.read_bytes() if path.exists() else None for path in map(_tracker, paths)}
+    try:
+        for part in _parts(paths):
+            _dvc("add", "--quiet", *map(str, part))
+        for part in _parts(list(before)):
+            _dvc("push", "--quiet", "--remote", remote, *map(str, part))
+    except BaseException:
+        _restore(before)
+        raise
+    fill(readme, {f"{study}: results": results_text(runs), f"{study}: claims": claims_text(claims)})
+    new = sum(path.read_bytes() != content for path, content in before.items())
+    told = f"{len(paths)} runs and weights of study {study} are in remote {remote}, {new} of them new or changed"
+    return f"{told}; {_commit_to_make(study, [readme, figures, store.root.parent, Path('.dvc')])}"
+
+
+def check(study: str, runs: pd.DataFrame, store: RunStore) -> None:
+    """Make sure that every run is there and whole, and says where it was trained.
+
+    Raises:
+        UserError: one is not; names the first.
+    """
+    for name in dict.fromkeys(runs["run"]):
+        if damage := store.damage(store.root / name):
+            raise UserError(f"{store.root / name}: {damage}; study {study} is published when `all` has made it anew")
+    known = runs.reindex(columns=RECORDED)
+    unknown = known.isna() | known.isin(["", "unknown"])
+    for name, row in zip(runs["run"], unknown.itertuples(index=False), strict=True):
+        if any(row):
+            missing = RECORDED[row.index(True)]
+            raise UserError(f"{store.root / name}: run.json: environment: {missing} is not recorded; allowed: runs "
+                            "that say where they were trained; move it away, and `all` trains it anew")  # fmt: skip
+
+
+def chosen_weights(runs: pd.DataFrame, store: RunStore, weights: str) -> list[str]:
+    """The runs whose weights are published: the best of each experiment, or of each of its cells, that has any."""
+    if weights == "none":
+        return []
+    there = runs[(runs["status"] == "finished") & runs["run"].map(lambda name: store.weights(name).exists())]
+    cell = ["batch_size", "bn_batch_size", "base_lr"] if weights == "cell" else []
+    best = there.sort_values("accuracy", ascending=False, kind="stable").drop_duplicates(["experiment", *cell])
+    return sorted(set(best["run"]))
+
+
+def results_text(runs: pd.DataFrame) -> str:
+    """A line an experiment, as a Markdown table."""
+    rows = [result_row(rows) for _, rows in runs.groupby("experiment", sort=False)]
+    rules = ["---", "---", *["---:"] * (len(RESULT_COLUMNS) - 2)]
+    return _markdown(RESULT_COLUMNS, rules, [[row[name] for name in RESULT_COLUMNS] for row in rows])
+
+
+def claims_text(claims: pd.DataFrame) -> str:
+    """How many claims have which verdict; and a line a claim, as a Markdown table."""
+    judged = claim_rows(claims)
+    counts = ((verdict, sum(claim["verdict"] == verdict for claim in judged)) for verdict in VERDICTS)
+    rows = []
+    for claim in judged:
+        effect = f"{claim['effect']} ({claim['interval']})" if claim["interval"] else claim["effect"]
+        rows.append([f"{claim['claim']}: {claim['text']}", claim["verdict"], effect, ", ".join(claim["figures"])])
+    told = ", ".join(f"{count} {verdict}" for verdict, count in counts)
+    return f"{told}.\n\n" + _markdown(("claim", "verdict", "effect (95 % interval)", "figures"), ["---"] * 4, rows)
+
+
+def _markdown(heads: Sequence[str], rules: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    lines = [f"| {' | '.join(cells)} |" for cells in (heads, *rows)]
+    return "\n".join([lines[0], f"|{'|'.join(rules)}|", *lines[1:]])
+
+
+def fill(page: Path, texts: dict[str, str]) -> None:
+    """Put each text between the comments `<!-- NAME -->` and `<!-- end -->` of a page, where it has such."""
+    before = text = page.read_text()
+    for name, content in texts.items():
+        between = rf"(<!-- {re.escape(name)} -->\n).*?(<!-- end -->)"
+        text = re.sub(between, lambda marks, content=content: f"{marks[1]}{content}\n{marks[2]}", text, flags=re.DOTALL)
+    if text != before:
+        with atomic(page, "w") as file:
+            file.write(text)
+
+
+def _commit_to_make(study: str, paths: Sequence[Path]) -> str:
+    """What git is still to be told."""
+    shown = " ".join(map(str, paths))
+    status = subprocess.run(["git", "status", "--porcelain", "--", *map(str, paths)], text=True, capture_output=True)
+    if status.returncode == 0 and not status.stdout:
+        return "nothing is left to commit"
+    return f"commit them: git add {shown} && git commit -m 'Publish study {study}' && git push"
+
+
+def _tracker(path: Path) -> Path:
+    """The file by which DVC knows a path."""
+    return path.with_name(f"{path.name}.dvc")
+
+
+def _parts(paths: Sequence[Path]) -> Iterator[Sequence[Path]]:
+    return (paths[start : start + AT_ONCE] for start in range(0, len(paths), AT_ONCE))
+
+
+def _restore(before: dict[Path, bytes | None]) -> None:
+    """As if nothing had been added: nobody is to commit what the remote does not have."""
+    for path, content in before.items():
+        if content is None:
+            path.unlink(missing_ok=True)
+        else:
+            path.write_bytes(content)
+
+
+def _check_remote(name: str) -> None:
+    known = [line.split()[0] for line in _dvc("remote", "list").splitlines()]
+    if name not in known:
+        refuse("config/config.yaml", "publish.remote", name, f"a remote of DVC: {', '.join(known) or 'there is none'}")
+
+
+def _dvc(*arguments: str) -> str:
+    """What DVC prints.
+
+    Raises:
+        UserError: it failed; says why in its words.
+    """
+    done = subprocess.run([sys.executable, "-m", "dvc", *arguments], text=True, capture_output=True)
+    if done.returncode:
+        reasons = re.findall(r"^ERROR: (.*)", done.stderr, re.MULTILINE)
+        raise UserError(f"dvc {arguments[0]}: {' - '.join(reasons) or done.stderr.strip() or 'failed without a word'}")
+    return done.stdout
