@@ -4,6 +4,7 @@
 #   snakemake --cores 8 all --config study=NAME      another one of config/studies
 #   snakemake preview                                figures from the runs that exist so far
 #   snakemake publish                                a finished study for others, through DVC
+#   snakemake crate                                  a finished study with its provenance, as one RO-Crate
 #   snakemake cost                                   what the study takes on this device
 from snakemake.utils import min_version
 
@@ -33,6 +34,7 @@ localrules:
     figures,
     report,
     publish,
+    crate,
 
 
 rule all:

@@ -5,6 +5,7 @@ import os
 import re
 import subprocess
 import sys
+import zipfile
 
 import pandas as pd
 import pytest
@@ -90,6 +91,7 @@ def test_end_to_end_and_what_follows(tiny):
     assert len(first) == RUNS
     check_outputs(tiny)
     check_rates(tiny)
+    check_crate(tiny)
 
     again = snakemake(tiny, *ALL)
     assert again.returncode == 0 and "Nothing to be done" in again.stdout, again.stdout
@@ -104,6 +106,14 @@ def test_end_to_end_and_what_follows(tiny):
     one_more_seed(tiny, first)
     a_lost_run_is_trained_again(tiny)
     modification_times_train_nothing(tiny)
+
+
+def check_crate(project):
+    assert snakemake(project, *ALL[:-1], "crate").returncode == 0
+    with zipfile.ZipFile(project / "results/tiny/tiny.crate.zip") as archive:
+        names = set(archive.namelist())
+    assert {"Snakefile", "study.json", "data/digits/meta.json", "results/tiny/claims.csv"} < names
+    assert {"workflow/rules/common.smk", "paper_figures/tiny/fig13.pdf", "ro-crate-metadata.json"} < names
 
 
 def check_outputs(project):

@@ -1,4 +1,6 @@
-# A finished study goes to others: its runs to a DVC remote, its results into the README.
+# A finished study goes to others: its runs to a DVC remote, its results into the README; all of it, with its
+# provenance, into one archive.
+from snakemake import __version__ as snakemake_version
 
 
 def complete(wildcards):
@@ -33,3 +35,42 @@ rule publish:
         "Publishing study {STUDY.name}"
     script:
         "../scripts/publish.py"
+
+
+rule archive:
+    input:
+        runs=f"{RESULTS}/{{study}}/runs.parquet",
+        claims=f"{RESULTS}/{{study}}/claims.csv",
+        citation="CITATION.cff",
+        documents=["README.md", "LICENSE"],
+        code=["Snakefile", *map(str, sorted(Path("workflow", "rules").glob("*.smk"))), "envs/requirements.txt"],
+        settings=["config/config.yaml", STUDY.file],
+        data=[f"{DATA}/{label}/{META}" for label in STUDY.labels],
+        results=[*rules.gather.output, *rules.claims.output, *rules.page.output, *rules.figures.input],
+    output:
+        f"{RESULTS}/{{study}}/{{study}}.crate.zip",
+    log:
+        "logs/archive/{study}.log",
+    benchmark:
+        "benchmarks/rules/archive/{study}.tsv"
+    conda:
+        "../../envs/analysis.yaml"
+    threads: 1
+    resources:
+        mem_mb=2000,
+        runtime=10,
+    params:
+        study=STUDY.as_json(),
+        version=snakemake_version,
+        code=digest(Path(LIBRARY, "smallbatch", "crate.py")),
+    message:
+        "Writing study {wildcards.study} with its provenance into one archive"
+    script:
+        "../scripts/crate.py"
+
+
+rule crate:
+    input:
+        f"{RESULTS}/{STUDY.name}/{STUDY.name}.crate.zip",
+    message:
+        "Study {STUDY.name} with its provenance is {input}."

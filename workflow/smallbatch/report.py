@@ -11,7 +11,7 @@ import jinja2
 import numpy as np
 import pandas as pd
 
-from smallbatch.environment import ENVIRONMENT
+from smallbatch.analysis.table import places
 from smallbatch.errors import UserError
 from smallbatch.figures import caption, style
 from smallbatch.figures.cells import best_cells
@@ -97,14 +97,9 @@ def _settings(study: "Study") -> dict[str, dict[str, Any]]:
 
 def environments(runs: pd.DataFrame) -> list[dict[str, Any]]:
     """Each device, system and set of versions that trained, once, with how many runs it trained and how long."""
-    there = runs[runs["status"] != "missing"].drop_duplicates("run")
-    if there.empty:
-        return []
-    columns = [column for column in ENVIRONMENT if column in there]
     return [
-        {column: value for column, value in zip(columns, values, strict=True) if pd.notna(value)}
-        | {"runs trained": len(rows), "time trained": duration(rows["seconds"].sum())}
-        for values, rows in there.groupby(columns, dropna=False, sort=False)
+        place | {"runs trained": len(rows), "time trained": duration(rows["seconds"].sum())}
+        for place, rows in places(runs)
     ]
 
 

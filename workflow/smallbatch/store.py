@@ -13,6 +13,7 @@ import os
 from collections.abc import Sequence, Set
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -84,6 +85,7 @@ class Record:
 
     fingerprint: of the data it was trained on.
     environment: versions, commit, device.
+    ended: when it was written, ISO 8601 in UTC; none in records that do not say so.
     weights: the SHA-256 of its final weights; none where none were kept.
     """
 
@@ -91,6 +93,7 @@ class Record:
     outcome: Outcome
     fingerprint: str
     environment: dict[str, Any]
+    ended: str | None
     weights: str | None
 
 
@@ -221,6 +224,7 @@ class RunStore:
             "protocol": PROTOCOL,
             "outcome": {key: getattr(outcome, key) for key in _PLAIN},
             "environment": environment,
+            "ended": datetime.now(UTC).isoformat(timespec="seconds"),
             "files": checksums,
         }
         write_json(folder / RECORD, record)
@@ -292,7 +296,8 @@ def _record(record: dict[str, Any], contents: dict[str, bytes]) -> Record:
     rows = {name: _rows(contents[name], kind) for name, kind in _TABLES.items() if name in contents}
     outcome = Outcome(epochs=rows[METRICS], variance=rows.get(VARIANCE, []), **record["outcome"])
     run = Run.from_settings(record["settings"])
-    return Record(run, outcome, record["data_fingerprint"], record["environment"], record["files"].get(WEIGHTS))
+    weights, ended = record["files"].get(WEIGHTS), record.get("ended")
+    return Record(run, outcome, record["data_fingerprint"], record["environment"], ended, weights)
 
 
 _TABLES = {METRICS: Epoch, VARIANCE: Variance}

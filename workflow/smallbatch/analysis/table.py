@@ -1,12 +1,13 @@
 """The tidy tables: one row a planned run, and one row a run and epoch."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 import pandas as pd
 
 from smallbatch.analysis.statistics import convergence_bar, final_accuracy
 from smallbatch.data.prepared import Meta
+from smallbatch.environment import ENVIRONMENT
 from smallbatch.errors import UserError
 from smallbatch.files import atomic
 from smallbatch.store import Epoch, Record, RunStore, Variance
@@ -34,7 +35,7 @@ def runs_table(
     (finished, diverged or missing), accuracy (median test accuracy of the last 5 epochs, a fraction; chance where the
     run diverged), selection_accuracy (the same on the split that rates are chosen on), bar (from which accuracy on a
     run of its experiment has converged), converged, diverged_at (update), seconds, images_per_second (of all lanes
-    trained with it), lanes, peak_memory_mb, and where it ran (versions, commit, device).
+    trained with it), lanes, peak_memory_mb, ended (ISO 8601, UTC), and where it ran (versions, commit, device).
 
     Args:
         planned: experiment and run.
@@ -85,8 +86,22 @@ def _result(record: Record, selection: str, chance: float) -> dict[str, object]:
         "images_per_second": outcome.images / max(outcome.seconds, 1e-9),
         "lanes": outcome.lanes,
         "peak_memory_mb": outcome.peak_memory / 2**20,
+        "ended": record.ended,
         **record.environment,
     }
+
+
+def places(runs: pd.DataFrame) -> Iterator[tuple[dict[str, str], pd.DataFrame]]:
+    """Each device, system and set of versions that trained, with the rows of its runs, each run once.
+
+    Args:
+        runs: as `runs_table` gives them.
+    """
+    there = runs[runs["status"] != "missing"].drop_duplicates("run")
+    columns = [column for column in ENVIRONMENT if column in there]
+    if not there.empty:
+        for values, rows in there.groupby(columns, dropna=False, sort=False):
+            yield {column: value for column, value in zip(columns, values, strict=True) if pd.notna(value)}, rows
 
 
 def epochs_table(records: Mapping[str, Record]) -> pd.DataFrame:

@@ -1,0 +1,27 @@
+"""Write a study as an RO-Crate."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pandas as pd
+
+from smallbatch import crate
+from smallbatch.analysis.table import read_tables
+from smallbatch.console import reporting
+from smallbatch.study import Study
+
+if TYPE_CHECKING:
+    from snakemake.iocontainers import snakemake
+
+if __name__ == "__main__":
+    with reporting(snakemake.log[0]):
+        given, params = snakemake.input, snakemake.params
+        lists = {name: [Path(path) for path in given[name]] for name in crate.Files._fields if name != "citation"}
+        crate.write(
+            Study.from_json(params.study),
+            read_tables([given.runs]),
+            pd.read_csv(given.claims, keep_default_na=False),
+            crate.Files(Path(given.citation), **lists),
+            params.version,
+            Path(snakemake.output[0]),
+        )
