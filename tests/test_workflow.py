@@ -125,7 +125,7 @@ def check_outputs(project):
         assert (project / f"paper_figures/tiny/fig01.{form}").stat().st_size > 1000
     assert "Tiny" in (project / "results/tiny/report.html").read_text()
     record = json.loads(next(project.glob("results/runs/*/run.json")).read_text())
-    assert {"settings", "data_fingerprint", "outcome", "environment", "files"} <= record.keys()
+    assert {"settings", "data_fingerprint", "outcome", "environment", "ended", "files"} <= record.keys()
     assert {"torch", "python", "commit", "device"} <= record["environment"].keys()
     assert not list(project.glob("results/checkpoints/*/*.pt"))
     logs = "".join(path.read_text() for path in project.glob("logs/train/*.log"))
