@@ -277,6 +277,8 @@ def _whole(folder: Path, weights: Path | None) -> tuple[dict[str, Any], dict[str
         run = Run.from_settings(record["settings"])
         if record["protocol"] != PROTOCOL or run.name(record["data_fingerprint"]) != folder.name:
             raise _Damaged("its settings do not fit its name")
+        if lacking := {"outcome", "environment"} - record.keys():
+            raise _Damaged(f"{RECORD} is damaged (no {', '.join(sorted(lacking))})")
         contents = {name: (folder / name).read_bytes() for name in record["files"].keys() - {WEIGHTS}}
         found = {name: hashlib.sha256(content).hexdigest() for name, content in contents.items()}
         # Weights may be left out of what is kept or pulled; what is there must be right.
