@@ -189,13 +189,13 @@ class Cluster:
         """SIGKILL to slurmd of a node: its jobs go on, but SLURM sees them no more."""
         self.tell(name, signal.SIGKILL, "slurmd")
 
-    def tell(self, name: str, what: signal.Signals, program: str | None = None) -> None:
-        """Send a signal to the processes of a node, to all of them unless a program is named."""
+    def tell(self, name: str, what: signal.Signals, program: str) -> None:
+        """Send a signal to the processes of a node that run a program."""
         node = int((FOLDER / f"{name}.process").read_text())
         table = os.readlink(f"/proc/{node}/ns/pid_for_children")
         for place in Path("/proc").glob("[0-9]*"):
             with contextlib.suppress(OSError):  # has ended
-                if os.readlink(place / "ns/pid") == table and program in (None, (place / "comm").read_text().strip()):
+                if os.readlink(place / "ns/pid") == table and (place / "comm").read_text().strip() == program:
                     os.kill(int(place.name), what)
 
     def _start(self, name: str, *command: str) -> None:

@@ -5,6 +5,7 @@ With a file's name in SMALLBATCH_FAULTS, each test adds a line of JSON to it: wh
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -150,19 +151,24 @@ class Study:
         wait_for(lambda: self.finished(m) >= LANES and self.ripe(m), "training", 200)
         number, state, node = self.job(m)
         assert state == "RUNNING"
-        at = time.time()
+        at, before = time.time(), self.resumed(m)
         fault(number, node)
         wait_for(over, "the fault")
         left = self.place(m)
         assert left, "the training was over before the fault; nothing is shown"
-        resumed = f"resumed at epoch {left.epoch}, step {left.step}\n"
-        wait_for(lambda: resumed in self.log(m), "the training to go on", 300)
+        wait_for(lambda: len(self.resumed(m)) > len(before), "the training to go on", 300)
+        place = self.resumed(m)[-1]
+        warned = f"stopped by SIGTERM at {place};" in self.log(m)  # and so it saved what it had
         self.row |= {
-            "seconds_lost": round(max(0.0, at - left.saved), 1),
+            "seconds_lost": 0.0 if warned else round(max(0.0, at - left.saved), 1),
             "goes_on_after_seconds": round(time.time() - at),
-            "resumed_at": f"epoch {left.epoch}, step {left.step}",
+            "resumed_at": place,
             "saves_every": SAVES_EVERY,
         }
+
+    def resumed(self, m: int) -> list[str]:
+        """Where trainings of a pack have gone on from a checkpoint so far."""
+        return re.findall(r"resumed at (epoch \d+, step \d+)", self.log(m))
 
     def check(self, fault: str, failures: int = 0) -> None:
         """The study goes through, with so many jobs failed in Snakemake's eyes, as if nothing had happened."""
@@ -252,9 +258,9 @@ def test_a_node_is_silent_while_its_job_goes_on(cluster, undisturbed, tmp_path):
         _, _, node = study.job(2)
         at = time.time()
         cluster.lose(node)
-        cluster.tell(node, signal.SIGSTOP)  # or the first would be through before the second starts
+        cluster.tell(node, signal.SIGSTOP, "python")  # or the first would be through before the second starts
         wait_for(lambda: "another job trains" in study.log(2), "the second job")
-        cluster.tell(node, signal.SIGCONT)
+        cluster.tell(node, signal.SIGCONT, "python")
         study.row = {"seconds_lost": 0.0, "goes_on_after_seconds": round(time.time() - at)}
         study.check("slurmd of a node dies, its job lives on")
         cluster.kill(node)

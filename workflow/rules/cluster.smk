@@ -29,7 +29,7 @@ def requests():
     if any(job.is_checkpoint for job in jobs):  # training comes later, and is not among them yet
         jobs += map(training_job, PLAN.packs)
     options = [(job.rule.name, submission(job)) for job in jobs if not workflow.is_local(job.rule)]
-    return {f"jobs of rule {name} ({shlex.join(asked)})": asked for name, asked in options}
+    return {f"{name} jobs ({shlex.join(asked)})": asked for name, asked in options}
 
 
 def training_job(pack):
