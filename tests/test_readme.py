@@ -85,7 +85,7 @@ def test_the_commands_name_targets_and_folders_that_exist():
 COMMANDS = [line.partition("#")[0].strip() for line in README.splitlines() if re.match(r"snakemake (?!-n)", line)]
 
 
-@pytest.mark.parametrize("command", [c for c in COMMANDS if "--report" not in c and "slurm" not in c])
+@pytest.mark.parametrize("command", [c for c in COMMANDS if not re.search("--report|slurm|publish", c)])
 def test_commands_are_understood(command, project):
     assert len(COMMANDS) >= 8
     done = snakemake(project, *shlex.split(command)[1:], "-n")
