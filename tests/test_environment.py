@@ -44,7 +44,7 @@ def test_every_rule_that_computes_names_a_conda_file():
     for path in (PROJECT / "workflow" / "rules").glob("*.smk"):
         for rule in re.split(r"\n(?=rule |checkpoint )", path.read_text()):
             if "script:" in rule:
-                assert re.search(r'conda:\s+"\.\./\.\./envs/(training|analysis)\.yaml"', rule), rule[:60]
+                assert re.search(r'conda:\s+"\.\./\.\./envs/(training|analysis|sharing)\.yaml"', rule), rule[:60]
 
 
 def test_the_installed_torch_is_one_that_the_code_is_meant_for():

@@ -22,7 +22,7 @@ rule table:
     params:
         experiment=lambda wildcards: STUDY.experiments[wildcards.experiment].as_json(),
         chosen=lambda wildcards: str(chosen_file(wildcards.experiment)),
-        results=RESULTS,
+        results=lambda wildcards, output: str(Path(output.runs).parents[3]),
         threshold=config["convergence_threshold"],
         protocol=PROTOCOL,
         code=ANALYSIS_CODE,

@@ -178,3 +178,13 @@ def training_minutes(wildcards, attempt):
     runs, steps = PLAN.packs[wildcards.pack].runs, (10, 20, 30, 60, 120, 240, 480, 960)
     minutes = 5 + 2 * SPEEDS.seconds(runs) / 60 / TRAINING["side_by_side"] if SPEEDS.know(runs) else 240
     return min(1440, attempt * next((step for step in steps if step >= minutes), 1440))
+
+
+def complete(wildcards):
+    """What a study to be published consists of; one that lacks runs is refused rather than trained."""
+    lacking = [e.name for e in STUDY.experiments.values() if e.name in DUE or not meta_file(e.setting.data).exists()]
+    if lacking:
+        raise WorkflowError(
+            f"study {STUDY.name} is not complete: {', '.join(lacking)} lack runs; `snakemake all` trains them"
+        )
+    return [*rules.figures.input, *rules.report.input]

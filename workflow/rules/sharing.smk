@@ -3,16 +3,6 @@
 from snakemake import __version__ as snakemake_version
 
 
-def complete(wildcards):
-    """What a study to be published consists of; one that lacks runs is refused rather than trained."""
-    lacking = [e.name for e in STUDY.experiments.values() if e.name in DUE or not meta_file(e.setting.data).exists()]
-    if lacking:
-        raise WorkflowError(
-            f"study {STUDY.name} is not complete: {', '.join(lacking)} lack runs; `snakemake all` trains them"
-        )
-    return [*rules.figures.input, *rules.report.input]
-
-
 # Has no output, nor a benchmark, which counts as one, so that it publishes whenever it is asked to; what is published
 # already stays as it is.
 rule publish:
@@ -22,13 +12,15 @@ rule publish:
         claims=f"{RESULTS}/{STUDY.name}/claims.csv",
     log:
         f"logs/publish/{STUDY.name}.log",
+    conda:
+        "../../envs/sharing.yaml"
     threads: 1
     resources:
         mem_mb=2000,
         runtime=60,
     params:
         study=STUDY.name,
-        results=RESULTS,
+        results=lambda wildcards, input: str(Path(input.runs).parents[1]),
         figures=f"{FIGURES}/{STUDY.name}",
         publish=config["publish"],
     message:
