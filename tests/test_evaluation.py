@@ -132,8 +132,11 @@ def test_runs_that_are_not_there(project, one):
         found(project, store, name.replace("seed", "sead"))
     with pytest.raises(UserError, match=r"results/runs/x: there is no such run$"):
         found(project, RunStore(project / "no" / "results"), "x")
-    (store.root / f"{name}x.dvc").write_text("outs:")
-    with pytest.raises(UserError, match=rf"{name}x: not pulled yet; `dvc pull \S+/results/runs/{name}x\.dvc` gets it"):
+    store.published.mkdir()
+    (store.published / "s-1.zip.dvc").write_text("outs:")
+    with pytest.raises(
+        UserError, match=r"s-1\.zip: not pulled yet; `dvc pull \S+/results/published/s-1\.zip\.dvc` gets"
+    ):
         found(project, store, f"{name}x")
 
 

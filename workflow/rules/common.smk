@@ -20,6 +20,7 @@ if not workflow.is_main_process:
 from pathlib import Path
 
 from smallbatch.analysis import selection
+from smallbatch.bundles import take_in
 from smallbatch.data import label as label_of
 from smallbatch.data.prepared import ARRAYS, META, read_meta
 from smallbatch.environment import processors
@@ -50,7 +51,8 @@ except UserError as error:
 
 DATASETS = {label_of(name, settings): settings for name, settings in config["datasets"].items()}
 TRAINING = config["training"]
-PLAN = Plan(STUDY, TRAINING["runs_per_pack"] * TRAINING["side_by_side"], RunStore(Path(RESULTS)))
+STORE = RunStore(Path(RESULTS))
+PLAN = Plan(STUDY, TRAINING["runs_per_pack"] * TRAINING["side_by_side"], STORE)
 # Tables and figures are made anew when the code that makes them is edited; Snakemake itself looks at scripts alone.
 ANALYSIS_FILES = list(Path(LIBRARY, "smallbatch", "analysis").glob("*.py"))
 ANALYSIS_CODE = digest(*ANALYSIS_FILES)
@@ -129,8 +131,11 @@ def due():
 
 
 # Before Snakemake looks at any file; jobs on a cluster's nodes have been told already.
+DUE = {}
 try:
-    DUE = due() if workflow.is_main_process else {}
+    if workflow.is_main_process:
+        take_in(STORE)
+        DUE = due()
 except UserError as error:
     sys.exit(f"error: {error}")
 

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from smallbatch.analysis.selection import chosen_file, write_chosen
+from smallbatch.bundles import take_in
 from smallbatch.console import log, reporting
 from smallbatch.data import label as label_of
 from smallbatch.data import prepare
@@ -52,6 +53,7 @@ def _evaluate(run: Path, device: str) -> None:
     from smallbatch.training.evaluation import evaluate  # imports torch, which takes seconds
 
     store = RunStore(RESULTS if run.parent == Path() else run.parents[1])
+    take_in(store)
     accuracy = evaluate(store, run.name, DATA, devices.pick(device, "command line", "--device"))
     print(f"{store.root / run.name}: test accuracy {accuracy}, exactly as recorded after the last epoch")
 
@@ -81,6 +83,7 @@ def _train(study: Study, config: dict, arguments: argparse.Namespace) -> None:
         refuse("command line", "--experiment", arguments.experiment, allowed)
     from smallbatch.training.launch import train
 
+    take_in(RunStore(RESULTS))
     asked = [e for e in study.experiments.values() if arguments.experiment in (None, e.name)]
     # First the grids, then what takes the best of them.
     for e in sorted(asked, key=lambda e: bool(e.best_of)):

@@ -8,8 +8,7 @@ import hashlib
 import io
 import json
 import tempfile
-import zipfile
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -22,7 +21,7 @@ from smallbatch import environment
 from smallbatch.analysis.table import places
 from smallbatch.data.prepared import read_meta
 from smallbatch.figures.words import counted, duration
-from smallbatch.files import atomic
+from smallbatch.files import atomic, zip_files
 from smallbatch.report import claim_rows, figure_words
 from smallbatch.settings import read_yaml
 from smallbatch.study import Study
@@ -69,9 +68,6 @@ SOFTWARE = {
     "numpy": ("NumPy", "https://numpy.org/"),
 }
 """What runs record the version of -> its name and home."""
-
-DATE = (1980, 1, 1, 0, 0, 0)
-"""Of all files in the archive: the earliest that it can say."""
 
 
 class Files(NamedTuple):
@@ -295,13 +291,7 @@ def _times(rows: pd.DataFrame) -> dict[str, str]:
 
 
 def _archive(crate: ROCrate, output: Path) -> None:
-    with tempfile.TemporaryDirectory() as folder, atomic(output) as file, zipfile.ZipFile(file, "w") as archive:
+    with tempfile.TemporaryDirectory() as folder, atomic(output) as file:
         crate.write(folder)
-        for path in _files_in(Path(folder)):
-            entry = zipfile.ZipInfo(path.relative_to(folder).as_posix(), DATE)
-            entry.external_attr = 0o644 << 16
-            archive.writestr(entry, path.read_bytes(), zipfile.ZIP_DEFLATED)
-
-
-def _files_in(folder: Path) -> Iterable[Path]:
-    return sorted(path for path in folder.rglob("*") if path.is_file())
+        paths = sorted(path for path in Path(folder).rglob("*") if path.is_file())
+        zip_files(file, {path.relative_to(folder).as_posix(): path.read_bytes() for path in paths})

@@ -6,11 +6,15 @@ import hashlib
 import json
 import os
 import tempfile
-from collections.abc import Iterator
+import zipfile
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import IO, Any
 
 from smallbatch.errors import UserError
+
+ZIP_DATE = (1980, 1, 1, 0, 0, 0)
+"""Of all files in an archive: the earliest that it can say."""
 
 _ADVICE = {
     errno.ENOSPC: "the disk is full; free some space and call again: what is finished is kept",
@@ -95,6 +99,15 @@ def read_json(path: Path) -> Any:
         return json.loads(path.read_text())
     except (OSError, ValueError) as error:
         raise UserError(f"{path}: cannot be read ({error}); delete it: it is made again") from error
+
+
+def zip_files(file: IO[bytes], contents: Mapping[str, bytes]) -> None:
+    """Write an archive of files, by name; the same bytes for the same files."""
+    with zipfile.ZipFile(file, "w") as archive:
+        for name, content in contents.items():
+            entry = zipfile.ZipInfo(name, ZIP_DATE)
+            entry.external_attr = 0o644 << 16
+            archive.writestr(entry, content, zipfile.ZIP_DEFLATED)
 
 
 def sha256(path: Path) -> str:

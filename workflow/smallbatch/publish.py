@@ -1,10 +1,9 @@
 """Publishing a finished study: runs and some of their weights go to DVC and a remote, results into the README.
 
-Each run has a `.dvc` file of its own, called as the run is, so that a plain git merge unites what colleagues publish.
-Every step can be repeated, and finds done what was done before.
+Runs go in bundles (`smallbatch.bundles`), weights as they are. Every step can be repeated, and finds done what was done
+before.
 """
 
-import logging
 import re
 import subprocess
 import sys
@@ -13,6 +12,7 @@ from pathlib import Path
 
 import pandas as pd
 
+from smallbatch import bundles
 from smallbatch.errors import UserError, refuse
 from smallbatch.files import atomic
 from smallbatch.report import VERDICTS, claim_rows, result_row
@@ -25,8 +25,6 @@ RECORDED = ("device", "python", "torch", "smallbatch", "commit")
 """What has to be known of where a run was trained."""
 
 RESULT_COLUMNS = ("experiment", "model", "runs", "diverged", "converged", "best m", "best η/m", "best accuracy (%)")
-
-log = logging.getLogger(__name__)
 
 
 def publish(
@@ -58,21 +56,25 @@ def publish(
     """
     check(study, runs, store)
     _check_remote(remote)
-    paths = [store.root / name for name in dict.fromkeys(runs["run"])]
-    paths += [store.weights(name) for name in chosen_weights(runs, store, weights)]
+    names, known = list(dict.fromkeys(runs["run"])), bundles.published(store)
+    kept = [store.weights(name) for name in chosen_weights(runs, store, weights)]
+    new = [name for name in names if name not in known]
+    made = [bundles.write(store, study, new)] if new else []
+    known |= {name: bundle for bundle in made for name in new}
+    paths = [*sorted({known[name] for name in names}), *kept]
     before = {path: path.read_bytes() if path.exists() else None for path in map(_tracker, paths)}
     try:
         for part in _parts(paths):
             _dvc("add", "--quiet", *map(str, part))
-        for part in _parts(list(before)):
             _dvc("push", "--quiet", "--remote", remote, *map(str, part))
     except BaseException:
-        _restore(before)
+        _restore(before | dict.fromkeys(made))
         raise
     fill(readme, {f"{study}: results": results_text(runs), f"{study}: claims": claims_text(claims)})
-    new = sum(path.read_bytes() != content for path, content in before.items())
-    told = f"{len(paths)} runs and weights of study {study} are in remote {remote}, {new} of them new or changed"
-    return f"{told}; {_commit_to_make(study, [readme, figures, store.root.parent, Path('.dvc')])}"
+    changed = len(new) + sum(before[path] != path.read_bytes() for path in map(_tracker, kept))
+    there = len(names) + len(kept)
+    told = f"{there} runs and weights of study {study} are in remote {remote}, {changed} of them new or changed"
+    return f"{told}; {_commit_to_make(study, [readme, figures, store.results, Path('.dvc')])}"
 
 
 def check(study: str, runs: pd.DataFrame, store: RunStore) -> None:

@@ -101,11 +101,12 @@ class RunStore:
     """The runs of all studies.
 
     Args:
-        results: the folder in which `runs` and `weights` lie.
+        results: the folder in which `runs`, `weights` and, in bundles, published runs lie.
     """
 
     def __init__(self, results: Path) -> None:
-        self.root = Path(results) / "runs"
+        self.results = Path(results)
+        self.root, self.published = self.results / "runs", self.results / "published"
 
     def folder(self, run: Run, fingerprint: str) -> Path:
         """Where a run's files lie."""
@@ -113,7 +114,16 @@ class RunStore:
 
     def weights(self, name: str) -> Path:
         """Where the final weights of the run with this folder name lie, if they are kept and here."""
-        return self.root.parent / "weights" / f"{name}.safetensors"
+        return self.results / "weights" / f"{name}.safetensors"
+
+    def pulled(self) -> None:
+        """Make sure that all published runs that DVC knows are here.
+
+        Raises:
+            UserError: some have not been pulled.
+        """
+        for pointer in sorted(self.published.glob("*.dvc")):
+            _pulled(pointer.with_suffix(""))
 
     def has(self, run: Run, fingerprint: str) -> bool:
         """Whether the run is there and whole; its weights, which are large, are not read."""
@@ -133,8 +143,8 @@ class RunStore:
             UserError: it is missing or damaged.
         """
         folder = self.root / name
-        _pulled(folder)
         if not folder.is_dir():
+            self.pulled()
             known = [entry.name for entry in os.scandir(self.root) if entry.is_dir()] if self.root.is_dir() else []
             raise UserError(f"{folder}: there is no such run{likely(name, known)}")
         try:
