@@ -51,9 +51,9 @@ def clone(source, place):
     return place
 
 
-def make(folder, *targets, name="one", figure="fig01", more=()):
+def make(folder, *targets, name="one", figure="fig01", seeds=1, more=()):
     config = SCALE.replace("SHORT", name).replace("FIGURE", figure)
-    return snakemake(folder, "--cores", "2", *targets, "--config", "study=laptop", "seeds=1", config, *more)
+    return snakemake(folder, "--cores", "2", *targets, "--config", "study=laptop", f"seeds={seeds}", config, *more)
 
 
 def names(folder):
@@ -109,6 +109,20 @@ def test_publish_pull_redraw_merge(shared, tmp_path):
     assert done.returncode == 0, done.stdout
     log = "".join(path.read_text() for path in (shared / "logs" / "train").iterdir())
     assert f"{victim.parent.name}: damaged, set aside as" in log and victim.read_text() == content
+
+
+def test_what_two_have_published_of_one_study_is_united(shared, tmp_path):
+    other = clone(shared, tmp_path / "other")
+    for folder, seeds in ((shared, 3), (other, 2)):
+        for target in ("all", "publish"):
+            done = make(folder, target, seeds=seeds)
+            assert done.returncode == 0, done.stdout
+        sh(folder, "git add README.md paper_figures results && git commit --quiet --message 'Publish study one'")
+    before = pictures(shared), (shared / "README.md").read_text()
+    sh(shared, f"git pull --quiet --no-rebase -X ours {other} main && dvc pull --quiet")
+    united = make(shared, "publish", seeds=3)
+    assert "0 of them new or changed; nothing is left to commit" in united.stdout, united.stdout
+    assert len(names(shared)) == 12 and (pictures(shared), (shared / "README.md").read_text()) == before
 
 
 def test_a_remote_that_refuses_leaves_all_as_it_was(shared, tmp_path):
