@@ -137,6 +137,22 @@ def test_packs_keep_their_names_when_rates_are_chosen_and_then_find_shared_runs(
     assert Plan(study, 100, store).lacking("later", "print", {4: 2**-8}) == []
 
 
+def test_packs_whose_rates_others_take_are_awaited_also_where_another_experiment_trains_them(tmp_path):
+    def share(values):
+        base_and_dependent(values)
+        later = values["experiments"].pop("later")
+        again = small(values) | {"batch_sizes": [4]}  # of the same runs as `small`, but not all
+        values["experiments"] |= {
+            "again": again,
+            "later": later | {"batch_sizes": [4], "base_lrs": {"best_of": ["again"]}},
+        }
+
+    plan = Plan(load(share), 4, RunStore(tmp_path))
+    assert {run.batch_size for name in plan.awaited for run in plan.packs[name].runs} == {4}
+    assert {plan.packs[name].experiment for name in plan.awaited} == {"small"}
+    assert Plan(load(), 4, RunStore(tmp_path)).awaited == frozenset()
+
+
 def test_a_run_that_experiments_share_is_in_one_pack():
     study = load(lambda v: v["experiments"].update(again=small(v) | {"batch_sizes": [8, 16]}))
     packs = cut(study, 100).values()

@@ -26,7 +26,7 @@ from smallbatch.data.prepared import ARRAYS, META, read_meta
 from smallbatch.environment import processors
 from smallbatch.errors import UserError
 from smallbatch.files import atomic, digest, folder_is_writable
-from smallbatch.packs import Plan, with_rates
+from smallbatch.packs import Plan, cost, with_rates
 from smallbatch.settings import typed
 from smallbatch.speeds import Speeds
 from smallbatch.store import RunStore
@@ -183,6 +183,16 @@ def training_minutes(wildcards, attempt):
     runs, steps = PLAN.packs[wildcards.pack].runs, (10, 20, 30, 60, 120, 240, 480, 960)
     minutes = 5 + 2 * SPEEDS.seconds(runs) / 60 / TRAINING["side_by_side"] if SPEEDS.know(runs) else 240
     return min(1440, attempt * next((step for step in steps if step >= minutes), 1440))
+
+
+def training_priority(wildcards):
+    """First what other trainings wait for, then long before short, so that the last ones end together.
+
+    Below zero, the priority of the rest: tables and figures are made as soon as they can be.
+    """
+    pack = PLAN.packs[wildcards.pack]
+    load = SPEEDS.seconds(pack.runs) if SPEEDS.know(pack.runs) else sum(map(cost, pack.runs))
+    return -1 / (1 + load) - (pack.name not in PLAN.awaited)
 
 
 def complete(wildcards):

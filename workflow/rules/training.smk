@@ -11,6 +11,7 @@ rule train:
         "logs/train/{pack}.log",
     benchmark:
         "benchmarks/rules/train/{pack}.tsv"
+    priority: training_priority
     conda:
         "../../envs/training.yaml"
     threads: training_slots

@@ -45,8 +45,8 @@ def row(run: Run) -> tuple:
 
 
 def cost(run: Run) -> float:
-    """A run's cost in arbitrary units, for runs of one experiment: small batches cost more (on digits: 1 + 8/m)."""
-    return 1 + 8 / run.batch_size
+    """A run's cost in arbitrary units, where speeds were not measured: small batches cost more (on digits: 1 + 3/m)."""
+    return run.setting.epochs * (1 + 3 / run.batch_size)
 
 
 def cut(study: Study, runs_per_pack: int) -> dict[str, Pack]:
@@ -90,6 +90,12 @@ class Plan:
         self.study, self.store = study, store
         self.packs = cut(study, runs_per_pack)
         self._owner = {run: pack for pack in self.packs.values() for run in pack.runs}
+
+    @cached_property
+    def awaited(self) -> frozenset[str]:
+        """Names of the packs with runs that other experiments take their rates from."""
+        sources = {source for e in self.study.experiments.values() for source in e.best_of}
+        return frozenset(self._owner[run].name for name in sources for run in self.study.experiments[name].runs())
 
     def lacking(self, experiment: str, fingerprint: str, chosen: Chosen | None = None) -> list[Pack]:
         """The packs that have to train something of an experiment.
