@@ -3,14 +3,17 @@
 What a message says for each mistake is tested beside the code that says it; here is that Snakemake passes it on.
 """
 
+import os
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 import torch
 from conftest import a_run, made_data, snakemake
 from test_workflow import write_study
 
+from smallbatch import slurm
 from smallbatch.data import prepared
 from smallbatch.errors import UserError
 from smallbatch.store import RunStore
@@ -106,3 +109,17 @@ def test_a_gpu_that_is_not_there(project):
     write_study(project)
     given = ("--config", "study=tiny", "training={device: 'cuda:99'}")
     says(snakemake(project, "--cores", "1", *given, "--", "all"), "training.device: 'cuda:99' is not allowed")
+
+
+def test_a_machine_without_slurm(project, tmp_path, monkeypatch):
+    programs = tmp_path / "bin"
+    programs.mkdir()
+    for folder in map(Path, os.environ["PATH"].split(os.pathsep)):
+        for program in folder.glob("*"):
+            link = programs / program.name
+            if program.name not in slurm.PROGRAMS and not link.is_symlink():
+                link.symlink_to(program)
+    monkeypatch.setenv("PATH", str(programs))
+    done = snakemake(project, "--profile", "slurm", "figures")
+    says(done, "error: this machine has no SLURM (sbatch, squeue, scancel, sinfo, scontrol: not found in PATH): call ")
+    assert not (project / "data" / "digits").exists() and not list(project.glob(".snakemake/locks/*"))

@@ -8,6 +8,8 @@ import time
 from pathlib import Path
 
 import pytest
+import yaml
+from conftest import PROJECT
 
 from smallbatch import slurm
 from smallbatch.errors import Stopped
@@ -120,3 +122,8 @@ def test_a_task_of_an_array_is_warned_before_its_time_is_over(commands, monkeypa
     with slurm.requeued_when_stopped():
         time.sleep(1.2)
     assert heard == [signal.SIGTERM] and signal.getsignal(signal.SIGALRM) == signal.SIG_DFL
+
+
+def test_both_warnings_come_at_the_same_time():
+    profile = yaml.safe_load((PROJECT / "slurm" / "config.yaml").read_text())
+    assert profile["set-resources"]["train"]["slurm_extra"] == f"--signal=TERM@{slurm.WARNING}"

@@ -19,6 +19,7 @@ import torch
 from cluster import ask, states, wait_for
 from conftest import copy_project, snakemake
 
+from smallbatch.files import read_json
 from smallbatch.store import METRICS, RECORD, RunStore
 
 PACKS = {2: "resnet8-bn_m2_", 8: "resnet8-bn_m8_"}
@@ -36,7 +37,7 @@ def study(seeds: int) -> tuple[str, ...]:
 
 
 def observed(folder: Path) -> Path:
-    """A copy of the project that saves each second, for short trainings, and keeps the logs of all attempts."""
+    """A copy of the project with short times, for short trainings, that keeps the logs of all attempts."""
     copy = copy_project(folder)
     for name, (old, new) in CHANGES.items():
         file = copy / "workflow" / "smallbatch" / name
@@ -47,6 +48,7 @@ def observed(folder: Path) -> Path:
 
 CHANGES = {
     "training/checkpoints.py": ("INTERVAL = 45.0", f"INTERVAL = {SAVES_EVERY}"),
+    "slurm.py": ("WARNING = 120", "WARNING = 30"),
     "console.py": ('_LogFile(log_file, "w")', '_LogFile(f"{log_file}.all", "a")'),
 }
 
@@ -116,10 +118,14 @@ class Study:
         return "".join(file.read_text(errors="replace") for file in self.folder.glob(f"logs/train/{PACKS[m]}*.log.all"))
 
     def job(self, m: int) -> list[str]:
-        """Number, state and node of the job that trains the pack of batch size m; nothing if there is none."""
-        lines = ask("squeue", "-h", "-o", "%k %A %T %N").splitlines()
-        found = [line.split() for line in lines if line.startswith(f"rule_train_wildcards_{PACKS[m]}")]
-        return (found[-1] + [""])[1:4] if found else ["", "", ""]
+        """Number, state and node of the job that trains the pack of batch size m; nothing if there is none.
+
+        It is the task of an array: its number is that of the array and its own, and not what the job itself is told.
+        """
+        told = [read_json(file)["job"] for file in self.folder.glob(f"results/packs/{PACKS[m]}*.json")]
+        lines = ask("squeue", "-h", "-o", "%A %i %T %N").splitlines()
+        found = [line.split()[1:] for line in lines if line.split()[0] in told]
+        return (found[-1] + [""])[:3] if found else ["", "", ""]
 
     def place(self, m: int) -> Place | None:
         """Where the group that trains at batch size m is, if it has begun."""
@@ -197,6 +203,8 @@ def test_the_study_goes_through(cluster, undisturbed, tmp_path):
     (study.folder / "data").unlink()  # is prepared by SLURM, too
     with study:
         study.check("none")
+    arrays = re.findall(r"Submitted array job with Snakemake IDs \d+,\d+ and SLURM job ID", study.told)
+    assert len(arrays) == 1, study.told
 
 
 def test_scancel(cluster, undisturbed, tmp_path):
@@ -209,7 +217,7 @@ def test_scancel(cluster, undisturbed, tmp_path):
 
 
 def test_a_time_limit_is_shorter_than_the_training(cluster, undisturbed, tmp_path):
-    limit = ("--set-resources", "train:runtime=1", "train:slurm_extra='--signal=TERM@30'")
+    limit = ("--set-resources", "train:runtime=1")
     with Study(tmp_path, undisturbed, MANY_SEEDS, limit) as study:
         wait_for(lambda: "back into its queue" in study.log(2), "the warning", 200)
         study.row = {"seconds_lost": 0.0, "warned": True}

@@ -1,5 +1,7 @@
 """Requests that a cluster cannot meet are refused before the work, in one line with SLURM's own reason."""
 
+import re
+
 import pytest
 from cluster import ask
 from conftest import snakemake
@@ -76,6 +78,19 @@ def test_a_controller_that_does_not_answer(cluster, project):
         assert "Unable to contact slurm controller" in call(project)
     finally:
         cluster.start_controller()
+
+
+def test_packs_that_ask_for_the_same_are_one_array_and_none_is_forgotten(cluster, project):
+    """Five packs, two at a time: two together, then one after the other, and one of them asks for more memory."""
+    scale = "scale={name: small, epochs: 0.1, figures: [fig04]}"
+    chosen = ("--config", "seeds=1", scale, "training={runs_per_pack: 1, device: cpu}")
+    jobs = ("--profile", "slurm", "--jobs", "2", "--slurm-init-seconds-before-status-checks=2")
+    done = snakemake(project, *jobs, *chosen, "--", "results/laptop-small/experiments/resnet8-bn/runs.parquet")
+    assert done.returncode == 0, done.stdout
+    told = [line for line in ask("scontrol", "--oneliner", "show", "jobs").splitlines() if f"WorkDir={project}" in line]
+    asked = [(*re.findall(r"MinMemoryNode=\S+", job), "ArrayTaskId" in job) for job in told if "rule_train_" in job]
+    alone, together = [("MinMemoryNode=2000M", False)] * 2, [("MinMemoryNode=2001M", True)] * 2
+    assert sorted(asked) == [*alone, *together, ("MinMemoryNode=4000M", False)], told
 
 
 @pytest.mark.parametrize("cluster", [{"gpus": 2}], indirect=True)

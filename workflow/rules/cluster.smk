@@ -1,4 +1,5 @@
 # A SLURM cluster: what is asked of it, and whether it can be had. SLURM is asked, so that a profile fits any cluster.
+import collections
 from types import SimpleNamespace
 
 from smallbatch import slurm
@@ -63,6 +64,27 @@ def hold_on():
     plugin.get_min_job_age()
 
 
+def submit_alike_together():
+    """Make one array of the jobs that ask for the same, where the profile wants arrays.
+
+    Plugin 2.8 submits all jobs of a rule as the first of them asks, and forgets those that it has while others of the
+    rule are ready.
+    """
+    import snakemake_executor_plugin_slurm as plugin
+
+    submit = plugin.Executor.run_jobs
+
+    def run_jobs(executor, jobs):
+        alike = collections.defaultdict(list)
+        for job in jobs:
+            alike[job.name, *submission(job)].append(job)
+        for some in alike.values():
+            submit(executor, some)
+
+    plugin.Executor.run_jobs = run_jobs
+    plugin.pending_jobs_for_rule = lambda dag, rule: 0
+
+
 onstart:
     if workflow.executor_plugin.name == "slurm":
         try:
@@ -70,3 +92,4 @@ onstart:
         except UserError as error:
             sys.exit(f"error: {error}")
         hold_on()
+        submit_alike_together()

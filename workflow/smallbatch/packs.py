@@ -45,8 +45,11 @@ def row(run: Run) -> tuple:
 
 
 def cost(run: Run) -> float:
-    """A run's cost in arbitrary units, where speeds were not measured: small batches cost more (on digits: 1 + 3/m)."""
-    return run.setting.epochs * (1 + 3 / run.batch_size)
+    """A run's cost in arbitrary units, where speeds were not measured.
+
+    Small batches cost more (on digits 1 + 3/m), and measuring the variance at a batch size about as much as training.
+    """
+    return run.setting.epochs * (1 + 3 / run.batch_size) * (1 + len(run.setting.variance_batch_sizes))
 
 
 def cut(study: Study, runs_per_pack: int) -> dict[str, Pack]:
