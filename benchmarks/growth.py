@@ -3,9 +3,9 @@
     PYTHONPATH=workflow python benchmarks/growth.py --runs 2200 4400 11000
 
 Makes a store of runs that were never trained, about as many as asked for (the study is taken with more seeds), and then
-does with it what the workflow does, each stage in a process of its own: the tables of each experiment, those of the
-study, claims, every figure in every format; before that it asks `python -m smallbatch status` how far the study is.
-Prints seconds and the most memory of each.
+does with it what the workflow does, one stage after the other: the tables of each experiment, those of the study, the
+claims, every figure in every format; before that it asks `python -m smallbatch status` how far the study is. Experiments
+and figures are shared among as many processes as there are processors. Prints seconds and the most memory of each stage.
 """
 
 import argparse
@@ -15,7 +15,7 @@ import sys
 import tempfile
 import time
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -24,6 +24,7 @@ from smallbatch.analysis.selection import chosen_file, write_chosen
 from smallbatch.analysis.table import read_tables, write_table, write_tables
 from smallbatch.data.outline import ORIGINALS
 from smallbatch.data.prepared import META, Meta, read_meta
+from smallbatch.environment import processors
 from smallbatch.files import write_json
 from smallbatch.packs import cut, with_rates
 from smallbatch.rates import BaseLr
@@ -101,9 +102,9 @@ def row_of(epoch: int, accuracy: float) -> Epoch:
     return Epoch(epoch, 0.01, 3 - 2 * accuracy, 3 - 1.9 * accuracy, accuracy, float("nan"))
 
 
-def tables(study: Study, folder: Path) -> None:
-    """The tables of each experiment."""
-    for name, e in study.experiments.items():
+def tables(study: Study, folder: Path, mine: slice) -> None:
+    """The tables of each experiment, of those that are this process's."""
+    for name, e in list(study.experiments.items())[mine]:
         rows = [(name, run) for run in e.runs(chosen(study, name))]
         outputs = {kind: folder / "experiments" / name / f"{kind}.parquet" for kind in KINDS}
         write_tables(
@@ -115,7 +116,7 @@ def tables(study: Study, folder: Path) -> None:
         )
 
 
-def gathered(study: Study, folder: Path) -> None:
+def gathered(study: Study, folder: Path, mine: slice) -> None:
     """The tables of the study."""
     for kind in KINDS:
         table = read_tables(folder / "experiments" / name / f"{kind}.parquet" for name in study.experiments)
@@ -124,7 +125,7 @@ def gathered(study: Study, folder: Path) -> None:
             write_table(table, folder / "runs.csv")
 
 
-def claims(study: Study, folder: Path) -> None:
+def claims(study: Study, folder: Path, mine: slice) -> None:
     """The verdicts."""
     from smallbatch.analysis.claims import judge  # what takes seconds to import is left to those stages that need it
 
@@ -133,12 +134,12 @@ def claims(study: Study, folder: Path) -> None:
     write_table(judge(study.figures, runs, variance, thresholds, np.random.default_rng(0)), folder / "claims.csv")
 
 
-def figures(study: Study, folder: Path) -> None:
-    """Every figure, as the workflow saves it."""
+def figures(study: Study, folder: Path, mine: slice) -> None:
+    """Every figure, of those that are this process's, as the workflow saves it."""
     from smallbatch.figures import draw
     from smallbatch.figures.style import save
 
-    for name, spec in study.figures.items():
+    for name, spec in list(study.figures.items())[mine]:
         parts = (
             read_tables(folder / "experiments" / one / f"{kind}.parquet" for one in spec["experiments"])
             for kind in KINDS
@@ -146,7 +147,7 @@ def figures(study: Study, folder: Path) -> None:
         save(draw(spec, *parts), [folder / "figures" / f"{name}.{form}" for form in ("pdf", "svg", "png")])
 
 
-STAGES: dict[str, Callable[[Study, Path], None]] = {
+STAGES: dict[str, Callable[[Study, Path, slice], None]] = {
     "tables": tables,
     "gathered": gathered,
     "claims": claims,
@@ -154,22 +155,36 @@ STAGES: dict[str, Callable[[Study, Path], None]] = {
 }
 
 
+SHARED = ("tables", "figures")
+"""Stages of many jobs, of which the workflow does several at a time."""
+
+
 def measure(folder: Path) -> Iterator[tuple[str, float, float]]:
-    """Do each stage in a process of its own; gives its name, seconds from start to end, and the most memory in MB.
+    """Do each stage in processes of its own; gives its name, seconds from start to end, and their most memory in MB.
 
     A process that takes less than the one that starts it has that one's memory on its account.
     """
+    yield "status", *_timed("status", folder, [["-m", "smallbatch", "status"]])
+    for stage in STAGES:
+        count = processors() if stage in SHARED else 1
+        shares = [[str(number), str(count)] for number in range(count)]
+        yield stage, *_timed(stage, folder, [[__file__, "--stage", stage, "--share", *share] for share in shares])
+
+
+def _timed(stage: str, folder: Path, commands: Sequence[Sequence[str]]) -> tuple[float, float]:
+    """Run Python with these arguments at the same time; seconds, and MB of all together."""
     environment = os.environ | {"PYTHONPATH": str(PROJECT / "workflow")}
-    commands = {"status": ["-m", "smallbatch", "status"]} | {stage: [__file__, "--stage", stage] for stage in STAGES}
-    for stage, command in commands.items():
-        started = time.perf_counter()
-        process = subprocess.Popen([sys.executable, *command], cwd=folder, env=environment, stdout=subprocess.DEVNULL)
-        _, status, usage = os.wait4(process.pid, 0)
+    settings = {"cwd": folder, "env": environment, "stdout": subprocess.DEVNULL}
+    started = time.perf_counter()
+    processes = [subprocess.Popen([sys.executable, *command], **settings) for command in commands]
+    ends = [os.wait4(process.pid, 0) for process in processes]
+    seconds = time.perf_counter() - started
+    for process, (_, status, _) in zip(processes, ends, strict=True):
         process.returncode = os.waitstatus_to_exitcode(status)
-        if process.returncode:
-            raise RuntimeError(f"stage {stage} failed")
-        unit = 1 if sys.platform == "darwin" else 1024
-        yield stage, time.perf_counter() - started, usage.ru_maxrss * unit / 1e6
+    if any(process.returncode for process in processes):
+        raise RuntimeError(f"stage {stage} failed")
+    unit = 1 if sys.platform == "darwin" else 1024
+    return seconds, sum(usage.ru_maxrss for _, _, usage in ends) * unit / 1e6
 
 
 def main() -> None:
@@ -179,9 +194,13 @@ def main() -> None:
         "--runs", type=int, nargs="+", default=[2200, 4400, 11_000], help="about how many, each in turn"
     )
     parser.add_argument("--stage", choices=STAGES, help="do one stage with what was made in this folder")
+    parser.add_argument(
+        "--share", type=int, nargs=2, metavar=("K", "N"), default=(0, 1), help="of its N shares the Kth"
+    )
     arguments = parser.parse_args()
     if arguments.stage:
-        STAGES[arguments.stage](load_study(read_yaml(Path("config", "config.yaml"))), Path())
+        first, count = arguments.share
+        STAGES[arguments.stage](load_study(read_yaml(Path("config", "config.yaml"))), Path(), slice(first, None, count))
         return
     os.fsync = lambda handle: None  # what is made here need not outlast a power cut
     print(f"{'runs':>7} {'stage':<10} {'seconds':>8} {'MB':>6}")

@@ -161,7 +161,7 @@ def save(figure: Figure, paths: Iterable[str | Path]) -> None:
     """
     with context():
         figure.draw_without_rendering()
-        figure.set_layout_engine("none")
+        figure.set_layout_engine(None)
         for path in map(Path, paths):
             with atomic(path) as file:
                 figure.savefig(file, format=path.suffix[1:], metadata=_METADATA[path.suffix])
