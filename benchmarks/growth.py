@@ -3,9 +3,9 @@
     PYTHONPATH=workflow python benchmarks/growth.py --runs 2200 4400 11000
 
 Makes a store of runs that were never trained, about as many as asked for (the study is taken with more seeds), and then
-does with it what the workflow does, one stage after the other: the tables of each experiment, those of the study, the
-claims, every figure in every format; before that it asks `python -m smallbatch status` how far the study is. Experiments
-and figures are shared among as many processes as there are processors. Prints seconds and the most memory of each stage.
+does with it what the workflow does, stage by stage: the tables of each experiment, those of the study, claims, every
+figure in every format; before that it asks `python -m smallbatch status` how far the study is. Experiments and figures
+are shared among as many processes as there are processors. Prints seconds and the most memory of each stage.
 """
 
 import argparse

@@ -7,7 +7,7 @@ import sys
 
 import pandas as pd
 import pytest
-from conftest import snakemake
+from conftest import PROJECT, snakemake
 
 from smallbatch.errors import UserError
 from smallbatch.publish import check, chosen_weights, claims_text, fill
@@ -27,22 +27,27 @@ def sh(folder, command: str) -> str:
     return done.stdout
 
 
-@pytest.fixture
-def shared(project, tmp_path):
-    """The project as a git repository, in which two colleagues' clones and a remote of DVC meet."""
+def as_repository(project, store):
+    """Make a copy of the project a git repository whose embedded remote is another folder; returns it."""
     if not shutil.which("git"):
         pytest.skip("git is not here, so there is nothing to clone")
     for name in (".gitignore", ".dvcignore"):
-        shutil.copy(os.path.join(os.path.dirname(__file__), "..", name), project / name)
+        shutil.copy(PROJECT / name, project / name)
     (project / "README.md").write_text("# Results\n\n<!-- laptop-one: claims -->\n<!-- end -->\n")
     sh(
         project,
         f"""git init --quiet --initial-branch main && git config user.name A && git config user.email a@example.org
         dvc init --quiet && dvc config core.analytics false
-        dvc remote add --quiet --default embedded {tmp_path}/store
+        dvc remote add --quiet --default embedded {store}
         git add --all && git commit --quiet --message begin""",
     )
     return project
+
+
+@pytest.fixture
+def shared(project, tmp_path):
+    """A repository in which two colleagues' clones and a remote of DVC meet."""
+    return as_repository(project, tmp_path / "store")
 
 
 def clone(source, place):
@@ -135,6 +140,18 @@ def test_a_remote_that_refuses_leaves_all_as_it_was(shared, tmp_path):
     assert unknown.returncode and "publish.remote: 'nowhere' is not allowed; allowed: a remote of DVC: embedded" in (
         unknown.stdout
     )
+
+
+def test_a_study_whose_rates_are_not_chosen_yet_is_not_trained_to_be_published(shared):
+    assert make(shared, "all", figure="fig13").returncode == 0
+    shutil.rmtree(shared / "results" / "laptop-one")  # as in a clone that has pulled the runs
+    (victim,) = (shared / "results" / "runs").glob("*_m32_b8_*")
+    victim.rename(shared / "elsewhere")
+    refused = make(shared, "publish", figure="fig13")
+    assert refused.returncode and "is not complete: resnet8-bn-batches lack runs" in refused.stdout, refused.stdout
+    assert not victim.exists()
+    (shared / "elsewhere").rename(victim)
+    assert make(shared, "publish", figure="fig13").returncode == 0
 
 
 @pytest.fixture

@@ -198,6 +198,10 @@ def training_priority(wildcards):
 def complete(wildcards):
     """What a study to be published consists of; one that lacks runs is refused rather than trained."""
     lacking = [e.name for e in STUDY.experiments.values() if e.name in DUE or not meta_file(e.setting.data).exists()]
+    if not lacking:  # and so the rates that others take from them can be chosen, if they are not yet
+        dependent = [e for e in STUDY.experiments.values() if e.best_of]
+        chosen = {e: checkpoints.choose.get(study=STUDY.name, experiment=e.name).output[0] for e in dependent}
+        lacking = [e.name for e in dependent if wanted(e, meta_file(e.setting.data), chosen[e])]
     if lacking:
         raise WorkflowError(
             f"study {STUDY.name} is not complete: {', '.join(lacking)} lack runs; `snakemake all` trains them"

@@ -65,8 +65,8 @@ def publish(
     before = {path: path.read_bytes() if path.exists() else None for path in map(_tracker, paths)}
     try:
         for part in _parts(paths):
-            _dvc("add", "--quiet", *map(str, part))
-            _dvc("push", "--quiet", "--remote", remote, *map(str, part))
+            _dvc("add", *map(str, part))
+            _dvc("push", "--remote", remote, *map(str, part))
     except BaseException:
         _restore(before | dict.fromkeys(made))
         raise
@@ -179,8 +179,17 @@ def _dvc(*arguments: str) -> str:
     Raises:
         UserError: it failed; says why in its words.
     """
-    done = subprocess.run([sys.executable, "-m", "dvc", *arguments], text=True, capture_output=True)
+    # Without a terminal, at which it would ask for a password in the midst of a workflow.
+    alone = {"stdin": subprocess.DEVNULL, "start_new_session": True}
+    done = subprocess.run([sys.executable, "-m", "dvc", *arguments], text=True, capture_output=True, **alone)
     if done.returncode:
-        reasons = re.findall(r"^ERROR: (.*)", done.stderr, re.MULTILINE)
-        raise UserError(f"dvc {arguments[0]}: {' - '.join(reasons) or done.stderr.strip() or 'failed without a word'}")
+        raise UserError(f"dvc {arguments[0]}: {_reason(done.stderr)}")
     return done.stdout
+
+
+def _reason(told: str) -> str:
+    """Why DVC failed, in one line."""
+    if asked := re.search(r"(\S+'s password): ", told):
+        return f"the remote does not take the password or key that DVC has for it, and asks for {asked[1]}"
+    reasons = re.findall(r"ERROR: (.*)", told) or told.splitlines() or ["it failed without a word"]
+    return " - ".join(dict.fromkeys([reasons[-1], reasons[0]]))  # the whole, and what went wrong first

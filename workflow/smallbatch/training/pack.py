@@ -235,7 +235,7 @@ def title(runs: Sequence[Run]) -> str:
     """A group of lanes in a few words."""
     run, s = runs[0], runs[0].setting
     norm = "" if s.norm == "none" else f" {s.norm} norm b={run.bn_batch_size}"
-    return f"{s.model}{norm} on {s.data}, m={run.batch_size}, {len(runs)} lanes"
+    return f"{s.model}{norm} on {s.data}, m={run.batch_size}, {len(runs)} lane{'s' * (len(runs) > 1)}"
 
 
 def _accuracy(outcome: Outcome) -> str:
