@@ -65,6 +65,10 @@ def names(folder):
     return {path.name for path in (folder / "results" / "runs").iterdir() if path.is_dir()}
 
 
+def objects(store):
+    return {path.relative_to(store): path.read_bytes() for path in store.rglob("*") if path.is_file()}
+
+
 def pictures(folder, study="laptop-one"):
     return {path.name: path.read_bytes() for path in (folder / "paper_figures" / study).iterdir()}
 
@@ -83,6 +87,13 @@ def test_publish_pull_redraw_merge(shared, tmp_path):
     sh(shared, "git add README.md paper_figures results && git commit --quiet --message 'Publish study one'")
     again = make(shared, "publish")
     assert "0 of them new or changed; nothing is left to commit" in again.stdout, again.stdout
+
+    # Killed before DVC knew of the bundle and anything was pushed, and called again.
+    pushed = objects(tmp_path / "store")
+    shutil.rmtree(tmp_path / "store")
+    next((shared / "results" / "published").glob("*.dvc")).unlink()
+    assert make(shared, "publish").returncode == 0
+    assert objects(tmp_path / "store") == pushed and sh(shared, "git status --porcelain") == ""
 
     # A colleague's clone, with all modification times upset, trains nothing and draws the same.
     other = clone(shared, tmp_path / "other")

@@ -35,13 +35,14 @@ def test_dvc_pull_on_a_fresh_clone_and_beside_data_of_ones_own(clone):
     assert run(clone, *pull).returncode == 0 and own.exists()
 
 
-def test_the_three_lines_that_add_a_remote_and_a_data_set(clone, tmp_path):
+def test_the_lines_that_add_a_remote_and_a_data_set(clone, tmp_path):
     assert run(clone, sys.executable, "-m", "dvc", "pull").returncode == 0
     (clone / "data" / "cifar10").mkdir()
     (clone / "data" / "cifar10" / "meta.json").write_text("{}")
     lines = f"""set -e
         dvc() {{ "{sys.executable}" -m dvc "$@"; }}
         dvc remote add --default lab {tmp_path}/disk
+        dvc remote modify lab verify true
         echo "- path: data/cifar10" >> data.dvc && dvc commit --force data.dvc
         dvc push"""
     done = run(clone, "bash", "-c", lines)
