@@ -239,7 +239,9 @@ def stop_workflow(project: Path, number: signal.Signals) -> str:
     logs = project / "logs/train"
     shutil.rmtree(logs, ignore_errors=True)
     command = [sys.executable, "-m", "snakemake", "--cores", "1", "--config", "study=long", "--", "figures"]
-    with subprocess.Popen(command, cwd=project, stderr=subprocess.DEVNULL, start_new_session=True) as workflow:
+    # Who starts these tests in the background may have left Ctrl-C ignored.
+    heard = {"start_new_session": True, "preexec_fn": lambda: signal.signal(signal.SIGINT, signal.SIG_DFL)}
+    with subprocess.Popen(command, cwd=project, stderr=subprocess.DEVNULL, **heard) as workflow:
         wait_for(lambda: any("begins" in log.read_text() for log in logs.glob("*.log")))
         time.sleep(2)
         os.killpg(workflow.pid, number)

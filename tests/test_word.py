@@ -65,7 +65,7 @@ def test_a_training_says_what_it_trains_and_that_it_is_done(data_folder, path, f
     last = words.read_word(path)
     assert (last.state, last.runs, last.group, last.log, last.device) == (DONE, names, names[1:], "a.log", "cpu")
     assert (last.epoch, last.epochs, last.images, last.trained, last.left) == (2, 2, 256, 256, 0)
-    assert last.title == "alexnet on made, m=4, 1 lanes" and last.job == "4711" and last.reason is None
+    assert last.title == "alexnet on made, m=4, 1 lane" and last.job == "4711" and last.reason is None
     assert before <= last.since <= last.spoken <= time.time()
     assert said[0]["state"] == RUNNING and said[0]["title"] == "" and said[0]["runs"] == names
 

@@ -67,8 +67,7 @@ def hold_on():
 def submit_alike_together():
     """Make one array of the jobs that ask for the same, where the profile wants arrays.
 
-    Plugin 2.8 submits all jobs of a rule as the first of them asks, and forgets those that it has while others of the
-    rule are ready.
+    Plugin 2.8 submits all jobs of a rule as the first of them asks, and forgets those that it has while others are ready.
     """
     import snakemake_executor_plugin_slurm as plugin
 
@@ -81,8 +80,10 @@ def submit_alike_together():
         for some in alike.values():
             submit(executor, some)
 
-    plugin.Executor.run_jobs = run_jobs
-    plugin.pending_jobs_for_rule = lambda dag, rule: 0
+    def no_others(dag, name):
+        return 0
+
+    plugin.Executor.run_jobs, plugin.pending_jobs_for_rule = run_jobs, no_others
 
 
 onstart:
