@@ -80,17 +80,21 @@ def test_a_controller_that_does_not_answer(cluster, project):
         cluster.start_controller()
 
 
-def test_packs_that_ask_for_the_same_are_one_array_and_none_is_forgotten(cluster, project):
-    """Five packs, two at a time: two together, then one after the other, and one of them asks for more memory."""
-    scale = "scale={name: small, epochs: 0.1, figures: [fig04]}"
+ALONE, TOGETHER, LARGE = ("MinMemoryNode=2000M", False), ("MinMemoryNode=2001M", True), ("MinMemoryNode=4000M", False)
+"""What a pack asks for, and whether as a task of an array; tasks get a megabyte for the list of all of them."""
+
+
+@pytest.mark.parametrize(("at_once", "wanted"), [(100, [TOGETHER, TOGETHER, LARGE]), (1, [ALONE, ALONE, LARGE])])
+def test_packs_that_ask_for_the_same_are_one_array_and_none_is_forgotten(cluster, project, at_once, wanted):
+    """Three packs, one of which asks for more memory; one at a time, the others are ready while it is submitted."""
+    scale = "scale={name: small, epochs: 0.1, batch_sizes: [2, 8, 512], figures: [fig04]}"
     chosen = ("--config", "seeds=1", scale, "training={runs_per_pack: 1, device: cpu}")
-    jobs = ("--profile", "slurm", "--jobs", "2", "--slurm-init-seconds-before-status-checks=2")
+    jobs = ("--profile", "slurm", "--jobs", str(at_once), "--slurm-init-seconds-before-status-checks=2")
     done = snakemake(project, *jobs, *chosen, "--", "results/laptop-small/experiments/resnet8-bn/runs.parquet")
     assert done.returncode == 0, done.stdout
     told = [line for line in ask("scontrol", "--oneliner", "show", "jobs").splitlines() if f"WorkDir={project}" in line]
     asked = [(*re.findall(r"MinMemoryNode=\S+", job), "ArrayTaskId" in job) for job in told if "rule_train_" in job]
-    alone, together = [("MinMemoryNode=2000M", False)] * 2, [("MinMemoryNode=2001M", True)] * 2
-    assert sorted(asked) == [*alone, *together, ("MinMemoryNode=4000M", False)], told
+    assert sorted(asked) == wanted, told
 
 
 @pytest.mark.parametrize("cluster", [{"gpus": 2}], indirect=True)
