@@ -316,6 +316,6 @@ def test_a_picture_that_is_not_there_is_named(tmp_path: Path) -> None:
 def test_captions_for_snakemakes_own_report_use_only_what_is_there(caption: Path) -> None:
     job = SimpleNamespace(wildcards=SimpleNamespace(figure="fig01", study="laptop"), config={"study": "laptop"})
     pages = jinja2.Environment(undefined=jinja2.StrictUndefined)
-    text = pages.from_string(caption.read_text()).render(snakemake=job)
+    text = pages.from_string(caption.read_text(encoding="utf-8")).render(snakemake=job)
     assert "{" not in text
     assert ("fig01" in text) == (caption.stem == "figure")

@@ -46,7 +46,7 @@ def load(change=None, name="mine", **config):
         small(values).update(change)
     elif change:
         change(values)
-    Path(f"config/studies/{name}.yaml").write_text(yaml.safe_dump(values, sort_keys=False))
+    Path(f"config/studies/{name}.yaml").write_text(yaml.safe_dump(values, sort_keys=False), encoding="utf-8")
     return load_study(CONFIG | {"study": name} | config)
 
 

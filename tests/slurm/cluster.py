@@ -254,7 +254,7 @@ def _write(name: str, *settings: str) -> None:
 
 
 def _foreign(file: Path) -> bool:
-    return file.exists() and not file.read_text().startswith(MARK)
+    return file.exists() and not file.read_text(encoding="utf-8").startswith(MARK)
 
 
 def _ended(process: int) -> bool:

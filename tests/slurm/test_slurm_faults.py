@@ -96,7 +96,7 @@ class Study:
         wait_for(lambda: not ask("squeue", "-h"), "the end of the jobs")
 
     def start(self) -> None:
-        with open(self.folder / "told", "a") as told:
+        with open(self.folder / "told", "a", encoding="utf-8") as told:
             command = [sys.executable, "-m", "snakemake", *self.arguments]
             self.snakemake = subprocess.Popen(command, cwd=self.folder, stdout=told, stderr=told)
 
@@ -108,7 +108,7 @@ class Study:
         """Whether snakemake asks for the state of its jobs right now."""
         threads = Path(f"/proc/{self.snakemake.pid}/task").glob("*/children")
         children = [number for file in threads for number in file.read_text().split()]
-        return any("squeue" in Path(f"/proc/{number}/cmdline").read_text() for number in children)
+        return any("squeue" in Path(f"/proc/{number}/cmdline").read_text(encoding="utf-8") for number in children)
 
     @property
     def told(self) -> str:
@@ -194,7 +194,7 @@ class Study:
     @staticmethod
     def tell(row: dict[str, object]) -> None:
         if file := os.environ.get("SMALLBATCH_FAULTS"):
-            with open(file, "a") as rows:
+            with open(file, "a", encoding="utf-8") as rows:
                 rows.write(json.dumps(row) + "\n")
 
 

@@ -51,7 +51,7 @@ def atomic(path: Path, mode: str = "wb") -> Iterator[IO[Any]]:
         path.parent.mkdir(parents=True, exist_ok=True)
         handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
         try:
-            with os.fdopen(handle, mode) as file:
+            with os.fdopen(handle, mode, encoding=None if "b" in mode else "utf-8") as file:
                 yield file
                 file.flush()
                 os.fsync(file.fileno())
@@ -83,7 +83,7 @@ def _sync_folder(folder: Path) -> None:
 
 
 def write_json(path: Path, value: Any) -> None:
-    """Write `value` as indented JSON, whole or not at all."""
+    """Write `value` as indented JSON in UTF-8, whole or not at all."""
     with atomic(path, "w") as file:
         json.dump(value, file, indent=1, ensure_ascii=False)
         file.write("\n")
@@ -96,9 +96,43 @@ def read_json(path: Path) -> Any:
         UserError: it is missing or damaged.
     """
     try:
-        return json.loads(path.read_text())
-    except (OSError, ValueError) as error:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError) as error:
         raise UserError(f"{path}: cannot be read ({error}); delete it: it is made again") from error
+
+
+DIGEST = "digest"
+"""Key under which a sealed file has the SHA-256 of all that it says beside."""
+
+
+def write_sealed(path: Path, values: Mapping[str, Any]) -> None:
+    """Write an object as JSON with a digest of its content, whole or not at all.
+
+    Args:
+        path: the file.
+        values: by key, as JSON gives them back (lists, not tuples).
+    """
+    write_json(path, {**values, DIGEST: _content_digest(values)})
+
+
+def read_sealed(path: Path) -> dict[str, Any]:
+    """What `write_sealed` wrote, without its digest.
+
+    Raises:
+        UserError: it is missing or unreadable, or its content is not what was written.
+    """
+    values = read_json(path)
+    if not isinstance(values, dict) or DIGEST not in values:
+        raise UserError(f"{path}: damaged or of another origin: it has no digest of its content")
+    digest = values.pop(DIGEST)
+    if digest != _content_digest(values):
+        raise UserError(f"{path}: damaged or edited: its content does not fit its digest")
+    return values
+
+
+def _content_digest(values: Mapping[str, Any]) -> str:
+    text = json.dumps(values, sort_keys=True, ensure_ascii=False, separators=(",", ":"))
+    return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
 
 
 def zip_files(file: IO[bytes], contents: Mapping[str, bytes]) -> None:

@@ -131,7 +131,7 @@ def _markdown(heads: Sequence[str], rules: Sequence[str], rows: Sequence[Sequenc
 
 def fill(page: Path, texts: dict[str, str]) -> None:
     """Put each text between the comments `<!-- NAME -->` and `<!-- end -->` of a page, where it has such."""
-    before = text = page.read_text()
+    before = text = page.read_text(encoding="utf-8")
     for name, content in texts.items():
         between = rf"(<!-- {re.escape(name)} -->\n).*?(<!-- end -->)"
         text = re.sub(between, lambda marks, content=content: f"{marks[1]}{content}\n{marks[2]}", text, flags=re.DOTALL)

@@ -34,7 +34,7 @@ def read_yaml(path: Path) -> Any:
         UserError: it is missing or is not YAML; says where.
     """
     try:
-        return yaml.load(path.read_text(), _Loader)
+        return yaml.load(path.read_text(encoding="utf-8"), _Loader)
     except OSError as error:
         raise UserError(f"{path}: cannot be read: {error.strerror}") from error
     except yaml.YAMLError as error:

@@ -283,7 +283,7 @@ def _whole(folder: Path, weights: Path | None) -> tuple[dict[str, Any], dict[str
         _Damaged: something is missing or not as it was written.
     """
     try:
-        record = json.loads((folder / RECORD).read_text())
+        record = json.loads((folder / RECORD).read_text(encoding="utf-8"))
         run = Run.from_settings(record["settings"])
         if record["protocol"] != PROTOCOL or run.name(record["data_fingerprint"]) != folder.name:
             raise _Damaged("its settings do not fit its name")

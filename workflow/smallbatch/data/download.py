@@ -61,7 +61,7 @@ def md5_of(path: Path) -> str:
 @contextlib.contextmanager
 def _alone(path: Path) -> Iterator[None]:
     """Let one process at a time download `path`; the others wait and then find it there."""
-    with open(path.with_name(f".{path.name}.lock"), "w") as file:
+    with open(path.with_name(f".{path.name}.lock"), "w", encoding="utf-8") as file:
         with contextlib.suppress(OSError):  # some cluster file systems have no locks
             fcntl.flock(file, fcntl.LOCK_EX)
         yield

@@ -111,7 +111,7 @@ def read_meta(path: Path) -> Meta:
         UserError: it is damaged or not one of ours.
     """
     try:
-        fields = json.loads(Path(path).read_text())
+        fields = json.loads(Path(path).read_text(encoding="utf-8"))
         return Meta(**{key: tuple(value) if isinstance(value, list) else value for key, value in fields.items()})
     except FileNotFoundError as error:
         raise UserError(f"{path}: missing; `snakemake datasets` prepares the data set") from error

@@ -234,7 +234,7 @@ def _alone_with(folder: Path) -> Iterator[None]:
 
 def _read() -> dict[str, Any]:
     try:
-        entries = json.loads(_file().read_text())
+        entries = json.loads(_file().read_text(encoding="utf-8"))
     except (OSError, ValueError, RuntimeError):
         return {}
     return entries if isinstance(entries, dict) else {}

@@ -95,7 +95,7 @@ def forget_peak_memory(device: torch.device) -> None:
         return
     processor.give_back_memory()
     with contextlib.suppress(OSError):  # Linux; elsewhere the peak is that of the process's life
-        Path("/proc/self/clear_refs").write_text("5")
+        Path("/proc/self/clear_refs").write_text("5", encoding="utf-8")
 
 
 def make_room(device: torch.device) -> None:
@@ -116,7 +116,7 @@ def held_memory() -> int:
 
 def _memory(field: str) -> int:
     status = Path("/proc/self/status")
-    lines = status.read_text().splitlines() if status.exists() else []
+    lines = status.read_text(encoding="utf-8").splitlines() if status.exists() else []
     found = [int(line.split()[1]) * 1024 for line in lines if line.startswith(f"{field}:")]
     used = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return found[0] if found else used * (1 if sys.platform == "darwin" else 1024)
@@ -128,7 +128,7 @@ def free_memory(device: torch.device) -> int:
         return torch.cuda.mem_get_info(device)[0]
     free = [os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")]
     with contextlib.suppress(OSError, StopIteration):
-        lines = Path("/proc/meminfo").read_text().splitlines()
+        lines = Path("/proc/meminfo").read_text(encoding="utf-8").splitlines()
         free.append(next(int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable:")))
     return max(0, min(free + _free_in_groups()))
 
@@ -137,9 +137,16 @@ def _free_in_groups() -> list[int]:
     """What Linux's control groups, version 2, leave to the process, from its own group up."""
     free = []
     with contextlib.suppress(OSError):
-        own = [line[3:] for line in Path("/proc/self/cgroup").read_text().splitlines() if line.startswith("0::")]
+        own = [
+            line[3:]
+            for line in Path("/proc/self/cgroup").read_text(encoding="utf-8").splitlines()
+            if line.startswith("0::")
+        ]
         groups = [group for path in own for group in (path, *map(str, PurePosixPath(path).parents))]
         for folder in (Path(f"/sys/fs/cgroup{group}") for group in groups):
             with contextlib.suppress(OSError, ValueError):  # the root has none, and "max" is no number
-                free.append(int((folder / "memory.max").read_text()) - int((folder / "memory.current").read_text()))
+                free.append(
+                    int((folder / "memory.max").read_text(encoding="utf-8"))
+                    - int((folder / "memory.current").read_text(encoding="utf-8"))
+                )
     return free

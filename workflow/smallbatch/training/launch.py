@@ -141,7 +141,7 @@ class _Child:
         noise = (self.folder / NOISE).read_text(errors="replace")
         killed_by = self._signal(noise)
         if not killed_by and (self.folder / ERROR).exists():
-            return UserError((self.folder / ERROR).read_text())
+            return UserError((self.folder / ERROR).read_text(encoding="utf-8"))
         if name := stopping.asked():
             return Stopped(name)
         told = f"by {killed_by}" if killed_by else next(reversed(noise.split("\n")[:-1]), "without a word")
@@ -159,7 +159,7 @@ class _Child:
 def _run(children: Sequence[_Child]) -> None:
     """Run children to their end, passing on the lines they print, and signals to them."""
     reading, writing = os.pipe()
-    with open(reading, errors="replace") as lines, contextlib.ExitStack() as started:
+    with open(reading, encoding="utf-8", errors="replace") as lines, contextlib.ExitStack() as started:
 
         def end() -> None:
             for child in children:
@@ -233,7 +233,7 @@ def _train(folder: Path) -> int:
 
 def _tell(folder: Path, text: str) -> None:
     """Leave word of what went wrong; the first process to do so is the one that knows."""
-    with contextlib.suppress(FileExistsError), open(folder / ERROR, "x") as file:
+    with contextlib.suppress(FileExistsError), open(folder / ERROR, "x", encoding="utf-8") as file:
         file.write(text)
 
 

@@ -66,7 +66,7 @@ def _by_freedom(processors: set[int]) -> list[int]:
 def _busy() -> dict[int, int]:
     """Ticks that each processor has been busy for since the system started."""
     try:
-        lines = [line.split() for line in Path("/proc/stat").read_text().splitlines()]
+        lines = [line.split() for line in Path("/proc/stat").read_text(encoding="utf-8").splitlines()]
     except OSError:
         return {}
     # Fields: user, nice, system, idle, waiting for a disk, ...
@@ -78,7 +78,7 @@ def _place_in_core(processor: int, allowed: set[int]) -> int:
     """How many of the allowed processors come before this one on its core."""
     path = Path(f"/sys/devices/system/cpu/cpu{processor}/topology/thread_siblings_list")
     try:
-        return sum(other < processor for other in _listed(path.read_text()) & allowed)
+        return sum(other < processor for other in _listed(path.read_text(encoding="utf-8")) & allowed)
     except (OSError, ValueError):
         return 0
 

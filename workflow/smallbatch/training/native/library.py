@@ -111,7 +111,7 @@ def vector() -> int:
 def _built(command: list[str]) -> ctypes.CDLL:
     """The library, from the user's cache folder or made now."""
     version = subprocess.run([*command, "--version"], capture_output=True, text=True, check=True, timeout=PATIENCE)
-    told = [SOURCE.read_text(), *command, *FLAGS, version.stdout, platform.machine(), _instructions()]
+    told = [SOURCE.read_text(encoding="utf-8"), *command, *FLAGS, version.stdout, platform.machine(), _instructions()]
     name = f"kernels-{hashlib.sha256(chr(0).join(told).encode()).hexdigest()[:16]}.so"
     with contextlib.suppress(OSError, RuntimeError, UserError):  # no home, or one that is full or runs no programs
         return _loaded(command, cache_folder() / name)
@@ -122,7 +122,9 @@ def _built(command: list[str]) -> ctypes.CDLL:
 def _instructions() -> str:
     """What the processor can do: machines that share a home folder may differ."""
     info = Path("/proc/cpuinfo")
-    first = info.read_text().partition("\n\n")[0].splitlines() if info.exists() else [platform.processor()]
+    first = (
+        info.read_text(encoding="utf-8").partition("\n\n")[0].splitlines() if info.exists() else [platform.processor()]
+    )
     telling = ("flags", "Features", "vendor_id", "cpu family", "model", "CPU ")
     return "\n".join(line for line in first if line.startswith(telling))
 
@@ -130,7 +132,7 @@ def _instructions() -> str:
 def _loaded(command: list[str], path: Path) -> ctypes.CDLL:
     """Load the library at `path`; made if it is not there, set aside and made anew if it is damaged."""
     digest = path.with_suffix(".sha256")
-    if path.exists() and not (digest.exists() and digest.read_text() == sha256(path)):
+    if path.exists() and not (digest.exists() and digest.read_text(encoding="utf-8") == sha256(path)):
         log.warning("%s: damaged, set aside as %s", path, set_aside(path))
     if not path.exists():
         with tempfile.TemporaryDirectory() as folder:

@@ -1,0 +1,40 @@
+"""Files that say of themselves whether they are as they were written."""
+
+import json
+
+import pytest
+
+from smallbatch.errors import UserError
+from smallbatch.files import read_sealed, write_sealed
+
+VALUES = {"accuracy": 0.975, "title": "2⁻⁸", "rows": [1, None, {"nan": 1e-300}]}
+
+
+def test_a_sealed_file_gives_back_what_was_written(tmp_path):
+    write_sealed(tmp_path / "a.json", VALUES)
+    assert read_sealed(tmp_path / "a.json") == VALUES
+
+
+def test_layout_and_order_of_keys_mean_nothing(tmp_path):
+    write_sealed(tmp_path / "a.json", VALUES)
+    values = json.loads((tmp_path / "a.json").read_text(encoding="utf-8"))
+    (tmp_path / "a.json").write_text(json.dumps(dict(reversed(values.items()))), encoding="utf-8")
+    assert read_sealed(tmp_path / "a.json") == VALUES
+
+
+@pytest.mark.parametrize(
+    ("old", "new"), [("0.975", "0.976"), ("null", "true"), ('"title"', '"titel"'), ("rows", "digest"), ("⁸", "⁷")]
+)
+def test_an_edit_of_a_sealed_file_is_told(tmp_path, old, new):
+    path = tmp_path / "a.json"
+    write_sealed(path, VALUES)
+    path.write_text(path.read_text(encoding="utf-8").replace(old, new), encoding="utf-8")
+    with pytest.raises(UserError, match=r"a\.json: damaged"):
+        read_sealed(path)
+
+
+@pytest.mark.parametrize("content", [b"", b"[]", b"{}", b"1", b"\xff", b"[" * 100_000, b'{"digest": 1'])
+def test_what_is_no_sealed_file_is_told(tmp_path, content):
+    (tmp_path / "a.json").write_bytes(content)
+    with pytest.raises(UserError, match=r"a\.json: "):
+        read_sealed(tmp_path / "a.json")
