@@ -32,7 +32,10 @@ def test_the_last_experiment_with_that_batch_size_decides_and_missing_runs_count
 def test_chosen_rates_come_back_from_their_file(tmp_path):
     path = tmp_path / "chosen.json"
     write_chosen(path, {8: 2**-8, 2: 0.001})
-    assert read_chosen(path) == {2: 0.001, 8: 2**-8} and list(json.loads(path.read_text())) == ["2", "8"]
+    assert read_chosen(path) == {2: 0.001, 8: 2**-8} and list(json.loads(path.read_text())) == ["2", "8", "digest"]
+    path.write_text(path.read_text().replace("0.001", "0.002"))
+    with pytest.raises(UserError, match=r"chosen.json: damaged or edited"):
+        read_chosen(path)
     path.write_text("{")
     with pytest.raises(UserError, match=r"chosen.json: cannot be read .*; delete it"):
         read_chosen(path)

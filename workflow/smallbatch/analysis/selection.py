@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from smallbatch.files import read_json, write_json
+from smallbatch.files import read_sealed, write_sealed
 from smallbatch.rates import BaseLr
 from smallbatch.study import Chosen, Study
 
@@ -52,14 +52,14 @@ def chosen_file(results: Path, study: str, experiment: str) -> Path:
 
 
 def write_chosen(path: Path, chosen: Chosen) -> None:
-    """Write chosen rates as JSON."""
-    write_json(path, {str(m): rate for m, rate in sorted(chosen.items())})
+    """Write chosen rates as JSON with a digest."""
+    write_sealed(path, {str(m): rate for m, rate in sorted(chosen.items())})
 
 
 def read_chosen(path: Path) -> Chosen:
     """Read what `write_chosen` wrote.
 
     Raises:
-        UserError: it is missing or damaged.
+        UserError: it is missing, damaged or edited.
     """
-    return {int(m): BaseLr(rate) for m, rate in read_json(path).items()}
+    return {int(m): BaseLr(rate) for m, rate in read_sealed(path).items()}

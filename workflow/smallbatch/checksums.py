@@ -1,0 +1,52 @@
+"""Checksums of the files that a job made, so that one which was edited or damaged since is found and made anew."""
+
+from collections.abc import Iterable
+from pathlib import Path
+
+from smallbatch.errors import UserError
+from smallbatch.files import read_sealed, sha256, write_sealed
+
+
+def write(path: Path, files: Iterable[Path], made_from: str = "") -> None:
+    """Note the SHA-256 of files that are done.
+
+    Args:
+        path: where to; if it is among `files`, it is passed over.
+        files: what was made.
+        made_from: the digest of what they were made from, where that is no file of the workflow.
+    """
+    sums = {Path(file).as_posix(): sha256(file) for file in files if Path(file) != Path(path)}
+    write_sealed(path, {"files": sums, "made_from": made_from})
+
+
+def made_from(path: Path) -> str | None:
+    """What `write` was told of it; none where that is not known."""
+    try:
+        return str(read_sealed(path)["made_from"])
+    except (UserError, KeyError):
+        return None
+
+
+def damaged(path: Path) -> list[Path]:
+    """Those of a job's files that are not as it wrote them, `path` itself among them; files that are gone are not.
+
+    A job of which another process makes the files at this moment has deleted `path` before.
+    """
+    if not path.is_file():
+        return [path] if path.exists() else []
+    before = path.read_bytes()
+    try:
+        sums = read_sealed(path)["files"]
+        found = [Path(file) for file, checksum in sums.items() if _differs(Path(file), checksum)]
+    except (UserError, KeyError, AttributeError):
+        found = [path]
+    return found if path.is_file() and path.read_bytes() == before else []
+
+
+def _differs(file: Path, checksum: str) -> bool:
+    try:
+        return sha256(file) != checksum
+    except FileNotFoundError:
+        return False
+    except OSError:  # a folder in its place, or not to be read
+        return True
