@@ -31,6 +31,7 @@ include: "workflow/rules/sharing.smk"
 localrules:
     all,
     datasets,
+    tables,
     figures,
     report,
     publish,
@@ -40,6 +41,8 @@ localrules:
 rule all:
     default_target: True
     input:
+        data_files,
+        rules.tables.input,
         rules.figures.input,
         rules.report.input,
     message:

@@ -107,6 +107,7 @@ def tables(study: Study, folder: Path, mine: slice) -> None:
     for name, e in list(study.experiments.items())[mine]:
         rows = [(name, run) for run in e.runs(chosen(study, name))]
         outputs = {kind: folder / "experiments" / name / f"{kind}.parquet" for kind in KINDS}
+        outputs["checksums"] = folder / "checksums" / f"table-{name}.json"
         write_tables(
             rows,
             RunStore(folder / "results"),

@@ -130,11 +130,24 @@ def test_packs_keep_their_names_when_rates_are_chosen_and_then_find_shared_runs(
     # Rate 2^-8 with b = m = 4 is a run of the grid, b = 4 < m = 8 is not.
     for run in study.experiments["small"].runs():
         store.write(run, "print", Outcome([], 1, 1.0, 1, 1, 1, []), {}, None)
-    assert plan.lacking("small", "print") == []
-    assert [pack.experiment for pack in plan.lacking("later", "print", {4: 2**-8, 8: 2**-8})] == ["later"]
+    assert plan.pending("small", "print").packs == []
+    pending = plan.pending("later", "print", {4: 2**-8, 8: 2**-8})
+    assert [pack.experiment for pack in pending.packs] == ["later"] and pending.records == ""
     only_shared = replace(study.experiments["later"], batch_sizes=(4,))
     study = replace(study, experiments=study.experiments | {"later": only_shared})
-    assert Plan(study, 100, store).lacking("later", "print", {4: 2**-8}) == []
+    assert Plan(study, 100, store).pending("later", "print", {4: 2**-8}).packs == []
+
+
+def test_the_digest_of_an_experiment_s_records_changes_with_each_of_them(tmp_path):
+    study, store = load(base_and_dependent), RunStore(tmp_path)
+    plan, runs = Plan(study, 100, store), list(study.experiments["small"].runs())
+    digests = set()
+    for seconds in (1.0, 2.0):
+        for run in runs:
+            store.write(run, "print", Outcome([], 1, seconds, 1, 1, 1, []), {}, None)
+            digests.add(plan.pending("small", "print").records)
+    # None while runs are missing, one when all are there, and another with each that is trained anew.
+    assert "" in digests and len(digests) == 2 + len(runs)
 
 
 def test_packs_whose_rates_others_take_are_awaited_also_where_another_experiment_trains_them(tmp_path):

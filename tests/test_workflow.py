@@ -3,14 +3,18 @@
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
 import zipfile
+from dataclasses import replace
 
 import pandas as pd
 import pytest
 import yaml
-from conftest import PROJECT, snakemake
+from conftest import PROJECT, copy_project, snakemake
+
+from smallbatch.store import RunStore
 
 TINY = {
     "title": "Tiny",
@@ -57,6 +61,22 @@ def jobs(output):
     return {name: int(count) for name, count in re.findall(r"^(\w+)\s+(\d+)$", table, re.MULTILINE)}
 
 
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    """A finished study, which tests leave alone."""
+    project = copy_project(tmp_path_factory.mktemp("finished") / "project")
+    write_study(project)
+    done = snakemake(project, *ALL)
+    assert done.returncode == 0, done.stdout
+    return project
+
+
+@pytest.fixture
+def copied(finished, tmp_path):
+    """A copy of a finished study, as new and as old as that."""
+    return shutil.copytree(finished, tmp_path / "project")
+
+
 def test_dry_run_of_the_default_study(project):
     done = snakemake(project, "-n", "all")
     assert done.returncode == 0, done.stdout
@@ -80,8 +100,8 @@ def test_every_computing_rule_has_its_directives():
     computing = [rule for rule in re.split(r"\n(?=rule |checkpoint )", rules) if "script:" in rule]
     assert len(computing) >= 6
     for rule in computing:
-        # A benchmark counts as an output, and what has none is published whenever it is asked to.
-        benchmark = () if rule.startswith("rule publish:") else ("benchmark",)
+        # A benchmark counts as an output, and what has none is done whenever it is asked for.
+        benchmark = ("benchmark",) if re.search(r"^    output:", rule, re.MULTILINE) else ()
         for directive in ("log", *benchmark, "conda", "threads", "resources", "message"):
             assert re.search(rf"^    {directive}:", rule, re.MULTILINE), f"{directive} is missing in {rule[:40]}"
 
@@ -190,6 +210,57 @@ def test_a_figure_trains_its_own_experiments_and_an_unknown_one_is_named(tiny):
     assert len(trained(tiny)) == 4 and (tiny / "paper_figures/tiny/fig01.png").exists()
 
 
+@pytest.mark.parametrize("option", ["--until", "--omit-from", "--forcerun"])
+def test_options_that_would_pass_over_trainings_are_refused(tiny, option):
+    done = snakemake(tiny, "--config", "study=tiny", option, "train", "--", "all")
+    assert done.returncode == 1 and f"error: command line: {option}: 'train' is not allowed" in done.stdout, done.stdout
+
+
+def test_missing_data_and_rates_hide_no_missing_runs(copied):
+    """What cannot be known without them is made first, and then what is missing is trained."""
+    before = trained(copied)
+    shutil.rmtree(copied / "data/digits")
+    lost = next(name for name in sorted(before) if "resnet8" in name)
+    shutil.rmtree(copied / "results/runs" / lost)
+    (copied / "results/tiny/chosen/bn.json").unlink()
+    done = snakemake(copied, *ALL)
+    after = trained(copied)
+    assert done.returncode == 0, done.stdout
+    assert {name for name in after if after[name] != before.get(name)} == {lost}
+    assert "Nothing to be done" in snakemake(copied, *ALL).stdout
+    prepared = copied / "data/digits/train_images.npy"
+    prepared.unlink()
+    assert snakemake(copied, *ALL).returncode == 0
+    assert prepared.exists() and trained(copied) == after
+
+
+def test_tables_follow_a_run_that_came_out_otherwise(copied):
+    store, name = RunStore(copied / "results"), next(name for name in trained(copied) if "alexnet" in name)
+    record = store.read(name)
+    other = [epoch._replace(test_accuracy=0.125) for epoch in record.outcome.epochs]
+    outcome = replace(record.outcome, epochs=other)
+    store.write(record.run, record.fingerprint, outcome, record.environment, None)
+    (copied / "results/tiny/experiments/alexnet/epochs.parquet").unlink()
+    done = snakemake(copied, *ALL[:-1], "paper_figures/tiny/fig01.pdf")
+    assert done.returncode == 0 and jobs(done.stdout) == {"figure": 1, "table": 1}, done.stdout
+    runs = pd.read_parquet(copied / "results/tiny/experiments/alexnet/runs.parquet").set_index("run")
+    assert runs.loc[name, "accuracy"] == 0.125
+
+
+def test_edited_tables_are_named_and_made_again(copied):
+    names = ("runs.csv", "claims.csv", "experiments/bn/runs.parquet", "chosen/bn.json", "checksums/page.json")
+    before = {name: (copied / "results/tiny" / name).read_bytes() for name in names}
+    for name, content in before.items():
+        (copied / "results/tiny" / name).write_bytes(content[:-2] + bytes([content[-2] ^ 1]) + content[-1:])
+    looked, done = snakemake(copied, "-n", *ALL), snakemake(copied, *ALL)
+    assert done.returncode == 0, done.stdout
+    for name, content in before.items():
+        file, told = copied / "results/tiny" / name, f"results/tiny/{name}: edited or damaged; "
+        assert f"{told}a call without -n sets it aside and makes it again" in looked.stdout
+        assert f"{told}set aside as {file.name}.damaged-1 and makes it again" in done.stdout
+        assert file.read_bytes() == content and file.with_name(f"{file.name}.damaged-1").exists()
+
+
 def test_cost_is_told_before_anything_is_trained(tiny):
     done = snakemake(tiny, "--config", "study=tiny", "--", "cost")
     assert done.returncode == 0, done.stdout
@@ -215,15 +286,17 @@ def jobs_follow_it(project):
     assert "(within 2000 MB, 240 min)" in snakemake(project, *asked).stdout
 
 
-def test_preview_draws_what_there_is(tiny):
+def test_preview_draws_what_there_is_each_time(tiny):
     asked = ("--cores", "1", "--config", "study=tiny", "--", "preview")
     early = snakemake(tiny, *asked)
     assert early.returncode != 0 and "not prepared yet" in early.stdout
     assert snakemake(tiny, "--cores", "1", "--config", "study=tiny", "--", "datasets").returncode == 0
-    done = snakemake(tiny, *asked)
-    assert done.returncode == 0, done.stdout
-    assert "0 of 8 runs exist" in done.stdout
-    assert (tiny / "results/tiny/preview/fig01.png").stat().st_size > 1000
+    picture = tiny / "results/tiny/preview/fig01.png"
+    for _ in range(2):
+        done = snakemake(tiny, *asked)
+        assert done.returncode == 0, done.stdout
+        assert "0 of 8 runs exist" in done.stdout and picture.stat().st_size > 1000
+        picture.unlink()
 
 
 def test_without_snakemake_and_then_with_it(tiny):

@@ -3,12 +3,13 @@
 
 rule table:
     input:
-        packs=lacking,
-        meta=lambda wildcards: f"{DATA}/{STUDY.experiments[wildcards.experiment].setting.data}/{META}",
+        pending=pending_runs,
+        meta=lambda wildcards: ancient(meta_file(STUDY.experiments[wildcards.experiment].setting.data)),
     output:
         runs=f"{RESULTS}/{{study}}/experiments/{{experiment}}/runs.parquet",
         epochs=f"{RESULTS}/{{study}}/experiments/{{experiment}}/epochs.parquet",
         variance=f"{RESULTS}/{{study}}/experiments/{{experiment}}/variance.parquet",
+        checksums=f"{RESULTS}/{{study}}/checksums/table-{{experiment}}.json",
     log:
         "logs/table/{study}/{experiment}.log",
     benchmark:
@@ -66,6 +67,7 @@ rule gather:
         csv=report(f"{RESULTS}/{{study}}/runs.csv", caption="../report/table.rst", category="Tables"),
         epochs=f"{RESULTS}/{{study}}/epochs.parquet",
         variance=f"{RESULTS}/{{study}}/variance.parquet",
+        checksums=f"{RESULTS}/{{study}}/checksums/gather.json",
     log:
         "logs/gather/{study}.log",
     benchmark:
@@ -87,7 +89,8 @@ rule claims:
         runs=f"{RESULTS}/{{study}}/runs.parquet",
         variance=f"{RESULTS}/{{study}}/variance.parquet",
     output:
-        report(f"{RESULTS}/{{study}}/claims.csv", caption="../report/claims.rst", category="Tables"),
+        claims=report(f"{RESULTS}/{{study}}/claims.csv", caption="../report/claims.rst", category="Tables"),
+        checksums=f"{RESULTS}/{{study}}/checksums/claims.json",
     log:
         "logs/claims/{study}.log",
     benchmark:
@@ -106,3 +109,14 @@ rule claims:
         "Judging the paper's claims from study {wildcards.study}"
     script:
         "../scripts/claims.py"
+
+
+# Every one is named: of files that only others need Snakemake does not make again those that were deleted.
+rule tables:
+    input:
+        [str(chosen_file(e.name)) for e in STUDY.experiments.values() if e.best_of],
+        [tables(kind, STUDY.experiments) for kind in KINDS],
+        [checksum_file(f"table-{experiment}") for experiment in STUDY.experiments],
+        [file.format(study=STUDY.name) for file in (*rules.gather.output, *rules.claims.output)],
+    message:
+        "The tables of study {STUDY.name} are in {RESULTS}/{STUDY.name}."

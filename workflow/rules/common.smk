@@ -19,13 +19,14 @@ if not workflow.is_main_process:
 
 from pathlib import Path
 
+from smallbatch import checksums
 from smallbatch.analysis import selection
 from smallbatch.bundles import take_in
 from smallbatch.data import label as label_of
 from smallbatch.data.prepared import ARRAYS, META, read_meta
 from smallbatch.environment import processors
-from smallbatch.errors import UserError
-from smallbatch.files import atomic, digest, folder_is_writable
+from smallbatch.errors import UserError, refuse
+from smallbatch.files import atomic, digest, folder_is_writable, set_aside
 from smallbatch.packs import Plan, cost, with_rates
 from smallbatch.settings import typed
 from smallbatch.speeds import Speeds
@@ -42,8 +43,6 @@ config = typed(config)
 try:
     check_config(config)
     STUDY = load_study(config)
-    for folder in (DATA, RESULTS, FIGURES):
-        folder_is_writable(Path(folder))
     SPEEDS_FILE = Path(RESULTS, STUDY.name, "cost.json")
     SPEEDS = Speeds.read(SPEEDS_FILE)
 except UserError as error:
@@ -59,6 +58,10 @@ ANALYSIS_CODE = digest(*ANALYSIS_FILES)
 FIGURE_CODE = digest(
     *ANALYSIS_FILES, Path(LIBRARY, "smallbatch", "report.py"), *Path(LIBRARY, "smallbatch", "figures").glob("*.py")
 )
+
+
+KINDS = ("runs", "epochs", "variance")
+"""Of tables."""
 
 
 wildcard_constraints:
@@ -82,69 +85,150 @@ def meta_file(label):
     return Path(DATA, label, META)
 
 
-@functools.cache
-def witnesses(experiment, fingerprint, rates):
-    """Of the packs that have to train something of an experiment.
-
-    Runs are no outputs that Snakemake knows: it hears only of packs with something to train. Asked once a process: the
-    answer must not change while jobs run.
-    """
-    packs = PLAN.lacking(experiment, fingerprint, dict(rates))
-    found = [Path(RESULTS, "packs", f"{pack.name}.done") for pack in packs]
-    for witness in found:
-        witness.unlink(missing_ok=True)  # of an earlier call, and wrong by now
-    return [str(witness) for witness in found]
+def checksum_file(job):
+    """Where the checksums of what a job made stand."""
+    return f"{RESULTS}/{STUDY.name}/checksums/{job}.json"
 
 
-def wanted(e, meta, chosen):
-    """What experiment `e` waits for, once its data and its rates are known."""
-    meta = read_meta(Path(meta))
+def rates_of(e):
+    """The rates that an experiment takes from others, as they are chosen now; none where it has its own."""
+    return selection.read_chosen(chosen_file(e.name)) if e.best_of else {}
+
+
+def pending(e):
+    """Files that the tables of an experiment wait for, whose data and rates are known; none where they show its runs."""
+    meta = read_meta(meta_file(e.setting.data))
     check_against_data(STUDY, meta.label, meta.train)
-    return witnesses(e.name, meta.fingerprint, tuple(selection.read_chosen(Path(chosen)).items()) if e.best_of else ())
+    return _pending(e.name, meta.fingerprint, tuple(rates_of(e).items()))
 
 
-def lacking(wildcards):
+@functools.cache
+def _pending(experiment, fingerprint, rates):
+    """The witnesses of packs that have to train, and a file newer than the tables, which makes Snakemake look for both.
+
+    Runs are no outputs that Snakemake knows, and behind whole tables it seeks nothing. Asked once a process: the answer
+    must not change while jobs run.
+    """
+    packs, records = PLAN.pending(experiment, fingerprint, dict(rates))
+    if not packs and records == checksums.made_from(Path(checksum_file(f"table-{experiment}"))):
+        return []
+    witnesses = [Path(RESULTS, "packs", f"{pack.name}.done") for pack in packs]
+    for witness in witnesses:
+        witness.unlink(missing_ok=True)  # of an earlier call, and wrong by now
+    stamp = Path(RESULTS, "packs", f"{STUDY.name}.{experiment}.pending")
+    with atomic(stamp, "w") as file:
+        # Snakemake takes a newer file of the same content for unchanged; the time makes it differ.
+        file.write("\n".join([f"pending at {time.time()}:", *map(str, witnesses)]) + "\n")
+    return list(map(str, [stamp, *witnesses]))
+
+
+def pending_runs(wildcards):
     """What the tables of an experiment wait for; Snakemake learns here that its data and its rates come first."""
+    known = settle()
     e = STUDY.experiments[wildcards.experiment]
-    meta = checkpoints.prepare.get(label=e.setting.data).output.meta
-    chosen = checkpoints.choose.get(study=STUDY.name, experiment=e.name).output[0] if e.best_of else None
+    checkpoints.prepare.get(label=e.setting.data)
+    chosen = [checkpoints.choose.get(study=STUDY.name, experiment=e.name).output[0]] if e.best_of else []
     try:
-        return DUE.get(e.name, []) + wanted(e, meta, chosen) + ([chosen] if chosen else [])
+        return known.get(e.name, []) + pending(e) + chosen
     except UserError as error:
         raise WorkflowError(str(error))
 
 
-def due():
-    """For each experiment that lacks runs a file newer than its tables: behind whole tables Snakemake seeks nothing."""
-    found = {}
-    for e in STUDY.experiments.values():
-        meta, chosen = meta_file(e.setting.data), chosen_file(e.name)
-        known = meta.exists() and (chosen.exists() or not e.best_of)
-        missing = wanted(e, meta, chosen) if known else []
-        if missing:
-            stamp = Path(RESULTS, "packs", f"{STUDY.name}.{e.name}.wanted")
-            with atomic(stamp, "w") as file:
-                # Snakemake takes a newer file of the same content for unchanged; the time makes it differ.
-                file.write("\n".join([f"wanted at {time.time()}:", *missing]) + "\n")
-            found[e.name] = [str(stamp)]
-    return found
+def data_files(wildcards):
+    """The files of the study's data sets."""
+    settle()
+    return [f"{DATA}/{label}/{name}" for label in STUDY.labels for name in (META, *ARRAYS)]
 
 
-# Before Snakemake looks at any file; jobs on a cluster's nodes have been told already.
-DUE = {}
-try:
-    if workflow.is_main_process:
+@functools.cache
+def settle():
+    """Once, before Snakemake looks at any file: take in what was published and set aside what is damaged.
+
+    Returns what each experiment waits for whose data and rates are known by then. Jobs on a cluster's nodes have been told.
+    """
+    if not workflow.is_main_process:
+        return {}
+    try:
+        refuse_what_checkpoints_hide()
+        check_folders()
         take_in(STORE)
-        DUE = due()
-except UserError as error:
-    sys.exit(f"error: {error}")
+        set_aside_damaged()
+        return {e.name: pending(e) for e in STUDY.experiments.values() if is_known(e)}
+    except UserError as error:
+        sys.exit(f"error: {error}")
+
+
+def check_folders():
+    """Make sure that what is made can be written; data that are prepared may lie where nobody can write."""
+    if not only_looks():
+        prepared = all(meta_file(label).exists() and not why_to_prepare(label) for label in STUDY.labels)
+        for folder in (RESULTS, FIGURES) if prepared else (DATA, RESULTS, FIGURES):
+            folder_is_writable(Path(folder))
+
+
+def only_looks():
+    """Whether no job is to run: a dry run, or one that prints the graph of jobs."""
+    return workflow.executor_plugin is None or workflow.dryrun
+
+
+def is_known(e):
+    """Whether an experiment's data are prepared and its rates chosen."""
+    return meta_file(e.setting.data).exists() and (chosen_file(e.name).exists() or not e.best_of)
+
+
+def refuse_what_checkpoints_hide():
+    """Trainings are planned when data and rates are known; where options name their rules Snakemake passes over them."""
+    asked = workflow.dag_settings
+    for option, names in (("--until", asked.until), ("--omit-from", asked.omit_from)):
+        for name in {"train", "choose", "table"} & set(names):
+            allowed = (
+                "prepare; `snakemake tables` trains and stops before figures, a figure's file trains for that figure"
+            )
+            refuse("command line", option, name, allowed)
+    if "train" in asked.forcerun:
+        allowed = "other rules; a run whose folder in results/runs is deleted is trained again"
+        refuse("command line", "--forcerun", "train", allowed)
+
+
+DAMAGED = "edited or damaged"
+
+
+def set_aside_damaged():
+    """Set aside what is not as it was made: Snakemake makes again what is missing."""
+    for label in STUDY.labels:
+        if reason := why_to_prepare(label):
+            make_again(meta_file(label), reason)
+    for e in STUDY.experiments.values():
+        try:
+            rates_of(e)
+        except UserError:
+            make_again(chosen_file(e.name), DAMAGED)
+    for sums in sorted(Path(RESULTS, STUDY.name, "checksums").glob("*.json")):
+        for file in checksums.damaged(sums):
+            make_again(file, DAMAGED)
+
+
+def make_again(file, reason):
+    """Set a file aside and say so; where nothing is to be run, only say so."""
+    if file.exists():
+        aside = "a call without -n sets it aside" if only_looks() else f"set aside as {set_aside(file).name}"
+        print(f"{file}: {reason}; {aside} and makes it again", file=sys.stderr)
+
+
+def why_to_prepare(label):
+    """Why a data set has to be prepared anew, in words; none where it is whole or not there at all."""
+    try:
+        read_meta(meta_file(label))
+    except UserError as error:
+        return DAMAGED
+    return None
 
 
 def pack_runs(wildcards):
     """Settings of a pack's runs, at the rates that were chosen for them."""
     pack = PLAN.packs[wildcards.pack]
-    chosen = chosen_file(pack.experiment)
-    return [run.settings for run in with_rates(pack.runs, selection.read_chosen(chosen) if chosen.exists() else None)]
+    e = STUDY.experiments[pack.experiment]
+    return [run.settings for run in with_rates(pack.runs, rates_of(e) if chosen_file(e.name).exists() else None)]
 
 
 def figure_experiments(wildcards):
@@ -196,14 +280,24 @@ def training_priority(wildcards):
 
 
 def complete(wildcards):
-    """What a study to be published consists of; one that lacks runs is refused rather than trained."""
-    lacking = [e.name for e in STUDY.experiments.values() if e.name in DUE or not meta_file(e.setting.data).exists()]
-    if not lacking:  # and so the rates that others take from them can be chosen, if they are not yet
+    """What a study to be published consists of; one with pending runs is refused rather than trained."""
+    unfinished = [e.name for e in STUDY.experiments.values() if waits(e)]
+    if not unfinished:  # and so the rates that others take from them can be chosen, if they are not yet
         dependent = [e for e in STUDY.experiments.values() if e.best_of]
-        chosen = {e: checkpoints.choose.get(study=STUDY.name, experiment=e.name).output[0] for e in dependent}
-        lacking = [e.name for e in dependent if wanted(e, meta_file(e.setting.data), chosen[e])]
-    if lacking:
+        for e in dependent:
+            checkpoints.choose.get(study=STUDY.name, experiment=e.name)
+        unfinished = [e.name for e in dependent if packs_of(pending(e))]
+    if unfinished:
         raise WorkflowError(
-            f"study {STUDY.name} is not complete: {', '.join(lacking)} lack runs; `snakemake all` trains them"
+            f"study {STUDY.name} is not complete: {', '.join(unfinished)} lack runs; `snakemake all` trains them"
         )
-    return [*rules.figures.input, *rules.report.input]
+    return [*rules.tables.input, *rules.figures.input, *rules.report.input]
+
+
+def waits(e):
+    """Whether data or, as far as they are known, runs of an experiment are still to be made."""
+    return not meta_file(e.setting.data).exists() or bool(packs_of(settle().get(e.name, [])))
+
+
+def packs_of(files):
+    return [file for file in files if file.endswith(".done")]

@@ -1,11 +1,10 @@
 # What a study takes, printed before anything is trained.
 
 
+# Has no output, nor a benchmark, which counts as one, so that it measures whenever it is asked to.
 rule cost:
     log:
         f"logs/cost/{STUDY.name}.log",
-    benchmark:
-        f"benchmarks/rules/cost/{STUDY.name}.tsv"
     conda:
         "../../envs/training.yaml"
     threads: workflow.cores or 1

@@ -26,6 +26,6 @@ checkpoint prepare:
 
 rule datasets:
     input:
-        [f"{DATA}/{label}/{META}" for label in STUDY.labels],
+        data_files,
     message:
         "The data sets of study {STUDY.name} are prepared."

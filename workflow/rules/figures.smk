@@ -10,6 +10,7 @@ rule figure:
         pdf=f"{FIGURES}/{{study}}/{{figure}}.pdf",
         svg=report(f"{FIGURES}/{{study}}/{{figure}}.svg", caption="../report/figure.rst", category="Figures"),
         png=f"{FIGURES}/{{study}}/{{figure}}.png",
+        checksums=f"{RESULTS}/{{study}}/checksums/figure-{{figure}}.json",
     log:
         "logs/figure/{study}/{figure}.log",
     benchmark:
@@ -32,16 +33,15 @@ rule figure:
 rule figures:
     input:
         expand(f"{FIGURES}/{STUDY.name}/{{figure}}.{{form}}", figure=STUDY.figures, form=["pdf", "svg", "png"]),
+        [checksum_file(f"figure-{figure}") for figure in STUDY.figures],
     message:
         "The figures of study {STUDY.name} are in {FIGURES}/{STUDY.name}."
 
 
-# Has no output, so that it draws whenever it is asked to.
+# Has no output, nor a benchmark, which counts as one, so that it draws whenever it is asked to.
 rule preview:
     log:
         f"logs/preview/{STUDY.name}.log",
-    benchmark:
-        f"benchmarks/rules/preview/{STUDY.name}.tsv"
     conda:
         "../../envs/analysis.yaml"
     threads: 1

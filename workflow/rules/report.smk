@@ -9,7 +9,8 @@ rule page:
         figures=[f"{FIGURES}/{{study}}/{figure}.svg" for figure in STUDY.figures],
         template=workflow.source_path("../report/report.html.j2"),
     output:
-        report(f"{RESULTS}/{{study}}/report.html", caption="../report/page.rst", category="Report"),
+        page=report(f"{RESULTS}/{{study}}/report.html", caption="../report/page.rst", category="Report"),
+        checksums=f"{RESULTS}/{{study}}/checksums/page.json",
     log:
         "logs/page/{study}.log",
     benchmark:
@@ -32,5 +33,6 @@ rule page:
 rule report:
     input:
         f"{RESULTS}/{STUDY.name}/report.html",
+        checksum_file("page"),
     message:
-        "The report of study {STUDY.name} is {input}."
+        "The report of study {STUDY.name} is {input[0]}."

@@ -40,7 +40,8 @@ rule archive:
         data=[f"{DATA}/{label}/{META}" for label in STUDY.labels],
         results=[*rules.gather.output, *rules.claims.output, *rules.page.output, *rules.figures.input],
     output:
-        f"{RESULTS}/{{study}}/{{study}}.crate.zip",
+        archive=f"{RESULTS}/{{study}}/{{study}}.crate.zip",
+        checksums=f"{RESULTS}/{{study}}/checksums/archive.json",
     log:
         "logs/archive/{study}.log",
     benchmark:
@@ -64,5 +65,6 @@ rule archive:
 rule crate:
     input:
         f"{RESULTS}/{STUDY.name}/{STUDY.name}.crate.zip",
+        checksum_file("archive"),
     message:
-        "Study {STUDY.name} with its provenance is {input}."
+        "Study {STUDY.name} with its provenance is {input[0]}."

@@ -1,9 +1,11 @@
 """Judge the paper's claims from a study's runs."""
 
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
+from smallbatch import checksums
 from smallbatch.analysis.claims import judge
 from smallbatch.analysis.table import read_tables, write_table
 from smallbatch.console import reporting
@@ -14,5 +16,6 @@ if TYPE_CHECKING:
 if __name__ == "__main__":
     with reporting(snakemake.log[0]):
         runs, variance = (read_tables([snakemake.input[name]]) for name in ("runs", "variance"))
-        params, generator = snakemake.params, np.random.default_rng(0)
-        write_table(judge(params.figures, runs, variance, params.thresholds, generator), snakemake.output[0])
+        params, outputs, generator = snakemake.params, snakemake.output, np.random.default_rng(0)
+        write_table(judge(params.figures, runs, variance, params.thresholds, generator), outputs.claims)
+        checksums.write(Path(outputs.checksums), map(Path, outputs))

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 
 import pandas as pd
 
-from smallbatch import crate
+from smallbatch import checksums, crate
 from smallbatch.analysis.table import read_tables
 from smallbatch.console import reporting
 from smallbatch.study import Study
@@ -23,5 +23,6 @@ if __name__ == "__main__":
             pd.read_csv(given.claims, keep_default_na=False),
             crate.Files(Path(given.citation), **lists),
             params.version,
-            Path(snakemake.output[0]),
+            Path(snakemake.output.archive),
         )
+        checksums.write(Path(snakemake.output.checksums), map(Path, snakemake.output))

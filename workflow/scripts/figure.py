@@ -3,6 +3,7 @@
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from smallbatch import checksums
 from smallbatch.analysis.table import read_tables
 from smallbatch.console import reporting
 from smallbatch.figures import draw
@@ -14,4 +15,8 @@ if TYPE_CHECKING:
 if __name__ == "__main__":
     with reporting(snakemake.log[0]):
         runs, epochs, variance = (read_tables(snakemake.input[name]) for name in ("runs", "epochs", "variance"))
-        save(draw(snakemake.params.spec, runs, epochs, variance), [Path(path) for path in snakemake.output])
+        outputs = snakemake.output
+        save(
+            draw(snakemake.params.spec, runs, epochs, variance), [Path(outputs[form]) for form in ("pdf", "svg", "png")]
+        )
+        checksums.write(Path(outputs.checksums), map(Path, outputs))

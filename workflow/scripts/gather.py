@@ -1,7 +1,9 @@
 """Put a study's tables together."""
 
+from pathlib import Path
 from typing import TYPE_CHECKING
 
+from smallbatch import checksums
 from smallbatch.analysis.table import read_tables, write_table
 from smallbatch.console import reporting
 
@@ -13,3 +15,4 @@ if __name__ == "__main__":
         for name in ("runs", "epochs", "variance"):
             write_table(read_tables(snakemake.input[name]), snakemake.output[name])
         write_table(read_tables(snakemake.input.runs), snakemake.output.csv)
+        checksums.write(Path(snakemake.output.checksums), map(Path, snakemake.output))

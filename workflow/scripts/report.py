@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 
 import pandas as pd
 
-from smallbatch import report
+from smallbatch import checksums, report
 from smallbatch.analysis.table import read_tables
 from smallbatch.console import reporting
 from smallbatch.study import Study
@@ -23,5 +23,6 @@ if __name__ == "__main__":
             read_tables([given.variance]),
             [Path(figure) for figure in given.figures],
             Path(given.template),
-            Path(snakemake.output[0]),
+            Path(snakemake.output.page),
         )
+        checksums.write(Path(snakemake.output.checksums), map(Path, snakemake.output))

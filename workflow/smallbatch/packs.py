@@ -8,8 +8,9 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
+from typing import NamedTuple
 
-from smallbatch.store import RunStore
+from smallbatch.store import RunStore, digest_of
 from smallbatch.study import CHOSEN_LATER, Chosen, Run, Study
 
 
@@ -80,6 +81,17 @@ def parts(runs: Sequence[Run], count: int, cost: Callable[[Run], float] = cost) 
     return [tuple(taken) for _, _, taken in sorted(heap, key=lambda entry: entry[1])]
 
 
+class Pending(NamedTuple):
+    """What an experiment still needs.
+
+    packs: that have to train something of it.
+    records: the digest of its runs' records, see `store.digest_of`; empty while some are missing.
+    """
+
+    packs: list[Pack]
+    records: str
+
+
 class Plan:
     """What a study still has to train: its packs, against what the run store has.
 
@@ -100,8 +112,8 @@ class Plan:
         sources = {source for e in self.study.experiments.values() for source in e.best_of}
         return frozenset(self._owner[run].name for name in sources for run in self.study.experiments[name].runs())
 
-    def lacking(self, experiment: str, fingerprint: str, chosen: Chosen | None = None) -> list[Pack]:
-        """The packs that have to train something of an experiment.
+    def pending(self, experiment: str, fingerprint: str, chosen: Chosen | None = None) -> Pending:
+        """What an experiment still needs.
 
         A run is there when its folder is whole, whatever its modification time.
 
@@ -110,11 +122,8 @@ class Plan:
             fingerprint: of its data.
             chosen: its rates, where it takes the best of other experiments.
         """
-        wanted: dict[str, list[Run]] = {}
-        for run in self.study.experiments[experiment].runs():
-            wanted.setdefault(self._owner[run].name, []).append(run)
-        return [
-            self.packs[name]
-            for name, runs in wanted.items()
-            if not all(self.store.has(run, fingerprint) for run in with_rates(runs, chosen))
-        ]
+        planned = list(self.study.experiments[experiment].runs())
+        digests = [self.store.digest(run, fingerprint) for run in with_rates(planned, chosen)]
+        owners = [self._owner[run].name for run, digest in zip(planned, digests, strict=True) if digest is None]
+        packs = [self.packs[name] for name in dict.fromkeys(owners)]
+        return Pending(packs, "" if packs else digest_of(digests))

@@ -10,7 +10,7 @@ import hashlib
 import io
 import json
 import os
-from collections.abc import Sequence, Set
+from collections.abc import Iterable, Sequence, Set
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -129,6 +129,15 @@ class RunStore:
         """Whether the run is there and whole; its weights, which are large, are not read."""
         return self.damage(self.folder(run, fingerprint), weights=False) is None
 
+    def digest(self, run: Run, fingerprint: str) -> str | None:
+        """The SHA-256 of a run's record, which has those of its other files; none where it is missing or damaged."""
+        folder = self.folder(run, fingerprint)
+        try:
+            _whole(folder, None)
+            return sha256(folder / RECORD)
+        except (_Damaged, OSError):
+            return None
+
     def find(self, run: Run, fingerprint: str) -> Record | None:
         """The run's record; none where it is missing or damaged."""
         try:
@@ -242,6 +251,11 @@ class RunStore:
     def drop_weights(self, run: Run, fingerprint: str) -> None:
         """Delete the final weights of a run; its record stays valid without them."""
         self.weights(run.name(fingerprint)).unlink(missing_ok=True)
+
+
+def digest_of(digests: Iterable[str]) -> str:
+    """One digest for those of several records, whatever their order."""
+    return hashlib.sha256("\n".join(sorted(set(digests))).encode()).hexdigest()
 
 
 def _pulled(path: Path) -> None:

@@ -5,12 +5,13 @@ from pathlib import Path
 
 import pandas as pd
 
+from smallbatch import checksums
 from smallbatch.analysis.statistics import convergence_bar, final_accuracy
 from smallbatch.data.prepared import Meta
 from smallbatch.environment import ENVIRONMENT
 from smallbatch.errors import UserError
 from smallbatch.files import atomic
-from smallbatch.store import Epoch, Record, RunStore, Variance
+from smallbatch.store import Epoch, Record, RunStore, Variance, digest_of
 from smallbatch.study import Run
 
 Planned = Sequence[tuple[str, Run]]
@@ -125,7 +126,7 @@ def write_tables(planned: Planned, store: RunStore, meta: Meta, threshold: float
         store: the runs.
         meta: of their data set.
         threshold: see `convergence_bar`.
-        outputs: paths of `runs`, `epochs` and `variance` (parquet).
+        outputs: paths of `runs`, `epochs` and `variance` (parquet), and of their `checksums`.
 
     Raises:
         UserError: a planned run is missing or damaged; says which.
@@ -143,6 +144,8 @@ def write_tables(planned: Planned, store: RunStore, meta: Meta, threshold: float
     }
     for name, table in tables.items():
         write_table(table, outputs[name])
+    digests = digest_of(store.digest(run, meta.fingerprint) or "" for _, run in planned)
+    checksums.write(outputs["checksums"], outputs.values(), digests)
 
 
 def read_tables(paths: Iterable[Path]) -> pd.DataFrame:
