@@ -2,6 +2,7 @@
 import functools
 import math
 import os
+import re
 import shlex
 import sys
 import time
@@ -27,7 +28,6 @@ from smallbatch.environment import processors
 from smallbatch.errors import UserError
 from smallbatch.files import atomic, digest, folder_is_writable
 from smallbatch.packs import Plan, cost, with_rates
-from smallbatch.settings import typed
 from smallbatch.speeds import Speeds
 from smallbatch.store import RunStore
 from smallbatch.study import PROTOCOL
@@ -38,9 +38,8 @@ shell.prefix("set -euo pipefail; trap : TERM; ")
 
 DATA, RESULTS, FIGURES = "data", "results", "paper_figures"
 
-config = typed(config)
 try:
-    check_config(config)
+    config = check_config(config)
     STUDY = load_study(config)
     for folder in (DATA, RESULTS, FIGURES):
         folder_is_writable(Path(folder))
@@ -63,7 +62,7 @@ FIGURE_CODE = digest(
 
 wildcard_constraints:
     label="|".join(DATASETS),
-    study=STUDY.name,
+    study=re.escape(STUDY.name),
     experiment="|".join(STUDY.experiments),
     figure="[a-z0-9-]+",
     pack="|".join(PLAN.packs),

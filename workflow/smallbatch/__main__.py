@@ -44,7 +44,7 @@ def main() -> None:
 
 def _do(command: Callable, arguments: argparse.Namespace) -> None:
     config = overridden(read_yaml(Path("config/config.yaml")), arguments.config, "command line")
-    check_config(config)
+    config = check_config(config)
     command(load_study(config), config, arguments)
 
 

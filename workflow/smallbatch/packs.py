@@ -9,6 +9,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 
+from smallbatch.errors import UserError
+from smallbatch.rates import BaseLr
 from smallbatch.store import RunStore
 from smallbatch.study import CHOSEN_LATER, Chosen, Run, Study
 
@@ -34,9 +36,22 @@ class Pack:
 
 
 def with_rates(runs: Sequence[Run], chosen: Chosen | None) -> list[Run]:
-    """The runs with the rates that were chosen for their batch sizes, where they wait for such."""
-    later = CHOSEN_LATER if chosen else None
-    return [replace(run, base_lr=chosen[run.batch_size]) if run.base_lr == later else run for run in runs]
+    """The runs with the rates that were chosen for their batch sizes, where they wait for such.
+
+    Raises:
+        UserError: no rate was chosen for one of them.
+    """
+    if chosen is None:
+        return list(runs)
+    return [replace(run, base_lr=_chosen(run, chosen)) if run.base_lr == CHOSEN_LATER else run for run in runs]
+
+
+def _chosen(run: Run, chosen: Chosen) -> BaseLr:
+    if run.batch_size not in chosen:
+        raise UserError(
+            f"base_lrs.best_of: no rate is known for m = {run.batch_size}: none that it could be has a result"
+        )
+    return chosen[run.batch_size]
 
 
 def row(run: Run) -> tuple:
@@ -110,11 +125,12 @@ class Plan:
             fingerprint: of its data.
             chosen: its rates, where it takes the best of other experiments.
         """
+        e = self.study.experiments[experiment]
         wanted: dict[str, list[Run]] = {}
-        for run in self.study.experiments[experiment].runs():
-            wanted.setdefault(self._owner[run].name, []).append(run)
+        for planned, run in zip(e.runs(), e.runs(chosen), strict=True):
+            wanted.setdefault(self._owner[planned].name, []).append(run)
         return [
             self.packs[name]
             for name, runs in wanted.items()
-            if not all(self.store.has(run, fingerprint) for run in with_rates(runs, chosen))
+            if not all(self.store.has(run, fingerprint) for run in runs)
         ]
