@@ -292,6 +292,9 @@ MISTAKES = {
     "a size beyond all counting": (
         dict(batch_sizes=[10**30]), f"batch_sizes.0: {10**30} is not allowed; allowed: whole numbers up to 2147483647"
     ),
+    "a crop that may miss its image": (
+        dict(augment={"flip": False, "pad": 8}), "augment.pad: 8 is not allowed; allowed: whole numbers below 8, the"
+    ),
     "nothing held out": (
         dict(selection="validation", train_images=5, batch_sizes=[4]),
         "selection: 'validation' is not allowed; allowed: test: of 5 training images a tenth, which would be held out,",
@@ -458,6 +461,16 @@ def test_a_study_is_called_what_a_folder_and_a_pattern_may_be_called(name):
 def test_a_study_may_be_called_by_a_number_as_a_command_line_has_it(name):
     given = int(name) if name.isdigit() else name
     assert load(name=name, study=given).name == name
+
+
+def test_what_an_experiment_says_of_its_images_is_checked_before_the_data_are_there():
+    pictures = {"pictures": {"source": "image-folder", "path": "p", "size": 8}}
+    few = dict(data="pictures", train_images=5, batch_sizes=[2])
+    assert load(few, datasets=pictures).runs()
+    with pytest.raises(UserError, match="selection: 'validation' is not allowed; allowed: test: of 5 training images"):
+        load(few | dict(selection="validation"), datasets=pictures)
+    with pytest.raises(UserError, match=r"augment.pad: 8 is not allowed; allowed: whole numbers below 8"):
+        load(few | dict(augment={"flip": False, "pad": 8}), datasets=pictures)
 
 
 def test_zero_has_no_sign_in_a_name():

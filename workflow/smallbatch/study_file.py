@@ -78,9 +78,7 @@ def load_study(config: Values) -> Study:
         values["experiments"] = {key: {**e, "seeds": seeds} for key, e in values["experiments"].items()}
     study = _study(str(where), name, values, datasets, dict(scale))
     for key, settings in datasets.items():
-        images = data.known_train_images(settings)
-        if images is not None:
-            check_against_data(study, data.label(key, settings), images)
+        check_against_data(study, data.label(key, settings), data.known_train_images(settings))
     return study
 
 
@@ -138,8 +136,8 @@ def _bases(e: Values) -> list[str]:
     return e["base_lrs"]["best_of"] if isinstance(e["base_lrs"], dict) else []
 
 
-def check_against_data(study: Study, label: str, train_images: int) -> None:
-    """Make sure that the experiments on data set `label` fit its number of training images.
+def check_against_data(study: Study, label: str, train_images: int | None) -> None:
+    """Make sure that the experiments on data set `label` fit its number of training images, as far as that is known.
 
     Raises:
         UserError: a batch size or `train_images` is larger, or of the held-out images there is none.
@@ -149,7 +147,9 @@ def check_against_data(study: Study, label: str, train_images: int) -> None:
         if e.setting.data != label:
             continue
         asked = e.setting.train_images or train_images
-        if asked > train_images:
+        if asked is None:
+            continue
+        if train_images is not None and asked > train_images:
             allowed = f"whole numbers up to {train_images}, the training images of {label}"
             refuse(where, f"experiments.{e.name}.train_images", asked, allowed)
         held_out = round(HELD_OUT * asked) if e.setting.selection == "validation" else 0
