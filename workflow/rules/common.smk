@@ -24,7 +24,7 @@ from smallbatch.analysis import selection
 from smallbatch.bundles import take_in
 from smallbatch.data import label as label_of
 from smallbatch.data.prepared import ARRAYS, META, read_meta
-from smallbatch.environment import processors
+from smallbatch.environment import origin, processors
 from smallbatch.errors import UserError
 from smallbatch.files import atomic, digest, folder_is_writable
 from smallbatch.packs import Plan, cost, with_rates
@@ -135,6 +135,8 @@ try:
     if workflow.is_main_process:
         take_in(STORE)
         DUE = due()
+        if DUE and (incomplete := origin()[1]):
+            print(incomplete, file=sys.stderr)
 except UserError as error:
     sys.exit(f"error: {error}")
 

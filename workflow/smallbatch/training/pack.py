@@ -83,6 +83,8 @@ def train_pack(
     for run in missing:
         devices.check_precision(run.setting.precision, chosen)
     log.info("%d runs, %d of them to be trained, on %s", len(runs), len(missing), chosen)
+    if missing and world.leads and (incomplete := environment.origin()[1]):
+        log.info("%s", incomplete)
     voice = Voice(Path(word) if word and world.leads else None)
     voice.say(device=str(chosen))
     job.progress = Progress(sum(job.images(run) for run in missing), shown=world.leads, voice=voice)
