@@ -1,12 +1,19 @@
-"""The locked environment: hashes, no addresses, reasons, and conda pins that agree with it."""
+"""The locked environment: hashes, no addresses, reasons, conda pins that agree with it; and the commit of the code."""
 
 import importlib.util
+import os
 import re
+import shutil
+import subprocess
+import tarfile
 from importlib.metadata import version
 
 import pytest
 import yaml
 from conftest import PROJECT
+
+from smallbatch import environment
+from smallbatch.environment import STAMP, origin
 
 ENVS = PROJECT / "envs"
 LOCK = (ENVS / "requirements.txt").read_text()
@@ -49,3 +56,99 @@ def test_every_rule_that_computes_names_a_conda_file():
 
 def test_the_installed_torch_is_one_that_the_code_is_meant_for():
     assert version("torch").split("+")[0].rsplit(".", 1)[0] in ("2.11", "2.15")
+
+
+def git(folder, *arguments):
+    person = ("-c", "user.name=A", "-c", "user.email=a@example.org")
+    done = subprocess.run(["git", *person, "-C", str(folder), *arguments], capture_output=True, text=True, check=True)
+    return done.stdout.strip()
+
+
+@pytest.fixture
+def repository(tmp_path, monkeypatch):
+    """One with the file that says the commit of an archive."""
+    monkeypatch.setenv("GIT_CONFIG_GLOBAL", os.devnull)
+    root = tmp_path / "a project"
+    library = (root / STAMP).parent
+    library.mkdir(parents=True)
+    for name in (STAMP.name, ".gitattributes"):
+        shutil.copy(PROJECT / STAMP.parent / name, library)
+    git(root, "init", "-q")
+    git(root, "add", "-A")
+    git(root, "commit", "-qm", "First")
+    return root
+
+
+def test_the_commit_is_that_of_the_projects_own_repository_whatever_the_caller_has(repository, tmp_path, monkeypatch):
+    head = git(repository, "rev-parse", "HEAD")
+    assert origin(repository) == (head, "")
+    git(repository, "worktree", "add", "-q", str(tmp_path / "beside"))
+    assert origin(tmp_path / "beside") == (head, "")
+    git(tmp_path, "clone", "-q", "--depth", "1", f"file://{repository}", "shallow")
+    assert origin(tmp_path / "shallow") == (head, "")
+    git(tmp_path, "init", "-q", "other")
+    git(tmp_path / "other", "commit", "-qm", "Other", "--allow-empty")
+    monkeypatch.setenv("GIT_DIR", str(tmp_path / "other" / ".git"))
+    monkeypatch.setenv("GIT_WORK_TREE", str(tmp_path / "other"))
+    assert origin(repository) == (head, "")
+
+
+@pytest.mark.parametrize("changed", [STAMP, STAMP.with_name("my_model.py")], ids=["edited", "new"])
+def test_what_is_not_as_committed_is_named(changed, repository):
+    head = git(repository, "rev-parse", "HEAD")
+    (repository / "notes.txt").write_text("of no run")
+    assert origin(repository) == (head, "")
+    (repository / changed).write_text("x = 1")
+    said = f"records will say {head[:12]}+changes: {changed} is not as committed; commit it first"
+    assert origin(repository) == (f"{head}+changes", said)
+
+
+def test_an_archive_knows_its_commit_and_that_nothing_compares_it(repository, tmp_path):
+    head = git(repository, "rev-parse", "HEAD")
+    git(repository, "archive", "--output", str(tmp_path / "kit.tar"), "HEAD")
+    git(tmp_path, "init", "-q", "paper")
+    git(tmp_path / "paper", "commit", "-qm", "Manuscript", "--allow-empty")
+    for folder, why in (
+        (tmp_path / "alone", "no git repository: "),
+        (tmp_path / "paper" / "kit", "inside another git"),
+    ):
+        with tarfile.open(tmp_path / "kit.tar") as archive:
+            archive.extractall(folder, filter="data")
+        commit, said = origin(folder)
+        assert commit == f"{head}+unknown-changes" and why in said and said.endswith("git commit -m 'As downloaded'")
+
+
+def test_a_copy_has_no_commit_and_says_how_to_get_one(repository, tmp_path):
+    plain = tmp_path / "plain"
+    shutil.copytree(repository / "workflow", plain / "workflow")
+    commit, said = origin(plain)
+    assert commit == "unknown" and said.startswith("records will lack the commit, and cannot be published: ")
+    assert "it is no git repository: work in a clone, or git init && git add -A && git commit" in said
+    git(plain, "init", "-q")
+    assert origin(plain)[0] == "unknown" and "it has no commit yet: git add -A && git commit" in origin(plain)[1]
+
+
+def test_a_repository_that_git_does_not_trust_is_told_with_the_command_that_mends_it(repository, monkeypatch):
+    monkeypatch.setenv("GIT_TEST_ASSUME_DIFFERENT_OWNER", "1")  # as git's own tests do
+    commit, said = origin(repository)
+    assert commit == "unknown" and said.endswith(f": git config --global --add safe.directory '{repository}'")
+
+
+def test_without_git_the_commit_is_unknown(repository, monkeypatch, tmp_path):
+    monkeypatch.setenv("PATH", str(tmp_path))
+    assert origin(repository)[0] == "unknown" and "git cannot be called" in origin(repository)[1]
+
+
+def test_what_a_record_will_lack_is_said_before_the_training(data_folder, tmp_path, monkeypatch, caplog):
+    from conftest import a_run
+
+    from smallbatch.training.pack import train_pack
+
+    monkeypatch.setattr(environment, "origin", lambda: ("unknown", "records will lack the commit"))
+    caplog.set_level("INFO")
+    train_pack([a_run(epochs=1)], data_folder, tmp_path, device="cpu")
+    told = caplog.messages
+    assert told.index("records will lack the commit") < next(i for i, line in enumerate(told) if "accuracy" in line)
+    caplog.clear()
+    train_pack([a_run(epochs=1)], data_folder, tmp_path, device="cpu")
+    assert "records will lack the commit" not in caplog.messages, "where nothing is trained there is nothing to say"

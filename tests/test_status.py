@@ -20,10 +20,10 @@ from smallbatch.analysis.selection import chosen_file, write_chosen
 from smallbatch.data.prepared import META, Meta
 from smallbatch.errors import UserError
 from smallbatch.files import write_json
-from smallbatch.settings import overridden, read_yaml, typed
+from smallbatch.settings import overridden, read_yaml
 from smallbatch.status import COLUMNS, look, told
 from smallbatch.store import Outcome, RunStore
-from smallbatch.study_file import load_study
+from smallbatch.study_file import check_config, load_study
 from smallbatch.word import BLOCKED, DONE, FAILED, SILENCE, STOPPED, Voice, first_word
 
 GRID = {
@@ -307,16 +307,18 @@ def test_it_is_told_of_a_study_as_snakemake_is(project):
         ["convergence_threshold=0.5"],
         ["training={lanes: 1, device: 'cuda:1'}", "training={processes: 2}"],
         ["scale={name: glimpse, epochs: 0.05, batch_sizes: [2, 8], base_lrs: [2^-12, 2^-10]}"],
-        ["datasets={mine: {source: cifar10, archive: /a=b.tar.gz, md5: 00000000000000000000000000000012}}"],
-        ["datasets={pictures: {source: image-folder, path: p, test_fraction: .2, label: on}}"],
-        ["study="],
+        ["datasets={mine: {source: cifar10, archive: /a=b, md5: 00000000000000000000000000000012, label: 0123}}"],
+        ["datasets={pictures: {source: image-folder, path: p, size: 32, test_fraction: .2, label: on}}"],
+        ["study=2024"],
     ],
 )
 def test_values_in_place_of_others_mean_what_they_mean_to_snakemake(entries):
     config = read_yaml(Path("config/config.yaml"))
     theirs = copy.deepcopy(config)
     update_config(theirs, parse_config(entries))
-    assert overridden(config, entries, "here") == typed(theirs)
+    ours, theirs = check_config(overridden(config, entries, "here")), check_config(theirs)
+    assert ours | {"study": str(ours["study"])} == theirs | {"study": str(theirs["study"])}
+    assert ours["datasets"].get("mine", {}).get("label", "0123") == "0123", "a name, however like a number"
     assert config == read_yaml(Path("config/config.yaml")), "what was read stays as it was"
 
 

@@ -1,5 +1,7 @@
 """Studies: expansion, identity, and every mistake told in one line before any work."""
 
+import math
+import os
 from dataclasses import replace
 from pathlib import Path
 
@@ -9,7 +11,7 @@ from conftest import PROJECT, a_run
 
 from smallbatch import study as studies
 from smallbatch.errors import UserError
-from smallbatch.packs import Plan, cut, row
+from smallbatch.packs import Plan, cut, row, with_rates
 from smallbatch.settings import read_yaml
 from smallbatch.store import Outcome, RunStore
 from smallbatch.study import CHOSEN_LATER, Run, Study
@@ -121,6 +123,19 @@ def test_rates_are_taken_from_other_experiments():
     assert {run.base_lr for run in later.runs()} == {CHOSEN_LATER}
     chosen = [(run.batch_size, run.base_lr) for run in later.runs({4: 0.5, 8: 0.25})]
     assert chosen == [(4, 0.5), (4, 0.5), (8, 0.25), (8, 0.25)]
+
+
+def test_a_rate_that_was_not_chosen_is_refused_and_never_trained(data_folder):
+    from smallbatch.training.pack import train_pack
+
+    later = load(base_and_dependent).experiments["later"]
+    assert [run.base_lr for run in with_rates(list(later.runs()), {4: 0.5, 8: 0.25})] == [0.5, 0.5, 0.25, 0.25]
+    for chosen in ({}, {4: 0.5}):
+        with pytest.raises(UserError, match=r"^base_lrs.best_of: no rate is known for m = "):
+            with_rates(list(later.runs()), chosen)
+    for rate in (CHOSEN_LATER, math.nan):
+        with pytest.raises(UserError, match=r"^base_lrs.best_of: no rate was chosen for m = 4; no run trains without"):
+            train_pack([a_run(base_lr=rate)], data_folder, data_folder.parent)
 
 
 def test_packs_keep_their_names_when_rates_are_chosen_and_then_find_shared_runs(tmp_path):
@@ -275,6 +290,48 @@ MISTAKES = {
     "negative rate": (dict(base_lrs=[-0.1]), "base_lrs.0: -0.1 is not allowed; allowed: a power of two"),
     "rate of another form": (dict(base_lrs=["3^-8"]), "base_lrs.0: '3^-8' is not allowed"),
     "the same rate twice": (dict(base_lrs=["2^-1", 0.5]), "base_lrs: ['2^-1', 0.5] is not allowed"),
+    "a rate that is no number": (dict(base_lrs=[math.nan]), "base_lrs.0: nan is not allowed; allowed: finite numbers"),
+    "a rate without end": (dict(base_lrs=[math.inf]), "base_lrs.0: inf is not allowed; allowed: finite numbers"),
+    "a rate that single precision rounds to nothing": (
+        dict(base_lrs=["2^-101"]), "base_lrs: '2^-101' is not allowed; allowed: rates from 2^-100 to 2^100"
+    ),
+    "a rate below all": (dict(base_lrs=[1e-40]), "base_lrs: 1e-40 is not allowed; allowed: rates from 2^-100 to"),
+    "a rate above all": (dict(base_lrs=["2^101"]), "base_lrs: '2^101' is not allowed; allowed: rates from 2^-100 to"),
+    "a rate of four digits": (dict(base_lrs=["2^-2000"]), "base_lrs.0: '2^-2000' is not allowed; allowed: a power of"),
+    "a truth value as a number": (dict(epochs=True), "small.epochs: True is not allowed; allowed: a whole number"),
+    "a number as a truth value": (dict(warmup=1), "small.warmup: 1 is not allowed; allowed: true or false"),
+    "weight decay without end": (dict(weight_decay=math.inf), "weight_decay: inf is not allowed; allowed: finite"),
+    "drops that are no numbers": (dict(lr_drops=[math.nan]), "lr_drops.0: nan is not allowed; allowed: finite numbers"),
+    "a size beyond all counting": (
+        dict(batch_sizes=[10**30]), f"batch_sizes.0: {10**30} is not allowed; allowed: whole numbers up to 2147483647"
+    ),
+    "a crop that may miss its image": (
+        dict(augment={"flip": False, "pad": 8}), "augment.pad: 8 is not allowed; allowed: whole numbers below 8, the"
+    ),
+    "nothing held out": (
+        dict(selection="validation", train_images=5, batch_sizes=[4]),
+        "selection: 'validation' is not allowed; allowed: test: of 5 training images a tenth, which would be held out,",
+    ),
+    "variance of more images than an epoch has": (
+        dict(norm="none", train_images=10, batch_sizes=[2, 4], variance_batch_sizes=[2, 9]),
+        "variance_batch_sizes: 9 is not allowed; allowed: whole numbers up to 8, the images of an epoch at m = 4",
+    ),
+    "an experiment's name of two lines": (
+        lambda v: v["experiments"].update({"small\n": small(v)}), "experiments: 'small\\n' is not allowed; allowed:"
+    ),
+    "an experiment's name that is a number": (
+        lambda v: v["experiments"].update({2024: small(v)}), "line 18: not valid YAML: key 2024 is no text; put it in"
+    ),
+    "an experiment's name that no file may have": (
+        lambda v: v["experiments"].update({"x" * 65: small(v)}), "is not allowed; allowed: names of small letters,"
+    ),
+    "a figure named as a line of the status": (
+        lambda v: v["figures"].update(all=v["figures"]["fig01"]), "figures: 'all' is not allowed; allowed: names other"
+    ),
+    "a title of two lines": (
+        lambda v: v["figures"]["fig01"].update(title="One\ntwo"), "title: 'One\\ntwo' is not allowed; allowed: one line"
+    ),
+    "a title without end": (lambda v: v.update(title="x" * 301), "title: 'xxx"),
     "duplicate seeds": (lambda v: v.update(seeds=[1, 2, 1]), "seeds: 1 stands twice in [1, 2, 1]"),
     "negative seed": (lambda v: v.update(seeds=[-1]), "seeds.0: -1 is not allowed"),
     "unknown model": (dict(model="alexnt"), "model: 'alexnt' is not allowed; allowed: alexnet, resnet8"),
@@ -341,6 +398,99 @@ def test_yaml_that_is_none_and_keys_that_stand_twice_are_told_with_their_line(tm
         read_yaml(bad)
 
 
+def repeated(times, form):
+    """Each line names what the one before it has ten times over."""
+    lines = [form.format(here=chr(98 + i), there=",".join([f"*{chr(97 + i)}"] * 10)) for i in range(times)]
+    return "\n".join(["a: &a {x: 1}", *lines])
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        (b"a: 1\ntitle: M\xf6we", "line 2: not UTF-8"),
+        ("title: x".encode("utf-16"), "line 1: not UTF-8"),
+        (b"a: \0", "not valid YAML: special characters are not allowed"),
+        (b"[" * 5000, "nested too deeply; allowed: 20 levels"),
+        (b"a: " + b"[" * 20 + b"]" * 20, "line 1: nested too deeply; allowed: 20 levels"),
+        (b"a: &a [*a]", "line 1: nested too deeply; allowed: 20 levels"),
+        (repeated(5, "{here}: &{here} [{there}]"), "too many values, 345685 with what its aliases repeat"),
+        (repeated(9, "{here}: &{here} {{<<: [{there}]}}"), "too many values, "),
+        (b"#" * 250_001, "too large: 250001 bytes; allowed: 250000"),
+        (b"a: 1\n---\nb: 2", "line 2: not valid YAML: but found another document"),
+        (b"1: a", "line 1: not valid YAML: key 1 is no text; put it in quotes"),
+        (b"true: a", "line 1: not valid YAML: key True is no text; put it in quotes"),
+        (b"null: a", "line 1: not valid YAML: key None is no text; put it in quotes"),
+        (b"? [a]\n: b", "line 1: not valid YAML: key ['a'] is no text; put it in quotes"),
+        (b"a: 0123", "line 1: not valid YAML: 0123: readers of YAML take it for different numbers"),
+        (b"a: 0x1F", "line 1: not valid YAML: 0x1F: readers"),
+        (b"a: 1_000", "line 1: not valid YAML: 1_000: readers"),
+        (b"a: 1:30", "line 1: not valid YAML: 1:30: readers"),
+        (b"a: 2024-01-01", "line 1: not valid YAML: 2024-01-01: a date to YAML; put it in quotes"),
+        (b"a: !!bool x", "not valid YAML: KeyError('x')"),
+        (b"a: !!python/object/apply:os.getcwd []", "line 1: not valid YAML: could not determine a constructor"),
+    ],
+    ids=range(21),
+)
+def test_a_file_that_readers_choke_on_or_differ_over_is_refused(content, words, tmp_path):
+    bad = tmp_path / "bad.yaml"
+    bad.write_bytes(content.encode() if isinstance(content, str) else content)
+    with pytest.raises(UserError) as caught:
+        read_yaml(bad)
+    assert str(caught.value).startswith(f"{bad}: {words}")
+
+
+def test_what_is_plain_is_read_as_everybody_reads_it(tmp_path):
+    good = tmp_path / "good.yaml"
+    good.write_bytes(b"\xef\xbb\xbfa: &a [5e-4, 1.5e3, .5, 1., -3, 0, 2^-8, '0123', true]\nb: {<<: {x: 1}, y: *a}\n")
+    a = [0.0005, 1500.0, 0.5, 1.0, -3, 0, "2^-8", "0123", True]
+    assert read_yaml(good) == {"a": a, "b": {"x": 1, "y": a}}
+
+
+@pytest.mark.parametrize("make", [Path.mkdir, os.mkfifo], ids=["a folder", "a pipe"])
+def test_what_stands_in_place_of_a_file_is_named(make):
+    make(Path("config/studies/mine.yaml"))
+    with pytest.raises(UserError, match=r"^config/studies/mine.yaml: cannot be read: it is no file$"):
+        load_study(CONFIG | {"study": "mine"})
+
+
+@pytest.mark.parametrize("content", ["", "- a", "[" + "1, " * 1000 + "]", "text"])
+def test_a_study_that_has_no_keys_is_refused_in_a_line_of_moderate_length(content):
+    Path("config/studies/mine.yaml").write_text(content, encoding="utf-8")
+    with pytest.raises(
+        UserError, match=r"^config/studies/mine.yaml: top level: .{4,203} is not allowed; allowed: keys"
+    ):
+        load_study(CONFIG | {"study": "mine"})
+
+
+@pytest.mark.parametrize(
+    "name", ["mine (1)", "my+study", "../x", "two\nlines", "-x", ".x", "", "x/y", "runs", "x" * 65]
+)
+def test_a_study_is_called_what_a_folder_and_a_pattern_may_be_called(name):
+    with pytest.raises(UserError, match=r"^config/config.yaml: study: '.*' is not allowed; allowed: letters, digits"):
+        load_study(CONFIG | {"study": name})
+
+
+@pytest.mark.parametrize("name", ["2024", "My.Study_2-b"])
+def test_a_study_may_be_called_by_a_number_as_a_command_line_has_it(name):
+    given = int(name) if name.isdigit() else name
+    assert load(name=name, study=given).name == name
+
+
+def test_what_an_experiment_says_of_its_images_is_checked_before_the_data_are_there():
+    pictures = {"pictures": {"source": "image-folder", "path": "p", "size": 8}}
+    few = dict(data="pictures", train_images=5, batch_sizes=[2])
+    assert load(few, datasets=pictures).runs()
+    with pytest.raises(UserError, match="selection: 'validation' is not allowed; allowed: test: of 5 training images"):
+        load(few | dict(selection="validation"), datasets=pictures)
+    with pytest.raises(UserError, match=r"augment.pad: 8 is not allowed; allowed: whole numbers below 8"):
+        load(few | dict(augment={"flip": False, "pad": 8}), datasets=pictures)
+
+
+def test_zero_has_no_sign_in_a_name():
+    (with_sign,), (plain,) = ({run.setting for run in load(dict(weight_decay=w)).runs()} for w in (-0.0, 0))
+    assert math.copysign(1, with_sign.weight_decay) == 1 and with_sign == plain
+
+
 @pytest.mark.parametrize(
     ("key", "value", "words"),
     [
@@ -368,6 +518,11 @@ def test_yaml_that_is_none_and_keys_that_stand_twice_are_told_with_their_line(tm
             },
             "datasets.b.label: 'x' is not allowed; allowed: a label of its own; a has this one",
         ),
+        ("datasets", {"downloads": {"source": "digits"}}, "datasets.downloads.label: 'downloads' is not allowed"),
+        ("seeds", math.nan, "seeds: nan is not allowed; allowed: finite numbers"),
+        ("seeds", 10001, "seeds: 10001 is not allowed; allowed: study, or a whole number from 1 to 10000"),
+        ("scale", {"name": "a\n"}, "scale.name: 'a\\n' is not allowed; allowed: one line of text"),
+        ("scale", {"name": "a", "batch_sizes": ["010"]}, "scale.batch_sizes.0: '010' is not allowed"),
         ("datasets", {"mine": {"source": "mnist"}}, "datasets.mine.source: 'mnist' is not allowed; allowed: digits"),
     ],
 )

@@ -2,6 +2,7 @@
 import functools
 import math
 import os
+import re
 import shlex
 import sys
 import time
@@ -24,11 +25,10 @@ from smallbatch.analysis import selection
 from smallbatch.bundles import take_in
 from smallbatch.data import label as label_of
 from smallbatch.data.prepared import ARRAYS, META, read_meta
-from smallbatch.environment import processors
+from smallbatch.environment import origin, processors
 from smallbatch.errors import UserError, refuse
 from smallbatch.files import atomic, digest, folder_is_writable, set_aside
 from smallbatch.packs import Plan, cost, with_rates
-from smallbatch.settings import typed
 from smallbatch.speeds import Speeds
 from smallbatch.store import RunStore
 from smallbatch.study import PROTOCOL
@@ -39,9 +39,8 @@ shell.prefix("set -euo pipefail; trap : TERM; ")
 
 DATA, RESULTS, FIGURES = "data", "results", "paper_figures"
 
-config = typed(config)
 try:
-    check_config(config)
+    config = check_config(config)
     STUDY = load_study(config)
     SPEEDS_FILE = Path(RESULTS, STUDY.name, "cost.json")
     SPEEDS = Speeds.read(SPEEDS_FILE)
@@ -66,7 +65,7 @@ KINDS = ("runs", "epochs", "variance")
 
 wildcard_constraints:
     label="|".join(DATASETS),
-    study=STUDY.name,
+    study=re.escape(STUDY.name),
     experiment="|".join(STUDY.experiments),
     figure="[a-z0-9-]+",
     pack="|".join(PLAN.packs),
@@ -153,9 +152,13 @@ def settle():
         check_folders()
         take_in(STORE)
         set_aside_damaged()
-        return {e.name: pending(e) for e in STUDY.experiments.values() if is_known(e)}
+        waiting = {e.name: pending(e) for e in STUDY.experiments.values() if is_known(e)}
     except UserError as error:
         sys.exit(f"error: {error}")
+    trains = any(name not in waiting or packs_of(waiting[name]) for name in STUDY.experiments)
+    if trains and (incomplete := origin()[1]):
+        print(incomplete, file=sys.stderr)
+    return waiting
 
 
 def check_folders():

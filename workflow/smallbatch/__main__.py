@@ -11,6 +11,7 @@ from smallbatch.console import log, reporting
 from smallbatch.data import label as label_of
 from smallbatch.data import prepare
 from smallbatch.data.prepared import META, read_meta
+from smallbatch.environment import origin
 from smallbatch.errors import refuse
 from smallbatch.settings import likely, overridden, read_yaml
 from smallbatch.status import look, told
@@ -44,7 +45,7 @@ def main() -> None:
 
 def _do(command: Callable, arguments: argparse.Namespace) -> None:
     config = overridden(read_yaml(Path("config/config.yaml")), arguments.config, "command line")
-    check_config(config)
+    config = check_config(config)
     command(load_study(config), config, arguments)
 
 
@@ -59,6 +60,8 @@ def _evaluate(run: Path, device: str) -> None:
 
 
 def _check(study: Study, config: dict, arguments: argparse.Namespace) -> None:
+    if incomplete := origin()[1]:
+        log.info("%s", incomplete)
     log.info("study %s: %d experiments, %d runs: all is well", study.name, len(study.experiments), len(study.runs()))
 
 

@@ -2,6 +2,8 @@
 
 import os
 import platform
+import re
+import shlex
 import subprocess
 import sys
 from collections.abc import Mapping
@@ -14,6 +16,22 @@ PACKAGES = ("torch", "numpy")
 
 ENVIRONMENT = ("device", "cuda", "threads", "system", "python", *PACKAGES, "smallbatch", "commit")
 """What is recorded of where a run was trained; `cuda` on a GPU only, `threads` on the CPU only."""
+
+ROOT = Path(__file__).parents[2]
+"""Of the project, whose repository alone is asked."""
+
+STAMP = Path("workflow/smallbatch/commit.txt")
+"""In which `git archive`, and GitHub with it, writes the commit (export-subst)."""
+
+PATIENCE = 60
+"""Seconds that git has for an answer."""
+
+_COMMIT = "git add -A && git commit -m 'As downloaded'"
+_INIT = f"git init && {_COMMIT}"
+_OF_A_REPOSITORY = (
+    "GIT_DIR", "GIT_WORK_TREE", "GIT_INDEX_FILE", "GIT_COMMON_DIR", "GIT_OBJECT_DIRECTORY", "GIT_NAMESPACE",
+    "GIT_ALTERNATE_OBJECT_DIRECTORIES", "GIT_PREFIX", "GIT_CEILING_DIRECTORIES", "GIT_LITERAL_PATHSPECS",
+)  # fmt: skip
 
 
 def describe() -> dict[str, str]:
@@ -40,20 +58,63 @@ def _version(package: str) -> str:
 
 
 def commit() -> str:
-    """The git commit of the code, with `+changes` where tracked files differ from it; `unknown` outside git."""
-    here = Path(__file__).parent
+    """The commit of the code, as `origin` finds it."""
+    return origin()[0]
+
+
+def origin(root: Path = ROOT) -> tuple[str, str]:
+    """The git commit of the code in `root`, and where it is not all of the truth: why, and how to mend it.
+
+    Returns:
+        The commit: with `+changes` where files of the workflow differ from it, new ones included; with
+        `+unknown-changes` of an archive that git made, which nothing compares; or `unknown`.
+        What is to be said of it in one line; empty where there is nothing.
+    """
     try:
-        git = ["git", "-C", str(here)]
-        head = subprocess.run([*git, "rev-parse", "HEAD"], capture_output=True, text=True, check=True).stdout.strip()
-        changed = subprocess.run(
-            [*git, "status", "--porcelain", "--untracked-files=no", ":/workflow"],
-            capture_output=True,
-            text=True,
-            check=True,
-        ).stdout
-    except (OSError, subprocess.CalledProcessError):
-        return "unknown"
-    return head + ("+changes" if changed.strip() else "")
+        found = _git(root, "rev-parse", "--show-toplevel")
+        own = os.path.samefile(found, root)
+        head = _git(root, "rev-parse", "--verify", "HEAD") if own else ""
+        changed = own and _git(root, "status", "--porcelain", "--untracked-files=all", "--", "workflow")
+    except OSError as error:
+        return _unversioned(root, f"git cannot be called ({error.strerror}): install it")
+    except subprocess.TimeoutExpired:
+        return _unversioned(root, f"git does not answer within {PATIENCE} s")
+    except subprocess.CalledProcessError as error:
+        if "dubious ownership" in error.stderr:
+            trust = f"git config --global --add safe.directory {shlex.quote(str(root))}"
+            return _unversioned(root, f"its files belong to another user, whom git does not trust: {trust}")
+        if "HEAD" in error.cmd:
+            return _unversioned(root, f"it has no commit yet: {_COMMIT}")
+        return _unversioned(root, f"it is no git repository: work in a clone, or {_INIT}")
+    if not own:
+        return _unversioned(root, f"it lies inside another git repository, {found}: work in a clone, or {_INIT}")
+    if not changed:
+        return head, ""
+    first = changed.splitlines()[0][3:]
+    return f"{head}+changes", f"records will say {head[:12]}+changes: {first} is not as committed; commit it first"
+
+
+def _git(root: Path, *arguments: str) -> str:
+    """What git says of `root`, whatever repository the caller's variables name."""
+    own = {name: value for name, value in os.environ.items() if name not in _OF_A_REPOSITORY}
+    command = ["git", "--no-optional-locks", "-C", str(root), *arguments]
+    done = subprocess.run(
+        command, env=own | {"LC_ALL": "C"}, capture_output=True, check=True, timeout=PATIENCE,
+        encoding="utf-8", errors="surrogateescape",
+    )  # fmt: skip
+    return done.stdout.rstrip("\n")
+
+
+def _unversioned(root: Path, reason: str) -> tuple[str, str]:
+    """What an archive that git made says of its commit, if this is one."""
+    try:
+        stamp = (root / STAMP).read_text(encoding="utf-8").strip()
+    except (OSError, ValueError):
+        stamp = ""
+    if re.fullmatch("[0-9a-f]{40,64}", stamp):
+        said = f"{stamp}+unknown-changes"
+        return said, f"records will say {stamp[:12]}+unknown-changes, the commit of the archive: {root}: {reason}"
+    return "unknown", f"records will lack the commit, and cannot be published: {root}: {reason}"
 
 
 def processors() -> int:

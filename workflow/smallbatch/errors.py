@@ -3,9 +3,15 @@
 from pathlib import Path
 from typing import Any, NoReturn
 
+LONGEST = 200
+"""Characters of a value that a message repeats."""
+
 
 class UserError(Exception):
     """Something that the user can mend. Its text is one line: where, what was found, what is allowed."""
+
+    def __str__(self) -> str:
+        return "".join(letter if letter.isprintable() else ascii(letter)[1:-1] for letter in super().__str__())
 
 
 class Stopped(Exception):
@@ -26,4 +32,6 @@ class Stopped(Exception):
 
 def refuse(where: str | Path, key: str, value: Any, allowed: str) -> NoReturn:
     """Raise a `UserError` that names file, key, value and what is allowed."""
-    raise UserError(f"{where}: {key}: {value!r} is not allowed; allowed: {allowed}")
+    found = repr(value)
+    found = found if len(found) <= LONGEST else f"{found[:LONGEST]}..."
+    raise UserError(f"{where}: {key}: {found} is not allowed; allowed: {allowed}")

@@ -10,6 +10,8 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import NamedTuple
 
+from smallbatch.errors import UserError
+from smallbatch.rates import BaseLr
 from smallbatch.store import RunStore, digest_of
 from smallbatch.study import CHOSEN_LATER, Chosen, Run, Study
 
@@ -35,9 +37,22 @@ class Pack:
 
 
 def with_rates(runs: Sequence[Run], chosen: Chosen | None) -> list[Run]:
-    """The runs with the rates that were chosen for their batch sizes, where they wait for such."""
-    later = CHOSEN_LATER if chosen else None
-    return [replace(run, base_lr=chosen[run.batch_size]) if run.base_lr == later else run for run in runs]
+    """The runs with the rates that were chosen for their batch sizes, where they wait for such.
+
+    Raises:
+        UserError: no rate was chosen for one of them.
+    """
+    if chosen is None:
+        return list(runs)
+    return [replace(run, base_lr=_chosen(run, chosen)) if run.base_lr == CHOSEN_LATER else run for run in runs]
+
+
+def _chosen(run: Run, chosen: Chosen) -> BaseLr:
+    if run.batch_size not in chosen:
+        raise UserError(
+            f"base_lrs.best_of: no rate is known for m = {run.batch_size}: none that it could be has a result"
+        )
+    return chosen[run.batch_size]
 
 
 def row(run: Run) -> tuple:
@@ -122,8 +137,9 @@ class Plan:
             fingerprint: of its data.
             chosen: its rates, where it takes the best of other experiments.
         """
-        planned = list(self.study.experiments[experiment].runs())
-        digests = [self.store.digest(run, fingerprint) for run in with_rates(planned, chosen)]
+        e = self.study.experiments[experiment]
+        planned = list(e.runs())
+        digests = [self.store.digest(run, fingerprint) for run in e.runs(chosen)]
         owners = [self._owner[run].name for run, digest in zip(planned, digests, strict=True) if digest is None]
         packs = [self.packs[name] for name in dict.fromkeys(owners)]
         return Pending(packs, "" if packs else digest_of(digests))

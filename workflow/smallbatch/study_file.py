@@ -1,6 +1,7 @@
 """From a file of `config/studies` to a checked study, made smaller where the configuration says so."""
 
 import itertools
+import re
 from collections.abc import Iterable, Mapping
 from fractions import Fraction
 from pathlib import Path
@@ -10,21 +11,32 @@ from smallbatch import data
 from smallbatch.errors import UserError, refuse
 from smallbatch.models import MODELS
 from smallbatch.rates import BaseLr, format_base_lr, parse_base_lr
-from smallbatch.settings import check, likely, read_yaml
+from smallbatch.settings import check, likely, read_as, read_yaml
 from smallbatch.study import HELD_OUT, Experiment, Setting, Study
 
 STUDIES = Path("config/studies")
 SCHEMAS = Path(__file__).parents[2] / "config" / "schemas"
 
+NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
+TAKEN = ("checkpoints", "packs", "published", "runs", "weights")
+"""What a study may be called, and what not: these folders of results/ are no study's."""
+
+LEAST_RATE, MOST_RATE = 2.0**-100, 2.0**100
+"""Base learning rates that single precision holds, with room for batch sizes and drops."""
+
 Values = Mapping[str, Any]
 
 
-def check_config(config: dict[str, Any], where: str = "config/config.yaml") -> None:
+def check_config(config: dict[str, Any], where: str = "config/config.yaml") -> dict[str, Any]:
     """Check the configuration, data sets included.
+
+    Returns:
+        The configuration, in which text from a command line is the number that it spells where one is wanted.
 
     Raises:
         UserError: names file, key, value and what is allowed.
     """
+    config = read_as(config, SCHEMAS / "config.yaml")
     check(config, SCHEMAS / "config.yaml", where)
     training = config["training"]
     if training["processes"] > 1 and training["side_by_side"] > 1:
@@ -34,9 +46,12 @@ def check_config(config: dict[str, Any], where: str = "config/config.yaml") -> N
     for name, settings in config["datasets"].items():
         data.check_settings(where, name, settings)
         label = data.label(name, settings)
+        if label == "downloads":
+            refuse(where, f"datasets.{name}.label", label, "any other name; data/downloads has archives")
         if label in labels:
             refuse(where, f"datasets.{name}.label", label, f"a label of its own; {labels[label]} has this one")
         labels[label] = name
+    return config
 
 
 def load_study(config: Values) -> Study:
@@ -45,9 +60,12 @@ def load_study(config: Values) -> Study:
     Raises:
         UserError: names file, key, value and what is allowed.
     """
-    name, datasets, scale = config["study"], config["datasets"], config["scale"]
+    name, datasets, scale = str(config["study"]), config["datasets"], config["scale"]
     where = STUDIES / f"{name}.yaml"
-    if not where.is_file():
+    if not NAME.fullmatch(name) or name in TAKEN:
+        allowed = f"letters, digits, '.', '_' and '-', a letter or digit first, 64 at most; and not {', '.join(TAKEN)}"
+        refuse("config/config.yaml", "study", name, allowed)
+    if not where.exists():
         known = sorted(path.stem for path in STUDIES.glob("*.yaml"))
         raise UserError(f"study: {name!r}: no such study{likely(name, known)}; allowed: {', '.join(known)}")
     values = read_yaml(where)
@@ -60,9 +78,7 @@ def load_study(config: Values) -> Study:
         values["experiments"] = {key: {**e, "seeds": seeds} for key, e in values["experiments"].items()}
     study = _study(str(where), name, values, datasets, dict(scale))
     for key, settings in datasets.items():
-        images = data.known_train_images(settings)
-        if images is not None:
-            check_against_data(study, data.label(key, settings), images)
+        check_against_data(study, data.label(key, settings), data.known_train_images(settings))
     return study
 
 
@@ -120,25 +136,40 @@ def _bases(e: Values) -> list[str]:
     return e["base_lrs"]["best_of"] if isinstance(e["base_lrs"], dict) else []
 
 
-def check_against_data(study: Study, label: str, train_images: int) -> None:
-    """Make sure that the experiments on data set `label` fit its number of training images.
+def check_against_data(study: Study, label: str, train_images: int | None) -> None:
+    """Make sure that the experiments on data set `label` fit its number of training images, as far as that is known.
 
     Raises:
-        UserError: a batch size or `train_images` is larger.
+        UserError: a batch size or `train_images` is larger, or of the held-out images there is none.
     """
     where = study.file
     for e in study.experiments.values():
         if e.setting.data != label:
             continue
         asked = e.setting.train_images or train_images
-        if asked > train_images:
+        if asked is None:
+            continue
+        if train_images is not None and asked > train_images:
             allowed = f"whole numbers up to {train_images}, the training images of {label}"
             refuse(where, f"experiments.{e.name}.train_images", asked, allowed)
-        left = asked - round(HELD_OUT * asked) if e.setting.selection == "validation" else asked
-        for m in e.batch_sizes:
-            if m > left:
-                allowed = f"whole numbers up to {left}, the training images of this experiment"
-                refuse(where, f"experiments.{e.name}.batch_sizes", m, allowed)
+        held_out = round(HELD_OUT * asked) if e.setting.selection == "validation" else 0
+        if e.setting.selection == "validation" and not held_out:
+            allowed = f"test: of {asked} training images a tenth, which would be held out, is none"
+            refuse(where, f"experiments.{e.name}.selection", "validation", allowed)
+        _check_sizes(where, e, asked - held_out)
+
+
+def _check_sizes(where: str, e: Experiment, images: int) -> None:
+    """Of `images` training images each batch can be drawn; the variance is that of batches of an epoch's whole ones."""
+    for m in e.batch_sizes:
+        if m > images:
+            allowed = f"whole numbers up to {images}, the training images of this experiment"
+            refuse(where, f"experiments.{e.name}.batch_sizes", m, allowed)
+    sizes = e.setting.variance_batch_sizes
+    m = min(e.batch_sizes, key=lambda m: images // m * m)
+    if sizes and max(sizes) > images // m * m:
+        allowed = f"whole numbers up to {images // m * m}, the images of an epoch at m = {m}"
+        refuse(where, f"experiments.{e.name}.variance_batch_sizes", max(sizes), allowed)
 
 
 def _study(where: str, name: str, values: Values, datasets: Values, scale: dict) -> Study:
@@ -166,12 +197,19 @@ def _experiment(where: str, name: str, values: Values, datasets: Values) -> Expe
     if norm == "batch" and "variance_batch_sizes" in values:
         allowed = "set without norm: batch, whose statistics are of another batch at another m"
         refuse(where, f"{key}.variance_batch_sizes", values["variance_batch_sizes"], allowed)
-    rates = () if best_of else tuple(parse_base_lr(rate) for rate in values["base_lrs"])
+    rates = () if best_of else tuple(_rate(where, f"{key}.base_lrs", rate) for rate in values["base_lrs"])
     if len(set(rates)) < len(rates):
         refuse(where, f"{key}.base_lrs", values["base_lrs"], "each value once")
     setting = _setting(where, key, values, datasets)
     b_sizes = tuple(b_sizes) if b_sizes else None
     return Experiment(name, setting, batch_sizes, b_sizes, rates, tuple(values["seeds"]), tuple(best_of))
+
+
+def _rate(where: str, key: str, rate: str | float) -> BaseLr:
+    base_lr = parse_base_lr(rate)
+    if not LEAST_RATE <= base_lr <= MOST_RATE:
+        refuse(where, key, rate, f"rates from {format_base_lr(LEAST_RATE)} to {format_base_lr(MOST_RATE)}")
+    return base_lr
 
 
 def _setting(where: str, key: str, values: Values, datasets: Values) -> Setting:
@@ -184,10 +222,10 @@ def _setting(where: str, key: str, values: Values, datasets: Values) -> Setting:
     told = {name: value for name, value in values.items() if name not in grid}
     changed = {
         "data": data.label(values["data"], datasets[values["data"]]),
-        "weight_decay": float(values["weight_decay"]),
+        "weight_decay": float(values["weight_decay"]) + 0.0,  # so that -0.0 is 0.0
         "norm_layers": values.get("norm_layers", "all") if values.get("norm", "none") != "none" else "all",
         "lr_drops": drops,
-        "momentum": float(values.get("momentum", 0)),
+        "momentum": float(values.get("momentum", 0)) + 0.0,
         "augment_pad": augment.get("pad", 0),
         "augment_flip": augment["flip"],
         "augment_resized": augment.get("resized_crop", False),

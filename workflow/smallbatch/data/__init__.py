@@ -175,9 +175,14 @@ def check_augment(where: str, key: str, settings: dict[str, Any], augment: dict[
         augment: the augmentation by its keys.
 
     Raises:
-        UserError: photos cannot be padded, or arrays cropped and resized.
+        UserError: photos cannot be padded, or arrays cropped and resized, and no crop may miss its image.
     """
     photos = SOURCES[settings["source"]].photos
+    side = settings.get("size") or {"digits": 8, "cifar10": 32, "cifar100": 32}.get(settings["source"])
+    if side and augment.get("pad", 0) >= side:
+        refuse(
+            where, f"{key}.augment.pad", augment["pad"], f"whole numbers below {side}, the pixels of an image's side"
+        )
     if photos and augment.get("pad"):
         refuse(where, f"{key}.augment.pad", augment["pad"], "0 on photos; `resized_crop: true` is their random crop")
     if augment.get("resized_crop") and not photos:

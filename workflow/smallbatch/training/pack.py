@@ -14,9 +14,10 @@ from smallbatch import environment
 from smallbatch.analysis.statistics import final_accuracy
 from smallbatch.data import prepared
 from smallbatch.data.outline import Outline
+from smallbatch.errors import UserError
 from smallbatch.packs import row
 from smallbatch.store import Outcome, RunStore
-from smallbatch.study import Run
+from smallbatch.study import CHOSEN_LATER, Run
 from smallbatch.training import device as devices
 from smallbatch.training import distributed, processor, stopping, variance
 from smallbatch.training.checkpoints import Checkpoint
@@ -66,6 +67,8 @@ def train_pack(
     """
     world, chosen = distributed.join(device)
     for run in runs:
+        if not run.base_lr > CHOSEN_LATER:
+            raise UserError(f"base_lrs.best_of: no rate was chosen for m = {run.batch_size}; no run trains without one")
         distributed.check(run, world)
         variance.check(run)
     data, store = prepared.read(data_folder), RunStore(results)
@@ -80,6 +83,8 @@ def train_pack(
     for run in missing:
         devices.check_precision(run.setting.precision, chosen)
     log.info("%d runs, %d of them to be trained, on %s", len(runs), len(missing), chosen)
+    if missing and world.leads and (incomplete := environment.origin()[1]):
+        log.info("%s", incomplete)
     voice = Voice(Path(word) if word and world.leads else None)
     voice.say(device=str(chosen))
     job.progress = Progress(sum(job.images(run) for run in missing), shown=world.leads, voice=voice)
