@@ -61,7 +61,7 @@ def grid() -> pd.DataFrame:
 
 
 def spec(kind: str, *experiments: str, **more) -> dict:
-    return {"kind": kind, "experiments": list(experiments or ["alex"]), "title": "A title", **more}
+    return {"kind": kind, "experiments": list(experiments or ["alex"]), "title": "A title"} | more
 
 
 def draw_grid(kind: str = "accuracy"):
@@ -517,6 +517,20 @@ def test_the_users_own_settings_neither_change_a_figure_nor_are_changed(tmp_path
         style.save(draw_grid(), [tmp_path / "own.svg"])
         assert dict(matplotlib.rcParams) == before
     assert (tmp_path / "plain.svg").read_bytes() == (tmp_path / "own.svg").read_bytes()
+
+
+@pytest.mark.parametrize("title", ["From $5 to $10", r"Sweep of $\lambda_{x$", r"$\frac$ and 100 % of \$"])
+def test_a_title_is_drawn_as_it_stands(title: str, tmp_path: Path) -> None:
+    figure = draw(spec("accuracy", title=title), grid(), NO_EPOCHS)
+    text = figure._suptitle
+    assert text.get_text() == title and text._preprocess_math(title) == (title, False)
+    style.save(figure, [tmp_path / f"f.{form}" for form in ("pdf", "svg", "png")])
+
+
+def test_a_character_that_the_font_lacks_is_said_in_the_log(tmp_path: Path, caplog) -> None:
+    style.save(draw(spec("accuracy", title="小"), grid(), NO_EPOCHS), [tmp_path / "f.png"])
+    (said,) = caplog.messages
+    assert "Glyph 23567" in said and "missing from font" in said
 
 
 def test_figures_need_no_torch() -> None:

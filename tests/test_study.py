@@ -331,6 +331,11 @@ MISTAKES = {
     "a title of two lines": (
         lambda v: v["figures"]["fig01"].update(title="One\ntwo"), "title: 'One\\ntwo' is not allowed; allowed: one line"
     ),
+    "a title in a script that the font lacks": (
+        lambda v: v["figures"]["fig01"].update(title="小 and η 🐶 小"),
+        "figures.fig01.title: '小 and η 🐶 小' is not allowed; allowed: characters that the font of figures, DejaVu "
+        "Sans, has; it lacks 小 🐶",
+    ),
     "a title without end": (lambda v: v.update(title="x" * 301), "title: 'xxx"),
     "duplicate seeds": (lambda v: v.update(seeds=[1, 2, 1]), "seeds: 1 stands twice in [1, 2, 1]"),
     "negative seed": (lambda v: v.update(seeds=[-1]), "seeds.0: -1 is not allowed"),
@@ -484,6 +489,12 @@ def test_what_an_experiment_says_of_its_images_is_checked_before_the_data_are_th
         load(few | dict(selection="validation"), datasets=pictures)
     with pytest.raises(UserError, match=r"augment.pad: 8 is not allowed; allowed: whole numbers below 8"):
         load(few | dict(augment={"flip": False, "pad": 8}), datasets=pictures)
+
+
+def test_titles_may_have_accents_greek_and_dollars():
+    for title in ("Größe η ∝ √m à 2⁻⁸", "From $5 to $10", r"Sweep of $\lambda_{x$"):
+        spec = load(lambda v, title=title: v["figures"]["fig01"].update(title=title)).figures["fig01"]
+        assert spec["title"] == title
 
 
 def test_zero_has_no_sign_in_a_name():

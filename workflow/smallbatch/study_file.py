@@ -270,6 +270,7 @@ def _check_best_of(where: str, e: Experiment, experiments: Mapping[str, Experime
 
 def _figure(where: str, name: str, values: Values, experiments: Mapping[str, Experiment]) -> dict[str, Any]:
     key = f"figures.{name}"
+    _check_title(where, f"{key}.title", values["title"])
     for experiment in values["experiments"]:
         _known(where, f"{key}.experiments", experiment, list(experiments))
         _check_kind(where, key, values["kind"], experiments[experiment])
@@ -281,6 +282,18 @@ def _figure(where: str, name: str, values: Values, experiments: Mapping[str, Exp
     for experiment in values["experiments"]:
         _check_rate(where, f"{key}.base_lr", rate, experiments[experiment])
     return {**values, "base_lr": rate}
+
+
+def _check_title(where: str, key: str, title: str) -> None:
+    """The font of figures has every character; plain letters are not looked up, which takes a library that draws."""
+    if title.isascii():
+        return
+    try:
+        from smallbatch.figures.glyphs import FONT, lacking
+    except ImportError:  # where only trainings run; drawing says so then
+        return
+    if unknown := lacking(title):
+        refuse(where, key, title, f"characters that the font of figures, {FONT}, has; it lacks {' '.join(unknown)}")
 
 
 _NEEDED = {"variance": "variance_batch_sizes", "bn-batch": "bn_batch_sizes"}

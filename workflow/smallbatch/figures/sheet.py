@@ -38,8 +38,10 @@ def blank(
     height = style.HEIGHT * rows + below
     figure = Figure(figsize=(width, height), layout="constrained")
     figure.get_layout_engine().set(rect=(0, below / height, 1, 1 - below / height))
-    figure.suptitle("\n".join(wrapped(title, 0.8 * width)), fontsize=8.5)
-    figure.text(0.02 / width, 0.03 / height, "\n".join(lines), size=7, color="0.3", linespacing=1.15, va="bottom")
+    # A dollar is a dollar, in whatever number.
+    figure.suptitle("\n".join(wrapped(title, 0.8 * width)), fontsize=8.5, parse_math=False)
+    small = {"size": 7, "color": "0.3", "linespacing": 1.15, "va": "bottom", "parse_math": False}
+    figure.text(0.02 / width, 0.03 / height, "\n".join(lines), **small)
     grid = list(figure.subplots(rows, columns, squeeze=False).flat)
     for spare in grid[plots:]:
         spare.remove()

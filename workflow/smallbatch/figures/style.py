@@ -1,7 +1,9 @@
 """The one look of all figures: sizes, fonts, colours, markers, axes, and files that are the same byte for byte."""
 
 import contextlib
+import logging
 import math
+import warnings
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
@@ -10,8 +12,11 @@ from matplotlib.axis import Axis
 from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, NullFormatter, NullLocator
 
+from smallbatch.figures.glyphs import FONT
 from smallbatch.figures.words import rate_words
 from smallbatch.files import atomic
+
+log = logging.getLogger(__name__)
 
 COLUMN = 3.4  # inches: one column of a two-column paper
 PAGE = 7.0  # inches: both columns
@@ -23,7 +28,7 @@ BAR = {"color": "0.35", "linestyle": (0, (1, 2)), "linewidth": 0.7, "zorder": 1}
 CHANCE = {"color": "0.35", "linestyle": (0, (4, 3)), "linewidth": 0.6, "zorder": 1}
 
 _SETTINGS = {
-    "font.family": "DejaVu Sans",  # comes with matplotlib, so all machines have it
+    "font.family": FONT,
     "font.size": 7.5,
     "axes.titlesize": 7.5,
     "axes.labelsize": 7.5,
@@ -154,12 +159,22 @@ def _log_axis(axis: Axis, label: str, places: list[float], room: float = 1.5) ->
     (axis.axes.set_xlim if along_x else axis.axes.set_ylim)(places[0] / room, places[-1] * room)
 
 
+@contextlib.contextmanager
+def _warnings_logged() -> Iterator[None]:
+    """Of a character that the font lacks, say: a job's log is read, and what it prints is not."""
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        yield
+    for text in dict.fromkeys(str(one.message) for one in caught):
+        log.warning("%s", text)
+
+
 def save(figure: Figure, paths: Iterable[str | Path]) -> None:
     """Write `figure` to each path as its ending says (.pdf, .svg, .png): whole, and the same bytes every time.
 
     It is laid out once, for all of them: each format would measure its text a little differently, and takes long to.
     """
-    with context():
+    with context(), _warnings_logged():
         figure.draw_without_rendering()
         figure.set_layout_engine(None)
         for path in map(Path, paths):

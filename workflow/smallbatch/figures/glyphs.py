@@ -1,0 +1,13 @@
+"""What the font of all figures can show."""
+
+from matplotlib.font_manager import FontProperties, findfont
+from matplotlib.ft2font import FT2Font
+
+FONT = "DejaVu Sans"
+"""Comes with matplotlib, so all machines have it."""
+
+
+def lacking(text: str) -> str:
+    """Those characters of a text for which the font has no glyph, each once."""
+    known = FT2Font(findfont(FontProperties(family=FONT), fallback_to_default=False)).get_charmap()
+    return "".join(dict.fromkeys(letter for letter in text if ord(letter) not in known))
