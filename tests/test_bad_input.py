@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import a_run, made_data, snakemake
+from conftest import a_run, copy_project, made_data, snakemake
 from test_workflow import write_study
 
 from smallbatch import slurm
@@ -62,6 +62,31 @@ def test_an_image_folder_without_images(project, tmp_path):
 def test_a_results_folder_that_cannot_be_written(project):
     (project / "results").write_text("a file, not a folder")
     says(snakemake(project, "-n"), "results: cannot be written: a file stands where a folder is needed")
+
+
+def test_folders_have_spaces_brackets_and_quotes(tmp_path):
+    folder = copy_project(tmp_path / "My (Drive) & 'x' $y")
+    environment = folder / "an environment"
+    environment.symlink_to(sys.prefix)
+    write_study(folder)
+    command = [
+        environment / "bin" / "python",
+        "-m",
+        "snakemake",
+        "--cores",
+        "1",
+        "--config",
+        "study=tiny",
+        "--",
+        "datasets",
+    ]
+    done = subprocess.run(command, cwd=folder, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+    assert done.returncode == 0, done.stdout
+
+
+@pytest.mark.parametrize("name", ["a{b}c", "a:b"])
+def test_a_folder_whose_name_nobody_can_work_in_is_refused(name, tmp_path):
+    says(snakemake(copy_project(tmp_path / name), "-n"), f"/{name}: has")
 
 
 @pytest.fixture

@@ -12,8 +12,13 @@ from snakemake.iocontainers import Wildcards
 
 # Jobs find the library by this too, in whatever environment they run (`--sdm conda`).
 LIBRARY = os.path.join(workflow.basedir, "workflow")
+if found := set("{}:").intersection(LIBRARY):
+    told = f"has {' '.join(sorted(found))} in its path, which Snakemake and Python read as theirs; rename the folder"
+    sys.exit(f"error: {workflow.basedir}: {told}")
 sys.path.insert(0, LIBRARY)
 os.environ.update(PYTHONPATH=os.pathsep.join(filter(None, [LIBRARY, os.getenv("PYTHONPATH")])))
+# Snakemake 9.27 puts it into shell lines as it stands, and folders may have spaces, brackets and quotes.
+sys.executable = shlex.quote(sys.executable)
 # So that a training knows that it has a job of the cluster for itself.
 if not workflow.is_main_process:
     os.environ.update(SMALLBATCH_SUBMITTED="yes")
