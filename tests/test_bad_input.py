@@ -47,6 +47,23 @@ def test_a_wrong_study(project):
     says(snakemake(project, "-n", "--config", "study=tiny"), "config/studies/tiny.yaml: experiments: {} is not allowed")
 
 
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        (b"study: M\xf6we", "config/config.yaml: line 1: not UTF-8, in which settings are written"),
+        (b"[" * 5000, "config/config.yaml: nested too deeply; allowed: 20 levels"),
+        (b"study: a\nstudy: b", "config/config.yaml: line 2: not valid YAML: key 'study' stands twice"),
+        (None, "config/config.yaml: cannot be read: it is no file"),
+    ],
+    ids=["latin1", "deep", "twice", "a folder"],
+)
+def test_a_configuration_that_snakemake_would_fail_at(content, words, project):
+    file = project / "config/config.yaml"
+    file.unlink()
+    file.mkdir() if content is None else file.write_bytes(content)
+    says(snakemake(project, "-n"), f"error: {words}")
+
+
 def test_an_archive_that_is_missing(project):
     given = "datasets={cifar10: {archive: /nowhere/cifar.tar.gz}}"
     done = snakemake(project, "--cores", "1", "--config", "study=cifar10-quick", given, "--", "datasets")

@@ -57,14 +57,26 @@ def test_blocks_within_blocks_hear_the_same():
     assert told == ["first", "second"]
 
 
-def test_a_signal_that_is_ignored_stays_so():
-    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGHUP], ids=["in the background", "nohup"])
+def test_a_signal_that_is_ignored_stays_so(number):
+    before = signal.signal(number, signal.SIG_IGN)
     try:
         with stopping.listening():
-            hear(signal.SIGINT)
+            hear(number)
             assert not stopping.asked()
     finally:
-        signal.signal(signal.SIGINT, before)
+        signal.signal(number, before)
+
+
+def test_a_terminal_that_closes_asks_for_a_stop():
+    before = signal.signal(signal.SIGHUP, signal.SIG_DFL)
+    try:
+        with stopping.listening():
+            hear(signal.SIGHUP)
+            with pytest.raises(Stopped, match=r"^stopped by SIGHUP; call again: it goes on from there$"):
+                stopping.check()
+    finally:
+        signal.signal(signal.SIGHUP, before)
 
 
 def test_other_threads_train_without_listening():
@@ -223,15 +235,23 @@ def wait_for(condition) -> None:
 
 
 def test_ctrl_c_on_a_workflow(project):
-    """Reaches snakemake and what it started alike, as a cluster's SIGTERM does; then the same call goes on."""
+    """Reaches snakemake and what it started alike, as a cluster's SIGTERM does, and SIGHUP when a terminal closes; then
+    the same call goes on."""
     setting = {"data": "digits", "model": "resnet8", "norm": "batch", "weight_decay": 1e-4, "epochs": 400}
     experiment = setting | {"batch_sizes": [4], "base_lrs": ["2^-8"]}
     figure = {"kind": "accuracy", "title": "A", "experiments": ["long"]}
     study = {"title": "Long", "seeds": [1], "experiments": {"long": experiment}, "figures": {"fig01": figure}}
     (project / "config/studies/long.yaml").write_text(yaml.safe_dump(study))
-    first, second = (stop_workflow(project, number) for number in (signal.SIGINT, signal.SIGTERM))
-    assert "stopped by SIGINT at epoch " in first and "stopped by SIGTERM at epoch " in second
-    assert re.search(r"at (epoch .*); call again", first)[1] == re.search(r"resumed at (epoch .*)", second)[1]
+    numbers = signal.SIGINT, signal.SIGHUP, signal.SIGTERM
+    logs = [stop_workflow(project, number) for number in numbers]
+    assert all(f"stopped by {number.name} at epoch " in log for number, log in zip(numbers, logs, strict=True))
+    for before, after in itertools.pairwise(logs):
+        assert re.search(r"at (epoch .*); call again", before)[1] == re.search(r"resumed at (epoch .*)", after)[1]
+
+
+def _hear_all() -> None:
+    for number in stopping.SIGNALS:
+        signal.signal(number, signal.SIG_DFL)
 
 
 def stop_workflow(project: Path, number: signal.Signals) -> str:
@@ -240,7 +260,7 @@ def stop_workflow(project: Path, number: signal.Signals) -> str:
     shutil.rmtree(logs, ignore_errors=True)
     command = [sys.executable, "-m", "snakemake", "--cores", "1", "--config", "study=long", "--", "figures"]
     # Who starts these tests in the background may have left Ctrl-C ignored.
-    heard = {"start_new_session": True, "preexec_fn": lambda: signal.signal(signal.SIGINT, signal.SIG_DFL)}
+    heard = {"start_new_session": True, "preexec_fn": _hear_all}
     with subprocess.Popen(command, cwd=project, stderr=subprocess.DEVNULL, **heard) as workflow:
         wait_for(lambda: any("begins" in log.read_text() for log in logs.glob("*.log")))
         time.sleep(2)

@@ -3,27 +3,12 @@ import functools
 import math
 import os
 import re
-import shlex
 import sys
 import time
+from pathlib import Path
 
 from snakemake.exceptions import WorkflowError
 from snakemake.iocontainers import Wildcards
-
-# Jobs find the library by this too, in whatever environment they run (`--sdm conda`).
-LIBRARY = os.path.join(workflow.basedir, "workflow")
-if found := set("{}:").intersection(LIBRARY):
-    told = f"has {' '.join(sorted(found))} in its path, which Snakemake and Python read as theirs; rename the folder"
-    sys.exit(f"error: {workflow.basedir}: {told}")
-sys.path.insert(0, LIBRARY)
-os.environ.update(PYTHONPATH=os.pathsep.join(filter(None, [LIBRARY, os.getenv("PYTHONPATH")])))
-# Snakemake 9.27 puts it into shell lines as it stands, and folders may have spaces, brackets and quotes.
-sys.executable = shlex.quote(sys.executable)
-# So that a training knows that it has a job of the cluster for itself.
-if not workflow.is_main_process:
-    os.environ.update(SMALLBATCH_SUBMITTED="yes")
-
-from pathlib import Path
 
 from smallbatch import checksums
 from smallbatch.analysis import selection
@@ -39,8 +24,8 @@ from smallbatch.store import RunStore
 from smallbatch.study import PROTOCOL
 from smallbatch.study_file import check_against_data, check_config, load_study
 
-# A signal to all processes of a job, as clusters send it, must not end the shell, and with it the job, before the script.
-shell.prefix("set -euo pipefail; trap : TERM; ")
+# A signal to all processes of a job, as clusters and closing terminals send it, must not end the shell, and with it the job, before the script.
+shell.prefix("set -euo pipefail; trap : TERM HUP; ")
 
 DATA, RESULTS, FIGURES = "data", "results", "paper_figures"
 

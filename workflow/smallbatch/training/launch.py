@@ -150,9 +150,10 @@ class _Child:
     def _signal(self, noise: str) -> str:
         """The signal that ended it, or one of torchrun's processes, which left the others without a peer."""
         code = self.process.returncode
-        if code < 0 and code != -signal.SIGTERM:
+        if code < 0 and -code not in stopping.SIGNALS:
             return signal.Signals(-code).name
-        found = re.search(r"Signal \d+ \((?!SIGTERM)(\w+)\)", noise)
+        asking = "|".join(signal.Signals(number).name for number in stopping.SIGNALS)
+        found = re.search(rf"Signal \d+ \((?!{asking})(\w+)\)", noise)
         return found[1] if found else ""
 
 

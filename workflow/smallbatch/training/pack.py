@@ -47,8 +47,8 @@ def train_pack(
 ) -> int:
     """Train those runs of a pack that the store does not have; returns how many those were.
 
-    Processes that `torchrun` started train them together: each calls this with the same arguments. SIGTERM or SIGINT
-    end it after the updates at hand with a checkpoint, a second one at once.
+    Processes that `torchrun` started train them together: each calls this with the same arguments. SIGTERM, SIGINT
+    or SIGHUP end it after the updates at hand with a checkpoint, a second one at once.
 
     Args:
         runs: of one data set.

@@ -1,4 +1,4 @@
-"""Stopping: SIGTERM and SIGINT ask a training to end where nothing is lost.
+"""Stopping: SIGTERM, SIGINT and SIGHUP (a terminal that closes) ask a training to end where nothing is lost.
 
 Python's handlers run between two bytecodes, which may be anywhere. So they only take note; whoever is at a place where
 the work can be left asks, every few seconds at least.
@@ -13,7 +13,7 @@ from types import FrameType
 
 from smallbatch.errors import Stopped
 
-SIGNALS = signal.SIGTERM, signal.SIGINT
+SIGNALS = signal.SIGTERM, signal.SIGINT, signal.SIGHUP
 
 ECHO = 2.0
 """Seconds in which signals count as one: on a cluster, and from `torchrun`, the same one comes by several ways."""
@@ -48,10 +48,10 @@ _ears: list[_Ear] = []
 
 @contextlib.contextmanager
 def listening(tell: Callable[[], object] | None = None) -> Iterator[None]:
-    """While the block runs, SIGTERM and SIGINT ask for a stop; a second one ends the process at once.
+    """While the block runs, each of `SIGNALS` asks for a stop; a second one ends the process at once.
 
     Blocks may be nested; then the stop is asked of all. Outside the main thread, which alone gets signals, nothing
-    changes; nor for a signal that the process was started to ignore.
+    changes; nor for a signal that the process was started to ignore, as `nohup` does.
 
     Args:
         tell: called when a signal is heard, or at once if one was.

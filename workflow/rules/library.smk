@@ -1,0 +1,31 @@
+# Where the library is; and the configuration as the library reads it, in one line where Snakemake would fail at it.
+import os
+import shlex
+import signal
+import sys
+from pathlib import Path
+
+# Jobs find the library by this too, in whatever environment they run (`--sdm conda`).
+LIBRARY = os.path.join(workflow.basedir, "workflow")
+if found := set("{}:").intersection(LIBRARY):
+    told = f"has {' '.join(sorted(found))} in its path, which Snakemake and Python read as theirs; rename the folder"
+    sys.exit(f"error: {workflow.basedir}: {told}")
+sys.path.insert(0, LIBRARY)
+os.environ.update(PYTHONPATH=os.pathsep.join(filter(None, [LIBRARY, os.getenv("PYTHONPATH")])))
+# Snakemake 9.27 puts it into shell lines as it stands, and folders may have spaces, brackets and quotes.
+sys.executable = shlex.quote(sys.executable)
+# So that a training knows that it has a job of the cluster for itself.
+if not workflow.is_main_process:
+    os.environ.update(SMALLBATCH_SUBMITTED="yes")
+# A terminal that closes ends Snakemake as Ctrl-C does, which leaves no lock behind; `nohup` has it ignored.
+elif signal.getsignal(signal.SIGHUP) == signal.SIG_DFL:
+    signal.signal(signal.SIGHUP, signal.default_int_handler)
+
+from smallbatch.errors import UserError
+from smallbatch.settings import read_yaml
+
+try:
+    if os.path.lexists("config/config.yaml"):
+        read_yaml(Path("config/config.yaml"))
+except UserError as error:
+    sys.exit(f"error: {error}")
