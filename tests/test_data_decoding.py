@@ -110,6 +110,15 @@ def test_an_image_cut_short_is_broken_whatever_its_name(tmp_path: Path, name: st
             decoded(tmp_path / name, SIZE, "RGB")
 
 
+@pytest.mark.parametrize(
+    "content", [b"\xff\xd8\xff", b"\xff\xd8\xff\xff", b"\x89PNG\r\n\x1a\n", b"\x89PNG\r\n\x1a\n\xff"]
+)
+def test_the_mere_beginning_of_an_image_is_broken(tmp_path: Path, content: bytes) -> None:
+    (tmp_path / "a").write_bytes(content)
+    with pytest.raises(BrokenImage):
+        decoded(tmp_path / "a", SIZE, "RGB")
+
+
 def test_heic_under_another_name_is_named(tmp_path: Path) -> None:
     (tmp_path / "a.jpg").write_bytes(HEIC)
     with pytest.raises(BrokenImage, match="HEIC, which Pillow cannot read"):

@@ -4,9 +4,12 @@ import contextlib
 import io
 import logging
 import os
+import re
 import shutil
 import socket
 import struct
+import subprocess
+import sys
 import tarfile
 import unicodedata
 import zipfile
@@ -19,7 +22,7 @@ import pytest
 from PIL import Image
 
 from smallbatch import data
-from smallbatch.data import image_folder, prepared, tree
+from smallbatch.data import archives, image_folder, prepared, tree
 from smallbatch.errors import UserError
 
 SIZE = 8
@@ -752,3 +755,190 @@ def test_an_encrypted_zip_is_refused(tmp_path: Path) -> None:
     content[content.index(b"PK\x01\x02") + 8] |= 1  # the flag in the first entry of the table of contents
     path.write_bytes(content)
     refused(path, "is encrypted")
+
+
+def zip_of(path: Path, names: list[bytes], flags: int = 0, system: int = 3) -> Path:
+    """A zip archive with an image under each of these names, in bytes as they are."""
+    content = io.BytesIO()
+    flat(0).save(content, "PNG")
+    with zipfile.ZipFile(path, "w") as file:
+        for place, name in enumerate(names):
+            info = zipfile.ZipInfo(f"{place:0{len(name)}}")
+            info.create_system = system
+            file.writestr(info, content.getvalue())
+    data = path.read_bytes()
+    for place, name in enumerate(names):
+        data = data.replace(f"{place:0{len(name)}}".encode(), name)
+    for mark, offset in ((b"PK\x01\x02", 8), (b"PK\x03\x04", 6)):
+        for start in [match.start() for match in re.finditer(mark, data)]:
+            data = data[: start + offset] + struct.pack("<H", flags) + data[start + offset + 2 :]
+    path.write_bytes(data)
+    return path
+
+
+@pytest.mark.skipif(not shutil.which("localedef"), reason="no localedef, which makes a locale of ISO-8859-1")
+@pytest.mark.parametrize("pack", ["folder", "tar", "zip"])
+def test_classes_do_not_depend_on_the_locale(tmp_path: Path, pack: str) -> None:
+    root = made(tmp_path / "photos", "caf\u00e9/1\u20ac caf\u00e9/2 \U0001f436/1 \U0001f436/2")
+    expected = prepare(root, test_fraction=0.5).meta
+    path = root if pack == "folder" else tmp_path / f"photos.{pack}"
+    if pack != "folder":
+        (tarred if pack == "tar" else zipped)(root, path, ".")
+    subprocess.run(
+        ["localedef", "-i", "en_US", "-f", "ISO-8859-1", tmp_path / "en_US"], check=False, capture_output=True
+    )
+    script = (
+        "import sys; from pathlib import Path; from smallbatch import data; "
+        f"settings = {{'source': 'image-folder', 'path': {str(path)!r}, 'size': {SIZE}, 'test_fraction': 0.5}}; "
+        "assert sys.getfilesystemencoding() == 'iso8859-1', sys.getfilesystemencoding(); "
+        f"data.prepare('pets', settings, Path({str(tmp_path / 'other')!r}), Path())"
+    )
+    latin = {**os.environ, "LOCPATH": str(tmp_path), "LANG": "en_US", "LC_ALL": "en_US", "PYTHONUTF8": "0"}
+    subprocess.run([sys.executable, "-c", script], env=latin, check=True, capture_output=True)
+    assert prepared.read_meta(tmp_path / "other" / "meta.json") == expected
+
+
+NAMES = {
+    "UTF-8 that says so": ("M\u00f6we".encode(), 0x800, "M\u00f6we", ""),
+    "UTF-8 as macOS writes it": (unicodedata.normalize("NFD", "M\u00f6we").encode(), 0, "M\u00f6we", ""),
+    "code page 437": (
+        b"M\x94we",
+        0,
+        "M\u00f6we",
+        r"no encoding of names is said; read as code page 437, such as M\u00f6we/1",
+    ),
+    "another code page": (b"M\xf6we", 0, "M\u00f7we", "read as code page 437, such as"),
+}
+
+
+@pytest.mark.parametrize("kind", NAMES)
+def test_names_in_a_zip_are_the_same_on_every_machine(
+    tmp_path: Path, kind: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    raw, flags, name, told = NAMES[kind]
+    archive = zip_of(tmp_path / "a.zip", [part + b"/%d.png" % n for part in (raw, b"dog") for n in (1, 2)], flags)
+    assert prepare(archive, test_fraction=0.5).meta.classes == tuple(sorted(("dog", name)))
+    assert ("code page" in caplog.text) == bool(told)
+    assert told in caplog.text.replace("\u00f6", r"\u00f6")
+
+
+def test_a_zip_with_the_separators_of_windows_is_as_good(tmp_path: Path) -> None:
+    names = [part + b"\\%d.png" % number for part in (b"cat", b"dog") for number in (1, 2)]
+    assert prepare(zip_of(tmp_path / "a.zip", names, system=0), test_fraction=0.5).meta.classes == ("cat", "dog")
+
+
+def test_a_zip_whose_names_are_not_what_it_says_is_damaged(tmp_path: Path) -> None:
+    refused(zip_of(tmp_path / "a.zip", [b"M\xf6we/1.png"], 0x800), "damaged")
+
+
+def test_a_link_in_a_zip_is_refused_as_in_a_tar(tmp_path: Path) -> None:
+    path = tmp_path / "photos.zip"
+    zipped(divided(tmp_path / "photos"), path, ".")
+    info = zipfile.ZipInfo("train/cat/more")
+    info.external_attr = 0o120777 << 16
+    with zipfile.ZipFile(path, "a") as file:
+        file.writestr(info, "../../elsewhere")
+    refused(path, "member 'train/cat/more' is a link or a device")
+
+
+@pytest.mark.parametrize("pack", ["tar", "zip"])
+def test_members_that_become_one_file_are_refused(tmp_path: Path, pack: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    root = made(tmp_path / "photos", "a/1 a/2 b/1 b/2 A/3")
+    path = tmp_path / f"photos.{pack}"
+    (tarred if pack == "tar" else zipped)(root, path, "photos")
+    monkeypatch.setattr(archives, "_folds_names", lambda folder: True)
+    refused(path, "have one name on this file system", test_fraction=0.5)
+
+
+def test_names_in_a_tar_that_are_not_text_are_taken(tmp_path: Path) -> None:
+    root = divided(tmp_path / "photos")
+    (root / "train" / "cat" / "00.png").rename(root / "train" / "cat" / os.fsdecode(b"\xf6.png"))
+    expected = prepare(root).meta
+    tarred(root, tmp_path / "photos.tar", "photos")
+    assert prepare(tmp_path / "photos.tar").meta == expected
+
+
+@pytest.mark.parametrize("pack", ["tar", "zip"])
+def test_bytes_changed_anywhere_in_an_archive_end_in_one_line_or_in_nothing(tmp_path: Path, pack: str) -> None:
+    path = tmp_path / f"photos.{pack}"
+    (tarred if pack == "tar" else zipped)(made(tmp_path / "photos", "a/1 a/2 b/1 b/2"), path, "photos")
+    content, draws = path.read_bytes(), np.random.default_rng(0)
+    for number in range(300):
+        changed = bytearray(content)
+        for place in draws.integers(0, len(content), 1 + number % 5):
+            changed[place] = draws.integers(256)
+        path.write_bytes(changed)
+        folder = tmp_path / "unpacked" / str(number)
+        folder.mkdir(parents=True)
+        with contextlib.suppress(UserError):
+            archives.unpack(path, folder)
+
+
+def dark(root: Path, highest: int, dtype: type = np.uint16) -> Path:
+    """Two classes of 16 bits whose largest value is this one, in the test split."""
+    for split, top in (("train", highest // 2), ("test", highest)):
+        for name in ("cat", "dog"):
+            save(Image.fromarray(np.full((SIZE, SIZE), top, dtype)), root / split / name / "0.png")
+    return root
+
+
+@pytest.mark.parametrize("highest", [0, 1023, 4095, 16383])
+def test_fewer_than_16_bits_in_files_of_16_are_refused_unless_white_is_known(tmp_path: Path, highest: int) -> None:
+    root = dark(tmp_path / "photos", highest)
+    refused(root, "white: None is not allowed; allowed: the value that is white", f"no pixel is above {highest}")
+    assert prepare(root, mode="L", white=max(1, highest)).test.images.max() == (255 if highest else 0)
+    assert prepare(root, mode="L", white=65535).test.images.max() == round(highest / 257)
+
+
+def test_files_that_use_16_bits_need_no_white(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level(logging.INFO):
+        prepare(dark(tmp_path / "photos", 16384))
+    assert "the largest value in images of 16 bits is 16384; white is 65535" in caplog.text
+    assert "16 bits" not in caplog.text.replace("images of 16 bits is 16384", "")
+
+
+def test_a_white_below_the_largest_value_is_refused(tmp_path: Path) -> None:
+    refused(dark(tmp_path / "photos", 5000), "white: 4095 is not allowed; allowed: 5000 or more", white=4095)
+
+
+def test_white_means_nothing_to_files_of_8_bits(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    root = divided(tmp_path / "photos")
+    with caplog.at_level(logging.INFO):
+        assert prepare(root).meta.fingerprint == prepare(root, white=4095).meta.fingerprint
+    assert "16 bits" not in caplog.text
+
+
+def test_remarks_on_images_are_counted_on_one_line(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    root = divided(tmp_path / "photos")
+    for number in range(2):
+        save(flat(0), root / f"train/cat/{number}.gif", save_all=True, append_images=[flat(255)])
+    prepare(root)
+    assert "2 pictures whose further frames or pages are not used\n" in caplog.text
+
+
+def ordinary(root: Path) -> Path:
+    """Images in several formats, depths and folders, from numbers alone."""
+    values, number = np.arange(12 * 9 * 3), 0
+    for name in ("cat", "dog", "Ant", "a b"):
+        for ending in ("png", "bmp", "PPM", "gif", "tif", "webp"):
+            for folder in ("", "2024/"):
+                number += 1
+                pixels = (values * number % 251).astype(np.uint8).reshape(12, 9, 3)
+                lossless = {"lossless": True} if ending == "webp" else {}
+                save(Image.fromarray(pixels), root / name / f"{folder}{number:02}.{ending}", **lossless)
+        save(Image.fromarray((np.arange(64, dtype=np.uint16) * 1000).reshape(8, 8)), root / name / "deep.png")
+        save(Image.fromarray(np.full((8, 8, 4), 100, np.uint8)), root / name / "alpha.png")
+    (root / "cat" / "notes.txt").write_text("no picture")
+    (root / "cat" / ".hidden.png").write_text("no picture")
+    return root
+
+
+def test_an_ordinary_folder_keeps_its_fingerprint(tmp_path: Path) -> None:
+    """Recorded before content decided what an image is: runs that were trained on such folders stay valid."""
+    root = ordinary(tmp_path / "photos")
+    found = prepare(root, test_fraction=0.25, split_seed=3).meta.fingerprint
+    assert found == "86d921f8f36e33d8fb132b31deeb73e3602384bda9e7ae31aa3faf2495c34558"
+    for split in ("train", "val"):
+        ordinary(tmp_path / "divided" / split)
+    found = prepare(tmp_path / "divided", mode="L").meta.fingerprint
+    assert found == "124ffef2f7ecd4855d2e21b9a78a7a6a28f302ddf5531121bc427515b9116ee1"

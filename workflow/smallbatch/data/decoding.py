@@ -214,7 +214,7 @@ def _bare_png(data: bytes) -> bytes:
 
 def _bare_jpeg(data: bytes) -> bytes:
     kept, place = [data[:2]], 2
-    while data[place : place + 1] == b"\xff" and data[place + 1 : place + 2] != b"\xda":  # up to the pixels
+    while data[place : place + 1] == b"\xff" and data[place + 1 : place + 2] not in (b"", b"\xda"):  # up to the pixels
         end = place + 2 + int.from_bytes(data[place + 2 : place + 4])
         if not _is_jpeg_metadata(data[place + 1]):
             kept.append(data[place:end])

@@ -64,12 +64,12 @@ def _descended(path: Path, root: Path, folder: Path) -> Path:
 
 
 def _role(folder: Path) -> str | None:
-    return ROLES.get(_folded(folder.name))
+    return ROLES.get(_folded(text(folder.name)))
 
 
 def _folded(name: str) -> str:
     """A name as a file system sees it that knows no capitals, as those of macOS and Windows."""
-    return text(name).casefold().strip()
+    return name.casefold().strip()
 
 
 def _splits(path: Path, root: Path, left_out: Counter[str]) -> dict[str, Path] | None:
@@ -110,7 +110,7 @@ def _refuse_half_a_split(path: Path, splits: list[Path], others: list[Path], has
 
 def _refuse_hidden_splits(path: Path, classes: list[Path]) -> None:
     """Refuse folders that may be splits under other names (seg_train and seg_test), or that hold splits themselves."""
-    names = {_folded(folder.name): folder for folder in classes}
+    names = {_folded(text(folder.name)): folder for folder in classes}
     rests = [
         {pattern.sub("", name, count=1): folder for name, folder in names.items() if pattern.search(name)}
         for pattern in (_TRAIN, _HELD_OUT)
