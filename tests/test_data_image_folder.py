@@ -1,10 +1,17 @@
 """Image folders and archives of them: what becomes of pixels, which split they land in, and what is refused."""
 
+import contextlib
 import io
 import logging
+import os
+import re
 import shutil
+import socket
 import struct
+import subprocess
+import sys
 import tarfile
+import unicodedata
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
@@ -15,7 +22,7 @@ import pytest
 from PIL import Image
 
 from smallbatch import data
-from smallbatch.data import image_folder, prepared
+from smallbatch.data import archives, image_folder, prepared, tree
 from smallbatch.errors import UserError
 
 SIZE = 8
@@ -187,9 +194,9 @@ def test_cmyk_becomes_colours_and_grey(tmp_path: Path) -> None:
 
 
 def test_deep_tiff_and_pgm_are_scaled_too(tmp_path: Path) -> None:
-    deep = Image.fromarray(np.full((SIZE, SIZE), 257 * 60, np.uint16))
+    deep = Image.fromarray(np.full((SIZE, SIZE), 257 * 90, np.uint16))
     for name in ("a.tif", "a.pgm"):
-        assert (pixels(deep, tmp_path / name, name, mode="L") == 60).all()
+        assert (pixels(deep, tmp_path / name, name, mode="L") == 90).all()
 
 
 def test_a_colour_becomes_grey_by_luminance(tmp_path: Path) -> None:
@@ -328,10 +335,10 @@ def test_a_missing_path_is_named(tmp_path: Path) -> None:
 
 
 def test_a_folder_without_images_is_named(tmp_path: Path) -> None:
-    for root, make in (("empty", "."), ("text", "cat"), ("split", "train/cat")):
+    for root, make, found in (("empty", ".", "other file beside"), ("text", "cat", ".txt file"), ("in", "a/b", ".txt")):
         (tmp_path / root / make).mkdir(parents=True)
         (tmp_path / root / make / "notes.txt").write_text("x")
-        refused(tmp_path / root, "no class folders with images", ".jpeg", test_fraction=0.5)
+        refused(tmp_path / root, f"no class folders with images; found: 1 {found}", test_fraction=0.5)
 
 
 def test_images_without_class_folders_are_refused(tmp_path: Path) -> None:
@@ -347,8 +354,8 @@ def test_an_empty_class_is_named(tmp_path: Path) -> None:
 
 
 def test_a_single_class_is_refused(tmp_path: Path) -> None:
-    save(flat(0), tmp_path / "photos" / "train" / "cat" / "a.png")
-    refused(tmp_path / "photos", "one class folder, train", test_fraction=0.5)
+    save(flat(0), tmp_path / "photos" / "cat" / "a.png")
+    refused(tmp_path / "photos", "one class folder, cat", test_fraction=0.5)
 
 
 @pytest.mark.parametrize("split", ["train", "test"])
@@ -396,6 +403,268 @@ ARCHIVES: list[tuple[str, Callable[[Path, Path, str], None]]] = [
     ("photos.tar.xz", tarred),
     ("photos.zip", zipped),
 ]
+
+
+SPLIT_NAMES = ["train test", "training testing", "Train Test", "TRAIN TEST", "Training Validation", "train val"]
+SPLIT_NAMES += ["train valid", "Train Val", "train validation", "training valid", "TRAIN VAL", "Train Testing"]
+
+
+@pytest.mark.parametrize("names", SPLIT_NAMES)
+def test_splits_are_known_by_their_usual_names(tmp_path: Path, names: str) -> None:
+    train, test = names.split()
+    pets(tmp_path / "photos" / train, 3)
+    pets(tmp_path / "photos" / test, 2)
+    found = prepare(tmp_path / "photos")
+    assert (found.meta.classes, found.meta.train, found.meta.test) == (("cat", "dog"), 6, 4)
+
+
+def made(root: Path, files: str) -> Path:
+    """Images of one colour at these places."""
+    for name in files.split():
+        save(flat(1), root / f"{name}.png")
+    return root
+
+
+LAYOUTS = {
+    "the test split is test/; left out: 2 files in val/": "train/a/1 train/b/1 test/a/1 test/b/1 val/a/1 val/b/1",
+    "the test split is val/; left out: 1 file in test/": "train/a/1 train/b/1 test/1 val/a/1 val/b/1",
+    "left out: 1 file in extra/": "train/a/1 train/b/1 test/a/1 test/b/1 extra/1",
+    "looked for in deep/inner/": "deep/inner/train/a/1 deep/inner/train/b/1 deep/inner/test/a/1 deep/inner/test/b/1",
+    "looked for in train/train/": "train/train/a/1 train/train/b/1 test/a/1 test/b/1",
+    "left out: 1 picture beside the class folders": "train/1 train/a/1 train/b/1 test/a/1 test/b/1",
+}
+
+
+@pytest.mark.parametrize("told", LAYOUTS)
+def test_what_the_folders_were_taken_for_is_told(tmp_path: Path, told: str, caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level(logging.INFO):
+        found = prepare(made(tmp_path / "photos", LAYOUTS[told]))
+    assert (found.meta.classes, found.meta.train, found.meta.test) == (("a", "b"), 2, 2)
+    for part in told.split("; "):
+        assert part in caplog.text
+
+
+DOUBTFUL = {
+    "train alone": (
+        "train/a/1 train/b/1",
+        "train/ alone: either a split, and test/ or val/ is missing; or all there is",
+    ),
+    "test alone": ("Test/a/1 Test/b/1", "Test/ alone: either a split, and train/ is missing"),
+    "two but no train": (
+        "test/a/1 test/b/1 val/a/1 val/b/1",
+        "test/, val/ alone: either a split, and train/ is missing",
+    ),
+    "train and a class": (
+        "train/a/1 cat/1",
+        "train/ beside cat/: either a split, and test/ or val/ is missing; or classes",
+    ),
+    "splits of one name": ("train/a/1 Train/a/1 test/a/1", "Train/, train/ are names of one split"),
+    "val and valid": ("train/a/1 val/a/1 valid/a/1", "val/, valid/ are names of one split"),
+    "Kaggle": ("seg_train/a/1 seg_train/b/1 seg_test/a/1 seg_test/b/1", "seg_train/, seg_test/: either splits"),
+    "a set each": ("training_set/a/1 test_set/a/1", "training_set/, test_set/: either splits"),
+    "years": ("train2017/1 val2017/1", "train2017/, val2017/: either splits"),
+    "splits within classes": ("a/train/1 a/test/1 b/train/1 b/test/1", "a/ holds train/ and test/ or val/"),
+    "capitals": ("Cat/1 cat/1 dog/1", "'Cat' and 'cat' have one name"),
+    "accents": ("caf\u00e9/1 cafe\u0301/1", "'cafe\\u0301' and 'caf\\xe9' have one name"),
+    "flat splits": ("train/1 test/1", "no class folders with images; found: 1 picture beside"),
+    "capitals between splits": ("train/Cat/1 train/b/1 test/cat/1 test/b/1", "only in train/: Cat; only in test/: cat"),
+}
+
+
+@pytest.mark.parametrize("layout", DOUBTFUL)
+def test_what_can_be_read_in_two_ways_is_refused_with_both(tmp_path: Path, layout: str) -> None:
+    files, told = DOUBTFUL[layout]
+    refused(made(tmp_path / "photos", files), told)
+
+
+def test_train_alone_is_taken_where_the_path_names_it(tmp_path: Path) -> None:
+    made(tmp_path / "photos", "train/a/1 train/a/2 train/b/1 train/b/2")
+    assert prepare(tmp_path / "photos" / "train", test_fraction=0.5).meta.train == 2
+
+
+def test_words_within_class_names_are_no_splits(tmp_path: Path) -> None:
+    made(tmp_path / "photos", "train-station/1 train-station/2 test-tube/1 test-tube/2 valley/1 valley/2")
+    assert prepare(tmp_path / "photos", test_fraction=0.5).meta.classes == ("test-tube", "train-station", "valley")
+
+
+def test_accents_are_the_same_however_they_are_encoded(tmp_path: Path) -> None:
+    """macOS and Linux write them in two ways; names sort, and images are drawn, by one."""
+    fingerprints = set()
+    for form in ("NFC", "NFD"):
+        for name in ("caf\u00e9", "cafz", "\u00e0"):
+            for number in range(6):
+                file = f"{name}/caf\u00e9 {number}" if number % 2 else f"{name}/cafz {number}"
+                save(flat(10 * number), tmp_path / form / (unicodedata.normalize(form, file) + ".png"))
+        found = prepare(tmp_path / form, test_fraction=0.5)
+        fingerprints.add(found.meta.fingerprint)
+        assert found.meta.classes == ("cafz", "caf\u00e9", "\u00e0")
+    assert len(fingerprints) == 1
+
+
+SYSTEM = {
+    "cat/@eaDir/00.png/SYNOPHOTO_THUMB_M.jpg": "4 files in @eaDir/",
+    "cat/.thumbnails/a.jpg": "4 files in .thumbnails/",
+    "@eaDir/a.jpg": "4 files in @eaDir/",
+    ".ipynb_checkpoints/a.png": "4 files in .ipynb_checkpoints/",
+    "__MACOSX/cat/._00.png": "4 files in __MACOSX/",
+    "$RECYCLE.BIN/a.png": "4 files in $RECYCLE.BIN/",
+    "System Volume Information/a.png": "4 files in System Volume Information/",
+    "lost+found/a.png": "4 files in lost+found/",
+    "#recycle/a.png": "4 files in #recycle/",
+    "cat/Thumbs.db": "4 hidden or system files",
+    "cat/desktop.ini": "4 hidden or system files",
+    "cat/Icon\r": "4 hidden or system files",
+    "cat/.DS_Store": "4 hidden or system files",
+    "cat/._00.png": "4 hidden or system files",
+    "cat/.IMG_1.HEIC.icloud": "4 files that iCloud has not downloaded",
+    "cat/IMG.CR2": "4 camera raw files",
+    "cat/MVI.THM": "4 thumbnails of videos",
+    "cat/MVI.MOV": "4 .mov files",
+    "cat/readme": "4 files of no known kind",
+}
+
+
+@pytest.mark.parametrize("name", SYSTEM)
+def test_what_systems_and_cameras_add_is_no_class_and_no_image(
+    tmp_path: Path, name: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    root = divided(tmp_path / "photos")
+    before = prepare(root).meta.fingerprint
+    content = (root / "train/cat/00.png").read_bytes() if name.endswith((".png", ".jpg", ".THM")) else b"something"
+    for split in ("train", "test"):
+        for number in (1, 2):
+            file = root / split / (name if number == 1 else name.replace("cat/", "dog/"))
+            if file.exists():
+                file = file.with_name(f"{file.stem}2{file.suffix}")
+            file.parent.mkdir(parents=True, exist_ok=True)
+            file.write_bytes(content)
+    with caplog.at_level(logging.INFO):
+        assert prepare(root).meta.fingerprint == before
+    assert f"left out: {SYSTEM[name]}\n" in caplog.text
+
+
+def test_linked_folders_are_followed_and_cycles_end(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    root = divided(tmp_path / "photos")
+    save(flat(50, "L"), tmp_path / "elsewhere" / "x" / "0.png")
+    (root / "train" / "cat" / "more").symlink_to(tmp_path / "elsewhere")
+    (tmp_path / "elsewhere" / "x" / "back").symlink_to(tmp_path / "elsewhere")
+    (tmp_path / "elsewhere" / "up").symlink_to(root / "train" / "cat")
+    with caplog.at_level(logging.INFO):
+        found = prepare(root, mode="L")
+    assert found.train.images[:, 0, 0, 0].tolist() == [0, 1, 2, 50, 100, 101, 102]
+    assert "left out: 2 linked folders (read elsewhere)\n" in caplog.text
+
+
+def test_a_class_folder_may_be_a_link(tmp_path: Path) -> None:
+    root = divided(tmp_path / "photos")
+    (root / "train" / "cat").rename(tmp_path / "elsewhere")
+    (root / "train" / "cat").symlink_to(tmp_path / "elsewhere")
+    assert prepare(root, mode="L").train.images[:, 0, 0, 0].tolist() == [0, 1, 2, 100, 101, 102]
+
+
+@pytest.mark.parametrize("place", ["train/eel", "train/cat/more", "train/cat/07.png"])
+def test_a_link_that_leads_nowhere_is_named(tmp_path: Path, place: str) -> None:
+    root = divided(tmp_path / "photos")
+    (root / place).symlink_to(tmp_path / "not mounted")
+    refused(root, place)
+
+
+def test_a_class_that_is_a_link_to_what_holds_it_is_named(tmp_path: Path) -> None:
+    root = divided(tmp_path / "photos")
+    (root / "train" / "eel").symlink_to(root)
+    refused(root, f"train/eel: a link to {root}, a folder that it lies in itself")
+
+
+def test_two_classes_of_one_folder_are_refused(tmp_path: Path) -> None:
+    root = divided(tmp_path / "photos")
+    (root / "train" / "eel").symlink_to("dog")
+    (root / "test" / "eel").symlink_to("dog")
+    refused(root, "class folders without images: eel; found: 1 linked folder (read elsewhere)")
+
+
+def test_special_files_are_never_opened(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    root = divided(tmp_path / "photos")
+    for name in ("a.png", "b"):
+        os.mkfifo(root / "train" / "cat" / name)
+    (root / "train" / "cat" / "c.png").symlink_to("/dev/zero")
+    with socket.socket(socket.AF_UNIX) as server:
+        monkey = Path("d.png")
+        with contextlib.chdir(root / "train" / "cat"):  # the names of sockets are short
+            server.bind(str(monkey))
+    with caplog.at_level(logging.INFO):
+        assert prepare(root).meta.train == 6
+    told = "left out: 2 special files (FIFO), 1 special file (device), 1 special file (socket)\n"
+    assert told in caplog.text
+
+
+def test_a_folder_that_cannot_be_read_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    root = divided(tmp_path / "photos")
+    real = os.scandir
+
+    def locked(place: Path) -> Any:
+        if str(place).endswith("train/dog"):
+            raise PermissionError(13, "Permission denied", str(place))
+        return real(place)
+
+    monkeypatch.setattr(tree.os, "scandir", locked)
+    refused(root, "train/dog cannot be read (Permission denied)")
+
+
+def test_names_that_are_not_text_are_taken_for_files_and_refused_for_classes(tmp_path: Path) -> None:
+    root = divided(tmp_path / "photos")
+    save(flat(50, "L"), root / "train" / "cat" / "0a.png")
+    (root / "train" / "cat" / "0a.png").rename(root / "train" / "cat" / os.fsdecode(b"b\xf6ld\n.png"))
+    assert prepare(root, mode="L").train.images[:, 0, 0, 0].tolist() == [0, 1, 2, 50, 100, 101, 102]
+    shutil.rmtree(tmp_path / "prepared")
+    (root / "train" / "cat" / os.fsdecode(b"b\xf6ld\n.png")).write_bytes(b"")
+    refused(root, r"train/cat/b\udcf6ld\n.png is a broken image (")
+    (root / "train" / os.fsdecode(b"m\xf6we")).mkdir()
+    refused(root, r"a class folder's name is not text in UTF-8: b'm\xf6we'")
+
+
+def test_a_class_may_have_any_text_for_a_name_and_messages_keep_one_line(tmp_path: Path) -> None:
+    root = divided(tmp_path / "photos")
+    for split in ("train", "test"):
+        (root / split / "dog").rename(root / split / "\U0001f436 dog\nnew, ti;'\"")
+    assert prepare(root).meta.classes == ("cat", "\U0001f436 dog\nnew, ti;'\"")
+    shutil.rmtree(tmp_path / "prepared")
+    (root / "train" / "e\nel").mkdir()
+    refused(root, r"class folders without images: e\nel")
+
+
+def test_the_watch_notices_names_sizes_and_times_and_reads_nothing(tmp_path: Path) -> None:
+    root = divided(tmp_path / "photos")
+
+    def seen() -> str | None:
+        return image_folder.watched({"source": "image-folder", "path": str(root)})
+
+    first = seen()
+    assert first is not None
+    assert first == seen()
+    file = root / "train" / "cat" / "00.png"
+    found = file.stat()
+    os.utime(file, ns=(found.st_atime_ns, found.st_mtime_ns + 1))
+    later = seen()
+    os.utime(file, ns=(found.st_atime_ns, found.st_mtime_ns))
+    assert later != first == seen()
+    file.rename(file.with_name("99.png"))
+    assert seen() != first
+    file.with_name("99.png").rename(file)
+    os.mkfifo(root / "train" / "cat" / "fifo")
+    (root / "train" / ".DS_Store").write_text("x")
+    assert seen() == first
+    (root / "train" / "cat" / "link.png").symlink_to("nowhere")
+    assert seen() not in (first, None)
+    shutil.rmtree(root)
+    assert seen() is None
+
+
+def test_the_watch_on_an_archive_is_on_its_size_and_time(tmp_path: Path) -> None:
+    tarred(divided(tmp_path / "photos"), tmp_path / "photos.tar", "photos")
+    first = image_folder.watched({"path": str(tmp_path / "photos.tar")})
+    assert first == image_folder.watched({"path": str(tmp_path / "photos.tar")})
+    os.utime(tmp_path / "photos.tar", ns=(0, 0))
+    assert image_folder.watched({"path": str(tmp_path / "photos.tar")}) != first
 
 
 @pytest.mark.parametrize("top", [".", "photos"])
@@ -486,3 +755,190 @@ def test_an_encrypted_zip_is_refused(tmp_path: Path) -> None:
     content[content.index(b"PK\x01\x02") + 8] |= 1  # the flag in the first entry of the table of contents
     path.write_bytes(content)
     refused(path, "is encrypted")
+
+
+def zip_of(path: Path, names: list[bytes], flags: int = 0, system: int = 3) -> Path:
+    """A zip archive with an image under each of these names, in bytes as they are."""
+    content = io.BytesIO()
+    flat(0).save(content, "PNG")
+    with zipfile.ZipFile(path, "w") as file:
+        for place, name in enumerate(names):
+            info = zipfile.ZipInfo(f"{place:0{len(name)}}")
+            info.create_system = system
+            file.writestr(info, content.getvalue())
+    data = path.read_bytes()
+    for place, name in enumerate(names):
+        data = data.replace(f"{place:0{len(name)}}".encode(), name)
+    for mark, offset in ((b"PK\x01\x02", 8), (b"PK\x03\x04", 6)):
+        for start in [match.start() for match in re.finditer(mark, data)]:
+            data = data[: start + offset] + struct.pack("<H", flags) + data[start + offset + 2 :]
+    path.write_bytes(data)
+    return path
+
+
+@pytest.mark.skipif(not shutil.which("localedef"), reason="no localedef, which makes a locale of ISO-8859-1")
+@pytest.mark.parametrize("pack", ["folder", "tar", "zip"])
+def test_classes_do_not_depend_on_the_locale(tmp_path: Path, pack: str) -> None:
+    root = made(tmp_path / "photos", "caf\u00e9/1\u20ac caf\u00e9/2 \U0001f436/1 \U0001f436/2")
+    expected = prepare(root, test_fraction=0.5).meta
+    path = root if pack == "folder" else tmp_path / f"photos.{pack}"
+    if pack != "folder":
+        (tarred if pack == "tar" else zipped)(root, path, ".")
+    subprocess.run(
+        ["localedef", "-i", "en_US", "-f", "ISO-8859-1", tmp_path / "en_US"], check=False, capture_output=True
+    )
+    script = (
+        "import sys; from pathlib import Path; from smallbatch import data; "
+        f"settings = {{'source': 'image-folder', 'path': {str(path)!r}, 'size': {SIZE}, 'test_fraction': 0.5}}; "
+        "assert sys.getfilesystemencoding() == 'iso8859-1', sys.getfilesystemencoding(); "
+        f"data.prepare('pets', settings, Path({str(tmp_path / 'other')!r}), Path())"
+    )
+    latin = {**os.environ, "LOCPATH": str(tmp_path), "LANG": "en_US", "LC_ALL": "en_US", "PYTHONUTF8": "0"}
+    subprocess.run([sys.executable, "-c", script], env=latin, check=True, capture_output=True)
+    assert prepared.read_meta(tmp_path / "other" / "meta.json") == expected
+
+
+NAMES = {
+    "UTF-8 that says so": ("M\u00f6we".encode(), 0x800, "M\u00f6we", ""),
+    "UTF-8 as macOS writes it": (unicodedata.normalize("NFD", "M\u00f6we").encode(), 0, "M\u00f6we", ""),
+    "code page 437": (
+        b"M\x94we",
+        0,
+        "M\u00f6we",
+        r"no encoding of names is said; read as code page 437, such as M\u00f6we/1",
+    ),
+    "another code page": (b"M\xf6we", 0, "M\u00f7we", "read as code page 437, such as"),
+}
+
+
+@pytest.mark.parametrize("kind", NAMES)
+def test_names_in_a_zip_are_the_same_on_every_machine(
+    tmp_path: Path, kind: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    raw, flags, name, told = NAMES[kind]
+    archive = zip_of(tmp_path / "a.zip", [part + b"/%d.png" % n for part in (raw, b"dog") for n in (1, 2)], flags)
+    assert prepare(archive, test_fraction=0.5).meta.classes == tuple(sorted(("dog", name)))
+    assert ("code page" in caplog.text) == bool(told)
+    assert told in caplog.text.replace("\u00f6", r"\u00f6")
+
+
+def test_a_zip_with_the_separators_of_windows_is_as_good(tmp_path: Path) -> None:
+    names = [part + b"\\%d.png" % number for part in (b"cat", b"dog") for number in (1, 2)]
+    assert prepare(zip_of(tmp_path / "a.zip", names, system=0), test_fraction=0.5).meta.classes == ("cat", "dog")
+
+
+def test_a_zip_whose_names_are_not_what_it_says_is_damaged(tmp_path: Path) -> None:
+    refused(zip_of(tmp_path / "a.zip", [b"M\xf6we/1.png"], 0x800), "damaged")
+
+
+def test_a_link_in_a_zip_is_refused_as_in_a_tar(tmp_path: Path) -> None:
+    path = tmp_path / "photos.zip"
+    zipped(divided(tmp_path / "photos"), path, ".")
+    info = zipfile.ZipInfo("train/cat/more")
+    info.external_attr = 0o120777 << 16
+    with zipfile.ZipFile(path, "a") as file:
+        file.writestr(info, "../../elsewhere")
+    refused(path, "member 'train/cat/more' is a link or a device")
+
+
+@pytest.mark.parametrize("pack", ["tar", "zip"])
+def test_members_that_become_one_file_are_refused(tmp_path: Path, pack: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    root = made(tmp_path / "photos", "a/1 a/2 b/1 b/2 A/3")
+    path = tmp_path / f"photos.{pack}"
+    (tarred if pack == "tar" else zipped)(root, path, "photos")
+    monkeypatch.setattr(archives, "_folds_names", lambda folder: True)
+    refused(path, "have one name on this file system", test_fraction=0.5)
+
+
+def test_names_in_a_tar_that_are_not_text_are_taken(tmp_path: Path) -> None:
+    root = divided(tmp_path / "photos")
+    (root / "train" / "cat" / "00.png").rename(root / "train" / "cat" / os.fsdecode(b"\xf6.png"))
+    expected = prepare(root).meta
+    tarred(root, tmp_path / "photos.tar", "photos")
+    assert prepare(tmp_path / "photos.tar").meta == expected
+
+
+@pytest.mark.parametrize("pack", ["tar", "zip"])
+def test_bytes_changed_anywhere_in_an_archive_end_in_one_line_or_in_nothing(tmp_path: Path, pack: str) -> None:
+    path = tmp_path / f"photos.{pack}"
+    (tarred if pack == "tar" else zipped)(made(tmp_path / "photos", "a/1 a/2 b/1 b/2"), path, "photos")
+    content, draws = path.read_bytes(), np.random.default_rng(0)
+    for number in range(300):
+        changed = bytearray(content)
+        for place in draws.integers(0, len(content), 1 + number % 5):
+            changed[place] = draws.integers(256)
+        path.write_bytes(changed)
+        folder = tmp_path / "unpacked" / str(number)
+        folder.mkdir(parents=True)
+        with contextlib.suppress(UserError):
+            archives.unpack(path, folder)
+
+
+def dark(root: Path, highest: int, dtype: type = np.uint16) -> Path:
+    """Two classes of 16 bits whose largest value is this one, in the test split."""
+    for split, top in (("train", highest // 2), ("test", highest)):
+        for name in ("cat", "dog"):
+            save(Image.fromarray(np.full((SIZE, SIZE), top, dtype)), root / split / name / "0.png")
+    return root
+
+
+@pytest.mark.parametrize("highest", [0, 1023, 4095, 16383])
+def test_fewer_than_16_bits_in_files_of_16_are_refused_unless_white_is_known(tmp_path: Path, highest: int) -> None:
+    root = dark(tmp_path / "photos", highest)
+    refused(root, "white: None is not allowed; allowed: the value that is white", f"no pixel is above {highest}")
+    assert prepare(root, mode="L", white=max(1, highest)).test.images.max() == (255 if highest else 0)
+    assert prepare(root, mode="L", white=65535).test.images.max() == round(highest / 257)
+
+
+def test_files_that_use_16_bits_need_no_white(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level(logging.INFO):
+        prepare(dark(tmp_path / "photos", 16384))
+    assert "the largest value in images of 16 bits is 16384; white is 65535" in caplog.text
+    assert "16 bits" not in caplog.text.replace("images of 16 bits is 16384", "")
+
+
+def test_a_white_below_the_largest_value_is_refused(tmp_path: Path) -> None:
+    refused(dark(tmp_path / "photos", 5000), "white: 4095 is not allowed; allowed: 5000 or more", white=4095)
+
+
+def test_white_means_nothing_to_files_of_8_bits(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    root = divided(tmp_path / "photos")
+    with caplog.at_level(logging.INFO):
+        assert prepare(root).meta.fingerprint == prepare(root, white=4095).meta.fingerprint
+    assert "16 bits" not in caplog.text
+
+
+def test_remarks_on_images_are_counted_on_one_line(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    root = divided(tmp_path / "photos")
+    for number in range(2):
+        save(flat(0), root / f"train/cat/{number}.gif", save_all=True, append_images=[flat(255)])
+    prepare(root)
+    assert "2 pictures whose further frames or pages are not used\n" in caplog.text
+
+
+def ordinary(root: Path) -> Path:
+    """Images in several formats, depths and folders, from numbers alone."""
+    values, number = np.arange(12 * 9 * 3), 0
+    for name in ("cat", "dog", "Ant", "a b"):
+        for ending in ("png", "bmp", "PPM", "gif", "tif", "webp"):
+            for folder in ("", "2024/"):
+                number += 1
+                pixels = (values * number % 251).astype(np.uint8).reshape(12, 9, 3)
+                lossless = {"lossless": True} if ending == "webp" else {}
+                save(Image.fromarray(pixels), root / name / f"{folder}{number:02}.{ending}", **lossless)
+        save(Image.fromarray((np.arange(64, dtype=np.uint16) * 1000).reshape(8, 8)), root / name / "deep.png")
+        save(Image.fromarray(np.full((8, 8, 4), 100, np.uint8)), root / name / "alpha.png")
+    (root / "cat" / "notes.txt").write_text("no picture")
+    (root / "cat" / ".hidden.png").write_text("no picture")
+    return root
+
+
+def test_an_ordinary_folder_keeps_its_fingerprint(tmp_path: Path) -> None:
+    """Recorded before content decided what an image is: runs that were trained on such folders stay valid."""
+    root = ordinary(tmp_path / "photos")
+    found = prepare(root, test_fraction=0.25, split_seed=3).meta.fingerprint
+    assert found == "86d921f8f36e33d8fb132b31deeb73e3602384bda9e7ae31aa3faf2495c34558"
+    for split in ("train", "val"):
+        ordinary(tmp_path / "divided" / split)
+    found = prepare(tmp_path / "divided", mode="L").meta.fingerprint
+    assert found == "124ffef2f7ecd4855d2e21b9a78a7a6a28f302ddf5531121bc427515b9116ee1"

@@ -68,7 +68,7 @@ SOURCES = {
     "image-folder": Source(
         _image_folder,
         required=("path", "size"),
-        optional=("mode", "test_fraction", "split_seed", "broken_images"),
+        optional=("mode", "test_fraction", "split_seed", "broken_images", "white"),
     ),
 }
 

@@ -1,19 +1,30 @@
 """Archives from elsewhere: their members are untrusted names and sizes until checked."""
 
 import contextlib
+import logging
 import lzma
+import os
 import posixpath
+import stat
+import struct
 import tarfile
+import tempfile
+import unicodedata
 import zipfile
 import zlib
 from collections.abc import Collection, Iterator
 from pathlib import Path, PurePosixPath
 
+from smallbatch.data.tree import shown
 from smallbatch.errors import UserError
 from smallbatch.files import writing_errors
 
+log = logging.getLogger(__name__)
+
 MEMBER_LIMIT = 1 << 29  # bytes; the largest that we read into memory, CIFAR-100's training file, has 155 MB
 _DAMAGE = (tarfile.TarError, zipfile.BadZipFile, EOFError, zlib.error, lzma.LZMAError, NotImplementedError)
+_DAMAGE += (struct.error, ValueError, OverflowError)
+ONLY_FILES = "only files and folders are allowed"
 
 
 def read_members(archive: Path, names: Collection[str]) -> dict[str, bytes]:
@@ -48,9 +59,7 @@ def _content(archive: Path, tar: tarfile.TarFile, member: tarfile.TarInfo) -> by
 
 
 def opened(path: Path, scratch: Path) -> Path:
-    """`path` where it is a folder; else the folder that it holds as an archive, unpacked into `scratch`, made for it.
-
-    A single folder at the archive's top is descended into.
+    """`path` where it is a folder; else `scratch`, made for what it holds as an archive.
 
     Raises:
         UserError: there is no such file or folder, or the archive is refused.
@@ -61,18 +70,7 @@ def opened(path: Path, scratch: Path) -> Path:
         raise UserError(f"{path}: no such file or folder; allowed: a folder, or a tar or zip archive of one")
     scratch.mkdir()
     unpack(path, scratch)
-    top = folders(scratch)
-    return top[0] if len(top) == 1 and folders(top[0]) else scratch
-
-
-def folders(folder: Path) -> list[Path]:
-    """The visible folders in `folder`, sorted."""
-    return sorted(entry for entry in folder.iterdir() if visible(entry.name) and entry.is_dir())
-
-
-def visible(name: str) -> bool:
-    """Whether a file or folder is meant to be seen: not hidden, nor what macOS adds to zip archives."""
-    return not name.startswith(".") and name != "__MACOSX"
+    return scratch
 
 
 def unpack(archive: Path, folder: Path) -> None:
@@ -81,24 +79,74 @@ def unpack(archive: Path, folder: Path) -> None:
     Raises:
         UserError: it is neither or damaged, or a member is a link or a device or lies outside.
     """
+    names = _Names(archive, folder)
     with damage_told(archive):
         if tarfile.is_tarfile(archive):
-            with tarfile.open(archive) as tar, writing_errors(folder):
-                tar.extractall(folder, filter=_plain_data)
+            with (
+                tarfile.open(archive, encoding="utf-8", errors="surrogateescape") as tar,
+                writing_errors(folder),
+            ):
+                tar.extractall(folder, filter=lambda member, place: _plain_data(member, place, names))
         elif zipfile.is_zipfile(archive):
             with zipfile.ZipFile(archive) as file, writing_errors(folder):
-                for member in file.infolist():
-                    _check_zip_member(archive, member)
-                file.extractall(folder)
+                _unpack_zip(archive, file, folder, names)
         else:
             raise UserError(f"{archive}: neither a tar nor a zip archive, or damaged")
 
 
-def _plain_data(member: tarfile.TarInfo, folder: str) -> tarfile.TarInfo:
+class _Names:
+    """The names of an archive's members as this machine's files, two of which must not become one."""
+
+    def __init__(self, archive: Path, folder: Path) -> None:
+        self.archive, self.seen, self.folds = archive, {}, _folds_names(folder)
+
+    def native(self, name: str) -> str:
+        """The name as Python gives it to this machine's files, so that their bytes are UTF-8 whatever the locale."""
+        for part in (PurePosixPath(name), *PurePosixPath(name).parents) if self.folds else ():
+            other = self.seen.setdefault(unicodedata.normalize("NFC", str(part)).casefold(), part)
+            if other != part:
+                pair = f"{str(other)!r} and {str(part)!r}"
+                raise UserError(f"{self.archive}: members {pair} have one name on this file system; rename one")
+        return os.fsdecode(name.encode("utf-8", "surrogateescape"))
+
+
+def _folds_names(folder: Path) -> bool:
+    """Whether names that differ in capitals are one file here, as on macOS and Windows."""
+    with tempfile.TemporaryDirectory(dir=folder, prefix="aa") as probe:
+        return Path(probe).with_name(Path(probe).name.swapcase()).exists()
+
+
+def _plain_data(member: tarfile.TarInfo, folder: str, names: _Names) -> tarfile.TarInfo:
     """Tar's `data` filter without links: chains of them got around it in Python before 3.11.13 (CVE-2025-4517)."""
     if not (member.isreg() or member.isdir()):
         raise tarfile.SpecialFileError(member)
-    return tarfile.data_filter(member, folder)
+    return tarfile.data_filter(member.replace(name=names.native(member.name), deep=False), folder)
+
+
+def _unpack_zip(archive: Path, file: zipfile.ZipFile, folder: Path, names: _Names) -> None:
+    guessed = []
+    for member in file.infolist():
+        _check_zip_member(archive, member)
+        name, certain = _zip_name(member)
+        if not certain:
+            guessed.append(name)
+        member.filename = names.native(name)
+        file.extract(member, folder)
+    if guessed:
+        log.warning("%s: no encoding of names is said; read as code page 437, such as %s", archive, shown(guessed[0]))
+
+
+def _zip_name(member: zipfile.ZipInfo) -> tuple[str, bool]:
+    """A member's name, and whether it is certain. Python takes for code page 437 what is not said to be UTF-8."""
+    name = member.filename
+    if member.create_system == 0:  # DOS; old archives from Windows have its separator
+        name = name.replace("\\", "/")
+    if name.isascii() or member.flag_bits & 0x800:
+        return name, True
+    try:
+        return name.encode("cp437").decode(), True  # macOS writes UTF-8 and does not say so
+    except UnicodeError:
+        return name, False
 
 
 def _check_zip_member(archive: Path, member: zipfile.ZipInfo) -> None:
@@ -108,6 +156,8 @@ def _check_zip_member(archive: Path, member: zipfile.ZipInfo) -> None:
         raise UserError(f"{archive}: member {member.filename!r} lies outside the archive's folder")
     if member.flag_bits & 1:
         raise UserError(f"{archive}: member {member.filename!r} is encrypted")
+    if stat.S_IFMT(member.external_attr >> 16) not in (0, stat.S_IFREG, stat.S_IFDIR):
+        raise UserError(f"{archive}: member {member.filename!r} is a link or a device; {ONLY_FILES}")
 
 
 @contextlib.contextmanager
@@ -116,9 +166,7 @@ def damage_told(archive: Path) -> Iterator[None]:
     try:
         yield
     except tarfile.SpecialFileError as error:
-        raise UserError(
-            f"{archive}: member {error.tarinfo.name!r} is a link or a device; only files and folders are allowed"
-        ) from error
+        raise UserError(f"{archive}: member {error.tarinfo.name!r} is a link or a device; {ONLY_FILES}") from error
     except tarfile.FilterError as error:
         raise UserError(f"{archive}: member {error.tarinfo.name!r} lies outside the archive's folder") from error
     except _DAMAGE as error:

@@ -1,30 +1,121 @@
-"""One image file decoded into a square of one size and mode."""
+"""One image file decoded into a square of one size and mode; what is no image file, or none that is taken."""
 
 import contextlib
 import io
+import re
 from collections.abc import Iterator
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import ExifTags, Image, UnidentifiedImageError
 
+from smallbatch.data.tree import shown
 from smallbatch.errors import UserError
 
-# Pillow goes by content, not by extension, and would hand an EPS file to Ghostscript, which runs it.
-FORMATS = ("JPEG", "PNG", "BMP", "GIF", "JPEG2000", "PPM", "TIFF", "WEBP")
+# Pillow goes by content, not by name, and would hand an EPS file to Ghostscript, which runs it. These it decodes
+# itself, and knows by how they begin; it has those of FAMILIAR from whoever takes, sends or keeps photos.
+FAMILIAR = ("JPEG", "PNG", "BMP", "GIF", "JPEG2000", "PPM", "TIFF", "WEBP", "AVIF")
+FORMATS = (*FAMILIAR, "DIB", "ICO", "CUR", "ICNS", "PSD", "QOI", "DDS", "SGI", "SUN", "PCX", "DCX", "MSP", "PIXAR")
+FORMATS += ("BLP", "FTEX", "GBR", "FLI", "FITS", "MCIDAS", "XBM", "XPM")
+UNSIGNED = dict.fromkeys((".tga", ".icb", ".vda", ".vst"), "TGA")
+"""Formats that nothing but the file's name tells."""
+
+EXTENSIONS = (".apng", ".avif", ".bmp", ".dib", ".gif", ".j2c", ".j2k", ".jfif", ".jp2", ".jpe", ".jpeg", ".jpf")
+EXTENSIONS += (".jpg", ".jpx", ".mpo", ".pbm", ".pgm", ".png", ".pnm", ".ppm", ".tga", ".tif", ".tiff", ".webp")
+"""Whoever names a file so says that it is an image: one that cannot be decoded is broken."""
+
+RAW = (".3fr", ".arw", ".cr2", ".cr3", ".crw", ".dcr", ".dng", ".erf", ".iiq", ".kdc", ".mef", ".mos", ".mrw", ".nef")
+RAW += (".nrw", ".orf", ".pef", ".raf", ".raw", ".rw2", ".rwl", ".sr2", ".srf", ".srw", ".x3f")
+_HEIC = re.compile(rb"....ftyp(?:hei[cxms]|hev[cxms]|mif1|msf1)", re.DOTALL)
+
+DEEP = 0xFFFF
+"""White where pixels have 16 bits."""
+
+_TURNED = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+"""What makes an image upright, by EXIF's orientation."""
 
 
 class BrokenImage(Exception):
     """An image that cannot be decoded; the text says why."""
 
 
-def decoded(file: Path, size: int, mode: str) -> np.ndarray:
-    """The centre square of an image, upright, [channels, size, size] uint8.
+class Picture(NamedTuple):
+    """An image as it is trained on.
+
+    pixels: [channels, size, size] uint8.
+    largest: the largest value in the file where it has 16 bits of which nothing says which value is white, else none.
+    remarks: what else a user should know, each a kind of pictures.
+    """
+
+    pixels: np.ndarray
+    largest: int | None
+    remarks: tuple[str, ...]
+
+
+def unlike_pictures(file: Path) -> str | None:
+    """What kind of files this is one of if it is no image that can be taken, else none. By content, not by name alone.
+
+    Raises:
+        UserError: it cannot be read.
+    """
+    suffix = file.suffix.lower()
+    if suffix in EXTENSIONS:
+        return None  # decoding it will tell
+    if suffix in RAW:
+        return "camera raw files"
+    if suffix == ".thm":
+        return "thumbnails of videos"
+    try:
+        with open(file, "rb") as content:
+            head = content.read(16)
+            if _HEIC.match(head) and not _opens(content, suffix):
+                return "HEIC files, which Pillow cannot read"
+            if begins_like_a_picture(head) or _opens(content, suffix):
+                return None
+    except OSError as error:
+        raise UserError(f"{shown(file)}: cannot be read ({error.strerror})") from error
+    return f"{suffix} files" if re.fullmatch(r"\.[a-z]\w{0,7}", suffix) else "files of no known kind"
+
+
+def begins_like_a_picture(head: bytes) -> bool:
+    """Whether a file's first 16 bytes are those of a familiar format, so that it is broken if it cannot be decoded."""
+    Image.init()
+    return any(Image.OPEN[name][1](head) for name in FAMILIAR if name not in ("BMP", "PPM"))  # known by two bytes alone
+
+
+def _opens(content: io.BufferedReader, suffix: str) -> bool:
+    try:
+        with Image.open(content, formats=_formats(suffix)):
+            return True
+    except MemoryError:
+        raise
+    except Exception as error:  # what a file of another kind makes Pillow raise has no common base
+        if isinstance(error, OSError) and error.errno is not None:
+            raise
+        return False
+
+
+def _formats(suffix: str) -> tuple[str, ...]:
+    return (*FORMATS, UNSIGNED[suffix]) if suffix in UNSIGNED else FORMATS
+
+
+def decoded(file: Path, size: int, mode: str, white: int = DEEP) -> Picture:
+    """The centre square of an image, upright. What it says of itself beside its pixels cannot break it.
 
     Args:
         file: the image.
         size: pixels a side.
         mode: RGB or L, grey.
+        white: the value that is white in files of 16 bits that do not say it.
 
     Raises:
         BrokenImage: it cannot be decoded.
@@ -33,44 +124,160 @@ def decoded(file: Path, size: int, mode: str) -> np.ndarray:
     try:
         data = file.read_bytes()
     except OSError as error:
-        raise UserError(f"{file}: cannot be read ({error.strerror})") from error
-    with image_in(data) as image:
-        ImageOps.exif_transpose(image, in_place=True)
-        pixels = np.asarray(square(in_mode(image, mode), size))
-    return pixels[None] if mode == "L" else pixels.transpose(2, 0, 1)
+        raise UserError(f"{shown(file)}: cannot be read ({error.strerror})") from error
+    formats = _formats(file.suffix.lower())
+    try:
+        return _picture(data, formats, size, mode, white)
+    except BrokenImage:
+        bare = without_metadata(data)
+        if bare == data:
+            raise
+        with contextlib.suppress(BrokenImage):
+            picture = _picture(bare, formats, size, mode, white)
+            return picture._replace(
+                remarks=(*picture.remarks, "pictures without their metadata, which are damaged or too large")
+            )
+        raise
+
+
+def _picture(data: bytes, formats: tuple[str, ...], size: int, mode: str, white: int) -> Picture:
+    with image_in(data, formats) as image:
+        cut = _is_cut_to_8_bits(image)
+        image.load()
+        if cut and white != DEEP:
+            raise ValueError("colours of 16 bits, of which Pillow keeps the upper 8: `white` cannot be applied to them")
+        remarks, turn = [], None
+        try:
+            turn = _TURNED.get(image.getexif().get(ExifTags.Base.Orientation))
+        except Exception:  # what odd metadata make Pillow raise has no common base
+            remarks.append("pictures as they lie, since their EXIF block cannot be read")
+        upright = in_mode(image, mode, white)
+        if turn is not None:
+            upright = upright.transpose(turn)
+        pixels = np.asarray(square(upright, size))
+        largest = _largest(image, cut)
+        if _has_more(image):
+            remarks.append("pictures whose further frames or pages are not used")
+    return Picture(pixels[None] if mode == "L" else pixels.transpose(2, 0, 1), largest, tuple(remarks))
 
 
 @contextlib.contextmanager
-def image_in(data: bytes) -> Iterator[Image.Image]:
+def image_in(data: bytes, formats: tuple[str, ...] = FORMATS) -> Iterator[Image.Image]:
     """The image that an image file's bytes hold; its pixels are decoded when they are asked for.
 
     Raises:
         BrokenImage: it cannot be decoded, here or in the block.
     """
     try:
-        with Image.open(io.BytesIO(data), formats=FORMATS) as image:
+        with Image.open(io.BytesIO(data), formats=formats) as image:
+            _check_camera_raw(data, image)
             yield image
     except UnidentifiedImageError as error:
-        raise BrokenImage(f"none of the formats {', '.join(FORMATS)}") from error
+        what = (
+            "HEIC, which Pillow cannot read"
+            if _HEIC.match(data)
+            else f"none of the formats {', '.join(FAMILIAR)} or rarer ones"
+        )
+        raise BrokenImage(what) from error
     except MemoryError:
         raise
     except Exception as error:  # what a broken file makes Pillow raise has no common base
         raise BrokenImage(" ".join(str(error).split())) from error
 
 
-def in_mode(image: Image.Image, mode: str) -> Image.Image:
+def _check_camera_raw(data: bytes, image: Image.Image) -> None:
+    """Refuse a camera's raw file under another name: Pillow takes it for a TIFF and finds the thumbnail."""
+    if image.format == "TIFF" and (data[8:10] == b"CR" or 0xC612 in image.tag_v2 or image.tag_v2.get(254) == 1):
+        raise ValueError("a camera's raw file or a thumbnail")
+
+
+def without_metadata(data: bytes) -> bytes:
+    """A PNG, JPEG or AVIF file without what changes no pixel: texts, EXIF, thumbnails; others as they are."""
+    if data[4:8] == b"ftyp":
+        head, mark, rest = data.partition(b"mdat")
+        return head.replace(b"Exif", b"none") + mark + rest  # an item of a kind that nobody knows is passed over
+    if data.startswith(b"\x89PNG\r\n\x1a\n"):
+        return _bare_png(data)
+    return _bare_jpeg(data) if data.startswith(b"\xff\xd8\xff") else data
+
+
+def _bare_png(data: bytes) -> bytes:
+    kept, place = [data[:8]], 8
+    while place < len(data):
+        end = place + 12 + int.from_bytes(data[place : place + 4])
+        kind = data[place + 4 : place + 8]
+        if kind[:1].isupper() or kind == b"tRNS":  # capital: needed to decode
+            kept.append(data[place:end])
+        place = end
+    return b"".join(kept)
+
+
+def _bare_jpeg(data: bytes) -> bytes:
+    kept, place = [data[:2]], 2
+    while data[place : place + 1] == b"\xff" and data[place + 1 : place + 2] not in (b"", b"\xda"):  # up to the pixels
+        end = place + 2 + int.from_bytes(data[place + 2 : place + 4])
+        if not _is_jpeg_metadata(data[place + 1]):
+            kept.append(data[place:end])
+        place = end
+    return b"".join(kept) + data[place:]
+
+
+def _is_jpeg_metadata(marker: int) -> bool:
+    """An application's block or a comment, but not JFIF's or Adobe's, which say what the colours are."""
+    return marker == 0xFE or (0xE1 <= marker <= 0xEF and marker != 0xEE)
+
+
+def in_mode(image: Image.Image, mode: str, white: int = DEEP) -> Image.Image:
     """Convert to 8 bits of colour or grey. What is transparent is laid over white; 16 bits are scaled, not cut off."""
     if image.mode == "F":
         raise ValueError("floating-point pixels, of which nothing says which value is white")
     if image.mode.startswith("I"):
-        deep = np.asarray(image).astype(np.int64)
-        if deep.min() < 0 or deep.max() > 0xFFFF:
-            raise ValueError("pixels of more than 16 bits")
-        image = Image.fromarray(((deep + 128) // 257).astype(np.uint8))
+        white = _own_white(image) or white
+        deep = np.minimum(_deep(image), white)
+        if image.format == "TIFF" and image.tag_v2.get(262) == 0:  # white is 0; Pillow heeds that in 8 bits alone
+            deep = white - deep
+        image = Image.fromarray(((deep * 255 + white // 2) // white).astype(np.uint8))
     elif image.has_transparency_data:
         image = image.convert("RGBA")
         image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
     return image.convert(mode)
+
+
+def _deep(image: Image.Image) -> np.ndarray:
+    deep = np.asarray(image).astype(np.int64)
+    if deep.min() < 0 or deep.max() > DEEP:
+        raise ValueError("pixels of more than 16 bits")
+    return deep
+
+
+def _own_white(image: Image.Image) -> int | None:
+    """The value that is white where the file says it by having bits of another number than 16."""
+    bits = image.tag_v2.get(258, (16,))[0] if image.format == "TIFF" else 16
+    return (1 << bits) - 1 if 8 < bits < 16 else None
+
+
+def _is_cut_to_8_bits(image: Image.Image) -> bool:
+    """Whether Pillow will keep the upper 8 of 16 bits, as it does of colours; to be asked before it decodes."""
+    if image.mode.startswith("I") or not image.tile:
+        return False
+    arguments = image.tile[0].args
+    return ";16" in str(arguments[0] if isinstance(arguments, tuple) else arguments)
+
+
+def _largest(image: Image.Image, cut: bool) -> int | None:
+    """The largest value of a pixel, of 65535, where a file of 16 bits does not say which is white."""
+    if cut:
+        extrema = image.getextrema()
+        return 257 * max(high for _, high in (extrema if isinstance(extrema[0], tuple) else (extrema,)))
+    return int(_deep(image).max()) if image.mode.startswith("I") and not _own_white(image) else None
+
+
+def _has_more(image: Image.Image) -> bool:
+    """Whether only the first of several frames or pages was decoded."""
+    try:
+        return image.format in ("GIF", "PNG", "WEBP", "AVIF", "TIFF") and image.is_animated
+    except Exception:  # the frame that counts is decoded
+        return False
 
 
 def square(image: Image.Image, size: int) -> Image.Image:

@@ -1,39 +1,52 @@
 """Any folder or archive of class folders with images, made into square images of one size.
 
-Either `train/` and `test/` (or `val/`) with class folders in each, or class folders that are split here by a seed.
+Either `train/` and `test/` (or `val/`) with class folders in each, or class folders that are split here by a seed; what
+is an image is decided by content. What is doubtful is refused, and what is left out is counted in the log.
 The shorter side is resized to the wanted size, bilinear with antialiasing, and the centre square is kept.
 """
 
+import hashlib
 import logging
 import math
 import os
 import tempfile
 import zlib
-from collections.abc import Sequence
+from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any, NamedTuple
 
 import numpy as np
 from PIL import Image
 from tqdm import tqdm
 
-from smallbatch.data.archives import folders, opened, visible
-from smallbatch.data.decoding import BrokenImage, decoded
+from smallbatch.data.archives import opened
+from smallbatch.data.decoding import DEEP, BrokenImage, decoded
+from smallbatch.data.layout import Classes, classes_of_splits
 from smallbatch.data.prepared import Meta, Split, write
+from smallbatch.data.tree import described, shown, walk
 from smallbatch.environment import processors
 from smallbatch.errors import UserError, refuse
 from smallbatch.files import folder_is_writable, writing_errors
 
 log = logging.getLogger(__name__)
 
-EXTENSIONS = (".bmp", ".gif", ".jp2", ".jpe", ".jpeg", ".jpg", ".pbm", ".pgm", ".png", ".pnm", ".ppm", ".tif", ".tiff")
-EXTENSIONS += (".webp",)
 CHANNELS = {"RGB": 3, "L": 1}
+FEWER_BITS = 1 << 14  # cameras, scanners and microscopes have 10, 12 or 14 bits, and fill them
 CHUNK = 32  # images a task: enough to hide its cost, few enough for a smooth bar
 
-Classes = dict[str, list[str]]
-"""Class name -> its images, as paths below the root, both in sorted order."""
+
+class Loaded(NamedTuple):
+    """A split's images.
+
+    split: the arrays.
+    largest: the largest value in files of 16 bits of which nothing says which value is white; none without such files.
+    remarks: what else a user should know, by kind and number of pictures.
+    """
+
+    split: Split
+    largest: int | None
+    remarks: Counter[str]
 
 
 def prepare(label: str, settings: dict[str, Any], folder: Path) -> Meta:
@@ -49,62 +62,50 @@ def prepare(label: str, settings: dict[str, Any], folder: Path) -> Meta:
         return _prepare(label, settings, folder, Path(scratch))
 
 
+def watched(settings: dict[str, Any]) -> str | None:
+    """SHA-256 over names, sizes and times of change of all files at the path, or of the archive; contents are not read.
+
+    None where nothing is there now, or not to be read.
+    """
+    path = Path(settings["path"]).expanduser()
+    try:
+        if path.is_dir():
+            files = sorted((os.fsencode(file.name), file.size, file.changed) for file in walk(path, Counter()))
+        else:
+            files = [(b"", path.stat().st_size, path.stat().st_mtime_ns)]
+    except OSError:
+        return None
+    digest = hashlib.sha256()
+    for name, size, changed in files:
+        digest.update(b"%b\0%d %d\0" % (name, size, changed))
+    return digest.hexdigest()
+
+
 def _prepare(label: str, settings: dict[str, Any], folder: Path, scratch: Path) -> Meta:
     path = Path(settings["path"]).expanduser()
-    root = opened(path, scratch / "unpacked")
+    root, splits = _splits(path, opened(path, scratch / "unpacked"), settings)
+    loaded = [_load(path, root, name, classes, settings, scratch) for name, classes in splits.items()]
+    _check_white(path, [split.largest for split in loaded if split.largest is not None], settings)
+    remarks = described(sum((split.remarks for split in loaded), Counter()))
+    if remarks:
+        log.warning("%s: %s", path, remarks)
+    return write(folder, label, splits["train"], *(split.split for split in loaded))
+
+
+def _splits(path: Path, unpacked: Path, settings: dict[str, Any]) -> tuple[Path, dict[str, Classes]]:
+    """The root that images are named from, and the classes of the train and the test split."""
+    left_out: Counter[str] = Counter()
     try:
-        splits = _splits(path, root, settings)
+        root, found = classes_of_splits(path, unpacked, left_out)
     except OSError as error:
-        raise UserError(f"{path}: {error.filename} cannot be read ({error.strerror})") from error
-    arrays = [_load(path, root, name, classes, settings, scratch) for name, classes in splits.items()]
-    return write(folder, label, splits["train"], *arrays)
-
-
-def _splits(path: Path, root: Path, settings: dict[str, Any]) -> dict[str, Classes]:
-    """The classes of the train and the test split."""
-    held_out = [name for name in ("test", "val") if (root / name).is_dir()]
-    if not ((root / "train").is_dir() and held_out):
-        return _split_by_seed(path, _classes(path, root, root), settings)
+        raise UserError(f"{path}: {shown(error.filename)} cannot be read ({error.strerror})") from error
+    if left_out.total():
+        log.warning("%s: left out: %s", path, described(left_out))
+    if "all" in found:
+        return root, _split_by_seed(path, found["all"], settings)
     if "test_fraction" in settings:
-        refuse(path, "test_fraction", settings["test_fraction"], f"none, since there are train/ and {held_out[0]}/")
-    log.info("%s: the test split is %s/", path, held_out[0])
-    train, test = (_classes(path, root, root / name) for name in ("train", held_out[0]))
-    for name, extra in (("train", train.keys() - test.keys()), (held_out[0], test.keys() - train.keys())):
-        if extra:
-            raise UserError(f"{path}: the splits have different classes; only in {name}/: {_some(sorted(extra))}")
-    return {"train": train, "test": test}
-
-
-def _some(names: Sequence[str]) -> str:
-    """A list of names that does not fill the screen."""
-    return ", ".join(names[:5]) + (f" and {len(names) - 5} more" if len(names) > 5 else "")
-
-
-def _classes(path: Path, root: Path, folder: Path) -> Classes:
-    """The class folders in `folder`, each with at least one image at whatever depth."""
-    classes = {entry.name: _images(root, entry) for entry in folders(folder)}
-    shown = path / folder.relative_to(root)
-    if not any(classes.values()):
-        raise UserError(f"{shown}: no class folders with images; known are {' '.join(EXTENSIONS)}")
-    empty = [name for name, images in classes.items() if not images]
-    if empty:
-        raise UserError(f"{shown}: class folders without images: {_some(empty)}; known are {' '.join(EXTENSIONS)}")
-    if len(classes) == 1:
-        raise UserError(f"{shown}: found one class folder, {next(iter(classes))}; expected two or more")
-    return classes
-
-
-def _images(root: Path, folder: Path) -> list[str]:
-    """The images below `folder`, as sorted paths relative to `root`."""
-    found = []
-    for place, inner, files in os.walk(folder, onerror=_raise):
-        inner[:] = filter(visible, inner)
-        found += [Path(place, name) for name in files if visible(name) and Path(name).suffix.lower() in EXTENSIONS]
-    return sorted(image.relative_to(root).as_posix() for image in found)
-
-
-def _raise(error: OSError) -> NoReturn:
-    raise error
+        refuse(path, "test_fraction", settings["test_fraction"], "none, since there are train/ and test/ or val/")
+    return root, found
 
 
 def _split_by_seed(path: Path, classes: Classes, settings: dict[str, Any]) -> dict[str, Classes]:
@@ -118,24 +119,23 @@ def _split_by_seed(path: Path, classes: Classes, settings: dict[str, Any]) -> di
         if not 0 < count < len(images):
             less = "test" if count == 0 else "training"
             raise UserError(
-                f"{path}: test_fraction: {fraction} leaves class {name} ({len(images)} images) no {less} image"
+                f"{path}: test_fraction: {fraction} leaves class {shown(name)} ({len(images)} images) no {less} image"
             )
-        order = np.random.default_rng([seed, zlib.crc32(os.fsencode(name))]).permutation(len(images))
+        order = np.random.default_rng([seed, zlib.crc32(name.encode())]).permutation(len(images))
         test[name] = [images[place] for place in sorted(order[:count])]
         train[name] = [images[place] for place in sorted(order[count:])]
     return {"train": train, "test": test}
 
 
-def _load(path: Path, root: Path, split: str, classes: Classes, settings: dict[str, Any], scratch: Path) -> Split:
+def _load(path: Path, root: Path, split: str, classes: Classes, settings: dict[str, Any], scratch: Path) -> Loaded:
     """Decode one split; with `broken_images: skip` without those that cannot be decoded."""
     names = [name for images in classes.values() for name in images]
     labels = np.repeat(np.arange(len(classes)), [len(images) for images in classes.values()]).astype(np.int64)
     size, mode = settings["size"], settings.get("mode", "RGB")
     images = _reserved(scratch / f"{split}.bin", (len(names), CHANNELS[mode], size, size))
-    skip = settings.get("broken_images", "stop") == "skip"
-    broken = _decode_all(path, root, names, images, mode, skip)
+    broken, largest, remarks = _decode_all(path, root, names, images, settings)
     if not broken:
-        return Split(images, labels)
+        return Loaded(Split(images, labels), largest, remarks)
     log.warning("%s: left out %d broken images of %d in the %s split", path, len(broken), len(names), split)
     whole = np.setdiff1d(np.arange(len(names)), broken)
     for new, old in enumerate(whole):
@@ -143,8 +143,23 @@ def _load(path: Path, root: Path, split: str, classes: Classes, settings: dict[s
     counts = np.bincount(labels[whole], minlength=len(classes))
     for name, count in zip(classes, counts, strict=True):
         if not count:
-            raise UserError(f"{path}: class {name}: all its images in the {split} split are broken")
-    return Split(images[: len(whole)], labels[whole])
+            raise UserError(f"{path}: class {shown(name)}: all its images in the {split} split are broken")
+    return Loaded(Split(images[: len(whole)], labels[whole]), largest, remarks)
+
+
+def _check_white(path: Path, largest: list[int], settings: dict[str, Any]) -> None:
+    """Refuse files of 16 bits that seem to hold 14 or fewer: scaled as 16 they would keep few steps of grey."""
+    if not largest:
+        return
+    highest, white = max(largest), settings.get("white")
+    log.info("%s: the largest value in images of 16 bits is %d; white is %d", path, highest, white or DEEP)
+    if white is None and highest < FEWER_BITS:
+        allowed = f"the value that is white ({DEEP} where the images are dark), since no pixel is above {highest}"
+        refuse(
+            path, "white", None, f"{allowed}, in files of 16 bits; colours of 16 bits are to be scaled in their files"
+        )
+    if white is not None and highest > white:
+        refuse(path, "white", white, f"{highest} or more, the largest value in images of 16 bits")
 
 
 def _reserved(file: Path, shape: tuple[int, ...]) -> np.ndarray:
@@ -160,31 +175,42 @@ def _reserved(file: Path, shape: tuple[int, ...]) -> np.ndarray:
     return np.memmap(file, np.uint8, "r+", shape=shape)
 
 
-def _decode_all(path: Path, root: Path, names: list[str], images: np.ndarray, mode: str, skip: bool) -> list[int]:
+def _decode_all(
+    path: Path, root: Path, names: list[str], images: np.ndarray, settings: dict[str, Any]
+) -> tuple[list[int], int | None, Counter[str]]:
     """Decode `names` into `images` [n, c, h, w] in threads, since Pillow works without the interpreter's lock.
 
-    Returns the places of broken images in ascending order; raises at the first of them unless `skip`.
+    Returns the places of broken images in ascending order, and of the others largest value and remarks as `Loaded`;
+    raises at the first broken one unless these are to be skipped.
     """
+    mode, white = settings.get("mode", "RGB"), settings.get("white", DEEP)
+    skip = settings.get("broken_images", "stop") == "skip"
 
-    def decode(start: int) -> list[int]:
-        broken = []
+    def decode(start: int) -> tuple[list[int], list[int], list[str]]:
+        broken, largest, remarks = [], [], []
         for place in range(start, min(start + CHUNK, len(names))):
             try:
-                images[place] = decoded(root / names[place], images.shape[-1], mode)
+                picture = decoded(root / names[place], images.shape[-1], mode, white)
             except BrokenImage as error:
                 if not skip:
-                    raise UserError(f"{path}: {names[place]} is a broken image ({error})") from error
-                log.warning("%s: %s is left out, a broken image (%s)", path, names[place], error)
+                    raise UserError(f"{path}: {shown(names[place])} is a broken image ({error})") from error
+                log.warning("%s: %s is left out, a broken image (%s)", path, shown(names[place]), error)
                 broken.append(place)
-        return broken
+            else:
+                images[place] = picture.pixels
+                largest += [] if picture.largest is None else [picture.largest]
+                remarks += picture.remarks
+        return broken, largest, remarks
 
     Image.init()  # loads the formats, which threads must not do at the same time
-    found = []
+    found: tuple[list[int], list[int], list[str]] = ([], [], [])
     with (
         ThreadPoolExecutor(processors()) as pool,
-        tqdm(desc=path.name, total=len(names), unit="image", disable=None) as bar,
+        tqdm(desc=shown(path.name), total=len(names), unit="image", disable=None) as bar,
     ):
-        for broken in pool.map(decode, range(0, len(names), CHUNK)):
-            found += broken
+        for part in pool.map(decode, range(0, len(names), CHUNK)):
+            for all_of_it, more in zip(found, part, strict=True):
+                all_of_it += more
             bar.update(min(CHUNK, len(names) - bar.n))
-    return found
+    broken, largest, remarks = found
+    return broken, max(largest, default=None), Counter(remarks)

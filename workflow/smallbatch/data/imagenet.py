@@ -21,10 +21,11 @@ from PIL import Image
 from tqdm import tqdm
 
 from smallbatch.data import IMAGENET_TRAIN
-from smallbatch.data.archives import damage_told, folders, read_members, visible
+from smallbatch.data.archives import damage_told, read_members
 from smallbatch.data.decoding import BrokenImage
 from smallbatch.data.photos import CHUNK, MEAN, SHAPE, STD, Photos, decoded, index_type
 from smallbatch.data.prepared import Meta, Split, fingerprint, save
+from smallbatch.data.tree import folders, visible
 from smallbatch.environment import processors
 from smallbatch.errors import UserError, refuse
 from smallbatch.files import folder_is_writable

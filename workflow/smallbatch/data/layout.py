@@ -1,0 +1,179 @@
+"""What the folders of a data set mean: which are splits, which are classes. What can be read in two ways is refused."""
+
+import logging
+import os
+import re
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+from smallbatch.data.decoding import EXTENSIONS, unlike_pictures
+from smallbatch.data.tree import count_files, described, folders, shown, text, walk
+from smallbatch.errors import UserError
+
+log = logging.getLogger(__name__)
+
+ROLES = {"train": "train", "training": "train", "test": "test", "testing": "test"}
+ROLES |= {"val": "val", "valid": "val", "validation": "val"}
+"""What a split's folder is called, in any case, and which split it is."""
+
+_TRAIN = re.compile(r"train(ing)?")
+_HELD_OUT = re.compile(r"test(ing)?|val(id(ation)?)?|eval(uation)?|dev")
+
+Classes = dict[str, list[str]]
+"""Class name -> its images, as paths below the root, both in sorted order."""
+
+
+def classes_of_splits(path: Path, unpacked: Path, left_out: Counter[str]) -> tuple[Path, dict[str, Classes]]:
+    """The root that images are named from, and the classes of the splits `train` and `test`, or of `all`.
+
+    Args:
+        path: the folder or archive, for messages.
+        unpacked: the folder, or where the archive is unpacked.
+        left_out: here is counted, by kind, what is not taken.
+
+    Raises:
+        UserError: there are no classes, or it is doubtful what the folders mean.
+        OSError: a folder cannot be read.
+    """
+    root = _descended(path, unpacked, unpacked)
+    splits = _splits(path, root, left_out)
+    if splits is None:
+        return root, {"all": _classes(path, root, root, left_out)}
+    found = {name: _classes(path, root, _descended(path, root, folder), left_out) for name, folder in splits.items()}
+    (train, test), (first, second) = found.values(), (folder.name for folder in splits.values())
+    only = [(first, sorted(train.keys() - test.keys())), (second, sorted(test.keys() - train.keys()))]
+    if train.keys() != test.keys():
+        parts = [f"only in {name}/: {some(extra)}" for name, extra in only if extra]
+        raise UserError(f"{path}: the splits have different classes; {'; '.join(parts)}")
+    return root, found
+
+
+def some(names: Sequence[str]) -> str:
+    """A list of names that does not fill the screen."""
+    return shown(", ".join(names[:5])) + (f" and {len(names) - 5} more" if len(names) > 5 else "")
+
+
+def _descended(path: Path, root: Path, folder: Path) -> Path:
+    """The folder that `folder` holds alone, if there are folders in that: one class is no data set."""
+    inner = folders(folder)
+    if len(inner) != 1 or _role(inner[0]) not in (None, _role(folder)) or not folders(inner[0]):
+        return folder
+    log.info("%s: the classes are looked for in %s/", path, shown(inner[0].relative_to(root).as_posix()))
+    return _descended(path, root, inner[0])
+
+
+def _role(folder: Path) -> str | None:
+    return ROLES.get(_folded(text(folder.name)))
+
+
+def _folded(name: str) -> str:
+    """A name as a file system sees it that knows no capitals, as those of macOS and Windows."""
+    return name.casefold().strip()
+
+
+def _splits(path: Path, root: Path, left_out: Counter[str]) -> dict[str, Path] | None:
+    """The folders of the training and the test split; none where the folders are classes."""
+    inner = folders(root)
+    roles = defaultdict(list)
+    for folder in inner:
+        roles[_role(folder)].append(folder)
+    others = roles.pop(None, [])
+    if not roles:
+        _refuse_hidden_splits(path, inner)
+        return None
+    for several in roles.values():
+        if len(several) > 1:
+            raise UserError(f"{path}: doubtful: {_list(several)} are names of one split; keep one, or unite them")
+    held_out = [roles[role][0] for role in ("test", "val") if role in roles]
+    if "train" not in roles or not held_out:
+        _refuse_half_a_split(path, [several[0] for several in roles.values()], others, "train" in roles)
+    # A test split without labels, as contests have it, is of no use.
+    test = next((folder for folder in held_out if folders(folder)), held_out[0])
+    log.info("%s: the test split is %s/", path, shown(test.name))
+    for folder in (*held_out, *others):
+        if folder != test:
+            left_out[f"files in {shown(folder.name)}/"] += count_files(folder)
+    return {"train": roles["train"][0], "test": test}
+
+
+def _list(several: Iterable[Path]) -> str:
+    return some([f"{folder.name}/" for folder in several])
+
+
+def _refuse_half_a_split(path: Path, splits: list[Path], others: list[Path], has_train: bool) -> None:
+    missing = "test/ or val/" if has_train else "train/"
+    beside = f"beside {_list(others)}" if others else "alone"
+    other = "classes, which then need other names" if others else "all there is, and `path` should name it"
+    raise UserError(f"{path}: doubtful: {_list(splits)} {beside}: either a split, and {missing} is missing; or {other}")
+
+
+def _refuse_hidden_splits(path: Path, classes: list[Path]) -> None:
+    """Refuse folders that may be splits under other names (seg_train and seg_test), or that hold splits themselves."""
+    names = {_folded(text(folder.name)): folder for folder in classes}
+    rests = [
+        {pattern.sub("", name, count=1): folder for name, folder in names.items() if pattern.search(name)}
+        for pattern in (_TRAIN, _HELD_OUT)
+    ]
+    for rest in rests[0].keys() & rests[1].keys():
+        pair = _list(found[rest] for found in rests)
+        raise UserError(
+            f"{path}: doubtful: {pair}: either splits, then call them train/ and test/; or classes, then not so"
+        )
+    for folder in classes:
+        inner = {_role(inside) for inside in folders(folder)}
+        if "train" in inner and inner & {"test", "val"}:
+            both = "either splits, then they belong above the classes; or parts of a class, then call them otherwise"
+            raise UserError(f"{path}: doubtful: {shown(folder.name)}/ holds train/ and test/ or val/: {both}")
+
+
+def _classes(path: Path, root: Path, folder: Path, left_out: Counter[str]) -> Classes:
+    """The class folders in `folder`, each with at least one image at whatever depth."""
+    where = path / folder.relative_to(root)
+    names = _class_names(where, folders(folder))
+    images: dict[str, list[str]] = {name: [] for name in sorted(names.values())}
+    no_images: Counter[str] = Counter()
+    for file in walk(folder, no_images):
+        top, _, rest = file.name.partition("/")
+        if rest:
+            kind = unlike_pictures(folder / file.name)
+        else:
+            kind = f"{'pictures' if Path(top).suffix.lower() in EXTENSIONS else 'other files'} beside the class folders"
+        if kind:
+            no_images[kind] += 1
+        else:
+            images[names[top]].append((folder.relative_to(root) / file.name).as_posix())
+    left_out.update(no_images)
+    _check_classes(where, images, no_images)
+    return {name: sorted(found, key=lambda image: (text(image), image)) for name, found in images.items()}
+
+
+def _class_names(where: Path, class_folders: list[Path]) -> dict[str, str]:
+    """Class names by the names of their folders."""
+    names, seen = {}, {}
+    for folder in class_folders:
+        name = text(folder.name)
+        try:
+            name.encode()
+        except UnicodeEncodeError:
+            raw = os.fsencode(folder.name)
+            raise UserError(f"{where}: a class folder's name is not text in UTF-8: {raw!r}; rename it") from None
+        other = seen.setdefault(_folded(name), folder.name)
+        if other != folder.name:
+            one = f"class folders {other!a} and {folder.name!a} have one name but for capitals, accents or outer spaces"
+            both = "either one class, then unite them; or two, then rename one"
+            raise UserError(f"{where}: doubtful: {one}: {both}")
+        names[folder.name] = name
+    return names
+
+
+def _check_classes(where: Path, images: Classes, no_images: Counter[str]) -> None:
+    instead = described(no_images)
+    found = f"; found: {instead}" if instead else ""
+    if not any(images.values()):
+        raise UserError(f"{where}: no class folders with images{found}")
+    empty = [name for name, inside in images.items() if not inside]
+    if empty:
+        raise UserError(f"{where}: class folders without images: {some(empty)}{found}")
+    if len(images) == 1:
+        raise UserError(f"{where}: found one class folder, {some(list(images))}; expected two or more")
