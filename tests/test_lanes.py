@@ -49,6 +49,10 @@ NORMS = [
 def test_a_lane_equals_its_run_alone(model, norm, b, more, data_folder, tmp_path, double):
     data = prepared.read(data_folder)
     setting = {"model": model, "norm": norm, "warmup": True, "augment_pad": 1, "augment_flip": True, **more}
+    if (model, norm) == ("alexnet", "batch"):
+        # Statistics over two or four examples multiply a difference by up to a thousand an update, and how a processor
+        # rounds decides after some 30 of them. Four updates tell lanes that are wrong from lanes that round.
+        setting["train_images"] = 8
     runs = [a_run(b=b, base_lr=lr, seed=seed, **setting) for lr, seed in ((2**-9, 1), (2**-8, 2), (2**-10, 1))]
     together = train(runs, data, tmp_path)
     for run in runs:
@@ -56,7 +60,7 @@ def test_a_lane_equals_its_run_alone(model, norm, b, more, data_folder, tmp_path
         alone, alone_weights = train([run], data, tmp_path)[run]
         assert outcome.diverged_at is None
         for epoch, epoch_alone in zip(outcome.epochs, alone.epochs, strict=True):
-            assert epoch == pytest.approx(epoch_alone, rel=1e-6, nan_ok=True)
+            assert tuple(epoch) == pytest.approx(tuple(epoch_alone), rel=1e-6, nan_ok=True)
         ours, theirs = load(weights), load(alone_weights)
         assert ours.keys() == theirs.keys()
         for key in ours:
@@ -70,7 +74,8 @@ def test_in_single_precision_they_differ_by_rounding_only(model, norm, data_fold
     together = train(runs, data, tmp_path)
     for run in runs:
         alone, _ = train([run], data, tmp_path)[run]
-        assert together[run][0].epochs[-1] == pytest.approx(alone.epochs[-1], rel=1e-4, nan_ok=True)
+        last, last_alone = together[run][0].epochs[-1], alone.epochs[-1]
+        assert tuple(last) == pytest.approx(tuple(last_alone), rel=1e-4, nan_ok=True)
 
 
 @pytest.mark.parametrize(("norm", "b"), [("none", 4), ("batch", 4), ("batch", 2), ("group", 4)])
