@@ -1,7 +1,6 @@
 """What the status says of made results: each state of runs and jobs, speed and time left; and that it only looks."""
 
 import copy
-import json
 import os
 import re
 import subprocess
@@ -19,7 +18,7 @@ from snakemake.utils import update_config
 from smallbatch.analysis.selection import chosen_file, write_chosen
 from smallbatch.data.prepared import META, Meta
 from smallbatch.errors import UserError
-from smallbatch.files import write_json
+from smallbatch.files import read_sealed, write_json, write_sealed
 from smallbatch.settings import overridden, read_yaml
 from smallbatch.status import COLUMNS, look, told
 from smallbatch.store import Outcome, RunStore
@@ -86,7 +85,7 @@ def say(pack, runs, *, ago=0.0, **news):
     path = RESULTS / "packs" / f"{pack}.json"
     word = replace(first_word([run.name("f") for run in runs], f"logs/train/{pack}.log"), host="node07", process=42)
     Voice(path, word).say(at_once=True, **{"title": "alexnet on digits, m=2, 2 lanes", **news})
-    write_json(path, json.loads(path.read_text()) | {"spoken": time.time() - ago})
+    write_sealed(path, read_sealed(path) | {"spoken": time.time() - ago})
 
 
 def training(*runs, **news):
@@ -225,6 +224,18 @@ def test_a_record_that_is_missing_or_damaged_is_no_run(runs):
     assert counts(seen(), "fig01") == {"runs": 8, "done": 1, "waiting": 7}
 
 
+def test_a_damaged_word_is_named(runs):
+    for name in "abcde":
+        say(name, runs[:1])
+        (RESULTS / "packs" / f"{name}.json").write_text("{")
+    lines = told(seen()).splitlines()
+    assert [line.partition(": ")[0] for line in lines[-4:-1]] == [f"results/packs/{name}.json" for name in "abc"]
+    assert lines[-1] == "and 2 more such files"
+    for name in "bcde":
+        (RESULTS / "packs" / f"{name}.json").unlink()
+    assert told(seen()).splitlines()[-1].startswith("results/packs/a.json: cannot be read")
+
+
 def test_rates_that_are_chosen_later_wait_and_then_are_looked_up(runs):
     taken = study().experiments["taken"]
     rates = {2: runs[0].base_lr, 4: runs[2].base_lr}
@@ -289,6 +300,14 @@ def test_it_writes_nothing_and_imports_nothing_heavy(project, runs):
     assert done.returncode == 0 and not done.stderr, done.stderr
     assert "fig01" in done.stdout and "logs/train/one.log" in done.stdout
     assert {path: path.stat().st_mtime_ns for path in project.rglob("*")} == before
+
+
+def test_a_terminal_that_lacks_a_letter_ends_nothing(project, monkeypatch):
+    monkeypatch.setenv("PYTHONIOENCODING", "iso-8859-1")
+    (RESULTS / "packs").mkdir(parents=True)
+    (RESULTS / "packs" / "2⁻⁸.json").write_text("{")
+    done = command("--config", "study=mine")
+    assert done.returncode == 0 and r"results/packs/2\u207b\u2078.json: cannot be read" in done.stdout, done.stderr
 
 
 def test_it_is_told_of_a_study_as_snakemake_is(project):
