@@ -13,6 +13,7 @@ import pytest
 import yaml
 
 from smallbatch.data import prepared
+from smallbatch.models import content
 from smallbatch.rates import BaseLr
 from smallbatch.study import Run, Setting
 
@@ -52,6 +53,7 @@ def data_folder(tmp_path: Path) -> Path:
 def a_run(*, batch_size: int = 4, b: int | None = None, base_lr: float = 2**-8, seed: int = 1, **setting) -> Run:
     """A run on the made data; what is not said has a plain value."""
     values = {"data": "made", "model": "alexnet", "weight_decay": 5e-4, "epochs": 2} | setting
+    values = {"model_content": content(values["model"])} | values
     return Run(Setting(**values), batch_size, b or batch_size, BaseLr(base_lr), seed)
 
 

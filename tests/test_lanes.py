@@ -7,7 +7,6 @@ from safetensors.torch import load
 from torch import nn
 
 from smallbatch.data import prepared
-from smallbatch.errors import UserError
 from smallbatch.models import MODELS, build
 from smallbatch.models.normalisation import WINDOW, part_momenta
 from smallbatch.training import lanes
@@ -221,25 +220,6 @@ def test_bf16_rounds_products_and_keeps_weights_and_losses(model, norm, data_fol
     assert outcome.epochs[-1].test_loss > 0 and all(tensor.dtype == torch.float32 for tensor in load(weights).values())
 
 
-class Mixing(nn.Module):
-    """Treats neighbouring channels together, as local response normalisation does."""
-
-    def forward(self, x):
-        return x - x.roll(1, dims=1)
-
-
-def test_a_model_that_mixes_lanes_is_refused_before_it_trains(data_folder, monkeypatch):
-    def model(self, seed):
-        torch.manual_seed(seed)
-        return nn.Sequential(nn.Conv2d(1, 4, 3), Mixing(), nn.Flatten(), nn.Linear(144, 4))
-
-    monkeypatch.setattr(LaneTraining, "_model", model)
-    data = prepared.read(data_folder)
-    LaneTraining([a_run(seed=1)], data, CPU)
-    with pytest.raises(UserError, match="a layer mixes the lanes' channels"):
-        LaneTraining([a_run(seed=1), a_run(seed=2)], data, CPU)
-
-
 def test_select_keeps_the_lanes_asked_for():
     alone = [build("resnet8", (1, 8, 8), 3, norm="batch", bn_batch_size=2, seed=seed) for seed in range(3)]
     stacked = lanes.stack(alone)
@@ -252,5 +232,5 @@ def test_select_keeps_the_lanes_asked_for():
 
 
 def test_a_layer_without_lane_form_is_named():
-    with pytest.raises(UserError, match="PReLU has parameters but no lane form"):
+    with pytest.raises(lanes.NoLaneForm, match="PReLU has parameters but no lane form"):
         lanes.stack([nn.Sequential(nn.Linear(2, 2), nn.PReLU())])

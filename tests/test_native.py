@@ -9,7 +9,6 @@ from conftest import a_run, made_data
 from torch import nn
 
 from smallbatch.data import prepared
-from smallbatch.errors import UserError
 from smallbatch.models import MODELS
 from smallbatch.models.normalisation import BatchNorm
 from smallbatch.models.resnet import Shortcut
@@ -419,12 +418,6 @@ def test_drawn_models_are_trained_as_torch_trains_them(number, tmp_path, monkeyp
 def drawn(number, b, seed):
     torch.manual_seed(seed)
     return Drawn(random.Random(1000 + number), b)
-
-
-def test_too_few_outputs_are_refused(data_folder, monkeypatch):
-    monkeypatch.setattr(LaneTraining, "_model", lambda self, seed: nn.Sequential(nn.Flatten(), nn.Linear(64, 3)))
-    with pytest.raises(UserError, match="3 outputs for 4 classes"):
-        LaneTraining([a_run()], prepared.read(data_folder), CPU)
 
 
 def test_a_lane_that_is_not_a_number_leaves_nothing_to_the_next(data_folder, monkeypatch):

@@ -158,11 +158,12 @@ def _measure(run: Run, outline: Outline, most: int, m: int, *, device: str, lane
     from smallbatch.training import processor
     from smallbatch.training.choice import lanes_for
     from smallbatch.training.memory import need_of
+    from smallbatch.training.own_models import most_lanes
     from smallbatch.training.probe import lanes_of, noise, testing_speed, training_speed, weights_of
 
     chosen, photos = devices.pick(device), run.setting.augment_resized
     run = replace(run, batch_size=m, bn_batch_size=m)
-    data, at_work = noise(outline, max(m, 64)), processors()
+    data, at_work, most = noise(outline, max(m, 64)), processors(), most_lanes(run.setting, outline, most)
     processor.give_back_memory()
     held = devices.held_memory()
     with processor.of_its_own() if chosen.type == "cpu" else contextlib.nullcontext():

@@ -36,6 +36,7 @@ class Setting:
     augment_resized: whether photos are cropped at random in size, place and shape.
     selection: the split that rates are chosen on: test, as in the paper, or validation, held out of the training split.
     variance_batch_sizes: the m at which the variance of an update is measured at some points of training.
+    model_content: a hash over the file of a model that is not the project's own, see `models.content`.
 
     A default never changes: it is left out of the identity of runs, so that a new setting renames no old run.
     """
@@ -58,6 +59,7 @@ class Setting:
     precision: str = "float32"
     selection: str = "test"
     variance_batch_sizes: tuple[int, ...] = ()
+    model_content: str | None = None
 
     @property
     def augment(self) -> str:

@@ -7,12 +7,12 @@ from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
-from smallbatch import data
+from smallbatch import data, models
 from smallbatch.errors import UserError, refuse
-from smallbatch.models import MODELS
 from smallbatch.rates import BaseLr, format_base_lr, parse_base_lr
 from smallbatch.settings import check, likely, read_as, read_yaml
 from smallbatch.study import HELD_OUT, Experiment, Setting, Study
+from smallbatch.training import own_models
 
 STUDIES = Path("config/studies")
 SCHEMAS = Path(__file__).parents[2] / "config" / "schemas"
@@ -79,6 +79,7 @@ def load_study(config: Values) -> Study:
     study = _study(str(where), name, values, datasets, dict(scale))
     for key, settings in datasets.items():
         check_against_data(study, data.label(key, settings), data.known_train_images(settings))
+    own_models.check(study, datasets, config["training"]["processes"])
     return study
 
 
@@ -186,7 +187,7 @@ def _study(where: str, name: str, values: Values, datasets: Values, scale: dict)
 def _experiment(where: str, name: str, values: Values, datasets: Values) -> Experiment:
     key = f"experiments.{name}"
     _known(where, f"{key}.data", values["data"], list(datasets))
-    _known(where, f"{key}.model", values["model"], list(MODELS))
+    _known(where, f"{key}.model", values["model"], list(models.MODELS))
     batch_sizes, b_sizes = tuple(values["batch_sizes"]), values.get("bn_batch_sizes")
     norm, best_of = values.get("norm", "none"), _bases(values)
     _check_whole_bn_batches(where, key, norm, b_sizes or batch_sizes)
@@ -229,6 +230,7 @@ def _setting(where: str, key: str, values: Values, datasets: Values) -> Setting:
         "augment_pad": augment.get("pad", 0),
         "augment_flip": augment["flip"],
         "augment_resized": augment.get("resized_crop", False),
+        "model_content": models.content(values["model"]),
     }
     return Setting.from_json({**told, **changed})
 

@@ -43,3 +43,21 @@ def outline(key: str, settings: dict[str, Any], data: Path) -> Outline:
     if settings["source"] not in ORIGINALS:
         raise UserError(f"{folder}: not prepared yet, so its size is not known; `snakemake datasets` prepares it")
     return ORIGINALS[settings["source"]]
+
+
+def image_size(key: str, settings: dict[str, Any], data: Path) -> tuple[tuple[int, int, int], int]:
+    """Shape of an image and number of classes; of a folder of pictures that is not prepared yet, ten for now.
+
+    Args:
+        key: the data set's name in the configuration.
+        settings: what the configuration says of it.
+        data: the folder of prepared data sets.
+    """
+    try:
+        found = outline(key, settings, data)
+    except UserError:  # not prepared, or damaged, which who reads it says
+        if settings["source"] in ORIGINALS:
+            return image_size(key, settings, Path("none prepared"))
+        channels = 1 if settings.get("mode") == "L" else 3
+        return (channels, settings["size"], settings["size"]), 10
+    return found.shape, found.classes

@@ -1,19 +1,123 @@
 """Models by name. One of your own is a file beside this and a line in `MODELS`; see the README."""
 
+import ast
+import contextlib
+import functools
 import importlib
+import importlib.util
+from collections.abc import Iterator
+from pathlib import Path
 from typing import TYPE_CHECKING
+
+from smallbatch.errors import UserError
+from smallbatch.files import digest
+from smallbatch.settings import likely
 
 if TYPE_CHECKING:
     from torch import nn
 
-MODELS = {
+BUILT_IN = {
     "alexnet": "smallbatch.models.alexnet:alexnet",
     "resnet8": "smallbatch.models.resnet:resnet8",
     "resnet20": "smallbatch.models.resnet:resnet20",
     "resnet32": "smallbatch.models.resnet:resnet32",
     "resnet50": "smallbatch.models.resnet50:resnet50",
 }
+"""The project's own, which its tests prove; their runs are named by `study.PROTOCOL` and not by the files."""
+
+MODELS = {
+    **BUILT_IN,
+}
 """Where each model's maker stands, as text: studies are checked without importing torch."""
+
+PROJECT_FILES = ("__init__", "alexnet", "initialisation", "normalisation", "resnet", "resnet50")
+
+
+def is_own(model: str) -> bool:
+    """Whether a model is the user's own, not the project's.
+
+    Raises:
+        UserError: there is no such model.
+    """
+    if model not in MODELS:
+        raise UserError(f"model {model}: there is no such model{likely(model, list(MODELS))}; see MODELS in {__file__}")
+    return MODELS[model] not in BUILT_IN.values()
+
+
+def content(model: str) -> str | None:
+    """A hash over the file of a model of the user's own and those beside it that it imports; none of the project's.
+
+    Raises:
+        UserError: there is no such model, or no such file.
+    """
+    return _content(MODELS[model]) if is_own(model) else None
+
+
+@functools.cache  # what this process has imported stays, whatever becomes of the file
+def _content(place: str) -> str:
+    return digest(*_with_imported(source(place)))
+
+
+def source(place: str) -> Path:
+    """The file of a model's maker.
+
+    Args:
+        place: as in `MODELS`.
+
+    Raises:
+        UserError: there is none.
+    """
+    module, _, name = place.partition(":")
+    with contextlib.suppress(ImportError, ValueError, AttributeError):
+        found = importlib.util.find_spec(module)
+        if name and found and found.has_location:
+            return Path(found.origin)
+    raise UserError(f"{__file__}: MODELS: {place!r} is not allowed; allowed: MODULE:FUNCTION of a module that is there")
+
+
+def _with_imported(file: Path) -> set[Path]:
+    """A file and those beside it that it imports, by whatever name; the project's own left out."""
+    found, coming = set(), {file.resolve()}
+    while coming:
+        path = coming.pop()
+        found.add(path)
+        beside = {path.parent / f"{name}.py" for name in _imported(path)}
+        beside |= {own for name in _imported(path) for own in (path.parent / name).glob("**/*.py")}
+        coming |= {own for own in beside if own.is_file() and not _is_the_projects(own)} - found
+    return found
+
+
+def _is_the_projects(path: Path) -> bool:
+    return path.parent == Path(__file__).resolve().parent and path.stem in PROJECT_FILES
+
+
+def _imported(path: Path) -> set[str]:
+    """Every part of the names that a file imports."""
+    try:
+        nodes = list(ast.walk(ast.parse(path.read_bytes())))
+    except (SyntaxError, ValueError, RecursionError):  # importing it will say so
+        return set()
+    names = [alias.name for node in nodes if isinstance(node, ast.Import | ast.ImportFrom) for alias in node.names]
+    names += [node.module for node in nodes if isinstance(node, ast.ImportFrom) and node.module]
+    return {part for name in names for part in name.split(".")} - {"*"}
+
+
+def check_content(model: str, recorded: str | None) -> None:
+    """Make sure that a model is the one that a run is named after.
+
+    Args:
+        model: of the run.
+        recorded: `content` of the model, as the run's settings have it.
+
+    Raises:
+        UserError: its file has changed.
+    """
+    now = content(model)
+    if now != recorded:
+        raise UserError(
+            f"model {model}: {source(MODELS[model])} is not what this run was named after: its content has the hash "
+            f"{now}, the run's had {recorded}; allowed: the file as it was (with this one a study trains new runs)"
+        )
 
 
 def build(
@@ -36,10 +140,27 @@ def build(
         norm_layers: all, or conv for the convolutions only.
         bn_batch_size: b, the examples that batch statistics are taken over.
         seed: of the initial weights.
+
+    Raises:
+        UserError: a model of the user's own cannot be made.
     """
     from smallbatch.models.initialisation import initialised
     from smallbatch.models.normalisation import norms
 
-    module, name = MODELS[model].split(":")
-    maker = getattr(importlib.import_module(module), name)
-    return initialised(lambda: maker(shape, classes, norms(norm, norm_layers, bn_batch_size)), seed)
+    with told(model, "it cannot be made") if is_own(model) else contextlib.nullcontext():
+        module, name = MODELS[model].split(":")
+        maker = getattr(importlib.import_module(module), name)
+        return initialised(lambda: maker(shape, classes, norms(norm, norm_layers, bn_batch_size)), seed)
+
+
+@contextlib.contextmanager
+def told(model: str, what: str) -> Iterator[None]:
+    """Turn whatever a model of the user's own raises into one line that names its file."""
+    try:
+        yield
+    except UserError:
+        raise
+    except (Exception, SystemExit) as error:
+        text = " ".join(str(error).split()) or "without a word"
+        line = f"{type(error).__name__}: {text[:300]}"
+        raise UserError(f"model {model} ({source(MODELS[model])}): {what} ({line})") from error

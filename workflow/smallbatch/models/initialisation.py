@@ -13,6 +13,8 @@ def initialised(make: Callable[[], nn.Module], seed: int) -> nn.Module:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(stream_seed(seed, "initialisation"))
         model = make()
+        if not isinstance(model, nn.Module):
+            raise TypeError(f"a {type(model).__name__} was made, not a torch.nn.Module")
         for module in model.modules():
             if isinstance(module, nn.Conv2d | nn.Linear):
                 nn.init.kaiming_normal_(module.weight, nonlinearity="relu")

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from smallbatch.data.prepared import Prepared
 from smallbatch.errors import Stopped, UserError
-from smallbatch.models import build
+from smallbatch.models import build, check_content, is_own
 from smallbatch.store import Epoch, Outcome, Variance
 from smallbatch.study import Run
 from smallbatch.training import device as devices
@@ -22,10 +22,11 @@ from smallbatch.training.distributed import ALONE, World
 from smallbatch.training.feed import EpochPlan, Feed
 from smallbatch.training.native import updates as native
 from smallbatch.training.network import Network, Scores
+from smallbatch.training.own_models import suitability
 from smallbatch.training.progress import Progress
 from smallbatch.training.schedule import Schedule
 from smallbatch.training.sgd import LaneSGD
-from smallbatch.training.updates import BLOCK_IMAGES, BLOCK_VALUES, Updates
+from smallbatch.training.updates import BLOCK_IMAGES, BLOCK_VALUES, DrawingUpdates, Updates
 
 log = logging.getLogger(__name__)
 
@@ -36,7 +37,7 @@ Finish = Callable[[Run, Outcome, bytes | None], None]
 
 
 class LaneTraining:
-    """Runs that differ only in base learning rate and seed, trained in lock-step.
+    """Runs that differ only in base learning rate and seed, trained in lock-step, or one that lanes do not suit.
 
     Args:
         runs: of one setting, batch size and sub-batch; run l becomes lane l.
@@ -77,11 +78,10 @@ class LaneTraining:
         self.loss_sum = torch.zeros(len(runs), dtype=torch.float64, device=self.device)
         by_seed = {seed: self._model(seed) for seed in dict.fromkeys(run.seed for run in runs)}
         models = [by_seed[run.seed] for run in runs]
-        stacked = lanes.stack(models)
-        self._check_lanes(models[0], stacked)
         s = self.setting
+        self.suitability = suitability(s, self.meta.shape, len(self.meta.classes), self.world.size)
         self.network = Network(
-            stacked,
+            self._together(models),
             batch_size=self.batch_size,
             bn_batch_size=self.bn_batch_size if s.norm == "batch" else 1,
             images_at_once=self.images_at_once,
@@ -89,35 +89,32 @@ class LaneTraining:
             precision=s.precision,
             device=self.device,
             world=self.world,
+            splits=self.suitability.splits,
         )
         etas = [run.learning_rate for run in runs]
         self.sgd = LaneSGD(self.network.parameters, etas, s.weight_decay, s.momentum)
-        self.layout = native.layout_for(models[0], self.feed.shape, s.precision, self.device, self.world)
+        self.layout = None
+        if self.suitability.lanes and self.suitability.splits:
+            self.layout = native.layout_for(models[0], self.feed.shape, s.precision, self.device, self.world)
         self.updates = self._make_updates()
         self._check_kernels()
 
     def _make_updates(self) -> Updates:
         """The fastest way of making updates that these lanes have; to be made anew when the lanes change."""
         parts = self.network, self.sgd, self.feed
+        if not self.suitability.lanes:
+            return DrawingUpdates(*parts) if self.suitability.draws else Updates(*parts)
         if self.layout:
             return native.NativeUpdates(*parts, self.layout)
         return graphs.GraphUpdates(*parts) if graphs.suit(self.network, self.feed) else Updates(*parts)
 
-    @torch.no_grad()
-    def _check_lanes(self, alone: torch.nn.Module, stacked: torch.nn.Module) -> None:
-        """Refuse a model that does not treat each channel alike, before anything is trained."""
-        images, _ = next(self.feed.test_batches(2))
-        images = images.cpu()
-        ours = stacked.eval()(images.repeat(1, len(self.runs), 1, 1)).unflatten(1, (len(self.runs), -1))[:, 0]
-        theirs = alone.eval()(images)
-        outputs, classes = theirs.shape[1], len(self.meta.classes)
-        if outputs < classes:
-            raise UserError(f"model {self.setting.model}: {outputs} outputs for {classes} classes of {self.meta.label}")
-        if not torch.allclose(ours, theirs, rtol=1e-3, atol=1e-3 * theirs.abs().max().item()):
-            name = self.setting.model
-            raise UserError(
-                f"model {name}: a layer mixes the lanes' channels; training.lanes: 1 trains it all the same"
-            )
+    def _together(self, models: Sequence[torch.nn.Module]) -> torch.nn.Module:
+        """The model of all lanes, or that of the only one."""
+        if self.suitability.lanes:
+            return lanes.stack(models)
+        if len(models) > 1:
+            raise UserError(f"model {self.setting.model}: it is trained alone ({self.suitability.alone}): one lane")
+        return lanes.Alone(models[0])
 
     def _check_kernels(self) -> None:
         """Leave a model to torch that the kernels have misunderstood: of what happens in place they are not told."""
@@ -125,13 +122,16 @@ class LaneTraining:
             return
         images, _ = next(self.feed.test_batches(2))
         ours, theirs = self.updates.logits(images), self.network.logits(images)
-        if not torch.allclose(ours, theirs, rtol=1e-3, atol=1e-3 * theirs.abs().max().item()):
+        agree = torch.allclose(ours, theirs, rtol=1e-3, atol=1e-3 * theirs.abs().max().item())
+        # Of the project's own models tests prove the rest.
+        if not agree or (is_own(self.setting.model) and not native.agree(self._model(0), self.layout, self.feed)):
             log.info("model %s: the kernels compute it otherwise; trained operation by operation", self.setting.model)
             self.layout = None
             self.updates = self._make_updates()
 
     def _model(self, seed: int) -> torch.nn.Module:
         s = self.setting
+        check_content(s.model, s.model_content)
         shape, classes = self.meta.shape, len(self.meta.classes)
         norm = {"norm": s.norm, "norm_layers": s.norm_layers, "bn_batch_size": self.bn_batch_size}
         return build(s.model, shape, classes, **norm, seed=seed)

@@ -32,6 +32,7 @@ class EpochPlan:
     """What the lanes see in one epoch.
 
     seeds: of the lanes.
+    epoch: which, counted from 0.
     order: training image at each place, [steps, m, lanes] int64.
     offsets: where the crop of the padded image begins, [steps, m, lanes, 2] int64, or none.
     boxes: the part of the photo that is resized (top, left, height, width), [steps, m, lanes, 4] int64, or none.
@@ -39,6 +40,7 @@ class EpochPlan:
     """
 
     seeds: tuple[int, ...]
+    epoch: int
     order: Tensor
     offsets: Tensor | None
     boxes: Tensor | None
@@ -75,7 +77,7 @@ class EpochPlan:
         return self.order, self.offsets, self.boxes, self.flipped
 
     def _map(self, change: Callable[[Tensor], Tensor], seeds: tuple[int, ...]) -> "EpochPlan":
-        return EpochPlan(seeds, *(None if part is None else change(part) for part in self._parts))
+        return EpochPlan(seeds, self.epoch, *(None if part is None else change(part) for part in self._parts))
 
 
 class Feed:
@@ -109,7 +111,8 @@ class Feed:
     def plan(self, seeds: Sequence[int], epoch: int) -> EpochPlan:
         """Draw the epoch of each lane, from its seed and the epoch alone."""
         drawn = {seed: tuple(map(self._sent, self._draw(seed, epoch))) for seed in dict.fromkeys(seeds)}
-        return EpochPlan(tuple(seeds), *map(self._by_step, zip(*(drawn[seed] for seed in seeds), strict=True)))
+        lanes = zip(*(drawn[seed] for seed in seeds), strict=True)
+        return EpochPlan(tuple(seeds), epoch, *map(self._by_step, lanes))
 
     def _draw(self, seed: int, epoch: int) -> tuple[Tensor | None, ...]:
         """Order, offsets, boxes and flips of one seed's epoch."""

@@ -3,16 +3,17 @@
 Activations fold the lanes into the channels, [m, lanes * channels, height, width] and [m, lanes * features], lane by
 lane. So pooling, rectifiers, residual sums and flattening of an ordinary model serve all lanes unchanged; only layers
 with parameters need a lane form. Every parameter and buffer has a leading dimension of lanes.
+
+A model that this does not suit, see `own_models`, is trained as it is: as a single lane, `Alone`.
 """
 
 import copy
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from smallbatch.errors import UserError
 from smallbatch.models.normalisation import BatchNorm
 from smallbatch.models.resnet import Shortcut
 
@@ -62,6 +63,10 @@ class LaneGroupNorm(nn.Module):
         return F.group_norm(x, self.groups * len(self.weight), self.weight.flatten(), self.bias.flatten(), self.eps)
 
 
+class NoLaneForm(Exception):
+    """A model has a layer that cannot be part of lanes; its text says which."""
+
+
 LANE_FORMS: dict[type[nn.Module], Callable[[nn.Module], nn.Module]] = {
     nn.Conv2d: LaneConv2d,
     nn.Linear: LaneLinear,
@@ -75,7 +80,7 @@ def stack(models: Sequence[nn.Module]) -> nn.Module:
     """Make one model of lanes from models of one kind, lane i starting as `models[i]`.
 
     Raises:
-        UserError: the model has a layer with parameters that has no lane form.
+        NoLaneForm: the model has a layer with parameters that has none.
     """
     lanes = copy.deepcopy(models[0])
     for name, module in list(lanes.named_modules()):
@@ -85,6 +90,58 @@ def stack(models: Sequence[nn.Module]) -> nn.Module:
         elif isinstance(module, Shortcut):
             module.lanes = len(models)
     return lanes
+
+
+class Alone(nn.Module):
+    """A model as it is, to be the only lane: nothing of it is replaced, so it may be any.
+
+    Args:
+        model: which stays on the device and in the type that it has from now on.
+
+    Attributes:
+        parameters_of_lanes: its parameters once more, [1, ...], in the same memory; with gradients after `pass_on`.
+    """
+
+    def __init__(self, model: nn.Module) -> None:
+        super().__init__()
+        self.model = model
+        self.parameters_of_lanes: list[nn.Parameter] = []
+
+    def forward(self, x: Tensor) -> Tensor:
+        """As the model."""
+        return self.model(x)
+
+    def pass_on(self) -> None:
+        """Give the gradients, where there are any, to `parameters_of_lanes`."""
+        for parameter, own in zip(self.parameters_of_lanes, self.model.parameters(), strict=True):
+            parameter.grad = None if own.grad is None else own.grad[None]
+
+    def state_dict(self) -> dict[str, Tensor]:
+        """The model's, of which every tensor is [1, ...], in the same memory."""
+        return {name: tensor.detach()[None] for name, tensor in self.model.state_dict().items()}
+
+    def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
+        """Take over what `state_dict` gave."""
+        self.model.load_state_dict({name: tensor[0] for name, tensor in state.items()})
+
+
+def parameters_of(lanes: nn.Module) -> list[nn.Parameter]:
+    """The parameters of a model of lanes, each [lanes, ...]; to be asked for again when it has moved to a device."""
+    if not isinstance(lanes, Alone):
+        return list(lanes.parameters())
+    own = lanes.model.parameters()
+    lanes.parameters_of_lanes = [nn.Parameter(one.detach()[None], requires_grad=one.requires_grad) for one in own]
+    return lanes.parameters_of_lanes
+
+
+def moved(model: nn.Module, seed: int) -> nn.Module:
+    """The model with each weight moved off its initial value: a zero would hide what it multiplies."""
+    draws = torch.Generator().manual_seed(seed)
+    with torch.no_grad():
+        for own in model.parameters():
+            noise = torch.randn(own.shape, generator=draws, dtype=torch.float64)
+            own.add_(noise * 0.1 * (own.std() if own.numel() > 1 else own.abs()).clamp(min=0.1))
+    return model
 
 
 def select(lanes: nn.Module, keep: Sequence[int]) -> None:
@@ -98,7 +155,8 @@ def select(lanes: nn.Module, keep: Sequence[int]) -> None:
 
 def lane_state(lanes: nn.Module, lane: int) -> dict[str, Tensor]:
     """The state dict of one lane, as its model alone would have it."""
-    return {name: tensor.detach()[lane].clone() for name, tensor in lanes.state_dict().items()}
+    plain = torch.contiguous_format  # a file of weights takes no other
+    return {name: tensor.detach()[lane].clone(memory_format=plain) for name, tensor in lanes.state_dict().items()}
 
 
 def _own_tensors(module: nn.Module) -> dict[str, Tensor]:
@@ -107,8 +165,7 @@ def _own_tensors(module: nn.Module) -> dict[str, Tensor]:
 
 def _lane_form(module: nn.Module, peers: Sequence[nn.Module]) -> nn.Module:
     if type(module) not in LANE_FORMS:
-        known = ", ".join(kind.__name__ for kind in LANE_FORMS)
-        raise UserError(f"model: layer {type(module).__name__} has parameters but no lane form; known: {known}")
+        raise NoLaneForm(f"layer {type(module).__name__} has parameters but no lane form")
     form = LANE_FORMS[type(module)](module)
     for name, tensor in _own_tensors(module).items():
         stacked = torch.stack([_own_tensors(peer)[name].detach() for peer in peers])
@@ -118,7 +175,7 @@ def _lane_form(module: nn.Module, peers: Sequence[nn.Module]) -> nn.Module:
 
 def _set_tensor(module: nn.Module, name: str, old: Tensor, new: Tensor) -> None:
     if isinstance(old, nn.Parameter):
-        setattr(module, name, nn.Parameter(new))
+        setattr(module, name, nn.Parameter(new, requires_grad=old.requires_grad))
     else:
         module.register_buffer(name, new)
 

@@ -29,6 +29,7 @@ from smallbatch.training import lanes
 from smallbatch.training.distributed import ALONE, World
 from smallbatch.training.native import updates as native
 from smallbatch.training.network import Network, largest_fitting
+from smallbatch.training.own_models import suitability
 from smallbatch.training.updates import BLOCK_IMAGES, BLOCK_VALUES
 
 GRADIENTS, GRADIENTS_IN_PARTS = 4, 10
@@ -187,7 +188,10 @@ class Room:
             UserError: not one run fits, though its images be taken as few at a time as its normalisation allows.
         """
         need, share = self.need(runs[0]), self.world.share(runs[0])
-        least = share.bn_batch_size if share.setting.norm == "batch" else 1
+        s = share.setting
+        least = share.bn_batch_size if s.norm == "batch" else 1
+        if not suitability(s, self.outline.shape, self.outline.classes).splits:
+            least = share.batch_size
         most = share.batch_size if self.images_at_once == "auto" else max(least, self.images_at_once)
         lanes = need.most_lanes(self.size, min(share.batch_size, most), len(runs))
         if lanes or self.device.type != "cpu":
@@ -237,7 +241,8 @@ def need_of(run: Run, outline: Outline, device: torch.device, world: World = ALO
     """
     s, values, on_cpu = run.setting, math.prod(outline.shape), device.type == "cpu"
     kind = s.model, s.norm, s.norm_layers, s.precision, outline.shape, outline.classes
-    traced, arena = trace(*kind, _in_parts(run)), _arena(run, outline, device, world)
+    in_lanes = suitability(s, outline.shape, outline.classes).lanes
+    traced, arena = trace(*kind, _in_parts(run), in_lanes), _arena(run, outline, device, world)
     gradients = GRADIENTS_IN_PARTS if _in_parts(run) else GRADIENTS
     augmented = bool(s.augment_pad or s.augment_flip)
     images = s.train_images or outline.train
@@ -296,9 +301,16 @@ class Trace(NamedTuple):
 
 @functools.cache
 def trace(
-    model: str, norm: str, norm_layers: str, precision: str, shape: tuple[int, int, int], classes: int, in_parts: bool
+    model: str,
+    norm: str,
+    norm_layers: str,
+    precision: str,
+    shape: tuple[int, int, int],
+    classes: int,
+    in_parts: bool,
+    in_lanes: bool = True,
 ) -> Trace:
-    """Pass a few examples, and twice as many, of two lanes through a model, forwards, and see what that takes.
+    """Pass a few examples, and twice as many, of two lanes (or the only one) through a model, and see what that takes.
 
     Args:
         model: as a setting has it.
@@ -308,11 +320,12 @@ def trace(
         shape: of an image: channels, height, width.
         classes: number of classes.
         in_parts: whether batch statistics are over less than a mini-batch.
+        in_lanes: whether the model can be trained in lanes.
     """
-    count, examples = 2, 4 if in_parts else 2
+    count, examples = 2 if in_lanes else 1, 4 if in_parts else 2
     alone = build(model, shape, classes, norm=norm, norm_layers=norm_layers, bn_batch_size=2)
     network = Network(
-        lanes.stack([alone] * count),
+        lanes.stack([alone] * count) if in_lanes else lanes.Alone(alone),
         batch_size=examples,
         bn_batch_size=2,
         images_at_once="auto",

@@ -26,13 +26,14 @@ class Network:
         batch_size: m, over all processes.
         bn_batch_size: b, where the model has batch normalisation; else 1: a mini-batch may then be cut anywhere.
         images_at_once: the most examples of each lane in memory; or auto: all of a mini-batch, until `fit` finds less.
+        splits: whether a mini-batch may be taken in parts at all.
         pixels: of an image.
         precision: bf16 for matrix products in bfloat16; float32 and tf32 are set for the device as a whole.
         device: where.
         world: the processes that share each mini-batch.
 
     Attributes:
-        part: examples of each lane that are in memory at once, a multiple of b.
+        least, part: examples of each lane that must be, and that are, in memory at once: multiples of b.
     """
 
     def __init__(
@@ -46,23 +47,27 @@ class Network:
         precision: str,
         device: torch.device,
         world: World,
+        splits: bool = True,
     ) -> None:
         self.batch_size, self.device, self.world = batch_size, device, world
         self.bf16 = precision == "bf16"
         self.share = batch_size // world.size
-        self.least = min(bn_batch_size, self.share)
+        sub_batch = min(bn_batch_size, self.share)
+        self.least = sub_batch if splits else self.share
         most = self.share if images_at_once == "auto" else images_at_once
         self.part = min(self.share, max(self.least, most // self.least * self.least))
         on_gpu = device.type != "cpu"
-        self.layout = torch.channels_last if on_gpu or pixels >= CHANNELS_LAST_FROM else torch.contiguous_format
+        # A model as it is may ask for channels first, as `view` does.
+        last = not isinstance(model, lanes.Alone) and (on_gpu or pixels >= CHANNELS_LAST_FROM)
+        self.layout = torch.channels_last if last else torch.contiguous_format
         self.norms = [module for module in model.modules() if isinstance(module, BatchNorm)]
         for norm in self.norms:
-            norm.sub_batch, norm.group = self.least, world.group(bn_batch_size // self.share)
+            norm.sub_batch, norm.group = sub_batch, world.group(bn_batch_size // self.share)
         self._take(model)
 
     def _take(self, model: nn.Module) -> None:
         self.model = model.to(self.device)
-        self.parameters = list(self.model.parameters())
+        self.parameters = lanes.parameters_of(self.model)
         self.lanes = len(self.parameters[0])
         self.whole = self.model
         if self.world.size > 1:
@@ -99,6 +104,8 @@ class Network:
                 losses = _losses(self._logits(model, x), y).sum(0) / len(images)
                 losses.sum().backward()
             total += losses.detach()
+        if isinstance(self.model, lanes.Alone):
+            self.model.pass_on()
         return total
 
     def _logits(self, model: nn.Module, images: Tensor) -> Tensor:

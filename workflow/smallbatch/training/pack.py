@@ -25,6 +25,7 @@ from smallbatch.training.choice import kind_of, lanes_for, remember_most
 from smallbatch.training.engine import LaneTraining
 from smallbatch.training.memory import Room, free_for
 from smallbatch.training.network import TooLarge, too_large
+from smallbatch.training.own_models import most_lanes
 from smallbatch.training.progress import Progress
 from smallbatch.training.row import Row
 from smallbatch.word import Voice
@@ -161,6 +162,7 @@ class _Job:
     def _lanes_for(self, runs: list[Run]) -> int:
         """How many of these runs of a row to train in lock-step."""
         most, _ = self.room.fitting(runs)
+        most = most_lanes(runs[0].setting, self.outline, most)
         if isinstance(self.lanes, int):
             return min(self.lanes, most)
         return lanes_for(self.world.share(runs[0]), most, self.outline, self.device, self.at_work, self.world)

@@ -11,7 +11,8 @@ from smallbatch.training import device as devices
 class LaneSGD:
     """v <- momentum * v + (gradient + weight_decay * theta); theta <- theta - eta * v, for every parameter.
 
-    All parameters decay; eta multiplies the velocity, as in `torch.optim.SGD`. Without momentum v is the gradient.
+    All parameters decay, but those without a gradient stay as they are; eta multiplies the velocity, as in
+    `torch.optim.SGD`. Without momentum v is the gradient.
 
     Args:
         parameters: each [lanes, ...].
@@ -53,6 +54,8 @@ class LaneSGD:
     @torch.no_grad()
     def _update(self, rates: Sequence[Tensor]) -> None:
         for place, (parameter, rate) in enumerate(zip(self.parameters, rates, strict=True)):
+            if parameter.grad is None:
+                continue
             # Not parameter * (1 - eta * weight_decay): in float32 that factor is 1 where eta is small.
             change = parameter.grad.add_(parameter, alpha=self.weight_decay)
             if self.velocity:

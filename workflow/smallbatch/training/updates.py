@@ -1,10 +1,12 @@
 """Updates: how the steps of a block are made, from the mini-batches of a feed."""
 
-from collections.abc import Sequence
+import contextlib
+from collections.abc import Iterator, Sequence
 
 import torch
 from torch import Tensor
 
+from smallbatch.streams import stream_seed
 from smallbatch.training.feed import Batches, EpochPlan, Feed
 from smallbatch.training.network import Network
 from smallbatch.training.sgd import LaneSGD
@@ -64,6 +66,8 @@ class Updates:
     def gradients(self, images: Tensor, labels: Tensor) -> list[Tensor]:
         """Gradients of the mean losses of any number of examples, by this process alone; weights stay as they are.
 
+        A model that draws random numbers is given them by `drawing`.
+
         Args:
             images: [n, lanes * c, h, w].
             labels: of them, [n, lanes].
@@ -72,8 +76,33 @@ class Updates:
             Of each parameter, [lanes, ...]; overwritten by whatever comes next.
         """
         self.network.gradients(images, labels, alone=True)
-        return [parameter.grad for parameter in self.network.parameters]
+        parameters = self.network.parameters
+        return [torch.zeros_like(own) if own.grad is None else own.grad for own in parameters]
+
+    def drawing(self, plan: EpochPlan, step: int) -> contextlib.AbstractContextManager:
+        """While it lasts, what the model draws of random numbers is that of a step of an epoch."""
+        return contextlib.nullcontext()
 
     def logits(self, images: Tensor) -> Tensor:
         """Logits [n, lanes * classes] of every lane for images [n, c, h, w], as in testing."""
         return self.network.logits(images)
+
+
+class DrawingUpdates(Updates):
+    """Updates of a single lane whose model draws random numbers, as dropout does: from (seed, epoch, step) alone."""
+
+    def block(self, plan: EpochPlan, first: int, last: int, factors: Sequence[float]) -> Tensor:
+        """As `Updates.block`."""
+        return torch.cat([self._step(plan, step, factors[step - first]) for step in range(first, last)])
+
+    def _step(self, plan: EpochPlan, step: int, factor: float) -> Tensor:
+        with self.drawing(plan, step):
+            return super().block(plan, step, step + 1, [factor])
+
+    @contextlib.contextmanager
+    def drawing(self, plan: EpochPlan, step: int) -> Iterator[None]:
+        """As `Updates.drawing`; torch's global generator is left as it was."""
+        device, [seed] = self.network.device, plan.seeds
+        with torch.random.fork_rng([device] if device.type == "cuda" else []):
+            torch.manual_seed(stream_seed(seed, "model", plan.epoch, step))
+            yield

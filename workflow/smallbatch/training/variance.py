@@ -73,7 +73,8 @@ def measure(updates: Updates, runs: Sequence[Run], epoch: int) -> list[list[Vari
         for size, spread in spreads.items():
             if draw < spread.draws:
                 pixels, labels = feed.batches(plan.first(size), 0, 1)
-                spread.add(updates.gradients(pixels[0], labels[0]))
+                with updates.drawing(plan, 0):
+                    spread.add(updates.gradients(pixels[0], labels[0]))
     network.model.zero_grad()
     rows: list[list[Variance]] = [[] for _ in runs]
     for size, spread in spreads.items():

@@ -1,11 +1,13 @@
 """Updates by the kernels: a block of steps of all lanes is one call."""
 
 import contextlib
+import copy
 import ctypes
 import logging
 import math
 import mmap
 from collections.abc import Sequence
+from functools import partial
 
 import numpy as np
 import torch
@@ -15,11 +17,13 @@ from smallbatch.data.outline import Outline
 from smallbatch.models import build
 from smallbatch.models.normalisation import part_momenta
 from smallbatch.study import Run
-from smallbatch.training.distributed import World
+from smallbatch.training import lanes
+from smallbatch.training.distributed import ALONE, World
 from smallbatch.training.feed import Batches, Feed
 from smallbatch.training.native import library
 from smallbatch.training.native.plan import Graph, Layout, Unsupported
 from smallbatch.training.network import Network
+from smallbatch.training.own_models import suitability
 from smallbatch.training.sgd import LaneSGD
 from smallbatch.training.updates import BLOCK_IMAGES, BLOCK_VALUES, Updates
 
@@ -28,6 +32,12 @@ log = logging.getLogger(__name__)
 PART = 16
 """Images of a mini-batch that pass forwards and backwards together where no batch statistic needs more: few enough to
 stay in the caches, enough to read the weights of large layers seldom."""
+
+TRIED, TRIED_B, TRIED_LANES = 8, 4, 3
+"""Examples, sub-batch and lanes with which the kernels are tried on a model of the user's own."""
+
+ROUNDING = 1e-2
+"""Of the largest value: what kernels and torch may differ by in single precision."""
 
 PIXELS_MOST = 128 * 128
 """Of an image: photos are left to torch, whose convolutions block for caches."""
@@ -137,7 +147,7 @@ def layout_for(
         world: the processes that share each mini-batch.
     """
     plain = device.type == "cpu" and world.size == 1 and precision == "float32"
-    single = all(parameter.dtype == torch.float32 for parameter in alone.parameters())
+    single = all(own.dtype == torch.float32 and own.requires_grad for own in alone.parameters())
     if not plain or not single or math.prod(shape[1:]) > PIXELS_MOST or library.kernels() is None:
         return None
     try:
@@ -147,9 +157,48 @@ def layout_for(
         return None
 
 
+def agree(model: nn.Module, layout: Layout, feed: Feed) -> bool:
+    """Whether the kernels make of lanes of different weights and images what torch does: losses, updates, test logits.
+
+    Args:
+        model: alone.
+        layout: of it.
+        feed: of what it is to be trained on.
+    """
+    channels, height, width = feed.shape
+    draws = torch.Generator().manual_seed(0)
+    images = torch.randn(1, TRIED, TRIED_LANES * channels, height, width, generator=draws)
+    labels = torch.randint(layout.program.classes, (1, TRIED, TRIED_LANES), generator=draws)
+    found = []
+    for make in (Updates, partial(NativeUpdates, layout=layout)):
+        network = Network(
+            lanes.stack([lanes.moved(copy.deepcopy(model), seed) for seed in range(TRIED_LANES)]),
+            batch_size=TRIED,
+            bn_batch_size=TRIED_B,
+            images_at_once="auto",
+            pixels=height * width,
+            precision="float32",
+            device=torch.device("cpu"),
+            world=ALONE,
+        )
+        before = {name: tensor.clone() for name, tensor in network.model.state_dict().items()}
+        sgd = LaneSGD(network.parameters, [2.0**-7, 2.0**-6, 2.0**-5], 0.1, 0.5)
+        updates = make(network, sgd, feed)
+        losses, logits = updates.make(Batches(images, labels), [1.0]), updates.logits(images[0, :, :channels])
+        changes = [tensor - before[name] for name, tensor in network.model.state_dict().items()]
+        found.append([losses, logits, *changes])
+    return all(
+        torch.allclose(ours, theirs, rtol=0.0, atol=ROUNDING * theirs.abs().max().item())
+        for theirs, ours in zip(*found, strict=True)
+    )
+
+
 def layout_of(run: Run, outline: Outline, device: torch.device, world: World) -> Layout | None:
     """How the kernels run a run's model, or its share of one, as `layout_for`."""
     s, classes = run.setting, outline.classes
+    suits = suitability(s, outline.shape, classes)
+    if not (suits.lanes and suits.splits):
+        return None
     alone = build(s.model, outline.shape, classes, norm=s.norm, norm_layers=s.norm_layers, bn_batch_size=2)
     return layout_for(alone, outline.shape, s.precision, device, world)
 

@@ -1,0 +1,496 @@
+"""Models of the user's own: in lanes where those are proven equal, alone where not, or refused in one line."""
+
+import itertools
+import logging
+import sys
+import textwrap
+from dataclasses import replace
+
+import pytest
+import torch
+from conftest import a_run, training_settings
+from safetensors.torch import load
+from test_lanes import train
+from torch.nn import functional as F
+
+from smallbatch import models, study_file
+from smallbatch.data import prepared
+from smallbatch.data.outline import Outline
+from smallbatch.environment import cache_folder
+from smallbatch.errors import UserError
+from smallbatch.settings import read_yaml
+from smallbatch.store import RunStore
+from smallbatch.streams import stream_seed
+from smallbatch.training import choice, memory, own_models, variance
+from smallbatch.training.distributed import ALONE
+from smallbatch.training.engine import LaneTraining
+from smallbatch.training.evaluation import evaluate
+from smallbatch.training.native import updates as native
+from smallbatch.training.native.plan import Graph, Layout
+from smallbatch.training.own_models import suitability
+from smallbatch.training.pack import train_pack
+from smallbatch.training.probe import noise
+from smallbatch.training.schedule import Schedule
+from smallbatch.training.updates import DrawingUpdates
+
+CPU = torch.device("cpu")
+OUTLINE = Outline((1, 8, 8), 4, 64, 32)
+NUMBERS = itertools.count()
+pytestmark = pytest.mark.usefixtures("one_thread", "empty_cache")
+
+MODEL = """
+import os, random, sys, time
+import numpy as np
+import torch
+from torch import nn
+from torch.nn import functional as F
+from smallbatch.models.resnet import Shortcut
+
+class Mine(nn.Module):
+    def __init__(self, c, k, norms):
+        super().__init__()
+        self.a, self.b, self.fc = nn.Conv2d(c, 8, 3, padding=1), nn.Conv2d(8, 8, 3, padding=1), nn.Linear(8, k)
+        self.norm = norms.conv(8)
+        {init}
+
+    def middle(self, x):
+        {middle}
+
+    def forward(self, x):
+        x = F.relu(self.norm(self.b(self.middle(self.a(x)))))
+        {end}
+
+def mine(shape, classes, norms):
+    {make}
+"""
+
+
+def write(path, middle="return x", init="pass", end="return self.fc(x.mean((2, 3)))", make=None):
+    make = make or "return Mine(shape[0], classes, norms)"
+    text = MODEL.format(
+        **{key: textwrap.indent(textwrap.dedent(value), " " * 8).strip() for key, value in
+           {"middle": middle, "init": init, "end": end}.items()},
+        make=textwrap.indent(textwrap.dedent(make), " " * 4).strip(),
+    )  # fmt: skip
+    path.write_text(text)
+
+
+@pytest.fixture
+def empty_cache(tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+
+
+@pytest.fixture
+def own(tmp_path, monkeypatch):
+    """Writes a file with the model `mine`, of which parts are said; returns the file."""
+
+    def file(**parts):
+        path = tmp_path / f"own_{next(NUMBERS)}.py"
+        write(path, **parts)
+        monkeypatch.syspath_prepend(tmp_path)
+        monkeypatch.setitem(models.MODELS, "mine", f"{path.stem}:mine")
+        return path
+
+    return file
+
+
+def found(**setting):
+    return suitability(a_run(model="mine", **setting).setting, OUTLINE.shape, OUTLINE.classes)
+
+
+IN_LANES = {
+    "plain": {},
+    "residual": {"middle": "return x + F.relu(self.b(x))", "end": "return self.fc(F.max_pool2d(x, 8).flatten(1))"},
+    "frozen": {"init": "self.a.weight.requires_grad = False"},
+    "unused": {"init": "self.idle = nn.Linear(3, 3)"},
+    "pixel shuffle": {"middle": "return self.c(F.pixel_shuffle(x, 2))", "init": "self.c = nn.Conv2d(2, 8, 1)"},
+    "grouped": {"init": "self.a = nn.Conv2d(c, 8, 1); self.b = nn.Conv2d(8, 8, 3, padding=1, groups=8)"},
+    "shortcut": {"init": "self.cut = Shortcut(4); self.b = nn.Conv2d(12, 8, 1)", "middle": "return self.cut(x)"},
+}
+
+
+@pytest.mark.parametrize("norm", ["none", "batch", "group"])
+@pytest.mark.parametrize("parts", IN_LANES.values(), ids=IN_LANES)
+def test_lanes_that_are_proven_equal_are_equal(parts, norm, own, data_folder, tmp_path, double):
+    parts = parts | ({"middle": "return x"} if norm == "batch" and "residual" in str(parts) else {})
+    own(**parts)
+    assert found(norm=norm).lanes
+    runs = [a_run(model="mine", norm=norm, b=2, base_lr=2**-9, seed=seed, momentum=0.5) for seed in (1, 2, 3)]
+    data = prepared.read(data_folder)
+    together = train(runs, data, tmp_path)
+    for run in runs:
+        _, weights = together[run]
+        ours, (theirs, _) = load(weights), reference(run, data)
+        assert ours.keys() == theirs.keys()
+        for name, tensor in theirs.items():
+            torch.testing.assert_close(ours[name], tensor, rtol=1e-5, atol=1e-7)
+
+
+def reference(run, data, draws=False):
+    """The weights and test accuracy of a plain loop of torch."""
+    training = LaneTraining([run], data, CPU)  # for the images alone
+    feed, s = training.feed, run.setting
+    norms = {"norm": s.norm, "bn_batch_size": run.bn_batch_size}
+    model = models.build(s.model, OUTLINE.shape, OUTLINE.classes, **norms, seed=run.seed)
+    optimiser = torch.optim.SGD(model.parameters(), lr=1, weight_decay=s.weight_decay, momentum=s.momentum)
+    schedule = Schedule(s.epochs * feed.steps, s.lr_drops, s.warmup)
+    for epoch in range(s.epochs):
+        images, labels = feed.batches(feed.plan([run.seed], epoch), 0, feed.steps)
+        model.train()
+        for step in range(feed.steps):
+            if draws:
+                torch.manual_seed(stream_seed(run.seed, "model", epoch, step))
+            optimiser.param_groups[0]["lr"] = run.learning_rate * schedule(epoch * feed.steps + step)
+            optimiser.zero_grad()
+            F.cross_entropy(model(images[step].clone()), labels[step, :, 0]).backward()
+            optimiser.step()
+    images, labels = next(feed.test_batches(1000))
+    accuracy = (model.eval()(images).argmax(1) == labels).double().mean().item()
+    return model.state_dict(), accuracy
+
+
+MIXES = "a layer mixes lanes"
+DRAWS = "it draws random numbers in training"
+TOKENS = """
+tokens = x.flatten(2).transpose(1, 2)
+return (tokens + self.mix(tokens)).transpose(1, 2).unflatten(2, x.shape[2:])
+"""
+ATTENTION = """
+tokens = x.flatten(2).transpose(1, 2)
+return self.mix(tokens, tokens, tokens)[0].transpose(1, 2).unflatten(2, x.shape[2:])
+"""
+ALONE_MODELS = {
+    "channel mean": ({"middle": "return x - x.mean(1, keepdim=True)"}, MIXES),
+    "layer norm": ({"middle": "return F.layer_norm(x, x.shape[1:])"}, MIXES),
+    "rms norm": ({"middle": "return x * (x.square().mean(1, keepdim=True) + 1e-5).rsqrt()"}, MIXES),
+    "softmax": ({"middle": "return F.softmax(x, 1)"}, MIXES),
+    "softmax of features": ({"end": "return self.fc(F.softmax(x.flatten(2).mean(2), 1))"}, MIXES),
+    "global statistics": ({"middle": "return x - x.mean((1, 2, 3), keepdim=True)"}, MIXES),
+    "concatenation": ({"middle": "return self.c(torch.cat([x, 2 * x.flip(2)], 1))",
+                       "init": "self.c = nn.Conv2d(16, 8, 1)"}, MIXES),
+    "split": ({"middle": "one, two = x.chunk(2, 1)\nreturn torch.cat([two, one], 1)"}, MIXES),
+    "shuffle": ({"middle": "return self.mix(x)", "init": "self.mix = nn.ChannelShuffle(2)"}, MIXES),
+    "view": ({"middle": "return self.c(x.view(len(x), 8, 8, 8).transpose(1, 2))",
+              "init": "self.c = nn.Conv2d(8, 8, 1)"}, "lanes break it (RuntimeError"),
+    "constants by channel": ({"middle": "return x * torch.linspace(0, 1, x.shape[1])[:, None, None]"}, MIXES),
+    "tokens": ({"middle": TOKENS, "init": "self.mix = nn.Linear(8, 8)"}, "lanes break it"),
+    "attention": ({"middle": ATTENTION, "init": "self.mix = nn.MultiheadAttention(8, 2, batch_first=True)"}, "layer "),
+    "parameter": ({"middle": "return x * self.scale", "init": "self.scale = nn.Parameter(torch.ones(8, 1, 1))"},
+                  "layer Mine has parameters but no lane form"),
+    "scalar": ({"middle": "return x * self.scale", "init": "self.scale = nn.Parameter(torch.tensor(0.5))"}, "layer "),
+    "buffer by hand": ({"middle":
+                        "if self.training: self.seen = 0.9 * self.seen + x.detach().mean()\nreturn x - self.seen",
+                        "init": "self.register_buffer('seen', torch.zeros(()))"}, "layer Mine has parameters"),
+    "tied": ({"middle": "return self.c(self.b(x))",
+              "init": "self.c = nn.Conv2d(8, 8, 3, padding=1); self.c.weight = self.b.weight"}, MIXES),
+    "transposed": ({"middle": "return self.c(x)", "init": "self.c = nn.ConvTranspose2d(8, 8, 1)"}, "layer ConvTransp"),
+    "torch's batch norm": ({"middle": "return self.c(x)", "init": "self.c = nn.BatchNorm2d(8)"}, "layer BatchNorm2d"),
+    "reflected": ({"init": "self.a = nn.Conv2d(c, 8, 3, padding=1, padding_mode='reflect')"}, MIXES),
+    "hook": ({"init": "self.a.register_forward_hook(lambda own, x, y: 2 * y if own.training else y)"}, MIXES),
+    "hidden by a zero": ({"middle": "return x + self.c(F.softmax(x, 1))",
+                          "init": "self.c = nn.Conv2d(8, 8, 1, groups=8)\nself.c.weight = nn.Parameter(self.c.weight)",
+                          "make": "own = Mine(shape[0], classes, norms)\nnn.init.zeros_(own.c.weight)\nreturn own"},
+                         MIXES),
+    "dropout": ({"middle": "return self.drop(x)", "init": "self.drop = nn.Dropout(0.3)"}, DRAWS),
+    "stochastic depth": ({"middle": "return x if self.training and torch.rand(()) < 0.5 else self.b(x)"}, DRAWS),
+    "noise": ({"middle": "return x + torch.randn_like(x) if self.training else x"}, DRAWS),
+    "not contiguous": ({"middle": "return F.conv2d(x, self.w[:, :, None, None])",
+                        "init": "self.w = nn.Parameter(torch.eye(8, 8).mul(2).t())"}, "layer Mine has"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("parts", "reason"), ALONE_MODELS.values(), ids=ALONE_MODELS)
+def test_what_lanes_do_not_suit_is_trained_alone_as_plain_torch_does(parts, reason, own, data_folder, tmp_path):
+    own(**parts)
+    suits = found()
+    assert suits.alone.startswith(reason) and not suits.lanes and suits.draws == (reason == DRAWS)
+    runs = [a_run(model="mine", base_lr=2**-7, seed=seed, momentum=0.5) for seed in (1, 2)]
+    assert train_pack(runs, data_folder, tmp_path, lanes=4, keep_weights="all") == 2
+    data, store = prepared.read(data_folder), RunStore(tmp_path)
+    for run in runs:
+        record, name = store.find(run, data.meta.fingerprint), run.name(data.meta.fingerprint)
+        ours, (theirs, accuracy) = load(store.read_weights(name)), reference(run, data, draws=suits.draws)
+        assert record.outcome.lanes == 1 and record.outcome.epochs[-1].test_accuracy == pytest.approx(accuracy)
+        for key, tensor in theirs.items():
+            torch.testing.assert_close(ours[key], tensor, rtol=1e-4, atol=1e-5)
+        assert evaluate(store, name, data_folder.parent, CPU) == record.outcome.epochs[-1].test_accuracy
+
+
+REFUSED = {
+    "a list": ({"make": "return []"}, "it cannot be made (TypeError: a list was made, not a torch.nn.Module)"),
+    "raises": ({"make": "raise ValueError('no such\\nthing')"}, "it cannot be made (ValueError: no such thing)"),
+    "exits": ({"make": "sys.exit(3)"}, "it cannot be made (SystemExit: 3)"),
+    "two results": ({"end": "return x, x"}, "it returns a tuple; allowed: logits [images, 4], one for each class"),
+    "too few": ({"init": "self.fc = nn.Linear(8, 3)"},
+                "it returns [4, 3] of 4 images, torch.float32; allowed: logits [images, 4], one for each class"),
+    "too many": ({"init": "self.fc = nn.Linear(8, 5)"}, "it returns [4, 5] of 4 images, torch.float32; allowed: "),
+    "whole numbers": ({"end": "return self.fc(x.mean((2, 3))).long()"}, "it returns [4, 4] of 4 images, torch.int64;"),
+    "fails": ({"middle": "return x @ torch.ones(3, 3)"}, "its training pass fails (RuntimeError: "),
+    "no parameters": ({"make": "return nn.Sequential(nn.Flatten(), nn.LazyLinear(4)).requires_grad_(False)"}, "it "),
+    "nothing to train": ({"make": "return Mine(shape[0], classes, norms).requires_grad_(False)"},
+                         "it has no parameters to train"),
+    "detached": ({"end": "return self.fc(x.mean((2, 3))).detach()"}, "nothing of it can be trained: its logits depend"),
+    "initial weights": ({"init": "self.w = nn.Parameter(torch.tensor(time.perf_counter()))"},
+                        "its initial weights differ from one time to the next; allowed: torch's random numbers"),
+    "numpy in the constructor": ({"init": "self.w = nn.Parameter(torch.tensor(np.random.rand()))"},
+                                 "its initial weights draws from numpy.random; allowed: torch's random numbers"),
+    "random": ({"middle": "return x if random.random() < 1e-9 else 2 * x"},
+               "its training pass draws from Python's module random; allowed: torch's random numbers"),
+    "numpy": ({"middle": "return x * np.random.rand()"},
+              "its training pass draws from numpy.random; allowed: torch's random numbers"),
+    "the system": ({"middle": "return x * os.urandom(1)[0] * os.urandom(1)[0]"}, "a training pass differs from one "),
+    "the clock": ({"middle": "return x * time.perf_counter()"}, "a training pass differs from one time to the next"),
+    "a generator": ({"init": "self.draws = torch.Generator()",
+                     "middle": "return x * torch.rand(1, generator=self.draws)"}, "a training pass differs from one "),
+    "a counter": ({"init": "self.count = 0", "middle": "self.count += 1\nreturn x if self.count < 999 else 2 * x"},
+                  "it changes count as it trains, which no checkpoint has; allowed: register_buffer"),
+    "a hidden mean": ({"init": "self.mean = torch.zeros(())", "middle": """
+                       if self.training: self.mean = x.detach().mean()
+                       return x if self.training else x - self.mean"""},
+                      "it remembers what its state_dict does not have; allowed: register_buffer"),
+    "not saved": ({"init": "self.register_buffer('mean', torch.zeros(()), persistent=False)", "middle": """
+                   if self.training: self.mean = x.detach().mean()
+                   return x if self.training else x - self.mean"""}, "it remembers what its state_dict does not have"),
+    "draws in testing": ({"middle": "return F.dropout(x, 0.3)"}, "in testing it draws random numbers; allowed: "),
+    "changes in testing": ({"init": "self.register_buffer('n', torch.zeros(()))", "middle": "self.n += 1\nreturn x"},
+                           "in testing it changes its buffers; allowed: a model that in eval mode does not"),
+    "company in testing": ({"middle": "return x - x.mean(0)"}, "in testing an image's logits depend on the images bes"),
+    "one image": ({"end": "return self.fc(x.mean((2, 3)).squeeze())"}, "it returns [4] of 1 images, torch.float32"),
+    "a weight's hook": ({"init": "self.a.weight.register_hook(lambda g: g * torch.rand(1).item())\n"
+                                 "self.c = nn.Parameter(torch.ones(()))"}, ""),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("parts", "line"), REFUSED.values(), ids=REFUSED)
+def test_what_cannot_be_trained_twice_the_same_is_refused_in_one_line(parts, line, own):
+    file = own(**parts)
+    with pytest.raises(UserError) as refused:
+        found()
+    text = str(refused.value)
+    assert text.startswith(f"model mine ({file}): {line}") and "\n" not in text
+
+
+@pytest.mark.parametrize(
+    ("norm", "parts", "line"),
+    [
+        ("batch", {"init": "self.norm = nn.BatchNorm2d(8)"}, "its BatchNorm2d takes statistics over m examples what"),
+        ("batch", {"init": "self.norm = nn.Identity()"}, "it has no layer that `norms` made, so norm: batch would"),
+        ("group", {"init": "self.norm = nn.Identity()"}, "it has no layer that `norms` made, so norm: group would"),
+    ],
+)  # fmt: skip
+def test_a_normalisation_that_a_model_does_not_have_is_refused(norm, parts, line, own):
+    own(**parts)
+    assert found().alone in ("", "layer BatchNorm2d has parameters but no lane form")
+    with pytest.raises(UserError, match=line):
+        found(norm=norm)
+
+
+def test_the_random_numbers_of_a_model_are_those_of_the_step(own, data_folder):
+    """So a training that is resumed, in a process that has drawn others since, goes on to the bit."""
+    own(middle="return self.drop(x)", init="self.drop = nn.Dropout(0.3)")
+    run, data = a_run(model="mine"), prepared.read(data_folder)
+    whole, stopped = (LaneTraining([run], data, CPU) for _ in range(2))
+    assert type(whole.updates) is DrawingUpdates
+    before = torch.get_rng_state()
+    losses = whole._train_block(whole._plan(), 8)
+    assert torch.equal(before, torch.get_rng_state())
+    stopped._count(stopped._train_block(stopped._plan(), 3))
+    torch.rand(17)
+    resumed = LaneTraining([run], data, CPU)
+    resumed.restore(stopped.state())
+    assert torch.equal(resumed._train_block(resumed._plan(), 8), losses[3:])
+    for name, tensor in whole.model.state_dict().items():
+        assert torch.equal(resumed.model.state_dict()[name], tensor)
+    other = LaneTraining([replace(run, seed=2)], data, CPU)
+    other.restore(stopped.state() | {"runs": [replace(run, seed=2).settings]})
+    assert not torch.equal(other.updates.block(stopped._plan(), 3, 4, [1.0]), losses[4])
+
+
+def test_streams_with_a_step_are_others_and_those_without_stay():
+    assert stream_seed(1, "order", 2) == 0x14B9845B68517B94
+    seeds = {stream_seed(1, "model", epoch, step) for epoch in range(3) for step in (None, 0, 1, 2)}
+    assert len(seeds) == 12
+
+
+def test_the_variance_of_updates_is_measured_alone(own, data_folder):
+    own(middle="return self.drop(x)", init="self.drop = nn.Dropout(0.3)")
+    run, data = a_run(model="mine", variance_batch_sizes=(2, 8)), prepared.read(data_folder)
+    training = LaneTraining([run], data, CPU)
+    one = variance.measure(training.updates, [run], 0)
+    torch.rand(3)
+    two = variance.measure(training.updates, [run], 0)
+    assert one == two and min(row.trace for row in one[0]) > 0
+
+
+def test_mini_batches_whose_examples_know_each_other_are_not_taken_in_parts(own, data_folder):
+    own(middle="return self.c(x)", init="self.c = nn.BatchNorm2d(8)")
+    run, data = a_run(model="mine", batch_size=8), prepared.read(data_folder)
+    assert not found().splits
+    assert LaneTraining([run], data, CPU, images_at_once=2).network.part == 8
+    own()
+    run = a_run(model="mine", batch_size=8)
+    assert found().splits
+    assert LaneTraining([run], data, CPU, images_at_once=2).network.part == 2
+
+
+def test_memory_and_lanes_of_a_model_that_is_trained_alone(own, no_kernels):
+    own(middle="return self.drop(x)", init="self.drop = nn.Dropout(0.3)")
+    run = a_run(model="mine", batch_size=4096)
+    need = memory.need_of(run, OUTLINE, CPU, photos=False)
+    weights = 4 * (8 * 9 + 8 + 8 * 8 * 9 + 8 + 8 * 4 + 4)
+    assert need.lane == 2 * weights + 2 * 64 * 8 and need.example > 4 * 3 * 8 * 64
+    whole, half = need.bytes(1, 4096), need.bytes(1, 2048)
+    assert whole > half
+    room = memory.Room((whole + half) // 2, CPU, ALONE, OUTLINE, False, "auto")
+    with pytest.raises(UserError, match="out of memory: mine on made, m=4096"):
+        room.fitting([run])
+    assert own_models.most_lanes(run.setting, OUTLINE, 9) == 1
+    assert choice.lanes_for(run, 1, OUTLINE, CPU, 1) == 1
+    with pytest.raises(UserError, match="model mine: it is trained alone"):
+        LaneTraining([a_run(model="mine")] * 2, noise(OUTLINE, 64), CPU)
+
+
+def test_kernels_are_compared_by_losses_updates_and_logits(data_folder, monkeypatch):
+    training = LaneTraining([a_run(model="resnet8", norm="batch", b=2)], prepared.read(data_folder), CPU)
+    if training.layout is None:
+        pytest.skip("no compiler")
+    model = training._model(1)
+    layout = Layout(Graph(model, (1, 8, 8)), model.state_dict())
+    assert native.agree(model, layout, training.feed)
+    make = native.NativeUpdates.make
+    monkeypatch.setattr(native.NativeUpdates, "make", lambda self, batches, factors: make(self, batches, [1.1]))
+    assert not native.agree(model, layout, training.feed)
+
+
+def test_names_of_runs_of_the_projects_models_are_as_recorded():
+    assert a_run().name("f" * 64) == "made_alexnet-none_m4_log2lr-8_seed1-f75bf380e51e"
+    batch = a_run(model="resnet8", norm="batch", b=2, momentum=0.9, variance_batch_sizes=(2,))
+    assert batch.name("f" * 64) == "made_resnet8-batch_m4_b2_log2lr-8_seed1-5749969e5eed"
+
+
+def test_an_edited_model_names_new_runs_and_old_ones_cannot_be_evaluated(own, data_folder, tmp_path):
+    file = own()
+    old = a_run(model="mine")
+    train_pack([old], data_folder, tmp_path)
+    store, fingerprint = RunStore(tmp_path), prepared.read(data_folder).meta.fingerprint
+    name = old.name(fingerprint)
+    assert evaluate(store, name, data_folder.parent, CPU) == store.read(name).outcome.epochs[-1].test_accuracy
+    assert store.read(name).run.setting.model_content == models.content("mine")
+    file.write_text(file.read_text().replace("F.relu", "F.silu"))
+    models._content.cache_clear()
+    new = a_run(model="mine")
+    assert new.name(fingerprint) != name and not store.has(new, fingerprint) and store.has(old, fingerprint)
+    with pytest.raises(UserError, match=rf"model mine: {file} is not what this run was named after"):
+        evaluate(store, name, data_folder.parent, CPU)
+    with pytest.raises(UserError, match="is not what this run was named after"):
+        train_pack([replace(old, seed=9)], data_folder, tmp_path)
+
+
+@pytest.mark.parametrize(
+    "line", ["import parts_{n}", "from parts_{n} import x", "def f():\n    from parts_{n} import x"]
+)
+def test_what_a_model_imports_from_beside_it_is_part_of_it(line, own, tmp_path):
+    file = own()
+    part = tmp_path / f"parts_{file.stem}.py"
+    part.write_text("x = 1\n")
+    file.write_text(file.read_text() + line.format(n=file.stem) + "\n")
+    before = models.content("mine")
+    part.write_text("x = 2\n")
+    models._content.cache_clear()
+    assert models.content("mine") != before
+
+
+@pytest.fixture
+def study(project_folder, monkeypatch):
+    """Loads a study of the model `mine`."""
+
+    def loaded(training=None, **experiment):
+        values = {"data": "digits", "model": "mine", "weight_decay": 0, "epochs": 1, "batch_sizes": [2, 8]}
+        values |= {"base_lrs": ["2^-8"], **experiment}
+        (project_folder / "config/studies/own.yaml").write_text(
+            str({"title": "Own", "seeds": [1], "experiments": {"one": values},
+                 "figures": {"f": {"kind": "accuracy", "title": "F", "experiments": ["one"]}}})
+        )  # fmt: skip
+        config = read_yaml(study_file.SCHEMAS.parent / "config.yaml") | {"study": "own"}
+        return study_file.load_study(config | {"training": training_settings(**training or {})})
+
+    return loaded
+
+
+@pytest.fixture
+def project_folder(tmp_path, monkeypatch):
+    (tmp_path / "here/config/studies").mkdir(parents=True)
+    monkeypatch.chdir(tmp_path / "here")
+    return tmp_path / "here"
+
+
+def test_a_study_is_checked_as_it_is_loaded_and_the_verdict_remembered(own, study, monkeypatch, caplog):
+    caplog.set_level(logging.INFO)
+    file = own(middle="return x - x.mean(1, keepdim=True)")
+    setting = study().experiments["one"].setting
+    assert setting.model_content == models.content("mine") and file.stem not in sys.modules
+    [warning] = [record.message for record in caplog.records if record.levelno == logging.WARNING]
+    assert warning.startswith("config/studies/own.yaml: experiments.one: model mine is trained alone, since a layer mi")
+    assert "checked model mine in" in caplog.text
+    caplog.clear()
+    with monkeypatch.context() as patch:
+        patch.setattr(own_models, "_ask", None)
+        study()
+        [file_kept] = (cache_folder() / "models").iterdir()
+    assert "model mine is trained alone" in caplog.text
+    file_kept.write_text(file_kept.read_text().replace("a layer mixes", "a layer does"))
+    study()
+    assert "a layer mixes lanes" in file_kept.read_text()
+    write(file, middle="return x")
+    models._content.cache_clear()
+    assert study().experiments["one"].setting.model_content != setting.model_content
+
+
+@pytest.mark.parametrize(
+    ("make", "line"),
+    [
+        ("import ctypes; ctypes.string_at(0)", "it ended the process: SIGSEGV"),
+        ("os._exit(0)", "it ended the process: exit 0"),
+        ("print('hello'); sys.exit('bye')", "it cannot be made (SystemExit: bye)"),
+        ("import none_such_module", "it cannot be made (ModuleNotFoundError: No module named 'none_such_module')"),
+    ],
+)
+def test_a_file_that_ends_the_process_costs_a_line(make, line, own, study):
+    file = own(make=make)
+    with pytest.raises(UserError) as refused:
+        study()
+    assert str(refused.value) == f"config/studies/own.yaml: model mine ({file}): {line}"
+
+
+def test_a_check_without_end_is_ended(own, study, monkeypatch):
+    monkeypatch.setattr(own_models, "PATIENCE", 8)
+    own(make="time.sleep(100)")
+    with pytest.raises(UserError, match=r"config/studies/own.yaml: model mine: no end of its check in 8 s"):
+        study()
+
+
+def test_what_a_study_asks_of_a_model_that_is_trained_alone(own, study):
+    own(middle="return F.softmax(x, 1)")
+    with pytest.raises(UserError, match=r"training.processes: 2 is not allowed; allowed: 1 with model mine, which is"):
+        study(training={"processes": 2})
+    own(middle="return x - x.mean(0) if self.training else x", end="return self.fc(x.amax((2, 3)))")
+    with pytest.raises(UserError, match=r"training.processes: 2 .* with model mine, which needs all of a mini"):
+        study(training={"processes": 2})
+    with pytest.raises(UserError, match=r"experiments.one.variance_batch_sizes: \[2\] is not allowed"):
+        study(variance_batch_sizes=[2])
+
+
+def test_the_fewest_examples_of_a_model(own, study):
+    own(middle="return self.c(x.mean((2, 3), keepdim=True))", init="self.c = nn.BatchNorm2d(8)")
+    assert found().least == 2
+    with pytest.raises(UserError, match=r"experiments.one.batch_sizes: 1 is not allowed; allowed: numbers from 2, the"):
+        study(batch_sizes=[1, 2])
+
+
+@pytest.mark.parametrize("place", ["none_such:mine", "smallbatch.none:mine", "nothing", ""])
+def test_a_line_of_MODELS_that_names_nothing_is_told(place, monkeypatch):
+    monkeypatch.setitem(models.MODELS, "mine", place)
+    with pytest.raises(
+        UserError, match=r"MODELS: .* is not allowed; allowed: MODULE:FUNCTION of a module that is there"
+    ):
+        models.content("mine")

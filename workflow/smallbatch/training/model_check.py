@@ -1,0 +1,352 @@
+"""Examines a model of the user's own: whether it can be trained to the bit again, and in lanes or alone.
+
+`python -m smallbatch.training.model_check FILE` answers the questions that come as JSON on standard input into FILE.
+"""
+
+import contextlib
+import json
+import random
+import sys
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import NamedTuple, NoReturn
+
+import numpy as np
+import torch
+from safetensors.torch import save
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torch.nn.modules.batchnorm import _BatchNorm as TorchBatchNorm
+
+from smallbatch import models
+from smallbatch.errors import UserError
+from smallbatch.files import write_json
+from smallbatch.models.normalisation import BatchNorm
+from smallbatch.training import lanes
+from smallbatch.training.distributed import ALONE
+from smallbatch.training.network import Network
+from smallbatch.training.own_models import Question, Suitability
+from smallbatch.training.sgd import LaneSGD
+
+EXAMPLES, SUB_BATCH = 4, 2
+"""Of a mini-batch that is tried, and of a batch statistic."""
+
+LANES = 3
+"""Lanes that are compared with their models alone; one as well."""
+
+ROUNDING = 1e-7
+"""Of the largest value: what may differ in double precision."""
+
+State = Mapping[str, Tensor]
+
+
+class Pass(NamedTuple):
+    """What a pass forwards and backwards gives: logits, gradients by parameter, and the tensors that it leaves."""
+
+    logits: Tensor
+    gradients: dict[str, Tensor]
+    left: dict[str, Tensor]
+
+    @property
+    def numbers(self) -> list[Tensor]:
+        """All of it."""
+        return [self.logits, *self.gradients.values(), *self.left.values()]
+
+
+def examine(asked: Question) -> Suitability:
+    """How a model can be trained.
+
+    Raises:
+        UserError: it cannot, or not as its settings say.
+    """
+    with _plain_torch():
+        return _Examination(asked).outcome()
+
+
+@contextlib.contextmanager
+def _plain_torch() -> Iterator[None]:
+    """One thread on the CPU in single precision; whatever a model sets of torch is set back."""
+    threads, kind = torch.get_num_threads(), torch.get_default_dtype()
+    torch.set_num_threads(1)
+    try:
+        with torch.random.fork_rng(devices=[]), torch.enable_grad():
+            yield
+    finally:
+        torch.set_num_threads(threads)
+        torch.set_default_dtype(kind)
+
+
+class _Examination:
+    def __init__(self, asked: Question) -> None:
+        self.asked = asked
+        draws = torch.Generator().manual_seed(0)
+        self.images = torch.randn(LANES, EXAMPLES, *asked.shape, generator=draws)
+        self.labels = torch.randint(asked.classes, (LANES, EXAMPLES), generator=draws)
+
+    def outcome(self) -> Suitability:
+        draws = self._check_alone()
+        splits = not draws and self._splits()
+        reason = "it draws random numbers in training" if draws else self._why_no_lanes()
+        if reason:
+            self._check_step()
+        return Suitability(reason, draws, splits, self._least())
+
+    def _refuse(self, text: str) -> NoReturn:
+        raise UserError(f"model {self.asked.model} ({models.source(self.asked.place)}): {text}")
+
+    def _made(self, seed: int) -> nn.Module:
+        a = self.asked
+        norms = {"norm": a.norm, "norm_layers": a.norm_layers, "bn_batch_size": SUB_BATCH}
+        with self._watched("initial weights"):
+            return models.build(a.model, a.shape, a.classes, **norms, seed=seed)
+
+    @contextlib.contextmanager
+    def _watched(self, what: str) -> Iterator[None]:
+        """See that nothing is drawn from generators that are not seeded."""
+        before = random.getstate(), np.random.get_state()
+        with models.told(self.asked.model, f"its {what} fails"):
+            yield
+        if random.getstate() != before[0]:
+            self._refuse(f"its {what} draws from Python's module random; allowed: torch's random numbers")
+        if not all(map(np.array_equal, np.random.get_state(), before[1])):
+            self._refuse(f"its {what} draws from numpy.random; allowed: torch's random numbers")
+
+    def _pass(self, model: nn.Module, images: Tensor, *, training: bool, seed: int = 0) -> Pass:
+        """A pass through a model that has the tensors that it is to have; whose gradients are then those alone."""
+        what = "training pass" if training else "test pass"
+        with self._watched(what):
+            model.train(training)
+            model.zero_grad()
+            torch.manual_seed(seed)
+            logits = model(images.clone())
+        self._check_logits(logits, len(images))
+        with self._watched(what):
+            F.cross_entropy(logits, self.labels.flatten()[: len(images)]).backward()
+        gradients = {name: own.grad.clone() for name, own in model.named_parameters() if own.grad is not None}
+        return Pass(logits.detach(), gradients, _state(model))
+
+    def _check_logits(self, logits: object, images: int) -> None:
+        wanted = f"logits [images, {self.asked.classes}], one for each class"
+        if not isinstance(logits, Tensor):
+            self._refuse(f"it returns a {type(logits).__name__}; allowed: {wanted}")
+        if tuple(logits.shape) != (images, self.asked.classes) or not logits.is_floating_point():
+            self._refuse(f"it returns {list(logits.shape)} of {images} images, {logits.dtype}; allowed: {wanted}")
+        if not logits.requires_grad:
+            self._refuse("nothing of it can be trained: its logits depend on no parameter that has gradients")
+
+    def _check_alone(self) -> bool:
+        """Make sure that the model can be trained at all, the same each time; returns whether it draws."""
+        model, again = self._made(1), self._made(1)
+        self._check_tensors(model)
+        start = _state(model)
+        if not _same(start.values(), _state(again).values()):
+            self._refuse("its initial weights differ from one time to the next; allowed: torch's random numbers")
+        self._check_norm(model)
+        counted, images = _numbers(model), self.images[0]
+        first = self._pass(model, images, training=True)
+        draws = self._draws(model, images)
+        if changed := [name for name, value in _numbers(model).items() if counted.get(name) != value]:
+            self._refuse(f"it changes {changed[0]} as it trains, which no checkpoint has; allowed: register_buffer")
+        model.load_state_dict(start)
+        if not _same(first.numbers, self._pass(model, images, training=True).numbers):
+            self._refuse(
+                "a training pass differs from one time to the next with the same weights, images and random numbers of "
+                "torch; allowed: no clock, no other random numbers, and buffers for what it remembers"
+            )
+        again.load_state_dict(first.left)
+        model.load_state_dict(first.left)
+        for training in (False, True):
+            if not _same(*(self._pass(one, images, training=training).numbers for one in (model, again))):
+                self._refuse("it remembers what its state_dict does not have; allowed: register_buffer")
+        self._check_tests(model)
+        return draws
+
+    def _check_tensors(self, model: nn.Module) -> None:
+        if not any(own.requires_grad for own in model.parameters()):
+            self._refuse("it has no parameters to train")
+        extra = [name for name, value in model.state_dict().items() if not isinstance(value, Tensor)]
+        if extra:
+            self._refuse(f"its state_dict has {extra[0]}, which is no tensor; allowed: parameters and buffers")
+
+    def _check_norm(self, model: nn.Module) -> None:
+        norm, there = self.asked.norm, [type(one).__name__ for one in model.modules()]
+        if norm == "batch" and (own := [one for one in model.modules() if isinstance(one, TorchBatchNorm)]):
+            self._refuse(
+                f"its {type(own[0]).__name__} takes statistics over m examples whatever bn_batch_sizes says; allowed "
+                "with norm: batch: what `norms` makes"
+            )
+        kind = {"batch": BatchNorm, "group": nn.GroupNorm}.get(norm)
+        if kind and kind.__name__ not in there:
+            self._refuse(
+                f"it has no layer that `norms` made, so norm: {norm} would change nothing; allowed: norm: none"
+            )
+
+    def _draws(self, model: nn.Module, images: Tensor) -> bool:
+        """Whether torch's generator is another after a training pass."""
+        torch.manual_seed(0)
+        before = torch.get_rng_state()
+        self._pass(model, images, training=True)
+        return not torch.equal(before, torch.get_rng_state())
+
+    def _check_tests(self, model: nn.Module) -> None:
+        """Testing changes nothing, draws nothing, and treats each image alone."""
+        images, before = self.images[0], _state(model)
+        one, other = (self._pass(model, images, training=False, seed=seed) for seed in (1, 2))
+        if not _same(before.values(), other.left.values()):
+            self._refuse("in testing it changes its buffers; allowed: a model that in eval mode does not")
+        if not _same(one.numbers, other.numbers):
+            self._refuse("in testing it draws random numbers; allowed: a model that in eval mode does not")
+        alone = self._pass(model, images[:1], training=False)
+        if not _close(alone.logits, one.logits[:1], 1e-3):
+            self._refuse(
+                "in testing an image's logits depend on the images beside it; allowed: a model where they do not"
+            )
+
+    def _splits(self) -> bool:
+        """Whether the first sub-batch's logits are the same whatever the second one is."""
+        model = self._made(1)
+        other = torch.cat([self.images[0, :SUB_BATCH], self.images[1, SUB_BATCH:]])
+        logits = [self._pass(model, images, training=True).logits[:SUB_BATCH] for images in (self.images[0], other)]
+        return _close(*logits, 1e-4)
+
+    def _least(self) -> int:
+        """The fewest examples of a mini-batch."""
+        for examples in (1, SUB_BATCH):
+            with contextlib.suppress(UserError):
+                if examples >= SUB_BATCH or self.asked.norm != "batch":
+                    self._pass(self._made(1), self.images[0, :examples], training=True)
+                    return examples
+        return EXAMPLES
+
+    def _why_no_lanes(self) -> str:
+        """What keeps the model from being trained in lanes; nothing if lanes are the same as their models alone."""
+        kind = torch.get_default_dtype()
+        torch.set_default_dtype(torch.float64)
+        try:
+            for count, layout in ((1, torch.contiguous_format), (LANES, torch.channels_last)):
+                if difference := self._difference(count, layout):
+                    return difference
+        except lanes.NoLaneForm as reason:
+            return str(reason)
+        except UserError:
+            raise
+        except Exception as error:  # whatever a model's code says to lanes
+            return f"lanes break it ({type(error).__name__}: {' '.join(str(error).split())[:200]})"
+        finally:
+            torch.set_default_dtype(kind)
+        return ""
+
+    def _difference(self, count: int, layout: torch.memory_format) -> str:
+        """In what lanes of different weights and images differ from their models alone, in double precision."""
+        alone = [lanes.moved(self._made(seed).double(), seed) for seed in range(count)]
+        stacked, images = lanes.stack(alone), self.images[:count].double()
+        for training in (True, True, False):  # the second time with what the first one left in buffers
+            stacked.train(training).zero_grad()
+            logits = stacked(images.transpose(0, 1).flatten(1, 2).contiguous(memory_format=layout))
+            if logits.shape != (EXAMPLES, count * self.asked.classes):
+                return "a layer mixes lanes"
+            logits = logits.unflatten(1, (count, -1))
+            # Each example and class weighs something of its own.
+            weights = torch.randn(logits.shape, generator=torch.Generator().manual_seed(1))
+            (logits * weights).sum().backward()
+            for lane, model in enumerate(alone):
+                model.train(training).zero_grad()
+                own = model(images[lane].clone())
+                (own * weights[:, lane]).sum().backward()
+                if not (_close(logits[:, lane], own, ROUNDING) and _lane_equals(stacked, lane, model)):
+                    return "a layer mixes lanes"
+        return ""
+
+    def _check_step(self) -> None:
+        """Make sure that what the engine makes of the model alone is what torch's own SGD makes of it."""
+        model, plain, images, labels = self._made(1), self._made(1), self.images[0], self.labels[0]
+        network = Network(
+            lanes.Alone(model),
+            batch_size=EXAMPLES,
+            bn_batch_size=SUB_BATCH if self.asked.norm == "batch" else EXAMPLES,
+            images_at_once="auto",
+            pixels=1,
+            precision="float32",
+            device=torch.device("cpu"),
+            world=ALONE,
+            splits=False,
+        )
+        ours = LaneSGD(network.parameters, [0.01], 0.1, 0.5)
+        theirs = torch.optim.SGD(plain.parameters(), lr=0.01, weight_decay=0.1, momentum=0.5)
+        for step in range(2):
+            with self._watched("training step"):
+                torch.manual_seed(step)
+                network.gradients(images, labels[:, None])
+                ours.step(1.0)
+                torch.manual_seed(step)
+                theirs.zero_grad()
+                F.cross_entropy(plain.train()(images.clone()), labels).backward()
+                theirs.step()
+        found, wanted = lanes.lane_state(network.model, 0), plain.state_dict()
+        if not all(_close(found[name], tensor, 1e-3) for name, tensor in wanted.items()):
+            self._refuse("SGD on its parameters is another than torch.optim.SGD; allowed: parameters without hooks")
+        with self._watched("file of weights"):
+            save(found)
+
+
+def _state(model: nn.Module) -> dict[str, Tensor]:
+    return {name: tensor.detach().clone() for name, tensor in model.state_dict().items()}
+
+
+def _numbers(model: nn.Module) -> dict[str, int | float]:
+    """The numbers that layers keep as plain attributes."""
+    return {
+        f"{place}.{name}".lstrip("."): value
+        for place, module in model.named_modules()
+        for name, value in vars(module).items()
+        if type(value) in (int, float)
+    }
+
+
+def _same(ours, theirs) -> bool:
+    """Whether tensors are the same to the bit; what is no number is the same as itself."""
+    pairs = zip(ours, theirs, strict=True)
+    return all(a.shape == b.shape and torch.equal(a.nan_to_num(), b.nan_to_num()) for a, b in pairs)
+
+
+def _close(ours: Tensor, theirs: Tensor, rounding: float) -> bool:
+    """Whether tensors differ by rounding only; what is no number is close to nothing."""
+    ours, theirs = ours.detach(), theirs.detach()
+    if not theirs.is_floating_point():
+        return torch.equal(ours, theirs)
+    largest = theirs.abs().max().item() if theirs.numel() else 0.0
+    return ours.shape == theirs.shape and torch.allclose(ours, theirs, rtol=0.0, atol=rounding * largest + 1e-12)
+
+
+def _lane_equals(stacked: nn.Module, lane: int, model: nn.Module) -> bool:
+    """Whether a lane's gradients and tensors are its model's."""
+    found = {name: own.grad for name, own in stacked.named_parameters()}
+    wanted = {name: own.grad for name, own in model.named_parameters()}
+    if found.keys() != wanted.keys() or any((found[name] is None) != (wanted[name] is None) for name in wanted):
+        return False
+    gradients = [(found[name][lane], own) for name, own in wanted.items() if own is not None]
+    scale = max((own.abs().max().item() for _, own in gradients), default=0.0)
+    state, own = stacked.state_dict(), model.state_dict()
+    return (
+        state.keys() == own.keys()
+        and all(torch.allclose(a, b, rtol=0.0, atol=ROUNDING * scale) for a, b in gradients)
+        and all(_close(state[name][lane], tensor, ROUNDING) for name, tensor in own.items())
+    )
+
+
+def main() -> None:
+    """Answer questions one by one, so that whoever asked knows at which of them this process ended."""
+    answers = []
+    for values in json.load(sys.stdin):
+        asked = Question(*values)
+        asked = asked._replace(shape=tuple(asked.shape))
+        models.MODELS[asked.model] = asked.place
+        try:
+            answers.append(examine(asked)._asdict())
+        except UserError as refused:
+            answers.append({"refused": str(refused)})
+        write_json(Path(sys.argv[1]), answers)
+
+
+if __name__ == "__main__":
+    main()
