@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 import yaml
-from conftest import PROJECT
+from conftest import PROJECT, an_outcome
 from snakemake.cli import parse_config
 from snakemake.utils import update_config
 
@@ -21,7 +21,7 @@ from smallbatch.errors import UserError
 from smallbatch.files import read_sealed, write_json, write_sealed
 from smallbatch.settings import overridden, read_yaml
 from smallbatch.status import COLUMNS, look, told
-from smallbatch.store import Outcome, RunStore
+from smallbatch.store import RunStore
 from smallbatch.study_file import check_config, load_study
 from smallbatch.word import BLOCKED, DONE, FAILED, SILENCE, STOPPED, Voice, first_word
 
@@ -77,7 +77,7 @@ def runs(prepared):
 
 
 def store(run, diverged_at=None):
-    STORE.write(run, "f", Outcome([], diverged_at, 1.0, 1, 1, 1, []), {}, None)
+    STORE.write(run, "f", an_outcome(run, diverged_at=diverged_at), {}, None)
 
 
 def say(pack, runs, *, ago=0.0, **news):
@@ -233,7 +233,7 @@ def test_a_damaged_word_is_named(runs):
     assert lines[-1] == "and 2 more such files"
     for name in "bcde":
         (RESULTS / "packs" / f"{name}.json").unlink()
-    assert told(seen()).splitlines()[-1].startswith("results/packs/a.json: cannot be read")
+    assert told(seen()).splitlines()[-1].startswith("results/packs/a.json: damaged or edited")
 
 
 def test_rates_that_are_chosen_later_wait_and_then_are_looked_up(runs):
@@ -307,7 +307,7 @@ def test_a_terminal_that_lacks_a_letter_ends_nothing(project, monkeypatch):
     (RESULTS / "packs").mkdir(parents=True)
     (RESULTS / "packs" / "2⁻⁸.json").write_text("{")
     done = command("--config", "study=mine")
-    assert done.returncode == 0 and r"results/packs/2\u207b\u2078.json: cannot be read" in done.stdout, done.stderr
+    assert done.returncode == 0 and r"results/packs/2\u207b\u2078.json: damaged or edited" in done.stdout, done.stderr
 
 
 def test_it_is_told_of_a_study_as_snakemake_is(project):
