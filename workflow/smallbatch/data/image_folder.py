@@ -21,6 +21,7 @@ from tqdm import tqdm
 from smallbatch.data.archives import folders, opened, visible
 from smallbatch.data.decoding import BrokenImage, decoded
 from smallbatch.data.prepared import Meta, Split, write
+from smallbatch.data.watching import digest
 from smallbatch.environment import processors
 from smallbatch.errors import UserError, refuse
 from smallbatch.files import folder_is_writable, writing_errors
@@ -49,7 +50,16 @@ def prepare(label: str, settings: dict[str, Any], folder: Path) -> Meta:
         return _prepare(label, settings, folder, Path(scratch))
 
 
+def watched(settings: dict[str, Any]) -> str | None:
+    """A digest over the visible files at the path, or of the archive, by name, size and time; none where it is not."""
+    path = Path(settings["path"]).expanduser()
+    if path.is_file():
+        return digest(path, [path])
+    return digest(path, (Path(place, name) for place, _, names in os.walk(path) for name in names if visible(name)))
+
+
 def _prepare(label: str, settings: dict[str, Any], folder: Path, scratch: Path) -> Meta:
+    seen = watched(settings)
     path = Path(settings["path"]).expanduser()
     root = opened(path, scratch / "unpacked")
     try:
@@ -57,7 +67,7 @@ def _prepare(label: str, settings: dict[str, Any], folder: Path, scratch: Path) 
     except OSError as error:
         raise UserError(f"{path}: {error.filename} cannot be read ({error.strerror})") from error
     arrays = [_load(path, root, name, classes, settings, scratch) for name, classes in splits.items()]
-    return write(folder, label, splits["train"], *arrays)
+    return write(folder, label, splits["train"], *arrays, settings=settings, watched=seen)
 
 
 def _splits(path: Path, root: Path, settings: dict[str, Any]) -> dict[str, Classes]:
