@@ -152,7 +152,12 @@ def test_what_is_no_word_is_named(path):
     (path.parent / ".a.json.x1y2").write_text("being written")
     found, wrong = words.read_words(path.parent)
     assert list(found) == ["b", "a", "c"], "in the order in which they were spoken"
-    reasons = {"edited": "does not fit its digest", "half": "damaged or edited", "other": "version", "pipe": "is no file"}
+    reasons = {
+        "edited": "does not fit its digest",
+        "half": "damaged or edited",
+        "other": "version",
+        "pipe": "is no file",
+    }
     assert len(wrong) == 4
     for (name, reason), said in zip(reasons.items(), wrong, strict=True):
         assert said.startswith(f"{path.with_stem(name)}: ") and reason in said

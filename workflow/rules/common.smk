@@ -14,6 +14,7 @@ from smallbatch import checksums
 from smallbatch.analysis import selection
 from smallbatch.bundles import take_in
 from smallbatch.data import label as label_of
+from smallbatch.data import reason_to_prepare
 from smallbatch.data.prepared import ARRAYS, META, read_meta
 from smallbatch.environment import origin, processors
 from smallbatch.errors import UserError, refuse
@@ -154,8 +155,7 @@ def settle():
 def check_folders():
     """Make sure that what is made can be written; data that are prepared may lie where nobody can write."""
     if not only_looks():
-        prepared = all(meta_file(label).exists() and not why_to_prepare(label) for label in STUDY.labels)
-        for folder in (RESULTS, FIGURES) if prepared else (DATA, RESULTS, FIGURES):
+        for folder in (RESULTS, FIGURES, *[DATA] * any(map(unprepared, STUDY.labels))):
             folder_is_writable(Path(folder))
 
 
@@ -189,32 +189,28 @@ DAMAGED = "edited or damaged"
 def set_aside_damaged():
     """Set aside what is not as it was made: Snakemake makes again what is missing."""
     for label in STUDY.labels:
-        if reason := why_to_prepare(label):
+        if reason := unprepared(label):
             make_again(meta_file(label), reason)
     for e in STUDY.experiments.values():
         try:
             rates_of(e)
         except UserError:
-            make_again(chosen_file(e.name), DAMAGED)
+            make_again(chosen_file(e.name), f"{chosen_file(e.name)}: {DAMAGED}")
     for sums in sorted(Path(RESULTS, STUDY.name, "checksums").glob("*.json")):
         for file in checksums.damaged(sums):
-            make_again(file, DAMAGED)
+            make_again(file, f"{file}: {DAMAGED}")
 
 
 def make_again(file, reason):
     """Set a file aside and say so; where nothing is to be run, only say so."""
     if file.exists():
-        aside = "a call without -n sets it aside" if only_looks() else f"set aside as {set_aside(file).name}"
-        print(f"{file}: {reason}; {aside} and makes it again", file=sys.stderr)
+        done = "a call without -n would make" if only_looks() else f"set aside as {set_aside(file).name}, to make"
+        print(f"{reason}; {done} {file.name} again", file=sys.stderr)
 
 
-def why_to_prepare(label):
-    """Why a data set has to be prepared anew, in words; none where it is whole or not there at all."""
-    try:
-        read_meta(meta_file(label))
-    except UserError as error:
-        return DAMAGED
-    return None
+def unprepared(label):
+    """Why a data set has to be prepared, or prepared anew, in words; none where it is as its settings say."""
+    return reason_to_prepare(label, DATASETS[label], Path(DATA, label))
 
 
 def pack_runs(wildcards):

@@ -5,7 +5,6 @@ is an image is decided by content. What is doubtful is refused, and what is left
 The shorter side is resized to the wanted size, bilinear with antialiasing, and the centre square is kept.
 """
 
-import hashlib
 import logging
 import math
 import os
@@ -24,7 +23,7 @@ from smallbatch.data.archives import opened
 from smallbatch.data.decoding import DEEP, BrokenImage, decoded
 from smallbatch.data.layout import Classes, classes_of_splits
 from smallbatch.data.prepared import Meta, Split, write
-from smallbatch.data.tree import described, shown, walk
+from smallbatch.data.tree import File, described, digest, shown, walk
 from smallbatch.environment import processors
 from smallbatch.errors import UserError, refuse
 from smallbatch.files import folder_is_writable, writing_errors
@@ -63,26 +62,18 @@ def prepare(label: str, settings: dict[str, Any], folder: Path) -> Meta:
 
 
 def watched(settings: dict[str, Any]) -> str | None:
-    """SHA-256 over names, sizes and times of change of all files at the path, or of the archive; contents are not read.
-
-    None where nothing is there now, or not to be read.
-    """
+    """A digest over all files at the path, or of the archive, by name, size and time; none where it cannot be read."""
     try:
         path = Path(settings["path"]).expanduser()
         if path.is_dir():
-            files = sorted((os.fsencode(file.name), file.size, file.changed) for file in walk(path, Counter()))
-        else:
-            files = [(b"", path.stat().st_size, path.stat().st_mtime_ns)]
+            return digest(walk(path, Counter()))
+        return digest([File("", path.stat().st_size, path.stat().st_mtime_ns)])
     except (OSError, ValueError, RuntimeError):  # what a path that cannot be one makes its methods raise
         return None
-    digest = hashlib.sha256()
-    for name, size, changed in files:
-        digest.update(b"%b\0%d %d\0" % (name, size, changed))
-    return digest.hexdigest()
 
 
 def _prepare(label: str, settings: dict[str, Any], folder: Path, scratch: Path) -> Meta:
-    path = Path(settings["path"])
+    path, seen = Path(settings["path"]), watched(settings)
     try:
         path = path.expanduser()
         unpacked = opened(path, scratch / "unpacked")
@@ -94,7 +85,8 @@ def _prepare(label: str, settings: dict[str, Any], folder: Path, scratch: Path) 
     remarks = described(sum((split.remarks for split in loaded), Counter()))
     if remarks:
         log.warning("%s: %s", path, remarks)
-    return write(folder, label, splits["train"], *(split.split for split in loaded))
+    arrays = (split.split for split in loaded)
+    return write(folder, label, splits["train"], *arrays, settings=settings, watched=seen)
 
 
 def _splits(path: Path, unpacked: Path, settings: dict[str, Any]) -> tuple[Path, dict[str, Classes]]:

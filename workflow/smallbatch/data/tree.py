@@ -1,11 +1,12 @@
 """What lies below a folder from elsewhere: nothing is opened here, and nothing vanishes without being counted."""
 
+import hashlib
 import os
 import re
 import stat
 import unicodedata
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
@@ -102,6 +103,15 @@ def walk(folder: Path, left_out: Counter[str]) -> Iterator[File]:
                     left_out[f"special files ({_SPECIAL[stat.S_IFMT(found.st_mode)]})"] += 1
                 else:
                     yield File(f"{place}{entry.name}", found.st_size, found.st_mtime_ns)
+
+
+def digest(files: Iterable[File]) -> str | None:
+    """SHA-256 over names, sizes and times of change of files, in hexadecimal; none where there are none.
+
+    So it is noticed without reading them that files were added, removed or changed.
+    """
+    rows = sorted(b"%b\0%d %d\0" % (os.fsencode(file.name), file.size, file.changed) for file in files)
+    return hashlib.sha256(b"".join(rows)).hexdigest() if rows else None
 
 
 def _identity(folder: Path) -> tuple[int, int]:
