@@ -463,6 +463,10 @@ DOUBTFUL = {
     "Kaggle": ("seg_train/a/1 seg_train/b/1 seg_test/a/1 seg_test/b/1", "seg_train/, seg_test/: either splits"),
     "a set each": ("training_set/a/1 test_set/a/1", "training_set/, test_set/: either splits"),
     "years": ("train2017/1 val2017/1", "train2017/, val2017/: either splits"),
+    "domains": (
+        "photo/a/1 photo/b/1 sketch/a/1 sketch/b/1",
+        "photo/, sketch/ all hold a/, b/: either parts of the data",
+    ),
     "splits within classes": ("a/train/1 a/test/1 b/train/1 b/test/1", "a/ holds train/ and test/ or val/"),
     "capitals": ("Cat/1 cat/1 dog/1", "'Cat' and 'cat' have one name"),
     "accents": ("caf\u00e9/1 cafe\u0301/1", "'cafe\\u0301' and 'caf\\xe9' have one name"),
@@ -480,6 +484,28 @@ def test_what_can_be_read_in_two_ways_is_refused_with_both(tmp_path: Path, layou
 def test_train_alone_is_taken_where_the_path_names_it(tmp_path: Path) -> None:
     made(tmp_path / "photos", "train/a/1 train/a/2 train/b/1 train/b/2")
     assert prepare(tmp_path / "photos" / "train", test_fraction=0.5).meta.train == 2
+
+
+@pytest.mark.parametrize("inner", ["2023 2024-11", "left other", "one one"])
+def test_folders_within_classes_are_parts_of_them(tmp_path: Path, inner: str) -> None:
+    """Unless all classes have the same, which are no years."""
+    first, second = inner.split()
+    made(tmp_path / "photos", f"a/{first}/1 a/{second}/2 b/{first}/1 b/{second}/2")
+    if inner == "left other":
+        save(flat(1), tmp_path / "photos" / "a" / "3.png")
+    assert prepare(tmp_path / "photos", test_fraction=0.5).meta.classes == ("a", "b")
+
+
+@pytest.mark.parametrize("path", ["~nobody-of-this-name/x", "x" * 300, "fifo"])
+def test_a_path_that_can_be_none_ends_in_one_line_and_is_not_watched(
+    tmp_path: Path, path: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    os.mkfifo("fifo")
+    with pytest.raises(UserError, match=r"no such file|cannot be read"):
+        prepare(Path(path), tmp_path / "prepared" / "pets")
+    if path != "fifo":
+        assert image_folder.watched({"path": path}) is None
 
 
 def test_words_within_class_names_are_no_splits(tmp_path: Path) -> None:

@@ -260,8 +260,8 @@ def _is_cut_to_8_bits(image: Image.Image) -> bool:
     """Whether Pillow will keep the upper 8 of 16 bits, as it does of colours; to be asked before it decodes."""
     if image.mode.startswith("I") or not image.tile:
         return False
-    arguments = image.tile[0].args
-    return ";16" in str(arguments[0] if isinstance(arguments, tuple) else arguments)
+    tile = image.tile[0]
+    return "16" in tile.codec_name or ";16" in str(tile.args[0] if isinstance(tile.args, tuple) else tile.args)
 
 
 def _largest(image: Image.Image, cut: bool) -> int | None:

@@ -67,13 +67,13 @@ def watched(settings: dict[str, Any]) -> str | None:
 
     None where nothing is there now, or not to be read.
     """
-    path = Path(settings["path"]).expanduser()
     try:
+        path = Path(settings["path"]).expanduser()
         if path.is_dir():
             files = sorted((os.fsencode(file.name), file.size, file.changed) for file in walk(path, Counter()))
         else:
             files = [(b"", path.stat().st_size, path.stat().st_mtime_ns)]
-    except OSError:
+    except (OSError, ValueError, RuntimeError):  # what a path that cannot be one makes its methods raise
         return None
     digest = hashlib.sha256()
     for name, size, changed in files:
@@ -82,8 +82,13 @@ def watched(settings: dict[str, Any]) -> str | None:
 
 
 def _prepare(label: str, settings: dict[str, Any], folder: Path, scratch: Path) -> Meta:
-    path = Path(settings["path"]).expanduser()
-    root, splits = _splits(path, opened(path, scratch / "unpacked"), settings)
+    path = Path(settings["path"])
+    try:
+        path = path.expanduser()
+        unpacked = opened(path, scratch / "unpacked")
+    except (OSError, RuntimeError) as error:  # no permission, or no home folder of such a user
+        raise UserError(f"{path}: cannot be read ({getattr(error, 'strerror', None) or error})") from error
+    root, splits = _splits(path, unpacked, settings)
     loaded = [_load(path, root, name, classes, settings, scratch) for name, classes in splits.items()]
     _check_white(path, [split.largest for split in loaded if split.largest is not None], settings)
     remarks = described(sum((split.remarks for split in loaded), Counter()))

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from smallbatch.data.decoding import EXTENSIONS, unlike_pictures
-from smallbatch.data.tree import count_files, described, folders, shown, text, walk
+from smallbatch.data.tree import count_files, described, folders, shown, text, visible, walk
 from smallbatch.errors import UserError
 
 log = logging.getLogger(__name__)
@@ -19,6 +19,7 @@ ROLES |= {"val": "val", "valid": "val", "validation": "val"}
 
 _TRAIN = re.compile(r"train(ing)?")
 _HELD_OUT = re.compile(r"test(ing)?|val(id(ation)?)?|eval(uation)?|dev")
+_DATE = re.compile(r"(19|20)\d\d(\W?\d\d){0,2}")
 
 Classes = dict[str, list[str]]
 """Class name -> its images, as paths below the root, both in sorted order."""
@@ -125,6 +126,20 @@ def _refuse_hidden_splits(path: Path, classes: list[Path]) -> None:
         if "train" in inner and inner & {"test", "val"}:
             both = "either splits, then they belong above the classes; or parts of a class, then call them otherwise"
             raise UserError(f"{path}: doubtful: {shown(folder.name)}/ holds train/ and test/ or val/: {both}")
+    _refuse_parts(path, classes)
+
+
+def _refuse_parts(path: Path, classes: list[Path]) -> None:
+    """Refuse folders that hold the same folders and nothing else: folds, domains or versions of one data set."""
+    names = [{_folded(text(inside.name)) for inside in folders(folder)} for folder in classes]
+    same = len(names) > 1 and len(names[0]) > 1 and all(inner == names[0] for inner in names)
+    if not same or all(_DATE.fullmatch(name) for name in names[0]):
+        return
+    if all(inside.is_dir() or not visible(inside.name) for folder in classes for inside in folder.iterdir()):
+        both = "either parts of the data, then `path` should name one; or classes, then unite what each holds"
+        raise UserError(
+            f"{path}: doubtful: {_list(classes)} all hold {some([f'{n}/' for n in sorted(names[0])])}: {both}"
+        )
 
 
 def _classes(path: Path, root: Path, folder: Path, left_out: Counter[str]) -> Classes:
