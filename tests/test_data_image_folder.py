@@ -575,10 +575,11 @@ def test_linked_folders_are_followed_and_cycles_end(tmp_path: Path, caplog: pyte
     (root / "train" / "cat" / "more").symlink_to(tmp_path / "elsewhere")
     (tmp_path / "elsewhere" / "x" / "back").symlink_to(tmp_path / "elsewhere")
     (tmp_path / "elsewhere" / "up").symlink_to(root / "train" / "cat")
+    (root / "train" / "cat" / "above").symlink_to(tmp_path)
     with caplog.at_level(logging.INFO):
         found = prepare(root, mode="L")
     assert found.train.images[:, 0, 0, 0].tolist() == [0, 1, 2, 50, 100, 101, 102]
-    assert "left out: 2 linked folders (read elsewhere)\n" in caplog.text
+    assert "left out: 3 linked folders (read elsewhere)\n" in caplog.text
 
 
 def test_a_class_folder_may_be_a_link(tmp_path: Path) -> None:
