@@ -12,6 +12,7 @@ from conftest import a_run
 
 from smallbatch.data.outline import Outline
 from smallbatch.environment import cache_folder
+from smallbatch.files import read_sealed
 from smallbatch.training import choice
 from smallbatch.training.pack import train_pack
 
@@ -110,20 +111,41 @@ def test_all_that_decides_speed_is_told_apart(measured):
     "damage",
     ["", "{", "[1]", "null", '{"KEY": 3}', '{"KEY": {"speeds": {"two": 3}, "most": 4}}', '{"KEY": {"speeds": {}}}'],
 )
-def test_a_damaged_memory_counts_as_forgotten_and_is_mended(damage, measured):
+def test_a_damaged_memory_counts_as_forgotten_is_named_and_mended(damage, measured, caplog):
     key = choice.kind_of(a_run(), OUTLINE, CPU, 2).key
     file = cache_folder() / "lanes.json"
     file.parent.mkdir(parents=True)
     file.write_text(damage.replace('"KEY"', json.dumps(key)))
     assert choose(a_run(), 2) == 2 and measured == [1, 2]
+    assert f"{file}: " in caplog.text and "speeds are measured anew" in caplog.text
     assert choose(a_run(), 2) == 2 and measured == [1, 2]
+    assert file.with_name("lanes.json.damaged-1").read_text() == damage.replace('"KEY"', json.dumps(key))
+
+
+def test_an_edited_speed_and_what_stands_in_place_of_the_memory_are_noticed(measured, caplog):
+    file = cache_folder() / "lanes.json"
+    choose(a_run(), 2)
+    whole = file.read_text()
+    file.write_text(whole.replace('"most": 64', '"most": 65'))
+    assert file.read_text() != whole
+    choose(a_run(), 2)
+    file.unlink()
+    os.mkfifo(file)
+    choose(a_run(), 2)
+    file.unlink()
+    file.mkdir()
+    choose(a_run(), 2)
+    assert measured == [1, 2] * 4 and file.read_text() == whole
+    reasons = "its content does not fit its digest", "it is no file", "it is no file"
+    said = [message for message in caplog.messages if "speeds are measured anew" in message]
+    assert len(said) == 3 and all(reason in message for reason, message in zip(reasons, said, strict=True))
 
 
 def test_what_others_remember_stays_and_the_oldest_is_dropped(measured, monkeypatch):
     monkeypatch.setattr(choice, "REMEMBERED", 2)
     for m in (2, 4, 8):
         choose(a_run(batch_size=m), 2)
-    entries = json.loads((cache_folder() / "lanes.json").read_text())
+    entries = read_sealed(cache_folder() / "lanes.json")
     assert [json.loads(key)["m"] for key in entries] == [4, 8]
 
 
@@ -139,7 +161,7 @@ def test_processes_that_remember_at_the_same_time_lose_nothing():
         process.start()
     for process in processes:
         process.join(60)
-    assert len(json.loads((cache_folder() / "lanes.json").read_text())) == 40
+    assert len(read_sealed(cache_folder() / "lanes.json")) == 40
 
 
 def test_without_a_cache_it_goes_on(measured, monkeypatch, tmp_path, caplog):

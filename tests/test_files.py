@@ -1,11 +1,13 @@
 """Files that say of themselves whether they are as they were written."""
 
 import json
+import os
+from pathlib import Path
 
 import pytest
 
 from smallbatch.errors import UserError
-from smallbatch.files import read_sealed, write_sealed
+from smallbatch.files import read_json, read_sealed, write_json, write_sealed
 
 VALUES = {"accuracy": 0.975, "title": "2⁻⁸", "rows": [1, None, {"nan": 1e-300}]}
 
@@ -38,3 +40,17 @@ def test_what_is_no_sealed_file_is_told(tmp_path, content):
     (tmp_path / "a.json").write_bytes(content)
     with pytest.raises(UserError, match=r"a\.json: "):
         read_sealed(tmp_path / "a.json")
+
+
+def test_what_is_no_utf8_in_a_name_goes_through_json(tmp_path):
+    name = os.fsdecode(b"m\xf6we \xe2\x81\xbb")
+    write_json(tmp_path / "f.json", {"name": name})
+    assert (tmp_path / "f.json").read_bytes() == '{\n "name": "m\\udcf6we ⁻"\n}\n'.encode()
+    assert read_json(tmp_path / "f.json") == {"name": name}
+
+
+@pytest.mark.parametrize("make", [Path.mkdir, os.mkfifo], ids=["a folder", "a pipe"])
+def test_what_stands_in_place_of_a_json_file_is_named(make, tmp_path):
+    make(tmp_path / "f.json")
+    with pytest.raises(UserError, match=r"f.json: cannot be read \(it is no file\); delete it"):
+        read_json(tmp_path / "f.json")

@@ -1,6 +1,7 @@
 """The compiled kernels give what torch gives: values, gradients, updates, statistics; what they lack, torch has."""
 
 import logging
+import os
 import random
 
 import pytest
@@ -278,19 +279,36 @@ def test_kernels_are_compiled_once(monkeypatch, tmp_path):
     assert [path.stat().st_mtime_ns for path in tmp_path.rglob("*.so")] == [stamp]
 
 
-@pytest.mark.parametrize("keep", [0, 1000], ids=["empty", "cut"])
-def test_damaged_kernels_are_set_aside_and_compiled_anew(keep, monkeypatch, tmp_path, caplog):
+DAMAGES = {
+    "empty": lambda made, seal, whole: made.write_bytes(b""),
+    "cut": lambda made, seal, whole: made.write_bytes(whole[:1000]),
+    "a bit": lambda made, seal, whole: made.write_bytes(whole[:5000] + bytes([whole[5000] ^ 1]) + whole[5001:]),
+    "a folder": lambda made, seal, whole: made.mkdir(),
+    "a pipe": lambda made, seal, whole: os.mkfifo(made),
+    "a link to nothing": lambda made, seal, whole: made.symlink_to("nowhere"),
+    "no seal": lambda made, seal, whole: (made.write_bytes(whole), seal.unlink()),
+    "a seal that is no text": lambda made, seal, whole: (made.write_bytes(whole), seal.write_bytes(b"\xff")),
+    "a seal that is a folder": lambda made, seal, whole: (made.write_bytes(whole), seal.unlink(), seal.mkdir()),
+    "another machine's": lambda made, seal, whole: (
+        made.write_bytes(whole + b"other"),
+        seal.write_bytes(library._seal("kernels-of-another-machine.so", whole + b"other")),
+    ),
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGES)
+def test_damaged_kernels_are_named_set_aside_and_compiled_anew(damage, monkeypatch, tmp_path, caplog):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     monkeypatch.setattr(library, "FLAGS", ("-std=c++17", "-O0", "-fPIC", "-shared"))
     library.kernels.cache_clear()
     assert library.kernels() is not None
     [made] = tmp_path.rglob("*.so")
-    whole = made.read_bytes()
-    made.unlink()  # not cut in place: it is loaded
-    made.write_bytes(whole[:keep])
+    whole, seal = made.read_bytes(), made.with_suffix(".sha256")
+    made.unlink()  # not changed in place: it is loaded
+    DAMAGES[damage](made, seal, whole)
     library.kernels.cache_clear()
     assert library.kernels() is not None and made.read_bytes() == whole
-    assert "damaged, set aside" in caplog.text and len(list(tmp_path.rglob("*.damaged-*"))) == 1
+    assert f"{made}: damaged, set aside as {made}.damaged-1, and made anew" in caplog.text
     library.kernels.cache_clear()
 
 

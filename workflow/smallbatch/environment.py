@@ -136,6 +136,6 @@ def cache_folder() -> Path:
     Raises:
         RuntimeError: the user has no home folder.
     """
-    named = os.environ.get("XDG_CACHE_HOME")
+    named = os.environ.get("XDG_CACHE_HOME", "")
     usual = "Library/Caches" if sys.platform == "darwin" else ".cache"
-    return (Path(named) if named else Path.home() / usual) / "smallbatch"
+    return (Path(named) if os.path.isabs(named) else Path.home() / usual) / "smallbatch"

@@ -5,6 +5,7 @@ import errno
 import hashlib
 import json
 import os
+import re
 import tempfile
 import zipfile
 from collections.abc import Iterator, Mapping
@@ -84,9 +85,10 @@ def _sync_folder(folder: Path) -> None:
 
 def write_json(path: Path, value: Any) -> None:
     """Write `value` as indented JSON in UTF-8, whole or not at all."""
+    text = json.dumps(value, indent=1, ensure_ascii=False)
     with atomic(path, "w") as file:
-        json.dump(value, file, indent=1, ensure_ascii=False)
-        file.write("\n")
+        # Names of files may be no UTF-8: what of them is none JSON can only escape.
+        file.write(re.sub("[\ud800-\udfff]", lambda odd: f"\\u{ord(odd[0]):04x}", text) + "\n")
 
 
 def read_json(path: Path) -> Any:
@@ -96,6 +98,8 @@ def read_json(path: Path) -> Any:
         UserError: it is missing or damaged.
     """
     try:
+        if path.exists() and not path.is_file():
+            raise OSError("it is no file")  # a pipe would be waited for
         return json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError) as error:
         raise UserError(f"{path}: cannot be read ({error}); delete it: it is made again") from error

@@ -23,7 +23,7 @@ import torch
 from smallbatch.data.outline import Outline
 from smallbatch.environment import cache_folder
 from smallbatch.errors import UserError
-from smallbatch.files import digest, write_json
+from smallbatch.files import digest, read_sealed, set_aside, write_sealed
 from smallbatch.study import Run
 from smallbatch.training import device as devices
 from smallbatch.training import stopping
@@ -199,7 +199,7 @@ def recall(kind: Kind) -> Known:
         entry = _read()[kind.key]
         speeds = {int(lanes): float(speed) for lanes, speed in entry["speeds"].items()}
         return Known(speeds, max(1, int(entry["most"])))
-    except (KeyError, TypeError, ValueError, AttributeError):
+    except (KeyError, TypeError, ValueError, AttributeError, RuntimeError):
         return Known()
 
 
@@ -208,7 +208,7 @@ def remember(kind: Kind, known: Known) -> None:
     try:
         with _alone_with(_file().parent):
             entries = {key: entry for key, entry in _read().items() if key != kind.key} | {kind.key: asdict(known)}
-            write_json(_file(), dict(list(entries.items())[-REMEMBERED:]))
+            write_sealed(_file(), dict(list(entries.items())[-REMEMBERED:]))
     except (UserError, OSError, RuntimeError) as error:
         log.info("what was measured will not be remembered: %s", error)
 
@@ -233,11 +233,17 @@ def _alone_with(folder: Path) -> Iterator[None]:
 
 
 def _read() -> dict[str, Any]:
-    try:
-        entries = json.loads(_file().read_text(encoding="utf-8"))
-    except (OSError, ValueError, RuntimeError):
+    """What is remembered; a damaged file is named and set aside."""
+    file = _file()
+    if not os.path.lexists(file):
         return {}
-    return entries if isinstance(entries, dict) else {}
+    try:
+        return read_sealed(file)
+    except UserError as error:
+        log.warning("%s; speeds are measured anew", error)
+    with contextlib.suppress(UserError, OSError):
+        set_aside(file)
+    return {}
 
 
 def _file() -> Path:

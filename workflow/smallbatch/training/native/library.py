@@ -1,6 +1,5 @@
 """The compiled kernels: built once a machine from `kernels.cpp` by its own C++ compiler, and their interface."""
 
-import contextlib
 import ctypes
 import functools
 import hashlib
@@ -16,12 +15,13 @@ from pathlib import Path
 
 from smallbatch.environment import cache_folder
 from smallbatch.errors import UserError
-from smallbatch.files import atomic, set_aside, sha256
+from smallbatch.files import atomic, set_aside
 
 SOURCE = Path(__file__).with_name("kernels.cpp")
 FLAGS = ("-std=c++17", "-O3", "-march=native", "-fno-math-errno", "-fPIC", "-shared")
 PATIENCE = 300
 """Seconds after which a compiler that does not come back is given up."""
+_SAYING = {"capture_output": True, "encoding": "utf-8", "errors": "replace", "timeout": PATIENCE}
 
 log = logging.getLogger(__name__)
 
@@ -110,11 +110,13 @@ def vector() -> int:
 
 def _built(command: list[str]) -> ctypes.CDLL:
     """The library, from the user's cache folder or made now."""
-    version = subprocess.run([*command, "--version"], capture_output=True, text=True, check=True, timeout=PATIENCE)
+    version = subprocess.run([*command, "--version"], check=True, **_SAYING)
     told = [SOURCE.read_text(encoding="utf-8"), *command, *FLAGS, version.stdout, platform.machine(), _instructions()]
     name = f"kernels-{hashlib.sha256(chr(0).join(told).encode()).hexdigest()[:16]}.so"
-    with contextlib.suppress(OSError, RuntimeError, UserError):  # no home, or one that is full or runs no programs
+    try:
         return _loaded(command, cache_folder() / name)
+    except (OSError, RuntimeError, UserError) as error:  # no home, or one that is full or runs no programs
+        log.info("kernels are compiled for this process alone: %s", error)
     with tempfile.TemporaryDirectory() as folder:
         return _loaded(command, Path(folder) / name)
 
@@ -130,20 +132,31 @@ def _instructions() -> str:
 
 
 def _loaded(command: list[str], path: Path) -> ctypes.CDLL:
-    """Load the library at `path`; made if it is not there, set aside and made anew if it is damaged."""
-    digest = path.with_suffix(".sha256")
-    if path.exists() and not (digest.exists() and digest.read_text(encoding="utf-8") == sha256(path)):
-        log.warning("%s: damaged, set aside as %s", path, set_aside(path))
+    """Load the library at `path`; made if it is not there, set aside and made anew if it is damaged or another."""
+    seal = path.with_suffix(".sha256")
+    if os.path.lexists(path) and not _is_whole(path, seal):
+        for damaged in filter(os.path.lexists, (path, seal)):
+            log.warning("%s: damaged, set aside as %s, and made anew", damaged, set_aside(damaged))
     if not path.exists():
         with tempfile.TemporaryDirectory() as folder:
             made = Path(folder) / path.name
-            subprocess.run(
-                [*command, *FLAGS, "-o", str(made), str(SOURCE)],
-                capture_output=True, text=True, check=True, timeout=PATIENCE,
-            )  # fmt: skip
+            subprocess.run([*command, *FLAGS, "-o", str(made), str(SOURCE)], check=True, **_SAYING)
             content = made.read_bytes()
-        # The digest first: a library without its own would count as damaged to another job that looks now.
-        for target, what in ((digest, hashlib.sha256(content).hexdigest().encode()), (path, content)):
+        # The seal first: a library without its own would count as damaged to another job that looks now.
+        for target, what in ((seal, _seal(path.name, content)), (path, content)):
             with atomic(target) as file:
                 file.write(what)
     return ctypes.CDLL(str(path))
+
+
+def _is_whole(path: Path, seal: Path) -> bool:
+    """Whether a library is what was made under its name; a damaged one, once loaded, would end the process."""
+    try:
+        return path.is_file() and seal.is_file() and seal.read_bytes() == _seal(path.name, path.read_bytes())
+    except OSError:
+        return False
+
+
+def _seal(name: str, content: bytes) -> bytes:
+    """A digest of a library and of its name, which says from what and for which processor it was made."""
+    return hashlib.sha256(name.encode() + b"\0" + content).hexdigest().encode()
