@@ -5,7 +5,6 @@ import time
 import pytest
 from conftest import a_run
 
-from smallbatch.errors import UserError
 from smallbatch.speeds import Kind, Measured, Speed, Speeds, images, kind_of
 
 ALEXNET = Kind("alexnet", "none", "all", False, "float32", "made")
@@ -38,16 +37,22 @@ def test_a_pack_takes_what_its_runs_take_and_the_memory_of_its_largest():
     assert speeds.seconds(runs) == pytest.approx(3 * (900 + 300)) and speeds.memory(runs) == 4000
 
 
-def test_what_is_written_is_read(tmp_path):
+def test_what_is_written_is_read_and_what_is_damaged_named_and_done_without(tmp_path, caplog):
     path = tmp_path / "results" / "cost.json"
     assert not Speeds.read(path).kinds
     Speeds({ALEXNET: MEASURED}, "a device").write(path)
     again = Speeds.read(path)
     assert again.kinds == {ALEXNET: MEASURED} and again.device == "a device"
-    for damage in ('{"kinds": [{}], "device": "x"}', "[]", "{"):
+    edited = path.read_text().replace('"train": 1', '"train": 2')
+    assert edited != path.read_text()
+    for damage in (edited, '{"kinds": [{}], "device": "x"}', "[]", "{"):
         path.write_text(damage)
-        with pytest.raises(UserError, match=r"cost\.json: cannot be read .*delete it"):
-            Speeds.read(path)
+        assert not Speeds.read(path).kinds
+    path.unlink()
+    path.mkdir()
+    assert not Speeds.read(path).kinds
+    assert len(caplog.messages) == 5
+    assert all(f"{path}: " in said and "until `snakemake cost` makes" in said for said in caplog.messages)
 
 
 def test_ten_thousand_runs_are_reckoned_at_once():

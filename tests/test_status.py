@@ -1,7 +1,6 @@
 """What the status says of made results: each state of runs and jobs, speed and time left; and that it only looks."""
 
 import copy
-import json
 import os
 import re
 import subprocess
@@ -19,7 +18,7 @@ from snakemake.utils import update_config
 from smallbatch.analysis.selection import chosen_file, write_chosen
 from smallbatch.data.prepared import META, Meta
 from smallbatch.errors import UserError
-from smallbatch.files import write_json
+from smallbatch.files import read_sealed, write_json, write_sealed
 from smallbatch.settings import overridden, read_yaml
 from smallbatch.status import COLUMNS, look, told
 from smallbatch.store import Outcome, RunStore
@@ -86,7 +85,7 @@ def say(pack, runs, *, ago=0.0, **news):
     path = RESULTS / "packs" / f"{pack}.json"
     word = replace(first_word([run.name("f") for run in runs], f"logs/train/{pack}.log"), host="node07", process=42)
     Voice(path, word).say(at_once=True, **{"title": "alexnet on digits, m=2, 2 lanes", **news})
-    write_json(path, json.loads(path.read_text()) | {"spoken": time.time() - ago})
+    write_sealed(path, read_sealed(path) | {"spoken": time.time() - ago})
 
 
 def training(*runs, **news):
@@ -223,6 +222,18 @@ def test_a_record_that_is_missing_or_damaged_is_no_run(runs):
         record.unlink() if content is None else record.write_text(content)
     store(runs[5])
     assert counts(seen(), "fig01") == {"runs": 8, "done": 1, "waiting": 7}
+
+
+def test_a_damaged_word_is_named(runs):
+    for name in "abcde":
+        say(name, runs[:1])
+        (RESULTS / "packs" / f"{name}.json").write_text("{")
+    lines = told(seen()).splitlines()
+    assert [line.partition(": ")[0] for line in lines[-4:-1]] == [f"results/packs/{name}.json" for name in "abc"]
+    assert lines[-1] == "and 2 more such files"
+    for name in "bcde":
+        (RESULTS / "packs" / f"{name}.json").unlink()
+    assert told(seen()).splitlines()[-1].startswith("results/packs/a.json: cannot be read")
 
 
 def test_rates_that_are_chosen_later_wait_and_then_are_looked_up(runs):

@@ -1,6 +1,5 @@
 """The word that a training leaves: what it says while it runs, and how it says that it ended."""
 
-import json
 import subprocess
 import sys
 import threading
@@ -12,6 +11,7 @@ from conftest import a_run, training_settings
 from smallbatch import word as words
 from smallbatch.data import prepared
 from smallbatch.errors import UserError
+from smallbatch.files import read_sealed, write_sealed
 from smallbatch.training import launch
 from smallbatch.training.row import Row
 from smallbatch.word import (
@@ -41,13 +41,13 @@ def fingerprint(data_folder):
 @pytest.fixture
 def said(monkeypatch):
     """Every word that is written, in turn."""
-    heard, write = [], words.write_json
+    heard, write = [], words.write_sealed
 
     def hearing(path, value):
         write(path, value)
         heard.append(value)
 
-    monkeypatch.setattr(words, "write_json", hearing)
+    monkeypatch.setattr(words, "write_sealed", hearing)
     return heard
 
 
@@ -141,13 +141,19 @@ def test_word_that_cannot_be_written_stops_no_training(data_folder, path):
     assert train(data_folder, path) == 2
 
 
-def test_what_is_no_word_is_passed_over(path):
+def test_what_is_no_word_is_named(path):
     for number, name in enumerate(["b", "a", "c"]):
         Voice(path.with_stem(name), first_word([name])).say(at_once=True)
-        text = json.loads(path.with_stem(name).read_text())
-        path.with_stem(name).write_text(json.dumps(text | {"spoken": float(number)}))
+        write_sealed(path.with_stem(name), read_sealed(path.with_stem(name)) | {"spoken": float(number)})
     path.with_stem("half").write_text('{"state": "run')
-    path.with_stem("other").write_text('{"state": "running", "colour": "red"}')
+    path.with_stem("edited").write_text(path.with_stem("a").read_text().replace('"running"', '"done"'))
+    write_sealed(path.with_stem("other"), {"state": "running", "colour": "red"})
+    path.with_stem("pipe").parent.joinpath("pipe.json").mkdir()
     (path.parent / ".a.json.x1y2").write_text("being written")
-    assert list(words.read_words(path.parent)) == ["b", "a", "c"], "in the order in which they were spoken"
-    assert words.read_words(path.parent / "nowhere") == {}
+    found, wrong = words.read_words(path.parent)
+    assert list(found) == ["b", "a", "c"], "in the order in which they were spoken"
+    reasons = {"edited": "does not fit its digest", "half": "cannot be read", "other": "version", "pipe": "is no file"}
+    assert len(wrong) == 4
+    for (name, reason), said in zip(reasons.items(), wrong, strict=True):
+        assert said.startswith(f"{path.with_stem(name)}: ") and reason in said
+    assert words.read_words(path.parent / "nowhere") == ({}, [])

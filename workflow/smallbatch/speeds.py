@@ -1,6 +1,8 @@
 """How fast trainings are and what memory they take, as `cost` measured it: kept in a file, for the jobs that come."""
 
 import functools
+import logging
+import os
 from collections import Counter
 from collections.abc import Sequence
 from datetime import date
@@ -11,8 +13,10 @@ import numpy as np
 
 from smallbatch import environment
 from smallbatch.errors import UserError
-from smallbatch.files import read_json, write_json
+from smallbatch.files import read_sealed, write_sealed
 from smallbatch.study import HELD_OUT, Run, Setting
+
+log = logging.getLogger(__name__)
 
 
 class Kind(NamedTuple):
@@ -114,28 +118,23 @@ class Speeds:
         kinds = [
             kind._asdict()
             | {"train": known.train, "test": known.test}
-            | {"speeds": {m: speed._asdict() for m, speed in known.speeds.items()}}
+            | {"speeds": {str(m): speed._asdict() for m, speed in known.speeds.items()}}
             for kind, known in self.kinds.items()
         ]
         said = {"device": self.device, "date": date.today().isoformat(), **environment.describe()}
-        write_json(path, said | {"kinds": kinds})
+        write_sealed(path, said | {"kinds": kinds})
 
     @classmethod
     def read(cls, path: Path) -> "Speeds":
-        """What a file holds; nothing where there is none.
-
-        Raises:
-            UserError: it is damaged.
-        """
-        if not path.exists():
+        """What a file holds; nothing where there is none, or a damaged one, which is named on the log."""
+        if not os.path.lexists(path):
             return cls({}, "")
-        content = read_json(path)
         try:
+            content = read_sealed(path)
             return cls(dict(map(_read, content["kinds"])), content["device"])
-        except (KeyError, TypeError, ValueError) as error:
-            raise UserError(
-                f"{path}: cannot be read ({error!r}); delete it: `snakemake cost` makes it again"
-            ) from error
+        except (UserError, KeyError, TypeError, ValueError) as error:
+            log.warning("%s; done without, until `snakemake cost` makes %s anew", error, path)
+        return cls({}, "")
 
 
 def _read(entry: dict[str, Any]) -> tuple[Kind, Measured]:

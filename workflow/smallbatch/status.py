@@ -24,6 +24,9 @@ DIVERGED, WAITING, SILENT = "diverged", "waiting", "silent"
 COLUMNS = ("runs", DONE, DIVERGED, RUNNING, WAITING, FAILED)
 """Of the table. Diverged runs are among those that are done."""
 
+SHOWN = 3
+"""Damaged files that are named."""
+
 WIDTH = 100
 """Characters of a line, where the terminal has so many."""
 
@@ -41,6 +44,7 @@ class Status:
     speed: images/s of all jobs that run; none where none says one.
     left: seconds until the running and waiting runs are trained, if their images pass at this speed: models and batch
         sizes to come may be slower or faster, jobs more or fewer, and runs that diverge end early. None: unknown.
+    wrong: what is wrong with files that should hold a job's word.
     """
 
     study: str
@@ -50,6 +54,7 @@ class Status:
     words: dict[str, Word]
     speed: float | None
     left: float | None
+    wrong: list[str]
 
 
 def look(study: Study, data: Path, results: Path) -> Status:
@@ -77,7 +82,7 @@ def look(study: Study, data: Path, results: Path) -> Status:
         unfinished = [name for name in lacking if states[name] != FAILED]
         left = sum(_images(runs[name], metas) * jobs.left(name) for name in unfinished) / speed
     counts = {figure: _counts(map(states.get, names)) for figure, names in _of_figures(study, planned)}
-    return Status(study.name, jobs.now, counts, unprepared, words, speed or None, left)
+    return Status(study.name, jobs.now, counts, unprepared, words, speed or None, left, jobs.wrong)
 
 
 def _named(e: Experiment, meta: Meta | None, chosen: Path) -> dict[str, Run]:
@@ -122,7 +127,7 @@ class _Jobs:
     """
 
     def __init__(self, folder: Path) -> None:
-        self.now, self.words = time.time(), read_words(folder)
+        self.now, (self.words, self.wrong) = time.time(), read_words(folder)
         self._last = {run: word for word in self.words.values() for run in word.runs}
 
     def state(self, run: str) -> str:
@@ -149,6 +154,7 @@ def told(status: Status) -> str:
     head = f"Study {status.study}, {time.strftime('%d %b %Y, %H:%M:%S', time.localtime(status.now))}"
     jobs = sorted(status.words.items(), key=lambda job: (list(_HEADS).index(_kind(job[1], status.now)), job[0]))
     lines = [line for pack, word in jobs for line in _job(pack, word, status.now, width)]
+    lines += [*status.wrong[:SHOWN], f"and {len(status.wrong) - SHOWN} more such files"][: len(status.wrong)]
     summary = textwrap.wrap(_summary(status), width)
     return "\n".join([head, "", *_table(status.counts), "", *summary, *[""] * bool(lines), *lines])
 

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from smallbatch.data.prepared import META, read_meta
 from smallbatch.errors import Stopped, UserError
-from smallbatch.files import read_json, write_json
+from smallbatch.files import read_sealed, write_sealed
 from smallbatch.study import Run
 
 EVERY = 10.0
@@ -114,7 +114,7 @@ class Voice:
     def _write(self) -> None:
         with self._writing, contextlib.suppress(UserError, OSError):
             if self.path:
-                write_json(self.path, asdict(replace(self.word, spoken=time.time())))
+                write_sealed(self.path, asdict(replace(self.word, spoken=time.time())))
 
 
 @contextlib.contextmanager
@@ -150,12 +150,24 @@ def _reason(error: BaseException) -> str:
 def read_word(path: Path) -> Word | None:
     """The word in a file; none if it holds none."""
     try:
-        return Word(**read_json(path))
-    except (UserError, TypeError):
+        return _read(path)
+    except UserError:
         return None
 
 
-def read_words(folder: Path) -> dict[str, Word]:
-    """Pack -> its word, the one spoken last coming last."""
-    words = {path.stem: word for path in folder.glob("*.json") if (word := read_word(path))}
-    return dict(sorted(words.items(), key=lambda item: item[1].spoken))
+def _read(path: Path) -> Word:
+    try:
+        return Word(**read_sealed(path))
+    except TypeError as error:
+        raise UserError(f"{path}: of another version of this library; delete it") from error
+
+
+def read_words(folder: Path) -> tuple[dict[str, Word], list[str]]:
+    """Pack -> its word, the one spoken last coming last; and what is wrong with each file that holds none."""
+    words, wrong = {}, []
+    for path in sorted(folder.glob("*.json")):
+        try:
+            words[path.stem] = _read(path)
+        except UserError as error:
+            wrong.append(str(error))
+    return dict(sorted(words.items(), key=lambda item: item[1].spoken)), wrong
