@@ -302,6 +302,14 @@ def test_it_writes_nothing_and_imports_nothing_heavy(project, runs):
     assert {path: path.stat().st_mtime_ns for path in project.rglob("*")} == before
 
 
+def test_a_terminal_that_lacks_a_letter_ends_nothing(project, monkeypatch):
+    monkeypatch.setenv("PYTHONIOENCODING", "iso-8859-1")
+    (RESULTS / "packs").mkdir(parents=True)
+    (RESULTS / "packs" / "2⁻⁸.json").write_text("{")
+    done = command("--config", "study=mine")
+    assert done.returncode == 0 and r"results/packs/2\u207b\u2078.json: cannot be read" in done.stdout, done.stderr
+
+
 def test_it_is_told_of_a_study_as_snakemake_is(project):
     done = command("--config", "study=mine", "seeds=1", "scale={name: look, figures: [fig01]}")
     assert done.stdout.startswith("Study mine-look, ") and done.stdout.count("fig") == 2, done.stdout

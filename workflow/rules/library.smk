@@ -17,9 +17,19 @@ sys.executable = shlex.quote(sys.executable)
 # So that a training knows that it has a job of the cluster for itself.
 if not workflow.is_main_process:
     os.environ.update(SMALLBATCH_SUBMITTED="yes")
-# A terminal that closes ends Snakemake as Ctrl-C does, which leaves no lock behind; `nohup` has it ignored.
-elif signal.getsignal(signal.SIGHUP) == signal.SIG_DFL:
-    signal.signal(signal.SIGHUP, signal.default_int_handler)
+
+
+def hung_up(number, frame):
+    """A terminal that closes ends Snakemake as Ctrl-C does, which leaves no lock behind."""
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    if os.getsid(0) == os.getpid():  # which alone is told
+        os.killpg(0, signal.SIGHUP)
+    raise KeyboardInterrupt
+
+
+# `nohup` has it ignored.
+if workflow.is_main_process and signal.getsignal(signal.SIGHUP) == signal.SIG_DFL:
+    signal.signal(signal.SIGHUP, hung_up)
 
 from smallbatch.errors import UserError
 from smallbatch.settings import read_yaml

@@ -1,6 +1,7 @@
 """The library from the shell, without Snakemake: `python -m smallbatch ...`, run in the project's folder."""
 
 import argparse
+import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -25,6 +26,7 @@ DATA, RESULTS = Path("data"), Path("results")
 
 def main() -> None:
     """Read the command line and do what it says."""
+    sys.stdout.reconfigure(errors="backslashreplace")  # a terminal that knows no ⁻ ends no command
     parser = argparse.ArgumentParser(prog="python -m smallbatch", description=__doc__)
     commands = parser.add_subparsers(dest="command", required=True)
     for name, (_, purpose) in _OF_A_STUDY.items():

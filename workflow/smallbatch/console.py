@@ -38,7 +38,7 @@ def clock(seconds: float) -> str:
 def reporting(log_file: str | Path | None = None) -> Iterator[None]:
     """Log to `log_file`, or to the terminal; end the process with one line if a signal stopped it, or the user can mend
     what is wrong."""
-    handler = _LogFile(log_file, "w") if log_file else _Terminal()
+    handler = _LogFile(log_file, "w", "utf-8", errors="backslashreplace") if log_file else _Terminal()
     handler.setFormatter(logging.Formatter("%(asctime)s %(message)s", "%H:%M:%S"))
     log.addHandler(handler)
     log.setLevel(logging.INFO)

@@ -138,7 +138,7 @@ class _Child:
         if (self.folder / STOPPED).exists():
             name, place = read_json(self.folder / STOPPED)
             return Stopped(stopping.asked() or name, place)
-        noise = (self.folder / NOISE).read_text(errors="replace")
+        noise = (self.folder / NOISE).read_text(encoding="utf-8", errors="replace")
         killed_by = self._signal(noise)
         if not killed_by and (self.folder / ERROR).exists():
             return UserError((self.folder / ERROR).read_text(encoding="utf-8"))
@@ -197,6 +197,7 @@ def _sum(outcomes: Sequence[int | Stopped | UserError]) -> int:
 def main() -> None:
     """One of the processes: train what the job in the folder of the command line says."""
     folder, rank = Path(sys.argv[1]), os.environ.get("RANK", "0")
+    sys.stdout.reconfigure(encoding="utf-8", errors="backslashreplace")  # as the lines are read
     handler = logging.StreamHandler(sys.stdout)
     logger = logging.getLogger("smallbatch")
     logger.addHandler(handler)
