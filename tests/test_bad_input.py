@@ -14,6 +14,7 @@ from conftest import a_run, copy_project, made_data, snakemake
 from test_workflow import write_study
 
 from smallbatch import slurm
+from smallbatch.console import reporting
 from smallbatch.data import prepared
 from smallbatch.errors import UserError
 from smallbatch.store import RunStore
@@ -165,3 +166,14 @@ def test_a_machine_without_slurm(project, tmp_path, monkeypatch):
     done = snakemake(project, "--profile", "slurm", "figures")
     says(done, "error: this machine has no SLURM (sbatch, squeue, scancel, sinfo, scontrol: not found in PATH): call ")
     assert not (project / "data" / "digits").exists() and not list(project.glob(".snakemake/locks/*"))
+
+
+def test_what_the_system_refuses_to_open_is_one_line(tmp_path, capsys):
+    (tmp_path / "file").write_text("no folder")
+    for log in (None, tmp_path / "log"):
+        with pytest.raises(SystemExit) as end, reporting(log):
+            (tmp_path / "file" / "a\nb").read_text()
+        line = f"error: {tmp_path}/file/a\\nb: Not a directory"
+        assert end.value.code == (line if log else 1)
+    assert capsys.readouterr().err.endswith(f" {line}\n")
+    assert line in (tmp_path / "log").read_text() and "Traceback" in (tmp_path / "log").read_text()

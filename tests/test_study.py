@@ -529,6 +529,7 @@ def test_zero_has_no_sign_in_a_name():
             },
             "datasets.b.label: 'x' is not allowed; allowed: a label of its own; a has this one",
         ),
+        ("datasets", {"a b": {"source": "digits"}}, "datasets: 'a b' is not allowed; allowed: a name of small letters"),
         ("datasets", {"downloads": {"source": "digits"}}, "datasets.downloads.label: 'downloads' is not allowed"),
         ("seeds", math.nan, "seeds: nan is not allowed; allowed: finite numbers"),
         ("seeds", 10001, "seeds: 10001 is not allowed; allowed: study, or a whole number from 1 to 10000"),

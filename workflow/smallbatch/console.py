@@ -2,6 +2,7 @@
 
 import contextlib
 import logging
+import os
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -37,7 +38,7 @@ def clock(seconds: float) -> str:
 @contextlib.contextmanager
 def reporting(log_file: str | Path | None = None) -> Iterator[None]:
     """Log to `log_file`, or to the terminal; end the process with one line if a signal stopped it, or the user can mend
-    what is wrong."""
+    what is wrong: a file that the system refuses to open among that."""
     handler = _LogFile(log_file, "w", "utf-8", errors="backslashreplace") if log_file else _Terminal()
     handler.setFormatter(logging.Formatter("%(asctime)s %(message)s", "%H:%M:%S"))
     log.addHandler(handler)
@@ -47,6 +48,12 @@ def reporting(log_file: str | Path | None = None) -> Iterator[None]:
     except (Stopped, UserError) as reason:
         line = f"error: {reason}" if isinstance(reason, UserError) else str(reason)
         log.error(line)
+        sys.exit(line if log_file else 1)
+    except OSError as error:
+        if not isinstance(error.filename, str | bytes):
+            raise
+        line = f"error: {UserError(f'{os.fsdecode(error.filename)}: {error.strerror}')}"
+        log.error(line, exc_info=bool(log_file))
         sys.exit(line if log_file else 1)
     except BaseException:
         if log_file:

@@ -2,6 +2,7 @@
 
 import copy
 import difflib
+import functools
 import math
 import re
 import stat
@@ -135,6 +136,11 @@ _Validator = jsonschema.validators.extend(
 )
 
 
+@functools.cache
+def _validator(schema_file: Path) -> jsonschema.protocols.Validator:
+    return _Validator(read_yaml(schema_file))
+
+
 def read_as(values: Any, schema_file: Path) -> Any:
     """Settings in which text is the number or truth value that it spells, where the schema wants no text.
 
@@ -145,13 +151,12 @@ def read_as(values: Any, schema_file: Path) -> Any:
         schema_file: a JSON schema in YAML.
     """
     values = copy.deepcopy(values)
-    for error in _Validator(read_yaml(schema_file)).iter_errors(values):
-        text, path = error.instance, list(error.absolute_path)
-        if isinstance(text, str) and path and error.validator != "propertyNames":
-            parent = values
-            for key in path[:-1]:
-                parent = parent[key]
-            parent[path[-1]] = _spelt(text)
+    for error in list(_validator(schema_file).iter_errors(values)):
+        parent, path = values, list(error.absolute_path)
+        for key in path[:-1]:
+            parent = parent[key]
+        if path and isinstance(error.instance, str) and parent[path[-1]] == error.instance:  # no name of a key
+            parent[path[-1]] = _spelt(error.instance)
     return values
 
 
@@ -205,8 +210,7 @@ def check(values: Any, schema_file: Path, where: str) -> None:
         UserError: names file, key, value and what is allowed.
     """
     _check_plain(values, where, ())
-    validator = _Validator(read_yaml(schema_file))
-    errors = sorted(validator.iter_errors(values), key=lambda error: list(map(str, error.absolute_path)))
+    errors = sorted(_validator(schema_file).iter_errors(values), key=lambda error: list(map(str, error.absolute_path)))
     if errors:
         _tell(errors[0], where)
 

@@ -97,8 +97,8 @@ def kernels() -> ctypes.CDLL | None:
         log.info("kernels cannot be compiled (%s): training goes operation by operation, slower", reason)
         return None
     library.smallbatch_vector.restype = c_int32
-    library.smallbatch_train.argtypes, library.smallbatch_train.restype = _TRAIN, c_int32
-    library.smallbatch_gradients.argtypes, library.smallbatch_gradients.restype = _GRADIENTS, c_int32
+    library.smallbatch_train.argtypes, library.smallbatch_train.restype = _TRAIN, None
+    library.smallbatch_gradients.argtypes, library.smallbatch_gradients.restype = _GRADIENTS, None
     library.smallbatch_logits.argtypes, library.smallbatch_logits.restype = _LOGITS, None
     return library
 
@@ -111,7 +111,16 @@ def vector() -> int:
 def _built(command: list[str]) -> ctypes.CDLL:
     """The library, from the user's cache folder or made now."""
     version = subprocess.run([*command, "--version"], check=True, **_SAYING)
-    told = [SOURCE.read_text(encoding="utf-8"), *command, *FLAGS, version.stdout, platform.machine(), _instructions()]
+    # The last word tells them from those that earlier versions made, whose seals are others.
+    told = [
+        SOURCE.read_text(encoding="utf-8"),
+        *command,
+        *FLAGS,
+        version.stdout,
+        platform.machine(),
+        _instructions(),
+        "sealed",
+    ]
     name = f"kernels-{hashlib.sha256(chr(0).join(told).encode()).hexdigest()[:16]}.so"
     try:
         return _loaded(command, cache_folder() / name)
