@@ -335,6 +335,7 @@ def test_mini_batches_whose_examples_know_each_other_are_not_taken_in_parts(own,
 
 def test_memory_and_lanes_of_a_model_that_is_trained_alone(own, no_kernels):
     own(middle="return self.drop(x)", init="self.drop = nn.Dropout(0.3)")
+    memory.trace.cache_clear()  # in it are models by name
     run = a_run(model="mine", batch_size=4096)
     need = memory.need_of(run, OUTLINE, CPU, photos=False)
     weights = 4 * (8 * 9 + 8 + 8 * 8 * 9 + 8 + 8 * 4 + 4)
