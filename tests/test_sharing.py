@@ -55,6 +55,27 @@ def test_the_lines_that_add_a_remote_and_a_data_set(clone, tmp_path):
     assert pushed > stored and len(pushed - stored) == 2
 
 
+def test_git_changes_no_byte_of_a_clone(clone, tmp_path):
+    """Such objects as text by their look, which `core.autocrlf` gives other line ends, are damaged for DVC."""
+    (clone / ".gitattributes").write_bytes((PROJECT / ".gitattributes").read_bytes())
+    files = {
+        ".dvc/store/files/md5/00/text": b"a\nb\n",
+        ".dvc/store/files/md5/00/dos": b"a\r\nb\r\n",
+        "x.svg": b"<svg>\n",
+    }
+    for name, content in files.items():
+        (clone / name).parent.mkdir(exist_ok=True)
+        (clone / name).write_bytes(content)
+    commit = "git -c user.name=A -c user.email=a@example.org -c core.autocrlf=input commit --quiet --message files"
+    assert run(clone, "bash", "-ec", f"git -c core.autocrlf=input add --force --all && {commit}").returncode == 0
+    done = run(tmp_path, "git", "-c", "core.autocrlf=true", "clone", "--quiet", str(clone), "windows")
+    assert done.returncode == 0, done.stdout
+    tracked = run(clone, "git", "ls-files", "-z").stdout.strip("\0").split("\0")
+    assert set(files) < set(tracked)
+    assert [name for name in tracked if (tmp_path / "windows" / name).read_bytes() != (clone / name).read_bytes()] == []
+    assert {name: (tmp_path / "windows" / name).read_bytes() for name in files} == files
+
+
 def test_the_embedded_remote_stays_small():
     # As a disk counts: whole blocks for each file and folder.
     assert sum(-(-path.stat().st_size // 4096) * 4096 for path in (PROJECT / ".dvc" / "store").rglob("*")) < 10e6
