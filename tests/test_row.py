@@ -11,13 +11,15 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import torch
 from conftest import a_run
 
 from smallbatch.data import prepared
 from smallbatch.errors import UserError
 from smallbatch.store import METRICS, RunStore
 from smallbatch.training import checkpoints
-from smallbatch.training.checkpoints import Checkpoint
+from smallbatch.training.checkpoints import Checkpoint, misfit_of
+from smallbatch.training.engine import LaneTraining
 from smallbatch.training.pack import train_pack
 from smallbatch.training.row import Row
 
@@ -94,8 +96,6 @@ def test_what_was_begun_is_gone_on_with(wanted, lanes, trained, interrupted, who
 
 
 def restoring(resumed: list):
-    from smallbatch.training.engine import LaneTraining
-
     restore = LaneTraining.restore
 
     def noting(self, state):
@@ -130,6 +130,135 @@ def test_a_damaged_checkpoint_is_set_aside_and_its_runs_begin_anew(interrupted, 
     assert "damaged checkpoint" in caplog.text
     assert [file.name for file in checkpoint_files(interrupted)] == [f"{path.name}.damaged-1"]
     assert metrics(interrupted, data_folder, TWO) == metrics(whole, data_folder, TWO)
+
+
+def flipped(path):
+    content = bytearray(path.read_bytes())
+    content[len(content) // 3] ^= 1
+    path.write_bytes(content)
+
+
+def flipped_digest(path):
+    content = path.read_bytes()
+    path.write_bytes(bytes([content[0] ^ 1]) + content[1:])
+
+
+def emptied(path):
+    path.write_bytes(b"")
+
+
+def a_folder(path):
+    path.unlink()
+    path.mkdir()
+
+
+def anothers(path):
+    """A whole checkpoint of the same row, which was saved under another name."""
+    other = path.with_name("other.pt")
+    Checkpoint(other).save(Checkpoint(path).load())
+    other.replace(path)
+
+
+@pytest.mark.parametrize("damage", [flipped, flipped_digest, emptied, a_folder, anothers])
+def test_no_damage_of_a_checkpoint_goes_unnoticed(damage, tmp_path, caplog):
+    path = begin(Row(tmp_path, ONE, "f"), ONE, TWO)
+    assert Checkpoint(path).load() == {"runs": [ONE.settings, TWO.settings]}
+    damage(path)
+    assert Checkpoint(path).load() is None
+    assert f"{path}: damaged checkpoint (" in caplog.text
+    assert path.with_name(f"{path.name}.damaged-1").exists() and not path.exists()
+
+
+def test_no_flip_of_a_bit_and_no_cut_goes_unnoticed(tmp_path):
+    path = begin(Row(tmp_path, ONE, "f"), ONE)
+    content = path.read_bytes()
+    for place in range(0, len(content), 7):
+        path.write_bytes(content[:place] + bytes([content[place] ^ 1 << place % 8]) + content[place + 1 :])
+        assert Checkpoint(path).load() is None
+        path.write_bytes(content[:place])
+        assert Checkpoint(path).load() is None
+    path.write_bytes(content)
+    assert Checkpoint(path).load() == {"runs": [ONE.settings]}
+
+
+@pytest.mark.parametrize(
+    "state",
+    [
+        {"runs": [replace(ONE, batch_size=8).settings]},
+        {"runs": [ONE.settings, replace(ONE, setting=replace(ONE.setting, epochs=3)).settings]},
+        {"runs": [{"seed": 1}]},
+        {"runs": []},
+        {},
+        ["runs"],
+    ],
+)
+def test_a_checkpoint_that_is_not_of_its_row_is_set_aside(state, tmp_path, caplog):
+    row = Row(tmp_path, ONE, "f")
+    path = row.folder / "0.pt"
+    Checkpoint(path).save(state)
+    assert row.begun(lambda run: True) == {}
+    assert f"{path}: damaged checkpoint (it holds no runs of its row), set aside as {path}.damaged-1" in caplog.text
+
+
+def without_velocity(state):
+    state["velocity"] = []
+
+
+def with_other_shapes(state):
+    state["model"] = {name: tensor[..., :1].clone() for name, tensor in state["model"].items()}
+
+
+def without(key):
+    return lambda state: state.pop(key)
+
+
+def changed(key, value):
+    return lambda state: state.update({key: value})
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        without_velocity,
+        with_other_shapes,
+        *map(
+            without,
+            ("lanes", "part", "model", "velocity", "epoch", "step", "history", "variance", "seconds", "loss_sum"),
+        ),
+        *(changed(key, None) for key in ("lanes", "part", "model", "velocity", "epoch", "step", "history", "loss_sum")),
+        changed("epoch", 1),
+        changed("step", 10**6),
+        changed("seconds", [0.0]),
+        changed("model", {"a": "b"}),
+    ],
+)
+def test_a_state_that_does_not_fit_is_told_before_anything_is_restored(change, data_folder):
+    runs = [replace(run, setting=replace(run.setting, momentum=0.9)) for run in (ONE, TWO)]
+    training = LaneTraining(runs, prepared.read(data_folder), torch.device("cpu"))
+    state = training.state()
+    assert misfit_of(state, training) is None
+    change(state)
+    assert misfit_of(state, training)
+
+
+def test_a_whole_checkpoint_of_another_model_is_set_aside_and_its_runs_begin_anew(
+    interrupted, whole, data_folder, caplog
+):
+    (path,) = checkpoint_files(interrupted)
+    state = Checkpoint(path).load()
+    with_other_shapes(state)
+    Checkpoint(path).save(state)
+    assert train_pack([ONE, TWO], data_folder, interrupted, lanes=2) == 2
+    assert f"{path}: damaged checkpoint (its model is of other tensors than this training's), set aside" in caplog.text
+    assert metrics(interrupted, data_folder, TWO) == metrics(whole, data_folder, TWO)
+
+
+def test_what_a_kill_left_of_a_checkpoint_goes_with_the_next_training(interrupted, data_folder):
+    (path,) = checkpoint_files(interrupted)
+    left = path.with_name(f".{path.name}.abcd1234")
+    left.write_bytes(b"half")
+    train_pack([ONE, TWO], data_folder, interrupted, lanes=2)
+    assert not left.exists() and not path.parent.exists()
 
 
 def test_a_row_is_known_by_all_but_rate_and_seed(tmp_path):

@@ -5,7 +5,10 @@ import errno
 import hashlib
 import json
 import os
+import re
+import shutil
 import tempfile
+import time
 import zipfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -24,7 +27,13 @@ _ADVICE = {
     errno.EROFS: "the file system is read-only",
     errno.ENOTDIR: "a part of this path is a file, not a folder",
     errno.EEXIST: "a file stands where a folder is needed",
+    errno.EISDIR: "a folder stands where a file is needed",
+    errno.ENAMETOOLONG: "the name is too long for its file system",
+    errno.EIO: "the disk reports an error",
 }
+
+TEMPORARY = ".laid-"
+"""How folders begin that are being made."""
 
 
 @contextlib.contextmanager
@@ -82,11 +91,68 @@ def _sync_folder(folder: Path) -> None:
         os.close(handle)
 
 
+def write_folder(folder: Path, contents: Mapping[str, bytes], *, flush: bool = True) -> None:
+    """Make a folder of these files, whole or not at all, in the place of one of its name.
+
+    Args:
+        folder: to be made.
+        contents: of its files, by name.
+        flush: to disk, which takes its time; not needed where it can be made again after a power cut.
+    """
+    with writing_errors(folder):
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=folder.parent, prefix=TEMPORARY, ignore_cleanup_errors=True) as place:
+            made = Path(place, "made")
+            made.mkdir()
+            for name, content in contents.items():
+                with open(made / name, "wb") as file:
+                    file.write(content)
+                    file.flush()
+                    if flush:
+                        os.fsync(file.fileno())
+            if flush:
+                _sync_folder(made)
+            try:
+                made.rename(folder)
+            except OSError as error:
+                if error.errno not in (errno.EEXIST, errno.ENOTEMPTY):
+                    raise
+                folder.rename(Path(place, "old"))
+                made.rename(folder)
+        if flush:
+            _sync_folder(folder.parent)
+
+
+def remove_temporaries(folder: Path, prefix: str = ".", age: float = 0.0) -> None:
+    """Delete what processes that were killed left of files and folders that they were writing.
+
+    Args:
+        folder: where they wrote.
+        prefix: of the temporary names; `.NAME.` for what was to become NAME.
+        age: seconds since the last change, at least: where others may be writing.
+    """
+    if not folder.is_dir():
+        return
+    before = time.time() - age
+    for entry in os.scandir(folder):
+        if entry.name.startswith(prefix) and _MADE_NAME.search(entry.name):
+            with contextlib.suppress(OSError):  # another was faster, or it is not ours
+                if entry.stat(follow_symlinks=False).st_mtime <= before:
+                    shutil.rmtree(entry.path) if entry.is_dir(follow_symlinks=False) else os.unlink(entry.path)
+
+
+_MADE_NAME = re.compile(r"^\..*[.-][a-z0-9_]{8}$")
+"""As `tempfile` ends what begins with a dot."""
+
+
 def write_json(path: Path, value: Any) -> None:
     """Write `value` as indented JSON in UTF-8, whole or not at all."""
-    with atomic(path, "w") as file:
-        json.dump(value, file, indent=1, ensure_ascii=False)
-        file.write("\n")
+    with atomic(path) as file:
+        file.write(_json(value))
+
+
+def _json(value: Any) -> bytes:
+    return (json.dumps(value, indent=1, ensure_ascii=False) + "\n").encode("utf-8", "surrogatepass")
 
 
 def read_json(path: Path) -> Any:
@@ -112,7 +178,31 @@ def write_sealed(path: Path, values: Mapping[str, Any]) -> None:
         path: the file.
         values: by key, as JSON gives them back (lists, not tuples).
     """
-    write_json(path, {**values, DIGEST: _content_digest(values)})
+    with atomic(path) as file:
+        file.write(sealed(values))
+
+
+def sealed(values: Mapping[str, Any]) -> bytes:
+    """What `write_sealed` writes."""
+    return _json({**values, DIGEST: _content_digest(values)})
+
+
+def unsealed(content: bytes) -> dict[str, Any]:
+    """What `sealed` made this of, and under `DIGEST` its digest.
+
+    Raises:
+        ValueError: it is not as it was made; says how.
+    """
+    try:
+        values = json.loads(content)
+    except RecursionError as error:
+        raise ValueError("too deeply nested") from error
+    if not isinstance(values, dict) or DIGEST not in values:
+        raise ValueError("it has no digest of its content")
+    digest = values.pop(DIGEST)
+    if digest != _content_digest(values):
+        raise ValueError("its content does not fit its digest")
+    return {**values, DIGEST: digest}
 
 
 def read_sealed(path: Path) -> dict[str, Any]:
@@ -121,13 +211,13 @@ def read_sealed(path: Path) -> dict[str, Any]:
     Raises:
         UserError: it is missing or unreadable, or its content is not what was written.
     """
-    values = read_json(path)
-    if not isinstance(values, dict) or DIGEST not in values:
-        raise UserError(f"{path}: damaged or of another origin: it has no digest of its content")
-    digest = values.pop(DIGEST)
-    if digest != _content_digest(values):
-        raise UserError(f"{path}: damaged or edited: its content does not fit its digest")
-    return values
+    try:
+        values = unsealed(path.read_bytes())
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read: {error.strerror}") from error
+    except ValueError as error:
+        raise UserError(f"{path}: damaged or edited: {error}") from error
+    return {key: value for key, value in values.items() if key != DIGEST}
 
 
 def _content_digest(values: Mapping[str, Any]) -> str:
@@ -167,12 +257,12 @@ def folder_is_writable(folder: Path) -> None:
             file.write(b"x")
 
 
-def set_aside(path: Path) -> Path:
-    """Rename a damaged file or folder so that nothing takes it for whole; returns the new path."""
+def set_aside(path: Path, why: str = "damaged") -> Path:
+    """Rename a file or folder that is damaged, or no longer in use, so that nothing takes it; returns the new path."""
     for number in range(1, 10_000):
-        aside = path.with_name(f"{path.name}.damaged-{number}")
+        aside = path.with_name(f"{path.name}.{why}-{number}")
         if not aside.exists():
             with writing_errors(path):
                 path.rename(aside)
             return aside
-    raise UserError(f"{path}: damaged 9,999 times; look at the disk")
+    raise UserError(f"{path}: {why} 9,999 times; look at the disk")

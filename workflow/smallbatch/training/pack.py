@@ -20,7 +20,7 @@ from smallbatch.store import Outcome, RunStore
 from smallbatch.study import CHOSEN_LATER, Run
 from smallbatch.training import device as devices
 from smallbatch.training import distributed, processor, stopping, variance
-from smallbatch.training.checkpoints import Checkpoint
+from smallbatch.training.checkpoints import Checkpoint, misfit_of
 from smallbatch.training.choice import kind_of, lanes_for, remember_most
 from smallbatch.training.engine import LaneTraining
 from smallbatch.training.memory import Room, free_for
@@ -191,6 +191,10 @@ class _Job:
         try:
             training = LaneTraining(runs, self.data, self.device, self.world, images_at_once)
             if "model" in state:
+                if misfit := misfit_of(state, training):
+                    if self.world.leads:
+                        checkpoint.refuse(misfit)
+                    return  # its runs are missing still, and begin anew
                 training.restore(state)
                 log.info("resumed at epoch %d, step %d", training.epoch, training.step)
             need = self.room.need(runs[0]).bytes(len(runs), training.network.part)

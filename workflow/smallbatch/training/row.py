@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import IO
 
 from smallbatch.errors import UserError
-from smallbatch.files import writing_errors
+from smallbatch.files import remove_temporaries, writing_errors
 from smallbatch.study import CHOSEN_LATER, Run
 from smallbatch.training import stopping
 from smallbatch.training.checkpoints import Checkpoint
@@ -66,6 +66,7 @@ class Row:
                 while not self._locked(file):
                     stopping.check()
                     time.sleep(POLL)
+            remove_temporaries(self.folder)  # nobody else writes there now
             yield
             with contextlib.suppress(OSError):  # not there, or not empty
                 self.folder.rmdir()
@@ -110,8 +111,7 @@ class Row:
         """
         found = {}
         for path in sorted(self.folder.glob("*.pt")):
-            state = Checkpoint(path).load()
-            runs = [Run.from_settings(settings) for settings in state["runs"]] if state else []
+            runs = self._runs(Checkpoint(path))
             if any(map(is_missing, runs)):
                 found[path] = runs
             else:
@@ -120,3 +120,17 @@ class Row:
         for path in parts:
             Checkpoint(path).remove()
         return {path: runs for path, runs in found.items() if path not in parts}
+
+    def _runs(self, checkpoint: Checkpoint) -> list[Run]:
+        """The runs that a checkpoint holds; none where it is not there or not one of this row, which is set aside."""
+        state = checkpoint.load()
+        if state is None:
+            return []
+        try:
+            runs = [Run.from_settings(settings) for settings in state["runs"]]
+            if {Row(self.root, run, self.fingerprint).key for run in runs} == {self.key}:
+                return runs
+        except (KeyError, TypeError, ValueError, AttributeError):
+            pass
+        checkpoint.refuse("it holds no runs of its row")
+        return []
