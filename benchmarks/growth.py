@@ -87,9 +87,9 @@ def made_outcome(run: Run) -> Outcome:
     classes = ORIGINALS[s.data].classes
     distance = np.log2(run.base_lr) + 6 + 0.3 * np.log2(run.batch_size)
     diverged = 5 if distance > 4 + draws.normal() else None
-    accuracy = 1 / classes + (0.9 - 1 / classes) * np.exp(-((distance / 4) ** 2)) + 0.005 * draws.normal()
+    accuracy = float(1 / classes + (0.9 - 1 / classes) * np.exp(-((distance / 4) ** 2)) + 0.005 * draws.normal())
     along = 1 - np.exp(-np.arange(1, s.epochs + 1) / s.epochs * 5)
-    rows = [] if diverged else [row_of(epoch + 1, float(accuracy * part)) for epoch, part in enumerate(along)]
+    rows = [] if diverged else [row_of(epoch + 1, max(0.0, accuracy * float(part))) for epoch, part in enumerate(along)]
     sizes = s.variance_batch_sizes if not diverged else ()
     measured = [
         Variance(epoch, m, 1e-6 * m * float(draws.uniform(0.9, 1.1)), 32) for epoch in (0, s.epochs) for m in sizes

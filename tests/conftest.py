@@ -15,6 +15,7 @@ import yaml
 from smallbatch.data import prepared
 from smallbatch.models import content
 from smallbatch.rates import BaseLr
+from smallbatch.store import Epoch, Outcome
 from smallbatch.study import Run, Setting
 
 if TYPE_CHECKING:
@@ -55,6 +56,14 @@ def a_run(*, batch_size: int = 4, b: int | None = None, base_lr: float = 2**-8, 
     values = {"data": "made", "model": "alexnet", "weight_decay": 5e-4, "epochs": 2} | setting
     values = {"model_content": content(values["model"])} | values
     return Run(Setting(**values), batch_size, b or batch_size, BaseLr(base_lr), seed)
+
+
+def an_outcome(run: Run, accuracy: float = 0.5, diverged_at: int | None = None, **changed) -> Outcome:
+    """What could have come out of a run; where nothing is said, it took 1 s."""
+    count = 0 if diverged_at else run.setting.epochs
+    epochs = [Epoch(epoch, 0.1, 2.0, 1.5, accuracy, float("nan")) for epoch in range(1, count + 1)]
+    plain = {"seconds": 1.0, "images": 64, "lanes": 1, "peak_memory": 10**6, "variance": []}
+    return Outcome(epochs, diverged_at, **plain | changed)
 
 
 def training_settings(**changed) -> dict:

@@ -5,11 +5,12 @@ import json
 import shutil
 import zipfile
 from dataclasses import replace
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pandas as pd
 import pytest
-from conftest import PROJECT, a_run, made_data
+from conftest import PROJECT, a_run, an_outcome, made_data
 from rocrate.rocrate import ROCrate
 from rocrate.vocabs import RO_CRATE
 
@@ -17,7 +18,7 @@ from smallbatch import crate
 from smallbatch.analysis.claims import COLUMNS
 from smallbatch.analysis.table import collect, runs_table
 from smallbatch.data.prepared import META, read_meta
-from smallbatch.store import Epoch, Outcome, RunStore
+from smallbatch.store import RunStore
 from smallbatch.study import Experiment, Study
 
 RUNS = [a_run(seed=seed) for seed in (1, 2, 3)]
@@ -56,15 +57,14 @@ def project(tmp_path, monkeypatch):
 
 
 @pytest.fixture
-def runs(project):
+def runs(project, monkeypatch):
     """Their table; each took 10 s of three lanes, and they ended a minute apart, the second first."""
     store, meta = RunStore(Path("results")), read_meta(Path("data", "made", META))
-    outcome = Outcome([Epoch(1, 0.1, 2.0, 1.5, 0.5, float("nan"))], None, 10.0, 64, 3, 10**6, [])
     for run, place, minute in zip(RUNS, (HERE, HERE, THERE), (2, 1, 3), strict=True):
-        store.write(run, meta.fingerprint, outcome, place | COMMIT, None)
-        record = store.folder(run, meta.fingerprint) / "run.json"
-        values = json.loads(record.read_text()) | {"ended": f"2026-11-25T12:0{minute}:00+00:00"}
-        record.write_text(json.dumps(values))
+        monkeypatch.setattr(
+            "smallbatch.store.now", lambda minute=minute: datetime(2026, 11, 25, 12, minute, tzinfo=UTC)
+        )
+        store.write(run, meta.fingerprint, an_outcome(run, seconds=10.0, lanes=3), place | COMMIT, None)
     planned = [("one", run) for run in RUNS]
     return runs_table(planned, collect(planned, store, {"made": meta}), {"made": meta}, 0.8)
 

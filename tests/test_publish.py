@@ -7,10 +7,10 @@ import sys
 
 import pandas as pd
 import pytest
-from conftest import PROJECT, snakemake
+from conftest import PROJECT, a_run, an_outcome, snakemake
 
 from smallbatch.errors import UserError
-from smallbatch.publish import check, chosen_weights, claims_text, fill
+from smallbatch.publish import RECORDED, check, chosen_weights, claims_text, fill, whole_weights
 from smallbatch.store import RunStore
 
 SCALE = "scale={name: SHORT, epochs: 0.1, batch_sizes: [8, 32], base_lrs: [2^-10, 2^-8], figures: [FIGURE]}"
@@ -167,24 +167,45 @@ def test_a_study_whose_rates_are_not_chosen_yet_is_not_trained_to_be_published(s
 
 @pytest.fixture
 def table(tmp_path):
-    """Three runs of a cell and one of another; of two there are weights."""
-    store = RunStore(tmp_path)
-    for name in ("a", "c", "d"):
-        store.weights(name).parent.mkdir(exist_ok=True)
-        store.weights(name).write_bytes(b"")
-    rows = [("a", 0.5, 1.0), ("b", 0.9, 1.0), ("c", 0.7, 1.0), ("d", 0.6, 2.0)]
+    """Three runs of a cell and one of another; of the second there are no weights."""
+    store, rows = RunStore(tmp_path), []
+    for seed, accuracy, base_lr, weights in (
+        (1, 0.5, 1.0, b"a"),
+        (2, 0.75, 1.0, None),
+        (3, 0.7, 1.0, b"c"),
+        (4, 0.6, 2.0, b"d"),
+    ):
+        run = a_run(seed=seed, base_lr=base_lr, epochs=1)
+        store.write(run, "f", an_outcome(run, accuracy), dict.fromkeys(RECORDED, "x"), weights)
+        rows.append((run.name("f"), accuracy, base_lr))
     runs = pd.DataFrame(rows, columns=["run", "accuracy", "base_lr"])
-    return runs.assign(experiment="e", status="finished", batch_size=2, bn_batch_size=2), store
+    place = dict.fromkeys(RECORDED, "x")
+    return runs.assign(experiment="e", status="finished", batch_size=2, bn_batch_size=2, **place), store
 
 
-@pytest.mark.parametrize(("weights", "best"), [("experiment", ["c"]), ("cell", ["c", "d"]), ("none", [])])
+@pytest.mark.parametrize(("weights", "best"), [("experiment", [2]), ("cell", [2, 3]), ("none", [])])
 def test_whose_weights_go_along(weights, best, table):
-    assert chosen_weights(*table, weights) == best
+    runs, store = table
+    assert chosen_weights(runs, check("s", runs, store), store, weights) == [runs["run"][row] for row in best]
+
+
+def test_damaged_weights_are_set_aside_and_the_next_call_does_without_them(table):
+    runs, store = table
+    records = check("s", runs, store)
+    chosen = chosen_weights(runs, records, store, "experiment")
+    file = store.weights(records[chosen[0]])
+    assert whole_weights(records, store, chosen) == [file]
+    file.write_bytes(b"C")
+    with pytest.raises(UserError, match=rf"{file.name}: damaged: .*; set aside as .*; the run is whole without it"):
+        whole_weights(records, store, chosen)
+    assert chosen_weights(runs, check("s", runs, store), store, "experiment") == [runs["run"][3]]
 
 
 def test_a_study_that_lacks_a_run_is_refused(table):
-    with pytest.raises(UserError, match=r"a: run.json is missing; study s is published when `all` has made it anew"):
-        check("s", *table)
+    runs, store = table
+    (store.root / runs["run"][1] / "run.json").unlink()
+    with pytest.raises(UserError, match=r"run.json is missing; study s is published when `all` has made it anew"):
+        check("s", runs, store)
 
 
 def test_a_page_is_filled_between_its_marks_alone(tmp_path):

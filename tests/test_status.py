@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 import yaml
-from conftest import PROJECT
+from conftest import PROJECT, an_outcome
 from snakemake.cli import parse_config
 from snakemake.utils import update_config
 
@@ -22,7 +22,7 @@ from smallbatch.errors import UserError
 from smallbatch.files import write_json
 from smallbatch.settings import overridden, read_yaml
 from smallbatch.status import COLUMNS, look, told
-from smallbatch.store import Outcome, RunStore
+from smallbatch.store import RunStore
 from smallbatch.study_file import check_config, load_study
 from smallbatch.word import BLOCKED, DONE, FAILED, SILENCE, STOPPED, Voice, first_word
 
@@ -78,7 +78,7 @@ def runs(prepared):
 
 
 def store(run, diverged_at=None):
-    STORE.write(run, "f", Outcome([], diverged_at, 1.0, 1, 1, 1, []), {}, None)
+    STORE.write(run, "f", an_outcome(run, diverged_at=diverged_at), {}, None)
 
 
 def say(pack, runs, *, ago=0.0, **news):

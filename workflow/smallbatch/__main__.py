@@ -6,7 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from smallbatch.analysis.selection import chosen_file, write_chosen
-from smallbatch.bundles import take_in
+from smallbatch.bundles import record_of_weights, take_in
 from smallbatch.console import log, reporting
 from smallbatch.data import label as label_of
 from smallbatch.data import prepare
@@ -32,8 +32,10 @@ def main() -> None:
         command.add_argument("--config", nargs="+", metavar="KEY=VALUE", default=[], help="as snakemake was told")
         if name == "train":
             command.add_argument("--experiment", help="only this one")
-    command = commands.add_parser("evaluate", help="test the kept weights of a run: they give the recorded accuracy")
-    command.add_argument("run", metavar="RUN", type=Path, help="its name, or its folder")
+    command = commands.add_parser(
+        "evaluate", help="test the kept weights of a run: do they give the recorded accuracy?"
+    )
+    command.add_argument("run", metavar="RUN", type=Path, help="its name, its folder, or a file of its weights")
     command.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:N")
     arguments = parser.parse_args()
     with reporting():
@@ -55,8 +57,9 @@ def _evaluate(run: Path, device: str) -> None:
 
     store = RunStore(RESULTS if run.parent == Path() else run.parents[1])
     take_in(store)
-    accuracy = evaluate(store, run.name, DATA, devices.pick(device, "command line", "--device"))
-    print(f"{store.root / run.name}: test accuracy {accuracy}, exactly as recorded after the last epoch")
+    record = record_of_weights(store, run.name)
+    found = evaluate(store, record, DATA, devices.pick(device, "command line", "--device"))
+    print(f"{store.root / record.run.name(record.fingerprint)}: test accuracy {found}")
 
 
 def _check(study: Study, config: dict, arguments: argparse.Namespace) -> None:

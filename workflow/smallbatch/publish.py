@@ -7,7 +7,7 @@ before.
 import re
 import subprocess
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 import pandas as pd
@@ -16,7 +16,7 @@ from smallbatch import bundles
 from smallbatch.errors import UserError, refuse
 from smallbatch.files import atomic
 from smallbatch.report import VERDICTS, claim_rows, result_row
-from smallbatch.store import RunStore
+from smallbatch.store import Record, RunStore
 
 AT_ONCE = 500
 """Paths on one command line."""
@@ -54,10 +54,10 @@ def publish(
         UserError: the study is not complete, or DVC or its remote refuse. Then all is as before, but for what the
             remote has taken already.
     """
-    check(study, runs, store)
+    records = check(study, runs, store)
     _check_remote(remote)
-    names, known = list(dict.fromkeys(runs["run"])), bundles.published(store)
-    kept = [store.weights(name) for name in chosen_weights(runs, store, weights)]
+    names, known = list(records), bundles.published(store)
+    kept = whole_weights(records, store, chosen_weights(runs, records, store, weights))
     new = [name for name in names if name not in known]
     made = [bundles.write(store, study, new)] if new else []
     known |= {name: bundle for bundle in made for name in new}
@@ -77,15 +77,17 @@ def publish(
     return f"{told}; {_commit_to_make(study, [readme, figures, store.results, Path('.dvc')])}"
 
 
-def check(study: str, runs: pd.DataFrame, store: RunStore) -> None:
-    """Make sure that every run is there and whole, and says where it was trained.
+def check(study: str, runs: pd.DataFrame, store: RunStore) -> dict[str, Record]:
+    """The records of all runs, by name, each of which is there and whole, and says where it was trained.
 
     Raises:
         UserError: one is not; names the first.
     """
+    records = {}
     for name in dict.fromkeys(runs["run"]):
         if damage := store.damage(store.root / name):
             raise UserError(f"{store.root / name}: {damage}; study {study} is published when `all` has made it anew")
+        records[name] = store.read(name)
     known = runs.reindex(columns=RECORDED)
     unknown = known.isna() | known.isin(["", "unknown"])
     for name, row in zip(runs["run"], unknown.itertuples(index=False), strict=True):
@@ -93,16 +95,29 @@ def check(study: str, runs: pd.DataFrame, store: RunStore) -> None:
             missing = RECORDED[row.index(True)]
             raise UserError(f"{store.root / name}: run.json: environment: {missing} is not recorded; allowed: runs "
                             "that say where they were trained; move it away, and `all` trains it anew")  # fmt: skip
+    return records
 
 
-def chosen_weights(runs: pd.DataFrame, store: RunStore, weights: str) -> list[str]:
+def chosen_weights(runs: pd.DataFrame, records: Mapping[str, Record], store: RunStore, weights: str) -> list[str]:
     """The runs whose weights are published: the best of each experiment, or of each of its cells, that has any."""
     if weights == "none":
         return []
-    there = runs[(runs["status"] == "finished") & runs["run"].map(lambda name: store.weights(name).exists())]
+    files = {name: store.weights(record) for name, record in records.items()}
+    there = runs[runs["run"].map(lambda name: files[name] is not None and files[name].exists())]
     cell = ["batch_size", "bn_batch_size", "base_lr"] if weights == "cell" else []
     best = there.sort_values("accuracy", ascending=False, kind="stable").drop_duplicates(["experiment", *cell])
     return sorted(set(best["run"]))
+
+
+def whole_weights(records: Mapping[str, Record], store: RunStore, names: Sequence[str]) -> list[Path]:
+    """The files of the weights of these runs.
+
+    Raises:
+        UserError: one is damaged, and now set aside, so that the next call publishes without it.
+    """
+    for name in names:
+        store.read_weights(records[name])
+    return [store.weights(records[name]) for name in names]
 
 
 def results_text(runs: pd.DataFrame) -> str:

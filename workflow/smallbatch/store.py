@@ -1,31 +1,35 @@
 """The run store: one folder a run, found by its name, checked by its content.
 
-A run's folder `runs/NAME` holds `metrics.csv` (a row an epoch), `variance.csv` where the run measures it, and
-`run.json` (settings, outcome, environment, checksums), which is written last and so says that the run is whole. Its
-final weights, which are large and not always kept, published or pulled, lie apart, as `weights/NAME.safetensors`.
+A run's folder `runs/NAME`, which appears whole, holds `metrics.csv` (a row an epoch), `variance.csv` where the run
+measures it, and `run.json`: settings, outcome, environment and the SHA-256 of the other files, under a digest of all
+that. Its final weights, which are large and not always kept, published or pulled, lie apart, as
+`weights/NAME.HASH.safetensors` with the first digits of their SHA-256, which the record has in full. So whoever trains
+a run on a machine that rounds otherwise has another record and other weights, and each record finds its own.
 """
 
 import csv
 import hashlib
 import io
-import json
+import math
 import os
-from collections.abc import Iterable, Sequence, Set
+from collections.abc import Callable, Iterable, Sequence, Set
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 from smallbatch.errors import UserError
-from smallbatch.files import atomic, set_aside, sha256, write_json
+from smallbatch.files import DIGEST, atomic, remove_temporaries, sealed, set_aside, unsealed, write_folder
 from smallbatch.settings import likely
 from smallbatch.study import PROTOCOL, Run
 
+T = TypeVar("T")
+
 RECORD, METRICS, VARIANCE = "run.json", "metrics.csv", "variance.csv"
 
-WEIGHTS = "weights.safetensors"
-"""Under which `run.json` has the checksum of the weights."""
+HASH_DIGITS = 12
+"""Of a SHA-256 in a file's name."""
 
 READERS = 16
 """Records that are read at the same time where many are."""
@@ -85,16 +89,22 @@ class Record:
 
     fingerprint: of the data it was trained on.
     environment: versions, commit, device.
-    ended: when it was written, ISO 8601 in UTC; none in records that do not say so.
+    ended: when it was written, ISO 8601 in UTC.
     weights: the SHA-256 of its final weights; none where none were kept.
+    digest: SHA-256 over all of this.
     """
 
     run: Run
     outcome: Outcome
     fingerprint: str
     environment: dict[str, Any]
-    ended: str | None
+    ended: str
     weights: str | None
+    digest: str
+
+
+class Damaged(Exception):
+    """A run's record is not whole; says why."""
 
 
 class RunStore:
@@ -112,9 +122,12 @@ class RunStore:
         """Where a run's files lie."""
         return self.root / run.name(fingerprint)
 
-    def weights(self, name: str) -> Path:
-        """Where the final weights of the run with this folder name lie, if they are kept and here."""
-        return self.results / "weights" / f"{name}.safetensors"
+    def weights(self, record: Record) -> Path | None:
+        """Where the final weights that a record names lie, if they are still kept and here; none if it names none."""
+        return record.weights and self._weights(record.run.name(record.fingerprint), record.weights)
+
+    def _weights(self, name: str, digest: str) -> Path:
+        return self.results / "weights" / f"{name}.{digest[:HASH_DIGITS]}.safetensors"
 
     def pulled(self) -> None:
         """Make sure that all published runs that DVC knows are here.
@@ -127,22 +140,33 @@ class RunStore:
 
     def has(self, run: Run, fingerprint: str) -> bool:
         """Whether the run is there and whole; its weights, which are large, are not read."""
-        return self.damage(self.folder(run, fingerprint), weights=False) is None
+        return self.digest(run, fingerprint) is not None
 
     def digest(self, run: Run, fingerprint: str) -> str | None:
-        """The SHA-256 of a run's record, which has those of its other files; none where it is missing or damaged."""
-        folder = self.folder(run, fingerprint)
+        """The digest of a run's record, over all that is known of the run; none where it is missing or damaged."""
+        return self._digest(run.name(fingerprint))
+
+    def _digest(self, name: str) -> str | None:
         try:
-            _whole(folder, None)
-            return sha256(folder / RECORD)
-        except (_Damaged, OSError):
+            return verified(name, self._reader(name))[0][DIGEST]
+        except Damaged:
             return None
+
+    def digests(self, runs: Iterable[Run], fingerprint: str) -> dict[str, str]:
+        """Of these runs those that are there and whole, by name, each with the digest of its record.
+
+        Raises:
+            UserError: one cannot be read.
+        """
+        there = self._there({run.name(fingerprint) for run in runs})
+        return {name: digest for name, digest in _at_once(self._digest, there) if digest}
 
     def find(self, run: Run, fingerprint: str) -> Record | None:
         """The run's record; none where it is missing or damaged."""
+        name = run.name(fingerprint)
         try:
-            return _record(*_whole(self.folder(run, fingerprint), None))
-        except _Damaged:
+            return record_of(name, self._reader(name))
+        except Damaged:
             return None
 
     def read(self, name: str) -> Record:
@@ -157,70 +181,92 @@ class RunStore:
             known = [entry.name for entry in os.scandir(self.root) if entry.is_dir()] if self.root.is_dir() else []
             raise UserError(f"{folder}: there is no such run{likely(name, known)}")
         try:
-            return _record(*_whole(folder, None))
-        except _Damaged as damage:
+            return record_of(name, self._reader(name))
+        except Damaged as damage:
             raise UserError(f"{folder}: damaged: {damage}; the next training sets it aside") from damage
 
-    def read_weights(self, name: str) -> bytes:
-        """The final weights of a run, a safetensors file's content.
+    def read_weights(self, record: Record) -> bytes:
+        """The final weights that a record names, a safetensors file's content.
 
         Raises:
-            UserError: they are missing or damaged.
+            UserError: they are missing, or damaged, and then set aside; the run is whole without them.
         """
-        checksum, file = self.read(name).weights, self.weights(name)
-        if checksum is None:
+        name, file = record.run.name(record.fingerprint), self.weights(record)
+        if file is None:
             raise UserError(f"{self.root / name}: it has no weights: none were kept, or it diverged")
         _pulled(file)
-        if not file.exists():
+        if not os.path.lexists(file):
             raise UserError(f"{file}: these weights were not kept; see training.keep_weights in config/README.md")
-        content = file.read_bytes()
-        if hashlib.sha256(content).hexdigest() != checksum:
-            raise UserError(f"{file}: damaged: it does not fit its checksum in {RECORD}; delete it and pull it again")
+        try:
+            content = file.read_bytes()
+        except IsADirectoryError:
+            content = b""
+        except OSError as error:
+            raise UserError(f"{file}: cannot be read: {error.strerror}") from error
+        if hashlib.sha256(content).hexdigest() != record.weights:
+            pointer = _pointer(file)
+            left = f"`dvc pull {pointer}` gets it again" if pointer.exists() else "the run is whole without it"
+            aside = set_aside(file)
+            raise UserError(f"{file}: damaged: it does not fit its digest in {RECORD}; set aside as {aside}; {left}")
         return content
 
-    def damage(self, folder: Path, *, weights: bool = True) -> str | None:
+    def damage(self, folder: Path) -> str | None:
         """What is wrong with a run's folder, in words; none if it is whole."""
         try:
-            _whole(folder, self.weights(folder.name) if weights else None)
-        except _Damaged as damage:
+            record_of(folder.name, self._reader(folder.name))
+        except Damaged as damage:
             return str(damage)
         return None
 
     def ends(self, names: Set[str]) -> dict[str, int | None]:
         """Of the runs with these folder names those that are there, each with its `diverged_at`.
 
-        For who only looks: nothing is read but `run.json`, and no checksum is compared.
+        For who only looks: nothing is read but `run.json`.
         """
-        there = [entry.name for entry in os.scandir(self.root) if entry.name in names] if self.root.is_dir() else []
-        # On a shared file system reading is waiting, and many wait no longer than one.
-        with ThreadPoolExecutor(READERS) as readers:
-            parts = readers.map(self._ends, [there[reader::READERS] for reader in range(READERS)])
-            return {name: diverged_at for part in parts for name, diverged_at in part}
+        found = _at_once(self._end, self._there(names))
+        return {name: end["diverged_at"] for name, end in found if end}
 
-    def _ends(self, names: Sequence[str]) -> list[tuple[str, int | None]]:
-        found = []
-        for name in names:
+    def _end(self, name: str) -> dict[str, Any] | None:
+        try:
+            with open(os.path.join(self.root, name, RECORD), "rb") as file:
+                return unsealed(file.read())["outcome"]
+        except (OSError, ValueError):
+            return None  # not there, or damaged
+
+    def _there(self, names: Set[str]) -> list[str]:
+        return [entry.name for entry in os.scandir(self.root) if entry.name in names] if self.root.is_dir() else []
+
+    def _reader(self, name: str) -> Callable[[str], bytes]:
+        """Reads a run's files by name."""
+
+        def read(file: str) -> bytes:
+            path = os.path.join(self.root, name, file)  # a `Path` takes longer to make
             try:
-                with open(os.path.join(self.root, name, RECORD), "rb") as file:  # a `Path` takes longer to make
-                    found.append((name, json.loads(file.read())["outcome"]["diverged_at"]))
-            except (OSError, ValueError, KeyError, TypeError):
-                continue  # not there, or damaged
-        return found
+                with open(path, "rb") as opened:
+                    return opened.read()
+            except FileNotFoundError as error:
+                raise Damaged(f"{file} is missing") from error
+            except NotADirectoryError as error:
+                raise Damaged("a file stands in its place") from error
+            except IsADirectoryError as error:
+                raise Damaged(f"{file} is a folder") from error
+            except OSError as error:
+                raise UserError(f"{path}: cannot be read: {error.strerror}") from error
+
+        return read
 
     def clear(self, run: Run, fingerprint: str) -> Path | None:
-        """Make room for a run: set a damaged folder aside, and its weights; returns where to, if there was one."""
+        """Make room for a run: set a damaged folder aside; returns where to, if there was one."""
         folder = self.folder(run, fingerprint)
-        has_files = folder.is_dir() and any(folder.iterdir())
-        if not has_files or not self.damage(folder):
+        is_empty = folder.is_dir() and not any(folder.iterdir())
+        if is_empty or not os.path.lexists(folder) or not self.damage(folder):
             return None
-        if self.weights(folder.name).exists():
-            set_aside(self.weights(folder.name))
         return set_aside(folder)
 
     def write(
         self, run: Run, fingerprint: str, outcome: Outcome, environment: dict[str, Any], weights: bytes | None
     ) -> None:
-        """Write a finished run; it counts from the moment that `run.json` is there.
+        """Write a finished run, in the place of an earlier one.
 
         Args:
             run: the run.
@@ -228,34 +274,66 @@ class RunStore:
             outcome: what came out.
             environment: versions, commit, device.
             weights: a safetensors file's content, or none.
+
+        Raises:
+            UserError: the outcome is none that the run can have, or the disk does not take it.
         """
-        folder = self.folder(run, fingerprint)
-        checksums = {METRICS: _write_rows(folder / METRICS, Epoch, outcome.epochs)}
+        name = run.name(fingerprint)
+        contents = {METRICS: _csv(Epoch, outcome.epochs)}
         if outcome.variance:
-            checksums[VARIANCE] = _write_rows(folder / VARIANCE, Variance, outcome.variance)
-        if weights is not None:
-            with atomic(self.weights(folder.name)) as file:
-                file.write(weights)
-            checksums[WEIGHTS] = hashlib.sha256(weights).hexdigest()
-        record = {
+            contents[VARIANCE] = _csv(Variance, outcome.variance)
+        values = {
             "settings": run.settings,
             "data_fingerprint": fingerprint,
             "protocol": PROTOCOL,
             "outcome": {key: getattr(outcome, key) for key in _PLAIN},
             "environment": environment,
-            "ended": datetime.now(UTC).isoformat(timespec="seconds"),
-            "files": checksums,
+            "ended": now().isoformat(timespec="seconds"),
+            "files": {file: hashlib.sha256(content).hexdigest() for file, content in contents.items()},
+            "weights": hashlib.sha256(weights).hexdigest() if weights is not None else None,
         }
-        write_json(folder / RECORD, record)
+        contents[RECORD] = sealed(values)
+        try:
+            record_of(name, contents.__getitem__)
+        except Damaged as damage:
+            raise UserError(f"{self.root / name}: not written: {damage}") from damage
+        if weights is not None:
+            file = self._weights(name, values["weights"])
+            remove_temporaries(file.parent, f".{name}.")
+            with atomic(file) as opened:
+                opened.write(weights)
+        write_folder(self.root / name, contents)
 
-    def drop_weights(self, run: Run, fingerprint: str) -> None:
-        """Delete the final weights of a run; its record stays valid without them."""
-        self.weights(run.name(fingerprint)).unlink(missing_ok=True)
+    def drop_weights(self, record: Record) -> None:
+        """Delete the final weights that a record names; it stays valid without them."""
+        file = self.weights(record)
+        if file and file.is_file():
+            file.unlink(missing_ok=True)
+
+
+def now() -> datetime:
+    """The time, in UTC."""
+    return datetime.now(UTC)
+
+
+def _at_once(of: Callable[[str], T], names: Sequence[str]) -> list[tuple[str, T]]:
+    """Each name with what `of` makes of it: on a shared file system reading is waiting, and many wait no longer."""
+
+    def some(part: Sequence[str]) -> list[tuple[str, T]]:
+        return [(name, of(name)) for name in part]
+
+    with ThreadPoolExecutor(READERS) as readers:
+        return [pair for part in readers.map(some, [names[i::READERS] for i in range(READERS)]) for pair in part]
 
 
 def digest_of(digests: Iterable[str]) -> str:
     """One digest for those of several records, whatever their order."""
     return hashlib.sha256("\n".join(sorted(set(digests))).encode()).hexdigest()
+
+
+def _pointer(path: Path) -> Path:
+    """The file by which DVC knows a path."""
+    return path.with_name(f"{path.name}.dvc")
 
 
 def _pulled(path: Path) -> None:
@@ -264,7 +342,7 @@ def _pulled(path: Path) -> None:
     Raises:
         UserError: it has not been pulled.
     """
-    pointer = path.with_name(f"{path.name}.dvc")
+    pointer = _pointer(path)
     if pointer.exists() and not path.exists():
         raise UserError(f"{path}: not pulled yet; `dvc pull {pointer}` gets it")
 
@@ -272,61 +350,90 @@ def _pulled(path: Path) -> None:
 _PLAIN = ("diverged_at", "seconds", "images", "lanes", "peak_memory")
 """Fields of an outcome that stand in `run.json`; the others have files of their own."""
 
-
-def _write_rows(path: Path, kind: type[NamedTuple], rows: Sequence[NamedTuple]) -> str:
-    """Write rows with their head as CSV; returns the file's SHA-256."""
-    with atomic(path, "w") as file:
-        writer = csv.writer(file, lineterminator="\n")
-        writer.writerow(kind._fields)
-        writer.writerows([repr(value) for value in row] for row in rows)
-    return sha256(path)
+_TABLES = {METRICS: Epoch, VARIANCE: Variance}
 
 
-class _Damaged(Exception):
-    """A run's folder is not whole; says why."""
+def _csv(kind: type[NamedTuple], rows: Sequence[NamedTuple]) -> bytes:
+    """Rows with their head as CSV."""
+    text = io.StringIO(newline="")
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(kind._fields)
+    writer.writerows([repr(value) for value in row] for row in rows)
+    return text.getvalue().encode()
 
 
-def _whole(folder: Path, weights: Path | None) -> tuple[dict[str, Any], dict[str, bytes]]:
-    """What stands in `run.json`, and the content of the other files that it names but for weights; each is read once.
+def verified(name: str, read: Callable[[str], bytes]) -> tuple[dict[str, Any], dict[str, bytes]]:
+    """What stands in a run's `run.json`, and the content of the files that it names; each is read once.
 
     Args:
-        folder: of a run.
-        weights: the file of weights, if it is to be checked as well.
+        name: the run's.
+        read: reads one of its files, by name.
 
     Raises:
-        _Damaged: something is missing or not as it was written.
+        Damaged: something is missing or not as it was written.
     """
     try:
-        record = json.loads((folder / RECORD).read_text(encoding="utf-8"))
-        run = Run.from_settings(record["settings"])
-        if record["protocol"] != PROTOCOL or run.name(record["data_fingerprint"]) != folder.name:
-            raise _Damaged("its settings do not fit its name")
-        if lacking := {"outcome", "environment"} - record.keys():
-            raise _Damaged(f"{RECORD} is damaged (no {', '.join(sorted(lacking))})")
-        contents = {name: (folder / name).read_bytes() for name in record["files"].keys() - {WEIGHTS}}
-        found = {name: hashlib.sha256(content).hexdigest() for name, content in contents.items()}
-        # Weights may be left out of what is kept or pulled; what is there must be right.
-        if weights and weights.exists():
-            found[WEIGHTS] = sha256(weights)
-        for name, checksum in found.items():
-            if checksum != record["files"][name]:
-                raise _Damaged(f"{name} does not fit its checksum")
-    except FileNotFoundError as error:
-        raise _Damaged(f"{Path(error.filename).name} is missing") from error
+        values = unsealed(read(RECORD))
+        run = Run.from_settings(values["settings"])
+        if values["protocol"] != PROTOCOL or run.name(values["data_fingerprint"]) != name:
+            raise Damaged("its settings do not fit its name")
+        _check(values)
+        files = values["files"]
+        contents = {file: read(file) for file in files if file in _TABLES}
     except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise _Damaged(f"{RECORD} is damaged ({type(error).__name__}: {error})") from error
-    return record, contents
+        told = f"no {error}" if isinstance(error, KeyError) else error
+        raise Damaged(f"{RECORD} is damaged ({told})") from error
+    for file, content in contents.items():
+        if hashlib.sha256(content).hexdigest() != files[file]:
+            raise Damaged(f"{file} does not fit its digest in {RECORD}")
+    return values, contents
 
 
-def _record(record: dict[str, Any], contents: dict[str, bytes]) -> Record:
-    rows = {name: _rows(contents[name], kind) for name, kind in _TABLES.items() if name in contents}
-    outcome = Outcome(epochs=rows[METRICS], variance=rows.get(VARIANCE, []), **record["outcome"])
-    run = Run.from_settings(record["settings"])
-    weights, ended = record["files"].get(WEIGHTS), record.get("ended")
-    return Record(run, outcome, record["data_fingerprint"], record["environment"], ended, weights)
+def _check(values: dict[str, Any]) -> None:
+    """Make sure that what stands in `run.json` beside the settings is of the kind that `write` writes.
+
+    Raises:
+        ValueError, KeyError, TypeError, AttributeError: it is not.
+    """
+    outcome, end, environment = values["outcome"], values["outcome"]["diverged_at"], values["environment"]
+    counts = {"images": 0, "lanes": 1, "peak_memory": 0, **({} if end is None else {"diverged_at": 1})}
+    for key, least in counts.items():
+        if type(outcome[key]) is not int or outcome[key] < least:
+            raise ValueError(f"{key} is {outcome[key]!r}")
+    if type(outcome["seconds"]) not in (int, float) or not 0 <= outcome["seconds"] < math.inf:
+        raise ValueError(f"seconds is {outcome['seconds']!r}")
+    if not all(isinstance(text, str) for pair in environment.items() for text in pair):
+        raise ValueError("environment is not text")
+    weights = values["weights"]
+    if weights is not None and (end is not None or len(bytes.fromhex(weights)) != 32):
+        raise ValueError(f"weights is {weights!r}")
+    if METRICS not in values["files"] or datetime.fromisoformat(values["ended"]).tzinfo is None:
+        raise ValueError(f"ended is {values['ended']!r}")
 
 
-_TABLES = {METRICS: Epoch, VARIANCE: Variance}
+def record_of(name: str, read: Callable[[str], bytes]) -> Record:
+    """A run's record, from its files as `verified` takes them.
+
+    Raises:
+        Damaged: something is missing, not as it was written, or nothing that can come out of a run.
+    """
+    values, contents = verified(name, read)
+    run = Run.from_settings(values["settings"])
+    try:
+        rows = {file: _rows(content, _TABLES[file]) for file, content in contents.items()}
+        outcome = Outcome(epochs=rows[METRICS], variance=rows.get(VARIANCE, []), **values["outcome"])
+        _check_rows(outcome, run)
+    except (ValueError, TypeError) as error:
+        raise Damaged(f"{METRICS} or {VARIANCE} is damaged ({error})") from error
+    return Record(
+        run,
+        outcome,
+        values["data_fingerprint"],
+        values["environment"],
+        values["ended"],
+        values["weights"],
+        values[DIGEST],
+    )
 
 
 def _rows(content: bytes, kind: type[NamedTuple]) -> list:
@@ -336,3 +443,27 @@ def _rows(content: bytes, kind: type[NamedTuple]) -> list:
     columns = zip(*rows, strict=True) if rows else [()] * len(head)
     typed = [map(of, column) for of, column in zip(kind.__annotations__.values(), columns, strict=True)]
     return list(map(kind._make, zip(*typed, strict=True)))
+
+
+def _check_rows(outcome: Outcome, run: Run) -> None:
+    """Make sure that the epochs are such as the run can have.
+
+    Raises:
+        ValueError: they are not; says why.
+    """
+    count, diverged = len(outcome.epochs), outcome.diverged_at is not None
+    if count > run.setting.epochs or (count < run.setting.epochs and not diverged):
+        raise ValueError(f"{count} epochs of {run.setting.epochs}")
+    epochs = Epoch(*zip(*outcome.epochs, strict=True)) if count else Epoch(*[()] * len(Epoch._fields))
+    if epochs.epoch != tuple(range(1, count + 1)):
+        raise ValueError("the epochs are not in order")
+    # Where the last update of an epoch overflows, the test after it is the first to see that.
+    losses = (*epochs.learning_rate, *epochs.train_loss, *epochs.test_loss[: -1 if diverged else None])
+    if not all(map(math.isfinite, losses)):
+        raise ValueError("a loss or a rate is not finite")
+    if not all(0 <= accuracy <= 1 for accuracy in epochs.test_accuracy):
+        raise ValueError("an accuracy is not from 0 to 1")
+    if not all(0 <= accuracy <= 1 or math.isnan(accuracy) for accuracy in epochs.validation_accuracy):
+        raise ValueError("an accuracy is not from 0 to 1")
+    if not all(0 <= row.epoch <= run.setting.epochs and row.draws > 1 for row in outcome.variance):
+        raise ValueError("a variance is of no epoch, or of one draw")

@@ -12,6 +12,7 @@ from torch import Tensor
 from smallbatch.environment import processor_name
 from smallbatch.errors import refuse
 from smallbatch.training import processor
+from smallbatch.training.native import library
 
 TF32_FROM = (8, 0)
 """Compute capability from which NVIDIA's GPUs have TensorFloat-32: Ampere."""
@@ -52,12 +53,14 @@ def check_precision(precision: str, device: torch.device) -> None:
     Raises:
         UserError: it has no TensorFloat-32 and would silently compute in float32.
     """
-    if precision == "tf32" and not _has_tf32(device):
+    if not has_precision(precision, device):
         refuse("experiment", "precision", precision, f"float32 or bf16 on {device}; tf32 on NVIDIA GPUs from Ampere on")
 
 
-def _has_tf32(device: torch.device) -> bool:
-    return device.type == "cuda" and torch.cuda.get_device_capability(device) >= TF32_FROM
+def has_precision(precision: str, device: torch.device) -> bool:
+    """Whether a device computes in a precision: TensorFloat-32 is one of NVIDIA's GPUs alone."""
+    has_tf32 = device.type == "cuda" and torch.cuda.get_device_capability(device) >= TF32_FROM
+    return precision != "tf32" or has_tf32
 
 
 def set_precision(precision: str, device: torch.device) -> None:
@@ -85,7 +88,8 @@ def describe(device: torch.device) -> dict[str, str]:
     """The device in words, for a run's record."""
     if device.type == "cuda":
         return {"device": torch.cuda.get_device_name(device), "cuda": str(torch.version.cuda)}
-    return {"device": processor_name(), "threads": str(torch.get_num_threads())}
+    kernels = "compiled" if library.kernels() else "none"
+    return {"device": processor_name(), "threads": str(torch.get_num_threads()), "kernels": kernels}
 
 
 def forget_peak_memory(device: torch.device) -> None:

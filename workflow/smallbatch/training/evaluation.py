@@ -1,5 +1,8 @@
 """Kept weights, tested again."""
 
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
@@ -8,42 +11,94 @@ from safetensors.torch import load
 from smallbatch import environment
 from smallbatch.data import prepared
 from smallbatch.errors import UserError
-from smallbatch.store import RunStore
+from smallbatch.store import Record, RunStore
+from smallbatch.study import Run
 from smallbatch.training import device as devices
 from smallbatch.training.engine import LaneTraining
 
+DECIDES = ("device", "cuda", "threads", "kernels", "torch")
+"""What two places have in common that round alike."""
 
-def evaluate(store: RunStore, name: str, data: Path, device: torch.device) -> float:
+ROUNDED = {"float32": (0.001, 2), "tf32": (0.01, 4), "bf16": (0.01, 4)}
+"""Precision -> the part of the test images, and the least number, that places which round otherwise may differ in."""
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """What came out of a test of kept weights.
+
+    accuracy: found now; the recorded one, or within the bound.
+    recorded: after the last epoch of training.
+    bound: how far both may be apart; 0 where both places round alike.
+    here, there: device and precision, in words: of this test, and of the training.
+    """
+
+    accuracy: float
+    recorded: float
+    bound: float
+    here: str
+    there: str
+
+    def __str__(self) -> str:
+        told = "equal to" if self.accuracy == self.recorded else f"within {self.bound:.4g} of"
+        return (
+            f"{self.accuracy}, {told} the recorded {self.recorded}; recorded with {self.there}; tested with {self.here}"
+        )
+
+
+def evaluate(store: RunStore, record: Record, data: Path, device: torch.device) -> Evaluation:
     """Test the kept weights of a run on its data set, by the code that tested them in training.
 
+    On the same kind of device, by the same version of torch, the accuracy is exactly the recorded one. Elsewhere sums
+    are rounded otherwise, and images whose two best classes are all but equal may change sides: see `ROUNDED`. What a
+    device cannot compute in the run's precision, it computes in float32.
+
     Args:
-        store: where the run is.
-        name: the run's.
+        store: where the weights are.
+        record: of the run.
         data: the folder of prepared data sets.
         device: where, as `training.device.pick` sets it up.
 
-    Returns:
-        The test accuracy, which is exactly the recorded one.
-
     Raises:
-        UserError: there is no such run, its weights are not there or damaged, the data are others, or the accuracy is
-            not the recorded one.
+        UserError: the weights are not there or damaged, the data are others, or the accuracy is not the recorded one.
     """
-    record = store.read(name)
-    weights = load(store.read_weights(name))
-    folder = data / record.run.setting.data
-    images = prepared.read(folder)
+    run, folder = record.run, data / record.run.setting.data
+    weights, images = load(store.read_weights(record)), prepared.read(folder)
+    name = run.name(record.fingerprint)
     if images.meta.fingerprint != record.fingerprint:
         raise UserError(
             f"{folder}: not the data that {store.root / name} was trained on: their fingerprint is "
             f"{images.meta.fingerprint[:12]}, not {record.fingerprint[:12]}"
         )
-    found = LaneTraining([record.run], images, device).test(weights).accuracies[0]
-    recorded = record.outcome.epochs[-1].test_accuracy
-    if found != recorded:
-        here = environment.describe() | devices.describe(device)
+    computed = run if devices.has_precision(run.setting.precision, device) else _in_float32(run)
+    accuracy = LaneTraining([computed], images, device).test(weights).accuracies[0]
+    here = environment.describe() | devices.describe(device)
+    alike = computed == run and all(here.get(key) == record.environment.get(key) for key in DECIDES)
+    found = Evaluation(
+        accuracy,
+        record.outcome.epochs[-1].test_accuracy,
+        0.0 if alike else _bound(run.setting.precision, images.meta.test),
+        _words(computed, here),
+        _words(run, record.environment),
+    )
+    if not abs(found.accuracy - found.recorded) <= found.bound:
+        allowed = f"at most {found.bound:.4g} apart, between such places" if found.bound else "equal, on such a place"
         raise UserError(
-            f"{store.root / name}: the weights have test accuracy {found}, recorded is {recorded}; "
-            f"recorded with {environment.words(record.environment)}; tested with {environment.words(here)}"
+            f"{store.root / name}: the weights have test accuracy {accuracy}, recorded is {found.recorded}; allowed: "
+            f"{allowed}; recorded with {found.there}; tested with {found.here}"
         )
     return found
+
+
+def _bound(precision: str, images: int) -> float:
+    """How far apart two accuracies over so many images may be."""
+    part, least = ROUNDED[precision]
+    return max(math.floor(part * images), least) / images + 1e-12  # of accuracies that are rounded themselves
+
+
+def _in_float32(run: Run) -> Run:
+    return replace(run, setting=replace(run.setting, precision="float32"))
+
+
+def _words(run: Run, place: Mapping[str, str]) -> str:
+    return f"precision {run.setting.precision}, {environment.words(place)}"

@@ -12,11 +12,12 @@ import torch
 
 from smallbatch import environment
 from smallbatch.analysis.statistics import final_accuracy
+from smallbatch.bundles import take_in
 from smallbatch.data import prepared
 from smallbatch.data.outline import Outline
 from smallbatch.errors import UserError
 from smallbatch.packs import row
-from smallbatch.store import Outcome, RunStore
+from smallbatch.store import Outcome, Record, RunStore
 from smallbatch.study import CHOSEN_LATER, Run
 from smallbatch.training import device as devices
 from smallbatch.training import distributed, processor, stopping, variance
@@ -120,11 +121,12 @@ class _Job:
         self.progress = Progress(0, shown=False)
 
     def missing(self, runs: Sequence[Run]) -> list[Run]:
-        """The runs that the store does not have; damaged ones are set aside and named."""
-        for run in runs:
-            aside = self.store.clear(run, self.fingerprint)
-            if aside:
-                log.warning("%s: damaged, set aside as %s", run.name(self.fingerprint), aside)
+        """The runs that the store does not have; damaged ones are set aside and named, or taken from a bundle anew."""
+        damaged = {run: aside for run in runs if (aside := self.store.clear(run, self.fingerprint))}
+        for run, aside in damaged.items():
+            log.warning("%s: damaged, set aside as %s", run.name(self.fingerprint), aside)
+        if damaged:
+            take_in(self.store)
         return [run for run in runs if not self.has(run)]
 
     def has(self, run: Run) -> bool:
@@ -230,16 +232,16 @@ class _Job:
 
     def keep_best_of_cells(self, runs: Sequence[Run]) -> None:
         """Of each cell's runs keep only the weights of the best."""
-        cells: dict[tuple, list[tuple[float, Run]]] = {}
+        cells: dict[tuple, list[Record]] = {}
         for run in runs:
             record = self.store.find(run, self.fingerprint)
             if record and record.outcome.diverged_at is None:
-                cells.setdefault((row(run), run.base_lr), []).append((final_accuracy(record.outcome.epochs), run))
+                cells.setdefault((row(run), run.base_lr), []).append(record)
         for members in cells.values():
-            best = max(members, key=lambda member: member[0])[1]
-            for _, run in members:
-                if run is not best:
-                    self.store.drop_weights(run, self.fingerprint)
+            best = max(members, key=lambda record: final_accuracy(record.outcome.epochs))
+            for record in members:
+                if record is not best:
+                    self.store.drop_weights(record)
 
 
 def title(runs: Sequence[Run]) -> str:
