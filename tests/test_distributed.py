@@ -65,6 +65,10 @@ def stored(results: Path, data_folder: Path, run):
     return RunStore(results).find(run, prepared.read(data_folder).meta.fingerprint)
 
 
+def weights(results: Path, data_folder: Path, run) -> Path:
+    return RunStore(results).weights(stored(results, data_folder, run))
+
+
 def assert_equal(runs, data_folder: Path, one: Path, two: Path) -> None:
     for run in runs:
         ours, theirs = (stored(results, data_folder, run).outcome for results in (one, two))
@@ -72,9 +76,8 @@ def assert_equal(runs, data_folder: Path, one: Path, two: Path) -> None:
         for measured in ("epochs", "variance"):
             for mine, other in zip(getattr(ours, measured), getattr(theirs, measured), strict=True):
                 assert mine == pytest.approx(other, rel=1e-5, nan_ok=True), run
-        name = run.name(prepared.read(data_folder).meta.fingerprint)
         if ours.diverged_at is None:
-            mine, other = (load_file(RunStore(results).weights(name)) for results in (one, two))
+            mine, other = (load_file(weights(results, data_folder, run)) for results in (one, two))
             for key in mine:
                 torch.testing.assert_close(mine[key], other[key], rtol=1e-5, atol=1e-6)
 

@@ -15,6 +15,7 @@ import pytest
 from conftest import PROJECT, copy_project
 from test_publish import as_repository, clone, make, names, sh
 
+from smallbatch.bundles import record_of_weights
 from smallbatch.store import RunStore
 
 PASSWORD = "right"
@@ -116,7 +117,8 @@ def test_what_is_published_by_ssh_is_pulled(published, theirs, disk):
     assert make(theirs, "-n", "all").returncode == 0
     assert names(theirs) == names(published / "mine")
     weights = list((theirs / "results" / "weights").glob("*.safetensors"))
-    assert weights and all(RunStore(theirs / "results").read_weights(path.stem) for path in weights)
+    store = RunStore(theirs / "results")
+    assert weights and all(store.read_weights(record_of_weights(store, path.name)) for path in weights)
 
 
 def test_a_wrong_password(theirs, disk):

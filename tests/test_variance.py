@@ -77,7 +77,7 @@ def test_measuring_leaves_no_trace_in_training(data_folder, tmp_path):
         folders = [store.folder(run, fingerprint) for run in (without, measured)]
         for one, other in (
             [folder / METRICS for folder in folders],
-            [store.weights(folder.name) for folder in folders],
+            [store.weights(store.read(folder.name)) for folder in folders],
         ):
             assert one.read_bytes() == other.read_bytes()
         rows = store.find(measured, fingerprint).outcome.variance

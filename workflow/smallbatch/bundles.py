@@ -37,7 +37,7 @@ _WEIGHTS = re.compile(rf"(.*?)(?:\.([0-9a-f]{{{HASH_DIGITS}}}))?(?:\.safetensors
 _KILLED = 3600.0
 """Seconds after which who began to lay a run, which takes milliseconds, is taken for killed."""
 
-_BROKEN = (zipfile.BadZipFile, zlib.error, RuntimeError, ValueError, OSError, struct.error)
+_BROKEN = (zipfile.BadZipFile, zlib.error, RuntimeError, ValueError, EOFError, OSError, struct.error)
 """What is raised for archives that are none, or of kinds that are not read."""
 
 log = logging.getLogger(__name__)
