@@ -25,7 +25,7 @@ from smallbatch.analysis.table import read_tables, write_table, write_tables
 from smallbatch.data.outline import ORIGINALS
 from smallbatch.data.prepared import META, Meta, read_meta
 from smallbatch.environment import processors
-from smallbatch.files import write_json
+from smallbatch.files import write_json, write_sealed
 from smallbatch.packs import cut, with_rates
 from smallbatch.rates import BaseLr
 from smallbatch.settings import read_yaml
@@ -67,7 +67,7 @@ def make(config: dict, folder: Path) -> int:
         shape, classes, train, test = ORIGINALS[label]
         gray = (0.5,) * shape[0]
         meta = Meta(label, tuple(map(str, range(classes))), shape, gray, gray, train, test, f"made {label}")
-        write_json(folder / "data" / label / META, vars(meta))
+        write_sealed(folder / "data" / label / META, vars(meta))
     for name, e in study.experiments.items():
         if e.best_of:
             write_chosen(chosen_file(folder / "results", study.name, name), chosen(study, name))

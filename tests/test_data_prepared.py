@@ -1,16 +1,20 @@
 """Prepared arrays, and the digits."""
 
 import json
+import os
+import re
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from smallbatch import data
+from smallbatch import data, files
 from smallbatch.data import prepared
 from smallbatch.data.prepared import Split
 from smallbatch.errors import UserError
+from smallbatch.files import write_sealed
 
 CLASSES = ("cat", "dog")
 
@@ -98,27 +102,183 @@ def test_the_fingerprint_does_not_depend_on_memory_layout() -> None:
     assert prepared.fingerprint(CLASSES, turned, test) == prepared.fingerprint(CLASSES, train, test)
 
 
-@pytest.mark.parametrize("damage", ["", '{"label": "pets"', '{"label": "pets"}', '{"colour": 1}'])
-def test_a_damaged_meta_is_named(tmp_path: Path, damage: str) -> None:
+def files_in(folder: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in folder.iterdir()}
+
+
+def refused(folder: Path) -> str:
+    """Read, expecting one line that begins with the folder."""
+    with pytest.raises(UserError) as caught:
+        prepared.read(folder)
+    message = str(caught.value)
+    assert message.startswith(str(folder)) and "\n" not in message
+    return message
+
+
+@pytest.mark.parametrize("damage", ["", '{"label": "pets"', '{"label": "pets"}', "[1, 2]", "\0", "[" * 10_000])
+def test_a_damaged_meta_is_named_and_set_aside(tmp_path: Path, damage: str) -> None:
     prepared.write(tmp_path, "pets", CLASSES, *splits())
     (tmp_path / prepared.META).write_text(damage)
-    with pytest.raises(UserError) as caught:
-        prepared.read(tmp_path)
-    assert str(caught.value).startswith(f"{tmp_path / prepared.META}: damaged")
-    assert "\n" not in str(caught.value)
+    message = refused(tmp_path)
+    assert message.startswith(f"{tmp_path / prepared.META}: ")
+    assert message.endswith("; set aside as meta.json.damaged-1; the next call prepares the data set anew")
+    assert (tmp_path / "meta.json.damaged-1").read_text() == damage
+    assert not (tmp_path / prepared.META).exists()
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [("std", [0.1, 0.2, 0.3]), ("classes", ["dog", "cat"]), ("train", 5), ("fingerprint", "0" * 64), ("files", {})],
+)
+def test_an_edited_meta_is_not_believed(tmp_path: Path, key: str, value: object) -> None:
+    prepared.write(tmp_path, "pets", CLASSES, *splits())
+    path = tmp_path / prepared.META
+    path.write_text(json.dumps(json.loads(path.read_text()) | {key: value}))
+    with pytest.raises(UserError, match=r"meta.json: damaged or edited"):
+        prepared.read_meta(path)
+    assert path.exists(), "a look sets nothing aside"
+    refused(tmp_path)
+
+
+def test_a_meta_of_an_earlier_version_is_said_to_be_one(tmp_path: Path) -> None:
+    prepared.write(tmp_path, "pets", CLASSES, *splits())
+    path = tmp_path / prepared.META
+    new = ("files", "settings", "digest")
+    path.write_text(json.dumps({key: value for key, value in json.loads(path.read_text()).items() if key not in new}))
+    assert "of an earlier version" in refused(tmp_path)
+    assert path.exists(), "it is not damaged"
+
+
+def test_a_sealed_file_of_another_kind_is_no_meta(tmp_path: Path) -> None:
+    write_sealed(tmp_path / prepared.META, {"colour": 1})
+    assert "not of a data set" in refused(tmp_path)
+
+
+def turned(content: bytes) -> bytes:
+    """One bit of the last number is another."""
+    return content[:-1] + bytes([content[-1] ^ 1])
+
+
+def other_labels(content: bytes) -> bytes:
+    """The same labels in another order."""
+    return content[:128] + content[-8:] + content[128:-8]
+
+
+DAMAGES = {
+    "cut": lambda content: content[:-1],
+    "longer": lambda content: content + b"\0",
+    "empty": lambda content: b"",
+    "one bit": turned,
+    "shuffled": other_labels,
+    "huge": lambda content: content.replace(b"'shape': (", b"'shape': (9999999999999, ").replace(b" " * 15, b"", 1),
+    "objects": lambda content: re.sub(rb"'descr': '...'", b"'descr': '|O'", content, count=1),
+    "code": lambda content: content.replace(b"{'descr'", b"exit(1),", 1),
+    "by columns": lambda content: content.replace(b"False", b"True ", 1),
+    "deep": lambda content: content[:10] + b"(" * 118 + content[128:],
+}
 
 
 @pytest.mark.parametrize("name", prepared.ARRAYS)
-def test_a_truncated_or_missing_array_is_named(tmp_path: Path, name: str) -> None:
+@pytest.mark.parametrize("damage", DAMAGES)
+def test_a_damaged_array_is_named_and_set_aside(tmp_path: Path, name: str, damage: str) -> None:
     prepared.write(tmp_path, "pets", CLASSES, *splits())
-    file = tmp_path / name
-    file.write_bytes(file.read_bytes()[:-1])
-    with pytest.raises(UserError, match="damaged") as caught:
-        prepared.read(tmp_path)
-    assert str(tmp_path) in str(caught.value)
-    file.unlink()
-    with pytest.raises(UserError, match=name):
-        prepared.read(tmp_path)
+    before = files_in(tmp_path)
+    content = DAMAGES[damage](before[name])
+    assert content != before[name]
+    (tmp_path / name).write_bytes(content)
+    message = refused(tmp_path)
+    assert message.startswith(f"{tmp_path / name}: damaged (")
+    assert message.endswith(f"; set aside as {name}.damaged-1; the next call prepares the data set anew")
+    assert (tmp_path / f"{name}.damaged-1").read_bytes() == content
+    assert "missing" in refused(tmp_path), "the data set no longer counts as prepared"
+    prepared.write(tmp_path, "pets", CLASSES, *splits())
+    assert before.items() <= files_in(tmp_path).items()
+
+
+@pytest.mark.parametrize("name", [*prepared.ARRAYS, prepared.META])
+def test_what_is_missing_is_named(tmp_path: Path, name: str) -> None:
+    prepared.write(tmp_path, "pets", CLASSES, *splits())
+    (tmp_path / name).unlink()
+    assert refused(tmp_path).startswith(f"{tmp_path / name}: missing")
+
+
+@pytest.mark.parametrize("name", [*prepared.ARRAYS, prepared.META])
+@pytest.mark.parametrize("make", [Path.mkdir, os.mkfifo])
+def test_what_is_no_file_is_set_aside_and_replaced(tmp_path: Path, name: str, make: Callable) -> None:
+    prepared.write(tmp_path, "pets", CLASSES, *splits())
+    (tmp_path / name).unlink()
+    make(tmp_path / name)
+    assert "not a file" in refused(tmp_path)
+    make(tmp_path / name)
+    prepared.write(tmp_path, "pets", CLASSES, *splits())
+    prepared.read(tmp_path)
+
+
+def test_swapped_arrays_are_found(tmp_path: Path) -> None:
+    for label, seed in (("a", 0), ("b", 1)):
+        prepared.write(tmp_path / label, label, CLASSES, *splits(seed))
+    swapped = (tmp_path / "b" / "train_images.npy").read_bytes()
+    (tmp_path / "a" / "train_images.npy").write_bytes(swapped)
+    assert "its content is not what was written" in refused(tmp_path / "a")
+
+
+def test_what_cannot_be_set_aside_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def read_only(path: Path) -> Path:
+        raise UserError(f"{path}: cannot be written: the file system is read-only")
+
+    prepared.write(tmp_path, "pets", CLASSES, *splits())
+    file = tmp_path / "test_labels.npy"
+    file.write_bytes(turned(file.read_bytes()))
+    before = files_in(tmp_path)
+    monkeypatch.setattr(prepared, "set_aside", read_only)
+    assert refused(tmp_path).endswith("it cannot be set aside; prepare the data set again")
+    assert files_in(tmp_path) == before
+
+
+@pytest.mark.parametrize("label", [-1, 2, 2**40])
+def test_labels_beyond_the_classes_are_refused_before_anything_is_written(tmp_path: Path, label: int) -> None:
+    train, test = splits()
+    test.labels[3] = label
+    with pytest.raises(UserError, match=r"^pets: its test labels go from .*; allowed: 0 to 1, its classes$"):
+        prepared.write(tmp_path / "pets", "pets", CLASSES, train, test)
+    assert not (tmp_path / "pets").exists()
+    with pytest.raises(UserError, match="its train labels are float64"):
+        prepared.Prepared(
+            prepared.write(tmp_path, "pets", CLASSES, *splits()), Split(train.images, test.images / 1), test
+        )
+
+
+def same(one: prepared.Prepared, other: prepared.Prepared) -> bool:
+    """Whether all numbers and all that is known of them are equal."""
+    pairs = [(getattr(one, split), getattr(other, split)) for split in prepared.SPLITS]
+    equal = [np.array_equal(a.images, b.images) and np.array_equal(a.labels, b.labels) for a, b in pairs]
+    return one.meta == other.meta and all(equal)
+
+
+def test_whatever_becomes_of_a_byte_nothing_else_is_read(tmp_path: Path) -> None:
+    """Bytes changed, cut out or put in, anywhere: refused in one line. Unchanged, the arrays are those written."""
+    original = prepared.Prepared(prepared.write(tmp_path, "pets", CLASSES, *splits()), *splits())
+    before, draws, refusals = files_in(tmp_path), np.random.default_rng(0), 0
+    for _ in range(400):
+        name = str(draws.choice(sorted(before)))
+        content = bytearray(before[name])
+        # Mostly in the header, which is what is parsed.
+        start = int(draws.integers(len(content) if draws.random() < 0.3 else min(len(content), 128)))
+        length = int(draws.integers(4))
+        content[start : start + length] = draws.bytes(int(draws.integers(4)))
+        for path in tmp_path.iterdir():
+            path.unlink()
+        for other, whole in before.items():
+            (tmp_path / other).write_bytes(whole if other != name else content)
+        try:
+            found = prepared.read(tmp_path)
+        except UserError as error:
+            assert str(error).startswith(str(tmp_path)) and "\n" not in str(error)
+            refusals += 1
+            continue
+        assert name == prepared.META or content == before[name], "only white space of JSON may differ"
+        assert same(found, original)
+    assert 350 < refusals < 400
 
 
 def test_meta_is_plain_json(tmp_path: Path) -> None:
@@ -126,6 +286,7 @@ def test_meta_is_plain_json(tmp_path: Path) -> None:
     fields = json.loads((tmp_path / prepared.META).read_text())
     assert fields["fingerprint"] == meta.fingerprint
     assert fields["shape"] == [3, 5, 4]
+    assert fields["files"] == {name: files.sha256(tmp_path / name) for name in prepared.ARRAYS}
 
 
 @pytest.fixture(scope="module")
@@ -133,6 +294,11 @@ def digits(tmp_path_factory: pytest.TempPathFactory) -> prepared.Prepared:
     folder = tmp_path_factory.mktemp("digits") / "digits"
     data.prepare("digits", {"source": "digits"}, folder, folder.parent)
     return prepared.read(folder)
+
+
+def test_the_fingerprint_of_the_digits_stays_what_it_is(digits: prepared.Prepared) -> None:
+    """The names of runs, and so all results there are, depend on it."""
+    assert digits.meta.fingerprint == "618f8931ef44f94c1981b59d031a75a3cae9aa71011438454a6b80682de1aece"
 
 
 def test_digits_have_the_known_numbers(digits: prepared.Prepared) -> None:

@@ -1,5 +1,6 @@
 """Photos: decoding and crops against Pillow and torchvision, and the feed that decodes ahead."""
 
+import hashlib
 import io
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -93,8 +94,9 @@ def test_photos_of_one_colour_keep_it() -> None:
 def test_pixels_are_those_of_torchvision_on_pillow_images(size: tuple[int, int], tmp_path: Path) -> None:
     image = picture(2, size)
     (tmp_path / "a.png").write_bytes(file_of(image, "PNG"))
-    row = (b"a.png", b"", 0, (tmp_path / "a.png").stat().st_size, size[1], size[0])
-    found = Photos(tmp_path, np.array([row], photos.index_type(5, 0)))
+    content = (tmp_path / "a.png").read_bytes()
+    row = (b"a.png", b"", 0, len(content), size[1], size[0], hashlib.sha256(content).digest())
+    found = Photos(tmp_path, np.array([row], prepared.index_type(5, 0)))
     square = reference.center_crop(reference.resize(image, [256]), [224])
     crop = reference.resized_crop(image, 11, 7, 50, 60, [224, 224])
     for ours, theirs in ((found.pixels(0, None), square), (found.pixels(0, [11, 7, 50, 60]), crop)):

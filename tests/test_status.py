@@ -19,7 +19,7 @@ from snakemake.utils import update_config
 from smallbatch.analysis.selection import chosen_file, write_chosen
 from smallbatch.data.prepared import META, Meta
 from smallbatch.errors import UserError
-from smallbatch.files import write_json
+from smallbatch.files import write_json, write_sealed
 from smallbatch.settings import overridden, read_yaml
 from smallbatch.status import COLUMNS, look, told
 from smallbatch.store import Outcome, RunStore
@@ -68,7 +68,7 @@ def study(**config):
 @pytest.fixture
 def prepared():
     meta = Meta("digits", ("0", "1"), (1, 8, 8), (0.5,), (0.5,), 1000, 100, "f")
-    write_json(DATA / "digits" / META, vars(meta))
+    write_sealed(DATA / "digits" / META, vars(meta))
 
 
 @pytest.fixture

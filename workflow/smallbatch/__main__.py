@@ -9,10 +9,10 @@ from smallbatch.analysis.selection import chosen_file, write_chosen
 from smallbatch.bundles import take_in
 from smallbatch.console import log, reporting
 from smallbatch.data import label as label_of
-from smallbatch.data import prepare
-from smallbatch.data.prepared import META, read_meta
+from smallbatch.data import prepare, reason_to_prepare
+from smallbatch.data.prepared import META, Meta, read, read_meta
 from smallbatch.environment import origin
-from smallbatch.errors import refuse
+from smallbatch.errors import UserError, refuse
 from smallbatch.settings import likely, overridden, read_yaml
 from smallbatch.status import look, told
 from smallbatch.store import RunStore
@@ -66,12 +66,29 @@ def _check(study: Study, config: dict, arguments: argparse.Namespace) -> None:
 
 
 def _prepare(study: Study, config: dict, arguments: argparse.Namespace) -> None:
-    for name, settings in config["datasets"].items():
-        label = label_of(name, settings)
-        if label in study.labels:
-            meta = prepare(label, settings, DATA / label, DATA / "downloads")
-            check_against_data(study, label, meta.train)
-            log.info("%s: %d training and %d test images", DATA / label, meta.train, meta.test)
+    for label, settings in _datasets(study, config).items():
+        meta = _whole(label, settings) or prepare(label, settings, DATA / label, DATA / "downloads")
+        check_against_data(study, label, meta.train)
+        log.info("%s: %d training and %d test images", DATA / label, meta.train, meta.test)
+
+
+def _datasets(study: Study, config: dict) -> dict[str, dict]:
+    """Label of each data set of the study -> its settings."""
+    labelled = {label_of(name, settings): settings for name, settings in config["datasets"].items()}
+    return {label: settings for label, settings in labelled.items() if label in study.labels}
+
+
+def _whole(label: str, settings: dict) -> Meta | None:
+    """What is known of a data set that is prepared as its settings say, to the last byte; else none, and says why."""
+    reason = reason_to_prepare(label, settings, DATA / label)
+    try:
+        if reason is None:
+            return read(DATA / label).meta
+    except UserError as error:
+        reason = str(error)
+    if (DATA / label).exists():
+        log.info("%s: prepared anew", reason)
+    return None
 
 
 def _status(study: Study, config: dict, arguments: argparse.Namespace) -> None:
@@ -88,6 +105,10 @@ def _train(study: Study, config: dict, arguments: argparse.Namespace) -> None:
 
     take_in(RunStore(RESULTS))
     asked = [e for e in study.experiments.values() if arguments.experiment in (None, e.name)]
+    for label, settings in _datasets(study, config).items():
+        reason = reason_to_prepare(label, settings, DATA / label)
+        if reason and label in {e.setting.data for e in asked}:
+            raise UserError(f"{reason}; `python -m smallbatch prepare` mends that")
     # First the grids, then what takes the best of them.
     for e in sorted(asked, key=lambda e: bool(e.best_of)):
         stopping.check()
@@ -117,7 +138,7 @@ def _chosen(study: Study, experiment: Experiment, config: dict) -> Chosen:
 
 _OF_A_STUDY = {
     "check": (_check, "check the configuration and the study; say how many runs it has"),
-    "prepare": (_prepare, "prepare the data sets of the study"),
+    "prepare": (_prepare, "prepare the data sets of the study; those that are prepared are checked to the last byte"),
     "train": (_train, "train what is missing of the study, or of one experiment"),
     "status": (_status, "say how far the study is, wherever it is trained"),
 }

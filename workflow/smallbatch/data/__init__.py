@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from smallbatch.errors import refuse
+from smallbatch.errors import UserError, refuse
 
 if TYPE_CHECKING:
     from smallbatch.data.prepared import Meta
@@ -24,7 +24,7 @@ IMAGENET_TRAIN = 1_281_167
 def _digits(label: str, settings: dict[str, Any], folder: Path, downloads: Path) -> "Meta":
     from smallbatch.data import digits
 
-    return digits.prepare(label, folder)
+    return digits.prepare(label, settings, folder)
 
 
 def _cifar(label: str, settings: dict[str, Any], folder: Path, downloads: Path) -> "Meta":
@@ -45,6 +45,18 @@ def _imagenet(label: str, settings: dict[str, Any], folder: Path, downloads: Pat
     return imagenet.prepare(label, settings, folder, _is_original(settings))
 
 
+def _images_watched(settings: dict[str, Any]) -> str | None:
+    from smallbatch.data import image_folder
+
+    return image_folder.watched(settings)
+
+
+def _photos_watched(settings: dict[str, Any]) -> str | None:
+    from smallbatch.data import imagenet
+
+    return imagenet.watched(settings)
+
+
 @dataclass(frozen=True)
 class Source:
     """A source of data.
@@ -52,23 +64,27 @@ class Source:
     prepare: given label, settings, folder and downloads it makes the prepared arrays.
     required, optional: its keys, besides `source` and `label`.
     photos: whether its images are photos of many sizes.
+    watched: a digest over its files as they are now, none where there are none; no function where nothing can change:
+        digits come with scikit-learn, and of a CIFAR archive the md5 is known.
     """
 
     prepare: Callable[[str, dict[str, Any], Path, Path], "Meta"]
     required: tuple[str, ...] = ()
     optional: tuple[str, ...] = ()
     photos: bool = False
+    watched: Callable[[dict[str, Any]], str | None] | None = None
 
 
 SOURCES = {
     "digits": Source(_digits),
     "cifar10": Source(_cifar, optional=("archive", "md5")),
     "cifar100": Source(_cifar, optional=("archive", "md5")),
-    "imagenet": Source(_imagenet, required=("path",), photos=True),
+    "imagenet": Source(_imagenet, required=("path",), photos=True, watched=_photos_watched),
     "image-folder": Source(
         _image_folder,
         required=("path", "size"),
         optional=("mode", "test_fraction", "split_seed", "broken_images", "white"),
+        watched=_images_watched,
     ),
 }
 
@@ -84,6 +100,45 @@ def prepare(label: str, settings: dict[str, Any], folder: Path, downloads: Path)
     """
     check_settings("settings", label, settings | {"label": label})
     return SOURCES[settings["source"]].prepare(label, settings, Path(folder), Path(downloads))
+
+
+def reason_to_prepare(label: str, settings: dict[str, Any], folder: Path) -> str | None:
+    """Why a data set has to be prepared, or prepared anew, in words; none where it is as its settings say.
+
+    Its arrays are read through only where they are newer than its `meta.json`. What was prepared stands without its
+    source: that may be on a disk that is not there, or on another machine.
+    """
+    from smallbatch.data import prepared
+
+    try:
+        meta = prepared.read_meta(folder / prepared.META)
+    except UserError as error:
+        return str(error)
+    if meta.label != label:
+        return f"{folder}: holds {meta.label}"
+    return prepared.damage(folder, meta) or _other_settings(settings, meta, folder) or _other_source(settings, meta)
+
+
+def _other_settings(settings: dict[str, Any], meta: "Meta", folder: Path) -> str | None:
+    """The first setting that differs from what was prepared. Where the source lies does not say what it is."""
+    for key in sorted(settings.keys() | meta.settings.keys(), key=lambda key: (key != "source", key)):
+        now, then = settings.get(key), meta.settings.get(key)
+        if now != then and key not in ("label", "path", "archive"):
+            return f"{folder}: prepared with {key}: {then!r}, which is now {now!r}"
+    return None
+
+
+def _other_source(settings: dict[str, Any], meta: "Meta") -> str | None:
+    """Whether the source has changed, or is said to lie where it does not."""
+    source, now, then = SOURCES[settings["source"]], settings.get("path"), meta.settings.get("path")
+    if source.watched is None:
+        return None
+    seen = source.watched(settings)
+    if now != then and (source.photos or seen is None):  # photos are read from there all the time
+        return f"{now}: prepared from path: {then!r}"
+    if seen not in (None, meta.watched):
+        return f"{now}: files were added, changed or removed since it was prepared"
+    return None
 
 
 def label(key: str, settings: dict[str, Any]) -> str:

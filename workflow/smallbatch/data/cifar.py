@@ -78,7 +78,7 @@ def prepare(label: str, settings: dict[str, Any], folder: Path, downloads: Path)
     classes = _class_names(f"{archive}: {layout.meta}", contents[layout.meta], layout)
     batches = {name: _batch(f"{archive}: {name}", contents[name], layout) for name in (*layout.train, layout.test)}
     train = _joined(batches[name] for name in layout.train)
-    return write(folder, label, classes, train, batches[layout.test])
+    return write(folder, label, classes, train, batches[layout.test], settings=settings)
 
 
 def _archive(layout: Layout, settings: dict[str, Any], downloads: Path) -> Path:

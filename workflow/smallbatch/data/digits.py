@@ -5,13 +5,14 @@ Source: E. Alpaydin and C. Kaynak, "Optical Recognition of Handwritten Digits", 
 """
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from smallbatch.data.prepared import Meta, Split, write
 
 
-def prepare(label: str, folder: Path) -> Meta:
+def prepare(label: str, settings: dict[str, Any], folder: Path) -> Meta:
     """Write the digits as prepared arrays: sorted by class, every fifth is in the test split."""
     from sklearn.datasets import load_digits
 
@@ -21,4 +22,4 @@ def prepare(label: str, folder: Path) -> Meta:
     test = np.zeros(len(labels), bool)
     test[np.argsort(labels, kind="stable")[::5]] = True
     splits = [Split(images[chosen], labels[chosen]) for chosen in (~test, test)]
-    return write(folder, label, [str(digit) for digit in range(10)], *splits)
+    return write(folder, label, [str(digit) for digit in range(10)], *splits, settings=settings)

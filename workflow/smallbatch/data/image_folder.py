@@ -82,6 +82,7 @@ def watched(settings: dict[str, Any]) -> str | None:
 
 
 def _prepare(label: str, settings: dict[str, Any], folder: Path, scratch: Path) -> Meta:
+    seen = watched(settings)
     path = Path(settings["path"]).expanduser()
     root, splits = _splits(path, opened(path, scratch / "unpacked"), settings)
     loaded = [_load(path, root, name, classes, settings, scratch) for name, classes in splits.items()]
@@ -89,7 +90,7 @@ def _prepare(label: str, settings: dict[str, Any], folder: Path, scratch: Path) 
     remarks = described(sum((split.remarks for split in loaded), Counter()))
     if remarks:
         log.warning("%s: %s", path, remarks)
-    return write(folder, label, splits["train"], *(split.split for split in loaded))
+    return write(folder, label, splits["train"], *(split.split for split in loaded), settings=settings, watched=seen)
 
 
 def _splits(path: Path, unpacked: Path, settings: dict[str, Any]) -> tuple[Path, dict[str, Classes]]:

@@ -23,9 +23,10 @@ from tqdm import tqdm
 from smallbatch.data import IMAGENET_TRAIN
 from smallbatch.data.archives import damage_told, read_members
 from smallbatch.data.decoding import BrokenImage
-from smallbatch.data.photos import CHUNK, MEAN, SHAPE, STD, Photos, decoded, index_type
-from smallbatch.data.prepared import Meta, Split, fingerprint, save
+from smallbatch.data.photos import CHUNK, MEAN, SHAPE, STD, Photos, decoded
+from smallbatch.data.prepared import Meta, Split, fingerprint, index_type, save
 from smallbatch.data.tree import folders, visible
+from smallbatch.data.watching import digest
 from smallbatch.environment import processors
 from smallbatch.errors import UserError, refuse
 from smallbatch.files import folder_is_writable
@@ -71,6 +72,7 @@ def prepare(label: str, settings: dict[str, Any], folder: Path, original: bool) 
     root = Path(settings["path"]).expanduser()
     if not root.is_dir():
         raise UserError(f"{root}: no such folder; allowed: a folder with {ALLOWED}")
+    seen = watched(settings)
     try:
         train, test = _training_classes(root), _validation_classes(root)
     except OSError as error:
@@ -91,9 +93,24 @@ def prepare(label: str, settings: dict[str, Any], folder: Path, original: bool) 
         test=len(splits["val"].labels),
         fingerprint=fingerprint(classes, *digests),
         photos=str(root),
+        settings=settings,
+        watched=seen,
     )
-    save(folder, meta, *(Split(split.images.index, split.labels) for split in splits.values()))
-    return meta
+    return save(folder, meta, *(Split(split.images.index, split.labels) for split in splits.values()))
+
+
+def watched(settings: dict[str, Any]) -> str | None:
+    """A digest over the archives and the photos in folders, by name, size and time; none where there are none."""
+    root = Path(settings["path"]).expanduser()
+    archives = (root / name for name in (TRAIN, VALIDATION, DEVKIT))
+    photos = (
+        Path(place, name)
+        for split in ("train", "val")
+        for place, _, names in os.walk(root / split)
+        for name in names
+        if _is_image(name)
+    )
+    return digest(root, (*filter(Path.is_file, archives), *photos))
 
 
 def _training_classes(root: Path) -> dict[str, Images]:
@@ -234,27 +251,26 @@ def _split(root: Path, classes: tuple[str, ...], images: dict[str, Images]) -> S
     """Photos sorted by class and name, their heights and widths still to be found."""
     pieces = [images[label][name] for label in classes for name in sorted(images[label])]
     labels = np.repeat(np.arange(len(classes)), [len(images[label]) for label in classes]).astype(np.int64)
-    rows = [(os.fsencode(p.file), os.fsencode(p.name), p.offset, p.size, 0, 0) for p in pieces]
+    rows = [(os.fsencode(p.file), os.fsencode(p.name), p.offset, p.size, 0, 0, bytes(32)) for p in pieces]
     lengths = [max(len(row[column]) for row in rows) for column in (0, 1)]
     return Split(Photos(root, np.array(rows, index_type(*lengths))), labels)
 
 
 def _examine(photos: Photos, name: str) -> np.ndarray:
-    """Decode each photo, note its height and width, and return the SHA-256 of their bytes, [n, 32] uint8.
+    """Decode each photo, note its height, width and SHA-256, and return the latter, [n, 32] uint8.
 
     A broken photo is better found here than hours into a training.
     """
-    digests = np.empty((len(photos), 32), np.uint8)
 
     def examine(start: int) -> int:
         places = range(start, min(start + CHUNK, len(photos)))
         for place in places:
-            data = photos.read(place)
-            digests[place] = np.frombuffer(hashlib.sha256(data).digest(), np.uint8)
+            data = photos.found(place)
             try:
-                photos.index[["height", "width"]][place] = tuple(decoded(data).shape[1:])
+                height, width = decoded(data).shape[1:]
             except BrokenImage as error:
                 raise UserError(f"{photos.where(place)}: is a broken image ({error})") from error
+            photos.index[["height", "width", "sha256"]][place] = height, width, hashlib.sha256(data).digest()
         return len(places)
 
     Image.init()  # loads the formats, which threads must not do at the same time
@@ -268,4 +284,4 @@ def _examine(photos: Photos, name: str) -> np.ndarray:
         except BaseException:
             pool.shutdown(cancel_futures=True)
             raise
-    return digests
+    return np.ascontiguousarray(photos.index["sha256"]).view(np.uint8).reshape(-1, 32)

@@ -10,6 +10,7 @@ to a random scale; both came to be replaced by this one, Szegedy et al. 2015.) V
 """
 
 import functools
+import hashlib
 import math
 import os
 from collections import deque
@@ -51,8 +52,8 @@ class Photos:
     """Photos in files, each a part of one.
 
     root: the folder that they lie in.
-    index: [n] of `index_type`: file below the root, name in it (of a member of an archive), offset and size in bytes,
-        height and width in pixels.
+    index: [n] of `prepared.index_type`: file below the root, name in it (of a member of an archive), offset and size in
+        bytes, height and width in pixels, SHA-256 of the bytes.
     """
 
     root: Path
@@ -77,10 +78,21 @@ class Photos:
         return self.root / os.fsdecode(bytes(self.index[place]["file"]))
 
     def read(self, place: int) -> bytes:
-        """The bytes of a photo's file.
+        """The bytes of a photo's file, as they were prepared.
 
         Raises:
-            UserError: it cannot be read, or is shorter than it was.
+            UserError: it cannot be read, or has other bytes.
+        """
+        data = self.found(place)
+        if hashlib.sha256(data).digest() != self.index[place]["sha256"].tobytes():
+            raise UserError(f"{self.where(place)}: was changed since it was prepared; prepare the data set again")
+        return data
+
+    def found(self, place: int) -> bytes:
+        """The bytes that lie now where a photo's file is said to be.
+
+        Raises:
+            UserError: it cannot be read, or ends before.
         """
         size, offset = int(self.index[place]["size"]), int(self.index[place]["offset"])
         try:
@@ -106,8 +118,6 @@ class Photos:
             image = decoded(self.read(place))
         except BrokenImage as error:
             raise UserError(f"{self.where(place)}: is a broken image ({error})") from error
-        if image.shape[1:] != tuple(self.sizes[place].tolist()):
-            raise UserError(f"{self.where(place)}: was changed since it was prepared; prepare the data set again")
         return centre_square(image) if box is None else F.resized_crop(image, *box, [SIZE, SIZE])
 
     def blocks(self, requests: Iterable[Request], *, pinned: bool = False) -> Iterator[Tensor]:
@@ -211,9 +221,3 @@ def _centres(sizes: Tensor) -> Tensor:
     h = torch.minimum(height, (width / ASPECT[0]).round())
     w = torch.minimum(width, (height * ASPECT[1]).round())
     return torch.stack([(height - h) // 2, (width - w) // 2, h, w], 1).long()
-
-
-def index_type(file: int, name: int) -> np.dtype:
-    """The type of an index whose longest file name and member name have so many bytes."""
-    numbers = [("offset", "<i8"), ("size", "<i8"), ("height", "<i4"), ("width", "<i4")]
-    return np.dtype([("file", f"S{max(1, file)}"), ("name", f"S{max(1, name)}"), *numbers])

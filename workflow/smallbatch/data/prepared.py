@@ -1,19 +1,23 @@
 """Prepared data: memory-mapped arrays and what is known of them, the one form in which training sees data.
 
 Photos of many sizes stay where they lie: in the place of pixels stands an index of them (`smallbatch.data.photos`).
+`meta.json` has a digest of itself and of each array, so that nothing is trained on but what was written.
 """
 
 import hashlib
+import io
 import json
-from collections.abc import Iterable
-from dataclasses import asdict, dataclass
+import logging
+import os
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, BinaryIO
+from typing import TYPE_CHECKING, Any, BinaryIO, NoReturn
 
 import numpy as np
 
 from smallbatch.errors import UserError
-from smallbatch.files import atomic, write_json
+from smallbatch.files import DIGEST, atomic, read_json, read_sealed, set_aside, sha256, write_sealed, writing_errors
 
 if TYPE_CHECKING:
     from smallbatch.data.photos import Photos
@@ -21,6 +25,8 @@ if TYPE_CHECKING:
 SPLITS = ("train", "test")
 ARRAYS = tuple(f"{split}_{kind}.npy" for split in SPLITS for kind in ("images", "labels"))
 META = "meta.json"
+
+log = logging.getLogger(__name__)
 
 CHUNK_VALUES = 1 << 22
 """Pixel values that statistics take at once, to bound memory."""
@@ -37,6 +43,10 @@ class Meta:
     train, test: number of images.
     fingerprint: SHA-256 over both splits' arrays and the class names, in hexadecimal; of photos over their bytes.
     photos: the folder that photos are read from; none where the images are arrays.
+    files: file name of each array -> SHA-256 of the file, in hexadecimal; empty where the arrays lie in memory.
+    settings: that it was prepared with, as the configuration has them, without its label.
+    watched: digest over the source's files by name, size and time (`smallbatch.data.watching`); none where nothing can
+        change, or where it is not watched.
     """
 
     label: str
@@ -48,6 +58,9 @@ class Meta:
     test: int
     fingerprint: str
     photos: str | None = None
+    files: Mapping[str, str] = field(default_factory=dict)
+    settings: Mapping[str, Any] = field(default_factory=dict, compare=False)  # another origin makes no other data
+    watched: str | None = field(default=None, compare=False)
 
 
 @dataclass(frozen=True)
@@ -60,15 +73,44 @@ class Split:
 
 @dataclass(frozen=True)
 class Prepared:
-    """A prepared data set: both splits, memory-mapped, and what is known of them."""
+    """A prepared data set: both splits, memory-mapped, and what is known of them.
+
+    Raises:
+        UserError: a label is not the place of a class.
+    """
 
     meta: Meta
     train: Split
     test: Split
 
+    def __post_init__(self) -> None:
+        most = len(self.meta.classes) - 1
+        for name in SPLITS:
+            labels = getattr(self, name).labels
+            if labels.dtype != np.int64:
+                raise UserError(f"{self.meta.label}: its {name} labels are {labels.dtype}; allowed: int64")
+            if labels.size and not 0 <= labels.min() <= labels.max() <= most:
+                found = f"{labels.min()} to {labels.max()}"
+                raise UserError(
+                    f"{self.meta.label}: its {name} labels go from {found}; allowed: 0 to {most}, its classes"
+                )
 
-def write(folder: Path, label: str, classes: Iterable[str], train: Split, test: Split) -> Meta:
-    """Write a data set as prepared arrays into `folder`."""
+
+def write(
+    folder: Path,
+    label: str,
+    classes: Iterable[str],
+    train: Split,
+    test: Split,
+    *,
+    settings: Mapping[str, Any] | None = None,
+    watched: str | None = None,
+) -> Meta:
+    """Write a data set as prepared arrays into `folder`; `settings` and `watched` as `Meta` has them.
+
+    Raises:
+        UserError: a label is not the place of a class, or the files cannot be written.
+    """
     classes = tuple(classes)
     mean, std = channel_statistics(train.images)
     meta = Meta(
@@ -80,71 +122,209 @@ def write(folder: Path, label: str, classes: Iterable[str], train: Split, test: 
         train=len(train.labels),
         test=len(test.labels),
         fingerprint=fingerprint(classes, train, test),
+        settings=settings or {},
+        watched=watched,
     )
-    save(folder, meta, train, test)
-    return meta
+    return save(folder, meta, train, test)
 
 
-def save(folder: Path, meta: Meta, train: Split, test: Split) -> None:
-    """Write both splits, of photos their index, into `folder`; `meta.json` comes last and says that all is there."""
-    (folder / META).unlink(missing_ok=True)  # it must not vouch for arrays that are being replaced
+def save(folder: Path, meta: Meta, train: Split, test: Split) -> Meta:
+    """Write both splits, of photos their index, into `folder`; `meta.json` comes last and says that all is there.
+
+    Returns:
+        `meta` with the arrays' digests.
+
+    Raises:
+        UserError: as `write`.
+    """
+    Prepared(meta, train, test)  # refuses labels beyond the classes
+    for name in (META, *ARRAYS):
+        if (folder / name).is_dir():
+            log.warning("%s: a folder, set aside as %s", folder / name, set_aside(folder / name))
+    with writing_errors(folder / META):
+        (folder / META).unlink(missing_ok=True)  # it must not vouch for arrays that are being replaced
+    files = {}
     for name, split in zip(SPLITS, (train, test), strict=True):
         for kind in ("images", "labels"):
             with atomic(folder / f"{name}_{kind}.npy") as file:
-                _save(file, getattr(split, kind))
-    write_json(folder / META, {key: value for key, value in asdict(meta).items() if value is not None})
+                files[f"{name}_{kind}.npy"] = _save(file, getattr(split, kind))
+    settings = {key: value for key, value in meta.settings.items() if key != "label"}
+    meta = replace(meta, files=files, settings=settings)
+    write_sealed(folder / META, {key: value for key, value in asdict(meta).items() if value is not None})
+    return meta
 
 
-def _save(file: BinaryIO, array: np.ndarray) -> None:
-    """Write a .npy file in parts: numpy's own writer does not say that a disk is full."""
-    np.lib.format.write_array_header_1_0(
-        file, np.lib.format.header_data_from_array_1_0(array[:0]) | {"shape": array.shape}
-    )
+def _save(file: BinaryIO, array: np.ndarray) -> str:
+    """Write a .npy file in parts: numpy's own writer does not say that a disk is full. Returns its SHA-256."""
+    digest = hashlib.sha256()
+    for part in _parts(array):
+        file.write(part)
+        digest.update(part)
+    return digest.hexdigest()
+
+
+def _parts(array: np.ndarray) -> Iterator[bytes]:
+    """What a .npy file of an array holds: first the header, then the numbers."""
+    header = io.BytesIO()
+    fields = np.lib.format.header_data_from_array_1_0(array[:0]) | {"shape": array.shape}
+    np.lib.format.write_array_header_1_0(header, fields)
+    yield header.getvalue()
     for start in range(0, len(array), 4096):
-        file.write(np.ascontiguousarray(array[start : start + 4096]).tobytes())
+        yield np.ascontiguousarray(array[start : start + 4096]).tobytes()
 
 
 def read_meta(path: Path) -> Meta:
     """Read a `meta.json`.
 
     Raises:
-        UserError: it is damaged or not one of ours.
+        UserError: it is missing, damaged, edited, of an earlier version or not one of ours.
     """
+    path = Path(path)
+    if not path.exists():
+        raise UserError(f"{path}: missing; `snakemake datasets` prepares the data set")
+    if not path.is_file():
+        raise UserError(f"{path}: not a file; set it aside, and `snakemake datasets` prepares the data set")
     try:
-        fields = json.loads(Path(path).read_text(encoding="utf-8"))
+        fields = read_sealed(path)
         return Meta(**{key: tuple(value) if isinstance(value, list) else value for key, value in fields.items()})
-    except FileNotFoundError as error:
-        raise UserError(f"{path}: missing; `snakemake datasets` prepares the data set") from error
-    except (ValueError, TypeError, AttributeError) as error:
-        raise UserError(f"{path}: damaged ({error}); delete the folder and prepare the data set again") from error
+    except UserError as error:
+        if _is_of_an_earlier_version(path):
+            raise UserError(f"{path}: of an earlier version, without digests; prepare the data set again") from error
+        raise
+    except TypeError as error:
+        raise UserError(f"{path}: not of a data set ({error})") from error
+
+
+def _is_of_an_earlier_version(path: Path) -> bool:
+    """Whether it is a `meta.json` from before it had digests."""
+    try:
+        fields = read_json(path) if path.is_file() else None
+    except UserError:
+        return False
+    return isinstance(fields, dict) and "fingerprint" in fields and DIGEST not in fields and "files" not in fields
+
+
+class _Damage(Exception):
+    """A file is not as it was written; the text says in what."""
 
 
 def read(folder: Path) -> Prepared:
-    """Map a prepared data set into memory.
+    """Map a prepared data set into memory. Each array is read through once, to compare its digest.
 
     Raises:
-        UserError: a file is missing or damaged.
+        UserError: a file is missing or cannot be read; or it is not as it was written: then it is set aside, with
+            `meta.json`, so that the next call prepares the data set anew.
     """
-    meta = read_meta(folder / META)
     try:
-        # Copy-on-write: torch takes only arrays that could be written to; the files never change.
-        arrays = {name: np.load(folder / name, mmap_mode="c", allow_pickle=False) for name in ARRAYS}
-    except (ValueError, OSError, EOFError) as error:
-        raise UserError(f"{folder}: damaged ({error}); delete the folder and prepare the data set again") from error
-    images = {name: _images(folder, meta, arrays[f"{name}_images.npy"]) for name in SPLITS}
+        meta = read_meta(folder / META)
+    except UserError as error:
+        if (folder / META).exists() and not _is_of_an_earlier_version(folder / META):
+            _refuse(folder / META, str(error).partition(";")[0])
+        raise
+    arrays = {name: _mapped(folder / name, meta) for name in ARRAYS}
+    images = {name: _images(meta, arrays[f"{name}_images.npy"]) for name in SPLITS}
     return Prepared(meta, **{name: Split(images[name], arrays[f"{name}_labels.npy"]) for name in SPLITS})
 
 
-def _images(folder: Path, meta: Meta, array: np.ndarray) -> "np.ndarray | Photos":
-    """A split's pixels, or its photos where `array` is their index."""
-    if (array.dtype.names is not None) != (meta.photos is not None):
-        found = "an index of photos" if array.dtype.names else "pixels"
-        raise UserError(f"{folder}: damaged ({META} does not fit {found}); delete it and prepare the data set again")
+def _mapped(path: Path, meta: Meta) -> np.ndarray:
+    """An array, copy-on-write: torch takes only arrays that could be written to; the files never change."""
+    try:
+        with _opened(path) as file:
+            start, dtype, shape = _layout(file, path.name, meta)
+            file.seek(0)
+            _compare(hashlib.file_digest(file, "sha256").hexdigest(), path.name, meta)
+            return np.memmap(file, dtype, "c", start, shape)
+    except _Damage as damage:
+        _refuse(path, f"{path}: damaged ({damage})")
+
+
+def _opened(path: Path) -> BinaryIO:
+    if not path.exists():
+        raise UserError(f"{path}: missing; prepare the data set again")
+    if not path.is_file():  # a pipe would wait for ever
+        raise _Damage("it is not a file")
+    try:
+        return open(path, "rb")
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read ({error.strerror})") from error
+
+
+def _layout(file: BinaryIO, name: str, meta: Meta) -> tuple[int, np.dtype, tuple[int, ...]]:
+    """Where in a .npy file its numbers begin, their type and shape, which are those that `meta` lets expect."""
+    try:
+        version = np.lib.format.read_magic(file)
+        shape, by_columns, dtype = np.lib.format.read_array_header_1_0(file)
+    except Exception as error:  # what a damaged header makes its readers raise has no common base
+        raise _Damage(f"its header cannot be read: {' '.join(str(error).split()) or type(error).__name__}") from error
+    expected, wanted = _expected(name, meta, dtype)
+    if (version, by_columns, dtype, shape) != ((1, 0), False, expected, wanted):
+        raise _Damage(f"it holds {dtype} {shape}, expected {expected} {wanted}"[:300])
+    start, size = file.tell(), os.fstat(file.fileno()).st_size
+    if size != start + dtype.itemsize * int(np.prod(shape)):
+        raise _Damage(f"it has {size} bytes, expected {start + dtype.itemsize * int(np.prod(shape))}")
+    return start, dtype, shape
+
+
+def _expected(name: str, meta: Meta, found: np.dtype) -> tuple[np.dtype, tuple[int, ...]]:
+    """Type and shape of an array. Of an index the longest names are not known, so they are those `found`."""
+    split, kind = name.removesuffix(".npy").split("_")
+    count = getattr(meta, split)
+    if kind == "labels":
+        return np.dtype("<i8"), (count,)
+    if meta.photos is None:
+        return np.dtype(np.uint8), (count, *meta.shape)
+    lengths = [found[column].itemsize if column in (found.names or ()) else 1 for column in ("file", "name")]
+    return index_type(*lengths), (count,)
+
+
+def _compare(digest: str, name: str, meta: Meta) -> None:
+    if digest != meta.files.get(name):
+        raise _Damage(f"its content is not what was written: SHA-256 is {digest[:12]}..., not that of {META}")
+
+
+def _refuse(path: Path, what: str) -> NoReturn:
+    """Set a damaged file aside, and `meta.json`, without which the data set is not prepared; and say so."""
+    try:
+        aside = set_aside(path)
+        if path.name != META and path.with_name(META).exists():
+            set_aside(path.with_name(META))
+    except (UserError, OSError):  # a folder that cannot be written; or another process was faster
+        raise UserError(f"{what}; it cannot be set aside; prepare the data set again") from None
+    raise UserError(f"{what}; set aside as {aside.name}; the next call prepares the data set anew")
+
+
+def damage(folder: Path, meta: Meta) -> str | None:
+    """What is wrong with the files of a data set's arrays, in words; none: nothing that a look finds.
+
+    Only files newer than `meta.json` are read through.
+    """
+    written = (folder / META).stat().st_mtime_ns
+    for name in ARRAYS:
+        try:
+            with _opened(folder / name) as file:
+                _layout(file, name, meta)
+                if os.fstat(file.fileno()).st_mtime_ns > written:
+                    _compare(sha256(folder / name), name, meta)
+        except _Damage as found:
+            return f"{folder / name}: damaged ({found})"
+        except UserError as error:
+            return str(error)
+    return None
+
+
+def _images(meta: Meta, array: np.ndarray) -> "np.ndarray | Photos":
+    """A split's pixels, or its photos, of which `array` is the index."""
     if meta.photos is None:
         return array
     from smallbatch.data.photos import Photos  # imports torch, which only training needs
 
     return Photos(Path(meta.photos), array)
+
+
+def index_type(file: int, name: int) -> np.dtype:
+    """The type of an index of photos whose longest file name and member name have so many bytes."""
+    numbers = [("offset", "<i8"), ("size", "<i8"), ("height", "<i4"), ("width", "<i4"), ("sha256", "V32")]
+    return np.dtype([("file", f"S{max(1, file)}"), ("name", f"S{max(1, name)}"), *numbers])
 
 
 def channel_statistics(images: np.ndarray) -> tuple[tuple[float, ...], tuple[float, ...]]:
