@@ -443,3 +443,18 @@ def test_gradients_that_are_not_numbers_leave_the_weights_alone(data_folder):
     images[0, 0] = torch.inf
     assert not all(gradient.isfinite().all() for gradient in training.updates.gradients(images[0], labels[0]))
     assert all(torch.equal(value, before[name]) for name, value in training.model.state_dict().items())
+
+
+@pytest.mark.parametrize("label", [-1, 4, 2**40])
+def test_a_label_beyond_the_classes_is_refused_before_anything_is_updated(label, data_folder):
+    training = LaneTraining([a_run(seed=1), a_run(seed=2)], prepared.read(data_folder), CPU)
+    before = {name: value.clone() for name, value in training.model.state_dict().items()}
+    images, labels = training.feed.batches(training._plan(), 0, 3)
+    labels[2, 3, 1] = label
+    for refused in (
+        lambda: training.updates.make(Batches(images, labels), [1.0] * 3),
+        lambda: training.updates.gradients(images[2], labels[2]),
+    ):
+        with pytest.raises(UserError, match=r"^experiment on made: labels: .* is not allowed; allowed: 0 to 3, the cl"):
+            refused()
+    assert all(torch.equal(value, before[name]) for name, value in training.model.state_dict().items())

@@ -1140,13 +1140,18 @@ struct MiniBatch {
     }
 };
 
+// Whether each of so many labels is the place of a class; others would be read and written beyond the logits.
+bool are_classes(const Program& program, const int64_t* labels, int64_t count) {
+    return std::all_of(labels, labels + count, [&](int64_t label) { return 0 <= label && label < program.classes; });
+}
+
 }  // namespace
 
 extern "C" {
 
 int32_t smallbatch_vector() { return VL; }
 
-// Updates of all lanes, one lane after the other.
+// Updates of all lanes, one lane after the other. Returns 1, else 0 and nothing is done: a label is not a class.
 //   program     the model
 //   room        examples that the arena holds, of which parts are made; with batch norm the examples of a sub-batch
 //   arena       program.arena_floats * room floats, zeros at first and left alone between calls
@@ -1154,10 +1159,11 @@ int32_t smallbatch_vector() { return VL; }
 //   images      [steps][m][lanes][channels][rows][columns], labels [steps][m][lanes]
 //   rates       [steps][lanes], -eta
 //   losses      [steps][lanes], out: the means before each update; from the first that is not finite on, not a number
-void smallbatch_train(const Program* program, const Lane* lanes, int64_t lane_count, int64_t steps, int64_t m,
-                      int64_t room, float* arena, float* scratch, const float* images,
-                      const int64_t* labels, const float* rates, float decay, float momentum, float norm_momentum,
-                      float* losses) {
+int32_t smallbatch_train(const Program* program, const Lane* lanes, int64_t lane_count, int64_t steps, int64_t m,
+                         int64_t room, float* arena, float* scratch, const float* images,
+                         const int64_t* labels, const float* rates, float decay, float momentum, float norm_momentum,
+                         float* losses) {
+    if (!are_classes(*program, labels, steps * m * lane_count)) return 0;
     const FlushSubnormals flush;
     const Scratch at(*program, scratch);
     float* velocity = momentum != 0 ? at.velocity : nullptr;
@@ -1184,11 +1190,14 @@ void smallbatch_train(const Program* program, const Lane* lanes, int64_t lane_co
         transfer<UNPACK>(*program, at.packed, lane.tensors);
         if (velocity) transfer<UNPACK>(*program, velocity, lane.velocities);
     }
+    return 1;
 }
 
-// Gradients of one mini-batch of each lane go where its velocities would lie; its weights and statistics stay.
-void smallbatch_gradients(const Program* program, const Lane* lanes, int64_t lane_count, int64_t m, int64_t room,
-                          float* arena, float* scratch, const float* images, const int64_t* labels) {
+// Gradients of one mini-batch of each lane go where its velocities would lie; its weights and statistics stay. Returns 1,
+// else 0 and nothing is done: a label is not a class.
+int32_t smallbatch_gradients(const Program* program, const Lane* lanes, int64_t lane_count, int64_t m, int64_t room,
+                             float* arena, float* scratch, const float* images, const int64_t* labels) {
+    if (!are_classes(*program, labels, m * lane_count)) return 0;
     const FlushSubnormals flush;
     const Scratch at(*program, scratch);
     MiniBatch batch(*program, m, room, arena, at);
@@ -1198,6 +1207,7 @@ void smallbatch_gradients(const Program* program, const Lane* lanes, int64_t lan
         batch.gradient(lanes[l], images + l * program->image_floats, labels + l, lane_count, false, 0, 0);
         transfer<UNPACK>(*program, at.gradient, lanes[l].velocities);
     }
+    return 1;
 }
 
 // Logits [n][lanes][classes] of images [n][channels][rows][columns], with running statistics. `arena` has room for the

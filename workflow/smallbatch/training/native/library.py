@@ -97,8 +97,8 @@ def kernels() -> ctypes.CDLL | None:
         log.info("kernels cannot be compiled (%s): training goes operation by operation, slower", reason)
         return None
     library.smallbatch_vector.restype = c_int32
-    library.smallbatch_train.argtypes, library.smallbatch_train.restype = _TRAIN, None
-    library.smallbatch_gradients.argtypes, library.smallbatch_gradients.restype = _GRADIENTS, None
+    library.smallbatch_train.argtypes, library.smallbatch_train.restype = _TRAIN, c_int32
+    library.smallbatch_gradients.argtypes, library.smallbatch_gradients.restype = _GRADIENTS, c_int32
     library.smallbatch_logits.argtypes, library.smallbatch_logits.restype = _LOGITS, None
     return library
 

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from smallbatch.data.outline import Outline
+from smallbatch.errors import refuse
 from smallbatch.models import build
 from smallbatch.models.normalisation import part_momenta
 from smallbatch.study import Run
@@ -75,11 +76,12 @@ class NativeUpdates(Updates):
         rates, losses = self.sgd.rates(factors), torch.empty(steps, lanes)
         [norm_momentum] = part_momenta([m], m)
         table = self._lanes(self.sgd.velocity)
-        library.kernels().smallbatch_train(
+        done = library.kernels().smallbatch_train(
             *(ctypes.byref(self.layout.program), table, lanes, steps, m, self.room),
             *(tensor.data_ptr() for tensor in (self.arena, self.scratch, images, labels, rates)),
             *(self.sgd.weight_decay, self.sgd.momentum, norm_momentum, losses.data_ptr()),
         )
+        self._check(done, labels)
         return losses
 
     def gradients(self, images: Tensor, labels: Tensor) -> list[Tensor]:
@@ -87,10 +89,11 @@ class NativeUpdates(Updates):
         found = [torch.zeros_like(parameter) for parameter in self.network.parameters]
         images, labels = images.contiguous(), labels.contiguous()
         count, lanes = labels.shape
-        library.kernels().smallbatch_gradients(
+        done = library.kernels().smallbatch_gradients(
             *(ctypes.byref(self.layout.program), self._lanes(found), lanes, count, self.room),
             *(tensor.data_ptr() for tensor in (self.arena, self.scratch, images, labels)),
         )
+        self._check(done, labels)
         return found
 
     def logits(self, images: Tensor) -> Tensor:
@@ -103,6 +106,12 @@ class NativeUpdates(Updates):
             *(tensor.data_ptr() for tensor in (self.values, self.scratch, images, logits)),
         )
         return logits
+
+    def _check(self, done: int, labels: Tensor) -> None:
+        """What the kernels refuse."""
+        if not done:
+            found, most = f"{labels.min()} to {labels.max()}", self.layout.program.classes - 1
+            refuse(f"experiment on {self.feed.setting.data}", "labels", found, f"0 to {most}, the classes")
 
     def _lanes(self, velocities: Sequence[Tensor]) -> ctypes.Array:
         """Where the tensors of each lane lie now."""
