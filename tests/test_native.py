@@ -9,6 +9,7 @@ from conftest import a_run, made_data
 from torch import nn
 
 from smallbatch.data import prepared
+from smallbatch.errors import UserError
 from smallbatch.models import MODELS
 from smallbatch.models.normalisation import BatchNorm
 from smallbatch.models.resnet import Shortcut

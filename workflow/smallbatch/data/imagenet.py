@@ -104,7 +104,7 @@ def watched(settings: dict[str, Any]) -> str | None:
     root = Path(settings["path"]).expanduser()
     archives = (root / name for name in (TRAIN, VALIDATION, DEVKIT))
     photos = (
-        Path(place, name)
+        os.path.join(place, name)
         for split in ("train", "val")
         for place, _, names in os.walk(root / split)
         for name in names
