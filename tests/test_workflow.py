@@ -14,6 +14,7 @@ import pytest
 import yaml
 from conftest import PROJECT, copy_project, snakemake
 
+from smallbatch.files import read_sealed, write_sealed
 from smallbatch.store import RunStore
 
 TINY = {
@@ -274,12 +275,12 @@ def jobs_follow_it(project):
     prepared = snakemake(project, "--cores", "1", "--config", "study=tiny", "--", "datasets")
     assert prepared.returncode == 0, prepared.stdout
     speeds = project / "results/tiny/cost.json"
-    known, asked = json.loads(speeds.read_text()), ("-n", "--config", "study=tiny", "--", "figures")
+    known, asked = read_sealed(speeds), ("-n", "--config", "study=tiny", "--", "figures")
     assert known["device"] and {kind["model"] for kind in known["kinds"]} == {"alexnet", "resnet8"}
     assert re.search(r"\(within (1000|1500) MB, 10 min\)", snakemake(project, *asked).stdout)
     for kind in known["kinds"]:
         kind["speeds"] = {m: speed | {"training": 5.0, "memory": 3.1e9} for m, speed in kind["speeds"].items()}
-    speeds.write_text(json.dumps(known))
+    write_sealed(speeds, known)
     # 4 runs of 128 images make 43 minutes, twice that and 5 are 90; a quarter more of memory is 3875.
     assert "(within 4000 MB, 120 min)" in snakemake(project, *asked).stdout
     speeds.unlink()
