@@ -208,12 +208,12 @@ def test_what_lanes_do_not_suit_is_trained_alone_as_plain_torch_does(parts, reas
     assert train_pack(runs, data_folder, tmp_path, lanes=4, keep_weights="all") == 2
     data, store = prepared.read(data_folder), RunStore(tmp_path)
     for run in runs:
-        record, name = store.find(run, data.meta.fingerprint), run.name(data.meta.fingerprint)
-        ours, (theirs, accuracy) = load(store.read_weights(name)), reference(run, data, draws=suits.draws)
+        record = store.find(run, data.meta.fingerprint)
+        ours, (theirs, accuracy) = load(store.read_weights(record)), reference(run, data, draws=suits.draws)
         assert record.outcome.lanes == 1 and record.outcome.epochs[-1].test_accuracy == pytest.approx(accuracy)
         for key, tensor in theirs.items():
             torch.testing.assert_close(ours[key], tensor, rtol=1e-4, atol=1e-5)
-        assert evaluate(store, name, data_folder.parent, CPU) == record.outcome.epochs[-1].test_accuracy
+        assert evaluate(store, record, data_folder.parent, CPU).accuracy == record.outcome.epochs[-1].test_accuracy
 
 
 REFUSED = {
@@ -375,14 +375,17 @@ def test_an_edited_model_names_new_runs_and_old_ones_cannot_be_evaluated(own, da
     train_pack([old], data_folder, tmp_path)
     store, fingerprint = RunStore(tmp_path), prepared.read(data_folder).meta.fingerprint
     name = old.name(fingerprint)
-    assert evaluate(store, name, data_folder.parent, CPU) == store.read(name).outcome.epochs[-1].test_accuracy
+    assert (
+        evaluate(store, store.read(name), data_folder.parent, CPU).accuracy
+        == store.read(name).outcome.epochs[-1].test_accuracy
+    )
     assert store.read(name).run.setting.model_content == models.content("mine")
     file.write_text(file.read_text().replace("F.relu", "F.silu"))
     models._content.cache_clear()
     new = a_run(model="mine")
     assert new.name(fingerprint) != name and not store.has(new, fingerprint) and store.has(old, fingerprint)
     with pytest.raises(UserError, match=rf"model mine: {file} is not what this run was named after"):
-        evaluate(store, name, data_folder.parent, CPU)
+        evaluate(store, store.read(name), data_folder.parent, CPU)
     with pytest.raises(UserError, match="is not what this run was named after"):
         train_pack([replace(old, seed=9)], data_folder, tmp_path)
 

@@ -62,12 +62,13 @@ def test_the_checkpoint(tmp_path, monkeypatch):
     folder = Path("data", "digits")
     meta = prepare("digits", CONFIG["datasets"]["digits"], folder, tmp_path)
     train_pack([run for run in runs if run.name(meta.fingerprint) == name], folder, Path("results"), device="cpu")
-    recorded = evaluate(RunStore(Path("results")), name, Path("data"), torch.device("cpu"))
+    store = RunStore(Path("results"))
+    recorded = evaluate(store, store.read(name), Path("data"), torch.device("cpu"))
     test = prepared.read(folder).test
     found = {"images": (torch.from_numpy(test.images) / 255 - meta.mean[0]) / meta.std[0]}
     exec(block("python", "load_file"), found)
     right = found["logits"].argmax(1) == torch.from_numpy(test.labels)
-    assert right.double().mean() == recorded > 0.9
+    assert right.double().mean() == recorded.accuracy == recorded.recorded > 0.9
 
 
 def test_the_commands_name_targets_and_folders_that_exist():

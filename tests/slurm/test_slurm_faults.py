@@ -57,7 +57,10 @@ def runs(folder: Path) -> dict[str, tuple[bytes, bytes]]:
     """Run -> what came of it: metrics and weights."""
     store = RunStore(folder / "results")
     names = [record.parent.name for record in store.root.glob(f"*/{RECORD}")]
-    return {name: ((store.root / name / METRICS).read_bytes(), store.weights(name).read_bytes()) for name in names}
+    return {
+        name: ((store.root / name / METRICS).read_bytes(), store.weights(store.read(name)).read_bytes())
+        for name in names
+    }
 
 
 @pytest.fixture(scope="module")
