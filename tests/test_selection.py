@@ -30,9 +30,13 @@ def test_the_last_experiment_with_that_batch_size_decides_and_missing_runs_count
 
 
 def test_chosen_rates_come_back_from_their_file(tmp_path):
-    path = tmp_path / "chosen.json"
+    path = tmp_path / "mine" / "chosen" / "chosen.json"
     write_chosen(path, {8: 2**-8, 2: 0.001})
-    assert read_chosen(path) == {2: 0.001, 8: 2**-8} and list(json.loads(path.read_text())) == ["2", "8", "digest"]
+    assert read_chosen(path) == {2: 0.001, 8: 2**-8} and list(json.loads(path.read_text())["rates"]) == ["2", "8"]
+    other = path.replace(path.with_name("other.json"))
+    with pytest.raises(UserError, match=r"other.json: not the rates that were chosen for this experiment"):
+        read_chosen(other)
+    other.replace(path)
     path.write_text(path.read_text().replace("0.001", "0.002"))
     with pytest.raises(UserError, match=r"chosen.json: damaged or edited"):
         read_chosen(path)

@@ -80,7 +80,7 @@ def promised(promise: bool) -> bool:
 
 
 def make_data(folder: Path, number: int) -> Path:
-    return made_data(folder / "data" / "made", train=8, test=4, shape=(1, 4, 2), classes=2 * number)
+    return made_data(folder / "data" / "made", train=8, test=4, shape=(1, 8, 2), classes=2 * number)
 
 
 def read_data(path: Path) -> tuple:
@@ -170,8 +170,9 @@ def read_table(path: Path) -> str:
 
 
 def make_chosen(folder: Path, number: int) -> Path:
-    write_chosen(folder / "chosen.json", {4: BaseLr(2.0**-8), 16: BaseLr(2.0**-6 / number)})
-    return folder / "chosen.json"
+    path = folder / "study" / "chosen" / f"experiment{number}.json"
+    write_chosen(path, {4: BaseLr(2.0**-8), 16: BaseLr(2.0**-6 / number)})
+    return path
 
 
 def make_cost(folder: Path, number: int) -> Path:

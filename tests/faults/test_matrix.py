@@ -9,17 +9,8 @@ from kinds import KINDS
 
 from smallbatch.errors import UserError
 
-NOT_YET = {
-    (name, fault): pytest.mark.xfail(reason=reason, strict=True)
-    for name, fault, reason in (
-        ("checksums", "unreadable", "checksums.damaged reads the file where it does not expect that it cannot"),
-        ("chosen rates", "swapped with another", "chosen rates do not say whose they are"),
-    )
-}
-"""What is known to be wrong, and why."""
-
 CELLS = [
-    pytest.param(name, fault, marks=NOT_YET.get((name, fault), ()))
+    (name, fault)
     for name, kind in KINDS.items()
     for fault in FAULTS
     if not (kind.written or (kind.movable and FAULTS[fault] is swapped))

@@ -32,15 +32,23 @@ def damaged(path: Path) -> list[Path]:
 
     A job of which another process makes the files at this moment has deleted `path` before.
     """
-    if not path.is_file():
-        return [path] if path.exists() else []
-    before = path.read_bytes()
+    if not path.exists():
+        return []
+    before = _content(path)
     try:
         sums = read_sealed(path)["files"]
         found = [Path(file) for file, checksum in sums.items() if _differs(Path(file), checksum)]
     except (UserError, KeyError, AttributeError):
         found = [path]
-    return found if path.is_file() and path.read_bytes() == before else []
+    return found if path.exists() and _content(path) == before else []
+
+
+def _content(path: Path) -> bytes | None:
+    """The bytes of a file; none of what is not one, or cannot be read."""
+    try:
+        return path.read_bytes() if path.is_file() else None
+    except OSError:
+        return None
 
 
 def _differs(file: Path, checksum: str) -> bool:

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from smallbatch.errors import UserError
 from smallbatch.files import read_sealed, write_sealed
 from smallbatch.rates import BaseLr
 from smallbatch.study import Chosen, Study
@@ -52,14 +53,22 @@ def chosen_file(results: Path, study: str, experiment: str) -> Path:
 
 
 def write_chosen(path: Path, chosen: Chosen) -> None:
-    """Write chosen rates as JSON with a digest."""
-    write_sealed(path, {str(m): rate for m, rate in sorted(chosen.items())})
+    """Write chosen rates as JSON with a digest, and whose they are, as `path` has it."""
+    write_sealed(path, _whose(path) | {"rates": {str(m): rate for m, rate in sorted(chosen.items())}})
+
+
+def _whose(path: Path) -> dict[str, str]:
+    return {"study": path.parents[1].name, "experiment": path.stem}
 
 
 def read_chosen(path: Path) -> Chosen:
     """Read what `write_chosen` wrote.
 
     Raises:
-        UserError: it is missing, damaged or edited.
+        UserError: it is missing, damaged or edited, or of another experiment.
     """
-    return {int(m): BaseLr(rate) for m, rate in read_sealed(path).items()}
+    values = read_sealed(path)
+    rates = values.pop("rates", None)
+    if values != _whose(path) or not isinstance(rates, dict):
+        raise UserError(f"{path}: not the rates that were chosen for this experiment; delete it: it is made again")
+    return {int(m): BaseLr(rate) for m, rate in rates.items()}
