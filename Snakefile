@@ -49,4 +49,4 @@ rule all:
         rules.figures.input,
         rules.report.input,
     message:
-        "Study {STUDY.name} is complete."
+        f"Study {STUDY.name} is complete."

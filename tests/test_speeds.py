@@ -55,6 +55,12 @@ def test_what_is_written_is_read_and_what_is_damaged_named_and_done_without(tmp_
     assert all(f"{path}: " in said and "until `snakemake cost` makes" in said for said in caplog.messages)
 
 
+def test_the_order_of_batch_sizes_in_a_file_means_nothing(tmp_path):
+    turned = Measured(100, 50, dict(reversed(MEASURED.speeds.items())))
+    Speeds({ALEXNET: turned}, "a device").write(tmp_path / "cost.json")
+    assert Speeds.read(tmp_path / "cost.json").seconds([a_run(batch_size=4, epochs=2)]) == pytest.approx(600)
+
+
 def test_ten_thousand_runs_are_reckoned_at_once():
     speeds = Speeds({ALEXNET: MEASURED}, "a device")
     packs = [[a_run(batch_size=2 ** (1 + i % 11), seed=i) for i in range(40)] for _ in range(250)]

@@ -119,4 +119,4 @@ rule tables:
         [checksum_file(f"table-{experiment}") for experiment in STUDY.experiments],
         [file.format(study=STUDY.name) for file in (*rules.gather.output, *rules.claims.output)],
     message:
-        "The tables of study {STUDY.name} are in {RESULTS}/{STUDY.name}."
+        f"The tables of study {STUDY.name} are in {RESULTS}/{STUDY.name}."

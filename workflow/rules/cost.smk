@@ -18,6 +18,6 @@ rule cost:
         training=config["training"],
         speeds=str(SPEEDS_FILE),
     message:
-        "Measuring what study {STUDY.name} takes on this device"
+        f"Measuring what study {STUDY.name} takes on this device"
     script:
         "../scripts/cost.py"

@@ -28,4 +28,4 @@ rule datasets:
     input:
         data_files,
     message:
-        "The data sets of study {STUDY.name} are prepared."
+        f"The data sets of study {STUDY.name} are prepared."

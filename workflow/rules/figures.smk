@@ -35,7 +35,7 @@ rule figures:
         expand(f"{FIGURES}/{STUDY.name}/{{figure}}.{{form}}", figure=STUDY.figures, form=["pdf", "svg", "png"]),
         [checksum_file(f"figure-{figure}") for figure in STUDY.figures],
     message:
-        "The figures of study {STUDY.name} are in {FIGURES}/{STUDY.name}."
+        f"The figures of study {STUDY.name} are in {FIGURES}/{STUDY.name}."
 
 
 # Has no output, nor a benchmark, which counts as one, so that it draws whenever it is asked to.
@@ -55,6 +55,6 @@ rule preview:
         threshold=config["convergence_threshold"],
         folder=f"{RESULTS}/{STUDY.name}/preview",
     message:
-        "Drawing what there is of study {STUDY.name} into {params.folder}"
+        f"Drawing what there is of study {STUDY.name} into {{params.folder}}"
     script:
         "../scripts/preview.py"

@@ -35,4 +35,4 @@ rule report:
         f"{RESULTS}/{STUDY.name}/report.html",
         checksum_file("page"),
     message:
-        "The report of study {STUDY.name} is {input[0]}."
+        f"The report of study {STUDY.name} is {{input[0]}}."

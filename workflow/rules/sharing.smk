@@ -24,7 +24,7 @@ rule publish:
         figures=f"{FIGURES}/{STUDY.name}",
         publish=config["publish"],
     message:
-        "Publishing study {STUDY.name}"
+        f"Publishing study {STUDY.name}"
     script:
         "../scripts/publish.py"
 
@@ -67,4 +67,4 @@ rule crate:
         f"{RESULTS}/{STUDY.name}/{STUDY.name}.crate.zip",
         checksum_file("archive"),
     message:
-        "Study {STUDY.name} with its provenance is {input[0]}."
+        f"Study {STUDY.name} with its provenance is {{input[0]}}."

@@ -138,5 +138,5 @@ class Speeds:
 
 
 def _read(entry: dict[str, Any]) -> tuple[Kind, Measured]:
-    speeds = {int(m): Speed(**speed) for m, speed in entry["speeds"].items()}
+    speeds = {m: Speed(**entry["speeds"][str(m)]) for m in sorted(map(int, entry["speeds"]))}
     return Kind(*(entry[name] for name in Kind._fields)), Measured(entry["train"], entry["test"], speeds)
