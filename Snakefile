@@ -21,6 +21,8 @@ report: "workflow/report/workflow.rst"
 
 
 include: "workflow/rules/common.smk"
+include: "workflow/rules/pending.smk"
+include: "workflow/rules/resources.smk"
 include: "workflow/rules/cluster.smk"
 include: "workflow/rules/datasets.smk"
 include: "workflow/rules/cost.smk"

@@ -1,0 +1,154 @@
+# What is still to be made, found before Snakemake looks at any file: it seeks nothing behind whole tables.
+
+
+def pending(e):
+    """Files that the tables of an experiment wait for, whose data and rates are known; none where they show its runs."""
+    meta = read_meta(meta_file(e.setting.data))
+    check_against_data(STUDY, meta.label, meta.train)
+    return _pending(e.name, meta.fingerprint, tuple(rates_of(e).items()))
+
+
+@functools.cache
+def _pending(experiment, fingerprint, rates):
+    """The witnesses of packs that have to train, and a file newer than the tables, which makes Snakemake look for both.
+
+    Runs are no outputs that Snakemake knows, and behind whole tables it seeks nothing. Asked once a process: the answer
+    must not change while jobs run.
+    """
+    packs, records = PLAN.pending(experiment, fingerprint, dict(rates))
+    if not packs and records == checksums.made_from(Path(checksum_file(f"table-{experiment}"))):
+        return []
+    witnesses = [Path(RESULTS, "packs", f"{pack.name}.done") for pack in packs]
+    for witness in witnesses:
+        witness.unlink(missing_ok=True)  # of an earlier call, and wrong by now
+    stamp = Path(RESULTS, "packs", f"{STUDY.name}.{experiment}.pending")
+    with atomic(stamp, "w") as file:
+        # Snakemake takes a newer file of the same content for unchanged; the time makes it differ.
+        file.write("\n".join([f"pending at {time.time()}:", *map(str, witnesses)]) + "\n")
+    return list(map(str, [stamp, *witnesses]))
+
+
+def pending_runs(wildcards):
+    """What the tables of an experiment wait for; Snakemake learns here that its data and its rates come first."""
+    known = settle()
+    e = STUDY.experiments[wildcards.experiment]
+    checkpoints.prepare.get(label=e.setting.data)
+    chosen = [checkpoints.choose.get(study=STUDY.name, experiment=e.name).output[0]] if e.best_of else []
+    try:
+        return known.get(e.name, []) + pending(e) + chosen
+    except UserError as error:
+        raise WorkflowError(str(error))
+
+
+def data_files(wildcards):
+    """The files of the study's data sets."""
+    settle()
+    return [f"{DATA}/{label}/{name}" for label in STUDY.labels for name in (META, *ARRAYS)]
+
+
+@functools.cache
+def settle():
+    """Once, before Snakemake looks at any file: take in what was published and set aside what is damaged.
+
+    Returns what each experiment waits for whose data and rates are known by then. Jobs on a cluster's nodes have been
+    told.
+    """
+    if not workflow.is_main_process:
+        return {}
+    try:
+        refuse_what_checkpoints_hide()
+        check_folders()
+        take_in(STORE)
+        set_aside_damaged()
+        waiting = {e.name: pending(e) for e in STUDY.experiments.values() if is_known(e)}
+    except UserError as error:
+        sys.exit(f"error: {error}")
+    trains = any(name not in waiting or packs_of(waiting[name]) for name in STUDY.experiments)
+    if trains and (incomplete := origin()[1]):
+        print(incomplete, file=sys.stderr)
+    return waiting
+
+
+def check_folders():
+    """Make sure that what is made can be written; data that are prepared may lie where nobody can write."""
+    if not only_looks():
+        for folder in (RESULTS, FIGURES, *[DATA] * any(map(unprepared, STUDY.labels))):
+            folder_is_writable(Path(folder))
+
+
+def only_looks():
+    """Whether no job is to run: a dry run, or one that prints the graph of jobs."""
+    return workflow.executor_plugin is None or workflow.dryrun
+
+
+def is_known(e):
+    """Whether an experiment's data are prepared and its rates chosen."""
+    return meta_file(e.setting.data).exists() and (chosen_file(e.name).exists() or not e.best_of)
+
+
+def refuse_what_checkpoints_hide():
+    """Trainings are planned when data and rates are known; where options name their rules Snakemake passes over them."""
+    asked = workflow.dag_settings
+    for option, names in (("--until", asked.until), ("--omit-from", asked.omit_from)):
+        for name in {"train", "choose", "table"} & set(names):
+            allowed = (
+                "prepare; `snakemake tables` trains and stops before figures, a figure's file trains for that figure"
+            )
+            refuse("command line", option, name, allowed)
+    if "train" in asked.forcerun:
+        allowed = "other rules; a run whose folder in results/runs is deleted is trained again"
+        refuse("command line", "--forcerun", "train", allowed)
+
+
+DAMAGED = "edited or damaged"
+
+
+def set_aside_damaged():
+    """Set aside what is not as it was made: Snakemake makes again what is missing."""
+    for label in STUDY.labels:
+        if reason := unprepared(label):
+            make_again(meta_file(label), reason)
+    for e in STUDY.experiments.values():
+        try:
+            rates_of(e)
+        except UserError:
+            make_again(chosen_file(e.name), f"{chosen_file(e.name)}: {DAMAGED}")
+    for sums in sorted(Path(RESULTS, STUDY.name, "checksums").glob("*.json")):
+        for file in checksums.damaged(sums):
+            make_again(file, f"{file}: {DAMAGED}")
+
+
+def make_again(file, reason):
+    """Set a file aside and say so; where nothing is to be run, only say so."""
+    if file.exists():
+        done = "a call without -n would make" if only_looks() else f"set aside as {set_aside(file).name}, to make"
+        print(f"{reason}; {done} {file.name} again", file=sys.stderr)
+
+
+def unprepared(label):
+    """Why a data set has to be prepared, or prepared anew, in words; none where it is as its settings say."""
+    return reason_to_prepare(label, DATASETS[label], Path(DATA, label))
+
+
+def complete(wildcards):
+    """What a study to be published consists of; one with pending runs is refused rather than trained."""
+    unfinished = [e.name for e in STUDY.experiments.values() if waits(e)]
+    if not unfinished:  # and so the rates that others take from them can be chosen, if they are not yet
+        dependent = [e for e in STUDY.experiments.values() if e.best_of]
+        for e in dependent:
+            checkpoints.choose.get(study=STUDY.name, experiment=e.name)
+        unfinished = [e.name for e in dependent if packs_of(pending(e))]
+    if unfinished:
+        raise WorkflowError(
+            f"study {STUDY.name} is not complete: {', '.join(unfinished)} lack runs; `snakemake all` trains them"
+        )
+    return [*rules.tables.input, *rules.figures.input, *rules.report.input]
+
+
+def waits(e):
+    """Whether data or, as far as they are known, runs of an experiment are still to be made."""
+    return not meta_file(e.setting.data).exists() or bool(packs_of(settle().get(e.name, [])))
+
+
+def packs_of(files):
+    return [file for file in files if file.endswith(".done")]
