@@ -70,7 +70,7 @@ def start_training(data_folder: Path, results: Path, **environment: str) -> subp
 def in_the_middle(results: Path) -> bool:
     """Whether a group of lanes is between its first update and its last."""
     with contextlib.suppress(FileNotFoundError):
-        states = [torch.load(path, weights_only=True) for path in results.glob("checkpoints/*/*.pt")]
+        states = filter(None, [Checkpoint(path).load() for path in results.glob("checkpoints/*/*.pt")])
         return any(0 < state["epoch"] * STEPS + state["step"] < EPOCHS * STEPS for state in states if "model" in state)
     return False
 

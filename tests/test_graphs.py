@@ -264,7 +264,7 @@ def tf32_is_on():
 
 
 def test_tf32_is_on_for_runs_that_say_so_and_for_no_other(data, monkeypatch):
-    monkeypatch.setattr(devices, "_has_tf32", lambda device: True)
+    monkeypatch.setattr(devices, "has_precision", lambda precision, device: True)
     for precision, on in (("float32", False), ("tf32", True), ("bf16", False), ("tf32", True), ("float32", False)):
         LaneTraining([a_run(precision=precision)], data, CPU)
         assert tf32_is_on() == (on, on)
@@ -293,7 +293,8 @@ def test_a_run_in_tf32_can_be_weighed_anywhere(data):
 @pytest.mark.parametrize(("capability", "there"), [((7, 5), False), ((8, 0), True), ((9, 0), True)])
 def test_tf32_is_there_from_ampere_on(capability, there, monkeypatch):
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: capability)
-    assert devices._has_tf32(torch.device("cuda")) is there
+    assert devices.has_precision("tf32", torch.device("cuda")) is there
+    assert devices.has_precision("float32", torch.device("cuda")) and not devices.has_precision("tf32", CPU)
 
 
 # From here on with a GPU.
@@ -369,7 +370,7 @@ def test_trained_on_a_gpu_and_on_the_cpu_runs_agree(tmp_path):
 
 @pytest.mark.gpu
 def test_tf32_rounds_products_and_float32_does_not(gpu):
-    if not devices._has_tf32(gpu):
+    if not devices.has_precision("tf32", gpu):
         pytest.skip("this GPU has no TensorFloat-32")
     draws = torch.Generator().manual_seed(0)
     a, b = (torch.randn(256, 256, generator=draws) for _ in range(2))

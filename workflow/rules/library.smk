@@ -9,7 +9,7 @@ from pathlib import Path
 LIBRARY = os.path.dirname(workflow.current_basedir.get_path_or_uri(secret_free=False))
 if found := set("{}:").intersection(LIBRARY):
     told = f"has {' '.join(sorted(found))} in its path, which Snakemake and Python read as theirs; rename the folder"
-    sys.exit(f"error: {LIBRARY}: {told}")
+    sys.exit(f"error: {os.path.dirname(LIBRARY)}: {told}")
 sys.path.insert(0, LIBRARY)
 os.environ.update(PYTHONPATH=os.pathsep.join(filter(None, [LIBRARY, os.getenv("PYTHONPATH")])))
 # Snakemake 9.27 puts it into shell lines as it stands, and folders may have spaces, brackets and quotes.

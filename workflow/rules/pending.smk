@@ -71,9 +71,11 @@ def settle():
 
 def check_folders():
     """Make sure that what is made can be written; data that are prepared may lie where nobody can write."""
-    if not only_looks():
-        for folder in (RESULTS, FIGURES, *[DATA] * any(map(unprepared, STUDY.labels))):
-            folder_is_writable(Path(folder))
+    for folder in map(Path, (RESULTS, FIGURES, *[DATA] * any(map(unprepared, STUDY.labels)))):
+        if not only_looks():
+            folder_is_writable(folder)
+        elif folder.exists() and not folder.is_dir():
+            raise UserError(f"{folder}: cannot be written: a file stands where a folder is needed")
 
 
 def only_looks():
