@@ -1,6 +1,5 @@
 """Memory: what is told before a training begins, what follows from it, and what happens when it was wrong."""
 
-import json
 import logging
 import os
 import subprocess
@@ -18,6 +17,7 @@ from smallbatch.data import prepared
 from smallbatch.data.outline import ORIGINALS, Outline
 from smallbatch.environment import cache_folder
 from smallbatch.errors import UserError
+from smallbatch.files import read_sealed
 from smallbatch.store import RunStore
 from smallbatch.training import checkpoints, memory, pack
 from smallbatch.training import device as devices
@@ -233,7 +233,7 @@ def test_out_of_memory_the_halves_go_on_from_where_all_were(
     train_pack(RUNS, data_folder, tmp_path / "small", lanes=4)
     assert sorted(began, reverse=True) == resumed
     assert "4 lanes: too large for the memory" in caplog.text
-    remembered = json.loads((cache_folder() / "lanes.json").read_text())
+    remembered = read_sealed(cache_folder() / "lanes.json")
     assert [entry["most"] for entry in remembered.values()] == [holds]
     held[0] = 4
     check_outcomes(data_folder, tmp_path / "small", holds)
