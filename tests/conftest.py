@@ -145,10 +145,11 @@ def cluster(request: pytest.FixtureRequest) -> Iterator["Cluster"]:
         yield cluster
 
 
-def snakemake(folder: Path, *arguments: str) -> subprocess.CompletedProcess:
-    """Run snakemake in `folder`; what it printed is in stdout."""
+def snakemake(folder: Path, *arguments: str, **options) -> subprocess.CompletedProcess:
+    """Run snakemake in `folder`, with options of `subprocess.run`; what it printed is in stdout."""
     command = [sys.executable, "-m", "snakemake", *arguments]
-    return subprocess.run(command, cwd=folder, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, timeout=570)
+    options |= {"text": True, "stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "timeout": 570}
+    return subprocess.run(command, cwd=folder, **options)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -13,6 +13,7 @@ import pandas as pd
 import pytest
 import yaml
 from conftest import PROJECT, copy_project, snakemake
+from faults import children_keep_to_permissions
 
 from smallbatch.files import read_sealed, write_sealed
 from smallbatch.store import RunStore
@@ -260,6 +261,20 @@ def test_edited_tables_are_named_and_made_again(copied):
         assert f"{told}a call without -n would make {file.name} again" in looked.stdout
         assert f"{told}set aside as {file.name}.damaged-1, to make {file.name} again" in done.stdout
         assert file.read_bytes() == content and file.with_name(f"{file.name}.damaged-1").exists()
+
+
+def test_data_that_are_complete_may_lie_where_nobody_can_write(copied):
+    for path in (copied / "data", copied / "data/digits"):
+        path.chmod(0o555)
+    (copied / "results/tiny/claims.csv").unlink()
+    obeying = {"preexec_fn": children_keep_to_permissions}
+    assert snakemake(copied, *ALL, **obeying).returncode == 0
+    assert (copied / "results/tiny/claims.csv").exists()
+    (copied / "data").chmod(0o755)
+    (copied / "data/digits").rename(copied / "data/moved")
+    (copied / "data").chmod(0o555)
+    done = snakemake(copied, *ALL, **obeying)
+    assert done.returncode == 1 and "error: data: cannot be written: no permission to write there" in done.stdout
 
 
 def test_cost_is_told_before_anything_is_trained(tiny):
