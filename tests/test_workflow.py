@@ -263,6 +263,16 @@ def test_edited_tables_are_named_and_made_again(copied):
         assert file.read_bytes() == content and file.with_name(f"{file.name}.damaged-1").exists()
 
 
+def test_a_picture_that_git_has_brought_is_drawn_again(copied):
+    folder = copied / "paper_figures/tiny"
+    before = {path.name: path.read_bytes() for path in folder.iterdir()}
+    (folder / "fig01.svg").write_text("<svg>another</svg>")
+    done = snakemake(copied, *ALL)
+    said = "paper_figures/tiny/fig01.svg: not as drawn from these tables; to be drawn again"
+    assert done.returncode == 0 and said in done.stdout, done.stdout
+    assert {path.name: path.read_bytes() for path in folder.iterdir()} == before
+
+
 def test_data_that_are_complete_may_lie_where_nobody_can_write(copied):
     for path in (copied / "data", copied / "data/digits"):
         path.chmod(0o555)

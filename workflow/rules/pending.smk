@@ -116,8 +116,18 @@ def set_aside_damaged():
         except UserError:
             make_again(chosen_file(e.name), f"{chosen_file(e.name)}: {DAMAGED}")
     for sums in sorted(Path(RESULTS, STUDY.name, "checksums").glob("*.json")):
-        for file in checksums.damaged(sums):
+        damaged = checksums.damaged(sums)
+        if drawn := [file for file in damaged if file.is_relative_to(FIGURES)]:
+            draw_again(sums, drawn)
+        for file in set(damaged).difference(drawn):
             make_again(file, f"{file}: {DAMAGED}")
+
+
+def draw_again(sums, pictures):
+    """Let pictures be drawn again, over those that are there: git keeps these, and has brought other people's perhaps."""
+    print(f"{', '.join(map(str, pictures))}: not as drawn from these tables; to be drawn again", file=sys.stderr)
+    if not only_looks():
+        sums.unlink()
 
 
 def make_again(file, reason):
