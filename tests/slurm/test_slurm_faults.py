@@ -15,12 +15,12 @@ from pathlib import Path
 from typing import NamedTuple
 
 import pytest
-import torch
 from cluster import ask, states, wait_for
 from conftest import copy_project, snakemake
 
 from smallbatch.files import read_json
 from smallbatch.store import METRICS, RECORD, RunStore
+from smallbatch.training.checkpoints import Checkpoint
 
 PACKS = {2: "resnet8-bn_m2_", 8: "resnet8-bn_m8_"}
 LANES, SEEDS, MANY_SEEDS = 8, 16, 48
@@ -49,7 +49,7 @@ def observed(folder: Path) -> Path:
 CHANGES = {
     "training/checkpoints.py": ("INTERVAL = 45.0", f"INTERVAL = {SAVES_EVERY}"),
     "slurm.py": ("WARNING = 120", "WARNING = 30"),
-    "console.py": ('_LogFile(log_file, "w")', '_LogFile(f"{log_file}.all", "a")'),
+    "console.py": ('_LogFile(log_file, "w",', '_LogFile(f"{log_file}.all", "a",'),
 }
 
 
@@ -134,10 +134,10 @@ class Study:
         """Where the group that trains at batch size m is, if it has begun."""
         for file in self.folder.glob("results/checkpoints/*/*.pt"):
             try:
-                saved, state = file.stat().st_mtime, torch.load(file, weights_only=True)
-            except (FileNotFoundError, EOFError):
+                saved, state = file.stat().st_mtime, Checkpoint(file).load()
+            except FileNotFoundError:
                 continue
-            if state["runs"][0]["batch_size"] == m and "model" in state:
+            if state and state["runs"][0]["batch_size"] == m and "model" in state:
                 return Place(state["epoch"], state["step"], saved)
         return None
 
