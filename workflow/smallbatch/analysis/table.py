@@ -144,8 +144,8 @@ def write_tables(planned: Planned, store: RunStore, meta: Meta, threshold: float
     }
     for name, table in tables.items():
         write_table(table, outputs[name])
-    digests = digest_of(store.digest(run, meta.fingerprint) or "" for _, run in planned)
-    checksums.write(outputs["checksums"], outputs.values(), digests)
+    shown = digest_of(record.digest for record in records.values())
+    checksums.write(outputs["checksums"], outputs.values(), shown)
 
 
 def read_tables(paths: Iterable[Path]) -> pd.DataFrame:
