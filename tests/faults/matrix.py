@@ -129,20 +129,25 @@ def interrupt(project: Path) -> None:
 
 def outcome(project: Path) -> dict[str, object]:
     """What a study came to, by file, without what only a clock decides."""
-    found: dict[str, object] = {}
+    found: dict[Path, object] = {}
     for pattern in ("runs/*/*.csv", "weights/*.safetensors", "small/claims.csv", "small/chosen/*.json"):
-        found |= {str(path.relative_to(project)): path.read_bytes() for path in project.glob(f"results/{pattern}")}
-    for path in project.glob("paper_figures/small/fig*.???"):
-        found[str(path.relative_to(project))] = path.read_bytes()
-    for path in project.glob("results/runs/*/run.json"):
+        found |= {path: path.read_bytes() for path in _not_aside(project, f"results/{pattern}")}
+    for path in _not_aside(project, "paper_figures/small/fig*.???"):
+        found[path] = path.read_bytes()
+    for path in _not_aside(project, "results/runs/*/run.json"):
         record = json.loads(path.read_text())
-        found[str(path.relative_to(project))] = record["settings"], record["outcome"]["diverged_at"]
-    for path in [*project.glob("results/small/**/*.parquet"), project / "results/small/runs.csv"]:
+        found[path] = record["settings"], record["outcome"]["diverged_at"]
+    for path in [*_not_aside(project, "results/small/**/*.parquet"), project / "results/small/runs.csv"]:
         table = pd.read_csv(path) if path.suffix == ".csv" else pd.read_parquet(path)
-        found[str(path.relative_to(project))] = table.drop(columns=CLOCK, errors="ignore").to_csv()
-    report = (project / "results/small/report.html").read_text()
-    found["report"] = re.sub(r"[\d.,:]+", "#", report)
-    return {name: content for name, content in found.items() if ".damaged-" not in name}
+        found[path] = table.drop(columns=CLOCK, errors="ignore").to_csv()
+    report = project / "results/small/report.html"
+    found[report] = re.sub(r"[\d.,:]+", "#", report.read_text())
+    return {str(path.relative_to(project)): content for path, content in found.items()}
+
+
+def _not_aside(project: Path, pattern: str) -> list[Path]:
+    """Files of a project, without those that were set aside."""
+    return [path for path in project.glob(pattern) if ".damaged-" not in str(path)]
 
 
 def files_of(project: Path, pattern: str) -> tuple[Path, Path]:
