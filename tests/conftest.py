@@ -160,3 +160,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         for item in items:
             if item.get_closest_marker("gpu"):
                 item.add_marker(pytest.mark.skip(reason="no GPU here"))
+
+
+def digests(store, runs, fingerprint):
+    """Of these runs those that are there and whole, by name, each with the digest of its record."""
+    return {run.name(fingerprint): digest for run in runs if (digest := store.digest(run, fingerprint))}

@@ -7,7 +7,7 @@ import zipfile
 from datetime import UTC, datetime
 
 import pytest
-from conftest import a_run, an_outcome
+from conftest import a_run, an_outcome, digests
 
 from smallbatch import bundles
 from smallbatch.errors import UserError
@@ -56,7 +56,7 @@ def test_runs_arrive_whole_without_their_weights(a_store, tmp_path):
     other = carried(store, tmp_path / "other")
     for _ in range(2):
         bundles.take_in(other)
-        assert other.digests(RUNS, "f") == store.digests(RUNS, "f")
+        assert digests(other, RUNS, "f") == digests(store, RUNS, "f")
     assert sorted(entry.name for entry in other.root.iterdir()) == sorted(NAMES)
     assert not any(other.weights(other.find(run, "f")).exists() for run in RUNS)
 

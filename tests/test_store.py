@@ -5,7 +5,7 @@ import os
 from datetime import UTC, datetime, timedelta
 
 import pytest
-from conftest import a_run
+from conftest import a_run, digests
 
 from smallbatch.errors import UserError
 from smallbatch.files import sealed
@@ -145,7 +145,7 @@ def content_of(name, content):
 def test_whatever_the_damage_the_run_is_named_and_can_be_written_anew(store, folder, damage, told):
     damage(folder)
     assert told in store.damage(folder)
-    assert not store.has(RUN, "f") and store.find(RUN, "f") is None and store.digests([RUN], "f") == {}
+    assert not store.has(RUN, "f") and store.find(RUN, "f") is None and digests(store, [RUN], "f") == {}
     with pytest.raises(UserError, match=r"there is no such run|damaged"):
         store.read(NAME)
     assert store.clear(RUN, "f") == store.root / f"{NAME}.damaged-1" and not os.path.lexists(folder)
@@ -235,9 +235,9 @@ def test_a_write_that_ends_early_leaves_no_run_and_the_next_no_trace_of_it(store
 def test_digests_are_those_of_the_records_that_are_whole(store, record):
     store.write(OTHER, "f", OUTCOME, {}, None)
     both = {NAME: record.digest, OTHER.name("f"): store.find(OTHER, "f").digest}
-    assert store.digests([RUN, OTHER, a_run(seed=3)], "f") == both and len(set(both.values())) == 2
+    assert digests(store, [RUN, OTHER, a_run(seed=3)], "f") == both and len(set(both.values())) == 2
     (store.folder(RUN, "f") / METRICS).write_bytes(b"x")
-    assert store.digests([RUN, OTHER], "f").keys() == {OTHER.name("f")}
+    assert digests(store, [RUN, OTHER], "f").keys() == {OTHER.name("f")}
 
 
 def test_a_file_that_cannot_be_read_is_named(store, folder, monkeypatch):

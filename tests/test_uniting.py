@@ -6,7 +6,7 @@ from datetime import UTC, datetime
 
 import pytest
 import torch
-from conftest import an_outcome
+from conftest import an_outcome, digests
 from safetensors.torch import save
 from test_publish import as_repository, clone, make, pictures, sh
 
@@ -80,10 +80,9 @@ def test_uniting_is_one_command_after_which_all_have_the_same(earlier, hub, tmp_
     sh(b, "git push --quiet")
     publish(a, "experiment")
     counts = (a if earlier == "a" else b) / "results"
-    expected = RunStore(counts).digests(runs, fingerprint)
-    assert len(expected) == 4 and RunStore(a / "results").digests(runs, fingerprint) != RunStore(b / "results").digests(
-        runs, fingerprint
-    )
+    expected = digests(RunStore(counts), runs, fingerprint)
+    of_a, of_b = (digests(RunStore(folder / "results"), runs, fingerprint) for folder in (a, b))
+    assert len(expected) == 4 and of_a != of_b
 
     sh(a, UNITE)
     united = make(a, "publish")
@@ -99,7 +98,7 @@ def test_uniting_is_one_command_after_which_all_have_the_same(earlier, hub, tmp_
         done = make(folder, "all")
         assert done.returncode == 0 and "rule train" not in done.stdout, done.stdout
     for folder in (a, b, fresh):
-        assert RunStore(folder / "results").digests(runs, fingerprint) == expected
+        assert digests(RunStore(folder / "results"), runs, fingerprint) == expected
         assert pictures(folder) == pictures(a)
         assert sh(folder, "git status --porcelain") == ""
     told = evaluated(fresh)

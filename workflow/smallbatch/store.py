@@ -144,22 +144,11 @@ class RunStore:
 
     def digest(self, run: Run, fingerprint: str) -> str | None:
         """The digest of a run's record, over all that is known of the run; none where it is missing or damaged."""
-        return self._digest(run.name(fingerprint))
-
-    def _digest(self, name: str) -> str | None:
+        name = run.name(fingerprint)
         try:
             return verified(name, self._reader(name))[0][DIGEST]
         except Damaged:
             return None
-
-    def digests(self, runs: Iterable[Run], fingerprint: str) -> dict[str, str]:
-        """Of these runs those that are there and whole, by name, each with the digest of its record.
-
-        Raises:
-            UserError: one cannot be read.
-        """
-        there = self._there({run.name(fingerprint) for run in runs})
-        return {name: digest for name, digest in _at_once(self._digest, there) if digest}
 
     def find(self, run: Run, fingerprint: str) -> Record | None:
         """The run's record; none where it is missing or damaged."""
