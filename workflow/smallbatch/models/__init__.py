@@ -55,7 +55,16 @@ def content(model: str) -> str | None:
 
 @functools.cache  # what this process has imported stays, whatever becomes of the file
 def _content(place: str) -> str:
-    return digest(*_with_imported(source(place)))
+    return digest(*files(place))
+
+
+def files(place: str) -> set[Path]:
+    """The file of a model's maker and those beside it that it imports; `place` as in `MODELS`.
+
+    Raises:
+        UserError: there is none.
+    """
+    return _with_imported(source(place))
 
 
 def source(place: str) -> Path:
