@@ -268,6 +268,9 @@ REFUSED = {
     "a tensor that counts": ({"init": "self.count = torch.zeros(())",
                               "middle": "self.count += 1\nreturn x * torch.where(self.count < 999, 1.0, 2.0)"},
                              "it changes count as it trains, which no checkpoint has; allowed: register_buffer"),
+    "another file": ({"init": "self.k = float(open(os.path.join(os.path.dirname(__file__), 'k.txt')).read())"},
+                     "it reads /"),
+    "a hidden import": ({"init": "import importlib; self.k = importlib.import_module('hid' + 'den').K"}, "it reads /"),
     "no number": ({"middle": "return x * float('nan')"}, "its initial weights give logits that are not finite; allow"),
     "a hidden mean": ({"init": "self.mean = torch.zeros(())", "middle": """
                        if self.training: self.mean = x.detach().mean()
@@ -287,8 +290,11 @@ REFUSED = {
 
 
 @pytest.mark.parametrize(("parts", "line"), REFUSED.values(), ids=REFUSED)
-def test_what_cannot_be_trained_twice_the_same_is_refused_in_one_line(parts, line, own):
+def test_what_cannot_be_trained_twice_the_same_is_refused_in_one_line(parts, line, own, monkeypatch):
     file = own(**parts)
+    for name in ("k.txt", "hidden.py"):
+        file.with_name(name).write_text("K = 1\n" if name.endswith("py") else "1")
+    monkeypatch.delitem(sys.modules, "hidden", raising=False)
     with pytest.raises(UserError) as refused:
         found()
     text = str(refused.value)
