@@ -57,6 +57,8 @@ def _evaluate(run: Path, device: str) -> None:
     from smallbatch.training import device as devices
     from smallbatch.training.evaluation import evaluate  # imports torch, which takes seconds
 
+    if run.name in ("", ".."):
+        refuse("command line", "RUN", str(run), "a run's name, its folder, or a file of its weights")
     store = RunStore(RESULTS if run.parent == Path() else run.parents[1])
     take_in(store)
     record = record_of_weights(store, run.name)
