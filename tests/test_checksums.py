@@ -1,5 +1,7 @@
 """Checksums of what a job made: what is told of files that changed since."""
 
+import os
+
 import pytest
 
 from smallbatch import checksums
@@ -44,6 +46,23 @@ def test_a_folder_in_the_place_of_checksums_is_told_and_none_are_no_damage(made)
     assert checksums.damaged(made) == [] and checksums.made_from(made) is None
     made.mkdir()
     assert checksums.damaged(made) == [made] and checksums.made_from(made) is None
+
+
+def test_what_other_settings_code_or_inputs_would_make_is_told(made):
+    sums, runs = made.with_name("claims.json"), made.parent / "runs.csv"
+    recipe = checksums.recipe_of({"margin": 0.2, "near": 2.0}, "code")
+    checksums.write(sums, [made.parent / "claims.csv"], recipe=recipe, inputs=[runs])
+    assert recipe == checksums.recipe_of({"near": 2.0, "margin": 0.2}, "code")
+    assert checksums.outdated(sums, recipe) is None
+    other = checksums.recipe_of({"margin": 0.3, "near": 2.0}, "code")
+    assert checksums.outdated(sums, other) == "made by other settings or another version of the code"
+    runs.write_text("other runs\n")
+    os.utime(runs, (0, 0))
+    assert checksums.outdated(sums, recipe) == "made from others" and checksums.damaged(sums) == []
+    runs.unlink()  # which is made again, and this after it
+    assert checksums.outdated(sums, recipe) is None
+    sums.write_text("{}")
+    assert checksums.outdated(sums, recipe) is None and checksums.damaged(sums) == [sums]
 
 
 def test_files_that_a_job_makes_anew_meanwhile_are_left_to_it(made, monkeypatch):

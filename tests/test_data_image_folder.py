@@ -12,6 +12,7 @@ import subprocess
 import sys
 import tarfile
 import unicodedata
+import warnings
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
@@ -245,6 +246,19 @@ def test_the_camera_s_orientation_is_honoured(tmp_path: Path) -> None:
     assert found[0, -3:].min() > 235
 
 
+def test_damaged_metadata_are_told(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """Pillow only warns of them, and then knows nothing of a turn that they may have said."""
+    root, exif = divided(tmp_path / "photos"), Image.Exif()
+    exif[0x0112] = 6
+    save(flat(1), root / "train/cat/turned.jpg", exif=exif)
+    content = (root / "train/cat/turned.jpg").read_bytes()
+    assert "metadata" not in caplog.text
+    place = content.index(b"Exif\0\0") + 10
+    (root / "train/cat/turned.jpg").write_bytes(content[:place] + b"\xff\xff\xff\0" + content[place + 4 :])
+    prepare(root)
+    assert "1 picture with damaged metadata, which may have said how to turn them" in caplog.text
+
+
 def unreadable(root: Path, name: str = "train/cat/01.png") -> Path:
     """Break one image in the middle."""
     file = root / name
@@ -468,6 +482,8 @@ DOUBTFUL = {
         "photo/, sketch/ all hold a/, b/: either parts of the data",
     ),
     "splits within classes": ("a/train/1 a/test/1 b/train/1 b/test/1", "a/ holds train/ and test/ or val/"),
+    "a class and its test images": ("cat/1 cat/2 cat_test/1 dog/1", "cat/, cat_test/: either splits, then"),
+    "training images of a class": ("cat/1 dog/1 training-cat/1", "cat/, training-cat/: either splits, then"),
     "capitals": ("Cat/1 cat/1 dog/1", "'Cat' and 'cat' have one name"),
     "accents": ("caf\u00e9/1 cafe\u0301/1", "'cafe\\u0301' and 'caf\\xe9' have one name"),
     "flat splits": ("train/1 test/1", "no class folders with images; found: 1 picture beside"),
@@ -607,6 +623,19 @@ def test_two_classes_of_one_folder_are_refused(tmp_path: Path) -> None:
     (root / "train" / "eel").symlink_to("dog")
     (root / "test" / "eel").symlink_to("dog")
     refused(root, "class folders without images: eel; found: 1 linked folder (read elsewhere)")
+
+
+@pytest.mark.parametrize("linked", ["test", "test/cat", "test/cat/new.png"])
+@pytest.mark.parametrize("hard", [False, True])
+def test_a_test_image_that_is_a_training_image_is_refused(tmp_path: Path, linked: str, hard: bool) -> None:
+    root = divided(tmp_path / "photos")
+    place, source = root / linked, root / linked.replace("test", "train", 1).replace("new", "00")
+    if hard:
+        os.link(root / "train/cat/00.png", root / "test/cat/new.png")
+    else:
+        shutil.rmtree(place) if place.is_dir() else None
+        place.symlink_to(source)
+    refused(root, "are one file, by a link; allowed: test images that are no training images", "train/cat/00.png")
 
 
 def test_special_files_are_never_opened(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
@@ -773,6 +802,15 @@ def test_a_hostile_zip_member_is_refused(tmp_path: Path, name: str) -> None:
         file.writestr(name, b"x")
     refused(path, f"member {name!r} lies outside the archive's folder")
     assert not list(tmp_path.rglob("evil"))
+
+
+def test_a_zip_member_that_stands_twice_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "photos.zip"
+    zipped(divided(tmp_path / "photos"), path, ".")
+    with zipfile.ZipFile(path, "a") as file, warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        file.writestr(file.infolist()[-1].filename, b"x")
+    refused(path, "stands twice; allowed: each file once")
 
 
 def test_an_encrypted_zip_is_refused(tmp_path: Path) -> None:

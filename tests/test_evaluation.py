@@ -234,6 +234,14 @@ def test_the_command_takes_a_name_a_folder_or_weights(form, weights, project, on
     )
 
 
+@pytest.mark.parametrize("given", ["/", ".", "", "results/.."])
+def test_what_names_no_run_is_refused(given, project, one, monkeypatch, caplog):
+    monkeypatch.setattr(sys, "argv", ["smallbatch", "evaluate", given, "--device", "cpu"])
+    with pytest.raises(SystemExit):
+        main()
+    assert "command line: RUN: " in caplog.text and "allowed: a run's name, its folder, or a file" in caplog.text
+
+
 def test_the_command_fails_in_one_line(project, one):
     store, name = one
     change(store, name)

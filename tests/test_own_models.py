@@ -151,6 +151,7 @@ def reference(run, data, draws=False):
 
 MIXES = "a layer mixes lanes"
 DRAWS = "it draws random numbers in training"
+ASKS = "it asks a tensor for its values"
 TOKENS = """
 tokens = x.flatten(2).transpose(1, 2)
 return (tokens + self.mix(tokens)).transpose(1, 2).unflatten(2, x.shape[2:])
@@ -186,7 +187,18 @@ ALONE_MODELS = {
     "transposed": ({"middle": "return self.c(x)", "init": "self.c = nn.ConvTranspose2d(8, 8, 1)"}, "layer ConvTransp"),
     "torch's batch norm": ({"middle": "return self.c(x)", "init": "self.c = nn.BatchNorm2d(8)"}, "layer BatchNorm2d"),
     "reflected": ({"init": "self.a = nn.Conv2d(c, 8, 3, padding=1, padding_mode='reflect')"}, MIXES),
-    "hook": ({"init": "self.a.register_forward_hook(lambda own, x, y: 2 * y if own.training else y)"}, MIXES),
+    "hook": ({"init": "self.a.register_forward_hook(lambda own, x, y: 2 * y if own.training else y)"},
+             "a hook hangs on layer Conv2d"),
+    "a weight's hook for large gradients": ({"init":
+                                             "self.b.weight.register_hook(lambda g: g * 9e8 / max(9e8, g.norm()))"},
+                                            "a hook hangs on layer Conv2d"),
+    "another forward": ({"init": "self.b.forward = nn.Conv2d.forward.__get__(self.b)"}, "a hook hangs on layer Conv2d"),
+    "a branch": ({"middle": "return x / 10 if x.abs().max() > 1e9 else x"}, ASKS),
+    "a branch backwards": ({"middle": "y = x * 1\nif y.requires_grad: y.register_hook(lambda g: g * "
+                                      "min(1, 1e9 / g.norm().item()))\nreturn y"}, ASKS),
+    "numpy's view": ({"middle": "return x / max(1.0, x.detach().numpy().max() / 1e9)"}, ASKS),
+    "large images": ({"middle": "return x / torch.where(x.abs().amax() > 30, 2.0, 1.0)"}, MIXES),
+    "noise on many": ({"middle": "return x + torch.randn_like(x) if self.training and len(x) > 99 else x"}, DRAWS),
     "hidden by a zero": ({"middle": "return x + self.c(F.softmax(x, 1))",
                           "init": "self.c = nn.Conv2d(8, 8, 1, groups=8)\nself.c.weight = nn.Parameter(self.c.weight)",
                           "make": "own = Mine(shape[0], classes, norms)\nnn.init.zeros_(own.c.weight)\nreturn own"},
@@ -244,6 +256,22 @@ REFUSED = {
                      "middle": "return x * torch.rand(1, generator=self.draws)"}, "a training pass differs from one "),
     "a counter": ({"init": "self.count = 0", "middle": "self.count += 1\nreturn x if self.count < 999 else 2 * x"},
                   "it changes count as it trains, which no checkpoint has; allowed: register_buffer"),
+    "a counter in a list": ({"init": "self.count = [0]",
+                             "middle": "self.count[0] += 1\nreturn x if self.count[0] < 999 else 2 * x"},
+                            "it changes count as it trains, which no checkpoint has; allowed: register_buffer"),
+    "a class's counter": ({"init": "Mine.count = getattr(Mine, 'count', 0)",
+                           "middle": "Mine.count += 1\nreturn x if Mine.count < 999 else 2 * x"}, "it changes own_"),
+    "a global counter": ({"init": "globals().setdefault('COUNT', 0)", "middle": """
+                          global COUNT
+                          COUNT += 1
+                          return x if COUNT < 999 else 2 * x"""}, "it changes own_"),
+    "a tensor that counts": ({"init": "self.count = torch.zeros(())",
+                              "middle": "self.count += 1\nreturn x * torch.where(self.count < 999, 1.0, 2.0)"},
+                             "it changes count as it trains, which no checkpoint has; allowed: register_buffer"),
+    "another file": ({"init": "self.k = float(open(os.path.join(os.path.dirname(__file__), 'k.txt')).read())"},
+                     "it reads /"),
+    "a hidden import": ({"init": "import importlib; self.k = importlib.import_module('hid' + 'den').K"}, "it reads /"),
+    "no number": ({"middle": "return x * float('nan')"}, "its initial weights give logits that are not finite; allow"),
     "a hidden mean": ({"init": "self.mean = torch.zeros(())", "middle": """
                        if self.training: self.mean = x.detach().mean()
                        return x if self.training else x - self.mean"""},
@@ -262,8 +290,11 @@ REFUSED = {
 
 
 @pytest.mark.parametrize(("parts", "line"), REFUSED.values(), ids=REFUSED)
-def test_what_cannot_be_trained_twice_the_same_is_refused_in_one_line(parts, line, own):
+def test_what_cannot_be_trained_twice_the_same_is_refused_in_one_line(parts, line, own, monkeypatch):
     file = own(**parts)
+    for name in ("k.txt", "hidden.py"):
+        file.with_name(name).write_text("K = 1\n" if name.endswith("py") else "1")
+    monkeypatch.delitem(sys.modules, "hidden", raising=False)
     with pytest.raises(UserError) as refused:
         found()
     text = str(refused.value)
@@ -283,6 +314,13 @@ def test_a_normalisation_that_a_model_does_not_have_is_refused(norm, parts, line
     assert found().alone in ("", "layer BatchNorm2d has parameters but no lane form")
     with pytest.raises(UserError, match=line):
         found(norm=norm)
+
+
+def test_a_model_that_fails_at_a_size_that_was_not_tried_is_told_in_one_line(own, data_folder, tmp_path):
+    file = own(middle="assert len(x) <= 4, 'four at\\nmost'\nreturn x")
+    with pytest.raises(UserError) as refused:
+        train_pack([a_run(model="mine", batch_size=8)], data_folder, tmp_path)
+    assert str(refused.value) == f"model mine ({file}): its training fails (AssertionError: four at most)"
 
 
 def test_the_random_numbers_of_a_model_are_those_of_the_step(own, data_folder):

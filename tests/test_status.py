@@ -242,13 +242,13 @@ def test_rates_that_are_chosen_later_wait_and_then_are_looked_up(runs):
     for run in taken.runs(rates):
         store(run)
     assert counts(seen(), "fig13") == {"runs": 12, "waiting": 12}
-    write_chosen(chosen_file(RESULTS, "mine", "taken"), rates)
+    write_chosen(chosen_file(RESULTS, "mine", "taken"), rates, [])
     assert counts(seen(), "fig13") == {"runs": 12, "done": 4, "waiting": 8}
 
 
 def test_when_all_is_done(runs):
-    write_chosen(chosen_file(RESULTS, "mine", "taken"), {2: runs[0].base_lr, 4: runs[2].base_lr})
-    planned = {e.name: e.runs({2: runs[0].base_lr, 4: runs[2].base_lr}) for e in study().experiments.values()}
+    write_chosen(chosen_file(RESULTS, "mine", "taken"), {2: runs[0].base_lr, 4: runs[2].base_lr}, [])
+    planned = {e.name: e.runs({2: runs[0].base_lr, 4: runs[2].base_lr}, []) for e in study().experiments.values()}
     for run in [run for some in planned.values() for run in some]:
         store(run)
     say("late", runs, **training(runs[0]))

@@ -27,6 +27,7 @@ rule table:
         threshold=config["convergence_threshold"],
         protocol=PROTOCOL,
         code=ANALYSIS_CODE,
+        recipe=lambda wildcards: RECIPES[f"table-{wildcards.experiment}"],
     message:
         "Collecting the runs of experiment {wildcards.experiment} of study {wildcards.study}"
     script:
@@ -51,6 +52,7 @@ checkpoint choose:
         runtime=10,
     params:
         code=ANALYSIS_CODE,
+        sums=lambda wildcards: table_checksums(STUDY.experiments[wildcards.experiment]),
     message:
         "Choosing the best rates for experiment {wildcards.experiment} of study {wildcards.study}"
     script:
@@ -78,6 +80,8 @@ rule gather:
     resources:
         mem_mb=2000,
         runtime=30,
+    params:
+        recipe=RECIPES["gather"],
     message:
         "Collecting the tables of study {wildcards.study}"
     script:
@@ -105,6 +109,7 @@ rule claims:
         figures=STUDY.figures,
         thresholds=config["claims"],
         code=ANALYSIS_CODE,
+        recipe=RECIPES["claims"],
     message:
         "Judging the paper's claims from study {wildcards.study}"
     script:

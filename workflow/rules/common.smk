@@ -51,6 +51,19 @@ FIGURE_CODE = digest(
 )
 
 
+# What decides how each job makes its files, beside what it reads: Snakemake remembers it in .snakemake alone.
+RECIPES = {
+    "gather": checksums.recipe_of(list(STUDY.experiments)),
+    "claims": checksums.recipe_of(STUDY.figures, config["claims"], ANALYSIS_CODE),
+    "page": checksums.recipe_of(STUDY.as_json(), FIGURE_CODE),
+}
+RECIPES |= {
+    f"table-{e.name}": checksums.recipe_of(e.as_json(), config["convergence_threshold"], PROTOCOL, ANALYSIS_CODE)
+    for e in STUDY.experiments.values()
+}
+RECIPES |= {f"figure-{name}": checksums.recipe_of(spec, FIGURE_CODE) for name, spec in STUDY.figures.items()}
+
+
 KINDS = ("runs", "epochs", "variance")
 """Of tables."""
 
@@ -79,6 +92,11 @@ def meta_file(label):
 def checksum_file(job):
     """Where the checksums of what a job made stand."""
     return f"{RESULTS}/{STUDY.name}/checksums/{job}.json"
+
+
+def table_checksums(e):
+    """The checksums of the tables that the rates of an experiment are chosen from."""
+    return [checksum_file(f"table-{base}") for base in e.best_of]
 
 
 def rates_of(e):

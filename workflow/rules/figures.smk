@@ -24,6 +24,7 @@ rule figure:
     params:
         spec=lambda wildcards: STUDY.figures[wildcards.figure],
         code=FIGURE_CODE,
+        recipe=lambda wildcards: RECIPES[f"figure-{wildcards.figure}"],
     message:
         "Drawing {wildcards.figure} of study {wildcards.study}"
     script:

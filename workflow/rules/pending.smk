@@ -134,6 +134,24 @@ def set_aside_damaged():
             draw_again(sums, drawn)
         for file in set(damaged).difference(drawn):
             make_again(file, f"{file}: {DAMAGED}")
+    for file, reason in outdated().items():
+        print(f"{file}: {reason}; to be made again", file=sys.stderr)
+        if not only_looks():
+            file.unlink()
+
+
+def outdated():
+    """Files without which their jobs run again, and why they are to: whole, but not as they would be made now."""
+    found = {}
+    for job, recipe in RECIPES.items():
+        sums = Path(checksum_file(job))
+        if sums.is_file() and (reason := checksums.outdated(sums, recipe)):
+            found[sums] = reason
+    for e in filter(is_known, STUDY.experiments.values()):
+        shown = [checksums.made_from(Path(sums)) for sums in table_checksums(e)]
+        if None not in shown and e.best_of and selection.chosen_from(chosen_file(e.name)) != shown:
+            found[chosen_file(e.name)] = "chosen from other runs"
+    return found
 
 
 def draw_again(sums, pictures):

@@ -24,6 +24,7 @@ rule page:
     params:
         study=STUDY.as_json(),
         code=FIGURE_CODE,
+        recipe=RECIPES["page"],
     message:
         "Writing the report of study {wildcards.study}"
     script:

@@ -3,6 +3,7 @@
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from smallbatch import checksums
 from smallbatch.analysis.selection import best_rates, write_chosen
 from smallbatch.analysis.table import read_tables
 from smallbatch.console import reporting
@@ -13,4 +14,5 @@ if TYPE_CHECKING:
 if __name__ == "__main__":
     with reporting(snakemake.log[0]):
         chosen = best_rates([read_tables([path]) for path in snakemake.input])
-        write_chosen(Path(snakemake.output[0]), chosen)
+        records = [checksums.made_from(Path(sums)) for sums in snakemake.params.sums]
+        write_chosen(Path(snakemake.output[0]), chosen, records)

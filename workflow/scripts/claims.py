@@ -18,4 +18,4 @@ if __name__ == "__main__":
         runs, variance = (read_tables([snakemake.input[name]]) for name in ("runs", "variance"))
         params, outputs, generator = snakemake.params, snakemake.output, np.random.default_rng(0)
         write_table(judge(params.figures, runs, variance, params.thresholds, generator), outputs.claims)
-        checksums.write(Path(outputs.checksums), map(Path, outputs))
+        checksums.write(Path(outputs.checksums), map(Path, outputs), recipe=params.recipe, inputs=snakemake.input)

@@ -19,4 +19,6 @@ if __name__ == "__main__":
         save(
             draw(snakemake.params.spec, runs, epochs, variance), [Path(outputs[form]) for form in ("pdf", "svg", "png")]
         )
-        checksums.write(Path(outputs.checksums), map(Path, outputs))
+        checksums.write(
+            Path(outputs.checksums), map(Path, outputs), recipe=snakemake.params.recipe, inputs=snakemake.input
+        )

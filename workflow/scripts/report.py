@@ -25,4 +25,9 @@ if __name__ == "__main__":
             Path(given.template),
             Path(snakemake.output.page),
         )
-        checksums.write(Path(snakemake.output.checksums), map(Path, snakemake.output))
+        checksums.write(
+            Path(snakemake.output.checksums),
+            map(Path, snakemake.output),
+            recipe=snakemake.params.recipe,
+            inputs=[given.runs, given.variance, given.claims, *given.figures],
+        )

@@ -16,7 +16,7 @@ from smallbatch.environment import origin
 from smallbatch.errors import UserError, refuse
 from smallbatch.settings import likely, overridden, read_yaml
 from smallbatch.status import look, told
-from smallbatch.store import RunStore
+from smallbatch.store import RunStore, digest_of
 from smallbatch.study import Chosen, Experiment, Study
 from smallbatch.study_file import check_against_data, check_config, load_study
 from smallbatch.training import stopping
@@ -57,6 +57,8 @@ def _evaluate(run: Path, device: str) -> None:
     from smallbatch.training import device as devices
     from smallbatch.training.evaluation import evaluate  # imports torch, which takes seconds
 
+    if run.name in ("", ".."):
+        refuse("command line", "RUN", str(run), "a run's name, its folder, or a file of its weights")
     store = RunStore(RESULTS if run.parent == Path() else run.parents[1])
     take_in(store)
     record = record_of_weights(store, run.name)
@@ -118,27 +120,29 @@ def _train(study: Study, config: dict, arguments: argparse.Namespace) -> None:
     for e in sorted(asked, key=lambda e: bool(e.best_of)):
         stopping.check()
         started = time.perf_counter()
-        chosen = _chosen(study, e, config) if e.best_of else None
+        chosen, records = _chosen(study, e, config) if e.best_of else (None, [])
         if chosen:
-            write_chosen(chosen_file(RESULTS, study.name, e.name), chosen)
+            write_chosen(chosen_file(RESULTS, study.name, e.name), chosen, records)
         runs, word = list(e.runs(chosen)), RESULTS / "packs" / f"{study.name}.{e.name}.json"
         trained = train(runs, DATA / e.setting.data, RESULTS, config["training"], word=word)
         log.info("%s: %d of %d runs trained in %.0f s", e.name, trained, len(runs), time.perf_counter() - started)
 
 
-def _chosen(study: Study, experiment: Experiment, config: dict) -> Chosen:
-    """The rates that an experiment takes from others, all of whose runs are there."""
+def _chosen(study: Study, experiment: Experiment, config: dict) -> tuple[Chosen, list[str]]:
+    """The rates that an experiment takes from others, all of whose runs are there, and the digests of their records."""
     from smallbatch.analysis.selection import best_rates
     from smallbatch.analysis.table import collect, runs_table  # imports pandas
 
     bases = [(name, run) for name in experiment.best_of for run in study.experiments[name].runs()]
     metas = {label: read_meta(DATA / label / META) for label in study.labels}
-    runs = runs_table(bases, collect(bases, RunStore(RESULTS), metas), metas, config["convergence_threshold"])
+    found = collect(bases, RunStore(RESULTS), metas)
+    runs = runs_table(bases, found, metas, config["convergence_threshold"])
     lacking = runs.loc[runs["status"] == "missing", "experiment"]
     if len(lacking):
         allowed = f"experiments whose rates are known; {lacking.iloc[0]} is not trained yet"
         refuse("command line", "--experiment", experiment.name, allowed)
-    return best_rates([runs[runs["experiment"] == name] for name in experiment.best_of])
+    tables = [runs[runs["experiment"] == name] for name in experiment.best_of]
+    return best_rates(tables), [digest_of(found[name].digest for name in table["run"]) for table in tables]
 
 
 _OF_A_STUDY = {

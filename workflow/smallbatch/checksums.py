@@ -1,22 +1,54 @@
 """Checksums of the files that a job made, so that one which was edited or damaged since is found and made anew."""
 
+import hashlib
+import json
 from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
 from smallbatch.errors import UserError
 from smallbatch.files import read_sealed, sha256, write_sealed
 
 
-def write(path: Path, files: Iterable[Path], made_from: str = "") -> None:
+def recipe_of(*values: Any) -> str:
+    """A short hash over settings and code that decide what a job makes: values as JSON has them."""
+    return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def write(
+    path: Path, files: Iterable[Path], made_from: str = "", *, recipe: str = "", inputs: Iterable[str | Path] = ()
+) -> None:
     """Note the SHA-256 of files that are done.
 
     Args:
         path: where to; if it is among `files`, it is passed over.
         files: what was made.
         made_from: the digest of what they were made from, where that is no file of the workflow.
+        recipe: of the settings and the code that they were made by, see `recipe_of`.
+        inputs: the files of the workflow that they were made from.
     """
     sums = {Path(file).as_posix(): sha256(file) for file in files if Path(file) != Path(path)}
-    write_sealed(path, {"files": sums, "made_from": made_from})
+    origin = {"made_from": made_from, "recipe": recipe, "inputs": {str(file): sha256(Path(file)) for file in inputs}}
+    write_sealed(path, {"files": sums, **origin})
+
+
+def outdated(path: Path, recipe: str) -> str | None:
+    """Why a job's files have to be made anew although they are whole; none where they are as they would be made.
+
+    Times do not tell: what was restored from a backup is new, and what Snakemake remembers of settings is not copied.
+
+    Args:
+        path: as `write` has it; none is there where nothing is made.
+        recipe: as the files would be made now.
+    """
+    try:
+        values = read_sealed(path)
+        if values.get("recipe") != recipe:
+            return "made by other settings or another version of the code"
+        inputs = {Path(file): checksum for file, checksum in values["inputs"].items()}
+    except (UserError, KeyError, AttributeError):
+        return None  # damaged, which `damaged` says
+    return "made from others" if any(_differs(file, checksum) for file, checksum in inputs.items()) else None
 
 
 def made_from(path: Path) -> str | None:

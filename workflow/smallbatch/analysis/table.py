@@ -118,7 +118,14 @@ def variance_table(records: Mapping[str, Record]) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=list(types)).astype(types)
 
 
-def write_tables(planned: Planned, store: RunStore, meta: Meta, threshold: float, outputs: Mapping[str, Path]) -> None:
+def write_tables(
+    planned: Planned,
+    store: RunStore,
+    meta: Meta,
+    threshold: float,
+    outputs: Mapping[str, Path],
+    recipe: str,
+) -> None:
     """Collect the runs of one experiment and write its tables.
 
     Args:
@@ -127,6 +134,7 @@ def write_tables(planned: Planned, store: RunStore, meta: Meta, threshold: float
         meta: of their data set.
         threshold: see `convergence_bar`.
         outputs: paths of `runs`, `epochs` and `variance` (parquet), and of their `checksums`.
+        recipe: of settings and code, as `checksums.write` notes it.
 
     Raises:
         UserError: a planned run is missing or damaged; says which.
@@ -145,7 +153,7 @@ def write_tables(planned: Planned, store: RunStore, meta: Meta, threshold: float
     for name, table in tables.items():
         write_table(table, outputs[name])
     shown = digest_of(record.digest for record in records.values())
-    checksums.write(outputs["checksums"], outputs.values(), shown)
+    checksums.write(outputs["checksums"], outputs.values(), shown, recipe=recipe)
 
 
 def read_tables(paths: Iterable[Path]) -> pd.DataFrame:

@@ -124,12 +124,15 @@ def _plain_data(member: tarfile.TarInfo, folder: str, names: _Names) -> tarfile.
 
 
 def _unpack_zip(archive: Path, file: zipfile.ZipFile, folder: Path, names: _Names) -> None:
-    guessed = []
+    guessed, there = [], set()
     for member in file.infolist():
         _check_zip_member(archive, member)
         name, certain = _zip_name(member)
         if not certain:
             guessed.append(name)
+        if name in there:
+            raise UserError(f"{archive}: member {name!r} stands twice; allowed: each file once")
+        there.add(name)
         member.filename = names.native(name)
         file.extract(member, folder)
     if guessed:

@@ -3,6 +3,8 @@
 import contextlib
 import io
 import re
+import threading
+import warnings
 from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
@@ -140,7 +142,30 @@ def decoded(file: Path, size: int, mode: str, white: int = DEEP) -> Picture:
         raise
 
 
+class _Warned(threading.local):
+    """How often Pillow has warned in this thread, while `hearing_pillow`."""
+
+    count = 0
+
+
+_warned = _Warned()
+
+
+@contextlib.contextmanager
+def hearing_pillow() -> Iterator[None]:
+    """While it lasts, what Pillow only warns of is a remark on the picture. To be called in the main thread."""
+
+    def hear(*_: object, **__: object) -> None:
+        _warned.count += 1
+
+    with warnings.catch_warnings():
+        warnings.filterwarnings("always", module=r"PIL\.")
+        warnings.showwarning = hear
+        yield
+
+
 def _picture(data: bytes, formats: tuple[str, ...], size: int, mode: str, white: int) -> Picture:
+    before = _warned.count
     with image_in(data, formats) as image:
         cut = _is_cut_to_8_bits(image)
         image.load()
@@ -151,6 +176,10 @@ def _picture(data: bytes, formats: tuple[str, ...], size: int, mode: str, white:
             turn = _TURNED.get(image.getexif().get(ExifTags.Base.Orientation))
         except Exception:  # what odd metadata make Pillow raise has no common base
             remarks.append("pictures as they lie, since their EXIF block cannot be read")
+        else:
+            remarks += ["pictures with damaged metadata, which may have said how to turn them"] * (
+                _warned.count > before
+            )
         upright = in_mode(image, mode, white)
         if turn is not None:
             upright = upright.transpose(turn)

@@ -20,7 +20,7 @@ from PIL import Image
 from tqdm import tqdm
 
 from smallbatch.data.archives import opened
-from smallbatch.data.decoding import DEEP, BrokenImage, decoded
+from smallbatch.data.decoding import DEEP, BrokenImage, decoded, hearing_pillow
 from smallbatch.data.layout import Classes, classes_of_splits
 from smallbatch.data.prepared import Meta, Split, write
 from smallbatch.data.tree import File, described, digest, shown, walk
@@ -202,6 +202,7 @@ def _decode_all(
     Image.init()  # loads the formats, which threads must not do at the same time
     found: tuple[list[int], list[int], list[str]] = ([], [], [])
     with (
+        hearing_pillow(),
         ThreadPoolExecutor(processors()) as pool,
         tqdm(desc=shown(path.name), total=len(names), unit="image", disable=None) as bar,
     ):

@@ -19,6 +19,9 @@ ROLES |= {"val": "val", "valid": "val", "validation": "val"}
 
 _TRAIN = re.compile(r"train(ing)?")
 _HELD_OUT = re.compile(r"test(ing)?|val(id(ation)?)?|eval(uation)?|dev")
+_PART = re.compile(rf"(?<![^\W_])({_TRAIN.pattern}|{_HELD_OUT.pattern})(?![^\W_])")
+"""The word for a split in a class's name, such as cat_test."""
+
 _DATE = re.compile(r"(19|20)\d\d(\W?\d\d){0,2}")
 
 Classes = dict[str, list[str]]
@@ -47,7 +50,22 @@ def classes_of_splits(path: Path, unpacked: Path, left_out: Counter[str]) -> tup
     if train.keys() != test.keys():
         parts = [f"only in {name}/: {some(extra)}" for name, extra in only if extra]
         raise UserError(f"{path}: the splits have different classes; {'; '.join(parts)}")
+    _refuse_shared(path, root, *([name for images in split.values() for name in images] for split in (train, test)))
     return root, found
+
+
+def _refuse_shared(path: Path, root: Path, train: Iterable[str], test: Iterable[str]) -> None:
+    """Refuse splits that have a file in common, by links: a test on what was trained on says nothing."""
+    known = {_identity(root / name): name for name in train}
+    for name in test:
+        if other := known.get(_identity(root / name)):
+            both = f"{shown(name)} and {shown(other)} are one file, by a link"
+            raise UserError(f"{path}: {both}; allowed: test images that are no training images")
+
+
+def _identity(file: Path) -> tuple[int, int]:
+    found = file.stat()
+    return found.st_dev, found.st_ino
 
 
 def some(names: Sequence[str]) -> str:
@@ -121,6 +139,11 @@ def _refuse_hidden_splits(path: Path, classes: list[Path]) -> None:
         raise UserError(
             f"{path}: doubtful: {pair}: either splits, then call them train/ and test/; or classes, then not so"
         )
+    for name, folder in names.items():
+        if (part := _PART.sub("", name, count=1).strip(" ._-")) != name and part in names:
+            pair = _list([names[part], folder])
+            both = "either splits, then they belong above the classes; or two classes, then rename one"
+            raise UserError(f"{path}: doubtful: {pair}: {both}")
     for folder in classes:
         inner = {_role(inside) for inside in folders(folder)}
         if "train" in inner and inner & {"test", "val"}:

@@ -55,7 +55,16 @@ def content(model: str) -> str | None:
 
 @functools.cache  # what this process has imported stays, whatever becomes of the file
 def _content(place: str) -> str:
-    return digest(*_with_imported(source(place)))
+    return digest(*files(place))
+
+
+def files(place: str) -> set[Path]:
+    """The file of a model's maker and those beside it that it imports; `place` as in `MODELS`.
+
+    Raises:
+        UserError: there is none.
+    """
+    return _with_imported(source(place))
 
 
 def source(place: str) -> Path:
@@ -83,12 +92,16 @@ def _with_imported(file: Path) -> set[Path]:
         found.add(path)
         beside = {path.parent / f"{name}.py" for name in _imported(path)}
         beside |= {own for name in _imported(path) for own in (path.parent / name).glob("**/*.py")}
-        coming |= {own for own in beside if own.is_file() and not _is_the_projects(own)} - found
+        coming |= {own for own in beside if own.is_file() and not is_the_projects(own)} - found
     return found
 
 
-def _is_the_projects(path: Path) -> bool:
-    return path.parent == Path(__file__).resolve().parent and path.stem in PROJECT_FILES
+def is_the_projects(path: Path) -> bool:
+    """Whether a file, its links resolved, is one of the project's own: of its library, and no model added to it."""
+    beside = Path(__file__).resolve().parent
+    return path.is_relative_to(beside.parent) and (
+        not path.is_relative_to(beside) or (path.parent == beside and path.stem in PROJECT_FILES)
+    )
 
 
 def _imported(path: Path) -> set[str]:

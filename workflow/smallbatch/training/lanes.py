@@ -166,11 +166,19 @@ def _own_tensors(module: nn.Module) -> dict[str, Tensor]:
 def _lane_form(module: nn.Module, peers: Sequence[nn.Module]) -> nn.Module:
     if type(module) not in LANE_FORMS:
         raise NoLaneForm(f"layer {type(module).__name__} has parameters but no lane form")
+    if "forward" in vars(module) or any(map(_has_hooks, (peers[0], *_own_tensors(peers[0]).values()))):
+        raise NoLaneForm(f"a hook hangs on layer {type(module).__name__}, and would not on its lane form")
     form = LANE_FORMS[type(module)](module)
     for name, tensor in _own_tensors(module).items():
         stacked = torch.stack([_own_tensors(peer)[name].detach() for peer in peers])
         _set_tensor(form, name, tensor, stacked)
     return form
+
+
+def _has_hooks(owner: nn.Module | Tensor) -> bool:
+    """Whether something is called when a layer, or the gradient of a tensor, is computed."""
+    names = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
+    return any(getattr(owner, name, None) for name in (*names, "_post_accumulate_grad_hooks"))
 
 
 def _set_tensor(module: nn.Module, name: str, old: Tensor, new: Tensor) -> None:

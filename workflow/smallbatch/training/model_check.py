@@ -3,12 +3,17 @@
 `python -m smallbatch.training.model_check FILE` answers the questions that come as JSON on standard input into FILE.
 """
 
+import collections
 import contextlib
+import hashlib
 import json
+import math
+import os
 import random
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
+from types import ModuleType
 from typing import NamedTuple, NoReturn
 
 import numpy as np
@@ -17,6 +22,8 @@ from safetensors.torch import save
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.nn.modules.batchnorm import _BatchNorm as TorchBatchNorm
+from torch.overrides import TorchFunctionMode
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from smallbatch import models
 from smallbatch.errors import UserError
@@ -33,6 +40,12 @@ EXAMPLES, SUB_BATCH = 4, 2
 
 LANES = 3
 """Lanes that are compared with their models alone; one as well."""
+
+SCALES = 1.0, 100.0, 0.01
+"""Of the images of each lane: what depends on how large they are is to differ between lanes."""
+
+MANY_IMAGES, MANY_PIXELS = 256, 1 << 18
+"""Of a mini-batch that is tried beside the small one: what a model does only with many."""
 
 ROUNDING = 1e-7
 """Of the largest value: what may differ in double precision."""
@@ -59,7 +72,7 @@ def examine(asked: Question) -> Suitability:
     Raises:
         UserError: it cannot, or not as its settings say.
     """
-    with _plain_torch():
+    with _plain_torch(), _reading_only_its_files(asked):
         return _Examination(asked).outcome()
 
 
@@ -74,6 +87,69 @@ def _plain_torch() -> Iterator[None]:
     finally:
         torch.set_num_threads(threads)
         torch.set_default_dtype(kind)
+
+
+@contextlib.contextmanager
+def _reading_only_its_files(asked: Question) -> Iterator[None]:
+    """Refuse a model that reads, or imports, what is no part of its runs' names: its numbers could change unnoticed."""
+    own, read = models.files(asked.place), set()
+    _listeners.append((set(map(str, own)), read))
+    try:
+        yield
+    finally:
+        _listeners.pop()
+    if others := sorted(read - own):
+        line = (
+            f"it reads {others[0]}, which is no part of its runs' names; allowed: what its file imports from beside it"
+        )
+        raise UserError(f"model {asked.model} ({models.source(asked.place)}): {line}")
+
+
+_listeners: list[tuple[set[str], set[Path]]] = []
+"""Files of the model that is examined, and what their code has opened so far."""
+
+_SYSTEM = "/usr", "/lib", "/lib64", "/etc", "/proc", "/sys", "/dev"
+_INSTALLED = tuple(f"{Path(place)}{os.sep}" for place in (sys.prefix, sys.base_prefix, *_SYSTEM))
+
+
+def _hear(event: str, arguments: tuple) -> None:
+    """Note a file that is opened for reading by code of the model that is examined, or by what that calls."""
+    if event != "open" or not _listeners or not isinstance(arguments[0], str | bytes):
+        return
+    if set("wax+").intersection(arguments[1] or ""):
+        return
+    frame, (own, read) = sys._getframe(), _listeners[-1]
+    while frame and frame.f_code.co_filename not in own:
+        frame = frame.f_back
+    path = Path(os.path.abspath(os.fsdecode(arguments[0])))
+    if path.parent.name == "__pycache__":
+        path = path.parents[1] / f"{path.name.partition('.')[0]}.py"
+    if frame and not str(path).startswith(_INSTALLED) and not models.is_the_projects(path.resolve()):
+        read.add(path.resolve())
+
+
+sys.addaudithook(_hear)
+
+
+class _NoValues(TorchDispatchMode):
+    """While it lasts, asking a tensor for its value ends in `NoLaneForm`: the answer would be one for all lanes."""
+
+    def __torch_dispatch__(self, function, types, arguments=(), options=None):
+        if function in (torch.ops.aten._local_scalar_dense.default, torch.ops.aten.equal.default):
+            raise lanes.NoLaneForm(ASKS)
+        return function(*arguments, **(options or {}))
+
+
+class _NoNumpy(TorchFunctionMode):
+    """As `_NoValues`, of what leaves torch."""
+
+    def __torch_function__(self, function, types, arguments=(), options=None):
+        if function in (Tensor.numpy, Tensor.tolist, Tensor.__array__):
+            raise lanes.NoLaneForm(ASKS)
+        return function(*arguments, **(options or {}))
+
+
+ASKS = "it asks a tensor for its values"
 
 
 class _Examination:
@@ -121,9 +197,12 @@ class _Examination:
             logits = model(images.clone())
         self._check_logits(logits, len(images))
         with self._watched(what):
-            F.cross_entropy(logits, self.labels.flatten()[: len(images)]).backward()
+            F.cross_entropy(logits, self._labels(len(images))).backward()
         gradients = {name: own.grad.clone() for name, own in model.named_parameters() if own.grad is not None}
         return Pass(logits.detach(), gradients, _state(model))
+
+    def _labels(self, count: int) -> Tensor:
+        return torch.arange(count) % self.asked.classes if count > EXAMPLES else self.labels.flatten()[:count]
 
     def _check_logits(self, logits: object, images: int) -> None:
         wanted = f"logits [images, {self.asked.classes}], one for each class"
@@ -142,10 +221,14 @@ class _Examination:
         if not _same(start.values(), _state(again).values()):
             self._refuse("its initial weights differ from one time to the next; allowed: torch's random numbers")
         self._check_norm(model)
-        counted, images = _numbers(model), self.images[0]
+        images = self.images[0]
         first = self._pass(model, images, training=True)
-        draws = self._draws(model, images)
-        if changed := [name for name, value in _numbers(model).items() if counted.get(name) != value]:
+        if not first.logits.isfinite().all():
+            self._refuse("its initial weights give logits that are not finite; allowed: finite numbers")
+        files = models.files(self.asked.place)
+        before = _remembered(model, files)  # after the first pass, which may fill what later ones only read
+        draws = self._draws(model, images) or self._draws_of_many()
+        if changed := [name for name, mark in _remembered(model, files).items() if before.get(name, mark) != mark]:
             self._refuse(f"it changes {changed[0]} as it trains, which no checkpoint has; allowed: register_buffer")
         model.load_state_dict(start)
         if not _same(first.numbers, self._pass(model, images, training=True).numbers):
@@ -187,6 +270,14 @@ class _Examination:
         before = torch.get_rng_state()
         self._pass(model, images, training=True)
         return not torch.equal(before, torch.get_rng_state())
+
+    def _draws_of_many(self) -> bool:
+        """As `_draws`, of a larger mini-batch; where it takes none of that size, its training will say so."""
+        count = min(MANY_IMAGES, max(2 * EXAMPLES, MANY_PIXELS // math.prod(self.asked.shape) // 2 * 2))
+        images = self.images[0].repeat(math.ceil(count / EXAMPLES), 1, 1, 1)[:count]
+        with contextlib.suppress(UserError):
+            return self._draws(self._made(1), images)
+        return False
 
     def _check_tests(self, model: nn.Module) -> None:
         """Testing changes nothing, draws nothing, and treats each image alone."""
@@ -240,18 +331,22 @@ class _Examination:
         """In what lanes of different weights and images differ from their models alone, in double precision."""
         alone = [lanes.moved(self._made(seed).double(), seed) for seed in range(count)]
         stacked, images = lanes.stack(alone), self.images[:count].double()
-        for training in (True, True, False):  # the second time with what the first one left in buffers
+        scales = torch.tensor(SCALES[:count], dtype=images.dtype)[:, None, None, None, None]
+        # The second time with what the first one left in buffers.
+        for training, shown in ((True, images), (True, images * scales), (False, images * scales), (False, images)):
             stacked.train(training).zero_grad()
-            logits = stacked(images.transpose(0, 1).flatten(1, 2).contiguous(memory_format=layout))
+            with _NoValues(), _NoNumpy():
+                logits = stacked(shown.transpose(0, 1).flatten(1, 2).contiguous(memory_format=layout))
             if logits.shape != (EXAMPLES, count * self.asked.classes):
                 return "a layer mixes lanes"
             logits = logits.unflatten(1, (count, -1))
             # Each example and class weighs something of its own.
             weights = torch.randn(logits.shape, generator=torch.Generator().manual_seed(1))
-            (logits * weights).sum().backward()
+            with _NoValues():
+                (logits * weights).sum().backward()
             for lane, model in enumerate(alone):
                 model.train(training).zero_grad()
-                own = model(images[lane].clone())
+                own = model(shown[lane].clone())
                 (own * weights[:, lane]).sum().backward()
                 if not (_close(logits[:, lane], own, ROUNDING) and _lane_equals(stacked, lane, model)):
                     return "a layer mixes lanes"
@@ -293,14 +388,51 @@ def _state(model: nn.Module) -> dict[str, Tensor]:
     return {name: tensor.detach().clone() for name, tensor in model.state_dict().items()}
 
 
-def _numbers(model: nn.Module) -> dict[str, int | float]:
-    """The numbers that layers keep as plain attributes."""
+_OF_EACH_LAYER = vars(nn.Module()).keys()
+
+
+def _remembered(model: nn.Module, files: Collection[Path]) -> dict[str, object]:
+    """What could be remembered where no state_dict has it: attributes of layers and their classes, globals of files."""
+    places: dict[str, Mapping[str, object]] = {}
+    for place, module in model.named_modules():
+        unsaved = {name: module._buffers[name] for name in module._non_persistent_buffers_set}
+        places[place] = {name: own for name, own in vars(module).items() if name not in _OF_EACH_LAYER} | unsaved
+    loaded = [module for module in list(sys.modules.values()) if _file(module) in files]
+    for module in loaded:
+        places[module.__name__] = vars(module)
+        places |= {
+            f"{module.__name__}.{name}": vars(kind) for name, kind in vars(module).items() if _is_of(kind, module)
+        }
     return {
-        f"{place}.{name}".lstrip("."): value
-        for place, module in model.named_modules()
-        for name, value in vars(module).items()
-        if type(value) in (int, float)
+        f"{place}.{name}".lstrip("."): mark
+        for place, values in places.items()
+        for name, value in values.items()
+        if not name.startswith("__") and (mark := _mark(value)) is not None
     }
+
+
+def _file(module: ModuleType) -> Path | None:
+    name = getattr(module, "__file__", None)
+    return Path(name).resolve() if isinstance(name, str) else None
+
+
+def _is_of(kind: object, module: ModuleType) -> bool:
+    return isinstance(kind, type) and kind.__module__ == module.__name__
+
+
+def _mark(value: object, depth: int = 3) -> object:
+    """What differs when a number, text, array or tensor does, or one in a collection; none of other kinds."""
+    if isinstance(value, int | float | complex | str | bytes):
+        return repr(value)
+    if isinstance(value, Tensor) and not isinstance(value, nn.Parameter):
+        value = value.detach().cpu().numpy()
+    if isinstance(value, np.ndarray):
+        return value.shape, hashlib.sha256(value.tobytes()).hexdigest()
+    if isinstance(value, Mapping) and depth:
+        return [(repr(key), _mark(own, depth - 1)) for key, own in value.items()]
+    if isinstance(value, list | tuple | set | collections.deque) and depth:
+        return [_mark(own, depth - 1) for own in value]
+    return None
 
 
 def _same(ours, theirs) -> bool:
@@ -315,6 +447,8 @@ def _close(ours: Tensor, theirs: Tensor, rounding: float) -> bool:
     if not theirs.is_floating_point():
         return torch.equal(ours, theirs)
     largest = theirs.abs().max().item() if theirs.numel() else 0.0
+    if not math.isfinite(largest):
+        return False
     return ours.shape == theirs.shape and torch.allclose(ours, theirs, rtol=0.0, atol=rounding * largest + 1e-12)
 
 

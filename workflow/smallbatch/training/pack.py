@@ -4,18 +4,18 @@ import contextlib
 import gc
 import itertools
 import logging
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 
-from smallbatch import environment
+from smallbatch import environment, models
 from smallbatch.analysis.statistics import final_accuracy
 from smallbatch.bundles import take_in
 from smallbatch.data import prepared
 from smallbatch.data.outline import Outline
-from smallbatch.errors import UserError
+from smallbatch.errors import Stopped, UserError
 from smallbatch.packs import row
 from smallbatch.store import Outcome, Record, RunStore
 from smallbatch.study import CHOSEN_LATER, Run
@@ -176,6 +176,10 @@ class _Job:
         if state is None:
             return  # damaged since it was found
         runs = [Run.from_settings(settings) for settings in state["runs"]]
+        with _failing(runs[0].setting.model):
+            self._train_in_memory(place, checkpoint, state, runs)
+
+    def _train_in_memory(self, place: Row, checkpoint: Checkpoint, state: dict, runs: list[Run]) -> None:
         most, images_at_once = self.world.told(lambda: self.room.fitting(runs))
         if len(runs) <= most:
             try:
@@ -187,7 +191,7 @@ class _Job:
             self._forget(runs)
         log.info("%s: too large for the memory, goes on as two halves", title(runs))
         if self.world.leads:
-            place.halve(path, checkpoint.load() or state)
+            place.halve(checkpoint.path, checkpoint.load() or state)
 
     def _train(self, runs: list[Run], checkpoint: Checkpoint, state: dict, images_at_once: int | str) -> None:
         try:
@@ -242,6 +246,21 @@ class _Job:
             for record in members:
                 if record is not best:
                     self.store.drop_weights(record)
+
+
+@contextlib.contextmanager
+def _failing(model: str) -> Iterator[None]:
+    """Say in one line that it was a model of the user's own which failed, as at a size that its check does not try."""
+    try:
+        yield
+    except (UserError, Stopped, OSError, torch.OutOfMemoryError):
+        raise
+    except Exception as error:
+        if not models.is_own(model):
+            raise
+        log.info("model %s", model, exc_info=True)  # where in its file
+        with models.told(model, "its training fails"):
+            raise error
 
 
 def title(runs: Sequence[Run]) -> str:
