@@ -67,7 +67,9 @@ def store(tmp_path, monkeypatch):
     """Five of the six runs, each of which ended some minutes after 12 o'clock."""
     store = RunStore(tmp_path)
     for minute, (run, outcome) in enumerate(OUTCOMES.items()):
-        monkeypatch.setattr("smallbatch.store.now", lambda minute=minute: datetime(2026, 11, 26, 12, minute, tzinfo=UTC))
+        monkeypatch.setattr(
+            "smallbatch.store.now", lambda minute=minute: datetime(2026, 11, 26, 12, minute, tzinfo=UTC)
+        )
         store.write(run, "f", outcome, PLACE if run is not THREE else PLACE | {"device": "Some GPU"}, None)
     return store
 
@@ -114,8 +116,8 @@ COLUMNS = {
     # Of four classes chance is a quarter.
     "accuracy": [0.5, 0.75, 0.25, None, 0.28, 0.2],
     "selection_accuracy": [0.5, 0.75, 0.25, None, 0.28, 0.8],
-    # Half of the way from 0.25 to the best, 0.75. Of 1,200 images 3 * sqrt(0.25 * 0.75 / 1200) = 0.0375, so that neither
-    # 0.28 nor 0.2 stands out from chance.
+    # Half of the way from 0.25 to the best, 0.75. Of 1,200 images 3 * sqrt(0.25 * 0.75 / 1200) = 0.0375, so that
+    # neither 0.28 nor 0.2 stands out from chance.
     "bar": [0.5, 0.5, 0.5, 0.5, inf, inf],
     "converged": [True, True, False, False, False, False],
     "diverged_at": [None, None, 130, None, None, None],
