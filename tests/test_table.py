@@ -62,15 +62,15 @@ OUTCOMES = {
 }  # fmt: skip
 
 
-@pytest.fixture
-def store(tmp_path, monkeypatch):
+@pytest.fixture(scope="module")
+def store(tmp_path_factory):
     """Five of the six runs, each of which ended some minutes after 12 o'clock."""
-    store = RunStore(tmp_path)
+    store = RunStore(tmp_path_factory.mktemp("store"))
     for minute, (run, outcome) in enumerate(OUTCOMES.items()):
-        monkeypatch.setattr(
-            "smallbatch.store.now", lambda minute=minute: datetime(2026, 11, 26, 12, minute, tzinfo=UTC)
-        )
-        store.write(run, "f", outcome, PLACE if run is not THREE else PLACE | {"device": "Some GPU"}, None)
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr("smallbatch.store.now", lambda minute=minute: datetime(2026, 11, 26, 12, minute, tzinfo=UTC))
+            place = PLACE | {"device": "Some GPU", "cuda": "13"} if run is THREE else PLACE
+            store.write(run, "f", outcome, place, None)
     return store
 
 
@@ -129,6 +129,7 @@ COLUMNS = {
     "ended": [f"2026-11-26T12:0{m}:00+00:00" for m in (0, 1, 2)] + [None]
     + [f"2026-11-26T12:0{m}:00+00:00" for m in (3, 4)],
     "device": ["Some CPU"] * 3 + [None, "Some GPU", "Some CPU"],
+    "cuda": [None, None, None, None, "13", None],
     **{key: [PLACE[key]] * 3 + [None] + [PLACE[key]] * 2 for key in PLACE if key != "device"},
 }  # fmt: skip
 
@@ -151,9 +152,8 @@ def test_numbers_are_numbers_and_whole_ones_whole(runs, tmp_path):
         "float64"
     }
     write_table(runs, tmp_path / "runs.csv")
-    assert (tmp_path / "runs.csv").read_text(encoding="utf-8").splitlines()[3].split(",")[:2] == [
-        "long", DIVERGED.name("f")
-    ]  # fmt: skip
+    lines = (tmp_path / "runs.csv").read_bytes().split(b"\n")
+    assert lines[3].split(b",")[:2] == [b"long", DIVERGED.name("f").encode()] and lines[7:] == [b""]
     again = pd.read_csv(tmp_path / "runs.csv")
     assert again["accuracy"].tolist()[:3] == [0.5, 0.75, 0.25] and again["diverged_at"].dropna().tolist() == [130]
 
@@ -185,10 +185,10 @@ def test_a_row_an_epoch_and_a_row_a_measured_variance(store):
 
 
 def test_where_runs_were_trained_is_told_once_with_its_runs(runs):
-    twice = pd.concat([runs, runs[runs["run"] == SIX.name("f")].assign(experiment="twin")])
+    twice = pd.concat([runs[runs["run"] == THREE.name("f")], runs, runs.assign(experiment="twin")])
     found = [(place["device"], rows["seed"].tolist()) for place, rows in places(twice)]
-    assert found == [("Some CPU", [1, 2, 3, 6]), ("Some GPU", [5])]
-    assert [place for place, _ in places(runs)] == [PLACE, PLACE | {"device": "Some GPU"}]
+    assert found == [("Some GPU", [5]), ("Some CPU", [1, 2, 3, 6])], "in the order of the table"
+    assert [place for place, _ in places(runs)] == [PLACE, PLACE | {"device": "Some GPU", "cuda": "13"}]
     assert list(places(runs[runs["status"] == "missing"])) == []
 
 
@@ -216,8 +216,11 @@ def test_an_experiment_s_tables_are_written_as_they_are_with_what_they_show(stor
     assert checksums.damaged(files["checksums"]) == []
     files["epochs"].write_bytes(b"")
     assert checksums.damaged(files["checksums"]) == [files["epochs"]]
-    with pytest.raises(UserError, match=rf"^{files['epochs']}: cannot be read \(.*\); delete it: it is made again$"):
+    with pytest.raises(
+        UserError, match=rf"^{files['epochs']}: cannot be read \(.*\); delete it: it is made again$"
+    ) as said:
         read_tables([files["runs"], files["epochs"]])
+    assert "(None)" not in str(said.value)
 
 
 def test_a_planned_run_that_is_not_there_is_named(store, tmp_path):
