@@ -1,6 +1,8 @@
 """What a study takes, from speeds that are made up, by values worked out by hand."""
 
+import contextlib
 from dataclasses import replace
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -12,7 +14,7 @@ from smallbatch.data.outline import Outline
 from smallbatch.rates import BaseLr
 from smallbatch.speeds import Speed, kind_of
 from smallbatch.study import Experiment, Study
-from smallbatch.training import choice, memory, own_models, probe
+from smallbatch.training import choice, memory, own_models, probe, processor
 from smallbatch.training import device as devices
 
 SETTING = a_run(epochs=2).setting
@@ -34,6 +36,7 @@ ASKED = []
 
 def measured(run, outline, most, m, *, device, lanes):
     """At m = 2 a training image takes 4 s, at 8 and more 1 s; a test image half a second; with BN all thrice."""
+    assert (device, lanes, outline) == ("cpu", 3, OUTLINE)
     slower = 3 if run.setting.norm == "batch" else 1
     training = {2: 4.0}.get(m, 1.0) * slower
     return Speed(training, 0.5 * slower, 1000 * m), WEIGHTS[run.setting.norm]
@@ -98,6 +101,19 @@ def test_speeds_are_those_of_each_kind_by_batch_size(made_up):
     assert known.speeds == {m: Speed(12.0 if m == 2 else 3.0, 1.5, 1000 * m) for m in (2, 8, 32, 128, 512)}
 
 
+def test_runs_that_an_experiment_shares_with_those_whose_rates_it_takes_are_charged_once(made_up):
+    grid = Experiment("grid", BN.setting, (8,), None, RATES, (1, 2))
+    taken = replace(BN, bn_batch_sizes=(2, 8), best_of=("grid",))
+    figures = {
+        "fig08": {"kind": "accuracy", "title": "Eight", "experiments": ["grid"]},
+        "fig13": {"kind": "bn-batch", "title": "Thirteen", "experiments": ["bn"]},
+    }
+    study = replace(STUDY, experiments={"grid": grid, "bn": taken}, figures=figures)
+    table, _ = estimate(study, {"made": OUTLINE}, device="cpu", lanes=3, keep_weights="all")
+    # Whichever of the two rates is best: with b = 8 = m the runs are of the grid, with b = 2 there are two seeds more.
+    assert dict(zip(table["figure"], table["runs"], strict=True)) == {"fig08": 4, "fig13": 2, "all": 6}
+
+
 def lanes_asked(run, outline, most, m, *, device, lanes):
     return Speed(float(most), 1.0, 0), 1
 
@@ -111,7 +127,7 @@ def test_each_kind_is_measured_with_the_lanes_that_its_rows_have_and_keeps_the_s
 
 
 def sizes_asked(shape, made_up, monkeypatch):
-    monkeypatch.setattr(cost, "_measure", measured)
+    monkeypatch.setattr(cost, "_measure", lanes_asked)
     table, speeds = estimate(
         replace(STUDY, experiments={"plain": PLAIN}, figures={}),
         {"made": Outline(shape, 4, 100, 50)},
@@ -146,50 +162,70 @@ def test_the_table_is_written_with_units_that_read_well(made_up):
     assert told(STUDY, large).splitlines()[1 + 1].split()[1:] == ["12,345", "8.00e+02", "1,234.50", "2,345.7"]
 
 
-@pytest.fixture
-def speeds_of_this_device(monkeypatch):
-    """The device trains 10 and tests 40 images/s; notes with how many lanes of which m, on how many images."""
-    asked = []
+@pytest.mark.parametrize(("device", "at_once"), [("cpu", 7), ("cuda", 1)])
+def test_as_many_processes_train_as_there_are_processors_and_one_on_a_gpu(device, at_once, monkeypatch):
+    monkeypatch.setattr(devices, "pick", torch.device)
+    monkeypatch.setattr(devices, "describe", lambda chosen: {"device": f"a {chosen.type}", "cuda": "13"})
+    monkeypatch.setattr(cost, "processors", lambda: 7)
+    assert cost._describe(device) == (f"a {device}", at_once)
 
-    def training_speed(runs, data, device):
-        asked.append((len(runs), runs[0].batch_size, runs[0].bn_batch_size, data.meta.train, device.type))
+
+class Machine:
+    """Trains 10 and tests 40 images/s; says what it was asked."""
+
+    def __init__(self, monkeypatch, known: bool = True) -> None:
+        self.known, self.asked, self.alone = known, [], []
+        for module, name in ((probe, "training_speed"), (probe, "testing_speed"), (probe, "weights_of")):
+            monkeypatch.setattr(module, name, getattr(self, name))
+        monkeypatch.setattr(memory, "need_of", self.need_of)
+        monkeypatch.setattr(choice, "lanes_for", self.lanes_for)
+        monkeypatch.setattr(own_models, "most_lanes", lambda setting, outline, most: most)
+        monkeypatch.setattr(processor, "of_its_own", self.of_its_own)
+        monkeypatch.setattr(devices, "pick", torch.device)
+        monkeypatch.setattr(devices, "held_memory", lambda: 1000)
+        monkeypatch.setattr(cost, "processors", lambda: 7)
+
+    def of_its_own(self):
+        self.alone.append(True)
+        return contextlib.nullcontext()
+
+    def training_speed(self, runs, data, device):
+        self.asked.append((len(runs), runs[0].batch_size, runs[0].bn_batch_size, data.meta.train, device.type))
         return 10.0
 
-    monkeypatch.setattr(probe, "training_speed", training_speed)
-    monkeypatch.setattr(probe, "testing_speed", lambda runs, data, device: 40.0)
-    monkeypatch.setattr(probe, "weights_of", lambda run, data: 77)
-    monkeypatch.setattr(devices, "held_memory", lambda: 1000)
-    return asked
+    def testing_speed(self, runs, data, device):
+        assert (len(runs), runs[0].batch_size, runs[0].bn_batch_size, data.meta.train, device.type) == self.asked[-1]
+        return 40.0
 
+    def weights_of(self, run, data):
+        assert (run.batch_size, data.meta.train) == (self.asked[-1][1], self.asked[-1][3])
+        return 77
 
-class Need:
-    def bytes(self, lanes, images):
-        return 100 * lanes + images
+    def lanes_for(self, run, most, outline, device, at_work):
+        assert (run.batch_size, outline, device.type, at_work) == (8, OUTLINE, "cpu", 7)
+        return min(most, 5)
+
+    def need_of(self, run, outline, device, *, photos):
+        assert outline == OUTLINE and photos is run.setting.augment_resized and device.type == "cpu"
+        return SimpleNamespace(bytes=lambda lanes, images: (100 * lanes + run.batch_size) * self.known)
 
 
 @pytest.mark.parametrize(("lanes", "most", "trained"), [("auto", 16, 5), ("auto", 3, 3), (4, 16, 4), (4, 2, 2)])
-def test_a_measurement_says_seconds_an_image_of_training_and_of_testing(
-    lanes, most, trained, speeds_of_this_device, monkeypatch
-):
-    monkeypatch.setattr(choice, "lanes_for", lambda run, most, outline, device, processors: 5)
-    monkeypatch.setattr(own_models, "most_lanes", lambda setting, outline, most: most)
-    monkeypatch.setattr(memory, "need_of", lambda run, outline, device, photos: Need())
-    run = a_run(batch_size=2, b=2)
-    speed, weights = cost._measure(run, OUTLINE, most, 8, device="cpu", lanes=lanes)
+def test_a_measurement_says_seconds_an_image_of_training_and_of_testing(lanes, most, trained, monkeypatch):
+    machine = Machine(monkeypatch)
+    speed, weights = cost._measure(a_run(batch_size=2, b=2), OUTLINE, most, 8, device="cpu", lanes=lanes)
     assert speed == Speed(training=0.1, testing=0.025, memory=1000 + 100 * trained + 8)
-    assert weights == 77
-    assert speeds_of_this_device == [(trained, 8, 8, 64, "cpu")]
+    assert weights == 77 and machine.alone
+    assert machine.asked == [(trained, 8, 8, 64, "cpu")], "at least 64 images"
 
 
-def test_of_memory_that_is_not_known_nothing_is_told(speeds_of_this_device, monkeypatch):
-    monkeypatch.setattr(memory, "need_of", lambda run, outline, device, photos: NoNeed())
-    speed, _ = cost._measure(a_run(), OUTLINE, 1, 128, device="cpu", lanes=1)
-    assert speed.memory == 0 and speeds_of_this_device[0][3] == 128
-
-
-class NoNeed:
-    def bytes(self, lanes, images):
-        return 0
+def test_a_gpu_has_memory_of_its_own_and_of_memory_that_is_not_known_nothing_is_told(monkeypatch):
+    machine = Machine(monkeypatch, known=False)
+    speed, _ = cost._measure(a_run(augment_resized=True), OUTLINE, 1, 128, device="cpu", lanes=1)
+    assert speed.memory == 0 and machine.asked[-1][3] == 128 and machine.alone.pop()
+    machine = Machine(monkeypatch)
+    speed, _ = cost._measure(a_run(), OUTLINE, 1, 8, device="cuda", lanes=1)
+    assert speed == Speed(0.1, 0.025, 0) and not machine.alone
 
 
 def test_the_probe_counts_the_images_of_all_lanes():

@@ -183,11 +183,22 @@ def test_the_status_that_is_shown_has_the_runs_of_laptop():
         assert sum(states) == int(runs) and int(diverged.replace("-", "0")) <= states[0], name
 
 
+def weights(setting: Setting) -> int:
+    of = outline.ORIGINALS[setting.data]
+    model = models.build(setting.model, of.shape, of.classes, norm=setting.norm, norm_layers=setting.norm_layers)
+    return sum(own.numel() for own in model.parameters())
+
+
 def test_sizes_of_the_paper_are_those_of_its_study():
-    runs = study("paper").runs()
-    outlines = outline.ORIGINALS
-    seen = sum(images(run.setting, of.train, of.test)[0] for run in runs for of in [outlines[run.setting.data]])
-    assert f"{len(runs):,} runs with one seed, {seen / 1e10:.2f}e10 gradients" in line(README)
+    runs = {run for _, run in with_rates(study("paper"))}
+    of = outline.ORIGINALS
+    seen = sum(images(run.setting, of[run.setting.data].train, of[run.setting.data].test)[0] for run in runs)
+    # Of each cell the weights of the best seed are kept, 4 bytes each.
+    cells = {(run.setting, run.batch_size, run.bn_batch_size, run.base_lr) for run in runs}
+    kept = {setting: weights(setting) for setting in {run.setting for run in runs}}
+    stored = sum(2000 + 90 * run.setting.epochs for run in runs) + sum(4 * kept[setting] for setting, *_ in cells)
+    told = f"{len(runs):,} runs with one seed, {seen / 1e10:.2f}e10 gradients, {stored / 1e9:.0f} GB of results"
+    assert told in line(README)
     five = load_study(CONFIG | {"study": "paper", "seeds": 5})
     assert f"with {len({run for _, run in with_rates(five)}):,} made runs (the paper with five seeds" in line(README)
 
