@@ -94,8 +94,8 @@ def test_rates_are_those_of_the_figure_and_where_each_m_has_its_own_the_best():
     )
     assert "learning rate η/m = 2⁻⁸ (m = 8, 32), 2⁻¹⁰ (m = 128)." in said("bn-batch", chosen)
     both = pd.concat([chosen, table({"experiment": "warm", "warmup": True, "batch_size": 8, "base_lr": 0.003})])
-    assert (
-        "= ResNet-8, BN: 2⁻⁸ (m = 8, 32), 2⁻¹⁰ (m = 128); ResNet-8, BN, warm-up: 0.003 (m = 8)." in said("bn-batch", both)
+    assert "= ResNet-8, BN: 2⁻⁸ (m = 8, 32), 2⁻¹⁰ (m = 128); ResNet-8, BN, warm-up: 0.003 (m = 8)." in said(
+        "bn-batch", both
     )
     same = table({"batch_size": 8}, {"batch_size": 32})
     assert "learning rate η/m = 2⁻⁸." in said("bn-batch", same)

@@ -27,7 +27,14 @@ def test_memory_that_was_not_measured_is_2000_mb_for_each_256_examples(m, mb):
 
 @pytest.mark.parametrize(
     ("measured", "mb"),
-    [(1, 500), (400 * 10**6, 500), (401 * 10**6, 1000), (3100 * 10**6, 4000), (0, 2000)],  # 0: a GPU's own memory
+    [
+        (1, 500),
+        (400 * 10**6, 500),
+        (401 * 10**6, 1000),
+        (3100 * 10**6, 4000),
+        (4 * 10**9 + 1, 5500),
+        (0, 2000),
+    ],  # 0: a GPU's own memory
 )
 def test_memory_that_was_measured_is_a_quarter_more_in_steps(measured, mb):
     assert memory_mb(runs(), known(memory=measured), 1, 1) == mb
