@@ -19,6 +19,7 @@ from smallbatch.store import RunStore
 from smallbatch.study import HELD_OUT, Setting
 from smallbatch.study_file import LEAST_RATE, MOST_RATE, check_config, load_study
 from smallbatch.training.schedule import WARMUP_FRACTION, WARMUP_START
+from smallbatch.word import SILENCE
 
 README = (PROJECT / "README.md").read_text(encoding="utf-8")
 KEYS = (PROJECT / "config" / "README.md").read_text(encoding="utf-8")
@@ -148,6 +149,7 @@ def test_what_jobs_ask_for_is_told_as_it_is():
     assert f"asks for {'four' if resources.UNMEASURED == 240 else 'other'} hours" in text
     low, *_, high = resources.MINUTES
     assert f"twice the minutes ({low} to {high:,}, more at each attempt)" in text and "a quarter more than" in text
+    assert SILENCE == 300 and "called silent when it has not spoken for five minutes" in line(README)
     assert WARNING == 120 and "Two minutes before its time limit" in README
 
 
