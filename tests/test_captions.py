@@ -113,6 +113,7 @@ def test_lines_are_named_where_they_are_drawn():
     assert dotted not in said("accuracy", SEEDS.assign(bar=np.inf)) + said("best", SEEDS)
     assert lighter in said("range", SEEDS) and lighter not in said("range", table({}))
     assert "; lighter: with a part of the seeds" in note("range", SEEDS) and "lighter" not in note("best", SEEDS)
+    assert "medians over the runs of that m." in said("cost", SEEDS)
     assert note("cost", SEEDS).split("; ")[-2:] == ["Some CPU", "2 of 3 runs so far"]
 
 

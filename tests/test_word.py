@@ -26,6 +26,7 @@ from smallbatch.word import (
     Word,
     first_word,
     leaving_word,
+    read_word,
 )
 
 RUNS = [a_run(seed=seed) for seed in (1, 2)]
@@ -174,3 +175,11 @@ def test_the_first_word_says_who_speaks_and_when(monkeypatch):
     assert said == Word(
         "running", 1000.0, 1000.0, socket.gethostname(), os.getpid(), "17", "logs/train/a.log", ["a", "b"]
     )
+
+
+def test_a_word_is_spoken_when_it_is_written(path, monkeypatch):
+    monkeypatch.setattr("smallbatch.word.time.time", lambda: 1000.0)
+    voice = Voice(path, first_word())
+    monkeypatch.setattr("smallbatch.word.time.time", lambda: 1070.0)
+    voice.say(at_once=True, epoch=3)
+    assert (read_word(path).since, read_word(path).spoken, read_word(path).epoch) == (1000.0, 1070.0, 3)
