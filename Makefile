@@ -1,14 +1,16 @@
 # make all     set up and run the default study        make test    set up and run the tests
 # make env     set up alone                            make lock    resolve envs/*.in anew
+# make mutants change one place of the code at a time and see whether a test notices; MUTANTS="tables status" for a part
 # make bench   train the same cells with this engine and with what one would use instead; BENCH="--cells digits" etc.
 PYTHON ?= python3
 BIN := .venv/bin
 ENV := .venv/installed
 PEERS := .venv/peers
+MUTATION := .venv/mutants
 LOCK := --universal --python-version 3.11 --generate-hashes --no-header --no-annotate \
 	--no-emit-index-url --no-emit-find-links
 
-.PHONY: all bench env test lint lock
+.PHONY: all bench env mutants test lint lock
 
 all: env
 	PATH="$(CURDIR)/$(BIN):$$PATH" snakemake --cores 8 all
@@ -23,6 +25,9 @@ lint: env
 
 bench: env $(PEERS)/installed
 	PYTHONPATH="workflow:benchmarks:$(PEERS)" $(BIN)/python -m speed $(BENCH)
+
+mutants: env $(MUTATION)/installed
+	PYTHONPATH="$(CURDIR)/$(MUTATION)" $(BIN)/python tests/mutants/mutants.py $(MUTANTS)
 
 env: $(ENV)
 
@@ -39,8 +44,16 @@ $(PEERS)/installed: envs/peers.txt $(ENV)
 	$(BIN)/python -m pip install --quiet --require-hashes --no-deps --target $(PEERS) --requirement $< && touch $@ \
 		|| echo "peers are not installed"
 
+$(MUTATION)/installed: envs/mutants.txt $(ENV)
+	rm -rf $(MUTATION)
+	$(BIN)/python -m pip install --quiet --require-hashes --no-deps --target $(MUTATION) --requirement $<
+	touch $@
+
 lock: env
 	$(BIN)/uv pip compile $(LOCK) envs/requirements.in --output-file envs/requirements.txt
-	$(BIN)/uv pip compile $(LOCK) envs/peers.in --output-file envs/peers.txt --constraint envs/requirements.txt \
-		$$(sed -n 's/^\([[:alnum:]._-]*\)==.*/--no-emit-package \1/p' envs/requirements.txt)
+	for beside in peers mutants; do \
+		$(BIN)/uv pip compile $(LOCK) envs/$$beside.in --output-file envs/$$beside.txt \
+			--constraint envs/requirements.txt \
+			$$(sed -n 's/^\([[:alnum:]._-]*\)==.*/--no-emit-package \1/p' envs/requirements.txt) || exit; \
+	done
 	$(BIN)/python envs/conda_pins.py

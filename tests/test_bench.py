@@ -15,8 +15,6 @@ from speed import bench, cells, figure1, measure, report, trainers
 from speed.cells import CELLS, Cell, Target
 from speed.pictures import Pictures, pictures
 
-LOCK = (PROJECT / "envs" / "peers.txt").read_text()
-
 
 class Enough(Exception):
     """Of a trainer's epochs."""
@@ -256,13 +254,15 @@ def test_what_was_measured_is_kept_when_time_is_over(tmp_path, monkeypatch):
     assert (tmp_path / "speed.md").exists() and lines[-1].startswith("2 minutes are over: left out are alexnet-m8")
 
 
-def test_peers_are_locked_and_bring_no_second_torch():
-    assert "://" not in LOCK and "--index-url" not in LOCK and "--find-links" not in LOCK
-    blocks = re.split(r"\n(?=\S)", LOCK.strip())
+@pytest.mark.parametrize(("beside", "asked"), [("peers", "pytorch-lightning"), ("mutants", "mutmut")])
+def test_what_is_installed_beside_the_project_is_locked_and_brings_nothing_twice(beside, asked):
+    lock = (PROJECT / "envs" / f"{beside}.txt").read_text()
+    assert "://" not in lock and "--index-url" not in lock and "--find-links" not in lock
+    blocks = re.split(r"\n(?=\S)", lock.strip())
     names = {re.match(r"[\w.-]+", block)[0] for block in blocks}
     ours = set(re.findall(r"^([\w.-]+)==", (PROJECT / "envs" / "requirements.txt").read_text(), re.MULTILINE))
     assert all("--hash=sha256:" in block for block in blocks)
-    assert "pytorch-lightning" in names and not names & ours
+    assert asked in names and not names & ours
 
 
 def test_the_library_chooses_lanes_for_a_cell(tmp_path, monkeypatch, no_kernels):

@@ -1,10 +1,13 @@
 """What `cost` measured, kept for the jobs that come."""
 
 import time
+from datetime import date
 
 import pytest
 from conftest import a_run
 
+from smallbatch import environment
+from smallbatch.files import read_sealed
 from smallbatch.speeds import Kind, Measured, Speed, Speeds, images, kind_of
 
 ALEXNET = Kind("alexnet", "none", "all", False, "float32", "made")
@@ -39,19 +42,21 @@ def test_a_pack_takes_what_its_runs_take_and_the_memory_of_its_largest():
 
 def test_what_is_written_is_read_and_what_is_damaged_named_and_done_without(tmp_path, caplog):
     path = tmp_path / "results" / "cost.json"
-    assert not Speeds.read(path).kinds
+    assert (Speeds.read(path).kinds, Speeds.read(path).device) == ({}, "")
     Speeds({ALEXNET: MEASURED}, "a device").write(path)
     again = Speeds.read(path)
     assert again.kinds == {ALEXNET: MEASURED} and again.device == "a device"
+    said = read_sealed(path)
+    assert said["date"] == date.today().isoformat() and said["torch"] == environment.describe()["torch"]
     edited = path.read_text().replace('"train": 1', '"train": 2')
     assert edited != path.read_text()
     for damage in (edited, '{"kinds": [{}], "device": "x"}', "[]", "{"):
         path.write_text(damage)
-        assert not Speeds.read(path).kinds
+        assert (Speeds.read(path).kinds, Speeds.read(path).device) == ({}, "")
     path.unlink()
     path.mkdir()
     assert not Speeds.read(path).kinds
-    assert len(caplog.messages) == 5
+    assert len(caplog.messages) == 9
     assert all(f"{path}: " in said and "until `snakemake cost` makes" in said for said in caplog.messages)
 
 

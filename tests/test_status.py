@@ -20,10 +20,10 @@ from smallbatch.data.prepared import META, Meta
 from smallbatch.errors import UserError
 from smallbatch.files import read_sealed, write_sealed
 from smallbatch.settings import overridden, read_yaml
-from smallbatch.status import COLUMNS, look, told
+from smallbatch.status import COLUMNS, Status, look, told
 from smallbatch.store import RunStore
 from smallbatch.study_file import check_config, load_study
-from smallbatch.word import BLOCKED, DONE, FAILED, SILENCE, STOPPED, Voice, first_word
+from smallbatch.word import BLOCKED, DONE, FAILED, SILENCE, STOPPED, Voice, Word, first_word
 
 GRID = {
     "data": "digits", "model": "alexnet", "weight_decay": 5e-4, "epochs": 10, "train_images": 100,
@@ -277,6 +277,90 @@ def test_the_screen(runs, monkeypatch):
     assert f", 12,346 images/s, 1:05 left\n    {log}\n    {title}: 2 of 10 epochs\n" in text
     day = time.strftime("%d %b %H:%M", time.localtime(time.time() - 3 * 86400))
     assert f"running since {day}, on node07, process 42\n    terminal: its log is its terminal\n    starting" in text
+
+
+NOW = time.mktime((2026, 11, 26, 17, 41, 39, 0, 0, -1))
+MINUTE, DAY = 60, 86400
+
+
+def a_word(state, log, **more):
+    """Of a job that began an hour ago and spoke a minute ago."""
+    said = {
+        "since": NOW - 60 * MINUTE,
+        "spoken": NOW - MINUTE,
+        "host": "node07",
+        "process": 42,
+        "job": None,
+        "runs": [],
+    }
+    return Word(state=state, log=log, **said | more)
+
+
+SCREEN = """\
+Study mine, 26 Nov 2026, 17:41:39
+
+figure        runs      done  diverged   running   waiting    failed
+fig01            8         3         1         2         2         1
+variance      1234         -         -         -      1234         -
+all           1242         3         1         2      1236         1
+
+Not prepared yet, so that its runs wait: digits, cifar10. Running now:
+2 packs, 12,346 images/s, about 1:01:05 left at this speed.
+
+failed at 17:40, on node07, process 42
+    logs/c.log
+failed at 24 Nov 17:40, on node08, job 4711
+    logs/d.log
+    data/digits: damaged, which takes many words to say and so takes
+    two lines
+silent since 17:36, on node07, process 42
+    logs/s.log
+    starting
+waits for another job, on node07, process 42
+    logs/w.log
+    resnet8 on digits
+running since 16:41, on node07, process 42
+    a: its log is its terminal
+    alexnet on digits
+running since 25 Nov 16:41, on node07, process 42, 1,234 images/s, 1:05 left
+    logs/b.log
+    alexnet on digits, m=2: 2 of 10 epochs
+results/packs/1.json: damaged
+results/packs/2.json: damaged
+results/packs/3.json: damaged
+and 1 more such files"""
+
+
+def test_every_line_of_a_screen(monkeypatch):
+    monkeypatch.setenv("COLUMNS", "70")
+    one = {"runs": 8, "done": 3, "diverged": 1, "running": 2, "waiting": 2, "failed": 1}
+    counts = {"fig01": one, "variance": {"runs": 1234, "done": 0, "waiting": 1234},
+              "all": one | {"runs": 1242, "waiting": 1236}}  # fmt: skip
+    reason = "data/digits: damaged, which takes many words to say and so takes two lines"
+    running = {"title": "alexnet on digits, m=2", "group": ["x"], "epoch": 2, "epochs": 10}
+    words = {
+        "b": a_word("running", "logs/b.log", since=NOW - DAY - 60 * MINUTE, speed=1234.4, left=65.4, **running),
+        "a": a_word("running", None, title="alexnet on digits", epoch=3, epochs=4),
+        "s": a_word("running", "logs/s.log", spoken=NOW - SILENCE - 1, speed=9.0, left=9.0),
+        "w": a_word("blocked", "logs/w.log", title="resnet8 on digits", speed=9.0),
+        "d": a_word(
+            "failed", "logs/d.log", spoken=NOW - 2 * DAY - MINUTE, host="node08", job="4711", reason=reason, **running
+        ),
+        "c": a_word("failed", "logs/c.log", **running),
+    }
+    wrong = [f"results/packs/{i}.json: damaged" for i in (1, 2, 3, 4)]
+    status = Status("mine", NOW, counts, ["digits", "cifar10"], words, 12345.6, 3665.4, wrong)
+    assert told(status) == SCREEN
+    quiet = told(replace(status, words={}, wrong=[], unprepared=[]))
+    assert quiet.endswith("1\n\nNothing is running, so the time left is unknown.")
+    silent = told(replace(status, words={"s": words["s"]}, wrong=[], unprepared=[]))
+    assert "Nothing is running, so the time left is unknown.\n\nsilent since 17:36" in silent
+
+
+def test_a_job_is_silent_after_five_minutes_unless_it_has_ended():
+    for state, silent in (("running", True), ("blocked", True), ("done", False), ("stopped", False), ("failed", False)):
+        assert a_word(state, None, spoken=NOW - 301).silent(NOW) == silent
+        assert not a_word(state, None, spoken=NOW - 300).silent(NOW)
 
 
 def command(*arguments):

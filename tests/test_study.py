@@ -95,6 +95,25 @@ def test_everything_that_can_change_the_numbers_changes_the_name(monkeypatch):
     assert set(base.settings) == {"batch_size", "bn_batch_size", "base_lr", "seed", *vars(base.setting)}
 
 
+@pytest.mark.parametrize(
+    ("setting", "words"),
+    [
+        ({}, "none"), ({"augment_pad": 4}, "pad 4"), ({"augment_flip": True}, "flip"),
+        ({"augment_pad": 4, "augment_flip": True}, "pad 4 + flip"),
+        ({"augment_resized": True, "augment_flip": True}, "resized crop + flip"),
+    ],
+)  # fmt: skip
+def test_augmentation_in_words(setting, words):
+    assert a_run(**setting).setting.augment == words
+
+
+def test_a_pack_is_named_after_its_experiment_and_batch_sizes():
+    names = [[name.rpartition("_")[0] for name in cut(load(), count)] for count in (100, 4)]
+    assert names == [["small_m4to8"], ["small_m4", "small_m8"]]
+    assert len({name.rpartition("_")[2] for name in cut(load(), 4)}) == 2
+    assert all(len(name.rpartition("_")[2]) == 10 for name in cut(load(), 4))
+
+
 def test_settings_lead_back_to_the_run():
     import json
 

@@ -1,5 +1,7 @@
 """The word that a training leaves: what it says while it runs, and how it says that it ended."""
 
+import os
+import socket
 import subprocess
 import sys
 import threading
@@ -21,8 +23,10 @@ from smallbatch.word import (
     RUNNING,
     STOPPED,
     Voice,
+    Word,
     first_word,
     leaving_word,
+    read_word,
 )
 
 RUNS = [a_run(seed=seed) for seed in (1, 2)]
@@ -162,3 +166,20 @@ def test_what_is_no_word_is_named(path):
     for (name, reason), said in zip(reasons.items(), wrong, strict=True):
         assert said.startswith(f"{path.with_stem(name)}: ") and reason in said
     assert words.read_words(path.parent / "nowhere") == ({}, [])
+
+
+def test_the_first_word_says_who_speaks_and_when(monkeypatch):
+    monkeypatch.setattr("smallbatch.word.time.time", lambda: 1000.0)
+    monkeypatch.setenv("SLURM_JOB_ID", "17")
+    said = first_word(["a", "b"], "logs/train/a.log")
+    assert said == Word(
+        "running", 1000.0, 1000.0, socket.gethostname(), os.getpid(), "17", "logs/train/a.log", ["a", "b"]
+    )
+
+
+def test_a_word_is_spoken_when_it_is_written(path, monkeypatch):
+    monkeypatch.setattr("smallbatch.word.time.time", lambda: 1000.0)
+    voice = Voice(path, first_word())
+    monkeypatch.setattr("smallbatch.word.time.time", lambda: 1070.0)
+    voice.say(at_once=True, epoch=3)
+    assert (read_word(path).since, read_word(path).spoken, read_word(path).epoch) == (1000.0, 1070.0, 3)

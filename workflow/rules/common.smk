@@ -1,6 +1,5 @@
 # What the rules share: the checked study, and where its files lie.
 import functools
-import math
 import os
 import re
 import sys
@@ -11,6 +10,7 @@ from snakemake.exceptions import WorkflowError
 from snakemake.iocontainers import Wildcards
 
 from smallbatch import checksums
+from smallbatch import resources as job_resources
 from smallbatch.analysis import selection
 from smallbatch.bundles import take_in
 from smallbatch.data import label as label_of
@@ -19,7 +19,7 @@ from smallbatch.data.prepared import ARRAYS, META, read_meta
 from smallbatch.environment import origin, processors
 from smallbatch.errors import UserError, refuse
 from smallbatch.files import atomic, bring_to_now, digest, folder_is_writable, set_aside
-from smallbatch.packs import Plan, cost, with_rates
+from smallbatch.packs import Plan, with_rates
 from smallbatch.speeds import Speeds
 from smallbatch.store import RunStore
 from smallbatch.study import PROTOCOL

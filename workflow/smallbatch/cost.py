@@ -22,7 +22,7 @@ from smallbatch.data.outline import Outline
 from smallbatch.environment import processors
 from smallbatch.packs import row
 from smallbatch.speeds import Kind, Measured, Speed, Speeds, images, kind_of
-from smallbatch.study import Run, Study
+from smallbatch.study import Chosen, Run, Study
 
 PROBED = (2, 8, 32, 128, 512)
 """Batch sizes that are measured."""
@@ -91,14 +91,24 @@ def estimate(
 def _charged(study: Study) -> dict[Run, str]:
     """Each run with the first figure that shows it or takes its rates from it."""
     charged: dict[Run, str] = {}
+    rates = {name: _stand_ins(study, name) for name in study.experiments}
     for figure, spec in study.figures.items():
         for name in study.sources(figure):
-            for run in study.experiments[name].runs():
+            for run in study.experiments[name].runs(rates[name]):
                 if "base_lr" not in spec or run.base_lr == spec["base_lr"]:
                     charged.setdefault(run, figure)
-    for run in study.runs():
+    for _, run in study.planned(rates):
         charged.setdefault(run, "none")
     return charged
+
+
+def _stand_ins(study: Study, name: str) -> Chosen:
+    """For an experiment that takes its rates from others one of theirs for each m.
+
+    Which one changes no cost; and those of its runs that the others have as well, whichever is chosen, count once.
+    """
+    bases = [study.experiments[base] for base in study.experiments[name].best_of]
+    return {m: base.base_lrs[0] for base in bases for m in base.batch_sizes}
 
 
 def _run_cost(run: Run, found: Found, at_once: int, kept: float) -> tuple[float, float, float]:

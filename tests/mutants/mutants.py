@@ -1,0 +1,137 @@
+"""Changes one place of the code at a time and sees whether a test notices: `make mutants`, half an hour on two cores.
+
+mutmut does it, in copies of the project under `.mutants/`: for each mutant of a function it runs the tests that call
+this function. How many were noticed is printed for each module; the others are written with their diffs to
+`.mutants/GROUP.diff`, and docs/mutants.md judges them. Tests that start processes know no mutant and are left out.
+"""
+
+import argparse
+import json
+import os
+import shutil
+import subprocess
+import sys
+from collections import Counter
+from pathlib import Path
+
+PROJECT = Path(__file__).parents[2]
+COPY = PROJECT / ".mutants"
+
+MODULES = {
+    "tables": ["analysis/table", "analysis/selection"],
+    "estimates": ["cost", "speeds", "resources"],
+    "status": ["status", "word"],
+    "runs": ["study", "packs", "rates", "training/schedule"],
+    "settings": ["settings", "study_file"],
+    "reports": ["report", "publish", "figures/captions", "figures/words"],
+    "statistics": ["analysis/statistics", "analysis/grid", "figures/cells"],
+    "claims": ["analysis/claims", "analysis/predicates"],
+}
+"""What is mutated, by what is reported."""
+
+TESTS = {
+    "tables": ["table", "selection"],
+    "estimates": ["cost", "speeds", "resources"],
+    "status": ["status", "word"],
+    "runs": ["study", "rates_and_schedule", "resources", "table"],
+    "settings": ["study", "status"],
+    "reports": ["report", "results", "captions", "publish"],
+    "statistics": ["statistics", "claims", "figures"],
+    "claims": ["claims"],
+}
+"""Files of tests that are asked."""
+
+NOTICED = ("killed", "timeout", "caught by type check", "segfault")
+"""Ends of a mutant that a test run does not come through well with."""
+
+STARTS_PROCESSES = (
+    "another_process", "need_no_torch", "imports_nothing_heavy", "lacks_a_letter", "as_snakemake_is", "the_same_bytes",
+    "publish_pull", "have_published", "remote_that_refuses", "not_chosen_yet_is_not",
+)  # fmt: skip
+"""Parts of the names of such tests."""
+
+PARTS = (
+    "config",
+    "docs",
+    "envs",
+    "profiles",
+    "slurm",
+    "results",
+    "benchmarks",
+    "tests",
+    "workflow",
+    ".dvc",
+)
+FILES = ("Snakefile", "README.md", "LICENSE", "CITATION.cff", "Makefile", "data.dvc")
+
+WORDS_ONLY = ["UserError\\(", "refuse\\(", "log\\.\\w+\\(", "_wrong\\("]
+"""Expressions that are left as they are: what an error or a log says in words is no number."""
+
+
+def main() -> None:
+    """Mutate the groups of modules that the command line names; all of them unless it does."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("groups", nargs="*", metavar="GROUP", help=f"of {', '.join(MODULES)}")
+    groups = parser.parse_args().groups or list(MODULES)
+    if unknown := set(groups) - set(MODULES):
+        parser.error(f"{', '.join(unknown)}: no such group; allowed: {', '.join(MODULES)}")
+    shutil.rmtree(COPY, ignore_errors=True)
+    for group in groups:
+        folder = COPY / group
+        lay_out(folder, group)
+        mutmut(folder, "run", "--max-children", str(os.cpu_count() or 1))
+        report(folder)
+
+
+def mutmut(folder: Path, *arguments: str) -> str:
+    """Call mutmut in a folder; returns what it prints."""
+    called = [sys.executable, "-m", "mutmut", *arguments]
+    # A test that loops for ever has a mutant to thank for it, which mutmut ends.
+    return subprocess.run(called, cwd=folder, stdout=subprocess.PIPE, text=True, check=False).stdout
+
+
+def report(folder: Path) -> None:
+    """Print for each module how many of its mutants tests noticed, and write the diffs of the others."""
+    ends: dict[str, Counter[str]] = {}
+    diffs = []
+    for line in mutmut(folder, "results", "--all", "true").splitlines():
+        name, _, end = line.strip().rpartition(": ")
+        ends.setdefault(name.rpartition(".")[0], Counter())[end] += 1
+        if end not in NOTICED:
+            diffs.append(mutmut(folder, "show", name))
+    (folder.parent / f"{folder.name}.diff").write_text("\n".join(diffs), encoding="utf-8")
+    for module, counts in ends.items():
+        noticed = sum(counts[end] for end in NOTICED)
+        others = ", ".join(f"{count} {end}" for end, count in counts.items() if end not in NOTICED) or "none left"
+        print(f"{module}: {noticed} of {counts.total()} noticed; {others}", flush=True)
+
+
+def lay_out(folder: Path, group: str) -> None:
+    """Copy the project, its library as mutmut wants it, under `src/`, with a configuration for one group of modules."""
+    for part in PARTS:
+        shutil.copytree(
+            PROJECT / part, folder / part, ignore=shutil.ignore_patterns("__pycache__", "runs", "*.egg-info")
+        )
+    for file in FILES:
+        shutil.copy(PROJECT / file, folder / file)
+    (folder / "src").mkdir()
+    (folder / "workflow" / "smallbatch").rename(folder / "src" / "smallbatch")
+    own = (PROJECT / "pyproject.toml").read_text(encoding="utf-8").replace('"workflow"', '"src"')
+    (folder / "pyproject.toml").write_text(own + settings(group), encoding="utf-8")
+
+
+def settings(group: str) -> str:
+    """Those of mutmut, as TOML."""
+    values = {
+        "source_paths": ["src"],
+        "only_mutate": [f"src/smallbatch/{module}.py" for module in MODULES[group]],
+        "also_copy": [*PARTS, *FILES],
+        "do_not_mutate_patterns": WORDS_ONLY,
+        "pytest_add_cli_args_test_selection": [f"tests/test_{name}.py" for name in TESTS[group]],
+        "pytest_add_cli_args": ["-k", " and ".join(f"not {name}" for name in STARTS_PROCESSES)],
+    }
+    return "\n".join(["\n[tool.mutmut]", *(f"{key} = {json.dumps(value)}" for key, value in values.items()), ""])
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,183 @@
+"""Captions and notes: each number that they state, worked out by hand."""
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from smallbatch.figures.captions import caption, note
+from smallbatch.figures.words import (
+    counted,
+    duration,
+    experiment_labels,
+    listed,
+    model_words,
+    progress,
+    rate_symbol,
+    seed_words,
+    setting_words,
+    sources,
+)
+
+NOTHING = pd.DataFrame(columns=["run", "epoch", "batch_size", "trace", "draws"])
+PLAIN = {
+    "experiment": "plain", "data": "digits", "classes": 10, "train_images": 1437, "model": "resnet8", "norm": "batch",
+    "norm_layers": "all", "epochs": 20, "warmup": False, "augment": "none", "momentum": 0.0, "momentum_scaled": False,
+    "lr_scaling": "linear", "precision": "float32", "selection": "test", "status": "finished", "bar": 0.8,
+    "accuracy": 0.9, "selection_accuracy": 0.9, "batch_size": 8, "bn_batch_size": 8, "base_lr": 2**-8, "seed": 1,
+    "device": "Some CPU",
+}  # fmt: skip
+
+
+def table(*changed: dict) -> pd.DataFrame:
+    """Runs that differ from a plain one; each has a name of its own unless it says whose it has."""
+    rows = [PLAIN | {"run": f"run{place}"} | one for place, one in enumerate(changed)]
+    return pd.DataFrame(rows)
+
+
+def said(kind: str, runs: pd.DataFrame, name: str = "mine", variance: pd.DataFrame = NOTHING) -> str:
+    return caption(name, {"kind": kind}, runs, variance)
+
+
+SEEDS = table({"seed": 1}, {"seed": 2, "status": "diverged", "accuracy": 0.1}, {"seed": 3, "status": "missing"})
+
+
+def test_diverged_and_missing_runs_are_counted_once_where_experiments_share_them():
+    twice = pd.concat([SEEDS, SEEDS.assign(experiment="twin")])
+    for runs in (SEEDS, twice):
+        assert "1 of 2 runs diverged and count at chance level. Drawn from 2 of 3 runs so far." in said("best", runs)
+        assert "1 of 2 runs diverged. Drawn from 2 of 3 runs so far." in said("range", runs)
+        assert "2 of 3 runs so far" in note("best", runs)
+    whole = said("best", table({"seed": 1}))
+    assert "0 of 1 run diverged. " in whole and "so far" not in whole + note("best", table({}))
+
+
+def test_images_epochs_and_seeds_are_those_of_the_runs():
+    one = said("accuracy", SEEDS)
+    assert "ResNet-8, BN, on digits (1,437 training images), 20 epochs." in one
+    assert "Line: mean of 3 seeds" in one and "3 seeds a cell." in said("range", SEEDS)
+    assert "1 seed a cell." in said("accuracy", table({}))
+    several = table(
+        {},
+        {"experiment": "long", "epochs": 164},
+        {"experiment": "short", "epochs": 41},
+        {"experiment": "other", "data": "cifar10", "train_images": 50000, "epochs": 82, "seed": 2},
+        {"experiment": "other", "data": "cifar10", "train_images": 50000, "epochs": 82, "seed": 3},
+    )
+    assert (
+        "On digits (1,437 training images), 20, 41, 164 epochs; cifar10 (50,000 training images), 82 epochs."
+        in said("best", several)
+    )
+    assert "Line: mean of 1 or 2 seeds" in said("best", several)
+    assert note("best", several).startswith("digits (20, 41, 164 epochs), cifar10 (82 epochs), 1 or 2 seeds")
+    assert note("best", SEEDS).startswith("digits, ResNet-8, BN, 20 epochs, 3 seeds")
+
+
+def test_what_is_reported_is_the_median_of_the_last_five_epochs():
+    from smallbatch.analysis.statistics import LAST_EPOCHS
+
+    words = f"Accuracy is the median over the last {LAST_EPOCHS} epochs."
+    kinds = ("accuracy", "convergence", "bn-batch", "best", "range", "variance", "cost")
+    assert [kind for kind in kinds if words in said(kind, SEEDS)] == ["accuracy", "bn-batch", "best", "cost"]
+
+
+def test_rates_are_those_of_the_figure_and_where_each_m_has_its_own_the_best():
+    assert "at base learning rate η/m = 2⁻⁸, a line for each batch size" in said("convergence", SEEDS)
+    assert "learning rate η/m = 2⁻⁸, 2⁻⁶ against" in said("variance", table({}, {"base_lr": 2**-6}))
+    later = table({"base_lr": 0.0, "status": "missing"})
+    assert "learning rate η/m = one still to be chosen." in said("bn-batch", later)
+    chosen = table(
+        {"batch_size": 32, "base_lr": 2**-8},
+        {"batch_size": 8, "base_lr": 2**-8},
+        {"batch_size": 128, "base_lr": 2**-10},
+        # A rate that is not the best for its m is not drawn.
+        {"batch_size": 128, "base_lr": 2**-4, "accuracy": 0.5, "selection_accuracy": 0.5},
+    )
+    assert "learning rate η/m = 2⁻⁸ (m = 8, 32), 2⁻¹⁰ (m = 128)." in said("bn-batch", chosen)
+    both = pd.concat([chosen, table({"experiment": "warm", "warmup": True, "batch_size": 8, "base_lr": 0.003})])
+    assert "= ResNet-8, BN: 2⁻⁸ (m = 8, 32), 2⁻¹⁰ (m = 128); ResNet-8, BN, warm-up: 0.003 (m = 8)." in said(
+        "bn-batch", both
+    )
+    same = table({"batch_size": 8}, {"batch_size": 32})
+    assert "learning rate η/m = 2⁻⁸." in said("bn-batch", same)
+
+
+def test_the_least_number_of_mini_batches_that_a_variance_comes_from():
+    variance = pd.DataFrame({"run": "run0", "epoch": 0, "batch_size": [2, 8], "trace": 1.0, "draws": [256, 32]})
+    assert "Each value is estimated from 32 or more mini-batches." in said("variance", SEEDS, variance=variance)
+    assert "mini-batches" not in said("variance", SEEDS)
+
+
+def test_lines_are_named_where_they_are_drawn():
+    dotted, lighter = "Dotted: from here on a run has converged.", "Lighter: at which it converged with a part of the"
+    assert dotted in said("accuracy", SEEDS) and dotted in said("convergence", SEEDS)
+    assert dotted not in said("accuracy", SEEDS.assign(bar=np.inf)) + said("best", SEEDS)
+    assert lighter in said("range", SEEDS) and lighter not in said("range", table({}))
+    assert "; lighter: with a part of the seeds" in note("range", SEEDS) and "lighter" not in note("best", SEEDS)
+    assert "medians over the runs of that m." in said("cost", SEEDS)
+    assert note("cost", SEEDS).split("; ")[-2:] == ["Some CPU", "2 of 3 runs so far"]
+
+
+def test_on_which_images_rates_were_chosen():
+    held_out = table({}, {"experiment": "held-out", "selection": "validation"})
+    rule = "The rate is chosen on the test set, as in the paper"
+    assert f"{rule}." in said("best", SEEDS) and f"{rule}." in said("cost", SEEDS)
+    assert f"{rule}, but where its label says otherwise." in said("best", held_out)
+    assert rule not in said("accuracy", SEEDS) + said("best", held_out[1:])
+
+
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [
+        ("fig01", "Corresponds to Figure 1 of the paper."),
+        ("fig13a", "Corresponds to Figure 13a of the paper."),
+        ("figure-7", "Corresponds to Figure 7 of the paper."),
+        ("fig10-d", "Corresponds to Figure 10d of the paper."),
+        ("figures", "Drawn in the manner of Figure 15 of the paper."),
+        ("fig2x", "Drawn in the manner of Figure 15 of the paper."),
+    ],
+)
+def test_a_figure_is_numbered_as_in_the_paper(name, words):
+    assert said("best", SEEDS, name).endswith(words)
+
+
+@pytest.mark.parametrize(
+    ("kind", "words"),
+    [
+        ("accuracy", "Drawn in the manner of Figure 1 of"), ("convergence", "Drawn in the manner of Figure 4 of"),
+        ("bn-batch", "Drawn in the manner of Figure 13 of"), ("range", "Drawn in the manner of Figure 16 of"),
+        ("variance", "The paper has no such figure."), ("cost", "The paper has no such figure."),
+    ],
+)  # fmt: skip
+def test_other_figures_say_after_which_they_are_drawn(kind, words):
+    assert words in said(kind, SEEDS)
+
+
+def test_words():
+    assert [counted(1, "seed"), counted(0, "seed"), counted(2, "run")] == ["1 seed", "0 seeds", "2 runs"]
+    assert [duration(seconds) for seconds in (0.4, 89, 90, 5399, 5400, 36000)] == [
+        "0 s", "89 s", "2 min", "90 min", "1.5 h", "10.0 h"
+    ]  # fmt: skip
+    assert listed([82, 164, 82]) == "82, 164"
+    assert [model_words(name) for name in ("alexnet", "resnet32", "resnetx", "mine")] == [
+        "reduced AlexNet", "ResNet-32", "resnetx", "mine"
+    ]  # fmt: skip
+    assert progress(SEEDS) == "2 of 3 runs so far" and progress(SEEDS[:2]) == ""
+    assert progress(SEEDS[2:]) == "0 of 1 run so far"
+    assert seed_words(SEEDS) == "3 seeds" and seed_words(SEEDS[:1]) == "1 seed"
+    assert sources(SEEDS) == "digits, 20 epochs"
+    assert sources(table({}, {"data": "cifar10"})) == "digits, cifar10, 20 epochs"
+    assert rate_symbol(table({}, {"lr_scaling": "sqrt"})) == "η / m or η / √m"
+    assert rate_symbol(table({"lr_scaling": "sqrt"})) == "η / √m"
+    assert setting_words(PLAIN | {"selection": "validation"}) == "ResNet-8, BN, rate chosen on validation images"
+
+
+def test_labels_name_data_before_and_epochs_after_the_setting_where_they_differ():
+    runs = table({}, {"experiment": "long", "epochs": 40}, {"experiment": "other", "data": "cifar10", "epochs": 82})
+    assert experiment_labels(runs) == {
+        "plain": "digits: ResNet-8, BN, 20 epochs", "long": "digits: ResNet-8, BN, 40 epochs",
+        "other": "cifar10: ResNet-8, BN, 82 epochs",
+    }  # fmt: skip
+    twins = table({}, {"experiment": "twin"}, {"experiment": "warm", "warmup": True})
+    assert list(experiment_labels(twins).values()) == [
+        "ResNet-8, BN (plain)", "ResNet-8, BN (twin)", "ResNet-8, BN, warm-up"
+    ]  # fmt: skip

@@ -1,0 +1,304 @@
+"""What README.md and config/README.md state: each key by the schemas, each number by the study or results it is of."""
+
+import re
+import shutil
+from dataclasses import fields
+from functools import cache
+
+import pytest
+import yaml
+from conftest import PROJECT
+
+from smallbatch import models, resources
+from smallbatch.data import outline
+from smallbatch.rates import format_base_lr
+from smallbatch.settings import read_yaml
+from smallbatch.slurm import WARNING
+from smallbatch.speeds import images
+from smallbatch.store import RunStore
+from smallbatch.study import HELD_OUT, Setting
+from smallbatch.study_file import LEAST_RATE, MOST_RATE, check_config, load_study
+from smallbatch.training.schedule import WARMUP_FRACTION, WARMUP_START
+from smallbatch.word import SILENCE
+
+README = (PROJECT / "README.md").read_text(encoding="utf-8")
+KEYS = (PROJECT / "config" / "README.md").read_text(encoding="utf-8")
+CONFIG = read_yaml(PROJECT / "config" / "config.yaml")
+SCHEMAS = {name: read_yaml(PROJECT / "config" / "schemas" / f"{name}.yaml") for name in ("config", "study")}
+
+
+def rows(head: str, page: str = KEYS) -> list[list[str]]:
+    """Cells of the first table under a head of a page."""
+    section = page.partition(f"\n{head}\n")[2]
+    table = re.search(r"(?:^\|.*\n)+", section, re.MULTILINE)[0]
+    return [[cell.strip() for cell in line.strip("|").split(" | ")] for line in table.splitlines()[2:]]
+
+
+def code(text: str) -> list[str]:
+    """What a cell has between backticks."""
+    return re.findall(r"`([^`]+)`", text)
+
+
+def keys(head: str) -> list[str]:
+    """Keys that a table explains, those that it explains for several sources once."""
+    return list(dict.fromkeys(key for row in rows(head) for key in code(row[0])))
+
+
+def documented(head: str) -> dict[str, list[str]]:
+    """Key -> the cells after it."""
+    return {key: row[1:] for row in rows(head) for key in code(row[0])}
+
+
+def flat(schema: dict, *closed: str) -> list[str]:
+    """Keys of a schema with dots, down to those that have no keys of their own or are named in `closed`."""
+    found = []
+    for key, own in schema["properties"].items():
+        below = own.get("properties")
+        found += [key] if not below or key in closed else [f"{key}.{name}" for name in flat(own)]
+    return found
+
+
+def test_every_key_of_the_configuration_is_explained_and_no_other():
+    assert keys("## config.yaml") == [
+        key.replace("datasets", "datasets.NAME") for key in flat(SCHEMAS["config"], "scale")
+    ]  # fmt: skip
+    assert keys("### Scale") == list(SCHEMAS["config"]["properties"]["scale"]["properties"])
+    assert set(keys("### Data sets")) == set(SCHEMAS["config"]["$defs"]["dataset"]["properties"])
+
+
+def test_every_key_of_a_study_is_explained_and_no_other():
+    nested = {"experiments": "experiments.NAME", "figures": "figures.NAME"}
+    assert keys("## A study") == [nested.get(key, key) for key in SCHEMAS["study"]["properties"]]
+    assert sorted(keys("### An experiment")) == sorted(SCHEMAS["study"]["$defs"]["experiment"]["properties"])
+    assert keys("### A figure")[:1] == ["kind"]
+    assert set(keys("### A figure")) == set(SCHEMAS["study"]["$defs"]["figure"]["properties"])
+
+
+def test_the_kinds_of_figures_are_those_that_there_are():
+    kinds = [code(row[1])[0] for row in rows("### A figure") if row[0] in ("`kind`", "")]
+    assert kinds == SCHEMAS["study"]["$defs"]["figure"]["properties"]["kind"]["enum"]
+
+
+@pytest.mark.parametrize(
+    ("schema", "head"),
+    [
+        (SCHEMAS["study"]["$defs"]["experiment"], "### An experiment"),
+        (SCHEMAS["config"]["$defs"]["dataset"], "### Data sets"),
+        (SCHEMAS["config"]["properties"]["training"], "## config.yaml"),
+        (SCHEMAS["config"]["properties"]["publish"], "## config.yaml"),
+    ],
+)
+def test_values_that_are_named_are_those_that_are_allowed(schema, head):
+    told = {key.rpartition(".")[2]: cells for key, cells in documented(head).items()}
+    named = {key: own["enum"] for key, own in schema["properties"].items() if "enum" in own}
+    assert named
+    for key, allowed in named.items():
+        assert code(told[key][0] if head != "### Data sets" else told[key][1]) == allowed, key
+
+
+def test_what_an_experiment_is_unless_set():
+    told = {key: cells[1] for key, cells in documented("### An experiment").items()}
+    required = {key for key, said in told.items() if said == "required"}
+    assert required == set(SCHEMAS["study"]["$defs"]["experiment"]["required"])
+    own = {one.name: one.default for one in fields(Setting)}
+    for key in told.keys() & own.keys() - required - {"train_images", "variance_batch_sizes"}:
+        default = yaml.safe_load(told[key].strip("`"))
+        assert (tuple(default) if isinstance(default, list) else default) == own[key], key
+    assert (own["train_images"], told["train_images"]) == (None, "all")
+    assert (own["variance_batch_sizes"], told["variance_batch_sizes"]) == ((), "none")
+    assert (told["augment"], told["seeds"], told["bn_batch_sizes"]) == ("none", "the study's", "m alone")
+
+
+def test_models_are_those_that_there_are():
+    assert code(documented("### An experiment")["model"][0]) == list(models.MODELS)
+
+
+def test_bounds_are_those_that_are_kept():
+    told = documented("## config.yaml")
+    training, claims = (SCHEMAS["config"]["properties"][key]["properties"] for key in ("training", "claims"))
+    assert told["seeds"][0].endswith(f"from 1 to {SCHEMAS['config']['properties']['seeds']['anyOf'][1]['maximum']:,}")
+    for key in ("runs_per_pack", "processes", "side_by_side"):
+        assert told[f"training.{key}"][0] == f"whole number from {training[key]['minimum']}"
+    for key in ("margin", "same", "near"):
+        assert told[f"claims.{key}"][0] == "number from 0 to 100" and claims[key] == {"$ref": "#/$defs/points"}
+    sizes = documented("### Data sets")
+    assert f"up to {SCHEMAS['config']['$defs']['dataset']['properties']['size']['maximum']:,}" in sizes["size"][1]
+    rates = documented("### An experiment")["base_lrs"][0]
+    assert f"from {format_base_lr(LEAST_RATE)} to {format_base_lr(MOST_RATE)}" in rates
+    warmup = documented("### An experiment")["warmup"][2]
+    assert (
+        warmup
+        == f"from eta/{1 / WARMUP_START:.0f} linearly to eta over the first {WARMUP_FRACTION:.0%} of training".replace(
+            "%", " %"
+        )
+    )
+    assert (
+        HELD_OUT == 0.1
+        and "a tenth of the training images, held out" in documented("### An experiment")["selection"][2]
+    )
+
+
+def line(text: str) -> str:
+    """A page without its breaks of lines."""
+    return " ".join(text.split())
+
+
+def test_what_jobs_ask_for_is_told_as_it_is():
+    text = line(KEYS)
+    assert "A job has 2,000 MB for each 256 examples of its largest m" in text
+    assert f"asks for {'four' if resources.UNMEASURED == 240 else 'other'} hours" in text
+    low, *_, high = resources.MINUTES
+    assert f"twice the minutes ({low} to {high:,}, more at each attempt)" in text and "a quarter more than" in text
+    assert SILENCE == 300 and "called silent when it has not spoken for five minutes" in line(README)
+    assert WARNING == 120 and "Two minutes before its time limit" in README
+
+
+@cache
+def study(name: str, **changed):
+    return load_study(check_config(CONFIG | {"study": name} | changed))
+
+
+@pytest.fixture(autouse=True)
+def in_the_project(monkeypatch):
+    monkeypatch.chdir(PROJECT)
+
+
+def with_rates(study):
+    """Its planned runs once rates are chosen: which those are does not change how many there are."""
+    first = {e.name: dict.fromkeys(e.batch_sizes, e.base_lrs[0]) for e in study.experiments.values() if e.base_lrs}
+    chosen = {e.name: first[e.best_of[0]] | first[e.best_of[-1]] for e in study.experiments.values() if e.best_of}
+    return study.planned(chosen)
+
+
+def test_the_status_that_is_shown_has_the_runs_of_laptop():
+    shown = re.search(r"^figure  .*?\n(.*?)\n\n", README, re.MULTILINE | re.DOTALL)[1]
+    counts = [line.split() for line in shown.splitlines()]
+    laptop = study("laptop")
+    expected, planned = {}, with_rates(laptop)
+    for figure, spec in laptop.figures.items():
+        own = {run for name, run in planned if name in laptop.sources(figure)}
+        expected[figure] = sum(run.base_lr == spec.get("base_lr", run.base_lr) for run in own)
+    expected["all"] = len({run for _, run in planned})
+    assert {name: int(runs) for name, runs, *_ in counts} == expected
+    for name, runs, done, diverged, running, waiting, failed in counts:
+        states = [0 if count == "-" else int(count) for count in (done, running, waiting, failed)]
+        assert sum(states) == int(runs) and int(diverged.replace("-", "0")) <= states[0], name
+
+
+def weights(setting: Setting) -> int:
+    of = outline.ORIGINALS[setting.data]
+    model = models.build(setting.model, of.shape, of.classes, norm=setting.norm, norm_layers=setting.norm_layers)
+    return sum(own.numel() for own in model.parameters())
+
+
+def test_sizes_of_the_paper_are_those_of_its_study():
+    runs = {run for _, run in with_rates(study("paper"))}
+    of = outline.ORIGINALS
+    seen = sum(images(run.setting, of[run.setting.data].train, of[run.setting.data].test)[0] for run in runs)
+    # Of each cell the weights of the best seed are kept, 4 bytes each.
+    cells = {(run.setting, run.batch_size, run.bn_batch_size, run.base_lr) for run in runs}
+    kept = {setting: weights(setting) for setting in {run.setting for run in runs}}
+    stored = sum(2000 + 90 * run.setting.epochs for run in runs) + sum(4 * kept[setting] for setting, *_ in cells)
+    told = f"{len(runs):,} runs with one seed, {seen / 1e10:.2f}e10 gradients, {stored / 1e9:.0f} GB of results"
+    assert told in line(README)
+    five = load_study(CONFIG | {"study": "paper", "seeds": 5})
+    assert f"with {len({run for _, run in with_rates(five)}):,} made runs (the paper with five seeds" in line(README)
+
+
+def test_the_glimpse_is_of_as_many_runs_as_are_told():
+    told = re.search(r"scaled by `scale=(\{.*?\})`", README, re.DOTALL)[1]
+    glimpse = load_study(CONFIG | {"study": "paper", "scale": read_as_yaml(told)})
+    assert f"; {len({run for _, run in with_rates(glimpse)})} runs." in line(README)
+    counts = {row[0]: row[2] for row in rows("### A glimpse of the paper", README)}
+    for figure, spec in glimpse.figures.items():
+        own = {run for name, run in with_rates(glimpse) if name in spec["experiments"]}
+        shown = [run for run in own if run.base_lr == spec.get("base_lr", run.base_lr)]
+        assert counts[figure] in (f"{len(own)} of {len(own)}", f"{len(shown)} of {len(shown)}"), figure
+
+
+def read_as_yaml(text: str):
+    return yaml.safe_load(line(text))
+
+
+def test_the_table_of_speeds_is_the_one_that_was_measured():
+    measured = (PROJECT / "benchmarks" / "results" / "speed-cpu.md").read_text(encoding="utf-8")
+    table = re.search(r"(?:^\|.*\n)+", measured, re.MULTILINE)[0]
+    assert table in README
+
+
+@pytest.fixture(scope="module")
+def published(tmp_path_factory):
+    """The published runs of `laptop`, from the remote that lies in the repository: their table, store and meta."""
+    from smallbatch.analysis.selection import rates_so_far
+    from smallbatch.analysis.table import collect, runs_table, variance_table
+    from smallbatch.bundles import take_in
+    from smallbatch.data import prepare
+
+    folder = tmp_path_factory.mktemp("published")
+    (folder / "results" / "published").mkdir(parents=True)
+    for pointer in (PROJECT / "results" / "published").glob("laptop-*.dvc"):
+        (out,) = read_yaml(pointer)["outs"]
+        stored = PROJECT / ".dvc" / "store" / "files" / "md5" / out["md5"][:2] / out["md5"][2:]
+        if not stored.exists():
+            pytest.skip("the remote in the repository is not here")
+        shutil.copy(stored, folder / "results" / "published" / out["path"])
+    store = RunStore(folder / "results")
+    take_in(store)
+    metas = {"digits": prepare("digits", CONFIG["datasets"]["digits"], folder / "data" / "digits", folder)}
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(PROJECT)
+        laptop = study("laptop")
+    threshold = CONFIG["convergence_threshold"]
+    grids = runs_table(laptop.planned(), collect(laptop.planned(), store, metas), metas, threshold)
+    planned = laptop.planned(rates_so_far(laptop, grids))
+    records = collect(planned, store, metas)
+    return runs_table(planned, records, metas, threshold), variance_table(records), metas["digits"]
+
+
+def between(name: str) -> str:
+    return re.search(rf"<!-- {name} -->\n(.*?)\n<!-- end -->", README, re.DOTALL)[1]
+
+
+def test_the_results_are_those_of_the_published_runs(published):
+    from smallbatch.publish import results_text
+
+    runs, _, _ = published
+    assert between("laptop: results") == results_text(runs)
+
+
+def test_the_verdicts_are_those_of_the_published_runs(published):
+    import numpy as np
+
+    from smallbatch.analysis.claims import judge
+    from smallbatch.publish import claims_text
+
+    runs, variance, _ = published
+    claims = judge(study("laptop").figures, runs, variance, CONFIG["claims"], np.random.default_rng(0))
+    written = claims.to_csv(index=False)
+    assert between("laptop: claims") == claims_text(claims), written
+
+
+def test_what_is_told_of_the_published_runs_is_what_their_records_say(published):
+    runs, _, meta = published
+    text, once = line(README), runs.drop_duplicates("run")
+    assert (
+        f"(`digits`: {meta.train:,} training and {meta.test} test images of 8x8 pixels), 10 epochs, seeds 1 to 5"
+        in text
+    )
+    assert set(once["epochs"]) == {10} and sorted(set(once["seed"])) == [1, 2, 3, 4, 5]
+    assert f"All {len(once)} runs were trained on" in text and set(once["status"]) == {"finished", "diverged"}
+    ((_, (torch, python, commit)),) = once[["torch", "python", "commit"]].drop_duplicates().iterrows()
+    assert f"torch {torch}, Python {python}, commit `{commit[:12]}`" in text
+    assert set(once["precision"]) == {"float32"} and "one thread a run, float32" in text
+    assert set(once["threads"]) == {"1"}
+
+
+def test_what_a_row_of_a_run_has_is_told(published):
+    runs, _, _ = published
+    told = next(row[1] for row in rows("## What comes out", README) if "runs.csv" in row[0])
+    assert told.startswith(
+        "a row a run: all settings, accuracy (median of the last 5 epochs), converged, diverged_at, "
+    )
+    columns = {"images/s": "images_per_second", "peak memory": "peak_memory_mb", "when it ended": "ended"}
+    last = told.partition("epochs), ")[2].replace("versions", "python, torch, smallbatch").split(", ")
+    assert {columns.get(name, name) for name in last} <= set(runs.columns)
