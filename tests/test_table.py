@@ -201,7 +201,7 @@ def outputs(folder):
 def test_an_experiment_s_tables_are_written_as_they_are_with_what_they_show(store, tmp_path):
     there = [(name, run) for name, run in PLANNED if run is not MISSING]
     files = outputs(tmp_path / "tables")
-    write_tables(there, store, META, 0.5, files)
+    write_tables(there, store, META, 0.5, files, "of settings")
     records = collect(there, store, METAS)
     made = {
         "runs": runs_table(there, records, METAS, 0.5),
@@ -213,6 +213,7 @@ def test_an_experiment_s_tables_are_written_as_they_are_with_what_they_show(stor
     assert read_tables([files["epochs"]] * 2)["epoch"].tolist() == made["epochs"]["epoch"].tolist() * 2
     assert read_tables([files["epochs"]] * 2).index.tolist() == list(range(2 * 19))
     assert checksums.made_from(files["checksums"]) == digest_of(record.digest for record in records.values())
+    assert checksums.outdated(files["checksums"], "of settings") is None
     assert checksums.damaged(files["checksums"]) == []
     files["epochs"].write_bytes(b"")
     assert checksums.damaged(files["checksums"]) == [files["epochs"]]
@@ -226,7 +227,7 @@ def test_an_experiment_s_tables_are_written_as_they_are_with_what_they_show(stor
 def test_a_planned_run_that_is_not_there_is_named(store, tmp_path):
     name = MISSING.name("f")
     with pytest.raises(UserError, match=rf"{name}: run.json is missing; the next call trains it again$"):
-        write_tables(PLANNED, store, META, 0.5, outputs(tmp_path))
+        write_tables(PLANNED, store, META, 0.5, outputs(tmp_path), "")
 
 
 def test_rates_are_chosen_by_selection_accuracy(runs):
