@@ -235,6 +235,9 @@ def test_missing_data_and_rates_hide_no_missing_runs(copied):
     prepared.unlink()
     assert snakemake(copied, *ALL).returncode == 0
     assert prepared.exists() and trained(copied) == after
+    prepared.write_bytes(b"damaged")
+    assert snakemake(copied, *ALL).returncode == 0
+    assert prepared.with_name("train_images.npy.damaged-1").read_bytes() == b"damaged" and trained(copied) == after
 
 
 def test_tables_follow_a_run_that_came_out_otherwise(copied):
