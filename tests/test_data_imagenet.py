@@ -1,6 +1,7 @@
 """ImageNet: archives and folders in every allowed form, what is refused, and the name that only the original has."""
 
 import io
+import os
 import tarfile
 from pathlib import Path
 from typing import Any
@@ -266,6 +267,26 @@ def test_an_empty_class_is_named(tmp_path: Path) -> None:
     root = laid_out(tmp_path / "net", "class folders")
     (root / "train" / "n03000000").mkdir()
     refused(root, "class n03000000 has no training images", ".jpeg .jpg")
+
+
+def test_what_is_left_out_is_told_by_kind(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    root = laid_out(tmp_path / "net", "class folders")
+    for name in ("a.png", "b.PNG", "c", ".hidden.png"):
+        write(root / "train" / "n02000000" / name, jpeg(1))
+    (root / "val" / "n02000000" / "more").mkdir()
+    prepare(root)
+    told = "left out: 2 .png files, 1 file of no known kind, 1 folder in class folders"
+    assert f"{root}: {told}" in caplog.text
+
+
+def test_a_class_whose_name_is_no_text_and_a_home_of_nobody_are_named(tmp_path: Path) -> None:
+    root = laid_out(tmp_path / "net", "class folders")
+    os.mkdir(os.fsencode(root / "train") + b"/m\xf6we")
+    refused(root, "train: a class folder's name is no plain text: 'm\\udcf6we'; rename it")
+    settings = {"source": "imagenet", "path": "~nobody-of-this-name/x", "label": "sample"}
+    assert imagenet.watched(settings) is None
+    with pytest.raises(UserError, match="~nobody-of-this-name/x: cannot be read"):
+        data.prepare("sample", settings, tmp_path / "prepared", tmp_path / "downloads")
 
 
 def test_only_the_original_is_called_imagenet(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -195,6 +195,28 @@ def test_a_damaged_array_is_named_and_set_aside(tmp_path: Path, name: str, damag
     assert before.items() <= files_in(tmp_path).items()
 
 
+def test_damaged_arrays_are_found_before_they_are_prepared_anew(tmp_path: Path) -> None:
+    meta, name = prepared.write(tmp_path, "pets", CLASSES, *splits()), prepared.ARRAYS[1]
+    content = (tmp_path / name).read_bytes()
+    assert prepared.damaged_arrays(tmp_path) == [] and prepared.damage(tmp_path, meta) is None
+    (tmp_path / name).write_bytes(turned(content))
+    os.utime(tmp_path / name, (2e9, 2e9))
+    (tmp_path / prepared.ARRAYS[2]).unlink()
+    assert prepared.damaged_arrays(tmp_path) == [tmp_path / name]
+    assert prepared.damage(tmp_path, meta).startswith(f"{tmp_path / name}: damaged (")
+    (tmp_path / prepared.META).write_bytes(b"{}")
+    assert prepared.damaged_arrays(tmp_path) == []
+
+
+def test_a_header_as_of_python_2_is_damage_without_a_warning(tmp_path: Path, recwarn: pytest.WarningsRecorder) -> None:
+    prepared.write(tmp_path, "pets", CLASSES, *splits())
+    path = tmp_path / "train_labels.npy"
+    path.write_bytes(re.sub(rb"\((\d+),\), }  ", rb"(\1L,), } ", path.read_bytes(), count=1))
+    assert b"L,)" in path.read_bytes()[:128]
+    assert refused(tmp_path).startswith(f"{path}: damaged (its header cannot be read: Reading `.npy`")
+    assert not recwarn.list
+
+
 @pytest.mark.parametrize("name", [*prepared.ARRAYS, prepared.META])
 def test_what_is_missing_is_named(tmp_path: Path, name: str) -> None:
     prepared.write(tmp_path, "pets", CLASSES, *splits())

@@ -1,5 +1,6 @@
 """The run store: records and weights lie apart, each record finds its own weights, and what is there is right."""
 
+import hashlib
 import json
 import os
 from datetime import UTC, datetime, timedelta
@@ -7,6 +8,8 @@ from datetime import UTC, datetime, timedelta
 import pytest
 from conftest import a_run, digests
 
+from smallbatch.analysis.table import write_tables
+from smallbatch.data.prepared import Meta
 from smallbatch.errors import UserError
 from smallbatch.files import sealed
 from smallbatch.store import METRICS, RECORD, Epoch, Outcome, RunStore, Variance
@@ -230,6 +233,19 @@ def test_a_write_that_ends_early_leaves_no_run_and_the_next_no_trace_of_it(store
     left.write_bytes(b"wei")
     store.write(RUN, "f", OUTCOME, {}, b"weights")
     assert not left.exists() and not list(tmp_path.rglob(".*"))
+
+
+def test_rows_that_no_run_can_have_are_set_aside_by_who_reads_them(store, folder):
+    """Under digests that fit: only the tables read the rows, and the next call is to find the run missing."""
+    content = (folder / METRICS).read_text().replace("0.75", "7.5")
+    (folder / METRICS).write_text(content)
+    resealed(folder, files={METRICS: hashlib.sha256(content.encode()).hexdigest()})
+    meta = Meta("made", ("a", "b"), (1, 8, 8), (0.5,), (0.5,), 64, 32, "f")
+    told = rf"{NAME}: metrics\.csv or .*from 0 to 1\); set aside as {NAME}\.damaged-1; the next call trains it again"
+    for line in (told, f"{NAME}: run.json is missing; the next call trains it again"):
+        assert store.has(RUN, "f") == ("aside" in line)
+        with pytest.raises(UserError, match=line):
+            write_tables([("e", RUN)], store, meta, 0.8, {}, "")
 
 
 def test_digests_are_those_of_the_records_that_are_whole(store, record):

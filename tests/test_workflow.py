@@ -16,6 +16,7 @@ import yaml
 from conftest import PROJECT, copy_project, snakemake
 from faults import children_keep_to_permissions
 
+from smallbatch.analysis import selection
 from smallbatch.files import read_sealed, write_sealed
 from smallbatch.store import RunStore
 
@@ -235,6 +236,9 @@ def test_missing_data_and_rates_hide_no_missing_runs(copied):
     prepared.unlink()
     assert snakemake(copied, *ALL).returncode == 0
     assert prepared.exists() and trained(copied) == after
+    prepared.write_bytes(b"damaged")
+    assert snakemake(copied, *ALL).returncode == 0
+    assert prepared.with_name("train_images.npy.damaged-1").read_bytes() == b"damaged" and trained(copied) == after
 
 
 def test_tables_follow_a_run_that_came_out_otherwise(copied):
@@ -280,6 +284,21 @@ def test_edited_tables_are_named_and_made_again(copied):
         assert f"{told}a call without -n would make {file.name} again" in looked.stdout
         assert f"{told}set aside as {file.name}.damaged-1, to make {file.name} again" in done.stdout
         assert file.read_bytes() == content and file.with_name(f"{file.name}.damaged-1").exists()
+
+
+def test_what_lies_there_whole_but_would_be_made_otherwise_is_made_again(copied):
+    """As after a move to another machine or out of a backup: Snakemake knows no earlier settings, and times are new."""
+    results, rates = copied / "results/tiny", copied / "results/tiny/chosen/bn.json"
+    before = rates.read_bytes()
+    selection.write_chosen(rates, {16: 2.0**-10, 64: 2.0**-8}, ["of other runs"])
+    shutil.rmtree(copied / ".snakemake")
+    done = snakemake(copied, *ALL[:-2], "convergence_threshold=0.25", *ALL[-2:])
+    assert done.returncode == 0 and "results/tiny/chosen/bn.json: chosen from other runs; to be made" in done.stdout
+    told = "made by other settings or another version of the code; to be made again"
+    assert all(f"results/tiny/checksums/table-{name}.json: {told}" in done.stdout for name in ("alexnet", "bn"))
+    assert rates.read_bytes() == before and len(trained(copied)) == RUNS
+    runs = pd.read_csv(results / "runs.csv").groupby("experiment").get_group("alexnet")
+    assert runs["bar"].tolist() == pytest.approx([0.1 + 0.25 * (runs["accuracy"].max() - 0.1)] * 4)
 
 
 def test_a_picture_that_git_has_brought_is_drawn_again(copied):

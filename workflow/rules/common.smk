@@ -15,7 +15,7 @@ from smallbatch.analysis import selection
 from smallbatch.bundles import take_in
 from smallbatch.data import label as label_of
 from smallbatch.data import reason_to_prepare
-from smallbatch.data.prepared import ARRAYS, META, read_meta
+from smallbatch.data.prepared import ARRAYS, META, damaged_arrays, read_meta
 from smallbatch.environment import origin, processors
 from smallbatch.errors import UserError, refuse
 from smallbatch.files import atomic, bring_to_now, digest, folder_is_writable, set_aside

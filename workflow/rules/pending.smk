@@ -122,7 +122,8 @@ def set_aside_damaged():
     """Set aside what is not as it was made: Snakemake makes again what is missing."""
     for label in STUDY.labels:
         if reason := unprepared(label):
-            make_again(meta_file(label), reason)
+            for file in (*damaged_arrays(Path(DATA, label)), meta_file(label)):
+                make_again(file, reason)
     for e in STUDY.experiments.values():
         try:
             rates_of(e)

@@ -11,9 +11,10 @@ from smallbatch.bundles import record_of_weights, take_in
 from smallbatch.console import log, reporting
 from smallbatch.data import label as label_of
 from smallbatch.data import prepare, reason_to_prepare
-from smallbatch.data.prepared import META, Meta, read, read_meta
+from smallbatch.data.prepared import META, Meta, damaged_arrays, read, read_meta
 from smallbatch.environment import origin
 from smallbatch.errors import UserError, refuse
+from smallbatch.files import set_aside
 from smallbatch.settings import likely, overridden, read_yaml
 from smallbatch.status import look, told
 from smallbatch.store import RunStore, digest_of
@@ -94,7 +95,8 @@ def _whole(label: str, settings: dict) -> Meta | None:
     except UserError as error:
         reason = str(error)
     if (DATA / label).exists():
-        log.info("%s: prepared anew", reason)
+        aside = [set_aside(array).name for array in damaged_arrays(DATA / label)]
+        log.info("%s: prepared anew%s", reason, f"; set aside as {', '.join(aside)}" if aside else "")
     return None
 
 

@@ -11,6 +11,7 @@ import logging
 import os
 import re
 import tarfile
+from collections import Counter
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path, PurePosixPath
@@ -25,7 +26,7 @@ from smallbatch.data.archives import damage_told, read_members
 from smallbatch.data.decoding import BrokenImage
 from smallbatch.data.photos import CHUNK, MEAN, SHAPE, STD, Photos, decoded
 from smallbatch.data.prepared import Meta, Split, fingerprint, index_type, save
-from smallbatch.data.tree import File, digest, folders, visible
+from smallbatch.data.tree import File, described, digest, folders, shown, text, visible
 from smallbatch.environment import processors
 from smallbatch.errors import UserError, refuse
 from smallbatch.files import folder_is_writable
@@ -68,14 +69,16 @@ def prepare(label: str, settings: dict[str, Any], folder: Path, original: bool) 
         UserError: something is missing or broken, or this is not the original.
     """
     folder_is_writable(folder.parent)
-    root = Path(settings["path"]).expanduser()
+    root = _root(settings)
     if not root.is_dir():
         raise UserError(f"{root}: no such folder; allowed: a folder with {ALLOWED}")
-    seen = watched(settings)
+    seen, left_out = watched(settings), Counter()
     try:
-        train, test = _training_classes(root), _validation_classes(root)
+        train, test = _training_classes(root, left_out), _validation_classes(root, left_out)
     except OSError as error:
         raise UserError(f"{root}: {error.filename} cannot be read ({error.strerror})") from error
+    if left_out.total():
+        log.warning("%s: left out: %s", root, described(left_out))
     classes = _check_classes(root, train, test)
     splits = {"train": _split(root, classes, train), "val": _split(root, classes, test)}
     if original:
@@ -104,27 +107,37 @@ def watched(settings: dict[str, Any]) -> str | None:
     Photos in folders are not watched: to look at a million files takes minutes. Those that are trained on are compared
     with their SHA-256 as they are read; of others that are added nobody learns until the data set is prepared anew.
     """
-    root = Path(settings["path"]).expanduser()
+    try:
+        root = _root(settings)
+    except UserError:
+        return None
     archives = [root / name for name in (TRAIN, VALIDATION, DEVKIT) if (root / name).is_file()]
     return digest(File(file.name, file.stat().st_size, file.stat().st_mtime_ns) for file in archives)
 
 
-def _training_classes(root: Path) -> dict[str, Images]:
+def _root(settings: dict[str, Any]) -> Path:
+    try:
+        return Path(settings["path"]).expanduser()
+    except RuntimeError as error:  # no home folder of such a user
+        raise UserError(f"{settings['path']}: cannot be read ({error})") from error
+
+
+def _training_classes(root: Path, left_out: Counter[str]) -> dict[str, Images]:
     if (root / TRAIN).is_file():
-        return _classes_in_tar(root / TRAIN)
+        return _classes_in_tar(root / TRAIN, left_out)
     if (root / "train").is_dir():
-        return _classes_in_folder(root, root / "train")
+        return _classes_in_folder(root, root / "train", left_out)
     raise UserError(f"{root}: no training images; allowed: {TRAIN}, or train/ with class folders")
 
 
-def _validation_classes(root: Path) -> dict[str, Images]:
+def _validation_classes(root: Path, left_out: Counter[str]) -> dict[str, Images]:
     if (root / VALIDATION).is_file():
         with damage_told(root / VALIDATION), open(root / VALIDATION, "rb") as file:
-            images = dict(_images_in_tar(file, root / VALIDATION))
+            images = dict(_images_in_tar(file, root / VALIDATION, left_out))
     elif (root / "val").is_dir():
         if folders(root / "val"):
-            return _classes_in_folder(root, root / "val")
-        images = _images_in_folder(root, root / "val")
+            return _classes_in_folder(root, root / "val", left_out)
+        images = _images_in_folder(root, root / "val", left_out)
     else:
         raise UserError(f"{root}: no validation images; allowed: {VALIDATION}, or val/, flat or with class folders")
     if not (root / DEVKIT).is_file():
@@ -132,7 +145,7 @@ def _validation_classes(root: Path) -> dict[str, Images]:
     return _labelled(root, images)
 
 
-def _classes_in_tar(archive: Path) -> dict[str, Images]:
+def _classes_in_tar(archive: Path, left_out: Counter[str]) -> dict[str, Images]:
     """The images of a tar of tars, one a class."""
     found = {}
     with damage_told(archive), open(archive, "rb") as file, tqdm(desc=archive.name, unit="class", disable=None) as bar:
@@ -140,16 +153,18 @@ def _classes_in_tar(archive: Path) -> dict[str, Images]:
             path = PurePosixPath(member.name)
             if visible(path.name) and path.suffix == ".tar":
                 inner = tar.extractfile(member)
-                found[path.stem] = dict(_images_in_tar(inner, archive, member.offset_data, f"{path.name}/"))
+                found[path.stem] = dict(_images_in_tar(inner, archive, left_out, member.offset_data, f"{path.name}/"))
                 bar.update()
     return found
 
 
-def _images_in_tar(file: IO[bytes], archive: Path, start: int = 0, prefix: str = "") -> Iterator[tuple[str, Piece]]:
+def _images_in_tar(
+    file: IO[bytes], archive: Path, left_out: Counter[str], start: int = 0, prefix: str = ""
+) -> Iterator[tuple[str, Piece]]:
     """The images of a tar, which begins at byte `start` of the archive."""
     for _, member in _members(file, prefix.rstrip("/") or archive.name):
         name = PurePosixPath(member.name).name
-        if _is_image(name):
+        if _is_image(name, left_out):
             _check_size(f"{archive}: {prefix}{name}", member.size)
             yield name, Piece(archive.name, prefix + name, start + member.offset_data, member.size)
 
@@ -167,24 +182,38 @@ def _members(file: IO[bytes], name: str) -> Iterator[tuple[tarfile.TarFile, tarf
             raise tarfile.ReadError(f"{name} was cut short")
 
 
-def _classes_in_folder(root: Path, folder: Path) -> dict[str, Images]:
-    return {entry.name: _images_in_folder(root, entry) for entry in folders(folder)}
+def _classes_in_folder(root: Path, folder: Path, left_out: Counter[str]) -> dict[str, Images]:
+    found = {}
+    for entry in folders(folder):
+        name = text(entry.name)
+        if not name.isprintable():
+            raise UserError(f"{shown(folder)}: a class folder's name is no plain text: {entry.name!a}; rename it")
+        found[name] = _images_in_folder(root, entry, left_out)
+    return found
 
 
-def _images_in_folder(root: Path, folder: Path) -> Images:
+def _images_in_folder(root: Path, folder: Path, left_out: Counter[str]) -> Images:
     """The images that lie in a folder, each a file of its own."""
     found = {}
     with os.scandir(folder) as entries:
         for entry in entries:
-            if _is_image(entry.name) and entry.is_file():
+            if not entry.is_file():
+                left_out["folders in class folders"] += entry.is_dir() and visible(entry.name)
+            elif _is_image(entry.name, left_out):
                 _check_size(entry.path, entry.stat().st_size)
                 file = Path(entry.path).relative_to(root).as_posix()
                 found[entry.name] = Piece(file, "", 0, entry.stat().st_size)
     return found
 
 
-def _is_image(name: str) -> bool:
-    return visible(name) and name.lower().endswith(EXTENSIONS)
+def _is_image(name: str, left_out: Counter[str]) -> bool:
+    """By its name, as all of ImageNet's have it; others that are meant to be seen are counted by kind."""
+    if not visible(name):
+        return False
+    suffix = PurePosixPath(name).suffix.lower()
+    if suffix not in EXTENSIONS:
+        left_out[f"{suffix} files" if suffix.isprintable() and len(suffix) > 1 else "files of no known kind"] += 1
+    return suffix in EXTENSIONS
 
 
 def _check_size(where: str, size: int) -> None:

@@ -9,6 +9,7 @@ import io
 import json
 import logging
 import os
+import warnings
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
@@ -252,8 +253,10 @@ def _opened(path: Path) -> BinaryIO:
 def _layout(file: BinaryIO, name: str, meta: Meta) -> tuple[int, np.dtype, tuple[int, ...]]:
     """Where in a .npy file its numbers begin, their type and shape, which are those that `meta` lets expect."""
     try:
-        version = np.lib.format.read_magic(file)
-        shape, by_columns, dtype = np.lib.format.read_array_header_1_0(file)
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")  # numpy warns of a header that looks like Python 2's: none of ours
+            version = np.lib.format.read_magic(file)
+            shape, by_columns, dtype = np.lib.format.read_array_header_1_0(file)
     except Exception as error:  # what a damaged header makes its readers raise has no common base
         raise _Damage(f"its header cannot be read: {' '.join(str(error).split()) or type(error).__name__}") from error
     expected, wanted = _expected(name, meta, dtype)
@@ -298,17 +301,29 @@ def damage(folder: Path, meta: Meta) -> str | None:
 
     Only files newer than `meta.json` are read through.
     """
+    return next((reason for name in ARRAYS if (reason := _damage(folder, name, meta))), None)
+
+
+def damaged_arrays(folder: Path) -> list[Path]:
+    """The arrays that are there, and for which `damage` has a reason; none where `meta.json` says of none."""
+    try:
+        meta = read_meta(folder / META)
+    except UserError:
+        return []
+    return [folder / name for name in ARRAYS if (folder / name).exists() and _damage(folder, name, meta)]
+
+
+def _damage(folder: Path, name: str, meta: Meta) -> str | None:
     written = (folder / META).stat().st_mtime_ns
-    for name in ARRAYS:
-        try:
-            with _opened(folder / name) as file:
-                _layout(file, name, meta)
-                if os.fstat(file.fileno()).st_mtime_ns > written:
-                    _compare(sha256(folder / name), name, meta)
-        except _Damage as found:
-            return f"{folder / name}: damaged ({found})"
-        except UserError as error:
-            return str(error)
+    try:
+        with _opened(folder / name) as file:
+            _layout(file, name, meta)
+            if os.fstat(file.fileno()).st_mtime_ns > written:
+                _compare(sha256(folder / name), name, meta)
+    except _Damage as found:
+        return f"{folder / name}: damaged ({found})"
+    except UserError as error:
+        return str(error)
     return None
 
 
