@@ -6,12 +6,12 @@ this function. How many were noticed is printed for each module; the others are 
 """
 
 import argparse
+import contextlib
 import json
 import os
 import shutil
 import subprocess
 import sys
-from collections import Counter
 from pathlib import Path
 
 PROJECT = Path(__file__).parents[2]
@@ -75,35 +75,32 @@ def main() -> None:
     groups = parser.parse_args().groups or list(MODULES)
     if unknown := set(groups) - set(MODULES):
         parser.error(f"{', '.join(unknown)}: no such group; allowed: {', '.join(MODULES)}")
-    shutil.rmtree(COPY, ignore_errors=True)
     for group in groups:
         folder = COPY / group
+        shutil.rmtree(folder, ignore_errors=True)
         lay_out(folder, group)
-        mutmut(folder, "run", "--max-children", str(os.cpu_count() or 1))
+        called = [sys.executable, "-m", "mutmut", "run", "--max-children", str(os.cpu_count() or 1)]
+        with open(COPY / f"{group}.log", "w", encoding="utf-8") as log:
+            subprocess.run(called, cwd=folder, stdout=log, check=False)
         report(folder)
-
-
-def mutmut(folder: Path, *arguments: str) -> str:
-    """Call mutmut in a folder; returns what it prints."""
-    called = [sys.executable, "-m", "mutmut", *arguments]
-    # A test that loops for ever has a mutant to thank for it, which mutmut ends.
-    return subprocess.run(called, cwd=folder, stdout=subprocess.PIPE, text=True, check=False).stdout
 
 
 def report(folder: Path) -> None:
     """Print for each module how many of its mutants tests noticed, and write the diffs of the others."""
-    ends: dict[str, Counter[str]] = {}
+    from mutmut.mutation.diff_apply import get_diff_for_mutant
+    from mutmut.stats import status_by_exit_code
+
     diffs = []
-    for line in mutmut(folder, "results", "--all", "true").splitlines():
-        name, _, end = line.strip().rpartition(": ")
-        ends.setdefault(name.rpartition(".")[0], Counter())[end] += 1
-        if end not in NOTICED:
-            diffs.append(mutmut(folder, "show", name))
+    with contextlib.chdir(folder):
+        for meta in sorted(Path("mutants", "src").rglob("*.meta")):
+            source = meta.relative_to("mutants").with_suffix("")
+            codes = json.loads(meta.read_text(encoding="utf-8"))["exit_code_by_key"]
+            ends = {name: status_by_exit_code[code] for name, code in codes.items()}
+            left = [name for name, end in ends.items() if end not in NOTICED]
+            diffs += [f"{ends[name]}: {get_diff_for_mutant(name, path=source)}" for name in left]
+            if ends:
+                print(f"{source}: {len(ends)} mutants, {len(ends) - len(left)} noticed, {len(left)} not", flush=True)
     (folder.parent / f"{folder.name}.diff").write_text("\n".join(diffs), encoding="utf-8")
-    for module, counts in ends.items():
-        noticed = sum(counts[end] for end in NOTICED)
-        others = ", ".join(f"{count} {end}" for end, count in counts.items() if end not in NOTICED) or "none left"
-        print(f"{module}: {noticed} of {counts.total()} noticed; {others}", flush=True)
 
 
 def lay_out(folder: Path, group: str) -> None:
@@ -127,6 +124,7 @@ def settings(group: str) -> str:
         "only_mutate": [f"src/smallbatch/{module}.py" for module in MODULES[group]],
         "also_copy": [*PARTS, *FILES],
         "do_not_mutate_patterns": WORDS_ONLY,
+        "timeout_multiplier": 5.0,
         "pytest_add_cli_args_test_selection": [f"tests/test_{name}.py" for name in TESTS[group]],
         "pytest_add_cli_args": ["-k", " and ".join(f"not {name}" for name in STARTS_PROCESSES)],
     }
