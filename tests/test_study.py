@@ -144,6 +144,19 @@ def test_rates_are_taken_from_other_experiments():
     assert chosen == [(4, 0.5), (4, 0.5), (8, 0.25), (8, 0.25)]
 
 
+def test_a_figure_takes_its_experiments_and_before_each_those_whose_rates_that_takes():
+    def show(values):
+        base_and_dependent(values)
+        for name, shown in (("fig13", ["later"]), ("fig15", ["later", "small"]), ("fig16", ["small", "later"])):
+            values["figures"][name] = {"kind": "best", "title": name, "experiments": shown}
+
+    study = load(show)
+    assert [study.sources(figure) for figure in ("fig01", "fig13", "fig15", "fig16")] == [
+        ["small"], ["small", "later"], ["small", "later"], ["small", "later"]
+    ]  # fmt: skip
+    assert study.labels == ["digits"]
+
+
 def test_a_rate_that_was_not_chosen_is_refused_and_never_trained(data_folder):
     from smallbatch.training.pack import train_pack
 
