@@ -23,7 +23,7 @@ MODULES = {
     "status": ["status", "word"],
     "runs": ["study", "packs", "rates", "training/schedule"],
     "settings": ["settings", "study_file"],
-    "reports": ["report", "publish", "figures/captions", "figures/words"],
+    "reports": ["report", "figures/captions", "figures/words"],
     "statistics": ["analysis/statistics", "analysis/grid", "figures/cells"],
     "claims": ["analysis/claims", "analysis/predicates"],
 }
@@ -35,7 +35,7 @@ TESTS = {
     "status": ["status", "word"],
     "runs": ["study", "rates_and_schedule", "resources", "table"],
     "settings": ["study", "status"],
-    "reports": ["report", "results", "captions", "publish"],
+    "reports": ["report", "results", "captions"],
     "statistics": ["statistics", "claims", "figures"],
     "claims": ["claims"],
 }
@@ -44,10 +44,7 @@ TESTS = {
 NOTICED = ("killed", "timeout", "caught by type check", "segfault")
 """Ends of a mutant that a test run does not come through well with."""
 
-STARTS_PROCESSES = (
-    "another_process", "need_no_torch", "imports_nothing_heavy", "lacks_a_letter", "as_snakemake_is", "the_same_bytes",
-    "publish_pull", "have_published", "remote_that_refuses", "not_chosen_yet_is_not",
-)  # fmt: skip
+STARTS_PROCESSES = ("another_process", "need_no_torch", "nothing_heavy", "lacks_a_letter", "as_snakemake_is")
 """Parts of the names of such tests."""
 
 PARTS = (
