@@ -144,6 +144,17 @@ def test_rates_are_taken_from_other_experiments():
     assert chosen == [(4, 0.5), (4, 0.5), (8, 0.25), (8, 0.25)]
 
 
+def test_chosen_rates_are_given_to_those_runs_alone_that_wait_for_them():
+    study = load(base_and_dependent)
+    rates = {"later": {4: 0.5, 8: 0.25}}
+    planned = study.planned(rates)
+    assert [run.base_lr for name, run in planned if name == "later"] == [0.5, 0.5, 0.25, 0.25]
+    assert [run for name, run in planned if name == "small"] == list(study.experiments["small"].runs())
+    runs = study.runs()
+    assert with_rates(runs, None) == runs
+    assert with_rates(runs, rates["later"]) == [run for _, run in planned]
+
+
 def test_a_figure_takes_its_experiments_and_before_each_those_whose_rates_that_takes():
     def show(values):
         base_and_dependent(values)
