@@ -107,6 +107,13 @@ def test_augmentation_in_words(setting, words):
     assert a_run(**setting).setting.augment == words
 
 
+def test_lanes_of_one_row_differ_in_rate_and_seed_alone():
+    same = [a_run(), a_run(seed=2), a_run(base_lr=0.5)]
+    others = [a_run(batch_size=8), a_run(b=2), a_run(epochs=3), a_run(momentum=0.5), a_run(data="other")]
+    assert len({row(run) for run in same}) == 1 and len({row(run) for run in [a_run(), *others]}) == 6
+    assert {pack.data for pack in cut(load(), 4).values()} == {"digits"}
+
+
 def test_a_pack_is_named_after_its_experiment_and_batch_sizes():
     names = [[name.rpartition("_")[0] for name in cut(load(), count)] for count in (100, 4)]
     assert names == [["small_m4to8"], ["small_m4", "small_m8"]]
