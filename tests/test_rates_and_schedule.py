@@ -32,3 +32,10 @@ def test_warmup_rises_linearly_from_a_32nd_over_the_first_twentieth():
     assert schedule(5) == pytest.approx((1 / 32 + 1) / 2)
     assert schedule(10) == 1
     assert schedule(100) == pytest.approx(0.1)
+
+
+def test_a_drop_within_the_warmup_counts_as_well():
+    schedule = Schedule(steps=100, drops=(0.02,), warmup=True)  # rises over 5 steps, falls at step 2
+    assert [schedule(step) for step in (1, 2, 4, 5)] == pytest.approx(
+        [1 / 32 + 31 / 32 / 5, 0.1 * (1 / 32 + 31 / 32 * 2 / 5), 0.1 * (1 / 32 + 31 / 32 * 4 / 5), 0.1]
+    )

@@ -107,6 +107,13 @@ def test_augmentation_in_words(setting, words):
     assert a_run(**setting).setting.augment == words
 
 
+def test_lanes_of_one_row_differ_in_rate_and_seed_alone():
+    same = [a_run(), a_run(seed=2), a_run(base_lr=0.5)]
+    others = [a_run(batch_size=8), a_run(b=2), a_run(epochs=3), a_run(momentum=0.5), a_run(data="other")]
+    assert len({row(run) for run in same}) == 1 and len({row(run) for run in [a_run(), *others]}) == 6
+    assert {pack.data for pack in cut(load(), 4).values()} == {"digits"}
+
+
 def test_a_pack_is_named_after_its_experiment_and_batch_sizes():
     names = [[name.rpartition("_")[0] for name in cut(load(), count)] for count in (100, 4)]
     assert names == [["small_m4to8"], ["small_m4", "small_m8"]]
@@ -142,6 +149,30 @@ def test_rates_are_taken_from_other_experiments():
     assert {run.base_lr for run in later.runs()} == {CHOSEN_LATER}
     chosen = [(run.batch_size, run.base_lr) for run in later.runs({4: 0.5, 8: 0.25})]
     assert chosen == [(4, 0.5), (4, 0.5), (8, 0.25), (8, 0.25)]
+
+
+def test_chosen_rates_are_given_to_those_runs_alone_that_wait_for_them():
+    study = load(base_and_dependent)
+    rates = {"later": {4: 0.5, 8: 0.25}}
+    planned = study.planned(rates)
+    assert [run.base_lr for name, run in planned if name == "later"] == [0.5, 0.5, 0.25, 0.25]
+    assert [run for name, run in planned if name == "small"] == list(study.experiments["small"].runs())
+    runs = study.runs()
+    assert with_rates(runs, None) == runs
+    assert with_rates(runs, rates["later"]) == [run for _, run in planned]
+
+
+def test_a_figure_takes_its_experiments_and_before_each_those_whose_rates_that_takes():
+    def show(values):
+        base_and_dependent(values)
+        for name, shown in (("fig13", ["later"]), ("fig15", ["later", "small"]), ("fig16", ["small", "later"])):
+            values["figures"][name] = {"kind": "best", "title": name, "experiments": shown}
+
+    study = load(show)
+    assert [study.sources(figure) for figure in ("fig01", "fig13", "fig15", "fig16")] == [
+        ["small"], ["small", "later"], ["small", "later"], ["small", "later"]
+    ]  # fmt: skip
+    assert study.labels == ["digits"]
 
 
 def test_a_rate_that_was_not_chosen_is_refused_and_never_trained(data_folder):
