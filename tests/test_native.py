@@ -167,6 +167,52 @@ def test_an_unusual_model_has_the_same_gradients(tmp_path, monkeypatch):
         torch.testing.assert_close(change, expected, rtol=1e-3, atol=1e-3 * expected.abs().max().item() + 1e-8)
 
 
+class Grown(nn.Module):
+    """Batch norm of 20 channels, each ten to fifty times as large as the one before: deviations of 1 to 1e32."""
+
+    def __init__(self, b: int) -> None:
+        super().__init__()
+        self.first, self.conv = nn.Conv2d(1, 6, 3), nn.Conv2d(6, 20, 3, padding=1, bias=False)
+        self.norm, self.fc = BatchNorm(20, b), nn.Linear(20 * 36, 4)
+        with torch.no_grad():
+            self.conv.weight.mul_(torch.logspace(0, 32, 20)[:, None, None, None])
+            self.norm.weight.copy_(torch.linspace(-1, 2, 20))
+
+    def forward(self, x):
+        return self.fc(torch.relu(self.norm(self.conv(self.first(x)))).flatten(1))
+
+
+@pytest.mark.parametrize("b", [8, 4])
+def test_batch_norm_of_any_scale_is_that_of_double_precision(b, data_folder, monkeypatch):
+    """Forwards and backwards, where powers of the deviation leave float32; hopeless rates lead there."""
+
+    def build(self, seed):
+        torch.manual_seed(seed)
+        return Grown(b)
+
+    monkeypatch.setattr(LaneTraining, "_model", build)
+    training = LaneTraining([a_run(norm="batch", batch_size=8, b=b)], prepared.read(data_folder), CPU)
+    assert type(training.updates) is NativeUpdates
+    images, labels = training.feed.batches(training._plan(), 0, 2)
+    exact = build(training, 1).double()
+    exact.norm.momentum = 0.0  # the running statistics are looked at below
+    loss = nn.functional.cross_entropy(exact(images[0].double()), labels[0, :, 0])
+    loss.backward()
+    names = [name for name, _ in training.model.named_parameters()]
+    for name, own in zip(names, training.updates.gradients(images[0], labels[0]), strict=True):
+        right = exact.get_parameter(name).grad
+        # Channel by channel: the gradient of a channel's weights is smaller by as much as they are larger.
+        channels = own[0].double().reshape(len(right), -1), right.reshape(len(right), -1)
+        error, size = ((part.norm(dim=1)) for part in (channels[0] - channels[1], channels[1]))
+        assert (error < 1e-4 * size).all(), (name, error / size)
+    losses = training.updates.make(Batches(images, labels), [0.0, 0.0])
+    assert losses[0].item() == pytest.approx(loss.item(), rel=1e-5)
+    var, logits = training.model.norm.running_var[0], training.updates.logits(images[0])
+    assert var[:11].isfinite().all() and var[13:].isinf().all(), var
+    assert logits.isfinite().all()
+    torch.testing.assert_close(logits, training.network.logits(images[0]), rtol=1e-4, atol=1e-4)
+
+
 @pytest.mark.parametrize("images_at_once", ["auto", 6, 4])
 def test_parts_of_a_mini_batch_change_rounding_only(images_at_once, data_folder):
     data = prepared.read(data_folder)

@@ -756,25 +756,43 @@ class Network {
         });
     }
 
+    // The sums of one channel over all images in double precision: of squares beyond 1e38 float32 has none.
+    void norm_sums_exactly(const Op& op, const Kept& keep, int k) const {
+        Map x = map(op.in);
+        keep.guess[k] = x.row(0, 0)[k];
+        keep.sum[k] = keep.products[k] = 0;
+        for (int i = 0; i < images_; i++)
+            for (int row = 0; row < x.h; row++)
+                for (int p = 0; p < x.w; p++) {
+                    const double d = double(x.row(i, row)[p * x.c + k]) - keep.guess[k];
+                    keep.sum[k] += d;
+                    keep.products[k] += d * d;
+                }
+    }
+
     void norm_begin(const Op& op, const float* packed, const Lane& lane, bool training) {
         const View& x = program_.views[op.in];
         Kept keep = kept(op);
         const double count = double(images_) * x.h * x.w;
         for (int k = 0; k < x.c; k++) {
             const bool real = k < op.in_channels;
-            float var = 0;
+            double square = 0;  // the variance
             if (!real) keep.mean[k] = 0;
             if (training && real) {
-                const double off = keep.sum[k] / count, square = keep.products[k] / count - off * off;
+                if (!std::isfinite(keep.products[k])) norm_sums_exactly(op, keep, k);
+                const double off = keep.sum[k] / count;
+                square = keep.products[k] / count - off * off;
+                if (square < 0) square = 0;  // not a number stays so
                 keep.mean[k] = float(keep.guess[k] + off);
-                var = square < 0 ? 0 : float(square);  // not a number stays so
                 keep.means[k] += keep.mean[k];
-                keep.vars[k] += float(var * (count / (count - 1)));
+                keep.vars[k] += float(float(square) * (count / (count - 1)));
             } else if (real) {
                 keep.mean[k] = lane.tensors[op.mean][k];
-                var = lane.tensors[op.var][k];
+                square = lane.tensors[op.var][k];
             }
-            keep.inverse[k] = real ? 1 / std::sqrt(var + op.eps) : 0;
+            const float var = float(square);
+            const bool fits = var <= std::numeric_limits<float>::max();
+            keep.inverse[k] = !real ? 0 : fits ? 1 / std::sqrt(var + op.eps) : float(1 / std::sqrt(square));
             scale_[k] = packed[op.weight_at + k] * keep.inverse[k];
             shift_[k] = packed[op.bias_at + k] - keep.mean[k] * scale_[k];
         }
@@ -798,6 +816,13 @@ class Network {
             }
     }
 
+    // What x is counted in by the backward pass: 1, but about the deviation where its third power, or the product of dy
+    // and x, would leave float32. A power of two, so that only the range changes and no digit.
+    static V unit(V inverse) {
+        const V power = (V)((M)inverse & 0x7f800000);
+        return (inverse < 0x1p-20f) & (inverse > 0) ? power : V{} + 1;
+    }
+
     void norm_backward_sums(const Op& op) const {
         Map x = map(op.in), dy = map(op.d_out);
         Kept keep = kept(op);
@@ -805,24 +830,26 @@ class Network {
         add_up(x, keep, [&](int i, int row, int at, int k, V& sum, V& products) {
             const V d = load(dy.row(i, row) + at);
             sum += d;
-            products += d * (load(x.row(i, row) + at) - load(keep.mean + k));
+            products += d * ((load(x.row(i, row) + at) - load(keep.mean + k)) * unit(load(keep.inverse + k)));
         });
     }
 
-    // dx = gamma / deviation * (dy - mean(dy) - normalised x * mean(dy * normalised x)), as scale * dy + slope * x + shift.
+    // dx = gamma / deviation * (dy - mean(dy) - normalised x * mean(dy * normalised x)), with x counted in units:
+    // (scale * dy + slope * x + shift) * unit.
     void norm_backward_begin(const Op& op, const float* packed, float* gradient, bool add) {
         const View& x = program_.views[op.in];
         Kept keep = kept(op);
         float *d_gamma = gradient + op.weight_at, *d_beta = gradient + op.bias_at;
         const float count = float(double(images_) * x.h * x.w);
+        for (int k = 0; k < x.c; k += VL) store(unit_ + k, unit(load(keep.inverse + k)));
         for (int k = 0; k < x.c; k++) {
-            const float inverse = keep.inverse[k], gamma = packed[op.weight_at + k];
+            const float inverse = keep.inverse[k] / unit_[k], gamma = packed[op.weight_at + k];
             const float sum = float(keep.sum[k]), product = float(keep.products[k]);
             d_gamma[k] = (add ? d_gamma[k] : 0) + product * inverse;
             d_beta[k] = (add ? d_beta[k] : 0) + sum;
             scale_[k] = gamma * inverse;
             slope_[k] = -gamma * inverse * inverse * inverse * product / count;
-            shift_[k] = -gamma * inverse * sum / count - slope_[k] * keep.mean[k];
+            shift_[k] = -gamma * inverse * sum / count - slope_[k] * (keep.mean[k] * unit_[k]);
         }
     }
 
@@ -836,7 +863,10 @@ class Network {
                 for (int p = 0; p < x.w; p++)
                     for (int k = 0; k < x.c; k += VL) {
                         const int at = p * x.c + k;
-                        V v = load(scale_ + k) * load(pd + at) + (load(slope_ + k) * load(px + at) + load(shift_ + k));
+                        const V unit = load(unit_ + k);
+                        V v = load(scale_ + k) * load(pd + at) +
+                              (load(slope_ + k) * (load(px + at) * unit) + load(shift_ + k));
+                        v *= unit;
                         if (op.accumulate) v += load(to + at);
                         if (op.mask) v = where_positive(load(px + at), v);
                         store(to + at, v);
@@ -845,7 +875,7 @@ class Network {
     }
 
     static constexpr int CHANNELS_MOST = 4096;
-    alignas(64) float scale_[CHANNELS_MOST], shift_[CHANNELS_MOST], slope_[CHANNELS_MOST];
+    alignas(64) float scale_[CHANNELS_MOST], shift_[CHANNELS_MOST], slope_[CHANNELS_MOST], unit_[CHANNELS_MOST];
 
     // The place in its window where each maximum was found, as numbers of the same width as the values.
     int32_t* places(const Op& op) const { return reinterpret_cast<int32_t*>(arena_ + op.extra_at * room_) + first_ * places_of(op); }
@@ -1072,6 +1102,12 @@ void begin_statistics(const Program& program, float* statistics) {
     }
 }
 
+// A part of the way; a variance beyond float32 stays infinite (the difference of two such is not a number).
+float moved(float from, float to, float part) {
+    if (std::isinf(from)) return part < 1 ? from : to;
+    return from + part * (to - from);
+}
+
 void end_statistics(const Program& program, const Lane& lane, const float* statistics, int batches, float momentum) {
     for (int64_t k = 0; k < program.count; k++) {
         const Op& op = program.ops[k];
@@ -1080,8 +1116,8 @@ void end_statistics(const Program& program, const Lane& lane, const float* stati
         const float *means = statistics + op.extra_at + 2 * c, *vars = means + c;
         float *mean = lane.tensors[op.mean], *var = lane.tensors[op.var];
         for (int i = 0; i < op.in_channels; i++) {
-            mean[i] += momentum * (means[i] / float(batches) - mean[i]);
-            var[i] += momentum * (vars[i] / float(batches) - var[i]);
+            mean[i] = moved(mean[i], means[i] / float(batches), momentum);
+            var[i] = moved(var[i], vars[i] / float(batches), momentum);
         }
     }
 }
