@@ -103,6 +103,24 @@ def test_what_is_not_as_committed_is_named(changed, repository):
     assert origin(repository) == (f"{head}+changes", said)
 
 
+@pytest.mark.parametrize("hide", ["exclude", "--assume-unchanged", "--skip-worktree", "core.fsmonitor"])
+def test_what_git_passes_over_is_named_too(hide, repository):
+    file, head = repository / STAMP, git(repository, "rev-parse", "HEAD").strip()
+    if hide == "exclude":
+        file = file.with_name("my_model.py")
+        (repository / ".git/info/exclude").write_text("my_model.py\n")
+    elif hide == "core.fsmonitor":  # one that has never seen a change
+        git(repository, "config", hide, "printf 'token\\0' #")
+        git(repository, "update-index", "--fsmonitor")
+        git(repository, "status")
+    else:
+        git(repository, "update-index", hide, str(STAMP))
+        assert origin(repository) == (head, "")
+    file.write_text("x = 1\n")
+    said = f"records will say {head[:12]}+changes: {file.relative_to(repository)} is not as committed; commit it first"
+    assert origin(repository) == (f"{head}+changes", said)
+
+
 def test_an_archive_knows_its_commit_and_that_nothing_compares_it(repository, tmp_path):
     head = git(repository, "rev-parse", "HEAD")
     git(repository, "archive", "--output", str(tmp_path / "kit.tar"), "HEAD")

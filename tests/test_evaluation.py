@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import os
 import re
 import subprocess
 import sys
@@ -232,6 +233,15 @@ def test_the_command_takes_a_name_a_folder_or_weights(form, weights, project, on
     assert re.search(
         rf"results/runs/{name}: test accuracy ([01]\.\d+), equal to the recorded \1", capsys.readouterr().out
     )
+
+
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="no device that is always full")
+def test_output_that_cannot_be_written_costs_a_line(project, one):
+    command = [sys.executable, "-m", "smallbatch", "evaluate", one[1], "--device", "cpu"]
+    with open("/dev/full", "w", encoding="utf-8") as full:
+        done = subprocess.run(command, text=True, stdout=full, stderr=subprocess.PIPE)
+    told = "error: standard output: cannot be written: No space left on device"
+    assert done.returncode == 1 and done.stderr.count("\n") == 1 and told in done.stderr
 
 
 @pytest.mark.parametrize("given", ["/", ".", "", "results/.."])

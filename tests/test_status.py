@@ -248,7 +248,7 @@ def test_rates_that_are_chosen_later_wait_and_then_are_looked_up(runs):
 
 def test_when_all_is_done(runs):
     write_chosen(chosen_file(RESULTS, "mine", "taken"), {2: runs[0].base_lr, 4: runs[2].base_lr}, [])
-    planned = {e.name: e.runs({2: runs[0].base_lr, 4: runs[2].base_lr}, []) for e in study().experiments.values()}
+    planned = {e.name: e.runs({2: runs[0].base_lr, 4: runs[2].base_lr}) for e in study().experiments.values()}
     for run in [run for some in planned.values() for run in some]:
         store(run)
     say("late", runs, **training(runs[0]))

@@ -214,7 +214,7 @@ def test_a_figure_trains_its_own_experiments_and_an_unknown_one_is_named(tiny):
     assert len(trained(tiny)) == 4 and (tiny / "paper_figures/tiny/fig01.png").exists()
 
 
-@pytest.mark.parametrize("option", ["--until", "--omit-from", "--forcerun"])
+@pytest.mark.parametrize("option", ["--until", "--omit-from", "--forcerun", "--allowed-rules"])
 def test_options_that_would_pass_over_trainings_are_refused(tiny, option):
     done = snakemake(tiny, "--config", "study=tiny", option, "train", "--", "all")
     assert done.returncode == 1 and f"error: command line: {option}: 'train' is not allowed" in done.stdout, done.stdout

@@ -110,6 +110,10 @@ def refuse_what_checkpoints_hide():
                 "prepare; `snakemake tables` trains and stops before figures, a figure's file trains for that figure"
             )
             refuse("command line", option, name, allowed)
+    needed = {"prepare", "train", "choose", "table"}
+    if asked.allowed_rules and not needed <= set(asked.allowed_rules):
+        allowed = f"rules with {', '.join(sorted(needed))} among them, or a target's name in its place"
+        refuse("command line", "--allowed-rules", " ".join(sorted(asked.allowed_rules)), allowed)
     if "train" in asked.forcerun:
         allowed = "other rules; a run whose folder in results/runs is deleted is trained again"
         refuse("command line", "--forcerun", "train", allowed)

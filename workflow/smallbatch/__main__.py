@@ -1,6 +1,7 @@
 """The library from the shell, without Snakemake: `python -m smallbatch ...`, run in the project's folder."""
 
 import argparse
+import os
 import sys
 import time
 from collections.abc import Callable
@@ -64,7 +65,7 @@ def _evaluate(run: Path, device: str) -> None:
     take_in(store)
     record = record_of_weights(store, run.name)
     found = evaluate(store, record, DATA, devices.pick(device, "command line", "--device"))
-    print(f"{store.root / record.run.name(record.fingerprint)}: test accuracy {found}")
+    _say(f"{store.root / record.run.name(record.fingerprint)}: test accuracy {found}")
 
 
 def _check(study: Study, config: dict, arguments: argparse.Namespace) -> None:
@@ -101,7 +102,16 @@ def _whole(label: str, settings: dict) -> Meta | None:
 
 
 def _status(study: Study, config: dict, arguments: argparse.Namespace) -> None:
-    print(told(look(study, DATA, RESULTS)))
+    _say(told(look(study, DATA, RESULTS)))
+
+
+def _say(text: str) -> None:
+    """Print what was asked for; who reads it may have gone."""
+    try:
+        print(text, flush=True)
+    except OSError as error:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # Python writes what is left as it ends
+        raise UserError(f"standard output: cannot be written: {error.strerror}") from error
 
 
 @stopping.listening()

@@ -74,7 +74,7 @@ def origin(root: Path = ROOT) -> tuple[str, str]:
         found = _git(root, "rev-parse", "--show-toplevel")
         own = os.path.samefile(found, root)
         head = _git(root, "rev-parse", "--verify", "HEAD") if own else ""
-        changed = own and _git(root, "status", "--porcelain", "--untracked-files=all", "--", "workflow")
+        changed = _changed(root) if own else []
     except OSError as error:
         return _unversioned(root, f"git cannot be called ({error.strerror}): install it")
     except subprocess.TimeoutExpired:
@@ -90,14 +90,31 @@ def origin(root: Path = ROOT) -> tuple[str, str]:
         return _unversioned(root, f"it lies inside another git repository, {found}: work in a clone, or {_INIT}")
     if not changed:
         return head, ""
-    first = changed.splitlines()[0][3:]
-    return f"{head}+changes", f"records will say {head[:12]}+changes: {first} is not as committed; commit it first"
+    told = f"records will say {head[:12]}+changes: {changed[0]} is not as committed; commit it first"
+    return f"{head}+changes", told
+
+
+def _changed(root: Path) -> list[str]:
+    """Files of the workflow that are not as committed: those as well that git was told to pass over."""
+    listed = _git(root, "status", "--porcelain", "--untracked-files=all", "--", "workflow").splitlines()
+    ignored = _git(root, "ls-files", "--others", "--ignored", "--exclude-standard", "--", "workflow/*.py").splitlines()
+    # Marked as sparse checkouts have it (S), or to be taken for unchanged (small letters).
+    marks = _git(root, "ls-files", "-v", "--", "workflow").splitlines()
+    hidden = [mark[2:] for mark in marks if mark.startswith("S") or mark[0].islower()]
+    return [line[3:] for line in listed] + ignored + [path for path in hidden if _differs(root, path)]
+
+
+def _differs(root: Path, path: str) -> bool:
+    """Whether a file that is there has another content than in the commit."""
+    there = os.path.lexists(root / path)
+    return there and _git(root, "hash-object", "--", path) != _git(root, "rev-parse", f"HEAD:{path}")
 
 
 def _git(root: Path, *arguments: str) -> str:
     """What git says of `root`, whatever repository the caller's variables name."""
     own = {name: value for name, value in os.environ.items() if name not in _OF_A_REPOSITORY}
-    command = ["git", "--no-optional-locks", "-C", str(root), *arguments]
+    # A monitor of the file system may be wrong, and would be believed.
+    command = ["git", "--no-optional-locks", "-c", "core.fsmonitor=false", "-C", str(root), *arguments]
     done = subprocess.run(
         command, env=own | {"LC_ALL": "C"}, capture_output=True, check=True, timeout=PATIENCE,
         encoding="utf-8", errors="surrogateescape",
