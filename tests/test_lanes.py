@@ -9,6 +9,7 @@ from torch import nn
 from smallbatch.data import prepared
 from smallbatch.models import MODELS, build
 from smallbatch.models.normalisation import WINDOW, part_momenta
+from smallbatch.store import Epoch
 from smallbatch.training import lanes
 from smallbatch.training.checkpoints import Checkpoint
 from smallbatch.training.engine import LaneTraining
@@ -42,6 +43,14 @@ NORMS = [
     ("batch", 4, {"norm_layers": "conv"}),
     ("none", None, {"momentum": 0.9, "momentum_scaled": True}),
 ]
+
+
+def test_a_field_that_differs_is_named_with_both_numbers():
+    one, other = Epoch(1, 0.1, 2.0, 1.5, 0.5, float("nan")), Epoch(1, 0.1, 2.0, 1.25, 0.5, float("nan"))
+    check_fields(one, one, rel=1e-6)
+    check_fields(one, other, rel=0.3)
+    with pytest.raises(AssertionError, match=r"^test_loss: 1\.5, not 1\.25"):
+        check_fields(one, other, rel=1e-6)
 
 
 def some_runs(model, norm, b, more):
