@@ -1,5 +1,6 @@
 # make all     set up and run the default study        make test    set up and run the tests
 # make env     set up alone                            make lock    resolve envs/*.in anew
+# make test-avx2   the tests as on an x86 processor without AVX-512: it rounds otherwise, in torch and in the kernels
 # make mutants change one place of the code at a time and see whether a test notices; MUTANTS="tables status" for a part
 # make bench   train the same cells with this engine and with what one would use instead; BENCH="--cells digits" etc.
 PYTHON ?= python3
@@ -10,13 +11,17 @@ MUTATION := .venv/mutants
 LOCK := --universal --python-version 3.11 --generate-hashes --no-header --no-annotate \
 	--no-emit-index-url --no-emit-find-links
 
-.PHONY: all bench env mutants test lint lock
+.PHONY: all bench env mutants test test-avx2 lint lock
 
 all: env
 	PATH="$(CURDIR)/$(BIN):$$PATH" snakemake --cores 8 all
 
 test: env lint
 	PATH="$(CURDIR)/$(BIN):$$PATH" pytest
+
+test-avx2: env
+	PATH="$(CURDIR)/$(BIN):$$PATH" ATEN_CPU_CAPABILITY=avx2 DNNL_MAX_CPU_ISA=AVX2 MKL_ENABLE_INSTRUCTIONS=AVX2 \
+		CXX='sh -c "exec c++ \"$$@\" -march=x86-64-v3 -mno-avx512f" c++' pytest
 
 lint: env
 	$(BIN)/ruff check .

@@ -6,7 +6,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 import pytest
@@ -64,6 +64,20 @@ def an_outcome(run: Run, accuracy: float = 0.5, diverged_at: int | None = None, 
     epochs = [Epoch(epoch, 0.1, 2.0, 1.5, accuracy, float("nan")) for epoch in range(1, count + 1)]
     plain = {"seconds": 1.0, "images": 64, "lanes": 1, "peak_memory": 10**6, "variance": []}
     return Outcome(epochs, diverged_at, **plain | changed)
+
+
+def check_fields(ours: NamedTuple, theirs: NamedTuple, **tolerance: float) -> None:
+    """Each field is as that of `theirs`, within a tolerance as of `pytest.approx`; says of which it is not, and both.
+
+    (Compared as a whole, a named tuple and what `pytest.approx` makes of one fail without their numbers.)
+    """
+    pairs = zip(theirs._fields, ours, theirs, strict=True)
+    wrong = [
+        f"{field}: {own!r}, not {other!r}"
+        for field, own, other in pairs
+        if own != pytest.approx(other, nan_ok=True, **tolerance)
+    ]
+    assert not wrong, "; ".join(wrong)
 
 
 def training_settings(**changed) -> dict:

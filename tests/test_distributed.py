@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import a_run, training_settings
+from conftest import a_run, check_fields, training_settings
 from safetensors.torch import load_file
 
 from smallbatch.data import prepared
@@ -75,7 +75,7 @@ def assert_equal(runs, data_folder: Path, one: Path, two: Path) -> None:
         assert ours.diverged_at == theirs.diverged_at and ours.images == theirs.images
         for measured in ("epochs", "variance"):
             for mine, other in zip(getattr(ours, measured), getattr(theirs, measured), strict=True):
-                assert mine == pytest.approx(other, rel=1e-5, nan_ok=True), run
+                check_fields(mine, other, rel=1e-5)
         if ours.diverged_at is None:
             mine, other = (load_file(weights(results, data_folder, run)) for results in (one, two))
             for key in mine:

@@ -168,14 +168,15 @@ def test_an_unusual_model_has_the_same_gradients(tmp_path, monkeypatch):
 
 
 class Grown(nn.Module):
-    """Batch norm of 20 channels, each ten to fifty times as large as the one before: deviations of 1 to 1e32."""
+    """Batch norm of 15 channels of deviations from 1 to 1e18 and 5 from 1e22 to 1e34, whose squares float32 lacks."""
 
     def __init__(self, b: int) -> None:
         super().__init__()
         self.first, self.conv = nn.Conv2d(1, 6, 3), nn.Conv2d(6, 20, 3, padding=1, bias=False)
         self.norm, self.fc = BatchNorm(20, b), nn.Linear(20 * 36, 4)
         with torch.no_grad():
-            self.conv.weight.mul_(torch.logspace(0, 32, 20)[:, None, None, None])
+            scales = torch.cat([torch.logspace(0, 18, 15), torch.logspace(22, 34, 5)])
+            self.conv.weight.mul_(scales[:, None, None, None])
             self.norm.weight.copy_(torch.linspace(-1, 2, 20))
 
     def forward(self, x):
@@ -183,8 +184,8 @@ class Grown(nn.Module):
 
 
 @pytest.mark.parametrize("b", [8, 4])
-def test_batch_norm_of_any_scale_is_that_of_double_precision(b, data_folder, monkeypatch):
-    """Forwards and backwards, where powers of the deviation leave float32; hopeless rates lead there."""
+def test_batch_norm_of_any_scale_is_that_of_double_precision_or_still(b, data_folder, monkeypatch):
+    """Hopeless rates lead there. Beyond float32 a channel is its shift and learns nothing, as with a weight of zero."""
 
     def build(self, seed):
         torch.manual_seed(seed)
@@ -195,20 +196,22 @@ def test_batch_norm_of_any_scale_is_that_of_double_precision(b, data_folder, mon
     assert type(training.updates) is NativeUpdates
     images, labels = training.feed.batches(training._plan(), 0, 2)
     exact = build(training, 1).double()
-    exact.norm.momentum = 0.0  # the running statistics are looked at below
+    with torch.no_grad():
+        exact.norm.weight[15:] = 0
     loss = nn.functional.cross_entropy(exact(images[0].double()), labels[0, :, 0])
     loss.backward()
+    exact.norm.weight.grad[15:] = 0
     names = [name for name, _ in training.model.named_parameters()]
     for name, own in zip(names, training.updates.gradients(images[0], labels[0]), strict=True):
         right = exact.get_parameter(name).grad
         # Channel by channel: the gradient of a channel's weights is smaller by as much as they are larger.
         channels = own[0].double().reshape(len(right), -1), right.reshape(len(right), -1)
         error, size = ((part.norm(dim=1)) for part in (channels[0] - channels[1], channels[1]))
-        assert (error < 1e-4 * size).all(), (name, error / size)
+        assert (error <= 1e-4 * size).all(), (name, error / size)
     losses = training.updates.make(Batches(images, labels), [0.0, 0.0])
     assert losses[0].item() == pytest.approx(loss.item(), rel=1e-5)
     var, logits = training.model.norm.running_var[0], training.updates.logits(images[0])
-    assert var[:11].isfinite().all() and var[13:].isinf().all(), var
+    assert var[:15].isfinite().all() and var[15:].isinf().all(), var
     assert logits.isfinite().all()
     torch.testing.assert_close(logits, training.network.logits(images[0]), rtol=1e-4, atol=1e-4)
 

@@ -756,43 +756,26 @@ class Network {
         });
     }
 
-    // The sums of one channel over all images in double precision: of squares beyond 1e38 float32 has none.
-    void norm_sums_exactly(const Op& op, const Kept& keep, int k) const {
-        Map x = map(op.in);
-        keep.guess[k] = x.row(0, 0)[k];
-        keep.sum[k] = keep.products[k] = 0;
-        for (int i = 0; i < images_; i++)
-            for (int row = 0; row < x.h; row++)
-                for (int p = 0; p < x.w; p++) {
-                    const double d = double(x.row(i, row)[p * x.c + k]) - keep.guess[k];
-                    keep.sum[k] += d;
-                    keep.products[k] += d * d;
-                }
-    }
-
     void norm_begin(const Op& op, const float* packed, const Lane& lane, bool training) {
         const View& x = program_.views[op.in];
         Kept keep = kept(op);
         const double count = double(images_) * x.h * x.w;
         for (int k = 0; k < x.c; k++) {
             const bool real = k < op.in_channels;
-            double square = 0;  // the variance
+            float var = 0;
             if (!real) keep.mean[k] = 0;
             if (training && real) {
-                if (!std::isfinite(keep.products[k])) norm_sums_exactly(op, keep, k);
-                const double off = keep.sum[k] / count;
-                square = keep.products[k] / count - off * off;
-                if (square < 0) square = 0;  // not a number stays so
+                const double off = keep.sum[k] / count, square = keep.products[k] / count - off * off;
                 keep.mean[k] = float(keep.guess[k] + off);
+                var = square < 0 ? 0 : float(square);  // not a number stays so
                 keep.means[k] += keep.mean[k];
-                keep.vars[k] += float(float(square) * (count / (count - 1)));
+                keep.vars[k] += float(var * (count / (count - 1)));
             } else if (real) {
                 keep.mean[k] = lane.tensors[op.mean][k];
-                square = lane.tensors[op.var][k];
+                var = lane.tensors[op.var][k];
             }
-            const float var = float(square);
-            const bool fits = var <= std::numeric_limits<float>::max();
-            keep.inverse[k] = !real ? 0 : fits ? 1 / std::sqrt(var + op.eps) : float(1 / std::sqrt(square));
+            // Of a variance beyond float32 zero, as with torch: then the channel is its shift, and learns nothing.
+            keep.inverse[k] = real ? 1 / std::sqrt(var + op.eps) : 0;
             scale_[k] = packed[op.weight_at + k] * keep.inverse[k];
             shift_[k] = packed[op.bias_at + k] - keep.mean[k] * scale_[k];
         }
@@ -820,7 +803,8 @@ class Network {
     // and x, would leave float32. A power of two, so that only the range changes and no digit.
     static V unit(V inverse) {
         const V power = (V)((M)inverse & 0x7f800000);
-        return (inverse < 0x1p-20f) & (inverse > 0) ? power : V{} + 1;
+        const V small = inverse > 0 ? power : V{} + 0x1p-100f;
+        return inverse < 0x1p-20f ? small : V{} + 1;
     }
 
     void norm_backward_sums(const Op& op) const {
