@@ -179,7 +179,7 @@ class Machine:
             monkeypatch.setattr(module, name, getattr(self, name))
         monkeypatch.setattr(memory, "need_of", self.need_of)
         monkeypatch.setattr(choice, "lanes_for", self.lanes_for)
-        monkeypatch.setattr(own_models, "most_lanes", lambda setting, outline, most: most)
+        monkeypatch.setattr(own_models, "most_lanes", self.most_lanes)
         monkeypatch.setattr(processor, "of_its_own", self.of_its_own)
         monkeypatch.setattr(devices, "pick", torch.device)
         monkeypatch.setattr(devices, "held_memory", lambda: 1000)
@@ -201,13 +201,17 @@ class Machine:
         assert (run.batch_size, data.meta.train) == (self.asked[-1][1], self.asked[-1][3])
         return 77
 
+    def most_lanes(self, setting, outline, most):
+        assert (setting.data, outline) == ("made", OUTLINE)
+        return most
+
     def lanes_for(self, run, most, outline, device, at_work):
         assert (run.batch_size, outline, device.type, at_work) == (8, OUTLINE, "cpu", 7)
         return min(most, 5)
 
     def need_of(self, run, outline, device, *, photos):
         assert outline == OUTLINE and photos is run.setting.augment_resized and device.type == "cpu"
-        return SimpleNamespace(bytes=lambda lanes, images: (100 * lanes + run.batch_size) * self.known)
+        return SimpleNamespace(bytes=lambda lanes, images: (100 * lanes + images) * self.known)
 
 
 @pytest.mark.parametrize(("lanes", "most", "trained"), [("auto", 16, 5), ("auto", 3, 3), (4, 16, 4), (4, 2, 2)])
