@@ -70,6 +70,8 @@ def test_each_figure_is_charged_with_the_runs_that_no_figure_before_it_shows(mad
     assert list(table.index) == ["fig04", "fig01", "fig13", "none", "all"], "nothing is left for fig15"
     assert table["runs"].tolist() == [4, 4, 2, 1, 11]
     assert table["gradients"].tolist() == [800, 800, 600, 72, 2272]
+    charged = cost._charged(STUDY)
+    assert {run.base_lr for run, figure in charged.items() if figure == "fig04"} == {2**-8}
 
 
 def test_hours_are_those_with_all_processes_at_work(made_up):
@@ -89,7 +91,7 @@ def test_megabytes_are_records_epochs_and_the_weights_that_are_kept(keep, kept, 
     records = [4 * (2000 + 2 * 90), 4 * (2000 + 2 * 90), 2 * (2000 + 3 * 90), 2000 + 2 * 90]
     weights = [4e6, 4e6, 8e6, 4e6]
     expected = [(record + count * each) / 1e6 for record, count, each in zip(records, kept, weights, strict=True)]
-    assert table["megabytes"].tolist() == pytest.approx([*expected, sum(expected)])
+    assert table["megabytes"].tolist() == pytest.approx([*expected, sum(expected)], rel=1e-12)
 
 
 def test_speeds_are_those_of_each_kind_by_batch_size(made_up):
@@ -179,7 +181,7 @@ class Machine:
             monkeypatch.setattr(module, name, getattr(self, name))
         monkeypatch.setattr(memory, "need_of", self.need_of)
         monkeypatch.setattr(choice, "lanes_for", self.lanes_for)
-        monkeypatch.setattr(own_models, "most_lanes", lambda setting, outline, most: most)
+        monkeypatch.setattr(own_models, "most_lanes", self.most_lanes)
         monkeypatch.setattr(processor, "of_its_own", self.of_its_own)
         monkeypatch.setattr(devices, "pick", torch.device)
         monkeypatch.setattr(devices, "held_memory", lambda: 1000)
@@ -201,13 +203,17 @@ class Machine:
         assert (run.batch_size, data.meta.train) == (self.asked[-1][1], self.asked[-1][3])
         return 77
 
+    def most_lanes(self, setting, outline, most):
+        assert (setting.data, outline) == ("made", OUTLINE)
+        return most
+
     def lanes_for(self, run, most, outline, device, at_work):
         assert (run.batch_size, outline, device.type, at_work) == (8, OUTLINE, "cpu", 7)
         return min(most, 5)
 
     def need_of(self, run, outline, device, *, photos):
         assert outline == OUTLINE and photos is run.setting.augment_resized and device.type == "cpu"
-        return SimpleNamespace(bytes=lambda lanes, images: (100 * lanes + run.batch_size) * self.known)
+        return SimpleNamespace(bytes=lambda lanes, images: (100 * lanes + images) * self.known)
 
 
 @pytest.mark.parametrize(("lanes", "most", "trained"), [("auto", 16, 5), ("auto", 3, 3), (4, 16, 4), (4, 2, 2)])

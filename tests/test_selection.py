@@ -7,6 +7,7 @@ import pytest
 
 from smallbatch.analysis.selection import best_rates, chosen_file, chosen_from, read_chosen, write_chosen
 from smallbatch.errors import UserError
+from smallbatch.files import write_sealed
 
 
 def table(*rows):
@@ -43,6 +44,9 @@ def test_chosen_rates_come_back_from_their_file(tmp_path):
     other.replace(path)
     path.write_text(path.read_text().replace("0.001", "0.002"))
     with pytest.raises(UserError, match=r"chosen.json: damaged or edited"):
+        read_chosen(path)
+    write_sealed(path, whose)
+    with pytest.raises(UserError, match=r"chosen.json: not the rates that were chosen for this experiment"):
         read_chosen(path)
     path.write_text("{")
     with pytest.raises(UserError, match=r"chosen.json: damaged or edited"):

@@ -279,7 +279,7 @@ def test_the_screen(runs, monkeypatch):
     assert f"running since {day}, on node07, process 42\n    terminal: its log is its terminal\n    starting" in text
 
 
-NOW = time.mktime((2026, 11, 26, 17, 41, 39, 0, 0, -1))
+NOW = time.mktime((2025, 3, 7, 17, 41, 39, 0, 0, -1))  # another day than today
 MINUTE, DAY = 60, 86400
 
 
@@ -297,22 +297,22 @@ def a_word(state, log, **more):
 
 
 SCREEN = """\
-Study mine, 26 Nov 2026, 17:41:39
+Study mine, 07 Mar 2025, 17:41:39
 
 figure        runs      done  diverged   running   waiting    failed
 fig01            8         3         1         2         2         1
 variance      1234         -         -         -      1234         -
 all           1242         3         1         2      1236         1
 
-Not prepared yet, so that its runs wait: digits, cifar10. Running now:
-2 packs, 12,346 images/s, about 1:01:05 left at this speed.
+Not prepared yet, so that its runs wait: digits, cifar10. Running now: 2
+packs, 12,346 images/s, about 1:01:05 left at this speed.
 
 failed at 17:40, on node07, process 42
     logs/c.log
-failed at 24 Nov 17:40, on node08, job 4711
+failed at 05 Mar 17:40, on node08, job 4711
     logs/d.log
-    data/digits: damaged, which takes many words to say and so takes
-    two lines
+    data/digits: damaged, which takes many words to say and so takes two
+    lines
 silent since 17:36, on node07, process 42
     logs/s.log
     starting
@@ -322,7 +322,7 @@ waits for another job, on node07, process 42
 running since 16:41, on node07, process 42
     a: its log is its terminal
     alexnet on digits
-running since 25 Nov 16:41, on node07, process 42, 1,234 images/s, 1:05 left
+running since 06 Mar 16:41, on node07, process 42, 1,234 images/s, 1:05 left
     logs/b.log
     alexnet on digits, m=2: 2 of 10 epochs
 results/packs/1.json: damaged
@@ -332,7 +332,7 @@ and 1 more such files"""
 
 
 def test_every_line_of_a_screen(monkeypatch):
-    monkeypatch.setenv("COLUMNS", "70")
+    monkeypatch.setenv("COLUMNS", "76")
     one = {"runs": 8, "done": 3, "diverged": 1, "running": 2, "waiting": 2, "failed": 1}
     counts = {"fig01": one, "variance": {"runs": 1234, "done": 0, "waiting": 1234},
               "all": one | {"runs": 1242, "waiting": 1236}}  # fmt: skip
