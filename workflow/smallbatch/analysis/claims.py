@@ -16,6 +16,7 @@ import pandas as pd
 
 from smallbatch.analysis import predicates
 from smallbatch.analysis.grid import Grid, read_grid, with_results
+from smallbatch.analysis.noise import Noise
 from smallbatch.analysis.predicates import VERDICTS, Part, Thresholds
 from smallbatch.analysis.statistics import SAMPLES
 from smallbatch.rates import parse_base_lr
@@ -159,6 +160,7 @@ class _Views:
     ) -> None:
         self.figures = figures
         self.generator = generator
+        self._noise = Noise(runs, generator)
         self._runs = dict(iter(runs.groupby("experiment")))
         self._read: dict[tuple, Grid] = {}
 
@@ -191,7 +193,7 @@ class _Views:
     def _grid(self, where: str, runs: pd.DataFrame, sizes: str) -> Grid:
         key = (sizes, *runs.index)
         if key not in self._read:
-            self._read[key] = read_grid(runs, self.generator, sizes)
+            self._read[key] = read_grid(runs, self.generator, sizes, self._noise)
         return replace(self._read[key], where=where)
 
 

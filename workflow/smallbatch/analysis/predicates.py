@@ -44,9 +44,9 @@ class Part:
 
     @cached_property
     def interval(self) -> tuple[float, float]:
-        """The 95 % bootstrap interval, stretched to the data's own effect where bias moved it away; NaN as there."""
+        """The 95 % interval, stretched to the data's own effect where that lies outside; NaN where one is unknown."""
         own, (low, high) = self.effect[0], percentile_interval(self.effect[1:])
-        return (math.nan, math.nan) if np.isnan(own) else (float(np.fmin(low, own)), float(np.fmax(high, own)))
+        return (math.nan, math.nan) if np.isnan(own + low) else (float(np.fmin(low, own)), float(np.fmax(high, own)))
 
     @cached_property
     def verdict(self) -> str:
