@@ -267,7 +267,7 @@ def test_there_is_a_case_and_a_row_for_every_claim_in_order():
 def test_what_is_told_of_a_claim():
     row = judged(**study(fig01=curve({2: 0.975, 8: 0.9, 16: 0.96}))).loc["C1"]
     assert row["effect"] == "+1.5 points" and row["unit"] == "points"
-    assert (row["low"], row["high"]) == pytest.approx((1.5, 1.5))
+    assert 1 < row["low"] < 1.5 < row["high"] < 2  # seeds agree, but images are 10,000
     assert row["evidence"] == "fig01: best inside at m = 2 at 2⁻⁸ (97.5 %), outside at m = 16 at 2⁻⁸ (96.0 %)"
     assert (row["section"], row["figures"], row["absent"]) == ("3.2", "fig01", "")
 
@@ -317,27 +317,23 @@ def one_seed(accuracies: dict[int, list[float]]) -> pd.DataFrame:
 
 def test_with_one_seed_the_border_decides_nothing_and_the_inside_does():
     at_border = one_seed({2: [0.9, 0.9, 0.9, 0.9], 64: [0.7, DEAD, DEAD, DEAD]})
-    assert judged(**study(fig01=at_border)).loc["C5", "verdict"] == "supported"  # 4 against 1, give or take 1
+    assert judged(**study(fig01=at_border)).loc["C5", "verdict"] == "supported"  # 4 against 1, give or take 2
     at_border = one_seed({2: [0.9, 0.9, 0.9, DEAD], 64: [0.7, 0.7, DEAD, DEAD]})
     assert judged(**study(fig01=at_border)).loc["C5", "verdict"] == "undecided"
-    best_next_to_border = one_seed({2: [0.9, 0.8], 8: [0.9, 0.8], 128: [DEAD, 0.7]})
-    assert judged(**study(fig01=best_next_to_border)).loc["C3", "verdict"] == "undecided"
-    best_away_from_it = one_seed({2: [0.9, 0.8, 0.8], 8: [0.9, 0.8, 0.8], 128: [DEAD, DEAD, 0.7]})
-    assert judged(**study(fig01=best_away_from_it)).loc["C3", "verdict"] == "supported"
 
 
-def test_a_toss_makes_up_no_accuracy_for_a_run_that_failed():
-    runs = one_seed({2: [0.9] * 6, 8: [0.8] * 6, 128: [0.79, *[DEAD] * 5]})
-    row = judged(**study(fig01=runs)).loc["C4"]
-    assert row["verdict"] == "supported" and row["unit"] == "points"
-    assert 9 < row["low"] < row["high"] < 12  # falls by 10 points at five rates, by 11 at one
+@pytest.mark.parametrize("at_large", [[DEAD, 0.7], [DEAD, DEAD, 0.7]])
+def test_with_one_seed_any_rate_that_trains_may_be_the_best(at_large: list):
+    small = [0.9, 0.8, 0.8][: len(at_large)]
+    accuracies = {2: small, 8: small, 128: at_large}
+    assert judged(**study(fig01=one_seed(accuracies))).loc["C3", "verdict"] == "undecided"
 
 
-def test_with_one_seed_a_difference_within_the_test_sets_noise_is_undecided():
-    # sd of a difference: sqrt(2 * 0.8 * 0.2 / 10,000) = 0.57 points
-    for accuracy, verdict in ((0.805, "undecided"), (0.83, "supported"), (0.77, "refuted")):
-        runs = one_seed({8: [accuracy], 16: [0.8]})
-        assert judged(**study(fig01=runs)).loc["C1", "verdict"] == verdict
+@pytest.mark.parametrize("accuracy", [0.81, 0.95, 0.6])
+def test_one_seed_decides_no_difference_of_accuracies(accuracy: float):
+    row = judged(**study(fig01=one_seed({8: [accuracy], 16: [0.8]}))).loc["C1"]
+    assert row["verdict"] == "undecided" and row["effect"] == f"{100 * (accuracy - 0.8):+.1f} points"
+    assert np.isnan(row["low"]) and np.isnan(row["high"])
 
 
 def grid_of(runs: pd.DataFrame):
@@ -352,27 +348,29 @@ def test_a_grid_has_means_over_seeds_and_nan_where_nothing_is():
     np.testing.assert_allclose(grid.converged[0], [[np.nan, 1], [1, 0]])
     np.testing.assert_array_equal(grid.seeds, [[0, 2], [1, 1]])
     assert grid.accuracy.shape == (1 + SAMPLES, 2, 2)
-    assert np.isnan(grid.accuracy[:, 0, 0]).all() and not np.isnan(grid.accuracy[:, 1]).any()
+    assert np.isnan(grid.accuracy[:, 0, 0]).all() and not np.isnan(grid.accuracy[:, :, 0]).all()
     np.testing.assert_allclose(grid.best()[0], [0.7, 0.7])
     assert grid.told() == "m = 2 at 2⁻¹ (70.0 %)"
 
 
-def test_samples_of_a_cell():
-    cells = {(2, 2, 0.25): [0.9, 0.9], (2, 2, 0.5): [0.8, 0.1], (8, 8, 0.25): [0.9], (8, 8, 0.5): [0.5]}
-    grid = grid_of(table(cells, test_images=100))
-    assert set(grid.converged[1:, 0, 0]) == {1}
-    assert set(grid.converged[1:, 0, 1]) == {0, 0.5, 1}  # two seeds, one of which converged
-    for rate in (0, 1):  # one seed, at the border
-        assert set(grid.converged[1:, 1, rate]) == {0, 1}
-        assert grid.converged[1:, 1, rate].mean() == pytest.approx(0.5, abs=0.06)
-    assert grid.accuracy[1:, 1].std(axis=0) == pytest.approx([0.03, 0.05], rel=0.1)  # binomial, of 100 images
-    np.testing.assert_array_equal(grid.accuracy, grid.selection)
+def test_samples_of_shares():
+    cells = {(2, 2, 0.25): [0.9] * 5, (2, 2, 0.5): [0.9, DEAD], (8, 8, 0.25): [0.9], (8, 8, 0.5): [DEAD]}
+    shares = grid_of(table(cells)).converged[1:]
+    # Mid-P: of 5 of 5 seeds an end at 0.05^(1/5); of 1 of 2 ends where (1 - p)^2 and then 2 p (1 - p) / 2 make 2.5 %.
+    assert np.percentile(shares[:, 0, 0], 2.5) == pytest.approx(0.05 ** (1 / 5), abs=0.05)
+    assert np.percentile(shares[:, 0, 1], 2.5) == pytest.approx(1 - 0.975, abs=0.02)
+    assert (shares[:, 0, 0] == 1).mean() == pytest.approx(0.5, abs=0.06)
+    assert shares[:, 1, 0].mean() == pytest.approx(0.75, abs=0.03) == 1 - shares[:, 1, 1].mean()
 
 
-def test_a_border_lies_beside_the_next_rate_that_has_a_result():
-    cells = {(2, 2, 2.0**-k): [a] for k, a in enumerate([0.9, 0.9, np.nan, DEAD, DEAD])}
-    flips = grid_of(table(cells)).converged[1:, 0].std(axis=0) > 0
-    assert list(flips) == [False, True, True, False]  # rates rise: the two dead ones stand first
+def test_a_border_lies_beside_the_next_rate_that_has_a_result_and_beside_the_ends_of_the_grid():
+    def flips(*accuracies: float) -> list[bool]:
+        cells = {(2, 2, 2.0**k): [a] for k, a in enumerate(accuracies)}
+        return list(grid_of(table(cells)).converged[1:, 0].std(axis=0) > 0)
+
+    assert flips(DEAD, DEAD, np.nan, 0.9, 0.9, 0.9, DEAD) == [False, True, True, False, True, True]
+    assert flips(0.9, 0.9, 0.9) == [True, False, True]  # beyond the grid training may fail
+    assert flips(0.9) == flips(DEAD) == [True]
 
 
 def test_the_same_generator_gives_the_same_judgement():

@@ -20,6 +20,7 @@ import pandas as pd
 
 from smallbatch.analysis import predicates
 from smallbatch.analysis.grid import Grid, read_grid, with_results
+from smallbatch.analysis.noise import Noise
 from smallbatch.analysis.paper import differences
 from smallbatch.analysis.predicates import Thresholds
 from smallbatch.analysis.statistics import SAMPLES
@@ -245,6 +246,7 @@ class _Views:
     ) -> None:
         self.figures = figures
         self.generator = generator
+        self._noise = Noise(runs, generator)
         self._runs = dict(iter(runs.groupby("experiment")))
         self._epochs = epochs
         self._read: dict[tuple, Grid] = {}
@@ -288,7 +290,7 @@ class _Views:
     def _grid(self, where: str, runs: pd.DataFrame, sizes: str) -> Grid:
         key = (sizes, *runs.index)
         if key not in self._read:
-            self._read[key] = read_grid(runs, self.generator, sizes)
+            self._read[key] = read_grid(runs, self.generator, sizes, self._noise)
         return replace(self._read[key], where=where)
 
 

@@ -3,8 +3,6 @@
 A predicate takes the thresholds and a grid for each figure that it compares, and yields parts: effects, each with its
 samples and the region that the claim puts it in. It yields nothing where the grids lack cells to compare, and nothing
 on large m where a study stops before them: that nothing has failed by m = 32 says nothing of m = 2048.
-
-The overall best rate is the one that is best in the study.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -67,11 +65,10 @@ def best_within(t: Thresholds, grid: Grid, low: int, high: int) -> Iterator[Part
 def untrainable_at_the_largest(t: Thresholds, grid: Grid) -> Iterator[Part]:
     """At the overall best rate the largest m does not train."""
     if _reaches_large(t, grid):
-        rate = grid.best_rate()[0]
-        told = f"at the best rate {_rate(grid)} {grid.seeds_told(-1, rate)} converged at m = {grid.sizes[-1]}"
-        yield Part(
-            told, 100 * (1 - grid.converged[:, -1, rate]), at_least=100 * t["converged_share"], unit="% of seeds"
-        )
+        rate = _best_rate(grid)
+        told = f"at the best rate {_rate(grid)} {grid.seeds_told(-1, rate[0])} converged at m = {grid.sizes[-1]}"
+        failed = 1 - grid.at(grid.converged, rate)[:, -1]
+        yield Part(told, 100 * failed, at_least=100 * t["converged_share"], unit="% of seeds")
 
 
 def degrades_before_collapse(t: Thresholds, grid: Grid) -> Iterator[Part]:
@@ -159,9 +156,15 @@ def trains_only_up_to(t: Thresholds, grid: Grid, bound: int) -> Iterator[Part]:
 
 def best_rate_usable_up_to(t: Thresholds, grid: Grid, bound: int) -> Iterator[Part]:
     """The overall best rate trains every m up to the bound, and no larger m."""
-    rate = grid.best_rate()[0]
-    everywhere = np.full(len(grid), rate)
-    yield from _trains_up_to(t, grid, bound, grid.converged[:, :, rate], f"at the best rate {_rate(grid)}", everywhere)
+    rate = _best_rate(grid)
+    shares, everywhere = grid.at(grid.converged, rate), np.full(len(grid), rate[0])
+    yield from _trains_up_to(t, grid, bound, shares, f"at the best rate {_rate(grid)}", everywhere)
+
+
+def _best_rate(grid: Grid) -> np.ndarray:
+    """(samples): place of the overall best rate, the one that is best in the study; of one seed, any that may be."""
+    rate = grid.best_rate()
+    return rate if grid.seeds.max() == 1 else np.full_like(rate, rate[0])
 
 
 def _rate(grid: Grid) -> str:
@@ -292,7 +295,7 @@ def large_degrade_most_at_best_rate(t: Thresholds, grid: Grid) -> Iterator[Part]
     small, large = _small_and_large(t, grid)
     if len(small) and len(large):
         gaps = 100 * (nan_mean(small.accuracy, axis=1) - nan_mean(large.accuracy, axis=1))
-        best = grid.best_rate()[0]
+        best = _best_rate(grid)[0]
         for rate in np.flatnonzero(~np.isnan(gaps[0]) & (np.arange(gaps.shape[1]) != best)):
             told = f"large m lie {gaps[0, best]:.1f} points below small at the best rate {_rate(grid)}"
             told = f"{told}, {gaps[0, rate]:.1f} at {rate_words(grid.base_lrs[rate])}"
@@ -335,7 +338,7 @@ def longer_helps_large_most(t: Thresholds, short: Grid, long: Grid) -> Iterator[
         _, of_short, of_long = np.intersect1d(short.base_lrs, long.base_lrs, return_indices=True)
         gain = np.full((*short.accuracy.shape[:2], len(short.base_lrs)), np.nan)
         gain[:, :, of_short] = 100 * (long.accuracy[:, :, of_long] - short.accuracy[:, :, of_short])
-        at_best = gain[:, :, short.best_rate()[0]]
+        at_best = short.at(gain, _best_rate(short))
         yield from _large_gain_more(t, long, at_best, f"at the best rate of {short.where}, {_rate(short)}: ")
 
 
