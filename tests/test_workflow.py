@@ -6,6 +6,7 @@ import re
 import shutil
 import subprocess
 import sys
+import time
 import zipfile
 from dataclasses import replace
 
@@ -247,6 +248,24 @@ def test_tables_follow_a_run_that_came_out_otherwise(copied):
     assert done.returncode == 0 and jobs(done.stdout) == {"figure": 1, "table": 1}, done.stdout
     runs = pd.read_parquet(copied / "results/tiny/experiments/alexnet/runs.parquet").set_index("run")
     assert runs.loc[name, "accuracy"] == 0.125
+
+
+def test_times_to_come_stop_no_job(copied):
+    """As another machine's clock makes them, or a copy from it."""
+    before, ahead = trained(copied), time.time() + 3600
+    lost = next(name for name in sorted(before) if "resnet8" in name)
+    shutil.rmtree(copied / "results/runs" / lost)
+    files = [
+        path for folder in ("data", "results/tiny", "paper_figures/tiny") for path in copied.glob(f"{folder}/**/*")
+    ]
+    for file in files:
+        os.utime(file, (ahead, ahead))
+    done = snakemake(copied, *ALL)
+    assert done.returncode == 0, done.stdout
+    assert "data/digits/meta.json" in done.stdout.partition(": of a time to come")[0]
+    after = trained(copied)
+    assert {name for name in after if after[name] != before.get(name)} == {lost}
+    assert "Nothing to be done" in snakemake(copied, *ALL).stdout
 
 
 def test_edited_tables_are_named_and_made_again(copied):

@@ -192,10 +192,10 @@ def tried(base: Path, whole: dict[str, object], kinds: dict[str, str], fault: st
 
 def _judged(kind: str, path: Path, fault: str, well: bool, said: str) -> str:
     named = path.stem in said or (str(Path(*path.parent.parts[-2:])) in said and "damaged" in said)
+    if fault in CHANGES:
+        return "as before" if well else "REFUSED"
     if not well:
         return f"TRACEBACK {_last_line(said)}" if "Traceback" in said else "refused" if named else "REFUSED, NOT NAMED"
-    if fault in CHANGES:
-        return "as before"
     return "named, mended" if named else "no effect" if kind in HARMLESS else "NOT NAMED"
 
 

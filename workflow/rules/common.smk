@@ -18,7 +18,7 @@ from smallbatch.data import reason_to_prepare
 from smallbatch.data.prepared import ARRAYS, META, read_meta
 from smallbatch.environment import origin, processors
 from smallbatch.errors import UserError, refuse
-from smallbatch.files import atomic, digest, folder_is_writable, set_aside
+from smallbatch.files import atomic, bring_to_now, digest, folder_is_writable, set_aside
 from smallbatch.packs import Plan, cost, with_rates
 from smallbatch.speeds import Speeds
 from smallbatch.store import RunStore

@@ -10,7 +10,7 @@ import shutil
 import tempfile
 import time
 import zipfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import IO, Any
 
@@ -263,6 +263,18 @@ def folder_is_writable(folder: Path) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=folder) as file:
             file.write(b"x")
+
+
+def bring_to_now(paths: Iterable[Path]) -> list[Path]:
+    """Give files whose time lies ahead of the clock the present time, where they may be changed; returns which.
+
+    What is made from them would count as older than them, and as not made.
+    """
+    ahead = [path for path in paths if path.is_file() and path.stat().st_mtime > time.time()]
+    for path in ahead:
+        with contextlib.suppress(OSError):
+            os.utime(path)
+    return ahead
 
 
 def set_aside(path: Path, why: str = "damaged") -> Path:
