@@ -82,11 +82,13 @@ def study(**figures: pd.DataFrame) -> dict:
     return {"figures": specs, "runs": runs}
 
 
-def measured(*traces: dict[int, float]) -> dict:
-    """What `judge` takes of a study that measured variances, a run each."""
+def measured(*traces: dict[int, float], b: int = 8, **settings) -> dict:
+    """What `judge` takes of a study that measured variances, a run each, of seeds of their own."""
+    runs = table({(8, b, RATE): [0.9] * len(traces)}, **{"norm": "none"} | settings)
+    runs["run"] = [f"run{i}" for i in range(len(traces))]
     rows = [(f"run{i}", 0, m, trace, 64) for i, line in enumerate(traces) for m, trace in line.items()]
     figures = {"variance": {"kind": "variance", "experiments": ["made"]}}
-    return {"figures": figures, "variance": pd.DataFrame(rows, columns=NO_VARIANCE.columns)}
+    return {"figures": figures, "runs": runs, "variance": pd.DataFrame(rows, columns=NO_VARIANCE.columns)}
 
 
 def judged(
@@ -230,8 +232,8 @@ CASES: dict[str, dict[str, dict]] = {
     },
     "C26": {
         "supported": measured({2: 1.0, 4: 2.0, 8: 4.0}, {2: 3.0, 4: 6.1, 8: 12.0}),
-        "refuted": measured({2: 1.0, 4: 4.0, 8: 16.0}),
-        "undecided": measured({2: 1.0, 4: 8.0, 8: 4.0, 16: 32.0}),
+        "refuted": measured({2: 1.0, 4: 4.0, 8: 16.0}, {2: 1.0, 4: 4.1, 8: 16.0}),
+        "undecided": measured({2: 1.0, 4: 2.0, 8: 4.0}, {2: 1.0, 4: 2.8, 8: 8.0}),
     },
 }  # fmt: skip
 

@@ -312,7 +312,9 @@ def _check_title(where: str, key: str, title: str) -> None:
         refuse(where, key, title, f"characters that the font of figures, {FONT}, has; it lacks {' '.join(unknown)}")
 
 
-_NEEDED = {"variance": "variance_batch_sizes", "bn-batch": "bn_batch_sizes"}
+_NEEDED = {
+    "variance": "variance_batch_sizes", "example-variance": "variance_batch_sizes", "bn-batch": "bn_batch_sizes"
+}  # fmt: skip
 """Key of an experiment that a kind of figure draws from."""
 
 

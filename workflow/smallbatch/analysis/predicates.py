@@ -11,7 +11,8 @@ import numpy as np
 import pandas as pd
 
 from smallbatch.analysis.grid import Grid
-from smallbatch.analysis.statistics import SAMPLES, nan_mean, slope
+from smallbatch.analysis.statistics import nan_mean, slope
+from smallbatch.analysis.update_variance import mean_samples, slopes
 from smallbatch.analysis.verdicts import Part
 from smallbatch.figures.words import counted, rate_words
 
@@ -347,39 +348,24 @@ def large_still_below(t: Thresholds, short: Grid, long: Grid) -> Iterator[Part]:
     yield from large_stay_below(t, long)
 
 
-def grows_linearly(t: Thresholds, variance: pd.DataFrame, generator: np.random.Generator) -> Iterator[Part]:
+def grows_linearly(t: Thresholds, measured: pd.DataFrame, generator: np.random.Generator) -> Iterator[Part]:
     """At each epoch measured, the trace of the update's covariance has slope one over m, on logarithmic axes.
 
-    The slope is the mean over runs; a sample draws runs, and the points of each run, with replacement.
+    Not where batch statistics are over all of a mini-batch: section 2 of the paper takes examples that know nothing of
+    each other. Sub-batches of one size do not.
 
     Args:
         t: thresholds.
-        variance: run, epoch, batch_size, trace; a row a measurement.
-        generator: where the draws come from.
+        measured: as `update_variance.measured` gives it.
+        generator: puts what is possible in an order of its own for each part.
     """
-    numbers = ["epoch", "batch_size", "trace"]
-    points = variance.reindex(columns=["run", *numbers])
-    points[numbers] = points[numbers].apply(pd.to_numeric, errors="coerce").astype(float)
-    points = points[np.isfinite(points["trace"]) & (points["trace"] > 0)].dropna()
-    for epoch, here in points.groupby("epoch"):
-        lines = [line for _, line in here.groupby("run") if line["batch_size"].nunique() > 2]
-        if lines:
-            slopes = np.stack([_sampled_slope(line, generator) for line in lines], axis=1)
-            times = _times_drawn(len(lines), generator) * ~np.isnan(slopes)
-            total = times.sum(axis=1)
-            mean = (times * np.nan_to_num(slopes)).sum(axis=1) / np.where(total, total, np.nan)
-            ends = f"m = {here['batch_size'].min():.0f} ... {here['batch_size'].max():.0f}"
-            told = f"epoch {epoch:.0f}: slope {mean[0]:.2f} over {ends}, {counted(len(lines), 'run')}"
-            tolerance = t["slope_tolerance"]
-            yield Part(told, mean, at_least=1 - tolerance, at_most=1 + tolerance, unit="slope")
-
-
-def _sampled_slope(line: pd.DataFrame, generator: np.random.Generator) -> np.ndarray:
-    x, y = (np.log2(line[name].to_numpy(dtype=float)) for name in ("batch_size", "trace"))
-    return slope(x, y, _times_drawn(len(line), generator))
-
-
-def _times_drawn(count: int, generator: np.random.Generator) -> np.ndarray:
-    """(samples, count): how often each is drawn; in the data, once."""
-    drawn = generator.multinomial(count, np.full(count, 1 / count), size=SAMPLES)
-    return np.concatenate([np.ones((1, count)), drawn])
+    apart = (measured["norm"] != "batch") | (measured["bn_batch_size"] < measured["trained_batch_size"])
+    for (experiment, epoch), rows in measured[apart].groupby(["experiment", "epoch"]):
+        own = slopes(rows)
+        if rows["batch_size"].nunique() > 2 and len(own):
+            effect = mean_samples(own)
+            effect[1:] = generator.permutation(effect[1:])
+            ends = f"m = {rows['batch_size'].min():.0f} ... {rows['batch_size'].max():.0f}"
+            told = f"{experiment}, epoch {epoch:.0f}: slope {effect[0]:.2f} over {ends}, {counted(len(own), 'seed')}"
+            low, high = 1 - t["slope_tolerance"], 1 + t["slope_tolerance"]
+            yield Part(told, effect, at_least=low, at_most=high, unit="slope", seeds=len(own))

@@ -8,6 +8,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from smallbatch.analysis.update_variance import measured
 from smallbatch.errors import UserError
 from smallbatch.figures import captions, sheet, style
 from smallbatch.figures.accuracy import accuracy_lines
@@ -16,7 +17,7 @@ from smallbatch.figures.bn_batch import bn_batch_lines
 from smallbatch.figures.convergence import convergence_lines, courses
 from smallbatch.figures.cost import cost_lines
 from smallbatch.figures.ranges import range_bars
-from smallbatch.figures.variance import variance_lines
+from smallbatch.figures.variance import example_lines, variance_lines
 from smallbatch.figures.words import experiment_labels, listed, rate_words
 from smallbatch.rates import parse_base_lr
 
@@ -27,6 +28,7 @@ KINDS: dict[str, Callable[[pd.DataFrame, Axes, np.random.Generator], Axes]] = {
     "best": best_lines,
     "range": range_bars,
     "variance": variance_lines,
+    "example-variance": example_lines,
 }
 ALL_KINDS = (*KINDS, "cost")  # which has three plots, not one
 _COMPARE = ("best", "range")  # all experiments in one plot; the other kinds give each experiment its own
@@ -96,8 +98,8 @@ def _drawn_from(kind: str, runs: pd.DataFrame, epochs: pd.DataFrame, variance: p
     """What the plots of a kind are drawn from: runs, or runs joined with what was seen along their training."""
     if kind == "convergence":
         return courses(runs, epochs)
-    if kind == "variance":
-        return runs[["experiment", "run"]].merge(variance, on="run")
+    if kind in ("variance", "example-variance"):
+        return measured(runs, variance)
     return runs
 
 
