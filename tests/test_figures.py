@@ -189,6 +189,7 @@ def measured(slope: float) -> tuple[pd.DataFrame, pd.DataFrame]:
 def test_variance_draws_a_line_for_each_point_of_training_with_its_slope() -> None:
     runs, variance = measured(1.5)
     (axes,) = draw(spec("variance"), runs, NO_EPOCHS, variance).axes
+    assert "in brackets: 95 % intervals of means over seeds" in said(axes.figure)
     drawn = lines(axes)
     assert list(drawn) == ["0 epochs: slope 1.50 (1.50 to 1.50)", "4 epochs: slope 1.50 (1.50 to 1.50)"]
     np.testing.assert_allclose(
@@ -197,7 +198,18 @@ def test_variance_draws_a_line_for_each_point_of_training_with_its_slope() -> No
     reference = [line.get_ydata() for line in axes.get_lines() if line.get_linestyle() == "--"]
     np.testing.assert_allclose(reference[0], reference[0][0] * np.array([1, 4, 16]))
     assert axes.get_xscale() == axes.get_yscale() == "log"
-    assert "estimated from 32 or more mini-batches" in caption("variance", spec("variance"), runs, variance)
+    text = caption("variance", spec("variance"), runs, variance)
+    assert "estimated from 32 or more mini-batches" in text and "(Student's t)" in text
+
+
+def test_example_variance_draws_a_line_for_each_batch_size_trained_with() -> None:
+    runs, variance = measured(1.0)
+    (axes,) = draw(spec("example-variance"), runs, NO_EPOCHS, variance).axes
+    # 3 m / (2^-8 m)^2 * m
+    np.testing.assert_allclose(lines(axes)["8"], [[0, 4], [3 * 2**16] * 2])
+    assert axes.get_yscale() == "log"
+    text = caption("example-variance", spec("example-variance"), runs, variance)
+    assert "a line for each batch size m that is trained with" in text and "The paper has no such figure." in text
 
 
 def test_cost_draws_accuracy_speed_and_memory() -> None:

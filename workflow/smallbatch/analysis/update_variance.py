@@ -59,7 +59,8 @@ def mean_samples(values: np.ndarray) -> np.ndarray:
     if not len(values):
         return np.full(1 + SAMPLES, np.nan)
     error = values.std(ddof=1) / np.sqrt(len(values)) if len(values) > 1 else np.nan
-    quantiles = student.ppf((np.arange(SAMPLES) + 0.5) / SAMPLES, max(1, len(values) - 1))
+    # Percentiles of samples are counted from the first to the last; 0.05 keeps those two finite.
+    quantiles = student.ppf((np.arange(SAMPLES) + 0.05) / (SAMPLES - 0.9), max(1, len(values) - 1))
     return np.concatenate([[values.mean()], values.mean() + error * quantiles])
 
 
