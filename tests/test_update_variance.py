@@ -65,6 +65,8 @@ def test_the_seed_is_the_unit_of_slopes():
     assert slope_words(rows) == "slope 1.50 (1.50 to 1.50)"
     assert slope_words(rows[rows["seed"] == 2]) == "slope 1.50"
     assert slope_words(rows[rows["batch_size"] == 2]) == "no slope"
+    # 2 ** -0.002 of a slope
+    assert slope_words(rows_of({(1, "a"): [1, 1, 0.998]})) == "slope 0.00"
 
 
 def test_the_interval_is_students():

@@ -31,6 +31,7 @@ KINDS: dict[str, Callable[[pd.DataFrame, Axes, np.random.Generator], Axes]] = {
     "example-variance": example_lines,
 }
 ALL_KINDS = (*KINDS, "cost")  # which has three plots, not one
+_MEASURED = ("variance", "example-variance")  # of updates; with norms apart by orders of magnitude
 _COMPARE = ("best", "range")  # all experiments in one plot; the other kinds give each experiment its own
 _BARS_IN_A_COLUMN = 3  # more experiments than this make bars too thin for one column of a paper
 _TITLE = 2.85  # inches above one of two plots in a row
@@ -98,7 +99,7 @@ def _drawn_from(kind: str, runs: pd.DataFrame, epochs: pd.DataFrame, variance: p
     """What the plots of a kind are drawn from: runs, or runs joined with what was seen along their training."""
     if kind == "convergence":
         return courses(runs, epochs)
-    if kind in ("variance", "example-variance"):
+    if kind in _MEASURED:
         return measured(runs, variance)
     return runs
 
@@ -133,7 +134,8 @@ def _panels(spec: dict[str, Any], runs: pd.DataFrame, data: pd.DataFrame, genera
         KINDS[spec["kind"]](data[data["experiment"] == name], axes, generator)
         if len(labels) > 1:
             axes.set_title("\n".join(sheet.wrapped(label, _TITLE)))
-    if spec["kind"] != "variance":
+    if spec["kind"] not in _MEASURED:
         sheet.same_scale(plots)
+    if spec["kind"] != "variance":
         sheet.batch_legend(figure, plots)
     return figure

@@ -55,8 +55,8 @@ def slope_words(rows: pd.DataFrame) -> str:
     own = slopes(rows)
     if not len(own):
         return "no slope"
-    low, high = mean_interval(own)
-    return f"slope {own.mean():.2f}" + ("" if np.isnan(low) else f" ({low:.2f} to {high:.2f})")
+    mean, low, high = (round(value, 2) + 0.0 for value in (own.mean(), *mean_interval(own)))  # no -0.00
+    return f"slope {mean:.2f}" + ("" if np.isnan(low) else f" ({low:.2f} to {high:.2f})")
 
 
 def example_lines(measured: pd.DataFrame, axes: Axes, generator: np.random.Generator) -> Axes:
