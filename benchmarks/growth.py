@@ -131,9 +131,9 @@ def claims(study: Study, folder: Path, mine: slice) -> None:
     """The verdicts."""
     from smallbatch.analysis.claims import judge  # what takes seconds to import is left to those stages that need it
 
-    runs, variance = (read_tables([folder / f"{kind}.parquet"]) for kind in ("runs", "variance"))
+    tables = [read_tables([folder / f"{kind}.parquet"]) for kind in KINDS]
     thresholds = read_yaml(CONFIG)["claims"]
-    write_table(judge(study.figures, runs, variance, thresholds, np.random.default_rng(0)), folder / "claims.csv")
+    write_table(judge(study.figures, *tables, thresholds, np.random.default_rng(0)), folder / "claims.csv")
 
 
 def figures(study: Study, folder: Path, mine: slice) -> None:

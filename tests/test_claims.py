@@ -16,6 +16,7 @@ from smallbatch.study_file import check_config
 CONFIG = Path(__file__).parents[1] / "config"
 THRESHOLDS = yaml.safe_load((CONFIG / "config.yaml").read_text())["claims"]
 NO_VARIANCE = pd.DataFrame(columns=["run", "epoch", "batch_size", "trace", "draws"])
+NO_EPOCHS = pd.DataFrame(columns=["run", "epoch", "test_accuracy"])
 RATE = 2**-8
 DEAD = 0.1
 """The accuracy of a run that did not train: chance."""
@@ -36,8 +37,8 @@ def table(cells: dict, experiment: str = "made", **settings) -> pd.DataFrame:
 
 
 def seeds(accuracy: float, spread: float = 0.0) -> list[float]:
-    """Three seeds around an accuracy."""
-    return [accuracy - spread, accuracy, accuracy + spread]
+    """Five seeds around an accuracy, as few as can say that more than half of all converge; each cell in its order."""
+    return [accuracy + step * spread for step in np.roll([-1, -0.5, 0, 0.5, 1], round(170 * accuracy))]
 
 
 def curve(best: dict, spread: float = 0.0, **settings) -> pd.DataFrame:
@@ -46,12 +47,25 @@ def curve(best: dict, spread: float = 0.0, **settings) -> pd.DataFrame:
     return table({(m, m, RATE): accuracies for m, accuracies in cells.items()}, **settings)
 
 
-def lines(accuracies: dict) -> pd.DataFrame:
-    """Runs from {m: [accuracy at each rate of 2^-8, 2^-7, ...]}, three seeds each, or a list of seeds for one."""
+def lines(accuracies: dict, **settings) -> pd.DataFrame:
+    """Runs from {m: [accuracy at each rate of 2^-8, 2^-7, ...]}, five seeds each, or a list of seeds for one."""
     return table({
         (m, m, RATE * 2**step): cell if isinstance(cell, list) else seeds(cell)
         for m, line in accuracies.items() for step, cell in enumerate(line)
-    })  # fmt: skip
+    }, **settings)  # fmt: skip
+
+
+def curves(accuracies: dict[int, list[float]], spread: float = 0.0) -> dict:
+    """What `judge` takes of a study of Figure 4: {m: [accuracy before, after the rate drops]}, two epochs of each."""
+    runs = curve({m: end for m, (_, end) in accuracies.items()}, spread, lr_drops="0.5")
+    runs = runs.assign(run=[f"run{place}" for place in range(len(runs))])
+    rows = [
+        (run, epoch, accuracy + run_accuracy - end)
+        for run, m, run_accuracy in runs[["run", "batch_size", "accuracy"]].itertuples(index=False)
+        for start, end in [accuracies[m]]
+        for epoch, accuracy in enumerate([start, start, end, end], start=1)
+    ]
+    return study(fig04=runs) | {"epochs": pd.DataFrame(rows, columns=NO_EPOCHS.columns)}
 
 
 def bn_batches(accuracies: dict, spread: float = 0.0) -> pd.DataFrame:
@@ -68,16 +82,23 @@ def study(**figures: pd.DataFrame) -> dict:
     return {"figures": specs, "runs": runs}
 
 
-def measured(*traces: dict[int, float]) -> dict:
-    """What `judge` takes of a study that measured variances, a run each."""
+def measured(*traces: dict[int, float], b: int = 8, **settings) -> dict:
+    """What `judge` takes of a study that measured variances, a run each, of seeds of their own."""
+    runs = table({(8, b, RATE): [0.9] * len(traces)}, **{"norm": "none"} | settings)
+    runs["run"] = [f"run{i}" for i in range(len(traces))]
     rows = [(f"run{i}", 0, m, trace, 64) for i, line in enumerate(traces) for m, trace in line.items()]
     figures = {"variance": {"kind": "variance", "experiments": ["made"]}}
-    return {"figures": figures, "variance": pd.DataFrame(rows, columns=NO_VARIANCE.columns)}
+    return {"figures": figures, "runs": runs, "variance": pd.DataFrame(rows, columns=NO_VARIANCE.columns)}
 
 
-def judged(figures: dict, runs: pd.DataFrame | None = None, variance: pd.DataFrame = NO_VARIANCE) -> pd.DataFrame:
+def judged(
+    figures: dict,
+    runs: pd.DataFrame | None = None,
+    variance: pd.DataFrame = NO_VARIANCE,
+    epochs: pd.DataFrame = NO_EPOCHS,
+) -> pd.DataFrame:
     runs = table({}) if runs is None else runs
-    return judge(figures, runs, variance, THRESHOLDS, np.random.default_rng(0)).set_index("claim")
+    return judge(figures, runs, epochs, variance, THRESHOLDS, np.random.default_rng(0)).set_index("claim")
 
 
 def best_at(inside: int, outside: int, *figures: str, **settings) -> dict[str, dict]:
@@ -93,7 +114,8 @@ def pair(first: dict, second: dict, *names: str, spread: float = 0.0) -> dict:
     return study(**dict(zip(names, (curve(first, spread), curve(second, spread)), strict=True)))
 
 
-ONE_OF_THREE = [0.9, DEAD, DEAD]
+SOME = [0.9, 0.9, DEAD, DEAD, DEAD]
+UP_TO_16 = curve({2: 0.9, 16: 0.9, 128: DEAD})
 FLAT = {8: 0.8, 32: 0.8, 64: 0.8, 256: 0.8}
 WARM = {8: 0.8, 32: 0.8, 64: 0.85, 256: 0.85}  # helps large m, and lifts them above small
 HELPED = {8: 0.85, 32: 0.85, 64: 0.8, 256: 0.8}  # small m are above
@@ -102,29 +124,29 @@ CASES: dict[str, dict[str, dict]] = {
     "C1": best_at(8, 16, "fig01"),
     "C2": best_at(2, 8, "fig02", "fig03"),
     "C3": {
-        "supported": study(fig01=curve({2: 0.9, 64: DEAD})),
-        "refuted": study(fig01=curve({2: 0.9, 64: 0.8})),
-        "undecided": study(fig01=curve({2: 0.9, 64: ONE_OF_THREE})),
+        "supported": study(fig01=curve({2: 0.9, 8: 0.85, 128: DEAD})),
+        "refuted": study(fig01=curve({2: 0.9, 8: 0.85, 128: 0.8})),
+        "undecided": study(fig01=curve({2: 0.9, 8: 0.85, 128: SOME})),
     },
     "C4": {
-        "supported": study(fig01=curve({2: 0.9, 8: 0.8, 64: DEAD})),
-        "refuted": study(fig01=curve({2: 0.8, 8: 0.9, 64: 0.95})),
-        "undecided": study(fig01=curve({2: 0.9, 8: 0.8, 64: ONE_OF_THREE})),
+        "supported": study(fig01=curve({2: 0.9, 8: 0.8, 128: DEAD})),
+        "refuted": study(fig01=curve({2: 0.8, 8: 0.9, 128: 0.95})),
+        "undecided": study(fig01=curve({2: 0.9, 8: 0.8, 128: SOME})),
     },
     "C5": {
-        "supported": study(fig02=lines({2: [0.9, 0.9, 0.9], 64: [0.9, 0.9, DEAD]})),
+        "supported": study(fig02=lines({2: [0.9, 0.9, 0.9], 64: [0.9, DEAD, DEAD]})),
         "refuted": study(fig02=lines({2: [0.9, DEAD, DEAD], 64: [0.9, 0.9, DEAD]})),
-        "undecided": study(fig02=lines({2: [0.9, ONE_OF_THREE, DEAD], 64: [0.9, DEAD, DEAD]})),
+        "undecided": study(fig02=lines({2: [0.9, SOME, DEAD], 64: [0.9, DEAD, DEAD]})),
     },
     "C6": {
-        "supported": study(sec32=curve({4: 0.765, 8: 0.7, 16: DEAD})),
-        "refuted": study(sec32=curve({4: 0.765, 8: 0.7, 16: 0.7})),
-        "undecided": study(sec32=curve({4: 0.765, 8: 0.7, 16: ONE_OF_THREE})),
+        "supported": study(sec32=curve({4: 0.765, 8: 0.7, 128: DEAD})),
+        "refuted": study(sec32=curve({4: 0.765, 8: 0.7, 128: 0.7})),
+        "undecided": study(sec32=curve({4: 0.765, 8: 0.7, 128: SOME})),
     },
     "C7": {
-        "supported": study(fig04=curve({4: 0.9, 64: 0.905, 128: 0.8})),
-        "refuted": study(fig04=curve({4: 0.9, 64: 0.8, 128: 0.7})),
-        "undecided": study(fig04=curve({4: 0.9, 64: 0.9, 128: 0.8}, spread=0.05)),
+        "supported": curves({4: [0.5, 0.9], 64: [0.505, 0.905], 128: [0.4, 0.8]}),
+        "refuted": curves({4: [0.5, 0.9], 64: [0.4, 0.9], 128: [0.3, 0.8]}),  # they end together
+        "undecided": curves({4: [0.5, 0.9], 64: [0.505, 0.905], 128: [0.4, 0.8]}, spread=0.05),
     },
     "C8": {
         "supported": pair({2: 0.8, 8: 0.8, 32: 0.8}, {2: 0.7, 8: 0.85, 32: 0.85}, "fig01", "fig05"),
@@ -148,9 +170,9 @@ CASES: dict[str, dict[str, dict]] = {
         "undecided": study(fig08=curve({2: 0.85, 8: 0.9, 64: 0.88, 512: 0.9}, spread=0.1)),
     },
     "C13": {
-        "supported": study(fig08=curve({2: 0.9, 16: 0.9, 32: DEAD}), fig09=curve({2: 0.9, 16: DEAD})),
-        "refuted": study(fig08=curve({2: 0.9, 16: 0.9, 32: DEAD}), fig09=curve({2: 0.9, 16: 0.9})),
-        "undecided": study(fig08=curve({2: 0.9, 16: 0.9, 32: ONE_OF_THREE})),
+        "supported": study(fig08=UP_TO_16, fig09=curve({2: 0.9, 16: DEAD, 128: DEAD})),
+        "refuted": study(fig08=UP_TO_16, fig09=curve({2: 0.9, 16: 0.9, 128: DEAD})),
+        "undecided": study(fig08=curve({2: 0.9, 16: 0.9, 128: SOME})),
     },
     "C14": {
         "supported": pair(FLAT, WARM, "fig09", "fig11"),
@@ -176,7 +198,7 @@ CASES: dict[str, dict[str, dict]] = {
     "C19": {
         "supported": study(fig12=lines({8: [0.7, 0.8], 64: [0.69, 0.6]})),
         "refuted": study(fig12=lines({8: [0.7, 0.8], 64: [0.5, 0.75]})),
-        "undecided": study(fig12=lines({8: [0.7, 0.8, ONE_OF_THREE], 64: [0.69, 0.6, 0.7]})),
+        "undecided": study(fig12=lines({8: [0.7, 0.8, SOME], 64: [0.69, 0.6, 0.7]})),
     },
     "C20": {
         "supported": study(fig13=bn_batches({(8, 2): 0.8, (64, 2): 0.7, (8, 4): 0.8, (64, 4): 0.79})),
@@ -185,7 +207,7 @@ CASES: dict[str, dict[str, dict]] = {
     },
     "C21": {
         "supported": study(fig13b=bn_batches({(8, 4): 0.8, (8, 8): 0.79, (64, 8): 0.8, (64, 64): 0.7})),
-        "refuted": study(fig13b=bn_batches({(8, 4): 0.79, (8, 8): 0.8, (64, 8): 0.8, (64, 64): 0.7})),
+        "refuted": study(fig13b=bn_batches({(8, 4): 0.8, (8, 8): 0.79, (64, 8): 0.7, (64, 64): 0.8})),
         "undecided": study(fig13a=bn_batches({(64, 8): 0.8, (64, 64): 0.79}, spread=0.1)),
     },
     "C22": {
@@ -193,11 +215,15 @@ CASES: dict[str, dict[str, dict]] = {
         "refuted": study(fig14=bn_batches({(64, 64): 0.8, (64, 8): 0.7, (256, 32): 0.7, (256, 128): 0.8})),
         "undecided": study(fig14=bn_batches({(64, 64): 0.8, (64, 8): 0.79}, spread=0.1)),
     },
-    "C23": best_at(2, 64, "fig15", norm="none"),
+    "C23": {
+        "supported": study(fig15=curve({2: 0.9, 32: 0.85, 64: 0.8}, norm="none")),
+        "refuted": study(fig15=curve({2: 0.8, 32: 0.85, 64: 0.8}, norm="none")),
+        "undecided": study(fig15=curve({2: 0.82, 32: 0.81, 64: 0.8}, spread=0.1, norm="none")),
+    },
     "C24": {
-        "supported": study(fig16=lines({2: [0.9, 0.9, 0.9], 8: [0.9, 0.9, 0.9], 64: [0.9, DEAD, DEAD]})),
-        "refuted": study(fig16=lines({2: [0.9, 0.9, DEAD], 8: [0.9, 0.9, 0.9], 64: [0.9, DEAD, DEAD]})),
-        "undecided": study(fig16=lines({2: [0.9, 0.9, 0.9], 8: [0.9, 0.9, ONE_OF_THREE]})),
+        "supported": study(fig16=lines({2: [0.9, 0.9, 0.9], 8: [0.9, 0.9, DEAD], 128: [0.9, DEAD, DEAD]}, norm="none")),
+        "refuted": study(fig16=lines({2: [0.9, DEAD, DEAD], 8: [0.9, 0.9, DEAD], 128: [0.9, 0.9, 0.9]}, norm="none")),
+        "undecided": study(fig16=lines({2: [0.9, SOME], 8: [0.9, SOME], 128: [0.9, SOME]}, norm="none")),
     },
     "C25": {
         "supported": pair({8: 0.85, 64: 0.7}, {8: 0.86, 64: 0.75}, "fig17", "fig08"),
@@ -206,8 +232,8 @@ CASES: dict[str, dict[str, dict]] = {
     },
     "C26": {
         "supported": measured({2: 1.0, 4: 2.0, 8: 4.0}, {2: 3.0, 4: 6.1, 8: 12.0}),
-        "refuted": measured({2: 1.0, 4: 4.0, 8: 16.0}),
-        "undecided": measured({2: 1.0, 4: 8.0, 8: 4.0, 16: 32.0}),
+        "refuted": measured({2: 1.0, 4: 4.0, 8: 16.0}, {2: 1.0, 4: 4.1, 8: 16.0}),
+        "undecided": measured({2: 1.0, 4: 2.0, 8: 4.0}, {2: 1.0, 4: 2.8, 8: 8.0}),
     },
 }  # fmt: skip
 
@@ -234,16 +260,16 @@ def test_each_claim_is_not_run_without_data(claim: str):
 
 def test_there_is_a_case_and_a_row_for_every_claim_in_order():
     assert [claim.name for claim in CLAIMS] == [f"C{number}" for number in range(1, 27)] == list(CASES)
-    told = judge({}, pd.DataFrame(), pd.DataFrame(), THRESHOLDS, np.random.default_rng(0))
+    told = judge({}, pd.DataFrame(), pd.DataFrame(), pd.DataFrame(), THRESHOLDS, np.random.default_rng(0))
     assert list(told["claim"]) == list(CASES) and list(told.columns) == list(COLUMNS)
     assert not told["predicate"].str.contains("[{}]").any()
-    assert "at any m ≤ 8 minus" in told["predicate"][4]
+    assert "the mean over m ≤ 8 minus" in told["predicate"][4]
 
 
 def test_what_is_told_of_a_claim():
     row = judged(**study(fig01=curve({2: 0.975, 8: 0.9, 16: 0.96}))).loc["C1"]
     assert row["effect"] == "+1.5 points" and row["unit"] == "points"
-    assert (row["low"], row["high"]) == pytest.approx((1.5, 1.5))
+    assert 1 < row["low"] < 1.5 < row["high"] < 2  # seeds agree, but images are 10,000
     assert row["evidence"] == "fig01: best inside at m = 2 at 2⁻⁸ (97.5 %), outside at m = 16 at 2⁻⁸ (96.0 %)"
     assert (row["section"], row["figures"], row["absent"]) == ("3.2", "fig01", "")
 
@@ -293,27 +319,23 @@ def one_seed(accuracies: dict[int, list[float]]) -> pd.DataFrame:
 
 def test_with_one_seed_the_border_decides_nothing_and_the_inside_does():
     at_border = one_seed({2: [0.9, 0.9, 0.9, 0.9], 64: [0.7, DEAD, DEAD, DEAD]})
-    assert judged(**study(fig01=at_border)).loc["C5", "verdict"] == "supported"  # 4 against 1, give or take 1
+    assert judged(**study(fig01=at_border)).loc["C5", "verdict"] == "supported"  # 4 against 1, give or take 2
     at_border = one_seed({2: [0.9, 0.9, 0.9, DEAD], 64: [0.7, 0.7, DEAD, DEAD]})
     assert judged(**study(fig01=at_border)).loc["C5", "verdict"] == "undecided"
-    best_next_to_border = one_seed({2: [0.9, 0.8], 64: [DEAD, 0.7]})
-    assert judged(**study(fig01=best_next_to_border)).loc["C3", "verdict"] == "undecided"
-    best_away_from_it = one_seed({2: [0.9, 0.8, 0.8], 64: [DEAD, DEAD, 0.7]})
-    assert judged(**study(fig01=best_away_from_it)).loc["C3", "verdict"] == "supported"
 
 
-def test_a_toss_makes_up_no_accuracy_for_a_run_that_failed():
-    runs = one_seed({2: [0.9] * 6, 8: [0.8] * 6, 64: [0.79, *[DEAD] * 5]})
-    row = judged(**study(fig01=runs)).loc["C4"]
-    assert row["verdict"] == "supported" and row["unit"] == "points"
-    assert 9 < row["low"] < row["high"] < 12  # falls by 10 points at five rates, by 11 at one
+@pytest.mark.parametrize("at_large", [[DEAD, 0.7], [DEAD, DEAD, 0.7]])
+def test_with_one_seed_any_rate_that_trains_may_be_the_best(at_large: list):
+    small = [0.9, 0.8, 0.8][: len(at_large)]
+    accuracies = {2: small, 8: small, 128: at_large}
+    assert judged(**study(fig01=one_seed(accuracies))).loc["C3", "verdict"] == "undecided"
 
 
-def test_with_one_seed_a_difference_within_the_test_sets_noise_is_undecided():
-    # sd of a difference: sqrt(2 * 0.8 * 0.2 / 10,000) = 0.57 points
-    for accuracy, verdict in ((0.805, "undecided"), (0.83, "supported"), (0.77, "refuted")):
-        runs = one_seed({8: [accuracy], 16: [0.8]})
-        assert judged(**study(fig01=runs)).loc["C1", "verdict"] == verdict
+@pytest.mark.parametrize("accuracy", [0.81, 0.95, 0.6])
+def test_one_seed_decides_no_difference_of_accuracies(accuracy: float):
+    row = judged(**study(fig01=one_seed({8: [accuracy], 16: [0.8]}))).loc["C1"]
+    assert row["verdict"] == "undecided" and row["effect"] == f"{100 * (accuracy - 0.8):+.1f} points"
+    assert np.isnan(row["low"]) and np.isnan(row["high"])
 
 
 def grid_of(runs: pd.DataFrame):
@@ -328,27 +350,29 @@ def test_a_grid_has_means_over_seeds_and_nan_where_nothing_is():
     np.testing.assert_allclose(grid.converged[0], [[np.nan, 1], [1, 0]])
     np.testing.assert_array_equal(grid.seeds, [[0, 2], [1, 1]])
     assert grid.accuracy.shape == (1 + SAMPLES, 2, 2)
-    assert np.isnan(grid.accuracy[:, 0, 0]).all() and not np.isnan(grid.accuracy[:, 1]).any()
+    assert np.isnan(grid.accuracy[:, 0, 0]).all() and not np.isnan(grid.accuracy[:, :, 0]).all()
     np.testing.assert_allclose(grid.best()[0], [0.7, 0.7])
     assert grid.told() == "m = 2 at 2⁻¹ (70.0 %)"
 
 
-def test_samples_of_a_cell():
-    cells = {(2, 2, 0.25): [0.9, 0.9], (2, 2, 0.5): [0.8, 0.1], (8, 8, 0.25): [0.9], (8, 8, 0.5): [0.5]}
-    grid = grid_of(table(cells, test_images=100))
-    assert set(grid.converged[1:, 0, 0]) == {1}
-    assert set(grid.converged[1:, 0, 1]) == {0, 0.5, 1}  # two seeds, one of which converged
-    for rate in (0, 1):  # one seed, at the border
-        assert set(grid.converged[1:, 1, rate]) == {0, 1}
-        assert grid.converged[1:, 1, rate].mean() == pytest.approx(0.5, abs=0.06)
-    assert grid.accuracy[1:, 1].std(axis=0) == pytest.approx([0.03, 0.05], rel=0.1)  # binomial, of 100 images
-    np.testing.assert_array_equal(grid.accuracy, grid.selection)
+def test_samples_of_shares():
+    cells = {(2, 2, 0.25): [0.9] * 5, (2, 2, 0.5): [0.9, DEAD], (8, 8, 0.25): [0.9], (8, 8, 0.5): [DEAD]}
+    shares = grid_of(table(cells)).converged[1:]
+    # Mid-P: of 5 of 5 seeds an end at 0.05^(1/5); of 1 of 2 ends where (1 - p)^2 and then 2 p (1 - p) / 2 make 2.5 %.
+    assert np.percentile(shares[:, 0, 0], 2.5) == pytest.approx(0.05 ** (1 / 5), abs=0.05)
+    assert np.percentile(shares[:, 0, 1], 2.5) == pytest.approx(1 - 0.975, abs=0.02)
+    assert (shares[:, 0, 0] == 1).mean() == pytest.approx(0.5, abs=0.06)
+    assert shares[:, 1, 0].mean() == pytest.approx(0.75, abs=0.03) == 1 - shares[:, 1, 1].mean()
 
 
-def test_a_border_lies_beside_the_next_rate_that_has_a_result():
-    cells = {(2, 2, 2.0**-k): [a] for k, a in enumerate([0.9, 0.9, np.nan, DEAD, DEAD])}
-    flips = grid_of(table(cells)).converged[1:, 0].std(axis=0) > 0
-    assert list(flips) == [False, True, True, False]  # rates rise: the two dead ones stand first
+def test_a_border_lies_beside_the_next_rate_that_has_a_result_and_beside_the_ends_of_the_grid():
+    def flips(*accuracies: float) -> list[bool]:
+        cells = {(2, 2, 2.0**k): [a] for k, a in enumerate(accuracies)}
+        return list(grid_of(table(cells)).converged[1:, 0].std(axis=0) > 0)
+
+    assert flips(DEAD, DEAD, np.nan, 0.9, 0.9, 0.9, DEAD) == [False, True, True, False, True, True]
+    assert flips(0.9, 0.9, 0.9) == [True, False, True]  # beyond the grid training may fail
+    assert flips(0.9) == flips(DEAD) == [True]
 
 
 def test_the_same_generator_gives_the_same_judgement():

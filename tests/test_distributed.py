@@ -53,8 +53,15 @@ def all_kinds():
     """Pairs of lanes: without batch statistics, with such in each process, and over both; the last has a wild lane."""
     kinds = [
         {"model": "alexnet", "momentum": 0.9, "augment_flip": True, "base_lr": 2**-11},
-        {"model": "resnet8", "norm": "batch", "batch_size": 8, "b": 2, "selection": "validation"},
-        {"model": "resnet8", "norm": "batch", "batch_size": 8, "b": 8},
+        {
+            "model": "resnet8",
+            "norm": "batch",
+            "batch_size": 8,
+            "b": 2,
+            "selection": "validation",
+            "variance_batch_sizes": (4, 8),
+        },
+        {"model": "resnet8", "norm": "batch", "batch_size": 8, "b": 8, "variance_batch_sizes": (4, 8)},
         {"model": "alexnet", "variance_batch_sizes": (2, 4)},
     ]
     pairs = [a_run(**kind, seed=seed, weight_decay=0.1) for kind in kinds for seed in (1, 2)]

@@ -15,6 +15,7 @@ import smallbatch
 from smallbatch import figures
 from smallbatch.errors import UserError
 from smallbatch.figures import ALL_KINDS, style
+from smallbatch.figures.cells import best_cells
 from smallbatch.figures.ranges import cell_edges
 from smallbatch.figures.words import experiment_labels, rate_words, setting_words
 
@@ -96,11 +97,18 @@ def test_accuracy_draws_the_mean_of_the_seeds_and_leaves_a_gap() -> None:
 
 
 def test_accuracy_band_is_the_interval_of_the_mean() -> None:
-    # Of two seeds a quarter of the samples has the lower twice, a quarter the higher; sqrt(2) wider, see `statistics`.
+    # Two cells of two seeds tell the variance, 0.005 each, in the binomial scale of 85 and of 90 %: 0.1275 and 0.09.
+    cells = best_cells(grid(), ["batch_size", "base_lr"], np.random.default_rng(0)).set_index(["batch_size", "base_lr"])
     band = corners(draw_grid().axes[0].collections[1])
-    assert holds(band, 2**-7, 90 - 5 * 2**0.5)
-    assert holds(band, 2**-7, 90 + 5 * 2**0.5)
-    assert not holds(band, 2**-7, 90)
+    low, high = cells.loc[(8, 2**-7), ["low", "high"]]
+    assert holds(band, 2**-7, low) and holds(band, 2**-7, high)
+    assert low < 85 and high == 100  # of a t with two degrees of freedom, and never above 100 %
+
+
+def test_no_band_is_drawn_where_nothing_tells_how_much_a_cell_varies() -> None:
+    runs = planned({(2, 2, 2**-8): [0.8], (2, 2, 2**-7): [0.7]})
+    cells = best_cells(runs, ["batch_size", "base_lr"], np.random.default_rng(0))
+    assert cells["low"].isna().all() and cells["high"].isna().all() and list(cells["mean"]) == [80, 70]
 
 
 def test_chance_is_a_line_at_one_over_the_classes() -> None:
@@ -181,6 +189,7 @@ def measured(slope: float) -> tuple[pd.DataFrame, pd.DataFrame]:
 def test_variance_draws_a_line_for_each_point_of_training_with_its_slope() -> None:
     runs, variance = measured(1.5)
     (axes,) = draw(spec("variance"), runs, NO_EPOCHS, variance).axes
+    assert "in brackets: 95 % intervals of means over seeds" in said(axes.figure)
     drawn = lines(axes)
     assert list(drawn) == ["0 epochs: slope 1.50 (1.50 to 1.50)", "4 epochs: slope 1.50 (1.50 to 1.50)"]
     np.testing.assert_allclose(
@@ -189,7 +198,18 @@ def test_variance_draws_a_line_for_each_point_of_training_with_its_slope() -> No
     reference = [line.get_ydata() for line in axes.get_lines() if line.get_linestyle() == "--"]
     np.testing.assert_allclose(reference[0], reference[0][0] * np.array([1, 4, 16]))
     assert axes.get_xscale() == axes.get_yscale() == "log"
-    assert "estimated from 32 or more mini-batches" in caption("variance", spec("variance"), runs, variance)
+    text = caption("variance", spec("variance"), runs, variance)
+    assert "estimated from 32 or more mini-batches" in text and "(Student's t)" in text
+
+
+def test_example_variance_draws_a_line_for_each_batch_size_trained_with() -> None:
+    runs, variance = measured(1.0)
+    (axes,) = draw(spec("example-variance"), runs, NO_EPOCHS, variance).axes
+    # 3 m / (2^-8 m)^2 * m
+    np.testing.assert_allclose(lines(axes)["8"], [[0, 4], [3 * 2**16] * 2])
+    assert axes.get_yscale() == "log"
+    text = caption("example-variance", spec("example-variance"), runs, variance)
+    assert "a line for each batch size m that is trained with" in text and "The paper has no such figure." in text
 
 
 def test_cost_draws_accuracy_speed_and_memory() -> None:
@@ -256,7 +276,7 @@ def test_convergence_keeps_a_diverged_run_at_chance_and_leaves_out_a_missing_one
     drawn = lines(figure.axes[0])
     np.testing.assert_allclose(drawn["2"], [[1, 2, 3, 4], [25, 25, 35, 45]])
     np.testing.assert_allclose(drawn["4"], [[1, 2, 3, 4], [10, 20, 50, 60]])
-    np.testing.assert_allclose(drawn["8"], [[1, 2, 3], [40, 50, 70]])  # nothing is made up for a finished run
+    np.testing.assert_allclose(drawn["8"], [[1, 2, 3, 4], [40, 50, 70, np.nan]])  # nothing is made up
     assert "4 of 5 runs so far" in said(figure)
 
 

@@ -73,6 +73,8 @@ def test_need_grows_with_all_that_takes_memory(no_kernels):
     assert need(a_run(precision="bf16")).example < need(a_run()).example
     assert need(a_run(augment_pad=4)).made > need(a_run()).made
     assert need(a_run(variance_batch_sizes=(4, 512))).measured > 0 == need(a_run()).measured
+    whole, parts = (need(a_run(norm="batch", b=b, variance_batch_sizes=(4, 512))) for b in (4, 2))
+    assert whole.measured > 512 * whole.example > 0 and parts.measured < 512 * parts.example
     assert need(a_run(), photos=True).data > need(a_run()).data == 0
     assert need(a_run(), device=GPU).data == 60_000 * 3072
 

@@ -6,11 +6,10 @@ import numpy as np
 import pytest
 
 from smallbatch.analysis.statistics import (
-    bootstrap_interval,
     convergence_bar,
+    moderation,
     nan_mean,
     percentile_interval,
-    resampled_means,
     slope,
 )
 
@@ -27,31 +26,38 @@ def test_nothing_has_converged_within_three_standard_errors_of_chance(best: floa
     assert math.isfinite(convergence_bar(best, 10, 0.8, 100)) == trained
 
 
-def test_resampled_means_are_widened_to_the_spread_of_means_of_so_many():
-    values, draws = np.array([[0.0, 1.0]]), np.array([[[0, 0]], [[0, 1]], [[1, 1]]])
-    np.testing.assert_allclose(resampled_means(values, draws)[:, 0], [0.5 - 0.5**0.5, 0.5, 0.5 + 0.5**0.5])
-    draws = np.random.default_rng(0).integers(3, size=(20_000, 1, 3))
-    # of 3 values with variance 1 the mean has variance 1 / 3
-    assert resampled_means(np.array([[-1.0, 0.0, 1.0]]), draws).var() == pytest.approx(1 / 3, rel=0.03)
-
-
 def test_percentiles_leave_out_what_is_not_there():
     low, high = percentile_interval(np.array([*range(101), math.nan]))
     assert (low, high) == pytest.approx((2.5, 97.5))
     assert np.isnan(percentile_interval(np.array([math.nan]))).all()
 
 
-def test_an_interval_over_seeds():
-    def interval(*values: float) -> tuple[float, float]:
-        return bootstrap_interval(values, np.random.default_rng(1))
+def test_cells_of_one_variance_are_worth_all_of_them():
+    # Variances 1 and 1 of three seeds: ln 1 - digamma(1) + ln 1 = 0.5772 each, e^0.5772 = 1.781, and nothing beyond.
+    residuals = np.array([[-1.0, 0.0, 1.0], [0.5, -1.0, 0.5]])
+    found = moderation(residuals, np.ones(2), np.array([2, 2]))
+    assert (found.prior, found.typical) == (math.inf, pytest.approx(1.781, abs=0.001))
+    # Their correlation is (-0.5 + 0.5) / ... = 0: no seed moves both.
+    assert (found.pooled, found.shared) == (4, 0)
 
-    assert np.isnan(interval()).all()
-    assert interval(0.7) == interval(math.nan, 0.7) == (0.7, 0.7)
-    assert interval(0.7, 0.7, 0.7) == pytest.approx((0.7, 0.7))
-    assert interval(0.0, 1.0) == pytest.approx((0.5 - 0.5**0.5, 0.5 + 0.5**0.5))
-    assert interval(0.1, 0.3, 0.2) == interval(0.1, 0.3, 0.2)
-    low, high = interval(0.1, 0.3, 0.2)
-    assert 0.05 < low < 0.15 and 0.25 < high < 0.35
+
+def test_cells_of_unlike_variances_are_worth_what_their_spread_leaves():
+    # trigamma(1) is 1.645, and logarithms of variances whose own variance is 1.645 + 1.645 leave trigamma(prior / 2).
+    apart = math.sqrt(2 * 1.6449340668)
+    variances = np.exp([apart / 2 * 2**0.5, -apart / 2 * 2**0.5])
+    found = moderation(np.zeros((2, 3)), variances, np.array([2, 2]))
+    assert found.prior == pytest.approx(2) and found.typical == pytest.approx(1)
+
+
+def test_cells_that_move_together_are_worth_as_much_as_one():
+    steps = np.array([-1.0, 0.0, 1.0])
+    found = moderation(np.stack([steps, steps, steps]), np.ones(3), np.full(3, 2))
+    assert found.pooled == pytest.approx(6 / (1 + 2 * 0.95**2))
+    assert found.shared == pytest.approx(0.95 * 2 / 4)  # of few seeds the likeness is half believed
+
+
+def test_nothing_is_learnt_where_no_cell_has_several_seeds():
+    assert moderation(np.zeros((0, 1)), np.zeros(0), np.zeros(0)) == (0, 0, 0, 0)
 
 
 def test_a_slope_is_that_of_the_weighted_least_squares_line():

@@ -312,6 +312,14 @@ def test_a_setting_at_its_default_is_no_part_of_the_name():
     assert run.name("print") == "made_alexnet-none_m4_log2lr-8_seed1-49cb8e8aad6f"
 
 
+def test_only_runs_that_measure_have_the_measurement_in_their_name(monkeypatch):
+    plain, measuring = a_run(), a_run(variance_batch_sizes=(2, 4))
+    before = plain.name("print"), measuring.name("print")
+    monkeypatch.setattr(studies, "MEASUREMENT", 3)
+    assert a_run().name("print") == before[0]
+    assert a_run(variance_batch_sizes=(2, 4)).name("print") != before[1]
+
+
 def small(values):
     return values["experiments"]["small"]
 
@@ -363,8 +371,8 @@ MISTAKES = {
         "selection: 'validation' is not allowed; allowed: test: of 5 training images a tenth, which would be held out,",
     ),
     "variance of more images than an epoch has": (
-        dict(norm="none", train_images=10, batch_sizes=[2, 4], variance_batch_sizes=[2, 9]),
-        "variance_batch_sizes: 9 is not allowed; allowed: whole numbers up to 8, the images of an epoch at m = 4",
+        dict(norm="none", train_images=10, batch_sizes=[2, 4], variance_batch_sizes=[2, 5]),
+        "variance_batch_sizes: 5 is not allowed; allowed: whole numbers up to 4, half the images of an epoch at m = 4",
     ),
     "an experiment's name of two lines": (
         lambda v: v["experiments"].update({"small\n": small(v)}), "experiments: 'small\\n' is not allowed; allowed:"
@@ -410,8 +418,20 @@ MISTAKES = {
         lambda v: v["experiments"].update(large=small(v) | dict(batch_sizes=[8, 64], base_lrs={"best_of": ["small"]})),
         "large.base_lrs.best_of: ['small'] is not allowed; allowed: experiments that together have each batch size; 64",
     ),
-    "variance with batch statistics": (
-        dict(variance_batch_sizes=[2, 4]), "variance_batch_sizes: [2, 4] is not allowed; allowed: set without norm:"
+    "variance with a batch statistic of one example": (
+        dict(variance_batch_sizes=[1, 4]), "variance_batch_sizes: 1 is not allowed; allowed: numbers from 2 with norm:"
+    ),
+    "variance of batches that sub-batches do not fill": (
+        dict(batch_sizes=[8], bn_batch_sizes=[4], variance_batch_sizes=[4, 6]),
+        "variance_batch_sizes: 6 is not allowed; allowed: multiples of the BN batch size, 4",
+    ),
+    "variance with several sub-batches": (
+        dict(batch_sizes=[8], bn_batch_sizes=[2, 4], variance_batch_sizes=[4, 8]),
+        "variance_batch_sizes: [4, 8] is not allowed; allowed: with one of bn_batch_sizes, below each batch size",
+    ),
+    "variance with whole batches among sub-batches": (
+        dict(batch_sizes=[4, 8], bn_batch_sizes=[4], variance_batch_sizes=[4, 8]),
+        "variance_batch_sizes: [4, 8] is not allowed; allowed: with one of bn_batch_sizes, below each batch size",
     ),
     "a figure of what is not measured": (
         lambda v: v["figures"]["fig01"].update(kind="variance"),

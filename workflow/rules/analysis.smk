@@ -91,6 +91,7 @@ rule gather:
 rule claims:
     input:
         runs=f"{RESULTS}/{{study}}/runs.parquet",
+        epochs=f"{RESULTS}/{{study}}/epochs.parquet",
         variance=f"{RESULTS}/{{study}}/variance.parquet",
     output:
         claims=report(f"{RESULTS}/{{study}}/claims.csv", caption="../report/claims.rst", category="Tables"),

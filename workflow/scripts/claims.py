@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 if __name__ == "__main__":
     with reporting(snakemake.log[0]):
-        runs, variance = (read_tables([snakemake.input[name]]) for name in ("runs", "variance"))
+        tables = [read_tables([snakemake.input[name]]) for name in ("runs", "epochs", "variance")]
         params, outputs, generator = snakemake.params, snakemake.output, np.random.default_rng(0)
-        write_table(judge(params.figures, runs, variance, params.thresholds, generator), outputs.claims)
+        write_table(judge(params.figures, *tables, params.thresholds, generator), outputs.claims)
         checksums.write(Path(outputs.checksums), map(Path, outputs), recipe=params.recipe, inputs=snakemake.input)

@@ -186,7 +186,8 @@ def figure_words(name: str) -> str:
 def result_row(runs: pd.DataFrame) -> dict[str, str]:
     """One experiment's line in the table of results: column -> text.
 
-    Its best cell is the one whose mean accuracy over seeds is highest; after ± stands half its 95 % interval.
+    Its best cell is the one whose mean accuracy over seeds is highest; its accuracy is without the luck of the best of
+    so many cells, in brackets with its 95 % interval.
     """
     best = best_cells(runs, ["experiment"], np.random.default_rng(0)).iloc[0]
     found = best["seeds"] > 0
@@ -206,9 +207,9 @@ def result_row(runs: pd.DataFrame) -> dict[str, str]:
 
 
 def _accuracy(cell: pd.Series) -> str:
-    """Mean of a cell of `best_cells` in percent, ± half its 95 % interval where it has several seeds."""
-    spread = f" ± {(cell['high'] - cell['low']) / 2:.1f}" if cell["seeds"] > 1 else ""
-    return f"{cell['mean']:.1f}{spread}"
+    """Mean of a cell of `best_cells` in percent, and in brackets its 95 % interval where there is one."""
+    ends = "" if np.isnan(cell["low"]) else f" ({cell['low']:.1f} to {cell['high']:.1f})"
+    return f"{cell['mean']:.1f}{ends}"
 
 
 def table(names: Iterable[str], records: Sequence[Mapping[str, Any]]) -> dict[str, Any]:

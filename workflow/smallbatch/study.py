@@ -16,6 +16,9 @@ HELD_OUT = 0.1
 PROTOCOL = 1
 """Version of the numbers that the engine makes. Bump it by hand when they change; a test notices when they do."""
 
+MEASUREMENT = 2
+"""Version of how the variance of updates is measured: a part of the identity of the runs that measure it, alone."""
+
 CHOSEN_LATER = BaseLr(0.0)
 """Stands for the rate of a run that takes the best of other experiments, until those are trained."""
 
@@ -133,7 +136,8 @@ class Run:
 
     def _make_name(self, fingerprint: str) -> str:
         told = {key: v for key, v in self.settings.items() if key not in _DEFAULTS or v != _DEFAULTS[key]}
-        identity = json.dumps([PROTOCOL, fingerprint, told], sort_keys=True)
+        measured = [MEASUREMENT] if self.setting.variance_batch_sizes else []
+        identity = json.dumps([PROTOCOL, fingerprint, told, *measured], sort_keys=True)
         digest = hashlib.sha256(identity.encode()).hexdigest()[:12]
         s = self.setting
         norm = s.norm if s.norm_layers == "all" else f"{s.norm}-{s.norm_layers}"

@@ -161,15 +161,15 @@ def check_against_data(study: Study, label: str, train_images: int | None) -> No
 
 
 def _check_sizes(where: str, e: Experiment, images: int) -> None:
-    """Of `images` training images each batch can be drawn; the variance is that of batches of an epoch's whole ones."""
+    """Of `images` training images each batch can be drawn, and two of each whose variance is measured in an epoch."""
     for m in e.batch_sizes:
         if m > images:
             allowed = f"whole numbers up to {images}, the training images of this experiment"
             refuse(where, f"experiments.{e.name}.batch_sizes", m, allowed)
     sizes = e.setting.variance_batch_sizes
     m = min(e.batch_sizes, key=lambda m: images // m * m)
-    if sizes and max(sizes) > images // m * m:
-        allowed = f"whole numbers up to {images // m * m}, the images of an epoch at m = {m}"
+    if sizes and 2 * max(sizes) > images // m * m:
+        allowed = f"whole numbers up to {images // m * m // 2}, half the images of an epoch at m = {m}"
         refuse(where, f"experiments.{e.name}.variance_batch_sizes", max(sizes), allowed)
 
 
@@ -196,8 +196,7 @@ def _experiment(where: str, name: str, values: Values, datasets: Values) -> Expe
     if values.get("momentum_scaled") and not values.get("momentum"):
         refuse(where, f"{key}.momentum_scaled", True, "only with a momentum above 0")
     if norm == "batch" and "variance_batch_sizes" in values:
-        allowed = "set without norm: batch, whose statistics are of another batch at another m"
-        refuse(where, f"{key}.variance_batch_sizes", values["variance_batch_sizes"], allowed)
+        _check_measured(where, f"{key}.variance_batch_sizes", batch_sizes, b_sizes, values["variance_batch_sizes"])
     rates = () if best_of else tuple(_rate(where, f"{key}.base_lrs", rate) for rate in values["base_lrs"])
     if len(set(rates)) < len(rates):
         refuse(where, f"{key}.base_lrs", values["base_lrs"], "each value once")
@@ -255,6 +254,21 @@ def _check_bn_batches(where: str, key: str, norm: str, batch_sizes: tuple[int, .
             refuse(where, f"{key}.bn_batch_sizes", b, f"numbers up to the largest batch size, {max(batch_sizes)}")
 
 
+def _check_measured(
+    where: str, key: str, batch_sizes: tuple[int, ...], b_sizes: list[int] | None, sizes: list[int]
+) -> None:
+    """Batch statistics are over all of a mini-batch, or over one number of examples that fills each batch measured."""
+    if not b_sizes:
+        if 1 in sizes:
+            refuse(where, key, 1, "numbers from 2 with norm: batch, which needs two examples")
+        return
+    if len(b_sizes) > 1 or b_sizes[0] >= min(batch_sizes):
+        refuse(where, key, sizes, f"with one of bn_batch_sizes, below each batch size; there are {b_sizes}")
+    for size in sizes:
+        if size % b_sizes[0]:
+            refuse(where, key, size, f"multiples of the BN batch size, {b_sizes[0]}")
+
+
 def _check_best_of(where: str, e: Experiment, experiments: Mapping[str, Experiment]) -> None:
     """The bases are grids of one b for each m, and have every m."""
     key = f"experiments.{e.name}.base_lrs.best_of"
@@ -298,7 +312,9 @@ def _check_title(where: str, key: str, title: str) -> None:
         refuse(where, key, title, f"characters that the font of figures, {FONT}, has; it lacks {' '.join(unknown)}")
 
 
-_NEEDED = {"variance": "variance_batch_sizes", "bn-batch": "bn_batch_sizes"}
+_NEEDED = {
+    "variance": "variance_batch_sizes", "example-variance": "variance_batch_sizes", "bn-batch": "bn_batch_sizes"
+}  # fmt: skip
 """Key of an experiment that a kind of figure draws from."""
 
 

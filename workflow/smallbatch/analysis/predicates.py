@@ -1,71 +1,23 @@
 """What the paper's claims say, as effects computed from grids.
 
 A predicate takes the thresholds and a grid for each figure that it compares, and yields parts: effects, each with its
-bootstrap interval and the region that the claim puts it in. It yields nothing where the grids lack cells to compare.
+samples and the region that the claim puts it in. It yields nothing where the grids lack cells to compare, and nothing
+on large m where a study stops before them: that nothing has failed by m = 32 says nothing of m = 2048.
 """
 
-import math
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from functools import cached_property
 
 import numpy as np
 import pandas as pd
 
 from smallbatch.analysis.grid import Grid
-from smallbatch.analysis.statistics import SAMPLES, nan_mean, percentile_interval, slope
+from smallbatch.analysis.statistics import nan_mean, slope
+from smallbatch.analysis.update_variance import mean_samples, slopes
+from smallbatch.analysis.verdicts import Part
 from smallbatch.figures.words import counted, rate_words
-
-VERDICTS = ("refuted", "undecided", "supported", "not run")
-"""The first that any part has is the claim's."""
 
 Thresholds = Mapping[str, float]
 """`claims` of config/config.yaml."""
-
-_FORMATS = {
-    "points": "{:+.1f} points", "rates": "{:+.1f} rates", "% of seeds": "{:.0f} % of seeds", "slope": "slope {:.2f}",
-}  # fmt: skip
-
-
-@dataclass(frozen=True)
-class Part:
-    """One effect, and what the claim says of it.
-
-    told: the numbers in a sentence.
-    effect: (samples), in `unit`; the first is the data's. NaN where the data cannot tell.
-    at_least, at_most: the region that the claim puts it in.
-    """
-
-    told: str
-    effect: np.ndarray
-    at_least: float = -math.inf
-    at_most: float = math.inf
-    unit: str = "points"
-
-    @cached_property
-    def interval(self) -> tuple[float, float]:
-        """The 95 % bootstrap interval, stretched to the data's own effect where bias moved it away; NaN as there."""
-        own, (low, high) = self.effect[0], percentile_interval(self.effect[1:])
-        return (math.nan, math.nan) if np.isnan(own) else (float(np.fmin(low, own)), float(np.fmax(high, own)))
-
-    @cached_property
-    def verdict(self) -> str:
-        low, high = self.interval
-        if self.at_least < low and high < self.at_most:
-            return "supported"
-        return "refuted" if high < self.at_least or low > self.at_most else "undecided"
-
-    @property
-    def words(self) -> str:
-        """The data's effect with its unit: `+1.2 points`; empty where it is NaN."""
-        own = round(float(self.effect[0]), 9) + 0.0  # no -0.0
-        return "" if math.isnan(own) else _FORMATS[self.unit].format(own)
-
-    @property
-    def rank(self) -> tuple[int, float]:
-        """The part that decides a claim has the lowest: by verdict, then by how deep in its region the effect lies."""
-        depth = min(self.effect[0] - self.at_least, self.at_most - self.effect[0])
-        return VERDICTS.index(self.verdict), float(np.nan_to_num(depth))
 
 
 def _percent(accuracy: float) -> str:
@@ -93,10 +45,14 @@ def _small_and_large(t: Thresholds, grid: Grid) -> tuple[Grid, Grid]:
     return grid.split(grid.sizes <= t["small_batch"])
 
 
-def _fall(grid: Grid) -> np.ndarray:
-    """(samples): points by which the line through the best accuracies over log2 of the sizes falls, first to last."""
+def _fall(grid: Grid, values: np.ndarray) -> np.ndarray:
+    """(samples): by how much the line through values (samples, sizes) over log2 of the sizes falls, first to last."""
     doublings = np.log2(grid.sizes)
-    return -100 * slope(doublings, grid.best()) * (doublings[-1] - doublings[0])
+    return -slope(doublings, values) * (doublings[-1] - doublings[0])
+
+
+def _reaches_large(t: Thresholds, grid: Grid) -> bool:
+    return len(grid) > 2 and grid.sizes[-1] >= t["large_batch"]
 
 
 def best_within(t: Thresholds, grid: Grid, low: int, high: int) -> Iterator[Part]:
@@ -109,33 +65,39 @@ def best_within(t: Thresholds, grid: Grid, low: int, high: int) -> Iterator[Part
 
 def untrainable_at_the_largest(t: Thresholds, grid: Grid) -> Iterator[Part]:
     """At the overall best rate the largest m does not train."""
-    if len(grid) > 1:
-        rate = grid.best_rate()
+    if _reaches_large(t, grid):
+        rate = _best_rate(grid)
         told = f"at the best rate {_rate(grid)} {grid.seeds_told(-1, rate[0])} converged at m = {grid.sizes[-1]}"
         failed = 1 - grid.at(grid.converged, rate)[:, -1]
         yield Part(told, 100 * failed, at_least=100 * t["converged_share"], unit="% of seeds")
 
 
-def degrades_then_collapses(t: Thresholds, grid: Grid) -> Iterator[Part]:
-    """Rates that train at the smallest m lose accuracy until the last m that trains, and fail at the largest."""
-    if len(grid) < 2:
+def degrades_before_collapse(t: Thresholds, grid: Grid) -> Iterator[Part]:
+    """At rates that train at the smallest m, accuracy falls until the last m at which every seed trains.
+
+    A cell in which a seed has failed is left out: its mean tells how many failed, not how good the others are.
+    """
+    if not _reaches_large(t, grid):
         return
     there = ~np.isnan(grid.accuracy[0])
-    trains = grid.converged > t["converged_share"]
-    really = trains & trains[0]  # a toss may let a failed cell converge, but has no accuracy for it
-    unbroken = np.logical_and.accumulate(really | ~there, axis=1) & there
-    last = len(grid) - 1 - unbroken[:, ::-1].argmax(axis=1)  # (samples, rates)
-    at_last = np.take_along_axis(grid.accuracy, last[:, None], axis=1)[:, 0]
-    lost = np.where(really[:, 0] & (last > 0), grid.accuracy[:, 0] - at_last, np.nan)
-    degraded = 100 * nan_mean(lost, axis=1)
-    count = int((~np.isnan(lost[0])).sum())
-    told = f"from m = {grid.sizes[0]} to the last m that trains accuracy falls by {degraded[0]:.1f} points"
-    told = f"{told}, over {counted(count, 'rate')}" if count else f"no rate trains beyond m = {grid.sizes[0]}"
-    yield Part(told, degraded, at_least=t["margin"])
+    unbroken = np.logical_and.accumulate((grid.converged[0] == 1) | ~there, axis=0) & there
+    last = len(grid) - 1 - unbroken[::-1].argmax(axis=0)  # (rates)
+    rates = np.flatnonzero(unbroken[0] & (last > 0))
+    if len(rates):
+        lost = 100 * (grid.accuracy[:, 0, rates] - grid.accuracy[:, last[rates], rates]).mean(axis=1)
+        ends = f"from m = {grid.sizes[0]} to the last m at which all seeds train"
+        told = f"{ends} accuracy falls by {lost[0]:.1f} points, over {counted(len(rates), 'rate')}"
+        yield Part(told, lost, at_least=t["margin"])
 
+
+def collapses(t: Thresholds, grid: Grid) -> Iterator[Part]:
+    """Rates that train at the smallest m fail at the largest that they have."""
+    rates = np.flatnonzero(grid.converged[0, 0] > t["converged_share"])
+    if not _reaches_large(t, grid) or not len(rates):
+        return
+    there = ~np.isnan(grid.accuracy[0])
     largest = len(grid) - 1 - there[::-1].argmax(axis=0)  # (rates)
-    at_largest = np.take_along_axis(grid.converged, largest[None, None], axis=1)[:, 0]
-    failed = 100 * nan_mean(np.where(trains[:, 0] & (largest > 0), 1 - at_largest, np.nan), axis=1)
+    failed = 100 * (1 - grid.converged[:, largest[rates], rates]).mean(axis=1)
     told = f"of the rates that train at m = {grid.sizes[0]}, {failed[0]:.0f} % fail at the largest m"
     yield Part(told, failed, at_least=100 * t["converged_share"], unit="% of seeds")
 
@@ -147,27 +109,28 @@ def _widths(grid: Grid) -> np.ndarray:
 
 
 def smallest_have_widest_range(t: Thresholds, grid: Grid) -> Iterator[Part]:
-    """The widest range of converging rates among the smallest m exceeds the widest among the others."""
+    """On average over the smallest m more rates converge than at each larger m."""
     small = grid.sizes <= t["smallest_batch"]
     if small.any() and not small.all():
         widths = _widths(grid)
-        inside, outside = widths[:, small].max(axis=1), widths[:, ~small].max(axis=1)
-        told = f"{inside[0]:.1f} rates converged at m ≤ {t['smallest_batch']}, {outside[0]:.1f} at the best larger m"
-        yield Part(told, inside - outside, at_least=0, unit="rates")
+        among_small = widths[:, small].mean(axis=1)
+        for place in np.flatnonzero(~small):
+            told = f"{among_small[0]:.1f} rates converged on average over m ≤ {t['smallest_batch']}"
+            told = f"{told}, {widths[0, place]:.1f} at m = {grid.sizes[place]}"
+            yield Part(told, among_small - widths[:, place], at_least=0, unit="rates")
 
 
 def range_shrinks(t: Thresholds, grid: Grid) -> Iterator[Part]:
-    """The range of converging rates is narrower at the largest m than at the smallest, and no step of m widens it."""
-    slack = t["rate_slack"]
-    if len(grid) < 2:
-        return
-    widths = _widths(grid)
-    told = "{:.1f} rates converged at m = {}, {:.1f} at m = {}".format
-    shrunk = widths[:, 0] - widths[:, -1]
-    yield Part(told(widths[0, 0], grid.sizes[0], widths[0, -1], grid.sizes[-1]), shrunk, at_least=slack, unit="rates")
-    for here in range(len(grid) - 1):
-        numbers = widths[0, here], grid.sizes[here], widths[0, here + 1], grid.sizes[here + 1]
-        yield Part(told(*numbers), widths[:, here + 1] - widths[:, here], at_most=slack, unit="rates")
+    """The line through the numbers of converging rates over log2 m falls.
+
+    With BN it starts among the smallest m with the largest: that BN over a few examples suffers is another claim.
+    """
+    if grid.setting["norm"] == "batch":
+        grid = grid.having(grid.sizes >= t["smallest_batch"])
+    if _reaches_large(t, grid):
+        widths = _widths(grid)
+        told = f"{widths[0, 0]:.1f} rates converged at m = {grid.sizes[0]}, {widths[0, -1]:.1f} at m = {grid.sizes[-1]}"
+        yield Part(told, _fall(grid, widths), at_least=0, unit="rates")
 
 
 def _trains_up_to(
@@ -178,7 +141,7 @@ def _trains_up_to(
     shares: (samples, sizes), of seeds that converge at a rate. at: that rate in words. rates: its places in the data.
     """
     small = grid.sizes <= bound
-    if small.any() and not small.all():
+    if small.any() and _reaches_large(t, grid):
         for place, inside in enumerate(small):
             share = shares[:, place] if inside else 1 - shares[:, place]
             told = f"{at}, m = {grid.sizes[place]}: {grid.seeds_told(place, rates[place])} converged"
@@ -194,9 +157,15 @@ def trains_only_up_to(t: Thresholds, grid: Grid, bound: int) -> Iterator[Part]:
 
 def best_rate_usable_up_to(t: Thresholds, grid: Grid, bound: int) -> Iterator[Part]:
     """The overall best rate trains every m up to the bound, and no larger m."""
-    rate = grid.best_rate()
+    rate = _best_rate(grid)
     shares, everywhere = grid.at(grid.converged, rate), np.full(len(grid), rate[0])
     yield from _trains_up_to(t, grid, bound, shares, f"at the best rate {_rate(grid)}", everywhere)
+
+
+def _best_rate(grid: Grid) -> np.ndarray:
+    """(samples): place of the overall best rate, the one that is best in the study; of one seed, any that may be."""
+    rate = grid.best_rate()
+    return rate if grid.seeds.max() == 1 else np.full_like(rate, rate[0])
 
 
 def _rate(grid: Grid) -> str:
@@ -209,21 +178,25 @@ def peaks_at(t: Thresholds, grid: Grid, percent: float) -> Iterator[Part]:
     yield Part(told, 100 * grid.peak() - percent, at_least=-t["near"], at_most=t["near"])
 
 
-def coincide_and_fall_beyond(t: Thresholds, grid: Grid, low: int, high: int) -> Iterator[Part]:
-    """At one rate accuracy at each m in low ... high is about their mean, and lower at each larger m."""
+def coincide(t: Thresholds, grid: Grid, low: int, high: int) -> Iterator[Part]:
+    """At one rate the curve of each m in low ... high runs about where the mean of those curves does."""
     inside = grid.having((grid.sizes >= low) & (grid.sizes <= high))
-    if not len(inside) or len(grid.base_lrs) > 1:
-        return
-    mean = inside.best().mean(axis=1)
-    told = "m = {} ends at {}, the mean of {} is {}, all at {}".format
-    numbers = _sizes(inside), _percent(mean[0]), _rate(grid)
-    if len(inside) > 1:
-        for size, accuracy in zip(inside.sizes, inside.best().T, strict=True):
-            about = 100 * (accuracy - mean)
-            yield Part(told(size, _percent(accuracy[0]), *numbers), about, at_least=-t["same"], at_most=t["same"])
-    larger = grid.having(grid.sizes > high)
-    for size, accuracy in zip(larger.sizes, larger.best().T, strict=True):
-        yield Part(told(size, _percent(accuracy[0]), *numbers), 100 * (mean - accuracy), at_least=t["margin"])
+    if len(inside) > 1 and len(grid.base_lrs) == 1:
+        curves = inside.best()
+        mean = curves.mean(axis=1)
+        for size, curve in zip(inside.sizes, curves.T, strict=True):
+            told = f"m = {size} averages {_percent(curve[0])}, all of {_sizes(inside)} {_percent(mean[0])}"
+            yield Part(told, 100 * (curve - mean), at_least=-t["same"], at_most=t["same"])
+
+
+def worse_beyond(t: Thresholds, grid: Grid, low: int, high: int) -> Iterator[Part]:
+    """At one rate the curve of each m above high runs below the mean of the curves of low ... high."""
+    inside, larger = grid.having((grid.sizes >= low) & (grid.sizes <= high)), grid.having(grid.sizes > high)
+    if len(inside) and len(grid.base_lrs) == 1:
+        mean = inside.best().mean(axis=1)
+        for size, curve in zip(larger.sizes, larger.best().T, strict=True):
+            told = f"m = {size} averages {_percent(curve[0])}, {_sizes(inside)} {_percent(mean[0])}"
+            yield Part(told, 100 * (mean - curve), at_least=t["margin"])
 
 
 def improves(t: Thresholds, first: Grid, second: Grid) -> Iterator[Part]:
@@ -257,16 +230,22 @@ def falls_from(t: Thresholds, grid: Grid, low: int = 0) -> Iterator[Part]:
     """The line fitted to the best accuracies over log2 of the sizes from low up falls from its first to its last."""
     grid = grid.having(grid.sizes >= low)
     if len(grid) > 1:
-        best = grid.best()
-        told = f"from {_percent(best[0, 0])} at m = {grid.sizes[0]} to {_percent(best[0, -1])} at m = {grid.sizes[-1]}"
-        yield Part(told, _fall(grid), at_least=t["margin"])
+        best = 100 * grid.best()
+        told = f"from {best[0, 0]:.1f} % at m = {grid.sizes[0]} to {best[0, -1]:.1f} % at m = {grid.sizes[-1]}"
+        yield Part(told, _fall(grid, best), at_least=t["margin"])
+
+
+def falls_to_large(t: Thresholds, grid: Grid, low: int) -> Iterator[Part]:
+    """The fall as in `falls_from`, down to large m."""
+    if _reaches_large(t, grid.having(grid.sizes >= low)):
+        yield from falls_from(t, grid, low)
 
 
 def falls_more(t: Thresholds, first: Grid, second: Grid, low: int) -> Iterator[Part]:
     """The fall as in `falls_from` is larger in the second."""
     first, second = _common(first.having(first.sizes >= low), second.having(second.sizes >= low))
     if len(second) > 1:
-        less, more = _fall(first), _fall(second)
+        less, more = (_fall(grid, 100 * grid.best()) for grid in (first, second))
         told = f"{_sizes(second)} lose {more[0]:.1f} points, {less[0]:.1f} in {first.where}"
         yield Part(told, more - less, at_least=t["margin"])
 
@@ -279,17 +258,17 @@ def good_out_to(t: Thresholds, grid: Grid, low: int, high: int) -> Iterator[Part
         yield Part(told, 100 * (peak - best[:, place]), at_most=t["near"])
 
 
-def helps_large_most(t: Thresholds, first: Grid, second: Grid) -> Iterator[Part]:
-    """The second is better on average over m, and gains more on average over large m than over small."""
+def helps(t: Thresholds, first: Grid, second: Grid) -> Iterator[Part]:
+    """The second is better on average over m."""
     second, gains = _gains(first, second)
     if len(second):
-        yield _mean_gain(t, first, second, gains)
-        yield from _large_gain_more(t, second, gains)
+        told = f"{gains[0].mean():+.1f} points on average over {_sizes(second)} against {first.where}"
+        yield Part(told, gains.mean(axis=1), at_least=t["margin"])
 
 
-def _mean_gain(t: Thresholds, first: Grid, second: Grid, gains: np.ndarray) -> Part:
-    told = f"{gains[0].mean():+.1f} points on average over {_sizes(second)} against {first.where}"
-    return Part(told, gains.mean(axis=1), at_least=t["margin"])
+def helps_large_most(t: Thresholds, first: Grid, second: Grid) -> Iterator[Part]:
+    """The second gains more on average over large m than over small."""
+    yield from _large_gain_more(t, *_gains(first, second))
 
 
 def _large_gain_more(t: Thresholds, grid: Grid, gains: np.ndarray, where: str = "") -> Iterator[Part]:
@@ -313,17 +292,15 @@ def large_stay_below(t: Thresholds, grid: Grid, other: Grid | None = None) -> It
 
 
 def large_degrade_most_at_best_rate(t: Thresholds, grid: Grid) -> Iterator[Part]:
-    """At the overall best rate large m fall further below small m than at any other rate."""
+    """At the overall best rate large m fall further below small m than at each other rate."""
     small, large = _small_and_large(t, grid)
-    if len(small) and len(large) and len(grid.base_lrs) > 1:
+    if len(small) and len(large):
         gaps = 100 * (nan_mean(small.accuracy, axis=1) - nan_mean(large.accuracy, axis=1))
-        rate = grid.best_rate()[:, None]
-        here = np.take_along_axis(gaps, rate, axis=1)[:, 0]
-        others = np.where(np.arange(gaps.shape[1]) == rate, np.nan, gaps)
-        elsewhere = np.fmax.reduce(others, axis=1)
-        told = f"large m lie {here[0]:.1f} points below small at the best rate {_rate(grid)}, at others"
-        told = f"{told} up to {elsewhere[0]:.1f}"
-        yield Part(told, here - elsewhere, at_least=0)
+        best = _best_rate(grid)[0]
+        for rate in np.flatnonzero(~np.isnan(gaps[0]) & (np.arange(gaps.shape[1]) != best)):
+            told = f"large m lie {gaps[0, best]:.1f} points below small at the best rate {_rate(grid)}"
+            told = f"{told}, {gaps[0, rate]:.1f} at {rate_words(grid.base_lrs[rate])}"
+            yield Part(told, gaps[:, best] - gaps[:, rate], at_least=0)
 
 
 def small_are_stable(t: Thresholds, grid: Grid) -> Iterator[Part]:
@@ -338,67 +315,57 @@ def small_are_stable(t: Thresholds, grid: Grid) -> Iterator[Part]:
             yield Part(told, share, at_least=100 * t["converged_share"], unit="% of seeds")
 
 
-def best_below_whole(t: Thresholds, grid: Grid) -> Iterator[Part]:
-    """The best accuracy at b < m is above that at b = m, for one m."""
+def best_below_whole(t: Thresholds, grid: Grid, above: int) -> Iterator[Part]:
+    """The best accuracy at b < m is above that at b = m, for one m above a size."""
     below, whole = grid.split(grid.sizes < grid.setting["batch_size"])
-    if len(below) and len(whole):
+    if len(below) and len(whole) and whole.sizes[0] > above:
         told = f"best below m at {below.told()}, the whole batch has {_percent(whole.peak()[0])}"
         yield Part(told, 100 * (below.peak() - whole.peak()), at_least=0)
 
 
-def best_at_two_without_norm(t: Thresholds, grid: Grid) -> Iterator[Part]:
-    """Where nothing is normalised, m = 2 is better than any larger m."""
-    if grid.setting["norm"] == "none":
-        yield from best_within(t, grid, 2, 2)
+def improves_down_to_two_without_norm(t: Thresholds, grid: Grid) -> Iterator[Part]:
+    """Where nothing is normalised, the line through the best accuracies of small m falls from m = 2 on."""
+    small, _ = _small_and_large(t, grid)
+    if grid.setting["norm"] == "none" and len(small) > 1 and small.sizes[0] == 2:
+        best = 100 * small.best()
+        told = f"from {best[0, 0]:.1f} % at m = 2 to {best[0, -1]:.1f} % at m = {small.sizes[-1]}"
+        yield Part(told, _fall(small, best), at_least=0)
 
 
-def longer_helps(t: Thresholds, short: Grid, long: Grid) -> Iterator[Part]:
-    """The longer training is better on average over m; at the overall best rate of the shorter one it gains more at
-    large m than at small; and large m stay below small m."""
-    yield from large_stay_below(t, long)
+def longer_helps_large_most(t: Thresholds, short: Grid, long: Grid) -> Iterator[Part]:
+    """At the overall best rate of the shorter training the longer one gains more on average over large m than small."""
     short, long = _common(short, long)
     if len(long):
-        yield _mean_gain(t, short, long, 100 * (long.best() - short.best()))
         _, of_short, of_long = np.intersect1d(short.base_lrs, long.base_lrs, return_indices=True)
         gain = np.full((*short.accuracy.shape[:2], len(short.base_lrs)), np.nan)
         gain[:, :, of_short] = 100 * (long.accuracy[:, :, of_long] - short.accuracy[:, :, of_short])
-        at_best = short.at(gain, short.best_rate())
+        at_best = short.at(gain, _best_rate(short))
         yield from _large_gain_more(t, long, at_best, f"at the best rate of {short.where}, {_rate(short)}: ")
 
 
-def grows_linearly(t: Thresholds, variance: pd.DataFrame, generator: np.random.Generator) -> Iterator[Part]:
+def large_still_below(t: Thresholds, short: Grid, long: Grid) -> Iterator[Part]:
+    """After the longer training large m stay below small m."""
+    yield from large_stay_below(t, long)
+
+
+def grows_linearly(t: Thresholds, measured: pd.DataFrame, generator: np.random.Generator) -> Iterator[Part]:
     """At each epoch measured, the trace of the update's covariance has slope one over m, on logarithmic axes.
 
-    The slope is the mean over runs; a sample draws runs, and the points of each run, with replacement.
+    Not where batch statistics are over all of a mini-batch: section 2 of the paper takes examples that know nothing of
+    each other. Sub-batches of one size do not.
 
     Args:
         t: thresholds.
-        variance: run, epoch, batch_size, trace; a row a measurement.
-        generator: where the draws come from.
+        measured: as `update_variance.measured` gives it.
+        generator: puts what is possible in an order of its own for each part.
     """
-    numbers = ["epoch", "batch_size", "trace"]
-    points = variance.reindex(columns=["run", *numbers])
-    points[numbers] = points[numbers].apply(pd.to_numeric, errors="coerce").astype(float)
-    points = points[np.isfinite(points["trace"]) & (points["trace"] > 0)].dropna()
-    for epoch, here in points.groupby("epoch"):
-        lines = [line for _, line in here.groupby("run") if line["batch_size"].nunique() > 2]
-        if lines:
-            slopes = np.stack([_sampled_slope(line, generator) for line in lines], axis=1)
-            times = _times_drawn(len(lines), generator) * ~np.isnan(slopes)
-            total = times.sum(axis=1)
-            mean = (times * np.nan_to_num(slopes)).sum(axis=1) / np.where(total, total, np.nan)
-            ends = f"m = {here['batch_size'].min():.0f} ... {here['batch_size'].max():.0f}"
-            told = f"epoch {epoch:.0f}: slope {mean[0]:.2f} over {ends}, {counted(len(lines), 'run')}"
-            tolerance = t["slope_tolerance"]
-            yield Part(told, mean, at_least=1 - tolerance, at_most=1 + tolerance, unit="slope")
-
-
-def _sampled_slope(line: pd.DataFrame, generator: np.random.Generator) -> np.ndarray:
-    x, y = (np.log2(line[name].to_numpy(dtype=float)) for name in ("batch_size", "trace"))
-    return slope(x, y, _times_drawn(len(line), generator))
-
-
-def _times_drawn(count: int, generator: np.random.Generator) -> np.ndarray:
-    """(samples, count): how often each is drawn; in the data, once."""
-    drawn = generator.multinomial(count, np.full(count, 1 / count), size=SAMPLES)
-    return np.concatenate([np.ones((1, count)), drawn])
+    apart = (measured["norm"] != "batch") | (measured["bn_batch_size"] < measured["trained_batch_size"])
+    for (experiment, epoch), rows in measured[apart].groupby(["experiment", "epoch"]):
+        own = slopes(rows)
+        if rows["batch_size"].nunique() > 2 and len(own):
+            effect = mean_samples(own)
+            effect[1:] = generator.permutation(effect[1:])
+            ends = f"m = {rows['batch_size'].min():.0f} ... {rows['batch_size'].max():.0f}"
+            told = f"{experiment}, epoch {epoch:.0f}: slope {effect[0]:.2f} over {ends}, {counted(len(own), 'seed')}"
+            low, high = 1 - t["slope_tolerance"], 1 + t["slope_tolerance"]
+            yield Part(told, effect, at_least=low, at_most=high, unit="slope", seeds=len(own))

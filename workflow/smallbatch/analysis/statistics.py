@@ -3,9 +3,11 @@
 import math
 import statistics
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
+from scipy.optimize import brentq
+from scipy.special import digamma, polygamma
 
 if TYPE_CHECKING:
     from smallbatch.store import Epoch
@@ -14,7 +16,7 @@ LAST_EPOCHS = 5
 """The paper reports the median over the last five epochs (Masters & Luschi 2018, section 3.1)."""
 
 SAMPLES = 1000
-"""Bootstrap samples: enough for the 2.5 and 97.5 percentiles (Efron & Tibshirani 1993, section 13.3)."""
+"""Enough for the 2.5 and 97.5 percentiles (Efron & Tibshirani 1993, section 13.3)."""
 
 
 def final_accuracy(epochs: Sequence["Epoch"], split: str = "test") -> float:
@@ -40,24 +42,6 @@ def convergence_bar(best: float, classes: int, threshold: float, test_images: in
     return chance + threshold * (best - chance)
 
 
-def resampled_means(values: np.ndarray, draws: np.ndarray) -> np.ndarray:
-    """Means of values drawn with replacement, as far around the mean as means of so many values lie.
-
-    A plain bootstrap of n values has n - 1 parts in n of the variance, half of it at two seeds; so deviations are
-    widened by sqrt(n / (n - 1)) (Rao & Wu 1988).
-
-    Args:
-        values: (cells, n), n > 1.
-        draws: (samples, cells, n), which of the n values each sample has.
-
-    Returns:
-        (samples, cells).
-    """
-    n, means = values.shape[1], values.mean(axis=1)
-    drawn = np.take_along_axis(values[None], draws, axis=2).mean(axis=2)
-    return means + math.sqrt(n / (n - 1)) * (drawn - means)
-
-
 def percentile_interval(samples: np.ndarray) -> tuple[float, float]:
     """The 2.5 and 97.5 percentiles of what is not NaN; NaN where nothing is."""
     there = samples[~np.isnan(samples)]
@@ -67,19 +51,54 @@ def percentile_interval(samples: np.ndarray) -> tuple[float, float]:
     return float(low), float(high)
 
 
-def bootstrap_interval(values: Sequence[float] | np.ndarray, generator: np.random.Generator) -> tuple[float, float]:
-    """The 95 % interval of the mean over seeds, by `resampled_means`.
+class Moderation(NamedTuple):
+    """What the cells of an experiment tell of the variance of each.
+
+    prior: degrees of freedom that they are worth beside the cell's own; may be infinite.
+    pooled: degrees of freedom of all of them together, the most that a variance can have.
+    typical: the variance that they centre on.
+    shared: the part of it that all cells have in common by their seeds, of 0 to 1.
+    """
+
+    prior: float
+    pooled: float
+    typical: float
+    shared: float
+
+
+def moderation(residuals: np.ndarray, variances: np.ndarray, freedom: np.ndarray) -> Moderation:
+    """Estimate the distribution of cells' variances by the moments of their logarithms (Smyth 2004, section 6.2).
+
+    Each cell's variance is then moderated to (prior * typical + freedom * variance) / (prior + freedom), with as many
+    degrees of freedom as the denominator has.
 
     Args:
-        values: one a seed; NaN is left out. One value alone is both ends of its interval; none gives NaN.
-        generator: where the draws come from.
+        residuals: (cells, seeds), of the mean of each cell; 0 where there is no result.
+        variances: (cells), above 0, of one seed.
+        freedom: (cells), above 0, the number of seeds less one.
     """
-    there = np.asarray(values, dtype=float)
-    there = there[~np.isnan(there)]
-    if len(there) < 2:
-        return (math.nan, math.nan) if not len(there) else (float(there[0]), float(there[0]))
-    draws = generator.integers(len(there), size=(SAMPLES, 1, len(there)))
-    return percentile_interval(resampled_means(there[None], draws))
+    if not len(variances):
+        return Moderation(0, 0, 0, 0)
+    half, cells = freedom / 2, len(variances)
+    logs = np.log(variances) - digamma(half) + np.log(half)
+    excess = logs.var(ddof=1) - polygamma(1, half).mean() if cells > 1 else 0
+    prior = 2 * _trigamma_inverse(excess) if excess > 0 else math.inf
+    typical = np.exp(logs.mean() + (digamma(prior / 2) - np.log(prior / 2) if excess > 0 else 0))
+    alike = _likeness(residuals)
+    pooled = freedom.sum() / (1 + (cells - 1) * alike**2)  # cells that move together tell less
+    few = freedom.mean()
+    return Moderation(prior, pooled, float(typical), alike * few / (few + 2))
+
+
+def _trigamma_inverse(value: float) -> float:
+    return math.exp(brentq(lambda log: polygamma(1, math.exp(log)) - value, -10, 20)) if value > 1e-8 else math.inf
+
+
+def _likeness(residuals: np.ndarray) -> float:
+    """The mean correlation of cells over seeds, 0 to 0.95."""
+    cells, own = len(residuals), (residuals**2).sum()
+    products = (residuals.sum(axis=0) ** 2).sum() - own
+    return float(np.clip(products / max((cells - 1) * own, 1e-30), 0, 0.95)) if cells > 1 else 0.0
 
 
 def slope(x: np.ndarray, y: np.ndarray, weights: np.ndarray | float = 1.0) -> np.ndarray:

@@ -8,6 +8,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from smallbatch.analysis.update_variance import measured
 from smallbatch.errors import UserError
 from smallbatch.figures import captions, sheet, style
 from smallbatch.figures.accuracy import accuracy_lines
@@ -16,7 +17,7 @@ from smallbatch.figures.bn_batch import bn_batch_lines
 from smallbatch.figures.convergence import convergence_lines, courses
 from smallbatch.figures.cost import cost_lines
 from smallbatch.figures.ranges import range_bars
-from smallbatch.figures.variance import variance_lines
+from smallbatch.figures.variance import example_lines, variance_lines
 from smallbatch.figures.words import experiment_labels, listed, rate_words
 from smallbatch.rates import parse_base_lr
 
@@ -27,8 +28,10 @@ KINDS: dict[str, Callable[[pd.DataFrame, Axes, np.random.Generator], Axes]] = {
     "best": best_lines,
     "range": range_bars,
     "variance": variance_lines,
+    "example-variance": example_lines,
 }
 ALL_KINDS = (*KINDS, "cost")  # which has three plots, not one
+_MEASURED = ("variance", "example-variance")  # of updates; with norms apart by orders of magnitude
 _COMPARE = ("best", "range")  # all experiments in one plot; the other kinds give each experiment its own
 _BARS_IN_A_COLUMN = 3  # more experiments than this make bars too thin for one column of a paper
 _TITLE = 2.85  # inches above one of two plots in a row
@@ -96,8 +99,8 @@ def _drawn_from(kind: str, runs: pd.DataFrame, epochs: pd.DataFrame, variance: p
     """What the plots of a kind are drawn from: runs, or runs joined with what was seen along their training."""
     if kind == "convergence":
         return courses(runs, epochs)
-    if kind == "variance":
-        return runs[["experiment", "run"]].merge(variance, on="run")
+    if kind in _MEASURED:
+        return measured(runs, variance)
     return runs
 
 
@@ -131,7 +134,8 @@ def _panels(spec: dict[str, Any], runs: pd.DataFrame, data: pd.DataFrame, genera
         KINDS[spec["kind"]](data[data["experiment"] == name], axes, generator)
         if len(labels) > 1:
             axes.set_title("\n".join(sheet.wrapped(label, _TITLE)))
-    if spec["kind"] != "variance":
+    if spec["kind"] not in _MEASURED:
         sheet.same_scale(plots)
+    if spec["kind"] != "variance":
         sheet.batch_legend(figure, plots)
     return figure

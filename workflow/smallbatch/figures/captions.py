@@ -26,8 +26,11 @@ _DRAWN = {
     "bn-batch": "Test accuracy over the batch size b of batch normalisation, a line for each SGD batch size m, "
     "at base learning rate {symbol} = {rates}.",
     "variance": "Trace of the covariance of one weight update at fixed weights and base learning rate {symbol} = "
-    "{rates} against its batch size, a line for each point of training; dashed: slope 1. In brackets the 95 % interval "
-    "of the slope (bootstrap over the points).",
+    "{rates} against its batch size, a line for each point of training, geometric means over runs; dashed: slope 1. In "
+    "brackets the 95 % interval of the slope, mean over seeds (Student's t).",
+    "example-variance": "Variance of the gradient of one example, summed over its components, over training at base "
+    "learning rate {symbol} = {rates}, a line for each batch size m that is trained with; with batch normalisation it "
+    "is m times that of the mean gradient of m.",
     "cost": "Best test accuracy over all base learning rates {symbol}, training images/s and peak memory of the device "
     "against the batch size m, a line for each experiment; speed and memory are of all runs trained in lock-step, "
     "medians over the runs of that m.",
@@ -43,8 +46,8 @@ _IN_THE_PAPER = {
     "best": "Figure 15",
     "range": "Figure 16",
 }
-_BEYOND = ("variance", "cost")  # kinds that the paper has no figure of
-_BANDS = ("accuracy", "convergence", "bn-batch", "best", "cost")  # kinds with a band over seeds
+_BEYOND = ("variance", "example-variance", "cost")  # kinds that the paper has no figure of
+_BANDS = ("accuracy", "convergence", "bn-batch", "best", "example-variance", "cost")  # kinds with a band over seeds
 
 
 def note(kind: str, runs: pd.DataFrame) -> str:
@@ -58,7 +61,7 @@ def note(kind: str, runs: pd.DataFrame) -> str:
     if runs["seed"].nunique() > 1 and kind == "range":
         parts.append("lighter: with a part of the seeds")
     if kind == "variance":
-        parts.append("in brackets: 95 % intervals (bootstrap)")
+        parts.append("in brackets: 95 % intervals of means over seeds")
     if kind == "cost" and "device" in runs:
         parts.append(listed(runs["device"].dropna()))
     return "; ".join(filter(None, [*parts, progress(runs)]))
@@ -98,7 +101,7 @@ def _also(kind: str, runs: pd.DataFrame, variance: pd.DataFrame) -> str:
         return "Dotted: from here on a run has converged."
     if kind == "range" and runs["seed"].nunique() > 1:
         return "Lighter: at which it converged with a part of the seeds."
-    if kind == "variance" and len(variance):
+    if kind in ("variance", "example-variance") and len(variance):
         return f"Each value is estimated from {variance['draws'].min()} or more mini-batches."
     return ""
 
@@ -114,7 +117,11 @@ def _setting(runs: pd.DataFrame) -> str:
 
 
 def _reported(kind: str) -> str:
-    return "" if kind in ("convergence", "range", "variance") else "Accuracy is the median over the last 5 epochs."
+    return (
+        ""
+        if kind in ("convergence", "range", "variance", "example-variance")
+        else "Accuracy is the median over the last 5 epochs."
+    )
 
 
 def _selection(kind: str, runs: pd.DataFrame) -> str:

@@ -1,11 +1,12 @@
-"""From runs to what is drawn: mean and interval over seeds, and the lines through them."""
+"""From runs to what is drawn: means with their intervals, and the lines through them."""
 
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.ticker import MaxNLocator
 
-from smallbatch.analysis.statistics import bootstrap_interval
+from smallbatch.analysis.noise import CELL, Noise, best_of, highest, with_results
+from smallbatch.analysis.statistics import percentile_interval
 from smallbatch.figures import style
 
 
@@ -18,29 +19,38 @@ def best_cells(runs: pd.DataFrame, by: list[str], generator: np.random.Generator
     Args:
         runs: a row each.
         by: columns.
-        generator: of the bootstrap.
+        generator: of the samples that intervals are of.
 
     Returns:
         A row a value of `by`, sorted by it: `batch_size`, `bn_batch_size`, `base_lr`; `mean` test accuracy, `low` and
-        `high` of its 95 % interval over seeds, in percent; and the number of `seeds` that have a result.
+        `high` of its 95 % interval, in percent; and the number of `seeds` that have a result. Where several cells had
+        a chance, `mean` is that of the data less what the best of so many owes to luck (`best_of`); the interval is
+        NaN where nothing tells how much a cell varies from seed to seed.
     """
-    keys = list(dict.fromkeys([*by, "batch_size", "bn_batch_size", "base_lr"]))
+    keys = list(dict.fromkeys([*by, *CELL]))
     cells = runs.groupby(keys)["selection_accuracy"].mean().reset_index()
     cells = cells.sort_values("selection_accuracy", ascending=False, kind="stable")
     best = cells.drop_duplicates(by).sort_values(by, ignore_index=True)
-    accuracies = {key: group.to_numpy() for key, group in runs.groupby(keys)["accuracy"]}
-    rows = [_over_seeds(100 * accuracies[key], generator) for key in best[keys].itertuples(index=False, name=None)]
-    return best.join(pd.DataFrame(rows, columns=["mean", "low", "high", "seeds"]))
+    tidy = with_results(runs)
+    noise, there = Noise(tidy, generator), tidy.groupby(by).indices
+    keys = best[by].itertuples(index=False, name=None)
+    told = [_best_of(noise, tidy.iloc[there.get(key if len(by) > 1 else key[0], [])]) for key in keys]
+    return best.join(pd.DataFrame(told, columns=["mean", "low", "high", "seeds"]))
 
 
-def _over_seeds(values: np.ndarray, generator: np.random.Generator) -> tuple[float, float, float, int]:
-    known = values[np.isfinite(values)]
-    mean = known.mean() if len(known) else np.nan
-    return mean, *bootstrap_interval(known, generator), len(known)
+def _best_of(noise: Noise, runs: pd.DataFrame) -> tuple[float, float, float, int]:
+    """mean, low, high and seeds of `best_cells` for runs of one experiment that have results."""
+    if runs.empty:
+        return np.nan, np.nan, np.nan, 0
+    cells = noise.cells(runs)
+    samples = 100 * best_of(cells.selection, cells.accuracy, cells.converged, cells.ties[0])
+    middle = np.median(samples[1:])
+    mean = samples[0] if np.isnan(middle) else middle
+    return mean, *percentile_interval(samples[1:]), cells.seeds[highest(cells.selection[0])]
 
 
 def line_over_seeds(axes: Axes, cells: pd.DataFrame, x: str, label: str, look: dict) -> None:
-    """Draw mean accuracy over column `x` as a line, broken where NaN, in a band, the 95 % interval over seeds."""
+    """Draw mean accuracy over column `x` as a line, broken where NaN, in a band, its 95 % interval."""
     axes.plot(cells[x], cells["mean"], label=label, **look)
     axes.fill_between(cells[x], cells["low"], cells["high"], color=look["color"], **style.BAND)
 
@@ -59,7 +69,7 @@ def bar_line(axes: Axes, runs: pd.DataFrame) -> None:
 
 def percent_axis(axes: Axes, cells: pd.DataFrame, from_zero: bool) -> None:
     """Percent from 0 to the ten above the highest value, or from the five below the lowest to the five above."""
-    values = cells[["low", "high"]].to_numpy()
+    values = cells[["mean", "low", "high"]].to_numpy()
     values = values[np.isfinite(values)] if np.isfinite(values).any() else np.array([0.0, 100.0])
     step = 10 if from_zero else 5
     bottom = 0 if from_zero else step * np.floor(values.min() / step)

@@ -1,32 +1,36 @@
-"""Variance of the weight update against its batch size at fixed weights, log-log (claim C26; not in the paper)."""
+"""What the variance of updates is made of (claim C26; not in the paper).
+
+`variance_lines`: of the update against its batch size at fixed weights, log-log. `example_lines`: of an example's
+gradient over training.
+"""
 
 import matplotlib
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 
-from smallbatch.analysis.statistics import SAMPLES, percentile_interval, slope
+from smallbatch.analysis.update_variance import at_own_batch, mean_interval, slopes
 from smallbatch.figures import style
+from smallbatch.figures.cells import line_over_seeds
 from smallbatch.figures.words import counted
 
 _SHADES = matplotlib.colormaps["cividis"]
 
 
 def variance_lines(measured: pd.DataFrame, axes: Axes, generator: np.random.Generator) -> Axes:
-    """Draw what was measured in the runs of one experiment, a line for each point of training.
+    """Draw what was measured in the runs of one experiment, a line for each point of training: geometric means.
 
     Args:
-        measured: `epoch`, `batch_size` and `trace`, a row a run, epoch and batch size.
+        measured: as `update_variance.measured` gives it.
         axes: to draw on.
-        generator: of the bootstrap.
+        generator: not used: nothing is drawn at random.
     """
-    measured = measured[measured["trace"] > 0]
     epochs = sorted(measured["epoch"].unique())
     for place, epoch in enumerate(epochs):
         rows = measured[measured["epoch"] == epoch]
-        line = rows.groupby("batch_size")["trace"].mean()
+        line = np.exp2(np.log2(rows["trace"]).groupby(rows["batch_size"]).mean())
         color = matplotlib.colors.to_hex(_SHADES(0.85 * place / max(1, len(epochs) - 1)))
-        label = f"{_when(epoch)}: {slope_words(rows, generator)}"
+        label = f"{_when(epoch)}: {slope_words(rows)}"
         axes.plot(line.index, line, label=label, color=color, marker=style.MARKERS[place % len(style.MARKERS)])
         axes.plot(line.index, line.iloc[0] * line.index / line.index[0], **style.CHANCE)
     style.batch_axis(axes.xaxis, measured["batch_size"], "batch size m of the update")
@@ -46,12 +50,29 @@ def _when(epoch: int) -> str:
     return counted(epoch, "epoch")
 
 
-def slope_words(rows: pd.DataFrame, generator: np.random.Generator) -> str:
-    """`slope 0.99 (0.97 to 1.01)` of the traces in `rows`."""
-    sizes, traces = (np.log2(rows[column].to_numpy(float)) for column in ("batch_size", "trace"))
-    if len(np.unique(sizes)) < 2:
+def slope_words(rows: pd.DataFrame) -> str:
+    """`slope 0.99 (0.97 to 1.01)` of the traces in `rows`; with one seed no interval."""
+    own = slopes(rows)
+    if not len(own):
         return "no slope"
-    # Points are drawn with replacement: how often each is drawn is its weight.
-    weights = generator.multinomial(len(rows), np.full(len(rows), 1 / len(rows)), SAMPLES)
-    low, high = percentile_interval(slope(sizes, traces, weights))
-    return f"slope {slope(sizes, traces):.2f} ({low:.2f} to {high:.2f})"
+    mean, low, high = (round(value, 2) + 0.0 for value in (own.mean(), *mean_interval(own)))  # no -0.00
+    return f"slope {mean:.2f}" + ("" if np.isnan(low) else f" ({low:.2f} to {high:.2f})")
+
+
+def example_lines(measured: pd.DataFrame, axes: Axes, generator: np.random.Generator) -> Axes:
+    """Draw the variance of an example's gradient over training, a line for each batch size that is trained with.
+
+    Args:
+        measured: as `update_variance.measured` gives it, of one experiment.
+        axes: to draw on.
+        generator: not used: nothing is drawn at random.
+    """
+    for batch_size, line in at_own_batch(measured).groupby("batch_size"):
+        line_over_seeds(axes, line, "epoch", f"{batch_size}", style.batch_look(batch_size))
+    axes.set_xlabel("epoch")
+    axes.set_ylabel("variance of an example's gradient")
+    if len(measured):
+        axes.set_yscale("log")
+    else:
+        style.ticks(axes.yaxis, [], [])
+    return axes

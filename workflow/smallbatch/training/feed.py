@@ -58,6 +58,11 @@ class EpochPlan:
         """A plan of one step: the first `count` examples."""
         return self._map(lambda part: part.flatten(0, 1)[None, :count], self.seeds)
 
+    def cut(self, size: int) -> "EpochPlan":
+        """The same examples in the same order, in mini-batches of `size`; those that do not fill one are left out."""
+        count = self.order.shape[0] * self.order.shape[1] // size
+        return self._map(lambda part: part.flatten(0, 1)[: count * size].unflatten(0, (count, size)), self.seeds)
+
     def at(self, steps: Tensor) -> "EpochPlan":
         """The plan of only these steps [n], which the host need not know."""
         return self._map(lambda part: part.index_select(0, steps), self.seeds)

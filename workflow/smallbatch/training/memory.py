@@ -31,6 +31,7 @@ from smallbatch.training.native import updates as native
 from smallbatch.training.network import Network, largest_fitting
 from smallbatch.training.own_models import suitability
 from smallbatch.training.updates import BLOCK_IMAGES, BLOCK_VALUES
+from smallbatch.training.variance import sub_batch
 
 GRADIENTS, GRADIENTS_IN_PARTS = 4, 10
 """Tensors as large as the largest activation that a backward pass has at one time: gradients, and copies of activations
@@ -138,7 +139,7 @@ class Need:
             block * self.image + lanes * part * self.example,
             max(lanes, self.at_once) * self.tested,
             lanes * self.saved,
-            lanes * (self.measured + part * self.example) if self.measured else 0,
+            lanes * (self.measured + part * self.example) + self.at_once * self.made if self.measured else 0,
         )
         return FIXED + round(MARGIN * (self.data + lanes * self.lane + max(phases)))
 
@@ -249,18 +250,18 @@ def need_of(run: Run, outline: Outline, device: torch.device, world: World = ALO
     order = PLACE * (1 + 2 * bool(s.augment_pad) + 4 * s.augment_resized) + s.augment_flip
     # Bytes as they lie in files, then numbers; padding and flipping hold two or three copies of these at one time.
     image, made = FLOAT * values, (1 + FLOAT * (3 if augmented else 1)) * values
-    sizes = s.variance_batch_sizes
+    sizes, example = s.variance_batch_sizes, 0 if arena else traced.kept + gradients * traced.largest
     return Need(
         data=_data(outline, photos=photos, on_cpu=on_cpu) + arena,
         # Drawn by seed, then put together by step.
         lane=traced.weights * (2 + (s.momentum > 0)) + traced.others + 2 * images * order,
-        example=0 if arena else math.ceil(traced.kept + gradients * traced.largest),
+        example=math.ceil(example),
         tested=math.ceil((0 if arena else traced.tested) + 4 * image),
         image=image,
         made=made,
         saved=round(GROWTH * traced.weights * (1 + (s.momentum > 0))) if on_cpu else 0,
-        # A sum in double precision for each size of batch, and for the one that is being added to it.
-        measured=2 * traced.weights * (len(sizes) + 1) + max(sizes) * made if sizes else 0,
+        # A sum in double precision beside the gradients; a batch; what its batch statistics have in memory at once.
+        measured=3 * traced.weights + max(sizes) * made + math.ceil(example) * _most_normalised(run) if sizes else 0,
         batch_size=run.batch_size,
         at_once=min(BLOCK_IMAGES, BLOCK_VALUES // values),
     )
@@ -269,8 +270,14 @@ def need_of(run: Run, outline: Outline, device: torch.device, world: World = ALO
 def _arena(run: Run, outline: Outline, device: torch.device, world: World) -> int:
     """Bytes that the kernels take for the examples of all lanes, one lane after the other; 0 where there are none."""
     layout = native.layout_of(run, outline, device, world)
-    room = run.bn_batch_size if run.setting.norm == "batch" else native.PART
+    room = run.bn_batch_size + _most_normalised(run) if run.setting.norm == "batch" else native.PART
     return native.memory(layout, room) if layout else 0
+
+
+def _most_normalised(run: Run) -> int:
+    """The most examples of a batch statistic while the variance of updates is measured; 0 where there is none."""
+    sizes = run.setting.variance_batch_sizes if run.setting.norm == "batch" else ()
+    return max((sub_batch(run, size) for size in sizes), default=0)
 
 
 def _in_parts(run: Run) -> bool:

@@ -1,7 +1,7 @@
 """A model of lanes on its device: logits, gradients of a mini-batch taken in parts, losses and accuracy on a split."""
 
 import contextlib
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from typing import NamedTuple
 
 import torch
@@ -107,6 +107,24 @@ class Network:
         if isinstance(self.model, lanes.Alone):
             self.model.pass_on()
         return total
+
+    @contextlib.contextmanager
+    def normalising(self, sub_batch: int) -> Iterator[None]:
+        """While it lasts, batch statistics are over so many examples of this process; running ones stay as they are."""
+        buffers, part = [buffer.clone() for buffer in self.model.buffers()], self.part
+        norms = [(norm.sub_batch, norm.group) for norm in self.norms]
+        if self.norms:
+            self.part = max(sub_batch, part // sub_batch * sub_batch)
+        for norm in self.norms:
+            norm.sub_batch, norm.group = sub_batch, None
+        try:
+            yield
+        finally:
+            self.part = part
+            for norm, (own, group) in zip(self.norms, norms, strict=True):
+                norm.sub_batch, norm.group = own, group
+            for buffer, before in zip(self.model.buffers(), buffers, strict=True):
+                buffer.copy_(before)
 
     def _logits(self, model: nn.Module, images: Tensor) -> Tensor:
         with self._products():

@@ -1,30 +1,46 @@
-"""The variance of one update at fixed weights, by batch size."""
+"""The variance of one update at fixed weights, by batch size.
 
-from collections.abc import Sequence
+The training images of an epoch are shuffled and cut into all their mini-batches of m, for each m anew from the same
+order. With G_j the mean gradient of mini-batch j of n, and G their mean,
+
+    V(m) = sum_j |G_j - G|^2 / (n - 1),   and the trace of the covariance of an update is eta^2 V(m).
+
+V is half the mean squared distance between the gradients of two disjoint mini-batches. Where an example's gradient
+depends on no other (norm none or group), two of M examples that are drawn without replacement have covariance
+-S^2 / M, so a mini-batch's mean has variance S^2 (1/m - 1/M), two disjoint ones have covariance -S^2 / M, and
+
+    E V(m) = S^2 (1/m - 1/M) + S^2 / M = S^2 / m,   without a term for the finite population,
+
+with S^2 the variance of an example's gradient, summed over its components (Cochran 1977, Sampling Techniques, theorems
+2.1 and 2.2; S^2 is tr(Sigma) of McCandlish et al. 2018). So eta^2 V = eta_base^2 m S^2 is arithmetic there; SGD, which
+does not put back what it draws, has 1 - m / M of it. Each m has the same examples, each once: the few that have nearly
+all of S^2 late in training count alike at each m, while fresh draws for each would miss some and double others. Where n
+is small the same examples are shuffled again, each order as good as another, and V is the mean over the orders.
+
+With batch normalisation an example's gradient depends on those that share its statistics. Where these are over all of a
+mini-batch (b = m), they are so at each m that is measured, and nothing of this follows. Sub-batches of a fixed b know
+nothing of each other: all of it holds with them in the place of examples.
+"""
+
+import statistics
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
 import torch
 from torch import Tensor
 
-from smallbatch.errors import UserError, refuse
+from smallbatch.errors import refuse
 from smallbatch.store import Variance
-from smallbatch.streams import stream_seed
+from smallbatch.streams import stream, stream_seed
 from smallbatch.study import Run, Setting
-from smallbatch.training.feed import EpochPlan, Feed
-from smallbatch.training.network import Network
-from smallbatch.training.updates import Updates
+from smallbatch.training.feed import EpochPlan
+from smallbatch.training.updates import BLOCK_IMAGES, BLOCK_VALUES, Updates
 
 POINTS = (0, 0.1, 0.5, 1)
 """Fractions of training, rounded to epochs, at which it is measured."""
 
-DRAWS, EXAMPLES = 32, 4096
-"""Mini-batches for each batch size, at least; and examples that small ones see together, of which few may have nearly
-all of the gradient."""
-
-
-def draws_of(size: int, images: int) -> int:
-    """How many mini-batches of `size` are drawn from a training split of `images`."""
-    return max(DRAWS, min(EXAMPLES, images) // size)
+MINI_BATCHES = 32
+"""For each batch size, at least: so many orders are cut, mostly one."""
 
 
 def epochs_measured(setting: Setting) -> set[int]:
@@ -32,80 +48,100 @@ def epochs_measured(setting: Setting) -> set[int]:
     return {round(point * setting.epochs) for point in POINTS} if setting.variance_batch_sizes else set()
 
 
+def sub_batch(run: Run, size: int) -> int:
+    """Examples of a batch statistic when a mini-batch of `size` is measured: all where they are in the run."""
+    return size if run.bn_batch_size == run.batch_size else run.bn_batch_size
+
+
 def check(run: Run) -> None:
-    """Make sure that the variance of a run's updates is defined.
+    """Make sure that batch statistics can be taken of each of a run's `variance_batch_sizes`.
 
     Raises:
-        UserError: batch statistics would make an example's gradient depend on the others.
+        UserError: they cannot.
     """
-    if run.setting.variance_batch_sizes and run.setting.norm == "batch":
-        raise UserError("experiment: variance_batch_sizes: only with norm none or group: batch statistics depend on m")
+    for size in run.setting.variance_batch_sizes if run.setting.norm == "batch" else ():
+        b = sub_batch(run, size)
+        if size % b or size < 2:
+            allowed = "numbers from 2 with norm: batch" if b == size else f"multiples of the BN batch, {b}"
+            refuse("experiment", "variance_batch_sizes", size, allowed)
 
 
 def measure(updates: Updates, runs: Sequence[Run], epoch: int) -> list[list[Variance]]:
     """Measure the variance of one update of each lane, at each of `variance_batch_sizes`.
 
-    An update is u = -eta * g of a mini-batch drawn without replacement, as SGD draws it, augmented as in training. The
-    weights stand still, so weight decay is the same for all draws and drops out.
+    An update is u = -eta * g of a mini-batch, augmented as in training. The weights stand still, so weight decay is the
+    same for all mini-batches and drops out.
 
     Args:
-        updates: of the lanes; the weights stay as they are.
+        updates: of the lanes; the weights and running statistics stay as they are.
         runs: the lanes.
         epoch: of training after which this is.
 
     Returns:
-        For each lane a row a batch size.
+        For each lane a row a batch size: eta^2 V, and how many mini-batches it is from.
 
     Raises:
-        UserError: an epoch has fewer images than one of the batches.
+        UserError: an epoch has fewer images than two of the batches.
         Stopped: a signal asked for it.
     """
-    network, feed = updates.network, updates.feed
-    sizes, images = runs[0].setting.variance_batch_sizes, feed.steps * feed.batch_size
-    if max(sizes) > images:
-        refuse("experiment", "variance_batch_sizes", max(sizes), f"numbers up to {images}, the images of an epoch")
-    spreads = {size: _Spread(network, draws_of(size, images)) for size in sizes}
-    world = network.world
-    for first in range(0, max(spread.draws for spread in spreads.values()), world.size):
-        world.stop_if_asked()
-        draw = first + world.rank
-        plan = _draw(feed, runs, epoch, draw)
-        for size, spread in spreads.items():
-            if draw < spread.draws:
-                pixels, labels = feed.batches(plan.first(size), 0, 1)
-                with updates.drawing(plan, 0):
-                    spread.add(updates.gradients(pixels[0], labels[0]))
-    network.model.zero_grad()
+    feed, sizes = updates.feed, runs[0].setting.variance_batch_sizes
+    images, largest = feed.steps * feed.batch_size, max(sizes)
+    if 2 * largest > images:
+        refuse(
+            "experiment", "variance_batch_sizes", largest, f"numbers up to {images // 2}, half the images of an epoch"
+        )
+    seeds = [stream_seed(run.seed, "variance", epoch) for run in runs]
+    # As many as fill mini-batches of the largest m, so that each m that divides it has the same examples.
+    plan = feed.plan(seeds, epoch).first(images // largest * largest)
     rows: list[list[Variance]] = [[] for _ in runs]
-    for size, spread in spreads.items():
-        for lane, (run, trace) in enumerate(zip(runs, spread.traces(), strict=True)):
+    for size in sizes:
+        cuts = [order.cut(size) for order in _orders(plan, size, epoch)]
+        with updates.normalising(sub_batch(runs[0], size)):
+            of_orders = [_spreads(updates, cut) for cut in cuts]
+        spreads = map(statistics.fmean, zip(*of_orders, strict=True))
+        for own, run, spread in zip(rows, runs, spreads, strict=True):
             eta = replace(run, batch_size=size).learning_rate
-            rows[lane].append(Variance(epoch, size, eta**2 * trace, spread.draws))
+            own.append(Variance(epoch, size, eta**2 * spread, sum(len(cut.order) for cut in cuts)))
+    updates.network.model.zero_grad()
     return rows
 
 
-def _draw(feed: Feed, runs: Sequence[Run], epoch: int, draw: int) -> EpochPlan:
-    """The plan of an epoch that training never sees; its first images are the draw."""
-    return feed.plan([stream_seed(run.seed, f"variance/{draw}", epoch) for run in runs], epoch)
+def _orders(plan: EpochPlan, size: int, epoch: int) -> Iterator[EpochPlan]:
+    """The examples of a plan in as many orders as give `MINI_BATCHES` of a size."""
+    yield plan
+    single = plan.cut(1)
+    for place in range(1, -(-MINI_BATCHES // (len(single.order) // size))):
+        # The same places for each lane, whose own order is at random already.
+        order = torch.randperm(len(single.order), generator=stream(0, f"variance/{place}", epoch))
+        yield single.at(order.to(plan.order.device))
 
 
-class _Spread:
-    """The spread of a network's mean gradient over `draws` mini-batches, for each lane."""
+def _spreads(updates: Updates, plan: EpochPlan) -> list[float]:
+    """V of each lane: the mini-batches' sample covariance, its trace; the processes share them."""
+    network, world, count = updates.network, updates.network.world, len(plan.order)
+    squares = torch.zeros(network.lanes, dtype=torch.float64, device=network.device)
+    sums = [torch.zeros_like(parameter, dtype=torch.float64) for parameter in network.parameters]
+    for gradients in _gradients(updates, plan):
+        for total, gradient in zip(sums, gradients, strict=True):
+            total += gradient
+            squares += torch.linalg.vector_norm(gradient.flatten(1), dim=1, dtype=torch.float64).square()
+    of_the_mean = sum(world.sum(total).flatten(1).square().sum(1) for total in sums) / count
+    return ((world.sum(squares) - of_the_mean) / (count - 1)).tolist()
 
-    def __init__(self, network: Network, draws: int) -> None:
-        self.network, self.draws = network, draws
-        self.squares = torch.zeros(network.lanes, dtype=torch.float64, device=network.device)
-        self.sums = [torch.zeros_like(parameter, dtype=torch.float64) for parameter in network.parameters]
 
-    def add(self, gradients: Sequence[Tensor]) -> None:
-        """Count the gradients of a mini-batch, each [lanes, ...]."""
-        for total, gradient in zip(self.sums, gradients, strict=True):
-            exact = gradient.double()
-            total += exact
-            self.squares += exact.flatten(1).square().sum(1)
+def _gradients(updates: Updates, plan: EpochPlan) -> Iterator[Sequence[Tensor]]:
+    """Mean gradients of this process's share of a plan's mini-batches, each [lanes, ...], overwritten by the next.
 
-    def traces(self) -> list[float]:
-        """Trace of the unbiased sample covariance over all processes' draws."""
-        world = self.network.world
-        of_the_mean = sum(world.sum(total).flatten(1).square().sum(1) for total in self.sums) / self.draws
-        return ((world.sum(self.squares) - of_the_mean) / (self.draws - 1)).tolist()
+    Raises:
+        Stopped: a signal asked for it; several processes stop together.
+    """
+    world, (count, size, lanes) = updates.network.world, plan.order.shape
+    own = plan.at(torch.arange(world.rank, count, world.size, device=plan.order.device))
+    at_once = max(1, min(BLOCK_IMAGES, BLOCK_VALUES // updates.feed.image_values) // (size * lanes))
+    for first in range(0, -(-count // world.size), at_once):
+        world.stop_if_asked()
+        last = min(first + at_once, len(own.order))
+        if first < last:
+            for step, (images, labels) in enumerate(zip(*updates.feed.batches(own, first, last), strict=True), first):
+                with updates.drawing(plan, world.rank + step * world.size):
+                    yield updates.gradients(images, labels)

@@ -6,8 +6,8 @@ import ctypes
 import logging
 import math
 import mmap
-from collections.abc import Sequence
-from functools import partial
+from collections.abc import Iterator, Sequence
+from functools import cached_property, partial
 
 import numpy as np
 import torch
@@ -84,17 +84,32 @@ class NativeUpdates(Updates):
         self._check(done, labels)
         return losses
 
+    @cached_property
+    def found(self) -> list[Tensor]:
+        """Where `gradients` leave them: new memory for each would take longer than a small mini-batch."""
+        return [torch.zeros_like(parameter) for parameter in self.network.parameters]
+
     def gradients(self, images: Tensor, labels: Tensor) -> list[Tensor]:
         """As `Updates.gradients`."""
-        found = [torch.zeros_like(parameter) for parameter in self.network.parameters]
         images, labels = images.contiguous(), labels.contiguous()
         count, lanes = labels.shape
         done = library.kernels().smallbatch_gradients(
-            *(ctypes.byref(self.layout.program), self._lanes(found), lanes, count, self.room),
+            *(ctypes.byref(self.layout.program), self._lanes(self.found), lanes, count, self.room),
             *(tensor.data_ptr() for tensor in (self.arena, self.scratch, images, labels)),
         )
         self._check(done, labels)
-        return found
+        return self.found
+
+    @contextlib.contextmanager
+    def normalising(self, sub_batch: int) -> Iterator[None]:
+        """As `Updates.normalising`."""
+        room, arena = self.room, self.arena
+        if self.network.norms:
+            self.room, self.arena = sub_batch, _zeros(self.layout.program.arena_floats * sub_batch)
+        try:
+            yield
+        finally:
+            self.room, self.arena = room, arena
 
     def logits(self, images: Tensor) -> Tensor:
         """As `Updates.logits`."""

@@ -1,0 +1,237 @@
+"""How far the results of a study may lie from what they estimate: means over all seeds, on all images of the kind.
+
+Two things move a mean accuracy over seeds. Training is random: that is seen in the spread over seeds, and the spread of
+each cell is moderated by those of the other cells of its experiment (empirical Bayes: Smyth 2004, "Linear models and
+empirical Bayes methods for assessing differential expression"), for two or three values alone say little of it. And the
+test images are a sample, the same for all runs: that is not seen in the spread over seeds, and is added.
+"""
+
+import math
+from collections.abc import Hashable
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+from scipy.special import gammaincinv
+
+from smallbatch.analysis.statistics import SAMPLES, moderation, nan_mean
+
+CELL = ["batch_size", "bn_batch_size", "base_lr"]
+"""What runs of one experiment that differ by their seed alone have in common."""
+
+SHARED_IMAGES = 0.3
+"""The part of the binomial variance p (1 - p) / N of an accuracy p on N images that all cells share: some images are
+hard for every model. See docs/statistics.md for where the two numbers are measured."""
+
+OWN_IMAGES = 0.2
+"""The part that the seeds of one cell share, and other cells do not. The rest differs from seed to seed."""
+
+HELD_OUT = 10
+"""Validation images are one in so many of the training images."""
+
+
+NUMBERS = ("batch_size", "bn_batch_size", "base_lr", "seed", "test_images", "accuracy", "selection_accuracy")
+"""Columns of the table of runs that are read as numbers."""
+
+
+def with_results(runs: pd.DataFrame) -> pd.DataFrame:
+    """The runs that have a result, their numbers as numbers; a column that the table lacks is empty."""
+    columns = dict.fromkeys([*runs.columns, *NUMBERS, "experiment", "norm", "converged", "train_images"])
+    tidy = runs.reindex(columns=list(columns))
+    tidy[list(NUMBERS)] = tidy[list(NUMBERS)].apply(pd.to_numeric, errors="coerce").astype(float)
+    tidy["converged"] = tidy["converged"].eq(True).astype(float)
+    needed = [name for name in NUMBERS if name != "test_images"]
+    return tidy[np.isfinite(tidy[needed]).all(axis=1)].reset_index(drop=True)
+
+
+@dataclass(frozen=True)
+class Cells:
+    """The cells of one experiment that have results. Sample 0 is the data; the others are what may be true.
+
+    runs: (cells), the settings of a run of each, by `CELL`.
+    accuracy, selection: (1 + SAMPLES, cells), means over seeds, fractions. Samples of accuracy are NaN where nothing
+        tells how much it varies from seed to seed.
+    converged: the same shape, the share of seeds that converge.
+    seeds: (cells), how many have a result.
+    ties: (2, SAMPLES), see `best_of`.
+    """
+
+    runs: pd.DataFrame
+    accuracy: np.ndarray
+    selection: np.ndarray
+    converged: np.ndarray
+    seeds: np.ndarray
+    ties: np.ndarray
+
+
+class Noise:
+    """The samples of all cells of a study.
+
+    What runs share is drawn once: seeds, for runs of one seed begin alike, so that differences of cells have the
+    spread of the differences by seed; and test images.
+    """
+
+    def __init__(self, runs: pd.DataFrame, generator: np.random.Generator) -> None:
+        """Draw what all cells share.
+
+        Args:
+            runs: of one or more experiments, as `with_results` gives them.
+            generator: where the draws come from.
+        """
+        self._generator = generator
+        self._runs = dict(iter(runs.groupby("experiment", dropna=False, sort=False)))
+        self._cell = runs.groupby(["experiment", *CELL], dropna=False).ngroup()
+        self._seeds = {seed: self._normal() for seed in np.unique(runs["seed"])}
+        self._images = {split: self._normal() for split in ("accuracy", "selection_accuracy")}
+        self._order = np.tile(generator.random(SAMPLES // 2), 2)
+        self._cells: dict[Hashable, Cells] = {}
+
+    def cells(self, runs: pd.DataFrame) -> Cells:
+        """Those of some runs of one experiment, rows of the table that this was made with; the same each time."""
+        experiment = runs["experiment"].iloc[0]
+        if experiment not in self._cells:
+            self._cells[experiment] = self._draw(self._runs[experiment])
+        own = self._cells[experiment]
+        shown = np.isin(self._cell[own.runs.index], self._cell[runs.index])
+        samples = (values[:, shown] for values in (own.accuracy, own.selection, own.converged))
+        return Cells(own.runs[shown], *samples, own.seeds[shown], own.ties)
+
+    def _normal(self, *shape: int) -> np.ndarray:
+        """(SAMPLES, *shape), standard normal; the second half mirrors the first, so that samples lie evenly."""
+        half = self._generator.standard_normal((SAMPLES // 2, *shape))
+        return np.concatenate([half, -half])
+
+    def _draw(self, runs: pd.DataFrame) -> Cells:
+        first, place = np.unique(self._cell[runs.index], return_index=True, return_inverse=True)[1:]
+        cells = runs.iloc[first]  # by rising m, b and rate
+        seeds, seed = np.unique(runs["seed"], return_inverse=True)
+        table = np.full((3, len(cells), len(seeds)), np.nan)
+        table[:, place, seed] = runs[["accuracy", "selection_accuracy", "converged"]].to_numpy(dtype=float).T
+        accuracies, selections, converged = table
+        count, share = (~np.isnan(accuracies)).sum(axis=1), nan_mean(converged, axis=1)
+
+        images = cells["test_images"].to_numpy()
+        accuracy = self._means("accuracy", accuracies, share, seeds, images)
+        if np.array_equal(accuracies, selections, equal_nan=True):
+            selection = accuracy
+        else:
+            held_out = np.fmax(pd.to_numeric(cells["train_images"]).to_numpy(dtype=float) / HELD_OUT, 1)
+            selection = self._means("selection_accuracy", selections, share, seeds, held_out)
+        # Where nothing tells how much a cell varies, each that trains may be the best.
+        unknown = np.isnan(selection) & ~np.isnan(selection[0])
+        anything = selection[0] + (share > 0) * self._normal(len(cells))
+        selection = np.where(unknown, np.concatenate([selection[:1], anything]), selection)
+        ties = self._generator.random((2, SAMPLES)) < 0.5
+        return Cells(cells, accuracy, selection, self._shares(cells, share, count), count, ties)
+
+    def _means(
+        self, split: str, values: np.ndarray, share: np.ndarray, seeds: np.ndarray, images: np.ndarray
+    ) -> np.ndarray:
+        """(1 + SAMPLES, cells) from (cells, seeds)."""
+        count, mean = (~np.isnan(values)).sum(axis=1), nan_mean(values, axis=1)
+        binomial = np.where(images > 0, mean * (1 - mean) / images, 0)
+        training = self._training(np.nan_to_num(values - mean[:, None]), mean, count, share == 1, seeds, images)
+        ever = (share > 0) | (np.nanmax(values, axis=1) > np.nanmin(values, axis=1))  # what diverged has no accuracy
+        shared = math.sqrt(SHARED_IMAGES) * self._images[split][:, None]
+        own = math.sqrt(OWN_IMAGES) * self._normal(len(mean))
+        noise = training + np.sqrt(binomial * ever) * (shared + own)
+        return np.concatenate([mean[None], np.clip(mean + noise, 0, 1)])
+
+    def _training(
+        self,
+        residuals: np.ndarray,
+        mean: np.ndarray,
+        count: np.ndarray,
+        steady: np.ndarray,
+        seeds: np.ndarray,
+        images: np.ndarray,
+    ) -> np.ndarray:
+        """(SAMPLES, cells), errors of means over seeds: Student's t with the cell's and the experiment's freedom.
+
+        Of the variance d0 parts are the experiment's and n - 1 the cell's own; the own part moves cells that share
+        seeds as their residuals do, so that the error of any contrast of cells is a t of its values by seed.
+
+        Args:
+            residuals: (cells, seeds), from the cell's mean; 0 where there is no result.
+            mean: (cells).
+            count: (cells), of seeds that have a result.
+            steady: (cells), whether all seeds converged: only then is a cell like others.
+            seeds: the seeds' numbers.
+            images: (cells), that accuracies were measured on.
+        """
+        images = np.nan_to_num(images, nan=1e9)
+        rounded = (mean * images + 0.5) / (images + 1)
+        scale = np.sqrt(rounded * (1 - rounded))  # what varies less where accuracy is high
+        relative = residuals / scale[:, None]
+        own = count - 1
+        variance = np.fmax((relative**2).sum(axis=1) / np.fmax(own, 1), 1 / (12 * images**2 * scale**2))  # rounding
+        told = steady & (own > 0)
+        others = moderation(relative[told], variance[told], own[told])
+        prior = np.where(steady, np.fmax(np.fmin(others.prior, others.pooled - own), 0), 0)
+        total = prior + own
+        together = math.sqrt(others.shared) * self._normal(1) + math.sqrt(1 - others.shared) * self._normal(len(mean))
+        of_seeds = np.stack([self._seeds[seed] for seed in seeds], axis=1) @ relative.T
+        freedom, of = np.unique(total, return_inverse=True)
+        spread = np.sqrt(2 * gammaincinv(freedom / 2, self._order[:, None]))[:, of] * np.sqrt(count)
+        known = np.where(total > 0, scale, np.nan)
+        return known * (np.sqrt(prior * others.typical) * together + of_seeds) / np.where(spread > 0, spread, 1)
+
+    def _shares(self, cells: pd.DataFrame, share: np.ndarray, count: np.ndarray) -> np.ndarray:
+        """(1 + SAMPLES, cells), of seeds that converge.
+
+        The interval of a share is the mid-P one (Lancaster 1961; Berry & Armitage 1995): k of n seeds give a Beta of
+        k and n - k + 1 or of k + 1 and n - k, evenly. A cell whose seeds agree with each other and with those of the
+        next rates, beyond which nothing trains, is certain: what trains does so over one stretch of rates.
+        """
+        ones = np.rint(share * count) + (self._generator.random((SAMPLES, len(count))) < 0.5)
+        yes, no = (self._generator.standard_gamma(shape) for shape in (ones, count + 1 - ones))
+        return np.concatenate([share[None], np.where(_certain(cells, share), share, yes / (yes + no))])
+
+
+def _certain(cells: pd.DataFrame, share: np.ndarray) -> np.ndarray:
+    """(cells): whether a cell's share is 0 or 1, and so are those of the next lower and higher rates."""
+    m, b, _ = cells[CELL].to_numpy().T  # of one m and b, rates rise
+    same = (m[1:] == m[:-1]) & (b[1:] == b[:-1])
+    lower = np.concatenate([[0], np.where(same, share[:-1], 0)])
+    higher = np.concatenate([np.where(same, share[1:], 0), [0]])
+    alone = ~np.concatenate([[False], same]) & ~np.concatenate([same, [False]])
+    return np.isin(share, (0, 1)) & (share == lower) & (share == higher) & ~alone
+
+
+NEAR = 2.5
+"""Standard deviations of their difference up to which a cell may be as good as the best."""
+
+
+def best_of(selection: np.ndarray, accuracy: np.ndarray, converged: np.ndarray, ties: np.ndarray) -> np.ndarray:
+    """Accuracy of the best of some cells, the one that `selection` is highest for, without the winner's curse.
+
+    The highest of several means is too high, by as much as there are cells that are as good: with one, by nothing, with
+    k by the highest of k errors. How many there are cannot be told from the data, so half of the samples take it that
+    there is one and half that all near the best are as good; both have their share of the interval.
+
+    Args:
+        selection: (1 + SAMPLES, ..., cells), what the best has most of; the first is the data.
+        accuracy: the same shape.
+        converged: the same shape, the share of seeds that converge.
+        ties: (SAMPLES), whether a sample takes it that cells tie.
+
+    Returns:
+        (1 + SAMPLES, ...).
+    """
+    chosen = highest(selection[:1])[..., None]
+    errors = selection[:1] - selection[1:]
+    gap = np.take_along_axis(selection[:1], chosen, axis=-1) - selection[:1]
+    apart = errors - np.take_along_axis(errors, chosen, axis=-1)
+    deviation = np.median(np.abs(apart), axis=0) / 0.6745  # of a normal; its median is not moved by long tails
+    # A cell that fails with some seeds varies much, and is not the best for all that.
+    near = (converged[:1] == 1) & (gap <= NEAR * deviation) & ties.reshape(-1, *[1] * (gap.ndim - 1))
+    near |= np.arange(gap.shape[-1]) == chosen
+    luckiest = highest(np.where(near, errors, -np.inf))[..., None]
+    moved = np.take_along_axis(accuracy[1:] - accuracy[:1], luckiest, axis=-1)[..., 0]
+    own = np.take_along_axis(accuracy[:1], chosen, axis=-1)[..., 0]
+    return np.concatenate([own, np.clip(own + moved, 0, 1)])
+
+
+def highest(values: np.ndarray) -> np.ndarray:
+    """The place of the highest along the last axis; NaN is never it where there is another."""
+    return np.where(np.isnan(values), -np.inf, values).argmax(axis=-1)

@@ -1,0 +1,150 @@
+"""From comparisons to the verdict of a claim, which is wrong in at most 5 % of studies however many comparisons it has.
+
+A claim is true where all its effects lie in their regions. It is supported where each of them is shown to, by a test of
+its own at 5 %: one false comparison passes so seldom, and an intersection of tests needs no correction (Berger 1982).
+It is refuted where one effect lies outside further than chance takes any of them. What counts is the largest deviation
+among all parts in the same samples (Westfall & Young 1993, single-step max-T), so that a true claim is refuted in 5 %
+of studies, and not each of its parts. Parts that look well inside refute nothing and are left out of those; what is
+left out by its p-value is made up for by dividing the others by the bound (Zhao, Small & Su 2019).
+
+Tests have one side: a claim that is supported wrongly is not refuted wrongly as well. So a verdict rests on an end of
+the 90 % interval, each end of which is passed in 5 % of studies; what is shown beside it is the 95 % interval.
+"""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+
+from smallbatch.analysis.statistics import percentile_interval
+from smallbatch.figures.words import counted
+
+VERDICTS = ("refuted", "undecided", "supported", "not run")
+"""The first that any part has is the claim's."""
+
+LEVEL = 0.05
+"""How often a verdict may be wrong."""
+
+DISCARDED = 0.9
+"""The p-value, of an effect in its region looking so far out, above which a part is left out of those that refute."""
+
+MOST_SEEDS = 100
+"""More seeds than this are not asked for: the effect lies at the border."""
+
+_FORMATS = {
+    "points": "{:+.1f} points", "rates": "{:+.1f} rates", "% of seeds": "{:.0f} % of seeds", "slope": "slope {:.2f}",
+}  # fmt: skip
+
+
+@dataclass(frozen=True, eq=False)
+class Part:
+    """One effect, and what the claim says of it.
+
+    told: the numbers in a sentence.
+    effect: (samples), in `unit`; the first is the data's. NaN where the data cannot tell.
+    at_least, at_most: the region that the claim puts it in.
+    seeds: of each cell that is compared, the fewest; 0 where the effect is not one of seeds.
+    """
+
+    told: str
+    effect: np.ndarray
+    at_least: float = -math.inf
+    at_most: float = math.inf
+    unit: str = "points"
+    seeds: int = 0
+
+    @cached_property
+    def interval(self) -> tuple[float, float]:
+        """The 95 % interval, stretched to the data's own effect where bias moved it away; NaN where one is unknown."""
+        own, (low, high) = self.effect[0], percentile_interval(self.effect[1:])
+        return (math.nan, math.nan) if math.isnan(own + low) else (float(min(low, own)), float(max(high, own)))
+
+    @cached_property
+    def p_outside(self) -> float:
+        """The p-value of lying outside the region: small supports the claim. 1 where nothing is known."""
+        there = self._known
+        inside = self.depth > 0 and len(there)
+        return float(max((there <= self.at_least).mean(), (there >= self.at_most).mean())) if inside else 1.0
+
+    @cached_property
+    def p_inside(self) -> float:
+        """The p-value of lying in the region, were it the only part: small refutes. 1 where nothing is known."""
+        there = self._known
+        known = len(there) and not math.isnan(self.depth)
+        return float(min((there >= self.at_least).mean(), (there <= self.at_most).mean())) if known else 1.0
+
+    @property
+    def _known(self) -> np.ndarray:
+        return self.effect[1:][~np.isnan(self.effect[1:])]
+
+    @property
+    def words(self) -> str:
+        """The data's effect with its unit: `+1.2 points`; empty where it is NaN."""
+        own = round(float(self.effect[0]), 9) + 0.0  # no -0.0
+        return "" if math.isnan(own) else _FORMATS[self.unit].format(own)
+
+    @property
+    def depth(self) -> float:
+        """How deep in its region the data's effect lies; below zero outside, NaN where it is unknown."""
+        return float(min(self.effect[0] - self.at_least, self.at_most - self.effect[0]))
+
+    @cached_property
+    def seeds_to_decide(self) -> int | None:
+        """About how many seeds each cell needs until the interval ends at the border, as widths go by their root.
+
+        None where that is unknown, or more than `MOST_SEEDS`.
+        """
+        if not self.seeds or math.isnan(self.depth + self.interval[0]):
+            return None
+        own, low, high = float(self.effect[0]), *np.quantile(self._known, [LEVEL, 1 - LEVEL])
+        lower_is_near = abs(own - self.at_least) <= abs(self.at_most - own)
+        half = own - low if lower_is_near == (self.depth > 0) else high - own
+        needed = self.seeds * (half / self.depth) ** 2 if self.depth else math.inf
+        return math.ceil(needed) if needed <= MOST_SEEDS else None
+
+
+def what_would_decide(parts: Sequence[Part], verdicts: Sequence[str]) -> str:
+    """What an undecided claim lacks, in words, by the parts that are."""
+    undecided = [part for part, verdict in zip(parts, verdicts, strict=True) if verdict == "undecided"]
+    if any(math.isnan(part.effect[0]) for part in undecided):
+        return "rates at which something converges"
+    if any(part.seeds == 1 for part in undecided):
+        return "a second seed: one has no spread"
+    needed = [part.seeds_to_decide for part in undecided]
+    if None in needed:
+        return f"more than {MOST_SEEDS} seeds: an effect lies at its border"
+    more = max(max(seeds - part.seeds, 1) for seeds, part in zip(needed, undecided, strict=True))
+    return f"about {counted(more, 'more seed')}, by the widths of the intervals"
+
+
+def decide(parts: Sequence[Part]) -> list[str]:
+    """The verdict on each part, where "refuted" holds for all of them at once."""
+    suspects = [part for part in parts if part.p_inside <= DISCARDED]
+    deviations = {id(part): _deviations(part) for part in suspects}
+    largest = np.max([samples for samples, _ in deviations.values()], axis=0) if suspects else np.zeros(0)
+
+    def verdict(part: Part) -> str:
+        if part.p_outside <= LEVEL:
+            return "supported"
+        gap = deviations[id(part)][1] if part in suspects else 0
+        return "refuted" if gap > 0 and (largest >= gap).mean() <= LEVEL * DISCARDED else "undecided"
+
+    return [verdict(part) for part in parts]
+
+
+def _deviations(part: Part) -> tuple[np.ndarray, float]:
+    """How far each sample and the region's nearer border lie from the median, on the side of that border.
+
+    In units of what the half of the 95 % interval on that side spans, so that parts can be compared.
+    """
+    low, high = part.interval
+    own, middle = float(part.effect[0]), float(np.nanmedian(part.effect[1:]))
+    if own - part.at_least < part.at_most - own:
+        span, away, gap = high - middle, part.effect[1:] - middle, part.at_least - max(own, middle)
+    else:
+        span, away, gap = middle - low, middle - part.effect[1:], min(own, middle) - part.at_most
+    if span <= 1e-12:
+        return np.zeros(len(away)), math.copysign(math.inf, gap) if gap else 0.0
+    return np.nan_to_num(away / span, nan=-math.inf), gap / span
