@@ -82,8 +82,7 @@ class Part:
     @property
     def words(self) -> str:
         """The data's effect with its unit: `+1.2 points`; empty where it is NaN."""
-        own = round(float(self.effect[0]), 9) + 0.0  # no -0.0
-        return "" if math.isnan(own) else _FORMATS[self.unit].format(own)
+        return effect_words(float(self.effect[0]), self.unit)
 
     @property
     def depth(self) -> float:
@@ -103,6 +102,11 @@ class Part:
         half = own - low if lower_is_near == (self.depth > 0) else high - own
         needed = self.seeds * (half / self.depth) ** 2 if self.depth else math.inf
         return math.ceil(needed) if needed <= MOST_SEEDS else None
+
+
+def effect_words(effect: float, unit: str) -> str:
+    """`+1.2 points`; empty for NaN."""
+    return "" if math.isnan(effect) else _FORMATS[unit].format(round(effect, 9) + 0.0)  # no -0.0
 
 
 def what_would_decide(parts: Sequence[Part], verdicts: Sequence[str]) -> str:
