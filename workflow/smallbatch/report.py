@@ -149,8 +149,7 @@ def render(
 
 
 def claim_rows(claims: pd.DataFrame) -> list[dict[str, Any]]:
-    """The claims to show: their columns with "" for what is not there, figures and comparisons as lists, and the interval
-    as text."""
+    """The claims to show: "" for what is not there, figures and comparisons as lists, and the interval as text."""
     told = claims.astype(object).where(claims.notna(), "").to_dict("records")
     return [
         {
