@@ -1,14 +1,11 @@
 """From comparisons to the verdict of a claim, which is wrong in at most 5 % of studies however many comparisons it has.
 
-A claim is true where all its effects lie in their regions. It is supported where each of them is shown to, by a test of
-its own at 5 %: one false comparison passes so seldom, and an intersection of tests needs no correction (Berger 1982).
-It is refuted where one effect lies outside further than chance takes any of them: by the least p-value of all parts in
-the same samples (Westfall & Young 1993, single-step min-P), so that a true claim is refuted in 5 % of studies, and not
-each of its parts. Parts that look well inside refute nothing and are left out of those; what is left out by its p-value
-is made up for by dividing the others by the bound (Zhao, Small & Su 2019).
-
-Tests have one side: a claim that is supported wrongly is not refuted wrongly as well. So a verdict rests on an end of
-the 90 % interval, each end of which is passed in 5 % of studies; what is shown beside it is the 95 % interval.
+A claim is true where all its effects lie in their regions. It is supported where the 95 % intervals of all do: a false
+comparison passes in 2.5 % of studies, and an intersection of tests needs no correction (Berger 1982). It is refuted
+where one effect lies outside further than chance takes any of them: by the least p-value of all parts in the same
+samples (Westfall & Young 1993, single-step min-P), so that a true claim is refuted in 2.5 % of studies, and not each of
+its parts. Parts that look well inside refute nothing and are left out of those; what is left out by its p-value is made
+up for by dividing the others by the bound (Zhao, Small & Su 2019).
 """
 
 import math
@@ -24,8 +21,8 @@ from smallbatch.figures.words import counted
 VERDICTS = ("refuted", "undecided", "supported", "not run")
 """The first that any part has is the claim's."""
 
-LEVEL = 0.05
-"""How often a verdict may be wrong."""
+LEVEL = 0.025
+"""How often either side of a 95 % interval misses: of claims at their very border 5 % get one verdict or the other."""
 
 DISCARDED = 0.9
 """The p-value, of an effect in its region looking so far out, above which a part is left out of those that refute."""
