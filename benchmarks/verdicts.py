@@ -13,6 +13,7 @@ import argparse
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from unittest import mock
 
 import numpy as np
 import pandas as pd
@@ -363,20 +364,15 @@ def cases(step: float) -> dict[str, tuple[float, float]]:
 def verdicts(name: str, case: tuple[float, float], seeds: int, studies: int) -> pd.Series:
     """How many studies got which verdict, in percent."""
     build, _ = BUILDS[name]
-    study, (claim,) = build(*case), [claim for claim in ALL if claim.name == name]
-    claims.CLAIMS = (claim,)
-    found = []
-    for number in range(studies):
-        generator = np.random.default_rng([int(name[1:]), seeds, number])
-        figures, runs, epochs = tables(study, seeds, generator)
-        found.append(judge(figures, runs, epochs, generator))
+    study = build(*case)
+    [claim] = [claim for claim in claims.CLAIMS if claim.name == name]
+    with mock.patch.object(claims, "CLAIMS", (claim,)):
+        found = [_judged(study, seeds, np.random.default_rng([int(name[1:]), seeds, n])) for n in range(studies)]
     return 100 * pd.Series(found).value_counts(normalize=True).reindex(["supported", "refuted"], fill_value=0)
 
 
-ALL = claims.CLAIMS
-
-
-def judge(figures: Mapping, runs: pd.DataFrame, epochs: pd.DataFrame, generator: np.random.Generator) -> str:
+def _judged(study: Study, seeds: int, generator: np.random.Generator) -> str:
+    figures, runs, epochs = tables(study, seeds, generator)
     return claims.judge(figures, runs, epochs, pd.DataFrame(), THRESHOLDS, generator)["verdict"].iloc[0]
 
 

@@ -1,5 +1,6 @@
 """Every claim gets every verdict from tables made for it, and no table makes judging fail."""
 
+import json
 import warnings
 from pathlib import Path
 
@@ -10,6 +11,7 @@ import yaml
 
 from smallbatch.analysis.claims import CLAIMS, COLUMNS, judge
 from smallbatch.analysis.grid import SAMPLES, read_grid, with_results
+from smallbatch.analysis.paper import FIGURES, differences
 from smallbatch.errors import UserError
 from smallbatch.study_file import check_config
 
@@ -294,6 +296,120 @@ def test_one_figure_that_refutes_a_claim_decides_it():
     row = judged(**case).loc["C2"]
     assert row["verdict"] == "refuted" and row["evidence"].startswith("fig03: ")
     assert row["evidence"].endswith("; of 2 comparisons 1 supported, 1 refuted")
+
+
+SMALL = {2: 0.76, 4: 0.76, 8: 0.77, 16: 0.76, 32: 0.76}
+
+
+@pytest.mark.parametrize(
+    ("claim", "figure"),
+    [("C3", "fig01"), ("C4", "fig01"), ("C6", "sec32"), ("C12", "fig07"), ("C13", "fig08"), ("C24", "fig16")],
+)
+def test_a_study_that_stops_before_large_m_cannot_tell_what_they_do(claim: str, figure: str):
+    told = judged(**study(**{figure: curve(SMALL, norm="none")})).loc[claim]
+    assert told["verdict"] == "not run" and told["effect"] == told["figures"] == ""
+    assert told["evidence"] == f"{figure}: the study lacks batch sizes that this compares; large m begin at 128"
+    reaching = judged(**study(**{figure: curve(SMALL | {128: DEAD}, norm="none")})).loc[claim]
+    assert reaching["verdict"] in ("supported", "refuted", "undecided")
+
+
+def test_half_a_claim_may_be_refuted_but_not_supported():
+    half = study(fig07=curve({2: 0.85, 8: 0.9, 16: 0.8, 32: 0.8}))
+    assert judged(**half).loc["C12", "verdict"] == "not run"
+    assert json.loads(judged(**half).loc["C12", "comparisons"])[0]["verdict"] == "supported"
+    assert judged(**study(fig07=curve({2: 0.95, 8: 0.9, 32: 0.8}))).loc["C12", "verdict"] == "refuted"
+
+
+@pytest.mark.parametrize(("claim", "figure"), [("C14", "fig08"), ("C17", "fig09"), ("C25", "fig17"), ("C8", "fig01")])
+def test_a_pair_of_figures_of_which_one_is_absent_is_not_run_even_where_nothing_converged(claim: str, figure: str):
+    assert judged(**study(**{figure: curve({2: DEAD, 64: DEAD})})).loc[claim, "verdict"] == "not run"
+
+
+def test_failing_more_often_is_no_loss_of_accuracy():
+    level = {2: [0.9] * 5, 8: [0.9] * 4 + [DEAD], 32: [0.9] * 2 + [DEAD] * 3, 128: [DEAD] * 5}
+    row = judged(**study(fig01=curve(level | {4: 0.9}, test_images=10**9))).loc["C4"]
+    assert row["verdict"] == "refuted" and row["effect"] == "+0.0 points"
+    assert row["evidence"].startswith("fig01: from m = 2 to the last m at which all seeds train accuracy falls by 0.0 ")
+
+
+def test_both_halves_of_the_claim_on_bn_batches_can_be_true():
+    best_at_4 = {(m, b): 0.9 if b == 4 else 0.8 for m in (2, 4, 8, 16, 64) for b in (2, 4, 8, 16, 64) if b <= m}
+    row = judged(**study(fig13b=bn_batches(best_at_4))).loc["C21"]
+    assert row["verdict"] == "supported"
+    said = [part["comparison"] for part in json.loads(row["comparisons"])]
+    assert [text.split(":")[0] for text in said if "whole batch" in text] == ["fig13b, m = 16", "fig13b, m = 64"]
+
+
+def test_with_bn_ranges_are_compared_from_where_the_smallest_m_no_longer_suffer():
+    dead_at_2 = {2: [DEAD] * 3, 8: [0.9] * 3, 32: [0.9, 0.9, DEAD], 128: [0.8, DEAD, DEAD]}
+    told = judged(**study(fig16=lines(dead_at_2), fig05=lines(dead_at_2)))
+    assert told.loc["C24", "verdict"] == told.loc["C9", "verdict"] == "supported"
+    assert json.loads(told.loc["C24", "comparisons"])[0]["effect"] == pytest.approx(2)  # 3, 2, 1 at m = 8, 32, 128
+    assert judged(**study(fig16=lines(dead_at_2, norm="none"))).loc["C24", "verdict"] != "supported"
+
+
+def test_a_range_may_widen_at_one_step_and_still_shrink():
+    widths = {2: 4, 4: 4, 8: 3, 16: 4, 32: 2, 64: 2, 128: 1}
+    runs = lines({m: [0.9] * width + [DEAD] * (5 - width) for m, width in widths.items()}, norm="none")
+    row = judged(**study(fig16=runs)).loc["C24"]
+    assert row["verdict"] == "supported"
+    assert row["effect"] == "+3.0 rates"  # least squares: -sum((x - 3) y) / 28 * 6 with x = 0 ... 6: 14 / 28 * 6
+
+
+def test_curves_are_compared_over_the_epochs_of_each_learning_rate():
+    row = judged(**CASES["C7"]["refuted"]).loc["C7"]
+    assert row["evidence"].startswith("fig04, epochs 1 to 2: m = ")
+    effects = [(part["comparison"], part["effect"]) for part in json.loads(row["comparisons"])]
+    assert effects == [
+        ("fig04, epochs 1 to 2: m = 4 averages 50.0 %, all of m = 4 ... 64 45.0 %", pytest.approx(5)),
+        ("fig04, epochs 1 to 2: m = 64 averages 40.0 %, all of m = 4 ... 64 45.0 %", pytest.approx(-5)),
+        ("fig04, epochs 3 to 4: m = 4 averages 90.0 %, all of m = 4 ... 64 90.0 %", pytest.approx(0)),
+        ("fig04, epochs 3 to 4: m = 64 averages 90.0 %, all of m = 4 ... 64 90.0 %", pytest.approx(0)),
+        ("fig04, epochs 1 to 4: m = 128 averages 55.0 %, m = 4 ... 64 67.5 %", pytest.approx(12.5)),
+    ]
+
+
+def test_a_run_that_diverged_has_the_accuracy_of_chance_all_along():
+    case = CASES["C7"]["supported"]
+    runs = case["runs"].assign(status=np.where(case["runs"]["batch_size"] == 128, "diverged", "finished"))
+    runs.loc[runs["status"] == "diverged", ["accuracy", "selection_accuracy"]] = DEAD
+    *_, larger = json.loads(judged(**case | {"runs": runs}).loc["C7", "comparisons"])
+    assert larger["effect"] == pytest.approx(70.25 - 10)
+
+
+def test_what_is_beside_a_verdict():
+    row = judged(**study(fig01=curve({2: 0.9, 8: 0.9, 128: SOME}, data="digits", model="resnet8"))).loc["C3"]
+    assert row["thresholds"] == "large_batch = 128, converged_share = 0.5"
+    assert row["differences"] == "ResNet-8 on digits, not reduced AlexNet on CIFAR-10"
+    assert row["seeds"] == "5" and row["reading"].startswith("a study that stops before large m cannot tell")
+    assert row["verdict"] == "undecided" and row["to_decide"].endswith("by the widths of the intervals")
+    (part,) = json.loads(row["comparisons"])
+    assert {key: part[key] for key in ("effect", "at_least", "at_most", "unit", "seeds", "verdict")} == {
+        "effect": 60, "at_least": 50, "at_most": None, "unit": "% of seeds", "seeds": 5, "verdict": "undecided",
+    }  # fmt: skip
+    fewer = judged(**study(fig02=curve({2: 0.9, 8: [0.8] * 3}), fig03=curve({2: 0.9, 8: 0.8}))).loc["C2"]
+    assert fewer["seeds"] == "3 to 5" and fewer["to_decide"] == fewer["differences"] == ""
+
+
+@pytest.mark.parametrize(
+    ("figure", "there", "words"),
+    [
+        ("fig01", [("alexnet", "cifar10")], ""),
+        ("fig01", [("alexnet", "cifar10-jpeg")], "cifar10-jpeg, not CIFAR-10"),
+        ("fig08", [("resnet8", "cifar10")], "ResNet-8, not ResNet-32"),
+        ("fig09", [("resnet32", "cifar10")], "CIFAR-10, not CIFAR-100"),
+        ("fig12", [("resnet50", "imagenet")], ""),
+        ("fig13b", [("resnet20", "digits")], "ResNet-20 on digits, not ResNet-32 on CIFAR-100"),
+        ("fig16", [("alexnet", "cifar10"), ("resnet32", "cifar100"), ("vgg", "digits")], "vgg on digits, not reduced "
+         "AlexNet or ResNet-8 or ResNet-20 or ResNet-32 on CIFAR-10 or CIFAR-100"),
+    ],
+)  # fmt: skip
+def test_models_and_data_that_are_not_the_papers_are_named(figure: str, there: list, words: str):
+    assert differences(figure, [pd.DataFrame([{"model": model, "data": data}]) for model, data in there]) == words
+
+
+def test_every_figure_that_a_claim_rests_on_has_its_models_and_data():
+    assert {figure for claim in CLAIMS for figure in claim.figures} == set(FIGURES)
 
 
 def test_an_experiment_in_which_nothing_converged_decides_nothing():

@@ -2,6 +2,7 @@
 
 import base64
 import html
+import json
 import re
 from html.parser import HTMLParser
 from pathlib import Path
@@ -59,7 +60,8 @@ def study_told(**more) -> dict:
 
 
 CLAIM = {"section": "3.2", "text": "Small m is best", "predicate": "best at m <= 8", "effect": "", "low": np.nan,
-         "high": np.nan, "unit": "", "figures": "", "absent": "", "evidence": ""}  # fmt: skip
+         "high": np.nan, "unit": "", "figures": "", "absent": "", "evidence": "", "seeds": "", "thresholds": "",
+         "reading": "", "differences": "", "to_decide": "", "comparisons": "[]"}  # fmt: skip
 
 
 def claims(**more) -> pd.DataFrame:
@@ -323,3 +325,26 @@ def test_captions_for_snakemakes_own_report_use_only_what_is_there(caption: Path
     text = pages.from_string(caption.read_text(encoding="utf-8")).render(snakemake=job)
     assert "{" not in text
     assert ("fig01" in text) == (caption.stem == "figure")
+
+
+def test_a_claim_opens_to_how_it_is_known(tmp_path: Path) -> None:
+    comparisons = [
+        {"comparison": "fig01: inside", "verdict": "supported", "seeds": 5, "unit": "points", "effect": 1.25,
+         "low": 0.4, "high": 2.0, "at_least": 0.2, "at_most": None},
+        {"comparison": "fig02: level", "verdict": "undecided", "seeds": 1, "unit": "points", "effect": 0.5,
+         "low": -1.5, "high": 1.5, "at_least": -1.0, "at_most": 1.0},
+        {"comparison": "fig03: no run has converged", "verdict": "undecided", "seeds": 0, "unit": "points",
+         **dict.fromkeys(("effect", "low", "high", "at_least", "at_most"))},
+    ]  # fmt: skip
+    known = {"reading": "one way", "thresholds": "margin = 0.2", "seeds": "1 to 5", "to_decide": "about 3 more seeds"}
+    judged = claims(comparisons=json.dumps(comparisons), differences="digits, not CIFAR-10", **known)[:1]
+    cell = Page(page(tmp_path, judged=judged)).tables[0][1][2]
+    for words in (
+        "Read as one way Thresholds margin = 0.2 Seeds 1 to 5 a cell Evidence",
+        "To decide it about 3 more seeds In the paper",
+        "supported : fig01: inside: +1.2 points (+0.4 to +2.0), claimed above 0.2; 5 seeds",
+        "undecided : fig02: level: +0.5 points (-1.5 to +1.5), claimed above -1 and below 1; 1 seed",
+        "undecided : fig03: no run has converged",
+        "Here: digits, not CIFAR-10.",
+    ):
+        assert words in cell, cell

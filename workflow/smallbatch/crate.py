@@ -57,7 +57,7 @@ DESCRIPTIONS = {
     "runs.parquet": "A row a run: all settings, outcome, where it was trained",
     "epochs.parquet": "A row a run and epoch: learning rate, losses, accuracies",
     "variance.parquet": "A row a measured variance of an update",
-    "claims.csv": "A row a claim of the paper: what was computed, verdict, effect with its 95 % interval, evidence",
+    "claims.csv": "A row a claim of the paper: what was computed, verdict, effect with 95 % interval, all comparisons",
     "report.html": "Claims, results, figures, settings and environment on one page",
 }
 """Name of a file -> what it is."""

@@ -1,6 +1,7 @@
 """One self-contained HTML page of a study: claims, results, figures, settings, and where it ran."""
 
 import base64
+import json
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict
@@ -12,6 +13,7 @@ import numpy as np
 import pandas as pd
 
 from smallbatch.analysis.table import places
+from smallbatch.analysis.verdicts import effect_words
 from smallbatch.errors import UserError
 from smallbatch.figures import caption, style
 from smallbatch.figures.cells import best_cells
@@ -147,7 +149,7 @@ def render(
 
 
 def claim_rows(claims: pd.DataFrame) -> list[dict[str, Any]]:
-    """The claims to show: their columns with "" for what is not there, figures as lists, and the interval as text."""
+    """The claims to show: "" for what is not there, figures and comparisons as lists, and the interval as text."""
     told = claims.astype(object).where(claims.notna(), "").to_dict("records")
     return [
         {
@@ -155,9 +157,20 @@ def claim_rows(claims: pd.DataFrame) -> list[dict[str, Any]]:
             "figures": _names(claim["figures"]),
             "absent": _names(claim["absent"]),
             "interval": _interval(claim["effect"], claim["low"], claim["high"]),
+            "comparisons": [_comparison(one) for one in json.loads(claim.get("comparisons") or "[]")],
         }
         for claim in told
     ]
+
+
+def _comparison(told: Mapping[str, Any]) -> dict[str, Any]:
+    """A comparison of a claim to show: its effect, interval and region as text."""
+    numbers = ("effect", "low", "high", "at_least", "at_most")
+    effect, low, high, at_least, at_most = ("" if told[name] is None else told[name] for name in numbers)
+    words = "" if effect == "" else effect_words(effect, told["unit"])
+    ends = {"above": at_least, "below": at_most}
+    region = " and ".join(f"{side} {end:g}" for side, end in ends.items() if end != "")
+    return {**told, "effect": words, "interval": _interval(words, low, high), "region": region}
 
 
 def _names(listed: str) -> list[str]:

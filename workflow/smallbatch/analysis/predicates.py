@@ -250,12 +250,15 @@ def falls_more(t: Thresholds, first: Grid, second: Grid, low: int) -> Iterator[P
         yield Part(told, more - less, at_least=t["margin"])
 
 
-def good_out_to(t: Thresholds, grid: Grid, low: int, high: int) -> Iterator[Part]:
-    """Each m in low ... high comes near the best accuracy of all."""
-    peak, best = grid.peak(), grid.best()
-    for place in np.flatnonzero((grid.sizes >= low) & (grid.sizes <= high)):
-        told = f"m = {grid.sizes[place]} reaches {_percent(best[0, place])}, {grid.told()} is the best of all"
-        yield Part(told, 100 * (peak - best[:, place]), at_most=t["near"])
+def good_out_to(t: Thresholds, grid: Grid, best: tuple[int, int], low: int, high: int) -> Iterator[Part]:
+    """Each m in low ... high comes near the mean over the m that are best: the best of them is so by luck, too."""
+    inside = grid.having((grid.sizes >= best[0]) & (grid.sizes <= best[1]))
+    larger = grid.having((grid.sizes >= low) & (grid.sizes <= high))
+    if len(inside):
+        mean = inside.best().mean(axis=1)
+        for size, accuracy in zip(larger.sizes, larger.best().T, strict=True):
+            told = f"m = {size} reaches {_percent(accuracy[0])}, {_sizes(inside)} {_percent(mean[0])}"
+            yield Part(told, 100 * (mean - accuracy), at_most=t["near"])
 
 
 def helps(t: Thresholds, first: Grid, second: Grid) -> Iterator[Part]:

@@ -1,14 +1,11 @@
 """From comparisons to the verdict of a claim, which is wrong in at most 5 % of studies however many comparisons it has.
 
-A claim is true where all its effects lie in their regions. It is supported where each of them is shown to, by a test of
-its own at 5 %: one false comparison passes so seldom, and an intersection of tests needs no correction (Berger 1982).
-It is refuted where one effect lies outside further than chance takes any of them. What counts is the largest deviation
-among all parts in the same samples (Westfall & Young 1993, single-step max-T), so that a true claim is refuted in 5 %
-of studies, and not each of its parts. Parts that look well inside refute nothing and are left out of those; what is
-left out by its p-value is made up for by dividing the others by the bound (Zhao, Small & Su 2019).
-
-Tests have one side: a claim that is supported wrongly is not refuted wrongly as well. So a verdict rests on an end of
-the 90 % interval, each end of which is passed in 5 % of studies; what is shown beside it is the 95 % interval.
+A claim is true where all its effects lie in their regions. It is supported where the 95 % intervals of all do: a false
+comparison passes in 2.5 % of studies, and an intersection of tests needs no correction (Berger 1982). It is refuted
+where one effect lies outside further than chance takes any of them: by the least p-value of all parts in the same
+samples (Westfall & Young 1993, single-step min-P), so that a true claim is refuted in 2.5 % of studies, and not each of
+its parts. Parts that look well inside refute nothing and are left out of those; what is left out by its p-value is made
+up for by dividing the others by the bound (Zhao, Small & Su 2019).
 """
 
 import math
@@ -24,8 +21,8 @@ from smallbatch.figures.words import counted
 VERDICTS = ("refuted", "undecided", "supported", "not run")
 """The first that any part has is the claim's."""
 
-LEVEL = 0.05
-"""How often a verdict may be wrong."""
+LEVEL = 0.025
+"""How often either side of a 95 % interval misses: of claims at their very border 5 % get one verdict or the other."""
 
 DISCARDED = 0.9
 """The p-value, of an effect in its region looking so far out, above which a part is left out of those that refute."""
@@ -82,8 +79,7 @@ class Part:
     @property
     def words(self) -> str:
         """The data's effect with its unit: `+1.2 points`; empty where it is NaN."""
-        own = round(float(self.effect[0]), 9) + 0.0  # no -0.0
-        return "" if math.isnan(own) else _FORMATS[self.unit].format(own)
+        return effect_words(float(self.effect[0]), self.unit)
 
     @property
     def depth(self) -> float:
@@ -105,6 +101,11 @@ class Part:
         return math.ceil(needed) if needed <= MOST_SEEDS else None
 
 
+def effect_words(effect: float, unit: str) -> str:
+    """`+1.2 points`; empty for NaN."""
+    return "" if math.isnan(effect) else _FORMATS[unit].format(round(effect, 9) + 0.0)  # no -0.0
+
+
 def what_would_decide(parts: Sequence[Part], verdicts: Sequence[str]) -> str:
     """What an undecided claim lacks, in words, by the parts that are."""
     undecided = [part for part, verdict in zip(parts, verdicts, strict=True) if verdict == "undecided"]
@@ -122,29 +123,20 @@ def what_would_decide(parts: Sequence[Part], verdicts: Sequence[str]) -> str:
 def decide(parts: Sequence[Part]) -> list[str]:
     """The verdict on each part, where "refuted" holds for all of them at once."""
     suspects = [part for part in parts if part.p_inside <= DISCARDED]
-    deviations = {id(part): _deviations(part) for part in suspects}
-    largest = np.max([samples for samples, _ in deviations.values()], axis=0) if suspects else np.zeros(0)
+    least = np.min([_p_values(part) for part in suspects], axis=0) if suspects else np.ones(1)
 
     def verdict(part: Part) -> str:
         if part.p_outside <= LEVEL:
             return "supported"
-        gap = deviations[id(part)][1] if part in suspects else 0
-        return "refuted" if gap > 0 and (largest >= gap).mean() <= LEVEL * DISCARDED else "undecided"
+        adjusted = (least <= part.p_inside).mean() if part in suspects else 1.0
+        return "refuted" if part.depth < 0 and adjusted <= LEVEL * DISCARDED else "undecided"
 
     return [verdict(part) for part in parts]
 
 
-def _deviations(part: Part) -> tuple[np.ndarray, float]:
-    """How far each sample and the region's nearer border lie from the median, on the side of that border.
-
-    In units of what the half of the 95 % interval on that side spans, so that parts can be compared.
-    """
-    low, high = part.interval
-    own, middle = float(part.effect[0]), float(np.nanmedian(part.effect[1:]))
-    if own - part.at_least < part.at_most - own:
-        span, away, gap = high - middle, part.effect[1:] - middle, part.at_least - max(own, middle)
-    else:
-        span, away, gap = middle - low, middle - part.effect[1:], min(own, middle) - part.at_most
-    if span <= 1e-12:
-        return np.zeros(len(away)), math.copysign(math.inf, gap) if gap else 0.0
-    return np.nan_to_num(away / span, nan=-math.inf), gap / span
+def _p_values(part: Part) -> np.ndarray:
+    """(samples): the p-value that `p_inside` would be, were the region's nearer border at each sample."""
+    samples = part.effect[1:] if part.effect[0] - part.at_least < part.at_most - part.effect[0] else -part.effect[1:]
+    there = np.sort(samples[~np.isnan(samples)])
+    below = np.searchsorted(there, samples, side="left")
+    return np.where(np.isnan(samples), 1.0, 1 - below / len(there))
