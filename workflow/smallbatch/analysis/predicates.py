@@ -96,7 +96,7 @@ def _small_and_large(t: Thresholds, grid: Grid) -> tuple[Grid, Grid]:
 def _fall(grid: Grid) -> np.ndarray:
     """(samples): points by which the line through the best accuracies over log2 of the sizes falls, first to last."""
     doublings = np.log2(grid.sizes)
-    return -100 * slope(doublings, grid.best()) * (doublings[-1] - doublings[0])
+    return -100 * grid.slope() * (doublings[-1] - doublings[0])
 
 
 def best_within(t: Thresholds, grid: Grid, low: int, high: int) -> Iterator[Part]:
