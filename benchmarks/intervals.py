@@ -153,5 +153,5 @@ def _told(row: np.ndarray) -> str:
 
 
 if __name__ == "__main__":
-    for line in table(int(sys.argv[1]) if len(sys.argv) > 1 else 2000):
+    for line in table(int(sys.argv[1]) if len(sys.argv) > 1 else 500):
         print(line, flush=True)
