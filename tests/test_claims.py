@@ -471,6 +471,25 @@ def test_a_grid_has_means_over_seeds_and_nan_where_nothing_is():
     assert grid.told() == "m = 2 at 2⁻¹ (70.0 %)"
 
 
+def test_a_slope_is_of_the_samples_and_with_one_seed_of_the_residuals_from_the_line():
+    several = grid_of(table({(2, 2, RATE): [0.8, 0.81], (8, 8, RATE): [0.76, 0.75], (32, 32, RATE): [0.7, 0.71]}))
+    np.testing.assert_allclose(several.slope(), (several.best()[:, 2] - several.best()[:, 0]) / 4)
+    # Over log2 m = 1, 3, 5: slope -0.02, residuals 0.01 / 3, -0.02 / 3, 0.01 / 3, one degree of freedom, t = 12.71.
+    one = grid_of(table({(2, 2, RATE): [0.80], (8, 8, RATE): [0.75], (32, 32, RATE): [0.72]}))
+    error = (6 * 0.0001 / 9 / 1 / 8) ** 0.5
+    found = one.slope()
+    assert found[0] == pytest.approx(-0.02)
+    assert np.percentile(found[1:], [2.5, 97.5]) == pytest.approx(-0.02 + 12.71 * error * np.array([-1, 1]), rel=0.05)
+    assert np.isnan(grid_of(table({(2, 2, RATE): [0.8], (8, 8, RATE): [0.7]})).slope()[1:]).all()  # two make any line
+
+
+def test_groups_that_are_compared_do_not_tie_together():
+    grid = grid_of(table({(m, m, RATE): seeds(0.8 + m / 10_000, 0.01) for m in (2, 8, 32, 64)}))
+    inside, outside = grid.split(grid.sizes <= 8)
+    assert abs(np.corrcoef(inside.ties[1], outside.ties[1])[0, 1]) < 0.15
+    assert abs(np.corrcoef(grid.ties[0], grid.ties[1])[0, 1]) < 0.15
+
+
 def test_samples_of_shares():
     cells = {(2, 2, 0.25): [0.9] * 5, (2, 2, 0.5): [0.9, DEAD], (8, 8, 0.25): [0.9], (8, 8, 0.5): [DEAD]}
     shares = grid_of(table(cells)).converged[1:]

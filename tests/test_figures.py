@@ -177,7 +177,7 @@ def test_seeds_and_epochs_that_differ_are_all_named() -> None:
     )
     text = caption("fig15", spec("best", "alex", "long"), runs)
     assert "On digits (1,437 training images), 4 epochs; cifar100 (1,437 training images), 8 epochs. " in text
-    assert "Line: mean of 1 or 2 seeds; band" in text
+    assert "Line: mean of 1 or 2 seeds, less what the best of several rates owes to luck; band" in text
 
 
 def measured(slope: float) -> tuple[pd.DataFrame, pd.DataFrame]:
@@ -408,12 +408,13 @@ def test_caption_stands_alone() -> None:
     text = caption("figure_01", spec("accuracy"), grid())
     for part in (
         "over the base learning rate η/m", "Reduced AlexNet, no BN, on digits (1,437 training images), 4 epochs.",
-        "mean of 2 seeds; band: 95 % interval of the mean over seeds (bootstrap)", "from here on a run has converged",
+        "mean of 2 seeds; band: its 95 % interval, over seeds and test images.", "from here on a run has converged",
         "3 of 9 runs diverged and count at chance level", "Drawn from 9 of 12 runs so far.",
         "Corresponds to Figure 1 of the paper.",
     ):  # fmt: skip
         assert part in text
     one_seed = caption("digits_best", spec("best"), planned({(2, 2, 2**-8): [0.5]}))
+    assert "1 seed a cell, so no intervals: it does not tell how much another would differ." in one_seed
     assert "band" not in one_seed
     assert "0 of 1 run diverged. Drawn in the manner of Figure 15 of the paper." in one_seed
     assert "at base learning rate η/m = 2⁻⁸" in caption("fig04", spec("convergence", base_lr=2**-8), grid())

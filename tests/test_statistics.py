@@ -5,9 +5,9 @@ import math
 import numpy as np
 import pytest
 
+from smallbatch.analysis.moderation import moderation
 from smallbatch.analysis.statistics import (
     convergence_bar,
-    moderation,
     nan_mean,
     percentile_interval,
     slope,

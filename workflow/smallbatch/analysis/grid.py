@@ -6,9 +6,10 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+from scipy.special import stdtrit
 
 from smallbatch.analysis.noise import Noise, best_of, highest, with_results
-from smallbatch.analysis.statistics import SAMPLES
+from smallbatch.analysis.statistics import SAMPLES, slope
 from smallbatch.figures.words import counted, rate_words
 
 __all__ = ["Grid", "read_grid", "with_results"]
@@ -27,6 +28,7 @@ class Grid:
     seeds: (sizes, rates), how many have a result.
     setting: columns of the table, as the first run has them.
     ties: (2, SAMPLES), see `best_of`; of parts that are compared each has its own.
+    even: (SAMPLES), see `Cells`.
     """
 
     where: str
@@ -39,6 +41,7 @@ class Grid:
     seeds: np.ndarray
     setting: Mapping[str, Any]
     ties: np.ndarray
+    even: np.ndarray
 
     def __len__(self) -> int:
         """The number of sizes."""
@@ -68,6 +71,21 @@ class Grid:
     def peak(self) -> np.ndarray:
         """(samples): accuracy of the cell that `selection` is highest for, as `best_of` has it."""
         return best_of(_flat(self.selection), _flat(self.accuracy), _flat(self.converged), self.ties[1])
+
+    def slope(self) -> np.ndarray:
+        """(samples): slope of the line through `best` over log2 of the sizes.
+
+        With one seed it varies as residuals from the line say, a t with two degrees less than there are sizes: where
+        the points curve, that counts as noise.
+        """
+        doublings, best = np.log2(self.sizes), self.best()
+        slopes, freedom = slope(doublings, best), len(self) - 2
+        if np.isnan(best[1:]).all() and freedom > 0:
+            from_mean = doublings - doublings.mean()
+            residuals = best[0] - best[0].mean() - slopes[0] * from_mean
+            error = np.sqrt((residuals**2).sum() / freedom / (from_mean**2).sum())
+            slopes[1:] = slopes[0] + error * stdtrit(freedom, self.even)
+        return slopes
 
     def best_rate(self) -> np.ndarray:
         """(samples): place of the rate of the cell that `selection` is highest for, the overall best rate."""
@@ -112,6 +130,5 @@ def read_grid(
     placed[:, :, row, rate] = [cells.accuracy, cells.selection, cells.converged]
     seeds = np.zeros((len(rows), len(rates)), dtype=int)
     seeds[row, rate] = cells.seeds
-    return Grid(
-        "", "m" if sizes == "batch_size" else "b", rows, rates, *placed, seeds, runs.iloc[0].to_dict(), cells.ties
-    )
+    symbol = "m" if sizes == "batch_size" else "b"
+    return Grid("", symbol, rows, rates, *placed, seeds, runs.iloc[0].to_dict(), cells.ties, cells.even)

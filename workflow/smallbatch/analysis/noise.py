@@ -14,16 +14,17 @@ import numpy as np
 import pandas as pd
 from scipy.special import gammaincinv
 
-from smallbatch.analysis.statistics import SAMPLES, moderation, nan_mean
+from smallbatch.analysis.moderation import moderation
+from smallbatch.analysis.statistics import SAMPLES, nan_mean
 
 CELL = ["batch_size", "bn_batch_size", "base_lr"]
 """What runs of one experiment that differ by their seed alone have in common."""
 
-SHARED_IMAGES = 0.3
+SHARED_IMAGES = 0.5
 """The part of the binomial variance p (1 - p) / N of an accuracy p on N images that all cells share: some images are
 hard for every model. See docs/statistics.md for where the two numbers are measured."""
 
-OWN_IMAGES = 0.2
+OWN_IMAGES = 0.15
 """The part that the seeds of one cell share, and other cells do not. The rest differs from seed to seed."""
 
 HELD_OUT = 10
@@ -54,6 +55,7 @@ class Cells:
     converged: the same shape, the share of seeds that converge.
     seeds: (cells), how many have a result.
     ties: (2, SAMPLES), see `best_of`.
+    even: (SAMPLES), evenly between 0 and 1 in random order: quantiles of what is estimated in another way.
     """
 
     runs: pd.DataFrame
@@ -62,6 +64,7 @@ class Cells:
     converged: np.ndarray
     seeds: np.ndarray
     ties: np.ndarray
+    even: np.ndarray
 
 
 class Noise:
@@ -83,7 +86,8 @@ class Noise:
         self._cell = runs.groupby(["experiment", *CELL], dropna=False).ngroup()
         self._seeds = {seed: self._normal() for seed in np.unique(runs["seed"])}
         self._images = {split: self._normal() for split in ("accuracy", "selection_accuracy")}
-        self._order = np.tile(generator.random(SAMPLES // 2), 2)
+        half = SAMPLES // 2
+        self._order = np.tile((generator.permutation(half) + 0.5) / half, 2)
         self._cells: dict[Hashable, Cells] = {}
 
     def cells(self, runs: pd.DataFrame) -> Cells:
@@ -94,7 +98,7 @@ class Noise:
         own = self._cells[experiment]
         shown = np.isin(self._cell[own.runs.index], self._cell[runs.index])
         samples = (values[:, shown] for values in (own.accuracy, own.selection, own.converged))
-        return Cells(own.runs[shown], *samples, own.seeds[shown], own.ties)
+        return Cells(own.runs[shown], *samples, own.seeds[shown], own.ties, own.even)
 
     def _normal(self, *shape: int) -> np.ndarray:
         """(SAMPLES, *shape), standard normal; the second half mirrors the first, so that samples lie evenly."""
@@ -122,7 +126,8 @@ class Noise:
         anything = selection[0] + (share > 0) * self._normal(len(cells))
         selection = np.where(unknown, np.concatenate([selection[:1], anything]), selection)
         ties = self._generator.random((2, SAMPLES)) < 0.5
-        return Cells(cells, accuracy, selection, self._shares(cells, share, count), count, ties)
+        even = (self._generator.permutation(SAMPLES) + 0.5) / SAMPLES
+        return Cells(cells, accuracy, selection, self._shares(cells, share, count), count, ties, even)
 
     def _means(
         self, split: str, values: np.ndarray, share: np.ndarray, seeds: np.ndarray, images: np.ndarray

@@ -45,10 +45,14 @@ def _small_and_large(t: Thresholds, grid: Grid) -> tuple[Grid, Grid]:
     return grid.split(grid.sizes <= t["small_batch"])
 
 
-def _fall(grid: Grid, values: np.ndarray) -> np.ndarray:
-    """(samples): by how much the line through values (samples, sizes) over log2 of the sizes falls, first to last."""
-    doublings = np.log2(grid.sizes)
-    return -slope(doublings, values) * (doublings[-1] - doublings[0])
+def _fall(grid: Grid, slopes: np.ndarray) -> np.ndarray:
+    """(samples): by how much lines over log2 of the sizes fall from the first to the last; slopes: (samples)."""
+    return -slopes * np.log2(grid.sizes[-1] / grid.sizes[0])
+
+
+def _fall_of_best(grid: Grid) -> np.ndarray:
+    """(samples): points by which the line through the best accuracies falls."""
+    return 100 * _fall(grid, grid.slope())
 
 
 def _reaches_large(t: Thresholds, grid: Grid) -> bool:
@@ -130,7 +134,7 @@ def range_shrinks(t: Thresholds, grid: Grid) -> Iterator[Part]:
     if _reaches_large(t, grid):
         widths = _widths(grid)
         told = f"{widths[0, 0]:.1f} rates converged at m = {grid.sizes[0]}, {widths[0, -1]:.1f} at m = {grid.sizes[-1]}"
-        yield Part(told, _fall(grid, widths), at_least=0, unit="rates")
+        yield Part(told, _fall(grid, slope(np.log2(grid.sizes), widths)), at_least=0, unit="rates")
 
 
 def _trains_up_to(
@@ -232,7 +236,7 @@ def falls_from(t: Thresholds, grid: Grid, low: int = 0) -> Iterator[Part]:
     if len(grid) > 1:
         best = 100 * grid.best()
         told = f"from {best[0, 0]:.1f} % at m = {grid.sizes[0]} to {best[0, -1]:.1f} % at m = {grid.sizes[-1]}"
-        yield Part(told, _fall(grid, best), at_least=t["margin"])
+        yield Part(told, _fall_of_best(grid), at_least=t["margin"])
 
 
 def falls_to_large(t: Thresholds, grid: Grid, low: int) -> Iterator[Part]:
@@ -245,7 +249,7 @@ def falls_more(t: Thresholds, first: Grid, second: Grid, low: int) -> Iterator[P
     """The fall as in `falls_from` is larger in the second."""
     first, second = _common(first.having(first.sizes >= low), second.having(second.sizes >= low))
     if len(second) > 1:
-        less, more = (_fall(grid, 100 * grid.best()) for grid in (first, second))
+        less, more = _fall_of_best(first), _fall_of_best(second)
         told = f"{_sizes(second)} lose {more[0]:.1f} points, {less[0]:.1f} in {first.where}"
         yield Part(told, more - less, at_least=t["margin"])
 
@@ -332,7 +336,7 @@ def improves_down_to_two_without_norm(t: Thresholds, grid: Grid) -> Iterator[Par
     if grid.setting["norm"] == "none" and len(small) > 1 and small.sizes[0] == 2:
         best = 100 * small.best()
         told = f"from {best[0, 0]:.1f} % at m = 2 to {best[0, -1]:.1f} % at m = {small.sizes[-1]}"
-        yield Part(told, _fall(small, best), at_least=0)
+        yield Part(told, _fall_of_best(small), at_least=0)
 
 
 def longer_helps_large_most(t: Thresholds, short: Grid, long: Grid) -> Iterator[Part]:

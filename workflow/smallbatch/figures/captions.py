@@ -49,6 +49,8 @@ _IN_THE_PAPER = {
 _BEYOND = ("variance", "example-variance", "cost")  # kinds that the paper has no figure of
 _BANDS = ("accuracy", "convergence", "bn-batch", "best", "example-variance", "cost")  # kinds with a band over seeds
 
+_UNKNOWN = ", so no intervals: it does not tell how much another would differ"
+
 
 def note(kind: str, runs: pd.DataFrame) -> str:
     """The small print under a figure: data, setting where there is only one, epochs, seeds, how much is there."""
@@ -57,7 +59,7 @@ def note(kind: str, runs: pd.DataFrame) -> str:
         words = [listed(runs["data"]), setting_words(runs.iloc[0]), f"{listed(runs['epochs'])} epochs"]
     parts = [", ".join([*words, seed_words(runs)])]
     if runs["seed"].nunique() > 1 and kind in _BANDS:
-        parts.append("bands: 95 % intervals of means over seeds (bootstrap)")
+        parts.append("bands: 95 % intervals")
     if runs["seed"].nunique() > 1 and kind == "range":
         parts.append("lighter: with a part of the seeds")
     if kind == "variance":
@@ -133,10 +135,15 @@ def _selection(kind: str, runs: pd.DataFrame) -> str:
 
 
 def _seeds(kind: str, runs: pd.DataFrame) -> str:
-    if kind == "range" or runs["seed"].nunique() == 1:
+    if kind == "range":
         return f"{seed_words(runs)} a cell."
+    if runs["seed"].nunique() == 1:
+        return f"{seed_words(runs)} a cell{_UNKNOWN if kind in _BANDS else ''}."
     line = f"Line: mean of {seed_words(runs)}"
-    return f"{line}; band: 95 % interval of the mean over seeds (bootstrap)." if kind in _BANDS else f"{line}."
+    if kind not in _BANDS:
+        return f"{line}."
+    luck = ", less what the best of several rates owes to luck" if kind in ("best", "cost") else ""
+    return f"{line}{luck}; band: its 95 % interval, over seeds and test images."
 
 
 def _incidents(kind: str, runs: pd.DataFrame) -> str:

@@ -7,7 +7,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 
 from smallbatch.figures import style
-from smallbatch.figures.cells import bar_line, best_cells, chance_line, line_over_seeds, percent_axis
+from smallbatch.figures.cells import bar_line, best_cells, chance_line, percent_axis
 
 
 def courses(runs: pd.DataFrame, epochs: pd.DataFrame) -> pd.DataFrame:
@@ -30,13 +30,19 @@ def courses(runs: pd.DataFrame, epochs: pd.DataFrame) -> pd.DataFrame:
 
 def convergence_lines(data: pd.DataFrame, axes: Axes, generator: np.random.Generator) -> Axes:
     """Draw `courses` of one experiment at one base learning rate; bands are 95 % intervals of means, as elsewhere."""
+    import seaborn as sns  # takes a second, which the other kinds of figure need not wait for
+
     # An epoch is to the others what an experiment is: its cells tell how much accuracies vary then.
     reached = data["percent"] / 100
     then = data.assign(experiment=data["epoch"], accuracy=reached, selection_accuracy=reached)
     cells = best_cells(then, ["experiment", "batch_size"], generator).rename(columns={"experiment": "epoch"})
     for batch_size, line in cells.groupby("batch_size"):
         look = style.batch_look(batch_size) | {"linewidth": 0.8, "markevery": _marks(batch_size, line["epoch"].max())}
-        line_over_seeds(axes, line, "epoch", str(batch_size), look)
+        ends = line.melt("epoch", ["low", "mean", "high"], value_name="percent")
+        sns.lineplot(
+            ends, x="epoch", y="percent", estimator="median", errorbar=("pi", 100), err_kws=style.BAND,
+            label=str(batch_size), legend=False, ax=axes, **look,
+        )  # fmt: skip
     chance_line(axes, data)
     bar_line(axes, data)
     axes.set_xlim(0, 1.02 * data["epoch"].max())

@@ -1,0 +1,110 @@
+"""Samples of what may be true: against intervals worked out by hand, and how often they cover."""
+
+import numpy as np
+import pandas as pd
+import pytest
+from scipy import stats
+
+import intervals
+from smallbatch.analysis.noise import SAMPLES, Noise, best_of, with_results
+from smallbatch.analysis.statistics import percentile_interval
+
+PRECISE = 10**12
+"""So many images that they have no noise."""
+
+
+def cells(accuracies: dict[tuple[int, float], list[float]], images: int = PRECISE, seed: int = 0, **more):
+    """Samples of {(m, base_lr): accuracies of the seeds}; above 0.5 a run has converged."""
+    rows = [
+        {"experiment": "made", "batch_size": m, "bn_batch_size": m, "base_lr": rate, "seed": number, "accuracy": value,
+         "selection_accuracy": value, "converged": value > 0.5, "test_images": images, "train_images": 1000} | more
+        for (m, rate), values in accuracies.items() for number, value in enumerate(values)
+    ]  # fmt: skip
+    runs = with_results(pd.DataFrame(rows))
+    return Noise(runs, np.random.default_rng(seed)).cells(runs)
+
+
+def t_interval(values: np.ndarray) -> np.ndarray:
+    return np.array(stats.ttest_1samp(values, 0).confidence_interval(0.95))
+
+
+VALUES = np.array([0.71, 0.74, 0.72, 0.70, 0.76])
+OTHERS = np.array([0.61, 0.65, 0.61, 0.61, 0.67])
+
+
+def test_a_cell_alone_has_the_interval_of_student():
+    found = np.mean(
+        [percentile_interval(cells({(2, 0.5): VALUES}, seed=seed).accuracy[1:, 0]) for seed in range(20)], 0
+    )
+    np.testing.assert_allclose(found, t_interval(VALUES), atol=0.002)
+
+
+def test_a_difference_by_seed_has_the_paired_interval_where_the_rest_is_unlike():
+    # A cell in which a seed failed has a variance of its own: nothing moderates it.
+    first, second = np.append(VALUES, 0.1), np.append(OTHERS, 0.1)
+    drawn = [cells({(2, 0.5): first, (8, 0.5): second}, seed=seed).accuracy for seed in range(20)]
+    found = np.mean([percentile_interval(one[1:, 0] - one[1:, 1]) for one in drawn], axis=0)
+    np.testing.assert_allclose(found, t_interval(first - second), atol=0.003)
+
+
+def test_with_few_seeds_the_other_cells_tell_the_variance():
+    draws = np.random.default_rng(0)
+    many = {(2, 2.0**-k): draws.normal(0.75, 0.01, 2) for k in range(20)}
+    samples = cells(many).accuracy[1:]
+    widths = np.diff(np.percentile(samples, [2.5, 97.5], axis=0), axis=0)[0]
+    # With 20 degrees of freedom 2 * 2.09 * 0.01 / sqrt(2) = 0.0296; alone 2 * 12.7 times each one's own error.
+    assert 0.02 < np.median(widths) < 0.045 and widths.max() < 0.1
+
+
+@pytest.mark.parametrize(("accuracies", "freedom"), [([[0.7, 0.8]], 1), ([[0.7, 0.8], [0.7, 0.72, 0.71], [0.7]], 3)])
+def test_one_seed_has_the_variance_of_others_or_none(accuracies: list, freedom: int):
+    found = cells({(2, 2.0**k): values for k, values in enumerate(accuracies)})
+    assert np.isfinite(found.accuracy).all()
+    alone = cells({(2, 2.0**k): [0.7 + k / 100] for k in range(3)})
+    assert np.isnan(alone.accuracy[1:]).all() and np.isfinite(alone.selection).all()
+    assert set(alone.selection[1:].argmax(axis=1)) == {0, 1, 2}  # any of those that train may be the best
+
+
+def test_images_that_are_few_widen_levels_and_hardly_differences():
+    few, many = (
+        cells({(2, 0.5): [0.8] * 4, (8, 0.5): [0.8] * 4}, images=images).accuracy[1:] for images in (100, PRECISE)
+    )
+    assert many.std(axis=0) == pytest.approx(0, abs=1e-6)
+    assert few.std(axis=0) == pytest.approx((0.65 * 0.8 * 0.2 / 100) ** 0.5, rel=0.1)
+    assert (few[:, 0] - few[:, 1]).std() == pytest.approx((2 * 0.15 * 0.8 * 0.2 / 100) ** 0.5, rel=0.1)
+
+
+def test_what_diverged_is_at_chance_without_noise_and_nothing_lies_outside_0_and_100_percent():
+    found = cells({(2, 0.25): [0.99, 0.999], (2, 0.5): [0.1, 0.1]}, images=100)
+    assert (found.accuracy[:, 1] == 0.1).all()
+    assert found.accuracy.min() >= 0 and found.accuracy.max() == 1
+
+
+def test_the_selection_on_other_images_has_its_own_noise():
+    found = cells({(2, 0.5): [0.8] * 4}, images=100, selection_accuracy=0.7)
+    assert found.selection[0, 0] == 0.7 and abs(np.corrcoef(found.accuracy[1:, 0], found.selection[1:, 0])[0, 1]) < 0.2
+
+
+def best(means: list[float], tie: bool, converged: float = 1) -> np.ndarray:
+    """Samples of the best of cells with standard normal errors, of which all or none tie."""
+    half = np.random.default_rng(0).standard_normal((SAMPLES // 2, len(means)))
+    errors = np.concatenate([half, -half])
+    values = 0.5 + 0.001 * np.concatenate([[means], means + errors])
+    shares = np.full(values.shape, converged)
+    shares[:, 0] = 1
+    return (best_of(values, values, shares, np.full(SAMPLES, tie)) - 0.5) / 0.001
+
+
+def test_the_best_of_cells_that_tie_is_lower_by_the_highest_of_their_errors():
+    assert best([3, 3, 3], tie=True)[1:].mean() == pytest.approx(3 - 0.846, abs=0.05)  # the highest of three
+    assert best([3, 3, 3], tie=False)[1:].mean() == pytest.approx(3, abs=0.06)
+    assert best([3, 3 - 2.4 * 2**0.5, -9], tie=True)[1:].mean() == pytest.approx(3 - 0.564, abs=0.06)  # of two
+    assert best([3, -9, -9], tie=True)[1:].mean() == pytest.approx(3, abs=0.06)
+    assert best([3, 3, 3], tie=True, converged=0.8)[1:].mean() == pytest.approx(3, abs=0.06)
+
+
+@pytest.mark.parametrize(("truth", "seeds"), [("three tie", 2), ("a hump", 3), ("all 20 tie", 5), ("a border", 5)])
+def test_intervals_cover_what_they_say(truth: str, seeds: int):
+    # A short form of benchmarks/intervals.py: 95 % of 40 studies are 38, and 33 or fewer come in one of a hundred.
+    for name, (_, covered, _, _) in intervals.coverage(intervals.WORLDS[truth], seeds, 40).items():
+        assert covered > 33 / 40, name
