@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
-from scipy.special import gammaincinv
+from scipy.special import betaincinv, gammaincinv
 
 from smallbatch.analysis.moderation import moderation
 from smallbatch.analysis.statistics import SAMPLES, nan_mean
@@ -188,9 +188,14 @@ class Noise:
         k and n - k + 1 or of k + 1 and n - k, evenly. A cell whose seeds agree with each other and with those of the
         next rates, beyond which nothing trains, is certain: what trains does so over one stretch of rates.
         """
-        ones = np.rint(share * count) + (self._generator.random((SAMPLES, len(count))) < 0.5)
-        yes, no = (self._generator.standard_gamma(shape) for shape in (ones, count + 1 - ones))
-        return np.concatenate([share[None], np.where(_certain(cells, share), share, yes / (yes + no))])
+        ones = np.rint(share * count)
+        # Quantiles that lie evenly, in random order: of five seeds that agree, chance must not decide what they show.
+        even = np.tile((np.arange(SAMPLES)[:, None] + 0.5) / SAMPLES, len(count))
+        twice = 2 * self._generator.permuted(even, axis=0)
+        few = np.where(ones > 0, betaincinv(np.fmax(ones, 1), count - ones + 1, twice % 1), 0)
+        many = np.where(ones < count, betaincinv(ones + 1, np.fmax(count - ones, 1), twice % 1), 1)
+        drawn = np.where(twice < 1, few, many)
+        return np.concatenate([share[None], np.where(_certain(cells, share), share, drawn)])
 
 
 def _certain(cells: pd.DataFrame, share: np.ndarray) -> np.ndarray:

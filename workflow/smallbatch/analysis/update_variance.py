@@ -26,7 +26,8 @@ def measured(runs: pd.DataFrame, variance: pd.DataFrame) -> pd.DataFrame:
     """
     settings = ["base_lr", "lr_scaling", "momentum", "momentum_scaled"]
     named = runs.rename(columns={"batch_size": "trained_batch_size"}).reindex(columns=[*COLUMNS, *settings])
-    joined = named.astype({"run": "str"}).merge(variance.astype({"run": "str", "trace": float}), on="run")
+    traces = variance.reindex(columns=["run", "epoch", "batch_size", "trace"])
+    joined = named.astype({"run": "str"}).merge(traces.astype({"run": "str", "trace": float}), on="run")
     joined = joined[np.isfinite(joined["trace"]) & (joined["trace"] > 0)].reset_index(drop=True)
     own = [row.batch_size * row.trace / _rate(row) ** 2 for row in joined.itertuples()]
     return joined.drop(columns=settings).assign(example_variance=np.array(own, dtype=float))
