@@ -198,7 +198,7 @@ def tried(base: Path, whole: dict[str, object], kinds: dict[str, str], fault: st
 def _judged(kind: str, path: Path, fault: str, well: bool, said: str) -> str:
     named = path.stem in said or (str(Path(*path.parent.parts[-2:])) in said and "damaged" in said)
     if fault in CHANGES:
-        return "as before" if well else "REFUSED"
+        return "as before" if well else "refused" if named and kind == "weights" else "REFUSED"
     if not well:
         return f"TRACEBACK {_last_line(said)}" if "Traceback" in said else "refused" if named else "REFUSED, NOT NAMED"
     return "named, mended" if named else "no effect" if kind in HARMLESS else "NOT NAMED"
