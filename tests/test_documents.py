@@ -228,9 +228,9 @@ def test_the_table_of_speeds_is_the_one_that_was_measured():
 
 @pytest.fixture(scope="module")
 def published(tmp_path_factory):
-    """The published runs of `laptop`, from the remote that lies in the repository: their table, store and meta."""
+    """The published runs of `laptop`, from the remote that lies in the repository: their tables and meta."""
     from smallbatch.analysis.selection import rates_so_far
-    from smallbatch.analysis.table import collect, runs_table, variance_table
+    from smallbatch.analysis.table import collect, epochs_table, runs_table, variance_table
     from smallbatch.bundles import take_in
     from smallbatch.data import prepare
 
@@ -252,7 +252,8 @@ def published(tmp_path_factory):
     grids = runs_table(laptop.planned(), collect(laptop.planned(), store, metas), metas, threshold)
     planned = laptop.planned(rates_so_far(laptop, grids))
     records = collect(planned, store, metas)
-    return runs_table(planned, records, metas, threshold), variance_table(records), metas["digits"]
+    tables = runs_table(planned, records, metas, threshold), epochs_table(records), variance_table(records)
+    return tables, metas["digits"]
 
 
 def between(name: str) -> str:
@@ -262,7 +263,7 @@ def between(name: str) -> str:
 def test_the_results_are_those_of_the_published_runs(published):
     from smallbatch.publish import results_text
 
-    runs, _, _ = published
+    (runs, *_), _ = published
     assert between("laptop: results") == results_text(runs)
 
 
@@ -272,14 +273,14 @@ def test_the_verdicts_are_those_of_the_published_runs(published):
     from smallbatch.analysis.claims import judge
     from smallbatch.publish import claims_text
 
-    runs, variance, _ = published
-    claims = judge(study("laptop").figures, runs, variance, CONFIG["claims"], np.random.default_rng(0))
+    tables, _ = published
+    claims = judge(study("laptop").figures, *tables, CONFIG["claims"], np.random.default_rng(0))
     written = claims.to_csv(index=False)
     assert between("laptop: claims") == claims_text(claims), written
 
 
 def test_what_is_told_of_the_published_runs_is_what_their_records_say(published):
-    runs, _, meta = published
+    (runs, *_), meta = published
     text, once = line(README), runs.drop_duplicates("run")
     assert (
         f"(`digits`: {meta.train:,} training and {meta.test} test images of 8x8 pixels), 10 epochs, seeds 1 to 5"
@@ -294,7 +295,7 @@ def test_what_is_told_of_the_published_runs_is_what_their_records_say(published)
 
 
 def test_what_a_row_of_a_run_has_is_told(published):
-    runs, _, _ = published
+    (runs, *_), _ = published
     told = next(row[1] for row in rows("## What comes out", README) if "runs.csv" in row[0])
     assert told.startswith(
         "a row a run: all settings, accuracy (median of the last 5 epochs), converged, diverged_at, "
