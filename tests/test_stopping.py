@@ -175,7 +175,7 @@ def test_signals_at_any_moment_lose_nothing(tmp_path, monkeypatch, either_way):
                 break
             except Stopped as stop:
                 places.append(stop.args[1])
-    assert made == whole
+    assert sorted(made) == sorted(whole)  # which group of lanes comes first is as names are sorted
     assert len({place for place in places if place}) >= 5, "hardly stopped in the middle"
     assert files(tmp_path / "stopped") == files(tmp_path / "whole")
     assert not list((tmp_path / "stopped").rglob("*damaged*")) and not list((tmp_path / "stopped").rglob(".*"))
