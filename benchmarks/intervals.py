@@ -14,7 +14,8 @@ import numpy as np
 import pandas as pd
 from scipy.special import expit, ndtri
 
-from smallbatch.analysis.grid import Grid, read_grid, with_results
+from smallbatch.analysis.grid import Grid, read_grid
+from smallbatch.analysis.noise import with_results
 from smallbatch.analysis.statistics import percentile_interval, slope
 
 SEEDS = (1, 2, 3, 5, 10)

@@ -10,7 +10,8 @@ import pytest
 import yaml
 
 from smallbatch.analysis.claims import CLAIMS, COLUMNS, judge
-from smallbatch.analysis.grid import SAMPLES, read_grid, with_results
+from smallbatch.analysis.grid import SAMPLES, read_grid
+from smallbatch.analysis.noise import with_results
 from smallbatch.analysis.paper import FIGURES, differences
 from smallbatch.errors import UserError
 from smallbatch.study_file import check_config

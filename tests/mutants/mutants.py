@@ -24,8 +24,8 @@ MODULES = {
     "runs": ["study", "packs", "rates", "training/schedule"],
     "settings": ["settings", "study_file"],
     "reports": ["report", "figures/captions", "figures/words"],
-    "statistics": ["analysis/statistics", "analysis/grid", "figures/cells"],
-    "claims": ["analysis/claims", "analysis/predicates"],
+    "statistics": ["analysis/statistics", "analysis/noise", "analysis/moderation", "analysis/grid", "figures/cells"],
+    "claims": ["analysis/claims", "analysis/predicates", "analysis/verdicts", "analysis/update_variance"],
 }
 """What is mutated, by what is reported."""
 
@@ -36,8 +36,8 @@ TESTS = {
     "runs": ["study", "rates_and_schedule", "resources", "table"],
     "settings": ["study", "status"],
     "reports": ["report", "results", "captions"],
-    "statistics": ["statistics", "claims", "figures"],
-    "claims": ["claims"],
+    "statistics": ["statistics", "noise", "claims", "figures"],
+    "claims": ["claims", "verdicts", "update_variance"],
 }
 """Files of tests that are asked."""
 

@@ -19,8 +19,8 @@ import numpy as np
 import pandas as pd
 
 from smallbatch.analysis import predicates
-from smallbatch.analysis.grid import Grid, read_grid, with_results
-from smallbatch.analysis.noise import Noise
+from smallbatch.analysis.grid import Grid, read_grid
+from smallbatch.analysis.noise import Noise, with_results
 from smallbatch.analysis.paper import differences
 from smallbatch.analysis.predicates import Thresholds
 from smallbatch.analysis.statistics import SAMPLES

@@ -8,11 +8,9 @@ import numpy as np
 import pandas as pd
 from scipy.special import stdtrit
 
-from smallbatch.analysis.noise import Noise, best_of, highest, with_results
+from smallbatch.analysis.noise import Noise, best_of, highest
 from smallbatch.analysis.statistics import SAMPLES, slope
 from smallbatch.figures.words import counted, rate_words
-
-__all__ = ["Grid", "read_grid", "with_results"]
 
 
 @dataclass(frozen=True)
