@@ -55,7 +55,10 @@ def test_images_epochs_and_seeds_are_those_of_the_runs():
     one = said("accuracy", SEEDS)
     assert "ResNet-8, BN, on digits (1,437 training images), 20 epochs." in one
     assert "Line: mean of 3 seeds" in one and "3 seeds a cell." in said("range", SEEDS)
-    assert "1 seed a cell." in said("accuracy", table({}))
+    assert "1 seed a cell, so no intervals: it does not tell how much another would differ." in said(
+        "accuracy", table({})
+    )
+    assert "1 seed a cell." in said("range", table({}))
     several = table(
         {},
         {"experiment": "long", "epochs": 164},
