@@ -9,6 +9,7 @@ test images are a sample, the same for all runs: that is not seen in the spread 
 import math
 from collections.abc import Hashable
 from dataclasses import dataclass
+from functools import cache
 
 import numpy as np
 import pandas as pd
@@ -184,18 +185,28 @@ class Noise:
     def _shares(self, cells: pd.DataFrame, share: np.ndarray, count: np.ndarray) -> np.ndarray:
         """(1 + SAMPLES, cells), of seeds that converge.
 
-        The interval of a share is the mid-P one (Lancaster 1961; Berry & Armitage 1995): k of n seeds give a Beta of
-        k and n - k + 1 or of k + 1 and n - k, evenly. A cell whose seeds agree with each other and with those of the
-        next rates, beyond which nothing trains, is certain: what trains does so over one stretch of rates.
+        A cell whose seeds agree with each other and with those of the next rates, beyond which nothing trains, is
+        certain: what trains does so over one stretch of rates.
         """
-        ones = np.rint(share * count)
-        # Quantiles that lie evenly, in random order: of five seeds that agree, chance must not decide what they show.
-        even = np.tile((np.arange(SAMPLES)[:, None] + 0.5) / SAMPLES, len(count))
-        twice = 2 * self._generator.permuted(even, axis=0)
-        few = np.where(ones > 0, betaincinv(np.fmax(ones, 1), count - ones + 1, twice % 1), 0)
-        many = np.where(ones < count, betaincinv(ones + 1, np.fmax(count - ones, 1), twice % 1), 1)
-        drawn = np.where(twice < 1, few, many)
+        ones = np.rint(share * count).astype(int)
+        even = np.stack([_quantiles_of_share(*one) for one in zip(ones, count, strict=True)], axis=1)
+        drawn = self._generator.permuted(even, axis=0)
         return np.concatenate([share[None], np.where(_certain(cells, share), share, drawn)])
+
+
+@cache
+def _quantiles_of_share(ones: int, count: int) -> np.ndarray:
+    """(SAMPLES): what the share may be of seeds that converge, where of `count` seeds `ones` do.
+
+    Their percentiles are the mid-P interval (Lancaster 1961; Berry & Armitage 1995): k of n seeds give a Beta of k and
+    n - k + 1 or of k + 1 and n - k, evenly. They lie evenly: of five seeds that agree, chance must not decide what they
+    show.
+    """
+    half = SAMPLES // 2
+    even = (np.arange(half) + 0.5) / half
+    few = betaincinv(ones, count - ones + 1, even) if ones else np.zeros(half)
+    many = betaincinv(ones + 1, count - ones, even) if ones < count else np.ones(half)
+    return np.concatenate([few, many])
 
 
 def _certain(cells: pd.DataFrame, share: np.ndarray) -> np.ndarray:
