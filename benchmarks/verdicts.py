@@ -36,7 +36,7 @@ EPOCHS = 10
 CHANCE = 0.1
 IMAGES = 10_000
 NOISE = 0.3  # points, of a seed
-SHARED, OWN = 0.3, 0.2  # of the binomial variance of test images: what all runs share; what seeds of one cell do
+SHARED, OWN = 0.4, 0.15  # of the binomial variance of test images: what all runs share; what seeds of one cell do
 
 Points = Mapping[int, float]
 """Batch size -> percent at the best rate."""

@@ -11,7 +11,7 @@ import yaml
 
 from smallbatch.analysis.claims import CLAIMS, COLUMNS, judge
 from smallbatch.analysis.grid import SAMPLES, read_grid
-from smallbatch.analysis.noise import with_results
+from smallbatch.analysis.noise import Noise, with_results
 from smallbatch.analysis.paper import FIGURES, differences
 from smallbatch.errors import UserError
 from smallbatch.study_file import check_config
@@ -484,11 +484,17 @@ def test_a_slope_is_of_the_samples_and_with_one_seed_of_the_residuals_from_the_l
     assert np.isnan(grid_of(table({(2, 2, RATE): [0.8], (8, 8, RATE): [0.7]})).slope()[1:]).all()  # two make any line
 
 
-def test_groups_that_are_compared_do_not_tie_together():
-    grid = grid_of(table({(m, m, RATE): seeds(0.8 + m / 10_000, 0.01) for m in (2, 8, 32, 64)}))
-    inside, outside = grid.split(grid.sizes <= 8)
-    assert abs(np.corrcoef(inside.ties[1], outside.ties[1])[0, 1]) < 0.15
-    assert abs(np.corrcoef(grid.ties[0], grid.ties[1])[0, 1]) < 0.15
+def test_luck_raises_two_bests_alike_in_a_sample_and_cancels_in_their_difference():
+    cells = {(m, m, RATE): seeds(0.8, 0.01) for m in (2, 4, 8, 32, 64, 128)}
+    both = with_results(pd.concat([table(cells), table(cells, experiment="other")], ignore_index=True))
+    noise = Noise(both, np.random.default_rng(0))
+    one, other = (
+        read_grid(runs, np.random.default_rng(0), noise=noise) for _, runs in both.groupby("experiment", sort=False)
+    )
+    for first, second in (one.split(one.sizes <= 8), (one, other)):
+        first, second = first.peak()[1:], second.peak()[1:]
+        luck, luck_apart = (np.subtract(*(half.mean() for half in np.split(of, 2))) for of in (first, first - second))
+        assert luck > 0.001 and abs(luck_apart) < luck / 4
 
 
 def test_samples_of_shares():

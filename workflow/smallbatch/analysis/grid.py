@@ -25,7 +25,6 @@ class Grid:
     converged: the same shape, the share of seeds that converge.
     seeds: (sizes, rates), how many have a result.
     setting: columns of the table, as the first run has them.
-    ties: (2, SAMPLES), see `best_of`; of parts that are compared each has its own.
     even: (SAMPLES), see `Cells`.
     """
 
@@ -38,7 +37,6 @@ class Grid:
     converged: np.ndarray
     seeds: np.ndarray
     setting: Mapping[str, Any]
-    ties: np.ndarray
     even: np.ndarray
 
     def __len__(self) -> int:
@@ -59,16 +57,15 @@ class Grid:
 
     def split(self, inside: np.ndarray) -> tuple["Grid", "Grid"]:
         """The rows that a mask has, and the others."""
-        others = self.having(~inside)
-        return self.having(inside), replace(others, ties=others.ties[::-1])
+        return self.having(inside), self.having(~inside)
 
     def best(self) -> np.ndarray:
         """(samples, sizes): accuracy at the rate that `selection` is highest for, as `best_of` has it."""
-        return best_of(self.selection, self.accuracy, self.converged, self.ties[0])
+        return best_of(self.selection, self.accuracy, self.converged)
 
     def peak(self) -> np.ndarray:
         """(samples): accuracy of the cell that `selection` is highest for, as `best_of` has it."""
-        return best_of(_flat(self.selection), _flat(self.accuracy), _flat(self.converged), self.ties[1])
+        return best_of(_flat(self.selection), _flat(self.accuracy), _flat(self.converged))
 
     def slope(self) -> np.ndarray:
         """(samples): slope of the line through `best` over log2 of the sizes.
@@ -129,4 +126,4 @@ def read_grid(
     seeds = np.zeros((len(rows), len(rates)), dtype=int)
     seeds[row, rate] = cells.seeds
     symbol = "m" if sizes == "batch_size" else "b"
-    return Grid("", symbol, rows, rates, *placed, seeds, runs.iloc[0].to_dict(), cells.ties, cells.even)
+    return Grid("", symbol, rows, rates, *placed, seeds, runs.iloc[0].to_dict(), cells.even)

@@ -16,7 +16,7 @@ import pandas as pd
 from scipy.special import betaincinv, gammaincinv
 
 from smallbatch.analysis.moderation import moderation
-from smallbatch.analysis.statistics import SAMPLES, nan_mean
+from smallbatch.analysis.statistics import SAMPLES, dealt, nan_mean
 
 CELL = ["batch_size", "bn_batch_size", "base_lr"]
 """What runs of one experiment that differ by their seed alone have in common."""
@@ -55,7 +55,6 @@ class Cells:
         tells how much it varies from seed to seed.
     converged: the same shape, the share of seeds that converge.
     seeds: (cells), how many have a result.
-    ties: (2, SAMPLES), see `best_of`.
     even: (SAMPLES), evenly between 0 and 1 in random order: quantiles of what is estimated in another way.
     """
 
@@ -64,7 +63,6 @@ class Cells:
     selection: np.ndarray
     converged: np.ndarray
     seeds: np.ndarray
-    ties: np.ndarray
     even: np.ndarray
 
 
@@ -87,8 +85,7 @@ class Noise:
         self._cell = runs.groupby(["experiment", *CELL], dropna=False).ngroup()
         self._seeds = {seed: self._normal() for seed in np.unique(runs["seed"])}
         self._images = {split: self._normal() for split in ("accuracy", "selection_accuracy")}
-        half = SAMPLES // 2
-        self._order = np.tile((generator.permutation(half) + 0.5) / half, 2)
+        self._order = _mirrored(dealt(_even(SAMPLES // 2), generator))
         self._cells: dict[Hashable, Cells] = {}
 
     def cells(self, runs: pd.DataFrame) -> Cells:
@@ -99,12 +96,11 @@ class Noise:
         own = self._cells[experiment]
         shown = np.isin(self._cell[own.runs.index], self._cell[runs.index])
         samples = (values[:, shown] for values in (own.accuracy, own.selection, own.converged))
-        return Cells(own.runs[shown], *samples, own.seeds[shown], own.ties, own.even)
+        return Cells(own.runs[shown], *samples, own.seeds[shown], own.even)
 
     def _normal(self, *shape: int) -> np.ndarray:
-        """(SAMPLES, *shape), standard normal; the second half mirrors the first, so that samples lie evenly."""
-        half = self._generator.standard_normal((SAMPLES // 2, *shape))
-        return np.concatenate([half, -half])
+        """(SAMPLES, *shape), standard normal; in either half each has its mirror image, so that samples lie evenly."""
+        return _mirrored(self._generator.standard_normal((SAMPLES // 2, *shape)), sign=-1)
 
     def _draw(self, runs: pd.DataFrame) -> Cells:
         first, place = np.unique(self._cell[runs.index], return_index=True, return_inverse=True)[1:]
@@ -126,9 +122,8 @@ class Noise:
         unknown = np.isnan(selection) & ~np.isnan(selection[0])
         anything = selection[0] + (share > 0) * self._normal(len(cells))
         selection = np.where(unknown, np.concatenate([selection[:1], anything]), selection)
-        ties = self._generator.random((2, SAMPLES)) < 0.5
-        even = (self._generator.permutation(SAMPLES) + 0.5) / SAMPLES
-        return Cells(cells, accuracy, selection, self._shares(cells, share, count), count, ties, even)
+        even = dealt(_even(SAMPLES), self._generator)
+        return Cells(cells, accuracy, selection, self._shares(cells, share, count), count, even)
 
     def _means(
         self, split: str, values: np.ndarray, share: np.ndarray, seeds: np.ndarray, images: np.ndarray
@@ -190,7 +185,7 @@ class Noise:
         """
         ones = np.rint(share * count).astype(int)
         even = np.stack([_quantiles_of_share(*one) for one in zip(ones, count, strict=True)], axis=1)
-        drawn = self._generator.permuted(even, axis=0)
+        drawn = dealt(even, self._generator)
         return np.concatenate([share[None], np.where(_certain(cells, share), share, drawn)])
 
 
@@ -202,11 +197,21 @@ def _quantiles_of_share(ones: int, count: int) -> np.ndarray:
     n - k + 1 or of k + 1 and n - k, evenly. They lie evenly: of five seeds that agree, chance must not decide what they
     show.
     """
-    half = SAMPLES // 2
-    even = (np.arange(half) + 0.5) / half
-    few = betaincinv(ones, count - ones + 1, even) if ones else np.zeros(half)
-    many = betaincinv(ones + 1, count - ones, even) if ones < count else np.ones(half)
+    even = _even(SAMPLES // 2)
+    few = betaincinv(ones, count - ones + 1, even) if ones else np.zeros(len(even))
+    many = betaincinv(ones + 1, count - ones, even) if ones < count else np.ones(len(even))
     return np.concatenate([few, many])
+
+
+def _even(count: int) -> np.ndarray:
+    """So many numbers evenly between 0 and 1."""
+    return (np.arange(count) + 0.5) / count
+
+
+def _mirrored(values: np.ndarray, sign: int = 1) -> np.ndarray:
+    """Twice as many rows: after either half of them the same once more, times the sign."""
+    first, second = np.split(values, 2)
+    return np.concatenate([first, sign * first, second, sign * second])
 
 
 def _certain(cells: pd.DataFrame, share: np.ndarray) -> np.ndarray:
@@ -223,18 +228,18 @@ NEAR = 2.5
 """Standard deviations of their difference up to which a cell may be as good as the best."""
 
 
-def best_of(selection: np.ndarray, accuracy: np.ndarray, converged: np.ndarray, ties: np.ndarray) -> np.ndarray:
+def best_of(selection: np.ndarray, accuracy: np.ndarray, converged: np.ndarray) -> np.ndarray:
     """Accuracy of the best of some cells, the one that `selection` is highest for, without the winner's curse.
 
     The highest of several means is too high, by as much as there are cells that are as good: with one, by nothing, with
-    k by the highest of k errors. How many there are cannot be told from the data, so half of the samples take it that
-    there is one and half that all near the best are as good; both have their share of the interval.
+    k by the highest of k errors. How many there are the data do not tell, so the first half of the samples takes
+    it that there is one and the second that all near the best are as good; both have their share of the interval. In a
+    difference of two bests, which luck raises alike, a sample takes the same of both.
 
     Args:
         selection: (1 + SAMPLES, ..., cells), what the best has most of; the first is the data.
         accuracy: the same shape.
         converged: the same shape, the share of seeds that converge.
-        ties: (SAMPLES), whether a sample takes it that cells tie.
 
     Returns:
         (1 + SAMPLES, ...).
@@ -244,10 +249,12 @@ def best_of(selection: np.ndarray, accuracy: np.ndarray, converged: np.ndarray, 
     gap = np.take_along_axis(selection[:1], chosen, axis=-1) - selection[:1]
     apart = errors - np.take_along_axis(errors, chosen, axis=-1)
     deviation = np.median(np.abs(apart), axis=0) / 0.6745  # of a normal; its median is not moved by long tails
+    alone = np.arange(gap.shape[-1]) == chosen
     # A cell that fails with some seeds varies much, and is not the best for all that.
-    near = (converged[:1] == 1) & (gap <= NEAR * deviation) & ties.reshape(-1, *[1] * (gap.ndim - 1))
-    near |= np.arange(gap.shape[-1]) == chosen
-    luckiest = highest(np.where(near, errors, -np.inf))[..., None]
+    near = alone | (converged[:1] == 1) & (gap <= NEAR * deviation)
+    one, all_near = np.split(errors, 2)
+    candidates = np.concatenate([np.where(alone, one, -np.inf), np.where(near, all_near, -np.inf)])
+    luckiest = highest(candidates)[..., None]
     moved = np.take_along_axis(accuracy[1:] - accuracy[:1], luckiest, axis=-1)[..., 0]
     own = np.take_along_axis(accuracy[:1], chosen, axis=-1)[..., 0]
     return np.concatenate([own, np.clip(own + moved, 0, 1)])

@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 
 from smallbatch.analysis.grid import Grid
-from smallbatch.analysis.statistics import nan_mean, slope
+from smallbatch.analysis.statistics import dealt, nan_mean, slope
 from smallbatch.analysis.update_variance import mean_samples, slopes
 from smallbatch.analysis.verdicts import Part
 from smallbatch.figures.words import counted, rate_words
@@ -371,7 +371,7 @@ def grows_linearly(t: Thresholds, measured: pd.DataFrame, generator: np.random.G
         own = slopes(rows)
         if rows["batch_size"].nunique() > 2 and len(own):
             effect = mean_samples(own)
-            effect[1:] = generator.permutation(effect[1:])
+            effect[1:] = dealt(effect[1:], generator)
             ends = f"m = {rows['batch_size'].min():.0f} ... {rows['batch_size'].max():.0f}"
             told = f"{experiment}, epoch {epoch:.0f}: slope {effect[0]:.2f} over {ends}, {counted(len(own), 'seed')}"
             low, high = 1 - t["slope_tolerance"], 1 + t["slope_tolerance"]

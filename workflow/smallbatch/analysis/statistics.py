@@ -17,6 +17,14 @@ SAMPLES = 1000
 """Enough for the 2.5 and 97.5 percentiles (Efron & Tibshirani 1993, section 13.3)."""
 
 
+def dealt(values: np.ndarray, generator: np.random.Generator) -> np.ndarray:
+    """Rows that rise evenly, in random order, every second one in the first half and the others in the second.
+
+    Samples are of two worlds, a half of them each (see `verdicts`), and chance must not decide what either shows.
+    """
+    return np.concatenate([generator.permuted(values[first::2], axis=0) for first in (0, 1)])
+
+
 def final_accuracy(epochs: Sequence["Epoch"], split: str = "test") -> float:
     """Median accuracy on a split over the last five epochs, as a fraction; fewer where the run is shorter."""
     return statistics.median(getattr(epoch, f"{split}_accuracy") for epoch in epochs[-LAST_EPOCHS:])

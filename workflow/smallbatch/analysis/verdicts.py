@@ -1,16 +1,20 @@
 """From comparisons to the verdict of a claim, which is wrong in at most 5 % of studies however many comparisons it has.
 
-A claim is true where all its effects lie in their regions. It is supported where the 95 % intervals of all do: a false
-comparison passes in 2.5 % of studies, and an intersection of tests needs no correction (Berger 1982). It is refuted
-where one effect lies outside further than chance takes any of them: by the least p-value of all parts in the same
-samples (Westfall & Young 1993, single-step min-P), so that a true claim is refuted in 2.5 % of studies, and not each of
-its parts. Parts that look well inside refute nothing and are left out of those; what is left out by its p-value is made
-up for by dividing the others by the bound (Zhao, Small & Su 2019).
+A claim is true where all its effects lie in their regions. It is supported where a one-sided test at 5 % says so of
+each: a false comparison passes in 5 % of studies, and an intersection of tests needs no correction (Berger 1982). It is
+refuted where one effect lies outside further than chance takes any of them: by the least p-value of all parts in the
+same samples (Westfall & Young 1993, single-step min-P), so that a true claim is refuted in 5 % of studies, and not each
+of its parts. Parts that look well inside refute nothing and are left out of those; what is left out by its p-value is
+made up for by dividing the others by the bound (Zhao, Small & Su 2019).
+
+It is decided in two worlds, a half of the samples each: in one the best of several cells is alone, in the other it ties
+with all that are near (`noise.best_of`). A study cannot tell which is true, so a verdict has to hold in both. Where no
+best is compared, the two say the same.
 """
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import numpy as np
@@ -21,8 +25,8 @@ from smallbatch.figures.words import counted
 VERDICTS = ("refuted", "undecided", "supported", "not run")
 """The first that any part has is the claim's."""
 
-LEVEL = 0.025
-"""How often either side of a 95 % interval misses: of claims at their very border 5 % get one verdict or the other."""
+LEVEL = 0.05
+"""How often, at most, a false claim is supported or a true one refuted."""
 
 DISCARDED = 0.9
 """The p-value, of an effect in its region looking so far out, above which a part is left out of those that refute."""
@@ -58,6 +62,11 @@ class Part:
         own, (low, high) = self.effect[0], percentile_interval(self.effect[1:])
         return (math.nan, math.nan) if math.isnan(own + low) else (float(min(low, own)), float(max(high, own)))
 
+    def worlds(self) -> tuple["Part", "Part"]:
+        """The part with the samples of either world alone."""
+        one, other = (np.concatenate([self.effect[:1], half]) for half in np.split(self.effect[1:], 2))
+        return replace(self, effect=one), replace(self, effect=other)
+
     @cached_property
     def p_outside(self) -> float:
         """The p-value of lying outside the region: small supports the claim. 1 where nothing is known."""
@@ -88,7 +97,7 @@ class Part:
 
     @cached_property
     def seeds_to_decide(self) -> int | None:
-        """About how many seeds each cell needs until the interval ends at the border, as widths go by their root.
+        """About how many seeds each cell needs until a test clears the border, as the spread goes by their root.
 
         None where that is unknown, or more than `MOST_SEEDS`.
         """
@@ -121,7 +130,13 @@ def what_would_decide(parts: Sequence[Part], verdicts: Sequence[str]) -> str:
 
 
 def decide(parts: Sequence[Part]) -> list[str]:
-    """The verdict on each part, where "refuted" holds for all of them at once."""
+    """The verdict on each part, where "refuted" holds for all of them at once; in both worlds, or it is undecided."""
+    worlds = zip(*(part.worlds() for part in parts), strict=True)
+    decided = [_decide_in_one(world) for world in worlds]
+    return [one if one == other else "undecided" for one, other in zip(*decided, strict=True)] if parts else []
+
+
+def _decide_in_one(parts: Sequence[Part]) -> list[str]:
     suspects = [part for part in parts if part.p_inside <= DISCARDED]
     least = np.min([_p_values(part) for part in suspects], axis=0) if suspects else np.ones(1)
 

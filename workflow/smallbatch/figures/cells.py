@@ -43,7 +43,7 @@ def _best_of(noise: Noise, runs: pd.DataFrame) -> tuple[float, float, float, int
     if runs.empty:
         return np.nan, np.nan, np.nan, 0
     cells = noise.cells(runs)
-    samples = 100 * best_of(cells.selection, cells.accuracy, cells.converged, cells.ties[0])
+    samples = 100 * best_of(cells.selection, cells.accuracy, cells.converged)
     middle = np.median(samples[1:])
     mean = samples[0] if np.isnan(middle) else middle
     return mean, *percentile_interval(samples[1:]), cells.seeds[highest(cells.selection[0])]
