@@ -22,10 +22,10 @@ import numpy as np
 
 from smallbatch.analysis.selection import chosen_file, write_chosen
 from smallbatch.analysis.table import read_tables, write_table, write_tables
+from smallbatch.core.environment import processors
+from smallbatch.core.files import write_json, write_sealed
 from smallbatch.data.outline import ORIGINALS
 from smallbatch.data.prepared import META, Meta, read_meta
-from smallbatch.environment import processors
-from smallbatch.files import write_json, write_sealed
 from smallbatch.packs import cut, with_rates
 from smallbatch.rates import BaseLr
 from smallbatch.settings import read_yaml

@@ -10,7 +10,7 @@ import pytest
 from conftest import a_run, an_outcome, digests
 
 from smallbatch import bundles
-from smallbatch.errors import UserError
+from smallbatch.core.errors import UserError
 from smallbatch.store import METRICS, RECORD, RunStore
 
 RUNS = [a_run(seed=seed, epochs=1) for seed in (1, 2, 3)]

@@ -16,8 +16,8 @@ import torch
 from conftest import a_run, check_fields, training_settings
 from safetensors.torch import load_file
 
+from smallbatch.core.errors import UserError
 from smallbatch.data import prepared
-from smallbatch.errors import UserError
 from smallbatch.models.normalisation import WINDOW, BatchNorm
 from smallbatch.store import METRICS, RunStore
 from smallbatch.training import checkpoints, distributed, launch, updates

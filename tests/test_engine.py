@@ -14,8 +14,8 @@ import torch
 from conftest import PROJECT, a_run, made_data
 from safetensors.torch import load_file
 
+from smallbatch.core.errors import UserError
 from smallbatch.data import prepared
-from smallbatch.errors import UserError
 from smallbatch.store import METRICS, RECORD, RunStore
 from smallbatch.training import checkpoints, network
 from smallbatch.training import device as devices

@@ -13,9 +13,9 @@ from conftest import a_run, made_data
 from safetensors.torch import load, save
 
 from smallbatch.__main__ import main
+from smallbatch.core.errors import UserError
+from smallbatch.core.files import sealed, sha256
 from smallbatch.data import prepared
-from smallbatch.errors import UserError
-from smallbatch.files import sealed, sha256
 from smallbatch.store import METRICS, RECORD, RunStore
 from smallbatch.training.evaluation import evaluate
 from smallbatch.training.pack import train_pack

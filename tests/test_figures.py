@@ -13,7 +13,7 @@ import pytest
 
 import smallbatch
 from smallbatch import figures
-from smallbatch.errors import UserError
+from smallbatch.core.errors import UserError
 from smallbatch.figures import ALL_KINDS, style
 from smallbatch.figures.cells import best_cells
 from smallbatch.figures.ranges import cell_edges

@@ -9,8 +9,8 @@ import torch
 from conftest import a_run, check_fields, made_data
 from safetensors.torch import load
 
+from smallbatch.core.errors import UserError
 from smallbatch.data import prepared
-from smallbatch.errors import UserError
 from smallbatch.store import RunStore
 from smallbatch.training import checkpoints, graphs
 from smallbatch.training import device as devices

@@ -13,11 +13,11 @@ from conftest import PROJECT, a_run, check_fields
 from torch import nn
 
 from smallbatch import models
+from smallbatch.core.environment import cache_folder
+from smallbatch.core.errors import UserError
+from smallbatch.core.files import read_sealed
 from smallbatch.data import prepared
 from smallbatch.data.outline import ORIGINALS, Outline
-from smallbatch.environment import cache_folder
-from smallbatch.errors import UserError
-from smallbatch.files import read_sealed
 from smallbatch.store import RunStore
 from smallbatch.training import checkpoints, memory, pack
 from smallbatch.training import device as devices

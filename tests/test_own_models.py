@@ -14,13 +14,13 @@ from test_lanes import train
 from torch.nn import functional as F
 
 from smallbatch import models, study_file
+from smallbatch.core.environment import cache_folder
+from smallbatch.core.errors import UserError
+from smallbatch.core.seeds import stream_seed
 from smallbatch.data import prepared
 from smallbatch.data.outline import Outline
-from smallbatch.environment import cache_folder
-from smallbatch.errors import UserError
 from smallbatch.settings import read_yaml
 from smallbatch.store import RunStore
-from smallbatch.streams import stream_seed
 from smallbatch.training import choice, memory, own_models, variance
 from smallbatch.training.distributed import ALONE
 from smallbatch.training.engine import LaneTraining

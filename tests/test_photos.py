@@ -14,11 +14,11 @@ from torchvision.transforms import RandomResizedCrop
 from torchvision.transforms.v2 import functional as reference
 
 from smallbatch import data
+from smallbatch.core.errors import UserError
+from smallbatch.core.seeds import stream
 from smallbatch.data import photos, prepared
 from smallbatch.data.photos import MEAN, STD, Photos, decoded, resized_crops
-from smallbatch.errors import UserError
 from smallbatch.store import METRICS, RunStore
-from smallbatch.streams import stream
 from smallbatch.study import Setting
 from smallbatch.training.feed import Feed
 from smallbatch.training.pack import train_pack

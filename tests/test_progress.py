@@ -4,7 +4,7 @@ import logging
 
 import pytest
 
-from smallbatch import console
+from smallbatch.core import console
 from smallbatch.store import Epoch
 from smallbatch.training import progress
 from smallbatch.training.progress import Progress

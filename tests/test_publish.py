@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 from conftest import PROJECT, a_run, an_outcome, snakemake
 
-from smallbatch.errors import UserError
+from smallbatch.core.errors import UserError
 from smallbatch.publish import RECORDED, check, chosen_weights, claims_text, fill, whole_weights
 from smallbatch.store import RunStore
 

@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from smallbatch.errors import UserError
+from smallbatch.core.errors import UserError
 from smallbatch.figures import draw, style
 from smallbatch.figures.cells import best_cells
 from smallbatch.figures.words import duration

@@ -11,7 +11,7 @@ import pytest
 import torch
 from conftest import a_run, training_settings
 
-from smallbatch.errors import Stopped, UserError
+from smallbatch.core.errors import Stopped, UserError
 from smallbatch.packs import parts
 from smallbatch.store import METRICS
 from smallbatch.training import device as devices

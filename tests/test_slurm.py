@@ -12,7 +12,7 @@ import yaml
 from conftest import PROJECT
 
 from smallbatch import slurm
-from smallbatch.errors import Stopped
+from smallbatch.core.errors import Stopped
 
 STOP = Stopped("SIGTERM", "epoch 3, step 7")
 

@@ -6,8 +6,8 @@ from datetime import date
 import pytest
 from conftest import a_run
 
-from smallbatch import environment
-from smallbatch.files import read_sealed
+from smallbatch.core import environment
+from smallbatch.core.files import read_sealed
 from smallbatch.speeds import Kind, Measured, Speed, Speeds, images, kind_of
 
 ALEXNET = Kind("alexnet", "none", "all", False, "float32", "made")

@@ -16,9 +16,9 @@ from snakemake.cli import parse_config
 from snakemake.utils import update_config
 
 from smallbatch.analysis.selection import chosen_file, write_chosen
+from smallbatch.core.errors import UserError
+from smallbatch.core.files import read_sealed, write_sealed
 from smallbatch.data.prepared import META, Meta
-from smallbatch.errors import UserError
-from smallbatch.files import read_sealed, write_sealed
 from smallbatch.settings import overridden, read_yaml
 from smallbatch.status import COLUMNS, Status, look, told
 from smallbatch.store import RunStore

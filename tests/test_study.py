@@ -10,7 +10,7 @@ import yaml
 from conftest import PROJECT, a_run
 
 from smallbatch import study as studies
-from smallbatch.errors import UserError
+from smallbatch.core.errors import UserError
 from smallbatch.packs import Plan, cut, row, with_rates
 from smallbatch.settings import read_yaml
 from smallbatch.store import Outcome, RunStore

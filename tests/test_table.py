@@ -7,7 +7,6 @@ import pandas as pd
 import pytest
 from conftest import a_run
 
-from smallbatch import checksums
 from smallbatch.analysis.selection import at_best_rates, best_rates, rates_so_far
 from smallbatch.analysis.table import (
     collect,
@@ -19,8 +18,9 @@ from smallbatch.analysis.table import (
     write_table,
     write_tables,
 )
+from smallbatch.core import checksums
+from smallbatch.core.errors import UserError
 from smallbatch.data.prepared import Meta
-from smallbatch.errors import UserError
 from smallbatch.rates import BaseLr
 from smallbatch.store import Epoch, Outcome, RunStore, Variance, digest_of
 from smallbatch.study import Experiment, Study

@@ -7,8 +7,8 @@ from conftest import a_run, made_data
 from torch import nn
 from torch.nn import functional as F
 
+from smallbatch.core.errors import UserError
 from smallbatch.data import prepared
-from smallbatch.errors import UserError
 from smallbatch.models import build
 from smallbatch.store import METRICS, VARIANCE, RunStore
 from smallbatch.training import variance

@@ -11,9 +11,9 @@ import pytest
 from conftest import a_run, training_settings
 
 from smallbatch import word as words
+from smallbatch.core.errors import UserError
+from smallbatch.core.files import read_sealed, write_sealed
 from smallbatch.data import prepared
-from smallbatch.errors import UserError
-from smallbatch.files import read_sealed, write_sealed
 from smallbatch.training import launch
 from smallbatch.training.row import Row
 from smallbatch.word import (

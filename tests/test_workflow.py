@@ -17,7 +17,7 @@ from conftest import PROJECT, copy_project, snakemake
 from faults import children_keep_to_permissions
 
 from smallbatch.analysis import selection
-from smallbatch.files import read_sealed, write_sealed
+from smallbatch.core.files import read_sealed, write_sealed
 from smallbatch.store import RunStore
 
 TINY = {

@@ -17,8 +17,8 @@ from torch.nn import functional as F
 from torch.utils.data import DataLoader
 from torch.utils.flop_counter import FlopCounterMode
 
+from smallbatch.core.environment import processors
 from smallbatch.data.outline import Outline
-from smallbatch.environment import processors
 from smallbatch.models import build
 from smallbatch.rates import BaseLr
 from smallbatch.store import Epoch

@@ -33,7 +33,7 @@ import yaml
 from kinds import KINDS, Kind
 
 from smallbatch import settings
-from smallbatch.errors import UserError
+from smallbatch.core.errors import UserError
 
 PATIENCE = 5
 """Seconds of a processor that a reader may take."""

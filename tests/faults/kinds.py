@@ -25,14 +25,15 @@ import yaml
 from conftest import PROJECT, a_run, made_data
 from test_data_cifar import archive, cifar10_contents, python3
 
-from smallbatch import bundles, checksums, speeds, study_file
+from smallbatch import bundles, speeds, study_file
 from smallbatch.analysis.selection import read_chosen, write_chosen
 from smallbatch.analysis.table import read_tables, write_table
+from smallbatch.core import checksums
+from smallbatch.core.environment import ENVIRONMENT
+from smallbatch.core.errors import UserError
 from smallbatch.data import archives, cifar, prepared
 from smallbatch.data.download import md5_of
 from smallbatch.data.outline import Outline
-from smallbatch.environment import ENVIRONMENT
-from smallbatch.errors import UserError
 from smallbatch.rates import BaseLr
 from smallbatch.settings import read_yaml
 from smallbatch.status import look, told

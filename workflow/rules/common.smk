@@ -9,16 +9,16 @@ from pathlib import Path
 from snakemake.exceptions import WorkflowError
 from snakemake.iocontainers import Wildcards
 
-from smallbatch import checksums
+from smallbatch.core import checksums
 from smallbatch import resources as job_resources
 from smallbatch.analysis import selection
 from smallbatch.bundles import take_in
 from smallbatch.data import label as label_of
 from smallbatch.data import reason_to_prepare
 from smallbatch.data.prepared import ARRAYS, META, damaged_arrays, read_meta
-from smallbatch.environment import origin, processors
-from smallbatch.errors import UserError, refuse
-from smallbatch.files import atomic, bring_to_now, digest, folder_is_writable, set_aside
+from smallbatch.core.environment import origin, processors
+from smallbatch.core.errors import UserError, refuse
+from smallbatch.core.files import atomic, bring_to_now, digest, folder_is_writable, set_aside
 from smallbatch.packs import Plan, with_rates
 from smallbatch.speeds import Speeds
 from smallbatch.store import RunStore

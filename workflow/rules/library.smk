@@ -31,7 +31,7 @@ def hung_up(number, frame):
 if workflow.is_main_process and signal.getsignal(signal.SIGHUP) == signal.SIG_DFL:
     signal.signal(signal.SIGHUP, hung_up)
 
-from smallbatch.errors import UserError
+from smallbatch.core.errors import UserError
 from smallbatch.settings import read_yaml
 
 try:

@@ -5,9 +5,10 @@ from typing import TYPE_CHECKING
 
 import pandas as pd
 
-from smallbatch import checksums, report
+from smallbatch import report
 from smallbatch.analysis.table import read_tables
-from smallbatch.console import reporting
+from smallbatch.core import checksums
+from smallbatch.core.console import reporting
 from smallbatch.study import Study
 
 if TYPE_CHECKING:

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from smallbatch import slurm
-from smallbatch.console import reporting
+from smallbatch.core.console import reporting
 from smallbatch.study import Run
 from smallbatch.training.launch import train
 

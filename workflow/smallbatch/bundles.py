@@ -22,8 +22,17 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
-from smallbatch.errors import UserError
-from smallbatch.files import DIGEST, TEMPORARY, atomic, remove_temporaries, set_aside, unsealed, write_folder, zip_files
+from smallbatch.core.errors import UserError
+from smallbatch.core.files import (
+    DIGEST,
+    TEMPORARY,
+    atomic,
+    remove_temporaries,
+    set_aside,
+    unsealed,
+    write_folder,
+    zip_files,
+)
 from smallbatch.store import HASH_DIGITS, METRICS, RECORD, VARIANCE, Damaged, Record, RunStore, record_of
 
 FILES = (RECORD, METRICS, VARIANCE)

@@ -18,8 +18,8 @@ import numpy as np
 import pandas as pd
 from tqdm import tqdm
 
+from smallbatch.core.environment import processors
 from smallbatch.data.outline import Outline
-from smallbatch.environment import processors
 from smallbatch.packs import row
 from smallbatch.speeds import Kind, Measured, Speed, Speeds, images, kind_of
 from smallbatch.study import Chosen, Run, Study

@@ -17,11 +17,11 @@ import pandas as pd
 from rocrate.model import ContextEntity, Entity
 from rocrate.rocrate import ROCrate
 
-from smallbatch import environment
 from smallbatch.analysis.table import places
+from smallbatch.core import environment
+from smallbatch.core.files import atomic, zip_files
 from smallbatch.data.prepared import read_meta
 from smallbatch.figures.words import counted, duration
-from smallbatch.files import atomic, zip_files
 from smallbatch.report import claim_rows, figure_words
 from smallbatch.settings import read_yaml
 from smallbatch.study import Study

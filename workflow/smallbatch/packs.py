@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import NamedTuple
 
-from smallbatch.errors import UserError
+from smallbatch.core.errors import UserError
 from smallbatch.rates import BaseLr
 from smallbatch.store import RunStore, digest_of
 from smallbatch.study import CHOSEN_LATER, Chosen, Run, Study

@@ -4,8 +4,8 @@ from pathlib import Path
 
 from smallbatch.analysis.selection import rates_so_far
 from smallbatch.analysis.table import collect, epochs_table, runs_table, variance_table
+from smallbatch.core.errors import UserError
 from smallbatch.data.prepared import META, read_meta
-from smallbatch.errors import UserError
 from smallbatch.figures import draw
 from smallbatch.figures.style import save
 from smallbatch.store import RunStore

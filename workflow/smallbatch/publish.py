@@ -13,8 +13,8 @@ from pathlib import Path
 import pandas as pd
 
 from smallbatch import bundles
-from smallbatch.errors import UserError, refuse
-from smallbatch.files import atomic
+from smallbatch.core.errors import UserError, refuse
+from smallbatch.core.files import atomic
 from smallbatch.report import VERDICTS, claim_rows, result_row
 from smallbatch.store import Record, RunStore
 

@@ -14,7 +14,7 @@ from typing import Any
 import jsonschema
 import yaml
 
-from smallbatch.errors import UserError, refuse
+from smallbatch.core.errors import UserError, refuse
 
 LARGEST_FILE, MOST_VALUES, DEEPEST = 250_000, 100_000, 20
 """Bytes of a file; values in it, counted as often as aliases repeat them; and levels. Studies have a tenth of that."""

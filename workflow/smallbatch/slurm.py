@@ -11,7 +11,7 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import datetime
 
-from smallbatch.errors import Stopped, UserError
+from smallbatch.core.errors import Stopped, UserError
 
 PROGRAMS = ("sbatch", "squeue", "scancel", "sinfo", "scontrol")
 

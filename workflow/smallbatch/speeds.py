@@ -11,9 +11,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from smallbatch import environment
-from smallbatch.errors import UserError
-from smallbatch.files import read_sealed, write_sealed
+from smallbatch.core import environment
+from smallbatch.core.errors import UserError
+from smallbatch.core.files import read_sealed, write_sealed
 from smallbatch.study import HELD_OUT, Run, Setting
 
 log = logging.getLogger(__name__)

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from smallbatch.analysis.selection import chosen_file, read_chosen
-from smallbatch.console import clock
+from smallbatch.core.console import clock
 from smallbatch.data.prepared import META, Meta, read_meta
 from smallbatch.store import RunStore
 from smallbatch.study import Experiment, Run, Study

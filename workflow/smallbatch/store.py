@@ -19,8 +19,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
-from smallbatch.errors import UserError
-from smallbatch.files import DIGEST, atomic, remove_temporaries, sealed, set_aside, unsealed, write_folder
+from smallbatch.core.errors import UserError
+from smallbatch.core.files import DIGEST, atomic, remove_temporaries, sealed, set_aside, unsealed, write_folder
 from smallbatch.settings import likely
 from smallbatch.study import PROTOCOL, Run
 

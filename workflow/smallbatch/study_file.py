@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from smallbatch import data, models
-from smallbatch.errors import UserError, refuse
+from smallbatch.core.errors import UserError, refuse
 from smallbatch.rates import BaseLr, format_base_lr, parse_base_lr
 from smallbatch.settings import check, likely, read_as, read_yaml
 from smallbatch.study import HELD_OUT, Experiment, Setting, Study

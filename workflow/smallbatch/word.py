@@ -9,9 +9,9 @@ from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
+from smallbatch.core.errors import Stopped, UserError
+from smallbatch.core.files import read_sealed, write_sealed
 from smallbatch.data.prepared import META, read_meta
-from smallbatch.errors import Stopped, UserError
-from smallbatch.files import read_sealed, write_sealed
 from smallbatch.study import Run
 
 EVERY = 10.0

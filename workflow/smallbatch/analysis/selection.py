@@ -4,8 +4,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from smallbatch.errors import UserError
-from smallbatch.files import read_sealed, write_sealed
+from smallbatch.core.errors import UserError
+from smallbatch.core.files import read_sealed, write_sealed
 from smallbatch.rates import BaseLr
 from smallbatch.study import Chosen, Study
 

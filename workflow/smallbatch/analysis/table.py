@@ -5,12 +5,12 @@ from pathlib import Path
 
 import pandas as pd
 
-from smallbatch import checksums
 from smallbatch.analysis.statistics import convergence_bar, final_accuracy
+from smallbatch.core import checksums
+from smallbatch.core.environment import ENVIRONMENT
+from smallbatch.core.errors import UserError
+from smallbatch.core.files import atomic
 from smallbatch.data.prepared import Meta
-from smallbatch.environment import ENVIRONMENT
-from smallbatch.errors import UserError
-from smallbatch.files import atomic
 from smallbatch.store import Epoch, Record, RunStore, Variance, digest_of
 from smallbatch.study import Run
 

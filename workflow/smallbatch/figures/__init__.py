@@ -9,7 +9,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from smallbatch.analysis.update_variance import measured
-from smallbatch.errors import UserError
+from smallbatch.core.errors import UserError
 from smallbatch.figures import captions, sheet, style
 from smallbatch.figures.accuracy import accuracy_lines
 from smallbatch.figures.best import best_lines

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from smallbatch.files import atomic, set_aside
+from smallbatch.core.files import atomic, set_aside
 from smallbatch.store import Epoch, Variance
 
 if TYPE_CHECKING:

@@ -20,13 +20,13 @@ from typing import Any
 
 import torch
 
+from smallbatch.core import stopping
+from smallbatch.core.environment import cache_folder
+from smallbatch.core.errors import UserError
+from smallbatch.core.files import digest, read_sealed, set_aside, write_sealed
 from smallbatch.data.outline import Outline
-from smallbatch.environment import cache_folder
-from smallbatch.errors import UserError
-from smallbatch.files import digest, read_sealed, set_aside, write_sealed
 from smallbatch.study import Run
 from smallbatch.training import device as devices
-from smallbatch.training import stopping
 from smallbatch.training.distributed import ALONE, World
 from smallbatch.training.native import updates as native
 from smallbatch.training.probe import best_training_speed, lanes_of, noise

@@ -9,8 +9,8 @@ from pathlib import Path, PurePosixPath
 import torch
 from torch import Tensor
 
-from smallbatch.environment import processor_name
-from smallbatch.errors import refuse
+from smallbatch.core.environment import processor_name
+from smallbatch.core.errors import refuse
 from smallbatch.training import processor
 from smallbatch.training.native import library
 

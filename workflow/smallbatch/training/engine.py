@@ -10,13 +10,14 @@ import torch
 from safetensors.torch import save
 from torch import Tensor
 
+from smallbatch.core import stopping
+from smallbatch.core.errors import Stopped, UserError
 from smallbatch.data.prepared import Prepared
-from smallbatch.errors import Stopped, UserError
 from smallbatch.models import build, check_content, is_own
 from smallbatch.store import Epoch, Outcome, Variance
 from smallbatch.study import Run
 from smallbatch.training import device as devices
-from smallbatch.training import graphs, lanes, stopping, variance
+from smallbatch.training import graphs, lanes, variance
 from smallbatch.training.checkpoints import Checkpoint
 from smallbatch.training.distributed import ALONE, World
 from smallbatch.training.feed import EpochPlan, Feed

@@ -8,9 +8,9 @@ from pathlib import Path
 import torch
 from safetensors.torch import load
 
-from smallbatch import environment
+from smallbatch.core import environment
+from smallbatch.core.errors import UserError
 from smallbatch.data import prepared
-from smallbatch.errors import UserError
 from smallbatch.store import Record, RunStore
 from smallbatch.study import Run
 from smallbatch.training import device as devices

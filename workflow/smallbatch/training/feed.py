@@ -9,10 +9,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from smallbatch.core.errors import refuse
+from smallbatch.core.seeds import stream
 from smallbatch.data.augmentation import flip, pad_crop
 from smallbatch.data.prepared import Prepared
-from smallbatch.errors import refuse
-from smallbatch.streams import stream
 from smallbatch.study import HELD_OUT, Setting
 from smallbatch.training import device as devices
 

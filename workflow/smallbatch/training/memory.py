@@ -20,8 +20,8 @@ from torch import Tensor, nn
 from torch.autograd.graph import saved_tensors_hooks
 from torch.overrides import TorchFunctionMode
 
+from smallbatch.core.errors import UserError
 from smallbatch.data.outline import Outline
-from smallbatch.errors import UserError
 from smallbatch.models import build
 from smallbatch.study import Run
 from smallbatch.training import device as devices

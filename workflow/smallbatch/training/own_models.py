@@ -20,10 +20,10 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from smallbatch import data, models
+from smallbatch.core.environment import cache_folder
+from smallbatch.core.errors import UserError
+from smallbatch.core.files import digest, read_json, read_sealed, write_sealed
 from smallbatch.data.outline import Outline, image_size
-from smallbatch.environment import cache_folder
-from smallbatch.errors import UserError
-from smallbatch.files import digest, read_json, read_sealed, write_sealed
 from smallbatch.study import Experiment, Setting, Study
 
 PATIENCE = 600

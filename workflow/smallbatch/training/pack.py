@@ -10,17 +10,18 @@ from pathlib import Path
 
 import torch
 
-from smallbatch import environment, models
+from smallbatch import models
 from smallbatch.analysis.statistics import final_accuracy
 from smallbatch.bundles import take_in
+from smallbatch.core import environment, stopping
+from smallbatch.core.errors import Stopped, UserError
 from smallbatch.data import prepared
 from smallbatch.data.outline import Outline
-from smallbatch.errors import Stopped, UserError
 from smallbatch.packs import row
 from smallbatch.store import Outcome, Record, RunStore
 from smallbatch.study import CHOSEN_LATER, Run
 from smallbatch.training import device as devices
-from smallbatch.training import distributed, processor, stopping, variance
+from smallbatch.training import distributed, processor, variance
 from smallbatch.training.checkpoints import Checkpoint, misfit_of
 from smallbatch.training.choice import kind_of, lanes_for, remember_most
 from smallbatch.training.engine import LaneTraining

@@ -6,7 +6,7 @@ from time import monotonic
 
 from tqdm import tqdm
 
-from smallbatch.console import clock
+from smallbatch.core.console import clock
 from smallbatch.store import Epoch
 from smallbatch.word import BLOCKED, RUNNING, Voice
 

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 import torch
 from torch import Tensor
 
-from smallbatch.streams import stream_seed
+from smallbatch.core.seeds import stream_seed
 from smallbatch.training.feed import Batches, EpochPlan, Feed
 from smallbatch.training.network import Network
 from smallbatch.training.sgd import LaneSGD

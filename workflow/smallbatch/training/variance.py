@@ -29,9 +29,9 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from smallbatch.errors import refuse
+from smallbatch.core.errors import refuse
+from smallbatch.core.seeds import stream, stream_seed
 from smallbatch.store import Variance
-from smallbatch.streams import stream, stream_seed
 from smallbatch.study import Run, Setting
 from smallbatch.training.feed import EpochPlan
 from smallbatch.training.updates import BLOCK_IMAGES, BLOCK_VALUES, Updates

@@ -13,9 +13,9 @@ import tempfile
 from ctypes import POINTER, c_float, c_int32, c_int64, c_void_p
 from pathlib import Path
 
-from smallbatch.environment import cache_folder
-from smallbatch.errors import UserError
-from smallbatch.files import atomic, set_aside
+from smallbatch.core.environment import cache_folder
+from smallbatch.core.errors import UserError
+from smallbatch.core.files import atomic, set_aside
 
 SOURCE = Path(__file__).with_name("kernels.cpp")
 FLAGS = ("-std=c++17", "-O3", "-march=native", "-fno-math-errno", "-fPIC", "-shared")

@@ -13,8 +13,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from smallbatch.core.errors import refuse
 from smallbatch.data.outline import Outline
-from smallbatch.errors import refuse
 from smallbatch.models import build
 from smallbatch.models.normalisation import part_momenta
 from smallbatch.study import Run

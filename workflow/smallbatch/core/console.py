@@ -9,7 +9,7 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from smallbatch.errors import Stopped, UserError
+from smallbatch.core.errors import Stopped, UserError
 
 log = logging.getLogger("smallbatch")
 

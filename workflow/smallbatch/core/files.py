@@ -14,7 +14,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import IO, Any
 
-from smallbatch.errors import UserError
+from smallbatch.core.errors import UserError
 
 ZIP_DATE = (1980, 1, 1, 0, 0, 0)
 """Of all files in an archive: the earliest that it can say."""

@@ -17,7 +17,7 @@ PACKAGES = ("torch", "numpy")
 ENVIRONMENT = ("device", "cuda", "threads", "kernels", "system", "python", *PACKAGES, "smallbatch", "commit")
 """What is recorded of where a run was trained; `cuda` on a GPU only, `threads` and `kernels` on the CPU only."""
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 """Of the project, whose repository alone is asked."""
 
 STAMP = Path("workflow/smallbatch/commit.txt")

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator
 from time import monotonic
 from types import FrameType
 
-from smallbatch.errors import Stopped
+from smallbatch.core.errors import Stopped
 
 SIGNALS = signal.SIGTERM, signal.SIGINT, signal.SIGHUP
 

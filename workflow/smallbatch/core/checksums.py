@@ -6,8 +6,8 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from smallbatch.errors import UserError
-from smallbatch.files import read_sealed, sha256, write_sealed
+from smallbatch.core.errors import UserError
+from smallbatch.core.files import read_sealed, sha256, write_sealed
 
 
 def recipe_of(*values: Any) -> str:
