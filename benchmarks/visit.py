@@ -14,8 +14,8 @@ import torch
 
 from smallbatch.data import prepared
 from smallbatch.data.outline import ORIGINALS
-from smallbatch.rates import BaseLr
-from smallbatch.study import Run, Setting
+from smallbatch.study.experiments import Run, Setting
+from smallbatch.study.rates import BaseLr
 from smallbatch.training import device as devices
 from smallbatch.training import lanes
 from smallbatch.training.engine import LaneTraining

@@ -14,9 +14,9 @@ import yaml
 
 from smallbatch.data import prepared
 from smallbatch.models import content
-from smallbatch.rates import BaseLr
 from smallbatch.store import Epoch, Outcome
-from smallbatch.study import Run, Setting
+from smallbatch.study.experiments import Run, Setting
+from smallbatch.study.rates import BaseLr
 
 if TYPE_CHECKING:
     from cluster import Cluster

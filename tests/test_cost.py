@@ -11,9 +11,9 @@ from conftest import a_run
 from smallbatch import cost
 from smallbatch.cost import estimate, told
 from smallbatch.data.outline import Outline
-from smallbatch.rates import BaseLr
 from smallbatch.speeds import Speed, kind_of
-from smallbatch.study import Experiment, Study
+from smallbatch.study.experiments import Experiment, Study
+from smallbatch.study.rates import BaseLr
 from smallbatch.training import choice, memory, own_models, probe, processor
 from smallbatch.training import device as devices
 

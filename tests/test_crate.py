@@ -19,7 +19,7 @@ from smallbatch.analysis.claims import COLUMNS
 from smallbatch.analysis.table import collect, runs_table
 from smallbatch.data.prepared import META, read_meta
 from smallbatch.store import RunStore
-from smallbatch.study import Experiment, Study
+from smallbatch.study.experiments import Experiment, Study
 
 RUNS = [a_run(seed=seed) for seed in (1, 2, 3)]
 STUDY = Study(

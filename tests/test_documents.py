@@ -11,12 +11,12 @@ from conftest import PROJECT
 
 from smallbatch import models, resources
 from smallbatch.data import outline
-from smallbatch.rates import format_base_lr
-from smallbatch.settings import read_yaml
 from smallbatch.slurm import WARNING
 from smallbatch.speeds import images
 from smallbatch.store import RunStore
-from smallbatch.study import HELD_OUT, Setting
+from smallbatch.study.experiments import HELD_OUT, Setting
+from smallbatch.study.rates import format_base_lr
+from smallbatch.study.settings import read_yaml
 from smallbatch.study_file import LEAST_RATE, MOST_RATE, check_config, load_study
 from smallbatch.training.schedule import WARMUP_FRACTION, WARMUP_START
 from smallbatch.word import SILENCE

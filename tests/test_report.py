@@ -18,7 +18,7 @@ from smallbatch.figures import draw, style
 from smallbatch.figures.cells import best_cells
 from smallbatch.figures.words import duration
 from smallbatch.report import claim_rows, environments, figure_words, render, result_row, write
-from smallbatch.study import Experiment, Setting, Study
+from smallbatch.study.experiments import Experiment, Setting, Study
 
 FOLDER = Path(__file__).parents[1] / "workflow" / "report"
 TEMPLATE = FOLDER / "report.html.j2"

@@ -19,9 +19,9 @@ from smallbatch.analysis.selection import chosen_file, write_chosen
 from smallbatch.core.errors import UserError
 from smallbatch.core.files import read_sealed, write_sealed
 from smallbatch.data.prepared import META, Meta
-from smallbatch.settings import overridden, read_yaml
 from smallbatch.status import COLUMNS, Status, look, told
 from smallbatch.store import RunStore
+from smallbatch.study.settings import overridden, read_yaml
 from smallbatch.study_file import check_config, load_study
 from smallbatch.word import BLOCKED, DONE, FAILED, SILENCE, STOPPED, Voice, Word, first_word
 

@@ -21,9 +21,9 @@ from smallbatch.analysis.table import (
 from smallbatch.core import checksums
 from smallbatch.core.errors import UserError
 from smallbatch.data.prepared import Meta
-from smallbatch.rates import BaseLr
 from smallbatch.store import Epoch, Outcome, RunStore, Variance, digest_of
-from smallbatch.study import Experiment, Study
+from smallbatch.study.experiments import Experiment, Study
+from smallbatch.study.rates import BaseLr
 
 META = Meta("made", ("a", "b", "c", "d"), (1, 8, 8), (0.5,), (0.5,), 1000, 1200, "f")
 METAS = {"made": META}

@@ -12,8 +12,8 @@ from test_publish import as_repository, clone, make, pictures, sh
 
 from smallbatch.data import prepared
 from smallbatch.publish import RECORDED
-from smallbatch.settings import read_yaml
 from smallbatch.store import RunStore
+from smallbatch.study.settings import read_yaml
 from smallbatch.study_file import load_study
 from smallbatch.training import device as devices
 from smallbatch.training import lanes

@@ -20,9 +20,9 @@ from torch.utils.flop_counter import FlopCounterMode
 from smallbatch.core.environment import processors
 from smallbatch.data.outline import Outline
 from smallbatch.models import build
-from smallbatch.rates import BaseLr
 from smallbatch.store import Epoch
-from smallbatch.study import Run, Setting
+from smallbatch.study.experiments import Run, Setting
+from smallbatch.study.rates import BaseLr
 from smallbatch.training import device as devices
 from smallbatch.training.checkpoints import Checkpoint
 from smallbatch.training.choice import lanes_for

@@ -34,11 +34,11 @@ from smallbatch.core.errors import UserError
 from smallbatch.data import archives, cifar, prepared
 from smallbatch.data.download import md5_of
 from smallbatch.data.outline import Outline
-from smallbatch.rates import BaseLr
-from smallbatch.settings import read_yaml
 from smallbatch.status import look, told
 from smallbatch.store import METRICS, RECORD, VARIANCE, Epoch, Outcome, RunStore, Variance
-from smallbatch.study import Experiment, Study
+from smallbatch.study.experiments import Experiment, Study
+from smallbatch.study.rates import BaseLr
+from smallbatch.study.settings import read_yaml
 from smallbatch.study_file import check_config, load_study
 from smallbatch.training import choice
 from smallbatch.training.checkpoints import Checkpoint

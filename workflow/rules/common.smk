@@ -22,7 +22,7 @@ from smallbatch.core.files import atomic, bring_to_now, digest, folder_is_writab
 from smallbatch.packs import Plan, with_rates
 from smallbatch.speeds import Speeds
 from smallbatch.store import RunStore
-from smallbatch.study import PROTOCOL
+from smallbatch.study.experiments import PROTOCOL
 from smallbatch.study_file import check_against_data, check_config, load_study
 
 # A signal to all processes of a job, as clusters and closing terminals send it, must not end the shell, and with it the

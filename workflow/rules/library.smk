@@ -32,7 +32,7 @@ if workflow.is_main_process and signal.getsignal(signal.SIGHUP) == signal.SIG_DF
     signal.signal(signal.SIGHUP, hung_up)
 
 from smallbatch.core.errors import UserError
-from smallbatch.settings import read_yaml
+from smallbatch.study.settings import read_yaml
 
 try:
     if os.path.lexists("config/config.yaml"):

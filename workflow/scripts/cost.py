@@ -7,7 +7,7 @@ from smallbatch.core.console import reporting
 from smallbatch.cost import estimate, told
 from smallbatch.data import label
 from smallbatch.data.outline import outline
-from smallbatch.study import Study
+from smallbatch.study.experiments import Study
 
 if TYPE_CHECKING:
     from snakemake.iocontainers import snakemake

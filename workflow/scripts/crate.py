@@ -9,7 +9,7 @@ from smallbatch import crate
 from smallbatch.analysis.table import read_tables
 from smallbatch.core import checksums
 from smallbatch.core.console import reporting
-from smallbatch.study import Study
+from smallbatch.study.experiments import Study
 
 if TYPE_CHECKING:
     from snakemake.iocontainers import snakemake

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 
 from smallbatch.core.console import reporting
 from smallbatch.preview import preview
-from smallbatch.study import Study
+from smallbatch.study.experiments import Study
 
 if TYPE_CHECKING:
     from snakemake.iocontainers import snakemake

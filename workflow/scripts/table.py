@@ -8,7 +8,7 @@ from smallbatch.analysis.table import write_tables
 from smallbatch.core.console import reporting
 from smallbatch.data.prepared import read_meta
 from smallbatch.store import RunStore
-from smallbatch.study import Experiment
+from smallbatch.study.experiments import Experiment
 
 if TYPE_CHECKING:
     from snakemake.iocontainers import snakemake

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from smallbatch import slurm
 from smallbatch.core.console import reporting
-from smallbatch.study import Run
+from smallbatch.study.experiments import Run
 from smallbatch.training.launch import train
 
 if TYPE_CHECKING:

@@ -17,10 +17,10 @@ from smallbatch.core.files import set_aside
 from smallbatch.data import label as label_of
 from smallbatch.data import prepare, reason_to_prepare
 from smallbatch.data.prepared import META, Meta, damaged_arrays, read, read_meta
-from smallbatch.settings import likely, overridden, read_yaml
 from smallbatch.status import look, told
 from smallbatch.store import RunStore, digest_of
-from smallbatch.study import Chosen, Experiment, Study
+from smallbatch.study.experiments import Chosen, Experiment, Study
+from smallbatch.study.settings import likely, overridden, read_yaml
 from smallbatch.study_file import check_against_data, check_config, load_study
 
 DATA, RESULTS = Path("data"), Path("results")

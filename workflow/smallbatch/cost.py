@@ -22,7 +22,7 @@ from smallbatch.core.environment import processors
 from smallbatch.data.outline import Outline
 from smallbatch.packs import row
 from smallbatch.speeds import Kind, Measured, Speed, Speeds, images, kind_of
-from smallbatch.study import Chosen, Run, Study
+from smallbatch.study.experiments import Chosen, Run, Study
 
 PROBED = (2, 8, 32, 128, 512)
 """Batch sizes that are measured."""

@@ -23,8 +23,8 @@ from smallbatch.core.files import atomic, zip_files
 from smallbatch.data.prepared import read_meta
 from smallbatch.figures.words import counted, duration
 from smallbatch.report import claim_rows, figure_words
-from smallbatch.settings import read_yaml
-from smallbatch.study import Study
+from smallbatch.study.experiments import Study
+from smallbatch.study.settings import read_yaml
 
 PROFILES = {
     "Process Run Crate": ("https://w3id.org/ro/wfrun/process/0.6", "0.6"),

@@ -11,9 +11,9 @@ from functools import cached_property
 from typing import NamedTuple
 
 from smallbatch.core.errors import UserError
-from smallbatch.rates import BaseLr
 from smallbatch.store import RunStore, digest_of
-from smallbatch.study import CHOSEN_LATER, Chosen, Run, Study
+from smallbatch.study.experiments import CHOSEN_LATER, Chosen, Run, Study
+from smallbatch.study.rates import BaseLr
 
 
 @dataclass(frozen=True)

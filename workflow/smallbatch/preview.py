@@ -9,7 +9,7 @@ from smallbatch.data.prepared import META, read_meta
 from smallbatch.figures import draw
 from smallbatch.figures.style import save
 from smallbatch.store import RunStore
-from smallbatch.study import Study
+from smallbatch.study.experiments import Study
 
 
 def preview(study: Study, data: Path, results: Path, threshold: float, folder: Path) -> int:

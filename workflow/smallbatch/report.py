@@ -19,10 +19,10 @@ from smallbatch.core.files import atomic
 from smallbatch.figures import caption, style
 from smallbatch.figures.cells import best_cells
 from smallbatch.figures.words import duration, rate_words, setting_words
-from smallbatch.rates import parse_base_lr
+from smallbatch.study.rates import parse_base_lr
 
 if TYPE_CHECKING:
-    from smallbatch.study import Study
+    from smallbatch.study.experiments import Study
 
 NOTHING = "–"  # noqa: RUF001 - an en dash stands for a value that is not there yet
 

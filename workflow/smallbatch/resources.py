@@ -5,7 +5,7 @@ from collections.abc import Sequence
 
 from smallbatch.packs import cost
 from smallbatch.speeds import Speeds
-from smallbatch.study import Run
+from smallbatch.study.experiments import Run
 
 MINUTES = (10, 20, 30, 60, 120, 240, 480, 960, 1440)
 """That a job may ask for: a cluster is not to be asked for as many kinds of jobs as there are packs. A day at most:

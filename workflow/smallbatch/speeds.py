@@ -14,7 +14,7 @@ import numpy as np
 from smallbatch.core import environment
 from smallbatch.core.errors import UserError
 from smallbatch.core.files import read_sealed, write_sealed
-from smallbatch.study import HELD_OUT, Run, Setting
+from smallbatch.study.experiments import HELD_OUT, Run, Setting
 
 log = logging.getLogger(__name__)
 

@@ -16,7 +16,7 @@ from smallbatch.analysis.selection import chosen_file, read_chosen
 from smallbatch.core.console import clock
 from smallbatch.data.prepared import META, Meta, read_meta
 from smallbatch.store import RunStore
-from smallbatch.study import Experiment, Run, Study
+from smallbatch.study.experiments import Experiment, Run, Study
 from smallbatch.word import BLOCKED, DONE, FAILED, RUNNING, Word, read_words
 
 DIVERGED, WAITING, SILENT = "diverged", "waiting", "silent"

@@ -21,8 +21,8 @@ from typing import Any, NamedTuple, TypeVar
 
 from smallbatch.core.errors import UserError
 from smallbatch.core.files import DIGEST, atomic, remove_temporaries, sealed, set_aside, unsealed, write_folder
-from smallbatch.settings import likely
-from smallbatch.study import PROTOCOL, Run
+from smallbatch.study.experiments import PROTOCOL, Run
+from smallbatch.study.settings import likely
 
 T = TypeVar("T")
 

@@ -12,7 +12,7 @@ from pathlib import Path
 from smallbatch.core.errors import Stopped, UserError
 from smallbatch.core.files import read_sealed, write_sealed
 from smallbatch.data.prepared import META, read_meta
-from smallbatch.study import Run
+from smallbatch.study.experiments import Run
 
 EVERY = 10.0
 """Seconds between words."""

@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING
 
 from smallbatch.core.errors import UserError
 from smallbatch.core.files import read_sealed, write_sealed
-from smallbatch.rates import BaseLr
-from smallbatch.study import Chosen, Study
+from smallbatch.study.experiments import Chosen, Study
+from smallbatch.study.rates import BaseLr
 
 if TYPE_CHECKING:
     import pandas as pd

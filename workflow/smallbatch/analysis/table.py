@@ -12,7 +12,7 @@ from smallbatch.core.errors import UserError
 from smallbatch.core.files import atomic
 from smallbatch.data.prepared import Meta
 from smallbatch.store import Epoch, Record, RunStore, Variance, digest_of
-from smallbatch.study import Run
+from smallbatch.study.experiments import Run
 
 Planned = Sequence[tuple[str, Run]]
 """Pairs of experiment and run, as `Study.planned` gives them."""

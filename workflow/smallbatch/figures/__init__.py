@@ -19,7 +19,7 @@ from smallbatch.figures.cost import cost_lines
 from smallbatch.figures.ranges import range_bars
 from smallbatch.figures.variance import example_lines, variance_lines
 from smallbatch.figures.words import experiment_labels, listed, rate_words
-from smallbatch.rates import parse_base_lr
+from smallbatch.study.rates import parse_base_lr
 
 KINDS: dict[str, Callable[[pd.DataFrame, Axes, np.random.Generator], Axes]] = {
     "accuracy": accuracy_lines,

@@ -6,7 +6,7 @@ from typing import Any
 
 import pandas as pd
 
-from smallbatch.rates import format_base_lr
+from smallbatch.study.rates import format_base_lr
 
 _RAISED = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from smallbatch.core.errors import UserError
 from smallbatch.core.files import digest
-from smallbatch.settings import likely
+from smallbatch.study.settings import likely
 
 if TYPE_CHECKING:
     from torch import nn

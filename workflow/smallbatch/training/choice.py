@@ -25,7 +25,7 @@ from smallbatch.core.environment import cache_folder
 from smallbatch.core.errors import UserError
 from smallbatch.core.files import digest, read_sealed, set_aside, write_sealed
 from smallbatch.data.outline import Outline
-from smallbatch.study import Run
+from smallbatch.study.experiments import Run
 from smallbatch.training import device as devices
 from smallbatch.training.distributed import ALONE, World
 from smallbatch.training.native import updates as native

@@ -12,7 +12,7 @@ from smallbatch.core import environment
 from smallbatch.core.errors import UserError
 from smallbatch.data import prepared
 from smallbatch.store import Record, RunStore
-from smallbatch.study import Run
+from smallbatch.study.experiments import Run
 from smallbatch.training import device as devices
 from smallbatch.training.engine import LaneTraining
 

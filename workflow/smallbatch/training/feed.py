@@ -13,7 +13,7 @@ from smallbatch.core.errors import refuse
 from smallbatch.core.seeds import stream
 from smallbatch.data.augmentation import flip, pad_crop
 from smallbatch.data.prepared import Prepared
-from smallbatch.study import HELD_OUT, Setting
+from smallbatch.study.experiments import HELD_OUT, Setting
 from smallbatch.training import device as devices
 
 if TYPE_CHECKING:

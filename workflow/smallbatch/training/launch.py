@@ -19,7 +19,7 @@ from smallbatch.core.files import read_json, write_json
 from smallbatch.data.prepared import META, read_meta
 from smallbatch.packs import cost, parts
 from smallbatch.store import RunStore
-from smallbatch.study import Run
+from smallbatch.study.experiments import Run
 from smallbatch.word import leaving_word
 
 LIBRARY = Path(__file__).parents[2]

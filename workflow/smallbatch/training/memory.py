@@ -23,7 +23,7 @@ from torch.overrides import TorchFunctionMode
 from smallbatch.core.errors import UserError
 from smallbatch.data.outline import Outline
 from smallbatch.models import build
-from smallbatch.study import Run
+from smallbatch.study.experiments import Run
 from smallbatch.training import device as devices
 from smallbatch.training import lanes
 from smallbatch.training.distributed import ALONE, World

@@ -24,7 +24,7 @@ from smallbatch.core.environment import cache_folder
 from smallbatch.core.errors import UserError
 from smallbatch.core.files import digest, read_json, read_sealed, write_sealed
 from smallbatch.data.outline import Outline, image_size
-from smallbatch.study import Experiment, Setting, Study
+from smallbatch.study.experiments import Experiment, Setting, Study
 
 PATIENCE = 600
 """Seconds that checking the models of a study may take."""

@@ -19,7 +19,7 @@ from smallbatch.data import prepared
 from smallbatch.data.outline import Outline
 from smallbatch.packs import row
 from smallbatch.store import Outcome, Record, RunStore
-from smallbatch.study import CHOSEN_LATER, Run
+from smallbatch.study.experiments import CHOSEN_LATER, Run
 from smallbatch.training import device as devices
 from smallbatch.training import distributed, processor, variance
 from smallbatch.training.checkpoints import Checkpoint, misfit_of

@@ -9,8 +9,8 @@ import torch
 
 from smallbatch.data.outline import Outline
 from smallbatch.data.prepared import Meta, Prepared, Split
-from smallbatch.rates import BaseLr
-from smallbatch.study import Run
+from smallbatch.study.experiments import Run
+from smallbatch.study.rates import BaseLr
 from smallbatch.training.engine import LaneTraining
 
 SECONDS = 0.5

@@ -13,7 +13,7 @@ from typing import IO
 from smallbatch.core import stopping
 from smallbatch.core.errors import UserError
 from smallbatch.core.files import remove_temporaries, writing_errors
-from smallbatch.study import CHOSEN_LATER, Run
+from smallbatch.study.experiments import CHOSEN_LATER, Run
 from smallbatch.training.checkpoints import Checkpoint
 from smallbatch.training.engine import part_of
 

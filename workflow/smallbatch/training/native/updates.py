@@ -17,7 +17,7 @@ from smallbatch.core.errors import refuse
 from smallbatch.data.outline import Outline
 from smallbatch.models import build
 from smallbatch.models.normalisation import part_momenta
-from smallbatch.study import Run
+from smallbatch.study.experiments import Run
 from smallbatch.training import lanes
 from smallbatch.training.distributed import ALONE, World
 from smallbatch.training.feed import Batches, Feed

@@ -8,7 +8,7 @@ from dataclasses import MISSING, asdict, dataclass, field, fields
 from functools import cached_property
 from typing import Any
 
-from smallbatch.rates import BaseLr, format_base_lr, learning_rate
+from smallbatch.study.rates import BaseLr, format_base_lr, learning_rate
 
 HELD_OUT = 0.1
 """The part of the training images that `selection: validation` trains without (ours: the paper has no such split)."""
@@ -31,7 +31,7 @@ class Setting:
     train_images: how many training images are used, None for all.
     norm, norm_layers: normalisation (none, batch, group) and where it stands (all, conv).
     lr_drops: fractions of training at which the rate falls to a tenth.
-    lr_scaling: of eta with m, see `smallbatch.rates`.
+    lr_scaling: of eta with m, see `smallbatch.study.rates`.
     momentum, momentum_scaled: of SGD, and whether eta is multiplied by 1 - momentum, which keeps the step an example.
     precision: float32; or products of matrices and convolutions in tf32 or bf16, with weights in float32.
     augment_pad: zero pixels added on each side before a random crop.
@@ -90,7 +90,7 @@ class Run:
 
     batch_size: m, examples of one update.
     bn_batch_size: b, examples of one batch statistic; m where there is none.
-    base_lr: eta / m, see `smallbatch.rates`.
+    base_lr: eta / m, see `smallbatch.study.rates`.
     """
 
     setting: Setting
