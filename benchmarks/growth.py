@@ -26,13 +26,13 @@ from smallbatch.core.environment import processors
 from smallbatch.core.files import write_json, write_sealed
 from smallbatch.data.outline import ORIGINALS
 from smallbatch.data.prepared import META, Meta, read_meta
-from smallbatch.packs import cut, with_rates
-from smallbatch.store import Epoch, Outcome, RunStore, Variance
+from smallbatch.runs.heartbeat import DONE, Voice, first_word
+from smallbatch.runs.packs import cut, with_rates
+from smallbatch.runs.store import Epoch, Outcome, RunStore, Variance
 from smallbatch.study.experiments import Chosen, Run, Study
 from smallbatch.study.rates import BaseLr
 from smallbatch.study.settings import read_yaml
 from smallbatch.study_file import load_study
-from smallbatch.word import DONE, Voice, first_word
 
 PROJECT = Path(__file__).parents[1]
 CONFIG = PROJECT / "config" / "config.yaml"

@@ -14,7 +14,7 @@ import yaml
 
 from smallbatch.data import prepared
 from smallbatch.models import content
-from smallbatch.store import Epoch, Outcome
+from smallbatch.runs.store import Epoch, Outcome
 from smallbatch.study.experiments import Run, Setting
 from smallbatch.study.rates import BaseLr
 

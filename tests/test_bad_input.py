@@ -17,7 +17,7 @@ from smallbatch import slurm
 from smallbatch.core.console import reporting
 from smallbatch.core.errors import UserError
 from smallbatch.data import prepared
-from smallbatch.store import RunStore
+from smallbatch.runs.store import RunStore
 from smallbatch.training.checkpoints import Checkpoint
 
 

@@ -19,11 +19,11 @@ from safetensors.torch import load_file
 from smallbatch.core.errors import UserError
 from smallbatch.data import prepared
 from smallbatch.models.normalisation import WINDOW, BatchNorm
-from smallbatch.store import METRICS, RunStore
+from smallbatch.runs.heartbeat import DONE, FAILED, read_word
+from smallbatch.runs.store import METRICS, RunStore
 from smallbatch.training import checkpoints, distributed, launch, updates
 from smallbatch.training.distributed import World
 from smallbatch.training.pack import train_pack
-from smallbatch.word import DONE, FAILED, read_word
 
 
 def in_processes(size: int, work, *arguments) -> None:

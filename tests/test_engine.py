@@ -16,7 +16,7 @@ from safetensors.torch import load_file
 
 from smallbatch.core.errors import UserError
 from smallbatch.data import prepared
-from smallbatch.store import METRICS, RECORD, RunStore
+from smallbatch.runs.store import METRICS, RECORD, RunStore
 from smallbatch.training import checkpoints, network
 from smallbatch.training import device as devices
 from smallbatch.training.checkpoints import Checkpoint

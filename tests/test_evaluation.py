@@ -16,7 +16,7 @@ from smallbatch.__main__ import main
 from smallbatch.core.errors import UserError
 from smallbatch.core.files import sealed, sha256
 from smallbatch.data import prepared
-from smallbatch.store import METRICS, RECORD, RunStore
+from smallbatch.runs.store import METRICS, RECORD, RunStore
 from smallbatch.training.evaluation import evaluate
 from smallbatch.training.pack import train_pack
 

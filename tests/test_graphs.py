@@ -11,7 +11,7 @@ from safetensors.torch import load
 
 from smallbatch.core.errors import UserError
 from smallbatch.data import prepared
-from smallbatch.store import RunStore
+from smallbatch.runs.store import RunStore
 from smallbatch.training import checkpoints, graphs
 from smallbatch.training import device as devices
 from smallbatch.training.checkpoints import Checkpoint

@@ -18,7 +18,7 @@ from smallbatch.core.errors import UserError
 from smallbatch.core.files import read_sealed
 from smallbatch.data import prepared
 from smallbatch.data.outline import ORIGINALS, Outline
-from smallbatch.store import RunStore
+from smallbatch.runs.store import RunStore
 from smallbatch.training import checkpoints, memory, pack
 from smallbatch.training import device as devices
 from smallbatch.training.checkpoints import Checkpoint

@@ -19,7 +19,7 @@ from smallbatch.core.errors import UserError
 from smallbatch.core.seeds import stream_seed
 from smallbatch.data import prepared
 from smallbatch.data.outline import Outline
-from smallbatch.store import RunStore
+from smallbatch.runs.store import RunStore
 from smallbatch.study.settings import read_yaml
 from smallbatch.training import choice, memory, own_models, variance
 from smallbatch.training.distributed import ALONE

@@ -18,7 +18,7 @@ from smallbatch.core.errors import UserError
 from smallbatch.core.seeds import stream
 from smallbatch.data import photos, prepared
 from smallbatch.data.photos import MEAN, STD, Photos, decoded, resized_crops
-from smallbatch.store import METRICS, RunStore
+from smallbatch.runs.store import METRICS, RunStore
 from smallbatch.study.experiments import Setting
 from smallbatch.training.feed import Feed
 from smallbatch.training.pack import train_pack

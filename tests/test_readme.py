@@ -11,7 +11,7 @@ from conftest import PROJECT, a_run, made_data, snakemake
 
 from smallbatch import models
 from smallbatch.data import prepare, prepared
-from smallbatch.store import RunStore
+from smallbatch.runs.store import RunStore
 from smallbatch.study_file import check_config, load_study
 from smallbatch.training.evaluation import evaluate
 from smallbatch.training.pack import train_pack

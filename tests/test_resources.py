@@ -3,8 +3,8 @@
 import pytest
 from conftest import a_run
 
-from smallbatch.packs import cost, parts
 from smallbatch.resources import memory_mb, minutes, priority
+from smallbatch.runs.packs import cost, parts
 from smallbatch.speeds import Kind, Measured, Speed, Speeds
 
 KIND = Kind("alexnet", "none", "all", False, "float32", "made")

@@ -12,8 +12,8 @@ import torch
 from conftest import a_run, training_settings
 
 from smallbatch.core.errors import Stopped, UserError
-from smallbatch.packs import parts
-from smallbatch.store import METRICS
+from smallbatch.runs.packs import parts
+from smallbatch.runs.store import METRICS
 from smallbatch.training import device as devices
 from smallbatch.training import distributed, launch
 

@@ -19,11 +19,11 @@ from smallbatch.analysis.selection import chosen_file, write_chosen
 from smallbatch.core.errors import UserError
 from smallbatch.core.files import read_sealed, write_sealed
 from smallbatch.data.prepared import META, Meta
-from smallbatch.status import COLUMNS, Status, look, told
-from smallbatch.store import RunStore
+from smallbatch.runs.heartbeat import BLOCKED, DONE, FAILED, SILENCE, STOPPED, Voice, Word, first_word
+from smallbatch.runs.status import COLUMNS, Status, look, told
+from smallbatch.runs.store import RunStore
 from smallbatch.study.settings import overridden, read_yaml
 from smallbatch.study_file import check_config, load_study
-from smallbatch.word import BLOCKED, DONE, FAILED, SILENCE, STOPPED, Voice, Word, first_word
 
 GRID = {
     "data": "digits", "model": "alexnet", "weight_decay": 5e-4, "epochs": 10, "train_images": 100,

@@ -22,7 +22,7 @@ from smallbatch.core import stopping
 from smallbatch.core.console import reporting
 from smallbatch.core.errors import Stopped
 from smallbatch.data import prepared
-from smallbatch.store import METRICS, VARIANCE
+from smallbatch.runs.store import METRICS, VARIANCE
 from smallbatch.training import choice, launch
 from smallbatch.training.engine import LaneTraining
 from smallbatch.training.native.updates import NativeUpdates

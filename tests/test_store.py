@@ -12,7 +12,7 @@ from smallbatch.analysis.table import write_tables
 from smallbatch.core.errors import UserError
 from smallbatch.core.files import sealed
 from smallbatch.data.prepared import Meta
-from smallbatch.store import METRICS, RECORD, Epoch, Outcome, RunStore, Variance
+from smallbatch.runs.store import METRICS, RECORD, Epoch, Outcome, RunStore, Variance
 
 RUN, OTHER = a_run(seed=1), a_run(seed=2)
 NAME = RUN.name("f")

@@ -10,8 +10,8 @@ import yaml
 from conftest import PROJECT, a_run
 
 from smallbatch.core.errors import UserError
-from smallbatch.packs import Plan, cut, row, with_rates
-from smallbatch.store import Outcome, RunStore
+from smallbatch.runs.packs import Plan, cut, row, with_rates
+from smallbatch.runs.store import Outcome, RunStore
 from smallbatch.study import experiments as studies
 from smallbatch.study.experiments import CHOSEN_LATER, Run, Study
 from smallbatch.study.settings import read_yaml

@@ -21,7 +21,7 @@ from smallbatch.analysis.table import (
 from smallbatch.core import checksums
 from smallbatch.core.errors import UserError
 from smallbatch.data.prepared import Meta
-from smallbatch.store import Epoch, Outcome, RunStore, Variance, digest_of
+from smallbatch.runs.store import Epoch, Outcome, RunStore, Variance, digest_of
 from smallbatch.study.experiments import Experiment, Study
 from smallbatch.study.rates import BaseLr
 
@@ -68,7 +68,9 @@ def store(tmp_path_factory):
     store = RunStore(tmp_path_factory.mktemp("store"))
     for minute, (run, outcome) in enumerate(OUTCOMES.items()):
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr("smallbatch.store.now", lambda minute=minute: datetime(2026, 11, 26, 12, minute, tzinfo=UTC))
+            patch.setattr(
+                "smallbatch.runs.store.now", lambda minute=minute: datetime(2026, 11, 26, 12, minute, tzinfo=UTC)
+            )
             place = PLACE | {"device": "Some GPU", "cuda": "13"} if run is THREE else PLACE
             store.write(run, "f", outcome, place, None)
     return store

@@ -10,7 +10,7 @@ from torch.nn import functional as F
 from smallbatch.core.errors import UserError
 from smallbatch.data import prepared
 from smallbatch.models import build
-from smallbatch.store import METRICS, VARIANCE, RunStore
+from smallbatch.runs.store import METRICS, VARIANCE, RunStore
 from smallbatch.training import variance
 from smallbatch.training.engine import LaneTraining
 from smallbatch.training.pack import train_pack

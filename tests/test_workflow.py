@@ -18,7 +18,7 @@ from faults import children_keep_to_permissions
 
 from smallbatch.analysis import selection
 from smallbatch.core.files import read_sealed, write_sealed
-from smallbatch.store import RunStore
+from smallbatch.runs.store import RunStore
 
 TINY = {
     "title": "Tiny",

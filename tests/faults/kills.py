@@ -26,8 +26,8 @@ import torch
 from conftest import a_run, made_data
 from matrix import ALL, call, finished, outcome, scaffold
 
-from smallbatch.bundles import take_in
-from smallbatch.store import METRICS, VARIANCE, RunStore
+from smallbatch.runs.bundles import take_in
+from smallbatch.runs.store import METRICS, VARIANCE, RunStore
 from smallbatch.training import checkpoints, processor
 from smallbatch.training.native.updates import NativeUpdates
 from smallbatch.training.pack import train_pack

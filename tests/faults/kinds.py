@@ -25,7 +25,7 @@ import yaml
 from conftest import PROJECT, a_run, made_data
 from test_data_cifar import archive, cifar10_contents, python3
 
-from smallbatch import bundles, speeds, study_file
+from smallbatch import speeds, study_file
 from smallbatch.analysis.selection import read_chosen, write_chosen
 from smallbatch.analysis.table import read_tables, write_table
 from smallbatch.core import checksums
@@ -34,8 +34,10 @@ from smallbatch.core.errors import UserError
 from smallbatch.data import archives, cifar, prepared
 from smallbatch.data.download import md5_of
 from smallbatch.data.outline import Outline
-from smallbatch.status import look, told
-from smallbatch.store import METRICS, RECORD, VARIANCE, Epoch, Outcome, RunStore, Variance
+from smallbatch.runs import bundles
+from smallbatch.runs.heartbeat import Voice, first_word
+from smallbatch.runs.status import look, told
+from smallbatch.runs.store import METRICS, RECORD, VARIANCE, Epoch, Outcome, RunStore, Variance
 from smallbatch.study.experiments import Experiment, Study
 from smallbatch.study.rates import BaseLr
 from smallbatch.study.settings import read_yaml
@@ -44,7 +46,6 @@ from smallbatch.training import choice
 from smallbatch.training.checkpoints import Checkpoint
 from smallbatch.training.native import library
 from smallbatch.training.row import Row
-from smallbatch.word import Voice, first_word
 
 FINGERPRINT = "0" * 64
 RUN = a_run(variance_batch_sizes=(4,))
@@ -290,7 +291,7 @@ def read_heartbeat(path: Path) -> bool:
     """The status is shown, whatever a heartbeat says."""
     meta = prepared.Meta("made", ("a", "b"), (1, 2, 2), (0.5,), (0.5,), 8, 4, FINGERPRINT)
     with (
-        mock.patch("smallbatch.status.read_meta", lambda _: meta),
+        mock.patch("smallbatch.runs.status.read_meta", lambda _: meta),
         mock.patch.object(Path, "exists", os.path.lexists),  # as if the data were there
     ):
         return promised(told(look(WATCHED, path.parents[2] / "results", path.parents[1])) != "")

@@ -25,8 +25,8 @@ import yaml
 from conftest import copy_project
 from faults import CHANGES, FAULTS, children_keep_to_permissions, damage
 
-from smallbatch import bundles
-from smallbatch.store import RunStore
+from smallbatch.runs import bundles
+from smallbatch.runs.store import RunStore
 from smallbatch.study.experiments import Run
 from smallbatch.training.row import Row
 

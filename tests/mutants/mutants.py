@@ -20,9 +20,9 @@ COPY = PROJECT / ".mutants"
 MODULES = {
     "tables": ["analysis/table", "analysis/selection"],
     "estimates": ["cost", "speeds", "resources"],
-    "status": ["status", "word"],
-    "runs": ["study", "packs", "rates", "training/schedule"],
-    "settings": ["settings", "study_file"],
+    "status": ["runs/status", "runs/heartbeat"],
+    "runs": ["study/experiments", "runs/packs", "study/rates", "training/schedule"],
+    "settings": ["study/settings", "study_file"],
     "reports": ["report", "figures/captions", "figures/words"],
     "statistics": ["analysis/statistics", "analysis/noise", "analysis/moderation", "analysis/grid", "figures/cells"],
     "claims": ["analysis/claims", "analysis/predicates", "analysis/verdicts", "analysis/update_variance"],
@@ -32,7 +32,7 @@ MODULES = {
 TESTS = {
     "tables": ["table", "selection"],
     "estimates": ["cost", "speeds", "resources"],
-    "status": ["status", "word"],
+    "status": ["runs/status", "runs/heartbeat"],
     "runs": ["study", "rates_and_schedule", "resources", "table"],
     "settings": ["study", "status"],
     "reports": ["report", "results", "captions"],

@@ -19,7 +19,7 @@ from cluster import ask, states, wait_for
 from conftest import copy_project, snakemake
 
 from smallbatch.core.files import read_json
-from smallbatch.store import METRICS, RECORD, RunStore
+from smallbatch.runs.store import METRICS, RECORD, RunStore
 from smallbatch.training.checkpoints import Checkpoint
 
 PACKS = {2: "resnet8-bn_m2_", 8: "resnet8-bn_m8_"}

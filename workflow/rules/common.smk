@@ -12,16 +12,16 @@ from snakemake.iocontainers import Wildcards
 from smallbatch.core import checksums
 from smallbatch import resources as job_resources
 from smallbatch.analysis import selection
-from smallbatch.bundles import take_in
+from smallbatch.runs.bundles import take_in
 from smallbatch.data import label as label_of
 from smallbatch.data import reason_to_prepare
 from smallbatch.data.prepared import ARRAYS, META, damaged_arrays, read_meta
 from smallbatch.core.environment import origin, processors
 from smallbatch.core.errors import UserError, refuse
 from smallbatch.core.files import atomic, bring_to_now, digest, folder_is_writable, set_aside
-from smallbatch.packs import Plan, with_rates
+from smallbatch.runs.packs import Plan, with_rates
 from smallbatch.speeds import Speeds
-from smallbatch.store import RunStore
+from smallbatch.runs.store import RunStore
 from smallbatch.study.experiments import PROTOCOL
 from smallbatch.study_file import check_against_data, check_config, load_study
 

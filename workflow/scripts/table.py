@@ -7,7 +7,7 @@ from smallbatch.analysis.selection import read_chosen
 from smallbatch.analysis.table import write_tables
 from smallbatch.core.console import reporting
 from smallbatch.data.prepared import read_meta
-from smallbatch.store import RunStore
+from smallbatch.runs.store import RunStore
 from smallbatch.study.experiments import Experiment
 
 if TYPE_CHECKING:

@@ -8,7 +8,6 @@ from collections.abc import Callable
 from pathlib import Path
 
 from smallbatch.analysis.selection import chosen_file, write_chosen
-from smallbatch.bundles import record_of_weights, take_in
 from smallbatch.core import stopping
 from smallbatch.core.console import log, reporting
 from smallbatch.core.environment import origin
@@ -17,8 +16,9 @@ from smallbatch.core.files import set_aside
 from smallbatch.data import label as label_of
 from smallbatch.data import prepare, reason_to_prepare
 from smallbatch.data.prepared import META, Meta, damaged_arrays, read, read_meta
-from smallbatch.status import look, told
-from smallbatch.store import RunStore, digest_of
+from smallbatch.runs.bundles import record_of_weights, take_in
+from smallbatch.runs.status import look, told
+from smallbatch.runs.store import RunStore, digest_of
 from smallbatch.study.experiments import Chosen, Experiment, Study
 from smallbatch.study.settings import likely, overridden, read_yaml
 from smallbatch.study_file import check_against_data, check_config, load_study

@@ -20,7 +20,7 @@ from tqdm import tqdm
 
 from smallbatch.core.environment import processors
 from smallbatch.data.outline import Outline
-from smallbatch.packs import row
+from smallbatch.runs.packs import row
 from smallbatch.speeds import Kind, Measured, Speed, Speeds, images, kind_of
 from smallbatch.study.experiments import Chosen, Run, Study
 

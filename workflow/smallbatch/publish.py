@@ -1,6 +1,6 @@
 """Publishing a finished study: runs and some of their weights go to DVC and a remote, results into the README.
 
-Runs go in bundles (`smallbatch.bundles`), weights as they are. Every step can be repeated, and finds done what was done
+Runs go in bundles (`smallbatch.runs.bundles`), weights as they are. Every step can be repeated, and finds done what was done
 before.
 """
 
@@ -12,11 +12,11 @@ from pathlib import Path
 
 import pandas as pd
 
-from smallbatch import bundles
 from smallbatch.core.errors import UserError, refuse
 from smallbatch.core.files import atomic
 from smallbatch.report import VERDICTS, claim_rows, result_row
-from smallbatch.store import Record, RunStore
+from smallbatch.runs import bundles
+from smallbatch.runs.store import Record, RunStore
 
 AT_ONCE = 500
 """Paths on one command line."""

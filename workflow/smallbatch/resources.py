@@ -3,7 +3,7 @@
 import math
 from collections.abc import Sequence
 
-from smallbatch.packs import cost
+from smallbatch.runs.packs import cost
 from smallbatch.speeds import Speeds
 from smallbatch.study.experiments import Run
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from smallbatch.core.files import atomic, set_aside
-from smallbatch.store import Epoch, Variance
+from smallbatch.runs.store import Epoch, Variance
 
 if TYPE_CHECKING:
     from smallbatch.training.engine import LaneTraining

@@ -14,7 +14,7 @@ from smallbatch.core import stopping
 from smallbatch.core.errors import Stopped, UserError
 from smallbatch.data.prepared import Prepared
 from smallbatch.models import build, check_content, is_own
-from smallbatch.store import Epoch, Outcome, Variance
+from smallbatch.runs.store import Epoch, Outcome, Variance
 from smallbatch.study.experiments import Run
 from smallbatch.training import device as devices
 from smallbatch.training import graphs, lanes, variance

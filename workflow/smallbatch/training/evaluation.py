@@ -11,7 +11,7 @@ from safetensors.torch import load
 from smallbatch.core import environment
 from smallbatch.core.errors import UserError
 from smallbatch.data import prepared
-from smallbatch.store import Record, RunStore
+from smallbatch.runs.store import Record, RunStore
 from smallbatch.study.experiments import Run
 from smallbatch.training import device as devices
 from smallbatch.training.engine import LaneTraining

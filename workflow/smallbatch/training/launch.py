@@ -17,10 +17,10 @@ from smallbatch.core import stopping
 from smallbatch.core.errors import Stopped, UserError
 from smallbatch.core.files import read_json, write_json
 from smallbatch.data.prepared import META, read_meta
-from smallbatch.packs import cost, parts
-from smallbatch.store import RunStore
+from smallbatch.runs.heartbeat import leaving_word
+from smallbatch.runs.packs import cost, parts
+from smallbatch.runs.store import RunStore
 from smallbatch.study.experiments import Run
-from smallbatch.word import leaving_word
 
 LIBRARY = Path(__file__).parents[2]
 JOB, TRAINED, STOPPED, ERROR, NOISE = "job.json", "trained.json", "stopped.json", "error.txt", "stderr.txt"

@@ -12,13 +12,14 @@ import torch
 
 from smallbatch import models
 from smallbatch.analysis.statistics import final_accuracy
-from smallbatch.bundles import take_in
 from smallbatch.core import environment, stopping
 from smallbatch.core.errors import Stopped, UserError
 from smallbatch.data import prepared
 from smallbatch.data.outline import Outline
-from smallbatch.packs import row
-from smallbatch.store import Outcome, Record, RunStore
+from smallbatch.runs.bundles import take_in
+from smallbatch.runs.heartbeat import Voice
+from smallbatch.runs.packs import row
+from smallbatch.runs.store import Outcome, Record, RunStore
 from smallbatch.study.experiments import CHOSEN_LATER, Run
 from smallbatch.training import device as devices
 from smallbatch.training import distributed, processor, variance
@@ -30,7 +31,6 @@ from smallbatch.training.network import TooLarge, too_large
 from smallbatch.training.own_models import most_lanes
 from smallbatch.training.progress import Progress
 from smallbatch.training.row import Row
-from smallbatch.word import Voice
 
 log = logging.getLogger(__name__)
 

@@ -31,7 +31,7 @@ from torch import Tensor
 
 from smallbatch.core.errors import refuse
 from smallbatch.core.seeds import stream, stream_seed
-from smallbatch.store import Variance
+from smallbatch.runs.store import Variance
 from smallbatch.study.experiments import Run, Setting
 from smallbatch.training.feed import EpochPlan
 from smallbatch.training.updates import BLOCK_IMAGES, BLOCK_VALUES, Updates

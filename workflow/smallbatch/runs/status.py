@@ -1,7 +1,7 @@
 """What a study has come to: runs by figure, speed, time left, and which logs to read.
 
 Only files are read, and none is written: it may be asked at any time, on any host that sees them, while others train.
-The run store says which runs are there; what is trained the jobs say in words that they leave (`smallbatch.word`).
+The run store says which runs are there; what is trained the jobs say in words that they leave (`smallbatch.runs.heartbeat`).
 """
 
 import shutil
@@ -15,9 +15,9 @@ from pathlib import Path
 from smallbatch.analysis.selection import chosen_file, read_chosen
 from smallbatch.core.console import clock
 from smallbatch.data.prepared import META, Meta, read_meta
-from smallbatch.store import RunStore
+from smallbatch.runs.heartbeat import BLOCKED, DONE, FAILED, RUNNING, Word, read_words
+from smallbatch.runs.store import RunStore
 from smallbatch.study.experiments import Experiment, Run, Study
-from smallbatch.word import BLOCKED, DONE, FAILED, RUNNING, Word, read_words
 
 DIVERGED, WAITING, SILENT = "diverged", "waiting", "silent"
 

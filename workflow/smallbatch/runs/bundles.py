@@ -33,7 +33,7 @@ from smallbatch.core.files import (
     write_folder,
     zip_files,
 )
-from smallbatch.store import HASH_DIGITS, METRICS, RECORD, VARIANCE, Damaged, Record, RunStore, record_of
+from smallbatch.runs.store import HASH_DIGITS, METRICS, RECORD, VARIANCE, Damaged, Record, RunStore, record_of
 
 FILES = (RECORD, METRICS, VARIANCE)
 

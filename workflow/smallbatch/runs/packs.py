@@ -11,7 +11,7 @@ from functools import cached_property
 from typing import NamedTuple
 
 from smallbatch.core.errors import UserError
-from smallbatch.store import RunStore, digest_of
+from smallbatch.runs.store import RunStore, digest_of
 from smallbatch.study.experiments import CHOSEN_LATER, Chosen, Run, Study
 from smallbatch.study.rates import BaseLr
 
