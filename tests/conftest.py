@@ -111,7 +111,7 @@ def one_thread():
 @pytest.fixture
 def no_kernels(monkeypatch):
     """As on a machine without a C++ compiler."""
-    from smallbatch.training.native import library
+    from smallbatch.training.engines.native import library
 
     monkeypatch.setattr(library, "compiler", lambda: None)
     library.kernels.cache_clear()

@@ -14,8 +14,9 @@ from smallbatch.data.outline import Outline
 from smallbatch.speeds import Speed, kind_of
 from smallbatch.study.experiments import Experiment, Study
 from smallbatch.study.rates import BaseLr
-from smallbatch.training import choice, memory, own_models, probe, processor
-from smallbatch.training import device as devices
+from smallbatch.training import own_models
+from smallbatch.training.resources import choice, memory, probe, processor
+from smallbatch.training.resources import device as devices
 
 SETTING = a_run(epochs=2).setting
 RATES = (BaseLr(2**-8), BaseLr(2**-6))

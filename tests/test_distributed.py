@@ -21,8 +21,9 @@ from smallbatch.data import prepared
 from smallbatch.models.normalisation import WINDOW, BatchNorm
 from smallbatch.runs.heartbeat import DONE, FAILED, read_word
 from smallbatch.runs.store import METRICS, RunStore
-from smallbatch.training import checkpoints, distributed, launch, updates
+from smallbatch.training import checkpoints, distributed, launch
 from smallbatch.training.distributed import World
+from smallbatch.training.engines import updates
 from smallbatch.training.pack import train_pack
 
 

@@ -18,11 +18,11 @@ from smallbatch.core.errors import UserError
 from smallbatch.data import prepared
 from smallbatch.runs.store import METRICS, RECORD, RunStore
 from smallbatch.training import checkpoints, network
-from smallbatch.training import device as devices
 from smallbatch.training.checkpoints import Checkpoint
 from smallbatch.training.engine import LaneTraining
 from smallbatch.training.feed import Feed
 from smallbatch.training.pack import train_pack
+from smallbatch.training.resources import device as devices
 
 CPU = torch.device("cpu")
 

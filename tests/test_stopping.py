@@ -23,12 +23,13 @@ from smallbatch.core.console import reporting
 from smallbatch.core.errors import Stopped
 from smallbatch.data import prepared
 from smallbatch.runs.store import METRICS, VARIANCE
-from smallbatch.training import choice, launch
+from smallbatch.training import launch
 from smallbatch.training.engine import LaneTraining
-from smallbatch.training.native.updates import NativeUpdates
+from smallbatch.training.engines.native.updates import NativeUpdates
+from smallbatch.training.engines.updates import Updates
 from smallbatch.training.pack import train_pack
+from smallbatch.training.resources import choice
 from smallbatch.training.row import Row
-from smallbatch.training.updates import Updates
 
 
 def hear(number: int = signal.SIGTERM) -> None:

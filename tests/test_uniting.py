@@ -15,9 +15,9 @@ from smallbatch.publish import RECORDED
 from smallbatch.runs.store import RunStore
 from smallbatch.study.settings import read_yaml
 from smallbatch.study_file import load_study
-from smallbatch.training import device as devices
 from smallbatch.training import lanes
 from smallbatch.training.engine import LaneTraining
+from smallbatch.training.resources import device as devices
 
 SCALE = {"name": "one", "epochs": 0.1, "batch_sizes": [8, 32], "base_lrs": ["2^-10", "2^-8"], "figures": ["fig01"]}
 """As `make` scales the study."""

@@ -13,8 +13,8 @@ from smallbatch.models import build
 from smallbatch.runs.store import METRICS, VARIANCE, RunStore
 from smallbatch.training import variance
 from smallbatch.training.engine import LaneTraining
+from smallbatch.training.engines.updates import Updates
 from smallbatch.training.pack import train_pack
-from smallbatch.training.updates import Updates
 
 CPU = torch.device("cpu")
 SIZES = (2, 8, 32)

@@ -23,10 +23,10 @@ from smallbatch.models import build
 from smallbatch.runs.store import Epoch
 from smallbatch.study.experiments import Run, Setting
 from smallbatch.study.rates import BaseLr
-from smallbatch.training import device as devices
 from smallbatch.training.checkpoints import Checkpoint
-from smallbatch.training.choice import lanes_for
 from smallbatch.training.engine import LaneTraining
+from smallbatch.training.resources import device as devices
+from smallbatch.training.resources.choice import lanes_for
 from speed.cells import CLASSES, GROUPS, ROW, Cell
 from speed.pictures import Pictures, pictures
 

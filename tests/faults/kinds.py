@@ -42,9 +42,9 @@ from smallbatch.study.experiments import Experiment, Study
 from smallbatch.study.rates import BaseLr
 from smallbatch.study.settings import read_yaml
 from smallbatch.study_file import check_config, load_study
-from smallbatch.training import choice
 from smallbatch.training.checkpoints import Checkpoint
-from smallbatch.training.native import library
+from smallbatch.training.engines.native import library
+from smallbatch.training.resources import choice
 from smallbatch.training.row import Row
 
 FINGERPRINT = "0" * 64

@@ -56,8 +56,8 @@ def _do(command: Callable, arguments: argparse.Namespace) -> None:
 
 
 def _evaluate(run: Path, device: str) -> None:
-    from smallbatch.training import device as devices
     from smallbatch.training.evaluation import evaluate  # imports torch, which takes seconds
+    from smallbatch.training.resources import device as devices
 
     if run.name in ("", ".."):
         refuse("command line", "RUN", str(run), "a run's name, its folder, or a file of its weights")

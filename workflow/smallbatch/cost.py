@@ -156,7 +156,7 @@ def _probe(
 
 def _describe(device: str) -> tuple[str, int]:
     """The device's name, and how many processes will train on it at the same time."""
-    from smallbatch.training import device as devices
+    from smallbatch.training.resources import device as devices
 
     chosen = devices.pick(device)
     return devices.describe(chosen)["device"], processors() if chosen.type == "cpu" else 1
@@ -164,12 +164,12 @@ def _describe(device: str) -> tuple[str, int]:
 
 def _measure(run: Run, outline: Outline, most: int, m: int, *, device: str, lanes: int | str) -> tuple[Speed, int]:
     """Speed at batch size m, with at most so many lanes, and the number of the model's weights."""
-    from smallbatch.training import device as devices
-    from smallbatch.training import processor
-    from smallbatch.training.choice import lanes_for
-    from smallbatch.training.memory import need_of
     from smallbatch.training.own_models import most_lanes
-    from smallbatch.training.probe import lanes_of, noise, testing_speed, training_speed, weights_of
+    from smallbatch.training.resources import device as devices
+    from smallbatch.training.resources import processor
+    from smallbatch.training.resources.choice import lanes_for
+    from smallbatch.training.resources.memory import need_of
+    from smallbatch.training.resources.probe import lanes_of, noise, testing_speed, training_speed, weights_of
 
     chosen, photos = devices.pick(device), run.setting.augment_resized
     run = replace(run, batch_size=m, bn_batch_size=m)

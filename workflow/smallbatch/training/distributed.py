@@ -15,7 +15,7 @@ from torch import Tensor
 from smallbatch.core import stopping
 from smallbatch.core.errors import Stopped, UserError
 from smallbatch.study.experiments import Run
-from smallbatch.training import device as devices
+from smallbatch.training.resources import device as devices
 
 T = TypeVar("T")
 

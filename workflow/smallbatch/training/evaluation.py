@@ -13,8 +13,8 @@ from smallbatch.core.errors import UserError
 from smallbatch.data import prepared
 from smallbatch.runs.store import Record, RunStore
 from smallbatch.study.experiments import Run
-from smallbatch.training import device as devices
 from smallbatch.training.engine import LaneTraining
+from smallbatch.training.resources import device as devices
 
 DECIDES = ("device", "cuda", "threads", "kernels", "torch")
 """What two places have in common that round alike."""

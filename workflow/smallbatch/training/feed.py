@@ -14,7 +14,7 @@ from smallbatch.core.seeds import stream
 from smallbatch.data.augmentation import flip, pad_crop
 from smallbatch.data.prepared import Prepared
 from smallbatch.study.experiments import HELD_OUT, Setting
-from smallbatch.training import device as devices
+from smallbatch.training.resources import device as devices
 
 if TYPE_CHECKING:
     from smallbatch.data.photos import Photos, Request

@@ -217,7 +217,7 @@ def _file(asked: Question) -> Path:
 def _code() -> str:
     library = Path(__file__).parents[1]
     project = [library / "models" / f"{name}.py" for name in models.PROJECT_FILES]
-    return digest(*project, *(library / "training").glob("*.py"))
+    return digest(*project, *(library / "training").rglob("*.py"))
 
 
 def _version(package: str) -> str:

@@ -21,15 +21,16 @@ from smallbatch.runs.heartbeat import Voice
 from smallbatch.runs.packs import row
 from smallbatch.runs.store import Outcome, Record, RunStore
 from smallbatch.study.experiments import CHOSEN_LATER, Run
-from smallbatch.training import device as devices
-from smallbatch.training import distributed, processor, variance
+from smallbatch.training import distributed, variance
 from smallbatch.training.checkpoints import Checkpoint, misfit_of
-from smallbatch.training.choice import kind_of, lanes_for, remember_most
 from smallbatch.training.engine import LaneTraining
-from smallbatch.training.memory import Room, free_for
 from smallbatch.training.network import TooLarge, too_large
 from smallbatch.training.own_models import most_lanes
 from smallbatch.training.progress import Progress
+from smallbatch.training.resources import device as devices
+from smallbatch.training.resources import processor
+from smallbatch.training.resources.choice import kind_of, lanes_for, remember_most
+from smallbatch.training.resources.memory import Room, free_for
 from smallbatch.training.row import Row
 
 log = logging.getLogger(__name__)

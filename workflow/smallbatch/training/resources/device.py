@@ -11,8 +11,8 @@ from torch import Tensor
 
 from smallbatch.core.environment import processor_name
 from smallbatch.core.errors import refuse
-from smallbatch.training import processor
-from smallbatch.training.native import library
+from smallbatch.training.engines.native import library
+from smallbatch.training.resources import processor
 
 TF32_FROM = (8, 0)
 """Compute capability from which NVIDIA's GPUs have TensorFloat-32: Ampere."""

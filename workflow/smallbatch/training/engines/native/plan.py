@@ -11,7 +11,7 @@ from torch.nn import functional as F
 
 from smallbatch.models.normalisation import BatchNorm
 from smallbatch.models.resnet import Shortcut
-from smallbatch.training.native import library
+from smallbatch.training.engines.native import library
 
 CHANNELS_MOST = 4096
 """As in kernels.cpp."""

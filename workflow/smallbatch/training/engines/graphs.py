@@ -12,10 +12,10 @@ from functools import partial
 import torch
 from torch import Tensor
 
+from smallbatch.training.engines.updates import Updates
 from smallbatch.training.feed import EpochPlan, Feed
 from smallbatch.training.network import Network
 from smallbatch.training.sgd import LaneSGD
-from smallbatch.training.updates import Updates
 
 REPLAY_STEPS, REPLAY_IMAGES, REPLAY_VALUES = 8, 1 << 14, 1 << 26
 """Steps, images and values of pixels of the longer graph, at most: one launch and one gather for all its steps, which

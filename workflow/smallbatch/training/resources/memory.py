@@ -24,13 +24,13 @@ from smallbatch.core.errors import UserError
 from smallbatch.data.outline import Outline
 from smallbatch.models import build
 from smallbatch.study.experiments import Run
-from smallbatch.training import device as devices
 from smallbatch.training import lanes
 from smallbatch.training.distributed import ALONE, World
-from smallbatch.training.native import updates as native
+from smallbatch.training.engines.native import updates as native
+from smallbatch.training.engines.updates import BLOCK_IMAGES, BLOCK_VALUES
 from smallbatch.training.network import Network, largest_fitting
 from smallbatch.training.own_models import suitability
-from smallbatch.training.updates import BLOCK_IMAGES, BLOCK_VALUES
+from smallbatch.training.resources import device as devices
 from smallbatch.training.variance import sub_batch
 
 GRADIENTS, GRADIENTS_IN_PARTS = 4, 10

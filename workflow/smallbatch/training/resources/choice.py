@@ -26,10 +26,10 @@ from smallbatch.core.errors import UserError
 from smallbatch.core.files import digest, read_sealed, set_aside, write_sealed
 from smallbatch.data.outline import Outline
 from smallbatch.study.experiments import Run
-from smallbatch.training import device as devices
 from smallbatch.training.distributed import ALONE, World
-from smallbatch.training.native import updates as native
-from smallbatch.training.probe import best_training_speed, lanes_of, noise
+from smallbatch.training.engines.native import updates as native
+from smallbatch.training.resources import device as devices
+from smallbatch.training.resources.probe import best_training_speed, lanes_of, noise
 
 CPU_LANES, GPU_LANES = 16, 64
 """The most lanes in lock-step."""
@@ -110,7 +110,7 @@ def kind_of(run: Run, outline: Outline, device: torch.device, processors: int) -
 
 @functools.cache
 def _code() -> str:
-    library = Path(__file__).parents[1]
+    library = Path(__file__).parents[2]
     return digest(*(path for part in ("training", "models") for path in (library / part).rglob("*.py")))
 
 

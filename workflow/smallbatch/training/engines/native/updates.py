@@ -20,13 +20,13 @@ from smallbatch.models.normalisation import part_momenta
 from smallbatch.study.experiments import Run
 from smallbatch.training import lanes
 from smallbatch.training.distributed import ALONE, World
+from smallbatch.training.engines.native import library
+from smallbatch.training.engines.native.plan import Graph, Layout, Unsupported
+from smallbatch.training.engines.updates import BLOCK_IMAGES, BLOCK_VALUES, Updates
 from smallbatch.training.feed import Batches, Feed
-from smallbatch.training.native import library
-from smallbatch.training.native.plan import Graph, Layout, Unsupported
 from smallbatch.training.network import Network
 from smallbatch.training.own_models import suitability
 from smallbatch.training.sgd import LaneSGD
-from smallbatch.training.updates import BLOCK_IMAGES, BLOCK_VALUES, Updates
 
 log = logging.getLogger(__name__)
 
