@@ -8,10 +8,10 @@ import pytest
 import torch
 from conftest import a_run
 
-from smallbatch import cost
-from smallbatch.cost import estimate, told
 from smallbatch.data.outline import Outline
-from smallbatch.speeds import Speed, kind_of
+from smallbatch.estimate import cost
+from smallbatch.estimate.cost import estimate, told
+from smallbatch.estimate.speeds import Speed, kind_of
 from smallbatch.study.experiments import Experiment, Study
 from smallbatch.study.rates import BaseLr
 from smallbatch.training import own_models

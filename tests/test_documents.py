@@ -9,12 +9,13 @@ import pytest
 import yaml
 from conftest import PROJECT
 
-from smallbatch import models, resources
+from smallbatch import models
 from smallbatch.data import outline
+from smallbatch.estimate import requests as resources
+from smallbatch.estimate.speeds import images
 from smallbatch.runs.heartbeat import SILENCE
 from smallbatch.runs.store import RunStore
 from smallbatch.slurm import WARNING
-from smallbatch.speeds import images
 from smallbatch.study.experiments import HELD_OUT, Setting
 from smallbatch.study.rates import format_base_lr
 from smallbatch.study.settings import read_yaml

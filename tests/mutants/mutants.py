@@ -19,7 +19,7 @@ COPY = PROJECT / ".mutants"
 
 MODULES = {
     "tables": ["analysis/table", "analysis/selection"],
-    "estimates": ["cost", "speeds", "resources"],
+    "estimates": ["estimate/cost", "estimate/speeds", "estimate/requests"],
     "status": ["runs/status", "runs/heartbeat"],
     "runs": ["study/experiments", "runs/packs", "study/rates", "training/schedule"],
     "settings": ["study/settings", "study_file"],
@@ -31,7 +31,7 @@ MODULES = {
 
 TESTS = {
     "tables": ["table", "selection"],
-    "estimates": ["cost", "speeds", "resources"],
+    "estimates": ["estimate/cost", "estimate/speeds", "estimate/requests"],
     "status": ["runs/status", "runs/heartbeat"],
     "runs": ["study", "rates_and_schedule", "resources", "table"],
     "settings": ["study", "status"],

@@ -10,7 +10,7 @@ from snakemake.exceptions import WorkflowError
 from snakemake.iocontainers import Wildcards
 
 from smallbatch.core import checksums
-from smallbatch import resources as job_resources
+from smallbatch.estimate import requests as job_resources
 from smallbatch.analysis import selection
 from smallbatch.runs.bundles import take_in
 from smallbatch.data import label as label_of
@@ -20,7 +20,7 @@ from smallbatch.core.environment import origin, processors
 from smallbatch.core.errors import UserError, refuse
 from smallbatch.core.files import atomic, bring_to_now, digest, folder_is_writable, set_aside
 from smallbatch.runs.packs import Plan, with_rates
-from smallbatch.speeds import Speeds
+from smallbatch.estimate.speeds import Speeds
 from smallbatch.runs.store import RunStore
 from smallbatch.study.experiments import PROTOCOL
 from smallbatch.study_file import check_against_data, check_config, load_study

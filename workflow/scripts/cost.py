@@ -4,9 +4,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from smallbatch.core.console import reporting
-from smallbatch.cost import estimate, told
 from smallbatch.data import label
 from smallbatch.data.outline import outline
+from smallbatch.estimate.cost import estimate, told
 from smallbatch.study.experiments import Study
 
 if TYPE_CHECKING:

@@ -3,8 +3,8 @@
 import math
 from collections.abc import Sequence
 
+from smallbatch.estimate.speeds import Speeds
 from smallbatch.runs.packs import cost
-from smallbatch.speeds import Speeds
 from smallbatch.study.experiments import Run
 
 MINUTES = (10, 20, 30, 60, 120, 240, 480, 960, 1440)

@@ -20,8 +20,8 @@ from tqdm import tqdm
 
 from smallbatch.core.environment import processors
 from smallbatch.data.outline import Outline
+from smallbatch.estimate.speeds import Kind, Measured, Speed, Speeds, images, kind_of
 from smallbatch.runs.packs import row
-from smallbatch.speeds import Kind, Measured, Speed, Speeds, images, kind_of
 from smallbatch.study.experiments import Chosen, Run, Study
 
 PROBED = (2, 8, 32, 128, 512)
