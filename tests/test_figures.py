@@ -13,11 +13,11 @@ import pytest
 
 import smallbatch
 from smallbatch import figures
+from smallbatch.analysis.words import experiment_labels, rate_words, setting_words
 from smallbatch.core.errors import UserError
 from smallbatch.figures import ALL_KINDS, style
 from smallbatch.figures.cells import best_cells
 from smallbatch.figures.ranges import cell_edges
-from smallbatch.figures.words import experiment_labels, rate_words, setting_words
 
 NO_EPOCHS = pd.DataFrame(columns=["run", "epoch", "learning_rate", "train_loss", "test_loss", "test_accuracy"])
 NO_VARIANCE = pd.DataFrame(columns=["run", "epoch", "batch_size", "trace", "draws"])

@@ -13,10 +13,10 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from smallbatch.analysis.words import duration
 from smallbatch.core.errors import UserError
 from smallbatch.figures import draw, style
 from smallbatch.figures.cells import best_cells
-from smallbatch.figures.words import duration
 from smallbatch.report import claim_rows, environments, figure_words, render, result_row, write
 from smallbatch.study.experiments import Experiment, Setting, Study
 

@@ -23,7 +23,7 @@ MODULES = {
     "status": ["runs/status", "runs/heartbeat"],
     "runs": ["study/experiments", "runs/packs", "study/rates", "training/schedule"],
     "settings": ["study/settings", "study_file"],
-    "reports": ["report", "figures/captions", "figures/words"],
+    "reports": ["publish/report", "figures/captions", "analysis/words"],
     "statistics": ["analysis/statistics", "analysis/noise", "analysis/moderation", "analysis/grid", "figures/cells"],
     "claims": ["analysis/claims", "analysis/predicates", "analysis/verdicts", "analysis/update_variance"],
 }
@@ -31,8 +31,8 @@ MODULES = {
 
 TESTS = {
     "tables": ["table", "selection"],
-    "estimates": ["estimate/cost", "estimate/speeds", "estimate/requests"],
-    "status": ["runs/status", "runs/heartbeat"],
+    "estimates": ["cost", "speeds", "resources"],
+    "status": ["status", "word"],
     "runs": ["study", "rates_and_schedule", "resources", "table"],
     "settings": ["study", "status"],
     "reports": ["report", "results", "captions"],

@@ -18,10 +18,10 @@ from rocrate.model import ContextEntity, Entity
 from rocrate.rocrate import ROCrate
 
 from smallbatch.analysis.table import places
+from smallbatch.analysis.words import counted, duration
 from smallbatch.core import environment
 from smallbatch.core.files import atomic, zip_files
 from smallbatch.data.prepared import read_meta
-from smallbatch.figures.words import counted, duration
 from smallbatch.report import claim_rows, figure_words
 from smallbatch.study.experiments import Study
 from smallbatch.study.settings import read_yaml

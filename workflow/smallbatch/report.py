@@ -14,11 +14,11 @@ import pandas as pd
 
 from smallbatch.analysis.table import places
 from smallbatch.analysis.verdicts import effect_words
+from smallbatch.analysis.words import duration, rate_words, setting_words
 from smallbatch.core.errors import UserError
 from smallbatch.core.files import atomic
 from smallbatch.figures import caption, style
 from smallbatch.figures.cells import best_cells
-from smallbatch.figures.words import duration, rate_words, setting_words
 from smallbatch.study.rates import parse_base_lr
 
 if TYPE_CHECKING:

@@ -9,6 +9,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from smallbatch.analysis.update_variance import measured
+from smallbatch.analysis.words import experiment_labels, listed, rate_words
 from smallbatch.core.errors import UserError
 from smallbatch.figures import captions, sheet, style
 from smallbatch.figures.accuracy import accuracy_lines
@@ -18,7 +19,6 @@ from smallbatch.figures.convergence import convergence_lines, courses
 from smallbatch.figures.cost import cost_lines
 from smallbatch.figures.ranges import range_bars
 from smallbatch.figures.variance import example_lines, variance_lines
-from smallbatch.figures.words import experiment_labels, listed, rate_words
 from smallbatch.study.rates import parse_base_lr
 
 KINDS: dict[str, Callable[[pd.DataFrame, Axes, np.random.Generator], Axes]] = {
