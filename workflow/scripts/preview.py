@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from smallbatch.core.console import reporting
-from smallbatch.preview import preview
+from smallbatch.figures.preview import preview
 from smallbatch.study.experiments import Study
 
 if TYPE_CHECKING:
