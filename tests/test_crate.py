@@ -14,10 +14,10 @@ from conftest import PROJECT, a_run, an_outcome, made_data
 from rocrate.rocrate import ROCrate
 from rocrate.vocabs import RO_CRATE
 
-from smallbatch import crate
 from smallbatch.analysis.claims import COLUMNS
 from smallbatch.analysis.table import collect, runs_table
 from smallbatch.data.prepared import META, read_meta
+from smallbatch.publish import crate
 from smallbatch.runs.store import RunStore
 from smallbatch.study.experiments import Experiment, Study
 

@@ -262,7 +262,7 @@ def between(name: str) -> str:
 
 
 def test_the_results_are_those_of_the_published_runs(published):
-    from smallbatch.publish import results_text
+    from smallbatch.publish.publish import results_text
 
     (runs, *_), _ = published
     assert between("laptop: results") == results_text(runs)
@@ -272,7 +272,7 @@ def test_the_verdicts_are_those_of_the_published_runs(published):
     import numpy as np
 
     from smallbatch.analysis.claims import judge
-    from smallbatch.publish import claims_text
+    from smallbatch.publish.publish import claims_text
 
     tables, _ = published
     claims = judge(study("laptop").figures, *tables, CONFIG["claims"], np.random.default_rng(0))

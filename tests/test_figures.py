@@ -556,5 +556,5 @@ def test_a_character_that_the_font_lacks_is_said_in_the_log(tmp_path: Path, capl
 
 def test_figures_need_no_torch() -> None:
     library = Path(smallbatch.__file__).parent.parent
-    code = "import sys; import smallbatch.figures, smallbatch.report; sys.exit('torch' in sys.modules)"
+    code = "import sys; import smallbatch.figures, smallbatch.publish.report; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], env=os.environ | {"PYTHONPATH": str(library)}).returncode == 0

@@ -17,7 +17,7 @@ from smallbatch.analysis.words import duration
 from smallbatch.core.errors import UserError
 from smallbatch.figures import draw, style
 from smallbatch.figures.cells import best_cells
-from smallbatch.report import claim_rows, environments, figure_words, render, result_row, write
+from smallbatch.publish.report import claim_rows, environments, figure_words, render, result_row, write
 from smallbatch.study.experiments import Experiment, Setting, Study
 
 FOLDER = Path(__file__).parents[1] / "workflow" / "report"

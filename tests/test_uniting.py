@@ -11,7 +11,7 @@ from safetensors.torch import save
 from test_publish import as_repository, clone, make, pictures, sh
 
 from smallbatch.data import prepared
-from smallbatch.publish import RECORDED
+from smallbatch.publish.publish import RECORDED
 from smallbatch.runs.store import RunStore
 from smallbatch.study.settings import read_yaml
 from smallbatch.study_file import load_study

@@ -47,7 +47,9 @@ PLAN = Plan(STUDY, TRAINING["runs_per_pack"] * TRAINING["side_by_side"], STORE)
 ANALYSIS_FILES = list(Path(LIBRARY, "smallbatch", "analysis").glob("*.py"))
 ANALYSIS_CODE = digest(*ANALYSIS_FILES)
 FIGURE_CODE = digest(
-    *ANALYSIS_FILES, Path(LIBRARY, "smallbatch", "report.py"), *Path(LIBRARY, "smallbatch", "figures").glob("*.py")
+    *ANALYSIS_FILES,
+    Path(LIBRARY, "smallbatch", "publish", "report.py"),
+    *Path(LIBRARY, "smallbatch", "figures").glob("*.py"),
 )
 
 

@@ -55,7 +55,7 @@ rule archive:
     params:
         study=STUDY.as_json(),
         version=snakemake_version,
-        code=digest(Path(LIBRARY, "smallbatch", "crate.py")),
+        code=digest(Path(LIBRARY, "smallbatch", "publish", "crate.py")),
     message:
         "Writing study {wildcards.study} with its provenance into one archive"
     script:

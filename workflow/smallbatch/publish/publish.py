@@ -14,7 +14,7 @@ import pandas as pd
 
 from smallbatch.core.errors import UserError, refuse
 from smallbatch.core.files import atomic
-from smallbatch.report import VERDICTS, claim_rows, result_row
+from smallbatch.publish.report import VERDICTS, claim_rows, result_row
 from smallbatch.runs import bundles
 from smallbatch.runs.store import Record, RunStore
 

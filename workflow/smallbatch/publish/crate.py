@@ -22,7 +22,7 @@ from smallbatch.analysis.words import counted, duration
 from smallbatch.core import environment
 from smallbatch.core.files import atomic, zip_files
 from smallbatch.data.prepared import read_meta
-from smallbatch.report import claim_rows, figure_words
+from smallbatch.publish.report import claim_rows, figure_words
 from smallbatch.study.experiments import Study
 from smallbatch.study.settings import read_yaml
 
