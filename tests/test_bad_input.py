@@ -13,7 +13,7 @@ import torch
 from conftest import a_run, copy_project, made_data, snakemake
 from test_workflow import write_study
 
-from smallbatch import slurm
+from smallbatch.cluster import slurm
 from smallbatch.core.console import reporting
 from smallbatch.core.errors import UserError
 from smallbatch.data import prepared

@@ -10,12 +10,12 @@ import yaml
 from conftest import PROJECT
 
 from smallbatch import models
+from smallbatch.cluster.slurm import WARNING
 from smallbatch.data import outline
 from smallbatch.estimate import requests as resources
 from smallbatch.estimate.speeds import images
 from smallbatch.runs.heartbeat import SILENCE
 from smallbatch.runs.store import RunStore
-from smallbatch.slurm import WARNING
 from smallbatch.study.experiments import HELD_OUT, Setting
 from smallbatch.study.rates import format_base_lr
 from smallbatch.study.settings import read_yaml

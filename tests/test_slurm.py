@@ -11,7 +11,7 @@ import pytest
 import yaml
 from conftest import PROJECT
 
-from smallbatch import slurm
+from smallbatch.cluster import slurm
 from smallbatch.core.errors import Stopped
 
 STOP = Stopped("SIGTERM", "epoch 3, step 7")

@@ -48,7 +48,7 @@ def observed(folder: Path) -> Path:
 
 CHANGES = {
     "training/checkpoints.py": ("INTERVAL = 45.0", f"INTERVAL = {SAVES_EVERY}"),
-    "slurm.py": ("WARNING = 120", "WARNING = 30"),
+    "cluster/slurm.py": ("WARNING = 120", "WARNING = 30"),
     "core/console.py": ('_LogFile(log_file, "w",', '_LogFile(f"{log_file}.all", "a",'),
 }
 

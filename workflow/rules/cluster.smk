@@ -2,7 +2,7 @@
 import collections
 from types import SimpleNamespace
 
-from smallbatch import slurm
+from smallbatch.cluster import slurm
 
 
 def training_gres(wildcards):
