@@ -1,7 +1,7 @@
 """Publishing a finished study: runs and some of their weights go to DVC and a remote, results into the README.
 
-Runs go in bundles (`smallbatch.runs.bundles`), weights as they are. Every step can be repeated, and finds done what was done
-before.
+Runs go in bundles (`smallbatch.runs.bundles`), weights as they are. Every step can be repeated, and finds done what was
+done before.
 """
 
 import re

@@ -1,4 +1,4 @@
-"""Word that a training leaves of itself: a small file a pack, for who watches from elsewhere (`smallbatch.runs.status`)."""
+"""Word that a training leaves of itself: a small file a pack, for who watches from elsewhere (`runs.status`)."""
 
 import contextlib
 import os

@@ -1,7 +1,7 @@
 """What a study has come to: runs by figure, speed, time left, and which logs to read.
 
 Only files are read, and none is written: it may be asked at any time, on any host that sees them, while others train.
-The run store says which runs are there; what is trained the jobs say in words that they leave (`smallbatch.runs.heartbeat`).
+The run store says which runs are there; what is trained the jobs say in words that they leave (`runs.heartbeat`).
 """
 
 import shutil
