@@ -15,8 +15,8 @@ import numpy as np
 import torch
 
 from smallbatch.core.environment import processors
-from smallbatch.core.seeds import stream
 from smallbatch.data.photos import Photos, decoded, index_type, resized_crops
+from smallbatch.training.feed import stream
 
 
 def photos_in(folder: Path) -> Photos:

@@ -20,12 +20,12 @@ from pathlib import Path
 
 import numpy as np
 
-from smallbatch.analysis.selection import chosen_file, write_chosen
 from smallbatch.analysis.table import read_tables, write_table, write_tables
 from smallbatch.core.environment import processors
 from smallbatch.core.files import write_json, write_sealed
 from smallbatch.data.outline import ORIGINALS
 from smallbatch.data.prepared import META, Meta, read_meta
+from smallbatch.runs.chosen import chosen_file, write_chosen
 from smallbatch.runs.heartbeat import DONE, Voice, first_word
 from smallbatch.runs.packs import cut, with_rates
 from smallbatch.runs.store import Epoch, Outcome, RunStore, Variance

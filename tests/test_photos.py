@@ -15,12 +15,11 @@ from torchvision.transforms.v2 import functional as reference
 
 from smallbatch import data
 from smallbatch.core.errors import UserError
-from smallbatch.core.seeds import stream
 from smallbatch.data import photos, prepared
 from smallbatch.data.photos import MEAN, STD, Photos, decoded, resized_crops
 from smallbatch.runs.store import METRICS, RunStore
 from smallbatch.study.experiments import Setting
-from smallbatch.training.feed import Feed
+from smallbatch.training.feed import Feed, stream
 from smallbatch.training.pack import train_pack
 
 pytestmark = pytest.mark.filterwarnings("ignore:The image decoding and encoding:DeprecationWarning")

@@ -15,10 +15,10 @@ from conftest import PROJECT, an_outcome
 from snakemake.cli import parse_config
 from snakemake.utils import update_config
 
-from smallbatch.analysis.selection import chosen_file, write_chosen
 from smallbatch.core.errors import UserError
 from smallbatch.core.files import read_sealed, write_sealed
 from smallbatch.data.prepared import META, Meta
+from smallbatch.runs.chosen import chosen_file, write_chosen
 from smallbatch.runs.heartbeat import BLOCKED, DONE, FAILED, SILENCE, STOPPED, Voice, Word, first_word
 from smallbatch.runs.status import COLUMNS, Status, look, told
 from smallbatch.runs.store import RunStore

@@ -26,7 +26,6 @@ from conftest import PROJECT, a_run, made_data
 from test_data_cifar import archive, cifar10_contents, python3
 
 from smallbatch import study_file
-from smallbatch.analysis.selection import read_chosen, write_chosen
 from smallbatch.analysis.table import read_tables, write_table
 from smallbatch.core import checksums
 from smallbatch.core.environment import ENVIRONMENT
@@ -36,6 +35,7 @@ from smallbatch.data.download import md5_of
 from smallbatch.data.outline import Outline
 from smallbatch.estimate import speeds
 from smallbatch.runs import bundles
+from smallbatch.runs.chosen import read_chosen, write_chosen
 from smallbatch.runs.heartbeat import Voice, first_word
 from smallbatch.runs.status import look, told
 from smallbatch.runs.store import METRICS, RECORD, VARIANCE, Epoch, Outcome, RunStore, Variance

@@ -11,7 +11,6 @@ from snakemake.iocontainers import Wildcards
 
 from smallbatch.core import checksums
 from smallbatch.estimate import requests as job_resources
-from smallbatch.analysis import selection
 from smallbatch.runs.bundles import take_in
 from smallbatch.data import label as label_of
 from smallbatch.data import reason_to_prepare
@@ -19,6 +18,7 @@ from smallbatch.data.prepared import ARRAYS, META, damaged_arrays, read_meta
 from smallbatch.core.environment import origin, processors
 from smallbatch.core.errors import UserError, refuse
 from smallbatch.core.files import atomic, bring_to_now, digest, folder_is_writable, set_aside
+from smallbatch.runs import chosen as rates_chosen
 from smallbatch.runs.packs import Plan, with_rates
 from smallbatch.estimate.speeds import Speeds
 from smallbatch.runs.store import RunStore
@@ -84,7 +84,7 @@ def tables(kind, experiments):
 
 
 def chosen_file(experiment):
-    return selection.chosen_file(Path(RESULTS), STUDY.name, experiment)
+    return rates_chosen.chosen_file(Path(RESULTS), STUDY.name, experiment)
 
 
 def meta_file(label):
@@ -103,7 +103,7 @@ def table_checksums(e):
 
 def rates_of(e):
     """The rates that an experiment takes from others, as they are chosen now; none where it has its own."""
-    return selection.read_chosen(chosen_file(e.name)) if e.best_of else {}
+    return rates_chosen.read_chosen(chosen_file(e.name)) if e.best_of else {}
 
 
 def figure_experiments(wildcards):

@@ -154,7 +154,7 @@ def outdated():
             found[sums] = reason
     for e in filter(is_known, STUDY.experiments.values()):
         shown = [checksums.made_from(Path(sums)) for sums in table_checksums(e)]
-        if None not in shown and e.best_of and selection.chosen_from(chosen_file(e.name)) != shown:
+        if None not in shown and e.best_of and rates_chosen.chosen_from(chosen_file(e.name)) != shown:
             found[chosen_file(e.name)] = "chosen from other runs"
     return found
 

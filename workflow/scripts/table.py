@@ -3,10 +3,10 @@
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from smallbatch.analysis.selection import read_chosen
 from smallbatch.analysis.table import write_tables
 from smallbatch.core.console import reporting
 from smallbatch.data.prepared import read_meta
+from smallbatch.runs.chosen import read_chosen
 from smallbatch.runs.store import RunStore
 from smallbatch.study.experiments import Experiment
 

@@ -7,7 +7,6 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from smallbatch.analysis.selection import chosen_file, write_chosen
 from smallbatch.core import stopping
 from smallbatch.core.console import log, reporting
 from smallbatch.core.environment import origin
@@ -17,6 +16,7 @@ from smallbatch.data import label as label_of
 from smallbatch.data import prepare, reason_to_prepare
 from smallbatch.data.prepared import META, Meta, damaged_arrays, read, read_meta
 from smallbatch.runs.bundles import record_of_weights, take_in
+from smallbatch.runs.chosen import chosen_file, write_chosen
 from smallbatch.runs.status import look, told
 from smallbatch.runs.store import RunStore, digest_of
 from smallbatch.study.experiments import Chosen, Experiment, Study

@@ -7,8 +7,6 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
-from tqdm import tqdm
-
 from smallbatch.core.errors import Stopped, UserError
 
 log = logging.getLogger("smallbatch")
@@ -18,8 +16,10 @@ class _Terminal(logging.StreamHandler):
     """Lines above a progress bar instead of through it."""
 
     def emit(self, record: logging.LogRecord) -> None:
-        """Write one line."""
-        tqdm.write(self.format(record), file=sys.stderr)
+        """Write one line; there is no bar where its library was not imported."""
+        bars = sys.modules.get("tqdm")
+        write = bars.tqdm.write if bars else print
+        write(self.format(record), file=sys.stderr)
 
 
 class _LogFile(logging.FileHandler):

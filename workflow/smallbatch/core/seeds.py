@@ -1,10 +1,6 @@
 """Random streams: each is derived from (seed, purpose, epoch, step), so it depends on nothing that ran before."""
 
 import hashlib
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    import torch
 
 
 def stream_seed(seed: int, purpose: str, epoch: int = 0, step: int | None = None) -> int:
@@ -12,10 +8,3 @@ def stream_seed(seed: int, purpose: str, epoch: int = 0, step: int | None = None
     place = f"{epoch}" if step is None else f"{epoch}/{step}"
     digest = hashlib.sha256(f"{seed}/{purpose}/{place}".encode()).digest()
     return int.from_bytes(digest[:8], "big") >> 1
-
-
-def stream(seed: int, purpose: str, epoch: int = 0) -> "torch.Generator":
-    """A generator on the CPU, whatever device trains, so that all devices see the same draws."""
-    import torch
-
-    return torch.Generator().manual_seed(stream_seed(seed, purpose, epoch))

@@ -12,9 +12,9 @@ from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from smallbatch.analysis.selection import chosen_file, read_chosen
 from smallbatch.core.console import clock
 from smallbatch.data.prepared import META, Meta, read_meta
+from smallbatch.runs.chosen import chosen_file, read_chosen
 from smallbatch.runs.heartbeat import BLOCKED, DONE, FAILED, RUNNING, Word, read_words
 from smallbatch.runs.store import RunStore
 from smallbatch.study.experiments import Experiment, Run, Study

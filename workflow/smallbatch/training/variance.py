@@ -30,11 +30,11 @@ import torch
 from torch import Tensor
 
 from smallbatch.core.errors import refuse
-from smallbatch.core.seeds import stream, stream_seed
+from smallbatch.core.seeds import stream_seed
 from smallbatch.runs.store import Variance
 from smallbatch.study.experiments import Run, Setting
 from smallbatch.training.engines.updates import BLOCK_IMAGES, BLOCK_VALUES, Updates
-from smallbatch.training.feed import EpochPlan
+from smallbatch.training.feed import EpochPlan, stream
 
 POINTS = (0, 0.1, 0.5, 1)
 """Fractions of training, rounded to epochs, at which it is measured."""
