@@ -15,9 +15,10 @@ from smallbatch.runs.bundles import take_in
 from smallbatch.data import label as label_of
 from smallbatch.data import reason_to_prepare
 from smallbatch.data.prepared import ARRAYS, META, damaged_arrays, read_meta
+from smallbatch.core.code import code_of
 from smallbatch.core.environment import origin, processors
 from smallbatch.core.errors import UserError, refuse
-from smallbatch.core.files import atomic, bring_to_now, digest, folder_is_writable, set_aside
+from smallbatch.core.files import atomic, bring_to_now, folder_is_writable, set_aside
 from smallbatch.runs import chosen as rates_chosen
 from smallbatch.runs.packs import Plan, with_rates
 from smallbatch.estimate.speeds import Speeds
@@ -43,27 +44,19 @@ DATASETS = {label_of(name, settings): settings for name, settings in config["dat
 TRAINING = config["training"]
 STORE = RunStore(Path(RESULTS))
 PLAN = Plan(STUDY, TRAINING["runs_per_pack"] * TRAINING["side_by_side"], STORE)
-# Tables and figures are made anew when the code that makes them is edited; Snakemake itself looks at scripts alone.
-ANALYSIS_FILES = list(Path(LIBRARY, "smallbatch", "analysis").glob("*.py"))
-ANALYSIS_CODE = digest(*ANALYSIS_FILES)
-FIGURE_CODE = digest(
-    *ANALYSIS_FILES,
-    Path(LIBRARY, "smallbatch", "publish", "report.py"),
-    *Path(LIBRARY, "smallbatch", "figures").glob("*.py"),
-)
-
-
+# What a job runs, its script and the library behind it; Snakemake itself looks at scripts alone.
+CODE = {script.stem: code_of(script, Path(LIBRARY)) for script in Path(LIBRARY, "scripts").glob("*.py")}
 # What decides how each job makes its files, beside what it reads: Snakemake remembers it in .snakemake alone.
 RECIPES = {
-    "gather": checksums.recipe_of(list(STUDY.experiments)),
-    "claims": checksums.recipe_of(STUDY.figures, config["claims"], ANALYSIS_CODE),
-    "page": checksums.recipe_of(STUDY.as_json(), FIGURE_CODE),
+    "gather": checksums.recipe_of(list(STUDY.experiments), CODE["gather"]),
+    "claims": checksums.recipe_of(STUDY.figures, config["claims"], CODE["claims"]),
+    "page": checksums.recipe_of(STUDY.as_json(), CODE["report"]),
 }
 RECIPES |= {
-    f"table-{e.name}": checksums.recipe_of(e.as_json(), config["convergence_threshold"], PROTOCOL, ANALYSIS_CODE)
+    f"table-{e.name}": checksums.recipe_of(e.as_json(), config["convergence_threshold"], PROTOCOL, CODE["table"])
     for e in STUDY.experiments.values()
 }
-RECIPES |= {f"figure-{name}": checksums.recipe_of(spec, FIGURE_CODE) for name, spec in STUDY.figures.items()}
+RECIPES |= {f"figure-{name}": checksums.recipe_of(spec, CODE["figure"]) for name, spec in STUDY.figures.items()}
 
 
 KINDS = ("runs", "epochs", "variance")

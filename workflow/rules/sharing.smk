@@ -60,7 +60,7 @@ rule archive:
     params:
         study=STUDY.as_json(),
         version=snakemake_version,
-        code=digest(Path(LIBRARY, "smallbatch", "publish", "crate.py")),
+        code=CODE["crate"],
     message:
         "Writing study {wildcards.study} with its provenance into one archive"
     script:
