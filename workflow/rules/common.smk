@@ -11,7 +11,7 @@ from snakemake.iocontainers import Wildcards
 
 from smallbatch.core import checksums
 from smallbatch.estimate import requests as job_resources
-from smallbatch.runs.bundles import take_in
+from smallbatch.runs.bundles import arriving, take_in
 from smallbatch.data import label as label_of
 from smallbatch.data import reason_to_prepare
 from smallbatch.data.prepared import ARRAYS, META, damaged_arrays, read_meta

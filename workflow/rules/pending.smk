@@ -15,10 +15,13 @@ def _pending(experiment, fingerprint, rates):
     Runs are no outputs that Snakemake knows, and behind whole tables it seeks nothing. Asked once a process: the answer
     must not change while jobs run.
     """
-    packs, records = PLAN.pending(experiment, fingerprint, dict(rates))
+    packs, records = PLAN.pending(experiment, fingerprint, dict(rates), published_since())
     if not packs and records == checksums.made_from(Path(checksum_file(f"table-{experiment}"))):
         return []
     witnesses = [Path(RESULTS, "packs", f"{pack.name}.done") for pack in packs]
+    if only_looks():  # writes nothing, so that Snakemake is told by word of mouth
+        workflow.dag.forcefiles.update(map(str, witnesses), tables("runs", [experiment]))
+        return list(map(str, witnesses))
     for witness in witnesses:
         witness.unlink(missing_ok=True)  # of an earlier call, and wrong by now
     stamp = Path(RESULTS, "packs", f"{STUDY.name}.{experiment}.pending")
@@ -62,7 +65,8 @@ def settle():
     try:
         refuse_what_checkpoints_hide()
         check_folders()
-        take_in(STORE)
+        if not only_looks():
+            take_in(STORE)
         set_aside_damaged()
         if not only_looks():
             set_clocks_right()
@@ -73,6 +77,12 @@ def settle():
     if trains and (incomplete := origin()[1]):
         print(incomplete, file=sys.stderr)
     return waiting
+
+
+@functools.cache
+def published_since():
+    """Published runs that a call which writes would have laid in the store by now, with the digests of their records."""
+    return arriving(STORE) if workflow.is_main_process and only_looks() else {}
 
 
 def set_clocks_right():

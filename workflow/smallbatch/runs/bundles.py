@@ -17,7 +17,7 @@ import struct
 import zipfile
 import zlib
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -132,18 +132,33 @@ def take_in(store: RunStore) -> None:
     """
     remove_temporaries(store.root, TEMPORARY, _KILLED)
     bundles = _opened(store)
-    unknown: Counter[Path] = Counter()
-    for name, bundle in _counting(bundles).items():
+    for bundle, name, _ in _arriving(store, bundles):
         folder = store.root / name
-        there = _checksum(folder)
-        if there is not None and there == bundle.checksum(name):
-            continue
-        if bundle.record(name) is None:
-            unknown[bundle.path] += 1
-            continue
-        if os.path.lexists(folder) and there not in {other.checksum(name) for other in bundles}:
+        if os.path.lexists(folder) and _checksum(folder) not in {other.checksum(name) for other in bundles}:
             _make_room(store, folder, bundle)
         write_folder(folder, bundle.files(name), flush=False)
+
+
+def arriving(store: RunStore) -> dict[str, str]:
+    """Name of each run that `take_in` would lay in the store -> the digest of its record. Nothing is written.
+
+    Raises:
+        UserError: a bundle is damaged.
+    """
+    return {name: record.digest for _, name, record in _arriving(store, _opened(store, only_look=True))}
+
+
+def _arriving(store: RunStore, bundles: Sequence[Bundle]) -> Iterator[tuple[Bundle, str, Record]]:
+    """The runs whose published record is not the one in the store; tells at last of those that are not known."""
+    unknown: Counter[Path] = Counter()
+    for name, bundle in _counting(bundles).items():
+        there = _checksum(store.root / name)
+        if there is not None and there == bundle.checksum(name):
+            continue
+        if record := bundle.record(name):
+            yield bundle, name, record
+        else:
+            unknown[bundle.path] += 1
     for path, count in unknown.items():
         log.warning("%s: %d of its runs are none that this version knows, and not taken", path, count)
 
@@ -197,11 +212,11 @@ def _counting(bundles: Iterable[Bundle]) -> dict[str, Bundle]:
     }
 
 
-def _opened(store: RunStore) -> list[Bundle]:
+def _opened(store: RunStore, *, only_look: bool = False) -> list[Bundle]:
     """All bundles, in the order of their names.
 
     Raises:
-        UserError: some are damaged, and now set aside, so that the next call does without them.
+        UserError: some are damaged, and now set aside, unless we only look, so that the next call does without them.
     """
     bundles, told = [], []
     for path in sorted(store.published.glob("*.zip")):
@@ -210,7 +225,8 @@ def _opened(store: RunStore) -> list[Bundle]:
         except Damaged as damage:
             pointer = path.with_name(f"{path.name}.dvc")
             left = f"`dvc pull {pointer}` gets it again" if pointer.exists() else "call again to do without it"
-            told.append(f"{path}: damaged ({damage}), set aside as {set_aside(path).name}; {left}")
+            done = "to be set aside by a call without -n" if only_look else f"set aside as {set_aside(path).name}"
+            told.append(f"{path}: damaged ({damage}), {done}; {left}")
     if told:
         raise UserError(" - ".join(told))
     return bundles

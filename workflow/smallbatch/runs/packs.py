@@ -5,7 +5,7 @@ import heapq
 import itertools
 import json
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import NamedTuple
@@ -127,7 +127,9 @@ class Plan:
         sources = {source for e in self.study.experiments.values() for source in e.best_of}
         return frozenset(self._owner[run].name for name in sources for run in self.study.experiments[name].runs())
 
-    def pending(self, experiment: str, fingerprint: str, chosen: Chosen | None = None) -> Pending:
+    def pending(
+        self, experiment: str, fingerprint: str, chosen: Chosen | None = None, arriving: Mapping[str, str] | None = None
+    ) -> Pending:
         """What an experiment still needs.
 
         A run is there when its folder is whole, whatever its modification time.
@@ -136,10 +138,11 @@ class Plan:
             experiment: of the study.
             fingerprint: of its data.
             chosen: its rates, where it takes the best of other experiments.
+            arriving: name of each run that is to be laid in the store before any is trained -> its record's digest.
         """
         e = self.study.experiments[experiment]
         planned = list(e.runs())
-        digests = [self.store.digest(run, fingerprint) for run in e.runs(chosen)]
+        digests = [arriving.get(run.name(fingerprint)) or self.store.digest(run, fingerprint) for run in e.runs(chosen)]
         owners = [self._owner[run].name for run, digest in zip(planned, digests, strict=True) if digest is None]
         packs = [self.packs[name] for name in dict.fromkeys(owners)]
         return Pending(packs, "" if packs else digest_of(digests))
