@@ -43,7 +43,7 @@ def test_the_options_of_a_job_are_those_of_its_resources():
     assert [words[i : i + 2] for i, word in enumerate(words) if word in ("-A", "-p", "-t", "--mem")] == [
         ["-A", "lab"], ["-p", "main"], ["-t", "60"], ["--mem", "2000"]
     ]  # fmt: skip
-    assert "--gres=gpu:2" in words and "--comment" not in words and "--output" not in words
+    assert "--gres=gpu:2" in words and "" not in words and "--comment" not in words and "--output" not in words
     plain = requests.options(a_job(mem_mb=500), settings())
     assert not {"-A", "-p", "-t"} & set(plain) and not any(word.startswith("--gres") for word in plain)
 

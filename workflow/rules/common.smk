@@ -17,9 +17,10 @@ from smallbatch.data import reason_to_prepare
 from smallbatch.data.prepared import ARRAYS, META, damaged_arrays, read_meta
 from smallbatch.core.code import code_of
 from smallbatch.core.environment import origin, processors
-from smallbatch.core.errors import UserError, refuse
+from smallbatch.core.errors import UserError
 from smallbatch.core.files import atomic, bring_to_now, folder_is_writable, set_aside
 from smallbatch.runs import chosen as rates_chosen
+from smallbatch.runs import pending as pending_work
 from smallbatch.runs.packs import Plan, with_rates
 from smallbatch.estimate.speeds import Speeds
 from smallbatch.runs.store import RunStore

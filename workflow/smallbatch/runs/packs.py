@@ -142,7 +142,8 @@ class Plan:
         """
         e = self.study.experiments[experiment]
         planned = list(e.runs())
-        digests = [arriving.get(run.name(fingerprint)) or self.store.digest(run, fingerprint) for run in e.runs(chosen)]
+        coming = arriving or {}
+        digests = [coming.get(run.name(fingerprint)) or self.store.digest(run, fingerprint) for run in e.runs(chosen)]
         owners = [self._owner[run].name for run, digest in zip(planned, digests, strict=True) if digest is None]
         packs = [self.packs[name] for name in dict.fromkeys(owners)]
         return Pending(packs, "" if packs else digest_of(digests))
