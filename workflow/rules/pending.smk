@@ -20,7 +20,7 @@ def _pending(experiment, fingerprint, rates):
     if not is_outdated:
         return []
     witnesses = [Path(RESULTS, "packs", f"{pack}.done") for pack in packs]
-    if only_looks():  # writes nothing, so that Snakemake is told by word of mouth
+    if only_looks():  # and so writes no stamp: Snakemake is told itself
         workflow.dag.forcefiles.update(map(str, witnesses), tables("runs", [experiment]))
         return list(map(str, witnesses))
     for witness in witnesses:

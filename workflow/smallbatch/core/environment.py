@@ -35,7 +35,7 @@ _OF_A_REPOSITORY = (
 
 
 def describe() -> dict[str, str]:
-    """Versions of what computes, and the commit of the code. Knows no device: see `training.device`."""
+    """Versions of what computes, and the commit of the code. Knows no device: see `training.resources.device`."""
     return {
         "smallbatch": __version__,
         "commit": commit(),
