@@ -14,9 +14,9 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from smallbatch.core.environment import processors
 from smallbatch.data.photos import Photos, decoded, index_type, resized_crops
-from smallbatch.environment import processors
-from smallbatch.streams import stream
+from smallbatch.training.feed import stream
 
 
 def photos_in(folder: Path) -> Photos:

@@ -20,19 +20,19 @@ from pathlib import Path
 
 import numpy as np
 
-from smallbatch.analysis.selection import chosen_file, write_chosen
 from smallbatch.analysis.table import read_tables, write_table, write_tables
+from smallbatch.core.environment import processors
+from smallbatch.core.files import write_json, write_sealed
 from smallbatch.data.outline import ORIGINALS
 from smallbatch.data.prepared import META, Meta, read_meta
-from smallbatch.environment import processors
-from smallbatch.files import write_json, write_sealed
-from smallbatch.packs import cut, with_rates
-from smallbatch.rates import BaseLr
-from smallbatch.settings import read_yaml
-from smallbatch.store import Epoch, Outcome, RunStore, Variance
-from smallbatch.study import Chosen, Run, Study
+from smallbatch.runs.chosen import chosen_file, write_chosen
+from smallbatch.runs.heartbeat import DONE, Voice, first_word
+from smallbatch.runs.packs import cut, with_rates
+from smallbatch.runs.store import Epoch, Outcome, RunStore, Variance
+from smallbatch.study.experiments import Chosen, Run, Study
+from smallbatch.study.rates import BaseLr
+from smallbatch.study.settings import read_yaml
 from smallbatch.study_file import load_study
-from smallbatch.word import DONE, Voice, first_word
 
 PROJECT = Path(__file__).parents[1]
 CONFIG = PROJECT / "config" / "config.yaml"

@@ -14,12 +14,12 @@ import torch
 
 from smallbatch.data import prepared
 from smallbatch.data.outline import ORIGINALS
-from smallbatch.rates import BaseLr
-from smallbatch.study import Run, Setting
-from smallbatch.training import device as devices
+from smallbatch.study.experiments import Run, Setting
+from smallbatch.study.rates import BaseLr
 from smallbatch.training import lanes
 from smallbatch.training.engine import LaneTraining
-from smallbatch.training.probe import noise
+from smallbatch.training.resources import device as devices
+from smallbatch.training.resources.probe import noise
 from speed import report
 from speed.bench import device_of, run
 from speed.cells import ENGINE, METHODS, PEAK, USUAL, Cell, methods

@@ -14,9 +14,9 @@ import yaml
 
 from smallbatch.data import prepared
 from smallbatch.models import content
-from smallbatch.rates import BaseLr
-from smallbatch.store import Epoch, Outcome
-from smallbatch.study import Run, Setting
+from smallbatch.runs.store import Epoch, Outcome
+from smallbatch.study.experiments import Run, Setting
+from smallbatch.study.rates import BaseLr
 
 if TYPE_CHECKING:
     from cluster import Cluster
@@ -111,7 +111,7 @@ def one_thread():
 @pytest.fixture
 def no_kernels(monkeypatch):
     """As on a machine without a C++ compiler."""
-    from smallbatch.training.native import library
+    from smallbatch.training.engines.native import library
 
     monkeypatch.setattr(library, "compiler", lambda: None)
     library.kernels.cache_clear()

@@ -13,11 +13,11 @@ import torch
 from conftest import a_run, copy_project, made_data, snakemake
 from test_workflow import write_study
 
-from smallbatch import slurm
-from smallbatch.console import reporting
+from smallbatch.cluster import slurm
+from smallbatch.core.console import reporting
+from smallbatch.core.errors import UserError
 from smallbatch.data import prepared
-from smallbatch.errors import UserError
-from smallbatch.store import RunStore
+from smallbatch.runs.store import RunStore
 from smallbatch.training.checkpoints import Checkpoint
 
 
@@ -133,7 +133,7 @@ def test_a_full_disk_is_named_and_what_was_finished_stays(tmp_path, disk):
         "import sys; sys.path[:0] = sys.argv[3:]\n"
         "from pathlib import Path\n"
         "from conftest import a_run\n"
-        "from smallbatch.console import reporting\n"
+        "from smallbatch.core.console import reporting\n"
         "from smallbatch.training.pack import train_pack\n"
         "with reporting():\n"
         "    runs = [a_run(seed=seed, epochs=1) for seed in range(12)]\n"

@@ -8,8 +8,8 @@ import torch
 from conftest import PROJECT, a_run
 from torch import nn
 
-from smallbatch.errors import UserError
-from smallbatch.settings import read_yaml
+from smallbatch.core.errors import UserError
+from smallbatch.study.settings import read_yaml
 from smallbatch.study_file import load_study
 from speed import bench, cells, figure1, measure, report, trainers
 from speed.cells import CELLS, Cell, Target

@@ -15,7 +15,7 @@ from playwright.sync_api import Page as Tab
 from test_report import HERE, TEMPLATE, claims, planned, study_told
 
 from smallbatch.figures import draw, style
-from smallbatch.report import render
+from smallbatch.publish.report import render
 
 BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
 DESKTOP = {"viewport": {"width": 1280, "height": 900}}

@@ -9,9 +9,9 @@ from datetime import UTC, datetime
 import pytest
 from conftest import a_run, an_outcome, digests
 
-from smallbatch import bundles
-from smallbatch.errors import UserError
-from smallbatch.store import METRICS, RECORD, RunStore
+from smallbatch.core.errors import UserError
+from smallbatch.runs import bundles
+from smallbatch.runs.store import METRICS, RECORD, RunStore
 
 RUNS = [a_run(seed=seed, epochs=1) for seed in (1, 2, 3)]
 NAMES = [run.name("f") for run in RUNS]
@@ -24,7 +24,7 @@ def a_store(monkeypatch):
     def make(folder, runs=RUNS, ended=10**9, accuracy=0.5):
         store = RunStore(folder)
         with monkeypatch.context() as patch:
-            patch.setattr("smallbatch.store.now", lambda: datetime.fromtimestamp(ended, UTC))
+            patch.setattr("smallbatch.runs.store.now", lambda: datetime.fromtimestamp(ended, UTC))
             for run in runs:
                 store.write(run, "f", an_outcome(run, accuracy), {"torch": "2"}, f"weights {accuracy}".encode())
         return store

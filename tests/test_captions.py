@@ -4,8 +4,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from smallbatch.figures.captions import caption, note
-from smallbatch.figures.words import (
+from smallbatch.analysis.words import (
     counted,
     duration,
     experiment_labels,
@@ -17,6 +16,7 @@ from smallbatch.figures.words import (
     setting_words,
     sources,
 )
+from smallbatch.figures.captions import caption, note
 
 NOTHING = pd.DataFrame(columns=["run", "epoch", "batch_size", "trace", "draws"])
 PLAIN = {

@@ -4,7 +4,7 @@ import os
 
 import pytest
 
-from smallbatch import checksums
+from smallbatch.core import checksums
 
 
 @pytest.fixture

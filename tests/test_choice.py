@@ -10,11 +10,11 @@ import pytest
 import torch
 from conftest import a_run
 
+from smallbatch.core.environment import cache_folder
+from smallbatch.core.files import read_sealed
 from smallbatch.data.outline import Outline
-from smallbatch.environment import cache_folder
-from smallbatch.files import read_sealed
-from smallbatch.training import choice
 from smallbatch.training.pack import train_pack
+from smallbatch.training.resources import choice
 
 CPU = torch.device("cpu")
 OUTLINE = Outline((1, 8, 8), 4, 64, 32)

@@ -13,7 +13,7 @@ from smallbatch.analysis.claims import CLAIMS, COLUMNS, judge
 from smallbatch.analysis.grid import SAMPLES, read_grid
 from smallbatch.analysis.noise import Noise, with_results
 from smallbatch.analysis.paper import FIGURES, differences
-from smallbatch.errors import UserError
+from smallbatch.core.errors import UserError
 from smallbatch.study_file import check_config
 
 CONFIG = Path(__file__).parents[1] / "config"

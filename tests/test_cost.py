@@ -8,14 +8,15 @@ import pytest
 import torch
 from conftest import a_run
 
-from smallbatch import cost
-from smallbatch.cost import estimate, told
 from smallbatch.data.outline import Outline
-from smallbatch.rates import BaseLr
-from smallbatch.speeds import Speed, kind_of
-from smallbatch.study import Experiment, Study
-from smallbatch.training import choice, memory, own_models, probe, processor
-from smallbatch.training import device as devices
+from smallbatch.estimate import cost
+from smallbatch.estimate.cost import estimate, told
+from smallbatch.estimate.speeds import Speed, kind_of
+from smallbatch.study.experiments import Experiment, Study
+from smallbatch.study.rates import BaseLr
+from smallbatch.training import own_models
+from smallbatch.training.resources import choice, memory, probe, processor
+from smallbatch.training.resources import device as devices
 
 SETTING = a_run(epochs=2).setting
 RATES = (BaseLr(2**-8), BaseLr(2**-6))

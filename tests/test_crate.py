@@ -14,12 +14,12 @@ from conftest import PROJECT, a_run, an_outcome, made_data
 from rocrate.rocrate import ROCrate
 from rocrate.vocabs import RO_CRATE
 
-from smallbatch import crate
 from smallbatch.analysis.claims import COLUMNS
 from smallbatch.analysis.table import collect, runs_table
 from smallbatch.data.prepared import META, read_meta
-from smallbatch.store import RunStore
-from smallbatch.study import Experiment, Study
+from smallbatch.publish import crate
+from smallbatch.runs.store import RunStore
+from smallbatch.study.experiments import Experiment, Study
 
 RUNS = [a_run(seed=seed) for seed in (1, 2, 3)]
 STUDY = Study(
@@ -62,7 +62,7 @@ def runs(project, monkeypatch):
     store, meta = RunStore(Path("results")), read_meta(Path("data", "made", META))
     for run, place, minute in zip(RUNS, (HERE, HERE, THERE), (2, 1, 3), strict=True):
         monkeypatch.setattr(
-            "smallbatch.store.now", lambda minute=minute: datetime(2026, 11, 25, 12, minute, tzinfo=UTC)
+            "smallbatch.runs.store.now", lambda minute=minute: datetime(2026, 11, 25, 12, minute, tzinfo=UTC)
         )
         store.write(run, meta.fingerprint, an_outcome(run, seconds=10.0, lanes=3), place | COMMIT, None)
     planned = [("one", run) for run in RUNS]

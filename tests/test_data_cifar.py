@@ -12,9 +12,9 @@ import numpy as np
 import pytest
 
 from smallbatch import data
+from smallbatch.core.errors import UserError
 from smallbatch.data import archives, cifar, prepared
 from smallbatch.data.download import md5_of
-from smallbatch.errors import UserError
 
 NAMES = {"cifar10": [f"class {i}".encode() for i in range(10)], "cifar100": [f"fine {i}".encode() for i in range(100)]}
 FOLDERS = {"cifar10": "cifar-10-batches-py", "cifar100": "cifar-100-python"}

@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
+from smallbatch.core.errors import UserError
 from smallbatch.data import download
-from smallbatch.errors import UserError
 
 CONTENT = bytes(number * number % 251 for number in range(700_000))
 MD5 = hashlib.md5(CONTENT).hexdigest()

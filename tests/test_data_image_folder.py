@@ -23,8 +23,8 @@ import pytest
 from PIL import Image
 
 from smallbatch import data
+from smallbatch.core.errors import UserError
 from smallbatch.data import archives, image_folder, prepared, tree
-from smallbatch.errors import UserError
 
 SIZE = 8
 

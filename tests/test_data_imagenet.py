@@ -12,9 +12,9 @@ from PIL import Image
 from scipy.io import savemat
 
 from smallbatch import data
+from smallbatch.core.errors import UserError
 from smallbatch.data import imagenet, prepared
 from smallbatch.data.imagenet import DEVKIT, SYNSETS, TRAIN, TRUTH, VALIDATION
-from smallbatch.errors import UserError
 
 pytestmark = pytest.mark.filterwarnings("ignore:The image decoding and encoding:DeprecationWarning")
 

@@ -10,11 +10,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from smallbatch import data, files
+from smallbatch import data
+from smallbatch.core import files
+from smallbatch.core.errors import UserError
+from smallbatch.core.files import write_sealed
 from smallbatch.data import prepared
 from smallbatch.data.prepared import Split
-from smallbatch.errors import UserError
-from smallbatch.files import write_sealed
 
 CLASSES = ("cat", "dog")
 

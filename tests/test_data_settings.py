@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from smallbatch import data
-from smallbatch.errors import UserError
+from smallbatch.core.errors import UserError
 
 OTHER = "0" * 32
 FOLDER = {"source": "image-folder", "path": "photos", "size": 32}

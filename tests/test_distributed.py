@@ -16,14 +16,15 @@ import torch
 from conftest import a_run, check_fields, training_settings
 from safetensors.torch import load_file
 
+from smallbatch.core.errors import UserError
 from smallbatch.data import prepared
-from smallbatch.errors import UserError
 from smallbatch.models.normalisation import WINDOW, BatchNorm
-from smallbatch.store import METRICS, RunStore
-from smallbatch.training import checkpoints, distributed, launch, updates
+from smallbatch.runs.heartbeat import DONE, FAILED, read_word
+from smallbatch.runs.store import METRICS, RunStore
+from smallbatch.training import checkpoints, distributed, launch
 from smallbatch.training.distributed import World
+from smallbatch.training.engines import updates
 from smallbatch.training.pack import train_pack
-from smallbatch.word import DONE, FAILED, read_word
 
 
 def in_processes(size: int, work, *arguments) -> None:

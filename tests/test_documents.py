@@ -9,17 +9,18 @@ import pytest
 import yaml
 from conftest import PROJECT
 
-from smallbatch import models, resources
+from smallbatch import models
+from smallbatch.cluster.slurm import WARNING
 from smallbatch.data import outline
-from smallbatch.rates import format_base_lr
-from smallbatch.settings import read_yaml
-from smallbatch.slurm import WARNING
-from smallbatch.speeds import images
-from smallbatch.store import RunStore
-from smallbatch.study import HELD_OUT, Setting
+from smallbatch.estimate import requests as resources
+from smallbatch.estimate.speeds import images
+from smallbatch.runs.heartbeat import SILENCE
+from smallbatch.runs.store import RunStore
+from smallbatch.study.experiments import HELD_OUT, Setting
+from smallbatch.study.rates import format_base_lr
+from smallbatch.study.settings import read_yaml
 from smallbatch.study_file import LEAST_RATE, MOST_RATE, check_config, load_study
 from smallbatch.training.schedule import WARMUP_FRACTION, WARMUP_START
-from smallbatch.word import SILENCE
 
 README = (PROJECT / "README.md").read_text(encoding="utf-8")
 KEYS = (PROJECT / "config" / "README.md").read_text(encoding="utf-8")
@@ -231,8 +232,8 @@ def published(tmp_path_factory):
     """The published runs of `laptop`, from the remote that lies in the repository: their tables and meta."""
     from smallbatch.analysis.selection import rates_so_far
     from smallbatch.analysis.table import collect, epochs_table, runs_table, variance_table
-    from smallbatch.bundles import take_in
     from smallbatch.data import prepare
+    from smallbatch.runs.bundles import take_in
 
     folder = tmp_path_factory.mktemp("published")
     (folder / "results" / "published").mkdir(parents=True)
@@ -261,7 +262,7 @@ def between(name: str) -> str:
 
 
 def test_the_results_are_those_of_the_published_runs(published):
-    from smallbatch.publish import results_text
+    from smallbatch.publish.publish import results_text
 
     (runs, *_), _ = published
     assert between("laptop: results") == results_text(runs)
@@ -271,7 +272,7 @@ def test_the_verdicts_are_those_of_the_published_runs(published):
     import numpy as np
 
     from smallbatch.analysis.claims import judge
-    from smallbatch.publish import claims_text
+    from smallbatch.publish.publish import claims_text
 
     tables, _ = published
     claims = judge(study("laptop").figures, *tables, CONFIG["claims"], np.random.default_rng(0))

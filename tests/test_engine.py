@@ -14,15 +14,15 @@ import torch
 from conftest import PROJECT, a_run, made_data
 from safetensors.torch import load_file
 
+from smallbatch.core.errors import UserError
 from smallbatch.data import prepared
-from smallbatch.errors import UserError
-from smallbatch.store import METRICS, RECORD, RunStore
+from smallbatch.runs.store import METRICS, RECORD, RunStore
 from smallbatch.training import checkpoints, network
-from smallbatch.training import device as devices
 from smallbatch.training.checkpoints import Checkpoint
 from smallbatch.training.engine import LaneTraining
 from smallbatch.training.feed import Feed
 from smallbatch.training.pack import train_pack
+from smallbatch.training.resources import device as devices
 
 CPU = torch.device("cpu")
 

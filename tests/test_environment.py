@@ -12,8 +12,8 @@ import pytest
 import yaml
 from conftest import PROJECT
 
-from smallbatch import environment
-from smallbatch.environment import STAMP, origin
+from smallbatch.core import environment
+from smallbatch.core.environment import STAMP, origin
 
 ENVS = PROJECT / "envs"
 LOCK = (ENVS / "requirements.txt").read_text()

@@ -13,10 +13,10 @@ from conftest import a_run, made_data
 from safetensors.torch import load, save
 
 from smallbatch.__main__ import main
+from smallbatch.core.errors import UserError
+from smallbatch.core.files import sealed, sha256
 from smallbatch.data import prepared
-from smallbatch.errors import UserError
-from smallbatch.files import sealed, sha256
-from smallbatch.store import METRICS, RECORD, RunStore
+from smallbatch.runs.store import METRICS, RECORD, RunStore
 from smallbatch.training.evaluation import evaluate
 from smallbatch.training.pack import train_pack
 
@@ -114,7 +114,7 @@ def test_other_weights_are_told_with_where_they_were_tested(project, one):
 @pytest.mark.parametrize("place", [{"device": "another"}, {"torch": "1"}, {"kernels": "another"}, {"cuda": "12"}])
 def test_elsewhere_the_accuracy_may_differ_by_a_few_images(precision, most, place, project, monkeypatch):
     with monkeypatch.context() as patch:
-        patch.setattr("smallbatch.training.device.has_precision", lambda *arguments: True)
+        patch.setattr("smallbatch.training.resources.device.has_precision", lambda *arguments: True)
         store, (name,) = trained(project, a_run(precision=precision))
     accuracy = store.read(name).outcome.epochs[-1].test_accuracy
     recorded_elsewhere(store, name, **place)
@@ -141,7 +141,7 @@ def test_on_the_same_kind_of_device_one_image_is_an_error(project, one):
 def test_a_precision_that_is_not_here_is_no_error(project, monkeypatch):
     """Weights from a GPU, tested on a processor, which computes them in float32."""
     with monkeypatch.context() as patch:
-        patch.setattr("smallbatch.training.device.has_precision", lambda *arguments: True)
+        patch.setattr("smallbatch.training.resources.device.has_precision", lambda *arguments: True)
         store, (name,) = trained(project, a_run(precision="tf32"))
     evaluation = found(project, store, name)
     assert "precision tf32" in evaluation.there and "precision float32" in evaluation.here and evaluation.bound > 0.1

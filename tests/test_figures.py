@@ -13,11 +13,11 @@ import pytest
 
 import smallbatch
 from smallbatch import figures
-from smallbatch.errors import UserError
+from smallbatch.analysis.words import experiment_labels, rate_words, setting_words
+from smallbatch.core.errors import UserError
 from smallbatch.figures import ALL_KINDS, style
 from smallbatch.figures.cells import best_cells
 from smallbatch.figures.ranges import cell_edges
-from smallbatch.figures.words import experiment_labels, rate_words, setting_words
 
 NO_EPOCHS = pd.DataFrame(columns=["run", "epoch", "learning_rate", "train_loss", "test_loss", "test_accuracy"])
 NO_VARIANCE = pd.DataFrame(columns=["run", "epoch", "batch_size", "trace", "draws"])
@@ -556,5 +556,5 @@ def test_a_character_that_the_font_lacks_is_said_in_the_log(tmp_path: Path, capl
 
 def test_figures_need_no_torch() -> None:
     library = Path(smallbatch.__file__).parent.parent
-    code = "import sys; import smallbatch.figures, smallbatch.report; sys.exit('torch' in sys.modules)"
+    code = "import sys; import smallbatch.figures, smallbatch.publish.report; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], env=os.environ | {"PYTHONPATH": str(library)}).returncode == 0

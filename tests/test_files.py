@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from smallbatch.errors import UserError
-from smallbatch.files import read_json, read_sealed, write_json, write_sealed
+from smallbatch.core.errors import UserError
+from smallbatch.core.files import read_json, read_sealed, write_json, write_sealed
 
 VALUES = {"accuracy": 0.975, "title": "2⁻⁸", "rows": [1, None, {"nan": 1e-300}]}
 

@@ -9,22 +9,23 @@ import torch
 from conftest import a_run, check_fields, made_data
 from safetensors.torch import load
 
+from smallbatch.core.errors import UserError
 from smallbatch.data import prepared
-from smallbatch.errors import UserError
-from smallbatch.store import RunStore
-from smallbatch.training import checkpoints, graphs
-from smallbatch.training import device as devices
+from smallbatch.runs.store import RunStore
+from smallbatch.training import checkpoints
 from smallbatch.training.checkpoints import Checkpoint
 from smallbatch.training.distributed import ALONE, World
 from smallbatch.training.engine import LaneTraining
+from smallbatch.training.engines import graphs
+from smallbatch.training.engines.graphs import GraphUpdates
+from smallbatch.training.engines.updates import Updates
 from smallbatch.training.feed import Feed
-from smallbatch.training.graphs import GraphUpdates
 from smallbatch.training.network import Network
 from smallbatch.training.pack import train_pack
-from smallbatch.training.probe import weights_of
 from smallbatch.training.progress import Progress
+from smallbatch.training.resources import device as devices
+from smallbatch.training.resources.probe import weights_of
 from smallbatch.training.sgd import LaneSGD
-from smallbatch.training.updates import Updates
 
 CPU = torch.device("cpu")
 
@@ -214,7 +215,7 @@ def test_mini_batches_in_parts_are_left_to_plain_updates(data, rehearsed, monkey
     parts, whole = (LaneTraining(runs, data, CPU, images_at_once=most) for most in (2, "auto"))
     assert parts._block_end() == 7 and whole._block_end() == 7
     assert isinstance(parts.updates, Rehearsed) and not parts.updates.whole
-    monkeypatch.setattr("smallbatch.training.updates.BLOCK_STEPS", 2)
+    monkeypatch.setattr("smallbatch.training.engines.updates.BLOCK_STEPS", 2)
     assert parts._block_end() == 2 and whole._block_end() == 7
     plain = Updates(whole.network, whole.sgd, whole.feed)
     plan = parts._plan()

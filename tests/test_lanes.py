@@ -9,7 +9,7 @@ from torch import nn
 from smallbatch.data import prepared
 from smallbatch.models import MODELS, build
 from smallbatch.models.normalisation import WINDOW, part_momenta
-from smallbatch.store import Epoch
+from smallbatch.runs.store import Epoch
 from smallbatch.training import lanes
 from smallbatch.training.checkpoints import Checkpoint
 from smallbatch.training.engine import LaneTraining

@@ -13,19 +13,20 @@ from conftest import PROJECT, a_run, check_fields
 from torch import nn
 
 from smallbatch import models
+from smallbatch.core.environment import cache_folder
+from smallbatch.core.errors import UserError
+from smallbatch.core.files import read_sealed
 from smallbatch.data import prepared
 from smallbatch.data.outline import ORIGINALS, Outline
-from smallbatch.environment import cache_folder
-from smallbatch.errors import UserError
-from smallbatch.files import read_sealed
-from smallbatch.store import RunStore
-from smallbatch.training import checkpoints, memory, pack
-from smallbatch.training import device as devices
+from smallbatch.runs.store import RunStore
+from smallbatch.training import checkpoints, pack
 from smallbatch.training.checkpoints import Checkpoint
 from smallbatch.training.distributed import ALONE
 from smallbatch.training.engine import LaneTraining
-from smallbatch.training.native import library
+from smallbatch.training.engines.native import library
 from smallbatch.training.pack import train_pack
+from smallbatch.training.resources import device as devices
+from smallbatch.training.resources import memory
 
 CPU, GPU = torch.device("cpu"), torch.device("cuda")
 CIFAR10 = ORIGINALS["cifar10"]
@@ -92,11 +93,11 @@ MEASURE = """
 import torch
 from conftest import a_run
 from smallbatch.data.outline import ORIGINALS
-from smallbatch.training import device as devices
-from smallbatch.training import memory
+from smallbatch.training.resources import device as devices
+from smallbatch.training.resources import memory
 from smallbatch.training.engine import LaneTraining
-from smallbatch.training.native import library
-from smallbatch.training.probe import lanes_of, noise
+from smallbatch.training.engines.native import library
+from smallbatch.training.resources.probe import lanes_of, noise
 
 device, outline = devices.pick("cpu"), ORIGINALS["cifar10"]
 data, run = noise(outline, 512), a_run(model="resnet8", norm="batch", batch_size=256, b=256)
@@ -242,7 +243,9 @@ def test_out_of_memory_the_halves_go_on_from_where_all_were(
 
 
 def test_what_was_remembered_is_kept_to(small_device, data_folder, tmp_path, monkeypatch):
-    monkeypatch.setattr("smallbatch.training.choice._measure", lambda run, lanes, outline, device: 1000.0 * lanes)
+    monkeypatch.setattr(
+        "smallbatch.training.resources.choice._measure", lambda run, lanes, outline, device: 1000.0 * lanes
+    )
     train_pack(RUNS, data_folder, tmp_path)
     later = [replace(run, seed=run.seed + 10) for run in RUNS]
     small_device[1].clear()

@@ -9,18 +9,18 @@ import torch
 from conftest import a_run, made_data
 from torch import nn
 
+from smallbatch.core.errors import UserError
 from smallbatch.data import prepared
-from smallbatch.errors import UserError
 from smallbatch.models import MODELS
 from smallbatch.models.normalisation import BatchNorm
 from smallbatch.models.resnet import Shortcut
 from smallbatch.training import lanes
 from smallbatch.training.engine import LaneTraining
+from smallbatch.training.engines.native import library
+from smallbatch.training.engines.native.plan import Graph, Kind, Layout, Unsupported
+from smallbatch.training.engines.native.updates import NativeUpdates
+from smallbatch.training.engines.updates import Updates
 from smallbatch.training.feed import Batches
-from smallbatch.training.native import library
-from smallbatch.training.native.plan import Graph, Kind, Layout, Unsupported
-from smallbatch.training.native.updates import NativeUpdates
-from smallbatch.training.updates import Updates
 
 CPU = torch.device("cpu")
 pytestmark = [

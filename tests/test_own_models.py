@@ -14,24 +14,25 @@ from test_lanes import train
 from torch.nn import functional as F
 
 from smallbatch import models, study_file
+from smallbatch.core.environment import cache_folder
+from smallbatch.core.errors import UserError
+from smallbatch.core.seeds import stream_seed
 from smallbatch.data import prepared
 from smallbatch.data.outline import Outline
-from smallbatch.environment import cache_folder
-from smallbatch.errors import UserError
-from smallbatch.settings import read_yaml
-from smallbatch.store import RunStore
-from smallbatch.streams import stream_seed
-from smallbatch.training import choice, memory, own_models, variance
+from smallbatch.runs.store import RunStore
+from smallbatch.study.settings import read_yaml
+from smallbatch.training import own_models, variance
 from smallbatch.training.distributed import ALONE
 from smallbatch.training.engine import LaneTraining
+from smallbatch.training.engines.native import updates as native
+from smallbatch.training.engines.native.plan import Graph, Layout
+from smallbatch.training.engines.updates import DrawingUpdates
 from smallbatch.training.evaluation import evaluate
-from smallbatch.training.native import updates as native
-from smallbatch.training.native.plan import Graph, Layout
 from smallbatch.training.own_models import suitability
 from smallbatch.training.pack import train_pack
-from smallbatch.training.probe import noise
+from smallbatch.training.resources import choice, memory
+from smallbatch.training.resources.probe import noise
 from smallbatch.training.schedule import Schedule
-from smallbatch.training.updates import DrawingUpdates
 
 CPU = torch.device("cpu")
 OUTLINE = Outline((1, 8, 8), 4, 64, 32)

@@ -14,13 +14,12 @@ from torchvision.transforms import RandomResizedCrop
 from torchvision.transforms.v2 import functional as reference
 
 from smallbatch import data
+from smallbatch.core.errors import UserError
 from smallbatch.data import photos, prepared
 from smallbatch.data.photos import MEAN, STD, Photos, decoded, resized_crops
-from smallbatch.errors import UserError
-from smallbatch.store import METRICS, RunStore
-from smallbatch.streams import stream
-from smallbatch.study import Setting
-from smallbatch.training.feed import Feed
+from smallbatch.runs.store import METRICS, RunStore
+from smallbatch.study.experiments import Setting
+from smallbatch.training.feed import Feed, stream
 from smallbatch.training.pack import train_pack
 
 pytestmark = pytest.mark.filterwarnings("ignore:The image decoding and encoding:DeprecationWarning")

@@ -10,15 +10,16 @@ import torch
 from conftest import PROJECT, a_run
 
 from smallbatch.data import prepared
-from smallbatch.training import device as devices
-from smallbatch.training import pack, processor
+from smallbatch.training import pack
+from smallbatch.training.resources import device as devices
+from smallbatch.training.resources import processor
 
 CPU = torch.device("cpu")
 linux = pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="only Linux binds processes")
 
 HOLD = """
 import sys
-from smallbatch.training import processor
+from smallbatch.training.resources import processor
 processor.CLAIM = sys.argv[1]
 with processor.of_its_own() as own:
     print(own, flush=True)

@@ -4,11 +4,11 @@ import logging
 
 import pytest
 
-from smallbatch import console
-from smallbatch.store import Epoch
+from smallbatch.core import console
+from smallbatch.runs.heartbeat import BLOCKED, RUNNING
+from smallbatch.runs.store import Epoch
 from smallbatch.training import progress
 from smallbatch.training.progress import Progress
-from smallbatch.word import BLOCKED, RUNNING
 
 HISTORY = [[Epoch(1, 0.1, 1.0, 1.0, accuracy, 0.0)] for accuracy in (0.25, 0.5)]
 

@@ -9,9 +9,9 @@ import pandas as pd
 import pytest
 from conftest import PROJECT, a_run, an_outcome, snakemake
 
-from smallbatch.errors import UserError
-from smallbatch.publish import RECORDED, check, chosen_weights, claims_text, fill, whole_weights
-from smallbatch.store import RunStore
+from smallbatch.core.errors import UserError
+from smallbatch.publish.publish import RECORDED, check, chosen_weights, claims_text, fill, whole_weights
+from smallbatch.runs.store import RunStore
 
 SCALE = "scale={name: SHORT, epochs: 0.1, batch_sizes: [8, 32], base_lrs: [2^-10, 2^-8], figures: [FIGURE]}"
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-from smallbatch.rates import format_base_lr, learning_rate, parse_base_lr
+from smallbatch.study.rates import format_base_lr, learning_rate, parse_base_lr
 from smallbatch.training.schedule import Schedule
 
 

@@ -11,7 +11,7 @@ from conftest import PROJECT, a_run, made_data, snakemake
 
 from smallbatch import models
 from smallbatch.data import prepare, prepared
-from smallbatch.store import RunStore
+from smallbatch.runs.store import RunStore
 from smallbatch.study_file import check_config, load_study
 from smallbatch.training.evaluation import evaluate
 from smallbatch.training.pack import train_pack
@@ -72,7 +72,8 @@ def test_the_checkpoint(tmp_path, monkeypatch):
 
 
 def test_the_commands_name_targets_and_folders_that_exist():
-    rules = "".join(path.read_text() for path in [PROJECT / "Snakefile", *(PROJECT / "workflow" / "rules").iterdir()])
+    workflow = PROJECT / "workflow"
+    rules = "".join(path.read_text() for path in [workflow / "Snakefile", *(workflow / "rules").iterdir()])
     for target in re.findall(
         r"^snakemake (?:-\S+ \S+ )*?(?:--config \S+ )?(all|figures|preview)", README, re.MULTILINE
     ):

@@ -15,8 +15,8 @@ import pytest
 from conftest import PROJECT, copy_project
 from test_publish import as_repository, clone, make, names, sh
 
-from smallbatch.bundles import record_of_weights
-from smallbatch.store import RunStore
+from smallbatch.runs.bundles import record_of_weights
+from smallbatch.runs.store import RunStore
 
 PASSWORD = "right"
 

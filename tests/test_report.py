@@ -13,12 +13,12 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from smallbatch.errors import UserError
+from smallbatch.analysis.words import duration
+from smallbatch.core.errors import UserError
 from smallbatch.figures import draw, style
 from smallbatch.figures.cells import best_cells
-from smallbatch.figures.words import duration
-from smallbatch.report import claim_rows, environments, figure_words, render, result_row, write
-from smallbatch.study import Experiment, Setting, Study
+from smallbatch.publish.report import claim_rows, environments, figure_words, render, result_row, write
+from smallbatch.study.experiments import Experiment, Setting, Study
 
 FOLDER = Path(__file__).parents[1] / "workflow" / "report"
 TEMPLATE = FOLDER / "report.html.j2"

@@ -3,9 +3,9 @@
 import pytest
 from conftest import a_run
 
-from smallbatch.packs import cost, parts
-from smallbatch.resources import memory_mb, minutes, priority
-from smallbatch.speeds import Kind, Measured, Speed, Speeds
+from smallbatch.estimate.requests import memory_mb, minutes, priority
+from smallbatch.estimate.speeds import Kind, Measured, Speed, Speeds
+from smallbatch.runs.packs import cost, parts
 
 KIND = Kind("alexnet", "none", "all", False, "float32", "made")
 UNKNOWN = Speeds({}, "")

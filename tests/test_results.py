@@ -5,8 +5,8 @@ from math import nan
 import pandas as pd
 import pytest
 
-from smallbatch.publish import results_text
-from smallbatch.report import environments, result_row, table
+from smallbatch.publish.publish import results_text
+from smallbatch.publish.report import environments, result_row, table
 
 PLAIN = {
     "experiment": "plain", "data": "digits", "classes": 10, "train_images": 1437, "model": "alexnet", "norm": "none",

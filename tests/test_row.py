@@ -14,9 +14,9 @@ import pytest
 import torch
 from conftest import a_run
 
+from smallbatch.core.errors import UserError
 from smallbatch.data import prepared
-from smallbatch.errors import UserError
-from smallbatch.store import METRICS, RunStore
+from smallbatch.runs.store import METRICS, RunStore
 from smallbatch.training import checkpoints
 from smallbatch.training.checkpoints import Checkpoint, misfit_of
 from smallbatch.training.engine import LaneTraining

@@ -5,9 +5,10 @@ import json
 import pandas as pd
 import pytest
 
-from smallbatch.analysis.selection import best_rates, chosen_file, chosen_from, read_chosen, write_chosen
-from smallbatch.errors import UserError
-from smallbatch.files import write_sealed
+from smallbatch.analysis.selection import best_rates
+from smallbatch.core.errors import UserError
+from smallbatch.core.files import write_sealed
+from smallbatch.runs.chosen import chosen_file, chosen_from, read_chosen, write_chosen
 
 
 def table(*rows):

@@ -11,11 +11,11 @@ import pytest
 import torch
 from conftest import a_run, training_settings
 
-from smallbatch.errors import Stopped, UserError
-from smallbatch.packs import parts
-from smallbatch.store import METRICS
-from smallbatch.training import device as devices
+from smallbatch.core.errors import Stopped, UserError
+from smallbatch.runs.packs import parts
+from smallbatch.runs.store import METRICS
 from smallbatch.training import distributed, launch
+from smallbatch.training.resources import device as devices
 
 TWO = training_settings(side_by_side=2)
 

@@ -11,8 +11,8 @@ import pytest
 import yaml
 from conftest import PROJECT
 
-from smallbatch import slurm
-from smallbatch.errors import Stopped
+from smallbatch.cluster import slurm
+from smallbatch.core.errors import Stopped
 
 STOP = Stopped("SIGTERM", "epoch 3, step 7")
 

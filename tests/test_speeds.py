@@ -6,9 +6,9 @@ from datetime import date
 import pytest
 from conftest import a_run
 
-from smallbatch import environment
-from smallbatch.files import read_sealed
-from smallbatch.speeds import Kind, Measured, Speed, Speeds, images, kind_of
+from smallbatch.core import environment
+from smallbatch.core.files import read_sealed
+from smallbatch.estimate.speeds import Kind, Measured, Speed, Speeds, images, kind_of
 
 ALEXNET = Kind("alexnet", "none", "all", False, "float32", "made")
 # 100 training images, 50 test images; an image takes 4 s at m = 2, 1 s at m = 8.

@@ -15,15 +15,15 @@ from conftest import PROJECT, an_outcome
 from snakemake.cli import parse_config
 from snakemake.utils import update_config
 
-from smallbatch.analysis.selection import chosen_file, write_chosen
+from smallbatch.core.errors import UserError
+from smallbatch.core.files import read_sealed, write_sealed
 from smallbatch.data.prepared import META, Meta
-from smallbatch.errors import UserError
-from smallbatch.files import read_sealed, write_sealed
-from smallbatch.settings import overridden, read_yaml
-from smallbatch.status import COLUMNS, Status, look, told
-from smallbatch.store import RunStore
+from smallbatch.runs.chosen import chosen_file, write_chosen
+from smallbatch.runs.heartbeat import BLOCKED, DONE, FAILED, SILENCE, STOPPED, Voice, Word, first_word
+from smallbatch.runs.status import COLUMNS, Status, look, told
+from smallbatch.runs.store import RunStore
+from smallbatch.study.settings import overridden, read_yaml
 from smallbatch.study_file import check_config, load_study
-from smallbatch.word import BLOCKED, DONE, FAILED, SILENCE, STOPPED, Voice, Word, first_word
 
 GRID = {
     "data": "digits", "model": "alexnet", "weight_decay": 5e-4, "epochs": 10, "train_images": 100,

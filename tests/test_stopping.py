@@ -18,16 +18,18 @@ import torch
 import yaml
 from conftest import PROJECT, a_run, made_data, training_settings
 
-from smallbatch.console import reporting
+from smallbatch.core import stopping
+from smallbatch.core.console import reporting
+from smallbatch.core.errors import Stopped
 from smallbatch.data import prepared
-from smallbatch.errors import Stopped
-from smallbatch.store import METRICS, VARIANCE
-from smallbatch.training import choice, launch, stopping
+from smallbatch.runs.store import METRICS, VARIANCE
+from smallbatch.training import launch
 from smallbatch.training.engine import LaneTraining
-from smallbatch.training.native.updates import NativeUpdates
+from smallbatch.training.engines.native.updates import NativeUpdates
+from smallbatch.training.engines.updates import Updates
 from smallbatch.training.pack import train_pack
+from smallbatch.training.resources import choice
 from smallbatch.training.row import Row
-from smallbatch.training.updates import Updates
 
 
 def hear(number: int = signal.SIGTERM) -> None:
@@ -96,7 +98,7 @@ def test_a_second_signal_ends_the_process_at_once():
     code = "\n".join(
         [
             "import time",
-            "from smallbatch.training import stopping",
+            "from smallbatch.core import stopping",
             "stopping.ECHO = 0.2",
             "with stopping.listening():",
             "    print('listening', flush=True)",

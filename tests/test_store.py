@@ -9,10 +9,10 @@ import pytest
 from conftest import a_run, digests
 
 from smallbatch.analysis.table import write_tables
+from smallbatch.core.errors import UserError
+from smallbatch.core.files import sealed
 from smallbatch.data.prepared import Meta
-from smallbatch.errors import UserError
-from smallbatch.files import sealed
-from smallbatch.store import METRICS, RECORD, Epoch, Outcome, RunStore, Variance
+from smallbatch.runs.store import METRICS, RECORD, Epoch, Outcome, RunStore, Variance
 
 RUN, OTHER = a_run(seed=1), a_run(seed=2)
 NAME = RUN.name("f")
@@ -226,7 +226,7 @@ def test_a_run_that_diverged_in_the_last_update_of_an_epoch_has_no_loss_after_it
 
 def test_a_write_that_ends_early_leaves_no_run_and_the_next_no_trace_of_it(store, tmp_path, monkeypatch):
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        patch.setattr("smallbatch.files.Path.rename", lambda *paths: (_ for _ in ()).throw(KeyboardInterrupt))
+        patch.setattr("smallbatch.core.files.Path.rename", lambda *paths: (_ for _ in ()).throw(KeyboardInterrupt))
         store.write(OTHER, "f", OUTCOME, {}, b"weights")
     assert not store.has(OTHER, "f") and store.find(OTHER, "f") is None and not store.folder(OTHER, "f").exists()
     left = store.weights(store.find(RUN, "f")).with_name(f".{NAME}.9a129038d9a0.safetensors.abcd1234")

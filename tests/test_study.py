@@ -9,12 +9,12 @@ import pytest
 import yaml
 from conftest import PROJECT, a_run
 
-from smallbatch import study as studies
-from smallbatch.errors import UserError
-from smallbatch.packs import Plan, cut, row, with_rates
-from smallbatch.settings import read_yaml
-from smallbatch.store import Outcome, RunStore
-from smallbatch.study import CHOSEN_LATER, Run, Study
+from smallbatch.core.errors import UserError
+from smallbatch.runs.packs import Plan, cut, row, with_rates
+from smallbatch.runs.store import Outcome, RunStore
+from smallbatch.study import experiments as studies
+from smallbatch.study.experiments import CHOSEN_LATER, Run, Study
+from smallbatch.study.settings import read_yaml
 from smallbatch.study_file import check_config, load_study
 
 CONFIG = yaml.safe_load((PROJECT / "config" / "config.yaml").read_text())

@@ -7,7 +7,6 @@ import pandas as pd
 import pytest
 from conftest import a_run
 
-from smallbatch import checksums
 from smallbatch.analysis.selection import at_best_rates, best_rates, rates_so_far
 from smallbatch.analysis.table import (
     collect,
@@ -19,11 +18,12 @@ from smallbatch.analysis.table import (
     write_table,
     write_tables,
 )
+from smallbatch.core import checksums
+from smallbatch.core.errors import UserError
 from smallbatch.data.prepared import Meta
-from smallbatch.errors import UserError
-from smallbatch.rates import BaseLr
-from smallbatch.store import Epoch, Outcome, RunStore, Variance, digest_of
-from smallbatch.study import Experiment, Study
+from smallbatch.runs.store import Epoch, Outcome, RunStore, Variance, digest_of
+from smallbatch.study.experiments import Experiment, Study
+from smallbatch.study.rates import BaseLr
 
 META = Meta("made", ("a", "b", "c", "d"), (1, 8, 8), (0.5,), (0.5,), 1000, 1200, "f")
 METAS = {"made": META}
@@ -68,7 +68,9 @@ def store(tmp_path_factory):
     store = RunStore(tmp_path_factory.mktemp("store"))
     for minute, (run, outcome) in enumerate(OUTCOMES.items()):
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr("smallbatch.store.now", lambda minute=minute: datetime(2026, 11, 26, 12, minute, tzinfo=UTC))
+            patch.setattr(
+                "smallbatch.runs.store.now", lambda minute=minute: datetime(2026, 11, 26, 12, minute, tzinfo=UTC)
+            )
             place = PLACE | {"device": "Some GPU", "cuda": "13"} if run is THREE else PLACE
             store.write(run, "f", outcome, place, None)
     return store

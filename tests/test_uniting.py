@@ -11,13 +11,13 @@ from safetensors.torch import save
 from test_publish import as_repository, clone, make, pictures, sh
 
 from smallbatch.data import prepared
-from smallbatch.publish import RECORDED
-from smallbatch.settings import read_yaml
-from smallbatch.store import RunStore
+from smallbatch.publish.publish import RECORDED
+from smallbatch.runs.store import RunStore
+from smallbatch.study.settings import read_yaml
 from smallbatch.study_file import load_study
-from smallbatch.training import device as devices
 from smallbatch.training import lanes
 from smallbatch.training.engine import LaneTraining
+from smallbatch.training.resources import device as devices
 
 SCALE = {"name": "one", "epochs": 0.1, "batch_sizes": [8, 32], "base_lrs": ["2^-10", "2^-8"], "figures": ["fig01"]}
 """As `make` scales the study."""
@@ -38,7 +38,7 @@ def train(folder, *, ended, noise, monkeypatch):
     """As if all runs of the study had been trained: initial weights, a little different for everybody, and tested."""
     monkeypatch.chdir(folder)
     data, store = prepared.read(folder / "data" / "digits"), RunStore(folder / "results")
-    monkeypatch.setattr("smallbatch.store.now", lambda: datetime.fromtimestamp(ended, UTC))
+    monkeypatch.setattr("smallbatch.runs.store.now", lambda: datetime.fromtimestamp(ended, UTC))
     device = devices.pick("cpu")
     place = dict.fromkeys(RECORDED, "made") | devices.describe(device) | {"torch": torch.__version__.partition("+")[0]}
     study = load_study(read_yaml(folder / "config" / "config.yaml") | {"study": "laptop", "seeds": 1, "scale": SCALE})

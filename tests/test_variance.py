@@ -7,14 +7,14 @@ from conftest import a_run, made_data
 from torch import nn
 from torch.nn import functional as F
 
+from smallbatch.core.errors import UserError
 from smallbatch.data import prepared
-from smallbatch.errors import UserError
 from smallbatch.models import build
-from smallbatch.store import METRICS, VARIANCE, RunStore
+from smallbatch.runs.store import METRICS, VARIANCE, RunStore
 from smallbatch.training import variance
 from smallbatch.training.engine import LaneTraining
+from smallbatch.training.engines.updates import Updates
 from smallbatch.training.pack import train_pack
-from smallbatch.training.updates import Updates
 
 CPU = torch.device("cpu")
 SIZES = (2, 8, 32)

@@ -10,13 +10,11 @@ import time
 import pytest
 from conftest import a_run, training_settings
 
-from smallbatch import word as words
+from smallbatch.core.errors import UserError
+from smallbatch.core.files import read_sealed, write_sealed
 from smallbatch.data import prepared
-from smallbatch.errors import UserError
-from smallbatch.files import read_sealed, write_sealed
-from smallbatch.training import launch
-from smallbatch.training.row import Row
-from smallbatch.word import (
+from smallbatch.runs import heartbeat as words
+from smallbatch.runs.heartbeat import (
     BLOCKED,
     DONE,
     FAILED,
@@ -28,6 +26,8 @@ from smallbatch.word import (
     leaving_word,
     read_word,
 )
+from smallbatch.training import launch
+from smallbatch.training.row import Row
 
 RUNS = [a_run(seed=seed) for seed in (1, 2)]
 
@@ -169,7 +169,7 @@ def test_what_is_no_word_is_named(path):
 
 
 def test_the_first_word_says_who_speaks_and_when(monkeypatch):
-    monkeypatch.setattr("smallbatch.word.time.time", lambda: 1000.0)
+    monkeypatch.setattr("smallbatch.runs.heartbeat.time.time", lambda: 1000.0)
     monkeypatch.setenv("SLURM_JOB_ID", "17")
     said = first_word(["a", "b"], "logs/train/a.log")
     assert said == Word(
@@ -178,8 +178,8 @@ def test_the_first_word_says_who_speaks_and_when(monkeypatch):
 
 
 def test_a_word_is_spoken_when_it_is_written(path, monkeypatch):
-    monkeypatch.setattr("smallbatch.word.time.time", lambda: 1000.0)
+    monkeypatch.setattr("smallbatch.runs.heartbeat.time.time", lambda: 1000.0)
     voice = Voice(path, first_word())
-    monkeypatch.setattr("smallbatch.word.time.time", lambda: 1070.0)
+    monkeypatch.setattr("smallbatch.runs.heartbeat.time.time", lambda: 1070.0)
     voice.say(at_once=True, epoch=3)
     assert (read_word(path).since, read_word(path).spoken, read_word(path).epoch) == (1000.0, 1070.0, 3)

@@ -16,9 +16,9 @@ import yaml
 from conftest import PROJECT, copy_project, snakemake
 from faults import children_keep_to_permissions
 
-from smallbatch.analysis import selection
-from smallbatch.files import read_sealed, write_sealed
-from smallbatch.store import RunStore
+from smallbatch.core.files import read_sealed, write_sealed
+from smallbatch.runs.chosen import write_chosen
+from smallbatch.runs.store import RunStore
 
 TINY = {
     "title": "Tiny",
@@ -290,7 +290,7 @@ def test_what_lies_there_whole_but_would_be_made_otherwise_is_made_again(copied)
     """As after a move to another machine or out of a backup: Snakemake knows no earlier settings, and times are new."""
     results, rates = copied / "results/tiny", copied / "results/tiny/chosen/bn.json"
     before = rates.read_bytes()
-    selection.write_chosen(rates, {16: 2.0**-10, 64: 2.0**-8}, ["of other runs"])
+    write_chosen(rates, {16: 2.0**-10, 64: 2.0**-8}, ["of other runs"])
     shutil.rmtree(copied / ".snakemake")
     done = snakemake(copied, *ALL[:-2], "convergence_threshold=0.25", *ALL[-2:])
     assert done.returncode == 0 and "results/tiny/chosen/bn.json: chosen from other runs; to be made" in done.stdout

@@ -11,8 +11,8 @@ engine; and beside them the speed of matrix products. Needs no Snakemake; a peer
 import argparse
 from pathlib import Path
 
-from smallbatch.console import log, reporting
-from smallbatch.errors import UserError
+from smallbatch.core.console import log, reporting
+from smallbatch.core.errors import UserError
 from speed import report
 from speed.bench import device_of, run
 from speed.cells import methods, selected

@@ -8,8 +8,8 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
-from smallbatch import environment
-from smallbatch.files import write_json
+from smallbatch.core import environment
+from smallbatch.core.files import write_json
 from speed import figure1, report
 from speed.cells import Cell, Method
 from speed.measure import Failed, ask, cores, measure

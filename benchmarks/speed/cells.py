@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
-from smallbatch.errors import refuse
+from smallbatch.core.errors import refuse
 
 
 class Target(NamedTuple):

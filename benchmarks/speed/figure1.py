@@ -4,7 +4,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from smallbatch.data.outline import ORIGINALS
-from smallbatch.study import Run, Setting
+from smallbatch.study.experiments import Run, Setting
 from speed.cells import ROW
 
 SETTING = Setting("cifar10", "alexnet", 5e-4, epochs=82)
@@ -23,9 +23,9 @@ def speeds(device: str, seconds: float) -> Iterator[dict[str, Any]]:
         device: cpu or cuda.
         seconds: of measuring each.
     """
-    from smallbatch.rates import BaseLr
-    from smallbatch.training import device as devices
-    from smallbatch.training.probe import lanes_of, noise, testing_speed, training_speed
+    from smallbatch.study.rates import BaseLr
+    from smallbatch.training.resources import device as devices
+    from smallbatch.training.resources.probe import lanes_of, noise, testing_speed, training_speed
     from speed.trainers import lanes_chosen
 
     chosen, data = devices.pick(device), noise(CIFAR10, IMAGES[device])

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import smallbatch
-from smallbatch.environment import processors
+from smallbatch.core.environment import processors
 from speed.cells import Cell, Method
 
 SOURCES = [str(Path(__file__).parents[1]), str(Path(smallbatch.__file__).parents[1])]

@@ -7,7 +7,7 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-from smallbatch.files import atomic, read_json
+from smallbatch.core.files import atomic, read_json
 from speed.cells import ENGINE, GROUPS, METHODS, PEAK, USUAL
 
 LINES = ("usual", "compiled", "lightning", ENGINE)

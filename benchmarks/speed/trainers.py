@@ -17,16 +17,16 @@ from torch.nn import functional as F
 from torch.utils.data import DataLoader
 from torch.utils.flop_counter import FlopCounterMode
 
+from smallbatch.core.environment import processors
 from smallbatch.data.outline import Outline
-from smallbatch.environment import processors
 from smallbatch.models import build
-from smallbatch.rates import BaseLr
-from smallbatch.store import Epoch
-from smallbatch.study import Run, Setting
-from smallbatch.training import device as devices
+from smallbatch.runs.store import Epoch
+from smallbatch.study.experiments import Run, Setting
+from smallbatch.study.rates import BaseLr
 from smallbatch.training.checkpoints import Checkpoint
-from smallbatch.training.choice import lanes_for
 from smallbatch.training.engine import LaneTraining
+from smallbatch.training.resources import device as devices
+from smallbatch.training.resources.choice import lanes_for
 from speed.cells import CLASSES, GROUPS, ROW, Cell
 from speed.pictures import Pictures, pictures
 

@@ -49,7 +49,7 @@ def answer(to: TextIO, **values: Any) -> None:
 
 def device(job: dict[str, Any], answers: TextIO) -> None:
     """Answers which device `auto`, `cpu` or `cuda` is, and what it is called."""
-    from smallbatch.training import device as devices
+    from smallbatch.training.resources import device as devices
 
     chosen = devices.pick(job["device"])
     answer(answers, device=chosen.type, words=devices.describe(chosen))

@@ -32,8 +32,8 @@ if __name__ == "__main__":
 import yaml
 from kinds import KINDS, Kind
 
-from smallbatch import settings
-from smallbatch.errors import UserError
+from smallbatch.core.errors import UserError
+from smallbatch.study import settings
 
 PATIENCE = 5
 """Seconds of a processor that a reader may take."""

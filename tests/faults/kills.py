@@ -26,12 +26,13 @@ import torch
 from conftest import a_run, made_data
 from matrix import ALL, call, finished, outcome, scaffold
 
-from smallbatch.bundles import take_in
-from smallbatch.store import METRICS, VARIANCE, RunStore
-from smallbatch.training import checkpoints, processor
-from smallbatch.training.native.updates import NativeUpdates
+from smallbatch.runs.bundles import take_in
+from smallbatch.runs.store import METRICS, VARIANCE, RunStore
+from smallbatch.training import checkpoints
+from smallbatch.training.engines.native.updates import NativeUpdates
+from smallbatch.training.engines.updates import Updates
 from smallbatch.training.pack import train_pack
-from smallbatch.training.updates import Updates
+from smallbatch.training.resources import processor
 
 INTERVAL = 0.05
 """Seconds between checkpoints of the trainings that are killed; in real ones `checkpoints.INTERVAL`, 45."""

@@ -25,25 +25,28 @@ import yaml
 from conftest import PROJECT, a_run, made_data
 from test_data_cifar import archive, cifar10_contents, python3
 
-from smallbatch import bundles, checksums, speeds, study_file
-from smallbatch.analysis.selection import read_chosen, write_chosen
+from smallbatch import study_file
 from smallbatch.analysis.table import read_tables, write_table
+from smallbatch.core import checksums
+from smallbatch.core.environment import ENVIRONMENT
+from smallbatch.core.errors import UserError
 from smallbatch.data import archives, cifar, prepared
 from smallbatch.data.download import md5_of
 from smallbatch.data.outline import Outline
-from smallbatch.environment import ENVIRONMENT
-from smallbatch.errors import UserError
-from smallbatch.rates import BaseLr
-from smallbatch.settings import read_yaml
-from smallbatch.status import look, told
-from smallbatch.store import METRICS, RECORD, VARIANCE, Epoch, Outcome, RunStore, Variance
-from smallbatch.study import Experiment, Study
+from smallbatch.estimate import speeds
+from smallbatch.runs import bundles
+from smallbatch.runs.chosen import read_chosen, write_chosen
+from smallbatch.runs.heartbeat import Voice, first_word
+from smallbatch.runs.status import look, told
+from smallbatch.runs.store import METRICS, RECORD, VARIANCE, Epoch, Outcome, RunStore, Variance
+from smallbatch.study.experiments import Experiment, Study
+from smallbatch.study.rates import BaseLr
+from smallbatch.study.settings import read_yaml
 from smallbatch.study_file import check_config, load_study
-from smallbatch.training import choice
 from smallbatch.training.checkpoints import Checkpoint
-from smallbatch.training.native import library
+from smallbatch.training.engines.native import library
+from smallbatch.training.resources import choice
 from smallbatch.training.row import Row
-from smallbatch.word import Voice, first_word
 
 FINGERPRINT = "0" * 64
 RUN = a_run(variance_batch_sizes=(4,))
@@ -289,7 +292,7 @@ def read_heartbeat(path: Path) -> bool:
     """The status is shown, whatever a heartbeat says."""
     meta = prepared.Meta("made", ("a", "b"), (1, 2, 2), (0.5,), (0.5,), 8, 4, FINGERPRINT)
     with (
-        mock.patch("smallbatch.status.read_meta", lambda _: meta),
+        mock.patch("smallbatch.runs.status.read_meta", lambda _: meta),
         mock.patch.object(Path, "exists", os.path.lexists),  # as if the data were there
     ):
         return promised(told(look(WATCHED, path.parents[2] / "results", path.parents[1])) != "")

@@ -25,9 +25,9 @@ import yaml
 from conftest import copy_project
 from faults import CHANGES, FAULTS, children_keep_to_permissions, damage
 
-from smallbatch import bundles
-from smallbatch.store import RunStore
-from smallbatch.study import Run
+from smallbatch.runs import bundles
+from smallbatch.runs.store import RunStore
+from smallbatch.study.experiments import Run
 from smallbatch.training.row import Row
 
 PLAIN = {"data": "digits", "weight_decay": 5e-4, "epochs": 1, "train_images": 128, "batch_sizes": [16, 64]}

@@ -7,7 +7,7 @@ import pytest
 from faults import FAULTS, damage, permissions_count, swapped
 from kinds import KINDS
 
-from smallbatch.errors import UserError
+from smallbatch.core.errors import UserError
 
 CELLS = [
     (name, fault)

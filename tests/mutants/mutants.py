@@ -19,11 +19,11 @@ COPY = PROJECT / ".mutants"
 
 MODULES = {
     "tables": ["analysis/table", "analysis/selection"],
-    "estimates": ["cost", "speeds", "resources"],
-    "status": ["status", "word"],
-    "runs": ["study", "packs", "rates", "training/schedule"],
-    "settings": ["settings", "study_file"],
-    "reports": ["report", "figures/captions", "figures/words"],
+    "estimates": ["estimate/cost", "estimate/speeds", "estimate/requests"],
+    "status": ["runs/status", "runs/heartbeat"],
+    "runs": ["study/experiments", "runs/packs", "study/rates", "training/schedule"],
+    "settings": ["study/settings", "study_file"],
+    "reports": ["publish/report", "figures/captions", "analysis/words"],
     "statistics": ["analysis/statistics", "analysis/noise", "analysis/moderation", "analysis/grid", "figures/cells"],
     "claims": ["analysis/claims", "analysis/predicates", "analysis/verdicts", "analysis/update_variance"],
 }

@@ -18,8 +18,8 @@ import pytest
 from cluster import ask, states, wait_for
 from conftest import copy_project, snakemake
 
-from smallbatch.files import read_json
-from smallbatch.store import METRICS, RECORD, RunStore
+from smallbatch.core.files import read_json
+from smallbatch.runs.store import METRICS, RECORD, RunStore
 from smallbatch.training.checkpoints import Checkpoint
 
 PACKS = {2: "resnet8-bn_m2_", 8: "resnet8-bn_m8_"}
@@ -48,8 +48,8 @@ def observed(folder: Path) -> Path:
 
 CHANGES = {
     "training/checkpoints.py": ("INTERVAL = 45.0", f"INTERVAL = {SAVES_EVERY}"),
-    "slurm.py": ("WARNING = 120", "WARNING = 30"),
-    "console.py": ('_LogFile(log_file, "w",', '_LogFile(f"{log_file}.all", "a",'),
+    "cluster/slurm.py": ("WARNING = 120", "WARNING = 30"),
+    "core/console.py": ('_LogFile(log_file, "w",', '_LogFile(f"{log_file}.all", "a",'),
 }
 
 

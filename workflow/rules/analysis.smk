@@ -26,7 +26,7 @@ rule table:
         results=lambda wildcards, output: str(Path(output.runs).parents[3]),
         threshold=config["convergence_threshold"],
         protocol=PROTOCOL,
-        code=ANALYSIS_CODE,
+        code=CODE["table"],
         recipe=lambda wildcards: RECIPES[f"table-{wildcards.experiment}"],
     message:
         "Collecting the runs of experiment {wildcards.experiment} of study {wildcards.study}"
@@ -51,7 +51,7 @@ checkpoint choose:
         mem_mb=1000,
         runtime=10,
     params:
-        code=ANALYSIS_CODE,
+        code=CODE["choose"],
         sums=lambda wildcards: table_checksums(STUDY.experiments[wildcards.experiment]),
     message:
         "Choosing the best rates for experiment {wildcards.experiment} of study {wildcards.study}"
@@ -81,6 +81,7 @@ rule gather:
         mem_mb=2000,
         runtime=30,
     params:
+        code=CODE["gather"],
         recipe=RECIPES["gather"],
     message:
         "Collecting the tables of study {wildcards.study}"
@@ -109,7 +110,7 @@ rule claims:
     params:
         figures=STUDY.figures,
         thresholds=config["claims"],
-        code=ANALYSIS_CODE,
+        code=CODE["claims"],
         recipe=RECIPES["claims"],
     message:
         "Judging the paper's claims from study {wildcards.study}"

@@ -9,20 +9,22 @@ from pathlib import Path
 from snakemake.exceptions import WorkflowError
 from snakemake.iocontainers import Wildcards
 
-from smallbatch import checksums
-from smallbatch import resources as job_resources
-from smallbatch.analysis import selection
-from smallbatch.bundles import take_in
+from smallbatch.core import checksums
+from smallbatch.estimate import requests as job_resources
+from smallbatch.runs.bundles import arriving, take_in
 from smallbatch.data import label as label_of
 from smallbatch.data import reason_to_prepare
 from smallbatch.data.prepared import ARRAYS, META, damaged_arrays, read_meta
-from smallbatch.environment import origin, processors
-from smallbatch.errors import UserError, refuse
-from smallbatch.files import atomic, bring_to_now, digest, folder_is_writable, set_aside
-from smallbatch.packs import Plan, with_rates
-from smallbatch.speeds import Speeds
-from smallbatch.store import RunStore
-from smallbatch.study import PROTOCOL
+from smallbatch.core.code import code_of
+from smallbatch.core.environment import origin, processors
+from smallbatch.core.errors import UserError
+from smallbatch.core.files import atomic, bring_to_now, folder_is_writable, set_aside
+from smallbatch.runs import chosen as rates_chosen
+from smallbatch.runs import pending as pending_work
+from smallbatch.runs.packs import Plan, with_rates
+from smallbatch.estimate.speeds import Speeds
+from smallbatch.runs.store import RunStore
+from smallbatch.study.experiments import PROTOCOL
 from smallbatch.study_file import check_against_data, check_config, load_study
 
 # A signal to all processes of a job, as clusters and closing terminals send it, must not end the shell, and with it the
@@ -43,25 +45,19 @@ DATASETS = {label_of(name, settings): settings for name, settings in config["dat
 TRAINING = config["training"]
 STORE = RunStore(Path(RESULTS))
 PLAN = Plan(STUDY, TRAINING["runs_per_pack"] * TRAINING["side_by_side"], STORE)
-# Tables and figures are made anew when the code that makes them is edited; Snakemake itself looks at scripts alone.
-ANALYSIS_FILES = list(Path(LIBRARY, "smallbatch", "analysis").glob("*.py"))
-ANALYSIS_CODE = digest(*ANALYSIS_FILES)
-FIGURE_CODE = digest(
-    *ANALYSIS_FILES, Path(LIBRARY, "smallbatch", "report.py"), *Path(LIBRARY, "smallbatch", "figures").glob("*.py")
-)
-
-
+# What a job runs, its script and the library behind it; Snakemake itself looks at scripts alone.
+CODE = {script.stem: code_of(script, Path(LIBRARY)) for script in Path(LIBRARY, "scripts").glob("*.py")}
 # What decides how each job makes its files, beside what it reads: Snakemake remembers it in .snakemake alone.
 RECIPES = {
-    "gather": checksums.recipe_of(list(STUDY.experiments)),
-    "claims": checksums.recipe_of(STUDY.figures, config["claims"], ANALYSIS_CODE),
-    "page": checksums.recipe_of(STUDY.as_json(), FIGURE_CODE),
+    "gather": checksums.recipe_of(list(STUDY.experiments), CODE["gather"]),
+    "claims": checksums.recipe_of(STUDY.figures, config["claims"], CODE["claims"]),
+    "page": checksums.recipe_of(STUDY.as_json(), CODE["report"]),
 }
 RECIPES |= {
-    f"table-{e.name}": checksums.recipe_of(e.as_json(), config["convergence_threshold"], PROTOCOL, ANALYSIS_CODE)
+    f"table-{e.name}": checksums.recipe_of(e.as_json(), config["convergence_threshold"], PROTOCOL, CODE["table"])
     for e in STUDY.experiments.values()
 }
-RECIPES |= {f"figure-{name}": checksums.recipe_of(spec, FIGURE_CODE) for name, spec in STUDY.figures.items()}
+RECIPES |= {f"figure-{name}": checksums.recipe_of(spec, CODE["figure"]) for name, spec in STUDY.figures.items()}
 
 
 KINDS = ("runs", "epochs", "variance")
@@ -82,7 +78,7 @@ def tables(kind, experiments):
 
 
 def chosen_file(experiment):
-    return selection.chosen_file(Path(RESULTS), STUDY.name, experiment)
+    return rates_chosen.chosen_file(Path(RESULTS), STUDY.name, experiment)
 
 
 def meta_file(label):
@@ -101,7 +97,7 @@ def table_checksums(e):
 
 def rates_of(e):
     """The rates that an experiment takes from others, as they are chosen now; none where it has its own."""
-    return selection.read_chosen(chosen_file(e.name)) if e.best_of else {}
+    return rates_chosen.read_chosen(chosen_file(e.name)) if e.best_of else {}
 
 
 def figure_experiments(wildcards):

@@ -23,7 +23,7 @@ rule figure:
         runtime=10,
     params:
         spec=lambda wildcards: STUDY.figures[wildcards.figure],
-        code=FIGURE_CODE,
+        code=CODE["figure"],
         recipe=lambda wildcards: RECIPES[f"figure-{wildcards.figure}"],
     message:
         "Drawing {wildcards.figure} of study {wildcards.study}"

@@ -31,8 +31,8 @@ def hung_up(number, frame):
 if workflow.is_main_process and signal.getsignal(signal.SIGHUP) == signal.SIG_DFL:
     signal.signal(signal.SIGHUP, hung_up)
 
-from smallbatch.errors import UserError
-from smallbatch.settings import read_yaml
+from smallbatch.core.errors import UserError
+from smallbatch.study.settings import read_yaml
 
 try:
     if os.path.lexists("config/config.yaml"):

@@ -15,10 +15,14 @@ def _pending(experiment, fingerprint, rates):
     Runs are no outputs that Snakemake knows, and behind whole tables it seeks nothing. Asked once a process: the answer
     must not change while jobs run.
     """
-    packs, records = PLAN.pending(experiment, fingerprint, dict(rates))
-    if not packs and records == checksums.made_from(Path(checksum_file(f"table-{experiment}"))):
+    shown = checksums.made_from(Path(checksum_file(f"table-{experiment}")))
+    packs, is_outdated = pending_work.work(PLAN, experiment, fingerprint, dict(rates), shown, published_since())
+    if not is_outdated:
         return []
-    witnesses = [Path(RESULTS, "packs", f"{pack.name}.done") for pack in packs]
+    witnesses = [Path(RESULTS, "packs", f"{pack}.done") for pack in packs]
+    if only_looks():  # and so writes no stamp: Snakemake is told itself
+        workflow.dag.forcefiles.update(map(str, witnesses), tables("runs", [experiment]))
+        return list(map(str, witnesses))
     for witness in witnesses:
         witness.unlink(missing_ok=True)  # of an earlier call, and wrong by now
     stamp = Path(RESULTS, "packs", f"{STUDY.name}.{experiment}.pending")
@@ -60,9 +64,11 @@ def settle():
     if not workflow.is_main_process:
         return {}
     try:
-        refuse_what_checkpoints_hide()
+        asked = workflow.dag_settings
+        pending_work.refuse_hidden(asked.until, asked.omit_from, asked.allowed_rules, asked.forcerun)
         check_folders()
-        take_in(STORE)
+        if not only_looks():
+            take_in(STORE)
         set_aside_damaged()
         if not only_looks():
             set_clocks_right()
@@ -73,6 +79,12 @@ def settle():
     if trains and (incomplete := origin()[1]):
         print(incomplete, file=sys.stderr)
     return waiting
+
+
+@functools.cache
+def published_since():
+    """Published runs that a call which writes would have laid in the store by now, with the digests of their records."""
+    return arriving(STORE) if workflow.is_main_process and only_looks() else {}
 
 
 def set_clocks_right():
@@ -99,24 +111,6 @@ def only_looks():
 def is_known(e):
     """Whether an experiment's data are prepared and its rates chosen."""
     return meta_file(e.setting.data).exists() and (chosen_file(e.name).exists() or not e.best_of)
-
-
-def refuse_what_checkpoints_hide():
-    """Trainings are planned when data and rates are known; where options name their rules Snakemake passes over them."""
-    asked = workflow.dag_settings
-    for option, names in (("--until", asked.until), ("--omit-from", asked.omit_from)):
-        for name in {"train", "choose", "table"} & set(names):
-            allowed = (
-                "prepare; `snakemake tables` trains and stops before figures, a figure's file trains for that figure"
-            )
-            refuse("command line", option, name, allowed)
-    needed = {"prepare", "train", "choose", "table"}
-    if asked.allowed_rules and not needed <= set(asked.allowed_rules):
-        allowed = f"rules with {', '.join(sorted(needed))} among them, or a target's name in its place"
-        refuse("command line", "--allowed-rules", " ".join(sorted(asked.allowed_rules)), allowed)
-    if "train" in asked.forcerun:
-        allowed = "other rules; a run whose folder in results/runs is deleted is trained again"
-        refuse("command line", "--forcerun", "train", allowed)
 
 
 DAMAGED = "edited or damaged"
@@ -147,14 +141,9 @@ def set_aside_damaged():
 
 def outdated():
     """Files without which their jobs run again, and why they are to: whole, but not as they would be made now."""
-    found = {}
-    for job, recipe in RECIPES.items():
-        sums = Path(checksum_file(job))
-        if sums.is_file() and (reason := checksums.outdated(sums, recipe)):
-            found[sums] = reason
+    found = pending_work.outdated({Path(checksum_file(job)): recipe for job, recipe in RECIPES.items()})
     for e in filter(is_known, STUDY.experiments.values()):
-        shown = [checksums.made_from(Path(sums)) for sums in table_checksums(e)]
-        if None not in shown and e.best_of and selection.chosen_from(chosen_file(e.name)) != shown:
+        if e.best_of and pending_work.chosen_from_others(chosen_file(e.name), map(Path, table_checksums(e))):
             found[chosen_file(e.name)] = "chosen from other runs"
     return found
 

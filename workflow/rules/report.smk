@@ -23,7 +23,7 @@ rule page:
         runtime=10,
     params:
         study=STUDY.as_json(),
-        code=FIGURE_CODE,
+        code=CODE["report"],
         recipe=RECIPES["page"],
     message:
         "Writing the report of study {wildcards.study}"

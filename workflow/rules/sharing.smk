@@ -35,7 +35,12 @@ rule archive:
         claims=f"{RESULTS}/{{study}}/claims.csv",
         citation="CITATION.cff",
         documents=["README.md", "LICENSE"],
-        code=["Snakefile", *map(str, sorted(Path("workflow", "rules").glob("*.smk"))), "envs/requirements.txt"],
+        code=[
+            "Snakefile",
+            "workflow/Snakefile",
+            *map(str, sorted(Path("workflow", "rules").glob("*.smk"))),
+            "envs/requirements.txt",
+        ],
         settings=["config/config.yaml", STUDY.file],
         data=[f"{DATA}/{label}/{META}" for label in STUDY.labels],
         results=[*rules.gather.output, *rules.claims.output, *rules.page.output, *rules.figures.input],
@@ -55,7 +60,7 @@ rule archive:
     params:
         study=STUDY.as_json(),
         version=snakemake_version,
-        code=digest(Path(LIBRARY, "smallbatch", "crate.py")),
+        code=CODE["crate"],
     message:
         "Writing study {wildcards.study} with its provenance into one archive"
     script:

@@ -3,10 +3,11 @@
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from smallbatch import checksums
-from smallbatch.analysis.selection import best_rates, write_chosen
+from smallbatch.analysis.selection import best_rates
 from smallbatch.analysis.table import read_tables
-from smallbatch.console import reporting
+from smallbatch.core import checksums
+from smallbatch.core.console import reporting
+from smallbatch.runs.chosen import write_chosen
 
 if TYPE_CHECKING:
     from snakemake.iocontainers import snakemake

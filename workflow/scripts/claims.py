@@ -5,10 +5,10 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from smallbatch import checksums
 from smallbatch.analysis.claims import judge
 from smallbatch.analysis.table import read_tables, write_table
-from smallbatch.console import reporting
+from smallbatch.core import checksums
+from smallbatch.core.console import reporting
 
 if TYPE_CHECKING:
     from snakemake.iocontainers import snakemake

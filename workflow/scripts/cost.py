@@ -3,11 +3,11 @@
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from smallbatch.console import reporting
-from smallbatch.cost import estimate, told
+from smallbatch.core.console import reporting
 from smallbatch.data import label
 from smallbatch.data.outline import outline
-from smallbatch.study import Study
+from smallbatch.estimate.cost import estimate, told
+from smallbatch.study.experiments import Study
 
 if TYPE_CHECKING:
     from snakemake.iocontainers import snakemake

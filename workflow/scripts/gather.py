@@ -3,9 +3,9 @@
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from smallbatch import checksums
 from smallbatch.analysis.table import read_tables, write_table
-from smallbatch.console import reporting
+from smallbatch.core import checksums
+from smallbatch.core.console import reporting
 
 if TYPE_CHECKING:
     from snakemake.iocontainers import snakemake

@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from smallbatch.console import reporting
+from smallbatch.core.console import reporting
 from smallbatch.data import prepare
 
 if TYPE_CHECKING:

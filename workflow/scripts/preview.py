@@ -3,9 +3,9 @@
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from smallbatch.console import reporting
-from smallbatch.preview import preview
-from smallbatch.study import Study
+from smallbatch.core.console import reporting
+from smallbatch.figures.preview import preview
+from smallbatch.study.experiments import Study
 
 if TYPE_CHECKING:
     from snakemake.iocontainers import snakemake

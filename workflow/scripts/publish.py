@@ -6,9 +6,9 @@ from typing import TYPE_CHECKING
 import pandas as pd
 
 from smallbatch.analysis.table import read_tables
-from smallbatch.console import reporting
+from smallbatch.core.console import reporting
 from smallbatch.publish import publish
-from smallbatch.store import RunStore
+from smallbatch.runs.store import RunStore
 
 if TYPE_CHECKING:
     from snakemake.iocontainers import snakemake

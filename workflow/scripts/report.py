@@ -5,10 +5,11 @@ from typing import TYPE_CHECKING
 
 import pandas as pd
 
-from smallbatch import checksums, report
 from smallbatch.analysis.table import read_tables
-from smallbatch.console import reporting
-from smallbatch.study import Study
+from smallbatch.core import checksums
+from smallbatch.core.console import reporting
+from smallbatch.publish import report
+from smallbatch.study.experiments import Study
 
 if TYPE_CHECKING:
     from snakemake.iocontainers import snakemake

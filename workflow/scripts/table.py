@@ -3,12 +3,12 @@
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from smallbatch.analysis.selection import read_chosen
 from smallbatch.analysis.table import write_tables
-from smallbatch.console import reporting
+from smallbatch.core.console import reporting
 from smallbatch.data.prepared import read_meta
-from smallbatch.store import RunStore
-from smallbatch.study import Experiment
+from smallbatch.runs.chosen import read_chosen
+from smallbatch.runs.store import RunStore
+from smallbatch.study.experiments import Experiment
 
 if TYPE_CHECKING:
     from snakemake.iocontainers import snakemake

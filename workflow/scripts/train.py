@@ -5,9 +5,9 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from smallbatch import slurm
-from smallbatch.console import reporting
-from smallbatch.study import Run
+from smallbatch.cluster import slurm
+from smallbatch.core.console import reporting
+from smallbatch.study.experiments import Run
 from smallbatch.training.launch import train
 
 if TYPE_CHECKING:

@@ -7,21 +7,21 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from smallbatch.analysis.selection import chosen_file, write_chosen
-from smallbatch.bundles import record_of_weights, take_in
-from smallbatch.console import log, reporting
+from smallbatch.core import stopping
+from smallbatch.core.console import log, reporting
+from smallbatch.core.environment import origin
+from smallbatch.core.errors import UserError, refuse
+from smallbatch.core.files import set_aside
 from smallbatch.data import label as label_of
 from smallbatch.data import prepare, reason_to_prepare
 from smallbatch.data.prepared import META, Meta, damaged_arrays, read, read_meta
-from smallbatch.environment import origin
-from smallbatch.errors import UserError, refuse
-from smallbatch.files import set_aside
-from smallbatch.settings import likely, overridden, read_yaml
-from smallbatch.status import look, told
-from smallbatch.store import RunStore, digest_of
-from smallbatch.study import Chosen, Experiment, Study
+from smallbatch.runs.bundles import record_of_weights, take_in
+from smallbatch.runs.chosen import chosen_file, write_chosen
+from smallbatch.runs.status import look, told
+from smallbatch.runs.store import RunStore, digest_of
+from smallbatch.study.experiments import Chosen, Experiment, Study
+from smallbatch.study.settings import likely, overridden, read_yaml
 from smallbatch.study_file import check_against_data, check_config, load_study
-from smallbatch.training import stopping
 
 DATA, RESULTS = Path("data"), Path("results")
 
@@ -56,8 +56,8 @@ def _do(command: Callable, arguments: argparse.Namespace) -> None:
 
 
 def _evaluate(run: Path, device: str) -> None:
-    from smallbatch.training import device as devices
     from smallbatch.training.evaluation import evaluate  # imports torch, which takes seconds
+    from smallbatch.training.resources import device as devices
 
     if run.name in ("", ".."):
         refuse("command line", "RUN", str(run), "a run's name, its folder, or a file of its weights")

@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import Any
 
 from smallbatch import data, models
-from smallbatch.errors import UserError, refuse
-from smallbatch.rates import BaseLr, format_base_lr, parse_base_lr
-from smallbatch.settings import check, likely, read_as, read_yaml
-from smallbatch.study import HELD_OUT, Experiment, Setting, Study
+from smallbatch.core.errors import UserError, refuse
+from smallbatch.study.experiments import HELD_OUT, Experiment, Setting, Study
+from smallbatch.study.rates import BaseLr, format_base_lr, parse_base_lr
+from smallbatch.study.settings import check, likely, read_as, read_yaml
 from smallbatch.training import own_models
 
 STUDIES = Path("config/studies")

@@ -26,7 +26,7 @@ from smallbatch.analysis.predicates import Thresholds
 from smallbatch.analysis.statistics import SAMPLES
 from smallbatch.analysis.update_variance import measured
 from smallbatch.analysis.verdicts import VERDICTS, Part, decide, what_would_decide
-from smallbatch.rates import parse_base_lr
+from smallbatch.study.rates import parse_base_lr
 
 COLUMNS = (
     "claim", "section", "text", "predicate", "verdict", "effect", "low", "high", "unit", "figures", "absent",

@@ -10,7 +10,7 @@ from scipy.special import stdtrit
 
 from smallbatch.analysis.noise import Noise, best_of, highest
 from smallbatch.analysis.statistics import SAMPLES, slope
-from smallbatch.figures.words import counted, rate_words
+from smallbatch.analysis.words import counted, rate_words
 
 
 @dataclass(frozen=True)

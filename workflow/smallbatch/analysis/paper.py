@@ -4,7 +4,7 @@ from collections.abc import Iterable
 
 import pandas as pd
 
-from smallbatch.figures.words import model_words
+from smallbatch.analysis.words import model_words
 
 DATA = {"cifar10": "CIFAR-10", "cifar100": "CIFAR-100", "imagenet": "ImageNet"}
 _NO_BN = ("alexnet", "resnet8", "resnet20", "resnet32")

@@ -14,7 +14,7 @@ from smallbatch.analysis.grid import Grid
 from smallbatch.analysis.statistics import dealt, nan_mean, slope
 from smallbatch.analysis.update_variance import mean_samples, slopes
 from smallbatch.analysis.verdicts import Part
-from smallbatch.figures.words import counted, rate_words
+from smallbatch.analysis.words import counted, rate_words
 
 Thresholds = Mapping[str, float]
 """`claims` of config/config.yaml."""

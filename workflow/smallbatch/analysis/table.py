@@ -5,14 +5,14 @@ from pathlib import Path
 
 import pandas as pd
 
-from smallbatch import checksums
 from smallbatch.analysis.statistics import convergence_bar, final_accuracy
+from smallbatch.core import checksums
+from smallbatch.core.environment import ENVIRONMENT
+from smallbatch.core.errors import UserError
+from smallbatch.core.files import atomic
 from smallbatch.data.prepared import Meta
-from smallbatch.environment import ENVIRONMENT
-from smallbatch.errors import UserError
-from smallbatch.files import atomic
-from smallbatch.store import Epoch, Record, RunStore, Variance, digest_of
-from smallbatch.study import Run
+from smallbatch.runs.store import Epoch, Record, RunStore, Variance, digest_of
+from smallbatch.study.experiments import Run
 
 Planned = Sequence[tuple[str, Run]]
 """Pairs of experiment and run, as `Study.planned` gives them."""
@@ -106,13 +106,13 @@ def places(runs: pd.DataFrame) -> Iterator[tuple[dict[str, str], pd.DataFrame]]:
 
 
 def epochs_table(records: Mapping[str, Record]) -> pd.DataFrame:
-    """One row a run and epoch: run, and what `smallbatch.store.Epoch` holds."""
+    """One row a run and epoch: run, and what `smallbatch.runs.store.Epoch` holds."""
     rows = [(name, *epoch) for name, record in records.items() for epoch in record.outcome.epochs]
     return pd.DataFrame(rows, columns=["run", *Epoch._fields])
 
 
 def variance_table(records: Mapping[str, Record]) -> pd.DataFrame:
-    """One row a measurement: run, and what `smallbatch.store.Variance` holds; no row where nothing is measured."""
+    """One row a measurement: run, and what `smallbatch.runs.store.Variance` holds; no row where nothing is measured."""
     rows = [(name, *one) for name, record in records.items() for one in record.outcome.variance]
     types = {"run": "str"} | {name: kind.__name__ for name, kind in Variance.__annotations__.items()}
     return pd.DataFrame(rows, columns=list(types)).astype(types)

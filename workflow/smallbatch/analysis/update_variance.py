@@ -8,7 +8,7 @@ import pandas as pd
 from scipy.stats import t as student
 
 from smallbatch.analysis.statistics import SAMPLES, percentile_interval, slope
-from smallbatch.rates import learning_rate
+from smallbatch.study.rates import learning_rate
 
 COLUMNS = ("experiment", "run", "norm", "seed", "trained_batch_size", "bn_batch_size")
 

@@ -20,7 +20,7 @@ from functools import cached_property
 import numpy as np
 
 from smallbatch.analysis.statistics import percentile_interval
-from smallbatch.figures.words import counted
+from smallbatch.analysis.words import counted
 
 VERDICTS = ("refuted", "undecided", "supported", "not run")
 """The first that any part has is the claim's."""

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from smallbatch.errors import UserError, refuse
+from smallbatch.core.errors import UserError, refuse
 
 if TYPE_CHECKING:
     from smallbatch.data.prepared import Meta

@@ -15,9 +15,9 @@ import zlib
 from collections.abc import Collection, Iterator
 from pathlib import Path, PurePosixPath
 
+from smallbatch.core.errors import UserError
+from smallbatch.core.files import writing_errors
 from smallbatch.data.tree import shown
-from smallbatch.errors import UserError
-from smallbatch.files import writing_errors
 
 log = logging.getLogger(__name__)
 

@@ -14,11 +14,11 @@ from typing import Any
 
 import numpy as np
 
+from smallbatch.core.errors import UserError
 from smallbatch.data import ORIGINAL_MD5
 from smallbatch.data.archives import read_members
 from smallbatch.data.download import fetch, md5_of
 from smallbatch.data.prepared import Meta, Split, write
-from smallbatch.errors import UserError
 
 SITE = "https://www.cs.toronto.edu/~kriz"
 SHAPE = (3, 32, 32)

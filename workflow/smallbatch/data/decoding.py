@@ -12,8 +12,8 @@ from typing import NamedTuple
 import numpy as np
 from PIL import ExifTags, Image, UnidentifiedImageError
 
+from smallbatch.core.errors import UserError
 from smallbatch.data.tree import shown
-from smallbatch.errors import UserError
 
 # Pillow goes by content, not by name, and would hand an EPS file to Ghostscript, which runs it. These it decodes
 # itself, and knows by how they begin; it has those of FAMILIAR from whoever takes, sends or keeps photos.

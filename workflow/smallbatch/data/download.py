@@ -12,8 +12,8 @@ from pathlib import Path
 import requests
 from tqdm import tqdm
 
-from smallbatch.errors import UserError
-from smallbatch.files import folder_is_writable, writing_errors
+from smallbatch.core.errors import UserError
+from smallbatch.core.files import folder_is_writable, writing_errors
 
 log = logging.getLogger(__name__)
 

@@ -19,14 +19,14 @@ import numpy as np
 from PIL import Image
 from tqdm import tqdm
 
+from smallbatch.core.environment import processors
+from smallbatch.core.errors import UserError, refuse
+from smallbatch.core.files import folder_is_writable, writing_errors
 from smallbatch.data.archives import opened
 from smallbatch.data.decoding import DEEP, BrokenImage, decoded, hearing_pillow
 from smallbatch.data.layout import Classes, classes_of_splits
 from smallbatch.data.prepared import Meta, Split, write
 from smallbatch.data.tree import File, described, digest, shown, walk
-from smallbatch.environment import processors
-from smallbatch.errors import UserError, refuse
-from smallbatch.files import folder_is_writable, writing_errors
 
 log = logging.getLogger(__name__)
 

@@ -21,15 +21,15 @@ import numpy as np
 from PIL import Image
 from tqdm import tqdm
 
+from smallbatch.core.environment import processors
+from smallbatch.core.errors import UserError, refuse
+from smallbatch.core.files import folder_is_writable
 from smallbatch.data import IMAGENET_TRAIN
 from smallbatch.data.archives import damage_told, read_members
 from smallbatch.data.decoding import BrokenImage
 from smallbatch.data.photos import CHUNK, MEAN, SHAPE, STD, Photos, decoded
 from smallbatch.data.prepared import Meta, Split, fingerprint, index_type, save
 from smallbatch.data.tree import File, described, digest, folders, shown, text, visible
-from smallbatch.environment import processors
-from smallbatch.errors import UserError, refuse
-from smallbatch.files import folder_is_writable
 
 log = logging.getLogger(__name__)
 

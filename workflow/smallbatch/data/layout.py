@@ -7,9 +7,9 @@ from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
+from smallbatch.core.errors import UserError
 from smallbatch.data.decoding import EXTENSIONS, unlike_pictures
 from smallbatch.data.tree import count_files, described, folders, shown, text, visible, walk
-from smallbatch.errors import UserError
 
 log = logging.getLogger(__name__)
 

@@ -3,9 +3,9 @@
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from smallbatch.core.errors import UserError
 from smallbatch.data import label
 from smallbatch.data.prepared import META, read_meta
-from smallbatch.errors import UserError
 
 
 class Outline(NamedTuple):

@@ -28,9 +28,9 @@ from torch import Tensor
 from torchvision.io import ImageReadMode, decode_jpeg
 from torchvision.transforms.v2 import functional as F
 
+from smallbatch.core.environment import processors
+from smallbatch.core.errors import UserError
 from smallbatch.data.decoding import BrokenImage, image_in, in_mode
-from smallbatch.environment import processors
-from smallbatch.errors import UserError
 
 SIZE, RESIZED = 224, 256
 SHAPE = (3, SIZE, SIZE)

@@ -17,8 +17,17 @@ from typing import TYPE_CHECKING, Any, BinaryIO, NoReturn
 
 import numpy as np
 
-from smallbatch.errors import UserError
-from smallbatch.files import DIGEST, atomic, read_json, read_sealed, set_aside, sha256, write_sealed, writing_errors
+from smallbatch.core.errors import UserError
+from smallbatch.core.files import (
+    DIGEST,
+    atomic,
+    read_json,
+    read_sealed,
+    set_aside,
+    sha256,
+    write_sealed,
+    writing_errors,
+)
 
 if TYPE_CHECKING:
     from smallbatch.data.photos import Photos

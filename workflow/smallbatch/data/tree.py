@@ -10,7 +10,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
-from smallbatch.errors import UserError
+from smallbatch.core.errors import UserError
 
 # What macOS, Windows, Synology, QNAP, Android, file systems and Python put beside a user's files by themselves.
 _SYSTEM = re.compile(

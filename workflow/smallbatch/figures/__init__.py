@@ -9,7 +9,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from smallbatch.analysis.update_variance import measured
-from smallbatch.errors import UserError
+from smallbatch.analysis.words import experiment_labels, listed, rate_words
+from smallbatch.core.errors import UserError
 from smallbatch.figures import captions, sheet, style
 from smallbatch.figures.accuracy import accuracy_lines
 from smallbatch.figures.best import best_lines
@@ -18,8 +19,7 @@ from smallbatch.figures.convergence import convergence_lines, courses
 from smallbatch.figures.cost import cost_lines
 from smallbatch.figures.ranges import range_bars
 from smallbatch.figures.variance import example_lines, variance_lines
-from smallbatch.figures.words import experiment_labels, listed, rate_words
-from smallbatch.rates import parse_base_lr
+from smallbatch.study.rates import parse_base_lr
 
 KINDS: dict[str, Callable[[pd.DataFrame, Axes, np.random.Generator], Axes]] = {
     "accuracy": accuracy_lines,

@@ -4,9 +4,9 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 
+from smallbatch.analysis.words import rate_symbol
 from smallbatch.figures import style
 from smallbatch.figures.cells import bar_line, best_cells, chance_line, line_over_seeds, percent_axis
-from smallbatch.figures.words import rate_symbol
 
 
 def accuracy_lines(runs: pd.DataFrame, axes: Axes, generator: np.random.Generator) -> Axes:

@@ -4,9 +4,9 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 
+from smallbatch.analysis.words import experiment_labels
 from smallbatch.figures import style
 from smallbatch.figures.cells import best_cells, line_over_seeds, percent_axis
-from smallbatch.figures.words import experiment_labels
 
 
 def best_lines(runs: pd.DataFrame, axes: Axes, generator: np.random.Generator) -> Axes:

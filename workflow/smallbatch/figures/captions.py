@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 
 from smallbatch.analysis.selection import at_best_rates
-from smallbatch.figures.words import (
+from smallbatch.analysis.words import (
     counted,
     experiment_labels,
     listed,

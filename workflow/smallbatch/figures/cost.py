@@ -4,9 +4,9 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 
+from smallbatch.analysis.words import experiment_labels
 from smallbatch.figures import style
 from smallbatch.figures.best import best_lines
-from smallbatch.figures.words import experiment_labels
 
 
 def cost_lines(runs: pd.DataFrame, plots: list[Axes], generator: np.random.Generator) -> None:

@@ -7,8 +7,8 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 
+from smallbatch.analysis.words import experiment_labels, rate_symbol
 from smallbatch.figures import style
-from smallbatch.figures.words import experiment_labels, rate_symbol
 
 _FILLED = 0.84  # the share of a batch size's place that its bars take
 _LIGHT = 0.35  # the share of its colour that a lighter bar keeps

@@ -12,9 +12,9 @@ from matplotlib.axis import Axis
 from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, NullFormatter, NullLocator
 
+from smallbatch.analysis.words import rate_words
+from smallbatch.core.files import atomic
 from smallbatch.figures.glyphs import FONT
-from smallbatch.figures.words import rate_words
-from smallbatch.files import atomic
 
 log = logging.getLogger(__name__)
 

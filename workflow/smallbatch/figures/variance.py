@@ -10,9 +10,9 @@ import pandas as pd
 from matplotlib.axes import Axes
 
 from smallbatch.analysis.update_variance import at_own_batch, mean_interval, slopes
+from smallbatch.analysis.words import counted
 from smallbatch.figures import style
 from smallbatch.figures.cells import line_over_seeds
-from smallbatch.figures.words import counted
 
 _SHADES = matplotlib.colormaps["cividis"]
 

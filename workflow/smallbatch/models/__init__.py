@@ -9,9 +9,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from smallbatch.errors import UserError
-from smallbatch.files import digest
-from smallbatch.settings import likely
+from smallbatch.core.errors import UserError
+from smallbatch.core.files import digest
+from smallbatch.study.settings import likely
 
 if TYPE_CHECKING:
     from torch import nn

@@ -5,7 +5,7 @@ from collections.abc import Callable
 import torch
 from torch import nn
 
-from smallbatch.streams import stream_seed
+from smallbatch.core.seeds import stream_seed
 
 
 def initialised(make: Callable[[], nn.Module], seed: int) -> nn.Module:

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from smallbatch.files import atomic, set_aside
-from smallbatch.store import Epoch, Variance
+from smallbatch.core.files import atomic, set_aside
+from smallbatch.runs.store import Epoch, Variance
 
 if TYPE_CHECKING:
     from smallbatch.training.engine import LaneTraining

@@ -12,10 +12,10 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from smallbatch.errors import Stopped, UserError
-from smallbatch.study import Run
-from smallbatch.training import device as devices
-from smallbatch.training import stopping
+from smallbatch.core import stopping
+from smallbatch.core.errors import Stopped, UserError
+from smallbatch.study.experiments import Run
+from smallbatch.training.resources import device as devices
 
 T = TypeVar("T")
 

@@ -10,23 +10,25 @@ import torch
 from safetensors.torch import save
 from torch import Tensor
 
+from smallbatch.core import stopping
+from smallbatch.core.errors import Stopped, UserError
 from smallbatch.data.prepared import Prepared
-from smallbatch.errors import Stopped, UserError
 from smallbatch.models import build, check_content, is_own
-from smallbatch.store import Epoch, Outcome, Variance
-from smallbatch.study import Run
-from smallbatch.training import device as devices
-from smallbatch.training import graphs, lanes, stopping, variance
+from smallbatch.runs.store import Epoch, Outcome, Variance
+from smallbatch.study.experiments import Run
+from smallbatch.training import lanes, variance
 from smallbatch.training.checkpoints import Checkpoint
 from smallbatch.training.distributed import ALONE, World
+from smallbatch.training.engines import graphs
+from smallbatch.training.engines.native import updates as native
+from smallbatch.training.engines.updates import BLOCK_IMAGES, BLOCK_VALUES, DrawingUpdates, Updates
 from smallbatch.training.feed import EpochPlan, Feed
-from smallbatch.training.native import updates as native
 from smallbatch.training.network import Network, Scores
 from smallbatch.training.own_models import suitability
 from smallbatch.training.progress import Progress
+from smallbatch.training.resources import device as devices
 from smallbatch.training.schedule import Schedule
 from smallbatch.training.sgd import LaneSGD
-from smallbatch.training.updates import BLOCK_IMAGES, BLOCK_VALUES, DrawingUpdates, Updates
 
 log = logging.getLogger(__name__)
 

@@ -8,13 +8,13 @@ from pathlib import Path
 import torch
 from safetensors.torch import load
 
-from smallbatch import environment
+from smallbatch.core import environment
+from smallbatch.core.errors import UserError
 from smallbatch.data import prepared
-from smallbatch.errors import UserError
-from smallbatch.store import Record, RunStore
-from smallbatch.study import Run
-from smallbatch.training import device as devices
+from smallbatch.runs.store import Record, RunStore
+from smallbatch.study.experiments import Run
 from smallbatch.training.engine import LaneTraining
+from smallbatch.training.resources import device as devices
 
 DECIDES = ("device", "cuda", "threads", "kernels", "torch")
 """What two places have in common that round alike."""

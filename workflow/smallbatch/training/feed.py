@@ -9,15 +9,20 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from smallbatch.core.errors import refuse
+from smallbatch.core.seeds import stream_seed
 from smallbatch.data.augmentation import flip, pad_crop
 from smallbatch.data.prepared import Prepared
-from smallbatch.errors import refuse
-from smallbatch.streams import stream
-from smallbatch.study import HELD_OUT, Setting
-from smallbatch.training import device as devices
+from smallbatch.study.experiments import HELD_OUT, Setting
+from smallbatch.training.resources import device as devices
 
 if TYPE_CHECKING:
     from smallbatch.data.photos import Photos, Request
+
+
+def stream(seed: int, purpose: str, epoch: int = 0) -> torch.Generator:
+    """A generator on the CPU, whatever device trains, so that all devices see the same draws."""
+    return torch.Generator().manual_seed(stream_seed(seed, purpose, epoch))
 
 
 class Batches(NamedTuple):

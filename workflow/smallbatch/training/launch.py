@@ -13,14 +13,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from smallbatch.core import stopping
+from smallbatch.core.errors import Stopped, UserError
+from smallbatch.core.files import read_json, write_json
 from smallbatch.data.prepared import META, read_meta
-from smallbatch.errors import Stopped, UserError
-from smallbatch.files import read_json, write_json
-from smallbatch.packs import cost, parts
-from smallbatch.store import RunStore
-from smallbatch.study import Run
-from smallbatch.training import stopping
-from smallbatch.word import leaving_word
+from smallbatch.runs.heartbeat import leaving_word
+from smallbatch.runs.packs import cost, parts
+from smallbatch.runs.store import RunStore
+from smallbatch.study.experiments import Run
 
 LIBRARY = Path(__file__).parents[2]
 JOB, TRAINED, STOPPED, ERROR, NOISE = "job.json", "trained.json", "stopped.json", "error.txt", "stderr.txt"

@@ -26,8 +26,8 @@ from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from smallbatch import models
-from smallbatch.errors import UserError
-from smallbatch.files import write_json
+from smallbatch.core.errors import UserError
+from smallbatch.core.files import write_json
 from smallbatch.models.normalisation import BatchNorm
 from smallbatch.training import lanes
 from smallbatch.training.distributed import ALONE

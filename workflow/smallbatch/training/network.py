@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.nn.parallel import DistributedDataParallel
 
-from smallbatch.errors import UserError
+from smallbatch.core.errors import UserError
 from smallbatch.models.normalisation import BatchNorm, part_momenta
 from smallbatch.training import lanes
 from smallbatch.training.distributed import World

@@ -20,11 +20,11 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from smallbatch import data, models
+from smallbatch.core.environment import cache_folder
+from smallbatch.core.errors import UserError
+from smallbatch.core.files import digest, read_json, read_sealed, write_sealed
 from smallbatch.data.outline import Outline, image_size
-from smallbatch.environment import cache_folder
-from smallbatch.errors import UserError
-from smallbatch.files import digest, read_json, read_sealed, write_sealed
-from smallbatch.study import Experiment, Setting, Study
+from smallbatch.study.experiments import Experiment, Setting, Study
 
 PATIENCE = 600
 """Seconds that checking the models of a study may take."""
@@ -217,7 +217,7 @@ def _file(asked: Question) -> Path:
 def _code() -> str:
     library = Path(__file__).parents[1]
     project = [library / "models" / f"{name}.py" for name in models.PROJECT_FILES]
-    return digest(*project, *(library / "training").glob("*.py"))
+    return digest(*project, *(library / "training").rglob("*.py"))
 
 
 def _version(package: str) -> str:

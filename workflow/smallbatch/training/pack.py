@@ -10,26 +10,28 @@ from pathlib import Path
 
 import torch
 
-from smallbatch import environment, models
+from smallbatch import models
 from smallbatch.analysis.statistics import final_accuracy
-from smallbatch.bundles import take_in
+from smallbatch.core import environment, stopping
+from smallbatch.core.errors import Stopped, UserError
 from smallbatch.data import prepared
 from smallbatch.data.outline import Outline
-from smallbatch.errors import Stopped, UserError
-from smallbatch.packs import row
-from smallbatch.store import Outcome, Record, RunStore
-from smallbatch.study import CHOSEN_LATER, Run
-from smallbatch.training import device as devices
-from smallbatch.training import distributed, processor, stopping, variance
+from smallbatch.runs.bundles import take_in
+from smallbatch.runs.heartbeat import Voice
+from smallbatch.runs.packs import row
+from smallbatch.runs.store import Outcome, Record, RunStore
+from smallbatch.study.experiments import CHOSEN_LATER, Run
+from smallbatch.training import distributed, variance
 from smallbatch.training.checkpoints import Checkpoint, misfit_of
-from smallbatch.training.choice import kind_of, lanes_for, remember_most
 from smallbatch.training.engine import LaneTraining
-from smallbatch.training.memory import Room, free_for
 from smallbatch.training.network import TooLarge, too_large
 from smallbatch.training.own_models import most_lanes
 from smallbatch.training.progress import Progress
+from smallbatch.training.resources import device as devices
+from smallbatch.training.resources import processor
+from smallbatch.training.resources.choice import kind_of, lanes_for, remember_most
+from smallbatch.training.resources.memory import Room, free_for
 from smallbatch.training.row import Row
-from smallbatch.word import Voice
 
 log = logging.getLogger(__name__)
 

@@ -6,9 +6,9 @@ from time import monotonic
 
 from tqdm import tqdm
 
-from smallbatch.console import clock
-from smallbatch.store import Epoch
-from smallbatch.word import BLOCKED, RUNNING, Voice
+from smallbatch.core.console import clock
+from smallbatch.runs.heartbeat import BLOCKED, RUNNING, Voice
+from smallbatch.runs.store import Epoch
 
 EVERY = 10.0
 """Seconds between lines, and between looks at the speed."""

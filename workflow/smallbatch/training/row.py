@@ -10,10 +10,10 @@ from dataclasses import replace
 from pathlib import Path
 from typing import IO
 
-from smallbatch.errors import UserError
-from smallbatch.files import remove_temporaries, writing_errors
-from smallbatch.study import CHOSEN_LATER, Run
-from smallbatch.training import stopping
+from smallbatch.core import stopping
+from smallbatch.core.errors import UserError
+from smallbatch.core.files import remove_temporaries, writing_errors
+from smallbatch.study.experiments import CHOSEN_LATER, Run
 from smallbatch.training.checkpoints import Checkpoint
 from smallbatch.training.engine import part_of
 

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from smallbatch.training import device as devices
+from smallbatch.training.resources import device as devices
 
 
 class LaneSGD:

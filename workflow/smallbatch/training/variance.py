@@ -29,12 +29,12 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from smallbatch.errors import refuse
-from smallbatch.store import Variance
-from smallbatch.streams import stream, stream_seed
-from smallbatch.study import Run, Setting
-from smallbatch.training.feed import EpochPlan
-from smallbatch.training.updates import BLOCK_IMAGES, BLOCK_VALUES, Updates
+from smallbatch.core.errors import refuse
+from smallbatch.core.seeds import stream_seed
+from smallbatch.runs.store import Variance
+from smallbatch.study.experiments import Run, Setting
+from smallbatch.training.engines.updates import BLOCK_IMAGES, BLOCK_VALUES, Updates
+from smallbatch.training.feed import EpochPlan, stream
 
 POINTS = (0, 0.1, 0.5, 1)
 """Fractions of training, rounded to epochs, at which it is measured."""

@@ -1,0 +1,53 @@
+"""Digests of code: they cover what a script runs, however far behind it, and nothing else."""
+
+import pytest
+from conftest import PROJECT
+
+from smallbatch.core import code
+
+FILES = {
+    "script.py": "import json\nfrom library.judge import verdict\n",
+    "library/__init__.py": "",
+    "library/judge.py": "def verdict():\n    from library import words\n",
+    "library/words/__init__.py": "import library.words.plain",
+    "library/words/plain.py": "from library import judge",
+    "library/style.py": "",
+}
+RUN = {name for name in FILES if name != "library/style.py"}
+
+
+@pytest.fixture
+def tree(tmp_path):
+    for name, text in FILES.items():
+        (tmp_path / name).parent.mkdir(exist_ok=True, parents=True)
+        (tmp_path / name).write_text(text)
+    return tmp_path
+
+
+def test_all_that_a_script_runs_is_reached(tree):
+    assert {file.relative_to(tree).as_posix() for file in code.reached(tree / "script.py", tree)} == RUN
+
+
+@pytest.mark.parametrize("edited", FILES)
+def test_an_edit_changes_the_digest_of_who_runs_it(tree, edited):
+    before = code.code_of(tree / "script.py", tree)
+    (tree / edited).write_text(FILES[edited] + "\n# edited\n")
+    assert (code.code_of(tree / "script.py", tree) != before) == (edited in RUN)
+
+
+@pytest.mark.parametrize(
+    ("script", "runs", "not_run"),
+    [
+        ("claims", ["analysis/words", "analysis/verdicts", "study/rates"], ["figures/style", "publish/report"]),
+        ("table", ["analysis/table", "runs/store", "data/prepared"], ["analysis/claims", "figures/style"]),
+        ("choose", ["analysis/selection", "runs/chosen"], ["figures/style"]),
+        ("figure", ["figures/style", "figures/accuracy", "analysis/words"], ["publish/report", "figures/preview"]),
+        ("report", ["publish/report", "figures/style", "analysis/words"], ["training/engine"]),
+        ("crate", ["publish/crate", "publish/report", "analysis/words"], ["training/engine"]),
+    ],
+)
+def test_of_the_workflow_each_script_is_followed(script, runs, not_run):
+    root = PROJECT / "workflow"
+    found = code.reached(root / "scripts" / f"{script}.py", root)
+    assert {root / "smallbatch" / f"{name}.py" for name in runs} <= found
+    assert not found & {root / "smallbatch" / f"{name}.py" for name in not_run}

@@ -1,0 +1,66 @@
+"""The order of knowledge in the library, read from its imports: who stands on whom."""
+
+import ast
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+import smallbatch
+
+LIBRARY = Path(smallbatch.__file__).parent
+
+KNOWS = {
+    "core": set(),
+    "study": {"core"},
+    "data": {"core", "study"},
+    "models": {"core", "study"},
+    "runs": {"core", "study", "data"},
+    "analysis": {"core", "study", "data", "runs"},
+    "training": {"core", "study", "data", "models", "runs", "analysis"},
+    "estimate": {"core", "study", "data", "runs", "training"},
+    "figures": {"core", "study", "data", "runs", "analysis"},
+    "publish": {"core", "study", "data", "runs", "analysis", "figures"},
+    "cluster": {"core"},
+}
+"""Room of the library -> the other rooms that its modules may import."""
+
+WITHOUT_TORCH = ("core", "study", "runs", "analysis", "figures", "publish", "cluster")
+
+
+def imports(file: Path) -> Iterator[str]:
+    """Full names of all that a module imports, wherever in it; of `from a import b` that is `a.b`."""
+    for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{file}: relative imports are not read"
+            yield from (f"{node.module}.{alias.name}" for alias in node.names)
+
+
+def imported(room: str) -> set[tuple[str, str]]:
+    """(module of a room, what it imports)."""
+    files = (LIBRARY / room).rglob("*.py")
+    return {(file.relative_to(LIBRARY).as_posix(), name) for file in files for name in imports(file)}
+
+
+def test_each_room_is_in_the_order():
+    assert {path.parent.name for path in LIBRARY.glob("*/__init__.py")} == set(KNOWS)
+
+
+@pytest.mark.parametrize("room", KNOWS)
+def test_a_room_knows_only_what_it_stands_on(room):
+    allowed = {f"smallbatch.{other}" for other in KNOWS[room] | {room}} | {"smallbatch.__version__"}
+    own = {(module, name) for module, name in imported(room) if name.partition(".")[0] == "smallbatch"}
+    assert {(module, name) for module, name in own if ".".join(name.split(".")[:2]) not in allowed} == set()
+
+
+def test_the_core_imports_the_standard_library_alone():
+    roots = {(module, name.partition(".")[0]) for module, name in imported("core")}
+    assert {(module, root) for module, root in roots if root not in {"smallbatch", *sys.stdlib_module_names}} == set()
+
+
+@pytest.mark.parametrize("room", WITHOUT_TORCH)
+def test_what_reads_results_needs_no_torch(room):
+    assert {(module, name) for module, name in imported(room) if name.partition(".")[0].startswith("torch")} == set()

@@ -1,0 +1,109 @@
+"""Plain words for settings, counts and rates, shared by figures, captions and the report."""
+
+import re
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import pandas as pd
+
+from smallbatch.study.rates import format_base_lr
+
+_RAISED = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
+
+
+def rate_words(base_lr: float) -> str:
+    """A base learning rate to read: `2⁻⁸` where it is a power of two, else the plain number."""
+    number, caret, exponent = format_base_lr(base_lr).partition("^")
+    return number + exponent.translate(_RAISED) if caret else number
+
+
+def model_words(model: str) -> str:
+    """`reduced AlexNet`, `ResNet-32`; any other name as it stands."""
+    resnet = re.fullmatch(r"resnet(\d+)", model)
+    return f"ResNet-{resnet[1]}" if resnet else {"alexnet": "reduced AlexNet"}.get(model, model)
+
+
+def _norm_words(model: str, norm: str, layers: str) -> str:
+    if norm == "none":
+        return "no BN"
+    short = {"batch": "BN", "group": "GN"}.get(norm, norm)
+    if layers == "conv":
+        return f"{short} on conv only"
+    return f"{short} on conv + FC" if model == "alexnet" else short
+
+
+def setting_words(row: Mapping[str, Any]) -> str:
+    """One experiment in words from one row of its runs: `ResNet-32, BN, augmented, warm-up`."""
+    words = [model_words(row["model"]), _norm_words(row["model"], row["norm"], row["norm_layers"])]
+    if row["augment"] != "none":
+        words.append("augmented")
+    if row["warmup"]:
+        words.append("warm-up")
+    if row["momentum"]:
+        words.append(f"momentum {row['momentum']:g}{' with scaled rate' if row['momentum_scaled'] else ''}")
+    if row["lr_scaling"] == "sqrt":
+        words.append("η ∝ √m")
+    if row["precision"] != "float32":
+        words.append(row["precision"])
+    if row["selection"] == "validation":
+        words.append("rate chosen on validation images")
+    return ", ".join(words)
+
+
+def rate_symbol(runs: pd.DataFrame) -> str:
+    """The base learning rate of these runs: `η / m`, `η / √m`, or both where they differ."""
+    symbols = {"linear": "η / m", "sqrt": "η / √m"}
+    return " or ".join(symbols[scaling] for scaling in sorted(runs["lr_scaling"].unique()))
+
+
+def experiment_labels(runs: pd.DataFrame) -> dict[str, str]:
+    """Experiment -> its words, in order of appearance; data, epochs or name are added only where they tell apart.
+
+    Two experiments never share a label.
+    """
+    rows = runs.drop_duplicates("experiment").set_index("experiment")
+    labels = pd.Series({name: setting_words(row) for name, row in rows.iterrows()}, dtype=object)
+    if rows["data"].nunique() > 1:
+        labels = rows["data"].astype(object) + ": " + labels
+    if rows.groupby("data")["epochs"].nunique().max() > 1:
+        labels = labels + ", " + rows["epochs"].astype(str) + " epochs"
+    shared = labels.duplicated(keep=False)
+    return {name: f"{label} ({name})" if shared[name] else label for name, label in labels.items()}
+
+
+def listed(values: Iterable[Any]) -> str:
+    """Each value once, in order of appearance: `82, 164`."""
+    return ", ".join(dict.fromkeys(str(value) for value in values))
+
+
+def sources(runs: pd.DataFrame) -> str:
+    """`cifar10, 82 epochs`; `cifar10 (82 epochs), cifar100 (164 epochs)` where not all are trained for as long."""
+    epochs = {data: f"{listed(sorted(own))} epochs" for data, own in runs.groupby("data", sort=False)["epochs"]}
+    if runs["epochs"].nunique() == 1:
+        return ", ".join([*epochs, next(iter(epochs.values()))])
+    return ", ".join(f"{data} ({words})" for data, words in epochs.items())
+
+
+def counted(count: int, noun: str) -> str:
+    """`1 seed`, `2 seeds`."""
+    return f"{count} {noun}" if count == 1 else f"{count} {noun}s"
+
+
+def duration(seconds: float) -> str:
+    """`45 s`, `12 min`, `3.4 h`: in the largest unit of which there is at least one and a half."""
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 90 * 60 else f"{seconds / 3600:.1f} h"
+
+
+def progress(runs: pd.DataFrame) -> str:
+    """`140 of 286 runs so far`, or nothing when all are there. A run that several experiments share counts once."""
+    once = runs.drop_duplicates("run")
+    there = int((once["status"] != "missing").sum())
+    return "" if there == len(once) else f"{there} of {counted(len(once), 'run')} so far"
+
+
+def seed_words(runs: pd.DataFrame) -> str:
+    """How many seeds an experiment has: `3 seeds`; `1 or 2 seeds` where experiments differ."""
+    counts = sorted(runs.groupby("experiment")["seed"].nunique().unique())
+    return " or ".join(map(str, [*counts[:-1], counted(counts[-1], "seed")]))

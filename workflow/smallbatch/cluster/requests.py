@@ -1,0 +1,40 @@
+"""What jobs ask a cluster for: the options of `sbatch`, as the executor plugin makes them of a job's resources."""
+
+import shlex
+from collections.abc import Iterable
+from typing import Any
+
+
+def gres(device: str, processes: int, *, has_gpus: bool) -> str | None:
+    """GPUs that a training job asks of its node, one a process; none where it does without.
+
+    Args:
+        device: of the configuration: auto, cpu, cuda or cuda:N.
+        processes: that train at the same time.
+        has_gpus: whether the partition has some, which decides where the device is `auto`.
+    """
+    wanted = has_gpus if device == "auto" else device != "cpu"
+    return f"gpu:{processes}" if wanted else None
+
+
+def options(job: Any, settings: Any) -> list[str]:
+    """The options of `sbatch` that ask for a job's resources.
+
+    Args:
+        job: with `resources` and `threads`, as Snakemake has them.
+        settings: of the executor.
+    """
+    from snakemake_executor_plugin_slurm import submit_string, utils
+
+    account, partition = job.resources.get("slurm_account"), job.resources.get("slurm_partition")
+    place = {"account": f"-A {account}" if account else "", "partition": f"-p {partition}" if partition else ""}
+    names = dict.fromkeys(["run_uuid", "slurm_logfile", "comment_str", "workdir"], "")
+    command = submit_string.get_submit_command(job, place | names, settings)
+    words = shlex.split(command + utils.set_gres_string(job))
+    return words[words.index("--comment") + 2 :]  # before it: names and files
+
+
+def requests(jobs: Iterable[Any], settings: Any) -> dict[str, list[str]]:
+    """For each kind of job: what it is, in words -> its options; jobs that ask for the same are one kind."""
+    asked = [(job.rule.name, options(job, settings)) for job in jobs]
+    return {f"{name} jobs ({shlex.join(words)})": words for name, words in asked}

@@ -1,0 +1,179 @@
+"""SLURM, by its own commands: what a cluster has, which jobs it takes, and putting this job back into its queue."""
+
+import contextlib
+import logging
+import os
+import re
+import shutil
+import signal
+import subprocess
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from datetime import datetime
+
+from smallbatch.core.errors import Stopped, UserError
+
+PROGRAMS = ("sbatch", "squeue", "scancel", "sinfo", "scontrol")
+
+HOPELESS = re.compile(
+    r"Partition(Config|NodeLimit|TimeLimit)|MaxMemPerLimit|BadConstraints|Invalid(Account|QOS)|(Account|QOS)NotAllowed|"
+    r"Job's (account|QOS) .*|(Assoc|QOS)\w*Per(Job|Node)\w*|QOSMin\w*"
+)
+"""Reasons of SLURM for which a job waits until somebody changes the job or the cluster, and not for its turn."""
+
+SETTLING = 1.0
+"""Seconds until SLURM has a precise reason: at first it may say no more than PartitionConfig."""
+
+WARNING = 120
+"""Seconds before its time limit at which a job stops: as long as `--signal` in slurm/config.yaml says."""
+
+PATIENCE = 30.0
+"""Seconds for which a command is tried again: as long as a controller may take to come back."""
+
+log = logging.getLogger(__name__)
+
+
+def gpus(partition: str | None = None) -> bool:
+    """Whether a partition has GPUs; not where there is no SLURM.
+
+    Args:
+        partition: the cluster's default one unless named.
+    """
+    if shutil.which("sinfo") is None:
+        return False
+    told = _run("sinfo", "--noheader", "--format=%P %G").stdout
+    offers = [line.split(maxsplit=1) for line in told.splitlines()]
+    return any("gpu" in gres for name, gres in offers if (name == partition if partition else name.endswith("*")))
+
+
+def check(requests: Mapping[str, Sequence[str]]) -> None:
+    """Make sure that SLURM takes jobs like these, and keeps none of them waiting for ever.
+
+    Each is submitted with nothing to do, and cancelled as soon as SLURM has said why it waits: `sbatch --test-only`
+    accepts much that never starts, and refuses what a node that is down could do tomorrow.
+
+    Args:
+        requests: what a job is, in words -> the options of `sbatch` that ask for its resources.
+
+    Raises:
+        UserError: a command of SLURM is missing, or SLURM refuses one; in its own words.
+    """
+    missing = [program for program in PROGRAMS if shutil.which(program) is None]
+    if missing:
+        raise UserError(
+            f"this machine has no SLURM ({', '.join(missing)}: not found in PATH): "
+            "call snakemake where jobs are submitted, or without --profile slurm"
+        )
+    submitted: dict[str, str] = {}
+    try:
+        for words, options in requests.items():
+            submitted[_submit(words, options)] = words
+        time.sleep(SETTLING)
+        for job, reason in _reasons(submitted):
+            if HOPELESS.fullmatch(reason):
+                raise UserError(f"SLURM would never start {submitted[job]}: {reason}")
+    finally:
+        if submitted:
+            _run("scancel", *submitted)
+
+
+def _submit(words: str, options: Sequence[str]) -> str:
+    """Submit a job with nothing to do; returns its number."""
+    done = _run("sbatch", "--parsable", "--job-name=check", "--output=/dev/null", *options, "--wrap=true")
+    if done.returncode:
+        lines = [line.removeprefix("sbatch: ").removeprefix("error: ") for line in done.stderr.splitlines()]
+        raise UserError(f"SLURM refuses {words}: {'; '.join(lines)}")
+    return done.stdout.strip().partition(";")[0]
+
+
+def _reasons(jobs: Mapping[str, str]) -> Iterator[tuple[str, str]]:
+    told = _run("squeue", "--noheader", f"--jobs={','.join(jobs)}", "--states=PENDING", "--format=%i %r").stdout
+    for line in told.splitlines():
+        job, _, reason = line.partition(" ")
+        yield job, reason
+
+
+@contextlib.contextmanager
+def requeued_when_stopped() -> Iterator[None]:
+    """Put this job back into SLURM's queue when a signal stops the block, unless SLURM is ending the job anyway.
+
+    Such a signal was a warning, of the time limit or of preemption: the same job goes again, and nobody counts it as
+    failed. Outside SLURM nothing is done.
+
+    Raises:
+        Stopped: always, if the block does: this process has to end in either case.
+    """
+    with _warned():
+        try:
+            yield
+        except Stopped:
+            _requeue()
+            raise
+
+
+def _requeue() -> None:
+    if not (job := _job()):
+        return
+    state = _ask("squeue", "--noheader", f"--jobs={job}", "--format=%T").stdout.strip()
+    if state != "RUNNING":
+        log.info("SLURM ends job %s itself (%s)", job, state or "its state is not to be had")
+        return
+    # All processes of the job get one, scontrol too, as soon as it is back in the queue.
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    done = _ask("scontrol", "requeue", job)
+    if done.returncode:
+        log.error("SLURM does not let job %s go again: %s", job, " ".join(done.stderr.split()))
+    else:
+        log.info("SLURM has put job %s back into its queue", job)
+
+
+@contextlib.contextmanager
+def _warned() -> Iterator[None]:
+    """Send this process SIGTERM before the job's time is over, where SLURM does not do that.
+
+    To a task of an array it did not send `--signal` (22.05), nor does it anywhere to processes outside of steps.
+    """
+    ends = _end() if "SLURM_ARRAY_TASK_ID" in os.environ else None
+    if ends is None:
+        yield
+        return
+    before = signal.signal(signal.SIGALRM, lambda *_: signal.raise_signal(signal.SIGTERM))
+    signal.alarm(max(1, round((ends - datetime.now()).total_seconds()) - WARNING))
+    try:
+        yield
+    finally:
+        signal.alarm(0)
+        signal.signal(signal.SIGALRM, before)
+
+
+def _end() -> datetime | None:
+    """When the time of this job is over; none if it has no limit."""
+    told = _ask("squeue", "--noheader", f"--jobs={_job()}", "--format=%e").stdout.strip()
+    with contextlib.suppress(ValueError):
+        return datetime.fromisoformat(told)
+    return None
+
+
+def _job() -> str:
+    """What SLURM's commands call this job, or of an array this task; empty outside SLURM."""
+    place = os.environ
+    if "SLURM_ARRAY_TASK_ID" in place:
+        return f"{place['SLURM_ARRAY_JOB_ID']}_{place['SLURM_ARRAY_TASK_ID']}"
+    return place.get("SLURM_JOB_ID", "")
+
+
+def _ask(*command: str) -> subprocess.CompletedProcess:
+    """Run a command of SLURM, again and again while the controller does not answer."""
+    deadline = time.monotonic() + PATIENCE
+    while True:
+        try:
+            done = subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE)
+        except (OSError, subprocess.TimeoutExpired) as error:
+            return subprocess.CompletedProcess(command, 1, "", str(error))
+        if "contact" not in done.stderr or time.monotonic() > deadline:
+            return done
+        time.sleep(1)
+
+
+def _run(*command: str) -> subprocess.CompletedProcess:
+    return subprocess.run(command, capture_output=True, text=True)

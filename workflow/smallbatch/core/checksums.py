@@ -1,0 +1,92 @@
+"""Checksums of the files that a job made, so that one which was edited or damaged since is found and made anew."""
+
+import hashlib
+import json
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+from smallbatch.core.errors import UserError
+from smallbatch.core.files import read_sealed, sha256, write_sealed
+
+
+def recipe_of(*values: Any) -> str:
+    """A short hash over settings and code that decide what a job makes: values as JSON has them."""
+    return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def write(
+    path: Path, files: Iterable[Path], made_from: str = "", *, recipe: str = "", inputs: Iterable[str | Path] = ()
+) -> None:
+    """Note the SHA-256 of files that are done.
+
+    Args:
+        path: where to; if it is among `files`, it is passed over.
+        files: what was made.
+        made_from: the digest of what they were made from, where that is no file of the workflow.
+        recipe: of the settings and the code that they were made by, see `recipe_of`.
+        inputs: the files of the workflow that they were made from.
+    """
+    sums = {Path(file).as_posix(): sha256(file) for file in files if Path(file) != Path(path)}
+    origin = {"made_from": made_from, "recipe": recipe, "inputs": {str(file): sha256(Path(file)) for file in inputs}}
+    write_sealed(path, {"files": sums, **origin})
+
+
+def outdated(path: Path, recipe: str) -> str | None:
+    """Why a job's files have to be made anew although they are whole; none where they are as they would be made.
+
+    Times do not tell: what was restored from a backup is new, and what Snakemake remembers of settings is not copied.
+
+    Args:
+        path: as `write` has it; none is there where nothing is made.
+        recipe: as the files would be made now.
+    """
+    try:
+        values = read_sealed(path)
+        if values.get("recipe") != recipe:
+            return "made by other settings or another version of the code"
+        inputs = {Path(file): checksum for file, checksum in values["inputs"].items()}
+    except (UserError, KeyError, AttributeError):
+        return None  # damaged, which `damaged` says
+    return "made from others" if any(_differs(file, checksum) for file, checksum in inputs.items()) else None
+
+
+def made_from(path: Path) -> str | None:
+    """What `write` was told of it; none where that is not known."""
+    try:
+        return str(read_sealed(path)["made_from"])
+    except (UserError, KeyError):
+        return None
+
+
+def damaged(path: Path) -> list[Path]:
+    """Those of a job's files that are not as it wrote them, `path` itself among them; files that are gone are not.
+
+    A job of which another process makes the files at this moment has deleted `path` before.
+    """
+    if not path.exists():
+        return []
+    before = _content(path)
+    try:
+        sums = read_sealed(path)["files"]
+        found = [Path(file) for file, checksum in sums.items() if _differs(Path(file), checksum)]
+    except (UserError, KeyError, AttributeError):
+        found = [path]
+    return found if path.exists() and _content(path) == before else []
+
+
+def _content(path: Path) -> bytes | None:
+    """The bytes of a file; none of what is not one, or cannot be read."""
+    try:
+        return path.read_bytes() if path.is_file() else None
+    except OSError:
+        return None
+
+
+def _differs(file: Path, checksum: str) -> bool:
+    try:
+        return sha256(file) != checksum
+    except FileNotFoundError:
+        return False
+    except OSError:  # a folder in its place, or not to be read
+        return True

@@ -1,0 +1,65 @@
+"""What a person sees: a log with times, and errors in one line."""
+
+import contextlib
+import logging
+import os
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+from smallbatch.core.errors import Stopped, UserError
+
+log = logging.getLogger("smallbatch")
+
+
+class _Terminal(logging.StreamHandler):
+    """Lines above a progress bar instead of through it."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Write one line; there is no bar where its library was not imported."""
+        bars = sys.modules.get("tqdm")
+        write = bars.tqdm.write if bars else print
+        write(self.format(record), file=sys.stderr)
+
+
+class _LogFile(logging.FileHandler):
+    """A log that keeps silent when its disk is full: the work says so itself, once."""
+
+    def handleError(self, record: logging.LogRecord) -> None:
+        """Let the line go."""
+
+
+def clock(seconds: float) -> str:
+    """A span of time as a clock has it: 1:05, or with hours 1:01:05."""
+    minutes, seconds = divmod(round(seconds), 60)
+    return f"{minutes // 60}:{minutes % 60:02d}:{seconds:02d}" if minutes >= 60 else f"{minutes}:{seconds:02d}"
+
+
+@contextlib.contextmanager
+def reporting(log_file: str | Path | None = None) -> Iterator[None]:
+    """Log to `log_file`, or to the terminal; end the process with one line if a signal stopped it, or the user can mend
+    what is wrong: a file that the system refuses to open among that."""
+    handler = _LogFile(log_file, "w", "utf-8", errors="backslashreplace") if log_file else _Terminal()
+    handler.setFormatter(logging.Formatter("%(asctime)s %(message)s", "%H:%M:%S"))
+    log.addHandler(handler)
+    log.setLevel(logging.INFO)
+    try:
+        yield
+    except (Stopped, UserError) as reason:
+        line = f"error: {reason}" if isinstance(reason, UserError) else str(reason)
+        log.error(line)
+        sys.exit(line if log_file else 1)
+    except OSError as error:
+        if not isinstance(error.filename, str | bytes):
+            raise
+        line = f"error: {UserError(f'{os.fsdecode(error.filename)}: {error.strerror}')}"
+        log.error(line, exc_info=bool(log_file))
+        sys.exit(line if log_file else 1)
+    except BaseException:
+        if log_file:
+            log.exception("failed")
+        raise
+    finally:
+        log.removeHandler(handler)
+        with contextlib.suppress(OSError):
+            handler.close()

@@ -1,0 +1,288 @@
+"""Files that are whole or not there: written beside, flushed to disk, renamed."""
+
+import contextlib
+import errno
+import hashlib
+import json
+import os
+import re
+import shutil
+import tempfile
+import time
+import zipfile
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import IO, Any
+
+from smallbatch.core.errors import UserError
+
+ZIP_DATE = (1980, 1, 1, 0, 0, 0)
+"""Of all files in an archive: the earliest that it can say."""
+
+_ADVICE = {
+    errno.ENOSPC: "the disk is full; free some space and call again: what is finished is kept",
+    errno.EDQUOT: "the disk quota is used up; free some space and call again: what is finished is kept",
+    errno.EACCES: "no permission to write there",
+    errno.EPERM: "no permission to write there",
+    errno.EROFS: "the file system is read-only",
+    errno.ENOTDIR: "a part of this path is a file, not a folder",
+    errno.EEXIST: "a file stands where a folder is needed",
+    errno.EISDIR: "a folder stands where a file is needed",
+    errno.ENAMETOOLONG: "the name is too long for its file system",
+    errno.EIO: "the disk reports an error",
+}
+
+TEMPORARY = ".laid-"
+"""How folders begin that are being made."""
+
+
+@contextlib.contextmanager
+def writing_errors(path: Path) -> Iterator[None]:
+    """Turn what the operating system says of a failed write to `path` into a `UserError`."""
+    try:
+        yield
+    except OSError as error:
+        advice = _ADVICE.get(error.errno or 0)
+        if advice is None:
+            raise
+        raise UserError(f"{path}: cannot be written: {advice}") from error
+
+
+@contextlib.contextmanager
+def atomic(path: Path, mode: str = "wb") -> Iterator[IO[Any]]:
+    """Open a file that appears at `path` when the block ends well, and leaves no trace when it does not.
+
+    Raises:
+        UserError: the folder or the disk does not take it.
+    """
+    path = Path(path)
+    with writing_errors(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+        try:
+            with os.fdopen(handle, mode, encoding=None if "b" in mode else "utf-8") as file:
+                yield file
+                file.flush()
+                os.fsync(file.fileno())
+            os.chmod(name, 0o666 & ~_UMASK)
+            os.replace(name, path)
+        except BaseException:
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(name)
+            raise
+        _sync_folder(path.parent)
+
+
+def _umask() -> int:
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask
+
+
+_UMASK = _umask()
+
+
+def _sync_folder(folder: Path) -> None:
+    """Make a rename in `folder` outlast a power cut."""
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def write_folder(folder: Path, contents: Mapping[str, bytes], *, flush: bool = True) -> None:
+    """Make a folder of these files, whole or not at all, in the place of one of its name.
+
+    Args:
+        folder: to be made.
+        contents: of its files, by name.
+        flush: to disk, which takes its time; not needed where it can be made again after a power cut.
+    """
+    with writing_errors(folder):
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=folder.parent, prefix=TEMPORARY, ignore_cleanup_errors=True) as place:
+            made = Path(place, "made")
+            made.mkdir()
+            for name, content in contents.items():
+                with open(made / name, "wb") as file:
+                    file.write(content)
+                    file.flush()
+                    if flush:
+                        os.fsync(file.fileno())
+            if flush:
+                _sync_folder(made)
+            try:
+                made.rename(folder)
+            except OSError as error:
+                if error.errno not in (errno.EEXIST, errno.ENOTEMPTY):
+                    raise
+                folder.rename(Path(place, "old"))
+                made.rename(folder)
+        if flush:
+            _sync_folder(folder.parent)
+
+
+def remove_temporaries(folder: Path, prefix: str = ".", age: float = 0.0) -> None:
+    """Delete what processes that were killed left of files and folders that they were writing.
+
+    Args:
+        folder: where they wrote.
+        prefix: of the temporary names; `.NAME.` for what was to become NAME.
+        age: seconds since the last change, at least: where others may be writing.
+    """
+    if not folder.is_dir():
+        return
+    before = time.time() - age
+    for entry in os.scandir(folder):
+        if entry.name.startswith(prefix) and _MADE_NAME.search(entry.name):
+            with contextlib.suppress(OSError):  # another was faster, or it is not ours
+                if entry.stat(follow_symlinks=False).st_mtime <= before:
+                    shutil.rmtree(entry.path) if entry.is_dir(follow_symlinks=False) else os.unlink(entry.path)
+
+
+_MADE_NAME = re.compile(r"^\..*[.-][a-z0-9_]{8}$")
+"""As `tempfile` ends what begins with a dot."""
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Write `value` as indented JSON in UTF-8, whole or not at all."""
+    with atomic(path) as file:
+        file.write(_json(value))
+
+
+def _json(value: Any) -> bytes:
+    text = json.dumps(value, indent=1, ensure_ascii=False) + "\n"
+    # Names of files may be no UTF-8: what of them is none JSON can only escape.
+    return re.sub("[\ud800-\udfff]", lambda odd: f"\\u{ord(odd[0]):04x}", text).encode()
+
+
+def read_json(path: Path) -> Any:
+    """What a JSON file holds.
+
+    Raises:
+        UserError: it is missing or damaged.
+    """
+    try:
+        return json.loads(_content(path))
+    except (OSError, ValueError, RecursionError) as error:
+        raise UserError(f"{path}: cannot be read ({error}); delete it: it is made again") from error
+
+
+def _content(path: Path) -> bytes:
+    if path.exists() and not path.is_file():
+        raise OSError("it is no file")  # a pipe would be waited for
+    return path.read_bytes()
+
+
+DIGEST = "digest"
+"""Key under which a sealed file has the SHA-256 of all that it says beside."""
+
+
+def write_sealed(path: Path, values: Mapping[str, Any]) -> None:
+    """Write an object as JSON with a digest of its content, whole or not at all.
+
+    Args:
+        path: the file.
+        values: by key, as JSON gives them back (lists, not tuples).
+    """
+    with atomic(path) as file:
+        file.write(sealed(values))
+
+
+def sealed(values: Mapping[str, Any]) -> bytes:
+    """What `write_sealed` writes."""
+    return _json({**values, DIGEST: _content_digest(values)})
+
+
+def unsealed(content: bytes) -> dict[str, Any]:
+    """What `sealed` made this of, and under `DIGEST` its digest.
+
+    Raises:
+        ValueError: it is not as it was made; says how.
+    """
+    try:
+        values = json.loads(content)
+    except RecursionError as error:
+        raise ValueError("too deeply nested") from error
+    if not isinstance(values, dict) or DIGEST not in values:
+        raise ValueError("it has no digest of its content")
+    digest = values.pop(DIGEST)
+    if digest != _content_digest(values):
+        raise ValueError("its content does not fit its digest")
+    return {**values, DIGEST: digest}
+
+
+def read_sealed(path: Path) -> dict[str, Any]:
+    """What `write_sealed` wrote, without its digest.
+
+    Raises:
+        UserError: it is missing or unreadable, or its content is not what was written.
+    """
+    try:
+        values = unsealed(_content(path))
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read: {error.strerror or error}") from error
+    except ValueError as error:
+        raise UserError(f"{path}: damaged or edited: {error}") from error
+    return {key: value for key, value in values.items() if key != DIGEST}
+
+
+def _content_digest(values: Mapping[str, Any]) -> str:
+    text = json.dumps(values, sort_keys=True, ensure_ascii=False, separators=(",", ":"))
+    return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
+
+
+def zip_files(file: IO[bytes], contents: Mapping[str, bytes]) -> None:
+    """Write an archive of files, by name; the same bytes for the same files."""
+    with zipfile.ZipFile(file, "w") as archive:
+        for name, content in contents.items():
+            entry = zipfile.ZipInfo(name, ZIP_DATE)
+            entry.external_attr = 0o644 << 16
+            archive.writestr(entry, content, zipfile.ZIP_DEFLATED)
+
+
+def sha256(path: Path) -> str:
+    """The SHA-256 of a file's bytes, in hexadecimal."""
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def digest(*paths: Path) -> str:
+    """A short hash over the content of files, whatever the order they are named in."""
+    return hashlib.sha256("".join(sha256(path) for path in sorted(paths)).encode()).hexdigest()[:16]
+
+
+def folder_is_writable(folder: Path) -> None:
+    """Make sure, before any work, that files can be made in `folder`.
+
+    Raises:
+        UserError: they cannot; says why.
+    """
+    with writing_errors(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder) as file:
+            file.write(b"x")
+
+
+def bring_to_now(paths: Iterable[Path]) -> list[Path]:
+    """Give files whose time lies ahead of the clock the present time, where they may be changed; returns which.
+
+    What is made from them would count as older than them, and as not made.
+    """
+    ahead = [path for path in paths if path.is_file() and path.stat().st_mtime > time.time()]
+    for path in ahead:
+        with contextlib.suppress(OSError):
+            os.utime(path)
+    return ahead
+
+
+def set_aside(path: Path, why: str = "damaged") -> Path:
+    """Rename a file or folder that is damaged, or no longer in use, so that nothing takes it; returns the new path."""
+    for number in range(1, 10_000):
+        aside = path.with_name(f"{path.name}.{why}-{number}")
+        if not aside.exists():
+            with writing_errors(path):
+                path.rename(aside)
+            return aside
+    raise UserError(f"{path}: {why} 9,999 times; look at the disk")

@@ -1,0 +1,195 @@
+"""What a study takes, before anything is trained: runs, gradients, hours and disk, by figure.
+
+Hours come from a short probe of the device at hand: a few steps of each kind of training at some batch sizes, on noise,
+as many at a time as will train. Between those batch sizes seconds an image are interpolated. Decoding of photos is not
+in it, nor that diverged runs stop early.
+"""
+
+import contextlib
+import functools
+from collections import Counter
+from collections.abc import Mapping
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import replace
+from multiprocessing import get_context
+from typing import NamedTuple
+
+import numpy as np
+import pandas as pd
+from tqdm import tqdm
+
+from smallbatch.core.environment import processors
+from smallbatch.data.outline import Outline
+from smallbatch.estimate.speeds import Kind, Measured, Speed, Speeds, images, kind_of
+from smallbatch.runs.packs import row
+from smallbatch.study.experiments import Chosen, Run, Study
+
+PROBED = (2, 8, 32, 128, 512)
+"""Batch sizes that are measured."""
+
+PROBED_VALUES = 1 << 20
+"""Values of pixels of a mini-batch up to which it is measured, so that the probe stays short: 341 images of CIFAR, 6 of
+ImageNet. What one image takes in a larger batch differs little."""
+
+RECORD_BYTES, EPOCH_BYTES, WEIGHT_BYTES = 2000, 90, 4
+"""Of a run: its record, an epoch of its metrics, and each of its weights."""
+
+
+class Group(NamedTuple):
+    """Runs that are equally fast at the same batch size.
+
+    lanes: the most of them that can be trained in lock-step: those that differ in rate and seed alone.
+    """
+
+    kind: Kind
+    lanes: int
+
+
+class Found(NamedTuple):
+    """What was measured of a group; weights: how many its model has."""
+
+    measured: Measured
+    weights: int
+
+
+def estimate(
+    study: Study, outlines: Mapping[str, Outline], *, device: str, lanes: int | str, keep_weights: str
+) -> tuple[pd.DataFrame, Speeds]:
+    """What each figure takes.
+
+    Args:
+        study: what is going to be trained, from nothing.
+        outlines: of its data sets, by label.
+        device: auto, cpu, cuda or cuda:N.
+        lanes: runs in lock-step, or auto.
+        keep_weights: all, best or none.
+
+    Returns:
+        A row a figure, charged with the runs that no figure before it shows, and a last one for all: figure, runs,
+        gradients (of single examples), hours (with every processor or the GPU at work) and megabytes (of results).
+        And the speeds that hours come from.
+    """
+    charged = _charged(study)
+    rows = Counter(row(run) for run in charged)
+    groups = {run: Group(kind_of(run.setting), rows[row(run)]) for run in charged}
+    representatives = {group: run for run, group in groups.items()}
+    found, (name, at_once) = _probe(representatives, outlines, device, lanes)
+    per_cell = Counter(replace(run, seed=0) for run in charged)
+    lines = []
+    for run, figure in charged.items():
+        kept = {"all": 1.0, "best": 1 / per_cell[replace(run, seed=0)], "none": 0.0}[keep_weights]
+        lines.append((figure, 1, *_run_cost(run, found[groups[run]], at_once, kept)))
+    table = pd.DataFrame(lines, columns=["figure", "runs", "gradients", "hours", "megabytes"])
+    by_figure = table.groupby("figure", sort=False).sum().reset_index()
+    total = by_figure.drop(columns="figure").sum()
+    table = pd.concat([by_figure, pd.DataFrame([{"figure": "all", **total}])], ignore_index=True)
+    # Of a kind those with the fewest lanes, which are the slowest.
+    kinds = {group.kind: found[group].measured for group in sorted(found, key=lambda group: -group.lanes)}
+    return table, Speeds(kinds, name)
+
+
+def _charged(study: Study) -> dict[Run, str]:
+    """Each run with the first figure that shows it or takes its rates from it."""
+    charged: dict[Run, str] = {}
+    rates = {name: _stand_ins(study, name) for name in study.experiments}
+    for figure, spec in study.figures.items():
+        for name in study.sources(figure):
+            for run in study.experiments[name].runs(rates[name]):
+                if "base_lr" not in spec or run.base_lr == spec["base_lr"]:
+                    charged.setdefault(run, figure)
+    for _, run in study.planned(rates):
+        charged.setdefault(run, "none")
+    return charged
+
+
+def _stand_ins(study: Study, name: str) -> Chosen:
+    """For an experiment that takes its rates from others one of theirs for each m.
+
+    Which one changes no cost; and those of its runs that the others have as well, whichever is chosen, count once.
+    """
+    bases = [study.experiments[base] for base in study.experiments[name].best_of]
+    return {m: base.base_lrs[0] for base in bases for m in base.batch_sizes}
+
+
+def _run_cost(run: Run, found: Found, at_once: int, kept: float) -> tuple[float, float, float]:
+    """Gradients, hours of the device and megabytes of one run.
+
+    Args:
+        run: the run.
+        found: of its group.
+        at_once: processes that train at the same time.
+        kept: the part of the weights that stays.
+    """
+    measured, epochs = found.measured, run.setting.epochs
+    gradients, _ = images(run.setting, measured.train, measured.test)
+    stored = RECORD_BYTES + EPOCH_BYTES * epochs + WEIGHT_BYTES * found.weights * kept
+    return gradients, measured.seconds(run.setting, run.batch_size) / at_once / 3600, stored / 1e6
+
+
+def _probe(
+    groups: Mapping[Group, Run], outlines: Mapping[str, Outline], device: str, lanes: int | str
+) -> tuple[dict[Group, Found], tuple[str, int]]:
+    """Measure each group, of which there is a run, with as many processes at work as will train.
+
+    Returns:
+        What was found; the device's name, and how many processes that were.
+    """
+    of = {group: outlines[group.kind.data] for group in groups}
+    cells = [(group, m) for group in groups for m in PROBED if m == 2 or m * np.prod(of[group].shape) < PROBED_VALUES]
+    # Forked before torch is imported here: a worker on a GPU starts with a driver of its own.
+    fork = get_context("fork")
+    with ProcessPoolExecutor(1, fork) as pool:
+        name, at_once = pool.submit(_describe, device).result()
+    measure = functools.partial(_measure, device=device, lanes=lanes)
+    with ProcessPoolExecutor(at_once, fork) as pool:
+        told = [(groups[group], of[group], group.lanes, m) for group, m in cells]
+        answers = pool.map(measure, *zip(*told, strict=True))
+        shown = tqdm(answers, "probing the device", len(cells), unit="", leave=False, disable=None)
+        speeds = dict(zip(cells, shown, strict=True))
+    found = {}
+    for group, outline in of.items():
+        own = {m: speeds[other, m] for other, m in cells if other == group}
+        measured = Measured(outline.train, outline.test, {m: speed for m, (speed, _) in own.items()})
+        found[group] = Found(measured, next(iter(own.values()))[1])
+    return found, (name, at_once)
+
+
+def _describe(device: str) -> tuple[str, int]:
+    """The device's name, and how many processes will train on it at the same time."""
+    from smallbatch.training.resources import device as devices
+
+    chosen = devices.pick(device)
+    return devices.describe(chosen)["device"], processors() if chosen.type == "cpu" else 1
+
+
+def _measure(run: Run, outline: Outline, most: int, m: int, *, device: str, lanes: int | str) -> tuple[Speed, int]:
+    """Speed at batch size m, with at most so many lanes, and the number of the model's weights."""
+    from smallbatch.training.own_models import most_lanes
+    from smallbatch.training.resources import device as devices
+    from smallbatch.training.resources import processor
+    from smallbatch.training.resources.choice import lanes_for
+    from smallbatch.training.resources.memory import need_of
+    from smallbatch.training.resources.probe import lanes_of, noise, testing_speed, training_speed, weights_of
+
+    chosen, photos = devices.pick(device), run.setting.augment_resized
+    run = replace(run, batch_size=m, bn_batch_size=m)
+    data, at_work, most = noise(outline, max(m, 64)), processors(), most_lanes(run.setting, outline, most)
+    processor.give_back_memory()
+    held = devices.held_memory()
+    with processor.of_its_own() if chosen.type == "cpu" else contextlib.nullcontext():
+        best = lanes if isinstance(lanes, int) else lanes_for(run, most, outline, chosen, at_work)
+        runs = lanes_of(run, min(most, best))
+        training, testing = training_speed(runs, data, chosen), testing_speed(runs, data, chosen)
+    need = need_of(run, outline, chosen, photos=photos).bytes(len(runs), m) if chosen.type == "cpu" else 0
+    return Speed(1 / training, 1 / testing, need and held + need), weights_of(runs[0], data)
+
+
+def told(study: Study, table: pd.DataFrame) -> str:
+    """What `estimate` found, as text for a terminal."""
+    shown = table.assign(
+        runs=table["runs"].map("{:,.0f}".format),
+        gradients=table["gradients"].map("{:.2e}".format),
+        hours=table["hours"].map("{:,.2f}".format),
+        megabytes=table["megabytes"].map("{:,.1f}".format),
+    )
+    return f"Study {study.name}, from nothing, on this device:\n{shown.to_string(index=False)}"

@@ -1,0 +1,60 @@
+"""What a job that trains a pack asks for: memory, time, and its turn; by what `snakemake cost` measured, if it did."""
+
+import math
+from collections.abc import Sequence
+
+from smallbatch.estimate.speeds import Speeds
+from smallbatch.runs.packs import cost
+from smallbatch.study.experiments import Run
+
+MINUTES = (10, 20, 30, 60, 120, 240, 480, 960, 1440)
+"""That a job may ask for: a cluster is not to be asked for as many kinds of jobs as there are packs. A day at most:
+what is not through by then goes on in another job."""
+
+UNMEASURED = 240
+"""Minutes that a job asks for where speeds were not measured."""
+
+
+def memory_mb(runs: Sequence[Run], speeds: Speeds, side_by_side: int, attempt: int) -> int:
+    """MB (10^6 bytes) that a job may take, doubled at each attempt, for those before were too few.
+
+    A quarter more than was measured, in steps of 500; else 2,000 for each 256 examples of the largest m, which does for
+    ResNet-32 on CIFAR.
+
+    Args:
+        runs: of one experiment, that the job trains.
+        speeds: what was measured.
+        side_by_side: parts of the runs that are trained at the same time.
+        attempt: counted from 1.
+    """
+    known = speeds.memory(runs) if speeds.know(runs) else 0
+    one = 500 * math.ceil(1.25 * known / 500e6) or 2000 * max(1, max(run.batch_size for run in runs) // 256)
+    return one * side_by_side * 2 ** (attempt - 1)
+
+
+def minutes(runs: Sequence[Run], speeds: Speeds, side_by_side: int, attempt: int) -> int:
+    """Minutes that a job may take, so many times as many as its attempt: five and twice what was measured.
+
+    Args:
+        runs: of one experiment, that the job trains.
+        speeds: what was measured.
+        side_by_side: parts of the runs that are trained at the same time.
+        attempt: counted from 1.
+    """
+    needed = 5 + 2 * speeds.seconds(runs) / 60 / side_by_side if speeds.know(runs) else UNMEASURED
+    return min(MINUTES[-1], attempt * next((step for step in MINUTES if step >= needed), MINUTES[-1]))
+
+
+def priority(runs: Sequence[Run], speeds: Speeds, *, awaited: bool) -> float:
+    """A job's turn, the highest first: what other trainings wait for, then long before short, so that the last ones end
+    together.
+
+    Below zero, the priority of the rest: tables and figures are made as soon as they can be.
+
+    Args:
+        runs: of one experiment, that the job trains.
+        speeds: what was measured.
+        awaited: whether others take their rates from these runs.
+    """
+    load = speeds.seconds(runs) if speeds.know(runs) else sum(map(cost, runs))
+    return -1 / (1 + load) - (not awaited)

@@ -1,0 +1,142 @@
+"""How fast trainings are and what memory they take, as `cost` measured it: kept in a file, for the jobs that come."""
+
+import functools
+import logging
+import os
+from collections import Counter
+from collections.abc import Sequence
+from datetime import date
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from smallbatch.core import environment
+from smallbatch.core.errors import UserError
+from smallbatch.core.files import read_sealed, write_sealed
+from smallbatch.study.experiments import HELD_OUT, Run, Setting
+
+log = logging.getLogger(__name__)
+
+
+class Kind(NamedTuple):
+    """What decides about speed and memory beside the batch size."""
+
+    model: str
+    norm: str
+    norm_layers: str
+    momentum: bool
+    precision: str
+    data: str
+
+
+def kind_of(setting: Setting) -> Kind:
+    """The kind of training that a setting is."""
+    s = setting
+    return Kind(s.model, s.norm, s.norm_layers, s.momentum > 0, s.precision, s.data)
+
+
+class Speed(NamedTuple):
+    """Of one process, while all processors (or the GPU) are at work.
+
+    training, testing: seconds an image.
+    memory: bytes that it takes, all in all; 0 where the device has memory of its own.
+    """
+
+    training: float
+    testing: float
+    memory: int
+
+
+class Measured(NamedTuple):
+    """What is known of a kind of training.
+
+    train, test: images of its data.
+    speeds: by batch size, from small to large.
+    """
+
+    train: int
+    test: int
+    speeds: dict[int, Speed]
+
+    def at(self, batch_size: int) -> Speed:
+        """Speed at any batch size, between those that were measured; memory grows on beyond the largest."""
+        sizes = list(self.speeds)
+        place = np.log2(batch_size), np.log2(sizes)
+        training, testing = (np.interp(*place, [own[phase] for own in self.speeds.values()]) for phase in range(2))
+        memory = np.interp(batch_size, sizes, [own.memory for own in self.speeds.values()])
+        return Speed(float(training), float(testing), round(memory * max(1, batch_size / sizes[-1])))
+
+    def seconds(self, setting: Setting, batch_size: int) -> float:
+        """What one run takes."""
+        trained, tested = images(setting, self.train, self.test)
+        speed = self.at(batch_size)
+        return trained * speed.training + tested * speed.testing
+
+
+def images(setting: Setting, train: int, test: int) -> tuple[int, int]:
+    """How many images a run trains on and is tested on, each counted as often as it is seen.
+
+    Args:
+        setting: of the run.
+        train: training images of its data.
+        test: test images of its data.
+    """
+    used = setting.train_images or train
+    held_out = round(HELD_OUT * used) if setting.selection == "validation" else 0
+    return setting.epochs * (used - held_out), setting.epochs * (test + held_out)
+
+
+class Speeds:
+    """What was measured, of every kind of training in a study.
+
+    Args:
+        kinds: what is known of each.
+        device: on which it was measured.
+    """
+
+    def __init__(self, kinds: dict[Kind, Measured], device: str) -> None:
+        self.kinds, self.device = kinds, device
+        self._seconds = functools.cache(lambda setting, m: self.kinds[kind_of(setting)].seconds(setting, m))
+        self._memory = functools.cache(lambda setting, m: self.kinds[kind_of(setting)].at(m).memory)
+
+    def know(self, runs: Sequence[Run]) -> bool:
+        """Whether all kinds of these runs of one experiment were measured."""
+        return kind_of(runs[0].setting) in self.kinds
+
+    def seconds(self, runs: Sequence[Run]) -> float:
+        """What runs of one experiment take, one after the other in one process."""
+        setting = runs[0].setting
+        return sum(count * self._seconds(setting, m) for m, count in Counter(run.batch_size for run in runs).items())
+
+    def memory(self, runs: Sequence[Run]) -> int:
+        """Bytes that a process takes for these runs of one experiment; 0 if that was not measured."""
+        return self._memory(runs[0].setting, max(run.batch_size for run in runs))
+
+    def write(self, path: Path) -> None:
+        """Keep them in a file, with day and versions for whoever reads it."""
+        kinds = [
+            kind._asdict()
+            | {"train": known.train, "test": known.test}
+            | {"speeds": {str(m): speed._asdict() for m, speed in known.speeds.items()}}
+            for kind, known in self.kinds.items()
+        ]
+        said = {"device": self.device, "date": date.today().isoformat(), **environment.describe()}
+        write_sealed(path, said | {"kinds": kinds})
+
+    @classmethod
+    def read(cls, path: Path) -> "Speeds":
+        """What a file holds; nothing where there is none, or a damaged one, which is named on the log."""
+        if not os.path.lexists(path):
+            return cls({}, "")
+        try:
+            content = read_sealed(path)
+            return cls(dict(map(_read, content["kinds"])), content["device"])
+        except (UserError, KeyError, TypeError, ValueError) as error:
+            log.warning("%s; done without, until `snakemake cost` makes %s anew", error, path)
+        return cls({}, "")
+
+
+def _read(entry: dict[str, Any]) -> tuple[Kind, Measured]:
+    speeds = {m: Speed(**entry["speeds"][str(m)]) for m in sorted(map(int, entry["speeds"]))}
+    return Kind(*(entry[name] for name in Kind._fields)), Measured(entry["train"], entry["test"], speeds)

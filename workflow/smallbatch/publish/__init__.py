@@ -1,0 +1,1 @@
+"""For others: the report, the published runs, the research object."""

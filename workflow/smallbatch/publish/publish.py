@@ -1,0 +1,210 @@
+"""Publishing a finished study: runs and some of their weights go to DVC and a remote, results into the README.
+
+Runs go in bundles (`smallbatch.runs.bundles`), weights as they are. Every step can be repeated, and finds done what was
+done before.
+"""
+
+import re
+import subprocess
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+
+import pandas as pd
+
+from smallbatch.core.errors import UserError, refuse
+from smallbatch.core.files import atomic
+from smallbatch.publish.report import VERDICTS, claim_rows, result_row
+from smallbatch.runs import bundles
+from smallbatch.runs.store import Record, RunStore
+
+AT_ONCE = 500
+"""Paths on one command line."""
+
+RECORDED = ("device", "python", "torch", "smallbatch", "commit")
+"""What has to be known of where a run was trained."""
+
+RESULT_COLUMNS = ("experiment", "model", "runs", "diverged", "converged", "best m", "best η/m", "best accuracy (%)")
+
+
+def publish(
+    study: str,
+    runs: pd.DataFrame,
+    claims: pd.DataFrame,
+    store: RunStore,
+    readme: Path,
+    figures: Path,
+    *,
+    remote: str,
+    weights: str,
+) -> str:
+    """Publish a study; returns what is left for its user to do, in words.
+
+    Args:
+        study: its name.
+        runs: its table of runs.
+        claims: its judged claims.
+        store: the runs.
+        readme: the file whose tables of this study are filled in, where it has such.
+        figures: the folder of its figures.
+        remote: of DVC, by name.
+        weights: whose final weights go along: the best run's of each cell or of each experiment, or none.
+
+    Raises:
+        UserError: the study is not complete, or DVC or its remote refuse. Then all is as before, but for what the
+            remote has taken already.
+    """
+    records = check(study, runs, store)
+    _check_remote(remote)
+    names, known = list(records), bundles.published(store)
+    kept = whole_weights(records, store, chosen_weights(runs, records, store, weights))
+    new = [name for name in names if name not in known]
+    made = [bundles.write(store, study, new)] if new else []
+    known |= {name: bundle for bundle in made for name in new}
+    paths = [*sorted({known[name] for name in names}), *kept]
+    before = {path: path.read_bytes() if path.exists() else None for path in map(_tracker, paths)}
+    try:
+        for part in _parts(paths):
+            _dvc("add", *map(str, part))
+            _dvc("push", "--remote", remote, *map(str, part))
+    except BaseException:
+        _restore(before | dict.fromkeys(made))
+        raise
+    fill(readme, {f"{study}: results": results_text(runs), f"{study}: claims": claims_text(claims)})
+    changed = len(new) + sum(before[path] != path.read_bytes() for path in map(_tracker, kept))
+    there = len(names) + len(kept)
+    told = f"{there} runs and weights of study {study} are in remote {remote}, {changed} of them new or changed"
+    return f"{told}; {_commit_to_make(study, [readme, figures, store.results, Path('.dvc')])}"
+
+
+def check(study: str, runs: pd.DataFrame, store: RunStore) -> dict[str, Record]:
+    """The records of all runs, by name, each of which is there and whole, and says where it was trained.
+
+    Raises:
+        UserError: one is not; names the first.
+    """
+    records = {}
+    for name in dict.fromkeys(runs["run"]):
+        if damage := store.damage(store.root / name):
+            raise UserError(f"{store.root / name}: {damage}; study {study} is published when `all` has made it anew")
+        records[name] = store.read(name)
+    known = runs.reindex(columns=RECORDED)
+    unknown = known.isna() | known.isin(["", "unknown"])
+    for name, row in zip(runs["run"], unknown.itertuples(index=False), strict=True):
+        if any(row):
+            missing = RECORDED[row.index(True)]
+            raise UserError(f"{store.root / name}: run.json: environment: {missing} is not recorded; allowed: runs "
+                            "that say where they were trained; move it away, and `all` trains it anew")  # fmt: skip
+    return records
+
+
+def chosen_weights(runs: pd.DataFrame, records: Mapping[str, Record], store: RunStore, weights: str) -> list[str]:
+    """The runs whose weights are published: the best of each experiment, or of each of its cells, that has any."""
+    if weights == "none":
+        return []
+    files = {name: store.weights(record) for name, record in records.items()}
+    there = runs[runs["run"].map(lambda name: files[name] is not None and files[name].exists())]
+    cell = ["batch_size", "bn_batch_size", "base_lr"] if weights == "cell" else []
+    best = there.sort_values("accuracy", ascending=False, kind="stable").drop_duplicates(["experiment", *cell])
+    return sorted(set(best["run"]))
+
+
+def whole_weights(records: Mapping[str, Record], store: RunStore, names: Sequence[str]) -> list[Path]:
+    """The files of the weights of these runs.
+
+    Raises:
+        UserError: one is damaged, and now set aside, so that the next call publishes without it.
+    """
+    for name in names:
+        store.read_weights(records[name])
+    return [store.weights(records[name]) for name in names]
+
+
+def results_text(runs: pd.DataFrame) -> str:
+    """A line an experiment, as a Markdown table."""
+    rows = [result_row(rows) for _, rows in runs.groupby("experiment", sort=False)]
+    rules = ["---", "---", *["---:"] * (len(RESULT_COLUMNS) - 2)]
+    return _markdown(RESULT_COLUMNS, rules, [[row[name] for name in RESULT_COLUMNS] for row in rows])
+
+
+def claims_text(claims: pd.DataFrame) -> str:
+    """How many claims have which verdict; and a line a claim, as a Markdown table."""
+    judged = claim_rows(claims)
+    counts = ((verdict, sum(claim["verdict"] == verdict for claim in judged)) for verdict in VERDICTS)
+    rows = []
+    for claim in judged:
+        effect = f"{claim['effect']} ({claim['interval']})" if claim["interval"] else claim["effect"]
+        rows.append([f"{claim['claim']}: {claim['text']}", claim["verdict"], effect, ", ".join(claim["figures"])])
+    told = ", ".join(f"{count} {verdict}" for verdict, count in counts)
+    return f"{told}.\n\n" + _markdown(("claim", "verdict", "effect (95 % interval)", "figures"), ["---"] * 4, rows)
+
+
+def _markdown(heads: Sequence[str], rules: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    lines = [f"| {' | '.join(cells)} |" for cells in (heads, *rows)]
+    return "\n".join([lines[0], f"|{'|'.join(rules)}|", *lines[1:]])
+
+
+def fill(page: Path, texts: dict[str, str]) -> None:
+    """Put each text between the comments `<!-- NAME -->` and `<!-- end -->` of a page, where it has such."""
+    before = text = page.read_text(encoding="utf-8")
+    for name, content in texts.items():
+        between = rf"(<!-- {re.escape(name)} -->\n).*?(<!-- end -->)"
+        text = re.sub(between, lambda marks, content=content: f"{marks[1]}{content}\n{marks[2]}", text, flags=re.DOTALL)
+    if text != before:
+        with atomic(page, "w") as file:
+            file.write(text)
+
+
+def _commit_to_make(study: str, paths: Sequence[Path]) -> str:
+    """What git is still to be told."""
+    shown = " ".join(map(str, paths))
+    status = subprocess.run(["git", "status", "--porcelain", "--", *map(str, paths)], text=True, capture_output=True)
+    if status.returncode == 0 and not status.stdout:
+        return "nothing is left to commit"
+    return f"commit them: git add {shown} && git commit -m 'Publish study {study}' && git push"
+
+
+def _tracker(path: Path) -> Path:
+    """The file by which DVC knows a path."""
+    return path.with_name(f"{path.name}.dvc")
+
+
+def _parts(paths: Sequence[Path]) -> Iterator[Sequence[Path]]:
+    return (paths[start : start + AT_ONCE] for start in range(0, len(paths), AT_ONCE))
+
+
+def _restore(before: dict[Path, bytes | None]) -> None:
+    """As if nothing had been added: nobody is to commit what the remote does not have."""
+    for path, content in before.items():
+        if content is None:
+            path.unlink(missing_ok=True)
+        else:
+            path.write_bytes(content)
+
+
+def _check_remote(name: str) -> None:
+    known = [line.split()[0] for line in _dvc("remote", "list").splitlines()]
+    if name not in known:
+        refuse("config/config.yaml", "publish.remote", name, f"a remote of DVC: {', '.join(known) or 'there is none'}")
+
+
+def _dvc(*arguments: str) -> str:
+    """What DVC prints.
+
+    Raises:
+        UserError: it failed; says why in its words.
+    """
+    # Without a terminal, at which it would ask for a password in the midst of a workflow.
+    alone = {"stdin": subprocess.DEVNULL, "start_new_session": True}
+    done = subprocess.run([sys.executable, "-m", "dvc", *arguments], text=True, capture_output=True, **alone)
+    if done.returncode:
+        raise UserError(f"dvc {arguments[0]}: {_reason(done.stderr)}")
+    return done.stdout
+
+
+def _reason(told: str) -> str:
+    """Why DVC failed, in one line."""
+    if asked := re.search(r"(\S+'s password): ", told):
+        return f"the remote does not take the password or key that DVC has for it, and asks for {asked[1]}"
+    reasons = re.findall(r"ERROR: (.*)", told) or told.splitlines() or ["it failed without a word"]
+    return " - ".join(dict.fromkeys([reasons[-1], reasons[0]]))  # the whole, and what went wrong first

@@ -1,0 +1,268 @@
+"""One self-contained HTML page of a study: claims, results, figures, settings, and where it ran."""
+
+import base64
+import json
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import jinja2
+import numpy as np
+import pandas as pd
+
+from smallbatch.analysis.table import places
+from smallbatch.analysis.verdicts import effect_words
+from smallbatch.analysis.words import duration, rate_words, setting_words
+from smallbatch.core.errors import UserError
+from smallbatch.core.files import atomic
+from smallbatch.figures import caption, style
+from smallbatch.figures.cells import best_cells
+from smallbatch.study.rates import parse_base_lr
+
+if TYPE_CHECKING:
+    from smallbatch.study.experiments import Study
+
+NOTHING = "–"  # noqa: RUF001 - an en dash stands for a value that is not there yet
+
+VERDICTS = {"supported": "✓", "refuted": "✗", "undecided": "?", "not run": NOTHING}
+"""Each verdict with the mark that stands before its word."""
+
+_REDUCED = {
+    "epochs": "epochs, as a part of all",
+    "train_images": "training images, at most",
+    "batch_sizes": "batch sizes kept",
+    "base_lrs": "base learning rates kept",
+    "data": "data sets kept",
+    "figures": "figures kept",
+}
+
+
+def write(
+    study: "Study",
+    runs: pd.DataFrame,
+    claims: pd.DataFrame,
+    variance: pd.DataFrame,
+    pictures: Iterable[Path],
+    template: Path,
+    output: Path,
+) -> None:
+    """Write the page of `study` to `output`.
+
+    Args:
+        study: what was planned.
+        runs: all its runs, a row each, with the columns of where each was trained.
+        claims: the judged claims, a row each, as in `claims.csv`.
+        variance: the measured variance of updates, as in `variance.parquet`.
+        pictures: the figures as SVG; each file is called as its figure is.
+        template: the Jinja2 file.
+        output: the HTML file.
+
+    Raises:
+        UserError: a file cannot be read or written.
+    """
+    specs = {picture: study.figures[picture.stem] for picture in pictures}
+    figures = [
+        {
+            "name": picture.stem,
+            "title": spec["title"],
+            "caption": _caption(picture.stem, spec, runs, variance),
+            "svg_path": picture,
+        }
+        for picture, spec in specs.items()
+    ]
+    told = {
+        "name": study.name,
+        "title": study.title,
+        "description": study.description,
+        "scale": study.scale,
+        "experiments": _settings(study),
+    }
+    page = render(template, told, figures, runs, claims, environments(runs))
+    with atomic(output, "w") as file:
+        file.write(page)
+
+
+def _caption(name: str, spec: dict[str, Any], runs: pd.DataFrame, variance: pd.DataFrame) -> str:
+    return caption(name, spec, runs, variance)
+
+
+def _settings(study: "Study") -> dict[str, dict[str, Any]]:
+    """Experiment -> all its settings, flat."""
+    told = {name: asdict(experiment) for name, experiment in study.experiments.items()}
+    return {
+        name: own.pop("setting") | {key: value for key, value in own.items() if key != "name"}
+        for name, own in told.items()
+    }
+
+
+def environments(runs: pd.DataFrame) -> list[dict[str, Any]]:
+    """Each device, system and set of versions that trained, once, with how many runs it trained and how long."""
+    return [
+        place | {"runs trained": len(rows), "time trained": duration(rows["seconds"].sum())}
+        for place, rows in places(runs)
+    ]
+
+
+def render(
+    template: Path,
+    study: Mapping[str, Any],
+    figures: Iterable[Mapping[str, Any]],
+    runs: pd.DataFrame,
+    claims: pd.DataFrame,
+    environment: Mapping[str, Any] | list[Mapping[str, Any]],
+) -> str:
+    """The page, which loads nothing from anywhere.
+
+    Args:
+        template: the Jinja2 file.
+        study: the study's name, title, description, scale (empty where it is not reduced) and experiments.
+        figures: for each figure its name, title, caption and `svg_path`, which is put into the page.
+        runs: all planned runs, a row each.
+        claims: the judged claims, a row each; a value that is not there is empty or NaN.
+        environment: versions, device, commit and the like of each place that trained.
+
+    Raises:
+        UserError: the template or a figure cannot be read.
+    """
+    pages = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True)
+    pages.filters["figure_words"] = figure_words
+    once = runs.drop_duplicates("run")
+    seconds = once["seconds"].sum()
+    places = [environment] if isinstance(environment, Mapping) else environment
+    judged = claim_rows(claims)
+    return pages.from_string(_read(template).decode()).render(
+        study=study,
+        reduced={_REDUCED.get(key, key): _text(key, value) for key, value in study["scale"].items()},
+        progress=f"{int((once['status'] != 'missing').sum())} of {len(once)}",
+        duration=duration(seconds),
+        seconds=f"{seconds:,.0f}",
+        verdicts=VERDICTS,
+        counts={verdict: sum(claim["verdict"] == verdict for claim in judged) for verdict in VERDICTS},
+        claims=judged,
+        results=[result_row(rows) for _, rows in runs.groupby("experiment", sort=False)],
+        figures=[_figure(figure, judged) for figure in figures],
+        settings=table(study["experiments"], list(study["experiments"].values())),
+        environments=table([f"environment {number + 1}" for number in range(len(places))], places),
+    )
+
+
+def claim_rows(claims: pd.DataFrame) -> list[dict[str, Any]]:
+    """The claims to show: "" for what is not there, figures and comparisons as lists, and the interval as text."""
+    told = claims.astype(object).where(claims.notna(), "").to_dict("records")
+    return [
+        {
+            **claim,
+            "figures": _names(claim["figures"]),
+            "absent": _names(claim["absent"]),
+            "interval": _interval(claim["effect"], claim["low"], claim["high"]),
+            "comparisons": [_comparison(one) for one in json.loads(claim.get("comparisons") or "[]")],
+        }
+        for claim in told
+    ]
+
+
+def _comparison(told: Mapping[str, Any]) -> dict[str, Any]:
+    """A comparison of a claim to show: its effect, interval and region as text."""
+    numbers = ("effect", "low", "high", "at_least", "at_most")
+    effect, low, high, at_least, at_most = ("" if told[name] is None else told[name] for name in numbers)
+    words = "" if effect == "" else effect_words(effect, told["unit"])
+    ends = {"above": at_least, "below": at_most}
+    region = " and ".join(f"{side} {end:g}" for side, end in ends.items() if end != "")
+    return {**told, "effect": words, "interval": _interval(words, low, high), "region": region}
+
+
+def _names(listed: str) -> list[str]:
+    return [name.strip() for name in listed.split(",") if name.strip()]
+
+
+def _interval(effect: str, low: float | str, high: float | str) -> str:
+    """`+0.4 to +2.0`: signed where the effect is, with as many decimals, and more where an end would round to zero."""
+    if low == "" or high == "":
+        return ""
+    ends = [float(low), float(high)]
+    number = re.search(r"([-+]?)\d+\.?(\d*)", effect)
+    sign, least = ("+" if number[1] else "-", max(1, len(number[2]))) if number else ("-", 2)
+    decimals = next((count for count in range(least, 6) if all(end == 0 or round(end, count) for end in ends)), 6)
+    return " to ".join(f"{end:{sign}.{decimals}f}" for end in ends)
+
+
+def figure_words(name: str) -> str:
+    """`Figure 13a` for fig13a, `Section 3.2` for sec32 (a result in the paper's text); any other name as it stands."""
+    if number := re.fullmatch(r"fig0*(\d+)([a-d]?)", name):
+        return f"Figure {number[1]}{number[2]}"
+    section = re.fullmatch(r"sec(\d)(\d)", name)
+    return f"Section {section[1]}.{section[2]}" if section else name
+
+
+def result_row(runs: pd.DataFrame) -> dict[str, str]:
+    """One experiment's line in the table of results: column -> text.
+
+    Its best cell is the one whose mean accuracy over seeds is highest; its accuracy is without the luck of the best of
+    so many cells, in brackets with its 95 % interval.
+    """
+    best = best_cells(runs, ["experiment"], np.random.default_rng(0)).iloc[0]
+    found = best["seeds"] > 0
+    there = int((runs["status"] != "missing").sum())
+    return {
+        "experiment": best["experiment"],
+        "data": runs["data"].iloc[0],
+        "model": setting_words(runs.iloc[0]),
+        "runs": str(there) if there == len(runs) else f"{there} of {len(runs)}",
+        "diverged": str(int((runs["status"] == "diverged").sum())),
+        "converged": str(int(runs["converged"].sum())),
+        "best m": str(best["batch_size"]) if found else NOTHING,
+        "best η/m": rate_words(best["base_lr"]) if found else NOTHING,
+        "best accuracy (%)": _accuracy(best) if found else NOTHING,
+        "time trained": duration(runs["seconds"].sum()),
+    }
+
+
+def _accuracy(cell: pd.Series) -> str:
+    """Mean of a cell of `best_cells` in percent, and in brackets its 95 % interval where there is one."""
+    ends = "" if np.isnan(cell["low"]) else f" ({cell['low']:.1f} to {cell['high']:.1f})"
+    return f"{cell['mean']:.1f}{ends}"
+
+
+def table(names: Iterable[str], records: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """Records side by side: their `names` as heads, and for each key that any has a row of texts.
+
+    A row that has the same text for all records has it once.
+    """
+    keys = dict.fromkeys(key for record in records for key in record)
+    rows = [(key, [_text(key, record.get(key)) for record in records]) for key in keys]
+    return {"heads": list(names), "rows": [(key, texts if len(set(texts)) > 1 else texts[:1]) for key, texts in rows]}
+
+
+def _text(key: str, value: Any) -> str:
+    """A setting's value to read; base learning rates as powers of two."""
+    if isinstance(value, list | tuple):
+        return ", ".join(_text(key, one) for one in value) or NOTHING
+    if value is None:
+        return NOTHING
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    return rate_words(parse_base_lr(value)) if "base_lr" in key else str(value)
+
+
+def _read(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read: {error.strerror}") from error
+
+
+def _figure(figure: Mapping[str, Any], claims: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
+    """A figure with the ids of the `claims` that rest on it, its `source`, a data: URI, and whether it is `wide`.
+
+    Wide is more than a column of a paper.
+    """
+    content = _read(Path(figure["svg_path"]))
+    width = re.search(rb'<svg[^>]* width="([0-9.]+)pt"', content)
+    return {
+        **figure,
+        "claims": [claim["claim"] for claim in claims if figure["name"] in claim["figures"]],
+        "source": f"data:image/svg+xml;base64,{base64.b64encode(content).decode()}",
+        "wide": width is not None and float(width[1]) > 72 * 1.2 * style.COLUMN,
+    }

@@ -1,0 +1,1 @@
+"""Runs on disk: records, bundles, packs, heartbeats, and how far a study is."""

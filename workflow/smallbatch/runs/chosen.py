@@ -1,0 +1,51 @@
+"""Rates that an experiment takes from others, as they were chosen: one file an experiment."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from smallbatch.core.errors import UserError
+from smallbatch.core.files import read_sealed, write_sealed
+from smallbatch.study.experiments import Chosen
+from smallbatch.study.rates import BaseLr
+
+
+def chosen_file(results: Path, study: str, experiment: str) -> Path:
+    """Where the rates stand that an experiment of a study takes from others, once they are chosen."""
+    return results / study / "chosen" / f"{experiment}.json"
+
+
+def write_chosen(path: Path, chosen: Chosen, records: Sequence[str | None]) -> None:
+    """Write chosen rates as JSON with a digest.
+
+    Args:
+        path: where to, which says whose they are.
+        chosen: the rates.
+        records: of each experiment that they were taken from the digest of its runs' records, see `store.digest_of`.
+    """
+    rates = {str(m): rate for m, rate in sorted(chosen.items())}
+    write_sealed(path, _whose(path) | {"rates": rates, "records": list(records)})
+
+
+def _whose(path: Path) -> dict[str, str]:
+    return {"study": path.parents[1].name, "experiment": path.stem}
+
+
+def read_chosen(path: Path) -> Chosen:
+    """Read what `write_chosen` wrote.
+
+    Raises:
+        UserError: it is missing, damaged or edited, or of another experiment.
+    """
+    values = read_sealed(path)
+    rates, _ = values.pop("rates", None), values.pop("records", None)
+    if values != _whose(path) or not isinstance(rates, dict):
+        raise UserError(f"{path}: not the rates that were chosen for this experiment; delete it: it is made again")
+    return {int(m): BaseLr(rate) for m, rate in rates.items()}
+
+
+def chosen_from(path: Path) -> list[str | None] | None:
+    """The records that `write_chosen` was told of; none where that is not known."""
+    try:
+        return read_sealed(path).get("records")
+    except UserError:
+        return None

@@ -1,0 +1,149 @@
+"""Packs: which runs one job trains. Knows nothing of training; the cut depends on the study alone."""
+
+import hashlib
+import heapq
+import itertools
+import json
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import NamedTuple
+
+from smallbatch.core.errors import UserError
+from smallbatch.runs.store import RunStore, digest_of
+from smallbatch.study.experiments import CHOSEN_LATER, Chosen, Run, Study
+from smallbatch.study.rates import BaseLr
+
+
+@dataclass(frozen=True)
+class Pack:
+    """Runs of one experiment that one job trains, and a name made from them.
+
+    experiment: the first of the study that has these runs.
+    """
+
+    experiment: str
+    data: str
+    runs: tuple[Run, ...]
+
+    @cached_property
+    def name(self) -> str:
+        """The experiment, the range of m, and a hash over the runs; a rate that is chosen later is not in it."""
+        sizes = sorted({run.batch_size for run in self.runs})
+        span = f"m{sizes[0]}" if len(sizes) == 1 else f"m{sizes[0]}to{sizes[-1]}"
+        text = json.dumps([run.settings for run in self.runs], sort_keys=True)
+        return f"{self.experiment}_{span}_{hashlib.sha256(text.encode()).hexdigest()[:10]}"
+
+
+def with_rates(runs: Sequence[Run], chosen: Chosen | None) -> list[Run]:
+    """The runs with the rates that were chosen for their batch sizes, where they wait for such.
+
+    Raises:
+        UserError: no rate was chosen for one of them.
+    """
+    if chosen is None:
+        return list(runs)
+    return [replace(run, base_lr=_chosen(run, chosen)) if run.base_lr == CHOSEN_LATER else run for run in runs]
+
+
+def _chosen(run: Run, chosen: Chosen) -> BaseLr:
+    if run.batch_size not in chosen:
+        raise UserError(
+            f"base_lrs.best_of: no rate is known for m = {run.batch_size}: none that it could be has a result"
+        )
+    return chosen[run.batch_size]
+
+
+def row(run: Run) -> tuple:
+    """What runs must share to be lanes of one group: all but base learning rate and seed. Sortable."""
+    return (run.batch_size, run.bn_batch_size, json.dumps(run.settings | {"base_lr": 0, "seed": 0}, sort_keys=True))
+
+
+def cost(run: Run) -> float:
+    """A run's cost in arbitrary units, where speeds were not measured.
+
+    Small batches cost more (on digits 1 + 3/m), and measuring the variance at a batch size about as much as training.
+    """
+    return run.setting.epochs * (1 + 3 / run.batch_size) * (1 + len(run.setting.variance_batch_sizes))
+
+
+def cut(study: Study, runs_per_pack: int) -> dict[str, Pack]:
+    """Cut a study's runs into packs, by name; a run that experiments share is in a pack of the first of them."""
+    packs: dict[str, Pack] = {}
+    taken: set[Run] = set()
+    for e in study.experiments.values():
+        own = [run for run in e.runs() if run not in taken]
+        taken.update(own)
+        for runs in parts(own, math.ceil(len(own) / runs_per_pack)):
+            pack = Pack(e.name, e.setting.data, runs)
+            packs[pack.name] = pack
+    return packs
+
+
+def parts(runs: Sequence[Run], count: int, cost: Callable[[Run], float] = cost) -> list[tuple[Run, ...]]:
+    """Cut runs into `count` parts of about equal costs, or fewer: the rows of lanes stay whole.
+
+    The costliest row goes to the cheapest part so far (longest processing time first), so that the last ones end
+    together.
+    """
+    rows = [list(group) for _, group in itertools.groupby(sorted(runs, key=row), key=row)]
+    rows.sort(key=lambda group: -sum(map(cost, group)))
+    heap: list[tuple[float, int, list[Run]]] = [(0.0, i, []) for i in range(min(len(rows), count))]
+    for group in rows:
+        load, i, taken = heapq.heappop(heap)
+        heapq.heappush(heap, (load + sum(map(cost, group)), i, taken + group))
+    return [tuple(taken) for _, _, taken in sorted(heap, key=lambda entry: entry[1])]
+
+
+class Pending(NamedTuple):
+    """What an experiment still needs.
+
+    packs: that have to train something of it.
+    records: the digest of its runs' records, see `store.digest_of`; empty while some are missing.
+    """
+
+    packs: list[Pack]
+    records: str
+
+
+class Plan:
+    """What a study still has to train: its packs, against what the run store has.
+
+    Args:
+        study: whose packs.
+        runs_per_pack: about how many runs one job trains.
+        store: the runs that exist.
+    """
+
+    def __init__(self, study: Study, runs_per_pack: int, store: RunStore) -> None:
+        self.study, self.store = study, store
+        self.packs = cut(study, runs_per_pack)
+        self._owner = {run: pack for pack in self.packs.values() for run in pack.runs}
+
+    @cached_property
+    def awaited(self) -> frozenset[str]:
+        """Names of the packs with runs that other experiments take their rates from."""
+        sources = {source for e in self.study.experiments.values() for source in e.best_of}
+        return frozenset(self._owner[run].name for name in sources for run in self.study.experiments[name].runs())
+
+    def pending(
+        self, experiment: str, fingerprint: str, chosen: Chosen | None = None, arriving: Mapping[str, str] | None = None
+    ) -> Pending:
+        """What an experiment still needs.
+
+        A run is there when its folder is whole, whatever its modification time.
+
+        Args:
+            experiment: of the study.
+            fingerprint: of its data.
+            chosen: its rates, where it takes the best of other experiments.
+            arriving: name of each run that is to be laid in the store before any is trained -> its record's digest.
+        """
+        e = self.study.experiments[experiment]
+        planned = list(e.runs())
+        coming = arriving or {}
+        digests = [coming.get(run.name(fingerprint)) or self.store.digest(run, fingerprint) for run in e.runs(chosen)]
+        owners = [self._owner[run].name for run, digest in zip(planned, digests, strict=True) if digest is None]
+        packs = [self.packs[name] for name in dict.fromkeys(owners)]
+        return Pending(packs, "" if packs else digest_of(digests))

@@ -1,0 +1,97 @@
+"""What a call of the workflow still has to make, as far as that can be seen before any job runs."""
+
+from collections.abc import Collection, Iterable, Mapping
+from pathlib import Path
+from typing import NamedTuple
+
+from smallbatch.core import checksums
+from smallbatch.core.errors import refuse
+from smallbatch.runs import chosen as rates
+from smallbatch.runs.packs import Plan
+from smallbatch.study.experiments import Chosen
+
+PLANNED_LATE = frozenset({"train", "choose", "table"})
+"""Rules whose jobs are planned when data and rates are known."""
+
+
+class Work(NamedTuple):
+    """What has to be made of an experiment.
+
+    packs: names of those that have to train.
+    outdated: whether its tables show other records than there are, or will be.
+    """
+
+    packs: list[str]
+    outdated: bool
+
+
+def work(
+    plan: Plan,
+    experiment: str,
+    fingerprint: str,
+    chosen: Chosen | None,
+    shown: str | None,
+    arriving: Mapping[str, str] | None = None,
+) -> Work:
+    """What has to be made of an experiment whose data and rates are known.
+
+    Args:
+        plan: of its study.
+        experiment: its name.
+        fingerprint: of its data.
+        chosen: its rates, where it takes the best of others.
+        shown: the digest of the records that its tables show; none where it is not known.
+        arriving: as `Plan.pending` takes them.
+    """
+    packs, records = plan.pending(experiment, fingerprint, chosen, arriving)
+    return Work([pack.name for pack in packs], bool(packs) or records != shown)
+
+
+def outdated(recipes: Mapping[Path, str]) -> dict[Path, str]:
+    """Files of checksums of jobs that are to run again, each with the reason: whole, but not as they would be made now.
+
+    Args:
+        recipes: each file with the recipe that its job would go by now.
+    """
+    found = {path: checksums.outdated(path, recipe) for path, recipe in recipes.items() if path.is_file()}
+    return {path: reason for path, reason in found.items() if reason}
+
+
+def chosen_from_others(path: Path, sources: Iterable[Path]) -> bool:
+    """Whether rates were chosen from other records than the tables show that they are taken from.
+
+    Args:
+        path: of the rates.
+        sources: the checksums of these tables, in the order of the experiments.
+    """
+    shown = [checksums.made_from(source) for source in sources]
+    return None not in shown and rates.chosen_from(path) != shown
+
+
+def refuse_hidden(
+    until: Collection[str], omitted: Collection[str], allowed_rules: Collection[str], forced: Collection[str]
+) -> None:
+    """Refuse options that name rules whose jobs are planned late: Snakemake passes over them.
+
+    Args:
+        until: what `--until` names.
+        omitted: what `--omit-from` names.
+        allowed_rules: what `--allowed-rules` names; empty where it is not given.
+        forced: what `--forcerun` names.
+
+    Raises:
+        UserError: names the option, the rule, and what is allowed.
+    """
+    for option, names in (("--until", until), ("--omit-from", omitted)):
+        for name in sorted(PLANNED_LATE.intersection(names)):
+            allowed = (
+                "prepare; `snakemake tables` trains and stops before figures, a figure's file trains for that figure"
+            )
+            refuse("command line", option, name, allowed)
+    needed = PLANNED_LATE | {"prepare"}
+    if allowed_rules and not needed <= set(allowed_rules):
+        allowed = f"rules with {', '.join(sorted(needed))} among them, or a target's name in its place"
+        refuse("command line", "--allowed-rules", " ".join(sorted(allowed_rules)), allowed)
+    if "train" in forced:
+        allowed = "other rules; a run whose folder in results/runs is deleted is trained again"
+        refuse("command line", "--forcerun", "train", allowed)

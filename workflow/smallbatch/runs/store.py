@@ -1,0 +1,458 @@
+"""The run store: one folder a run, found by its name, checked by its content.
+
+A run's folder `runs/NAME`, which appears whole, holds `metrics.csv` (a row an epoch), `variance.csv` where the run
+measures it, and `run.json`: settings, outcome, environment and the SHA-256 of the other files, under a digest of all
+that. Its final weights, which are large and not always kept, published or pulled, lie apart, as
+`weights/NAME.HASH.safetensors` with the first digits of their SHA-256, which the record has in full. So whoever trains
+a run on a machine that rounds otherwise has another record and other weights, and each record finds its own.
+"""
+
+import csv
+import hashlib
+import io
+import math
+import os
+from collections.abc import Callable, Iterable, Sequence, Set
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, NamedTuple, TypeVar
+
+from smallbatch.core.errors import UserError
+from smallbatch.core.files import DIGEST, atomic, remove_temporaries, sealed, set_aside, unsealed, write_folder
+from smallbatch.study.experiments import PROTOCOL, Run
+from smallbatch.study.settings import likely
+
+T = TypeVar("T")
+
+RECORD, METRICS, VARIANCE = "run.json", "metrics.csv", "variance.csv"
+
+HASH_DIGITS = 12
+"""Of a SHA-256 in a file's name."""
+
+READERS = 16
+"""Records that are read at the same time where many are."""
+
+
+class Epoch(NamedTuple):
+    """What was seen after one epoch, counted from 1. Losses are means, in nats; accuracies are fractions.
+
+    validation_accuracy: not a number where the run holds out no validation split.
+    """
+
+    epoch: int
+    learning_rate: float
+    train_loss: float
+    test_loss: float
+    test_accuracy: float
+    validation_accuracy: float
+
+
+class Variance(NamedTuple):
+    """The variance of one update of `batch_size` examples at the weights after `epoch` (0: the initial ones).
+
+    trace: of the covariance of the update at the run's base learning rate.
+    draws: mini-batches that it was estimated from.
+    """
+
+    epoch: int
+    batch_size: int
+    trace: float
+    draws: int
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What came out of a run.
+
+    diverged_at: the update, counted from 1, whose loss was not finite; none if all were.
+    seconds: the run's share of the wall time of the lanes that it was trained with.
+    images: training images seen.
+    lanes: runs that were trained in lock-step with it, itself included.
+    peak_memory: bytes, the most that the process (on a GPU: the device) held while these lanes were trained.
+    variance: what was measured of it, see `Setting.variance_batch_sizes`.
+    """
+
+    epochs: list[Epoch]
+    diverged_at: int | None
+    seconds: float
+    images: int
+    lanes: int
+    peak_memory: int
+    variance: list[Variance]
+
+
+@dataclass(frozen=True)
+class Record:
+    """A run as the store has it.
+
+    fingerprint: of the data it was trained on.
+    environment: versions, commit, device.
+    ended: when it was written, ISO 8601 in UTC.
+    weights: the SHA-256 of its final weights; none where none were kept.
+    digest: SHA-256 over all of this.
+    """
+
+    run: Run
+    outcome: Outcome
+    fingerprint: str
+    environment: dict[str, Any]
+    ended: str
+    weights: str | None
+    digest: str
+
+
+class Damaged(Exception):
+    """A run's record is not whole; says why."""
+
+
+class RunStore:
+    """The runs of all studies.
+
+    Args:
+        results: the folder in which `runs`, `weights` and, in bundles, published runs lie.
+    """
+
+    def __init__(self, results: Path) -> None:
+        self.results = Path(results)
+        self.root, self.published = self.results / "runs", self.results / "published"
+
+    def folder(self, run: Run, fingerprint: str) -> Path:
+        """Where a run's files lie."""
+        return self.root / run.name(fingerprint)
+
+    def weights(self, record: Record) -> Path | None:
+        """Where the final weights that a record names lie, if they are still kept and here; none if it names none."""
+        return record.weights and self._weights(record.run.name(record.fingerprint), record.weights)
+
+    def _weights(self, name: str, digest: str) -> Path:
+        return self.results / "weights" / f"{name}.{digest[:HASH_DIGITS]}.safetensors"
+
+    def pulled(self) -> None:
+        """Make sure that all published runs that DVC knows are here.
+
+        Raises:
+            UserError: some have not been pulled.
+        """
+        for pointer in sorted(self.published.glob("*.dvc")):
+            _pulled(pointer.with_suffix(""))
+
+    def has(self, run: Run, fingerprint: str) -> bool:
+        """Whether the run is there and whole; its weights, which are large, are not read."""
+        return self.digest(run, fingerprint) is not None
+
+    def digest(self, run: Run, fingerprint: str) -> str | None:
+        """The digest of a run's record, over all that is known of the run; none where it is missing or damaged."""
+        name = run.name(fingerprint)
+        try:
+            return verified(name, self._reader(name))[0][DIGEST]
+        except Damaged:
+            return None
+
+    def find(self, run: Run, fingerprint: str) -> Record | None:
+        """The run's record; none where it is missing or damaged."""
+        name = run.name(fingerprint)
+        try:
+            return record_of(name, self._reader(name))
+        except Damaged:
+            return None
+
+    def read(self, name: str) -> Record:
+        """The record of the run of this name.
+
+        Raises:
+            UserError: it is missing or damaged.
+        """
+        folder = self.root / name
+        if not folder.is_dir():
+            self.pulled()
+            known = [entry.name for entry in os.scandir(self.root) if entry.is_dir()] if self.root.is_dir() else []
+            raise UserError(f"{folder}: there is no such run{likely(name, known)}")
+        try:
+            return record_of(name, self._reader(name))
+        except Damaged as damage:
+            raise UserError(f"{folder}: damaged: {damage}; the next training sets it aside") from damage
+
+    def read_weights(self, record: Record) -> bytes:
+        """The final weights that a record names, a safetensors file's content.
+
+        Raises:
+            UserError: they are missing, or damaged, and then set aside; the run is whole without them.
+        """
+        name, file = record.run.name(record.fingerprint), self.weights(record)
+        if file is None:
+            raise UserError(f"{self.root / name}: it has no weights: none were kept, or it diverged")
+        _pulled(file)
+        if not os.path.lexists(file):
+            raise UserError(f"{file}: these weights were not kept; see training.keep_weights in config/README.md")
+        try:
+            content = file.read_bytes()
+        except IsADirectoryError:
+            content = b""
+        except OSError as error:
+            raise UserError(f"{file}: cannot be read: {error.strerror}") from error
+        if hashlib.sha256(content).hexdigest() != record.weights:
+            pointer = _pointer(file)
+            left = f"`dvc pull {pointer}` gets it again" if pointer.exists() else "the run is whole without it"
+            aside = set_aside(file)
+            raise UserError(f"{file}: damaged: it does not fit its digest in {RECORD}; set aside as {aside}; {left}")
+        return content
+
+    def damage(self, folder: Path) -> str | None:
+        """What is wrong with a run's folder, in words; none if it is whole."""
+        try:
+            record_of(folder.name, self._reader(folder.name))
+        except Damaged as damage:
+            return str(damage)
+        return None
+
+    def ends(self, names: Set[str]) -> dict[str, int | None]:
+        """Of the runs with these folder names those that are there, each with its `diverged_at`.
+
+        For who only looks: nothing is read but `run.json`.
+        """
+        found = _at_once(self._end, self._there(names))
+        return {name: end["diverged_at"] for name, end in found if end}
+
+    def _end(self, name: str) -> dict[str, Any] | None:
+        try:
+            with open(os.path.join(self.root, name, RECORD), "rb") as file:
+                return unsealed(file.read())["outcome"]
+        except (OSError, ValueError):
+            return None  # not there, or damaged
+
+    def _there(self, names: Set[str]) -> list[str]:
+        return [entry.name for entry in os.scandir(self.root) if entry.name in names] if self.root.is_dir() else []
+
+    def _reader(self, name: str) -> Callable[[str], bytes]:
+        """Reads a run's files by name."""
+
+        def read(file: str) -> bytes:
+            path = os.path.join(self.root, name, file)  # a `Path` takes longer to make
+            try:
+                with open(path, "rb") as opened:
+                    return opened.read()
+            except FileNotFoundError as error:
+                raise Damaged(f"{file} is missing") from error
+            except NotADirectoryError as error:
+                raise Damaged("a file stands in its place") from error
+            except IsADirectoryError as error:
+                raise Damaged(f"{file} is a folder") from error
+            except OSError as error:
+                raise UserError(f"{path}: cannot be read: {error.strerror}") from error
+
+        return read
+
+    def clear(self, run: Run, fingerprint: str) -> Path | None:
+        """Make room for a run: set a damaged folder aside; returns where to, if there was one."""
+        folder = self.folder(run, fingerprint)
+        is_empty = folder.is_dir() and not any(folder.iterdir())
+        if is_empty or not os.path.lexists(folder) or not self.damage(folder):
+            return None
+        return set_aside(folder)
+
+    def write(
+        self, run: Run, fingerprint: str, outcome: Outcome, environment: dict[str, Any], weights: bytes | None
+    ) -> None:
+        """Write a finished run, in the place of an earlier one.
+
+        Args:
+            run: the run.
+            fingerprint: of the data it was trained on.
+            outcome: what came out.
+            environment: versions, commit, device.
+            weights: a safetensors file's content, or none.
+
+        Raises:
+            UserError: the outcome is none that the run can have, or the disk does not take it.
+        """
+        name = run.name(fingerprint)
+        contents = {METRICS: _csv(Epoch, outcome.epochs)}
+        if outcome.variance:
+            contents[VARIANCE] = _csv(Variance, outcome.variance)
+        values = {
+            "settings": run.settings,
+            "data_fingerprint": fingerprint,
+            "protocol": PROTOCOL,
+            "outcome": {key: getattr(outcome, key) for key in _PLAIN},
+            "environment": environment,
+            "ended": now().isoformat(timespec="seconds"),
+            "files": {file: hashlib.sha256(content).hexdigest() for file, content in contents.items()},
+            "weights": hashlib.sha256(weights).hexdigest() if weights is not None else None,
+        }
+        contents[RECORD] = sealed(values)
+        try:
+            record_of(name, contents.__getitem__)
+        except Damaged as damage:
+            raise UserError(f"{self.root / name}: not written: {damage}") from damage
+        if weights is not None:
+            file = self._weights(name, values["weights"])
+            remove_temporaries(file.parent, f".{name}.")
+            with atomic(file) as opened:
+                opened.write(weights)
+        write_folder(self.root / name, contents)
+
+    def drop_weights(self, record: Record) -> None:
+        """Delete the final weights that a record names; it stays valid without them."""
+        file = self.weights(record)
+        if file and file.is_file():
+            file.unlink(missing_ok=True)
+
+
+def now() -> datetime:
+    """The time, in UTC."""
+    return datetime.now(UTC)
+
+
+def _at_once(of: Callable[[str], T], names: Sequence[str]) -> list[tuple[str, T]]:
+    """Each name with what `of` makes of it: on a shared file system reading is waiting, and many wait no longer."""
+
+    def some(part: Sequence[str]) -> list[tuple[str, T]]:
+        return [(name, of(name)) for name in part]
+
+    with ThreadPoolExecutor(READERS) as readers:
+        return [pair for part in readers.map(some, [names[i::READERS] for i in range(READERS)]) for pair in part]
+
+
+def digest_of(digests: Iterable[str]) -> str:
+    """One digest for those of several records, whatever their order."""
+    return hashlib.sha256("\n".join(sorted(set(digests))).encode()).hexdigest()
+
+
+def _pointer(path: Path) -> Path:
+    """The file by which DVC knows a path."""
+    return path.with_name(f"{path.name}.dvc")
+
+
+def _pulled(path: Path) -> None:
+    """Make sure that what DVC knows is there.
+
+    Raises:
+        UserError: it has not been pulled.
+    """
+    pointer = _pointer(path)
+    if pointer.exists() and not path.exists():
+        raise UserError(f"{path}: not pulled yet; `dvc pull {pointer}` gets it")
+
+
+_PLAIN = ("diverged_at", "seconds", "images", "lanes", "peak_memory")
+"""Fields of an outcome that stand in `run.json`; the others have files of their own."""
+
+_TABLES = {METRICS: Epoch, VARIANCE: Variance}
+
+
+def _csv(kind: type[NamedTuple], rows: Sequence[NamedTuple]) -> bytes:
+    """Rows with their head as CSV."""
+    text = io.StringIO(newline="")
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(kind._fields)
+    writer.writerows([repr(value) for value in row] for row in rows)
+    return text.getvalue().encode()
+
+
+def verified(name: str, read: Callable[[str], bytes]) -> tuple[dict[str, Any], dict[str, bytes]]:
+    """What stands in a run's `run.json`, and the content of the files that it names; each is read once.
+
+    Args:
+        name: the run's.
+        read: reads one of its files, by name.
+
+    Raises:
+        Damaged: something is missing or not as it was written.
+    """
+    try:
+        values = unsealed(read(RECORD))
+        run = Run.from_settings(values["settings"])
+        if values["protocol"] != PROTOCOL or run.name(values["data_fingerprint"]) != name:
+            raise Damaged("its settings do not fit its name")
+        _check(values)
+        files = values["files"]
+        contents = {file: read(file) for file in files if file in _TABLES}
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        told = f"no {error}" if isinstance(error, KeyError) else error
+        raise Damaged(f"{RECORD} is damaged ({told})") from error
+    for file, content in contents.items():
+        if hashlib.sha256(content).hexdigest() != files[file]:
+            raise Damaged(f"{file} does not fit its digest in {RECORD}")
+    return values, contents
+
+
+def _check(values: dict[str, Any]) -> None:
+    """Make sure that what stands in `run.json` beside the settings is of the kind that `write` writes.
+
+    Raises:
+        ValueError, KeyError, TypeError, AttributeError: it is not.
+    """
+    outcome, end, environment = values["outcome"], values["outcome"]["diverged_at"], values["environment"]
+    counts = {"images": 0, "lanes": 1, "peak_memory": 0, **({} if end is None else {"diverged_at": 1})}
+    for key, least in counts.items():
+        if type(outcome[key]) is not int or outcome[key] < least:
+            raise ValueError(f"{key} is {outcome[key]!r}")
+    if type(outcome["seconds"]) not in (int, float) or not 0 <= outcome["seconds"] < math.inf:
+        raise ValueError(f"seconds is {outcome['seconds']!r}")
+    if not all(isinstance(text, str) for pair in environment.items() for text in pair):
+        raise ValueError("environment is not text")
+    weights = values["weights"]
+    if weights is not None and (end is not None or len(bytes.fromhex(weights)) != 32):
+        raise ValueError(f"weights is {weights!r}")
+    if METRICS not in values["files"] or datetime.fromisoformat(values["ended"]).tzinfo is None:
+        raise ValueError(f"ended is {values['ended']!r}")
+
+
+def record_of(name: str, read: Callable[[str], bytes]) -> Record:
+    """A run's record, from its files as `verified` takes them.
+
+    Raises:
+        Damaged: something is missing, not as it was written, or nothing that can come out of a run.
+    """
+    values, contents = verified(name, read)
+    run = Run.from_settings(values["settings"])
+    try:
+        rows = {file: _rows(content, _TABLES[file]) for file, content in contents.items()}
+        outcome = Outcome(epochs=rows[METRICS], variance=rows.get(VARIANCE, []), **values["outcome"])
+        _check_rows(outcome, run)
+    except (ValueError, TypeError) as error:
+        raise Damaged(f"{METRICS} or {VARIANCE} is damaged ({error})") from error
+    return Record(
+        run,
+        outcome,
+        values["data_fingerprint"],
+        values["environment"],
+        values["ended"],
+        values["weights"],
+        values[DIGEST],
+    )
+
+
+def _rows(content: bytes, kind: type[NamedTuple]) -> list:
+    """Rows as they were written; a field's type is that of its annotation."""
+    head, *rows = csv.reader(io.StringIO(content.decode(), newline=""))
+    # By columns: a study of 10,000 runs has a million rows.
+    columns = zip(*rows, strict=True) if rows else [()] * len(head)
+    typed = [map(of, column) for of, column in zip(kind.__annotations__.values(), columns, strict=True)]
+    return list(map(kind._make, zip(*typed, strict=True)))
+
+
+def _check_rows(outcome: Outcome, run: Run) -> None:
+    """Make sure that the epochs are such as the run can have.
+
+    Raises:
+        ValueError: they are not; says why.
+    """
+    count, diverged = len(outcome.epochs), outcome.diverged_at is not None
+    if count > run.setting.epochs or (count < run.setting.epochs and not diverged):
+        raise ValueError(f"{count} epochs of {run.setting.epochs}")
+    epochs = Epoch(*zip(*outcome.epochs, strict=True)) if count else Epoch(*[()] * len(Epoch._fields))
+    if epochs.epoch != tuple(range(1, count + 1)):
+        raise ValueError("the epochs are not in order")
+    # Where the last update of an epoch overflows, the test after it is the first to see that.
+    losses = (*epochs.learning_rate, *epochs.train_loss, *epochs.test_loss[: -1 if diverged else None])
+    if not all(map(math.isfinite, losses)):
+        raise ValueError("a loss or a rate is not finite")
+    if not all(0 <= accuracy <= 1 for accuracy in epochs.test_accuracy):
+        raise ValueError("an accuracy is not from 0 to 1")
+    if not all(0 <= accuracy <= 1 or math.isnan(accuracy) for accuracy in epochs.validation_accuracy):
+        raise ValueError("an accuracy is not from 0 to 1")
+    if not all(0 <= row.epoch <= run.setting.epochs and row.draws > 1 for row in outcome.variance):
+        raise ValueError("a variance is of no epoch, or of one draw")

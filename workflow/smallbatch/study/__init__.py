@@ -1,0 +1,1 @@
+"""What is to be trained: settings, rates, experiments and their runs."""

@@ -1,0 +1,243 @@
+"""Studies, experiments and runs, and the identity of a run. Knows neither torch nor Snakemake nor where studies lie."""
+
+import hashlib
+import itertools
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import MISSING, asdict, dataclass, field, fields
+from functools import cached_property
+from typing import Any
+
+from smallbatch.study.rates import BaseLr, format_base_lr, learning_rate
+
+HELD_OUT = 0.1
+"""The part of the training images that `selection: validation` trains without (ours: the paper has no such split)."""
+
+PROTOCOL = 1
+"""Version of the numbers that the engine makes. Bump it by hand when they change; a test notices when they do."""
+
+MEASUREMENT = 2
+"""Version of how the variance of updates is measured: a part of the identity of the runs that measure it, alone."""
+
+CHOSEN_LATER = BaseLr(0.0)
+"""Stands for the rate of a run that takes the best of other experiments, until those are trained."""
+
+
+@dataclass(frozen=True)
+class Setting:
+    """What the runs of an experiment have in common.
+
+    data: label of the data set.
+    train_images: how many training images are used, None for all.
+    norm, norm_layers: normalisation (none, batch, group) and where it stands (all, conv).
+    lr_drops: fractions of training at which the rate falls to a tenth.
+    lr_scaling: of eta with m, see `smallbatch.study.rates`.
+    momentum, momentum_scaled: of SGD, and whether eta is multiplied by 1 - momentum, which keeps the step an example.
+    precision: float32; or products of matrices and convolutions in tf32 or bf16, with weights in float32.
+    augment_pad: zero pixels added on each side before a random crop.
+    augment_flip: whether images are flipped at random from left to right.
+    augment_resized: whether photos are cropped at random in size, place and shape.
+    selection: the split that rates are chosen on: test, as in the paper, or validation, held out of the training split.
+    variance_batch_sizes: the m at which the variance of an update is measured at some points of training.
+    model_content: a hash over the file of a model that is not the project's own, see `models.content`.
+
+    A default never changes: it is left out of the identity of runs, so that a new setting renames no old run.
+    """
+
+    data: str
+    model: str
+    weight_decay: float
+    epochs: int
+    train_images: int | None = None
+    norm: str = "none"
+    norm_layers: str = "all"
+    lr_drops: tuple[float, ...] = (0.5, 0.75)
+    warmup: bool = False
+    augment_pad: int = 0
+    augment_flip: bool = False
+    augment_resized: bool = False
+    lr_scaling: str = "linear"
+    momentum: float = 0.0
+    momentum_scaled: bool = False
+    precision: str = "float32"
+    selection: str = "test"
+    variance_batch_sizes: tuple[int, ...] = ()
+    model_content: str | None = None
+
+    @property
+    def augment(self) -> str:
+        """The augmentation in words: `none`, `pad 4`, `flip`, `pad 4 + flip` or `resized crop + flip`."""
+        pad = [f"pad {self.augment_pad}"] * (self.augment_pad > 0)
+        return " + ".join(pad + ["resized crop"] * self.augment_resized + ["flip"] * self.augment_flip) or "none"
+
+    @classmethod
+    def from_json(cls, values: Mapping[str, Any]) -> "Setting":
+        """The setting whose fields JSON has as `values`."""
+        return cls(**{key: tuple(value) if isinstance(value, list) else value for key, value in values.items()})
+
+
+def _as_json(values: Mapping[str, Any]) -> dict[str, Any]:
+    return {key: list(value) if isinstance(value, tuple) else value for key, value in values.items()}
+
+
+_SETTINGS = tuple(own.name for own in fields(Setting))
+_DEFAULTS = _as_json({own.name: own.default for own in fields(Setting) if own.default is not MISSING})
+
+
+@dataclass(frozen=True)
+class Run:
+    """One training: all that can change its numbers, but for the content of its data.
+
+    batch_size: m, examples of one update.
+    bn_batch_size: b, examples of one batch statistic; m where there is none.
+    base_lr: eta / m, see `smallbatch.study.rates`.
+    """
+
+    setting: Setting
+    batch_size: int
+    bn_batch_size: int
+    base_lr: BaseLr
+    seed: int
+
+    @cached_property
+    def settings(self) -> dict[str, Any]:
+        """All settings by name, flat, as JSON has them."""
+        own = {one.name: getattr(self, one.name) for one in fields(self) if one.name != "setting"}
+        return _as_json({name: getattr(self.setting, name) for name in _SETTINGS}) | own
+
+    @classmethod
+    def from_settings(cls, settings: dict[str, Any]) -> "Run":
+        """The run that `settings` belongs to."""
+        own = {one.name for one in fields(cls)} - {"setting"}
+        setting = Setting.from_json({key: value for key, value in settings.items() if key not in own})
+        return cls(setting, **{key: settings[key] for key in own})
+
+    @property
+    def learning_rate(self) -> float:
+        """eta, the rate for the mean gradient."""
+        s = self.setting
+        eta = learning_rate(self.base_lr, self.batch_size, s.lr_scaling)
+        return eta * (1 - s.momentum) if s.momentum_scaled else eta
+
+    def name(self, fingerprint: str) -> str:
+        """The run's folder: readable, and ending in a hash over all that can change its numbers.
+
+        Args:
+            fingerprint: of the prepared data.
+        """
+        # Asked for again and again by whoever goes through thousands of runs.
+        if (PROTOCOL, fingerprint) not in self._names:
+            self._names[PROTOCOL, fingerprint] = self._make_name(fingerprint)
+        return self._names[PROTOCOL, fingerprint]
+
+    @cached_property
+    def _names(self) -> dict[tuple[int, str], str]:
+        return {}
+
+    def _make_name(self, fingerprint: str) -> str:
+        told = {key: v for key, v in self.settings.items() if key not in _DEFAULTS or v != _DEFAULTS[key]}
+        measured = [MEASUREMENT] if self.setting.variance_batch_sizes else []
+        identity = json.dumps([PROTOCOL, fingerprint, told, *measured], sort_keys=True)
+        digest = hashlib.sha256(identity.encode()).hexdigest()[:12]
+        s = self.setting
+        norm = s.norm if s.norm_layers == "all" else f"{s.norm}-{s.norm_layers}"
+        rate = format_base_lr(self.base_lr).replace("2^", "log2lr")
+        rate = rate if rate.startswith("log2") else f"lr{rate}"
+        b = f"_b{self.bn_batch_size}" if self.bn_batch_size != self.batch_size else ""
+        return f"{s.data}_{s.model}-{norm}_m{self.batch_size}{b}_{rate}_seed{self.seed}-{digest}"
+
+
+Chosen = Mapping[int, BaseLr]
+"""Batch size m -> the base learning rate that was best for it."""
+
+
+@dataclass(frozen=True)
+class Experiment:
+    """A setting with its grid.
+
+    base_lrs: the rates of the grid; none where `best_of` is set.
+    best_of: experiments whose best rate for each m is taken, the last of them that has this m.
+    """
+
+    name: str
+    setting: Setting
+    batch_sizes: tuple[int, ...]
+    bn_batch_sizes: tuple[int, ...] | None
+    base_lrs: tuple[BaseLr, ...]
+    seeds: tuple[int, ...]
+    best_of: tuple[str, ...] = ()
+
+    def runs(self, chosen: Chosen | None = None) -> Iterator[Run]:
+        """Every cell of the grid with every seed; of the sub-batches b those with b <= m.
+
+        Args:
+            chosen: the rates that `best_of` led to; where there is none yet, the run has `CHOSEN_LATER`.
+        """
+        for m in self.batch_sizes:
+            rates = self.base_lrs or ((chosen or {}).get(m, CHOSEN_LATER),)
+            for b in self.bn_batch_sizes or (m,):
+                if b <= m:
+                    for base_lr, seed in itertools.product(rates, self.seeds):
+                        yield Run(self.setting, m, b, base_lr, seed)
+
+    def as_json(self) -> dict[str, Any]:
+        """All of it, as JSON has it."""
+        return _as_json(asdict(self)) | {"setting": _as_json(asdict(self.setting))}
+
+    @classmethod
+    def from_json(cls, values: Mapping[str, Any]) -> "Experiment":
+        """The experiment that `as_json` gave."""
+        plain = {key: tuple(value) if isinstance(value, list) else value for key, value in values.items()}
+        return cls(**plain | {"setting": Setting.from_json(values["setting"])})
+
+
+@dataclass(frozen=True)
+class Study:
+    """One file of `config/studies`, checked.
+
+    file: where it stands.
+    name: the file's, and where something scales the study the name of that; folders of results are called so.
+    scale: what makes it smaller than its file says; empty where nothing does.
+    """
+
+    file: str
+    name: str
+    title: str
+    description: str
+    experiments: dict[str, Experiment]
+    figures: dict[str, dict[str, Any]]
+    scale: dict[str, Any] = field(default_factory=dict)
+
+    def planned(self, chosen: Mapping[str, Chosen] | None = None) -> list[tuple[str, Run]]:
+        """Every (experiment, run); a run that two experiments share stands twice.
+
+        Args:
+            chosen: experiment -> the rates that its `best_of` led to, for those that are known.
+        """
+        known = chosen or {}
+        return [(e.name, run) for e in self.experiments.values() for run in e.runs(known.get(e.name))]
+
+    def runs(self) -> list[Run]:
+        """Every run once."""
+        return list(dict.fromkeys(run for _, run in self.planned()))
+
+    def sources(self, figure: str) -> list[str]:
+        """The experiments that a figure shows, and before each those that it takes its rates from."""
+        names = self.figures[figure]["experiments"]
+        return list(dict.fromkeys(one for name in names for one in (*self.experiments[name].best_of, name)))
+
+    @property
+    def labels(self) -> list[str]:
+        """Labels of the data sets that the study needs."""
+        return list(dict.fromkeys(e.setting.data for e in self.experiments.values()))
+
+    def as_json(self) -> dict[str, Any]:
+        """All of it, as JSON has it: so a job gets the study as it was when the workflow began."""
+        own = {one.name: getattr(self, one.name) for one in fields(self)}
+        return own | {"experiments": {name: e.as_json() for name, e in self.experiments.items()}}
+
+    @classmethod
+    def from_json(cls, values: Mapping[str, Any]) -> "Study":
+        """The study that `as_json` gave."""
+        experiments = {name: Experiment.from_json(e) for name, e in values["experiments"].items()}
+        return cls(**{**values, "experiments": experiments})

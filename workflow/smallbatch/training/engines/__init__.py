@@ -1,0 +1,1 @@
+"""How steps are made: by any model in torch, as CUDA graphs, by kernels for processors."""

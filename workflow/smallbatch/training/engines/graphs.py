@@ -1,0 +1,158 @@
+"""Updates on a GPU: a step, from gather to update, is recorded once as a CUDA graph and replayed ever after.
+
+All that differs from step to step lies on the device: the plan of the block, its rates, and a counter that says which
+row of them is next. So the host only launches replays, and looks at nothing until the block is over.
+"""
+
+import contextlib
+import gc
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
+
+import torch
+from torch import Tensor
+
+from smallbatch.training.engines.updates import Updates
+from smallbatch.training.feed import EpochPlan, Feed
+from smallbatch.training.network import Network
+from smallbatch.training.sgd import LaneSGD
+
+REPLAY_STEPS, REPLAY_IMAGES, REPLAY_VALUES = 8, 1 << 14, 1 << 26
+"""Steps, images and values of pixels of the longer graph, at most: one launch and one gather for all its steps, which
+count where a step takes some 100 us. What is left of a block is replayed step by step."""
+
+GRAPH_STEPS, GRAPH_IMAGES, GRAPH_VALUES = 1 << 13, 1 << 22, 1 << 30
+"""A block is the rest of the epoch, but at most so many steps, images or values of pixels. They keep it to about 15 s
+(2 ms a step; 60 million values/s, as of a deep network at 64 lanes), since a checkpoint that is due waits for the
+block to end; and the copy of its plan to 100 MB, 25 bytes an image. Numbers and not a clock, since lanes are dropped
+where a block ends, and a resumed run must drop them at the same step."""
+
+WARM_UPS = 3
+"""Steps made before the recording, in which libraries set themselves up: that cannot be recorded."""
+
+Program = Callable[[], object]
+"""Makes some steps."""
+
+
+def suit(network: Network, feed: Feed) -> bool:
+    """Whether steps can be recorded: on a GPU, by one process, with all images on the device."""
+    there = feed.train_images.read_on.type == "cuda"
+    return there and network.device.type == "cuda" and network.world.size == 1
+
+
+def captured(rehearse: Program, programs: Sequence[Program], device: torch.device) -> list[Program]:
+    """Record programs as CUDA graphs, which does not run them; returns what replays each.
+
+    The graphs share their memory: each may overwrite what another left, except in tensors that were there before.
+
+    Args:
+        rehearse: runs some times beforehand.
+        programs: what is recorded.
+        device: a GPU.
+    """
+    gc.collect()  # what an error left in circles may hold graphs, and none may be destroyed during a recording
+    with torch.cuda.device(device):
+        pool, side = torch.cuda.graph_pool_handle(), torch.cuda.Stream()
+        side.wait_stream(torch.cuda.current_stream())
+        with torch.cuda.stream(side):
+            for _ in range(WARM_UPS):
+                rehearse()
+        torch.cuda.current_stream().wait_stream(side)
+        return [_recorded(program, pool, side).replay for program in programs]
+
+
+def _recorded(program: Program, pool: tuple[int, int], side: torch.cuda.Stream) -> torch.cuda.CUDAGraph:
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph, pool=pool, stream=side):
+        program()
+    return graph
+
+
+class GraphUpdates(Updates):
+    """Updates by replays of a recorded step.
+
+    A recording holds addresses of parameters, running statistics and velocities: lanes that change need a new object.
+    It is made at the first block, when the training has found how much fits and has the state that it goes on from.
+    Mini-batches that have to be taken in parts are left to plain `Updates`.
+
+    Attributes:
+        plan: the block's, copied here; with it rates [steps, lanes], losses [steps, lanes] and the next step [1].
+        replays: steps -> what makes so many; the longest first.
+    """
+
+    capture = staticmethod(captured)
+
+    def __init__(self, network: Network, sgd: LaneSGD, feed: Feed) -> None:
+        super().__init__(network, sgd, feed)
+        self.replays: dict[int, Program] = {}
+
+    @property
+    def whole(self) -> bool:
+        """Whether a mini-batch is in memory at once."""
+        return self.network.part == self.network.share
+
+    @property
+    def steps(self) -> int:
+        """The most steps of a block."""
+        if not self.whole:
+            return super().steps
+        return min(self.feed.steps, self._within(GRAPH_STEPS, GRAPH_IMAGES, GRAPH_VALUES))
+
+    def block(self, plan: EpochPlan, first: int, last: int, factors: Sequence[float]) -> Tensor:
+        """Make the updates of steps first ... last - 1, as `Updates` does; the host waits for nothing."""
+        if not self.whole:
+            return super().block(plan, first, last, factors)
+        if not self.replays:
+            self._make_room(plan)
+        count = last - first
+        self.plan.fill(plan, first, last)
+        self.rates[:count].copy_(self.sgd.rates(factors))
+        self.counter.zero_()
+        if not self.replays:
+            self._record()
+        self._run(count)
+        return self.losses[:count].clone()
+
+    def _make_room(self, plan: EpochPlan) -> None:
+        self.plan = plan.room(self.steps)
+        self.rates, self.losses = (
+            torch.zeros(self.steps, self.network.lanes, device=self.network.device) for _ in range(2)
+        )
+        self.counter = torch.zeros(1, dtype=torch.int64, device=self.network.device)
+
+    def _record(self) -> None:
+        sizes = list(dict.fromkeys((self._within(REPLAY_STEPS, REPLAY_IMAGES, REPLAY_VALUES), 1)))
+        with self._kept():
+            programs = [partial(self._make_steps, size) for size in sizes]
+            replays = self.capture(self._rehearse, programs, self.network.device)
+        self.replays = dict(zip(sizes, replays, strict=True))
+
+    @contextlib.contextmanager
+    def _kept(self) -> Iterator[None]:
+        """Put back what steps change."""
+        tensors = [*self.network.model.state_dict().values(), *self.sgd.velocity, self.counter]
+        before = [tensor.clone() for tensor in tensors]
+        yield
+        for tensor, value in zip(tensors, before, strict=True):
+            tensor.copy_(value)
+
+    def _rehearse(self) -> None:
+        self.counter.zero_()  # there may be fewer rows than rehearsals
+        self._make_steps(1)
+
+    def _run(self, count: int) -> None:
+        for size, replay in self.replays.items():
+            for _ in range(count // size):
+                replay()
+            count %= size
+
+    def _make_steps(self, count: int) -> None:
+        """Make the next steps that the counter says. This is recorded: nothing may need a number from the device."""
+        rows = self.counter + torch.arange(count, device=self.counter.device)
+        batches, rates = self.feed.batches(self.plan.at(rows), 0, count), self.rates.index_select(0, rows)
+        losses = []
+        for images, labels, rate in zip(*batches, rates, strict=True):
+            losses.append(self.network.gradients(images, labels))
+            self.sgd.step_at(rate)
+        self.losses.index_copy_(0, rows, torch.stack(losses))
+        self.counter.add_(count)

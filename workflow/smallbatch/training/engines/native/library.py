@@ -1,0 +1,171 @@
+"""The compiled kernels: built once a machine from `kernels.cpp` by its own C++ compiler, and their interface."""
+
+import ctypes
+import functools
+import hashlib
+import logging
+import os
+import platform
+import shlex
+import shutil
+import subprocess
+import tempfile
+from ctypes import POINTER, c_float, c_int32, c_int64, c_void_p
+from pathlib import Path
+
+from smallbatch.core.environment import cache_folder
+from smallbatch.core.errors import UserError
+from smallbatch.core.files import atomic, set_aside
+
+SOURCE = Path(__file__).with_name("kernels.cpp")
+FLAGS = ("-std=c++17", "-O3", "-march=native", "-fno-math-errno", "-fPIC", "-shared")
+PATIENCE = 300
+"""Seconds after which a compiler that does not come back is given up."""
+_SAYING = {"capture_output": True, "encoding": "utf-8", "errors": "replace", "timeout": PATIENCE}
+
+log = logging.getLogger(__name__)
+
+
+class View(ctypes.Structure):
+    """A value or gradient: where its images lie, height, width, channels (padded), border; see kernels.cpp."""
+
+    _fields_ = (
+        *((name, c_int64) for name in ("at", "size")),
+        *((name, c_int32) for name in ("h", "w", "c", "pad")),
+    )
+
+
+class Op(ctypes.Structure):
+    """One operation of a program; see kernels.cpp."""
+
+    _fields_ = (
+        *((name, c_int32) for name in ("kind", "input", "output", "residual", "d_input", "d_output", "d_residual")),
+        *((name, c_int32) for name in ("accumulate", "accumulate_residual", "mask", "relu")),
+        *((name, c_int32) for name in ("weight", "bias", "mean", "var", "in_channels", "out_channels")),
+        *((name, c_int32) for name in ("kernel_h", "kernel_w", "stride", "pad")),
+        *((name, c_int64) for name in ("weight_at", "bias_at", "turned_at", "extra_at")),
+        ("eps", c_float),
+    )
+
+
+class Program(ctypes.Structure):
+    """A model as the kernels run it; see kernels.cpp."""
+
+    _fields_ = (
+        ("ops", POINTER(Op)),
+        ("views", POINTER(View)),
+        ("count", c_int64),
+        *((name, c_int32) for name in ("input", "logits", "d_logits", "classes")),
+        *((name, c_int64) for name in ("image_floats", "arena_floats", "statistics_floats")),
+        *((name, c_int64) for name in ("packed_floats", "turned_floats")),
+    )
+
+
+class Lane(ctypes.Structure):
+    """Where a lane's tensors and, with momentum, their velocities lie."""
+
+    _fields_ = (("tensors", POINTER(c_void_p)), ("velocities", POINTER(c_void_p)))
+
+
+_TRAIN = (
+    *(POINTER(Program), POINTER(Lane), c_int64, c_int64, c_int64, c_int64),
+    *(c_void_p, c_void_p, c_void_p, c_void_p, c_void_p, c_float, c_float, c_float, c_void_p),
+)
+_GRADIENTS = _LOGITS = (POINTER(Program), POINTER(Lane), c_int64, c_int64, c_int64, *(c_void_p,) * 4)
+
+
+def compiler() -> list[str] | None:
+    """The command of the C++ compiler, `$CXX` before others; none where there is none."""
+    named = shlex.split(os.environ.get("CXX", ""))
+    for command in [named] if named else [["c++"], ["g++"], ["clang++"]]:
+        if shutil.which(command[0]):
+            return command
+    return None
+
+
+@functools.cache
+def kernels() -> ctypes.CDLL | None:
+    """The kernels, compiled if need be; none, with a word on the log, where they cannot be had."""
+    command = compiler()
+    if command is None:
+        log.info("no C++ compiler here: training goes operation by operation, slower")
+        return None
+    try:
+        library = _built(command)
+    except (OSError, subprocess.SubprocessError) as error:
+        reason = (getattr(error, "stderr", "") or str(error)).strip().partition("\n")[0]
+        log.info("kernels cannot be compiled (%s): training goes operation by operation, slower", reason)
+        return None
+    library.smallbatch_vector.restype = c_int32
+    library.smallbatch_train.argtypes, library.smallbatch_train.restype = _TRAIN, c_int32
+    library.smallbatch_gradients.argtypes, library.smallbatch_gradients.restype = _GRADIENTS, c_int32
+    library.smallbatch_logits.argtypes, library.smallbatch_logits.restype = _LOGITS, None
+    return library
+
+
+def vector() -> int:
+    """Numbers that a vector of this processor holds: channels lie in memory in whole vectors."""
+    return kernels().smallbatch_vector()
+
+
+def _built(command: list[str]) -> ctypes.CDLL:
+    """The library, from the user's cache folder or made now."""
+    version = subprocess.run([*command, "--version"], check=True, **_SAYING)
+    # The last word tells them from those that earlier versions made, whose seals are others.
+    told = [
+        SOURCE.read_text(encoding="utf-8"),
+        *command,
+        *FLAGS,
+        version.stdout,
+        platform.machine(),
+        _instructions(),
+        "sealed",
+    ]
+    name = f"kernels-{hashlib.sha256(chr(0).join(told).encode()).hexdigest()[:16]}.so"
+    try:
+        return _loaded(command, cache_folder() / name)
+    except (OSError, RuntimeError, UserError) as error:  # no home, or one that is full or runs no programs
+        log.info("kernels are compiled for this process alone: %s", error)
+    with tempfile.TemporaryDirectory() as folder:
+        return _loaded(command, Path(folder) / name)
+
+
+def _instructions() -> str:
+    """What the processor can do: machines that share a home folder may differ."""
+    info = Path("/proc/cpuinfo")
+    first = (
+        info.read_text(encoding="utf-8").partition("\n\n")[0].splitlines() if info.exists() else [platform.processor()]
+    )
+    telling = ("flags", "Features", "vendor_id", "cpu family", "model", "CPU ")
+    return "\n".join(line for line in first if line.startswith(telling))
+
+
+def _loaded(command: list[str], path: Path) -> ctypes.CDLL:
+    """Load the library at `path`; made if it is not there, set aside and made anew if it is damaged or another."""
+    seal = path.with_suffix(".sha256")
+    if os.path.lexists(path) and not _is_whole(path, seal):
+        for damaged in filter(os.path.lexists, (path, seal)):
+            log.warning("%s: damaged, set aside as %s, and made anew", damaged, set_aside(damaged))
+    if not path.exists():
+        with tempfile.TemporaryDirectory() as folder:
+            made = Path(folder) / path.name
+            subprocess.run([*command, *FLAGS, "-o", str(made), str(SOURCE)], check=True, **_SAYING)
+            content = made.read_bytes()
+        # The seal first: a library without its own would count as damaged to another job that looks now.
+        for target, what in ((seal, _seal(path.name, content)), (path, content)):
+            with atomic(target) as file:
+                file.write(what)
+    return ctypes.CDLL(str(path))
+
+
+def _is_whole(path: Path, seal: Path) -> bool:
+    """Whether a library is what was made under its name; a damaged one, once loaded, would end the process."""
+    try:
+        return path.is_file() and seal.is_file() and seal.read_bytes() == _seal(path.name, path.read_bytes())
+    except OSError:
+        return False
+
+
+def _seal(name: str, content: bytes) -> bytes:
+    """A digest of a library and of its name, which says from what and for which processor it was made."""
+    return hashlib.sha256(name.encode() + b"\0" + content).hexdigest().encode()

@@ -1,0 +1,238 @@
+"""Updates by the kernels: a block of steps of all lanes is one call."""
+
+import contextlib
+import copy
+import ctypes
+import logging
+import math
+import mmap
+from collections.abc import Iterator, Sequence
+from functools import cached_property, partial
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from smallbatch.core.errors import refuse
+from smallbatch.data.outline import Outline
+from smallbatch.models import build
+from smallbatch.models.normalisation import part_momenta
+from smallbatch.study.experiments import Run
+from smallbatch.training import lanes
+from smallbatch.training.distributed import ALONE, World
+from smallbatch.training.engines.native import library
+from smallbatch.training.engines.native.plan import Graph, Layout, Unsupported
+from smallbatch.training.engines.updates import BLOCK_IMAGES, BLOCK_VALUES, Updates
+from smallbatch.training.feed import Batches, Feed
+from smallbatch.training.network import Network
+from smallbatch.training.own_models import suitability
+from smallbatch.training.sgd import LaneSGD
+
+log = logging.getLogger(__name__)
+
+PART = 16
+"""Images of a mini-batch that pass forwards and backwards together where no batch statistic needs more: few enough to
+stay in the caches, enough to read the weights of large layers seldom."""
+
+TRIED, TRIED_B, TRIED_LANES = 8, 4, 3
+"""Examples, sub-batch and lanes with which the kernels are tried on a model of the user's own."""
+
+ROUNDING = 1e-2
+"""Of the largest value: what kernels and torch may differ by in single precision."""
+
+PIXELS_MOST = 128 * 128
+"""Of an image: photos are left to torch, whose convolutions block for caches."""
+
+
+class NativeUpdates(Updates):
+    """Updates of lanes one after the other, each all steps of a block; the weights stay where torch has them.
+
+    Args:
+        network: of the lanes.
+        sgd: their rates and velocities.
+        feed: of their mini-batches.
+        layout: of the model.
+    """
+
+    def __init__(self, network: Network, sgd: LaneSGD, feed: Feed, layout: Layout) -> None:
+        super().__init__(network, sgd, feed)
+        self.layout = layout
+        whole = network.part == network.share
+        self.room = network.least if network.norms else PART if whole else min(network.part, PART)
+        p = layout.program
+        self.arena = _zeros(p.arena_floats * self.room)
+        self.values = _zeros(layout.values_floats * PART)
+        self.scratch = _zeros(_scratch(p))
+
+    @property
+    def steps(self) -> int:
+        """The most steps of a block."""
+        return self._within(BLOCK_IMAGES, BLOCK_IMAGES, BLOCK_VALUES)
+
+    def make(self, batches: Batches, factors: Sequence[float]) -> Tensor:
+        """As `Updates.make`."""
+        images, labels = (tensor.contiguous() for tensor in batches)
+        steps, m, lanes = labels.shape
+        rates, losses = self.sgd.rates(factors), torch.empty(steps, lanes)
+        [norm_momentum] = part_momenta([m], m)
+        table = self._lanes(self.sgd.velocity)
+        done = library.kernels().smallbatch_train(
+            *(ctypes.byref(self.layout.program), table, lanes, steps, m, self.room),
+            *(tensor.data_ptr() for tensor in (self.arena, self.scratch, images, labels, rates)),
+            *(self.sgd.weight_decay, self.sgd.momentum, norm_momentum, losses.data_ptr()),
+        )
+        self._check(done, labels)
+        return losses
+
+    @cached_property
+    def found(self) -> list[Tensor]:
+        """Where `gradients` leave them: new memory for each would take longer than a small mini-batch."""
+        return [torch.zeros_like(parameter) for parameter in self.network.parameters]
+
+    def gradients(self, images: Tensor, labels: Tensor) -> list[Tensor]:
+        """As `Updates.gradients`."""
+        images, labels = images.contiguous(), labels.contiguous()
+        count, lanes = labels.shape
+        done = library.kernels().smallbatch_gradients(
+            *(ctypes.byref(self.layout.program), self._lanes(self.found), lanes, count, self.room),
+            *(tensor.data_ptr() for tensor in (self.arena, self.scratch, images, labels)),
+        )
+        self._check(done, labels)
+        return self.found
+
+    @contextlib.contextmanager
+    def normalising(self, sub_batch: int) -> Iterator[None]:
+        """As `Updates.normalising`."""
+        room, arena = self.room, self.arena
+        if self.network.norms:
+            self.room, self.arena = sub_batch, _zeros(self.layout.program.arena_floats * sub_batch)
+        try:
+            yield
+        finally:
+            self.room, self.arena = room, arena
+
+    def logits(self, images: Tensor) -> Tensor:
+        """As `Updates.logits`."""
+        program, table = self.layout.program, self._lanes([])
+        images = images.contiguous()
+        logits = torch.empty(len(images), self.network.lanes * program.classes)
+        library.kernels().smallbatch_logits(
+            *(ctypes.byref(program), table, self.network.lanes, len(images), PART),
+            *(tensor.data_ptr() for tensor in (self.values, self.scratch, images, logits)),
+        )
+        return logits
+
+    def _check(self, done: int, labels: Tensor) -> None:
+        """What the kernels refuse."""
+        if not done:
+            found, most = f"{labels.min()} to {labels.max()}", self.layout.program.classes - 1
+            refuse(f"experiment on {self.feed.setting.data}", "labels", found, f"0 to {most}, the classes")
+
+    def _lanes(self, velocities: Sequence[Tensor]) -> ctypes.Array:
+        """Where the tensors of each lane lie now."""
+        model, lanes = self.network.model, range(self.network.lanes)
+        names = [name for name, _ in model.named_parameters()]
+        sources = model.state_dict(), dict(zip(names, velocities, strict=bool(velocities)))
+        self.tables = [
+            _addresses([source.get(name) for name in self.layout.slots], len(lanes)) for source in sources
+        ]  # kept: the kernels read them
+        pointer = ctypes.POINTER(ctypes.c_void_p)
+        rows = ([table[lane].ctypes.data_as(pointer) for table in self.tables] for lane in lanes)
+        return (library.Lane * len(lanes))(*(library.Lane(*row) for row in rows))
+
+
+def _addresses(tensors: Sequence[Tensor | None], lanes: int) -> np.ndarray:
+    """Addresses [lanes, tensors] of each lane's part of tensors [lanes, ...]; 0 for none."""
+    starts = np.array([0 if tensor is None else tensor.data_ptr() for tensor in tensors], dtype=np.uint64)
+    sizes = np.array([0 if tensor is None else tensor[0].nbytes for tensor in tensors], dtype=np.uint64)
+    return starts + np.arange(lanes, dtype=np.uint64)[:, None] * sizes
+
+
+def _zeros(floats: int) -> Tensor:
+    """Zeros on pages as large as the system has them: a step touches more memory than fits in small pages' tables."""
+    private = {"flags": mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS} if hasattr(mmap, "MAP_ANONYMOUS") else {}
+    memory = mmap.mmap(-1, floats * 4, **private)
+    if hasattr(mmap, "MADV_HUGEPAGE"):
+        with contextlib.suppress(OSError):  # a system without them
+            memory.madvise(mmap.MADV_HUGEPAGE)
+    return torch.frombuffer(memory, dtype=torch.float32)
+
+
+def layout_for(
+    alone: nn.Module, shape: tuple[int, int, int], precision: str, device: torch.device, world: World
+) -> Layout | None:
+    """How the kernels run a model, where there are kernels for its operations, its numbers and the device; else none.
+
+    Args:
+        alone: the model of one lane.
+        shape: of an image: channels, height, width.
+        precision: as a setting has it.
+        device: where.
+        world: the processes that share each mini-batch.
+    """
+    plain = device.type == "cpu" and world.size == 1 and precision == "float32"
+    single = all(own.dtype == torch.float32 and own.requires_grad for own in alone.parameters())
+    if not plain or not single or math.prod(shape[1:]) > PIXELS_MOST or library.kernels() is None:
+        return None
+    try:
+        return Layout(Graph(alone, shape), alone.state_dict())
+    except Unsupported as reason:
+        log.info("trained operation by operation, slower: of this model the kernels do not know that %s", reason)
+        return None
+
+
+def agree(model: nn.Module, layout: Layout, feed: Feed) -> bool:
+    """Whether the kernels make of lanes of different weights and images what torch does: losses, updates, test logits.
+
+    Args:
+        model: alone.
+        layout: of it.
+        feed: of what it is to be trained on.
+    """
+    channels, height, width = feed.shape
+    draws = torch.Generator().manual_seed(0)
+    images = torch.randn(1, TRIED, TRIED_LANES * channels, height, width, generator=draws)
+    labels = torch.randint(layout.program.classes, (1, TRIED, TRIED_LANES), generator=draws)
+    found = []
+    for make in (Updates, partial(NativeUpdates, layout=layout)):
+        network = Network(
+            lanes.stack([lanes.moved(copy.deepcopy(model), seed) for seed in range(TRIED_LANES)]),
+            batch_size=TRIED,
+            bn_batch_size=TRIED_B,
+            images_at_once="auto",
+            pixels=height * width,
+            precision="float32",
+            device=torch.device("cpu"),
+            world=ALONE,
+        )
+        before = {name: tensor.clone() for name, tensor in network.model.state_dict().items()}
+        sgd = LaneSGD(network.parameters, [2.0**-7, 2.0**-6, 2.0**-5], 0.1, 0.5)
+        updates = make(network, sgd, feed)
+        losses, logits = updates.make(Batches(images, labels), [1.0]), updates.logits(images[0, :, :channels])
+        changes = [tensor - before[name] for name, tensor in network.model.state_dict().items()]
+        found.append([losses, logits, *changes])
+    return all(
+        torch.allclose(ours, theirs, rtol=0.0, atol=ROUNDING * theirs.abs().max().item())
+        for theirs, ours in zip(*found, strict=True)
+    )
+
+
+def layout_of(run: Run, outline: Outline, device: torch.device, world: World) -> Layout | None:
+    """How the kernels run a run's model, or its share of one, as `layout_for`."""
+    s, classes = run.setting, outline.classes
+    suits = suitability(s, outline.shape, classes)
+    if not (suits.lanes and suits.splits):
+        return None
+    alone = build(s.model, outline.shape, classes, norm=s.norm, norm_layers=s.norm_layers, bn_batch_size=2)
+    return layout_for(alone, outline.shape, s.precision, device, world)
+
+
+def memory(layout: Layout, room: int) -> int:
+    """Bytes that `NativeUpdates` take beside the lanes' tensors, however many the lanes; `room` as they have it."""
+    p = layout.program
+    return 4 * (p.arena_floats * room + layout.values_floats * PART + _scratch(p))
+
+
+def _scratch(program: library.Program) -> int:
+    """Floats: statistics; weights, gradients and velocities of one lane as the kernels have them; weights turned."""
+    return program.statistics_floats + 3 * program.packed_floats + program.turned_floats

@@ -1,0 +1,1 @@
+"""Devices, memory, processors, and how many lanes are trained at once."""

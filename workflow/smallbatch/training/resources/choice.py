@@ -1,0 +1,250 @@
+"""How many runs to train in lock-step: measured once for each kind of training, and remembered.
+
+Where compiled kernels train, as many as there are: they take one lane after the other, so that more lanes are no faster
+in themselves, and spare what beginning a group costs.
+
+What is remembered lies in one JSON file of the user's cache folder. It may be deleted at any time, and is done without
+where it cannot be read or written.
+"""
+
+import contextlib
+import fcntl
+import functools
+import json
+import logging
+import os
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from smallbatch.core import stopping
+from smallbatch.core.environment import cache_folder
+from smallbatch.core.errors import UserError
+from smallbatch.core.files import digest, read_sealed, set_aside, write_sealed
+from smallbatch.data.outline import Outline
+from smallbatch.study.experiments import Run
+from smallbatch.training.distributed import ALONE, World
+from smallbatch.training.engines.native import updates as native
+from smallbatch.training.resources import device as devices
+from smallbatch.training.resources.probe import best_training_speed, lanes_of, noise
+
+CPU_LANES, GPU_LANES = 16, 64
+"""The most lanes in lock-step."""
+
+SECONDS = 0.1
+"""That a number of lanes is measured for at least."""
+
+LONG_STEP = 0.025
+"""Seconds of a step from which more lanes are not tried. They spare what operations cost beside arithmetic: some
+milliseconds a step, however many lanes take it."""
+
+TIE, FALL = 0.03, 0.05
+"""Parts of the best speed: what more lanes must gain to be worth it; and by how much less ends the search."""
+
+REMEMBERED = 5000
+"""Kinds of training in the file, of which the oldest are dropped."""
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Kind:
+    """All that decides how fast lanes are.
+
+    device: its name.
+    processors: that are at work at the same time.
+    code: a hash over the code that trains.
+    momentum: whether there is any.
+    m, b: batch size, and sub-batch of batch normalisation.
+    """
+
+    device: str
+    torch: str
+    processors: int
+    code: str
+    model: str
+    norm: str
+    norm_layers: str
+    momentum: bool
+    precision: str
+    shape: tuple[int, int, int]
+    classes: int
+    m: int
+    b: int
+
+    @property
+    def key(self) -> str:
+        """All of it in one line of text."""
+        return json.dumps(asdict(self), sort_keys=True)
+
+
+def kind_of(run: Run, outline: Outline, device: torch.device, processors: int) -> Kind:
+    """The kind of training that a run is.
+
+    Args:
+        run: a run, or a process's share of one.
+        outline: of its data.
+        device: where.
+        processors: that are at work at the same time.
+    """
+    s = run.setting
+    return Kind(
+        device=devices.describe(device)["device"],
+        torch=torch.__version__,
+        processors=processors,
+        code=_code(),
+        model=s.model,
+        norm=s.norm,
+        norm_layers=s.norm_layers,
+        momentum=s.momentum > 0,
+        precision=s.precision,
+        shape=outline.shape,
+        classes=outline.classes,
+        m=run.batch_size,
+        b=run.bn_batch_size if s.norm == "batch" else run.batch_size,
+    )
+
+
+@functools.cache
+def _code() -> str:
+    library = Path(__file__).parents[2]
+    return digest(*(path for part in ("training", "models") for path in (library / part).rglob("*.py")))
+
+
+def lanes_for(
+    run: Run, count: int, outline: Outline, device: torch.device, processors: int, world: World = ALONE
+) -> int:
+    """How many of `count` runs of a row are best trained in lock-step: the fewest that are about as fast as any number.
+
+    What is not known of it yet is measured: some tenths of a second for each number of lanes that is tried.
+
+    Args:
+        run: one of the row; where processes share its mini-batches, a share of it.
+        count: runs of the row.
+        outline: of their data.
+        device: where.
+        processors: that are at work at the same time.
+        world: the processes that share each mini-batch.
+    """
+    kind = kind_of(run, outline, device, processors)
+    known = recall(kind)
+    most = min(count, known.most, CPU_LANES if device.type == "cpu" else GPU_LANES)
+    if most == 1 or native.layout_of(run, outline, device, world):
+        return most
+    candidates = _candidates(most)
+    remembered = dict(known.speeds)
+    _search(candidates, known.speeds, run.batch_size, lambda lanes: _measure(run, lanes, outline, device))
+    if known.speeds != remembered:
+        remember(kind, known)
+    speeds = {lanes: known.speeds[lanes] for lanes in candidates if lanes in known.speeds}
+    chosen = _fewest_of_the_fast(speeds)
+    log.info(
+        "%s %s on %dx%d, m=%d, b=%d: %d lanes are best (%s images/s with %s lanes%s)",
+        kind.model, kind.norm, *kind.shape[1:], kind.m, kind.b, chosen,
+        ", ".join(f"{speed:,.0f}" for speed in speeds.values()), ", ".join(map(str, speeds)),
+        ", as measured before" if known.speeds == remembered else "",
+    )  # fmt: skip
+    return chosen
+
+
+def _candidates(most: int) -> list[int]:
+    """The powers of two below `most`, and that."""
+    return [1 << power for power in range((most - 1).bit_length())] + [most]
+
+
+def _search(candidates: list[int], speeds: dict[int, float], batch_size: int, measure: Callable[[int], float]) -> None:
+    """Complete the images/s by lanes, from few lanes to many, as far as there is hope of more."""
+    best, in_vain = 0.0, 0
+    for lanes in candidates:
+        stopping.check()
+        speed = speeds[lanes] if lanes in speeds else speeds.setdefault(lanes, measure(lanes))
+        in_vain = 0 if speed > best * (1 + TIE) else in_vain + 1
+        best = max(best, speed)
+        if in_vain == 2 or speed < best * (1 - FALL) or lanes * batch_size > LONG_STEP * speed:
+            return
+
+
+def _measure(run: Run, lanes: int, outline: Outline, device: torch.device) -> float:
+    """Images/s of so many lanes; 0 where they do not fit the device's memory."""
+    data = noise(outline, max(run.batch_size, 64))
+    try:
+        return best_training_speed(lanes_of(run, lanes), data, device, SECONDS)
+    except torch.OutOfMemoryError:
+        return 0.0
+
+
+def _fewest_of_the_fast(speeds: Mapping[int, float]) -> int:
+    best = max(speeds.values())
+    return min(lanes for lanes, speed in speeds.items() if speed * (1 + TIE) >= best)
+
+
+@dataclass
+class Known:
+    """What is known of a kind of training.
+
+    speeds: images/s of all lanes together, by their number.
+    most: lanes that memory was seen to hold.
+    """
+
+    speeds: dict[int, float] = field(default_factory=dict)
+    most: int = GPU_LANES
+
+
+def recall(kind: Kind) -> Known:
+    """What is remembered of a kind; what is damaged counts as forgotten."""
+    try:
+        entry = _read()[kind.key]
+        speeds = {int(lanes): float(speed) for lanes, speed in entry["speeds"].items()}
+        return Known(speeds, max(1, int(entry["most"])))
+    except (KeyError, TypeError, ValueError, AttributeError, RuntimeError):
+        return Known()
+
+
+def remember(kind: Kind, known: Known) -> None:
+    """Remember what is known of a kind, if that can be written; what other processes remember meanwhile stays."""
+    try:
+        with _alone_with(_file().parent):
+            entries = {key: entry for key, entry in _read().items() if key != kind.key} | {kind.key: asdict(known)}
+            write_sealed(_file(), dict(list(entries.items())[-REMEMBERED:]))
+    except (UserError, OSError, RuntimeError) as error:
+        log.info("what was measured will not be remembered: %s", error)
+
+
+def remember_most(kind: Kind, lanes: int) -> None:
+    """Remember that memory did not hold more lanes than these."""
+    known = recall(kind)
+    remember(kind, replace(known, most=min(known.most, lanes)))
+
+
+@contextlib.contextmanager
+def _alone_with(folder: Path) -> Iterator[None]:
+    """Wait for other processes that write in `folder`; where folders cannot be locked, an entry may get lost."""
+    folder.mkdir(parents=True, exist_ok=True)
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        with contextlib.suppress(OSError):
+            fcntl.flock(handle, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(handle)
+
+
+def _read() -> dict[str, Any]:
+    """What is remembered; a damaged file is named and set aside."""
+    file = _file()
+    if not os.path.lexists(file):
+        return {}
+    try:
+        return read_sealed(file)
+    except UserError as error:
+        log.warning("%s; speeds are measured anew", error)
+    with contextlib.suppress(UserError, OSError):
+        set_aside(file)
+    return {}
+
+
+def _file() -> Path:
+    return cache_folder() / "lanes.json"

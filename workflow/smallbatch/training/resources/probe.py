@@ -1,0 +1,132 @@
+"""How fast this device trains: a few steps of a run on noise."""
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+
+import numpy as np
+import torch
+
+from smallbatch.data.outline import Outline
+from smallbatch.data.prepared import Meta, Prepared, Split
+from smallbatch.study.experiments import Run
+from smallbatch.study.rates import BaseLr
+from smallbatch.training.engine import LaneTraining
+
+SECONDS = 0.5
+"""That a measurement lasts at least, after a first step that is not counted."""
+
+Clock = Callable[[], float]
+
+PIECE = 0.02
+"""Seconds that a piece of a measurement is to take; a step may take longer."""
+
+
+def noise(outline: Outline, images: int) -> Prepared:
+    """A made data set of a given shape with `images` images in either split, in memory."""
+    draws = np.random.default_rng(0)
+    pixels = draws.integers(0, 256, (images, *outline.shape), dtype=np.uint8)
+    split = Split(pixels, draws.integers(0, outline.classes, images))
+    channels = outline.shape[0]
+    classes = tuple(map(str, range(outline.classes)))
+    meta = Meta("noise", classes, outline.shape, (0.5,) * channels, (0.25,) * channels, images, images, "noise")
+    return Prepared(meta, split, split)
+
+
+def lanes_of(run: Run, count: int) -> list[Run]:
+    """`count` runs like this one on all of some noise: at a rate that keeps them finite, without variance."""
+    plain = replace(
+        run.setting,
+        data="noise",
+        train_images=None,
+        epochs=1,
+        augment_resized=False,
+        selection="test",
+        variance_batch_sizes=(),
+    )
+    return [replace(run, setting=plain, base_lr=BaseLr(2.0**-14 / run.batch_size))] * count
+
+
+def training_speed(runs: Sequence[Run], data: Prepared, device: torch.device, seconds: float = SECONDS) -> float:
+    """Training images/s of all lanes together.
+
+    Args:
+        runs: lanes, as `lanes_of` gives them.
+        data: what they train on; at least a mini-batch.
+        device: where.
+        seconds: how long to measure at least.
+    """
+    return _mean(_training_pieces(runs, data, device, seconds))
+
+
+def best_training_speed(runs: Sequence[Run], data: Prepared, device: torch.device, seconds: float) -> float:
+    """The fastest of several short pieces, which other work on the machine disturbs least; else as `training_speed`.
+
+    On the CPU its own time counts: while another process has the processor, this one is not slow.
+    """
+    clock = time.process_time if device.type == "cpu" else time.perf_counter
+    return max(images / took for images, took in _training_pieces(runs, data, device, seconds, clock))
+
+
+def testing_speed(runs: Sequence[Run], data: Prepared, device: torch.device, seconds: float = SECONDS) -> float:
+    """Test images/s of all lanes together, each of which sees every image; arguments as of `training_speed`."""
+    training = LaneTraining(runs, data, device)
+
+    def whole_split(_: int) -> int:
+        training._test(training.feed.test_batches)
+        return len(data.test.labels) * len(runs)
+
+    return _mean(_pieces(whole_split, 1, device, seconds))
+
+
+def _training_pieces(
+    runs: Sequence[Run], data: Prepared, device: torch.device, seconds: float, clock: Clock = time.perf_counter
+) -> list[tuple[int, float]]:
+    training = LaneTraining(runs, data, device)
+    plan = training.feed.plan([run.seed for run in runs], 0)
+
+    def steps(count: int) -> int:
+        training._train_block(plan, count)
+        return count * runs[0].batch_size * len(runs)
+
+    return _pieces(steps, training._block_end(), device, seconds, clock)
+
+
+def _pieces(
+    work: Callable[[int], int], most: int, device: torch.device, seconds: float, clock: Clock = time.perf_counter
+) -> list[tuple[int, float]]:
+    """Images and seconds of pieces of work that take `seconds` together, after one that is not counted.
+
+    Args:
+        work: does so many steps; returns the images seen in them.
+        most: steps at once.
+        device: where.
+        seconds: how long to measure at least.
+        clock: seconds.
+    """
+    _timed(work, 1, device, clock)
+    count, pieces = 1, []
+    while sum(took for _, took in pieces) < seconds:
+        pieces.append(_timed(work, count, device, clock))
+        count = max(1, min(most, int(PIECE * count / pieces[-1][1])))
+    return pieces
+
+
+def _timed(work: Callable[[int], int], count: int, device: torch.device, clock: Clock) -> tuple[int, float]:
+    started = clock()
+    images = work(count)
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+    return images, max(clock() - started, 1e-6)
+
+
+def _mean(pieces: Sequence[tuple[int, float]]) -> float:
+    images, took = map(sum, zip(*pieces, strict=True))
+    return images / took
+
+
+def weights_of(run: Run, data: Prepared) -> int:
+    """How many weights a run's model has."""
+    anywhere = replace(run, setting=replace(run.setting, precision="float32"))
+    training = LaneTraining([anywhere], data, torch.device("cpu"))
+    return sum(weights.numel() for weights in training.model.parameters())
