@@ -147,7 +147,7 @@ def _markdown(heads: Sequence[str], rules: Sequence[str], rows: Sequence[Sequenc
 
 
 def fill(page: Path, texts: dict[str, str]) -> None:
-    """Put each text between the comments `<!-- NAME -->` and `<!-- end -->` of a page, where it is there and has such."""
+    """Put each text between the comments `<!-- NAME -->` and `<!-- end -->` of a page, if it is there and has such."""
     if not page.exists():
         return
     before = text = page.read_text(encoding="utf-8")
