@@ -2,16 +2,19 @@
 # make env     set up alone                            make lock    resolve envs/*.in anew
 # make test-avx2   the tests as on an x86 processor without AVX-512: it rounds otherwise, in torch and in the kernels
 # make mutants change one place of the code at a time and see whether a test notices; MUTANTS="tables status" for a part
+# make docs    build the pages of README.md and docs/ as a site in .site, and check every link between them
+# make pipeline draw docs/pipeline.svg from the rules
 # make bench   train the same cells with this engine and with what one would use instead; BENCH="--cells digits" etc.
 PYTHON ?= python3
 BIN := .venv/bin
 ENV := .venv/installed
 PEERS := .venv/peers
 MUTATION := .venv/mutants
+SITE := .venv/docs
 LOCK := --universal --python-version 3.11 --generate-hashes --no-header --no-annotate \
 	--no-emit-index-url --no-emit-find-links
 
-.PHONY: all bench env mutants test test-avx2 lint lock
+.PHONY: all bench docs env mutants pipeline test test-avx2 lint lock
 
 all: env
 	PATH="$(CURDIR)/$(BIN):$$PATH" snakemake --cores 8 all
@@ -34,6 +37,16 @@ bench: env $(PEERS)/installed
 mutants: env $(MUTATION)/installed
 	PYTHONPATH="$(CURDIR)/$(MUTATION)" $(BIN)/python tests/mutants/mutants.py $(MUTANTS)
 
+docs: env $(SITE)/installed
+	PYTHONPATH="$(CURDIR)/$(SITE)" $(BIN)/python -m sphinx --quiet --fail-on-warning --keep-going --conf-dir docs . .site
+	cp .site/README.html .site/index.html
+
+# Of a study that nobody has trained, so that its trainings are among what is to be done.
+pipeline: env
+	PATH="$(CURDIR)/$(BIN):$$PATH" snakemake --cores 1 --quiet all -- datasets
+	PATH="$(CURDIR)/$(BIN):$$PATH" snakemake --rulegraph dot --config 'scale={name: picture, epochs: 0.9}' -- all crate \
+		| $(BIN)/python docs/pipeline.py docs/pipeline.svg
+
 env: $(ENV)
 
 $(ENV): envs/requirements.txt pyproject.toml
@@ -54,9 +67,14 @@ $(MUTATION)/installed: envs/mutants.txt $(ENV)
 	$(BIN)/python -m pip install --quiet --require-hashes --no-deps --target $(MUTATION) --requirement $<
 	touch $@
 
+$(SITE)/installed: envs/docs.txt $(ENV)
+	rm -rf $(SITE)
+	$(BIN)/python -m pip install --quiet --require-hashes --no-deps --target $(SITE) --requirement $<
+	touch $@
+
 lock: env
 	$(BIN)/uv pip compile $(LOCK) envs/requirements.in --output-file envs/requirements.txt
-	for beside in peers mutants; do \
+	for beside in docs peers mutants; do \
 		$(BIN)/uv pip compile $(LOCK) envs/$$beside.in --output-file envs/$$beside.txt \
 			--constraint envs/requirements.txt \
 			$$(sed -n 's/^\([[:alnum:]._-]*\)==.*/--no-emit-package \1/p' envs/requirements.txt) || exit; \

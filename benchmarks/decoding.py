@@ -5,6 +5,7 @@
 Prints the median of five rounds for 1, 2, 4 ... threads up to the processors at hand.
 """
 
+import hashlib
 import statistics
 import sys
 import time
@@ -15,16 +16,19 @@ import numpy as np
 import torch
 
 from smallbatch.core.environment import processors
-from smallbatch.data.photos import Photos, decoded, index_type, resized_crops
+from smallbatch.data.photos import Photos, decoded, resized_crops
+from smallbatch.data.prepared import index_type
 from smallbatch.training.feed import stream
 
 
 def photos_in(folder: Path) -> Photos:
     """All JPEGs below a folder."""
     files = sorted(file for file in folder.rglob("*") if file.suffix.lower() in (".jpeg", ".jpg"))
-    sizes = [decoded(file.read_bytes()).shape[1:] for file in files]
     names = [str(file.relative_to(folder)).encode() for file in files]
-    rows = [(name, b"", 0, file.stat().st_size, *size) for name, file, size in zip(names, files, sizes, strict=True)]
+    rows = []
+    for file, name in zip(files, names, strict=True):
+        data = file.read_bytes()
+        rows.append((name, b"", 0, len(data), *decoded(data).shape[1:], hashlib.sha256(data).digest()))
     return Photos(folder, np.array(rows, index_type(max(map(len, names)), 0)))
 
 

@@ -135,7 +135,7 @@ def project(tmp_path: Path) -> Path:
 def copy_project(copy: Path) -> Path:
     """Copy the project's own files to a new folder; returns it."""
     documents = ("README.md", "LICENSE", "CITATION.cff")
-    for part in ("Snakefile", "workflow", "config", "profiles", "slurm", "envs", *documents):
+    for part in ("Snakefile", "workflow", "config", "profiles", "slurm", "envs", "docs", *documents):
         source = PROJECT / part
         if source.is_dir():
             shutil.copytree(source, copy / part, ignore=shutil.ignore_patterns("__pycache__", "*.egg-info"))

@@ -1,4 +1,4 @@
-"""What README.md and config/README.md state: each key by the schemas, each number by the study or results it is of."""
+"""What README.md, docs/ and config/README.md state: each key by the schemas, each number by the study or results."""
 
 import re
 import shutil
@@ -7,7 +7,7 @@ from functools import cache
 
 import pytest
 import yaml
-from conftest import PROJECT
+from conftest import PROJECT, snakemake
 
 from smallbatch import models
 from smallbatch.cluster.slurm import WARNING
@@ -23,6 +23,9 @@ from smallbatch.study_file import LEAST_RATE, MOST_RATE, check_config, load_stud
 from smallbatch.training.schedule import WARMUP_FRACTION, WARMUP_START
 
 README = (PROJECT / "README.md").read_text(encoding="utf-8")
+CLUSTER, RESULTS, RUNNING, SPEED = (
+    (PROJECT / "docs" / f"{name}.md").read_text(encoding="utf-8") for name in ("cluster", "results", "running", "speed")
+)
 KEYS = (PROJECT / "config" / "README.md").read_text(encoding="utf-8")
 CONFIG = read_yaml(PROJECT / "config" / "config.yaml")
 SCHEMAS = {name: read_yaml(PROJECT / "config" / "schemas" / f"{name}.yaml") for name in ("config", "study")}
@@ -150,8 +153,8 @@ def test_what_jobs_ask_for_is_told_as_it_is():
     assert f"asks for {'four' if resources.UNMEASURED == 240 else 'other'} hours" in text
     low, *_, high = resources.MINUTES
     assert f"twice the minutes ({low} to {high:,}, more at each attempt)" in text and "a quarter more than" in text
-    assert SILENCE == 300 and "called silent when it has not spoken for five minutes" in line(README)
-    assert WARNING == 120 and "Two minutes before its time limit" in README
+    assert SILENCE == 300 and "called silent when it has not spoken for five minutes" in line(RUNNING)
+    assert WARNING == 120 and "Two minutes before its time limit" in CLUSTER
 
 
 @cache
@@ -172,7 +175,7 @@ def with_rates(study):
 
 
 def test_the_status_that_is_shown_has_the_runs_of_laptop():
-    shown = re.search(r"^figure  .*?\n(.*?)\n\n", README, re.MULTILINE | re.DOTALL)[1]
+    shown = re.search(r"^figure  .*?\n(.*?)\n\n", RUNNING, re.MULTILINE | re.DOTALL)[1]
     counts = [line.split() for line in shown.splitlines()]
     laptop = study("laptop")
     expected, planned = {}, with_rates(laptop)
@@ -192,25 +195,28 @@ def weights(setting: Setting) -> int:
     return sum(own.numel() for own in model.parameters())
 
 
+def stored(runs) -> float:
+    """Bytes of records and of kept weights: of each cell those of the best seed, 4 bytes each."""
+    cells = {(run.setting, run.batch_size, run.bn_batch_size, run.base_lr) for run in runs}
+    kept = {setting: weights(setting) for setting in {run.setting for run in runs}}
+    return sum(2000 + 90 * run.setting.epochs for run in runs) + sum(4 * kept[setting] for setting, *_ in cells)
+
+
 def test_sizes_of_the_paper_are_those_of_its_study():
     runs = {run for _, run in with_rates(study("paper"))}
     of = outline.ORIGINALS
     seen = sum(images(run.setting, of[run.setting.data].train, of[run.setting.data].test)[0] for run in runs)
-    # Of each cell the weights of the best seed are kept, 4 bytes each.
-    cells = {(run.setting, run.batch_size, run.bn_batch_size, run.base_lr) for run in runs}
-    kept = {setting: weights(setting) for setting in {run.setting for run in runs}}
-    stored = sum(2000 + 90 * run.setting.epochs for run in runs) + sum(4 * kept[setting] for setting, *_ in cells)
-    told = f"{len(runs):,} runs with one seed, {seen / 1e10:.2f}e10 gradients, {stored / 1e9:.0f} GB of results"
-    assert told in line(README)
+    told = f"{len(runs):,} runs with one seed, {seen / 1e10:.2f}e10 gradients, {stored(runs) / 1e9:.0f} GB of results"
+    assert told in line(RUNNING)
     five = load_study(CONFIG | {"study": "paper", "seeds": 5})
-    assert f"with {len({run for _, run in with_rates(five)}):,} made runs (the paper with five seeds" in line(README)
+    assert f"with {len({run for _, run in with_rates(five)}):,} made runs (the paper with five seeds" in line(RUNNING)
 
 
 def test_the_glimpse_is_of_as_many_runs_as_are_told():
-    told = re.search(r"scaled by `scale=(\{.*?\})`", README, re.DOTALL)[1]
+    told = re.search(r"scaled by `scale=(\{.*?\})`", RESULTS, re.DOTALL)[1]
     glimpse = load_study(CONFIG | {"study": "paper", "scale": read_as_yaml(told)})
-    assert f"; {len({run for _, run in with_rates(glimpse)})} runs." in line(README)
-    counts = {row[0]: row[2] for row in rows("### A glimpse of the paper", README)}
+    assert f"; {len({run for _, run in with_rates(glimpse)})} runs." in line(RESULTS)
+    counts = {row[0]: row[2] for row in rows("## A glimpse of the paper", RESULTS)}
     for figure, spec in glimpse.figures.items():
         own = {run for name, run in with_rates(glimpse) if name in spec["experiments"]}
         shown = [run for run in own if run.base_lr == spec.get("base_lr", run.base_lr)]
@@ -224,7 +230,11 @@ def read_as_yaml(text: str):
 def test_the_table_of_speeds_is_the_one_that_was_measured():
     measured = (PROJECT / "benchmarks" / "results" / "speed-cpu.md").read_text(encoding="utf-8")
     table = re.search(r"(?:^\|.*\n)+", measured, re.MULTILINE)[0]
-    assert table in README
+    assert table in SPEED
+    ratios = [float(row.split(" | ")[8].partition(" ")[0]) for row in table.splitlines()[2:]]
+    assert f"on two cores, {min(ratios):.1f} to {max(ratios):.0f} times as fast as the usual PyTorch loop" in line(
+        README
+    )
 
 
 @pytest.fixture(scope="module")
@@ -258,7 +268,7 @@ def published(tmp_path_factory):
 
 
 def between(name: str) -> str:
-    return re.search(rf"<!-- {name} -->\n(.*?)\n<!-- end -->", README, re.DOTALL)[1]
+    return re.search(rf"<!-- {name} -->\n(.*?)\n<!-- end -->", RESULTS, re.DOTALL)[1]
 
 
 def test_the_results_are_those_of_the_published_runs(published):
@@ -268,21 +278,58 @@ def test_the_results_are_those_of_the_published_runs(published):
     assert between("laptop: results") == results_text(runs)
 
 
-def test_the_verdicts_are_those_of_the_published_runs(published):
+@pytest.fixture(scope="module")
+def judged(published):
     import numpy as np
 
     from smallbatch.analysis.claims import judge
-    from smallbatch.publish.publish import claims_text
 
     tables, _ = published
-    claims = judge(study("laptop").figures, *tables, CONFIG["claims"], np.random.default_rng(0))
-    written = claims.to_csv(index=False)
-    assert between("laptop: claims") == claims_text(claims), written
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(PROJECT)
+        return judge(study("laptop").figures, *tables, CONFIG["claims"], np.random.default_rng(0))
+
+
+def test_the_verdicts_are_those_of_the_published_runs(judged):
+    from smallbatch.publish.publish import claims_text
+
+    assert between("laptop: claims") == claims_text(judged), judged.to_csv(index=False)
+
+
+def test_the_readme_says_of_claims_what_was_judged_and_by_which_models_and_data(judged, published):
+    from smallbatch.analysis.words import model_words
+    from smallbatch.publish.report import claim_rows
+
+    ((runs, *_), _), by_name = published, {claim["claim"]: claim for claim in claim_rows(judged)}
+    shown = rows("## Does the paper hold?", README)
+    assert len(shown) == 8
+    for text, verdict, effect, on in shown:
+        claim = by_name[re.search(r"\((C\d+)\)$", text)[1]]
+        assert (verdict, effect) == (claim["verdict"], f"{claim['effect']} ({claim['interval']})"), text
+        used = {name for figure in claim["figures"] for name in study("laptop").figures[figure]["experiments"]}
+        models_used = {model_words(model) for model in runs[runs["experiment"].isin(used)]["model"]}
+        models_shown, _, data = on.partition("; ")
+        assert (set(models_shown.split(", ")), data) == (models_used, "digits"), text
+    counts = judged["verdict"].value_counts()
+    assert (
+        f"Of the {len(judged)} claims {counts['supported']} are supported, {counts['refuted']} is refuted, "
+        f"{counts['undecided']} are undecided, and {counts['not run']} are not run"
+    ) in line(README)
+
+
+def test_the_readme_is_short_and_says_what_the_default_study_takes():
+    assert 900 <= len(README.split()) <= 1200
+    planned, of = {run for _, run in with_rates(study("laptop"))}, outline.ORIGINALS["digits"]
+    assert (
+        f"trains {len(planned)} small networks on the {of.train + of.test:,} hand-written digits that scikit-learn "
+        "carries: 8 to 9 minutes on two cores without a GPU, and "
+        f"{stored(planned) / 1e6:.0f} MB"
+    ) in line(README)
 
 
 def test_what_is_told_of_the_published_runs_is_what_their_records_say(published):
     (runs, *_), meta = published
-    text, once = line(README), runs.drop_duplicates("run")
+    text, once = line(RESULTS), runs.drop_duplicates("run")
     assert (
         f"(`digits`: {meta.train:,} training and {meta.test} test images of 8x8 pixels), 10 epochs, seeds 1 to 5"
         in text
@@ -291,16 +338,26 @@ def test_what_is_told_of_the_published_runs_is_what_their_records_say(published)
     assert f"All {len(once)} runs were trained on" in text and set(once["status"]) == {"finished", "diverged"}
     ((_, (torch, python, commit)),) = once[["torch", "python", "commit"]].drop_duplicates().iterrows()
     assert f"torch {torch}, Python {python}, commit `{commit[:12]}`" in text
-    assert set(once["precision"]) == {"float32"} and "one thread a run, float32" in text
+    assert set(once["precision"]) == {"float32"} and "one thread per run, float32" in text
     assert set(once["threads"]) == {"1"}
 
 
 def test_what_a_row_of_a_run_has_is_told(published):
     (runs, *_), _ = published
-    told = next(row[1] for row in rows("## What comes out", README) if "runs.csv" in row[0])
+    told = next(row[1] for row in rows("## What comes out", RUNNING) if "runs.csv" in row[0])
     assert told.startswith(
-        "a row a run: all settings, accuracy (median of the last 5 epochs), converged, diverged_at, "
+        "one row per run: all settings, accuracy (median of the last 5 epochs), converged, diverged_at, "
     )
     columns = {"images/s": "images_per_second", "peak memory": "peak_memory_mb", "when it ended": "ended"}
     last = told.partition("epochs), ")[2].replace("versions", "python, torch, smallbatch").split(", ")
     assert {columns.get(name, name) for name in last} <= set(runs.columns)
+
+
+def test_the_picture_of_the_stages_has_the_rules_and_what_they_need(project, monkeypatch):
+    monkeypatch.syspath_prepend(PROJECT / "docs")
+    import pipeline
+
+    assert snakemake(project, "--cores", "1", "--", "datasets").returncode == 0
+    graph = snakemake(project, "--rulegraph", "dot", "--", "all", "crate").stdout
+    drawn = re.findall(r'id="([a-z]+)-([a-z]+)"', (PROJECT / "docs" / "pipeline.svg").read_text(encoding="utf-8"))
+    assert sorted(drawn) == pipeline.edges(graph)

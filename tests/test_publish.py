@@ -33,7 +33,7 @@ def as_repository(project, store):
         pytest.skip("git is not here, so there is nothing to clone")
     for name in (".gitignore", ".dvcignore"):
         shutil.copy(PROJECT / name, project / name)
-    (project / "README.md").write_text("# Results\n\n<!-- laptop-one: claims -->\n<!-- end -->\n")
+    (project / "docs" / "results.md").write_text("# Results\n\n<!-- laptop-one: claims -->\n<!-- end -->\n")
     sh(
         project,
         f"""git init --quiet --initial-branch main && git config user.name A && git config user.email a@example.org
@@ -82,9 +82,9 @@ def test_publish_pull_redraw_merge(shared, tmp_path):
     done = make(shared, "publish")
     assert done.returncode == 0, done.stdout
     assert "5 runs and weights of study laptop-one are in remote embedded, 5 of them new or changed" in done.stdout
-    assert "git add README.md paper_figures/laptop-one results .dvc && git commit" in done.stdout
-    assert "C1: reduced AlexNet" in (shared / "README.md").read_text()
-    sh(shared, "git add README.md paper_figures results && git commit --quiet --message 'Publish study one'")
+    assert "git add docs/results.md paper_figures/laptop-one results .dvc && git commit" in done.stdout
+    assert "C1: reduced AlexNet" in (shared / "docs" / "results.md").read_text()
+    sh(shared, "git add docs/results.md paper_figures results && git commit --quiet --message 'Publish study one'")
     again = make(shared, "publish")
     assert "0 of them new or changed; nothing is left to commit" in again.stdout, again.stdout
 
@@ -133,12 +133,12 @@ def test_what_two_have_published_of_one_study_is_united(shared, tmp_path):
         for target in ("all", "publish"):
             done = make(folder, target, seeds=seeds)
             assert done.returncode == 0, done.stdout
-        sh(folder, "git add README.md paper_figures results && git commit --quiet --message 'Publish study one'")
-    before = pictures(shared), (shared / "README.md").read_text()
+        sh(folder, "git add docs/results.md paper_figures results && git commit --quiet --message 'Publish study one'")
+    before = pictures(shared), (shared / "docs" / "results.md").read_text()
     sh(shared, f"git pull --quiet --no-rebase -X ours {other} main && dvc pull --quiet")
     united = make(shared, "publish", seeds=3)
     assert "0 of them new or changed; nothing is left to commit" in united.stdout, united.stdout
-    assert len(names(shared)) == 12 and (pictures(shared), (shared / "README.md").read_text()) == before
+    assert len(names(shared)) == 12 and (pictures(shared), (shared / "docs" / "results.md").read_text()) == before
 
 
 def test_a_remote_that_refuses_leaves_all_as_it_was(shared, tmp_path):
@@ -209,7 +209,7 @@ def test_a_study_that_lacks_a_run_is_refused(table):
 
 
 def test_a_page_is_filled_between_its_marks_alone(tmp_path):
-    page = tmp_path / "README.md"
+    page = tmp_path / "results.md"
     page.write_text("x\n<!-- s: claims -->\nold\nolder\n<!-- end -->\ny\n<!-- t: claims -->\nz\n<!-- end -->\n")
     fill(page, {"s: claims": r"a \1 table", "u: claims": "nowhere"})
     assert page.read_text() == (
@@ -217,14 +217,20 @@ def test_a_page_is_filled_between_its_marks_alone(tmp_path):
     )
 
 
+def test_a_page_that_is_not_there_is_not_made(tmp_path):
+    fill(tmp_path / "results.md", {"s: claims": "a table"})
+    assert not list(tmp_path.iterdir())
+
+
 def test_claims_are_counted_and_told():
-    columns = ["claim", "text", "figures", "absent", "verdict", "effect", "low", "high"]
+    columns = ["claim", "text", "figures", "absent", "verdict", "differences", "effect", "low", "high"]
     rows = [
-        ["C1", "small is best", "fig01", "", "supported", "+1.4 points", 0.5, 5.4],
-        ["C6", "none", "", "", "not run", "", "", ""],
+        ["C1", "small is best", "fig01", "", "supported", "digits, not CIFAR-10", "+1.4 points", 0.5, 5.4],
+        ["C6", "none", "", "", "not run", "", "", "", ""],
     ]
     text = claims_text(pd.DataFrame(rows, columns=columns))
     assert text.startswith("1 supported, 0 refuted, 0 undecided, 1 not run.\n\n| claim | verdict |")
-    assert (
-        "| C1: small is best | supported | +1.4 points (+0.5 to +5.4) | fig01 |\n| C6: none | not run |  |  |" in text
+    assert text.endswith(
+        "\n| C1: small is best | supported | digits, not CIFAR-10 | +1.4 points (+0.5 to +5.4) | fig01 |"
+        "\n| C6: none | not run |  |  |  |"
     )

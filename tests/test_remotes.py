@@ -87,7 +87,7 @@ def workspace(folder: Path) -> dict[str, bytes]:
 
 
 def commit(folder: Path) -> None:
-    sh(folder, "git add README.md paper_figures results && git commit --quiet --message 'Publish study one'")
+    sh(folder, "git add docs/results.md paper_figures results && git commit --quiet --message 'Publish study one'")
 
 
 @pytest.fixture(scope="module")

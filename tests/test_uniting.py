@@ -23,7 +23,7 @@ SCALE = {"name": "one", "epochs": 0.1, "batch_sizes": [8, 32], "base_lrs": ["2^-
 """As `make` scales the study."""
 
 UNITE = "git pull --quiet --no-rebase -X ours && dvc pull --quiet"
-"""What README says, before `snakemake publish`."""
+"""What docs/sharing.md says, before `snakemake publish`."""
 
 
 @pytest.fixture
@@ -57,7 +57,7 @@ def train(folder, *, ended, noise, monkeypatch):
 def publish(folder, weights):
     done = make(folder, "publish", more=[f"publish={{weights: {weights}}}"])
     assert done.returncode == 0, done.stdout
-    sh(folder, "git add --all README.md paper_figures results && git commit --quiet --message Publish")
+    sh(folder, "git add --all docs/results.md paper_figures results && git commit --quiet --message Publish")
 
 
 def evaluated(folder):
@@ -87,7 +87,7 @@ def test_uniting_is_one_command_after_which_all_have_the_same(earlier, hub, tmp_
     sh(a, UNITE)
     united = make(a, "publish")
     assert united.returncode == 0 and "0 of them new or changed" in united.stdout, united.stdout
-    sh(a, "git add --all README.md paper_figures results && git commit --quiet --allow-empty --message Unite")
+    sh(a, "git add --all docs/results.md paper_figures results && git commit --quiet --allow-empty --message Unite")
     sh(a, "git push --quiet")
 
     sh(b, "git pull --quiet && dvc pull --quiet")

@@ -1,4 +1,4 @@
-# A finished study goes to others: its runs to a DVC remote, its results into the README; all of it, with its
+# A finished study goes to others: its runs to a DVC remote, its results into docs/results.md; all of it, with its
 # provenance, into one archive.
 from snakemake import __version__ as snakemake_version
 

@@ -21,7 +21,7 @@ if __name__ == "__main__":
             read_tables([snakemake.input.runs]),
             pd.read_csv(snakemake.input.claims, keep_default_na=False),
             RunStore(Path(params.results)),
-            Path("README.md"),
+            Path("docs", "results.md"),
             Path(params.figures),
             remote=params.publish["remote"],
             weights=params.publish["weights"],

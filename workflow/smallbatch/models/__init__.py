@@ -1,4 +1,4 @@
-"""Models by name. One of your own is a file beside this and a line in `MODELS`; see the README."""
+"""Models by name. One of your own is a file beside this and a line in `MODELS`; see docs/study.md."""
 
 import ast
 import contextlib

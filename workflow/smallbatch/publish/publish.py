@@ -1,4 +1,4 @@
-"""Publishing a finished study: runs and some of their weights go to DVC and a remote, results into the README.
+"""Publishing a finished study: runs and some of their weights go to DVC and a remote, results into a page.
 
 Runs go in bundles (`smallbatch.runs.bundles`), weights as they are. Every step can be repeated, and finds done what was
 done before.
@@ -25,6 +25,7 @@ RECORDED = ("device", "python", "torch", "smallbatch", "commit")
 """What has to be known of where a run was trained."""
 
 RESULT_COLUMNS = ("experiment", "model", "runs", "diverged", "converged", "best m", "best η/m", "best accuracy (%)")
+CLAIM_COLUMNS = ("claim", "verdict", "model and data, if not the paper's", "effect (95 % interval)", "figures")
 
 
 def publish(
@@ -32,7 +33,7 @@ def publish(
     runs: pd.DataFrame,
     claims: pd.DataFrame,
     store: RunStore,
-    readme: Path,
+    page: Path,
     figures: Path,
     *,
     remote: str,
@@ -45,7 +46,7 @@ def publish(
         runs: its table of runs.
         claims: its judged claims.
         store: the runs.
-        readme: the file whose tables of this study are filled in, where it has such.
+        page: the file whose tables of this study are filled in, where it has such.
         figures: the folder of its figures.
         remote: of DVC, by name.
         weights: whose final weights go along: the best run's of each cell or of each experiment, or none.
@@ -70,11 +71,11 @@ def publish(
     except BaseException:
         _restore(before | dict.fromkeys(made))
         raise
-    fill(readme, {f"{study}: results": results_text(runs), f"{study}: claims": claims_text(claims)})
+    fill(page, {f"{study}: results": results_text(runs), f"{study}: claims": claims_text(claims)})
     changed = len(new) + sum(before[path] != path.read_bytes() for path in map(_tracker, kept))
     there = len(names) + len(kept)
     told = f"{there} runs and weights of study {study} are in remote {remote}, {changed} of them new or changed"
-    return f"{told}; {_commit_to_make(study, [readme, figures, store.results, Path('.dvc')])}"
+    return f"{told}; {_commit_to_make(study, [page, figures, store.results, Path('.dvc')])}"
 
 
 def check(study: str, runs: pd.DataFrame, store: RunStore) -> dict[str, Record]:
@@ -134,9 +135,10 @@ def claims_text(claims: pd.DataFrame) -> str:
     rows = []
     for claim in judged:
         effect = f"{claim['effect']} ({claim['interval']})" if claim["interval"] else claim["effect"]
-        rows.append([f"{claim['claim']}: {claim['text']}", claim["verdict"], effect, ", ".join(claim["figures"])])
+        name, figures = f"{claim['claim']}: {claim['text']}", ", ".join(claim["figures"])
+        rows.append([name, claim["verdict"], claim["differences"], effect, figures])
     told = ", ".join(f"{count} {verdict}" for verdict, count in counts)
-    return f"{told}.\n\n" + _markdown(("claim", "verdict", "effect (95 % interval)", "figures"), ["---"] * 4, rows)
+    return f"{told}.\n\n" + _markdown(CLAIM_COLUMNS, ["---"] * len(CLAIM_COLUMNS), rows)
 
 
 def _markdown(heads: Sequence[str], rules: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
@@ -145,7 +147,9 @@ def _markdown(heads: Sequence[str], rules: Sequence[str], rows: Sequence[Sequenc
 
 
 def fill(page: Path, texts: dict[str, str]) -> None:
-    """Put each text between the comments `<!-- NAME -->` and `<!-- end -->` of a page, where it has such."""
+    """Put each text between the comments `<!-- NAME -->` and `<!-- end -->` of a page, if it is there and has such."""
+    if not page.exists():
+        return
     before = text = page.read_text(encoding="utf-8")
     for name, content in texts.items():
         between = rf"(<!-- {re.escape(name)} -->\n).*?(<!-- end -->)"
@@ -157,6 +161,7 @@ def fill(page: Path, texts: dict[str, str]) -> None:
 
 def _commit_to_make(study: str, paths: Sequence[Path]) -> str:
     """What git is still to be told."""
+    paths = [path for path in paths if path.exists()]
     shown = " ".join(map(str, paths))
     status = subprocess.run(["git", "status", "--porcelain", "--", *map(str, paths)], text=True, capture_output=True)
     if status.returncode == 0 and not status.stdout:

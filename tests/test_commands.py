@@ -1,0 +1,197 @@
+"""Every command that README.md, docs/ and config/README.md show is run, as it stands, or is refused here as unknown."""
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+from conftest import PROJECT
+from PIL import Image
+
+PAGES = [PROJECT / "README.md", PROJECT / "config" / "README.md", *sorted((PROJECT / "docs").glob("*.md"))]
+
+SMALL = {
+    "title": "Small",
+    "seeds": [3],
+    "experiments": {
+        "alexnet": {
+            "data": "digits", "model": "alexnet", "weight_decay": 5e-4, "epochs": 10, "batch_sizes": [2],
+            "base_lrs": ["2^-8"],
+        },
+    },
+    "figures": {"fig01": {"kind": "accuracy", "title": "A", "experiments": ["alexnet"]}},
+}  # fmt: skip
+"""Stands in for every study: one run of `laptop`, of which the pages show how to use its weights."""
+
+TOGETHER = """
+git init && git add -A && git commit -m 'As downloaded'
+python -m smallbatch check --config study=laptop
+python -m smallbatch check --config study=mine
+python -m smallbatch prepare --config study=laptop
+snakemake -n all
+snakemake --profile slurm -n figures
+snakemake cost
+snakemake --cores 8 paper_figures/laptop/fig01.pdf
+python -m smallbatch status
+watch -n 10 python -m smallbatch status
+snakemake preview --nolock
+snakemake --cores 8 all
+snakemake --cores 8 figures
+python -m smallbatch train --config study=laptop --experiment alexnet
+python -m smallbatch evaluate digits_alexnet-none_m2_log2lr-8_seed3-5546e31d5fcf
+snakemake --report report.zip
+snakemake crate
+snakemake cost --config study=mine
+snakemake --cores 8 all --config study=mine
+snakemake cost --config study=paper
+snakemake --cores 8 figures --config study=paper
+snakemake --cores 8 all --config study=paper 'scale={name: glimpse, epochs: 0.05, batch_sizes: [2, 8, 32, 128]}'
+python -m smallbatch status --config study=paper
+snakemake --cores 8 all --config study=cifar10-quick
+snakemake --unlock
+python -m smallbatch prepare
+rm -r ~/.cache/smallbatch
+CXX=clang++ snakemake --cores 8 all
+XDG_CACHE_HOME=$PWD/cache snakemake --cores 8 all
+snakemake --cores 8 all --set-resources train:mem_mb=8000
+dvc pull
+snakemake publish
+git pull --no-rebase -X ours && dvc pull && snakemake --cores 8 publish
+dvc remote add --default lab ssh://host/smallbatch
+dvc remote modify lab verify true
+echo "- path: data/cifar10" >> data.dvc && dvc commit --force data.dvc
+dvc push
+""".strip().splitlines()  # fmt: skip
+"""Those that are run one after the other, in one copy of the project."""
+
+INSTEAD = {
+    "watch -n 10 ": "",  # has no end
+    "ssh://host/smallbatch": "../lab",
+    "git commit -m": "git commit --quiet -m",  # of hundreds of files
+}
+"""What cannot be had everywhere, and what is taken for it."""
+
+ONLY_PLANNED = {"snakemake --profile slurm figures": "snakemake --profile slurm figures -n"}
+"""What needs a cluster; tests/slurm has one."""
+
+MADE = ("all", "test", "test-avx2", "mutants", "docs", "lock", "bench", "pipeline")
+"""Targets of make, of which is checked that make knows what to do: they install, which takes minutes."""
+
+LONG = {
+    "pytest -m gpu": "pytest -m gpu --collect-only",
+    "SMALLBATCH_SLURM=required pytest tests/slurm": "SMALLBATCH_SLURM=required pytest tests/slurm --collect-only",
+    "python tests/faults/matrix.py": "python tests/faults/matrix.py --help",
+    "python tests/faults/kills.py": "python tests/faults/kills.py --help",
+    "python tests/faults/fuzz.py --count 100000": "python tests/faults/fuzz.py --count 1 --kind metrics.csv",
+    "python benchmarks/intervals.py": "python benchmarks/intervals.py 1",
+    "python benchmarks/verdicts.py": "python benchmarks/verdicts.py --studies 1 C1",
+    "python benchmarks/growth.py --runs 2200 4400 11000": "python benchmarks/growth.py --runs 2200 4400 11000 --help",
+    "python benchmarks/decoding.py FOLDER_OF_JPEGS": "python benchmarks/decoding.py FOLDER_OF_JPEGS",
+    "PYTHONPATH=workflow python benchmarks/visit.py --device cuda --out visit.json": (
+        "python benchmarks/visit.py --device cuda --out visit.json --help"
+    ),
+}  # fmt: skip
+"""What takes hours or a GPU, and a part of it that takes seconds; other tests run more of each."""
+
+
+def shown() -> list[str]:
+    """The commands of all pages, without what is said of them behind a #."""
+    blocks = [
+        block
+        for page in PAGES
+        for block in re.findall(r"^```sh\n(.*?)^```", page.read_text(encoding="utf-8"), re.M | re.S)
+    ]
+    return [re.split(r"\s+# ", line)[0].strip() for block in blocks for line in block.splitlines()]
+
+
+def test_every_command_that_is_shown_is_run_here_and_no_other():
+    known = {*TOGETHER, *ONLY_PLANNED, *LONG, *(f"make {target}" for target in MADE)}
+    assert set(shown()) == known
+
+
+def test_every_block_says_what_it_is_so_that_no_command_hides():
+    for page in PAGES:
+        fences = re.findall(r"^ *```(.*)$", page.read_text(encoding="utf-8"), re.MULTILINE)
+        assert set(fences[::2]) <= {"sh", "python", "yaml", "text"}, page
+        assert set(fences[1::2]) <= {""}, page
+
+
+@pytest.mark.parametrize("target", MADE)
+def test_make_knows_its_targets(target):
+    done = subprocess.run(["make", "--dry-run", target], cwd=PROJECT, text=True, capture_output=True)
+    assert done.returncode == 0, done.stderr
+
+
+def run(folder: Path, command: str) -> str:
+    """Run a line of shell as in the activated environment; returns what it printed."""
+    for word, other in INSTEAD.items():
+        command = command.replace(word, other)
+    home = folder.parent / "home"
+    (home / ".cache" / "smallbatch").mkdir(parents=True, exist_ok=True)
+    environment = {name: value for name, value in os.environ.items() if name != "XDG_CACHE_HOME"} | {
+        "PATH": os.pathsep.join([os.path.dirname(sys.executable), os.environ["PATH"]]),
+        "PYTHONPATH": os.pathsep.join(map(str, [folder / "workflow", PROJECT / "benchmarks"])),
+        "HOME": str(home), "DVC_NO_ANALYTICS": "1",
+        "GIT_CONFIG_COUNT": "1", "GIT_CONFIG_KEY_0": "init.defaultBranch", "GIT_CONFIG_VALUE_0": "main",
+        **{f"GIT_{role}_{key}": "a@example.org" for role in ("AUTHOR", "COMMITTER") for key in ("NAME", "EMAIL")},
+    }  # fmt: skip
+    done = subprocess.run(
+        ["bash", "-ec", command], cwd=folder, env=environment, text=True, timeout=570,
+        stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+    )  # fmt: skip
+    assert done.returncode == 0, f"{command}\n{done.stdout}"
+    return done.stdout
+
+
+@pytest.fixture
+def downloaded(project, tmp_path):
+    """The project as an archive of it would have it, with small studies."""
+    if not shutil.which("git") or not (PROJECT / ".dvc" / "store").exists():
+        pytest.skip("without git and the remote in the repository there is nothing to share")
+    for name in (".gitignore", ".dvcignore", ".gitattributes", "data.dvc"):
+        shutil.copy(PROJECT / name, project)
+    (project / ".dvc").mkdir()
+    shutil.copy(PROJECT / ".dvc" / "config", project / ".dvc")
+    shutil.copytree(PROJECT / ".dvc" / "store", project / ".dvc" / "store")
+    for file in PROJECT.glob("results/*/*.dvc"):
+        copied = project / file.relative_to(PROJECT)
+        copied.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(file, copied)
+    for name in ("laptop", "cifar10-quick", "paper", "mine"):
+        (project / "config" / "studies" / f"{name}.yaml").write_text(yaml.safe_dump(SMALL), encoding="utf-8")
+    return project
+
+
+@pytest.mark.slow
+def test_commands_work_one_after_the_other(downloaded):
+    for command in TOGETHER:
+        if command.startswith("git pull"):
+            run(downloaded, "git add -A && git commit -m Published && git clone --quiet --bare . ../hub")
+            run(
+                downloaded,
+                "git remote add origin ../hub && git fetch --quiet && git branch --set-upstream-to origin/main",
+            )
+        if "data/cifar10" in command:
+            run(downloaded, "mkdir data/cifar10 && echo {} > data/cifar10/meta.json")
+        printed = run(downloaded, command)
+        if "evaluate" in command:
+            assert "equal to the recorded" in printed
+    assert (downloaded / "results" / "laptop" / "report.html").exists() and (downloaded / "report.zip").exists()
+    assert (downloaded / "results" / "laptop" / "laptop.crate.zip").exists()
+    assert len(list((downloaded.parent / "lab").rglob("*"))) > 10
+
+
+@pytest.mark.parametrize("command", ONLY_PLANNED)
+def test_what_needs_a_cluster_is_planned(command, project):
+    assert "This was a dry-run" in run(project, ONLY_PLANNED[command])
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("command", LONG)
+def test_what_takes_long_is_begun(command, tmp_path):
+    Image.new("RGB", (40, 30), "teal").save(tmp_path / "one.jpg")
+    assert run(PROJECT, LONG[command].replace("FOLDER_OF_JPEGS", str(tmp_path)))
