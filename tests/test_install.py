@@ -1,0 +1,58 @@
+"""What `pip install .` brings: the whole library and its command, which need nothing of the folder they came from."""
+
+import os
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+
+import pytest
+from conftest import PROJECT, copy_project
+
+from smallbatch import __version__
+
+
+def run(*command: str, **options) -> str:
+    """What a command prints; fails with all of that."""
+    done = subprocess.run(command, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, timeout=300, **options)
+    assert done.returncode == 0, done.stdout
+    return done.stdout
+
+
+@pytest.fixture(scope="module")
+def wheel(tmp_path_factory) -> Path:
+    """The wheel that pip builds of the project's own files."""
+    folder = tmp_path_factory.mktemp("wheel")
+    source = copy_project(folder / "source")
+    (source / "pyproject.toml").write_bytes((PROJECT / "pyproject.toml").read_bytes())
+    pip = (sys.executable, "-m", "pip", "--disable-pip-version-check")
+    run(*pip, "wheel", "--quiet", "--no-deps", "--no-build-isolation", "--wheel-dir", str(folder), str(source))
+    [built] = folder.glob("*.whl")
+    return built
+
+
+def test_a_wheel_has_every_file_of_the_library(wheel):
+    library = PROJECT / "workflow" / "smallbatch"
+    files = {path.relative_to(library.parent) for path in library.rglob("*") if path.is_file()}
+    expected = {str(path) for path in files if "__pycache__" not in path.parts and path.name != ".gitattributes"}
+    assert {Path(name).suffix for name in expected} == {".py", ".cpp", ".yaml", ".j2", ".txt"}
+    packed = {name for name in zipfile.ZipFile(wheel).namelist() if name.startswith("smallbatch/")}
+    assert packed == expected
+
+
+def test_an_installed_library_checks_a_study_by_its_command(wheel, tmp_path):
+    target = tmp_path / "site"
+    pip = (sys.executable, "-m", "pip", "--disable-pip-version-check")
+    run(*pip, "install", "--quiet", "--no-deps", "--target", str(target), str(wheel))
+    folder = copy_project(tmp_path / "mine")
+    for part in ("workflow", "Snakefile"):
+        (folder / part).rename(tmp_path / part)
+    environment = os.environ | {"PYTHONPATH": str(target)}
+    printed = run(str(target / "bin" / "smallbatch"), "check", cwd=folder, env=environment)
+    assert "study laptop: " in printed and printed.rstrip().endswith("all is well")
+    where = "import smallbatch; print(smallbatch.__file__, smallbatch.__version__)"
+    assert run(sys.executable, "-c", where, cwd=folder, env=environment).split() == [
+        str(target / "smallbatch" / "__init__.py"), __version__,
+    ]  # fmt: skip
+    kernels = "from importlib.resources import files; print(*(f.name for f in files('smallbatch').rglob('*.cpp')))"
+    assert run(sys.executable, "-c", kernels, cwd=folder, env=environment).split() == ["kernels.cpp"]
