@@ -1,8 +1,10 @@
 """What `pip install .` brings: the whole library and its command, which need nothing of the folder they came from."""
 
 import os
+import re
 import subprocess
 import sys
+import tomllib
 import zipfile
 from pathlib import Path
 
@@ -10,6 +12,7 @@ import pytest
 from conftest import PROJECT, copy_project
 
 from smallbatch import __version__
+from smallbatch.console import EXTRAS, reporting
 
 
 def run(*command: str, **options) -> str:
@@ -56,3 +59,20 @@ def test_an_installed_library_checks_a_study_by_its_command(wheel, tmp_path):
     ]  # fmt: skip
     kernels = "from importlib.resources import files; print(*(f.name for f in files('smallbatch').rglob('*.cpp')))"
     assert run(sys.executable, "-c", kernels, cwd=folder, env=environment).split() == ["kernels.cpp"]
+
+
+def test_what_an_extra_brings_is_named_where_it_lacks(caplog):
+    with pytest.raises(SystemExit), reporting():
+        raise ModuleNotFoundError("No module named 'sklearn'", name="sklearn")
+    [line] = caplog.messages
+    assert line.startswith("error: sklearn is not installed in ") and "smallbatch[training]" in line
+    with pytest.raises(ModuleNotFoundError), reporting():
+        raise ModuleNotFoundError("No module named 'mine'", name="mine")
+
+
+def test_every_extra_whose_lack_is_named_is_one_of_the_project():
+    extras = tomllib.loads((PROJECT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
+    packages = {"sklearn": "scikit-learn", "PIL": "pillow"}
+    for extra, modules in EXTRAS.items():
+        names = {re.match(r"[\w-]+", requirement)[0] for requirement in extras[extra]}
+        assert names == {packages.get(module, module) for module in modules}
