@@ -1,5 +1,7 @@
 # make all     set up and run the default study        make test    set up and run the tests
-# make env     set up alone                            make lock    resolve envs/*.in anew
+# make env     set up alone                            make lock    resolve pyproject.toml and envs/*.in anew
+# make env-reader  set up without what trains, into .venv-reader: to look at results after `dvc pull`
+# make env-dev     set up with what developers use
 # make test-avx2   the tests as on an x86 processor without AVX-512: it rounds otherwise, in torch and in the kernels
 # make mutants change one place of the code at a time and see whether a test notices; MUTANTS="tables status" for a part
 # make docs    build the pages of README.md and docs/ as a site in .site, and check every link between them
@@ -8,33 +10,35 @@
 PYTHON ?= python3
 BIN := .venv/bin
 ENV := .venv/installed
+READER := .venv-reader
+DEVELOPMENT := .venv/development
 PEERS := .venv/peers
 MUTATION := .venv/mutants
 SITE := .venv/docs
 LOCK := --universal --python-version 3.11 --generate-hashes --no-header --no-annotate \
 	--no-emit-index-url --no-emit-find-links
 
-.PHONY: all bench docs env mutants pipeline test test-avx2 lint lock
+.PHONY: all bench docs env env-dev env-reader mutants pipeline test test-avx2 lint lock
 
 all: env
 	PATH="$(CURDIR)/$(BIN):$$PATH" snakemake --cores 8 all
 
-test: env lint
+test: env-dev lint
 	PATH="$(CURDIR)/$(BIN):$$PATH" pytest
 
-test-avx2: env
+test-avx2: env-dev
 	PATH="$(CURDIR)/$(BIN):$$PATH" ATEN_CPU_CAPABILITY=avx2 DNNL_MAX_CPU_ISA=AVX2 MKL_ENABLE_INSTRUCTIONS=AVX2 \
 		CXX='sh -c "exec c++ \"$$@\" -march=x86-64-v3 -mno-avx512f" c++' pytest
 
-lint: env
+lint: env-dev
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/snakefmt --check .
 
-bench: env $(PEERS)/installed
+bench: env-dev $(PEERS)/installed
 	PYTHONPATH="workflow:benchmarks:$(PEERS)" $(BIN)/python -m speed $(BENCH)
 
-mutants: env $(MUTATION)/installed
+mutants: env-dev $(MUTATION)/installed
 	PYTHONPATH="$(CURDIR)/$(MUTATION)" $(BIN)/python tests/mutants/mutants.py $(MUTANTS)
 
 docs: env $(SITE)/installed
@@ -48,12 +52,27 @@ pipeline: env
 		| $(BIN)/python docs/pipeline.py docs/pipeline.svg
 
 env: $(ENV)
+env-dev: $(DEVELOPMENT)
+env-reader: $(READER)/installed
+
+# $(call install,FOLDER,LOCK)
+define install
+	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11, 4) and "Python 3.11.4 or newer is needed; say which with: make PYTHON=python3.12")'
+	$(PYTHON) -m venv $(1)
+	$(1)/bin/python -m pip install --quiet --require-hashes --requirement $(2)
+	$(1)/bin/python -m pip install --quiet --no-deps --no-build-isolation --editable .
+endef
 
 $(ENV): envs/requirements.txt pyproject.toml
-	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11, 4) and "Python 3.11.4 or newer is needed; say which with: make PYTHON=python3.12")'
-	$(PYTHON) -m venv .venv
-	$(BIN)/python -m pip install --quiet --require-hashes --requirement envs/requirements.txt
-	$(BIN)/python -m pip install --quiet --no-deps --no-build-isolation --editable .
+	$(call install,.venv,envs/requirements.txt)
+	touch $@
+
+$(READER)/installed: envs/reader.txt pyproject.toml
+	$(call install,$(READER),envs/reader.txt)
+	touch $@
+
+$(DEVELOPMENT): envs/development.txt $(ENV)
+	$(BIN)/python -m pip install --quiet --require-hashes --no-deps --requirement $<
 	touch $@
 
 # Beside the project, without a second torch. Where it cannot be had, the table says so.
@@ -62,7 +81,7 @@ $(PEERS)/installed: envs/peers.txt $(ENV)
 	$(BIN)/python -m pip install --quiet --require-hashes --no-deps --target $(PEERS) --requirement $< && touch $@ \
 		|| echo "peers are not installed"
 
-$(MUTATION)/installed: envs/mutants.txt $(ENV)
+$(MUTATION)/installed: envs/mutants.txt $(DEVELOPMENT)
 	rm -rf $(MUTATION)
 	$(BIN)/python -m pip install --quiet --require-hashes --no-deps --target $(MUTATION) --requirement $<
 	touch $@
@@ -72,11 +91,16 @@ $(SITE)/installed: envs/docs.txt $(ENV)
 	$(BIN)/python -m pip install --quiet --require-hashes --no-deps --target $(SITE) --requirement $<
 	touch $@
 
-lock: env
-	$(BIN)/uv pip compile $(LOCK) envs/requirements.in --output-file envs/requirements.txt
-	for beside in docs peers mutants; do \
-		$(BIN)/uv pip compile $(LOCK) envs/$$beside.in --output-file envs/$$beside.txt \
-			--constraint envs/requirements.txt \
+# The first is resolved alone; the others at its versions: a part of it, and what comes on top.
+lock: env-dev
+	echo 'setuptools>=77' | $(BIN)/uv pip compile $(LOCK) pyproject.toml - --extra training --extra sharing \
+		--output-file envs/requirements.txt
+	echo 'setuptools>=77' | $(BIN)/uv pip compile $(LOCK) pyproject.toml - --extra sharing \
+		--constraint envs/requirements.txt --output-file envs/reader.txt
+	for beside in "pyproject.toml --all-extras --output-file envs/development.txt" \
+		"envs/docs.in --output-file envs/docs.txt" "envs/peers.in --output-file envs/peers.txt" \
+		"envs/mutants.in --output-file envs/mutants.txt"; do \
+		$(BIN)/uv pip compile $(LOCK) $$beside --constraint envs/requirements.txt \
 			$$(sed -n 's/^\([[:alnum:]._-]*\)==.*/--no-emit-package \1/p' envs/requirements.txt) || exit; \
 	done
 	$(BIN)/python envs/conda_pins.py

@@ -14,6 +14,7 @@ from conftest import PROJECT, a_run, an_outcome, made_data
 from rocrate.rocrate import ROCrate
 from rocrate.vocabs import RO_CRATE
 
+from smallbatch import __version__
 from smallbatch.analysis.claims import COLUMNS
 from smallbatch.analysis.table import collect, runs_table
 from smallbatch.data.prepared import META, read_meta
@@ -131,7 +132,7 @@ def test_the_root_is_as_ro_crate_and_the_profiles_ask(entities):
 
 def test_the_main_entity_is_the_workflow(entities):
     (workflow,) = linked(entities, entities["./"], "mainEntity")
-    assert workflow["@id"] == "Snakefile" and workflow["name"] and workflow["version"] == "0.1.0"
+    assert workflow["@id"] == "Snakefile" and workflow["name"] and workflow["version"] == __version__
     assert {"File", "SoftwareSourceCode", "ComputationalWorkflow"} <= set(workflow["@type"])
     (language,) = linked(entities, workflow, "programmingLanguage")
     assert (

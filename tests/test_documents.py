@@ -28,7 +28,9 @@ CLUSTER, RESULTS, RUNNING, SPEED = (
 )
 KEYS = (PROJECT / "config" / "README.md").read_text(encoding="utf-8")
 CONFIG = read_yaml(PROJECT / "config" / "config.yaml")
-SCHEMAS = {name: read_yaml(PROJECT / "config" / "schemas" / f"{name}.yaml") for name in ("config", "study")}
+SCHEMAS = {
+    name: read_yaml(PROJECT / "workflow" / "smallbatch" / "schemas" / f"{name}.yaml") for name in ("config", "study")
+}
 
 
 def rows(head: str, page: str = KEYS) -> list[list[str]]:

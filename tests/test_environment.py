@@ -17,27 +17,44 @@ from smallbatch.core.environment import STAMP, origin
 
 ENVS = PROJECT / "envs"
 LOCK = (ENVS / "requirements.txt").read_text()
+LOCKS = {name: (ENVS / f"{name}.txt").read_text() for name in ("requirements", "reader", "development")}
 _spec = importlib.util.spec_from_file_location("conda_pins", ENVS / "conda_pins.py")
 conda_pins = importlib.util.module_from_spec(_spec)
 _spec.loader.exec_module(conda_pins)
 
 
 def direct() -> list[tuple[str, str]]:
-    lines = (ENVS / "requirements.in").read_text().splitlines()
-    return [tuple(line.partition("#")[::2]) for line in lines if not line.startswith("#")]
+    """Each requirement of pyproject.toml with its reason."""
+    lists = (PROJECT / "pyproject.toml").read_text().partition("\n[project.scripts]")[0]
+    return re.findall(r'^    "(.+?)",(.*)$', lists, re.MULTILINE)
 
 
 def test_every_direct_dependency_has_a_reason_and_is_locked():
-    names = conda_pins.locked(LOCK)
+    names = [*conda_pins.locked(LOCK), *conda_pins.locked(LOCKS["development"])]
+    assert len(direct()) > 20
     for requirement, reason in direct():
-        assert reason.strip(), requirement
+        assert reason.strip().startswith("# "), requirement
         assert re.match(r"[\w-]+", requirement)[0] in names
 
 
-def test_the_lock_has_hashes_and_no_address():
-    assert "://" not in LOCK and "--index-url" not in LOCK and "--find-links" not in LOCK
-    blocks = re.split(r"\n(?=\S)", LOCK.strip())
-    assert len(blocks) > 100 and all("--hash=sha256:" in block for block in blocks)
+@pytest.mark.parametrize("name", LOCKS)
+def test_a_lock_has_hashes_and_no_address(name):
+    assert "://" not in LOCKS[name] and "--index-url" not in LOCKS[name] and "--find-links" not in LOCKS[name]
+    blocks = re.split(r"\n(?=\S)", LOCKS[name].strip())
+    assert len(blocks) > 10 and all("--hash=sha256:" in block for block in blocks)
+
+
+def test_readers_have_what_others_have_but_nothing_that_trains():
+    full, reader = conda_pins.locked(LOCK), conda_pins.locked(LOCKS["reader"])
+    assert reader.items() <= full.items()
+    assert {"snakemake", "seaborn", "dvc"} <= reader.keys()
+    assert not {name for name in reader if re.match("torch|nvidia|cuda|triton|scikit-learn", name)}
+
+
+def test_what_developers_use_comes_on_top_and_is_not_installed_for_users():
+    tools = {"pytest", "pytest-xdist", "ruff", "snakefmt", "playwright", "uv", "snakedeploy"}
+    full, more = conda_pins.locked(LOCK), conda_pins.locked(LOCKS["development"])
+    assert tools <= more.keys() and not full.keys() & more.keys()
 
 
 @pytest.mark.parametrize("path", conda_pins.conda_files(), ids=lambda path: path.name)

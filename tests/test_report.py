@@ -21,7 +21,7 @@ from smallbatch.publish.report import claim_rows, environments, figure_words, re
 from smallbatch.study.experiments import Experiment, Setting, Study
 
 FOLDER = Path(__file__).parents[1] / "workflow" / "report"
-TEMPLATE = FOLDER / "report.html.j2"
+TEMPLATE = FOLDER.parent / "smallbatch" / "templates" / "report.html.j2"
 HERE = {"python": "3.11.2", "torch": "2.15.0", "device": "Some CPU", "commit": "abc123"}
 
 

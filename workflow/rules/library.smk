@@ -1,17 +1,27 @@
 # Where the library is; and the configuration as the library reads it, in one line where Snakemake would fail at it.
+import importlib.util
 import os
 import shlex
 import signal
 import sys
 from pathlib import Path
 
-# Jobs find the library by this too, in whatever environment they run (`--sdm conda`).
-LIBRARY = os.path.dirname(workflow.current_basedir.get_path_or_uri(secret_free=False))
-if found := set("{}:").intersection(LIBRARY):
-    told = f"has {' '.join(sorted(found))} in its path, which Snakemake and Python read as theirs; rename the folder"
-    sys.exit(f"error: {os.path.dirname(LIBRARY)}: {told}")
-sys.path.insert(0, LIBRARY)
-os.environ.update(PYTHONPATH=os.pathsep.join(filter(None, [LIBRARY, os.getenv("PYTHONPATH")])))
+# Jobs find the library by this too, in whatever environment they run (`--sdm conda`). A workflow that uses this one as a
+# module from a forge (`github(...)`) has no folder of it, and takes the library that is installed.
+if workflow.current_basedir.is_local:
+    LIBRARY = os.path.dirname(workflow.current_basedir.get_path_or_uri(secret_free=False))
+    if found := set("{}:").intersection(LIBRARY):
+        told = (
+            f"has {' '.join(sorted(found))} in its path, which Snakemake and Python read as theirs; rename the folder"
+        )
+        sys.exit(f"error: {os.path.dirname(LIBRARY)}: {told}")
+    sys.path.insert(0, LIBRARY)
+    os.environ.update(PYTHONPATH=os.pathsep.join(filter(None, [LIBRARY, os.getenv("PYTHONPATH")])))
+elif installed := importlib.util.find_spec("smallbatch"):
+    LIBRARY = os.path.dirname(os.path.dirname(installed.origin))
+else:
+    told = "its library is not installed here; see docs/install.md"
+    sys.exit(f"error: {workflow.current_basedir.get_path_or_uri(secret_free=True)}: {told}")
 # Snakemake 9.27 puts it into shell lines as it stands, and folders may have spaces, brackets and quotes.
 sys.executable = shlex.quote(sys.executable)
 # So that a training knows that it has a job of the cluster for itself.

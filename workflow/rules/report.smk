@@ -7,7 +7,7 @@ rule page:
         variance=f"{RESULTS}/{{study}}/variance.parquet",
         claims=f"{RESULTS}/{{study}}/claims.csv",
         figures=[f"{FIGURES}/{{study}}/{figure}.svg" for figure in STUDY.figures],
-        template=workflow.source_path("../report/report.html.j2"),
+        template=workflow.source_path("../smallbatch/templates/report.html.j2"),
     output:
         page=report(f"{RESULTS}/{{study}}/report.html", caption="../report/page.rst", category="Report"),
         checksums=f"{RESULTS}/{{study}}/checksums/page.json",

@@ -4,6 +4,7 @@ import itertools
 import re
 from collections.abc import Iterable, Mapping
 from fractions import Fraction
+from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ from smallbatch.study.settings import check, likely, read_as, read_yaml
 from smallbatch.training import own_models
 
 STUDIES = Path("config/studies")
-SCHEMAS = Path(__file__).parents[2] / "config" / "schemas"
+SCHEMAS = Path(str(files("smallbatch"))) / "schemas"
 
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 TAKEN = ("checkpoints", "packs", "published", "runs", "weights")

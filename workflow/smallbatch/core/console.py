@@ -11,6 +11,12 @@ from smallbatch.core.errors import Stopped, UserError
 
 log = logging.getLogger("smallbatch")
 
+EXTRAS = {
+    "training": ("torch", "torchvision", "sklearn", "PIL", "safetensors", "requests"),
+    "sharing": ("dvc", "rocrate"),
+}
+"""Extra of pyproject.toml -> the modules that it brings: an environment of readers has no training."""
+
 
 class _Terminal(logging.StreamHandler):
     """Lines above a progress bar instead of through it."""
@@ -47,6 +53,14 @@ def reporting(log_file: str | Path | None = None) -> Iterator[None]:
         yield
     except (Stopped, UserError) as reason:
         line = f"error: {reason}" if isinstance(reason, UserError) else str(reason)
+        log.error(line)
+        sys.exit(line if log_file else 1)
+    except ModuleNotFoundError as error:
+        extra = next((extra for extra, modules in EXTRAS.items() if error.name in modules), None)
+        if extra is None:
+            raise
+        mends = f"`make env` in a clone, or pip install 'smallbatch[{extra}]', brings it"
+        line = f"error: {error.name} is not installed in {sys.prefix}, and this needs it: {mends}"
         log.error(line)
         sys.exit(line if log_file else 1)
     except OSError as error:
