@@ -15,6 +15,8 @@ DEVELOPMENT := .venv/development
 PEERS := .venv/peers
 MUTATION := .venv/mutants
 SITE := .venv/docs
+# On all processors at once. The tests of a file stay together, and files in their order: SLURM's, which wait, come early.
+PYTEST := pytest --numprocesses auto --dist loadgroup --no-loadscope-reorder
 LOCK := --universal --python-version 3.11 --generate-hashes --no-header --no-annotate \
 	--no-emit-index-url --no-emit-find-links
 
@@ -24,11 +26,11 @@ all: env
 	PATH="$(CURDIR)/$(BIN):$$PATH" snakemake --cores 8 all
 
 test: env-dev lint
-	PATH="$(CURDIR)/$(BIN):$$PATH" pytest
+	PATH="$(CURDIR)/$(BIN):$$PATH" $(PYTEST)
 
 test-avx2: env-dev
 	PATH="$(CURDIR)/$(BIN):$$PATH" ATEN_CPU_CAPABILITY=avx2 DNNL_MAX_CPU_ISA=AVX2 MKL_ENABLE_INSTRUCTIONS=AVX2 \
-		CXX='sh -c "exec c++ \"$$@\" -march=x86-64-v3 -mno-avx512f" c++' pytest
+		CXX='sh -c "exec c++ \"$$@\" -march=x86-64-v3 -mno-avx512f" c++' $(PYTEST)
 
 lint: env-dev
 	$(BIN)/ruff check .
