@@ -15,7 +15,7 @@ from smallbatch.packs import Plan, cut, row, with_rates
 from smallbatch.settings import read_yaml
 from smallbatch.store import Outcome, RunStore
 from smallbatch.study import CHOSEN_LATER, Run, Study
-from smallbatch.study_file import check_config, load_study
+from smallbatch.study_file import check_config, load_study, scaled
 
 CONFIG = yaml.safe_load((PROJECT / "config" / "config.yaml").read_text())
 GOOD = {
@@ -280,6 +280,60 @@ def test_scale_drops_what_it_leaves_nothing_of():
 
 
 @pytest.mark.parametrize(
+    ("scale", "own", "changed"),
+    [
+        ({}, {}, {}),
+        ({"epochs": 0.3}, {}, {"epochs": 6}),
+        ({"epochs": 0.01}, {}, {"epochs": 1}),
+        ({"train_images": 100}, {}, {"train_images": 100}),
+        ({"train_images": 100}, {"train_images": 500}, {"train_images": 100}),
+        ({"train_images": 100}, {"train_images": 50}, {}),
+        (
+            {"batch_sizes": [2, 8]},
+            {"bn_batch_sizes": [2, 4, 8], "variance_batch_sizes": [2, 4]},
+            {"batch_sizes": [8], "bn_batch_sizes": [2, 8], "variance_batch_sizes": [2]},
+        ),
+        ({"base_lrs": [2**-6, 0.5]}, {}, {"base_lrs": ["2^-6"]}),
+        ({"base_lrs": ["2^-3"]}, {}, {}),  # it has none of them: all stay
+        ({"base_lrs": ["2^-6"]}, {"base_lrs": {"best_of": ["one"]}}, {}),
+    ],
+)
+def test_of_an_experiment_a_scale_changes_what_it_names(scale, own, changed):
+    one = {"data": "digits", "epochs": 20, "batch_sizes": [4, 8], "base_lrs": ["2^-8", "2^-6"]} | own
+    assert scaled({"experiments": {"one": one}, "figures": {}}, scale)["experiments"] == {"one": one | changed}
+
+
+def test_an_experiment_without_bn_batches_or_bases_that_are_left_is_dropped():
+    def change(values):
+        base_and_dependent(values)
+        values["experiments"]["later"] |= {"bn_batch_sizes": [2], "batch_sizes": [4]}
+
+    assert list(load(change, scale={"name": "less", "batch_sizes": [4]}).experiments) == ["small"]
+    values = {"data": "digits", "epochs": 2, "batch_sizes": [4], "base_lrs": ["2^-8"]}
+    both = {"base": values | {"data": "cifar10"}, "later": values | {"base_lrs": {"best_of": ["base"]}}}
+    assert scaled({"experiments": both, "figures": {}}, {"data": ["digits"]})["experiments"] == {}
+
+
+def test_batches_may_be_of_all_images_and_variances_of_half_of_an_epoch():
+    assert load(dict(train_images=10, batch_sizes=[10], variance_batch_sizes=[2, 5])).runs()
+    # Of 10 images an epoch at m = 4 has 8, though those at m = 3 and 5 have more.
+    with pytest.raises(UserError, match=r"variance_batch_sizes: 5 is not allowed; .* 4, half the images .* at m = 4$"):
+        load(dict(train_images=10, batch_sizes=[3, 4, 5], variance_batch_sizes=[2, 5]))
+
+
+def test_each_experiment_is_checked_against_its_own_data():
+    pictures = {"source": "image-folder", "path": "p", "size": 8}
+
+    def change(values):
+        values["experiments"] |= {"unknown": small(values) | {"data": "pictures"}}
+        values["experiments"]["large"] = small(values) | {"batch_sizes": [1438]}
+        values["experiments"]["small"]["data"] = "pictures"
+
+    with pytest.raises(UserError, match=r"experiments.large.batch_sizes: 1438 is not allowed"):
+        load(change, datasets=CONFIG["datasets"] | {"pictures": pictures})
+
+
+@pytest.mark.parametrize(
     ("scale", "words"),
     [
         ({"figures": ["fig1"]}, "scale.figures: 'fig1' is not allowed; allowed: fig01 (did you mean 'fig01'?)"),
@@ -395,7 +449,7 @@ MISTAKES = {
         "Sans, has; it lacks 小 🐶",
     ),
     "a title without end": (lambda v: v.update(title="x" * 301), "title: 'xxx"),
-    "duplicate seeds": (lambda v: v.update(seeds=[1, 2, 1]), "seeds: 1 stands twice in [1, 2, 1]"),
+    "duplicate seeds": (lambda v: v.update(seeds=[2, 1, 1]), "seeds: 1 stands twice in [2, 1, 1]"),
     "negative seed": (lambda v: v.update(seeds=[-1]), "seeds.0: -1 is not allowed"),
     "unknown model": (dict(model="alexnt"), "model: 'alexnt' is not allowed; allowed: alexnet, resnet8"),
     "unknown data set": (dict(data="cifar"), "data: 'cifar' is not allowed; allowed: digits, cifar10"),
@@ -417,6 +471,10 @@ MISTAKES = {
     "the best of others without that m": (
         lambda v: v["experiments"].update(large=small(v) | dict(batch_sizes=[8, 64], base_lrs={"best_of": ["small"]})),
         "large.base_lrs.best_of: ['small'] is not allowed; allowed: experiments that together have each batch size; 64",
+    ),
+    "the best of two BN batches": (
+        lambda v: (base_and_dependent(v), small(v).update(bn_batch_sizes=[2, 4])),
+        "best_of: 'small' is not allowed; allowed: experiments with one BN batch size for each batch size",
     ),
     "variance with a batch statistic of one example": (
         dict(variance_batch_sizes=[1, 4]), "variance_batch_sizes: 1 is not allowed; allowed: numbers from 2 with norm:"
@@ -592,6 +650,11 @@ def test_zero_has_no_sign_in_a_name():
             "training.device: 'tpu' is not allowed; allowed: auto, cpu",
         ),
         (
+            "training",
+            CONFIG["training"] | {"processes": 2, "side_by_side": 2},
+            "training.side_by_side: 2 is not allowed; allowed: 1, as training.processes is 2",
+        ),
+        (
             "datasets",
             {
                 name: {"source": "image-folder", "path": name, "size": 8, "test_fraction": 0.5, "label": "x"}
@@ -612,6 +675,12 @@ def test_mistakes_in_the_configuration_are_told_in_one_line(key, value, words):
     with pytest.raises(UserError) as caught:
         check_config({**CONFIG, key: value})
     assert str(caught.value).startswith("config/config.yaml: ") and words in str(caught.value)
+
+
+@pytest.mark.parametrize("more", [{"processes": 2, "side_by_side": 1}, {"processes": 1, "side_by_side": 2}])
+def test_either_processes_or_trainings_side_by_side_may_be_several(more):
+    config = CONFIG | {"training": CONFIG["training"] | more}
+    assert check_config(config) == config
 
 
 @pytest.mark.parametrize("path", sorted((PROJECT / "config" / "studies").glob("*.yaml")), ids=lambda path: path.stem)
