@@ -14,7 +14,7 @@ from smallbatch.errors import UserError
 from smallbatch.packs import Plan, cut, row, with_rates
 from smallbatch.settings import read_yaml
 from smallbatch.store import Outcome, RunStore
-from smallbatch.study import CHOSEN_LATER, Run, Study
+from smallbatch.study import CHOSEN_LATER, Run, Setting, Study
 from smallbatch.study_file import check_config, load_study, scaled
 
 CONFIG = yaml.safe_load((PROJECT / "config" / "config.yaml").read_text())
@@ -58,6 +58,49 @@ def test_a_study_expands_into_its_grid_with_every_seed():
         (m, lr, seed) for m in (4, 8) for lr in (2**-8, 0.001) for seed in (1, 2)
     ]
     assert all(run.bn_batch_size == run.batch_size and run.setting.lr_drops == (0.5, 0.75) for run in runs)
+
+
+def test_what_a_file_says_of_an_experiment_is_what_its_runs_are():
+    (plain,) = {run.setting for run in load(lambda v: small(v).pop("norm")).runs()}
+    assert plain == Setting(
+        data="digits", model="alexnet", weight_decay=5e-4, epochs=2, train_images=None, norm="none", norm_layers="all",
+        lr_drops=(0.5, 0.75), warmup=False, augment_pad=0, augment_flip=False, augment_resized=False,
+        lr_scaling="linear", momentum=0.0, momentum_scaled=False, precision="float32", selection="test",
+        variance_batch_sizes=(), model_content=None,
+    )  # fmt: skip
+    all_of_them = dict(
+        train_images=100, norm="group", norm_layers="conv", weight_decay=0, lr_drops=["1/4", 0.9], warmup=True,
+        augment={"pad": 2, "flip": True}, lr_scaling="sqrt", momentum=0.9, momentum_scaled=True, precision="bf16",
+        selection="validation", variance_batch_sizes=[2, 4],
+    )  # fmt: skip
+    (told,) = {run.setting for run in load(all_of_them).runs()}
+    assert told == Setting(
+        data="digits", model="alexnet", weight_decay=0.0, epochs=2, train_images=100, norm="group", norm_layers="conv",
+        lr_drops=(0.25, 0.9), warmup=True, augment_pad=2, augment_flip=True, augment_resized=False, lr_scaling="sqrt",
+        momentum=0.9, momentum_scaled=True, precision="bf16", selection="validation", variance_batch_sizes=(2, 4),
+        model_content=None,
+    )  # fmt: skip
+
+
+def test_layers_with_normalisation_mean_nothing_where_there_is_none():
+    # Otherwise one and the same training would have two names.
+    assert {run.setting.norm_layers for run in load(dict(norm="none", norm_layers="conv")).runs()} == {"all"}
+    assert {run.setting.norm_layers for run in load(dict(norm="batch")).runs()} == {"all"}
+
+
+def test_photos_are_cropped_at_random_where_a_file_says_so():
+    photos = {"photos": {"source": "imagenet", "path": "p"}}
+    crops = dict(data="photos", augment={"flip": True, "resized_crop": True})
+    (setting,) = {run.setting for run in load(crops, datasets=photos).runs()}
+    assert (setting.augment_resized, setting.augment_flip, setting.augment_pad) == (True, True, 0)
+
+
+def test_a_study_has_the_title_and_the_description_of_its_file():
+    study = load(lambda v: v.update(description="What for."))
+    assert (study.file, study.name, study.title, study.description) == (
+        "config/studies/mine.yaml", "mine", "A study", "What for."
+    )  # fmt: skip
+    assert load().description == "" and load().scale == {}
 
 
 def test_of_the_bn_batches_those_up_to_m_are_taken():
@@ -457,6 +500,7 @@ MISTAKES = {
     "falling drops": (dict(lr_drops=[0.75, 0.5]), "lr_drops: [0.75, 0.5] is not allowed; allowed: rising"),
     "drops that are no fractions": (dict(lr_drops=["1/2/3"]), "lr_drops.0: '1/2/3' is not allowed; allowed: a number"),
     "drops above 1": (dict(lr_drops=["4/3"]), "lr_drops: ['4/3'] is not allowed; allowed: rising fractions"),
+    "drops at the end": (dict(lr_drops=["3/3"]), "lr_drops: ['3/3'] is not allowed; allowed: rising fractions"),
     "scaled by no momentum": (
         dict(momentum_scaled=True), "momentum_scaled: True is not allowed; allowed: only with a momentum above 0"
     ),
