@@ -390,6 +390,10 @@ def test_a_scale_that_fits_nothing_is_refused(scale, words):
     assert str(caught.value).startswith("config/config.yaml: scale") and words in str(caught.value)
 
 
+def test_the_least_and_the_most_of_rates_are_allowed():
+    assert {run.base_lr for run in load(dict(base_lrs=["2^-100", "2^100"])).runs()} == {2.0**-100, 2.0**100}
+
+
 def test_rates_fall_at_fractions():
     (drops,) = {run.setting.lr_drops for run in load(dict(lr_drops=["1/3", 0.75])).runs()}
     assert drops == (1 / 3, 0.75)
@@ -437,10 +441,10 @@ MISTAKES = {
     "part too large": (dict(train_images=9999), "train_images: 9999 is not allowed; allowed: whole numbers up to 1437"),
     "b does not divide m": (dict(bn_batch_sizes=[3]), "bn_batch_sizes: 3 is not allowed; allowed: numbers that divide"),
     "b above every m": (dict(bn_batch_sizes=[16]), "bn_batch_sizes: 16 is not allowed"),
-    "BN over one example": (dict(bn_batch_sizes=[1, 2]), "batch_sizes: 1 is not allowed; allowed: numbers from 2"),
+    "BN over one example": (dict(bn_batch_sizes=[1, 2]), "experiments.small.batch_sizes: 1 is not allowed"),
     "b without BN": (
         dict(norm="none", bn_batch_sizes=[2]),
-        "bn_batch_sizes: [2] is not allowed; allowed: only with norm: batch",
+        "experiments.small.bn_batch_sizes: [2] is not allowed; allowed: only with norm: batch",
     ),
     "negative rate": (dict(base_lrs=[-0.1]), "base_lrs.0: -0.1 is not allowed; allowed: a power of two"),
     "rate of another form": (dict(base_lrs=["3^-8"]), "base_lrs.0: '3^-8' is not allowed"),
@@ -461,7 +465,7 @@ MISTAKES = {
         dict(batch_sizes=[10**30]), f"batch_sizes.0: {10**30} is not allowed; allowed: whole numbers up to 2147483647"
     ),
     "a crop that may miss its image": (
-        dict(augment={"flip": False, "pad": 8}), "augment.pad: 8 is not allowed; allowed: whole numbers below 8, the"
+        dict(augment={"flip": False, "pad": 8}), "experiments.small.augment.pad: 8 is not allowed; allowed: whole"
     ),
     "nothing held out": (
         dict(selection="validation", train_images=5, batch_sizes=[4]),
@@ -497,7 +501,7 @@ MISTAKES = {
     "unknown model": (dict(model="alexnt"), "model: 'alexnt' is not allowed; allowed: alexnet, resnet8"),
     "unknown data set": (dict(data="cifar"), "data: 'cifar' is not allowed; allowed: digits, cifar10"),
     "unknown norm": (dict(norm="layer"), "norm: 'layer' is not allowed; allowed: none, batch or group"),
-    "falling drops": (dict(lr_drops=[0.75, 0.5]), "lr_drops: [0.75, 0.5] is not allowed; allowed: rising"),
+    "falling drops": (dict(lr_drops=[0.75, 0.5]), "experiments.small.lr_drops: [0.75, 0.5] is not allowed"),
     "drops that are no fractions": (dict(lr_drops=["1/2/3"]), "lr_drops.0: '1/2/3' is not allowed; allowed: a number"),
     "drops above 1": (dict(lr_drops=["4/3"]), "lr_drops: ['4/3'] is not allowed; allowed: rising fractions"),
     "drops at the end": (dict(lr_drops=["3/3"]), "lr_drops: ['3/3'] is not allowed; allowed: rising fractions"),
