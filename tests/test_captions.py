@@ -101,6 +101,8 @@ def test_a_caption_word_for_word(kind):
 )
 def test_a_note_word_for_word(kind, words):
     assert note(kind, TWO) == f"digits, ResNet-8, BN, 20 epochs, 2 seeds{words}"
+    one = {"cost": "; Some CPU", "variance": words}.get(kind, "")
+    assert note(kind, TWO[:1]) == f"digits, ResNet-8, BN, 20 epochs, 1 seed{one}"
     gone = {"seed": 3, "status": "missing", "device": None}
     assert note(kind, pd.concat([TWO, table({}, {}, gone)[2:]])) == (
         f"digits, ResNet-8, BN, 20 epochs, 3 seeds{words}; 2 of 3 runs so far"
@@ -257,7 +259,7 @@ def test_words():
 
 
 def test_labels_name_data_before_and_epochs_after_the_setting_where_they_differ():
-    runs = table({}, {"experiment": "long", "epochs": 40}, {"experiment": "other", "data": "cifar10", "epochs": 82})
+    runs = table({}, {}, {"experiment": "long", "epochs": 40}, {"experiment": "other", "data": "cifar10", "epochs": 82})
     assert experiment_labels(runs) == {
         "plain": "digits: ResNet-8, BN, 20 epochs", "long": "digits: ResNet-8, BN, 40 epochs",
         "other": "cifar10: ResNet-8, BN, 82 epochs",
