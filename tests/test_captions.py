@@ -13,6 +13,7 @@ from smallbatch.figures.words import (
     model_words,
     progress,
     rate_symbol,
+    rate_words,
     seed_words,
     setting_words,
     sources,
@@ -244,6 +245,7 @@ def test_words():
     assert [duration(seconds) for seconds in (0.4, 89, 90, 5399, 5400, 36000)] == [
         "0 s", "89 s", "2 min", "90 min", "1.5 h", "10.0 h"
     ]  # fmt: skip
+    assert [rate_words(rate) for rate in (2**-8, 0.5, 1, 4, 0.003)] == ["2⁻⁸", "2⁻¹", "2⁰", "2²", "0.003"]
     assert listed([82, 164, 82]) == "82, 164"
     assert [model_words(name) for name in ("alexnet", "resnet32", "resnetx", "mine")] == [
         "reduced AlexNet", "ResNet-32", "resnetx", "mine"
@@ -255,7 +257,27 @@ def test_words():
     assert sources(table({}, {"data": "cifar10"})) == "digits, cifar10, 20 epochs"
     assert rate_symbol(table({}, {"lr_scaling": "sqrt"})) == "η / m or η / √m"
     assert rate_symbol(table({"lr_scaling": "sqrt"})) == "η / √m"
-    assert setting_words(PLAIN | {"selection": "validation"}) == "ResNet-8, BN, rate chosen on validation images"
+
+
+@pytest.mark.parametrize(
+    ("settings", "words"),
+    [
+        ({"model": "resnet32", "norm": "batch", "augment": "pad 4 + flip", "warmup": True},
+         "ResNet-32, BN, augmented, warm-up"),
+        ({"norm": "batch"}, "reduced AlexNet, BN on conv + FC"),
+        ({"norm": "batch", "norm_layers": "conv"}, "reduced AlexNet, BN on conv only"),
+        ({"model": "resnet8", "norm": "group"}, "ResNet-8, GN"),
+        ({"model": "mlp"}, "mlp, no BN"),
+        ({"momentum": 0.9}, "reduced AlexNet, no BN, momentum 0.9"),
+        ({"momentum": 0.9, "momentum_scaled": True}, "reduced AlexNet, no BN, momentum 0.9 with scaled rate"),
+        ({"lr_scaling": "sqrt", "precision": "bf16"}, "reduced AlexNet, no BN, η ∝ √m, bf16"),
+        ({"precision": "tf32"}, "reduced AlexNet, no BN, tf32"),
+        ({"norm": "layer"}, "reduced AlexNet, layer on conv + FC"),
+        ({"selection": "validation"}, "reduced AlexNet, no BN, rate chosen on validation images"),
+    ],
+)  # fmt: skip
+def test_settings_in_plain_words(settings, words):
+    assert setting_words(PLAIN | {"model": "alexnet", "norm": "none"} | settings) == words
 
 
 def test_labels_name_data_before_and_epochs_after_the_setting_where_they_differ():

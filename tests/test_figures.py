@@ -17,7 +17,7 @@ from smallbatch.errors import UserError
 from smallbatch.figures import ALL_KINDS, style
 from smallbatch.figures.cells import best_cells
 from smallbatch.figures.ranges import cell_edges
-from smallbatch.figures.words import experiment_labels, rate_words, setting_words
+from smallbatch.figures.words import experiment_labels, rate_words
 
 NO_EPOCHS = pd.DataFrame(columns=["run", "epoch", "learning_rate", "train_loss", "test_loss", "test_accuracy"])
 NO_VARIANCE = pd.DataFrame(columns=["run", "epoch", "batch_size", "trace", "draws"])
@@ -419,25 +419,6 @@ def test_caption_stands_alone() -> None:
     assert "0 of 1 run diverged. Drawn in the manner of Figure 15 of the paper." in one_seed
     assert "at base learning rate η/m = 2⁻⁸" in caption("fig04", spec("convergence", base_lr=2**-8), grid())
     assert "Figure 13a of" in caption("figure13a", spec("bn-batch"), grid())
-
-
-@pytest.mark.parametrize(
-    ("settings", "words"),
-    [
-        ({"model": "resnet32", "norm": "batch", "augment": "pad 4 + flip", "warmup": True},
-         "ResNet-32, BN, augmented, warm-up"),
-        ({"norm": "batch"}, "reduced AlexNet, BN on conv + FC"),
-        ({"norm": "batch", "norm_layers": "conv"}, "reduced AlexNet, BN on conv only"),
-        ({"model": "resnet8", "norm": "group"}, "ResNet-8, GN"),
-        ({"model": "mlp"}, "mlp, no BN"),
-        ({"momentum": 0.9}, "reduced AlexNet, no BN, momentum 0.9"),
-        ({"momentum": 0.9, "momentum_scaled": True}, "reduced AlexNet, no BN, momentum 0.9 with scaled rate"),
-        ({"lr_scaling": "sqrt", "precision": "bf16"}, "reduced AlexNet, no BN, η ∝ √m, bf16"),
-        ({"precision": "tf32"}, "reduced AlexNet, no BN, tf32"),
-    ],
-)  # fmt: skip
-def test_settings_in_plain_words(settings: dict, words: str) -> None:
-    assert setting_words(planned({(2, 2, 0.5): [0.5]}, **settings).iloc[0]) == words
 
 
 def test_labels_tell_experiments_apart_by_data_epochs_or_name() -> None:
