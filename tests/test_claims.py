@@ -375,6 +375,7 @@ def test_the_comparisons_of_each_claim(claim: str):
 
 
 MISSING = [np.nan] * 5
+THREE = [SOME, [0.7, 0.7, 0.7, DEAD, DEAD]]
 LONGER = {8: [0.9, 0.86, DEAD], 32: [0.8, 0.83, DEAD], 64: [0.7, 0.66, DEAD], 128: [0.8, 0.7, DEAD]}
 
 CORNERS: dict[str, tuple[dict, list[tuple[str, float]]]] = {
@@ -407,9 +408,12 @@ CORNERS: dict[str, tuple[dict, list[tuple[str, float]]]] = {
             ("fig01: 1.5 rates converged on average over m ≤ 8, 0.0 at m = 64", 1.5),
         ],
     ),
+    # Where most seeds do is the second rate up to m = 8, which the data say and no sample.
     "C6": (
-        study(sec32=lines({8: [0.76, SOME], 16: [SOME, DEAD], 128: [DEAD, DEAD]})),
+        study(sec32=lines({2: THREE, 3: THREE, 4: THREE, 5: THREE, 6: THREE, 8: [0.76, SOME], 16: [SOME, DEAD],
+                           128: [DEAD, DEAD]})),
         [
+            *[(f"sec32: at the rate where most do, m = {m}: 3 of 5 seeds converged", 60) for m in (2, 3, 4, 5, 6)],
             ("sec32: at the rate where most do, m = 8: 5 of 5 seeds converged", 100),
             ("sec32: at the rate where most do, m = 16: 2 of 5 seeds converged", 60),
             ("sec32: at the rate where most do, m = 128: 0 of 5 seeds converged", 100),
@@ -539,6 +543,18 @@ def test_what_is_compared_at_the_corners_of_a_claim(claim: str):
     found = json.loads(judged(**case).loc[claim, "comparisons"])
     assert [part["comparison"] for part in found] == [told for told, _ in expected]
     assert [part["effect"] for part in found] == pytest.approx([effect for _, effect in expected], abs=1e-5)
+
+
+def test_ranges_without_a_rate_that_all_sizes_have_are_unknown():
+    row = judged(**study(fig01=lines({2: [0.9, MISSING], 64: [MISSING, 0.9]}))).loc["C5"]
+    assert row["verdict"] == "undecided" and row["effect"] == ""
+    assert [part["effect"] for part in json.loads(row["comparisons"])] == [None]
+
+
+def test_the_best_rate_in_words_is_that_of_the_data():
+    accuracies = [0.9, *[0.8] * 7]
+    told = judged(**study(fig01=one_seed({2: accuracies, 8: accuracies, 128: [DEAD] * 8}))).loc["C3", "evidence"]
+    assert told == "fig01: at the best rate 2⁻⁸ 0 of 1 seed converged at m = 128"
 
 
 @pytest.mark.parametrize("claim", CASES)
