@@ -164,7 +164,7 @@ def test_what_is_reported_is_the_median_of_the_last_five_epochs():
     from smallbatch.analysis.statistics import LAST_EPOCHS
 
     words = f"Accuracy is the median over the last {LAST_EPOCHS} epochs."
-    kinds = ("accuracy", "convergence", "bn-batch", "best", "range", "variance", "cost")
+    kinds = ("accuracy", "convergence", "bn-batch", "best", "range", "variance", "example-variance", "cost")
     assert [kind for kind in kinds if words in said(kind, SEEDS)] == ["accuracy", "bn-batch", "best", "cost"]
 
 

@@ -85,6 +85,8 @@ def test_what_a_file_says_of_an_experiment_is_what_its_runs_are():
 def test_layers_with_normalisation_mean_nothing_where_there_is_none():
     # Otherwise one and the same training would have two names.
     assert {run.setting.norm_layers for run in load(dict(norm="none", norm_layers="conv")).runs()} == {"all"}
+    unsaid = load(lambda v: (small(v).pop("norm"), small(v).update(norm_layers="conv")))
+    assert {run.setting.norm_layers for run in unsaid.runs()} == {"all"}
     assert {run.setting.norm_layers for run in load(dict(norm="batch")).runs()} == {"all"}
 
 
@@ -368,12 +370,18 @@ def test_each_experiment_is_checked_against_its_own_data():
     pictures = {"source": "image-folder", "path": "p", "size": 8}
 
     def change(values):
-        values["experiments"] |= {"unknown": small(values) | {"data": "pictures"}}
         values["experiments"]["large"] = small(values) | {"batch_sizes": [1438]}
         values["experiments"]["small"]["data"] = "pictures"
 
+    def few(values):
+        values["experiments"]["few"] = small(values) | {"data": "pictures", "train_images": 5}
+        values["experiments"]["small"]["data"] = "pictures"
+
+    datasets = CONFIG["datasets"] | {"pictures": pictures}
     with pytest.raises(UserError, match=r"experiments.large.batch_sizes: 1438 is not allowed"):
-        load(change, datasets=CONFIG["datasets"] | {"pictures": pictures})
+        load(change, datasets=datasets)
+    with pytest.raises(UserError, match=r"experiments.few.batch_sizes: 8 is not allowed"):
+        load(few, datasets=datasets)
 
 
 @pytest.mark.parametrize(
