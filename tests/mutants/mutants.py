@@ -36,7 +36,7 @@ TESTS = {
     "runs": ["study", "rates_and_schedule", "resources", "table"],
     "settings": ["study", "status"],
     "reports": ["report", "results", "captions"],
-    "statistics": ["statistics", "noise", "claims", "figures"],
+    "statistics": ["statistics", "noise", "claims", "figures", "table"],
     "claims": ["claims", "verdicts", "update_variance"],
 }
 """Files of tests that are asked."""
