@@ -545,6 +545,33 @@ def test_what_is_compared_at_the_corners_of_a_claim(claim: str):
     assert [part["effect"] for part in found] == pytest.approx([effect for _, effect in expected], abs=1e-5)
 
 
+SIZES = [2**step for step in range(9)]
+BEST_WITHIN = {
+    "C1": (1, 8), "C2": (2, 4), "C9": (8, 64), "C10": (4, 32), "C12": (4, 8), "C15": (4, 8), "C16": (4, 16),
+    "C18": (16, 64), "C21": (4, 8), "C22": (16, 64), "C23": (1, 32),
+}  # fmt: skip
+"""The sizes among which the paper has the best, the smallest and the largest."""
+
+
+@pytest.mark.parametrize("best", SIZES)
+def test_each_claim_has_the_best_where_the_paper_has_it(best: int):
+    accuracies = {size: 0.9 if size == best else 0.8 for size in SIZES}
+    over_m = {f"fig{number:02}": curve(accuracies, norm="none") for number in (1, 2, 3, 5, 6, 7, 8, 9, 10, 11, 12, 15)}
+    over_b = bn_batches({(256, b): accuracy for b, accuracy in accuracies.items()})
+    told = judged(**study(**over_m, fig13a=over_b, fig13b=over_b, fig14=over_b))
+    for claim, (low, high) in BEST_WITHIN.items():
+        found = [part for part in json.loads(told.loc[claim, "comparisons"]) if ": best inside " in part["comparison"]]
+        inside = low <= best <= high
+        assert found and all((part["effect"] > 0) == inside for part in found), claim
+
+
+def test_the_best_rate_is_usable_up_to_16_on_one_and_8_on_the_other_data():
+    told = judged(**study(**dict.fromkeys(("fig07", "fig08", "fig09"), curve(dict.fromkeys(SIZES, 0.9)))))
+    found = [(part["comparison"][:5], part["effect"]) for part in json.loads(told.loc["C13", "comparisons"])]
+    bounds = {"fig07": 16, "fig08": 16, "fig09": 8}
+    assert found == [(figure, 100 * (m <= bound)) for figure, bound in bounds.items() for m in SIZES]
+
+
 def test_ranges_without_a_rate_that_all_sizes_have_are_unknown():
     row = judged(**study(fig01=lines({2: [0.9, MISSING], 64: [MISSING, 0.9]}))).loc["C5"]
     assert row["verdict"] == "undecided" and row["effect"] == ""
