@@ -13,6 +13,7 @@ from smallbatch.analysis.claims import CLAIMS, COLUMNS, judge
 from smallbatch.analysis.grid import SAMPLES, read_grid
 from smallbatch.analysis.noise import with_results
 from smallbatch.analysis.paper import FIGURES, differences
+from smallbatch.analysis.verdicts import effect_words
 from smallbatch.errors import UserError
 from smallbatch.study_file import check_config
 
@@ -572,6 +573,32 @@ def test_the_best_rate_is_usable_up_to_16_on_one_and_8_on_the_other_data():
     assert found == [(figure, 100 * (m <= bound)) for figure, bound in bounds.items() for m in SIZES]
 
 
+def test_without_a_study_every_claim_names_the_figures_of_the_paper_that_it_rests_on():
+    told = judged({})
+    assert dict(told["absent"]) == {
+        "C1": "fig01", "C2": "fig02, fig03", "C3": "fig01, fig02, fig03", "C4": "fig01, fig02, fig03",
+        "C5": "fig01, fig02, fig03", "C6": "sec32", "C7": "fig04", "C8": "fig01, fig05, fig06", "C9": "fig05",
+        "C10": "fig06", "C11": "fig05, fig06", "C12": "fig07, fig08, fig09", "C13": "fig07, fig08, fig09",
+        "C14": "fig08, fig09, fig10, fig11", "C15": "fig10", "C16": "fig10, fig11",
+        "C17": "fig08, fig09, fig10, fig11", "C18": "fig12", "C19": "fig12", "C20": "fig13a, fig13b, fig14",
+        "C21": "fig13a, fig13b", "C22": "fig14", "C23": "fig15", "C24": "fig16", "C25": "fig08, fig17, fig18",
+        "C26": "",
+    }  # fmt: skip
+    for column in ("section", "text", "reading"):
+        assert list(told[column]) == [getattr(claim, column) for claim in CLAIMS]
+
+
+@pytest.mark.parametrize(
+    ("effect", "unit", "words"),
+    [
+        (1.25, "points", "+1.2 points"), (-1e-12, "points", "+0.0 points"), (-2, "rates", "-2.0 rates"),
+        (59.6, "% of seeds", "60 % of seeds"), (0.9805, "slope", "slope 0.98"), (np.nan, "points", ""),
+    ],
+)  # fmt: skip
+def test_effects_in_words(effect: float, unit: str, words: str):
+    assert effect_words(effect, unit) == words
+
+
 def test_ranges_without_a_rate_that_all_sizes_have_are_unknown():
     row = judged(**study(fig01=lines({2: [0.9, MISSING], 64: [MISSING, 0.9]}))).loc["C5"]
     assert row["verdict"] == "undecided" and row["effect"] == ""
@@ -593,6 +620,7 @@ def test_each_claim_is_not_run_without_data(claim: str):
         row = told.loc[claim]
         assert row["verdict"] == "not run"
         assert np.isnan(row["low"]) and np.isnan(row["high"]) and row["effect"] == row["unit"] == row["figures"] == ""
+        assert row["seeds"] == row["differences"] == row["to_decide"] == "" and row["comparisons"] == "[]"
 
 
 def test_there_is_a_case_and_a_row_for_every_claim_in_order():
