@@ -599,6 +599,11 @@ def test_effects_in_words(effect: float, unit: str, words: str):
     assert effect_words(effect, unit) == words
 
 
+def test_a_figure_without_the_sizes_leaves_a_claim_to_the_others():
+    row = judged(**study(fig02=curve({2: 0.9, 8: 0.8}), fig03=curve({2: 0.9, 4: 0.9}))).loc["C2"]
+    assert tuple(row[["verdict", "figures", "absent"]]) == ("supported", "fig02", "")
+
+
 def test_ranges_without_a_rate_that_all_sizes_have_are_unknown():
     row = judged(**study(fig01=lines({2: [0.9, MISSING], 64: [MISSING, 0.9]}))).loc["C5"]
     assert row["verdict"] == "undecided" and row["effect"] == ""
