@@ -682,8 +682,10 @@ def test_titles_may_have_accents_greek_and_dollars():
 
 
 def test_zero_has_no_sign_in_a_name():
-    (with_sign,), (plain,) = ({run.setting for run in load(dict(weight_decay=w)).runs()} for w in (-0.0, 0))
-    assert math.copysign(1, with_sign.weight_decay) == 1 and with_sign == plain
+    (with_sign,), (plain,) = (
+        {run.setting for run in load(dict(weight_decay=zero, momentum=zero)).runs()} for zero in (-0.0, 0)
+    )
+    assert math.copysign(1, with_sign.weight_decay) == math.copysign(1, with_sign.momentum) == 1 and with_sign == plain
 
 
 @pytest.mark.parametrize(
