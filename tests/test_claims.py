@@ -604,6 +604,13 @@ def test_a_figure_without_the_sizes_leaves_a_claim_to_the_others():
     assert tuple(row[["verdict", "figures", "absent"]]) == ("supported", "fig02", "")
 
 
+def test_differences_of_all_figures_are_told():
+    shown = curve({2: 0.9, 8: 0.8})
+    theirs = {"fig02": {"model": "resnet8", "data": "digits"}, "fig03": {"model": "resnet32", "data": "cifar10"}}
+    row = judged(**study(**{figure: shown.assign(**settings) for figure, settings in theirs.items()})).loc["C2"]
+    assert row["differences"] == "digits, not CIFAR-10; ResNet-32, not ResNet-20"
+
+
 def test_ranges_without_a_rate_that_all_sizes_have_are_unknown():
     row = judged(**study(fig01=lines({2: [0.9, MISSING], 64: [MISSING, 0.9]}))).loc["C5"]
     assert row["verdict"] == "undecided" and row["effect"] == ""
