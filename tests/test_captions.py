@@ -12,6 +12,7 @@ from smallbatch.analysis.words import (
     model_words,
     progress,
     rate_symbol,
+    rate_words,
     seed_words,
     setting_words,
     sources,
@@ -39,6 +40,90 @@ def said(kind: str, runs: pd.DataFrame, name: str = "mine", variance: pd.DataFra
 
 
 SEEDS = table({"seed": 1}, {"seed": 2, "status": "diverged", "accuracy": 0.1}, {"seed": 3, "status": "missing"})
+
+
+TWO = table({"seed": 1}, {"seed": 2, "status": "diverged", "accuracy": 0.1, "selection_accuracy": 0.1})
+DRAWS = pd.DataFrame({"run": "run0", "epoch": 0, "batch_size": [2, 8], "trace": 1.0, "draws": [256, 32]})
+SETTING = " ResNet-8, BN, on digits (1,437 training images), 20 epochs."
+MEDIAN = " Accuracy is the median over the last 5 epochs."
+CHOSEN = " The rate is chosen on the test set, as in the paper."
+BAND = "; band: its 95 % interval, over seeds and test images."
+CHANCE = " 1 of 2 runs diverged and count at chance level."
+DOTTED = " Dotted: from here on a run has converged."
+LUCK = ", less what the best of several rates owes to luck"
+
+
+CAPTIONS = {
+    "accuracy": (
+        f"Test accuracy over the base learning rate η/m, a line for each batch size m; dashed: chance.{DOTTED}{SETTING}"
+        f"{MEDIAN} Line: mean of 2 seeds{BAND}{CHANCE} Drawn in the manner of Figure 1 of the paper."
+    ),
+    "convergence": (
+        "Test accuracy after each epoch at base learning rate η/m = 2⁻⁸, a line for each batch size m; dashed: "
+        f"chance.{DOTTED}{SETTING} Line: mean of 2 seeds{BAND}{CHANCE} Drawn in the manner of Figure 4 of the paper."
+    ),
+    "bn-batch": (
+        "Test accuracy over the batch size b of batch normalisation, a line for each SGD batch size m, at base "
+        f"learning rate η/m = 2⁻⁸.{SETTING}{MEDIAN} Line: mean of 2 seeds{BAND}{CHANCE} Drawn in the manner of "
+        "Figure 13 of the paper."
+    ),
+    "cost": (
+        "Best test accuracy over all base learning rates η/m, training images/s and peak memory of the device against "
+        "the batch size m, a line for each experiment; speed and memory are of all runs trained in lock-step, medians "
+        f"over the runs of that m.{SETTING}{MEDIAN}{CHOSEN} Line: mean of 2 seeds{LUCK}{BAND}{CHANCE} The paper has no "
+        "such figure."
+    ),
+    "best": (
+        "Best test accuracy over all base learning rates η/m against the batch size m, a line for each experiment."
+        f"{SETTING}{MEDIAN}{CHOSEN} Line: mean of 2 seeds{LUCK}{BAND}{CHANCE} Drawn in the manner of Figure 15 of the "
+        "paper."
+    ),
+    "range": (
+        "Base learning rates η/m at which training converged with every seed, for each batch size m and experiment; an "
+        "empty place: no rate did. A missing run counts as not converged. Lighter: at which it converged with a part "
+        f"of the seeds.{SETTING} 2 seeds a cell. 1 of 2 runs diverged. Drawn in the manner of Figure 16 of the paper."
+    ),
+}
+
+
+@pytest.mark.parametrize("kind", CAPTIONS)
+def test_a_caption_word_for_word(kind):
+    assert said(kind, TWO) == said(kind, TWO, variance=DRAWS) == CAPTIONS[kind]
+
+
+@pytest.mark.parametrize(
+    ("kind", "words"),
+    [
+        ("accuracy", "; bands: 95 % intervals"),
+        ("cost", "; bands: 95 % intervals; Some CPU"),
+        ("range", "; lighter: with a part of the seeds"),
+        ("variance", "; in brackets: 95 % intervals of means over seeds"),
+    ],
+)
+def test_a_note_word_for_word(kind, words):
+    assert note(kind, TWO) == f"digits, ResNet-8, BN, 20 epochs, 2 seeds{words}"
+    one = {"cost": "; Some CPU", "variance": words}.get(kind, "")
+    assert note(kind, TWO[:1]) == f"digits, ResNet-8, BN, 20 epochs, 1 seed{one}"
+    gone = {"seed": 3, "status": "missing", "device": None}
+    assert note(kind, pd.concat([TWO, table({}, {}, gone)[2:]])) == (
+        f"digits, ResNet-8, BN, 20 epochs, 3 seeds{words}; 2 of 3 runs so far"
+    )
+
+
+@pytest.mark.parametrize("kind", ["variance", "example-variance"])
+def test_a_caption_of_variances_names_the_mini_batches_and_the_setting(kind):
+    assert f". Each value is estimated from 32 or more mini-batches.{SETTING} " in said(kind, TWO, variance=DRAWS)
+    assert f".{SETTING} " in said(kind, TWO) and "mini-batches." not in said(kind, TWO)
+    assert said(kind, TWO).endswith(" The paper has no such figure.")
+
+
+def test_one_seed_has_no_interval_and_two_experiments_no_setting_in_common():
+    told = (
+        f"{SETTING}{MEDIAN} 1 seed a cell, so no intervals: it does not tell how much another would differ. 0 of 1 run "
+    )
+    assert f"{told}diverged. Drawn" in said("accuracy", TWO[:1])
+    assert f"{SETTING} 1 seed a cell. 0 of 1 run diverged." in said("variance", TWO[:1])
+    assert "experiment. On digits (1,437 training images), 20 epochs." in said("best", table({}, {"experiment": "b"}))
 
 
 def test_diverged_and_missing_runs_are_counted_once_where_experiments_share_them():
@@ -79,7 +164,7 @@ def test_what_is_reported_is_the_median_of_the_last_five_epochs():
     from smallbatch.analysis.statistics import LAST_EPOCHS
 
     words = f"Accuracy is the median over the last {LAST_EPOCHS} epochs."
-    kinds = ("accuracy", "convergence", "bn-batch", "best", "range", "variance", "cost")
+    kinds = ("accuracy", "convergence", "bn-batch", "best", "range", "variance", "example-variance", "cost")
     assert [kind for kind in kinds if words in said(kind, SEEDS)] == ["accuracy", "bn-batch", "best", "cost"]
 
 
@@ -160,6 +245,7 @@ def test_words():
     assert [duration(seconds) for seconds in (0.4, 89, 90, 5399, 5400, 36000)] == [
         "0 s", "89 s", "2 min", "90 min", "1.5 h", "10.0 h"
     ]  # fmt: skip
+    assert [rate_words(rate) for rate in (2**-8, 0.5, 1, 4, 0.003)] == ["2⁻⁸", "2⁻¹", "2⁰", "2²", "0.003"]
     assert listed([82, 164, 82]) == "82, 164"
     assert [model_words(name) for name in ("alexnet", "resnet32", "resnetx", "mine")] == [
         "reduced AlexNet", "ResNet-32", "resnetx", "mine"
@@ -171,11 +257,31 @@ def test_words():
     assert sources(table({}, {"data": "cifar10"})) == "digits, cifar10, 20 epochs"
     assert rate_symbol(table({}, {"lr_scaling": "sqrt"})) == "η / m or η / √m"
     assert rate_symbol(table({"lr_scaling": "sqrt"})) == "η / √m"
-    assert setting_words(PLAIN | {"selection": "validation"}) == "ResNet-8, BN, rate chosen on validation images"
+
+
+@pytest.mark.parametrize(
+    ("settings", "words"),
+    [
+        ({"model": "resnet32", "norm": "batch", "augment": "pad 4 + flip", "warmup": True},
+         "ResNet-32, BN, augmented, warm-up"),
+        ({"norm": "batch"}, "reduced AlexNet, BN on conv + FC"),
+        ({"norm": "batch", "norm_layers": "conv"}, "reduced AlexNet, BN on conv only"),
+        ({"model": "resnet8", "norm": "group"}, "ResNet-8, GN"),
+        ({"model": "mlp"}, "mlp, no BN"),
+        ({"momentum": 0.9}, "reduced AlexNet, no BN, momentum 0.9"),
+        ({"momentum": 0.9, "momentum_scaled": True}, "reduced AlexNet, no BN, momentum 0.9 with scaled rate"),
+        ({"lr_scaling": "sqrt", "precision": "bf16"}, "reduced AlexNet, no BN, η ∝ √m, bf16"),
+        ({"precision": "tf32"}, "reduced AlexNet, no BN, tf32"),
+        ({"norm": "layer"}, "reduced AlexNet, layer on conv + FC"),
+        ({"selection": "validation"}, "reduced AlexNet, no BN, rate chosen on validation images"),
+    ],
+)  # fmt: skip
+def test_settings_in_plain_words(settings, words):
+    assert setting_words(PLAIN | {"model": "alexnet", "norm": "none"} | settings) == words
 
 
 def test_labels_name_data_before_and_epochs_after_the_setting_where_they_differ():
-    runs = table({}, {"experiment": "long", "epochs": 40}, {"experiment": "other", "data": "cifar10", "epochs": 82})
+    runs = table({}, {}, {"experiment": "long", "epochs": 40}, {"experiment": "other", "data": "cifar10", "epochs": 82})
     assert experiment_labels(runs) == {
         "plain": "digits: ResNet-8, BN, 20 epochs", "long": "digits: ResNet-8, BN, 40 epochs",
         "other": "cifar10: ResNet-8, BN, 82 epochs",

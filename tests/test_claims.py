@@ -13,6 +13,7 @@ from smallbatch.analysis.claims import CLAIMS, COLUMNS, judge
 from smallbatch.analysis.grid import SAMPLES, read_grid
 from smallbatch.analysis.noise import Noise, with_results
 from smallbatch.analysis.paper import FIGURES, differences
+from smallbatch.analysis.verdicts import effect_words
 from smallbatch.core.errors import UserError
 from smallbatch.study_file import check_config
 
@@ -250,6 +251,378 @@ def test_each_claim_gets_each_verdict(claim: str, verdict: str):
     assert row["effect"] and row["unit"] and row["figures"] and row["evidence"]
 
 
+def region(unit: str, at_least: float | None = None, at_most: float | None = None) -> dict:
+    return {"at_least": at_least, "at_most": at_most, "unit": unit}
+
+
+ABOVE_0 = region("points", at_least=0)
+ABOVE_MARGIN = region("points", at_least=THRESHOLDS["margin"])
+SAME = region("points", -THRESHOLDS["same"], THRESHOLDS["same"])
+NEAR = region("points", -THRESHOLDS["near"], THRESHOLDS["near"])
+NOT_FAR_BELOW = region("points", at_most=THRESHOLDS["near"])
+MORE_RATES = region("rates", at_least=0)
+MOST_SEEDS = region("% of seeds", at_least=100 * THRESHOLDS["converged_share"])
+SLOPE_1 = region("slope", 1 - THRESHOLDS["slope_tolerance"], 1 + THRESHOLDS["slope_tolerance"])
+
+COMPARISONS: dict[str, list[tuple[str, float, dict]]] = {
+    "C1": [("fig01: best inside at m = 8 at 2⁻⁸ (90.0 %), outside at m = 16 at 2⁻⁸ (80.0 %)", 10, ABOVE_0)],
+    "C2": [
+        ("fig02: best inside at m = 2 at 2⁻⁸ (90.0 %), outside at m = 8 at 2⁻⁸ (80.0 %)", 10, ABOVE_0),
+        ("fig03: best inside at m = 2 at 2⁻⁸ (90.0 %), outside at m = 8 at 2⁻⁸ (80.0 %)", 10, ABOVE_0),
+    ],
+    "C3": [("fig01: at the best rate 2⁻⁸ 0 of 5 seeds converged at m = 128", 100, MOST_SEEDS)],
+    "C4": [
+        (
+            "fig01: from m = 2 to the last m at which all seeds train accuracy falls by 10.0 points, over 1 rate",
+            10, ABOVE_MARGIN,
+        ),
+        ("fig01: of the rates that train at m = 2, 100 % fail at the largest m", 100, MOST_SEEDS),
+    ],
+    "C5": [("fig02: 3.0 rates converged on average over m ≤ 8, 1.0 at m = 64", 2, MORE_RATES)],
+    "C6": [
+        ("sec32: at the rate where most do, m = 4: 5 of 5 seeds converged", 100, MOST_SEEDS),
+        ("sec32: at the rate where most do, m = 8: 5 of 5 seeds converged", 100, MOST_SEEDS),
+        ("sec32: at the rate where most do, m = 128: 0 of 5 seeds converged", 100, MOST_SEEDS),
+        ("sec32: best at m = 4 at 2⁻⁸ (76.5 %), 76 % expected", 0.5, NEAR),
+    ],
+    "C7": [
+        ("fig04, epochs 1 to 2: m = 4 averages 50.0 %, all of m = 4 ... 64 50.2 %", -0.25, SAME),
+        ("fig04, epochs 1 to 2: m = 64 averages 50.5 %, all of m = 4 ... 64 50.2 %", 0.25, SAME),
+        ("fig04, epochs 3 to 4: m = 4 averages 90.0 %, all of m = 4 ... 64 90.3 %", -0.25, SAME),
+        ("fig04, epochs 3 to 4: m = 64 averages 90.5 %, all of m = 4 ... 64 90.3 %", 0.25, SAME),
+        ("fig04, epochs 1 to 4: m = 128 averages 60.0 %, m = 4 ... 64 70.2 %", 10.25, ABOVE_MARGIN),
+    ],
+    "C8": [
+        (
+            "fig05: median gain +5.0 points over m = 2 ... 32, from -10.0 at m = 2 to +5.0 at m = 8",
+            5, ABOVE_MARGIN,
+        ),
+    ],
+    "C9": [
+        ("fig05: best inside at m = 8 at 2⁻⁸ (90.0 %), outside at m = 128 at 2⁻⁸ (85.0 %)", 5, ABOVE_0),
+        ("fig05: m = 2 reaches 80.0 %, m = 8 at 2⁻⁸ (90.0 %) is the best in 8 ... 64", 10, ABOVE_MARGIN),
+    ],
+    "C10": [("fig06: best inside at m = 32 at 2⁻⁸ (90.0 %), outside at m = 64 at 2⁻⁸ (80.0 %)", 10, ABOVE_0)],
+    "C11": [("fig06: best at m = 32 at 2⁻⁸ (85.5 %), in fig05 at m = 8 at 2⁻⁸ (85.0 %)", 0.5, SAME)],
+    "C12": [
+        ("fig08: best inside at m = 8 at 2⁻⁸ (90.0 %), outside at m = 2 at 2⁻⁸ (85.0 %)", 5, ABOVE_0),
+        ("fig08: from 90.0 % at m = 8 to 70.0 % at m = 512", 20, ABOVE_MARGIN),
+    ],
+    "C13": [
+        (f"{figure}: at the best rate 2⁻⁸, m = {m}: {count} of 5 seeds converged", 100, MOST_SEEDS)
+        for figure, counts in (("fig08", (5, 5, 0)), ("fig09", (5, 0, 0)))
+        for m, count in zip((2, 16, 128), counts, strict=True)
+    ],
+    "C14": [
+        ("fig11: +2.5 points on average over m = 8 ... 256 against fig09", 2.5, ABOVE_MARGIN),
+        ("fig11: +5.0 points at m > 32, +0.0 at smaller m", 5, ABOVE_MARGIN),
+    ],
+    "C15": [
+        ("fig10: best inside at m = 8 at 2⁻⁸ (90.0 %), outside at m = 128 at 2⁻⁸ (89.0 %)", 1, ABOVE_0),
+        ("fig10: m = 128 reaches 89.0 %, m = 8 90.0 %", 1, NOT_FAR_BELOW),
+    ],
+    "C16": [
+        ("fig11: best inside at m = 16 at 2⁻⁸ (70.0 %), outside at m = 64 at 2⁻⁸ (60.0 %)", 10, ABOVE_0),
+        ("fig11: m = 16 ... 64 lose 10.0 points, 2.0 in fig10", 8, ABOVE_MARGIN),
+    ],
+    "C17": [
+        ("fig10: m = 64 ... 256 average 80.0 %, m = 8 ... 32 85.0 %", 5, ABOVE_MARGIN),
+        ("fig10: m = 64 ... 256 average 80.0 %, m = 8 ... 32 of fig08 85.0 %", 5, ABOVE_MARGIN),
+    ],
+    "C18": [("fig12: best inside at m = 64 at 2⁻⁸ (90.0 %), outside at m = 128 at 2⁻⁸ (80.0 %)", 10, ABOVE_0)],
+    "C19": [
+        ("fig12: large m lie 20.0 points below small at the best rate 2⁻⁷, 1.0 at 2⁻⁸", 19, ABOVE_0),
+        ("fig12: m = 8 at 2⁻⁸: 5 of 5 seeds converged", 100, MOST_SEEDS),
+        ("fig12: m = 8 at 2⁻⁷: 5 of 5 seeds converged", 100, MOST_SEEDS),
+    ],
+    "C20": [
+        ("fig13, b = 2: from 80.0 % at m = 8 to 70.0 % at m = 64", 10, ABOVE_MARGIN),
+        ("fig13, b = 4: from 80.0 % at m = 8 to 79.0 % at m = 64", 1, ABOVE_MARGIN),
+    ],
+    "C21": [
+        ("fig13b, m = 64: best inside at b = 8 at 2⁻⁸ (80.0 %), outside at b = 64 at 2⁻⁸ (70.0 %)", 10, ABOVE_0),
+        ("fig13b, m = 64: best below m at b = 8 at 2⁻⁸ (80.0 %), the whole batch has 70.0 %", 10, ABOVE_0),
+    ],
+    "C22": [
+        ("fig14, m = 64: best inside at b = 64 at 2⁻⁸ (80.0 %), outside at b = 8 at 2⁻⁸ (70.0 %)", 10, ABOVE_0),
+        ("fig14, m = 256: best inside at b = 32 at 2⁻⁸ (80.0 %), outside at b = 128 at 2⁻⁸ (70.0 %)", 10, ABOVE_0),
+    ],
+    "C23": [
+        ("fig15: best inside at m = 2 at 2⁻⁸ (90.0 %), outside at m = 64 at 2⁻⁸ (80.0 %)", 10, ABOVE_0),
+        ("fig15: from 90.0 % at m = 2 to 85.0 % at m = 32", 5, ABOVE_0),
+    ],
+    # Widths 3, 2, 1 over log2 m = 1, 3, 7, from their mean -8/3, -2/3, 10/3: slope -6 / (168 / 9), times -6.
+    "C24": [("fig16: 3.0 rates converged at m = 2, 1.0 at m = 128", 36 * 9 / 168, MORE_RATES)],
+    "C25": [
+        ("fig08: +3.0 points on average over m = 8 ... 64 against fig17", 3, ABOVE_MARGIN),
+        ("fig08: at the best rate of fig17, 2⁻⁸: +5.0 points at m > 32, +1.0 at smaller m", 4, ABOVE_MARGIN),
+        ("fig08: m = 64 average 75.0 %, m = 8 86.0 %", 11, ABOVE_MARGIN),
+    ],
+    "C26": [("made, epoch 0: slope 1.00 over m = 2 ... 8, 2 seeds", 1, SLOPE_1)],
+}  # fmt: skip
+"""Of each claim's supported case: what is compared, in words, the effect, and where the claim puts it."""
+
+
+@pytest.mark.parametrize("claim", CASES)
+def test_the_comparisons_of_each_claim(claim: str):
+    row = judged(**CASES[claim]["supported"]).loc[claim]
+    found = json.loads(row["comparisons"])
+    assert [part["comparison"] for part in found] == [told for told, *_ in COMPARISONS[claim]]
+    for part, (_, effect, claimed) in zip(found, COMPARISONS[claim], strict=True):
+        assert part["effect"] == pytest.approx(effect, abs=0.002)
+        assert {key: part[key] for key in claimed} == pytest.approx(claimed)
+        assert part["verdict"] == "supported" and part["low"] <= part["effect"] <= part["high"]
+        assert part["seeds"] == (2 if claim == "C26" else 5)
+
+
+MISSING = [np.nan] * 5
+THREE = [SOME, [0.7, 0.7, 0.7, DEAD, DEAD]]
+LONGER = {8: [0.9, 0.86, DEAD], 32: [0.8, 0.83, DEAD], 64: [0.7, 0.66, DEAD], 128: [0.8, 0.7, DEAD]}
+
+CORNERS: dict[str, tuple[dict, list[tuple[str, float]]]] = {
+    # The best rate is 2^-7; 2 of 5 seeds train there.
+    "C3": (
+        study(fig01=lines({2: [0.8, 0.9], 8: [0.8, 0.85], 128: [0.7, SOME]})),
+        [("fig01: at the best rate 2⁻⁷ 2 of 5 seeds converged at m = 128", 60)],
+    ),
+    # 30 points at 2^-8; at 2^-7 5 points up to m = 32, past a missing cell, before 3 of 5 fail; at 2^-6 m = 2 fails.
+    "C4": (
+        study(fig01=lines({
+            2: [0.9, 0.8, DEAD], 8: [0.8, MISSING, 0.9], 32: [0.7, 0.75, 0.9], 64: [0.6, SOME, 0.9],
+            128: [0.6, MISSING, DEAD],
+        })),
+        [
+            (
+                "fig01: from m = 2 to the last m at which all seeds train accuracy falls by 17.5 points, over 2 rates",
+                17.5,
+            ),
+            ("fig01: of the rates that train at m = 2, 30 % fail at the largest m", 30),
+        ],
+    ),
+    # A rate that some m lacks counts for none.
+    "C5": (
+        study(fig01=lines({
+            2: [0.9, 0.9, 0.9], 8: [0.9, DEAD, DEAD], 16: [0.9, DEAD, SOME], 64: [DEAD, DEAD, MISSING]
+        })),
+        [
+            ("fig01: 1.5 rates converged on average over m ≤ 8, 1.0 at m = 16", 0.5),
+            ("fig01: 1.5 rates converged on average over m ≤ 8, 0.0 at m = 64", 1.5),
+        ],
+    ),
+    # Where most seeds do is the second rate up to m = 8, which the data say and no sample.
+    "C6": (
+        study(sec32=lines({2: THREE, 3: THREE, 4: THREE, 5: THREE, 6: THREE, 8: [0.76, SOME], 16: [SOME, DEAD],
+                           128: [DEAD, DEAD]})),
+        [
+            *[(f"sec32: at the rate where most do, m = {m}: 3 of 5 seeds converged", 60) for m in (2, 3, 4, 5, 6)],
+            ("sec32: at the rate where most do, m = 8: 5 of 5 seeds converged", 100),
+            ("sec32: at the rate where most do, m = 16: 2 of 5 seeds converged", 60),
+            ("sec32: at the rate where most do, m = 128: 0 of 5 seeds converged", 100),
+            ("sec32: best at m = 8 at 2⁻⁸ (76.0 %), 76 % expected", 0),
+        ],
+    ),
+    # m = 2 is in neither half.
+    "C7": (
+        curves({2: [0.1, 0.2], 4: [0.5, 0.9], 16: [0.5, 0.9], 64: [0.5, 0.9], 128: [0.4, 0.8], 256: [0.3, 0.7]}),
+        [
+            *[
+                (f"fig04, epochs {epochs}: m = {m} averages {at} %, all of m = 4 ... 64 {at} %", 0)
+                for epochs, at in (("1 to 2", "50.0"), ("3 to 4", "90.0")) for m in (4, 16, 64)
+            ],
+            ("fig04, epochs 1 to 4: m = 128 averages 60.0 %, m = 4 ... 64 70.0 %", 10),
+            ("fig04, epochs 1 to 4: m = 256 averages 50.0 %, m = 4 ... 64 70.0 %", 20),
+        ],
+    ),
+    # -10, 4 and 6 at the m that both have.
+    "C8": (
+        pair({2: 0.8, 4: 0.8, 8: 0.8, 32: 0.8}, {4: 0.7, 8: 0.84, 32: 0.86, 64: 0.9}, "fig01", "fig05"),
+        [("fig05: median gain +4.0 points over m = 4 ... 32, from -10.0 at m = 4 to +6.0 at m = 32", 4)],
+    ),
+    "C9": (
+        study(fig05=curve({2: 0.5, 4: 0.8, 8: 0.9, 64: 0.95, 128: 0.85})),
+        [
+            ("fig05: best inside at m = 64 at 2⁻⁸ (95.0 %), outside at m = 128 at 2⁻⁸ (85.0 %)", 10),
+            ("fig05: m = 2 reaches 50.0 %, m = 64 at 2⁻⁸ (95.0 %) is the best in 8 ... 64", 45),
+        ],
+    ),
+    "C12": (
+        study(fig08=curve({4: 0.95, 8: 0.9, 32: 0.88, 128: 0.82})),
+        [
+            ("fig08: best inside at m = 4 at 2⁻⁸ (95.0 %), outside at m = 32 at 2⁻⁸ (88.0 %)", 7),
+            ("fig08: from 90.0 % at m = 8 to 82.0 % at m = 128", 8),
+        ],
+    ),
+    "C13": (
+        study(fig08=lines({16: [0.8, 0.9], 32: [0.8, SOME], 128: [0.8, DEAD]})),
+        [
+            ("fig08: at the best rate 2⁻⁷, m = 16: 5 of 5 seeds converged", 100),
+            ("fig08: at the best rate 2⁻⁷, m = 32: 2 of 5 seeds converged", 60),
+            ("fig08: at the best rate 2⁻⁷, m = 128: 0 of 5 seeds converged", 100),
+        ],
+    ),
+    "C15": (
+        study(fig10=curve({4: 0.9, 8: 0.88, 16: 0.89, 128: 0.8, 256: 0.7})),
+        [
+            ("fig10: best inside at m = 4 at 2⁻⁸ (90.0 %), outside at m = 16 at 2⁻⁸ (89.0 %)", 1),
+            ("fig10: m = 16 reaches 89.0 %, m = 4 ... 8 89.0 %", 0),
+            ("fig10: m = 128 reaches 80.0 %, m = 4 ... 8 89.0 %", 9),
+        ],
+    ),
+    # Over m = 16, 32 and 64, which both have.
+    "C16": (
+        pair(
+            {8: 0.5, 16: 0.9, 32: 0.88, 64: 0.86, 128: 0.7}, {8: 0.9, 16: 0.7, 32: 0.65, 64: 0.6, 256: 0.2},
+            "fig10", "fig11",
+        ),
+        [
+            ("fig11: best inside at m = 8 at 2⁻⁸ (90.0 %), outside at m = 32 at 2⁻⁸ (65.0 %)", 25),
+            ("fig11: m = 16 ... 64 lose 10.0 points, 4.0 in fig10", 6),
+        ],
+    ),
+    "C17": (
+        study(fig11=curve({8: 0.9, 32: 0.8, 33: 0.7, 64: 0.6})),
+        [("fig11: m = 33 ... 64 average 65.0 %, m = 8 ... 32 85.0 %", 20)],
+    ),
+    # 75 and 65 %, 85 and 50 %, 10 and 30 %; at 2^-6 no m trains.
+    "C19": (
+        study(fig12=lines({8: [0.8, 0.9, DEAD], 32: [0.7, 0.8, DEAD], 64: [0.7, 0.6, 0.5], 128: [0.6, 0.4, DEAD]})),
+        [
+            ("fig12: large m lie 35.0 points below small at the best rate 2⁻⁷, 10.0 at 2⁻⁸", 25),
+            ("fig12: large m lie 35.0 points below small at the best rate 2⁻⁷, -20.0 at 2⁻⁶", 55),
+            *[(f"fig12: m = {m} at {rate}: 5 of 5 seeds converged", 100) for m in (8, 32) for rate in ("2⁻⁸", "2⁻⁷")],
+        ],
+    ),
+    # log2 m = 3, 4, 6 lie -4/3, -1/3, 5/3 from their mean, accuracies 5, -5, 0 points: slope -5 / (42 / 9), times -3.
+    "C20": (
+        study(fig14=bn_batches({(8, 4): 0.8, (16, 4): 0.7, (64, 4): 0.75, (16, 8): 0.8})),
+        [("fig14, b = 4: from 80.0 % at m = 8 to 75.0 % at m = 64", 15 * 9 / 42)],
+    ),
+    "C21": (
+        study(fig13b=bn_batches({
+            (16, 2): 0.7, (16, 4): 0.8, (16, 8): 0.85, (16, 16): 0.9, (8, 8): 0.9, (8, 4): 0.7
+        })),
+        [
+            ("fig13b, m = 16: best inside at b = 8 at 2⁻⁸ (85.0 %), outside at b = 16 at 2⁻⁸ (90.0 %)", -5),
+            ("fig13b, m = 16: best below m at b = 8 at 2⁻⁸ (85.0 %), the whole batch has 90.0 %", -5),
+        ],
+    ),
+    # log2 m = 1, 3, 4 lie -5/3, 1/3, 4/3 from their mean, accuracies 6, -4, -2 points: slope -14 / (42 / 9), times -3.
+    "C23": (
+        study(fig15=curve({2: 0.9, 8: 0.8, 16: 0.82, 64: 0.5}, norm="none")),
+        [
+            ("fig15: best inside at m = 2 at 2⁻⁸ (90.0 %), outside at m = 64 at 2⁻⁸ (50.0 %)", 40),
+            ("fig15: from 90.0 % at m = 2 to 82.0 % at m = 16", 9),
+        ],
+    ),
+    # With BN from m = 8 on: widths 3, 2, 1 at -5/3, -2/3, 7/3 from the mean of log2 m: slope -4 / (78 / 9), times -4.
+    "C24": (
+        study(fig16=lines({4: [0.9] * 3, 8: [0.9] * 3, 16: [0.9, 0.9, DEAD], 128: [0.9, DEAD, DEAD]})),
+        [("fig16: 3.0 rates converged at m = 8, 1.0 at m = 128", 16 * 9 / 78)],
+    ),
+    # Best rates gain 5, 2, 0 and 10; at 2^-7, the best of the shorter training and a rate of both, 1, 2, 6 and 20.
+    "C25": (
+        study(
+            fig17=lines({8: [0.8, 0.85], 32: [0.8, 0.81], 64: [0.7, 0.6], 128: [0.7, 0.5]}),
+            fig08=table({
+                (m, m, RATE * 2**step): seeds(accuracy)
+                for m, line in LONGER.items() for step, accuracy in zip((-1, 1, 2), line, strict=True)
+            }),
+        ),
+        [
+            ("fig08: +4.2 points on average over m = 8 ... 128 against fig17", 4.25),
+            ("fig08: at the best rate of fig17, 2⁻⁷: +13.0 points at m > 32, +1.5 at smaller m", 11.5),
+            ("fig08: m = 64 ... 128 average 75.0 %, m = 8 ... 32 86.5 %", 11.5),
+        ],
+    ),
+}  # fmt: skip
+"""Studies at the corners of what a claim compares, with its comparisons and their effects."""
+
+
+@pytest.mark.parametrize("claim", CORNERS)
+def test_what_is_compared_at_the_corners_of_a_claim(claim: str):
+    case, expected = CORNERS[claim]
+    found = json.loads(judged(**case).loc[claim, "comparisons"])
+    assert [part["comparison"] for part in found] == [told for told, _ in expected]
+    assert [part["effect"] for part in found] == pytest.approx([effect for _, effect in expected], abs=1e-5)
+
+
+SIZES = [2**step for step in range(9)]
+BEST_WITHIN = {
+    "C1": (1, 8), "C2": (2, 4), "C9": (8, 64), "C10": (4, 32), "C12": (4, 8), "C15": (4, 8), "C16": (4, 16),
+    "C18": (16, 64), "C21": (4, 8), "C22": (16, 64), "C23": (1, 32),
+}  # fmt: skip
+"""The sizes among which the paper has the best, the smallest and the largest."""
+
+
+@pytest.mark.parametrize("best", SIZES)
+def test_each_claim_has_the_best_where_the_paper_has_it(best: int):
+    accuracies = {size: 0.9 if size == best else 0.8 for size in SIZES}
+    over_m = {f"fig{number:02}": curve(accuracies, norm="none") for number in (1, 2, 3, 5, 6, 7, 8, 9, 10, 11, 12, 15)}
+    over_b = bn_batches({(256, b): accuracy for b, accuracy in accuracies.items()})
+    told = judged(**study(**over_m, fig13a=over_b, fig13b=over_b, fig14=over_b))
+    for claim, (low, high) in BEST_WITHIN.items():
+        found = [part for part in json.loads(told.loc[claim, "comparisons"]) if ": best inside " in part["comparison"]]
+        inside = low <= best <= high
+        assert found and all((part["effect"] > 0) == inside for part in found), claim
+
+
+def test_the_best_rate_is_usable_up_to_16_on_one_and_8_on_the_other_data():
+    told = judged(**study(**dict.fromkeys(("fig07", "fig08", "fig09"), curve(dict.fromkeys(SIZES, 0.9)))))
+    found = [(part["comparison"][:5], part["effect"]) for part in json.loads(told.loc["C13", "comparisons"])]
+    bounds = {"fig07": 16, "fig08": 16, "fig09": 8}
+    assert found == [(figure, 100 * (m <= bound)) for figure, bound in bounds.items() for m in SIZES]
+
+
+def test_without_a_study_every_claim_names_the_figures_of_the_paper_that_it_rests_on():
+    told = judged({})
+    assert dict(told["absent"]) == {
+        "C1": "fig01", "C2": "fig02, fig03", "C3": "fig01, fig02, fig03", "C4": "fig01, fig02, fig03",
+        "C5": "fig01, fig02, fig03", "C6": "sec32", "C7": "fig04", "C8": "fig01, fig05, fig06", "C9": "fig05",
+        "C10": "fig06", "C11": "fig05, fig06", "C12": "fig07, fig08, fig09", "C13": "fig07, fig08, fig09",
+        "C14": "fig08, fig09, fig10, fig11", "C15": "fig10", "C16": "fig10, fig11",
+        "C17": "fig08, fig09, fig10, fig11", "C18": "fig12", "C19": "fig12", "C20": "fig13a, fig13b, fig14",
+        "C21": "fig13a, fig13b", "C22": "fig14", "C23": "fig15", "C24": "fig16", "C25": "fig08, fig17, fig18",
+        "C26": "",
+    }  # fmt: skip
+    for column in ("section", "text", "reading"):
+        assert list(told[column]) == [getattr(claim, column) for claim in CLAIMS]
+
+
+@pytest.mark.parametrize(
+    ("effect", "unit", "words"),
+    [
+        (1.25, "points", "+1.2 points"), (-1e-12, "points", "+0.0 points"), (-2, "rates", "-2.0 rates"),
+        (59.6, "% of seeds", "60 % of seeds"), (0.9805, "slope", "slope 0.98"), (np.nan, "points", ""),
+    ],
+)  # fmt: skip
+def test_effects_in_words(effect: float, unit: str, words: str):
+    assert effect_words(effect, unit) == words
+
+
+def test_a_figure_without_the_sizes_leaves_a_claim_to_the_others():
+    row = judged(**study(fig02=curve({2: 0.9, 8: 0.8}), fig03=curve({2: 0.9, 4: 0.9}))).loc["C2"]
+    assert tuple(row[["verdict", "figures", "absent"]]) == ("supported", "fig02", "")
+
+
+def test_differences_of_all_figures_are_told():
+    shown = curve({2: 0.9, 8: 0.8})
+    theirs = {"fig02": {"model": "resnet8", "data": "digits"}, "fig03": {"model": "resnet32", "data": "cifar10"}}
+    row = judged(**study(**{figure: shown.assign(**settings) for figure, settings in theirs.items()})).loc["C2"]
+    assert row["differences"] == "digits, not CIFAR-10; ResNet-32, not ResNet-20"
+
+
+def test_ranges_without_a_rate_that_all_sizes_have_are_unknown():
+    row = judged(**study(fig01=lines({2: [0.9, MISSING], 64: [MISSING, 0.9]}))).loc["C5"]
+    assert row["verdict"] == "undecided" and row["effect"] == ""
+    assert [part["effect"] for part in json.loads(row["comparisons"])] == [None]
+
+
+def test_the_best_rate_in_words_is_that_of_the_data():
+    accuracies = [0.9, *[0.8] * 7]
+    told = judged(**study(fig01=one_seed({2: accuracies, 8: accuracies, 128: [DEAD] * 8}))).loc["C3", "evidence"]
+    assert told == "fig01: at the best rate 2⁻⁸ 0 of 1 seed converged at m = 128"
+
+
 @pytest.mark.parametrize("claim", CASES)
 def test_each_claim_is_not_run_without_data(claim: str):
     case = CASES[claim]["supported"]
@@ -259,6 +632,7 @@ def test_each_claim_is_not_run_without_data(claim: str):
         row = told.loc[claim]
         assert row["verdict"] == "not run"
         assert np.isnan(row["low"]) and np.isnan(row["high"]) and row["effect"] == row["unit"] == row["figures"] == ""
+        assert row["seeds"] == row["differences"] == row["to_decide"] == "" and row["comparisons"] == "[]"
 
 
 def test_there_is_a_case_and_a_row_for_every_claim_in_order():

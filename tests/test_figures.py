@@ -13,10 +13,10 @@ import pytest
 
 import smallbatch
 from smallbatch import figures
-from smallbatch.analysis.words import experiment_labels, rate_words, setting_words
+from smallbatch.analysis.words import experiment_labels, rate_words
 from smallbatch.core.errors import UserError
 from smallbatch.figures import ALL_KINDS, style
-from smallbatch.figures.cells import best_cells
+from smallbatch.figures.cells import best_cells, percent_axis
 from smallbatch.figures.ranges import cell_edges
 
 NO_EPOCHS = pd.DataFrame(columns=["run", "epoch", "learning_rate", "train_loss", "test_loss", "test_accuracy"])
@@ -102,6 +102,9 @@ def test_accuracy_band_is_the_interval_of_the_mean() -> None:
     band = corners(draw_grid().axes[0].collections[1])
     low, high = cells.loc[(8, 2**-7), ["low", "high"]]
     assert holds(band, 2**-7, low) and holds(band, 2**-7, high)
+    (axes,) = draw_grid().axes
+    color = next(line.get_color() for line in axes.get_lines() if line.get_label() == "8")
+    assert matplotlib.colors.same_color(axes.collections[1].get_facecolor()[0, :3], color)
     assert low < 85 and high == 100  # of a t with two degrees of freedom, and never above 100 %
 
 
@@ -123,6 +126,22 @@ def test_the_bar_of_convergence_is_a_line_where_anything_has_trained() -> None:
     assert 80 in levels
     levels = [line.get_ydata()[0] for line in draw(spec("accuracy"), none, NO_EPOCHS).axes[0].get_lines()]
     assert 80 not in levels and np.isfinite(levels[-1])
+
+
+@pytest.mark.parametrize(
+    ("values", "from_zero", "ends"),
+    [
+        ([43, 61], True, (0, 70 + 0.02 * 70)), ([43, 61], False, (40 - 0.02 * 25, 65 + 0.02 * 25)),
+        ([91, 92], False, (90 - 0.02 * 10, 100 + 0.02 * 10)), ([97, 99], False, (95 - 0.02 * 5, 100 + 0.02 * 5)),
+        ([4, 7], True, (0, 10 + 0.02 * 10)), ([np.nan], False, (-2, 102)), ([np.nan, 97], True, (0, 102)),
+    ],
+)  # fmt: skip
+@pytest.mark.parametrize("column", ["mean", "low", "high"])
+def test_axes_of_percent_end_at_tens_from_zero_and_else_at_fives(values, from_zero, ends, column) -> None:
+    cells = pd.DataFrame({name: values if name == column else np.nan for name in ("mean", "low", "high")})
+    axes = matplotlib.figure.Figure().subplots()
+    percent_axis(axes, cells.astype(float), from_zero)
+    assert axes.get_ylim() == pytest.approx(ends) and axes.get_ylabel() == "test accuracy (%)"
 
 
 def test_rates_are_chosen_by_selection_accuracy_and_shown_by_accuracy() -> None:
@@ -419,25 +438,6 @@ def test_caption_stands_alone() -> None:
     assert "0 of 1 run diverged. Drawn in the manner of Figure 15 of the paper." in one_seed
     assert "at base learning rate η/m = 2⁻⁸" in caption("fig04", spec("convergence", base_lr=2**-8), grid())
     assert "Figure 13a of" in caption("figure13a", spec("bn-batch"), grid())
-
-
-@pytest.mark.parametrize(
-    ("settings", "words"),
-    [
-        ({"model": "resnet32", "norm": "batch", "augment": "pad 4 + flip", "warmup": True},
-         "ResNet-32, BN, augmented, warm-up"),
-        ({"norm": "batch"}, "reduced AlexNet, BN on conv + FC"),
-        ({"norm": "batch", "norm_layers": "conv"}, "reduced AlexNet, BN on conv only"),
-        ({"model": "resnet8", "norm": "group"}, "ResNet-8, GN"),
-        ({"model": "mlp"}, "mlp, no BN"),
-        ({"momentum": 0.9}, "reduced AlexNet, no BN, momentum 0.9"),
-        ({"momentum": 0.9, "momentum_scaled": True}, "reduced AlexNet, no BN, momentum 0.9 with scaled rate"),
-        ({"lr_scaling": "sqrt", "precision": "bf16"}, "reduced AlexNet, no BN, η ∝ √m, bf16"),
-        ({"precision": "tf32"}, "reduced AlexNet, no BN, tf32"),
-    ],
-)  # fmt: skip
-def test_settings_in_plain_words(settings: dict, words: str) -> None:
-    assert setting_words(planned({(2, 2, 0.5): [0.5]}, **settings).iloc[0]) == words
 
 
 def test_labels_tell_experiments_apart_by_data_epochs_or_name() -> None:

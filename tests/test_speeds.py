@@ -24,6 +24,11 @@ def test_a_run_takes_what_its_images_take():
     assert MEASURED.seconds(run.setting, 1) == pytest.approx(200 * 4 + 100 * 1)
 
 
+def test_a_kind_is_what_decides_about_speed():
+    other = a_run(model="resnet8", norm="batch", norm_layers="conv", momentum=0.5, precision="bf16", data="other")
+    assert kind_of(other.setting) == Kind("resnet8", "batch", "conv", True, "bf16", "other")
+
+
 def test_part_of_the_images_and_held_out_ones_count():
     assert images(a_run(epochs=3, train_images=60).setting, 100, 50) == (180, 150)
     assert images(a_run(epochs=3, selection="validation").setting, 100, 50) == (270, 180)

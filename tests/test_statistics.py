@@ -49,9 +49,10 @@ def test_cells_of_unlike_variances_are_worth_what_their_spread_leaves():
     assert found.prior == pytest.approx(2) and found.typical == pytest.approx(1)
 
 
-def test_cells_that_move_together_are_worth_as_much_as_one():
-    steps = np.array([-1.0, 0.0, 1.0])
-    found = moderation(np.stack([steps, steps, steps]), np.ones(3), np.full(3, 2))
+@pytest.mark.parametrize("unit", [1, 0.001])
+def test_cells_that_move_together_are_worth_as_much_as_one(unit: float):
+    steps = unit * np.array([-1.0, 0.0, 1.0])
+    found = moderation(np.stack([steps, steps, steps]), np.full(3, unit**2), np.full(3, 2))
     assert found.pooled == pytest.approx(6 / (1 + 2 * 0.95**2))
     assert found.shared == pytest.approx(0.95 * 2 / 4)  # of few seeds the likeness is half believed
 

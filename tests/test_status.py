@@ -419,7 +419,10 @@ def test_values_in_place_of_others_mean_what_they_mean_to_snakemake(entries):
     config = read_yaml(Path("config/config.yaml"))
     theirs = copy.deepcopy(config)
     update_config(theirs, parse_config(entries))
-    ours, theirs = check_config(overridden(config, entries, "here")), check_config(theirs)
+    given = overridden(config, entries, "here")
+    before = copy.deepcopy(given)
+    ours, theirs = check_config(given), check_config(theirs)
+    assert given == before
     assert ours | {"study": str(ours["study"])} == theirs | {"study": str(theirs["study"])}
     assert ours["datasets"].get("mine", {}).get("label", "0123") == "0123", "a name, however like a number"
     assert config == read_yaml(Path("config/config.yaml")), "what was read stays as it was"

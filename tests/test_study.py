@@ -13,9 +13,9 @@ from smallbatch.core.errors import UserError
 from smallbatch.runs.packs import Plan, cut, row, with_rates
 from smallbatch.runs.store import Outcome, RunStore
 from smallbatch.study import experiments as studies
-from smallbatch.study.experiments import CHOSEN_LATER, Run, Study
+from smallbatch.study.experiments import CHOSEN_LATER, Run, Setting, Study
 from smallbatch.study.settings import read_yaml
-from smallbatch.study_file import check_config, load_study
+from smallbatch.study_file import check_config, load_study, scaled
 
 CONFIG = yaml.safe_load((PROJECT / "config" / "config.yaml").read_text())
 GOOD = {
@@ -58,6 +58,51 @@ def test_a_study_expands_into_its_grid_with_every_seed():
         (m, lr, seed) for m in (4, 8) for lr in (2**-8, 0.001) for seed in (1, 2)
     ]
     assert all(run.bn_batch_size == run.batch_size and run.setting.lr_drops == (0.5, 0.75) for run in runs)
+
+
+def test_what_a_file_says_of_an_experiment_is_what_its_runs_are():
+    (plain,) = {run.setting for run in load(lambda v: small(v).pop("norm")).runs()}
+    assert plain == Setting(
+        data="digits", model="alexnet", weight_decay=5e-4, epochs=2, train_images=None, norm="none", norm_layers="all",
+        lr_drops=(0.5, 0.75), warmup=False, augment_pad=0, augment_flip=False, augment_resized=False,
+        lr_scaling="linear", momentum=0.0, momentum_scaled=False, precision="float32", selection="test",
+        variance_batch_sizes=(), model_content=None,
+    )  # fmt: skip
+    all_of_them = dict(
+        train_images=100, norm="group", norm_layers="conv", weight_decay=0, lr_drops=["1/4", 0.9], warmup=True,
+        augment={"pad": 2, "flip": True}, lr_scaling="sqrt", momentum=0.9, momentum_scaled=True, precision="bf16",
+        selection="validation", variance_batch_sizes=[2, 4],
+    )  # fmt: skip
+    (told,) = {run.setting for run in load(all_of_them).runs()}
+    assert told == Setting(
+        data="digits", model="alexnet", weight_decay=0.0, epochs=2, train_images=100, norm="group", norm_layers="conv",
+        lr_drops=(0.25, 0.9), warmup=True, augment_pad=2, augment_flip=True, augment_resized=False, lr_scaling="sqrt",
+        momentum=0.9, momentum_scaled=True, precision="bf16", selection="validation", variance_batch_sizes=(2, 4),
+        model_content=None,
+    )  # fmt: skip
+
+
+def test_layers_with_normalisation_mean_nothing_where_there_is_none():
+    # Otherwise one and the same training would have two names.
+    assert {run.setting.norm_layers for run in load(dict(norm="none", norm_layers="conv")).runs()} == {"all"}
+    unsaid = load(lambda v: (small(v).pop("norm"), small(v).update(norm_layers="conv")))
+    assert {run.setting.norm_layers for run in unsaid.runs()} == {"all"}
+    assert {run.setting.norm_layers for run in load(dict(norm="batch")).runs()} == {"all"}
+
+
+def test_photos_are_cropped_at_random_where_a_file_says_so():
+    photos = {"photos": {"source": "imagenet", "path": "p"}}
+    crops = dict(data="photos", augment={"flip": True, "resized_crop": True})
+    (setting,) = {run.setting for run in load(crops, datasets=photos).runs()}
+    assert (setting.augment_resized, setting.augment_flip, setting.augment_pad) == (True, True, 0)
+
+
+def test_a_study_has_the_title_and_the_description_of_its_file():
+    study = load(lambda v: v.update(description="What for."))
+    assert (study.file, study.name, study.title, study.description) == (
+        "config/studies/mine.yaml", "mine", "A study", "What for."
+    )  # fmt: skip
+    assert load().description == "" and load().scale == {}
 
 
 def test_of_the_bn_batches_those_up_to_m_are_taken():
@@ -280,6 +325,66 @@ def test_scale_drops_what_it_leaves_nothing_of():
 
 
 @pytest.mark.parametrize(
+    ("scale", "own", "changed"),
+    [
+        ({}, {}, {}),
+        ({"epochs": 0.3}, {}, {"epochs": 6}),
+        ({"epochs": 0.01}, {}, {"epochs": 1}),
+        ({"train_images": 100}, {}, {"train_images": 100}),
+        ({"train_images": 100}, {"train_images": 500}, {"train_images": 100}),
+        ({"train_images": 100}, {"train_images": 50}, {}),
+        (
+            {"batch_sizes": [2, 8]},
+            {"bn_batch_sizes": [2, 4, 8], "variance_batch_sizes": [2, 4]},
+            {"batch_sizes": [8], "bn_batch_sizes": [2, 8], "variance_batch_sizes": [2]},
+        ),
+        ({"base_lrs": [2**-6, 0.5]}, {}, {"base_lrs": ["2^-6"]}),
+        ({"base_lrs": ["2^-3"]}, {}, {}),  # it has none of them: all stay
+        ({"base_lrs": ["2^-6"]}, {"base_lrs": {"best_of": ["one"]}}, {}),
+    ],
+)
+def test_of_an_experiment_a_scale_changes_what_it_names(scale, own, changed):
+    one = {"data": "digits", "epochs": 20, "batch_sizes": [4, 8], "base_lrs": ["2^-8", "2^-6"]} | own
+    assert scaled({"experiments": {"one": one}, "figures": {}}, scale)["experiments"] == {"one": one | changed}
+
+
+def test_an_experiment_without_bn_batches_or_bases_that_are_left_is_dropped():
+    def change(values):
+        base_and_dependent(values)
+        values["experiments"]["later"] |= {"bn_batch_sizes": [2], "batch_sizes": [4]}
+
+    assert list(load(change, scale={"name": "less", "batch_sizes": [4]}).experiments) == ["small"]
+    values = {"data": "digits", "epochs": 2, "batch_sizes": [4], "base_lrs": ["2^-8"]}
+    both = {"base": values | {"data": "cifar10"}, "later": values | {"base_lrs": {"best_of": ["base"]}}}
+    assert scaled({"experiments": both, "figures": {}}, {"data": ["digits"]})["experiments"] == {}
+
+
+def test_batches_may_be_of_all_images_and_variances_of_half_of_an_epoch():
+    assert load(dict(train_images=10, batch_sizes=[10], variance_batch_sizes=[2, 5])).runs()
+    # Of 10 images an epoch at m = 4 has 8, though those at m = 3 and 5 have more.
+    with pytest.raises(UserError, match=r"variance_batch_sizes: 5 is not allowed; .* 4, half the images .* at m = 4$"):
+        load(dict(train_images=10, batch_sizes=[3, 4, 5], variance_batch_sizes=[2, 5]))
+
+
+def test_each_experiment_is_checked_against_its_own_data():
+    pictures = {"source": "image-folder", "path": "p", "size": 8}
+
+    def change(values):
+        values["experiments"]["large"] = small(values) | {"batch_sizes": [1438]}
+        values["experiments"]["small"]["data"] = "pictures"
+
+    def few(values):
+        values["experiments"]["few"] = small(values) | {"data": "pictures", "train_images": 5}
+        values["experiments"]["small"]["data"] = "pictures"
+
+    datasets = CONFIG["datasets"] | {"pictures": pictures}
+    with pytest.raises(UserError, match=r"experiments.large.batch_sizes: 1438 is not allowed"):
+        load(change, datasets=datasets)
+    with pytest.raises(UserError, match=r"experiments.few.batch_sizes: 8 is not allowed"):
+        load(few, datasets=datasets)
+
+
+@pytest.mark.parametrize(
     ("scale", "words"),
     [
         ({"figures": ["fig1"]}, "scale.figures: 'fig1' is not allowed; allowed: fig01 (did you mean 'fig01'?)"),
@@ -291,6 +396,10 @@ def test_a_scale_that_fits_nothing_is_refused(scale, words):
     with pytest.raises(UserError) as caught:
         load(scale={"name": "less"} | scale)
     assert str(caught.value).startswith("config/config.yaml: scale") and words in str(caught.value)
+
+
+def test_the_least_and_the_most_of_rates_are_allowed():
+    assert {run.base_lr for run in load(dict(base_lrs=["2^-100", "2^100"])).runs()} == {2.0**-100, 2.0**100}
 
 
 def test_rates_fall_at_fractions():
@@ -340,10 +449,10 @@ MISTAKES = {
     "part too large": (dict(train_images=9999), "train_images: 9999 is not allowed; allowed: whole numbers up to 1437"),
     "b does not divide m": (dict(bn_batch_sizes=[3]), "bn_batch_sizes: 3 is not allowed; allowed: numbers that divide"),
     "b above every m": (dict(bn_batch_sizes=[16]), "bn_batch_sizes: 16 is not allowed"),
-    "BN over one example": (dict(bn_batch_sizes=[1, 2]), "batch_sizes: 1 is not allowed; allowed: numbers from 2"),
+    "BN over one example": (dict(bn_batch_sizes=[1, 2]), "experiments.small.batch_sizes: 1 is not allowed"),
     "b without BN": (
         dict(norm="none", bn_batch_sizes=[2]),
-        "bn_batch_sizes: [2] is not allowed; allowed: only with norm: batch",
+        "experiments.small.bn_batch_sizes: [2] is not allowed; allowed: only with norm: batch",
     ),
     "negative rate": (dict(base_lrs=[-0.1]), "base_lrs.0: -0.1 is not allowed; allowed: a power of two"),
     "rate of another form": (dict(base_lrs=["3^-8"]), "base_lrs.0: '3^-8' is not allowed"),
@@ -364,7 +473,7 @@ MISTAKES = {
         dict(batch_sizes=[10**30]), f"batch_sizes.0: {10**30} is not allowed; allowed: whole numbers up to 2147483647"
     ),
     "a crop that may miss its image": (
-        dict(augment={"flip": False, "pad": 8}), "augment.pad: 8 is not allowed; allowed: whole numbers below 8, the"
+        dict(augment={"flip": False, "pad": 8}), "experiments.small.augment.pad: 8 is not allowed; allowed: whole"
     ),
     "nothing held out": (
         dict(selection="validation", train_images=5, batch_sizes=[4]),
@@ -395,14 +504,15 @@ MISTAKES = {
         "Sans, has; it lacks 小 🐶",
     ),
     "a title without end": (lambda v: v.update(title="x" * 301), "title: 'xxx"),
-    "duplicate seeds": (lambda v: v.update(seeds=[1, 2, 1]), "seeds: 1 stands twice in [1, 2, 1]"),
+    "duplicate seeds": (lambda v: v.update(seeds=[2, 1, 1]), "seeds: 1 stands twice in [2, 1, 1]"),
     "negative seed": (lambda v: v.update(seeds=[-1]), "seeds.0: -1 is not allowed"),
     "unknown model": (dict(model="alexnt"), "model: 'alexnt' is not allowed; allowed: alexnet, resnet8"),
     "unknown data set": (dict(data="cifar"), "data: 'cifar' is not allowed; allowed: digits, cifar10"),
     "unknown norm": (dict(norm="layer"), "norm: 'layer' is not allowed; allowed: none, batch or group"),
-    "falling drops": (dict(lr_drops=[0.75, 0.5]), "lr_drops: [0.75, 0.5] is not allowed; allowed: rising"),
+    "falling drops": (dict(lr_drops=[0.75, 0.5]), "experiments.small.lr_drops: [0.75, 0.5] is not allowed"),
     "drops that are no fractions": (dict(lr_drops=["1/2/3"]), "lr_drops.0: '1/2/3' is not allowed; allowed: a number"),
     "drops above 1": (dict(lr_drops=["4/3"]), "lr_drops: ['4/3'] is not allowed; allowed: rising fractions"),
+    "drops at the end": (dict(lr_drops=["3/3"]), "lr_drops: ['3/3'] is not allowed; allowed: rising fractions"),
     "scaled by no momentum": (
         dict(momentum_scaled=True), "momentum_scaled: True is not allowed; allowed: only with a momentum above 0"
     ),
@@ -417,6 +527,10 @@ MISTAKES = {
     "the best of others without that m": (
         lambda v: v["experiments"].update(large=small(v) | dict(batch_sizes=[8, 64], base_lrs={"best_of": ["small"]})),
         "large.base_lrs.best_of: ['small'] is not allowed; allowed: experiments that together have each batch size; 64",
+    ),
+    "the best of two BN batches": (
+        lambda v: (base_and_dependent(v), small(v).update(bn_batch_sizes=[2, 4])),
+        "best_of: 'small' is not allowed; allowed: experiments with one BN batch size for each batch size",
     ),
     "variance with a batch statistic of one example": (
         dict(variance_batch_sizes=[1, 4]), "variance_batch_sizes: 1 is not allowed; allowed: numbers from 2 with norm:"
@@ -568,8 +682,10 @@ def test_titles_may_have_accents_greek_and_dollars():
 
 
 def test_zero_has_no_sign_in_a_name():
-    (with_sign,), (plain,) = ({run.setting for run in load(dict(weight_decay=w)).runs()} for w in (-0.0, 0))
-    assert math.copysign(1, with_sign.weight_decay) == 1 and with_sign == plain
+    (with_sign,), (plain,) = (
+        {run.setting for run in load(dict(weight_decay=zero, momentum=zero)).runs()} for zero in (-0.0, 0)
+    )
+    assert math.copysign(1, with_sign.weight_decay) == math.copysign(1, with_sign.momentum) == 1 and with_sign == plain
 
 
 @pytest.mark.parametrize(
@@ -592,6 +708,11 @@ def test_zero_has_no_sign_in_a_name():
             "training.device: 'tpu' is not allowed; allowed: auto, cpu",
         ),
         (
+            "training",
+            CONFIG["training"] | {"processes": 2, "side_by_side": 2},
+            "training.side_by_side: 2 is not allowed; allowed: 1, as training.processes is 2",
+        ),
+        (
             "datasets",
             {
                 name: {"source": "image-folder", "path": name, "size": 8, "test_fraction": 0.5, "label": "x"}
@@ -612,6 +733,12 @@ def test_mistakes_in_the_configuration_are_told_in_one_line(key, value, words):
     with pytest.raises(UserError) as caught:
         check_config({**CONFIG, key: value})
     assert str(caught.value).startswith("config/config.yaml: ") and words in str(caught.value)
+
+
+@pytest.mark.parametrize("more", [{"processes": 2, "side_by_side": 1}, {"processes": 1, "side_by_side": 2}])
+def test_either_processes_or_trainings_side_by_side_may_be_several(more):
+    config = CONFIG | {"training": CONFIG["training"] | more}
+    assert check_config(config) == config
 
 
 @pytest.mark.parametrize("path", sorted((PROJECT / "config" / "studies").glob("*.yaml")), ids=lambda path: path.stem)

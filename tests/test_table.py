@@ -232,6 +232,18 @@ def test_a_planned_run_that_is_not_there_is_named(store, tmp_path):
         write_tables(PLANNED, store, META, 0.5, outputs(tmp_path), "")
 
 
+def test_a_planned_run_that_is_damaged_is_set_aside_and_named(store, tmp_path):
+    folder = store.folder(MISSING, "f")
+    folder.mkdir(parents=True)
+    (folder / "run.json").write_text("{", encoding="utf-8")
+    with pytest.raises(
+        UserError, match=rf"{folder.name}: .*; set aside as \S+; the next call trains it again$"
+    ) as said:
+        write_tables(PLANNED, store, META, 0.5, outputs(tmp_path), "")
+    aside = str(said.value).split("set aside as ")[1].split(";")[0]
+    assert not folder.exists() and (folder.parent / aside / "run.json").read_text(encoding="utf-8") == "{"
+
+
 def test_rates_are_chosen_by_selection_accuracy(runs):
     assert best_rates([runs]) == {4: 2**-4, 8: 2**-6}  # at m = 4 rate 2^-4 is better on the images held out alone
     assert best_rates([runs[runs["status"] == "missing"]]) == {}

@@ -61,6 +61,7 @@ def test_the_seed_is_the_unit_of_slopes():
     # log2 of 1, 2, 4 has slope 1; of 1, 4, 16 slope 2; of 1, 1, 8 slope 1.5
     rows = rows_of({(1, "a"): [1, 2, 4], (1, "b"): [1, 4, 16], (2, "c"): [1, 1, 8]})
     assert update_variance.slopes(rows) == pytest.approx([1.5, 1.5])
+    assert update_variance.slopes(rows[rows["batch_size"] < 8]) == pytest.approx([1.5, 0])
     assert len(update_variance.slopes(rows[rows["batch_size"] == 2])) == 0
     assert slope_words(rows) == "slope 1.50 (1.50 to 1.50)"
     assert slope_words(rows[rows["seed"] == 2]) == "slope 1.50"

@@ -1,4 +1,4 @@
-"""Changes one place of the code at a time and sees whether a test notices: `make mutants`, half an hour on two cores.
+"""Changes one place of the code at a time and sees whether a test notices: `make mutants`, some hours on two cores.
 
 mutmut does it, in copies of the project under `.mutants/`: for each mutant of a function it runs the tests that call
 this function. How many were noticed is printed for each module; the others are written with their diffs to
@@ -36,7 +36,7 @@ TESTS = {
     "runs": ["study", "rates_and_schedule", "resources", "table"],
     "settings": ["study", "status"],
     "reports": ["report", "results", "captions"],
-    "statistics": ["statistics", "noise", "claims", "figures"],
+    "statistics": ["statistics", "noise", "claims", "figures", "table"],
     "claims": ["claims", "verdicts", "update_variance"],
 }
 """Files of tests that are asked."""

@@ -142,7 +142,7 @@ def _validator(schema_file: Path) -> jsonschema.protocols.Validator:
 
 
 def read_as(values: Any, schema_file: Path) -> Any:
-    """Settings in which text is the number or truth value that it spells, where the schema wants no text.
+    """Settings in which text is the number that it spells, where the schema wants no text.
 
     Snakemake's `--config` nests only text, and only the schema knows whether `0123` is a number or a name.
 
@@ -160,9 +160,7 @@ def read_as(values: Any, schema_file: Path) -> Any:
     return values
 
 
-def _spelt(text: str) -> Any:
-    if text in ("true", "false"):
-        return text == "true"
+def _spelt(text: str) -> int | float | str:
     if _WHOLE.fullmatch(text):
         return int(text)
     return float(text) if _DECIMAL.fullmatch(text) else text
