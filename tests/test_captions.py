@@ -84,6 +84,25 @@ CAPTIONS = {
         f"of the seeds.{SETTING} 2 seeds a cell. 1 of 2 runs diverged. Drawn in the manner of Figure 16 of the paper."
     ),
 }
+VARIANCES = {
+    "variance": (
+        "Trace of the covariance of one weight update at fixed weights and base learning rate η/m = 2⁻⁸ against its "
+        f"batch size, a line for each point of training; dashed: slope 1.{SETTING} Line: geometric mean of 2 seeds; in "
+        "brackets the 95 % interval of the slope, over seeds (Student's t). 1 of 2 runs diverged. The paper has no "
+        "such figure."
+    ),
+    "example-variance": (
+        "Variance of the gradient of one example, summed over its components, over training at base learning rate η/m "
+        "= 2⁻⁸, a line for each batch size m that is trained with; with batch normalisation it is m times that of the "
+        f"mean gradient of m.{SETTING} Line: geometric mean of 2 seeds; band: its 95 % interval, over seeds (Student's "
+        "t). 1 of 2 runs diverged. The paper has no such figure."
+    ),
+}
+
+
+@pytest.mark.parametrize("kind", VARIANCES)
+def test_a_caption_of_variances_word_for_word(kind):
+    assert said(kind, TWO) == VARIANCES[kind]
 
 
 @pytest.mark.parametrize("kind", CAPTIONS)
@@ -102,7 +121,7 @@ def test_a_caption_word_for_word(kind):
 )
 def test_a_note_word_for_word(kind, words):
     assert note(kind, TWO) == f"digits, ResNet-8, BN, 20 epochs, 2 seeds{words}"
-    one = {"cost": "; Some CPU", "variance": words}.get(kind, "")
+    one = "; Some CPU" if kind == "cost" else ""
     assert note(kind, TWO[:1]) == f"digits, ResNet-8, BN, 20 epochs, 1 seed{one}"
     gone = {"seed": 3, "status": "missing", "device": None}
     assert note(kind, pd.concat([TWO, table({}, {}, gone)[2:]])) == (

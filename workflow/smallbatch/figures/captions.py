@@ -26,8 +26,7 @@ _DRAWN = {
     "bn-batch": "Test accuracy over the batch size b of batch normalisation, a line for each SGD batch size m, "
     "at base learning rate {symbol} = {rates}.",
     "variance": "Trace of the covariance of one weight update at fixed weights and base learning rate {symbol} = "
-    "{rates} against its batch size, a line for each point of training, geometric means over runs; dashed: slope 1. In "
-    "brackets the 95 % interval of the slope, mean over seeds (Student's t).",
+    "{rates} against its batch size, a line for each point of training; dashed: slope 1.",
     "example-variance": "Variance of the gradient of one example, summed over its components, over training at base "
     "learning rate {symbol} = {rates}, a line for each batch size m that is trained with; with batch normalisation it "
     "is m times that of the mean gradient of m.",
@@ -47,6 +46,7 @@ _IN_THE_PAPER = {
     "range": "Figure 16",
 }
 _BEYOND = ("variance", "example-variance", "cost")  # kinds that the paper has no figure of
+_VARIANCES = ("variance", "example-variance")  # kinds that show no accuracy
 _BANDS = ("accuracy", "convergence", "bn-batch", "best", "example-variance", "cost")  # kinds with a band over seeds
 
 _UNKNOWN = ", so no intervals: it does not tell how much another would differ"
@@ -62,7 +62,7 @@ def note(kind: str, runs: pd.DataFrame) -> str:
         parts.append("bands: 95 % intervals")
     if runs["seed"].nunique() > 1 and kind == "range":
         parts.append("lighter: with a part of the seeds")
-    if kind == "variance":
+    if runs["seed"].nunique() > 1 and kind == "variance":
         parts.append("in brackets: 95 % intervals of means over seeds")
     if kind == "cost" and "device" in runs:
         parts.append(listed(runs["device"].dropna()))
@@ -139,9 +139,10 @@ def _seeds(kind: str, runs: pd.DataFrame) -> str:
         return f"{seed_words(runs)} a cell."
     if runs["seed"].nunique() == 1:
         return f"{seed_words(runs)} a cell{_UNKNOWN if kind in _BANDS else ''}."
+    if kind in _VARIANCES:
+        what = "band: its 95 % interval" if kind in _BANDS else "in brackets the 95 % interval of the slope"
+        return f"Line: geometric mean of {seed_words(runs)}; {what}, over seeds (Student's t)."
     line = f"Line: mean of {seed_words(runs)}"
-    if kind not in _BANDS:
-        return f"{line}."
     luck = ", less what the best of several rates owes to luck" if kind in ("best", "cost") else ""
     return f"{line}{luck}; band: its 95 % interval, over seeds and test images."
 
@@ -150,7 +151,7 @@ def _incidents(kind: str, runs: pd.DataFrame) -> str:
     there = runs[runs["status"] != "missing"].drop_duplicates("run")
     diverged = int((there["status"] == "diverged").sum())
     told = f"{diverged} of {counted(len(there), 'run')} diverged"
-    told += " and count at chance level." if diverged and kind != "range" else "."
+    told += " and count at chance level." if diverged and kind not in ("range", *_VARIANCES) else "."
     return f"{told} Drawn from {progress(runs)}." if progress(runs) else told
 
 
