@@ -152,7 +152,7 @@ class _Found:
     parts: the comparisons.
     names: the study's figures that gave them.
     differences: where they are not of the paper's models and data.
-    lacking: figures that are there, but without the batch sizes that some half of the claim speaks of.
+    lacking: figures of some half of the claim that nothing tells of, for they or their batch sizes are not there.
     """
 
     parts: list[Part]
@@ -178,10 +178,12 @@ def _comparison(part: Part, verdict: str) -> dict[str, Any]:
 
 def _figures_parts(claim: Claim, views: "_Views", thresholds: Thresholds) -> _Found:
     parts: list[Part] = []
-    names, differing, told, silent = set(), {}, set(), {}
+    names, differing, told, silent, unmade = set(), {}, set(), {}, {}
     for check in claim.checks:
         shown = [views.experiments(figure) for figure in check.figures]
         if not all(shown):
+            gone = [figure for figure, runs in zip(check.figures, shown, strict=True) if not runs]
+            unmade.setdefault(check.about, []).extend(gone)
             continue
         own = [*_check_parts(check, views, thresholds), *_untrained(shown)]
         parts += [part for part in own if part.told not in {other.told for other in parts}]
@@ -193,7 +195,7 @@ def _figures_parts(claim: Claim, views: "_Views", thresholds: Thresholds) -> _Fo
         differing |= {
             figure: differences(figure, runs.values()) for figure, runs in zip(check.figures, shown, strict=True)
         }
-    lacking = [figure for about, figures in silent.items() if about not in told for figure in figures]
+    lacking = [figure for about, figures in (unmade | silent).items() if about not in told for figure in figures]
     return _Found(parts, names, [*dict.fromkeys(filter(None, differing.values()))], [*dict.fromkeys(lacking)])
 
 
@@ -219,10 +221,10 @@ def _measured_parts(views: "_Views", variance: pd.DataFrame, thresholds: Thresho
 def _why_not_run(claim: Claim, absent: Sequence[str], lacking: Sequence[str], thresholds: Thresholds) -> str:
     if not claim.checks:
         return "no variance was measured at three batch sizes or more"
-    if lacking:
-        lacks = f"{', '.join(lacking)}: the study lacks batch sizes that this compares"
+    if there := [figure for figure in lacking if figure not in absent]:
+        lacks = f"{', '.join(there)}: the study lacks batch sizes that this compares"
         return f"{lacks}; large m begin at {thresholds['large_batch']}" if "large_batch" in claim.thresholds else lacks
-    return f"the study has no results of {', '.join(absent)}"
+    return f"the study has no results of {', '.join(lacking or absent)}"
 
 
 def _tally(verdicts: Sequence[str]) -> str:
