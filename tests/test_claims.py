@@ -888,8 +888,9 @@ def test_a_border_lies_beside_the_next_rate_that_has_a_result_and_beside_the_end
         cells = {(2, 2, 2.0**k): [a] for k, a in enumerate(accuracies)}
         return list(grid_of(table(cells)).converged[1:, 0].std(axis=0) > 0)
 
-    assert flips(DEAD, DEAD, np.nan, 0.9, 0.9, 0.9, DEAD) == [False, True, True, False, True, True]
+    assert flips(DEAD, DEAD, np.nan, 0.9, 0.9, 0.9, DEAD) == [True, True, True, False, True, True]
     assert flips(0.9, 0.9, 0.9) == [True, False, True]  # beyond the grid training may fail
+    assert flips(DEAD, DEAD, DEAD) == [True, False, False]  # and what is below it may train
     assert flips(0.9) == flips(DEAD) == [True]
 
 

@@ -9,7 +9,7 @@ import pandas as pd
 from scipy.special import stdtrit
 
 from smallbatch.analysis.noise import Noise, best_of, highest
-from smallbatch.analysis.statistics import SAMPLES, slope
+from smallbatch.analysis.statistics import SAMPLES, dealt, evenly, slope
 from smallbatch.analysis.words import counted, rate_words
 
 
@@ -25,7 +25,7 @@ class Grid:
     converged: the same shape, the share of seeds that converge.
     seeds: (sizes, rates), how many have a result.
     setting: columns of the table, as the first run has them.
-    even: (SAMPLES), see `Cells`.
+    even: (SAMPLES), evenly between 0 and 1 in random order, of this grid alone: quantiles of what has no samples.
     """
 
     where: str
@@ -114,7 +114,7 @@ def read_grid(
 
     Args:
         runs: one or more, as `with_results` gives them.
-        generator: where the draws come from, unless noise says.
+        generator: where the draws come from; those of cells from that of noise, where it is given.
         sizes: the column of sizes, `batch_size` or `bn_batch_size`.
         noise: of the study that the runs are part of; of these runs alone unless given.
     """
@@ -126,4 +126,4 @@ def read_grid(
     seeds = np.zeros((len(rows), len(rates)), dtype=int)
     seeds[row, rate] = cells.seeds
     symbol = "m" if sizes == "batch_size" else "b"
-    return Grid("", symbol, rows, rates, *placed, seeds, runs.iloc[0].to_dict(), cells.even)
+    return Grid("", symbol, rows, rates, *placed, seeds, runs.iloc[0].to_dict(), dealt(evenly(SAMPLES), generator))

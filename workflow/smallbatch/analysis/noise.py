@@ -16,7 +16,7 @@ import pandas as pd
 from scipy.special import betaincinv, gammaincinv
 
 from smallbatch.analysis.moderation import moderation
-from smallbatch.analysis.statistics import SAMPLES, dealt, nan_mean
+from smallbatch.analysis.statistics import SAMPLES, dealt, evenly, nan_mean
 
 CELL = ["batch_size", "bn_batch_size", "base_lr"]
 """What runs of one experiment that differ by their seed alone have in common."""
@@ -55,7 +55,6 @@ class Cells:
         tells how much it varies from seed to seed.
     converged: the same shape, the share of seeds that converge.
     seeds: (cells), how many have a result.
-    even: (SAMPLES), evenly between 0 and 1 in random order: quantiles of what is estimated in another way.
     """
 
     runs: pd.DataFrame
@@ -63,7 +62,6 @@ class Cells:
     selection: np.ndarray
     converged: np.ndarray
     seeds: np.ndarray
-    even: np.ndarray
 
 
 class Noise:
@@ -85,7 +83,7 @@ class Noise:
         self._cell = runs.groupby(["experiment", *CELL], dropna=False).ngroup()
         self._seeds = {seed: self._normal() for seed in np.unique(runs["seed"])}
         self._images = {split: self._normal() for split in ("accuracy", "selection_accuracy")}
-        self._order = _mirrored(dealt(_even(SAMPLES // 2), generator))
+        self._order = _mirrored(dealt(evenly(SAMPLES // 2), generator))
         self._cells: dict[Hashable, Cells] = {}
 
     def cells(self, runs: pd.DataFrame) -> Cells:
@@ -96,7 +94,7 @@ class Noise:
         own = self._cells[experiment]
         shown = np.isin(self._cell[own.runs.index], self._cell[runs.index])
         samples = (values[:, shown] for values in (own.accuracy, own.selection, own.converged))
-        return Cells(own.runs[shown], *samples, own.seeds[shown], own.even)
+        return Cells(own.runs[shown], *samples, own.seeds[shown])
 
     def _normal(self, *shape: int) -> np.ndarray:
         """(SAMPLES, *shape), standard normal; in either half each has its mirror image, so that samples lie evenly."""
@@ -122,8 +120,7 @@ class Noise:
         unknown = np.isnan(selection) & ~np.isnan(selection[0])
         anything = selection[0] + (share > 0) * self._normal(len(cells))
         selection = np.where(unknown, np.concatenate([selection[:1], anything]), selection)
-        even = dealt(_even(SAMPLES), self._generator)
-        return Cells(cells, accuracy, selection, self._shares(cells, share, count), count, even)
+        return Cells(cells, accuracy, selection, self._shares(cells, share, count), count)
 
     def _means(
         self, split: str, values: np.ndarray, share: np.ndarray, seeds: np.ndarray, images: np.ndarray
@@ -197,15 +194,10 @@ def _quantiles_of_share(ones: int, count: int) -> np.ndarray:
     n - k + 1 or of k + 1 and n - k, evenly. They lie evenly: of five seeds that agree, chance must not decide what they
     show.
     """
-    even = _even(SAMPLES // 2)
+    even = evenly(SAMPLES // 2)
     few = betaincinv(ones, count - ones + 1, even) if ones else np.zeros(len(even))
     many = betaincinv(ones + 1, count - ones, even) if ones < count else np.ones(len(even))
     return np.concatenate([few, many])
-
-
-def _even(count: int) -> np.ndarray:
-    """So many numbers evenly between 0 and 1."""
-    return (np.arange(count) + 0.5) / count
 
 
 def _mirrored(values: np.ndarray, sign: int = 1) -> np.ndarray:
@@ -215,13 +207,15 @@ def _mirrored(values: np.ndarray, sign: int = 1) -> np.ndarray:
 
 
 def _certain(cells: pd.DataFrame, share: np.ndarray) -> np.ndarray:
-    """(cells): whether a cell's share is 0 or 1, and so are those of the next lower and higher rates."""
+    """(cells): whether a cell's share is 0 or 1, and so are those of the next lower and higher rates.
+
+    Above the grid nothing trains; what lies below it is not known.
+    """
     m, b, _ = cells[CELL].to_numpy().T  # of one m and b, rates rise
     same = (m[1:] == m[:-1]) & (b[1:] == b[:-1])
-    lower = np.concatenate([[0], np.where(same, share[:-1], 0)])
+    lower = np.concatenate([[math.nan], np.where(same, share[:-1], math.nan)])
     higher = np.concatenate([np.where(same, share[1:], 0), [0]])
-    alone = ~np.concatenate([[False], same]) & ~np.concatenate([same, [False]])
-    return np.isin(share, (0, 1)) & (share == lower) & (share == higher) & ~alone
+    return np.isin(share, (0, 1)) & (share == lower) & (share == higher)
 
 
 NEAR = 2.5

@@ -17,6 +17,11 @@ SAMPLES = 1000
 """Enough for the 2.5 and 97.5 percentiles (Efron & Tibshirani 1993, section 13.3)."""
 
 
+def evenly(count: int) -> np.ndarray:
+    """So many numbers evenly between 0 and 1, rising."""
+    return (np.arange(count) + 0.5) / count
+
+
 def dealt(values: np.ndarray, generator: np.random.Generator) -> np.ndarray:
     """Rows that rise evenly, in random order, every second one in the first half and the others in the second.
 
