@@ -114,7 +114,7 @@ def test_what_is_published_by_ssh_is_pulled(published, theirs, disk):
     with serving(disk, theirs):
         done = pull(theirs)
     assert done.returncode == 0, done.stdout
-    assert make(theirs, "-n", "all").returncode == 0
+    assert make(theirs, "all").returncode == 0
     assert names(theirs) == names(published / "mine")
     weights = list((theirs / "results" / "weights").glob("*.safetensors"))
     store = RunStore(theirs / "results")

@@ -7,7 +7,7 @@ import pandas as pd
 
 from smallbatch.analysis.table import read_tables
 from smallbatch.core.console import reporting
-from smallbatch.publish import publish
+from smallbatch.publish.publish import publish
 from smallbatch.runs.store import RunStore
 
 if TYPE_CHECKING:
