@@ -5,6 +5,7 @@ import re
 import shutil
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -59,6 +60,9 @@ CXX=clang++ snakemake --cores 8 all
 XDG_CACHE_HOME=$PWD/cache snakemake --cores 8 all
 snakemake --cores 8 all --set-resources train:mem_mb=8000
 dvc pull
+rm -r paper_figures/laptop
+snakemake --cores 2 all
+git status --short paper_figures
 snakemake publish
 git pull --no-rebase -X ours && dvc pull && snakemake --cores 8 publish
 dvc remote add --default lab ssh://host/smallbatch
@@ -78,8 +82,17 @@ INSTEAD = {
 ONLY_PLANNED = {"snakemake --profile slurm figures": "snakemake --profile slurm figures -n"}
 """What needs a cluster; tests/slurm has one."""
 
-MADE = ("all", "test", "test-avx2", "mutants", "docs", "lock", "bench", "pipeline")
+MADE = ("all", "test", "test-avx2", "mutants", "docs", "lock", "bench", "pipeline", "env-reader")
 """Targets of make, of which is checked that make knows what to do: they install, which takes minutes."""
+
+INSTALLED = (
+    ". .venv-reader/bin/activate",
+    "pip install .",
+    "pip install '.[training]'",
+    "pip install '.[training,sharing]'",
+    "pip install '.[training,sharing,development]'",
+)
+"""What installs for minutes, or needs what was installed; tests/test_install.py does so without the dependencies."""
 
 LONG = {
     "pytest -m gpu": "pytest -m gpu --collect-only",
@@ -109,7 +122,7 @@ def shown() -> list[str]:
 
 
 def test_every_command_that_is_shown_is_run_here_and_no_other():
-    known = {*TOGETHER, *ONLY_PLANNED, *LONG, *(f"make {target}" for target in MADE)}
+    known = {*TOGETHER, *ONLY_PLANNED, *INSTALLED, *LONG, *(f"make {target}" for target in MADE)}
     assert set(shown()) == known
 
 
@@ -124,6 +137,13 @@ def test_every_block_says_what_it_is_so_that_no_command_hides():
 def test_make_knows_its_targets(target):
     done = subprocess.run(["make", "--dry-run", target], cwd=PROJECT, text=True, capture_output=True)
     assert done.returncode == 0, done.stderr
+
+
+def test_what_is_installed_is_what_the_project_names():
+    extras = tomllib.loads((PROJECT / "pyproject.toml").read_text(encoding="utf-8"))["project"]["optional-dependencies"]
+    named = [re.findall(r"\w+", listed) for listed in re.findall(r"\[(.*?)\]", " ".join(INSTALLED))]
+    assert {extra for listed in named for extra in listed} == set(extras)
+    assert f"READER := {INSTALLED[0].split('/')[0].removeprefix('. ')}\n" in (PROJECT / "Makefile").read_text()
 
 
 def run(folder: Path, command: str) -> str:
