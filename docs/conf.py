@@ -5,7 +5,7 @@ html_theme = "furo"
 html_static_path, html_css_files = ["site.css"], ["site.css"]
 html_show_copyright = html_show_sphinx = False
 extensions = ["myst_parser"]
-include_patterns = ["README.md", "config/README.md", "docs/*.md"]
+include_patterns = ["README.md", "CHANGELOG.md", "CONTRIBUTING.md", "config/README.md", "docs/*.md"]
 exclude_patterns = [".*", "data", "results"]  # are not searched
 root_doc = "README"
 myst_heading_anchors = 3  # links to heads, as forges have them
@@ -16,6 +16,7 @@ CONTENTS = """
 ```{toctree}
 :hidden:
 :caption: Use
+Installing <docs/install>
 Running <docs/running>
 On a cluster <docs/cluster>
 Your own study <docs/study>
@@ -38,6 +39,8 @@ Speed <docs/speed>
 Internals <docs/internals>
 Faults <docs/faults>
 Mutants <docs/mutants>
+Contributing <CONTRIBUTING>
+Changes <CHANGELOG>
 ```
 """
 
