@@ -16,7 +16,7 @@ PEERS := .venv/peers
 MUTATION := .venv/mutants
 SITE := .venv/docs
 # On all processors at once. The tests of a file stay together, and files in their order: SLURM's, which wait, come early.
-PYTEST := pytest --numprocesses auto --dist loadgroup --no-loadscope-reorder
+PYTEST := pytest --numprocesses auto --dist loadfile --no-loadscope-reorder
 LOCK := --universal --python-version 3.11 --generate-hashes --no-header --no-annotate \
 	--no-emit-index-url --no-emit-find-links
 

@@ -166,13 +166,10 @@ def snakemake(folder: Path, *arguments: str, **options) -> subprocess.CompletedP
     return subprocess.run(command, cwd=folder, **options)
 
 
-@pytest.hookimpl(tryfirst=True)  # pytest-xdist reads the groups
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Tests that are marked `gpu` run where there is one; those of a file, and all with a cluster, in one process."""
+    """Tests that are marked `gpu` run where there is one."""
     import torch
 
-    for item in items:
-        item.add_marker(pytest.mark.xdist_group("cluster" if "cluster" in item.fixturenames else item.path.stem))
     if not torch.cuda.is_available():
         for item in items:
             if item.get_closest_marker("gpu"):

@@ -10,6 +10,7 @@ that would name another place. With accounting there is a slurmdbd with a MariaD
 
 import argparse
 import contextlib
+import fcntl
 import os
 import secrets
 import shutil
@@ -215,13 +216,15 @@ def why_not(gpus: int = 0, accounting: bool = False) -> str:
 
 @contextlib.contextmanager
 def running(gpus: int = 0, accounting: bool = False) -> Iterator[Cluster]:
-    """A cluster for the length of a block."""
-    cluster = Cluster()
-    cluster.up(gpus, accounting)
-    try:
-        yield cluster
-    finally:
-        cluster.down()
+    """A cluster for the length of a block; waits while another process has one so."""
+    with open(FOLDER.with_suffix(".lock"), "w", encoding="utf-8") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        cluster = Cluster()
+        cluster.up(gpus, accounting)
+        try:
+            yield cluster
+        finally:
+            cluster.down()
 
 
 def wait_for(condition: Callable[[], object], what: str, seconds: float = 120) -> None:
