@@ -167,9 +167,10 @@ def snakemake(folder: Path, *arguments: str, **options) -> subprocess.CompletedP
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Tests that are marked `gpu` run where there is one."""
+    """Tests that are marked `gpu` run where there is one; of two files that bring a cluster up, one comes last."""
     import torch
 
+    items.sort(key=lambda item: item.path.name == "test_slurm_requests.py")  # or a process would wait for the other
     if not torch.cuda.is_available():
         for item in items:
             if item.get_closest_marker("gpu"):
