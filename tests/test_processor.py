@@ -1,11 +1,9 @@
 """Each training process has a processor of its own, and what it takes it gives back."""
 
 import contextlib
-import multiprocessing
 import os
 import subprocess
 import sys
-from concurrent.futures import ProcessPoolExecutor
 
 import pytest
 import torch
@@ -21,7 +19,6 @@ linux = pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="only Li
 
 HOLD = """
 import sys
-from concurrent.futures import ProcessPoolExecutor
 from smallbatch.training.resources import processor
 processor.CLAIM = sys.argv[1]
 with processor.of_its_own() as own:
@@ -100,23 +97,18 @@ def test_a_training_is_bound_but_where_photos_are_decoded(photos, data_folder, t
 
 @pytest.mark.skipif(not processor._unused(), reason="only the GNU C library keeps memory")
 def test_memory_that_is_kept_is_given_back_where_it_is_much():
-    # In a process of its own: what other tests have freed would be taken again.
-    with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as process:
-        process.submit(keep_and_give_back).result()
-
-
-def keep_and_give_back():
     devices.pick("cpu")
+    processor.give_back_memory(above=0)  # what other tests have freed would be taken again
     devices.forget_peak_memory(CPU)
     before = devices.held_memory()
-    blocks = [torch.ones(8 * 2**20) for _ in range(6)]
-    pins = [torch.ones(1000) for _ in range(100)]  # at the heap's end, so that it cannot just be cut off
+    blocks = [torch.ones(8 * 2**20) for _ in range(12)]
+    pins = [torch.ones(2**20) for _ in range(6)]  # at the heap's end, so that it cannot just be cut off
     del blocks
     assert devices.held_memory() - before > 150 * 2**20 and processor._unused() > processor.KEPT
     processor.give_back_memory(above=2**40)
     assert devices.held_memory() - before > 150 * 2**20
     devices.make_room(CPU)
-    assert devices.held_memory() - before < 50 * 2**20 and len(pins) == 100
+    assert devices.held_memory() - before < 50 * 2**20 and len(pins) == 6
 
 
 def test_a_library_without_these_functions_is_left_alone(monkeypatch):
