@@ -11,10 +11,9 @@ from smallbatch.core import stopping
 from smallbatch.core.console import log, reporting
 from smallbatch.core.environment import origin
 from smallbatch.core.errors import UserError, refuse
-from smallbatch.core.files import set_aside
 from smallbatch.data import label as label_of
 from smallbatch.data import prepare, reason_to_prepare
-from smallbatch.data.prepared import META, Meta, damaged_arrays, read, read_meta
+from smallbatch.data.prepared import META, Meta, aside, damaged_arrays, read, read_meta
 from smallbatch.runs.bundles import record_of_weights, take_in
 from smallbatch.runs.chosen import chosen_file, write_chosen
 from smallbatch.runs.status import look, told
@@ -96,8 +95,8 @@ def _whole(label: str, settings: dict) -> Meta | None:
     except UserError as error:
         reason = str(error)
     if (DATA / label).exists():
-        aside = [set_aside(array).name for array in damaged_arrays(DATA / label)]
-        log.info("%s: prepared anew%s", reason, f"; set aside as {', '.join(aside)}" if aside else "")
+        damaged = [str(aside(array)) for array in damaged_arrays(DATA / label)]
+        log.info("%s: prepared anew%s", reason, f"; set aside as {', '.join(damaged)}" if damaged else "")
     return None
 
 

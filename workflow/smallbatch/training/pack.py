@@ -124,9 +124,9 @@ class _Job:
 
     def missing(self, runs: Sequence[Run]) -> list[Run]:
         """The runs that the store does not have; damaged ones are set aside and named, or taken from a bundle anew."""
-        damaged = {run: aside for run in runs if (aside := self.store.clear(run, self.fingerprint))}
-        for run, aside in damaged.items():
-            log.warning("%s: damaged, set aside as %s", run.name(self.fingerprint), aside)
+        damaged = [words for run in runs if (words := self.store.clear(run, self.fingerprint))]
+        for words in damaged:
+            log.warning("%s", words)
         if damaged:
             take_in(self.store)
         return [run for run in runs if not self.has(run)]
