@@ -84,9 +84,7 @@ def test_damaged_weights_cost_the_weights_and_not_the_run(store, record, folder)
         store.read_weights(record)
     aside = file.with_name(f"{file.name}.damaged-1")
     assert aside.read_bytes() == b"weighty"
-    with pytest.raises(
-        UserError, match=rf"set aside as {aside.name}; with {folder} deleted the run is trained anew"
-    ):
+    with pytest.raises(UserError, match=rf"set aside as {aside.name}; with {folder} deleted the run is trained anew"):
         store.read_weights(record)
     aside.unlink()
     with pytest.raises(UserError, match=r"safetensors: these weights were not kept"):

@@ -32,7 +32,7 @@ def main() -> None:
     commands = parser.add_subparsers(dest="command", required=True)
     for name, (_, purpose) in _OF_A_STUDY.items():
         command = commands.add_parser(name, help=purpose)
-        command.add_argument("--config", nargs="+", metavar="KEY=VALUE", default=[], help="as snakemake was told")
+        command.add_argument("--config", nargs="+", metavar="KEY=VALUE", default=[], help="as given to snakemake")
         if name == "train":
             command.add_argument("--experiment", help="only this one")
     command = commands.add_parser(

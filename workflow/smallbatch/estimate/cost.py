@@ -142,8 +142,8 @@ def _probe(
         name, at_once = pool.submit(_describe, device).result()
     measure = functools.partial(_measure, device=device, lanes=lanes)
     with ProcessPoolExecutor(at_once, fork) as pool:
-        told = [(groups[group], of[group], group.lanes, m) for group, m in cells]
-        answers = pool.map(measure, *zip(*told, strict=True))
+        arguments = [(groups[group], of[group], group.lanes, m) for group, m in cells]
+        answers = pool.map(measure, *zip(*arguments, strict=True))
         shown = tqdm(answers, "probing the device", len(cells), unit="", leave=False, disable=None)
         speeds = dict(zip(cells, shown, strict=True))
     found = {}
@@ -184,7 +184,7 @@ def _measure(run: Run, outline: Outline, most: int, m: int, *, device: str, lane
     return Speed(1 / training, 1 / testing, need and held + need), weights_of(runs[0], data)
 
 
-def told(study: Study, table: pd.DataFrame) -> str:
+def format_estimate(study: Study, table: pd.DataFrame) -> str:
     """What `estimate` found, as text for a terminal."""
     shown = table.assign(
         runs=table["runs"].map("{:,.0f}".format),

@@ -34,8 +34,8 @@ def best_cells(runs: pd.DataFrame, by: list[str], generator: np.random.Generator
     tidy = with_results(runs)
     noise, there = Noise(tidy, generator), tidy.groupby(by).indices
     keys = best[by].itertuples(index=False, name=None)
-    told = [_best_of(noise, tidy.iloc[there.get(key if len(by) > 1 else key[0], [])]) for key in keys]
-    return best.join(pd.DataFrame(told, columns=["mean", "low", "high", "seeds"]))
+    bests = [_best_of(noise, tidy.iloc[there.get(key if len(by) > 1 else key[0], [])]) for key in keys]
+    return best.join(pd.DataFrame(bests, columns=["mean", "low", "high", "seeds"]))
 
 
 def _best_of(noise: Noise, runs: pd.DataFrame) -> tuple[float, float, float, int]:
