@@ -55,7 +55,7 @@ def _chosen(run: Run, chosen: Chosen) -> BaseLr:
     return chosen[run.batch_size]
 
 
-def row(run: Run) -> tuple:
+def row(run: Run) -> tuple[int, int, str]:
     """What runs must share to be lanes of one group: all but base learning rate and seed. Sortable."""
     return (run.batch_size, run.bn_batch_size, json.dumps(run.settings | {"base_lr": 0, "seed": 0}, sort_keys=True))
 
@@ -146,4 +146,4 @@ class Plan:
         digests = [coming.get(run.name(fingerprint)) or self.store.digest(run, fingerprint) for run in e.runs(chosen)]
         owners = [self._owner[run].name for run, digest in zip(planned, digests, strict=True) if digest is None]
         packs = [self.packs[name] for name in dict.fromkeys(owners)]
-        return Pending(packs, "" if packs else digest_of(digests))
+        return Pending(packs, "" if packs else digest_of(filter(None, digests)))
