@@ -111,7 +111,7 @@ def render(
     figures: Iterable[Mapping[str, Any]],
     runs: pd.DataFrame,
     claims: pd.DataFrame,
-    environment: Mapping[str, Any] | list[Mapping[str, Any]],
+    environment: Mapping[str, Any] | Sequence[Mapping[str, Any]],
 ) -> str:
     """The page, which loads nothing from anywhere.
 
@@ -150,7 +150,8 @@ def render(
 
 def claim_rows(claims: pd.DataFrame) -> list[dict[str, Any]]:
     """The claims to show: "" for what is not there, figures and comparisons as lists, and the interval as text."""
-    told = claims.astype(object).where(claims.notna(), "").to_dict("records")
+    rows = claims.astype(object).where(claims.notna(), "").to_dict("records")
+    told = [{str(column): value for column, value in row.items()} for row in rows]
     return [
         {
             **claim,
@@ -165,9 +166,9 @@ def claim_rows(claims: pd.DataFrame) -> list[dict[str, Any]]:
 
 def _comparison(told: Mapping[str, Any]) -> dict[str, Any]:
     """A comparison of a claim to show: its effect, interval and region as text."""
-    numbers = ("effect", "low", "high", "at_least", "at_most")
-    effect, low, high, at_least, at_most = ("" if told[name] is None else told[name] for name in numbers)
-    words = "" if effect == "" else effect_words(effect, told["unit"])
+    numbers = ("low", "high", "at_least", "at_most")
+    low, high, at_least, at_most = ("" if told[name] is None else told[name] for name in numbers)
+    words = "" if told["effect"] is None else effect_words(told["effect"], told["unit"])
     ends = {"above": at_least, "below": at_most}
     region = " and ".join(f"{side} {end:g}" for side, end in ends.items() if end != "")
     return {**told, "effect": words, "interval": _interval(words, low, high), "region": region}
