@@ -36,6 +36,7 @@ lint: env-dev
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/snakefmt --check .
+	$(BIN)/mypy
 
 bench: env-dev $(PEERS)/installed
 	PYTHONPATH="workflow:benchmarks:$(PEERS)" $(BIN)/python -m speed $(BENCH)

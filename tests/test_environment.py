@@ -52,7 +52,7 @@ def test_readers_have_what_others_have_but_nothing_that_trains():
 
 
 def test_what_developers_use_comes_on_top_and_is_not_installed_for_users():
-    tools = {"pytest", "pytest-xdist", "ruff", "snakefmt", "playwright", "uv", "snakedeploy"}
+    tools = {"pytest", "pytest-xdist", "ruff", "snakefmt", "mypy", "playwright", "uv", "snakedeploy"}
     full, more = conda_pins.locked(LOCK), conda_pins.locked(LOCKS["development"])
     assert tools <= more.keys() and not full.keys() & more.keys()
 

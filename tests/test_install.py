@@ -38,7 +38,7 @@ def test_a_wheel_has_every_file_of_the_library(wheel):
     library = PROJECT / "workflow" / "smallbatch"
     files = {path.relative_to(library.parent) for path in library.rglob("*") if path.is_file()}
     expected = {str(path) for path in files if "__pycache__" not in path.parts and path.name != ".gitattributes"}
-    assert {Path(name).suffix for name in expected} == {".py", ".cpp", ".yaml", ".j2", ".txt"}
+    assert {Path(name).suffix for name in expected} == {".py", ".cpp", ".yaml", ".j2", ".txt", ".typed"}
     packed = {name for name in zipfile.ZipFile(wheel).namelist() if name.startswith("smallbatch/")}
     assert packed == expected
 

@@ -1,11 +1,13 @@
 """The library from the shell, without Snakemake: `python -m smallbatch ...`, run in the project's folder."""
 
 import argparse
+import io
 import os
 import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 from smallbatch.core import stopping
 from smallbatch.core.console import log, reporting
@@ -24,10 +26,14 @@ from smallbatch.study_file import check_against_data, check_config, load_study
 
 DATA, RESULTS = Path("data"), Path("results")
 
+Config = dict[str, Any]
+"""A checked configuration."""
+
 
 def main() -> None:
     """Read the command line and do what it says."""
-    sys.stdout.reconfigure(errors="backslashreplace")  # a terminal that knows no ⁻ ends no command
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")  # a terminal that knows no ⁻ ends no command
     parser = argparse.ArgumentParser(prog="python -m smallbatch", description=__doc__)
     commands = parser.add_subparsers(dest="command", required=True)
     for name, (_, purpose) in _OF_A_STUDY.items():
@@ -48,7 +54,7 @@ def main() -> None:
             _do(_OF_A_STUDY[arguments.command][0], arguments)
 
 
-def _do(command: Callable, arguments: argparse.Namespace) -> None:
+def _do(command: Callable[[Study, Config, argparse.Namespace], None], arguments: argparse.Namespace) -> None:
     config = overridden(read_yaml(Path("config/config.yaml")), arguments.config, "command line")
     config = check_config(config)
     command(load_study(config), config, arguments)
@@ -67,26 +73,26 @@ def _evaluate(run: Path, device: str) -> None:
     _say(f"{store.root / record.run.name(record.fingerprint)}: test accuracy {found}")
 
 
-def _check(study: Study, config: dict, arguments: argparse.Namespace) -> None:
+def _check(study: Study, config: Config, arguments: argparse.Namespace) -> None:
     if incomplete := origin()[1]:
         log.info("%s", incomplete)
     log.info("study %s: %d experiments, %d runs: all is well", study.name, len(study.experiments), len(study.runs()))
 
 
-def _prepare(study: Study, config: dict, arguments: argparse.Namespace) -> None:
+def _prepare(study: Study, config: Config, arguments: argparse.Namespace) -> None:
     for label, settings in _datasets(study, config).items():
         meta = _whole(label, settings) or prepare(label, settings, DATA / label, DATA / "downloads")
         check_against_data(study, label, meta.train)
         log.info("%s: %d training and %d test images", DATA / label, meta.train, meta.test)
 
 
-def _datasets(study: Study, config: dict) -> dict[str, dict]:
+def _datasets(study: Study, config: Config) -> dict[str, dict[str, Any]]:
     """Label of each data set of the study -> its settings."""
     labelled = {label_of(name, settings): settings for name, settings in config["datasets"].items()}
     return {label: settings for label, settings in labelled.items() if label in study.labels}
 
 
-def _whole(label: str, settings: dict) -> Meta | None:
+def _whole(label: str, settings: dict[str, Any]) -> Meta | None:
     """What is known of a data set that is prepared as its settings say, to the last byte; else none, and says why."""
     reason = reason_to_prepare(label, settings, DATA / label)
     try:
@@ -100,7 +106,7 @@ def _whole(label: str, settings: dict) -> Meta | None:
     return None
 
 
-def _status(study: Study, config: dict, arguments: argparse.Namespace) -> None:
+def _status(study: Study, config: Config, arguments: argparse.Namespace) -> None:
     _say(told(look(study, DATA, RESULTS)))
 
 
@@ -114,7 +120,7 @@ def _say(text: str) -> None:
 
 
 @stopping.listening()
-def _train(study: Study, config: dict, arguments: argparse.Namespace) -> None:
+def _train(study: Study, config: Config, arguments: argparse.Namespace) -> None:
     known = list(study.experiments)
     if arguments.experiment and arguments.experiment not in known:
         allowed = f"{', '.join(known)}{likely(arguments.experiment, known)}"
@@ -139,7 +145,7 @@ def _train(study: Study, config: dict, arguments: argparse.Namespace) -> None:
         log.info("%s: %d of %d runs trained in %.0f s", e.name, trained, len(runs), time.perf_counter() - started)
 
 
-def _chosen(study: Study, experiment: Experiment, config: dict) -> tuple[Chosen, list[str]]:
+def _chosen(study: Study, experiment: Experiment, config: Config) -> tuple[Chosen, list[str]]:
     """The rates that an experiment takes from others, all of whose runs are there, and the digests of their records."""
     from smallbatch.analysis.selection import best_rates
     from smallbatch.analysis.table import collect, runs_table  # imports pandas

@@ -174,7 +174,7 @@ def _check_sizes(where: str, e: Experiment, images: int) -> None:
         refuse(where, f"experiments.{e.name}.variance_batch_sizes", max(sizes), allowed)
 
 
-def _study(where: str, name: str, values: Values, datasets: Values, scale: dict) -> Study:
+def _study(where: str, name: str, values: Values, datasets: Values, scale: dict[str, Any]) -> Study:
     experiments = {
         key: _experiment(where, key, {"seeds": values["seeds"], **value}, datasets)
         for key, value in values["experiments"].items()

@@ -9,7 +9,7 @@ half of a claim speaks of, it cannot support the claim: that is not run, too.
 import json
 import math
 import string
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from itertools import pairwise
@@ -50,9 +50,9 @@ class Check:
     each: str | None = None
 
     @property
-    def about(self) -> Callable:
+    def about(self) -> Predicate:
         """What it checks, be it of which figures and with which arguments."""
-        return getattr(self.predicate, "func", self.predicate)
+        return self.predicate.func if isinstance(self.predicate, partial) else self.predicate
 
 
 @dataclass(frozen=True)
@@ -178,7 +178,11 @@ def _comparison(part: Part, verdict: str) -> dict[str, Any]:
 
 def _figures_parts(claim: Claim, views: "_Views", thresholds: Thresholds) -> _Found:
     parts: list[Part] = []
-    names, differing, told, silent, unmade = set(), {}, set(), {}, {}
+    names: set[str] = set()
+    differing: dict[str, list[str]] = {}
+    told: set[Predicate] = set()
+    silent: dict[Predicate, list[str]] = {}
+    unmade: dict[Predicate, list[str]] = {}
     for check in claim.checks:
         shown = [views.experiments(figure) for figure in check.figures]
         if not all(shown):
@@ -266,7 +270,7 @@ class _Views:
         self.runs = runs
         self._runs = dict(iter(runs.groupby("experiment")))
         self._epochs = epochs
-        self._read: dict[tuple, Grid] = {}
+        self._read: dict[tuple[Hashable, ...], Grid] = {}
 
     def own_name(self, figure: str) -> str:
         """What the study calls a figure of the paper: Figure 13 alone stands for its first half."""

@@ -126,4 +126,7 @@ def read_grid(
     seeds = np.zeros((len(rows), len(rates)), dtype=int)
     seeds[row, rate] = cells.seeds
     symbol = "m" if sizes == "batch_size" else "b"
-    return Grid("", symbol, rows, rates, *placed, seeds, runs.iloc[0].to_dict(), dealt(evenly(SAMPLES), generator))
+    accuracy, selection, converged = placed
+    setting = {str(column): value for column, value in runs.iloc[0].items()}
+    order = dealt(evenly(SAMPLES), generator)
+    return Grid("", symbol, rows, rates, accuracy, selection, converged, seeds, setting, order)

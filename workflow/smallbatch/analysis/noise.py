@@ -43,7 +43,8 @@ def with_results(runs: pd.DataFrame) -> pd.DataFrame:
     tidy[list(NUMBERS)] = tidy[list(NUMBERS)].apply(pd.to_numeric, errors="coerce").astype(float)
     tidy["converged"] = tidy["converged"].eq(True).astype(float)
     needed = [name for name in NUMBERS if name != "test_images"]
-    return tidy[np.isfinite(tidy[needed]).all(axis=1)].reset_index(drop=True)
+    complete = np.all(np.isfinite(tidy[needed].to_numpy()), axis=1)
+    return tidy.loc[complete].reset_index(drop=True)
 
 
 @dataclass(frozen=True)
@@ -93,8 +94,8 @@ class Noise:
             self._cells[experiment] = self._draw(self._runs[experiment])
         own = self._cells[experiment]
         shown = np.isin(self._cell[own.runs.index], self._cell[runs.index])
-        samples = (values[:, shown] for values in (own.accuracy, own.selection, own.converged))
-        return Cells(own.runs[shown], *samples, own.seeds[shown])
+        accuracy, selection, converged = (values[:, shown] for values in (own.accuracy, own.selection, own.converged))
+        return Cells(own.runs[shown], accuracy, selection, converged, own.seeds[shown])
 
     def _normal(self, *shape: int) -> np.ndarray:
         """(SAMPLES, *shape), standard normal; in either half each has its mirror image, so that samples lie evenly."""
@@ -172,7 +173,8 @@ class Noise:
         freedom, of = np.unique(total, return_inverse=True)
         spread = np.sqrt(2 * gammaincinv(freedom / 2, self._order[:, None]))[:, of] * np.sqrt(count)
         known = np.where(total > 0, scale, np.nan)
-        return known * (np.sqrt(prior * others.typical) * together + of_seeds) / np.where(spread > 0, spread, 1)
+        errors: np.ndarray = known * (np.sqrt(prior * others.typical) * together + of_seeds)
+        return errors / np.where(spread > 0, spread, 1)
 
     def _shares(self, cells: pd.DataFrame, share: np.ndarray, count: np.ndarray) -> np.ndarray:
         """(1 + SAMPLES, cells), of seeds that converge.
@@ -215,7 +217,8 @@ def _certain(cells: pd.DataFrame, share: np.ndarray) -> np.ndarray:
     same = (m[1:] == m[:-1]) & (b[1:] == b[:-1])
     lower = np.concatenate([[math.nan], np.where(same, share[:-1], math.nan)])
     higher = np.concatenate([np.where(same, share[1:], 0), [0]])
-    return np.isin(share, (0, 1)) & (share == lower) & (share == higher)
+    certain: np.ndarray = np.isin(share, (0, 1)) & (share == lower) & (share == higher)
+    return certain
 
 
 NEAR = 2.5
@@ -256,4 +259,5 @@ def best_of(selection: np.ndarray, accuracy: np.ndarray, converged: np.ndarray) 
 
 def highest(values: np.ndarray) -> np.ndarray:
     """The place of the highest along the last axis; NaN is never it where there is another."""
-    return np.where(np.isnan(values), -np.inf, values).argmax(axis=-1)
+    places: np.ndarray = np.where(np.isnan(values), -np.inf, values).argmax(axis=-1)
+    return places

@@ -1,11 +1,11 @@
 """What the paper's figures show, to say where a study shows something else under the same number."""
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, NamedTuple
 
 import pandas as pd
 
-from smallbatch.analysis.words import counted, departures, model_words, norm_words
+from smallbatch.analysis.words import Row, counted, departures, model_words, norm_words
 from smallbatch.data.outline import ORIGINALS
 
 DATA = {"cifar10": "CIFAR-10", "cifar100": "CIFAR-100", "imagenet": "ImageNet"}
@@ -86,10 +86,10 @@ def differences(figure: str, shown: Iterable[pd.DataFrame]) -> list[str]:
     return [words for aspect in aspects for words in aspect(paper, rows)]
 
 
-_Rows = list[Mapping[str, Any]]
+_Rows = Sequence[Row]
 
 
-def _others(paper: Iterable[Any], rows: _Rows, value: Callable[[Mapping[str, Any]], Any]) -> list[Mapping[str, Any]]:
+def _others(paper: Iterable[Any], rows: _Rows, value: Callable[[Row], Any]) -> list[Row]:
     """Of each value that the paper's figure does not have, the first experiment."""
     firsts = {value(row): row for row in reversed(rows) if value(row) not in paper}
     return [firsts[own] for own in sorted(firsts)]

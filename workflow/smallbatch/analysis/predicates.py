@@ -5,7 +5,7 @@ samples and the region that the claim puts it in. It yields nothing where the gr
 on large m where a study stops before them: that nothing has failed by m = 32 says nothing of m = 2048.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 
 import numpy as np
 import pandas as pd
@@ -47,7 +47,8 @@ def _small_and_large(t: Thresholds, grid: Grid) -> tuple[Grid, Grid]:
 
 def _fall(grid: Grid, slopes: np.ndarray) -> np.ndarray:
     """(samples): by how much lines over log2 of the sizes fall from the first to the last; slopes: (samples)."""
-    return -slopes * np.log2(grid.sizes[-1] / grid.sizes[0])
+    falls: np.ndarray = -slopes * np.log2(grid.sizes[-1] / grid.sizes[0])
+    return falls
 
 
 def _fall_of_best(grid: Grid) -> np.ndarray:
@@ -138,7 +139,7 @@ def range_shrinks(t: Thresholds, grid: Grid) -> Iterator[Part]:
 
 
 def _trains_up_to(
-    t: Thresholds, grid: Grid, bound: int, shares: np.ndarray, at: str, rates: Sequence[int]
+    t: Thresholds, grid: Grid, bound: int, shares: np.ndarray, at: str, rates: np.ndarray
 ) -> Iterator[Part]:
     """Of each size the share of seeds on the claim's side: that converge up to the bound, that fail beyond it.
 

@@ -21,8 +21,9 @@ def best_rates(tables: Sequence["pd.DataFrame"]) -> Chosen:
     """
     chosen: dict[int, BaseLr] = {}
     for runs in tables:
-        means = runs.groupby(["batch_size", "base_lr"])["selection_accuracy"].mean().dropna()
-        chosen |= {int(m): BaseLr(float(cells.idxmax()[1])) for m, cells in means.groupby("batch_size")}
+        means = runs.groupby(["batch_size", "base_lr"])["selection_accuracy"].mean().dropna().reset_index()
+        best = means.loc[means.groupby("batch_size")["selection_accuracy"].idxmax()]
+        chosen |= {int(m): BaseLr(float(rate)) for m, rate in zip(best["batch_size"], best["base_lr"], strict=True)}
     return chosen
 
 

@@ -32,7 +32,8 @@ def dealt(values: np.ndarray, generator: np.random.Generator) -> np.ndarray:
 
 def final_accuracy(epochs: Sequence["Epoch"], split: str = "test") -> float:
     """Median accuracy on a split over the last five epochs, as a fraction; fewer where the run is shorter."""
-    return statistics.median(getattr(epoch, f"{split}_accuracy") for epoch in epochs[-LAST_EPOCHS:])
+    accuracies: list[float] = [getattr(epoch, f"{split}_accuracy") for epoch in epochs[-LAST_EPOCHS:]]
+    return statistics.median(accuracies)
 
 
 def convergence_bar(best: float, classes: int, threshold: float, test_images: int) -> float:
@@ -77,11 +78,13 @@ def slope(x: np.ndarray, y: np.ndarray, weights: np.ndarray | float = 1.0) -> np
     total = weights.sum(axis=-1, keepdims=True)
     from_mean = x - (weights * x).sum(axis=-1, keepdims=True) / total
     spread = (weights * from_mean**2).sum(axis=-1)
-    return (weights * from_mean * y).sum(axis=-1) / np.where(spread > 1e-9, spread, np.nan)
+    slopes: np.ndarray = (weights * from_mean * y).sum(axis=-1) / np.where(spread > 1e-9, spread, np.nan)
+    return slopes
 
 
 def nan_mean(values: np.ndarray, axis: int) -> np.ndarray:
     """The mean along an axis of what is not NaN; NaN, without a warning, where nothing is."""
     there = ~np.isnan(values)
     count = there.sum(axis=axis)
-    return np.where(there, values, 0).sum(axis=axis) / np.where(count, count, np.nan)
+    means: np.ndarray = np.where(there, values, 0).sum(axis=axis) / np.where(count, count, np.nan)
+    return means

@@ -101,8 +101,9 @@ def places(runs: pd.DataFrame) -> Iterator[tuple[dict[str, str], pd.DataFrame]]:
     there = runs[runs["status"] != "missing"].drop_duplicates("run")
     columns = [column for column in ENVIRONMENT if column in there]
     if not there.empty:
-        for values, rows in there.groupby(columns, dropna=False, sort=False):
-            yield {column: value for column, value in zip(columns, values, strict=True) if pd.notna(value)}, rows
+        for _, rows in there.groupby(columns, dropna=False, sort=False):
+            place = rows[columns].iloc[0].dropna()
+            yield {column: place[column] for column in columns if column in place}, rows
 
 
 def epochs_table(records: Mapping[str, Record]) -> pd.DataFrame:

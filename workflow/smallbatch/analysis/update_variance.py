@@ -8,7 +8,7 @@ import pandas as pd
 from scipy.stats import t as student
 
 from smallbatch.analysis.statistics import SAMPLES, percentile_interval, slope
-from smallbatch.study.rates import learning_rate
+from smallbatch.study.rates import BaseLr, learning_rate
 
 COLUMNS = ("experiment", "run", "norm", "seed", "trained_batch_size", "bn_batch_size")
 
@@ -29,14 +29,16 @@ def measured(runs: pd.DataFrame, variance: pd.DataFrame) -> pd.DataFrame:
     traces = variance.reindex(columns=["run", "epoch", "batch_size", "trace"])
     joined = named.astype({"run": "str"}).merge(traces.astype({"run": "str", "trace": float}), on="run")
     joined = joined[np.isfinite(joined["trace"]) & (joined["trace"] > 0)].reset_index(drop=True)
-    own = [row.batch_size * row.trace / _rate(row) ** 2 for row in joined.itertuples()]
-    return joined.drop(columns=settings).assign(example_variance=np.array(own, dtype=float))
+    rows = joined[["batch_size", "trace", *settings]].itertuples(index=False, name=None)
+    own = [m * trace / _rate(m, *setting) ** 2 for m, trace, *setting in rows]
+    measurements: pd.DataFrame = joined.drop(columns=settings)
+    return measurements.assign(example_variance=np.array(own, dtype=float))
 
 
-def _rate(row) -> float:
+def _rate(m: int, base_lr: float, lr_scaling: str, momentum: float, momentum_scaled: object) -> float:
     """eta of an update of m examples."""
-    eta = learning_rate(row.base_lr, int(row.batch_size), row.lr_scaling)
-    return eta * (1 - row.momentum) if row.momentum_scaled is True else eta
+    eta = learning_rate(BaseLr(base_lr), int(m), lr_scaling)
+    return eta * (1 - momentum) if momentum_scaled is True else eta
 
 
 def slopes(rows: pd.DataFrame) -> np.ndarray:
@@ -82,10 +84,11 @@ def at_own_batch(rows: pd.DataFrame) -> pd.DataFrame:
     Returns:
         A row a batch_size (trained with) and epoch: mean, low, high; the last two NaN with one seed.
     """
-    far = (np.log2(rows["batch_size"].astype(float)) - np.log2(rows["trained_batch_size"].astype(float))).abs()
+    far = np.abs(np.log2(rows["batch_size"].astype(float)) - np.log2(rows["trained_batch_size"].astype(float)))
     own = rows.assign(far=far).sort_values(["far", "batch_size"]).drop_duplicates(["run", "epoch"])
     found = []
-    for (batch_size, epoch), cell in own.groupby(["trained_batch_size", "epoch"]):
+    for _, cell in own.groupby(["trained_batch_size", "epoch"]):
+        batch_size, epoch = cell["trained_batch_size"].iloc[0], cell["epoch"].iloc[0]
         logs = np.log(cell.groupby("seed")["example_variance"].first().to_numpy(float))
         found.append((int(batch_size), epoch, *np.exp([logs.mean(), *mean_interval(logs)])))
     return pd.DataFrame(found, columns=["batch_size", "epoch", "mean", "low", "high"])

@@ -83,7 +83,8 @@ class Part:
 
     @property
     def _known(self) -> np.ndarray:
-        return self.effect[1:][~np.isnan(self.effect[1:])]
+        known: np.ndarray = self.effect[1:][~np.isnan(self.effect[1:])]
+        return known
 
     @property
     def words(self) -> str:
@@ -103,7 +104,8 @@ class Part:
         """
         if not self.seeds or math.isnan(self.depth + self.interval[0]):
             return None
-        own, low, high = float(self.effect[0]), *np.quantile(self._known, [LEVEL, 1 - LEVEL])
+        own = float(self.effect[0])
+        low, high = np.quantile(self._known, [LEVEL, 1 - LEVEL])
         lower_is_near = abs(own - self.at_least) <= abs(self.at_most - own)
         half = own - low if lower_is_near == (self.depth > 0) else high - own
         needed = self.seeds * (half / self.depth) ** 2 if self.depth else math.inf
@@ -122,8 +124,8 @@ def what_would_decide(parts: Sequence[Part], verdicts: Sequence[str]) -> str:
         return "rates at which something converges"
     if any(part.seeds == 1 for part in undecided):
         return "a second seed: one has no spread"
-    needed = [part.seeds_to_decide for part in undecided]
-    if None in needed:
+    needed = [seeds for part in undecided if (seeds := part.seeds_to_decide) is not None]
+    if len(needed) < len(undecided):
         return f"more than {MOST_SEEDS} seeds: an effect lies at its border"
     more = max(max(seeds - part.seeds, 1) for seeds, part in zip(needed, undecided, strict=True))
     return f"about {counted(more, 'more seed')}, by the widths of the intervals"

@@ -1,8 +1,9 @@
 """Plain words for settings, counts and rates, shared by figures, captions and the report."""
 
 import re
-from collections.abc import Iterable, Mapping
-from typing import Any
+from collections import Counter
+from collections.abc import Iterable
+from typing import Any, Protocol
 
 import pandas as pd
 
@@ -33,7 +34,13 @@ def norm_words(model: str, norm: str, layers: str) -> str:
     return f"{short} on conv + FC" if model == "alexnet" else short
 
 
-def setting_words(row: Mapping[str, Any]) -> str:
+class Row(Protocol):
+    """A row of the table of runs: its values by column."""
+
+    def __getitem__(self, column: str, /) -> Any: ...
+
+
+def setting_words(row: Row) -> str:
     """One experiment in words from one row of its runs: `ResNet-32, BN, augmented, warm-up`."""
     words = [model_words(row["model"]), norm_words(row["model"], row["norm"], row["norm_layers"])]
     if row["augment"] != "none":
@@ -43,7 +50,7 @@ def setting_words(row: Mapping[str, Any]) -> str:
     return ", ".join([*words, *departures(row)])
 
 
-def departures(row: Mapping[str, Any]) -> list[str]:
+def departures(row: Row) -> list[str]:
     """Settings that no experiment of the paper has, in words: `momentum 0.9`, `η ∝ √m`, `bf16`."""
     words = []
     if row["momentum"]:
@@ -68,14 +75,15 @@ def experiment_labels(runs: pd.DataFrame) -> dict[str, str]:
 
     Two experiments never share a label.
     """
-    rows = runs.drop_duplicates("experiment").set_index("experiment")
-    labels = pd.Series({name: setting_words(row) for name, row in rows.iterrows()}, dtype=object)
+    rows = runs.drop_duplicates("experiment")
+    labels = [setting_words(row) for _, row in rows.iterrows()]
     if rows["data"].nunique() > 1:
-        labels = rows["data"].astype(object) + ": " + labels
+        labels = [f"{data}: {label}" for data, label in zip(rows["data"], labels, strict=True)]
     if rows.groupby("data")["epochs"].nunique().max() > 1:
-        labels = labels + ", " + rows["epochs"].astype(str) + " epochs"
-    shared = labels.duplicated(keep=False)
-    return {name: f"{label} ({name})" if shared[name] else label for name, label in labels.items()}
+        labels = [f"{label}, {epochs} epochs" for label, epochs in zip(labels, rows["epochs"], strict=True)]
+    having = Counter(labels)
+    named = zip(rows["experiment"], labels, strict=True)
+    return {name: f"{label} ({name})" if having[label] > 1 else label for name, label in named}
 
 
 def listed(values: Iterable[Any]) -> str:
@@ -85,7 +93,7 @@ def listed(values: Iterable[Any]) -> str:
 
 def sources(runs: pd.DataFrame) -> str:
     """`cifar10, 82 epochs`; `cifar10 (82 epochs), cifar100 (164 epochs)` where not all are trained for as long."""
-    epochs = {data: f"{listed(sorted(own))} epochs" for data, own in runs.groupby("data", sort=False)["epochs"]}
+    epochs = {str(data): f"{listed(sorted(own))} epochs" for data, own in runs.groupby("data", sort=False)["epochs"]}
     if runs["epochs"].nunique() == 1:
         return ", ".join([*epochs, next(iter(epochs.values()))])
     return ", ".join(f"{data} ({words})" for data, words in epochs.items())

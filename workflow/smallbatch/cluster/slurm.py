@@ -162,7 +162,7 @@ def _job() -> str:
     return place.get("SLURM_JOB_ID", "")
 
 
-def _ask(*command: str) -> subprocess.CompletedProcess:
+def _ask(*command: str) -> subprocess.CompletedProcess[str]:
     """Run a command of SLURM, again and again while the controller does not answer."""
     deadline = time.monotonic() + PATIENCE
     while True:
@@ -175,5 +175,5 @@ def _ask(*command: str) -> subprocess.CompletedProcess:
         time.sleep(1)
 
 
-def _run(*command: str) -> subprocess.CompletedProcess:
+def _run(*command: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command, capture_output=True, text=True)

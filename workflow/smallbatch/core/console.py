@@ -6,6 +6,7 @@ import os
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TextIO
 
 from smallbatch.core.errors import Stopped, UserError
 
@@ -18,7 +19,7 @@ EXTRAS = {
 """Extra of pyproject.toml -> the modules that it brings: an environment of readers has no training."""
 
 
-class _Terminal(logging.StreamHandler):
+class _Terminal(logging.StreamHandler[TextIO]):
     """Lines above a progress bar instead of through it."""
 
     def emit(self, record: logging.LogRecord) -> None:

@@ -12,7 +12,7 @@ import time
 import zipfile
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, Final
 
 from smallbatch.core.errors import UserError
 
@@ -175,7 +175,7 @@ def _content(path: Path) -> bytes:
     return path.read_bytes()
 
 
-DIGEST = "digest"
+DIGEST: Final = "digest"
 """Key under which a sealed file has the SHA-256 of all that it says beside."""
 
 

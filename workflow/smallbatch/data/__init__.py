@@ -143,7 +143,8 @@ def _other_source(settings: dict[str, Any], meta: "Meta") -> str | None:
 
 def label(key: str, settings: dict[str, Any]) -> str:
     """The name that figures and run folders show: the data set's key in the configuration unless it has a `label`."""
-    return settings.get("label", key)
+    own: str = settings.get("label", key)
+    return own
 
 
 def known_train_images(settings: dict[str, Any]) -> int | None:

@@ -22,8 +22,10 @@ from smallbatch.data.tree import shown
 log = logging.getLogger(__name__)
 
 MEMBER_LIMIT = 1 << 29  # bytes; the largest that we read into memory, CIFAR-100's training file, has 155 MB
-_DAMAGE = (tarfile.TarError, zipfile.BadZipFile, EOFError, zlib.error, lzma.LZMAError, NotImplementedError)
-_DAMAGE += (struct.error, ValueError, OverflowError)
+_DAMAGE = (
+    tarfile.TarError, zipfile.BadZipFile, EOFError, zlib.error, lzma.LZMAError, NotImplementedError,
+    struct.error, ValueError, OverflowError,
+)  # fmt: skip
 ONLY_FILES = "only files and folders are allowed"
 
 
@@ -98,7 +100,8 @@ class _Names:
     """The names of an archive's members as this machine's files, two of which must not become one."""
 
     def __init__(self, archive: Path, folder: Path) -> None:
-        self.archive, self.seen, self.folds = archive, {}, _folds_names(folder)
+        self.archive, self.folds = archive, _folds_names(folder)
+        self.seen: dict[str, PurePosixPath] = {}
 
     def native(self, name: str) -> str:
         """The name as Python gives it to this machine's files, so that their bytes are UTF-8 whatever the locale."""

@@ -168,7 +168,7 @@ def _pixels(where: str, value: Any) -> np.ndarray:
     raise UserError(f"{where}: data is not an array [n, {PIXELS}] of uint8")
 
 
-def _batch(where: str, content: dict[Any, Any], layout: Layout) -> Split:
+def _batch(where: str, content: dict[Any, Any], layout: Layout) -> Split[np.ndarray]:
     """Images and labels of one batch file."""
     images = _pixels(where, content.get(b"data"))
     key = layout.labels.decode()
@@ -194,7 +194,7 @@ def _class_names(where: str, content: dict[Any, Any], layout: Layout) -> list[st
     return [name.decode("ascii") for name in names]
 
 
-def _joined(batches: Iterable[Split]) -> Split:
+def _joined(batches: Iterable[Split[np.ndarray]]) -> Split[np.ndarray]:
     """Several batches as one split, in their order."""
     batches = list(batches)
     images = np.concatenate([batch.images for batch in batches])

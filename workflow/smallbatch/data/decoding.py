@@ -11,6 +11,8 @@ from typing import NamedTuple
 
 import numpy as np
 from PIL import ExifTags, Image, UnidentifiedImageError
+from PIL.ImageFile import ImageFile
+from PIL.TiffImagePlugin import TiffImageFile
 
 from smallbatch.core.errors import UserError
 from smallbatch.data.tree import shown
@@ -18,17 +20,23 @@ from smallbatch.data.tree import shown
 # Pillow goes by content, not by name, and would hand an EPS file to Ghostscript, which runs it. These it decodes
 # itself, and knows by how they begin; it has those of FAMILIAR from whoever takes, sends or keeps photos.
 FAMILIAR = ("JPEG", "PNG", "BMP", "GIF", "JPEG2000", "PPM", "TIFF", "WEBP", "AVIF")
-FORMATS = (*FAMILIAR, "DIB", "ICO", "CUR", "ICNS", "PSD", "QOI", "DDS", "SGI", "SUN", "PCX", "DCX", "MSP", "PIXAR")
-FORMATS += ("BLP", "FTEX", "GBR", "FLI", "FITS", "MCIDAS", "XBM", "XPM")
+FORMATS = (
+    *FAMILIAR, "DIB", "ICO", "CUR", "ICNS", "PSD", "QOI", "DDS", "SGI", "SUN", "PCX", "DCX", "MSP", "PIXAR",
+    "BLP", "FTEX", "GBR", "FLI", "FITS", "MCIDAS", "XBM", "XPM",
+)  # fmt: skip
 UNSIGNED = dict.fromkeys((".tga", ".icb", ".vda", ".vst"), "TGA")
 """Formats that nothing but the file's name tells."""
 
-EXTENSIONS = (".apng", ".avif", ".bmp", ".dib", ".gif", ".j2c", ".j2k", ".jfif", ".jp2", ".jpe", ".jpeg", ".jpf")
-EXTENSIONS += (".jpg", ".jpx", ".mpo", ".pbm", ".pgm", ".png", ".pnm", ".ppm", ".tga", ".tif", ".tiff", ".webp")
+EXTENSIONS = (
+    ".apng", ".avif", ".bmp", ".dib", ".gif", ".j2c", ".j2k", ".jfif", ".jp2", ".jpe", ".jpeg", ".jpf",
+    ".jpg", ".jpx", ".mpo", ".pbm", ".pgm", ".png", ".pnm", ".ppm", ".tga", ".tif", ".tiff", ".webp",
+)  # fmt: skip
 """Whoever names a file so says that it is an image: one that cannot be decoded is broken."""
 
-RAW = (".3fr", ".arw", ".cr2", ".cr3", ".crw", ".dcr", ".dng", ".erf", ".iiq", ".kdc", ".mef", ".mos", ".mrw", ".nef")
-RAW += (".nrw", ".orf", ".pef", ".raf", ".raw", ".rw2", ".rwl", ".sr2", ".srf", ".srw", ".x3f")
+RAW = (
+    ".3fr", ".arw", ".cr2", ".cr3", ".crw", ".dcr", ".dng", ".erf", ".iiq", ".kdc", ".mef", ".mos", ".mrw", ".nef",
+    ".nrw", ".orf", ".pef", ".raf", ".raw", ".rw2", ".rwl", ".sr2", ".srf", ".srw", ".x3f",
+)  # fmt: skip
 _HEIC = re.compile(rb"....ftyp(?:hei[cxms]|hev[cxms]|mif1|msf1)", re.DOTALL)
 
 DEEP = 0xFFFF
@@ -91,7 +99,8 @@ def unlike_pictures(file: Path) -> str | None:
 def begins_like_a_picture(head: bytes) -> bool:
     """Whether a file's first 16 bytes are those of a familiar format, so that it is broken if it cannot be decoded."""
     Image.init()
-    return any(Image.OPEN[name][1](head) for name in FAMILIAR if name not in ("BMP", "PPM"))  # known by two bytes alone
+    recognisers = (Image.OPEN[name][1] for name in FAMILIAR if name not in ("BMP", "PPM"))  # known by two bytes alone
+    return any(recognises(head) for recognises in recognisers if recognises)
 
 
 def _opens(content: io.BufferedReader, suffix: str) -> bool:
@@ -173,7 +182,7 @@ def _picture(data: bytes, formats: tuple[str, ...], size: int, mode: str, white:
             raise ValueError("colours of 16 bits, of which Pillow keeps the upper 8: `white` cannot be applied to them")
         remarks, turn = [], None
         try:
-            turn = _TURNED.get(image.getexif().get(ExifTags.Base.Orientation))
+            turn = _TURNED.get(image.getexif().get(ExifTags.Base.Orientation, 1))
         except Exception:  # what odd metadata make Pillow raise has no common base
             remarks.append("pictures as they lie, since their EXIF block cannot be read")
         else:
@@ -191,7 +200,7 @@ def _picture(data: bytes, formats: tuple[str, ...], size: int, mode: str, white:
 
 
 @contextlib.contextmanager
-def image_in(data: bytes, formats: tuple[str, ...] = FORMATS) -> Iterator[Image.Image]:
+def image_in(data: bytes, formats: tuple[str, ...] = FORMATS) -> Iterator[ImageFile]:
     """The image that an image file's bytes hold; its pixels are decoded when they are asked for.
 
     Raises:
@@ -216,7 +225,9 @@ def image_in(data: bytes, formats: tuple[str, ...] = FORMATS) -> Iterator[Image.
 
 def _check_camera_raw(data: bytes, image: Image.Image) -> None:
     """Refuse a camera's raw file under another name: Pillow takes it for a TIFF and finds the thumbnail."""
-    if image.format == "TIFF" and (data[8:10] == b"CR" or 0xC612 in image.tag_v2 or image.tag_v2.get(254) == 1):
+    if isinstance(image, TiffImageFile) and (
+        data[8:10] == b"CR" or 0xC612 in image.tag_v2 or image.tag_v2.get(254) == 1
+    ):
         raise ValueError("a camera's raw file or a thumbnail")
 
 
@@ -263,7 +274,9 @@ def in_mode(image: Image.Image, mode: str, white: int = DEEP) -> Image.Image:
     if image.mode.startswith("I"):
         white = _own_white(image) or white
         deep = np.minimum(_deep(image), white)
-        if image.format == "TIFF" and image.tag_v2.get(262) == 0:  # white is 0; Pillow heeds that in 8 bits alone
+        if (
+            isinstance(image, TiffImageFile) and image.tag_v2.get(262) == 0
+        ):  # white is 0; Pillow heeds that in 8 bits alone
             deep = white - deep
         image = Image.fromarray(((deep * 255 + white // 2) // white).astype(np.uint8))
     elif image.has_transparency_data:
@@ -281,11 +294,11 @@ def _deep(image: Image.Image) -> np.ndarray:
 
 def _own_white(image: Image.Image) -> int | None:
     """The value that is white where the file says it by having bits of another number than 16."""
-    bits = image.tag_v2.get(258, (16,))[0] if image.format == "TIFF" else 16
+    bits = image.tag_v2.get(258, (16,))[0] if isinstance(image, TiffImageFile) else 16
     return (1 << bits) - 1 if 8 < bits < 16 else None
 
 
-def _is_cut_to_8_bits(image: Image.Image) -> bool:
+def _is_cut_to_8_bits(image: ImageFile) -> bool:
     """Whether Pillow will keep the upper 8 of 16 bits, as it does of colours; to be asked before it decodes."""
     if image.mode.startswith("I") or not image.tile:
         return False
@@ -297,14 +310,14 @@ def _largest(image: Image.Image, cut: bool) -> int | None:
     """The largest value of a pixel, of 65535, where a file of 16 bits does not say which is white."""
     if cut:
         extrema = image.getextrema()
-        return 257 * max(high for _, high in (extrema if isinstance(extrema[0], tuple) else (extrema,)))
+        return 257 * max(int(high) for _, high in (extrema if isinstance(extrema[0], tuple) else (extrema,)))
     return int(_deep(image).max()) if image.mode.startswith("I") and not _own_white(image) else None
 
 
 def _has_more(image: Image.Image) -> bool:
     """Whether only the first of several frames or pages was decoded."""
     try:
-        return image.format in ("GIF", "PNG", "WEBP", "AVIF", "TIFF") and image.is_animated
+        return image.format in ("GIF", "PNG", "WEBP", "AVIF", "TIFF") and bool(getattr(image, "is_animated", False))
     except Exception:  # the frame that counts is decoded
         return False
 

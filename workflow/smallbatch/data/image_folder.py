@@ -43,7 +43,7 @@ class Loaded(NamedTuple):
     remarks: what else a user should know, by kind and number of pictures.
     """
 
-    split: Split
+    split: Split[np.ndarray]
     largest: int | None
     remarks: Counter[str]
 
@@ -184,7 +184,9 @@ def _decode_all(
     skip = settings.get("broken_images", "stop") == "skip"
 
     def decode(start: int) -> tuple[list[int], list[int], list[str]]:
-        broken, largest, remarks = [], [], []
+        broken: list[int] = []
+        largest: list[int] = []
+        remarks: list[str] = []
         for place in range(start, min(start + CHUNK, len(names))):
             try:
                 picture = decoded(root / names[place], images.shape[-1], mode, white)
@@ -200,15 +202,17 @@ def _decode_all(
         return broken, largest, remarks
 
     Image.init()  # loads the formats, which threads must not do at the same time
-    found: tuple[list[int], list[int], list[str]] = ([], [], [])
+    broken: list[int] = []
+    largest: list[int] = []
+    remarks: list[str] = []
     with (
         hearing_pillow(),
         ThreadPoolExecutor(processors()) as pool,
         tqdm(desc=shown(path.name), total=len(names), unit="image", disable=None) as bar,
     ):
         for part in pool.map(decode, range(0, len(names), CHUNK)):
-            for all_of_it, more in zip(found, part, strict=True):
-                all_of_it += more
+            broken += part[0]
+            largest += part[1]
+            remarks += part[2]
             bar.update(min(CHUNK, len(names) - bar.n))
-    broken, largest, remarks = found
     return broken, max(largest, default=None), Counter(remarks)

@@ -72,7 +72,8 @@ def prepare(label: str, settings: dict[str, Any], folder: Path, original: bool) 
     root = _root(settings)
     if not root.is_dir():
         raise UserError(f"{root}: no such folder; allowed: a folder with {ALLOWED}")
-    seen, left_out = watched(settings), Counter()
+    seen = watched(settings)
+    left_out: Counter[str] = Counter()
     try:
         train, test = _training_classes(root, left_out), _validation_classes(root, left_out)
     except OSError as error:
@@ -151,8 +152,7 @@ def _classes_in_tar(archive: Path, left_out: Counter[str]) -> dict[str, Images]:
     with damage_told(archive), open(archive, "rb") as file, tqdm(desc=archive.name, unit="class", disable=None) as bar:
         for tar, member in _members(file, archive.name):
             path = PurePosixPath(member.name)
-            if visible(path.name) and path.suffix == ".tar":
-                inner = tar.extractfile(member)
+            if visible(path.name) and path.suffix == ".tar" and (inner := tar.extractfile(member)):
                 found[path.stem] = dict(_images_in_tar(inner, archive, left_out, member.offset_data, f"{path.name}/"))
                 bar.update()
     return found
@@ -272,13 +272,14 @@ def _check_original(root: Path, label: str, *found: int) -> None:
             refuse(root, "label", label, allowed)
 
 
-def _split(root: Path, classes: tuple[str, ...], images: dict[str, Images]) -> Split:
+def _split(root: Path, classes: tuple[str, ...], images: dict[str, Images]) -> Split[Photos]:
     """Photos sorted by class and name, their heights and widths still to be found."""
     pieces = [images[label][name] for label in classes for name in sorted(images[label])]
     labels = np.repeat(np.arange(len(classes)), [len(images[label]) for label in classes]).astype(np.int64)
-    rows = [(os.fsencode(p.file), os.fsencode(p.name), p.offset, p.size, 0, 0, bytes(32)) for p in pieces]
-    lengths = [max(len(row[column]) for row in rows) for column in (0, 1)]
-    return Split(Photos(root, np.array(rows, index_type(*lengths))), labels)
+    files, names = [os.fsencode(p.file) for p in pieces], [os.fsencode(p.name) for p in pieces]
+    named = zip(files, names, pieces, strict=True)
+    rows = [(file, name, p.offset, p.size, 0, 0, bytes(32)) for file, name, p in named]
+    return Split(Photos(root, np.array(rows, index_type(max(map(len, files)), max(map(len, names))))), labels)
 
 
 def _examine(photos: Photos, name: str) -> np.ndarray:

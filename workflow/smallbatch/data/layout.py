@@ -188,7 +188,8 @@ def _classes(path: Path, root: Path, folder: Path, left_out: Counter[str]) -> Cl
 
 def _class_names(where: Path, class_folders: list[Path]) -> dict[str, str]:
     """Class names by the names of their folders."""
-    names, seen = {}, {}
+    names: dict[str, str] = {}
+    seen: dict[str, str] = {}
     for folder in class_folders:
         name = text(folder.name)
         try:

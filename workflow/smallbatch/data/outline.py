@@ -39,7 +39,7 @@ def outline(key: str, settings: dict[str, Any], data: Path) -> Outline:
     folder = data / label(key, settings)
     if (folder / META).exists():
         meta = read_meta(folder / META)
-        return Outline(tuple(meta.shape), len(meta.classes), meta.train, meta.test)
+        return Outline(meta.shape, len(meta.classes), meta.train, meta.test)
     if settings["source"] not in ORIGINALS:
         raise UserError(f"{folder}: not prepared yet, so its size is not known; `snakemake datasets` prepares it")
     return ORIGINALS[settings["source"]]

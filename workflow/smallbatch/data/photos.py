@@ -130,7 +130,7 @@ class Photos:
         Raises:
             UserError: as `pixels`.
         """
-        waiting: deque[tuple[Tensor, list[Future]]] = deque()
+        waiting: deque[tuple[Tensor, list[Future[None]]]] = deque()
         try:
             for request in requests:
                 waiting.append(self._begin(*request, pinned))
@@ -143,7 +143,7 @@ class Photos:
                 for task in tasks:
                     task.cancel()
 
-    def _begin(self, places: Tensor, boxes: Tensor | None, pinned: bool) -> tuple[Tensor, list[Future]]:
+    def _begin(self, places: Tensor, boxes: Tensor | None, pinned: bool) -> tuple[Tensor, list[Future[None]]]:
         """A block to be filled and the tasks that fill it."""
         block = torch.empty((len(places), *SHAPE), dtype=torch.uint8, pin_memory=pinned)
 
@@ -154,7 +154,7 @@ class Photos:
         return block, [_threads().submit(fill, start) for start in range(0, len(places), CHUNK)]
 
 
-def _finished(waiting: deque[tuple[Tensor, list[Future]]]) -> Tensor:
+def _finished(waiting: deque[tuple[Tensor, list[Future[None]]]]) -> Tensor:
     block, tasks = waiting[0]
     for task in tasks:
         task.result()
@@ -180,13 +180,15 @@ def decoded(data: bytes) -> Tensor:
             # Pillow's pixels in two thirds of the time; what it refuses, Pillow takes or names. (Since 0.29 it is said
             # to go to TorchCodec some day: then this goes, and nothing changes but the time.)
             with suppress(RuntimeError):
-                return decode_jpeg(torch.frombuffer(bytearray(data), dtype=torch.uint8), ImageReadMode.RGB)
+                pixels: Tensor = decode_jpeg(torch.frombuffer(bytearray(data), dtype=torch.uint8), ImageReadMode.RGB)
+                return pixels
         return torch.from_numpy(np.array(in_mode(image, "RGB"))).permute(2, 0, 1)
 
 
 def centre_square(image: Tensor) -> Tensor:
     """Resize the shorter side of an image [3, h, w] to 256 and cut out the centre, [3, 224, 224]."""
-    return F.center_crop(F.resize(image, [RESIZED]), [SIZE, SIZE])
+    square: Tensor = F.center_crop(F.resize(image, [RESIZED]), [SIZE, SIZE])
+    return square
 
 
 def resized_crops(sizes: Tensor, draws: torch.Generator) -> Tensor:

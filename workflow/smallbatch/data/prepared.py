@@ -13,7 +13,7 @@ import warnings
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, BinaryIO, NoReturn
+from typing import IO, TYPE_CHECKING, Any, Generic, NoReturn, TypeVar
 
 import numpy as np
 
@@ -73,11 +73,14 @@ class Meta:
     watched: str | None = field(default=None, compare=False)
 
 
+Images = TypeVar("Images", np.ndarray, "Photos")
+
+
 @dataclass(frozen=True)
-class Split:
+class Split(Generic[Images]):
     """Images [n, channels, height, width] uint8, or photos, and labels [n] int64."""
 
-    images: "np.ndarray | Photos"
+    images: Images
     labels: np.ndarray
 
 
@@ -90,8 +93,8 @@ class Prepared:
     """
 
     meta: Meta
-    train: Split
-    test: Split
+    train: "Split[np.ndarray] | Split[Photos]"
+    test: "Split[np.ndarray] | Split[Photos]"
 
     def __post_init__(self) -> None:
         most = len(self.meta.classes) - 1
@@ -110,8 +113,8 @@ def write(
     folder: Path,
     label: str,
     classes: Iterable[str],
-    train: Split,
-    test: Split,
+    train: Split[np.ndarray],
+    test: Split[np.ndarray],
     *,
     settings: Mapping[str, Any] | None = None,
     watched: str | None = None,
@@ -138,7 +141,7 @@ def write(
     return save(folder, meta, train, test)
 
 
-def save(folder: Path, meta: Meta, train: Split, test: Split) -> Meta:
+def save(folder: Path, meta: Meta, train: Split[np.ndarray], test: Split[np.ndarray]) -> Meta:
     """Write both splits, of photos their index, into `folder`; `meta.json` comes last and says that all is there.
 
     Returns:
@@ -164,7 +167,7 @@ def save(folder: Path, meta: Meta, train: Split, test: Split) -> Meta:
     return meta
 
 
-def _save(file: BinaryIO, array: np.ndarray) -> str:
+def _save(file: IO[bytes], array: np.ndarray) -> str:
     """Write a .npy file in parts: numpy's own writer does not say that a disk is full. Returns its SHA-256."""
     digest = hashlib.sha256()
     for part in _parts(array):
@@ -196,7 +199,8 @@ def read_meta(path: Path) -> Meta:
         raise UserError(f"{path}: not a file; set it aside, and `snakemake datasets` prepares the data set")
     try:
         fields = read_sealed(path)
-        return Meta(**{key: tuple(value) if isinstance(value, list) else value for key, value in fields.items()})
+        fields |= {key: tuple(value) for key, value in fields.items() if isinstance(value, list)}
+        return Meta(**fields)
     except UserError as error:
         if _is_of_an_earlier_version(path):
             raise UserError(f"{path}: of an earlier version, without digests; prepare the data set again") from error
@@ -232,8 +236,8 @@ def read(folder: Path) -> Prepared:
             _refuse(folder / META, str(error).partition(";")[0])
         raise
     arrays = {name: _mapped(folder / name, meta) for name in ARRAYS}
-    images = {name: _images(meta, arrays[f"{name}_images.npy"]) for name in SPLITS}
-    return Prepared(meta, **{name: Split(images[name], arrays[f"{name}_labels.npy"]) for name in SPLITS})
+    splits = {name: _split(meta, arrays[f"{name}_images.npy"], arrays[f"{name}_labels.npy"]) for name in SPLITS}
+    return Prepared(meta, **splits)
 
 
 def _mapped(path: Path, meta: Meta) -> np.ndarray:
@@ -248,7 +252,7 @@ def _mapped(path: Path, meta: Meta) -> np.ndarray:
         _refuse(path, f"{path}: damaged ({damage})")
 
 
-def _opened(path: Path) -> BinaryIO:
+def _opened(path: Path) -> io.BufferedReader:
     if not path.exists():
         raise UserError(f"{path}: missing; prepare the data set again")
     if not path.is_file():  # a pipe would wait for ever
@@ -259,7 +263,7 @@ def _opened(path: Path) -> BinaryIO:
         raise UserError(f"{path}: cannot be read ({error.strerror})") from error
 
 
-def _layout(file: BinaryIO, name: str, meta: Meta) -> tuple[int, np.dtype, tuple[int, ...]]:
+def _layout(file: io.BufferedReader, name: str, meta: Meta) -> tuple[int, np.dtype, tuple[int, ...]]:
     """Where in a .npy file its numbers begin, their type and shape, which are those that `meta` lets expect."""
     try:
         with warnings.catch_warnings():
@@ -341,13 +345,13 @@ def _damage(folder: Path, name: str, meta: Meta) -> str | None:
     return None
 
 
-def _images(meta: Meta, array: np.ndarray) -> "np.ndarray | Photos":
-    """A split's pixels, or its photos, of which `array` is the index."""
+def _split(meta: Meta, images: np.ndarray, labels: np.ndarray) -> "Split[np.ndarray] | Split[Photos]":
+    """A split of pixels, or of photos, of which `images` is the index."""
     if meta.photos is None:
-        return array
+        return Split(images, labels)
     from smallbatch.data.photos import Photos  # imports torch, which only training needs
 
-    return Photos(Path(meta.photos), array)
+    return Split(Photos(Path(meta.photos), images), labels)
 
 
 def index_type(file: int, name: int) -> np.dtype:
@@ -374,7 +378,7 @@ def channel_statistics(images: np.ndarray) -> tuple[tuple[float, ...], tuple[flo
     return tuple((mean / 255).tolist()), tuple((std / 255).tolist())
 
 
-def fingerprint(classes: Iterable[str], train: Split, test: Split) -> str:
+def fingerprint(classes: Iterable[str], train: Split[np.ndarray], test: Split[np.ndarray]) -> str:
     """SHA-256 over everything of a data set that training can see, in hexadecimal."""
     digest = hashlib.sha256(json.dumps(list(classes)).encode())
     for array in (train.images, train.labels, test.images, test.labels):

@@ -84,7 +84,8 @@ def walk(folder: Path, left_out: Counter[str]) -> Iterator[File]:
         OSError: a folder cannot be read.
     """
     seen = {_identity(parent) for parent in folder.resolve().parents}
-    places, linked = [""], []
+    places = [""]
+    linked: list[str] = []
     while places or linked:  # what is there itself comes before what links lead to
         place = places.pop() if places else linked.pop()
         identity = _identity(folder / place)

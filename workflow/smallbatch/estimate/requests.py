@@ -29,7 +29,8 @@ def memory_mb(runs: Sequence[Run], speeds: Speeds, side_by_side: int, attempt: i
     """
     known = speeds.memory(runs) if speeds.know(runs) else 0
     one = 500 * math.ceil(1.25 * known / 500e6) or 2000 * max(1, max(run.batch_size for run in runs) // 256)
-    return one * side_by_side * 2 ** (attempt - 1)
+    doublings: int = 2 ** (attempt - 1)
+    return one * side_by_side * doublings
 
 
 def minutes(runs: Sequence[Run], speeds: Speeds, side_by_side: int, attempt: int) -> int:

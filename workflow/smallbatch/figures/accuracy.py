@@ -6,14 +6,14 @@ from matplotlib.axes import Axes
 
 from smallbatch.analysis.words import rate_symbol
 from smallbatch.figures import style
-from smallbatch.figures.cells import bar_line, best_cells, chance_line, line_over_seeds, percent_axis
+from smallbatch.figures.cells import bar_line, best_cells, by_batch_size, chance_line, line_over_seeds, percent_axis
 
 
 def accuracy_lines(runs: pd.DataFrame, axes: Axes, generator: np.random.Generator) -> Axes:
     """Draw the runs of one experiment; a cell without a result is a gap in its line."""
     cells = best_cells(runs, ["batch_size", "base_lr"], generator)
     rated = cells[cells["base_lr"] > 0]  # 0 stands for a rate that is still to be chosen
-    for batch_size, line in rated.groupby("batch_size"):
+    for batch_size, line in by_batch_size(rated):
         line_over_seeds(axes, line, "base_lr", str(batch_size), style.batch_look(batch_size))
     chance_line(axes, runs)
     bar_line(axes, runs)

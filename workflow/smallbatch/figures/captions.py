@@ -97,8 +97,8 @@ def _rates(kind: str, runs: pd.DataFrame) -> str:
 
 
 def _rates_of_sizes(runs: pd.DataFrame) -> str:
-    sizes = runs.sort_values("batch_size").groupby("base_lr", sort=False)["batch_size"]
-    return ", ".join(f"{rate_words(rate)} (m = {listed(of)})" for rate, of in sizes)
+    rates = runs.sort_values("batch_size").groupby("base_lr", sort=False)
+    return ", ".join(f"{rate_words(of['base_lr'].iloc[0])} (m = {listed(of['batch_size'])})" for _, of in rates)
 
 
 def _also(kind: str, runs: pd.DataFrame, variance: pd.DataFrame) -> str:

@@ -1,5 +1,7 @@
 """From runs to what is drawn: means with their intervals, and the lines through them."""
 
+from collections.abc import Iterator
+
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
@@ -33,8 +35,8 @@ def best_cells(runs: pd.DataFrame, by: list[str], generator: np.random.Generator
     best = cells.drop_duplicates(by).sort_values(by, ignore_index=True)
     tidy = with_results(runs)
     noise, there = Noise(tidy, generator), tidy.groupby(by).indices
-    keys = best[by].itertuples(index=False, name=None)
-    bests = [_best_of(noise, tidy.iloc[there.get(key if len(by) > 1 else key[0], [])]) for key in keys]
+    groups = best[by].itertuples(index=False, name=None)
+    bests = [_best_of(noise, tidy.iloc[there.get(group if len(by) > 1 else group[0], [])]) for group in groups]
     return best.join(pd.DataFrame(bests, columns=["mean", "low", "high", "seeds"]))
 
 
@@ -49,7 +51,13 @@ def _best_of(noise: Noise, runs: pd.DataFrame) -> tuple[float, float, float, int
     return mean, *percentile_interval(samples[1:]), cells.seeds[highest(cells.selection[0])]
 
 
-def line_over_seeds(axes: Axes, cells: pd.DataFrame, x: str, label: str, look: dict) -> None:
+def by_batch_size(cells: pd.DataFrame) -> Iterator[tuple[int, pd.DataFrame]]:
+    """Each batch size m with its rows, rising."""
+    for _, rows in cells.groupby("batch_size"):
+        yield int(rows["batch_size"].iloc[0]), rows
+
+
+def line_over_seeds(axes: Axes, cells: pd.DataFrame, x: str, label: str, look: style.Look) -> None:
     """Draw mean accuracy over column `x` as a line, broken where NaN, in a band, its 95 % interval."""
     axes.plot(cells[x], cells["mean"], label=label, **look)
     axes.fill_between(cells[x], cells["low"], cells["high"], color=look["color"], **style.BAND)

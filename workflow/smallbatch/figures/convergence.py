@@ -7,7 +7,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 
 from smallbatch.figures import style
-from smallbatch.figures.cells import bar_line, best_cells, chance_line, percent_axis
+from smallbatch.figures.cells import bar_line, best_cells, by_batch_size, chance_line, percent_axis
 
 
 def courses(runs: pd.DataFrame, epochs: pd.DataFrame) -> pd.DataFrame:
@@ -19,7 +19,7 @@ def courses(runs: pd.DataFrame, epochs: pd.DataFrame) -> pd.DataFrame:
     Returns:
         The columns of `runs` with `epoch` and `percent`, a row a run and epoch.
     """
-    planned = runs.assign(epoch=[range(1, count + 1) for count in runs["epochs"]]).explode("epoch")
+    planned = runs.assign(epoch=runs["epochs"].map(lambda count: range(1, count + 1))).explode("epoch")
     joined = planned.astype({"epoch": "int64"}).merge(
         epochs[["run", "epoch", "test_accuracy"]], on=["run", "epoch"], how="left"
     )
@@ -36,7 +36,7 @@ def convergence_lines(data: pd.DataFrame, axes: Axes, generator: np.random.Gener
     reached = data["percent"] / 100
     then = data.assign(experiment=data["epoch"], accuracy=reached, selection_accuracy=reached)
     cells = best_cells(then, ["experiment", "batch_size"], generator).rename(columns={"experiment": "epoch"})
-    for batch_size, line in cells.groupby("batch_size"):
+    for batch_size, line in by_batch_size(cells):
         look = style.batch_look(batch_size) | {"linewidth": 0.8, "markevery": _marks(batch_size, line["epoch"].max())}
         ends = line.melt("epoch", ["low", "mean", "high"], value_name="percent")
         sns.lineplot(

@@ -19,7 +19,8 @@ def cell_edges(base_lrs: np.ndarray) -> np.ndarray:
     places = np.log2(base_lrs)
     steps = np.diff(places) if len(places) > 1 else np.array([1.0])
     middles = places[:-1] + steps / 2 if len(places) > 1 else places[:0]
-    return np.exp2(np.concatenate([[places[0] - steps[0] / 2], middles, [places[-1] + steps[-1] / 2]]))
+    edges: np.ndarray = np.exp2(np.concatenate([[places[0] - steps[0] / 2], middles, [places[-1] + steps[-1] / 2]]))
+    return edges
 
 
 def stretches(reached: pd.Series) -> Iterator[tuple[float, float]]:
@@ -40,7 +41,8 @@ def range_bars(runs: pd.DataFrame, axes: Axes, generator: np.random.Generator) -
     sizes = sorted(runs["batch_size"].unique())
     width = _FILLED / len(labels)
     rated = runs[runs["base_lr"] > 0]  # 0 stands for a rate that is still to be chosen
-    for (name, size), cells in rated.groupby(["experiment", "batch_size"]):
+    for _, cells in rated.groupby(["experiment", "batch_size"]):
+        name, size = cells["experiment"].iloc[0], cells["batch_size"].iloc[0]
         left = sizes.index(size) - _FILLED / 2 + list(labels).index(name) * width
         share = cells.groupby("base_lr")["converged"].mean()
         for reached, light in (((share > 0) & (share < 1), True), (share == 1, False)):
@@ -48,7 +50,9 @@ def range_bars(runs: pd.DataFrame, axes: Axes, generator: np.random.Generator) -
                 axes.bar(left, high - low, 0.86 * width, bottom=low, align="edge", **_bar_look(looks[name], light))
     for place in range(0, len(sizes), 2):
         axes.axvspan(place - 0.5, place + 0.5, color="0.95", linewidth=0, zorder=0)
-    style.ticks(axes.xaxis, range(len(sizes)), map(str, sizes), at_most=round(2 * axes.figure.get_figwidth()))
+    figure = axes.get_figure(root=True)
+    assert figure, "axes to draw on lie in one"
+    style.ticks(axes.xaxis, range(len(sizes)), map(str, sizes), at_most=round(2 * figure.get_figwidth()))
     axes.set_xlim(-0.5, len(sizes) - 0.5)
     axes.set_xlabel("batch size m")
     axes.grid(visible=False, axis="x")
@@ -60,8 +64,9 @@ def range_bars(runs: pd.DataFrame, axes: Axes, generator: np.random.Generator) -
     return axes
 
 
-def _bar_look(look: dict, light: bool = False) -> dict:
+def _bar_look(look: style.Look, light: bool = False) -> style.Look:
     """Full bars for solid lines; white with a coloured rim for dashed ones."""
-    red_green_blue = np.array(matplotlib.colors.to_rgb(look["color"]))
-    color = matplotlib.colors.to_hex(1 - _LIGHT * (1 - red_green_blue) if light else red_green_blue)
+    kept = _LIGHT if light else 1
+    red, green, blue = (1 - kept * (1 - part) for part in matplotlib.colors.to_rgb(look["color"]))
+    color = matplotlib.colors.to_hex((red, green, blue))
     return {"facecolor": color if look["linestyle"] == "-" else "white", "edgecolor": color, "linewidth": 0.6}

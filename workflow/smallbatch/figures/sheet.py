@@ -4,8 +4,10 @@ import math
 import textwrap
 from collections.abc import Collection
 
+from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.layout_engine import ConstrainedLayoutEngine
 
 from smallbatch.figures import style
 
@@ -36,11 +38,11 @@ def blank(
     lines = wrapped(note, width)
     below = style.TEXT_LINE * (len(lines) + legend_rows) + 0.09
     height = style.HEIGHT * rows + below
-    figure = Figure(figsize=(width, height), layout="constrained")
-    figure.get_layout_engine().set(rect=(0, below / height, 1, 1 - below / height))
+    layout = ConstrainedLayoutEngine(rect=(0, below / height, 1, 1 - below / height))
+    figure = Figure(figsize=(width, height), layout=layout)
     # A dollar is a dollar, in whatever number.
     figure.suptitle("\n".join(wrapped(title, 0.8 * width)), fontsize=8.5, parse_math=False)
-    small = {"size": 7, "color": "0.3", "linespacing": 1.15, "va": "bottom", "parse_math": False}
+    small: style.Look = {"size": 7, "color": "0.3", "linespacing": 1.15, "va": "bottom", "parse_math": False}
     figure.text(0.02 / width, 0.03 / height, "\n".join(lines), **small)
     grid = list(figure.subplots(rows, columns, squeeze=False).flat)
     for spare in grid[plots:]:
@@ -57,7 +59,7 @@ def same_scale(plots: list[Axes]) -> None:
 
 def batch_legend(figure: Figure, plots: list[Axes]) -> None:
     """One legend of batch sizes m to the right of all plots."""
-    entries = {}
+    entries: dict[str, Artist] = {}
     for axes in plots:
         entries |= dict(zip(*reversed(axes.get_legend_handles_labels()), strict=True))
     sizes = sorted(entries, key=int)
@@ -73,7 +75,9 @@ def legend_rows(labels: Collection[str], columns: int) -> int:
 
 def experiment_legend(figure: Figure, axes: Axes, columns: int) -> None:
     """A legend of experiments in the room that `blank` left under the plot."""
-    foot = figure.get_layout_engine().get()["rect"][1] - 0.03 / figure.get_figheight()
+    layout = figure.get_layout_engine()
+    assert layout, "`blank` gives each figure one"
+    foot = layout.get()["rect"][1] - 0.03 / figure.get_figheight()
     handles, labels = axes.get_legend_handles_labels()
     texts = ["\n".join(wrapped(label, _ENTRY)) for label in labels]
     figure.legend(handles, texts, loc="upper center", bbox_to_anchor=(0.5, foot), ncols=columns, borderaxespad=0)

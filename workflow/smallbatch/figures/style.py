@@ -4,8 +4,9 @@ import contextlib
 import logging
 import math
 import warnings
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import matplotlib
 from matplotlib.axis import Axis
@@ -16,18 +17,24 @@ from smallbatch.analysis.words import rate_words
 from smallbatch.core.files import atomic
 from smallbatch.figures.glyphs import FONT
 
+if TYPE_CHECKING:
+    from matplotlib.typing import RcKeyType
+
 log = logging.getLogger(__name__)
+
+Look = dict[str, Any]
+"""Keywords of matplotlib's that say how something is drawn."""
 
 COLUMN = 3.4  # inches: one column of a two-column paper
 PAGE = 7.0  # inches: both columns
 HEIGHT = 2.6  # inches: a row of plots, without note and legend below it
 TEXT_LINE = 0.12  # inches: a line of small text
 
-BAND = {"alpha": 0.15, "linewidth": 0}
-BAR = {"color": "0.35", "linestyle": (0, (1, 2)), "linewidth": 0.7, "zorder": 1}
-CHANCE = {"color": "0.35", "linestyle": (0, (4, 3)), "linewidth": 0.6, "zorder": 1}
+BAND: Look = {"alpha": 0.15, "linewidth": 0}
+BAR: Look = {"color": "0.35", "linestyle": (0, (1, 2)), "linewidth": 0.7, "zorder": 1}
+CHANCE: Look = {"color": "0.35", "linestyle": (0, (4, 3)), "linewidth": 0.6, "zorder": 1}
 
-_SETTINGS = {
+_SETTINGS: "dict[RcKeyType, Any]" = {
     "font.family": FONT,
     "font.size": 7.5,
     "axes.titlesize": 7.5,
@@ -80,7 +87,7 @@ def context() -> Iterator[None]:
         yield
 
 
-def batch_look(batch_size: int) -> dict:
+def batch_look(batch_size: int) -> Look:
     """Colour and marker of batch size m: ordered in log2(m), over m = 2 ... 2048 from dark to light."""
     step = math.log2(batch_size) - 1
     place = min(max(step / 10, 0), 1)
@@ -89,7 +96,7 @@ def batch_look(batch_size: int) -> dict:
     return {"color": color, "marker": MARKERS[round(step) % len(MARKERS)], **_MARKER_EDGE}
 
 
-def experiment_looks(names: Iterable[str]) -> dict[str, dict]:
+def experiment_looks(names: Iterable[str]) -> dict[str, Look]:
     """Colour, marker and dash of each experiment; from the eighth on the colours come again, dashed."""
     return {
         name: {
@@ -145,7 +152,7 @@ def doubling_axis(axis: Axis, values: Iterable[float], label: str) -> None:
     ticks(axis, places, [f"{place:,.0f}" if place >= 1 else f"{place:g}" for place in places])
 
 
-def _log_axis(axis: Axis, label: str, places: list[float], room: float = 1.5) -> None:
+def _log_axis(axis: Axis, label: str, places: Sequence[float], room: float = 1.5) -> None:
     """A log axis over the whole grid, whatever part of it has results, bare where there is no grid.
 
     `room` is a factor at both ends.

@@ -79,7 +79,7 @@ def source(place: str) -> Path:
     module, _, name = place.partition(":")
     with contextlib.suppress(ImportError, ValueError, AttributeError):
         found = importlib.util.find_spec(module)
-        if name and found and found.has_location:
+        if name and found and found.has_location and found.origin:
             return Path(found.origin)
     raise UserError(f"{__file__}: MODELS: {place!r} is not allowed; allowed: MODULE:FUNCTION of a module that is there")
 

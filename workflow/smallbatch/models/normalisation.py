@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Callable, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 import torch.distributed as dist
@@ -33,6 +33,8 @@ class BatchNorm(nn.Module):
         group: processes whose examples make up a sub-batch together with these; none where a sub-batch is whole.
     """
 
+    running_mean: Tensor
+    running_var: Tensor
     momentum: float | None = None
     group: dist.ProcessGroup | None = None
 
@@ -64,7 +66,8 @@ class BatchNorm(nn.Module):
         y = F.batch_norm(folded, means, variances, weight.repeat(ghosts), bias.repeat(ghosts), True, momentum, self.eps)
         mean.copy_(means.view(ghosts, -1).mean(0))
         var.copy_(variances.view(ghosts, -1).mean(0))
-        return y.unflatten(1, (ghosts, -1)).transpose(0, 1).flatten(0, 1)
+        whole: Tensor = y.unflatten(1, (ghosts, -1)).transpose(0, 1).flatten(0, 1)
+        return whole
 
 
 def part_momenta(parts: Sequence[int], batch_size: int) -> list[float]:
@@ -82,26 +85,34 @@ class _Sum(torch.autograd.Function):
     """The sum of a tensor over processes; since all their losses depend on it, so is the gradient."""
 
     @staticmethod
-    def forward(ctx, x: Tensor, group: dist.ProcessGroup) -> Tensor:
+    def forward(ctx: Any, x: Tensor, group: dist.ProcessGroup) -> Tensor:
         ctx.group = group
         total = x.clone()
         dist.all_reduce(total, group=group)
         return total
 
     @staticmethod
-    def backward(ctx, gradient: Tensor) -> tuple[Tensor, None]:
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
         return _Sum.apply(gradient, ctx.group), None
 
 
 def _synchronised(
-    x: Tensor, mean: Tensor, var: Tensor, weight: Tensor, bias: Tensor, momentum: float, eps: float, group
+    x: Tensor,
+    mean: Tensor,
+    var: Tensor,
+    weight: Tensor,
+    bias: Tensor,
+    momentum: float,
+    eps: float,
+    group: dist.ProcessGroup,
 ) -> Tensor:
     """Batch normalisation of one sub-batch that the processes of `group` hold in equal parts."""
     values = x.float().flatten(2) if x.dim() > 2 else x.float()[:, :, None]
     own = torch.stack(torch.var_mean(values, (0, 2), correction=0))
     # Every process's variance and mean, [processes, 2, channels]: better than sums of squares, which cancel.
     place = torch.arange(group.size(), device=x.device) == group.rank()
-    variances, means = _Sum.apply(place[:, None, None] * own, group).unbind(1)
+    gathered: Tensor = _Sum.apply(place[:, None, None] * own, group)
+    variances, means = gathered.unbind(1)
     its_mean = means.mean(0)
     its_var = variances.mean(0) + (means - its_mean).square().mean(0)
     with torch.no_grad():

@@ -16,6 +16,6 @@ def resnet50(shape: tuple[int, int, int], classes: int, norms: Norms) -> nn.Modu
         classes: number of classes.
         norms: normalisation after every convolution (there is no hidden fully connected layer).
     """
-    model = models.resnet50(num_classes=classes, norm_layer=norms.conv)
+    model: nn.Module = models.resnet50(num_classes=classes, norm_layer=norms.conv)
     model.conv1 = nn.Conv2d(shape[0], 64, 7, stride=2, padding=3, bias=False)
     return model

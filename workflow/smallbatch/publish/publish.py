@@ -103,8 +103,8 @@ def chosen_weights(runs: pd.DataFrame, records: Mapping[str, Record], store: Run
     """The runs whose weights are published: the best of each experiment, or of each of its cells, that has any."""
     if weights == "none":
         return []
-    files = {name: store.weights(record) for name, record in records.items()}
-    there = runs[runs["run"].map(lambda name: files[name] is not None and files[name].exists())]
+    kept = [name for name, record in records.items() if (file := store.weights(record)) and file.exists()]
+    there = runs[runs["run"].isin(kept)]
     cell = ["batch_size", "bn_batch_size", "base_lr"] if weights == "cell" else []
     best = there.sort_values("accuracy", ascending=False, kind="stable").drop_duplicates(["experiment", *cell])
     return sorted(set(best["run"]))
@@ -118,7 +118,7 @@ def whole_weights(records: Mapping[str, Record], store: RunStore, names: Sequenc
     """
     for name in names:
         store.read_weights(records[name])
-    return [store.weights(records[name]) for name in names]
+    return [file for name in names if (file := store.weights(records[name]))]
 
 
 def results_text(runs: pd.DataFrame) -> str:
@@ -153,7 +153,11 @@ def fill(page: Path, texts: dict[str, str]) -> None:
     before = text = page.read_text(encoding="utf-8")
     for name, content in texts.items():
         between = rf"(<!-- {re.escape(name)} -->\n).*?(<!-- end -->)"
-        text = re.sub(between, lambda marks, content=content: f"{marks[1]}{content}\n{marks[2]}", text, flags=re.DOTALL)
+
+        def filled(marks: re.Match[str], content: str = content) -> str:
+            return f"{marks[1]}{content}\n{marks[2]}"
+
+        text = re.sub(between, filled, text, flags=re.DOTALL)
     if text != before:
         with atomic(page, "w") as file:
             file.write(text)
@@ -200,8 +204,13 @@ def _dvc(*arguments: str) -> str:
         UserError: it failed; says why in its words.
     """
     # Without a terminal, at which it would ask for a password in the midst of a workflow.
-    alone = {"stdin": subprocess.DEVNULL, "start_new_session": True}
-    done = subprocess.run([sys.executable, "-m", "dvc", *arguments], text=True, capture_output=True, **alone)
+    done = subprocess.run(
+        [sys.executable, "-m", "dvc", *arguments],
+        text=True,
+        capture_output=True,
+        stdin=subprocess.DEVNULL,
+        start_new_session=True,
+    )
     if done.returncode:
         raise UserError(f"dvc {arguments[0]}: {_reason(done.stderr)}")
     return done.stdout

@@ -111,7 +111,7 @@ def render(
     figures: Iterable[Mapping[str, Any]],
     runs: pd.DataFrame,
     claims: pd.DataFrame,
-    environment: Mapping[str, Any] | list[Mapping[str, Any]],
+    environment: Mapping[str, Any] | Sequence[Mapping[str, Any]],
 ) -> str:
     """The page, which loads nothing from anywhere.
 
@@ -151,6 +151,7 @@ def render(
 def claim_rows(claims: pd.DataFrame) -> list[dict[str, Any]]:
     """The claims to show: "" for what is not there, figures and comparisons as lists, and the interval as text."""
     rows = claims.astype(object).where(claims.notna(), "").to_dict("records")
+    named = [{str(column): value for column, value in row.items()} for row in rows]
     return [
         {
             **claim,
@@ -159,15 +160,15 @@ def claim_rows(claims: pd.DataFrame) -> list[dict[str, Any]]:
             "interval": _interval(claim["effect"], claim["low"], claim["high"]),
             "comparisons": [_comparison(one) for one in json.loads(claim.get("comparisons") or "[]")],
         }
-        for claim in rows
+        for claim in named
     ]
 
 
 def _comparison(part: Mapping[str, Any]) -> dict[str, Any]:
     """A comparison of a claim to show: its effect, interval and region as text."""
-    numbers = ("effect", "low", "high", "at_least", "at_most")
-    effect, low, high, at_least, at_most = ("" if part[name] is None else part[name] for name in numbers)
-    words = "" if effect == "" else effect_words(effect, part["unit"])
+    numbers = ("low", "high", "at_least", "at_most")
+    low, high, at_least, at_most = ("" if part[name] is None else part[name] for name in numbers)
+    words = "" if part["effect"] is None else effect_words(part["effect"], part["unit"])
     ends = {"above": at_least, "below": at_most}
     region = " and ".join(f"{side} {end:g}" for side, end in ends.items() if end != "")
     return {**part, "effect": words, "interval": _interval(words, low, high), "region": region}

@@ -71,7 +71,7 @@ class Bundle:
     def checksum(self, name: str) -> int | None:
         """Of the record of a run, as archives have it; none where it is not in here."""
         record = self.members.get(name, {}).get(RECORD)
-        return record and record.CRC
+        return record.CRC if record else None
 
     def files(self, name: str) -> dict[str, bytes]:
         """The files of a run; none where the archive does not give them back."""
@@ -173,7 +173,9 @@ def record_of_weights(store: RunStore, name: str) -> Record:
     Raises:
         UserError: there is no such record, or a bundle is damaged.
     """
-    run, digits = _WEIGHTS.fullmatch(name).groups()
+    parts = _WEIGHTS.fullmatch(name)
+    assert parts, "the pattern fits any text"
+    run, digits = parts.groups()
     if digits is None:
         return store.read(run)
     known = [store.read(run), *(bundle.record(run) for bundle in _opened(store) if run in bundle.members)]

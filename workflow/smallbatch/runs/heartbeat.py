@@ -8,6 +8,7 @@ import time
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from typing import Any
 
 from smallbatch.core.errors import Stopped, UserError
 from smallbatch.core.files import read_sealed, write_sealed
@@ -87,7 +88,7 @@ class Voice:
         self._writing, self._ended = threading.Lock(), threading.Event()
         self._thread = threading.Thread(target=self._speak, daemon=True)
 
-    def say(self, *, at_once: bool = False, **news: object) -> None:
+    def say(self, *, at_once: bool = False, **news: Any) -> None:
         """Change what the next word says.
 
         Args:

@@ -55,7 +55,7 @@ def _chosen(run: Run, chosen: Chosen) -> BaseLr:
     return chosen[run.batch_size]
 
 
-def row(run: Run) -> tuple:
+def row(run: Run) -> tuple[int, int, str]:
     """What runs must share to be lanes of one group: all but base learning rate and seed. Sortable."""
     return (run.batch_size, run.bn_batch_size, json.dumps(run.settings | {"base_lr": 0, "seed": 0}, sort_keys=True))
 
@@ -149,4 +149,4 @@ class Plan:
         missing = [place for place, digest in enumerate(digests) if digest is None]
         packs = [self.packs[name] for name in dict.fromkeys(self._owner[planned[place]].name for place in missing)]
         _, damaged = self.store.ends({runs[place].name(fingerprint) for place in missing})
-        return Pending(packs, "" if packs else digest_of(digests), damaged)
+        return Pending(packs, "" if packs else digest_of(filter(None, digests)), damaged)

@@ -82,7 +82,7 @@ def look(study: Study, data: Path, results: Path) -> Status:
     if speed and not unprepared:
         unfinished = [name for name in lacking if states[name] != FAILED]
         left = sum(_images(runs[name], metas) * jobs.left(name) for name in unfinished) / speed
-    counts = {figure: _counts(map(states.get, names)) for figure, names in _of_figures(study, planned)}
+    counts = {figure: _counts(states[name] for name in names) for figure, names in _of_figures(study, planned)}
     wrong = [f"{store.root / name}: damaged: {damage}; to be made again" for name, damage in sorted(damaged.items())]
     return Status(study.name, jobs.now, counts, unprepared, words, speed or None, left, jobs.wrong + wrong)
 
@@ -135,13 +135,15 @@ class _Jobs:
     def state(self, run: str) -> str:
         """Whether a run that is not there is running, failed or waiting, by the last word that was spoken of it."""
         word = self._last.get(run)
-        kind = word and _kind(word, self.now)
+        if word is None:
+            return WAITING
+        kind = _kind(word, self.now)
         return RUNNING if kind == RUNNING and run in word.group else FAILED if kind == FAILED else WAITING
 
     def left(self, run: str) -> float:
         """The part of a run's epochs that is still to be trained."""
         word = self._last.get(run)
-        return 1 - word.epoch / word.epochs if self.state(run) == RUNNING else 1.0
+        return 1 - word.epoch / word.epochs if word and self.state(run) == RUNNING else 1.0
 
     def lacking(self, runs: Collection[str]) -> dict[str, Word]:
         """Pack -> word of those that run or failed and were the last to speak of one of these runs."""

@@ -12,12 +12,12 @@ import hashlib
 import io
 import math
 import os
-from collections.abc import Callable, Iterable, Sequence, Set
+from collections.abc import Callable, Iterable, Mapping, Sequence, Set
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, NamedTuple, TypedDict, TypeVar
 
 from smallbatch.core.errors import UserError
 from smallbatch.core.files import DIGEST, atomic, remove_temporaries, sealed, set_aside, unsealed, write_folder
@@ -60,6 +60,9 @@ class Variance(NamedTuple):
     batch_size: int
     trace: float
     draws: int
+
+
+Row = TypeVar("Row", Epoch, Variance)
 
 
 @dataclass(frozen=True)
@@ -124,7 +127,7 @@ class RunStore:
 
     def weights(self, record: Record) -> Path | None:
         """Where the final weights that a record names lie, if they are still kept and here; none if it names none."""
-        return record.weights and self._weights(record.run.name(record.fingerprint), record.weights)
+        return self._weights(record.run.name(record.fingerprint), record.weights) if record.weights else None
 
     def _weights(self, name: str, digest: str) -> Path:
         return self.results / "weights" / f"{name}.{digest[:HASH_DIGITS]}.safetensors"
@@ -278,7 +281,7 @@ class RunStore:
         contents = {METRICS: _csv(Epoch, outcome.epochs)}
         if outcome.variance:
             contents[VARIANCE] = _csv(Variance, outcome.variance)
-        values = {
+        values: dict[str, Any] = {
             "settings": run.settings,
             "data_fingerprint": fingerprint,
             "protocol": PROTOCOL,
@@ -346,10 +349,28 @@ def _pulled(path: Path) -> None:
 _PLAIN = ("diverged_at", "seconds", "images", "lanes", "peak_memory")
 """Fields of an outcome that stand in `run.json`; the others have files of their own."""
 
-_TABLES = {METRICS: Epoch, VARIANCE: Variance}
+
+class Content(TypedDict):
+    """What stands in `run.json`.
+
+    settings: the run's, see `Run.settings`.
+    outcome: the fields of an outcome that are no tables.
+    files: name -> SHA-256 of each table.
+    The others are those of `Record`; `data_fingerprint` is its fingerprint.
+    """
+
+    settings: dict[str, Any]
+    data_fingerprint: str
+    protocol: int
+    outcome: dict[str, Any]
+    environment: dict[str, str]
+    ended: str
+    files: dict[str, str]
+    weights: str | None
+    digest: str
 
 
-def _csv(kind: type[NamedTuple], rows: Sequence[NamedTuple]) -> bytes:
+def _csv(kind: type[Row], rows: Sequence[Row]) -> bytes:
     """Rows with their head as CSV."""
     text = io.StringIO(newline="")
     writer = csv.writer(text, lineterminator="\n")
@@ -358,7 +379,7 @@ def _csv(kind: type[NamedTuple], rows: Sequence[NamedTuple]) -> bytes:
     return text.getvalue().encode()
 
 
-def verified(name: str, read: Callable[[str], bytes]) -> tuple[dict[str, Any], dict[str, bytes]]:
+def verified(name: str, read: Callable[[str], bytes]) -> tuple[Content, dict[str, bytes]]:
     """What stands in a run's `run.json`, and the content of the files that it names; each is read once.
 
     Args:
@@ -369,13 +390,13 @@ def verified(name: str, read: Callable[[str], bytes]) -> tuple[dict[str, Any], d
         Damaged: something is missing or not as it was written.
     """
     try:
-        values = unsealed(read(RECORD))
+        values = _content(unsealed(read(RECORD)))
         run = Run.from_settings(values["settings"])
         if values["protocol"] != PROTOCOL or run.name(values["data_fingerprint"]) != name:
             raise Damaged("its settings do not fit its name")
         _check(values)
         files = values["files"]
-        contents = {file: read(file) for file in files if file in _TABLES}
+        contents = {file: read(file) for file in files if file in (METRICS, VARIANCE)}
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         told = f"no {error}" if isinstance(error, KeyError) else error
         raise Damaged(f"{RECORD} is damaged ({told})") from error
@@ -385,7 +406,26 @@ def verified(name: str, read: Callable[[str], bytes]) -> tuple[dict[str, Any], d
     return values, contents
 
 
-def _check(values: dict[str, Any]) -> None:
+def _content(values: Mapping[str, Any]) -> Content:
+    """The same values, by the keys that `write` writes.
+
+    Raises:
+        KeyError: one is missing.
+    """
+    return Content(
+        settings=values["settings"],
+        data_fingerprint=values["data_fingerprint"],
+        protocol=values["protocol"],
+        outcome=values["outcome"],
+        environment=values["environment"],
+        ended=values["ended"],
+        files=values["files"],
+        weights=values["weights"],
+        digest=values[DIGEST],
+    )
+
+
+def _check(values: Content) -> None:
     """Make sure that what stands in `run.json` beside the settings is of the kind that `write` writes.
 
     Raises:
@@ -416,8 +456,9 @@ def record_of(name: str, read: Callable[[str], bytes]) -> Record:
     values, contents = verified(name, read)
     run = Run.from_settings(values["settings"])
     try:
-        rows = {file: _rows(content, _TABLES[file]) for file, content in contents.items()}
-        outcome = Outcome(epochs=rows[METRICS], variance=rows.get(VARIANCE, []), **values["outcome"])
+        epochs = _rows(contents[METRICS], Epoch)
+        variance = _rows(contents[VARIANCE], Variance) if VARIANCE in contents else []
+        outcome = Outcome(epochs=epochs, variance=variance, **values["outcome"])
         _check_rows(outcome, run)
     except (ValueError, TypeError) as error:
         raise Damaged(f"{METRICS} or {VARIANCE} is damaged ({error})") from error
@@ -432,7 +473,7 @@ def record_of(name: str, read: Callable[[str], bytes]) -> Record:
     )
 
 
-def _rows(content: bytes, kind: type[NamedTuple]) -> list:
+def _rows(content: bytes, kind: type[Row]) -> list[Row]:
     """Rows as they were written; a field's type is that of its annotation."""
     head, *rows = csv.reader(io.StringIO(content.decode(), newline=""))
     # By columns: a study of 10,000 runs has a million rows.
@@ -450,16 +491,17 @@ def _check_rows(outcome: Outcome, run: Run) -> None:
     count, diverged = len(outcome.epochs), outcome.diverged_at is not None
     if count > run.setting.epochs or (count < run.setting.epochs and not diverged):
         raise ValueError(f"{count} epochs of {run.setting.epochs}")
-    epochs = Epoch(*zip(*outcome.epochs, strict=True)) if count else Epoch(*[()] * len(Epoch._fields))
-    if epochs.epoch != tuple(range(1, count + 1)):
+    columns = zip(*outcome.epochs, strict=True) if count else [()] * len(Epoch._fields)
+    epoch, rates, train_losses, test_losses, accuracies, validation_accuracies = columns
+    if epoch != tuple(range(1, count + 1)):
         raise ValueError("the epochs are not in order")
     # Where the last update of an epoch overflows, the test after it is the first to see that.
-    losses = (*epochs.learning_rate, *epochs.train_loss, *epochs.test_loss[: -1 if diverged else None])
-    if not all(map(math.isfinite, losses)):
+    finite = (*rates, *train_losses, *test_losses[: -1 if diverged else None])
+    if not all(map(math.isfinite, finite)):
         raise ValueError("a loss or a rate is not finite")
-    if not all(0 <= accuracy <= 1 for accuracy in epochs.test_accuracy):
+    if not all(0 <= accuracy <= 1 for accuracy in accuracies):
         raise ValueError("an accuracy is not from 0 to 1")
-    if not all(0 <= accuracy <= 1 or math.isnan(accuracy) for accuracy in epochs.validation_accuracy):
+    if not all(0 <= accuracy <= 1 or math.isnan(accuracy) for accuracy in validation_accuracies):
         raise ValueError("an accuracy is not from 0 to 1")
     if not all(0 <= row.epoch <= run.setting.epochs and row.draws > 1 for row in outcome.variance):
         raise ValueError("a variance is of no epoch, or of one draw")

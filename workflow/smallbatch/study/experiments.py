@@ -73,11 +73,15 @@ class Setting:
     @classmethod
     def from_json(cls, values: Mapping[str, Any]) -> "Setting":
         """The setting whose fields JSON has as `values`."""
-        return cls(**{key: tuple(value) if isinstance(value, list) else value for key, value in values.items()})
+        return cls(**_from_json(values))
 
 
 def _as_json(values: Mapping[str, Any]) -> dict[str, Any]:
     return {key: list(value) if isinstance(value, tuple) else value for key, value in values.items()}
+
+
+def _from_json(values: Mapping[str, Any]) -> dict[str, Any]:
+    return {key: tuple(value) if isinstance(value, list) else value for key, value in values.items()}
 
 
 _SETTINGS = tuple(own.name for own in fields(Setting))
@@ -187,8 +191,7 @@ class Experiment:
     @classmethod
     def from_json(cls, values: Mapping[str, Any]) -> "Experiment":
         """The experiment that `as_json` gave."""
-        plain = {key: tuple(value) if isinstance(value, list) else value for key, value in values.items()}
-        return cls(**plain | {"setting": Setting.from_json(values["setting"])})
+        return cls(**_from_json(values) | {"setting": Setting.from_json(values["setting"])})
 
 
 @dataclass(frozen=True)

@@ -128,7 +128,8 @@ def _check_extent(path: Path, root: yaml.Node) -> None:
 
 
 # JSON Schema takes 3.0 for an integer; as a batch size it is a slip like 3.5.
-_Validator = jsonschema.validators.extend(
+# Its stubs leave `extend` without types.
+_Validator: type[jsonschema.protocols.Validator] = jsonschema.validators.extend(  # type: ignore[no-untyped-call]
     jsonschema.Draft202012Validator,
     type_checker=jsonschema.Draft202012Validator.TYPE_CHECKER.redefine(
         "integer", lambda _, value: isinstance(value, int) and not isinstance(value, bool)
@@ -237,19 +238,22 @@ def _unshown(text: str) -> bool:
 
 
 def _tell(error: jsonschema.ValidationError, where: str) -> None:
+    schema: Any = error.schema  # these three are set in what a validator gives
+    instance: Any = error.instance
+    expected: Any = error.validator_value
     path = ".".join(str(part) for part in error.absolute_path)
     if error.validator == "additionalProperties":
-        known = list(error.schema.get("properties", {}))
-        unknown = next(key for key in error.instance if key not in known)
+        known = list(schema.get("properties", {}))
+        unknown = next(key for key in instance if key not in known)
         key = f"{path}.{unknown}" if path else str(unknown)
         raise UserError(f"{where}: {key}: unknown key{likely(unknown, known)}; allowed: {', '.join(known)}")
     if error.validator == "required":
-        missing = next(key for key in error.validator_value if key not in error.instance)
+        missing = next(key for key in expected if key not in instance)
         raise UserError(f"{where}: {path or 'top level'}: key {missing!r} is missing")
     if error.validator == "uniqueItems":
-        twice = next(item for i, item in enumerate(error.instance) if item in error.instance[:i])
-        raise UserError(f"{where}: {path}: {twice!r} stands twice in {error.instance!r}; allowed: each value once")
-    refuse(where, path or "top level", error.instance, error.schema.get("description", error.message))
+        twice = next(item for i, item in enumerate(instance) if item in instance[:i])
+        raise UserError(f"{where}: {path}: {twice!r} stands twice in {instance!r}; allowed: each value once")
+    refuse(where, path or "top level", instance, schema.get("description", error.message))
 
 
 def likely(word: str, known: list[str]) -> str:
