@@ -617,6 +617,7 @@ def test_ranges_without_a_rate_that_all_sizes_have_are_unknown():
     row = judged(**study(fig01=lines({2: [0.9, MISSING], 64: [MISSING, 0.9]}))).loc["C5"]
     assert row["verdict"] == "undecided" and row["effect"] == ""
     assert [part["effect"] for part in json.loads(row["comparisons"])] == [None]
+    assert row["evidence"] == "fig01: there is no rate that all batch sizes have results at"
 
 
 def test_the_best_rate_in_words_is_that_of_the_data():
