@@ -7,7 +7,7 @@ import zipfile
 from datetime import UTC, datetime
 
 import pytest
-from conftest import a_run, an_outcome, digests
+from helpers import a_run, an_outcome, digests
 
 from smallbatch.core.errors import UserError
 from smallbatch.runs import bundles

@@ -6,7 +6,7 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-from conftest import a_run
+from helpers import a_run
 
 from smallbatch.data.outline import Outline
 from smallbatch.estimate import cost

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import PROJECT, a_run, made_data
+from helpers import PROJECT, a_run, made_data
 from safetensors.torch import load_file
 
 from smallbatch.core.errors import UserError
@@ -47,7 +47,7 @@ TRAIN = """
 import sys
 sys.path.insert(0, {library!r}); sys.path.insert(0, {tests!r})
 from pathlib import Path
-from conftest import a_run
+from helpers import a_run
 from smallbatch.training import checkpoints
 from smallbatch.training.pack import train_pack
 checkpoints.INTERVAL = 0.0

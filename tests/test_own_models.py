@@ -8,9 +8,9 @@ from dataclasses import replace
 
 import pytest
 import torch
-from conftest import PROJECT, a_run, training_settings
+from helpers import PROJECT, a_run, training_settings
+from helpers.lanes import train
 from safetensors.torch import load
-from test_lanes import train
 from torch.nn import functional as F
 
 from smallbatch import models, study_file

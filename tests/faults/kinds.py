@@ -22,8 +22,8 @@ import numpy as np
 import pandas as pd
 import torch
 import yaml
-from conftest import PROJECT, a_run, made_data
-from test_data_cifar import archive, cifar10_contents, python3
+from helpers import PROJECT, a_run, made_data
+from helpers.cifar import archive, cifar10_contents, python3
 
 from smallbatch import study_file
 from smallbatch.analysis.table import read_tables, write_table
