@@ -270,7 +270,7 @@ def make_pickle(folder: Path, number: int) -> Path:
 
 def read_pickle(path: Path) -> bool:
     layout = cifar.LAYOUTS["cifar10"]
-    batch = cifar._batch(str(path), cifar._unpickled(str(path), path.read_bytes()), layout)
+    batch = cifar.read_batch(str(path), path.read_bytes(), layout)
     return promised(len(batch.labels) == len(batch.images) and set(batch.labels.tolist()) <= set(range(layout.classes)))
 
 
