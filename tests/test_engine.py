@@ -17,7 +17,7 @@ from safetensors.torch import load_file
 from smallbatch.core.errors import UserError
 from smallbatch.data import prepared
 from smallbatch.runs.store import METRICS, RECORD, RunStore
-from smallbatch.training import checkpoints, network
+from smallbatch.training import network
 from smallbatch.training.checkpoints import Checkpoint
 from smallbatch.training.engine import LaneTraining
 from smallbatch.training.feed import Feed
@@ -144,10 +144,6 @@ def test_checkpoints_execute_nothing(tmp_path):
     torch.save({"state": Evil()}, tmp_path / "c.pt")
     assert Checkpoint(tmp_path / "c.pt").load() is None
     assert not (tmp_path / "executed").exists()
-
-
-def test_checkpoints_are_at_most_a_minute_apart():
-    assert checkpoints.INTERVAL <= 50
 
 
 def test_only_what_is_missing_is_trained(data_folder, tmp_path):
