@@ -10,8 +10,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import a_run, copy_project, made_data, snakemake
-from test_workflow import write_study
+from helpers import TINY, a_run, copy_project, made_data, snakemake, write_study
 
 from smallbatch.cluster import slurm
 from smallbatch.core.console import reporting
@@ -44,7 +43,7 @@ def test_a_wrong_configuration(project, settings, words):
 
 
 def test_a_wrong_study(project):
-    write_study(project, {"title": "Tiny", "seeds": [1, 1], "experiments": {}, "figures": {}})
+    write_study(project, "tiny", {"title": "Tiny", "seeds": [1, 1], "experiments": {}, "figures": {}})
     says(snakemake(project, "-n", "--config", "study=tiny"), "config/studies/tiny.yaml: experiments: {} is not allowed")
 
 
@@ -86,7 +85,7 @@ def test_folders_have_spaces_brackets_and_quotes(tmp_path):
     folder = copy_project(tmp_path / "My (Drive) & 'x' $y")
     environment = folder / "an environment"
     environment.symlink_to(sys.prefix)
-    write_study(folder)
+    write_study(folder, "tiny", TINY)
     command = [
         environment / "bin" / "python",
         "-m",
@@ -132,7 +131,7 @@ def test_a_full_disk_is_named_and_what_was_finished_stays(tmp_path, disk):
     code = (
         "import sys; sys.path[:0] = sys.argv[3:]\n"
         "from pathlib import Path\n"
-        "from conftest import a_run\n"
+        "from helpers import TINY, a_run\n"
         "from smallbatch.core.console import reporting\n"
         "from smallbatch.training.pack import train_pack\n"
         "with reporting():\n"
@@ -149,7 +148,7 @@ def test_a_full_disk_is_named_and_what_was_finished_stays(tmp_path, disk):
 
 
 def test_a_gpu_that_is_not_there(project):
-    write_study(project)
+    write_study(project, "tiny", TINY)
     given = ("--config", "study=tiny", "training={device: 'cuda:99'}")
     says(snakemake(project, "--cores", "1", *given, "--", "all"), "training.device: 'cuda:99' is not allowed")
 

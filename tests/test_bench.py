@@ -5,7 +5,7 @@ import re
 
 import pytest
 import torch
-from conftest import PROJECT, a_run
+from helpers import PROJECT, a_run
 from torch import nn
 
 from smallbatch.core.errors import UserError

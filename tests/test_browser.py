@@ -10,9 +10,9 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
+from helpers.tables import HERE, TEMPLATE, claims, planned, study_told
 from playwright.sync_api import Browser, Locator, expect, sync_playwright
 from playwright.sync_api import Page as Tab
-from test_report import HERE, TEMPLATE, claims, planned, study_told
 
 from smallbatch.figures import draw, style
 from smallbatch.publish.report import render

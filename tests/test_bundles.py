@@ -7,7 +7,7 @@ import zipfile
 from datetime import UTC, datetime
 
 import pytest
-from conftest import a_run, an_outcome, digests
+from helpers import a_run, an_outcome, digests
 
 from smallbatch.core.errors import UserError
 from smallbatch.runs import bundles
@@ -137,7 +137,7 @@ def test_a_damaged_record_is_set_aside_and_laid_again(a_store, tmp_path, caplog)
 
 def named(path):
     """A bundle under the name that its content has."""
-    return path.rename(path.with_name(f"s-{bundles._hash(path.read_bytes())}.zip"))
+    return path.rename(path.with_name(f"s-{hashlib.sha256(path.read_bytes()).hexdigest()[:12]}.zip"))
 
 
 def test_only_files_of_runs_are_taken_in_and_only_of_such_as_are_whole(a_store, tmp_path, caplog):

@@ -8,7 +8,7 @@ from dataclasses import fields, replace
 
 import pytest
 import torch
-from conftest import a_run
+from helpers import a_run
 
 from smallbatch.core.environment import cache_folder
 from smallbatch.core.files import read_sealed

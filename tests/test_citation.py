@@ -4,7 +4,7 @@ import re
 import tomllib
 
 import yaml
-from conftest import PROJECT
+from helpers import PROJECT
 
 from smallbatch import __version__
 

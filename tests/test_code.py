@@ -1,7 +1,7 @@
 """Digests of code: they cover what a script runs, however far behind it, and nothing else."""
 
 import pytest
-from conftest import PROJECT
+from helpers import PROJECT
 
 from smallbatch.core import code
 

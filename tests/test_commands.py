@@ -9,8 +9,7 @@ import tomllib
 from pathlib import Path
 
 import pytest
-import yaml
-from conftest import PROJECT
+from helpers import PROJECT, write_study
 from PIL import Image
 
 PAGES = [PROJECT / "README.md", PROJECT / "config" / "README.md", *sorted((PROJECT / "docs").glob("*.md"))]
@@ -182,7 +181,7 @@ def downloaded(project, tmp_path):
         copied.parent.mkdir(parents=True, exist_ok=True)
         shutil.copy(file, copied)
     for name in ("laptop", "cifar10-quick", "paper", "mine"):
-        (project / "config" / "studies" / f"{name}.yaml").write_text(yaml.safe_dump(SMALL), encoding="utf-8")
+        write_study(project, name, SMALL)
     return project
 
 

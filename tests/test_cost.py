@@ -6,7 +6,7 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-from conftest import a_run
+from helpers import a_run
 
 from smallbatch.data.outline import Outline
 from smallbatch.estimate import cost
@@ -46,8 +46,8 @@ def measured(run, outline, most, m, *, device, lanes):
 @pytest.fixture
 def made_up(monkeypatch):
     """Two processes train at the same time."""
-    monkeypatch.setattr(cost, "_describe", described)
-    monkeypatch.setattr(cost, "_measure", measured)
+    monkeypatch.setattr(cost, "describe", described)
+    monkeypatch.setattr(cost, "measure", measured)
 
 
 def described(device):
@@ -71,7 +71,7 @@ def test_each_figure_is_charged_with_the_runs_that_no_figure_before_it_shows(mad
     assert list(table.index) == ["fig04", "fig01", "fig13", "none", "all"], "nothing is left for fig15"
     assert table["runs"].tolist() == [4, 4, 2, 1, 11]
     assert table["gradients"].tolist() == [800, 800, 600, 72, 2272]
-    charged = cost._charged(STUDY)
+    charged = cost.charge(STUDY)
     assert {run.base_lr for run, figure in charged.items() if figure == "fig04"} == {2**-8}
 
 
@@ -122,7 +122,7 @@ def lanes_asked(run, outline, most, m, *, device, lanes):
 
 
 def test_each_kind_is_measured_with_the_lanes_that_its_rows_have_and_keeps_the_slowest(made_up, monkeypatch):
-    monkeypatch.setattr(cost, "_measure", lanes_asked)
+    monkeypatch.setattr(cost, "measure", lanes_asked)
     _, speeds = estimated()
     # A row of `plain` has 2 rates and 2 seeds; that of `part` one of each, and is of the same kind.
     assert speeds.kinds[kind_of(PLAIN.setting)].speeds[2].training == 1
@@ -130,7 +130,7 @@ def test_each_kind_is_measured_with_the_lanes_that_its_rows_have_and_keeps_the_s
 
 
 def sizes_asked(shape, made_up, monkeypatch):
-    monkeypatch.setattr(cost, "_measure", lanes_asked)
+    monkeypatch.setattr(cost, "measure", lanes_asked)
     table, speeds = estimate(
         replace(STUDY, experiments={"plain": PLAIN}, figures={}),
         {"made": Outline(shape, 4, 100, 50)},
@@ -175,7 +175,7 @@ def test_as_many_processes_train_as_there_are_processors_and_one_on_a_gpu(device
     monkeypatch.setattr(devices, "pick", torch.device)
     monkeypatch.setattr(devices, "describe", lambda chosen: {"device": f"a {chosen.type}", "cuda": "13"})
     monkeypatch.setattr(cost, "processors", lambda: 7)
-    assert cost._describe(device) == (f"a {device}", at_once)
+    assert cost.describe(device) == (f"a {device}", at_once)
 
 
 class Machine:
@@ -225,7 +225,7 @@ class Machine:
 @pytest.mark.parametrize(("lanes", "most", "trained"), [("auto", 16, 5), ("auto", 3, 3), (4, 16, 4), (4, 2, 2)])
 def test_a_measurement_says_seconds_an_image_of_training_and_of_testing(lanes, most, trained, monkeypatch):
     machine = Machine(monkeypatch)
-    speed, weights = cost._measure(a_run(batch_size=2, b=2), OUTLINE, most, 8, device="cpu", lanes=lanes)
+    speed, weights = cost.measure(a_run(batch_size=2, b=2), OUTLINE, most, 8, device="cpu", lanes=lanes)
     assert speed == Speed(training=0.1, testing=0.025, memory=1000 + 100 * trained + 8)
     assert weights == 77 and machine.alone
     assert machine.asked == [(trained, 8, 8, 64, "cpu")], "at least 64 images"
@@ -233,10 +233,10 @@ def test_a_measurement_says_seconds_an_image_of_training_and_of_testing(lanes, m
 
 def test_a_gpu_has_memory_of_its_own_and_of_memory_that_is_not_known_nothing_is_told(monkeypatch):
     machine = Machine(monkeypatch, known=False)
-    speed, _ = cost._measure(a_run(augment_resized=True), OUTLINE, 1, 128, device="cpu", lanes=1)
+    speed, _ = cost.measure(a_run(augment_resized=True), OUTLINE, 1, 128, device="cpu", lanes=1)
     assert speed.memory == 0 and machine.asked[-1][3] == 128 and machine.alone.pop()
     machine = Machine(monkeypatch)
-    speed, _ = cost._measure(a_run(), OUTLINE, 1, 8, device="cuda", lanes=1)
+    speed, _ = cost.measure(a_run(), OUTLINE, 1, 8, device="cuda", lanes=1)
     assert speed == Speed(0.1, 0.025, 0) and not machine.alone
 
 

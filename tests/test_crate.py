@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
-from conftest import PROJECT, a_run, an_outcome, made_data
+from helpers import PROJECT, a_run, an_outcome, made_data
 from rocrate.rocrate import ROCrate
 from rocrate.vocabs import RO_CRATE
 

@@ -10,10 +10,11 @@ import numpy as np
 import pytest
 from PIL import Image
 from scipy.io import savemat
+from torchvision.models import ResNet50_Weights
 
 from smallbatch import data
 from smallbatch.core.errors import UserError
-from smallbatch.data import imagenet, prepared
+from smallbatch.data import imagenet, photos, prepared
 from smallbatch.data.imagenet import DEVKIT, SYNSETS, TRAIN, TRUTH, VALIDATION
 
 pytestmark = pytest.mark.filterwarnings("ignore:The image decoding and encoding:DeprecationWarning")
@@ -157,8 +158,9 @@ def test_the_fingerprint_sees_the_photos(change: str, tmp_path: Path) -> None:
 
 
 def test_preprocessing_constants_are_torchvisions(tmp_path: Path) -> None:
-    meta = prepare(laid_out(tmp_path / "net")).meta
-    assert (meta.shape, meta.mean, meta.std) == ((3, 224, 224), (0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
+    meta, theirs = prepare(laid_out(tmp_path / "net")).meta, ResNet50_Weights.IMAGENET1K_V1.transforms()
+    assert (meta.shape, meta.mean, meta.std) == ((3, *2 * theirs.crop_size), (*theirs.mean,), (*theirs.std,))
+    assert theirs.resize_size == [photos.RESIZED]
 
 
 def test_only_regular_members_with_an_images_name_are_taken(tmp_path: Path) -> None:

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import a_run, check_fields, training_settings
+from helpers import a_run, check_fields, training_settings
 from safetensors.torch import load_file
 
 from smallbatch.core.errors import UserError

@@ -7,7 +7,7 @@ from functools import cache
 
 import pytest
 import yaml
-from conftest import PROJECT, snakemake
+from helpers import PROJECT, snakemake
 
 from smallbatch import models
 from smallbatch.cluster.slurm import WARNING

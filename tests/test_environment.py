@@ -10,7 +10,7 @@ from importlib.metadata import version
 
 import pytest
 import yaml
-from conftest import PROJECT
+from helpers import PROJECT
 
 from smallbatch.core import environment
 from smallbatch.core.environment import STAMP, origin
@@ -175,7 +175,7 @@ def test_without_git_the_commit_is_unknown(repository, monkeypatch, tmp_path):
 
 
 def test_what_a_record_will_lack_is_said_before_the_training(data_folder, tmp_path, monkeypatch, caplog):
-    from conftest import a_run
+    from helpers import a_run
 
     from smallbatch.training.pack import train_pack
 

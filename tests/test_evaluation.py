@@ -9,7 +9,7 @@ import sys
 
 import pytest
 import torch
-from conftest import a_run, made_data
+from helpers import a_run, made_data
 from safetensors.torch import load, save
 
 from smallbatch.__main__ import main

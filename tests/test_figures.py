@@ -543,8 +543,8 @@ def test_the_users_own_settings_neither_change_a_figure_nor_are_changed(tmp_path
 @pytest.mark.parametrize("title", ["From $5 to $10", r"Sweep of $\lambda_{x$", r"$\frac$ and 100 % of \$"])
 def test_a_title_is_drawn_as_it_stands(title: str, tmp_path: Path) -> None:
     figure = draw(spec("accuracy", title=title), grid(), NO_EPOCHS)
-    text = figure._suptitle
-    assert text.get_text() == title and text._preprocess_math(title) == (title, False)
+    [text] = [text for text in figure.texts if text.get_text() == title]
+    assert not text.get_parse_math()
     style.save(figure, [tmp_path / f"f.{form}" for form in ("pdf", "svg", "png")])
 
 

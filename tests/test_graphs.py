@@ -6,7 +6,7 @@ from typing import ClassVar
 
 import pytest
 import torch
-from conftest import a_run, check_fields, made_data
+from helpers import a_run, check_fields, made_data
 from safetensors.torch import load
 
 from smallbatch.core.errors import UserError

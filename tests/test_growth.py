@@ -4,7 +4,7 @@ import importlib.util
 
 import pandas as pd
 import pytest
-from conftest import PROJECT
+from helpers import PROJECT
 
 _spec = importlib.util.spec_from_file_location("growth", PROJECT / "benchmarks" / "growth.py")
 growth = importlib.util.module_from_spec(_spec)

@@ -9,7 +9,7 @@ import zipfile
 from pathlib import Path
 
 import pytest
-from conftest import PROJECT, copy_project
+from helpers import PROJECT, copy_project
 
 from smallbatch import __version__
 from smallbatch.core.console import EXTRAS, reporting

@@ -2,7 +2,8 @@
 
 import pytest
 import torch
-from conftest import a_run, check_fields
+from helpers import a_run, check_fields
+from helpers.lanes import train
 from safetensors.torch import load
 from torch import nn
 
@@ -11,23 +12,11 @@ from smallbatch.models import MODELS, build
 from smallbatch.models.normalisation import WINDOW, part_momenta
 from smallbatch.runs.store import Epoch
 from smallbatch.training import lanes
-from smallbatch.training.checkpoints import Checkpoint
 from smallbatch.training.engine import LaneTraining
 from smallbatch.training.feed import Batches
-from smallbatch.training.progress import Progress
 
 CPU = torch.device("cpu")
 pytestmark = pytest.mark.usefixtures("one_thread")
-
-
-def train(runs, data, tmp_path):
-    """Outcomes and weights of runs trained as lanes of one group."""
-    results = {}
-    progress = Progress(1)
-    progress.begin("test", ["a run"] * len(runs), runs[0].setting.epochs, 64)
-    training = LaneTraining(runs, data, CPU)
-    training.train(lambda run, *result: results.update({run: result}), Checkpoint(tmp_path / "c.pt"), progress)
-    return results
 
 
 def update(training, images, labels, factor):

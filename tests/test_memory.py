@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import PROJECT, a_run, check_fields
+from helpers import PROJECT, a_run, check_fields
 from torch import nn
 
 from smallbatch import models
@@ -91,7 +91,7 @@ def test_kernels_work_on_few_images_of_one_lane_unless_a_batch_statistic_needs_m
 
 MEASURE = """
 import torch
-from conftest import a_run
+from helpers import a_run
 from smallbatch.data.outline import ORIGINALS
 from smallbatch.training.resources import device as devices
 from smallbatch.training.resources import memory

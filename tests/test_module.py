@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 import yaml
-from conftest import PROJECT, copy_project, snakemake
+from helpers import PROJECT, copy_project, snakemake
 
 CALLER = """
 configfile: "config/config.yaml"

@@ -6,7 +6,7 @@ import random
 
 import pytest
 import torch
-from conftest import a_run, made_data
+from helpers import a_run, made_data
 from torch import nn
 
 from smallbatch.core.errors import UserError

@@ -8,9 +8,9 @@ from dataclasses import replace
 
 import pytest
 import torch
-from conftest import PROJECT, a_run, training_settings
+from helpers import PROJECT, a_run, training_settings
+from helpers.lanes import train
 from safetensors.torch import load
-from test_lanes import train
 from torch.nn import functional as F
 
 from smallbatch import models, study_file
@@ -420,7 +420,7 @@ def test_an_edited_model_names_new_runs_and_old_ones_cannot_be_evaluated(own, da
     )
     assert store.read(name).run.setting.model_content == models.content("mine")
     file.write_text(file.read_text().replace("F.relu", "F.silu"))
-    models._content.cache_clear()
+    models.content_at.cache_clear()
     new = a_run(model="mine")
     assert new.name(fingerprint) != name and not store.has(new, fingerprint) and store.has(old, fingerprint)
     with pytest.raises(UserError, match=rf"model mine: {file} is not what this run was named after"):
@@ -439,7 +439,7 @@ def test_what_a_model_imports_from_beside_it_is_part_of_it(line, own, tmp_path):
     file.write_text(file.read_text() + line.format(n=file.stem) + "\n")
     before = models.content("mine")
     part.write_text("x = 2\n")
-    models._content.cache_clear()
+    models.content_at.cache_clear()
     assert models.content("mine") != before
 
 
@@ -485,7 +485,7 @@ def test_a_study_is_checked_as_it_is_loaded_and_the_verdict_remembered(own, stud
     study()
     assert "a layer mixes lanes" in file_kept.read_text()
     write(file, middle="return x")
-    models._content.cache_clear()
+    models.content_at.cache_clear()
     assert study().experiments["one"].setting.model_content != setting.model_content
 
 

@@ -3,7 +3,7 @@
 from types import SimpleNamespace
 
 import pytest
-from conftest import a_run, an_outcome
+from helpers import a_run, an_outcome
 
 from smallbatch.core import checksums
 from smallbatch.core.errors import UserError

@@ -7,7 +7,7 @@ import sys
 
 import pytest
 import torch
-from conftest import PROJECT, a_run
+from helpers import PROJECT, a_run
 
 from smallbatch.data import prepared
 from smallbatch.training import pack

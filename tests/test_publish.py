@@ -1,76 +1,21 @@
 """Publishing a study, and what colleagues have of it: pulled, merged, redrawn, never trained again."""
 
-import os
 import shutil
-import subprocess
-import sys
 
 import pandas as pd
 import pytest
-from conftest import PROJECT, a_run, an_outcome, snakemake
+from helpers import a_run, an_outcome
+from helpers.publishing import as_repository, clone, make, names, objects, pictures, sh
 
 from smallbatch.core.errors import UserError
 from smallbatch.publish.publish import RECORDED, check, chosen_weights, claims_text, fill, whole_weights
 from smallbatch.runs.store import RunStore
-
-SCALE = "scale={name: SHORT, epochs: 0.1, batch_sizes: [8, 32], base_lrs: [2^-10, 2^-8], figures: [FIGURE]}"
-
-
-def sh(folder, command: str) -> str:
-    """Run a line of shell in `folder`, `dvc` and `git` among its words; returns what it printed."""
-    path = os.pathsep.join([os.path.dirname(sys.executable), os.environ["PATH"]])
-    done = subprocess.run(
-        ["bash", "-ec", command], cwd=folder, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
-        env=os.environ | {"PATH": path, "GIT_EDITOR": "true"},
-    )  # fmt: skip
-    assert done.returncode == 0, done.stdout
-    return done.stdout
-
-
-def as_repository(project, store):
-    """Make a copy of the project a git repository whose embedded remote is another folder; returns it."""
-    if not shutil.which("git"):
-        pytest.skip("git is not here, so there is nothing to clone")
-    for name in (".gitignore", ".dvcignore"):
-        shutil.copy(PROJECT / name, project / name)
-    (project / "docs" / "results.md").write_text("# Results\n\n<!-- laptop-one: claims -->\n<!-- end -->\n")
-    sh(
-        project,
-        f"""git init --quiet --initial-branch main && git config user.name A && git config user.email a@example.org
-        dvc init --quiet && dvc config core.analytics false
-        dvc remote add --quiet --default embedded {store}
-        git add --all && git commit --quiet --message begin""",
-    )
-    return project
 
 
 @pytest.fixture
 def shared(project, tmp_path):
     """A repository in which two colleagues' clones and a remote of DVC meet."""
     return as_repository(project, tmp_path / "store")
-
-
-def clone(source, place):
-    sh(place.parent, f"git clone --quiet {source} {place}")
-    sh(place, "git config user.name B && git config user.email b@example.org")
-    return place
-
-
-def make(folder, *targets, name="one", figure="fig01", seeds=1, more=()):
-    config = SCALE.replace("SHORT", name).replace("FIGURE", figure)
-    return snakemake(folder, "--cores", "2", *targets, "--config", "study=laptop", f"seeds={seeds}", config, *more)
-
-
-def names(folder):
-    return {path.name for path in (folder / "results" / "runs").iterdir() if path.is_dir()}
-
-
-def objects(store):
-    return {path.relative_to(store): path.read_bytes() for path in store.rglob("*") if path.is_file()}
-
-
-def pictures(folder, study="laptop-one"):
-    return {path.name: path.read_bytes() for path in (folder / "paper_figures" / study).iterdir()}
 
 
 def test_publish_pull_redraw_merge(shared, tmp_path):

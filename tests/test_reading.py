@@ -5,8 +5,7 @@ import shutil
 from pathlib import Path
 
 import pytest
-import yaml
-from conftest import an_outcome, snakemake
+from helpers import GRID, an_outcome, snakemake, write_study
 
 from smallbatch import data
 from smallbatch.runs import bundles
@@ -18,12 +17,7 @@ from smallbatch.study_file import check_config, load_study
 STUDY = {
     "title": "Read",
     "seeds": [1],
-    "experiments": {
-        "alexnet": {
-            "data": "digits", "model": "alexnet", "weight_decay": 5e-4, "epochs": 1, "train_images": 128,
-            "batch_sizes": [16, 64], "base_lrs": ["2^-10", "2^-8"],
-        },
-    },
+    "experiments": {"alexnet": GRID},
     "figures": {"fig01": {"kind": "accuracy", "title": "A", "experiments": ["alexnet"]}},
 }  # fmt: skip
 READING = [("-n", "all"), ("-n",), ("--list",), ("--lint",), ("--dag", "dot"), ("--rulegraph", "dot")]
@@ -48,7 +42,7 @@ def trainings(told: str) -> int:
 @pytest.fixture
 def read(project, monkeypatch):
     """A project with a small study; how it is asked to read."""
-    (project / "config/studies/read.yaml").write_text(yaml.safe_dump(STUDY))
+    write_study(project, "read", STUDY)
     config = project / "config/config.yaml"
     config.write_text(re.sub(r"^study: .*$", "study: read", config.read_text(), flags=re.MULTILINE))
     monkeypatch.chdir(project)

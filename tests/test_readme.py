@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 import yaml
-from conftest import PROJECT, a_run, made_data
+from helpers import PROJECT, a_run, made_data
 
 from smallbatch import models
 from smallbatch.data import prepare, prepared

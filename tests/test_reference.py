@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 import reference
 import torch
-from conftest import a_run, made_data
+from helpers import a_run, made_data
 
 from smallbatch.data import prepared
 from smallbatch.training import lanes

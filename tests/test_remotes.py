@@ -12,8 +12,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from conftest import PROJECT, copy_project
-from test_publish import as_repository, clone, make, names, sh
+from helpers import PROJECT, copy_project
+from helpers.publishing import as_repository, clone, make, names, sh
 
 from smallbatch.runs.bundles import record_of_weights
 from smallbatch.runs.store import RunStore

@@ -1,7 +1,7 @@
 """What training jobs ask for, and their order, by values worked out by hand."""
 
 import pytest
-from conftest import a_run
+from helpers import a_run
 
 from smallbatch.estimate.requests import memory_mb, minutes, priority
 from smallbatch.estimate.speeds import Kind, Measured, Speed, Speeds

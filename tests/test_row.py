@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import a_run
+from helpers import a_run
 
 from smallbatch.core.errors import UserError
 from smallbatch.data import prepared

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import a_run, training_settings
+from helpers import a_run, training_settings
 
 from smallbatch.core.errors import Stopped, UserError
 from smallbatch.runs.packs import parts

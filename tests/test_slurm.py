@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 import yaml
-from conftest import PROJECT
+from helpers import PROJECT
 
 from smallbatch.cluster import slurm
 from smallbatch.core.errors import Stopped

@@ -4,7 +4,7 @@ import time
 from datetime import date
 
 import pytest
-from conftest import a_run
+from helpers import a_run
 
 from smallbatch.core import environment
 from smallbatch.core.files import read_sealed

@@ -10,8 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-import yaml
-from conftest import PROJECT, an_outcome
+from helpers import GRID, PROJECT, an_outcome, write_study
 from snakemake.cli import parse_config
 from snakemake.utils import update_config
 
@@ -25,18 +24,15 @@ from smallbatch.runs.store import RunStore
 from smallbatch.study.settings import overridden, read_yaml
 from smallbatch.study_file import check_config, load_study
 
-GRID = {
-    "data": "digits", "model": "alexnet", "weight_decay": 5e-4, "epochs": 10, "train_images": 100,
-    "batch_sizes": [2, 4], "base_lrs": ["2^-8", "2^-6"],
-}  # fmt: skip
+PLAIN = GRID | {"epochs": 10, "train_images": 100, "batch_sizes": [2, 4], "base_lrs": ["2^-8", "2^-6"]}
 STUDY = {
     "title": "Mine",
     "seeds": [1, 2],
     "experiments": {
-        "plain": GRID,
-        "long": GRID | {"epochs": 20},
-        "taken": GRID | {"norm": "batch", "bn_batch_sizes": [2], "base_lrs": {"best_of": ["plain"]}},
-        "unseen": GRID | {"batch_sizes": [8], "base_lrs": ["2^-8"]},
+        "plain": PLAIN,
+        "long": PLAIN | {"epochs": 20},
+        "taken": PLAIN | {"norm": "batch", "bn_batch_sizes": [2], "base_lrs": {"best_of": ["plain"]}},
+        "unseen": PLAIN | {"batch_sizes": [8], "base_lrs": ["2^-8"]},
     },
     "figures": {
         "fig01": {"kind": "accuracy", "title": "One", "experiments": ["plain"]},
@@ -54,7 +50,7 @@ def project(tmp_path, monkeypatch):
     """The folder of a project whose data are not prepared."""
     (tmp_path / "config" / "studies").mkdir(parents=True)
     (tmp_path / "config" / "config.yaml").write_text((PROJECT / "config" / "config.yaml").read_text())
-    (tmp_path / "config" / "studies" / "mine.yaml").write_text(yaml.safe_dump(STUDY, sort_keys=False))
+    write_study(tmp_path, "mine", STUDY)
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("COLUMNS", "100")
     return tmp_path
@@ -131,8 +127,8 @@ def test_a_run_is_in_one_state_and_counts_in_each_figure_that_shows_it(runs):
 
 
 def test_a_run_that_experiments_share_counts_once_in_all(project, prepared):
-    twice = STUDY | {"experiments": STUDY["experiments"] | {"unseen": GRID | {"batch_sizes": [4, 8]}}}
-    (project / "config" / "studies" / "mine.yaml").write_text(yaml.safe_dump(twice, sort_keys=False))
+    twice = STUDY | {"experiments": STUDY["experiments"] | {"unseen": PLAIN | {"batch_sizes": [4, 8]}}}
+    write_study(project, "mine", twice)
     status = seen()
     assert counts(status, "none") == {"runs": 4, "waiting": 4}, "m = 8 alone: m = 4 is shown by fig01"
     assert counts(status, "all") == {"runs": 24, "waiting": 24}
@@ -171,9 +167,9 @@ def test_time_left_is_that_of_the_images_of_running_and_waiting_runs(runs):
 
 
 def test_where_nothing_is_said_the_whole_training_split_is_counted(project, prepared):
-    whole = {name: value for name, value in GRID.items() if name != "train_images"}
+    whole = {name: value for name, value in PLAIN.items() if name != "train_images"}
     values = STUDY | {"experiments": {"plain": whole}, "figures": {"fig01": STUDY["figures"]["fig01"]}}
-    (project / "config" / "studies" / "mine.yaml").write_text(yaml.safe_dump(values, sort_keys=False))
+    write_study(project, "mine", values)
     runs = study().runs()
     say("one", runs, **training(runs[0], epoch=0))
     assert seen().left == 8 * 10 * 1000 / 500

@@ -15,8 +15,7 @@ from pathlib import Path
 
 import pytest
 import torch
-import yaml
-from conftest import PROJECT, a_run, made_data, training_settings
+from helpers import PROJECT, a_run, made_data, training_settings, write_study
 
 from smallbatch.core import stopping
 from smallbatch.core.console import reporting
@@ -243,7 +242,7 @@ def test_ctrl_c_on_a_workflow(project):
     experiment = setting | {"batch_sizes": [4], "base_lrs": ["2^-8"]}
     figure = {"kind": "accuracy", "title": "A", "experiments": ["long"]}
     study = {"title": "Long", "seeds": [1], "experiments": {"long": experiment}, "figures": {"fig01": figure}}
-    (project / "config/studies/long.yaml").write_text(yaml.safe_dump(study))
+    write_study(project, "long", study)
     numbers = signal.SIGINT, signal.SIGHUP, signal.SIGTERM
     logs = [stop_workflow(project, number) for number in numbers]
     assert all(f"stopped by {number.name} at epoch " in log for number, log in zip(numbers, logs, strict=True))

@@ -6,7 +6,7 @@ import os
 from datetime import UTC, datetime, timedelta
 
 import pytest
-from conftest import a_run, digests
+from helpers import a_run, digests
 
 from smallbatch.analysis.table import write_tables
 from smallbatch.core.errors import UserError

@@ -1,4 +1,4 @@
-"""The order of knowledge in the library, read from its imports: who stands on whom."""
+"""The order of knowledge in the library and in its tests, read from their imports: who stands on whom."""
 
 import ast
 import sys
@@ -10,6 +10,7 @@ import pytest
 import smallbatch
 
 LIBRARY = Path(smallbatch.__file__).parent
+TESTS = Path(__file__).parent
 
 KNOWS = {
     "core": set(),
@@ -64,3 +65,10 @@ def test_the_core_imports_the_standard_library_alone():
 @pytest.mark.parametrize("room", WITHOUT_TORCH)
 def test_what_reads_results_needs_no_torch(room):
     assert {(module, name) for module, name in imported(room) if name.partition(".")[0].startswith("torch")} == set()
+
+
+def test_no_test_is_imported_by_another_file():
+    files = sorted(TESTS.rglob("*.py"))
+    tests = {file.stem for file in files if file.stem.startswith("test_") or file.stem == "conftest"}
+    assert len(tests) > 50
+    assert {(file.name, name) for file in files for name in imports(file) if name.partition(".")[0] in tests} == set()

@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 import torch
 import yaml
-from conftest import PROJECT, made_data
+from helpers import PROJECT, made_data
 
 from smallbatch.data import prepared
 from smallbatch.study_file import load_study

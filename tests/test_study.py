@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 import yaml
-from conftest import PROJECT, a_run
+from helpers import PROJECT, a_run, write_study
 
 from smallbatch.core.errors import UserError
 from smallbatch.runs.packs import Plan, cut, row, with_rates
@@ -48,7 +48,7 @@ def load(change=None, name="mine", **config):
         small(values).update(change)
     elif change:
         change(values)
-    Path(f"config/studies/{name}.yaml").write_text(yaml.safe_dump(values, sort_keys=False), encoding="utf-8")
+    write_study(Path(), name, values)
     return load_study(CONFIG | {"study": name} | config)
 
 

@@ -5,7 +5,7 @@ from math import inf, isnan, nan
 
 import pandas as pd
 import pytest
-from conftest import a_run
+from helpers import a_run
 
 from smallbatch.analysis.selection import at_best_rates, best_rates, rates_so_far
 from smallbatch.analysis.table import (

@@ -6,9 +6,9 @@ from datetime import UTC, datetime
 
 import pytest
 import torch
-from conftest import an_outcome, digests
+from helpers import an_outcome, digests
+from helpers.publishing import as_repository, clone, make, pictures, sh
 from safetensors.torch import save
-from test_publish import as_repository, clone, make, pictures, sh
 
 from smallbatch.data import prepared
 from smallbatch.publish.publish import RECORDED

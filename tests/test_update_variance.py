@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from conftest import a_run
+from helpers import a_run
 
 from smallbatch.analysis import update_variance
 from smallbatch.analysis.claims import judge
@@ -162,7 +162,7 @@ def test_figure_and_claim_show_the_same_interval_of_the_same_number():
 
 def judge_c26(figures, runs, measured, thresholds) -> pd.Series:
     import yaml
-    from conftest import PROJECT
+    from helpers import PROJECT
 
     config = yaml.safe_load((PROJECT / "config/config.yaml").read_text(encoding="utf-8"))
     epochs = pd.DataFrame(columns=["run", "epoch", "test_accuracy"])

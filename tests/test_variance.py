@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 import torch
-from conftest import a_run, made_data
+from helpers import a_run, made_data
 from torch import nn
 from torch.nn import functional as F
 

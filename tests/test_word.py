@@ -8,7 +8,7 @@ import threading
 import time
 
 import pytest
-from conftest import a_run, training_settings
+from helpers import a_run, training_settings
 
 from smallbatch.core.errors import UserError
 from smallbatch.core.files import read_sealed, write_sealed

@@ -12,45 +12,20 @@ from dataclasses import replace
 
 import pandas as pd
 import pytest
-import yaml
-from conftest import PROJECT, copy_project, snakemake
 from faults import children_keep_to_permissions
+from helpers import PROJECT, TINY, copy_project, snakemake, write_study
 
 from smallbatch.core.files import read_sealed, write_sealed
 from smallbatch.runs.chosen import write_chosen
 from smallbatch.runs.store import RunStore
 
-TINY = {
-    "title": "Tiny",
-    "description": "For the tests.",
-    "seeds": [1],
-    "experiments": {
-        "alexnet": {
-            "data": "digits", "model": "alexnet", "weight_decay": 5e-4, "epochs": 1, "train_images": 128,
-            "batch_sizes": [16, 64], "base_lrs": ["2^-10", "2^-8"],
-        },
-        "bn": {
-            "data": "digits", "model": "resnet8", "weight_decay": 1e-4, "epochs": 1, "train_images": 128,
-            "norm": "batch", "batch_sizes": [16, 64], "bn_batch_sizes": [8, 16],
-            "base_lrs": {"best_of": ["alexnet"]},
-        },
-    },
-    "figures": {
-        "fig01": {"kind": "accuracy", "title": "A", "experiments": ["alexnet"]},
-        "fig13": {"kind": "bn-batch", "title": "B", "experiments": ["bn"]},
-    },
-}  # fmt: skip
 RUNS = 8
 ALL = ("--cores", "2", "--config", "study=tiny", "--", "all")
 
 
-def write_study(project, values=TINY):
-    (project / "config" / "studies" / "tiny.yaml").write_text(yaml.safe_dump(values))
-
-
 @pytest.fixture
 def tiny(project):
-    write_study(project)
+    write_study(project, "tiny", TINY)
     return project
 
 
@@ -69,7 +44,7 @@ def jobs(output):
 def finished(tmp_path_factory):
     """A finished study, which tests leave alone."""
     project = copy_project(tmp_path_factory.mktemp("finished") / "project")
-    write_study(project)
+    write_study(project, "tiny", TINY)
     done = snakemake(project, *ALL)
     assert done.returncode == 0, done.stdout
     return project
@@ -176,7 +151,7 @@ def restyle(project):
 
 
 def one_more_seed(project, before):
-    write_study(project, TINY | {"seeds": [1, 2]})
+    write_study(project, "tiny", TINY | {"seeds": [1, 2]})
     assert snakemake(project, *ALL).returncode == 0
     after = trained(project)
     assert all(after[name] == time for name, time in before.items())

@@ -23,7 +23,7 @@ if __name__ == "__main__":
     sys.path.insert(0, str(Path(__file__).parents[1]))  # what pytest does for its own tests
 
 import torch
-from conftest import a_run, made_data
+from helpers import a_run, made_data
 from matrix import ALL, call, finished, outcome, scaffold
 
 from smallbatch.runs.bundles import take_in

@@ -22,8 +22,8 @@ import numpy as np
 import pandas as pd
 import torch
 import yaml
-from conftest import PROJECT, a_run, made_data
-from test_data_cifar import archive, cifar10_contents, python3
+from helpers import PROJECT, a_run, made_data
+from helpers.cifar import archive, cifar10_contents, python3
 
 from smallbatch import study_file
 from smallbatch.analysis.table import read_tables, write_table
@@ -270,7 +270,7 @@ def make_pickle(folder: Path, number: int) -> Path:
 
 def read_pickle(path: Path) -> bool:
     layout = cifar.LAYOUTS["cifar10"]
-    batch = cifar._batch(str(path), cifar._unpickled(str(path), path.read_bytes()), layout)
+    batch = cifar.read_batch(str(path), path.read_bytes(), layout)
     return promised(len(batch.labels) == len(batch.images) and set(batch.labels.tolist()) <= set(range(layout.classes)))
 
 

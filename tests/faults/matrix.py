@@ -21,23 +21,21 @@ if __name__ == "__main__":
     sys.path.insert(0, str(Path(__file__).parents[1]))  # what pytest does for its own tests
 
 import pandas as pd
-import yaml
-from conftest import copy_project
 from faults import CHANGES, FAULTS, children_keep_to_permissions, damage
+from helpers import GRID, copy_project, write_study
 
 from smallbatch.runs import bundles
 from smallbatch.runs.store import RunStore
 from smallbatch.study.experiments import Run
 from smallbatch.training.row import Row
 
-PLAIN = {"data": "digits", "weight_decay": 5e-4, "epochs": 1, "train_images": 128, "batch_sizes": [16, 64]}
 STUDY = {
     "title": "Small",
     "seeds": [1],
     "experiments": {
-        "alexnet": PLAIN | {"model": "alexnet", "base_lrs": ["2^-10", "2^-8"], "variance_batch_sizes": [16, 64]},
-        "plain": PLAIN | {"model": "resnet8", "base_lrs": ["2^-10", "2^-8"]},
-        "bn": PLAIN | {"model": "resnet8", "norm": "batch", "base_lrs": {"best_of": ["alexnet"]}},
+        "alexnet": GRID | {"variance_batch_sizes": [16, 64]},
+        "plain": GRID | {"model": "resnet8"},
+        "bn": GRID | {"model": "resnet8", "norm": "batch", "base_lrs": {"best_of": ["alexnet"]}},
     },
     "figures": {
         "fig01": {"kind": "accuracy", "title": "A", "experiments": ["alexnet", "plain"]},
@@ -103,7 +101,7 @@ def scaffold(project: Path) -> Path:
     copy_project(project)
     config = project / "config" / "config.yaml"
     config.write_text(config.read_text().replace("keep_weights: best", "keep_weights: all"))
-    (project / "config" / "studies" / "small.yaml").write_text(yaml.safe_dump(STUDY))
+    write_study(project, "small", STUDY)
     return project
 
 

@@ -16,7 +16,7 @@ from typing import NamedTuple
 
 import pytest
 from cluster import ask, states, wait_for
-from conftest import copy_project, snakemake
+from helpers import copy_project, snakemake
 
 from smallbatch.core.files import read_json
 from smallbatch.runs.store import METRICS, RECORD, RunStore

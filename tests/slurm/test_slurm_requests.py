@@ -4,7 +4,7 @@ import re
 
 import pytest
 from cluster import ask
-from conftest import snakemake
+from helpers import snakemake
 
 
 def call(project, *arguments, training="device: auto"):

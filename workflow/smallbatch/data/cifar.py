@@ -74,9 +74,9 @@ def prepare(label: str, settings: dict[str, Any], folder: Path, downloads: Path)
     layout = LAYOUTS[settings["source"]]
     archive = _archive(layout, settings, downloads)
     members = read_members(archive, (*layout.train, layout.test, layout.meta))
-    contents = {name: _unpickled(f"{archive}: {name}", data) for name, data in members.items()}
-    classes = _class_names(f"{archive}: {layout.meta}", contents[layout.meta], layout)
-    batches = {name: _batch(f"{archive}: {name}", contents[name], layout) for name in (*layout.train, layout.test)}
+    meta = f"{archive}: {layout.meta}"
+    classes = _class_names(meta, _unpickled(meta, members[layout.meta]), layout)
+    batches = {name: read_batch(f"{archive}: {name}", members[name], layout) for name in (*layout.train, layout.test)}
     train = _joined(batches[name] for name in layout.train)
     return write(folder, label, classes, train, batches[layout.test], settings=settings)
 
@@ -168,8 +168,18 @@ def _pixels(where: str, value: Any) -> np.ndarray:
     raise UserError(f"{where}: data is not an array [n, {PIXELS}] of uint8")
 
 
-def _batch(where: str, content: dict[Any, Any], layout: Layout) -> Split[np.ndarray]:
-    """Images and labels of one batch file."""
+def read_batch(where: str, data: bytes, layout: Layout) -> Split[np.ndarray]:
+    """Images and labels of one batch file.
+
+    Args:
+        where: what the error names.
+        data: the file's bytes.
+        layout: of its archive.
+
+    Raises:
+        UserError: it is not a pickle of plain data and arrays, or holds something else.
+    """
+    content = _unpickled(where, data)
     images = _pixels(where, content.get(b"data"))
     key = layout.labels.decode()
     labels = content.get(layout.labels)

@@ -69,7 +69,7 @@ def estimate(
         gradients (of single examples), hours (with every processor or the GPU at work) and megabytes (of results).
         And the speeds that hours come from.
     """
-    charged = _charged(study)
+    charged = charge(study)
     rows = Counter(row(run) for run in charged)
     groups = {run: Group(kind_of(run.setting), rows[row(run)]) for run in charged}
     representatives = {group: run for run, group in groups.items()}
@@ -88,7 +88,7 @@ def estimate(
     return table, Speeds(kinds, name)
 
 
-def _charged(study: Study) -> dict[Run, str]:
+def charge(study: Study) -> dict[Run, str]:
     """Each run with the first figure that shows it or takes its rates from it."""
     charged: dict[Run, str] = {}
     rates = {name: _stand_ins(study, name) for name in study.experiments}
@@ -139,11 +139,10 @@ def _probe(
     # Forked before torch is imported here: a worker on a GPU starts with a driver of its own.
     fork = get_context("fork")
     with ProcessPoolExecutor(1, fork) as pool:
-        name, at_once = pool.submit(_describe, device).result()
-    measure = functools.partial(_measure, device=device, lanes=lanes)
+        name, at_once = pool.submit(describe, device).result()
     with ProcessPoolExecutor(at_once, fork) as pool:
         arguments = [(groups[group], of[group], group.lanes, m) for group, m in cells]
-        answers = pool.map(measure, *zip(*arguments, strict=True))
+        answers = pool.map(functools.partial(measure, device=device, lanes=lanes), *zip(*arguments, strict=True))
         shown = tqdm(answers, "probing the device", len(cells), unit="", leave=False, disable=None)
         speeds = dict(zip(cells, shown, strict=True))
     found = {}
@@ -154,7 +153,7 @@ def _probe(
     return found, (name, at_once)
 
 
-def _describe(device: str) -> tuple[str, int]:
+def describe(device: str) -> tuple[str, int]:
     """The device's name, and how many processes will train on it at the same time."""
     from smallbatch.training.resources import device as devices
 
@@ -162,7 +161,7 @@ def _describe(device: str) -> tuple[str, int]:
     return devices.describe(chosen)["device"], processors() if chosen.type == "cpu" else 1
 
 
-def _measure(run: Run, outline: Outline, most: int, m: int, *, device: str, lanes: int | str) -> tuple[Speed, int]:
+def measure(run: Run, outline: Outline, most: int, m: int, *, device: str, lanes: int | str) -> tuple[Speed, int]:
     """Speed at batch size m, with at most so many lanes, and the number of the model's weights."""
     from smallbatch.training.own_models import most_lanes
     from smallbatch.training.resources import device as devices

@@ -7,6 +7,7 @@ import numpy as np
 import pandas as pd
 
 from smallbatch.analysis.selection import at_best_rates
+from smallbatch.analysis.statistics import LAST_EPOCHS
 from smallbatch.analysis.words import (
     counted,
     experiment_labels,
@@ -126,7 +127,7 @@ def _reported(kind: str) -> str:
     return (
         ""
         if kind in ("convergence", "range", "variance", "example-variance")
-        else "Accuracy is the median over the last 5 epochs."
+        else f"Accuracy is the median over the last {LAST_EPOCHS} epochs."
     )
 
 

@@ -50,11 +50,16 @@ def content(model: str) -> str | None:
     Raises:
         UserError: there is no such model, or no such file.
     """
-    return _content(MODELS[model]) if is_own(model) else None
+    return content_at(MODELS[model]) if is_own(model) else None
 
 
 @functools.cache  # what this process has imported stays, whatever becomes of the file
-def _content(place: str) -> str:
+def content_at(place: str) -> str:
+    """A hash over `files`; `place` as in `MODELS`.
+
+    Raises:
+        UserError: there are none.
+    """
     return digest(*files(place))
 
 
