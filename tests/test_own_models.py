@@ -163,7 +163,7 @@ return self.mix(tokens, tokens, tokens)[0].transpose(1, 2).unflatten(2, x.shape[
 """
 ALONE_MODELS = {
     "channel mean": ({"middle": "return x - x.mean(1, keepdim=True)"}, MIXES),
-    "layer norm": ({"middle": "return F.layer_norm(x, x.shape[1:])"}, MIXES),
+    "layer norm": ({"middle": "return F.layer_norm(x, x.shape[1:])", "norm": "own"}, MIXES),
     "rms norm": ({"middle": "return x * (x.square().mean(1, keepdim=True) + 1e-5).rsqrt()"}, MIXES),
     "softmax": ({"middle": "return F.softmax(x, 1)"}, MIXES),
     "softmax of features": ({"end": "return self.fc(F.softmax(x.flatten(2).mean(2), 1))"}, MIXES),
@@ -186,7 +186,8 @@ ALONE_MODELS = {
     "tied": ({"middle": "return self.c(self.b(x))",
               "init": "self.c = nn.Conv2d(8, 8, 3, padding=1); self.c.weight = self.b.weight"}, MIXES),
     "transposed": ({"middle": "return self.c(x)", "init": "self.c = nn.ConvTranspose2d(8, 8, 1)"}, "layer ConvTransp"),
-    "torch's batch norm": ({"middle": "return self.c(x)", "init": "self.c = nn.BatchNorm2d(8)"}, "layer BatchNorm2d"),
+    "torch's batch norm": ({"middle": "return self.c(x)", "init": "self.c = nn.BatchNorm2d(8)", "norm": "own"},
+                           "layer BatchNorm2d"),
     "reflected": ({"init": "self.a = nn.Conv2d(c, 8, 3, padding=1, padding_mode='reflect')"}, MIXES),
     "hook": ({"init": "self.a.register_forward_hook(lambda own, x, y: 2 * y if own.training else y)"},
              "a hook hangs on layer Conv2d"),
@@ -214,10 +215,11 @@ ALONE_MODELS = {
 
 @pytest.mark.parametrize(("parts", "reason"), ALONE_MODELS.values(), ids=ALONE_MODELS)
 def test_what_lanes_do_not_suit_is_trained_alone_as_plain_torch_does(parts, reason, own, data_folder, tmp_path):
-    own(**parts)
-    suits = found()
+    norm = parts.get("norm", "none")
+    own(**{name: part for name, part in parts.items() if name != "norm"})
+    suits = found(norm=norm)
     assert suits.alone.startswith(reason) and not suits.lanes and suits.draws == (reason == DRAWS)
-    runs = [a_run(model="mine", base_lr=2**-7, seed=seed, momentum=0.5) for seed in (1, 2)]
+    runs = [a_run(model="mine", norm=norm, base_lr=2**-7, seed=seed, momentum=0.5) for seed in (1, 2)]
     assert train_pack(runs, data_folder, tmp_path, lanes=4, keep_weights="all") == 2
     data, store = prepared.read(data_folder), RunStore(tmp_path)
     for run in runs:
@@ -302,19 +304,42 @@ def test_what_cannot_be_trained_twice_the_same_is_refused_in_one_line(parts, lin
     assert text.startswith(f"model mine ({file}): {line}") and "\n" not in text
 
 
-@pytest.mark.parametrize(
-    ("norm", "parts", "line"),
-    [
-        ("batch", {"init": "self.norm = nn.BatchNorm2d(8)"}, "its BatchNorm2d takes statistics over m examples what"),
-        ("batch", {"init": "self.norm = nn.Identity()"}, "it has no layer that `norms` made, so norm: batch would"),
-        ("group", {"init": "self.norm = nn.Identity()"}, "it has no layer that `norms` made, so norm: group would"),
-    ],
-)  # fmt: skip
-def test_a_normalisation_that_a_model_does_not_have_is_refused(norm, parts, line, own):
-    own(**parts)
-    assert found().alone in ("", "layer BatchNorm2d has parameters but no lane form")
-    with pytest.raises(UserError, match=line):
+@pytest.mark.parametrize("norm", ["batch", "group"])
+def test_a_normalisation_that_a_model_does_not_have_is_refused(norm, own):
+    own(init="self.norm = nn.Identity()")
+    assert found(norm="none").lanes
+    with pytest.raises(UserError, match=f"it has no layer that `norms` made, so norm: {norm} would change nothing"):
         found(norm=norm)
+
+
+NORMALISING = {
+    "BatchNorm2d": ("batch_norm", {"init": "self.c = nn.BatchNorm2d(8)"}),
+    "InstanceNorm2d": ("instance_norm", {"init": "self.c = nn.InstanceNorm2d(8)"}),
+    "LayerNorm": ("layer_norm", {"init": "self.c = nn.LayerNorm(8)"}),
+    "RMSNorm": ("rms_norm", {"init": "self.c = nn.RMSNorm(8)"}),
+    "GroupNorm": ("group_norm", {"init": "self.c = nn.GroupNorm(2, 8)"}),
+    "LocalResponseNorm": ("local_response_norm", {"init": "self.c = nn.LocalResponseNorm(2)"}),
+    "Mine": ("layer_norm", {"middle": "return F.layer_norm(x, x.shape[2:])"}),
+}
+
+
+@pytest.mark.parametrize("norm", ["none", "batch", "group"])
+@pytest.mark.parametrize("layer", NORMALISING)
+def test_a_normalisation_that_the_study_does_not_say_is_refused(layer, norm, own):
+    function, parts = NORMALISING[layer]
+    own(**{"middle": "return self.c(x)", **parts})
+    assert found(norm="own") is not None
+    if (layer, norm) == ("GroupNorm", "group"):  # which is what `norms` makes
+        assert found(norm=norm).lanes
+        return
+    with pytest.raises(UserError) as refused:
+        found(norm=norm)
+    assert f"): its {layer} normalises ({function}), and norm: {norm} says otherwise; allowed: " in str(refused.value)
+
+
+def test_an_empty_layer_stays_what_it_is_where_normalisation_is_looked_for(own):
+    own(init="self.c = nn.Sequential()", middle="return self.c(x)")
+    assert found().lanes
 
 
 def test_a_model_that_fails_at_a_size_that_was_not_tried_is_told_in_one_line(own, data_folder, tmp_path):
@@ -363,8 +388,8 @@ def test_the_variance_of_updates_is_measured_alone(own, data_folder):
 
 def test_mini_batches_whose_examples_know_each_other_are_not_taken_in_parts(own, data_folder):
     own(middle="return self.c(x)", init="self.c = nn.BatchNorm2d(8)")
-    run, data = a_run(model="mine", batch_size=8), prepared.read(data_folder)
-    assert not found().splits
+    run, data = a_run(model="mine", batch_size=8, norm="own"), prepared.read(data_folder)
+    assert not found(norm="own").splits
     assert LaneTraining([run], data, CPU, images_at_once=2).network.part == 8
     own()
     run = a_run(model="mine", batch_size=8)
@@ -525,9 +550,14 @@ def test_what_a_study_asks_of_a_model_that_is_trained_alone(own, study):
 
 def test_the_fewest_examples_of_a_model(own, study):
     own(middle="return self.c(x.mean((2, 3), keepdim=True))", init="self.c = nn.BatchNorm2d(8)")
-    assert found().least == 2
+    assert found(norm="own").least == 2
     with pytest.raises(UserError, match=r"experiments.one.batch_sizes: 1 is not allowed; allowed: numbers from 2, the"):
-        study(batch_sizes=[1, 2])
+        study(batch_sizes=[1, 2], norm="own")
+
+
+def test_only_a_model_of_the_users_has_a_norm_of_its_own(study):
+    with pytest.raises(UserError, match=r"one.norm: 'own' is not allowed; allowed: none, batch or group with resnet8"):
+        study(model="resnet8", norm="own")
 
 
 @pytest.mark.parametrize("place", ["none_such:mine", "smallbatch.none:mine", "nothing", ""])

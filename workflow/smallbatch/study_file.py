@@ -191,6 +191,8 @@ def _experiment(where: str, name: str, values: Values, datasets: Values) -> Expe
     _known(where, f"{key}.model", values["model"], list(models.MODELS))
     batch_sizes, b_sizes = tuple(values["batch_sizes"]), values.get("bn_batch_sizes")
     norm, best_of = values.get("norm", "none"), _bases(values)
+    if norm == "own" and not models.is_own(values["model"]):
+        refuse(where, f"{key}.norm", norm, f"none, batch or group with {values['model']}, which has no norm of its own")
     _check_whole_bn_batches(where, key, norm, b_sizes or batch_sizes)
     if b_sizes:
         _check_bn_batches(where, key, norm, batch_sizes, b_sizes)
@@ -224,7 +226,7 @@ def _setting(where: str, key: str, values: Values, datasets: Values) -> Setting:
     changed = {
         "data": data.label(values["data"], datasets[values["data"]]),
         "weight_decay": float(values["weight_decay"]) + 0.0,  # so that -0.0 is 0.0
-        "norm_layers": values.get("norm_layers", "all") if values.get("norm", "none") != "none" else "all",
+        "norm_layers": values.get("norm_layers", "all") if values.get("norm") in ("batch", "group") else "all",
         "lr_drops": drops,
         "momentum": float(values.get("momentum", 0)) + 0.0,
         "augment_pad": augment.get("pad", 0),

@@ -26,6 +26,8 @@ def model_words(model: str) -> str:
 def _norm_words(model: str, norm: str, layers: str) -> str:
     if norm == "none":
         return "no BN"
+    if norm == "own":
+        return "own norm"
     short = {"batch": "BN", "group": "GN"}.get(norm, norm)
     if layers == "conv":
         return f"{short} on conv only"

@@ -29,7 +29,7 @@ class Setting:
 
     data: label of the data set.
     train_images: how many training images are used, None for all.
-    norm, norm_layers: normalisation (none, batch, group) and where it stands (all, conv).
+    norm, norm_layers: normalisation (none, batch, group, the model's own) and where it stands (all, conv).
     lr_drops: fractions of training at which the rate falls to a tenth.
     lr_scaling: of eta with m, see `smallbatch.study.rates`.
     momentum, momentum_scaled: of SGD, and whether eta is multiplied by 1 - momentum, which keeps the step an example.

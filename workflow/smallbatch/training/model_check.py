@@ -14,14 +14,14 @@ import sys
 from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 from types import ModuleType
-from typing import NamedTuple, NoReturn
+from typing import NamedTuple, NoReturn, Self
 
 import numpy as np
 import torch
 from safetensors.torch import save
 from torch import Tensor, nn
 from torch.nn import functional as F
-from torch.nn.modules.batchnorm import _BatchNorm as TorchBatchNorm
+from torch.nn.modules import module as every_layer
 from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
@@ -49,6 +49,12 @@ MANY_IMAGES, MANY_PIXELS = 256, 1 << 18
 
 ROUNDING = 1e-7
 """Of the largest value: what may differ in double precision."""
+
+NORMALISE = {"batch_norm", "layer_norm", "group_norm", "instance_norm", "rms_norm", "local_response_norm"}
+"""Functions of torch that do."""
+
+LAYERS_OF_NORM = {"batch": BatchNorm, "group": nn.GroupNorm}
+"""What `norms` makes; no layer where the study says another norm."""
 
 State = Mapping[str, Tensor]
 
@@ -152,6 +158,38 @@ class _NoNumpy(TorchFunctionMode):
 ASKS = "it asks a tensor for its values"
 
 
+class _Normalisation(TorchFunctionMode):
+    """Collects, while it lasts, (layer, function) of whatever normalises in other layers than the study's norm makes.
+
+    Args:
+        allowed: type of the layers that may.
+    """
+
+    def __init__(self, allowed: type[nn.Module] | tuple[()]) -> None:
+        super().__init__()
+        self.allowed, self.inside, self.found = allowed, [], []
+
+    def __enter__(self) -> Self:
+        enter = every_layer.register_module_forward_pre_hook(lambda layer, _: self.inside.append(layer))
+        leave = every_layer.register_module_forward_hook(self._leave, always_call=True)
+        self.hooks = enter, leave
+        return super().__enter__()
+
+    def _leave(self, *_: object) -> None:
+        self.inside.pop()
+
+    def __exit__(self, *raised: object) -> None:
+        super().__exit__(*raised)
+        for hook in self.hooks:
+            hook.remove()
+
+    def __torch_function__(self, function, types, arguments=(), options=None):
+        name = getattr(function, "__name__", "")
+        if name in NORMALISE and not any(isinstance(layer, self.allowed) for layer in self.inside):
+            self.found.append((type(self.inside[-1]).__name__, name))
+        return function(*arguments, **(options or {}))
+
+
 class _Examination:
     def __init__(self, asked: Question) -> None:
         self.asked = asked
@@ -220,7 +258,7 @@ class _Examination:
         start = _state(model)
         if not _same(start.values(), _state(again).values()):
             self._refuse("its initial weights differ from one time to the next; allowed: torch's random numbers")
-        self._check_norm(model)
+        self._check_norm(self._made(1))
         images = self.images[0]
         first = self._pass(model, images, training=True)
         if not first.logits.isfinite().all():
@@ -252,16 +290,22 @@ class _Examination:
             self._refuse(f"its state_dict has {extra[0]}, which is no tensor; allowed: parameters and buffers")
 
     def _check_norm(self, model: nn.Module) -> None:
-        norm, there = self.asked.norm, [type(one).__name__ for one in model.modules()]
-        if norm == "batch" and (own := [one for one in model.modules() if isinstance(one, TorchBatchNorm)]):
+        """It normalises as its study says; what it computes by hand is not seen."""
+        norm = self.asked.norm
+        kind = LAYERS_OF_NORM.get(norm, ())
+        if kind and not any(isinstance(layer, kind) for layer in model.modules()):
             self._refuse(
-                f"its {type(own[0]).__name__} takes statistics over m examples whatever bn_batch_sizes says; allowed "
-                "with norm: batch: what `norms` makes"
+                f"it has no layer that `norms` made, so norm: {norm} would change nothing; allowed: norm: none or own"
             )
-        kind = {"batch": BatchNorm, "group": nn.GroupNorm}.get(norm)
-        if kind and kind.__name__ not in there:
+        if norm == "own":
+            return
+        with _Normalisation(kind) as seen:
+            self._pass(model, self.images[0], training=True)
+        if seen.found:
+            layer, function = seen.found[0]
             self._refuse(
-                f"it has no layer that `norms` made, so norm: {norm} would change nothing; allowed: norm: none"
+                f"its {layer} normalises ({function}), and norm: {norm} says otherwise; allowed: layers that `norms` "
+                "makes, or norm: own for a model that brings its own"
             )
 
     def _draws(self, model: nn.Module, images: Tensor) -> bool:
