@@ -9,7 +9,7 @@ from dataclasses import replace
 import pytest
 import torch
 from conftest import PROJECT, a_run, training_settings
-from safetensors.torch import load
+from safetensors.torch import load, save_file
 from test_lanes import train
 from torch.nn import functional as F
 
@@ -273,6 +273,26 @@ REFUSED = {
                              "it changes count as it trains, which no checkpoint has; allowed: register_buffer"),
     "another file": ({"init": "self.k = float(open(os.path.join(os.path.dirname(__file__), 'k.txt')).read())"},
                      "it reads /"),
+    "a file of the system": ({"init": "self.k = len(open('/etc/hosts').read())"}, "it reads /etc/hosts, which"),
+    "by way of a library": ({"init": "from pathlib import Path; self.k = len(Path('/etc/hosts').read_text())"},
+                            "it reads /etc/hosts, which is no part of its runs' names; allowed: what its file, "),
+    "a file through numpy": ({"init": "self.k = np.fromfile('/etc/hosts', np.uint8).mean()"}, "it reads /etc/hosts, "),
+    "a file through torch": ({"init": "self.k = torch.from_file('/etc/hosts', False, 1, dtype=torch.uint8)"},
+                             "it asks the system, by "),
+    "a file through safetensors": ({"init": "from safetensors.torch import load_file\n"
+                                            "self.k = load_file(os.path.join(os.path.dirname(__file__), 'k.tensors'))"},
+                                   "it asks the system, by safetensors, which is no part of"),
+    "the environment": ({"init": "self.k = float(os.environ.get('SCALE', 1))"},
+                        "it asks the system, by os.environ, SCALE, which is no part of its runs' names"),
+    "a variable": ({"init": "self.k = float(os.getenv('SCALE') or 1)"}, "it asks the system, by os.environ, SCALE"),
+    "whether a variable is there": ({"init": "self.k = 1 + ('SCALE' in os.environ)"}, "it asks the system, by os.env"),
+    "all variables": ({"init": "self.k = len(dict(os.environ))"}, "it asks the system, by os.environ"),
+    "the day": ({"init": "self.k = time.strftime('%j')"}, "it asks the system, by time.strftime, which is no part of"),
+    "the year": ({"init": "from datetime import date; self.k = date.today().year"}, "it asks the system, by date."),
+    "the date": ({"init": "from datetime import datetime as d; self.k = d.now().year"}, "it asks the system, by datet"),
+    "the machine": ({"init": "self.k = os.cpu_count()"}, "it asks the system, by posix.cpu_count, which is no part "),
+    "its name": ({"init": "import socket; self.k = len(socket.gethostname())"}, "it asks the system, by _socket.geth"),
+    "another program": ({"init": "import subprocess; self.k = subprocess.run(['true'])"}, "it asks the system, by sub"),
     "a hidden import": ({"init": "import importlib; self.k = importlib.import_module('hid' + 'den').K"}, "it reads /"),
     "no number": ({"middle": "return x * float('nan')"}, "its initial weights give logits that are not finite; allow"),
     "a hidden mean": ({"init": "self.mean = torch.zeros(())", "middle": """
@@ -297,11 +317,35 @@ def test_what_cannot_be_trained_twice_the_same_is_refused_in_one_line(parts, lin
     file = own(**parts)
     for name in ("k.txt", "hidden.py"):
         file.with_name(name).write_text("K = 1\n" if name.endswith("py") else "1")
+    save_file({"k": torch.ones(1)}, file.with_name("k.tensors"))
     monkeypatch.delitem(sys.modules, "hidden", raising=False)
     with pytest.raises(UserError) as refused:
         found()
     text = str(refused.value)
     assert text.startswith(f"model mine ({file}): {line}") and "\n" not in text
+
+
+def test_what_a_file_asks_as_it_is_imported_is_heard(own):
+    file = own()
+    file.write_text(file.read_text() + "SCALE = float(os.environ.get('SCALE', 1))\n")
+    with pytest.raises(
+        UserError, match=r"it asks the system, by os.environ, SCALE, which is no part of its runs' names"
+    ):
+        found()
+
+
+def test_what_a_model_may_read(own):
+    """Its own files, what is installed, and where it lies; what libraries read as they are imported is theirs."""
+    file = own(
+        init="""
+        import pathlib, sysconfig, torchvision, parts_beside
+        here = pathlib.Path(os.path.abspath(__file__)).resolve().parent
+        self.k = len(open(__file__).read()) + len(pathlib.Path(sysconfig.__file__).read_bytes()) + parts_beside.K
+        time.sleep(0)
+        open(os.devnull, "w").close()"""
+    )
+    file.with_name("parts_beside.py").write_text("K = 1\n")
+    assert found().lanes
 
 
 @pytest.mark.parametrize("norm", ["batch", "group"])

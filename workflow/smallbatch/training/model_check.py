@@ -8,7 +8,6 @@ import contextlib
 import hashlib
 import json
 import math
-import os
 import random
 import sys
 from collections.abc import Collection, Iterator, Mapping
@@ -31,6 +30,7 @@ from smallbatch.core.files import write_json
 from smallbatch.models.normalisation import BatchNorm
 from smallbatch.training import lanes
 from smallbatch.training.distributed import ALONE
+from smallbatch.training.model_reads import nothing_outside
 from smallbatch.training.network import Network
 from smallbatch.training.own_models import Question, Suitability
 from smallbatch.training.sgd import LaneSGD
@@ -78,7 +78,8 @@ def examine(asked: Question) -> Suitability:
     Raises:
         UserError: it cannot, or not as its settings say.
     """
-    with _plain_torch(), _reading_only_its_files(asked):
+    where = f"model {asked.model} ({models.source(asked.place)})"
+    with _plain_torch(), nothing_outside(models.files(asked.place), where):
         return _Examination(asked).outcome()
 
 
@@ -93,48 +94,6 @@ def _plain_torch() -> Iterator[None]:
     finally:
         torch.set_num_threads(threads)
         torch.set_default_dtype(kind)
-
-
-@contextlib.contextmanager
-def _reading_only_its_files(asked: Question) -> Iterator[None]:
-    """Refuse a model that reads, or imports, what is no part of its runs' names: its numbers could change unnoticed."""
-    own, read = models.files(asked.place), set()
-    _listeners.append((set(map(str, own)), read))
-    try:
-        yield
-    finally:
-        _listeners.pop()
-    if others := sorted(read - own):
-        line = (
-            f"it reads {others[0]}, which is no part of its runs' names; allowed: what its file imports from beside it"
-        )
-        raise UserError(f"model {asked.model} ({models.source(asked.place)}): {line}")
-
-
-_listeners: list[tuple[set[str], set[Path]]] = []
-"""Files of the model that is examined, and what their code has opened so far."""
-
-_SYSTEM = "/usr", "/lib", "/lib64", "/etc", "/proc", "/sys", "/dev"
-_INSTALLED = tuple(f"{Path(place)}{os.sep}" for place in (sys.prefix, sys.base_prefix, *_SYSTEM))
-
-
-def _hear(event: str, arguments: tuple) -> None:
-    """Note a file that is opened for reading by code of the model that is examined, or by what that calls."""
-    if event != "open" or not _listeners or not isinstance(arguments[0], str | bytes):
-        return
-    if set("wax+").intersection(arguments[1] or ""):
-        return
-    frame, (own, read) = sys._getframe(), _listeners[-1]
-    while frame and frame.f_code.co_filename not in own:
-        frame = frame.f_back
-    path = Path(os.path.abspath(os.fsdecode(arguments[0])))
-    if path.parent.name == "__pycache__":
-        path = path.parents[1] / f"{path.name.partition('.')[0]}.py"
-    if frame and not str(path).startswith(_INSTALLED) and not models.is_the_projects(path.resolve()):
-        read.add(path.resolve())
-
-
-sys.addaudithook(_hear)
 
 
 class _NoValues(TorchDispatchMode):
