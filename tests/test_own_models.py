@@ -393,6 +393,66 @@ def test_a_model_that_fails_at_a_size_that_was_not_tried_is_told_in_one_line(own
     assert str(refused.value) == f"model mine ({file}): its training fails (AssertionError: four at most)"
 
 
+SIZED = {
+    "fails above 4": ({"middle": "assert len(x) <= 4, 'four at most'\nreturn x"},
+                      "its training pass of 8 images fails (AssertionError: four at most)"),
+    "fails at 8 alone": ({"middle": "if self.training: assert len(x) != 8, 'not\\neight'\nreturn x"},
+                         "its training pass of 8 images fails (AssertionError: not eight)"),
+    "fails at 4096": ({"middle": "return x.view(min(len(x), 1000), *x.shape[1:])"},
+                      "its training pass of 4096 images fails (RuntimeError: "),
+    "fails by a value": ({"middle": "assert len(x) <= 4 or x.sum() == 0, 'four at most'\nreturn x"},
+                         "its training pass of 8 images fails (AssertionError: four at most)"),
+    "fails in tests": ({"middle": "assert self.training or len(x) <= 999, 'fewer'\nreturn x"},
+                       "its test pass of 2048 images fails (AssertionError: fewer)"),
+    "another result": ({"end": "return self.fc(x.mean((2, 3)))[:999]"}, "it returns [999, 4] of 4096 images, torch"),
+    "draws at one size": ({"middle": "return F.dropout(x) if self.training and len(x) == 4096 else x"},
+                          "it draws random numbers at m = 4096, but not at all; allowed: the same at each m"),
+}  # fmt: skip
+
+
+def found_at(*sizes, **setting):
+    asked = own_models.question(a_run(model="mine", **setting).setting, OUTLINE.shape, OUTLINE.classes)
+    return own_models._suitability(asked._replace(sizes=sizes))
+
+
+@pytest.mark.parametrize(("parts", "line"), SIZED.values(), ids=SIZED)
+def test_what_a_model_does_at_the_sizes_of_a_study_is_checked_before_it(parts, line, own):
+    file = own(**parts)
+    assert found() is not None
+    with pytest.raises(UserError) as refused:
+        found_at(2, 8, 4096)
+    assert str(refused.value).startswith(f"model mine ({file}): {line}")
+
+
+@pytest.mark.parametrize("norm", ["none", "batch"])
+def test_batches_of_an_odd_number_are_no_mistake(norm, own):
+    own()
+    assert found_at(2, 7, 4097, norm=norm).lanes
+
+
+def test_a_study_names_the_size_that_its_model_does_not_take(own, study):
+    file = own(middle="assert len(x) <= 4, 'four at most'\nreturn x")
+    with pytest.raises(UserError) as refused:
+        study(batch_sizes=[2, 8])
+    line = "its training pass of 8 images fails (AssertionError: four at most)"
+    assert str(refused.value) == f"config/studies/own.yaml: model mine ({file}): {line}"
+
+
+@pytest.mark.parametrize("count", [300, 5000])
+def test_random_numbers_of_large_mini_batches_alone_are_found(count, own):
+    """By their shapes: no batch of that size is computed."""
+    own(middle=f"return F.dropout(x) if self.training and len(x) >= {count} else x")
+    assert found().draws and found().alone == DRAWS
+
+
+def test_what_is_known_of_a_model_serves_other_sizes_of_its_jobs(own, study, monkeypatch):
+    own()
+    setting = study(batch_sizes=[2, 8]).experiments["one"].setting
+    monkeypatch.setattr("smallbatch.training.model_check.examine", None)
+    own_models._suitability.cache_clear()
+    assert suitability(setting, (1, 8, 8), 10).lanes
+
+
 def test_the_random_numbers_of_a_model_are_those_of_the_step(own, data_folder):
     """So a training that is resumed, in a process that has drawn others since, goes on to the bit."""
     own(middle="return self.drop(x)", init="self.drop = nn.Dropout(0.3)")
