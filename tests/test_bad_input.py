@@ -32,7 +32,7 @@ def says(done, words):
     [
         (["study=laptp"], "study: 'laptp': no such study (did you mean 'laptop'?)"),
         (["stduy=laptop"], "stduy: unknown key (did you mean 'study'?)"),
-        (["training={lanes: 0}"], "training.lanes: 0 is not allowed; allowed: auto or a whole number from 1"),
+        (["training={lanes: 0}"], "error: --config: training.lanes: 0 is not allowed; allowed: auto or a whole number"),
         (
             ["training={processes: 2, side_by_side: 4}"],
             "training.side_by_side: 4 is not allowed; allowed: 1, as training.processes is 2",
@@ -41,6 +41,27 @@ def says(done, words):
 )
 def test_a_wrong_configuration(project, settings, words):
     says(snakemake(project, "--cores", "1", "--config", *settings, "--", "all"), words)
+
+
+@pytest.mark.parametrize(
+    ("entry", "line"),
+    [
+        ("seeds=nan", "--config: seeds: 'nan' is not allowed; allowed: study, or a whole number from 1 to 10000"),
+        (
+            "training={lanes: auto, lanes: 2}",
+            "command line: --config: 'training={lanes: auto, lanes: 2}' is not allowed",
+        ),
+    ],
+)
+def test_snakemake_and_the_library_say_the_same_of_a_command_line(project, entry, line):
+    ours = subprocess.run(
+        [sys.executable, "-m", "smallbatch", "check", "--config", entry],
+        cwd=project, env=os.environ | {"PYTHONPATH": str(project / "workflow")}, capture_output=True, text=True,
+    )  # fmt: skip
+    theirs = snakemake(project, "-n", "--config", entry)
+    last = ours.stderr.splitlines()[-1].partition(" ")[2]
+    assert last == theirs.stdout.splitlines()[-1] and last.startswith(f"error: {line}")
+    assert ours.returncode and theirs.returncode
 
 
 def test_a_wrong_study(project):

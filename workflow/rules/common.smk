@@ -25,6 +25,7 @@ from smallbatch.runs.packs import Plan, with_rates
 from smallbatch.estimate.speeds import Speeds
 from smallbatch.runs.store import RunStore
 from smallbatch.study.experiments import PROTOCOL
+from smallbatch.study.settings import entries_of, read_entries
 from smallbatch.study_file import check_against_data, check_config, load_study
 
 # A signal to all processes of a job, as clusters and closing terminals send it, must not end the shell, and with it the
@@ -34,8 +35,11 @@ shell.prefix("set -euo pipefail; trap : TERM HUP; ")
 DATA, RESULTS, FIGURES = "data", "results", "paper_figures"
 
 try:
-    config = check_config(config)
-    STUDY = load_study(config)
+    if workflow.is_main_process:  # of keys that stand twice Snakemake's own reader says nothing
+        read_entries(entries_of(sys.argv))
+    given = workflow.config_settings.config or {}
+    config = check_config(config, given=given)
+    STUDY = load_study(config, given)
     SPEEDS_FILE = Path(RESULTS, STUDY.name, "cost.json")
     SPEEDS = Speeds.read(SPEEDS_FILE)
 except UserError as error:

@@ -20,8 +20,8 @@ from smallbatch.runs.chosen import chosen_file, write_chosen
 from smallbatch.runs.status import look, told
 from smallbatch.runs.store import RunStore, digest_of
 from smallbatch.study.experiments import Chosen, Experiment, Study
-from smallbatch.study.settings import likely, overridden, read_yaml
-from smallbatch.study_file import check_against_data, check_config, load_study
+from smallbatch.study.settings import likely, overridden, read_entries, read_yaml
+from smallbatch.study_file import CONFIG_FILE, check_against_data, check_config, load_study
 
 DATA, RESULTS = Path("data"), Path("results")
 
@@ -50,9 +50,9 @@ def main() -> None:
 
 
 def _do(command: Callable, arguments: argparse.Namespace) -> None:
-    config = overridden(read_yaml(Path("config/config.yaml")), arguments.config, "command line")
-    config = check_config(config)
-    command(load_study(config), config, arguments)
+    given = read_entries(arguments.config)
+    config = check_config(overridden(read_yaml(Path(CONFIG_FILE)), arguments.config, "command line"), given=given)
+    command(load_study(config, given), config, arguments)
 
 
 def _evaluate(run: Path, device: str) -> None:
