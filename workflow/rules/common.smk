@@ -1,4 +1,5 @@
 # What the rules share: the checked study, and where its files lie.
+import contextlib
 import functools
 import os
 import re
@@ -13,7 +14,7 @@ from smallbatch.core import checksums
 from smallbatch.estimate import requests as job_resources
 from smallbatch.runs.bundles import arriving, take_in
 from smallbatch.data import label as label_of
-from smallbatch.data import reason_to_prepare
+from smallbatch.data import check_source, reason_to_prepare
 from smallbatch.data.prepared import ARRAYS, META, damaged_arrays, read_meta
 from smallbatch.core.code import code_of
 from smallbatch.core.environment import origin, processors
@@ -25,8 +26,8 @@ from smallbatch.runs.packs import Plan, with_rates
 from smallbatch.estimate.speeds import Speeds
 from smallbatch.runs.store import RunStore
 from smallbatch.study.experiments import PROTOCOL
-from smallbatch.study.settings import entries_of, read_entries
-from smallbatch.study_file import check_against_data, check_config, load_study
+from smallbatch.study.settings import entries_of, place, read_entries
+from smallbatch.study_file import CONFIG_FILE, check_against_data, check_config, load_study
 
 # A signal to all processes of a job, as clusters and closing terminals send it, must not end the shell, and with it the
 # job, before the script.

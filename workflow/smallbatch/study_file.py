@@ -97,7 +97,11 @@ def load_study(config: Values, given: Values | None = None) -> Study:
     study = _study(str(where), name, values, datasets, dict(scale))
     for key, settings in datasets.items():
         check_against_data(study, data.label(key, settings), data.known_train_images(settings))
-    own_models.check(study, datasets, config["training"]["processes"])
+    processes = config["training"]["processes"]
+    for run in study.runs() if processes > 1 else []:
+        if allowed := run.why_not_shared(processes):
+            refuse(place("training.processes", CONFIG_FILE, given or {}), "training.processes", processes, allowed)
+    own_models.check(study, datasets, processes)
     return study
 
 

@@ -119,6 +119,19 @@ class Run:
         eta = learning_rate(self.base_lr, self.batch_size, s.lr_scaling)
         return eta * (1 - s.momentum) if s.momentum_scaled else eta
 
+    def why_not_shared(self, processes: int) -> str:
+        """Why so many processes cannot share its mini-batches evenly; nothing if they can."""
+        m, b = self.batch_size, self.bn_batch_size
+        if m % processes:
+            return f"numbers that divide a mini-batch of {m} evenly"
+        share = m // processes
+        if self.setting.norm == "batch" and share % b and b % share:
+            return (
+                f"numbers that leave each process whole batches of {b} for batch normalisation, or parts that make up "
+                f"one: of a mini-batch of {m} it would have {share}"
+            )
+        return ""
+
     def name(self, fingerprint: str) -> str:
         """The run's folder: readable, and ending in a hash over all that can change its numbers.
 
