@@ -31,15 +31,78 @@ def says(done, words):
     [
         (["study=laptp"], "study: 'laptp': no such study (did you mean 'laptop'?)"),
         (["stduy=laptop"], "stduy: unknown key (did you mean 'study'?)"),
-        (["training={lanes: 0}"], "training.lanes: 0 is not allowed; allowed: auto or a whole number from 1"),
+        (["training={lanes: 0}"], "error: --config: training.lanes: 0 is not allowed; allowed: auto or a whole number"),
         (
             ["training={processes: 2, side_by_side: 4}"],
             "training.side_by_side: 4 is not allowed; allowed: 1, as training.processes is 2",
         ),
+        (
+            ["training={processes: 3}"],
+            "--config: training.processes: 3 is not allowed; allowed: numbers that divide a mini-batch of 2 evenly",
+        ),
+        (
+            ["training={device: 'cuda:99'}"],
+            "error: --config: training.device: 'cuda:99' is not allowed; allowed: auto, cpu",
+        ),
+        (
+            ["datasets={digits: {source: image-folder, path: /none/such, size: 8, label: mine}}"],
+            "error: --config: datasets.digits.path: '/none/such' is not allowed; allowed: a file or folder",
+        ),
     ],
 )
 def test_a_wrong_configuration(project, settings, words):
-    says(snakemake(project, "--cores", "1", "--config", *settings, "--", "all"), words)
+    says(snakemake(project, "-n", "--config", *settings, "--", "all"), words)
+    assert not (project / "data").exists()
+
+
+def test_what_a_cluster_has_is_not_looked_for_where_jobs_are_submitted(project):
+    given = (
+        "training={device: 'cuda:99'}",
+        "datasets={digits: {source: image-folder, path: /none/such, size: 8, label: mine}}",
+    )
+    done = snakemake(project, "-n", "--profile", "slurm", "--config", *given, "--", "all")
+    assert done.returncode == 0, done.stdout
+
+
+@pytest.mark.parametrize(
+    ("entry", "line", "code"),
+    [
+        ("training={device: 'cuda:99'}", "--config: training.device: 'cuda:99' is not allowed; allowed: auto, cpu", 0),
+        (
+            "datasets={digits: {source: image-folder, path: /none/such, size: 8, label: mine}}",
+            "error: --config: datasets.digits.path: '/none/such' is not allowed; allowed: a file or folder",
+            1,
+        ),
+    ],
+)
+def test_a_check_without_snakemake_says_what_is_not_here(project, entry, line, code):
+    """A GPU may be elsewhere."""
+    done = checked(project, entry)
+    assert line in done.stderr and done.returncode == code
+
+
+@pytest.mark.parametrize(
+    ("entry", "line"),
+    [
+        ("seeds=nan", "--config: seeds: 'nan' is not allowed; allowed: study, or a whole number from 1 to 10000"),
+        (
+            "training={lanes: auto, lanes: 2}",
+            "command line: --config: 'training={lanes: auto, lanes: 2}' is not allowed",
+        ),
+    ],
+)
+def test_snakemake_and_the_library_say_the_same_of_a_command_line(project, entry, line):
+    ours = checked(project, entry)
+    theirs = snakemake(project, "-n", "--config", entry)
+    last = ours.stderr.splitlines()[-1].partition(" ")[2]
+    assert last == theirs.stdout.splitlines()[-1] and last.startswith(f"error: {line}")
+    assert ours.returncode and theirs.returncode
+
+
+def checked(project, entry):
+    called = [sys.executable, "-m", "smallbatch", "check", "--config", entry]
+    places = os.environ | {"PYTHONPATH": str(project / "workflow")}
+    return subprocess.run(called, cwd=project, env=places, capture_output=True, text=True)
 
 
 def test_a_wrong_study(project):

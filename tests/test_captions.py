@@ -285,6 +285,7 @@ def test_words():
         ({"norm": "batch", "norm_layers": "conv"}, "reduced AlexNet, BN on conv only"),
         ({"model": "resnet8", "norm": "group"}, "ResNet-8, GN"),
         ({"model": "mlp"}, "mlp, no BN"),
+        ({"model": "mlp", "norm": "own"}, "mlp, own norm"),
         ({"momentum": 0.9}, "reduced AlexNet, no BN, momentum 0.9"),
         ({"momentum": 0.9, "momentum_scaled": True}, "reduced AlexNet, no BN, momentum 0.9 with scaled rate"),
         ({"lr_scaling": "sqrt", "precision": "bf16"}, "reduced AlexNet, no BN, η ∝ √m, bf16"),

@@ -163,8 +163,8 @@ def test_statistics_over_two_processes_are_those_of_all_examples(double):
 @pytest.mark.parametrize(
     ("size", "m", "b", "norm", "words"),
     [
-        (3, 8, 8, "none", "3 do not divide a mini-batch of 8"),
-        (2, 12, 4, "batch", "2 leave 6 examples each of a mini-batch of 12"),
+        (3, 8, 8, "none", "3 is not allowed; allowed: numbers that divide a mini-batch of 8 evenly"),
+        (2, 12, 4, "batch", "2 is not allowed; .* whole batches of 4 .*: of a mini-batch of 12 it would have 6"),
     ],
 )
 def test_what_cannot_be_shared_out_is_refused(size, m, b, norm, words):
@@ -186,9 +186,9 @@ def test_launched_through_torchrun(data_folder, tmp_path, caplog):
     assert (said.state, said.trained, said.images, said.process) == (DONE, 256, 256, os.getpid())
     assert "accuracy" in caplog.text
     assert all(not math.isnan(stored(tmp_path, data_folder, run).outcome.epochs[-1].test_loss) for run in runs)
-    with pytest.raises(UserError, match=r"^config/config.yaml: training.processes: 2 do not divide"):
+    with pytest.raises(UserError, match=r"^config/config.yaml: training.processes: 2 is not allowed"):
         launch.train([a_run(batch_size=3)], data_folder, tmp_path, training_settings(processes=2), word=word)
-    assert read_word(word).state == FAILED and "processes: 2 do not divide" in read_word(word).reason
+    assert read_word(word).state == FAILED and "processes: 2 is not allowed" in read_word(word).reason
 
 
 def test_a_killed_process_ends_the_others_and_says_so(data_folder, tmp_path):

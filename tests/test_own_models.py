@@ -10,7 +10,7 @@ import pytest
 import torch
 from helpers import PROJECT, a_run, training_settings
 from helpers.lanes import train
-from safetensors.torch import load
+from safetensors.torch import load, save_file
 from torch.nn import functional as F
 
 from smallbatch import models, study_file
@@ -163,7 +163,7 @@ return self.mix(tokens, tokens, tokens)[0].transpose(1, 2).unflatten(2, x.shape[
 """
 ALONE_MODELS = {
     "channel mean": ({"middle": "return x - x.mean(1, keepdim=True)"}, MIXES),
-    "layer norm": ({"middle": "return F.layer_norm(x, x.shape[1:])"}, MIXES),
+    "layer norm": ({"middle": "return F.layer_norm(x, x.shape[1:])", "norm": "own"}, MIXES),
     "rms norm": ({"middle": "return x * (x.square().mean(1, keepdim=True) + 1e-5).rsqrt()"}, MIXES),
     "softmax": ({"middle": "return F.softmax(x, 1)"}, MIXES),
     "softmax of features": ({"end": "return self.fc(F.softmax(x.flatten(2).mean(2), 1))"}, MIXES),
@@ -186,7 +186,8 @@ ALONE_MODELS = {
     "tied": ({"middle": "return self.c(self.b(x))",
               "init": "self.c = nn.Conv2d(8, 8, 3, padding=1); self.c.weight = self.b.weight"}, MIXES),
     "transposed": ({"middle": "return self.c(x)", "init": "self.c = nn.ConvTranspose2d(8, 8, 1)"}, "layer ConvTransp"),
-    "torch's batch norm": ({"middle": "return self.c(x)", "init": "self.c = nn.BatchNorm2d(8)"}, "layer BatchNorm2d"),
+    "torch's batch norm": ({"middle": "return self.c(x)", "init": "self.c = nn.BatchNorm2d(8)", "norm": "own"},
+                           "layer BatchNorm2d"),
     "reflected": ({"init": "self.a = nn.Conv2d(c, 8, 3, padding=1, padding_mode='reflect')"}, MIXES),
     "hook": ({"init": "self.a.register_forward_hook(lambda own, x, y: 2 * y if own.training else y)"},
              "a hook hangs on layer Conv2d"),
@@ -214,10 +215,11 @@ ALONE_MODELS = {
 
 @pytest.mark.parametrize(("parts", "reason"), ALONE_MODELS.values(), ids=ALONE_MODELS)
 def test_what_lanes_do_not_suit_is_trained_alone_as_plain_torch_does(parts, reason, own, data_folder, tmp_path):
-    own(**parts)
-    suits = found()
+    norm = parts.get("norm", "none")
+    own(**{name: part for name, part in parts.items() if name != "norm"})
+    suits = found(norm=norm)
     assert suits.alone.startswith(reason) and not suits.lanes and suits.draws == (reason == DRAWS)
-    runs = [a_run(model="mine", base_lr=2**-7, seed=seed, momentum=0.5) for seed in (1, 2)]
+    runs = [a_run(model="mine", norm=norm, base_lr=2**-7, seed=seed, momentum=0.5) for seed in (1, 2)]
     assert train_pack(runs, data_folder, tmp_path, lanes=4, keep_weights="all") == 2
     data, store = prepared.read(data_folder), RunStore(tmp_path)
     for run in runs:
@@ -271,6 +273,26 @@ REFUSED = {
                              "it changes count as it trains, which no checkpoint has; allowed: register_buffer"),
     "another file": ({"init": "self.k = float(open(os.path.join(os.path.dirname(__file__), 'k.txt')).read())"},
                      "it reads /"),
+    "a file of the system": ({"init": "self.k = len(open('/etc/hosts').read())"}, "it reads /etc/hosts, which"),
+    "by way of a library": ({"init": "from pathlib import Path; self.k = len(Path('/etc/hosts').read_text())"},
+                            "it reads /etc/hosts, which is no part of its runs' names; allowed: what its file, "),
+    "a file through numpy": ({"init": "self.k = np.fromfile('/etc/hosts', np.uint8).mean()"}, "it reads /etc/hosts, "),
+    "a file through torch": ({"init": "self.k = torch.from_file('/etc/hosts', False, 1, dtype=torch.uint8)"},
+                             "it asks the system, by "),
+    "a file through safetensors": ({"init": "from safetensors.torch import load_file\n"
+                                            "self.k = load_file(os.path.join(os.path.dirname(__file__), 'k.tensors'))"},
+                                   "it asks the system, by safetensors, which is no part of"),
+    "the environment": ({"init": "self.k = float(os.environ.get('SCALE', 1))"},
+                        "it asks the system, by os.environ, SCALE, which is no part of its runs' names"),
+    "a variable": ({"init": "self.k = float(os.getenv('SCALE') or 1)"}, "it asks the system, by os.environ, SCALE"),
+    "whether a variable is there": ({"init": "self.k = 1 + ('SCALE' in os.environ)"}, "it asks the system, by os.env"),
+    "all variables": ({"init": "self.k = len(dict(os.environ))"}, "it asks the system, by os.environ"),
+    "the day": ({"init": "self.k = time.strftime('%j')"}, "it asks the system, by time.strftime, which is no part of"),
+    "the year": ({"init": "from datetime import date; self.k = date.today().year"}, "it asks the system, by date."),
+    "the date": ({"init": "from datetime import datetime as d; self.k = d.now().year"}, "it asks the system, by datet"),
+    "the machine": ({"init": "self.k = os.cpu_count()"}, "it asks the system, by posix.cpu_count, which is no part "),
+    "its name": ({"init": "import socket; self.k = len(socket.gethostname())"}, "it asks the system, by _socket.geth"),
+    "another program": ({"init": "import subprocess; self.k = subprocess.run(['true'])"}, "it asks the system, by sub"),
     "a hidden import": ({"init": "import importlib; self.k = importlib.import_module('hid' + 'den').K"}, "it reads /"),
     "no number": ({"middle": "return x * float('nan')"}, "its initial weights give logits that are not finite; allow"),
     "a hidden mean": ({"init": "self.mean = torch.zeros(())", "middle": """
@@ -295,6 +317,7 @@ def test_what_cannot_be_trained_twice_the_same_is_refused_in_one_line(parts, lin
     file = own(**parts)
     for name in ("k.txt", "hidden.py"):
         file.with_name(name).write_text("K = 1\n" if name.endswith("py") else "1")
+    save_file({"k": torch.ones(1)}, file.with_name("k.tensors"))
     monkeypatch.delitem(sys.modules, "hidden", raising=False)
     with pytest.raises(UserError) as refused:
         found()
@@ -302,19 +325,65 @@ def test_what_cannot_be_trained_twice_the_same_is_refused_in_one_line(parts, lin
     assert text.startswith(f"model mine ({file}): {line}") and "\n" not in text
 
 
-@pytest.mark.parametrize(
-    ("norm", "parts", "line"),
-    [
-        ("batch", {"init": "self.norm = nn.BatchNorm2d(8)"}, "its BatchNorm2d takes statistics over m examples what"),
-        ("batch", {"init": "self.norm = nn.Identity()"}, "it has no layer that `norms` made, so norm: batch would"),
-        ("group", {"init": "self.norm = nn.Identity()"}, "it has no layer that `norms` made, so norm: group would"),
-    ],
-)  # fmt: skip
-def test_a_normalisation_that_a_model_does_not_have_is_refused(norm, parts, line, own):
-    own(**parts)
-    assert found().alone in ("", "layer BatchNorm2d has parameters but no lane form")
-    with pytest.raises(UserError, match=line):
+def test_what_a_file_asks_as_it_is_imported_is_heard(own):
+    file = own()
+    file.write_text(file.read_text() + "SCALE = float(os.environ.get('SCALE', 1))\n")
+    with pytest.raises(
+        UserError, match=r"it asks the system, by os.environ, SCALE, which is no part of its runs' names"
+    ):
+        found()
+
+
+def test_what_a_model_may_read(own):
+    """Its own files, what is installed, and where it lies; what libraries read as they are imported is theirs."""
+    file = own(
+        init="""
+        import pathlib, sysconfig, torchvision, parts_beside
+        here = pathlib.Path(os.path.abspath(__file__)).resolve().parent
+        self.k = len(open(__file__).read()) + len(pathlib.Path(sysconfig.__file__).read_bytes()) + parts_beside.K
+        time.sleep(0)
+        open(os.devnull, "w").close()"""
+    )
+    file.with_name("parts_beside.py").write_text("K = 1\n")
+    assert found().lanes
+
+
+@pytest.mark.parametrize("norm", ["batch", "group"])
+def test_a_normalisation_that_a_model_does_not_have_is_refused(norm, own):
+    own(init="self.norm = nn.Identity()")
+    assert found(norm="none").lanes
+    with pytest.raises(UserError, match=f"it has no layer that `norms` made, so norm: {norm} would change nothing"):
         found(norm=norm)
+
+
+NORMALISING = {
+    "BatchNorm2d": ("batch_norm", {"init": "self.c = nn.BatchNorm2d(8)"}),
+    "InstanceNorm2d": ("instance_norm", {"init": "self.c = nn.InstanceNorm2d(8)"}),
+    "LayerNorm": ("layer_norm", {"init": "self.c = nn.LayerNorm(8)"}),
+    "RMSNorm": ("rms_norm", {"init": "self.c = nn.RMSNorm(8)"}),
+    "GroupNorm": ("group_norm", {"init": "self.c = nn.GroupNorm(2, 8)"}),
+    "LocalResponseNorm": ("local_response_norm", {"init": "self.c = nn.LocalResponseNorm(2)"}),
+    "Mine": ("layer_norm", {"middle": "return F.layer_norm(x, x.shape[2:])"}),
+}
+
+
+@pytest.mark.parametrize("norm", ["none", "batch", "group"])
+@pytest.mark.parametrize("layer", NORMALISING)
+def test_a_normalisation_that_the_study_does_not_say_is_refused(layer, norm, own):
+    function, parts = NORMALISING[layer]
+    own(**{"middle": "return self.c(x)", **parts})
+    assert found(norm="own") is not None
+    if (layer, norm) == ("GroupNorm", "group"):  # which is what `norms` makes
+        assert found(norm=norm).lanes
+        return
+    with pytest.raises(UserError) as refused:
+        found(norm=norm)
+    assert f"): its {layer} normalises ({function}), and norm: {norm} says otherwise; allowed: " in str(refused.value)
+
+
+def test_an_empty_layer_stays_what_it_is_where_normalisation_is_looked_for(own):
+    own(init="self.c = nn.Sequential()", middle="return self.c(x)")
+    assert found().lanes
 
 
 def test_a_model_that_fails_at_a_size_that_was_not_tried_is_told_in_one_line(own, data_folder, tmp_path):
@@ -322,6 +391,66 @@ def test_a_model_that_fails_at_a_size_that_was_not_tried_is_told_in_one_line(own
     with pytest.raises(UserError) as refused:
         train_pack([a_run(model="mine", batch_size=8)], data_folder, tmp_path)
     assert str(refused.value) == f"model mine ({file}): its training fails (AssertionError: four at most)"
+
+
+SIZED = {
+    "fails above 4": ({"middle": "assert len(x) <= 4, 'four at most'\nreturn x"},
+                      "its training pass of 8 images fails (AssertionError: four at most)"),
+    "fails at 8 alone": ({"middle": "if self.training: assert len(x) != 8, 'not\\neight'\nreturn x"},
+                         "its training pass of 8 images fails (AssertionError: not eight)"),
+    "fails at 4096": ({"middle": "return x.view(min(len(x), 1000), *x.shape[1:])"},
+                      "its training pass of 4096 images fails (RuntimeError: "),
+    "fails by a value": ({"middle": "assert len(x) <= 4 or x.sum() == 0, 'four at most'\nreturn x"},
+                         "its training pass of 8 images fails (AssertionError: four at most)"),
+    "fails in tests": ({"middle": "assert self.training or len(x) <= 999, 'fewer'\nreturn x"},
+                       "its test pass of 2048 images fails (AssertionError: fewer)"),
+    "another result": ({"end": "return self.fc(x.mean((2, 3)))[:999]"}, "it returns [999, 4] of 4096 images, torch"),
+    "draws at one size": ({"middle": "return F.dropout(x) if self.training and len(x) == 4096 else x"},
+                          "it draws random numbers at m = 4096, but not at all; allowed: the same at each m"),
+}  # fmt: skip
+
+
+def found_at(*sizes, **setting):
+    asked = own_models.question(a_run(model="mine", **setting).setting, OUTLINE.shape, OUTLINE.classes)
+    return own_models._suitability(asked._replace(sizes=sizes))
+
+
+@pytest.mark.parametrize(("parts", "line"), SIZED.values(), ids=SIZED)
+def test_what_a_model_does_at_the_sizes_of_a_study_is_checked_before_it(parts, line, own):
+    file = own(**parts)
+    assert found() is not None
+    with pytest.raises(UserError) as refused:
+        found_at(2, 8, 4096)
+    assert str(refused.value).startswith(f"model mine ({file}): {line}")
+
+
+@pytest.mark.parametrize("norm", ["none", "batch"])
+def test_batches_of_an_odd_number_are_no_mistake(norm, own):
+    own()
+    assert found_at(2, 7, 4097, norm=norm).lanes
+
+
+def test_a_study_names_the_size_that_its_model_does_not_take(own, study):
+    file = own(middle="assert len(x) <= 4, 'four at most'\nreturn x")
+    with pytest.raises(UserError) as refused:
+        study(batch_sizes=[2, 8])
+    line = "its training pass of 8 images fails (AssertionError: four at most)"
+    assert str(refused.value) == f"config/studies/own.yaml: model mine ({file}): {line}"
+
+
+@pytest.mark.parametrize("count", [300, 5000])
+def test_random_numbers_of_large_mini_batches_alone_are_found(count, own):
+    """By their shapes: no batch of that size is computed."""
+    own(middle=f"return F.dropout(x) if self.training and len(x) >= {count} else x")
+    assert found().draws and found().alone == DRAWS
+
+
+def test_what_is_known_of_a_model_serves_other_sizes_of_its_jobs(own, study, monkeypatch):
+    own()
+    setting = study(batch_sizes=[2, 8]).experiments["one"].setting
+    monkeypatch.setattr("smallbatch.training.model_check.examine", None)
+    own_models._suitability.cache_clear()
+    assert suitability(setting, (1, 8, 8), 10).lanes
 
 
 def test_the_random_numbers_of_a_model_are_those_of_the_step(own, data_folder):
@@ -363,8 +492,8 @@ def test_the_variance_of_updates_is_measured_alone(own, data_folder):
 
 def test_mini_batches_whose_examples_know_each_other_are_not_taken_in_parts(own, data_folder):
     own(middle="return self.c(x)", init="self.c = nn.BatchNorm2d(8)")
-    run, data = a_run(model="mine", batch_size=8), prepared.read(data_folder)
-    assert not found().splits
+    run, data = a_run(model="mine", batch_size=8, norm="own"), prepared.read(data_folder)
+    assert not found(norm="own").splits
     assert LaneTraining([run], data, CPU, images_at_once=2).network.part == 8
     own()
     run = a_run(model="mine", batch_size=8)
@@ -525,9 +654,14 @@ def test_what_a_study_asks_of_a_model_that_is_trained_alone(own, study):
 
 def test_the_fewest_examples_of_a_model(own, study):
     own(middle="return self.c(x.mean((2, 3), keepdim=True))", init="self.c = nn.BatchNorm2d(8)")
-    assert found().least == 2
+    assert found(norm="own").least == 2
     with pytest.raises(UserError, match=r"experiments.one.batch_sizes: 1 is not allowed; allowed: numbers from 2, the"):
-        study(batch_sizes=[1, 2])
+        study(batch_sizes=[1, 2], norm="own")
+
+
+def test_only_a_model_of_the_users_has_a_norm_of_its_own(study):
+    with pytest.raises(UserError, match=r"one.norm: 'own' is not allowed; allowed: none, batch or group with resnet8"):
+        study(model="resnet8", norm="own")
 
 
 @pytest.mark.parametrize("place", ["none_such:mine", "smallbatch.none:mine", "nothing", ""])

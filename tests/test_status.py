@@ -438,7 +438,10 @@ def test_values_in_place_of_others_mean_what_they_mean_to_snakemake(entries):
     assert config == read_yaml(Path("config/config.yaml")), "what was read stays as it was"
 
 
-@pytest.mark.parametrize("entry", ["paper", "scale={name: ", "a: b"])
+@pytest.mark.parametrize("entry", ["paper", "scale={name: ", "a: b", "training={lanes: auto, lanes: 2}"])
 def test_what_is_no_key_with_a_value_is_refused(entry):
-    with pytest.raises(UserError, match=r"^here: --config: .* is not allowed; allowed: KEY=VALUE, the value in YAML$"):
+    with pytest.raises(
+        UserError,
+        match=r"^here: --config: .* is not allowed; allowed: KEY=VALUE, the value in YAML with each key once$",
+    ):
         overridden({}, [entry], "here")

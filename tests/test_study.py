@@ -1,5 +1,6 @@
 """Studies: expansion, identity, and every mistake told in one line before any work."""
 
+import copy
 import math
 import os
 from dataclasses import replace
@@ -8,13 +9,14 @@ from pathlib import Path
 import pytest
 import yaml
 from helpers import PROJECT, a_run, write_study
+from snakemake.utils import update_config
 
 from smallbatch.core.errors import UserError
 from smallbatch.runs.packs import Plan, cut, row, with_rates
 from smallbatch.runs.store import Outcome, RunStore
 from smallbatch.study import experiments as studies
 from smallbatch.study.experiments import CHOSEN_LATER, Run, Setting, Study
-from smallbatch.study.settings import read_yaml
+from smallbatch.study.settings import entries_of, read_yaml
 from smallbatch.study_file import check_config, load_study, scaled
 
 CONFIG = yaml.safe_load((PROJECT / "config" / "config.yaml").read_text())
@@ -508,7 +510,7 @@ MISTAKES = {
     "negative seed": (lambda v: v.update(seeds=[-1]), "seeds.0: -1 is not allowed"),
     "unknown model": (dict(model="alexnt"), "model: 'alexnt' is not allowed; allowed: alexnet, resnet8"),
     "unknown data set": (dict(data="cifar"), "data: 'cifar' is not allowed; allowed: digits, cifar10"),
-    "unknown norm": (dict(norm="layer"), "norm: 'layer' is not allowed; allowed: none, batch or group"),
+    "unknown norm": (dict(norm="layer"), "norm: 'layer' is not allowed; allowed: none, batch, group or own"),
     "falling drops": (dict(lr_drops=[0.75, 0.5]), "experiments.small.lr_drops: [0.75, 0.5] is not allowed"),
     "drops that are no fractions": (dict(lr_drops=["1/2/3"]), "lr_drops.0: '1/2/3' is not allowed; allowed: a number"),
     "drops above 1": (dict(lr_drops=["4/3"]), "lr_drops: ['4/3'] is not allowed; allowed: rising fractions"),
@@ -733,6 +735,51 @@ def test_mistakes_in_the_configuration_are_told_in_one_line(key, value, words):
     with pytest.raises(UserError) as caught:
         check_config({**CONFIG, key: value})
     assert str(caught.value).startswith("config/config.yaml: ") and words in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("given", "words"),
+    [
+        ({"training": {"lanes": 0}}, "--config: training.lanes: 0 is not allowed"),
+        ({"training": {"lanes": "0"}}, "--config: training.lanes: 0 is not allowed"),
+        ({"training": {"processes": 2, "side_by_side": 2}}, "--config: training.side_by_side: 2 is not allowed"),
+        ({"training": {"kernels": 1}}, "--config: training.kernels: unknown key"),
+        ({"nothing": 1}, "--config: nothing: unknown key"),
+        ({"seeds": math.nan}, "--config: seeds: 'nan' is not allowed; allowed: study, or a whole number"),
+        ({"scale": {"name": "a", "batch_sizes": [0]}}, "--config: scale.batch_sizes.0: 0 is not allowed"),
+        ({"datasets": {"mine": {"source": "digits", "size": 8}}}, "--config: datasets.mine.size: 8 is not allowed"),
+        ({"datasets": {"mine": {"source": "digits", "label": "digits"}}}, "--config: datasets.mine.label: 'digits' is"),
+    ],
+)
+def test_mistakes_of_a_command_line_are_said_to_be_there(given, words):
+    before, values = copy.deepcopy(given), copy.deepcopy(CONFIG)
+    update_config(values, given)
+    with pytest.raises(UserError) as caught:
+        check_config(values, given=given)
+    assert str(caught.value).startswith(words) and given == before
+    with pytest.raises(UserError, match=r"^config/config.yaml: "):
+        check_config(values, given={"study": "laptop", "training": {"device": "cpu"}, "datasets": {"other": {}}})
+
+
+def test_a_scale_of_a_command_line_is_said_to_be_there(monkeypatch):
+    monkeypatch.chdir(PROJECT)
+    scale = {"name": "a", "figures": ["fig99"]}
+    with pytest.raises(UserError, match=r"^--config: scale.figures: 'fig99' is not allowed"):
+        load_study(CONFIG | {"scale": scale}, {"scale": scale})
+    with pytest.raises(UserError, match=r"^--config: study: '../x' is not allowed"):
+        load_study(CONFIG | {"study": "../x"}, {"study": "../x"})
+
+
+@pytest.mark.parametrize(
+    ("arguments", "entries"),
+    [
+        (["snakemake", "-n", "all"], []),
+        (["snakemake", "--config", "a=1", "b=x=2", "--cores", "8", "c=3"], ["a=1", "b=x=2"]),
+        (["snakemake", "-C", "a=1", "-n", "--config=b=2"], ["a=1", "b=2"]),
+    ],
+)
+def test_the_settings_among_the_arguments_of_snakemake(arguments, entries):
+    assert entries_of(arguments) == entries
 
 
 @pytest.mark.parametrize("more", [{"processes": 2, "side_by_side": 1}, {"processes": 1, "side_by_side": 2}])

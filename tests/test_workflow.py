@@ -362,11 +362,11 @@ def alone(project, command):
 
 
 def test_status_tells_what_jobs_said(tiny):
-    broken = ("--cores", "1", "--config", "study=tiny", "training={processes: 3}", "--", "all")
+    broken = ("--cores", "1", "--config", "study=tiny", "--set-resources", "train:mem_mb=1", "--", "all")
     assert snakemake(tiny, *broken).returncode != 0
     said = alone(tiny, "status")
     assert re.search(r"^fig01 +4 +- +- +- +- +4$", said, re.MULTILINE), said
-    reason = r"^failed at .*\n    logs/train/alexnet_\S+\.log\n    .*processes: 3 do not divide"
+    reason = r"^failed at .*\n    logs/train/alexnet_\S+\.log\n    .*out of memory: "
     assert re.search(reason, said, re.MULTILINE), said
     assert snakemake(tiny, *ALL).returncode == 0
     said = alone(tiny, "status")

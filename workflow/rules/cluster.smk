@@ -6,7 +6,7 @@ from smallbatch.cluster import plugin, requests, slurm
 
 def training_gres(wildcards):
     """GPUs that a training job asks of its node, where jobs are submitted; SLURM is asked only where it decides."""
-    if not workflow.is_main_process or workflow.resource_settings.nodes is None:
+    if not workflow.is_main_process or runs_here():
         return None
     has_gpus = TRAINING["device"] == "auto" and gpus_of(partition_of("train"))
     return requests.gres(TRAINING["device"], TRAINING["processes"] * TRAINING["side_by_side"], has_gpus=has_gpus)

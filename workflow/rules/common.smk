@@ -1,4 +1,5 @@
 # What the rules share: the checked study, and where its files lie.
+import contextlib
 import functools
 import os
 import re
@@ -13,7 +14,7 @@ from smallbatch.core import checksums
 from smallbatch.estimate import requests as job_resources
 from smallbatch.runs.bundles import arriving, take_in
 from smallbatch.data import label as label_of
-from smallbatch.data import reason_to_prepare
+from smallbatch.data import check_source, reason_to_prepare
 from smallbatch.data.prepared import ARRAYS, META, aside, damaged_arrays, read_meta
 from smallbatch.core.code import code_of
 from smallbatch.core.environment import origin, processors
@@ -25,7 +26,8 @@ from smallbatch.runs.packs import Plan, with_rates
 from smallbatch.estimate.speeds import Speeds
 from smallbatch.runs.store import RunStore
 from smallbatch.study.experiments import PROTOCOL
-from smallbatch.study_file import check_against_data, check_config, load_study
+from smallbatch.study.settings import entries_of, place, read_entries
+from smallbatch.study_file import CONFIG_FILE, check_against_data, check_config, load_study
 
 # A signal to all processes of a job, as clusters and closing terminals send it, must not end the shell, and with it the
 # job, before the script.
@@ -34,8 +36,11 @@ shell.prefix("set -euo pipefail; trap : TERM HUP; ")
 DATA, RESULTS, FIGURES = "data", "results", "paper_figures"
 
 try:
-    config = check_config(config)
-    STUDY = load_study(config)
+    if workflow.is_main_process:  # of keys that stand twice Snakemake's own reader says nothing
+        read_entries(entries_of(sys.argv))
+    given = workflow.config_settings.config or {}
+    config = check_config(config, given=given)
+    STUDY = load_study(config, given)
     SPEEDS_FILE = Path(RESULTS, STUDY.name, "cost.json")
     SPEEDS = Speeds.read(SPEEDS_FILE)
 except UserError as error:

@@ -75,15 +75,18 @@ def settle():
         asked = workflow.dag_settings
         pending_work.refuse_hidden(asked.until, asked.omit_from, asked.allowed_rules, asked.forcerun)
         check_folders()
+        check_sources()
         if not only_looks():
             take_in(STORE)
         set_aside_damaged()
         if not only_looks():
             set_clocks_right()
         waiting = {e.name: pending(e) for e in STUDY.experiments.values() if is_known(e)}
+        trains = any(name not in waiting or packs_of(waiting[name]) for name in STUDY.experiments)
+        if trains:
+            check_device()
     except UserError as error:
         sys.exit(f"error: {error}")
-    trains = any(name not in waiting or packs_of(waiting[name]) for name in STUDY.experiments)
     if trains and (incomplete := origin()[1]):
         print(incomplete, file=sys.stderr)
     return waiting
@@ -109,6 +112,28 @@ def check_folders():
             folder_is_writable(folder)
         elif folder.exists() and not folder.is_dir():
             raise UserError(f"{folder}: cannot be written: a file stands where a folder is needed")
+
+
+def check_sources():
+    """Make sure that what is to be prepared here can be; a cluster's nodes may see other folders."""
+    keys = {label_of(key, settings): key for key, settings in config["datasets"].items()}
+    for label in filter(unprepared, STUDY.labels) if runs_here() else ():
+        key = keys[label]
+        check_source(place(f"datasets.{key}.path", CONFIG_FILE, given), key, DATASETS[label])
+
+
+def check_device():
+    """Make sure that a GPU which is asked for by name is there; a cluster's nodes may have what this machine lacks."""
+    if TRAINING["device"].startswith("cuda") and runs_here():
+        with contextlib.suppress(ImportError):  # where nothing trains either
+            from smallbatch.training.resources import device
+
+            device.check_there(TRAINING["device"], place("training.device", CONFIG_FILE, given))
+
+
+def runs_here():
+    """Whether jobs run on this machine, and not on a cluster's nodes."""
+    return workflow.resource_settings.nodes is None
 
 
 def only_looks():

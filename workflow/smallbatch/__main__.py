@@ -13,16 +13,16 @@ from smallbatch.core import stopping
 from smallbatch.core.console import log, reporting
 from smallbatch.core.environment import origin
 from smallbatch.core.errors import UserError, refuse
+from smallbatch.data import check_source, prepare, reason_to_prepare
 from smallbatch.data import label as label_of
-from smallbatch.data import prepare, reason_to_prepare
 from smallbatch.data.prepared import META, Meta, aside, damaged_arrays, read, read_meta
 from smallbatch.runs.bundles import record_of_weights, take_in
 from smallbatch.runs.chosen import chosen_file, write_chosen
 from smallbatch.runs.status import look, told
 from smallbatch.runs.store import RunStore, digest_of
 from smallbatch.study.experiments import Chosen, Experiment, Study
-from smallbatch.study.settings import likely, overridden, read_yaml
-from smallbatch.study_file import check_against_data, check_config, load_study
+from smallbatch.study.settings import likely, overridden, place, read_entries, read_yaml
+from smallbatch.study_file import CONFIG_FILE, check_against_data, check_config, load_study
 
 DATA, RESULTS = Path("data"), Path("results")
 
@@ -55,9 +55,9 @@ def main() -> None:
 
 
 def _do(command: Callable[[Study, Config, argparse.Namespace], None], arguments: argparse.Namespace) -> None:
-    config = overridden(read_yaml(Path("config/config.yaml")), arguments.config, "command line")
-    config = check_config(config)
-    command(load_study(config), config, arguments)
+    given = read_entries(arguments.config)
+    config = check_config(overridden(read_yaml(Path(CONFIG_FILE)), arguments.config, "command line"), given=given)
+    command(load_study(config, given), config, arguments)
 
 
 def _evaluate(run: Path, device: str) -> None:
@@ -74,9 +74,26 @@ def _evaluate(run: Path, device: str) -> None:
 
 
 def _check(study: Study, config: Config, arguments: argparse.Namespace) -> None:
+    keys = {label_of(key, settings): key for key, settings in config["datasets"].items()}
+    given = read_entries(arguments.config)
+    for label, settings in _datasets(study, config).items():
+        if reason_to_prepare(label, settings, DATA / label):
+            check_source(place(f"datasets.{keys[label]}.path", CONFIG_FILE, given), keys[label], settings)
+    _say_what_device_is_missing(config["training"]["device"], place("training.device", CONFIG_FILE, given))
     if incomplete := origin()[1]:
         log.info("%s", incomplete)
     log.info("study %s: %d experiments, %d runs: all is well", study.name, len(study.experiments), len(study.runs()))
+
+
+def _say_what_device_is_missing(device: str, where: str) -> None:
+    """A machine without a GPU may be one that submits to others which have some."""
+    if device.startswith("cuda"):
+        from smallbatch.training.resources import device as devices  # imports torch, which takes seconds
+
+        try:
+            devices.check_there(device, where)
+        except UserError as error:
+            log.info("%s here; trainings need a machine that has it", error)
 
 
 def _prepare(study: Study, config: Config, arguments: argparse.Namespace) -> None:

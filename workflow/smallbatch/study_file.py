@@ -1,6 +1,7 @@
 """From a file of `config/studies` to a checked study, made smaller where the configuration says so."""
 
 import itertools
+import math
 import re
 from collections.abc import Iterable, Mapping
 from fractions import Fraction
@@ -12,10 +13,10 @@ from smallbatch import data, models
 from smallbatch.core.errors import UserError, refuse
 from smallbatch.study.experiments import HELD_OUT, Experiment, Setting, Study
 from smallbatch.study.rates import BaseLr, format_base_lr, parse_base_lr
-from smallbatch.study.settings import check, likely, read_as, read_yaml
+from smallbatch.study.settings import check, likely, place, read_as, read_yaml
 from smallbatch.training import own_models
 
-STUDIES = Path("config/studies")
+CONFIG_FILE, STUDIES = "config/config.yaml", Path("config/studies")
 SCHEMAS = Path(str(files("smallbatch"))) / "schemas"
 
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
@@ -28,8 +29,15 @@ LEAST_RATE, MOST_RATE = 2.0**-100, 2.0**100
 Values = Mapping[str, Any]
 
 
-def check_config(config: dict[str, Any], where: str = "config/config.yaml") -> dict[str, Any]:
+def check_config(
+    config: dict[str, Any], where: str = CONFIG_FILE, given: Mapping[str, Any] | None = None
+) -> dict[str, Any]:
     """Check the configuration, data sets included.
+
+    Args:
+        config: what the file has, and what was said instead.
+        where: the file.
+        given: what of it the command line said, which an error then names.
 
     Returns:
         The configuration, in which text from a command line is the number that it spells where one is wanted.
@@ -37,26 +45,35 @@ def check_config(config: dict[str, Any], where: str = "config/config.yaml") -> d
     Raises:
         UserError: names file, key, value and what is allowed.
     """
-    config = read_as(config, SCHEMAS / "config.yaml")
-    check(config, SCHEMAS / "config.yaml", where)
+    given = given or {}
+    # Snakemake takes `nan` for a number, which is none that anything allows.
+    text = {key: str(value) for key, value in given.items() if isinstance(value, float) and not math.isfinite(value)}
+    config = read_as(config | text, SCHEMAS / "config.yaml")
+    check(config, SCHEMAS / "config.yaml", where, given)
     training = config["training"]
     if training["processes"] > 1 and training["side_by_side"] > 1:
         allowed = f"1, as training.processes is {training['processes']}"
-        refuse(where, "training.side_by_side", training["side_by_side"], allowed)
+        key = "training.side_by_side"
+        refuse(place(key, where, given), key, training["side_by_side"], allowed)
     labels: dict[str, str] = {}
     for name, settings in config["datasets"].items():
-        data.check_settings(where, name, settings)
+        said = place(f"datasets.{name}", where, given)
+        data.check_settings(said, name, settings)
         label = data.label(name, settings)
         if label == "downloads":
-            refuse(where, f"datasets.{name}.label", label, "any other name; data/downloads has archives")
+            refuse(said, f"datasets.{name}.label", label, "any other name; data/downloads has archives")
         if label in labels:
-            refuse(where, f"datasets.{name}.label", label, f"a label of its own; {labels[label]} has this one")
+            refuse(said, f"datasets.{name}.label", label, f"a label of its own; {labels[label]} has this one")
         labels[label] = name
     return config
 
 
-def load_study(config: Values) -> Study:
+def load_study(config: Values, given: Values | None = None) -> Study:
     """Read, check, scale and expand the study that a checked configuration names.
+
+    Args:
+        config: which.
+        given: what of it the command line said, which an error then names.
 
     Raises:
         UserError: names file, key, value and what is allowed.
@@ -65,14 +82,14 @@ def load_study(config: Values) -> Study:
     where = STUDIES / f"{name}.yaml"
     if not NAME.fullmatch(name) or name in TAKEN:
         allowed = f"letters, digits, '.', '_' and '-', a letter or digit first, 64 at most; and not {', '.join(TAKEN)}"
-        refuse("config/config.yaml", "study", name, allowed)
+        refuse(place("study", CONFIG_FILE, given or {}), "study", name, allowed)
     if not where.exists():
         known = sorted(path.stem for path in STUDIES.glob("*.yaml"))
         raise UserError(f"study: {name!r}: no such study{likely(name, known)}; allowed: {', '.join(known)}")
     values = read_yaml(where)
     check(values, SCHEMAS / "study.yaml", str(where))
     if scale:
-        _check_scale(values, scale, list(datasets))
+        _check_scale(place("scale", CONFIG_FILE, given or {}), values, scale, list(datasets))
         values, name = scaled(values, scale), f"{name}-{scale['name']}"
     if config["seeds"] != "study":
         seeds = list(range(1, config["seeds"] + 1))
@@ -80,7 +97,11 @@ def load_study(config: Values) -> Study:
     study = _study(str(where), name, values, datasets, dict(scale))
     for key, settings in datasets.items():
         check_against_data(study, data.label(key, settings), data.known_train_images(settings))
-    own_models.check(study, datasets, config["training"]["processes"])
+    processes = config["training"]["processes"]
+    for run in study.runs() if processes > 1 else []:
+        if allowed := run.why_not_shared(processes):
+            refuse(place("training.processes", CONFIG_FILE, given or {}), "training.processes", processes, allowed)
+    own_models.check(study, datasets, processes)
     return study
 
 
@@ -110,9 +131,8 @@ def scaled(values: Values, scale: Values) -> dict[str, Any]:
     return {**values, "experiments": experiments, "figures": figures}
 
 
-def _check_scale(values: Values, scale: Values, datasets: list[str]) -> None:
+def _check_scale(where: str, values: Values, scale: Values, datasets: list[str]) -> None:
     """The scale names figures and data sets that there are, and leaves something of the study."""
-    where = "config/config.yaml"
     for key, known in (("figures", list(values["figures"])), ("data", datasets)):
         for name in scale.get(key, []):
             _known(where, f"scale.{key}", name, known)
@@ -191,6 +211,8 @@ def _experiment(where: str, name: str, values: Values, datasets: Values) -> Expe
     _known(where, f"{key}.model", values["model"], list(models.MODELS))
     batch_sizes, b_sizes = tuple(values["batch_sizes"]), values.get("bn_batch_sizes")
     norm, best_of = values.get("norm", "none"), _bases(values)
+    if norm == "own" and not models.is_own(values["model"]):
+        refuse(where, f"{key}.norm", norm, f"none, batch or group with {values['model']}, which has no norm of its own")
     _check_whole_bn_batches(where, key, norm, b_sizes or batch_sizes)
     if b_sizes:
         _check_bn_batches(where, key, norm, batch_sizes, b_sizes)
@@ -224,7 +246,7 @@ def _setting(where: str, key: str, values: Values, datasets: Values) -> Setting:
     changed = {
         "data": data.label(values["data"], datasets[values["data"]]),
         "weight_decay": float(values["weight_decay"]) + 0.0,  # so that -0.0 is 0.0
-        "norm_layers": values.get("norm_layers", "all") if values.get("norm", "none") != "none" else "all",
+        "norm_layers": values.get("norm_layers", "all") if values.get("norm") in ("batch", "group") else "all",
         "lr_drops": drops,
         "momentum": float(values.get("momentum", 0)) + 0.0,
         "augment_pad": augment.get("pad", 0),

@@ -28,6 +28,8 @@ def norm_words(model: str, norm: str, layers: str) -> str:
     """`no BN`, `BN`; of AlexNet, which has hidden fully connected layers, `BN on conv + FC`; `BN on conv only`."""
     if norm == "none":
         return "no BN"
+    if norm == "own":
+        return "own norm"
     short = {"batch": "BN", "group": "GN"}.get(norm, norm)
     if layers == "conv":
         return f"{short} on conv only"

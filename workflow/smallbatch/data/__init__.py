@@ -175,6 +175,20 @@ def check_settings(where: str, key: str, settings: dict[str, Any]) -> None:
         refuse(where, f"datasets.{key}.split_seed", settings["split_seed"], "only together with `test_fraction`")
 
 
+def check_source(where: str, key: str, settings: dict[str, Any]) -> None:
+    """Make sure that what a data set is to be prepared from is there; of ImageNet its job says so, the rest goes on.
+
+    where: the settings were said.
+    key: the data set's name there.
+
+    Raises:
+        UserError: there is no such file or folder.
+    """
+    for name in {"path", "archive"} & settings.keys() if settings["source"] != "imagenet" else ():
+        if not Path(settings[name]).expanduser().exists():
+            refuse(where, f"datasets.{key}.{name}", settings[name], "a file or folder that is there")
+
+
 def _check_keys(where: str, key: str, settings: dict[str, Any]) -> None:
     """A source has its keys and none of another source."""
     name = settings["source"]

@@ -154,7 +154,7 @@ def build(
         model: a key of `MODELS`.
         shape: channels, height, width of an image.
         classes: number of classes.
-        norm: none, batch or group.
+        norm: none, batch, group or own, see `normalisation.norms`.
         norm_layers: all, or conv for the convolutions only.
         bn_batch_size: b, the examples that batch statistics are taken over.
         seed: of the initial weights.

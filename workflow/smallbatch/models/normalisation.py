@@ -135,12 +135,13 @@ def norms(name: str, layers: str, sub_batch: int) -> Norms:
     """The makers of a model's normalisation layers.
 
     Args:
-        name: none, batch or group.
+        name: none, batch, group, or own: of a model that brings its own, which gets none from here.
         layers: all, or conv for the convolutions only.
         sub_batch: b, the examples that batch statistics are taken over.
     """
     makers: dict[str, Norm] = {
         "none": lambda channels: nn.Identity(),
+        "own": lambda channels: nn.Identity(),
         "batch": lambda channels: BatchNorm(channels, sub_batch),
         "group": lambda channels: nn.GroupNorm(channels // math.gcd(channels, GROUP_CHANNELS), channels),
     }

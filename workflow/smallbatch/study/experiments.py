@@ -29,7 +29,7 @@ class Setting:
 
     data: label of the data set.
     train_images: how many training images are used, None for all.
-    norm, norm_layers: normalisation (none, batch, group) and where it stands (all, conv).
+    norm, norm_layers: normalisation (none, batch, group, the model's own) and where it stands (all, conv).
     lr_drops: fractions of training at which the rate falls to a tenth.
     lr_scaling: of eta with m, see `smallbatch.study.rates`.
     momentum, momentum_scaled: of SGD, and whether eta is multiplied by 1 - momentum, which keeps the step an example.
@@ -122,6 +122,19 @@ class Run:
         s = self.setting
         eta = learning_rate(self.base_lr, self.batch_size, s.lr_scaling)
         return eta * (1 - s.momentum) if s.momentum_scaled else eta
+
+    def why_not_shared(self, processes: int) -> str:
+        """Why so many processes cannot share its mini-batches evenly; nothing if they can."""
+        m, b = self.batch_size, self.bn_batch_size
+        if m % processes:
+            return f"numbers that divide a mini-batch of {m} evenly"
+        share = m // processes
+        if self.setting.norm == "batch" and share % b and b % share:
+            return (
+                f"numbers that leave each process whole batches of {b} for batch normalisation, or parts that make up "
+                f"one: of a mini-batch of {m} it would have {share}"
+            )
+        return ""
 
     def name(self, fingerprint: str) -> str:
         """The run's folder: readable, and ending in a hash over all that can change its numbers.

@@ -7,7 +7,7 @@ import math
 import re
 import stat
 import unicodedata
-from collections.abc import Hashable, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -23,8 +23,12 @@ LARGEST_NUMBER = 2**31 - 1
 """Of whole numbers: what all that counts with them holds."""
 
 
-class _Loader(yaml.SafeLoader):
-    """Refuses what readers of YAML pass over in silence or read differently: keys that stand twice, 0123, dates."""
+COMMAND_LINE = "--config"
+"""Where a value was said that does not stand in a file."""
+
+
+class _EachKeyOnce(yaml.constructor.BaseConstructor):
+    """Refuses what readers of YAML pass over in silence: keys that stand twice."""
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
         seen: set[str] = set()
@@ -37,7 +41,16 @@ class _Loader(yaml.SafeLoader):
             if name in seen:
                 raise _wrong(key, f"key {name!r} stands twice")
             seen.add(name)
-        return super().construct_mapping(node, deep)
+        mapping: dict[Hashable, Any] = super().construct_mapping(node, deep)
+        return mapping
+
+
+class _TextLoader(_EachKeyOnce, yaml.BaseLoader):
+    """Takes every scalar for text."""
+
+
+class _Loader(_EachKeyOnce, yaml.SafeLoader):
+    """Refuses, too, what readers of YAML read differently: 0123, dates."""
 
     def construct_number(self, node: yaml.ScalarNode) -> int | float:
         """A number in its plain decimal form, which all readers take for the same."""
@@ -179,16 +192,53 @@ def overridden(values: dict[str, Any], entries: Sequence[str], where: str) -> di
     Raises:
         UserError: an entry is not of this form.
     """
+    merged: dict[str, Any] = _merged(values, read_entries(entries, where))
+    return merged
+
+
+def read_entries(entries: Sequence[str], where: str = "command line") -> dict[str, Any]:
+    """What the KEY=VALUE of a command line say, see `overridden`."""
+    given: dict[str, Any] = {}
     for entry in entries:
         key, equals, text = entry.partition("=")
         try:
-            value = yaml.load(text, yaml.BaseLoader) if text else None
+            value = yaml.load(text, _TextLoader) if text else None
         except (yaml.YAMLError, RecursionError):
             equals = ""
         if not equals:
-            refuse(where, "--config", entry, "KEY=VALUE, the value in YAML")
-        values = _merged(values, {key: value})
-    return values
+            refuse(where, COMMAND_LINE, entry, "KEY=VALUE, the value in YAML with each key once")
+        given = _merged(given, {key: value})
+    return given
+
+
+def entries_of(arguments: Sequence[str]) -> list[str]:
+    """The KEY=VALUE that follow `--config` or `-C` among Snakemake's arguments."""
+    entries, follow = [], False
+    for argument in arguments:
+        if argument.startswith("-"):
+            option, equals, entry = argument.partition("=")
+            follow = option in (COMMAND_LINE, "-C")
+            entries += [entry] if follow and equals else []
+        elif follow:
+            entries.append(argument)
+    return entries
+
+
+def place(key: str, where: str, given: Any) -> str:
+    """Where a key's value was said: on the command line if that has it, or what it is a part of; else in a file.
+
+    Args:
+        key: `a.b.c`.
+        where: the file.
+        given: what the command line said, nested as the settings are.
+    """
+    for part in key.split("."):
+        if not isinstance(given, dict):
+            return COMMAND_LINE
+        if part not in given:
+            return where
+        given = given[part]
+    return COMMAND_LINE
 
 
 def _merged(values: Any, changes: Any) -> Any:
@@ -197,34 +247,37 @@ def _merged(values: Any, changes: Any) -> Any:
     return values | {key: _merged(values.get(key), change) for key, change in changes.items()}
 
 
-def check(values: Any, schema_file: Path, where: str) -> None:
+def check(values: Any, schema_file: Path, where: str, given: Mapping[str, Any] | None = None) -> None:
     """Check settings against a schema.
 
     Args:
         values: what was read.
         schema_file: a JSON schema in YAML, whose descriptions say what is allowed.
         where: the file that the error names.
+        given: what of it the command line said, which the error then names instead.
 
     Raises:
         UserError: names file, key, value and what is allowed.
     """
-    _check_plain(values, where, ())
+    place_of = functools.partial(place, where=where, given=given or {})
+    _check_plain(values, place_of, ())
     errors = sorted(_validator(schema_file).iter_errors(values), key=lambda error: list(map(str, error.absolute_path)))
     if errors:
-        _tell(errors[0], where)
+        _tell(errors[0], place_of)
 
 
-def _check_plain(value: Any, where: str, path: tuple[str, ...]) -> None:
+def _check_plain(value: Any, place_of: Callable[[str], str], path: tuple[str, ...]) -> None:
     """Make sure that keys are text, numbers finite, and text free of what no line can show."""
     key = ".".join(path) or "top level"
+    where = place_of(key)
     if isinstance(value, dict):
         for name, own in value.items():
             if not isinstance(name, str) or _unshown(name):
                 refuse(where, key, name, "keys that are a word; a number as a key is put in quotes")
-            _check_plain(own, where, (*path, name))
+            _check_plain(own, place_of, (*path, name))
     elif isinstance(value, list):
-        for place, own in enumerate(value):
-            _check_plain(own, where, (*path, str(place)))
+        for number, own in enumerate(value):
+            _check_plain(own, place_of, (*path, str(number)))
     elif isinstance(value, float) and not math.isfinite(value):
         refuse(where, key, value, "finite numbers")
     elif isinstance(value, int) and abs(value) > LARGEST_NUMBER:
@@ -237,16 +290,17 @@ def _unshown(text: str) -> bool:
     return any(unicodedata.category(letter) in ("Cc", "Cs", "Zl", "Zp") for letter in text)
 
 
-def _tell(error: jsonschema.ValidationError, where: str) -> None:
+def _tell(error: jsonschema.ValidationError, place_of: Callable[[str], str]) -> None:
     schema: Any = error.schema  # these three are set in what a validator gives
     instance: Any = error.instance
     expected: Any = error.validator_value
     path = ".".join(str(part) for part in error.absolute_path)
+    where = place_of(path)
     if error.validator == "additionalProperties":
         known = list(schema.get("properties", {}))
         unknown = next(key for key in instance if key not in known)
         key = f"{path}.{unknown}" if path else str(unknown)
-        raise UserError(f"{where}: {key}: unknown key{likely(unknown, known)}; allowed: {', '.join(known)}")
+        raise UserError(f"{place_of(key)}: {key}: unknown key{likely(unknown, known)}; allowed: {', '.join(known)}")
     if error.validator == "required":
         missing = next(key for key in expected if key not in instance)
         raise UserError(f"{where}: {path or 'top level'}: key {missing!r} is missing")

@@ -13,7 +13,7 @@ import torch.distributed as dist
 from torch import Tensor
 
 from smallbatch.core import stopping
-from smallbatch.core.errors import Stopped, UserError
+from smallbatch.core.errors import Stopped, UserError, refuse
 from smallbatch.study.experiments import Run
 from smallbatch.training.resources import device as devices
 
@@ -131,12 +131,5 @@ def check(run: Run, world: World) -> None:
     Raises:
         UserError: its mini-batches or its batch statistics do not come out even.
     """
-    m, b, size = run.batch_size, run.bn_batch_size, world.size
-    if m % size:
-        raise UserError(f"config/config.yaml: training.processes: {size} do not divide a mini-batch of {m} evenly")
-    share = m // size
-    if run.setting.norm == "batch" and share % b and b % share:
-        raise UserError(
-            f"config/config.yaml: training.processes: {size} leave {share} examples each of a mini-batch of {m}, "
-            f"which neither hold nor make up batches of {b} for batch normalisation"
-        )
+    if allowed := run.why_not_shared(world.size):
+        refuse("config/config.yaml", "training.processes", world.size, allowed)

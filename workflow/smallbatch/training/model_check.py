@@ -5,23 +5,24 @@
 
 import collections
 import contextlib
+import functools
 import hashlib
 import json
 import math
-import os
 import random
 import sys
 from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 from types import ModuleType
-from typing import NamedTuple, NoReturn
+from typing import NamedTuple, NoReturn, Self
 
 import numpy as np
 import torch
 from safetensors.torch import save
 from torch import Tensor, nn
+from torch._subclasses import fake_tensor
 from torch.nn import functional as F
-from torch.nn.modules.batchnorm import _BatchNorm as TorchBatchNorm
+from torch.nn.modules import module as every_layer
 from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
@@ -31,6 +32,8 @@ from smallbatch.core.files import write_json
 from smallbatch.models.normalisation import BatchNorm
 from smallbatch.training import lanes
 from smallbatch.training.distributed import ALONE
+from smallbatch.training.engines.updates import BLOCK_IMAGES, BLOCK_VALUES
+from smallbatch.training.model_reads import nothing_outside
 from smallbatch.training.network import Network
 from smallbatch.training.own_models import Question, Suitability
 from smallbatch.training.sgd import LaneSGD
@@ -45,10 +48,27 @@ SCALES = 1.0, 100.0, 0.01
 """Of the images of each lane: what depends on how large they are is to differ between lanes."""
 
 MANY_IMAGES, MANY_PIXELS = 256, 1 << 18
-"""Of a mini-batch that is tried beside the small one: what a model does only with many."""
+"""Of the largest mini-batch that is computed: what a model does only with many."""
+
+MOST_IMAGES = 1 << 16
+"""Of the largest mini-batch of which only the shapes are computed."""
+
+ONLY_VALUES_TELL = (
+    fake_tensor.DataDependentOutputException,
+    fake_tensor.DynamicOutputShapeException,
+    fake_tensor.UnsupportedFakeTensorException,
+    fake_tensor.UnsupportedOperatorException,
+)
+"""Why a pass of shapes ends where one with values would go on."""
 
 ROUNDING = 1e-7
 """Of the largest value: what may differ in double precision."""
+
+NORMALISE = {"batch_norm", "layer_norm", "group_norm", "instance_norm", "rms_norm", "local_response_norm"}
+"""Functions of torch that do."""
+
+LAYERS_OF_NORM = {"batch": BatchNorm, "group": nn.GroupNorm}
+"""What `norms` makes; no layer where the study says another norm."""
 
 State = Mapping[str, Tensor]
 
@@ -72,7 +92,8 @@ def examine(asked: Question) -> Suitability:
     Raises:
         UserError: it cannot, or not as its settings say.
     """
-    with _plain_torch(), _reading_only_its_files(asked):
+    where = f"model {asked.model} ({models.source(asked.place)})"
+    with _plain_torch(), nothing_outside(models.files(asked.place), where):
         return _Examination(asked).outcome()
 
 
@@ -87,48 +108,6 @@ def _plain_torch() -> Iterator[None]:
     finally:
         torch.set_num_threads(threads)
         torch.set_default_dtype(kind)
-
-
-@contextlib.contextmanager
-def _reading_only_its_files(asked: Question) -> Iterator[None]:
-    """Refuse a model that reads, or imports, what is no part of its runs' names: its numbers could change unnoticed."""
-    own, read = models.files(asked.place), set()
-    _listeners.append((set(map(str, own)), read))
-    try:
-        yield
-    finally:
-        _listeners.pop()
-    if others := sorted(read - own):
-        line = (
-            f"it reads {others[0]}, which is no part of its runs' names; allowed: what its file imports from beside it"
-        )
-        raise UserError(f"model {asked.model} ({models.source(asked.place)}): {line}")
-
-
-_listeners: list[tuple[set[str], set[Path]]] = []
-"""Files of the model that is examined, and what their code has opened so far."""
-
-_SYSTEM = "/usr", "/lib", "/lib64", "/etc", "/proc", "/sys", "/dev"
-_INSTALLED = tuple(f"{Path(place)}{os.sep}" for place in (sys.prefix, sys.base_prefix, *_SYSTEM))
-
-
-def _hear(event: str, arguments: tuple) -> None:
-    """Note a file that is opened for reading by code of the model that is examined, or by what that calls."""
-    if event != "open" or not _listeners or not isinstance(arguments[0], str | bytes):
-        return
-    if set("wax+").intersection(arguments[1] or ""):
-        return
-    frame, (own, read) = sys._getframe(), _listeners[-1]
-    while frame and frame.f_code.co_filename not in own:
-        frame = frame.f_back
-    path = Path(os.path.abspath(os.fsdecode(arguments[0])))
-    if path.parent.name == "__pycache__":
-        path = path.parents[1] / f"{path.name.partition('.')[0]}.py"
-    if frame and not str(path).startswith(_INSTALLED) and not models.is_the_projects(path.resolve()):
-        read.add(path.resolve())
-
-
-sys.addaudithook(_hear)
 
 
 class _NoValues(TorchDispatchMode):
@@ -149,7 +128,49 @@ class _NoNumpy(TorchFunctionMode):
         return function(*arguments, **(options or {}))
 
 
+class _Draws(TorchDispatchMode):
+    """Notes, while it lasts, whether random numbers are drawn."""
+
+    drew = False
+
+    def __torch_dispatch__(self, function, types, arguments=(), options=None):
+        self.drew |= torch.Tag.nondeterministic_seeded in function.tags
+        return function(*arguments, **(options or {}))
+
+
 ASKS = "it asks a tensor for its values"
+
+
+class _Normalisation(TorchFunctionMode):
+    """Collects, while it lasts, (layer, function) of whatever normalises in other layers than the study's norm makes.
+
+    Args:
+        allowed: type of the layers that may.
+    """
+
+    def __init__(self, allowed: type[nn.Module] | tuple[()]) -> None:
+        super().__init__()
+        self.allowed, self.inside, self.found = allowed, [], []
+
+    def __enter__(self) -> Self:
+        enter = every_layer.register_module_forward_pre_hook(lambda layer, _: self.inside.append(layer))
+        leave = every_layer.register_module_forward_hook(self._leave, always_call=True)
+        self.hooks = enter, leave
+        return super().__enter__()
+
+    def _leave(self, *_: object) -> None:
+        self.inside.pop()
+
+    def __exit__(self, *raised: object) -> None:
+        super().__exit__(*raised)
+        for hook in self.hooks:
+            hook.remove()
+
+    def __torch_function__(self, function, types, arguments=(), options=None):
+        name = getattr(function, "__name__", "")
+        if name in NORMALISE and not any(isinstance(layer, self.allowed) for layer in self.inside):
+            self.found.append((type(self.inside[-1]).__name__, name))
+        return function(*arguments, **(options or {}))
 
 
 class _Examination:
@@ -161,6 +182,7 @@ class _Examination:
 
     def outcome(self) -> Suitability:
         draws = self._check_alone()
+        self._check_sizes(draws)
         splits = not draws and self._splits()
         reason = "it draws random numbers in training" if draws else self._why_no_lanes()
         if reason:
@@ -170,9 +192,13 @@ class _Examination:
     def _refuse(self, text: str) -> NoReturn:
         raise UserError(f"model {self.asked.model} ({models.source(self.asked.place)}): {text}")
 
-    def _made(self, seed: int) -> nn.Module:
+    def _made_for(self, count: int) -> nn.Module:
+        """A model that takes mini-batches of this size."""
+        return self._made(1, count if count % SUB_BATCH else SUB_BATCH)
+
+    def _made(self, seed: int, sub_batch: int = SUB_BATCH) -> nn.Module:
         a = self.asked
-        norms = {"norm": a.norm, "norm_layers": a.norm_layers, "bn_batch_size": SUB_BATCH}
+        norms = {"norm": a.norm, "norm_layers": a.norm_layers, "bn_batch_size": sub_batch}
         with self._watched("initial weights"):
             return models.build(a.model, a.shape, a.classes, **norms, seed=seed)
 
@@ -189,7 +215,7 @@ class _Examination:
 
     def _pass(self, model: nn.Module, images: Tensor, *, training: bool, seed: int = 0) -> Pass:
         """A pass through a model that has the tensors that it is to have; whose gradients are then those alone."""
-        what = "training pass" if training else "test pass"
+        what = _pass_in_words(len(images), training=training)
         with self._watched(what):
             model.train(training)
             model.zero_grad()
@@ -220,14 +246,14 @@ class _Examination:
         start = _state(model)
         if not _same(start.values(), _state(again).values()):
             self._refuse("its initial weights differ from one time to the next; allowed: torch's random numbers")
-        self._check_norm(model)
+        self._check_norm(self._made(1))
         images = self.images[0]
         first = self._pass(model, images, training=True)
         if not first.logits.isfinite().all():
             self._refuse("its initial weights give logits that are not finite; allowed: finite numbers")
         files = models.files(self.asked.place)
         before = _remembered(model, files)  # after the first pass, which may fill what later ones only read
-        draws = self._draws(model, images) or self._draws_of_many()
+        draws = self._draws(model, images) or any(map(self._draws_of_many, (self.computed, MOST_IMAGES)))
         if changed := [name for name, mark in _remembered(model, files).items() if before.get(name, mark) != mark]:
             self._refuse(f"it changes {changed[0]} as it trains, which no checkpoint has; allowed: register_buffer")
         model.load_state_dict(start)
@@ -252,16 +278,22 @@ class _Examination:
             self._refuse(f"its state_dict has {extra[0]}, which is no tensor; allowed: parameters and buffers")
 
     def _check_norm(self, model: nn.Module) -> None:
-        norm, there = self.asked.norm, [type(one).__name__ for one in model.modules()]
-        if norm == "batch" and (own := [one for one in model.modules() if isinstance(one, TorchBatchNorm)]):
+        """It normalises as its study says; what it computes by hand is not seen."""
+        norm = self.asked.norm
+        kind = LAYERS_OF_NORM.get(norm, ())
+        if kind and not any(isinstance(layer, kind) for layer in model.modules()):
             self._refuse(
-                f"its {type(own[0]).__name__} takes statistics over m examples whatever bn_batch_sizes says; allowed "
-                "with norm: batch: what `norms` makes"
+                f"it has no layer that `norms` made, so norm: {norm} would change nothing; allowed: norm: none or own"
             )
-        kind = {"batch": BatchNorm, "group": nn.GroupNorm}.get(norm)
-        if kind and kind.__name__ not in there:
+        if norm == "own":
+            return
+        with _Normalisation(kind) as seen:
+            self._pass(model, self.images[0], training=True)
+        if seen.found:
+            layer, function = seen.found[0]
             self._refuse(
-                f"it has no layer that `norms` made, so norm: {norm} would change nothing; allowed: norm: none"
+                f"its {layer} normalises ({function}), and norm: {norm} says otherwise; allowed: layers that `norms` "
+                "makes, or norm: own for a model that brings its own"
             )
 
     def _draws(self, model: nn.Module, images: Tensor) -> bool:
@@ -271,13 +303,65 @@ class _Examination:
         self._pass(model, images, training=True)
         return not torch.equal(before, torch.get_rng_state())
 
-    def _draws_of_many(self) -> bool:
-        """As `_draws`, of a larger mini-batch; where it takes none of that size, its training will say so."""
-        count = min(MANY_IMAGES, max(2 * EXAMPLES, MANY_PIXELS // math.prod(self.asked.shape) // 2 * 2))
-        images = self.images[0].repeat(math.ceil(count / EXAMPLES), 1, 1, 1)[:count]
+    def _draws_of_many(self, count: int) -> bool:
+        """As `_draws`, of a larger mini-batch; of one that it does not take nothing is known."""
         with contextlib.suppress(UserError):
-            return self._draws(self._made(1), images)
+            return bool(self._pass_of_many(count, training=True))
         return False
+
+    def _check_sizes(self, draws: bool) -> None:
+        """It takes the study's batch sizes, and as many test images as come at once; only all of them draw, or none."""
+        for count in self.asked.sizes:
+            # How many it takes at least is told otherwise.
+            if count > EXAMPLES and self._pass_of_many(count, training=True) and not draws:
+                self._refuse(f"it draws random numbers at m = {count}, but not at all; allowed: the same at each m")
+        if self.asked.sizes:
+            self._pass_of_many(min(BLOCK_IMAGES, BLOCK_VALUES // math.prod(self.asked.shape)), training=False)
+
+    def _pass_of_many(self, count: int, *, training: bool) -> bool | None:
+        """Whether a pass of many images draws random numbers; none where it would take long to know.
+
+        Raises:
+            UserError: the pass fails.
+        """
+        failed = None
+        if self.shapes_tell:
+            try:
+                return self._pass_of_shapes(count, training=training)
+            except UserError as error:
+                failed = error
+        if count > self.computed:
+            if failed is None or isinstance(failed.__cause__, ONLY_VALUES_TELL):
+                return None
+            raise failed
+        images = self.images[0].repeat(math.ceil(count / EXAMPLES), 1, 1, 1)[:count]
+        with _Draws() as seen:
+            self._pass(self._made_for(count), images, training=training)
+        return seen.drew
+
+    @functools.cached_property
+    def shapes_tell(self) -> bool:
+        """Whether the model's passes can do with the shapes of tensors."""
+        try:
+            self._pass_of_shapes(EXAMPLES, training=True)
+            self._pass_of_shapes(EXAMPLES, training=False)
+        except UserError:
+            return False
+        return True
+
+    @property
+    def computed(self) -> int:
+        """Images of the largest mini-batch that is computed."""
+        return min(MANY_IMAGES, max(2 * EXAMPLES, MANY_PIXELS // math.prod(self.asked.shape) // 2 * 2))
+
+    def _pass_of_shapes(self, count: int, *, training: bool) -> bool:
+        """As `_pass_of_many`, by tensors without values, which take neither time nor memory."""
+        model = self._made_for(count).train(training)
+        what = _pass_in_words(count, training=training)
+        with self._watched(what), fake_tensor.FakeTensorMode(allow_non_fake_inputs=True), _Draws() as seen:
+            logits = model(torch.empty(count, *self.asked.shape))
+        self._check_logits(logits, count)
+        return seen.drew
 
     def _check_tests(self, model: nn.Module) -> None:
         """Testing changes nothing, draws nothing, and treats each image alone."""
@@ -384,6 +468,10 @@ class _Examination:
             save(found)
 
 
+def _pass_in_words(count: int, *, training: bool) -> str:
+    return f"{'training' if training else 'test'} pass" + (f" of {count} images" if count > EXAMPLES else "")
+
+
 def _state(model: nn.Module) -> dict[str, Tensor]:
     return {name: tensor.detach().clone() for name, tensor in model.state_dict().items()}
 
@@ -473,7 +561,7 @@ def main() -> None:
     answers = []
     for values in json.load(sys.stdin):
         asked = Question(*values)
-        asked = asked._replace(shape=tuple(asked.shape))
+        asked = asked._replace(shape=tuple(asked.shape), sizes=tuple(asked.sizes))
         models.MODELS[asked.model] = asked.place
         try:
             answers.append(examine(asked)._asdict())

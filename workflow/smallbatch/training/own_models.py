@@ -63,6 +63,7 @@ class Question(NamedTuple):
 
     content: of its file, see `models.content`.
     place: as in `MODELS`.
+    sizes: batch sizes that a study trains it with, to be tried beside the usual ones; a job asks without.
     """
 
     model: str
@@ -72,6 +73,7 @@ class Question(NamedTuple):
     norm_layers: str
     shape: tuple[int, int, int]
     classes: int
+    sizes: tuple[int, ...] = ()
 
 
 def question(setting: Setting, shape: Sequence[int], classes: int) -> Question:
@@ -131,7 +133,7 @@ def check(study: Study, datasets: Mapping[str, dict[str, Any]], processes: int) 
     """
     own = [e for e in study.experiments.values() if models.is_own(e.setting.model)]
     keys = {data.label(key, settings): key for key, settings in datasets.items()}
-    asked = {e.name: _question(e, keys[e.setting.data], datasets) for e in own}
+    asked = _with_sizes({e.name: _question(e, keys[e.setting.data], datasets) for e in own}, own)
     known = {one: _recall(one) for one in dict.fromkeys(asked.values())}
     new = [one for one, found in known.items() if found is None]
     if new:
@@ -159,6 +161,14 @@ def _question(e: Experiment, key: str, datasets: Mapping[str, dict[str, Any]]) -
     return question(e.setting, *image_size(key, datasets[key], Path("data")))
 
 
+def _with_sizes(asked: Mapping[str, Question], experiments: Sequence[Experiment]) -> dict[str, Question]:
+    """The questions, each with the batch sizes of all experiments that ask it."""
+    sizes: dict[Question, set[int]] = {}
+    for e in experiments:
+        sizes.setdefault(asked[e.name], set()).update(e.batch_sizes, e.setting.variance_batch_sizes)
+    return {name: one._replace(sizes=tuple(sorted(sizes[one]))) for name, one in asked.items()}
+
+
 def _check_processes(model: str, found: Suitability, processes: int) -> None:
     if processes > 1 and not (found.lanes and found.splits):
         reason = f"is trained alone, since {found.alone}" if found.alone else "needs all of a mini-batch at once"
@@ -179,7 +189,8 @@ def _ask(where: str, asked: Sequence[Question]) -> dict[Question, Suitability]:
         if "refused" in answer:
             raise UserError(f"{where}: {answer['refused']}")
         found[one] = Suitability(**answer)
-        _remember(one, found[one])
+        for known in (one, one._replace(sizes=())):
+            _remember(known, found[one])
     if len(given) < len(asked):
         one = asked[len(given)]
         raise UserError(f"{where}: model {one.model} ({models.source(one.place)}): it ended the process: {ended}")

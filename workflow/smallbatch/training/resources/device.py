@@ -34,17 +34,22 @@ def pick(name: str, where: str = "config/config.yaml", key: str = "training.devi
     Raises:
         UserError: it is not there.
     """
-    there = [f"cuda:{i}" for i in range(torch.cuda.device_count())]
-    allowed = ["auto", "cpu", *(["cuda"] if there else []), *there]
-    if name not in allowed:
-        refuse(where, key, name, ", ".join(allowed))
-    device = torch.device(("cuda" if there else "cpu") if name == "auto" else name)
+    check_there(name, where, key)
+    device = torch.device(("cuda" if torch.cuda.device_count() else "cpu") if name == "auto" else name)
     if device.type == "cpu":
         torch.set_num_threads(1)  # small steps do not gain from more: cores take packs instead
         torch.set_flush_denormal(True)  # as the kernels do: numbers near zero would cost a hundred times as much
         processor.keep_memory()
     torch.backends.cudnn.deterministic, torch.backends.cudnn.benchmark = True, False
     return device
+
+
+def check_there(name: str, where: str = "config/config.yaml", key: str = "training.device") -> None:
+    """Make sure that the device called `name` is there, as `pick` does."""
+    there = [f"cuda:{i}" for i in range(torch.cuda.device_count())]
+    allowed = ["auto", "cpu", *(["cuda"] if there else []), *there]
+    if name not in allowed:
+        refuse(where, key, name, ", ".join(allowed))
 
 
 def check_precision(precision: str, device: torch.device) -> None:
