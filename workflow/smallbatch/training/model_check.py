@@ -335,8 +335,9 @@ class _Examination:
                 return None
             raise failed
         images = self.images[0].repeat(math.ceil(count / EXAMPLES), 1, 1, 1)[:count]
+        model = self._made_for(count)  # whose initial weights are drawn
         with _Draws() as seen:
-            self._pass(self._made_for(count), images, training=training)
+            self._pass(model, images, training=training)
         return seen.drew
 
     @functools.cached_property
