@@ -25,7 +25,8 @@ from smallbatch.training import own_models, variance
 from smallbatch.training.distributed import ALONE
 from smallbatch.training.engine import LaneTraining
 from smallbatch.training.engines.native import updates as native
-from smallbatch.training.engines.native.plan import Graph, Layout
+from smallbatch.training.engines.native.plan import Layout
+from smallbatch.training.engines.trace import Graph
 from smallbatch.training.engines.updates import DrawingUpdates
 from smallbatch.training.evaluation import evaluate
 from smallbatch.training.own_models import suitability
