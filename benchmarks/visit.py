@@ -15,6 +15,7 @@ from pathlib import Path
 from time import monotonic
 from typing import NamedTuple
 
+import numpy as np
 import torch
 
 from smallbatch.core import environment
@@ -28,7 +29,7 @@ from smallbatch.training import lanes
 from smallbatch.training.engine import LaneTraining
 from smallbatch.training.resources import device as devices
 from smallbatch.training.resources.probe import noise
-from speed import report
+from speed import figure1, report
 from speed.bench import device_of, run
 from speed.cells import CELLS as CELLS_AT_ALL
 from speed.cells import ENGINE, METHODS, PEAK, ROW, USUAL, Cell, methods
@@ -108,13 +109,13 @@ class Row(NamedTuple):
 KERNELS = (
     Row("alexnet", "none", 2, 13, 13),
     Row("resnet20", "batch", 2, 13, 13),
-    Row("alexnet", "none", 32, 13, 13),
     Row("alexnet", "none", 512, 13, 4),
-    Row("resnet32", "batch", 128, 13, 13),
+    Row("alexnet", "none", 32, 13, 13),
     Row("alexnet", "none", 8, 13, 13),
-    Row("alexnet", "none", 2, 64, 64),
-    Row("alexnet", "none", 128, 13, 4),
+    Row("resnet32", "batch", 128, 13, 13),
     Row("alexnet", "none", 2048, 13, 2),
+    Row("alexnet", "none", 128, 13, 4),
+    Row("alexnet", "none", 2, 64, 64),
 )
 """The most wanted first."""
 
@@ -166,6 +167,16 @@ def pace(training: LaneTraining, device: torch.device, seconds: float) -> float:
     return count * training.batch_size * len(training.runs) / timed(count)
 
 
+def tested(training: LaneTraining, device: torch.device) -> float:
+    """Test images/s of all lanes, in a test after one that is not counted."""
+    took = 0.0
+    for _ in range(2):
+        started = monotonic()
+        training._test(training.feed.test_batches)  # it ends with numbers on the host
+        took = monotonic() - started
+    return len(training.feed.test_labels) * len(training.runs) / took
+
+
 def raced(row: Row, device: torch.device, seconds: float) -> dict:
     """A row's speeds in one process: kernels, torch, and the usual loop where it is a cell of its own."""
     data = noise(CIFAR10, max(8192, 4 * row.m))
@@ -176,9 +187,11 @@ def raced(row: Row, device: torch.device, seconds: float) -> dict:
     found["begun"] = monotonic() - started
     found["kernels"] = pace(ours, device, seconds)
     found["launches"] = len(ours.updates.program.launches) if hasattr(ours.updates, "program") else None
+    found["tests"] = tested(ours, device)
     del ours
     theirs = runs(row.m, row.lanes_of_torch, model=row.model, norm=row.norm)
-    found["torch"] = pace(by_torch(LaneTraining(theirs, data, device)), device, seconds)
+    other = by_torch(LaneTraining(theirs, data, device))
+    found["torch"], found["tests by torch"] = pace(other, device, seconds), tested(other, device)
     cell = Cell(row.model, row.m)
     if cell in CELLS_AT_ALL and row.lanes == ROW:
         found["usual"] = usual_speed(cell, device.type, seconds)
@@ -207,12 +220,28 @@ def race(device: torch.device, file: Path, rows: Sequence[Row], seconds: float, 
     return found
 
 
+def figure1_minutes(rows: Sequence[dict]) -> dict[int, float]:
+    """m -> minutes that Figure 1's row takes, epochs and tests: from the rows that were raced.
+
+    Between two that were, the speed of training is interpolated in the logarithms of both; none outside.
+    """
+    speeds = {one["row"]["m"]: one for one in rows if "error" not in one and one["row"]["model"] == "alexnet"}
+    speeds = {m: one for m, one in speeds.items() if one["row"]["lanes"] == ROW and one["row"]["norm"] == "none"}
+    known = sorted(speeds)
+    found = {}
+    for m in (m for m in figure1.BATCH_SIZES if known and known[0] <= m <= known[-1]):
+        training = np.interp(np.log(m), np.log(known), [np.log(speeds[k]["kernels"]) for k in known])
+        epoch = CIFAR10.train / np.exp(training) + CIFAR10.test / min(speeds[k]["tests"] for k in known)
+        found[m] = float(ROW * figure1.SETTING.epochs * epoch / 60)
+    return found
+
+
 def of_race(found: dict) -> str:
     """What came out of it, as a table."""
-    lines = [f"kernels and torch after an update, relative: {found['apart']}"]
-    lines.append(
-        f"{'model':10}{'norm':7}{'m':>5}{'lanes':>6}{'launches':>9}{'kernels':>10}{'torch':>10}{'x':>6}{'usual x':>9}"
-    )
+    lines = [
+        f"kernels and torch after an update, relative: {found['apart']}",
+        "model     norm       m lanes launches   kernels     torch     x  usual x       tests  by torch",
+    ]
     for one in found["rows"]:
         row = Row(**one["row"])
         if "error" in one:
@@ -222,7 +251,11 @@ def of_race(found: dict) -> str:
         lines.append(
             f"{row.model:10}{row.norm:7}{row.m:5}{row.lanes:6}{one['launches'] or 0:9}{one['kernels']:10,.0f}"
             f"{one['torch']:10,.0f}{one['kernels'] / one['torch']:6.2f}{over:>9}"
+            f"{one['tests']:12,.0f}{one['tests by torch']:10,.0f}"
         )
+    minutes = figure1_minutes(found["rows"])
+    lines.append(f"Figure 1, minutes by m: { {m: round(spent, 1) for m, spent in minutes.items()} }")
+    lines.append(f"in all {sum(minutes.values()):.1f}, of {len(minutes)} of {len(figure1.BATCH_SIZES)} rows")
     return "\n".join(lines)
 
 

@@ -82,6 +82,12 @@ def perceptron():
     return nn.Sequential(nn.Flatten(), nn.Linear(3 * 4 * 5, 17), nn.ReLU(), nn.Linear(17, 3))
 
 
+def normed():
+    """Batch statistics over more rows than one program takes."""
+    conv, pool = nn.Conv2d(1, 3, 1), nn.AdaptiveAvgPool2d(1)
+    return nn.Sequential(conv, BatchNorm(3, 1), nn.ReLU(), pool, nn.Flatten(), nn.Linear(3, 3))
+
+
 def project(name, norm="none", b=1, shape=(3, 4, 4)):
     return lambda: build(name, shape, 3, norm=norm, bn_batch_size=b)
 
@@ -92,6 +98,7 @@ CASES = {
     "resnet8, sub-batches": (project("resnet8", "batch", 2, (2, 6, 6)), (2, 6, 6), 4, 2),
     "resnet8": (project("resnet8", shape=(3, 3, 5)), (3, 3, 5), 3, 3),
     "odd": (lambda: Odd(3), (3, 7, 5), 6, 3),
+    "many rows": (normed, (1, 24, 25), 2, 1),
     "m = 1": (Thirds, (1, 5, 6), 1, 1),
     "m = 100": (perceptron, (3, 4, 5), 100, 100),
 }
@@ -139,7 +146,7 @@ def test_logits_are_those_of_torch(case):
     """Of images that both lanes see, by running statistics; after an update, too."""
     make, shape, m, b = CASES[case]
     network = network_of(drawn(make, 2), shape, m, b)
-    ours = Logits(Graph(make(), shape), tensors_of(network), 3, "float32")
+    ours = Logits(Graph(make(), shape), tensors_of(network), 4, "float32")
     images = torch.randn(3, *shape, generator=torch.Generator().manual_seed(2))
     for _ in range(2):
         theirs = network.logits(images)

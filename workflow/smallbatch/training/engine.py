@@ -21,7 +21,7 @@ from smallbatch.training.checkpoints import Checkpoint
 from smallbatch.training.distributed import ALONE, World
 from smallbatch.training.engines import backends
 from smallbatch.training.engines.native import updates as native
-from smallbatch.training.engines.updates import BLOCK_IMAGES, BLOCK_VALUES, Updates
+from smallbatch.training.engines.updates import Updates
 from smallbatch.training.feed import EpochPlan, Feed
 from smallbatch.training.network import Network, Scores
 from smallbatch.training.own_models import suitability
@@ -66,7 +66,6 @@ class LaneTraining:
         self.variance_epochs = variance.epochs_measured(first.setting)
         _, height, width = data.meta.shape
         self.pixels = height * width
-        self.block_images = min(BLOCK_IMAGES, BLOCK_VALUES // self.feed.image_values)
         devices.set_precision(first.setting.precision, device)
         devices.forget_peak_memory(device)
         self._begin(runs)
@@ -272,7 +271,7 @@ class LaneTraining:
 
     def _test(self, batches: Callable[[int, int, int], Iterable[tuple[Tensor, Tensor]]]) -> Scores:
         """Test each lane on a split, which the processes share."""
-        size = max(1, self.block_images // len(self.runs))
+        size = max(1, self.updates.test_images // len(self.runs))
         shared = batches(size, self.world.rank, self.world.size)
         return self.network.test(self._watched(shared), self.updates.logits)
 

@@ -252,11 +252,10 @@ def need_of(run: Run, outline: Outline, device: torch.device, world: World = ALO
     # Bytes as they lie in files, then numbers; padding and flipping hold two or three copies of these at one time.
     image, made = FLOAT * values, (1 + FLOAT * (3 if augmented else 1)) * values
     sizes, example = s.variance_batch_sizes, 0 if arena else traced.kept + gradients * traced.largest
-    of_lane, of_example, of_tested = _of_kernels(run, outline, device, world)
+    of_lane, of_example, of_tests = _of_kernels(run, outline, device, world)
     at_once = min(BLOCK_IMAGES, BLOCK_VALUES // values)
     return Need(
-        # Logits of whole batches of tests, of the last one, and of the last that is held out, stay in memory.
-        data=_data(outline, photos=photos, on_cpu=on_cpu) + arena + 3 * at_once * of_tested,
+        data=_data(outline, photos=photos, on_cpu=on_cpu) + arena + of_tests,
         # Drawn by seed, then put together by step.
         lane=traced.weights * (2 + (s.momentum > 0)) + traced.others + 2 * images * order + of_lane,
         # Whether a mini-batch fits is tried by torch first.
@@ -280,7 +279,7 @@ def _arena(run: Run, outline: Outline, device: torch.device, world: World) -> in
 
 
 def _of_kernels(run: Run, outline: Outline, device: torch.device, world: World) -> tuple[int, int, int]:
-    """Bytes that a GPU's kernels take of each lane, and of each of its examples in training and in testing."""
+    """Bytes that a GPU's kernels take of each lane, of each of its examples, and for tests of all lanes."""
     graph = triton.graph_of(run, outline, device, world)
     return triton.memory(graph, run) if graph else (0, 0, 0)
 

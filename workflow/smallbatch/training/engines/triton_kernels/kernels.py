@@ -396,6 +396,32 @@ def norm_forward(
     tl.store(y + at, value, mask=ok)
 
 
+@triton.jit(do_not_specialize=["R", "GHOSTS"])
+def norm_forward_whole(
+    x, weight, bias, y, residual, saved, R, GHOSTS, eps,
+    C: tl.constexpr, RESIDUAL: tl.constexpr, RELU: tl.constexpr, BM: tl.constexpr, BN: tl.constexpr,
+):  # fmt: skip
+    """`norm_statistics` and `norm_forward` in one, where a tile holds all rows of a sub-batch."""
+    g = tl.program_id(0).to(tl.int64)
+    cols, r = tl.program_id(1) * BN + tl.arange(0, BN), tl.arange(0, BM)
+    ok = (r < R)[:, None] & (cols < C)[None, :]
+    at = g * R * C + r[:, None] * C + cols[None, :]
+    value = tl.load(x + at, mask=ok, other=0.0)
+    mean = tl.sum(value, 0) / R
+    value = tl.where(ok, value - mean[None, :], 0.0)
+    variance = tl.sum(value * value, 0) / R
+    tl.store(saved + g * 2 * C + cols, mean, mask=cols < C)
+    tl.store(saved + g * 2 * C + C + cols, variance, mask=cols < C)
+    here = g // GHOSTS * C + cols
+    scale = tl.load(weight + here, mask=cols < C, other=0.0) / tl.sqrt(variance + eps)
+    value = value * scale[None, :] + tl.load(bias + here, mask=cols < C, other=0.0)[None, :]
+    if RESIDUAL:
+        value += tl.load(residual + at, mask=ok, other=0.0)
+    if RELU:
+        value = tl.where(value < 0, 0.0, value)
+    tl.store(y + at, value, mask=ok)
+
+
 @triton.jit(do_not_specialize=["R"])
 def norm_test(
     x, running_mean, running_var, weight, bias, y, residual, R, eps,
@@ -475,6 +501,28 @@ def norm_input_gradient(
     at = g * R * C + r[:, None] * C + cols[None, :]
     normalised = (tl.load(x + at, mask=ok, other=0.0) - mean[None, :]) * inverse[None, :]
     d = tl.load(dy + at, mask=ok, other=0.0)
+    d = scale[None, :] * (d - plain[None, :] / R - normalised * scaled[None, :] / R)
+    tl.store(dx + at, finish_gradient(d, at, ok, other, active, ADD, MASK), mask=ok)
+
+
+@triton.jit(do_not_specialize=["R", "GHOSTS"])
+def norm_gradient_whole(
+    dy, x, saved, sums, weight, dx, other, active, R, GHOSTS, eps,
+    C: tl.constexpr, ADD: tl.constexpr, MASK: tl.constexpr, BM: tl.constexpr, BN: tl.constexpr,
+):  # fmt: skip
+    """`norm_gradient_sums` and `norm_input_gradient` in one, where a tile holds all rows of a sub-batch."""
+    g = tl.program_id(0).to(tl.int64)
+    cols, r = tl.program_id(1) * BN + tl.arange(0, BN), tl.arange(0, BM)
+    ok = (r < R)[:, None] & (cols < C)[None, :]
+    at = g * R * C + r[:, None] * C + cols[None, :]
+    mean = tl.load(saved + g * 2 * C + cols, mask=cols < C, other=0.0)
+    inverse = 1 / tl.sqrt(tl.load(saved + g * 2 * C + C + cols, mask=cols < C, other=1.0) + eps)
+    d = tl.load(dy + at, mask=ok, other=0.0)
+    normalised = (tl.load(x + at, mask=ok, other=0.0) - mean[None, :]) * inverse[None, :]
+    plain, scaled = tl.sum(d, 0), tl.sum(tl.where(ok, d * normalised, 0.0), 0)
+    tl.store(sums + g * 2 * C + cols, plain, mask=cols < C)
+    tl.store(sums + g * 2 * C + C + cols, scaled, mask=cols < C)
+    scale = tl.load(weight + g // GHOSTS * C + cols, mask=cols < C, other=0.0) * inverse
     d = scale[None, :] * (d - plain[None, :] / R - normalised * scaled[None, :] / R)
     tl.store(dx + at, finish_gradient(d, at, ok, other, active, ADD, MASK), mask=ok)
 

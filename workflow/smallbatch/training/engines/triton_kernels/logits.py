@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 
 from torch import Tensor
+from torch.nn import functional as F
 
 from smallbatch.training.engines.trace import Graph
 from smallbatch.training.engines.triton_kernels.forward import Forward
@@ -10,7 +11,7 @@ from smallbatch.training.engines.triton_kernels.launches import Given, compiled
 
 
 class Logits(Forward):
-    """Logits of so many images, by running statistics.
+    """Logits of up to so many images, by running statistics.
 
     Args:
         graph: of the model.
@@ -31,7 +32,10 @@ class Logits(Forward):
         if now != self.seen:  # weights are loaded once a test and not once a batch
             self.load()
             self.seen = now
-        given = {Given.IMAGES: images.contiguous()}
+        # Fewer are filled up: memory of a size of their own would stay for the last batch of each test.
+        given = {Given.IMAGES: F.pad(images.contiguous(), (0,) * 7 + (self.count - len(images),))}
         for launch in self.launches:
             launch.run(given)
-        return self.values[self.graph.logits].view(self.lanes, self.count, -1).transpose(0, 1).flatten(1)
+        return (
+            self.values[self.graph.logits].view(self.lanes, self.count, -1)[:, : len(images)].transpose(0, 1).flatten(1)
+        )

@@ -18,6 +18,9 @@ from smallbatch.training.engines.triton_kernels.launches import Given, Launch, c
 from smallbatch.training.engines.triton_kernels.layers import blocks
 from smallbatch.training.sgd import LaneSGD
 
+WHOLE = 512
+"""Rows (images x pixels) of a sub-batch that one program of batch norm takes at once: one launch instead of two."""
+
 
 class Program(Forward):
     """A step of all lanes.
@@ -94,30 +97,43 @@ class Program(Forward):
         """Rows of a sub-batch, rows of a part, parts, sub-batches of a lane."""
         x, groups = step.input, self.lanes * self.ghosts
         rows = self.count // self.ghosts * x.height * x.width
+        if rows <= WHOLE:
+            return {"R": rows, "PER": rows, "PARTS": 1, "GHOSTS": self.ghosts}
         wanted = max(1, min(blocks(rows, 128), 64, 264 // (groups * blocks(x.channels, 16))))
         each = blocks(blocks(rows, wanted), 128) * 128
         return {"R": rows, "PER": each, "PARTS": blocks(rows, each), "GHOSTS": self.ghosts}
 
     def _norm(self, step: Step) -> Iterator[Launch]:
-        x, c = self.values[step.input], step.input.channels
-        sizes = self._norm_sizes(step)
+        c, sizes = step.input.channels, self._norm_sizes(step)
         groups, parts = self.lanes * self.ghosts, sizes["PARTS"]
-        statistics, sums = (torch.empty(groups, parts, 2, c, device=self.device) for _ in range(2))
-        saved = torch.empty(groups, 2, c, device=self.device)
+        saved, sums = (torch.empty(groups, n, 2, c, device=self.device) for n in (1, parts))
         self.extra[step] = saved, sums
-        constants, columns = {"C": c, "BM": 128, "BN": 16}, blocks(c, 16)
-        own = {name: sizes[name] for name in ("R", "PER", "PARTS")}
-        arguments = {"x": x, "statistics": statistics} | own
-        yield Launch(kernels.norm_statistics, (groups * parts, columns), arguments, constants)
-        arguments |= self._read(step) | {
+        arguments = self._read(step) | {
             "weight": self.tensors[step.weight],
             "bias": self.tensors[step.bias],
             "saved": saved,
-            "GHOSTS": self.ghosts,
             "eps": step.eps,
         }
-        grid = groups * blocks(sizes["R"], 128), columns
+        constants, columns = self._norm_tile(sizes["R"]) | {"C": c}, blocks(c, 16)
+        if sizes["R"] <= WHOLE:
+            arguments |= {name: sizes[name] for name in ("R", "GHOSTS")}
+            constants |= layers.endings(step)
+            yield Launch(kernels.norm_forward_whole, (groups, columns), arguments, constants)
+            return
+        statistics = torch.empty(groups, parts, 2, c, device=self.device)
+        own = {"statistics": statistics} | {name: sizes[name] for name in ("R", "PER", "PARTS")}
+        read = {"x": self.values[step.input]}
+        yield Launch(kernels.norm_statistics, (groups * parts, columns), read | own, constants)
+        grid = groups * blocks(sizes["R"], constants["BM"]), columns
+        arguments |= own | {"GHOSTS": self.ghosts}
         yield Launch(kernels.norm_forward, grid, arguments, constants | layers.endings(step))
+
+    def _norm_tile(self, rows: int) -> dict[str, int]:
+        """A tile for all rows of a sub-batch, or for some."""
+        if rows > WHOLE:
+            return {"BM": 128, "BN": 16}
+        height = tiles.power_of_two(rows, 16, WHOLE)
+        return {"BM": height, "BN": 16, "num_warps": 8 if height > 128 else 4}
 
     def _backward(self) -> Iterator[Launch]:
         logits = self.values[self.graph.logits]
@@ -199,16 +215,20 @@ class Program(Forward):
 
     def _norm_back(self, step: Step, dy: Tensor, given: dict[str, Any], flags: dict[str, bool]) -> Iterator[Launch]:
         saved, sums = self.extra[step]
-        sizes, x, c = self._norm_sizes(step), self.values[step.input], step.input.channels
+        sizes, c = self._norm_sizes(step), step.input.channels
         groups, columns = self.lanes * self.ghosts, blocks(c, 16)
-        constants = {"C": c, "BM": 128, "BN": 16}
-        read = {"dy": dy, "x": x, "saved": saved, "sums": sums, "eps": step.eps}
-        own = {name: sizes[name] for name in ("R", "PER", "PARTS")}
-        yield Launch(kernels.norm_gradient_sums, (groups * sizes["PARTS"], columns), read | own, constants)
+        constants = self._norm_tile(sizes["R"]) | {"C": c}
+        read = {"dy": dy, "x": self.values[step.input], "saved": saved, "sums": sums, "eps": step.eps}
+        arguments = read | given | {"weight": self.tensors[step.weight], "R": sizes["R"], "GHOSTS": self.ghosts}
+        if sizes["R"] <= WHOLE:
+            yield Launch(kernels.norm_gradient_whole, (groups, columns), arguments, constants | flags)
+        else:
+            own = {name: sizes[name] for name in ("R", "PER", "PARTS")}
+            yield Launch(kernels.norm_gradient_sums, (groups * sizes["PARTS"], columns), read | own, constants)
+            grid = groups * blocks(sizes["R"], constants["BM"]), columns
+            arguments |= {"PARTS": sizes["PARTS"]}
+            yield Launch(kernels.norm_input_gradient, grid, arguments, constants | flags)
         own = {name: sizes[name] for name in ("R", "PARTS", "GHOSTS")}
-        arguments = read | given | own | {"weight": self.tensors[step.weight]}
-        grid = groups * blocks(sizes["R"], 128), columns
-        yield Launch(kernels.norm_input_gradient, grid, arguments, constants | flags)
         yield self._norm_update(step, saved, sums, own)
 
     def _norm_update(self, step: Step, saved: Tensor, sums: Tensor, sizes: dict[str, int]) -> Launch:

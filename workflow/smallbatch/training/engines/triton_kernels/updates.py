@@ -30,6 +30,10 @@ log = logging.getLogger(__name__)
 PIXELS_MOST = 128 * 128
 """Of an image: photos are left to cuDNN, and few of their runs are trained at once."""
 
+TEST_IMAGES, TEST_VALUES = 1 << 13, 1 << 25
+"""Images of all lanes that are tested at once, and values of their pixels, at most: a launch from the host costs some
+30 us, and a batch takes a dozen."""
+
 
 class TritonUpdates(GraphUpdates):
     """Updates of all lanes at once, by a few dozen launches a step.
@@ -47,7 +51,7 @@ class TritonUpdates(GraphUpdates):
     def __init__(self, network: Network, sgd: LaneSGD, feed: Feed, graph: Graph) -> None:
         super().__init__(network, sgd, feed)
         self.graph = graph
-        self.passes: dict[int, Logits] = {}  # by the number of images: one for whole batches, one for the last
+        self.forward: Logits | None = None
         self._check_labels(graph.logits.channels)
 
     def _check_labels(self, classes: int) -> None:
@@ -76,15 +80,19 @@ class TritonUpdates(GraphUpdates):
         model = self.network.model
         return dict(model.named_parameters()) | dict(model.named_buffers())
 
+    @property
+    def test_images(self) -> int:
+        """Images of all lanes that are tested at once."""
+        return tested_at_once(self.feed.image_values)
+
     @torch.no_grad()
     def logits(self, images: Tensor) -> Tensor:
         """As `Updates.logits`."""
         from smallbatch.training.engines.triton_kernels.logits import Logits
 
-        count = len(images)
-        if count not in self.passes:
-            self.passes[count] = Logits(self.graph, self._tensors(), count, self.feed.setting.precision)
-        return self.passes[count].of(images)
+        if self.forward is None or self.forward.count < len(images):
+            self.forward = Logits(self.graph, self._tensors(), len(images), self.feed.setting.precision)
+        return self.forward.of(images)
 
     def block(self, plan: EpochPlan, first: int, last: int, factors: Sequence[float]) -> Tensor:
         """As `Updates.block`."""
@@ -98,6 +106,11 @@ class TritonUpdates(GraphUpdates):
 
     def _make_step(self, images: Tensor, labels: Tensor, rates: Tensor) -> Tensor:
         return self.program.step(images, labels, rates)
+
+
+def tested_at_once(image_values: int) -> int:
+    """Images of all lanes, each of so many values."""
+    return max(1, min(TEST_IMAGES, TEST_VALUES // image_values))
 
 
 def has_products(device: torch.device) -> bool:
@@ -155,8 +168,9 @@ def graph_of(run: Run, outline: Outline, device: torch.device, world: World) -> 
 
 
 def memory(graph: Graph, run: Run) -> tuple[int, int, int]:
-    """Bytes beside the lanes' tensors, at most: of a lane, and of each of its examples in training and in testing."""
+    """Bytes beside the lanes' tensors, at most: of a lane, of each of its examples, and for tests of all lanes."""
     from smallbatch.training.engines.triton_kernels import layers
 
     lane = layers.numbers_of_lane(graph, run.batch_size, run.setting.momentum)
-    return 4 * lane, 4 * layers.numbers_of_example(graph), 4 * layers.numbers_tested(graph)
+    tested = tested_at_once(math.prod(graph.input.shape)) * layers.numbers_tested(graph)
+    return 4 * lane, 4 * layers.numbers_of_example(graph), 4 * tested
