@@ -179,7 +179,7 @@ def tested(training: LaneTraining, device: torch.device) -> float:
 
 def raced(row: Row, device: torch.device, seconds: float) -> dict:
     """A row's speeds in one process: kernels, torch, and the usual loop where it is a cell of its own."""
-    data = noise(CIFAR10, max(8192, 4 * row.m))
+    data = noise(CIFAR10, 10_000)  # as many as it has tests
     found = {"row": row._asdict()}
     started = monotonic()
     ours = LaneTraining(runs(row.m, row.lanes, model=row.model, norm=row.norm), data, device)

@@ -105,7 +105,7 @@ def distinct(launches):
 
 
 CELLS = [("alexnet", "none", 2, 13), ("alexnet", "none", 512, 13), ("resnet20", "batch", 2, 13)]
-LAUNCHES = [33, 38, 151]
+LAUNCHES = [34, 37, 157]
 PARTS = {"product", "finish_gradient", "descend", "moments", "added_up", "norm_test"}
 """Of kernels, and that which only tests launch."""
 
@@ -169,16 +169,17 @@ def test_a_mini_batch_too_large_for_offsets_goes_through_torch():
 
 def test_tiles_and_parts_are_what_was_fastest():
     """Of Figure 1's layers with 13 lanes on an H200, rows of the measurements."""
-    assert tiles.forward(2 * 64 * 13, 64, 64, 576)[:2] == (16, 64)
-    assert tiles.forward(8 * 64 * 13, 64, 64, 576)[:2] == (32, 32)
-    assert tiles.forward(512 * 64 * 13, 64, 64, 576)[:2] == (128, 64)
-    assert tiles.input_gradient(512 * 64 * 13, 64, 576)[:2] == (32, 32)
+    assert tiles.forward(2 * 64 * 13, 64, 64, 576, image=True)[:2] == (16, 64)
+    assert tiles.forward(8 * 64 * 13, 64, 64, 576, image=True)[:2] == (32, 32)
+    assert tiles.forward(512 * 64 * 13, 64, 64, 576, image=True)[:2] == (256, 64)
+    assert tiles.input_gradient(8 * 64 * 13, 64, 576, image=True)[:2] == (64, 32)
+    assert tiles.input_gradient(512 * 64 * 13, 64, 576, image=True)[:2] == (64, 64)
     assert tiles.weight_gradient(256, 1024, 2, image=False) == (64, 32, 16, 2)
-    assert tiles.parts(7 * 3 * 13, 512 * 64) == 3 and tiles.parts(4, 2) == 1
+    assert tiles.parts(5 * 13 * 4, 8 * 256) == 8 and tiles.parts(19 * 13 * 4, 512 * 64) == 8 and tiles.parts(4, 2) == 1
 
 
 def test_memory_is_that_of_all_buffers():
-    """What is reckoned before is what a program takes, but for sums of batch statistics."""
+    """What is reckoned before is no less than what a program takes, and no more than twice as much."""
     for cell in CELLS:
         m, count, momentum = *cell[2:], 0.9
         whole = program_of(*cell, momentum=momentum)
@@ -186,7 +187,9 @@ def test_memory_is_that_of_all_buffers():
         own = {id(t) for t in (*whole.tensors.values(), *whole.velocities.values())}
         taken = sum(tensor.nbytes for key, tensor in held.items() if key not in own)
         reckoned = (
-            4 * count * (layers.numbers_of_lane(whole.graph, m, momentum) + m * layers.numbers_of_example(whole.graph))
+            4
+            * count
+            * (layers.numbers_of_lane(whole.graph, m, m, momentum) + m * layers.numbers_of_example(whole.graph))
         )
         assert 0.5 * reckoned < taken < reckoned
 
@@ -230,8 +233,8 @@ def test_training_imports_triton_on_a_gpu_alone(tmp_path):
 KINDS = [
     {"model": "alexnet", "augment_pad": 2, "warmup": True, "weight_decay": 0.1, "base_lr": 2**-9},
     {"model": "resnet8", "norm": "batch", "batch_size": 4, "b": 2, "augment_flip": True, "momentum": 0.9},
-    {"model": "alexnet", "norm": "batch", "batch_size": 8, "precision": "tf32"},
-    {"model": "resnet8", "batch_size": 8, "precision": "bf16"},
+    {"model": "alexnet", "batch_size": 8, "precision": "tf32", "base_lr": 2**-12},
+    {"model": "resnet8", "batch_size": 8, "precision": "bf16", "base_lr": 2**-12},
 ]
 
 
@@ -252,13 +255,13 @@ def training_of(kind, data, gpu, count=3):
 @pytest.mark.gpu
 @pytest.mark.parametrize("kind", KINDS)
 def test_on_a_gpu_updates_are_those_of_torch(kind, data, gpu):
-    """Two updates: after more, a rectifier that rounding flips decides."""
+    """One update: after more, a rectifier that rounding flips decides."""
     ours, theirs = (training_of(kind, data, gpu) for _ in range(2))
     assert isinstance(ours.updates, triton_updates.TritonUpdates)
     theirs.backend = theirs.backend.without_kernels()
     theirs.updates = theirs._make_updates()
     before = {name: tensor.clone() for name, tensor in ours.model.state_dict().items()}
-    losses = [training.updates.block(training._plan(), 0, 2, [1.0, 0.5]) for training in (ours, theirs)]
+    losses = [training.updates.block(training._plan(), 0, 1, [1.0]) for training in (ours, theirs)]
     bound = 1e-3 if kind.get("precision", "float32") == "float32" else 0.1
     torch.testing.assert_close(*losses, rtol=bound, atol=bound)
     states = ours.model.state_dict(), theirs.model.state_dict()

@@ -85,7 +85,7 @@ class Forward:
     def _tile(self, layer: Layer, rows: int) -> tiles.Tile:
         # Testing is to give the same bits with any number of lanes and images.
         rows = tiles.MOST if self.shared else rows * self.lanes
-        return tiles.forward(rows, layer.outputs, layer.channels, layer.weights)
+        return tiles.forward(rows, layer.outputs, layer.channels, layer.weights, image=layer.image)
 
     def _convolution(self, step: Step) -> Iterator[Launch]:
         layer = self.layers[step]

@@ -246,12 +246,13 @@ def max_pool_gradient(
     dy += lane * N * P * Q * C
     places += lane * N * P * Q * C
     g = tl.zeros((B,), tl.float32)
-    for t in tl.static_range(K * K):
-        down, right = h + PAD - t // K, v + PAD - t % K
-        p, q = down // S, right // S
-        ok = live & (down >= 0) & (down % S == 0) & (p < P) & (right >= 0) & (right % S == 0) & (q < Q)
+    OVER: tl.constexpr = (K + S - 1) // S  # windows that hold a pixel, in each direction
+    for t in tl.static_range(OVER * OVER):
+        kh, kw = (h + PAD) % S + t // OVER * S, (v + PAD) % S + t % OVER * S
+        p, q = (h + PAD - kh) // S, (v + PAD - kw) // S
+        ok = live & (kh < K) & (kw < K) & (h + PAD >= kh) & (v + PAD >= kw) & (p < P) & (q < Q)
         at = ((n * P + p) * Q + q) * C + c
-        here = ok & (tl.load(places + at, mask=ok, other=-1) == t)
+        here = ok & (tl.load(places + at, mask=ok, other=-1) == kh * K + kw)
         g += tl.load(dy + at, mask=here, other=0.0)
     at = lane * N * H * W * C + i
     tl.store(dx + at, finish_gradient(g, at, live, other, active, ADD, MASK), mask=live)
@@ -332,53 +333,52 @@ def shortcut_gradient(
 
 @triton.jit(do_not_specialize=["R", "PER", "PARTS"])
 def norm_statistics(x, statistics, R, PER, PARTS, C: tl.constexpr, BM: tl.constexpr, BN: tl.constexpr):
-    """Mean and sum of squared deviations of a part, in two passes."""
+    """Mean and sum of squared deviations of a part, tile by tile (Chan, Golub and LeVeque 1979)."""
     g, part = (tl.program_id(0) // PARTS).to(tl.int64), tl.program_id(0) % PARTS
     cols = tl.program_id(1) * BN + tl.arange(0, BN)
     x += g * R * C
     first, last = part * PER, tl.minimum(part * PER + PER, R)
-    total = tl.zeros((BN,), tl.float32)
+    mean, squares, seen = tl.zeros((BN,), tl.float32), tl.zeros((BN,), tl.float32), 0.0
     for r0 in range(first, last, BM):
         r = r0 + tl.arange(0, BM)
         ok = (r < last)[:, None] & (cols < C)[None, :]
-        total += tl.sum(tl.load(x + r[:, None] * C + cols[None, :], mask=ok, other=0.0), 0)
-    mean = total / (last - first)
-    squares = tl.zeros((BN,), tl.float32)
-    for r0 in range(first, last, BM):
-        r = r0 + tl.arange(0, BM)
-        ok = (r < last)[:, None] & (cols < C)[None, :]
-        d = tl.load(x + r[:, None] * C + cols[None, :], mask=ok, other=0.0) - mean[None, :]
-        squares += tl.sum(tl.where(ok, d * d, 0.0), 0)
+        value = tl.load(x + r[:, None] * C + cols[None, :], mask=ok, other=0.0)
+        more = tl.minimum(last - r0, BM).to(tl.float32)
+        here = tl.sum(value, 0) / more
+        apart = tl.where(ok, value - here[None, :], 0.0)
+        share, delta = more / (seen + more), here - mean
+        squares += tl.sum(apart * apart, 0) + delta * delta * (seen * share)
+        mean += delta * share
+        seen += more
     at = (g * PARTS + part) * 2 * C + cols
     tl.store(statistics + at, mean, mask=cols < C)
     tl.store(statistics + at + C, squares, mask=cols < C)
 
 
 @triton.jit
-def moments(statistics, g, cols, R, PER, PARTS, C: tl.constexpr, BN: tl.constexpr):
-    """Mean and (biased) variance from those of the parts, in order (Chan, Golub and LeVeque 1979)."""
-    mean, squares, count = tl.zeros((BN,), tl.float32), tl.zeros((BN,), tl.float32), 0.0
-    for part in range(PARTS):
-        more = (tl.minimum(part * PER + PER, R) - part * PER).to(tl.float32)
-        at = (g * PARTS + part) * 2 * C + cols
-        delta = tl.load(statistics + at, mask=cols < C, other=0.0) - mean
-        both = count + more
-        mean += delta * (more / both)
-        squares += tl.load(statistics + at + C, mask=cols < C, other=0.0) + delta * delta * (count * more / both)
-        count = both
-    return mean, squares / R
+def moments(statistics, g, cols, R, PER, PARTS, C: tl.constexpr, BP: tl.constexpr):
+    """Mean and (biased) variance from those of up to BP parts (Chan, Golub and LeVeque 1979)."""
+    part = tl.arange(0, BP)
+    ok = (part < PARTS)[:, None] & (cols < C)[None, :]
+    rows = tl.where(part < PARTS, tl.minimum(R - part * PER, PER), 0).to(tl.float32)[:, None]
+    at = statistics + ((g * PARTS + part) * 2 * C)[:, None] + cols[None, :]
+    means = tl.load(at, mask=ok, other=0.0)
+    mean = tl.sum(rows * means, 0) / R
+    apart = tl.where(ok, means - mean[None, :], 0.0)
+    return mean, tl.sum(tl.load(at + C, mask=ok, other=0.0) + rows * apart * apart, 0) / R
 
 
 @triton.jit(do_not_specialize=["R", "PER", "PARTS", "GHOSTS"])
 def norm_forward(
     x, statistics, weight, bias, y, residual, saved, R, PER, PARTS, GHOSTS, eps,
-    C: tl.constexpr, RESIDUAL: tl.constexpr, RELU: tl.constexpr, BM: tl.constexpr, BN: tl.constexpr,
+    C: tl.constexpr, RESIDUAL: tl.constexpr, RELU: tl.constexpr,
+    BM: tl.constexpr, BN: tl.constexpr, BP: tl.constexpr,
 ):  # fmt: skip
     """Normalise, add the residual, rectify."""
     blocks = (R + BM - 1) // BM
     g, block = (tl.program_id(0) // blocks).to(tl.int64), tl.program_id(0) % blocks
     cols = tl.program_id(1) * BN + tl.arange(0, BN)
-    mean, variance = moments(statistics, g, cols, R, PER, PARTS, C, BN)
+    mean, variance = moments(statistics, g, cols, R, PER, PARTS, C, BP)
     if block == 0:
         tl.store(saved + g * 2 * C + cols, mean, mask=cols < C)
         tl.store(saved + g * 2 * C + C + cols, variance, mask=cols < C)
@@ -473,26 +473,29 @@ def norm_gradient_sums(
 
 
 @triton.jit
-def added_up(sums, first, count, cols, C: tl.constexpr, BN: tl.constexpr):
-    """Both sums of `count` parts from `first` on, in order."""
+def added_up(sums, first, count, cols, C: tl.constexpr, BN: tl.constexpr, BP: tl.constexpr):
+    """Both sums of `count` parts from `first` on, BP at once."""
     plain, scaled = tl.zeros((BN,), tl.float32), tl.zeros((BN,), tl.float32)
-    for part in range(count):
-        at = (first + part) * 2 * C + cols
-        plain += tl.load(sums + at, mask=cols < C, other=0.0)
-        scaled += tl.load(sums + at + C, mask=cols < C, other=0.0)
+    for p0 in range(0, count, BP):
+        part = p0 + tl.arange(0, BP)
+        ok = (part < count)[:, None] & (cols < C)[None, :]
+        at = sums + ((first + part) * 2 * C)[:, None] + cols[None, :]
+        plain += tl.sum(tl.load(at, mask=ok, other=0.0), 0)
+        scaled += tl.sum(tl.load(at + C, mask=ok, other=0.0), 0)
     return plain, scaled
 
 
 @triton.jit(do_not_specialize=["R", "PARTS", "GHOSTS"])
 def norm_input_gradient(
     dy, x, saved, sums, weight, dx, other, active, R, PARTS, GHOSTS, eps,
-    C: tl.constexpr, ADD: tl.constexpr, MASK: tl.constexpr, BM: tl.constexpr, BN: tl.constexpr,
+    C: tl.constexpr, ADD: tl.constexpr, MASK: tl.constexpr,
+    BM: tl.constexpr, BN: tl.constexpr, BP: tl.constexpr,
 ):  # fmt: skip
     """The gradient through normalisation and its statistics (Ioffe and Szegedy 2015, section 3)."""
     blocks = (R + BM - 1) // BM
     g, block = (tl.program_id(0) // blocks).to(tl.int64), tl.program_id(0) % blocks
     cols = tl.program_id(1) * BN + tl.arange(0, BN)
-    plain, scaled = added_up(sums, g * PARTS, PARTS, cols, C, BN)
+    plain, scaled = added_up(sums, g * PARTS, PARTS, cols, C, BN, BP)
     mean = tl.load(saved + g * 2 * C + cols, mask=cols < C, other=0.0)
     inverse = 1 / tl.sqrt(tl.load(saved + g * 2 * C + C + cols, mask=cols < C, other=1.0) + eps)
     scale = tl.load(weight + g // GHOSTS * C + cols, mask=cols < C, other=0.0) * inverse
@@ -530,17 +533,17 @@ def norm_gradient_whole(
 @triton.jit(do_not_specialize=["R", "PARTS", "GHOSTS", "rate"])
 def norm_update(
     weight, bias, weight_velocity, bias_velocity, running_mean, running_var, saved, sums, rate, decay, momentum,
-    norm_momentum, R, PARTS, GHOSTS, C: tl.constexpr, MOMENTUM: tl.constexpr, BN: tl.constexpr,
+    norm_momentum, R, PARTS, GHOSTS, C: tl.constexpr, MOMENTUM: tl.constexpr, BN: tl.constexpr, BP: tl.constexpr,
 ):  # fmt: skip
     """Update weight and bias of a lane, and its running statistics from the mean over its sub-batches."""
     lane = tl.program_id(0).to(tl.int64)
     cols = tl.program_id(1) * BN + tl.arange(0, BN)
     good, at = cols < C, lane * C + cols
-    plain, scaled = added_up(sums, lane * GHOSTS * PARTS, GHOSTS * PARTS, cols, C, BN)
+    plain, scaled = added_up(sums, lane * GHOSTS * PARTS, GHOSTS * PARTS, cols, C, BN, BP)
     eta = tl.load(rate + lane)
     descend(weight, weight_velocity, at, good, scaled, eta, decay, momentum, MOMENTUM)
     descend(bias, bias_velocity, at, good, plain, eta, decay, momentum, MOMENTUM)
-    mean, variance = added_up(saved, lane * GHOSTS, GHOSTS, cols, C, BN)
+    mean, variance = added_up(saved, lane * GHOSTS, GHOSTS, cols, C, BN, BP)
     unbiased = variance / GHOSTS * (R / (R - 1))
     old_mean, old_var = (
         tl.load(running_mean + at, mask=good, other=0.0),

@@ -15,6 +15,13 @@ BLOCK = 512
 """Numbers that a program of kernels without products takes."""
 
 
+WHOLE = 512
+"""Rows (images x pixels) of a sub-batch that one program of batch norm takes at once: one launch instead of two."""
+
+NORM_ROWS, NORM_PARTS, NORM_PROGRAMS = 128, 64, 1056
+"""Else the rows that it takes at a time, the parts that there are at most, and the programs aimed for."""
+
+
 @dataclass(frozen=True)
 class Layer:
     """A convolution or fully connected layer as kernels see it; a layer that covers its image is one on a single pixel.
@@ -61,13 +68,17 @@ class Layer:
             "BIAS": int(bool(self.step.bias)),
         }  # fmt: skip
 
+    @property
+    def image(self) -> bool:
+        """Whether what it makes of an image has more than one pixel."""
+        return self.out_height * self.out_width > 1
+
     def split(self, m: int, lanes: int) -> tuple[tiles.Tile, int, int]:
         """Tile, parts, and pixels of a part, of the weight gradient."""
         pixels = m * self.out_height * self.out_width
-        image = self.out_height * self.out_width > 1
-        tile = tiles.weight_gradient(self.outputs, self.channels, pixels, image=image)
-        programs = blocks(self.rows, tile.rows) * blocks(self.outputs, tile.columns) * lanes
-        each = blocks(blocks(pixels, tiles.parts(programs, pixels)), tile.depth) * tile.depth
+        tile = tiles.weight_gradient(self.outputs, self.channels, pixels, image=self.image)
+        warps = blocks(self.rows, tile.rows) * blocks(self.outputs, tile.columns) * lanes * tile.warps
+        each = blocks(blocks(pixels, tiles.parts(warps, pixels)), tile.depth) * tile.depth
         return tile, blocks(pixels, each), each
 
 
@@ -114,19 +125,31 @@ def numbers_tested(graph: Graph) -> int:
 
 
 def numbers_of_example(graph: Graph) -> int:
-    """Float32 numbers that an example of a lane takes: values, their gradients, places of maxima."""
+    """Float32 numbers that an example of a lane takes: values, gradients of each use of them, places of maxima."""
+    used = [step.input for step in graph.steps if step.input is not graph.input]
     pools = [step.output for step in graph.steps if step.kind == Kind.MAX_POOL]
-    return 2 * numbers_tested(graph) + sum(prod(value.shape) for value in pools)
+    return numbers_tested(graph) + sum(prod(value.shape) for value in (*used, graph.logits, *pools))
 
 
-def numbers_of_lane(graph: Graph, m: int, momentum: float) -> int:
-    """Float32 numbers that a lane takes however many examples: packed weights, velocities, parts of gradients."""
+def numbers_of_lane(graph: Graph, m: int, sub_batch: int, momentum: float) -> int:
+    """Float32 numbers that a lane takes beside its examples: packed weights, velocities, parts of sums."""
     total = 0
     for step in graph.steps:
         if step.kind == Kind.CONV:
             layer = Layer.of(step, channels_of(graph, step.input))
             total += layer.rows * layer.outputs * (1 + (momentum > 0) + layer.split(m, 1)[1])
+        elif step.kind == Kind.BATCH_NORM:
+            parts = norm_parts(sub_batch * step.input.height * step.input.width, 1)
+            total += m // sub_batch * 2 * step.input.channels * (1 + 2 * parts)
     return total
+
+
+def norm_parts(rows: int, programs: int) -> int:
+    """Parts in which the rows (images x pixels) of a sub-batch are taken where there are so many programs of each."""
+    if rows <= WHOLE:
+        return 1
+    wanted = max(1, min(blocks(rows, NORM_ROWS), NORM_PARTS, NORM_PROGRAMS // programs))
+    return blocks(rows, blocks(blocks(rows, wanted), NORM_ROWS) * NORM_ROWS)
 
 
 class Packed:

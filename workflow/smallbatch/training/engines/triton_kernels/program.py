@@ -18,9 +18,6 @@ from smallbatch.training.engines.triton_kernels.launches import Given, Launch, c
 from smallbatch.training.engines.triton_kernels.layers import blocks
 from smallbatch.training.sgd import LaneSGD
 
-WHOLE = 512
-"""Rows (images x pixels) of a sub-batch that one program of batch norm takes at once: one launch instead of two."""
-
 
 class Program(Forward):
     """A step of all lanes.
@@ -95,13 +92,10 @@ class Program(Forward):
 
     def _norm_sizes(self, step: Step) -> dict[str, int]:
         """Rows of a sub-batch, rows of a part, parts, sub-batches of a lane."""
-        x, groups = step.input, self.lanes * self.ghosts
-        rows = self.count // self.ghosts * x.height * x.width
-        if rows <= WHOLE:
-            return {"R": rows, "PER": rows, "PARTS": 1, "GHOSTS": self.ghosts}
-        wanted = max(1, min(blocks(rows, 128), 64, 264 // (groups * blocks(x.channels, 16))))
-        each = blocks(blocks(rows, wanted), 128) * 128
-        return {"R": rows, "PER": each, "PARTS": blocks(rows, each), "GHOSTS": self.ghosts}
+        rows = self.count // self.ghosts * step.input.height * step.input.width
+        parts = layers.norm_parts(rows, self.lanes * self.ghosts * blocks(step.input.channels, 16))
+        each = blocks(blocks(rows, parts), layers.NORM_ROWS) * layers.NORM_ROWS
+        return {"R": rows, "PER": each, "PARTS": parts, "GHOSTS": self.ghosts}
 
     def _norm(self, step: Step) -> Iterator[Launch]:
         c, sizes = step.input.channels, self._norm_sizes(step)
@@ -115,7 +109,7 @@ class Program(Forward):
             "eps": step.eps,
         }
         constants, columns = self._norm_tile(sizes["R"]) | {"C": c}, blocks(c, 16)
-        if sizes["R"] <= WHOLE:
+        if sizes["R"] <= layers.WHOLE:
             arguments |= {name: sizes[name] for name in ("R", "GHOSTS")}
             constants |= layers.endings(step)
             yield Launch(kernels.norm_forward_whole, (groups, columns), arguments, constants)
@@ -126,13 +120,14 @@ class Program(Forward):
         yield Launch(kernels.norm_statistics, (groups * parts, columns), read | own, constants)
         grid = groups * blocks(sizes["R"], constants["BM"]), columns
         arguments |= own | {"GHOSTS": self.ghosts}
-        yield Launch(kernels.norm_forward, grid, arguments, constants | layers.endings(step))
+        constants |= layers.endings(step) | {"BP": _at_once(parts)}
+        yield Launch(kernels.norm_forward, grid, arguments, constants)
 
     def _norm_tile(self, rows: int) -> dict[str, int]:
         """A tile for all rows of a sub-batch, or for some."""
-        if rows > WHOLE:
-            return {"BM": 128, "BN": 16}
-        height = tiles.power_of_two(rows, 16, WHOLE)
+        if rows > layers.WHOLE:
+            return {"BM": layers.NORM_ROWS, "BN": 16}
+        height = tiles.power_of_two(rows, 16, layers.WHOLE)
         return {"BM": height, "BN": 16, "num_warps": 8 if height > 128 else 4}
 
     def _backward(self) -> Iterator[Launch]:
@@ -188,7 +183,7 @@ class Program(Forward):
         layer, s = self.layers[step], self.layers[step].stride
         rows = self.count * blocks(layer.height, s) * blocks(layer.width, s)
         depth = layer.outputs * blocks(layer.kernel[0], s) * blocks(layer.kernel[1], s)
-        tile = tiles.input_gradient(rows * s * s * self.lanes, layer.channels, depth)
+        tile = tiles.input_gradient(rows * s * s * self.lanes, layer.channels, depth, image=layer.image)
         arguments = {"dy": dy, "w": self.packed[step].numbers, "N": self.count} | given
         grid = blocks(rows, tile.rows) * s * s, blocks(layer.channels, tile.columns), self.lanes
         constants = layer.constants | tile.options | flags | {"PRECISION": self.product}
@@ -220,14 +215,15 @@ class Program(Forward):
         constants = self._norm_tile(sizes["R"]) | {"C": c}
         read = {"dy": dy, "x": self.values[step.input], "saved": saved, "sums": sums, "eps": step.eps}
         arguments = read | given | {"weight": self.tensors[step.weight], "R": sizes["R"], "GHOSTS": self.ghosts}
-        if sizes["R"] <= WHOLE:
+        if sizes["R"] <= layers.WHOLE:
             yield Launch(kernels.norm_gradient_whole, (groups, columns), arguments, constants | flags)
         else:
             own = {name: sizes[name] for name in ("R", "PER", "PARTS")}
             yield Launch(kernels.norm_gradient_sums, (groups * sizes["PARTS"], columns), read | own, constants)
             grid = groups * blocks(sizes["R"], constants["BM"]), columns
             arguments |= {"PARTS": sizes["PARTS"]}
-            yield Launch(kernels.norm_input_gradient, grid, arguments, constants | flags)
+            constants |= flags | {"BP": _at_once(sizes["PARTS"])}
+            yield Launch(kernels.norm_input_gradient, grid, arguments, constants)
         own = {name: sizes[name] for name in ("R", "PARTS", "GHOSTS")}
         yield self._norm_update(step, saved, sums, own)
 
@@ -246,7 +242,8 @@ class Program(Forward):
             "norm_momentum": norm_momentum,
         }
         grid = self.lanes, blocks(step.input.channels, 16)
-        constants = {"C": step.input.channels, "MOMENTUM": bool(self.velocities), "BN": 16}
+        at_once = _at_once(sizes["PARTS"] * sizes["GHOSTS"])
+        constants = {"C": step.input.channels, "MOMENTUM": bool(self.velocities), "BN": 16, "BP": at_once}
         return Launch(kernels.norm_update, grid, arguments | self._descent | sizes, constants, beside=True)
 
     def _max_pool_back(self, step: Step, dy: Tensor, given: dict[str, Any], flags: dict[str, bool]) -> Iterator[Launch]:
@@ -260,3 +257,8 @@ class Program(Forward):
 
     def _shortcut_back(self, step: Step, dy: Tensor, given: dict[str, Any], flags: dict[str, bool]) -> Iterator[Launch]:
         yield self._plain(kernels.shortcut_gradient, given["dx"], {"dy": dy} | given, layers.channels(step) | flags)
+
+
+def _at_once(parts: int) -> int:
+    """Parts of batch statistics that a program takes at once."""
+    return tiles.power_of_two(parts, 1, layers.NORM_PARTS)

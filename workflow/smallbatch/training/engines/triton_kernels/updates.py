@@ -171,6 +171,7 @@ def memory(graph: Graph, run: Run) -> tuple[int, int, int]:
     """Bytes beside the lanes' tensors, at most: of a lane, of each of its examples, and for tests of all lanes."""
     from smallbatch.training.engines.triton_kernels import layers
 
-    lane = layers.numbers_of_lane(graph, run.batch_size, run.setting.momentum)
+    sub_batch = run.bn_batch_size if run.setting.norm == "batch" else run.batch_size
+    lane = layers.numbers_of_lane(graph, run.batch_size, sub_batch, run.setting.momentum)
     tested = tested_at_once(math.prod(graph.input.shape)) * layers.numbers_tested(graph)
     return 4 * lane, 4 * layers.numbers_of_example(graph), 4 * tested
