@@ -2,16 +2,25 @@
 
     PYTHONPATH=workflow python benchmarks/visit.py --device cuda --out visit.json
 
-Checks that lanes equal runs alone and that a resumed training is bit-identical, on images made here; then times Figure
-1's rows and, as far as --minutes go, compares the engine with the usual loop, cell by cell. Prints a table last and
-writes all, with where it ran, to --out after each step.
+Checks that lanes equal runs alone and that a resumed training is bit-identical, on images made here; on a GPU also that
+the kernels make the updates that torch does, and how much faster; then times Figure 1's rows and, as far as --minutes
+go, compares the engine with the usual loop, cell by cell. Prints a table last and writes all, with where it ran, to
+--out after each step. --kernels-only leaves out what comes after the kernels.
 """
 
 import argparse
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
+from time import monotonic
+from typing import NamedTuple
 
+import numpy as np
 import torch
 
+from smallbatch.core import environment
+from smallbatch.core.errors import UserError
+from smallbatch.core.files import write_json
 from smallbatch.data import prepared
 from smallbatch.data.outline import ORIGINALS
 from smallbatch.study.experiments import Run, Setting
@@ -20,9 +29,11 @@ from smallbatch.training import lanes
 from smallbatch.training.engine import LaneTraining
 from smallbatch.training.resources import device as devices
 from smallbatch.training.resources.probe import noise
-from speed import report
+from speed import figure1, report
 from speed.bench import device_of, run
-from speed.cells import ENGINE, METHODS, PEAK, USUAL, Cell, methods
+from speed.cells import CELLS as CELLS_AT_ALL
+from speed.cells import ENGINE, METHODS, PEAK, ROW, USUAL, Cell, methods
+from speed.trainers import usual_speed
 
 CIFAR10 = ORIGINALS["cifar10"]
 CELLS = (
@@ -85,6 +96,169 @@ def checks(device: torch.device) -> dict[str, dict]:
     return {"checks": {"lane against alone": apart, "resumed identical": resumed_is_identical(data, device)}}
 
 
+class Row(NamedTuple):
+    """A cell of the comparison of kernels: lanes of the kernels, and of torch as many as are fastest there."""
+
+    model: str
+    norm: str
+    m: int
+    lanes: int
+    lanes_of_torch: int
+
+
+KERNELS = (
+    Row("alexnet", "none", 2, 13, 13),
+    Row("resnet20", "batch", 2, 13, 13),
+    Row("alexnet", "none", 512, 13, 4),
+    Row("alexnet", "none", 32, 13, 13),
+    Row("alexnet", "none", 8, 13, 13),
+    Row("resnet32", "batch", 128, 13, 13),
+    Row("alexnet", "none", 2048, 13, 2),
+    Row("alexnet", "none", 128, 13, 4),
+    Row("alexnet", "none", 2, 64, 64),
+)
+"""The most wanted first."""
+
+
+def by_torch(training: LaneTraining) -> LaneTraining:
+    """The same, without kernels of our own."""
+    training.backend = training.backend.without_kernels()
+    training.updates = training._make_updates()
+    return training
+
+
+def apart(data: prepared.Prepared, device: torch.device, row: Row, **setting) -> float:
+    """How far kernels and torch are from each other after an update, relative to the largest change of a tensor.
+
+    The rates are powers of two below 1: a change is to be seen beside the weights.
+    """
+    few = [replace(run, base_lr=BaseLr(2.0**-6)) for run in runs(row.m, 3, model=row.model, norm=row.norm, **setting)]
+    ours, theirs = LaneTraining(few, data, device), by_torch(LaneTraining(few, data, device))
+    before = {name: tensor.clone() for name, tensor in ours.model.state_dict().items()}
+    steps(ours, 0, 1)
+    steps(theirs, 0, 1)
+    changes = [
+        {name: tensor - before[name] for name, tensor in training.model.state_dict().items()}
+        for training in (ours, theirs)
+    ]
+    largest = max(change.norm() for change in changes[1].values())
+    return max(
+        ((changes[0][name] - change).norm() / change.norm().clamp(min=1e-2 * largest)).item()
+        for name, change in changes[1].items()
+    )
+
+
+def pace(training: LaneTraining, device: torch.device, seconds: float) -> float:
+    """Training images/s of all lanes, in one block of about so many seconds after two that are not counted."""
+    plan = training.feed.plan([run.seed for run in training.runs], 0)
+
+    def timed(count: int) -> float:
+        training.step = 0
+        started = monotonic()
+        training._train_block(plan, count)
+        if device.type == "cuda":
+            torch.cuda.synchronize(device)
+        return monotonic() - started
+
+    most = training._block_end()
+    timed(min(8, most))
+    few = min(32, most)
+    count = max(few, min(most, int(seconds * few / timed(few))))
+    return count * training.batch_size * len(training.runs) / timed(count)
+
+
+def tested(training: LaneTraining, device: torch.device) -> float:
+    """Test images/s of all lanes, in a test after one that is not counted."""
+    took = 0.0
+    for _ in range(2):
+        started = monotonic()
+        training._test(training.feed.test_batches)  # it ends with numbers on the host
+        took = monotonic() - started
+    return len(training.feed.test_labels) * len(training.runs) / took
+
+
+def raced(row: Row, device: torch.device, seconds: float) -> dict:
+    """A row's speeds in one process: kernels, torch, and the usual loop where it is a cell of its own."""
+    data = noise(CIFAR10, 10_000)  # as many as it has tests
+    found = {"row": row._asdict()}
+    started = monotonic()
+    ours = LaneTraining(runs(row.m, row.lanes, model=row.model, norm=row.norm), data, device)
+    steps(ours, 0, 1)
+    found["begun"] = monotonic() - started
+    found["kernels"] = pace(ours, device, seconds)
+    found["launches"] = len(ours.updates.program.launches) if hasattr(ours.updates, "program") else None
+    found["tests"] = tested(ours, device)
+    del ours
+    theirs = runs(row.m, row.lanes_of_torch, model=row.model, norm=row.norm)
+    other = by_torch(LaneTraining(theirs, data, device))
+    found["torch"], found["tests by torch"] = pace(other, device, seconds), tested(other, device)
+    cell = Cell(row.model, row.m)
+    if cell in CELLS_AT_ALL and row.lanes == ROW:
+        found["usual"] = usual_speed(cell, device.type, seconds)
+    return found
+
+
+def race(device: torch.device, file: Path, rows: Sequence[Row], seconds: float, minutes: float) -> dict:
+    """Check the kernels and race them against torch, row by row, writing what is known after each."""
+    found: dict = {"where": environment.describe() | devices.describe(device), "apart": {}, "rows": []}
+    started = monotonic()
+    for row in (Row("alexnet", "none", 8, 3, 3), Row("resnet20", "batch", 8, 3, 3)):
+        found["apart"][f"{row.model} {row.norm}"] = apart(noise(CIFAR10, 64), device, row)
+        print(found["apart"], flush=True)
+        write_json(file, found)
+    for row in rows:
+        if monotonic() - started > 60 * minutes:
+            break
+        try:
+            found["rows"].append(raced(row, device, seconds))
+        except (RuntimeError, UserError) as error:
+            found["rows"].append({"row": row._asdict(), "error": str(error)[:300]})
+        print(found["rows"][-1], flush=True)
+        write_json(file, found)
+        if device.type == "cuda":
+            torch.cuda.empty_cache()
+    return found
+
+
+def figure1_minutes(rows: Sequence[dict]) -> dict[int, float]:
+    """m -> minutes that Figure 1's row takes, epochs and tests: from the rows that were raced.
+
+    Between two that were, the speed of training is interpolated in the logarithms of both; none outside.
+    """
+    speeds = {one["row"]["m"]: one for one in rows if "error" not in one and one["row"]["model"] == "alexnet"}
+    speeds = {m: one for m, one in speeds.items() if one["row"]["lanes"] == ROW and one["row"]["norm"] == "none"}
+    known = sorted(speeds)
+    found = {}
+    for m in (m for m in figure1.BATCH_SIZES if known and known[0] <= m <= known[-1]):
+        training = np.interp(np.log(m), np.log(known), [np.log(speeds[k]["kernels"]) for k in known])
+        epoch = CIFAR10.train / np.exp(training) + CIFAR10.test / min(speeds[k]["tests"] for k in known)
+        found[m] = float(ROW * figure1.SETTING.epochs * epoch / 60)
+    return found
+
+
+def of_race(found: dict) -> str:
+    """What came out of it, as a table."""
+    lines = [
+        f"kernels and torch after an update, relative: {found['apart']}",
+        "model     norm       m lanes launches   kernels     torch     x  usual x       tests  by torch",
+    ]
+    for one in found["rows"]:
+        row = Row(**one["row"])
+        if "error" in one:
+            lines.append(f"{row}: {one['error']}")
+            continue
+        over = f"{one['kernels'] / one['usual']:.0f}" if "usual" in one else "-"
+        lines.append(
+            f"{row.model:10}{row.norm:7}{row.m:5}{row.lanes:6}{one['launches'] or 0:9}{one['kernels']:10,.0f}"
+            f"{one['torch']:10,.0f}{one['kernels'] / one['torch']:6.2f}{over:>9}"
+            f"{one['tests']:12,.0f}{one['tests by torch']:10,.0f}"
+        )
+    minutes = figure1_minutes(found["rows"])
+    lines.append(f"Figure 1, minutes by m: { {m: round(spent, 1) for m, spent in minutes.items()} }")
+    lines.append(f"in all {sum(minutes.values()):.1f}, of {len(minutes)} of {len(figure1.BATCH_SIZES)} rows")
+    return "\n".join(lines)
+
+
 def told(found: dict) -> str:
     """What the checks found, as text."""
     lines = [f"{name:16} {difference:.1e}" for name, difference in found["checks"]["lane against alone"].items()]
@@ -101,10 +275,19 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=3, help="of comparing a cell")
     parser.add_argument("--seconds", type=float, default=2.0, help="that an epoch of the usual loop lasts")
     parser.add_argument("--minutes", type=float, default=MINUTES, help="after which no further cell is begun")
+    parser.add_argument("--kernels-only", action="store_true", help="race the kernels against torch, no more")
+    parser.add_argument("--rows", type=int, default=len(KERNELS), help="of that race, at most")
     arguments = parser.parse_args()
     device = device_of(arguments.device)
     kind = device["device"]
+    if arguments.kernels_only:
+        rows = KERNELS[: arguments.rows]
+        print(of_race(race(devices.pick(kind), arguments.out, rows, arguments.seconds, arguments.minutes)))
+        return
     found = checks(devices.pick(kind))
+    if kind == "cuda":
+        file = arguments.out.with_suffix(".kernels.json")
+        found["kernels"] = race(devices.pick(kind), file, KERNELS[: arguments.rows], 1.0, arguments.minutes)
     print(told(found), flush=True)
     compared = methods(kind, [name for name in METHODS[kind] if name in (*USUAL, ENGINE, PEAK)])
     results = run(

@@ -17,8 +17,9 @@ from smallbatch.models.resnet import Shortcut
 from smallbatch.training import lanes
 from smallbatch.training.engine import LaneTraining
 from smallbatch.training.engines.native import library
-from smallbatch.training.engines.native.plan import Graph, Kind, Layout, Unsupported
+from smallbatch.training.engines.native.plan import Layout
 from smallbatch.training.engines.native.updates import NativeUpdates
+from smallbatch.training.engines.trace import Graph, Kind, Unsupported
 from smallbatch.training.engines.updates import Updates
 from smallbatch.training.feed import Batches
 

@@ -25,7 +25,8 @@ from smallbatch.training import own_models, variance
 from smallbatch.training.distributed import ALONE
 from smallbatch.training.engine import LaneTraining
 from smallbatch.training.engines.native import updates as native
-from smallbatch.training.engines.native.plan import Graph, Layout
+from smallbatch.training.engines.native.plan import Layout
+from smallbatch.training.engines.trace import Graph
 from smallbatch.training.engines.updates import DrawingUpdates
 from smallbatch.training.evaluation import evaluate
 from smallbatch.training.own_models import suitability
@@ -521,7 +522,7 @@ def test_memory_and_lanes_of_a_model_that_is_trained_alone(own, no_kernels):
 
 def test_kernels_are_compared_by_losses_updates_and_logits(data_folder, monkeypatch):
     training = LaneTraining([a_run(model="resnet8", norm="batch", b=2)], prepared.read(data_folder), CPU)
-    if training.layout is None:
+    if training.backend.layout is None:
         pytest.skip("no compiler")
     model = training._model(1)
     layout = Layout(Graph(model, (1, 8, 8)), model.state_dict())

@@ -19,9 +19,9 @@ from smallbatch.study.experiments import Run
 from smallbatch.training import lanes, variance
 from smallbatch.training.checkpoints import Checkpoint
 from smallbatch.training.distributed import ALONE, World
-from smallbatch.training.engines import graphs
+from smallbatch.training.engines import backends
 from smallbatch.training.engines.native import updates as native
-from smallbatch.training.engines.updates import BLOCK_IMAGES, BLOCK_VALUES, DrawingUpdates, Updates
+from smallbatch.training.engines.updates import Updates
 from smallbatch.training.feed import EpochPlan, Feed
 from smallbatch.training.network import Network, Scores
 from smallbatch.training.own_models import suitability
@@ -66,7 +66,6 @@ class LaneTraining:
         self.variance_epochs = variance.epochs_measured(first.setting)
         _, height, width = data.meta.shape
         self.pixels = height * width
-        self.block_images = min(BLOCK_IMAGES, BLOCK_VALUES // self.feed.image_values)
         devices.set_precision(first.setting.precision, device)
         devices.forget_peak_memory(device)
         self._begin(runs)
@@ -95,20 +94,13 @@ class LaneTraining:
         )
         etas = [run.learning_rate for run in runs]
         self.sgd = LaneSGD(self.network.parameters, etas, s.weight_decay, s.momentum)
-        self.layout = None
-        if self.suitability.lanes and self.suitability.splits:
-            self.layout = native.layout_for(models[0], self.feed.shape, s.precision, self.device, self.world)
+        self.backend = backends.choose(models[0], runs[0], self.suitability, self.feed.shape, self.device, self.world)
         self.updates = self._make_updates()
         self._check_kernels()
 
     def _make_updates(self) -> Updates:
-        """The fastest way of making updates that these lanes have; to be made anew when the lanes change."""
-        parts = self.network, self.sgd, self.feed
-        if not self.suitability.lanes:
-            return DrawingUpdates(*parts) if self.suitability.draws else Updates(*parts)
-        if self.layout:
-            return native.NativeUpdates(*parts, self.layout)
-        return graphs.GraphUpdates(*parts) if graphs.suit(self.network, self.feed) else Updates(*parts)
+        """To be made anew when the lanes change."""
+        return self.backend.updates(self.network, self.sgd, self.feed)
 
     def _together(self, models: Sequence[torch.nn.Module]) -> torch.nn.Module:
         """The model of all lanes, or that of the only one."""
@@ -120,15 +112,16 @@ class LaneTraining:
 
     def _check_kernels(self) -> None:
         """Leave a model to torch that the kernels have misunderstood: they do not see what happens in place."""
-        if self.layout is None:
+        layout = self.backend.layout
+        if layout is None:
             return
         images, _ = next(self.feed.test_batches(2))
         ours, theirs = self.updates.logits(images), self.network.logits(images)
         agree = torch.allclose(ours, theirs, rtol=1e-3, atol=1e-3 * theirs.abs().max().item())
         # Of the project's own models tests prove the rest.
-        if not agree or (is_own(self.setting.model) and not native.agree(self._model(0), self.layout, self.feed)):
+        if not agree or (is_own(self.setting.model) and not native.agree(self._model(0), layout, self.feed)):
             log.info("model %s: the kernels compute it otherwise; trained operation by operation", self.setting.model)
-            self.layout = None
+            self.backend = self.backend.without_kernels()
             self.updates = self._make_updates()
 
     def _model(self, seed: int) -> torch.nn.Module:
@@ -278,7 +271,7 @@ class LaneTraining:
 
     def _test(self, batches: Callable[[int, int, int], Iterable[tuple[Tensor, Tensor]]]) -> Scores:
         """Test each lane on a split, which the processes share."""
-        size = max(1, self.block_images // len(self.runs))
+        size = max(1, self.updates.test_images // len(self.runs))
         shared = batches(size, self.world.rank, self.world.size)
         return self.network.test(self._watched(shared), self.updates.logits)
 

@@ -152,7 +152,12 @@ class GraphUpdates(Updates):
         batches, rates = self.feed.batches(self.plan.at(rows), 0, count), self.rates.index_select(0, rows)
         losses = []
         for images, labels, rate in zip(*batches, rates, strict=True):
-            losses.append(self.network.gradients(images, labels))
-            self.sgd.step_at(rate)
+            losses.append(self._make_step(images, labels, rate))
         self.losses.index_copy_(0, rows, torch.stack(losses))
         self.counter.add_(count)
+
+    def _make_step(self, images: Tensor, labels: Tensor, rates: Tensor) -> Tensor:
+        """Make a step from a mini-batch and its -eta, [lanes]; returns the losses before it, [lanes]."""
+        losses = self.network.gradients(images, labels)
+        self.sgd.step_at(rates)
+        return losses

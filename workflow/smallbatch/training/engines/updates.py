@@ -34,6 +34,11 @@ class Updates:
         """The most steps of a block. No clock is in it: lanes that diverge are dropped where a block ends."""
         return self._within(BLOCK_STEPS, BLOCK_IMAGES, BLOCK_VALUES)
 
+    @property
+    def test_images(self) -> int:
+        """Images of all lanes that are tested at once."""
+        return min(BLOCK_IMAGES, BLOCK_VALUES // self.feed.image_values)
+
     def _within(self, steps: int, images: int, values: int) -> int:
         """How many steps have at most so many steps, images and values of pixels; at least one."""
         images = min(images, values // self.feed.image_values)

@@ -1,7 +1,7 @@
 """How many runs to train in lock-step: measured once for each kind of training, and remembered.
 
-Where compiled kernels train, as many as there are: they take one lane after the other, so that more lanes are no faster
-in themselves, and spare what beginning a group costs.
+Where kernels of our own train, as many as there are: those for processors take one lane after the other, so that more
+lanes are no faster in themselves, and spare what beginning a group costs; those for GPUs take all at once.
 
 What is remembered lies in one JSON file of the user's cache folder. It may be deleted at any time, and is done without
 where it cannot be read or written.
@@ -28,6 +28,7 @@ from smallbatch.data.outline import Outline
 from smallbatch.study.experiments import Run
 from smallbatch.training.distributed import ALONE, World
 from smallbatch.training.engines.native import updates as native
+from smallbatch.training.engines.triton_kernels import updates as triton
 from smallbatch.training.resources import device as devices
 from smallbatch.training.resources.probe import best_training_speed, lanes_of, noise
 
@@ -132,7 +133,7 @@ def lanes_for(
     kind = kind_of(run, outline, device, processors)
     known = recall(kind)
     most = min(count, known.most, CPU_LANES if device.type == "cpu" else GPU_LANES)
-    if most == 1 or native.layout_of(run, outline, device, world):
+    if most == 1 or native.layout_of(run, outline, device, world) or triton.graph_of(run, outline, device, world):
         return most
     candidates = _candidates(most)
     remembered = dict(known.speeds)

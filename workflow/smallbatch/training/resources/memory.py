@@ -27,6 +27,7 @@ from smallbatch.study.experiments import Run
 from smallbatch.training import lanes
 from smallbatch.training.distributed import ALONE, World
 from smallbatch.training.engines.native import updates as native
+from smallbatch.training.engines.triton_kernels import updates as triton
 from smallbatch.training.engines.updates import BLOCK_IMAGES, BLOCK_VALUES
 from smallbatch.training.network import Network, largest_fitting
 from smallbatch.training.own_models import suitability
@@ -251,11 +252,14 @@ def need_of(run: Run, outline: Outline, device: torch.device, world: World = ALO
     # Bytes as they lie in files, then numbers; padding and flipping hold two or three copies of these at one time.
     image, made = FLOAT * values, (1 + FLOAT * (3 if augmented else 1)) * values
     sizes, example = s.variance_batch_sizes, 0 if arena else traced.kept + gradients * traced.largest
+    of_lane, of_example, of_tests = _of_kernels(run, outline, device, world)
+    at_once = min(BLOCK_IMAGES, BLOCK_VALUES // values)
     return Need(
-        data=_data(outline, photos=photos, on_cpu=on_cpu) + arena,
+        data=_data(outline, photos=photos, on_cpu=on_cpu) + arena + of_tests,
         # Drawn by seed, then put together by step.
-        lane=traced.weights * (2 + (s.momentum > 0)) + traced.others + 2 * images * order,
-        example=math.ceil(example),
+        lane=traced.weights * (2 + (s.momentum > 0)) + traced.others + 2 * images * order + of_lane,
+        # Whether a mini-batch fits is tried by torch first.
+        example=math.ceil(max(example, of_example)),
         tested=math.ceil((0 if arena else traced.tested) + 4 * image),
         image=image,
         made=made,
@@ -263,7 +267,7 @@ def need_of(run: Run, outline: Outline, device: torch.device, world: World = ALO
         # A sum in double precision beside the gradients; a batch; what its batch statistics have in memory at once.
         measured=3 * traced.weights + max(sizes) * made + math.ceil(example) * _most_normalised(run) if sizes else 0,
         batch_size=run.batch_size,
-        at_once=min(BLOCK_IMAGES, BLOCK_VALUES // values),
+        at_once=at_once,
     )
 
 
@@ -272,6 +276,12 @@ def _arena(run: Run, outline: Outline, device: torch.device, world: World) -> in
     layout = native.layout_of(run, outline, device, world)
     room = run.bn_batch_size + _most_normalised(run) if run.setting.norm == "batch" else native.PART
     return native.memory(layout, room) if layout else 0
+
+
+def _of_kernels(run: Run, outline: Outline, device: torch.device, world: World) -> tuple[int, int, int]:
+    """Bytes that a GPU's kernels take of each lane, of each of its examples, and for tests of all lanes."""
+    graph = triton.graph_of(run, outline, device, world)
+    return triton.memory(graph, run) if graph else (0, 0, 0)
 
 
 def _most_normalised(run: Run) -> int:

@@ -21,7 +21,8 @@ from smallbatch.study.experiments import Run
 from smallbatch.training import lanes
 from smallbatch.training.distributed import ALONE, World
 from smallbatch.training.engines.native import library
-from smallbatch.training.engines.native.plan import Graph, Layout, Unsupported
+from smallbatch.training.engines.native.plan import Layout
+from smallbatch.training.engines.trace import Graph, Unsupported
 from smallbatch.training.engines.updates import BLOCK_IMAGES, BLOCK_VALUES, Updates
 from smallbatch.training.feed import Batches, Feed
 from smallbatch.training.network import Network

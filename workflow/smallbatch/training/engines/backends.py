@@ -1,0 +1,67 @@
+"""The ways of making updates, and the one place where one of them is chosen."""
+
+from dataclasses import dataclass, replace
+
+import torch
+from torch import nn
+
+from smallbatch.study.experiments import Run
+from smallbatch.training.distributed import World
+from smallbatch.training.engines import graphs
+from smallbatch.training.engines.native import updates as native
+from smallbatch.training.engines.native.plan import Layout
+from smallbatch.training.engines.trace import Graph
+from smallbatch.training.engines.triton_kernels import updates as triton
+from smallbatch.training.engines.updates import DrawingUpdates, Updates
+from smallbatch.training.feed import Feed
+from smallbatch.training.network import Network
+from smallbatch.training.own_models import Suitability
+from smallbatch.training.sgd import LaneSGD
+
+
+@dataclass(frozen=True)
+class Backend:
+    """How the updates of a kind of run are made.
+
+    suits: what its model can be trained as.
+    layout: of the kernels for processors; none without them.
+    graph: for the kernels for GPUs; none without them.
+    """
+
+    suits: Suitability
+    layout: Layout | None = None
+    graph: Graph | None = None
+
+    def updates(self, network: Network, sgd: LaneSGD, feed: Feed) -> Updates:
+        """The fastest way that these lanes have; to be made anew when the lanes change."""
+        parts = network, sgd, feed
+        if not self.suits.lanes:
+            return DrawingUpdates(*parts) if self.suits.draws else Updates(*parts)
+        if self.layout:
+            return native.NativeUpdates(*parts, self.layout)
+        if not graphs.suit(network, feed):
+            return Updates(*parts)
+        return triton.TritonUpdates(*parts, self.graph) if self.graph else graphs.GraphUpdates(*parts)
+
+    def without_kernels(self) -> "Backend":
+        """The same, by torch."""
+        return replace(self, layout=None, graph=None)
+
+
+def choose(
+    alone: nn.Module, run: Run, suits: Suitability, shape: tuple[int, int, int], device: torch.device, world: World
+) -> Backend:
+    """The backend of a run, or of a process's share of one.
+
+    Args:
+        alone: the model of one lane.
+        run: whose it is.
+        suits: what the model can be trained as.
+        shape: of an image: channels, height, width.
+        device: where.
+        world: the processes that share each mini-batch.
+    """
+    if not (suits.lanes and suits.splits):
+        return Backend(suits)
+    layout = native.layout_for(alone, shape, run.setting.precision, device, world)
+    return Backend(suits, layout, triton.graph_for(alone, run, shape, device, world))

@@ -1,0 +1,41 @@
+"""Logits of images that all lanes see, as launches."""
+
+from collections.abc import Mapping
+
+from torch import Tensor
+from torch.nn import functional as F
+
+from smallbatch.training.engines.trace import Graph
+from smallbatch.training.engines.triton_kernels.forward import Forward
+from smallbatch.training.engines.triton_kernels.launches import Given, compiled
+
+
+class Logits(Forward):
+    """Logits of up to so many images, by running statistics.
+
+    Args:
+        graph: of the model.
+        tensors: parameters and buffers by name, [lanes, ...].
+        count: images.
+        precision: as a setting has it.
+    """
+
+    def __init__(self, graph: Graph, tensors: Mapping[str, Tensor], count: int, precision: str) -> None:
+        super().__init__(graph, tensors, count, precision, shared=True)
+        self.launches = list(self.forward())
+        compiled(self.launches, self.device)
+        self.seen: list[tuple[int, int]] = []
+
+    def of(self, images: Tensor) -> Tensor:
+        """Logits [n, lanes * classes] of images [n, c, h, w]."""
+        now = [(theirs.data_ptr(), theirs._version) for theirs in self._pairs()[1]]
+        if now != self.seen:  # weights are loaded once a test and not once a batch
+            self.load()
+            self.seen = now
+        # Fewer are filled up: memory of a size of their own would stay for the last batch of each test.
+        given = {Given.IMAGES: F.pad(images.contiguous(), (0,) * 7 + (self.count - len(images),))}
+        for launch in self.launches:
+            launch.run(given)
+        return (
+            self.values[self.graph.logits].view(self.lanes, self.count, -1)[:, : len(images)].transpose(0, 1).flatten(1)
+        )

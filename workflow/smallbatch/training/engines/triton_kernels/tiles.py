@@ -1,0 +1,101 @@
+"""Sizes of tiles and numbers of parts: a function of shapes alone, since other sizes round otherwise.
+
+Condensed from the best of some 20 tiles for each layer of the reduced AlexNet and ResNet-20 at m = 2 ... 2048 on an
+H200: small tiles won at small m, where they occupy more of the device, large ones where there is work for all.
+"""
+
+from typing import Any, NamedTuple
+
+FEW, MANY, SOME, MOST = 100_000, 200_000, 400_000, 1_000_000
+"""Numbers of a result, in all lanes, from which tiles are larger."""
+
+PARTS_MOST, WARPS, PART_LEAST, WARPS_MOST, PART_LARGE = 64, 2112, 64, 8448, 1024
+"""Of the sum of a weight gradient: parts at most; the warps aimed for, 16 for each of an H200's multiprocessors, by
+parts of at least so many pixels; and the warps up to which larger parts make more of them."""
+
+
+class Tile(NamedTuple):
+    """Rows, columns and depth of a tile, and the warps that compute it."""
+
+    rows: int
+    columns: int
+    depth: int
+    warps: int
+
+    @property
+    def options(self) -> dict[str, Any]:
+        """As kernels take it."""
+        return {"BM": self.rows, "BN": self.columns, "BK": self.depth, "num_warps": self.warps, "num_stages": 3}
+
+
+def power_of_two(number: int, least: int, most: int) -> int:
+    """The least power of two that is not below `number`, within bounds that are powers themselves."""
+    return min(max(1 << (number - 1).bit_length(), least), most)
+
+
+def _narrow(numbers: int) -> Tile:
+    """Of a result of at most 16 columns."""
+    if numbers < SOME:
+        return Tile(64, 16, 32, 4)
+    return Tile(128, 16, 32, 4)
+
+
+def forward(rows: int, columns: int, channels: int, depth: int, *, image: bool) -> Tile:
+    """The tile of a convolution's result.
+
+    Args:
+        rows: pixels of all lanes.
+        columns: outputs.
+        channels: of the input.
+        depth: products of each number.
+        image: whether there is more than one pixel an image.
+    """
+    numbers = rows * columns
+    if channels < 16 and depth > 64 and numbers < MOST:  # taps of few channels
+        return Tile(32, 16, 16, 1)
+    if columns <= 16:
+        return Tile(16, 16, 64, 2) if numbers < FEW else _narrow(numbers)
+    if numbers < MANY:
+        if not image:
+            return Tile(16, 32, 128, 4)
+        return Tile(16, 32, 64, 2) if columns <= 32 else Tile(32 if columns > 64 else 16, 64, 64, 4)
+    if numbers < MOST:
+        return Tile(32, 32, 32, 2)
+    if columns % 64 and columns != 48:
+        return Tile(128, 32, 32, 4)
+    return Tile(128, 64, 32, 4) if numbers < 16 * MOST else Tile(256, 64, 32, 8)
+
+
+def input_gradient(rows: int, columns: int, depth: int, *, image: bool) -> Tile:
+    """The tile of the gradient of a convolution's input; arguments as of `forward`, of that gradient."""
+    numbers = rows * columns
+    if depth <= 16:
+        return Tile(16, 16, 16, 1)
+    if columns <= 16:
+        return Tile(16, 16, 64, 1) if numbers < MANY else _narrow(numbers)
+    if numbers < MANY:
+        if not image or columns <= 32:
+            return Tile(16, 32, 64, 2)
+        return Tile(32 if columns > 64 else 16, 64, 64, 4)
+    if numbers < SOME:
+        return Tile(32, 32, 32, 2)
+    if columns <= 32 or numbers < MOST:
+        return Tile(64, 32, 32, 4)
+    return Tile(128 if columns == 48 else 64, 64, 32, 4)
+
+
+def weight_gradient(columns: int, channels: int, pixels: int, *, image: bool) -> Tile:
+    """The tile of the gradient of a convolution's weights; `pixels` that each number is summed over."""
+    if columns <= 16:
+        if channels < 16:
+            return Tile(16, 16, 32, 1)
+        return Tile(32 if image else 16, 16, 16, 1)
+    if columns <= 32 or (columns == 96 and pixels > 256) or not (image or pixels > 256):
+        return Tile(64, 32, 16, 2)
+    return Tile(32, 64, 32, 4)
+
+
+def parts(warps: int, pixels: int) -> int:
+    """Parts of the sum of a weight gradient over so many pixels, whose tiles take `warps` in all lanes."""
+    few, many = min(WARPS // warps, pixels // PART_LEAST), min(WARPS_MOST // warps, pixels // PART_LARGE)
+    return max(1, min(PARTS_MOST, max(few, many)))

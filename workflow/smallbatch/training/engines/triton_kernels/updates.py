@@ -1,0 +1,177 @@
+"""Updates by the Triton kernels, recorded as one CUDA graph together with the gather of their mini-batches."""
+
+import importlib.util
+import logging
+import math
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor, nn
+
+from smallbatch.core.errors import refuse
+from smallbatch.data.outline import Outline
+from smallbatch.models import build, is_own
+from smallbatch.study.experiments import Run
+from smallbatch.training.distributed import World
+from smallbatch.training.engines.graphs import GraphUpdates
+from smallbatch.training.engines.trace import Graph, Unsupported
+from smallbatch.training.feed import EpochPlan, Feed
+from smallbatch.training.network import Network
+from smallbatch.training.own_models import suitability
+from smallbatch.training.resources import device as devices
+from smallbatch.training.sgd import LaneSGD
+
+if TYPE_CHECKING:
+    from smallbatch.training.engines.triton_kernels.logits import Logits
+
+log = logging.getLogger(__name__)
+
+PIXELS_MOST = 128 * 128
+"""Of an image: photos are left to cuDNN, and few of their runs are trained at once."""
+
+TEST_IMAGES, TEST_VALUES = 1 << 13, 1 << 25
+"""Images of all lanes that are tested at once, and values of their pixels, at most: a launch from the host costs some
+30 us, and a batch takes a dozen."""
+
+
+class TritonUpdates(GraphUpdates):
+    """Updates of all lanes at once, by a few dozen launches a step.
+
+    Packed weights are the kernels' own while a block lasts; all else lies where torch has it. Gradients alone, and
+    mini-batches that have to be taken in parts, are left to torch.
+
+    Args:
+        network: of the lanes.
+        sgd: their rates and velocities.
+        feed: of their mini-batches.
+        graph: of the model.
+    """
+
+    def __init__(self, network: Network, sgd: LaneSGD, feed: Feed, graph: Graph) -> None:
+        super().__init__(network, sgd, feed)
+        self.graph = graph
+        self.forward: Logits | None = None
+        self._check_labels(graph.logits.channels)
+
+    def _check_labels(self, classes: int) -> None:
+        """The kernels look at no label: one that is no class would count as none."""
+        least, most = (bound.item() for bound in self.feed.train_labels.aminmax())
+        if least < 0 or most >= classes:
+            allowed = f"0 to {classes - 1}, the classes"
+            refuse(f"experiment on {self.feed.setting.data}", "labels", f"{least} to {most}", allowed)
+
+    def _make_room(self, plan: EpochPlan) -> None:
+        from smallbatch.training.engines.triton_kernels.program import Program
+
+        super()._make_room(plan)
+        names = [name for name, _ in self.network.model.named_parameters()]
+        self.program = Program(
+            self.graph,
+            self._tensors(),
+            dict(zip(names, self.sgd.velocity, strict=True)) if self.sgd.velocity else {},
+            m=self.network.share,
+            sub_batch=self.network.least if self.network.norms else self.network.share,
+            precision=self.feed.setting.precision,
+            sgd=self.sgd,
+        )
+
+    def _tensors(self) -> dict[str, Tensor]:
+        model = self.network.model
+        return dict(model.named_parameters()) | dict(model.named_buffers())
+
+    @property
+    def test_images(self) -> int:
+        """Images of all lanes that are tested at once."""
+        return tested_at_once(self.feed.image_values)
+
+    @torch.no_grad()
+    def logits(self, images: Tensor) -> Tensor:
+        """As `Updates.logits`."""
+        from smallbatch.training.engines.triton_kernels.logits import Logits
+
+        if self.forward is None or self.forward.count < len(images):
+            self.forward = Logits(self.graph, self._tensors(), len(images), self.feed.setting.precision)
+        return self.forward.of(images)
+
+    def block(self, plan: EpochPlan, first: int, last: int, factors: Sequence[float]) -> Tensor:
+        """As `Updates.block`."""
+        with torch.no_grad():
+            return super().block(plan, first, last, factors)
+
+    def _run(self, count: int) -> None:
+        self.program.load()
+        super()._run(count)
+        self.program.store()
+
+    def _make_step(self, images: Tensor, labels: Tensor, rates: Tensor) -> Tensor:
+        return self.program.step(images, labels, rates)
+
+
+def tested_at_once(image_values: int) -> int:
+    """Images of all lanes, each of so many values."""
+    return max(1, min(TEST_IMAGES, TEST_VALUES // image_values))
+
+
+def has_products(device: torch.device) -> bool:
+    """Whether a device is there and has TensorFloat-32, of which the kernels make all products."""
+    on_gpu = device.type == "cuda" and torch.cuda.is_available()
+    return on_gpu and devices.has_precision("tf32", device)
+
+
+def graph_for(
+    alone: nn.Module, run: Run, shape: tuple[int, int, int], device: torch.device, world: World
+) -> Graph | None:
+    """A run's model as the kernels take it, where they know all of its operations, and the device; else none.
+
+    Where only the model is in the way, the log says why.
+
+    Args:
+        alone: the model of one lane.
+        run: or a process's share of one.
+        shape: of an image: channels, height, width.
+        device: where.
+        world: the processes that share each mini-batch.
+    """
+    if not has_products(device) or world.size > 1 or math.prod(shape[1:]) > PIXELS_MOST:
+        return None
+    try:
+        return _traced(alone, run, shape)
+    except Unsupported as reason:
+        log.info("trained operation by operation, slower: of this model the kernels do not know that %s", reason)
+        return None
+
+
+def _traced(alone: nn.Module, run: Run, shape: tuple[int, int, int]) -> Graph:
+    if importlib.util.find_spec("triton") is None:
+        raise Unsupported("it needs triton, which is not installed beside this torch")
+    if is_own(run.setting.model):
+        raise Unsupported("it is not one of the project's")
+    if any(own.dtype != torch.float32 or not own.requires_grad for own in alone.parameters()):
+        raise Unsupported("it has parameters that are not trained, or not float32")
+    from smallbatch.training.engines.triton_kernels import layers
+
+    graph = Graph(alone, shape)
+    layers.check(graph, run.batch_size)
+    return graph
+
+
+def graph_of(run: Run, outline: Outline, device: torch.device, world: World) -> Graph | None:
+    """A run's model, or its share of one, as `graph_for`."""
+    s, classes = run.setting, outline.classes
+    suits = suitability(s, outline.shape, classes)
+    if not has_products(device) or not (suits.lanes and suits.splits):
+        return None
+    b = run.bn_batch_size
+    alone = build(s.model, outline.shape, classes, norm=s.norm, norm_layers=s.norm_layers, bn_batch_size=b)
+    return graph_for(alone, run, outline.shape, device, world)
+
+
+def memory(graph: Graph, run: Run) -> tuple[int, int, int]:
+    """Bytes beside the lanes' tensors, at most: of a lane, of each of its examples, and for tests of all lanes."""
+    from smallbatch.training.engines.triton_kernels import layers
+
+    sub_batch = run.bn_batch_size if run.setting.norm == "batch" else run.batch_size
+    lane = layers.numbers_of_lane(graph, run.batch_size, sub_batch, run.setting.momentum)
+    tested = tested_at_once(math.prod(graph.input.shape)) * layers.numbers_tested(graph)
+    return 4 * lane, 4 * layers.numbers_of_example(graph), 4 * tested
