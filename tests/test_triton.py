@@ -147,6 +147,15 @@ def test_products_of_other_precisions_compile_too(precision, triton_cache):
         assert precision in compiled(launch, 90).asm["ptx"]
 
 
+@pytest.mark.parametrize("cell", [*CELLS, ("resnet8", "batch", 128, 3)])
+def test_each_kernel_gets_what_it_takes_and_nothing_else(cell):
+    """The interpreter does not mind."""
+    for launch in program_of(*cell, momentum=0.9).launches:
+        options = {name for name in launch.constants if name.startswith("num_")}
+        given = [*launch.arguments, *(launch.constants.keys() - options)]
+        assert sorted(given) == sorted(parameter.name for parameter in launch.kernel.params), launch.kernel.__name__
+
+
 def test_a_step_takes_few_launches():
     """800 without these kernels for AlexNet at m = 2."""
     assert [len(program_of(*cell).launches) for cell in CELLS] == LAUNCHES

@@ -111,8 +111,7 @@ class Program(Forward):
         constants, columns = self._norm_tile(sizes["R"]) | {"C": c}, blocks(c, 16)
         if sizes["R"] <= layers.WHOLE:
             arguments |= {name: sizes[name] for name in ("R", "GHOSTS")}
-            constants |= layers.endings(step)
-            yield Launch(kernels.norm_forward_whole, (groups, columns), arguments, constants)
+            yield Launch(kernels.norm_forward_whole, (groups, columns), arguments, constants | layers.endings(step))
             return
         statistics = torch.empty(groups, parts, 2, c, device=self.device)
         own = {"statistics": statistics} | {name: sizes[name] for name in ("R", "PER", "PARTS")}
@@ -120,8 +119,8 @@ class Program(Forward):
         yield Launch(kernels.norm_statistics, (groups * parts, columns), read | own, constants)
         grid = groups * blocks(sizes["R"], constants["BM"]), columns
         arguments |= own | {"GHOSTS": self.ghosts}
-        constants |= layers.endings(step) | {"BP": _at_once(parts)}
-        yield Launch(kernels.norm_forward, grid, arguments, constants)
+        endings = layers.endings(step) | {"BP": _at_once(parts)}
+        yield Launch(kernels.norm_forward, grid, arguments, constants | endings)
 
     def _norm_tile(self, rows: int) -> dict[str, int]:
         """A tile for all rows of a sub-batch, or for some."""
@@ -222,8 +221,8 @@ class Program(Forward):
             yield Launch(kernels.norm_gradient_sums, (groups * sizes["PARTS"], columns), read | own, constants)
             grid = groups * blocks(sizes["R"], constants["BM"]), columns
             arguments |= {"PARTS": sizes["PARTS"]}
-            constants |= flags | {"BP": _at_once(sizes["PARTS"])}
-            yield Launch(kernels.norm_input_gradient, grid, arguments, constants)
+            own = flags | {"BP": _at_once(sizes["PARTS"])}
+            yield Launch(kernels.norm_input_gradient, grid, arguments, constants | own)
         own = {name: sizes[name] for name in ("R", "PARTS", "GHOSTS")}
         yield self._norm_update(step, saved, sums, own)
 
