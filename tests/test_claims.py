@@ -13,9 +13,12 @@ from smallbatch.analysis.claims import CLAIMS, COLUMNS, judge
 from smallbatch.analysis.grid import SAMPLES, read_grid
 from smallbatch.analysis.noise import Noise, with_results
 from smallbatch.analysis.paper import FIGURES, differences
+from smallbatch.analysis.table import runs_table
 from smallbatch.analysis.verdicts import effect_words
 from smallbatch.core.errors import UserError
-from smallbatch.study_file import check_config
+from smallbatch.data.outline import ORIGINALS
+from smallbatch.data.prepared import Meta
+from smallbatch.study_file import check_config, load_study
 
 CONFIG = Path(__file__).parents[1] / "config"
 THRESHOLDS = yaml.safe_load((CONFIG / "config.yaml").read_text())["claims"]
@@ -24,6 +27,12 @@ NO_EPOCHS = pd.DataFrame(columns=["run", "epoch", "test_accuracy"])
 RATE = 2**-8
 DEAD = 0.1
 """The accuracy of a run that did not train: chance."""
+AS_FIGURE_1 = {
+    "data": "cifar10", "model": "alexnet", "norm": "none", "norm_layers": "all", "augment": "none", "warmup": False,
+    "epochs": 82, "lr_drops": "0.5 0.75", "train_images": 50_000, "weight_decay": 5e-4, "momentum": 0.0,
+    "momentum_scaled": False, "lr_scaling": "linear", "precision": "float32", "selection": "test",
+}  # fmt: skip
+AS_FIGURE_8 = AS_FIGURE_1 | {"model": "resnet32", "norm": "batch", "augment": "pad 4 + flip", "weight_decay": 1e-4}
 
 
 def table(cells: dict, experiment: str = "made", **settings) -> pd.DataFrame:
@@ -604,17 +613,11 @@ def test_a_figure_without_the_sizes_leaves_a_claim_to_the_others():
     assert tuple(row[["verdict", "figures", "absent"]]) == ("supported", "fig02", "")
 
 
-def test_differences_of_all_figures_are_told():
-    shown = curve({2: 0.9, 8: 0.8})
-    theirs = {"fig02": {"model": "resnet8", "data": "digits"}, "fig03": {"model": "resnet32", "data": "cifar10"}}
-    row = judged(**study(**{figure: shown.assign(**settings) for figure, settings in theirs.items()})).loc["C2"]
-    assert row["differences"] == "digits, not CIFAR-10; ResNet-32, not ResNet-20"
-
-
 def test_ranges_without_a_rate_that_all_sizes_have_are_unknown():
     row = judged(**study(fig01=lines({2: [0.9, MISSING], 64: [MISSING, 0.9]}))).loc["C5"]
     assert row["verdict"] == "undecided" and row["effect"] == ""
     assert [part["effect"] for part in json.loads(row["comparisons"])] == [None]
+    assert row["evidence"] == "fig01: there is no rate that all batch sizes have results at"
 
 
 def test_the_best_rate_in_words_is_that_of_the_data():
@@ -755,9 +758,10 @@ def test_a_run_that_diverged_has_the_accuracy_of_chance_all_along():
 
 
 def test_what_is_beside_a_verdict():
-    row = judged(**study(fig01=curve({2: 0.9, 8: 0.9, 128: SOME}, data="digits", model="resnet8"))).loc["C3"]
+    settings = AS_FIGURE_1 | {"data": "digits", "model": "resnet8", "weight_decay": 1e-4, "epochs": 10}
+    row = judged(**study(fig01=curve({2: 0.9, 8: 0.9, 128: SOME}, **settings))).loc["C3"]
     assert row["thresholds"] == "large_batch = 128, converged_share = 0.5"
-    assert row["differences"] == "ResNet-8 on digits, not reduced AlexNet on CIFAR-10"
+    assert row["differences"] == "ResNet-8 on digits, not reduced AlexNet on CIFAR-10; 10 epochs, not 82"
     assert row["seeds"] == "5" and row["reading"].startswith("a study that stops before large m cannot tell")
     assert row["verdict"] == "undecided" and row["to_decide"].endswith("by the widths of the intervals")
     (part,) = json.loads(row["comparisons"])
@@ -769,20 +773,72 @@ def test_what_is_beside_a_verdict():
 
 
 @pytest.mark.parametrize(
-    ("figure", "there", "words"),
+    ("figure", "settings", "words"),
     [
-        ("fig01", [("alexnet", "cifar10")], ""),
-        ("fig01", [("alexnet", "cifar10-jpeg")], "cifar10-jpeg, not CIFAR-10"),
-        ("fig08", [("resnet8", "cifar10")], "ResNet-8, not ResNet-32"),
-        ("fig09", [("resnet32", "cifar10")], "CIFAR-10, not CIFAR-100"),
-        ("fig12", [("resnet50", "imagenet")], ""),
-        ("fig13b", [("resnet20", "digits")], "ResNet-20 on digits, not ResNet-32 on CIFAR-100"),
-        ("fig16", [("alexnet", "cifar10"), ("resnet32", "cifar100"), ("vgg", "digits")], "vgg on digits, not reduced "
-         "AlexNet or ResNet-8 or ResNet-20 or ResNet-32 on CIFAR-10 or CIFAR-100"),
+        ("fig01", {}, []),
+        ("fig01", {"data": "cifar10-jpeg"}, ["cifar10-jpeg, not CIFAR-10"]),
+        ("fig01", {"norm": "batch"}, ["BN on conv + FC, not no BN"]),
+        ("fig01", {"norm": "group", "norm_layers": "conv"}, ["GN on conv only, not no BN"]),
+        ("fig01", {"augment": "flip"}, ["augmentation flip, not none"]),
+        ("fig01", {"warmup": True}, ["with warm-up"]),
+        ("fig01", {"epochs": 1}, ["1 epoch, not 82"]),
+        ("fig01", {"train_images": 10_000}, ["10,000 training images, not 50,000"]),
+        ("fig01", {"data": "digits", "train_images": 1437}, ["digits, not CIFAR-10"]),
+        ("fig01", {"weight_decay": 1e-4}, ["weight decay 0.0001, not 0.0005"]),
+        ("fig01", {"lr_drops": "0.5"}, ["rate drops at 0.5, not 0.5 0.75"]),
+        ("fig01", {"lr_drops": ""}, ["rate drops at no time, not 0.5 0.75"]),
+        ("fig01", {"momentum": 0.9, "lr_scaling": "sqrt"}, ["momentum 0.9", "η ∝ √m"]),
+        ("fig01", {"precision": "bf16", "selection": "validation"}, ["bf16", "rate chosen on validation images"]),
+        ("fig05", {"norm": "batch"}, []),
+        ("fig06", {"norm": "batch"}, ["BN on conv + FC, not BN on conv only"]),
+        ("fig06", {"norm": "batch", "norm_layers": "conv"}, []),
+        ("fig08", AS_FIGURE_8, []),
+        ("fig08", AS_FIGURE_8 | {"model": "resnet8"}, ["ResNet-8, not ResNet-32"]),
+        ("fig10", AS_FIGURE_8, ["without warm-up"]),
+        ("fig09", AS_FIGURE_8 | {"epochs": 164}, ["CIFAR-10, not CIFAR-100"]),
+        ("fig13b", AS_FIGURE_8 | {"data": "digits", "model": "resnet20", "epochs": 164},
+         ["ResNet-20 on digits, not ResNet-32 on CIFAR-100"]),
+        ("fig17", AS_FIGURE_8, ["82 epochs, not 41"]),
+        ("fig15", AS_FIGURE_8 | {"warmup": True}, []),
     ],
 )  # fmt: skip
-def test_models_and_data_that_are_not_the_papers_are_named(figure: str, there: list, words: str):
-    assert differences(figure, [pd.DataFrame([{"model": model, "data": data}]) for model, data in there]) == words
+def test_settings_that_are_not_the_papers_are_named(figure: str, settings: dict, words: list[str]):
+    assert differences(figure, [pd.DataFrame([AS_FIGURE_1 | settings])]) == words
+
+
+def test_settings_of_several_experiments_are_named_once():
+    shown = [pd.DataFrame([AS_FIGURE_1 | settings]) for settings in (
+        {}, {"data": "digits", "model": "vgg", "epochs": 10}, {"data": "digits", "epochs": 20}
+    )]  # fmt: skip
+    assert differences("fig16", shown) == [
+        "vgg on digits, not reduced AlexNet or ResNet-8 or ResNet-20 or ResNet-32 on CIFAR-10 or CIFAR-100",
+        "10, 20 epochs, not 82 or 164",
+    ]
+
+
+def test_the_study_of_the_paper_has_the_papers_settings(monkeypatch):
+    monkeypatch.chdir(CONFIG.parent)
+    config = yaml.safe_load((CONFIG / "config.yaml").read_text(encoding="utf-8"))
+    study = load_study(config | {"study": "paper"})
+    metas = {
+        label: Meta(label, ("class",) * size.classes, size.shape, (), (), size.train, size.test, "0" * 64)
+        for label, size in ORIGINALS.items()
+    }
+    runs = runs_table(study.planned(), {}, metas, threshold=0.8).groupby("experiment")
+    shown = {figure: study.figures[figure]["experiments"] for figure in FIGURES if figure in study.figures}
+    assert len(shown) >= 17
+    found = {figure: differences(figure, map(runs.get_group, names)) for figure, names in shown.items()}
+    assert not any(found.values()), found
+
+
+def test_a_figure_is_named_where_not_all_of_a_claim_differ_alike():
+    plain, bn = AS_FIGURE_1 | {"epochs": 10}, AS_FIGURE_1 | {"epochs": 10, "norm": "batch"}
+    shown = {name: curve({2: 0.9, 8: 0.8}, **bn) for name in ("fig01", "fig05")} | {
+        "fig06": curve({2: 0.9, 8: 0.8}, **plain)
+    }
+    assert judged(**study(**shown)).loc["C8", "differences"].split("; ") == [
+        "10 epochs, not 82", "fig01: BN on conv + FC, not no BN", "fig06: no BN, not BN on conv only"
+    ]  # fmt: skip
 
 
 def test_every_figure_that_a_claim_rests_on_has_its_models_and_data():

@@ -10,7 +10,7 @@ from helpers import a_run
 
 from smallbatch.data.outline import Outline
 from smallbatch.estimate import cost
-from smallbatch.estimate.cost import estimate, told
+from smallbatch.estimate.cost import estimate, format_estimate
 from smallbatch.estimate.speeds import Speed, kind_of
 from smallbatch.study.experiments import Experiment, Study
 from smallbatch.study.rates import BaseLr
@@ -151,7 +151,7 @@ def test_mini_batches_of_up_to_a_million_values_are_measured(shape, sizes, made_
 
 def test_the_table_is_written_with_units_that_read_well(made_up):
     table, _ = estimated("all")
-    lines = told(STUDY, table.reset_index()).splitlines()
+    lines = format_estimate(STUDY, table.reset_index()).splitlines()
     assert lines[0] == "Study mine, from nothing, on this device:"
     assert [line.split() for line in lines[1:]] == [
         ["figure", "runs", "gradients", "hours", "megabytes"],
@@ -162,7 +162,12 @@ def test_the_table_is_written_with_units_that_read_well(made_up):
         ["all", "11", "2.27e+03", "0.96", "52.0"],
     ]
     large = table.reset_index().assign(runs=12345, hours=1234.5, megabytes=2345.67)
-    assert told(STUDY, large).splitlines()[1 + 1].split()[1:] == ["12,345", "8.00e+02", "1,234.50", "2,345.7"]
+    assert format_estimate(STUDY, large).splitlines()[1 + 1].split()[1:] == [
+        "12,345",
+        "8.00e+02",
+        "1,234.50",
+        "2,345.7",
+    ]
 
 
 @pytest.mark.parametrize(("device", "at_once"), [("cpu", 7), ("cuda", 1)])

@@ -118,13 +118,13 @@ def refused(folder: Path) -> str:
 
 @pytest.mark.parametrize("damage", ["", '{"label": "pets"', '{"label": "pets"}', "[1, 2]", "\0", "[" * 10_000])
 def test_a_damaged_meta_is_named_and_set_aside(tmp_path: Path, damage: str) -> None:
-    prepared.write(tmp_path, "pets", CLASSES, *splits())
-    (tmp_path / prepared.META).write_text(damage)
-    message = refused(tmp_path)
-    assert message.startswith(f"{tmp_path / prepared.META}: ")
-    assert message.endswith("; set aside as meta.json.damaged-1; the next call prepares the data set anew")
-    assert (tmp_path / "meta.json.damaged-1").read_text() == damage
-    assert not (tmp_path / prepared.META).exists()
+    folder = tmp_path / "pets"
+    prepared.write(folder, "pets", CLASSES, *splits())
+    (folder / prepared.META).write_text(damage)
+    message, beside = refused(folder), tmp_path / "pets.meta.json.damaged-1"
+    assert message.startswith(f"{folder / prepared.META}: ")
+    assert message.endswith(f"; set aside as {beside}; the next call prepares the data set anew")
+    assert beside.read_text() == damage and not (folder / prepared.META).exists()
 
 
 @pytest.mark.parametrize(
@@ -182,18 +182,19 @@ DAMAGES = {
 @pytest.mark.parametrize("name", prepared.ARRAYS)
 @pytest.mark.parametrize("damage", DAMAGES)
 def test_a_damaged_array_is_named_and_set_aside(tmp_path: Path, name: str, damage: str) -> None:
-    prepared.write(tmp_path, "pets", CLASSES, *splits())
-    before = files_in(tmp_path)
+    folder, beside = tmp_path / "pets", tmp_path / f"pets.{name}.damaged-1"
+    prepared.write(folder, "pets", CLASSES, *splits())
+    before = files_in(folder)
     content = DAMAGES[damage](before[name])
     assert content != before[name]
-    (tmp_path / name).write_bytes(content)
-    message = refused(tmp_path)
-    assert message.startswith(f"{tmp_path / name}: damaged (")
-    assert message.endswith(f"; set aside as {name}.damaged-1; the next call prepares the data set anew")
-    assert (tmp_path / f"{name}.damaged-1").read_bytes() == content
-    assert "missing" in refused(tmp_path), "the data set no longer counts as prepared"
-    prepared.write(tmp_path, "pets", CLASSES, *splits())
-    assert before.items() <= files_in(tmp_path).items()
+    (folder / name).write_bytes(content)
+    message = refused(folder)
+    assert message.startswith(f"{folder / name}: damaged (")
+    assert message.endswith(f"; set aside as {beside}; the next call prepares the data set anew")
+    assert beside.read_bytes() == content
+    assert "missing" in refused(folder), "the data set no longer counts as prepared"
+    prepared.write(folder, "pets", CLASSES, *splits())
+    assert files_in(folder) == before, "DVC pulls into no folder with files that it does not know"
 
 
 def test_damaged_arrays_are_found_before_they_are_prepared_anew(tmp_path: Path) -> None:
@@ -246,7 +247,7 @@ def test_swapped_arrays_are_found(tmp_path: Path) -> None:
 
 
 def test_what_cannot_be_set_aside_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def read_only(path: Path) -> Path:
+    def read_only(path: Path, out_of: Path) -> Path:
         raise UserError(f"{path}: cannot be written: the file system is read-only")
 
     prepared.write(tmp_path, "pets", CLASSES, *splits())

@@ -189,4 +189,4 @@ def test_prepare_checks_and_mends_and_train_refuses(shell: Callable[..., str]) -
     os.utime(file, ns=(times.st_atime_ns, times.st_mtime_ns))  # as when the disk has changed it
     said = shell("prepare")
     assert f"{file}: damaged" in said and "prepared anew" in said
-    assert file.read_bytes() == whole and file.with_name("test_images.npy.damaged-1").exists()
+    assert file.read_bytes() == whole and Path("data/digits.test_images.npy.damaged-1").exists()

@@ -112,16 +112,16 @@ def test_stopped_and_resumed_is_bit_identical(data_folder, tmp_path, monkeypatch
     monkeypatch.setattr(updates, "BLOCK_STEPS", 2)
     runs = [a_run(model="resnet8", norm="batch", batch_size=8, b=4, momentum=0.5, seed=seed) for seed in (1, 2)]
 
-    told, calls = World.told, []
+    broadcast, calls = World.broadcast, []
 
     def stopping(self, make):
         calls.append(make)
         if len(calls) == 14:
             os._exit(0)
-        return told(self, make)
+        return broadcast(self, make)
 
     def stop_in_the_middle():
-        monkeypatch.setattr(World, "told", stopping)
+        monkeypatch.setattr(World, "broadcast", stopping)
         train_pack(runs, data_folder, tmp_path / "stopped")
 
     in_processes(2, train_pack, runs, data_folder, tmp_path / "whole")
@@ -151,7 +151,9 @@ def _synchronised_equals_whole():
     torch.testing.assert_close(shared.running_var, whole.running_var)
     torch.testing.assert_close(shared.running_mean, whole.running_mean)
     torch.testing.assert_close(world.sum(shared.weight.grad), whole.weight.grad)
-    assert world.least(7 - world.rank) == 6 and world.told(lambda: os.getpid()) == world.told(lambda: os.getpid())
+    assert world.least(7 - world.rank) == 6 and world.broadcast(lambda: os.getpid()) == world.broadcast(
+        lambda: os.getpid()
+    )
 
 
 def test_statistics_over_two_processes_are_those_of_all_examples(double):

@@ -24,29 +24,37 @@ def plan(tmp_path):
 
 def test_a_pack_trains_while_one_of_its_runs_is_missing(plan):
     names = [Pack("e", "made", RUNS).name]
-    assert pending.work(plan, "e", "f", None, None) == (names, True)
+    assert pending.work(plan, "e", "f", None, None) == (names, True, {})
     plan.store.write(RUNS[0], "f", an_outcome(RUNS[0]), {}, None)
-    assert pending.work(plan, "e", "f", None, None) == (names, True)
+    assert pending.work(plan, "e", "f", None, None) == (names, True, {})
     assert pending.work(plan, "e", "f", None, "").outdated, "a table of no records is no table of these"
     plan.store.write(RUNS[1], "f", an_outcome(RUNS[1]), {}, None)
-    assert pending.work(plan, "e", "f", None, None) == ([], True)
+    assert pending.work(plan, "e", "f", None, None) == ([], True, {})
+
+
+def test_a_damaged_run_is_named_with_what_is_wrong(plan):
+    for run in RUNS:
+        plan.store.write(run, "f", an_outcome(run), {}, None)
+    (plan.store.folder(RUNS[1], "f") / "metrics.csv").write_text("")
+    work = pending.work(plan, "e", "f", None, None)
+    assert work.packs and work.damaged == {RUNS[1].name("f"): "metrics.csv does not fit its digest in run.json"}
 
 
 def test_tables_are_made_again_where_they_show_other_records(plan):
     for run in RUNS:
         plan.store.write(run, "f", an_outcome(run), {}, None)
     digests = [plan.store.digest(run, "f") for run in RUNS]
-    assert pending.work(plan, "e", "f", None, digest_of(digests)) == ([], False)
-    assert pending.work(plan, "e", "f", None, digest_of(digests[:1])) == ([], True)
+    assert pending.work(plan, "e", "f", None, digest_of(digests)) == ([], False, {})
+    assert pending.work(plan, "e", "f", None, digest_of(digests[:1])) == ([], True, {})
     # A record that was published counts before the one that is there.
     published = {RUNS[1].name("f"): "other"}
-    assert pending.work(plan, "e", "f", None, digest_of(digests), published) == ([], True)
-    assert pending.work(plan, "e", "f", None, digest_of([digests[0], "other"]), published) == ([], False)
+    assert pending.work(plan, "e", "f", None, digest_of(digests), published) == ([], True, {})
+    assert pending.work(plan, "e", "f", None, digest_of([digests[0], "other"]), published) == ([], False, {})
 
 
 def test_runs_that_are_to_arrive_need_no_training(plan):
     arriving = {run.name("f"): f"{i}" for i, run in enumerate(RUNS)}
-    assert pending.work(plan, "e", "f", None, digest_of(["0", "1"]), arriving) == ([], False)
+    assert pending.work(plan, "e", "f", None, digest_of(["0", "1"]), arriving) == ([], False, {})
     assert pending.work(plan, "e", "other", None, None, arriving).packs, "of other data"
 
 

@@ -70,7 +70,7 @@ def test_publish_pull_redraw_merge(shared, tmp_path):
     done = make(shared, "all")
     assert done.returncode == 0, done.stdout
     log = "".join(path.read_text() for path in (shared / "logs" / "train").iterdir())
-    assert f"{victim.parent.name}: damaged, set aside as" in log and victim.read_text() == content
+    assert f"{victim.parent.name}: damaged: metrics.csv does not fit" in log and victim.read_text() == content
 
 
 def test_what_two_have_published_of_one_study_is_united(shared, tmp_path):

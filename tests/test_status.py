@@ -242,6 +242,20 @@ def test_rates_that_are_chosen_later_wait_and_then_are_looked_up(runs):
     assert counts(seen(), "fig13") == {"runs": 12, "done": 4, "waiting": 8}
 
 
+def test_a_damaged_run_is_named_and_waits(runs):
+    for run in runs:
+        store(run)
+    folder = STORE.folder(runs[0], "f")
+    (folder / "metrics.csv").write_text("")
+    status = seen()
+    assert counts(status, "all") == {
+        "runs": SIZES["all"],
+        "done": len(runs) - 1,
+        "waiting": SIZES["all"] - len(runs) + 1,
+    }
+    assert f"{folder}: damaged: metrics.csv does not fit its digest in run.json; to be made again" in told(status)
+
+
 def test_when_all_is_done(runs):
     write_chosen(chosen_file(RESULTS, "mine", "taken"), {2: runs[0].base_lr, 4: runs[2].base_lr}, [])
     planned = {e.name: e.runs({2: runs[0].base_lr, 4: runs[2].base_lr}) for e in study().experiments.values()}

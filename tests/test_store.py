@@ -82,18 +82,22 @@ def test_damaged_weights_cost_the_weights_and_not_the_run(store, record, folder)
     assert store.damage(folder) is None and store.has(RUN, "f") and store.clear(RUN, "f") is None
     with pytest.raises(UserError, match=r"safetensors: damaged: it does not fit its digest in run.json; set aside as "):
         store.read_weights(record)
-    assert file.with_name(f"{file.name}.damaged-1").read_bytes() == b"weighty"
+    aside = file.with_name(f"{file.name}.damaged-1")
+    assert aside.read_bytes() == b"weighty"
+    with pytest.raises(UserError, match=rf"set aside as {aside.name}; with {folder} deleted the run is trained anew"):
+        store.read_weights(record)
+    aside.unlink()
     with pytest.raises(UserError, match=r"safetensors: these weights were not kept"):
         store.read_weights(record)
     file.mkdir()
     file.with_name(f"{file.name}.dvc").write_text("outs:", encoding="utf-8")
-    with pytest.raises(UserError, match=r"set aside as \S+damaged-2; `dvc pull \S+\.safetensors\.dvc` gets it again"):
+    with pytest.raises(UserError, match=r"set aside as \S+damaged-1; `dvc pull \S+\.safetensors\.dvc` gets it again"):
         store.read_weights(record)
 
 
 def test_what_is_damaged_is_set_aside(store, folder):
     (folder / METRICS).write_text("")
-    assert store.clear(RUN, "f") == store.root / f"{NAME}.damaged-1"
+    assert store.clear(RUN, "f").endswith(f"; set aside as {NAME}.damaged-1")
     assert (store.root / f"{NAME}.damaged-1" / RECORD).is_file() and not folder.exists()
 
 
@@ -147,11 +151,13 @@ def content_of(name, content):
 )
 def test_whatever_the_damage_the_run_is_named_and_can_be_written_anew(store, folder, damage, told):
     damage(folder)
-    assert told in store.damage(folder)
+    found = store.damage(folder)
+    assert told in found and store.ends({NAME}) == ({}, {NAME: found})
     assert not store.has(RUN, "f") and store.find(RUN, "f") is None and digests(store, [RUN], "f") == {}
     with pytest.raises(UserError, match=r"there is no such run|damaged"):
         store.read(NAME)
-    assert store.clear(RUN, "f") == store.root / f"{NAME}.damaged-1" and not os.path.lexists(folder)
+    assert store.clear(RUN, "f") == f"{folder}: damaged: {found}; set aside as {NAME}.damaged-1"
+    assert not os.path.lexists(folder)
     store.write(RUN, "f", OUTCOME, {}, None)
     assert store.has(RUN, "f")
 
@@ -160,7 +166,12 @@ def test_an_edited_outcome_is_noticed(store, folder):
     text = (folder / RECORD).read_text(encoding="utf-8")
     (folder / RECORD).write_text(text.replace('"diverged_at": null', '"diverged_at": 7'), encoding="utf-8")
     assert store.damage(folder) == "run.json is damaged (its content does not fit its digest)"
-    assert store.ends({NAME}) == {}
+    assert store.ends({NAME}) == ({}, {NAME: store.damage(folder)})
+
+
+def test_who_looks_at_ends_reads_every_file(store, folder):
+    (folder / METRICS).write_bytes(b"x")
+    assert store.ends({NAME}) == ({}, {NAME: f"{METRICS} does not fit its digest in {RECORD}"})
 
 
 PLAIN = {"diverged_at": None, "seconds": 1.0, "images": 64, "lanes": 1, "peak_memory": 10**6}
@@ -241,8 +252,8 @@ def test_rows_that_no_run_can_have_are_set_aside_by_who_reads_them(store, folder
     (folder / METRICS).write_text(content)
     resealed(folder, files={METRICS: hashlib.sha256(content.encode()).hexdigest()})
     meta = Meta("made", ("a", "b"), (1, 8, 8), (0.5,), (0.5,), 64, 32, "f")
-    told = rf"{NAME}: metrics\.csv or .*from 0 to 1\); set aside as {NAME}\.damaged-1; the next call trains it again"
-    for line in (told, f"{NAME}: run.json is missing; the next call trains it again"):
+    told = rf"{NAME}: damaged: metrics\.csv .*from 0 to 1\); set aside as {NAME}\.damaged-1; the next call trains it"
+    for line in (told, f"{NAME}: missing; the next call trains it again"):
         assert store.has(RUN, "f") == ("aside" in line)
         with pytest.raises(UserError, match=line):
             write_tables([("e", RUN)], store, meta, 0.8, {}, "")
@@ -268,5 +279,5 @@ def test_a_file_that_cannot_be_read_is_named(store, folder, monkeypatch):
 def test_files_beside_the_folders_are_no_runs(store):
     for run in (RUN, OTHER):
         (store.root / f"{run.name('f')}.dvc").write_text("outs:")
-    assert store.ends({RUN.name("f"), OTHER.name("f")}) == {NAME: None}
+    assert store.ends({RUN.name("f"), OTHER.name("f")}) == ({NAME: None}, {})
     assert not store.has(OTHER, "f") and store.clear(OTHER, "f") is None

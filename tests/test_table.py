@@ -228,7 +228,7 @@ def test_an_experiment_s_tables_are_written_as_they_are_with_what_they_show(stor
 
 def test_a_planned_run_that_is_not_there_is_named(store, tmp_path):
     name = MISSING.name("f")
-    with pytest.raises(UserError, match=rf"{name}: run.json is missing; the next call trains it again$"):
+    with pytest.raises(UserError, match=rf"{name}: missing; the next call trains it again$"):
         write_tables(PLANNED, store, META, 0.5, outputs(tmp_path), "")
 
 

@@ -165,8 +165,10 @@ def a_lost_run_is_trained_again(project):
     lost, damaged = sorted(before)[:2]
     (project / "results/runs" / lost / "run.json").unlink()
     (project / "results/runs" / damaged / "metrics.csv").write_text("")
-    done = snakemake(project, *ALL)
+    looked, done = snakemake(project, "-n", *ALL), snakemake(project, *ALL)
     after = trained(project)
+    told = f"results/runs/{damaged}: damaged: metrics.csv does not fit its digest in run.json; to be made again"
+    assert all(call.stdout.count(told) == 1 for call in (looked, done)), done.stdout
     assert done.returncode == 0 and lost in after, done.stdout
     assert {name for name in before if before[name] != after[name]} == {lost, damaged}
     assert (project / "results/runs" / f"{damaged}.damaged-1").is_dir()
@@ -213,7 +215,7 @@ def test_missing_data_and_rates_hide_no_missing_runs(copied):
     assert prepared.exists() and trained(copied) == after
     prepared.write_bytes(b"damaged")
     assert snakemake(copied, *ALL).returncode == 0
-    assert prepared.with_name("train_images.npy.damaged-1").read_bytes() == b"damaged" and trained(copied) == after
+    assert (copied / "data/digits.train_images.npy.damaged-1").read_bytes() == b"damaged" and trained(copied) == after
 
 
 def test_tables_follow_a_run_that_came_out_otherwise(copied):
@@ -257,7 +259,7 @@ def test_edited_tables_are_named_and_made_again(copied):
     for name, content in before.items():
         file, told = copied / "results/tiny" / name, f"results/tiny/{name}: edited or damaged; "
         assert f"{told}a call without -n would make {file.name} again" in looked.stdout
-        assert f"{told}set aside as {file.name}.damaged-1, to make {file.name} again" in done.stdout
+        assert f"{told}set aside as results/tiny/{name}.damaged-1, to make {file.name} again" in done.stdout
         assert file.read_bytes() == content and file.with_name(f"{file.name}.damaged-1").exists()
 
 

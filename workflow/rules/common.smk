@@ -14,7 +14,7 @@ from smallbatch.estimate import requests as job_resources
 from smallbatch.runs.bundles import arriving, take_in
 from smallbatch.data import label as label_of
 from smallbatch.data import reason_to_prepare
-from smallbatch.data.prepared import ARRAYS, META, damaged_arrays, read_meta
+from smallbatch.data.prepared import ARRAYS, META, aside, damaged_arrays, read_meta
 from smallbatch.core.code import code_of
 from smallbatch.core.environment import origin, processors
 from smallbatch.core.errors import UserError

@@ -16,10 +16,12 @@ def _pending(experiment, fingerprint, rates):
     must not change while jobs run.
     """
     shown = checksums.made_from(Path(checksum_file(f"table-{experiment}")))
-    packs, is_outdated = pending_work.work(PLAN, experiment, fingerprint, dict(rates), shown, published_since())
-    if not is_outdated:
+    work = pending_work.work(PLAN, experiment, fingerprint, dict(rates), shown, published_since())
+    if not work.outdated:
         return []
-    witnesses = [Path(RESULTS, "packs", f"{pack}.done") for pack in packs]
+    for run, damage in work.damaged.items():
+        say_once(f"{STORE.root / run}: damaged: {damage}; to be made again")
+    witnesses = [Path(RESULTS, "packs", f"{pack}.done") for pack in work.packs]
     if only_looks():  # and so writes no stamp: Snakemake is told itself
         workflow.dag.forcefiles.update(map(str, witnesses), tables("runs", [experiment]))
         return list(map(str, witnesses))
@@ -30,6 +32,12 @@ def _pending(experiment, fingerprint, rates):
         # Snakemake takes a newer file of the same content for unchanged; the time makes it differ.
         file.write("\n".join([f"pending at {time.time()}:", *map(str, witnesses)]) + "\n")
     return list(map(str, [stamp, *witnesses]))
+
+
+@functools.cache
+def say_once(text):
+    """Say what is so of each experiment that shares a run."""
+    print(text, file=sys.stderr)
 
 
 def pending_runs(wildcards):
@@ -121,7 +129,7 @@ def set_aside_damaged():
     for label in STUDY.labels:
         if reason := unprepared(label):
             for file in (*damaged_arrays(Path(DATA, label)), meta_file(label)):
-                make_again(file, reason)
+                make_again(file, reason, aside)
     for e in STUDY.experiments.values():
         try:
             rates_of(e)
@@ -155,10 +163,10 @@ def draw_again(sums, pictures):
         sums.unlink()
 
 
-def make_again(file, reason):
+def make_again(file, reason, aside=set_aside):
     """Set a file aside and say so; where nothing is to be run, only say so."""
     if file.exists():
-        done = "a call without -n would make" if only_looks() else f"set aside as {set_aside(file).name}, to make"
+        done = "a call without -n would make" if only_looks() else f"set aside as {aside(file)}, to make"
         print(f"{reason}; {done} {file.name} again", file=sys.stderr)
 
 

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 from smallbatch.core.console import reporting
 from smallbatch.data import label
 from smallbatch.data.outline import outline
-from smallbatch.estimate.cost import estimate, told
+from smallbatch.estimate.cost import estimate, format_estimate
 from smallbatch.study.experiments import Study
 
 if TYPE_CHECKING:
@@ -24,4 +24,4 @@ if __name__ == "__main__":
         options = {key: params.training[key] for key in ("device", "lanes", "keep_weights")}
         table, speeds = estimate(study, outlines, **options)
         speeds.write(Path(params.speeds))
-        print(f"{told(study, table)}\nTime and memory of training jobs follow {params.speeds} from now on.")
+        print(f"{format_estimate(study, table)}\nTime and memory of training jobs follow {params.speeds} from now on.")

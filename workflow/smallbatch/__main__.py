@@ -13,10 +13,9 @@ from smallbatch.core import stopping
 from smallbatch.core.console import log, reporting
 from smallbatch.core.environment import origin
 from smallbatch.core.errors import UserError, refuse
-from smallbatch.core.files import set_aside
 from smallbatch.data import label as label_of
 from smallbatch.data import prepare, reason_to_prepare
-from smallbatch.data.prepared import META, Meta, damaged_arrays, read, read_meta
+from smallbatch.data.prepared import META, Meta, aside, damaged_arrays, read, read_meta
 from smallbatch.runs.bundles import record_of_weights, take_in
 from smallbatch.runs.chosen import chosen_file, write_chosen
 from smallbatch.runs.status import look, told
@@ -39,7 +38,7 @@ def main() -> None:
     commands = parser.add_subparsers(dest="command", required=True)
     for name, (_, purpose) in _OF_A_STUDY.items():
         command = commands.add_parser(name, help=purpose)
-        command.add_argument("--config", nargs="+", metavar="KEY=VALUE", default=[], help="as snakemake was told")
+        command.add_argument("--config", nargs="+", metavar="KEY=VALUE", default=[], help="as given to snakemake")
         if name == "train":
             command.add_argument("--experiment", help="only this one")
     command = commands.add_parser(
@@ -102,8 +101,8 @@ def _whole(label: str, settings: dict[str, Any]) -> Meta | None:
     except UserError as error:
         reason = str(error)
     if (DATA / label).exists():
-        aside = [set_aside(array).name for array in damaged_arrays(DATA / label)]
-        log.info("%s: prepared anew%s", reason, f"; set aside as {', '.join(aside)}" if aside else "")
+        damaged = [str(aside(array)) for array in damaged_arrays(DATA / label)]
+        log.info("%s: prepared anew%s", reason, f"; set aside as {', '.join(damaged)}" if damaged else "")
     return None
 
 

@@ -104,7 +104,7 @@ def judge(
     Returns:
         A row a claim, in order, with `COLUMNS`. low and high: the 95 % interval of the effect, in `unit`. absent: the
         paper's figures that the claim rests on and the study lacks, or has no result of. seeds: of the cells compared,
-        the fewest and the most. differences: where models or data are not the paper's. to_decide: what would.
+        the fewest and the most. differences: what in their settings is not the paper's. to_decide: what would.
         comparisons: all parts, as JSON.
     """
     views = _Views(figures, with_results(runs), epochs, generator)
@@ -151,7 +151,7 @@ class _Found:
 
     parts: the comparisons.
     names: the study's figures that gave them.
-    differences: where they are not of the paper's models and data.
+    differences: what in their settings is not the paper's.
     lacking: figures of some half of the claim that nothing tells of, for they or their batch sizes are not there.
     """
 
@@ -179,7 +179,7 @@ def _comparison(part: Part, verdict: str) -> dict[str, Any]:
 def _figures_parts(claim: Claim, views: "_Views", thresholds: Thresholds) -> _Found:
     parts: list[Part] = []
     names: set[str] = set()
-    differing: dict[str, str] = {}
+    differing: dict[str, list[str]] = {}
     told: set[Predicate] = set()
     silent: dict[Predicate, list[str]] = {}
     unmade: dict[Predicate, list[str]] = {}
@@ -197,10 +197,22 @@ def _figures_parts(claim: Claim, views: "_Views", thresholds: Thresholds) -> _Fo
         told.add(check.about)
         names |= {views.own_name(figure) for figure in check.figures}
         differing |= {
-            figure: differences(figure, runs.values()) for figure, runs in zip(check.figures, shown, strict=True)
+            views.own_name(figure): differences(figure, runs.values())
+            for figure, runs in zip(check.figures, shown, strict=True)
         }
     lacking = [figure for about, figures in (unmade | silent).items() if about not in told for figure in figures]
-    return _Found(parts, names, [*dict.fromkeys(filter(None, differing.values()))], [*dict.fromkeys(lacking)])
+    return _Found(parts, names, _shared_first(differing), [*dict.fromkeys(lacking)])
+
+
+def _shared_first(differing: Mapping[str, Sequence[str]]) -> list[str]:
+    """How figures differ from the paper's: in words alone what is so of all of them, else with the figures' names."""
+    of = {
+        words: [figure for figure, own in differing.items() if words in own]
+        for own in differing.values()
+        for words in own
+    }
+    ordered = sorted(of.items(), key=lambda item: -len(item[1]))
+    return [words if len(names) == len(differing) else f"{', '.join(names)}: {words}" for words, names in ordered]
 
 
 def _check_parts(check: Check, views: "_Views", thresholds: Thresholds) -> Iterator[Part]:

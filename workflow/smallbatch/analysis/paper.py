@@ -1,44 +1,155 @@
 """What the paper's figures show, to say where a study shows something else under the same number."""
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any, NamedTuple
 
 import pandas as pd
 
-from smallbatch.analysis.words import model_words
+from smallbatch.analysis.words import Row, counted, departures, model_words, norm_words
+from smallbatch.data.outline import ORIGINALS
 
 DATA = {"cifar10": "CIFAR-10", "cifar100": "CIFAR-100", "imagenet": "ImageNet"}
+EPOCHS = {"cifar10": 82, "cifar100": 164, "imagenet": 90}
+DROPS = {"imagenet": "0.333333 0.666667 0.888889"}
+"""Parts of training, as the table of runs has them; of both CIFAR a half and three quarters."""
+WEIGHT_DECAY = {"alexnet": 5e-4}
+"""Of all other models 1e-4."""
+
 _NO_BN = ("alexnet", "resnet8", "resnet20", "resnet32")
+_WITHOUT, _EVERYWHERE, _CONV_ONLY = ("none", "all"), ("batch", "all"), ("batch", "conv")
+_PLAIN, _PADDED, _CROPPED = "none", "pad 4 + flip", "resized crop + flip"
 
-FIGURES: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
-    **dict.fromkeys(("fig01", "fig05", "fig06"), (("cifar10",), ("alexnet",))),
-    "fig02": (("cifar10",), ("resnet8",)),
-    "fig03": (("cifar10",), ("resnet20",)),
-    **dict.fromkeys(
-        ("sec32", "fig04", "fig07", "fig08", "fig10", "fig13a", "fig17", "fig18"), (("cifar10",), ("resnet32",))
-    ),
-    **dict.fromkeys(("fig09", "fig11", "fig13b"), (("cifar100",), ("resnet32",))),
-    **dict.fromkeys(("fig12", "fig14"), (("imagenet",), ("resnet50",))),
-    "fig15": (("cifar10",), _NO_BN),
-    "fig16": (("cifar10", "cifar100"), _NO_BN),
+
+class Shown(NamedTuple):
+    """What a figure of the paper shows: of each setting the values that its experiments have.
+
+    norms: pairs of normalisation and where it stands.
+    augments: in words, as `Setting.augment`.
+    """
+
+    data: tuple[str, ...]
+    models: tuple[str, ...]
+    norms: tuple[tuple[str, str], ...]
+    augments: tuple[str, ...]
+    warmups: tuple[bool, ...]
+    epochs: tuple[int, ...]
+
+
+def _shown(
+    data: str,
+    model: str,
+    norm: tuple[str, str] = _WITHOUT,
+    augment: str = _PLAIN,
+    *,
+    warmup: bool = False,
+    epochs: int | None = None,
+) -> Shown:
+    return Shown((data,), (model,), (norm,), (augment,), (warmup,), (epochs or EPOCHS[data],))
+
+
+_MIXED = ((_WITHOUT, _EVERYWHERE, _CONV_ONLY), (_PLAIN, _PADDED), (False, True))
+
+FIGURES: dict[str, Shown] = {
+    "fig01": _shown("cifar10", "alexnet"),
+    "fig02": _shown("cifar10", "resnet8"),
+    "fig03": _shown("cifar10", "resnet20"),
+    "sec32": _shown("cifar10", "resnet32"),
+    "fig04": _shown("cifar10", "resnet32", _EVERYWHERE),
+    "fig05": _shown("cifar10", "alexnet", _EVERYWHERE),
+    "fig06": _shown("cifar10", "alexnet", _CONV_ONLY),
+    "fig07": _shown("cifar10", "resnet32", _EVERYWHERE),
+    "fig08": _shown("cifar10", "resnet32", _EVERYWHERE, _PADDED),
+    "fig09": _shown("cifar100", "resnet32", _EVERYWHERE, _PADDED),
+    "fig10": _shown("cifar10", "resnet32", _EVERYWHERE, _PADDED, warmup=True),
+    "fig11": _shown("cifar100", "resnet32", _EVERYWHERE, _PADDED, warmup=True),
+    "fig12": _shown("imagenet", "resnet50", _EVERYWHERE, _CROPPED),
+    "fig13a": _shown("cifar10", "resnet32", _EVERYWHERE, _PADDED),
+    "fig13b": _shown("cifar100", "resnet32", _EVERYWHERE, _PADDED),
+    "fig14": _shown("imagenet", "resnet50", _EVERYWHERE, _CROPPED),
+    "fig15": Shown(("cifar10",), _NO_BN, *_MIXED, (82,)),
+    "fig16": Shown(("cifar10", "cifar100"), _NO_BN, *_MIXED, (82, 164)),
+    "fig17": _shown("cifar10", "resnet32", _EVERYWHERE, _PADDED, epochs=41),
+    "fig18": _shown("cifar10", "resnet32", _EVERYWHERE, _PADDED, epochs=164),
 }
-"""Figure -> its data and its models."""
+"""By the paper's number; `sec32` is the text of section 3.2."""
 
 
-def differences(figure: str, shown: Iterable[pd.DataFrame]) -> str:
-    """`ResNet-8 on digits, not ResNet-32 on CIFAR-10`; empty where model and data are the paper's.
+def differences(figure: str, shown: Iterable[pd.DataFrame]) -> list[str]:
+    """`ResNet-8 on digits, not ResNet-32 on CIFAR-10`, `10 epochs, not 82`; none where all settings are the paper's.
 
     Args:
         figure: the paper's name of it.
-        shown: the runs of each experiment that a study shows there.
+        shown: the runs of each experiment that a study shows there, with their settings.
     """
-    data, models = FIGURES[figure]
-    there = {(runs["model"].iloc[0], runs["data"].iloc[0]) for runs in shown if {"model", "data"} <= {*runs.columns}}
-    other_data = sorted({own for _, own in there} - {*data})
-    other_models = sorted({own for own, _ in there} - {*models})
-    theirs_data, theirs_models = (" or ".join(words) for words in ([DATA[d] for d in data], map(model_words, models)))
-    own_data, own_models = ", ".join(DATA.get(d, d) for d in other_data), ", ".join(map(model_words, other_models))
-    if other_data and other_models:
-        return f"{own_models} on {own_data}, not {theirs_models} on {theirs_data}"
-    if other_data:
-        return f"{own_data}, not {theirs_data}"
-    return f"{own_models}, not {theirs_models}" if other_models else ""
+    paper, rows = FIGURES[figure], [runs.iloc[0] for runs in shown if "model" in runs]
+    aspects = (_subject, _norm, _augment, _warmup, _epochs, _drops, _fewer_images, _weight_decay, _departures)
+    return [words for aspect in aspects for words in aspect(paper, rows)]
+
+
+_Rows = Sequence[Row]
+
+
+def _others(paper: Iterable[Any], rows: _Rows, value: Callable[[Row], Any]) -> list[Row]:
+    """Of each value that the paper's figure does not have, the first experiment."""
+    firsts = {value(row): row for row in reversed(rows) if value(row) not in paper}
+    return [firsts[own] for own in sorted(firsts)]
+
+
+def _not(ours: Iterable[str], theirs: Iterable[str]) -> str:
+    return f"{', '.join(dict.fromkeys(ours))}, not {' or '.join(dict.fromkeys(theirs))}"
+
+
+def _subject(paper: Shown, rows: _Rows) -> list[str]:
+    data = [DATA.get(row["data"], row["data"]) for row in _others(paper.data, rows, lambda row: row["data"])]
+    models = [model_words(row["model"]) for row in _others(paper.models, rows, lambda row: row["model"])]
+    their_data, their_models = [DATA[label] for label in paper.data], [*map(model_words, paper.models)]
+    if data and models:
+        theirs = f"{' or '.join(their_models)} on {' or '.join(their_data)}"
+        return [f"{', '.join(models)} on {_not(data, [theirs])}"]
+    return [_not(ours, theirs) for ours, theirs in ((models, their_models), (data, their_data)) if ours]
+
+
+def _norm(paper: Shown, rows: _Rows) -> list[str]:
+    others = _others(paper.norms, rows, lambda row: (row["norm"], row["norm_layers"]))
+    theirs = [norm_words(model, *norm) for norm in paper.norms for model in paper.models]
+    return [_not([norm_words(row["model"], row["norm"], row["norm_layers"]) for row in others], theirs)] * bool(others)
+
+
+def _augment(paper: Shown, rows: _Rows) -> list[str]:
+    others = _others(paper.augments, rows, lambda row: row["augment"])
+    return [f"augmentation {_not([row['augment'] for row in others], paper.augments)}"] * bool(others)
+
+
+def _warmup(paper: Shown, rows: _Rows) -> list[str]:
+    others = _others(paper.warmups, rows, lambda row: bool(row["warmup"]))
+    return ["with warm-up" if row["warmup"] else "without warm-up" for row in others]
+
+
+def _epochs(paper: Shown, rows: _Rows) -> list[str]:
+    others = [row["epochs"] for row in _others(paper.epochs, rows, lambda row: row["epochs"])]
+    ours = [*map(str, others[:-1]), *(counted(epochs, "epoch") for epochs in others[-1:])]
+    return [_not(ours, map(str, paper.epochs))] * bool(others)
+
+
+def _fewer_images(paper: Shown, rows: _Rows) -> list[str]:
+    """Of the paper's own data alone: others have as many as they have."""
+    full = {label: ORIGINALS[label].train for label in paper.data}
+    fewer = {row["train_images"]: full[row["data"]] for row in rows if row["train_images"] < full.get(row["data"], 0)}
+    return [f"{count:,} training images, not {whole:,}" for count, whole in sorted(fewer.items())]
+
+
+def _weight_decay(paper: Shown, rows: _Rows) -> list[str]:
+    """Of the paper's models alone."""
+    theirs = {model: WEIGHT_DECAY.get(model, 1e-4) for model in paper.models}
+    others = {row["weight_decay"]: theirs[row["model"]] for row in rows if row["model"] in theirs}
+    return [f"weight decay {ours:g}, not {decay:g}" for ours, decay in sorted(others.items()) if ours != decay]
+
+
+def _drops(paper: Shown, rows: _Rows) -> list[str]:
+    theirs = dict.fromkeys(DROPS.get(label, "0.5 0.75") for label in paper.data)
+    others = _others(theirs, rows, lambda row: row["lr_drops"])
+    return [f"rate drops at {_not([row['lr_drops'] or 'no time' for row in others], theirs)}"] * bool(others)
+
+
+def _departures(paper: Shown, rows: _Rows) -> list[str]:
+    return [*dict.fromkeys(words for row in rows for words in departures(row))]

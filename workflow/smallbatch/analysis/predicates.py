@@ -113,6 +113,9 @@ def _widths(grid: Grid) -> np.ndarray:
     return grid.converged[:, :, full].sum(axis=2) if full.any() else np.full(grid.converged.shape[:2], np.nan)
 
 
+_UNSHARED = "there is no rate that all batch sizes have results at"
+
+
 def smallest_have_widest_range(t: Thresholds, grid: Grid) -> Iterator[Part]:
     """On average over the smallest m more rates converge than at each larger m."""
     small = grid.sizes <= t["smallest_batch"]
@@ -122,7 +125,12 @@ def smallest_have_widest_range(t: Thresholds, grid: Grid) -> Iterator[Part]:
         for place in np.flatnonzero(~small):
             told = f"{among_small[0]:.1f} rates converged on average over m ≤ {t['smallest_batch']}"
             told = f"{told}, {widths[0, place]:.1f} at m = {grid.sizes[place]}"
-            yield Part(told, among_small - widths[:, place], at_least=0, unit="rates")
+            yield Part(
+                _UNSHARED if np.isnan(among_small[0]) else told,
+                among_small - widths[:, place],
+                at_least=0,
+                unit="rates",
+            )
 
 
 def range_shrinks(t: Thresholds, grid: Grid) -> Iterator[Part]:
@@ -135,7 +143,8 @@ def range_shrinks(t: Thresholds, grid: Grid) -> Iterator[Part]:
     if _reaches_large(t, grid):
         widths = _widths(grid)
         told = f"{widths[0, 0]:.1f} rates converged at m = {grid.sizes[0]}, {widths[0, -1]:.1f} at m = {grid.sizes[-1]}"
-        yield Part(told, _fall(grid, slope(np.log2(grid.sizes), widths)), at_least=0, unit="rates")
+        fall = _fall(grid, slope(np.log2(grid.sizes), widths))
+        yield Part(_UNSHARED if np.isnan(fall[0]) else told, fall, at_least=0, unit="rates")
 
 
 def _trains_up_to(

@@ -145,9 +145,8 @@ def write_tables(
     for _, run in planned:
         name = run.name(meta.fingerprint)
         if name not in records:
-            reason, aside = store.damage(store.root / name), store.clear(run, meta.fingerprint)
-            kept = f"; set aside as {aside.name}" if aside else ""
-            raise UserError(f"{store.root / name}: {reason}{kept}; the next call trains it again")
+            what = store.clear(run, meta.fingerprint) or f"{store.root / name}: missing"
+            raise UserError(f"{what}; the next call trains it again")
     tables = {
         "runs": runs_table(planned, records, metas, threshold),
         "epochs": epochs_table(records),

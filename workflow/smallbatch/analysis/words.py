@@ -24,7 +24,8 @@ def model_words(model: str) -> str:
     return f"ResNet-{resnet[1]}" if resnet else {"alexnet": "reduced AlexNet"}.get(model, model)
 
 
-def _norm_words(model: str, norm: str, layers: str) -> str:
+def norm_words(model: str, norm: str, layers: str) -> str:
+    """`no BN`, `BN`; of AlexNet, which has hidden fully connected layers, `BN on conv + FC`; `BN on conv only`."""
     if norm == "none":
         return "no BN"
     short = {"batch": "BN", "group": "GN"}.get(norm, norm)
@@ -41,11 +42,17 @@ class Row(Protocol):
 
 def setting_words(row: Row) -> str:
     """One experiment in words from one row of its runs: `ResNet-32, BN, augmented, warm-up`."""
-    words = [model_words(row["model"]), _norm_words(row["model"], row["norm"], row["norm_layers"])]
+    words = [model_words(row["model"]), norm_words(row["model"], row["norm"], row["norm_layers"])]
     if row["augment"] != "none":
         words.append("augmented")
     if row["warmup"]:
         words.append("warm-up")
+    return ", ".join([*words, *departures(row)])
+
+
+def departures(row: Row) -> list[str]:
+    """Settings that no experiment of the paper has, in words: `momentum 0.9`, `η ∝ √m`, `bf16`."""
+    words = []
     if row["momentum"]:
         words.append(f"momentum {row['momentum']:g}{' with scaled rate' if row['momentum_scaled'] else ''}")
     if row["lr_scaling"] == "sqrt":
@@ -54,7 +61,7 @@ def setting_words(row: Row) -> str:
         words.append(row["precision"])
     if row["selection"] == "validation":
         words.append("rate chosen on validation images")
-    return ", ".join(words)
+    return words
 
 
 def rate_symbol(runs: pd.DataFrame) -> str:

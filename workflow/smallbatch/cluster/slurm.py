@@ -41,8 +41,8 @@ def gpus(partition: str | None = None) -> bool:
     """
     if shutil.which("sinfo") is None:
         return False
-    told = _run("sinfo", "--noheader", "--format=%P %G").stdout
-    offers = [line.split(maxsplit=1) for line in told.splitlines()]
+    output = _run("sinfo", "--noheader", "--format=%P %G").stdout
+    offers = [line.split(maxsplit=1) for line in output.splitlines()]
     return any("gpu" in gres for name, gres in offers if (name == partition if partition else name.endswith("*")))
 
 
@@ -87,8 +87,8 @@ def _submit(words: str, options: Sequence[str]) -> str:
 
 
 def _reasons(jobs: Mapping[str, str]) -> Iterator[tuple[str, str]]:
-    told = _run("squeue", "--noheader", f"--jobs={','.join(jobs)}", "--states=PENDING", "--format=%i %r").stdout
-    for line in told.splitlines():
+    output = _run("squeue", "--noheader", f"--jobs={','.join(jobs)}", "--states=PENDING", "--format=%i %r").stdout
+    for line in output.splitlines():
         job, _, reason = line.partition(" ")
         yield job, reason
 
@@ -148,9 +148,9 @@ def _warned() -> Iterator[None]:
 
 def _end() -> datetime | None:
     """When the time of this job is over; none if it has no limit."""
-    told = _ask("squeue", "--noheader", f"--jobs={_job()}", "--format=%e").stdout.strip()
+    output = _ask("squeue", "--noheader", f"--jobs={_job()}", "--format=%e").stdout.strip()
     with contextlib.suppress(ValueError):
-        return datetime.fromisoformat(told)
+        return datetime.fromisoformat(output)
     return None
 
 

@@ -52,7 +52,7 @@ def outdated(path: Path, recipe: str) -> str | None:
 
 
 def made_from(path: Path) -> str | None:
-    """What `write` was told of it; none where that is not known."""
+    """The `made_from` that `write` was given; none where that is not known."""
     try:
         return str(read_sealed(path)["made_from"])
     except (UserError, KeyError):

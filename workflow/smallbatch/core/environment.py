@@ -90,12 +90,12 @@ def origin(root: Path = ROOT) -> tuple[str, str]:
         return _unversioned(root, f"it lies inside another git repository, {found}: work in a clone, or {_INIT}")
     if not changed:
         return head, ""
-    told = f"records will say {head[:12]}+changes: {changed[0]} is not as committed; commit it first"
-    return f"{head}+changes", told
+    warning = f"records will say {head[:12]}+changes: {changed[0]} is not as committed; commit it first"
+    return f"{head}+changes", warning
 
 
 def _changed(root: Path) -> list[str]:
-    """Files of the workflow that are not as committed: those as well that git was told to pass over."""
+    """Files of the workflow that are not as committed: those as well that git is set to pass over."""
     listed = _git(root, "status", "--porcelain", "--untracked-files=all", "--", "workflow").splitlines()
     ignored = _git(root, "ls-files", "--others", "--ignored", "--exclude-standard", "--", "workflow/*.py").splitlines()
     # Marked as sparse checkouts have it (S), or to be taken for unchanged (small letters).

@@ -1,4 +1,4 @@
-"""What ends the work before its end: mistakes that a user can mend, and signals; told in one line."""
+"""What ends the work before its end: mistakes that a user can mend, and signals; said in one line."""
 
 from pathlib import Path
 from typing import Any, NoReturn

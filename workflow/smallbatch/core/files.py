@@ -277,10 +277,18 @@ def bring_to_now(paths: Iterable[Path]) -> list[Path]:
     return ahead
 
 
-def set_aside(path: Path, why: str = "damaged") -> Path:
-    """Rename a file or folder that is damaged, or no longer in use, so that nothing takes it; returns the new path."""
+def set_aside(path: Path, why: str = "damaged", *, out_of: Path | None = None) -> Path:
+    """Rename a file or folder that is damaged, or no longer in use, so that nothing takes it; returns the new path.
+
+    Args:
+        path: of the file or folder; the new one is `NAME.WHY-1` or the like, beside it.
+        why: a word.
+        out_of: a folder above it that may hold nothing unknown, if there is one: the new one lies beside that.
+    """
+    folder = out_of.parent if out_of else path.parent
+    name = ".".join(path.relative_to(folder).parts)
     for number in range(1, 10_000):
-        aside = path.with_name(f"{path.name}.{why}-{number}")
+        aside = folder / f"{name}.{why}-{number}"
         if not aside.exists():
             with writing_errors(path):
                 path.rename(aside)

@@ -25,7 +25,7 @@ class _Ear:
     Attributes:
         signal: the first one's name.
         at: when it came.
-        others: who is told of it.
+        others: who is to hear of it, too.
     """
 
     def __init__(self) -> None:

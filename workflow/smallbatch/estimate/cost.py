@@ -141,8 +141,8 @@ def _probe(
     with ProcessPoolExecutor(1, fork) as pool:
         name, at_once = pool.submit(describe, device).result()
     with ProcessPoolExecutor(at_once, fork) as pool:
-        told = [(groups[group], of[group], group.lanes, m) for group, m in cells]
-        answers = pool.map(functools.partial(measure, device=device, lanes=lanes), *zip(*told, strict=True))
+        arguments = [(groups[group], of[group], group.lanes, m) for group, m in cells]
+        answers = pool.map(functools.partial(measure, device=device, lanes=lanes), *zip(*arguments, strict=True))
         shown = tqdm(answers, "probing the device", len(cells), unit="", leave=False, disable=None)
         speeds = dict(zip(cells, shown, strict=True))
     found = {}
@@ -183,7 +183,7 @@ def measure(run: Run, outline: Outline, most: int, m: int, *, device: str, lanes
     return Speed(1 / training, 1 / testing, need and held + need), weights_of(runs[0], data)
 
 
-def told(study: Study, table: pd.DataFrame) -> str:
+def format_estimate(study: Study, table: pd.DataFrame) -> str:
     """What `estimate` found, as text for a terminal."""
     shown = table.assign(
         runs=table["runs"].map("{:,.0f}".format),

@@ -89,8 +89,12 @@ def _rates(kind: str, runs: pd.DataFrame) -> str:
     if kind != "bn-batch" or rated["base_lr"].nunique() == 1:
         return listed(map(rate_words, rated["base_lr"]))
     labels = experiment_labels(rated)
-    told = [_rates_of_sizes(at_best_rates(rated[rated["experiment"] == name])) for name in labels]
-    return told[0] if len(told) == 1 else "; ".join(map(": ".join, zip(labels.values(), told, strict=True)))
+    listed_rates = [_rates_of_sizes(at_best_rates(rated[rated["experiment"] == name])) for name in labels]
+    return (
+        listed_rates[0]
+        if len(listed_rates) == 1
+        else "; ".join(map(": ".join, zip(labels.values(), listed_rates, strict=True)))
+    )
 
 
 def _rates_of_sizes(runs: pd.DataFrame) -> str:
@@ -151,9 +155,9 @@ def _seeds(kind: str, runs: pd.DataFrame) -> str:
 def _incidents(kind: str, runs: pd.DataFrame) -> str:
     there = runs[runs["status"] != "missing"].drop_duplicates("run")
     diverged = int((there["status"] == "diverged").sum())
-    told = f"{diverged} of {counted(len(there), 'run')} diverged"
-    told += " and count at chance level." if diverged and kind not in ("range", *_VARIANCES) else "."
-    return f"{told} Drawn from {progress(runs)}." if progress(runs) else told
+    sentence = f"{diverged} of {counted(len(there), 'run')} diverged"
+    sentence += " and count at chance level." if diverged and kind not in ("range", *_VARIANCES) else "."
+    return f"{sentence} Drawn from {progress(runs)}." if progress(runs) else sentence
 
 
 def _paper(name: str, kind: str) -> str:

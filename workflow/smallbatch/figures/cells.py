@@ -36,8 +36,8 @@ def best_cells(runs: pd.DataFrame, by: list[str], generator: np.random.Generator
     tidy = with_results(runs)
     noise, there = Noise(tidy, generator), tidy.groupby(by).indices
     groups = best[by].itertuples(index=False, name=None)
-    told = [_best_of(noise, tidy.iloc[there.get(group if len(by) > 1 else group[0], [])]) for group in groups]
-    return best.join(pd.DataFrame(told, columns=["mean", "low", "high", "seeds"]))
+    bests = [_best_of(noise, tidy.iloc[there.get(group if len(by) > 1 else group[0], [])]) for group in groups]
+    return best.join(pd.DataFrame(bests, columns=["mean", "low", "high", "seeds"]))
 
 
 def _best_of(noise: Noise, runs: pd.DataFrame) -> tuple[float, float, float, int]:

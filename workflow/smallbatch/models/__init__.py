@@ -165,14 +165,14 @@ def build(
     from smallbatch.models.initialisation import initialised
     from smallbatch.models.normalisation import norms
 
-    with told(model, "it cannot be made") if is_own(model) else contextlib.nullcontext():
+    with errors_in_one_line(model, "it cannot be made") if is_own(model) else contextlib.nullcontext():
         module, name = MODELS[model].split(":")
         maker = getattr(importlib.import_module(module), name)
         return initialised(lambda: maker(shape, classes, norms(norm, norm_layers, bn_batch_size)), seed)
 
 
 @contextlib.contextmanager
-def told(model: str, what: str) -> Iterator[None]:
+def errors_in_one_line(model: str, what: str) -> Iterator[None]:
     """Turn whatever a model of the user's own raises into one line that names its file."""
     try:
         yield

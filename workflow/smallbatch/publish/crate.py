@@ -281,10 +281,10 @@ def _training(crate: ROCrate, identifier: str, study: Study, place: Mapping[str,
 
 def _times(rows: pd.DataFrame) -> dict[str, str]:
     """From when to when, as far as the runs say so."""
-    told = rows[rows["ended"].notna()].sort_values("ended", kind="stable")
-    if told.empty:
+    ended = rows[rows["ended"].notna()].sort_values("ended", kind="stable")
+    if ended.empty:
         return {}
-    first, last = told.iloc[0], told.iloc[-1]
+    first, last = ended.iloc[0], ended.iloc[-1]
     # A run's seconds are its share of the lanes that it was trained with.
     began = datetime.fromisoformat(first["ended"]) - timedelta(seconds=first["seconds"] * first["lanes"])
     return {"startTime": began.isoformat(timespec="seconds"), "endTime": last["ended"]}

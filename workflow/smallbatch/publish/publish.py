@@ -74,8 +74,8 @@ def publish(
     fill(page, {f"{study}: results": results_text(runs), f"{study}: claims": claims_text(claims)})
     changed = len(new) + sum(before[path] != path.read_bytes() for path in map(_tracker, kept))
     there = len(names) + len(kept)
-    told = f"{there} runs and weights of study {study} are in remote {remote}, {changed} of them new or changed"
-    return f"{told}; {_commit_to_make(study, [page, figures, store.results, Path('.dvc')])}"
+    published = f"{there} runs and weights of study {study} are in remote {remote}, {changed} of them new or changed"
+    return f"{published}; {_commit_to_make(study, [page, figures, store.results, Path('.dvc')])}"
 
 
 def check(study: str, runs: pd.DataFrame, store: RunStore) -> dict[str, Record]:
@@ -137,8 +137,8 @@ def claims_text(claims: pd.DataFrame) -> str:
         effect = f"{claim['effect']} ({claim['interval']})" if claim["interval"] else claim["effect"]
         name, figures = f"{claim['claim']}: {claim['text']}", ", ".join(claim["figures"])
         rows.append([name, claim["verdict"], claim["differences"], effect, figures])
-    told = ", ".join(f"{count} {verdict}" for verdict, count in counts)
-    return f"{told}.\n\n" + _markdown(CLAIM_COLUMNS, ["---"] * len(CLAIM_COLUMNS), rows)
+    summary = ", ".join(f"{count} {verdict}" for verdict, count in counts)
+    return f"{summary}.\n\n" + _markdown(CLAIM_COLUMNS, ["---"] * len(CLAIM_COLUMNS), rows)
 
 
 def _markdown(heads: Sequence[str], rules: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
@@ -164,7 +164,7 @@ def fill(page: Path, texts: dict[str, str]) -> None:
 
 
 def _commit_to_make(study: str, paths: Sequence[Path]) -> str:
-    """What git is still to be told."""
+    """What is still to be committed."""
     paths = [path for path in paths if path.exists()]
     shown = " ".join(map(str, paths))
     status = subprocess.run(["git", "status", "--porcelain", "--", *map(str, paths)], text=True, capture_output=True)
@@ -216,9 +216,9 @@ def _dvc(*arguments: str) -> str:
     return done.stdout
 
 
-def _reason(told: str) -> str:
+def _reason(output: str) -> str:
     """Why DVC failed, in one line."""
-    if asked := re.search(r"(\S+'s password): ", told):
+    if asked := re.search(r"(\S+'s password): ", output):
         return f"the remote does not take the password or key that DVC has for it, and asks for {asked[1]}"
-    reasons = re.findall(r"ERROR: (.*)", told) or told.splitlines() or ["it failed without a word"]
+    reasons = re.findall(r"ERROR: (.*)", output) or output.splitlines() or ["it failed without a word"]
     return " - ".join(dict.fromkeys([reasons[-1], reasons[0]]))  # the whole, and what went wrong first

@@ -72,14 +72,14 @@ def write(
         }
         for picture, spec in specs.items()
     ]
-    told = {
+    header = {
         "name": study.name,
         "title": study.title,
         "description": study.description,
         "scale": study.scale,
         "experiments": _settings(study),
     }
-    page = render(template, told, figures, runs, claims, environments(runs))
+    page = render(template, header, figures, runs, claims, environments(runs))
     with atomic(output, "w") as file:
         file.write(page)
 
@@ -90,10 +90,10 @@ def _caption(name: str, spec: dict[str, Any], runs: pd.DataFrame, variance: pd.D
 
 def _settings(study: "Study") -> dict[str, dict[str, Any]]:
     """Experiment -> all its settings, flat."""
-    told = {name: asdict(experiment) for name, experiment in study.experiments.items()}
+    experiments = {name: asdict(experiment) for name, experiment in study.experiments.items()}
     return {
         name: own.pop("setting") | {key: value for key, value in own.items() if key != "name"}
-        for name, own in told.items()
+        for name, own in experiments.items()
     }
 
 
@@ -151,7 +151,7 @@ def render(
 def claim_rows(claims: pd.DataFrame) -> list[dict[str, Any]]:
     """The claims to show: "" for what is not there, figures and comparisons as lists, and the interval as text."""
     rows = claims.astype(object).where(claims.notna(), "").to_dict("records")
-    told = [{str(column): value for column, value in row.items()} for row in rows]
+    named = [{str(column): value for column, value in row.items()} for row in rows]
     return [
         {
             **claim,
@@ -160,18 +160,18 @@ def claim_rows(claims: pd.DataFrame) -> list[dict[str, Any]]:
             "interval": _interval(claim["effect"], claim["low"], claim["high"]),
             "comparisons": [_comparison(one) for one in json.loads(claim.get("comparisons") or "[]")],
         }
-        for claim in told
+        for claim in named
     ]
 
 
-def _comparison(told: Mapping[str, Any]) -> dict[str, Any]:
+def _comparison(part: Mapping[str, Any]) -> dict[str, Any]:
     """A comparison of a claim to show: its effect, interval and region as text."""
     numbers = ("low", "high", "at_least", "at_most")
-    low, high, at_least, at_most = ("" if told[name] is None else told[name] for name in numbers)
-    words = "" if told["effect"] is None else effect_words(told["effect"], told["unit"])
+    low, high, at_least, at_most = ("" if part[name] is None else part[name] for name in numbers)
+    words = "" if part["effect"] is None else effect_words(part["effect"], part["unit"])
     ends = {"above": at_least, "below": at_most}
     region = " and ".join(f"{side} {end:g}" for side, end in ends.items() if end != "")
-    return {**told, "effect": words, "interval": _interval(words, low, high), "region": region}
+    return {**part, "effect": words, "interval": _interval(words, low, high), "region": region}
 
 
 def _names(listed: str) -> list[str]:

@@ -101,10 +101,12 @@ class Pending(NamedTuple):
 
     packs: that have to train something of it.
     records: the digest of its runs' records, see `store.digest_of`; empty while some are missing.
+    damaged: name of each run that is there and has to be trained again -> what is wrong with it, in words.
     """
 
     packs: list[Pack]
     records: str
+    damaged: dict[str, str]
 
 
 class Plan:
@@ -141,9 +143,10 @@ class Plan:
             arriving: name of each run that is to be laid in the store before any is trained -> its record's digest.
         """
         e = self.study.experiments[experiment]
-        planned = list(e.runs())
+        planned, runs = list(e.runs()), list(e.runs(chosen))
         coming = arriving or {}
-        digests = [coming.get(run.name(fingerprint)) or self.store.digest(run, fingerprint) for run in e.runs(chosen)]
-        owners = [self._owner[run].name for run, digest in zip(planned, digests, strict=True) if digest is None]
-        packs = [self.packs[name] for name in dict.fromkeys(owners)]
-        return Pending(packs, "" if packs else digest_of(filter(None, digests)))
+        digests = [coming.get(run.name(fingerprint)) or self.store.digest(run, fingerprint) for run in runs]
+        missing = [place for place, digest in enumerate(digests) if digest is None]
+        packs = [self.packs[name] for name in dict.fromkeys(self._owner[planned[place]].name for place in missing)]
+        _, damaged = self.store.ends({runs[place].name(fingerprint) for place in missing})
+        return Pending(packs, "" if packs else digest_of(filter(None, digests)), damaged)

@@ -19,10 +19,12 @@ class Work(NamedTuple):
 
     packs: names of those that have to train.
     outdated: whether its tables show other records than there are, or will be.
+    damaged: as `Pending` has them.
     """
 
     packs: list[str]
     outdated: bool
+    damaged: dict[str, str]
 
 
 def work(
@@ -43,8 +45,8 @@ def work(
         shown: the digest of the records that its tables show; none where it is not known.
         arriving: as `Plan.pending` takes them.
     """
-    packs, records = plan.pending(experiment, fingerprint, chosen, arriving)
-    return Work([pack.name for pack in packs], bool(packs) or records != shown)
+    packs, records, damaged = plan.pending(experiment, fingerprint, chosen, arriving)
+    return Work([pack.name for pack in packs], bool(packs) or records != shown, damaged)
 
 
 def outdated(recipes: Mapping[Path, str]) -> dict[Path, str]:

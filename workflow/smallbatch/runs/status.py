@@ -44,7 +44,7 @@ class Status:
     speed: images/s of all jobs that run; none where none says one.
     left: seconds until the running and waiting runs are trained, if their images pass at this speed: models and batch
         sizes to come may be slower or faster, jobs more or fewer, and runs that diverge end early. None: unknown.
-    wrong: what is wrong with files that should hold a job's word.
+    wrong: what is wrong with files that should hold a job's word, and with runs, which count as not trained.
     """
 
     study: str
@@ -71,7 +71,8 @@ def look(study: Study, data: Path, results: Path) -> Status:
         for name, e in study.experiments.items()
     }
     runs = {name: run for named in planned.values() for name, run in named.items()}
-    ends, jobs = RunStore(results).ends(runs.keys()), _Jobs(results / "packs")
+    store, jobs = RunStore(results), _Jobs(results / "packs")
+    ends, damaged = store.ends(runs.keys())
     lacking = runs.keys() - ends.keys()
     states = {name: DIVERGED if diverged_at else DONE for name, diverged_at in ends.items()}
     states |= {name: jobs.state(name) for name in lacking}
@@ -82,7 +83,8 @@ def look(study: Study, data: Path, results: Path) -> Status:
         unfinished = [name for name in lacking if states[name] != FAILED]
         left = sum(_images(runs[name], metas) * jobs.left(name) for name in unfinished) / speed
     counts = {figure: _counts(states[name] for name in names) for figure, names in _of_figures(study, planned)}
-    return Status(study.name, jobs.now, counts, unprepared, words, speed or None, left, jobs.wrong)
+    wrong = [f"{store.root / name}: damaged: {damage}; to be made again" for name, damage in sorted(damaged.items())]
+    return Status(study.name, jobs.now, counts, unprepared, words, speed or None, left, jobs.wrong + wrong)
 
 
 def _named(e: Experiment, meta: Meta | None, chosen: Path) -> dict[str, Run]:

@@ -188,7 +188,7 @@ class RunStore:
             raise UserError(f"{self.root / name}: it has no weights: none were kept, or it diverged")
         _pulled(file)
         if not os.path.lexists(file):
-            raise UserError(f"{file}: these weights were not kept; see training.keep_weights in config/README.md")
+            raise UserError(f"{file}: {self._why_gone(name, file)}")
         try:
             content = file.read_bytes()
         except IsADirectoryError:
@@ -202,6 +202,13 @@ class RunStore:
             raise UserError(f"{file}: damaged: it does not fit its digest in {RECORD}; set aside as {aside}; {left}")
         return content
 
+    def _why_gone(self, name: str, file: Path) -> str:
+        aside = sorted(file.parent.glob(f"{file.name}.damaged-*"))
+        if not aside:
+            return "these weights were not kept; see training.keep_weights in config/README.md"
+        run = self.root / name
+        return f"damaged, and set aside as {aside[-1].name}; with {run} deleted the run is trained anew"
+
     def damage(self, folder: Path) -> str | None:
         """What is wrong with a run's folder, in words; none if it is whole."""
         try:
@@ -210,21 +217,21 @@ class RunStore:
             return str(damage)
         return None
 
-    def ends(self, names: Set[str]) -> dict[str, int | None]:
-        """Of the runs with these folder names those that are there, each with its `diverged_at`.
+    def ends(self, names: Set[str]) -> tuple[dict[str, int | None], dict[str, str]]:
+        """Of the runs with these folder names those that are there and whole, each with its `diverged_at`.
 
-        For who only looks: nothing is read but `run.json`.
+        Returns:
+            These; and those that are damaged, each with what is wrong, in words.
         """
-        found = _at_once(self._end, self._there(names))
-        return {name: end["diverged_at"] for name, end in found if end}
+        found = dict(_at_once(self._end, self._there(names)))
+        damaged = {name: end for name, end in found.items() if isinstance(end, str)}
+        return {name: end[0] for name, end in found.items() if isinstance(end, tuple)}, damaged
 
-    def _end(self, name: str) -> dict[str, Any] | None:
+    def _end(self, name: str) -> tuple[int | None] | str | None:
         try:
-            with open(os.path.join(self.root, name, RECORD), "rb") as file:
-                outcome: dict[str, Any] = unsealed(file.read())["outcome"]
-        except (OSError, ValueError):
-            return None  # not there, or damaged
-        return outcome
+            return (verified(name, self._reader(name))[0]["outcome"]["diverged_at"],)
+        except (Damaged, UserError) as damage:
+            return str(damage)
 
     def _there(self, names: Set[str]) -> list[str]:
         return [entry.name for entry in os.scandir(self.root) if entry.name in names] if self.root.is_dir() else []
@@ -248,13 +255,12 @@ class RunStore:
 
         return read
 
-    def clear(self, run: Run, fingerprint: str) -> Path | None:
-        """Make room for a run: set a damaged folder aside; returns where to, if there was one."""
+    def clear(self, run: Run, fingerprint: str) -> str | None:
+        """Set a damaged folder of a run aside; returns what was wrong, and its new name, if there was one."""
         folder = self.folder(run, fingerprint)
         is_empty = folder.is_dir() and not any(folder.iterdir())
-        if is_empty or not os.path.lexists(folder) or not self.damage(folder):
-            return None
-        return set_aside(folder)
+        damage = None if is_empty or not os.path.lexists(folder) else self.damage(folder)
+        return damage and f"{folder}: damaged: {damage}; set aside as {set_aside(folder).name}"
 
     def write(
         self, run: Run, fingerprint: str, outcome: Outcome, environment: dict[str, Any], weights: bytes | None

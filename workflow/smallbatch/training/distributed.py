@@ -62,8 +62,8 @@ class World:
         dist.all_reduce(numbers, dist.ReduceOp.MIN)
         return int(numbers)
 
-    def told(self, make: Callable[[], T]) -> T:
-        """What the leading process makes, told to all."""
+    def broadcast(self, make: Callable[[], T]) -> T:
+        """What the leading process makes, for all of them."""
         if self.size == 1:
             return make()
         box = [make() if self.leads else None]
@@ -76,7 +76,7 @@ class World:
         Raises:
             Stopped: it is.
         """
-        if signal := self.told(stopping.asked):
+        if signal := self.broadcast(stopping.asked):
             raise Stopped(signal)
 
     def group(self, size: int) -> dist.ProcessGroup | None:

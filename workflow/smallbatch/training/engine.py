@@ -119,7 +119,7 @@ class LaneTraining:
         return lanes.Alone(models[0])
 
     def _check_kernels(self) -> None:
-        """Leave a model to torch that the kernels have misunderstood: of what happens in place they are not told."""
+        """Leave a model to torch that the kernels have misunderstood: they do not see what happens in place."""
         if self.layout is None:
             return
         images, _ = next(self.feed.test_batches(2))
@@ -200,7 +200,7 @@ class LaneTraining:
             if diverged:
                 keep = self._drop(diverged, finish)
                 plan = plan.select(keep)
-            elif self.world.told(lambda: checkpoint.due) and self.world.leads:
+            elif self.world.broadcast(lambda: checkpoint.due) and self.world.leads:
                 checkpoint.save(self.state())
             if self.runs:
                 self.world.stop_if_asked()

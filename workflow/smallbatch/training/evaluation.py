@@ -40,9 +40,10 @@ class Evaluation:
     there: str
 
     def __str__(self) -> str:
-        told = "equal to" if self.accuracy == self.recorded else f"within {self.bound:.4g} of"
+        relation = "equal to" if self.accuracy == self.recorded else f"within {self.bound:.4g} of"
         return (
-            f"{self.accuracy}, {told} the recorded {self.recorded}; recorded with {self.there}; tested with {self.here}"
+            f"{self.accuracy}, {relation} the recorded {self.recorded}; "
+            f"recorded with {self.there}; tested with {self.here}"
         )
 
 

@@ -144,8 +144,10 @@ class _Child:
             return UserError((self.folder / ERROR).read_text(encoding="utf-8"))
         if name := stopping.asked():
             return Stopped(name)
-        told = f"by {killed_by}" if killed_by else next(reversed(noise.split("\n")[:-1]), "without a word")
-        return UserError(f"a process of the training ended early ({told}); call again: it goes on from the checkpoint")
+        reason = f"by {killed_by}" if killed_by else next(reversed(noise.split("\n")[:-1]), "without a word")
+        return UserError(
+            f"a process of the training ended early ({reason}); call again: it goes on from the checkpoint"
+        )
 
     def _signal(self, noise: str) -> str:
         """The signal that ended it, or one of torchrun's processes, which left the others without a peer."""

@@ -180,7 +180,7 @@ class _Examination:
     def _watched(self, what: str) -> Iterator[None]:
         """See that nothing is drawn from generators that are not seeded."""
         before = random.getstate(), np.random.get_state()
-        with models.told(self.asked.model, f"its {what} fails"):
+        with models.errors_in_one_line(self.asked.model, f"its {what} fails"):
             yield
         if random.getstate() != before[0]:
             self._refuse(f"its {what} draws from Python's module random; allowed: torch's random numbers")

@@ -209,8 +209,8 @@ def _run(where: str, asked: Sequence[Question], answers: Path) -> str:
 
 def _file(asked: Question) -> Path:
     """Where what was found is remembered: under a name that everything it depends on is part of."""
-    told = json.dumps([asked, _code(), *map(_version, ("torch", "torchvision"))])
-    return cache_folder() / "models" / f"{hashlib.sha256(told.encode()).hexdigest()[:32]}.json"
+    key = json.dumps([asked, _code(), *map(_version, ("torch", "torchvision"))])
+    return cache_folder() / "models" / f"{hashlib.sha256(key.encode()).hexdigest()[:32]}.json"
 
 
 @functools.cache

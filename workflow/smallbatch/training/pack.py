@@ -83,7 +83,7 @@ def train_pack(
     free = free_for(chosen, memory_mb, world.size, at_work)
     room = Room(free, chosen, world, outline, meta.photos is not None, images_at_once)
     job = _Job(data, store, results / "checkpoints", room, at_work, lanes, keep_weights)
-    missing = world.told(lambda: job.missing(runs))
+    missing = world.broadcast(lambda: job.missing(runs))
     for run in missing:
         devices.check_precision(run.setting.precision, chosen)
     log.info("%d runs, %d of them to be trained, on %s", len(runs), len(missing), chosen)
@@ -124,9 +124,9 @@ class _Job:
 
     def missing(self, runs: Sequence[Run]) -> list[Run]:
         """The runs that the store does not have; damaged ones are set aside and named, or taken from a bundle anew."""
-        damaged = {run: aside for run in runs if (aside := self.store.clear(run, self.fingerprint))}
-        for run, aside in damaged.items():
-            log.warning("%s: damaged, set aside as %s", run.name(self.fingerprint), aside)
+        damaged = [words for run in runs if (words := self.store.clear(run, self.fingerprint))]
+        for words in damaged:
+            log.warning("%s", words)
         if damaged:
             take_in(self.store)
         return [run for run in runs if not self.has(run)]
@@ -146,10 +146,10 @@ class _Job:
         """Train what is missing of a row: first what was begun, by whomever, then the rest."""
         self.world.stop_if_asked()
         place = Row(self.checkpoints, runs[0], self.fingerprint)
-        if not self.world.told(lambda: place.folder.exists() or bool(self.missing(runs))):
+        if not self.world.broadcast(lambda: place.folder.exists() or bool(self.missing(runs))):
             return
         with place.alone(title(runs), self.progress.waits) if self.world.leads else contextlib.nullcontext():
-            while groups := self.world.told(lambda: self._groups(runs, place)):
+            while groups := self.world.broadcast(lambda: self._groups(runs, place)):
                 for path in groups:
                     self.world.stop_if_asked()
                     self._train_group(place, path)
@@ -174,7 +174,7 @@ class _Job:
     def _train_group(self, place: Row, path: Path) -> None:
         """Train a group from its checkpoint to the end; one that memory does not hold is left in two halves."""
         checkpoint = Checkpoint(path)
-        state = self.world.told(checkpoint.load)
+        state = self.world.broadcast(checkpoint.load)
         if state is None:
             return  # damaged since it was found
         runs = [Run.from_settings(settings) for settings in state["runs"]]
@@ -182,7 +182,7 @@ class _Job:
             self._train_in_memory(place, checkpoint, state, runs)
 
     def _train_in_memory(self, place: Row, checkpoint: Checkpoint, state: dict, runs: list[Run]) -> None:
-        most, images_at_once = self.world.told(lambda: self.room.fitting(runs))
+        most, images_at_once = self.world.broadcast(lambda: self.room.fitting(runs))
         if len(runs) <= most:
             try:
                 return self._train(runs, checkpoint, state, images_at_once)
@@ -261,7 +261,7 @@ def _failing(model: str) -> Iterator[None]:
         if not models.is_own(model):
             raise
         log.info("model %s", model, exc_info=True)  # where in its file
-        with models.told(model, "its training fails"):
+        with models.errors_in_one_line(model, "its training fails"):
             raise error
 
 

@@ -27,7 +27,7 @@ class Progress:
 
     def __init__(self, images: int, *, shown: bool = True, voice: Voice | None = None) -> None:
         self.images, self.done, self.resumed, self.trained = images, 0, 0, 0
-        self.started = self.told = monotonic()
+        self.started = self.logged = monotonic()
         self.voice = voice or Voice(None)
         self.speed: float | None = None
         self._measure(None)
@@ -76,9 +76,9 @@ class Progress:
         """Tell of an epoch that ended, if it is time to."""
         self.voice.say(epoch=number)
         self._do(self.epoch_images * self.lanes * number)
-        if monotonic() - self.told < EVERY or not history:
+        if monotonic() - self.logged < EVERY or not history:
             return
-        self.told = monotonic()
+        self.logged = monotonic()
         accuracies = [lane[-1].test_accuracy for lane in history]
         log.info(
             "%s: epoch %d of %d, %d lanes, accuracy %.1f-%.1f %%, %s images/s, about %s left in this pack",

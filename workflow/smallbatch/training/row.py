@@ -49,7 +49,7 @@ class Row:
 
         Args:
             title: of the row, for the log.
-            waits: is told the title where the lock is not free.
+            waits: is called with the title where the lock is not free.
 
         Raises:
             Stopped: a signal asked for it in the meantime.

@@ -1,10 +1,10 @@
-"""How much memory training takes, told before it begins.
+"""How much memory training takes, estimated before it begins.
 
 What a forward pass keeps for the backward pass is measured on a few examples of two lanes on the CPU; it grows with
 examples and lanes. All else follows from sizes.
 
 Beside what the process held before (torch and all, about 600 MB), trainings of 25 kinds on the CPU took between 44 and
-86 % of what is told here: the reduced AlexNet and ResNet-8 to 32, with and without normalisation, m = 2 ... 512, b = 8
+86 % of this: the reduced AlexNet and ResNet-8 to 32, with and without normalisation, m = 2 ... 512, b = 8
 ... 512, 1 to 16 lanes, 8x8 and 32x32 pixels, torch 2.15. With a GPU nobody has compared it yet.
 """
 

@@ -24,7 +24,7 @@ more, blocks of such a size leave holes in the heap that nothing else fits in: t
 def of_its_own() -> Iterator[int | None]:
     """Bind this thread, while the block runs, to a processor that no other training is bound to; yields which.
 
-    Where all are taken, or the system is not Linux, nothing is bound. Which are taken is told by names in Linux's
+    Where all are taken, or the system is not Linux, nothing is bound. Which are taken is said by names in Linux's
     abstract socket namespace: they hold for all users of a machine, end with the process and leave nothing on disk.
     """
     with contextlib.ExitStack() as claims:

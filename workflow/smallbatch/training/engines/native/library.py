@@ -112,7 +112,7 @@ def _built(command: list[str]) -> ctypes.CDLL:
     """The library, from the user's cache folder or made now."""
     version = subprocess.run([*command, "--version"], check=True, **_SAYING)
     # The last word tells them from those that earlier versions made, whose seals are others.
-    told = [
+    recipe = [
         SOURCE.read_text(encoding="utf-8"),
         *command,
         *FLAGS,
@@ -121,7 +121,7 @@ def _built(command: list[str]) -> ctypes.CDLL:
         _instructions(),
         "sealed",
     ]
-    name = f"kernels-{hashlib.sha256(chr(0).join(told).encode()).hexdigest()[:16]}.so"
+    name = f"kernels-{hashlib.sha256(chr(0).join(recipe).encode()).hexdigest()[:16]}.so"
     try:
         return _loaded(command, cache_folder() / name)
     except (OSError, RuntimeError, UserError) as error:  # no home, or one that is full or runs no programs
