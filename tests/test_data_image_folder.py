@@ -20,6 +20,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from helpers import refusal
 from PIL import Image
 
 from smallbatch import data
@@ -62,15 +63,8 @@ def prepare(path: Path, folder: Path | None = None, **settings: Any) -> prepared
 
 
 def refused(path: Path, *parts: str, **settings: Any) -> None:
-    """Prepare, expecting one line that names the path and these parts, and nothing left behind."""
-    with pytest.raises(UserError) as caught:
+    with refusal(path, *parts):
         prepare(path, **settings)
-    message = str(caught.value)
-    assert message.startswith(str(path))
-    for part in parts:
-        assert part in message
-    assert "\n" not in message
-    assert not list((path.parent / "prepared").glob("*"))
 
 
 def pixels(image: Image.Image, folder: Path, name: str = "a.png", mode: str = "RGB", **options: Any) -> np.ndarray:

@@ -1,8 +1,10 @@
 """What several files of tests need: small made data and runs, copies of the project, calls of snakemake."""
 
+import contextlib
 import shutil
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
@@ -10,6 +12,7 @@ import numpy as np
 import pytest
 import yaml
 
+from smallbatch.core.errors import UserError
 from smallbatch.data import prepared
 from smallbatch.models import content
 from smallbatch.runs.store import Epoch, Outcome
@@ -61,6 +64,19 @@ def made_data(folder: Path, *, train: int = 64, test: int = 32, shape=(1, 8, 8),
         splits.append(prepared.Split(images, labels))
     prepared.write(folder, folder.name, [f"class{i}" for i in range(classes)], *splits)
     return folder
+
+
+@contextlib.contextmanager
+def refusal(path: Path, *parts: str) -> Iterator[None]:
+    """A block that ends in one line which names a path and these parts, and prepares nothing beside it."""
+    with pytest.raises(UserError) as caught:
+        yield
+    message = str(caught.value)
+    assert message.startswith(str(path))
+    for part in parts:
+        assert part in message
+    assert "\n" not in message
+    assert not list((path.parent / "prepared").glob("*"))
 
 
 def a_run(*, batch_size: int = 4, b: int | None = None, base_lr: float = 2**-8, seed: int = 1, **setting) -> Run:
