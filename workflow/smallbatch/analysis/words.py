@@ -68,7 +68,7 @@ def experiment_labels(runs: pd.DataFrame) -> dict[str, str]:
     if rows["data"].nunique() > 1:
         labels = rows["data"].astype(object) + ": " + labels
     if rows.groupby("data")["epochs"].nunique().max() > 1:
-        labels = labels + ", " + rows["epochs"].astype(str) + " epochs"
+        labels = labels + ", " + rows["epochs"].map(lambda count: counted(count, "epoch"))
     shared = labels.duplicated(keep=False)
     return {name: f"{label} ({name})" if shared[name] else label for name, label in labels.items()}
 
@@ -80,7 +80,7 @@ def listed(values: Iterable[Any]) -> str:
 
 def sources(runs: pd.DataFrame) -> str:
     """`cifar10, 82 epochs`; `cifar10 (82 epochs), cifar100 (164 epochs)` where not all are trained for as long."""
-    epochs = {data: f"{listed(sorted(own))} epochs" for data, own in runs.groupby("data", sort=False)["epochs"]}
+    epochs = {data: epoch_words(own) for data, own in runs.groupby("data", sort=False)["epochs"]}
     if runs["epochs"].nunique() == 1:
         return ", ".join([*epochs, next(iter(epochs.values()))])
     return ", ".join(f"{data} ({words})" for data, words in epochs.items())
@@ -89,6 +89,12 @@ def sources(runs: pd.DataFrame) -> str:
 def counted(count: int, noun: str) -> str:
     """`1 seed`, `2 seeds`."""
     return f"{count} {noun}" if count == 1 else f"{count} {noun}s"
+
+
+def epoch_words(epochs: Iterable[int]) -> str:
+    """`1 epoch`, `82 epochs`, `82, 164 epochs`."""
+    told = listed(sorted(epochs))
+    return f"{told} epoch" if told == "1" else f"{told} epochs"
 
 
 def duration(seconds: float) -> str:
