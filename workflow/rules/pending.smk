@@ -65,7 +65,8 @@ def settle():
         return {}
     try:
         asked = workflow.dag_settings
-        pending_work.refuse_hidden(asked.until, asked.omit_from, asked.allowed_rules, asked.forcerun)
+        batch = asked.batch and str(asked.batch)
+        pending_work.refuse_hidden(asked.until, asked.omit_from, asked.allowed_rules, asked.forcerun, batch)
         check_folders()
         check_sources()
         if not only_looks():
