@@ -179,6 +179,14 @@ def test_images_epochs_and_seeds_are_those_of_the_runs():
     assert note("best", SEEDS).startswith("digits, ResNet-8, BN, 20 epochs, 3 seeds")
 
 
+def test_one_epoch_is_no_epochs():
+    one, two = {"experiment": "one", "epochs": 1}, {"experiment": "two", "epochs": 2}
+    assert note("best", table(one)).startswith("digits, ResNet-8, BN, 1 epoch, 1 seed")
+    assert note("best", table(one, two)).startswith("digits (1, 2 epochs), 1 seed")
+    assert "on digits (1,437 training images), 1 epoch." in caption("fig15", {"kind": "best"}, table(one), NOTHING)
+    assert list(experiment_labels(table(one, two)).values()) == ["ResNet-8, BN, 1 epoch", "ResNet-8, BN, 2 epochs"]
+
+
 def test_what_is_reported_is_the_median_of_the_last_five_epochs():
     words = "Accuracy is the median over the last 5 epochs."
     kinds = ("accuracy", "convergence", "bn-batch", "best", "range", "variance", "example-variance", "cost")

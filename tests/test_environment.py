@@ -120,6 +120,15 @@ def test_what_is_not_as_committed_is_named(changed, repository):
     assert origin(repository) == (f"{head}+changes", said)
 
 
+@pytest.mark.parametrize(("count", "more"), [(2, ""), (3, ""), (5, ", 2 more")])
+def test_several_files_that_are_not_as_committed_are_named(count, more, repository):
+    new = [STAMP.with_name(f"new_{number}.py") for number in range(count)]
+    for file in new:
+        (repository / file).write_text("x = 1")
+    said = f"+changes: {', '.join(map(str, new[:3]))}{more} are not as committed; commit them first"
+    assert origin(repository)[1].endswith(said)
+
+
 @pytest.mark.parametrize("hide", ["exclude", "--assume-unchanged", "--skip-worktree", "core.fsmonitor"])
 def test_what_git_passes_over_is_named_too(hide, repository):
     file, head = repository / STAMP, git(repository, "rev-parse", "HEAD").strip()

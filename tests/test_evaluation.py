@@ -17,6 +17,7 @@ from smallbatch.core.errors import UserError
 from smallbatch.core.files import sealed, sha256
 from smallbatch.data import prepared
 from smallbatch.runs.store import METRICS, RECORD, RunStore
+from smallbatch.training.engines.native import library
 from smallbatch.training.evaluation import evaluate
 from smallbatch.training.pack import train_pack
 
@@ -107,6 +108,15 @@ def test_other_weights_are_told_with_where_they_were_tested(project, one):
         in (str(told.value))
     )
     assert str(told.value).count(f"torch {torch.__version__.partition('+')[0]}") == 2 and "\n" not in str(told.value)
+
+
+@pytest.mark.parametrize("norm", ["none", "group"])
+def test_kernels_are_said_to_be_compiled_of_what_they_trained_alone(norm, project):
+    store, (name,) = trained(project, a_run(model="resnet8", norm=norm))
+    kernels = "compiled" if norm == "none" and library.kernels() else "none"
+    assert store.read(name).environment["kernels"] == kernels
+    told = str(found(project, store, name))
+    assert told.count(f"kernels {kernels}") == 2 and "equal to the recorded" in told
 
 
 # Of 32 test images two may change sides where sums are rounded otherwise, and four where products were in bf16 or tf32.

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from smallbatch.core.errors import UserError
-from smallbatch.core.files import read_json, read_sealed, write_json, write_sealed
+from smallbatch.core.files import read_json, read_sealed, set_aside_of_cache, write_json, write_sealed
 
 VALUES = {"accuracy": 0.975, "title": "2⁻⁸", "rows": [1, None, {"nan": 1e-300}]}
 
@@ -54,3 +54,13 @@ def test_what_stands_in_place_of_a_json_file_is_named(make, tmp_path):
     make(tmp_path / "f.json")
     with pytest.raises(UserError, match=r"f.json: cannot be read \(it is no file\); delete it"):
         read_json(tmp_path / "f.json")
+
+
+def test_of_what_can_be_made_again_only_the_last_that_was_damaged_is_kept(tmp_path):
+    for content in ("one", "two"):
+        (tmp_path / "made[1].so").write_text(content)
+        (tmp_path / "other.so.damaged-1").write_text("of another")
+        aside = set_aside_of_cache(tmp_path / "made[1].so")
+        (tmp_path / "made[1].so.damaged-7").mkdir(exist_ok=content == "one")
+    assert aside.read_text() == "two"
+    assert {path.name for path in tmp_path.iterdir()} == {aside.name, "made[1].so.damaged-7", "other.so.damaged-1"}

@@ -87,10 +87,11 @@ def test_rates_are_chosen_again_when_the_tables_show_other_runs(tmp_path):
         ({"omitted": {"train"}}, "--omit-from: 'train'"),
         ({"allowed_rules": {"train", "table"}}, "--allowed-rules: 'table train'"),
         ({"forced": {"train"}}, "--forcerun: 'train'"),
+        ({"batch": "1/2 (rule gather)"}, "--batch: '1/2 \\(rule gather\\)'"),
     ],
 )
 def test_options_that_hide_what_is_planned_late_are_refused(options, said):
-    none = dict.fromkeys(("until", "omitted", "allowed_rules", "forced"), frozenset())
+    none = dict.fromkeys(("until", "omitted", "allowed_rules", "forced", "batch"), frozenset())
     with pytest.raises(UserError, match=f"^command line: {said} is not allowed; allowed: "):
         pending.refuse_hidden(**none | options)
     plain = {"until": {"prepare"}, "forced": {"figure"}, "allowed_rules": {"prepare", "train", "choose", "table"}}

@@ -510,6 +510,10 @@ MISTAKES = {
     "negative seed": (lambda v: v.update(seeds=[-1]), "seeds.0: -1 is not allowed"),
     "unknown model": (dict(model="alexnt"), "model: 'alexnt' is not allowed; allowed: alexnet, resnet8"),
     "unknown data set": (dict(data="cifar"), "data: 'cifar' is not allowed; allowed: digits, cifar10"),
+    "the best of itself": (
+        dict(base_lrs={"best_of": ["small"]}),
+        "small.base_lrs.best_of: 'small' is not allowed; allowed: experiments with rates of their own; there is none",
+    ),
     "unknown norm": (dict(norm="layer"), "norm: 'layer' is not allowed; allowed: none, batch, group or own"),
     "falling drops": (dict(lr_drops=[0.75, 0.5]), "experiments.small.lr_drops: [0.75, 0.5] is not allowed"),
     "drops that are no fractions": (dict(lr_drops=["1/2/3"]), "lr_drops.0: '1/2/3' is not allowed; allowed: a number"),

@@ -40,7 +40,7 @@ def train(folder, *, ended, noise, monkeypatch):
     data, store = prepared.read(folder / "data" / "digits"), RunStore(folder / "results")
     monkeypatch.setattr("smallbatch.runs.store.now", lambda: datetime.fromtimestamp(ended, UTC))
     device = devices.pick("cpu")
-    place = dict.fromkeys(RECORDED, "made") | devices.describe(device) | {"torch": torch.__version__.partition("+")[0]}
+    place = dict.fromkeys(RECORDED, "made") | {"torch": torch.__version__.partition("+")[0]}
     study = load_study(read_yaml(folder / "config" / "config.yaml") | {"study": "laptop", "seeds": 1, "scale": SCALE})
     for number, run in enumerate(study.runs()):
         training = LaneTraining([run], data, device)
@@ -50,7 +50,7 @@ def train(folder, *, ended, noise, monkeypatch):
             for name, tensor in lanes.lane_state(training.model, 0).items()
         }
         accuracy = training.test(weights).accuracies[0]
-        store.write(run, data.meta.fingerprint, an_outcome(run, accuracy), place, save(weights))
+        store.write(run, data.meta.fingerprint, an_outcome(run, accuracy), place | training.place, save(weights))
     return study.runs(), data.meta.fingerprint
 
 

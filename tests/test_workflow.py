@@ -256,11 +256,34 @@ def test_edited_tables_are_named_and_made_again(copied):
         (copied / "results/tiny" / name).write_bytes(content[:-2] + bytes([content[-2] ^ 1]) + content[-1:])
     looked, done = snakemake(copied, "-n", *ALL), snakemake(copied, *ALL)
     assert done.returncode == 0, done.stdout
+    planned = {"choose": 1, "table": 1, "figure": 1, "gather": 1, "claims": 1, "page": 1, "all": 1}
+    assert looked.returncode == 0 and jobs(looked.stdout) == planned, looked.stdout
     for name, content in before.items():
         file, told = copied / "results/tiny" / name, f"results/tiny/{name}: edited or damaged; "
         assert f"{told}a call without -n would make {file.name} again" in looked.stdout
         assert f"{told}set aside as results/tiny/{name}.damaged-1, to make {file.name} again" in done.stdout
         assert file.read_bytes() == content and file.with_name(f"{file.name}.damaged-1").exists()
+
+
+def test_damaged_data_are_planned_anew_and_told_in_one_line(copied):
+    folder = copied / "data/digits"
+    for names in (["meta.json"], ["train_images.npy", "meta.json"]):
+        whole = {name: (folder / name).read_bytes() for name in names}
+        (folder / names[0]).write_bytes(whole[names[0]][:-1] + b"?")
+        looked = snakemake(copied, "-n", *ALL)
+        assert looked.returncode == 0 and jobs(looked.stdout)["prepare"] == 1, looked.stdout
+        done = snakemake(copied, *ALL)
+        for output, told in (
+            (looked, f"a call without -n would make {', '.join(names)} again"),
+            (
+                done,
+                f"set aside as {', '.join(f'{name}.damaged-1' for name in names)}, to make {', '.join(names)} again",
+            ),
+        ):
+            [line] = [line for line in output.stdout.splitlines() if "again" in line]
+            assert line.startswith(f"data/digits/{names[0]}: ") and line.endswith(told)
+        assert {name: (folder / name).read_bytes() for name in names} == whole
+        (folder / "meta.json.damaged-1").unlink()
 
 
 def test_what_lies_there_whole_but_would_be_made_otherwise_is_made_again(copied):

@@ -73,7 +73,8 @@ def settle():
         return {}
     try:
         asked = workflow.dag_settings
-        pending_work.refuse_hidden(asked.until, asked.omit_from, asked.allowed_rules, asked.forcerun)
+        batch = asked.batch and str(asked.batch)
+        pending_work.refuse_hidden(asked.until, asked.omit_from, asked.allowed_rules, asked.forcerun, batch)
         check_folders()
         check_sources()
         if not only_looks():
@@ -143,7 +144,8 @@ def only_looks():
 
 def is_known(e):
     """Whether an experiment's data are prepared and its rates chosen."""
-    return meta_file(e.setting.data).exists() and (chosen_file(e.name).exists() or not e.best_of)
+    needed = [meta_file(e.setting.data), *[chosen_file(e.name)] * bool(e.best_of)]
+    return all(file.exists() and str(file) not in workflow.dag.forcefiles for file in needed)
 
 
 DAMAGED = "edited or damaged"
@@ -153,23 +155,21 @@ def set_aside_damaged():
     """Set aside what is not as it was made: Snakemake makes again what is missing."""
     for label in STUDY.labels:
         if reason := unprepared(label):
-            for file in (*damaged_arrays(Path(DATA, label)), meta_file(label)):
-                make_again(file, reason, aside)
+            make_again([*damaged_arrays(Path(DATA, label)), meta_file(label)], reason, aside)
     for e in STUDY.experiments.values():
         try:
             rates_of(e)
         except UserError:
-            make_again(chosen_file(e.name), f"{chosen_file(e.name)}: {DAMAGED}")
+            make_again([chosen_file(e.name)], f"{chosen_file(e.name)}: {DAMAGED}")
     for sums in sorted(Path(RESULTS, STUDY.name, "checksums").glob("*.json")):
         damaged = checksums.damaged(sums)
         if drawn := [file for file in damaged if file.is_relative_to(FIGURES)]:
             draw_again(sums, drawn)
         for file in set(damaged).difference(drawn):
-            make_again(file, f"{file}: {DAMAGED}")
+            make_again([file], f"{file}: {DAMAGED}")
     for file, reason in outdated().items():
         print(f"{file}: {reason}; to be made again", file=sys.stderr)
-        if not only_looks():
-            file.unlink()
+        remove(file)
 
 
 def outdated():
@@ -184,15 +184,27 @@ def outdated():
 def draw_again(sums, pictures):
     """Let pictures be drawn again, over those that are there: git keeps these, and has brought other people's perhaps."""
     print(f"{', '.join(map(str, pictures))}: not as drawn from these tables; to be drawn again", file=sys.stderr)
-    if not only_looks():
-        sums.unlink()
+    remove(sums)
 
 
-def make_again(file, reason, aside=set_aside):
-    """Set a file aside and say so; where nothing is to be run, only say so."""
-    if file.exists():
-        done = "a call without -n would make" if only_looks() else f"set aside as {aside(file)}, to make"
-        print(f"{reason}; {done} {file.name} again", file=sys.stderr)
+def remove(file):
+    """Let a file be made again; where nothing is to be run, Snakemake plans as if it were gone."""
+    if only_looks():
+        workflow.dag.forcefiles.add(str(file))
+    else:
+        file.unlink()
+
+
+def make_again(files, reason, aside=set_aside):
+    """Set files of one job aside and say so; where nothing is to be run, only say so, and plan as if they were gone."""
+    there = [file for file in files if file.exists()]
+    names = ", ".join(file.name for file in there)
+    if there and only_looks():
+        workflow.dag.forcefiles.update(map(str, there))
+        print(f"{reason}; a call without -n would make {names} again", file=sys.stderr)
+    elif there:
+        moved = ", ".join(str(aside(file)) for file in there)
+        print(f"{reason}; set aside as {moved}, to make {names} again", file=sys.stderr)
 
 
 def unprepared(label):

@@ -297,6 +297,8 @@ def _check_best_of(where: str, e: Experiment, experiments: Mapping[str, Experime
     key = f"experiments.{e.name}.base_lrs.best_of"
     grids = [name for name, other in experiments.items() if other.base_lrs]
     for name in e.best_of:
+        if not grids:
+            refuse(where, key, name, "experiments with rates of their own; there is none")
         _known(where, key, name, grids)
         base = experiments[name]
         if base.bn_batch_sizes and len(base.bn_batch_sizes) > 1:

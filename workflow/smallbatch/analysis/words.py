@@ -82,7 +82,7 @@ def experiment_labels(runs: pd.DataFrame) -> dict[str, str]:
     if rows["data"].nunique() > 1:
         labels = [f"{data}: {label}" for data, label in zip(rows["data"], labels, strict=True)]
     if rows.groupby("data")["epochs"].nunique().max() > 1:
-        labels = [f"{label}, {epochs} epochs" for label, epochs in zip(labels, rows["epochs"], strict=True)]
+        labels = [f"{label}, {counted(epochs, 'epoch')}" for label, epochs in zip(labels, rows["epochs"], strict=True)]
     having = Counter(labels)
     named = zip(rows["experiment"], labels, strict=True)
     return {name: f"{label} ({name})" if having[label] > 1 else label for name, label in named}
@@ -95,7 +95,7 @@ def listed(values: Iterable[Any]) -> str:
 
 def sources(runs: pd.DataFrame) -> str:
     """`cifar10, 82 epochs`; `cifar10 (82 epochs), cifar100 (164 epochs)` where not all are trained for as long."""
-    epochs = {str(data): f"{listed(sorted(own))} epochs" for data, own in runs.groupby("data", sort=False)["epochs"]}
+    epochs = {str(data): epoch_words(own) for data, own in runs.groupby("data", sort=False)["epochs"]}
     if runs["epochs"].nunique() == 1:
         return ", ".join([*epochs, next(iter(epochs.values()))])
     return ", ".join(f"{data} ({words})" for data, words in epochs.items())
@@ -104,6 +104,12 @@ def sources(runs: pd.DataFrame) -> str:
 def counted(count: int, noun: str) -> str:
     """`1 seed`, `2 seeds`."""
     return f"{count} {noun}" if count == 1 else f"{count} {noun}s"
+
+
+def epoch_words(epochs: Iterable[int]) -> str:
+    """`1 epoch`, `82 epochs`, `82, 164 epochs`."""
+    told = listed(sorted(epochs))
+    return f"{told} epoch" if told == "1" else f"{told} epochs"
 
 
 def duration(seconds: float) -> str:

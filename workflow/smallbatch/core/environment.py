@@ -26,6 +26,9 @@ STAMP = Path("workflow/smallbatch/commit.txt")
 PATIENCE = 60
 """Seconds that git has for an answer."""
 
+NAMED = 3
+"""The most files that a line names."""
+
 _COMMIT = "git add -A && git commit -m 'As downloaded'"
 _INIT = f"git init && {_COMMIT}"
 _OF_A_REPOSITORY = (
@@ -90,8 +93,12 @@ def origin(root: Path = ROOT) -> tuple[str, str]:
         return _unversioned(root, f"it lies inside another git repository, {found}: work in a clone, or {_INIT}")
     if not changed:
         return head, ""
-    warning = f"records will say {head[:12]}+changes: {changed[0]} is not as committed; commit it first"
-    return f"{head}+changes", warning
+    named = ", ".join([*changed[:NAMED], *[f"{len(changed) - NAMED} more"] * (len(changed) > NAMED)])
+    be, them = ("is", "it") if len(changed) == 1 else ("are", "them")
+    return (
+        f"{head}+changes",
+        f"records will say {head[:12]}+changes: {named} {be} not as committed; commit {them} first",
+    )
 
 
 def _changed(root: Path) -> list[str]:

@@ -2,6 +2,7 @@
 
 import contextlib
 import errno
+import glob
 import hashlib
 import json
 import os
@@ -275,6 +276,14 @@ def bring_to_now(paths: Iterable[Path]) -> list[Path]:
         with contextlib.suppress(OSError):
             os.utime(path)
     return ahead
+
+
+def set_aside_of_cache(path: Path) -> Path:
+    """As `set_aside`, of what can be made again at any time: of those that were set aside before no more is kept."""
+    for earlier in path.parent.glob(f"{glob.escape(path.name)}.damaged-*"):
+        with contextlib.suppress(OSError):
+            shutil.rmtree(earlier) if earlier.is_dir() else earlier.unlink()
+    return set_aside(path)
 
 
 def set_aside(path: Path, why: str = "damaged", *, out_of: Path | None = None) -> Path:

@@ -10,6 +10,7 @@ from smallbatch.analysis.selection import at_best_rates
 from smallbatch.analysis.statistics import LAST_EPOCHS
 from smallbatch.analysis.words import (
     counted,
+    epoch_words,
     experiment_labels,
     listed,
     progress,
@@ -57,7 +58,7 @@ def note(kind: str, runs: pd.DataFrame) -> str:
     """The small print under a figure: data, setting where there is only one, epochs, seeds, how much is there."""
     words = [sources(runs)]
     if runs["experiment"].nunique() == 1:
-        words = [listed(runs["data"]), setting_words(runs.iloc[0]), f"{listed(runs['epochs'])} epochs"]
+        words = [listed(runs["data"]), setting_words(runs.iloc[0]), epoch_words(runs["epochs"])]
     parts = [", ".join([*words, seed_words(runs)])]
     if runs["seed"].nunique() > 1 and kind in _BANDS:
         parts.append("bands: 95 % intervals")
@@ -115,7 +116,7 @@ def _also(kind: str, runs: pd.DataFrame, variance: pd.DataFrame) -> str:
 
 def _setting(runs: pd.DataFrame) -> str:
     trained = runs.groupby(["data", "train_images"], sort=False)["epochs"]
-    data = [f"{name} ({images:,} training images), {listed(sorted(of))} epochs" for (name, images), of in trained]
+    data = [f"{name} ({images:,} training images), {epoch_words(of)}" for (name, images), of in trained]
     where = f"{'; '.join(data)}."
     if runs["experiment"].nunique() > 1:
         return f"On {where}"

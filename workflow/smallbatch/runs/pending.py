@@ -71,7 +71,11 @@ def chosen_from_others(path: Path, sources: Iterable[Path]) -> bool:
 
 
 def refuse_hidden(
-    until: Collection[str], omitted: Collection[str], allowed_rules: Collection[str], forced: Collection[str]
+    until: Collection[str],
+    omitted: Collection[str],
+    allowed_rules: Collection[str],
+    forced: Collection[str],
+    batch: str | None,
 ) -> None:
     """Refuse options that name rules whose jobs are planned late: Snakemake passes over them.
 
@@ -80,6 +84,7 @@ def refuse_hidden(
         omitted: what `--omit-from` names.
         allowed_rules: what `--allowed-rules` names; empty where it is not given.
         forced: what `--forcerun` names.
+        batch: what `--batch` says.
 
     Raises:
         UserError: names the option, the rule, and what is allowed.
@@ -90,6 +95,10 @@ def refuse_hidden(
                 "prepare; `snakemake tables` trains and stops before figures, a figure's file trains for that figure"
             )
             refuse("command line", option, name, allowed)
+    if batch:
+        refuse(
+            "command line", "--batch", batch, "the file of a table or figure as target, which makes what it needs alone"
+        )
     needed = PLANNED_LATE | {"prepare"}
     if allowed_rules and not needed <= set(allowed_rules):
         allowed = f"rules with {', '.join(sorted(needed))} among them, or a target's name in its place"

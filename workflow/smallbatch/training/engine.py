@@ -98,6 +98,12 @@ class LaneTraining:
         self.updates = self._make_updates()
         self._check_kernels()
 
+    @property
+    def place(self) -> dict[str, str]:
+        """Where these lanes are computed, for a run's record: the device, and on processors by which kernels."""
+        kernels = {"kernels": "compiled" if self.layout else "none"} if self.device.type == "cpu" else {}
+        return devices.describe(self.device) | kernels
+
     def _make_updates(self) -> Updates:
         """To be made anew when the lanes change."""
         return self.backend.updates(self.network, self.sgd, self.feed)

@@ -72,8 +72,9 @@ def evaluate(store: RunStore, record: Record, data: Path, device: torch.device) 
             f"{images.meta.fingerprint[:12]}, not {record.fingerprint[:12]}"
         )
     computed = run if devices.has_precision(run.setting.precision, device) else _in_float32(run)
-    accuracy = LaneTraining([computed], images, device).test(weights).accuracies[0]
-    here = environment.describe() | devices.describe(device)
+    training = LaneTraining([computed], images, device)
+    accuracy = training.test(weights).accuracies[0]
+    here = environment.describe() | training.place
     alike = computed == run and all(here.get(key) == record.environment.get(key) for key in DECIDES)
     found = Evaluation(
         accuracy,

@@ -1,6 +1,7 @@
 """Packs: the runs that one job trains, in groups of lanes."""
 
 import contextlib
+import functools
 import gc
 import itertools
 import logging
@@ -119,7 +120,7 @@ class _Job:
     def __post_init__(self) -> None:
         self.fingerprint = self.data.meta.fingerprint
         self.device, self.world, self.outline = self.room.device, self.room.world, self.room.outline
-        self.environment = {**environment.describe(), **devices.describe(self.device)}
+        self.environment = environment.describe()
         self.progress = Progress(0, shown=False)
 
     def missing(self, runs: Sequence[Run]) -> list[Run]:
@@ -210,7 +211,7 @@ class _Job:
             epochs = runs[0].setting.epochs
             names = [run.name(self.fingerprint) for run in runs]
             self.progress.begin(title(runs), names, epochs, self.images(runs[0]) // epochs, training.epoch)
-            training.train(self._finish, checkpoint, self.progress)
+            training.train(functools.partial(self._finish, training.place), checkpoint, self.progress)
         except torch.OutOfMemoryError as error:
             raise too_large(self.world.share(runs[0]).batch_size, len(runs)) from error
         self.progress.end()
@@ -226,13 +227,13 @@ class _Job:
         kind = kind_of(self.world.share(runs[0]), self.outline, self.device, self.at_work)
         remember_most(kind, len(runs) // 2)
 
-    def _finish(self, run: Run, outcome: Outcome, weights: bytes | None) -> None:
+    def _finish(self, place: dict[str, str], run: Run, outcome: Outcome, weights: bytes | None) -> None:
         name = run.name(self.fingerprint)
         # A group resumed after some of its runs were written trains them along: company decides the rounding.
         if not self.world.leads or self.has(run):
             return
         kept = None if self.keep == "none" else weights
-        self.store.write(run, self.fingerprint, outcome, self.environment, kept)
+        self.store.write(run, self.fingerprint, outcome, self.environment | place, kept)
         end = f"diverged at update {outcome.diverged_at}" if outcome.diverged_at else f"accuracy {_accuracy(outcome)}"
         log.info("%s: %s, %.1f s", name, end, outcome.seconds)
 

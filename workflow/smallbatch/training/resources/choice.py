@@ -23,7 +23,7 @@ import torch
 from smallbatch.core import stopping
 from smallbatch.core.environment import cache_folder
 from smallbatch.core.errors import UserError
-from smallbatch.core.files import digest, read_sealed, set_aside, write_sealed
+from smallbatch.core.files import digest, read_sealed, set_aside_of_cache, write_sealed
 from smallbatch.data.outline import Outline
 from smallbatch.study.experiments import Run
 from smallbatch.training.distributed import ALONE, World
@@ -243,7 +243,7 @@ def _read() -> dict[str, Any]:
     except UserError as error:
         log.warning("%s; speeds are measured anew", error)
     with contextlib.suppress(UserError, OSError):
-        set_aside(file)
+        set_aside_of_cache(file)
     return {}
 
 

@@ -11,7 +11,6 @@ from torch import Tensor
 
 from smallbatch.core.environment import processor_name
 from smallbatch.core.errors import refuse
-from smallbatch.training.engines.native import library
 from smallbatch.training.resources import processor
 
 TF32_FROM = (8, 0)
@@ -93,8 +92,7 @@ def describe(device: torch.device) -> dict[str, str]:
     """The device in words, for a run's record."""
     if device.type == "cuda":
         return {"device": torch.cuda.get_device_name(device), "cuda": str(torch.version.cuda)}
-    kernels = "compiled" if library.kernels() else "none"
-    return {"device": processor_name(), "threads": str(torch.get_num_threads()), "kernels": kernels}
+    return {"device": processor_name(), "threads": str(torch.get_num_threads())}
 
 
 def forget_peak_memory(device: torch.device) -> None:
