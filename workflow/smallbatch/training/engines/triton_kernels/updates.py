@@ -30,7 +30,7 @@ log = logging.getLogger(__name__)
 PIXELS_MOST = 128 * 128
 """Of an image: photos are left to cuDNN, and few of their runs are trained at once."""
 
-TEST_IMAGES, TEST_VALUES = 1 << 13, 1 << 25
+TEST_IMAGES, TEST_VALUES = 1 << 14, 1 << 26
 """Images of all lanes that are tested at once, and values of their pixels, at most: a launch from the host costs some
 30 us, and a batch takes a dozen."""
 
