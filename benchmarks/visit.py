@@ -239,8 +239,8 @@ def figure1_minutes(rows: Sequence[dict]) -> dict[int, float]:
 
     Between two that were, the speed of training is interpolated in the logarithms of both; none outside.
     """
-    speeds = {one["row"]["m"]: one for one in rows if "error" not in one and one["row"]["model"] == "alexnet"}
-    speeds = {m: one for m, one in speeds.items() if one["row"]["lanes"] == ROW and one["row"]["norm"] == "none"}
+    raced = [one for one in rows if "error" not in one and Row(**one["row"])[:2] == ("alexnet", "none")]
+    speeds = {one["row"]["m"]: one for one in raced if one["row"]["lanes"] == ROW}
     known = sorted(speeds)
     found = {}
     for m in (m for m in figure1.BATCH_SIZES if known and known[0] <= m <= known[-1]):

@@ -136,7 +136,7 @@ def test_targets_are_those_of_the_plan():
     assert Cell("digits", 2).target("cpu") == Target(3.5, 8)
     assert Cell("resnet20", 32).target("cpu") == Cell("digits", 512).target("cpu") == Target(1.25, 1.6)
     assert Cell("resnet8", 8).target("cpu") == Target(1)
-    assert Cell("alexnet", 2).target("cuda") == Target(30)
+    assert Cell("alexnet", 2).target("cuda") == Target(150, 300)
 
 
 def results(*measured: dict) -> dict:

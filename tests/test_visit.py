@@ -8,7 +8,7 @@ import torch
 
 import visit
 
-CPU = torch.device("cpu")
+CPU, DATA = torch.device("cpu"), visit.noise
 PACKAGES = ("torch", "torchvision", "pytorch-lightning")
 ENVIRONMENT = {"device": "An abacus", "commit": "1234", "python": "3.0", **dict.fromkeys(PACKAGES, "1.0")}
 
@@ -44,3 +44,37 @@ def test_what_was_found_is_written_and_told(tmp_path, monkeypatch, capsys):
 
 def test_a_difference_is_seen():
     assert visit.furthest({"a": torch.tensor([1.0, 4.0])}, {"a": torch.tensor([2.0, 4.0])}) == 0.25
+
+
+def a_row(m, kernels, **changed):
+    row = visit.Row("alexnet", "none", m, 13, 13)._replace(**changed)
+    return {
+        "row": row._asdict(),
+        "kernels": kernels,
+        "torch": 100.0,
+        "launches": 33,
+        "tests": 2e6,
+        "tests by torch": 1.0,
+    }
+
+
+def test_kernels_are_raced_and_written(tmp_path, capsys):
+    row = visit.Row("resnet8", "batch", 2, 2, 2)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(visit, "noise", lambda outline, images: DATA(outline, min(images, 32)))
+        found = visit.race(CPU, tmp_path / "race.json", [row], 0.01, 5.0)
+    assert json.loads((tmp_path / "race.json").read_text()) == found
+    assert {name for errors in found["apart"].values() for name in errors} == {"kernels", "torch"}
+    assert all(error < 0.02 for errors in found["apart"].values() for error in errors.values())
+    [one] = found["rows"]
+    assert min(one["kernels"], one["torch"], one["tests"]) > 0
+    assert "resnet8" in visit.of_race(found) and "resnet8" in capsys.readouterr().out
+
+
+def test_a_race_tells_figure_1_by_rows_that_were_raced_and_those_between():
+    rows = [a_row(2, 1e5), a_row(8, 4e5), a_row(2, 9e9, lanes=64), a_row(4, 9e9, model="resnet20")]
+    minutes = visit.figure1_minutes([*rows, {"row": a_row(16, 1.0)["row"], "error": "out of memory"}])
+    assert minutes == pytest.approx(
+        {m: 13 * 82 * (50_000 / speed + 10_000 / 2e6) / 60 for m, speed in {2: 1e5, 4: 2e5, 8: 4e5}.items()}
+    )
+    assert "3 of 11 rows" in visit.of_race({"apart": {}, "rows": rows})

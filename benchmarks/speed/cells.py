@@ -44,7 +44,7 @@ CPU_TARGETS = {
     ("resnet20", 2): Target(1.85, 3),
     ("digits", 2): Target(3.5, 8),
 }
-CUDA_TARGETS = {("alexnet", 2): Target(30)}
+CUDA_TARGETS = {("alexnet", 2): Target(150, 300)}
 
 
 class Cell(NamedTuple):

@@ -1,5 +1,6 @@
 """Updates by the Triton kernels, recorded as one CUDA graph together with the gather of their mini-batches."""
 
+import contextlib
 import importlib.util
 import logging
 import math
@@ -30,7 +31,7 @@ log = logging.getLogger(__name__)
 PIXELS_MOST = 128 * 128
 """Of an image: photos are left to cuDNN, and few of their runs are trained at once."""
 
-TEST_IMAGES, TEST_VALUES = 1 << 13, 1 << 25
+TEST_IMAGES, TEST_VALUES = 1 << 14, 1 << 26
 """Images of all lanes that are tested at once, and values of their pixels, at most: a launch from the host costs some
 30 us, and a batch takes a dozen."""
 
@@ -122,7 +123,7 @@ def has_products(device: torch.device) -> bool:
 def graph_for(
     alone: nn.Module, run: Run, shape: tuple[int, int, int], device: torch.device, world: World
 ) -> Graph | None:
-    """A run's model as the kernels take it, where they know all of its operations, and the device; else none.
+    """A run's model as the kernels take it, where they know it and there is a GPU for them; else none.
 
     Where only the model is in the way, the log says why.
 
@@ -133,38 +134,44 @@ def graph_for(
         device: where.
         world: the processes that share each mini-batch.
     """
-    if not has_products(device) or world.size > 1 or math.prod(shape[1:]) > PIXELS_MOST:
+    if not _suit(shape, device, world):
         return None
     try:
         return _traced(alone, run, shape)
     except Unsupported as reason:
-        log.info("trained operation by operation, slower: of this model the kernels do not know that %s", reason)
+        log.info(
+            "trained by torch's kernels, slower where batches are small; of this model ours do not know: %s", reason
+        )
         return None
 
 
+def graph_of(run: Run, outline: Outline, device: torch.device, world: World) -> Graph | None:
+    """A run's model, or its share of one, as `graph_for`, which alone tells the log."""
+    s, classes = run.setting, outline.classes
+    suits = suitability(s, outline.shape, classes)
+    if not (_suit(outline.shape, device, world) and suits.lanes and suits.splits):
+        return None
+    b = run.bn_batch_size
+    alone = build(s.model, outline.shape, classes, norm=s.norm, norm_layers=s.norm_layers, bn_batch_size=b)
+    with contextlib.suppress(Unsupported):
+        return _traced(alone, run, outline.shape)
+
+
+def _suit(shape: tuple[int, int, int], device: torch.device, world: World) -> bool:
+    there = has_products(device) and importlib.util.find_spec("triton") is not None
+    return there and world.size == 1 and math.prod(shape[1:]) <= PIXELS_MOST
+
+
 def _traced(alone: nn.Module, run: Run, shape: tuple[int, int, int]) -> Graph:
-    if importlib.util.find_spec("triton") is None:
-        raise Unsupported("it needs triton, which is not installed beside this torch")
+    from smallbatch.training.engines.triton_kernels import layers
+
     if is_own(run.setting.model):
         raise Unsupported("it is not one of the project's")
     if any(own.dtype != torch.float32 or not own.requires_grad for own in alone.parameters()):
         raise Unsupported("it has parameters that are not trained, or not float32")
-    from smallbatch.training.engines.triton_kernels import layers
-
     graph = Graph(alone, shape)
     layers.check(graph, run.batch_size)
     return graph
-
-
-def graph_of(run: Run, outline: Outline, device: torch.device, world: World) -> Graph | None:
-    """A run's model, or its share of one, as `graph_for`."""
-    s, classes = run.setting, outline.classes
-    suits = suitability(s, outline.shape, classes)
-    if not has_products(device) or not (suits.lanes and suits.splits):
-        return None
-    b = run.bn_batch_size
-    alone = build(s.model, outline.shape, classes, norm=s.norm, norm_layers=s.norm_layers, bn_batch_size=b)
-    return graph_for(alone, run, outline.shape, device, world)
 
 
 def memory(graph: Graph, run: Run) -> tuple[int, int, int]:
