@@ -25,7 +25,7 @@ RECORDED = ("device", "python", "torch", "smallbatch", "commit")
 """What has to be known of where a run was trained."""
 
 RESULT_COLUMNS = ("experiment", "model", "runs", "diverged", "converged", "best m", "best η/m", "best accuracy (%)")
-CLAIM_COLUMNS = ("claim", "verdict", "model and data, if not the paper's", "effect (95 % interval)", "figures")
+CLAIM_COLUMNS = ("claim", "verdict", "what is not the paper's", "effect (95 % interval)", "figures")
 
 
 def publish(
