@@ -256,6 +256,17 @@ def test_a_damaged_run_is_named_and_waits(runs):
     assert f"{folder}: damaged: metrics.csv does not fit its digest in run.json; to be made again" in told(status)
 
 
+def test_checkpoints_of_stopped_trainings_are_counted(runs):
+    for name in ("a/1.pt", "b/2.pt", "b/notes.txt"):
+        file = RESULTS / "checkpoints" / name
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.touch()
+    assert told(seen()).endswith("Trainings that were stopped go on from 2\ncheckpoints.")
+    file = RESULTS / "checkpoints/a/1.pt"
+    file.unlink()
+    assert told(seen()).endswith("go on from 1 checkpoint.")
+
+
 def test_when_all_is_done(runs):
     write_chosen(chosen_file(RESULTS, "mine", "taken"), {2: runs[0].base_lr, 4: runs[2].base_lr}, [])
     planned = {e.name: e.runs({2: runs[0].base_lr, 4: runs[2].base_lr}) for e in study().experiments.values()}

@@ -45,6 +45,7 @@ class Status:
     left: seconds until the running and waiting runs are trained, if their images pass at this speed: models and batch
         sizes to come may be slower or faster, jobs more or fewer, and runs that diverge end early. None: unknown.
     wrong: what is wrong with files that should hold a job's word, and with runs, which count as not trained.
+    begun: checkpoints of groups of runs, of any study, that the next call goes on from.
     """
 
     study: str
@@ -55,6 +56,7 @@ class Status:
     speed: float | None
     left: float | None
     wrong: list[str]
+    begun: int = 0
 
 
 def look(study: Study, data: Path, results: Path) -> Status:
@@ -83,8 +85,9 @@ def look(study: Study, data: Path, results: Path) -> Status:
         unfinished = [name for name in lacking if states[name] != FAILED]
         left = sum(_images(runs[name], metas) * jobs.left(name) for name in unfinished) / speed
     counts = {figure: _counts(states[name] for name in names) for figure, names in _of_figures(study, planned)}
+    begun = len(list((results / "checkpoints").glob("*/*.pt")))
     wrong = [f"{store.root / name}: damaged: {damage}; to be made again" for name, damage in sorted(damaged.items())]
-    return Status(study.name, jobs.now, counts, unprepared, words, speed or None, left, jobs.wrong + wrong)
+    return Status(study.name, jobs.now, counts, unprepared, words, speed or None, left, jobs.wrong + wrong, begun)
 
 
 def _named(e: Experiment, meta: Meta | None, chosen: Path) -> dict[str, Run]:
@@ -177,7 +180,9 @@ def _summary(status: Status) -> str:
         return "All runs are there."
     data = f"Not prepared yet, so that its runs wait: {', '.join(status.unprepared)}. " if status.unprepared else ""
     if not kinds[RUNNING]:
-        return f"{data}Nothing is running, so the time left is unknown."
+        checkpoints = f"{status.begun} checkpoint{'s' * (status.begun > 1)}"
+        begun = f" Trainings that were stopped go on from {checkpoints}." if status.begun else ""
+        return f"{data}Nothing is running, so the time left is unknown.{begun}"
     packs = "1 pack" if kinds[RUNNING] == 1 else f"{kinds[RUNNING]} packs"
     speed = f"{status.speed:,.0f} images/s" if status.speed else "speed unknown"
     left = f"about {clock(status.left)} left at this speed" if status.left is not None else "time left unknown"
