@@ -264,7 +264,7 @@ def test_checkpoints_of_stopped_trainings_are_counted(runs):
     assert told(seen()).endswith("Trainings that were stopped go on from 2\ncheckpoints.")
     file = RESULTS / "checkpoints/a/1.pt"
     file.unlink()
-    assert told(seen()).endswith("go on from 1 checkpoint.")
+    assert told(seen()).endswith("go on from 1\ncheckpoint.")
 
 
 def test_when_all_is_done(runs):

@@ -5,6 +5,7 @@ import re
 import subprocess
 import sys
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -235,6 +236,15 @@ def test_training_imports_triton_on_a_gpu_alone(tmp_path):
     )
     path = os.pathsep.join([str(Path(__file__).parent), os.environ.get("PYTHONPATH", "")])
     subprocess.run([sys.executable, "-c", code, folder], check=True, env=os.environ | {"PYTHONPATH": path})
+
+
+def test_a_record_says_which_kernels_trained(tmp_path):
+    data = prepared.read(made_data(tmp_path / "data" / "made"))
+    training = LaneTraining([a_run()], data, torch.device("cpu"))
+    training.backend = replace(training.backend, layout=None, graph="a graph")
+    assert training.place["kernels"] == "triton"
+    training.backend = training.backend.without_kernels()
+    assert training.place["kernels"] == "none"
 
 
 # From here on with a GPU.

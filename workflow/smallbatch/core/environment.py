@@ -15,7 +15,7 @@ from smallbatch import __version__
 PACKAGES = ("torch", "numpy")
 
 ENVIRONMENT = ("device", "cuda", "threads", "kernels", "system", "python", *PACKAGES, "smallbatch", "commit")
-"""What is recorded of where a run was trained; `cuda` on a GPU only, `threads` and `kernels` on the CPU only."""
+"""What is recorded of where a run was trained; `cuda` on a GPU only, `threads` on the CPU only."""
 
 ROOT = Path(__file__).parents[3]
 """Of the project, whose repository alone is asked."""

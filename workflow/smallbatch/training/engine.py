@@ -100,9 +100,9 @@ class LaneTraining:
 
     @property
     def place(self) -> dict[str, str]:
-        """Where these lanes are computed, for a run's record: the device, and on processors by which kernels."""
-        kernels = {"kernels": "compiled" if self.layout else "none"} if self.device.type == "cpu" else {}
-        return devices.describe(self.device) | kernels
+        """Where these lanes are computed, for a run's record: the device, and by which kernels of the project."""
+        kernels = "compiled" if self.backend.layout else "triton" if self.backend.graph else "none"
+        return devices.describe(self.device) | {"kernels": kernels}
 
     def _make_updates(self) -> Updates:
         """To be made anew when the lanes change."""
