@@ -4,6 +4,7 @@ import contextlib
 import os
 import resource
 import sys
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path, PurePosixPath
 
 import torch
@@ -63,6 +64,18 @@ def has_precision(precision: str, device: torch.device) -> bool:
     return precision != "tf32" or has_tf32
 
 
+def triton_version(device: torch.device) -> str | None:
+    """The version of Triton where a device is there that its kernels can train on; else none.
+
+    All products of theirs are of TensorFloat-32, or of less.
+    """
+    if device.type != "cuda" or not torch.cuda.is_available() or not has_precision("tf32", device):
+        return None
+    with contextlib.suppress(PackageNotFoundError):
+        return version("triton")
+    return None
+
+
 def set_precision(precision: str, device: torch.device) -> None:
     """Let products of float32 matrices and convolutions round to TensorFloat-32, or not; for all that follows.
 
@@ -87,7 +100,9 @@ def send(tensor: Tensor, device: torch.device) -> Tensor:
 def describe(device: torch.device) -> dict[str, str]:
     """The device in words, for a run's record."""
     if device.type == "cuda":
-        return {"device": torch.cuda.get_device_name(device), "cuda": str(torch.version.cuda)}
+        found = triton_version(device)
+        kernels = f"triton {found}" if found else "none"
+        return {"device": torch.cuda.get_device_name(device), "cuda": str(torch.version.cuda), "kernels": kernels}
     kernels = "compiled" if library.kernels() else "none"
     return {"device": processor_name(), "threads": str(torch.get_num_threads()), "kernels": kernels}
 
