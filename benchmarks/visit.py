@@ -294,14 +294,13 @@ def main() -> None:
     arguments = parser.parse_args()
     device = device_of(arguments.device)
     kind = device["device"]
+    found = {} if arguments.kernels_only else checks(devices.pick(kind))
+    if arguments.kernels_only or kind == "cuda":
+        file, rows = arguments.out.with_suffix(".kernels.json"), KERNELS[: arguments.rows]
+        found["kernels"] = race(devices.pick(kind), file, rows, min(1.0, arguments.seconds), arguments.minutes)
+        print(of_race(found["kernels"]), flush=True)
     if arguments.kernels_only:
-        rows = KERNELS[: arguments.rows]
-        print(of_race(race(devices.pick(kind), arguments.out, rows, arguments.seconds, arguments.minutes)))
         return
-    found = checks(devices.pick(kind))
-    if kind == "cuda":
-        file = arguments.out.with_suffix(".kernels.json")
-        found["kernels"] = race(devices.pick(kind), file, KERNELS[: arguments.rows], 1.0, arguments.minutes)
     print(told(found), flush=True)
     compared = methods(kind, [name for name in METHODS[kind] if name in (*USUAL, ENGINE, PEAK)])
     results = run(

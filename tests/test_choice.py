@@ -68,9 +68,11 @@ def test_the_search_goes_up_while_there_is_hope(count, speeds, tried, best, meas
     assert choose(a_run(), count) == best and measured == tried
 
 
+@pytest.mark.parametrize(("module", "function"), [("native", "layout_of"), ("triton", "graph_of")])
 @pytest.mark.parametrize(("count", "most", "best"), [(1, 64, 1), (13, 64, 13), (100, 64, 16), (13, 5, 5)])
-def test_where_kernels_train_nothing_is_measured(count, most, best, measured, monkeypatch):
-    monkeypatch.setattr(choice.native, "layout_of", lambda *arguments: "a layout")
+def test_where_kernels_train_nothing_is_measured(count, most, best, module, function, measured, monkeypatch):
+    monkeypatch.setattr(choice.native, "layout_of", lambda *arguments: None)
+    monkeypatch.setattr(getattr(choice, module), function, lambda *arguments: "a layout or a graph")
     choice.remember_most(choice.kind_of(a_run(), OUTLINE, CPU, 2), most)
     assert choose(a_run(), count) == best and measured == []
 

@@ -222,7 +222,7 @@ def small_is_known(monkeypatch):
 @pytest.fixture
 def as_on_a_gpu(monkeypatch):
     monkeypatch.setattr(graphs, "suit", lambda network, feed: True)
-    monkeypatch.setattr(backends.triton, "has_products", lambda device: True)
+    monkeypatch.setattr(backends.triton.devices, "triton_version", lambda device: "3")
     monkeypatch.setattr(backends.triton, "TritonUpdates", Rehearsed)
     monkeypatch.setattr(graphs, "REPLAY_STEPS", 2)
 

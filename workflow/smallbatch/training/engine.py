@@ -101,7 +101,8 @@ class LaneTraining:
     @property
     def place(self) -> dict[str, str]:
         """Where these lanes are computed, for a run's record: the device, and by which kernels of the project."""
-        kernels = "compiled" if self.backend.layout else "triton" if self.backend.graph else "none"
+        triton = f"triton {devices.triton_version(self.device)}"
+        kernels = "compiled" if self.backend.layout else triton if self.backend.graph else "none"
         return devices.describe(self.device) | {"kernels": kernels}
 
     def _make_updates(self) -> Updates:

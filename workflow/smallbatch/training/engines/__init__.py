@@ -1,1 +1,1 @@
-"""How steps are made: by any model in torch, as CUDA graphs, by kernels for processors."""
+"""How steps are made: by torch, of any model; as CUDA graphs; by kernels for processors and for GPUs."""

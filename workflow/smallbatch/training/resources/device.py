@@ -4,6 +4,7 @@ import contextlib
 import os
 import resource
 import sys
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path, PurePosixPath
 
 import torch
@@ -65,6 +66,18 @@ def has_precision(precision: str, device: torch.device) -> bool:
     """Whether a device computes in a precision: TensorFloat-32 is one of NVIDIA's GPUs alone."""
     has_tf32 = device.type == "cuda" and torch.cuda.get_device_capability(device) >= TF32_FROM
     return precision != "tf32" or has_tf32
+
+
+def triton_version(device: torch.device) -> str | None:
+    """The version of Triton where a device is there that its kernels can train on; else none.
+
+    All products of theirs are of TensorFloat-32, or of less.
+    """
+    if device.type != "cuda" or not torch.cuda.is_available() or not has_precision("tf32", device):
+        return None
+    with contextlib.suppress(PackageNotFoundError):
+        return version("triton")
+    return None
 
 
 def set_precision(precision: str, device: torch.device) -> None:

@@ -97,15 +97,19 @@ def values(graph: Graph) -> list[Value]:
     return [graph.input, *(step.output for step in graph.steps)]
 
 
+def largest(graph: Graph) -> int:
+    """Numbers of the largest value of an image."""
+    return max(channels_of(graph, value) * value.height * value.width for value in values(graph))
+
+
 def check(graph: Graph, m: int) -> None:
     """Make sure that the kernels can compute a traced model.
 
     Raises:
         Unsupported: they cannot.
     """
-    for value in values(graph):
-        if m * channels_of(graph, value) * value.height * value.width > NUMBERS_MOST:
-            raise Unsupported(f"a mini-batch of {m} has more than {NUMBERS_MOST} numbers at once in one lane")
+    if m * largest(graph) > NUMBERS_MOST:
+        raise Unsupported(f"a mini-batch of {m} has more than {NUMBERS_MOST} numbers at once in one lane")
     seen = set()
     for step in reversed(graph.steps):
         if step.kind == Kind.MAX_POOL and prod(step.kernel) > 127:

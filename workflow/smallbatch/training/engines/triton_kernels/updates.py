@@ -1,7 +1,6 @@
 """Updates by the Triton kernels, recorded as one CUDA graph together with the gather of their mini-batches."""
 
 import contextlib
-import importlib.util
 import logging
 import math
 from collections.abc import Sequence
@@ -84,7 +83,7 @@ class TritonUpdates(GraphUpdates):
     @property
     def test_images(self) -> int:
         """Images of all lanes that are tested at once."""
-        return tested_at_once(self.feed.image_values)
+        return tested_at_once(self.graph)
 
     @torch.no_grad()
     def logits(self, images: Tensor) -> Tensor:
@@ -109,15 +108,12 @@ class TritonUpdates(GraphUpdates):
         return self.program.step(images, labels, rates)
 
 
-def tested_at_once(image_values: int) -> int:
-    """Images of all lanes, each of so many values."""
-    return max(1, min(TEST_IMAGES, TEST_VALUES // image_values))
+def tested_at_once(graph: Graph) -> int:
+    """Images of all lanes; so few that offsets do not overflow where all are of one lane."""
+    from smallbatch.training.engines.triton_kernels import layers
 
-
-def has_products(device: torch.device) -> bool:
-    """Whether a device is there and has TensorFloat-32, of which the kernels make all products."""
-    on_gpu = device.type == "cuda" and torch.cuda.is_available()
-    return on_gpu and devices.has_precision("tf32", device)
+    most = min(TEST_IMAGES, TEST_VALUES // math.prod(graph.input.shape), layers.NUMBERS_MOST // layers.largest(graph))
+    return max(1, most)
 
 
 def graph_for(
@@ -158,7 +154,7 @@ def graph_of(run: Run, outline: Outline, device: torch.device, world: World) -> 
 
 
 def _suit(shape: tuple[int, int, int], device: torch.device, world: World) -> bool:
-    there = has_products(device) and importlib.util.find_spec("triton") is not None
+    there = devices.triton_version(device) is not None
     return there and world.size == 1 and math.prod(shape[1:]) <= PIXELS_MOST
 
 
@@ -180,5 +176,5 @@ def memory(graph: Graph, run: Run) -> tuple[int, int, int]:
 
     sub_batch = run.bn_batch_size if run.setting.norm == "batch" else run.batch_size
     lane = layers.numbers_of_lane(graph, run.batch_size, sub_batch, run.setting.momentum)
-    tested = tested_at_once(math.prod(graph.input.shape)) * layers.numbers_tested(graph)
+    tested = tested_at_once(graph) * layers.numbers_tested(graph)
     return 4 * lane, 4 * layers.numbers_of_example(graph), 4 * tested
