@@ -268,6 +268,7 @@ def test_edited_tables_are_named_and_made_again(copied):
 def test_damaged_data_are_planned_anew_and_told_in_one_line(copied):
     folder = copied / "data/digits"
     for names in (["meta.json"], ["train_images.npy", "meta.json"]):
+        aside = ", ".join(f"data/digits.{name}.damaged-1" for name in names)
         whole = {name: (folder / name).read_bytes() for name in names}
         (folder / names[0]).write_bytes(whole[names[0]][:-1] + b"?")
         looked = snakemake(copied, "-n", *ALL)
@@ -275,15 +276,12 @@ def test_damaged_data_are_planned_anew_and_told_in_one_line(copied):
         done = snakemake(copied, *ALL)
         for output, told in (
             (looked, f"a call without -n would make {', '.join(names)} again"),
-            (
-                done,
-                f"set aside as {', '.join(f'{name}.damaged-1' for name in names)}, to make {', '.join(names)} again",
-            ),
+            (done, f"set aside as {aside}, to make {', '.join(names)} again"),
         ):
             [line] = [line for line in output.stdout.splitlines() if "again" in line]
             assert line.startswith(f"data/digits/{names[0]}: ") and line.endswith(told)
         assert {name: (folder / name).read_bytes() for name in names} == whole
-        (folder / "meta.json.damaged-1").unlink()
+        (copied / "data/digits.meta.json.damaged-1").unlink()
 
 
 def test_what_lies_there_whole_but_would_be_made_otherwise_is_made_again(copied):
