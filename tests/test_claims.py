@@ -816,6 +816,13 @@ def test_settings_of_several_experiments_are_named_once():
     ]
 
 
+def test_a_weight_decay_is_that_of_its_model():
+    """The paper's for ResNets is another than its for AlexNet."""
+    alexnet = AS_FIGURE_1 | {"weight_decay": 1e-4}
+    shown = [pd.DataFrame([settings]) for settings in (alexnet, AS_FIGURE_8 | {"model": "resnet8"})]
+    assert differences("fig15", shown) == ["weight decay 0.0001, not 0.0005"]
+
+
 def test_the_study_of_the_paper_has_the_papers_settings(monkeypatch):
     monkeypatch.chdir(CONFIG.parent)
     config = yaml.safe_load((CONFIG / "config.yaml").read_text(encoding="utf-8"))

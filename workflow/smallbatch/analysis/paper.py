@@ -141,8 +141,8 @@ def _fewer_images(paper: Shown, rows: _Rows) -> list[str]:
 def _weight_decay(paper: Shown, rows: _Rows) -> list[str]:
     """Of the paper's models alone."""
     theirs = {model: WEIGHT_DECAY.get(model, 1e-4) for model in paper.models}
-    others = {row["weight_decay"]: theirs[row["model"]] for row in rows if row["model"] in theirs}
-    return [f"weight decay {ours:g}, not {decay:g}" for ours, decay in sorted(others.items()) if ours != decay]
+    pairs = {(row["weight_decay"], theirs[row["model"]]) for row in rows if row["model"] in theirs}
+    return [f"weight decay {ours:g}, not {decay:g}" for ours, decay in sorted(pairs) if ours != decay]
 
 
 def _drops(paper: Shown, rows: _Rows) -> list[str]:

@@ -227,7 +227,7 @@ class RunStore:
         damaged = {name: end for name, end in found.items() if isinstance(end, str)}
         return {name: end[0] for name, end in found.items() if isinstance(end, tuple)}, damaged
 
-    def _end(self, name: str) -> tuple[int | None] | str | None:
+    def _end(self, name: str) -> tuple[int | None] | str:
         try:
             return (verified(name, self._reader(name))[0]["outcome"]["diverged_at"],)
         except (Damaged, UserError) as damage:
