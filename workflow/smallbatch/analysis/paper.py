@@ -132,10 +132,11 @@ def _epochs(paper: Shown, rows: _Rows) -> list[str]:
 
 
 def _fewer_images(paper: Shown, rows: _Rows) -> list[str]:
-    """Of the paper's own data alone: others have as many as they have."""
-    full = {label: ORIGINALS[label].train for label in paper.data}
-    fewer = {row["train_images"]: full[row["data"]] for row in rows if row["train_images"] < full.get(row["data"], 0)}
-    return [f"{count:,} training images, not {whole:,}" for count, whole in sorted(fewer.items())]
+    theirs = {label: ORIGINALS[label].train for label in paper.data}
+    least = min(theirs.values())
+    fewer = {row["train_images"] for row in rows if row["train_images"] < theirs.get(row["data"], least)}
+    *others, most = [f"{count:,}" for count in sorted(fewer)] or [""]
+    return [_not([*others, f"{most} training images"], [f"{count:,}" for count in theirs.values()])] * bool(fewer)
 
 
 def _weight_decay(paper: Shown, rows: _Rows) -> list[str]:
