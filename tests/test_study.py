@@ -657,6 +657,12 @@ def test_a_study_that_has_no_keys_is_refused_in_a_line_of_moderate_length(conten
         load_study(CONFIG | {"study": "mine"})
 
 
+@pytest.mark.parametrize("values", ["claims", ["study"], 7, None])
+def test_a_configuration_that_is_no_mapping_is_refused_in_one_line(values):
+    with pytest.raises(UserError, match=r"^config/config.yaml: top level: .+ is not allowed; allowed: keys"):
+        check_config(values)
+
+
 @pytest.mark.parametrize(
     "name", ["mine (1)", "my+study", "../x", "two\nlines", "-x", ".x", "", "x/y", "runs", "x" * 65]
 )

@@ -48,7 +48,7 @@ def check_config(
     given = given or {}
     # Snakemake takes `nan` for a number, which is none that anything allows.
     text = {key: str(value) for key, value in given.items() if isinstance(value, float) and not math.isfinite(value)}
-    config = read_as(config | text, SCHEMAS / "config.yaml")
+    config = read_as({**config, **text} if text else config, SCHEMAS / "config.yaml")
     check(config, SCHEMAS / "config.yaml", where, given)
     training = config["training"]
     if training["processes"] > 1 and training["side_by_side"] > 1:
