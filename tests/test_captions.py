@@ -47,7 +47,7 @@ DRAWS = pd.DataFrame({"run": "run0", "epoch": 0, "batch_size": [2, 8], "trace": 
 SETTING = " ResNet-8, BN, on digits (1,437 training images), 20 epochs."
 MEDIAN = " Accuracy is the median over the last 5 epochs."
 CHOSEN = " The rate is chosen on the test set, as in the paper."
-BAND = "; band: its 95 % interval, over seeds and test images."
+BAND, LINE = (f"; {what}: its 95 % interval, over seeds and test images." for what in ("band", "band or vertical line"))
 CHANCE = " 1 of 2 runs diverged and count at chance level."
 DOTTED = " Dotted: from here on a run has converged."
 LUCK = ", less what the best of several rates owes to luck"
@@ -55,27 +55,27 @@ LUCK = ", less what the best of several rates owes to luck"
 
 CAPTIONS = {
     "accuracy": (
-        f"Test accuracy over the base learning rate η/m, a line for each batch size m; dashed: chance.{DOTTED}{SETTING}"
-        f"{MEDIAN} Line: mean of 2 seeds{BAND}{CHANCE} Drawn in the manner of Figure 1 of the paper."
+        f"Test accuracy over the base learning rate η/m, a line for each batch size m. Dashed: chance.{DOTTED}{SETTING}"
+        f"{MEDIAN} Line: mean of 2 seeds{LINE}{CHANCE} Drawn in the manner of Figure 1 of the paper."
     ),
     "convergence": (
-        "Test accuracy after each epoch at base learning rate η/m = 2⁻⁸, a line for each batch size m; dashed: "
+        "Test accuracy after each epoch at base learning rate η/m = 2⁻⁸, a line for each batch size m. Dashed: "
         f"chance.{DOTTED}{SETTING} Line: mean of 2 seeds{BAND}{CHANCE} Drawn in the manner of Figure 4 of the paper."
     ),
     "bn-batch": (
         "Test accuracy over the batch size b of batch normalisation, a line for each SGD batch size m, at base "
-        f"learning rate η/m = 2⁻⁸.{SETTING}{MEDIAN} Line: mean of 2 seeds{BAND}{CHANCE} Drawn in the manner of "
+        f"learning rate η/m = 2⁻⁸.{SETTING}{MEDIAN} Line: mean of 2 seeds{LINE}{CHANCE} Drawn in the manner of "
         "Figure 13 of the paper."
     ),
     "cost": (
         "Best test accuracy over all base learning rates η/m, training images/s and peak memory of the device against "
         "the batch size m, a line for each experiment; speed and memory are of all runs trained in lock-step, medians "
-        f"over the runs of that m.{SETTING}{MEDIAN}{CHOSEN} Line: mean of 2 seeds{LUCK}{BAND}{CHANCE} The paper has no "
+        f"over the runs of that m.{SETTING}{MEDIAN}{CHOSEN} Line: mean of 2 seeds{LUCK}{LINE}{CHANCE} The paper has no "
         "such figure."
     ),
     "best": (
         "Best test accuracy over all base learning rates η/m against the batch size m, a line for each experiment."
-        f"{SETTING}{MEDIAN}{CHOSEN} Line: mean of 2 seeds{LUCK}{BAND}{CHANCE} Drawn in the manner of Figure 15 of the "
+        f"{SETTING}{MEDIAN}{CHOSEN} Line: mean of 2 seeds{LUCK}{LINE}{CHANCE} Drawn in the manner of Figure 15 of the "
         "paper."
     ),
     "range": (

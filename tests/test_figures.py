@@ -16,7 +16,7 @@ from smallbatch import figures
 from smallbatch.analysis.words import experiment_labels, rate_words
 from smallbatch.core.errors import UserError
 from smallbatch.figures import ALL_KINDS, style
-from smallbatch.figures.cells import best_cells, percent_axis
+from smallbatch.figures.cells import best_cells, percent_axis, trained_floor
 from smallbatch.figures.ranges import cell_edges
 
 NO_EPOCHS = pd.DataFrame(columns=["run", "epoch", "learning_rate", "train_loss", "test_loss", "test_accuracy"])
@@ -76,7 +76,7 @@ def lines(axes) -> dict[str, tuple[np.ndarray, np.ndarray]]:
 
 
 def corners(collection) -> np.ndarray:
-    return np.vstack([path.vertices for path in collection.get_paths()])
+    return np.vstack([np.empty((0, 2)), *(path.vertices for path in collection.get_paths())])
 
 
 def holds(points: np.ndarray, x: float, y: float) -> bool:
@@ -96,16 +96,69 @@ def test_accuracy_draws_the_mean_of_the_seeds_and_leaves_a_gap() -> None:
     np.testing.assert_allclose(drawn["8"], [[2**-8, 2**-7, 2**-6], [60, 90, 10]])
 
 
+def test_an_interval_that_reaches_below_the_axis_is_a_line_of_its_own() -> None:
+    runs = planned(level(0.9, 0.91) | {(2, 2, 2**-6): [0.89, 0.1], (2, 2, 2**-5): [0.1, 0.1]})
+    axes = draw(spec("accuracy"), runs, NO_EPOCHS).axes[0]
+    band, whiskers = (corners(collection) for collection in axes.collections)
+    assert {*band[:, 0]} == {2**-8, 2**-7} and {*whiskers[:, 0]} == {2**-6, 2**-5}
+
+
+def level(*accuracies: float) -> dict[tuple[int, int, float], list[float]]:
+    """m = 2 at rates from 2^-8 on, two seeds each, 0.002 apart."""
+    return {(2, 2, 2.0 ** (place - 8)): [a - 0.001, a + 0.001] for place, a in enumerate(accuracies)}
+
+
 def test_accuracy_band_is_the_interval_of_the_mean() -> None:
+    runs = planned(level(0.9, 0.91, 0.905))
+    cells = best_cells(runs, ["batch_size", "base_lr"], np.random.default_rng(0)).set_index("base_lr")
+    (axes,) = draw(spec("accuracy"), runs, NO_EPOCHS).axes
+    band, whiskers = (corners(collection) for collection in axes.collections)
+    for rate, low, high in cells[["low", "high"]].itertuples():
+        assert 80 < low < high and holds(band, rate, low) and holds(band, rate, high) and not len(whiskers)
+    color = next(line.get_color() for line in axes.get_lines() if line.get_label() == "2")
+    assert matplotlib.colors.same_color(axes.collections[0].get_facecolor()[0, :3], color)
+
+
+def test_an_interval_whose_neighbours_have_none_is_a_line_of_its_own() -> None:
     # Two cells of two seeds tell the variance, 0.005 each, in the binomial scale of 85 and of 90 %: 0.1275 and 0.09.
     cells = best_cells(grid(), ["batch_size", "base_lr"], np.random.default_rng(0)).set_index(["batch_size", "base_lr"])
-    band = corners(draw_grid().axes[0].collections[1])
     low, high = cells.loc[(8, 2**-7), ["low", "high"]]
-    assert holds(band, 2**-7, low) and holds(band, 2**-7, high)
-    (axes,) = draw_grid().axes
-    color = next(line.get_color() for line in axes.get_lines() if line.get_label() == "8")
-    assert matplotlib.colors.same_color(axes.collections[1].get_facecolor()[0, :3], color)
     assert low < 85 and high == 100  # of a t with two degrees of freedom, and never above 100 %
+    axes = draw_grid().axes[0]  # from 40 % on: 10, 40, 60, 85 and 90 are there
+    band, whiskers = (corners(collection) for collection in axes.collections[2:])
+    assert not holds(band, 2**-7, high) and holds(whiskers, 2**-7, low) and holds(whiskers, 2**-7, high)
+
+
+@pytest.mark.parametrize(
+    ("accuracies", "bar", "floor"),
+    [
+        ((0.9, 0.92, 0.1), 0.8, 85),  # 5 below 90
+        ((0.9, 0.52, 0.44, 0.1), 0.8, 85),  # 44 to 10 is narrower than 90 to 52
+        ((0.9, 0.62, 0.44, 0.1), 0.8, 35),  # 39
+        ((0.94, 0.82, 0.74, 0.7), 0.8, 75),  # 78, half of 74 to 82; for 82 to 94 lies above the bar
+        ((0.9, 0.85), 0.8, None),
+        ((0.1, 0.12), np.inf, None),
+    ],
+)
+def test_an_axis_of_accuracy_begins_above_the_widest_gap_below_the_bar(accuracies, bar, floor) -> None:
+    assert trained_floor(planned(level(*accuracies), bar=bar)) == floor
+
+
+def test_points_below_the_axis_are_hollow_at_its_edge() -> None:
+    axes = draw(spec("accuracy"), planned(level(0.9, 0.92, 0.1)), NO_EPOCHS).axes[0]
+    hollow = [line for line in axes.get_lines() if line.get_markerfacecolor() == "white"]
+    assert [(list(line.get_xdata()), list(line.get_ydata())) for line in hollow] == [([2**-6], [axes.get_ylim()[0]])]
+    assert hollow[0].get_marker() == axes.get_lines()[0].get_marker() and not hollow[0].get_clip_on()
+    for figure, marked in ((draw(spec("accuracy"), planned(level(0.9, 0.92)), NO_EPOCHS), False), (axes.figure, True)):
+        assert ("hollow: below the axis" in said(figure)) is marked
+        assert any(line.get_markerfacecolor() == "white" for line in figure.axes[0].get_lines()) is marked
+
+
+def test_of_the_best_only_the_best_are_below_the_axis() -> None:
+    runs = planned(level(0.9, 0.1) | {(8, 8, 2**-8): [0.1, 0.1]})
+    figure = draw(spec("best"), runs, NO_EPOCHS)
+    assert "hollow" in said(figure)
+    assert "hollow" not in said(draw(spec("best"), runs[runs["batch_size"] == 2], NO_EPOCHS))
 
 
 def test_no_band_is_drawn_where_nothing_tells_how_much_a_cell_varies() -> None:
@@ -427,7 +480,8 @@ def test_caption_stands_alone() -> None:
     text = caption("figure_01", spec("accuracy"), grid())
     for part in (
         "over the base learning rate η/m", "Reduced AlexNet, no BN, on digits (1,437 training images), 4 epochs.",
-        "mean of 2 seeds; band: its 95 % interval, over seeds and test images.", "from here on a run has converged",
+        "mean of 2 seeds; band or vertical line: its 95 % interval, over seeds and test images.",
+        "from here on a run has converged", "Hollow: below the axis.",
         "3 of 9 runs diverged and count at chance level", "Drawn from 9 of 12 runs so far.",
         "Corresponds to Figure 1 of the paper.",
     ):  # fmt: skip

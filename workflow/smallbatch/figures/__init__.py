@@ -15,6 +15,7 @@ from smallbatch.figures import captions, sheet, style
 from smallbatch.figures.accuracy import accuracy_lines
 from smallbatch.figures.best import best_lines
 from smallbatch.figures.bn_batch import bn_batch_lines
+from smallbatch.figures.cells import mark_below
 from smallbatch.figures.convergence import convergence_lines, courses
 from smallbatch.figures.cost import cost_lines
 from smallbatch.figures.ranges import range_bars
@@ -110,6 +111,7 @@ def _cost(spec: dict[str, Any], runs: pd.DataFrame, generator: np.random.Generat
     note = captions.note(spec["kind"], runs)
     figure, plots = sheet.blank(spec["title"], note, 3, page_wide=True, legend_rows=rows, columns=3)
     cost_lines(runs, plots, generator)
+    mark_below(plots[0])
     sheet.experiment_legend(figure, plots[0], 2)
     return figure
 
@@ -122,6 +124,7 @@ def _compare(spec: dict[str, Any], runs: pd.DataFrame, generator: np.random.Gene
     rows = sheet.legend_rows(labels.values(), columns)
     figure, (axes,) = sheet.blank(spec["title"], captions.note(spec["kind"], runs), 1, page_wide, rows)
     KINDS[spec["kind"]](runs, axes, generator)
+    mark_below(axes)
     sheet.experiment_legend(figure, axes, columns)
     return figure
 
@@ -136,6 +139,8 @@ def _panels(spec: dict[str, Any], runs: pd.DataFrame, data: pd.DataFrame, genera
             axes.set_title("\n".join(sheet.wrapped(label, _TITLE)))
     if spec["kind"] not in _MEASURED:
         sheet.same_scale(plots)
+        for axes in plots:
+            mark_below(axes)
     if spec["kind"] != "variance":
         sheet.batch_legend(figure, plots)
     return figure

@@ -6,17 +6,29 @@ from matplotlib.axes import Axes
 
 from smallbatch.analysis.words import rate_symbol
 from smallbatch.figures import style
-from smallbatch.figures.cells import bar_line, best_cells, by_batch_size, chance_line, line_over_seeds, percent_axis
+from smallbatch.figures.cells import (
+    bar_line,
+    best_cells,
+    by_batch_size,
+    chance_line,
+    line_over_seeds,
+    percent_axis,
+    trained_floor,
+)
 
 
 def accuracy_lines(runs: pd.DataFrame, axes: Axes, generator: np.random.Generator) -> Axes:
-    """Draw the runs of one experiment; a cell without a result is a gap in its line."""
+    """Draw the runs of one experiment; a cell without a result is a gap in its line.
+
+    Where anything has trained the axis begins at what has, for curves differ by a few percent there.
+    """
+    floor = trained_floor(runs)
     cells = best_cells(runs, ["batch_size", "base_lr"], generator)
     rated = cells[cells["base_lr"] > 0]  # 0 stands for a rate that is still to be chosen
     for batch_size, line in by_batch_size(rated):
-        line_over_seeds(axes, line, "base_lr", str(batch_size), style.batch_look(batch_size))
+        line_over_seeds(axes, line, "base_lr", str(batch_size), style.batch_look(batch_size), floor)
     chance_line(axes, runs)
     bar_line(axes, runs)
     style.rate_axis(axes.xaxis, runs["base_lr"], rate_symbol(runs))
-    percent_axis(axes, cells, from_zero=True)
+    percent_axis(axes, cells, from_zero=floor is None, floor=floor)
     return axes

@@ -6,7 +6,7 @@ from matplotlib.axes import Axes
 
 from smallbatch.analysis.words import experiment_labels
 from smallbatch.figures import style
-from smallbatch.figures.cells import best_cells, line_over_seeds, percent_axis
+from smallbatch.figures.cells import best_cells, line_over_seeds, percent_axis, trained_floor
 
 
 def best_lines(runs: pd.DataFrame, axes: Axes, generator: np.random.Generator) -> Axes:
@@ -14,9 +14,10 @@ def best_lines(runs: pd.DataFrame, axes: Axes, generator: np.random.Generator) -
     labels = experiment_labels(runs)
     looks = style.experiment_looks(labels)
     cells = best_cells(runs, ["experiment", "batch_size"], generator)
+    floor = trained_floor(runs)
     for name, label in labels.items():
-        line_over_seeds(axes, cells[cells["experiment"] == name], "batch_size", label, looks[name])
+        line_over_seeds(axes, cells[cells["experiment"] == name], "batch_size", label, looks[name], floor)
     style.batch_axis(axes.xaxis, runs["batch_size"], "batch size m")
-    percent_axis(axes, cells, from_zero=False)
+    percent_axis(axes, cells, floor=floor)
     axes.set_ylabel("best test accuracy (%)")
     return axes

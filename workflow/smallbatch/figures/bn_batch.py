@@ -15,5 +15,5 @@ def bn_batch_lines(runs: pd.DataFrame, axes: Axes, generator: np.random.Generato
     for batch_size, line in by_batch_size(cells):
         line_over_seeds(axes, line, "bn_batch_size", str(batch_size), style.batch_look(batch_size))
     style.batch_axis(axes.xaxis, runs["bn_batch_size"], "BN batch size b")
-    percent_axis(axes, cells, from_zero=False)
+    percent_axis(axes, cells)
     return axes

@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from smallbatch.analysis.noise import CELL
 from smallbatch.analysis.selection import at_best_rates
 from smallbatch.analysis.statistics import LAST_EPOCHS
 from smallbatch.analysis.words import (
@@ -20,11 +21,12 @@ from smallbatch.analysis.words import (
     setting_words,
     sources,
 )
+from smallbatch.figures.cells import trained_floor
 
 _DRAWN = {
-    "accuracy": "Test accuracy over the base learning rate {symbol}, a line for each batch size m; dashed: chance.",
+    "accuracy": "Test accuracy over the base learning rate {symbol}, a line for each batch size m.",
     "convergence": "Test accuracy after each epoch at base learning rate {symbol} = {rates}, a line for each batch "
-    "size m; dashed: chance.",
+    "size m.",
     "bn-batch": "Test accuracy over the batch size b of batch normalisation, a line for each SGD batch size m, "
     "at base learning rate {symbol} = {rates}.",
     "variance": "Trace of the covariance of one weight update at fixed weights and base learning rate {symbol} = "
@@ -40,6 +42,8 @@ _DRAWN = {
     "range": "Base learning rates {symbol} at which training converged with every seed, for each batch size m and "
     "experiment; an empty place: no rate did. A missing run counts as not converged.",
 }
+_OVER = ("accuracy", "convergence")  # kinds with lines at chance and where convergence begins, as far as the axis shows
+_FROM_TRAINED = ("accuracy", "best", "cost")  # kinds whose axis of accuracy begins at what has trained
 _IN_THE_PAPER = {
     "accuracy": "Figure 1",
     "convergence": "Figure 4",
@@ -62,6 +66,8 @@ def note(kind: str, runs: pd.DataFrame) -> str:
     parts = [", ".join([*words, seed_words(runs)])]
     if runs["seed"].nunique() > 1 and kind in _BANDS:
         parts.append("bands: 95 % intervals")
+    if kind in _FROM_TRAINED and _some_below(kind, runs):
+        parts.append("hollow: below the axis")
     if runs["seed"].nunique() > 1 and kind == "range":
         parts.append("lighter: with a part of the seeds")
     if runs["seed"].nunique() > 1 and kind == "variance":
@@ -69,6 +75,14 @@ def note(kind: str, runs: pd.DataFrame) -> str:
     if kind == "cost" and "device" in runs:
         parts.append(listed(runs["device"].dropna()))
     return "; ".join(filter(None, [*parts, progress(runs)]))
+
+
+def _some_below(kind: str, runs: pd.DataFrame) -> bool:
+    """Whether a point of an axis that begins at what has trained lies below it."""
+    floor = trained_floor(runs)
+    means = 100 * runs.groupby(["experiment", *CELL])["accuracy"].mean()
+    points = means if kind == "accuracy" else means.groupby(["experiment", "batch_size"]).max()
+    return floor is not None and bool((points < floor).any())
 
 
 def caption(name: str, spec: dict[str, Any], runs: pd.DataFrame, variance: pd.DataFrame) -> str:
@@ -105,8 +119,13 @@ def _rates_of_sizes(runs: pd.DataFrame) -> str:
 
 def _also(kind: str, runs: pd.DataFrame, variance: pd.DataFrame) -> str:
     """What is drawn besides, where there is anything to draw it from."""
-    if kind in ("accuracy", "convergence") and np.isfinite(runs["bar"]).any():
-        return "Dotted: from here on a run has converged."
+    said = {
+        "Dashed: chance.": kind == "convergence" or (kind == "accuracy" and trained_floor(runs) is None),
+        "Dotted: from here on a run has converged.": kind in _OVER and bool(np.isfinite(runs["bar"]).any()),
+        "Hollow: below the axis.": kind in _FROM_TRAINED and _some_below(kind, runs),
+    }
+    if any(said.values()):
+        return " ".join(words for words, is_so in said.items() if is_so)
     if kind == "range" and runs["seed"].nunique() > 1:
         return "Lighter: at which it converged with a part of the seeds."
     if kind in ("variance", "example-variance") and len(variance):
@@ -150,7 +169,8 @@ def _seeds(kind: str, runs: pd.DataFrame) -> str:
         return f"Line: geometric mean of {seed_words(runs)}; {what}, over seeds (Student's t)."
     line = f"Line: mean of {seed_words(runs)}"
     luck = ", less what the best of several rates owes to luck" if kind in ("best", "cost") else ""
-    return f"{line}{luck}; band: its 95 % interval, over seeds and test images."
+    band = "band" if kind == "convergence" else "band or vertical line"
+    return f"{line}{luck}; {band}: its 95 % interval, over seeds and test images."
 
 
 def _incidents(kind: str, runs: pd.DataFrame) -> str:

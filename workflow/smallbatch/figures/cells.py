@@ -11,6 +11,9 @@ from smallbatch.analysis.noise import CELL, Noise, best_of, highest, with_result
 from smallbatch.analysis.statistics import percentile_interval
 from smallbatch.figures import style
 
+STEP = 5
+"""Percent: axes of accuracy end at multiples of it."""
+
 
 def best_cells(runs: pd.DataFrame, by: list[str], generator: np.random.Generator) -> pd.DataFrame:
     """For each value of `by` the cell (one m, b and rate, over its seeds) with the highest mean selection accuracy.
@@ -57,10 +60,50 @@ def by_batch_size(cells: pd.DataFrame) -> Iterator[tuple[int, pd.DataFrame]]:
         yield int(rows["batch_size"].iloc[0]), rows
 
 
-def line_over_seeds(axes: Axes, cells: pd.DataFrame, x: str, label: str, look: style.Look) -> None:
-    """Draw mean accuracy over column `x` as a line, broken where NaN, in a band, its 95 % interval."""
+def trained_floor(runs: pd.DataFrame) -> float | None:
+    """Where an axis of accuracy begins that shows what has trained: a multiple of five percent.
+
+    In the widest gap between means that ends at the lowest which converged or under it: what lies below has collapsed,
+    mostly. Above it some percent are left for intervals. None where no cell has trained, or all have.
+
+    Args:
+        runs: of all experiments that the axis is for.
+    """
+    means = np.sort(100 * runs.groupby(["experiment", *CELL])["accuracy"].mean().dropna())
+    trained = np.searchsorted(means, 100 * runs["bar"].min())  # the first of them
+    if trained in (0, len(means)):
+        return None
+    under = means[: trained + 1]
+    gaps = np.diff(under)
+    return STEP * float(np.floor((under[gaps.argmax() + 1] - min(gaps.max() / 2, STEP)) / STEP))
+
+
+def line_over_seeds(
+    axes: Axes, cells: pd.DataFrame, x: str, label: str, look: style.Look, floor: float | None = None
+) -> None:
+    """Draw mean accuracy over column `x` as a line, broken where NaN, in a band, its 95 % interval.
+
+    An interval that reaches below `floor`, as where only a part of the seeds has trained, is a thin vertical line.
+    """
     axes.plot(cells[x], cells["mean"], label=label, **look)
-    axes.fill_between(cells[x], cells["low"], cells["high"], color=look["color"], **style.BAND)
+    inside = (cells["low"] >= (floor or 0)).to_numpy()
+    beside = np.append(inside[1:], False) | np.insert(inside[:-1], 0, False)
+    banded = inside & beside
+    axes.fill_between(cells[x], cells["low"], cells["high"], where=banded, color=look["color"], **style.BAND)
+    alone = cells[~banded]
+    axes.vlines(alone[x], alone["low"], alone["high"], color=look["color"], **style.WHISKER)
+
+
+def mark_below(axes: Axes) -> None:
+    """Mark the points of lines that lie below the axis, hollow, at its lower edge."""
+    edge = axes.get_ylim()[0]
+    for line in [line for line in axes.get_lines() if not str(line.get_label()).startswith("_")]:
+        x, y = (np.asarray(values, float) for values in line.get_data())
+        below = x[y < edge]
+        if not len(below):
+            continue
+        hollow = {"markerfacecolor": "white", "markeredgecolor": line.get_color(), "markeredgewidth": 0.6}
+        axes.plot(below, np.full_like(below, edge), line.get_marker(), clip_on=False, zorder=3, **hollow)
 
 
 def chance_line(axes: Axes, runs: pd.DataFrame) -> None:
@@ -75,11 +118,18 @@ def bar_line(axes: Axes, runs: pd.DataFrame) -> None:
         axes.axhline(100 * bar, **style.BAR)
 
 
-def percent_axis(axes: Axes, cells: pd.DataFrame, from_zero: bool) -> None:
-    """Percent from 0 to the ten above the highest value, or from the five below the lowest to the five above."""
-    values = cells[["mean", "low", "high"]].to_numpy()
+def percent_axis(axes: Axes, cells: pd.DataFrame, from_zero: bool = False, floor: float | None = None) -> None:
+    """Percent from 0 to the ten above the highest value, or from the five below the lowest to the five above.
+
+    From `floor` on, where there is one and values lie below it; then intervals that reach below it do not count.
+    """
+    shown = cells[["mean", "low", "high"]].astype(float)
+    if floor is not None:
+        shown.loc[~(cells["low"] >= floor), ["low", "high"]] = np.nan
+        shown = shown.clip(lower=floor)
+    values = shown.to_numpy()
     values = values[np.isfinite(values)] if np.isfinite(values).any() else np.array([0.0, 100.0])
-    step = 10 if from_zero else 5
+    step = 2 * STEP if from_zero else STEP
     bottom = 0 if from_zero else step * np.floor(values.min() / step)
     top = min(max(step * np.ceil(values.max() / step), bottom + 10), 100)
     room = 0.02 * (top - bottom)  # so that a marker on the border is whole

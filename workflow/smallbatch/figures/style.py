@@ -31,6 +31,7 @@ HEIGHT = 2.6  # inches: a row of plots, without note and legend below it
 TEXT_LINE = 0.12  # inches: a line of small text
 
 BAND: Look = {"alpha": 0.15, "linewidth": 0}
+WHISKER: Look = {"alpha": 0.35, "linewidth": 0.7}
 BAR: Look = {"color": "0.35", "linestyle": (0, (1, 2)), "linewidth": 0.7, "zorder": 1}
 CHANCE: Look = {"color": "0.35", "linestyle": (0, (4, 3)), "linewidth": 0.6, "zorder": 1}
 
