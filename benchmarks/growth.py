@@ -26,7 +26,7 @@ from smallbatch.core.files import write_json, write_sealed
 from smallbatch.data.outline import ORIGINALS
 from smallbatch.data.prepared import META, Meta, read_meta
 from smallbatch.runs.chosen import chosen_file, write_chosen
-from smallbatch.runs.heartbeat import DONE, Voice, first_word
+from smallbatch.runs.heartbeat import DONE, HeartbeatWriter, first_heartbeat
 from smallbatch.runs.packs import cut, with_rates
 from smallbatch.runs.store import Epoch, Outcome, RunStore, Variance
 from smallbatch.study.experiments import Chosen, Run, Study
@@ -74,7 +74,9 @@ def make(config: dict, folder: Path) -> int:
     for pack in cut(study, config["training"]["runs_per_pack"]).values():
         runs = with_rates(pack.runs, chosen(study, pack.experiment))
         names = [run.name(f"made {pack.data}") for run in runs]
-        Voice(folder / "results" / "packs" / f"{pack.name}.json", first_word(names)).say(state=DONE, at_once=True)
+        HeartbeatWriter(folder / "results" / "packs" / f"{pack.name}.json", first_heartbeat(names)).update(
+            state=DONE, at_once=True
+        )
     store, runs = RunStore(folder / "results"), list(dict.fromkeys(run for _, run in planned(study)))
     for run in runs:
         store.write(run, f"made {run.setting.data}", made_outcome(run), PLACE, None)

@@ -19,7 +19,7 @@ from safetensors.torch import load_file
 from smallbatch.core.errors import UserError
 from smallbatch.data import prepared
 from smallbatch.models.normalisation import WINDOW, BatchNorm
-from smallbatch.runs.heartbeat import DONE, FAILED, read_word
+from smallbatch.runs.heartbeat import DONE, FAILED, read_heartbeat
 from smallbatch.runs.store import METRICS, RunStore
 from smallbatch.training import checkpoints, distributed, launch
 from smallbatch.training.distributed import World
@@ -180,15 +180,17 @@ def test_what_can_be_shared_out_passes():
 def test_launched_through_torchrun(data_folder, tmp_path, caplog):
     """A whole training, then a refusal in one line."""
     caplog.set_level(logging.INFO)
-    runs, word = [a_run(seed=seed, batch_size=8) for seed in (1, 2)], tmp_path / "word.json"
-    assert launch.train(runs, data_folder, tmp_path, training_settings(processes=2), word=word) == 2
-    said = read_word(word)
+    runs, heartbeat = [a_run(seed=seed, batch_size=8) for seed in (1, 2)], tmp_path / "heartbeat.json"
+    assert launch.train(runs, data_folder, tmp_path, training_settings(processes=2), heartbeat=heartbeat) == 2
+    said = read_heartbeat(heartbeat)
     assert (said.state, said.trained, said.images, said.process) == (DONE, 256, 256, os.getpid())
     assert "accuracy" in caplog.text
     assert all(not math.isnan(stored(tmp_path, data_folder, run).outcome.epochs[-1].test_loss) for run in runs)
     with pytest.raises(UserError, match=r"^config/config.yaml: training.processes: 2 is not allowed"):
-        launch.train([a_run(batch_size=3)], data_folder, tmp_path, training_settings(processes=2), word=word)
-    assert read_word(word).state == FAILED and "processes: 2 is not allowed" in read_word(word).reason
+        launch.train([a_run(batch_size=3)], data_folder, tmp_path, training_settings(processes=2), heartbeat=heartbeat)
+    assert (
+        read_heartbeat(heartbeat).state == FAILED and "processes: 2 is not allowed" in read_heartbeat(heartbeat).reason
+    )
 
 
 def test_a_killed_process_ends_the_others_and_says_so(data_folder, tmp_path):

@@ -64,9 +64,9 @@ def test_speed_is_that_of_the_last_seconds(clock):
     for seconds, images in [(0.5, 100), (0.5, 100), (9.0, 100), (1.0, 900), (5.0, 0)]:
         clock.now += seconds
         told.block(images)
-        speeds.append(told.voice.word.speed)
+        speeds.append(told.writer.heartbeat.speed)
     assert speeds == [None, 200, 200, 100, 100], "first after a second, then every ten"
-    assert told.voice.word.trained == 1200 and told.voice.word.left == 16 * 98_800 / 1200
+    assert told.writer.heartbeat.trained == 1200 and told.writer.heartbeat.left == 16 * 98_800 / 1200
 
 
 def test_waiting_for_another_job_is_no_training(clock):
@@ -75,18 +75,26 @@ def test_waiting_for_another_job_is_no_training(clock):
     clock.now += 1
     told.block(300)
     told.waits("ResNet-8")
-    assert (told.voice.word.state, told.voice.word.speed, told.voice.word.group) == (BLOCKED, None, ())
+    assert (told.writer.heartbeat.state, told.writer.heartbeat.speed, told.writer.heartbeat.group) == (
+        BLOCKED,
+        None,
+        (),
+    )
     clock.now += 1000
     told.begin("ResNet-8", ["two"], epochs=2, images=50_000)
     clock.now += 1
     told.block(400)
-    assert (told.voice.word.state, told.voice.word.speed, told.voice.word.group) == (RUNNING, 400, ["two"])
+    assert (told.writer.heartbeat.state, told.writer.heartbeat.speed, told.writer.heartbeat.group) == (
+        RUNNING,
+        400,
+        ["two"],
+    )
 
 
 def test_what_an_earlier_job_trained_is_done_from_the_beginning():
     told = Progress(images=6000)
     told.begin("ResNet-8", ["one", "two", "three"], epochs=2, images=1000, resumed=1)
-    assert (told.voice.word.trained, told.voice.word.epoch, told.voice.word.left) == (3000, 1, None)
+    assert (told.writer.heartbeat.trained, told.writer.heartbeat.epoch, told.writer.heartbeat.left) == (3000, 1, None)
 
 
 def test_times_read_as_a_clock():

@@ -18,7 +18,16 @@ from smallbatch.core.errors import UserError
 from smallbatch.core.files import read_sealed, write_sealed
 from smallbatch.data.prepared import META, Meta
 from smallbatch.runs.chosen import chosen_file, write_chosen
-from smallbatch.runs.heartbeat import BLOCKED, DONE, FAILED, SILENCE, STOPPED, Voice, Word, first_word
+from smallbatch.runs.heartbeat import (
+    BLOCKED,
+    DONE,
+    FAILED,
+    SILENCE,
+    STOPPED,
+    Heartbeat,
+    HeartbeatWriter,
+    first_heartbeat,
+)
 from smallbatch.runs.status import COLUMNS, Status, look, told
 from smallbatch.runs.store import RunStore
 from smallbatch.study.settings import overridden, read_yaml
@@ -79,9 +88,11 @@ def store(run, diverged_at=None):
 def say(pack, runs, *, ago=0.0, **news):
     """A pack's job says something about its runs, some seconds ago."""
     path = RESULTS / "packs" / f"{pack}.json"
-    word = replace(first_word([run.name("f") for run in runs], f"logs/train/{pack}.log"), host="node07", process=42)
-    Voice(path, word).say(at_once=True, **{"title": "alexnet on digits, m=2, 2 lanes", **news})
-    write_sealed(path, read_sealed(path) | {"spoken": time.time() - ago})
+    heartbeat = replace(
+        first_heartbeat([run.name("f") for run in runs], f"logs/train/{pack}.log"), host="node07", process=42
+    )
+    HeartbeatWriter(path, heartbeat).update(at_once=True, **{"title": "alexnet on digits, m=2, 2 lanes", **news})
+    write_sealed(path, read_sealed(path) | {"updated": time.time() - ago})
 
 
 def training(*runs, **news):
@@ -102,7 +113,7 @@ def test_before_anything_is_there_all_runs_wait():
     assert {figure: counts(status, figure) for figure in status.counts} == {
         figure: {"runs": size, "waiting": size} for figure, size in SIZES.items()
     }
-    assert (status.unprepared, status.words, status.speed, status.left) == (["digits"], {}, None, None)
+    assert (status.unprepared, status.heartbeats, status.speed, status.left) == (["digits"], {}, None, None)
     assert "Not prepared yet, so that its runs wait: digits. Nothing is running, so the time left is unknown." in told(
         status
     ).replace("\n", " ")
@@ -183,14 +194,14 @@ def test_the_last_to_speak_of_a_run_decides(runs):
     say("again", runs[:3], ago=30, **training(runs[0]))
     status = seen()
     assert counts(status, "fig01") == {"runs": 8, "running": 1, "waiting": 7}
-    assert list(status.words) == ["again"], "all that failed is tried again"
+    assert list(status.heartbeats) == ["again"], "all that failed is tried again"
 
 
 @pytest.mark.parametrize("state", [DONE, STOPPED])
 def test_a_job_that_ended_well_is_not_spoken_of_and_what_it_lacks_waits(state, runs):
     say("ended", runs, state=state, **training(runs[0]))
     assert counts(seen(), "fig01") == {"runs": 8, "waiting": 8}
-    assert not seen().words
+    assert not seen().heartbeats
 
 
 def test_jobs_that_lack_nothing_of_the_study_are_not_spoken_of(runs):
@@ -198,7 +209,7 @@ def test_jobs_that_lack_nothing_of_the_study_are_not_spoken_of(runs):
     say("other-study", [stranger], **training(stranger))
     store(runs[0])
     say("mended", runs[:1], state=FAILED, reason="?")
-    assert not seen().words and seen().speed is None
+    assert not seen().heartbeats and seen().speed is None
 
 
 def test_a_job_that_waits_for_another_says_so(runs):
@@ -304,17 +315,17 @@ NOW = time.mktime((2025, 3, 7, 17, 41, 39, 0, 0, -1))  # another day than today
 MINUTE, DAY = 60, 86400
 
 
-def a_word(state, log, **more):
+def a_heartbeat(state, log, **more):
     """Of a job that began an hour ago and spoke a minute ago."""
     said = {
         "since": NOW - 60 * MINUTE,
-        "spoken": NOW - MINUTE,
+        "updated": NOW - MINUTE,
         "host": "node07",
         "process": 42,
         "job": None,
         "runs": [],
     }
-    return Word(state=state, log=log, **said | more)
+    return Heartbeat(state=state, log=log, **said | more)
 
 
 SCREEN = """\
@@ -359,29 +370,29 @@ def test_every_line_of_a_screen(monkeypatch):
               "all": one | {"runs": 1242, "waiting": 1236}}  # fmt: skip
     reason = "data/digits: damaged, which takes many words to say and so takes two lines"
     running = {"title": "alexnet on digits, m=2", "group": ["x"], "epoch": 2, "epochs": 10}
-    words = {
-        "b": a_word("running", "logs/b.log", since=NOW - DAY - 60 * MINUTE, speed=1234.4, left=65.4, **running),
-        "a": a_word("running", None, title="alexnet on digits", epoch=3, epochs=4),
-        "s": a_word("running", "logs/s.log", spoken=NOW - SILENCE - 1, speed=9.0, left=9.0),
-        "w": a_word("blocked", "logs/w.log", title="resnet8 on digits", speed=9.0),
-        "d": a_word(
-            "failed", "logs/d.log", spoken=NOW - 2 * DAY - MINUTE, host="node08", job="4711", reason=reason, **running
+    heartbeats = {
+        "b": a_heartbeat("running", "logs/b.log", since=NOW - DAY - 60 * MINUTE, speed=1234.4, left=65.4, **running),
+        "a": a_heartbeat("running", None, title="alexnet on digits", epoch=3, epochs=4),
+        "s": a_heartbeat("running", "logs/s.log", updated=NOW - SILENCE - 1, speed=9.0, left=9.0),
+        "w": a_heartbeat("blocked", "logs/w.log", title="resnet8 on digits", speed=9.0),
+        "d": a_heartbeat(
+            "failed", "logs/d.log", updated=NOW - 2 * DAY - MINUTE, host="node08", job="4711", reason=reason, **running
         ),
-        "c": a_word("failed", "logs/c.log", **running),
+        "c": a_heartbeat("failed", "logs/c.log", **running),
     }
     wrong = [f"results/packs/{i}.json: damaged" for i in (1, 2, 3, 4)]
-    status = Status("mine", NOW, counts, ["digits", "cifar10"], words, 12345.6, 3665.4, wrong)
+    status = Status("mine", NOW, counts, ["digits", "cifar10"], heartbeats, 12345.6, 3665.4, wrong)
     assert told(status) == SCREEN
-    quiet = told(replace(status, words={}, wrong=[], unprepared=[]))
+    quiet = told(replace(status, heartbeats={}, wrong=[], unprepared=[]))
     assert quiet.endswith("1\n\nNothing is running, so the time left is unknown.")
-    silent = told(replace(status, words={"s": words["s"]}, wrong=[], unprepared=[]))
+    silent = told(replace(status, heartbeats={"s": heartbeats["s"]}, wrong=[], unprepared=[]))
     assert "Nothing is running, so the time left is unknown.\n\nsilent since 17:36" in silent
 
 
 def test_a_job_is_silent_after_five_minutes_unless_it_has_ended():
     for state, silent in (("running", True), ("blocked", True), ("done", False), ("stopped", False), ("failed", False)):
-        assert a_word(state, None, spoken=NOW - 301).silent(NOW) == silent
-        assert not a_word(state, None, spoken=NOW - 300).silent(NOW)
+        assert a_heartbeat(state, None, updated=NOW - 301).silent(NOW) == silent
+        assert not a_heartbeat(state, None, updated=NOW - 300).silent(NOW)
 
 
 def command(*arguments):

@@ -36,7 +36,7 @@ from smallbatch.data.outline import Outline
 from smallbatch.estimate import speeds
 from smallbatch.runs import bundles
 from smallbatch.runs.chosen import read_chosen, write_chosen
-from smallbatch.runs.heartbeat import Voice, first_word
+from smallbatch.runs.heartbeat import HeartbeatWriter, first_heartbeat
 from smallbatch.runs.status import look, told
 from smallbatch.runs.store import METRICS, RECORD, VARIANCE, Epoch, Outcome, RunStore, Variance
 from smallbatch.study.experiments import Experiment, Study
@@ -279,8 +279,10 @@ def read_pickle(path: Path) -> bool:
 
 def make_heartbeat(folder: Path, number: int) -> Path:
     path = folder / "results" / "packs" / "pack.json"
-    word = first_word([run.name(FINGERPRINT) for run in WATCHED.runs()], "logs/train/pack.log")
-    Voice(path, word).say(at_once=True, epoch=1, epochs=2, images=128 * number, trained=64, group=word.runs, speed=10.0)
+    heartbeat = first_heartbeat([run.name(FINGERPRINT) for run in WATCHED.runs()], "logs/train/pack.log")
+    HeartbeatWriter(path, heartbeat).update(
+        at_once=True, epoch=1, epochs=2, images=128 * number, trained=64, group=heartbeat.runs, speed=10.0
+    )
     return path
 
 

@@ -23,7 +23,7 @@ if __name__ == "__main__":
             Path(snakemake.input.meta).parent,
             Path(params.results),
             params.training,
-            word=Path(snakemake.output[0]).with_suffix(".json"),
+            heartbeat=Path(snakemake.output[0]).with_suffix(".json"),
             log_file=snakemake.log[0],
             memory_mb=snakemake.resources.mem_mb,
         )

@@ -157,8 +157,8 @@ def _train(study: Study, config: Config, arguments: argparse.Namespace) -> None:
         chosen, records = _chosen(study, e, config) if e.best_of else (None, [])
         if chosen:
             write_chosen(chosen_file(RESULTS, study.name, e.name), chosen, records)
-        runs, word = list(e.runs(chosen)), RESULTS / "packs" / f"{study.name}.{e.name}.json"
-        trained = train(runs, DATA / e.setting.data, RESULTS, config["training"], word=word)
+        runs, heartbeat = list(e.runs(chosen)), RESULTS / "packs" / f"{study.name}.{e.name}.json"
+        trained = train(runs, DATA / e.setting.data, RESULTS, config["training"], heartbeat=heartbeat)
         log.info("%s: %d of %d runs trained in %.0f s", e.name, trained, len(runs), time.perf_counter() - started)
 
 

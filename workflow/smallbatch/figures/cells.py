@@ -102,8 +102,8 @@ def mark_below(axes: Axes) -> None:
         below = x[y < edge]
         if not len(below):
             continue
-        hollow = {"markerfacecolor": "white", "markeredgecolor": line.get_color(), "markeredgewidth": 0.6}
-        axes.plot(below, np.full_like(below, edge), line.get_marker(), clip_on=False, zorder=3, **hollow)
+        look: style.Look = {"marker": line.get_marker(), "markeredgecolor": line.get_color()} | style.HOLLOW
+        axes.plot(below, np.full_like(below, edge), clip_on=False, zorder=3, **look)
 
 
 def chance_line(axes: Axes, runs: pd.DataFrame) -> None:

@@ -33,6 +33,7 @@ TEXT_LINE = 0.12  # inches: a line of small text
 BAND: Look = {"alpha": 0.15, "linewidth": 0}
 WHISKER: Look = {"alpha": 0.35, "linewidth": 0.7}
 BAR: Look = {"color": "0.35", "linestyle": (0, (1, 2)), "linewidth": 0.7, "zorder": 1}
+HOLLOW: Look = {"linestyle": "none", "markerfacecolor": "white", "markeredgewidth": 0.6}
 CHANCE: Look = {"color": "0.35", "linestyle": (0, (4, 3)), "linewidth": 0.6, "zorder": 1}
 
 _SETTINGS: "dict[RcKeyType, Any]" = {

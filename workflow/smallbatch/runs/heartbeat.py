@@ -1,4 +1,4 @@
-"""Word that a training leaves of itself: a small file a pack, for who watches from elsewhere (`runs.status`)."""
+"""Heartbeat of a training job: a small file a pack, rewritten every few seconds and read by `runs.status`."""
 
 import contextlib
 import os
@@ -15,22 +15,22 @@ from smallbatch.core.files import read_sealed, write_sealed
 from smallbatch.data.prepared import META, read_meta
 from smallbatch.study.experiments import Run
 
-EVERY = 10.0
-"""Seconds between words."""
+INTERVAL = 10.0
+"""Seconds between writes."""
 
 SILENCE = 300.0
-"""Seconds without a word after which a training may have been killed."""
+"""Seconds without a write after which a training may have been killed."""
 
 RUNNING, BLOCKED, DONE, STOPPED, FAILED = "running", "blocked", "done", "stopped", "failed"
 """States. Blocked: it waits for another job, which trains a row of its runs."""
 
 
 @dataclass(frozen=True)
-class Word:
-    """What a training last said.
+class Heartbeat:
+    """The state of a training job when it last wrote.
 
     state: one of the states above.
-    since, spoken: when it began and when it said this, in seconds since 1970.
+    since, updated: when it began and when it wrote this, in seconds since 1970.
     host, process, job: where it runs; the job is SLURM's, none elsewhere.
     log: the file that it logs to; none: a terminal.
     runs: names of its runs, those included that were there before it.
@@ -44,7 +44,7 @@ class Word:
 
     state: str
     since: float
-    spoken: float
+    updated: float
     host: str
     process: int
     job: str | None
@@ -62,44 +62,44 @@ class Word:
     left: float | None = None
 
     def silent(self, now: float) -> bool:
-        """Whether it should have spoken since; a process that was killed could not say so."""
-        return self.state in (RUNNING, BLOCKED) and now - self.spoken > SILENCE
+        """Whether it should have written since; a process that was killed cannot."""
+        return self.state in (RUNNING, BLOCKED) and now - self.updated > SILENCE
 
 
-def first_word(runs: Sequence[str] = (), log: str | None = None) -> Word:
-    """What this process says when it begins to train runs of these names."""
+def first_heartbeat(runs: Sequence[str] = (), log: str | None = None) -> Heartbeat:
+    """Of this process, when it begins to train runs of these names."""
     now = time.time()
-    return Word(RUNNING, now, now, socket.gethostname(), os.getpid(), os.getenv("SLURM_JOB_ID"), log, runs)
+    return Heartbeat(RUNNING, now, now, socket.gethostname(), os.getpid(), os.getenv("SLURM_JOB_ID"), log, runs)
 
 
-class Voice:
-    """Leaves word in a file, as a context every few seconds, whatever the training is at.
+class HeartbeatWriter:
+    """Writes the heartbeat, as a context every few seconds, whatever the training is at.
 
-    What cannot be written is let go: a full disk is told of by the training itself.
+    What cannot be written is let go: of a full disk the training itself reports.
 
     Args:
         path: the file; none: nothing is written.
-        word: the first; none: what the file holds.
+        heartbeat: the first; none: what the file holds.
     """
 
-    def __init__(self, path: Path | None, word: Word | None = None) -> None:
+    def __init__(self, path: Path | None, heartbeat: Heartbeat | None = None) -> None:
         self.path = path
-        self.word = word or (path and read_word(path)) or first_word()
+        self.heartbeat = heartbeat or (path and read_heartbeat(path)) or first_heartbeat()
         self._writing, self._ended = threading.Lock(), threading.Event()
-        self._thread = threading.Thread(target=self._speak, daemon=True)
+        self._thread = threading.Thread(target=self._beat, daemon=True)
 
-    def say(self, *, at_once: bool = False, **news: Any) -> None:
-        """Change what the next word says.
+    def update(self, *, at_once: bool = False, **fields: Any) -> None:
+        """Change what is written next.
 
         Args:
             at_once: whether it is written now.
-            news: fields of `Word`.
+            fields: of `Heartbeat`.
         """
-        self.word = replace(self.word, **news)
+        self.heartbeat = replace(self.heartbeat, **fields)
         if at_once:
             self._write()
 
-    def __enter__(self) -> "Voice":
+    def __enter__(self) -> "HeartbeatWriter":
         self._thread.start()
         return self
 
@@ -108,22 +108,22 @@ class Voice:
         self._thread.join()
         self._write()
 
-    def _speak(self) -> None:
-        while not self._ended.wait(EVERY):
+    def _beat(self) -> None:
+        while not self._ended.wait(INTERVAL):
             self._write()
 
     def _write(self) -> None:
         with self._writing, contextlib.suppress(UserError, OSError):
             if self.path:
-                write_sealed(self.path, asdict(replace(self.word, spoken=time.time())))
+                write_sealed(self.path, asdict(replace(self.heartbeat, updated=time.time())))
 
 
 @contextlib.contextmanager
-def leaving_word(path: Path | None, runs: Sequence[Run], data_folder: Path, log: str | None) -> Iterator[None]:
-    """Leave word that a training begins and, when the block is over, how it ended.
+def keeping_heartbeat(path: Path | None, runs: Sequence[Run], data_folder: Path, log: str | None) -> Iterator[None]:
+    """Write that a training begins and, when the block is over, how it ended.
 
     Args:
-        path: the file; none: no word is left.
+        path: the file; none: nothing is written.
         runs: what is trained.
         data_folder: the prepared arrays that it is trained on.
         log: the file that it logs to; none: a terminal.
@@ -132,14 +132,14 @@ def leaving_word(path: Path | None, runs: Sequence[Run], data_folder: Path, log:
         yield
         return
     fingerprint = read_meta(data_folder / META).fingerprint
-    Voice(path, first_word([run.name(fingerprint) for run in runs], log)).say(at_once=True)
+    HeartbeatWriter(path, first_heartbeat([run.name(fingerprint) for run in runs], log)).update(at_once=True)
     try:
         yield
     except BaseException as error:
         stopped = isinstance(error, Stopped) or not isinstance(error, Exception)
-        Voice(path).say(state=STOPPED if stopped else FAILED, reason=_reason(error), at_once=True)
+        HeartbeatWriter(path).update(state=STOPPED if stopped else FAILED, reason=_reason(error), at_once=True)
         raise
-    Voice(path).say(state=DONE, at_once=True)
+    HeartbeatWriter(path).update(state=DONE, at_once=True)
 
 
 def _reason(error: BaseException) -> str:
@@ -148,27 +148,30 @@ def _reason(error: BaseException) -> str:
     return text if isinstance(error, UserError | Stopped) else f"{kind}: {text}" if text else kind
 
 
-def read_word(path: Path) -> Word | None:
-    """The word in a file; none if it holds none."""
+def read_heartbeat(path: Path) -> Heartbeat | None:
+    """The heartbeat in a file; none if it holds none."""
     try:
         return _read(path)
     except UserError:
         return None
 
 
-def _read(path: Path) -> Word:
+def _read(path: Path) -> Heartbeat:
+    values = read_sealed(path)
+    if "spoken" in values:  # as version 0.1 has it
+        values["updated"] = values.pop("spoken")
     try:
-        return Word(**read_sealed(path))
+        return Heartbeat(**values)
     except TypeError as error:
         raise UserError(f"{path}: of another version of this library; delete it") from error
 
 
-def read_words(folder: Path) -> tuple[dict[str, Word], list[str]]:
-    """Pack -> its word, the one spoken last coming last; and what is wrong with each file that holds none."""
-    words, wrong = {}, []
+def read_heartbeats(folder: Path) -> tuple[dict[str, Heartbeat], list[str]]:
+    """Pack -> its heartbeat, the latest last; and what is wrong with each file that holds none."""
+    heartbeats, wrong = {}, []
     for path in sorted(folder.glob("*.json")):
         try:
-            words[path.stem] = _read(path)
+            heartbeats[path.stem] = _read(path)
         except UserError as error:
             wrong.append(str(error))
-    return dict(sorted(words.items(), key=lambda item: item[1].spoken)), wrong
+    return dict(sorted(heartbeats.items(), key=lambda item: item[1].updated)), wrong

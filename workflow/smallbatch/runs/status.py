@@ -1,7 +1,7 @@
 """What a study has come to: runs by figure, speed, time left, and which logs to read.
 
 Only files are read, and none is written: it may be asked at any time, on any host that sees them, while others train.
-The run store says which runs are there; what is trained the jobs say in words that they leave (`runs.heartbeat`).
+The run store says which runs are there; what is trained the heartbeats of the jobs say (`runs.heartbeat`).
 """
 
 import shutil
@@ -15,7 +15,7 @@ from pathlib import Path
 from smallbatch.core.console import clock
 from smallbatch.data.prepared import META, Meta, read_meta
 from smallbatch.runs.chosen import chosen_file, read_chosen
-from smallbatch.runs.heartbeat import BLOCKED, DONE, FAILED, RUNNING, Word, read_words
+from smallbatch.runs.heartbeat import BLOCKED, DONE, FAILED, RUNNING, Heartbeat, read_heartbeats
 from smallbatch.runs.store import RunStore
 from smallbatch.study.experiments import Experiment, Run, Study
 
@@ -40,11 +40,11 @@ class Status:
     counts: figure -> column -> runs that it shows or takes its rates from. What several figures have counts in each,
         what none has as `none`, and everything once in the last line, `all`.
     unprepared: labels of data sets that are not prepared yet, for which all their runs wait.
-    words: pack -> what its job says, if that runs or has failed and runs of the study are lacking for it.
+    heartbeats: pack -> that of its job, if that runs or has failed and runs of the study are lacking for it.
     speed: images/s of all jobs that run; none where none says one.
     left: seconds until the running and waiting runs are trained, if their images pass at this speed: models and batch
         sizes to come may be slower or faster, jobs more or fewer, and runs that diverge end early. None: unknown.
-    wrong: what is wrong with files that should hold a job's word, and with runs, which count as not trained.
+    wrong: what is wrong with files that should hold a heartbeat, and with runs, which count as not trained.
     begun: checkpoints of groups of runs, of any study, that the next call goes on from.
     """
 
@@ -52,7 +52,7 @@ class Status:
     now: float
     counts: dict[str, Mapping[str, int]]
     unprepared: list[str]
-    words: dict[str, Word]
+    heartbeats: dict[str, Heartbeat]
     speed: float | None
     left: float | None
     wrong: list[str]
@@ -65,7 +65,7 @@ def look(study: Study, data: Path, results: Path) -> Status:
     Args:
         study: with the seeds and the scale that it is trained with.
         data: the folder of prepared data sets.
-        results: the folder with the run store `runs/`, the words in `packs/` and the rates that the study has chosen.
+        results: the folder with the run store `runs/`, heartbeats in `packs/` and the rates that the study has chosen.
     """
     metas = {label: read_meta(data / label / META) for label in study.labels if (data / label / META).exists()}
     planned = {
@@ -78,8 +78,8 @@ def look(study: Study, data: Path, results: Path) -> Status:
     lacking = runs.keys() - ends.keys()
     states = {name: DIVERGED if diverged_at else DONE for name, diverged_at in ends.items()}
     states |= {name: jobs.state(name) for name in lacking}
-    words, unprepared = jobs.lacking(lacking), [label for label in study.labels if label not in metas]
-    speed = sum(word.speed or 0 for word in words.values() if _kind(word, jobs.now) == RUNNING)
+    heartbeats, unprepared = jobs.lacking(lacking), [label for label in study.labels if label not in metas]
+    speed = sum(heartbeat.speed or 0 for heartbeat in heartbeats.values() if _kind(heartbeat, jobs.now) == RUNNING)
     left = None
     if speed and not unprepared:
         unfinished = [name for name in lacking if states[name] != FAILED]
@@ -87,7 +87,7 @@ def look(study: Study, data: Path, results: Path) -> Status:
     counts = {figure: _counts(states[name] for name in names) for figure, names in _of_figures(study, planned)}
     begun = len(list((results / "checkpoints").glob("*/*.pt")))
     wrong = [f"{store.root / name}: damaged: {damage}; to be made again" for name, damage in sorted(damaged.items())]
-    return Status(study.name, jobs.now, counts, unprepared, words, speed or None, left, jobs.wrong + wrong, begun)
+    return Status(study.name, jobs.now, counts, unprepared, heartbeats, speed or None, left, jobs.wrong + wrong, begun)
 
 
 def _named(e: Experiment, meta: Meta | None, chosen: Path) -> dict[str, Run]:
@@ -119,48 +119,48 @@ def _counts(states: Iterable[str]) -> Mapping[str, int]:
     return counts | {"runs": counts.total(), DONE: counts[DONE] + counts[DIVERGED]}
 
 
-def _kind(word: Word, now: float) -> str:
+def _kind(heartbeat: Heartbeat, now: float) -> str:
     """A job's state, or that it is silent."""
-    return SILENT if word.silent(now) else word.state
+    return SILENT if heartbeat.silent(now) else heartbeat.state
 
 
 class _Jobs:
     """What jobs say, of any study.
 
     Args:
-        folder: of their words.
+        folder: of their heartbeats.
     """
 
     def __init__(self, folder: Path) -> None:
-        self.now, (self.words, self.wrong) = time.time(), read_words(folder)
-        self._last = {run: word for word in self.words.values() for run in word.runs}
+        self.now, (self.heartbeats, self.wrong) = time.time(), read_heartbeats(folder)
+        self._last = {run: heartbeat for heartbeat in self.heartbeats.values() for run in heartbeat.runs}
 
     def state(self, run: str) -> str:
-        """Whether a run that is not there is running, failed or waiting, by the last word that was spoken of it."""
-        word = self._last.get(run)
-        if word is None:
+        """Whether a run that is not there is running, failed or waiting, by the latest heartbeat that names it."""
+        heartbeat = self._last.get(run)
+        if heartbeat is None:
             return WAITING
-        kind = _kind(word, self.now)
-        return RUNNING if kind == RUNNING and run in word.group else FAILED if kind == FAILED else WAITING
+        kind = _kind(heartbeat, self.now)
+        return RUNNING if kind == RUNNING and run in heartbeat.group else FAILED if kind == FAILED else WAITING
 
     def left(self, run: str) -> float:
         """The part of a run's epochs that is still to be trained."""
-        word = self._last.get(run)
-        return 1 - word.epoch / word.epochs if word and self.state(run) == RUNNING else 1.0
+        heartbeat = self._last.get(run)
+        return 1 - heartbeat.epoch / heartbeat.epochs if heartbeat and self.state(run) == RUNNING else 1.0
 
-    def lacking(self, runs: Collection[str]) -> dict[str, Word]:
-        """Pack -> word of those that run or failed and were the last to speak of one of these runs."""
+    def lacking(self, runs: Collection[str]) -> dict[str, Heartbeat]:
+        """Pack -> heartbeat of those that run or failed and were the last to name one of these runs."""
         theirs = {id(self._last[run]) for run in runs if run in self._last}
-        found = {pack: word for pack, word in self.words.items() if id(word) in theirs}
-        return {pack: word for pack, word in found.items() if word.state in (RUNNING, BLOCKED, FAILED)}
+        found = {pack: heartbeat for pack, heartbeat in self.heartbeats.items() if id(heartbeat) in theirs}
+        return {pack: heartbeat for pack, heartbeat in found.items() if heartbeat.state in (RUNNING, BLOCKED, FAILED)}
 
 
 def told(status: Status) -> str:
     """A status as text for a terminal."""
     width = min(WIDTH, shutil.get_terminal_size().columns)
     head = f"Study {status.study}, {time.strftime('%d %b %Y, %H:%M:%S', time.localtime(status.now))}"
-    jobs = sorted(status.words.items(), key=lambda job: (list(_HEADS).index(_kind(job[1], status.now)), job[0]))
-    lines = [line for pack, word in jobs for line in _job(pack, word, status.now, width)]
+    jobs = sorted(status.heartbeats.items(), key=lambda job: (list(_HEADS).index(_kind(job[1], status.now)), job[0]))
+    lines = [line for pack, heartbeat in jobs for line in _job(pack, heartbeat, status.now, width)]
     lines += [*status.wrong[:SHOWN], f"and {len(status.wrong) - SHOWN} more such files"][: len(status.wrong)]
     summary = textwrap.wrap(_summary(status), width)
     return "\n".join([head, "", *_table(status.counts), "", *summary, *[""] * bool(lines), *lines])
@@ -175,7 +175,10 @@ def _table(counts: Mapping[str, Mapping[str, int]]) -> Iterator[str]:
 
 def _summary(status: Status) -> str:
     """What the table does not say: data, speed, time left."""
-    of_all, kinds = status.counts["all"], Counter(_kind(word, status.now) for word in status.words.values())
+    of_all, kinds = (
+        status.counts["all"],
+        Counter(_kind(heartbeat, status.now) for heartbeat in status.heartbeats.values()),
+    )
     if of_all[DONE] == of_all["runs"]:
         return "All runs are there."
     data = f"Not prepared yet, so that its runs wait: {', '.join(status.unprepared)}. " if status.unprepared else ""
@@ -190,25 +193,29 @@ def _summary(status: Status) -> str:
 
 
 _HEADS = {
-    FAILED: "failed at {spoken}",
-    SILENT: "silent since {spoken}",
+    FAILED: "failed at {updated}",
+    SILENT: "silent since {updated}",
     BLOCKED: "waits for another job",
     RUNNING: "running since {since}",
 }
 """What is said first of a job, by kind; in the order in which they are to be looked at."""
 
 
-def _job(pack: str, word: Word, now: float, width: int) -> Iterator[str]:
+def _job(pack: str, heartbeat: Heartbeat, now: float, width: int) -> Iterator[str]:
     """Some lines on a job: where and how fast; its log; what it is at, or why it failed."""
-    kind = _kind(word, now)
-    said = [_HEADS[kind].format(since=_time(word.since, now), spoken=_time(word.spoken, now)), f"on {word.host}"]
-    said.append(f"job {word.job}" if word.job else f"process {word.process}")
+    kind = _kind(heartbeat, now)
+    said = [
+        _HEADS[kind].format(since=_time(heartbeat.since, now), updated=_time(heartbeat.updated, now)),
+        f"on {heartbeat.host}",
+    ]
+    said.append(f"job {heartbeat.job}" if heartbeat.job else f"process {heartbeat.process}")
     if kind == RUNNING:
-        said += [f"{word.speed:,.0f} images/s"] if word.speed else []
-        said += [f"{clock(word.left)} left"] if word.left is not None else []
-    at = f"{word.title or 'starting'}{f': {word.epoch} of {word.epochs} epochs' if word.group else ''}"
+        said += [f"{heartbeat.speed:,.0f} images/s"] if heartbeat.speed else []
+        said += [f"{clock(heartbeat.left)} left"] if heartbeat.left is not None else []
+    epochs = f": {heartbeat.epoch} of {heartbeat.epochs} epochs" if heartbeat.group else ""
+    at = f"{heartbeat.title or 'starting'}{epochs}"
     yield ", ".join(said)
-    for text in (word.log or f"{pack}: its log is its terminal", word.reason if kind == FAILED else at):
+    for text in (heartbeat.log or f"{pack}: its log is its terminal", heartbeat.reason if kind == FAILED else at):
         yield from textwrap.wrap(text or "", width, initial_indent="    ", subsequent_indent="    ")
 
 

@@ -17,7 +17,7 @@ from smallbatch.core import stopping
 from smallbatch.core.errors import Stopped, UserError
 from smallbatch.core.files import read_json, write_json
 from smallbatch.data.prepared import META, read_meta
-from smallbatch.runs.heartbeat import leaving_word
+from smallbatch.runs.heartbeat import keeping_heartbeat
 from smallbatch.runs.packs import cost, parts
 from smallbatch.runs.store import RunStore
 from smallbatch.study.experiments import Run
@@ -36,7 +36,7 @@ def train(
     training: Mapping[str, Any],
     *,
     memory_mb: int | None = None,
-    word: Path | None = None,
+    heartbeat: Path | None = None,
     log_file: str | None = None,
 ) -> int:
     """Train what is missing of a pack; returns how many runs that was.
@@ -48,9 +48,8 @@ def train(
         training: as config/config.yaml has it. To share mini-batches between machines, call `train_pack` under
             `torchrun`.
         memory_mb: that all processes may take, as `train_pack` has it.
-        word: the file in which word is left of the training, and beside which, where parts of it are trained side by
-            side, each leaves its own; none: nowhere.
-        log_file: what the word says where to read on; none: a terminal.
+        heartbeat: the file of it, beside which, where parts are trained side by side, each has its own; none: nowhere.
+        log_file: that the heartbeat names; none: a terminal.
 
     Raises:
         UserError: as `train_pack`; or a process ended early. What others were to train is trained all the same.
@@ -63,22 +62,23 @@ def train(
         memory_mb = memory_mb and memory_mb // len(shares)
     options = {key: training[key] for key in ("device", "lanes", "keep_weights", "images_at_once")}
     options |= {"memory_mb": memory_mb}
-    words = [
-        word and (word if len(shares) == 1 else word.with_suffix(f".{place}.json")) for place in range(len(shares))
+    heartbeats = [
+        heartbeat and (heartbeat if len(shares) == 1 else heartbeat.with_suffix(f".{place}.json"))
+        for place in range(len(shares))
     ]
-    with contextlib.ExitStack() as said:
-        for share, path in zip(shares, words, strict=True):
-            said.enter_context(leaving_word(path, share, data_folder, log_file))
+    with contextlib.ExitStack() as kept:
+        for share, path in zip(shares, heartbeats, strict=True):
+            kept.enter_context(keeping_heartbeat(path, share, data_folder, log_file))
         if training["processes"] > 1 or training["side_by_side"] > 1:
-            return _train_all(shares, words, data_folder, results, options, training["processes"])
+            return _train_all(shares, heartbeats, data_folder, results, options, training["processes"])
         from smallbatch.training.pack import train_pack  # imports torch, which takes seconds
 
-        return train_pack(runs, data_folder, results, word=word and str(word), **options)
+        return train_pack(runs, data_folder, results, heartbeat=heartbeat and str(heartbeat), **options)
 
 
 def _train_all(
     shares: Sequence[Sequence[Run]],
-    words: Sequence[Path | None],
+    heartbeats: Sequence[Path | None],
     data_folder: Path,
     results: Path,
     options: dict[str, Any],
@@ -88,8 +88,11 @@ def _train_all(
     job = {"data": str(data_folder), "results": str(results)}
     with tempfile.TemporaryDirectory() as name:
         folders = [Path(name, str(place)) for place in range(len(shares))]
-        for folder, runs, word in zip(folders, shares, words, strict=True):
-            own = {"runs": [run.settings for run in runs], "options": options | {"word": word and str(word)}}
+        for folder, runs, heartbeat in zip(folders, shares, heartbeats, strict=True):
+            own = {
+                "runs": [run.settings for run in runs],
+                "options": options | {"heartbeat": heartbeat and str(heartbeat)},
+            }
             write_json(folder / JOB, job | own)
         if processes > 1:
             torchrun = ("torch.distributed.run", "--standalone", f"--nproc-per-node={processes}", "-m", __name__)
@@ -105,7 +108,7 @@ def _train_all(
 
 @dataclass
 class _Child:
-    """A process that trains what the job in a folder says, and leaves word there of how it ended.
+    """A process that trains what the job in a folder says, and says there how it ended.
 
     folder: of the job.
     module: with arguments, that Python runs.
@@ -236,7 +239,7 @@ def _train(folder: Path) -> int:
 
 
 def _tell(folder: Path, text: str) -> None:
-    """Leave word of what went wrong; the first process to do so is the one that knows."""
+    """Write down what went wrong; the first process to do so is the one that knows."""
     with contextlib.suppress(FileExistsError), open(folder / ERROR, "x", encoding="utf-8") as file:
         file.write(text)
 

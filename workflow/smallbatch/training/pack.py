@@ -18,7 +18,7 @@ from smallbatch.core.errors import Stopped, UserError
 from smallbatch.data import prepared
 from smallbatch.data.outline import Outline
 from smallbatch.runs.bundles import take_in
-from smallbatch.runs.heartbeat import Voice
+from smallbatch.runs.heartbeat import HeartbeatWriter
 from smallbatch.runs.packs import row
 from smallbatch.runs.store import Outcome, Record, RunStore
 from smallbatch.study.experiments import CHOSEN_LATER, Run
@@ -48,7 +48,7 @@ def train_pack(
     keep_weights: str = "best",
     images_at_once: int | str = "auto",
     memory_mb: int | None = None,
-    word: str | None = None,
+    heartbeat: str | None = None,
 ) -> int:
     """Train those runs of a pack that the store does not have; returns how many those were.
 
@@ -64,7 +64,7 @@ def train_pack(
         keep_weights: all, best (of the seeds of each cell) or none.
         images_at_once: of each lane, in memory; or auto: as many of a mini-batch as fit. It changes rounding only.
         memory_mb: that the job may take, in 10^6 bytes; none: on the CPU its share of what is free. A GPU's is its own.
-        word: the file in which word is left of how far it is; none: nowhere.
+        heartbeat: the file that says how far it is; none: nowhere.
 
     Raises:
         UserError: the device is not there or too small, processes cannot share the runs, or files cannot be written.
@@ -90,10 +90,10 @@ def train_pack(
     log.info("%d runs, %d of them to be trained, on %s", len(runs), len(missing), chosen)
     if missing and world.leads and (incomplete := environment.origin()[1]):
         log.info("%s", incomplete)
-    voice = Voice(Path(word) if word and world.leads else None)
-    voice.say(device=str(chosen))
-    job.progress = Progress(sum(job.images(run) for run in missing), shown=world.leads, voice=voice)
-    with voice, job.processor():
+    writer = HeartbeatWriter(Path(heartbeat) if heartbeat and world.leads else None)
+    writer.update(device=str(chosen))
+    job.progress = Progress(sum(job.images(run) for run in missing), shown=world.leads, writer=writer)
+    with writer, job.processor():
         for _, members in itertools.groupby(sorted(runs, key=row), key=row):
             job.train_row(list(members))
             if keep_weights == "best" and world.leads:

@@ -1,4 +1,4 @@
-"""Progress at a human pace: a line on the log every few seconds, a bar where a terminal is there, word for others."""
+"""Progress at a human pace: a line on the log every few seconds, a bar in a terminal, a heartbeat for `status`."""
 
 import logging
 from collections.abc import Sequence
@@ -7,7 +7,7 @@ from time import monotonic
 from tqdm import tqdm
 
 from smallbatch.core.console import clock
-from smallbatch.runs.heartbeat import BLOCKED, RUNNING, Voice
+from smallbatch.runs.heartbeat import BLOCKED, RUNNING, HeartbeatWriter
 from smallbatch.runs.store import Epoch
 
 EVERY = 10.0
@@ -22,13 +22,13 @@ class Progress:
     Args:
         images: training images that all its runs will see, if none diverges.
         shown: whether a terminal shows a bar.
-        voice: leaves word elsewhere.
+        writer: of the heartbeat, which is kept up to date.
     """
 
-    def __init__(self, images: int, *, shown: bool = True, voice: Voice | None = None) -> None:
+    def __init__(self, images: int, *, shown: bool = True, writer: HeartbeatWriter | None = None) -> None:
         self.images, self.done, self.resumed, self.trained = images, 0, 0, 0
         self.started = self.logged = monotonic()
-        self.voice = voice or Voice(None)
+        self.writer = writer or HeartbeatWriter(None)
         self.speed: float | None = None
         self._measure(None)
         hidden = None if shown else True  # None: but for a terminal
@@ -52,12 +52,12 @@ class Progress:
         log.info("%s: begins", title)
         if self.speed is None:
             self._measure(None)
-        self.voice.say(state=RUNNING, title=title, group=runs, epoch=resumed, epochs=epochs, at_once=True)
+        self.writer.update(state=RUNNING, title=title, group=runs, epoch=resumed, epochs=epochs, at_once=True)
 
     def waits(self, title: str) -> None:
         """Tell that another job trains what is next here."""
         self._measure(None)
-        self.voice.say(state=BLOCKED, title=title, group=(), at_once=True)
+        self.writer.update(state=BLOCKED, title=title, group=(), at_once=True)
 
     def block(self, images: int) -> None:
         """Tell of a block of updates, by the images that its lanes have seen."""
@@ -69,12 +69,12 @@ class Progress:
 
     def _measure(self, speed: float | None) -> None:
         """Begin to measure the speed anew; until that is known tell of this one."""
-        self.voice.say(speed=speed, at_once=speed is not None and self.speed is None)
+        self.writer.update(speed=speed, at_once=speed is not None and self.speed is None)
         self.speed, self.measured, self.trained_before = speed, monotonic(), self.trained
 
     def epoch(self, number: int, history: Sequence[Sequence[Epoch]]) -> None:
         """Tell of an epoch that ended, if it is time to."""
-        self.voice.say(epoch=number)
+        self.writer.update(epoch=number)
         self._do(self.epoch_images * self.lanes * number)
         if monotonic() - self.logged < EVERY or not history:
             return
@@ -98,7 +98,9 @@ class Progress:
     def _do(self, group_images: int) -> None:
         self.bar.update(self.group_start + group_images - self.done)
         self.done = self.group_start + group_images
-        self.voice.say(images=self.images, trained=self.done, left=self._left() if self.done > self.resumed else None)
+        self.writer.update(
+            images=self.images, trained=self.done, left=self._left() if self.done > self.resumed else None
+        )
 
     def _left(self) -> float:
         """About how many seconds the rest of the pack takes, at the pace so far."""

@@ -1,4 +1,4 @@
-"""The word that a training leaves: what it says while it runs, and how it says that it ended."""
+"""The heartbeat of a training: what it says while it runs, and how it says that it ended."""
 
 import os
 import socket
@@ -13,18 +13,18 @@ from helpers import a_run, training_settings
 from smallbatch.core.errors import UserError
 from smallbatch.core.files import read_sealed, write_sealed
 from smallbatch.data import prepared
-from smallbatch.runs import heartbeat as words
+from smallbatch.runs import heartbeat as heartbeats
 from smallbatch.runs.heartbeat import (
     BLOCKED,
     DONE,
     FAILED,
     RUNNING,
     STOPPED,
-    Voice,
-    Word,
-    first_word,
-    leaving_word,
-    read_word,
+    Heartbeat,
+    HeartbeatWriter,
+    first_heartbeat,
+    keeping_heartbeat,
+    read_heartbeat,
 )
 from smallbatch.training import launch
 from smallbatch.training.row import Row
@@ -43,56 +43,60 @@ def fingerprint(data_folder):
 
 
 @pytest.fixture
-def said(monkeypatch):
-    """Every word that is written, in turn."""
-    heard, write = [], words.write_sealed
+def written(monkeypatch):
+    """Every heartbeat that is written, in turn."""
+    heard, write = [], heartbeats.write_sealed
 
     def hearing(path, value):
         write(path, value)
         heard.append(value)
 
-    monkeypatch.setattr(words, "write_sealed", hearing)
+    monkeypatch.setattr(heartbeats, "write_sealed", hearing)
     return heard
 
 
 def train(data_folder, path, runs=RUNS, *, memory_mb=None, **changed):
     training = training_settings(**changed)
-    return launch.train(runs, data_folder, path.parents[1], training, memory_mb=memory_mb, word=path, log_file="a.log")
+    return launch.train(
+        runs, data_folder, path.parents[1], training, memory_mb=memory_mb, heartbeat=path, log_file="a.log"
+    )
 
 
-def test_a_training_says_what_it_trains_and_that_it_is_done(data_folder, path, fingerprint, said, monkeypatch):
+def test_a_training_says_what_it_trains_and_that_it_is_done(data_folder, path, fingerprint, written, monkeypatch):
     monkeypatch.setenv("SLURM_JOB_ID", "4711")
     before = time.time()
     assert train(data_folder, path, lanes=1) == 2
     names = [run.name(fingerprint) for run in RUNS]
-    assert [word["group"] for word in said if word["title"] and not word["trained"]] == [[names[0]]]
-    last = words.read_word(path)
+    assert [heartbeat["group"] for heartbeat in written if heartbeat["title"] and not heartbeat["trained"]] == [
+        [names[0]]
+    ]
+    last = heartbeats.read_heartbeat(path)
     assert (last.state, last.runs, last.group, last.log, last.device) == (DONE, names, names[1:], "a.log", "cpu")
     assert (last.epoch, last.epochs, last.images, last.trained, last.left) == (2, 2, 256, 256, 0)
     assert last.title == "alexnet on made, m=4, 1 lane" and last.job == "4711" and last.reason is None
-    assert before <= last.since <= last.spoken <= time.time()
-    assert said[0]["state"] == RUNNING and said[0]["title"] == "" and said[0]["runs"] == names
+    assert before <= last.since <= last.updated <= time.time()
+    assert written[0]["state"] == RUNNING and written[0]["title"] == "" and written[0]["runs"] == names
 
 
-def test_it_speaks_again_and_again_whatever_it_is_at(path, monkeypatch, said):
-    monkeypatch.setattr(words, "EVERY", 0.01)
-    with Voice(path, first_word(["a"])) as voice:
-        voice.say(epoch=3)
+def test_it_speaks_again_and_again_whatever_it_is_at(path, monkeypatch, written):
+    monkeypatch.setattr(heartbeats, "INTERVAL", 0.01)
+    with HeartbeatWriter(path, first_heartbeat(["a"])) as writer:
+        writer.update(epoch=3)
         deadline = time.monotonic() + 10
-        while len(said) < 3 and time.monotonic() < deadline:
+        while len(written) < 3 and time.monotonic() < deadline:
             time.sleep(0.01)
-        assert len(said) >= 3
-        assert words.read_word(path).epoch == 3
-    ended = len(said)
+        assert len(written) >= 3
+        assert heartbeats.read_heartbeat(path).epoch == 3
+    ended = len(written)
     time.sleep(0.1)
-    assert len(said) == ended
+    assert len(written) == ended
 
 
 def test_a_training_that_fails_says_why_in_one_line(data_folder, path):
     with pytest.raises(UserError):
         train(data_folder, path, memory_mb=1)
-    word = words.read_word(path)
-    assert word.state == FAILED and "memory" in word.reason and "\n" not in word.reason
+    heartbeat = heartbeats.read_heartbeat(path)
+    assert heartbeat.state == FAILED and "memory" in heartbeat.reason and "\n" not in heartbeat.reason
 
 
 @pytest.mark.parametrize(
@@ -105,10 +109,10 @@ def test_a_training_that_fails_says_why_in_one_line(data_folder, path):
     ],
 )
 def test_how_it_ended(error, state, reason, data_folder, path):
-    with pytest.raises(type(error)), leaving_word(path, RUNS, data_folder, None):
+    with pytest.raises(type(error)), keeping_heartbeat(path, RUNS, data_folder, None):
         raise error
-    word = words.read_word(path)
-    assert (word.state, word.reason, word.log) == (state, reason, None)
+    heartbeat = heartbeats.read_heartbeat(path)
+    assert (heartbeat.state, heartbeat.reason, heartbeat.log) == (state, reason, None)
 
 
 HOLD = """
@@ -120,22 +124,22 @@ with open(sys.argv[1], "ab") as file:
 """
 
 
-def test_a_job_that_waits_for_another_says_so(data_folder, path, fingerprint, said):
+def test_a_job_that_waits_for_another_says_so(data_folder, path, fingerprint, written):
     row = Row(path.parents[1] / "checkpoints", RUNS[0], fingerprint)
     row.root.mkdir()
     command = [sys.executable, "-c", HOLD, str(row.root / "lock"), str(int(row.key, 16))]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as holder:
         assert holder.stdout.readline() == "locked\n"
-        threading.Thread(target=_kill_when_somebody_waits, args=(holder, said)).start()
+        threading.Thread(target=_kill_when_somebody_waits, args=(holder, written)).start()
         train(data_folder, path, lanes=2)
-    (blocked,) = [word for word in said if word["state"] == BLOCKED]
+    (blocked,) = [heartbeat for heartbeat in written if heartbeat["state"] == BLOCKED]
     assert blocked["group"] == () and blocked["title"] == "alexnet on made, m=4, 2 lanes" and blocked["speed"] is None
-    assert words.read_word(path).state == DONE and len(words.read_word(path).group) == 2
+    assert heartbeats.read_heartbeat(path).state == DONE and len(heartbeats.read_heartbeat(path).group) == 2
 
 
-def _kill_when_somebody_waits(holder: subprocess.Popen, said: list) -> None:
+def _kill_when_somebody_waits(holder: subprocess.Popen, written: list) -> None:
     deadline = time.monotonic() + 60
-    while not any(word["state"] == BLOCKED for word in said) and time.monotonic() < deadline:
+    while not any(heartbeat["state"] == BLOCKED for heartbeat in written) and time.monotonic() < deadline:
         time.sleep(0.02)
     holder.kill()
 
@@ -147,15 +151,15 @@ def test_word_that_cannot_be_written_stops_no_training(data_folder, path):
 
 def test_what_is_no_word_is_named(path):
     for number, name in enumerate(["b", "a", "c"]):
-        Voice(path.with_stem(name), first_word([name])).say(at_once=True)
-        write_sealed(path.with_stem(name), read_sealed(path.with_stem(name)) | {"spoken": float(number)})
+        HeartbeatWriter(path.with_stem(name), first_heartbeat([name])).update(at_once=True)
+        write_sealed(path.with_stem(name), read_sealed(path.with_stem(name)) | {"updated": float(number)})
     path.with_stem("half").write_text('{"state": "run')
     path.with_stem("edited").write_text(path.with_stem("a").read_text().replace('"running"', '"done"'))
     write_sealed(path.with_stem("other"), {"state": "running", "colour": "red"})
     path.with_stem("pipe").parent.joinpath("pipe.json").mkdir()
     (path.parent / ".a.json.x1y2").write_text("being written")
-    found, wrong = words.read_words(path.parent)
-    assert list(found) == ["b", "a", "c"], "in the order in which they were spoken"
+    found, wrong = heartbeats.read_heartbeats(path.parent)
+    assert list(found) == ["b", "a", "c"], "in the order in which they were updated"
     reasons = {
         "edited": "does not fit its digest",
         "half": "damaged or edited",
@@ -163,23 +167,30 @@ def test_what_is_no_word_is_named(path):
         "pipe": "is no file",
     }
     assert len(wrong) == 4
-    for (name, reason), said in zip(reasons.items(), wrong, strict=True):
-        assert said.startswith(f"{path.with_stem(name)}: ") and reason in said
-    assert words.read_words(path.parent / "nowhere") == ({}, [])
+    for (name, reason), written in zip(reasons.items(), wrong, strict=True):
+        assert written.startswith(f"{path.with_stem(name)}: ") and reason in written
+    assert heartbeats.read_heartbeats(path.parent / "nowhere") == ({}, [])
 
 
 def test_the_first_word_says_who_speaks_and_when(monkeypatch):
     monkeypatch.setattr("smallbatch.runs.heartbeat.time.time", lambda: 1000.0)
     monkeypatch.setenv("SLURM_JOB_ID", "17")
-    said = first_word(["a", "b"], "logs/train/a.log")
-    assert said == Word(
+    written = first_heartbeat(["a", "b"], "logs/train/a.log")
+    assert written == Heartbeat(
         "running", 1000.0, 1000.0, socket.gethostname(), os.getpid(), "17", "logs/train/a.log", ["a", "b"]
     )
 
 
 def test_a_word_is_spoken_when_it_is_written(path, monkeypatch):
     monkeypatch.setattr("smallbatch.runs.heartbeat.time.time", lambda: 1000.0)
-    voice = Voice(path, first_word())
+    writer = HeartbeatWriter(path, first_heartbeat())
     monkeypatch.setattr("smallbatch.runs.heartbeat.time.time", lambda: 1070.0)
-    voice.say(at_once=True, epoch=3)
-    assert (read_word(path).since, read_word(path).spoken, read_word(path).epoch) == (1000.0, 1070.0, 3)
+    writer.update(at_once=True, epoch=3)
+    assert (read_heartbeat(path).since, read_heartbeat(path).updated, read_heartbeat(path).epoch) == (1000.0, 1070.0, 3)
+
+
+def test_that_of_version_0_1_is_read(path):
+    HeartbeatWriter(path, first_heartbeat(["a"])).update(at_once=True)
+    values = read_sealed(path)
+    write_sealed(path, {key: value for key, value in values.items() if key != "updated"} | {"spoken": 7.0})
+    assert read_heartbeat(path).updated == 7.0
