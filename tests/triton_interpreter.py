@@ -3,6 +3,7 @@
 Whether a kernel is interpreted is settled when Triton is imported, for good.
 """
 
+import math
 import os
 
 os.environ["TRITON_INTERPRET"] = "1"
@@ -21,7 +22,7 @@ from smallbatch.data import prepared
 from smallbatch.models import build
 from smallbatch.models.normalisation import BatchNorm
 from smallbatch.models.resnet import Shortcut
-from smallbatch.training import lanes
+from smallbatch.training import lanes, variance
 from smallbatch.training.checkpoints import Checkpoint
 from smallbatch.training.distributed import ALONE
 from smallbatch.training.engine import LaneTraining
@@ -31,6 +32,7 @@ from smallbatch.training.engines.triton_kernels import layers
 from smallbatch.training.engines.triton_kernels.logits import Logits
 from smallbatch.training.engines.triton_kernels.program import Program
 from smallbatch.training.engines.triton_kernels.updates import TritonUpdates
+from smallbatch.training.engines.updates import Updates
 from smallbatch.training.network import Network
 from smallbatch.training.progress import Progress
 from smallbatch.training.sgd import LaneSGD
@@ -259,3 +261,46 @@ def test_labels_that_are_no_classes_are_refused(no_kernels, as_on_a_gpu, tmp_pat
     data.train.labels[3] = 3
     with pytest.raises(Exception, match="labels: '0 to 3' is not allowed; allowed: 0 to 2, the classes"):
         LaneTraining([a_run()], data, CPU)
+
+
+VARIANCES = {
+    "no norm": {"model": "small", "norm": "none"},
+    "batch norm over each mini-batch": {"model": "small", "norm": "batch"},
+    "batch norm over sub-batches": {"model": "small", "norm": "batch", "b": 2, "momentum": 0.9},
+}
+
+
+@pytest.mark.parametrize("kind", VARIANCES)
+def test_the_variance_of_updates_is_that_of_torch(kind, no_kernels, small_is_known, as_on_a_gpu, tmp_path, monkeypatch):
+    monkeypatch.setattr(variance, "MINI_BATCHES", 2)
+    data = prepared.read(made_data(tmp_path / "data" / "made", train=12, test=8, shape=(1, 8, 8)))
+    runs = [a_run(seed=seed, variance_batch_sizes=(2, 4), **VARIANCES[kind]) for seed in (1, 2)]
+    training = LaneTraining(runs, data, CPU)
+    assert isinstance(training.updates, TritonUpdates)
+    before = {name: tensor.clone() for name, tensor in training.model.state_dict().items()}
+    ours = variance.measure(training.updates, runs, 0)
+    for name, tensor in training.model.state_dict().items():
+        assert torch.equal(tensor, before[name]), name
+    theirs = variance.measure(Updates(training.network, training.sgd, training.feed), runs, 0)
+    for lane, other in zip(ours, theirs, strict=True):
+        for row, other_row in zip(lane, other, strict=True):
+            check_fields(row, other_row, rel=1e-4)
+
+
+def test_an_infinite_gradient_of_a_lane_leaves_its_weights_and_the_other_lane(
+    no_kernels, small_is_known, as_on_a_gpu, tmp_path, monkeypatch
+):
+    monkeypatch.setattr(variance, "MINI_BATCHES", 2)
+    data = prepared.read(made_data(tmp_path / "data" / "made", train=12, test=8, shape=(1, 8, 8)))
+    runs = [a_run(seed=seed, variance_batch_sizes=(4,), model="small") for seed in (1, 2)]
+    ends = []
+    for poison in (0.0, math.inf):
+        training = LaneTraining(runs, data, CPU)
+        with torch.no_grad():
+            training.network.parameters[0][0] += poison
+        before = {name: tensor.clone() for name, tensor in training.model.state_dict().items()}
+        alone, other = variance.measure(training.updates, runs, 0)
+        assert all(torch.equal(tensor, before[name]) for name, tensor in training.model.state_dict().items())
+        assert all(math.isfinite(row.trace) for row in alone) == (poison == 0)
+        ends.append(other)
+    assert ends[0] == ends[1]

@@ -264,8 +264,16 @@ def need_of(run: Run, outline: Outline, device: torch.device, world: World = ALO
         image=image,
         made=made,
         saved=round(GROWTH * traced.weights * (1 + (s.momentum > 0))) if on_cpu else 0,
-        # A sum in double precision beside the gradients; a batch; what its batch statistics have in memory at once.
-        measured=3 * traced.weights + max(sizes) * made + math.ceil(example) * _most_normalised(run) if sizes else 0,
+        # A sum in double precision beside the gradients; a batch; what its batch statistics have in memory at once, or
+        # a GPU's kernels, which take it whole, with weights and gradients of their own.
+        measured=(
+            3 * traced.weights
+            + max(sizes) * made
+            + math.ceil(example) * _most_normalised(run)
+            + (of_lane + 2 * traced.weights + max(sizes) * of_example if of_lane else 0)
+            if sizes
+            else 0
+        ),
         batch_size=run.batch_size,
         at_once=at_once,
     )

@@ -3,7 +3,7 @@
 import contextlib
 import logging
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
 import torch
@@ -23,6 +23,7 @@ from smallbatch.training.resources import device as devices
 from smallbatch.training.sgd import LaneSGD
 
 if TYPE_CHECKING:
+    from smallbatch.training.engines.triton_kernels.gradients import Gradients
     from smallbatch.training.engines.triton_kernels.logits import Logits
 
 log = logging.getLogger(__name__)
@@ -38,8 +39,8 @@ TEST_IMAGES, TEST_VALUES = 1 << 14, 1 << 26
 class TritonUpdates(GraphUpdates):
     """Updates of all lanes at once, by a few dozen launches a step.
 
-    Packed weights are the kernels' own while a block lasts; all else lies where torch has it. Gradients alone, and
-    mini-batches that have to be taken in parts, are left to torch.
+    Packed weights are the kernels' own while a block lasts; all else lies where torch has it. Mini-batches that have to
+    be taken in parts are left to torch.
 
     Args:
         network: of the lanes.
@@ -52,6 +53,7 @@ class TritonUpdates(GraphUpdates):
         super().__init__(network, sgd, feed)
         self.graph = graph
         self.forward: Logits | None = None
+        self.still: Gradients | None = None
         self._check_labels(graph.logits.channels)
 
     def _check_labels(self, classes: int) -> None:
@@ -75,6 +77,33 @@ class TritonUpdates(GraphUpdates):
             precision=self.feed.setting.precision,
             sgd=self.sgd,
         )
+
+    @contextlib.contextmanager
+    def normalising(self, sub_batch: int) -> Iterator[None]:
+        """As `Updates.normalising`; what gradients are computed in is let go of afterwards."""
+        with super().normalising(sub_batch):
+            yield
+        self.still = None
+
+    @torch.no_grad()
+    def gradients(self, images: Tensor, labels: Tensor) -> list[Tensor]:
+        """As `Updates.gradients`."""
+        from smallbatch.training.engines.triton_kernels.gradients import Gradients
+
+        count, network = len(images), self.network
+        if not (self.whole and _fits(self.graph, count)):
+            with torch.enable_grad():
+                return super().gradients(images, labels)
+        if self.still is None or self.still.count != count:
+            self.still = Gradients(
+                self.graph,
+                dict(network.model.named_parameters()),
+                dict(network.model.named_buffers()),
+                count=count,
+                sub_batch=network.norms[0].sub_batch if network.norms else count,
+                precision=self.feed.setting.precision,
+            )
+        return self.still.of(images, labels)
 
     def _tensors(self) -> dict[str, Tensor]:
         model = self.network.model
@@ -106,6 +135,13 @@ class TritonUpdates(GraphUpdates):
 
     def _make_step(self, images: Tensor, labels: Tensor, rates: Tensor) -> Tensor:
         return self.program.step(images, labels, rates)
+
+
+def _fits(graph: Graph, count: int) -> bool:
+    """Whether the kernels take mini-batches of so many images."""
+    from smallbatch.training.engines.triton_kernels import layers
+
+    return count * layers.largest(graph) <= layers.NUMBERS_MOST
 
 
 def tested_at_once(graph: Graph) -> int:

@@ -1,0 +1,55 @@
+"""Gradients at weights that stand still, by the launches of a step."""
+
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor
+
+from smallbatch.training.engines.trace import Graph
+from smallbatch.training.engines.triton_kernels.program import Program
+from smallbatch.training.sgd import LaneSGD
+
+
+class Gradients:
+    """Gradients of the mean loss of mini-batches of one size.
+
+    A step at a rate of zero, without weight decay and momentum, moves no weight and leaves the gradients as velocities.
+    It is made on a copy of the tensors, since an infinite gradient times zero is not a number.
+
+    Args:
+        graph: of the model.
+        parameters, buffers: by name, [lanes, ...].
+        count: images of a mini-batch.
+        sub_batch: b of batch norm.
+        precision: as a setting has it.
+    """
+
+    def __init__(
+        self,
+        graph: Graph,
+        parameters: Mapping[str, Tensor],
+        buffers: Mapping[str, Tensor],
+        *,
+        count: int,
+        sub_batch: int,
+        precision: str,
+    ) -> None:
+        self.count = count
+        self.gradients = {name: torch.zeros_like(parameter) for name, parameter in parameters.items()}
+        copies = {name: tensor.detach().clone() for name, tensor in {**parameters, **buffers}.items()}
+        still = LaneSGD([], [], weight_decay=0.0, momentum=0.0)
+        sizes = {"m": count, "sub_batch": sub_batch, "precision": precision}
+        self.program = Program(graph, copies, self.gradients, **sizes, sgd=still)
+        self.rates = torch.zeros(self.program.lanes, device=self.program.device)
+        self.program.load()
+
+    def of(self, images: Tensor, labels: Tensor) -> list[Tensor]:
+        """Of each parameter, [lanes, ...]; overwritten by the next.
+
+        Args:
+            images: [count, lanes * c, h, w].
+            labels: [count, lanes].
+        """
+        self.program.step(images, labels, self.rates)
+        self.program.store()
+        return list(self.gradients.values())
