@@ -201,6 +201,12 @@ ALONE_MODELS = {
                                       "min(1, 1e9 / g.norm().item()))\nreturn y"}, ASKS),
     "numpy's view": ({"middle": "return x / max(1.0, x.detach().numpy().max() / 1e9)"}, ASKS),
     "large images": ({"middle": "return x / torch.where(x.abs().amax() > 30, 2.0, 1.0)"}, MIXES),
+    "a lane that is not finite": ({"middle": "return torch.where(x.isfinite().all(), x, 2 * x)"},
+                                  MIXES),
+    "an infinite lane": ({"middle": "return torch.where(x.isinf().any(), 2 * x, x)"}, MIXES),
+    "a lane that diverges": ({"middle": "return x / x.abs().amax().clamp(1e9)"}, MIXES),
+    "weights that diverge": ({"end": "x = self.fc(x.tanh().nan_to_num().mean((2, 3)))\n"
+                                     "return torch.where(x.isnan().any(), 2 * x, x)"}, MIXES),
     "noise on many": ({"middle": "return x + torch.randn_like(x) if self.training and len(x) > 99 else x"}, DRAWS),
     "hidden by a zero": ({"middle": "return x + self.c(F.softmax(x, 1))",
                           "init": "self.c = nn.Conv2d(8, 8, 1, groups=8)\nself.c.weight = nn.Parameter(self.c.weight)",
@@ -500,6 +506,25 @@ def test_mini_batches_whose_examples_know_each_other_are_not_taken_in_parts(own,
     run = a_run(model="mine", batch_size=8)
     assert found().splits
     assert LaneTraining([run], data, CPU, images_at_once=2).network.part == 2
+
+
+NOT_IN_PARTS = {
+    "the second half": {"middle": "if self.training and len(x) > 2: x = torch.cat([x[:2], x[2:] - x.mean(0)])\nreturn x"},
+    "a buffer": {"middle": "if self.training: self.seen.copy_(x.detach().mean(0).mean())\nreturn x",
+                 "init": "self.register_buffer('seen', torch.zeros(()))"},
+    "passes counted": {"middle": "if self.training: self.seen += 1\nreturn x",
+                       "init": "self.register_buffer('seen', torch.zeros(()))"},
+    "many": {"middle": "return x - x.mean(0) if self.training and len(x) > 99 else x"},
+    "gradients": {"middle": "y = x * 1\nif y.requires_grad: y.register_hook(lambda g: g / g.norm())\nreturn y"},
+    "fails in parts": {"middle": "if self.training: assert len(x) > 2\nreturn x"},
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("norm", ["none", "batch"])
+@pytest.mark.parametrize("parts", NOT_IN_PARTS.values(), ids=NOT_IN_PARTS)
+def test_what_a_part_of_a_mini_batch_does_not_know_of_the_others_is_compared_in_all(parts, norm, own):
+    own(**parts)
+    assert not found(norm=norm).splits
 
 
 def test_memory_and_lanes_of_a_model_that_is_trained_alone(own, no_kernels):

@@ -11,7 +11,7 @@ import json
 import math
 import random
 import sys
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from types import ModuleType
 from typing import NamedTuple, NoReturn, Self
@@ -53,6 +53,9 @@ MANY_IMAGES, MANY_PIXELS = 256, 1 << 18
 MOST_IMAGES = 1 << 16
 """Of the largest mini-batch of which only the shapes are computed."""
 
+DIVERGED = math.nan, math.inf, 1e30, 1e300
+"""What a lane that diverges has in images or weights; its neighbours are to know nothing of it."""
+
 ONLY_VALUES_TELL = (
     fake_tensor.DataDependentOutputException,
     fake_tensor.DynamicOutputShapeException,
@@ -63,6 +66,9 @@ ONLY_VALUES_TELL = (
 
 ROUNDING = 1e-7
 """Of the largest value: what may differ in double precision."""
+
+IN_PARTS = 1e-3
+"""Of the largest value: what a mini-batch in parts may differ in, in single precision."""
 
 NORMALISE = {"batch_norm", "layer_norm", "group_norm", "instance_norm", "rms_norm", "local_response_norm"}
 """Functions of torch that do."""
@@ -380,11 +386,52 @@ class _Examination:
             )
 
     def _splits(self) -> bool:
-        """Whether the first sub-batch's logits are the same whatever the second one is."""
-        model = self._made(1)
-        other = torch.cat([self.images[0, :SUB_BATCH], self.images[1, SUB_BATCH:]])
-        logits = [self._pass(model, images, training=True).logits[:SUB_BATCH] for images in (self.images[0], other)]
-        return _close(*logits, 1e-4)
+        """Whether a mini-batch in parts gives the losses, gradients and buffers that it gives at once."""
+        few = SUB_BATCH if self.asked.norm == "batch" else 1
+        many = max(SUB_BATCH, self.computed // 4 // SUB_BATCH * SUB_BATCH)
+        return self._in_parts(EXAMPLES, few) and self._in_parts(self.computed, many)
+
+    def _in_parts(self, count: int, part: int) -> bool:
+        """As `_splits`, of so many images; of as many as the model does not take at all nothing is known."""
+        images, labels = self._many(count), self._labels(count)[:, None]
+        try:
+            whole = self._network(splits=False, batch_size=count)
+            losses = whole.gradients(images, labels)
+        except Exception:  # whatever a model's code says to so many
+            return count > EXAMPLES
+        parts = self._network(splits=True, batch_size=count, images_at_once=part)
+        try:
+            same = _close(parts.gradients(images, labels), losses, IN_PARTS)
+        except Exception:  # to so few
+            return False
+        return (
+            same
+            and _all_close(_gradients(parts), _gradients(whole))
+            and all(
+                _close(parts.model.state_dict()[name], tensor, IN_PARTS)
+                for name, tensor in whole.model.state_dict().items()
+            )
+        )
+
+    def _many(self, count: int) -> Tensor:
+        """So many images; those beyond the first ones are none of them twice."""
+        have = self.images.flatten(0, 1)
+        more = torch.randn(max(0, count - len(have)), *self.asked.shape, generator=torch.Generator().manual_seed(2))
+        return torch.cat([have, more])[:count]
+
+    def _network(self, *, splits: bool, batch_size: int = EXAMPLES, images_at_once: int | str = "auto") -> Network:
+        """As the engine has it of a model that is trained alone."""
+        return Network(
+            lanes.Alone(self._made(1)),
+            batch_size=batch_size,
+            bn_batch_size=SUB_BATCH if self.asked.norm == "batch" else 1,
+            images_at_once=images_at_once,
+            pixels=1,
+            precision="float32",
+            device=torch.device("cpu"),
+            world=ALONE,
+            splits=splits,
+        )
 
     def _least(self) -> int:
         """The fewest examples of a mini-batch."""
@@ -403,6 +450,8 @@ class _Examination:
             for count, layout in ((1, torch.contiguous_format), (LANES, torch.channels_last)):
                 if difference := self._difference(count, layout):
                     return difference
+            if any(self._reaches_others(value, where) for value in DIVERGED for where in ("images", "weights")):
+                return "a layer mixes lanes"
         except lanes.NoLaneForm as reason:
             return str(reason)
         except UserError:
@@ -415,43 +464,67 @@ class _Examination:
 
     def _difference(self, count: int, layout: torch.memory_format) -> str:
         """In what lanes of different weights and images differ from their models alone, in double precision."""
-        alone = [lanes.moved(self._made(seed).double(), seed) for seed in range(count)]
+        alone = self._models_alone(count)
         stacked, images = lanes.stack(alone), self.images[:count].double()
         scales = torch.tensor(SCALES[:count], dtype=images.dtype)[:, None, None, None, None]
         # The second time with what the first one left in buffers.
         for training, shown in ((True, images), (True, images * scales), (False, images * scales), (False, images)):
-            stacked.train(training).zero_grad()
-            with _NoValues(), _NoNumpy():
-                logits = stacked(shown.transpose(0, 1).flatten(1, 2).contiguous(memory_format=layout))
-            if logits.shape != (EXAMPLES, count * self.asked.classes):
+            if not self._equal(stacked, alone, shown, layout=layout, training=training):
                 return "a layer mixes lanes"
-            logits = logits.unflatten(1, (count, -1))
-            # Each example and class weighs something of its own.
-            weights = torch.randn(logits.shape, generator=torch.Generator().manual_seed(1))
-            with _NoValues():
-                (logits * weights).sum().backward()
-            for lane, model in enumerate(alone):
-                model.train(training).zero_grad()
-                own = model(shown[lane].clone())
-                (own * weights[:, lane]).sum().backward()
-                if not (_close(logits[:, lane], own, ROUNDING) and _lane_equals(stacked, lane, model)):
-                    return "a layer mixes lanes"
         return ""
+
+    def _reaches_others(self, value: float, where: str) -> bool:
+        """Whether a first lane whose images or weights are of this value changes the other lanes."""
+        alone = self._models_alone(LANES)
+        stacked, images = lanes.stack(alone), self.images.double()
+        if where == "images":
+            images[0] = value
+        else:
+            with torch.no_grad():
+                for own in stacked.parameters():
+                    own[0] = value
+        return not all(
+            self._equal(stacked, alone, images, layout=torch.contiguous_format, training=training, first=1)
+            for training in (True, False)
+        )
+
+    def _models_alone(self, count: int) -> list[nn.Module]:
+        return [lanes.moved(self._made(seed).double(), seed) for seed in range(count)]
+
+    def _equal(
+        self,
+        stacked: nn.Module,
+        alone: Sequence[nn.Module],
+        images: Tensor,
+        *,
+        layout: torch.memory_format,
+        training: bool,
+        first: int = 0,
+    ) -> bool:
+        """Whether a pass of lanes [lanes, examples, ...] gives what those from `first` on give alone."""
+        stacked.train(training).zero_grad()
+        with _NoValues(), _NoNumpy():
+            logits = stacked(images.transpose(0, 1).flatten(1, 2).contiguous(memory_format=layout))
+        if logits.shape != (EXAMPLES, len(alone) * self.asked.classes):
+            return False
+        logits = logits.unflatten(1, (len(alone), -1))
+        # Each example and class weighs something of its own.
+        weights = torch.randn(logits.shape, generator=torch.Generator().manual_seed(1))
+        with _NoValues():
+            (logits * weights).sum().backward()
+        for lane in range(first, len(alone)):
+            model = alone[lane].train(training)
+            model.zero_grad()
+            own = model(images[lane].clone())
+            (own * weights[:, lane]).sum().backward()
+            if not (_close(logits[:, lane], own, ROUNDING) and _lane_equals(stacked, lane, model)):
+                return False
+        return True
 
     def _check_step(self) -> None:
         """Make sure that what the engine makes of the model alone is what torch's own SGD makes of it."""
-        model, plain, images, labels = self._made(1), self._made(1), self.images[0], self.labels[0]
-        network = Network(
-            lanes.Alone(model),
-            batch_size=EXAMPLES,
-            bn_batch_size=SUB_BATCH if self.asked.norm == "batch" else EXAMPLES,
-            images_at_once="auto",
-            pixels=1,
-            precision="float32",
-            device=torch.device("cpu"),
-            world=ALONE,
-            splits=False,
-        )
+        plain, images, labels = self._made(1), self.images[0], self.labels[0]
+        network = self._network(splits=False)
         ours = LaneSGD(network.parameters, [0.01], 0.1, 0.5)
         theirs = torch.optim.SGD(plain.parameters(), lr=0.01, weight_decay=0.1, momentum=0.5)
         for step in range(2):
@@ -540,6 +613,19 @@ def _close(ours: Tensor, theirs: Tensor, rounding: float) -> bool:
     if not math.isfinite(largest):
         return False
     return ours.shape == theirs.shape and torch.allclose(ours, theirs, rtol=0.0, atol=rounding * largest + 1e-12)
+
+
+def _gradients(network: Network) -> list[Tensor | None]:
+    return [own.grad for own in network.parameters]
+
+
+def _all_close(ours: Sequence[Tensor | None], theirs: Sequence[Tensor | None]) -> bool:
+    """Whether gradients differ by rounding only, of the largest of them: some are nothing but rounding."""
+    if any((a is None) != (b is None) for a, b in zip(ours, theirs, strict=True)):
+        return False
+    pairs = [(a, b) for a, b in zip(ours, theirs, strict=True) if a is not None and b is not None]
+    largest = max((b.abs().max().item() for _, b in pairs), default=0.0)
+    return all(torch.allclose(a, b, rtol=0.0, atol=IN_PARTS * largest) for a, b in pairs)
 
 
 def _lane_equals(stacked: nn.Module, lane: int, model: nn.Module) -> bool:
