@@ -314,6 +314,30 @@ REFUSED = {
                            "in testing it changes its buffers; allowed: a model that in eval mode does not"),
     "company in testing": ({"middle": "return x - x.mean(0)"}, "in testing an image's logits depend on the images bes"),
     "one image": ({"end": "return self.fc(x.mean((2, 3)).squeeze())"}, "it returns [4] of 1 images, torch.float32"),
+    "images in place": ({"make": """
+                         class InPlace(Mine):
+                             def forward(self, x):
+                                 x -= 0.5
+                                 return super().forward(x)
+                         return InPlace(shape[0], classes, norms)"""},
+                        "it changes its images in place; allowed: a copy of them, as by x = x.clone(), or inplace="),
+    "images behind autograd's back": ({"make": """
+                                       own = Mine(shape[0], classes, norms)
+                                       own.register_forward_pre_hook(lambda _, x: [x[0].data.mul_(2)] and None)
+                                       return own"""}, "it changes its images in place; allowed: a copy of them"),
+    "a seed in the maker": ({"make": "torch.manual_seed(0)\nreturn Mine(shape[0], classes, norms)"},
+                            "its initial weights a.weight are random, but the same for each seed; allowed: random num"),
+    "a generator in the maker": ({"init": "draws = torch.Generator().manual_seed(1)\n"
+                                          "self.w = nn.Parameter(1 + 0.1 * torch.randn(8, 1, 1, generator=draws))",
+                                  "middle": "return x * self.w"}, "its initial weights w are random, but the same"),
+    "a seed in the pass": ({"middle": "torch.manual_seed(0)\nreturn F.dropout(x, 0.5, self.training)"},
+                           "its training pass seeds torch's random numbers; allowed: to draw them, as the run's seed"),
+    "a seed that is taken back": ({"middle": "with torch.random.fork_rng():\n    torch.manual_seed(0)\n"
+                                             "    return F.dropout(x, 0.5, self.training)"},
+                                  "it seeds torch's random numbers, by torch.random.manual_seed; allowed: to draw th"),
+    "a seed after a draw": ({"middle": "state = torch.get_rng_state()\nx = F.dropout(x, 0.5, self.training)\n"
+                                       "torch.set_rng_state(state)\nreturn x"},
+                            "it seeds torch's random numbers, by torch.random.set_rng_state; allowed: to draw them"),
     "a weight's hook": ({"init": "self.a.weight.register_hook(lambda g: g * torch.rand(1).item())\n"
                                  "self.c = nn.Parameter(torch.ones(()))"}, ""),
 }  # fmt: skip
@@ -380,12 +404,42 @@ def test_a_normalisation_that_the_study_does_not_say_is_refused(layer, norm, own
     function, parts = NORMALISING[layer]
     own(**{"middle": "return self.c(x)", **parts})
     assert found(norm="own") is not None
-    if (layer, norm) == ("GroupNorm", "group"):  # which is what `norms` makes
-        assert found(norm=norm).lanes
-        return
     with pytest.raises(UserError) as refused:
         found(norm=norm)
     assert f"): its {layer} normalises ({function}), and norm: {norm} says otherwise; allowed: " in str(refused.value)
+
+
+STRANGE = {
+    "scripted": ("self.c = torch.jit.script(nn.BatchNorm2d(8))", "self.c(x)",
+                 "RecursiveScriptModule normalises (native_batch_norm)"),
+    "native_batch_norm": ("pass", "torch.native_batch_norm(x, None, None, None, None, True, 0.1, 1e-5)[0]",
+                          "Mine normalises (native_batch_norm)"),
+    "native_group_norm": ("pass", "torch.native_group_norm(x, None, None, len(x), 8, 64, 2, 1e-5)[0]",
+                          "Mine normalises (native_group_norm)"),
+    "native_layer_norm": ("pass", "torch.native_layer_norm(x, [8], None, None, 1e-5)[0]",
+                          "Mine normalises (native_layer_norm)"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("norm", ["none", "batch", "group"])
+@pytest.mark.parametrize(("init", "middle", "line"), STRANGE.values(), ids=STRANGE)
+def test_what_normalises_without_being_one_of_norms_layers_is_seen_as_it_runs(init, middle, line, norm, own):
+    own(init=init, middle=f"return {middle}")
+    with pytest.raises(UserError) as refused:
+        found(norm=norm)
+    assert f"): its {line}, and norm: {norm} says otherwise; allowed: " in str(refused.value)
+
+
+@pytest.mark.parametrize("norm", ["batch", "group"])
+def test_a_layer_of_norms_that_is_never_called_is_none(norm, own):
+    own(init="self.idle, self.norm = self.norm, nn.Identity()")
+    with pytest.raises(UserError, match=rf"its training pass calls no layer that `norms` made, so norm: {norm} would"):
+        found(norm=norm)
+
+
+def test_a_copy_of_a_layer_of_norms_is_one(own):
+    own(init="import copy; self.c = copy.deepcopy(self.norm); self.norm = nn.Identity()", middle="return self.c(x)")
+    assert found(norm="batch").lanes
 
 
 def test_an_empty_layer_stays_what_it_is_where_normalisation_is_looked_for(own):
@@ -410,8 +464,18 @@ SIZED = {
     "fails by a value": ({"middle": "assert len(x) <= 4 or x.sum() == 0, 'four at most'\nreturn x"},
                          "its training pass of 8 images fails (AssertionError: four at most)"),
     "fails in tests": ({"middle": "assert self.training or len(x) <= 999, 'fewer'\nreturn x"},
-                       "its test pass of 2048 images fails (AssertionError: fewer)"),
+                       "its test pass of 1024 images fails (AssertionError: fewer)"),
     "another result": ({"end": "return self.fc(x.mean((2, 3)))[:999]"}, "it returns [999, 4] of 4096 images, torch"),
+    "a layer above 4": ({"init": "self.c = nn.Conv2d(8, 8, 1)", "middle": "return self.c(x) if len(x) > 4 else x"},
+                        "at m = 8 it calls other layers than at m = 4 (c); allowed: the same at each m"),
+    "a norm above 4": ({"middle": "return F.layer_norm(x, x.shape[1:]) if self.training and len(x) > 4 else x"},
+                       "its Mine normalises (layer_norm), and norm: none says otherwise; allowed: "),
+    "tests of more than 8": ({"middle": "return x if self.training or len(x) <= 8 else 2 * x"},
+                             "in testing an image's logits depend on how many are beside it (16); allowed: a model wh"),
+    "tests of more than 300": ({"middle": "return x if self.training or len(x) <= 300 else 2 * x"},
+                               "in testing an image's logits depend on how many are beside it (512); allowed: a model"),
+    "tests of more than 1500": ({"middle": "return x if self.training else x * (1 + (len(x) > 1500))"},
+                                "in testing an image's logits depend on how many are beside it (2048); allowed: a mod"),
     "draws at one size": ({"middle": "return F.dropout(x) if self.training and len(x) == 4096 else x"},
                           "it draws random numbers at m = 4096, but not at all; allowed: the same at each m"),
 }  # fmt: skip
@@ -509,7 +573,7 @@ def test_mini_batches_whose_examples_know_each_other_are_not_taken_in_parts(own,
 
 
 NOT_IN_PARTS = {
-    "the second half": {"middle": "if self.training and len(x) > 2: x = torch.cat([x[:2], x[2:] - x.mean(0)])\nreturn x"},
+    "the second half": {"middle": "return torch.cat([x[:2], x[2:] - x.mean(0)]) if self.training else x"},
     "a buffer": {"middle": "if self.training: self.seen.copy_(x.detach().mean(0).mean())\nreturn x",
                  "init": "self.register_buffer('seen', torch.zeros(()))"},
     "passes counted": {"middle": "if self.training: self.seen += 1\nreturn x",

@@ -14,7 +14,7 @@ import sys
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from types import ModuleType
-from typing import NamedTuple, NoReturn, Self
+from typing import NamedTuple, NoReturn
 
 import numpy as np
 import torch
@@ -22,18 +22,16 @@ from safetensors.torch import save
 from torch import Tensor, nn
 from torch._subclasses import fake_tensor
 from torch.nn import functional as F
-from torch.nn.modules import module as every_layer
-from torch.overrides import TorchFunctionMode
-from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils.flop_counter import FlopCounterMode
 
 from smallbatch import models
 from smallbatch.core.errors import UserError
 from smallbatch.core.files import write_json
-from smallbatch.models.normalisation import BatchNorm
 from smallbatch.training import lanes
 from smallbatch.training.distributed import ALONE
 from smallbatch.training.engines.updates import BLOCK_IMAGES, BLOCK_VALUES
 from smallbatch.training.model_reads import nothing_outside
+from smallbatch.training.model_watch import Drawn, Watch, made_by_norms, marking_norms, no_values
 from smallbatch.training.network import Network
 from smallbatch.training.own_models import Question, Suitability
 from smallbatch.training.sgd import LaneSGD
@@ -70,11 +68,14 @@ ROUNDING = 1e-7
 IN_PARTS = 1e-3
 """Of the largest value: what a mini-batch in parts may differ in, in single precision."""
 
-NORMALISE = {"batch_norm", "layer_norm", "group_norm", "instance_norm", "rms_norm", "local_response_norm"}
-"""Functions of torch that do."""
+SEED = 20
+"""Of what a model draws in a pass, unless said; no model would choose it for itself."""
 
-LAYERS_OF_NORM = {"batch": BatchNorm, "group": nn.GroupNorm}
-"""What `norms` makes; no layer where the study says another norm."""
+TEST_OPERATIONS = 4e11
+"""Multiplications and additions of the largest test batch that is computed."""
+
+NORMS = "batch", "group"
+"""For which `norms` makes layers."""
 
 State = Mapping[str, Tensor]
 
@@ -116,70 +117,6 @@ def _plain_torch() -> Iterator[None]:
         torch.set_default_dtype(kind)
 
 
-class _NoValues(TorchDispatchMode):
-    """While it lasts, asking a tensor for its value ends in `NoLaneForm`: the answer would be one for all lanes."""
-
-    def __torch_dispatch__(self, function, types, arguments=(), options=None):
-        if function in (torch.ops.aten._local_scalar_dense.default, torch.ops.aten.equal.default):
-            raise lanes.NoLaneForm(ASKS)
-        return function(*arguments, **(options or {}))
-
-
-class _NoNumpy(TorchFunctionMode):
-    """As `_NoValues`, of what leaves torch."""
-
-    def __torch_function__(self, function, types, arguments=(), options=None):
-        if function in (Tensor.numpy, Tensor.tolist, Tensor.__array__):
-            raise lanes.NoLaneForm(ASKS)
-        return function(*arguments, **(options or {}))
-
-
-class _Draws(TorchDispatchMode):
-    """Notes, while it lasts, whether random numbers are drawn."""
-
-    drew = False
-
-    def __torch_dispatch__(self, function, types, arguments=(), options=None):
-        asks = function is torch.ops.aten._local_scalar_dense.default  # which torch marks so, too
-        self.drew |= torch.Tag.nondeterministic_seeded in function.tags and not asks
-        return function(*arguments, **(options or {}))
-
-
-ASKS = "it asks a tensor for its values"
-
-
-class _Normalisation(TorchFunctionMode):
-    """Collects, while it lasts, (layer, function) of whatever normalises in other layers than the study's norm makes.
-
-    Args:
-        allowed: type of the layers that may.
-    """
-
-    def __init__(self, allowed: type[nn.Module] | tuple[()]) -> None:
-        super().__init__()
-        self.allowed, self.inside, self.found = allowed, [], []
-
-    def __enter__(self) -> Self:
-        enter = every_layer.register_module_forward_pre_hook(lambda layer, _: self.inside.append(layer))
-        leave = every_layer.register_module_forward_hook(self._leave, always_call=True)
-        self.hooks = enter, leave
-        return super().__enter__()
-
-    def _leave(self, *_: object) -> None:
-        self.inside.pop()
-
-    def __exit__(self, *raised: object) -> None:
-        super().__exit__(*raised)
-        for hook in self.hooks:
-            hook.remove()
-
-    def __torch_function__(self, function, types, arguments=(), options=None):
-        name = getattr(function, "__name__", "")
-        if name in NORMALISE and not any(isinstance(layer, self.allowed) for layer in self.inside):
-            self.found.append((type(self.inside[-1]).__name__, name))
-        return function(*arguments, **(options or {}))
-
-
 class _Examination:
     def __init__(self, asked: Question) -> None:
         self.asked = asked
@@ -206,7 +143,7 @@ class _Examination:
     def _made(self, seed: int, sub_batch: int = SUB_BATCH) -> nn.Module:
         a = self.asked
         norms = {"norm": a.norm, "norm_layers": a.norm_layers, "bn_batch_size": sub_batch}
-        with self._watched("initial weights"):
+        with self._watched("initial weights"), marking_norms():
             return models.build(a.model, a.shape, a.classes, **norms, seed=seed)
 
     @contextlib.contextmanager
@@ -220,15 +157,22 @@ class _Examination:
         if not all(map(np.array_equal, np.random.get_state(), before[1])):
             self._refuse(f"its {what} draws from numpy.random; allowed: torch's random numbers")
 
-    def _pass(self, model: nn.Module, images: Tensor, *, training: bool, seed: int = 0) -> Pass:
+    def _pass(self, model: nn.Module, images: Tensor, *, training: bool, seed: int = SEED) -> Pass:
         """A pass through a model that has the tensors that it is to have; whose gradients are then those alone."""
         what = _pass_in_words(len(images), training=training)
         with self._watched(what):
             model.train(training)
             model.zero_grad()
             torch.manual_seed(seed)
-            logits = model(images.clone())
+            given = images.clone()
+            logits = model(given)
         self._check_logits(logits, len(images))
+        if given._version or not torch.equal(given, images):
+            self._refuse(
+                "it changes its images in place; allowed: a copy of them, as by x = x.clone(), or inplace=False"
+            )
+        if torch.initial_seed() != seed:
+            self._refuse(f"its {what} seeds torch's random numbers; allowed: to draw them, as the run's seed has them")
         with self._watched(what):
             F.cross_entropy(logits, self._labels(len(images))).backward()
         gradients = {name: own.grad.clone() for name, own in model.named_parameters() if own.grad is not None}
@@ -250,6 +194,7 @@ class _Examination:
         """Make sure that the model can be trained at all, the same each time; returns whether it draws."""
         model, again = self._made(1), self._made(1)
         self._check_tensors(model)
+        self._check_seeds()
         start = _state(model)
         if not _same(start.values(), _state(again).values()):
             self._refuse("its initial weights differ from one time to the next; allowed: torch's random numbers")
@@ -284,49 +229,112 @@ class _Examination:
         if extra:
             self._refuse(f"its state_dict has {extra[0]}, which is no tensor; allowed: parameters and buffers")
 
+    def _check_seeds(self) -> None:
+        """What is drawn for initial weights is another for another seed."""
+        with Drawn() as drawn:
+            one = self._made(1)
+        other = dict(self._made(2).named_parameters())
+        for name, own in one.named_parameters():
+            same = name in other and _same([own.detach()], [other[name].detach()])
+            if same and own.requires_grad and drawn.has(own) and (own != own.flatten()[0]).any():
+                self._refuse(
+                    f"its initial weights {name} are random, but the same for each seed; allowed: random numbers of "
+                    "torch's global generator, which is never seeded by a model"
+                )
+
     def _check_norm(self, model: nn.Module) -> None:
         """It normalises as its study says; what it computes by hand is not seen."""
         norm = self.asked.norm
-        kind = LAYERS_OF_NORM.get(norm, ())
-        if kind and not any(isinstance(layer, kind) for layer in model.modules()):
+        if norm in NORMS and not any(map(made_by_norms, model.modules())):
             self._refuse(
                 f"it has no layer that `norms` made, so norm: {norm} would change nothing; allowed: norm: none or own"
             )
-        if norm == "own":
-            return
-        with _Normalisation(kind) as seen:
-            self._pass(model, self.images[0], training=True)
-        if seen.found:
-            layer, function = seen.found[0]
+        for training in (True, False):
+            with Watch(model) as seen:
+                self._pass(model, self.images[0], training=training)
+            self._check_normed(seen, _pass_in_words(EXAMPLES, training=training))
+
+    def _check_normed(self, seen: Watch, what: str) -> None:
+        norm = self.asked.norm
+        if seen.strange and norm != "own":
+            layer, function = seen.strange[0]
             self._refuse(
                 f"its {layer} normalises ({function}), and norm: {norm} says otherwise; allowed: layers that `norms` "
                 "makes, or norm: own for a model that brings its own"
             )
+        if norm in NORMS and not seen.normed:
+            self._refuse(
+                f"its {what} calls no layer that `norms` made, so norm: {norm} would change nothing; allowed: norm: "
+                "none or own"
+            )
 
-    def _draws(self, model: nn.Module, images: Tensor) -> bool:
-        """Whether torch's generator is another after a training pass."""
-        torch.manual_seed(0)
+    def _draws(self, model: nn.Module, images: Tensor, *, training: bool = True) -> bool:
+        """Whether torch's generator is another after a pass."""
+        torch.manual_seed(SEED)
         before = torch.get_rng_state()
-        self._pass(model, images, training=True)
+        self._pass(model, images, training=training)
         return not torch.equal(before, torch.get_rng_state())
 
     def _draws_of_many(self, count: int) -> bool:
         """As `_draws`, of a larger mini-batch; of one that it does not take nothing is known."""
         with contextlib.suppress(UserError):
-            return bool(self._pass_of_many(count, training=True))
+            seen = self._pass_of_many(count, training=True)
+            return seen is not None and seen.drew
         return False
 
     def _check_sizes(self, draws: bool) -> None:
-        """It takes the study's batch sizes, and as many test images as come at once; only all of them draw, or none."""
+        """It takes the study's batch sizes, and as many test images as come at once; and is the same model at each."""
+        usual = self._pass_of_many(EXAMPLES, training=True) if self.asked.sizes else None
+        seen: dict[int, Watch | None] = {}
         for count in self.asked.sizes:
             # How many it takes at least is told otherwise.
-            if count > EXAMPLES and self._pass_of_many(count, training=True) and not draws:
-                self._refuse(f"it draws random numbers at m = {count}, but not at all; allowed: the same at each m")
+            with contextlib.suppress(UserError) if count < EXAMPLES else contextlib.nullcontext():
+                seen[count] = self._pass_of_many(count, training=True)
+        for count, pass_ in seen.items():
+            if pass_ and usual:
+                self._check_size(count, pass_, usual, draws)
         if self.asked.sizes:
-            self._pass_of_many(min(BLOCK_IMAGES, BLOCK_VALUES // math.prod(self.asked.shape)), training=False)
+            self._check_test_sizes()
 
-    def _pass_of_many(self, count: int, *, training: bool) -> bool | None:
-        """Whether a pass of many images draws random numbers; none where it would take long to know.
+    def _check_size(self, count: int, seen: Watch, usual: Watch, draws: bool) -> None:
+        if seen.drew and not draws:
+            self._refuse(f"it draws random numbers at m = {count}, but not at all; allowed: the same at each m")
+        self._check_normed(seen, _pass_in_words(count, training=True))
+        others = seen.called ^ usual.called | seen.normed ^ usual.normed
+        if others and (self.shapes_tell or not draws):  # what it draws may choose its layers
+            self._refuse(
+                f"at m = {count} it calls other layers than at m = {EXAMPLES} ({min(others)}); allowed: the same at "
+                "each m"
+            )
+
+    def _check_test_sizes(self) -> None:
+        """An image's logits are the same however many are tested at once."""
+        most = min(BLOCK_IMAGES, BLOCK_VALUES // math.prod(self.asked.shape))
+        usual = self._pass_of_many(EXAMPLES, training=False)
+        for count in sorted({most, *(2**power for power in range(3, most.bit_length()))}):
+            seen = self._pass_of_many(count, training=False)
+            if count == most or seen is None or usual is None or seen.operations != usual.operations:
+                self._check_tests_of_many(count)
+
+    def _check_tests_of_many(self, count: int) -> None:
+        """As `_check_tests`, of so many images; if that does not take long."""
+        model, images = self._made(1).eval(), self._many(count)
+        few = min(self.computed, count)
+        with torch.no_grad(), FlopCounterMode(display=False) as counter, self._watched("test pass"):
+            parts = [model(part.clone()) for part in images[:few].split(EXAMPLES)]
+        sizes = (few, count) if 2 * counter.get_total_flops() / few * count < TEST_OPERATIONS else (few,)
+        for size in sizes:
+            with torch.no_grad(), self._watched(_pass_in_words(size, training=False)):
+                logits = model(images[:size].clone())
+                parts = parts if size == few else [model(part.clone()) for part in images.split(few)]
+            if not _close(logits, torch.cat(parts), 1e-3):
+                self._refuse(
+                    f"in testing an image's logits depend on how many are beside it ({size}); allowed: a model where "
+                    "they do not"
+                )
+
+    def _pass_of_many(self, count: int, *, training: bool) -> Watch | None:
+        """What a pass of many images does; none where it would take long to know.
 
         Raises:
             UserError: the pass fails.
@@ -341,11 +349,11 @@ class _Examination:
             if failed is None or isinstance(failed.__cause__, ONLY_VALUES_TELL):
                 return None
             raise failed
-        images = self.images[0].repeat(math.ceil(count / EXAMPLES), 1, 1, 1)[:count]
-        if training:
-            return self._draws(self._made_for(count), images)
-        self._pass(self._made_for(count), images, training=False)
-        return False
+        model = self._made_for(count)
+        with Watch(model) as seen:
+            drew = self._draws(model, self._many(count), training=training)
+        seen.drew |= drew
+        return seen
 
     @functools.cached_property
     def shapes_tell(self) -> bool:
@@ -362,14 +370,14 @@ class _Examination:
         """Images of the largest mini-batch that is computed."""
         return min(MANY_IMAGES, max(2 * EXAMPLES, MANY_PIXELS // math.prod(self.asked.shape) // 2 * 2))
 
-    def _pass_of_shapes(self, count: int, *, training: bool) -> bool:
+    def _pass_of_shapes(self, count: int, *, training: bool) -> Watch:
         """As `_pass_of_many`, by tensors without values, which take neither time nor memory."""
         model = self._made_for(count).train(training)
         what = _pass_in_words(count, training=training)
-        with self._watched(what), fake_tensor.FakeTensorMode(allow_non_fake_inputs=True), _Draws() as seen:
+        with self._watched(what), fake_tensor.FakeTensorMode(allow_non_fake_inputs=True), Watch(model) as seen:
             logits = model(torch.empty(count, *self.asked.shape))
         self._check_logits(logits, count)
-        return seen.drew
+        return seen
 
     def _check_tests(self, model: nn.Module) -> None:
         """Testing changes nothing, draws nothing, and treats each image alone."""
@@ -503,14 +511,14 @@ class _Examination:
     ) -> bool:
         """Whether a pass of lanes [lanes, examples, ...] gives what those from `first` on give alone."""
         stacked.train(training).zero_grad()
-        with _NoValues(), _NoNumpy():
+        with no_values():
             logits = stacked(images.transpose(0, 1).flatten(1, 2).contiguous(memory_format=layout))
         if logits.shape != (EXAMPLES, len(alone) * self.asked.classes):
             return False
         logits = logits.unflatten(1, (len(alone), -1))
         # Each example and class weighs something of its own.
         weights = torch.randn(logits.shape, generator=torch.Generator().manual_seed(1))
-        with _NoValues():
+        with no_values():
             (logits * weights).sum().backward()
         for lane in range(first, len(alone)):
             model = alone[lane].train(training)
