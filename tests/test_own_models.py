@@ -21,7 +21,7 @@ from smallbatch.data import prepared
 from smallbatch.data.outline import Outline
 from smallbatch.runs.store import RunStore
 from smallbatch.study.settings import read_yaml
-from smallbatch.training import own_models, variance
+from smallbatch.training import model_check, own_models, variance
 from smallbatch.training.distributed import ALONE
 from smallbatch.training.engine import LaneTraining
 from smallbatch.training.engines.native import updates as native
@@ -278,6 +278,29 @@ REFUSED = {
     "a tensor that counts": ({"init": "self.count = torch.zeros(())",
                               "middle": "self.count += 1\nreturn x * torch.where(self.count < 999, 1.0, 2.0)"},
                              "it changes count as it trains, which no checkpoint has; allowed: register_buffer"),
+    "an iterator": ({"init": "import itertools; self.count = itertools.count()",
+                     "middle": "return x if next(self.count) < 999 else 2 * x"}, "it changes count as it trains, "),
+    "a function's attribute": ({"middle": "mine.count = getattr(mine, 'count', 0) + 1\n"
+                                          "return x if mine.count < 999 else 2 * x"}, "it changes own_"),
+    "a default argument": ({"init": "self.count = lambda seen=[]: seen.append(1) or len(seen)",
+                            "middle": "return x if self.count() < 999 else 2 * x"}, "it changes count as it trains, "),
+    "a cache": ({"init": "import functools; self.count = functools.lru_cache(lambda: [0])",
+                 "middle": "self.count()[0] += 1\nreturn x if self.count()[0] < 999 else 2 * x"}, "it changes count"),
+    "deep in a dict": ({"init": "self.count = {1: {2: {3: {4: {5: [0]}}}}}", "middle": """
+                        self.count[1][2][3][4][5][0] += 1
+                        return x if self.count[1][2][3][4][5][0] < 999 else 2 * x"""}, "it changes count as it trains"),
+    "a closure": ({"init": """
+                   count = 0
+                   def counted():
+                       nonlocal count
+                       count += 1
+                       return count
+                   self.counted = counted""", "middle": "return x if self.counted() < 999 else 2 * x"},
+                  "it changes counted as it trains, which no checkpoint has"),
+    "a hook's closure": ({"init": "seen = []; self.a.register_forward_hook(lambda *_: seen.append(1))"},
+                         "it changes a._forward_hooks as it trains, which no checkpoint has; allowed: register_buffer"),
+    "a layer in a list": ({"init": "self.c = [nn.BatchNorm2d(8)]", "middle": "return self.c[0](x)", "norm": "own"},
+                          "it changes c as it trains, which no checkpoint has; allowed: register_buffer"),
     "another file": ({"init": "self.k = float(open(os.path.join(os.path.dirname(__file__), 'k.txt')).read())"},
                      "it reads /"),
     "a file of the system": ({"init": "self.k = len(open('/etc/hosts').read())"}, "it reads /etc/hosts, which"),
@@ -345,15 +368,85 @@ REFUSED = {
 
 @pytest.mark.parametrize(("parts", "line"), REFUSED.values(), ids=REFUSED)
 def test_what_cannot_be_trained_twice_the_same_is_refused_in_one_line(parts, line, own, monkeypatch):
-    file = own(**parts)
+    norm = parts.get("norm", "none")
+    file = own(**{name: part for name, part in parts.items() if name != "norm"})
     for name in ("k.txt", "hidden.py"):
         file.with_name(name).write_text("K = 1\n" if name.endswith("py") else "1")
     save_file({"k": torch.ones(1)}, file.with_name("k.tensors"))
     monkeypatch.delitem(sys.modules, "hidden", raising=False)
     with pytest.raises(UserError) as refused:
-        found()
+        found(norm=norm)
     text = str(refused.value)
     assert text.startswith(f"model mine ({file}): {line}") and "\n" not in text
+
+
+ELSEWHERE = {
+    "the order of a set": "[ord(letter) for letter in {'a', 'b', 'c', 'd', 'e', 'f'}][0]",
+    "a hash": "hash('alpha') % 1000",
+    "an address": "id(object()) // 16 % 1000",
+    "arguments": "len(sys.argv[-1])",
+    "the host": "len(__import__('platform').node())",
+    "the user": "len(__import__('getpass').getuser())",
+    "the folder": "len(os.getcwd())",
+    "threads": "torch.get_num_threads()",
+    "processors": "__import__('multiprocessing').cpu_count()",
+    "the time": "np.datetime64('now').astype(int) % 1000",
+    "the day": "np.datetime64('today').astype(int) % 1000",
+    "the time zone": "time.timezone",
+    "the locale": "len(__import__('locale').setlocale(__import__('locale').LC_ALL, ''))",
+    "the process": "os.getpid() % 1000",
+    "a random name": "__import__('uuid').uuid4().int % 1000",
+    "models made before": "(globals().setdefault('MADE', []).append(1) or len(MADE))",
+}
+"""Numbers that a model has from outside, some of them in ways that only another process shows."""
+
+
+@pytest.fixture(scope="module")
+def elsewhere(tmp_path_factory):
+    """Of a plain model and of those of `ELSEWHERE`: questions, and what a process in another place says to each."""
+    folder, asked = tmp_path_factory.mktemp("elsewhere"), {}
+    with pytest.MonkeyPatch.context() as patch:
+        patch.syspath_prepend(folder)
+        patch.setenv("LC_ALL", "C.UTF-8")
+        for place, (name, number) in enumerate([("plain", "1"), *ELSEWHERE.items()]):
+            model = f"elsewhere_{place}"
+            write(folder / f"{model}.py", init=f"self.k = 1 + 0.01 * {number}", middle="return x * self.k")
+            patch.setitem(models.MODELS, model, f"{model}:mine")
+            setting = a_run(model=model).setting
+            asked[name] = own_models.question(setting, OUTLINE.shape, OUTLINE.classes)
+        with own_models._Process("a study", list(asked.values()), folder / "there", elsewhere=True) as process:
+            yield asked, dict(zip(asked, process.answers(), strict=True))
+
+
+def united(asked, there):
+    """What comes of it with this process, which has made models before and resumes after each update."""
+    for seed in (1, 2):
+        models.build(asked.model, asked.shape, asked.classes, seed=seed)
+    here = {"training": model_check.train_shortly(asked, resumed=True)}
+    return own_models._united(asked, here, there)
+
+
+@pytest.mark.parametrize("name", ELSEWHERE)
+def test_what_another_process_trains_otherwise_is_refused(name, elsewhere):
+    asked, there = elsewhere
+    found = united(asked[name], there[name])
+    file = models.source(asked[name].place)
+    line = f"model {asked[name].model} ({file}): its weights after update 1 are others in another process; allowed: "
+    assert found["refused"].startswith(line) and "\n" not in found["refused"]
+
+
+def test_another_process_trains_a_model_to_the_bit_as_this_one(elsewhere):
+    asked, there = elsewhere
+    found = united(asked["plain"], there["plain"])
+    assert found["training"] == there["plain"]["training"] and len(set(found["training"].values())) > 6
+
+
+def test_a_study_is_told_what_only_another_process_shows(own, study):
+    file = own(init="self.k = 1 + 0.01 * len(sys.argv[-1])", middle="return x * self.k")
+    with pytest.raises(UserError) as refused:
+        study()
+    line = f"config/studies/own.yaml: model mine ({file}): its weights after update 1 are others in another process; "
+    assert str(refused.value).startswith(line)
 
 
 def test_what_a_file_asks_as_it_is_imported_is_heard(own):
@@ -464,14 +557,14 @@ SIZED = {
     "fails by a value": ({"middle": "assert len(x) <= 4 or x.sum() == 0, 'four at most'\nreturn x"},
                          "its training pass of 8 images fails (AssertionError: four at most)"),
     "fails in tests": ({"middle": "assert self.training or len(x) <= 999, 'fewer'\nreturn x"},
-                       "its test pass of 1024 images fails (AssertionError: fewer)"),
+                       "its test pass of 2048 images fails (AssertionError: fewer)"),
     "another result": ({"end": "return self.fc(x.mean((2, 3)))[:999]"}, "it returns [999, 4] of 4096 images, torch"),
     "a layer above 4": ({"init": "self.c = nn.Conv2d(8, 8, 1)", "middle": "return self.c(x) if len(x) > 4 else x"},
                         "at m = 8 it calls other layers than at m = 4 (c); allowed: the same at each m"),
     "a norm above 4": ({"middle": "return F.layer_norm(x, x.shape[1:]) if self.training and len(x) > 4 else x"},
                        "its Mine normalises (layer_norm), and norm: none says otherwise; allowed: "),
     "tests of more than 8": ({"middle": "return x if self.training or len(x) <= 8 else 2 * x"},
-                             "in testing an image's logits depend on how many are beside it (16); allowed: a model wh"),
+                             "in testing an image's logits depend on how many are beside it (32); allowed: a model wh"),
     "tests of more than 300": ({"middle": "return x if self.training or len(x) <= 300 else 2 * x"},
                                "in testing an image's logits depend on how many are beside it (512); allowed: a model"),
     "tests of more than 1500": ({"middle": "return x if self.training else x * (1 + (len(x) > 1500))"},

@@ -1,20 +1,18 @@
 """Examines a model of the user's own: whether it can be trained to the bit again, and in lanes or alone.
 
 `python -m smallbatch.training.model_check FILE` answers the questions that come as JSON on standard input into FILE.
+With `--elsewhere` it only trains each model for a few updates, in another place, see `model_elsewhere`.
 """
 
-import collections
 import contextlib
 import functools
-import hashlib
 import json
 import math
 import random
 import sys
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from types import ModuleType
-from typing import NamedTuple, NoReturn
+from typing import Any, NamedTuple, NoReturn
 
 import numpy as np
 import torch
@@ -30,7 +28,9 @@ from smallbatch.core.files import write_json
 from smallbatch.training import lanes
 from smallbatch.training.distributed import ALONE
 from smallbatch.training.engines.updates import BLOCK_IMAGES, BLOCK_VALUES
+from smallbatch.training.model_elsewhere import another_place, short_training
 from smallbatch.training.model_reads import nothing_outside
+from smallbatch.training.model_state import remembered
 from smallbatch.training.model_watch import Drawn, Watch, made_by_norms, marking_norms, no_values
 from smallbatch.training.network import Network
 from smallbatch.training.own_models import Question, Suitability
@@ -104,6 +104,17 @@ def examine(asked: Question) -> Suitability:
         return _Examination(asked).outcome()
 
 
+def train_shortly(asked: Question, *, resumed: bool) -> dict[str, str]:
+    """See `short_training`.
+
+    Raises:
+        UserError: the model cannot be made or trained.
+    """
+    examination = _Examination(asked)
+    with _plain_torch(), models.errors_in_one_line(asked.model, "its training fails"):
+        return short_training(examination.made, examination.images, examination.labels, resumed=resumed)
+
+
 @contextlib.contextmanager
 def _plain_torch() -> Iterator[None]:
     """One thread on the CPU in single precision; whatever a model sets of torch is set back."""
@@ -138,9 +149,10 @@ class _Examination:
 
     def _made_for(self, count: int) -> nn.Module:
         """A model that takes mini-batches of this size."""
-        return self._made(1, count if count % SUB_BATCH else SUB_BATCH)
+        return self.made(1, count if count % SUB_BATCH else SUB_BATCH)
 
-    def _made(self, seed: int, sub_batch: int = SUB_BATCH) -> nn.Module:
+    def made(self, seed: int, sub_batch: int = SUB_BATCH) -> nn.Module:
+        """The model with the initial weights of a seed."""
         a = self.asked
         norms = {"norm": a.norm, "norm_layers": a.norm_layers, "bn_batch_size": sub_batch}
         with self._watched("initial weights"), marking_norms():
@@ -192,22 +204,19 @@ class _Examination:
 
     def _check_alone(self) -> bool:
         """Make sure that the model can be trained at all, the same each time; returns whether it draws."""
-        model, again = self._made(1), self._made(1)
+        model, again = self.made(1), self.made(1)
         self._check_tensors(model)
         self._check_seeds()
         start = _state(model)
         if not _same(start.values(), _state(again).values()):
             self._refuse("its initial weights differ from one time to the next; allowed: torch's random numbers")
-        self._check_norm(self._made(1))
+        self._check_norm(self.made(1))
         images = self.images[0]
         first = self._pass(model, images, training=True)
         if not first.logits.isfinite().all():
             self._refuse("its initial weights give logits that are not finite; allowed: finite numbers")
-        files = models.files(self.asked.place)
-        before = _remembered(model, files)  # after the first pass, which may fill what later ones only read
+        self._check_memory(model, images)
         draws = self._draws(model, images) or any(map(self._draws_of_many, (self.computed, MOST_IMAGES)))
-        if changed := [name for name, mark in _remembered(model, files).items() if before.get(name, mark) != mark]:
-            self._refuse(f"it changes {changed[0]} as it trains, which no checkpoint has; allowed: register_buffer")
         model.load_state_dict(start)
         if not _same(first.numbers, self._pass(model, images, training=True).numbers):
             self._refuse(
@@ -222,6 +231,17 @@ class _Examination:
         self._check_tests(model)
         return draws
 
+    def _check_memory(self, model: nn.Module, images: Tensor) -> None:
+        """A pass changes nothing but parameters and buffers; the first ones may fill what later ones only read."""
+        files, marks = models.files(self.asked.place), []
+        for _ in range(2):
+            for training in (True, False):
+                self._pass(model, images, training=training)
+            marks.append(remembered(model, files))
+        before, after = marks
+        if changed := [name for name, mark in after.items() if before.get(name) != mark]:
+            self._refuse(f"it changes {changed[0]} as it trains, which no checkpoint has; allowed: register_buffer")
+
     def _check_tensors(self, model: nn.Module) -> None:
         if not any(own.requires_grad for own in model.parameters()):
             self._refuse("it has no parameters to train")
@@ -232,8 +252,8 @@ class _Examination:
     def _check_seeds(self) -> None:
         """What is drawn for initial weights is another for another seed."""
         with Drawn() as drawn:
-            one = self._made(1)
-        other = dict(self._made(2).named_parameters())
+            one = self.made(1)
+        other = dict(self.made(2).named_parameters())
         for name, own in one.named_parameters():
             same = name in other and _same([own.detach()], [other[name].detach()])
             if same and own.requires_grad and drawn.has(own) and (own != own.flatten()[0]).any():
@@ -311,14 +331,14 @@ class _Examination:
         """An image's logits are the same however many are tested at once."""
         most = min(BLOCK_IMAGES, BLOCK_VALUES // math.prod(self.asked.shape))
         usual = self._pass_of_many(EXAMPLES, training=False)
-        for count in sorted({most, *(2**power for power in range(3, most.bit_length()))}):
+        for count in sorted({most, *(2**power for power in range(3, most.bit_length(), 2))}):
             seen = self._pass_of_many(count, training=False)
             if count == most or seen is None or usual is None or seen.operations != usual.operations:
                 self._check_tests_of_many(count)
 
     def _check_tests_of_many(self, count: int) -> None:
         """As `_check_tests`, of so many images; if that does not take long."""
-        model, images = self._made(1).eval(), self._many(count)
+        model, images = self.made(1).eval(), self._many(count)
         few = min(self.computed, count)
         with torch.no_grad(), FlopCounterMode(display=False) as counter, self._watched("test pass"):
             parts = [model(part.clone()) for part in images[:few].split(EXAMPLES)]
@@ -430,7 +450,7 @@ class _Examination:
     def _network(self, *, splits: bool, batch_size: int = EXAMPLES, images_at_once: int | str = "auto") -> Network:
         """As the engine has it of a model that is trained alone."""
         return Network(
-            lanes.Alone(self._made(1)),
+            lanes.Alone(self.made(1)),
             batch_size=batch_size,
             bn_batch_size=SUB_BATCH if self.asked.norm == "batch" else 1,
             images_at_once=images_at_once,
@@ -446,7 +466,7 @@ class _Examination:
         for examples in (1, SUB_BATCH):
             with contextlib.suppress(UserError):
                 if examples >= SUB_BATCH or self.asked.norm != "batch":
-                    self._pass(self._made(1), self.images[0, :examples], training=True)
+                    self._pass(self.made(1), self.images[0, :examples], training=True)
                     return examples
         return EXAMPLES
 
@@ -497,7 +517,7 @@ class _Examination:
         )
 
     def _models_alone(self, count: int) -> list[nn.Module]:
-        return [lanes.moved(self._made(seed).double(), seed) for seed in range(count)]
+        return [lanes.moved(self.made(seed).double(), seed) for seed in range(count)]
 
     def _equal(
         self,
@@ -531,7 +551,7 @@ class _Examination:
 
     def _check_step(self) -> None:
         """Make sure that what the engine makes of the model alone is what torch's own SGD makes of it."""
-        plain, images, labels = self._made(1), self.images[0], self.labels[0]
+        plain, images, labels = self.made(1), self.images[0], self.labels[0]
         network = self._network(splits=False)
         ours = LaneSGD(network.parameters, [0.01], 0.1, 0.5)
         theirs = torch.optim.SGD(plain.parameters(), lr=0.01, weight_decay=0.1, momentum=0.5)
@@ -557,53 +577,6 @@ def _pass_in_words(count: int, *, training: bool) -> str:
 
 def _state(model: nn.Module) -> dict[str, Tensor]:
     return {name: tensor.detach().clone() for name, tensor in model.state_dict().items()}
-
-
-_OF_EACH_LAYER = vars(nn.Module()).keys()
-
-
-def _remembered(model: nn.Module, files: Collection[Path]) -> dict[str, object]:
-    """What could be remembered where no state_dict has it: attributes of layers and their classes, globals of files."""
-    places: dict[str, Mapping[str, object]] = {}
-    for place, module in model.named_modules():
-        unsaved = {name: module._buffers[name] for name in module._non_persistent_buffers_set}
-        places[place] = {name: own for name, own in vars(module).items() if name not in _OF_EACH_LAYER} | unsaved
-    loaded = [module for module in list(sys.modules.values()) if _file(module) in files]
-    for module in loaded:
-        places[module.__name__] = vars(module)
-        places |= {
-            f"{module.__name__}.{name}": vars(kind) for name, kind in vars(module).items() if _is_of(kind, module)
-        }
-    return {
-        f"{place}.{name}".lstrip("."): mark
-        for place, values in places.items()
-        for name, value in values.items()
-        if not name.startswith("__") and (mark := _mark(value)) is not None
-    }
-
-
-def _file(module: ModuleType) -> Path | None:
-    name = getattr(module, "__file__", None)
-    return Path(name).resolve() if isinstance(name, str) else None
-
-
-def _is_of(kind: object, module: ModuleType) -> bool:
-    return isinstance(kind, type) and kind.__module__ == module.__name__
-
-
-def _mark(value: object, depth: int = 3) -> object:
-    """What differs when a number, text, array or tensor does, or one in a collection; none of other kinds."""
-    if isinstance(value, int | float | complex | str | bytes):
-        return repr(value)
-    if isinstance(value, Tensor) and not isinstance(value, nn.Parameter):
-        value = value.detach().cpu().numpy()
-    if isinstance(value, np.ndarray):
-        return value.shape, hashlib.sha256(value.tobytes()).hexdigest()
-    if isinstance(value, Mapping) and depth:
-        return [(repr(key), _mark(own, depth - 1)) for key, own in value.items()]
-    if isinstance(value, list | tuple | set | collections.deque) and depth:
-        return [_mark(own, depth - 1) for own in value]
-    return None
 
 
 def _same(ours, theirs) -> bool:
@@ -654,16 +627,19 @@ def _lane_equals(stacked: nn.Module, lane: int, model: nn.Module) -> bool:
 
 def main() -> None:
     """Answer questions one by one, so that whoever asked knows at which of them this process ended."""
-    answers = []
-    for values in json.load(sys.stdin):
-        asked = Question(*values)
-        asked = asked._replace(shape=tuple(asked.shape), sizes=tuple(asked.sizes))
-        models.MODELS[asked.model] = asked.place
-        try:
-            answers.append(examine(asked)._asdict())
-        except UserError as refused:
-            answers.append({"refused": str(refused)})
-        write_json(Path(sys.argv[1]), answers)
+    file, elsewhere = Path(sys.argv[1]), "--elsewhere" in sys.argv[2:]
+    answers: list[dict[str, Any]] = []
+    with another_place() if elsewhere else contextlib.nullcontext():
+        for values in json.load(sys.stdin):
+            asked = Question(*values)
+            asked = asked._replace(shape=tuple(asked.shape), sizes=tuple(asked.sizes))
+            models.MODELS[asked.model] = asked.place
+            try:
+                found = {} if elsewhere else {"suitability": examine(asked)._asdict()}
+                answers.append(found | {"training": train_shortly(asked, resumed=not elsewhere)})
+            except UserError as refused:
+                answers.append({"refused": str(refused)})
+            write_json(file, answers)
 
 
 if __name__ == "__main__":
