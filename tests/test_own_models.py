@@ -29,6 +29,7 @@ from smallbatch.training.engines.native.plan import Layout
 from smallbatch.training.engines.trace import Graph
 from smallbatch.training.engines.updates import DrawingUpdates
 from smallbatch.training.evaluation import evaluate
+from smallbatch.training.model_sets import sorted_sets
 from smallbatch.training.own_models import suitability
 from smallbatch.training.pack import train_pack
 from smallbatch.training.resources import choice, memory
@@ -382,6 +383,10 @@ def test_what_cannot_be_trained_twice_the_same_is_refused_in_one_line(parts, lin
 
 ELSEWHERE = {
     "the order of a set": "[ord(letter) for letter in {'a', 'b', 'c', 'd', 'e', 'f'}][0]",
+    "the order of two": "(2 if list({'alpha', 'beta'})[0] == 'alpha' else 3)",
+    "the order of what two sets have": "(2 if list({'alpha', 'beta', 'c'} - {'c'})[0] == 'alpha' else 3)",
+    "a set made of a list": "(2 if [*frozenset(['alpha', 'beta'])][0] == 'alpha' else 3)",
+    "one out of a set": "(2 if {word for word in ('alpha', 'beta')}.pop() == 'alpha' else 3)",
     "a hash": "hash('alpha') % 1000",
     "an address": "id(object()) // 16 % 1000",
     "arguments": "len(sys.argv[-1])",
@@ -401,14 +406,23 @@ ELSEWHERE = {
 """Numbers that a model has from outside, some of them in ways that only another process shows."""
 
 
+SAME = {
+    "nothing": "1",
+    "a set of numbers": "list({3, 1, (2, 0.5)} - {(2, 0.5)})[0]",
+    "whether a set has it": "('alpha' in {'alpha', 'beta'}) + len(frozenset('abc') | {'d'})",
+    "a sorted set": "ord(sorted({letter for letter in 'acb'})[0])",
+}
+"""Numbers that are the same everywhere."""
+
+
 @pytest.fixture(scope="module")
 def elsewhere(tmp_path_factory):
-    """Of a plain model and of those of `ELSEWHERE`: questions, and what a process in another place says to each."""
+    """Of the models of `SAME` and `ELSEWHERE`: questions, and what a process in another place says to each."""
     folder, asked = tmp_path_factory.mktemp("elsewhere"), {}
     with pytest.MonkeyPatch.context() as patch:
         patch.syspath_prepend(folder)
         patch.setenv("LC_ALL", "C.UTF-8")
-        for place, (name, number) in enumerate([("plain", "1"), *ELSEWHERE.items()]):
+        for place, (name, number) in enumerate((SAME | ELSEWHERE).items()):
             model = f"elsewhere_{place}"
             write(folder / f"{model}.py", init=f"self.k = 1 + 0.01 * {number}", middle="return x * self.k")
             patch.setitem(models.MODELS, model, f"{model}:mine")
@@ -420,8 +434,9 @@ def elsewhere(tmp_path_factory):
 
 def united(asked, there):
     """What comes of it with this process, which has made models before and resumes after each update."""
-    for seed in (1, 2):
-        models.build(asked.model, asked.shape, asked.classes, seed=seed)
+    with sorted_sets({str(models.source(asked.place))}, reverse=False):
+        for seed in (1, 2):
+            models.build(asked.model, asked.shape, asked.classes, seed=seed)
     here = {"training": model_check.train_shortly(asked, resumed=True)}
     return own_models._united(asked, here, there)
 
@@ -435,10 +450,11 @@ def test_what_another_process_trains_otherwise_is_refused(name, elsewhere):
     assert found["refused"].startswith(line) and "\n" not in found["refused"]
 
 
-def test_another_process_trains_a_model_to_the_bit_as_this_one(elsewhere):
+@pytest.mark.parametrize("name", SAME)
+def test_another_process_trains_a_model_to_the_bit_as_this_one(name, elsewhere):
     asked, there = elsewhere
-    found = united(asked["plain"], there["plain"])
-    assert found["training"] == there["plain"]["training"] and len(set(found["training"].values())) > 6
+    found = united(asked[name], there[name])
+    assert found["training"] == there[name]["training"] and len(set(found["training"].values())) > 6
 
 
 def test_a_study_is_told_what_only_another_process_shows(own, study):

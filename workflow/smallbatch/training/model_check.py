@@ -30,6 +30,7 @@ from smallbatch.training.distributed import ALONE
 from smallbatch.training.engines.updates import BLOCK_IMAGES, BLOCK_VALUES
 from smallbatch.training.model_elsewhere import another_place, short_training
 from smallbatch.training.model_reads import nothing_outside
+from smallbatch.training.model_sets import sorted_sets
 from smallbatch.training.model_state import remembered
 from smallbatch.training.model_watch import Drawn, Watch, made_by_norms, marking_norms, no_values
 from smallbatch.training.network import Network
@@ -628,18 +629,29 @@ def _lane_equals(stacked: nn.Module, lane: int, model: nn.Module) -> bool:
 def main() -> None:
     """Answer questions one by one, so that whoever asked knows at which of them this process ended."""
     file, elsewhere = Path(sys.argv[1]), "--elsewhere" in sys.argv[2:]
+    questions = [_question(values) for values in json.load(sys.stdin)]
+    models.MODELS.update({asked.model: asked.place for asked in questions})
     answers: list[dict[str, Any]] = []
-    with another_place() if elsewhere else contextlib.nullcontext():
-        for values in json.load(sys.stdin):
-            asked = Question(*values)
-            asked = asked._replace(shape=tuple(asked.shape), sizes=tuple(asked.sizes))
-            models.MODELS[asked.model] = asked.place
+    place = another_place() if elsewhere else contextlib.nullcontext()
+    with place, sorted_sets(_files(questions), reverse=elsewhere):
+        for asked in questions:
             try:
                 found = {} if elsewhere else {"suitability": examine(asked)._asdict()}
                 answers.append(found | {"training": train_shortly(asked, resumed=not elsewhere)})
             except UserError as refused:
                 answers.append({"refused": str(refused)})
             write_json(file, answers)
+
+
+def _question(values: Sequence[Any]) -> Question:
+    asked = Question(*values)
+    return asked._replace(shape=tuple(asked.shape), sizes=tuple(asked.sizes))
+
+
+def _files(questions: Sequence[Question]) -> set[str]:
+    """Those of all models, by the names that they are imported by and by their own."""
+    files = {file for asked in questions for file in (models.source(asked.place), *models.files(asked.place))}
+    return set(map(str, files))
 
 
 if __name__ == "__main__":
