@@ -29,7 +29,7 @@ from smallbatch.training import lanes
 from smallbatch.training.distributed import ALONE
 from smallbatch.training.engines.updates import BLOCK_IMAGES, BLOCK_VALUES
 from smallbatch.training.model_elsewhere import another_place, short_training
-from smallbatch.training.model_reads import nothing_outside
+from smallbatch.training.model_reads import nothing_outside, without_calls
 from smallbatch.training.model_sets import sorted_sets
 from smallbatch.training.model_state import remembered
 from smallbatch.training.model_watch import Drawn, Watch, made_by_norms, marking_norms, no_values
@@ -140,7 +140,8 @@ class _Examination:
         draws = self._check_alone()
         self._check_sizes(draws)
         splits = not draws and self._splits()
-        reason = "it draws random numbers in training" if draws else self._why_no_lanes()
+        with without_calls():
+            reason = "it draws random numbers in training" if draws else self._why_no_lanes()
         if reason:
             self._check_step()
         return Suitability(reason, draws, splits, self._least())
@@ -238,7 +239,8 @@ class _Examination:
         for _ in range(2):
             for training in (True, False):
                 self._pass(model, images, training=training)
-            marks.append(remembered(model, files))
+            with without_calls():
+                marks.append(remembered(model, files))
         before, after = marks
         if changed := [name for name, mark in after.items() if before.get(name) != mark]:
             self._refuse(f"it changes {changed[0]} as it trains, which no checkpoint has; allowed: register_buffer")
@@ -333,7 +335,8 @@ class _Examination:
         most = min(BLOCK_IMAGES, BLOCK_VALUES // math.prod(self.asked.shape))
         usual = self._pass_of_many(EXAMPLES, training=False)
         for count in sorted({most, *(2**power for power in range(3, most.bit_length(), 2))}):
-            seen = self._pass_of_many(count, training=False)
+            with without_calls():
+                seen = self._pass_of_many(count, training=False)
             if count == most or seen is None or usual is None or seen.operations != usual.operations:
                 self._check_tests_of_many(count)
 

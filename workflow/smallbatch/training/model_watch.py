@@ -25,22 +25,27 @@ _SUFFIXES = "_legit", "_functional", "_no_training", "_no_update", "_with_update
 _READS_VALUE = torch.ops.aten._local_scalar_dense.default
 
 
+Arguments = Sequence[Any]
+Options = Mapping[str, Any]
+
+
 class _Operations(TorchDispatchMode):
-    """Calls a function with each operation of torch that is about to run, and with what came out of it."""
+    """Calls a function with each operation of torch before it runs, and another one with what came out."""
 
     def __init__(
-        self, before: Callable[[Any], None], after: Callable[[Any, list[Any], Any], None] | None = None
+        self,
+        before: Callable[[Any, Arguments, Options], None] = lambda *_: None,
+        after: Callable[[Any, Arguments, Options, Any], None] = lambda *_: None,
     ) -> None:
         super().__init__()
         self.before, self.after = before, after
 
     def __torch_dispatch__(
-        self, function: Any, types: Any, arguments: Sequence[Any] = (), options: Mapping[str, Any] | None = None
+        self, function: Any, types: Any, arguments: Arguments = (), options: Options | None = None
     ) -> Any:
-        self.before(function)
+        self.before(function, arguments, options or {})
         result = function(*arguments, **(options or {}))
-        if self.after:
-            self.after(function, [*arguments, *(options or {}).values()], result)
+        self.after(function, arguments, options or {}, result)
         return result
 
 
@@ -52,7 +57,7 @@ class _Functions(TorchFunctionMode):
         self.before = before
 
     def __torch_function__(
-        self, function: Any, types: Any, arguments: Sequence[Any] = (), options: Mapping[str, Any] | None = None
+        self, function: Any, types: Any, arguments: Arguments = (), options: Options | None = None
     ) -> Any:
         self.before(function)
         return function(*arguments, **(options or {}))
@@ -62,7 +67,7 @@ class _Functions(TorchFunctionMode):
 def no_values() -> Iterator[None]:
     """While it lasts, asking a tensor for its value ends in `NoLaneForm`: the answer would be one for all lanes."""
 
-    def refuse(function: Any) -> None:
+    def refuse(function: Any, *_: object) -> None:
         if function in (_READS_VALUE, torch.ops.aten.equal.default, Tensor.numpy, Tensor.tolist, Tensor.__array__):
             raise NoLaneForm(ASKS)
 
@@ -109,9 +114,9 @@ class Watch(contextlib.ExitStack):
     def _leave(self, *_: object) -> None:
         self._inside.pop()
 
-    def _note(self, operation: Any) -> None:
+    def _note(self, operation: Any, arguments: Arguments, options: Options) -> None:
         self.operations.append(str(operation))
-        self.drew |= _draws(operation)
+        self.drew |= _draws(operation, arguments, options)
         self._note_norm(operation.overloadpacket.__name__)
 
     def _note_norm(self, name: str) -> None:
@@ -123,7 +128,11 @@ class Watch(contextlib.ExitStack):
             self.strange.append((type(self._inside[-1]).__name__ if self._inside else "code", name))
 
 
-def _draws(operation: Any) -> bool:
+def _draws(operation: Any, arguments: Arguments, options: Options) -> bool:
+    """Whether an operation draws; those of attention with dropout, which is there and zero, do not."""
+    named = dict(zip((one.name for one in operation._schema.arguments), arguments, strict=False)) | options
+    if "scaled_dot_product" in str(operation) and not named.get("dropout_p"):
+        return False
     # Asking for a value is marked so, too.
     return torch.Tag.nondeterministic_seeded in operation.tags and operation is not _READS_VALUE
 
@@ -144,11 +153,12 @@ class Drawn(contextlib.ExitStack):
 
     def __enter__(self) -> Self:
         super().__enter__()
-        self.enter_context(_Operations(lambda _: None, self._note))
+        self.enter_context(_Operations(after=self._note))
         return self
 
-    def _note(self, operation: Any, arguments: list[Any], result: Any) -> None:
-        if _draws(operation) or any(self.has(one) for one in tree_leaves(arguments) if isinstance(one, Tensor)):
+    def _note(self, operation: Any, arguments: Arguments, options: Options, result: Any) -> None:
+        given = tree_leaves([arguments, options])
+        if _draws(operation, arguments, options) or any(self.has(one) for one in given if isinstance(one, Tensor)):
             for one in tree_leaves(result):
                 if isinstance(one, Tensor):
                     self._memory[_place(one)] = one
