@@ -302,6 +302,20 @@ REFUSED = {
                          "it changes a._forward_hooks as it trains, which no checkpoint has; allowed: register_buffer"),
     "a layer in a list": ({"init": "self.c = [nn.BatchNorm2d(8)]", "middle": "return self.c[0](x)", "norm": "own"},
                           "it changes c as it trains, which no checkpoint has; allowed: register_buffer"),
+    "an attribute of a weight": ({"middle": "self.a.weight.count = getattr(self.a.weight, 'count', 0) + 1\nreturn x"},
+                                 "it changes a.weight.count as it trains, which no checkpoint has"),
+    "an attribute of torch": ({"middle": "torch.counted = getattr(torch, 'counted', 0) + 1\nreturn x"},
+                              "it changes torch.counted as it trains, which no checkpoint has"),
+    "a late parameter": ({"middle": "if not hasattr(self, 'w'): self.w = nn.Parameter(torch.ones(8, 1, 1))\n"
+                                    "return x * self.w"}, "it makes w as it trains; allowed: parameters and buffers"),
+    "a late buffer": ({"middle": "if not hasattr(self, 'w'): self.register_buffer('w', torch.ones(8, 1, 1))\n"
+                                 "return x * self.w"}, "it makes w as it trains; allowed: parameters and buffers that"),
+    "a number of threads": ({"init": "torch.set_num_threads(2)"},
+                            "its initial weights sets torch's number of threads for the whole process; allowed: a mod"),
+    "a default type": ({"init": "torch.set_default_dtype(torch.float64)"},
+                       "its initial weights sets torch's default type for the whole process"),
+    "no oneDNN": ({"middle": "torch.backends.mkldnn.enabled = False\nreturn x"},
+                  "its training pass sets torch's oneDNN for the whole process"),
     "another file": ({"init": "self.k = float(open(os.path.join(os.path.dirname(__file__), 'k.txt')).read())"},
                      "it reads /"),
     "a file of the system": ({"init": "self.k = len(open('/etc/hosts').read())"}, "it reads /etc/hosts, which"),
@@ -544,6 +558,29 @@ def test_a_layer_of_norms_that_is_never_called_is_none(norm, own):
     own(init="self.idle, self.norm = self.norm, nn.Identity()")
     with pytest.raises(UserError, match=rf"its training pass calls no layer that `norms` made, so norm: {norm} would"):
         found(norm=norm)
+
+
+UNTRAINED = {
+    "in eval mode": ({"middle": "self.norm.eval()\nreturn x"}, "its layer norm takes no statistics of the mini-b"),
+    "its result is unused": ({"init": "self.c, self.norm = self.norm, nn.Identity()", "middle": "self.c(x)\nreturn x"},
+                               "no layer of `norms` has a gradient, so norm: batch would"),
+    "its result is not needed": ({"init": "self.c, self.norm = self.norm, nn.Identity()",
+                                  "middle": "return x + 0 * self.c(x)"}, "no layer of `norms` has a gradient"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("parts", "line"), UNTRAINED.values(), ids=UNTRAINED)
+def test_a_layer_of_norms_that_does_nothing_is_none(parts, line, own):
+    own(**parts)
+    with pytest.raises(UserError) as refused:
+        found(norm="batch")
+    assert f"): {line}" in str(refused.value)
+
+
+def test_a_model_that_asks_for_a_value_does_not_draw(own):
+    own(init="self.register_buffer('first', torch.ones(()))",
+        middle="if self.training and self.first: self.first.zero_()\nreturn x * (1 + self.first)")  # fmt: skip
+    assert found().alone.startswith("layer Mine has parameters") and not found().draws
 
 
 def test_a_copy_of_a_layer_of_norms_is_one(own):

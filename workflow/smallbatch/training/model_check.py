@@ -32,7 +32,7 @@ from smallbatch.training.model_elsewhere import another_place, short_training
 from smallbatch.training.model_reads import nothing_outside, without_calls
 from smallbatch.training.model_sets import sorted_sets
 from smallbatch.training.model_state import remembered
-from smallbatch.training.model_watch import Drawn, Watch, made_by_norms, marking_norms, no_values
+from smallbatch.training.model_watch import Drawn, Watch, made_by_norms, marking_norms, no_values, settings
 from smallbatch.training.network import Network
 from smallbatch.training.own_models import Question, Suitability
 from smallbatch.training.sgd import LaneSGD
@@ -101,7 +101,8 @@ def examine(asked: Question) -> Suitability:
         UserError: it cannot, or not as its settings say.
     """
     where = f"model {asked.model} ({models.source(asked.place)})"
-    with _plain_torch(), nothing_outside(models.files(asked.place), where):
+    heard = nothing_outside(models.files(asked.place), where)
+    with _plain_torch(), heard, models.errors_in_one_line(asked.model, "its check fails"):
         return _Examination(asked).outcome()
 
 
@@ -119,7 +120,7 @@ def train_shortly(asked: Question, *, resumed: bool) -> dict[str, str]:
 @contextlib.contextmanager
 def _plain_torch() -> Iterator[None]:
     """One thread on the CPU in single precision; whatever a model sets of torch is set back."""
-    threads, kind = torch.get_num_threads(), torch.get_default_dtype()
+    threads, kind, kernels = torch.get_num_threads(), torch.get_default_dtype(), torch._C._get_mkldnn_enabled()
     torch.set_num_threads(1)
     try:
         with torch.random.fork_rng(devices=[]), torch.enable_grad():
@@ -127,6 +128,7 @@ def _plain_torch() -> Iterator[None]:
     finally:
         torch.set_num_threads(threads)
         torch.set_default_dtype(kind)
+        torch._C._set_mkldnn_enabled(kernels)
 
 
 class _Examination:
@@ -163,13 +165,15 @@ class _Examination:
     @contextlib.contextmanager
     def _watched(self, what: str) -> Iterator[None]:
         """See that nothing is drawn from generators that are not seeded."""
-        before = random.getstate(), np.random.get_state()
+        before, set_before = (random.getstate(), np.random.get_state()), settings()
         with models.errors_in_one_line(self.asked.model, f"its {what} fails"):
             yield
         if random.getstate() != before[0]:
             self._refuse(f"its {what} draws from Python's module random; allowed: torch's random numbers")
         if not all(map(np.array_equal, np.random.get_state(), before[1])):
             self._refuse(f"its {what} draws from numpy.random; allowed: torch's random numbers")
+        if changed := [name for name, value in settings().items() if set_before[name] != value]:
+            self._refuse(f"its {what} sets torch's {changed[0]} for the whole process; allowed: a model that does not")
 
     def _pass(self, model: nn.Module, images: Tensor, *, training: bool, seed: int = SEED) -> Pass:
         """A pass through a model that has the tensors that it is to have; whose gradients are then those alone."""
@@ -209,6 +213,7 @@ class _Examination:
         model, again = self.made(1), self.made(1)
         self._check_tensors(model)
         self._check_seeds()
+        self._check_parts()
         start = _state(model)
         if not _same(start.values(), _state(again).values()):
             self._refuse("its initial weights differ from one time to the next; allowed: torch's random numbers")
@@ -265,6 +270,18 @@ class _Examination:
                     "torch's global generator, which is never seeded by a model"
                 )
 
+    def _check_parts(self) -> None:
+        """All of its parameters and buffers are there before it runs."""
+        model = self.made(1)
+        before = {name: tuple(own.shape) for name, own in model.state_dict().items()}
+        self._pass(model, self.images[0], training=True)
+        after = {name: tuple(own.shape) for name, own in model.state_dict().items()}
+        if others := sorted({name for name, _ in before.items() ^ after.items()}):
+            self._refuse(
+                f"it makes {others[0]} as it trains; allowed: parameters and buffers that are there, in their shape, "
+                "when it is made"
+            )
+
     def _check_norm(self, model: nn.Module) -> None:
         """It normalises as its study says; what it computes by hand is not seen."""
         norm = self.asked.norm
@@ -273,9 +290,12 @@ class _Examination:
                 f"it has no layer that `norms` made, so norm: {norm} would change nothing; allowed: norm: none or own"
             )
         for training in (True, False):
+            start = _state(model)
             with Watch(model) as seen:
-                self._pass(model, self.images[0], training=training)
+                given = self._pass(model, self.images[0], training=training)
             self._check_normed(seen, _pass_in_words(EXAMPLES, training=training))
+            if training:
+                self._check_trained(seen, start, given)
 
     def _check_normed(self, seen: Watch, what: str) -> None:
         norm = self.asked.norm
@@ -288,6 +308,24 @@ class _Examination:
         if norm in NORMS and not seen.normed:
             self._refuse(
                 f"its {what} calls no layer that `norms` made, so norm: {norm} would change nothing; allowed: norm: "
+                "none or own"
+            )
+
+    def _check_trained(self, seen: Watch, start: State, given: Pass) -> None:
+        """Layers of `norms` that are called normalise by this mini-batch, and their weights are trained."""
+        if self.asked.norm not in NORMS:
+            return
+        for layer in sorted(seen.normed):
+            mean = f"{layer}.running_mean"
+            if mean in start and torch.equal(start[mean], given.left[mean]):
+                self._refuse(
+                    f"its layer {layer} takes no statistics of the mini-batch; allowed: layers of `norms` in the mode, "
+                    "train or eval, of the model"
+                )
+        names = [f"{layer}.{weight}" for layer in seen.normed for weight in ("weight", "bias")]
+        if not any(name in given.gradients and given.gradients[name].any() for name in names):
+            self._refuse(
+                f"no layer of `norms` has a gradient, so norm: {self.asked.norm} would change nothing; allowed: norm: "
                 "none or own"
             )
 
@@ -373,9 +411,9 @@ class _Examination:
             if failed is None or isinstance(failed.__cause__, ONLY_VALUES_TELL):
                 return None
             raise failed
-        model = self._made_for(count)
+        model, images = self._made_for(count), self._many(count)
         with Watch(model) as seen:
-            drew = self._draws(model, self._many(count), training=training)
+            drew = self._draws(model, images, training=training)
         seen.drew |= drew
         return seen
 

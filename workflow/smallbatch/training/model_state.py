@@ -49,17 +49,25 @@ def _places(model: nn.Module, files: Collection[Path]) -> dict[str, Mapping[str,
     for place, layer in model.named_modules():
         unsaved = {name: layer._buffers[name] for name in layer._non_persistent_buffers_set}
         places[place] = _attributes(layer) | unsaved
+        places |= {f"{place}.{name}": vars(own) for name, own in layer._parameters.items() if own is not None}
     for module in list(sys.modules.values()):
         if isinstance(module, ModuleType) and _file(module) in files:
             places[module.__name__] = vars(module)
             kinds = {name: kind for name, kind in vars(module).items() if _is_class_of(kind, module)}
             places |= {f"{module.__name__}.{name}": vars(kind) for name, kind in kinds.items()}
+            others = [other for other in vars(module).values() if isinstance(other, ModuleType)]
+            places |= {other.__name__: _plain(other) for other in others if _file(other) not in files}
     return places
 
 
 def _attributes(layer: nn.Module) -> dict[str, object]:
     """Of a layer, what not every layer has; and its hooks."""
     return {name: own for name, own in vars(layer).items() if name not in _OF_EACH_LAYER}
+
+
+def _plain(module: ModuleType) -> dict[str, object]:
+    """Numbers and texts of a module that is not the model's, where its code could leave some."""
+    return {name: own for name, own in list(vars(module).items()) if isinstance(own, int | float | str | bytes)}
 
 
 def _file(module: ModuleType) -> Path | None:

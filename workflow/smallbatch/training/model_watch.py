@@ -22,7 +22,7 @@ NORMALISE = "batch_norm", "layer_norm", "group_norm", "instance_norm", "rms_norm
 """Ends of the names of functions and operations of torch that do, but for what `_SUFFIXES` has."""
 
 _SUFFIXES = "_legit", "_functional", "_no_training", "_no_update", "_with_update", "_elemt", "_update_stats"
-_READS_VALUE = torch.ops.aten._local_scalar_dense.default
+_READ_VALUES = torch.ops.aten._local_scalar_dense.default, torch.ops.aten.equal.default
 
 
 Arguments = Sequence[Any]
@@ -68,7 +68,7 @@ def no_values() -> Iterator[None]:
     """While it lasts, asking a tensor for its value ends in `NoLaneForm`: the answer would be one for all lanes."""
 
     def refuse(function: Any, *_: object) -> None:
-        if function in (_READS_VALUE, torch.ops.aten.equal.default, Tensor.numpy, Tensor.tolist, Tensor.__array__):
+        if function in (*_READ_VALUES, Tensor.numpy, Tensor.tolist, Tensor.__array__):
             raise NoLaneForm(ASKS)
 
     with _Operations(refuse), _Functions(refuse):
@@ -134,7 +134,7 @@ def _draws(operation: Any, arguments: Arguments, options: Options) -> bool:
     if "scaled_dot_product" in str(operation) and not named.get("dropout_p"):
         return False
     # Asking for a value is marked so, too.
-    return torch.Tag.nondeterministic_seeded in operation.tags and operation is not _READS_VALUE
+    return torch.Tag.nondeterministic_seeded in operation.tags and operation not in _READ_VALUES
 
 
 def _normalises(name: str) -> bool:
@@ -193,6 +193,25 @@ def marking_norms() -> Iterator[None]:
 
     with mock.patch.object(normalisation, "norms", marking):
         yield
+
+
+def settings() -> dict[str, object]:
+    """What torch is set to, for all of the process."""
+    mkldnn: Any = torch.backends.mkldnn
+    return {
+        "number of threads": torch.get_num_threads(),
+        "default type": torch.get_default_dtype(),
+        "default device": torch.get_default_device(),
+        "gradients": torch.is_grad_enabled(),
+        "inference mode": torch.is_inference_mode_enabled(),
+        "precision of products": torch.get_float32_matmul_precision(),
+        "deterministic algorithms": torch.are_deterministic_algorithms_enabled(),
+        "anomaly detection": torch.is_anomaly_enabled(),
+        "autocast": torch.is_autocast_enabled("cpu"),
+        "oneDNN": mkldnn.enabled,
+        "cuDNN": (torch.backends.cudnn.enabled, torch.backends.cudnn.benchmark, torch.backends.cudnn.deterministic),
+        "small numbers": bool(torch.tensor(1e-40) / 2),
+    }
 
 
 def made_by_norms(layer: nn.Module) -> bool:
