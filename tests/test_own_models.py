@@ -21,7 +21,7 @@ from smallbatch.data import prepared
 from smallbatch.data.outline import Outline
 from smallbatch.runs.store import RunStore
 from smallbatch.study.settings import read_yaml
-from smallbatch.training import own_models, variance
+from smallbatch.training import model_check, own_models, variance
 from smallbatch.training.distributed import ALONE
 from smallbatch.training.engine import LaneTraining
 from smallbatch.training.engines.native import updates as native
@@ -29,6 +29,7 @@ from smallbatch.training.engines.native.plan import Layout
 from smallbatch.training.engines.trace import Graph
 from smallbatch.training.engines.updates import DrawingUpdates
 from smallbatch.training.evaluation import evaluate
+from smallbatch.training.model_sets import sorted_sets
 from smallbatch.training.own_models import suitability
 from smallbatch.training.pack import train_pack
 from smallbatch.training.resources import choice, memory
@@ -201,6 +202,12 @@ ALONE_MODELS = {
                                       "min(1, 1e9 / g.norm().item()))\nreturn y"}, ASKS),
     "numpy's view": ({"middle": "return x / max(1.0, x.detach().numpy().max() / 1e9)"}, ASKS),
     "large images": ({"middle": "return x / torch.where(x.abs().amax() > 30, 2.0, 1.0)"}, MIXES),
+    "a lane that is not finite": ({"middle": "return torch.where(x.isfinite().all(), x, 2 * x)"},
+                                  MIXES),
+    "an infinite lane": ({"middle": "return torch.where(x.isinf().any(), 2 * x, x)"}, MIXES),
+    "a lane that diverges": ({"middle": "return x / x.abs().amax().clamp(1e9)"}, MIXES),
+    "weights that diverge": ({"end": "x = self.fc(x.tanh().nan_to_num().mean((2, 3)))\n"
+                                     "return torch.where(x.isnan().any(), 2 * x, x)"}, MIXES),
     "noise on many": ({"middle": "return x + torch.randn_like(x) if self.training and len(x) > 99 else x"}, DRAWS),
     "hidden by a zero": ({"middle": "return x + self.c(F.softmax(x, 1))",
                           "init": "self.c = nn.Conv2d(8, 8, 1, groups=8)\nself.c.weight = nn.Parameter(self.c.weight)",
@@ -272,6 +279,43 @@ REFUSED = {
     "a tensor that counts": ({"init": "self.count = torch.zeros(())",
                               "middle": "self.count += 1\nreturn x * torch.where(self.count < 999, 1.0, 2.0)"},
                              "it changes count as it trains, which no checkpoint has; allowed: register_buffer"),
+    "an iterator": ({"init": "import itertools; self.count = itertools.count()",
+                     "middle": "return x if next(self.count) < 999 else 2 * x"}, "it changes count as it trains, "),
+    "a function's attribute": ({"middle": "mine.count = getattr(mine, 'count', 0) + 1\n"
+                                          "return x if mine.count < 999 else 2 * x"}, "it changes own_"),
+    "a default argument": ({"init": "self.count = lambda seen=[]: seen.append(1) or len(seen)",
+                            "middle": "return x if self.count() < 999 else 2 * x"}, "it changes count as it trains, "),
+    "a cache": ({"init": "import functools; self.count = functools.lru_cache(lambda: [0])",
+                 "middle": "self.count()[0] += 1\nreturn x if self.count()[0] < 999 else 2 * x"}, "it changes count"),
+    "deep in a dict": ({"init": "self.count = {1: {2: {3: {4: {5: [0]}}}}}", "middle": """
+                        self.count[1][2][3][4][5][0] += 1
+                        return x if self.count[1][2][3][4][5][0] < 999 else 2 * x"""}, "it changes count as it trains"),
+    "a closure": ({"init": """
+                   count = 0
+                   def counted():
+                       nonlocal count
+                       count += 1
+                       return count
+                   self.counted = counted""", "middle": "return x if self.counted() < 999 else 2 * x"},
+                  "it changes counted as it trains, which no checkpoint has"),
+    "a hook's closure": ({"init": "seen = []; self.a.register_forward_hook(lambda *_: seen.append(1))"},
+                         "it changes a._forward_hooks as it trains, which no checkpoint has; allowed: register_buffer"),
+    "a layer in a list": ({"init": "self.c = [nn.BatchNorm2d(8)]", "middle": "return self.c[0](x)", "norm": "own"},
+                          "it changes c as it trains, which no checkpoint has; allowed: register_buffer"),
+    "an attribute of a weight": ({"middle": "self.a.weight.count = getattr(self.a.weight, 'count', 0) + 1\nreturn x"},
+                                 "it changes a.weight.count as it trains, which no checkpoint has"),
+    "an attribute of torch": ({"middle": "torch.counted = getattr(torch, 'counted', 0) + 1\nreturn x"},
+                              "it changes torch.counted as it trains, which no checkpoint has"),
+    "a late parameter": ({"middle": "if not hasattr(self, 'w'): self.w = nn.Parameter(torch.ones(8, 1, 1))\n"
+                                    "return x * self.w"}, "it makes w as it trains; allowed: parameters and buffers"),
+    "a late buffer": ({"middle": "if not hasattr(self, 'w'): self.register_buffer('w', torch.ones(8, 1, 1))\n"
+                                 "return x * self.w"}, "it makes w as it trains; allowed: parameters and buffers that"),
+    "a number of threads": ({"init": "torch.set_num_threads(2)"},
+                            "its initial weights sets torch's number of threads for the whole process; allowed: a mod"),
+    "a default type": ({"init": "torch.set_default_dtype(torch.float64)"},
+                       "its initial weights sets torch's default type for the whole process"),
+    "no oneDNN": ({"middle": "torch.backends.mkldnn.enabled = False\nreturn x"},
+                  "its training pass sets torch's oneDNN for the whole process"),
     "another file": ({"init": "self.k = float(open(os.path.join(os.path.dirname(__file__), 'k.txt')).read())"},
                      "it reads /"),
     "a file of the system": ({"init": "self.k = len(open('/etc/hosts').read())"}, "it reads /etc/hosts, which"),
@@ -308,6 +352,30 @@ REFUSED = {
                            "in testing it changes its buffers; allowed: a model that in eval mode does not"),
     "company in testing": ({"middle": "return x - x.mean(0)"}, "in testing an image's logits depend on the images bes"),
     "one image": ({"end": "return self.fc(x.mean((2, 3)).squeeze())"}, "it returns [4] of 1 images, torch.float32"),
+    "images in place": ({"make": """
+                         class InPlace(Mine):
+                             def forward(self, x):
+                                 x -= 0.5
+                                 return super().forward(x)
+                         return InPlace(shape[0], classes, norms)"""},
+                        "it changes its images in place; allowed: a copy of them, as by x = x.clone(), or inplace="),
+    "images behind autograd's back": ({"make": """
+                                       own = Mine(shape[0], classes, norms)
+                                       own.register_forward_pre_hook(lambda _, x: [x[0].data.mul_(2)] and None)
+                                       return own"""}, "it changes its images in place; allowed: a copy of them"),
+    "a seed in the maker": ({"make": "torch.manual_seed(0)\nreturn Mine(shape[0], classes, norms)"},
+                            "its initial weights a.weight are random, but the same for each seed; allowed: random num"),
+    "a generator in the maker": ({"init": "draws = torch.Generator().manual_seed(1)\n"
+                                          "self.w = nn.Parameter(1 + 0.1 * torch.randn(8, 1, 1, generator=draws))",
+                                  "middle": "return x * self.w"}, "its initial weights w are random, but the same"),
+    "a seed in the pass": ({"middle": "torch.manual_seed(0)\nreturn F.dropout(x, 0.5, self.training)"},
+                           "its training pass seeds torch's random numbers; allowed: to draw them, as the run's seed"),
+    "a seed that is taken back": ({"middle": "with torch.random.fork_rng():\n    torch.manual_seed(0)\n"
+                                             "    return F.dropout(x, 0.5, self.training)"},
+                                  "it seeds torch's random numbers, by torch.random.manual_seed; allowed: to draw th"),
+    "a seed after a draw": ({"middle": "state = torch.get_rng_state()\nx = F.dropout(x, 0.5, self.training)\n"
+                                       "torch.set_rng_state(state)\nreturn x"},
+                            "it seeds torch's random numbers, by torch.random.set_rng_state; allowed: to draw them"),
     "a weight's hook": ({"init": "self.a.weight.register_hook(lambda g: g * torch.rand(1).item())\n"
                                  "self.c = nn.Parameter(torch.ones(()))"}, ""),
 }  # fmt: skip
@@ -315,15 +383,100 @@ REFUSED = {
 
 @pytest.mark.parametrize(("parts", "line"), REFUSED.values(), ids=REFUSED)
 def test_what_cannot_be_trained_twice_the_same_is_refused_in_one_line(parts, line, own, monkeypatch):
-    file = own(**parts)
+    norm = parts.get("norm", "none")
+    file = own(**{name: part for name, part in parts.items() if name != "norm"})
     for name in ("k.txt", "hidden.py"):
         file.with_name(name).write_text("K = 1\n" if name.endswith("py") else "1")
     save_file({"k": torch.ones(1)}, file.with_name("k.tensors"))
     monkeypatch.delitem(sys.modules, "hidden", raising=False)
     with pytest.raises(UserError) as refused:
-        found()
+        found(norm=norm)
     text = str(refused.value)
     assert text.startswith(f"model mine ({file}): {line}") and "\n" not in text
+
+
+ELSEWHERE = {
+    "the order of a set": "[ord(letter) for letter in {'a', 'b', 'c', 'd', 'e', 'f'}][0]",
+    "the order of two": "(2 if list({'alpha', 'beta'})[0] == 'alpha' else 3)",
+    "the order of what two sets have": "(2 if list({'alpha', 'beta', 'c'} - {'c'})[0] == 'alpha' else 3)",
+    "a set made of a list": "(2 if [*frozenset(['alpha', 'beta'])][0] == 'alpha' else 3)",
+    "one out of a set": "(2 if {word for word in ('alpha', 'beta')}.pop() == 'alpha' else 3)",
+    "a hash": "hash('alpha') % 1000",
+    "an address": "id(object()) // 16 % 1000",
+    "arguments": "len(sys.argv[-1])",
+    "the host": "len(__import__('platform').node())",
+    "the user": "len(__import__('getpass').getuser())",
+    "the folder": "len(os.getcwd())",
+    "threads": "torch.get_num_threads()",
+    "processors": "__import__('multiprocessing').cpu_count()",
+    "the time": "np.datetime64('now').astype(int) % 1000",
+    "the day": "np.datetime64('today').astype(int) % 1000",
+    "the time zone": "time.timezone",
+    "the locale": "len(__import__('locale').setlocale(__import__('locale').LC_ALL, ''))",
+    "the process": "os.getpid() % 1000",
+    "a random name": "__import__('uuid').uuid4().int % 1000",
+    "models made before": "(globals().setdefault('MADE', []).append(1) or len(MADE))",
+}
+"""Numbers that a model has from outside, some of them in ways that only another process shows."""
+
+
+SAME = {
+    "nothing": "1",
+    "a set of numbers": "list({3, 1, (2, 0.5)} - {(2, 0.5)})[0]",
+    "whether a set has it": "('alpha' in {'alpha', 'beta'}) + len(frozenset('abc') | {'d'})",
+    "a sorted set": "ord(sorted({letter for letter in 'acb'})[0])",
+}
+"""Numbers that are the same everywhere."""
+
+
+@pytest.fixture(scope="module")
+def elsewhere(tmp_path_factory):
+    """Of the models of `SAME` and `ELSEWHERE`: questions, and what a process in another place says to each."""
+    folder, asked = tmp_path_factory.mktemp("elsewhere"), {}
+    with pytest.MonkeyPatch.context() as patch:
+        patch.syspath_prepend(folder)
+        patch.setenv("LC_ALL", "C.UTF-8")
+        for place, (name, number) in enumerate((SAME | ELSEWHERE).items()):
+            model = f"elsewhere_{place}"
+            write(folder / f"{model}.py", init=f"self.k = 1 + 0.01 * {number}", middle="return x * self.k")
+            patch.setitem(models.MODELS, model, f"{model}:mine")
+            setting = a_run(model=model).setting
+            asked[name] = own_models.question(setting, OUTLINE.shape, OUTLINE.classes)
+        with own_models._Process("a study", list(asked.values()), folder / "there", elsewhere=True) as process:
+            yield asked, dict(zip(asked, process.answers(), strict=True))
+
+
+def united(asked, there):
+    """What comes of it with this process, which has made models before and resumes after each update."""
+    with sorted_sets({str(models.source(asked.place))}, reverse=False):
+        for seed in (1, 2):
+            models.build(asked.model, asked.shape, asked.classes, seed=seed)
+    here = {"training": model_check.train_shortly(asked, resumed=True)}
+    return own_models._united(asked, here, there)
+
+
+@pytest.mark.parametrize("name", ELSEWHERE)
+def test_what_another_process_trains_otherwise_is_refused(name, elsewhere):
+    asked, there = elsewhere
+    found = united(asked[name], there[name])
+    file = models.source(asked[name].place)
+    line = f"model {asked[name].model} ({file}): its weights after update 1 are others in another process; allowed: "
+    assert found["refused"].startswith(line) and "\n" not in found["refused"]
+
+
+@pytest.mark.parametrize("name", SAME)
+def test_another_process_trains_a_model_to_the_bit_as_this_one(name, elsewhere):
+    asked, there = elsewhere
+    found = united(asked[name], there[name])
+    assert found["training"] == there[name]["training"] and len(set(found["training"].values())) > 6
+
+
+def test_a_study_is_told_what_only_another_process_shows(own, study):
+    file = own(init="self.k = 1 + 0.01 * len(sys.argv[-1])", middle="return x * self.k")
+    with pytest.raises(UserError) as refused:
+        study()
+    line = f"config/studies/own.yaml: model mine ({file}): its weights after update 1 are others in another process; "
+    assert str(refused.value).startswith(line)
 
 
 def test_what_a_file_asks_as_it_is_imported_is_heard(own):
@@ -374,12 +527,65 @@ def test_a_normalisation_that_the_study_does_not_say_is_refused(layer, norm, own
     function, parts = NORMALISING[layer]
     own(**{"middle": "return self.c(x)", **parts})
     assert found(norm="own") is not None
-    if (layer, norm) == ("GroupNorm", "group"):  # which is what `norms` makes
-        assert found(norm=norm).lanes
-        return
     with pytest.raises(UserError) as refused:
         found(norm=norm)
     assert f"): its {layer} normalises ({function}), and norm: {norm} says otherwise; allowed: " in str(refused.value)
+
+
+STRANGE = {
+    "scripted": ("self.c = torch.jit.script(nn.BatchNorm2d(8))", "self.c(x)",
+                 "RecursiveScriptModule normalises (native_batch_norm)"),
+    "native_batch_norm": ("pass", "torch.native_batch_norm(x, None, None, None, None, True, 0.1, 1e-5)[0]",
+                          "Mine normalises (native_batch_norm)"),
+    "native_group_norm": ("pass", "torch.native_group_norm(x, None, None, len(x), 8, 64, 2, 1e-5)[0]",
+                          "Mine normalises (native_group_norm)"),
+    "native_layer_norm": ("pass", "torch.native_layer_norm(x, [8], None, None, 1e-5)[0]",
+                          "Mine normalises (native_layer_norm)"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("norm", ["none", "batch", "group"])
+@pytest.mark.parametrize(("init", "middle", "line"), STRANGE.values(), ids=STRANGE)
+def test_what_normalises_without_being_one_of_norms_layers_is_seen_as_it_runs(init, middle, line, norm, own):
+    own(init=init, middle=f"return {middle}")
+    with pytest.raises(UserError) as refused:
+        found(norm=norm)
+    assert f"): its {line}, and norm: {norm} says otherwise; allowed: " in str(refused.value)
+
+
+@pytest.mark.parametrize("norm", ["batch", "group"])
+def test_a_layer_of_norms_that_is_never_called_is_none(norm, own):
+    own(init="self.idle, self.norm = self.norm, nn.Identity()")
+    with pytest.raises(UserError, match=rf"its training pass calls no layer that `norms` made, so norm: {norm} would"):
+        found(norm=norm)
+
+
+UNTRAINED = {
+    "in eval mode": ({"middle": "self.norm.eval()\nreturn x"}, "its layer norm takes no statistics of the mini-b"),
+    "its result is unused": ({"init": "self.c, self.norm = self.norm, nn.Identity()", "middle": "self.c(x)\nreturn x"},
+                               "no layer of `norms` has a gradient, so norm: batch would"),
+    "its result is not needed": ({"init": "self.c, self.norm = self.norm, nn.Identity()",
+                                  "middle": "return x + 0 * self.c(x)"}, "no layer of `norms` has a gradient"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("parts", "line"), UNTRAINED.values(), ids=UNTRAINED)
+def test_a_layer_of_norms_that_does_nothing_is_none(parts, line, own):
+    own(**parts)
+    with pytest.raises(UserError) as refused:
+        found(norm="batch")
+    assert f"): {line}" in str(refused.value)
+
+
+def test_a_model_that_asks_for_a_value_does_not_draw(own):
+    own(init="self.register_buffer('first', torch.ones(()))",
+        middle="if self.training and self.first: self.first.zero_()\nreturn x * (1 + self.first)")  # fmt: skip
+    assert found().alone.startswith("layer Mine has parameters") and not found().draws
+
+
+def test_a_copy_of_a_layer_of_norms_is_one(own):
+    own(init="import copy; self.c = copy.deepcopy(self.norm); self.norm = nn.Identity()", middle="return self.c(x)")
+    assert found(norm="batch").lanes
 
 
 def test_an_empty_layer_stays_what_it_is_where_normalisation_is_looked_for(own):
@@ -406,6 +612,16 @@ SIZED = {
     "fails in tests": ({"middle": "assert self.training or len(x) <= 999, 'fewer'\nreturn x"},
                        "its test pass of 2048 images fails (AssertionError: fewer)"),
     "another result": ({"end": "return self.fc(x.mean((2, 3)))[:999]"}, "it returns [999, 4] of 4096 images, torch"),
+    "a layer above 4": ({"init": "self.c = nn.Conv2d(8, 8, 1)", "middle": "return self.c(x) if len(x) > 4 else x"},
+                        "at m = 8 it calls other layers than at m = 4 (c); allowed: the same at each m"),
+    "a norm above 4": ({"middle": "return F.layer_norm(x, x.shape[1:]) if self.training and len(x) > 4 else x"},
+                       "its Mine normalises (layer_norm), and norm: none says otherwise; allowed: "),
+    "tests of more than 8": ({"middle": "return x if self.training or len(x) <= 8 else 2 * x"},
+                             "in testing an image's logits depend on how many are beside it (32); allowed: a model wh"),
+    "tests of more than 300": ({"middle": "return x if self.training or len(x) <= 300 else 2 * x"},
+                               "in testing an image's logits depend on how many are beside it (512); allowed: a model"),
+    "tests of more than 1500": ({"middle": "return x if self.training else x * (1 + (len(x) > 1500))"},
+                                "in testing an image's logits depend on how many are beside it (2048); allowed: a mod"),
     "draws at one size": ({"middle": "return F.dropout(x) if self.training and len(x) == 4096 else x"},
                           "it draws random numbers at m = 4096, but not at all; allowed: the same at each m"),
 }  # fmt: skip
@@ -502,6 +718,25 @@ def test_mini_batches_whose_examples_know_each_other_are_not_taken_in_parts(own,
     assert LaneTraining([run], data, CPU, images_at_once=2).network.part == 2
 
 
+NOT_IN_PARTS = {
+    "the second half": {"middle": "return torch.cat([x[:2], x[2:] - x.mean(0)]) if self.training else x"},
+    "a buffer": {"middle": "if self.training: self.seen.copy_(x.detach().mean(0).mean())\nreturn x",
+                 "init": "self.register_buffer('seen', torch.zeros(()))"},
+    "passes counted": {"middle": "if self.training: self.seen += 1\nreturn x",
+                       "init": "self.register_buffer('seen', torch.zeros(()))"},
+    "many": {"middle": "return x - x.mean(0) if self.training and len(x) > 99 else x"},
+    "gradients": {"middle": "y = x * 1\nif y.requires_grad: y.register_hook(lambda g: g / g.norm())\nreturn y"},
+    "fails in parts": {"middle": "if self.training: assert len(x) > 2\nreturn x"},
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("norm", ["none", "batch"])
+@pytest.mark.parametrize("parts", NOT_IN_PARTS.values(), ids=NOT_IN_PARTS)
+def test_what_a_part_of_a_mini_batch_does_not_know_of_the_others_is_compared_in_all(parts, norm, own):
+    own(**parts)
+    assert not found(norm=norm).splits
+
+
 def test_memory_and_lanes_of_a_model_that_is_trained_alone(own, no_kernels):
     own(middle="return self.drop(x)", init="self.drop = nn.Dropout(0.3)")
     memory.trace.cache_clear()  # in it are models by name
@@ -557,6 +792,59 @@ def test_an_edited_model_names_new_runs_and_old_ones_cannot_be_evaluated(own, da
         evaluate(store, store.read(name), data_folder.parent, CPU)
     with pytest.raises(UserError, match="is not what this run was named after"):
         train_pack([replace(old, seed=9)], data_folder, tmp_path)
+
+
+HONEST = {
+    "mlp": ("batch", ""),
+    "vgg": ("batch", ""),
+    "residual": ("batch", ""),
+    "copied_blocks": ("group", ""),
+    "depthwise": ("group", ""),
+    "gelu": ("batch", ""),
+    "squeeze_and_excitation": ("batch", ""),
+    "clamped_in_place": ("batch", ""),
+    "max_out": ("none", ""),
+    "group_norm": ("own", ""),
+    "in_pieces": ("none", ""),
+    "dense": ("batch", MIXES),
+    "tied": ("none", MIXES),
+    "hooked": ("none", "a hook hangs on layer Conv2d"),
+    "batch_norm": ("own", "layer BatchNorm2d has"),
+    "convnext": ("own", "layer ChannelNorm has"),
+    "weight_norm": ("none", "layer ParametrizedConv2d has"),
+    "fixed_filters": ("none", "layer FixedFilters has"),
+    "with_positions": ("none", "layer Positions has"),
+    "transformer": ("own", "layer VisionTransformer has"),
+    "transformer_with_dropout": ("own", DRAWS),
+    "dropout": ("none", DRAWS),
+    "checkpointed": ("none", DRAWS),
+    "stochastic_depth": ("batch", DRAWS),
+}
+"""Makers of `helpers.honest_models` -> the norm of a study, and why the model is not trained in lanes, if so."""
+
+
+@pytest.fixture(scope="module")
+def honest(tmp_path_factory):
+    """Of each honest model: the question, and what a process in another place says."""
+    folder = tmp_path_factory.mktemp("honest")
+    with pytest.MonkeyPatch.context() as patch:
+        for name in HONEST:
+            patch.setitem(models.MODELS, name, f"helpers.honest_models:{name}")
+        asked = [
+            own_models.question(a_run(model=name, norm=norm).setting, (3, 16, 16), 10)._replace(sizes=(2, 8, 256))
+            for name, (norm, _) in HONEST.items()
+        ]
+        with own_models._Process("a study", asked, folder / "there", elsewhere=True) as process:
+            yield {one.model: (one, there) for one, there in zip(asked, process.answers(), strict=True)}
+
+
+@pytest.mark.parametrize("name", HONEST)
+def test_an_honest_model_is_not_refused(name, honest):
+    asked, there = honest[name]
+    found = own_models._suitability(asked)
+    reason = HONEST[name][1]
+    assert found.alone.startswith(reason) and found.lanes == (reason == "") and found.draws == (reason == DRAWS)
+    assert "refused" not in united(asked, there)
 
 
 @pytest.mark.parametrize(

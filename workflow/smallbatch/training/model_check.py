@@ -1,20 +1,18 @@
 """Examines a model of the user's own: whether it can be trained to the bit again, and in lanes or alone.
 
 `python -m smallbatch.training.model_check FILE` answers the questions that come as JSON on standard input into FILE.
+With `--elsewhere` it only trains each model for a few updates, in another place, see `model_elsewhere`.
 """
 
-import collections
 import contextlib
 import functools
-import hashlib
 import json
 import math
 import random
 import sys
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from types import ModuleType
-from typing import NamedTuple, NoReturn, Self
+from typing import Any, NamedTuple, NoReturn
 
 import numpy as np
 import torch
@@ -22,18 +20,19 @@ from safetensors.torch import save
 from torch import Tensor, nn
 from torch._subclasses import fake_tensor
 from torch.nn import functional as F
-from torch.nn.modules import module as every_layer
-from torch.overrides import TorchFunctionMode
-from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils.flop_counter import FlopCounterMode
 
 from smallbatch import models
 from smallbatch.core.errors import UserError
 from smallbatch.core.files import write_json
-from smallbatch.models.normalisation import BatchNorm
 from smallbatch.training import lanes
 from smallbatch.training.distributed import ALONE
 from smallbatch.training.engines.updates import BLOCK_IMAGES, BLOCK_VALUES
-from smallbatch.training.model_reads import nothing_outside
+from smallbatch.training.model_elsewhere import another_place, short_training
+from smallbatch.training.model_reads import nothing_outside, without_calls
+from smallbatch.training.model_sets import sorted_sets
+from smallbatch.training.model_state import remembered
+from smallbatch.training.model_watch import Drawn, Watch, made_by_norms, marking_norms, no_values, settings
 from smallbatch.training.network import Network
 from smallbatch.training.own_models import Question, Suitability
 from smallbatch.training.sgd import LaneSGD
@@ -53,6 +52,9 @@ MANY_IMAGES, MANY_PIXELS = 256, 1 << 18
 MOST_IMAGES = 1 << 16
 """Of the largest mini-batch of which only the shapes are computed."""
 
+DIVERGED = math.nan, math.inf, 1e30, 1e300
+"""What a lane that diverges has in images or weights; its neighbours are to know nothing of it."""
+
 ONLY_VALUES_TELL = (
     fake_tensor.DataDependentOutputException,
     fake_tensor.DynamicOutputShapeException,
@@ -64,11 +66,17 @@ ONLY_VALUES_TELL = (
 ROUNDING = 1e-7
 """Of the largest value: what may differ in double precision."""
 
-NORMALISE = {"batch_norm", "layer_norm", "group_norm", "instance_norm", "rms_norm", "local_response_norm"}
-"""Functions of torch that do."""
+IN_PARTS = 1e-3
+"""Of the largest value: what a mini-batch in parts may differ in, in single precision."""
 
-LAYERS_OF_NORM = {"batch": BatchNorm, "group": nn.GroupNorm}
-"""What `norms` makes; no layer where the study says another norm."""
+SEED = 20
+"""Of what a model draws in a pass, unless said; no model would choose it for itself."""
+
+TEST_OPERATIONS = 1e11
+"""Multiplications and additions of the largest test batch that is computed."""
+
+NORMS = "batch", "group"
+"""For which `norms` makes layers."""
 
 State = Mapping[str, Tensor]
 
@@ -93,14 +101,26 @@ def examine(asked: Question) -> Suitability:
         UserError: it cannot, or not as its settings say.
     """
     where = f"model {asked.model} ({models.source(asked.place)})"
-    with _plain_torch(), nothing_outside(models.files(asked.place), where):
+    heard = nothing_outside(models.files(asked.place), where)
+    with _plain_torch(), heard, models.errors_in_one_line(asked.model, "its check fails"):
         return _Examination(asked).outcome()
+
+
+def train_shortly(asked: Question, *, resumed: bool) -> dict[str, str]:
+    """See `short_training`.
+
+    Raises:
+        UserError: the model cannot be made or trained.
+    """
+    examination = _Examination(asked)
+    with _plain_torch(), models.errors_in_one_line(asked.model, "its training fails"):
+        return short_training(examination.made, examination.images, examination.labels, resumed=resumed)
 
 
 @contextlib.contextmanager
 def _plain_torch() -> Iterator[None]:
     """One thread on the CPU in single precision; whatever a model sets of torch is set back."""
-    threads, kind = torch.get_num_threads(), torch.get_default_dtype()
+    threads, kind, kernels = torch.get_num_threads(), torch.get_default_dtype(), torch._C._get_mkldnn_enabled()
     torch.set_num_threads(1)
     try:
         with torch.random.fork_rng(devices=[]), torch.enable_grad():
@@ -108,70 +128,7 @@ def _plain_torch() -> Iterator[None]:
     finally:
         torch.set_num_threads(threads)
         torch.set_default_dtype(kind)
-
-
-class _NoValues(TorchDispatchMode):
-    """While it lasts, asking a tensor for its value ends in `NoLaneForm`: the answer would be one for all lanes."""
-
-    def __torch_dispatch__(self, function, types, arguments=(), options=None):
-        if function in (torch.ops.aten._local_scalar_dense.default, torch.ops.aten.equal.default):
-            raise lanes.NoLaneForm(ASKS)
-        return function(*arguments, **(options or {}))
-
-
-class _NoNumpy(TorchFunctionMode):
-    """As `_NoValues`, of what leaves torch."""
-
-    def __torch_function__(self, function, types, arguments=(), options=None):
-        if function in (Tensor.numpy, Tensor.tolist, Tensor.__array__):
-            raise lanes.NoLaneForm(ASKS)
-        return function(*arguments, **(options or {}))
-
-
-class _Draws(TorchDispatchMode):
-    """Notes, while it lasts, whether random numbers are drawn."""
-
-    drew = False
-
-    def __torch_dispatch__(self, function, types, arguments=(), options=None):
-        asks = function is torch.ops.aten._local_scalar_dense.default  # which torch marks so, too
-        self.drew |= torch.Tag.nondeterministic_seeded in function.tags and not asks
-        return function(*arguments, **(options or {}))
-
-
-ASKS = "it asks a tensor for its values"
-
-
-class _Normalisation(TorchFunctionMode):
-    """Collects, while it lasts, (layer, function) of whatever normalises in other layers than the study's norm makes.
-
-    Args:
-        allowed: type of the layers that may.
-    """
-
-    def __init__(self, allowed: type[nn.Module] | tuple[()]) -> None:
-        super().__init__()
-        self.allowed, self.inside, self.found = allowed, [], []
-
-    def __enter__(self) -> Self:
-        enter = every_layer.register_module_forward_pre_hook(lambda layer, _: self.inside.append(layer))
-        leave = every_layer.register_module_forward_hook(self._leave, always_call=True)
-        self.hooks = enter, leave
-        return super().__enter__()
-
-    def _leave(self, *_: object) -> None:
-        self.inside.pop()
-
-    def __exit__(self, *raised: object) -> None:
-        super().__exit__(*raised)
-        for hook in self.hooks:
-            hook.remove()
-
-    def __torch_function__(self, function, types, arguments=(), options=None):
-        name = getattr(function, "__name__", "")
-        if name in NORMALISE and not any(isinstance(layer, self.allowed) for layer in self.inside):
-            self.found.append((type(self.inside[-1]).__name__, name))
-        return function(*arguments, **(options or {}))
+        torch._C._set_mkldnn_enabled(kernels)
 
 
 class _Examination:
@@ -185,7 +142,8 @@ class _Examination:
         draws = self._check_alone()
         self._check_sizes(draws)
         splits = not draws and self._splits()
-        reason = "it draws random numbers in training" if draws else self._why_no_lanes()
+        with without_calls():
+            reason = "it draws random numbers in training" if draws else self._why_no_lanes()
         if reason:
             self._check_step()
         return Suitability(reason, draws, splits, self._least())
@@ -195,34 +153,44 @@ class _Examination:
 
     def _made_for(self, count: int) -> nn.Module:
         """A model that takes mini-batches of this size."""
-        return self._made(1, count if count % SUB_BATCH else SUB_BATCH)
+        return self.made(1, count if count % SUB_BATCH else SUB_BATCH)
 
-    def _made(self, seed: int, sub_batch: int = SUB_BATCH) -> nn.Module:
+    def made(self, seed: int, sub_batch: int = SUB_BATCH) -> nn.Module:
+        """The model with the initial weights of a seed."""
         a = self.asked
         norms = {"norm": a.norm, "norm_layers": a.norm_layers, "bn_batch_size": sub_batch}
-        with self._watched("initial weights"):
+        with self._watched("initial weights"), marking_norms():
             return models.build(a.model, a.shape, a.classes, **norms, seed=seed)
 
     @contextlib.contextmanager
     def _watched(self, what: str) -> Iterator[None]:
         """See that nothing is drawn from generators that are not seeded."""
-        before = random.getstate(), np.random.get_state()
+        before, set_before = (random.getstate(), np.random.get_state()), settings()
         with models.errors_in_one_line(self.asked.model, f"its {what} fails"):
             yield
         if random.getstate() != before[0]:
             self._refuse(f"its {what} draws from Python's module random; allowed: torch's random numbers")
         if not all(map(np.array_equal, np.random.get_state(), before[1])):
             self._refuse(f"its {what} draws from numpy.random; allowed: torch's random numbers")
+        if changed := [name for name, value in settings().items() if set_before[name] != value]:
+            self._refuse(f"its {what} sets torch's {changed[0]} for the whole process; allowed: a model that does not")
 
-    def _pass(self, model: nn.Module, images: Tensor, *, training: bool, seed: int = 0) -> Pass:
+    def _pass(self, model: nn.Module, images: Tensor, *, training: bool, seed: int = SEED) -> Pass:
         """A pass through a model that has the tensors that it is to have; whose gradients are then those alone."""
         what = _pass_in_words(len(images), training=training)
         with self._watched(what):
             model.train(training)
             model.zero_grad()
             torch.manual_seed(seed)
-            logits = model(images.clone())
+            given = images.clone()
+            logits = model(given)
         self._check_logits(logits, len(images))
+        if given._version or not torch.equal(given, images):
+            self._refuse(
+                "it changes its images in place; allowed: a copy of them, as by x = x.clone(), or inplace=False"
+            )
+        if torch.initial_seed() != seed:
+            self._refuse(f"its {what} seeds torch's random numbers; allowed: to draw them, as the run's seed has them")
         with self._watched(what):
             F.cross_entropy(logits, self._labels(len(images))).backward()
         gradients = {name: own.grad.clone() for name, own in model.named_parameters() if own.grad is not None}
@@ -242,21 +210,20 @@ class _Examination:
 
     def _check_alone(self) -> bool:
         """Make sure that the model can be trained at all, the same each time; returns whether it draws."""
-        model, again = self._made(1), self._made(1)
+        model, again = self.made(1), self.made(1)
         self._check_tensors(model)
+        self._check_seeds()
+        self._check_parts()
         start = _state(model)
         if not _same(start.values(), _state(again).values()):
             self._refuse("its initial weights differ from one time to the next; allowed: torch's random numbers")
-        self._check_norm(self._made(1))
+        self._check_norm(self.made(1))
         images = self.images[0]
         first = self._pass(model, images, training=True)
         if not first.logits.isfinite().all():
             self._refuse("its initial weights give logits that are not finite; allowed: finite numbers")
-        files = models.files(self.asked.place)
-        before = _remembered(model, files)  # after the first pass, which may fill what later ones only read
+        self._check_memory(model, images)
         draws = self._draws(model, images) or any(map(self._draws_of_many, (self.computed, MOST_IMAGES)))
-        if changed := [name for name, mark in _remembered(model, files).items() if before.get(name, mark) != mark]:
-            self._refuse(f"it changes {changed[0]} as it trains, which no checkpoint has; allowed: register_buffer")
         model.load_state_dict(start)
         if not _same(first.numbers, self._pass(model, images, training=True).numbers):
             self._refuse(
@@ -271,6 +238,18 @@ class _Examination:
         self._check_tests(model)
         return draws
 
+    def _check_memory(self, model: nn.Module, images: Tensor) -> None:
+        """A pass changes nothing but parameters and buffers; the first ones may fill what later ones only read."""
+        files, marks = models.files(self.asked.place), []
+        for _ in range(2):
+            for training in (True, False):
+                self._pass(model, images, training=training)
+            with without_calls():
+                marks.append(remembered(model, files))
+        before, after = marks
+        if changed := [name for name, mark in after.items() if before.get(name) != mark]:
+            self._refuse(f"it changes {changed[0]} as it trains, which no checkpoint has; allowed: register_buffer")
+
     def _check_tensors(self, model: nn.Module) -> None:
         if not any(own.requires_grad for own in model.parameters()):
             self._refuse("it has no parameters to train")
@@ -278,49 +257,146 @@ class _Examination:
         if extra:
             self._refuse(f"its state_dict has {extra[0]}, which is no tensor; allowed: parameters and buffers")
 
+    def _check_seeds(self) -> None:
+        """What is drawn for initial weights is another for another seed."""
+        with Drawn() as drawn:
+            one = self.made(1)
+        other = dict(self.made(2).named_parameters())
+        for name, own in one.named_parameters():
+            same = name in other and _same([own.detach()], [other[name].detach()])
+            if same and own.requires_grad and drawn.has(own) and (own != own.flatten()[0]).any():
+                self._refuse(
+                    f"its initial weights {name} are random, but the same for each seed; allowed: random numbers of "
+                    "torch's global generator, which is never seeded by a model"
+                )
+
+    def _check_parts(self) -> None:
+        """All of its parameters and buffers are there before it runs."""
+        model = self.made(1)
+        before = {name: tuple(own.shape) for name, own in model.state_dict().items()}
+        self._pass(model, self.images[0], training=True)
+        after = {name: tuple(own.shape) for name, own in model.state_dict().items()}
+        if others := sorted({name for name, _ in before.items() ^ after.items()}):
+            self._refuse(
+                f"it makes {others[0]} as it trains; allowed: parameters and buffers that are there, in their shape, "
+                "when it is made"
+            )
+
     def _check_norm(self, model: nn.Module) -> None:
         """It normalises as its study says; what it computes by hand is not seen."""
         norm = self.asked.norm
-        kind = LAYERS_OF_NORM.get(norm, ())
-        if kind and not any(isinstance(layer, kind) for layer in model.modules()):
+        if norm in NORMS and not any(map(made_by_norms, model.modules())):
             self._refuse(
                 f"it has no layer that `norms` made, so norm: {norm} would change nothing; allowed: norm: none or own"
             )
-        if norm == "own":
-            return
-        with _Normalisation(kind) as seen:
-            self._pass(model, self.images[0], training=True)
-        if seen.found:
-            layer, function = seen.found[0]
+        for training in (True, False):
+            start = _state(model)
+            with Watch(model) as seen:
+                given = self._pass(model, self.images[0], training=training)
+            self._check_normed(seen, _pass_in_words(EXAMPLES, training=training))
+            if training:
+                self._check_trained(seen, start, given)
+
+    def _check_normed(self, seen: Watch, what: str) -> None:
+        norm = self.asked.norm
+        if seen.strange and norm != "own":
+            layer, function = seen.strange[0]
             self._refuse(
                 f"its {layer} normalises ({function}), and norm: {norm} says otherwise; allowed: layers that `norms` "
                 "makes, or norm: own for a model that brings its own"
             )
+        if norm in NORMS and not seen.normed:
+            self._refuse(
+                f"its {what} calls no layer that `norms` made, so norm: {norm} would change nothing; allowed: norm: "
+                "none or own"
+            )
 
-    def _draws(self, model: nn.Module, images: Tensor) -> bool:
-        """Whether torch's generator is another after a training pass."""
-        torch.manual_seed(0)
+    def _check_trained(self, seen: Watch, start: State, given: Pass) -> None:
+        """Layers of `norms` that are called normalise by this mini-batch, and their weights are trained."""
+        if self.asked.norm not in NORMS:
+            return
+        for layer in sorted(seen.normed):
+            mean = f"{layer}.running_mean"
+            if mean in start and torch.equal(start[mean], given.left[mean]):
+                self._refuse(
+                    f"its layer {layer} takes no statistics of the mini-batch; allowed: layers of `norms` in the mode, "
+                    "train or eval, of the model"
+                )
+        names = [f"{layer}.{weight}" for layer in seen.normed for weight in ("weight", "bias")]
+        if not any(name in given.gradients and given.gradients[name].any() for name in names):
+            self._refuse(
+                f"no layer of `norms` has a gradient, so norm: {self.asked.norm} would change nothing; allowed: norm: "
+                "none or own"
+            )
+
+    def _draws(self, model: nn.Module, images: Tensor, *, training: bool = True) -> bool:
+        """Whether torch's generator is another after a pass."""
+        torch.manual_seed(SEED)
         before = torch.get_rng_state()
-        self._pass(model, images, training=True)
+        self._pass(model, images, training=training)
         return not torch.equal(before, torch.get_rng_state())
 
     def _draws_of_many(self, count: int) -> bool:
         """As `_draws`, of a larger mini-batch; of one that it does not take nothing is known."""
         with contextlib.suppress(UserError):
-            return bool(self._pass_of_many(count, training=True))
+            seen = self._pass_of_many(count, training=True)
+            return seen is not None and seen.drew
         return False
 
     def _check_sizes(self, draws: bool) -> None:
-        """It takes the study's batch sizes, and as many test images as come at once; only all of them draw, or none."""
+        """It takes the study's batch sizes, and as many test images as come at once; and is the same model at each."""
+        usual = self._pass_of_many(EXAMPLES, training=True) if self.asked.sizes else None
+        seen: dict[int, Watch | None] = {}
         for count in self.asked.sizes:
             # How many it takes at least is told otherwise.
-            if count > EXAMPLES and self._pass_of_many(count, training=True) and not draws:
-                self._refuse(f"it draws random numbers at m = {count}, but not at all; allowed: the same at each m")
+            with contextlib.suppress(UserError) if count < EXAMPLES else contextlib.nullcontext():
+                seen[count] = self._pass_of_many(count, training=True)
+        for count, pass_ in seen.items():
+            if pass_ and usual:
+                self._check_size(count, pass_, usual, draws)
         if self.asked.sizes:
-            self._pass_of_many(min(BLOCK_IMAGES, BLOCK_VALUES // math.prod(self.asked.shape)), training=False)
+            self._check_test_sizes()
 
-    def _pass_of_many(self, count: int, *, training: bool) -> bool | None:
-        """Whether a pass of many images draws random numbers; none where it would take long to know.
+    def _check_size(self, count: int, seen: Watch, usual: Watch, draws: bool) -> None:
+        if seen.drew and not draws:
+            self._refuse(f"it draws random numbers at m = {count}, but not at all; allowed: the same at each m")
+        self._check_normed(seen, _pass_in_words(count, training=True))
+        others = seen.called ^ usual.called | seen.normed ^ usual.normed
+        if others and (self.shapes_tell or not draws):  # what it draws may choose its layers
+            self._refuse(
+                f"at m = {count} it calls other layers than at m = {EXAMPLES} ({min(others)}); allowed: the same at "
+                "each m"
+            )
+
+    def _check_test_sizes(self) -> None:
+        """An image's logits are the same however many are tested at once."""
+        most = min(BLOCK_IMAGES, BLOCK_VALUES // math.prod(self.asked.shape))
+        usual = self._pass_of_many(EXAMPLES, training=False)
+        for count in sorted({most, *(2**power for power in range(3, most.bit_length(), 2))}):
+            with without_calls():
+                seen = self._pass_of_many(count, training=False)
+            if count == most or seen is None or usual is None or seen.operations != usual.operations:
+                self._check_tests_of_many(count)
+
+    def _check_tests_of_many(self, count: int) -> None:
+        """As `_check_tests`, of so many images; if that does not take long."""
+        model, images = self.made(1).eval(), self._many(count)
+        few = min(self.computed, count)
+        with torch.no_grad(), FlopCounterMode(display=False) as counter, self._watched("test pass"):
+            parts = [model(part.clone()) for part in images[:few].split(EXAMPLES)]
+        sizes = (few, count) if 2 * counter.get_total_flops() / few * count < TEST_OPERATIONS else (few,)
+        for size in sizes:
+            with torch.no_grad(), self._watched(_pass_in_words(size, training=False)):
+                logits = model(images[:size].clone())
+                parts = parts if size == few else [model(part.clone()) for part in images.split(few)]
+            if not _close(logits, torch.cat(parts), 1e-3):
+                self._refuse(
+                    f"in testing an image's logits depend on how many are beside it ({size}); allowed: a model where "
+                    "they do not"
+                )
+
+    def _pass_of_many(self, count: int, *, training: bool) -> Watch | None:
+        """What a pass of many images does; none where it would take long to know.
 
         Raises:
             UserError: the pass fails.
@@ -335,11 +411,11 @@ class _Examination:
             if failed is None or isinstance(failed.__cause__, ONLY_VALUES_TELL):
                 return None
             raise failed
-        images = self.images[0].repeat(math.ceil(count / EXAMPLES), 1, 1, 1)[:count]
-        if training:
-            return self._draws(self._made_for(count), images)
-        self._pass(self._made_for(count), images, training=False)
-        return False
+        model, images = self._made_for(count), self._many(count)
+        with Watch(model) as seen:
+            drew = self._draws(model, images, training=training)
+        seen.drew |= drew
+        return seen
 
     @functools.cached_property
     def shapes_tell(self) -> bool:
@@ -356,14 +432,14 @@ class _Examination:
         """Images of the largest mini-batch that is computed."""
         return min(MANY_IMAGES, max(2 * EXAMPLES, MANY_PIXELS // math.prod(self.asked.shape) // 2 * 2))
 
-    def _pass_of_shapes(self, count: int, *, training: bool) -> bool:
+    def _pass_of_shapes(self, count: int, *, training: bool) -> Watch:
         """As `_pass_of_many`, by tensors without values, which take neither time nor memory."""
         model = self._made_for(count).train(training)
         what = _pass_in_words(count, training=training)
-        with self._watched(what), fake_tensor.FakeTensorMode(allow_non_fake_inputs=True), _Draws() as seen:
+        with self._watched(what), fake_tensor.FakeTensorMode(allow_non_fake_inputs=True), Watch(model) as seen:
             logits = model(torch.empty(count, *self.asked.shape))
         self._check_logits(logits, count)
-        return seen.drew
+        return seen
 
     def _check_tests(self, model: nn.Module) -> None:
         """Testing changes nothing, draws nothing, and treats each image alone."""
@@ -380,18 +456,59 @@ class _Examination:
             )
 
     def _splits(self) -> bool:
-        """Whether the first sub-batch's logits are the same whatever the second one is."""
-        model = self._made(1)
-        other = torch.cat([self.images[0, :SUB_BATCH], self.images[1, SUB_BATCH:]])
-        logits = [self._pass(model, images, training=True).logits[:SUB_BATCH] for images in (self.images[0], other)]
-        return _close(*logits, 1e-4)
+        """Whether a mini-batch in parts gives the losses, gradients and buffers that it gives at once."""
+        few = SUB_BATCH if self.asked.norm == "batch" else 1
+        many = max(SUB_BATCH, self.computed // 4 // SUB_BATCH * SUB_BATCH)
+        return self._in_parts(EXAMPLES, few) and self._in_parts(self.computed, many)
+
+    def _in_parts(self, count: int, part: int) -> bool:
+        """As `_splits`, of so many images; of as many as the model does not take at all nothing is known."""
+        images, labels = self._many(count), self._labels(count)[:, None]
+        try:
+            whole = self._network(splits=False, batch_size=count)
+            losses = whole.gradients(images, labels)
+        except Exception:  # whatever a model's code says to so many
+            return count > EXAMPLES
+        parts = self._network(splits=True, batch_size=count, images_at_once=part)
+        try:
+            same = _close(parts.gradients(images, labels), losses, IN_PARTS)
+        except Exception:  # to so few
+            return False
+        return (
+            same
+            and _all_close(_gradients(parts), _gradients(whole))
+            and all(
+                _close(parts.model.state_dict()[name], tensor, IN_PARTS)
+                for name, tensor in whole.model.state_dict().items()
+            )
+        )
+
+    def _many(self, count: int) -> Tensor:
+        """So many images; those beyond the first ones are none of them twice."""
+        have = self.images.flatten(0, 1)
+        more = torch.randn(max(0, count - len(have)), *self.asked.shape, generator=torch.Generator().manual_seed(2))
+        return torch.cat([have, more])[:count]
+
+    def _network(self, *, splits: bool, batch_size: int = EXAMPLES, images_at_once: int | str = "auto") -> Network:
+        """As the engine has it of a model that is trained alone."""
+        return Network(
+            lanes.Alone(self.made(1)),
+            batch_size=batch_size,
+            bn_batch_size=SUB_BATCH if self.asked.norm == "batch" else 1,
+            images_at_once=images_at_once,
+            pixels=1,
+            precision="float32",
+            device=torch.device("cpu"),
+            world=ALONE,
+            splits=splits,
+        )
 
     def _least(self) -> int:
         """The fewest examples of a mini-batch."""
         for examples in (1, SUB_BATCH):
             with contextlib.suppress(UserError):
                 if examples >= SUB_BATCH or self.asked.norm != "batch":
-                    self._pass(self._made(1), self.images[0, :examples], training=True)
+                    self._pass(self.made(1), self.images[0, :examples], training=True)
                     return examples
         return EXAMPLES
 
@@ -403,6 +520,8 @@ class _Examination:
             for count, layout in ((1, torch.contiguous_format), (LANES, torch.channels_last)):
                 if difference := self._difference(count, layout):
                     return difference
+            if any(map(self._reaches_others, DIVERGED)):
+                return "a layer mixes lanes"
         except lanes.NoLaneForm as reason:
             return str(reason)
         except UserError:
@@ -415,43 +534,62 @@ class _Examination:
 
     def _difference(self, count: int, layout: torch.memory_format) -> str:
         """In what lanes of different weights and images differ from their models alone, in double precision."""
-        alone = [lanes.moved(self._made(seed).double(), seed) for seed in range(count)]
+        alone = self._models_alone(count)
         stacked, images = lanes.stack(alone), self.images[:count].double()
         scales = torch.tensor(SCALES[:count], dtype=images.dtype)[:, None, None, None, None]
         # The second time with what the first one left in buffers.
         for training, shown in ((True, images), (True, images * scales), (False, images * scales), (False, images)):
-            stacked.train(training).zero_grad()
-            with _NoValues(), _NoNumpy():
-                logits = stacked(shown.transpose(0, 1).flatten(1, 2).contiguous(memory_format=layout))
-            if logits.shape != (EXAMPLES, count * self.asked.classes):
+            if not self._equal(stacked, alone, shown, layout=layout, training=training):
                 return "a layer mixes lanes"
-            logits = logits.unflatten(1, (count, -1))
-            # Each example and class weighs something of its own.
-            weights = torch.randn(logits.shape, generator=torch.Generator().manual_seed(1))
-            with _NoValues():
-                (logits * weights).sum().backward()
-            for lane, model in enumerate(alone):
-                model.train(training).zero_grad()
-                own = model(shown[lane].clone())
-                (own * weights[:, lane]).sum().backward()
-                if not (_close(logits[:, lane], own, ROUNDING) and _lane_equals(stacked, lane, model)):
-                    return "a layer mixes lanes"
         return ""
+
+    def _reaches_others(self, value: float) -> bool:
+        """Whether a first lane whose images and weights are all of this value changes the other lanes in training."""
+        alone = self._models_alone(LANES)
+        stacked, images = lanes.stack(alone), self.images.double()
+        images[0] = value
+        with torch.no_grad():
+            for own in stacked.parameters():
+                own[0] = value
+        return not self._equal(stacked, alone, images, layout=torch.contiguous_format, training=True, first=1)
+
+    def _models_alone(self, count: int) -> list[nn.Module]:
+        return [lanes.moved(self.made(seed).double(), seed) for seed in range(count)]
+
+    def _equal(
+        self,
+        stacked: nn.Module,
+        alone: Sequence[nn.Module],
+        images: Tensor,
+        *,
+        layout: torch.memory_format,
+        training: bool,
+        first: int = 0,
+    ) -> bool:
+        """Whether a pass of lanes [lanes, examples, ...] gives what those from `first` on give alone."""
+        stacked.train(training).zero_grad()
+        with no_values():
+            logits = stacked(images.transpose(0, 1).flatten(1, 2).contiguous(memory_format=layout))
+        if logits.shape != (EXAMPLES, len(alone) * self.asked.classes):
+            return False
+        logits = logits.unflatten(1, (len(alone), -1))
+        # Each example and class weighs something of its own.
+        weights = torch.randn(logits.shape, generator=torch.Generator().manual_seed(1))
+        with no_values():
+            (logits * weights).sum().backward()
+        for lane in range(first, len(alone)):
+            model = alone[lane].train(training)
+            model.zero_grad()
+            own = model(images[lane].clone())
+            (own * weights[:, lane]).sum().backward()
+            if not (_close(logits[:, lane], own, ROUNDING) and _lane_equals(stacked, lane, model)):
+                return False
+        return True
 
     def _check_step(self) -> None:
         """Make sure that what the engine makes of the model alone is what torch's own SGD makes of it."""
-        model, plain, images, labels = self._made(1), self._made(1), self.images[0], self.labels[0]
-        network = Network(
-            lanes.Alone(model),
-            batch_size=EXAMPLES,
-            bn_batch_size=SUB_BATCH if self.asked.norm == "batch" else EXAMPLES,
-            images_at_once="auto",
-            pixels=1,
-            precision="float32",
-            device=torch.device("cpu"),
-            world=ALONE,
-            splits=False,
-        )
+        plain, images, labels = self.made(1), self.images[0], self.labels[0]
+        network = self._network(splits=False)
         ours = LaneSGD(network.parameters, [0.01], 0.1, 0.5)
         theirs = torch.optim.SGD(plain.parameters(), lr=0.01, weight_decay=0.1, momentum=0.5)
         for step in range(2):
@@ -478,53 +616,6 @@ def _state(model: nn.Module) -> dict[str, Tensor]:
     return {name: tensor.detach().clone() for name, tensor in model.state_dict().items()}
 
 
-_OF_EACH_LAYER = vars(nn.Module()).keys()
-
-
-def _remembered(model: nn.Module, files: Collection[Path]) -> dict[str, object]:
-    """What could be remembered where no state_dict has it: attributes of layers and their classes, globals of files."""
-    places: dict[str, Mapping[str, object]] = {}
-    for place, module in model.named_modules():
-        unsaved = {name: module._buffers[name] for name in module._non_persistent_buffers_set}
-        places[place] = {name: own for name, own in vars(module).items() if name not in _OF_EACH_LAYER} | unsaved
-    loaded = [module for module in list(sys.modules.values()) if _file(module) in files]
-    for module in loaded:
-        places[module.__name__] = vars(module)
-        places |= {
-            f"{module.__name__}.{name}": vars(kind) for name, kind in vars(module).items() if _is_of(kind, module)
-        }
-    return {
-        f"{place}.{name}".lstrip("."): mark
-        for place, values in places.items()
-        for name, value in values.items()
-        if not name.startswith("__") and (mark := _mark(value)) is not None
-    }
-
-
-def _file(module: ModuleType) -> Path | None:
-    name = getattr(module, "__file__", None)
-    return Path(name).resolve() if isinstance(name, str) else None
-
-
-def _is_of(kind: object, module: ModuleType) -> bool:
-    return isinstance(kind, type) and kind.__module__ == module.__name__
-
-
-def _mark(value: object, depth: int = 3) -> object:
-    """What differs when a number, text, array or tensor does, or one in a collection; none of other kinds."""
-    if isinstance(value, int | float | complex | str | bytes):
-        return repr(value)
-    if isinstance(value, Tensor) and not isinstance(value, nn.Parameter):
-        value = value.detach().cpu().numpy()
-    if isinstance(value, np.ndarray):
-        return value.shape, hashlib.sha256(value.tobytes()).hexdigest()
-    if isinstance(value, Mapping) and depth:
-        return [(repr(key), _mark(own, depth - 1)) for key, own in value.items()]
-    if isinstance(value, list | tuple | set | collections.deque) and depth:
-        return [_mark(own, depth - 1) for own in value]
-    return None
-
-
 def _same(ours, theirs) -> bool:
     """Whether tensors are the same to the bit; what is no number is the same as itself."""
     pairs = zip(ours, theirs, strict=True)
@@ -540,6 +631,19 @@ def _close(ours: Tensor, theirs: Tensor, rounding: float) -> bool:
     if not math.isfinite(largest):
         return False
     return ours.shape == theirs.shape and torch.allclose(ours, theirs, rtol=0.0, atol=rounding * largest + 1e-12)
+
+
+def _gradients(network: Network) -> list[Tensor | None]:
+    return [own.grad for own in network.parameters]
+
+
+def _all_close(ours: Sequence[Tensor | None], theirs: Sequence[Tensor | None]) -> bool:
+    """Whether gradients differ by rounding only, of the largest of them: some are nothing but rounding."""
+    if any((a is None) != (b is None) for a, b in zip(ours, theirs, strict=True)):
+        return False
+    pairs = [(a, b) for a, b in zip(ours, theirs, strict=True) if a is not None and b is not None]
+    largest = max((b.abs().max().item() for _, b in pairs), default=0.0)
+    return all(torch.allclose(a, b, rtol=0.0, atol=IN_PARTS * largest) for a, b in pairs)
 
 
 def _lane_equals(stacked: nn.Module, lane: int, model: nn.Module) -> bool:
@@ -560,16 +664,30 @@ def _lane_equals(stacked: nn.Module, lane: int, model: nn.Module) -> bool:
 
 def main() -> None:
     """Answer questions one by one, so that whoever asked knows at which of them this process ended."""
-    answers = []
-    for values in json.load(sys.stdin):
-        asked = Question(*values)
-        asked = asked._replace(shape=tuple(asked.shape), sizes=tuple(asked.sizes))
-        models.MODELS[asked.model] = asked.place
-        try:
-            answers.append(examine(asked)._asdict())
-        except UserError as refused:
-            answers.append({"refused": str(refused)})
-        write_json(Path(sys.argv[1]), answers)
+    file, elsewhere = Path(sys.argv[1]), "--elsewhere" in sys.argv[2:]
+    questions = [_question(values) for values in json.load(sys.stdin)]
+    models.MODELS.update({asked.model: asked.place for asked in questions})
+    answers: list[dict[str, Any]] = []
+    place = another_place() if elsewhere else contextlib.nullcontext()
+    with place, sorted_sets(_files(questions), reverse=elsewhere):
+        for asked in questions:
+            try:
+                found = {} if elsewhere else {"suitability": examine(asked)._asdict()}
+                answers.append(found | {"training": train_shortly(asked, resumed=not elsewhere)})
+            except UserError as refused:
+                answers.append({"refused": str(refused)})
+            write_json(file, answers)
+
+
+def _question(values: Sequence[Any]) -> Question:
+    asked = Question(*values)
+    return asked._replace(shape=tuple(asked.shape), sizes=tuple(asked.sizes))
+
+
+def _files(questions: Sequence[Question]) -> set[str]:
+    """Those of all models, by the names that they are imported by and by their own."""
+    files = {file for asked in questions for file in (models.source(asked.place), *models.files(asked.place))}
+    return set(map(str, files))
 
 
 if __name__ == "__main__":

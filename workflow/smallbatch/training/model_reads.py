@@ -10,7 +10,7 @@ import sys
 import sysconfig
 from collections.abc import Iterator
 from pathlib import Path
-from types import FrameType
+from types import CodeType, FrameType
 from typing import Any, NamedTuple
 
 from smallbatch.core.errors import UserError
@@ -32,12 +32,17 @@ _SYSTEM = {"/usr", "/lib", "/lib64", "/etc", "/proc", "/sys", "/dev"}
 _IMPORT = "<frozen importlib"
 
 
+SEEDING = {"manual_seed", "manual_seed_all", "seed", "seed_all", "set_rng_state", "set_rng_state_all"}
+"""Functions of `torch.random` and `torch.cuda` by which a model would fix what its run's seed is to decide."""
+
+
 class _Listener(NamedTuple):
-    """Of a model: its files, and what their code has read and asked so far."""
+    """Of a model: its files, and what their code has read, asked and seeded so far."""
 
     own: set[str]
     read: set[Path]
     asked: list[str]
+    seeded: list[str]
 
 
 _listeners: list[_Listener] = []
@@ -54,7 +59,7 @@ def nothing_outside(own: set[Path], where: str) -> Iterator[None]:
     Raises:
         UserError: says what it reads or asks.
     """
-    listener, profile = _Listener(set(map(str, own)), set(), []), sys.getprofile()
+    listener, profile = _Listener(set(map(str, own)), set(), [], []), sys.getprofile()
     _listeners.append(listener)
     sys.setprofile(_hear_call)
     try:
@@ -67,6 +72,22 @@ def nothing_outside(own: set[Path], where: str) -> Iterator[None]:
         raise UserError(f"{where}: it reads {others[0]}, {allowed}")
     if listener.asked:
         raise UserError(f"{where}: it asks the system, by {listener.asked[0]}, {allowed}")
+    if listener.seeded:
+        raise UserError(
+            f"{where}: it seeds torch's random numbers, by {listener.seeded[0]}; allowed: to draw them, as the run's "
+            "seed has them"
+        )
+
+
+@contextlib.contextmanager
+def without_calls() -> Iterator[None]:
+    """While it lasts, calls are not heard, which takes several times as long: for code that was heard before."""
+    profile = sys.getprofile()
+    sys.setprofile(None)
+    try:
+        yield
+    finally:
+        sys.setprofile(profile)
 
 
 def _hear_event(event: str, arguments: tuple[Any, ...]) -> None:
@@ -78,13 +99,14 @@ def _hear_event(event: str, arguments: tuple[Any, ...]) -> None:
     if not caller:
         return
     if event == "open":
-        _hear_open(listener, *arguments[:2], imports=imports)
+        _hear_open(listener, *arguments, imports=imports)
     elif not imports:
         listener.asked.append(event)
 
 
-def _hear_open(listener: _Listener, file: object, mode: str | None, *, imports: bool) -> None:
-    if not isinstance(file, str | bytes) or set("wax+").intersection(mode or ""):
+def _hear_open(listener: _Listener, file: object, mode: str | None, flags: int, *, imports: bool) -> None:
+    writes = flags & (os.O_WRONLY | os.O_RDWR) if mode is None else set("wax+").intersection(mode)
+    if not isinstance(file, str | bytes) or writes:
         return
     path = Path(os.path.abspath(os.fsdecode(file)))
     if path.parent.name == "__pycache__":
@@ -100,6 +122,11 @@ def _hear_call(frame: FrameType, event: str, called: object) -> None:
     if event == "call" and frame.f_code is _ENVIRONMENT:
         if _asker(frame).f_code.co_filename in listener.own:
             listener.asked.append(f"os.environ, {frame.f_locals['key']}")
+    elif event == "call" and frame.f_code.co_name in SEEDING:
+        caller = _behind_wrapper(frame)
+        # As a file is imported it seeds nothing that is used.
+        if caller.co_filename in listener.own and caller.co_name != "<module>" and _is_of_torch(frame):
+            listener.seeded.append(f"{frame.f_globals['__name__']}.{frame.f_code.co_name}")
     elif event == "c_call" and type(getattr(called, "__self__", None)).__name__ == "safe_open":
         if _caller(frame, listener.own)[0]:
             listener.asked.append("safetensors")
@@ -109,6 +136,21 @@ def _hear_call(frame: FrameType, event: str, called: object) -> None:
 
 _ENVIRONMENT = type(os.environ).__getitem__.__code__
 _BETWEEN = {_ENVIRONMENT.co_filename, type(os.environ).get.__code__.co_filename}
+
+
+_DECORATORS = {"torch._compile", "torch._dynamo.eval_frame"}
+
+
+def _behind_wrapper(frame: FrameType) -> CodeType:
+    """The code that calls a function of torch, which may have one of torch's decorators around it."""
+    caller = frame.f_back
+    while caller and caller.f_globals.get("__name__") in _DECORATORS:
+        caller = caller.f_back
+    return (caller or frame).f_code
+
+
+def _is_of_torch(frame: FrameType) -> bool:
+    return str(frame.f_globals.get("__name__")).partition(".")[0] == "torch"
 
 
 def _asker(frame: FrameType) -> FrameType:

@@ -4,6 +4,7 @@ What is remembered lies in the user's cache folder, a file a model and kind of i
 Nothing here imports torch, or runs a line of a user's model: a process of its own does, see `model_check`.
 """
 
+import contextlib
 import functools
 import hashlib
 import json
@@ -28,6 +29,17 @@ from smallbatch.study.experiments import Experiment, Setting, Study
 
 PATIENCE = 600
 """Seconds that checking the models of a study may take."""
+
+ELSEWHERE = {
+    "PYTHONHASHSEED": "2",
+    "TZ": "Pacific/Kiritimati",
+    "LC_ALL": "C",
+    "USER": "elsewhere",
+    "LOGNAME": "elsewhere",
+    "HOSTNAME": "elsewhere",
+    "COLUMNS": "63",
+}
+"""The environment of the process that trains in another place; beside it there is one with hash seed 1."""
 
 COST = "so one run after the other in ordinary torch, without lanes and kernels, which takes several times as long"
 
@@ -178,22 +190,15 @@ def _check_processes(model: str, found: Suitability, processes: int) -> None:
 
 
 def _ask(where: str, asked: Sequence[Question]) -> dict[Question, Suitability]:
-    """Have the models examined by a process that may fail in any way."""
+    """Have the models examined by processes that may fail in any way."""
     started = time.perf_counter()
-    with tempfile.TemporaryDirectory() as folder:
-        answers = Path(folder, "answers.json")
-        ended = _run(where, asked, answers)
-        given = read_json(answers) if answers.exists() else []
     found = {}
-    for one, answer in zip(asked, given, strict=False):
+    for one, answer in zip(asked, _answers(where, asked), strict=False):
         if "refused" in answer:
             raise UserError(f"{where}: {answer['refused']}")
-        found[one] = Suitability(**answer)
+        found[one] = Suitability(**answer["suitability"])
         for known in (one, one._replace(sizes=())):
             _remember(known, found[one])
-    if len(given) < len(asked):
-        one = asked[len(given)]
-        raise UserError(f"{where}: model {one.model} ({models.source(one.place)}): it ended the process: {ended}")
     names = ", ".join(dict.fromkeys(one.model for one in asked))
     log.info(
         "%s: checked model %s in %.0f s; remembered until its file changes", where, names, time.perf_counter() - started
@@ -201,21 +206,79 @@ def _ask(where: str, asked: Sequence[Question]) -> dict[Question, Suitability]:
     return found
 
 
-def _run(where: str, asked: Sequence[Question], answers: Path) -> str:
-    """Run the process that examines, which answers into a file; returns how it ended."""
-    command = [sys.executable, "-m", "smallbatch.training.model_check", str(answers)]
-    environment = os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, sys.path)), "CUDA_VISIBLE_DEVICES": ""}
-    try:
-        done = subprocess.run(
-            command, input=json.dumps(asked), env=environment, timeout=PATIENCE, capture_output=True, text=True,
-            encoding="utf-8", errors="replace",
-        )  # fmt: skip
-    except subprocess.TimeoutExpired:
-        names = ", ".join(dict.fromkeys(one.model for one in asked))
-        raise UserError(f"{where}: model {names}: no end of its check in {PATIENCE} s") from None
-    if done.returncode < 0:
-        return signal.Signals(-done.returncode).name
-    return next((line for line in reversed(done.stderr.splitlines()) if line.strip()), f"exit {done.returncode}")
+def _answers(where: str, asked: Sequence[Question]) -> list[dict[str, Any]]:
+    """What two processes, one of them in another place, say to each question: `suitability`, or why it is `refused`."""
+    with tempfile.TemporaryDirectory() as folder:
+        processes = (
+            _Process(where, asked, Path(folder, name), elsewhere=name == "there") for name in ("here", "there")
+        )
+        with contextlib.ExitStack() as both:
+            here, there = map(both.enter_context, processes)
+            return [*map(_united, asked, here.answers(), there.answers())]
+
+
+def _united(asked: Question, here: dict[str, Any], there: dict[str, Any]) -> dict[str, Any]:
+    """The answer of both processes to a question."""
+    for answer in (here, there):
+        if "refused" in answer:
+            return answer
+    for part, digest_ in here["training"].items():
+        if there["training"][part] != digest_:
+            text = (
+                f"its {part} are others in another process; allowed: nothing that depends on the order of a set, id(), "
+                "hash(), arguments, host, user or time, or on what was made or trained before"
+            )
+            return {"refused": f"model {asked.model} ({models.source(asked.place)}): {text}"}
+    return here
+
+
+class _Process(contextlib.AbstractContextManager["_Process"]):
+    """One that examines, or trains shortly elsewhere; what it says is in a folder of its own. Leaving ends it."""
+
+    def __init__(self, where: str, asked: Sequence[Question], folder: Path, *, elsewhere: bool) -> None:
+        self.where, self.asked, self.folder = where, asked, folder
+        folder.mkdir()
+        path = os.pathsep.join(map(os.path.abspath, filter(None, sys.path)))
+        environment = os.environ | {"PYTHONPATH": path, "PYTHONHASHSEED": "1", "CUDA_VISIBLE_DEVICES": ""}
+        command = [sys.executable, "-m", "smallbatch.training.model_check", str(folder / "answers.json")]
+        (folder / "questions.json").write_text(json.dumps(asked), encoding="utf-8")
+        with open(folder / "questions.json", "rb") as questions, open(folder / "said.txt", "wb") as said:
+            self.process = subprocess.Popen(
+                [*command, "--elsewhere"] if elsewhere else command,
+                env=environment | ELSEWHERE if elsewhere else environment,
+                cwd=folder if elsewhere else None,
+                stdin=questions,
+                stdout=subprocess.DEVNULL,
+                stderr=said,
+            )
+
+    def __exit__(self, *raised: object) -> None:
+        self.process.kill()
+        self.process.wait()
+
+    def answers(self) -> list[dict[str, Any]]:
+        """One to each question, up to the one at which the process ended.
+
+        Raises:
+            UserError: it had no end.
+        """
+        try:
+            code = self.process.wait(PATIENCE)
+        except subprocess.TimeoutExpired:
+            names = ", ".join(dict.fromkeys(one.model for one in self.asked))
+            raise UserError(f"{self.where}: model {names}: no end of its check in {PATIENCE} s") from None
+        file = self.folder / "answers.json"
+        given: list[dict[str, Any]] = read_json(file) if file.exists() else []
+        for one in self.asked[len(given) : len(given) + 1]:
+            text = f"it ended the process: {self._end(code)}"
+            given.append({"refused": f"model {one.model} ({models.source(one.place)}): {text}"})
+        return given
+
+    def _end(self, code: int) -> str:
+        """How the process ended, in words."""
+        said = (self.folder / "said.txt").read_text(encoding="utf-8", errors="replace")
+        lines = [line for line in said.splitlines() if line.strip()]
+        return signal.Signals(-code).name if code < 0 else lines[-1] if lines else f"exit {code}"
 
 
 def _file(asked: Question) -> Path:

@@ -1,0 +1,171 @@
+"""What a model of the user's own could remember where no state_dict has it: marks that change when that does.
+
+Found are numbers, texts, arrays, tensors and generators wherever they are reached from: attributes of layers and of
+their classes, globals of the model's files, and there in collections, closures, default arguments, attributes of
+functions, caches and iterators.
+"""
+
+import gc
+import hashlib
+import itertools
+import random
+import sys
+import types
+from collections.abc import Collection, Iterator, Mapping
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+_OF_EACH_LAYER = {name for name in vars(nn.Module()) if not name.endswith("_hooks")}
+
+_ITERATORS = (
+    *(kind for kind in vars(itertools).values() if isinstance(kind, type)),
+    *(type(iter(some)) for some in ([], (), {}, "", b"", range(1), range(1 << 99))),
+    *(enumerate, zip, map, filter, reversed, range),
+)
+"""Whose place `__reduce__` gives."""
+
+MOST = 100_000
+"""Values behind one attribute or global that are looked at."""
+
+
+def remembered(model: nn.Module, files: Collection[Path]) -> dict[str, str]:
+    """Marks of all that a model and its files hold beside the model's parameters and buffers, by name."""
+    saved = {id(tensor) for tensor in model.state_dict(keep_vars=True).values()}
+    return {
+        f"{place}.{name}".lstrip("."): _Marks(files, saved).of(value)
+        for place, values in _places(model, files).items()
+        for name, value in values.items()
+        if not (name.startswith("__") and name.endswith("__"))
+    }
+
+
+def _places(model: nn.Module, files: Collection[Path]) -> dict[str, Mapping[str, object]]:
+    places: dict[str, Mapping[str, object]] = {}
+    for place, layer in model.named_modules():
+        unsaved = {name: layer._buffers[name] for name in layer._non_persistent_buffers_set}
+        places[place] = _attributes(layer) | unsaved
+        places |= {f"{place}.{name}": vars(own) for name, own in layer._parameters.items() if own is not None}
+    for module in list(sys.modules.values()):
+        if isinstance(module, ModuleType) and _file(module) in files:
+            places[module.__name__] = vars(module)
+            kinds = {name: kind for name, kind in vars(module).items() if _is_class_of(kind, module)}
+            places |= {f"{module.__name__}.{name}": vars(kind) for name, kind in kinds.items()}
+            others = [other for other in vars(module).values() if isinstance(other, ModuleType)]
+            places |= {other.__name__: _plain(other) for other in others if _file(other) not in files}
+    return places
+
+
+def _attributes(layer: nn.Module) -> dict[str, object]:
+    """Of a layer, what not every layer has; and its hooks."""
+    return {name: own for name, own in vars(layer).items() if name not in _OF_EACH_LAYER}
+
+
+def _plain(module: ModuleType) -> dict[str, object]:
+    """Numbers and texts of a module that is not the model's, where its code could leave some."""
+    return {name: own for name, own in list(vars(module).items()) if isinstance(own, int | float | str | bytes)}
+
+
+def _file(module: ModuleType) -> Path | None:
+    name = getattr(module, "__file__", None)
+    return Path(name).resolve() if isinstance(name, str) else None
+
+
+def _is_class_of(kind: object, module: ModuleType) -> bool:
+    return isinstance(kind, type) and kind.__module__ == module.__name__
+
+
+class _Marks:
+    """Walks what is behind a value, each object once.
+
+    Args:
+        files: of the model, whose functions and classes are looked into; those of others are not.
+        saved: ids of the tensors that a state_dict has.
+    """
+
+    def __init__(self, files: Collection[Path], saved: Collection[int]) -> None:
+        self.files = {str(file) for file in files}
+        self.saved, self.seen, self.digest = saved, {}, hashlib.sha256()
+        self.kept: list[object] = []  # so that no other object comes to have an id that is seen
+
+    def of(self, value: object) -> str:
+        """The mark of a value."""
+        coming = [value]
+        while coming and len(self.seen) < MOST:
+            value = coming.pop()
+            if id(value) in self.seen:
+                self._add(f"again {self.seen[id(value)]}")
+                continue
+            self.seen[id(value)] = len(self.seen)
+            self.kept.append(value)
+            coming += reversed(list(self._parts(value)))
+        return self.digest.hexdigest()
+
+    def _add(self, *what: object) -> None:
+        self.digest.update(repr(what).encode("utf-8", "backslashreplace"))
+
+    def _parts(self, value: Any) -> Iterator[object]:
+        """Add what a value is by itself; gives what is to be looked at behind it."""
+        self._add(type(value).__qualname__)
+        if value is None or isinstance(value, bool | int | float | complex | str | bytes | bytearray):
+            self._add(value)
+        elif isinstance(value, Tensor | np.ndarray):
+            self._add_array(value)
+        elif isinstance(value, torch.Generator | random.Random | np.random.Generator | np.random.RandomState):
+            yield _state_of(value)
+        elif isinstance(value, nn.Module):
+            yield from (_attributes(value), value._parameters, value._buffers, value._modules)
+        elif isinstance(value, Mapping):
+            yield from itertools.chain.from_iterable(list(value.items()))
+        elif isinstance(value, set | frozenset):
+            yield from sorted(value, key=repr)
+        elif isinstance(value, types.GeneratorType):
+            self._add(value.gi_frame and value.gi_frame.f_lasti)
+            yield dict(value.gi_frame.f_locals) if value.gi_frame else None
+        elif isinstance(value, _ITERATORS):
+            yield value.__reduce__()
+        elif isinstance(value, type | ModuleType | types.FunctionType | types.CodeType | types.FrameType):
+            yield from self._behind_code(value)
+        elif self._is_looked_into(value):
+            yield from gc.get_referents(value)
+
+    def _behind_code(self, value: Any) -> Iterator[object]:
+        """Of a function of the model's files what it carries with it; others, classes and modules have places."""
+        self._add(getattr(value, "__qualname__", ""))
+        if isinstance(value, types.FunctionType) and value.__code__.co_filename in self.files:
+            yield from (value.__defaults__, value.__kwdefaults__, vars(value))
+            yield from (_content(cell) for cell in value.__closure__ or ())
+
+    def _add_array(self, value: Tensor | np.ndarray) -> None:
+        if id(value) in self.saved:
+            return
+        array = value.detach().cpu().contiguous() if isinstance(value, Tensor) else np.ascontiguousarray(value)
+        data = array.view(torch.uint8).numpy() if isinstance(array, Tensor) and array.dim() else np.asarray(array)
+        self._add(tuple(value.shape), hashlib.sha256(data.tobytes()).hexdigest())
+
+    def _is_looked_into(self, value: object) -> bool:
+        """Collections, caches, methods, and objects of the model's own classes."""
+        kind = type(value)
+        if kind.__module__ in ("builtins", "collections", "functools", "types", "weakref", "_thread"):
+            return True
+        module = sys.modules.get(kind.__module__)
+        return module is not None and str(_file(module)) in self.files
+
+
+def _state_of(generator: Any) -> object:
+    if isinstance(generator, torch.Generator):
+        return generator.get_state()
+    if isinstance(generator, random.Random):
+        return generator.getstate()
+    return generator.bit_generator.state if isinstance(generator, np.random.Generator) else generator.get_state()
+
+
+def _content(cell: types.CellType) -> object:
+    try:
+        return cell.cell_contents
+    except ValueError:  # it is empty
+        return None
