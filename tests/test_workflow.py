@@ -9,6 +9,7 @@ import sys
 import time
 import zipfile
 from dataclasses import replace
+from pathlib import Path
 
 import pandas as pd
 import pytest
@@ -297,6 +298,25 @@ def test_what_lies_there_whole_but_would_be_made_otherwise_is_made_again(copied)
     assert rates.read_bytes() == before and len(trained(copied)) == RUNS
     runs = pd.read_csv(results / "runs.csv").groupby("experiment").get_group("alexnet")
     assert runs["bar"].tolist() == pytest.approx([0.1 + 0.25 * (runs["accuracy"].max() - 0.1)] * 4)
+
+
+def test_what_was_copied_from_another_study_is_made_again(copied):
+    """Its checksums are of the other's files, whatever these are like."""
+    (copied / "config/studies/twin.yaml").write_text((copied / "config/studies/tiny.yaml").read_text())
+    for folder in ("results", "paper_figures"):
+        shutil.copytree(copied / folder / "tiny", copied / folder / "twin")
+    claims, figures = copied / "results/twin/claims.csv", copied / "paper_figures/twin"
+    claims.write_text(claims.read_text().replace("not run", "confirmed"))
+    shutil.copy(figures / "fig01.svg", figures / "fig13.svg")
+    (copied / "results/twin/checksums/figure-fig13.json").unlink()
+    figure = copied / "results/twin/checksums/figure-fig01.json"
+    shutil.copy(figure, figure.with_name("figure-fig13.json"))
+    done = snakemake(copied, *ALL[:-2], "study=twin", *ALL[-2:])
+    assert done.returncode == 0, done.stdout
+    for job in ("table-bn", "gather", "claims", "page", "figure-fig01", "figure-fig13"):
+        assert f"results/twin/checksums/{job}.json: edited or damaged; set aside" in done.stdout
+    for made in [*copied.glob("paper_figures/tiny/*"), *copied.glob("results/tiny/*.csv")]:
+        assert Path(str(made).replace("/tiny/", "/twin/")).read_bytes() == made.read_bytes()
 
 
 def test_a_picture_that_git_has_brought_is_drawn_again(copied):

@@ -7,6 +7,7 @@ import sys
 import time
 from pathlib import Path
 
+from snakemake import __version__ as snakemake_version
 from snakemake.exceptions import WorkflowError
 from snakemake.iocontainers import Wildcards
 
@@ -57,6 +58,7 @@ RECIPES = {
     "gather": checksums.recipe_of(list(STUDY.experiments), CODE["gather"]),
     "claims": checksums.recipe_of(STUDY.figures, config["claims"], CODE["claims"]),
     "page": checksums.recipe_of(STUDY.as_json(), CODE["report"]),
+    "archive": checksums.recipe_of(STUDY.as_json(), snakemake_version, CODE["crate"]),
 }
 RECIPES |= {
     f"table-{e.name}": checksums.recipe_of(e.as_json(), config["convergence_threshold"], PROTOCOL, CODE["table"])

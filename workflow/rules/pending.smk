@@ -161,8 +161,9 @@ def set_aside_damaged():
             rates_of(e)
         except UserError:
             make_again([chosen_file(e.name)], f"{chosen_file(e.name)}: {DAMAGED}")
-    for sums in sorted(Path(RESULTS, STUDY.name, "checksums").glob("*.json")):
-        damaged = checksums.damaged(sums)
+    for job in RECIPES:
+        sums = Path(checksum_file(job))
+        damaged = checksums.damaged(sums, *files_of(job))
         if drawn := [file for file in damaged if file.is_relative_to(FIGURES)]:
             draw_again(sums, drawn)
         for file in set(damaged).difference(drawn):
@@ -170,6 +171,17 @@ def set_aside_damaged():
     for file, reason in outdated().items():
         print(f"{file}: {reason}; to be made again", file=sys.stderr)
         remove(file)
+
+
+def files_of(job):
+    """What a job with checksums makes, and what it notes that this was made from, as its rule has them."""
+    name, _, of = job.partition("-")
+    asked, values = getattr(rules, name), {"study": STUDY.name, "experiment": of, "figure": of}
+    made = [file.format(**values) for file in asked.output]
+    if name == "table":  # made from runs, which are no files that Snakemake knows
+        return made, []
+    parts = [part(Wildcards(fromdict=values)) if callable(part) else [part.format(**values)] for part in asked.input]
+    return made, [file for part in parts for file in part if not os.path.isabs(file)]  # without what the library has
 
 
 def outdated():
