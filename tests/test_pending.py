@@ -88,11 +88,12 @@ def test_rates_are_chosen_again_when_the_tables_show_other_runs(tmp_path):
         ({"allowed_rules": {"train", "table"}}, "--allowed-rules: 'table train'"),
         ({"forced": {"train"}}, "--forcerun: 'train'"),
         ({"batch": "1/2 (rule gather)"}, "--batch: '1/2 \\(rule gather\\)'"),
+        ({"touch": True}, "--touch"),
     ],
 )
 def test_options_that_hide_what_is_planned_late_are_refused(options, said):
-    none = dict.fromkeys(("until", "omitted", "allowed_rules", "forced", "batch"), frozenset())
-    with pytest.raises(UserError, match=f"^command line: {said} is not allowed; allowed: "):
+    none = dict.fromkeys(("until", "omitted", "allowed_rules", "forced", "batch", "touch"), frozenset())
+    with pytest.raises(UserError, match=f"^command line: {said} is not allowed[;:] "):
         pending.refuse_hidden(**none | options)
     plain = {"until": {"prepare"}, "forced": {"figure"}, "allowed_rules": {"prepare", "train", "choose", "table"}}
     pending.refuse_hidden(**none | plain)

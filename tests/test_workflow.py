@@ -198,6 +198,30 @@ def test_options_that_would_pass_over_trainings_are_refused(tiny, option):
     assert done.returncode == 1 and f"error: command line: {option}: 'train' is not allowed" in done.stdout, done.stdout
 
 
+def test_no_option_calls_complete_what_lacks_a_run(copied):
+    shutil.rmtree(next(path for path in copied.glob("results/runs/*resnet8*")))
+    before = {path: path.stat().st_mtime_ns for path in copied.glob("results/tiny/**/*")}
+    done = snakemake(copied, "--touch", *ALL)
+    assert done.returncode == 1 and "error: command line: --touch is not allowed: " in done.stdout, done.stdout
+    assert {path: path.stat().st_mtime_ns for path in copied.glob("results/tiny/**/*")} == before
+    plain = {"train": 1, "table": 1, "figure": 1, "gather": 1, "claims": 1, "page": 1, "all": 1}
+    for options, planned in (
+        ([], plain),
+        (["--forcerun", "prepare"], plain | {"prepare": 1}),
+        (["--forcerun", "choose"], plain | {"choose": 1}),
+        (["--forceall"], plain | {"prepare": 1, "choose": 1, "table": 2, "figure": 2}),
+    ):
+        looked = snakemake(copied, "-n", *options, *ALL)
+        assert jobs(looked.stdout) == planned and "Study tiny would be complete" in looked.stdout, looked.stdout
+    shutil.rmtree(copied / "data/digits")
+    assert (
+        "alexnet, bn: trainings are planned when data are prepared and rates chosen"
+        in snakemake(copied, "-n", *ALL).stdout
+    )
+    done = snakemake(copied, "--forceall", *ALL)
+    assert done.returncode == 0 and len(trained(copied)) == RUNS, done.stdout
+
+
 def test_missing_data_and_rates_hide_no_missing_runs(copied):
     """What cannot be known without them is made first, and then what is missing is trained."""
     before = trained(copied)

@@ -44,12 +44,24 @@ def pending_runs(wildcards):
     """What the tables of an experiment wait for; Snakemake learns here that its data and its rates come first."""
     known = settle()
     e = STUDY.experiments[wildcards.experiment]
+    if workflow.dryrun and e.name in known:  # though data or rates are to be made again, most often the same
+        return known[e.name] + [str(chosen_file(e.name))] * bool(e.best_of)
     checkpoints.prepare.get(label=e.setting.data)
     chosen = [checkpoints.choose.get(study=STUDY.name, experiment=e.name).output[0]] if e.best_of else []
     try:
         return known.get(e.name, []) + pending(e) + chosen
     except UserError as error:
         raise WorkflowError(str(error))
+
+
+def prepared(label):
+    """What says of a job that its data come first, but do not make it run.
+
+    Nothing does in a dry run, where they are there: Snakemake forgets jobs that wait for `ancient` files which are to be
+    made again, whatever else they would run for.
+    """
+    file = meta_file(label)
+    return [] if workflow.dryrun and file.exists() and str(file) not in workflow.dag.forcefiles else ancient(file)
 
 
 def data_files(wildcards):
@@ -74,7 +86,9 @@ def settle():
     try:
         asked = workflow.dag_settings
         batch = asked.batch and str(asked.batch)
-        pending_work.refuse_hidden(asked.until, asked.omit_from, asked.allowed_rules, asked.forcerun, batch)
+        pending_work.refuse_hidden(
+            asked.until, asked.omit_from, asked.allowed_rules, asked.forcerun, batch, workflow.touch
+        )
         check_folders()
         check_sources()
         if not only_looks():
@@ -90,6 +104,8 @@ def settle():
         sys.exit(f"error: {error}")
     if trains and (incomplete := origin()[1]):
         print(incomplete, file=sys.stderr)
+    if only_looks() and (unknown := [name for name in STUDY.experiments if name not in waiting]):
+        print(f"{', '.join(unknown)}: trainings are planned when data are prepared and rates chosen", file=sys.stderr)
     return waiting
 
 

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from smallbatch.core import checksums
-from smallbatch.core.errors import refuse
+from smallbatch.core.errors import UserError, refuse
 from smallbatch.runs import chosen as rates
 from smallbatch.runs.packs import Plan
 from smallbatch.study.experiments import Chosen
@@ -76,8 +76,9 @@ def refuse_hidden(
     allowed_rules: Collection[str],
     forced: Collection[str],
     batch: str | None,
+    touch: bool,
 ) -> None:
-    """Refuse options that name rules whose jobs are planned late: Snakemake passes over them.
+    """Refuse options by which Snakemake passes over rules whose jobs are planned late, and calls complete what is not.
 
     Args:
         until: what `--until` names.
@@ -85,6 +86,7 @@ def refuse_hidden(
         allowed_rules: what `--allowed-rules` names; empty where it is not given.
         forced: what `--forcerun` names.
         batch: what `--batch` says.
+        touch: whether there is `--touch`.
 
     Raises:
         UserError: names the option, the rule, and what is allowed.
@@ -98,6 +100,11 @@ def refuse_hidden(
     if batch:
         refuse(
             "command line", "--batch", batch, "the file of a table or figure as target, which makes what it needs alone"
+        )
+    if touch:
+        raise UserError(
+            "command line: --touch is not allowed: it calls done what is missing; a call without it makes just that, "
+            "and trains nothing for the sake of times"
         )
     needed = PLANNED_LATE | {"prepare"}
     if allowed_rules and not needed <= set(allowed_rules):
