@@ -85,7 +85,9 @@ def load_study(config: Values, given: Values | None = None) -> Study:
         refuse(place("study", CONFIG_FILE, given or {}), "study", name, allowed)
     if not where.exists():
         known = sorted(path.stem for path in STUDIES.glob("*.yaml"))
-        raise UserError(f"study: {name!r}: no such study{likely(name, known)}; allowed: {', '.join(known)}")
+        said = place("study", CONFIG_FILE, given or {})
+        allowed = f"those of {STUDIES}: {', '.join(known)}"
+        raise UserError(f"{said}: study: {name!r}: no such study{likely(name, known)}; allowed: {allowed}")
     values = read_yaml(where)
     check(values, SCHEMAS / "study.yaml", str(where))
     if scale:
