@@ -44,6 +44,7 @@ def pending_runs(wildcards):
     """What the tables of an experiment wait for; Snakemake learns here that its data and its rates come first."""
     known = settle()
     e = STUDY.experiments[wildcards.experiment]
+    check_source_of(e.setting.data)
     if workflow.dryrun and e.name in known:  # though data or rates are to be made again, most often the same
         return known[e.name] + [str(chosen_file(e.name))] * bool(e.best_of)
     checkpoints.prepare.get(label=e.setting.data)
@@ -67,6 +68,8 @@ def prepared(label):
 def data_files(wildcards):
     """The files of the study's data sets."""
     settle()
+    for label in STUDY.labels:
+        check_source_of(label)
     return [str(file) for file in data_files_of(STUDY.labels)]
 
 
@@ -90,7 +93,6 @@ def settle():
             asked.until, asked.omit_from, asked.allowed_rules, asked.forcerun, batch, workflow.touch
         )
         check_folders()
-        check_sources()
         if not only_looks():
             take_in(STORE)
         set_aside_damaged()
@@ -131,12 +133,16 @@ def check_folders():
             raise UserError(f"{folder}: cannot be written: a file stands where a folder is needed")
 
 
-def check_sources():
-    """Make sure that what is to be prepared here can be; a cluster's nodes may see other folders."""
-    keys = {label_of(key, settings): key for key, settings in config["datasets"].items()}
-    for label in filter(unprepared, STUDY.labels) if runs_here() else ():
-        key = keys[label]
+@functools.cache
+def check_source_of(label):
+    """End where a data set is to be prepared here that cannot be; a cluster's nodes may see other folders."""
+    if not (workflow.is_main_process and runs_here() and unprepared(label)):
+        return
+    key = next(key for key, settings in config["datasets"].items() if label_of(key, settings) == label)
+    try:
         check_source(place(f"datasets.{key}.path", CONFIG_FILE, given), key, DATASETS[label])
+    except UserError as error:
+        sys.exit(f"error: {error}")
 
 
 def check_device():
