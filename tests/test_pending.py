@@ -97,3 +97,12 @@ def test_options_that_hide_what_is_planned_late_are_refused(options, said):
         pending.refuse_hidden(**none | options)
     plain = {"until": {"prepare"}, "forced": {"figure"}, "allowed_rules": {"prepare", "train", "choose", "table"}}
     pending.refuse_hidden(**none | plain)
+
+
+def test_a_report_of_what_is_not_complete_is_refused():
+    for option in (["--report"], ["--report", "a.zip"], ["--report=a.html"]):
+        arguments = ["snakemake", *option, "--config", "study=tiny"]
+        pending.refuse_report(arguments, "tiny", complete=True)
+        with pytest.raises(UserError, match=r"^command line: --report: study tiny is not complete; `snakemake all` "):
+            pending.refuse_report(arguments, "tiny", complete=False)
+    pending.refuse_report(["snakemake", "--report-stylesheet", "a.css", "-n"], "tiny", complete=False)

@@ -279,6 +279,8 @@ def test_edited_tables_are_named_and_made_again(copied):
     before = {name: (copied / "results/tiny" / name).read_bytes() for name in names}
     for name, content in before.items():
         (copied / "results/tiny" / name).write_bytes(content[:-2] + bytes([content[-2] ^ 1]) + content[-1:])
+    report = snakemake(copied, "--report", "report.html", "--config", "study=tiny")
+    assert report.returncode == 1 and "error: command line: --report: study tiny is not complete" in report.stdout
     looked, done = snakemake(copied, "-n", *ALL), snakemake(copied, *ALL)
     assert done.returncode == 0, done.stdout
     planned = {"choose": 1, "table": 1, "figure": 1, "gather": 1, "claims": 1, "page": 1, "all": 1}

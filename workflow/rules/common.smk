@@ -20,7 +20,7 @@ from smallbatch.data.prepared import ARRAYS, META, aside, damaged_arrays, read_m
 from smallbatch.core.code import code_of
 from smallbatch.core.environment import origin, processors
 from smallbatch.core.errors import UserError
-from smallbatch.core.files import atomic, bring_to_now, folder_is_writable, set_aside
+from smallbatch.core.files import atomic, bring_to_now, digest, folder_is_writable, set_aside
 from smallbatch.runs import chosen as rates_chosen
 from smallbatch.runs import pending as pending_work
 from smallbatch.runs.packs import Plan, with_rates
@@ -53,11 +53,12 @@ STORE = RunStore(Path(RESULTS))
 PLAN = Plan(STUDY, TRAINING["runs_per_pack"] * TRAINING["side_by_side"], STORE)
 # What a job runs, its script and the library behind it; Snakemake itself looks at scripts alone.
 CODE = {script.stem: code_of(script, Path(LIBRARY)) for script in Path(LIBRARY, "scripts").glob("*.py")}
+TEMPLATE = Path(LIBRARY, "smallbatch", "templates", "report.html.j2")
 # What decides how each job makes its files, beside what it reads: Snakemake remembers it in .snakemake alone.
 RECIPES = {
     "gather": checksums.recipe_of(list(STUDY.experiments), CODE["gather"]),
     "claims": checksums.recipe_of(STUDY.figures, config["claims"], CODE["claims"]),
-    "page": checksums.recipe_of(STUDY.as_json(), CODE["report"]),
+    "page": checksums.recipe_of(STUDY.as_json(), CODE["report"], digest(TEMPLATE)),
     "archive": checksums.recipe_of(STUDY.as_json(), snakemake_version, CODE["crate"]),
 }
 RECIPES |= {

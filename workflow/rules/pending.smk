@@ -102,6 +102,8 @@ def settle():
         trains = any(name not in waiting or packs_of(waiting[name]) for name in STUDY.experiments)
         if trains:
             check_device()
+        whole = len(waiting) == len(STUDY.experiments) and not workflow.dag.forcefiles
+        pending_work.refuse_report(sys.argv, STUDY.name, complete=whole or not only_looks())
     except UserError as error:
         sys.exit(f"error: {error}")
     if trains and (incomplete := origin()[1]):

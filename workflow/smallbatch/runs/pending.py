@@ -1,6 +1,6 @@
 """What a call of the workflow still has to make, as far as that can be seen before any job runs."""
 
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -113,3 +113,18 @@ def refuse_hidden(
     if "train" in forced:
         allowed = "other rules; a run whose folder in results/runs is deleted is trained again"
         refuse("command line", "--forcerun", "train", allowed)
+
+
+def refuse_report(arguments: Sequence[str], study: str, *, complete: bool) -> None:
+    """Refuse Snakemake's own report of a study that is not complete: it takes the files as they lie there.
+
+    Args:
+        arguments: of Snakemake.
+        study: its name.
+        complete: whether nothing is missing, damaged or to be made otherwise.
+
+    Raises:
+        UserError: says what to call first.
+    """
+    if not complete and any(argument.partition("=")[0] == "--report" for argument in arguments):
+        raise UserError(f"command line: --report: study {study} is not complete; `snakemake all` completes it")
