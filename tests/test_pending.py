@@ -84,7 +84,10 @@ def test_rates_are_chosen_again_when_the_tables_show_other_runs(tmp_path):
     ("options", "said"),
     [
         ({"until": ["table"]}, "--until: 'table'"),
+        ({"until": {"results/packs/a.done"}}, "--until: 'results/packs/a.done'"),
         ({"omitted": {"train"}}, "--omit-from: 'train'"),
+        ({"omitted": {"prepare"}}, "--omit-from: 'prepare'"),
+        ({"omitted": {"results/a/experiments/b/runs.parquet"}}, "--omit-from: 'results/a/experiments/b/runs.parquet'"),
         ({"allowed_rules": {"train", "table"}}, "--allowed-rules: 'table train'"),
         ({"forced": {"train"}}, "--forcerun: 'train'"),
         ({"batch": "1/2 (rule gather)"}, "--batch: '1/2 \\(rule gather\\)'"),
@@ -95,7 +98,12 @@ def test_options_that_hide_what_is_planned_late_are_refused(options, said):
     none = dict.fromkeys(("until", "omitted", "allowed_rules", "forced", "batch", "touch"), frozenset())
     with pytest.raises(UserError, match=f"^command line: {said} is not allowed[;:] "):
         pending.refuse_hidden(**none | options)
-    plain = {"until": {"prepare"}, "forced": {"figure"}, "allowed_rules": {"prepare", "train", "choose", "table"}}
+    plain = {
+        "until": {"prepare"},
+        "omitted": {"figure"},
+        "forced": {"figure"},
+        "allowed_rules": {"prepare", "train", "choose", "table"},
+    }
     pending.refuse_hidden(**none | plain)
 
 

@@ -213,6 +213,8 @@ def test_no_option_calls_complete_what_lacks_a_run(copied):
     ):
         looked = snakemake(copied, "-n", *options, *ALL)
         assert jobs(looked.stdout) == planned and "Study tiny would be complete" in looked.stdout, looked.stdout
+    pack = next(copied.glob("results/packs/bn_*.done")).relative_to(copied)
+    assert jobs(snakemake(copied, "-n", *ALL[:-1], str(pack)).stdout) == {"train": 1}
     shutil.rmtree(copied / "data/digits")
     assert (
         "alexnet, bn: trainings are planned when data are prepared and rates chosen"

@@ -13,6 +13,9 @@ from smallbatch.study.experiments import Chosen
 PLANNED_LATE = frozenset({"train", "choose", "table"})
 """Rules whose jobs are planned when data and rates are known."""
 
+ALL_NEED = PLANNED_LATE | {"prepare"}
+"""Rules without which no run is trained and shown."""
+
 
 class Work(NamedTuple):
     """What has to be made of an experiment.
@@ -91,10 +94,11 @@ def refuse_hidden(
     Raises:
         UserError: names the option, the rule, and what is allowed.
     """
-    for option, names in (("--until", until), ("--omit-from", omitted)):
-        for name in sorted(PLANNED_LATE.intersection(names)):
+    for option, names, hidden in (("--until", until, PLANNED_LATE), ("--omit-from", omitted, ALL_NEED)):
+        for name in sorted(name for name in names if name in hidden or "/" in name):
             allowed = (
-                "prepare; `snakemake tables` trains and stops before figures, a figure's file trains for that figure"
+                f"rules but {', '.join(sorted(hidden))}; `snakemake tables` trains and stops before figures, a "
+                "figure's file trains for that figure"
             )
             refuse("command line", option, name, allowed)
     if batch:
@@ -106,9 +110,8 @@ def refuse_hidden(
             "command line: --touch is not allowed: it calls done what is missing; a call without it makes just that, "
             "and trains nothing for the sake of times"
         )
-    needed = PLANNED_LATE | {"prepare"}
-    if allowed_rules and not needed <= set(allowed_rules):
-        allowed = f"rules with {', '.join(sorted(needed))} among them, or a target's name in its place"
+    if allowed_rules and not ALL_NEED.issubset(allowed_rules):
+        allowed = f"rules with {', '.join(sorted(ALL_NEED))} among them, or a target's name in its place"
         refuse("command line", "--allowed-rules", " ".join(sorted(allowed_rules)), allowed)
     if "train" in forced:
         allowed = "other rules; a run whose folder in results/runs is deleted is trained again"
