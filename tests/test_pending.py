@@ -70,14 +70,15 @@ def test_what_was_made_by_another_recipe_or_from_others_is_outdated(tmp_path):
     assert pending.outdated({sums: "new"}) == {sums: "made from others"}
 
 
-def test_rates_are_chosen_again_when_the_tables_show_other_runs(tmp_path):
+def test_rates_are_chosen_again_when_the_tables_show_other_runs_or_by_other_code(tmp_path):
     path, tables = tmp_path / "study/chosen/e.json", [tmp_path / "a.json", tmp_path / "b.json"]
-    write_chosen(path, {4: 2.0**-8}, ["one", "two"])
-    assert not pending.chosen_from_others(path, tables), "as long as it is not known what they show"
+    write_chosen(path, {4: 2.0**-8}, ["one", "two"], "code")
+    assert pending.chosen_otherwise(path, tables, "code") is None, "as long as it is not known what they show"
     for table, digest in zip(tables, ("one", "two"), strict=True):
         checksums.write(table, [], digest)
-    assert not pending.chosen_from_others(path, tables)
-    assert pending.chosen_from_others(path, tables[::-1])
+    assert pending.chosen_otherwise(path, tables, "code") is None
+    assert pending.chosen_otherwise(path, tables[::-1], "code") == "chosen from other runs"
+    assert pending.chosen_otherwise(path, tables, "other code") == "chosen by another version of the code"
 
 
 @pytest.mark.parametrize(

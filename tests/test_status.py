@@ -249,7 +249,7 @@ def test_rates_that_are_chosen_later_wait_and_then_are_looked_up(runs):
     for run in taken.runs(rates):
         store(run)
     assert counts(seen(), "fig13") == {"runs": 12, "waiting": 12}
-    write_chosen(chosen_file(RESULTS, "mine", "taken"), rates, [])
+    write_chosen(chosen_file(RESULTS, "mine", "taken"), rates, [], "code")
     assert counts(seen(), "fig13") == {"runs": 12, "done": 4, "waiting": 8}
 
 
@@ -279,7 +279,7 @@ def test_checkpoints_of_stopped_trainings_are_counted(runs):
 
 
 def test_when_all_is_done(runs):
-    write_chosen(chosen_file(RESULTS, "mine", "taken"), {2: runs[0].base_lr, 4: runs[2].base_lr}, [])
+    write_chosen(chosen_file(RESULTS, "mine", "taken"), {2: runs[0].base_lr, 4: runs[2].base_lr}, [], "code")
     planned = {e.name: e.runs({2: runs[0].base_lr, 4: runs[2].base_lr}) for e in study().experiments.values()}
     for run in [run for some in planned.values() for run in some]:
         store(run)

@@ -317,7 +317,7 @@ def test_what_lies_there_whole_but_would_be_made_otherwise_is_made_again(copied)
     """As after a move to another machine or out of a backup: Snakemake knows no earlier settings, and times are new."""
     results, rates = copied / "results/tiny", copied / "results/tiny/chosen/bn.json"
     before = rates.read_bytes()
-    write_chosen(rates, {16: 2.0**-10, 64: 2.0**-8}, ["of other runs"])
+    write_chosen(rates, {16: 2.0**-10, 64: 2.0**-8}, ["of other runs"], read_sealed(rates)["code"])
     shutil.rmtree(copied / ".snakemake")
     done = snakemake(copied, *ALL[:-2], "convergence_threshold=0.25", *ALL[-2:])
     assert done.returncode == 0 and "results/tiny/chosen/bn.json: chosen from other runs; to be made" in done.stdout
@@ -418,6 +418,7 @@ def test_without_snakemake_and_then_with_it(tiny):
     assert "All runs are there." in alone(tiny, "status")
     done = snakemake(tiny, *ALL)
     assert done.returncode == 0 and "train" not in jobs(done.stdout), done.stdout
+    assert "chosen by another version" not in done.stdout
     assert trained(tiny) == first and check_rates(tiny) == RUNS
 
 

@@ -175,7 +175,7 @@ def read_table(path: Path) -> str:
 
 def make_chosen(folder: Path, number: int) -> Path:
     path = folder / "study" / "chosen" / f"experiment{number}.json"
-    write_chosen(path, {4: BaseLr(2.0**-8), 16: BaseLr(2.0**-6 / number)}, ["of a base"])
+    write_chosen(path, {4: BaseLr(2.0**-8), 16: BaseLr(2.0**-6 / number)}, ["of a base"], "code")
     return path
 
 

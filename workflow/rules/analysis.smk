@@ -52,6 +52,7 @@ checkpoint choose:
         runtime=10,
     params:
         code=CODE["choose"],
+        choice=CHOICE,
         sums=lambda wildcards: table_checksums(STUDY.experiments[wildcards.experiment]),
     message:
         "Choosing the best rates for experiment {wildcards.experiment} of study {wildcards.study}"

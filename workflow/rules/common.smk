@@ -53,6 +53,7 @@ STORE = RunStore(Path(RESULTS))
 PLAN = Plan(STUDY, TRAINING["runs_per_pack"] * TRAINING["side_by_side"], STORE)
 # What a job runs, its script and the library behind it; Snakemake itself looks at scripts alone.
 CODE = {script.stem: code_of(script, Path(LIBRARY)) for script in Path(LIBRARY, "scripts").glob("*.py")}
+CHOICE = code_of(Path(LIBRARY, "smallbatch", "analysis", "selection.py"), Path(LIBRARY))
 TEMPLATE = Path(LIBRARY, "smallbatch", "templates", "report.html.j2")
 # What decides how each job makes its files, beside what it reads: Snakemake remembers it in .snakemake alone.
 RECIPES = {

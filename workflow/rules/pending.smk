@@ -213,8 +213,9 @@ def outdated():
     """Files without which their jobs run again, and why they are to: whole, but not as they would be made now."""
     found = pending_work.outdated({Path(checksum_file(job)): recipe for job, recipe in RECIPES.items()})
     for e in filter(is_known, STUDY.experiments.values()):
-        if e.best_of and pending_work.chosen_from_others(chosen_file(e.name), map(Path, table_checksums(e))):
-            found[chosen_file(e.name)] = "chosen from other runs"
+        file, sources = chosen_file(e.name), map(Path, table_checksums(e))
+        if e.best_of and (reason := pending_work.chosen_otherwise(file, sources, CHOICE)):
+            found[file] = reason
     return found
 
 

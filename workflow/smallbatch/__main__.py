@@ -9,7 +9,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import smallbatch
 from smallbatch.core import stopping
+from smallbatch.core.code import code_of
 from smallbatch.core.console import log, reporting
 from smallbatch.core.environment import origin
 from smallbatch.core.errors import UserError, refuse
@@ -166,7 +168,7 @@ def _train(study: Study, config: Config, arguments: argparse.Namespace) -> None:
         started = time.perf_counter()
         chosen, records = _chosen(study, e, config) if e.best_of else (None, [])
         if chosen:
-            write_chosen(chosen_file(RESULTS, study.name, e.name), chosen, records)
+            write_chosen(chosen_file(RESULTS, study.name, e.name), chosen, records, _choice())
         runs, word = list(e.runs(chosen)), RESULTS / "packs" / f"{study.name}.{e.name}.json"
         trained = train(runs, DATA / e.setting.data, RESULTS, config["training"], word=word)
         log.info("%s: %d of %d runs trained in %.0f s", e.name, trained, len(runs), time.perf_counter() - started)
@@ -187,6 +189,13 @@ def _chosen(study: Study, experiment: Experiment, config: Config) -> tuple[Chose
         refuse("command line", "--experiment", experiment.name, allowed)
     tables = [runs[runs["experiment"] == name] for name in experiment.best_of]
     return best_rates(tables), [digest_of(found[name].digest for name in table["run"]) for table in tables]
+
+
+def _choice() -> str:
+    """A hash over the code that chooses, as the workflow notes it."""
+    from smallbatch.analysis import selection
+
+    return code_of(Path(selection.__file__), Path(smallbatch.__file__).parents[1])
 
 
 _OF_A_STUDY = {

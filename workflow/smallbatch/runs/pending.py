@@ -62,15 +62,19 @@ def outdated(recipes: Mapping[Path, str]) -> dict[Path, str]:
     return {path: reason for path, reason in found.items() if reason}
 
 
-def chosen_from_others(path: Path, sources: Iterable[Path]) -> bool:
-    """Whether rates were chosen from other records than the tables show that they are taken from.
+def chosen_otherwise(path: Path, sources: Iterable[Path], code: str) -> str | None:
+    """Why rates have to be chosen anew: from other records than the tables show, or by other code; none: they have not.
 
     Args:
         path: of the rates.
         sources: the checksums of these tables, in the order of the experiments.
+        code: a hash over the code that chooses now.
     """
     shown = [checksums.made_from(source) for source in sources]
-    return None not in shown and rates.chosen_from(path) != shown
+    records, by = rates.chosen_from(path)
+    if by != code:
+        return "chosen by another version of the code"
+    return "chosen from other runs" if None not in shown and records != shown else None
 
 
 def refuse_hidden(
