@@ -132,6 +132,19 @@ def test_a_configuration_that_snakemake_would_fail_at(content, words, project):
     says(snakemake(project, "-n"), f"error: {words}")
 
 
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        ("seeds: 1\nseeds: 3\n", "error: {}: line 2: not valid YAML: key 'seeds' stands twice"),
+        ("seeds: 0", "error: config/config.yaml or {}: seeds: 0 is not allowed"),
+        ("study: nix", "error: config/config.yaml or {}: study: 'nix': no such study"),
+    ],
+)
+def test_another_configuration_file_is_named(content, words, project):
+    (project / "mine.yaml").write_text(content, encoding="utf-8")
+    says(snakemake(project, "-n", "--configfile", "mine.yaml"), words.format(project / "mine.yaml"))
+
+
 def test_an_archive_that_is_missing(project):
     given = "datasets={cifar10: {archive: /nowhere/cifar.tar.gz}}"
     done = snakemake(project, "--cores", "1", "--config", "study=cifar10-quick", given, "--", "datasets")

@@ -793,8 +793,10 @@ def test_the_settings_among_the_arguments_of_snakemake(arguments, entries):
 
 @pytest.mark.parametrize("second", [["--config", "b=2"], ["-C", "b=2"], ["-Cb=2"], ["--config=b=2"]])
 def test_settings_at_two_places_of_which_snakemake_takes_the_last_are_refused(second):
-    with pytest.raises(UserError, match=r"^command line: --config: stands twice; allowed: once, with each KEY=VALUE"):
+    with pytest.raises(UserError, match=r"^command line: --config: stands twice; allowed: once, with all its values"):
         entries_of(["snakemake", "--config", "a=1", "-n", *second])
+    with pytest.raises(UserError, match=r"^command line: --configfile: stands twice; allowed: once"):
+        entries_of(["snakemake", "--configfile", "a.yaml", "--config", "a=1", "--configfiles=b.yaml"])
 
 
 @pytest.mark.parametrize("more", [{"processes": 2, "side_by_side": 1}, {"processes": 1, "side_by_side": 2}])

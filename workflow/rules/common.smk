@@ -40,8 +40,12 @@ try:
     if workflow.is_main_process:  # of keys that stand twice Snakemake's own reader says nothing
         read_entries(entries_of(sys.argv))
     given = workflow.config_settings.config or {}
-    config = check_config(config, given=given)
-    STUDY = load_study(config, given)
+    files = list(map(str, workflow.config_settings.configfiles))
+    for file in files if workflow.is_main_process else ():
+        read_yaml(Path(file))
+    SAID_IN = " or ".join([CONFIG_FILE, *files])
+    config = check_config(config, SAID_IN, given)
+    STUDY = load_study(config, given, SAID_IN)
     SPEEDS_FILE = Path(RESULTS, STUDY.name, "cost.json")
     SPEEDS = Speeds.read(SPEEDS_FILE)
 except UserError as error:

@@ -143,7 +143,7 @@ def check_source_of(label):
         return
     key = next(key for key, settings in config["datasets"].items() if label_of(key, settings) == label)
     try:
-        check_source(place(f"datasets.{key}.path", CONFIG_FILE, given), key, DATASETS[label])
+        check_source(place(f"datasets.{key}.path", SAID_IN, given), key, DATASETS[label])
     except UserError as error:
         sys.exit(f"error: {error}")
 
@@ -154,7 +154,7 @@ def check_device():
         with contextlib.suppress(ImportError):  # where nothing trains either
             from smallbatch.training.resources import device
 
-            device.check_there(TRAINING["device"], place("training.device", CONFIG_FILE, given))
+            device.check_there(TRAINING["device"], place("training.device", SAID_IN, given))
 
 
 def runs_here():

@@ -227,27 +227,32 @@ def _said_twice(given: Any, more: Any) -> str | None:
     return None
 
 
+_OPTIONS = {"-C": COMMAND_LINE, COMMAND_LINE: COMMAND_LINE} | dict.fromkeys(
+    ("--configfile", "--configfiles"), "--configfile"
+)
+"""Options of Snakemake with settings behind them."""
+
+
 def entries_of(arguments: Sequence[str]) -> list[str]:
     """The KEY=VALUE that follow `--config` or `-C` among Snakemake's arguments.
 
     Raises:
-        UserError: they stand at several places, of which Snakemake takes the last alone, and says nothing.
+        UserError: they, or files of settings, stand at several places, of which Snakemake takes the last alone.
     """
     entries: list[str] = []
-    follow = said = False
+    said: set[str] = set()
+    option = None
     for argument in arguments:
         if argument.startswith("-"):
-            option, equals, entry = argument.partition("=")
-            if option.startswith("-C"):
-                option, equals, entry = "-C", argument[2:], argument[2:].removeprefix("=")
-            follow = option in (COMMAND_LINE, "-C")
-            if follow and said:
-                raise UserError(
-                    f"command line: {COMMAND_LINE}: stands twice; allowed: once, with each KEY=VALUE behind it"
-                )
-            said |= follow
-            entries += [entry] if follow and equals else []
-        elif follow:
+            name, equals, entry = argument.partition("=")
+            if name.startswith("-C"):
+                name, equals, entry = "-C", argument[2:], argument[2:].removeprefix("=")
+            option = _OPTIONS.get(name)
+            if option in said:
+                raise UserError(f"command line: {option}: stands twice; allowed: once, with all its values behind it")
+            said |= {option} if option else set()
+            entries += [entry] if option == COMMAND_LINE and equals else []
+        elif option == COMMAND_LINE:
             entries.append(argument)
     return entries
 
