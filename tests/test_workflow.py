@@ -116,6 +116,10 @@ def check_crate(project):
         names = set(archive.namelist())
     assert {"Snakefile", "study.json", "data/digits/meta.json", "results/tiny/claims.csv"} < names
     assert {"workflow/rules/common.smk", "paper_figures/tiny/fig13.pdf", "ro-crate-metadata.json"} < names
+    (project / "README.md").write_text("Another one.", encoding="utf-8")
+    os.utime(project / "README.md", (0, 0))
+    done = snakemake(project, "-n", *ALL[:-1], "crate")
+    assert "results/tiny/checksums/archive.json: made from others" in done.stdout and jobs(done.stdout)["archive"] == 1
 
 
 def check_outputs(project):
