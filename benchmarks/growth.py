@@ -70,7 +70,7 @@ def make(config: dict, folder: Path) -> int:
         write_sealed(folder / "data" / label / META, vars(meta))
     for name, e in study.experiments.items():
         if e.best_of:
-            write_chosen(chosen_file(folder / "results", study.name, name), chosen(study, name), [])
+            write_chosen(chosen_file(folder / "results", study.name, name), chosen(study, name), [], "")
     for pack in cut(study, config["training"]["runs_per_pack"]).values():
         runs = with_rates(pack.runs, chosen(study, pack.experiment))
         names = [run.name(f"made {pack.data}") for run in runs]

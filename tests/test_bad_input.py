@@ -89,6 +89,11 @@ def test_a_check_without_snakemake_says_what_is_not_here(project, entry, line, c
             "training={lanes: auto, lanes: 2}",
             "command line: --config: 'training={lanes: auto, lanes: 2}' is not allowed",
         ),
+        ("study=nix", "--config: study: 'nix': no such study; allowed: those of config/studies: cifar10, "),
+        (
+            "study=paper",
+            "config/config.yaml: datasets.imagenet.path: 'data/ILSVRC2012' is not allowed; allowed: a file or folder",
+        ),
     ],
 )
 def test_snakemake_and_the_library_say_the_same_of_a_command_line(project, entry, line):
@@ -127,10 +132,28 @@ def test_a_configuration_that_snakemake_would_fail_at(content, words, project):
     says(snakemake(project, "-n"), f"error: {words}")
 
 
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        ("seeds: 1\nseeds: 3\n", "error: {}: line 2: not valid YAML: key 'seeds' stands twice"),
+        ("seeds: 0", "error: config/config.yaml or {}: seeds: 0 is not allowed"),
+        ("study: nix", "error: config/config.yaml or {}: study: 'nix': no such study"),
+    ],
+)
+def test_another_configuration_file_is_named(content, words, project):
+    (project / "mine.yaml").write_text(content, encoding="utf-8")
+    says(snakemake(project, "-n", "--configfile", "mine.yaml"), words.format(project / "mine.yaml"))
+
+
 def test_an_archive_that_is_missing(project):
     given = "datasets={cifar10: {archive: /nowhere/cifar.tar.gz}}"
     done = snakemake(project, "--cores", "1", "--config", "study=cifar10-quick", given, "--", "datasets")
     says(done, "/nowhere/cifar.tar.gz")
+
+
+def test_the_rest_of_a_study_needs_no_photos(project):
+    looked = snakemake(project, "-n", "--config", "study=paper", "--", "paper_figures/paper/fig01.pdf")
+    assert looked.returncode == 0, looked.stdout
 
 
 def test_an_image_folder_without_images(project, tmp_path):

@@ -1,6 +1,7 @@
 """Checksums of what a job made: what is told of files that changed since."""
 
 import os
+from pathlib import Path
 
 import pytest
 
@@ -13,56 +14,96 @@ def made(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     for name in ("runs.csv", "claims.csv"):
         (tmp_path / name).write_text(f"{name}\n")
-    sums = tmp_path / "sums.json"
-    checksums.write(sums, [tmp_path / "runs.csv", tmp_path / "claims.csv", sums], made_from="abc")
-    return sums
+    checksums.write(tmp_path / "sums.json", outputs(tmp_path), made_from="abc")
+    return tmp_path / "sums.json"
+
+
+def outputs(folder):
+    """What the job makes, in no order."""
+    return [folder / name for name in ("claims.csv", "sums.json", "runs.csv")]
 
 
 def test_what_is_as_it_was_made_is_not_told_nor_what_is_gone(made):
-    assert checksums.damaged(made) == [] and checksums.made_from(made) == "abc"
+    assert checksums.damaged(made, outputs(made.parent)) == [] and checksums.made_from(made) == "abc"
     (made.parent / "runs.csv").unlink()
-    assert checksums.damaged(made) == []
+    assert checksums.damaged(made, outputs(made.parent)) == []
 
 
 def test_an_edited_file_is_told(made):
     (made.parent / "claims.csv").write_text("claims,csv\n")
-    assert checksums.damaged(made) == [made.parent / "claims.csv"]
+    assert checksums.damaged(made, outputs(made.parent)) == [made.parent / "claims.csv"]
 
 
 def test_a_folder_in_the_place_of_a_file_is_told(made):
     (made.parent / "claims.csv").unlink()
     (made.parent / "claims.csv").mkdir()
-    assert checksums.damaged(made) == [made.parent / "claims.csv"]
+    assert checksums.damaged(made, outputs(made.parent)) == [made.parent / "claims.csv"]
 
 
 @pytest.mark.parametrize("content", ["", "{}", "[]", '{"files": {}, "made_from": "", "digest": "0"}'])
 def test_damaged_checksums_are_told_themselves(made, content):
     made.write_text(content)
-    assert checksums.damaged(made) == [made] and checksums.made_from(made) is None
+    assert checksums.damaged(made, outputs(made.parent)) == [made] and checksums.made_from(made) is None
 
 
 def test_a_folder_in_the_place_of_checksums_is_told_and_none_are_no_damage(made):
     made.unlink()
-    assert checksums.damaged(made) == [] and checksums.made_from(made) is None
+    assert checksums.damaged(made, outputs(made.parent)) == [] and checksums.made_from(made) is None
     made.mkdir()
-    assert checksums.damaged(made) == [made] and checksums.made_from(made) is None
+    assert checksums.damaged(made, outputs(made.parent)) == [made] and checksums.made_from(made) is None
 
 
 def test_what_other_settings_code_or_inputs_would_make_is_told(made):
     sums, runs = made.with_name("claims.json"), made.parent / "runs.csv"
     recipe = checksums.recipe_of({"margin": 0.2, "near": 2.0}, "code")
-    checksums.write(sums, [made.parent / "claims.csv"], recipe=recipe, inputs=[runs])
+    whose = [made.parent / "claims.csv"], [runs]
+    checksums.write(sums, whose[0], recipe=recipe, inputs=whose[1])
     assert recipe == checksums.recipe_of({"near": 2.0, "margin": 0.2}, "code")
     assert checksums.outdated(sums, recipe) is None
     other = checksums.recipe_of({"margin": 0.3, "near": 2.0}, "code")
     assert checksums.outdated(sums, other) == "made by other settings or another version of the code"
     runs.write_text("other runs\n")
     os.utime(runs, (0, 0))
-    assert checksums.outdated(sums, recipe) == "made from others" and checksums.damaged(sums) == []
+    assert checksums.outdated(sums, recipe) == "made from others" and checksums.damaged(sums, *whose) == []
     runs.unlink()  # which is made again, and this after it
     assert checksums.outdated(sums, recipe) is None
     sums.write_text("{}")
-    assert checksums.outdated(sums, recipe) is None and checksums.damaged(sums) == [sums]
+    assert checksums.outdated(sums, recipe) is None and checksums.damaged(sums, *whose) == [sums]
+
+
+@pytest.mark.parametrize(
+    ("files", "inputs"),
+    [
+        (["runs.csv"], ["source"]),
+        (["runs.csv", "claims.csv", "report.html"], ["source"]),
+        (["runs.csv", "twin/claims.csv"], ["source"]),
+        (["runs.csv", "twin/../claims.csv"], ["source"]),
+        (["runs.csv", "{}/claims.csv"], ["source"]),
+        ([], ["source"]),
+        (["runs.csv", "claims.csv"], []),
+        (["runs.csv", "claims.csv"], ["source", "runs.csv"]),
+        (["runs.csv", "claims.csv"], ["twin/source"]),
+    ],
+)
+def test_checksums_of_other_files_than_the_job_s_are_damaged(files, inputs, tmp_path, monkeypatch):
+    """As of a study that was renamed, of a twin of it, or of another job."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "twin").mkdir()
+    for folder in (tmp_path, tmp_path / "twin"):
+        for name in ("runs.csv", "claims.csv", "report.html", "source"):
+            (folder / name).write_text(name)
+    sums, whose = Path("sums.json"), (["runs.csv", "sums.json", Path("claims.csv")], [Path("source")])
+    checksums.write(sums, *whose[:1], inputs=whose[1])
+    assert checksums.damaged(sums, *whose) == []
+    checksums.write(sums, [Path(file.format(tmp_path)) for file in files], inputs=inputs)
+    assert checksums.damaged(sums, *whose) == [sums]
+
+
+def test_checksums_that_name_a_file_twice_are_damaged(made):
+    """The digest fits what Python reads, which is the last; others read the first."""
+    twice = f'"files": {{"{made.parent}/runs.csv": "0",'
+    made.write_text(made.read_text().replace('"files": {', twice, 1))
+    assert checksums.damaged(made, outputs(made.parent)) == [made]
 
 
 def test_files_that_a_job_makes_anew_meanwhile_are_left_to_it(made, monkeypatch):
@@ -73,4 +114,4 @@ def test_files_that_a_job_makes_anew_meanwhile_are_left_to_it(made, monkeypatch)
         return "of another file"
 
     monkeypatch.setattr(checksums, "sha256", as_the_job_writes)
-    assert checksums.damaged(made) == []
+    assert checksums.damaged(made, outputs(made.parent)) == []

@@ -228,10 +228,12 @@ def test_data_that_are_not_there_or_others(project, one):
         found(project, store, name)
 
 
-FORMS = ("{}", "results/runs/{}", "results/runs/{}/", "../elsewhere/results/runs/{}", "results/weights/{}", "{}")
+FOLDERS = ("{}", "results/runs/{}", "results/runs/{}/", "results/runs/{}/run.json", "{}/metrics.csv")
+WEIGHTS = ("results/weights/{}", "{}", "results/weights/{}/", "results/weights/{}.dvc")
+FORMS = [(form, False) for form in (*FOLDERS, "../elsewhere/results/runs/{}")] + [(form, True) for form in WEIGHTS]
 
 
-@pytest.mark.parametrize(("form", "weights"), list(zip(FORMS, (False,) * 4 + (True,) * 2, strict=True)))
+@pytest.mark.parametrize(("form", "weights"), FORMS)
 def test_the_command_takes_a_name_a_folder_or_weights(form, weights, project, one, monkeypatch, capsys):
     store, name = one
     given = store.weights(store.read(name)).name if weights else name
@@ -254,12 +256,12 @@ def test_output_that_cannot_be_written_costs_a_line(project, one):
     assert done.returncode == 1 and done.stderr.count("\n") == 1 and told in done.stderr
 
 
-@pytest.mark.parametrize("given", ["/", ".", "", "results/.."])
+@pytest.mark.parametrize("given", ["/", ".", "", "results/..", "results/tiny", "run.json", "results/runs/{}/weights"])
 def test_what_names_no_run_is_refused(given, project, one, monkeypatch, caplog):
-    monkeypatch.setattr(sys, "argv", ["smallbatch", "evaluate", given, "--device", "cpu"])
+    monkeypatch.setattr(sys, "argv", ["smallbatch", "evaluate", given.format(one[1]), "--device", "cpu"])
     with pytest.raises(SystemExit):
         main()
-    assert "command line: RUN: " in caplog.text and "allowed: a run's name, its folder, or a file" in caplog.text
+    assert "command line: RUN: " in caplog.text and "allowed: a run's name, its folder or a file" in caplog.text
 
 
 def test_the_command_fails_in_one_line(project, one):

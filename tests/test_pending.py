@@ -70,29 +70,48 @@ def test_what_was_made_by_another_recipe_or_from_others_is_outdated(tmp_path):
     assert pending.outdated({sums: "new"}) == {sums: "made from others"}
 
 
-def test_rates_are_chosen_again_when_the_tables_show_other_runs(tmp_path):
+def test_rates_are_chosen_again_when_the_tables_show_other_runs_or_by_other_code(tmp_path):
     path, tables = tmp_path / "study/chosen/e.json", [tmp_path / "a.json", tmp_path / "b.json"]
-    write_chosen(path, {4: 2.0**-8}, ["one", "two"])
-    assert not pending.chosen_from_others(path, tables), "as long as it is not known what they show"
+    write_chosen(path, {4: 2.0**-8}, ["one", "two"], "code")
+    assert pending.chosen_otherwise(path, tables, "code") is None, "as long as it is not known what they show"
     for table, digest in zip(tables, ("one", "two"), strict=True):
         checksums.write(table, [], digest)
-    assert not pending.chosen_from_others(path, tables)
-    assert pending.chosen_from_others(path, tables[::-1])
+    assert pending.chosen_otherwise(path, tables, "code") is None
+    assert pending.chosen_otherwise(path, tables[::-1], "code") == "chosen from other runs"
+    assert pending.chosen_otherwise(path, tables, "other code") == "chosen by another version of the code"
 
 
 @pytest.mark.parametrize(
     ("options", "said"),
     [
         ({"until": ["table"]}, "--until: 'table'"),
+        ({"until": {"results/packs/a.done"}}, "--until: 'results/packs/a.done'"),
         ({"omitted": {"train"}}, "--omit-from: 'train'"),
+        ({"omitted": {"prepare"}}, "--omit-from: 'prepare'"),
+        ({"omitted": {"results/a/experiments/b/runs.parquet"}}, "--omit-from: 'results/a/experiments/b/runs.parquet'"),
         ({"allowed_rules": {"train", "table"}}, "--allowed-rules: 'table train'"),
         ({"forced": {"train"}}, "--forcerun: 'train'"),
         ({"batch": "1/2 (rule gather)"}, "--batch: '1/2 \\(rule gather\\)'"),
+        ({"touch": True}, "--touch"),
     ],
 )
 def test_options_that_hide_what_is_planned_late_are_refused(options, said):
-    none = dict.fromkeys(("until", "omitted", "allowed_rules", "forced", "batch"), frozenset())
-    with pytest.raises(UserError, match=f"^command line: {said} is not allowed; allowed: "):
+    none = dict.fromkeys(("until", "omitted", "allowed_rules", "forced", "batch", "touch"), frozenset())
+    with pytest.raises(UserError, match=f"^command line: {said} is not allowed[;:] "):
         pending.refuse_hidden(**none | options)
-    plain = {"until": {"prepare"}, "forced": {"figure"}, "allowed_rules": {"prepare", "train", "choose", "table"}}
+    plain = {
+        "until": {"prepare"},
+        "omitted": {"figure"},
+        "forced": {"figure"},
+        "allowed_rules": {"prepare", "train", "choose", "table"},
+    }
     pending.refuse_hidden(**none | plain)
+
+
+def test_a_report_of_what_is_not_complete_is_refused():
+    for option in (["--report"], ["--report", "a.zip"], ["--report=a.html"]):
+        arguments = ["snakemake", *option, "--config", "study=tiny"]
+        pending.refuse_report(arguments, "tiny", complete=True)
+        with pytest.raises(UserError, match=r"^command line: --report: study tiny is not complete; `snakemake all` "):
+            pending.refuse_report(arguments, "tiny", complete=False)
+    pending.refuse_report(["snakemake", "--report-stylesheet", "a.css", "-n"], "tiny", complete=False)

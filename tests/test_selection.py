@@ -34,8 +34,8 @@ def test_the_last_experiment_with_that_batch_size_decides_and_missing_runs_count
 def test_chosen_rates_come_back_from_their_file(tmp_path):
     path = chosen_file(tmp_path, "mine", "chosen")
     assert path == tmp_path / "mine" / "chosen" / "chosen.json"
-    write_chosen(path, {8: 2**-8, 2: 0.001}, ["of a base"])
-    assert chosen_from(path) == ["of a base"]
+    write_chosen(path, {8: 2**-8, 2: 0.001}, ["of a base"], "code")
+    assert chosen_from(path) == (["of a base"], "code")
     whose = {key: value for key, value in json.loads(path.read_text()).items() if key in ("study", "experiment")}
     assert whose == {"study": "mine", "experiment": "chosen"}
     assert read_chosen(path) == {2: 0.001, 8: 2**-8} and list(json.loads(path.read_text())["rates"]) == ["2", "8"]

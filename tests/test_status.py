@@ -119,6 +119,17 @@ def test_before_anything_is_there_all_runs_wait():
     ).replace("\n", " ")
 
 
+@pytest.mark.parametrize("file", ["data/digits/meta.json", "results/mine/chosen/taken.json"])
+def test_a_damaged_file_of_data_or_rates_is_named_under_the_table(file, runs):
+    store(runs[0])
+    Path(file).parent.mkdir(parents=True, exist_ok=True)
+    Path(file).write_text("{}", encoding="utf-8")
+    status, data = seen(), file.startswith("data")
+    assert counts(status, "all")["waiting"] == 22 - (not data) and status.unprepared == ["digits"] * data
+    text = told(status)
+    assert text.count("\nfig") == 5 and f"\n{file}: damaged or edited: it has no digest of its content" in text
+
+
 def test_a_run_is_in_one_state_and_counts_in_each_figure_that_shows_it(runs):
     store(runs[0])
     store(runs[1], diverged_at=3)
@@ -249,7 +260,7 @@ def test_rates_that_are_chosen_later_wait_and_then_are_looked_up(runs):
     for run in taken.runs(rates):
         store(run)
     assert counts(seen(), "fig13") == {"runs": 12, "waiting": 12}
-    write_chosen(chosen_file(RESULTS, "mine", "taken"), rates, [])
+    write_chosen(chosen_file(RESULTS, "mine", "taken"), rates, [], "code")
     assert counts(seen(), "fig13") == {"runs": 12, "done": 4, "waiting": 8}
 
 
@@ -279,7 +290,7 @@ def test_checkpoints_of_stopped_trainings_are_counted(runs):
 
 
 def test_when_all_is_done(runs):
-    write_chosen(chosen_file(RESULTS, "mine", "taken"), {2: runs[0].base_lr, 4: runs[2].base_lr}, [])
+    write_chosen(chosen_file(RESULTS, "mine", "taken"), {2: runs[0].base_lr, 4: runs[2].base_lr}, [], "code")
     planned = {e.name: e.runs({2: runs[0].base_lr, 4: runs[2].base_lr}) for e in study().experiments.values()}
     for run in [run for some in planned.values() for run in some]:
         store(run)
@@ -467,3 +478,20 @@ def test_what_is_no_key_with_a_value_is_refused(entry):
         match=r"^here: --config: .* is not allowed; allowed: KEY=VALUE, the value in YAML with each key once$",
     ):
         overridden({}, [entry], "here")
+
+
+@pytest.mark.parametrize(
+    ("entries", "words"),
+    [
+        (["study=a", "seeds=1", "study=b"], "'study=b' is not allowed; allowed: each key once; study was given before"),
+        (["study=a", "study=a"], "'study=a' is not allowed; allowed: each key once; study was given before"),
+        (["training={lanes: 1, device: cpu}", "training={device: cuda}"], "each key once; training.device was given"),
+        (["training={lanes: 1}", "training=1"], "each key once; training was given before"),
+        (["training.device=cuda"], "a key within another as YAML has it: 'training={device: cuda}'"),
+        (["datasets.mine.path=x=y"], "a key within another as YAML has it: 'datasets={mine: {path: x=y}}'"),
+    ],
+)
+def test_values_given_twice_and_keys_with_dots_are_refused(entries, words):
+    with pytest.raises(UserError, match=r"^here: --config: ") as caught:
+        overridden({}, entries, "here")
+    assert words in str(caught.value)

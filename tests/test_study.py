@@ -579,7 +579,10 @@ def test_mistakes_in_a_study_are_told_in_one_line(mistake):
 
 def test_a_misspelt_study_is_told_with_the_likely_one():
     load(name="laptop")
-    with pytest.raises(UserError, match=r"study: 'laptp': no such study \(did you mean 'laptop'\?\); allowed: laptop"):
+    with pytest.raises(
+        UserError,
+        match=r"study: 'laptp': no such study \(did you mean 'laptop'\?\); allowed: those of config/studies: laptop",
+    ):
         load_study(CONFIG | {"study": "laptp"})
 
 
@@ -785,11 +788,21 @@ def test_a_scale_of_a_command_line_is_said_to_be_there(monkeypatch):
     [
         (["snakemake", "-n", "all"], []),
         (["snakemake", "--config", "a=1", "b=x=2", "--cores", "8", "c=3"], ["a=1", "b=x=2"]),
-        (["snakemake", "-C", "a=1", "-n", "--config=b=2"], ["a=1", "b=2"]),
+        (["snakemake", "-n", "--config=b=2", "c=3"], ["b=2", "c=3"]),
+        (["snakemake", "-Ca=1", "-n"], ["a=1"]),
+        (["snakemake", "-C", "a=1", "--configfile", "x"], ["a=1"]),
     ],
 )
 def test_the_settings_among_the_arguments_of_snakemake(arguments, entries):
     assert entries_of(arguments) == entries
+
+
+@pytest.mark.parametrize("second", [["--config", "b=2"], ["-C", "b=2"], ["-Cb=2"], ["--config=b=2"]])
+def test_settings_at_two_places_of_which_snakemake_takes_the_last_are_refused(second):
+    with pytest.raises(UserError, match=r"^command line: --config: stands twice; allowed: once, with all its values"):
+        entries_of(["snakemake", "--config", "a=1", "-n", *second])
+    with pytest.raises(UserError, match=r"^command line: --configfile: stands twice; allowed: once"):
+        entries_of(["snakemake", "--configfile", "a.yaml", "--config", "a=1", "--configfiles=b.yaml"])
 
 
 @pytest.mark.parametrize("more", [{"processes": 2, "side_by_side": 1}, {"processes": 1, "side_by_side": 2}])

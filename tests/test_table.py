@@ -216,9 +216,9 @@ def test_an_experiment_s_tables_are_written_as_they_are_with_what_they_show(stor
     assert read_tables([files["epochs"]] * 2).index.tolist() == list(range(2 * 19))
     assert checksums.made_from(files["checksums"]) == digest_of(record.digest for record in records.values())
     assert checksums.outdated(files["checksums"], "of settings") is None
-    assert checksums.damaged(files["checksums"]) == []
+    assert checksums.damaged(files["checksums"], files.values()) == []
     files["epochs"].write_bytes(b"")
-    assert checksums.damaged(files["checksums"]) == [files["epochs"]]
+    assert checksums.damaged(files["checksums"], files.values()) == [files["epochs"]]
     with pytest.raises(
         UserError, match=rf"^{files['epochs']}: cannot be read \(.*\); delete it: it is made again$"
     ) as said:

@@ -9,6 +9,7 @@ import sys
 import time
 import zipfile
 from dataclasses import replace
+from pathlib import Path
 
 import pandas as pd
 import pytest
@@ -115,6 +116,10 @@ def check_crate(project):
         names = set(archive.namelist())
     assert {"Snakefile", "study.json", "data/digits/meta.json", "results/tiny/claims.csv"} < names
     assert {"workflow/rules/common.smk", "paper_figures/tiny/fig13.pdf", "ro-crate-metadata.json"} < names
+    (project / "README.md").write_text("Another one.", encoding="utf-8")
+    os.utime(project / "README.md", (0, 0))
+    done = snakemake(project, "-n", *ALL[:-1], "crate")
+    assert "results/tiny/checksums/archive.json: made from others" in done.stdout and jobs(done.stdout)["archive"] == 1
 
 
 def check_outputs(project):
@@ -197,6 +202,32 @@ def test_options_that_would_pass_over_trainings_are_refused(tiny, option):
     assert done.returncode == 1 and f"error: command line: {option}: 'train' is not allowed" in done.stdout, done.stdout
 
 
+def test_no_option_calls_complete_what_lacks_a_run(copied):
+    shutil.rmtree(next(path for path in copied.glob("results/runs/*resnet8*")))
+    before = {path: path.stat().st_mtime_ns for path in copied.glob("results/tiny/**/*")}
+    done = snakemake(copied, "--touch", *ALL)
+    assert done.returncode == 1 and "error: command line: --touch is not allowed: " in done.stdout, done.stdout
+    assert {path: path.stat().st_mtime_ns for path in copied.glob("results/tiny/**/*")} == before
+    plain = {"train": 1, "table": 1, "figure": 1, "gather": 1, "claims": 1, "page": 1, "all": 1}
+    for options, planned in (
+        ([], plain),
+        (["--forcerun", "prepare"], plain | {"prepare": 1}),
+        (["--forcerun", "choose"], plain | {"choose": 1}),
+        (["--forceall"], plain | {"prepare": 1, "choose": 1, "table": 2, "figure": 2}),
+    ):
+        looked = snakemake(copied, "-n", *options, *ALL)
+        assert jobs(looked.stdout) == planned and "Study tiny would be complete" in looked.stdout, looked.stdout
+    pack = next(copied.glob("results/packs/bn_*.done")).relative_to(copied)
+    assert jobs(snakemake(copied, "-n", *ALL[:-1], str(pack)).stdout) == {"train": 1}
+    shutil.rmtree(copied / "data/digits")
+    assert (
+        "alexnet, bn: trainings are planned when data are prepared and rates chosen"
+        in snakemake(copied, "-n", *ALL).stdout
+    )
+    done = snakemake(copied, "--forceall", *ALL)
+    assert done.returncode == 0 and len(trained(copied)) == RUNS, done.stdout
+
+
 def test_missing_data_and_rates_hide_no_missing_runs(copied):
     """What cannot be known without them is made first, and then what is missing is trained."""
     before = trained(copied)
@@ -254,6 +285,8 @@ def test_edited_tables_are_named_and_made_again(copied):
     before = {name: (copied / "results/tiny" / name).read_bytes() for name in names}
     for name, content in before.items():
         (copied / "results/tiny" / name).write_bytes(content[:-2] + bytes([content[-2] ^ 1]) + content[-1:])
+    report = snakemake(copied, "--report", "report.html", "--config", "study=tiny")
+    assert report.returncode == 1 and "error: command line: --report: study tiny is not complete" in report.stdout
     looked, done = snakemake(copied, "-n", *ALL), snakemake(copied, *ALL)
     assert done.returncode == 0, done.stdout
     planned = {"choose": 1, "table": 1, "figure": 1, "gather": 1, "claims": 1, "page": 1, "all": 1}
@@ -288,7 +321,7 @@ def test_what_lies_there_whole_but_would_be_made_otherwise_is_made_again(copied)
     """As after a move to another machine or out of a backup: Snakemake knows no earlier settings, and times are new."""
     results, rates = copied / "results/tiny", copied / "results/tiny/chosen/bn.json"
     before = rates.read_bytes()
-    write_chosen(rates, {16: 2.0**-10, 64: 2.0**-8}, ["of other runs"])
+    write_chosen(rates, {16: 2.0**-10, 64: 2.0**-8}, ["of other runs"], read_sealed(rates)["code"])
     shutil.rmtree(copied / ".snakemake")
     done = snakemake(copied, *ALL[:-2], "convergence_threshold=0.25", *ALL[-2:])
     assert done.returncode == 0 and "results/tiny/chosen/bn.json: chosen from other runs; to be made" in done.stdout
@@ -297,6 +330,25 @@ def test_what_lies_there_whole_but_would_be_made_otherwise_is_made_again(copied)
     assert rates.read_bytes() == before and len(trained(copied)) == RUNS
     runs = pd.read_csv(results / "runs.csv").groupby("experiment").get_group("alexnet")
     assert runs["bar"].tolist() == pytest.approx([0.1 + 0.25 * (runs["accuracy"].max() - 0.1)] * 4)
+
+
+def test_what_was_copied_from_another_study_is_made_again(copied):
+    """Its checksums are of the other's files, whatever these are like."""
+    (copied / "config/studies/twin.yaml").write_text((copied / "config/studies/tiny.yaml").read_text())
+    for folder in ("results", "paper_figures"):
+        shutil.copytree(copied / folder / "tiny", copied / folder / "twin")
+    claims, figures = copied / "results/twin/claims.csv", copied / "paper_figures/twin"
+    claims.write_text(claims.read_text().replace("not run", "confirmed"))
+    shutil.copy(figures / "fig01.svg", figures / "fig13.svg")
+    (copied / "results/twin/checksums/figure-fig13.json").unlink()
+    figure = copied / "results/twin/checksums/figure-fig01.json"
+    shutil.copy(figure, figure.with_name("figure-fig13.json"))
+    done = snakemake(copied, *["study=twin" if part == "study=tiny" else part for part in ALL])
+    assert done.returncode == 0, done.stdout
+    for job in ("table-bn", "gather", "claims", "page", "figure-fig01", "figure-fig13"):
+        assert f"results/twin/checksums/{job}.json: edited or damaged; set aside" in done.stdout
+    for made in [*copied.glob("paper_figures/tiny/*"), *copied.glob("results/tiny/*.csv")]:
+        assert Path(str(made).replace("/tiny/", "/twin/")).read_bytes() == made.read_bytes()
 
 
 def test_a_picture_that_git_has_brought_is_drawn_again(copied):
@@ -370,6 +422,7 @@ def test_without_snakemake_and_then_with_it(tiny):
     assert "All runs are there." in alone(tiny, "status")
     done = snakemake(tiny, *ALL)
     assert done.returncode == 0 and "train" not in jobs(done.stdout), done.stdout
+    assert "chosen by another version" not in done.stdout
     assert trained(tiny) == first and check_rates(tiny) == RUNS
 
 

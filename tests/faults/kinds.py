@@ -12,7 +12,7 @@ import os
 import shutil
 import subprocess
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import chdir, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -161,20 +161,22 @@ def make_table(folder: Path, number: int) -> Path:
     """A table, and the checksums that a job leaves beside what it makes."""
     path = folder / "runs.parquet"
     write_table(pd.DataFrame({"run": ["a", "b"], "accuracy": [0.5, 0.25 * number]}), path)
-    checksums.write(folder / "checksums.json", [path])
+    with chdir(folder):  # as in a project, whose files are named from there
+        checksums.write(Path("checksums.json"), [Path(path.name)])
     return path
 
 
 def read_table(path: Path) -> str:
     """As a call of the workflow does, which looks for damage before its jobs read anything."""
-    if found := checksums.damaged(path.with_name("checksums.json")):
-        raise UserError(", ".join(map(str, found)))
-    return read_tables([path.with_name("runs.parquet")]).to_csv()
+    with chdir(path.parent):
+        if found := checksums.damaged(Path("checksums.json"), ["runs.parquet"]):
+            raise UserError(", ".join(str(path.parent / file) for file in found))
+        return read_tables([Path("runs.parquet")]).to_csv()
 
 
 def make_chosen(folder: Path, number: int) -> Path:
     path = folder / "study" / "chosen" / f"experiment{number}.json"
-    write_chosen(path, {4: BaseLr(2.0**-8), 16: BaseLr(2.0**-6 / number)}, ["of a base"])
+    write_chosen(path, {4: BaseLr(2.0**-8), 16: BaseLr(2.0**-6 / number)}, ["of a base"], "code")
     return path
 
 

@@ -4,7 +4,7 @@
 rule table:
     input:
         pending=pending_runs,
-        meta=lambda wildcards: ancient(meta_file(STUDY.experiments[wildcards.experiment].setting.data)),
+        meta=lambda wildcards: prepared(STUDY.experiments[wildcards.experiment].setting.data),
     output:
         runs=f"{RESULTS}/{{study}}/experiments/{{experiment}}/runs.parquet",
         epochs=f"{RESULTS}/{{study}}/experiments/{{experiment}}/epochs.parquet",
@@ -52,6 +52,7 @@ checkpoint choose:
         runtime=10,
     params:
         code=CODE["choose"],
+        choice=CHOICE,
         sums=lambda wildcards: table_checksums(STUDY.experiments[wildcards.experiment]),
     message:
         "Choosing the best rates for experiment {wildcards.experiment} of study {wildcards.study}"

@@ -7,6 +7,7 @@ import sys
 import time
 from pathlib import Path
 
+from snakemake import __version__ as snakemake_version
 from snakemake.exceptions import WorkflowError
 from snakemake.iocontainers import Wildcards
 
@@ -19,7 +20,7 @@ from smallbatch.data.prepared import ARRAYS, META, aside, damaged_arrays, read_m
 from smallbatch.core.code import code_of
 from smallbatch.core.environment import origin, processors
 from smallbatch.core.errors import UserError
-from smallbatch.core.files import atomic, bring_to_now, folder_is_writable, set_aside
+from smallbatch.core.files import atomic, bring_to_now, digest, folder_is_writable, set_aside
 from smallbatch.runs import chosen as rates_chosen
 from smallbatch.runs import pending as pending_work
 from smallbatch.runs.packs import Plan, with_rates
@@ -39,8 +40,12 @@ try:
     if workflow.is_main_process:  # of keys that stand twice Snakemake's own reader says nothing
         read_entries(entries_of(sys.argv))
     given = workflow.config_settings.config or {}
-    config = check_config(config, given=given)
-    STUDY = load_study(config, given)
+    files = list(map(str, workflow.config_settings.configfiles))
+    for file in files if workflow.is_main_process else ():
+        read_yaml(Path(file))
+    SAID_IN = " or ".join([CONFIG_FILE, *files])
+    config = check_config(config, SAID_IN, given)
+    STUDY = load_study(config, given, SAID_IN)
     SPEEDS_FILE = Path(RESULTS, STUDY.name, "cost.json")
     SPEEDS = Speeds.read(SPEEDS_FILE)
 except UserError as error:
@@ -52,11 +57,14 @@ STORE = RunStore(Path(RESULTS))
 PLAN = Plan(STUDY, TRAINING["runs_per_pack"] * TRAINING["side_by_side"], STORE)
 # What a job runs, its script and the library behind it; Snakemake itself looks at scripts alone.
 CODE = {script.stem: code_of(script, Path(LIBRARY)) for script in Path(LIBRARY, "scripts").glob("*.py")}
+CHOICE = code_of(Path(LIBRARY, "smallbatch", "analysis", "selection.py"), Path(LIBRARY))
+TEMPLATE = Path(LIBRARY, "smallbatch", "templates", "report.html.j2")
 # What decides how each job makes its files, beside what it reads: Snakemake remembers it in .snakemake alone.
 RECIPES = {
     "gather": checksums.recipe_of(list(STUDY.experiments), CODE["gather"]),
     "claims": checksums.recipe_of(STUDY.figures, config["claims"], CODE["claims"]),
-    "page": checksums.recipe_of(STUDY.as_json(), CODE["report"]),
+    "page": checksums.recipe_of(STUDY.as_json(), CODE["report"], digest(TEMPLATE)),
+    "archive": checksums.recipe_of(STUDY.as_json(), snakemake_version, CODE["crate"]),
 }
 RECIPES |= {
     f"table-{e.name}": checksums.recipe_of(e.as_json(), config["convergence_threshold"], PROTOCOL, CODE["table"])

@@ -27,5 +27,7 @@ checkpoint prepare:
 rule datasets:
     input:
         data_files,
+    params:
+        verb=lambda wildcards: "would be" if only_looks() else "are",
     message:
-        f"The data sets of study {STUDY.name} are prepared."
+        f"The data sets of study {STUDY.name} {{params.verb}} prepared."

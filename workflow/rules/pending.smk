@@ -44,6 +44,9 @@ def pending_runs(wildcards):
     """What the tables of an experiment wait for; Snakemake learns here that its data and its rates come first."""
     known = settle()
     e = STUDY.experiments[wildcards.experiment]
+    check_source_of(e.setting.data)
+    if workflow.dryrun and e.name in known:  # though data or rates are to be made again, most often the same
+        return known[e.name] + [str(chosen_file(e.name))] * bool(e.best_of)
     checkpoints.prepare.get(label=e.setting.data)
     chosen = [checkpoints.choose.get(study=STUDY.name, experiment=e.name).output[0]] if e.best_of else []
     try:
@@ -52,9 +55,22 @@ def pending_runs(wildcards):
         raise WorkflowError(str(error))
 
 
+def prepared(label):
+    """What says of a job that its data come first, but do not make it run.
+
+    Nothing does in a dry run, where they are there: Snakemake forgets jobs that wait for `ancient` files which are to be
+    made again, whatever else they would run for.
+    """
+    settle()  # of a pack that is asked for itself
+    file = meta_file(label)
+    return [] if workflow.dryrun and file.exists() and str(file) not in workflow.dag.forcefiles else ancient(file)
+
+
 def data_files(wildcards):
     """The files of the study's data sets."""
     settle()
+    for label in STUDY.labels:
+        check_source_of(label)
     return [str(file) for file in data_files_of(STUDY.labels)]
 
 
@@ -74,9 +90,10 @@ def settle():
     try:
         asked = workflow.dag_settings
         batch = asked.batch and str(asked.batch)
-        pending_work.refuse_hidden(asked.until, asked.omit_from, asked.allowed_rules, asked.forcerun, batch)
+        pending_work.refuse_hidden(
+            asked.until, asked.omit_from, asked.allowed_rules, asked.forcerun, batch, workflow.touch
+        )
         check_folders()
-        check_sources()
         if not only_looks():
             take_in(STORE)
         set_aside_damaged()
@@ -86,10 +103,14 @@ def settle():
         trains = any(name not in waiting or packs_of(waiting[name]) for name in STUDY.experiments)
         if trains:
             check_device()
+        whole = len(waiting) == len(STUDY.experiments) and not workflow.dag.forcefiles
+        pending_work.refuse_report(sys.argv, STUDY.name, complete=whole or not only_looks())
     except UserError as error:
         sys.exit(f"error: {error}")
     if trains and (incomplete := origin()[1]):
         print(incomplete, file=sys.stderr)
+    if only_looks() and (unknown := [name for name in STUDY.experiments if name not in waiting]):
+        print(f"{', '.join(unknown)}: trainings are planned when data are prepared and rates chosen", file=sys.stderr)
     return waiting
 
 
@@ -115,12 +136,16 @@ def check_folders():
             raise UserError(f"{folder}: cannot be written: a file stands where a folder is needed")
 
 
-def check_sources():
-    """Make sure that what is to be prepared here can be; a cluster's nodes may see other folders."""
-    keys = {label_of(key, settings): key for key, settings in config["datasets"].items()}
-    for label in filter(unprepared, STUDY.labels) if runs_here() else ():
-        key = keys[label]
-        check_source(place(f"datasets.{key}.path", CONFIG_FILE, given), key, DATASETS[label])
+@functools.cache
+def check_source_of(label):
+    """End where a data set is to be prepared here that cannot be; a cluster's nodes may see other folders."""
+    if not (workflow.is_main_process and runs_here() and unprepared(label)):
+        return
+    key = next(key for key, settings in config["datasets"].items() if label_of(key, settings) == label)
+    try:
+        check_source(place(f"datasets.{key}.path", SAID_IN, given), key, DATASETS[label])
+    except UserError as error:
+        sys.exit(f"error: {error}")
 
 
 def check_device():
@@ -129,7 +154,7 @@ def check_device():
         with contextlib.suppress(ImportError):  # where nothing trains either
             from smallbatch.training.resources import device
 
-            device.check_there(TRAINING["device"], place("training.device", CONFIG_FILE, given))
+            device.check_there(TRAINING["device"], place("training.device", SAID_IN, given))
 
 
 def runs_here():
@@ -161,8 +186,9 @@ def set_aside_damaged():
             rates_of(e)
         except UserError:
             make_again([chosen_file(e.name)], f"{chosen_file(e.name)}: {DAMAGED}")
-    for sums in sorted(Path(RESULTS, STUDY.name, "checksums").glob("*.json")):
-        damaged = checksums.damaged(sums)
+    for job in RECIPES:
+        sums = Path(checksum_file(job))
+        damaged = checksums.damaged(sums, *files_of(job))
         if drawn := [file for file in damaged if file.is_relative_to(FIGURES)]:
             draw_again(sums, drawn)
         for file in set(damaged).difference(drawn):
@@ -172,12 +198,24 @@ def set_aside_damaged():
         remove(file)
 
 
+def files_of(job):
+    """What a job with checksums makes, and what it notes that this was made from, as its rule has them."""
+    name, _, of = job.partition("-")
+    asked, values = getattr(rules, name), {"study": STUDY.name, "experiment": of, "figure": of}
+    made = [file.format(**values) for file in asked.output]
+    if name == "table":  # made from runs, which are no files that Snakemake knows
+        return made, []
+    parts = [part(Wildcards(fromdict=values)) if callable(part) else [part.format(**values)] for part in asked.input]
+    return made, [file for part in parts for file in part if not os.path.isabs(file)]  # without what the library has
+
+
 def outdated():
     """Files without which their jobs run again, and why they are to: whole, but not as they would be made now."""
     found = pending_work.outdated({Path(checksum_file(job)): recipe for job, recipe in RECIPES.items()})
     for e in filter(is_known, STUDY.experiments.values()):
-        if e.best_of and pending_work.chosen_from_others(chosen_file(e.name), map(Path, table_checksums(e))):
-            found[chosen_file(e.name)] = "chosen from other runs"
+        file, sources = chosen_file(e.name), map(Path, table_checksums(e))
+        if e.best_of and (reason := pending_work.chosen_otherwise(file, sources, CHOICE)):
+            found[file] = reason
     return found
 
 

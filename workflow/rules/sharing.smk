@@ -1,6 +1,5 @@
 # A finished study goes to others: its runs to a DVC remote, its results into docs/results.md; all of it, with its
 # provenance, into one archive.
-from snakemake import __version__ as snakemake_version
 
 
 # Has no output, nor a benchmark, which counts as one, so that it publishes whenever it is asked to; what is published
@@ -61,6 +60,7 @@ rule archive:
         study=STUDY.as_json(),
         version=snakemake_version,
         code=CODE["crate"],
+        recipe=RECIPES["archive"],
     message:
         "Writing study {wildcards.study} with its provenance into one archive"
     script:

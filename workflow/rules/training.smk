@@ -4,7 +4,7 @@
 
 rule train:
     input:
-        meta=lambda wildcards: ancient(f"{DATA}/{PLAN.packs[wildcards.pack].data}/{META}"),
+        meta=lambda wildcards: prepared(PLAN.packs[wildcards.pack].data),
     output:
         touch(f"{RESULTS}/packs/{{pack}}.done"),
     log:

@@ -16,4 +16,4 @@ if __name__ == "__main__":
     with reporting(snakemake.log[0]):
         chosen = best_rates([read_tables([path]) for path in snakemake.input])
         records = [checksums.made_from(Path(sums)) for sums in snakemake.params.sums]
-        write_chosen(Path(snakemake.output[0]), chosen, records)
+        write_chosen(Path(snakemake.output[0]), chosen, records, snakemake.params.choice)

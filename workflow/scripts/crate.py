@@ -26,4 +26,6 @@ if __name__ == "__main__":
             params.version,
             Path(snakemake.output.archive),
         )
-        checksums.write(Path(snakemake.output.checksums), map(Path, snakemake.output))
+        checksums.write(
+            Path(snakemake.output.checksums), map(Path, snakemake.output), recipe=params.recipe, inputs=given
+        )

@@ -9,14 +9,16 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import smallbatch
 from smallbatch.core import stopping
+from smallbatch.core.code import code_of
 from smallbatch.core.console import log, reporting
 from smallbatch.core.environment import origin
 from smallbatch.core.errors import UserError, refuse
 from smallbatch.data import check_source, prepare, reason_to_prepare
 from smallbatch.data import label as label_of
 from smallbatch.data.prepared import META, Meta, aside, damaged_arrays, read, read_meta
-from smallbatch.runs.bundles import record_of_weights, take_in
+from smallbatch.runs.bundles import FILES, record_of_weights, take_in
 from smallbatch.runs.chosen import chosen_file, write_chosen
 from smallbatch.runs.status import look, told
 from smallbatch.runs.store import RunStore, digest_of
@@ -38,7 +40,9 @@ def main() -> None:
     commands = parser.add_subparsers(dest="command", required=True)
     for name, (_, purpose) in _OF_A_STUDY.items():
         command = commands.add_parser(name, help=purpose)
-        command.add_argument("--config", nargs="+", metavar="KEY=VALUE", default=[], help="as given to snakemake")
+        command.add_argument(
+            "--config", action="extend", nargs="+", metavar="KEY=VALUE", default=[], help="as given to snakemake"
+        )
         if name == "train":
             command.add_argument("--experiment", help="only this one")
     command = commands.add_parser(
@@ -64,8 +68,10 @@ def _evaluate(run: Path, device: str) -> None:
     from smallbatch.training.evaluation import evaluate  # imports torch, which takes seconds
     from smallbatch.training.resources import device as devices
 
-    if run.name in ("", ".."):
-        refuse("command line", "RUN", str(run), "a run's name, its folder, or a file of its weights")
+    asked, run = run, run.parent if run.name in FILES else run.with_suffix("") if run.suffix == ".dvc" else run
+    if run.name in ("", "..") or (run.parent != Path() and run.parent.name not in ("runs", "weights")):
+        allowed = "a run's name, its folder or a file in that, as results/runs/NAME, or a file of results/weights"
+        refuse("command line", "RUN", str(asked), allowed)
     store = RunStore(RESULTS if run.parent == Path() else run.parents[1])
     take_in(store)
     record = record_of_weights(store, run.name)
@@ -74,15 +80,20 @@ def _evaluate(run: Path, device: str) -> None:
 
 
 def _check(study: Study, config: Config, arguments: argparse.Namespace) -> None:
-    keys = {label_of(key, settings): key for key, settings in config["datasets"].items()}
     given = read_entries(arguments.config)
-    for label, settings in _datasets(study, config).items():
-        if reason_to_prepare(label, settings, DATA / label):
-            check_source(place(f"datasets.{keys[label]}.path", CONFIG_FILE, given), keys[label], settings)
+    _check_sources(study, config, given)
     _say_what_device_is_missing(config["training"]["device"], place("training.device", CONFIG_FILE, given))
     if incomplete := origin()[1]:
         log.info("%s", incomplete)
     log.info("study %s: %d experiments, %d runs: all is well", study.name, len(study.experiments), len(study.runs()))
+
+
+def _check_sources(study: Study, config: Config, given: Config) -> None:
+    """Make sure that what is to be prepared can be; `given` is what of the configuration the command line said."""
+    keys = {label_of(key, settings): key for key, settings in config["datasets"].items()}
+    for label, settings in _datasets(study, config).items():
+        if reason_to_prepare(label, settings, DATA / label):
+            check_source(place(f"datasets.{keys[label]}.path", CONFIG_FILE, given), keys[label], settings)
 
 
 def _say_what_device_is_missing(device: str, where: str) -> None:
@@ -97,6 +108,7 @@ def _say_what_device_is_missing(device: str, where: str) -> None:
 
 
 def _prepare(study: Study, config: Config, arguments: argparse.Namespace) -> None:
+    _check_sources(study, config, read_entries(arguments.config))
     for label, settings in _datasets(study, config).items():
         meta = _whole(label, settings) or prepare(label, settings, DATA / label, DATA / "downloads")
         check_against_data(study, label, meta.train)
@@ -156,7 +168,7 @@ def _train(study: Study, config: Config, arguments: argparse.Namespace) -> None:
         started = time.perf_counter()
         chosen, records = _chosen(study, e, config) if e.best_of else (None, [])
         if chosen:
-            write_chosen(chosen_file(RESULTS, study.name, e.name), chosen, records)
+            write_chosen(chosen_file(RESULTS, study.name, e.name), chosen, records, _choice())
         runs, heartbeat = list(e.runs(chosen)), RESULTS / "packs" / f"{study.name}.{e.name}.json"
         trained = train(runs, DATA / e.setting.data, RESULTS, config["training"], heartbeat=heartbeat)
         log.info("%s: %d of %d runs trained in %.0f s", e.name, trained, len(runs), time.perf_counter() - started)
@@ -177,6 +189,13 @@ def _chosen(study: Study, experiment: Experiment, config: Config) -> tuple[Chose
         refuse("command line", "--experiment", experiment.name, allowed)
     tables = [runs[runs["experiment"] == name] for name in experiment.best_of]
     return best_rates(tables), [digest_of(found[name].digest for name in table["run"]) for table in tables]
+
+
+def _choice() -> str:
+    """A hash over the code that chooses, as the workflow notes it."""
+    from smallbatch.analysis import selection
+
+    return code_of(Path(selection.__file__), Path(smallbatch.__file__).parents[1])
 
 
 _OF_A_STUDY = {

@@ -68,12 +68,13 @@ def check_config(
     return config
 
 
-def load_study(config: Values, given: Values | None = None) -> Study:
+def load_study(config: Values, given: Values | None = None, said_in: str = CONFIG_FILE) -> Study:
     """Read, check, scale and expand the study that a checked configuration names.
 
     Args:
         config: which.
         given: what of it the command line said, which an error then names.
+        said_in: the file that has the configuration.
 
     Raises:
         UserError: names file, key, value and what is allowed.
@@ -82,14 +83,16 @@ def load_study(config: Values, given: Values | None = None) -> Study:
     where = STUDIES / f"{name}.yaml"
     if not NAME.fullmatch(name) or name in TAKEN:
         allowed = f"letters, digits, '.', '_' and '-', a letter or digit first, 64 at most; and not {', '.join(TAKEN)}"
-        refuse(place("study", CONFIG_FILE, given or {}), "study", name, allowed)
+        refuse(place("study", said_in, given or {}), "study", name, allowed)
     if not where.exists():
         known = sorted(path.stem for path in STUDIES.glob("*.yaml"))
-        raise UserError(f"study: {name!r}: no such study{likely(name, known)}; allowed: {', '.join(known)}")
+        said = place("study", said_in, given or {})
+        allowed = f"those of {STUDIES}: {', '.join(known)}"
+        raise UserError(f"{said}: study: {name!r}: no such study{likely(name, known)}; allowed: {allowed}")
     values = read_yaml(where)
     check(values, SCHEMAS / "study.yaml", str(where))
     if scale:
-        _check_scale(place("scale", CONFIG_FILE, given or {}), values, scale, list(datasets))
+        _check_scale(place("scale", said_in, given or {}), values, scale, list(datasets))
         values, name = scaled(values, scale), f"{name}-{scale['name']}"
     if config["seeds"] != "study":
         seeds = list(range(1, config["seeds"] + 1))
@@ -100,7 +103,7 @@ def load_study(config: Values, given: Values | None = None) -> Study:
     processes = config["training"]["processes"]
     for run in study.runs() if processes > 1 else []:
         if allowed := run.why_not_shared(processes):
-            refuse(place("training.processes", CONFIG_FILE, given or {}), "training.processes", processes, allowed)
+            refuse(place("training.processes", said_in, given or {}), "training.processes", processes, allowed)
     own_models.check(study, datasets, processes)
     return study
 

@@ -27,9 +27,12 @@ def write(
         recipe: of the settings and the code that they were made by, see `recipe_of`.
         inputs: the files of the workflow that they were made from.
     """
-    sums = {Path(file).as_posix(): sha256(file) for file in files if Path(file) != Path(path)}
-    origin = {"made_from": made_from, "recipe": recipe, "inputs": {str(file): sha256(Path(file)) for file in inputs}}
-    write_sealed(path, {"files": sums, **origin})
+    sums = _sums(file for file in files if Path(file) != Path(path))
+    write_sealed(path, {"files": sums, "made_from": made_from, "recipe": recipe, "inputs": _sums(inputs)})
+
+
+def _sums(files: Iterable[str | Path]) -> dict[str, str]:
+    return {Path(file).as_posix(): sha256(Path(file)) for file in files}
 
 
 def outdated(path: Path, recipe: str) -> str | None:
@@ -59,20 +62,33 @@ def made_from(path: Path) -> str | None:
         return None
 
 
-def damaged(path: Path) -> list[Path]:
+def damaged(path: Path, files: Iterable[str | Path], inputs: Iterable[str | Path] = ()) -> list[Path]:
     """Those of a job's files that are not as it wrote them, `path` itself among them; files that are gone are not.
 
-    A job of which another process makes the files at this moment has deleted `path` before.
+    Checksums of other files than these, as those of another job or of a study that was renamed, say nothing of these:
+    then it is `path` that is damaged. A job of which another process makes the files at this moment has deleted `path`
+    before.
+
+    Args:
+        path: of the checksums.
+        files: what the job makes, as it gives them to `write`.
+        inputs: what it makes them from, as it gives them to `write`.
     """
     if not path.exists():
         return []
     before = _content(path)
     try:
-        sums = read_sealed(path)["files"]
-        found = [Path(file) for file, checksum in sums.items() if _differs(Path(file), checksum)]
+        values = read_sealed(path)
+        sums, names = values["files"], _names(file for file in files if Path(file) != path)
+        whose = sums.keys() == names and values["inputs"].keys() == _names(inputs)
+        found = [Path(file) for file, checksum in sums.items() if _differs(Path(file), checksum)] if whose else [path]
     except (UserError, KeyError, AttributeError):
         found = [path]
     return found if path.exists() and _content(path) == before else []
+
+
+def _names(files: Iterable[str | Path]) -> set[str]:
+    return {Path(file).as_posix() for file in files}
 
 
 def _content(path: Path) -> bytes | None:

@@ -203,7 +203,7 @@ def unsealed(content: bytes) -> dict[str, Any]:
         ValueError: it is not as it was made; says how.
     """
     try:
-        values = json.loads(content)
+        values = json.loads(content, object_pairs_hook=_each_key_once)
     except RecursionError as error:
         raise ValueError("too deeply nested") from error
     if not isinstance(values, dict) or DIGEST not in values:
@@ -212,6 +212,14 @@ def unsealed(content: bytes) -> dict[str, Any]:
     if digest != _content_digest(values):
         raise ValueError("its content does not fit its digest")
     return {**values, DIGEST: digest}
+
+
+def _each_key_once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """An object of JSON; Python itself takes the last of keys that stand twice, and says nothing."""
+    values = dict(pairs)
+    if len(values) < len(pairs):
+        raise ValueError("a key stands twice in it")
+    return values
 
 
 def read_sealed(path: Path) -> dict[str, Any]:

@@ -176,7 +176,7 @@ def check_settings(where: str, key: str, settings: dict[str, Any]) -> None:
 
 
 def check_source(where: str, key: str, settings: dict[str, Any]) -> None:
-    """Make sure that what a data set is to be prepared from is there; of ImageNet its job says so, the rest goes on.
+    """Make sure that what a data set is to be prepared from is there.
 
     where: the settings were said.
     key: the data set's name there.
@@ -184,7 +184,7 @@ def check_source(where: str, key: str, settings: dict[str, Any]) -> None:
     Raises:
         UserError: there is no such file or folder.
     """
-    for name in {"path", "archive"} & settings.keys() if settings["source"] != "imagenet" else ():
+    for name in {"path", "archive"} & settings.keys():
         if not Path(settings[name]).expanduser().exists():
             refuse(where, f"datasets.{key}.{name}", settings[name], "a file or folder that is there")
 

@@ -14,16 +14,17 @@ def chosen_file(results: Path, study: str, experiment: str) -> Path:
     return results / study / "chosen" / f"{experiment}.json"
 
 
-def write_chosen(path: Path, chosen: Chosen, records: Sequence[str | None]) -> None:
+def write_chosen(path: Path, chosen: Chosen, records: Sequence[str | None], code: str) -> None:
     """Write chosen rates as JSON with a digest.
 
     Args:
         path: where to, which says whose they are.
         chosen: the rates.
         records: of each experiment that they were taken from the digest of its runs' records, see `store.digest_of`.
+        code: a hash over the code that chose.
     """
     rates = {str(m): rate for m, rate in sorted(chosen.items())}
-    write_sealed(path, _whose(path) | {"rates": rates, "records": list(records)})
+    write_sealed(path, _whose(path) | {"rates": rates, "records": list(records), "code": code})
 
 
 def _whose(path: Path) -> dict[str, str]:
@@ -37,15 +38,16 @@ def read_chosen(path: Path) -> Chosen:
         UserError: it is missing, damaged or edited, or of another experiment.
     """
     values = read_sealed(path)
-    rates, _ = values.pop("rates", None), values.pop("records", None)
+    rates, _, _ = (values.pop(key, None) for key in ("rates", "records", "code"))
     if values != _whose(path) or not isinstance(rates, dict):
         raise UserError(f"{path}: not the rates that were chosen for this experiment; delete it: it is made again")
     return {int(m): BaseLr(rate) for m, rate in rates.items()}
 
 
-def chosen_from(path: Path) -> list[str | None] | None:
-    """The records that `write_chosen` was told of; none where that is not known."""
+def chosen_from(path: Path) -> tuple[list[str | None] | None, str | None]:
+    """The records and the code that `write_chosen` was told of; none where that is not known."""
     try:
-        return read_sealed(path).get("records")
+        values = read_sealed(path)
     except UserError:
-        return None
+        return None, None
+    return values.get("records"), values.get("code")

@@ -8,16 +8,20 @@ import shutil
 import textwrap
 import time
 from collections import Counter
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
 
 from smallbatch.core.console import clock
+from smallbatch.core.errors import UserError
 from smallbatch.data.prepared import META, Meta, read_meta
 from smallbatch.runs.chosen import chosen_file, read_chosen
 from smallbatch.runs.heartbeat import BLOCKED, DONE, FAILED, RUNNING, Heartbeat, read_heartbeats
 from smallbatch.runs.store import RunStore
-from smallbatch.study.experiments import Experiment, Run, Study
+from smallbatch.study.experiments import Chosen, Experiment, Run, Study
+
+T = TypeVar("T")
 
 DIVERGED, WAITING, SILENT = "diverged", "waiting", "silent"
 
@@ -44,7 +48,8 @@ class Status:
     speed: images/s of all jobs that run; none where none says one.
     left: seconds until the running and waiting runs are trained, if their images pass at this speed: models and batch
         sizes to come may be slower or faster, jobs more or fewer, and runs that diverge end early. None: unknown.
-    wrong: what is wrong with files that should hold a heartbeat, and with runs, which count as not trained.
+    wrong: what is wrong with files of data, of rates and with heartbeats, which count as not there, and with runs, which
+        count as not trained.
     begun: checkpoints of groups of runs, of any study, that the next call goes on from.
     """
 
@@ -67,9 +72,10 @@ def look(study: Study, data: Path, results: Path) -> Status:
         data: the folder of prepared data sets.
         results: the folder with the run store `runs/`, heartbeats in `packs/` and the rates that the study has chosen.
     """
-    metas = {label: read_meta(data / label / META) for label in study.labels if (data / label / META).exists()}
+    unread: list[str] = []
+    metas = {label: meta for label in study.labels if (meta := _read(read_meta, data / label / META, unread))}
     planned = {
-        name: _named(e, metas.get(e.setting.data), chosen_file(results, study.name, name))
+        name: _named(e, metas.get(e.setting.data), _read(read_chosen, chosen_file(results, study.name, name), unread))
         for name, e in study.experiments.items()
     }
     runs = {name: run for named in planned.values() for name, run in named.items()}
@@ -87,13 +93,22 @@ def look(study: Study, data: Path, results: Path) -> Status:
     counts = {figure: _counts(states[name] for name in names) for figure, names in _of_figures(study, planned)}
     begun = len(list((results / "checkpoints").glob("*/*.pt")))
     wrong = [f"{store.root / name}: damaged: {damage}; to be made again" for name, damage in sorted(damaged.items())]
-    return Status(study.name, jobs.now, counts, unprepared, heartbeats, speed or None, left, jobs.wrong + wrong, begun)
+    wrong = [*unread, *jobs.wrong, *wrong]
+    return Status(study.name, jobs.now, counts, unprepared, heartbeats, speed or None, left, wrong, begun)
 
 
-def _named(e: Experiment, meta: Meta | None, chosen: Path) -> dict[str, Run]:
+def _read(reader: Callable[[Path], T], path: Path, unread: list[str]) -> T | None:
+    """What a file says; none where it is not there, or cannot be read, which `unread` is then told."""
+    try:
+        return reader(path) if path.exists() else None
+    except UserError as error:
+        unread.append(str(error))
+        return None
+
+
+def _named(e: Experiment, meta: Meta | None, rates: Chosen | None) -> dict[str, Run]:
     """Run by name; where the data or a rate are not known yet that is a name which no trained run has."""
-    rates = read_chosen(chosen) if e.best_of and chosen.exists() else None
-    return {run.name(meta.fingerprint if meta else "unknown"): run for run in e.runs(rates)}
+    return {run.name(meta.fingerprint if meta else "unknown"): run for run in e.runs(rates if e.best_of else None)}
 
 
 def _images(run: Run, metas: Mapping[str, Meta]) -> int:

@@ -205,7 +205,7 @@ class RunStore:
     def _why_gone(self, name: str, file: Path) -> str:
         aside = sorted(file.parent.glob(f"{file.name}.damaged-*"))
         if not aside:
-            return "these weights were not kept; see training.keep_weights in config/README.md"
+            return "these weights were not kept; see training.keep_weights in config/README.md; or they were deleted"
         run = self.root / name
         return f"damaged, and set aside as {aside[-1].name}; with {run} deleted the run is trained anew"
 

@@ -190,14 +190,14 @@ def overridden(values: dict[str, Any], entries: Sequence[str], where: str) -> di
         where: what the error names.
 
     Raises:
-        UserError: an entry is not of this form.
+        UserError: an entry is not of this form, or a value is given twice.
     """
     merged: dict[str, Any] = _merged(values, read_entries(entries, where))
     return merged
 
 
 def read_entries(entries: Sequence[str], where: str = "command line") -> dict[str, Any]:
-    """What the KEY=VALUE of a command line say, see `overridden`."""
+    """What the KEY=VALUE of a command line say, and what is refused of them, see `overridden`."""
     given: dict[str, Any] = {}
     for entry in entries:
         key, equals, text = entry.partition("=")
@@ -207,19 +207,52 @@ def read_entries(entries: Sequence[str], where: str = "command line") -> dict[st
             equals = ""
         if not equals:
             refuse(where, COMMAND_LINE, entry, "KEY=VALUE, the value in YAML with each key once")
+        if "." in key:
+            first, *rest = key.split(".")
+            nested = f"{first}={{{': {'.join(rest)}: {text}{'}' * len(rest)}"
+            refuse(where, COMMAND_LINE, entry, f"a key within another as YAML has it: '{nested}'")
+        if twice := _said_twice(given, {key: value}):
+            refuse(where, COMMAND_LINE, entry, f"each key once; {twice} was given before")
         given = _merged(given, {key: value})
     return given
 
 
+def _said_twice(given: Any, more: Any) -> str | None:
+    """The first key, `a.b.c`, that both have, unless it only leads to others."""
+    for key in given.keys() & more.keys():
+        if not (isinstance(given[key], dict) and isinstance(more[key], dict)):
+            return str(key)
+        if twice := _said_twice(given[key], more[key]):
+            return f"{key}.{twice}"
+    return None
+
+
+_OPTIONS = {"-C": COMMAND_LINE, COMMAND_LINE: COMMAND_LINE} | dict.fromkeys(
+    ("--configfile", "--configfiles"), "--configfile"
+)
+"""Options of Snakemake with settings behind them."""
+
+
 def entries_of(arguments: Sequence[str]) -> list[str]:
-    """The KEY=VALUE that follow `--config` or `-C` among Snakemake's arguments."""
-    entries, follow = [], False
+    """The KEY=VALUE that follow `--config` or `-C` among Snakemake's arguments.
+
+    Raises:
+        UserError: they, or files of settings, stand at several places, of which Snakemake takes the last alone.
+    """
+    entries: list[str] = []
+    said: set[str] = set()
+    option = None
     for argument in arguments:
         if argument.startswith("-"):
-            option, equals, entry = argument.partition("=")
-            follow = option in (COMMAND_LINE, "-C")
-            entries += [entry] if follow and equals else []
-        elif follow:
+            name, equals, entry = argument.partition("=")
+            if name.startswith("-C"):
+                name, equals, entry = "-C", argument[2:], argument[2:].removeprefix("=")
+            option = _OPTIONS.get(name)
+            if option in said:
+                raise UserError(f"command line: {option}: stands twice; allowed: once, with all its values behind it")
+            said |= {option} if option else set()
+            entries += [entry] if option == COMMAND_LINE and equals else []
+        elif option == COMMAND_LINE:
             entries.append(argument)
     return entries
 
