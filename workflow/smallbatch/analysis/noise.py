@@ -225,18 +225,19 @@ NEAR = 2.5
 """Standard deviations of their difference up to which a cell may be as good as the best."""
 
 
-def best_of(selection: np.ndarray, accuracy: np.ndarray, converged: np.ndarray) -> np.ndarray:
+def best_of(selection: np.ndarray, accuracy: np.ndarray, converged: np.ndarray, tied_first: bool = False) -> np.ndarray:
     """Accuracy of the best of some cells, the one that `selection` is highest for, without the winner's curse.
 
     The highest of several means is too high, by as much as there are cells that are as good: with one, by nothing, with
-    k by the highest of k errors. How many there are the data do not tell, so the first half of the samples takes
-    it that there is one and the second that all near the best are as good; both have their share of the interval. In a
-    difference of two bests, which luck raises alike, a sample takes the same of both.
+    k by the highest of k errors. How many there are the data do not tell, so one half of the samples takes it that
+    there is one, the other that all near the best are as good; both have their share of the interval. In sums over
+    several bests, which luck raises alike, a sample takes the same of all; of two bests see `Grid.lead`.
 
     Args:
         selection: (1 + SAMPLES, ..., cells), what the best has most of; the first is the data.
         accuracy: the same shape.
         converged: the same shape, the share of seeds that converge.
+        tied_first: whether it is the first half of the samples that takes it that those near the best are as good.
 
     Returns:
         (1 + SAMPLES, ...).
@@ -249,8 +250,9 @@ def best_of(selection: np.ndarray, accuracy: np.ndarray, converged: np.ndarray) 
     alone = np.arange(gap.shape[-1]) == chosen
     # A cell that fails with some seeds varies much, and is not the best for all that.
     near = alone | (converged[:1] == 1) & (gap <= NEAR * deviation)
-    one, all_near = np.split(errors, 2)
-    candidates = np.concatenate([np.where(alone, one, -np.inf), np.where(near, all_near, -np.inf)])
+    as_good = (near, alone) if tied_first else (alone, near)
+    halves = zip(as_good, np.split(errors, 2), strict=True)
+    candidates = np.concatenate([np.where(those, half, -np.inf) for those, half in halves])
     luckiest = highest(candidates)[..., None]
     moved = np.take_along_axis(accuracy[1:] - accuracy[:1], luckiest, axis=-1)[..., 0]
     own = np.take_along_axis(accuracy[:1], chosen, axis=-1)[..., 0]

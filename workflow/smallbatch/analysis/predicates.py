@@ -65,7 +65,7 @@ def best_within(t: Thresholds, grid: Grid, low: int, high: int) -> Iterator[Part
     inside, outside = grid.split((grid.sizes >= low) & (grid.sizes <= high))
     if len(inside) and len(outside):
         told = f"best inside at {inside.told()}, outside at {outside.told()}"
-        yield Part(told, 100 * (inside.peak() - outside.peak()), at_least=0)
+        yield Part(told, 100 * inside.lead(outside), at_least=0)
 
 
 def untrainable_at_the_largest(t: Thresholds, grid: Grid) -> Iterator[Part]:
@@ -229,15 +229,16 @@ def smallest_suffers(t: Thresholds, grid: Grid, low: int, high: int) -> Iterator
     """The smallest m, where it is below low, is worse than the best in low ... high."""
     inside = grid.having((grid.sizes >= low) & (grid.sizes <= high))
     if len(inside) and grid.sizes[0] < low:
-        smallest = grid.best()[:, 0]
-        told = f"m = {grid.sizes[0]} reaches {_percent(smallest[0])}, {inside.told()} is the best in {low} ... {high}"
-        yield Part(told, 100 * (inside.peak() - smallest), at_least=t["margin"])
+        smallest = grid.having(grid.sizes[:1])
+        reached = _percent(smallest.peak()[0])
+        told = f"m = {grid.sizes[0]} reaches {reached}, {inside.told()} is the best in {low} ... {high}"
+        yield Part(told, 100 * inside.lead(smallest), at_least=t["margin"])
 
 
 def same_peak(t: Thresholds, first: Grid, second: Grid) -> Iterator[Part]:
     """The best accuracies of both are about the same."""
     told = f"best at {second.told()}, in {first.where} at {first.told()}"
-    yield Part(told, 100 * (second.peak() - first.peak()), at_least=-t["same"], at_most=t["same"])
+    yield Part(told, 100 * second.lead(first), at_least=-t["same"], at_most=t["same"])
 
 
 def falls_from(t: Thresholds, grid: Grid, low: int = 0) -> Iterator[Part]:
@@ -337,7 +338,7 @@ def best_below_whole(t: Thresholds, grid: Grid, above: int) -> Iterator[Part]:
     below, whole = grid.split(grid.sizes < grid.setting["batch_size"])
     if len(below) and len(whole) and whole.sizes[0] > above:
         told = f"best below m at {below.told()}, the whole batch has {_percent(whole.peak()[0])}"
-        yield Part(told, 100 * (below.peak() - whole.peak()), at_least=0)
+        yield Part(told, 100 * below.lead(whole), at_least=0)
 
 
 def improves_down_to_two_without_norm(t: Thresholds, grid: Grid) -> Iterator[Part]:
