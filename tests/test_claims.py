@@ -946,6 +946,40 @@ def test_samples_of_shares():
     assert shares[:, 1, 0].mean() == pytest.approx(0.75, abs=0.03) == 1 - shares[:, 1, 1].mean()
 
 
+def test_samples_of_a_share_judged_by_itself_are_low_in_one_half_and_high_in_the_other():
+    cells = {(2, 2, 0.25): [0.9] * 5, (2, 2, 0.5): [0.9, 0.9, 0.9, DEAD, DEAD], (8, 8, 0.25): [DEAD] * 5}
+    grid = grid_of(table(cells))
+    low, high = np.split(grid.exact[1:], 2)
+    # Of five seeds at a share of a half: all converge in 1 of 32 studies, three or more in 16, three or fewer in 26.
+    assert [(low[:, 0, rate] <= 0.5).mean() for rate in (0, 1)] == pytest.approx([1 / 32, 16 / 32], abs=0.002)
+    assert [(high[:, 0, rate] >= 0.5).mean() for rate in (0, 1)] == pytest.approx([1, 26 / 32], abs=0.002)
+    assert (high[:, 1, 0] >= 0.5).mean() == pytest.approx(1 / 32, abs=0.002) and (low[:, 1, 0] == 0).all()
+    np.testing.assert_array_equal(np.sort(grid.exact, axis=0), np.sort(grid.converged, axis=0))
+    assert abs(np.corrcoef(low[:, 0, 0], low[:, 0, 1])[0, 1]) < 0.15  # each in an order of its own
+
+
+MOST, FEW = [0.9, 0.9, 0.9, DEAD, DEAD], [0.7, 0.7, DEAD, DEAD, DEAD]
+
+
+@pytest.mark.parametrize(
+    ("claim", "figures", "verdict"),
+    [
+        (
+            "C3",
+            {"fig01": curve({2: 0.9, 8: 0.85, 128: 0.8}), "fig02": curve({2: 0.9, 8: 0.85, 128: MOST})},
+            "undecided",
+        ),
+        ("C4", {"fig01": curve({2: 0.9, 8: 0.85, 128: 0.8}), "fig02": curve({2: 0.9, 8: 0.8, 128: MOST})}, "undecided"),
+        ("C6", {"sec32": curve({2: 0.765, 4: FEW, 8: DEAD, 128: DEAD})}, "undecided"),
+        ("C13", {"fig07": curve({2: 0.9, 8: FEW, 16: DEAD, 128: DEAD})}, "undecided"),
+        ("C19", {"fig12": curve({2: 0.9, 8: FEW, 16: DEAD, 128: DEAD})}, "not run"),
+    ],
+)
+def test_two_coarse_shares_are_no_surer_than_an_exact_test(claim: str, figures: dict, verdict: str):
+    # Five seeds that agree have p = 1 / 32 by themselves, 1 / 16 beside another that may lie outside; mid-P has halves.
+    assert judged(**study(**figures)).loc[claim, "verdict"] == verdict
+
+
 def test_a_border_lies_beside_the_next_rate_that_has_a_result_and_beside_the_ends_of_the_grid():
     def flips(*accuracies: float) -> list[bool]:
         cells = {(2, 2, 2.0**k): [a] for k, a in enumerate(accuracies)}

@@ -117,7 +117,7 @@ def one_rate(means: np.ndarray, draws: np.random.Generator) -> Grid:
     first, second = 0.001 * draws.standard_normal((2, SAMPLES // 4, len(means)))
     values = np.concatenate([[means], means + np.concatenate([first, -first, second, -second])])[..., None]
     ones, sizes = np.ones(values.shape), 2 ** np.arange(len(means))
-    return Grid("", "m", sizes, np.array([0.5]), values, values, ones, ones[0].astype(int), {}, np.zeros(SAMPLES))
+    return Grid("", "m", sizes, np.array([0.5]), values, values, ones, ones, ones[0].astype(int), {}, np.zeros(SAMPLES))
 
 
 def test_of_two_bests_the_difference_is_first_as_low_as_it_may_be_and_then_as_high():

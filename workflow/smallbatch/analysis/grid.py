@@ -23,6 +23,7 @@ class Grid:
     base_lrs: (rates), rising.
     accuracy, selection: (1 + SAMPLES, sizes, rates), means over seeds, fractions; NaN where a cell has no result.
     converged: the same shape, the share of seeds that converge.
+    exact: the same, where one share is judged by itself: see `Cells`.
     seeds: (sizes, rates), how many have a result.
     setting: columns of the table, as the first run has them.
     even: (SAMPLES), evenly between 0 and 1 in random order, of this grid alone: quantiles of what has no samples.
@@ -35,6 +36,7 @@ class Grid:
     accuracy: np.ndarray
     selection: np.ndarray
     converged: np.ndarray
+    exact: np.ndarray
     seeds: np.ndarray
     setting: Mapping[str, Any]
     even: np.ndarray
@@ -52,6 +54,7 @@ class Grid:
             accuracy=self.accuracy[:, mask],
             selection=self.selection[:, mask],
             converged=self.converged[:, mask],
+            exact=self.exact[:, mask],
             seeds=self.seeds[mask],
         )
 
@@ -132,12 +135,11 @@ def read_grid(
     cells = (noise or Noise(runs, generator)).cells(runs)
     rows, row = np.unique(cells.runs[sizes].to_numpy(dtype=int), return_inverse=True)
     rates, rate = np.unique(cells.runs["base_lr"].to_numpy(), return_inverse=True)
-    placed = np.full((3, 1 + SAMPLES, len(rows), len(rates)), np.nan)
-    placed[:, :, row, rate] = [cells.accuracy, cells.selection, cells.converged]
+    placed = np.full((4, 1 + SAMPLES, len(rows), len(rates)), np.nan)
+    placed[:, :, row, rate] = [cells.accuracy, cells.selection, cells.converged, cells.exact]
     seeds = np.zeros((len(rows), len(rates)), dtype=int)
     seeds[row, rate] = cells.seeds
     symbol = "m" if sizes == "batch_size" else "b"
-    accuracy, selection, converged = placed
     setting = {str(column): value for column, value in runs.iloc[0].items()}
     order = dealt(evenly(SAMPLES), generator)
-    return Grid("", symbol, rows, rates, accuracy, selection, converged, seeds, setting, order)
+    return Grid("", symbol, rows, rates, *placed, seeds, setting, order)

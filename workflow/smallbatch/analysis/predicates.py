@@ -73,7 +73,7 @@ def untrainable_at_the_largest(t: Thresholds, grid: Grid) -> Iterator[Part]:
     if _reaches_large(t, grid):
         rate = _best_rate(grid)
         told = f"at the best rate {_rate(grid)} {grid.seeds_told(-1, rate[0])} converged at m = {grid.sizes[-1]}"
-        failed = 1 - grid.at(grid.converged, rate)[:, -1]
+        failed = 1 - grid.at(grid.exact, rate)[:, -1]
         yield Part(told, 100 * failed, at_least=100 * t["converged_share"], unit="% of seeds")
 
 
@@ -102,7 +102,7 @@ def collapses(t: Thresholds, grid: Grid) -> Iterator[Part]:
         return
     there = ~np.isnan(grid.accuracy[0])
     largest = len(grid) - 1 - there[::-1].argmax(axis=0)  # (rates)
-    failed = 100 * (1 - grid.converged[:, largest[rates], rates]).mean(axis=1)
+    failed = 100 * (1 - grid.exact[:, largest[rates], rates]).mean(axis=1)
     told = f"of the rates that train at m = {grid.sizes[0]}, {failed[0]:.0f} % fail at the largest m"
     yield Part(told, failed, at_least=100 * t["converged_share"], unit="% of seeds")
 
@@ -164,7 +164,7 @@ def _trains_up_to(
 
 def trains_only_up_to(t: Thresholds, grid: Grid, bound: int) -> Iterator[Part]:
     """Some rate trains every m up to the bound, and none any larger m."""
-    shares = np.fmax.reduce(grid.converged, axis=2)
+    shares = np.fmax.reduce(grid.exact, axis=2)
     best = np.nan_to_num(grid.converged[0], nan=-1).argmax(axis=1)
     yield from _trains_up_to(t, grid, bound, shares, "at the rate where most do", best)
 
@@ -172,7 +172,7 @@ def trains_only_up_to(t: Thresholds, grid: Grid, bound: int) -> Iterator[Part]:
 def best_rate_usable_up_to(t: Thresholds, grid: Grid, bound: int) -> Iterator[Part]:
     """The overall best rate trains every m up to the bound, and no larger m."""
     rate = _best_rate(grid)
-    shares, everywhere = grid.at(grid.converged, rate), np.full(len(grid), rate[0])
+    shares, everywhere = grid.at(grid.exact, rate), np.full(len(grid), rate[0])
     yield from _trains_up_to(t, grid, bound, shares, f"at the best rate {_rate(grid)}", everywhere)
 
 
@@ -329,7 +329,7 @@ def small_are_stable(t: Thresholds, grid: Grid) -> Iterator[Part]:
         for size, rate in np.argwhere(in_range & (small.seeds > 0)):
             cell = f"m = {small.sizes[size]} at {rate_words(small.base_lrs[rate])}"
             told = f"{cell}: {small.seeds_told(size, rate)} converged"
-            share = 100 * small.converged[:, size, rate]
+            share = 100 * small.exact[:, size, rate]
             yield Part(told, share, at_least=100 * t["converged_share"], unit="% of seeds")
 
 
