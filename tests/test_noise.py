@@ -84,6 +84,8 @@ def test_what_diverged_is_at_chance_without_noise_and_nothing_lies_outside_0_and
 
 def test_the_selection_on_other_images_has_its_own_noise():
     found = cells({(2, 0.5): [0.8] * 4}, images=100, selection_accuracy=0.7)
+    # Of 1,000 training images 100 are held out.
+    assert found.selection[1:].std() == pytest.approx((0.65 * 0.7 * 0.3 / 100) ** 0.5, rel=0.1)
     assert found.selection[0, 0] == 0.7 and abs(np.corrcoef(found.accuracy[1:, 0], found.selection[1:, 0])[0, 1]) < 0.2
 
 
@@ -102,6 +104,7 @@ def test_the_best_of_cells_that_tie_is_lower_by_the_highest_of_their_errors():
     assert best([3, 3, 3], tie=True)[1:].mean() == pytest.approx(3 - 0.846, abs=0.05)  # the highest of three
     assert best([3, 3, 3], tie=False)[1:].mean() == pytest.approx(3, abs=0.06)
     assert best([3, 3 - 2.4 * 2**0.5, -9], tie=True)[1:].mean() == pytest.approx(3 - 0.564, abs=0.06)  # of two
+    assert best([3, 3 - 2.65 * 2**0.5, -9], tie=True)[1:].mean() == pytest.approx(3, abs=0.06)  # too far to tie
     assert best([3, -9, -9], tie=True)[1:].mean() == pytest.approx(3, abs=0.06)
     assert best([3, 3, 3], tie=True, converged=0.8)[1:].mean() == pytest.approx(3, abs=0.06)
 
