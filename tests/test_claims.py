@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import yaml
+from scipy import stats
 
 from smallbatch.analysis.claims import CLAIMS, COLUMNS, judge
 from smallbatch.analysis.grid import SAMPLES, read_grid
@@ -920,6 +921,12 @@ def test_a_slope_is_of_the_samples_and_with_one_seed_of_the_residuals_from_the_l
     found = one.slope()
     assert found[0] == pytest.approx(-0.02)
     assert np.percentile(found[1:], [2.5, 97.5]) == pytest.approx(-0.02 + 12.71 * error * np.array([-1, 1]), rel=0.05)
+    best = [0.80, 0.75, 0.72, 0.71, 0.66]
+    line = stats.linregress(np.arange(1, 6), best)
+    found = grid_of(table({(2**k, 2**k, RATE): [accuracy] for k, accuracy in enumerate(best, start=1)})).slope()
+    ends = line.slope + line.stderr * stats.t.ppf([0.025, 0.25, 0.75, 0.975], 3)
+    assert found[0] == pytest.approx(line.slope)
+    assert np.percentile(found[1:], [2.5, 25, 75, 97.5]) == pytest.approx(ends, rel=0.03)
     assert np.isnan(grid_of(table({(2, 2, RATE): [0.8], (8, 8, RATE): [0.7]})).slope()[1:]).all()  # two make any line
 
 
@@ -956,6 +963,7 @@ def test_samples_of_a_share_judged_by_itself_are_low_in_one_half_and_high_in_the
     assert (high[:, 1, 0] >= 0.5).mean() == pytest.approx(1 / 32, abs=0.002) and (low[:, 1, 0] == 0).all()
     np.testing.assert_array_equal(np.sort(grid.exact, axis=0), np.sort(grid.converged, axis=0))
     assert abs(np.corrcoef(low[:, 0, 0], low[:, 0, 1])[0, 1]) < 0.15  # each in an order of its own
+    np.testing.assert_array_equal(grid.having(np.array([8])).exact, grid.exact[:, 1:])
 
 
 MOST, FEW = [0.9, 0.9, 0.9, DEAD, DEAD], [0.7, 0.7, DEAD, DEAD, DEAD]
