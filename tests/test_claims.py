@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import yaml
+from scipy import stats
 
 from smallbatch.analysis.claims import CLAIMS, COLUMNS, judge
 from smallbatch.analysis.grid import SAMPLES, read_grid
@@ -924,6 +925,12 @@ def test_a_slope_is_of_the_samples_and_with_one_seed_of_the_residuals_from_the_l
     found = one.slope()
     assert found[0] == pytest.approx(-0.02)
     assert np.percentile(found[1:], [2.5, 97.5]) == pytest.approx(-0.02 + 12.71 * error * np.array([-1, 1]), rel=0.05)
+    best = [0.80, 0.75, 0.72, 0.71, 0.66]
+    line = stats.linregress(np.arange(1, 6), best)
+    found = grid_of(table({(2**k, 2**k, RATE): [accuracy] for k, accuracy in enumerate(best, start=1)})).slope()
+    ends = line.slope + line.stderr * stats.t.ppf([0.025, 0.25, 0.75, 0.975], 3)
+    assert found[0] == pytest.approx(line.slope)
+    assert np.percentile(found[1:], [2.5, 25, 75, 97.5]) == pytest.approx(ends, rel=0.03)
     assert np.isnan(grid_of(table({(2, 2, RATE): [0.8], (8, 8, RATE): [0.7]})).slope()[1:]).all()  # two make any line
 
 
@@ -948,6 +955,41 @@ def test_samples_of_shares():
     assert np.percentile(shares[:, 0, 1], 2.5) == pytest.approx(1 - 0.975, abs=0.02)
     assert (shares[:, 0, 0] == 1).mean() == pytest.approx(0.5, abs=0.06)
     assert shares[:, 1, 0].mean() == pytest.approx(0.75, abs=0.03) == 1 - shares[:, 1, 1].mean()
+
+
+def test_samples_of_a_share_judged_by_itself_are_low_in_one_half_and_high_in_the_other():
+    cells = {(2, 2, 0.25): [0.9] * 5, (2, 2, 0.5): [0.9, 0.9, 0.9, DEAD, DEAD], (8, 8, 0.25): [DEAD] * 5}
+    grid = grid_of(table(cells))
+    low, high = np.split(grid.exact[1:], 2)
+    # Of five seeds at a share of a half: all converge in 1 of 32 studies, three or more in 16, three or fewer in 26.
+    assert [(low[:, 0, rate] <= 0.5).mean() for rate in (0, 1)] == pytest.approx([1 / 32, 16 / 32], abs=0.002)
+    assert [(high[:, 0, rate] >= 0.5).mean() for rate in (0, 1)] == pytest.approx([1, 26 / 32], abs=0.002)
+    assert (high[:, 1, 0] >= 0.5).mean() == pytest.approx(1 / 32, abs=0.002) and (low[:, 1, 0] == 0).all()
+    np.testing.assert_array_equal(np.sort(grid.exact, axis=0), np.sort(grid.converged, axis=0))
+    assert abs(np.corrcoef(low[:, 0, 0], low[:, 0, 1])[0, 1]) < 0.15  # each in an order of its own
+    np.testing.assert_array_equal(grid.having(np.array([8])).exact, grid.exact[:, 1:])
+
+
+MOST, FEW = [0.9, 0.9, 0.9, DEAD, DEAD], [0.7, 0.7, DEAD, DEAD, DEAD]
+
+
+@pytest.mark.parametrize(
+    ("claim", "figures", "verdict"),
+    [
+        (
+            "C3",
+            {"fig01": curve({2: 0.9, 8: 0.85, 128: 0.8}), "fig02": curve({2: 0.9, 8: 0.85, 128: MOST})},
+            "undecided",
+        ),
+        ("C4", {"fig01": curve({2: 0.9, 8: 0.85, 128: 0.8}), "fig02": curve({2: 0.9, 8: 0.8, 128: MOST})}, "undecided"),
+        ("C6", {"sec32": curve({2: 0.765, 4: FEW, 8: DEAD, 128: DEAD})}, "undecided"),
+        ("C13", {"fig07": curve({2: 0.9, 8: FEW, 16: DEAD, 128: DEAD})}, "undecided"),
+        ("C19", {"fig12": curve({2: 0.9, 8: FEW, 16: DEAD, 128: DEAD})}, "not run"),
+    ],
+)
+def test_two_coarse_shares_are_no_surer_than_an_exact_test(claim: str, figures: dict, verdict: str):
+    # Five seeds that agree have p = 1 / 32 by themselves, 1 / 16 beside another that may lie outside; mid-P has halves.
+    assert judged(**study(**figures)).loc[claim, "verdict"] == verdict
 
 
 def test_a_border_lies_beside_the_next_rate_that_has_a_result_and_beside_the_ends_of_the_grid():

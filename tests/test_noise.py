@@ -6,8 +6,10 @@ import pytest
 from scipy import stats
 
 import intervals
+from smallbatch.analysis.grid import Grid
 from smallbatch.analysis.noise import SAMPLES, Noise, best_of, with_results
 from smallbatch.analysis.statistics import percentile_interval
+from smallbatch.analysis.verdicts import Part, decide
 
 PRECISE = 10**12
 """So many images that they have no noise."""
@@ -82,26 +84,73 @@ def test_what_diverged_is_at_chance_without_noise_and_nothing_lies_outside_0_and
 
 def test_the_selection_on_other_images_has_its_own_noise():
     found = cells({(2, 0.5): [0.8] * 4}, images=100, selection_accuracy=0.7)
+    # Of 1,000 training images 100 are held out.
+    assert found.selection[1:].std() == pytest.approx((0.65 * 0.7 * 0.3 / 100) ** 0.5, rel=0.1)
     assert found.selection[0, 0] == 0.7 and abs(np.corrcoef(found.accuracy[1:, 0], found.selection[1:, 0])[0, 1]) < 0.2
 
 
-def best(means: list[float], tie: bool, converged: float = 1) -> np.ndarray:
+def best(means: list[float], tie: bool, converged: float = 1, tied_first: bool = False) -> np.ndarray:
     """Samples of the best of cells with standard normal errors, of the world in which all or none tie."""
     first, second = np.random.default_rng(0).standard_normal((2, SAMPLES // 4, len(means)))
     errors = np.concatenate([first, -first, second, -second])
     values = 0.5 + 0.001 * np.concatenate([[means], means + errors])
     shares = np.full(values.shape, converged)
     shares[:, 0] = 1
-    own, *samples = (best_of(values, values, shares) - 0.5) / 0.001
-    return np.array([own, *np.split(np.array(samples), 2)[tie]])
+    own, *samples = (best_of(values, values, shares, tied_first) - 0.5) / 0.001
+    return np.array([own, *np.split(np.array(samples), 2)[tie != tied_first]])
 
 
 def test_the_best_of_cells_that_tie_is_lower_by_the_highest_of_their_errors():
     assert best([3, 3, 3], tie=True)[1:].mean() == pytest.approx(3 - 0.846, abs=0.05)  # the highest of three
     assert best([3, 3, 3], tie=False)[1:].mean() == pytest.approx(3, abs=0.06)
     assert best([3, 3 - 2.4 * 2**0.5, -9], tie=True)[1:].mean() == pytest.approx(3 - 0.564, abs=0.06)  # of two
+    assert best([3, 3 - 2.65 * 2**0.5, -9], tie=True)[1:].mean() == pytest.approx(3, abs=0.06)  # too far to tie
     assert best([3, -9, -9], tie=True)[1:].mean() == pytest.approx(3, abs=0.06)
     assert best([3, 3, 3], tie=True, converged=0.8)[1:].mean() == pytest.approx(3, abs=0.06)
+
+
+def test_either_half_of_the_samples_may_be_the_one_in_which_cells_tie():
+    for tied_first in (False, True):
+        assert best([3, 3, 3], True, tied_first=tied_first)[1:].mean() == pytest.approx(3 - 0.846, abs=0.05)
+        assert best([3, 3, 3], False, tied_first=tied_first)[1:].mean() == pytest.approx(3, abs=0.06)
+
+
+def one_rate(means: np.ndarray, draws: np.random.Generator) -> Grid:
+    """Sizes at one rate, with errors that are normal to the last with standard deviation 0.001."""
+    first, second = 0.001 * draws.standard_normal((2, SAMPLES // 4, len(means)))
+    values = np.concatenate([[means], means + np.concatenate([first, -first, second, -second])])[..., None]
+    ones, sizes = np.ones(values.shape), 2 ** np.arange(len(means))
+    return Grid("", "m", sizes, np.array([0.5]), values, values, ones, ones, ones[0].astype(int), {}, np.zeros(SAMPLES))
+
+
+def test_of_two_bests_the_difference_is_first_as_low_as_it_may_be_and_then_as_high():
+    three, two = (one_rate(np.full(count, 0.5), np.random.default_rng(0)) for count in (3, 2))
+    own, *samples = 1000 * three.lead(two)
+    low, high = np.split(np.array(samples), 2)
+    # The highest of three normal errors is 0.846 on average, of two 0.564.
+    assert own == 0 and [low.mean(), high.mean()] == pytest.approx([-0.846, 0.564], abs=0.06)
+    # Where cells tie, all lie as much lower than the data say as the luckiest does; both grids have the same draw.
+    moved, others_moved = (1000 * (grid.accuracy[1:, :, 0] - 0.5) for grid in (three, two))
+    half = SAMPLES // 2
+    np.testing.assert_allclose(low, moved[:half].min(axis=1) - others_moved[:half, 0])
+    np.testing.assert_allclose(high, moved[half:, 0] - others_moved[half:].min(axis=1))
+
+
+@pytest.mark.parametrize("wrong", ["supported", "refuted"])
+def test_a_best_of_many_that_tie_is_seldom_above_one_that_looks_as_if_it_tied(wrong: str):
+    draws = np.random.default_rng(0)
+    tie, alone = np.zeros(6), np.array([0, *[-2.5] * 6])  # in standard deviations, above which many look near
+    inside, outside = (tie, alone) if wrong == "supported" else (alone, tie)
+
+    def verdict() -> str:
+        one, other = (
+            one_rate(0.5 + 0.001 * (true + draws.standard_normal(len(true))), draws) for true in (inside, outside)
+        )
+        [found] = decide([Part("told", one.lead(other), at_least=0)])
+        return found
+
+    share = np.mean([verdict() == wrong for _ in range(500)])
+    assert share < 0.08  # 5 % and three standard errors; some 15 % where both tie or none
 
 
 @pytest.mark.parametrize(("truth", "seeds"), [("three tie", 2), ("a hump", 3), ("all 20 tie", 5), ("a border", 5)])

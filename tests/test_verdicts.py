@@ -91,6 +91,9 @@ def test_how_many_seeds_would_decide():
     assert own.seeds_to_decide == part(-1, at_least=0, seeds=5).seeds_to_decide == 14
     assert part(1, at_most=2, seeds=5).seeds_to_decide == part(3, at_most=2, seeds=5).seeds_to_decide == 14
     assert part(0.1, at_least=0, seeds=5).seeds_to_decide is part(0, at_least=0, seeds=5).seeds_to_decide is None
+    for effect in (1.63, 1.65):  # 5.1 and 4.97 seeds
+        near = part(effect, at_least=0, seeds=5)
+        assert what_would_decide([near], ["undecided"]) == "about 1 more seed, by the widths of the intervals"
     clear = part(3, at_least=0, seeds=5)
     assert what_would_decide([own, clear], decide([own, clear])) == "about 9 more seeds, by the widths of the intervals"
 
@@ -100,6 +103,7 @@ def test_how_many_seeds_would_decide():
     [
         (part(0.01, at_least=0, seeds=5), "more than 100 seeds: an effect lies at its border"),
         (part(1, at_least=0, seeds=1), "a second seed: one has no spread"),
+        (Part("told", np.array([1.0, np.nan, np.nan]), at_least=0, seeds=1), "a second seed: one has no spread"),
         (Part("told", np.full(1 + SAMPLES, np.nan)), "rates at which something converges"),
     ],
 )

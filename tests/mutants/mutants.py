@@ -103,9 +103,9 @@ def report(folder: Path) -> None:
 def lay_out(folder: Path, group: str) -> None:
     """Copy the project, its library as mutmut wants it, under `src/`, with a configuration for one group of modules."""
     for part in PARTS:
-        shutil.copytree(
-            PROJECT / part, folder / part, ignore=shutil.ignore_patterns("__pycache__", "runs", "*.egg-info")
-        )
+        trained = ["runs"] if part == "results" else []
+        left_out = shutil.ignore_patterns("__pycache__", "*.egg-info", *trained)
+        shutil.copytree(PROJECT / part, folder / part, ignore=left_out)
     for file in FILES:
         shutil.copy(PROJECT / file, folder / file)
     (folder / "src").mkdir()

@@ -23,6 +23,7 @@ class Grid:
     base_lrs: (rates), rising.
     accuracy, selection: (1 + SAMPLES, sizes, rates), means over seeds, fractions; NaN where a cell has no result.
     converged: the same shape, the share of seeds that converge.
+    exact: the same, where one share is judged by itself: see `Cells`.
     seeds: (sizes, rates), how many have a result.
     setting: columns of the table, as the first run has them.
     even: (SAMPLES), evenly between 0 and 1 in random order, of this grid alone: quantiles of what has no samples.
@@ -35,6 +36,7 @@ class Grid:
     accuracy: np.ndarray
     selection: np.ndarray
     converged: np.ndarray
+    exact: np.ndarray
     seeds: np.ndarray
     setting: Mapping[str, Any]
     even: np.ndarray
@@ -52,6 +54,7 @@ class Grid:
             accuracy=self.accuracy[:, mask],
             selection=self.selection[:, mask],
             converged=self.converged[:, mask],
+            exact=self.exact[:, mask],
             seeds=self.seeds[mask],
         )
 
@@ -63,9 +66,20 @@ class Grid:
         """(samples, sizes): accuracy at the rate that `selection` is highest for, as `best_of` has it."""
         return best_of(self.selection, self.accuracy, self.converged)
 
-    def peak(self) -> np.ndarray:
+    def peak(self, tied_first: bool = False) -> np.ndarray:
         """(samples): accuracy of the cell that `selection` is highest for, as `best_of` has it."""
-        return best_of(_flat(self.selection), _flat(self.accuracy), _flat(self.converged))
+        return best_of(_flat(self.selection), _flat(self.accuracy), _flat(self.converged), tied_first)
+
+    def lead(self, other: "Grid") -> np.ndarray:
+        """(samples): by how much the peak is above that of another grid.
+
+        Luck raises the peak that more cells come near, and which that is the data do not tell. So in the first half of
+        the samples the difference is as low as it may be: this grid's best ties with all near it, the other's is alone.
+        In the second half it is as high. The first tests "above" with no best of the other grid to correct: were that
+        false, one cell there would be as good as all of this grid's, whichever it is, and a test that rejects for each
+        is one for all (intersection-union: Berger 1982). "Below" is the same in the second half.
+        """
+        return self.peak(tied_first=True) - other.peak()
 
     def slope(self) -> np.ndarray:
         """(samples): slope of the line through `best` over log2 of the sizes.
@@ -121,12 +135,11 @@ def read_grid(
     cells = (noise or Noise(runs, generator)).cells(runs)
     rows, row = np.unique(cells.runs[sizes].to_numpy(dtype=int), return_inverse=True)
     rates, rate = np.unique(cells.runs["base_lr"].to_numpy(), return_inverse=True)
-    placed = np.full((3, 1 + SAMPLES, len(rows), len(rates)), np.nan)
-    placed[:, :, row, rate] = [cells.accuracy, cells.selection, cells.converged]
+    placed = np.full((4, 1 + SAMPLES, len(rows), len(rates)), np.nan)
+    placed[:, :, row, rate] = [cells.accuracy, cells.selection, cells.converged, cells.exact]
     seeds = np.zeros((len(rows), len(rates)), dtype=int)
     seeds[row, rate] = cells.seeds
     symbol = "m" if sizes == "batch_size" else "b"
-    accuracy, selection, converged = placed
     setting = {str(column): value for column, value in runs.iloc[0].items()}
     order = dealt(evenly(SAMPLES), generator)
-    return Grid("", symbol, rows, rates, accuracy, selection, converged, seeds, setting, order)
+    return Grid("", symbol, rows, rates, *placed, seeds, setting, order)

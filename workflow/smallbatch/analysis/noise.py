@@ -55,6 +55,7 @@ class Cells:
     accuracy, selection: (1 + SAMPLES, cells), means over seeds, fractions. Samples of accuracy are NaN where nothing
         tells how much it varies from seed to seed.
     converged: the same shape, the share of seeds that converge.
+    exact: the same, where one share is judged by itself: low in the first half of the samples, high in the second.
     seeds: (cells), how many have a result.
     """
 
@@ -62,6 +63,7 @@ class Cells:
     accuracy: np.ndarray
     selection: np.ndarray
     converged: np.ndarray
+    exact: np.ndarray
     seeds: np.ndarray
 
 
@@ -94,8 +96,8 @@ class Noise:
             self._cells[experiment] = self._draw(self._runs[experiment])
         own = self._cells[experiment]
         shown = np.isin(self._cell[own.runs.index], self._cell[runs.index])
-        accuracy, selection, converged = (values[:, shown] for values in (own.accuracy, own.selection, own.converged))
-        return Cells(own.runs[shown], accuracy, selection, converged, own.seeds[shown])
+        samples = (own.accuracy, own.selection, own.converged, own.exact)
+        return Cells(own.runs[shown], *(values[:, shown] for values in samples), own.seeds[shown])
 
     def _normal(self, *shape: int) -> np.ndarray:
         """(SAMPLES, *shape), standard normal; in either half each has its mirror image, so that samples lie evenly."""
@@ -121,7 +123,7 @@ class Noise:
         unknown = np.isnan(selection) & ~np.isnan(selection[0])
         anything = selection[0] + (share > 0) * self._normal(len(cells))
         selection = np.where(unknown, np.concatenate([selection[:1], anything]), selection)
-        return Cells(cells, accuracy, selection, self._shares(cells, share, count), count)
+        return Cells(cells, accuracy, selection, *self._shares(cells, share, count), count)
 
     def _means(
         self, split: str, values: np.ndarray, share: np.ndarray, seeds: np.ndarray, images: np.ndarray
@@ -176,30 +178,38 @@ class Noise:
         errors: np.ndarray = known * (np.sqrt(prior * others.typical) * together + of_seeds)
         return errors / np.where(spread > 0, spread, 1)
 
-    def _shares(self, cells: pd.DataFrame, share: np.ndarray, count: np.ndarray) -> np.ndarray:
-        """(1 + SAMPLES, cells), of seeds that converge.
+    def _shares(self, cells: pd.DataFrame, share: np.ndarray, count: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """(1 + SAMPLES, cells), twice: of seeds that converge, and the same as `Cells.exact` has it.
 
         A cell whose seeds agree with each other and with those of the next rates, beyond which nothing trains, is
         certain: what trains does so over one stretch of rates.
         """
         ones = np.rint(share * count).astype(int)
-        even = np.stack([_quantiles_of_share(*one) for one in zip(ones, count, strict=True)], axis=1)
-        drawn = dealt(even, self._generator)
-        return np.concatenate([share[None], np.where(_certain(cells, share), share, drawn)])
+        few, many = np.stack([_quantiles_of_share(*one) for one in zip(ones, count, strict=True)], axis=2)
+        order = dealt(np.tile(np.arange(SAMPLES)[:, None], len(share)), self._generator)
+        certain = _certain(cells, share)
+
+        def drawn(even: np.ndarray) -> np.ndarray:
+            samples = np.where(certain, share, np.take_along_axis(even, order, axis=0))
+            return np.concatenate([share[None], samples])
+
+        in_turn = np.stack([few, many], axis=1).reshape(SAMPLES, -1)  # every second one is dealt to the first half
+        return drawn(np.concatenate([few, many])), drawn(in_turn)
 
 
 @cache
 def _quantiles_of_share(ones: int, count: int) -> np.ndarray:
-    """(SAMPLES): what the share may be of seeds that converge, where of `count` seeds `ones` do.
+    """(2, SAMPLES / 2): what the share may be of seeds that converge, at least and at most, where of `count` `ones` do.
 
-    Their percentiles are the mid-P interval (Lancaster 1961; Berry & Armitage 1995): k of n seeds give a Beta of k and
-    n - k + 1 or of k + 1 and n - k, evenly. They lie evenly: of five seeds that agree, chance must not decide what they
-    show.
+    Together their percentiles are the mid-P interval (Lancaster 1961; Berry & Armitage 1995): k of n seeds give a Beta
+    of k and n - k + 1 or of k + 1 and n - k, evenly. What holds by each of them is an exact test's (Clopper & Pearson
+    1934): where several coarse shares are compared, mid-P errs. They lie evenly: of five seeds that agree, chance must
+    not decide what they show.
     """
     even = evenly(SAMPLES // 2)
     few = betaincinv(ones, count - ones + 1, even) if ones else np.zeros(len(even))
     many = betaincinv(ones + 1, count - ones, even) if ones < count else np.ones(len(even))
-    return np.concatenate([few, many])
+    return np.stack([few, many])
 
 
 def _mirrored(values: np.ndarray, sign: int = 1) -> np.ndarray:
@@ -225,18 +235,19 @@ NEAR = 2.5
 """Standard deviations of their difference up to which a cell may be as good as the best."""
 
 
-def best_of(selection: np.ndarray, accuracy: np.ndarray, converged: np.ndarray) -> np.ndarray:
+def best_of(selection: np.ndarray, accuracy: np.ndarray, converged: np.ndarray, tied_first: bool = False) -> np.ndarray:
     """Accuracy of the best of some cells, the one that `selection` is highest for, without the winner's curse.
 
     The highest of several means is too high, by as much as there are cells that are as good: with one, by nothing, with
-    k by the highest of k errors. How many there are the data do not tell, so the first half of the samples takes
-    it that there is one and the second that all near the best are as good; both have their share of the interval. In a
-    difference of two bests, which luck raises alike, a sample takes the same of both.
+    k by the highest of k errors. How many there are the data do not tell, so one half of the samples takes it that
+    there is one, the other that all near the best are as good; both have their share of the interval. In sums over
+    several bests, which luck raises alike, a sample takes the same of all; of two bests see `Grid.lead`.
 
     Args:
         selection: (1 + SAMPLES, ..., cells), what the best has most of; the first is the data.
         accuracy: the same shape.
         converged: the same shape, the share of seeds that converge.
+        tied_first: whether it is the first half of the samples that takes it that those near the best are as good.
 
     Returns:
         (1 + SAMPLES, ...).
@@ -249,8 +260,9 @@ def best_of(selection: np.ndarray, accuracy: np.ndarray, converged: np.ndarray) 
     alone = np.arange(gap.shape[-1]) == chosen
     # A cell that fails with some seeds varies much, and is not the best for all that.
     near = alone | (converged[:1] == 1) & (gap <= NEAR * deviation)
-    one, all_near = np.split(errors, 2)
-    candidates = np.concatenate([np.where(alone, one, -np.inf), np.where(near, all_near, -np.inf)])
+    as_good = (near, alone) if tied_first else (alone, near)
+    halves = zip(as_good, np.split(errors, 2), strict=True)
+    candidates = np.concatenate([np.where(those, half, -np.inf) for those, half in halves])
     luckiest = highest(candidates)[..., None]
     moved = np.take_along_axis(accuracy[1:] - accuracy[:1], luckiest, axis=-1)[..., 0]
     own = np.take_along_axis(accuracy[:1], chosen, axis=-1)[..., 0]

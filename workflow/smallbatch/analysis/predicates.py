@@ -65,7 +65,7 @@ def best_within(t: Thresholds, grid: Grid, low: int, high: int) -> Iterator[Part
     inside, outside = grid.split((grid.sizes >= low) & (grid.sizes <= high))
     if len(inside) and len(outside):
         told = f"best inside at {inside.told()}, outside at {outside.told()}"
-        yield Part(told, 100 * (inside.peak() - outside.peak()), at_least=0)
+        yield Part(told, 100 * inside.lead(outside), at_least=0)
 
 
 def untrainable_at_the_largest(t: Thresholds, grid: Grid) -> Iterator[Part]:
@@ -73,7 +73,7 @@ def untrainable_at_the_largest(t: Thresholds, grid: Grid) -> Iterator[Part]:
     if _reaches_large(t, grid):
         rate = _best_rate(grid)
         told = f"at the best rate {_rate(grid)} {grid.seeds_told(-1, rate[0])} converged at m = {grid.sizes[-1]}"
-        failed = 1 - grid.at(grid.converged, rate)[:, -1]
+        failed = 1 - grid.at(grid.exact, rate)[:, -1]
         yield Part(told, 100 * failed, at_least=100 * t["converged_share"], unit="% of seeds")
 
 
@@ -102,7 +102,7 @@ def collapses(t: Thresholds, grid: Grid) -> Iterator[Part]:
         return
     there = ~np.isnan(grid.accuracy[0])
     largest = len(grid) - 1 - there[::-1].argmax(axis=0)  # (rates)
-    failed = 100 * (1 - grid.converged[:, largest[rates], rates]).mean(axis=1)
+    failed = 100 * (1 - grid.exact[:, largest[rates], rates]).mean(axis=1)
     told = f"of the rates that train at m = {grid.sizes[0]}, {failed[0]:.0f} % fail at the largest m"
     yield Part(told, failed, at_least=100 * t["converged_share"], unit="% of seeds")
 
@@ -164,7 +164,7 @@ def _trains_up_to(
 
 def trains_only_up_to(t: Thresholds, grid: Grid, bound: int) -> Iterator[Part]:
     """Some rate trains every m up to the bound, and none any larger m."""
-    shares = np.fmax.reduce(grid.converged, axis=2)
+    shares = np.fmax.reduce(grid.exact, axis=2)
     best = np.nan_to_num(grid.converged[0], nan=-1).argmax(axis=1)
     yield from _trains_up_to(t, grid, bound, shares, "at the rate where most do", best)
 
@@ -172,7 +172,7 @@ def trains_only_up_to(t: Thresholds, grid: Grid, bound: int) -> Iterator[Part]:
 def best_rate_usable_up_to(t: Thresholds, grid: Grid, bound: int) -> Iterator[Part]:
     """The overall best rate trains every m up to the bound, and no larger m."""
     rate = _best_rate(grid)
-    shares, everywhere = grid.at(grid.converged, rate), np.full(len(grid), rate[0])
+    shares, everywhere = grid.at(grid.exact, rate), np.full(len(grid), rate[0])
     yield from _trains_up_to(t, grid, bound, shares, f"at the best rate {_rate(grid)}", everywhere)
 
 
@@ -229,15 +229,16 @@ def smallest_suffers(t: Thresholds, grid: Grid, low: int, high: int) -> Iterator
     """The smallest m, where it is below low, is worse than the best in low ... high."""
     inside = grid.having((grid.sizes >= low) & (grid.sizes <= high))
     if len(inside) and grid.sizes[0] < low:
-        smallest = grid.best()[:, 0]
-        told = f"m = {grid.sizes[0]} reaches {_percent(smallest[0])}, {inside.told()} is the best in {low} ... {high}"
-        yield Part(told, 100 * (inside.peak() - smallest), at_least=t["margin"])
+        smallest = grid.having(grid.sizes[:1])
+        reached = _percent(smallest.peak()[0])
+        told = f"m = {grid.sizes[0]} reaches {reached}, {inside.told()} is the best in {low} ... {high}"
+        yield Part(told, 100 * inside.lead(smallest), at_least=t["margin"])
 
 
 def same_peak(t: Thresholds, first: Grid, second: Grid) -> Iterator[Part]:
     """The best accuracies of both are about the same."""
     told = f"best at {second.told()}, in {first.where} at {first.told()}"
-    yield Part(told, 100 * (second.peak() - first.peak()), at_least=-t["same"], at_most=t["same"])
+    yield Part(told, 100 * second.lead(first), at_least=-t["same"], at_most=t["same"])
 
 
 def falls_from(t: Thresholds, grid: Grid, low: int = 0) -> Iterator[Part]:
@@ -328,7 +329,7 @@ def small_are_stable(t: Thresholds, grid: Grid) -> Iterator[Part]:
         for size, rate in np.argwhere(in_range & (small.seeds > 0)):
             cell = f"m = {small.sizes[size]} at {rate_words(small.base_lrs[rate])}"
             told = f"{cell}: {small.seeds_told(size, rate)} converged"
-            share = 100 * small.converged[:, size, rate]
+            share = 100 * small.exact[:, size, rate]
             yield Part(told, share, at_least=100 * t["converged_share"], unit="% of seeds")
 
 
@@ -337,7 +338,7 @@ def best_below_whole(t: Thresholds, grid: Grid, above: int) -> Iterator[Part]:
     below, whole = grid.split(grid.sizes < grid.setting["batch_size"])
     if len(below) and len(whole) and whole.sizes[0] > above:
         told = f"best below m at {below.told()}, the whole batch has {_percent(whole.peak()[0])}"
-        yield Part(told, 100 * (below.peak() - whole.peak()), at_least=0)
+        yield Part(told, 100 * below.lead(whole), at_least=0)
 
 
 def improves_down_to_two_without_norm(t: Thresholds, grid: Grid) -> Iterator[Part]:
