@@ -48,8 +48,8 @@ class Status:
     speed: images/s of all jobs that run; none where none says one.
     left: seconds until the running and waiting runs are trained, if their images pass at this speed: models and batch
         sizes to come may be slower or faster, jobs more or fewer, and runs that diverge end early. None: unknown.
-    wrong: what is wrong with files of data, of rates and with heartbeats, which count as not there, and with runs, which
-        count as not trained.
+    wrong: what is wrong with files of data and of rates and with heartbeats, which count as not there, and with runs,
+        which count as not trained.
     begun: checkpoints of groups of runs, of any study, that the next call goes on from.
     """
 
