@@ -264,7 +264,7 @@ REFUSED = {
     "the system": ({"middle": "return x * os.urandom(1)[0] * os.urandom(1)[0]"}, "a training pass differs from one "),
     "the clock": ({"middle": "return x * (time.perf_counter() % 1)"}, "a training pass differs from one "),
     "a generator": ({"init": "self.draws = torch.Generator()",
-                     "middle": "return x * torch.rand(1, generator=self.draws)"}, "a training pass differs from one "),
+                     "middle": "return x * torch.rand(1, generator=self.draws)"}, "it changes draws as it trains, "),
     "a counter": ({"init": "self.count = 0", "middle": "self.count += 1\nreturn x if self.count < 999 else 2 * x"},
                   "it changes count as it trains, which no checkpoint has; allowed: register_buffer"),
     "a counter in a list": ({"init": "self.count = [0]",
