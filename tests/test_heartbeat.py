@@ -172,7 +172,7 @@ def test_what_is_no_word_is_named(path):
     assert heartbeats.read_heartbeats(path.parent / "nowhere") == ({}, [])
 
 
-def test_the_first_word_says_who_speaks_and_when(monkeypatch):
+def test_the_first_says_who_writes_and_when(monkeypatch):
     monkeypatch.setattr("smallbatch.runs.heartbeat.time.time", lambda: 1000.0)
     monkeypatch.setenv("SLURM_JOB_ID", "17")
     written = first_heartbeat(["a", "b"], "logs/train/a.log")

@@ -79,7 +79,8 @@ class Grid:
         false, one cell there would be as good as all of this grid's, whichever it is, and a test that rejects for each
         is one for all (intersection-union: Berger 1982). "Below" is the same in the second half.
         """
-        return self.peak(tied_first=True) - other.peak()
+        difference: np.ndarray = self.peak(tied_first=True) - other.peak()
+        return difference
 
     def slope(self) -> np.ndarray:
         """(samples): slope of the line through `best` over log2 of the sizes.
@@ -142,4 +143,5 @@ def read_grid(
     symbol = "m" if sizes == "batch_size" else "b"
     setting = {str(column): value for column, value in runs.iloc[0].items()}
     order = dealt(evenly(SAMPLES), generator)
-    return Grid("", symbol, rows, rates, *placed, seeds, setting, order)
+    accuracy, selection, converged, exact = placed
+    return Grid("", symbol, rows, rates, accuracy, selection, converged, exact, seeds, setting, order)

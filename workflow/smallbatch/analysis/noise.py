@@ -96,8 +96,10 @@ class Noise:
             self._cells[experiment] = self._draw(self._runs[experiment])
         own = self._cells[experiment]
         shown = np.isin(self._cell[own.runs.index], self._cell[runs.index])
-        samples = (own.accuracy, own.selection, own.converged, own.exact)
-        return Cells(own.runs[shown], *(values[:, shown] for values in samples), own.seeds[shown])
+        accuracy, selection, converged, exact = (
+            values[:, shown] for values in (own.accuracy, own.selection, own.converged, own.exact)
+        )
+        return Cells(own.runs[shown], accuracy, selection, converged, exact, own.seeds[shown])
 
     def _normal(self, *shape: int) -> np.ndarray:
         """(SAMPLES, *shape), standard normal; in either half each has its mirror image, so that samples lie evenly."""

@@ -59,7 +59,7 @@ def _update(model: nn.Module, images: Tensor, labels: Tensor, seed: int) -> str:
     with torch.no_grad():
         for own in model.parameters():
             if own.grad is not None:
-                own -= RATE * own.grad
+                own.sub_(RATE * own.grad)
     return _digest({"logits": logits, **model.state_dict()})
 
 

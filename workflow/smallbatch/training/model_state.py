@@ -11,7 +11,7 @@ import itertools
 import random
 import sys
 import types
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -22,9 +22,10 @@ from torch import Tensor, nn
 
 _OF_EACH_LAYER = {name for name in vars(nn.Module()) if not name.endswith("_hooks")}
 
+_ITERABLES: tuple[Iterable[object], ...] = ([], (), {}, "", b"", range(1), range(1 << 99))
 _ITERATORS = (
     *(kind for kind in vars(itertools).values() if isinstance(kind, type)),
-    *(type(iter(some)) for some in ([], (), {}, "", b"", range(1), range(1 << 99))),
+    *(type(iter(values)) for values in _ITERABLES),
     *(enumerate, zip, map, filter, reversed, range),
 )
 """Whose place `__reduce__` gives."""
@@ -89,7 +90,8 @@ class _Marks:
 
     def __init__(self, files: Collection[Path], saved: Collection[int]) -> None:
         self.files = {str(file) for file in files}
-        self.saved, self.seen, self.digest = saved, {}, hashlib.sha256()
+        self.saved, self.digest = saved, hashlib.sha256()
+        self.seen: dict[int, int] = {}
         self.kept: list[object] = []  # so that no other object comes to have an id that is seen
 
     def of(self, value: object) -> str:

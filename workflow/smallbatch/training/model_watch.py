@@ -37,7 +37,7 @@ class _Operations(TorchDispatchMode):
         before: Callable[[Any, Arguments, Options], None] = lambda *_: None,
         after: Callable[[Any, Arguments, Options, Any], None] = lambda *_: None,
     ) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self.before, self.after = before, after
 
     def __torch_dispatch__(
@@ -130,7 +130,7 @@ class Watch(contextlib.ExitStack):
 
 def _draws(operation: Any, arguments: Arguments, options: Options) -> bool:
     """Whether an operation draws; those of attention with dropout, which is there and zero, do not."""
-    named = dict(zip((one.name for one in operation._schema.arguments), arguments, strict=False)) | options
+    named = dict(zip((one.name for one in operation._schema.arguments), arguments, strict=False)) | dict(options)
     if "scaled_dot_product" in str(operation) and not named.get("dropout_p"):
         return False
     # Asking for a value is marked so, too.
@@ -169,7 +169,8 @@ class Drawn(contextlib.ExitStack):
 
 
 def _place(tensor: Tensor) -> int:
-    return tensor.untyped_storage()._cdata
+    place: int = tensor.untyped_storage()._cdata
+    return place
 
 
 _MARK = "_made_by_norms"
