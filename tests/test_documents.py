@@ -1,10 +1,15 @@
 """What README.md, docs/ and config/README.md state: each key by the schemas, each number by the study or results."""
 
+import copy
 import re
 import shutil
 from dataclasses import fields
 from functools import cache
+from pathlib import Path
+from typing import NamedTuple
 
+import numpy as np
+import pandas as pd
 import pytest
 import yaml
 from helpers import PROJECT, snakemake
@@ -12,6 +17,7 @@ from helpers import PROJECT, snakemake
 from smallbatch import models
 from smallbatch.cluster.slurm import WARNING
 from smallbatch.data import outline
+from smallbatch.data.prepared import Meta
 from smallbatch.estimate import requests as resources
 from smallbatch.estimate.speeds import images
 from smallbatch.runs.heartbeat import SILENCE
@@ -239,17 +245,12 @@ def test_the_table_of_speeds_is_the_one_that_was_measured():
     )
 
 
-@pytest.fixture(scope="module")
-def published(tmp_path_factory):
-    """The published runs of `laptop`, from the remote that lies in the repository: their tables and meta."""
-    from smallbatch.analysis.selection import rates_so_far
-    from smallbatch.analysis.table import collect, epochs_table, runs_table, variance_table
-    from smallbatch.data import prepare
+def laid_out(name: str, folder: Path) -> RunStore:
+    """The published runs of a study, from the remote that lies in the repository."""
     from smallbatch.runs.bundles import take_in
 
-    folder = tmp_path_factory.mktemp("published")
     (folder / "results" / "published").mkdir(parents=True)
-    for pointer in (PROJECT / "results" / "published").glob("laptop-*.dvc"):
+    for pointer in (PROJECT / "results" / "published").glob(f"{name}-*.dvc"):
         (out,) = read_yaml(pointer)["outs"]
         stored = PROJECT / ".dvc" / "store" / "files" / "md5" / out["md5"][:2] / out["md5"][2:]
         if not stored.exists():
@@ -257,66 +258,129 @@ def published(tmp_path_factory):
         shutil.copy(stored, folder / "results" / "published" / out["path"])
     store = RunStore(folder / "results")
     take_in(store)
-    metas = {"digits": prepare("digits", CONFIG["datasets"]["digits"], folder / "data" / "digits", folder)}
+    return store
+
+
+def meta_of(name: str, store: RunStore, folder: Path) -> Meta:
+    """The data of a published study: digits as they are prepared, of the images of CIFAR-10 what a record knows."""
+    from smallbatch.data import prepare
+
+    if name == "laptop":
+        return prepare("digits", CONFIG["datasets"]["digits"], folder / "data" / "digits", folder)
+    size, record = outline.ORIGINALS["cifar10"], store.read(next(store.root.iterdir()).name)
+    classes = ("class",) * size.classes
+    return Meta("cifar10-jpeg", classes, size.shape, (), (), size.train, size.test, record.fingerprint)
+
+
+class Published(NamedTuple):
+    """A published study: its data, its table of runs, the claims judged by it, and how many images its runs saw."""
+
+    meta: Meta
+    runs: pd.DataFrame
+    claims: pd.DataFrame
+    images: int
+
+
+@cache
+def published_as(name: str, folder: Path) -> Published:
+    from smallbatch.analysis.claims import judge
+    from smallbatch.analysis.selection import rates_so_far
+    from smallbatch.analysis.table import collect, epochs_table, runs_table, variance_table
+
+    config = copy.deepcopy(CONFIG) | {"study": name}
+    config["datasets"]["cifar10"]["label"] = "cifar10-jpeg"
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(PROJECT)
-        laptop = study("laptop")
+        planned_study = load_study(config)
+    store = laid_out(name, folder)
+    meta = meta_of(name, store, folder)
+    metas = {meta.label: meta}
     threshold = CONFIG["convergence_threshold"]
-    grids = runs_table(laptop.planned(), collect(laptop.planned(), store, metas), metas, threshold)
-    planned = laptop.planned(rates_so_far(laptop, grids))
+    grids = runs_table(planned_study.planned(), collect(planned_study.planned(), store, metas), metas, threshold)
+    planned = planned_study.planned(rates_so_far(planned_study, grids))
     records = collect(planned, store, metas)
     tables = runs_table(planned, records, metas, threshold), epochs_table(records), variance_table(records)
-    return tables, metas["digits"]
+    claims = judge(planned_study.figures, *tables, CONFIG["claims"], np.random.default_rng(0))
+    return Published(meta, tables[0], claims, sum(record.outcome.images for record in records.values()))
+
+
+PUBLISHED = ("cifar10", "laptop")
+
+
+@pytest.fixture(scope="module")
+def published(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("published")
+    return lambda name: published_as(name, folder / name)
 
 
 def between(name: str) -> str:
     return re.search(rf"<!-- {name} -->\n(.*?)\n<!-- end -->", RESULTS, re.DOTALL)[1]
 
 
-def test_the_results_are_those_of_the_published_runs(published):
+@pytest.mark.parametrize("name", PUBLISHED)
+def test_the_results_are_those_of_the_published_runs(name, published):
     from smallbatch.publish.publish import results_text
 
-    (runs, *_), _ = published
-    assert between("laptop: results") == results_text(runs)
+    assert between(f"{name}: results") == results_text(published(name).runs)
 
 
-@pytest.fixture(scope="module")
-def judged(published):
-    import numpy as np
-
-    from smallbatch.analysis.claims import judge
-
-    tables, _ = published
-    with pytest.MonkeyPatch.context() as patch:
-        patch.chdir(PROJECT)
-        return judge(study("laptop").figures, *tables, CONFIG["claims"], np.random.default_rng(0))
-
-
-def test_the_verdicts_are_those_of_the_published_runs(judged):
+@pytest.mark.parametrize("name", PUBLISHED)
+def test_the_verdicts_are_those_of_the_published_runs(name, published):
     from smallbatch.publish.publish import claims_text
 
-    assert between("laptop: claims") == claims_text(judged), judged.to_csv(index=False)
+    claims = published(name).claims
+    assert between(f"{name}: claims") == claims_text(claims), claims.to_csv(index=False)
 
 
-def test_the_readme_says_of_claims_what_was_judged_and_by_which_models_and_data(judged, published):
-    from smallbatch.analysis.words import model_words
+def test_the_readme_says_of_claims_what_was_judged(published):
     from smallbatch.publish.report import claim_rows
 
-    ((runs, *_), _), by_name = published, {claim["claim"]: claim for claim in claim_rows(judged)}
+    by_study = [{claim["claim"]: claim for claim in claim_rows(published(name).claims)} for name in PUBLISHED]
     shown = rows("## Does the paper hold?", README)
-    assert len(shown) == 8
-    for text, verdict, effect, on in shown:
-        claim = by_name[re.search(r"\((C\d+)\)$", text)[1]]
-        assert (verdict, effect) == (claim["verdict"], f"{claim['effect']} ({claim['interval']})"), text
-        used = {name for figure in claim["figures"] for name in study("laptop").figures[figure]["experiments"]}
-        models_used = {model_words(model) for model in runs[runs["experiment"].isin(used)]["model"]}
-        models_shown, _, data = on.partition("; ")
-        assert (set(models_shown.split(", ")), data) == (models_used, "digits"), text
-    counts = judged["verdict"].value_counts()
+    assert len(shown) == 9
+    for text, *cells in shown:
+        claims = [by_name[re.search(r"\((C\d+)\)$", text)[1]] for by_name in by_study]
+        assert cells == [f"{claim['verdict']}, {claim['effect']} ({claim['interval']})" for claim in claims], text
+    images, digits = (published(name).claims["verdict"].value_counts() for name in PUBLISHED)
     assert (
-        f"Of the {len(judged)} claims {counts['supported']} are supported, {counts['refuted']} is refuted, "
-        f"{counts['undecided']} are undecided, and {counts['not run']} are not run"
+        f"Of the {images.sum()} claims {images['supported']} are supported, none is refuted, {images['undecided']} are "
+        f"undecided, and {images['not run']} are not run."
     ) in line(README)
+    assert "refuted" not in images
+    assert (
+        f"of the {digits.sum()} claims {digits['supported']} are supported, {digits['refuted']} is refuted, "
+        f"{digits['undecided']} are undecided, and {digits['not run']} are not run."
+    ) in line(README)
+
+
+def test_what_was_trained_on_images_is_what_the_documents_say(published):
+    _, runs, _, images_seen = published("cifar10")
+    runs = runs.drop_duplicates("run")
+    assert set(runs["device"]) == {"NVIDIA H200"} and set(runs["train_images"]) == {10_000}
+    assert f"trained {len(runs)} networks" in line(README) and set(runs["epochs"]) == {15}
+    assert f"All {len(runs)} runs, of {images_seen / 1e6:.1f} million images, were trained on one" in line(RESULTS)
+
+
+def test_the_tables_beside_the_papers_figures_are_those_of_the_published_runs(published):
+    runs = published("cifar10").runs
+    own = runs[(runs["batch_size"] == runs["bn_batch_size"]) & (runs["experiment"] != "resnet8-bn-batches")]
+    cells = own.groupby(["experiment", "batch_size", "base_lr"])
+    best = 100 * cells["accuracy"].mean().groupby(["experiment", "batch_size"]).max().unstack()
+    rates = cells["converged"].mean().groupby(["experiment", "batch_size"]).sum().unstack()
+    order = ["alexnet", "resnet8", "alexnet-bn", "alexnet-bn-conv", "resnet8-bn-augmented", "resnet8-bn-warmup"]
+    shown = rows("### Beside the paper's figures", RESULTS)
+    assert [row[1:8] for row in shown[:6]] == [[f"{value:.1f}" for value in best.loc[name]] for name in order]
+    assert [row[9] for row in shown[:6]] == [str(best.loc[name].idxmax()) for name in order]
+    shown = rows("### The rates that converge", RESULTS)
+    assert [row[1:8] for row in shown] == [[f"{value:.1f}" for value in rates.loc[name]] for name in order]
+    by_bn = (
+        100
+        * runs[runs["experiment"] == "resnet8-bn-batches"].groupby(["batch_size", "bn_batch_size"])["accuracy"].mean()
+    )
+    shown = rows("### BN batch against SGD batch", RESULTS)
+    assert [row[1:8] for row in shown] == [
+        ["" if np.isnan(value) else f"{value:.1f}" for value in line] for line in by_bn.unstack().to_numpy()
+    ]
 
 
 def test_the_readme_is_short_and_says_what_the_default_study_takes():
@@ -330,7 +394,7 @@ def test_the_readme_is_short_and_says_what_the_default_study_takes():
 
 
 def test_what_is_told_of_the_published_runs_is_what_their_records_say(published):
-    (runs, *_), meta = published
+    runs, meta = published("laptop").runs, published("laptop").meta
     text, once = line(RESULTS), runs.drop_duplicates("run")
     assert (
         f"(`digits`: {meta.train:,} training and {meta.test} test images of 8x8 pixels), 10 epochs, seeds 1 to 5"
@@ -345,7 +409,7 @@ def test_what_is_told_of_the_published_runs_is_what_their_records_say(published)
 
 
 def test_what_a_row_of_a_run_has_is_told(published):
-    (runs, *_), _ = published
+    runs = published("laptop").runs
     told = next(row[1] for row in rows("## What comes out", RUNNING) if "runs.csv" in row[0])
     assert told.startswith(
         "one row per run: all settings, accuracy (median of the last 5 epochs), converged, diverged_at, "
