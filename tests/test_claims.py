@@ -913,7 +913,7 @@ def test_a_grid_has_means_over_seeds_and_nan_where_nothing_is():
     assert grid.accuracy.shape == (1 + SAMPLES, 2, 2)
     assert np.isnan(grid.accuracy[:, 0, 0]).all() and not np.isnan(grid.accuracy[:, :, 0]).all()
     np.testing.assert_allclose(grid.best()[0], [0.7, 0.7])
-    assert grid.told() == "m = 2 at 2⁻¹ (70.0 %)"
+    assert grid.best_words() == "m = 2 at 2⁻¹ (70.0 %)"
 
 
 def test_a_slope_is_of_the_samples_and_with_one_seed_of_the_residuals_from_the_line():

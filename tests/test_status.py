@@ -28,7 +28,7 @@ from smallbatch.runs.heartbeat import (
     HeartbeatWriter,
     first_heartbeat,
 )
-from smallbatch.runs.status import COLUMNS, Status, look, told
+from smallbatch.runs.status import COLUMNS, Status, look, screen
 from smallbatch.runs.store import RunStore
 from smallbatch.study.settings import overridden, read_yaml
 from smallbatch.study_file import check_config, load_study
@@ -114,9 +114,10 @@ def test_before_anything_is_there_all_runs_wait():
         figure: {"runs": size, "waiting": size} for figure, size in SIZES.items()
     }
     assert (status.unprepared, status.heartbeats, status.speed, status.left) == (["digits"], {}, None, None)
-    assert "Not prepared yet, so that its runs wait: digits. Nothing is running, so the time left is unknown." in told(
-        status
-    ).replace("\n", " ")
+    assert (
+        "Not prepared yet, so that its runs wait: digits. Nothing is running, so the time left is unknown."
+        in screen(status).replace("\n", " ")
+    )
 
 
 @pytest.mark.parametrize("file", ["data/digits/meta.json", "results/mine/chosen/taken.json"])
@@ -126,7 +127,7 @@ def test_a_damaged_file_of_data_or_rates_is_named_under_the_table(file, runs):
     Path(file).write_text("{}", encoding="utf-8")
     status, data = seen(), file.startswith("data")
     assert counts(status, "all")["waiting"] == 22 - (not data) and status.unprepared == ["digits"] * data
-    text = told(status)
+    text = screen(status)
     assert text.count("\nfig") == 5 and f"\n{file}: damaged or edited: it has no digest of its content" in text
 
 
@@ -162,7 +163,7 @@ def test_a_job_that_does_not_speak_is_silent_and_nothing_is_known_to_run(runs):
     status = seen()
     assert counts(status, "fig01") == {"runs": 8, "running": 1, "waiting": 7}
     assert status.speed == 500
-    text = told(status)
+    text = screen(status)
     since = time.strftime("%H:%M", time.localtime(time.time() - SILENCE - 5))
     assert f"silent since {since}, on node07, process 42\n    logs/train/quiet.log" in text
     assert "process 42, 500 images/s, 1:05 left\n    logs/train/alive.log" in text
@@ -181,11 +182,11 @@ def test_time_left_is_that_of_the_images_of_running_and_waiting_runs(runs):
     # A run has 10 epochs of 100 images: 2 x 800 and 500 are left of those that run, 3 x 1000 of those that wait.
     # Those of `taken` wait for their rates, so that it is 4 x 1000 more.
     assert (status.speed, status.left) == (500, (1600 + 500 + 3000 + 4000) / 500)
-    assert "Running now: 3 packs, 500 images/s, about 0:18 left at this speed." in told(status)
+    assert "Running now: 3 packs, 500 images/s, about 0:18 left at this speed." in screen(status)
     say("one", runs[1:3], state=STOPPED)
     say("two", runs[3:5], state=STOPPED)
     assert (seen().speed, seen().left) == (None, None)
-    assert "Running now: 1 pack, speed unknown, time left unknown." in told(seen())
+    assert "Running now: 1 pack, speed unknown, time left unknown." in screen(seen())
 
 
 def test_where_nothing_is_said_the_whole_training_split_is_counted(project, prepared):
@@ -229,7 +230,7 @@ def test_a_job_that_waits_for_another_says_so(runs):
     assert (
         "waits for another job, on node07, process 42\n"
         "    logs/train/patient.log\n"
-        "    alexnet on digits, m=2, 2 lanes" in told(seen())
+        "    alexnet on digits, m=2, 2 lanes" in screen(seen())
     )
 
 
@@ -246,12 +247,12 @@ def test_a_damaged_word_is_named(runs):
     for name in "abcde":
         say(name, runs[:1])
         (RESULTS / "packs" / f"{name}.json").write_text("{")
-    lines = told(seen()).splitlines()
+    lines = screen(seen()).splitlines()
     assert [line.partition(": ")[0] for line in lines[-4:-1]] == [f"results/packs/{name}.json" for name in "abc"]
     assert lines[-1] == "and 2 more such files"
     for name in "bcde":
         (RESULTS / "packs" / f"{name}.json").unlink()
-    assert told(seen()).splitlines()[-1].startswith("results/packs/a.json: damaged or edited")
+    assert screen(seen()).splitlines()[-1].startswith("results/packs/a.json: damaged or edited")
 
 
 def test_rates_that_are_chosen_later_wait_and_then_are_looked_up(runs):
@@ -275,7 +276,7 @@ def test_a_damaged_run_is_named_and_waits(runs):
         "done": len(runs) - 1,
         "waiting": SIZES["all"] - len(runs) + 1,
     }
-    assert f"{folder}: damaged: metrics.csv does not fit its digest in run.json; to be made again" in told(status)
+    assert f"{folder}: damaged: metrics.csv does not fit its digest in run.json; to be made again" in screen(status)
 
 
 def test_checkpoints_of_stopped_trainings_are_counted(runs):
@@ -283,10 +284,10 @@ def test_checkpoints_of_stopped_trainings_are_counted(runs):
         file = RESULTS / "checkpoints" / name
         file.parent.mkdir(parents=True, exist_ok=True)
         file.touch()
-    assert told(seen()).endswith("Trainings that were stopped go on from 2\ncheckpoints.")
+    assert screen(seen()).endswith("Trainings that were stopped go on from 2\ncheckpoints.")
     file = RESULTS / "checkpoints/a/1.pt"
     file.unlink()
-    assert told(seen()).endswith("go on from 1\ncheckpoint.")
+    assert screen(seen()).endswith("go on from 1\ncheckpoint.")
 
 
 def test_when_all_is_done(runs):
@@ -295,7 +296,7 @@ def test_when_all_is_done(runs):
     for run in [run for some in planned.values() for run in some]:
         store(run)
     say("late", runs, **training(runs[0]))
-    text = told(seen())
+    text = screen(seen())
     assert text.endswith("\nAll runs are there.")
     assert text.splitlines()[-3].split() == ["all", "22", "22", "-", "-", "-", "-"]
 
@@ -309,7 +310,7 @@ def test_the_screen(runs, monkeypatch):
     say("terminal", runs[6:7], log=None, title="", since=time.time() - 3 * 86400)
     for width, allowed in [("100", 100), ("80", 80), ("300", 100)]:
         monkeypatch.setenv("COLUMNS", width)
-        text = told(seen())
+        text = screen(seen())
         lines = text.splitlines()
         assert max(map(len, lines)) <= allowed
         assert len({len(line) for line in lines[2 : 3 + len(SIZES)]}) == 1, "the table is aligned"
@@ -393,10 +394,10 @@ def test_every_line_of_a_screen(monkeypatch):
     }
     wrong = [f"results/packs/{i}.json: damaged" for i in (1, 2, 3, 4)]
     status = Status("mine", NOW, counts, ["digits", "cifar10"], heartbeats, 12345.6, 3665.4, wrong)
-    assert told(status) == SCREEN
-    quiet = told(replace(status, heartbeats={}, wrong=[], unprepared=[]))
+    assert screen(status) == SCREEN
+    quiet = screen(replace(status, heartbeats={}, wrong=[], unprepared=[]))
     assert quiet.endswith("1\n\nNothing is running, so the time left is unknown.")
-    silent = told(replace(status, heartbeats={"s": heartbeats["s"]}, wrong=[], unprepared=[]))
+    silent = screen(replace(status, heartbeats={"s": heartbeats["s"]}, wrong=[], unprepared=[]))
     assert "Nothing is running, so the time left is unknown.\n\nsilent since 17:36" in silent
 
 

@@ -11,17 +11,17 @@ from pathlib import Path
 if workflow.current_basedir.is_local:
     LIBRARY = os.path.dirname(workflow.current_basedir.get_path_or_uri(secret_free=False))
     if found := set("{}:").intersection(LIBRARY):
-        told = (
+        reason = (
             f"has {' '.join(sorted(found))} in its path, which Snakemake and Python read as theirs; rename the folder"
         )
-        sys.exit(f"error: {os.path.dirname(LIBRARY)}: {told}")
+        sys.exit(f"error: {os.path.dirname(LIBRARY)}: {reason}")
     sys.path.insert(0, LIBRARY)
     os.environ.update(PYTHONPATH=os.pathsep.join(filter(None, [LIBRARY, os.getenv("PYTHONPATH")])))
 elif installed := importlib.util.find_spec("smallbatch"):
     LIBRARY = os.path.dirname(os.path.dirname(installed.origin))
 else:
-    told = "its library is not installed here; see docs/install.md"
-    sys.exit(f"error: {workflow.current_basedir.get_path_or_uri(secret_free=True)}: {told}")
+    reason = "its library is not installed here; see docs/install.md"
+    sys.exit(f"error: {workflow.current_basedir.get_path_or_uri(secret_free=True)}: {reason}")
 # Snakemake 9.27 puts it into shell lines as it stands, and folders may have spaces, brackets and quotes.
 sys.executable = shlex.quote(sys.executable)
 # So that a training knows that it has a job of the cluster for itself.
@@ -32,7 +32,7 @@ if not workflow.is_main_process:
 def hung_up(number, frame):
     """A terminal that closes ends Snakemake as Ctrl-C does, which leaves no lock behind."""
     signal.signal(signal.SIGHUP, signal.SIG_IGN)
-    if os.getsid(0) == os.getpid():  # which alone is told
+    if os.getsid(0) == os.getpid():  # to which alone it is sent
         os.killpg(0, signal.SIGHUP)
     raise KeyboardInterrupt
 

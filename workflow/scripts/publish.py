@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 if __name__ == "__main__":
     with reporting(snakemake.log[0]):
         params = snakemake.params
-        told = publish(
+        message = publish(
             params.study,
             read_tables([snakemake.input.runs]),
             pd.read_csv(snakemake.input.claims, keep_default_na=False),
@@ -26,4 +26,4 @@ if __name__ == "__main__":
             remote=params.publish["remote"],
             weights=params.publish["weights"],
         )
-        print(told)
+        print(message)

@@ -20,7 +20,7 @@ from smallbatch.data import label as label_of
 from smallbatch.data.prepared import META, Meta, aside, damaged_arrays, read, read_meta
 from smallbatch.runs.bundles import FILES, record_of_weights, take_in
 from smallbatch.runs.chosen import chosen_file, write_chosen
-from smallbatch.runs.status import look, told
+from smallbatch.runs.status import look, screen
 from smallbatch.runs.store import RunStore, digest_of
 from smallbatch.study.experiments import Chosen, Experiment, Study
 from smallbatch.study.settings import likely, overridden, place, read_entries, read_yaml
@@ -136,7 +136,7 @@ def _whole(label: str, settings: dict[str, Any]) -> Meta | None:
 
 
 def _status(study: Study, config: Config, arguments: argparse.Namespace) -> None:
-    _say(told(look(study, DATA, RESULTS)))
+    _say(screen(look(study, DATA, RESULTS)))
 
 
 def _say(text: str) -> None:

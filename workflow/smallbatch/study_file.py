@@ -245,7 +245,7 @@ def _setting(where: str, key: str, values: Values, datasets: Values) -> Setting:
     augment = values.get("augment", {"flip": False})
     data.check_augment(where, key, datasets[values["data"]], augment)
     grid = {"augment", "batch_sizes", "bn_batch_sizes", "base_lrs", "seeds"}
-    told = {name: value for name, value in values.items() if name not in grid}
+    fixed = {name: value for name, value in values.items() if name not in grid}
     changed = {
         "data": data.label(values["data"], datasets[values["data"]]),
         "weight_decay": float(values["weight_decay"]) + 0.0,  # so that -0.0 is 0.0
@@ -257,7 +257,7 @@ def _setting(where: str, key: str, values: Values, datasets: Values) -> Setting:
         "augment_resized": augment.get("resized_crop", False),
         "model_content": models.content(values["model"]),
     }
-    return Setting.from_json({**told, **changed})
+    return Setting.from_json({**fixed, **changed})
 
 
 def _check_whole_bn_batches(where: str, key: str, norm: str, batch_sizes: Iterable[int]) -> None:

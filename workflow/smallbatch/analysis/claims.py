@@ -113,7 +113,7 @@ def judge(
 
 def _judged(claim: Claim, views: "_Views", variance: pd.DataFrame, thresholds: Thresholds) -> dict[str, Any]:
     absent = [figure for figure in claim.figures if not views.experiments(figure)]
-    told = {
+    row = {
         "claim": claim.name,
         "section": claim.section,
         "text": claim.text,
@@ -124,21 +124,21 @@ def _judged(claim: Claim, views: "_Views", variance: pd.DataFrame, thresholds: T
     }
     found = _figures_parts(claim, views, thresholds) if claim.checks else _measured_parts(views, variance, thresholds)
     parts, verdicts = found.parts, decide(found.parts)
-    told["comparisons"] = json.dumps([*map(_comparison, parts, verdicts)], ensure_ascii=False)
+    row["comparisons"] = json.dumps([*map(_comparison, parts, verdicts)], ensure_ascii=False)
     if not parts or (found.lacking and "refuted" not in verdicts):
         empty = dict.fromkeys(("effect", "unit", "figures", "seeds", "differences", "to_decide"), "")
         evidence = _why_not_run(claim, absent, found.lacking, thresholds)
-        return told | empty | {"low": math.nan, "high": math.nan, "verdict": "not run", "evidence": evidence}
+        return row | empty | {"low": math.nan, "high": math.nan, "verdict": "not run", "evidence": evidence}
     verdict, decides = min(zip(verdicts, parts, strict=True), key=_deciding)
     low, high = decides.interval
-    return told | {
+    return row | {
         "verdict": verdict,
         "effect": decides.words,
         "low": low,
         "high": high,
         "unit": decides.unit,
         "figures": ", ".join(sorted(found.names)),
-        "evidence": decides.told + _tally(verdicts),
+        "evidence": decides.sentence + _tally(verdicts),
         "seeds": _span([part.seeds for part in parts if part.seeds]),
         "differences": "; ".join(found.differences),
         "to_decide": what_would_decide(parts, verdicts) if verdict == "undecided" else "",
@@ -173,14 +173,14 @@ def _comparison(part: Part, verdict: str) -> dict[str, Any]:
         "effect": float(part.effect[0]), "low": low, "high": high, "at_least": part.at_least, "at_most": part.at_most,
     }  # fmt: skip
     known = {name: round(value, 6) if math.isfinite(value) else None for name, value in numbers.items()}
-    return {"comparison": part.told, "verdict": verdict, **known, "unit": part.unit, "seeds": part.seeds}
+    return {"comparison": part.sentence, "verdict": verdict, **known, "unit": part.unit, "seeds": part.seeds}
 
 
 def _figures_parts(claim: Claim, views: "_Views", thresholds: Thresholds) -> _Found:
     parts: list[Part] = []
     names: set[str] = set()
     differing: dict[str, list[str]] = {}
-    told: set[Predicate] = set()
+    compared: set[Predicate] = set()
     silent: dict[Predicate, list[str]] = {}
     unmade: dict[Predicate, list[str]] = {}
     for check in claim.checks:
@@ -190,17 +190,17 @@ def _figures_parts(claim: Claim, views: "_Views", thresholds: Thresholds) -> _Fo
             unmade.setdefault(check.about, []).extend(gone)
             continue
         own = [*_check_parts(check, views, thresholds), *_untrained(shown)]
-        parts += [part for part in own if part.told not in {other.told for other in parts}]
+        parts += [part for part in own if part.sentence not in {other.sentence for other in parts}]
         if not own:
             silent.setdefault(check.about, []).extend(check.figures)
             continue
-        told.add(check.about)
+        compared.add(check.about)
         names |= {views.own_name(figure) for figure in check.figures}
         differing |= {
             views.own_name(figure): differences(figure, runs.values())
             for figure, runs in zip(check.figures, shown, strict=True)
         }
-    lacking = [figure for about, figures in (unmade | silent).items() if about not in told for figure in figures]
+    lacking = [figure for about, figures in (unmade | silent).items() if about not in compared for figure in figures]
     return _Found(parts, names, _shared_first(differing), [*dict.fromkeys(lacking)])
 
 
@@ -219,7 +219,7 @@ def _check_parts(check: Check, views: "_Views", thresholds: Thresholds) -> Itera
     for grids in zip(*[views.grids(figure, check.each) for figure in check.figures], strict=False):
         seeds = min(int(grid.seeds[grid.seeds > 0].min()) for grid in grids)
         for part in check.predicate(thresholds, *grids):
-            yield replace(part, told=f"{grids[-1].where}: {part.told}", seeds=seeds)
+            yield replace(part, sentence=f"{grids[-1].where}: {part.sentence}", seeds=seeds)
 
 
 def _untrained(shown: Iterable[Mapping[str, pd.DataFrame]]) -> list[Part]:

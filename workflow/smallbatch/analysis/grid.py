@@ -105,13 +105,13 @@ class Grid:
         """(samples, sizes): `values` of this grid at a rate's place for each sample."""
         return np.take_along_axis(values, rate[:, None, None], axis=2)[..., 0]
 
-    def told(self) -> str:
+    def best_words(self) -> str:
         """The best cell of the data: `m = 8 at 2⁻⁸ (97.5 %)`."""
         size, rate = divmod(int(highest(_flat(self.selection[:1]))[0]), len(self.base_lrs))
         accuracy = 100 * self.accuracy[0, size, rate]
         return f"{self.symbol} = {self.sizes[size]} at {rate_words(self.base_lrs[rate])} ({accuracy:.1f} %)"
 
-    def seeds_told(self, size: int, rate: int) -> str:
+    def seeds_words(self, size: int, rate: int) -> str:
         """How many seeds of a cell converged: `2 of 3 seeds`."""
         seeds = int(self.seeds[size, rate])
         converged = round(np.nan_to_num(self.converged[0, size, rate]) * seeds)

@@ -168,8 +168,8 @@ class Noise:
         relative = residuals / scale[:, None]
         own = count - 1
         variance = np.fmax((relative**2).sum(axis=1) / np.fmax(own, 1), 1 / (12 * images**2 * scale**2))  # rounding
-        told = steady & (own > 0)
-        others = moderation(relative[told], variance[told], own[told])
+        estimated = steady & (own > 0)
+        others = moderation(relative[estimated], variance[estimated], own[estimated])
         prior = np.where(steady, np.fmax(np.fmin(others.prior, others.pooled - own), 0), 0)
         total = prior + own
         together = math.sqrt(others.shared) * self._normal(1) + math.sqrt(1 - others.shared) * self._normal(len(mean))

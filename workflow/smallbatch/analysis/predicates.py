@@ -64,17 +64,17 @@ def best_within(t: Thresholds, grid: Grid, low: int, high: int) -> Iterator[Part
     """The best accuracy at sizes in low ... high is above the best at others."""
     inside, outside = grid.split((grid.sizes >= low) & (grid.sizes <= high))
     if len(inside) and len(outside):
-        told = f"best inside at {inside.told()}, outside at {outside.told()}"
-        yield Part(told, 100 * inside.lead(outside), at_least=0)
+        sentence = f"best inside at {inside.best_words()}, outside at {outside.best_words()}"
+        yield Part(sentence, 100 * inside.lead(outside), at_least=0)
 
 
 def untrainable_at_the_largest(t: Thresholds, grid: Grid) -> Iterator[Part]:
     """At the overall best rate the largest m does not train."""
     if _reaches_large(t, grid):
         rate = _best_rate(grid)
-        told = f"at the best rate {_rate(grid)} {grid.seeds_told(-1, rate[0])} converged at m = {grid.sizes[-1]}"
+        sentence = f"at the best rate {_rate(grid)} {grid.seeds_words(-1, rate[0])} converged at m = {grid.sizes[-1]}"
         failed = 1 - grid.at(grid.exact, rate)[:, -1]
-        yield Part(told, 100 * failed, at_least=100 * t["converged_share"], unit="% of seeds")
+        yield Part(sentence, 100 * failed, at_least=100 * t["converged_share"], unit="% of seeds")
 
 
 def degrades_before_collapse(t: Thresholds, grid: Grid) -> Iterator[Part]:
@@ -91,8 +91,8 @@ def degrades_before_collapse(t: Thresholds, grid: Grid) -> Iterator[Part]:
     if len(rates):
         lost = 100 * (grid.accuracy[:, 0, rates] - grid.accuracy[:, last[rates], rates]).mean(axis=1)
         ends = f"from m = {grid.sizes[0]} to the last m at which all seeds train"
-        told = f"{ends} accuracy falls by {lost[0]:.1f} points, over {counted(len(rates), 'rate')}"
-        yield Part(told, lost, at_least=t["margin"])
+        sentence = f"{ends} accuracy falls by {lost[0]:.1f} points, over {counted(len(rates), 'rate')}"
+        yield Part(sentence, lost, at_least=t["margin"])
 
 
 def collapses(t: Thresholds, grid: Grid) -> Iterator[Part]:
@@ -103,8 +103,8 @@ def collapses(t: Thresholds, grid: Grid) -> Iterator[Part]:
     there = ~np.isnan(grid.accuracy[0])
     largest = len(grid) - 1 - there[::-1].argmax(axis=0)  # (rates)
     failed = 100 * (1 - grid.exact[:, largest[rates], rates]).mean(axis=1)
-    told = f"of the rates that train at m = {grid.sizes[0]}, {failed[0]:.0f} % fail at the largest m"
-    yield Part(told, failed, at_least=100 * t["converged_share"], unit="% of seeds")
+    sentence = f"of the rates that train at m = {grid.sizes[0]}, {failed[0]:.0f} % fail at the largest m"
+    yield Part(sentence, failed, at_least=100 * t["converged_share"], unit="% of seeds")
 
 
 def _widths(grid: Grid) -> np.ndarray:
@@ -123,10 +123,10 @@ def smallest_have_widest_range(t: Thresholds, grid: Grid) -> Iterator[Part]:
         widths = _widths(grid)
         among_small = widths[:, small].mean(axis=1)
         for place in np.flatnonzero(~small):
-            told = f"{among_small[0]:.1f} rates converged on average over m ≤ {t['smallest_batch']}"
-            told = f"{told}, {widths[0, place]:.1f} at m = {grid.sizes[place]}"
+            sentence = f"{among_small[0]:.1f} rates converged on average over m ≤ {t['smallest_batch']}"
+            sentence = f"{sentence}, {widths[0, place]:.1f} at m = {grid.sizes[place]}"
             yield Part(
-                _UNSHARED if np.isnan(among_small[0]) else told,
+                _UNSHARED if np.isnan(among_small[0]) else sentence,
                 among_small - widths[:, place],
                 at_least=0,
                 unit="rates",
@@ -142,9 +142,11 @@ def range_shrinks(t: Thresholds, grid: Grid) -> Iterator[Part]:
         grid = grid.having(grid.sizes >= t["smallest_batch"])
     if _reaches_large(t, grid):
         widths = _widths(grid)
-        told = f"{widths[0, 0]:.1f} rates converged at m = {grid.sizes[0]}, {widths[0, -1]:.1f} at m = {grid.sizes[-1]}"
+        sentence = (
+            f"{widths[0, 0]:.1f} rates converged at m = {grid.sizes[0]}, {widths[0, -1]:.1f} at m = {grid.sizes[-1]}"
+        )
         fall = _fall(grid, slope(np.log2(grid.sizes), widths))
-        yield Part(_UNSHARED if np.isnan(fall[0]) else told, fall, at_least=0, unit="rates")
+        yield Part(_UNSHARED if np.isnan(fall[0]) else sentence, fall, at_least=0, unit="rates")
 
 
 def _trains_up_to(
@@ -158,8 +160,8 @@ def _trains_up_to(
     if small.any() and _reaches_large(t, grid):
         for place, inside in enumerate(small):
             share = shares[:, place] if inside else 1 - shares[:, place]
-            told = f"{at}, m = {grid.sizes[place]}: {grid.seeds_told(place, rates[place])} converged"
-            yield Part(told, 100 * share, at_least=100 * t["converged_share"], unit="% of seeds")
+            sentence = f"{at}, m = {grid.sizes[place]}: {grid.seeds_words(place, rates[place])} converged"
+            yield Part(sentence, 100 * share, at_least=100 * t["converged_share"], unit="% of seeds")
 
 
 def trains_only_up_to(t: Thresholds, grid: Grid, bound: int) -> Iterator[Part]:
@@ -188,8 +190,8 @@ def _rate(grid: Grid) -> str:
 
 def peaks_at(t: Thresholds, grid: Grid, percent: float) -> Iterator[Part]:
     """The best accuracy is about so many percent."""
-    told = f"best at {grid.told()}, {percent:g} % expected"
-    yield Part(told, 100 * grid.peak() - percent, at_least=-t["near"], at_most=t["near"])
+    sentence = f"best at {grid.best_words()}, {percent:g} % expected"
+    yield Part(sentence, 100 * grid.peak() - percent, at_least=-t["near"], at_most=t["near"])
 
 
 def coincide(t: Thresholds, grid: Grid, low: int, high: int) -> Iterator[Part]:
@@ -199,8 +201,8 @@ def coincide(t: Thresholds, grid: Grid, low: int, high: int) -> Iterator[Part]:
         curves = inside.best()
         mean = curves.mean(axis=1)
         for size, curve in zip(inside.sizes, curves.T, strict=True):
-            told = f"m = {size} averages {_percent(curve[0])}, all of {_sizes(inside)} {_percent(mean[0])}"
-            yield Part(told, 100 * (curve - mean), at_least=-t["same"], at_most=t["same"])
+            sentence = f"m = {size} averages {_percent(curve[0])}, all of {_sizes(inside)} {_percent(mean[0])}"
+            yield Part(sentence, 100 * (curve - mean), at_least=-t["same"], at_most=t["same"])
 
 
 def worse_beyond(t: Thresholds, grid: Grid, low: int, high: int) -> Iterator[Part]:
@@ -209,8 +211,8 @@ def worse_beyond(t: Thresholds, grid: Grid, low: int, high: int) -> Iterator[Par
     if len(inside) and len(grid.base_lrs) == 1:
         mean = inside.best().mean(axis=1)
         for size, curve in zip(larger.sizes, larger.best().T, strict=True):
-            told = f"m = {size} averages {_percent(curve[0])}, {_sizes(inside)} {_percent(mean[0])}"
-            yield Part(told, 100 * (mean - curve), at_least=t["margin"])
+            sentence = f"m = {size} averages {_percent(curve[0])}, {_sizes(inside)} {_percent(mean[0])}"
+            yield Part(sentence, 100 * (mean - curve), at_least=t["margin"])
 
 
 def improves(t: Thresholds, first: Grid, second: Grid) -> Iterator[Part]:
@@ -218,11 +220,11 @@ def improves(t: Thresholds, first: Grid, second: Grid) -> Iterator[Part]:
     second, gains = _gains(first, second)
     if len(second):
         lowest, highest = gains[0].argmin(), gains[0].argmax()
-        told = (
+        sentence = (
             f"median gain {np.median(gains[0]):+.1f} points over {_sizes(second)}, from {gains[0, lowest]:+.1f} at "
             f"m = {second.sizes[lowest]} to {gains[0, highest]:+.1f} at m = {second.sizes[highest]}"
         )
-        yield Part(told, np.median(gains, axis=1), at_least=t["margin"])
+        yield Part(sentence, np.median(gains, axis=1), at_least=t["margin"])
 
 
 def smallest_suffers(t: Thresholds, grid: Grid, low: int, high: int) -> Iterator[Part]:
@@ -231,14 +233,14 @@ def smallest_suffers(t: Thresholds, grid: Grid, low: int, high: int) -> Iterator
     if len(inside) and grid.sizes[0] < low:
         smallest = grid.having(grid.sizes[:1])
         reached = _percent(smallest.peak()[0])
-        told = f"m = {grid.sizes[0]} reaches {reached}, {inside.told()} is the best in {low} ... {high}"
-        yield Part(told, 100 * inside.lead(smallest), at_least=t["margin"])
+        sentence = f"m = {grid.sizes[0]} reaches {reached}, {inside.best_words()} is the best in {low} ... {high}"
+        yield Part(sentence, 100 * inside.lead(smallest), at_least=t["margin"])
 
 
 def same_peak(t: Thresholds, first: Grid, second: Grid) -> Iterator[Part]:
     """The best accuracies of both are about the same."""
-    told = f"best at {second.told()}, in {first.where} at {first.told()}"
-    yield Part(told, 100 * second.lead(first), at_least=-t["same"], at_most=t["same"])
+    sentence = f"best at {second.best_words()}, in {first.where} at {first.best_words()}"
+    yield Part(sentence, 100 * second.lead(first), at_least=-t["same"], at_most=t["same"])
 
 
 def falls_from(t: Thresholds, grid: Grid, low: int = 0) -> Iterator[Part]:
@@ -246,8 +248,8 @@ def falls_from(t: Thresholds, grid: Grid, low: int = 0) -> Iterator[Part]:
     grid = grid.having(grid.sizes >= low)
     if len(grid) > 1:
         best = 100 * grid.best()
-        told = f"from {best[0, 0]:.1f} % at m = {grid.sizes[0]} to {best[0, -1]:.1f} % at m = {grid.sizes[-1]}"
-        yield Part(told, _fall_of_best(grid), at_least=t["margin"])
+        sentence = f"from {best[0, 0]:.1f} % at m = {grid.sizes[0]} to {best[0, -1]:.1f} % at m = {grid.sizes[-1]}"
+        yield Part(sentence, _fall_of_best(grid), at_least=t["margin"])
 
 
 def falls_to_large(t: Thresholds, grid: Grid, low: int) -> Iterator[Part]:
@@ -261,8 +263,8 @@ def falls_more(t: Thresholds, first: Grid, second: Grid, low: int) -> Iterator[P
     first, second = _common(first.having(first.sizes >= low), second.having(second.sizes >= low))
     if len(second) > 1:
         less, more = _fall_of_best(first), _fall_of_best(second)
-        told = f"{_sizes(second)} lose {more[0]:.1f} points, {less[0]:.1f} in {first.where}"
-        yield Part(told, more - less, at_least=t["margin"])
+        sentence = f"{_sizes(second)} lose {more[0]:.1f} points, {less[0]:.1f} in {first.where}"
+        yield Part(sentence, more - less, at_least=t["margin"])
 
 
 def good_out_to(t: Thresholds, grid: Grid, best: tuple[int, int], low: int, high: int) -> Iterator[Part]:
@@ -272,16 +274,16 @@ def good_out_to(t: Thresholds, grid: Grid, best: tuple[int, int], low: int, high
     if len(inside):
         mean = inside.best().mean(axis=1)
         for size, accuracy in zip(larger.sizes, larger.best().T, strict=True):
-            told = f"m = {size} reaches {_percent(accuracy[0])}, {_sizes(inside)} {_percent(mean[0])}"
-            yield Part(told, 100 * (mean - accuracy), at_most=t["near"])
+            sentence = f"m = {size} reaches {_percent(accuracy[0])}, {_sizes(inside)} {_percent(mean[0])}"
+            yield Part(sentence, 100 * (mean - accuracy), at_most=t["near"])
 
 
 def helps(t: Thresholds, first: Grid, second: Grid) -> Iterator[Part]:
     """The second is better on average over m."""
     second, gains = _gains(first, second)
     if len(second):
-        told = f"{gains[0].mean():+.1f} points on average over {_sizes(second)} against {first.where}"
-        yield Part(told, gains.mean(axis=1), at_least=t["margin"])
+        sentence = f"{gains[0].mean():+.1f} points on average over {_sizes(second)} against {first.where}"
+        yield Part(sentence, gains.mean(axis=1), at_least=t["margin"])
 
 
 def helps_large_most(t: Thresholds, first: Grid, second: Grid) -> Iterator[Part]:
@@ -294,8 +296,8 @@ def _large_gain_more(t: Thresholds, grid: Grid, gains: np.ndarray, where: str = 
     small = grid.sizes <= t["small_batch"]
     if small.any() and not small.all():
         at_small, at_large = nan_mean(gains[:, small], axis=1), nan_mean(gains[:, ~small], axis=1)
-        told = f"{where}{at_large[0]:+.1f} points at m > {t['small_batch']}, {at_small[0]:+.1f} at smaller m"
-        yield Part(told, at_large - at_small, at_least=t["margin"])
+        sentence = f"{where}{at_large[0]:+.1f} points at m > {t['small_batch']}, {at_small[0]:+.1f} at smaller m"
+        yield Part(sentence, at_large - at_small, at_least=t["margin"])
 
 
 def large_stay_below(t: Thresholds, grid: Grid, other: Grid | None = None) -> Iterator[Part]:
@@ -305,8 +307,8 @@ def large_stay_below(t: Thresholds, grid: Grid, other: Grid | None = None) -> It
     if len(small) and len(large):
         at_small, at_large = small.best().mean(axis=1), large.best().mean(axis=1)
         of = "" if other is None else f" of {grid.where}"
-        told = f"{_sizes(large)} average {_percent(at_large[0])}, {_sizes(small)}{of} {_percent(at_small[0])}"
-        yield Part(told, 100 * (at_small - at_large), at_least=t["margin"])
+        sentence = f"{_sizes(large)} average {_percent(at_large[0])}, {_sizes(small)}{of} {_percent(at_small[0])}"
+        yield Part(sentence, 100 * (at_small - at_large), at_least=t["margin"])
 
 
 def large_degrade_most_at_best_rate(t: Thresholds, grid: Grid) -> Iterator[Part]:
@@ -316,9 +318,9 @@ def large_degrade_most_at_best_rate(t: Thresholds, grid: Grid) -> Iterator[Part]
         gaps = 100 * (nan_mean(small.accuracy, axis=1) - nan_mean(large.accuracy, axis=1))
         best = _best_rate(grid)[0]
         for rate in np.flatnonzero(~np.isnan(gaps[0]) & (np.arange(gaps.shape[1]) != best)):
-            told = f"large m lie {gaps[0, best]:.1f} points below small at the best rate {_rate(grid)}"
-            told = f"{told}, {gaps[0, rate]:.1f} at {rate_words(grid.base_lrs[rate])}"
-            yield Part(told, gaps[:, best] - gaps[:, rate], at_least=0)
+            sentence = f"large m lie {gaps[0, best]:.1f} points below small at the best rate {_rate(grid)}"
+            sentence = f"{sentence}, {gaps[0, rate]:.1f} at {rate_words(grid.base_lrs[rate])}"
+            yield Part(sentence, gaps[:, best] - gaps[:, rate], at_least=0)
 
 
 def small_are_stable(t: Thresholds, grid: Grid) -> Iterator[Part]:
@@ -328,17 +330,17 @@ def small_are_stable(t: Thresholds, grid: Grid) -> Iterator[Part]:
         in_range = np.fmax.reduce(grid.converged[0], axis=0) > t["converged_share"]
         for size, rate in np.argwhere(in_range & (small.seeds > 0)):
             cell = f"m = {small.sizes[size]} at {rate_words(small.base_lrs[rate])}"
-            told = f"{cell}: {small.seeds_told(size, rate)} converged"
+            sentence = f"{cell}: {small.seeds_words(size, rate)} converged"
             share = 100 * small.exact[:, size, rate]
-            yield Part(told, share, at_least=100 * t["converged_share"], unit="% of seeds")
+            yield Part(sentence, share, at_least=100 * t["converged_share"], unit="% of seeds")
 
 
 def best_below_whole(t: Thresholds, grid: Grid, above: int) -> Iterator[Part]:
     """The best accuracy at b < m is above that at b = m, for one m above a size."""
     below, whole = grid.split(grid.sizes < grid.setting["batch_size"])
     if len(below) and len(whole) and whole.sizes[0] > above:
-        told = f"best below m at {below.told()}, the whole batch has {_percent(whole.peak()[0])}"
-        yield Part(told, 100 * below.lead(whole), at_least=0)
+        sentence = f"best below m at {below.best_words()}, the whole batch has {_percent(whole.peak()[0])}"
+        yield Part(sentence, 100 * below.lead(whole), at_least=0)
 
 
 def improves_down_to_two_without_norm(t: Thresholds, grid: Grid) -> Iterator[Part]:
@@ -346,8 +348,8 @@ def improves_down_to_two_without_norm(t: Thresholds, grid: Grid) -> Iterator[Par
     small, _ = _small_and_large(t, grid)
     if grid.setting["norm"] == "none" and len(small) > 1 and small.sizes[0] == 2:
         best = 100 * small.best()
-        told = f"from {best[0, 0]:.1f} % at m = 2 to {best[0, -1]:.1f} % at m = {small.sizes[-1]}"
-        yield Part(told, _fall_of_best(small), at_least=0)
+        sentence = f"from {best[0, 0]:.1f} % at m = 2 to {best[0, -1]:.1f} % at m = {small.sizes[-1]}"
+        yield Part(sentence, _fall_of_best(small), at_least=0)
 
 
 def longer_helps_large_most(t: Thresholds, short: Grid, long: Grid) -> Iterator[Part]:
@@ -384,6 +386,8 @@ def grows_linearly(t: Thresholds, measured: pd.DataFrame, generator: np.random.G
             effect = mean_samples(own)
             effect[1:] = dealt(effect[1:], generator)
             ends = f"m = {rows['batch_size'].min():.0f} ... {rows['batch_size'].max():.0f}"
-            told = f"{experiment}, epoch {epoch:.0f}: slope {effect[0]:.2f} over {ends}, {counted(len(own), 'seed')}"
+            sentence = (
+                f"{experiment}, epoch {epoch:.0f}: slope {effect[0]:.2f} over {ends}, {counted(len(own), 'seed')}"
+            )
             low, high = 1 - t["slope_tolerance"], 1 + t["slope_tolerance"]
-            yield Part(told, effect, at_least=low, at_most=high, unit="slope", seeds=len(own))
+            yield Part(sentence, effect, at_least=low, at_most=high, unit="slope", seeds=len(own))

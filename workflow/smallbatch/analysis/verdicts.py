@@ -44,13 +44,13 @@ _FORMATS = {
 class Part:
     """One effect, and what the claim says of it.
 
-    told: the numbers in a sentence.
+    sentence: the numbers in a sentence.
     effect: (samples), in `unit`; the first is the data's. NaN where the data cannot tell.
     at_least, at_most: the region that the claim puts it in.
     seeds: of each cell that is compared, the fewest; 0 where the effect is not one of seeds.
     """
 
-    told: str
+    sentence: str
     effect: np.ndarray
     at_least: float = -math.inf
     at_most: float = math.inf

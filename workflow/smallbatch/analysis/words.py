@@ -108,8 +108,8 @@ def counted(count: int, noun: str) -> str:
 
 def epoch_words(epochs: Iterable[int]) -> str:
     """`1 epoch`, `82 epochs`, `82, 164 epochs`."""
-    told = listed(sorted(epochs))
-    return f"{told} epoch" if told == "1" else f"{told} epochs"
+    numbers = listed(sorted(epochs))
+    return f"{numbers} epoch" if numbers == "1" else f"{numbers} epochs"
 
 
 def duration(seconds: float) -> str:

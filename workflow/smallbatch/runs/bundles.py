@@ -189,8 +189,8 @@ def _make_room(store: RunStore, folder: Path, bundle: Bundle) -> None:
     """Set aside a run that was never published."""
     damage = store.damage(folder)
     aside = set_aside(folder, "damaged" if damage else "replaced")
-    told = f"damaged: {damage}" if damage else "trained here, and published by others"
-    log.warning("%s: %s; set aside as %s, and taken from %s", folder, told, aside, bundle.path)
+    reason = f"damaged: {damage}" if damage else "trained here, and published by others"
+    log.warning("%s: %s; set aside as %s, and taken from %s", folder, reason, aside, bundle.path)
 
 
 def _checksum(folder: Path) -> int | None:
@@ -220,7 +220,7 @@ def _opened(store: RunStore, *, only_look: bool = False) -> list[Bundle]:
     Raises:
         UserError: some are damaged, and now set aside, unless we only look, so that the next call does without them.
     """
-    bundles, told = [], []
+    bundles, errors = [], []
     for path in sorted(store.published.glob("*.zip")):
         try:
             bundles.append(_open(path))
@@ -228,9 +228,9 @@ def _opened(store: RunStore, *, only_look: bool = False) -> list[Bundle]:
             pointer = path.with_name(f"{path.name}.dvc")
             left = f"`dvc pull {pointer}` gets it again" if pointer.exists() else "call again to do without it"
             done = "to be set aside by a call without -n" if only_look else f"set aside as {set_aside(path).name}"
-            told.append(f"{path}: damaged ({damage}), {done}; {left}")
-    if told:
-        raise UserError(" - ".join(told))
+            errors.append(f"{path}: damaged ({damage}), {done}; {left}")
+    if errors:
+        raise UserError(" - ".join(errors))
     return bundles
 
 

@@ -98,7 +98,7 @@ def look(study: Study, data: Path, results: Path) -> Status:
 
 
 def _read(reader: Callable[[Path], T], path: Path, unread: list[str]) -> T | None:
-    """What a file says; none where it is not there, or cannot be read, which `unread` is then told."""
+    """What a file says; none where it is not there, or cannot be read, and then `unread` says why."""
     try:
         return reader(path) if path.exists() else None
     except UserError as error:
@@ -170,7 +170,7 @@ class _Jobs:
         return {pack: heartbeat for pack, heartbeat in found.items() if heartbeat.state in (RUNNING, BLOCKED, FAILED)}
 
 
-def told(status: Status) -> str:
+def screen(status: Status) -> str:
     """A status as text for a terminal."""
     width = min(WIDTH, shutil.get_terminal_size().columns)
     head = f"Study {status.study}, {time.strftime('%d %b %Y, %H:%M:%S', time.localtime(status.now))}"

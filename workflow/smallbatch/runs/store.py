@@ -398,8 +398,8 @@ def verified(name: str, read: Callable[[str], bytes]) -> tuple[Content, dict[str
         files = values["files"]
         contents = {file: read(file) for file in files if file in (METRICS, VARIANCE)}
     except (ValueError, KeyError, TypeError, AttributeError) as error:
-        told = f"no {error}" if isinstance(error, KeyError) else error
-        raise Damaged(f"{RECORD} is damaged ({told})") from error
+        reason = f"no {error}" if isinstance(error, KeyError) else error
+        raise Damaged(f"{RECORD} is damaged ({reason})") from error
     for file, content in contents.items():
         if hashlib.sha256(content).hexdigest() != files[file]:
             raise Damaged(f"{file} does not fit its digest in {RECORD}")

@@ -152,9 +152,9 @@ class Run:
         return {}
 
     def _make_name(self, fingerprint: str) -> str:
-        told = {key: v for key, v in self.settings.items() if key not in _DEFAULTS or v != _DEFAULTS[key]}
+        named = {key: v for key, v in self.settings.items() if key not in _DEFAULTS or v != _DEFAULTS[key]}
         measured = [MEASUREMENT] if self.setting.variance_batch_sizes else []
-        identity = json.dumps([PROTOCOL, fingerprint, told, *measured], sort_keys=True)
+        identity = json.dumps([PROTOCOL, fingerprint, named, *measured], sort_keys=True)
         digest = hashlib.sha256(identity.encode()).hexdigest()[:12]
         s = self.setting
         norm = s.norm if s.norm_layers == "all" else f"{s.norm}-{s.norm_layers}"

@@ -1,4 +1,4 @@
-"""Reading settings: YAML against a closed schema, every mistake told in one line."""
+"""Reading settings: YAML against a closed schema, every mistake refused in one line."""
 
 import copy
 import difflib

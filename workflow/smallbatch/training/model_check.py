@@ -348,7 +348,7 @@ class _Examination:
         usual = self._pass_of_many(EXAMPLES, training=True) if self.asked.sizes else None
         seen: dict[int, Watch | None] = {}
         for count in self.asked.sizes:
-            # How many it takes at least is told otherwise.
+            # How many it takes at least is found otherwise.
             with contextlib.suppress(UserError) if count < EXAMPLES else contextlib.nullcontext():
                 seen[count] = self._pass_of_many(count, training=True)
         for count, pass_ in seen.items():
