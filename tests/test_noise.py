@@ -9,7 +9,7 @@ import intervals
 from smallbatch.analysis.grid import Grid
 from smallbatch.analysis.noise import SAMPLES, Noise, best_of, with_results
 from smallbatch.analysis.statistics import percentile_interval
-from smallbatch.analysis.verdicts import Part, decide
+from smallbatch.analysis.verdicts import Comparison, decide
 
 PRECISE = 10**12
 """So many images that they have no noise."""
@@ -146,7 +146,7 @@ def test_a_best_of_many_that_tie_is_seldom_above_one_that_looks_as_if_it_tied(wr
         one, other = (
             one_rate(0.5 + 0.001 * (true + draws.standard_normal(len(true))), draws) for true in (inside, outside)
         )
-        [found] = decide([Part("told", one.lead(other), at_least=0)])
+        [found] = decide([Comparison("told", one.lead(other), at_least=0)])
         return found
 
     share = np.mean([verdict() == wrong for _ in range(500)])

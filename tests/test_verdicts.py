@@ -1,4 +1,4 @@
-"""A verdict is seldom wrong: parts decided by hand, and a short form of benchmarks/verdicts.py."""
+"""A verdict is seldom wrong: comparisons decided by hand, and a short form of benchmarks/verdicts.py."""
 
 import math
 
@@ -8,16 +8,16 @@ from scipy.stats import norm
 
 import verdicts as harness
 from smallbatch.analysis.statistics import dealt
-from smallbatch.analysis.verdicts import Part, decide, what_would_decide
+from smallbatch.analysis.verdicts import Comparison, decide, what_would_decide
 
 SAMPLES = 4000
 QUANTILES = norm.ppf((np.arange(SAMPLES) + 0.5) / SAMPLES)
 
 
-def part(effect: float, spread: float = 1.0, noise: int = 0, **settings) -> Part:
-    """An effect with samples around it that are normal to the last; parts of one noise move together."""
+def comparison(effect: float, spread: float = 1.0, noise: int = 0, **settings) -> Comparison:
+    """An effect with samples around it that are normal to the last; comparisons of one noise move together."""
     samples = effect + spread * dealt(QUANTILES, np.random.default_rng(noise))
-    return Part("told", np.concatenate([[effect], samples]), **settings)
+    return Comparison("told", np.concatenate([[effect], samples]), **settings)
 
 
 @pytest.mark.parametrize(
@@ -26,89 +26,97 @@ def part(effect: float, spread: float = 1.0, noise: int = 0, **settings) -> Part
 )
 def test_a_part_alone_is_decided_by_one_side_of_its_samples(effect: float, verdict: str):
     # Of a standard normal 5 % lie beyond 1.645, and 4.5 %, what discarding leaves to refutations, beyond 1.695.
-    assert decide([part(effect, at_least=0)]) == [verdict]
-    assert decide([part(-effect, at_most=0)]) == [verdict]
-    assert decide([part(2 + 10 * effect, spread=10, at_least=2)]) == [verdict]
+    assert decide([comparison(effect, at_least=0)]) == [verdict]
+    assert decide([comparison(-effect, at_most=0)]) == [verdict]
+    assert decide([comparison(2 + 10 * effect, spread=10, at_least=2)]) == [verdict]
 
 
 def test_a_region_of_two_ends_needs_both():
-    assert decide([part(0, spread=0.5, at_least=-1, at_most=1)]) == ["supported"]
-    assert decide([part(0, spread=0.7, at_least=-1, at_most=1)]) == ["undecided"]
+    assert decide([comparison(0, spread=0.5, at_least=-1, at_most=1)]) == ["supported"]
+    assert decide([comparison(0, spread=0.7, at_least=-1, at_most=1)]) == ["undecided"]
     # Both at once: of a standard normal 4.5 % lie beyond 2.005 on either side.
     for beyond, verdict in ((1.03, "refuted"), (0.97, "undecided")):
         effects = (1 + beyond, -1 - beyond)
-        assert decide([part(effect, spread=0.5, at_least=-1, at_most=1) for effect in effects]) == [verdict] * 2
+        assert decide([comparison(effect, spread=0.5, at_least=-1, at_most=1) for effect in effects]) == [verdict] * 2
 
 
 def test_a_claim_of_many_parts_is_refuted_by_what_chance_takes_none_of_them_to():
     # The largest of ten independent normals exceeds 2.61 in 4.5 % of samples: 0.955^(1/10) = 0.9954.
-    others = [part(0, noise=noise, at_least=0) for noise in range(1, 10)]
+    others = [comparison(0, noise=noise, at_least=0) for noise in range(1, 10)]
     for effect, verdict in ((-2.4, "undecided"), (-2.85, "refuted")):
-        assert decide([part(effect, at_least=0), *others])[0] == verdict
-        assert decide([*others, part(10 * effect, spread=10, at_least=0)])[-1] == verdict
-    together = [part(0, at_least=0) for _ in range(9)]
-    assert decide([part(-1.72, at_least=0), *together])[0] == "refuted"
+        assert decide([comparison(effect, at_least=0), *others])[0] == verdict
+        assert decide([*others, comparison(10 * effect, spread=10, at_least=0)])[-1] == verdict
+    together = [comparison(0, at_least=0) for _ in range(9)]
+    assert decide([comparison(-1.72, at_least=0), *together])[0] == "refuted"
 
 
 def test_parts_that_look_well_inside_make_no_refutation_harder():
-    # A part is left out where 90 % of its samples lie in the region: beyond 1.28.
+    # A comparison is left out where 90 % of its samples lie in the region: beyond 1.28.
     for effect, verdict in ((1.35, "refuted"), (1.2, "undecided")):
-        others = [part(effect, noise=noise, at_least=0) for noise in range(1, 10)]
-        assert decide([part(-2.1, at_least=0), *others])[0] == verdict
+        others = [comparison(effect, noise=noise, at_least=0) for noise in range(1, 10)]
+        assert decide([comparison(-2.1, at_least=0), *others])[0] == verdict
 
 
 def test_what_is_unknown_decides_nothing():
     nothing = np.full(1 + SAMPLES, np.nan)
     no_spread = np.concatenate([[5.0], nothing[1:]])
-    parts = [Part("told", nothing, at_least=0), Part("told", no_spread, at_least=0), Part("told", no_spread, at_most=0)]
-    assert decide(parts) == ["undecided"] * 3
-    assert all(math.isnan(end) for part in parts for end in part.interval)
-    assert decide([*parts, part(-3, at_least=0), part(3, at_least=0)])[3:] == ["refuted", "supported"]
+    comparisons = [
+        Comparison("told", nothing, at_least=0),
+        Comparison("told", no_spread, at_least=0),
+        Comparison("told", no_spread, at_most=0),
+    ]
+    assert decide(comparisons) == ["undecided"] * 3
+    assert all(math.isnan(end) for comparison in comparisons for end in comparison.interval)
+    assert decide([*comparisons, comparison(-3, at_least=0), comparison(3, at_least=0)])[3:] == ["refuted", "supported"]
 
 
 def test_without_noise_a_tie_alone_is_undecided():
-    effects = [Part("told", np.full(1 + SAMPLES, effect), at_least=0) for effect in (-0.1, 0.0, 0.1)]
+    effects = [Comparison("told", np.full(1 + SAMPLES, effect), at_least=0) for effect in (-0.1, 0.0, 0.1)]
     assert decide(effects) == ["refuted", "undecided", "supported"]
     assert decide([]) == []
 
 
-@pytest.mark.parametrize("parts", [1, 10])
-def test_a_true_claim_at_its_border_is_refuted_in_few_studies(parts: int):
+@pytest.mark.parametrize("comparisons", [1, 10])
+def test_a_true_claim_at_its_border_is_refuted_in_few_studies(comparisons: int):
     generator = np.random.default_rng(0)
-    noise = [dealt(QUANTILES, generator) for _ in range(parts)]
+    noise = [dealt(QUANTILES, generator) for _ in range(comparisons)]
 
     def refuted(effects: np.ndarray) -> bool:
         samples = [np.append(own, own + error) for own, error in zip(effects, noise, strict=True)]
-        return "refuted" in decide([Part("told", drawn, at_least=0) for drawn in samples])
+        return "refuted" in decide([Comparison("told", drawn, at_least=0) for drawn in samples])
 
-    share = np.mean([refuted(effects) for effects in generator.standard_normal((1000, parts))])
-    assert 0.031 < share < 0.064  # 4.5 % for one part, 5 % for many, give or take two standard errors
+    share = np.mean([refuted(effects) for effects in generator.standard_normal((1000, comparisons))])
+    assert 0.031 < share < 0.064  # 4.5 % for one comparison, 5 % for many, give or take two standard errors
 
 
 def test_how_many_seeds_would_decide():
     # A test of one side spans 1.645, with 5 seeds: 1 clears it with 5 * 1.645^2 = 13.5 of them, on whatever side.
-    own = part(1, at_least=0, seeds=5)
-    assert own.seeds_to_decide == part(-1, at_least=0, seeds=5).seeds_to_decide == 14
-    assert part(1, at_most=2, seeds=5).seeds_to_decide == part(3, at_most=2, seeds=5).seeds_to_decide == 14
-    assert part(0.1, at_least=0, seeds=5).seeds_to_decide is part(0, at_least=0, seeds=5).seeds_to_decide is None
+    own = comparison(1, at_least=0, seeds=5)
+    assert own.seeds_to_decide == comparison(-1, at_least=0, seeds=5).seeds_to_decide == 14
+    assert comparison(1, at_most=2, seeds=5).seeds_to_decide == comparison(3, at_most=2, seeds=5).seeds_to_decide == 14
+    assert (
+        comparison(0.1, at_least=0, seeds=5).seeds_to_decide
+        is comparison(0, at_least=0, seeds=5).seeds_to_decide
+        is None
+    )
     for effect in (1.63, 1.65):  # 5.1 and 4.97 seeds
-        near = part(effect, at_least=0, seeds=5)
+        near = comparison(effect, at_least=0, seeds=5)
         assert what_would_decide([near], ["undecided"]) == "about 1 more seed, by the widths of the intervals"
-    clear = part(3, at_least=0, seeds=5)
+    clear = comparison(3, at_least=0, seeds=5)
     assert what_would_decide([own, clear], decide([own, clear])) == "about 9 more seeds, by the widths of the intervals"
 
 
 @pytest.mark.parametrize(
     ("undecided", "words"),
     [
-        (part(0.01, at_least=0, seeds=5), "more than 100 seeds: an effect lies at its border"),
-        (part(1, at_least=0, seeds=1), "a second seed: one has no spread"),
-        (Part("told", np.array([1.0, np.nan, np.nan]), at_least=0, seeds=1), "a second seed: one has no spread"),
-        (Part("told", np.full(1 + SAMPLES, np.nan)), "rates at which something converges"),
+        (comparison(0.01, at_least=0, seeds=5), "more than 100 seeds: an effect lies at its border"),
+        (comparison(1, at_least=0, seeds=1), "a second seed: one has no spread"),
+        (Comparison("told", np.array([1.0, np.nan, np.nan]), at_least=0, seeds=1), "a second seed: one has no spread"),
+        (Comparison("told", np.full(1 + SAMPLES, np.nan)), "rates at which something converges"),
     ],
 )
-def test_what_an_undecided_claim_lacks(undecided: Part, words: str):
-    assert what_would_decide([part(1, at_least=0, seeds=5), undecided], ["undecided", "undecided"]) == words
+def test_what_an_undecided_claim_lacks(undecided: Comparison, words: str):
+    assert what_would_decide([comparison(1, at_least=0, seeds=5), undecided], ["undecided", "undecided"]) == words
 
 
 @pytest.mark.parametrize("claim", ["C2", "C4", "C21", "C24"])

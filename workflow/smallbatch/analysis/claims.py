@@ -1,9 +1,9 @@
 """The paper's claims, each judged from the tables of a study.
 
-A claim is a list of checks; a check is a predicate over grids of figures and gives parts, each an effect and the region
-that the claim puts it in. `verdicts` decides on all parts of a claim together. A claim is refuted where a part is, and
-supported where all are; it tells the effect that decides. Where the study shows a figure but lacks the batch sizes that
-half of a claim speaks of, it cannot support the claim: that is not run, too.
+A claim is a list of checks; a check is a predicate over grids of figures and gives comparisons, each an effect and the
+region that the claim puts it in. `verdicts` decides on all comparisons of a claim together. A claim is refuted where
+one is, and supported where all are; its effect is that which decides. Where the study shows a figure but lacks the
+batch sizes that half of a claim speaks of, it cannot support the claim: that is not run, too.
 """
 
 import json
@@ -25,7 +25,7 @@ from smallbatch.analysis.paper import differences
 from smallbatch.analysis.predicates import Thresholds
 from smallbatch.analysis.statistics import SAMPLES
 from smallbatch.analysis.update_variance import measured
-from smallbatch.analysis.verdicts import VERDICTS, Part, decide, what_would_decide
+from smallbatch.analysis.verdicts import VERDICTS, Comparison, decide, what_would_decide
 from smallbatch.study.rates import parse_base_lr
 
 COLUMNS = (
@@ -33,7 +33,7 @@ COLUMNS = (
     "evidence", "seeds", "thresholds", "reading", "differences", "to_decide", "comparisons",
 )  # fmt: skip
 
-Predicate = Callable[..., Iterator[Part]]
+Predicate = Callable[..., Iterator[Comparison]]
 """See `predicates`."""
 
 
@@ -105,7 +105,7 @@ def judge(
         A row a claim, in order, with `COLUMNS`. low and high: the 95 % interval of the effect, in `unit`. absent: the
         paper's figures that the claim rests on and the study lacks, or has no result of. seeds: of the cells compared,
         the fewest and the most. differences: what in their settings is not the paper's. to_decide: what would.
-        comparisons: all parts, as JSON.
+        comparisons: all of them, as JSON.
     """
     views = _Views(figures, with_results(runs), epochs, generator)
     return pd.DataFrame([_judged(claim, views, variance, thresholds) for claim in CLAIMS], columns=list(COLUMNS))
@@ -122,14 +122,18 @@ def _judged(claim: Claim, views: "_Views", variance: pd.DataFrame, thresholds: T
         "thresholds": ", ".join(f"{name} = {thresholds[name]:g}" for name in claim.thresholds),
         "reading": claim.reading,
     }
-    found = _figures_parts(claim, views, thresholds) if claim.checks else _measured_parts(views, variance, thresholds)
-    parts, verdicts = found.parts, decide(found.parts)
-    row["comparisons"] = json.dumps([*map(_comparison, parts, verdicts)], ensure_ascii=False)
-    if not parts or (found.lacking and "refuted" not in verdicts):
+    found = (
+        _figures_comparisons(claim, views, thresholds)
+        if claim.checks
+        else _measured_comparisons(views, variance, thresholds)
+    )
+    comparisons, verdicts = found.comparisons, decide(found.comparisons)
+    row["comparisons"] = json.dumps([*map(_as_json, comparisons, verdicts)], ensure_ascii=False)
+    if not comparisons or (found.lacking and "refuted" not in verdicts):
         empty = dict.fromkeys(("effect", "unit", "figures", "seeds", "differences", "to_decide"), "")
         evidence = _why_not_run(claim, absent, found.lacking, thresholds)
         return row | empty | {"low": math.nan, "high": math.nan, "verdict": "not run", "evidence": evidence}
-    verdict, decides = min(zip(verdicts, parts, strict=True), key=_deciding)
+    verdict, decides = min(zip(verdicts, comparisons, strict=True), key=_deciding)
     low, high = decides.interval
     return row | {
         "verdict": verdict,
@@ -139,9 +143,9 @@ def _judged(claim: Claim, views: "_Views", variance: pd.DataFrame, thresholds: T
         "unit": decides.unit,
         "figures": ", ".join(sorted(found.names)),
         "evidence": decides.sentence + _tally(verdicts),
-        "seeds": _span([part.seeds for part in parts if part.seeds]),
+        "seeds": _span([comparison.seeds for comparison in comparisons if comparison.seeds]),
         "differences": "; ".join(found.differences),
-        "to_decide": what_would_decide(parts, verdicts) if verdict == "undecided" else "",
+        "to_decide": what_would_decide(comparisons, verdicts) if verdict == "undecided" else "",
     }
 
 
@@ -149,35 +153,45 @@ def _judged(claim: Claim, views: "_Views", variance: pd.DataFrame, thresholds: T
 class _Found:
     """What a study has of a claim.
 
-    parts: the comparisons.
+    comparisons: all of them.
     names: the study's figures that gave them.
     differences: what in their settings is not the paper's.
     lacking: figures of some half of the claim that nothing tells of, for they or their batch sizes are not there.
     """
 
-    parts: list[Part]
+    comparisons: list[Comparison]
     names: set[str]
     differences: list[str]
     lacking: list[str]
 
 
-def _deciding(judged: tuple[str, Part]) -> tuple[int, float]:
-    """The part that decides a claim has the lowest: by verdict, then by how deep in its region the effect lies."""
-    verdict, part = judged
-    return VERDICTS.index(verdict), float(np.nan_to_num(part.depth))
+def _deciding(judged: tuple[str, Comparison]) -> tuple[int, float]:
+    """That which decides a claim has the lowest: by verdict, then by how deep in its region the effect lies."""
+    verdict, comparison = judged
+    return VERDICTS.index(verdict), float(np.nan_to_num(comparison.depth))
 
 
-def _comparison(part: Part, verdict: str) -> dict[str, Any]:
-    low, high = part.interval
+def _as_json(comparison: Comparison, verdict: str) -> dict[str, Any]:
+    low, high = comparison.interval
     numbers = {
-        "effect": float(part.effect[0]), "low": low, "high": high, "at_least": part.at_least, "at_most": part.at_most,
-    }  # fmt: skip
+        "effect": float(comparison.effect[0]),
+        "low": low,
+        "high": high,
+        "at_least": comparison.at_least,
+        "at_most": comparison.at_most,
+    }
     known = {name: round(value, 6) if math.isfinite(value) else None for name, value in numbers.items()}
-    return {"comparison": part.sentence, "verdict": verdict, **known, "unit": part.unit, "seeds": part.seeds}
+    return {
+        "comparison": comparison.sentence,
+        "verdict": verdict,
+        **known,
+        "unit": comparison.unit,
+        "seeds": comparison.seeds,
+    }
 
 
-def _figures_parts(claim: Claim, views: "_Views", thresholds: Thresholds) -> _Found:
-    parts: list[Part] = []
+def _figures_comparisons(claim: Claim, views: "_Views", thresholds: Thresholds) -> _Found:
+    comparisons: list[Comparison] = []
     names: set[str] = set()
     differing: dict[str, list[str]] = {}
     compared: set[Predicate] = set()
@@ -189,8 +203,10 @@ def _figures_parts(claim: Claim, views: "_Views", thresholds: Thresholds) -> _Fo
             gone = [figure for figure, runs in zip(check.figures, shown, strict=True) if not runs]
             unmade.setdefault(check.about, []).extend(gone)
             continue
-        own = [*_check_parts(check, views, thresholds), *_untrained(shown)]
-        parts += [part for part in own if part.sentence not in {other.sentence for other in parts}]
+        own = [*_check_comparisons(check, views, thresholds), *_untrained(shown)]
+        comparisons += [
+            comparison for comparison in own if comparison.sentence not in {other.sentence for other in comparisons}
+        ]
         if not own:
             silent.setdefault(check.about, []).extend(check.figures)
             continue
@@ -201,7 +217,7 @@ def _figures_parts(claim: Claim, views: "_Views", thresholds: Thresholds) -> _Fo
             for figure, runs in zip(check.figures, shown, strict=True)
         }
     lacking = [figure for about, figures in (unmade | silent).items() if about not in compared for figure in figures]
-    return _Found(parts, names, _shared_first(differing), [*dict.fromkeys(lacking)])
+    return _Found(comparisons, names, _shared_first(differing), [*dict.fromkeys(lacking)])
 
 
 def _shared_first(differing: Mapping[str, Sequence[str]]) -> list[str]:
@@ -215,20 +231,20 @@ def _shared_first(differing: Mapping[str, Sequence[str]]) -> list[str]:
     return [words if len(names) == len(differing) else f"{', '.join(names)}: {words}" for words, names in ordered]
 
 
-def _check_parts(check: Check, views: "_Views", thresholds: Thresholds) -> Iterator[Part]:
+def _check_comparisons(check: Check, views: "_Views", thresholds: Thresholds) -> Iterator[Comparison]:
     for grids in zip(*[views.grids(figure, check.each) for figure in check.figures], strict=False):
         seeds = min(int(grid.seeds[grid.seeds > 0].min()) for grid in grids)
-        for part in check.predicate(thresholds, *grids):
-            yield replace(part, sentence=f"{grids[-1].where}: {part.sentence}", seeds=seeds)
+        for comparison in check.predicate(thresholds, *grids):
+            yield replace(comparison, sentence=f"{grids[-1].where}: {comparison.sentence}", seeds=seeds)
 
 
-def _untrained(shown: Iterable[Mapping[str, pd.DataFrame]]) -> list[Part]:
+def _untrained(shown: Iterable[Mapping[str, pd.DataFrame]]) -> list[Comparison]:
     unknown = np.full(1 + SAMPLES, np.nan)
     untrained = [where for runs in shown for where, those in runs.items() if not those["converged"].any()]
-    return [Part(f"{where}: no run has converged", unknown) for where in untrained]
+    return [Comparison(f"{where}: no run has converged", unknown) for where in untrained]
 
 
-def _measured_parts(views: "_Views", variance: pd.DataFrame, thresholds: Thresholds) -> _Found:
+def _measured_comparisons(views: "_Views", variance: pd.DataFrame, thresholds: Thresholds) -> _Found:
     names = {name for name, spec in views.figures.items() if spec.get("kind") == "variance"}
     rows = measured(views.runs, variance)
     return _Found([*predicates.grows_linearly(thresholds, rows, views.generator)], names, [], [])
@@ -244,7 +260,7 @@ def _why_not_run(claim: Claim, absent: Sequence[str], lacking: Sequence[str], th
 
 
 def _tally(verdicts: Sequence[str]) -> str:
-    """How the parts fell out, where there are several."""
+    """How the comparisons fell out, where there are several."""
     counts = [f"{verdicts.count(verdict)} {verdict}" for verdict in reversed(VERDICTS) if verdict in verdicts]
     return f"; of {len(verdicts)} comparisons {', '.join(counts)}" if len(verdicts) > 1 else ""
 
@@ -316,7 +332,7 @@ class _Views:
 
 
 _Slice = tuple[str, pd.DataFrame, str]
-"""Of an experiment: which part, in words, its runs, and the column of its sizes."""
+"""Of an experiment: which of them, in words, its runs, and the column of its sizes."""
 
 
 def _at_rate(spec: Mapping[str, Any], runs: pd.DataFrame) -> pd.DataFrame:
@@ -334,8 +350,8 @@ def _over_m(runs: pd.DataFrame) -> Iterator[_Slice]:
 
 def _slices(runs: pd.DataFrame, each: str) -> Iterator[_Slice]:
     symbol, sizes = ("m", "bn_batch_size") if each == "batch_size" else ("b", "batch_size")
-    for value, part in runs.groupby(each):
-        yield f", {symbol} = {value:.0f}", part, sizes
+    for value, chosen in runs.groupby(each):
+        yield f", {symbol} = {value:.0f}", chosen, sizes
 
 
 def _averaged(runs: pd.DataFrame, epochs: pd.DataFrame, whole: bool) -> Iterator[tuple[str, pd.DataFrame]]:

@@ -2,9 +2,9 @@
 
 A claim is true where all its effects lie in their regions. It is supported where a one-sided test at 5 % says so of
 each: a false comparison passes in 5 % of studies, and an intersection of tests needs no correction (Berger 1982). It is
-refuted where one effect lies outside further than chance takes any of them: by the least p-value of all parts in the
-same samples (Westfall & Young 1993, single-step min-P), so that a true claim is refuted in 5 % of studies, and not each
-of its parts. Parts that look well inside refute nothing and are left out of those; what is left out by its p-value is
+refuted where one effect lies outside further than chance takes any of them: by the least p-value of all comparisons in
+the same samples (Westfall & Young 1993, single-step min-P), so that a true claim is refuted in 5 % of studies, and not
+each of its comparisons. Those that look well inside refute nothing and are left out; what is left out by its p-value is
 made up for by dividing the others by the bound (Zhao, Small & Su 2019).
 
 It is decided in two worlds, a half of the samples each: in one the best of several cells is alone, in the other it ties
@@ -24,13 +24,13 @@ from smallbatch.analysis.statistics import percentile_interval
 from smallbatch.analysis.words import counted
 
 VERDICTS = ("refuted", "undecided", "supported", "not run")
-"""The first that any part has is the claim's."""
+"""The first that any comparison has is the claim's."""
 
 LEVEL = 0.05
 """How often, at most, a false claim is supported or a true one refuted."""
 
 DISCARDED = 0.9
-"""The p-value, of an effect in its region looking so far out, above which a part is left out of those that refute."""
+"""The p-value, of an effect in its region looking so far out, above which it is left out of those that refute."""
 
 MOST_SEEDS = 100
 """More seeds than this are not asked for: the effect lies at the border."""
@@ -41,7 +41,7 @@ _FORMATS = {
 
 
 @dataclass(frozen=True, eq=False)
-class Part:
+class Comparison:
     """One effect, and what the claim says of it.
 
     sentence: the numbers in a sentence.
@@ -63,8 +63,8 @@ class Part:
         own, (low, high) = self.effect[0], percentile_interval(self.effect[1:])
         return (math.nan, math.nan) if math.isnan(own + low) else (float(min(low, own)), float(max(high, own)))
 
-    def worlds(self) -> tuple["Part", "Part"]:
-        """The part with the samples of either world alone."""
+    def worlds(self) -> tuple["Comparison", "Comparison"]:
+        """The comparison with the samples of either world alone."""
         one, other = (np.concatenate([self.effect[:1], half]) for half in np.split(self.effect[1:], 2))
         return replace(self, effect=one), replace(self, effect=other)
 
@@ -77,7 +77,7 @@ class Part:
 
     @cached_property
     def p_inside(self) -> float:
-        """The p-value of lying in the region, were it the only part: small refutes. 1 where nothing is known."""
+        """The p-value of lying in the region, were it the only comparison: small refutes. 1 where nothing is known."""
         there = self._known
         known = len(there) and not math.isnan(self.depth)
         return float(min((there >= self.at_least).mean(), (there <= self.at_most).mean())) if known else 1.0
@@ -118,43 +118,49 @@ def effect_words(effect: float, unit: str) -> str:
     return "" if math.isnan(effect) else _FORMATS[unit].format(round(effect, 9) + 0.0)  # no -0.0
 
 
-def what_would_decide(parts: Sequence[Part], verdicts: Sequence[str]) -> str:
-    """What an undecided claim lacks, in words, by the parts that are."""
-    undecided = [part for part, verdict in zip(parts, verdicts, strict=True) if verdict == "undecided"]
-    if any(math.isnan(part.effect[0]) for part in undecided):
+def what_would_decide(comparisons: Sequence[Comparison], verdicts: Sequence[str]) -> str:
+    """What an undecided claim lacks, in words, by the comparisons that are."""
+    undecided = [
+        comparison for comparison, verdict in zip(comparisons, verdicts, strict=True) if verdict == "undecided"
+    ]
+    if any(math.isnan(comparison.effect[0]) for comparison in undecided):
         return "rates at which something converges"
-    if any(part.seeds == 1 for part in undecided):
+    if any(comparison.seeds == 1 for comparison in undecided):
         return "a second seed: one has no spread"
-    needed = [seeds for part in undecided if (seeds := part.seeds_to_decide) is not None]
+    needed = [seeds for comparison in undecided if (seeds := comparison.seeds_to_decide) is not None]
     if len(needed) < len(undecided):
         return f"more than {MOST_SEEDS} seeds: an effect lies at its border"
-    more = max(max(seeds - part.seeds, 1) for seeds, part in zip(needed, undecided, strict=True))
+    more = max(max(seeds - comparison.seeds, 1) for seeds, comparison in zip(needed, undecided, strict=True))
     return f"about {counted(more, 'more seed')}, by the widths of the intervals"
 
 
-def decide(parts: Sequence[Part]) -> list[str]:
-    """The verdict on each part, where "refuted" holds for all of them at once; in both worlds, or it is undecided."""
-    worlds = zip(*(part.worlds() for part in parts), strict=True)
+def decide(comparisons: Sequence[Comparison]) -> list[str]:
+    """The verdict on each, where "refuted" holds for all of them at once; in both worlds, or it is undecided."""
+    worlds = zip(*(comparison.worlds() for comparison in comparisons), strict=True)
     decided = [_decide_in_one(world) for world in worlds]
-    return [one if one == other else "undecided" for one, other in zip(*decided, strict=True)] if parts else []
+    return [one if one == other else "undecided" for one, other in zip(*decided, strict=True)] if comparisons else []
 
 
-def _decide_in_one(parts: Sequence[Part]) -> list[str]:
-    suspects = [part for part in parts if part.p_inside <= DISCARDED]
-    least = np.min([_p_values(part) for part in suspects], axis=0) if suspects else np.ones(1)
+def _decide_in_one(comparisons: Sequence[Comparison]) -> list[str]:
+    suspects = [comparison for comparison in comparisons if comparison.p_inside <= DISCARDED]
+    least = np.min([_p_values(comparison) for comparison in suspects], axis=0) if suspects else np.ones(1)
 
-    def verdict(part: Part) -> str:
-        if part.p_outside <= LEVEL:
+    def verdict(comparison: Comparison) -> str:
+        if comparison.p_outside <= LEVEL:
             return "supported"
-        adjusted = (least <= part.p_inside).mean() if part in suspects else 1.0
-        return "refuted" if part.depth < 0 and adjusted <= LEVEL * DISCARDED else "undecided"
+        adjusted = (least <= comparison.p_inside).mean() if comparison in suspects else 1.0
+        return "refuted" if comparison.depth < 0 and adjusted <= LEVEL * DISCARDED else "undecided"
 
-    return [verdict(part) for part in parts]
+    return [verdict(comparison) for comparison in comparisons]
 
 
-def _p_values(part: Part) -> np.ndarray:
+def _p_values(comparison: Comparison) -> np.ndarray:
     """(samples): the p-value that `p_inside` would be, were the region's nearer border at each sample."""
-    samples = part.effect[1:] if part.effect[0] - part.at_least < part.at_most - part.effect[0] else -part.effect[1:]
+    samples = (
+        comparison.effect[1:]
+        if comparison.effect[0] - comparison.at_least < comparison.at_most - comparison.effect[0]
+        else -comparison.effect[1:]
+    )
     there = np.sort(samples[~np.isnan(samples)])
     below = np.searchsorted(there, samples, side="left")
     return np.where(np.isnan(samples), 1.0, 1 - below / len(there))
