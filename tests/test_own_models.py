@@ -926,7 +926,7 @@ def test_a_file_that_ends_the_process_costs_a_line(make, line, own, study):
 
 
 def test_a_check_without_end_is_ended(own, study, monkeypatch):
-    monkeypatch.setattr(own_models, "PATIENCE", 8)
+    monkeypatch.setattr(own_models, "CHECK_TIMEOUT_S", 8)
     own(make="time.sleep(100)")
     with pytest.raises(UserError, match=r"config/studies/own.yaml: model mine: no end of its check in 8 s"):
         study()

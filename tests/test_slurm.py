@@ -21,7 +21,7 @@ STOP = Stopped("SIGTERM", "epoch 3, step 7")
 def commands(tmp_path, monkeypatch):
     """A folder at the head of PATH for commands made here, which note their arguments in `calls`."""
     monkeypatch.setenv("PATH", str(tmp_path), prepend=os.pathsep)
-    monkeypatch.setattr(slurm, "PATIENCE", 1.5)
+    monkeypatch.setattr(slurm, "COMMAND_TIMEOUT_S", 1.5)
     for name in ("SLURM_JOB_ID", "SLURM_ARRAY_JOB_ID", "SLURM_ARRAY_TASK_ID"):
         monkeypatch.delenv(name, raising=False)
     before = signal.getsignal(signal.SIGTERM)

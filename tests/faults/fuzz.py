@@ -35,7 +35,7 @@ from kinds import KINDS, Kind
 from smallbatch.core.errors import UserError
 from smallbatch.study import settings
 
-PATIENCE = 5
+READER_TIMEOUT_S = 5
 """Seconds of a processor that a reader may take."""
 
 MEMORY = 8 << 30
@@ -167,12 +167,12 @@ class Hang(BaseException):
 
 
 def _hangs(*_: object) -> None:
-    raise Hang(f"not back after {PATIENCE} s")
+    raise Hang(f"not back after {READER_TIMEOUT_S} s")
 
 
 def outcome(kind: Kind, path: Path, whole: object) -> str:
     """What came of reading a mutated file: one of the words above, or what is wrong."""
-    signal.setitimer(signal.ITIMER_PROF, PATIENCE)
+    signal.setitimer(signal.ITIMER_PROF, READER_TIMEOUT_S)
     try:
         found = kind.read(path)
     except UserError as error:

@@ -27,7 +27,7 @@ SETTLING = 1.0
 WARNING = 120
 """Seconds before its time limit at which a job stops: as long as `--signal` in slurm/config.yaml says."""
 
-PATIENCE = 30.0
+COMMAND_TIMEOUT_S = 30.0
 """Seconds for which a command is tried again: as long as a controller may take to come back."""
 
 log = logging.getLogger(__name__)
@@ -164,10 +164,10 @@ def _job() -> str:
 
 def _ask(*command: str) -> subprocess.CompletedProcess[str]:
     """Run a command of SLURM, again and again while the controller does not answer."""
-    deadline = time.monotonic() + PATIENCE
+    deadline = time.monotonic() + COMMAND_TIMEOUT_S
     while True:
         try:
-            done = subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE)
+            done = subprocess.run(command, capture_output=True, text=True, timeout=COMMAND_TIMEOUT_S)
         except (OSError, subprocess.TimeoutExpired) as error:
             return subprocess.CompletedProcess(command, 1, "", str(error))
         if "contact" not in done.stderr or time.monotonic() > deadline:

@@ -23,7 +23,7 @@ ROOT = Path(__file__).parents[3]
 STAMP = Path("workflow/smallbatch/commit.txt")
 """In which `git archive`, and GitHub with it, writes the commit (export-subst)."""
 
-PATIENCE = 60
+GIT_TIMEOUT_S = 60
 """Seconds that git has for an answer."""
 
 NAMED = 3
@@ -81,7 +81,7 @@ def origin(root: Path = ROOT) -> tuple[str, str]:
     except OSError as error:
         return _unversioned(root, f"git cannot be called ({error.strerror}): install it")
     except subprocess.TimeoutExpired:
-        return _unversioned(root, f"git does not answer within {PATIENCE} s")
+        return _unversioned(root, f"git does not answer within {GIT_TIMEOUT_S} s")
     except subprocess.CalledProcessError as error:
         if "dubious ownership" in error.stderr:
             trust = f"git config --global --add safe.directory {shlex.quote(str(root))}"
@@ -123,7 +123,7 @@ def _git(root: Path, *arguments: str) -> str:
     # A monitor of the file system may be wrong, and would be believed.
     command = ["git", "--no-optional-locks", "-c", "core.fsmonitor=false", "-C", str(root), *arguments]
     done = subprocess.run(
-        command, env=own | {"LC_ALL": "C"}, capture_output=True, check=True, timeout=PATIENCE,
+        command, env=own | {"LC_ALL": "C"}, capture_output=True, check=True, timeout=GIT_TIMEOUT_S,
         encoding="utf-8", errors="surrogateescape",
     )  # fmt: skip
     return done.stdout.rstrip("\n")

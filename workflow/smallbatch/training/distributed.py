@@ -19,7 +19,7 @@ from smallbatch.training.resources import device as devices
 
 T = TypeVar("T")
 
-PATIENCE = datetime.timedelta(hours=12)
+PEER_TIMEOUT = datetime.timedelta(hours=12)
 """How long processes wait for one another. Long, since the first may wait for another job's lock; `torchrun` ends those
 that are left when one dies."""
 
@@ -118,7 +118,7 @@ def join(device: str) -> tuple[World, torch.device]:
     if size == 1:
         return ALONE, chosen
     if not dist.is_initialized():
-        dist.init_process_group("cpu:gloo,cuda:nccl" if chosen.type == "cuda" else "gloo", timeout=PATIENCE)
+        dist.init_process_group("cpu:gloo,cuda:nccl" if chosen.type == "cuda" else "gloo", timeout=PEER_TIMEOUT)
     world = World(dist.get_rank(), dist.get_world_size())
     if not world.leads:
         logging.getLogger("smallbatch").setLevel(logging.ERROR)

@@ -27,7 +27,7 @@ from smallbatch.core.files import digest, read_json, read_sealed, write_sealed
 from smallbatch.data.outline import Outline, image_size
 from smallbatch.study.experiments import Experiment, Setting, Study
 
-PATIENCE = 600
+CHECK_TIMEOUT_S = 600
 """Seconds that checking the models of a study may take."""
 
 ELSEWHERE = {
@@ -263,10 +263,10 @@ class _Process(contextlib.AbstractContextManager["_Process"]):
             UserError: it had no end.
         """
         try:
-            code = self.process.wait(PATIENCE)
+            code = self.process.wait(CHECK_TIMEOUT_S)
         except subprocess.TimeoutExpired:
             names = ", ".join(dict.fromkeys(one.model for one in self.asked))
-            raise UserError(f"{self.where}: model {names}: no end of its check in {PATIENCE} s") from None
+            raise UserError(f"{self.where}: model {names}: no end of its check in {CHECK_TIMEOUT_S} s") from None
         file = self.folder / "answers.json"
         given: list[dict[str, Any]] = read_json(file) if file.exists() else []
         for one in self.asked[len(given) : len(given) + 1]:

@@ -19,9 +19,9 @@ from smallbatch.core.files import atomic, set_aside_of_cache
 
 SOURCE = Path(__file__).with_name("kernels.cpp")
 FLAGS = ("-std=c++17", "-O3", "-march=native", "-fno-math-errno", "-fPIC", "-shared")
-PATIENCE = 300
+COMPILE_TIMEOUT_S = 300
 """Seconds after which a compiler that does not come back is given up."""
-_SAYING = {"capture_output": True, "encoding": "utf-8", "errors": "replace", "timeout": PATIENCE}
+_SAYING = {"capture_output": True, "encoding": "utf-8", "errors": "replace", "timeout": COMPILE_TIMEOUT_S}
 
 log = logging.getLogger(__name__)
 
