@@ -102,13 +102,18 @@ def largest(graph: Graph) -> int:
     return max(channels_of(graph, value) * value.height * value.width for value in values(graph))
 
 
+def fits(graph: Graph, m: int) -> bool:
+    """Whether the offsets of a mini-batch of m do not overflow."""
+    return m * largest(graph) <= NUMBERS_MOST
+
+
 def check(graph: Graph, m: int) -> None:
     """Make sure that the kernels can compute a traced model.
 
     Raises:
         Unsupported: they cannot.
     """
-    if m * largest(graph) > NUMBERS_MOST:
+    if not fits(graph, m):
         raise Unsupported(f"a mini-batch of {m} has more than {NUMBERS_MOST} numbers at once in one lane")
     seen = set()
     for step in reversed(graph.steps):

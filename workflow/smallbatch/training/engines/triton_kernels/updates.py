@@ -88,10 +88,11 @@ class TritonUpdates(GraphUpdates):
     @torch.no_grad()
     def gradients(self, images: Tensor, labels: Tensor) -> list[Tensor]:
         """As `Updates.gradients`."""
+        from smallbatch.training.engines.triton_kernels import layers
         from smallbatch.training.engines.triton_kernels.gradients import Gradients
 
         count, network = len(images), self.network
-        if not (self.whole and _fits(self.graph, count)):
+        if not (self.whole and layers.fits(self.graph, count)):
             with torch.enable_grad():
                 return super().gradients(images, labels)
         if self.still is None or self.still.count != count:
@@ -135,13 +136,6 @@ class TritonUpdates(GraphUpdates):
 
     def _make_step(self, images: Tensor, labels: Tensor, rates: Tensor) -> Tensor:
         return self.program.step(images, labels, rates)
-
-
-def _fits(graph: Graph, count: int) -> bool:
-    """Whether the kernels take mini-batches of so many images."""
-    from smallbatch.training.engines.triton_kernels import layers
-
-    return count * layers.largest(graph) <= layers.NUMBERS_MOST
 
 
 def tested_at_once(graph: Graph) -> int:
