@@ -16,13 +16,14 @@ from smallbatch.estimate import requests as job_resources
 from smallbatch.runs.bundles import arriving, take_in
 from smallbatch.data import label as label_of
 from smallbatch.data import check_source, reason_to_prepare
-from smallbatch.data.prepared import ARRAYS, META, aside, damaged_arrays, read_meta
+from smallbatch.data.prepared import ARRAYS, META, read_meta
 from smallbatch.core.code import code_of
 from smallbatch.core.environment import origin, processors
 from smallbatch.core.errors import UserError
-from smallbatch.core.files import atomic, bring_to_now, digest, folder_is_writable, set_aside
+from smallbatch.core.files import atomic, bring_to_now, digest, folder_is_writable
 from smallbatch.runs import chosen as rates_chosen
-from smallbatch.runs import pending as pending_work
+from smallbatch.runs import options
+from smallbatch.runs import preflight as before
 from smallbatch.runs.packs import Plan, with_rates
 from smallbatch.estimate.speeds import Speeds
 from smallbatch.runs.store import RunStore

@@ -3,6 +3,8 @@
 
 # Has no output, nor a benchmark, which counts as one, so that it measures whenever it is asked to.
 rule cost:
+    input:
+        nothing,
     log:
         f"logs/cost/{STUDY.name}.log",
     conda:

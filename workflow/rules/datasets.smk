@@ -2,6 +2,8 @@
 
 
 checkpoint prepare:
+    input:
+        nothing,
     output:
         meta=f"{DATA}/{{label}}/{META}",
         arrays=[f"{DATA}/{{label}}/{array}" for array in ARRAYS],

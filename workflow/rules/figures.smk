@@ -1,5 +1,7 @@
 # Tables become figures.
 
+PICTURES = expand(f"{FIGURES}/{STUDY.name}/{{figure}}.{{form}}", figure=STUDY.figures, form=["pdf", "svg", "png"])
+
 
 rule figure:
     input:
@@ -33,7 +35,7 @@ rule figure:
 
 rule figures:
     input:
-        expand(f"{FIGURES}/{STUDY.name}/{{figure}}.{{form}}", figure=STUDY.figures, form=["pdf", "svg", "png"]),
+        PICTURES,
         [checksum_file(f"figure-{figure}") for figure in STUDY.figures],
     message:
         f"The figures of study {STUDY.name} are in {FIGURES}/{STUDY.name}."
@@ -41,6 +43,8 @@ rule figures:
 
 # Has no output, nor a benchmark, which counts as one, so that it draws whenever it is asked to.
 rule preview:
+    input:
+        nothing,
     log:
         f"logs/preview/{STUDY.name}.log",
     conda:

@@ -108,6 +108,10 @@ class Pending(NamedTuple):
     records: str
     damaged: dict[str, str]
 
+    def outdates(self, shown: str | None) -> bool:
+        """Whether tables have to be made anew that show records of this digest; none: it is not known which."""
+        return bool(self.packs) or self.records != shown
+
 
 class Plan:
     """What a study still has to train: its packs, against what the run store has.

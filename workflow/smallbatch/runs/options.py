@@ -1,80 +1,14 @@
-"""What a call of the workflow still has to make, as far as that can be seen before any job runs."""
+"""Options of Snakemake by which results would be called complete that are not."""
 
-from collections.abc import Collection, Iterable, Mapping, Sequence
-from pathlib import Path
-from typing import NamedTuple
+from collections.abc import Collection, Sequence
 
-from smallbatch.core import checksums
 from smallbatch.core.errors import UserError, refuse
-from smallbatch.runs import chosen as rates
-from smallbatch.runs.packs import Plan
-from smallbatch.study.experiments import Chosen
 
 PLANNED_LATE = frozenset({"train", "choose", "table"})
 """Rules whose jobs are planned when data and rates are known."""
 
 ALL_NEED = PLANNED_LATE | {"prepare"}
 """Rules without which no run is trained and shown."""
-
-
-class Work(NamedTuple):
-    """What has to be made of an experiment.
-
-    packs: names of those that have to train.
-    outdated: whether its tables show other records than there are, or will be.
-    damaged: as `Pending` has them.
-    """
-
-    packs: list[str]
-    outdated: bool
-    damaged: dict[str, str]
-
-
-def work(
-    plan: Plan,
-    experiment: str,
-    fingerprint: str,
-    chosen: Chosen | None,
-    shown: str | None,
-    arriving: Mapping[str, str] | None = None,
-) -> Work:
-    """What has to be made of an experiment whose data and rates are known.
-
-    Args:
-        plan: of its study.
-        experiment: its name.
-        fingerprint: of its data.
-        chosen: its rates, where it takes the best of others.
-        shown: the digest of the records that its tables show; none where it is not known.
-        arriving: as `Plan.pending` takes them.
-    """
-    packs, records, damaged = plan.pending(experiment, fingerprint, chosen, arriving)
-    return Work([pack.name for pack in packs], bool(packs) or records != shown, damaged)
-
-
-def outdated(recipes: Mapping[Path, str]) -> dict[Path, str]:
-    """Files of checksums of jobs that are to run again, each with the reason: whole, but not as they would be made now.
-
-    Args:
-        recipes: each file with the recipe that its job would go by now.
-    """
-    found = {path: checksums.outdated(path, recipe) for path, recipe in recipes.items() if path.is_file()}
-    return {path: reason for path, reason in found.items() if reason}
-
-
-def chosen_otherwise(path: Path, sources: Iterable[Path], code: str) -> str | None:
-    """Why rates have to be chosen anew: from other records than the tables show, or by other code; none: they have not.
-
-    Args:
-        path: of the rates.
-        sources: the checksums of these tables, in the order of the experiments.
-        code: a hash over the code that chooses now.
-    """
-    shown = [checksums.made_from(source) for source in sources]
-    records, by = rates.chosen_from(path)
-    if by != code:
-        return "chosen by another version of the code"
-    return "chosen from other runs" if None not in shown and records != shown else None
 
 
 def refuse_hidden(

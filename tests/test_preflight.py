@@ -1,0 +1,94 @@
+"""What is found before any job: damaged, edited and outdated files, with what is said and done of each."""
+
+import pytest
+
+from smallbatch import data
+from smallbatch.core import checksums
+from smallbatch.runs import preflight
+from smallbatch.runs.chosen import write_chosen
+
+
+@pytest.fixture
+def job(tmp_path):
+    """A job that made a table and a picture from a source."""
+    names = {name: tmp_path / name for name in ("source", "table.csv", "paper_figures/a/one.svg")}
+    for content, path in enumerate(names.values()):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(str(content))
+    source, *made = names.values()
+    checksums.write(tmp_path / "sums.json", made, recipe="new", inputs=[source])
+    return preflight.Job(tmp_path / "sums.json", list(map(str, made)), [str(source)], "new")
+
+
+def test_nothing_is_found_of_what_is_as_it_was_made(job, tmp_path):
+    assert not list(preflight.damaged_files([job], tmp_path / "paper_figures"))
+    assert not list(preflight.outdated_files([job, job._replace(sums=tmp_path / "none.json", recipe="other")]))
+
+
+def test_an_edited_table_is_set_aside(job, tmp_path):
+    table = tmp_path / "table.csv"
+    table.write_text("9")
+    (finding,) = preflight.damaged_files([job], tmp_path / "paper_figures")
+    assert finding.files == (table,) and table.exists()
+    assert finding.planned == f"{table}: edited or damaged; a call without -n would make table.csv again"
+    aside = tmp_path / "table.csv.damaged-1"
+    assert finding.mend() == f"{table}: edited or damaged; set aside as {aside}, to make table.csv again"
+    assert not table.exists() and aside.read_text() == "9"
+
+
+def test_an_edited_picture_is_drawn_over(job, tmp_path):
+    picture = tmp_path / "paper_figures/a/one.svg"
+    picture.write_text("9")
+    (finding,) = preflight.damaged_files([job], tmp_path / "paper_figures")
+    assert finding.files == (job.sums,)
+    assert finding.mend() == finding.planned == f"{picture}: not as drawn from these tables; to be drawn again"
+    assert picture.read_text() == "9" and not job.sums.exists(), "it is drawn over"
+
+
+def test_checksums_of_other_files_are_set_aside_themselves(job, tmp_path):
+    (finding,) = preflight.damaged_files([job._replace(reads=[])], tmp_path / "paper_figures")
+    assert finding.files == (job.sums,)
+
+
+def test_what_was_made_by_another_recipe_or_from_others_is_made_again(job, tmp_path):
+    (finding,) = preflight.outdated_files([job._replace(recipe="newer")])
+    assert finding.planned == f"{job.sums}: made by other settings or another version of the code; to be made again"
+    (tmp_path / "source").write_text("3")
+    (finding,) = preflight.outdated_files([job])
+    assert finding.files == (job.sums,)
+    assert finding.mend() == f"{job.sums}: made from others; to be made again"
+    assert not job.sums.exists() and (tmp_path / "table.csv").exists()
+
+
+def test_rates_are_chosen_again_when_the_tables_show_other_runs_or_by_other_code(tmp_path):
+    path, tables = tmp_path / "study/chosen/e.json", [tmp_path / "a.json", tmp_path / "b.json"]
+    write_chosen(path, {4: 2.0**-8}, ["one", "two"], "code")
+
+    def reasons(tables, code="code"):
+        return [finding.planned for finding in preflight.outdated_rates({path: tables}, code)]
+
+    assert reasons(tables) == [], "as long as it is not known what they show"
+    for table, digest in zip(tables, ("one", "two"), strict=True):
+        checksums.write(table, [], digest)
+    assert reasons(tables) == []
+    assert reasons(tables[::-1]) == [f"{path}: chosen from other runs; to be made again"]
+    assert reasons(tables, "other") == [f"{path}: chosen by another version of the code; to be made again"]
+    assert not list(preflight.damaged_rates([path, tmp_path / "study/chosen/none.json"]))
+    path.write_text(path.read_text().replace("0.0039", "0.0078"))
+    assert [finding.files for finding in preflight.damaged_rates([path])] == [(path,)]
+
+
+def test_a_data_set_of_other_settings_is_prepared_anew(tmp_path):
+    settings = {"source": "digits"}
+    data.prepare("made", settings, tmp_path / "made", tmp_path / "downloads")
+    assert not list(preflight.unprepared({"made": settings}, tmp_path))
+    (finding,) = preflight.unprepared({"made": {"source": "digits", "label": "made", "train": 100}}, tmp_path)
+    assert finding.files == (tmp_path / "made/meta.json",)
+    assert finding.mend().endswith(f"set aside as {tmp_path / 'made.meta.json.damaged-1'}, to make meta.json again")
+
+
+def test_pictures_of_figures_that_left_are_strays(tmp_path):
+    for name in ("one.svg", "one.png", "two.svg", "notes.txt"):
+        (tmp_path / name).touch()
+    assert preflight.strays(tmp_path, [tmp_path / "one.svg", tmp_path / "one.png"]) == [tmp_path / "two.svg"]
+    assert preflight.strays(tmp_path / "none", [tmp_path / "one.svg"]) == []

@@ -1,0 +1,136 @@
+# Before any job: what is damaged or would be made otherwise is found, said, and taken out of the way to be made again.
+
+
+@functools.cache
+def preflight():
+    """Once, before Snakemake looks at any file; a call that is to run jobs takes in what was published, too.
+
+    Jobs on a cluster's nodes find it done.
+    """
+    if not workflow.is_main_process:
+        return
+    asked = workflow.dag_settings
+    batch = asked.batch and str(asked.batch)
+    try:
+        options.refuse_hidden(asked.until, asked.omit_from, asked.allowed_rules, asked.forcerun, batch, workflow.touch)
+        check_folders()
+        if not only_looks():
+            take_in(STORE)
+        for finding in findings():
+            act_on(finding)
+        if not only_looks():
+            set_clocks_right()
+    except UserError as error:
+        sys.exit(f"error: {error}")
+    if strays := before.strays(Path(FIGURES, STUDY.name), map(Path, PICTURES)):
+        names = ", ".join(map(str, strays))
+        print(f"{names}: of no figure of {STUDY.file}; nothing brings it up to date", file=sys.stderr)
+
+
+def only_looks():
+    """Whether no job is to run: a dry run, or one that prints the graph of jobs."""
+    return workflow.executor_plugin is None or workflow.dryrun
+
+
+def runs_here():
+    """Whether jobs run on this machine, and not on a cluster's nodes."""
+    return workflow.resource_settings.nodes is None
+
+
+def findings():
+    """What has to be made again, in the order in which it is made: each is acted on before the next is looked for."""
+    yield from before.unprepared({label: DATASETS[label] for label in STUDY.labels}, Path(DATA))
+    dependent = [e for e in STUDY.experiments.values() if e.best_of]
+    yield from before.damaged_rates(chosen_file(e.name) for e in dependent)
+    jobs = list(map(job_files, RECIPES))
+    yield from before.damaged_files(jobs, Path(FIGURES))
+    yield from before.outdated_files(jobs)
+    sources = {chosen_file(e.name): map(Path, table_checksums(e)) for e in dependent if is_known(e)}
+    yield from before.outdated_rates(sources, CHOICE)
+
+
+def act_on(finding):
+    """Take the files out of the way; where nothing is to be run, plan as if they were."""
+    if only_looks():
+        workflow.dag.forcefiles.update(map(str, finding.files))
+    print(finding.planned if only_looks() else finding.mend(), file=sys.stderr)
+
+
+def job_files(job):
+    """What a job with checksums makes, and what it notes that this was made from, as its rule has them."""
+    name, _, of = job.partition("-")
+    asked, values = getattr(rules, name), {"study": STUDY.name, "experiment": of, "figure": of}
+    made = [file.format(**values) for file in asked.output]
+    read = []
+    if name != "table":  # which is made from runs: they are no files that Snakemake knows
+        parts = [
+            part(Wildcards(fromdict=values)) if callable(part) else [part.format(**values)] for part in asked.input
+        ]
+        read = [file for part in parts for file in part if not os.path.isabs(file)]  # without what the library has
+    return before.Job(Path(checksum_file(job)), made, read, RECIPES[job])
+
+
+def is_known(e):
+    """Whether an experiment's data are prepared and its rates chosen."""
+    needed = [meta_file(e.setting.data), *[chosen_file(e.name)] * bool(e.best_of)]
+    return all(file.exists() and str(file) not in workflow.dag.forcefiles for file in needed)
+
+
+def unprepared(label):
+    """Why a data set has to be prepared, or prepared anew, in words; none where it is as its settings say."""
+    return reason_to_prepare(label, DATASETS[label], Path(DATA, label))
+
+
+def check_folders():
+    """Make sure that what is made can be written; data that are prepared may lie where nobody can write."""
+    for folder in map(Path, (RESULTS, FIGURES, *[DATA] * any(map(unprepared, STUDY.labels)))):
+        if not only_looks():
+            folder_is_writable(folder)
+        elif folder.exists() and not folder.is_dir():
+            raise UserError(f"{folder}: cannot be written: a file stands where a folder is needed")
+
+
+def set_clocks_right():
+    """Snakemake ends a job whose inputs are newer than what it has made of them, as another machine's clock makes them."""
+    inputs = [*data_files_of(STUDY.labels), *Path(RESULTS, STUDY.name).rglob("*"), *Path(FIGURES, STUDY.name).glob("*")]
+    if ahead := bring_to_now(inputs):
+        print(f"{', '.join(map(str, ahead))}: of a time to come; now as of this moment", file=sys.stderr)
+
+
+@functools.cache
+def check_source_of(label):
+    """End where a data set is to be prepared here that cannot be; a cluster's nodes may see other folders."""
+    if not (workflow.is_main_process and runs_here() and unprepared(label)):
+        return
+    key = next(key for key, settings in config["datasets"].items() if label_of(key, settings) == label)
+    try:
+        check_source(place(f"datasets.{key}.path", SAID_IN, given), key, DATASETS[label])
+    except UserError as error:
+        sys.exit(f"error: {error}")
+
+
+def check_device():
+    """Make sure that a GPU which is asked for by name is there; a cluster's nodes may have what this machine lacks."""
+    if TRAINING["device"].startswith("cuda") and runs_here():
+        with contextlib.suppress(ImportError):  # where nothing trains either
+            from smallbatch.training.resources import device
+
+            device.check_there(TRAINING["device"], place("training.device", SAID_IN, given))
+
+
+def data_files(wildcards):
+    """The files of the study's data sets."""
+    preflight()
+    for label in STUDY.labels:
+        check_source_of(label)
+    return [str(file) for file in data_files_of(STUDY.labels)]
+
+
+def data_files_of(labels):
+    return [Path(DATA, label, name) for label in labels for name in (META, *ARRAYS)]
+
+
+def nothing(wildcards):
+    """No input; before it is known, what is damaged is out of the way."""
+    preflight()
+    return []

@@ -1,0 +1,130 @@
+"""What is looked for before any job of a call: files that are not as they were made, or would be made otherwise now."""
+
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from smallbatch.core import checksums
+from smallbatch.core.errors import UserError
+from smallbatch.core.files import set_aside
+from smallbatch.data import prepared, reason_to_prepare
+from smallbatch.runs import chosen
+
+DAMAGED = "edited or damaged"
+
+
+class Finding(NamedTuple):
+    """Files that have to be made again.
+
+    files: those that are there.
+    planned: the line of a call that only looks.
+    mend: takes them out of the way; returns the line that says so.
+    """
+
+    files: tuple[Path, ...]
+    planned: str
+    mend: Callable[[], str]
+
+
+class Job(NamedTuple):
+    """The files of a job that notes their checksums.
+
+    sums: where it notes them.
+    makes, reads: names of files, as it gives them to `checksums.write`.
+    recipe: that it would go by now, see `checksums.recipe_of`.
+    """
+
+    sums: Path
+    makes: Sequence[str]
+    reads: Sequence[str]
+    recipe: str
+
+
+def unprepared(datasets: Mapping[str, dict[str, Any]], data: Path) -> Iterator[Finding]:
+    """Data sets, by label, that are not as their settings say."""
+    for label, settings in datasets.items():
+        folder = data / label
+        if reason := reason_to_prepare(label, settings, folder):
+            files = [*prepared.damaged_arrays(folder), folder / prepared.META]
+            yield from _damaged(files, reason, prepared.aside)
+
+
+def damaged_rates(files: Iterable[Path]) -> Iterator[Finding]:
+    """Chosen rates that cannot be read."""
+    for file in files:
+        try:
+            chosen.read_chosen(file)
+        except UserError:
+            yield from _damaged([file], f"{file}: {DAMAGED}")
+
+
+def damaged_files(jobs: Iterable[Job], figures: Path) -> Iterator[Finding]:
+    """Files that are not as their job wrote them. Pictures are drawn over: git keeps what was there.
+
+    Args:
+        jobs: those with checksums.
+        figures: the folder of pictures.
+    """
+    for job in jobs:
+        damaged = checksums.damaged(job.sums, job.makes, job.reads)
+        pictures = [file for file in damaged if file.is_relative_to(figures)]
+        if pictures:
+            names = ", ".join(map(str, pictures))
+            yield _outdated(job.sums, f"{names}: not as drawn from these tables; to be drawn again")
+        for file in sorted(set(damaged).difference(pictures)):
+            yield from _damaged([file], f"{file}: {DAMAGED}")
+
+
+def outdated_files(jobs: Iterable[Job]) -> Iterator[Finding]:
+    """Checksums of files that are whole, but would be made otherwise now."""
+    for job in jobs:
+        if job.sums.is_file() and (reason := checksums.outdated(job.sums, job.recipe)):
+            yield _outdated(job.sums, f"{job.sums}: {reason}; to be made again")
+
+
+def outdated_rates(sources: Mapping[Path, Iterable[Path]], code: str) -> Iterator[Finding]:
+    """Rates that would be chosen otherwise now: from other records than the tables show, or by other code.
+
+    Args:
+        sources: file of the rates -> the checksums of the tables they are chosen from, in the order of the experiments.
+        code: a hash over the code that chooses now.
+    """
+    for file, sums in sources.items():
+        shown = [checksums.made_from(path) for path in sums]
+        records, by = chosen.chosen_from(file)
+        if by != code:
+            yield _outdated(file, f"{file}: chosen by another version of the code; to be made again")
+        elif None not in shown and records != shown:
+            yield _outdated(file, f"{file}: chosen from other runs; to be made again")
+
+
+def strays(folder: Path, made: Iterable[Path]) -> list[Path]:
+    """Files in a folder that nothing makes, as those of figures that a study no longer has.
+
+    Args:
+        folder: to be looked at.
+        made: what is made there; files of other types are not looked at.
+    """
+    known = set(made)
+    types = {path.suffix for path in known}
+    return sorted(path for path in folder.glob("*") if path.suffix in types and path not in known)
+
+
+def _damaged(files: Iterable[Path], reason: str, aside: Callable[[Path], Path] = set_aside) -> Iterator[Finding]:
+    there = tuple(file for file in files if file.exists())
+    names = ", ".join(file.name for file in there)
+
+    def mend() -> str:
+        moved = ", ".join(str(aside(file)) for file in there)
+        return f"{reason}; set aside as {moved}, to make {names} again"
+
+    if there:
+        yield Finding(there, f"{reason}; a call without -n would make {names} again", mend)
+
+
+def _outdated(file: Path, line: str) -> Finding:
+    def mend() -> str:
+        file.unlink()
+        return line
+
+    return Finding((file,), line, mend)
