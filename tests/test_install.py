@@ -52,7 +52,7 @@ def test_an_installed_library_checks_a_study_by_its_command(wheel, tmp_path):
         (folder / part).rename(tmp_path / part)
     environment = os.environ | {"PYTHONPATH": str(target)}
     printed = run(str(target / "bin" / "smallbatch"), "check", cwd=folder, env=environment)
-    assert "study laptop: " in printed and printed.rstrip().endswith("all is well")
+    assert "study laptop: " in printed and printed.rstrip().endswith("nothing wrong was found")
     where = "import smallbatch; print(smallbatch.__file__, smallbatch.__version__)"
     assert run(sys.executable, "-c", where, cwd=folder, env=environment).split() == [
         str(target / "smallbatch" / "__init__.py"), __version__,

@@ -20,7 +20,7 @@ def shared(project, tmp_path):
 
 def test_publish_pull_redraw_merge(shared, tmp_path):
     refused = make(shared, "publish")
-    assert refused.returncode and "is not complete: alexnet lack runs" in refused.stdout
+    assert refused.returncode and "is not complete: runs of alexnet are missing" in refused.stdout
     assert not (shared / "results" / "runs").exists()
 
     assert make(shared, "all").returncode == 0
@@ -105,7 +105,9 @@ def test_a_study_whose_rates_are_not_chosen_yet_is_not_trained_to_be_published(s
     (victim,) = (shared / "results" / "runs").glob("*_m32_b8_*")
     victim.rename(shared / "elsewhere")
     refused = make(shared, "publish", figure="fig13")
-    assert refused.returncode and "is not complete: resnet8-bn-batches lack runs" in refused.stdout, refused.stdout
+    assert refused.returncode and "is not complete: runs of resnet8-bn-batches are missing" in refused.stdout, (
+        refused.stdout
+    )
     assert not victim.exists()
     (shared / "elsewhere").rename(victim)
     assert make(shared, "publish", figure="fig13").returncode == 0

@@ -204,7 +204,7 @@ def test_chosen_rates_are_given_to_those_runs_alone_that_wait_for_them():
     planned = study.planned(rates)
     assert [run.base_lr for name, run in planned if name == "later"] == [0.5, 0.5, 0.25, 0.25]
     assert [run for name, run in planned if name == "small"] == list(study.experiments["small"].runs())
-    runs = study.runs()
+    runs = [run for _, run in study.planned()]
     assert with_rates(runs, None) == runs
     assert with_rates(runs, rates["later"]) == [run for _, run in planned]
 
@@ -283,6 +283,21 @@ def test_a_run_that_experiments_share_is_in_one_pack():
     packs = cut(study, 100).values()
     assert [(pack.experiment, len(pack.runs)) for pack in packs] == [("small", 8), ("again", 4)]
     assert len(study.planned()) == 16 and len(study.runs()) == 12
+
+
+def test_runs_at_a_rate_that_is_chosen_later_count_once_where_the_grid_has_them_whatever_is_chosen():
+    def change(values):
+        base_and_dependent(values)
+        values["experiments"]["later"]["bn_batch_sizes"] = [4, 8]
+
+    study = load(change)
+    grid, pairs = len(list(study.experiments["small"].runs())), {(4, 4), (8, 4), (8, 8)}
+    assert {(run.batch_size, run.bn_batch_size) for run in study.runs_of("later")} == pairs
+    (seeds,) = {len(study.experiments["later"].seeds)}
+    # With b = m the grid has the run at each rate; with m = 8, b = 4 at none.
+    assert len(study.runs()) == grid + seeds
+    later = study.runs_of("later", {4: 2**-8, 8: 2**-6})
+    assert {(run.batch_size, run.base_lr) for run in later} == {(4, 2**-8), (8, 2**-6)}
 
 
 def test_experiments_and_the_configuration_have_seeds_of_their_own():

@@ -118,7 +118,6 @@ def figure_experiments(wildcards):
     """The experiments that a figure shows."""
     if wildcards.figure not in STUDY.figures:
         known = ", ".join(STUDY.figures)
-        raise WorkflowError(
-            f"{STUDY.file}: figures: it has no {wildcards.figure}, nor experiments for it; it has: {known}"
-        )
+        # Of an exception here Snakemake tells where it was raised, too.
+        sys.exit(f"error: {STUDY.file}: figures: it has no {wildcards.figure}, nor experiments for it; it has: {known}")
     return STUDY.figures[wildcards.figure]["experiments"]

@@ -105,9 +105,8 @@ def complete(wildcards):
             checkpoints.choose.get(study=STUDY.name, experiment=e.name)
         unfinished = [e.name for e in dependent if packs_of(pending(e))]
     if unfinished:
-        raise WorkflowError(
-            f"study {STUDY.name} is not complete: {', '.join(unfinished)} lack runs; `snakemake all` trains them"
-        )
+        names = ", ".join(unfinished)
+        sys.exit(f"error: study {STUDY.name} is not complete: runs of {names} are missing; `snakemake all` trains them")
     return [*rules.tables.input, *rules.figures.input, *rules.report.input]
 
 

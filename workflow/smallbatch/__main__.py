@@ -85,7 +85,10 @@ def _check(study: Study, config: Config, arguments: argparse.Namespace) -> None:
     _say_what_device_is_missing(config["training"]["device"], place("training.device", CONFIG_FILE, given))
     if incomplete := origin()[1]:
         log.info("%s", incomplete)
-    log.info("study %s: %d experiments, %d runs: all is well", study.name, len(study.experiments), len(study.runs()))
+    from smallbatch.analysis.words import counted  # imports pandas
+
+    counts = counted(len(study.experiments), "experiment"), counted(len(study.runs()), "run")
+    log.info("study %s: %s, %s: nothing wrong was found", study.name, *counts)
 
 
 def _check_sources(study: Study, config: Config, given: Config) -> None:

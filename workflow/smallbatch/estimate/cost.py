@@ -22,7 +22,7 @@ from smallbatch.core.environment import processors
 from smallbatch.data.outline import Outline
 from smallbatch.estimate.speeds import Kind, Measured, Speed, Speeds, images, kind_of
 from smallbatch.runs.packs import row
-from smallbatch.study.experiments import Chosen, Run, Study
+from smallbatch.study.experiments import Run, Study
 
 PROBED = (2, 8, 32, 128, 512)
 """Batch sizes that are measured."""
@@ -89,9 +89,12 @@ def estimate(
 
 
 def charge(study: Study) -> dict[Run, str]:
-    """Each run with the first figure that shows it or takes its rates from it."""
+    """Each run with the first figure that shows it or takes its rates from it.
+
+    Which of the rates is chosen changes no cost; runs that others have as well, whichever it is, count once.
+    """
     charged: dict[Run, str] = {}
-    rates = {name: _stand_ins(study, name) for name in study.experiments}
+    rates = {name: study.stand_ins(name) for name in study.experiments}
     for figure, spec in study.figures.items():
         for name in study.sources(figure):
             for run in study.experiments[name].runs(rates[name]):
@@ -100,15 +103,6 @@ def charge(study: Study) -> dict[Run, str]:
     for _, run in study.planned(rates):
         charged.setdefault(run, "none")
     return charged
-
-
-def _stand_ins(study: Study, name: str) -> Chosen:
-    """For an experiment that takes its rates from others one of theirs for each m.
-
-    Which one changes no cost; and those of its runs that the others have as well, whichever is chosen, count once.
-    """
-    bases = [study.experiments[base] for base in study.experiments[name].best_of]
-    return {m: base.base_lrs[0] for base in bases for m in base.batch_sizes}
 
 
 def _run_cost(run: Run, found: Found, at_once: int, kept: float) -> tuple[float, float, float]:

@@ -19,7 +19,7 @@ from smallbatch.data.prepared import META, Meta, read_meta
 from smallbatch.runs.chosen import chosen_file, read_chosen
 from smallbatch.runs.heartbeat import BLOCKED, DONE, FAILED, RUNNING, Heartbeat, read_heartbeats
 from smallbatch.runs.store import RunStore
-from smallbatch.study.experiments import Chosen, Experiment, Run, Study
+from smallbatch.study.experiments import Run, Study
 
 T = TypeVar("T")
 
@@ -75,7 +75,10 @@ def look(study: Study, data: Path, results: Path) -> Status:
     unread: list[str] = []
     metas = {label: meta for label in study.labels if (meta := _read(read_meta, data / label / META, unread))}
     planned = {
-        name: _named(e, metas.get(e.setting.data), _read(read_chosen, chosen_file(results, study.name, name), unread))
+        name: _named(
+            study.runs_of(name, _read(read_chosen, chosen_file(results, study.name, name), unread)),
+            metas.get(e.setting.data),
+        )
         for name, e in study.experiments.items()
     }
     runs = {name: run for named in planned.values() for name, run in named.items()}
@@ -106,9 +109,9 @@ def _read(reader: Callable[[Path], T], path: Path, unread: list[str]) -> T | Non
         return None
 
 
-def _named(e: Experiment, meta: Meta | None, rates: Chosen | None) -> dict[str, Run]:
+def _named(runs: Iterable[Run], meta: Meta | None) -> dict[str, Run]:
     """Run by name; where the data or a rate are not known yet that is a name which no trained run has."""
-    return {run.name(meta.fingerprint if meta else "unknown"): run for run in e.runs(rates if e.best_of else None)}
+    return {run.name(meta.fingerprint if meta else "unknown"): run for run in runs}
 
 
 def _images(run: Run, metas: Mapping[str, Meta]) -> int:

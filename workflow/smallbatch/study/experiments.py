@@ -235,7 +235,27 @@ class Study:
 
     def runs(self) -> list[Run]:
         """Every run once."""
-        return list(dict.fromkeys(run for _, run in self.planned()))
+        return list(dict.fromkeys(run for name in self.experiments for run in self.runs_of(name)))
+
+    def runs_of(self, name: str, chosen: Chosen | None = None) -> list[Run]:
+        """The runs of an experiment.
+
+        Args:
+            name: of the experiment.
+            chosen: the rates that its `best_of` led to. Where there are none yet, a run that the others have as well,
+                whichever is chosen, is there at one of theirs; the rest have `CHOSEN_LATER`.
+        """
+        e = self.experiments[name]
+        if chosen is not None or not e.best_of:
+            return list(e.runs(chosen))
+        shared = {run for base in e.best_of for run in self.experiments[base].runs()}
+        pairs = zip(e.runs(), e.runs(self.stand_ins(name)), strict=True)
+        return [at_one if at_one in shared else later for later, at_one in pairs]
+
+    def stand_ins(self, name: str) -> Chosen:
+        """For an experiment that takes its rates from others one of theirs for each m."""
+        bases = [self.experiments[base] for base in self.experiments[name].best_of]
+        return {m: base.base_lrs[0] for base in bases for m in base.batch_sizes}
 
     def sources(self, figure: str) -> list[str]:
         """The experiments that a figure shows, and before each those that it takes its rates from."""
