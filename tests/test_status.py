@@ -476,7 +476,8 @@ def test_values_in_place_of_others_mean_what_they_mean_to_snakemake(entries):
 def test_what_is_no_key_with_a_value_is_refused(entry):
     with pytest.raises(
         UserError,
-        match=r"^here: --config: .* is not allowed; allowed: KEY=VALUE, the value in YAML with each key once$",
+        match=r"^here: --config: .* is not allowed; allowed: KEY=VALUE, the value in YAML with each key "
+        r"once, in quotes where it has spaces$",
     ):
         overridden({}, [entry], "here")
 

@@ -406,7 +406,7 @@ def test_each_experiment_is_checked_against_its_own_data():
     [
         ({"figures": ["fig1"]}, "scale.figures: 'fig1' is not allowed; allowed: fig01 (did you mean 'fig01'?)"),
         ({"data": ["cifar"]}, "scale.data: 'cifar' is not allowed; allowed: digits, cifar10"),
-        ({"batch_sizes": [3]}, "allowed: one that leaves an experiment of the study"),
+        ({"batch_sizes": [3]}, "allowed: values that leave an experiment of the study at least one run"),
     ],
 )
 def test_a_scale_that_fits_nothing_is_refused(scale, words):

@@ -140,7 +140,7 @@ def _check_scale(where: str, values: Values, scale: Values, datasets: list[str])
         for name in scale.get(key, []):
             _known(where, f"scale.{key}", name, known)
     if not scaled(values, scale)["experiments"]:
-        refuse(where, "scale", dict(scale), "one that leaves an experiment of the study")
+        refuse(where, "scale", dict(scale), "values that leave an experiment of the study at least one run")
 
 
 def _scaled(e: Values, scale: Values) -> dict[str, Any]:

@@ -206,7 +206,12 @@ def read_entries(entries: Sequence[str], where: str = "command line") -> dict[st
         except (yaml.YAMLError, RecursionError):
             equals = ""
         if not equals:
-            refuse(where, COMMAND_LINE, entry, "KEY=VALUE, the value in YAML with each key once")
+            refuse(
+                where,
+                COMMAND_LINE,
+                entry,
+                "KEY=VALUE, the value in YAML with each key once, in quotes where it has spaces",
+            )
         if "." in key:
             first, *rest = key.split(".")
             nested = f"{first}={{{': {'.join(rest)}: {text}{'}' * len(rest)}"
