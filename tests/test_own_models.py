@@ -21,7 +21,7 @@ from smallbatch.data import prepared
 from smallbatch.data.outline import Outline
 from smallbatch.runs.store import RunStore
 from smallbatch.study.settings import read_yaml
-from smallbatch.training import model_check, own_models, variance
+from smallbatch.training import own_models, variance
 from smallbatch.training.distributed import ALONE
 from smallbatch.training.engine import LaneTraining
 from smallbatch.training.engines.native import updates as native
@@ -29,8 +29,8 @@ from smallbatch.training.engines.native.plan import Layout
 from smallbatch.training.engines.trace import Graph
 from smallbatch.training.engines.updates import DrawingUpdates
 from smallbatch.training.evaluation import evaluate
-from smallbatch.training.model_sets import sorted_sets
-from smallbatch.training.own_models import suitability
+from smallbatch.training.own_models import examination, suitability
+from smallbatch.training.own_models.set_order import sorted_sets
 from smallbatch.training.pack import train_pack
 from smallbatch.training.resources import choice, memory
 from smallbatch.training.resources.probe import noise
@@ -451,7 +451,7 @@ def united(asked, there):
     with sorted_sets({str(models.source(asked.place))}, reverse=False):
         for seed in (1, 2):
             models.build(asked.model, asked.shape, asked.classes, seed=seed)
-    here = {"training": model_check.train_shortly(asked, resumed=True)}
+    here = {"training": examination.train_shortly(asked, resumed=True)}
     return own_models._united(asked, here, there)
 
 
@@ -665,7 +665,7 @@ def test_random_numbers_of_large_mini_batches_alone_are_found(count, own):
 def test_what_is_known_of_a_model_serves_other_sizes_of_its_jobs(own, study, monkeypatch):
     own()
     setting = study(batch_sizes=[2, 8]).experiments["one"].setting
-    monkeypatch.setattr("smallbatch.training.model_check.examine", None)
+    monkeypatch.setattr("smallbatch.training.own_models.examination.examine", None)
     own_models._suitability.cache_clear()
     assert suitability(setting, (1, 8, 8), 10).lanes
 

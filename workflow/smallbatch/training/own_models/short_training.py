@@ -1,7 +1,7 @@
 """A short training of a model of the user's own, to be the same in two processes, of which one is in another place.
 
 There the hash seed, arguments, folder, names of host and user, number of processors, time zone and clock are others
-(see `own_models.ELSEWHERE`, too), sets are walked through the other way around (see `model_sets`), and no model was
+(see `ELSEWHERE`, too), sets are walked through the other way around (see `set_order`), and no model was
 made or trained before.
 """
 

@@ -1,7 +1,8 @@
 """Examines a model of the user's own: whether it can be trained to the bit again, and in lanes or alone.
 
-`python -m smallbatch.training.model_check FILE` answers the questions that come as JSON on standard input into FILE.
-With `--elsewhere` it only trains each model for a few updates, in another place, see `model_elsewhere`.
+`python -m smallbatch.training.own_models.examination FILE` answers the questions that come as JSON on standard input
+into FILE.
+With `--elsewhere` it only trains each model for a few updates, in another place, see `short_training`.
 """
 
 import contextlib
@@ -28,13 +29,13 @@ from smallbatch.core.files import write_json
 from smallbatch.training import lanes
 from smallbatch.training.distributed import ALONE
 from smallbatch.training.engines.updates import BLOCK_IMAGES, BLOCK_VALUES
-from smallbatch.training.model_elsewhere import another_place, short_training
-from smallbatch.training.model_reads import nothing_outside, without_calls
-from smallbatch.training.model_sets import sorted_sets
-from smallbatch.training.model_state import remembered
-from smallbatch.training.model_watch import Drawn, Watch, made_by_norms, marking_norms, no_values, settings
 from smallbatch.training.network import Network
 from smallbatch.training.own_models import Question, Suitability
+from smallbatch.training.own_models.hidden_state import remembered
+from smallbatch.training.own_models.outside_access import nothing_outside, without_calls
+from smallbatch.training.own_models.recording import Drawn, Watch, made_by_norms, marking_norms, no_values, settings
+from smallbatch.training.own_models.set_order import sorted_sets
+from smallbatch.training.own_models.short_training import another_place, short_training
 from smallbatch.training.sgd import LaneSGD
 
 EXAMPLES, SUB_BATCH = 4, 2

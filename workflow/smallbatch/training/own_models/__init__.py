@@ -1,7 +1,7 @@
 """Models of the user's own: how each can be trained, checked before a study begins and remembered.
 
 What is remembered lies in the user's cache folder, a file a model and kind of images. It may be deleted at any time.
-Nothing here imports torch, or runs a line of a user's model: a process of its own does, see `model_check`.
+Nothing here imports torch, or runs a line of a user's model: a process of its own does, see `examination`.
 """
 
 import contextlib
@@ -118,7 +118,7 @@ def suitability(setting: Setting, shape: Sequence[int], classes: int, processes:
 def _suitability(asked: Question) -> Suitability:
     found = _recall(asked)
     if found is None:
-        from smallbatch.training.model_check import examine
+        from smallbatch.training.own_models.examination import examine
 
         found = examine(asked)
         _remember(asked, found)
@@ -240,7 +240,7 @@ class _Process(contextlib.AbstractContextManager["_Process"]):
         folder.mkdir()
         path = os.pathsep.join(map(os.path.abspath, filter(None, sys.path)))
         environment = os.environ | {"PYTHONPATH": path, "PYTHONHASHSEED": "1", "CUDA_VISIBLE_DEVICES": ""}
-        command = [sys.executable, "-m", "smallbatch.training.model_check", str(folder / "answers.json")]
+        command = [sys.executable, "-m", "smallbatch.training.own_models.examination", str(folder / "answers.json")]
         (folder / "questions.json").write_text(json.dumps(asked), encoding="utf-8")
         with open(folder / "questions.json", "rb") as questions, open(folder / "said.txt", "wb") as said:
             self.process = subprocess.Popen(
@@ -289,7 +289,7 @@ def _file(asked: Question) -> Path:
 
 @functools.cache
 def _code() -> str:
-    library = Path(__file__).parents[1]
+    library = Path(__file__).parents[2]
     project = [library / "models" / f"{name}.py" for name in models.PROJECT_FILES]
     return digest(*project, *(library / "training").rglob("*.py"))
 
