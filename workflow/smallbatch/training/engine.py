@@ -90,7 +90,7 @@ class LaneTraining:
             precision=s.precision,
             device=self.device,
             world=self.world,
-            splits=self.suitability.splits,
+            splits=self.suitability.splittable,
         )
         etas = [run.learning_rate for run in runs]
         self.sgd = LaneSGD(self.network.parameters, etas, s.weight_decay, s.momentum)
@@ -114,7 +114,7 @@ class LaneTraining:
         if self.suitability.lanes:
             return lanes.stack(models)
         if len(models) > 1:
-            raise UserError(f"model {self.setting.model}: it is trained alone ({self.suitability.alone}): one lane")
+            raise UserError(f"model {self.setting.model}: it is trained alone ({self.suitability.why_alone}): one lane")
         return lanes.Alone(models[0])
 
     def _check_kernels(self) -> None:

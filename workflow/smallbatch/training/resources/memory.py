@@ -192,7 +192,7 @@ class Room:
         need, share = self.need(runs[0]), self.world.share(runs[0])
         s = share.setting
         least = share.bn_batch_size if s.norm == "batch" else 1
-        if not suitability(s, self.outline.shape, self.outline.classes).splits:
+        if not suitability(s, self.outline.shape, self.outline.classes).splittable:
             least = share.batch_size
         most = share.batch_size if self.images_at_once == "auto" else max(least, self.images_at_once)
         lanes = need.most_lanes(self.size, min(share.batch_size, most), len(runs))

@@ -222,7 +222,7 @@ def layout_of(run: Run, outline: Outline, device: torch.device, world: World) ->
     """How the kernels run a run's model, or its share of one, as `layout_for`."""
     s, classes = run.setting, outline.classes
     suits = suitability(s, outline.shape, classes)
-    if not (suits.lanes and suits.splits):
+    if not (suits.lanes and suits.splittable):
         return None
     alone = build(s.model, outline.shape, classes, norm=s.norm, norm_layers=s.norm_layers, bn_batch_size=2)
     return layout_for(alone, outline.shape, s.precision, device, world)

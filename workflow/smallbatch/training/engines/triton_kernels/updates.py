@@ -175,7 +175,7 @@ def graph_of(run: Run, outline: Outline, device: torch.device, world: World) -> 
     """A run's model, or its share of one, as `graph_for`, which alone tells the log."""
     s, classes = run.setting, outline.classes
     suits = suitability(s, outline.shape, classes)
-    if not (_suit(outline.shape, device, world) and suits.lanes and suits.splits):
+    if not (_suit(outline.shape, device, world) and suits.lanes and suits.splittable):
         return None
     b = run.bn_batch_size
     alone = build(s.model, outline.shape, classes, norm=s.norm, norm_layers=s.norm_layers, bn_batch_size=b)
