@@ -32,7 +32,7 @@ MODULES = {
 TESTS = {
     "tables": ["table", "selection"],
     "estimates": ["cost", "speeds", "resources"],
-    "status": ["status", "word"],
+    "status": ["status", "heartbeat"],
     "runs": ["study", "rates_and_schedule", "resources", "table"],
     "settings": ["study", "status"],
     "reports": ["report", "results", "captions"],
@@ -122,10 +122,16 @@ def settings(group: str) -> str:
         "also_copy": [*PARTS, *FILES],
         "do_not_mutate_patterns": WORDS_ONLY,
         "timeout_multiplier": 5.0,
-        "pytest_add_cli_args_test_selection": [f"tests/test_{name}.py" for name in TESTS[group]],
+        "pytest_add_cli_args_test_selection": [file_of(name) for name in TESTS[group]],
         "pytest_add_cli_args": ["-k", " and ".join(f"not {name}" for name in STARTS_PROCESSES)],
     }
     return "\n".join(["\n[tool.mutmut]", *(f"{key} = {json.dumps(value)}" for key, value in values.items()), ""])
+
+
+def file_of(name: str) -> str:
+    """The file of tests of this name, from the project's folder."""
+    (file,) = PROJECT.glob(f"tests/*/test_{name}.py")
+    return file.relative_to(PROJECT).as_posix()
 
 
 if __name__ == "__main__":

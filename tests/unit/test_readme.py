@@ -1,4 +1,4 @@
-"""Settings and code that README.md and docs/ show work as shown; tests/test_commands.py has the commands."""
+"""Settings and code that README.md and docs/ show work as shown; tests/workflow/test_commands.py has the commands."""
 
 import re
 from pathlib import Path

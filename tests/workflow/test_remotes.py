@@ -1,6 +1,6 @@
 """A remote on another machine, by SSH: what comes of it, and of a wrong password, a lost line and a damaged object.
 
-The server is a process of its own, on the loopback interface (tests/sftp.py).
+The server is a process of its own, on the loopback interface (tests/helpers/sftp.py).
 """
 
 import contextlib
@@ -50,7 +50,7 @@ def serving(folder: Path, repository: Path, password: str = PASSWORD, life: int 
     """Serve a folder by SSH as remote `lab` of a repository, whose user gives this password."""
     command = [
         sys.executable,
-        str(PROJECT / "tests" / "sftp.py"),
+        str(PROJECT / "tests" / "helpers" / "sftp.py"),
         str(folder),
         PASSWORD,
         *([str(life)] if life else []),

@@ -12,6 +12,7 @@ import jinja2
 import numpy as np
 import pandas as pd
 import pytest
+from helpers import PROJECT
 from helpers.tables import CLAIM, HERE, TEMPLATE, claims, planned, study_told
 
 from smallbatch.analysis.words import duration
@@ -21,7 +22,7 @@ from smallbatch.figures.cells import best_cells
 from smallbatch.publish.report import claim_rows, environments, figure_words, render, result_row, write
 from smallbatch.study.experiments import Experiment, Setting, Study
 
-FOLDER = Path(__file__).parents[1] / "workflow" / "report"
+FOLDER = PROJECT / "workflow" / "report"
 
 
 def runs() -> pd.DataFrame:

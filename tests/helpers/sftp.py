@@ -1,4 +1,4 @@
-"""An SFTP server on the loopback interface, for tests: python tests/sftp.py FOLDER PASSWORD [BYTES]
+"""An SFTP server on the loopback interface, for tests: python tests/helpers/sftp.py FOLDER PASSWORD [BYTES]
 
 It prints its port. It takes any user with the password, and dies, as a host that loses its power, when so many bytes
 have gone through it.

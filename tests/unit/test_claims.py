@@ -2,12 +2,12 @@
 
 import json
 import warnings
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
 import yaml
+from helpers import PROJECT
 from scipy import stats
 
 from smallbatch.analysis.claims import CLAIMS, COLUMNS, judge
@@ -21,7 +21,7 @@ from smallbatch.data.outline import ORIGINALS
 from smallbatch.data.prepared import Meta
 from smallbatch.study_file import check_config, load_study
 
-CONFIG = Path(__file__).parents[1] / "config"
+CONFIG = PROJECT / "config"
 THRESHOLDS = yaml.safe_load((CONFIG / "config.yaml").read_text())["claims"]
 NO_VARIANCE = pd.DataFrame(columns=["run", "epoch", "batch_size", "trace", "draws"])
 NO_EPOCHS = pd.DataFrame(columns=["run", "epoch", "test_accuracy"])

@@ -249,7 +249,7 @@ def test_training_imports_triton_on_a_gpu_alone(tmp_path):
         "LaneTraining([a_run()], prepared.read(Path(sys.argv[1])), torch.device('cpu'))\n"
         "assert 'triton' not in sys.modules"
     )
-    path = os.pathsep.join([str(Path(__file__).parent), os.environ.get("PYTHONPATH", "")])
+    path = os.pathsep.join([str(PROJECT / "tests"), os.environ.get("PYTHONPATH", "")])
     subprocess.run([sys.executable, "-c", code, folder], check=True, env=os.environ | {"PYTHONPATH": path})
 
 

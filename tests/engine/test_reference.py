@@ -1,4 +1,5 @@
-"""The engine against the paper's formulas in plain PyTorch (reference.py), at points of trainings of 200 updates.
+"""The engine against the paper's formulas in plain PyTorch (helpers/reference.py), at points of trainings of 200
+updates.
 
 Each is one update from equal weights: over several, rounding is multiplied. In double precision the two agree to about
 1e-7, to which learning rates are rounded; `test_a_wrong_formula_shows` has what that notices.
@@ -9,9 +10,8 @@ from functools import partial
 from pathlib import Path
 
 import pytest
-import reference
 import torch
-from helpers import a_run, made_data
+from helpers import a_run, made_data, reference
 
 from smallbatch.data import prepared
 from smallbatch.training import lanes

@@ -6,11 +6,12 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from helpers import PROJECT
 
 import smallbatch
 
 LIBRARY = Path(smallbatch.__file__).parent
-TESTS = Path(__file__).parent
+TESTS = PROJECT / "tests"
 
 KNOWS = {
     "core": set(),

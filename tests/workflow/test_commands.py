@@ -91,7 +91,7 @@ INSTALLED = (
     "pip install '.[training,sharing]'",
     "pip install '.[training,sharing,development]'",
 )
-"""What installs for minutes, or needs what was installed; tests/test_install.py does so without the dependencies."""
+"""What installs for minutes, or needs what was installed; test_install.py does so without the dependencies."""
 
 LONG = {
     "pytest -m gpu": "pytest -m gpu --collect-only",
