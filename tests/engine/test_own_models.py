@@ -665,6 +665,33 @@ def test_random_numbers_of_large_mini_batches_alone_are_found(count, own):
     assert found().stochastic and found().why_alone == DRAWS
 
 
+BY_CHANNEL = "x - 0.5 * x.mean(1, keepdim=True)"
+
+
+def test_lanes_are_compared_where_a_model_computes_otherwise_with_many_examples(own):
+    own(middle=f"return {BY_CHANNEL} if self.training and len(x) >= 16 else x")
+    assert found().why_alone == "at m = 16 it computes otherwise than at m = 4"
+    own(middle=f"return {BY_CHANNEL} if self.training and len(x) >= 1000 else x")
+    assert found().why_alone == "at m = 1024 it computes otherwise than at m = 4"
+    own(middle="return x + x if len(x) >= 8 else 2 * x")
+    assert found().lanes, "lanes are equal at each size"
+
+
+def test_what_only_a_batch_size_of_the_study_does_is_refused(own, study):
+    own(middle=f"return {BY_CHANNEL} if self.training and len(x) == 6 else x")
+    study(batch_sizes=[4, 8])
+    with pytest.raises(
+        UserError, match=r"at m = 6 it computes otherwise than at m = 4, and not in lanes; allowed: the"
+    ):
+        study(batch_sizes=[4, 6])
+
+
+def test_lanes_are_compared_as_tests_run_too(own):
+    """Layers may have a path of their own where nothing has gradients."""
+    own(middle=f"return x if torch.is_grad_enabled() else {BY_CHANNEL}")
+    assert found().why_alone == MIXES
+
+
 def test_what_is_known_of_a_model_serves_other_sizes_of_its_jobs(own, study, monkeypatch):
     own()
     setting = study(batch_sizes=[2, 8]).experiments["one"].setting

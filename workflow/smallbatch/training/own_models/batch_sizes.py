@@ -17,6 +17,9 @@ from smallbatch.training.own_models.recording import Recorder
 MOST_IMAGES = 1 << 16
 """Of the largest mini-batch of which only the shapes are computed."""
 
+USUAL_SIZES = tuple(2**power for power in range(MOST_IMAGES.bit_length()))
+"""Mini-batches that are looked at whatever the study has."""
+
 TEST_OPERATIONS = 1e11
 """Multiplications and additions of the largest test batch that is computed."""
 
@@ -53,6 +56,19 @@ def smallest(candidate: Candidate) -> int:
                 candidate.run(candidate.build(1), candidate.images[0, :examples], training=True)
                 return examples
     return EXAMPLES
+
+
+def computed_alike(candidate: Candidate) -> dict[int, bool]:
+    """Mini-batches at each of which the model computes otherwise in training than at the others, the smallest of each
+    kind, and whether only this study has the kind. The first one is `EXAMPLES`, or computed as that is.
+    """
+    kinds: dict[tuple[str, ...], int] = {}
+    for count in dict.fromkeys((EXAMPLES, *USUAL_SIZES, *candidate.spec.batch_sizes)):
+        with contextlib.suppress(UserError):  # too small a size for it, or one that `check` refuses
+            record = candidate.record_many(count, training=True)
+            # Where it takes too long to find out, it may be another kind.
+            kinds.setdefault(tuple(record.operations) if record else (str(count),), count)
+    return {count: count not in (EXAMPLES, *USUAL_SIZES) for count in kinds.values()}
 
 
 def draws_at_large_sizes(candidate: Candidate) -> bool:

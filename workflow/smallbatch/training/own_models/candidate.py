@@ -91,9 +91,9 @@ class Candidate:
                 seed=seed,
             )
 
-    def build_for(self, count: int) -> nn.Module:
+    def build_for(self, count: int, seed: int = 1) -> nn.Module:
         """A model that takes mini-batches of this size."""
-        return self.build(1, count if count % SUB_BATCH else SUB_BATCH)
+        return self.build(seed, count if count % SUB_BATCH else SUB_BATCH)
 
     def network(self, *, splittable: bool, batch_size: int = EXAMPLES, images_at_once: int | str = "auto") -> Network:
         """The model as the engine has it where it is trained alone."""
@@ -108,6 +108,12 @@ class Candidate:
             world=ALONE,
             splits=splittable,
         )
+
+    def mini_batches(self, examples: int) -> Tensor:
+        """Mini-batches of this size, [mini-batches, examples, c, h, w]."""
+        if examples == EXAMPLES:
+            return self.images
+        return self.many_images(MINI_BATCHES * examples).unflatten(0, (MINI_BATCHES, examples))
 
     def many_images(self, count: int) -> Tensor:
         """So many images, of which the first ones are `images`; no two are the same."""
