@@ -131,7 +131,7 @@ struct Patch {  // a kernel's view of the input: `rows` rows of `run` floats eac
     ptrdiff_t row;
 };
 
-struct Ending {  // what happens to a tile before it is stored
+struct Epilogue {  // what happens to a tile before it is stored
     const float* bias = nullptr;
     const float* add = nullptr;
     const float* mask = nullptr;
@@ -169,7 +169,7 @@ INLINE void multiply(const float* x, ptrdiff_t pixel, const Patch& patch, const 
 
 template <int P, int Q>
 void tile(const float* x, ptrdiff_t x_pixel, const Patch& patch, const float* w, float* y, ptrdiff_t y_pixel,
-          const Ending& end, ptrdiff_t add_at, ptrdiff_t mask_at) {
+          const Epilogue& epilogue, ptrdiff_t add_at, ptrdiff_t mask_at) {
     V sum[P][Q];
 #pragma GCC unroll 32
     for (int p = 0; p < P; p++)
@@ -181,10 +181,11 @@ void tile(const float* x, ptrdiff_t x_pixel, const Patch& patch, const float* w,
 #pragma GCC unroll 8
         for (int q = 0; q < Q; q++) {
             V v = sum[p][q];
-            if (end.bias) v += load(end.bias + q * VL);  // last: a large one would cost the sum its last digits
-            if (end.add) v += load(end.add + add_at + p * end.by_add.pixel + q * VL);
-            if (end.relu) v = rectified(v);
-            if (end.mask) v = where_positive(load(end.mask + mask_at + p * end.by_mask.pixel + q * VL), v);
+            // The bias last: a large one would cost the sum its last digits.
+            if (epilogue.bias) v += load(epilogue.bias + q * VL);
+            if (epilogue.add) v += load(epilogue.add + add_at + p * epilogue.by_add.pixel + q * VL);
+            if (epilogue.relu) v = rectified(v);
+            if (epilogue.mask) v = where_positive(load(epilogue.mask + mask_at + p * epilogue.by_mask.pixel + q * VL), v);
             store(y + p * y_pixel + q * VL, v);
         }
 }
@@ -212,11 +213,11 @@ INLINE void in_parts(int count, int most, Do&& act) {
 
 // x and y point to the first patch and the first result.
 void convolve(const float* x, Strides bx, const Patch& patch, const float* w, int channels, float* y, Strides by,
-              int n, int h, int width, Ending end) {
+              int n, int h, int width, Epilogue epilogue) {
     if (h * width == 1) {  // the images take the place of pixels
         width = n, n = 1;
         bx.pixel = bx.image, by.pixel = by.image;
-        end.by_add.pixel = end.by_add.image, end.by_mask.pixel = end.by_mask.image;
+        epilogue.by_add.pixel = epilogue.by_add.image, epilogue.by_mask.pixel = epilogue.by_mask.image;
     }
     Blocks blocks(channels);
     const int64_t depth = int64_t(patch.rows) * patch.run;
@@ -224,14 +225,14 @@ void convolve(const float* x, Strides bx, const Patch& patch, const float* w, in
         const int q = blocks.of(b), most = std::min(P_MOST, ACCUMULATORS / q);
         const ptrdiff_t c = ptrdiff_t(b) * blocks.width * VL;
         const float* weights = w + depth * c;
-        Ending ending = end;
-        if (end.bias) ending.bias += c;
+        Epilogue of_channels = epilogue;
+        if (epilogue.bias) of_channels.bias += c;
         for (int i = 0; i < n; i++)
             for (int r = 0; r < h; r++)
                 in_parts(width, most, [&](int first, int size) {
                     auto at = [&](Strides by) { return i * by.image + r * by.row + first * by.pixel; };
-                    TILES[q - 1][size - 1](x + at(bx), bx.pixel, patch, weights, y + at(by) + c, by.pixel, ending,
-                                           at(end.by_add) + c, at(end.by_mask) + c);
+                    TILES[q - 1][size - 1](x + at(bx), bx.pixel, patch, weights, y + at(by) + c, by.pixel, of_channels,
+                                           at(epilogue.by_add) + c, at(epilogue.by_mask) + c);
                 });
     }
 }
@@ -561,15 +562,15 @@ class Network {
 
     void conv_forward(const Op& op, const float* packed) const {
         Map x = map(op.in), y = map(op.out);
-        Ending end;
-        end.relu = op.relu;
-        if (op.bias >= 0) end.bias = packed + op.bias_at;
+        Epilogue epilogue;
+        epilogue.relu = op.relu;
+        if (op.bias >= 0) epilogue.bias = packed + op.bias_at;
         if (op.residual >= 0) {
             Map r = map(op.residual);
-            end.add = r.interior(), end.by_add = r.by;
+            epilogue.add = r.interior(), epilogue.by_add = r.by;
         }
         convolve(first_patch(op, x), patch_strides(op, x), patch(op, x), packed + op.weight_at, y.c, y.interior(),
-                 y.by, n_, y.h, y.w, end);
+                 y.by, n_, y.h, y.w, epilogue);
     }
 
     void conv_backward(const Op& op, float* packed, float* gradient, const float* turned, bool add, bool fused,
@@ -591,10 +592,10 @@ class Network {
         if (covers(op, program_.views[op.in])) {
             const int run = dx.w * dx.c;
             for (int y = 0; y < dx.h; y++, turned += int64_t(run) * dy.c) {
-                Ending end;
-                if (op.accumulate) end.add = dx.row(0, y), end.by_add = dx.by;
-                if (op.mask) end.mask = x.row(0, y), end.by_mask = x.by;
-                convolve(dy.interior(), dy.by, {1, dy.c, 0}, turned, run, dx.row(0, y), dx.by, n_, 1, 1, end);
+                Epilogue epilogue;
+                if (op.accumulate) epilogue.add = dx.row(0, y), epilogue.by_add = dx.by;
+                if (op.mask) epilogue.mask = x.row(0, y), epilogue.by_mask = x.by;
+                convolve(dy.interior(), dy.by, {1, dy.c, 0}, turned, run, dx.row(0, y), dx.by, n_, 1, 1, epilogue);
             }
             return;
         }
@@ -607,16 +608,16 @@ class Network {
                 const int h = (dx.h - y0 + s - 1) / s, w = (dx.w - x0 + s - 1) / s;
                 const Strides by{dx.by.image, s * dx.by.row, s * dx.by.pixel};
                 float* to = dx.interior() + y0 * dx.by.row + x0 * dx.by.pixel;
-                Ending end;
-                if (op.accumulate) end.add = to, end.by_add = by;
+                Epilogue epilogue;
+                if (op.accumulate) epilogue.add = to, epilogue.by_add = by;
                 if (op.mask) {
-                    end.mask = x.interior() + y0 * x.by.row + x0 * x.by.pixel;
-                    end.by_mask = {x.by.image, s * x.by.row, s * x.by.pixel};
+                    epilogue.mask = x.interior() + y0 * x.by.row + x0 * x.by.pixel;
+                    epilogue.by_mask = {x.by.image, s * x.by.row, s * x.by.pixel};
                 }
                 const float* from = dy.interior() + ((y0 + op.pad) / s - ty + 1) * dy.by.row +
                                     ((x0 + op.pad) / s - tx + 1) * dy.by.pixel;
                 if (h > 0 && w > 0)
-                    convolve(from, dy.by, {ty, tx * dy.c, dy.by.row}, turned, dx.c, to, by, n_, h, w, end);
+                    convolve(from, dy.by, {ty, tx * dy.c, dy.by.row}, turned, dx.c, to, by, n_, h, w, epilogue);
                 turned += int64_t(ty) * tx * dy.c * dx.c;
             }
     }
