@@ -1,6 +1,6 @@
 // Training steps of small networks, one lane after another, without a framework between the operations.
 //
-// `plan.py` turns a model into a list of `Op` over `View`; this file runs the list forwards and backwards and updates the
+// `plan.py` turns a model into a list of `Op` over `TensorView`; this file runs the list forwards and backwards and updates the
 // weights. Activations are [image][row][column][channel] in float32 with a border of zeros where a convolution pads, so
 // that the inner loops have no bounds to check; channels come in whole vectors. All sums have a fixed order: the same
 // calls give the same bits.
@@ -50,14 +50,14 @@ extern "C" {
 // A value of the network: `at` floats of each image before it; h x w x c with a border of `pad` zeros. Channels beyond
 // those of the model are zero, too, but for what is not a number: every operation keeps them so. The network's input
 // alone has no such channels; only convolutions take it.
-struct View {
+struct TensorView {
     int64_t at, size;  // floats of an image
     int32_t h, w, c, pad;
 };
 
 enum Kind : int32_t { CONV, BATCH_NORM, MAX_POOL, MEAN_POOL, SHORTCUT };
 
-// One operation. Views are places in the list of views, -1 for none; slots are places in the list of a lane's tensors.
+// One operation. Tensors are given by indices of the list of views, -1 for none; slots are indices of the list of a lane's tensors.
 struct Op {
     int32_t kind, in, out, residual;      // values
     int32_t d_in, d_out, d_residual;      // gradients; d_in -1: not needed; d_residual -1: shares d_out
@@ -74,7 +74,7 @@ struct Op {
 
 struct Program {
     const Op* ops;
-    const View* views;
+    const TensorView* views;
     int64_t count;
     int32_t input, logits, d_logits, classes;
     int64_t image_floats, arena_floats;  // of an image: of its input without padding, of all that is kept of it
@@ -95,7 +95,7 @@ struct Strides {
     ptrdiff_t image, row, pixel;
 };
 
-struct Map {  // a view of n images
+struct Map {  // a tensor view of n images
     float* data;
     Strides by;
     int n, h, w, c, pad;
@@ -353,14 +353,14 @@ void turn_places(const Blocks& from, int64_t from_depth, const float* packed, in
 }
 
 // A convolution whose kernel covers the image: a fully connected layer.
-bool covers(const Op& op, const View& in) { return op.kernel_h == in.h && op.kernel_w == in.w && op.pad == 0; }
+bool covers(const Op& op, const TensorView& in) { return op.kernel_h == in.h && op.kernel_w == in.w && op.pad == 0; }
 
 // The kernel places that reach input pixels of phase r (mod stride) are r, r + stride, ...
 int taps(int kernel, int stride, int phase) { return phase < kernel ? (kernel - phase + stride - 1) / stride : 0; }
 
 // The weights as the backward pass multiplies by them, with input and output channels exchanged: of a fully connected
 // layer row by row of the image; else for each phase of the stride the kernel's places in reverse.
-void turn_weights(const Op& op, const View& in, const View& out, const float* packed, float* turned) {
+void turn_weights(const Op& op, const TensorView& in, const TensorView& out, const float* packed, float* turned) {
     const Blocks from(out.c);
     const int run = op.kernel_w * in.c;
     const int64_t depth = int64_t(op.kernel_h) * run;
@@ -416,7 +416,7 @@ class Network {
     }
 
     Map map(int view) const {
-        const View& v = program_.views[view];
+        const TensorView& v = program_.views[view];
         const ptrdiff_t row = ptrdiff_t(v.w + 2 * v.pad) * v.c;
         return {arena_ + v.at * room_ + first_ * v.size, {v.size, row, v.c}, n_, v.h, v.w, v.c, v.pad};
     }
@@ -758,7 +758,7 @@ class Network {
     }
 
     void norm_begin(const Op& op, const float* packed, const Lane& lane, bool training) {
-        const View& x = program_.views[op.in];
+        const TensorView& x = program_.views[op.in];
         Kept keep = kept(op);
         const double count = double(images_) * x.h * x.w;
         for (int k = 0; k < x.c; k++) {
@@ -822,7 +822,7 @@ class Network {
     // dx = gamma / deviation * (dy - mean(dy) - normalised x * mean(dy * normalised x)), with x counted in units:
     // (scale * dy + slope * x + shift) * unit.
     void norm_backward_begin(const Op& op, const float* packed, float* gradient, bool add) {
-        const View& x = program_.views[op.in];
+        const TensorView& x = program_.views[op.in];
         Kept keep = kept(op);
         float *d_gamma = gradient + op.weight_at, *d_beta = gradient + op.bias_at;
         const float count = float(double(images_) * x.h * x.w);
@@ -865,7 +865,7 @@ class Network {
     // The place in its window where each maximum was found, as numbers of the same width as the values.
     int32_t* places(const Op& op) const { return reinterpret_cast<int32_t*>(arena_ + op.extra_at * room_) + first_ * places_of(op); }
     int64_t places_of(const Op& op) const {
-        const View& y = program_.views[op.out];
+        const TensorView& y = program_.views[op.out];
         return int64_t(y.h) * y.w * y.c;
     }
 
@@ -1000,7 +1000,7 @@ void move(float& packed, float& torch) {
 
 // Between torch's [out][in][kernel_h][kernel_w] and blocks of [kernel_h][kernel_w * in][vectors of out].
 template <Direction D>
-void transfer_weights(const Op& op, const View& in, const View& out, float* packed, float* torch) {
+void transfer_weights(const Op& op, const TensorView& in, const TensorView& out, float* packed, float* torch) {
     const Blocks blocks(out.c);
     const int run = op.kernel_w * in.c, depth = op.kernel_h * run;
     std::vector<int> places;  // of torch's inputs, in its order
@@ -1071,7 +1071,7 @@ void update(const Program& program, const Network& net, bool fused, float* w, co
     for (int64_t k = 0; k < program.count; k++) {
         const Op& op = program.ops[k];
         if (op.weight < 0) continue;
-        const View &in = program.views[op.in], &out = program.views[op.out];
+        const TensorView &in = program.views[op.in], &out = program.views[op.out];
         const int64_t width = int64_t(vectors(out.c)) * VL;
         const int64_t weights = op.kind == CONV ? int64_t(op.kernel_h) * op.kernel_w * in.c * width : width;
         if (!(fused && net.fuses(op))) range(op.weight_at, op.weight_at + weights);

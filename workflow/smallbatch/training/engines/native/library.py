@@ -26,7 +26,7 @@ _SAYING = {"capture_output": True, "encoding": "utf-8", "errors": "replace", "ti
 log = logging.getLogger(__name__)
 
 
-class View(ctypes.Structure):
+class TensorView(ctypes.Structure):
     """A value or gradient: where its images lie, height, width, channels (padded), border; see kernels.cpp."""
 
     _fields_ = (
@@ -53,7 +53,7 @@ class Program(ctypes.Structure):
 
     _fields_ = (
         ("ops", POINTER(Op)),
-        ("views", POINTER(View)),
+        ("views", POINTER(TensorView)),
         ("count", c_int64),
         *((name, c_int32) for name in ("input", "logits", "d_logits", "classes")),
         *((name, c_int64) for name in ("image_floats", "arena_floats", "statistics_floats")),

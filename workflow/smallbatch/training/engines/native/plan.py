@@ -30,7 +30,7 @@ class Layout:
 
     def __init__(self, graph: Graph, slots: Iterable[str]) -> None:
         self.graph, self.slots = graph, tuple(slots)
-        self.views: list[library.View] = []
+        self.views: list[library.TensorView] = []
         self.at = self.packed = self.turned = self.statistics = 0
         self.pads = self._pads()
         self.places = {value: self._view(value) for value in self._values()}
@@ -59,7 +59,7 @@ class Layout:
         """A new place for a value or its gradient."""
         channels, pad = self._channels(value), self.pads.get(value.shape, 0)
         size = _aligned((value.height + 2 * pad) * (value.width + 2 * pad) * channels)
-        self.views.append(library.View(self.at, size, value.height, value.width, channels, pad))
+        self.views.append(library.TensorView(self.at, size, value.height, value.width, channels, pad))
         self.at += size
         return len(self.views) - 1
 
@@ -152,7 +152,7 @@ class Layout:
         if max(view.c for view in self.views) > CHANNELS_MOST:
             raise Unsupported(f"it has more than {CHANNELS_MOST} channels")
         self.op_array = (library.Op * len(self.ops))(*self.ops.values())
-        self.view_array = (library.View * len(self.views))(*self.views)
+        self.view_array = (library.TensorView * len(self.views))(*self.views)
         image = self.graph.input
         return library.Program(
             ops=self.op_array,
