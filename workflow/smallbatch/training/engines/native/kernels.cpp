@@ -1,9 +1,9 @@
 // Training steps of small networks, one lane after another, without a framework between the operations.
 //
-// `plan.py` turns a model into a list of `Op` over `TensorView`; this file runs the list forwards and backwards and updates the
-// weights. Activations are [image][row][column][channel] in float32 with a border of zeros where a convolution pads, so
-// that the inner loops have no bounds to check; channels come in whole vectors. All sums have a fixed order: the same
-// calls give the same bits.
+// `plan.py` turns a model into a list of `Op` over `TensorView`; this file runs the list forwards and backwards and
+// updates the weights. Activations are [image][row][column][channel] in float32 with a border of zeros where a
+// convolution pads, so that the inner loops have no bounds to check; channels come in whole vectors. All sums have a
+// fixed order: the same calls give the same bits.
 #include <algorithm>
 #include <array>
 #include <cmath>
@@ -57,7 +57,8 @@ struct TensorView {
 
 enum Kind : int32_t { CONV, BATCH_NORM, MAX_POOL, MEAN_POOL, SHORTCUT };
 
-// One operation. Tensors are given by indices of the list of views, -1 for none; slots are indices of the list of a lane's tensors.
+// One operation. Tensors are indices into the list of views, -1 for none; slots are indices into the list of a lane's
+// tensors.
 struct Op {
     int32_t kind, in, out, residual;      // values
     int32_t d_in, d_out, d_residual;      // gradients; d_in -1: not needed; d_residual -1: shares d_out
@@ -67,7 +68,7 @@ struct Op {
     int32_t weight, bias, mean, var;      // slots
     int32_t in_channels, out_channels;    // without padding
     int32_t kernel_h, kernel_w, stride, pad;
-    int64_t weight_at, bias_at, turned_at;  // in the packed weights; in the turned ones
+    int64_t weight_at, bias_at, transposed_at;  // in the packed weights; in the transposed ones
     int64_t extra_at;                     // floats before what it keeps for the backward pass: statistics or places
     float eps;
 };
@@ -79,7 +80,7 @@ struct Program {
     int32_t input, logits, d_logits, classes;
     int64_t image_floats, arena_floats;  // of an image: of its input without padding, of all that is kept of it
     int64_t statistics_floats;           // whatever the number of images
-    int64_t packed_floats, turned_floats;
+    int64_t packed_floats, transposed_floats;
 };
 
 struct Lane {
@@ -185,7 +186,8 @@ void tile(const float* x, ptrdiff_t x_pixel, const Patch& patch, const float* w,
             if (epilogue.bias) v += load(epilogue.bias + q * VL);
             if (epilogue.add) v += load(epilogue.add + add_at + p * epilogue.by_add.pixel + q * VL);
             if (epilogue.relu) v = rectified(v);
-            if (epilogue.mask) v = where_positive(load(epilogue.mask + mask_at + p * epilogue.by_mask.pixel + q * VL), v);
+            if (epilogue.mask)
+                v = where_positive(load(epilogue.mask + mask_at + p * epilogue.by_mask.pixel + q * VL), v);
             store(y + p * y_pixel + q * VL, v);
         }
 }
@@ -332,10 +334,10 @@ INLINE void transpose(V (&r)[VL]) {
     if constexpr (VL >= 16) transpose_stage<8>(r);
 }
 
-// Input places first ... first + count - 1 of the packed weights, turned: there the places are the output channels, of
-// which vector blocks begin at `turned`, and the output channels are places `at` and following of `depth`.
-void turn_places(const Blocks& from, int64_t from_depth, const float* packed, int64_t first, int count, float* turned,
-                 int64_t depth, int64_t at) {
+// Transposes input channels first ... first + count - 1 of the packed weights: they become the output channels, of which
+// vector blocks begin at `transposed`, and the output channels become the inputs `at` and following of `depth`.
+void transpose_channels(const Blocks& from, int64_t from_depth, const float* packed, int64_t first, int count,
+                        float* transposed, int64_t depth, int64_t at) {
     Blocks to(count);
     for (int o = 0; o < from.vectors; o++)
         for (int i = 0; i < to.vectors; i++) {
@@ -345,10 +347,10 @@ void turn_places(const Blocks& from, int64_t from_depth, const float* packed, in
 #pragma GCC unroll 16
             for (int k = 0; k < VL; k++) r[k] = load(w + k * step);
             transpose(r);
-            float* t = turned + weight_place(to, depth, i, at + o * VL);
-            const int64_t turned_step = to.of(i / to.width) * VL;
+            float* t = transposed + weight_place(to, depth, i, at + o * VL);
+            const int64_t transposed_step = to.of(i / to.width) * VL;
 #pragma GCC unroll 16
-            for (int k = 0; k < VL; k++) store(t + k * turned_step, r[k]);
+            for (int k = 0; k < VL; k++) store(t + k * transposed_step, r[k]);
         }
 }
 
@@ -360,27 +362,28 @@ int taps(int kernel, int stride, int phase) { return phase < kernel ? (kernel - 
 
 // The weights as the backward pass multiplies by them, with input and output channels exchanged: of a fully connected
 // layer row by row of the image; else for each phase of the stride the kernel's places in reverse.
-void turn_weights(const Op& op, const TensorView& in, const TensorView& out, const float* packed, float* turned) {
+void transpose_weights(const Op& op, const TensorView& in, const TensorView& out, const float* packed,
+                       float* transposed) {
     const Blocks from(out.c);
     const int run = op.kernel_w * in.c;
     const int64_t depth = int64_t(op.kernel_h) * run;
-    packed += op.weight_at, turned += op.turned_at;
+    packed += op.weight_at, transposed += op.transposed_at;
     if (covers(op, in)) {
-        for (int y = 0; y < op.kernel_h; y++, turned += int64_t(run) * out.c)
-            turn_places(from, depth, packed, int64_t(y) * run, run, turned, out.c, 0);
+        for (int y = 0; y < op.kernel_h; y++, transposed += int64_t(run) * out.c)
+            transpose_channels(from, depth, packed, int64_t(y) * run, run, transposed, out.c, 0);
         return;
     }
     for (int ry = 0; ry < op.stride; ry++)
         for (int rx = 0; rx < op.stride; rx++) {
             const int ty = taps(op.kernel_h, op.stride, ry), tx = taps(op.kernel_w, op.stride, rx);
-            const int64_t turned_depth = int64_t(ty) * tx * out.c;
+            const int64_t transposed_depth = int64_t(ty) * tx * out.c;
             for (int y = 0; y < ty; y++)
                 for (int x = 0; x < tx; x++) {
                     const int ky = ry + (ty - 1 - y) * op.stride, kx = rx + (tx - 1 - x) * op.stride;
-                    turn_places(from, depth, packed, int64_t(ky) * run + kx * in.c, in.c, turned, turned_depth,
-                                (int64_t(y) * tx + x) * out.c);
+                    transpose_channels(from, depth, packed, int64_t(ky) * run + kx * in.c, in.c, transposed,
+                                       transposed_depth, (int64_t(y) * tx + x) * out.c);
                 }
-            turned += turned_depth * in.c;
+            transposed += transposed_depth * in.c;
         }
 }
 
@@ -475,12 +478,12 @@ class Network {
     }
 
     // `fused`: fully connected layers update their weights at once, at `rate` and `decay`.
-    void backward(float* packed, float* gradient, const float* turned, bool add, bool fused, float rate, float decay) {
+    void backward(float* packed, float* gradient, const float* transposed, bool add, bool fused, float rate, float decay) {
         run(backward_, [&](const Step& step) {
             const Op& op = *step.op;
             const bool more = add || first_ > 0;
             switch (op.kind) {
-                case CONV: conv_backward(op, packed, gradient, turned, more, fused, rate, decay); break;
+                case CONV: conv_backward(op, packed, gradient, transposed, more, fused, rate, decay); break;
                 case BATCH_NORM:
                     if (step.phase == SUMS) {
                         norm_backward_sums(op);
@@ -573,7 +576,7 @@ class Network {
                  y.by, n_, y.h, y.w, epilogue);
     }
 
-    void conv_backward(const Op& op, float* packed, float* gradient, const float* turned, bool add, bool fused,
+    void conv_backward(const Op& op, float* packed, float* gradient, const float* transposed, bool add, bool fused,
                        float rate, float decay) const {
         Map x = map(op.in), dy = map(op.d_out);
         pass_residual(op, dy);
@@ -582,20 +585,20 @@ class Network {
             fused_backward(op, packed + op.weight_at, x, dy, rate, decay);
             return;
         }
-        if (op.d_in >= 0) data_gradient(op, turned + op.turned_at, x, dy);
+        if (op.d_in >= 0) data_gradient(op, transposed + op.transposed_at, x, dy);
         weight_gradient(first_patch(op, x), patch_strides(op, x), patch(op, x), dy.interior(), dy.by, dy.c, n_, dy.h,
                         dy.w, gradient + op.weight_at, add);
     }
 
-    void data_gradient(const Op& op, const float* turned, const Map& x, const Map& dy) const {
+    void data_gradient(const Op& op, const float* transposed, const Map& x, const Map& dy) const {
         Map dx = map(op.d_in);
         if (covers(op, program_.views[op.in])) {
             const int run = dx.w * dx.c;
-            for (int y = 0; y < dx.h; y++, turned += int64_t(run) * dy.c) {
+            for (int y = 0; y < dx.h; y++, transposed += int64_t(run) * dy.c) {
                 Epilogue epilogue;
                 if (op.accumulate) epilogue.add = dx.row(0, y), epilogue.by_add = dx.by;
                 if (op.mask) epilogue.mask = x.row(0, y), epilogue.by_mask = x.by;
-                convolve(dy.interior(), dy.by, {1, dy.c, 0}, turned, run, dx.row(0, y), dx.by, n_, 1, 1, epilogue);
+                convolve(dy.interior(), dy.by, {1, dy.c, 0}, transposed, run, dx.row(0, y), dx.by, n_, 1, 1, epilogue);
             }
             return;
         }
@@ -617,8 +620,8 @@ class Network {
                 const float* from = dy.interior() + ((y0 + op.pad) / s - ty + 1) * dy.by.row +
                                     ((x0 + op.pad) / s - tx + 1) * dy.by.pixel;
                 if (h > 0 && w > 0)
-                    convolve(from, dy.by, {ty, tx * dy.c, dy.by.row}, turned, dx.c, to, by, n_, h, w, epilogue);
-                turned += int64_t(ty) * tx * dy.c * dx.c;
+                    convolve(from, dy.by, {ty, tx * dy.c, dy.by.row}, transposed, dx.c, to, by, n_, h, w, epilogue);
+                transposed += int64_t(ty) * tx * dy.c * dx.c;
             }
     }
 
@@ -1109,26 +1112,26 @@ void end_statistics(const Program& program, const Lane& lane, const float* stati
 
 // Where a lane's numbers lie while it is worked on.
 struct Scratch {
-    float *statistics, *packed, *gradient, *velocity, *turned;
+    float *statistics, *packed, *gradient, *velocity, *transposed;
     Scratch(const Program& program, float* scratch)
         : statistics(scratch),
           packed(statistics + program.statistics_floats),
           gradient(packed + program.packed_floats),
           velocity(gradient + program.packed_floats),
-          turned(velocity + program.packed_floats) {}
+          transposed(velocity + program.packed_floats) {}
 
     void take(const Program& program, const Lane& lane) const {
         // Padding too: a lane before may have left there what is not a number.
-        std::fill(packed, turned, 0.0f);
+        std::fill(packed, transposed, 0.0f);
         transfer<PACK>(program, packed, lane.tensors);
     }
 };
 
-void turn_all(const Program& program, const Network& net, bool fused, const float* packed, float* turned) {
+void transpose_all(const Program& program, const Network& net, bool fused, const float* packed, float* transposed) {
     for (int64_t k = 0; k < program.count; k++) {
         const Op& op = program.ops[k];
         if (op.kind == CONV && op.d_in >= 0 && !(fused && net.fuses(op)))
-            turn_weights(op, program.views[op.in], program.views[op.out], packed, turned);
+            transpose_weights(op, program.views[op.in], program.views[op.out], packed, transposed);
     }
 }
 
@@ -1155,7 +1158,7 @@ struct MiniBatch {
             net.take(images + first * step * image, step * image);
             net.forward(at.packed, lane, true);
             loss += net.loss(labels + first * step, step, float(m));
-            net.backward(at.packed, at.gradient, at.turned, first > 0, fused, rate, decay);
+            net.backward(at.packed, at.gradient, at.transposed, first > 0, fused, rate, decay);
         }
         return float(loss / double(m));
     }
@@ -1176,7 +1179,7 @@ int32_t smallbatch_vector() { return VL; }
 //   program     the model
 //   room        examples that the arena holds, of which parts are made; with batch norm the examples of a sub-batch
 //   arena       program.arena_floats * room floats, zeros at first and left alone between calls
-//   scratch     statistics + 3 * packed + turned floats, the same
+//   scratch     statistics + 3 * packed + transposed floats, the same
 //   images      [steps][m][lanes][channels][rows][columns], labels [steps][m][lanes]
 //   rates       [steps][lanes], -eta
 //   losses      [steps][lanes], out: the means before each update; from the first that is not finite on, not a number
@@ -1197,7 +1200,7 @@ int32_t smallbatch_train(const Program* program, const Lane* lanes, int64_t lane
         for (int64_t s = 0; s < steps; s++) {
             const int64_t place = s * lane_count + l, example = s * m * lane_count + l;
             begin_statistics(*program, at.statistics);
-            turn_all(*program, batch.whole, fused, at.packed, at.turned);
+            transpose_all(*program, batch.whole, fused, at.packed, at.transposed);
             losses[place] = batch.gradient(lane, images + example * program->image_floats, labels + example, lane_count,
                                            fused, rates[place], decay);
             update(*program, batch.whole, fused, at.packed, at.gradient, velocity, rates[place], decay, momentum);
@@ -1224,7 +1227,7 @@ int32_t smallbatch_gradients(const Program* program, const Lane* lanes, int64_t 
     MiniBatch batch(*program, m, room, arena, at);
     for (int64_t l = 0; l < lane_count; l++) {
         at.take(*program, lanes[l]);
-        turn_all(*program, batch.whole, false, at.packed, at.turned);
+        transpose_all(*program, batch.whole, false, at.packed, at.transposed);
         batch.gradient(lanes[l], images + l * program->image_floats, labels + l, lane_count, false, 0, 0);
         transfer<UNPACK>(*program, at.gradient, lanes[l].velocities);
     }

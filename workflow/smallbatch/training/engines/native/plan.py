@@ -31,7 +31,7 @@ class Layout:
     def __init__(self, graph: Graph, slots: Iterable[str]) -> None:
         self.graph, self.slots = graph, tuple(slots)
         self.views: list[library.TensorView] = []
-        self.at = self.packed = self.turned = self.statistics = 0
+        self.at = self.packed = self.transposed = self.statistics = 0
         self.pads = self._pads()
         self.places = {value: self._view(value) for value in self._values()}
         self.extra = {step: self._extra(step) for step in graph.steps}
@@ -106,7 +106,7 @@ class Layout:
         if step.bias:
             op.bias_at, self.packed = self.packed, self.packed + outputs
         if step.kind == Kind.CONV:
-            op.turned_at, self.turned = self.turned, self.turned + inputs * outputs
+            op.transposed_at, self.transposed = self.transposed, self.transposed + inputs * outputs
 
     def _gradients(self) -> None:
         """Go backwards: where each gradient lies, who writes it first and who completes it."""
@@ -166,7 +166,7 @@ class Layout:
             arena_floats=self.at,
             statistics_floats=_aligned(self.statistics),
             packed_floats=_aligned(self.packed),
-            turned_floats=_aligned(self.turned),
+            transposed_floats=_aligned(self.transposed),
         )
 
 

@@ -235,5 +235,5 @@ def memory(layout: Layout, room: int) -> int:
 
 
 def _scratch(program: library.Program) -> int:
-    """Floats: statistics; weights, gradients and velocities of one lane as the kernels have them; weights turned."""
-    return program.statistics_floats + 3 * program.packed_floats + program.turned_floats
+    """Floats: statistics; weights, gradients and velocities of one lane as the kernels have them; transposed weights."""
+    return program.statistics_floats + 3 * program.packed_floats + program.transposed_floats
