@@ -398,10 +398,10 @@ struct Step {
     Phase phase;
 };
 
-// Steps that are run one after the other on a few images at a time, which stay in the cache meanwhile. A stretch ends
+// A fused stage: steps that are run one after the other on a few images at a time, which stay in the cache. It ends
 // where sums over all images are due, and where fully connected layers begin or end: these run on all images at once, so
 // that their weights are read once.
-struct Stretch {
+struct FusedStage {
     std::vector<Step> steps;
     int images;  // at a time
 };
@@ -413,8 +413,8 @@ class Network {
         : program_(program), images_(images), room_(room), arena_(arena), statistics_(statistics) {
         for (int64_t k = 0; k < program.count; k++) extend(forward_, program.ops[k]);
         for (int64_t k = program.count - 1; k >= 0; k--) extend(backward_, program.ops[k]);
-        for (Stretch& stretch : forward_) stretch.images = at_a_time(stretch, false);
-        for (Stretch& stretch : backward_) stretch.images = at_a_time(stretch, true);
+        for (FusedStage& stage : forward_) stage.images = at_a_time(stage, false);
+        for (FusedStage& stage : backward_) stage.images = at_a_time(stage, true);
         look_at(0, images_);
     }
 
@@ -510,38 +510,38 @@ class Network {
     const int64_t room_;
     float* const arena_;
     float* const statistics_;
-    std::vector<Stretch> forward_, backward_;
+    std::vector<FusedStage> forward_, backward_;
     int first_, n_;  // the images that are looked at
 
     void look_at(int first, int count) { first_ = first, n_ = count; }
 
-    // Runs every stretch on all images; looks at all of them again in the end.
+    // Runs every stage on all images; looks at all of them again in the end.
     template <class Do>
-    void run(const std::vector<Stretch>& stretches, Do&& act) {
-        for (const Stretch& stretch : stretches)
-            for (int first = 0; first < images_; first += stretch.images) {
-                look_at(first, std::min(stretch.images, images_ - first));
-                for (const Step& step : stretch.steps) act(step);
+    void run(const std::vector<FusedStage>& stages, Do&& act) {
+        for (const FusedStage& stage : stages)
+            for (int first = 0; first < images_; first += stage.images) {
+                look_at(first, std::min(stage.images, images_ - first));
+                for (const Step& step : stage.steps) act(step);
             }
         look_at(0, images_);
     }
 
     bool connects(const Op& op) const { return op.kind == CONV && covers(op, program_.views[op.in]); }
 
-    void extend(std::vector<Stretch>& stretches, const Op& op) const {
+    void extend(std::vector<FusedStage>& stages, const Op& op) const {
         const bool norm = op.kind == BATCH_NORM;
-        const bool other = !norm && !stretches.empty() && !stretches.back().steps.empty() &&
-                           stretches.back().steps.back().phase == ALL &&
-                           connects(*stretches.back().steps.back().op) != connects(op);
-        if (stretches.empty() || other) stretches.push_back({});
-        stretches.back().steps.push_back({&op, norm ? SUMS : ALL});
-        if (norm) stretches.push_back({{{&op, USE}}, 0});
+        const bool other = !norm && !stages.empty() && !stages.back().steps.empty() &&
+                           stages.back().steps.back().phase == ALL &&
+                           connects(*stages.back().steps.back().op) != connects(op);
+        if (stages.empty() || other) stages.push_back({});
+        stages.back().steps.push_back({&op, norm ? SUMS : ALL});
+        if (norm) stages.push_back({{{&op, USE}}, 0});
     }
 
     // As many images as leave room in the cache for what the steps touch.
-    int at_a_time(const Stretch& stretch, bool backward) const {
+    int at_a_time(const FusedStage& stage, bool backward) const {
         int64_t floats = 0;
-        for (const Step& step : stretch.steps) {
+        for (const Step& step : stage.steps) {
             const Op& op = *step.op;
             if (connects(op)) return images_;
             for (int view : {op.out, backward ? op.in : -1, backward ? op.d_in : -1, backward ? op.d_out : -1})
