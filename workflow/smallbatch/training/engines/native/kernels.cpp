@@ -1181,7 +1181,7 @@ int32_t smallbatch_vector() { return VL; }
 //   arena       program.arena_floats * room floats, zeros at first and left alone between calls
 //   scratch     statistics + 3 * packed + transposed floats, the same
 //   images      [steps][m][lanes][channels][rows][columns], labels [steps][m][lanes]
-//   rates       [steps][lanes], -eta
+//   rates       [steps][lanes], negative: -eta
 //   losses      [steps][lanes], out: the means before each update; from the first that is not finite on, not a number
 int32_t smallbatch_train(const Program* program, const Lane* lanes, int64_t lane_count, int64_t steps, int64_t m,
                          int64_t room, float* arena, float* scratch, const float* images,
