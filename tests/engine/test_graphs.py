@@ -255,7 +255,7 @@ def test_a_block_never_needs_a_number_from_the_device(kind, data, monkeypatch):
 def test_rates_by_row_are_those_by_factor(data):
     training = LaneTraining([a_run(base_lr=lr) for lr in (2**-9, 3e-3)], data, CPU)
     factors = [1 / 32, 0.3, 0.1, 0.1]
-    for row, factor in zip(training.sgd.rates(factors), factors, strict=True):
+    for row, factor in zip(training.sgd.negative_rates(factors), factors, strict=True):
         exact = [-run.learning_rate * factor for run in training.runs]
         assert torch.equal(row, torch.tensor(exact, dtype=torch.float64).float())
 

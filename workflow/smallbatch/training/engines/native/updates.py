@@ -74,12 +74,12 @@ class NativeUpdates(Updates):
         """As `Updates.make`."""
         images, labels = (tensor.contiguous() for tensor in batches)
         steps, m, lanes = labels.shape
-        rates, losses = self.sgd.rates(factors), torch.empty(steps, lanes)
+        negative_rates, losses = self.sgd.negative_rates(factors), torch.empty(steps, lanes)
         [norm_momentum] = part_momenta([m], m)
         table = self._lanes(self.sgd.velocity)
         done = library.kernels().smallbatch_train(
             *(ctypes.byref(self.layout.program), table, lanes, steps, m, self.room),
-            *(tensor.data_ptr() for tensor in (self.arena, self.scratch, images, labels, rates)),
+            *(tensor.data_ptr() for tensor in (self.arena, self.scratch, images, labels, negative_rates)),
             *(self.sgd.weight_decay, self.sgd.momentum, norm_momentum, losses.data_ptr()),
         )
         self._check(done, labels)
@@ -235,5 +235,5 @@ def memory(layout: Layout, room: int) -> int:
 
 
 def _scratch(program: library.Program) -> int:
-    """Floats: statistics; weights, gradients and velocities of one lane as the kernels have them; weights turned."""
-    return program.statistics_floats + 3 * program.packed_floats + program.turned_floats
+    """Floats: statistics; packed weights, gradients and velocities of one lane; transposed weights."""
+    return program.statistics_floats + 3 * program.packed_floats + program.transposed_floats

@@ -61,22 +61,22 @@ class Program(Forward):
         ours, theirs = self._pairs()
         torch._foreach_copy_(theirs, ours)
 
-    def step(self, images: Tensor, labels: Tensor, rates: Tensor) -> Tensor:
+    def step(self, images: Tensor, labels: Tensor, negative_rates: Tensor) -> Tensor:
         """Make a step.
 
         Args:
             images: [m, lanes * c, h, w].
             labels: [m, lanes].
-            rates: -eta of each lane.
+            negative_rates: -eta of each lane.
 
         Returns:
             The losses before it, [lanes].
         """
-        losses = torch.empty_like(rates)
+        losses = torch.empty_like(negative_rates)
         given = {
             Given.IMAGES: images.contiguous(),
             Given.LABELS: labels.contiguous(),
-            Given.RATES: rates,
+            Given.NEGATIVE_RATES: negative_rates,
             Given.LOSSES: losses,
         }
         for launch in self.launches:
@@ -169,7 +169,7 @@ class Program(Forward):
 
     @property
     def _descent(self) -> dict[str, Any]:
-        return {"rate": Given.RATES, "decay": self.sgd.weight_decay, "momentum": self.sgd.momentum}
+        return {"rate": Given.NEGATIVE_RATES, "decay": self.sgd.weight_decay, "momentum": self.sgd.momentum}
 
     def _convolution_back(
         self, step: Step, dy: Tensor, given: dict[str, Any], flags: dict[str, bool]

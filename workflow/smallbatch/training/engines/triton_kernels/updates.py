@@ -134,8 +134,8 @@ class TritonUpdates(GraphUpdates):
         super()._run(count)
         self.program.store()
 
-    def _make_step(self, images: Tensor, labels: Tensor, rates: Tensor) -> Tensor:
-        return self.program.step(images, labels, rates)
+    def _make_step(self, images: Tensor, labels: Tensor, negative_rates: Tensor) -> Tensor:
+        return self.program.step(images, labels, negative_rates)
 
 
 def tested_at_once(graph: Graph) -> int:
