@@ -90,7 +90,8 @@ def check(study: str, runs: pd.DataFrame, store: RunStore) -> dict[str, Record]:
             raise UserError(f"{store.root / name}: {damage}; study {study} is published when `all` has made it anew")
         records[name] = store.read(name)
     known = runs.reindex(columns=RECORDED)
-    unknown = known.isna() | known.isin(["", "unknown"])
+    # Of a training that went on elsewhere there is `A then B`.
+    unknown = known.isna() | known.map(lambda value: not {"", "unknown"}.isdisjoint(str(value).split(" then ")))
     for name, row in zip(runs["run"], unknown.itertuples(index=False), strict=True):
         if any(row):
             missing = RECORDED[row.index(True)]

@@ -104,8 +104,9 @@ def misfit_of(state: dict[str, Any], training: "LaneTraining") -> str | None:
         widths = {len(row) for lane in state["history"] for row in lane} <= {len(Epoch._fields)} and (
             {len(row) for lane in state["variance"] for row in lane} <= {len(Variance._fields)}
         )
+        texts = all(isinstance(text, str) for one in state["environments"] for pair in one.items() for text in pair)
         inside = 0 <= state["epoch"] <= epochs and 0 <= state["step"] <= steps and state["part"] > 0
-        if not (whole and counts and widths and inside and state["lanes"] >= lanes):
+        if not (whole and counts and widths and texts and inside and state["lanes"] >= lanes):
             return "its counts do not fit one another"
     except (TypeError, AttributeError, RecursionError) as error:
         return f"it is of other kinds of values ({error})"

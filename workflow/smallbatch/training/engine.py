@@ -73,6 +73,7 @@ class LaneTraining:
     def _begin(self, runs: Sequence[Run]) -> None:
         self.runs, self.lanes_at_start = list(runs), len(runs)
         self.epoch, self.step = 0, 0
+        self.environments: list[dict[str, str]] = []
         self.history: list[list[Epoch]] = [[] for _ in runs]
         self.variance: list[list[Variance]] = [[] for _ in runs]
         self.seconds = [0.0] * len(runs)
@@ -104,6 +105,12 @@ class LaneTraining:
         triton = f"triton {devices.triton_version(self.device)}"
         kernels = "compiled" if self.backend.layout else triton if self.backend.graph else "none"
         return devices.describe(self.device) | {"kernels": kernels}
+
+    def trained_in(self, environment: Mapping[str, str]) -> None:
+        """Note the versions and the commit that the training goes on with; a checkpoint remembers those before."""
+        here = {**environment, **self.place}
+        if self.environments[-1:] != [here]:
+            self.environments.append(here)
 
     def _make_updates(self) -> Updates:
         """To be made anew when the lanes change."""
@@ -310,6 +317,7 @@ class LaneTraining:
             "part": self.network.part,
             "model": self.model.state_dict(),
             "velocity": self.sgd.velocity,
+            "environments": self.environments,
             "epoch": self.epoch,
             "step": self.step,
             "history": [[list(epoch) for epoch in lane] for lane in self.history],
@@ -325,6 +333,7 @@ class LaneTraining:
         self.updates = self._make_updates()  # what they hold depends on the part
         self.model.load_state_dict(state["model"])
         self.sgd.velocity = [velocity.to(self.device) for velocity in state["velocity"]]
+        self.environments = list(state["environments"])
         self.epoch, self.step, self.seconds = state["epoch"], state["step"], state["seconds"]
         self.history = [[Epoch(*epoch) for epoch in lane] for lane in state["history"]]
         self.variance = [[Variance(*row) for row in lane] for lane in state["variance"]]

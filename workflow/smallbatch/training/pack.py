@@ -206,12 +206,17 @@ class _Job:
                     return  # its runs are missing still, and begin anew
                 training.restore(state)
                 log.info("resumed at epoch %d, step %d", training.epoch, training.step)
+            training.trained_in(self.environment)
+            if changed := environment.differences(training.environments):
+                log.warning("%s: resumed elsewhere than it began: %s; its records say so", title(runs), changed)
             need = self.room.need(runs[0]).bytes(len(runs), training.network.part)
             log.info("%s: needs up to %.0f MB, %.0f MB are there", title(runs), need / 1e6, self.room.size / 1e6)
             epochs = runs[0].setting.epochs
             names = [run.name(self.fingerprint) for run in runs]
             self.progress.begin(title(runs), names, epochs, self.images(runs[0]) // epochs, training.epoch)
-            training.train(functools.partial(self._finish, training.place), checkpoint, self.progress)
+            training.train(
+                functools.partial(self._finish, environment.united(training.environments)), checkpoint, self.progress
+            )
         except torch.OutOfMemoryError as error:
             raise too_large(self.world.share(runs[0]).batch_size, len(runs)) from error
         self.progress.end()
@@ -227,13 +232,13 @@ class _Job:
         kind = kind_of(self.world.share(runs[0]), self.outline, self.device, self.at_work)
         remember_most(kind, len(runs) // 2)
 
-    def _finish(self, place: dict[str, str], run: Run, outcome: Outcome, weights: bytes | None) -> None:
+    def _finish(self, trained_in: dict[str, str], run: Run, outcome: Outcome, weights: bytes | None) -> None:
         name = run.name(self.fingerprint)
         # A group resumed after some of its runs were written trains them along: company decides the rounding.
         if not self.world.leads or self.has(run):
             return
         kept = None if self.keep == "none" else weights
-        self.store.write(run, self.fingerprint, outcome, self.environment | place, kept)
+        self.store.write(run, self.fingerprint, outcome, trained_in, kept)
         end = f"diverged at update {outcome.diverged_at}" if outcome.diverged_at else f"accuracy {_accuracy(outcome)}"
         log.info("%s: %s, %.1f s", name, end, outcome.seconds)
 
