@@ -2,6 +2,7 @@
 
 import itertools
 import logging
+import os
 import sys
 import textwrap
 from dataclasses import replace
@@ -666,6 +667,20 @@ def test_random_numbers_of_large_mini_batches_alone_are_found(count, own):
 
 
 BY_CHANNEL = "x - 0.5 * x.mean(1, keepdim=True)"
+
+
+def test_what_python_compiled_of_an_earlier_file_is_not_run(own, monkeypatch):
+    """Though it has the size and the time, as files have that were copied with their times."""
+    monkeypatch.setattr(sys, "dont_write_bytecode", False)
+    file = own(end="return self.fc(x.mean((2, 3))) * 1.0")
+    os.utime(file, (1, 1))
+    images = torch.ones(2, 1, 8, 8)
+    before = models.build("mine", (1, 8, 8), 4)(images)
+    assert (file.parent / "__pycache__").is_dir()
+    file.write_text(file.read_text().replace("* 1.0", "* 2.0"))
+    os.utime(file, (1, 1))
+    monkeypatch.delitem(sys.modules, file.stem)
+    torch.testing.assert_close(models.build("mine", (1, 8, 8), 4)(images), 2 * before)
 
 
 def test_lanes_are_compared_where_a_model_computes_otherwise_with_many_examples(own):

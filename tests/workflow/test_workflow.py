@@ -212,6 +212,8 @@ def test_no_option_calls_complete_what_lacks_a_run(copied):
     done = snakemake(copied, "--touch", *ALL)
     assert done.returncode == 1 and "error: command line: --touch is not allowed: " in done.stdout, done.stdout
     assert {path: path.stat().st_mtime_ns for path in copied.glob("results/tiny/**/*")} == before
+    done = snakemake(copied, "--consider-ancient", "table=pending", *ALL)
+    assert done.returncode == 1 and "error: command line: --consider-ancient: 'table' is not allowed" in done.stdout
     plain = {"train": 1, "table": 1, "figure": 1, "gather": 1, "claims": 1, "page": 1, "all": 1}
     for options, planned in (
         ([], plain),

@@ -5,6 +5,7 @@ import contextlib
 import functools
 import importlib
 import importlib.util
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -167,8 +168,29 @@ def build(
 
     with errors_in_one_line(model, "it cannot be made") if is_own(model) else contextlib.nullcontext():
         module, name = MODELS[model].split(":")
+        if is_own(model) and module not in sys.modules:
+            forget_bytecode(MODELS[model])
         maker = getattr(importlib.import_module(module), name)
         return initialised(lambda: maker(shape, classes, norms(norm, norm_layers, bn_batch_size)), seed)
+
+
+def forget_bytecode(place: str) -> None:
+    """Delete what Python has compiled of the files that `content` is a hash over.
+
+    Python takes it for that of a file of the same size and time, in seconds, as copies that keep times may have.
+
+    Raises:
+        UserError: it cannot be deleted.
+    """
+    for file in files(place):
+        cached = Path(importlib.util.cache_from_source(str(file)))
+        try:
+            cached.unlink(missing_ok=True)
+        except OSError as error:
+            reason = f"cannot be deleted ({error.strerror}), and may be of an earlier {file.name}"
+            raise UserError(
+                f"{cached}: {reason}; allowed: no compiled form of it, or a folder that can be written"
+            ) from error
 
 
 @contextlib.contextmanager
