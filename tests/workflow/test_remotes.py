@@ -98,7 +98,9 @@ def published(trained: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     repository = Path(shutil.copytree(trained, place / "mine", symlinks=True))
     with serving(place / "disk", repository):
         said = publish(repository)
-    assert "5 runs and weights of study laptop-one are in remote lab, 5 of them new or changed" in said, said
+    assert "4 runs and 1 weights file of study laptop-one are in remote lab; 5 of these are new or changed" in said, (
+        said
+    )
     commit(repository)
     return place
 
@@ -149,7 +151,7 @@ def test_a_remote_that_vanishes_while_one_publishes(mine, disk, tmp_path):
         and workspace(mine) == before
     ), said
     with serving(disk, mine):
-        assert "5 of them new or changed" in publish(mine)
+        assert "5 of these are new or changed" in publish(mine)
         commit(mine)
         theirs = clone(mine, tmp_path / "theirs")
         with serving(disk, theirs):
