@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 import yaml
 
+from helpers import warm
 from smallbatch.core.errors import UserError
 from smallbatch.data import prepared
 from smallbatch.models import content
@@ -133,7 +134,9 @@ def copy_project(copy: Path) -> Path:
 
 
 def snakemake(folder: Path, *arguments: str, **options) -> subprocess.CompletedProcess:
-    """Run snakemake in `folder`, with options of `subprocess.run`; what it printed is in stdout."""
+    """Run snakemake in `folder`, with options of `subprocess.run` if there are any; what it printed is in stdout."""
     command = [sys.executable, "-m", "snakemake", *arguments]
+    if not options:
+        return subprocess.CompletedProcess(command, *warm.call(folder, arguments))
     options |= {"text": True, "stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "timeout": 570}
     return subprocess.run(command, cwd=folder, **options)
