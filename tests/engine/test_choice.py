@@ -187,6 +187,7 @@ def test_the_cache_lies_where_the_system_has_such(monkeypatch):
     assert str(cache_folder()) == os.path.join("/somewhere", "Library", "Caches", "smallbatch")
 
 
+@pytest.mark.slow
 def test_lanes_are_really_measured():
     assert choice._measure(a_run(), 2, OUTLINE, CPU) > 0
 

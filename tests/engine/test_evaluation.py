@@ -76,6 +76,7 @@ def one(project):
     return store, name
 
 
+@pytest.mark.slow
 def test_weights_give_the_recorded_accuracy_whatever_the_company_was(project, either_way):
     runs = [a_run(epochs=4, seed=seed, **kind) for kind in KINDS for seed in (1, 2, 3)]
     store, names = trained(project, *runs)
@@ -120,6 +121,7 @@ def test_kernels_are_said_to_be_compiled_of_what_they_trained_alone(norm, projec
 
 
 # Of 32 test images two may change sides where sums are rounded otherwise, and four where products were in bf16 or tf32.
+@pytest.mark.slow
 @pytest.mark.parametrize(("precision", "most"), [("float32", 2), ("bf16", 4), ("tf32", 4)])
 @pytest.mark.parametrize("place", [{"device": "another"}, {"torch": "1"}, {"kernels": "another"}, {"cuda": "12"}])
 def test_elsewhere_the_accuracy_may_differ_by_a_few_images(precision, most, place, project, monkeypatch):
@@ -264,6 +266,7 @@ def test_what_names_no_run_is_refused(given, project, one, monkeypatch, caplog):
     assert "command line: RUN: " in caplog.text and "allowed: a run's name, its folder or a file" in caplog.text
 
 
+@pytest.mark.slow
 def test_the_command_fails_in_one_line(project, one):
     store, name = one
     change(store, name)

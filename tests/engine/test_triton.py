@@ -36,6 +36,7 @@ REGISTERS, SHARED = 255, 99 * 1024
 """Of a thread, and bytes of a block, that each of these GPUs has: the least is that of 8.6 and 8.9."""
 
 
+@pytest.mark.slow
 def test_in_the_interpreter():
     """In a process of its own: what is interpreted is so from the import of Triton on."""
     file = Path(__file__).with_name("triton_interpreter.py")
@@ -123,6 +124,7 @@ def triton_cache(tmp_path, monkeypatch):
     monkeypatch.setenv("TRITON_CACHE_DIR", str(tmp_path / "triton"))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("model", "norm", "m", "count", "capability"), COMPILED)
 def test_each_kernel_compiles_within_a_gpus_registers_and_shared_memory(
     model, norm, m, count, capability, tmp_path, triton_cache

@@ -111,6 +111,7 @@ def test_with_batch_statistics_it_is_the_covariance_of_those_mini_batches(data_f
         assert row.trace == pytest.approx(2**-16 * row.batch_size**2 * exact, rel=1e-4)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("norm", "b"), [("none", 8), ("batch", 8), ("batch", 4)])
 def test_kernels_measure_what_torch_does(data_folder, norm, b):
     run = a_run(batch_size=8, b=b, norm=norm, variance_batch_sizes=(4, 16, 32))
@@ -129,6 +130,7 @@ def test_where_the_rate_grows_with_the_root_the_variance_does_not_depend_on_m(tm
     assert small.trace == pytest.approx(large.trace, rel=0.4)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", [{"norm": "group"}, {"norm": "batch", "batch_size": 8}, {"norm": "batch", "b": 2}])
 def test_measuring_leaves_no_trace_in_training(data_folder, tmp_path, either_way, kind):
     plain = {"momentum": 0.9, "augment_flip": True, "base_lr": 2**-12, "epochs": 4, **kind}

@@ -573,6 +573,7 @@ def save_elsewhere(folder: Path, hash_seed: str) -> dict[str, bytes]:
     return {file.name: file.read_bytes() for file in folder.iterdir() if file.is_file()}
 
 
+@pytest.mark.slow
 def test_files_are_the_same_bytes_twice_and_in_another_process(tmp_path: Path) -> None:
     for kind in ALL_KINDS:
         for folder in ("one", "two"):

@@ -67,7 +67,6 @@ def evaluated(folder):
     return {file.name: sh(folder, f"PYTHONPATH=workflow {command} {file.relative_to(folder)}") for file in files}
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("earlier", ["a", "b"])
 def test_uniting_is_one_command_after_which_all_have_the_same(earlier, hub, tmp_path, monkeypatch):
     a, b = (clone(hub, tmp_path / name) for name in ("a", "b"))
