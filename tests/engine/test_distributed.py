@@ -108,6 +108,7 @@ def test_alone_in_its_lane_and_in_parts(data_folder, tmp_path, double):
     assert_equal(runs, data_folder, tmp_path / "one", tmp_path / "two")
 
 
+@pytest.mark.slow
 def test_stopped_and_resumed_is_bit_identical(data_folder, tmp_path, monkeypatch):
     monkeypatch.setattr(checkpoints, "INTERVAL", 0.0)
     monkeypatch.setattr(updates, "BLOCK_STEPS", 2)

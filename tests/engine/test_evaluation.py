@@ -235,6 +235,7 @@ WEIGHTS = ("results/weights/{}", "{}", "results/weights/{}/", "results/weights/{
 FORMS = [(form, False) for form in (*FOLDERS, "../elsewhere/results/runs/{}")] + [(form, True) for form in WEIGHTS]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("form", "weights"), FORMS)
 def test_the_command_takes_a_name_a_folder_or_weights(form, weights, project, one, monkeypatch, capsys):
     store, name = one
@@ -249,6 +250,7 @@ def test_the_command_takes_a_name_a_folder_or_weights(form, weights, project, on
     )
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not os.path.exists("/dev/full"), reason="no device that is always full")
 def test_output_that_cannot_be_written_costs_a_line(project, one):
     command = [sys.executable, "-m", "smallbatch", "evaluate", one[1], "--device", "cpu"]

@@ -107,6 +107,7 @@ def test_in_single_precision_they_differ_by_rounding_only(model, norm, data_fold
         check_fields(last, last_alone, rel=1e-4)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("norm", "b"), [("none", 4), ("batch", 4), ("batch", 2), ("group", 4)])
 @pytest.mark.parametrize("model", [name for name in MODELS if name != "resnet50"])
 def test_forward_and_gradients_of_each_lane_are_its_own(model, norm, b, double):

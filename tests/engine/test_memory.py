@@ -257,6 +257,7 @@ def test_what_was_remembered_is_kept_to(small_device, data_folder, tmp_path, mon
     assert small_device[1] == [] and stored(tmp_path, data_folder, later[0]).outcome.lanes == 2
 
 
+@pytest.mark.slow
 def test_one_lane_too_many_is_told_in_one_line(small_device, data_folder, tmp_path):
     small_device[0][0] = 0
     with pytest.raises(UserError, match="out of memory on the device: 4 examples of each of 1 lanes") as told:

@@ -507,6 +507,7 @@ def test_what_a_model_may_read(own):
     assert found().lanes
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("norm", ["batch", "group"])
 def test_a_normalisation_that_a_model_does_not_have_is_refused(norm, own):
     own(init="self.norm = nn.Identity()")
@@ -589,6 +590,7 @@ def test_a_model_that_asks_for_a_value_does_not_draw(own):
     assert found().alone.startswith("layer Mine has parameters") and not found().draws
 
 
+@pytest.mark.slow
 def test_a_copy_of_a_layer_of_norms_is_one(own):
     own(init="import copy; self.c = copy.deepcopy(self.norm); self.norm = nn.Identity()", middle="return self.c(x)")
     assert found(norm="batch").lanes
@@ -664,6 +666,7 @@ def test_a_study_names_the_size_that_its_model_does_not_take(own, study):
     assert str(refused.value) == f"config/studies/own.yaml: model mine ({file}): {line}"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("count", [300, 5000])
 def test_random_numbers_of_large_mini_batches_alone_are_found(count, own):
     """By their shapes: no batch of that size is computed."""

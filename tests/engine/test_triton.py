@@ -142,6 +142,7 @@ def test_each_kernel_compiles_within_a_gpus_registers_and_shared_memory(
         assert kernel.metadata.shared <= SHARED, f"{what}: {kernel.metadata.shared} bytes"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("precision", ["tf32", "bf16"])
 def test_products_of_other_precisions_compile_too(precision, triton_cache):
     launches = distinct(program_of("alexnet", "none", 8, 2, precision=precision).launches)
@@ -243,6 +244,7 @@ def test_of_a_model_that_they_do_not_know_the_log_says_so(monkeypatch, caplog):
     )
 
 
+@pytest.mark.slow
 def test_training_imports_triton_on_a_gpu_alone(tmp_path):
     folder = str(made_data(tmp_path / "data" / "made"))
     code = (

@@ -95,6 +95,7 @@ def test_orders_come_from_seed_and_epoch_alone(data_folder, linear, cuts):
     assert not torch.equal(cuts[first], cuts[2 * first])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("b", [4, 2])
 @pytest.mark.usefixtures("double")
 def test_with_batch_statistics_it_is_the_covariance_of_those_mini_batches(data_folder, cuts, b):

@@ -325,6 +325,7 @@ def test_the_results_are_those_of_the_published_runs(name, published):
     assert between(f"{name}: results") == results_text(published(name).runs)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", PUBLISHED)
 def test_the_verdicts_are_those_of_the_published_runs(name, published):
     from smallbatch.publish.publish import claims_text
