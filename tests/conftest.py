@@ -9,14 +9,25 @@ from typing import TYPE_CHECKING
 import pytest
 from helpers import copy_project, made_data, warm
 
+from smallbatch.core.environment import processors
+
 if TYPE_CHECKING:
     from cluster import Cluster
 
 MARKS = {"workflow": "slow", "slurm": "slurm", "browser": "browser"}
 """Folder of tests -> how all of its tests are marked. `pytest` alone runs those without such a mark."""
 
-ORDER = ("test_slurm_faults.py", "workflow", "engine", "faults", "unit", "browser", "test_slurm_requests.py")
+ORDER = (
+    "test_slurm_faults.py", "test_own_models.py", "workflow", "engine", "faults", "unit", "browser",
+    "test_slurm_requests.py",
+)  # fmt: skip
 """Files and folders as they are run: long ones early; of two files that bring a cluster up, one comes last."""
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_auto_num_workers() -> int:
+    """As tests that call snakemake wait for a third of their time, one process more than there are processors."""
+    return processors() + 1
 
 
 def pytest_itemcollected(item: pytest.Item) -> None:

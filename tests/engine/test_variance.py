@@ -134,7 +134,7 @@ def test_where_the_rate_grows_with_the_root_the_variance_does_not_depend_on_m(tm
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", [{"norm": "group"}, {"norm": "batch", "batch_size": 8}, {"norm": "batch", "b": 2}])
 def test_measuring_leaves_no_trace_in_training(data_folder, tmp_path, either_way, kind):
-    plain = {"momentum": 0.9, "augment_flip": True, "base_lr": 2**-12, "epochs": 4, **kind}
+    plain = {"momentum": 0.9, "augment_flip": True, "base_lr": 2**-12, **kind}
     runs = [a_run(seed=seed, **plain, variance_batch_sizes=sizes) for sizes in ((), SIZES) for seed in (1, 2)]
     train_pack(runs, data_folder, tmp_path, keep_weights="all")
     store, fingerprint = RunStore(tmp_path), prepared.read(data_folder).meta.fingerprint
@@ -146,7 +146,7 @@ def test_measuring_leaves_no_trace_in_training(data_folder, tmp_path, either_way
         ):
             assert one.read_bytes() == other.read_bytes()
         rows = store.find(measured, fingerprint).outcome.variance
-        assert [(row.epoch, row.batch_size) for row in rows] == [(e, m) for e in (0, 2, 4) for m in SIZES]
+        assert [(row.epoch, row.batch_size) for row in rows] == [(e, m) for e in (0, 1, 2) for m in SIZES]
         assert all(row.trace > 0 for row in rows)
         assert not (store.folder(without, fingerprint) / VARIANCE).exists()
 
