@@ -15,8 +15,9 @@ DEVELOPMENT := .venv/development
 PEERS := .venv/peers
 MUTATION := .venv/mutants
 SITE := .venv/docs
-# On all processors at once. The tests of a file stay together, and files in their order: SLURM's, which wait, come early.
-PYTEST := pytest --numprocesses auto --dist loadfile --no-loadscope-reorder
+# All tests, also those that `pytest` alone leaves out, on all processors at once. Those of a file stay together, and files
+# in the order of tests/conftest.py. What needs a SLURM skips unless SMALLBATCH_SLURM=required is in the environment.
+PYTEST := pytest -m '' --numprocesses auto --dist loadfile --no-loadscope-reorder
 LOCK := --universal --python-version 3.11 --generate-hashes --no-header --no-annotate \
 	--no-emit-index-url --no-emit-find-links
 

@@ -1,15 +1,60 @@
-"""Fixtures that several files of tests share; what else they share is in `helpers`."""
+"""Which tests run when, and fixtures that several files of tests share; what else they share is in `helpers`."""
 
 import os
+import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
-from helpers import copy_project, made_data
+from helpers import copy_project, made_data, warm
+
+from smallbatch.core.environment import processors
 
 if TYPE_CHECKING:
     from cluster import Cluster
+
+MARKS = {"workflow": "slow", "slurm": "slurm", "browser": "browser"}
+"""Folder of tests -> how all of its tests are marked. `pytest` alone runs those without such a mark."""
+
+ORDER = (
+    "test_slurm_faults.py", "test_own_models.py", "workflow", "engine", "faults", "unit", "browser",
+    "test_slurm_requests.py",
+)  # fmt: skip
+"""Files and folders as they are run: long ones early; of two files that bring a cluster up, one comes last."""
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_auto_num_workers() -> int:
+    """As tests that call snakemake wait for a third of their time, one process more than there are processors."""
+    return processors() + 1
+
+
+def pytest_itemcollected(item: pytest.Item) -> None:
+    """Mark a test as its folder says."""
+    if mark := MARKS.get(item.path.parent.name):
+        item.add_marker(mark)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_protocol(item: pytest.Item) -> Iterator[None]:
+    """A call of snakemake takes seconds: a test that is marked in none of these ways, and makes one, fails."""
+    if any(map(item.get_closest_marker, MARKS.values())):
+        return (yield)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(subprocess.Popen, "__init__", start_no_workflow)
+        patch.setattr(warm, "call", start_no_workflow)
+        return (yield)
+
+
+_start = subprocess.Popen.__init__
+
+
+def start_no_workflow(self: subprocess.Popen | Path, command, *args, **options) -> None:
+    """Stands in for the constructor of `subprocess.Popen`, and for `warm.call`."""
+    if isinstance(self, Path) or "snakemake" in command:
+        pytest.fail("a test that starts snakemake belongs into tests/workflow, or is to be marked slow")
+    _start(self, command, *args, **options)
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -86,10 +131,11 @@ def cluster(request: pytest.FixtureRequest) -> Iterator["Cluster"]:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Tests that are marked `gpu` run where there is one; of two files that bring a cluster up, one comes last."""
+    """Tests come in an order, and those that are marked `gpu` run where there is one."""
     import torch
 
-    items.sort(key=lambda item: item.path.name == "test_slurm_requests.py")  # or a process would wait for the other
+    rank = {name: place for place, name in enumerate(ORDER)}
+    items.sort(key=lambda item: rank.get(item.path.name, rank.get(item.path.parent.name, len(ORDER))))
     if not torch.cuda.is_available():
         for item in items:
             if item.get_closest_marker("gpu"):

@@ -197,6 +197,7 @@ def test_figure_1_is_extrapolated_from_speeds():
 JOB = {"task": "usual", "cell": ["digits", 8], "device": "cpu", "images": 8, "lanes": 1, "seed": 1, "options": {}}
 
 
+@pytest.mark.slow
 def test_a_process_trains_when_it_is_told_to_and_says_why_it_cannot():
     (core, *_) = measure.cores()
     process = measure.Process(JOB | {"cores": [core]})

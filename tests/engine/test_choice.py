@@ -187,6 +187,7 @@ def test_the_cache_lies_where_the_system_has_such(monkeypatch):
     assert str(cache_folder()) == os.path.join("/somewhere", "Library", "Caches", "smallbatch")
 
 
+@pytest.mark.slow
 def test_lanes_are_really_measured():
     assert choice._measure(a_run(), 2, OUTLINE, CPU) > 0
 
@@ -199,6 +200,7 @@ def test_lanes_that_do_not_fit_count_as_not_moving(monkeypatch):
     assert choice._measure(a_run(), 2, OUTLINE, CPU) == 0
 
 
+@pytest.mark.slow
 def test_a_pack_asks_for_rows_that_lack_runs_alone_and_a_number_overrides(measured, data_folder, tmp_path):
     runs = [a_run(seed=seed, batch_size=m) for m in (4, 8) for seed in (1, 2)]
     train_pack(runs[:2], data_folder, tmp_path, lanes=1)

@@ -90,6 +90,7 @@ def assert_equal(runs, data_folder: Path, one: Path, two: Path) -> None:
                 torch.testing.assert_close(mine[key], other[key], rtol=1e-5, atol=1e-6)
 
 
+@pytest.mark.slow
 def test_two_processes_equal_one(data_folder, tmp_path, double):
     options = {"keep_weights": "all", "device": "cpu"}
     runs = all_kinds()
@@ -107,6 +108,7 @@ def test_alone_in_its_lane_and_in_parts(data_folder, tmp_path, double):
     assert_equal(runs, data_folder, tmp_path / "one", tmp_path / "two")
 
 
+@pytest.mark.slow
 def test_stopped_and_resumed_is_bit_identical(data_folder, tmp_path, monkeypatch):
     monkeypatch.setattr(checkpoints, "INTERVAL", 0.0)
     monkeypatch.setattr(updates, "BLOCK_STEPS", 2)
@@ -177,6 +179,7 @@ def test_what_can_be_shared_out_passes():
         distributed.check(a_run(batch_size=8, b=b, norm="batch"), World(0, 2))
 
 
+@pytest.mark.slow
 def test_launched_through_torchrun(data_folder, tmp_path, caplog):
     """A whole training, then a refusal in one line."""
     caplog.set_level(logging.INFO)
@@ -193,6 +196,7 @@ def test_launched_through_torchrun(data_folder, tmp_path, caplog):
     )
 
 
+@pytest.mark.slow
 def test_a_killed_process_ends_the_others_and_says_so(data_folder, tmp_path):
     threading.Thread(target=_kill_rank_1, args=(tmp_path / "checkpoints",), daemon=True).start()
     started = time.monotonic()

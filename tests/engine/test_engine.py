@@ -75,6 +75,7 @@ def in_the_middle(results: Path) -> bool:
     return False
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("compiler", [os.environ.get("CXX", ""), "none-such"], ids=["kernels", "torch"])
 def test_killed_and_resumed_is_bit_identical(compiler, data_folder, tmp_path):
     whole, killed = tmp_path / "whole", tmp_path / "killed"
@@ -138,6 +139,7 @@ def stop_at_the_second(write):
     return stopping
 
 
+@pytest.mark.slow
 def test_two_jobs_with_the_same_runs_do_not_meddle(data_folder, tmp_path):
     processes = [start_training(data_folder, tmp_path) for _ in range(2)]
     assert [process.wait(120) for process in processes] == [0, 0]

@@ -76,6 +76,7 @@ def one(project):
     return store, name
 
 
+@pytest.mark.slow
 def test_weights_give_the_recorded_accuracy_whatever_the_company_was(project, either_way):
     runs = [a_run(epochs=4, seed=seed, **kind) for kind in KINDS for seed in (1, 2, 3)]
     store, names = trained(project, *runs)
@@ -122,6 +123,7 @@ def test_kernels_are_said_to_be_compiled_of_what_they_trained_alone(norm, projec
 
 
 # Of 32 test images two may change sides where sums are rounded otherwise, and four where products were in bf16 or tf32.
+@pytest.mark.slow
 @pytest.mark.parametrize(("precision", "most"), [("float32", 2), ("bf16", 4), ("tf32", 4)])
 @pytest.mark.parametrize("place", [{"device": "another"}, {"torch": "1"}, {"kernels": "another"}, {"cuda": "12"}])
 def test_elsewhere_the_accuracy_may_differ_by_a_few_images(precision, most, place, project, monkeypatch):
@@ -235,6 +237,7 @@ WEIGHTS = ("results/weights/{}", "{}", "results/weights/{}/", "results/weights/{
 FORMS = [(form, False) for form in (*FOLDERS, "../elsewhere/results/runs/{}")] + [(form, True) for form in WEIGHTS]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("form", "weights"), FORMS)
 def test_the_command_takes_a_name_a_folder_or_weights(form, weights, project, one, monkeypatch, capsys):
     store, name = one
@@ -249,6 +252,7 @@ def test_the_command_takes_a_name_a_folder_or_weights(form, weights, project, on
     )
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not os.path.exists("/dev/full"), reason="no device that is always full")
 def test_output_that_cannot_be_written_costs_a_line(project, one):
     command = [sys.executable, "-m", "smallbatch", "evaluate", one[1], "--device", "cpu"]
@@ -266,6 +270,7 @@ def test_what_names_no_run_is_refused(given, project, one, monkeypatch, caplog):
     assert "command line: RUN: " in caplog.text and "allowed: a run's name, its folder or a file" in caplog.text
 
 
+@pytest.mark.slow
 def test_the_command_fails_in_one_line(project, one):
     store, name = one
     change(store, name)

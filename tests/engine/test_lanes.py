@@ -57,6 +57,7 @@ def put(alone, together, lane):
         own[0].copy_(other[lane])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("norm", "b", "more"), NORMS)
 @pytest.mark.parametrize("model", [name for name in MODELS if name not in ("resnet32", "resnet50")])
 def test_each_update_of_a_lane_is_that_of_its_run_alone(model, norm, b, more, data_folder, double):
@@ -76,6 +77,7 @@ def test_each_update_of_a_lane_is_that_of_its_run_alone(model, norm, b, more, da
                 torch.testing.assert_close(value[0], other, rtol=1e-8, atol=1e-10, msg=f"{name} in update {update}")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("norm", "b", "more"), NORMS)
 @pytest.mark.parametrize("model", [name for name in MODELS if name not in ("resnet32", "resnet50")])
 def test_a_lane_ends_like_its_run_alone(model, norm, b, more, data_folder, tmp_path, double):
@@ -105,12 +107,14 @@ def test_in_single_precision_they_differ_by_rounding_only(model, norm, data_fold
         check_fields(last, last_alone, rel=1e-4)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("norm", "b"), [("none", 4), ("batch", 4), ("batch", 2), ("group", 4)])
 @pytest.mark.parametrize("model", [name for name in MODELS if name != "resnet50"])
 def test_forward_and_gradients_of_each_lane_are_its_own(model, norm, b, double):
     check_forward_and_gradients(3, model, norm, b)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("count", [1, 2])
 def test_resnet50_too_has_lanes(count, double):
     check_forward_and_gradients(count, "resnet50", "batch", 2)

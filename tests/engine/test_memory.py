@@ -80,6 +80,7 @@ def test_need_grows_with_all_that_takes_memory(no_kernels):
     assert need(a_run(), device=GPU).data == 60_000 * 3072
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(library.compiler() is None, reason="no C++ compiler here")
 def test_kernels_work_on_few_images_of_one_lane_unless_a_batch_statistic_needs_more():
     small, large = (need(a_run(batch_size=m)) for m in (16, 2048))
@@ -112,6 +113,7 @@ print(needed / (devices.peak_memory(device) - before))
 """
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not Path("/proc/self/clear_refs").exists(), reason="only Linux forgets a peak")
 @pytest.mark.parametrize("compiler", [os.environ.get("CXX", ""), "none-such"], ids=["kernels", "torch"])
 def test_what_is_told_is_about_what_is_taken(compiler):
@@ -178,6 +180,7 @@ def stored(results, data_folder, run):
     return RunStore(results).find(run, prepared.read(data_folder).meta.fingerprint)
 
 
+@pytest.mark.slow
 def test_a_pack_keeps_to_its_memory_and_says_so(data_folder, tmp_path, monkeypatch, caplog):
     caplog.set_level(logging.INFO)
     monkeypatch.setattr(pack, "free_for", lambda *arguments: need(RUNS[0], SMALL).bytes(2, 4))
@@ -224,6 +227,7 @@ def check_outcomes(data_folder, results, expected_lanes):
     assert not list(results.glob("checkpoints/*/*"))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("holds", "resumed"), [(2, [(2, 16), (2, 16)]), (1, [(2, 16), (2, 16), (1, 16), (1, 16), (1, 16), (1, 16)])]
 )
@@ -253,6 +257,7 @@ def test_what_was_remembered_is_kept_to(small_device, data_folder, tmp_path, mon
     assert small_device[1] == [] and stored(tmp_path, data_folder, later[0]).outcome.lanes == 2
 
 
+@pytest.mark.slow
 def test_one_lane_too_many_is_told_in_one_line(small_device, data_folder, tmp_path):
     small_device[0][0] = 0
     with pytest.raises(UserError, match="out of memory on the device: 4 examples of each of 1 lanes") as told:
@@ -260,6 +265,7 @@ def test_one_lane_too_many_is_told_in_one_line(small_device, data_folder, tmp_pa
     assert "\n" not in str(told.value)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("stop_at", [1, 2, 3, 4])
 def test_killed_while_halving_nothing_begins_anew(stop_at, small_device, data_folder, tmp_path, monkeypatch, double):
     """Stopped before or after each of the halves' checkpoints is there, or before the whole's is removed, or after."""
@@ -293,6 +299,7 @@ def test_killed_while_halving_nothing_begins_anew(stop_at, small_device, data_fo
     check_outcomes(data_folder, tmp_path / "small", 2)
 
 
+@pytest.mark.slow
 def test_a_group_begun_where_there_was_more_memory_is_halved_before_it_goes_on(
     small_device, data_folder, tmp_path, monkeypatch, double
 ):

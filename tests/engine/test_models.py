@@ -14,6 +14,7 @@ from smallbatch.models.normalisation import WINDOW, BatchNorm
 SHAPES = [(1, 8, 8), (3, 32, 32), (2, 5, 11), (1, 1, 1)]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("shape", SHAPES)
 @pytest.mark.parametrize("model", MODELS)
 def test_every_model_takes_every_shape(model, shape):
@@ -52,6 +53,7 @@ def test_initial_weights_depend_on_the_seed_alone():
     assert not torch.equal(first["0.weight"], other["0.weight"])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("mode", ["train", "eval"])
 def test_resnet50_equals_torchvisions_own(mode):
     ours, theirs = build("resnet50", (3, 64, 64), 7, norm="batch", bn_batch_size=4), resnet50(num_classes=7)

@@ -288,6 +288,7 @@ def test_padding_photos_and_cropping_arrays_is_refused(folder: Path, tmp_path: P
         a_feed(made_data(tmp_path / "made"), a_setting())
 
 
+@pytest.mark.slow
 def test_a_run_on_photos_trains_and_its_numbers_do_not_depend_on_what_is_decoded_ahead(
     folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

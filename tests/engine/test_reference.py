@@ -147,11 +147,13 @@ def check_points(formulas, training, tolerance, points=POINTS):
             training._train_block(training._plan(), training.step + 1)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("setting", CASES, ids=lambda setting: "-".join(map(str, setting.values())))
 def test_updates_are_those_of_the_papers_formulas(setting, tmp_path, double):
     check_points(reference, training_of(setting, tmp_path / "made"), 1e-6)
 
 
+@pytest.mark.slow
 def test_an_update_of_resnet50_is_that_of_the_papers_formulas(tmp_path, double):
     training = training_of({"model": "resnet50", "norm": "batch"}, tmp_path / "made", shape=(3, 64, 64))
     # Images are normalised by statistics in single precision, which 50 layers multiply.
@@ -203,6 +205,7 @@ WRONG = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("wrong", WRONG)
 def test_a_wrong_formula_shows(wrong, tmp_path, double):
     setting, right, other = WRONG[wrong]

@@ -75,6 +75,7 @@ def whole(data_folder, tmp_path):
     return tmp_path / "whole"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("wanted", "lanes", "trained"),
     [

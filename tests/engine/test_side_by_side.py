@@ -38,6 +38,7 @@ def test_parts_cost_about_the_same_and_keep_rows_whole():
     assert [len(part) for part in parts(runs, 2, lambda run: run.batch_size == 4)] == [2, 6]
 
 
+@pytest.mark.slow
 def test_two_parts_train_what_one_process_does(data_folder, tmp_path):
     runs = rows(4, 8, 16)
     assert launch.train(runs, data_folder, tmp_path / "one", training_settings()) == 6
@@ -46,6 +47,7 @@ def test_two_parts_train_what_one_process_does(data_folder, tmp_path):
     assert launch.train(runs, data_folder, tmp_path / "two", TWO) == 0
 
 
+@pytest.mark.slow
 def test_a_part_that_fails_does_not_stop_the_other(data_folder, tmp_path):
     runs = rows(4, 128)  # 64 training images
     with pytest.raises(UserError, match=r"^experiment on made: batch_sizes: 128 is not allowed") as told:
@@ -54,6 +56,7 @@ def test_a_part_that_fails_does_not_stop_the_other(data_folder, tmp_path):
     assert len(list(tmp_path.glob("runs/*_m4_*/run.json"))) == 2
 
 
+@pytest.mark.slow
 def test_a_part_that_is_killed_does_not_stop_the_other(data_folder, tmp_path):
     def kill():
         child = begun(tmp_path, 2)[0]
@@ -65,6 +68,7 @@ def test_a_part_that_is_killed_does_not_stop_the_other(data_folder, tmp_path):
     assert len(list(tmp_path.glob("runs/*/run.json"))) == 2
 
 
+@pytest.mark.slow
 def test_a_signal_stops_all_parts(data_folder, tmp_path):
     runs = rows(4, 8, epochs=300)
     launch.train(runs, data_folder, tmp_path / "one", training_settings())

@@ -164,6 +164,7 @@ def count_updates(monkeypatch, during_a_block=lambda: None) -> list[int]:
     return made
 
 
+@pytest.mark.slow
 def test_signals_at_any_moment_lose_nothing(tmp_path, monkeypatch, either_way):
     """Whatever the moment: no block is trained twice, no file damaged, and all bits are those of a whole training."""
     for updates in (Updates, NativeUpdates):
@@ -215,6 +216,7 @@ def test_stopped_before_it_trains_it_says_so(data_folder, tmp_path):
     assert not list(tmp_path.glob("runs/*"))
 
 
+@pytest.mark.slow
 def test_several_processes_stop_together(data_folder, tmp_path):
     """The signal reaches this process alone, as Ctrl-C would not: it is passed on."""
     runs = [a_run(model="resnet8", norm="batch", batch_size=8, b=4, epochs=40, seed=seed) for seed in (1, 2)]
@@ -241,6 +243,7 @@ def wait_for(condition) -> None:
         time.sleep(0.05)
 
 
+@pytest.mark.slow
 def test_ctrl_c_on_a_workflow(project):
     """Reaches snakemake and what it started alike, as a cluster's SIGTERM does, and SIGHUP when a terminal closes; then
     the same call goes on."""

@@ -26,6 +26,7 @@ def experiments():
             yield path.stem, name
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("study", "experiment"), list(experiments()))
 def test_one_step_of_each_experiment(study, experiment, tmp_path, monkeypatch):
     monkeypatch.chdir(PROJECT)

@@ -36,6 +36,7 @@ REGISTERS, SHARED = 255, 99 * 1024
 """Of a thread, and bytes of a block, that each of these GPUs has: the least is that of 8.6 and 8.9."""
 
 
+@pytest.mark.slow
 def test_in_the_interpreter():
     """In a process of its own: what is interpreted is so from the import of Triton on."""
     file = Path(__file__).with_name("triton_interpreter.py")
@@ -123,6 +124,7 @@ def triton_cache(tmp_path, monkeypatch):
     monkeypatch.setenv("TRITON_CACHE_DIR", str(tmp_path / "triton"))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("model", "norm", "m", "count", "capability"), COMPILED)
 def test_each_kernel_compiles_within_a_gpus_registers_and_shared_memory(
     model, norm, m, count, capability, tmp_path, triton_cache
@@ -140,6 +142,7 @@ def test_each_kernel_compiles_within_a_gpus_registers_and_shared_memory(
         assert kernel.metadata.shared <= SHARED, f"{what}: {kernel.metadata.shared} bytes"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("precision", ["tf32", "bf16"])
 def test_products_of_other_precisions_compile_too(precision, triton_cache):
     launches = distinct(program_of("alexnet", "none", 8, 2, precision=precision).launches)
@@ -241,6 +244,7 @@ def test_of_a_model_that_they_do_not_know_the_log_says_so(monkeypatch, caplog):
     )
 
 
+@pytest.mark.slow
 def test_training_imports_triton_on_a_gpu_alone(tmp_path):
     folder = str(made_data(tmp_path / "data" / "made"))
     code = (

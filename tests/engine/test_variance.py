@@ -95,6 +95,7 @@ def test_orders_come_from_seed_and_epoch_alone(data_folder, linear, cuts):
     assert not torch.equal(cuts[first], cuts[2 * first])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("b", [4, 2])
 @pytest.mark.usefixtures("double")
 def test_with_batch_statistics_it_is_the_covariance_of_those_mini_batches(data_folder, cuts, b):
@@ -111,6 +112,7 @@ def test_with_batch_statistics_it_is_the_covariance_of_those_mini_batches(data_f
         assert row.trace == pytest.approx(2**-16 * row.batch_size**2 * exact, rel=1e-4)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("norm", "b"), [("none", 8), ("batch", 8), ("batch", 4)])
 def test_kernels_measure_what_torch_does(data_folder, norm, b):
     run = a_run(batch_size=8, b=b, norm=norm, variance_batch_sizes=(4, 16, 32))
@@ -129,9 +131,10 @@ def test_where_the_rate_grows_with_the_root_the_variance_does_not_depend_on_m(tm
     assert small.trace == pytest.approx(large.trace, rel=0.4)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", [{"norm": "group"}, {"norm": "batch", "batch_size": 8}, {"norm": "batch", "b": 2}])
 def test_measuring_leaves_no_trace_in_training(data_folder, tmp_path, either_way, kind):
-    plain = {"momentum": 0.9, "augment_flip": True, "base_lr": 2**-12, "epochs": 4, **kind}
+    plain = {"momentum": 0.9, "augment_flip": True, "base_lr": 2**-12, **kind}
     runs = [a_run(seed=seed, **plain, variance_batch_sizes=sizes) for sizes in ((), SIZES) for seed in (1, 2)]
     train_pack(runs, data_folder, tmp_path, keep_weights="all")
     store, fingerprint = RunStore(tmp_path), prepared.read(data_folder).meta.fingerprint
@@ -143,7 +146,7 @@ def test_measuring_leaves_no_trace_in_training(data_folder, tmp_path, either_way
         ):
             assert one.read_bytes() == other.read_bytes()
         rows = store.find(measured, fingerprint).outcome.variance
-        assert [(row.epoch, row.batch_size) for row in rows] == [(e, m) for e in (0, 2, 4) for m in SIZES]
+        assert [(row.epoch, row.batch_size) for row in rows] == [(e, m) for e in (0, 1, 2) for m in SIZES]
         assert all(row.trace > 0 for row in rows)
         assert not (store.folder(without, fingerprint) / VARIANCE).exists()
 

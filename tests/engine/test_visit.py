@@ -58,6 +58,7 @@ def a_row(m, kernels, **changed):
     }
 
 
+@pytest.mark.slow
 def test_kernels_are_raced_and_written(tmp_path, capsys):
     row = visit.Row("resnet8", "batch", 2, 2, 2)
     with pytest.MonkeyPatch.context() as patch:

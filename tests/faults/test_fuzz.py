@@ -7,6 +7,7 @@ from kinds import KINDS
 COUNT = 150
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", KINDS)
 def test_mutated_files_are_refused_or_give_the_same(name, tmp_path):
     counts = fuzz(name, range(COUNT), tmp_path)

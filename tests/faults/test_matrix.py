@@ -17,6 +17,7 @@ CELLS = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("name", "fault"), CELLS)
 def test_damage_is_named(name, fault, tmp_path, caplog):
     kind, folders = KINDS[name], [tmp_path / "own", tmp_path / "other"]

@@ -1,10 +1,12 @@
 """What several files of tests need: small made data and runs, copies of the project, calls of snakemake."""
 
 import contextlib
+import fcntl
+import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
@@ -12,6 +14,7 @@ import numpy as np
 import pytest
 import yaml
 
+from helpers import warm
 from smallbatch.core.errors import UserError
 from smallbatch.data import prepared
 from smallbatch.models import content
@@ -132,8 +135,27 @@ def copy_project(copy: Path) -> Path:
     return copy
 
 
+def made_once(factory: pytest.TempPathFactory, name: str, make: Callable[[Path], object]) -> Path:
+    """A folder that `make` fills once for all processes of these tests, which leave it as it is and work in copies."""
+    root = factory.getbasetemp()
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        root = root.parent
+    folder = root / name
+    with open(root / f"{name}.lock", "w", encoding="utf-8") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not folder.exists():
+            begun = root / f"{name}-begun"
+            shutil.rmtree(begun, ignore_errors=True)
+            begun.mkdir()
+            make(begun)
+            begun.rename(folder)
+    return folder
+
+
 def snakemake(folder: Path, *arguments: str, **options) -> subprocess.CompletedProcess:
-    """Run snakemake in `folder`, with options of `subprocess.run`; what it printed is in stdout."""
+    """Run snakemake in `folder`, with options of `subprocess.run` if there are any; what it printed is in stdout."""
     command = [sys.executable, "-m", "snakemake", *arguments]
+    if not options:
+        return subprocess.CompletedProcess(command, *warm.call(folder, arguments))
     options |= {"text": True, "stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "timeout": 570}
     return subprocess.run(command, cwd=folder, **options)

@@ -4,10 +4,11 @@ import os
 import shutil
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
-from helpers import PROJECT, snakemake
+from helpers import PROJECT, copy_project, made_once, snakemake
 
 SCALE = "scale={name: SHORT, epochs: 0.1, batch_sizes: [8, 32], base_lrs: [2^-10, 2^-8], figures: [FIGURE]}"
 
@@ -24,7 +25,10 @@ def sh(folder, command: str) -> str:
 
 
 def as_repository(project, store):
-    """Make a copy of the project a git repository whose embedded remote is another folder; returns it."""
+    """Make a copy of the project a git repository whose embedded remote is another folder; returns it.
+
+    It names that by the way from here to there, so that copies of both fit as well.
+    """
     if not shutil.which("git"):
         pytest.skip("git is not here, so there is nothing to clone")
     for name in (".gitignore", ".dvcignore"):
@@ -34,10 +38,21 @@ def as_repository(project, store):
         project,
         f"""git init --quiet --initial-branch main && git config user.name A && git config user.email a@example.org
         dvc init --quiet && dvc config core.analytics false
-        dvc remote add --quiet --default embedded {store}
+        dvc remote add --quiet --default embedded {os.path.relpath(store, project)}
         git add --all && git commit --quiet --message begin""",
     )
     return project
+
+
+def trained_repository(factory, place):
+    """A repository whose study is trained and not published; its remote is folder `store` beside it."""
+
+    def train(folder):
+        project = as_repository(copy_project(folder / "project"), folder / "store")
+        done = make(project, "all")
+        assert done.returncode == 0, done.stdout
+
+    return Path(shutil.copytree(made_once(factory, "trained-repository", train) / "project", place, symlinks=True))
 
 
 def clone(source, place):

@@ -252,6 +252,7 @@ CASES: dict[str, dict[str, dict]] = {
 }  # fmt: skip
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("claim", CASES)
 @pytest.mark.parametrize("verdict", ["supported", "refuted", "undecided"])
 def test_each_claim_gets_each_verdict(claim: str, verdict: str):
@@ -564,6 +565,7 @@ BEST_WITHIN = {
 """The sizes among which the paper has the best, the smallest and the largest."""
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("best", SIZES)
 def test_each_claim_has_the_best_where_the_paper_has_it(best: int):
     accuracies = {size: 0.9 if size == best else 0.8 for size in SIZES}
@@ -1050,6 +1052,7 @@ def random_study(generator: np.random.Generator) -> dict:
     return {"figures": specs, "runs": pd.concat(tables or [table({})]), "variance": variance}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("seed", range(12))
 def test_judging_never_fails_on_part_of_a_study(seed: int):
     with warnings.catch_warnings():

@@ -317,6 +317,7 @@ def between(name: str) -> str:
     return re.search(rf"<!-- {name} -->\n(.*?)\n<!-- end -->", RESULTS, re.DOTALL)[1]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", PUBLISHED)
 def test_the_results_are_those_of_the_published_runs(name, published):
     from smallbatch.publish.publish import results_text
@@ -324,6 +325,7 @@ def test_the_results_are_those_of_the_published_runs(name, published):
     assert between(f"{name}: results") == results_text(published(name).runs)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", PUBLISHED)
 def test_the_verdicts_are_those_of_the_published_runs(name, published):
     from smallbatch.publish.publish import claims_text
@@ -419,6 +421,7 @@ def test_what_a_row_of_a_run_has_is_told(published):
     assert {columns.get(name, name) for name in last} <= set(runs.columns)
 
 
+@pytest.mark.slow
 def test_the_picture_of_the_stages_has_the_rules_and_what_they_need(project, monkeypatch):
     monkeypatch.syspath_prepend(PROJECT / "docs")
     import pipeline

@@ -456,6 +456,7 @@ def both_axes(runs: pd.DataFrame, kind: str) -> list:
     return [axis for axes in draw(spec(kind), runs, NO_EPOCHS).axes for axis in (axes.xaxis, axes.yaxis)]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ALL_KINDS)
 def test_rates_that_are_still_to_be_chosen_are_no_rates(kind: str, tmp_path: Path) -> None:
     later = planned({(2, 2, 0.0): ["missing"], (4, 4, 0.0): ["missing"]})
@@ -534,6 +535,7 @@ def test_text_can_be_read_in_print() -> None:
     assert figure.get_figwidth() == 3.4
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("experiments", [["alex"], ["alex", "long-name", "other"]])
 @pytest.mark.parametrize("kind", ALL_KINDS)
 def test_nothing_is_cut_off_or_covered(kind: str, experiments: list[str]) -> None:
@@ -574,6 +576,7 @@ def save_elsewhere(folder: Path, hash_seed: str) -> dict[str, bytes]:
     return {file.name: file.read_bytes() for file in folder.iterdir() if file.is_file()}
 
 
+@pytest.mark.slow
 def test_files_are_the_same_bytes_twice_and_in_another_process(tmp_path: Path) -> None:
     for kind in ALL_KINDS:
         for folder in ("one", "two"):
@@ -609,6 +612,7 @@ def test_a_character_that_the_font_lacks_is_said_in_the_log(tmp_path: Path, capl
     assert "Glyph 23567" in said and "missing from font" in said
 
 
+@pytest.mark.slow
 def test_figures_need_no_torch() -> None:
     library = Path(smallbatch.__file__).parent.parent
     code = "import sys; import smallbatch.figures, smallbatch.publish.report; sys.exit('torch' in sys.modules)"

@@ -153,6 +153,7 @@ def test_a_best_of_many_that_tie_is_seldom_above_one_that_looks_as_if_it_tied(wr
     assert share < 0.08  # 5 % and three standard errors; some 15 % where both tie or none
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("truth", "seeds"), [("three tie", 2), ("a hump", 3), ("all 20 tie", 5), ("a border", 5)])
 def test_intervals_cover_what_they_say(truth: str, seeds: int):
     # A short form of benchmarks/intervals.py: 95 % of 40 studies are 38, and 33 or fewer come in one of a hundred.

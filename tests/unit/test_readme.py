@@ -41,6 +41,7 @@ def test_the_cifar_archive():
     check_config(CONFIG | {"datasets": yaml.safe_load(block("yaml", "cifar-10-python.tar.gz"))})
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("norm", ["none", "batch", "group"])
 def test_the_model_of_ones_own_trains_in_lanes(norm, tmp_path, monkeypatch):
     file, _, line = block("python", "def tiny").partition("# workflow/smallbatch/models/__init__.py")

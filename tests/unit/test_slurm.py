@@ -107,6 +107,7 @@ def test_what_is_not_stopped_is_not_requeued(commands, monkeypatch):
     assert not calls(commands)
 
 
+@pytest.mark.slow
 def test_a_task_of_an_array_is_warned_before_its_time_is_over(commands, monkeypatch):
     """SLURM's own warning does not reach it."""
     for name, value in {"JOB_ID": "19", "ARRAY_JOB_ID": "17", "ARRAY_TASK_ID": "2"}.items():

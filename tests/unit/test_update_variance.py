@@ -138,6 +138,7 @@ def studies(seeds: int, count: int) -> tuple[pd.DataFrame, pd.DataFrame]:
     return pd.DataFrame(told), pd.DataFrame(rows, columns=["run", "epoch", "batch_size", "trace", "draws"])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("seeds", [2, 5])
 def test_the_interval_of_the_slope_holds_the_truth_though_five_examples_carry_most_of_the_variance(seeds):
     few = heavy_tailed()

@@ -76,6 +76,7 @@ def test_without_noise_a_tie_alone_is_undecided():
     assert decide([]) == []
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("comparisons", [1, 10])
 def test_a_true_claim_at_its_border_is_refuted_in_few_studies(comparisons: int):
     generator = np.random.default_rng(0)
@@ -119,6 +120,7 @@ def test_what_an_undecided_claim_lacks(undecided: Comparison, words: str):
     assert what_would_decide([comparison(1, at_least=0, seeds=5), undecided], ["undecided", "undecided"]) == words
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("claim", ["C2", "C4", "C21", "C24"])
 def test_studies_of_known_truth_are_seldom_judged_wrongly(claim: str):
     border, true = (harness.verdicts(claim, (depth, depth), 3, 15) for depth in (0, 0.1))

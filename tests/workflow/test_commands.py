@@ -94,8 +94,9 @@ INSTALLED = (
 """What installs for minutes, or needs what was installed; test_install.py does so without the dependencies."""
 
 LONG = {
-    "pytest -m gpu": "pytest -m gpu --collect-only",
-    "SMALLBATCH_SLURM=required pytest tests/slurm": "SMALLBATCH_SLURM=required pytest tests/slurm --collect-only",
+    "pytest -m gpu": "pytest -m gpu --collect-only tests/engine",
+    "pytest": "pytest --collect-only tests/faults",
+    "SMALLBATCH_SLURM=required pytest -m slurm": "SMALLBATCH_SLURM=required pytest -m slurm --collect-only tests/slurm",
     "python tests/faults/matrix.py": "python tests/faults/matrix.py --help",
     "python tests/faults/kills.py": "python tests/faults/kills.py --help",
     "python tests/faults/fuzz.py --count 100000": "python tests/faults/fuzz.py --count 1 --kind metrics.csv",
@@ -188,7 +189,6 @@ def downloaded(project, tmp_path):
     return project
 
 
-@pytest.mark.slow
 def test_commands_work_one_after_the_other(downloaded):
     for command in TOGETHER:
         if command.startswith("git pull"):
@@ -212,7 +212,6 @@ def test_what_needs_a_cluster_is_planned(command, project):
     assert "This was a dry-run" in run(project, ONLY_PLANNED[command])
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("command", LONG)
 def test_what_takes_long_is_begun(command, tmp_path):
     Image.new("RGB", (40, 30), "teal").save(tmp_path / "one.jpg")

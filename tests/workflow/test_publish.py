@@ -5,7 +5,7 @@ import shutil
 import pandas as pd
 import pytest
 from helpers import a_run, an_outcome
-from helpers.publishing import as_repository, clone, make, names, objects, pictures, sh
+from helpers.publishing import as_repository, clone, make, names, objects, pictures, sh, trained_repository
 
 from smallbatch.core.errors import UserError
 from smallbatch.publish.publish import RECORDED, check, chosen_weights, claims_text, fill, whole_weights
@@ -18,61 +18,68 @@ def shared(project, tmp_path):
     return as_repository(project, tmp_path / "store")
 
 
-def test_publish_pull_redraw_merge(shared, tmp_path):
+@pytest.fixture
+def trained(tmp_path_factory, tmp_path):
+    """Such a repository, whose study is trained."""
+    return trained_repository(tmp_path_factory, tmp_path / "project")
+
+
+def test_a_study_that_is_not_trained_is_not_published(shared):
     refused = make(shared, "publish")
     assert refused.returncode and "is not complete: runs of alexnet are missing" in refused.stdout
     assert not (shared / "results" / "runs").exists()
 
-    assert make(shared, "all").returncode == 0
-    done = make(shared, "publish")
+
+def test_publish_pull_redraw_merge(trained, tmp_path):
+    done = make(trained, "publish")
     assert done.returncode == 0, done.stdout
     assert (
         "4 runs and 1 weights file of study laptop-one are in remote embedded; 5 of these are new or changed"
         in done.stdout
     )
     assert "git add docs/results.md paper_figures/laptop-one results .dvc && git commit" in done.stdout
-    assert "C1: reduced AlexNet" in (shared / "docs" / "results.md").read_text()
-    sh(shared, "git add docs/results.md paper_figures results && git commit --quiet --message 'Publish study one'")
-    again = make(shared, "publish")
+    assert "C1: reduced AlexNet" in (trained / "docs" / "results.md").read_text()
+    sh(trained, "git add docs/results.md paper_figures results && git commit --quiet --message 'Publish study one'")
+    again = make(trained, "publish")
     assert "0 of these are new or changed; nothing is left to commit" in again.stdout, again.stdout
 
     # Killed before DVC knew of the bundle and anything was pushed, and called again.
     pushed = objects(tmp_path / "store")
     shutil.rmtree(tmp_path / "store")
-    next((shared / "results" / "published").glob("*.dvc")).unlink()
-    assert make(shared, "publish").returncode == 0
-    assert objects(tmp_path / "store") == pushed and sh(shared, "git status --porcelain") == ""
+    next((trained / "results" / "published").glob("*.dvc")).unlink()
+    assert make(trained, "publish").returncode == 0
+    assert objects(tmp_path / "store") == pushed and sh(trained, "git status --porcelain") == ""
 
     # A colleague's clone, with all modification times upset, trains nothing and draws the same.
-    other = clone(shared, tmp_path / "other")
+    other = clone(trained, tmp_path / "other")
     sh(other, "dvc pull --quiet && find . -path ./.git -prune -o -type f -print0 | xargs -0 touch -d 2001-01-01")
     planned = make(other, "-n", "all")
     assert "train" not in planned.stdout.partition("Job stats:")[2].partition("total")[0], planned.stdout
     assert not (other / "results" / "runs").exists()  # a dry run lays nothing
     assert make(other, "all").returncode == 0
-    assert names(other) == names(shared) and len(names(shared)) == 4
-    assert pictures(other) == pictures(shared)
+    assert names(other) == names(trained) and len(names(trained)) == 4
+    assert pictures(other) == pictures(trained)
     assert sh(other, "git status --porcelain") == ""
 
     # Both publish runs of their own; git unites them.
-    for folder, figure, name in ((other, "fig02", "two"), (shared, "fig05", "three")):
+    for folder, figure, name in ((other, "fig02", "two"), (trained, "fig05", "three")):
         for target in ("all", "publish"):
             done = make(folder, target, name=name, figure=figure)
             assert done.returncode == 0, done.stdout
         sh(folder, f"git add --all paper_figures results && git commit --quiet --message 'Publish study {name}'")
-    sh(shared, f"git pull --quiet --no-rebase {other} main && dvc pull --quiet")
-    assert make(shared, "all").returncode == 0
-    assert len(names(shared)) == 12 and sh(shared, "git status --porcelain") == ""
+    sh(trained, f"git pull --quiet --no-rebase {other} main && dvc pull --quiet")
+    assert make(trained, "all").returncode == 0
+    assert len(names(trained)) == 12 and sh(trained, "git status --porcelain") == ""
 
     # A pulled run that does not fit its name is named, set aside and trained again.
-    victim = next((shared / "results" / "runs").glob("*alexnet-none*/metrics.csv"))
+    victim = next((trained / "results" / "runs").glob("*alexnet-none*/metrics.csv"))
     victim.chmod(0o644)
     content = victim.read_text()
     victim.unlink()
     victim.write_text(content.replace("0", "1"))
-    done = make(shared, "all")
+    done = make(trained, "all")
     assert done.returncode == 0, done.stdout
-    log = "".join(path.read_text() for path in (shared / "logs" / "train").iterdir())
+    log = "".join(path.read_text() for path in (trained / "logs" / "train").iterdir())
     assert f"{victim.parent.name}: damaged: metrics.csv does not fit" in log and victim.read_text() == content
 
 
@@ -90,13 +97,12 @@ def test_what_two_have_published_of_one_study_is_united(shared, tmp_path):
     assert len(names(shared)) == 12 and (pictures(shared), (shared / "docs" / "results.md").read_text()) == before
 
 
-def test_a_remote_that_refuses_leaves_all_as_it_was(shared, tmp_path):
-    assert make(shared, "all").returncode == 0
+def test_a_remote_that_refuses_leaves_all_as_it_was(trained, tmp_path):
     (tmp_path / "store").write_text("a file where the remote's folder should be")
-    refused = make(shared, "publish")
+    refused = make(trained, "publish")
     assert refused.returncode and "error: dvc push: " in refused.stdout, refused.stdout
-    assert not list((shared / "results").rglob("*.dvc")) and not list((shared / "results").rglob("*.zip"))
-    unknown = make(shared, "publish", more=["publish={remote: nowhere}"])
+    assert not list((trained / "results").rglob("*.dvc")) and not list((trained / "results").rglob("*.zip"))
+    unknown = make(trained, "publish", more=["publish={remote: nowhere}"])
     assert unknown.returncode and "publish.remote: 'nowhere' is not allowed; allowed: a remote of DVC: embedded" in (
         unknown.stdout
     )

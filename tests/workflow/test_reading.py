@@ -83,7 +83,6 @@ def fresh(project):
     """As cloned."""
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(("state", "trains"), [(fresh, 0), (without_work, 0), (with_work, 1)])
 def test_reading_writes_nothing_and_says_what_is_to_be_done(read, state, trains):
     state(read)

@@ -12,8 +12,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from helpers import PROJECT, copy_project
-from helpers.publishing import as_repository, clone, make, names, sh
+from helpers import PROJECT
+from helpers.publishing import clone, make, names, sh, trained_repository
 
 from smallbatch.runs.bundles import record_of_weights
 from smallbatch.runs.store import RunStore
@@ -21,20 +21,10 @@ from smallbatch.runs.store import RunStore
 PASSWORD = "right"
 
 
-@pytest.fixture(scope="module")
-def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A repository with a study that is trained and not published."""
-    place = tmp_path_factory.mktemp("trained")
-    folder = as_repository(copy_project(place / "project"), place / "store")
-    done = make(folder, "all")
-    assert done.returncode == 0, done.stdout
-    return folder
-
-
 @pytest.fixture
-def mine(trained: Path, tmp_path: Path) -> Path:
-    """A copy of it."""
-    return Path(shutil.copytree(trained, tmp_path / "mine", symlinks=True))
+def mine(tmp_path_factory: pytest.TempPathFactory, tmp_path: Path) -> Path:
+    """A repository with a study that is trained and not published."""
+    return trained_repository(tmp_path_factory, tmp_path / "mine")
 
 
 @pytest.fixture
@@ -91,11 +81,11 @@ def commit(folder: Path) -> None:
 
 
 @pytest.fixture(scope="module")
-def published(trained: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def published(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with the repository as `mine`, published at `disk`."""
     place = tmp_path_factory.mktemp("published")
     (place / "disk").mkdir()
-    repository = Path(shutil.copytree(trained, place / "mine", symlinks=True))
+    repository = trained_repository(tmp_path_factory, place / "mine")
     with serving(place / "disk", repository):
         said = publish(repository)
     assert "4 runs and 1 weights file of study laptop-one are in remote lab; 5 of these are new or changed" in said, (

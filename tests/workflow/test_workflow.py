@@ -14,7 +14,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 from faults import children_keep_to_permissions
-from helpers import PROJECT, TINY, copy_project, snakemake, write_study
+from helpers import PROJECT, TINY, copy_project, made_once, snakemake, write_study
 
 from smallbatch.core.files import read_sealed, write_sealed
 from smallbatch.data.prepared import read_meta
@@ -44,20 +44,17 @@ def jobs(output):
     return {name: int(count) for name, count in re.findall(r"^(\w+)\s+(\d+)$", table, re.MULTILINE)}
 
 
-@pytest.fixture(scope="module")
-def finished(tmp_path_factory):
-    """A finished study, which tests leave alone."""
-    project = copy_project(tmp_path_factory.mktemp("finished") / "project")
+def train_tiny(folder):
+    project = copy_project(folder / "project")
     write_study(project, "tiny", TINY)
     done = snakemake(project, *ALL)
     assert done.returncode == 0, done.stdout
-    return project
 
 
 @pytest.fixture
-def copied(finished, tmp_path):
-    """A copy of a finished study, as new and as old as that."""
-    return shutil.copytree(finished, tmp_path / "project")
+def copied(tmp_path_factory, tmp_path):
+    """A finished study: a copy, as new and as old as what was trained."""
+    return shutil.copytree(made_once(tmp_path_factory, "trained-tiny", train_tiny) / "project", tmp_path / "project")
 
 
 def test_dry_run_of_the_default_study(project):
@@ -89,28 +86,26 @@ def test_every_computing_rule_has_its_directives():
             assert re.search(rf"^    {directive}:", rule, re.MULTILINE), f"{directive} is missing in {rule[:40]}"
 
 
-def test_end_to_end_and_what_follows(tiny):
-    done = snakemake(tiny, *ALL)
-    assert done.returncode == 0, done.stdout
-    first = trained(tiny)
+def test_end_to_end_and_what_follows(copied):
+    first = trained(copied)
     assert len(first) == RUNS
-    check_outputs(tiny)
-    check_rates(tiny)
-    check_crate(tiny)
+    check_outputs(copied)
+    check_rates(copied)
+    check_crate(copied)
 
-    again = snakemake(tiny, *ALL)
+    again = snakemake(copied, *ALL)
     assert again.returncode == 0 and "Nothing to be done" in again.stdout, again.stdout
 
-    picture = (tiny / "paper_figures/tiny/fig01.png").read_bytes()
-    restyle(tiny)
-    assert snakemake(tiny, *ALL).returncode == 0
-    assert trained(tiny) == first
-    assert (tiny / "paper_figures/tiny/fig01.png").read_bytes() != picture
-    assert "Tinier" in (tiny / "results/tiny/report.html").read_text()
+    picture = (copied / "paper_figures/tiny/fig01.png").read_bytes()
+    restyle(copied)
+    assert snakemake(copied, *ALL).returncode == 0
+    assert trained(copied) == first
+    assert (copied / "paper_figures/tiny/fig01.png").read_bytes() != picture
+    assert "Tinier" in (copied / "results/tiny/report.html").read_text()
 
-    one_more_seed(tiny, first)
-    a_lost_run_is_trained_again(tiny)
-    modification_times_train_nothing(tiny)
+    one_more_seed(copied, first)
+    a_lost_run_is_trained_again(copied)
+    modification_times_train_nothing(copied)
 
 
 def check_crate(project):
