@@ -44,7 +44,7 @@ def need(run, outline=CIFAR10, device=CPU, photos=False):
 
 
 def room(size, device=CPU, images_at_once="auto"):
-    return memory.Room(size, device, ALONE, SMALL, False, images_at_once)
+    return memory.MemoryBudget(size, device, ALONE, SMALL, False, images_at_once)
 
 
 def worked_out(shape, classes, norms):
@@ -106,7 +106,7 @@ devices.forget_peak_memory(device)
 before = devices.held_memory()
 training = LaneTraining(lanes_of(run, 2), data, device)
 training._train_block(training._plan(), 2)
-devices.make_room(device)
+devices.trim_memory(device)
 training._test(training.feed.test_batches)
 print(needed / (devices.peak_memory(device) - before))
 """

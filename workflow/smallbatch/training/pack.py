@@ -31,7 +31,7 @@ from smallbatch.training.progress import Progress
 from smallbatch.training.resources import device as devices
 from smallbatch.training.resources import processor
 from smallbatch.training.resources.choice import kind_of, lanes_for, remember_most
-from smallbatch.training.resources.memory import Room, free_for
+from smallbatch.training.resources.memory import MemoryBudget, free_for
 from smallbatch.training.row import Row
 
 log = logging.getLogger(__name__)
@@ -82,8 +82,8 @@ def train_pack(
     # Asked here: bound to a processor of its own, this process may use one.
     at_work = environment.processors()
     free = free_for(chosen, memory_mb, world.size, at_work)
-    room = Room(free, chosen, world, outline, meta.photos is not None, images_at_once)
-    job = _Job(data, store, results / "checkpoints", room, at_work, lanes, keep_weights)
+    budget = MemoryBudget(free, chosen, world, outline, meta.photos is not None, images_at_once)
+    job = _Job(data, store, results / "checkpoints", budget, at_work, lanes, keep_weights)
     missing = world.broadcast(lambda: job.missing(runs))
     for run in missing:
         devices.check_precision(run.setting.precision, chosen)
@@ -112,14 +112,14 @@ class _Job:
     data: prepared.Prepared
     store: RunStore
     checkpoints: Path
-    room: Room
+    budget: MemoryBudget
     at_work: int
     lanes: int | str
     keep: str
 
     def __post_init__(self) -> None:
         self.fingerprint = self.data.meta.fingerprint
-        self.device, self.world, self.outline = self.room.device, self.room.world, self.room.outline
+        self.device, self.world, self.outline = self.budget.device, self.budget.world, self.budget.outline
         self.environment = environment.describe()
         self.progress = Progress(0, shown=False)
 
@@ -166,11 +166,11 @@ class _Job:
 
     def _lanes_for(self, runs: list[Run]) -> int:
         """How many of these runs of a row to train in lock-step."""
-        most, _ = self.room.fitting(runs)
+        most, _ = self.budget.fitting(runs)
         most = most_lanes(runs[0].setting, self.outline, most)
         if isinstance(self.lanes, int):
             return min(self.lanes, most)
-        return lanes_for(self.world.share(runs[0]), most, self.outline, self.device, self.at_work, self.world)
+        return lanes_for(self.world.local_run(runs[0]), most, self.outline, self.device, self.at_work, self.world)
 
     def _train_group(self, place: Row, path: Path) -> None:
         """Train a group from its checkpoint to the end; one that memory does not hold is left in two halves."""
@@ -183,7 +183,7 @@ class _Job:
             self._train_in_memory(place, checkpoint, state, runs)
 
     def _train_in_memory(self, place: Row, checkpoint: Checkpoint, state: dict, runs: list[Run]) -> None:
-        most, images_at_once = self.world.broadcast(lambda: self.room.fitting(runs))
+        most, images_at_once = self.world.broadcast(lambda: self.budget.fitting(runs))
         if len(runs) <= most:
             try:
                 return self._train(runs, checkpoint, state, images_at_once)
@@ -206,14 +206,14 @@ class _Job:
                     return  # its runs are missing still, and begin anew
                 training.restore(state)
                 log.info("resumed at epoch %d, step %d", training.epoch, training.step)
-            need = self.room.need(runs[0]).bytes(len(runs), training.network.part)
-            log.info("%s: needs up to %.0f MB, %.0f MB are there", title(runs), need / 1e6, self.room.size / 1e6)
+            need = self.budget.need(runs[0]).bytes(len(runs), training.network.micro_batch)
+            log.info("%s: needs up to %.0f MB, %.0f MB are there", title(runs), need / 1e6, self.budget.size / 1e6)
             epochs = runs[0].setting.epochs
             names = [run.name(self.fingerprint) for run in runs]
             self.progress.begin(title(runs), names, epochs, self.images(runs[0]) // epochs, training.epoch)
             training.train(functools.partial(self._finish, training.place), checkpoint, self.progress)
         except torch.OutOfMemoryError as error:
-            raise too_large(self.world.share(runs[0]).batch_size, len(runs)) from error
+            raise too_large(self.world.local_run(runs[0]).batch_size, len(runs)) from error
         self.progress.end()
         if self.world.leads:
             checkpoint.remove()
@@ -224,7 +224,7 @@ class _Job:
         gc.collect()
         if self.device.type == "cuda":
             torch.cuda.empty_cache()
-        kind = kind_of(self.world.share(runs[0]), self.outline, self.device, self.at_work)
+        kind = kind_of(self.world.local_run(runs[0]), self.outline, self.device, self.at_work)
         remember_most(kind, len(runs) // 2)
 
     def _finish(self, place: dict[str, str], run: Run, outcome: Outcome, weights: bytes | None) -> None:

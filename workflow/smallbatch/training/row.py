@@ -15,7 +15,7 @@ from smallbatch.core.errors import UserError
 from smallbatch.core.files import remove_temporaries, writing_errors
 from smallbatch.study.experiments import CHOSEN_LATER, Run
 from smallbatch.training.checkpoints import Checkpoint
-from smallbatch.training.engine import part_of
+from smallbatch.training.engine import state_of_lanes
 
 POLL = 1.0
 """Seconds between looks at a lock that another job holds."""
@@ -98,7 +98,7 @@ class Row:
         """
         count = len(state["runs"])
         for lanes in (range(count // 2), range(count // 2, count)):
-            self.begin(part_of(state, lanes))
+            self.begin(state_of_lanes(state, lanes))
         Checkpoint(path).remove()
 
     def begun(self, is_missing: Callable[[Run], bool]) -> dict[Path, list[Run]]:

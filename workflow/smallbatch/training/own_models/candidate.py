@@ -106,7 +106,7 @@ class Candidate:
             precision="float32",
             device=torch.device("cpu"),
             world=ALONE,
-            splits=splittable,
+            splittable=splittable,
         )
 
     def many_images(self, count: int) -> Tensor:

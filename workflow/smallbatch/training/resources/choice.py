@@ -86,7 +86,7 @@ def kind_of(run: Run, outline: Outline, device: torch.device, processors: int) -
     """The kind of training that a run is.
 
     Args:
-        run: a run, or a process's share of one.
+        run: a run, or a `local_run`.
         outline: of its data.
         device: where.
         processors: that are at work at the same time.
