@@ -244,7 +244,7 @@ def test_out_of_memory_the_halves_go_on_from_where_all_were(
 
 def test_what_was_remembered_is_kept_to(small_device, data_folder, tmp_path, monkeypatch):
     monkeypatch.setattr(
-        "smallbatch.training.resources.choice._measure", lambda run, lanes, outline, device: 1000.0 * lanes
+        "smallbatch.training.resources.lane_count._measure", lambda run, lanes, outline, device: 1000.0 * lanes
     )
     train_pack(RUNS, data_folder, tmp_path)
     later = [replace(run, seed=run.seed + 10) for run in RUNS]

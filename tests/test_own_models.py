@@ -33,7 +33,7 @@ from smallbatch.training.own_models import examination, subprocesses, suitabilit
 from smallbatch.training.own_models.set_order import sorted_sets
 from smallbatch.training.own_models.spec import spec_of
 from smallbatch.training.pack import train_pack
-from smallbatch.training.resources import choice, memory
+from smallbatch.training.resources import lane_count, memory
 from smallbatch.training.resources.probe import noise
 from smallbatch.training.schedule import Schedule
 
@@ -753,7 +753,7 @@ def test_memory_and_lanes_of_a_model_that_is_trained_alone(own, no_kernels):
     with pytest.raises(UserError, match="out of memory: mine on made, m=4096"):
         room.fitting([run])
     assert own_models.most_lanes(run.setting, OUTLINE, 9) == 1
-    assert choice.lanes_for(run, 1, OUTLINE, CPU, 1) == 1
+    assert lane_count.best_lane_count(run, 1, OUTLINE, CPU, 1) == 1
     with pytest.raises(UserError, match="model mine: it is trained alone"):
         LaneTraining([a_run(model="mine")] * 2, noise(OUTLINE, 64), CPU)
 

@@ -27,7 +27,7 @@ from smallbatch.training.engine import LaneTraining
 from smallbatch.training.engines.native.updates import NativeUpdates
 from smallbatch.training.engines.updates import Updates
 from smallbatch.training.pack import train_pack
-from smallbatch.training.resources import choice
+from smallbatch.training.resources import lane_count
 from smallbatch.training.row import Row
 
 
@@ -195,7 +195,7 @@ def test_it_stops_while_it_tests_measures_probes_or_waits(data_folder, monkeypat
             with pytest.raises(Stopped):
                 training._measure_variance()
             with pytest.raises(Stopped):
-                choice._search([1, 2], {}, 4, lambda lanes: 1.0)
+                lane_count._search([1, 2], {}, 4, lambda lanes: 1.0)
             monkeypatch.setattr(Row, "_locked", lambda *_: False)
             with pytest.raises(Stopped), row.alone("a row", lambda title: None):
                 pass

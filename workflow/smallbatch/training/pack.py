@@ -30,7 +30,7 @@ from smallbatch.training.own_models import most_lanes
 from smallbatch.training.progress import Progress
 from smallbatch.training.resources import device as devices
 from smallbatch.training.resources import processor
-from smallbatch.training.resources.choice import kind_of, lanes_for, remember_most
+from smallbatch.training.resources.lane_count import best_lane_count, remember_limit, training_kind
 from smallbatch.training.resources.memory import MemoryBudget, free_for
 from smallbatch.training.row import Row
 
@@ -160,17 +160,17 @@ class _Job:
         begun = place.begun(lambda run: not self.has(run))
         wanted = [path for path, lanes in begun.items() if set(runs) & {run for run in lanes if not self.has(run)}]
         missing = [] if wanted else self.missing(runs)
-        size = self._lanes_for(missing) if missing else 1
+        size = self._lane_count(missing) if missing else 1
         groups = [missing[start : start + size] for start in range(0, len(missing), size)]
         return wanted or [place.begin({"runs": [run.settings for run in group]}) for group in groups]
 
-    def _lanes_for(self, runs: list[Run]) -> int:
+    def _lane_count(self, runs: list[Run]) -> int:
         """How many of these runs of a row to train in lock-step."""
         most, _ = self.budget.fitting(runs)
         most = most_lanes(runs[0].setting, self.outline, most)
         if isinstance(self.lanes, int):
             return min(self.lanes, most)
-        return lanes_for(self.world.local_run(runs[0]), most, self.outline, self.device, self.at_work, self.world)
+        return best_lane_count(self.world.local_run(runs[0]), most, self.outline, self.device, self.at_work, self.world)
 
     def _train_group(self, place: Row, path: Path) -> None:
         """Train a group from its checkpoint to the end; one that memory does not hold is left in two halves."""
@@ -224,8 +224,8 @@ class _Job:
         gc.collect()
         if self.device.type == "cuda":
             torch.cuda.empty_cache()
-        kind = kind_of(self.world.local_run(runs[0]), self.outline, self.device, self.at_work)
-        remember_most(kind, len(runs) // 2)
+        kind = training_kind(self.world.local_run(runs[0]), self.outline, self.device, self.at_work)
+        remember_limit(kind, len(runs) // 2)
 
     def _finish(self, place: dict[str, str], run: Run, outcome: Outcome, weights: bytes | None) -> None:
         name = run.name(self.fingerprint)
