@@ -43,10 +43,10 @@ from smallbatch.study.experiments import Experiment, Study
 from smallbatch.study.rates import BaseLr
 from smallbatch.study.settings import read_yaml
 from smallbatch.study_file import check_config, load_study
+from smallbatch.training.checkpoint_folder import CheckpointFolder
 from smallbatch.training.checkpoints import Checkpoint
 from smallbatch.training.engines.native import library
 from smallbatch.training.resources import lane_count
-from smallbatch.training.row import Row
 
 FINGERPRINT = "0" * 64
 RUN = a_run(variance_batch_sizes=(4,))
@@ -143,14 +143,18 @@ def read_bundle(path: Path) -> dict[str, bytes]:
 
 
 def make_checkpoint(folder: Path, number: int) -> Path:
-    row = Row(folder / "checkpoints", RUN, FINGERPRINT)
+    checkpoints = CheckpointFolder(folder / "checkpoints", RUN, FINGERPRINT)
     model = {"weight": torch.arange(6.0).view(2, 3) + number}
-    return row.begin({"runs": [replace(RUN, seed=number).settings], "model": model, "epoch": 1, "seconds": [1.5]})
+    return checkpoints.create(
+        {"runs": [replace(RUN, seed=number).settings], "model": model, "epoch": 1, "seconds": [1.5]}
+    )
 
 
 def read_checkpoint(path: Path) -> str | None:
-    row = Row(path.parents[1], RUN, FINGERPRINT)
-    found = [Checkpoint(begun).load() for begun, runs in row.begun(lambda run: run == RUN).items() if RUN in runs]
+    folder = CheckpointFolder(path.parents[1], RUN, FINGERPRINT)
+    found = [
+        Checkpoint(begun).load() for begun, runs in folder.unfinished(lambda run: run == RUN).items() if RUN in runs
+    ]
     return repr(found[0]) if found else None
 
 

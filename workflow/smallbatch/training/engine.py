@@ -29,6 +29,7 @@ from smallbatch.training.progress import Progress
 from smallbatch.training.resources import device as devices
 from smallbatch.training.schedule import Schedule
 from smallbatch.training.sgd import LaneSGD
+from smallbatch.training.state import State, misfit_of
 
 log = logging.getLogger(__name__)
 
@@ -302,7 +303,7 @@ class LaneTraining:
         devices.trim_memory(self.device)
         return self._test(self.feed.test_batches)
 
-    def state(self) -> dict:
+    def state(self) -> State:
         """All that a checkpoint needs to go on from here, bit for bit."""
         return {
             "runs": [run.settings for run in self.runs],
@@ -318,7 +319,11 @@ class LaneTraining:
             "loss_sum": self.loss_sum,
         }
 
-    def restore(self, state: dict) -> None:
+    def misfit_of(self, state: State) -> str | None:
+        """Why this training, at its start, cannot go on from a state; None where it can."""
+        return misfit_of(state, self.state(), self.setting.epochs, self.feed.steps)
+
+    def restore(self, state: State) -> None:
         """Go on from a state; its runs, which may be fewer than at the start, become the lanes."""
         self._begin([Run.from_settings(settings) for settings in state["runs"]])
         self.lanes_at_start, self.network.micro_batch = state["lanes"], min(self.network.micro_batch, state["part"])
@@ -329,23 +334,3 @@ class LaneTraining:
         self.history = [[Epoch(*epoch) for epoch in lane] for lane in state["history"]]
         self.variance = [[Variance(*row) for row in lane] for lane in state["variance"]]
         self.loss_sum = state["loss_sum"].to(self.device)
-
-
-def state_of_lanes(state: dict, lanes: Sequence[int]) -> dict:
-    """The state of only the lanes at these places: they go on from where all were.
-
-    Args:
-        state: as `LaneTraining.state` gives it, or the runs of lanes that have not begun.
-        lanes: places.
-    """
-
-    def own(values: list) -> list:
-        return [values[lane] for lane in lanes]
-
-    if "model" not in state:
-        return {"runs": own(state["runs"])}
-    lists = {key: own(state[key]) for key in ("runs", "history", "variance", "seconds")}
-    model = {name: tensor[list(lanes)].clone() for name, tensor in state["model"].items()}
-    velocity = [tensor[list(lanes)].clone() for tensor in state["velocity"]]
-    tensors = {"model": model, "velocity": velocity, "loss_sum": state["loss_sum"][list(lanes)]}
-    return state | lists | tensors | {"lanes": len(lanes)}

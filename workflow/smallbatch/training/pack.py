@@ -23,7 +23,8 @@ from smallbatch.runs.packs import row
 from smallbatch.runs.store import Outcome, Record, RunStore
 from smallbatch.study.experiments import CHOSEN_LATER, Run
 from smallbatch.training import distributed, variance
-from smallbatch.training.checkpoints import Checkpoint, misfit_of
+from smallbatch.training.checkpoint_folder import CheckpointFolder
+from smallbatch.training.checkpoints import Checkpoint
 from smallbatch.training.engine import LaneTraining
 from smallbatch.training.network import TooLarge, too_large
 from smallbatch.training.own_models import most_lanes
@@ -32,7 +33,7 @@ from smallbatch.training.resources import device as devices
 from smallbatch.training.resources import processor
 from smallbatch.training.resources.lane_count import best_lane_count, remember_limit, training_kind
 from smallbatch.training.resources.memory import MemoryBudget, free_for
-from smallbatch.training.row import Row
+from smallbatch.training.state import State
 
 log = logging.getLogger(__name__)
 
@@ -146,23 +147,23 @@ class _Job:
     def train_row(self, runs: list[Run]) -> None:
         """Train what is missing of a row: first what was begun, by whomever, then the rest."""
         self.world.stop_if_asked()
-        place = Row(self.checkpoints, runs[0], self.fingerprint)
-        if not self.world.broadcast(lambda: place.folder.exists() or bool(self.missing(runs))):
+        folder = CheckpointFolder(self.checkpoints, runs[0], self.fingerprint)
+        if not self.world.broadcast(lambda: folder.path.exists() or bool(self.missing(runs))):
             return
-        with place.alone(title(runs), self.progress.waits) if self.world.leads else contextlib.nullcontext():
-            while groups := self.world.broadcast(lambda: self._groups(runs, place)):
+        with folder.locked(title(runs), self.progress.waits) if self.world.leads else contextlib.nullcontext():
+            while groups := self.world.broadcast(lambda: self._groups(runs, folder)):
                 for path in groups:
                     self.world.stop_if_asked()
-                    self._train_group(place, path)
+                    self._train_group(folder, path)
 
-    def _groups(self, runs: list[Run], place: Row) -> list[Path]:
+    def _groups(self, runs: list[Run], folder: CheckpointFolder) -> list[Path]:
         """The checkpoints of groups that are to be trained: such as were begun, else what is missing, cut anew."""
-        begun = place.begun(lambda run: not self.has(run))
+        begun = folder.unfinished(lambda run: not self.has(run))
         wanted = [path for path, lanes in begun.items() if set(runs) & {run for run in lanes if not self.has(run)}]
         missing = [] if wanted else self.missing(runs)
         size = self._lane_count(missing) if missing else 1
         groups = [missing[start : start + size] for start in range(0, len(missing), size)]
-        return wanted or [place.begin({"runs": [run.settings for run in group]}) for group in groups]
+        return wanted or [folder.create({"runs": [run.settings for run in group]}) for group in groups]
 
     def _lane_count(self, runs: list[Run]) -> int:
         """How many of these runs of a row to train in lock-step."""
@@ -172,7 +173,7 @@ class _Job:
             return min(self.lanes, most)
         return best_lane_count(self.world.local_run(runs[0]), most, self.outline, self.device, self.at_work, self.world)
 
-    def _train_group(self, place: Row, path: Path) -> None:
+    def _train_group(self, folder: CheckpointFolder, path: Path) -> None:
         """Train a group from its checkpoint to the end; one that memory does not hold is left in two halves."""
         checkpoint = Checkpoint(path)
         state = self.world.broadcast(checkpoint.load)
@@ -180,9 +181,9 @@ class _Job:
             return  # damaged since it was found
         runs = [Run.from_settings(settings) for settings in state["runs"]]
         with _failing(runs[0].setting.model):
-            self._train_in_memory(place, checkpoint, state, runs)
+            self._train_in_memory(folder, checkpoint, state, runs)
 
-    def _train_in_memory(self, place: Row, checkpoint: Checkpoint, state: dict, runs: list[Run]) -> None:
+    def _train_in_memory(self, folder: CheckpointFolder, checkpoint: Checkpoint, state: State, runs: list[Run]) -> None:
         most, images_at_once = self.world.broadcast(lambda: self.budget.fitting(runs))
         if len(runs) <= most:
             try:
@@ -194,13 +195,13 @@ class _Job:
             self._forget(runs)
         log.info("%s: too large for the memory, goes on as two halves", title(runs))
         if self.world.leads:
-            place.halve(checkpoint.path, checkpoint.load() or state)
+            folder.split_in_half(checkpoint.path, checkpoint.load() or state)
 
-    def _train(self, runs: list[Run], checkpoint: Checkpoint, state: dict, images_at_once: int | str) -> None:
+    def _train(self, runs: list[Run], checkpoint: Checkpoint, state: State, images_at_once: int | str) -> None:
         try:
             training = LaneTraining(runs, self.data, self.device, self.world, images_at_once)
             if "model" in state:
-                if misfit := misfit_of(state, training):
+                if misfit := training.misfit_of(state):
                     if self.world.leads:
                         checkpoint.refuse(misfit)
                     return  # its runs are missing still, and begin anew
