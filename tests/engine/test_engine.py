@@ -306,7 +306,7 @@ def test_trying_what_fits_changes_nothing(data_folder):
     before = {name: value.clone() for name, value in training.model.state_dict().items()}
     images, labels = training.feed.batches(training._plan(), 0, 1)
     training.network.fit(images[0], labels[0])
-    assert training.network.part == 8
+    assert training.network.micro_batch == 8
     assert all(torch.equal(value, before[name]) for name, value in training.model.state_dict().items())
 
 

@@ -34,7 +34,7 @@ from smallbatch.training.own_models import examination, subprocesses, suitabilit
 from smallbatch.training.own_models.set_order import sorted_sets
 from smallbatch.training.own_models.spec import spec_of
 from smallbatch.training.pack import train_pack
-from smallbatch.training.resources import choice, memory
+from smallbatch.training.resources import lane_count, memory
 from smallbatch.training.resources.probe import noise
 from smallbatch.training.schedule import Schedule
 
@@ -770,11 +770,11 @@ def test_mini_batches_whose_examples_know_each_other_are_not_taken_in_parts(own,
     own(middle="return self.c(x)", init="self.c = nn.BatchNorm2d(8)")
     run, data = a_run(model="mine", batch_size=8, norm="own"), prepared.read(data_folder)
     assert not found(norm="own").splittable
-    assert LaneTraining([run], data, CPU, images_at_once=2).network.part == 8
+    assert LaneTraining([run], data, CPU, images_at_once=2).network.micro_batch == 8
     own()
     run = a_run(model="mine", batch_size=8)
     assert found().splittable
-    assert LaneTraining([run], data, CPU, images_at_once=2).network.part == 2
+    assert LaneTraining([run], data, CPU, images_at_once=2).network.micro_batch == 2
 
 
 NOT_IN_PARTS = {
@@ -806,11 +806,11 @@ def test_memory_and_lanes_of_a_model_that_is_trained_alone(own, no_kernels):
     assert need.lane == 2 * weights + 2 * 64 * 8 and need.example > 4 * 3 * 8 * 64
     whole, half = need.bytes(1, 4096), need.bytes(1, 2048)
     assert whole > half
-    room = memory.Room((whole + half) // 2, CPU, ALONE, OUTLINE, False, "auto")
+    room = memory.MemoryBudget((whole + half) // 2, CPU, ALONE, OUTLINE, False, "auto")
     with pytest.raises(UserError, match="out of memory: mine on made, m=4096"):
         room.fitting([run])
     assert own_models.most_lanes(run.setting, OUTLINE, 9) == 1
-    assert choice.lanes_for(run, 1, OUTLINE, CPU, 1) == 1
+    assert lane_count.best_lane_count(run, 1, OUTLINE, CPU, 1) == 1
     with pytest.raises(UserError, match="model mine: it is trained alone"):
         LaneTraining([a_run(model="mine")] * 2, noise(OUTLINE, 64), CPU)
 

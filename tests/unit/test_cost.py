@@ -15,8 +15,8 @@ from smallbatch.estimate.speeds import Speed, kind_of
 from smallbatch.study.experiments import Experiment, Study
 from smallbatch.study.rates import BaseLr
 from smallbatch.training import own_models
-from smallbatch.training.resources import choice, memory, probe, processor
 from smallbatch.training.resources import device as devices
+from smallbatch.training.resources import lane_count, memory, probe, processor
 
 SETTING = a_run(epochs=2).setting
 RATES = (BaseLr(2**-8), BaseLr(2**-6))
@@ -188,7 +188,7 @@ class Machine:
         for module, name in ((probe, "training_speed"), (probe, "testing_speed"), (probe, "weights_of")):
             monkeypatch.setattr(module, name, getattr(self, name))
         monkeypatch.setattr(memory, "need_of", self.need_of)
-        monkeypatch.setattr(choice, "lanes_for", self.lanes_for)
+        monkeypatch.setattr(lane_count, "best_lane_count", self.best_lane_count)
         monkeypatch.setattr(own_models, "most_lanes", self.most_lanes)
         monkeypatch.setattr(processor, "of_its_own", self.of_its_own)
         monkeypatch.setattr(devices, "pick", torch.device)
@@ -215,7 +215,7 @@ class Machine:
         assert (setting.data, outline) == ("made", OUTLINE)
         return most
 
-    def lanes_for(self, run, most, outline, device, at_work):
+    def best_lane_count(self, run, most, outline, device, at_work):
         assert (run.batch_size, outline, device.type, at_work) == (8, OUTLINE, "cpu", 7)
         return min(most, 5)
 

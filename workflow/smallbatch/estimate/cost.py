@@ -161,7 +161,7 @@ def measure(run: Run, outline: Outline, most: int, m: int, *, device: str, lanes
     from smallbatch.training.own_models import most_lanes
     from smallbatch.training.resources import device as devices
     from smallbatch.training.resources import processor
-    from smallbatch.training.resources.choice import lanes_for
+    from smallbatch.training.resources.lane_count import best_lane_count
     from smallbatch.training.resources.memory import need_of
     from smallbatch.training.resources.probe import lanes_of, noise, testing_speed, training_speed, weights_of
 
@@ -171,7 +171,7 @@ def measure(run: Run, outline: Outline, most: int, m: int, *, device: str, lanes
     processor.give_back_memory()
     held = devices.held_memory()
     with processor.of_its_own() if chosen.type == "cpu" else contextlib.nullcontext():
-        best = lanes if isinstance(lanes, int) else lanes_for(run, most, outline, chosen, at_work)
+        best = lanes if isinstance(lanes, int) else best_lane_count(run, most, outline, chosen, at_work)
         runs = lanes_of(run, min(most, best))
         training, testing = training_speed(runs, data, chosen), testing_speed(runs, data, chosen)
     need = need_of(run, outline, chosen, photos=photos).bytes(len(runs), m) if chosen.type == "cpu" else 0

@@ -51,7 +51,7 @@ class Backend:
 def choose(
     alone: nn.Module, run: Run, suits: Suitability, shape: tuple[int, int, int], device: torch.device, world: World
 ) -> Backend:
-    """The backend of a run, or of a process's share of one.
+    """The backend of a run, or of a `local_run`.
 
     Args:
         alone: the model of one lane.

@@ -87,23 +87,23 @@ class GraphUpdates(Updates):
         self.replays: dict[int, Program] = {}
 
     @property
-    def whole(self) -> bool:
+    def at_once(self) -> bool:
         """Whether a mini-batch is in memory at once."""
-        return self.network.part == self.network.share
+        return self.network.micro_batch == self.network.local_batch
 
     @property
     def steps(self) -> int:
         """The most steps of a block."""
-        if not self.whole:
+        if not self.at_once:
             return super().steps
         return min(self.feed.steps, self._within(GRAPH_STEPS, GRAPH_IMAGES, GRAPH_VALUES))
 
     def block(self, plan: EpochPlan, first: int, last: int, factors: Sequence[float]) -> Tensor:
         """Make the updates of steps first ... last - 1, as `Updates` does; the host waits for nothing."""
-        if not self.whole:
+        if not self.at_once:
             return super().block(plan, first, last, factors)
         if not self.replays:
-            self._make_room(plan)
+            self._allocate(plan)
         count = last - first
         self.plan.fill(plan, first, last)
         self.negative_rates[:count].copy_(self.sgd.negative_rates(factors))
@@ -113,8 +113,8 @@ class GraphUpdates(Updates):
         self._run(count)
         return self.losses[:count].clone()
 
-    def _make_room(self, plan: EpochPlan) -> None:
-        self.plan = plan.room(self.steps)
+    def _allocate(self, plan: EpochPlan) -> None:
+        self.plan = plan.empty(self.steps)
         self.negative_rates, self.losses = (
             torch.zeros(self.steps, self.network.lanes, device=self.network.device) for _ in range(2)
         )

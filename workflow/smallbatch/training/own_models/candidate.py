@@ -106,7 +106,7 @@ class Candidate:
             precision="float32",
             device=torch.device("cpu"),
             world=ALONE,
-            splits=splittable,
+            splittable=splittable,
         )
 
     def mini_batches(self, examples: int) -> Tensor:

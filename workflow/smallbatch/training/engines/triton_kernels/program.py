@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from smallbatch.models.normalisation import part_momenta
+from smallbatch.models.normalisation import micro_batch_momenta
 from smallbatch.training.engines.trace import Graph, Kind, Step
 from smallbatch.training.engines.triton_kernels import kernels, layers, tiles
 from smallbatch.training.engines.triton_kernels.forward import Forward
@@ -228,7 +228,7 @@ class Program(Forward):
 
     def _norm_update(self, step: Step, saved: Tensor, sums: Tensor, sizes: dict[str, int]) -> Launch:
         source = self.velocities or self.tensors
-        [norm_momentum] = part_momenta([self.count], self.count)
+        [norm_momentum] = micro_batch_momenta([self.count], self.count)
         arguments = {
             "weight": self.tensors[step.weight],
             "bias": self.tensors[step.bias],
