@@ -695,6 +695,21 @@ def test_what_python_compiled_of_an_earlier_file_is_not_run(own, monkeypatch):
     torch.testing.assert_close(models.build("mine", (1, 8, 8), 4)(images), 2 * before)
 
 
+def test_a_model_that_is_edited_between_planning_and_its_import_is_refused(own, data_folder, tmp_path):
+    """And one that is edited later goes on as it was imported."""
+    file = own()
+    planned, data = a_run(model="mine", epochs=1), prepared.read(data_folder)
+    text = file.read_text()
+    file.write_text(text.replace("mean((2, 3))", "amax((2, 3))"))
+    with pytest.raises(UserError, match="is not what this run was named after"):
+        LaneTraining([planned], data, CPU)
+    sys.modules.pop(file.stem)
+    file.write_text(text)
+    LaneTraining([planned], data, CPU)
+    file.write_text(text.replace("mean((2, 3))", "amax((2, 3))"))
+    LaneTraining([planned], data, CPU)
+
+
 def test_lanes_are_compared_where_a_model_computes_otherwise_with_many_examples(own):
     own(middle=f"return {BY_CHANNEL} if self.training and len(x) >= 16 else x")
     assert found().why_alone == "at m = 16 it computes otherwise than at m = 4"
@@ -848,6 +863,7 @@ def test_an_edited_model_names_new_runs_and_old_ones_cannot_be_evaluated(own, da
     assert store.read(name).run.setting.model_content == models.content("mine")
     file.write_text(file.read_text().replace("F.relu", "F.silu"))
     models.content_at.cache_clear()
+    del sys.modules[file.stem]  # as in another process
     new = a_run(model="mine")
     assert new.name(fingerprint) != name and not store.has(new, fingerprint) and store.has(old, fingerprint)
     with pytest.raises(UserError, match=rf"model mine: {file} is not what this run was named after"):

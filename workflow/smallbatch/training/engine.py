@@ -141,10 +141,11 @@ class LaneTraining:
 
     def _model(self, seed: int) -> torch.nn.Module:
         s = self.setting
-        check_content(s.model, s.model_content)
         shape, classes = self.meta.shape, len(self.meta.classes)
         norm = {"norm": s.norm, "norm_layers": s.norm_layers, "bn_batch_size": self.bn_batch_size}
-        return build(s.model, shape, classes, **norm, seed=seed)
+        model = build(s.model, shape, classes, **norm, seed=seed)
+        check_content(s.model, s.model_content)  # of what was imported for it
+        return model
 
     @property
     def model(self) -> torch.nn.Module:
