@@ -34,6 +34,11 @@ def folder(path: Path, other: Path) -> None:
     path.mkdir()
 
 
+def pipe(path: Path, other: Path) -> None:
+    path.unlink()
+    os.mkfifo(path)
+
+
 def unreadable(path: Path, other: Path) -> None:
     path.chmod(0)
 
@@ -65,6 +70,7 @@ FAULTS: dict[str, Fault] = {
     "emptied": emptied,
     "one bit flipped": flipped,
     "folder in its place": folder,
+    "pipe in its place": pipe,
     "unreadable": unreadable,
     "swapped with another": swapped,
 }

@@ -147,6 +147,40 @@ def test_what_git_passes_over_is_named_too(hide, repository):
     assert origin(repository) == (f"{head}+changes", said)
 
 
+def test_links_out_of_the_workflow_are_named(repository, tmp_path):
+    """Git has where a link leads, and nothing of what is there."""
+    outside, file = tmp_path / "mine.py", STAMP.with_name("mine.py")
+    outside.write_text("x = 1")
+    (repository / file).symlink_to(outside)
+    (repository / STAMP.with_name("inside.py")).symlink_to(STAMP.name)
+    git(repository, "add", "-A")
+    git(repository, "commit", "-qm", "Linked")
+    assert origin(repository)[1].endswith(f"+changes: {file} is not as committed; commit it first")
+    lab = tmp_path / "lab"
+    lab.mkdir()
+    (lab / "workflow").symlink_to(repository / "workflow")
+    git(lab, "init", "-q")
+    git(lab, "add", "-A")
+    git(lab, "commit", "-qm", "Lab")
+    assert origin(lab)[1].endswith("+changes: workflow is not as committed; commit it first")
+
+
+def test_edits_in_a_submodule_are_named_whatever_git_is_told(repository, tmp_path):
+    zoo, place = tmp_path / "zoo", STAMP.with_name("zoo")
+    zoo.mkdir()
+    (zoo / "net.py").write_text("K = 1")
+    git(zoo, "init", "-q")
+    git(zoo, "add", "-A")
+    git(zoo, "commit", "-qm", "Zoo")
+    git(repository, "-c", "protocol.file.allow=always", "submodule", "--quiet", "add", str(zoo), str(place))
+    git(repository, "config", "-f", ".gitmodules", f"submodule.{place}.ignore", "all")
+    git(repository, "add", "-A")
+    git(repository, "commit", "-qm", "With it")
+    assert origin(repository)[1] == ""
+    (repository / place / "net.py").write_text("K = 2")
+    assert origin(repository)[1].endswith(f"+changes: {place} is not as committed; commit it first")
+
+
 def test_an_archive_knows_its_commit_and_that_nothing_compares_it(repository, tmp_path):
     head = git(repository, "rev-parse", "HEAD")
     git(repository, "archive", "--output", str(tmp_path / "kit.tar"), "HEAD")

@@ -268,7 +268,7 @@ def test_digests_are_those_of_the_records_that_are_whole(store, record):
 
 
 def test_a_file_that_cannot_be_read_is_named(store, folder, monkeypatch):
-    def denied(path, *arguments):
+    def denied(path, *arguments, **options):
         raise PermissionError(13, "Permission denied", path)
 
     monkeypatch.setattr("builtins.open", denied)

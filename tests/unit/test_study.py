@@ -300,6 +300,12 @@ def test_runs_at_a_rate_that_is_chosen_later_count_once_where_the_grid_has_them_
     assert {(run.batch_size, run.base_lr) for run in later} == {(4, 2**-8), (8, 2**-6)}
 
 
+def test_a_grid_that_nobody_trains_is_refused_before_it_is_made():
+    line = "experiments: 3,000,000 runs, 3,000,000 of them of small; allowed: up to 200,000"
+    with pytest.raises(UserError, match=line):
+        load(dict(seeds=list(range(1, 3001)), batch_sizes=list(range(2, 1002)), base_lrs=["2^-8"]))
+
+
 def test_experiments_and_the_configuration_have_seeds_of_their_own():
     assert {run.seed for run in load(dict(seeds=[7])).runs()} == {7}
     assert {run.seed for run in load(dict(seeds=[7]), seeds=3).runs()} == {1, 2, 3}

@@ -20,6 +20,9 @@ CONFIG_FILE, STUDIES = "config/config.yaml", Path("config/studies")
 SCHEMAS = Path(str(files("smallbatch"))) / "schemas"
 
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
+MOST_RUNS = 200_000
+"""Of a study; that of the paper has 2,360."""
+
 TAKEN = ("checkpoints", "packs", "published", "runs", "weights")
 """What a study may be called, and what not: these folders of results/ are no study's."""
 
@@ -206,10 +209,25 @@ def _study(where: str, name: str, values: Values, datasets: Values, scale: dict[
         key: _experiment(where, key, {"seeds": values["seeds"], **value}, datasets)
         for key, value in values["experiments"].items()
     }
+    _check_count(where, experiments)
     for e in experiments.values():
         _check_best_of(where, e, experiments)
     figures = {key: _figure(where, key, value, experiments) for key, value in values["figures"].items()}
     return Study(where, name, values["title"], values.get("description", ""), experiments, figures, scale)
+
+
+def _check_count(where: str, experiments: Mapping[str, Experiment]) -> None:
+    """Refuse more runs than anyone trains, before each is made: a slip in a grid would take hours and all memory."""
+    sizes = {
+        e.name: len(e.batch_sizes) * len(e.bn_batch_sizes or (1,)) * len(e.base_lrs or (1,)) * len(e.seeds)
+        for e in experiments.values()
+    }
+    if sum(sizes.values()) > MOST_RUNS:
+        largest = max(sizes, key=lambda name: sizes[name])
+        raise UserError(
+            f"{where}: experiments: {sum(sizes.values()):,} runs, {sizes[largest]:,} of them of {largest}; "
+            f"allowed: up to {MOST_RUNS:,}"
+        )
 
 
 def _experiment(where: str, name: str, values: Values, datasets: Values) -> Experiment:

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from smallbatch.core.errors import UserError
-from smallbatch.core.files import read_sealed, sha256, write_sealed
+from smallbatch.core.files import read_regular, read_sealed, sha256, write_sealed
 
 
 def recipe_of(*values: Any) -> str:
@@ -94,7 +94,7 @@ def _names(files: Iterable[str | Path]) -> set[str]:
 def _content(path: Path) -> bytes | None:
     """The bytes of a file; none of what is not one, or cannot be read."""
     try:
-        return path.read_bytes() if path.is_file() else None
+        return read_regular(path)
     except OSError:
         return None
 

@@ -114,13 +114,24 @@ def origin(root: Path = ROOT) -> tuple[str, str]:
 
 
 def _changed(root: Path) -> list[str]:
-    """Files of the workflow that are not as committed: those as well that git is set to pass over."""
-    listed = _git(root, "status", "--porcelain", "--untracked-files=all", "--", "workflow").splitlines()
+    """Files of the workflow that are not as committed: those as well that git is set to pass over, or cannot see."""
+    status = "status", "--porcelain", "--untracked-files=all", "--ignore-submodules=none"
+    listed = _git(root, *status, "--", "workflow").splitlines()
     ignored = _git(root, "ls-files", "--others", "--ignored", "--exclude-standard", "--", "workflow/*.py").splitlines()
     # Marked as sparse checkouts have it (S), or to be taken for unchanged (small letters).
     marks = _git(root, "ls-files", "-v", "--", "workflow").splitlines()
-    hidden = [mark[2:] for mark in marks if mark.startswith("S") or mark[0].islower()]
-    return [line[3:] for line in listed] + ignored + [path for path in hidden if _differs(root, path)]
+    hidden = [_path_of(mark) for mark in marks if mark.startswith("S") or mark[0].islower()]
+    changed = [line[3:] for line in listed] + ignored + [path for path in hidden if _differs(root, path)]
+    return changed + [path for path in map(_path_of, marks) if path not in changed and _leads_out(root, path)]
+
+
+def _path_of(mark: str) -> str:
+    return mark[2:]
+
+
+def _leads_out(root: Path, path: str) -> bool:
+    """Whether a committed file is, or lies behind, a link out of the workflow: git knows only where that leads."""
+    return not Path(os.path.realpath(root / path)).is_relative_to(os.path.realpath(root) + "/workflow")
 
 
 def _differs(root: Path, path: str) -> bool:

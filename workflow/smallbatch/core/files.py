@@ -8,10 +8,12 @@ import json
 import os
 import re
 import shutil
+import stat
 import tempfile
 import time
 import zipfile
 from collections.abc import Iterable, Iterator, Mapping
+from io import BufferedReader
 from pathlib import Path
 from typing import IO, Any, Final
 
@@ -165,15 +167,10 @@ def read_json(path: Path) -> Any:
         UserError: it is missing or damaged.
     """
     try:
-        return json.loads(_content(path))
+        return json.loads(read_regular(path))
     except (OSError, ValueError, RecursionError) as error:
-        raise UserError(f"{path}: cannot be read ({error}); delete it: it is made again") from error
-
-
-def _content(path: Path) -> bytes:
-    if path.exists() and not path.is_file():
-        raise OSError("it is no file")  # a pipe would be waited for
-    return path.read_bytes()
+        reason = getattr(error, "strerror", None) or error
+        raise UserError(f"{path}: cannot be read ({reason}); delete it: it is made again") from error
 
 
 DIGEST: Final = "digest"
@@ -229,7 +226,7 @@ def read_sealed(path: Path) -> dict[str, Any]:
         UserError: it is missing or unreadable, or its content is not what was written.
     """
     try:
-        values = unsealed(_content(path))
+        values = unsealed(read_regular(path))
     except OSError as error:
         raise UserError(f"{path}: cannot be read: {error.strerror or error}") from error
     except ValueError as error:
@@ -251,9 +248,40 @@ def zip_files(file: IO[bytes], contents: Mapping[str, bytes]) -> None:
             archive.writestr(entry, content, zipfile.ZIP_DEFLATED)
 
 
+class NotRegular(OSError):
+    """A FIFO, a socket or a device stands where a file is needed: reading it may never end."""
+
+
+def open_regular(path: str | Path) -> BufferedReader:
+    """Open a file to read its bytes.
+
+    Raises:
+        NotRegular: it is none.
+        OSError: as `open` has it.
+    """
+    return open(path, "rb", opener=_regular)
+
+
+def read_regular(path: str | Path) -> bytes:
+    """The bytes of a file, as `open_regular` opens it."""
+    with open_regular(path) as file:
+        return file.read()
+
+
+def _regular(path: str, flags: int) -> int:
+    handle = os.open(path, flags | os.O_NONBLOCK)  # a FIFO without a writer would be waited for
+    kind = os.fstat(handle).st_mode
+    if stat.S_ISREG(kind):
+        return handle
+    os.close(handle)
+    if stat.S_ISDIR(kind):
+        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), path)
+    raise NotRegular(errno.EINVAL, "it is no file", path)
+
+
 def sha256(path: Path) -> str:
     """The SHA-256 of a file's bytes, in hexadecimal."""
-    with open(path, "rb") as file:
+    with open_regular(path) as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 

@@ -87,7 +87,7 @@ def _prepare(label: str, settings: dict[str, Any], folder: Path, scratch: Path) 
     if remarks:
         log.warning("%s: %s", path, remarks)
     arrays = [split.split for split in loaded]
-    log.info("%s: classes: %s", path, _class_sizes(list(splits["train"]), *(split.labels for split in arrays)))
+    log.info("%s: classes: %s", path, _class_sizes(list(splits["train"]), arrays[0].labels, arrays[1].labels))
     return write(folder, label, splits["train"], *arrays, settings=settings, watched=seen)
 
 

@@ -26,7 +26,9 @@ from smallbatch.core.errors import UserError
 from smallbatch.core.files import (
     DIGEST,
     TEMPORARY,
+    NotRegular,
     atomic,
+    read_regular,
     remove_temporaries,
     set_aside,
     unsealed,
@@ -196,8 +198,7 @@ def _make_room(store: RunStore, folder: Path, bundle: Bundle) -> None:
 def _checksum(folder: Path) -> int | None:
     """Of the record in a run's folder, as archives have it."""
     try:
-        with open(os.path.join(folder, RECORD), "rb") as file:
-            return zlib.crc32(file.read())
+        return zlib.crc32(read_regular(folder / RECORD))
     except OSError:
         return None
 
@@ -236,9 +237,11 @@ def _opened(store: RunStore, *, only_look: bool = False) -> list[Bundle]:
 
 def _open(path: Path) -> Bundle:
     try:
-        content = path.read_bytes()
+        content = read_regular(path)
     except IsADirectoryError as error:
         raise Damaged("it is a folder") from error
+    except NotRegular as error:
+        raise Damaged("it is no file") from error
     except OSError as error:
         raise UserError(f"{path}: cannot be read: {error.strerror}") from error
     if _hash(content) != path.stem.rpartition("-")[2]:

@@ -20,7 +20,17 @@ from pathlib import Path
 from typing import Any, NamedTuple, TypedDict, TypeVar
 
 from smallbatch.core.errors import UserError
-from smallbatch.core.files import DIGEST, atomic, remove_temporaries, sealed, set_aside, unsealed, write_folder
+from smallbatch.core.files import (
+    DIGEST,
+    NotRegular,
+    atomic,
+    read_regular,
+    remove_temporaries,
+    sealed,
+    set_aside,
+    unsealed,
+    write_folder,
+)
 from smallbatch.study.experiments import PROTOCOL, Run
 from smallbatch.study.settings import likely
 
@@ -190,8 +200,8 @@ class RunStore:
         if not os.path.lexists(file):
             raise UserError(f"{file}: {self._why_gone(name, file)}")
         try:
-            content = file.read_bytes()
-        except IsADirectoryError:
+            content = read_regular(file)
+        except (IsADirectoryError, NotRegular):
             content = b""
         except OSError as error:
             raise UserError(f"{file}: cannot be read: {error.strerror}") from error
@@ -242,14 +252,15 @@ class RunStore:
         def read(file: str) -> bytes:
             path = os.path.join(self.root, name, file)  # a `Path` takes longer to make
             try:
-                with open(path, "rb") as opened:
-                    return opened.read()
+                return read_regular(path)
             except FileNotFoundError as error:
                 raise Damaged(f"{file} is missing") from error
             except NotADirectoryError as error:
                 raise Damaged("a file stands in its place") from error
             except IsADirectoryError as error:
                 raise Damaged(f"{file} is a folder") from error
+            except NotRegular as error:
+                raise Damaged(f"{file} is no file") from error
             except OSError as error:
                 raise UserError(f"{path}: cannot be read: {error.strerror}") from error
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import torch
 
-from smallbatch.core.files import atomic, set_aside
+from smallbatch.core.files import atomic, read_regular, set_aside
 from smallbatch.training.state import State
 
 INTERVAL = 45.0
@@ -49,7 +49,7 @@ class Checkpoint:
     def load(self) -> State | None:
         """The state last saved, or none. A damaged file is set aside and named on the log."""
         try:
-            content = memoryview(self.path.read_bytes())
+            content = memoryview(read_regular(self.path))
         except FileNotFoundError:
             return None
         except OSError as error:

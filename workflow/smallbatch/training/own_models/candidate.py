@@ -113,7 +113,7 @@ class Candidate:
         """Mini-batches of this size, [mini-batches, examples, c, h, w]."""
         if examples == EXAMPLES:
             return self.images
-        return self.many_images(MINI_BATCHES * examples).unflatten(0, (MINI_BATCHES, examples))
+        return self.many_images(MINI_BATCHES * examples).reshape(MINI_BATCHES, examples, *self.spec.shape)
 
     def many_images(self, count: int) -> Tensor:
         """So many images, of which the first ones are `images`; no two are the same."""
