@@ -734,6 +734,11 @@ def test_lanes_are_compared_as_tests_run_too(own):
     assert found().why_alone == MIXES
 
 
+def test_lanes_are_compared_in_single_precision_too(own):
+    own(middle=f"return {BY_CHANNEL} if x.dtype == torch.float32 else x")
+    assert found().why_alone == MIXES
+
+
 @pytest.mark.slow
 def test_what_is_known_of_a_model_serves_other_sizes_of_its_jobs(own, study, monkeypatch):
     own()

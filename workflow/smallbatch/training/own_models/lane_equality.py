@@ -1,7 +1,9 @@
-"""Whether lanes of a model are equal to their models alone, in double precision, so that it can be trained in lanes."""
+"""Whether lanes of a model are equal to their models alone, so that it can be trained in lanes."""
 
+import contextlib
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -22,8 +24,17 @@ SCALES = 1.0, 100.0, 0.01
 DIVERGED = math.nan, math.inf, 1e30, 1e300
 """What a lane that diverges has in images or weights; it must not reach the other lanes."""
 
-ROUNDING = 1e-7
-"""Of the largest value: what may differ in double precision."""
+
+class Precision(NamedTuple):
+    """What lanes are compared in; rounding: of the largest value, what may differ."""
+
+    dtype: torch.dtype
+    rounding: float
+
+
+DOUBLE = Precision(torch.float64, 1e-7)
+SINGLE = Precision(torch.float32, 1e-2)
+"""A model may have a path of its own in the precision that it is trained in. Enough to see that, not more."""
 
 MIXED = "a layer mixes lanes"
 
@@ -34,24 +45,37 @@ def difference(candidate: Candidate) -> str:
     Raises:
         UserError: lanes differ at a batch size of this study alone, which jobs, that do not know it, would not see.
     """
-    dtype = torch.get_default_dtype()
-    torch.set_default_dtype(torch.float64)
     try:
-        equal = all(
-            _lanes_equal(candidate, EXAMPLES, count, layout)
-            for count, layout in ((1, torch.contiguous_format), (LANES, torch.channels_last))
-        )
-        if not equal or any(_reaches_others(candidate, value) for value in DIVERGED):
-            return MIXED
-        return _difference_at_other_sizes(candidate)
+        return _difference(candidate)
     except lanes.NoLaneForm as reason:
         return str(reason)
     except UserError:
         raise
     except Exception as error:  # whatever a model's code raises in lanes
         return f"lanes break it ({type(error).__name__}: {' '.join(str(error).split())[:200]})"
+
+
+def _difference(candidate: Candidate) -> str:
+    with _default(DOUBLE.dtype):
+        equal = all(
+            _lanes_equal(candidate, EXAMPLES, count, layout)
+            for count, layout in ((1, torch.contiguous_format), (LANES, torch.channels_last))
+        )
+        if not equal or any(_reaches_others(candidate, value) for value in DIVERGED):
+            return MIXED
+        if reason := _difference_at_other_sizes(candidate):
+            return reason
+    return "" if _lanes_equal(candidate, EXAMPLES, LANES, torch.contiguous_format, SINGLE) else MIXED
+
+
+@contextlib.contextmanager
+def _default(dtype: torch.dtype) -> Iterator[None]:
+    before = torch.get_default_dtype()
+    torch.set_default_dtype(dtype)
+    try:
+        yield
     finally:
-        torch.set_default_dtype(dtype)
+        torch.set_default_dtype(before)
 
 
 def _difference_at_other_sizes(candidate: Candidate) -> str:
@@ -68,31 +92,33 @@ def _difference_at_other_sizes(candidate: Candidate) -> str:
     return ""
 
 
-def _lanes_equal(candidate: Candidate, examples: int, count: int, layout: torch.memory_format) -> bool:
+def _lanes_equal(
+    candidate: Candidate, examples: int, count: int, layout: torch.memory_format, precision: Precision = DOUBLE
+) -> bool:
     """Whether lanes of different weights and images are equal to their models alone, in training and in testing."""
-    alone = _models_alone(candidate, count, examples)
-    stacked, images = lanes.stack(alone), candidate.mini_batches(examples)[:count].double()
+    alone = _models_alone(candidate, count, examples, precision)
+    stacked, images = lanes.stack(alone), candidate.mini_batches(examples)[:count].to(precision.dtype)
     scaled = images * torch.tensor(SCALES[:count], dtype=images.dtype)[:, None, None, None, None]
     # The second time with what the first one left in buffers.
     return all(
-        _pass_equal(candidate, stacked, alone, each, layout=layout, training=training)
+        _pass_equal(candidate, stacked, alone, each, layout=layout, training=training, rounding=precision.rounding)
         for training, each in ((True, images), (True, scaled), (False, scaled), (False, images))
-    ) and _tests_equal(stacked, alone, images)
+    ) and _tests_equal(stacked, alone, images, precision.rounding)
 
 
-def _tests_equal(stacked: nn.Module, alone: Sequence[nn.Module], images: Tensor) -> bool:
+def _tests_equal(stacked: nn.Module, alone: Sequence[nn.Module], images: Tensor, rounding: float) -> bool:
     """Whether lanes give what their models give where nothing has gradients, as in tests; layers may know that."""
     with torch.no_grad():
         with no_values():
             logits = stacked.eval()(images.transpose(0, 1).flatten(1, 2)).unflatten(1, (len(alone), -1))
         return all(
-            close(logits[:, lane], model.eval()(images[lane].clone()), ROUNDING) for lane, model in enumerate(alone)
+            close(logits[:, lane], model.eval()(images[lane].clone()), rounding) for lane, model in enumerate(alone)
         )
 
 
 def _reaches_others(candidate: Candidate, value: float) -> bool:
     """Whether a first lane whose images and weights are all of this value changes the other lanes in training."""
-    alone = _models_alone(candidate, LANES, EXAMPLES)
+    alone = _models_alone(candidate, LANES, EXAMPLES, DOUBLE)
     stacked, images = lanes.stack(alone), candidate.images.double()
     images[0] = value
     with torch.no_grad():
@@ -101,8 +127,8 @@ def _reaches_others(candidate: Candidate, value: float) -> bool:
     return not _pass_equal(candidate, stacked, alone, images, layout=torch.contiguous_format, training=True, first=1)
 
 
-def _models_alone(candidate: Candidate, count: int, examples: int) -> list[nn.Module]:
-    return [lanes.moved(candidate.build_for(examples, seed).double(), seed) for seed in range(count)]
+def _models_alone(candidate: Candidate, count: int, examples: int, precision: Precision) -> list[nn.Module]:
+    return [lanes.moved(candidate.build_for(examples, seed).to(precision.dtype), seed) for seed in range(count)]
 
 
 def _pass_equal(
@@ -113,6 +139,7 @@ def _pass_equal(
     *,
     layout: torch.memory_format,
     training: bool,
+    rounding: float = DOUBLE.rounding,
     first: int = 0,
 ) -> bool:
     """Whether a pass of lanes, images [lanes, examples, ...], gives from lane `first` on what their models give."""
@@ -131,12 +158,12 @@ def _pass_equal(
         model.zero_grad()
         expected = model(images[lane].clone())
         (expected * weights[:, lane]).sum().backward()
-        if not (close(logits[:, lane], expected, ROUNDING) and _lane_equal(stacked, lane, model)):
+        if not (close(logits[:, lane], expected, rounding) and _lane_equal(stacked, lane, model, rounding)):
             return False
     return True
 
 
-def _lane_equal(stacked: nn.Module, lane: int, model: nn.Module) -> bool:
+def _lane_equal(stacked: nn.Module, lane: int, model: nn.Module, rounding: float) -> bool:
     """Whether a lane's gradients and tensors are its model's."""
     ours = {name: None if p.grad is None else p.grad[lane] for name, p in stacked.named_parameters()}
     theirs = {name: p.grad for name, p in model.named_parameters()}
@@ -144,6 +171,6 @@ def _lane_equal(stacked: nn.Module, lane: int, model: nn.Module) -> bool:
     return (
         ours.keys() == theirs.keys()
         and states[0].keys() == states[1].keys()
-        and gradients_close([ours[name] for name in theirs], list(theirs.values()), ROUNDING)
-        and all_close(*states, ROUNDING)
+        and gradients_close([ours[name] for name in theirs], list(theirs.values()), rounding)
+        and all_close(*states, rounding)
     )
