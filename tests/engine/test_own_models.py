@@ -734,6 +734,16 @@ def test_lanes_are_compared_as_tests_run_too(own):
     assert found().why_alone == MIXES
 
 
+def test_probabilities_are_no_logits(own):
+    own(end="return torch.softmax(self.fc(x.mean((2, 3))), 1)")
+    with pytest.raises(
+        UserError, match=r"it returns probabilities, as softmax gives them; allowed: logits, without so"
+    ):
+        found()
+    own(end="return torch.log_softmax(self.fc(x.mean((2, 3))), 1)")
+    assert found().min_batch_size == 1, "of which softmax makes the same"
+
+
 def test_lanes_are_compared_in_single_precision_too(own):
     own(middle=f"return {BY_CHANNEL} if x.dtype == torch.float32 else x")
     assert found().why_alone == MIXES

@@ -161,6 +161,7 @@ class Candidate:
             given = images.clone()
             logits = model(given)
         self._check_logits(logits, len(images))
+        self._refuse_probabilities(logits.detach())
         if given._version or not torch.equal(given, images):
             raise self.spec.error(
                 "it changes its images in place; allowed: a copy of them, as by x = x.clone(), or inplace=False"
@@ -232,6 +233,11 @@ class Candidate:
             )
         if not logits.requires_grad:
             raise self.spec.error("nothing of it can be trained: its logits depend on no parameter that has gradients")
+
+    def _refuse_probabilities(self, logits: Tensor) -> None:
+        """The loss makes probabilities of logits; of probabilities it would make others, and the model hardly learn."""
+        if self.spec.classes > 1 and bool((logits >= 0).all()) and bool(((logits.sum(1) - 1).abs() < 1e-4).all()):
+            raise self.spec.error("it returns probabilities, as softmax gives them; allowed: logits, without softmax")
 
 
 def pass_name(count: int, *, training: bool) -> str:
