@@ -4,6 +4,7 @@ import pytest
 from helpers import PROJECT
 
 from smallbatch.core import code
+from smallbatch.core.errors import UserError
 
 FILES = {
     "script.py": "import json\nfrom library.judge import verdict\n",
@@ -51,3 +52,22 @@ def test_of_the_workflow_each_script_is_followed(script, runs, not_run):
     found = code.reached(root / "scripts" / f"{script}.py", root)
     assert {root / "smallbatch" / f"{name}.py" for name in runs} <= found
     assert not found & {root / "smallbatch" / f"{name}.py" for name in not_run}
+
+
+def test_code_that_changes_while_a_call_runs_is_refused(monkeypatch):
+    root = PROJECT / "workflow"
+    planned = code.code_of(root / "scripts/claims.py", root)
+    with code.as_planned("claims", planned):
+        pass
+    with pytest.raises(UserError, match="its code was changed since this call began"), code.as_planned("claims", "old"):
+        pytest.fail("began with other code")
+    with pytest.raises(UserError, match="its code was changed since this call"), code.as_planned("claims", planned):
+        monkeypatch.setattr(code, "code_of", lambda *_: "new")
+
+
+def test_each_script_whose_code_is_noted_makes_sure_of_it():
+    scripts = {path.stem: path.read_text(encoding="utf-8") for path in (PROJECT / "workflow/scripts").glob("*.py")}
+    rules = "".join(path.read_text(encoding="utf-8") for path in (PROJECT / "workflow/rules").glob("*.smk"))
+    noted = {name for name in scripts if f'code=CODE["{name}"]' in rules}
+    assert len(noted) == 7
+    assert noted == {name for name, text in scripts.items() if f'as_planned("{name}", snakemake.params.code)' in text}

@@ -1,15 +1,42 @@
 """Which files of the library a script runs, so that what it made is made anew when one of them is edited."""
 
 import ast
+import contextlib
 import functools
+from collections.abc import Iterator
 from pathlib import Path
 
+from smallbatch.core.errors import UserError
 from smallbatch.core.files import digest
 
 
 def code_of(script: Path, root: Path) -> str:
     """A short hash over a script and all that `reached` finds behind it."""
     return digest(*reached(script, root))
+
+
+@contextlib.contextmanager
+def as_planned(script: str, planned: str) -> Iterator[None]:
+    """Make sure that what the block makes is made by the code that the call was planned with, and will note.
+
+    Code may change while a call runs: by an editor, a branch that is switched, a folder that is synchronised.
+
+    Args:
+        script: name of a file in `workflow/scripts`.
+        planned: `code_of` it, when the call began.
+
+    Raises:
+        UserError: it is another, before the block or after it.
+    """
+    _check(script, planned)
+    yield
+    _check(script, planned)
+
+
+def _check(script: str, planned: str) -> None:
+    root = Path(__file__).parents[2]
+    if code_of(root / "scripts" / f"{script}.py", root) != planned:
+        raise UserError(f"{root}: its code was changed since this call began; call again: what is made is kept")
 
 
 def reached(script: Path, root: Path) -> set[Path]:
