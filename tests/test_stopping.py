@@ -120,6 +120,12 @@ def test_a_person_sees_one_line(capsys, tmp_path):
     assert end.value.code == line and (tmp_path / "log").read_text().splitlines()[0].endswith(f" {line}")
 
 
+def test_ctrl_c_on_what_does_not_listen_is_one_line(capsys):
+    with pytest.raises(SystemExit) as end, reporting():
+        raise KeyboardInterrupt
+    assert end.value.code == 130 and capsys.readouterr().err[9:] == "stopped by SIGINT\n"
+
+
 def several_kinds():
     """Pairs of lanes: BN in sub-batches with warm-up and held-out images; and one whose variance is measured."""
     bn = {"model": "resnet8", "norm": "batch", "b": 2, "warmup": True, "augment_pad": 1, "selection": "validation"}

@@ -80,7 +80,8 @@ def estimate(
         kept = {"all": 1.0, "best": 1 / per_cell[replace(run, seed=0)], "none": 0.0}[keep_weights]
         lines.append((figure, 1, *_run_cost(run, found[groups[run]], at_once, kept)))
     table = pd.DataFrame(lines, columns=["figure", "runs", "gradients", "hours", "megabytes"])
-    by_figure = table.groupby("figure", sort=False).sum().reset_index()
+    shown = [*study.figures, *["none"] * ("none" in set(table["figure"]))]
+    by_figure = table.groupby("figure").sum().reindex(shown, fill_value=0).reset_index()
     total = by_figure.drop(columns="figure").sum()
     table = pd.concat([by_figure, pd.DataFrame([{"figure": "all", **total}])], ignore_index=True)
     # Of a kind those with the fewest lanes, which are the slowest.
