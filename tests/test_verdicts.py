@@ -158,3 +158,13 @@ def test_the_power_of_a_claim_is_of_its_comparisons_of_bests():
     # Of two figures SGD batches of 4, 8, 32 and 128 with so many BN batches: one or two of them 4 or 8.
     assert [tuple(map(len, bests)) for bests in found] == 2 * [(1, 1), (2, 1), (2, 3), (2, 5)]
     assert found[0].winners - found[0].others == pytest.approx(0.3 / math.hypot(0.3 / math.sqrt(5), 0.1162), rel=1e-3)
+
+
+@pytest.mark.parametrize("claim", harness.ONE_TIES)
+def test_studies_in_which_one_size_ties_with_all_of_the_other_side(claim: str):
+    for studied, lone in zip(harness.ONE_TIES[claim], ("others", "winners"), strict=False):
+        first, *further = power.comparisons(claim, studied)
+        top = max(first.winners)
+        assert top == max(first.others) and (getattr(first, lone) == top).sum() == 1
+        many = first.winners if lone == "others" else first.others
+        assert (many == top).all() and all(min(bests.winners) > max(bests.others) for bests in further)
