@@ -3,10 +3,11 @@
     python benchmarks/verdicts.py [--studies 200] [C4 C9 ...]
 
 For each claim it makes studies in which every comparison lies so deep in the region where the claim puts it: at its
-border, barely inside, inside by 0.3 points or one rate, or one of them outside by as much. Each study has its own noise
-of seeds and of test images, and cells half a rate from the border of convergence train by the toss of a coin. It judges
-each study and prints a line a claim and number of seeds, as Markdown: how often it was wrongly supported and wrongly
-refuted, in the worst of the cases, and the power to support what is true and to refute what is false.
+border, barely inside, inside by 0.3 points or one rate, or one of them outside by as much; and of claims on a best
+alone studies in which one batch size ties with all of the other side. Each study has its own noise of seeds and of test
+images, and cells half a rate from the border of convergence train by the toss of a coin. It judges each study and
+prints a line a claim and number of seeds, as Markdown: how often it was wrongly supported and wrongly refuted, in the
+worst of the cases, and the power to support what is true and to refute what is false.
 """
 
 import argparse
@@ -74,6 +75,9 @@ def fall(total: float, start: int = 0) -> dict[int, float]:
     return level(TOP) | {m: TOP - step for m, step in zip(there, steps, strict=True)}
 
 
+POINTS, RATE = 0.3, 1.0
+CLEAR = {POINTS: 2.0, RATE: 1.5}
+
 Study = Mapping[str, Sequence[Truth]]
 Build = Callable[[float, float], Study]
 """Takes how deep the first comparison lies in its region and how deep all others do; gives figures."""
@@ -88,6 +92,18 @@ def best_in(low: int, high: int, *figures: str, **settings) -> Build:
         }  # fmt: skip
 
     return build
+
+
+def one_ties(low: int, high: int, *figures: str, **settings) -> list[Study]:
+    """Twice: in the first figure all of one side tie with one size of the other, whose others are far lower.
+
+    Luck raises the side of which many tie; of several claims on a best this is the least favourable truth.
+    """
+    depth = CLEAR[POINTS]
+    claimed = {m for m in SIZES if low <= m <= high}
+    ties = (claimed | {2 * high}, set(SIZES) - claimed | {high})
+    rest = {figure: [Truth(inside(low, high, depth), **settings)] for figure in figures}
+    return [rest | {figures[0]: [Truth({m: TOP - depth * (m not in tie) for m in SIZES}, **settings)]} for tie in ties]
 
 
 def unstable(first: float, rest: float) -> Study:
@@ -266,9 +282,6 @@ def longer(first: float, rest: float) -> Study:
     return {"fig17": [lift(0)], "fig08": [lift(1)], "fig18": [lift(2)]}
 
 
-POINTS, RATE = 0.3, 1.0
-CLEAR = {POINTS: 2.0, RATE: 1.5}
-
 BUILDS: dict[str, tuple[Build, float]] = {
     "C1": (best_in(1, 8, "fig01", norm="none"), POINTS),
     "C2": (best_in(2, 4, "fig02", "fig03", norm="none"), POINTS),
@@ -297,6 +310,15 @@ BUILDS: dict[str, tuple[Build, float]] = {
     "C25": (longer, POINTS),
 }
 """Each claim's studies, and by how much a comparison is true or false where power is asked for."""
+
+ONE_TIES: dict[str, list[Study]] = {
+    "C1": one_ties(1, 8, "fig01", norm="none"),
+    "C2": one_ties(2, 4, "fig02", "fig03", norm="none"),
+    "C9": one_ties(8, 64, "fig05")[:1],  # in the other the smallest m does not suffer, and the claim is false
+    "C10": one_ties(4, 32, "fig06"),
+    "C18": one_ties(16, 64, "fig12"),
+}
+"""Studies of claims on a best in which the best of both sides are equal, so that either verdict is wrong."""
 
 
 def tables(study: Study, seeds: int, generator: np.random.Generator) -> tuple[dict, pd.DataFrame, pd.DataFrame]:
@@ -362,9 +384,12 @@ def cases(step: float) -> dict[str, tuple[float, float]]:
 
 
 def verdicts(name: str, case: tuple[float, float], seeds: int, studies: int) -> pd.Series:
-    """How many studies got which verdict, in percent."""
-    build, _ = BUILDS[name]
-    study = build(*case)
+    """How many studies of a case got which verdict, in percent."""
+    return shares(name, BUILDS[name][0](*case), seeds, studies)
+
+
+def shares(name: str, study: Study, seeds: int, studies: int) -> pd.Series:
+    """The same of one study, drawn so many times."""
     [claim] = [claim for claim in claims.CLAIMS if claim.name == name]
     with mock.patch.object(claims, "CLAIMS", (claim,)):
         found = [_judged(study, seeds, np.random.default_rng([int(name[1:]), seeds, n])) for n in range(studies)]
@@ -379,10 +404,11 @@ def _judged(study: Study, seeds: int, generator: np.random.Generator) -> str:
 def line(name: str, seeds: int, studies: int) -> list[float]:
     """Wrongly supported and wrongly refuted in the worst case, and the powers."""
     found = {what: verdicts(name, case, seeds, studies) for what, case in cases(BUILDS[name][1]).items()}
-    wrong = ("all at the border", "one at the border")
+    ties = [shares(name, study, seeds, studies) for study in ONE_TIES.get(name, [])]
+    border = [found["all at the border"], found["one at the border"], *ties]
     return [
-        max(found[what]["supported"] for what in (*wrong, "false")),
-        max(found[what]["refuted"] for what in (*wrong, "just true", "true")),
+        max(case["supported"] for case in (*border, found["false"])),
+        max(case["refuted"] for case in (*border, found["just true"], found["true"])),
         found["true"]["supported"],
         found["false"]["refuted"],
     ]

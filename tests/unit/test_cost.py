@@ -118,6 +118,17 @@ def test_runs_that_an_experiment_shares_with_those_whose_rates_it_takes_are_char
     assert dict(zip(table["figure"], table["runs"], strict=True)) == {"fig08": 4, "fig13": 2, "all": 6}
 
 
+def test_a_figure_of_runs_that_those_before_it_show_costs_nothing_more(made_up):
+    again = {"kind": "best", "title": "Again", "experiments": ["grid"]}
+    figures = {"fig08": {"kind": "accuracy", "title": "Eight", "experiments": ["grid"]}, "again": again}
+    study = replace(
+        STUDY, experiments={"grid": Experiment("grid", BN.setting, (8,), None, RATES, (1,))}, figures=figures
+    )
+    table, _ = estimate(study, {"made": OUTLINE}, device="cpu", lanes=3, keep_weights="all")
+    assert table["figure"].tolist() == ["fig08", "again", "all"]
+    assert table["runs"].tolist() == [2, 0, 2] and table["hours"][1] == 0
+
+
 def lanes_asked(run, outline, most, m, *, device, lanes):
     return Speed(float(most), 1.0, 0), 1
 

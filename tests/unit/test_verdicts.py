@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from scipy.stats import norm
 
+import power
 import verdicts as harness
 from smallbatch.analysis.statistics import dealt
 from smallbatch.analysis.verdicts import Comparison, decide, what_would_decide
@@ -132,3 +133,40 @@ def test_what_is_plain_is_decided(claim: str):
     clear = harness.CLEAR[harness.BUILDS[claim][1]]
     assert harness.verdicts(claim, (clear, clear), 5, 5)["supported"] >= 80
     assert harness.verdicts(claim, (-clear, clear), 5, 5)["refuted"] >= 80
+
+
+def test_the_most_power_of_one_cell_against_one_is_that_of_their_difference():
+    # Of a difference of two cells, whose standard error is the root of 2, 5 % lie beyond 1.645 of them.
+    expected = norm.cdf(2.5 / math.sqrt(2) - 1.645)
+    for most in (power.bound, power.cell_by_cell):
+        assert most([power.Bests(np.array([2.5]), np.zeros(1))], np.random.default_rng(0)) == pytest.approx(
+            expected, abs=0.015
+        )
+
+
+def test_power_is_lost_to_cells_that_may_be_the_best_and_to_every_further_comparison():
+    def most(winners: int, others: int, times: int = 1) -> float:
+        bests = power.Bests(np.full(winners, 2.5), np.zeros(others))
+        return power.bound([bests] * times, np.random.default_rng(0))
+
+    assert most(1, 5) < most(1, 1) - 0.1 and most(1, 1, times=3) < most(1, 1) - 0.1
+    # With two that tie against one the mean of the two is the best test: a standard error of the root of 1.5.
+    assert most(2, 1) == pytest.approx(norm.cdf(2.5 / math.sqrt(1.5) - 1.645), abs=0.015)
+
+
+def test_the_power_of_a_claim_is_of_its_comparisons_of_bests():
+    build, step = harness.BUILDS["C21"]
+    found = [*power.comparisons("C21", build(*harness.cases(step)["true"]))]
+    # Of two figures SGD batches of 4, 8, 32 and 128 with so many BN batches: one or two of them 4 or 8.
+    assert [tuple(map(len, bests)) for bests in found] == 2 * [(1, 1), (2, 1), (2, 3), (2, 5)]
+    assert found[0].winners - found[0].others == pytest.approx(0.3 / math.hypot(0.3 / math.sqrt(5), 0.1162), rel=1e-3)
+
+
+@pytest.mark.parametrize("claim", harness.ONE_TIES)
+def test_studies_in_which_one_size_ties_with_all_of_the_other_side(claim: str):
+    for studied, lone in zip(harness.ONE_TIES[claim], ("others", "winners"), strict=False):
+        first, *further = power.comparisons(claim, studied)
+        top = max(first.winners)
+        assert top == max(first.others) and (getattr(first, lone) == top).sum() == 1
+        many = first.winners if lone == "others" else first.others
+        assert (many == top).all() and all(min(bests.winners) > max(bests.others) for bests in further)
