@@ -26,7 +26,7 @@ from smallbatch.study.rates import BaseLr
 from smallbatch.training.checkpoints import Checkpoint
 from smallbatch.training.engine import LaneTraining
 from smallbatch.training.resources import device as devices
-from smallbatch.training.resources.choice import lanes_for
+from smallbatch.training.resources.lane_count import best_lane_count
 from speed.cells import CLASSES, GROUPS, ROW, Cell
 from speed.pictures import Pictures, pictures
 
@@ -171,7 +171,7 @@ def lane_runs(work: Work) -> list[Run]:
 def lanes_chosen(run: Run, shape: tuple[int, int, int], device: str) -> int:
     """How many runs of a row, as long as those of Figure 1, the library trains in lock-step on its own."""
     images = 1000  # of either split; lanes do not depend on them
-    return lanes_for(run, ROW, Outline(shape, CLASSES, images, images), torch.device(device), processors())
+    return best_lane_count(run, ROW, Outline(shape, CLASSES, images, images), torch.device(device), processors())
 
 
 def products(work: Work, told: Callable[[float, float], None]) -> None:

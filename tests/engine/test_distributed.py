@@ -153,7 +153,7 @@ def _synchronised_equals_whole():
     torch.testing.assert_close(shared.running_var, whole.running_var)
     torch.testing.assert_close(shared.running_mean, whole.running_mean)
     torch.testing.assert_close(world.sum(shared.weight.grad), whole.weight.grad)
-    assert world.least(7 - world.rank) == 6 and world.broadcast(lambda: os.getpid()) == world.broadcast(
+    assert world.minimum(7 - world.rank) == 6 and world.broadcast(lambda: os.getpid()) == world.broadcast(
         lambda: os.getpid()
     )
 

@@ -111,6 +111,22 @@ def test_stopped_between_two_runs_of_a_group_it_goes_on_with_the_same_company(da
         assert whole.read_bytes() == (tmp_path / "stopped" / "runs" / whole.parent.name / METRICS).read_bytes()
 
 
+def test_a_training_that_other_code_began_says_so(data_folder, tmp_path, monkeypatch, caplog):
+    runs = [a_run(seed=seed) for seed in (1, 2, 3)]
+    with monkeypatch.context() as before:
+        before.setattr("smallbatch.core.environment.commit", lambda: "1" * 40 + "+changes")
+        before.setattr("smallbatch.training.checkpoints.INTERVAL", 0.0)
+        before.setattr(RunStore, "write", stop_at_the_second(RunStore.write))
+        with pytest.raises(KeyboardInterrupt):
+            train_pack(runs, data_folder, tmp_path, lanes=3)
+    monkeypatch.setattr("smallbatch.core.environment.commit", lambda: "2" * 40)
+    assert train_pack(runs, data_folder, tmp_path, lanes=3) == 2
+    store, meta = RunStore(tmp_path), prepared.read(data_folder).meta
+    recorded = {store.find(run, meta.fingerprint).environment["commit"] for run in runs}
+    assert recorded == {"1" * 40 + "+changes", "1" * 40 + "+changes then " + "2" * 40}
+    assert "resumed elsewhere than it began: commit 1111" in caplog.text
+
+
 def stop_at_the_second(write):
     calls = []
 
@@ -290,7 +306,7 @@ def test_trying_what_fits_changes_nothing(data_folder):
     before = {name: value.clone() for name, value in training.model.state_dict().items()}
     images, labels = training.feed.batches(training._plan(), 0, 1)
     training.network.fit(images[0], labels[0])
-    assert training.network.part == 8
+    assert training.network.micro_batch == 8
     assert all(torch.equal(value, before[name]) for name, value in training.model.state_dict().items())
 
 

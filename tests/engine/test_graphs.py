@@ -144,7 +144,7 @@ def test_recording_changes_nothing(data, rehearsed):
     training = LaneTraining(pair(**FULL), data, CPU)
     plan = training._plan()
     training.updates.block(plan, 0, 3, [0.5] * 3)
-    training.updates._make_room(plan)
+    training.updates._allocate(plan)
     training.updates.plan.fill(plan, 0, 3)
     before = state_of(training)
     training.updates._record()
@@ -214,7 +214,7 @@ def test_mini_batches_in_parts_are_left_to_plain_updates(data, rehearsed, monkey
     runs = pair(**FULL)
     parts, whole = (LaneTraining(runs, data, CPU, images_at_once=most) for most in (2, "auto"))
     assert parts._block_end() == 7 and whole._block_end() == 7
-    assert isinstance(parts.updates, Rehearsed) and not parts.updates.whole
+    assert isinstance(parts.updates, Rehearsed) and not parts.updates.at_once
     monkeypatch.setattr("smallbatch.training.engines.updates.BLOCK_STEPS", 2)
     assert parts._block_end() == 2 and whole._block_end() == 7
     plain = Updates(whole.network, whole.sgd, whole.feed)
@@ -243,7 +243,11 @@ def test_a_block_never_needs_a_number_from_the_device(kind, data, monkeypatch):
     (first, second), steps = pair(**kind), 7
     there = LaneTraining([first, second], data, CPU)
     feed = Feed(data, first.setting, first.batch_size, device)
-    more = {"batch_size": first.batch_size, "bn_batch_size": there.network.least, "images_at_once": "auto"}
+    more = {
+        "batch_size": first.batch_size,
+        "bn_batch_size": there.network.smallest_micro_batch,
+        "images_at_once": "auto",
+    }
     network = Network(there.model, **more, pixels=64, precision="float32", device=device, world=ALONE)
     sgd = LaneSGD(network.parameters, [1.0, 2.0], 5e-4, first.setting.momentum)
     losses = Rehearsed(network, sgd, feed).block(feed.plan([1, 2], 0), 0, steps, [1.0, 0.5] * 3 + [0.1])
@@ -255,7 +259,7 @@ def test_a_block_never_needs_a_number_from_the_device(kind, data, monkeypatch):
 def test_rates_by_row_are_those_by_factor(data):
     training = LaneTraining([a_run(base_lr=lr) for lr in (2**-9, 3e-3)], data, CPU)
     factors = [1 / 32, 0.3, 0.1, 0.1]
-    for row, factor in zip(training.sgd.rates(factors), factors, strict=True):
+    for row, factor in zip(training.sgd.negative_rates(factors), factors, strict=True):
         exact = [-run.learning_rate * factor for run in training.runs]
         assert torch.equal(row, torch.tensor(exact, dtype=torch.float64).float())
 

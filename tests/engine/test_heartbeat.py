@@ -27,7 +27,7 @@ from smallbatch.runs.heartbeat import (
     read_heartbeat,
 )
 from smallbatch.training import launch
-from smallbatch.training.row import Row
+from smallbatch.training.checkpoint_folder import CheckpointFolder
 
 RUNS = [a_run(seed=seed) for seed in (1, 2)]
 
@@ -125,9 +125,9 @@ with open(sys.argv[1], "ab") as file:
 
 
 def test_a_job_that_waits_for_another_says_so(data_folder, path, fingerprint, written):
-    row = Row(path.parents[1] / "checkpoints", RUNS[0], fingerprint)
-    row.root.mkdir()
-    command = [sys.executable, "-c", HOLD, str(row.root / "lock"), str(int(row.key, 16))]
+    folder = CheckpointFolder(path.parents[1] / "checkpoints", RUNS[0], fingerprint)
+    folder.root.mkdir()
+    command = [sys.executable, "-c", HOLD, str(folder.root / "lock"), str(int(folder.key, 16))]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as holder:
         assert holder.stdout.readline() == "locked\n"
         threading.Thread(target=_kill_when_somebody_waits, args=(holder, written)).start()

@@ -9,7 +9,7 @@ from torch import nn
 
 from smallbatch.data import prepared
 from smallbatch.models import MODELS, build
-from smallbatch.models.normalisation import WINDOW, part_momenta
+from smallbatch.models.normalisation import WINDOW, micro_batch_momenta
 from smallbatch.runs.store import Epoch
 from smallbatch.training import lanes
 from smallbatch.training.engine import LaneTraining
@@ -218,7 +218,7 @@ def test_a_mini_batch_in_parts_is_that_at_once(model, norm, b, images_at_once, d
     data = prepared.read(data_folder)
     runs = [a_run(batch_size=8, b=b, model=model, norm=norm, seed=seed) for seed in (1, 2)]
     whole, parts = (LaneTraining(runs, data, CPU, images_at_once=most) for most in ("auto", images_at_once))
-    assert parts.network.part == (4 if images_at_once == 5 and b else images_at_once)
+    assert parts.network.micro_batch == (4 if images_at_once == 5 and b else images_at_once)
     images, labels = whole.feed.batches(whole._plan(), 0, 3)
     for x, y in zip(images, labels, strict=True):
         torch.testing.assert_close(update(parts, x, y, 1.0), update(whole, x, y, 1.0))
@@ -230,7 +230,7 @@ def test_a_mini_batch_in_parts_is_that_at_once(model, norm, b, images_at_once, d
 def test_parts_leave_the_running_statistics_of_all_at_once(whole):
     old, sizes, means = 7.0, [4, 2, 2], [1.0, 2.0, 5.0]
     new = old
-    for momentum, mean in zip(part_momenta(sizes, whole), means, strict=True):
+    for momentum, mean in zip(micro_batch_momenta(sizes, whole), means, strict=True):
         new += momentum * (mean - new)
     weight = min(1, whole / WINDOW)
     assert new == pytest.approx((1 - weight) * old + weight * (4 * 1 + 2 * 2 + 2 * 5) / 8)

@@ -44,7 +44,7 @@ def need(run, outline=CIFAR10, device=CPU, photos=False):
 
 
 def room(size, device=CPU, images_at_once="auto"):
-    return memory.Room(size, device, ALONE, SMALL, False, images_at_once)
+    return memory.MemoryBudget(size, device, ALONE, SMALL, False, images_at_once)
 
 
 def worked_out(shape, classes, norms):
@@ -107,7 +107,7 @@ devices.forget_peak_memory(device)
 before = devices.held_memory()
 training = LaneTraining(lanes_of(run, 2), data, device)
 training._train_block(training._plan(), 2)
-devices.make_room(device)
+devices.trim_memory(device)
 training._test(training.feed.test_batches)
 print(needed / (devices.peak_memory(device) - before))
 """
@@ -248,7 +248,7 @@ def test_out_of_memory_the_halves_go_on_from_where_all_were(
 
 def test_what_was_remembered_is_kept_to(small_device, data_folder, tmp_path, monkeypatch):
     monkeypatch.setattr(
-        "smallbatch.training.resources.choice._measure", lambda run, lanes, outline, device: 1000.0 * lanes
+        "smallbatch.training.resources.lane_count._measure", lambda run, lanes, outline, device: 1000.0 * lanes
     )
     train_pack(RUNS, data_folder, tmp_path)
     later = [replace(run, seed=run.seed + 10) for run in RUNS]

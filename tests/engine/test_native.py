@@ -223,7 +223,7 @@ def test_parts_of_a_mini_batch_change_rounding_only(images_at_once, data_folder)
     data = prepared.read(data_folder)
     run = a_run(batch_size=64, base_lr=2**-12)
     ours, theirs = LaneTraining([run], data, CPU, images_at_once=images_at_once), LaneTraining([run], data, CPU)
-    assert ours.updates.room <= (16 if images_at_once == "auto" else images_at_once)
+    assert ours.updates.micro_batch <= (16 if images_at_once == "auto" else images_at_once)
     batches = ours.feed.batches(ours._plan(), 0, 1)
     torch.testing.assert_close(ours.updates.make(batches, [1.0]), by_torch(theirs).make(batches, [1.0]))
     for name, expected in theirs.model.state_dict().items():

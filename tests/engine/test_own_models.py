@@ -2,6 +2,7 @@
 
 import itertools
 import logging
+import os
 import sys
 import textwrap
 from dataclasses import replace
@@ -21,7 +22,7 @@ from smallbatch.data import prepared
 from smallbatch.data.outline import Outline
 from smallbatch.runs.store import RunStore
 from smallbatch.study.settings import read_yaml
-from smallbatch.training import model_check, own_models, variance
+from smallbatch.training import own_models, variance
 from smallbatch.training.distributed import ALONE
 from smallbatch.training.engine import LaneTraining
 from smallbatch.training.engines.native import updates as native
@@ -29,10 +30,11 @@ from smallbatch.training.engines.native.plan import Layout
 from smallbatch.training.engines.trace import Graph
 from smallbatch.training.engines.updates import DrawingUpdates
 from smallbatch.training.evaluation import evaluate
-from smallbatch.training.model_sets import sorted_sets
-from smallbatch.training.own_models import suitability
+from smallbatch.training.own_models import examination, subprocesses, suitability
+from smallbatch.training.own_models.set_order import sorted_sets
+from smallbatch.training.own_models.spec import spec_of
 from smallbatch.training.pack import train_pack
-from smallbatch.training.resources import choice, memory
+from smallbatch.training.resources import lane_count, memory
 from smallbatch.training.resources.probe import noise
 from smallbatch.training.schedule import Schedule
 
@@ -228,13 +230,13 @@ def test_what_lanes_do_not_suit_is_trained_alone_as_plain_torch_does(parts, reas
     norm = parts.get("norm", "none")
     own(**{name: part for name, part in parts.items() if name != "norm"})
     suits = found(norm=norm)
-    assert suits.alone.startswith(reason) and not suits.lanes and suits.draws == (reason == DRAWS)
+    assert suits.why_alone.startswith(reason) and not suits.lanes and suits.stochastic == (reason == DRAWS)
     runs = [a_run(model="mine", norm=norm, base_lr=2**-7, seed=seed, momentum=0.5) for seed in (1, 2)]
     assert train_pack(runs, data_folder, tmp_path, lanes=4, keep_weights="all") == 2
     data, store = prepared.read(data_folder), RunStore(tmp_path)
     for run in runs:
         record = store.find(run, data.meta.fingerprint)
-        ours, (theirs, accuracy) = load(store.read_weights(record)), reference(run, data, draws=suits.draws)
+        ours, (theirs, accuracy) = load(store.read_weights(record)), reference(run, data, draws=suits.stochastic)
         assert record.outcome.lanes == 1 and record.outcome.epochs[-1].test_accuracy == pytest.approx(accuracy)
         for key, tensor in theirs.items():
             torch.testing.assert_close(ours[key], tensor, rtol=1e-4, atol=1e-5)
@@ -444,18 +446,20 @@ def elsewhere(tmp_path_factory):
             write(folder / f"{model}.py", init=f"self.k = 1 + 0.01 * {number}", middle="return x * self.k")
             patch.setitem(models.MODELS, model, f"{model}:mine")
             setting = a_run(model=model).setting
-            asked[name] = own_models.question(setting, OUTLINE.shape, OUTLINE.classes)
-        with own_models._Process("a study", list(asked.values()), folder / "there", elsewhere=True) as process:
+            asked[name] = spec_of(setting, OUTLINE.shape, OUTLINE.classes)
+        with subprocesses.CheckProcess(
+            "a study", list(asked.values()), folder / "there", other_environment=True
+        ) as process:
             yield asked, dict(zip(asked, process.answers(), strict=True))
 
 
 def united(asked, there):
     """What comes of it with this process, which has made models before and resumes after each update."""
-    with sorted_sets({str(models.source(asked.place))}, reverse=False):
+    with sorted_sets({str(models.source(asked.entry_point))}, reverse=False):
         for seed in (1, 2):
             models.build(asked.model, asked.shape, asked.classes, seed=seed)
-    here = {"training": model_check.train_shortly(asked, resumed=True)}
-    return own_models._united(asked, here, there)
+    here = {"training": examination.train_shortly(asked, resumed=True)}
+    return subprocesses.merged(asked, here, there)
 
 
 @pytest.mark.slow
@@ -463,7 +467,7 @@ def united(asked, there):
 def test_what_another_process_trains_otherwise_is_refused(name, elsewhere):
     asked, there = elsewhere
     found = united(asked[name], there[name])
-    file = models.source(asked[name].place)
+    file = models.source(asked[name].entry_point)
     line = f"model {asked[name].model} ({file}): its weights after update 1 are others in another process; allowed: "
     assert found["refused"].startswith(line) and "\n" not in found["refused"]
 
@@ -588,7 +592,7 @@ def test_a_layer_of_norms_that_does_nothing_is_none(parts, line, own):
 def test_a_model_that_asks_for_a_value_does_not_draw(own):
     own(init="self.register_buffer('first', torch.ones(()))",
         middle="if self.training and self.first: self.first.zero_()\nreturn x * (1 + self.first)")  # fmt: skip
-    assert found().alone.startswith("layer Mine has parameters") and not found().draws
+    assert found().why_alone.startswith("layer Mine has parameters") and not found().stochastic
 
 
 @pytest.mark.slow
@@ -637,8 +641,8 @@ SIZED = {
 
 
 def found_at(*sizes, **setting):
-    asked = own_models.question(a_run(model="mine", **setting).setting, OUTLINE.shape, OUTLINE.classes)
-    return own_models._suitability(asked._replace(sizes=sizes))
+    asked = spec_of(a_run(model="mine", **setting).setting, OUTLINE.shape, OUTLINE.classes)
+    return own_models.suitability_of(asked._replace(batch_sizes=sizes))
 
 
 @pytest.mark.slow
@@ -671,15 +675,71 @@ def test_a_study_names_the_size_that_its_model_does_not_take(own, study):
 def test_random_numbers_of_large_mini_batches_alone_are_found(count, own):
     """By their shapes: no batch of that size is computed."""
     own(middle=f"return F.dropout(x) if self.training and len(x) >= {count} else x")
-    assert found().draws and found().alone == DRAWS
+    assert found().stochastic and found().why_alone == DRAWS
+
+
+BY_CHANNEL = "x - 0.5 * x.mean(1, keepdim=True)"
+
+
+def test_what_python_compiled_of_an_earlier_file_is_not_run(own, monkeypatch):
+    """Though it has the size and the time, as files have that were copied with their times."""
+    monkeypatch.setattr(sys, "dont_write_bytecode", False)
+    file = own(end="return self.fc(x.mean((2, 3))) * 1.0")
+    os.utime(file, (1, 1))
+    images = torch.ones(2, 1, 8, 8)
+    before = models.build("mine", (1, 8, 8), 4)(images)
+    assert (file.parent / "__pycache__").is_dir()
+    file.write_text(file.read_text().replace("* 1.0", "* 2.0"))
+    os.utime(file, (1, 1))
+    monkeypatch.delitem(sys.modules, file.stem)
+    torch.testing.assert_close(models.build("mine", (1, 8, 8), 4)(images), 2 * before)
+
+
+def test_a_model_that_is_edited_between_planning_and_its_import_is_refused(own, data_folder, tmp_path):
+    """And one that is edited later goes on as it was imported."""
+    file = own()
+    planned, data = a_run(model="mine", epochs=1), prepared.read(data_folder)
+    text = file.read_text()
+    file.write_text(text.replace("mean((2, 3))", "amax((2, 3))"))
+    with pytest.raises(UserError, match="is not what this run was named after"):
+        LaneTraining([planned], data, CPU)
+    sys.modules.pop(file.stem)
+    file.write_text(text)
+    LaneTraining([planned], data, CPU)
+    file.write_text(text.replace("mean((2, 3))", "amax((2, 3))"))
+    LaneTraining([planned], data, CPU)
+
+
+def test_lanes_are_compared_where_a_model_computes_otherwise_with_many_examples(own):
+    own(middle=f"return {BY_CHANNEL} if self.training and len(x) >= 16 else x")
+    assert found().why_alone == "at m = 16 it computes otherwise than at m = 4"
+    own(middle=f"return {BY_CHANNEL} if self.training and len(x) >= 1000 else x")
+    assert found().why_alone == "at m = 1024 it computes otherwise than at m = 4"
+    own(middle="return x + x if len(x) >= 8 else 2 * x")
+    assert found().lanes, "lanes are equal at each size"
+
+
+def test_what_only_a_batch_size_of_the_study_does_is_refused(own, study):
+    own(middle=f"return {BY_CHANNEL} if self.training and len(x) == 6 else x")
+    study(batch_sizes=[4, 8])
+    with pytest.raises(
+        UserError, match=r"at m = 6 it computes otherwise than at m = 4, and not in lanes; allowed: the"
+    ):
+        study(batch_sizes=[4, 6])
+
+
+def test_lanes_are_compared_as_tests_run_too(own):
+    """Layers may have a path of their own where nothing has gradients."""
+    own(middle=f"return x if torch.is_grad_enabled() else {BY_CHANNEL}")
+    assert found().why_alone == MIXES
 
 
 @pytest.mark.slow
 def test_what_is_known_of_a_model_serves_other_sizes_of_its_jobs(own, study, monkeypatch):
     own()
     setting = study(batch_sizes=[2, 8]).experiments["one"].setting
-    monkeypatch.setattr("smallbatch.training.model_check.examine", None)
-    own_models._suitability.cache_clear()
+    monkeypatch.setattr("smallbatch.training.own_models.examination.examine", None)
+    own_models.suitability_of.cache_clear()
     assert suitability(setting, (1, 8, 8), 10).lanes
 
 
@@ -724,12 +784,12 @@ def test_the_variance_of_updates_is_measured_alone(own, data_folder):
 def test_mini_batches_whose_examples_know_each_other_are_not_taken_in_parts(own, data_folder):
     own(middle="return self.c(x)", init="self.c = nn.BatchNorm2d(8)")
     run, data = a_run(model="mine", batch_size=8, norm="own"), prepared.read(data_folder)
-    assert not found(norm="own").splits
-    assert LaneTraining([run], data, CPU, images_at_once=2).network.part == 8
+    assert not found(norm="own").splittable
+    assert LaneTraining([run], data, CPU, images_at_once=2).network.micro_batch == 8
     own()
     run = a_run(model="mine", batch_size=8)
-    assert found().splits
-    assert LaneTraining([run], data, CPU, images_at_once=2).network.part == 2
+    assert found().splittable
+    assert LaneTraining([run], data, CPU, images_at_once=2).network.micro_batch == 2
 
 
 NOT_IN_PARTS = {
@@ -749,7 +809,7 @@ NOT_IN_PARTS = {
 @pytest.mark.parametrize("parts", NOT_IN_PARTS.values(), ids=NOT_IN_PARTS)
 def test_what_a_part_of_a_mini_batch_does_not_know_of_the_others_is_compared_in_all(parts, norm, own):
     own(**parts)
-    assert not found(norm=norm).splits
+    assert not found(norm=norm).splittable
 
 
 def test_memory_and_lanes_of_a_model_that_is_trained_alone(own, no_kernels):
@@ -761,11 +821,11 @@ def test_memory_and_lanes_of_a_model_that_is_trained_alone(own, no_kernels):
     assert need.lane == 2 * weights + 2 * 64 * 8 and need.example > 4 * 3 * 8 * 64
     whole, half = need.bytes(1, 4096), need.bytes(1, 2048)
     assert whole > half
-    room = memory.Room((whole + half) // 2, CPU, ALONE, OUTLINE, False, "auto")
+    room = memory.MemoryBudget((whole + half) // 2, CPU, ALONE, OUTLINE, False, "auto")
     with pytest.raises(UserError, match="out of memory: mine on made, m=4096"):
         room.fitting([run])
     assert own_models.most_lanes(run.setting, OUTLINE, 9) == 1
-    assert choice.lanes_for(run, 1, OUTLINE, CPU, 1) == 1
+    assert lane_count.best_lane_count(run, 1, OUTLINE, CPU, 1) == 1
     with pytest.raises(UserError, match="model mine: it is trained alone"):
         LaneTraining([a_run(model="mine")] * 2, noise(OUTLINE, 64), CPU)
 
@@ -803,6 +863,7 @@ def test_an_edited_model_names_new_runs_and_old_ones_cannot_be_evaluated(own, da
     assert store.read(name).run.setting.model_content == models.content("mine")
     file.write_text(file.read_text().replace("F.relu", "F.silu"))
     models.content_at.cache_clear()
+    del sys.modules[file.stem]  # as in another process
     new = a_run(model="mine")
     assert new.name(fingerprint) != name and not store.has(new, fingerprint) and store.has(old, fingerprint)
     with pytest.raises(UserError, match=rf"model mine: {file} is not what this run was named after"):
@@ -848,10 +909,10 @@ def honest(tmp_path_factory):
         for name in HONEST:
             patch.setitem(models.MODELS, name, f"helpers.honest_models:{name}")
         asked = [
-            own_models.question(a_run(model=name, norm=norm).setting, (3, 16, 16), 10)._replace(sizes=(2, 8, 256))
+            spec_of(a_run(model=name, norm=norm).setting, (3, 16, 16), 10)._replace(batch_sizes=(2, 8, 256))
             for name, (norm, _) in HONEST.items()
         ]
-        with own_models._Process("a study", asked, folder / "there", elsewhere=True) as process:
+        with subprocesses.CheckProcess("a study", asked, folder / "there", other_environment=True) as process:
             yield {one.model: (one, there) for one, there in zip(asked, process.answers(), strict=True)}
 
 
@@ -859,9 +920,11 @@ def honest(tmp_path_factory):
 @pytest.mark.parametrize("name", HONEST)
 def test_an_honest_model_is_not_refused(name, honest):
     asked, there = honest[name]
-    found = own_models._suitability(asked)
+    found = own_models.suitability_of(asked)
     reason = HONEST[name][1]
-    assert found.alone.startswith(reason) and found.lanes == (reason == "") and found.draws == (reason == DRAWS)
+    assert (
+        found.why_alone.startswith(reason) and found.lanes == (reason == "") and found.stochastic == (reason == DRAWS)
+    )
     assert "refused" not in united(asked, there)
 
 
@@ -914,7 +977,7 @@ def test_a_study_is_checked_as_it_is_loaded_and_the_verdict_remembered(own, stud
     assert "checked model mine in" in caplog.text
     caplog.clear()
     with monkeypatch.context() as patch:
-        patch.setattr(own_models, "_ask", None)
+        patch.setattr(subprocesses, "check_models", None)
         study()
     kept = list((cache_folder() / "models").iterdir())
     assert len(kept) == 2, "as the study asks, and as a job does, which does not know all batch sizes"
@@ -947,7 +1010,7 @@ def test_a_file_that_ends_the_process_costs_a_line(make, line, own, study):
 
 @pytest.mark.slow
 def test_a_check_without_end_is_ended(own, study, monkeypatch):
-    monkeypatch.setattr(own_models, "CHECK_TIMEOUT_S", 8)
+    monkeypatch.setattr(subprocesses, "CHECK_TIMEOUT_S", 8)
     own(make="time.sleep(100)")
     with pytest.raises(UserError, match=r"config/studies/own.yaml: model mine: no end of its check in 8 s"):
         study()
@@ -968,7 +1031,7 @@ def test_what_a_study_asks_of_a_model_that_is_trained_alone(own, study):
 @pytest.mark.slow
 def test_the_fewest_examples_of_a_model(own, study):
     own(middle="return self.c(x.mean((2, 3), keepdim=True))", init="self.c = nn.BatchNorm2d(8)")
-    assert found(norm="own").least == 2
+    assert found(norm="own").min_batch_size == 2
     with pytest.raises(UserError, match=r"experiments.one.batch_sizes: 1 is not allowed; allowed: numbers from 2, the"):
         study(batch_sizes=[1, 2], norm="own")
 

@@ -23,12 +23,12 @@ from smallbatch.core.errors import Stopped
 from smallbatch.data import prepared
 from smallbatch.runs.store import METRICS, VARIANCE
 from smallbatch.training import launch
+from smallbatch.training.checkpoint_folder import CheckpointFolder
 from smallbatch.training.engine import LaneTraining
 from smallbatch.training.engines.native.updates import NativeUpdates
 from smallbatch.training.engines.updates import Updates
 from smallbatch.training.pack import train_pack
-from smallbatch.training.resources import choice
-from smallbatch.training.row import Row
+from smallbatch.training.resources import lane_count
 
 
 def hear(number: int = signal.SIGTERM) -> None:
@@ -120,6 +120,12 @@ def test_a_person_sees_one_line(capsys, tmp_path):
     assert end.value.code == line and (tmp_path / "log").read_text().splitlines()[0].endswith(f" {line}")
 
 
+def test_ctrl_c_on_what_does_not_listen_is_one_line(capsys):
+    with pytest.raises(SystemExit) as end, reporting():
+        raise KeyboardInterrupt
+    assert end.value.code == 130 and capsys.readouterr().err[9:] == "stopped by SIGINT\n"
+
+
 def several_kinds():
     """Pairs of lanes: BN in sub-batches with warm-up and held-out images; and one whose variance is measured."""
     bn = {"model": "resnet8", "norm": "batch", "b": 2, "warmup": True, "augment_pad": 1, "selection": "validation"}
@@ -188,17 +194,17 @@ def test_it_stops_while_it_tests_measures_probes_or_waits(data_folder, monkeypat
     data, run = prepared.read(data_folder), a_run(variance_batch_sizes=(2, 4))
     training = LaneTraining([run], data, torch.device("cpu"))
     with stopping.listening():
-        row = Row(tmp_path, run, "fingerprint")
-        with row.alone("a row", lambda title: None):
+        folder = CheckpointFolder(tmp_path, run, "fingerprint")
+        with folder.locked("a row", lambda title: None):
             hear()
             with pytest.raises(Stopped):
                 training._test(training.feed.test_batches)
             with pytest.raises(Stopped):
                 training._measure_variance()
             with pytest.raises(Stopped):
-                choice._search([1, 2], {}, 4, lambda lanes: 1.0)
-            monkeypatch.setattr(Row, "_locked", lambda *_: False)
-            with pytest.raises(Stopped), row.alone("a row", lambda title: None):
+                lane_count._search([1, 2], {}, 4, lambda lanes: 1.0)
+            monkeypatch.setattr(CheckpointFolder, "_try_lock", lambda *_: False)
+            with pytest.raises(Stopped), folder.locked("a row", lambda title: None):
                 pass
 
 

@@ -138,7 +138,7 @@ def examples(shape, m, count, classes=3):
 def stepped(kernels, sgd, images, labels):
     with torch.no_grad():
         kernels.load()
-        losses = kernels.step(images, labels, sgd.rates([0.5])[0])
+        losses = kernels.step(images, labels, sgd.negative_rates([0.5])[0])
         kernels.store()
     return losses
 

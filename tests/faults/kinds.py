@@ -43,10 +43,10 @@ from smallbatch.study.experiments import Experiment, Study
 from smallbatch.study.rates import BaseLr
 from smallbatch.study.settings import read_yaml
 from smallbatch.study_file import check_config, load_study
+from smallbatch.training.checkpoint_folder import CheckpointFolder
 from smallbatch.training.checkpoints import Checkpoint
 from smallbatch.training.engines.native import library
-from smallbatch.training.resources import choice
-from smallbatch.training.row import Row
+from smallbatch.training.resources import lane_count
 
 FINGERPRINT = "0" * 64
 RUN = a_run(variance_batch_sizes=(4,))
@@ -143,14 +143,18 @@ def read_bundle(path: Path) -> dict[str, bytes]:
 
 
 def make_checkpoint(folder: Path, number: int) -> Path:
-    row = Row(folder / "checkpoints", RUN, FINGERPRINT)
+    checkpoints = CheckpointFolder(folder / "checkpoints", RUN, FINGERPRINT)
     model = {"weight": torch.arange(6.0).view(2, 3) + number}
-    return row.begin({"runs": [replace(RUN, seed=number).settings], "model": model, "epoch": 1, "seconds": [1.5]})
+    return checkpoints.create(
+        {"runs": [replace(RUN, seed=number).settings], "model": model, "epoch": 1, "seconds": [1.5]}
+    )
 
 
 def read_checkpoint(path: Path) -> str | None:
-    row = Row(path.parents[1], RUN, FINGERPRINT)
-    found = [Checkpoint(begun).load() for begun, runs in row.begun(lambda run: run == RUN).items() if RUN in runs]
+    folder = CheckpointFolder(path.parents[1], RUN, FINGERPRINT)
+    found = [
+        Checkpoint(begun).load() for begun, runs in folder.unfinished(lambda run: run == RUN).items() if RUN in runs
+    ]
     return repr(found[0]) if found else None
 
 
@@ -338,8 +342,8 @@ OUTLINE = Outline((1, 2, 2), 2, 8, 4)
 def make_lanes(folder: Path, number: int) -> Path:
     path = folder / "smallbatch" / "lanes.json"
     with mock.patch.dict(os.environ, XDG_CACHE_HOME=str(folder)):
-        kind = choice.kind_of(RUN, OUTLINE, CPU, 1)
-        choice.remember(kind, choice.Known({1: 100.0 * number, 2: 150.0 * number}, 8))
+        kind = lane_count.training_kind(RUN, OUTLINE, CPU, 1)
+        lane_count.remember(kind, lane_count.Known({1: 100.0 * number, 2: 150.0 * number}, 8))
     return path
 
 
@@ -347,11 +351,11 @@ def read_lanes(path: Path) -> bool:
     """Whatever is remembered, some number of lanes is chosen; which one is a matter of speed."""
     with (
         mock.patch.dict(os.environ, XDG_CACHE_HOME=str(path.parents[1])),
-        mock.patch.object(choice.native, "layout_of", lambda *_: None),
-        mock.patch.object(choice, "_measure", lambda run, lanes, *_: 100.0 * lanes),
-        mock.patch.object(choice, "remember", lambda *_: None),
+        mock.patch.object(lane_count.native, "layout_of", lambda *_: None),
+        mock.patch.object(lane_count, "_measure", lambda run, lanes, *_: 100.0 * lanes),
+        mock.patch.object(lane_count, "remember", lambda *_: None),
     ):
-        return promised(1 <= choice.lanes_for(RUN, 4, OUTLINE, CPU, 1) <= 4)
+        return promised(1 <= lane_count.best_lane_count(RUN, 4, OUTLINE, CPU, 1) <= 4)
 
 
 KINDS: dict[str, Kind] = {

@@ -27,7 +27,7 @@ from helpers import GRID, copy_project, write_study
 from smallbatch.runs import bundles
 from smallbatch.runs.store import RunStore
 from smallbatch.study.experiments import Run
-from smallbatch.training.row import Row
+from smallbatch.training.checkpoint_folder import CheckpointFolder
 
 STUDY = {
     "title": "Small",
@@ -121,7 +121,9 @@ def interrupt(project: Path) -> None:
     bundles.write(store, "small", [folder.name for folder in store.root.iterdir() if folder != lost])
     record = json.loads((lost / "run.json").read_text())
     run = Run.from_settings(record["settings"])
-    Row(project / "results" / "checkpoints", run, record["data_fingerprint"]).begin({"runs": [run.settings]})
+    CheckpointFolder(project / "results" / "checkpoints", run, record["data_fingerprint"]).create(
+        {"runs": [run.settings]}
+    )
     shutil.rmtree(lost)
 
 

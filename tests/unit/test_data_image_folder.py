@@ -294,7 +294,7 @@ BROKEN = {
 def test_a_broken_image_stops(tmp_path: Path, kind: str) -> None:
     root = divided(tmp_path / "photos")
     (root / "train/dog/01.png").write_bytes(BROKEN[kind])
-    refused(root, "train/dog/01.png is a broken image (")
+    refused(root, "train/dog/01.png is a broken image (", "; `broken_images: skip` leaves such out")
 
 
 def test_postscript_never_reaches_its_interpreter(tmp_path: Path) -> None:
@@ -439,6 +439,10 @@ LAYOUTS = {
     "left out: 1 file in extra/": "train/a/1 train/b/1 test/a/1 test/b/1 extra/1",
     "looked for in deep/inner/": "deep/inner/train/a/1 deep/inner/train/b/1 deep/inner/test/a/1 deep/inner/test/b/1",
     "looked for in train/train/": "train/train/a/1 train/train/b/1 test/a/1 test/b/1",
+    "classes: a 1 + 1, b 1 + 1 (training + test images)": "train/a/1 train/b/1 test/a/1 test/b/1",
+    "train: pictures in subfolders of class folders, which belong to these classes: 1": (
+        "train/a/x/1 train/b/1 test/a/1 test/b/1"
+    ),
     "left out: 1 picture beside the class folders": "train/1 train/a/1 train/b/1 test/a/1 test/b/1",
 }
 
@@ -480,6 +484,9 @@ DOUBTFUL = {
     "training images of a class": ("cat/1 dog/1 training-cat/1", "cat/, training-cat/: either splits, then"),
     "capitals": ("Cat/1 cat/1 dog/1", "'Cat' and 'cat' have one name"),
     "accents": ("caf\u00e9/1 cafe\u0301/1", "'cafe\\u0301' and 'caf\\xe9' have one name"),
+    "thumbnails beside classes": ("cat/1 dog/1 Thumbnails/1", "Thumbnails/: either copies of other pictures, then"),
+    "thumbnails in a class": ("cat/1 cat/a/_thumbs/1 dog/1", "cat/a/_thumbs/: either copies of other pictures, then"),
+    "previews": ("train/a/1 train/b/1 test/a/1 test/a/preview/1 test/b/1", "a/preview/: either copies"),
     "flat splits": ("train/1 test/1", "no class folders with images; found: 1 picture beside"),
     "capitals between splits": ("train/Cat/1 train/b/1 test/cat/1 test/b/1", "only in train/: Cat; only in test/: cat"),
 }

@@ -187,6 +187,7 @@ def test_the_bar_of_convergence_is_a_line_where_anything_has_trained() -> None:
         ([43, 61], True, (0, 70 + 0.02 * 70)), ([43, 61], False, (40 - 0.02 * 25, 65 + 0.02 * 25)),
         ([91, 92], False, (90 - 0.02 * 10, 100 + 0.02 * 10)), ([97, 99], False, (95 - 0.02 * 5, 100 + 0.02 * 5)),
         ([4, 7], True, (0, 10 + 0.02 * 10)), ([np.nan], False, (-2, 102)), ([np.nan, 97], True, (0, 102)),
+        ([100, 100], False, (95 - 0.02 * 5, 100 + 0.02 * 5)),
     ],
 )  # fmt: skip
 @pytest.mark.parametrize("column", ["mean", "low", "high"])

@@ -68,11 +68,12 @@ def test_runs_that_are_to_arrive_need_no_training(plan):
         ({"allowed_rules": {"train", "table"}}, "--allowed-rules: 'table train'"),
         ({"forced": {"train"}}, "--forcerun: 'train'"),
         ({"batch": "1/2 (rule gather)"}, "--batch: '1/2 \\(rule gather\\)'"),
+        ({"ancient": {"table": {"pending"}}}, "--consider-ancient: 'table'"),
         ({"touch": True}, "--touch"),
     ],
 )
 def test_options_that_hide_what_is_planned_late_are_refused(given, said):
-    none = dict.fromkeys(("until", "omitted", "allowed_rules", "forced", "batch", "touch"), frozenset())
+    none = dict.fromkeys(("until", "omitted", "allowed_rules", "forced", "ancient", "batch", "touch"), frozenset())
     with pytest.raises(UserError, match=f"^command line: {said} is not allowed[;:] "):
         options.refuse_hidden(**none | given)
     plain = {

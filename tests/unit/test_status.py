@@ -14,6 +14,8 @@ from helpers import GRID, PROJECT, an_outcome, write_study
 from snakemake.cli import parse_config
 from snakemake.utils import update_config
 
+from smallbatch import data
+from smallbatch.__main__ import main
 from smallbatch.core.errors import UserError
 from smallbatch.core.files import read_sealed, write_sealed
 from smallbatch.data.prepared import META, Meta
@@ -32,6 +34,7 @@ from smallbatch.runs.status import COLUMNS, Status, look, screen
 from smallbatch.runs.store import RunStore
 from smallbatch.study.settings import overridden, read_yaml
 from smallbatch.study_file import check_config, load_study
+from smallbatch.training import own_models
 
 PLAIN = GRID | {"epochs": 10, "train_images": 100, "batch_sizes": [2, 4], "base_lrs": ["2^-8", "2^-6"]}
 STUDY = {
@@ -476,7 +479,8 @@ def test_values_in_place_of_others_mean_what_they_mean_to_snakemake(entries):
 def test_what_is_no_key_with_a_value_is_refused(entry):
     with pytest.raises(
         UserError,
-        match=r"^here: --config: .* is not allowed; allowed: KEY=VALUE, the value in YAML with each key once$",
+        match=r"^here: --config: .* is not allowed; allowed: KEY=VALUE, the value in YAML with each key "
+        r"once, in quotes where it has spaces$",
     ):
         overridden({}, [entry], "here")
 
@@ -496,3 +500,38 @@ def test_values_given_twice_and_keys_with_dots_are_refused(entries, words):
     with pytest.raises(UserError, match=r"^here: --config: ") as caught:
         overridden({}, entries, "here")
     assert words in str(caught.value)
+
+
+def command_here(monkeypatch, name):
+    """What `python -m smallbatch NAME` does for the study."""
+    monkeypatch.setattr(sys, "argv", ["smallbatch", name, "--config", "study=mine"])
+    main()
+
+
+def test_how_far_a_study_is_can_be_seen_whatever_its_models_are_like(prepared, monkeypatch, capsys):
+    def refused(*arguments):
+        raise UserError("model mine cannot be trained")
+
+    monkeypatch.setattr(own_models, "check", refused)
+    command_here(monkeypatch, "status")
+    assert "mine" in capsys.readouterr().out
+    with pytest.raises(SystemExit):
+        command_here(monkeypatch, "check")
+    assert "model mine cannot be trained" in capsys.readouterr().err
+
+
+def test_a_check_knows_how_many_images_are_prepared(monkeypatch, capsys):
+    too_many = copy.deepcopy(STUDY)
+    too_many["experiments"]["plain"]["train_images"] = 1400
+    write_study(Path(), "mine", too_many)
+    data.prepare("digits", {"source": "digits"}, DATA / "digits", DATA / "downloads")
+    command_here(monkeypatch, "check")
+    too_many["experiments"]["plain"]["train_images"] = 1500
+    write_study(Path(), "mine", too_many)
+    capsys.readouterr()
+    with pytest.raises(SystemExit):
+        command_here(monkeypatch, "check")
+    assert (
+        "experiments.plain.train_images: 1500 is not allowed; allowed: whole numbers up to 14"
+        in capsys.readouterr().err
+    )

@@ -1,6 +1,7 @@
 """The order of knowledge in the library and in its tests, read from their imports: who stands on whom."""
 
 import ast
+import graphlib
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -73,3 +74,20 @@ def test_no_test_is_imported_by_another_file():
     tests = {file.stem for file in files if file.stem.startswith("test_") or file.stem == "conftest"}
     assert len(tests) > 50
     assert {(file.name, name) for file in files for name in imports(file) if name.partition(".")[0] in tests} == set()
+
+
+def module_name(file: Path) -> str:
+    """A package's is that of its `__init__`."""
+    path = file.parent if file.stem == "__init__" else file.with_suffix("")
+    return ".".join(path.relative_to(LIBRARY.parent).parts)
+
+
+@pytest.mark.parametrize("room", ["training", "models"])
+def test_no_module_imports_itself_through_others(room):
+    """Whatever the import is for, types included."""
+    files = {module_name(file): file for file in (LIBRARY / room).rglob("*.py")}
+    known = {
+        name: {found if found in files else found.rpartition(".")[0] for found in imports(file)} & files.keys()
+        for name, file in files.items()
+    }
+    graphlib.TopologicalSorter(known).prepare()

@@ -16,7 +16,7 @@ from smallbatch.runs.packs import Plan, cut, row, with_rates
 from smallbatch.runs.store import Outcome, RunStore
 from smallbatch.study import experiments as studies
 from smallbatch.study.experiments import CHOSEN_LATER, Run, Setting, Study
-from smallbatch.study.settings import entries_of, read_yaml
+from smallbatch.study.settings import entries_of, likely, read_yaml
 from smallbatch.study_file import check_config, load_study, scaled
 
 CONFIG = yaml.safe_load((PROJECT / "config" / "config.yaml").read_text())
@@ -406,7 +406,7 @@ def test_each_experiment_is_checked_against_its_own_data():
     [
         ({"figures": ["fig1"]}, "scale.figures: 'fig1' is not allowed; allowed: fig01 (did you mean 'fig01'?)"),
         ({"data": ["cifar"]}, "scale.data: 'cifar' is not allowed; allowed: digits, cifar10"),
-        ({"batch_sizes": [3]}, "allowed: one that leaves an experiment of the study"),
+        ({"batch_sizes": [3]}, "allowed: values that leave an experiment of the study at least one run"),
     ],
 )
 def test_a_scale_that_fits_nothing_is_refused(scale, words):
@@ -831,3 +831,10 @@ def test_every_study_of_the_project_is_sound(path, monkeypatch):
     monkeypatch.chdir(PROJECT)
     check_config(CONFIG)
     assert load_study(CONFIG | {"study": path.stem}).runs()
+
+
+def test_what_was_meant_is_first_of_all_what_begins_so():
+    runs = ["digits_m2_seed5-ce7e8a3d4038", "digits_m2_seed3-5546e31d5fcf"]
+    assert likely("digits_m2_seed3", runs) == " (did you mean 'digits_m2_seed3-5546e31d5fcf'?)"
+    assert likely("digits_m2_sed5-ce7e8a3d4038", runs) == " (did you mean 'digits_m2_seed5-ce7e8a3d4038'?)"
+    assert likely("lapto", ["laptop", "cifar10"]) == " (did you mean 'laptop'?)" and likely("x", runs) == ""

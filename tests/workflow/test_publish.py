@@ -33,12 +33,15 @@ def test_a_study_that_is_not_trained_is_not_published(shared):
 def test_publish_pull_redraw_merge(trained, tmp_path):
     done = make(trained, "publish")
     assert done.returncode == 0, done.stdout
-    assert "5 runs and weights of study laptop-one are in remote embedded, 5 of them new or changed" in done.stdout
+    assert (
+        "4 runs and 1 weights file of study laptop-one are in remote embedded; 5 of these are new or changed"
+        in done.stdout
+    )
     assert "git add docs/results.md paper_figures/laptop-one results .dvc && git commit" in done.stdout
     assert "C1: reduced AlexNet" in (trained / "docs" / "results.md").read_text()
     sh(trained, "git add docs/results.md paper_figures results && git commit --quiet --message 'Publish study one'")
     again = make(trained, "publish")
-    assert "0 of them new or changed; nothing is left to commit" in again.stdout, again.stdout
+    assert "0 of these are new or changed; nothing is left to commit" in again.stdout, again.stdout
 
     # Killed before DVC knew of the bundle and anything was pushed, and called again.
     pushed = objects(tmp_path / "store")
@@ -90,7 +93,7 @@ def test_what_two_have_published_of_one_study_is_united(shared, tmp_path):
     before = pictures(shared), (shared / "docs" / "results.md").read_text()
     sh(shared, f"git pull --quiet --no-rebase -X ours {other} main && dvc pull --quiet")
     united = make(shared, "publish", seeds=3)
-    assert "0 of them new or changed; nothing is left to commit" in united.stdout, united.stdout
+    assert "0 of these are new or changed; nothing is left to commit" in united.stdout, united.stdout
     assert len(names(shared)) == 12 and (pictures(shared), (shared / "docs" / "results.md").read_text()) == before
 
 

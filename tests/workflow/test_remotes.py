@@ -88,7 +88,9 @@ def published(tmp_path_factory: pytest.TempPathFactory) -> Path:
     repository = trained_repository(tmp_path_factory, place / "mine")
     with serving(place / "disk", repository):
         said = publish(repository)
-    assert "5 runs and weights of study laptop-one are in remote lab, 5 of them new or changed" in said, said
+    assert "4 runs and 1 weights file of study laptop-one are in remote lab; 5 of these are new or changed" in said, (
+        said
+    )
     commit(repository)
     return place
 
@@ -139,7 +141,7 @@ def test_a_remote_that_vanishes_while_one_publishes(mine, disk, tmp_path):
         and workspace(mine) == before
     ), said
     with serving(disk, mine):
-        assert "5 of them new or changed" in publish(mine)
+        assert "5 of these are new or changed" in publish(mine)
         commit(mine)
         theirs = clone(mine, tmp_path / "theirs")
         with serving(disk, theirs):

@@ -83,7 +83,7 @@ def test_uniting_is_one_command_after_which_all_have_the_same(hub, tmp_path, mon
 
     sh(a, UNITE)
     united = make(a, "publish")
-    assert united.returncode == 0 and "0 of them new or changed" in united.stdout, united.stdout
+    assert united.returncode == 0 and "0 of these are new or changed" in united.stdout, united.stdout
     sh(a, "git add --all docs/results.md paper_figures results && git commit --quiet --allow-empty --message Unite")
     sh(a, "git push --quiet")
 
@@ -101,4 +101,4 @@ def test_uniting_is_one_command_after_which_all_have_the_same(hub, tmp_path, mon
     told = evaluated(fresh)
     assert len(told) == 5 and all("equal to the recorded" in line for line in told.values())
     again = make(fresh, "publish")
-    assert "0 of them new or changed; nothing is left to commit" in again.stdout, again.stdout
+    assert "0 of these are new or changed; nothing is left to commit" in again.stdout, again.stdout

@@ -17,8 +17,11 @@ from faults import children_keep_to_permissions
 from helpers import PROJECT, TINY, copy_project, made_once, snakemake, write_study
 
 from smallbatch.core.files import read_sealed, write_sealed
+from smallbatch.data.prepared import read_meta
 from smallbatch.runs.chosen import write_chosen
 from smallbatch.runs.store import RunStore
+from smallbatch.study.settings import read_yaml
+from smallbatch.study_file import load_study
 
 RUNS = 8
 ALL = ("--cores", "2", "--config", "study=tiny", "--", "all")
@@ -204,6 +207,8 @@ def test_no_option_calls_complete_what_lacks_a_run(copied):
     done = snakemake(copied, "--touch", *ALL)
     assert done.returncode == 1 and "error: command line: --touch is not allowed: " in done.stdout, done.stdout
     assert {path: path.stat().st_mtime_ns for path in copied.glob("results/tiny/**/*")} == before
+    done = snakemake(copied, "--consider-ancient", "table=pending", *ALL)
+    assert done.returncode == 1 and "error: command line: --consider-ancient: 'table' is not allowed" in done.stdout
     plain = {"train": 1, "table": 1, "figure": 1, "gather": 1, "claims": 1, "page": 1, "all": 1}
     for options, planned in (
         ([], plain),
@@ -396,7 +401,7 @@ def jobs_follow_it(project):
     assert "(within 2000 MB, 240 min)" in snakemake(project, *asked).stdout
 
 
-def test_preview_draws_what_there_is_each_time(tiny):
+def test_preview_draws_what_there_is_each_time(tiny, monkeypatch):
     asked = ("--cores", "1", "--config", "study=tiny", "--", "preview")
     early = snakemake(tiny, *asked)
     assert early.returncode != 0 and "not prepared yet" in early.stdout
@@ -407,6 +412,19 @@ def test_preview_draws_what_there_is_each_time(tiny):
         assert done.returncode == 0, done.stdout
         assert "0 of 8 runs exist" in done.stdout and picture.stat().st_size > 1000
         picture.unlink()
+    monkeypatch.chdir(tiny)
+    study = load_study(read_yaml(Path("config/config.yaml")) | {"study": "tiny"})
+    name = study.runs()[0].name(read_meta(Path("data/digits/meta.json")).fingerprint)
+    (tiny / "results/runs" / name).mkdir(parents=True)
+    done = snakemake(tiny, *asked)
+    assert f"results/runs/{name}: damaged: run.json is missing; not drawn" in done.stdout, done.stdout
+    touched = snakemake(tiny, "--touch", *asked)
+    assert touched.returncode != 0 and "error: command line: --touch is not allowed" in touched.stdout
+    stray = tiny / "paper_figures/tiny/fig99.png"
+    stray.parent.mkdir(parents=True)
+    stray.touch()
+    done = snakemake(tiny, *asked)
+    assert "fig99.png: of no figure of config/studies/tiny.yaml; nothing brings it up to date" in done.stdout
 
 
 def test_without_snakemake_and_then_with_it(tiny):

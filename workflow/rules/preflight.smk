@@ -9,10 +9,12 @@ def preflight():
     """
     if not workflow.is_main_process:
         return
-    asked = workflow.dag_settings
+    asked, ancient = workflow.dag_settings, workflow.workflow_settings.consider_ancient
     batch = asked.batch and str(asked.batch)
     try:
-        options.refuse_hidden(asked.until, asked.omit_from, asked.allowed_rules, asked.forcerun, batch, workflow.touch)
+        options.refuse_hidden(
+            asked.until, asked.omit_from, asked.allowed_rules, asked.forcerun, ancient, batch, workflow.touch
+        )
         check_folders()
         if not only_looks():
             take_in(STORE)

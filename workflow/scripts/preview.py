@@ -14,5 +14,6 @@ if __name__ == "__main__":
     with reporting(snakemake.log[0]):
         params = snakemake.params
         study = Study.from_json(params.study)
-        count = preview(study, Path(params.data), Path(params.results), params.threshold, Path(params.folder))
+        count, damaged = preview(study, Path(params.data), Path(params.results), params.threshold, Path(params.folder))
+        print(*damaged, sep="\n", end="\n" * bool(damaged))
         print(f"{count} of {len(study.runs())} runs exist; the figures are in {params.folder}")

@@ -61,7 +61,8 @@ def main() -> None:
 def _do(command: Callable[[Study, Config, argparse.Namespace], None], arguments: argparse.Namespace) -> None:
     given = read_entries(arguments.config)
     config = check_config(overridden(read_yaml(Path(CONFIG_FILE)), arguments.config, "command line"), given=given)
-    command(load_study(config, given), config, arguments)
+    # How far a study is can be seen whatever its models are like.
+    command(load_study(config, given, examine=command is not _status), config, arguments)
 
 
 def _evaluate(run: Path, device: str) -> None:
@@ -81,7 +82,7 @@ def _evaluate(run: Path, device: str) -> None:
 
 def _check(study: Study, config: Config, arguments: argparse.Namespace) -> None:
     given = read_entries(arguments.config)
-    _check_sources(study, config, given)
+    _check_data(study, config, given)
     _say_what_device_is_missing(config["training"]["device"], place("training.device", CONFIG_FILE, given))
     if incomplete := origin()[1]:
         log.info("%s", incomplete)
@@ -91,12 +92,20 @@ def _check(study: Study, config: Config, arguments: argparse.Namespace) -> None:
     log.info("study %s: %s, %s: nothing wrong was found", study.name, *counts)
 
 
-def _check_sources(study: Study, config: Config, given: Config) -> None:
-    """Make sure that what is to be prepared can be; `given` is what of the configuration the command line said."""
+def _check_data(study: Study, config: Config, given: Config) -> None:
+    """Make sure that what is to be prepared can be, and that what is prepared has the images that the study asks for.
+
+    Args:
+        study: whose data.
+        config: with the settings of data sets.
+        given: what of it the command line said.
+    """
     keys = {label_of(key, settings): key for key, settings in config["datasets"].items()}
     for label, settings in _datasets(study, config).items():
         if reason_to_prepare(label, settings, DATA / label):
             check_source(place(f"datasets.{keys[label]}.path", CONFIG_FILE, given), keys[label], settings)
+        else:
+            check_against_data(study, label, read_meta(DATA / label / META).train)
 
 
 def _say_what_device_is_missing(device: str, where: str) -> None:
@@ -111,7 +120,7 @@ def _say_what_device_is_missing(device: str, where: str) -> None:
 
 
 def _prepare(study: Study, config: Config, arguments: argparse.Namespace) -> None:
-    _check_sources(study, config, read_entries(arguments.config))
+    _check_data(study, config, read_entries(arguments.config))
     for label, settings in _datasets(study, config).items():
         meta = _whole(label, settings) or prepare(label, settings, DATA / label, DATA / "downloads")
         check_against_data(study, label, meta.train)

@@ -68,13 +68,16 @@ def check_config(
     return config
 
 
-def load_study(config: Values, given: Values | None = None, said_in: str = CONFIG_FILE) -> Study:
+def load_study(
+    config: Values, given: Values | None = None, said_in: str = CONFIG_FILE, *, examine: bool = True
+) -> Study:
     """Read, check, scale and expand the study that a checked configuration names.
 
     Args:
         config: which.
         given: what of it the command line said, which an error then names.
         said_in: the file that has the configuration.
+        examine: whether models of the user's own are to be examined, too, which takes its time.
 
     Raises:
         UserError: names file, key, value and what is allowed.
@@ -104,7 +107,8 @@ def load_study(config: Values, given: Values | None = None, said_in: str = CONFI
     for run in study.runs() if processes > 1 else []:
         if allowed := run.why_not_shared(processes):
             refuse(place("training.processes", said_in, given or {}), "training.processes", processes, allowed)
-    own_models.check(study, datasets, processes)
+    if examine:
+        own_models.check(study, datasets, processes)
     return study
 
 
@@ -140,7 +144,7 @@ def _check_scale(where: str, values: Values, scale: Values, datasets: list[str])
         for name in scale.get(key, []):
             _known(where, f"scale.{key}", name, known)
     if not scaled(values, scale)["experiments"]:
-        refuse(where, "scale", dict(scale), "one that leaves an experiment of the study")
+        refuse(where, "scale", dict(scale), "values that leave an experiment of the study at least one run")
 
 
 def _scaled(e: Values, scale: Values) -> dict[str, Any]:

@@ -56,6 +56,9 @@ def reporting(log_file: str | Path | None = None) -> Iterator[None]:
         line = f"error: {reason}" if isinstance(reason, UserError) else str(reason)
         log.error(line)
         sys.exit(line if log_file else 1)
+    except KeyboardInterrupt:  # of what saves nothing on the way, and so does not listen for signals
+        log.error("stopped by SIGINT")
+        sys.exit(130)
     except ModuleNotFoundError as error:
         extra = next((extra for extra, modules in EXTRAS.items() if error.name in modules), None)
         if extra is None:

@@ -11,6 +11,7 @@ import os
 import tempfile
 import zlib
 from collections import Counter
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -85,8 +86,17 @@ def _prepare(label: str, settings: dict[str, Any], folder: Path, scratch: Path) 
     remarks = described(sum((split.remarks for split in loaded), Counter()))
     if remarks:
         log.warning("%s: %s", path, remarks)
-    arrays = (split.split for split in loaded)
+    arrays = [split.split for split in loaded]
+    log.info("%s: classes: %s", path, _class_sizes(list(splits["train"]), *(split.labels for split in arrays)))
     return write(folder, label, splits["train"], *arrays, settings=settings, watched=seen)
+
+
+def _class_sizes(names: Sequence[str], train: np.ndarray, test: np.ndarray, most: int = 12) -> str:
+    """`cat 52 + 13, dog 40 + 10`: of each class the images of the training and of the test split."""
+    counts = zip(names, *(np.bincount(labels, minlength=len(names)) for labels in (train, test)), strict=True)
+    parts = [f"{shown(name)} {in_train} + {in_test}" for name, in_train, in_test in counts]
+    more = f" and {len(parts) - most} more" if len(parts) > most else ""
+    return ", ".join(parts[:most]) + f"{more} (training + test images)"
 
 
 def _splits(path: Path, unpacked: Path, settings: dict[str, Any]) -> tuple[Path, dict[str, Classes]]:
@@ -192,7 +202,8 @@ def _decode_all(
                 picture = decoded(root / names[place], images.shape[-1], mode, white)
             except BrokenImage as error:
                 if not skip:
-                    raise UserError(f"{path}: {shown(names[place])} is a broken image ({error})") from error
+                    what = f"{shown(names[place])} is a broken image ({error})"
+                    raise UserError(f"{path}: {what}; `broken_images: skip` leaves such out") from error
                 log.warning("%s: %s is left out, a broken image (%s)", path, shown(names[place]), error)
                 broken.append(place)
             else:

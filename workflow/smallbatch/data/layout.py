@@ -22,6 +22,9 @@ _HELD_OUT = re.compile(r"test(ing)?|val(id(ation)?)?|eval(uation)?|dev")
 _PART = re.compile(rf"(?<![^\W_])({_TRAIN.pattern}|{_HELD_OUT.pattern})(?![^\W_])")
 """The word for a split in a class's name, such as cat_test."""
 
+_COPIES = re.compile(r"[\W_]*((thumb(nail)?|preview|backup)s?|cache[ds]?)[\W_]*")
+"""What programs call folders that hold other pictures once more."""
+
 _DATE = re.compile(r"(19|20)\d\d(\W?\d\d){0,2}")
 
 Classes = dict[str, list[str]]
@@ -171,8 +174,10 @@ def _classes(path: Path, root: Path, folder: Path, left_out: Counter[str]) -> Cl
     names = _class_names(where, folders(folder))
     images: dict[str, list[str]] = {name: [] for name in sorted(names.values())}
     no_images: Counter[str] = Counter()
+    deeper = 0
     for file in walk(folder, no_images):
         top, _, rest = file.name.partition("/")
+        _refuse_copies(where, file.name)
         if rest:
             kind = unlike_pictures(folder / file.name)
         else:
@@ -181,9 +186,21 @@ def _classes(path: Path, root: Path, folder: Path, left_out: Counter[str]) -> Cl
             no_images[kind] += 1
         else:
             images[names[top]].append((folder.relative_to(root) / file.name).as_posix())
+            deeper += "/" in rest
     left_out.update(no_images)
     _check_classes(where, images, no_images)
+    if deeper:
+        log.info("%s: pictures in subfolders of class folders, which belong to these classes: %d", where, deeper)
     return {name: sorted(found, key=lambda image: (text(image), image)) for name, found in images.items()}
+
+
+def _refuse_copies(where: Path, name: str) -> None:
+    """Refuse a file in a folder that is called as programs call those with copies of other pictures."""
+    for depth, part in enumerate(folders := name.split("/")[:-1], start=1):
+        if _COPIES.fullmatch(_folded(text(part))):
+            copies = shown("/".join(folders[:depth]))
+            both = "either copies of other pictures, then move it out; or pictures of their own, then call it otherwise"
+            raise UserError(f"{where}: doubtful: {copies}/: {both}")
 
 
 def _class_names(where: Path, class_folders: list[Path]) -> dict[str, str]:

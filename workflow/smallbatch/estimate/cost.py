@@ -80,7 +80,8 @@ def estimate(
         kept = {"all": 1.0, "best": 1 / per_cell[replace(run, seed=0)], "none": 0.0}[keep_weights]
         lines.append((figure, 1, *_run_cost(run, found[groups[run]], at_once, kept)))
     table = pd.DataFrame(lines, columns=["figure", "runs", "gradients", "hours", "megabytes"])
-    by_figure = table.groupby("figure", sort=False).sum().reset_index()
+    shown = [*study.figures, *["none"] * ("none" in set(table["figure"]))]
+    by_figure = table.groupby("figure").sum().reindex(shown, fill_value=0).reset_index()
     total = by_figure.drop(columns="figure").sum()
     table = pd.concat([by_figure, pd.DataFrame([{"figure": "all", **total}])], ignore_index=True)
     # Of a kind those with the fewest lanes, which are the slowest.
@@ -160,7 +161,7 @@ def measure(run: Run, outline: Outline, most: int, m: int, *, device: str, lanes
     from smallbatch.training.own_models import most_lanes
     from smallbatch.training.resources import device as devices
     from smallbatch.training.resources import processor
-    from smallbatch.training.resources.choice import lanes_for
+    from smallbatch.training.resources.lane_count import best_lane_count
     from smallbatch.training.resources.memory import need_of
     from smallbatch.training.resources.probe import lanes_of, noise, testing_speed, training_speed, weights_of
 
@@ -170,7 +171,7 @@ def measure(run: Run, outline: Outline, most: int, m: int, *, device: str, lanes
     processor.give_back_memory()
     held = devices.held_memory()
     with processor.of_its_own() if chosen.type == "cpu" else contextlib.nullcontext():
-        best = lanes if isinstance(lanes, int) else lanes_for(run, most, outline, chosen, at_work)
+        best = lanes if isinstance(lanes, int) else best_lane_count(run, most, outline, chosen, at_work)
         runs = lanes_of(run, min(most, best))
         training, testing = training_speed(runs, data, chosen), testing_speed(runs, data, chosen)
     need = need_of(run, outline, chosen, photos=photos).bytes(len(runs), m) if chosen.type == "cpu" else 0

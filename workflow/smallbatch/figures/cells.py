@@ -130,7 +130,7 @@ def percent_axis(axes: Axes, cells: pd.DataFrame, from_zero: bool = False, floor
     values = shown.to_numpy()
     values = values[np.isfinite(values)] if np.isfinite(values).any() else np.array([0.0, 100.0])
     step = 2 * STEP if from_zero else STEP
-    bottom = 0 if from_zero else step * np.floor(values.min() / step)
+    bottom = 0 if from_zero else min(step * np.floor(values.min() / step), 100 - step)
     top = min(max(step * np.ceil(values.max() / step), bottom + 10), 100)
     room = 0.02 * (top - bottom)  # so that a marker on the border is whole
     axes.set_ylim(0 if from_zero else bottom - room, top + room)

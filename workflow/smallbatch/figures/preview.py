@@ -12,8 +12,8 @@ from smallbatch.runs.store import RunStore
 from smallbatch.study.experiments import Study
 
 
-def preview(study: Study, data: Path, results: Path, threshold: float, folder: Path) -> int:
-    """Draw every figure of a study as PNG into `folder`; returns how many of its runs exist.
+def preview(study: Study, data: Path, results: Path, threshold: float, folder: Path) -> tuple[int, list[str]]:
+    """Draw every figure of a study as PNG into `folder`; returns how many of its runs exist, and which are damaged.
 
     Args:
         study: what is drawn.
@@ -40,4 +40,6 @@ def preview(study: Study, data: Path, results: Path, threshold: float, folder: P
     variance = variance_table(records)
     for name, spec in study.figures.items():
         save(draw(spec, runs, epochs, variance), [folder / f"{name}.png"])
-    return len(records)
+    missing = {run.name(metas[run.setting.data].fingerprint) for _, run in planned} - records.keys()
+    damaged = store.ends(missing)[1]
+    return len(records), [f"{store.root / name}: damaged: {damage}; not drawn" for name, damage in damaged.items()]

@@ -5,7 +5,8 @@ import contextlib
 import functools
 import importlib
 import importlib.util
-from collections.abc import Iterator
+import sys
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -55,7 +56,7 @@ def content(model: str) -> str | None:
 
 @functools.cache  # what this process has imported stays, whatever becomes of the file
 def content_at(place: str) -> str:
-    """A hash over `files`; `place` as in `MODELS`.
+    """A hash over `files` as they are when it is first asked; `place` as in `MODELS`.
 
     Raises:
         UserError: there are none.
@@ -121,7 +122,7 @@ def _imported(path: Path) -> set[str]:
 
 
 def check_content(model: str, recorded: str | None) -> None:
-    """Make sure that a model is the one that a run is named after.
+    """Make sure that a model, which this process has built, is the one that a run is named after.
 
     Args:
         model: of the run.
@@ -130,7 +131,7 @@ def check_content(model: str, recorded: str | None) -> None:
     Raises:
         UserError: its file has changed.
     """
-    now = content(model)
+    now = _loaded.get(model) or content(model)
     if now != recorded:
         raise UserError(
             f"model {model}: {source(MODELS[model])} is not what this run was named after: its content has the hash "
@@ -166,9 +167,44 @@ def build(
     from smallbatch.models.normalisation import norms
 
     with errors_in_one_line(model, "it cannot be made") if is_own(model) else contextlib.nullcontext():
-        module, name = MODELS[model].split(":")
-        maker = getattr(importlib.import_module(module), name)
+        maker = _maker(model)
         return initialised(lambda: maker(shape, classes, norms(norm, norm_layers, bn_batch_size)), seed)
+
+
+_loaded: dict[str, str] = {}
+"""Model of the user's own -> hash over its files as this process has imported them, see `content`."""
+
+
+def _maker(model: str) -> Callable[..., "nn.Module"]:
+    module, name = MODELS[model].split(":")
+    if is_own(model) and module not in sys.modules:
+        forget_bytecode(MODELS[model])
+        before = digest(*files(MODELS[model]))
+        importlib.import_module(module)
+        if digest(*files(MODELS[model])) != before:
+            raise UserError(f"model {model}: {source(MODELS[model])} was changed while it was read; call again")
+        _loaded[model] = before
+    maker: Callable[..., nn.Module] = getattr(importlib.import_module(module), name)
+    return maker
+
+
+def forget_bytecode(place: str) -> None:
+    """Delete what Python has compiled of the files that `content` is a hash over.
+
+    Python takes it for that of a file of the same size and time, in seconds, as copies that keep times may have.
+
+    Raises:
+        UserError: it cannot be deleted.
+    """
+    for file in files(place):
+        cached = Path(importlib.util.cache_from_source(str(file)))
+        try:
+            cached.unlink(missing_ok=True)
+        except OSError as error:
+            reason = f"cannot be deleted ({error.strerror}), and may be of an earlier {file.name}"
+            raise UserError(
+                f"{cached}: {reason}; allowed: no compiled form of it, or a folder that can be written"
+            ) from error
 
 
 @contextlib.contextmanager

@@ -28,8 +28,8 @@ class BatchNorm(nn.Module):
     Masters & Luschi 2018, section 3.6.
 
     Attributes:
-        momentum: of the running statistics at the next examples, see `part_momenta`; none where these are all of a
-            mini-batch.
+        momentum: of the running statistics at the next micro-batch, see `micro_batch_momenta`; none where that is all
+            of a mini-batch.
         group: processes whose examples make up a sub-batch together with these; none where a sub-batch is whole.
     """
 
@@ -53,7 +53,7 @@ class BatchNorm(nn.Module):
         mean, var = self.running_mean.flatten(), self.running_var.flatten()
         if not self.training:
             return F.batch_norm(x, mean, var, weight, bias, eps=self.eps)
-        momentum = part_momenta([len(x)], len(x))[0] if self.momentum is None else self.momentum
+        momentum = micro_batch_momenta([len(x)], len(x))[0] if self.momentum is None else self.momentum
         if self.group:
             return _synchronised(x, mean, var, weight, bias, momentum, self.eps, self.group)
         ghosts = len(x) // self.sub_batch
@@ -70,15 +70,15 @@ class BatchNorm(nn.Module):
         return whole
 
 
-def part_momenta(parts: Sequence[int], batch_size: int) -> list[float]:
-    """Momenta of the running statistics for parts that come one after the other, so that they end as with all at once.
+def micro_batch_momenta(sizes: Sequence[int], batch_size: int) -> list[float]:
+    """Momenta of the running statistics for micro-batches in turn, so that they end as with all of them at once.
 
     Args:
-        parts: examples of each.
-        batch_size: m of the whole mini-batch, other processes' parts included.
+        sizes: examples of each.
+        batch_size: m of the whole mini-batch, over all processes.
     """
-    shares = [min(1.0, batch_size / WINDOW) * part / sum(parts) for part in parts]
-    return [share / (1 - sum(shares[place + 1 :])) for place, share in enumerate(shares)]
+    weights = [min(1.0, batch_size / WINDOW) * size / sum(sizes) for size in sizes]
+    return [weight / (1 - sum(weights[index + 1 :])) for index, weight in enumerate(weights)]
 
 
 class _Sum(torch.autograd.Function):

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pandas as pd
 
+from smallbatch.analysis.words import counted
 from smallbatch.core.errors import UserError, refuse
 from smallbatch.core.files import atomic
 from smallbatch.publish.report import VERDICTS, claim_rows, result_row
@@ -73,8 +74,8 @@ def publish(
         raise
     fill(page, {f"{study}: results": results_text(runs), f"{study}: claims": claims_text(claims)})
     changed = len(new) + sum(before[path] != path.read_bytes() for path in map(_tracker, kept))
-    there = len(names) + len(kept)
-    published = f"{there} runs and weights of study {study} are in remote {remote}, {changed} of them new or changed"
+    there = f"{counted(len(names), 'run')} and {counted(len(kept), 'weights file')} of study {study}"
+    published = f"{there} are in remote {remote}; {changed} of these are new or changed"
     return f"{published}; {_commit_to_make(study, [page, figures, store.results, Path('.dvc')])}"
 
 
@@ -90,7 +91,8 @@ def check(study: str, runs: pd.DataFrame, store: RunStore) -> dict[str, Record]:
             raise UserError(f"{store.root / name}: {damage}; study {study} is published when `all` has made it anew")
         records[name] = store.read(name)
     known = runs.reindex(columns=RECORDED)
-    unknown = known.isna() | known.isin(["", "unknown"])
+    # Of a training that went on elsewhere there is `A then B`.
+    unknown = known.isna() | known.map(lambda value: not {"", "unknown"}.isdisjoint(str(value).split(" then ")))
     for name, row in zip(runs["run"], unknown.itertuples(index=False), strict=True):
         if any(row):
             missing = RECORDED[row.index(True)]

@@ -16,6 +16,7 @@ def refuse_hidden(
     omitted: Collection[str],
     allowed_rules: Collection[str],
     forced: Collection[str],
+    ancient: Collection[str],
     batch: str | None,
     touch: bool,
 ) -> None:
@@ -26,6 +27,7 @@ def refuse_hidden(
         omitted: what `--omit-from` names.
         allowed_rules: what `--allowed-rules` names; empty where it is not given.
         forced: what `--forcerun` names.
+        ancient: the rules that `--consider-ancient` names.
         batch: what `--batch` says.
         touch: whether there is `--touch`.
 
@@ -43,6 +45,8 @@ def refuse_hidden(
         refuse(
             "command line", "--batch", batch, "the file of a table or figure as target, which makes what it needs alone"
         )
+    for rule in sorted(ancient):
+        refuse("command line", "--consider-ancient", rule, "none: no file's time decides what is run")
     if touch:
         raise UserError(
             "command line: --touch is not allowed: it calls done what is missing; a call without it makes just that, "

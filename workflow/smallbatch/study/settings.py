@@ -206,7 +206,12 @@ def read_entries(entries: Sequence[str], where: str = "command line") -> dict[st
         except (yaml.YAMLError, RecursionError):
             equals = ""
         if not equals:
-            refuse(where, COMMAND_LINE, entry, "KEY=VALUE, the value in YAML with each key once")
+            refuse(
+                where,
+                COMMAND_LINE,
+                entry,
+                "KEY=VALUE, the value in YAML with each key once, in quotes where it has spaces",
+            )
         if "." in key:
             first, *rest = key.split(".")
             nested = f"{first}={{{': {'.join(rest)}: {text}{'}' * len(rest)}"
@@ -344,6 +349,7 @@ def _tell(error: jsonschema.ValidationError, place_of: Callable[[str], str]) -> 
 
 
 def likely(word: str, known: list[str]) -> str:
-    """A hint at the known word that `word` was probably meant to be, or nothing."""
-    close = difflib.get_close_matches(str(word), known, n=1)
+    """A hint at the known word that `word` was probably meant to be, first of all one that begins so; or nothing."""
+    longer = sorted(one for one in known if len(str(word)) > 2 and one.startswith(str(word)))
+    close = longer or difflib.get_close_matches(str(word), known, n=1)
     return f" (did you mean {close[0]!r}?)" if close else ""

@@ -1,4 +1,4 @@
-"""Several processes, started by `torchrun`, that train the same lanes: each has its share of every mini-batch."""
+"""Several processes, started by `torchrun`, that train the same lanes: each has a local batch of every mini-batch."""
 
 import datetime
 import functools
@@ -26,7 +26,7 @@ that are left when one dies."""
 
 @dataclass(frozen=True)
 class World:
-    """The processes that share each mini-batch; process `rank` takes the rank-th contiguous share of m / size."""
+    """The processes that share each mini-batch; process `rank` takes the rank-th contiguous m / size examples."""
 
     rank: int = 0
     size: int = 1
@@ -36,8 +36,8 @@ class World:
         """Whether this process writes: runs, checkpoints, log lines, locks."""
         return self.rank == 0
 
-    def share(self, run: Run) -> Run:
-        """What each process has of a run: a part of its mini-batches."""
+    def local_run(self, run: Run) -> Run:
+        """A run as one process has it: with its local batch, m / size."""
         m = run.batch_size // self.size
         return replace(run, batch_size=m, bn_batch_size=min(run.bn_batch_size, m))
 
@@ -54,8 +54,8 @@ class World:
             for tensor, mean in zip(tensors, flat.split([tensor.numel() for tensor in tensors]), strict=True):
                 tensor.copy_(mean.view_as(tensor))
 
-    def least(self, number: int) -> int:
-        """The least of the processes' numbers."""
+    def minimum(self, number: int) -> int:
+        """The smallest of the processes' numbers."""
         if self.size == 1:
             return number
         numbers = torch.tensor(number)

@@ -29,6 +29,7 @@ from smallbatch.training.progress import Progress
 from smallbatch.training.resources import device as devices
 from smallbatch.training.schedule import Schedule
 from smallbatch.training.sgd import LaneSGD
+from smallbatch.training.state import State, misfit_of
 
 log = logging.getLogger(__name__)
 
@@ -73,6 +74,7 @@ class LaneTraining:
     def _begin(self, runs: Sequence[Run]) -> None:
         self.runs, self.lanes_at_start = list(runs), len(runs)
         self.epoch, self.step = 0, 0
+        self.environments: list[dict[str, str]] = []
         self.history: list[list[Epoch]] = [[] for _ in runs]
         self.variance: list[list[Variance]] = [[] for _ in runs]
         self.seconds = [0.0] * len(runs)
@@ -90,7 +92,7 @@ class LaneTraining:
             precision=s.precision,
             device=self.device,
             world=self.world,
-            splits=self.suitability.splits,
+            splittable=self.suitability.splittable,
         )
         etas = [run.learning_rate for run in runs]
         self.sgd = LaneSGD(self.network.parameters, etas, s.weight_decay, s.momentum)
@@ -105,6 +107,12 @@ class LaneTraining:
         kernels = "compiled" if self.backend.layout else triton if self.backend.graph else "none"
         return devices.describe(self.device) | {"kernels": kernels}
 
+    def trained_in(self, environment: Mapping[str, str]) -> None:
+        """Note the versions and the commit that the training goes on with; a checkpoint remembers those before."""
+        here = {**environment, **self.place}
+        if self.environments[-1:] != [here]:
+            self.environments.append(here)
+
     def _make_updates(self) -> Updates:
         """To be made anew when the lanes change."""
         return self.backend.updates(self.network, self.sgd, self.feed)
@@ -114,7 +122,7 @@ class LaneTraining:
         if self.suitability.lanes:
             return lanes.stack(models)
         if len(models) > 1:
-            raise UserError(f"model {self.setting.model}: it is trained alone ({self.suitability.alone}): one lane")
+            raise UserError(f"model {self.setting.model}: it is trained alone ({self.suitability.why_alone}): one lane")
         return lanes.Alone(models[0])
 
     def _check_kernels(self) -> None:
@@ -133,10 +141,11 @@ class LaneTraining:
 
     def _model(self, seed: int) -> torch.nn.Module:
         s = self.setting
-        check_content(s.model, s.model_content)
         shape, classes = self.meta.shape, len(self.meta.classes)
         norm = {"norm": s.norm, "norm_layers": s.norm_layers, "bn_batch_size": self.bn_batch_size}
-        return build(s.model, shape, classes, **norm, seed=seed)
+        model = build(s.model, shape, classes, **norm, seed=seed)
+        check_content(s.model, s.model_content)  # of what was imported for it
+        return model
 
     @property
     def model(self) -> torch.nn.Module:
@@ -185,9 +194,9 @@ class LaneTraining:
             self.variance = [before + rows for before, rows in zip(self.variance, measured, strict=True)]
 
     def _plan(self) -> EpochPlan:
-        """The epoch of each lane, this process's share of it."""
+        """The epoch of each lane, this process's part of it."""
         plan = self.feed.plan([run.seed for run in self.runs], self.epoch)
-        return plan.share(self.world.rank, self.world.size)
+        return plan.local(self.world.rank, self.world.size)
 
     def _train_epoch(self, finish: Finish, checkpoint: Checkpoint, progress: Progress) -> None:
         plan = self._plan()
@@ -257,7 +266,7 @@ class LaneTraining:
 
     def _close_epoch(self, finish: Finish) -> None:
         started = time.perf_counter()
-        devices.make_room(self.device)
+        devices.trim_memory(self.device)
         losses, accuracies = self._test(self.feed.test_batches)
         validation = [math.nan] * len(self.runs)
         if self.setting.selection == "validation":
@@ -299,17 +308,18 @@ class LaneTraining:
             self.model.load_state_dict({name: torch.stack([own] * len(self.runs)) for name, own in weights.items()})
         except RuntimeError as error:  # several lines
             raise UserError(f"model {self.setting.model}: it has other weights than these; was it changed?") from error
-        devices.make_room(self.device)
+        devices.trim_memory(self.device)
         return self._test(self.feed.test_batches)
 
-    def state(self) -> dict:
+    def state(self) -> State:
         """All that a checkpoint needs to go on from here, bit for bit."""
         return {
             "runs": [run.settings for run in self.runs],
             "lanes": self.lanes_at_start,
-            "part": self.network.part,
+            "part": self.network.micro_batch,  # by the name that files of earlier versions have
             "model": self.model.state_dict(),
             "velocity": self.sgd.velocity,
+            "environments": self.environments,
             "epoch": self.epoch,
             "step": self.step,
             "history": [[list(epoch) for epoch in lane] for lane in self.history],
@@ -318,34 +328,19 @@ class LaneTraining:
             "loss_sum": self.loss_sum,
         }
 
-    def restore(self, state: dict) -> None:
+    def misfit_of(self, state: State) -> str | None:
+        """Why this training, at its start, cannot go on from a state; None where it can."""
+        return misfit_of(state, self.state(), self.setting.epochs, self.feed.steps)
+
+    def restore(self, state: State) -> None:
         """Go on from a state; its runs, which may be fewer than at the start, become the lanes."""
         self._begin([Run.from_settings(settings) for settings in state["runs"]])
-        self.lanes_at_start, self.network.part = state["lanes"], min(self.network.part, state["part"])
+        self.lanes_at_start, self.network.micro_batch = state["lanes"], min(self.network.micro_batch, state["part"])
         self.updates = self._make_updates()  # what they hold depends on the part
         self.model.load_state_dict(state["model"])
         self.sgd.velocity = [velocity.to(self.device) for velocity in state["velocity"]]
+        self.environments = list(state["environments"])
         self.epoch, self.step, self.seconds = state["epoch"], state["step"], state["seconds"]
         self.history = [[Epoch(*epoch) for epoch in lane] for lane in state["history"]]
         self.variance = [[Variance(*row) for row in lane] for lane in state["variance"]]
         self.loss_sum = state["loss_sum"].to(self.device)
-
-
-def part_of(state: dict, lanes: Sequence[int]) -> dict:
-    """The state of only the lanes at these places: they go on from where all were.
-
-    Args:
-        state: as `LaneTraining.state` gives it, or the runs of lanes that have not begun.
-        lanes: places.
-    """
-
-    def own(values: list) -> list:
-        return [values[lane] for lane in lanes]
-
-    if "model" not in state:
-        return {"runs": own(state["runs"])}
-    lists = {key: own(state[key]) for key in ("runs", "history", "variance", "seconds")}
-    model = {name: tensor[list(lanes)].clone() for name, tensor in state["model"].items()}
-    velocity = [tensor[list(lanes)].clone() for tensor in state["velocity"]]
-    tensors = {"model": model, "velocity": velocity, "loss_sum": state["loss_sum"][list(lanes)]}
-    return state | lists | tensors | {"lanes": len(lanes)}

@@ -41,10 +41,12 @@ class Evaluation:
 
     def __str__(self) -> str:
         relation = "equal to" if self.accuracy == self.recorded else f"within {self.bound:.4g} of"
-        return (
-            f"{self.accuracy}, {relation} the recorded {self.recorded}; "
-            f"recorded with {self.there}; tested with {self.here}"
+        places = (
+            f"recorded and tested with {self.here}"
+            if self.here == self.there
+            else f"recorded with {self.there}; tested with {self.here}"
         )
+        return f"{self.accuracy:.6g}, {relation} the recorded {self.recorded:.6g}; {places}"
 
 
 def evaluate(store: RunStore, record: Record, data: Path, device: torch.device) -> Evaluation:

@@ -55,8 +55,8 @@ class EpochPlan:
         """The plan of only the lanes at these places."""
         return self._map(lambda part: part[:, :, keep], tuple(self.seeds[lane] for lane in keep))
 
-    def share(self, rank: int, size: int) -> "EpochPlan":
-        """The rank-th of `size` equal contiguous shares of every mini-batch."""
+    def local(self, rank: int, size: int) -> "EpochPlan":
+        """The plan of process `rank` of `size`: of every mini-batch the rank-th of equal contiguous parts."""
         return self._map(lambda part: part.chunk(size, 1)[rank], self.seeds)
 
     def first(self, count: int) -> "EpochPlan":
@@ -72,7 +72,7 @@ class EpochPlan:
         """The plan of only these steps [n], which the host need not know."""
         return self._map(lambda part: part.index_select(0, steps), self.seeds)
 
-    def room(self, steps: int) -> "EpochPlan":
+    def empty(self, steps: int) -> "EpochPlan":
         """A plan of so many steps for the same lanes, to be filled by `fill`."""
         return self._map(lambda part: part.new_zeros(steps, *part.shape[1:]), self.seeds)
 

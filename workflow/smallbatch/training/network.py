@@ -1,4 +1,4 @@
-"""A model of lanes on its device: logits, gradients of a mini-batch taken in parts, losses and accuracy on a split."""
+"""A model of lanes on its device: logits, gradients of a mini-batch in micro-batches, loss and accuracy on a split."""
 
 import contextlib
 from collections.abc import Callable, Iterable, Iterator
@@ -10,7 +10,7 @@ from torch.nn import functional as F
 from torch.nn.parallel import DistributedDataParallel
 
 from smallbatch.core.errors import UserError
-from smallbatch.models.normalisation import BatchNorm, part_momenta
+from smallbatch.models.normalisation import BatchNorm, micro_batch_momenta
 from smallbatch.training import lanes
 from smallbatch.training.distributed import World
 
@@ -26,14 +26,16 @@ class Network:
         batch_size: m, over all processes.
         bn_batch_size: b, where the model has batch normalisation; else 1: a mini-batch may then be cut anywhere.
         images_at_once: the most examples of each lane in memory; or auto: all of a mini-batch, until `fit` finds less.
-        splits: whether a mini-batch may be taken in parts at all.
+        splittable: whether a mini-batch may be taken in micro-batches at all.
         pixels: of an image.
         precision: bf16 for matrix products in bfloat16; float32 and tf32 are set for the device as a whole.
         device: where.
         world: the processes that share each mini-batch.
 
     Attributes:
-        least, part: examples of each lane that must be, and that are, in memory at once: multiples of b.
+        local_batch: examples of a mini-batch that this process has: m / processes.
+        micro_batch, smallest_micro_batch: examples of each lane that are, and that must be, in memory at once:
+            multiples of b.
     """
 
     def __init__(
@@ -47,33 +49,36 @@ class Network:
         precision: str,
         device: torch.device,
         world: World,
-        splits: bool = True,
+        splittable: bool = True,
     ) -> None:
         self.batch_size, self.device, self.world = batch_size, device, world
         self.bf16 = precision == "bf16"
-        self.share = batch_size // world.size
-        sub_batch = min(bn_batch_size, self.share)
-        self.least = sub_batch if splits else self.share
-        most = self.share if images_at_once == "auto" else images_at_once
-        self.part = min(self.share, max(self.least, most // self.least * self.least))
+        self.local_batch = batch_size // world.size
+        sub_batch = min(bn_batch_size, self.local_batch)
+        self.smallest_micro_batch = sub_batch if splittable else self.local_batch
+        most = self.local_batch if images_at_once == "auto" else images_at_once
+        self.micro_batch = min(
+            self.local_batch,
+            max(self.smallest_micro_batch, most // self.smallest_micro_batch * self.smallest_micro_batch),
+        )
         on_gpu = device.type != "cpu"
         # A model as it is may ask for channels first, as `view` does.
         last = not isinstance(model, lanes.Alone) and (on_gpu or pixels >= CHANNELS_LAST_FROM)
         self.layout = torch.channels_last if last else torch.contiguous_format
         self.norms = [module for module in model.modules() if isinstance(module, BatchNorm)]
         for norm in self.norms:
-            norm.sub_batch, norm.group = sub_batch, world.group(bn_batch_size // self.share)
+            norm.sub_batch, norm.group = sub_batch, world.group(bn_batch_size // self.local_batch)
         self._take(model)
 
     def _take(self, model: nn.Module) -> None:
         self.model = model.to(self.device)
         self.parameters = lanes.parameters_of(self.model)
         self.lanes = len(self.parameters[0])
-        self.whole = self.model
+        self.distributed_model = self.model
         if self.world.size > 1:
             # Buffers are averaged, not overwritten, see `share_buffers`.
             options = {"broadcast_buffers": False, "gradient_as_bucket_view": True}
-            self.whole = DistributedDataParallel(self.model, **options)
+            self.distributed_model = DistributedDataParallel(self.model, **options)
 
     def select(self, keep: list[int]) -> None:
         """Keep only the lanes at these places."""
@@ -84,7 +89,7 @@ class Network:
         """Leave the gradients of the mean losses in the parameters' `grad`.
 
         Args:
-            images: this process's share of a mini-batch, [m / processes, lanes * c, h, w].
+            images: this process's part of a mini-batch, [m / processes, lanes * c, h, w].
             labels: of them, [m / processes, lanes].
             alone: take the images for the whole mini-batch, without the other processes.
 
@@ -93,13 +98,13 @@ class Network:
         """
         self.model.train()
         self.model.zero_grad()
-        model = self.model if alone else self.whole
-        parts = list(zip(images.split(self.part), labels.split(self.part), strict=True))
-        momenta = part_momenta([len(x) for x, _ in parts], self.batch_size)
+        model = self.model if alone else self.distributed_model
+        micro_batches = list(zip(images.split(self.micro_batch), labels.split(self.micro_batch), strict=True))
+        momenta = micro_batch_momenta([len(x) for x, _ in micro_batches], self.batch_size)
         total = torch.zeros(self.lanes, device=self.device)
-        for (x, y), momentum in zip(parts, momenta, strict=True):
+        for (x, y), momentum in zip(micro_batches, momenta, strict=True):
             self._set_momentum(momentum)
-            more_to_come = model is not self.model and x is not parts[-1][0]
+            more_to_come = model is not self.model and x is not micro_batches[-1][0]
             with model.no_sync() if more_to_come else contextlib.nullcontext():
                 losses = _losses(self._logits(model, x), y).sum(0) / len(images)
                 losses.sum().backward()
@@ -111,16 +116,16 @@ class Network:
     @contextlib.contextmanager
     def normalising(self, sub_batch: int) -> Iterator[None]:
         """While it lasts, batch statistics are over so many examples of this process; running ones stay as they are."""
-        buffers, part = [buffer.clone() for buffer in self.model.buffers()], self.part
+        buffers, micro_batch = [buffer.clone() for buffer in self.model.buffers()], self.micro_batch
         norms = [(norm.sub_batch, norm.group) for norm in self.norms]
         if self.norms:
-            self.part = max(sub_batch, part // sub_batch * sub_batch)
+            self.micro_batch = max(sub_batch, micro_batch // sub_batch * sub_batch)
         for norm in self.norms:
             norm.sub_batch, norm.group = sub_batch, None
         try:
             yield
         finally:
-            self.part = part
+            self.micro_batch = micro_batch
             for norm, (own, group) in zip(self.norms, norms, strict=True):
                 norm.sub_batch, norm.group = own, group
             for buffer, before in zip(self.model.buffers(), buffers, strict=True):
@@ -154,7 +159,7 @@ class Network:
 
     @torch.no_grad()
     def test(self, batches: Iterable[tuple[Tensor, Tensor]], logits_of: Callable[[Tensor], Tensor]) -> "Scores":
-        """Test every lane on this process's share of a split.
+        """Test every lane on this process's part of a split.
 
         Args:
             batches: images [n, c, h, w], labels [n].
@@ -172,24 +177,26 @@ class Network:
         return Scores((loss / seen).tolist(), (correct / seen).tolist())
 
     def fit(self, images: Tensor, labels: Tensor) -> None:
-        """Halve `part` until forward and backward passes fit the device's memory; all else stays as it is.
+        """Halve `micro_batch` until forward and backward passes fit the device's memory; all else stays as it is.
 
         Raises:
             UserError: even b examples of each lane do not fit.
         """
         if any(norm.group for norm in self.norms):
-            return  # the parts of a batch statistic are one a process: there is nothing to halve
+            return  # a batch statistic is over all processes, each with one micro-batch: there is nothing to halve
         buffers = [buffer.clone() for buffer in self.model.buffers()]
-        part = largest_fitting(lambda part: self._try(images, labels, part), self.part, self.least)
-        self.part = self.world.least(part)
-        if not self.part:
-            raise too_large(self.least, self.lanes)
+        micro_batch = largest_fitting(
+            lambda size: self._try(images, labels, size), self.micro_batch, self.smallest_micro_batch
+        )
+        self.micro_batch = self.world.minimum(micro_batch)
+        if not self.micro_batch:
+            raise too_large(self.smallest_micro_batch, self.lanes)
         for buffer, before in zip(self.model.buffers(), buffers, strict=True):
             buffer.copy_(before)
         self.model.zero_grad()
 
-    def _try(self, images: Tensor, labels: Tensor, part: int) -> None:
-        self.part = part
+    def _try(self, images: Tensor, labels: Tensor, micro_batch: int) -> None:
+        self.micro_batch = micro_batch
         self.gradients(images, labels, alone=True)
 
 
@@ -214,13 +221,13 @@ class Scores(NamedTuple):
 
 def largest_fitting(attempt: Callable[[int], None], most: int, least: int) -> int:
     """The first of most, most / 2, ... least (multiples of `least`) at which `attempt` has enough memory; else 0."""
-    part = most
-    while part:
+    size = most
+    while size:
         with contextlib.suppress(torch.OutOfMemoryError):
-            attempt(part)
-            return part
+            attempt(size)
+            return size
         torch.cuda.empty_cache()
-        part = max(least, part // 2 // least * least) if part > least else 0
+        size = max(least, size // 2 // least * least) if size > least else 0
     return 0
 
 

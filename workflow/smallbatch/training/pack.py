@@ -23,16 +23,17 @@ from smallbatch.runs.packs import row
 from smallbatch.runs.store import Outcome, Record, RunStore
 from smallbatch.study.experiments import CHOSEN_LATER, Run
 from smallbatch.training import distributed, variance
-from smallbatch.training.checkpoints import Checkpoint, misfit_of
+from smallbatch.training.checkpoint_folder import CheckpointFolder
+from smallbatch.training.checkpoints import Checkpoint
 from smallbatch.training.engine import LaneTraining
 from smallbatch.training.network import TooLarge, too_large
 from smallbatch.training.own_models import most_lanes
 from smallbatch.training.progress import Progress
 from smallbatch.training.resources import device as devices
 from smallbatch.training.resources import processor
-from smallbatch.training.resources.choice import kind_of, lanes_for, remember_most
-from smallbatch.training.resources.memory import Room, free_for
-from smallbatch.training.row import Row
+from smallbatch.training.resources.lane_count import best_lane_count, remember_limit, training_kind
+from smallbatch.training.resources.memory import MemoryBudget, free_for
+from smallbatch.training.state import State
 
 log = logging.getLogger(__name__)
 
@@ -82,8 +83,8 @@ def train_pack(
     # Asked here: bound to a processor of its own, this process may use one.
     at_work = environment.processors()
     free = free_for(chosen, memory_mb, world.size, at_work)
-    room = Room(free, chosen, world, outline, meta.photos is not None, images_at_once)
-    job = _Job(data, store, results / "checkpoints", room, at_work, lanes, keep_weights)
+    budget = MemoryBudget(free, chosen, world, outline, meta.photos is not None, images_at_once)
+    job = _Job(data, store, results / "checkpoints", budget, at_work, lanes, keep_weights)
     missing = world.broadcast(lambda: job.missing(runs))
     for run in missing:
         devices.check_precision(run.setting.precision, chosen)
@@ -112,14 +113,14 @@ class _Job:
     data: prepared.Prepared
     store: RunStore
     checkpoints: Path
-    room: Room
+    budget: MemoryBudget
     at_work: int
     lanes: int | str
     keep: str
 
     def __post_init__(self) -> None:
         self.fingerprint = self.data.meta.fingerprint
-        self.device, self.world, self.outline = self.room.device, self.room.world, self.room.outline
+        self.device, self.world, self.outline = self.budget.device, self.budget.world, self.budget.outline
         self.environment = environment.describe()
         self.progress = Progress(0, shown=False)
 
@@ -146,33 +147,33 @@ class _Job:
     def train_row(self, runs: list[Run]) -> None:
         """Train what is missing of a row: first what was begun, by whomever, then the rest."""
         self.world.stop_if_asked()
-        place = Row(self.checkpoints, runs[0], self.fingerprint)
-        if not self.world.broadcast(lambda: place.folder.exists() or bool(self.missing(runs))):
+        folder = CheckpointFolder(self.checkpoints, runs[0], self.fingerprint)
+        if not self.world.broadcast(lambda: folder.path.exists() or bool(self.missing(runs))):
             return
-        with place.alone(title(runs), self.progress.waits) if self.world.leads else contextlib.nullcontext():
-            while groups := self.world.broadcast(lambda: self._groups(runs, place)):
+        with folder.locked(title(runs), self.progress.waits) if self.world.leads else contextlib.nullcontext():
+            while groups := self.world.broadcast(lambda: self._groups(runs, folder)):
                 for path in groups:
                     self.world.stop_if_asked()
-                    self._train_group(place, path)
+                    self._train_group(folder, path)
 
-    def _groups(self, runs: list[Run], place: Row) -> list[Path]:
+    def _groups(self, runs: list[Run], folder: CheckpointFolder) -> list[Path]:
         """The checkpoints of groups that are to be trained: such as were begun, else what is missing, cut anew."""
-        begun = place.begun(lambda run: not self.has(run))
+        begun = folder.unfinished(lambda run: not self.has(run))
         wanted = [path for path, lanes in begun.items() if set(runs) & {run for run in lanes if not self.has(run)}]
         missing = [] if wanted else self.missing(runs)
-        size = self._lanes_for(missing) if missing else 1
+        size = self._lane_count(missing) if missing else 1
         groups = [missing[start : start + size] for start in range(0, len(missing), size)]
-        return wanted or [place.begin({"runs": [run.settings for run in group]}) for group in groups]
+        return wanted or [folder.create({"runs": [run.settings for run in group]}) for group in groups]
 
-    def _lanes_for(self, runs: list[Run]) -> int:
+    def _lane_count(self, runs: list[Run]) -> int:
         """How many of these runs of a row to train in lock-step."""
-        most, _ = self.room.fitting(runs)
+        most, _ = self.budget.fitting(runs)
         most = most_lanes(runs[0].setting, self.outline, most)
         if isinstance(self.lanes, int):
             return min(self.lanes, most)
-        return lanes_for(self.world.share(runs[0]), most, self.outline, self.device, self.at_work, self.world)
+        return best_lane_count(self.world.local_run(runs[0]), most, self.outline, self.device, self.at_work, self.world)
 
-    def _train_group(self, place: Row, path: Path) -> None:
+    def _train_group(self, folder: CheckpointFolder, path: Path) -> None:
         """Train a group from its checkpoint to the end; one that memory does not hold is left in two halves."""
         checkpoint = Checkpoint(path)
         state = self.world.broadcast(checkpoint.load)
@@ -180,10 +181,10 @@ class _Job:
             return  # damaged since it was found
         runs = [Run.from_settings(settings) for settings in state["runs"]]
         with _failing(runs[0].setting.model):
-            self._train_in_memory(place, checkpoint, state, runs)
+            self._train_in_memory(folder, checkpoint, state, runs)
 
-    def _train_in_memory(self, place: Row, checkpoint: Checkpoint, state: dict, runs: list[Run]) -> None:
-        most, images_at_once = self.world.broadcast(lambda: self.room.fitting(runs))
+    def _train_in_memory(self, folder: CheckpointFolder, checkpoint: Checkpoint, state: State, runs: list[Run]) -> None:
+        most, images_at_once = self.world.broadcast(lambda: self.budget.fitting(runs))
         if len(runs) <= most:
             try:
                 return self._train(runs, checkpoint, state, images_at_once)
@@ -194,26 +195,31 @@ class _Job:
             self._forget(runs)
         log.info("%s: too large for the memory, goes on as two halves", title(runs))
         if self.world.leads:
-            place.halve(checkpoint.path, checkpoint.load() or state)
+            folder.split_in_half(checkpoint.path, checkpoint.load() or state)
 
-    def _train(self, runs: list[Run], checkpoint: Checkpoint, state: dict, images_at_once: int | str) -> None:
+    def _train(self, runs: list[Run], checkpoint: Checkpoint, state: State, images_at_once: int | str) -> None:
         try:
             training = LaneTraining(runs, self.data, self.device, self.world, images_at_once)
             if "model" in state:
-                if misfit := misfit_of(state, training):
+                if misfit := training.misfit_of(state):
                     if self.world.leads:
                         checkpoint.refuse(misfit)
                     return  # its runs are missing still, and begin anew
                 training.restore(state)
                 log.info("resumed at epoch %d, step %d", training.epoch, training.step)
-            need = self.room.need(runs[0]).bytes(len(runs), training.network.part)
-            log.info("%s: needs up to %.0f MB, %.0f MB are there", title(runs), need / 1e6, self.room.size / 1e6)
+            training.trained_in(self.environment)
+            if changed := environment.differences(training.environments):
+                log.warning("%s: resumed elsewhere than it began: %s; its records say so", title(runs), changed)
+            need = self.budget.need(runs[0]).bytes(len(runs), training.network.micro_batch)
+            log.info("%s: needs up to %.0f MB, %.0f MB are there", title(runs), need / 1e6, self.budget.size / 1e6)
             epochs = runs[0].setting.epochs
             names = [run.name(self.fingerprint) for run in runs]
             self.progress.begin(title(runs), names, epochs, self.images(runs[0]) // epochs, training.epoch)
-            training.train(functools.partial(self._finish, training.place), checkpoint, self.progress)
+            training.train(
+                functools.partial(self._finish, environment.united(training.environments)), checkpoint, self.progress
+            )
         except torch.OutOfMemoryError as error:
-            raise too_large(self.world.share(runs[0]).batch_size, len(runs)) from error
+            raise too_large(self.world.local_run(runs[0]).batch_size, len(runs)) from error
         self.progress.end()
         if self.world.leads:
             checkpoint.remove()
@@ -224,16 +230,16 @@ class _Job:
         gc.collect()
         if self.device.type == "cuda":
             torch.cuda.empty_cache()
-        kind = kind_of(self.world.share(runs[0]), self.outline, self.device, self.at_work)
-        remember_most(kind, len(runs) // 2)
+        kind = training_kind(self.world.local_run(runs[0]), self.outline, self.device, self.at_work)
+        remember_limit(kind, len(runs) // 2)
 
-    def _finish(self, place: dict[str, str], run: Run, outcome: Outcome, weights: bytes | None) -> None:
+    def _finish(self, trained_in: dict[str, str], run: Run, outcome: Outcome, weights: bytes | None) -> None:
         name = run.name(self.fingerprint)
         # A group resumed after some of its runs were written trains them along: company decides the rounding.
         if not self.world.leads or self.has(run):
             return
         kept = None if self.keep == "none" else weights
-        self.store.write(run, self.fingerprint, outcome, self.environment | place, kept)
+        self.store.write(run, self.fingerprint, outcome, trained_in, kept)
         end = f"diverged at update {outcome.diverged_at}" if outcome.diverged_at else f"accuracy {_accuracy(outcome)}"
         log.info("%s: %s, %.1f s", name, end, outcome.seconds)
 

@@ -36,7 +36,7 @@ class LaneSGD:
         self.velocity = [velocity[keep].clone() for velocity in self.velocity]
         self._take(parameters, [self.etas[lane] for lane in keep])
 
-    def rates(self, factors: Sequence[float]) -> Tensor:
+    def negative_rates(self, factors: Sequence[float]) -> Tensor:
         """-eta of every lane at each of these factors of it, [factors, lanes] on the parameters' device."""
         etas, by = (torch.tensor(values, dtype=torch.float64) for values in (self.etas, factors))
         return devices.send((-etas * by[:, None]).float(), self.parameters[0].device)
@@ -44,24 +44,24 @@ class LaneSGD:
     def step(self, factor: float) -> None:
         """One update at eta * factor from the parameters' `grad`, which this uses up."""
         if factor != self.factor:
-            self.factor, self.shaped = factor, self._shaped(self.rates([factor])[0])
+            self.factor, self.shaped = factor, self._shaped(self.negative_rates([factor])[0])
         self._update(self.shaped)
 
-    def step_at(self, rates: Tensor) -> None:
-        """The same at `rates`, [lanes]: a row of what `rates` gives, which the host need not know."""
-        self._update(self._shaped(rates))
+    def step_at(self, negative_rates: Tensor) -> None:
+        """The same at -eta of each lane [lanes], a row of `negative_rates`; the host need not know its values."""
+        self._update(self._shaped(negative_rates))
 
     @torch.no_grad()
-    def _update(self, rates: Sequence[Tensor]) -> None:
-        for place, (parameter, rate) in enumerate(zip(self.parameters, rates, strict=True)):
+    def _update(self, negative_rates: Sequence[Tensor]) -> None:
+        for index, (parameter, negative_rate) in enumerate(zip(self.parameters, negative_rates, strict=True)):
             if parameter.grad is None:
                 continue
             # Not parameter * (1 - eta * weight_decay): in float32 that factor is 1 where eta is small.
             change = parameter.grad.add_(parameter, alpha=self.weight_decay)
             if self.velocity:
-                change = self.velocity[place].mul_(self.momentum).add_(change)
-            parameter.addcmul_(change, rate)
+                change = self.velocity[index].mul_(self.momentum).add_(change)
+            parameter.addcmul_(change, negative_rate)
 
-    def _shaped(self, rates: Tensor) -> list[Tensor]:
-        """Rates [lanes] for each parameter, shaped to broadcast."""
-        return [rates.view(-1, *[1] * (parameter.dim() - 1)) for parameter in self.parameters]
+    def _shaped(self, negative_rates: Tensor) -> list[Tensor]:
+        """Negative rates [lanes] for each parameter, shaped to broadcast."""
+        return [negative_rates.view(-1, *[1] * (parameter.dim() - 1)) for parameter in self.parameters]

@@ -36,7 +36,7 @@ class Backend:
         """The fastest way that these lanes have; to be made anew when the lanes change."""
         parts = network, sgd, feed
         if not self.suits.lanes:
-            return DrawingUpdates(*parts) if self.suits.draws else Updates(*parts)
+            return DrawingUpdates(*parts) if self.suits.stochastic else Updates(*parts)
         if self.layout:
             return native.NativeUpdates(*parts, self.layout)
         if not graphs.suit(network, feed):
@@ -51,7 +51,7 @@ class Backend:
 def choose(
     alone: nn.Module, run: Run, suits: Suitability, shape: tuple[int, int, int], device: torch.device, world: World
 ) -> Backend:
-    """The backend of a run, or of a process's share of one.
+    """The backend of a run, or of a `local_run`.
 
     Args:
         alone: the model of one lane.
@@ -61,7 +61,7 @@ def choose(
         device: where.
         world: the processes that share each mini-batch.
     """
-    if not (suits.lanes and suits.splits):
+    if not (suits.lanes and suits.splittable):
         return Backend(suits)
     layout = native.layout_for(alone, shape, run.setting.precision, device, world)
     return Backend(suits, layout, triton.graph_for(alone, run, shape, device, world))

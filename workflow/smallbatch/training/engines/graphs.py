@@ -76,7 +76,7 @@ class GraphUpdates(Updates):
     Mini-batches that have to be taken in parts are left to plain `Updates`.
 
     Attributes:
-        plan: the block's, copied here; with it rates [steps, lanes], losses [steps, lanes] and the next step [1].
+        plan: the block's, copied here; with it negative_rates and losses, [steps, lanes] each, and the next step [1].
         replays: steps -> what makes so many; the longest first.
     """
 
@@ -87,35 +87,35 @@ class GraphUpdates(Updates):
         self.replays: dict[int, Program] = {}
 
     @property
-    def whole(self) -> bool:
+    def at_once(self) -> bool:
         """Whether a mini-batch is in memory at once."""
-        return self.network.part == self.network.share
+        return self.network.micro_batch == self.network.local_batch
 
     @property
     def steps(self) -> int:
         """The most steps of a block."""
-        if not self.whole:
+        if not self.at_once:
             return super().steps
         return min(self.feed.steps, self._within(GRAPH_STEPS, GRAPH_IMAGES, GRAPH_VALUES))
 
     def block(self, plan: EpochPlan, first: int, last: int, factors: Sequence[float]) -> Tensor:
         """Make the updates of steps first ... last - 1, as `Updates` does; the host waits for nothing."""
-        if not self.whole:
+        if not self.at_once:
             return super().block(plan, first, last, factors)
         if not self.replays:
-            self._make_room(plan)
+            self._allocate(plan)
         count = last - first
         self.plan.fill(plan, first, last)
-        self.rates[:count].copy_(self.sgd.rates(factors))
+        self.negative_rates[:count].copy_(self.sgd.negative_rates(factors))
         self.counter.zero_()
         if not self.replays:
             self._record()
         self._run(count)
         return self.losses[:count].clone()
 
-    def _make_room(self, plan: EpochPlan) -> None:
-        self.plan = plan.room(self.steps)
-        self.rates, self.losses = (
+    def _allocate(self, plan: EpochPlan) -> None:
+        self.plan = plan.empty(self.steps)
+        self.negative_rates, self.losses = (
             torch.zeros(self.steps, self.network.lanes, device=self.network.device) for _ in range(2)
         )
         self.counter = torch.zeros(1, dtype=torch.int64, device=self.network.device)
@@ -149,15 +149,18 @@ class GraphUpdates(Updates):
     def _make_steps(self, count: int) -> None:
         """Make the next steps that the counter says. This is recorded: nothing may need a number from the device."""
         rows = self.counter + torch.arange(count, device=self.counter.device)
-        batches, rates = self.feed.batches(self.plan.at(rows), 0, count), self.rates.index_select(0, rows)
+        batches, negative_rates = (
+            self.feed.batches(self.plan.at(rows), 0, count),
+            self.negative_rates.index_select(0, rows),
+        )
         losses = []
-        for images, labels, rate in zip(*batches, rates, strict=True):
-            losses.append(self._make_step(images, labels, rate))
+        for images, labels, negative_rate in zip(*batches, negative_rates, strict=True):
+            losses.append(self._make_step(images, labels, negative_rate))
         self.losses.index_copy_(0, rows, torch.stack(losses))
         self.counter.add_(count)
 
-    def _make_step(self, images: Tensor, labels: Tensor, rates: Tensor) -> Tensor:
+    def _make_step(self, images: Tensor, labels: Tensor, negative_rates: Tensor) -> Tensor:
         """Make a step from a mini-batch and its -eta, [lanes]; returns the losses before it, [lanes]."""
         losses = self.network.gradients(images, labels)
-        self.sgd.step_at(rates)
+        self.sgd.step_at(negative_rates)
         return losses

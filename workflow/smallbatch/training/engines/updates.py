@@ -42,13 +42,13 @@ class Updates:
     def _within(self, steps: int, images: int, values: int) -> int:
         """How many steps have at most so many steps, images and values of pixels; at least one."""
         images = min(images, values // self.feed.image_values)
-        return max(1, min(steps, images // (self.network.share * self.network.lanes)))
+        return max(1, min(steps, images // (self.network.local_batch * self.network.lanes)))
 
     def block(self, plan: EpochPlan, first: int, last: int, factors: Sequence[float]) -> Tensor:
         """Make the updates of steps first ... last - 1 of an epoch.
 
         Args:
-            plan: of the epoch, this process's share of it.
+            plan: of the epoch, this process's part of it.
             first: step.
             last: step that is not made any more.
             factors: of eta, one a step.

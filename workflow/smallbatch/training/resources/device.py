@@ -118,7 +118,7 @@ def forget_peak_memory(device: torch.device) -> None:
         Path("/proc/self/clear_refs").write_text("5", encoding="utf-8")
 
 
-def make_room(device: torch.device) -> None:
+def trim_memory(device: torch.device) -> None:
     """Before memory is used in another way: let go of what the process keeps, if that is much."""
     if device.type == "cpu":
         processor.give_back_memory(above=processor.KEPT)

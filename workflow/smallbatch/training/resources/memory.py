@@ -42,11 +42,11 @@ FLOAT, PLACE = 4, 8
 """Bytes of a weight or value, and of a place in the data set."""
 
 MARGIN, FIXED = 1.5, 70 * 10**6
-"""By how much more is reckoned with than sizes say, for kernels' own room and holes between blocks; and bytes for code
-that is loaded or made on first use."""
+"""Factor on what sizes say, for kernels' own memory and holes between blocks; and bytes for code that is loaded or made
+on first use."""
 
 GROWTH = 1.25
-"""By how much room for a file in memory is larger than the file while it grows."""
+"""By how much the buffer of a file in memory is larger than the file while it grows."""
 
 
 class _Kept(saved_tensors_hooks):
@@ -131,35 +131,35 @@ class Need:
     batch_size: int
     at_once: int
 
-    def bytes(self, lanes: int, part: int) -> int:
-        """The most that `lanes` lanes take at one time, with `part` examples of each in memory at once."""
+    def bytes(self, lanes: int, micro_batch: int) -> int:
+        """The most that `lanes` lanes take at one time, with `micro_batch` examples of each in memory at once."""
         step = lanes * self.batch_size
         block = max(step, self.at_once)
         phases = (
             block * self.made,
-            block * self.image + lanes * part * self.example,
+            block * self.image + lanes * micro_batch * self.example,
             max(lanes, self.at_once) * self.tested,
             lanes * self.saved,
-            lanes * (self.measured + part * self.example) + self.at_once * self.made if self.measured else 0,
+            lanes * (self.measured + micro_batch * self.example) + self.at_once * self.made if self.measured else 0,
         )
         return FIXED + round(MARGIN * (self.data + lanes * self.lane + max(phases)))
 
-    def most_lanes(self, room: int, part: int, count: int) -> int:
-        """How many of `count` lanes fit in `room` bytes, with `part` examples of each at once; 0 if not even one."""
-        return next((lanes for lanes in range(count, 0, -1) if self.bytes(lanes, part) <= room), 0)
+    def most_lanes(self, memory: int, micro_batch: int, count: int) -> int:
+        """How many of `count` lanes fit in `memory` bytes, with `micro_batch` examples of each; 0 if not even one."""
+        return next((lanes for lanes in range(count, 0, -1) if self.bytes(lanes, micro_batch) <= memory), 0)
 
-    def largest_part(self, room: int, most: int, least: int) -> int:
-        """The first of most, most / 2, ... least examples at once at which one lane fits in `room` bytes; else 0."""
+    def largest_micro_batch(self, memory: int, most: int, least: int) -> int:
+        """The first of most, most / 2, ... least examples at once at which one lane fits in `memory` bytes; else 0."""
 
-        def attempt(part: int) -> None:
-            if self.bytes(1, part) > room:
+        def attempt(micro_batch: int) -> None:
+            if self.bytes(1, micro_batch) > memory:
                 raise torch.OutOfMemoryError
 
         return largest_fitting(attempt, most, least)
 
 
 @dataclass(frozen=True)
-class Room:
+class MemoryBudget:
     """The memory that the trainings of a job may take.
 
     size: in bytes, beyond what the process holds before.
@@ -178,8 +178,8 @@ class Room:
     images_at_once: int | str
 
     def need(self, run: Run) -> Need:
-        """What this process takes for its share of a run."""
-        return need_of(self.world.share(run), self.outline, self.device, self.world, photos=self.photos)
+        """What this process takes for a run."""
+        return need_of(self.world.local_run(run), self.outline, self.device, self.world, photos=self.photos)
 
     def fitting(self, runs: Sequence[Run]) -> tuple[int, int | str]:
         """How many of these runs of a row fit as lanes, and how many images of each at once.
@@ -189,19 +189,19 @@ class Room:
         Raises:
             UserError: not one run fits, though its images be taken as few at a time as its normalisation allows.
         """
-        need, share = self.need(runs[0]), self.world.share(runs[0])
-        s = share.setting
-        least = share.bn_batch_size if s.norm == "batch" else 1
-        if not suitability(s, self.outline.shape, self.outline.classes).splits:
-            least = share.batch_size
-        most = share.batch_size if self.images_at_once == "auto" else max(least, self.images_at_once)
-        lanes = need.most_lanes(self.size, min(share.batch_size, most), len(runs))
+        need, local = self.need(runs[0]), self.world.local_run(runs[0])
+        s = local.setting
+        least = local.bn_batch_size if s.norm == "batch" else 1
+        if not suitability(s, self.outline.shape, self.outline.classes).splittable:
+            least = local.batch_size
+        most = local.batch_size if self.images_at_once == "auto" else max(least, self.images_at_once)
+        lanes = need.most_lanes(self.size, min(local.batch_size, most), len(runs))
         if lanes or self.device.type != "cpu":
             return max(1, lanes), self.images_at_once
-        part = need.largest_part(self.size, min(share.batch_size, most), least)
-        if not part:
+        micro_batch = need.largest_micro_batch(self.size, min(local.batch_size, most), least)
+        if not micro_batch:
             raise self._refusal(runs[0], need.bytes(1, least))
-        return 1, part
+        return 1, micro_batch
 
     def _refusal(self, run: Run, needed: int) -> UserError:
         held = devices.held_memory()
@@ -235,7 +235,7 @@ def need_of(run: Run, outline: Outline, device: torch.device, world: World = ALO
     """What a run takes.
 
     Args:
-        run: a run, or a process's share of one.
+        run: a run, or a `local_run`.
         outline: of its data.
         device: where.
         world: the processes that share each mini-batch.
@@ -282,8 +282,8 @@ def need_of(run: Run, outline: Outline, device: torch.device, world: World = ALO
 def _arena(run: Run, outline: Outline, device: torch.device, world: World) -> int:
     """Bytes that the kernels take for the examples of all lanes, one lane after the other; 0 where there are none."""
     layout = native.layout_of(run, outline, device, world)
-    room = run.bn_batch_size + _most_normalised(run) if run.setting.norm == "batch" else native.PART
-    return native.memory(layout, room) if layout else 0
+    micro_batch = run.bn_batch_size + _most_normalised(run) if run.setting.norm == "batch" else native.MICRO_BATCH
+    return native.memory(layout, micro_batch) if layout else 0
 
 
 def _of_kernels(run: Run, outline: Outline, device: torch.device, world: World) -> tuple[int, int, int]:

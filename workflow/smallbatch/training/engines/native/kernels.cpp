@@ -1,9 +1,9 @@
 // Training steps of small networks, one lane after another, without a framework between the operations.
 //
-// `plan.py` turns a model into a list of `Op` over `View`; this file runs the list forwards and backwards and updates the
-// weights. Activations are [image][row][column][channel] in float32 with a border of zeros where a convolution pads, so
-// that the inner loops have no bounds to check; channels come in whole vectors. All sums have a fixed order: the same
-// calls give the same bits.
+// `plan.py` turns a model into a list of `Op` over `TensorView`; this file runs the list forwards and backwards and
+// updates the weights. Activations are [image][row][column][channel] in float32 with a border of zeros where a
+// convolution pads, so that the inner loops have no bounds to check; channels come in whole vectors. All sums have a
+// fixed order: the same calls give the same bits.
 #include <algorithm>
 #include <array>
 #include <cmath>
@@ -50,14 +50,15 @@ extern "C" {
 // A value of the network: `at` floats of each image before it; h x w x c with a border of `pad` zeros. Channels beyond
 // those of the model are zero, too, but for what is not a number: every operation keeps them so. The network's input
 // alone has no such channels; only convolutions take it.
-struct View {
+struct TensorView {
     int64_t at, size;  // floats of an image
     int32_t h, w, c, pad;
 };
 
 enum Kind : int32_t { CONV, BATCH_NORM, MAX_POOL, MEAN_POOL, SHORTCUT };
 
-// One operation. Views are places in the list of views, -1 for none; slots are places in the list of a lane's tensors.
+// One operation. Tensors are indices into the list of views, -1 for none; slots are indices into the list of a lane's
+// tensors.
 struct Op {
     int32_t kind, in, out, residual;      // values
     int32_t d_in, d_out, d_residual;      // gradients; d_in -1: not needed; d_residual -1: shares d_out
@@ -67,19 +68,19 @@ struct Op {
     int32_t weight, bias, mean, var;      // slots
     int32_t in_channels, out_channels;    // without padding
     int32_t kernel_h, kernel_w, stride, pad;
-    int64_t weight_at, bias_at, turned_at;  // in the packed weights; in the turned ones
+    int64_t weight_at, bias_at, transposed_at;  // in the packed weights; in the transposed ones
     int64_t extra_at;                     // floats before what it keeps for the backward pass: statistics or places
     float eps;
 };
 
 struct Program {
     const Op* ops;
-    const View* views;
+    const TensorView* views;
     int64_t count;
     int32_t input, logits, d_logits, classes;
     int64_t image_floats, arena_floats;  // of an image: of its input without padding, of all that is kept of it
     int64_t statistics_floats;           // whatever the number of images
-    int64_t packed_floats, turned_floats;
+    int64_t packed_floats, transposed_floats;
 };
 
 struct Lane {
@@ -95,7 +96,7 @@ struct Strides {
     ptrdiff_t image, row, pixel;
 };
 
-struct Map {  // a view of n images
+struct Map {  // a tensor view of n images
     float* data;
     Strides by;
     int n, h, w, c, pad;
@@ -131,7 +132,7 @@ struct Patch {  // a kernel's view of the input: `rows` rows of `run` floats eac
     ptrdiff_t row;
 };
 
-struct Ending {  // what happens to a tile before it is stored
+struct Epilogue {  // what happens to a tile before it is stored
     const float* bias = nullptr;
     const float* add = nullptr;
     const float* mask = nullptr;
@@ -169,7 +170,7 @@ INLINE void multiply(const float* x, ptrdiff_t pixel, const Patch& patch, const 
 
 template <int P, int Q>
 void tile(const float* x, ptrdiff_t x_pixel, const Patch& patch, const float* w, float* y, ptrdiff_t y_pixel,
-          const Ending& end, ptrdiff_t add_at, ptrdiff_t mask_at) {
+          const Epilogue& epilogue, ptrdiff_t add_at, ptrdiff_t mask_at) {
     V sum[P][Q];
 #pragma GCC unroll 32
     for (int p = 0; p < P; p++)
@@ -181,10 +182,12 @@ void tile(const float* x, ptrdiff_t x_pixel, const Patch& patch, const float* w,
 #pragma GCC unroll 8
         for (int q = 0; q < Q; q++) {
             V v = sum[p][q];
-            if (end.bias) v += load(end.bias + q * VL);  // last: a large one would cost the sum its last digits
-            if (end.add) v += load(end.add + add_at + p * end.by_add.pixel + q * VL);
-            if (end.relu) v = rectified(v);
-            if (end.mask) v = where_positive(load(end.mask + mask_at + p * end.by_mask.pixel + q * VL), v);
+            // The bias last: a large one would cost the sum its last digits.
+            if (epilogue.bias) v += load(epilogue.bias + q * VL);
+            if (epilogue.add) v += load(epilogue.add + add_at + p * epilogue.by_add.pixel + q * VL);
+            if (epilogue.relu) v = rectified(v);
+            if (epilogue.mask)
+                v = where_positive(load(epilogue.mask + mask_at + p * epilogue.by_mask.pixel + q * VL), v);
             store(y + p * y_pixel + q * VL, v);
         }
 }
@@ -212,11 +215,11 @@ INLINE void in_parts(int count, int most, Do&& act) {
 
 // x and y point to the first patch and the first result.
 void convolve(const float* x, Strides bx, const Patch& patch, const float* w, int channels, float* y, Strides by,
-              int n, int h, int width, Ending end) {
+              int n, int h, int width, Epilogue epilogue) {
     if (h * width == 1) {  // the images take the place of pixels
         width = n, n = 1;
         bx.pixel = bx.image, by.pixel = by.image;
-        end.by_add.pixel = end.by_add.image, end.by_mask.pixel = end.by_mask.image;
+        epilogue.by_add.pixel = epilogue.by_add.image, epilogue.by_mask.pixel = epilogue.by_mask.image;
     }
     Blocks blocks(channels);
     const int64_t depth = int64_t(patch.rows) * patch.run;
@@ -224,14 +227,14 @@ void convolve(const float* x, Strides bx, const Patch& patch, const float* w, in
         const int q = blocks.of(b), most = std::min(P_MOST, ACCUMULATORS / q);
         const ptrdiff_t c = ptrdiff_t(b) * blocks.width * VL;
         const float* weights = w + depth * c;
-        Ending ending = end;
-        if (end.bias) ending.bias += c;
+        Epilogue of_channels = epilogue;
+        if (epilogue.bias) of_channels.bias += c;
         for (int i = 0; i < n; i++)
             for (int r = 0; r < h; r++)
                 in_parts(width, most, [&](int first, int size) {
                     auto at = [&](Strides by) { return i * by.image + r * by.row + first * by.pixel; };
-                    TILES[q - 1][size - 1](x + at(bx), bx.pixel, patch, weights, y + at(by) + c, by.pixel, ending,
-                                           at(end.by_add) + c, at(end.by_mask) + c);
+                    TILES[q - 1][size - 1](x + at(bx), bx.pixel, patch, weights, y + at(by) + c, by.pixel, of_channels,
+                                           at(epilogue.by_add) + c, at(epilogue.by_mask) + c);
                 });
     }
 }
@@ -331,10 +334,10 @@ INLINE void transpose(V (&r)[VL]) {
     if constexpr (VL >= 16) transpose_stage<8>(r);
 }
 
-// Input places first ... first + count - 1 of the packed weights, turned: there the places are the output channels, of
-// which vector blocks begin at `turned`, and the output channels are places `at` and following of `depth`.
-void turn_places(const Blocks& from, int64_t from_depth, const float* packed, int64_t first, int count, float* turned,
-                 int64_t depth, int64_t at) {
+// Transposes input channels first ... first + count - 1 of the packed weights: they become the output channels, of which
+// vector blocks begin at `transposed`, and the output channels become the inputs `at` and following of `depth`.
+void transpose_channels(const Blocks& from, int64_t from_depth, const float* packed, int64_t first, int count,
+                        float* transposed, int64_t depth, int64_t at) {
     Blocks to(count);
     for (int o = 0; o < from.vectors; o++)
         for (int i = 0; i < to.vectors; i++) {
@@ -344,42 +347,43 @@ void turn_places(const Blocks& from, int64_t from_depth, const float* packed, in
 #pragma GCC unroll 16
             for (int k = 0; k < VL; k++) r[k] = load(w + k * step);
             transpose(r);
-            float* t = turned + weight_place(to, depth, i, at + o * VL);
-            const int64_t turned_step = to.of(i / to.width) * VL;
+            float* t = transposed + weight_place(to, depth, i, at + o * VL);
+            const int64_t transposed_step = to.of(i / to.width) * VL;
 #pragma GCC unroll 16
-            for (int k = 0; k < VL; k++) store(t + k * turned_step, r[k]);
+            for (int k = 0; k < VL; k++) store(t + k * transposed_step, r[k]);
         }
 }
 
 // A convolution whose kernel covers the image: a fully connected layer.
-bool covers(const Op& op, const View& in) { return op.kernel_h == in.h && op.kernel_w == in.w && op.pad == 0; }
+bool covers(const Op& op, const TensorView& in) { return op.kernel_h == in.h && op.kernel_w == in.w && op.pad == 0; }
 
 // The kernel places that reach input pixels of phase r (mod stride) are r, r + stride, ...
 int taps(int kernel, int stride, int phase) { return phase < kernel ? (kernel - phase + stride - 1) / stride : 0; }
 
 // The weights as the backward pass multiplies by them, with input and output channels exchanged: of a fully connected
 // layer row by row of the image; else for each phase of the stride the kernel's places in reverse.
-void turn_weights(const Op& op, const View& in, const View& out, const float* packed, float* turned) {
+void transpose_weights(const Op& op, const TensorView& in, const TensorView& out, const float* packed,
+                       float* transposed) {
     const Blocks from(out.c);
     const int run = op.kernel_w * in.c;
     const int64_t depth = int64_t(op.kernel_h) * run;
-    packed += op.weight_at, turned += op.turned_at;
+    packed += op.weight_at, transposed += op.transposed_at;
     if (covers(op, in)) {
-        for (int y = 0; y < op.kernel_h; y++, turned += int64_t(run) * out.c)
-            turn_places(from, depth, packed, int64_t(y) * run, run, turned, out.c, 0);
+        for (int y = 0; y < op.kernel_h; y++, transposed += int64_t(run) * out.c)
+            transpose_channels(from, depth, packed, int64_t(y) * run, run, transposed, out.c, 0);
         return;
     }
     for (int ry = 0; ry < op.stride; ry++)
         for (int rx = 0; rx < op.stride; rx++) {
             const int ty = taps(op.kernel_h, op.stride, ry), tx = taps(op.kernel_w, op.stride, rx);
-            const int64_t turned_depth = int64_t(ty) * tx * out.c;
+            const int64_t transposed_depth = int64_t(ty) * tx * out.c;
             for (int y = 0; y < ty; y++)
                 for (int x = 0; x < tx; x++) {
                     const int ky = ry + (ty - 1 - y) * op.stride, kx = rx + (tx - 1 - x) * op.stride;
-                    turn_places(from, depth, packed, int64_t(ky) * run + kx * in.c, in.c, turned, turned_depth,
-                                (int64_t(y) * tx + x) * out.c);
+                    transpose_channels(from, depth, packed, int64_t(ky) * run + kx * in.c, in.c, transposed,
+                                       transposed_depth, (int64_t(y) * tx + x) * out.c);
                 }
-            turned += turned_depth * in.c;
+            transposed += transposed_depth * in.c;
         }
 }
 
@@ -394,10 +398,10 @@ struct Step {
     Phase phase;
 };
 
-// Steps that are run one after the other on a few images at a time, which stay in the cache meanwhile. A stretch ends
+// A fused stage: steps that are run one after the other on a few images at a time, which stay in the cache. It ends
 // where sums over all images are due, and where fully connected layers begin or end: these run on all images at once, so
 // that their weights are read once.
-struct Stretch {
+struct FusedStage {
     std::vector<Step> steps;
     int images;  // at a time
 };
@@ -409,13 +413,13 @@ class Network {
         : program_(program), images_(images), room_(room), arena_(arena), statistics_(statistics) {
         for (int64_t k = 0; k < program.count; k++) extend(forward_, program.ops[k]);
         for (int64_t k = program.count - 1; k >= 0; k--) extend(backward_, program.ops[k]);
-        for (Stretch& stretch : forward_) stretch.images = at_a_time(stretch, false);
-        for (Stretch& stretch : backward_) stretch.images = at_a_time(stretch, true);
+        for (FusedStage& stage : forward_) stage.images = at_a_time(stage, false);
+        for (FusedStage& stage : backward_) stage.images = at_a_time(stage, true);
         look_at(0, images_);
     }
 
     Map map(int view) const {
-        const View& v = program_.views[view];
+        const TensorView& v = program_.views[view];
         const ptrdiff_t row = ptrdiff_t(v.w + 2 * v.pad) * v.c;
         return {arena_ + v.at * room_ + first_ * v.size, {v.size, row, v.c}, n_, v.h, v.w, v.c, v.pad};
     }
@@ -474,12 +478,12 @@ class Network {
     }
 
     // `fused`: fully connected layers update their weights at once, at `rate` and `decay`.
-    void backward(float* packed, float* gradient, const float* turned, bool add, bool fused, float rate, float decay) {
+    void backward(float* packed, float* gradient, const float* transposed, bool add, bool fused, float rate, float decay) {
         run(backward_, [&](const Step& step) {
             const Op& op = *step.op;
             const bool more = add || first_ > 0;
             switch (op.kind) {
-                case CONV: conv_backward(op, packed, gradient, turned, more, fused, rate, decay); break;
+                case CONV: conv_backward(op, packed, gradient, transposed, more, fused, rate, decay); break;
                 case BATCH_NORM:
                     if (step.phase == SUMS) {
                         norm_backward_sums(op);
@@ -506,38 +510,38 @@ class Network {
     const int64_t room_;
     float* const arena_;
     float* const statistics_;
-    std::vector<Stretch> forward_, backward_;
+    std::vector<FusedStage> forward_, backward_;
     int first_, n_;  // the images that are looked at
 
     void look_at(int first, int count) { first_ = first, n_ = count; }
 
-    // Runs every stretch on all images; looks at all of them again in the end.
+    // Runs every stage on all images; looks at all of them again in the end.
     template <class Do>
-    void run(const std::vector<Stretch>& stretches, Do&& act) {
-        for (const Stretch& stretch : stretches)
-            for (int first = 0; first < images_; first += stretch.images) {
-                look_at(first, std::min(stretch.images, images_ - first));
-                for (const Step& step : stretch.steps) act(step);
+    void run(const std::vector<FusedStage>& stages, Do&& act) {
+        for (const FusedStage& stage : stages)
+            for (int first = 0; first < images_; first += stage.images) {
+                look_at(first, std::min(stage.images, images_ - first));
+                for (const Step& step : stage.steps) act(step);
             }
         look_at(0, images_);
     }
 
     bool connects(const Op& op) const { return op.kind == CONV && covers(op, program_.views[op.in]); }
 
-    void extend(std::vector<Stretch>& stretches, const Op& op) const {
+    void extend(std::vector<FusedStage>& stages, const Op& op) const {
         const bool norm = op.kind == BATCH_NORM;
-        const bool other = !norm && !stretches.empty() && !stretches.back().steps.empty() &&
-                           stretches.back().steps.back().phase == ALL &&
-                           connects(*stretches.back().steps.back().op) != connects(op);
-        if (stretches.empty() || other) stretches.push_back({});
-        stretches.back().steps.push_back({&op, norm ? SUMS : ALL});
-        if (norm) stretches.push_back({{{&op, USE}}, 0});
+        const bool other = !norm && !stages.empty() && !stages.back().steps.empty() &&
+                           stages.back().steps.back().phase == ALL &&
+                           connects(*stages.back().steps.back().op) != connects(op);
+        if (stages.empty() || other) stages.push_back({});
+        stages.back().steps.push_back({&op, norm ? SUMS : ALL});
+        if (norm) stages.push_back({{{&op, USE}}, 0});
     }
 
     // As many images as leave room in the cache for what the steps touch.
-    int at_a_time(const Stretch& stretch, bool backward) const {
+    int at_a_time(const FusedStage& stage, bool backward) const {
         int64_t floats = 0;
-        for (const Step& step : stretch.steps) {
+        for (const Step& step : stage.steps) {
             const Op& op = *step.op;
             if (connects(op)) return images_;
             for (int view : {op.out, backward ? op.in : -1, backward ? op.d_in : -1, backward ? op.d_out : -1})
@@ -561,18 +565,18 @@ class Network {
 
     void conv_forward(const Op& op, const float* packed) const {
         Map x = map(op.in), y = map(op.out);
-        Ending end;
-        end.relu = op.relu;
-        if (op.bias >= 0) end.bias = packed + op.bias_at;
+        Epilogue epilogue;
+        epilogue.relu = op.relu;
+        if (op.bias >= 0) epilogue.bias = packed + op.bias_at;
         if (op.residual >= 0) {
             Map r = map(op.residual);
-            end.add = r.interior(), end.by_add = r.by;
+            epilogue.add = r.interior(), epilogue.by_add = r.by;
         }
         convolve(first_patch(op, x), patch_strides(op, x), patch(op, x), packed + op.weight_at, y.c, y.interior(),
-                 y.by, n_, y.h, y.w, end);
+                 y.by, n_, y.h, y.w, epilogue);
     }
 
-    void conv_backward(const Op& op, float* packed, float* gradient, const float* turned, bool add, bool fused,
+    void conv_backward(const Op& op, float* packed, float* gradient, const float* transposed, bool add, bool fused,
                        float rate, float decay) const {
         Map x = map(op.in), dy = map(op.d_out);
         pass_residual(op, dy);
@@ -581,20 +585,20 @@ class Network {
             fused_backward(op, packed + op.weight_at, x, dy, rate, decay);
             return;
         }
-        if (op.d_in >= 0) data_gradient(op, turned + op.turned_at, x, dy);
+        if (op.d_in >= 0) data_gradient(op, transposed + op.transposed_at, x, dy);
         weight_gradient(first_patch(op, x), patch_strides(op, x), patch(op, x), dy.interior(), dy.by, dy.c, n_, dy.h,
                         dy.w, gradient + op.weight_at, add);
     }
 
-    void data_gradient(const Op& op, const float* turned, const Map& x, const Map& dy) const {
+    void data_gradient(const Op& op, const float* transposed, const Map& x, const Map& dy) const {
         Map dx = map(op.d_in);
         if (covers(op, program_.views[op.in])) {
             const int run = dx.w * dx.c;
-            for (int y = 0; y < dx.h; y++, turned += int64_t(run) * dy.c) {
-                Ending end;
-                if (op.accumulate) end.add = dx.row(0, y), end.by_add = dx.by;
-                if (op.mask) end.mask = x.row(0, y), end.by_mask = x.by;
-                convolve(dy.interior(), dy.by, {1, dy.c, 0}, turned, run, dx.row(0, y), dx.by, n_, 1, 1, end);
+            for (int y = 0; y < dx.h; y++, transposed += int64_t(run) * dy.c) {
+                Epilogue epilogue;
+                if (op.accumulate) epilogue.add = dx.row(0, y), epilogue.by_add = dx.by;
+                if (op.mask) epilogue.mask = x.row(0, y), epilogue.by_mask = x.by;
+                convolve(dy.interior(), dy.by, {1, dy.c, 0}, transposed, run, dx.row(0, y), dx.by, n_, 1, 1, epilogue);
             }
             return;
         }
@@ -607,17 +611,17 @@ class Network {
                 const int h = (dx.h - y0 + s - 1) / s, w = (dx.w - x0 + s - 1) / s;
                 const Strides by{dx.by.image, s * dx.by.row, s * dx.by.pixel};
                 float* to = dx.interior() + y0 * dx.by.row + x0 * dx.by.pixel;
-                Ending end;
-                if (op.accumulate) end.add = to, end.by_add = by;
+                Epilogue epilogue;
+                if (op.accumulate) epilogue.add = to, epilogue.by_add = by;
                 if (op.mask) {
-                    end.mask = x.interior() + y0 * x.by.row + x0 * x.by.pixel;
-                    end.by_mask = {x.by.image, s * x.by.row, s * x.by.pixel};
+                    epilogue.mask = x.interior() + y0 * x.by.row + x0 * x.by.pixel;
+                    epilogue.by_mask = {x.by.image, s * x.by.row, s * x.by.pixel};
                 }
                 const float* from = dy.interior() + ((y0 + op.pad) / s - ty + 1) * dy.by.row +
                                     ((x0 + op.pad) / s - tx + 1) * dy.by.pixel;
                 if (h > 0 && w > 0)
-                    convolve(from, dy.by, {ty, tx * dy.c, dy.by.row}, turned, dx.c, to, by, n_, h, w, end);
-                turned += int64_t(ty) * tx * dy.c * dx.c;
+                    convolve(from, dy.by, {ty, tx * dy.c, dy.by.row}, transposed, dx.c, to, by, n_, h, w, epilogue);
+                transposed += int64_t(ty) * tx * dy.c * dx.c;
             }
     }
 
@@ -757,7 +761,7 @@ class Network {
     }
 
     void norm_begin(const Op& op, const float* packed, const Lane& lane, bool training) {
-        const View& x = program_.views[op.in];
+        const TensorView& x = program_.views[op.in];
         Kept keep = kept(op);
         const double count = double(images_) * x.h * x.w;
         for (int k = 0; k < x.c; k++) {
@@ -821,7 +825,7 @@ class Network {
     // dx = gamma / deviation * (dy - mean(dy) - normalised x * mean(dy * normalised x)), with x counted in units:
     // (scale * dy + slope * x + shift) * unit.
     void norm_backward_begin(const Op& op, const float* packed, float* gradient, bool add) {
-        const View& x = program_.views[op.in];
+        const TensorView& x = program_.views[op.in];
         Kept keep = kept(op);
         float *d_gamma = gradient + op.weight_at, *d_beta = gradient + op.bias_at;
         const float count = float(double(images_) * x.h * x.w);
@@ -864,7 +868,7 @@ class Network {
     // The place in its window where each maximum was found, as numbers of the same width as the values.
     int32_t* places(const Op& op) const { return reinterpret_cast<int32_t*>(arena_ + op.extra_at * room_) + first_ * places_of(op); }
     int64_t places_of(const Op& op) const {
-        const View& y = program_.views[op.out];
+        const TensorView& y = program_.views[op.out];
         return int64_t(y.h) * y.w * y.c;
     }
 
@@ -999,7 +1003,7 @@ void move(float& packed, float& torch) {
 
 // Between torch's [out][in][kernel_h][kernel_w] and blocks of [kernel_h][kernel_w * in][vectors of out].
 template <Direction D>
-void transfer_weights(const Op& op, const View& in, const View& out, float* packed, float* torch) {
+void transfer_weights(const Op& op, const TensorView& in, const TensorView& out, float* packed, float* torch) {
     const Blocks blocks(out.c);
     const int run = op.kernel_w * in.c, depth = op.kernel_h * run;
     std::vector<int> places;  // of torch's inputs, in its order
@@ -1070,7 +1074,7 @@ void update(const Program& program, const Network& net, bool fused, float* w, co
     for (int64_t k = 0; k < program.count; k++) {
         const Op& op = program.ops[k];
         if (op.weight < 0) continue;
-        const View &in = program.views[op.in], &out = program.views[op.out];
+        const TensorView &in = program.views[op.in], &out = program.views[op.out];
         const int64_t width = int64_t(vectors(out.c)) * VL;
         const int64_t weights = op.kind == CONV ? int64_t(op.kernel_h) * op.kernel_w * in.c * width : width;
         if (!(fused && net.fuses(op))) range(op.weight_at, op.weight_at + weights);
@@ -1108,26 +1112,26 @@ void end_statistics(const Program& program, const Lane& lane, const float* stati
 
 // Where a lane's numbers lie while it is worked on.
 struct Scratch {
-    float *statistics, *packed, *gradient, *velocity, *turned;
+    float *statistics, *packed, *gradient, *velocity, *transposed;
     Scratch(const Program& program, float* scratch)
         : statistics(scratch),
           packed(statistics + program.statistics_floats),
           gradient(packed + program.packed_floats),
           velocity(gradient + program.packed_floats),
-          turned(velocity + program.packed_floats) {}
+          transposed(velocity + program.packed_floats) {}
 
     void take(const Program& program, const Lane& lane) const {
         // Padding too: a lane before may have left there what is not a number.
-        std::fill(packed, turned, 0.0f);
+        std::fill(packed, transposed, 0.0f);
         transfer<PACK>(program, packed, lane.tensors);
     }
 };
 
-void turn_all(const Program& program, const Network& net, bool fused, const float* packed, float* turned) {
+void transpose_all(const Program& program, const Network& net, bool fused, const float* packed, float* transposed) {
     for (int64_t k = 0; k < program.count; k++) {
         const Op& op = program.ops[k];
         if (op.kind == CONV && op.d_in >= 0 && !(fused && net.fuses(op)))
-            turn_weights(op, program.views[op.in], program.views[op.out], packed, turned);
+            transpose_weights(op, program.views[op.in], program.views[op.out], packed, transposed);
     }
 }
 
@@ -1154,7 +1158,7 @@ struct MiniBatch {
             net.take(images + first * step * image, step * image);
             net.forward(at.packed, lane, true);
             loss += net.loss(labels + first * step, step, float(m));
-            net.backward(at.packed, at.gradient, at.turned, first > 0, fused, rate, decay);
+            net.backward(at.packed, at.gradient, at.transposed, first > 0, fused, rate, decay);
         }
         return float(loss / double(m));
     }
@@ -1175,9 +1179,9 @@ int32_t smallbatch_vector() { return VL; }
 //   program     the model
 //   room        examples that the arena holds, of which parts are made; with batch norm the examples of a sub-batch
 //   arena       program.arena_floats * room floats, zeros at first and left alone between calls
-//   scratch     statistics + 3 * packed + turned floats, the same
+//   scratch     statistics + 3 * packed + transposed floats, the same
 //   images      [steps][m][lanes][channels][rows][columns], labels [steps][m][lanes]
-//   rates       [steps][lanes], -eta
+//   rates       [steps][lanes], negative: -eta
 //   losses      [steps][lanes], out: the means before each update; from the first that is not finite on, not a number
 int32_t smallbatch_train(const Program* program, const Lane* lanes, int64_t lane_count, int64_t steps, int64_t m,
                          int64_t room, float* arena, float* scratch, const float* images,
@@ -1196,7 +1200,7 @@ int32_t smallbatch_train(const Program* program, const Lane* lanes, int64_t lane
         for (int64_t s = 0; s < steps; s++) {
             const int64_t place = s * lane_count + l, example = s * m * lane_count + l;
             begin_statistics(*program, at.statistics);
-            turn_all(*program, batch.whole, fused, at.packed, at.turned);
+            transpose_all(*program, batch.whole, fused, at.packed, at.transposed);
             losses[place] = batch.gradient(lane, images + example * program->image_floats, labels + example, lane_count,
                                            fused, rates[place], decay);
             update(*program, batch.whole, fused, at.packed, at.gradient, velocity, rates[place], decay, momentum);
@@ -1223,7 +1227,7 @@ int32_t smallbatch_gradients(const Program* program, const Lane* lanes, int64_t 
     MiniBatch batch(*program, m, room, arena, at);
     for (int64_t l = 0; l < lane_count; l++) {
         at.take(*program, lanes[l]);
-        turn_all(*program, batch.whole, false, at.packed, at.turned);
+        transpose_all(*program, batch.whole, false, at.packed, at.transposed);
         batch.gradient(lanes[l], images + l * program->image_floats, labels + l, lane_count, false, 0, 0);
         transfer<UNPACK>(*program, at.gradient, lanes[l].velocities);
     }

@@ -26,7 +26,7 @@ _SAYING = {"capture_output": True, "encoding": "utf-8", "errors": "replace", "ti
 log = logging.getLogger(__name__)
 
 
-class View(ctypes.Structure):
+class TensorView(ctypes.Structure):
     """A value or gradient: where its images lie, height, width, channels (padded), border; see kernels.cpp."""
 
     _fields_ = (
@@ -43,7 +43,7 @@ class Op(ctypes.Structure):
         *((name, c_int32) for name in ("accumulate", "accumulate_residual", "mask", "relu")),
         *((name, c_int32) for name in ("weight", "bias", "mean", "var", "in_channels", "out_channels")),
         *((name, c_int32) for name in ("kernel_h", "kernel_w", "stride", "pad")),
-        *((name, c_int64) for name in ("weight_at", "bias_at", "turned_at", "extra_at")),
+        *((name, c_int64) for name in ("weight_at", "bias_at", "transposed_at", "extra_at")),
         ("eps", c_float),
     )
 
@@ -53,11 +53,11 @@ class Program(ctypes.Structure):
 
     _fields_ = (
         ("ops", POINTER(Op)),
-        ("views", POINTER(View)),
+        ("views", POINTER(TensorView)),
         ("count", c_int64),
         *((name, c_int32) for name in ("input", "logits", "d_logits", "classes")),
         *((name, c_int64) for name in ("image_floats", "arena_floats", "statistics_floats")),
-        *((name, c_int64) for name in ("packed_floats", "turned_floats")),
+        *((name, c_int64) for name in ("packed_floats", "transposed_floats")),
     )
 
 

@@ -30,8 +30,8 @@ class Layout:
 
     def __init__(self, graph: Graph, slots: Iterable[str]) -> None:
         self.graph, self.slots = graph, tuple(slots)
-        self.views: list[library.View] = []
-        self.at = self.packed = self.turned = self.statistics = 0
+        self.views: list[library.TensorView] = []
+        self.at = self.packed = self.transposed = self.statistics = 0
         self.pads = self._pads()
         self.places = {value: self._view(value) for value in self._values()}
         self.extra = {step: self._extra(step) for step in graph.steps}
@@ -59,7 +59,7 @@ class Layout:
         """A new place for a value or its gradient."""
         channels, pad = self._channels(value), self.pads.get(value.shape, 0)
         size = _aligned((value.height + 2 * pad) * (value.width + 2 * pad) * channels)
-        self.views.append(library.View(self.at, size, value.height, value.width, channels, pad))
+        self.views.append(library.TensorView(self.at, size, value.height, value.width, channels, pad))
         self.at += size
         return len(self.views) - 1
 
@@ -106,7 +106,7 @@ class Layout:
         if step.bias:
             op.bias_at, self.packed = self.packed, self.packed + outputs
         if step.kind == Kind.CONV:
-            op.turned_at, self.turned = self.turned, self.turned + inputs * outputs
+            op.transposed_at, self.transposed = self.transposed, self.transposed + inputs * outputs
 
     def _gradients(self) -> None:
         """Go backwards: where each gradient lies, who writes it first and who completes it."""
@@ -152,7 +152,7 @@ class Layout:
         if max(view.c for view in self.views) > CHANNELS_MOST:
             raise Unsupported(f"it has more than {CHANNELS_MOST} channels")
         self.op_array = (library.Op * len(self.ops))(*self.ops.values())
-        self.view_array = (library.View * len(self.views))(*self.views)
+        self.view_array = (library.TensorView * len(self.views))(*self.views)
         image = self.graph.input
         return library.Program(
             ops=self.op_array,
@@ -166,7 +166,7 @@ class Layout:
             arena_floats=self.at,
             statistics_floats=_aligned(self.statistics),
             packed_floats=_aligned(self.packed),
-            turned_floats=_aligned(self.turned),
+            transposed_floats=_aligned(self.transposed),
         )
 
 

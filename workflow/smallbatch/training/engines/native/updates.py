@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from smallbatch.core.errors import refuse
 from smallbatch.data.outline import Outline
 from smallbatch.models import build
-from smallbatch.models.normalisation import part_momenta
+from smallbatch.models.normalisation import micro_batch_momenta
 from smallbatch.study.experiments import Run
 from smallbatch.training import lanes
 from smallbatch.training.distributed import ALONE, World
@@ -31,7 +31,7 @@ from smallbatch.training.sgd import LaneSGD
 
 log = logging.getLogger(__name__)
 
-PART = 16
+MICRO_BATCH = 16
 """Images of a mini-batch that pass forwards and backwards together where no batch statistic needs more: few enough to
 stay in the caches, enough to read the weights of large layers seldom."""
 
@@ -58,11 +58,12 @@ class NativeUpdates(Updates):
     def __init__(self, network: Network, sgd: LaneSGD, feed: Feed, layout: Layout) -> None:
         super().__init__(network, sgd, feed)
         self.layout = layout
-        whole = network.part == network.share
-        self.room = network.least if network.norms else PART if whole else min(network.part, PART)
+        at_once = network.micro_batch == network.local_batch
+        most = MICRO_BATCH if at_once else min(network.micro_batch, MICRO_BATCH)
+        self.micro_batch = network.smallest_micro_batch if network.norms else most
         p = layout.program
-        self.arena = _zeros(p.arena_floats * self.room)
-        self.values = _zeros(layout.values_floats * PART)
+        self.arena = _zeros(p.arena_floats * self.micro_batch)
+        self.values = _zeros(layout.values_floats * MICRO_BATCH)
         self.scratch = _zeros(_scratch(p))
 
     @property
@@ -74,12 +75,12 @@ class NativeUpdates(Updates):
         """As `Updates.make`."""
         images, labels = (tensor.contiguous() for tensor in batches)
         steps, m, lanes = labels.shape
-        rates, losses = self.sgd.rates(factors), torch.empty(steps, lanes)
-        [norm_momentum] = part_momenta([m], m)
+        negative_rates, losses = self.sgd.negative_rates(factors), torch.empty(steps, lanes)
+        [norm_momentum] = micro_batch_momenta([m], m)
         table = self._lanes(self.sgd.velocity)
         done = library.kernels().smallbatch_train(
-            *(ctypes.byref(self.layout.program), table, lanes, steps, m, self.room),
-            *(tensor.data_ptr() for tensor in (self.arena, self.scratch, images, labels, rates)),
+            *(ctypes.byref(self.layout.program), table, lanes, steps, m, self.micro_batch),
+            *(tensor.data_ptr() for tensor in (self.arena, self.scratch, images, labels, negative_rates)),
             *(self.sgd.weight_decay, self.sgd.momentum, norm_momentum, losses.data_ptr()),
         )
         self._check(done, labels)
@@ -95,7 +96,7 @@ class NativeUpdates(Updates):
         images, labels = images.contiguous(), labels.contiguous()
         count, lanes = labels.shape
         done = library.kernels().smallbatch_gradients(
-            *(ctypes.byref(self.layout.program), self._lanes(self.found), lanes, count, self.room),
+            *(ctypes.byref(self.layout.program), self._lanes(self.found), lanes, count, self.micro_batch),
             *(tensor.data_ptr() for tensor in (self.arena, self.scratch, images, labels)),
         )
         self._check(done, labels)
@@ -104,13 +105,13 @@ class NativeUpdates(Updates):
     @contextlib.contextmanager
     def normalising(self, sub_batch: int) -> Iterator[None]:
         """As `Updates.normalising`."""
-        room, arena = self.room, self.arena
+        micro_batch, arena = self.micro_batch, self.arena
         if self.network.norms:
-            self.room, self.arena = sub_batch, _zeros(self.layout.program.arena_floats * sub_batch)
+            self.micro_batch, self.arena = sub_batch, _zeros(self.layout.program.arena_floats * sub_batch)
         try:
             yield
         finally:
-            self.room, self.arena = room, arena
+            self.micro_batch, self.arena = micro_batch, arena
 
     def logits(self, images: Tensor) -> Tensor:
         """As `Updates.logits`."""
@@ -118,7 +119,7 @@ class NativeUpdates(Updates):
         images = images.contiguous()
         logits = torch.empty(len(images), self.network.lanes * program.classes)
         library.kernels().smallbatch_logits(
-            *(ctypes.byref(program), table, self.network.lanes, len(images), PART),
+            *(ctypes.byref(program), table, self.network.lanes, len(images), MICRO_BATCH),
             *(tensor.data_ptr() for tensor in (self.values, self.scratch, images, logits)),
         )
         return logits
@@ -222,18 +223,18 @@ def layout_of(run: Run, outline: Outline, device: torch.device, world: World) ->
     """How the kernels run a run's model, or its share of one, as `layout_for`."""
     s, classes = run.setting, outline.classes
     suits = suitability(s, outline.shape, classes)
-    if not (suits.lanes and suits.splits):
+    if not (suits.lanes and suits.splittable):
         return None
     alone = build(s.model, outline.shape, classes, norm=s.norm, norm_layers=s.norm_layers, bn_batch_size=2)
     return layout_for(alone, outline.shape, s.precision, device, world)
 
 
-def memory(layout: Layout, room: int) -> int:
-    """Bytes that `NativeUpdates` take beside the lanes' tensors, however many the lanes; `room` as they have it."""
+def memory(layout: Layout, micro_batch: int) -> int:
+    """Bytes that `NativeUpdates` take beside the lanes' tensors, however many the lanes."""
     p = layout.program
-    return 4 * (p.arena_floats * room + layout.values_floats * PART + _scratch(p))
+    return 4 * (p.arena_floats * micro_batch + layout.values_floats * MICRO_BATCH + _scratch(p))
 
 
 def _scratch(program: library.Program) -> int:
-    """Floats: statistics; weights, gradients and velocities of one lane as the kernels have them; weights turned."""
-    return program.statistics_floats + 3 * program.packed_floats + program.turned_floats
+    """Floats: statistics; packed weights, gradients and velocities of one lane; transposed weights."""
+    return program.statistics_floats + 3 * program.packed_floats + program.transposed_floats

@@ -40,7 +40,7 @@ class Gradients:
         still = LaneSGD([], [], weight_decay=0.0, momentum=0.0)
         sizes = {"m": count, "sub_batch": sub_batch, "precision": precision}
         self.program = Program(graph, copies, self.gradients, **sizes, sgd=still)
-        self.rates = torch.zeros(self.program.lanes, device=self.program.device)
+        self.negative_rates = torch.zeros(self.program.lanes, device=self.program.device)
         self.program.load()
 
     def of(self, images: Tensor, labels: Tensor) -> list[Tensor]:
@@ -50,6 +50,6 @@ class Gradients:
             images: [count, lanes * c, h, w].
             labels: [count, lanes].
         """
-        self.program.step(images, labels, self.rates)
+        self.program.step(images, labels, self.negative_rates)
         self.program.store()
         return list(self.gradients.values())

@@ -16,7 +16,7 @@ from smallbatch.core.environment import processors
 class Given(Enum):
     """Arguments that are another tensor at each step."""
 
-    IMAGES, LABELS, RATES, LOSSES = (auto() for _ in range(4))
+    IMAGES, LABELS, NEGATIVE_RATES, LOSSES = (auto() for _ in range(4))
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from smallbatch.models.normalisation import part_momenta
+from smallbatch.models.normalisation import micro_batch_momenta
 from smallbatch.training.engines.trace import Graph, Kind, Step
 from smallbatch.training.engines.triton_kernels import kernels, layers, tiles
 from smallbatch.training.engines.triton_kernels.forward import Forward
@@ -61,22 +61,22 @@ class Program(Forward):
         ours, theirs = self._pairs()
         torch._foreach_copy_(theirs, ours)
 
-    def step(self, images: Tensor, labels: Tensor, rates: Tensor) -> Tensor:
+    def step(self, images: Tensor, labels: Tensor, negative_rates: Tensor) -> Tensor:
         """Make a step.
 
         Args:
             images: [m, lanes * c, h, w].
             labels: [m, lanes].
-            rates: -eta of each lane.
+            negative_rates: -eta of each lane.
 
         Returns:
             The losses before it, [lanes].
         """
-        losses = torch.empty_like(rates)
+        losses = torch.empty_like(negative_rates)
         given = {
             Given.IMAGES: images.contiguous(),
             Given.LABELS: labels.contiguous(),
-            Given.RATES: rates,
+            Given.NEGATIVE_RATES: negative_rates,
             Given.LOSSES: losses,
         }
         for launch in self.launches:
@@ -169,7 +169,7 @@ class Program(Forward):
 
     @property
     def _descent(self) -> dict[str, Any]:
-        return {"rate": Given.RATES, "decay": self.sgd.weight_decay, "momentum": self.sgd.momentum}
+        return {"rate": Given.NEGATIVE_RATES, "decay": self.sgd.weight_decay, "momentum": self.sgd.momentum}
 
     def _convolution_back(
         self, step: Step, dy: Tensor, given: dict[str, Any], flags: dict[str, bool]
@@ -228,7 +228,7 @@ class Program(Forward):
 
     def _norm_update(self, step: Step, saved: Tensor, sums: Tensor, sizes: dict[str, int]) -> Launch:
         source = self.velocities or self.tensors
-        [norm_momentum] = part_momenta([self.count], self.count)
+        [norm_momentum] = micro_batch_momenta([self.count], self.count)
         arguments = {
             "weight": self.tensors[step.weight],
             "bias": self.tensors[step.bias],

@@ -63,17 +63,17 @@ class TritonUpdates(GraphUpdates):
             allowed = f"0 to {classes - 1}, the classes"
             refuse(f"experiment on {self.feed.setting.data}", "labels", f"{least} to {most}", allowed)
 
-    def _make_room(self, plan: EpochPlan) -> None:
+    def _allocate(self, plan: EpochPlan) -> None:
         from smallbatch.training.engines.triton_kernels.program import Program
 
-        super()._make_room(plan)
+        super()._allocate(plan)
         names = [name for name, _ in self.network.model.named_parameters()]
         self.program = Program(
             self.graph,
             self._tensors(),
             dict(zip(names, self.sgd.velocity, strict=True)) if self.sgd.velocity else {},
-            m=self.network.share,
-            sub_batch=self.network.least if self.network.norms else self.network.share,
+            m=self.network.local_batch,
+            sub_batch=self.network.smallest_micro_batch if self.network.norms else self.network.local_batch,
             precision=self.feed.setting.precision,
             sgd=self.sgd,
         )
@@ -92,7 +92,7 @@ class TritonUpdates(GraphUpdates):
         from smallbatch.training.engines.triton_kernels.gradients import Gradients
 
         count, network = len(images), self.network
-        if not (self.whole and layers.fits(self.graph, count)):
+        if not (self.at_once and layers.fits(self.graph, count)):
             with torch.enable_grad():
                 return super().gradients(images, labels)
         if self.still is None or self.still.count != count:
@@ -134,8 +134,8 @@ class TritonUpdates(GraphUpdates):
         super()._run(count)
         self.program.store()
 
-    def _make_step(self, images: Tensor, labels: Tensor, rates: Tensor) -> Tensor:
-        return self.program.step(images, labels, rates)
+    def _make_step(self, images: Tensor, labels: Tensor, negative_rates: Tensor) -> Tensor:
+        return self.program.step(images, labels, negative_rates)
 
 
 def tested_at_once(graph: Graph) -> int:
@@ -155,7 +155,7 @@ def graph_for(
 
     Args:
         alone: the model of one lane.
-        run: or a process's share of one.
+        run: or a `local_run`.
         shape: of an image: channels, height, width.
         device: where.
         world: the processes that share each mini-batch.
@@ -175,7 +175,7 @@ def graph_of(run: Run, outline: Outline, device: torch.device, world: World) -> 
     """A run's model, or its share of one, as `graph_for`, which alone tells the log."""
     s, classes = run.setting, outline.classes
     suits = suitability(s, outline.shape, classes)
-    if not (_suit(outline.shape, device, world) and suits.lanes and suits.splits):
+    if not (_suit(outline.shape, device, world) and suits.lanes and suits.splittable):
         return None
     b = run.bn_batch_size
     alone = build(s.model, outline.shape, classes, norm=s.norm, norm_layers=s.norm_layers, bn_batch_size=b)

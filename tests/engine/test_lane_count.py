@@ -14,7 +14,7 @@ from smallbatch.core.environment import cache_folder
 from smallbatch.core.files import read_sealed
 from smallbatch.data.outline import Outline
 from smallbatch.training.pack import train_pack
-from smallbatch.training.resources import choice
+from smallbatch.training.resources import lane_count
 
 CPU = torch.device("cpu")
 OUTLINE = Outline((1, 8, 8), 4, 64, 32)
@@ -39,12 +39,12 @@ def measured(monkeypatch, no_kernels):
             return self.speeds.get(lanes, 1000.0 * lanes)
 
     measured = Measured()
-    monkeypatch.setattr(choice, "_measure", measured)
+    monkeypatch.setattr(lane_count, "_measure", measured)
     return measured
 
 
 def choose(run, count, processors=2):
-    return choice.lanes_for(run, count, OUTLINE, CPU, processors)
+    return lane_count.best_lane_count(run, count, OUTLINE, CPU, processors)
 
 
 @pytest.mark.parametrize(
@@ -71,9 +71,9 @@ def test_the_search_goes_up_while_there_is_hope(count, speeds, tried, best, meas
 @pytest.mark.parametrize(("module", "function"), [("native", "layout_of"), ("triton", "graph_of")])
 @pytest.mark.parametrize(("count", "most", "best"), [(1, 64, 1), (13, 64, 13), (100, 64, 16), (13, 5, 5)])
 def test_where_kernels_train_nothing_is_measured(count, most, best, module, function, measured, monkeypatch):
-    monkeypatch.setattr(choice.native, "layout_of", lambda *arguments: None)
-    monkeypatch.setattr(getattr(choice, module), function, lambda *arguments: "a layout or a graph")
-    choice.remember_most(choice.kind_of(a_run(), OUTLINE, CPU, 2), most)
+    monkeypatch.setattr(lane_count.native, "layout_of", lambda *arguments: None)
+    monkeypatch.setattr(getattr(lane_count, module), function, lambda *arguments: "a layout or a graph")
+    lane_count.remember_limit(lane_count.training_kind(a_run(), OUTLINE, CPU, 2), most)
     assert choose(a_run(), count) == best and measured == []
 
 
@@ -103,18 +103,26 @@ def test_all_that_decides_speed_is_told_apart(measured):
     for other in kinds:
         choose(other, 2)
     choose(run, 2, processors=3)
-    choice.lanes_for(run, 2, Outline((3, 8, 8), 4, 64, 32), CPU, 2)
-    choice.lanes_for(run, 2, Outline((1, 8, 8), 5, 64, 32), CPU, 2)
+    lane_count.best_lane_count(run, 2, Outline((3, 8, 8), 4, 64, 32), CPU, 2)
+    lane_count.best_lane_count(run, 2, Outline((1, 8, 8), 5, 64, 32), CPU, 2)
     assert measured == [1, 2] * 11
-    assert {one.name for one in fields(choice.Kind)} >= {"device", "torch", "code"}
+    assert {one.name for one in fields(lane_count.TrainingKind)} >= {"device", "torch", "code"}
 
 
 @pytest.mark.parametrize(
     "damage",
-    ["", "{", "[1]", "null", '{"KEY": 3}', '{"KEY": {"speeds": {"two": 3}, "most": 4}}', '{"KEY": {"speeds": {}}}'],
+    [
+        "",
+        "{",
+        "[1]",
+        "null",
+        '{"KEY": 3}',
+        '{"KEY": {"throughputs": {"two": 3}, "most": 4}}',
+        '{"KEY": {"throughputs": {}}}',
+    ],
 )
 def test_a_damaged_memory_counts_as_forgotten_is_named_and_mended(damage, measured, caplog):
-    key = choice.kind_of(a_run(), OUTLINE, CPU, 2).key
+    key = lane_count.training_kind(a_run(), OUTLINE, CPU, 2).key
     file = cache_folder() / "lanes.json"
     file.parent.mkdir(parents=True)
     file.write_text(damage.replace('"KEY"', json.dumps(key)))
@@ -144,7 +152,7 @@ def test_an_edited_speed_and_what_stands_in_place_of_the_memory_are_noticed(meas
 
 
 def test_what_others_remember_stays_and_the_oldest_is_dropped(measured, monkeypatch):
-    monkeypatch.setattr(choice, "REMEMBERED", 2)
+    monkeypatch.setattr(lane_count, "REMEMBERED", 2)
     for m in (2, 4, 8):
         choose(a_run(batch_size=m), 2)
     entries = read_sealed(cache_folder() / "lanes.json")
@@ -153,7 +161,7 @@ def test_what_others_remember_stays_and_the_oldest_is_dropped(measured, monkeypa
 
 def _remember_alone(ms):
     for m in ms:
-        choice.remember(choice.kind_of(a_run(batch_size=m), OUTLINE, CPU, 2), choice.Known({1: 1.0}))
+        lane_count.remember(lane_count.training_kind(a_run(batch_size=m), OUTLINE, CPU, 2), lane_count.Known({1: 1.0}))
 
 
 def test_processes_that_remember_at_the_same_time_lose_nothing():
@@ -173,7 +181,7 @@ def test_without_a_cache_it_goes_on(measured, monkeypatch, tmp_path, caplog):
     assert choose(a_run(), 2) == 2
     assert "will not be remembered" in caplog.text
     monkeypatch.delenv("XDG_CACHE_HOME")
-    monkeypatch.setattr(choice.Path, "home", lambda: (_ for _ in ()).throw(RuntimeError("no home")))
+    monkeypatch.setattr(lane_count.Path, "home", lambda: (_ for _ in ()).throw(RuntimeError("no home")))
     assert choose(a_run(), 2) == 2
 
 
@@ -189,15 +197,15 @@ def test_the_cache_lies_where_the_system_has_such(monkeypatch):
 
 @pytest.mark.slow
 def test_lanes_are_really_measured():
-    assert choice._measure(a_run(), 2, OUTLINE, CPU) > 0
+    assert lane_count._measure(a_run(), 2, OUTLINE, CPU) > 0
 
 
 def test_lanes_that_do_not_fit_count_as_not_moving(monkeypatch):
     def too_much(*arguments):
         raise torch.OutOfMemoryError
 
-    monkeypatch.setattr(choice, "best_training_speed", too_much)
-    assert choice._measure(a_run(), 2, OUTLINE, CPU) == 0
+    monkeypatch.setattr(lane_count, "best_training_speed", too_much)
+    assert lane_count._measure(a_run(), 2, OUTLINE, CPU) == 0
 
 
 @pytest.mark.slow

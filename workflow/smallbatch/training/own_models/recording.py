@@ -1,9 +1,8 @@
-"""Watches what a model of the user's own does while it runs: torch's operations, and the layers that are called."""
+"""Records what a model of the user's own does while it runs: torch's operations, and the layers that are called."""
 
 import contextlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, Self
-from unittest import mock
 
 import torch
 from torch import Tensor, nn
@@ -12,14 +11,13 @@ from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from smallbatch.models import normalisation
-from smallbatch.models.normalisation import Norm, Norms
 from smallbatch.training.lanes import NoLaneForm
+from smallbatch.training.own_models.norm_marks import made_by_norms
 
-ASKS = "it asks a tensor for its values"
+READS_VALUES = "it asks a tensor for its values"
 
-NORMALISE = "batch_norm", "layer_norm", "group_norm", "instance_norm", "rms_norm", "local_response_norm"
-"""Ends of the names of functions and operations of torch that do, but for what `_SUFFIXES` has."""
+_NORMALISING = "batch_norm", "layer_norm", "group_norm", "instance_norm", "rms_norm", "local_response_norm"
+"""How the names of torch's functions and operations end that normalise, without the endings in `_SUFFIXES`."""
 
 _SUFFIXES = "_legit", "_functional", "_no_training", "_no_update", "_with_update", "_elemt", "_update_stats"
 _READ_VALUES = torch.ops.aten._local_scalar_dense.default, torch.ops.aten.equal.default
@@ -69,14 +67,14 @@ def no_values() -> Iterator[None]:
 
     def refuse(function: Any, *_: object) -> None:
         if function in (*_READ_VALUES, Tensor.numpy, Tensor.tolist, Tensor.__array__):
-            raise NoLaneForm(ASKS)
+            raise NoLaneForm(READS_VALUES)
 
     with _Operations(refuse), _Functions(refuse):
         yield
 
 
-class Watch(contextlib.ExitStack):
-    """Notes, while it lasts, what a model does.
+class Recorder(contextlib.ExitStack):
+    """Records, while it lasts, what a model does.
 
     Args:
         model: whose.
@@ -85,8 +83,8 @@ class Watch(contextlib.ExitStack):
         operations: names, in their order; those of scripted code, too.
         drew: whether one of them drew random numbers.
         called: names of the layers that were.
-        normed: names of those that `norms` made and that normalised something.
-        strange: (layer, function) of what else did.
+        normalised: names of those that `norms` made and that normalised something.
+        foreign_norms: (layer, function) of what else did.
     """
 
     def __init__(self, model: nn.Module) -> None:
@@ -96,8 +94,8 @@ class Watch(contextlib.ExitStack):
         self.operations: list[str] = []
         self.drew = False
         self.called: set[str] = set()
-        self.normed: set[str] = set()
-        self.strange: list[tuple[str, str]] = []
+        self.normalised: set[str] = set()
+        self.foreign_norms: list[tuple[str, str]] = []
 
     def __enter__(self) -> Self:
         super().__enter__()
@@ -123,9 +121,9 @@ class Watch(contextlib.ExitStack):
         if not _normalises(name):
             return
         made = [layer for layer in self._inside if made_by_norms(layer)]
-        self.normed |= {self._names.get(id(layer), type(layer).__name__) for layer in made}
+        self.normalised |= {self._names.get(id(layer), type(layer).__name__) for layer in made}
         if not made:
-            self.strange.append((type(self._inside[-1]).__name__ if self._inside else "code", name))
+            self.foreign_norms.append((type(self._inside[-1]).__name__ if self._inside else "code", name))
 
 
 def _draws(operation: Any, arguments: Arguments, options: Options) -> bool:
@@ -141,15 +139,15 @@ def _normalises(name: str) -> bool:
     """Whether a function or operation of torch of this name does."""
     for suffix in _SUFFIXES:
         name = name.removesuffix(suffix)
-    return name.endswith(NORMALISE)
+    return name.endswith(_NORMALISING)
 
 
-class Drawn(contextlib.ExitStack):
-    """Notes, while it lasts, in which memory random numbers are, and what was computed from them."""
+class RandomTensors(contextlib.ExitStack):
+    """The tensors that, while it lasts, are drawn at random or computed from such: `tensor in random_tensors`."""
 
     def __init__(self) -> None:
         super().__init__()
-        self._memory: dict[int, Tensor] = {}  # keeps it, so that nothing else comes to lie there
+        self._by_storage: dict[int, Tensor] = {}  # kept, so that their memory is not used again
 
     def __enter__(self) -> Self:
         super().__enter__()
@@ -158,63 +156,15 @@ class Drawn(contextlib.ExitStack):
 
     def _note(self, operation: Any, arguments: Arguments, options: Options, result: Any) -> None:
         given = tree_leaves([arguments, options])
-        if _draws(operation, arguments, options) or any(self.has(one) for one in given if isinstance(one, Tensor)):
+        if _draws(operation, arguments, options) or any(one in self for one in given if isinstance(one, Tensor)):
             for one in tree_leaves(result):
                 if isinstance(one, Tensor):
-                    self._memory[_place(one)] = one
+                    self._by_storage[_storage(one)] = one
 
-    def has(self, tensor: Tensor) -> bool:
-        """Whether a tensor is of them."""
-        return _place(tensor) in self._memory
-
-
-def _place(tensor: Tensor) -> int:
-    place: int = tensor.untyped_storage()._cdata
-    return place
+    def __contains__(self, tensor: Tensor) -> bool:
+        return _storage(tensor) in self._by_storage
 
 
-_MARK = "_made_by_norms"
-
-
-@contextlib.contextmanager
-def marking_norms() -> Iterator[None]:
-    """While it lasts, layers that `norms` makes are marked, and with them their copies."""
-    make = normalisation.norms
-
-    def marked(maker: Norm) -> Norm:
-        def made(channels: int) -> nn.Module:
-            layer = maker(channels)
-            vars(layer)[_MARK] = not isinstance(layer, nn.Identity)
-            return layer
-
-        return made
-
-    def marking(name: str, layers: str, sub_batch: int) -> Norms:
-        return Norms(*map(marked, make(name, layers, sub_batch)))
-
-    with mock.patch.object(normalisation, "norms", marking):
-        yield
-
-
-def settings() -> dict[str, object]:
-    """What torch is set to, for all of the process."""
-    mkldnn: Any = torch.backends.mkldnn
-    return {
-        "number of threads": torch.get_num_threads(),
-        "default type": torch.get_default_dtype(),
-        "default device": torch.get_default_device(),
-        "gradients": torch.is_grad_enabled(),
-        "inference mode": torch.is_inference_mode_enabled(),
-        "precision of products": torch.get_float32_matmul_precision(),
-        "deterministic algorithms": torch.are_deterministic_algorithms_enabled(),
-        "anomaly detection": torch.is_anomaly_enabled(),
-        "autocast": torch.is_autocast_enabled("cpu"),
-        "oneDNN": mkldnn.enabled,
-        "cuDNN": (torch.backends.cudnn.enabled, torch.backends.cudnn.benchmark, torch.backends.cudnn.deterministic),
-        "small numbers": bool(torch.tensor(1e-40) / 2),
-    }
-
-
-def made_by_norms(layer: nn.Module) -> bool:
-    """Whether a layer normalises and is one that `norms` made."""
-    return bool(vars(layer).get(_MARK))
+def _storage(tensor: Tensor) -> int:
+    address: int = tensor.untyped_storage()._cdata
+    return address

@@ -1,6 +1,6 @@
 """What code of a user's model reads from outside its files: its numbers could change there, and no run's name would.
 
-Heard are Python's own audit events and calls; what compiled code opens by itself is not, safetensors' files apart.
+Python's audit events and calls are seen; what compiled code opens by itself is not, except by safetensors.
 """
 
 import contextlib
@@ -17,13 +17,13 @@ from smallbatch.core.errors import UserError
 from smallbatch.models import is_the_projects
 
 CLOCKS = {"datetime.now", "datetime.utcnow", "datetime.today", "date.today"}
-"""Of what C code calls `datetime`, whose functions name no module."""
+"""Qualified names of functions in C that give the time, and name no module."""
 
 HARMLESS = {"fspath", "getcwd", "sleep", "struct_time"}
-"""Of the modules `os` and `time`."""
+"""Functions of the modules `os` and `time` that may be called."""
 
 EVENTS = {"os.fork", "os.posix_spawn", "os.system", "socket.connect", "socket.getaddrinfo", "subprocess.Popen"}
-"""Audit events by which others are asked."""
+"""Audit events of asking other processes or machines."""
 
 _INSTALLED = {*sysconfig.get_paths().values(), *site.getsitepackages(), site.getusersitepackages()}
 if sys.prefix != sys.base_prefix:
@@ -39,7 +39,7 @@ SEEDING = {"manual_seed", "manual_seed_all", "seed", "seed_all", "set_rng_state"
 class _Listener(NamedTuple):
     """Of a model: its files, and what their code has read, asked and seeded so far."""
 
-    own: set[str]
+    files: set[str]
     read: set[Path]
     asked: list[str]
     seeded: list[str]
@@ -49,39 +49,39 @@ _listeners: list[_Listener] = []
 
 
 @contextlib.contextmanager
-def nothing_outside(own: set[Path], where: str) -> Iterator[None]:
+def nothing_outside(files: set[Path], name: str) -> Iterator[None]:
     """Refuse a model that reads, imports or asks what is no part of its runs' names.
 
     Args:
-        own: its files.
-        where: what the error names.
+        files: of the model.
+        name: of the model, for the error.
 
     Raises:
         UserError: says what it reads or asks.
     """
-    listener, profile = _Listener(set(map(str, own)), set(), [], []), sys.getprofile()
+    listener, profile = _Listener(set(map(str, files)), set(), [], []), sys.getprofile()
     _listeners.append(listener)
-    sys.setprofile(_hear_call)
+    sys.setprofile(_on_call)
     try:
         yield
     finally:
         sys.setprofile(profile)
         _listeners.pop()
     allowed = "which is no part of its runs' names; allowed: what its file, and those that it imports beside it, have"
-    if others := sorted(listener.read - own):
-        raise UserError(f"{where}: it reads {others[0]}, {allowed}")
+    if others := sorted(listener.read - files):
+        raise UserError(f"{name}: it reads {others[0]}, {allowed}")
     if listener.asked:
-        raise UserError(f"{where}: it asks the system, by {listener.asked[0]}, {allowed}")
+        raise UserError(f"{name}: it asks the system, by {listener.asked[0]}, {allowed}")
     if listener.seeded:
         raise UserError(
-            f"{where}: it seeds torch's random numbers, by {listener.seeded[0]}; allowed: to draw them, as the run's "
+            f"{name}: it seeds torch's random numbers, by {listener.seeded[0]}; allowed: to draw them, as the run's "
             "seed has them"
         )
 
 
 @contextlib.contextmanager
 def without_calls() -> Iterator[None]:
-    """While it lasts, calls are not heard, which takes several times as long: for code that was heard before."""
+    """While it lasts, calls are not watched, which takes several times as long: for code that was watched before."""
     profile = sys.getprofile()
     sys.setprofile(None)
     try:
@@ -90,47 +90,47 @@ def without_calls() -> Iterator[None]:
         sys.setprofile(profile)
 
 
-def _hear_event(event: str, arguments: tuple[Any, ...]) -> None:
+def _on_event(event: str, arguments: tuple[Any, ...]) -> None:
     """Note a file that is opened for reading, and whoever else is asked, by a model's code or by what that calls."""
     if not _listeners or event not in EVENTS | {"open"}:
         return
     listener = _listeners[-1]
-    caller, imports = _caller(sys._getframe(), listener.own)
+    caller, imports = _caller(sys._getframe(), listener.files)
     if not caller:
         return
     if event == "open":
-        _hear_open(listener, *arguments, imports=imports)
+        _on_open(listener, *arguments, imports=imports)
     elif not imports:
         listener.asked.append(event)
 
 
-def _hear_open(listener: _Listener, file: object, mode: str | None, flags: int, *, imports: bool) -> None:
+def _on_open(listener: _Listener, file: object, mode: str | None, flags: int, *, imports: bool) -> None:
     writes = flags & (os.O_WRONLY | os.O_RDWR) if mode is None else set("wax+").intersection(mode)
     if not isinstance(file, str | bytes) or writes:
         return
     path = Path(os.path.abspath(os.fsdecode(file)))
     if path.parent.name == "__pycache__":
         path = path.parents[1] / f"{path.name.partition('.')[0]}.py"
-    given = _INSTALLED | _SYSTEM if imports else _INSTALLED  # libraries ask the system as they are imported
-    if not any(path.is_relative_to(place) for place in given) and not is_the_projects(path.resolve()):
+    allowed = _INSTALLED | _SYSTEM if imports else _INSTALLED  # libraries ask the system as they are imported
+    if not any(path.is_relative_to(folder) for folder in allowed) and not is_the_projects(path.resolve()):
         listener.read.add(path.resolve())
 
 
-def _hear_call(frame: FrameType, event: str, called: object) -> None:
+def _on_call(frame: FrameType, event: str, called: object) -> None:
     """Note a clock, the environment and the like that a model's code asks directly, and files of safetensors."""
     listener = _listeners[-1]
     if event == "call" and frame.f_code is _ENVIRONMENT:
-        if _asker(frame).f_code.co_filename in listener.own:
+        if _asker(frame).f_code.co_filename in listener.files:
             listener.asked.append(f"os.environ, {frame.f_locals['key']}")
     elif event == "call" and frame.f_code.co_name in SEEDING:
         caller = _behind_wrapper(frame)
         # As a file is imported it seeds nothing that is used.
-        if caller.co_filename in listener.own and caller.co_name != "<module>" and _is_of_torch(frame):
+        if caller.co_filename in listener.files and caller.co_name != "<module>" and _is_of_torch(frame):
             listener.seeded.append(f"{frame.f_globals['__name__']}.{frame.f_code.co_name}")
     elif event == "c_call" and type(getattr(called, "__self__", None)).__name__ == "safe_open":
-        if _caller(frame, listener.own)[0]:
+        if _caller(frame, listener.files)[0]:
             listener.asked.append("safetensors")
-    elif event == "c_call" and frame.f_code.co_filename in listener.own and (name := _asks(called)):
+    elif event == "c_call" and frame.f_code.co_filename in listener.files and (name := _asks(called)):
         listener.asked.append(name)
 
 
@@ -161,7 +161,7 @@ def _asker(frame: FrameType) -> FrameType:
 
 
 def _asks(called: object) -> str:
-    """What a function of C asks, in words; nothing of most."""
+    """The name of a function of C that asks the system; empty for most functions."""
     module, name = getattr(called, "__module__", None), getattr(called, "__name__", "")
     if module in ("time", "posix", "nt", "_socket") and name not in HARMLESS:
         return f"{module}.{name}"
@@ -169,13 +169,13 @@ def _asks(called: object) -> str:
     return qualified if qualified in CLOCKS or name == "from_file" else ""
 
 
-def _caller(frame: FrameType | None, own: set[str]) -> tuple[FrameType | None, bool]:
+def _caller(frame: FrameType | None, files: set[str]) -> tuple[FrameType | None, bool]:
     """The innermost frame of a model's code, and whether it is importing something there."""
     imports = False
-    while frame and frame.f_code.co_filename not in own:
+    while frame and frame.f_code.co_filename not in files:
         imports |= frame.f_code.co_filename.startswith(_IMPORT)
         frame = frame.f_back
     return frame, imports
 
 
-sys.addaudithook(_hear_event)
+sys.addaudithook(_on_event)

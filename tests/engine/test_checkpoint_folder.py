@@ -18,10 +18,10 @@ from smallbatch.core.errors import UserError
 from smallbatch.data import prepared
 from smallbatch.runs.store import METRICS, RunStore
 from smallbatch.training import checkpoints
-from smallbatch.training.checkpoints import Checkpoint, misfit_of
+from smallbatch.training.checkpoint_folder import CheckpointFolder
+from smallbatch.training.checkpoints import Checkpoint
 from smallbatch.training.engine import LaneTraining
 from smallbatch.training.pack import train_pack
-from smallbatch.training.row import Row
 
 ONE, TWO, THREE = (a_run(seed=seed, model="resnet8", norm="batch", b=2) for seed in (1, 2, 3))
 
@@ -39,8 +39,8 @@ def checkpoint_files(results: Path) -> list[Path]:
     return list(results.glob("checkpoints/*/*.pt*"))
 
 
-def begin(row: Row, *runs) -> Path:
-    return row.begin({"runs": [run.settings for run in runs]})
+def begin(folder: CheckpointFolder, *runs) -> Path:
+    return folder.create({"runs": [run.settings for run in runs]})
 
 
 def stopped(runs, data_folder, results, monkeypatch):
@@ -116,8 +116,8 @@ def test_the_rest_of_a_row_keeps_its_company_too(data_folder, tmp_path, monkeypa
 
 def test_a_checkpoint_of_stored_runs_is_removed_and_one_of_others_left_alone(interrupted, whole, data_folder):
     fingerprint = prepared.read(data_folder).meta.fingerprint
-    row = Row(whole / "checkpoints", ONE, fingerprint)
-    stale, other = begin(row, ONE, TWO), begin(row, replace(ONE, seed=8), replace(ONE, seed=9))
+    folder = CheckpointFolder(whole / "checkpoints", ONE, fingerprint)
+    stale, other = begin(folder, ONE, TWO), begin(folder, replace(ONE, seed=8), replace(ONE, seed=9))
     assert train_pack([ONE, TWO], data_folder, whole) == 0
     assert not stale.exists() and other.exists()
     assert train_pack([THREE], data_folder, whole) == 1
@@ -162,7 +162,7 @@ def anothers(path):
 
 @pytest.mark.parametrize("damage", [flipped, flipped_digest, emptied, a_folder, anothers])
 def test_no_damage_of_a_checkpoint_goes_unnoticed(damage, tmp_path, caplog):
-    path = begin(Row(tmp_path, ONE, "f"), ONE, TWO)
+    path = begin(CheckpointFolder(tmp_path, ONE, "f"), ONE, TWO)
     assert Checkpoint(path).load() == {"runs": [ONE.settings, TWO.settings]}
     damage(path)
     assert Checkpoint(path).load() is None
@@ -171,7 +171,7 @@ def test_no_damage_of_a_checkpoint_goes_unnoticed(damage, tmp_path, caplog):
 
 
 def test_no_flip_of_a_bit_and_no_cut_goes_unnoticed(tmp_path):
-    path = begin(Row(tmp_path, ONE, "f"), ONE)
+    path = begin(CheckpointFolder(tmp_path, ONE, "f"), ONE)
     content = path.read_bytes()
     for place in range(0, len(content), 7):
         path.write_bytes(content[:place] + bytes([content[place] ^ 1 << place % 8]) + content[place + 1 :])
@@ -194,10 +194,10 @@ def test_no_flip_of_a_bit_and_no_cut_goes_unnoticed(tmp_path):
     ],
 )
 def test_a_checkpoint_that_is_not_of_its_row_is_set_aside(state, tmp_path, caplog):
-    row = Row(tmp_path, ONE, "f")
-    path = row.folder / "0.pt"
+    folder = CheckpointFolder(tmp_path, ONE, "f")
+    path = folder.path / "0.pt"
     Checkpoint(path).save(state)
-    assert row.begun(lambda run: True) == {}
+    assert folder.unfinished(lambda run: True) == {}
     assert f"{path}: damaged checkpoint (it holds no runs of its row), set aside as {path}.damaged-1" in caplog.text
 
 
@@ -224,12 +224,25 @@ def changed(key, value):
         with_other_shapes,
         *map(
             without,
-            ("lanes", "part", "model", "velocity", "epoch", "step", "history", "variance", "seconds", "loss_sum"),
+            (
+                "lanes",
+                "part",
+                "model",
+                "velocity",
+                "epoch",
+                "step",
+                "history",
+                "variance",
+                "seconds",
+                "loss_sum",
+                "environments",
+            ),
         ),
         *(changed(key, None) for key in ("lanes", "part", "model", "velocity", "epoch", "step", "history", "loss_sum")),
         changed("epoch", 1),
         changed("step", 10**6),
         changed("seconds", [0.0]),
+        changed("environments", [{"torch": 2}]),
         changed("model", {"a": "b"}),
     ],
 )
@@ -237,9 +250,9 @@ def test_a_state_that_does_not_fit_is_told_before_anything_is_restored(change, d
     runs = [replace(run, setting=replace(run.setting, momentum=0.9)) for run in (ONE, TWO)]
     training = LaneTraining(runs, prepared.read(data_folder), torch.device("cpu"))
     state = training.state()
-    assert misfit_of(state, training) is None
+    assert training.misfit_of(state) is None
     change(state)
-    assert misfit_of(state, training)
+    assert training.misfit_of(state)
 
 
 def test_a_whole_checkpoint_of_another_model_is_set_aside_and_its_runs_begin_anew(
@@ -264,7 +277,7 @@ def test_what_a_kill_left_of_a_checkpoint_goes_with_the_next_training(interrupte
 
 def test_a_row_is_known_by_all_but_rate_and_seed(tmp_path):
     def key(run, fingerprint="f"):
-        return Row(tmp_path, run, fingerprint).key
+        return CheckpointFolder(tmp_path, run, fingerprint).key
 
     assert key(ONE) == key(TWO) == key(replace(ONE, base_lr=2.0**-3))
     others = [
@@ -283,7 +296,7 @@ def held_by_another(root: Path, run=ONE):
     has_it = fork.Event()
 
     def hold():
-        with Row(root, run, "f").alone("a row", lambda title: None):
+        with CheckpointFolder(root, run, "f").locked("a row", lambda title: None):
             has_it.set()
             time.sleep(60)
 
@@ -301,7 +314,7 @@ def test_a_row_waits_for_its_owner_and_goes_on_when_that_is_killed(tmp_path, cap
     caplog.set_level(logging.INFO)
     with (
         held_by_another(tmp_path) as owner,
-        Row(tmp_path, replace(ONE, batch_size=8), "f").alone("another row", lambda title: None),
+        CheckpointFolder(tmp_path, replace(ONE, batch_size=8), "f").locked("another row", lambda title: None),
     ):
         assert not caplog.text
 
@@ -311,8 +324,8 @@ def test_a_row_waits_for_its_owner_and_goes_on_when_that_is_killed(tmp_path, cap
             owner.join()
 
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr("smallbatch.training.row.time.sleep", kill)
-            with Row(tmp_path, ONE, "f").alone("this row", lambda title: None):
+            patch.setattr("smallbatch.training.checkpoint_folder.time.sleep", kill)
+            with CheckpointFolder(tmp_path, ONE, "f").locked("this row", lambda title: None):
                 assert "another job trains this row; waiting for it" in caplog.text and not owner.is_alive()
 
 

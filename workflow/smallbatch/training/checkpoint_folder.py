@@ -1,4 +1,4 @@
-"""The checkpoints of a row: of runs that differ in base learning rate and seed alone, and can be lanes of one group."""
+"""The checkpoints of a row: of runs that differ in base learning rate and seed alone, and can be lanes together."""
 
 import contextlib
 import fcntl
@@ -15,7 +15,7 @@ from smallbatch.core.errors import UserError
 from smallbatch.core.files import remove_temporaries, writing_errors
 from smallbatch.study.experiments import CHOSEN_LATER, Run
 from smallbatch.training.checkpoints import Checkpoint
-from smallbatch.training.engine import part_of
+from smallbatch.training.state import State, state_of_lanes
 
 POLL = 1.0
 """Seconds between looks at a lock that another job holds."""
@@ -23,11 +23,11 @@ POLL = 1.0
 log = logging.getLogger(__name__)
 
 
-class Row:
-    """A folder with a checkpoint for each group of lanes, from when it is cut to when all its runs are stored.
+class CheckpointFolder:
+    """A folder with a checkpoint for each group of lanes, from when it is formed to when all its runs are stored.
 
-    So whoever wants a run finds the group that was begun with it, whatever else he wants and however he would cut; and
-    a group that was cut is trained in the same company after a kill, which decides the rounding of its numbers.
+    A job that needs a run finds the group that was begun with it, whatever other runs the job has and whatever groups
+    it would form. After a kill a group is trained with the same lanes, on which the rounding of its numbers depends.
 
     Args:
         root: the folder of all checkpoints.
@@ -38,10 +38,10 @@ class Row:
     def __init__(self, root: Path, run: Run, fingerprint: str) -> None:
         self.root, self.fingerprint = root, fingerprint
         self.key = replace(run, base_lr=CHOSEN_LATER, seed=0).name(fingerprint).rpartition("-")[2]
-        self.folder = root / self.key
+        self.path = root / self.key
 
     @contextlib.contextmanager
-    def alone(self, title: str, waits: Callable[[str], None]) -> Iterator[None]:
+    def locked(self, title: str, waits: Callable[[str], None]) -> Iterator[None]:
         """Wait until no other job, an orphan of a killed one perhaps, trains this row.
 
         The lock is a byte of a file, which the system forgets with its owner: where the process ends, however it does;
@@ -59,19 +59,19 @@ class Row:
             self.root.mkdir(parents=True, exist_ok=True)
             file = open(self.root / "lock", "ab")  # noqa: SIM115
         with file:
-            if not self._locked(file):
+            if not self._try_lock(file):
                 log.info("another job trains %s; waiting for it", title)
                 waits(title)
                 # Looked at now and then: a server may fail to tell when it is free.
-                while not self._locked(file):
+                while not self._try_lock(file):
                     stopping.check()
                     time.sleep(POLL)
-            remove_temporaries(self.folder)  # nobody else writes there now
+            remove_temporaries(self.path)  # nobody else writes there now
             yield
             with contextlib.suppress(OSError):  # not there, or not empty
-                self.folder.rmdir()
+                self.path.rmdir()
 
-    def _locked(self, file: IO[bytes]) -> bool:
+    def _try_lock(self, file: IO[bytes]) -> bool:
         """Take the lock, unless another process has it; returns whether it is taken."""
         try:
             fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB, 1, int(self.key, 16))
@@ -84,42 +84,44 @@ class Row:
             ) from error
         return True
 
-    def begin(self, state: dict) -> Path:
+    def create(self, state: State) -> Path:
         """Begin a group of lanes: save its checkpoint, which names at least its runs; returns that."""
         names = "\n".join(Run.from_settings(settings).name(self.fingerprint) for settings in state["runs"])
-        path = self.folder / f"{hashlib.sha256(names.encode()).hexdigest()[:16]}.pt"
+        path = self.path / f"{hashlib.sha256(names.encode()).hexdigest()[:16]}.pt"
         Checkpoint(path).save(state)
         return path
 
-    def halve(self, path: Path, state: dict) -> None:
+    def split_in_half(self, path: Path, state: State) -> None:
         """Let a group go on as two, from the same state.
 
-        A kill in between leaves the whole group's checkpoint, and `begun` takes that.
+        A kill in between leaves the whole group's checkpoint, and `unfinished` takes that.
         """
         count = len(state["runs"])
         for lanes in (range(count // 2), range(count // 2, count)):
-            self.begin(part_of(state, lanes))
+            self.create(state_of_lanes(state, lanes))
         Checkpoint(path).remove()
 
-    def begun(self, is_missing: Callable[[Run], bool]) -> dict[Path, list[Run]]:
+    def unfinished(self, is_missing: Callable[[Run], bool]) -> dict[Path, list[Run]]:
         """The checkpoints that hold missing runs, with all their runs.
 
-        Those that hold none are removed, and those whose runs another has as well: parts of it that never began.
+        Those that hold none are removed, and those whose runs another one holds as well: halves of it that never began.
 
         Args:
             is_missing: says of a run whether it is still to be trained.
         """
-        found = {}
-        for path in sorted(self.folder.glob("*.pt")):
+        unfinished = {}
+        for path in sorted(self.path.glob("*.pt")):
             runs = self._runs(Checkpoint(path))
             if any(map(is_missing, runs)):
-                found[path] = runs
+                unfinished[path] = runs
             else:
                 Checkpoint(path).remove()
-        parts = [path for path, runs in found.items() if any(set(runs) < set(others) for others in found.values())]
-        for path in parts:
+        halves = [
+            path for path, runs in unfinished.items() if any(set(runs) < set(other) for other in unfinished.values())
+        ]
+        for path in halves:
             Checkpoint(path).remove()
-        return {path: runs for path, runs in found.items() if path not in parts}
+        return {path: runs for path, runs in unfinished.items() if path not in halves}
 
     def _runs(self, checkpoint: Checkpoint) -> list[Run]:
         """The runs that a checkpoint holds; none where it is not there or not one of this row, which is set aside."""
@@ -128,7 +130,7 @@ class Row:
             return []
         try:
             runs = [Run.from_settings(settings) for settings in state["runs"]]
-            if {Row(self.root, run, self.fingerprint).key for run in runs} == {self.key}:
+            if {CheckpointFolder(self.root, run, self.fingerprint).key for run in runs} == {self.key}:
                 return runs
         except (KeyError, TypeError, ValueError, AttributeError):
             pass

@@ -1,4 +1,4 @@
-"""Sets of a model's own code whose order is said: sorted in one process, the other way around in another.
+"""A defined order for sets in a model's own code: sorted in one process, reversed in another.
 
 Another hash seed would give another order by chance alone, which is one in two for a set of two.
 """

@@ -43,7 +43,7 @@ LONG_STEP = 0.025
 milliseconds a step, however many lanes take it."""
 
 TIE, FALL = 0.03, 0.05
-"""Parts of the best speed: what more lanes must gain to be worth it; and by how much less ends the search."""
+"""Fractions of the best throughput: what more lanes must gain to be worth it; and by how much less ends the search."""
 
 REMEMBERED = 5000
 """Kinds of training in the file, of which the oldest are dropped."""
@@ -52,8 +52,8 @@ log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
-class Kind:
-    """All that decides how fast lanes are.
+class TrainingKind:
+    """All that the throughput of lanes depends on.
 
     device: its name.
     processors: that are at work at the same time.
@@ -82,17 +82,17 @@ class Kind:
         return json.dumps(asdict(self), sort_keys=True)
 
 
-def kind_of(run: Run, outline: Outline, device: torch.device, processors: int) -> Kind:
+def training_kind(run: Run, outline: Outline, device: torch.device, processors: int) -> TrainingKind:
     """The kind of training that a run is.
 
     Args:
-        run: a run, or a process's share of one.
+        run: a run, or a `local_run`.
         outline: of its data.
         device: where.
         processors: that are at work at the same time.
     """
     s = run.setting
-    return Kind(
+    return TrainingKind(
         device=devices.describe(device)["device"],
         torch=torch.__version__,
         processors=processors,
@@ -115,7 +115,7 @@ def _code() -> str:
     return digest(*(path for part in ("training", "models") for path in (library / part).rglob("*.py")))
 
 
-def lanes_for(
+def best_lane_count(
     run: Run, count: int, outline: Outline, device: torch.device, processors: int, world: World = ALONE
 ) -> int:
     """How many of `count` runs of a row are best trained in lock-step: the fewest that are about as fast as any number.
@@ -123,30 +123,30 @@ def lanes_for(
     What is not known of it yet is measured: some tenths of a second for each number of lanes that is tried.
 
     Args:
-        run: one of the row; where processes share its mini-batches, a share of it.
+        run: one of the row; where processes share its mini-batches, a `local_run`.
         count: runs of the row.
         outline: of their data.
         device: where.
         processors: that are at work at the same time.
         world: the processes that share each mini-batch.
     """
-    kind = kind_of(run, outline, device, processors)
+    kind = training_kind(run, outline, device, processors)
     known = recall(kind)
     most = min(count, known.most, CPU_LANES if device.type == "cpu" else GPU_LANES)
     if most == 1 or native.layout_of(run, outline, device, world) or triton.graph_of(run, outline, device, world):
         return most
     candidates = _candidates(most)
-    remembered = dict(known.speeds)
-    _search(candidates, known.speeds, run.batch_size, lambda lanes: _measure(run, lanes, outline, device))
-    if known.speeds != remembered:
+    remembered = dict(known.throughputs)
+    _search(candidates, known.throughputs, run.batch_size, lambda lanes: _measure(run, lanes, outline, device))
+    if known.throughputs != remembered:
         remember(kind, known)
-    speeds = {lanes: known.speeds[lanes] for lanes in candidates if lanes in known.speeds}
-    chosen = _fewest_of_the_fast(speeds)
+    throughputs = {lanes: known.throughputs[lanes] for lanes in candidates if lanes in known.throughputs}
+    chosen = _fewest_of_the_fast(throughputs)
     log.info(
         "%s %s on %dx%d, m=%d, b=%d: %d lanes are best (%s images/s with %s lanes%s)",
         kind.model, kind.norm, *kind.shape[1:], kind.m, kind.b, chosen,
-        ", ".join(f"{speed:,.0f}" for speed in speeds.values()), ", ".join(map(str, speeds)),
-        ", as measured before" if known.speeds == remembered else "",
+        ", ".join(f"{throughput:,.0f}" for throughput in throughputs.values()), ", ".join(map(str, throughputs)),
+        ", as measured before" if known.throughputs == remembered else "",
     )  # fmt: skip
     return chosen
 
@@ -156,15 +156,17 @@ def _candidates(most: int) -> list[int]:
     return [1 << power for power in range((most - 1).bit_length())] + [most]
 
 
-def _search(candidates: list[int], speeds: dict[int, float], batch_size: int, measure: Callable[[int], float]) -> None:
+def _search(
+    candidates: list[int], throughputs: dict[int, float], batch_size: int, measure: Callable[[int], float]
+) -> None:
     """Complete the images/s by lanes, from few lanes to many, as far as there is hope of more."""
     best, in_vain = 0.0, 0
     for lanes in candidates:
         stopping.check()
-        speed = speeds[lanes] if lanes in speeds else speeds.setdefault(lanes, measure(lanes))
-        in_vain = 0 if speed > best * (1 + TIE) else in_vain + 1
-        best = max(best, speed)
-        if in_vain == 2 or speed < best * (1 - FALL) or lanes * batch_size > LONG_STEP * speed:
+        throughput = throughputs[lanes] if lanes in throughputs else throughputs.setdefault(lanes, measure(lanes))
+        in_vain = 0 if throughput > best * (1 + TIE) else in_vain + 1
+        best = max(best, throughput)
+        if in_vain == 2 or throughput < best * (1 - FALL) or lanes * batch_size > LONG_STEP * throughput:
             return
 
 
@@ -177,51 +179,51 @@ def _measure(run: Run, lanes: int, outline: Outline, device: torch.device) -> fl
         return 0.0
 
 
-def _fewest_of_the_fast(speeds: Mapping[int, float]) -> int:
-    best = max(speeds.values())
-    return min(lanes for lanes, speed in speeds.items() if speed * (1 + TIE) >= best)
+def _fewest_of_the_fast(throughputs: Mapping[int, float]) -> int:
+    best = max(throughputs.values())
+    return min(lanes for lanes, throughput in throughputs.items() if throughput * (1 + TIE) >= best)
 
 
 @dataclass
 class Known:
     """What is known of a kind of training.
 
-    speeds: images/s of all lanes together, by their number.
+    throughputs: images/s of all lanes together, by their number.
     most: lanes that memory was seen to hold.
     """
 
-    speeds: dict[int, float] = field(default_factory=dict)
+    throughputs: dict[int, float] = field(default_factory=dict)
     most: int = GPU_LANES
 
 
-def recall(kind: Kind) -> Known:
+def recall(kind: TrainingKind) -> Known:
     """What is remembered of a kind; what is damaged counts as forgotten."""
     try:
         entry = _read()[kind.key]
-        speeds = {int(lanes): float(speed) for lanes, speed in entry["speeds"].items()}
-        return Known(speeds, max(1, int(entry["most"])))
+        throughputs = {int(lanes): float(throughput) for lanes, throughput in entry["throughputs"].items()}
+        return Known(throughputs, max(1, int(entry["most"])))
     except (KeyError, TypeError, ValueError, AttributeError, RuntimeError):
         return Known()
 
 
-def remember(kind: Kind, known: Known) -> None:
+def remember(kind: TrainingKind, known: Known) -> None:
     """Remember what is known of a kind, if that can be written; what other processes remember meanwhile stays."""
     try:
-        with _alone_with(_file().parent):
+        with _locked(_file().parent):
             entries = {key: entry for key, entry in _read().items() if key != kind.key} | {kind.key: asdict(known)}
             write_sealed(_file(), dict(list(entries.items())[-REMEMBERED:]))
     except (UserError, OSError, RuntimeError) as error:
         log.info("what was measured will not be remembered: %s", error)
 
 
-def remember_most(kind: Kind, lanes: int) -> None:
+def remember_limit(kind: TrainingKind, lanes: int) -> None:
     """Remember that memory did not hold more lanes than these."""
     known = recall(kind)
     remember(kind, replace(known, most=min(known.most, lanes)))
 
 
 @contextlib.contextmanager
-def _alone_with(folder: Path) -> Iterator[None]:
+def _locked(folder: Path) -> Iterator[None]:
     """Wait for other processes that write in `folder`; where folders cannot be locked, an entry may get lost."""
     folder.mkdir(parents=True, exist_ok=True)
     handle = os.open(folder, os.O_RDONLY)

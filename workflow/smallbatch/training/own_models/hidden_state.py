@@ -1,7 +1,7 @@
-"""What a model of the user's own could remember where no state_dict has it: marks that change when that does.
+"""What a model of the user's own keeps outside its state_dict: digests that change when that does.
 
-Found are numbers, texts, arrays, tensors and generators wherever they are reached from: attributes of layers and of
-their classes, globals of the model's files, and there in collections, closures, default arguments, attributes of
+Digested are numbers, texts, arrays, tensors and generators that are reached from attributes of layers and of their
+classes and from globals of the model's files, also through collections, closures, default arguments, attributes of
 functions, caches and iterators.
 """
 
@@ -28,47 +28,48 @@ _ITERATORS = (
     *(type(iter(values)) for values in _ITERABLES),
     *(enumerate, zip, map, filter, reversed, range),
 )
-"""Whose place `__reduce__` gives."""
+"""Whose position `__reduce__` gives."""
 
-MOST = 100_000
-"""Values behind one attribute or global that are looked at."""
+MOST_OBJECTS = 100_000
+"""Objects behind one attribute or global that are looked at."""
 
 
-def remembered(model: nn.Module, files: Collection[Path]) -> dict[str, str]:
-    """Marks of all that a model and its files hold beside the model's parameters and buffers, by name."""
+def hidden_state(model: nn.Module, files: Collection[Path]) -> dict[str, str]:
+    """Digests of all that a model and its files hold beside the model's parameters and buffers, by name."""
     saved = {id(tensor) for tensor in model.state_dict(keep_vars=True).values()}
     return {
-        f"{place}.{name}".lstrip("."): _Marks(files, saved).of(value)
-        for place, values in _places(model, files).items()
+        f"{owner}.{name}".lstrip("."): _Digester(files, saved).digest_of(value)
+        for owner, values in _owners(model, files).items()
         for name, value in values.items()
         if not (name.startswith("__") and name.endswith("__"))
     }
 
 
-def _places(model: nn.Module, files: Collection[Path]) -> dict[str, Mapping[str, object]]:
-    places: dict[str, Mapping[str, object]] = {}
-    for place, layer in model.named_modules():
+def _owners(model: nn.Module, files: Collection[Path]) -> dict[str, Mapping[str, object]]:
+    """What holds values, by name: layers, parameters, modules and classes, with their attributes."""
+    owners: dict[str, Mapping[str, object]] = {}
+    for layer_name, layer in model.named_modules():
         unsaved = {name: layer._buffers[name] for name in layer._non_persistent_buffers_set}
-        places[place] = _attributes(layer) | unsaved
-        places |= {f"{place}.{name}": vars(own) for name, own in layer._parameters.items() if own is not None}
+        owners[layer_name] = _attributes(layer) | unsaved
+        owners |= {f"{layer_name}.{name}": vars(p) for name, p in layer._parameters.items() if p is not None}
     for module in list(sys.modules.values()):
         if isinstance(module, ModuleType) and _file(module) in files:
-            places[module.__name__] = vars(module)
+            owners[module.__name__] = vars(module)
             kinds = {name: kind for name, kind in vars(module).items() if _is_class_of(kind, module)}
-            places |= {f"{module.__name__}.{name}": vars(kind) for name, kind in kinds.items()}
+            owners |= {f"{module.__name__}.{name}": vars(kind) for name, kind in kinds.items()}
             others = [other for other in vars(module).values() if isinstance(other, ModuleType)]
-            places |= {other.__name__: _plain(other) for other in others if _file(other) not in files}
-    return places
+            owners |= {other.__name__: _plain(other) for other in others if _file(other) not in files}
+    return owners
 
 
 def _attributes(layer: nn.Module) -> dict[str, object]:
-    """Of a layer, what not every layer has; and its hooks."""
-    return {name: own for name, own in vars(layer).items() if name not in _OF_EACH_LAYER}
+    """Attributes that a layer has beside those of every `nn.Module`; and its hooks."""
+    return {name: value for name, value in vars(layer).items() if name not in _OF_EACH_LAYER}
 
 
 def _plain(module: ModuleType) -> dict[str, object]:
     """Numbers and texts of a module that is not the model's, where its code could leave some."""
-    return {name: own for name, own in list(vars(module).items()) if isinstance(own, int | float | str | bytes)}
+    return {name: value for name, value in list(vars(module).items()) if isinstance(value, int | float | str | bytes)}
 
 
 def _file(module: ModuleType) -> Path | None:
@@ -80,8 +81,8 @@ def _is_class_of(kind: object, module: ModuleType) -> bool:
     return isinstance(kind, type) and kind.__module__ == module.__name__
 
 
-class _Marks:
-    """Walks what is behind a value, each object once.
+class _Digester:
+    """Walks all objects that a value refers to, each once.
 
     Args:
         files: of the model, whose functions and classes are looked into; those of others are not.
@@ -94,24 +95,24 @@ class _Marks:
         self.seen: dict[int, int] = {}
         self.kept: list[object] = []  # so that no other object comes to have an id that is seen
 
-    def of(self, value: object) -> str:
-        """The mark of a value."""
-        coming = [value]
-        while coming and len(self.seen) < MOST:
-            value = coming.pop()
+    def digest_of(self, value: object) -> str:
+        """The digest of a value."""
+        pending = [value]
+        while pending and len(self.seen) < MOST_OBJECTS:
+            value = pending.pop()
             if id(value) in self.seen:
                 self._add(f"again {self.seen[id(value)]}")
                 continue
             self.seen[id(value)] = len(self.seen)
             self.kept.append(value)
-            coming += reversed(list(self._parts(value)))
+            pending += reversed(list(self._referenced(value)))
         return self.digest.hexdigest()
 
     def _add(self, *what: object) -> None:
         self.digest.update(repr(what).encode("utf-8", "backslashreplace"))
 
-    def _parts(self, value: Any) -> Iterator[object]:
-        """Add what a value is by itself; gives what is to be looked at behind it."""
+    def _referenced(self, value: Any) -> Iterator[object]:
+        """Add what a value is by itself; yields the objects that it refers to."""
         self._add(type(value).__qualname__)
         if value is None or isinstance(value, bool | int | float | complex | str | bytes | bytearray):
             self._add(value)
@@ -136,7 +137,7 @@ class _Marks:
             yield from gc.get_referents(value)
 
     def _behind_code(self, value: Any) -> Iterator[object]:
-        """Of a function of the model's files what it carries with it; others, classes and modules have places."""
+        """Of a function of the model's files what it carries with it; of others, classes and modules the name."""
         self._add(getattr(value, "__qualname__", ""))
         if isinstance(value, types.FunctionType) and value.__code__.co_filename in self.files:
             yield from (value.__defaults__, value.__kwdefaults__, vars(value))

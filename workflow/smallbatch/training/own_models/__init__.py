@@ -1,0 +1,152 @@
+"""Models of the user's own: how each can be trained, checked before a study begins and remembered.
+
+`check` is for a study, `suitability` and `most_lanes` are for its jobs. Nothing that they import imports torch, or runs
+a line of a user's model: processes of their own do, see `subprocesses`; only what a job does not find in the cache is
+examined in the job itself.
+"""
+
+import functools
+import logging
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from smallbatch import data, models
+from smallbatch.core.errors import UserError
+from smallbatch.data.outline import Outline, image_size
+from smallbatch.study.experiments import Experiment, Setting, Study
+from smallbatch.training.own_models import cache, subprocesses
+from smallbatch.training.own_models.spec import BUILT_IN, ModelSpec, Suitability, spec_of
+
+__all__ = ["Suitability", "check", "most_lanes", "suitability"]
+
+SLOWER = "so one run after the other in ordinary torch, without lanes and kernels, which takes several times as long"
+
+log = logging.getLogger(__name__)
+
+
+def suitability(setting: Setting, shape: Sequence[int], classes: int, processes: int = 1) -> Suitability:
+    """How the model of a setting can be trained.
+
+    Args:
+        setting: of runs.
+        shape: of an image: channels, height, width.
+        classes: number of classes.
+        processes: that share each mini-batch.
+
+    Raises:
+        UserError: it cannot, or not by so many processes; says why.
+    """
+    if not models.is_own(setting.model):
+        return BUILT_IN
+    result = suitability_of(spec_of(setting, shape, classes))
+    _check_processes(setting.model, result, processes)
+    return result
+
+
+@functools.cache
+def suitability_of(spec: ModelSpec) -> Suitability:
+    """The remembered result of a model's check; the model is examined in this process if there is none.
+
+    Raises:
+        UserError: the model cannot be trained.
+    """
+    known = cache.load(spec)
+    if known is not None:
+        return known
+    from smallbatch.training.own_models.examination import examine
+
+    result = examine(spec)
+    cache.save(spec, result)
+    return result
+
+
+def most_lanes(setting: Setting, outline: Outline, count: int) -> int:
+    """How many of `count` runs of a setting can be trained in lock-step: all, or one."""
+    return count if suitability(setting, outline.shape, outline.classes).lanes else 1
+
+
+def check(study: Study, datasets: Mapping[str, dict[str, Any]], processes: int) -> None:
+    """Check the study's models that are the user's own, before anything is trained, and log which are trained alone.
+
+    One that was not checked before takes a process of some seconds (most of it the import of torch).
+
+    Args:
+        study: whose.
+        datasets: as the configuration has them.
+        processes: that share each mini-batch.
+
+    Raises:
+        UserError: one cannot be trained as the study says.
+    """
+    experiments = [e for e in study.experiments.values() if models.is_own(e.setting.model)]
+    keys = {data.label(key, settings): key for key, settings in datasets.items()}
+    specs = _with_batch_sizes({e.name: _spec(e, keys[e.setting.data], datasets) for e in experiments}, experiments)
+    cached = {spec: cache.load(spec) for spec in dict.fromkeys(specs.values())}
+    results = {spec: result for spec, result in cached.items() if result is not None}
+    new = [spec for spec in cached if spec not in results]
+    if new:
+        results |= _check_new(study.file, new)
+    for e in experiments:
+        result, where = results[specs[e.name]], f"{study.file}: experiments.{e.name}"
+        _check_experiment(e, result, where, processes)
+        if not result.lanes:
+            # A warning once, where everyone sees it; then only where logs are read.
+            level = logging.WARNING if specs[e.name] in new else logging.INFO
+            log.log(
+                level, "%s: model %s is trained alone, since %s; %s", where, e.setting.model, result.why_alone, SLOWER
+            )
+
+
+def _spec(e: Experiment, key: str, datasets: Mapping[str, dict[str, Any]]) -> ModelSpec:
+    return spec_of(e.setting, *image_size(key, datasets[key], Path("data")))
+
+
+def _with_batch_sizes(specs: Mapping[str, ModelSpec], experiments: Sequence[Experiment]) -> dict[str, ModelSpec]:
+    """The specs by experiment, each with the batch sizes of all experiments that have the same one."""
+    sizes: dict[ModelSpec, set[int]] = {}
+    for e in experiments:
+        sizes.setdefault(specs[e.name], set()).update(e.batch_sizes, e.setting.variance_batch_sizes)
+    return {name: spec._replace(batch_sizes=tuple(sorted(sizes[spec]))) for name, spec in specs.items()}
+
+
+def _check_new(where: str, specs: Sequence[ModelSpec]) -> dict[ModelSpec, Suitability]:
+    """Check models that are not in the cache, and put the results there."""
+    started = time.perf_counter()
+    results = {}
+    for spec, answer in zip(specs, subprocesses.check_models(where, specs), strict=False):
+        if "refused" in answer:
+            raise UserError(f"{where}: {answer['refused']}")
+        results[spec] = Suitability(**answer["suitability"])
+        for key in (spec, spec._replace(batch_sizes=())):
+            cache.save(key, results[spec])
+    names, seconds = ", ".join(dict.fromkeys(spec.model for spec in specs)), time.perf_counter() - started
+    log.info("%s: checked model %s in %.0f s; remembered until its file changes", where, names, seconds)
+    return results
+
+
+def _check_experiment(e: Experiment, result: Suitability, where: str, processes: int) -> None:
+    """Make sure that the model can be trained as an experiment says."""
+    model, smallest = e.setting.model, min(e.batch_sizes)
+    _check_processes(model, result, processes)
+    if smallest < result.min_batch_size:
+        raise UserError(
+            f"{where}.batch_sizes: {smallest} is not allowed; allowed: numbers from {result.min_batch_size}, "
+            f"the fewest examples that model {model} trains on"
+        )
+    if e.setting.variance_batch_sizes and not result.splittable and not result.stochastic:
+        raise UserError(
+            f"{where}.variance_batch_sizes: {list(e.setting.variance_batch_sizes)} is not allowed; allowed: a "
+            f"model whose examples know nothing of each other; those of {model} do"
+        )
+
+
+def _check_processes(model: str, result: Suitability, processes: int) -> None:
+    if processes > 1 and not (result.lanes and result.splittable):
+        reason = (
+            f"is trained alone, since {result.why_alone}" if result.why_alone else "needs all of a mini-batch at once"
+        )
+        raise UserError(
+            f"training.processes: {processes} is not allowed; allowed: 1 with model {model}, which {reason}"
+        )

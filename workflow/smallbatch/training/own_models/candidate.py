@@ -1,0 +1,239 @@
+"""A model of the user's own under examination: makes it, passes images through it, and refuses it by name."""
+
+import contextlib
+import functools
+import math
+import random
+from collections.abc import Iterator
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch._subclasses import fake_tensor
+from torch.nn import functional as F
+
+from smallbatch import models
+from smallbatch.core.errors import UserError
+from smallbatch.training import lanes
+from smallbatch.training.distributed import ALONE
+from smallbatch.training.network import Network
+from smallbatch.training.own_models.comparisons import copied_state
+from smallbatch.training.own_models.norm_marks import marking_norms
+from smallbatch.training.own_models.recording import Recorder
+from smallbatch.training.own_models.spec import ModelSpec
+from smallbatch.training.own_models.torch_settings import torch_settings
+
+EXAMPLES, SUB_BATCH = 4, 2
+"""Of a mini-batch that is tried, and of a batch statistic."""
+
+MINI_BATCHES = 3
+"""Mini-batches of images that are at hand: one for each of the lanes that are compared with their models alone."""
+
+MANY_IMAGES, MANY_PIXELS = 256, 1 << 18
+"""Of the largest mini-batch that is computed: what a model does only with many."""
+
+SEED = 20
+"""Of the random numbers that a model draws in a pass, unless given; no model would choose it for itself."""
+
+ONLY_VALUES_TELL = (
+    fake_tensor.DataDependentOutputException,
+    fake_tensor.DynamicOutputShapeException,
+    fake_tensor.UnsupportedFakeTensorException,
+    fake_tensor.UnsupportedOperatorException,
+)
+"""Why a pass of shapes ends where one with values would go on."""
+
+
+class Pass(NamedTuple):
+    """What a pass forwards and backwards gives: logits, gradients by parameter, and the model's state after it."""
+
+    logits: Tensor
+    gradients: dict[str, Tensor]
+    state: dict[str, Tensor]
+
+    @property
+    def tensors(self) -> list[Tensor]:
+        """All of it."""
+        return [self.logits, *self.gradients.values(), *self.state.values()]
+
+
+class Candidate:
+    """A model with images [mini-batches, examples, c, h, w] and labels [mini-batches, examples] for it."""
+
+    def __init__(self, spec: ModelSpec) -> None:
+        self.spec = spec
+        draws = torch.Generator().manual_seed(0)
+        self.images = torch.randn(MINI_BATCHES, EXAMPLES, *spec.shape, generator=draws)
+        self.labels = torch.randint(spec.classes, (MINI_BATCHES, EXAMPLES), generator=draws)
+
+    @property
+    def computed(self) -> int:
+        """Images of the largest mini-batch that is computed."""
+        return min(MANY_IMAGES, max(2 * EXAMPLES, MANY_PIXELS // math.prod(self.spec.shape) // 2 * 2))
+
+    @property
+    def sub_batch(self) -> int:
+        """Examples of a batch statistic; 1 without batch normalisation."""
+        return SUB_BATCH if self.spec.norm == "batch" else 1
+
+    def build(self, seed: int, sub_batch: int = SUB_BATCH) -> nn.Module:
+        """The model with the initial weights of a seed."""
+        s = self.spec
+        with self.guarded("initial weights"), marking_norms():
+            return models.build(
+                s.model,
+                s.shape,
+                s.classes,
+                norm=s.norm,
+                norm_layers=s.norm_layers,
+                bn_batch_size=sub_batch,
+                seed=seed,
+            )
+
+    def build_for(self, count: int, seed: int = 1) -> nn.Module:
+        """A model that takes mini-batches of this size."""
+        return self.build(seed, count if count % SUB_BATCH else SUB_BATCH)
+
+    def network(self, *, splittable: bool, batch_size: int = EXAMPLES, images_at_once: int | str = "auto") -> Network:
+        """The model as the engine has it where it is trained alone."""
+        return Network(
+            lanes.Alone(self.build(1)),
+            batch_size=batch_size,
+            bn_batch_size=self.sub_batch,
+            images_at_once=images_at_once,
+            pixels=1,
+            precision="float32",
+            device=torch.device("cpu"),
+            world=ALONE,
+            splittable=splittable,
+        )
+
+    def mini_batches(self, examples: int) -> Tensor:
+        """Mini-batches of this size, [mini-batches, examples, c, h, w]."""
+        if examples == EXAMPLES:
+            return self.images
+        return self.many_images(MINI_BATCHES * examples).unflatten(0, (MINI_BATCHES, examples))
+
+    def many_images(self, count: int) -> Tensor:
+        """So many images, of which the first ones are `images`; no two are the same."""
+        have = self.images.flatten(0, 1)
+        more = torch.randn(max(0, count - len(have)), *self.spec.shape, generator=torch.Generator().manual_seed(2))
+        return torch.cat([have, more])[:count]
+
+    def many_labels(self, count: int) -> Tensor:
+        """The labels of so many images."""
+        return torch.arange(count) % self.spec.classes if count > EXAMPLES else self.labels.flatten()[:count]
+
+    @contextlib.contextmanager
+    def guarded(self, what: str) -> Iterator[None]:
+        """Refuse a model whose code, while this lasts, draws from generators without seeds or sets torch otherwise.
+
+        Args:
+            what: of the model's is computed, for the error.
+
+        Raises:
+            UserError: it does, or fails.
+        """
+        python, numpy, before = random.getstate(), np.random.get_state(), torch_settings()
+        with models.errors_in_one_line(self.spec.model, f"its {what} fails"):
+            yield
+        if random.getstate() != python:
+            raise self.spec.error(f"its {what} draws from Python's module random; allowed: torch's random numbers")
+        if not all(map(np.array_equal, np.random.get_state(), numpy)):
+            raise self.spec.error(f"its {what} draws from numpy.random; allowed: torch's random numbers")
+        if changed := [name for name, value in torch_settings().items() if before[name] != value]:
+            raise self.spec.error(
+                f"its {what} sets torch's {changed[0]} for the whole process; allowed: a model that does not"
+            )
+
+    def run(self, model: nn.Module, images: Tensor, *, training: bool, seed: int = SEED) -> Pass:
+        """A pass forwards and backwards; the model's gradients are then those of this pass.
+
+        Raises:
+            UserError: the pass fails, changes its images, seeds torch, or gives other than logits.
+        """
+        what = pass_name(len(images), training=training)
+        with self.guarded(what):
+            model.train(training)
+            model.zero_grad()
+            torch.manual_seed(seed)
+            given = images.clone()
+            logits = model(given)
+        self._check_logits(logits, len(images))
+        if given._version or not torch.equal(given, images):
+            raise self.spec.error(
+                "it changes its images in place; allowed: a copy of them, as by x = x.clone(), or inplace=False"
+            )
+        if torch.initial_seed() != seed:
+            raise self.spec.error(
+                f"its {what} seeds torch's random numbers; allowed: to draw them, as the run's seed has them"
+            )
+        with self.guarded(what):
+            F.cross_entropy(logits, self.many_labels(len(images))).backward()
+        gradients = {name: p.grad.clone() for name, p in model.named_parameters() if p.grad is not None}
+        return Pass(logits.detach(), gradients, copied_state(model))
+
+    def draws(self, model: nn.Module, images: Tensor, *, training: bool = True) -> bool:
+        """Whether torch's generator is in another state after a pass."""
+        torch.manual_seed(SEED)
+        before = torch.get_rng_state()
+        self.run(model, images, training=training)
+        return not torch.equal(before, torch.get_rng_state())
+
+    def record_many(self, count: int, *, training: bool) -> Recorder | None:
+        """What a pass of many images does; None where it would take long to find out.
+
+        Raises:
+            UserError: the pass fails.
+        """
+        failed = None
+        if self.runs_on_shapes:
+            try:
+                return self._record_shapes(count, training=training)
+            except UserError as error:
+                failed = error
+        if count > self.computed:
+            if failed is None or isinstance(failed.__cause__, ONLY_VALUES_TELL):
+                return None
+            raise failed
+        model, images = self.build_for(count), self.many_images(count)
+        with Recorder(model) as record:
+            drew = self.draws(model, images, training=training)
+        record.drew |= drew
+        return record
+
+    @functools.cached_property
+    def runs_on_shapes(self) -> bool:
+        """Whether the shapes of tensors are enough for the model's passes."""
+        try:
+            self._record_shapes(EXAMPLES, training=True)
+            self._record_shapes(EXAMPLES, training=False)
+        except UserError:
+            return False
+        return True
+
+    def _record_shapes(self, count: int, *, training: bool) -> Recorder:
+        """As `record_many`, with tensors that have no values, which takes neither time nor memory."""
+        model = self.build_for(count).train(training)
+        what = pass_name(count, training=training)
+        with self.guarded(what), fake_tensor.FakeTensorMode(allow_non_fake_inputs=True), Recorder(model) as record:
+            logits = model(torch.empty(count, *self.spec.shape))
+        self._check_logits(logits, count)
+        return record
+
+    def _check_logits(self, logits: object, images: int) -> None:
+        allowed = f"logits [images, {self.spec.classes}], one for each class"
+        if not isinstance(logits, Tensor):
+            raise self.spec.error(f"it returns a {type(logits).__name__}; allowed: {allowed}")
+        if tuple(logits.shape) != (images, self.spec.classes) or not logits.is_floating_point():
+            raise self.spec.error(
+                f"it returns {list(logits.shape)} of {images} images, {logits.dtype}; allowed: {allowed}"
+            )
+        if not logits.requires_grad:
+            raise self.spec.error("nothing of it can be trained: its logits depend on no parameter that has gradients")
+
+
+def pass_name(count: int, *, training: bool) -> str:
+    """What an error calls a pass of so many images."""
+    return f"{'training' if training else 'test'} pass" + (f" of {count} images" if count > EXAMPLES else "")

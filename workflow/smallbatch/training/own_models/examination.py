@@ -1,0 +1,58 @@
+"""Examines a model of the user's own: whether it can be trained to the bit again, and in lanes or alone."""
+
+import contextlib
+from collections.abc import Iterator
+
+import torch
+
+from smallbatch import models
+from smallbatch.training.own_models import batch_sizes, lane_equality, micro_batches, optimiser, reproducibility
+from smallbatch.training.own_models.candidate import Candidate
+from smallbatch.training.own_models.outside_access import nothing_outside, without_calls
+from smallbatch.training.own_models.short_training import short_training
+from smallbatch.training.own_models.spec import ModelSpec, Suitability
+
+
+def examine(spec: ModelSpec) -> Suitability:
+    """How a model can be trained.
+
+    Raises:
+        UserError: it cannot, or not as its settings say.
+    """
+    name = f"model {spec.model} ({models.source(spec.entry_point)})"
+    listening = nothing_outside(models.files(spec.entry_point), name)
+    with _plain_torch(), listening, models.errors_in_one_line(spec.model, "its check fails"):
+        candidate = Candidate(spec)
+        stochastic = reproducibility.check(candidate)
+        batch_sizes.check(candidate, stochastic=stochastic)
+        splittable = not stochastic and micro_batches.equal_whole(candidate)
+        with without_calls():
+            reason = "it draws random numbers in training" if stochastic else lane_equality.difference(candidate)
+        if reason:
+            optimiser.check(candidate)
+        return Suitability(reason, stochastic, splittable, batch_sizes.smallest(candidate))
+
+
+def train_shortly(spec: ModelSpec, *, resumed: bool) -> dict[str, str]:
+    """Digests of a short training, see `short_training`.
+
+    Raises:
+        UserError: the model cannot be made or trained.
+    """
+    candidate = Candidate(spec)
+    with _plain_torch(), models.errors_in_one_line(spec.model, "its training fails"):
+        return short_training(candidate.build, candidate.images, candidate.labels, resumed=resumed)
+
+
+@contextlib.contextmanager
+def _plain_torch() -> Iterator[None]:
+    """One thread on the CPU in single precision; whatever a model sets of torch is set back."""
+    threads, dtype, onednn = torch.get_num_threads(), torch.get_default_dtype(), torch._C._get_mkldnn_enabled()
+    torch.set_num_threads(1)
+    try:
+        with torch.random.fork_rng(devices=[]), torch.enable_grad():
+            yield
+    finally:
+        torch.set_num_threads(threads)
+        torch.set_default_dtype(dtype)
+        torch._C._set_mkldnn_enabled(onednn)

@@ -1,0 +1,149 @@
+"""Whether lanes of a model are equal to their models alone, in double precision, so that it can be trained in lanes."""
+
+import math
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+from smallbatch.core.errors import UserError
+from smallbatch.training import lanes
+from smallbatch.training.own_models.batch_sizes import computed_alike
+from smallbatch.training.own_models.candidate import EXAMPLES, MINI_BATCHES, Candidate
+from smallbatch.training.own_models.comparisons import all_close, close, gradients_close
+from smallbatch.training.own_models.recording import no_values
+
+LANES = MINI_BATCHES
+"""Lanes that are compared with their models alone; one as well."""
+
+SCALES = 1.0, 100.0, 0.01
+"""Of the images of each lane: what depends on how large they are is to differ between lanes."""
+
+DIVERGED = math.nan, math.inf, 1e30, 1e300
+"""What a lane that diverges has in images or weights; it must not reach the other lanes."""
+
+ROUNDING = 1e-7
+"""Of the largest value: what may differ in double precision."""
+
+MIXED = "a layer mixes lanes"
+
+
+def difference(candidate: Candidate) -> str:
+    """What keeps the model from being trained in lanes, in words; empty if lanes are equal to their models alone.
+
+    Raises:
+        UserError: lanes differ at a batch size of this study alone, which jobs, that do not know it, would not see.
+    """
+    dtype = torch.get_default_dtype()
+    torch.set_default_dtype(torch.float64)
+    try:
+        equal = all(
+            _lanes_equal(candidate, EXAMPLES, count, layout)
+            for count, layout in ((1, torch.contiguous_format), (LANES, torch.channels_last))
+        )
+        if not equal or any(_reaches_others(candidate, value) for value in DIVERGED):
+            return MIXED
+        return _difference_at_other_sizes(candidate)
+    except lanes.NoLaneForm as reason:
+        return str(reason)
+    except UserError:
+        raise
+    except Exception as error:  # whatever a model's code raises in lanes
+        return f"lanes break it ({type(error).__name__}: {' '.join(str(error).split())[:200]})"
+    finally:
+        torch.set_default_dtype(dtype)
+
+
+def _difference_at_other_sizes(candidate: Candidate) -> str:
+    """As `difference`, at mini-batches that the model computes otherwise than those of `EXAMPLES`."""
+    for examples, of_study in computed_alike(candidate).items():
+        if examples == EXAMPLES:
+            continue
+        if examples <= candidate.computed and _lanes_equal(candidate, examples, LANES, torch.contiguous_format):
+            continue
+        reason = f"at m = {examples} it computes otherwise than at m = {EXAMPLES}"
+        if of_study:
+            raise candidate.spec.error(f"{reason}, and not in lanes; allowed: the same at each m")
+        return reason
+    return ""
+
+
+def _lanes_equal(candidate: Candidate, examples: int, count: int, layout: torch.memory_format) -> bool:
+    """Whether lanes of different weights and images are equal to their models alone, in training and in testing."""
+    alone = _models_alone(candidate, count, examples)
+    stacked, images = lanes.stack(alone), candidate.mini_batches(examples)[:count].double()
+    scaled = images * torch.tensor(SCALES[:count], dtype=images.dtype)[:, None, None, None, None]
+    # The second time with what the first one left in buffers.
+    return all(
+        _pass_equal(candidate, stacked, alone, each, layout=layout, training=training)
+        for training, each in ((True, images), (True, scaled), (False, scaled), (False, images))
+    ) and _tests_equal(stacked, alone, images)
+
+
+def _tests_equal(stacked: nn.Module, alone: Sequence[nn.Module], images: Tensor) -> bool:
+    """Whether lanes give what their models give where nothing has gradients, as in tests; layers may know that."""
+    with torch.no_grad():
+        with no_values():
+            logits = stacked.eval()(images.transpose(0, 1).flatten(1, 2)).unflatten(1, (len(alone), -1))
+        return all(
+            close(logits[:, lane], model.eval()(images[lane].clone()), ROUNDING) for lane, model in enumerate(alone)
+        )
+
+
+def _reaches_others(candidate: Candidate, value: float) -> bool:
+    """Whether a first lane whose images and weights are all of this value changes the other lanes in training."""
+    alone = _models_alone(candidate, LANES, EXAMPLES)
+    stacked, images = lanes.stack(alone), candidate.images.double()
+    images[0] = value
+    with torch.no_grad():
+        for parameter in stacked.parameters():
+            parameter[0] = value
+    return not _pass_equal(candidate, stacked, alone, images, layout=torch.contiguous_format, training=True, first=1)
+
+
+def _models_alone(candidate: Candidate, count: int, examples: int) -> list[nn.Module]:
+    return [lanes.moved(candidate.build_for(examples, seed).double(), seed) for seed in range(count)]
+
+
+def _pass_equal(
+    candidate: Candidate,
+    stacked: nn.Module,
+    alone: Sequence[nn.Module],
+    images: Tensor,
+    *,
+    layout: torch.memory_format,
+    training: bool,
+    first: int = 0,
+) -> bool:
+    """Whether a pass of lanes, images [lanes, examples, ...], gives from lane `first` on what their models give."""
+    stacked.train(training).zero_grad()
+    with no_values():
+        logits = stacked(images.transpose(0, 1).flatten(1, 2).contiguous(memory_format=layout))
+    if logits.shape != (images.shape[1], len(alone) * candidate.spec.classes):
+        return False
+    logits = logits.unflatten(1, (len(alone), -1))
+    # Each example and class weighs differently.
+    weights = torch.randn(logits.shape, generator=torch.Generator().manual_seed(1))
+    with no_values():
+        (logits * weights).sum().backward()
+    for lane in range(first, len(alone)):
+        model = alone[lane].train(training)
+        model.zero_grad()
+        expected = model(images[lane].clone())
+        (expected * weights[:, lane]).sum().backward()
+        if not (close(logits[:, lane], expected, ROUNDING) and _lane_equal(stacked, lane, model)):
+            return False
+    return True
+
+
+def _lane_equal(stacked: nn.Module, lane: int, model: nn.Module) -> bool:
+    """Whether a lane's gradients and tensors are its model's."""
+    ours = {name: None if p.grad is None else p.grad[lane] for name, p in stacked.named_parameters()}
+    theirs = {name: p.grad for name, p in model.named_parameters()}
+    states = {name: tensor[lane] for name, tensor in stacked.state_dict().items()}, model.state_dict()
+    return (
+        ours.keys() == theirs.keys()
+        and states[0].keys() == states[1].keys()
+        and gradients_close([ours[name] for name in theirs], list(theirs.values()), ROUNDING)
+        and all_close(*states, ROUNDING)
+    )

@@ -1,0 +1,76 @@
+"""Whether a model normalises as its study says; what it computes by hand is not seen."""
+
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor
+
+from smallbatch.training.own_models.candidate import EXAMPLES, Candidate, Pass, pass_name
+from smallbatch.training.own_models.comparisons import copied_state
+from smallbatch.training.own_models.norm_marks import made_by_norms
+from smallbatch.training.own_models.recording import Recorder
+
+NORMS = "batch", "group"
+"""For which `norms` makes layers."""
+
+
+def check(candidate: Candidate) -> None:
+    """Make sure that the layers that normalise in a pass are those of the study's norm, and that they are trained.
+
+    Raises:
+        UserError: they are not.
+    """
+    model, norm = candidate.build(1), candidate.spec.norm
+    if norm in NORMS and not any(map(made_by_norms, model.modules())):
+        raise candidate.spec.error(
+            f"it has no layer that `norms` made, so norm: {norm} would change nothing; allowed: norm: none or own"
+        )
+    for training in (True, False):
+        start = copied_state(model)
+        with Recorder(model) as record:
+            result = candidate.run(model, candidate.images[0], training=training)
+        check_recorded(candidate, record, pass_name(EXAMPLES, training=training))
+        if training and norm in NORMS:
+            _check_trained(candidate, record, start, result)
+
+
+def check_recorded(candidate: Candidate, record: Recorder, what: str) -> None:
+    """Make sure of what normalised in a recorded pass.
+
+    Args:
+        candidate: the model.
+        record: of the pass.
+        what: the pass, for the error.
+
+    Raises:
+        UserError: it is other than what the study says.
+    """
+    norm = candidate.spec.norm
+    if record.foreign_norms and norm != "own":
+        layer, function = record.foreign_norms[0]
+        raise candidate.spec.error(
+            f"its {layer} normalises ({function}), and norm: {norm} says otherwise; allowed: layers that `norms` "
+            "makes, or norm: own for a model that brings its own"
+        )
+    if norm in NORMS and not record.normalised:
+        raise candidate.spec.error(
+            f"its {what} calls no layer that `norms` made, so norm: {norm} would change nothing; allowed: norm: "
+            "none or own"
+        )
+
+
+def _check_trained(candidate: Candidate, record: Recorder, start: Mapping[str, Tensor], result: Pass) -> None:
+    """Layers of `norms` that are called normalise by this mini-batch, and their weights are trained."""
+    for layer in sorted(record.normalised):
+        mean = f"{layer}.running_mean"
+        if mean in start and torch.equal(start[mean], result.state[mean]):
+            raise candidate.spec.error(
+                f"its layer {layer} takes no statistics of the mini-batch; allowed: layers of `norms` in the mode, "
+                "train or eval, of the model"
+            )
+    names = [f"{layer}.{weight}" for layer in record.normalised for weight in ("weight", "bias")]
+    if not any(name in result.gradients and result.gradients[name].any() for name in names):
+        raise candidate.spec.error(
+            f"no layer of `norms` has a gradient, so norm: {candidate.spec.norm} would change nothing; allowed: norm: "
+            "none or own"
+        )

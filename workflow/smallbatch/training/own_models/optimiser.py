@@ -1,0 +1,41 @@
+"""Whether the engine's SGD makes of a model, trained alone, what torch's own SGD makes of it."""
+
+import torch
+from safetensors.torch import save
+from torch.nn import functional as F
+
+from smallbatch.training import lanes
+from smallbatch.training.own_models.candidate import Candidate
+from smallbatch.training.own_models.comparisons import all_close
+from smallbatch.training.sgd import LaneSGD
+
+ROUNDING = 1e-3
+"""Of the largest value: what the weights may differ in after two updates, in single precision."""
+
+
+def check(candidate: Candidate) -> None:
+    """Make sure that it does, and that the weights can be saved.
+
+    Raises:
+        UserError: it does not.
+    """
+    plain, images, labels = candidate.build(1), candidate.images[0], candidate.labels[0]
+    network = candidate.network(splittable=False)
+    ours = LaneSGD(network.parameters, [0.01], 0.1, 0.5)
+    theirs = torch.optim.SGD(plain.parameters(), lr=0.01, weight_decay=0.1, momentum=0.5)
+    for step in range(2):
+        with candidate.guarded("training step"):
+            torch.manual_seed(step)
+            network.gradients(images, labels[:, None])
+            ours.step(1.0)
+            torch.manual_seed(step)
+            theirs.zero_grad()
+            F.cross_entropy(plain.train()(images.clone()), labels).backward()
+            theirs.step()
+    state = lanes.lane_state(network.model, 0)
+    if not all_close(state, plain.state_dict(), ROUNDING):
+        raise candidate.spec.error(
+            "SGD on its parameters is another than torch.optim.SGD; allowed: parameters without hooks"
+        )
+    with candidate.guarded("file of weights"):
+        save(state)

@@ -1,0 +1,122 @@
+"""Whether a model is the same each time: initial weights, passes in training and in testing, and what it keeps."""
+
+from torch import Tensor, nn
+
+from smallbatch import models
+from smallbatch.training.own_models import batch_sizes, normalisation
+from smallbatch.training.own_models.candidate import Candidate
+from smallbatch.training.own_models.comparisons import close, copied_state, identical
+from smallbatch.training.own_models.hidden_state import hidden_state
+from smallbatch.training.own_models.outside_access import without_calls
+from smallbatch.training.own_models.recording import RandomTensors
+
+
+def check(candidate: Candidate) -> bool:
+    """Make sure that the model can be trained at all, the same each time; returns whether it draws random numbers.
+
+    Raises:
+        UserError: it cannot.
+    """
+    model, again = candidate.build(1), candidate.build(1)
+    _check_tensors(candidate, model)
+    _check_seeds(candidate)
+    _check_lazy_tensors(candidate)
+    start = copied_state(model)
+    if not identical(start.values(), copied_state(again).values()):
+        raise candidate.spec.error(
+            "its initial weights differ from one time to the next; allowed: torch's random numbers"
+        )
+    normalisation.check(candidate)
+    stochastic = _check_passes(candidate, model, again, start)
+    _check_testing(candidate, model)
+    return stochastic
+
+
+def _check_passes(candidate: Candidate, model: nn.Module, again: nn.Module, start: dict[str, Tensor]) -> bool:
+    """The passes of two models that begin alike; returns whether the model draws random numbers in training."""
+    images = candidate.images[0]
+    first = candidate.run(model, images, training=True)
+    if not first.logits.isfinite().all():
+        raise candidate.spec.error("its initial weights give logits that are not finite; allowed: finite numbers")
+    _check_hidden_state(candidate, model, images)
+    stochastic = candidate.draws(model, images) or batch_sizes.draws_at_large_sizes(candidate)
+    model.load_state_dict(start)
+    if not identical(first.tensors, candidate.run(model, images, training=True).tensors):
+        raise candidate.spec.error(
+            "a training pass differs from one time to the next with the same weights, images and random numbers of "
+            "torch; allowed: no clock, no other random numbers, and buffers for what it remembers"
+        )
+    again.load_state_dict(first.state)
+    model.load_state_dict(first.state)
+    for training in (False, True):
+        one, other = (candidate.run(each, images, training=training).tensors for each in (model, again))
+        if not identical(one, other):
+            raise candidate.spec.error("it remembers what its state_dict does not have; allowed: register_buffer")
+    return stochastic
+
+
+def _check_hidden_state(candidate: Candidate, model: nn.Module, images: Tensor) -> None:
+    """A pass changes nothing but parameters and buffers; the first ones may fill what later ones only read."""
+    files, seen = models.files(candidate.spec.entry_point), []
+    for _ in range(2):
+        for training in (True, False):
+            candidate.run(model, images, training=training)
+        with without_calls():
+            seen.append(hidden_state(model, files))
+    before, after = seen
+    if changed := [name for name, digest in after.items() if before.get(name) != digest]:
+        raise candidate.spec.error(
+            f"it changes {changed[0]} as it trains, which no checkpoint has; allowed: register_buffer"
+        )
+
+
+def _check_tensors(candidate: Candidate, model: nn.Module) -> None:
+    if not any(parameter.requires_grad for parameter in model.parameters()):
+        raise candidate.spec.error("it has no parameters to train")
+    extra = [name for name, value in model.state_dict().items() if not isinstance(value, Tensor)]
+    if extra:
+        raise candidate.spec.error(
+            f"its state_dict has {extra[0]}, which is no tensor; allowed: parameters and buffers"
+        )
+
+
+def _check_seeds(candidate: Candidate) -> None:
+    """Random initial weights differ between seeds."""
+    with RandomTensors() as drawn:
+        one = candidate.build(1)
+    other = dict(candidate.build(2).named_parameters())
+    for name, weights in one.named_parameters():
+        same = name in other and identical([weights.detach()], [other[name].detach()])
+        if same and weights.requires_grad and weights in drawn and (weights != weights.flatten()[0]).any():
+            raise candidate.spec.error(
+                f"its initial weights {name} are random, but the same for each seed; allowed: random numbers of "
+                "torch's global generator, which is never seeded by a model"
+            )
+
+
+def _check_lazy_tensors(candidate: Candidate) -> None:
+    """All of its parameters and buffers are there before it runs."""
+    model = candidate.build(1)
+    before = {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
+    candidate.run(model, candidate.images[0], training=True)
+    after = {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
+    if others := sorted({name for name, _ in before.items() ^ after.items()}):
+        raise candidate.spec.error(
+            f"it makes {others[0]} as it trains; allowed: parameters and buffers that are there, in their shape, "
+            "when it is made"
+        )
+
+
+def _check_testing(candidate: Candidate, model: nn.Module) -> None:
+    """Testing changes nothing, draws nothing, and treats each image alone."""
+    images, before = candidate.images[0], copied_state(model)
+    one, other = (candidate.run(model, images, training=False, seed=seed) for seed in (1, 2))
+    if not identical(before.values(), other.state.values()):
+        raise candidate.spec.error("in testing it changes its buffers; allowed: a model that in eval mode does not")
+    if not identical(one.tensors, other.tensors):
+        raise candidate.spec.error("in testing it draws random numbers; allowed: a model that in eval mode does not")
+    alone = candidate.run(model, images[:1], training=False)
+    if not close(alone.logits, one.logits[:1], batch_sizes.TEST_ROUNDING):
+        raise candidate.spec.error(
+            "in testing an image's logits depend on the images beside it; allowed: a model where they do not"
+        )
