@@ -472,6 +472,7 @@ def test_what_another_process_trains_otherwise_is_refused(name, elsewhere):
     assert found["refused"].startswith(line) and "\n" not in found["refused"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", SAME)
 def test_another_process_trains_a_model_to_the_bit_as_this_one(name, elsewhere):
     asked, there = elsewhere
