@@ -472,6 +472,7 @@ def test_what_another_process_trains_otherwise_is_refused(name, elsewhere):
     assert found["refused"].startswith(line) and "\n" not in found["refused"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", SAME)
 def test_another_process_trains_a_model_to_the_bit_as_this_one(name, elsewhere):
     asked, there = elsewhere
@@ -606,6 +607,7 @@ def test_an_empty_layer_stays_what_it_is_where_normalisation_is_looked_for(own):
     assert found().lanes
 
 
+@pytest.mark.slow
 def test_a_model_that_fails_at_a_size_that_was_not_tried_is_told_in_one_line(own, data_folder, tmp_path):
     file = own(middle="assert len(x) <= 4, 'four at\\nmost'\nreturn x")
     with pytest.raises(UserError) as refused:
@@ -710,6 +712,7 @@ def test_a_model_that_is_edited_between_planning_and_its_import_is_refused(own, 
     LaneTraining([planned], data, CPU)
 
 
+@pytest.mark.slow
 def test_lanes_are_compared_where_a_model_computes_otherwise_with_many_examples(own):
     own(middle=f"return {BY_CHANNEL} if self.training and len(x) >= 16 else x")
     assert found().why_alone == "at m = 16 it computes otherwise than at m = 4"
@@ -719,6 +722,7 @@ def test_lanes_are_compared_where_a_model_computes_otherwise_with_many_examples(
     assert found().lanes, "lanes are equal at each size"
 
 
+@pytest.mark.slow
 def test_what_only_a_batch_size_of_the_study_does_is_refused(own, study):
     own(middle=f"return {BY_CHANNEL} if self.training and len(x) == 6 else x")
     study(batch_sizes=[4, 8])

@@ -77,7 +77,7 @@ class Thirds(nn.Module):
 def small(shape, classes, norms):
     """A model of the project, as far as it knows."""
     conv = nn.Conv2d(shape[0], 6, 3, padding=1)
-    return nn.Sequential(conv, norms.conv(6), nn.ReLU(), nn.MaxPool2d(4), nn.Flatten(), nn.Linear(24, classes))
+    return nn.Sequential(conv, norms.conv(6), nn.ReLU(), nn.MaxPool2d(4), nn.Flatten(), nn.Linear(6, classes))
 
 
 def perceptron():
@@ -241,7 +241,7 @@ def test_a_whole_training_is_that_of_torch(no_kernels, small_is_known, tmp_path,
     """With augmentation, warm-up, momentum, sub-batches, replays of two steps and one, and a lane that diverges."""
     setting = {"model": "small", "norm": "batch", "b": 2, "augment_pad": 1, "warmup": True, "momentum": 0.9}
     runs = [a_run(base_lr=base_lr, **setting) for base_lr in (2.0**-9, 2.0**100)]
-    data = prepared.read(made_data(tmp_path / "data" / "made", train=12, test=8, shape=(1, 8, 8)))
+    data = prepared.read(made_data(tmp_path / "data" / "made", train=12, test=8, shape=(1, 4, 4)))
     theirs = outcomes(runs, data, tmp_path)
     request.getfixturevalue("as_on_a_gpu")
     ours = outcomes(runs, data, tmp_path)
@@ -273,7 +273,7 @@ VARIANCES = {
 @pytest.mark.parametrize("kind", VARIANCES)
 def test_the_variance_of_updates_is_that_of_torch(kind, no_kernels, small_is_known, as_on_a_gpu, tmp_path, monkeypatch):
     monkeypatch.setattr(variance, "MINI_BATCHES", 2)
-    data = prepared.read(made_data(tmp_path / "data" / "made", train=12, test=8, shape=(1, 8, 8)))
+    data = prepared.read(made_data(tmp_path / "data" / "made", train=12, test=8, shape=(1, 4, 4)))
     runs = [a_run(seed=seed, variance_batch_sizes=(2, 4), **VARIANCES[kind]) for seed in (1, 2)]
     training = LaneTraining(runs, data, CPU)
     assert isinstance(training.updates, TritonUpdates)
@@ -291,7 +291,7 @@ def test_an_infinite_gradient_of_a_lane_leaves_its_weights_and_the_other_lane(
     no_kernels, small_is_known, as_on_a_gpu, tmp_path, monkeypatch
 ):
     monkeypatch.setattr(variance, "MINI_BATCHES", 2)
-    data = prepared.read(made_data(tmp_path / "data" / "made", train=12, test=8, shape=(1, 8, 8)))
+    data = prepared.read(made_data(tmp_path / "data" / "made", train=12, test=8, shape=(1, 4, 4)))
     runs = [a_run(seed=seed, variance_batch_sizes=(4,), model="small") for seed in (1, 2)]
     ends = []
     for poison in (0.0, math.inf):

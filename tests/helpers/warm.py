@@ -4,6 +4,7 @@ For tests that make many calls; those of tests/workflow/test_commands.py start s
 file is that process, and each line of its standard input a call, as JSON.
 """
 
+import atexit
 import functools
 import json
 import os
@@ -27,7 +28,9 @@ def call(folder: Path, arguments: Sequence[str]) -> tuple[int, str]:
 @functools.cache
 def imported() -> subprocess.Popen:
     """The process that has imported snakemake; it ends with this one."""
-    return subprocess.Popen([sys.executable, __file__], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    process = subprocess.Popen([sys.executable, __file__], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    atexit.register(process.communicate)
+    return process
 
 
 def serve() -> None:

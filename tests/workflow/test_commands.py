@@ -95,7 +95,7 @@ INSTALLED = (
 
 LONG = {
     "pytest -m gpu": "pytest -m gpu --collect-only tests/engine",
-    "pytest": "pytest --collect-only tests/faults",
+    "pytest": "pytest --collect-only tests/unit",
     "SMALLBATCH_SLURM=required pytest -m slurm": "SMALLBATCH_SLURM=required pytest -m slurm --collect-only tests/slurm",
     "python tests/faults/matrix.py": "python tests/faults/matrix.py --help",
     "python tests/faults/kills.py": "python tests/faults/kills.py --help",
@@ -150,11 +150,10 @@ def test_what_is_installed_is_what_the_project_names():
     assert f"READER := {INSTALLED[0].split('/')[0].removeprefix('. ')}\n" in (PROJECT / "Makefile").read_text()
 
 
-def run(folder: Path, command: str) -> str:
-    """Run a line of shell as in the activated environment; returns what it printed."""
+def run(folder: Path, command: str, home: Path) -> str:
+    """Run a line of shell as in the activated environment, with a home folder; returns what it printed."""
     for word, other in INSTEAD.items():
         command = command.replace(word, other)
-    home = folder.parent / "home"
     (home / ".cache" / "smallbatch").mkdir(parents=True, exist_ok=True)
     environment = {name: value for name, value in os.environ.items() if name != "XDG_CACHE_HOME"} | {
         "PATH": os.pathsep.join([os.path.dirname(sys.executable), os.environ["PATH"]]),
@@ -169,6 +168,12 @@ def run(folder: Path, command: str) -> str:
     )  # fmt: skip
     assert done.returncode == 0, f"{command}\n{done.stdout}"
     return done.stdout
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory):
+    """A user's home folder."""
+    return tmp_path_factory.mktemp("home")
 
 
 @pytest.fixture
@@ -190,17 +195,18 @@ def downloaded(project, tmp_path):
     return project
 
 
-def test_commands_work_one_after_the_other(downloaded):
+def test_commands_work_one_after_the_other(downloaded, home):
     for command in TOGETHER:
         if command.startswith("git pull"):
-            run(downloaded, "git add -A && git commit -m Published && git clone --quiet --bare . ../hub")
+            run(downloaded, "git add -A && git commit -m Published && git clone --quiet --bare . ../hub", home)
             run(
                 downloaded,
                 "git remote add origin ../hub && git fetch --quiet && git branch --set-upstream-to origin/main",
+                home,
             )
         if "data/cifar10" in command:
-            run(downloaded, "mkdir data/cifar10 && echo {} > data/cifar10/meta.json")
-        printed = run(downloaded, command)
+            run(downloaded, "mkdir data/cifar10 && echo {} > data/cifar10/meta.json", home)
+        printed = run(downloaded, command, home)
         if "evaluate" in command:
             assert "equal to the recorded" in printed
     assert (downloaded / "results" / "laptop" / "report.html").exists() and (downloaded / "report.zip").exists()
@@ -209,11 +215,11 @@ def test_commands_work_one_after_the_other(downloaded):
 
 
 @pytest.mark.parametrize("command", ONLY_PLANNED)
-def test_what_needs_a_cluster_is_planned(command, project):
-    assert "This was a dry-run" in run(project, ONLY_PLANNED[command])
+def test_what_needs_a_cluster_is_planned(command, project, home):
+    assert "This was a dry-run" in run(project, ONLY_PLANNED[command], home)
 
 
 @pytest.mark.parametrize("command", LONG)
-def test_what_takes_long_is_begun(command, tmp_path):
+def test_what_takes_long_is_begun(command, home, tmp_path):
     Image.new("RGB", (40, 30), "teal").save(tmp_path / "one.jpg")
-    assert run(PROJECT, LONG[command].replace("FOLDER_OF_JPEGS", str(tmp_path)))
+    assert run(PROJECT, LONG[command].replace("FOLDER_OF_JPEGS", str(tmp_path)), home)
