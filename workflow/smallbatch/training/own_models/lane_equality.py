@@ -33,8 +33,8 @@ class Precision(NamedTuple):
 
 
 DOUBLE = Precision(torch.float64, 1e-7)
-SINGLE = Precision(torch.float32, 1e-2)
-"""A model may have a path of its own in the precision that it is trained in. Enough to see that, not more."""
+SINGLE_ROUNDING = 1e-2
+"""In the precision that a model is trained in, for which it may have a path of its own: enough to see that."""
 
 MIXED = "a layer mixes lanes"
 
@@ -65,7 +65,8 @@ def _difference(candidate: Candidate) -> str:
             return MIXED
         if reason := _difference_at_other_sizes(candidate):
             return reason
-    return "" if _lanes_equal(candidate, EXAMPLES, LANES, torch.contiguous_format, SINGLE) else MIXED
+    single = Precision(torch.get_default_dtype(), SINGLE_ROUNDING)
+    return "" if _lanes_equal(candidate, EXAMPLES, LANES, torch.contiguous_format, single) else MIXED
 
 
 @contextlib.contextmanager
@@ -119,7 +120,7 @@ def _tests_equal(stacked: nn.Module, alone: Sequence[nn.Module], images: Tensor,
 def _reaches_others(candidate: Candidate, value: float) -> bool:
     """Whether a first lane whose images and weights are all of this value changes the other lanes in training."""
     alone = _models_alone(candidate, LANES, EXAMPLES, DOUBLE)
-    stacked, images = lanes.stack(alone), candidate.images.double()
+    stacked, images = lanes.stack(alone), candidate.images.double().clone()
     images[0] = value
     with torch.no_grad():
         for parameter in stacked.parameters():
