@@ -95,7 +95,9 @@ class LaneTraining:
         )
         etas = [run.learning_rate for run in runs]
         self.sgd = LaneSGD(self.network.parameters, etas, s.weight_decay, s.momentum)
-        self.backend = backends.choose(models[0], runs[0], self.suitability, self.feed.shape, self.device, self.world)
+        self.backend = backends.choose(
+            runs[0], self.suitability, self.meta.shape, len(self.meta.classes), self.device, self.world
+        )
         self.updates = self._make_updates()
         self._check_kernels()
 
@@ -325,7 +327,9 @@ class LaneTraining:
 
     def restore(self, state: State) -> None:
         """Go on from a state; its runs, which may be fewer than at the start, become the lanes."""
-        self._begin([Run.from_settings(settings) for settings in state["runs"]])
+        runs = [Run.from_settings(settings) for settings in state["runs"]]
+        if runs != self.runs:
+            self._begin(runs)
         self.lanes_at_start, self.network.micro_batch = state["lanes"], min(self.network.micro_batch, state["part"])
         self.updates = self._make_updates()  # what they hold depends on the part
         self.model.load_state_dict(state["model"])

@@ -26,6 +26,7 @@ from smallbatch.models import build
 from smallbatch.study.experiments import Run
 from smallbatch.training import lanes
 from smallbatch.training.distributed import ALONE, World
+from smallbatch.training.engines import structure
 from smallbatch.training.engines.native import updates as native
 from smallbatch.training.engines.triton_kernels import updates as triton
 from smallbatch.training.engines.updates import BLOCK_IMAGES, BLOCK_VALUES
@@ -348,9 +349,9 @@ def trace(
         in_lanes: whether the model can be trained in lanes.
     """
     count, examples = 2 if in_lanes else 1, 4 if in_parts else 2
-    alone = build(model, shape, classes, norm=norm, norm_layers=norm_layers, bn_batch_size=2)
+    alone = structure.build(model, norm, norm_layers, shape, classes, 2)
     network = Network(
-        lanes.stack([alone] * count) if in_lanes else lanes.Alone(alone),
+        lanes.stack([alone] * count) if in_lanes else lanes.Alone(_unshared(model, norm, norm_layers, shape, classes)),
         batch_size=examples,
         bn_batch_size=2,
         images_at_once="auto",
@@ -366,6 +367,11 @@ def trace(
     weights, buffers = (sum(tensor.nbytes for tensor in own) for own in (alone.parameters(), alone.buffers()))
     constant = sum(kept_few) // count - round(sum(grown) * examples)
     return Trace(weights, buffers + constant, sum(grown), max(grown), tested)
+
+
+def _unshared(model: str, norm: str, norm_layers: str, shape: tuple[int, int, int], classes: int) -> nn.Module:
+    """A model that passes may change."""
+    return build(model, shape, classes, norm=norm, norm_layers=norm_layers, bn_batch_size=2)
 
 
 def _kept(network: Network, images: Tensor, sub_batch: int) -> list[int]:

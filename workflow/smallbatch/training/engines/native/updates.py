@@ -15,14 +15,14 @@ from torch import Tensor, nn
 
 from smallbatch.core.errors import refuse
 from smallbatch.data.outline import Outline
-from smallbatch.models import build
 from smallbatch.models.normalisation import micro_batch_momenta
 from smallbatch.study.experiments import Run
 from smallbatch.training import lanes
 from smallbatch.training.distributed import ALONE, World
+from smallbatch.training.engines import structure
 from smallbatch.training.engines.native import library
 from smallbatch.training.engines.native.plan import Layout
-from smallbatch.training.engines.trace import Graph, Unsupported
+from smallbatch.training.engines.trace import Unsupported
 from smallbatch.training.engines.updates import BLOCK_IMAGES, BLOCK_VALUES, Updates
 from smallbatch.training.feed import Batches, Feed
 from smallbatch.training.network import Network
@@ -177,7 +177,7 @@ def layout_for(
     if not plain or not single or math.prod(shape[1:]) > PIXELS_MOST or library.kernels() is None:
         return None
     try:
-        return Layout(Graph(alone, shape), alone.state_dict())
+        return Layout(structure.graph_of(alone, shape), alone.state_dict())
     except Unsupported as reason:
         log.info("trained operation by operation, slower: of this model the kernels do not know that %s", reason)
         return None
@@ -220,12 +220,12 @@ def agree(model: nn.Module, layout: Layout, feed: Feed) -> bool:
 
 
 def layout_of(run: Run, outline: Outline, device: torch.device, world: World) -> Layout | None:
-    """How the kernels run a run's model, or its share of one, as `layout_for`."""
+    """How the kernels run the model of a run, or of a `local_run`, as `layout_for`."""
     s, classes = run.setting, outline.classes
     suits = suitability(s, outline.shape, classes)
     if not (suits.lanes and suits.splittable):
         return None
-    alone = build(s.model, outline.shape, classes, norm=s.norm, norm_layers=s.norm_layers, bn_batch_size=2)
+    alone = structure.model_of(run, outline.shape, classes)
     return layout_for(alone, outline.shape, s.precision, device, world)
 
 

@@ -11,9 +11,10 @@ from torch import Tensor, nn
 
 from smallbatch.core.errors import refuse
 from smallbatch.data.outline import Outline
-from smallbatch.models import build, is_own
+from smallbatch.models import is_own
 from smallbatch.study.experiments import Run
 from smallbatch.training.distributed import World
+from smallbatch.training.engines import structure
 from smallbatch.training.engines.graphs import GraphUpdates
 from smallbatch.training.engines.trace import Graph, Unsupported
 from smallbatch.training.feed import EpochPlan, Feed
@@ -172,15 +173,14 @@ def graph_for(
 
 
 def graph_of(run: Run, outline: Outline, device: torch.device, world: World) -> Graph | None:
-    """A run's model, or its share of one, as `graph_for`, which alone tells the log."""
+    """The model of a run, or of a `local_run`, as `graph_for`, which alone logs a reason."""
     s, classes = run.setting, outline.classes
     suits = suitability(s, outline.shape, classes)
     if not (_suit(outline.shape, device, world) and suits.lanes and suits.splittable):
         return None
-    b = run.bn_batch_size
-    alone = build(s.model, outline.shape, classes, norm=s.norm, norm_layers=s.norm_layers, bn_batch_size=b)
     with contextlib.suppress(Unsupported):
-        return _traced(alone, run, outline.shape)
+        return _traced(structure.model_of(run, outline.shape, classes), run, outline.shape)
+    return None
 
 
 def _suit(shape: tuple[int, int, int], device: torch.device, world: World) -> bool:
@@ -195,7 +195,7 @@ def _traced(alone: nn.Module, run: Run, shape: tuple[int, int, int]) -> Graph:
         raise Unsupported("it is not one of the project's")
     if any(own.dtype != torch.float32 or not own.requires_grad for own in alone.parameters()):
         raise Unsupported("it has parameters that are not trained, or not float32")
-    graph = Graph(alone, shape)
+    graph = structure.graph_of(alone, shape)
     layers.check(graph, run.batch_size)
     return graph
 
