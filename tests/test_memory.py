@@ -275,7 +275,7 @@ def test_killed_while_halving_nothing_begins_anew(stop_at, small_device, data_fo
         return stop
 
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        halve = pack.Row.halve
+        halve = pack.CheckpointFolder.split_in_half
 
         def halving(self, path, state):
             patch.setattr(Checkpoint, "save", stopping(Checkpoint.save))
@@ -284,7 +284,7 @@ def test_killed_while_halving_nothing_begins_anew(stop_at, small_device, data_fo
             assert len(calls) == 3
             raise KeyboardInterrupt
 
-        patch.setattr(pack.Row, "halve", halving)
+        patch.setattr(pack.CheckpointFolder, "split_in_half", halving)
         train_pack(RUNS, data_folder, tmp_path / "small", lanes=4)
     small_device[1].clear()
     train_pack(RUNS, data_folder, tmp_path / "small", lanes=4)
@@ -297,7 +297,7 @@ def test_a_group_begun_where_there_was_more_memory_is_halved_before_it_goes_on(
     small_device, data_folder, tmp_path, monkeypatch, double
 ):
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        patch.setattr(pack.Row, "halve", lambda *arguments: (_ for _ in ()).throw(KeyboardInterrupt))
+        patch.setattr(pack.CheckpointFolder, "split_in_half", lambda *arguments: (_ for _ in ()).throw(KeyboardInterrupt))
         train_pack(RUNS, data_folder, tmp_path / "small", lanes=4)
     small_device[0][0] = 4
     with monkeypatch.context() as patch:
