@@ -146,7 +146,7 @@ def a_signal_after(seconds: float):
 
 def count_updates(monkeypatch, during_a_block=lambda: None) -> list[int]:
     """Counts the updates of each block that is trained from now on."""
-    made, train = [], LaneTraining._train_block
+    made, train = [], LaneTraining.train_block
 
     def counting(self, plan, end):
         during_a_block()
@@ -154,7 +154,7 @@ def count_updates(monkeypatch, during_a_block=lambda: None) -> list[int]:
         made.append(losses.numel())
         return losses
 
-    monkeypatch.setattr(LaneTraining, "_train_block", counting)
+    monkeypatch.setattr(LaneTraining, "train_block", counting)
     return made
 
 
@@ -191,7 +191,7 @@ def test_it_stops_while_it_tests_measures_probes_or_waits(data_folder, monkeypat
         with folder.locked("a row", lambda title: None):
             hear()
             with pytest.raises(Stopped):
-                training._test(training.feed.test_batches)
+                training.test_split(training.feed.test_batches)
             with pytest.raises(Stopped):
                 training._measure_variance()
             with pytest.raises(Stopped):

@@ -47,7 +47,7 @@ def gradient(model: nn.Module, images: torch.Tensor, labels: torch.Tensor) -> to
 
 def example_variance(training: LaneTraining) -> float:
     """S^2: of each example's gradient at the initial weights, from its own backward pass."""
-    feed, model = training.feed, training._model(1)
+    feed, model = training.feed, training.initial_model(1)
     images = feed._normalised(feed.train_images.images)
     own = [gradient(model, image[None], label[None]) for image, label in zip(images, feed.train_labels, strict=True)]
     return torch.stack(own).var(0).sum().item()

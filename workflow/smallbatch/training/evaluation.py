@@ -74,7 +74,7 @@ def evaluate(store: RunStore, record: Record, data: Path, device: torch.device) 
     computed = run if devices.has_precision(run.setting.precision, device) else _in_float32(run)
     training = LaneTraining([computed], images, device)
     accuracy = training.test(weights).accuracies[0]
-    here = environment.describe() | training.place
+    here = environment.describe() | training.environment
     alike = computed == run and all(here.get(key) == record.environment.get(key) for key in DECIDES)
     found = Evaluation(
         accuracy,

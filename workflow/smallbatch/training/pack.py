@@ -212,7 +212,7 @@ class _Job:
             epochs = runs[0].setting.epochs
             names = [run.name(self.fingerprint) for run in runs]
             self.progress.begin(title(runs), names, epochs, self.images(runs[0]) // epochs, training.epoch)
-            training.train(functools.partial(self._finish, training.place), checkpoint, self.progress)
+            training.train(functools.partial(self._finish, training.environment), checkpoint, self.progress)
         except torch.OutOfMemoryError as error:
             raise too_large(self.world.local_run(runs[0]).batch_size, len(runs)) from error
         self.progress.end()
@@ -228,13 +228,13 @@ class _Job:
         kind = training_kind(self.world.local_run(runs[0]), self.outline, self.device, self.at_work)
         remember_limit(kind, len(runs) // 2)
 
-    def _finish(self, place: dict[str, str], run: Run, outcome: Outcome, weights: bytes | None) -> None:
+    def _finish(self, environment: dict[str, str], run: Run, outcome: Outcome, weights: bytes | None) -> None:
         name = run.name(self.fingerprint)
         # A group resumed after some of its runs were written trains them along: company decides the rounding.
         if not self.world.leads or self.has(run):
             return
         kept = None if self.keep == "none" else weights
-        self.store.write(run, self.fingerprint, outcome, self.environment | place, kept)
+        self.store.write(run, self.fingerprint, outcome, self.environment | environment, kept)
         end = f"diverged at update {outcome.diverged_at}" if outcome.diverged_at else f"accuracy {_accuracy(outcome)}"
         log.info("%s: %s, %.1f s", name, end, outcome.seconds)
 
