@@ -293,7 +293,7 @@ def test_a_rectified_value_that_is_used_twice_is_whole_in_the_plan():
 
 
 def test_gradients_take_the_places_of_others_that_are_through(data_folder):
-    model = LaneTraining([a_run(model="resnet32", norm="batch")], prepared.read(data_folder), CPU)._model(1)
+    model = LaneTraining([a_run(model="resnet32", norm="batch")], prepared.read(data_folder), CPU).initial_model(1)
     graph = Graph(model, (3, 32, 32))
     layout = Layout(graph, model.state_dict())
     assert sum(step.kind == Kind.CONV for step in graph.steps) == 32

@@ -139,8 +139,8 @@ class LaneTraining:
         s = self.setting
         check_content(s.model, s.model_content)
         shape, classes = self.meta.shape, len(self.meta.classes)
-        norm = {"norm": s.norm, "norm_layers": s.norm_layers, "bn_batch_size": self.bn_batch_size}
-        return build(s.model, shape, classes, **norm, seed=seed)
+        b = self.bn_batch_size
+        return build(s.model, shape, classes, norm=s.norm, norm_layers=s.norm_layers, bn_batch_size=b, seed=seed)
 
     @property
     def model(self) -> torch.nn.Module:
@@ -239,9 +239,8 @@ class LaneTraining:
         for lane, update in diverged.items():
             finish(self.runs[lane], self._outcome(lane, update), None)
         keep = [lane for lane in range(len(self.runs)) if lane not in diverged]
-        self.runs, self.history, self.variance, self.seconds = (
-            [values[lane] for lane in keep] for values in (self.runs, self.history, self.variance, self.seconds)
-        )
+        self.runs, self.seconds = [self.runs[lane] for lane in keep], [self.seconds[lane] for lane in keep]
+        self.history, self.variance = [self.history[lane] for lane in keep], [self.variance[lane] for lane in keep]
         self.loss_sum = self.loss_sum[keep]
         if keep:
             self.network.select(keep)

@@ -21,6 +21,9 @@ from smallbatch.models.resnet import Shortcut
 class LaneConv2d(nn.Module):
     """`nn.Conv2d` for lanes: weight [lanes, out, in / groups, kh, kw], bias [lanes, out] or none."""
 
+    weight: nn.Parameter
+    bias: nn.Parameter | None
+
     def __init__(self, conv: nn.Conv2d) -> None:
         super().__init__()
         self.stride, self.padding, self.dilation, self.groups = conv.stride, conv.padding, conv.dilation, conv.groups
@@ -35,6 +38,9 @@ class LaneConv2d(nn.Module):
 
 class LaneLinear(nn.Module):
     """`nn.Linear` for lanes: weight [lanes, out, in], bias [lanes, out] or none."""
+
+    weight: nn.Parameter
+    bias: nn.Parameter | None
 
     def __init__(self, linear: nn.Linear) -> None:
         super().__init__()
@@ -54,6 +60,9 @@ class LaneLinear(nn.Module):
 class LaneGroupNorm(nn.Module):
     """`nn.GroupNorm` for lanes: weight and bias [lanes, channels]."""
 
+    weight: nn.Parameter
+    bias: nn.Parameter
+
     def __init__(self, norm: nn.GroupNorm) -> None:
         super().__init__()
         self.groups, self.eps = norm.num_groups, norm.eps
@@ -67,7 +76,7 @@ class NoLaneForm(Exception):
     """A model has a layer that cannot be part of lanes; its text says which."""
 
 
-LANE_FORMS: dict[type[nn.Module], Callable[[nn.Module], nn.Module]] = {
+LANE_FORMS: dict[type[nn.Module], Callable[..., nn.Module]] = {
     nn.Conv2d: LaneConv2d,
     nn.Linear: LaneLinear,
     nn.GroupNorm: LaneGroupNorm,
@@ -109,18 +118,19 @@ class Alone(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """As the model."""
-        return self.model(x)
+        logits: Tensor = self.model(x)
+        return logits
 
     def pass_on(self) -> None:
         """Give the gradients, where there are any, to `parameters_of_lanes`."""
         for parameter, own in zip(self.parameters_of_lanes, self.model.parameters(), strict=True):
             parameter.grad = None if own.grad is None else own.grad[None]
 
-    def state_dict(self) -> dict[str, Tensor]:
+    def state_dict(self) -> dict[str, Tensor]:  # type: ignore[override] # nobody asks with options
         """The model's, of which every tensor is [1, ...], in the same memory."""
         return {name: tensor.detach()[None] for name, tensor in self.model.state_dict().items()}
 
-    def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
+    def load_state_dict(self, state: Mapping[str, Tensor]) -> None:  # type: ignore[override] # all of it, always
         """Take over what `state_dict` gave."""
         self.model.load_state_dict({name: tensor[0] for name, tensor in state.items()})
 
@@ -175,7 +185,7 @@ def _lane_form(module: nn.Module, peers: Sequence[nn.Module]) -> nn.Module:
     return form
 
 
-def _has_hooks(owner: nn.Module | Tensor) -> bool:
+def _has_hooks(owner: object) -> bool:
     """Whether something is called when a layer, or the gradient of a tensor, is computed."""
     names = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
     return any(getattr(owner, name, None) for name in (*names, "_post_accumulate_grad_hooks"))

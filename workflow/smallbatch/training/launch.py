@@ -1,6 +1,7 @@
 """Training a pack in this process, or in others: parts of it side by side, or the whole through `torchrun`."""
 
 import contextlib
+import io
 import logging
 import os
 import re
@@ -55,10 +56,10 @@ def train(
         UserError: as `train_pack`; or a process ended early. What others were to train is trained all the same.
         Stopped: a signal asked for it.
     """
-    shares = [list(runs)]
+    shares: list[Sequence[Run]] = [runs]
     if training["side_by_side"] > 1:
         store, fingerprint = RunStore(results), read_meta(data_folder / META).fingerprint
-        shares = parts(runs, training["side_by_side"], lambda run: 0 if store.has(run, fingerprint) else cost(run))
+        shares = [*parts(runs, training["side_by_side"], lambda run: 0 if store.has(run, fingerprint) else cost(run))]
         memory_mb = memory_mb and memory_mb // len(shares)
     options = {key: training[key] for key in ("device", "lanes", "keep_weights", "images_at_once")}
     options |= {"memory_mb": memory_mb}
@@ -73,7 +74,8 @@ def train(
             return _train_all(shares, heartbeats, data_folder, results, options, training["processes"])
         from smallbatch.training.pack import train_pack  # imports torch, which takes seconds
 
-        return train_pack(runs, data_folder, results, heartbeat=heartbeat and str(heartbeat), **options)
+        file = None if heartbeat is None else str(heartbeat)
+        return train_pack(runs, data_folder, results, heartbeat=file, **options)
 
 
 def _train_all(
@@ -118,9 +120,9 @@ class _Child:
     folder: Path
     module: Sequence[str]
     environment: Mapping[str, str] = field(default_factory=dict)
-    process: subprocess.Popen | None = None
+    process: subprocess.Popen[bytes] | None = None
 
-    def start(self, lines: int) -> subprocess.Popen:
+    def start(self, lines: int) -> subprocess.Popen[bytes]:
         """Start it; what it prints goes to the file descriptor `lines`."""
         path = os.pathsep.join(filter(None, [str(LIBRARY), os.environ.get("PYTHONPATH")]))
         variables = os.environ | self.environment | {"PYTHONPATH": path}
@@ -135,14 +137,15 @@ class _Child:
             self.process.terminate()
 
     def outcome(self) -> int | Stopped | UserError:
-        """How many runs it trained, or why it ended early."""
-        if self.process.returncode == 0:
-            return read_json(self.folder / TRAINED)
+        """How many runs it trained, or why it ended early; it has ended."""
+        code = None if self.process is None else self.process.returncode
+        if code == 0:
+            return int(read_json(self.folder / TRAINED))
         if (self.folder / STOPPED).exists():
             name, place = read_json(self.folder / STOPPED)
             return Stopped(stopping.asked() or name, place)
         noise = (self.folder / NOISE).read_text(encoding="utf-8", errors="replace")
-        killed_by = self._signal(noise)
+        killed_by = _signal(code or 0, noise)
         if not killed_by and (self.folder / ERROR).exists():
             return UserError((self.folder / ERROR).read_text(encoding="utf-8"))
         if name := stopping.asked():
@@ -152,14 +155,14 @@ class _Child:
             f"a process of the training ended early ({reason}); call again: it goes on from the checkpoint"
         )
 
-    def _signal(self, noise: str) -> str:
-        """The signal that ended it, or one of torchrun's processes, which left the others without a peer."""
-        code = self.process.returncode
-        if code < 0 and -code not in stopping.SIGNALS:
-            return signal.Signals(-code).name
-        asking = "|".join(signal.Signals(number).name for number in stopping.SIGNALS)
-        found = re.search(rf"Signal \d+ \((?!{asking})(\w+)\)", noise)
-        return found[1] if found else ""
+
+def _signal(code: int, stderr: str) -> str:
+    """The signal that ended a process, or one of torchrun's processes, which left the others without a peer."""
+    if code < 0 and -code not in stopping.SIGNALS:
+        return signal.Signals(-code).name
+    asking = "|".join(signal.Signals(number).name for number in stopping.SIGNALS)
+    found = re.search(rf"Signal \d+ \((?!{asking})(\w+)\)", stderr)
+    return found[1] if found else ""
 
 
 def _run(children: Sequence[_Child]) -> None:
@@ -195,14 +198,15 @@ def _sum(outcomes: Sequence[int | Stopped | UserError]) -> int:
         raise Stopped(stops[0][0], " and ".join(place for _, place in stops if place))
     if errors:
         raise UserError(errors)
-    return sum(outcomes)
+    return sum(outcome for outcome in outcomes if isinstance(outcome, int))
 
 
 @stopping.listening()
 def main() -> None:
     """One of the processes: train what the job in the folder of the command line says."""
     folder, rank = Path(sys.argv[1]), os.environ.get("RANK", "0")
-    sys.stdout.reconfigure(encoding="utf-8", errors="backslashreplace")  # as the lines are read
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(encoding="utf-8", errors="backslashreplace")  # as the lines are read
     handler = logging.StreamHandler(sys.stdout)
     logger = logging.getLogger("smallbatch")
     logger.addHandler(handler)

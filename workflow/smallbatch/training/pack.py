@@ -139,7 +139,7 @@ class _Job:
     def images(self, run: Run) -> int:
         return run.setting.epochs * (run.setting.train_images or self.data.meta.train)
 
-    def processor(self) -> contextlib.AbstractContextManager:
+    def processor(self) -> contextlib.AbstractContextManager[object]:
         """A processor of its own for this process; photos are decoded by all of them, and a GPU needs none."""
         own = self.device.type == "cpu" and self.data.meta.photos is None
         return processor.of_its_own() if own else contextlib.nullcontext()
@@ -240,7 +240,7 @@ class _Job:
 
     def keep_best_of_cells(self, runs: Sequence[Run]) -> None:
         """Of each cell's runs keep only the weights of the best."""
-        cells: dict[tuple, list[Record]] = {}
+        cells: dict[tuple[object, ...], list[Record]] = {}
         for run in runs:
             record = self.store.find(run, self.fingerprint)
             if record and record.outcome.diverged_at is None:

@@ -58,14 +58,11 @@ def captured(rehearse: Program, programs: Sequence[Program], device: torch.devic
             for _ in range(WARM_UPS):
                 rehearse()
         torch.cuda.current_stream().wait_stream(side)
-        return [_recorded(program, pool, side).replay for program in programs]
-
-
-def _recorded(program: Program, pool: tuple[int, int], side: torch.cuda.Stream) -> torch.cuda.CUDAGraph:
-    graph = torch.cuda.CUDAGraph()
-    with torch.cuda.graph(graph, pool=pool, stream=side):
-        program()
-    return graph
+        graphs = [torch.cuda.CUDAGraph() for _ in programs]
+        for graph, program in zip(graphs, programs, strict=True):
+            with torch.cuda.graph(graph, pool=pool, stream=side):
+                program()
+    return [graph.replay for graph in graphs]
 
 
 class GraphUpdates(Updates):

@@ -84,11 +84,11 @@ class Updates:
         parameters = self.network.parameters
         return [torch.zeros_like(own) if own.grad is None else own.grad for own in parameters]
 
-    def normalising(self, sub_batch: int) -> contextlib.AbstractContextManager:
+    def normalising(self, sub_batch: int) -> contextlib.AbstractContextManager[object]:
         """While it lasts, `gradients` take batch statistics over so many examples; running ones stay as they are."""
         return self.network.normalising(sub_batch)
 
-    def drawing(self, plan: EpochPlan, step: int) -> contextlib.AbstractContextManager:
+    def drawing(self, plan: EpochPlan, step: int) -> contextlib.AbstractContextManager[object]:
         """While it lasts, what the model draws of random numbers is that of a step of an epoch."""
         return contextlib.nullcontext()
 

@@ -11,9 +11,9 @@ Beside what the process held before (torch and all, about 600 MB), trainings of 
 import functools
 import math
 import weakref
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -82,7 +82,9 @@ class _Live(TorchFunctionMode):
         self.live = self.most = 0
         self.known = _addresses(model)
 
-    def __torch_function__(self, function, types, arguments=(), options=None):
+    def __torch_function__(
+        self, function: Any, types: Any, arguments: Sequence[Any] = (), options: Mapping[str, Any] | None = None
+    ) -> Any:
         made = function(*arguments, **(options or {}))
         if isinstance(made, Tensor):
             self._count(made.untyped_storage())
@@ -195,7 +197,7 @@ class MemoryBudget:
         least = local.bn_batch_size if s.norm == "batch" else 1
         if not suitability(s, self.outline.shape, self.outline.classes).splittable:
             least = local.batch_size
-        most = local.batch_size if self.images_at_once == "auto" else max(least, self.images_at_once)
+        most = max(least, self.images_at_once) if isinstance(self.images_at_once, int) else local.batch_size
         lanes = need.most_lanes(self.size, min(local.batch_size, most), len(runs))
         if lanes or self.device.type != "cpu":
             return max(1, lanes), self.images_at_once
@@ -386,6 +388,7 @@ def _kept(network: Network, images: Tensor, sub_batch: int) -> list[int]:
 
 def _tested(network: Network, images: Tensor) -> int:
     """Bytes that a forward pass takes where nothing is kept."""
-    with torch.no_grad(), _Live(network.model.eval()) as live:
+    live = _Live(network.model.eval())
+    with torch.no_grad(), live:
         network._logits(network.model, images)
     return live.most

@@ -105,7 +105,8 @@ def _pieces(
         clock: seconds.
     """
     _timed(work, 1, device, clock)
-    count, pieces = 1, []
+    count = 1
+    pieces: list[tuple[int, float]] = []
     while sum(took for _, took in pieces) < seconds:
         pieces.append(_timed(work, count, device, clock))
         count = max(1, min(most, int(PIECE * count / pieces[-1][1])))

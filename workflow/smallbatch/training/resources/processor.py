@@ -126,12 +126,12 @@ def _unused() -> int:
     except (OSError, TypeError, AttributeError):
         return 0
     ask.restype = _Heap
-    return ask().fordblks
+    return int(ask().fordblks)
 
 
 def _libc(name: str, *arguments: int) -> int:
     """Call a function of the C library; 0 where it has none of this name."""
     try:
-        return getattr(ctypes.CDLL(None), name)(*arguments)
+        return int(getattr(ctypes.CDLL(None), name)(*arguments))
     except (OSError, TypeError, AttributeError):
         return 0

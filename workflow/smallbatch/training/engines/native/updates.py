@@ -78,7 +78,7 @@ class NativeUpdates(Updates):
         negative_rates, losses = self.sgd.negative_rates(factors), torch.empty(steps, lanes)
         [norm_momentum] = micro_batch_momenta([m], m)
         table = self._lanes(self.sgd.velocity)
-        done = library.kernels().smallbatch_train(
+        done = library.loaded().smallbatch_train(
             *(ctypes.byref(self.layout.program), table, lanes, steps, m, self.micro_batch),
             *(tensor.data_ptr() for tensor in (self.arena, self.scratch, images, labels, negative_rates)),
             *(self.sgd.weight_decay, self.sgd.momentum, norm_momentum, losses.data_ptr()),
@@ -95,7 +95,7 @@ class NativeUpdates(Updates):
         """As `Updates.gradients`."""
         images, labels = images.contiguous(), labels.contiguous()
         count, lanes = labels.shape
-        done = library.kernels().smallbatch_gradients(
+        done = library.loaded().smallbatch_gradients(
             *(ctypes.byref(self.layout.program), self._lanes(self.found), lanes, count, self.micro_batch),
             *(tensor.data_ptr() for tensor in (self.arena, self.scratch, images, labels)),
         )
@@ -118,7 +118,7 @@ class NativeUpdates(Updates):
         program, table = self.layout.program, self._lanes([])
         images = images.contiguous()
         logits = torch.empty(len(images), self.network.lanes * program.classes)
-        library.kernels().smallbatch_logits(
+        library.loaded().smallbatch_logits(
             *(ctypes.byref(program), table, self.network.lanes, len(images), MICRO_BATCH),
             *(tensor.data_ptr() for tensor in (self.values, self.scratch, images, logits)),
         )
@@ -130,7 +130,7 @@ class NativeUpdates(Updates):
             found, most = f"{labels.min()} to {labels.max()}", self.layout.program.classes - 1
             refuse(f"experiment on {self.feed.setting.data}", "labels", found, f"0 to {most}, the classes")
 
-    def _lanes(self, velocities: Sequence[Tensor]) -> ctypes.Array:
+    def _lanes(self, velocities: Sequence[Tensor]) -> ctypes.Array[library.Lane]:
         """Where the tensors of each lane lie now."""
         model, lanes = self.network.model, range(self.network.lanes)
         names = [name for name, _ in model.named_parameters()]
@@ -232,9 +232,9 @@ def layout_of(run: Run, outline: Outline, device: torch.device, world: World) ->
 def memory(layout: Layout, micro_batch: int) -> int:
     """Bytes that `NativeUpdates` take beside the lanes' tensors, however many the lanes."""
     p = layout.program
-    return 4 * (p.arena_floats * micro_batch + layout.values_floats * MICRO_BATCH + _scratch(p))
+    return int(4 * (p.arena_floats * micro_batch + layout.values_floats * MICRO_BATCH + _scratch(p)))
 
 
 def _scratch(program: library.Program) -> int:
     """Floats: statistics; packed weights, gradients and velocities of one lane; transposed weights."""
-    return program.statistics_floats + 3 * program.packed_floats + program.transposed_floats
+    return int(program.statistics_floats + 3 * program.packed_floats + program.transposed_floats)
