@@ -16,11 +16,11 @@ from smallbatch.models.normalisation import BatchNorm
 from smallbatch.models.resnet import Shortcut
 from smallbatch.training import lanes
 from smallbatch.training.engine import LaneTraining
+from smallbatch.training.engines.eager import EagerUpdates
 from smallbatch.training.engines.native import library
 from smallbatch.training.engines.native.plan import Layout
 from smallbatch.training.engines.native.updates import NativeUpdates
 from smallbatch.training.engines.trace import Graph, Kind, Unsupported
-from smallbatch.training.engines.updates import Updates
 from smallbatch.training.feed import Batches
 
 CPU = torch.device("cpu")
@@ -31,7 +31,7 @@ pytestmark = [
 
 
 def by_torch(training):
-    return Updates(training.network, training.sgd, training.feed)
+    return EagerUpdates(training.network, training.sgd, training.feed)
 
 
 def in_double(runs, data, batches, factors):
@@ -273,7 +273,7 @@ def test_a_model_that_the_kernels_do_not_know_is_refused_with_the_reason(layer, 
 def test_group_norm_is_left_to_torch(data_folder, caplog):
     with caplog.at_level(logging.INFO):
         training = LaneTraining([a_run(norm="group")], prepared.read(data_folder), CPU)
-    assert type(training.updates) is Updates and "GroupNorm" in caplog.text
+    assert type(training.updates) is EagerUpdates and "GroupNorm" in caplog.text
 
 
 def test_a_rectified_value_that_is_used_twice_is_whole_in_the_plan():
@@ -304,7 +304,7 @@ def test_gradients_take_the_places_of_others_that_are_through(data_folder):
 def test_without_a_compiler_training_goes_on_with_torch(data_folder, no_kernels, caplog):
     with caplog.at_level(logging.INFO):
         training = LaneTraining([a_run()], prepared.read(data_folder), CPU)
-    assert type(training.updates) is Updates and "no C++ compiler here" in caplog.text
+    assert type(training.updates) is EagerUpdates and "no C++ compiler here" in caplog.text
 
 
 def test_a_compiler_that_fails_is_told_and_done_without(data_folder, monkeypatch, tmp_path, caplog):
@@ -314,7 +314,7 @@ def test_a_compiler_that_fails_is_told_and_done_without(data_folder, monkeypatch
     with caplog.at_level(logging.INFO):
         training = LaneTraining([a_run()], prepared.read(data_folder), CPU)
     library.kernels.cache_clear()
-    assert type(training.updates) is Updates and "no-such-flag" in caplog.text
+    assert type(training.updates) is EagerUpdates and "no-such-flag" in caplog.text
     assert not list(tmp_path.rglob("*.so"))
 
 
@@ -426,7 +426,7 @@ def test_a_model_that_the_kernels_compute_otherwise_is_left_to_torch(data_folder
     monkeypatch.setattr(LaneTraining, "_model", lambda self, seed: ChangedInPlace())
     with caplog.at_level(logging.INFO):
         training = LaneTraining([a_run()], prepared.read(data_folder), CPU)
-    assert type(training.updates) is Updates and "the kernels compute it otherwise" in caplog.text
+    assert type(training.updates) is EagerUpdates and "the kernels compute it otherwise" in caplog.text
 
 
 class Drawn(nn.Module):

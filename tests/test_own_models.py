@@ -24,10 +24,10 @@ from smallbatch.study.settings import read_yaml
 from smallbatch.training import own_models, variance
 from smallbatch.training.distributed import ALONE
 from smallbatch.training.engine import LaneTraining
+from smallbatch.training.engines.eager import StochasticUpdates
 from smallbatch.training.engines.native import updates as native
 from smallbatch.training.engines.native.plan import Layout
 from smallbatch.training.engines.trace import Graph
-from smallbatch.training.engines.updates import DrawingUpdates
 from smallbatch.training.evaluation import evaluate
 from smallbatch.training.own_models import examination, subprocesses, suitability
 from smallbatch.training.own_models.set_order import sorted_sets
@@ -678,7 +678,7 @@ def test_the_random_numbers_of_a_model_are_those_of_the_step(own, data_folder):
     own(middle="return self.drop(x)", init="self.drop = nn.Dropout(0.3)")
     run, data = a_run(model="mine"), prepared.read(data_folder)
     whole, stopped = (LaneTraining([run], data, CPU) for _ in range(2))
-    assert type(whole.updates) is DrawingUpdates
+    assert type(whole.updates) is StochasticUpdates
     before = torch.get_rng_state()
     losses = whole.train_block(whole.plan(), 8)
     assert torch.equal(before, torch.get_rng_state())

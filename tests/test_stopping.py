@@ -25,8 +25,8 @@ from smallbatch.runs.store import METRICS, VARIANCE
 from smallbatch.training import launch
 from smallbatch.training.checkpoint_folder import CheckpointFolder
 from smallbatch.training.engine import LaneTraining
+from smallbatch.training.engines.eager import EagerUpdates
 from smallbatch.training.engines.native.updates import NativeUpdates
-from smallbatch.training.engines.updates import Updates
 from smallbatch.training.pack import train_pack
 from smallbatch.training.resources import lane_count
 
@@ -160,7 +160,7 @@ def count_updates(monkeypatch, during_a_block=lambda: None) -> list[int]:
 
 def test_signals_at_any_moment_lose_nothing(tmp_path, monkeypatch, either_way):
     """Whatever the moment: no block is trained twice, no file damaged, and all bits are those of a whole training."""
-    for updates in (Updates, NativeUpdates):
+    for updates in (EagerUpdates, NativeUpdates):
         monkeypatch.setattr(updates, "steps", 4)
     data, draws = made_data(tmp_path / "data" / "made", train=80), random.Random(0)
     options = {"lanes": 2, "keep_weights": "all", "device": "cpu"}

@@ -17,9 +17,9 @@ from smallbatch.models import build
 from smallbatch.training import lanes, variance
 from smallbatch.training.distributed import ALONE, World
 from smallbatch.training.engine import LaneTraining
+from smallbatch.training.engines.eager import EagerUpdates
 from smallbatch.training.engines.trace import Graph, Unsupported
 from smallbatch.training.engines.triton_kernels import updates as triton_updates
-from smallbatch.training.engines.updates import Updates
 from smallbatch.training.resources import device as devices
 from smallbatch.training.sgd import LaneSGD
 
@@ -311,7 +311,7 @@ def test_on_a_gpu_updates_are_those_of_torch(kind, data, gpu):
 @pytest.mark.parametrize("kind", KINDS)
 def test_on_a_gpu_the_variance_of_updates_is_that_of_torch(kind, data, gpu):
     ours = training_of(kind | {"variance_batch_sizes": (4, 8)}, data, gpu, count=2)
-    torch_alone = Updates(ours.network, ours.sgd, ours.feed)
+    torch_alone = EagerUpdates(ours.network, ours.sgd, ours.feed)
     bound = 1e-3 if kind.get("precision", "float32") == "float32" else 0.1
     for lane, other in zip(
         *(variance.measure(updates, ours.runs, 0) for updates in (ours.updates, torch_alone)), strict=True

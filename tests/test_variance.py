@@ -13,7 +13,7 @@ from smallbatch.models import build
 from smallbatch.runs.store import METRICS, VARIANCE, RunStore
 from smallbatch.training import variance
 from smallbatch.training.engine import LaneTraining
-from smallbatch.training.engines.updates import Updates
+from smallbatch.training.engines.eager import EagerUpdates
 from smallbatch.training.pack import train_pack
 
 CPU = torch.device("cpu")
@@ -116,7 +116,7 @@ def test_kernels_measure_what_torch_does(data_folder, norm, b):
     run = a_run(batch_size=8, b=b, norm=norm, variance_batch_sizes=(4, 16, 32))
     data = prepared.read(data_folder)
     training = LaneTraining([run], data, CPU)
-    kinds = training.updates, Updates(training.network, training.sgd, training.feed)
+    kinds = training.updates, EagerUpdates(training.network, training.sgd, training.feed)
     ours, theirs = (variance.measure(updates, [run], 0)[0] for updates in kinds)
     assert all(mine == pytest.approx(other, rel=1e-3) for mine, other in zip(ours, theirs, strict=True))
 

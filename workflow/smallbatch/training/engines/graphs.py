@@ -12,7 +12,7 @@ from functools import partial
 import torch
 from torch import Tensor
 
-from smallbatch.training.engines.updates import Updates
+from smallbatch.training.engines.eager import EagerUpdates
 from smallbatch.training.feed import EpochPlan, Feed
 from smallbatch.training.network import Network
 from smallbatch.training.sgd import LaneSGD
@@ -65,12 +65,12 @@ def captured(rehearse: Program, programs: Sequence[Program], device: torch.devic
     return [graph.replay for graph in graphs]
 
 
-class GraphUpdates(Updates):
+class GraphUpdates(EagerUpdates):
     """Updates by replays of a recorded step.
 
     A recording holds addresses of parameters, running statistics and velocities: lanes that change need a new object.
     It is made at the first block, when the training has found how much fits and has the state that it goes on from.
-    Mini-batches that have to be taken in parts are left to plain `Updates`.
+    Mini-batches that have to be taken in parts are left to `EagerUpdates`.
 
     Attributes:
         plan: the block's, copied here; with it negative_rates and losses, [steps, lanes] each, and the next step [1].

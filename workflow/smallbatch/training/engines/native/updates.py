@@ -20,6 +20,7 @@ from smallbatch.study.experiments import Run
 from smallbatch.training import lanes
 from smallbatch.training.distributed import ALONE, World
 from smallbatch.training.engines import structure
+from smallbatch.training.engines.eager import EagerUpdates
 from smallbatch.training.engines.native import library
 from smallbatch.training.engines.native.plan import Layout
 from smallbatch.training.engines.trace import Unsupported
@@ -196,7 +197,7 @@ def agree(model: nn.Module, layout: Layout, feed: Feed) -> bool:
     images = torch.randn(1, TRIED, TRIED_LANES * channels, height, width, generator=draws)
     labels = torch.randint(layout.program.classes, (1, TRIED, TRIED_LANES), generator=draws)
     found = []
-    for make in (Updates, partial(NativeUpdates, layout=layout)):
+    for make in (EagerUpdates, partial(NativeUpdates, layout=layout)):
         network = Network(
             lanes.stack([lanes.moved(copy.deepcopy(model), seed) for seed in range(TRIED_LANES)]),
             batch_size=TRIED,

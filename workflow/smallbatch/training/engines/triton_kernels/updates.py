@@ -87,7 +87,7 @@ class TritonUpdates(GraphUpdates):
         self.still = None
 
     @torch.no_grad()
-    def gradients(self, images: Tensor, labels: Tensor) -> list[Tensor]:
+    def gradients(self, images: Tensor, labels: Tensor) -> Sequence[Tensor]:
         """As `Updates.gradients`."""
         from smallbatch.training.engines.triton_kernels import layers
         from smallbatch.training.engines.triton_kernels.gradients import Gradients
