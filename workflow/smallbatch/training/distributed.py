@@ -106,13 +106,13 @@ def join(device: str) -> tuple[World, torch.device]:
     Raises:
         UserError: the device is not there, or not one for each.
     """
-    size, here = (int(os.environ.get(name, 1)) for name in ("WORLD_SIZE", "LOCAL_WORLD_SIZE"))
-    there = torch.cuda.device_count()
-    if "LOCAL_RANK" in os.environ and device in ("auto", "cuda") and there:
-        if there < here:
+    size, local_size = (int(os.environ.get(name, 1)) for name in ("WORLD_SIZE", "LOCAL_WORLD_SIZE"))
+    gpus = torch.cuda.device_count()
+    if "LOCAL_RANK" in os.environ and device in ("auto", "cuda") and gpus:
+        if gpus < local_size:
             raise UserError(
-                f"config/config.yaml: training: {here} processes take a GPU each, and this job sees {there}; allowed: "
-                "as many GPUs, fewer training.processes or training.side_by_side, or training.device: cpu"
+                f"config/config.yaml: training: {local_size} processes take a GPU each, and this job sees {gpus}; "
+                "allowed: as many GPUs, fewer training.processes or training.side_by_side, or training.device: cpu"
             )
         device = f"cuda:{os.environ['LOCAL_RANK']}"
     chosen = devices.pick(device)

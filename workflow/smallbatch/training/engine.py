@@ -300,7 +300,8 @@ class LaneTraining:
             UserError: the model has other weights.
         """
         try:
-            self.model.load_state_dict({name: torch.stack([own] * len(self.runs)) for name, own in weights.items()})
+            stacked = {name: torch.stack([tensor] * len(self.runs)) for name, tensor in weights.items()}
+            self.model.load_state_dict(stacked)
         except RuntimeError as error:  # several lines
             raise UserError(f"model {self.setting.model}: it has other weights than these; was it changed?") from error
         devices.trim_memory(self.device)

@@ -38,7 +38,7 @@ class EpochPlan:
 
     seeds: of the lanes.
     epoch: which, counted from 0.
-    order: training image at each place, [steps, m, lanes] int64.
+    order: index of the training image, [steps, m, lanes] int64.
     offsets: where the crop of the padded image begins, [steps, m, lanes, 2] int64, or none.
     boxes: the part of the photo that is resized (top, left, height, width), [steps, m, lanes, 4] int64, or none.
     flipped: whether it is flipped, [steps, m, lanes] bool, or none.
@@ -52,29 +52,29 @@ class EpochPlan:
     flipped: Tensor | None
 
     def select(self, keep: list[int]) -> "EpochPlan":
-        """The plan of only the lanes at these places."""
-        return self._map(lambda part: part[:, :, keep], tuple(self.seeds[lane] for lane in keep))
+        """The plan of only these lanes."""
+        return self._map(lambda tensor: tensor[:, :, keep], tuple(self.seeds[lane] for lane in keep))
 
     def local(self, rank: int, size: int) -> "EpochPlan":
         """The plan of process `rank` of `size`: of every mini-batch the rank-th of equal contiguous parts."""
-        return self._map(lambda part: part.chunk(size, 1)[rank], self.seeds)
+        return self._map(lambda tensor: tensor.chunk(size, 1)[rank], self.seeds)
 
     def first(self, count: int) -> "EpochPlan":
         """A plan of one step: the first `count` examples."""
-        return self._map(lambda part: part.flatten(0, 1)[None, :count], self.seeds)
+        return self._map(lambda tensor: tensor.flatten(0, 1)[None, :count], self.seeds)
 
     def cut(self, size: int) -> "EpochPlan":
         """The same examples in the same order, in mini-batches of `size`; those that do not fill one are left out."""
         count = self.order.shape[0] * self.order.shape[1] // size
-        return self._map(lambda part: part.flatten(0, 1)[: count * size].unflatten(0, (count, size)), self.seeds)
+        return self._map(lambda tensor: tensor.flatten(0, 1)[: count * size].unflatten(0, (count, size)), self.seeds)
 
     def at(self, steps: Tensor) -> "EpochPlan":
         """The plan of only these steps [n], which the host need not know."""
-        return self._map(lambda part: part.index_select(0, steps), self.seeds)
+        return self._map(lambda tensor: tensor.index_select(0, steps), self.seeds)
 
     def empty(self, steps: int) -> "EpochPlan":
         """A plan of so many steps for the same lanes, to be filled by `fill`."""
-        return self._map(lambda part: part.new_zeros(steps, *part.shape[1:]), self.seeds)
+        return self._map(lambda tensor: tensor.new_zeros(steps, *tensor.shape[1:]), self.seeds)
 
     def fill(self, other: "EpochPlan", first: int, last: int) -> None:
         """Take over steps first ... last - 1 of another plan as the first ones of this, in place."""
@@ -175,11 +175,11 @@ class Feed:
         return self._in_order(self.train_images, self.train_labels, self.held_out[rank::of], size)
 
     def _in_order(
-        self, images: "_Arrays | _Photos", labels: Tensor, places: Tensor, size: int
+        self, images: "_Arrays | _Photos", labels: Tensor, indices: Tensor, size: int
     ) -> Iterator[tuple[Tensor, Tensor]]:
-        parts = places.split(size) if len(places) else ()
-        for part, pixels in zip(parts, images.in_order(parts), strict=True):
-            yield self._normalised(pixels), labels[part.to(self.device)]
+        batches = indices.split(size) if len(indices) else ()
+        for batch, pixels in zip(batches, images.in_order(batches), strict=True):
+            yield self._normalised(pixels), labels[batch.to(self.device)]
 
     def _normalised(self, images: Tensor) -> Tensor:
         return images.float().sub_(self.mean).div_(self.std)
@@ -199,9 +199,9 @@ class _Arrays:
         """The images of steps first ... last - 1."""
         return self.images[plan.order[first:last].flatten()]
 
-    def in_order(self, parts: Iterable[Tensor]) -> Iterator[Tensor]:
-        """The images at each of these places."""
-        return (self.images[part.to(self.read_on)] for part in parts)
+    def in_order(self, batches: Iterable[Tensor]) -> Iterator[Tensor]:
+        """The images of each batch of indices."""
+        return (self.images[batch.to(self.read_on)] for batch in batches)
 
 
 class _Photos:
@@ -233,9 +233,9 @@ class _Photos:
         of_lanes: Tensor = pixels.unflatten(0, (-1, len(seeds)))[:, [seeds.index(seed) for seed in plan.seeds]]
         return of_lanes.flatten(0, 1)
 
-    def in_order(self, parts: Iterable[Tensor]) -> Iterator[Tensor]:
-        """The centre squares of the photos at each of these places."""
-        return self._decoded((part, None) for part in parts)
+    def in_order(self, batches: Iterable[Tensor]) -> Iterator[Tensor]:
+        """The centre squares of the photos of each batch of indices."""
+        return self._decoded((batch, None) for batch in batches)
 
     def _decoded(self, requests: Iterable["Request"]) -> Iterator[Tensor]:
         for block in self.photos.blocks(requests, pinned=self.device.type == "cuda"):
@@ -257,13 +257,13 @@ def _check_augment(data: Prepared, setting: Setting) -> None:
         refuse(f"experiment on {data.meta.label}", "augment", setting.augment, allowed)
 
 
-def _subset(available: int, wanted: int | None) -> Tensor:
-    """Places of the training images in use: all, or a random part that is the same for every run."""
-    if wanted is None or wanted == available:
+def _subset(available: int, count: int | None) -> Tensor:
+    """Indices of the training images in use: all, or a random part that is the same for every run."""
+    if count is None or count == available:
         return torch.arange(available)
-    if wanted > available:
-        refuse("experiment", "train_images", wanted, f"numbers up to {available}, the training images")
-    return torch.randperm(available, generator=stream(0, "subset"))[:wanted].sort().values
+    if count > available:
+        refuse("experiment", "train_images", count, f"numbers up to {available}, the training images")
+    return torch.randperm(available, generator=stream(0, "subset"))[:count].sort().values
 
 
 def _hold_out(subset: Tensor) -> tuple[Tensor, Tensor]:

@@ -82,7 +82,7 @@ class Network:
             )
 
     def select(self, keep: list[int]) -> None:
-        """Keep only the lanes at these places."""
+        """Keep only these lanes."""
         lanes.select(self.model, keep)
         self._take(self.model)
 
@@ -126,8 +126,8 @@ class Network:
             yield
         finally:
             self.micro_batch = micro_batch
-            for norm, (own, group) in zip(self.norms, norms, strict=True):
-                norm.sub_batch, norm.group = own, group
+            for norm, (size, group) in zip(self.norms, norms, strict=True):
+                norm.sub_batch, norm.group = size, group
             for buffer, before in zip(self.model.buffers(), buffers, strict=True):
                 buffer.copy_(before)
 

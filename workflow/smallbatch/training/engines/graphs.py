@@ -36,8 +36,8 @@ Program = Callable[[], object]
 
 def suit(network: Network, feed: Feed) -> bool:
     """Whether steps can be recorded: on a GPU, by one process, with all images on the device."""
-    there = feed.train_images.read_on.type == "cuda"
-    return there and network.device.type == "cuda" and network.world.size == 1
+    on_device = feed.train_images.read_on.type == "cuda"
+    return on_device and network.device.type == "cuda" and network.world.size == 1
 
 
 def captured(rehearse: Program, programs: Sequence[Program], device: torch.device) -> list[Program]:

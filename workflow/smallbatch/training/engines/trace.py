@@ -243,21 +243,21 @@ class Graph:
         if len(node.args) != 2 or node.kwargs:
             raise Unsupported("it scales a sum")
         a, b = (self._value(argument) for argument in node.args)
-        for own, other in ((a, b), (b, a)):
-            step = self._last(own)
+        for later, other in ((a, b), (b, a)):
+            step = self._last(later)
             if (
                 step
                 and not step.relu
                 and step.residual is None
-                and own.shape == other.shape
-                and other not in (own, self.input)
+                and later.shape == other.shape
+                and other not in (later, self.input)
             ):
                 step.residual = other
                 other.users.append(step)
                 # After what makes the residual; nothing between needs its result.
                 self.steps.remove(step)
                 self.steps.append(step)
-                return own
+                return later
         raise Unsupported("it adds what no convolution or normalisation made")
 
     def _last(self, value: Value) -> Step | None:

@@ -58,12 +58,12 @@ class _Kept(saved_tensors_hooks):
     """
 
     def __init__(self, model: nn.Module) -> None:
-        own = _addresses(model)
+        of_model = _addresses(model)
         self.sizes: dict[int, int] = {}
 
         def note(tensor: Tensor) -> Tensor:
             storage = tensor.untyped_storage()
-            if storage._cdata not in own:
+            if storage._cdata not in of_model:
                 self.sizes[storage._cdata] = storage.nbytes()
             return tensor
 
@@ -208,10 +208,10 @@ class MemoryBudget:
 
     def _refusal(self, run: Run, needed: int) -> UserError:
         held = devices.held_memory()
-        needed, there = (math.ceil((held + size) / 10**6) for size in (needed, self.size))
+        needed, available = (math.ceil((held + size) / 10**6) for size in (needed, self.size))
         what = f"{run.setting.model} on {run.setting.data}, m={run.batch_size}, b={run.bn_batch_size}"
         return UserError(
-            f"out of memory: {what} needs up to {needed} MB, and {there} MB are there; allowed: more memory "
+            f"out of memory: {what} needs up to {needed} MB, and {available} MB are there; allowed: more memory "
             f"(snakemake --set-resources train:mem_mb={needed}), a smaller m or b, or a larger machine"
         )
 

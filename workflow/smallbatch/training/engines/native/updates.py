@@ -88,8 +88,8 @@ class NativeUpdates(Updates):
         return losses
 
     @cached_property
-    def found(self) -> list[Tensor]:
-        """Where `gradients` leave them: new memory for each would take longer than a small mini-batch."""
+    def gradient_buffers(self) -> list[Tensor]:
+        """What `gradients` writes to: new memory for each would take longer than a small mini-batch."""
         return [torch.zeros_like(parameter) for parameter in self.network.parameters]
 
     def gradients(self, images: Tensor, labels: Tensor) -> list[Tensor]:
@@ -97,11 +97,11 @@ class NativeUpdates(Updates):
         images, labels = images.contiguous(), labels.contiguous()
         count, lanes = labels.shape
         done = library.loaded().smallbatch_gradients(
-            *(ctypes.byref(self.layout.program), self._lanes(self.found), lanes, count, self.micro_batch),
+            *(ctypes.byref(self.layout.program), self._lanes(self.gradient_buffers), lanes, count, self.micro_batch),
             *(tensor.data_ptr() for tensor in (self.arena, self.scratch, images, labels)),
         )
         self._check(done, labels)
-        return self.found
+        return self.gradient_buffers
 
     @contextlib.contextmanager
     def normalising(self, sub_batch: int) -> Iterator[None]:
@@ -128,8 +128,8 @@ class NativeUpdates(Updates):
     def _check(self, done: int, labels: Tensor) -> None:
         """What the kernels refuse."""
         if not done:
-            found, most = f"{labels.min()} to {labels.max()}", self.layout.program.classes - 1
-            refuse(f"experiment on {self.feed.setting.data}", "labels", found, f"0 to {most}, the classes")
+            value, largest = f"{labels.min()} to {labels.max()}", self.layout.program.classes - 1
+            refuse(f"experiment on {self.feed.setting.data}", "labels", value, f"0 to {largest}, the classes")
 
     def _lanes(self, velocities: Sequence[Tensor]) -> ctypes.Array[library.Lane]:
         """Where the tensors of each lane lie now."""
@@ -174,7 +174,7 @@ def layout_for(
         world: the processes that share each mini-batch.
     """
     plain = device.type == "cpu" and world.size == 1 and precision == "float32"
-    single = all(own.dtype == torch.float32 and own.requires_grad for own in alone.parameters())
+    single = all(weights.dtype == torch.float32 and weights.requires_grad for weights in alone.parameters())
     if not plain or not single or math.prod(shape[1:]) > PIXELS_MOST or library.kernels() is None:
         return None
     try:
@@ -196,7 +196,7 @@ def agree(model: nn.Module, layout: Layout, feed: Feed) -> bool:
     draws = torch.Generator().manual_seed(0)
     images = torch.randn(1, TRIED, TRIED_LANES * channels, height, width, generator=draws)
     labels = torch.randint(layout.program.classes, (1, TRIED, TRIED_LANES), generator=draws)
-    found = []
+    results = []
     for make in (EagerUpdates, partial(NativeUpdates, layout=layout)):
         network = Network(
             lanes.stack([lanes.moved(copy.deepcopy(model), seed) for seed in range(TRIED_LANES)]),
@@ -213,10 +213,10 @@ def agree(model: nn.Module, layout: Layout, feed: Feed) -> bool:
         updates = make(network, sgd, feed)
         losses, logits = updates.make(Batches(images, labels), [1.0]), updates.logits(images[0, :, :channels])
         changes = [tensor - before[name] for name, tensor in network.model.state_dict().items()]
-        found.append([losses, logits, *changes])
+        results.append([losses, logits, *changes])
     return all(
         torch.allclose(ours, theirs, rtol=0.0, atol=ROUNDING * theirs.abs().max().item())
-        for theirs, ours in zip(*found, strict=True)
+        for theirs, ours in zip(*results, strict=True)
     )
 
 

@@ -59,10 +59,10 @@ class TritonUpdates(GraphUpdates):
 
     def _check_labels(self, classes: int) -> None:
         """The kernels look at no label: one that is no class would count as none."""
-        least, most = (bound.item() for bound in self.feed.train_labels.aminmax())
-        if least < 0 or most >= classes:
+        smallest, largest = (bound.item() for bound in self.feed.train_labels.aminmax())
+        if smallest < 0 or largest >= classes:
             allowed = f"0 to {classes - 1}, the classes"
-            refuse(f"experiment on {self.feed.setting.data}", "labels", f"{least} to {most}", allowed)
+            refuse(f"experiment on {self.feed.setting.data}", "labels", f"{smallest} to {largest}", allowed)
 
     def _allocate(self, plan: EpochPlan) -> None:
         from smallbatch.training.engines.triton_kernels.program import Program
@@ -184,8 +184,8 @@ def graph_of(run: Run, outline: Outline, device: torch.device, world: World) -> 
 
 
 def _suit(shape: tuple[int, int, int], device: torch.device, world: World) -> bool:
-    there = devices.triton_version(device) is not None
-    return there and world.size == 1 and math.prod(shape[1:]) <= PIXELS_MOST
+    has_triton = devices.triton_version(device) is not None
+    return has_triton and world.size == 1 and math.prod(shape[1:]) <= PIXELS_MOST
 
 
 def _traced(alone: nn.Module, run: Run, shape: tuple[int, int, int]) -> Graph:
@@ -193,7 +193,7 @@ def _traced(alone: nn.Module, run: Run, shape: tuple[int, int, int]) -> Graph:
 
     if is_own(run.setting.model):
         raise Unsupported("it is not one of the project's")
-    if any(own.dtype != torch.float32 or not own.requires_grad for own in alone.parameters()):
+    if any(weights.dtype != torch.float32 or not weights.requires_grad for weights in alone.parameters()):
         raise Unsupported("it has parameters that are not trained, or not float32")
     graph = structure.graph_of(alone, shape)
     layers.check(graph, run.batch_size)
