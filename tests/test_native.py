@@ -7,6 +7,7 @@ import random
 import pytest
 import torch
 from helpers import a_run, made_data
+from helpers.lanes import train_instead
 from torch import nn
 
 from smallbatch.core.errors import UserError
@@ -151,11 +152,11 @@ class Strange(nn.Module):
 
 
 def test_an_unusual_model_has_the_same_gradients(tmp_path, monkeypatch):
-    def build(self, seed):
+    def build(seed):
         torch.manual_seed(seed)
         return Strange()
 
-    monkeypatch.setattr(LaneTraining, "_model", build)
+    train_instead(monkeypatch, build)
     data = prepared.read(made_data(tmp_path / "made", shape=(2, 14, 24), classes=5))
     runs = [a_run(model="alexnet", norm="batch", base_lr=2**-10, seed=seed) for seed in (1, 2)]
     ours, theirs = LaneTraining(runs, data, CPU), LaneTraining(runs, data, CPU)
@@ -188,11 +189,11 @@ class Grown(nn.Module):
 def test_batch_norm_of_any_scale_is_that_of_double_precision_or_still(b, data_folder, monkeypatch):
     """Hopeless rates lead there. Beyond float32 a channel is its shift and learns nothing, as with a weight of zero."""
 
-    def build(self, seed):
+    def build(seed):
         torch.manual_seed(seed)
         return Grown(b)
 
-    monkeypatch.setattr(LaneTraining, "_model", build)
+    train_instead(monkeypatch, build)
     training = LaneTraining([a_run(norm="batch", batch_size=8, b=b)], prepared.read(data_folder), CPU)
     assert type(training.updates) is NativeUpdates
     images, labels = training.feed.batches(training.plan(), 0, 2)
@@ -423,7 +424,7 @@ class ChangedInPlace(nn.Module):
 
 
 def test_a_model_that_the_kernels_compute_otherwise_is_left_to_torch(data_folder, monkeypatch, caplog):
-    monkeypatch.setattr(LaneTraining, "_model", lambda self, seed: ChangedInPlace())
+    train_instead(monkeypatch, lambda seed: ChangedInPlace())
     with caplog.at_level(logging.INFO):
         training = LaneTraining([a_run()], prepared.read(data_folder), CPU)
     assert type(training.updates) is EagerUpdates and "the kernels compute it otherwise" in caplog.text
@@ -468,7 +469,7 @@ class Drawn(nn.Module):
 def test_drawn_models_are_trained_as_torch_trains_them(number, tmp_path, monkeypatch):
     draws = random.Random(number)
     m, b = draws.choice([(1, 1), (3, 3), (8, 4), (20, 20)])
-    monkeypatch.setattr(LaneTraining, "_model", lambda self, seed: drawn(number, b, seed))
+    train_instead(monkeypatch, lambda seed: drawn(number, b, seed))
     data = prepared.read(made_data(tmp_path / "made", shape=(3, 9, 9), classes=5))
     momentum = draws.choice([0, 0.9])
     runs = [a_run(norm="batch" if b > 1 else "none", batch_size=m, b=b, base_lr=2**-9 / m, seed=seed, momentum=momentum)
@@ -492,11 +493,11 @@ def drawn(number, b, seed):
 def test_a_lane_that_is_not_a_number_leaves_nothing_to_the_next(data_folder, monkeypatch):
     """Hidden layers of as many features as there are classes: their gradients take the place of that of the logits."""
 
-    def build(self, seed):
+    def build(seed):
         torch.manual_seed(seed)
         return nn.Sequential(nn.Flatten(), nn.Linear(64, 4), nn.Linear(4, 4), nn.Linear(4, 4))
 
-    monkeypatch.setattr(LaneTraining, "_model", build)
+    train_instead(monkeypatch, build)
     data = prepared.read(data_folder)
     wild, sound = a_run(base_lr=2.0**90), a_run(base_lr=2**-9)
     together, alone = LaneTraining([wild, sound], data, CPU), LaneTraining([sound], data, CPU)

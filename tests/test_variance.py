@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import torch
 from helpers import a_run, made_data
+from helpers.lanes import train_instead
 from torch import nn
 from torch.nn import functional as F
 
@@ -24,11 +25,11 @@ SIZES = (2, 8, 32)
 def linear(monkeypatch):
     """A linear model in place of the run's, with the same weights for every seed."""
 
-    def model(self, seed):
+    def model(seed):
         torch.manual_seed(0)
         return nn.Sequential(nn.Flatten(), nn.Linear(64, 4))
 
-    monkeypatch.setattr(LaneTraining, "_model", model)
+    train_instead(monkeypatch, model)
 
 
 @pytest.fixture
