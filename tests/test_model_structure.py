@@ -4,6 +4,7 @@ import collections
 import shutil
 
 import pytest
+import torch
 from helpers import a_run
 
 from smallbatch.models import initialisation
@@ -75,3 +76,10 @@ def test_structures_differ_by_what_decides_about_them():
     for other in (a_run(), a_run(norm="batch", b=1), a_run(norm="batch", b=2, norm_layers="conv")):
         assert structure.model_of(other, (1, 8, 8), 4) is not one
     assert structure.model_of(a_run(norm="batch", b=2), (1, 8, 8), 5) is not one
+
+
+def test_a_structure_of_another_precision_is_another(double):
+    torch.set_default_dtype(torch.float32)
+    single = structure.model_of(a_run(), (1, 8, 8), 4)
+    torch.set_default_dtype(torch.float64)
+    assert structure.model_of(a_run(), (1, 8, 8), 4) is not single

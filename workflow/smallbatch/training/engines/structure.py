@@ -2,6 +2,7 @@
 
 import functools
 
+import torch
 from torch import nn
 
 from smallbatch import models
@@ -26,7 +27,8 @@ def build(
     model: str, norm: str, norm_layers: str, shape: tuple[int, int, int], classes: int, sub_batch: int
 ) -> nn.Module:
     """As `model_of`, by what decides about the structure; of a sub-batch only whether it is of one example."""
-    return _build(model, models.MODELS[model], models.content(model), norm, norm_layers, shape, classes, sub_batch)
+    key = models.MODELS[model], models.content(model), torch.get_default_dtype()
+    return _build(model, key, norm, norm_layers, shape, classes, sub_batch)
 
 
 def graph_of(model: nn.Module, shape: tuple[int, int, int]) -> Graph:
@@ -44,8 +46,7 @@ def graph_of(model: nn.Module, shape: tuple[int, int, int]) -> Graph:
 @functools.lru_cache(maxsize=4)
 def _build(
     model: str,
-    entry_point: str,
-    content: str | None,
+    key: tuple[str, str | None, torch.dtype],
     norm: str,
     norm_layers: str,
     shape: tuple[int, int, int],
