@@ -59,8 +59,8 @@ def steps(training: LaneTraining, first: int, last: int) -> None:
     plan = training.feed.plan([run.seed for run in training.runs], 0)
     training.step = first
     while training.step < last:
-        end = min(training._block_end(), last)
-        training._train_block(plan, end)
+        end = min(training.block_end(), last)
+        training.train_block(plan, end)
         training.step = end
 
 
@@ -125,14 +125,14 @@ KERNELS = (
 def by_torch(training: LaneTraining) -> LaneTraining:
     """The same, without kernels of our own."""
     training.backend = training.backend.without_kernels()
-    training.updates = training._make_updates()
+    training.updates = training.make_updates()
     return training
 
 
 def exact_changes(training: LaneTraining) -> dict[str, torch.Tensor]:
     """What the first update changes of each parameter, by autograd in double precision."""
     model = copy.deepcopy(training.model).double().train()
-    images, labels = (part[0] for part in training.feed.batches(training._plan(), 0, 1))
+    images, labels = (part[0] for part in training.feed.batches(training.plan(), 0, 1))
     scores = model(images.double()).unflatten(1, (len(training.runs), -1)).flatten(0, 1)
     losses = F.cross_entropy(scores, labels.flatten(), reduction="none").view(labels.shape)
     losses.mean(0).sum().backward()
@@ -169,12 +169,12 @@ def pace(training: LaneTraining, device: torch.device, seconds: float) -> float:
     def timed(count: int) -> float:
         training.step = 0
         started = monotonic()
-        training._train_block(plan, count)
+        training.train_block(plan, count)
         if device.type == "cuda":
             torch.cuda.synchronize(device)
         return monotonic() - started
 
-    most = training._block_end()
+    most = training.block_end()
     timed(min(8, most))
     few = min(32, most)
     count = max(few, min(most, int(seconds * few / timed(few))))
@@ -186,7 +186,7 @@ def tested(training: LaneTraining, device: torch.device) -> float:
     took = 0.0
     for _ in range(2):
         started = monotonic()
-        training._test(training.feed.test_batches)  # it ends with numbers on the host
+        training.test_split(training.feed.test_batches)  # it ends with numbers on the host
         took = monotonic() - started
     return len(training.feed.test_labels) * len(training.runs) / took
 

@@ -23,7 +23,7 @@ from smallbatch.runs.heartbeat import DONE, FAILED, read_heartbeat
 from smallbatch.runs.store import METRICS, RunStore
 from smallbatch.training import checkpoints, distributed, launch
 from smallbatch.training.distributed import World
-from smallbatch.training.engines import updates
+from smallbatch.training.engines import eager
 from smallbatch.training.pack import train_pack
 
 
@@ -111,7 +111,7 @@ def test_alone_in_its_lane_and_in_parts(data_folder, tmp_path, double):
 @pytest.mark.slow
 def test_stopped_and_resumed_is_bit_identical(data_folder, tmp_path, monkeypatch):
     monkeypatch.setattr(checkpoints, "INTERVAL", 0.0)
-    monkeypatch.setattr(updates, "BLOCK_STEPS", 2)
+    monkeypatch.setattr(eager, "BLOCK_STEPS", 2)
     runs = [a_run(model="resnet8", norm="batch", batch_size=8, b=4, momentum=0.5, seed=seed) for seed in (1, 2)]
 
     broadcast, calls = World.broadcast, []

@@ -304,7 +304,7 @@ def test_trying_what_fits_changes_nothing(data_folder):
     run = a_run(model="resnet8", norm="batch", batch_size=8, b=2)
     training = LaneTraining([run], prepared.read(data_folder), CPU)
     before = {name: value.clone() for name, value in training.model.state_dict().items()}
-    images, labels = training.feed.batches(training._plan(), 0, 1)
+    images, labels = training.feed.batches(training.plan(), 0, 1)
     training.network.fit(images[0], labels[0])
     assert training.network.micro_batch == 8
     assert all(torch.equal(value, before[name]) for name, value in training.model.state_dict().items())
@@ -316,6 +316,6 @@ def test_a_device_that_is_too_small_is_told_in_one_line(data_folder, monkeypatch
 
     training = LaneTraining([a_run(norm="batch", batch_size=8, b=4)], prepared.read(data_folder), CPU)
     monkeypatch.setattr(training.network, "gradients", too_much)
-    images, labels = training.feed.batches(training._plan(), 0, 1)
+    images, labels = training.feed.batches(training.plan(), 0, 1)
     with pytest.raises(UserError, match="out of memory on the device: 4 examples of each of 1 lanes"):
         training.network.fit(images[0], labels[0])

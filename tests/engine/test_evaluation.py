@@ -158,7 +158,11 @@ def test_a_precision_that_is_not_here_is_no_error(project, monkeypatch):
         patch.setattr("smallbatch.training.resources.device.has_precision", lambda *arguments: True)
         store, (name,) = trained(project, a_run(precision="tf32"))
     evaluation = found(project, store, name)
-    assert "precision tf32" in evaluation.there and "precision float32" in evaluation.here and evaluation.bound > 0.1
+    assert (
+        "precision tf32" in evaluation.recorded_with
+        and "precision float32" in evaluation.tested_with
+        and evaluation.bound > 0.1
+    )
 
 
 def test_altered_weights_are_damaged(project, one):

@@ -17,8 +17,8 @@ from smallbatch.training.checkpoints import Checkpoint
 from smallbatch.training.distributed import ALONE, World
 from smallbatch.training.engine import LaneTraining
 from smallbatch.training.engines import graphs
+from smallbatch.training.engines.eager import EagerUpdates
 from smallbatch.training.engines.graphs import GraphUpdates
-from smallbatch.training.engines.updates import Updates
 from smallbatch.training.feed import Feed
 from smallbatch.training.network import Network
 from smallbatch.training.pack import train_pack
@@ -142,7 +142,7 @@ def test_a_long_epoch_is_cut(limit, data, tmp_path, monkeypatch, rehearsed):
 
 def test_recording_changes_nothing(data, rehearsed):
     training = LaneTraining(pair(**FULL), data, CPU)
-    plan = training._plan()
+    plan = training.plan()
     training.updates.block(plan, 0, 3, [0.5] * 3)
     training.updates._allocate(plan)
     training.updates.plan.fill(plan, 0, 3)
@@ -213,12 +213,12 @@ def test_killed_and_resumed_is_bit_identical(data, tmp_path, monkeypatch, rehear
 def test_mini_batches_in_parts_are_left_to_plain_updates(data, rehearsed, monkeypatch):
     runs = pair(**FULL)
     parts, whole = (LaneTraining(runs, data, CPU, images_at_once=most) for most in (2, "auto"))
-    assert parts._block_end() == 7 and whole._block_end() == 7
+    assert parts.block_end() == 7 and whole.block_end() == 7
     assert isinstance(parts.updates, Rehearsed) and not parts.updates.at_once
-    monkeypatch.setattr("smallbatch.training.engines.updates.BLOCK_STEPS", 2)
-    assert parts._block_end() == 2 and whole._block_end() == 7
-    plain = Updates(whole.network, whole.sgd, whole.feed)
-    plan = parts._plan()
+    monkeypatch.setattr("smallbatch.training.engines.eager.BLOCK_STEPS", 2)
+    assert parts.block_end() == 2 and whole.block_end() == 7
+    plain = EagerUpdates(whole.network, whole.sgd, whole.feed)
+    plan = parts.plan()
     torch.testing.assert_close(parts.updates.block(plan, 0, 2, [1.0] * 2), plain.block(plan, 0, 2, [1.0] * 2))
     assert not Rehearsed.recordings
 
@@ -233,7 +233,7 @@ def test_steps_are_recorded_on_a_gpu_that_has_all_images_alone():
 
 
 def test_a_training_on_the_cpu_records_nothing(data):
-    assert type(LaneTraining(pair(), data, CPU).updates) is Updates
+    assert type(LaneTraining(pair(), data, CPU).updates) is EagerUpdates
 
 
 @pytest.mark.parametrize("kind", [kind for kind in KINDS if "precision" not in kind])
@@ -317,13 +317,13 @@ def test_graphs_equal_plain_updates(kind, data, gpu, monkeypatch):
     monkeypatch.setattr(graphs, "REPLAY_STEPS", 3)
     graph, plain = (LaneTraining(pair(**kind), data, gpu) for _ in range(2))
     graph.backend = graph.backend.without_kernels()
-    graph.updates = graph._make_updates()
+    graph.updates = graph.make_updates()
     assert type(graph.updates) is GraphUpdates
-    plain.updates = Updates(plain.network, plain.sgd, plain.feed)
+    plain.updates = EagerUpdates(plain.network, plain.sgd, plain.feed)
     factors = [1.0, 0.5, 0.25, 0.25, 0.1, 0.1, 0.1]
     for epoch in range(3):
         graph.epoch = plain.epoch = epoch
-        ours, theirs = (training.updates.block(training._plan(), 0, 7, factors) for training in (graph, plain))
+        ours, theirs = (training.updates.block(training.plan(), 0, 7, factors) for training in (graph, plain))
         assert torch.equal(ours, theirs)
         assert all(map(torch.equal, state_of(graph), state_of(plain)))
 
@@ -339,13 +339,13 @@ def test_killed_and_resumed_with_graphs_is_bit_identical(data, tmp_path, monkeyp
 @pytest.mark.gpu
 def test_the_host_waits_for_nothing_inside_a_block(data, gpu):
     training = LaneTraining(pair(**FULL), data, gpu)
-    plan = training._plan()
+    plan = training.plan()
     training.updates.block(plan, 0, 7, [1.0] * 7)
     torch.cuda.synchronize()
     torch.cuda.set_sync_debug_mode("error")
     try:
         training.epoch = 1
-        training.updates.block(training._plan(), 0, 7, [0.5] * 7)
+        training.updates.block(training.plan(), 0, 7, [0.5] * 7)
     finally:
         torch.cuda.set_sync_debug_mode("default")
 
@@ -357,7 +357,7 @@ def test_torch_knows_no_operation_of_a_step_that_is_not_deterministic(kind, data
     training = LaneTraining(pair(**kind), data, gpu)
     torch.use_deterministic_algorithms(True)
     try:
-        Updates(training.network, training.sgd, training.feed).block(training._plan(), 0, 2, [1.0] * 2)
+        EagerUpdates(training.network, training.sgd, training.feed).block(training.plan(), 0, 2, [1.0] * 2)
     finally:
         torch.use_deterministic_algorithms(False)
 

@@ -69,9 +69,9 @@ def test_each_update_of_a_lane_is_that_of_its_run_alone(model, norm, b, more, da
         together.epoch, together.step = divmod(update, together.feed.steps)
         for lane, own in enumerate(alone):
             put(own, together, lane)
-        losses = together._train_block(together._plan(), together.step + 1)
+        losses = together.train_block(together.plan(), together.step + 1)
         for lane, own in enumerate(alone):
-            torch.testing.assert_close(own._train_block(own._plan(), own.step + 1)[0, 0], losses[0, lane])
+            torch.testing.assert_close(own.train_block(own.plan(), own.step + 1)[0, 0], losses[0, lane])
             for name, value in own.model.state_dict().items():
                 other = together.model.state_dict()[name][lane]
                 torch.testing.assert_close(value[0], other, rtol=1e-8, atol=1e-10, msg=f"{name} in update {update}")
@@ -156,7 +156,7 @@ def test_an_update_is_that_of_plain_sgd(weight_decay, data_folder, either_way):
     images, labels = training.feed.batches(training.feed.plan([1, 2], 0), 0, 1)
     update(training, images[0], labels[0], 0.5)
     for lane, run in enumerate(runs):
-        alone = training._model(run.seed)
+        alone = training.initial_model(run.seed)
         optimiser = torch.optim.SGD(alone.parameters(), lr=0.5 * run.base_lr * 4, weight_decay=weight_decay)
         nn.functional.cross_entropy(alone(images[0, :, lane : lane + 1]), labels[0, :, lane]).backward()
         before = {name: value.clone() for name, value in alone.state_dict().items()}
@@ -173,7 +173,7 @@ def test_weight_decay_too_small_for_a_factor_of_float32_acts_as_in_plain_sgd(dat
     for decay in (5e-4, 0.0):
         run = a_run(base_lr=2**-12, batch_size=2, weight_decay=decay)
         training = LaneTraining([run], data, CPU)
-        alone = training._model(run.seed)
+        alone = training.initial_model(run.seed)
         start = {name: value.double() for name, value in lanes.lane_state(training.model, 0).items()}
         images, labels = training.feed.batches(training.feed.plan([1], 0), 0, 1)
         update(training, images[0], labels[0], 0.1)
@@ -194,13 +194,13 @@ def test_momentum_is_that_of_torch(scaled, data_folder, double):
     options = {"momentum": 0.9, "momentum_scaled": scaled, "weight_decay": 0.3}
     runs = [a_run(base_lr=lr, seed=seed, **options) for lr, seed in ((2**-9, 1), (2**-12, 2), (2**-10, 3))]
     training = LaneTraining(runs, data, CPU)
-    alone = training._model(2)
+    alone = training.initial_model(2)
     rate = 2**-12 * 4 * (0.1 if scaled else 1)
     optimiser = torch.optim.SGD(alone.parameters(), lr=rate, momentum=0.9, weight_decay=0.3)
     images, labels = training.feed.batches(training.feed.plan([2], 0), 0, 6)
     for step, (x, y) in enumerate(zip(images, labels, strict=True)):
         if step == 3:
-            training._drop({0: 1}, lambda *result: None)
+            training.drop({0: 1}, lambda *result: None)
         count = len(training.runs)
         update(training, x.repeat(1, count, 1, 1), y.repeat(1, count), 1.0)
         optimiser.zero_grad()
@@ -219,7 +219,7 @@ def test_a_mini_batch_in_parts_is_that_at_once(model, norm, b, images_at_once, d
     runs = [a_run(batch_size=8, b=b, model=model, norm=norm, seed=seed) for seed in (1, 2)]
     whole, parts = (LaneTraining(runs, data, CPU, images_at_once=most) for most in ("auto", images_at_once))
     assert parts.network.micro_batch == (4 if images_at_once == 5 and b else images_at_once)
-    images, labels = whole.feed.batches(whole._plan(), 0, 3)
+    images, labels = whole.feed.batches(whole.plan(), 0, 3)
     for x, y in zip(images, labels, strict=True):
         torch.testing.assert_close(update(parts, x, y, 1.0), update(whole, x, y, 1.0))
     for name, theirs in whole.model.state_dict().items():
@@ -243,7 +243,7 @@ def test_bf16_rounds_products_and_keeps_weights_and_losses(model, norm, data_fol
     for precision in ("float32", "bf16"):
         runs = [a_run(batch_size=8, model=model, norm=norm, seed=seed, precision=precision) for seed in (1, 2)]
         training = LaneTraining(runs, data, CPU)
-        images, labels = training.feed.batches(training._plan(), 0, 1)
+        images, labels = training.feed.batches(training.plan(), 0, 1)
         losses[precision] = update(training, images[0], labels[0], 1.0)
         assert losses[precision].dtype == torch.float32
         assert all(tensor.dtype == torch.float32 for tensor in training.model.state_dict().values())

@@ -106,9 +106,9 @@ needed = memory.need_of(run, outline, device, photos=False).bytes(2, 256)
 devices.forget_peak_memory(device)
 before = devices.held_memory()
 training = LaneTraining(lanes_of(run, 2), data, device)
-training._train_block(training._plan(), 2)
+training.train_block(training.plan(), 2)
 devices.trim_memory(device)
-training._test(training.feed.test_batches)
+training.test_split(training.feed.test_batches)
 print(needed / (devices.peak_memory(device) - before))
 """
 
@@ -198,7 +198,7 @@ def test_too_little_memory_is_told_before_anything_is_trained(data_folder, tmp_p
 @pytest.fixture
 def small_device(monkeypatch):
     """Lanes of which more than `held[0]` run out of memory in the second epoch; gives the trainings that began."""
-    train_block, restore = LaneTraining._train_block, LaneTraining.restore
+    train_block, restore = LaneTraining.train_block, LaneTraining.restore
     held, began = [2], []
 
     def block(self, plan, end):
@@ -211,7 +211,7 @@ def small_device(monkeypatch):
         began.append((len(self.runs), self.steps_done))
 
     monkeypatch.setattr(checkpoints, "INTERVAL", 0.0)
-    monkeypatch.setattr(LaneTraining, "_train_block", block)
+    monkeypatch.setattr(LaneTraining, "train_block", block)
     monkeypatch.setattr(LaneTraining, "restore", noting)
     return held, began
 
@@ -281,7 +281,7 @@ def test_killed_while_halving_nothing_begins_anew(stop_at, small_device, data_fo
         return stop
 
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        halve = pack.Row.halve
+        halve = pack.CheckpointFolder.split_in_half
 
         def halving(self, path, state):
             patch.setattr(Checkpoint, "save", stopping(Checkpoint.save))
@@ -290,7 +290,7 @@ def test_killed_while_halving_nothing_begins_anew(stop_at, small_device, data_fo
             assert len(calls) == 3
             raise KeyboardInterrupt
 
-        patch.setattr(pack.Row, "halve", halving)
+        patch.setattr(pack.CheckpointFolder, "split_in_half", halving)
         train_pack(RUNS, data_folder, tmp_path / "small", lanes=4)
     small_device[1].clear()
     train_pack(RUNS, data_folder, tmp_path / "small", lanes=4)
@@ -304,7 +304,9 @@ def test_a_group_begun_where_there_was_more_memory_is_halved_before_it_goes_on(
     small_device, data_folder, tmp_path, monkeypatch, double
 ):
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        patch.setattr(pack.Row, "halve", lambda *arguments: (_ for _ in ()).throw(KeyboardInterrupt))
+        patch.setattr(
+            pack.CheckpointFolder, "split_in_half", lambda *arguments: (_ for _ in ()).throw(KeyboardInterrupt)
+        )
         train_pack(RUNS, data_folder, tmp_path / "small", lanes=4)
     small_device[0][0] = 4
     with monkeypatch.context() as patch:

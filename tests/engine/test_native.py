@@ -7,6 +7,7 @@ import random
 import pytest
 import torch
 from helpers import a_run, made_data
+from helpers.lanes import train_instead
 from torch import nn
 
 from smallbatch.core.errors import UserError
@@ -16,11 +17,11 @@ from smallbatch.models.normalisation import BatchNorm
 from smallbatch.models.resnet import Shortcut
 from smallbatch.training import lanes
 from smallbatch.training.engine import LaneTraining
+from smallbatch.training.engines.eager import EagerUpdates
 from smallbatch.training.engines.native import library
 from smallbatch.training.engines.native.plan import Layout
 from smallbatch.training.engines.native.updates import NativeUpdates
 from smallbatch.training.engines.trace import Graph, Kind, Unsupported
-from smallbatch.training.engines.updates import Updates
 from smallbatch.training.feed import Batches
 
 CPU = torch.device("cpu")
@@ -31,7 +32,7 @@ pytestmark = [
 
 
 def by_torch(training):
-    return Updates(training.network, training.sgd, training.feed)
+    return EagerUpdates(training.network, training.sgd, training.feed)
 
 
 def in_double(runs, data, batches, factors):
@@ -80,7 +81,7 @@ def test_updates_are_as_near_to_exact_ones_as_those_of_torch(setting, batch_size
     runs = [a_run(batch_size=batch_size, base_lr=2**-13, seed=seed, weight_decay=0.1, **setting) for seed in (1, 2)]
     ours, theirs = LaneTraining(runs, data, CPU), LaneTraining(runs, data, CPU)
     assert type(ours.updates) is NativeUpdates
-    batches, factors = ours.feed.batches(ours._plan(), 0, 2), [1.0, 0.5]
+    batches, factors = ours.feed.batches(ours.plan(), 0, 2), [1.0, 0.5]
     images = next(ours.feed.test_batches(20))[0]
     start = {name: value.clone() for name, value in ours.model.state_dict().items()}
     found = ours.updates.make(batches, factors), changes(start, ours), ours.updates.logits(images)
@@ -101,11 +102,11 @@ def test_every_lane_has_the_bits_that_it_has_alone(data_folder):
         a_run(model="resnet8", norm="batch", seed=seed, base_lr=lr) for seed, lr in ((1, 2**-9), (2, 2**20), (3, 2**-8))
     ]
     together = LaneTraining(runs, data, CPU)
-    losses = together._train_block(together._plan(), 16)
+    losses = together.train_block(together.plan(), 16)
     assert not losses[-1, 1].isfinite(), "the one in the middle has to diverge"
     for lane in (0, 2):
         alone = LaneTraining([runs[lane]], data, CPU)
-        assert torch.equal(alone._train_block(alone._plan(), 16)[:, 0], losses[:, lane])
+        assert torch.equal(alone.train_block(alone.plan(), 16)[:, 0], losses[:, lane])
         own = lanes.lane_state(together.model, lane)
         assert all(torch.equal(own[name], value[0]) for name, value in alone.model.state_dict().items())
 
@@ -114,7 +115,7 @@ def test_a_lane_that_diverges_stops_and_says_where(data_folder):
     data = prepared.read(data_folder)
     run = a_run(base_lr=2**20)
     ours, theirs = LaneTraining([run], data, CPU), LaneTraining([run], data, CPU)
-    found, reference = (one.block(ours._plan(), 0, 16, [1.0] * 16) for one in (ours.updates, by_torch(theirs)))
+    found, reference = (one.block(ours.plan(), 0, 16, [1.0] * 16) for one in (ours.updates, by_torch(theirs)))
     assert torch.equal(found.isfinite().cumprod(0), reference.isfinite().cumprod(0)) and not found.isfinite().all()
 
 
@@ -124,7 +125,7 @@ def test_what_is_not_a_number_is_not_rectified_away(data_folder):
         training = LaneTraining([a_run(model=model, norm=norm)], data, CPU)
         with torch.no_grad():
             next(training.model.parameters())[0, 3] = torch.nan
-        assert training._train_block(training._plan(), 1).isnan().all()
+        assert training.train_block(training.plan(), 1).isnan().all()
         assert training.updates.logits(next(training.feed.test_batches(3))[0]).isnan().all()
 
 
@@ -152,16 +153,16 @@ class Strange(nn.Module):
 
 
 def test_an_unusual_model_has_the_same_gradients(tmp_path, monkeypatch):
-    def build(self, seed):
+    def build(seed):
         torch.manual_seed(seed)
         return Strange()
 
-    monkeypatch.setattr(LaneTraining, "_model", build)
+    train_instead(monkeypatch, build)
     data = prepared.read(made_data(tmp_path / "made", shape=(2, 14, 24), classes=5))
     runs = [a_run(model="alexnet", norm="batch", base_lr=2**-10, seed=seed) for seed in (1, 2)]
     ours, theirs = LaneTraining(runs, data, CPU), LaneTraining(runs, data, CPU)
     assert type(ours.updates) is NativeUpdates
-    batches = ours.feed.batches(ours._plan(), 0, 1)
+    batches = ours.feed.batches(ours.plan(), 0, 1)
     before = {name: value.clone() for name, value in ours.model.state_dict().items()}
     torch.testing.assert_close(ours.updates.make(batches, [1.0]), by_torch(theirs).make(batches, [1.0]))
     for name, theirs_now in theirs.model.state_dict().items():
@@ -189,15 +190,15 @@ class Grown(nn.Module):
 def test_batch_norm_of_any_scale_is_that_of_double_precision_or_still(b, data_folder, monkeypatch):
     """Hopeless rates lead there. Beyond float32 a channel is its shift and learns nothing, as with a weight of zero."""
 
-    def build(self, seed):
+    def build(seed):
         torch.manual_seed(seed)
         return Grown(b)
 
-    monkeypatch.setattr(LaneTraining, "_model", build)
+    train_instead(monkeypatch, build)
     training = LaneTraining([a_run(norm="batch", batch_size=8, b=b)], prepared.read(data_folder), CPU)
     assert type(training.updates) is NativeUpdates
-    images, labels = training.feed.batches(training._plan(), 0, 2)
-    exact = build(training, 1).double()
+    images, labels = training.feed.batches(training.plan(), 0, 2)
+    exact = build(1).double()
     with torch.no_grad():
         exact.norm.weight[15:] = 0
     loss = nn.functional.cross_entropy(exact(images[0].double()), labels[0, :, 0])
@@ -224,7 +225,7 @@ def test_parts_of_a_mini_batch_change_rounding_only(images_at_once, data_folder)
     run = a_run(batch_size=64, base_lr=2**-12)
     ours, theirs = LaneTraining([run], data, CPU, images_at_once=images_at_once), LaneTraining([run], data, CPU)
     assert ours.updates.micro_batch <= (16 if images_at_once == "auto" else images_at_once)
-    batches = ours.feed.batches(ours._plan(), 0, 1)
+    batches = ours.feed.batches(ours.plan(), 0, 1)
     torch.testing.assert_close(ours.updates.make(batches, [1.0]), by_torch(theirs).make(batches, [1.0]))
     for name, expected in theirs.model.state_dict().items():
         torch.testing.assert_close(ours.model.state_dict()[name], expected, rtol=1e-4, atol=1e-5)
@@ -235,7 +236,7 @@ def test_gradients_of_other_numbers_of_examples_leave_the_weights_alone(data_fol
     ours, theirs = (LaneTraining([a_run(seed=seed) for seed in (1, 2)], data, CPU) for _ in range(2))
     before = {name: value.clone() for name, value in ours.model.state_dict().items()}
     for count in (7, 2, 40):
-        plan = ours._plan().first(count)
+        plan = ours.plan().first(count)
         images, labels = ours.feed.batches(plan, 0, 1)
         for own, other in zip(
             ours.updates.gradients(images[0], labels[0]), by_torch(theirs).gradients(images[0], labels[0]), strict=True
@@ -274,7 +275,7 @@ def test_a_model_that_the_kernels_do_not_know_is_refused_with_the_reason(layer, 
 def test_group_norm_is_left_to_torch(data_folder, caplog):
     with caplog.at_level(logging.INFO):
         training = LaneTraining([a_run(norm="group")], prepared.read(data_folder), CPU)
-    assert type(training.updates) is Updates and "GroupNorm" in caplog.text
+    assert type(training.updates) is EagerUpdates and "GroupNorm" in caplog.text
 
 
 def test_a_rectified_value_that_is_used_twice_is_whole_in_the_plan():
@@ -294,7 +295,7 @@ def test_a_rectified_value_that_is_used_twice_is_whole_in_the_plan():
 
 
 def test_gradients_take_the_places_of_others_that_are_through(data_folder):
-    model = LaneTraining([a_run(model="resnet32", norm="batch")], prepared.read(data_folder), CPU)._model(1)
+    model = LaneTraining([a_run(model="resnet32", norm="batch")], prepared.read(data_folder), CPU).initial_model(1)
     graph = Graph(model, (3, 32, 32))
     layout = Layout(graph, model.state_dict())
     assert sum(step.kind == Kind.CONV for step in graph.steps) == 32
@@ -305,7 +306,7 @@ def test_gradients_take_the_places_of_others_that_are_through(data_folder):
 def test_without_a_compiler_training_goes_on_with_torch(data_folder, no_kernels, caplog):
     with caplog.at_level(logging.INFO):
         training = LaneTraining([a_run()], prepared.read(data_folder), CPU)
-    assert type(training.updates) is Updates and "no C++ compiler here" in caplog.text
+    assert type(training.updates) is EagerUpdates and "no C++ compiler here" in caplog.text
 
 
 def test_a_compiler_that_fails_is_told_and_done_without(data_folder, monkeypatch, tmp_path, caplog):
@@ -315,7 +316,7 @@ def test_a_compiler_that_fails_is_told_and_done_without(data_folder, monkeypatch
     with caplog.at_level(logging.INFO):
         training = LaneTraining([a_run()], prepared.read(data_folder), CPU)
     library.kernels.cache_clear()
-    assert type(training.updates) is Updates and "no-such-flag" in caplog.text
+    assert type(training.updates) is EagerUpdates and "no-such-flag" in caplog.text
     assert not list(tmp_path.rglob("*.so"))
 
 
@@ -425,10 +426,10 @@ class ChangedInPlace(nn.Module):
 
 
 def test_a_model_that_the_kernels_compute_otherwise_is_left_to_torch(data_folder, monkeypatch, caplog):
-    monkeypatch.setattr(LaneTraining, "_model", lambda self, seed: ChangedInPlace())
+    train_instead(monkeypatch, lambda seed: ChangedInPlace())
     with caplog.at_level(logging.INFO):
         training = LaneTraining([a_run()], prepared.read(data_folder), CPU)
-    assert type(training.updates) is Updates and "the kernels compute it otherwise" in caplog.text
+    assert type(training.updates) is EagerUpdates and "the kernels compute it otherwise" in caplog.text
 
 
 class Drawn(nn.Module):
@@ -470,14 +471,14 @@ class Drawn(nn.Module):
 def test_drawn_models_are_trained_as_torch_trains_them(number, tmp_path, monkeypatch):
     draws = random.Random(number)
     m, b = draws.choice([(1, 1), (3, 3), (8, 4), (20, 20)])
-    monkeypatch.setattr(LaneTraining, "_model", lambda self, seed: drawn(number, b, seed))
+    train_instead(monkeypatch, lambda seed: drawn(number, b, seed))
     data = prepared.read(made_data(tmp_path / "made", shape=(3, 9, 9), classes=5))
     momentum = draws.choice([0, 0.9])
     runs = [a_run(norm="batch" if b > 1 else "none", batch_size=m, b=b, base_lr=2**-9 / m, seed=seed, momentum=momentum)
             for seed in (1, 2)]  # fmt: skip
     ours, theirs = LaneTraining(runs, data, CPU), LaneTraining(runs, data, CPU)
     assert type(ours.updates) is NativeUpdates
-    batches, factors = ours.feed.batches(ours._plan(), 0, 3), [1.0] * 3
+    batches, factors = ours.feed.batches(ours.plan(), 0, 3), [1.0] * 3
     start = {name: value.clone() for name, value in ours.model.state_dict().items()}
     found, by, exact = ours.updates.make(batches, factors), by_torch(theirs), in_double(runs, data, batches, factors)
     reference = by.make(batches, factors)
@@ -494,15 +495,15 @@ def drawn(number, b, seed):
 def test_a_lane_that_is_not_a_number_leaves_nothing_to_the_next(data_folder, monkeypatch):
     """Hidden layers of as many features as there are classes: their gradients take the place of that of the logits."""
 
-    def build(self, seed):
+    def build(seed):
         torch.manual_seed(seed)
         return nn.Sequential(nn.Flatten(), nn.Linear(64, 4), nn.Linear(4, 4), nn.Linear(4, 4))
 
-    monkeypatch.setattr(LaneTraining, "_model", build)
+    train_instead(monkeypatch, build)
     data = prepared.read(data_folder)
     wild, sound = a_run(base_lr=2.0**90), a_run(base_lr=2**-9)
     together, alone = LaneTraining([wild, sound], data, CPU), LaneTraining([sound], data, CPU)
-    losses = [training._train_block(training._plan(), 16) for training in (together, alone)]
+    losses = [training.train_block(training.plan(), 16) for training in (together, alone)]
     assert type(together.updates) is NativeUpdates and not losses[0][:, 0].isfinite().all()
     assert torch.equal(losses[0][:, 1], losses[1][:, 0])
 
@@ -510,7 +511,7 @@ def test_a_lane_that_is_not_a_number_leaves_nothing_to_the_next(data_folder, mon
 def test_gradients_that_are_not_numbers_leave_the_weights_alone(data_folder):
     training = LaneTraining([a_run()], prepared.read(data_folder), CPU)
     before = {name: value.clone() for name, value in training.model.state_dict().items()}
-    images, labels = training.feed.batches(training._plan(), 0, 1)
+    images, labels = training.feed.batches(training.plan(), 0, 1)
     images[0, 0] = torch.inf
     assert not all(gradient.isfinite().all() for gradient in training.updates.gradients(images[0], labels[0]))
     assert all(torch.equal(value, before[name]) for name, value in training.model.state_dict().items())
@@ -520,7 +521,7 @@ def test_gradients_that_are_not_numbers_leave_the_weights_alone(data_folder):
 def test_a_label_beyond_the_classes_is_refused_before_anything_is_updated(label, data_folder):
     training = LaneTraining([a_run(seed=1), a_run(seed=2)], prepared.read(data_folder), CPU)
     before = {name: value.clone() for name, value in training.model.state_dict().items()}
-    images, labels = training.feed.batches(training._plan(), 0, 3)
+    images, labels = training.feed.batches(training.plan(), 0, 3)
     labels[2, 3, 1] = label
     for refused in (
         lambda: training.updates.make(Batches(images, labels), [1.0] * 3),

@@ -25,10 +25,10 @@ from smallbatch.study.settings import read_yaml
 from smallbatch.training import own_models, variance
 from smallbatch.training.distributed import ALONE
 from smallbatch.training.engine import LaneTraining
+from smallbatch.training.engines.eager import StochasticUpdates
 from smallbatch.training.engines.native import updates as native
 from smallbatch.training.engines.native.plan import Layout
 from smallbatch.training.engines.trace import Graph
-from smallbatch.training.engines.updates import DrawingUpdates
 from smallbatch.training.evaluation import evaluate
 from smallbatch.training.own_models import examination, subprocesses, suitability
 from smallbatch.training.own_models.set_order import sorted_sets
@@ -767,20 +767,20 @@ def test_the_random_numbers_of_a_model_are_those_of_the_step(own, data_folder):
     own(middle="return self.drop(x)", init="self.drop = nn.Dropout(0.3)")
     run, data = a_run(model="mine"), prepared.read(data_folder)
     whole, stopped = (LaneTraining([run], data, CPU) for _ in range(2))
-    assert type(whole.updates) is DrawingUpdates
+    assert type(whole.updates) is StochasticUpdates
     before = torch.get_rng_state()
-    losses = whole._train_block(whole._plan(), 8)
+    losses = whole.train_block(whole.plan(), 8)
     assert torch.equal(before, torch.get_rng_state())
-    stopped._count(stopped._train_block(stopped._plan(), 3))
+    stopped.count_losses(stopped.train_block(stopped.plan(), 3))
     torch.rand(17)
     resumed = LaneTraining([run], data, CPU)
     resumed.restore(stopped.state())
-    assert torch.equal(resumed._train_block(resumed._plan(), 8), losses[3:])
+    assert torch.equal(resumed.train_block(resumed.plan(), 8), losses[3:])
     for name, tensor in whole.model.state_dict().items():
         assert torch.equal(resumed.model.state_dict()[name], tensor)
     other = LaneTraining([replace(run, seed=2)], data, CPU)
     other.restore(stopped.state() | {"runs": [replace(run, seed=2).settings]})
-    assert not torch.equal(other.updates.block(stopped._plan(), 3, 4, [1.0]), losses[4])
+    assert not torch.equal(other.updates.block(stopped.plan(), 3, 4, [1.0]), losses[4])
 
 
 def test_streams_with_a_step_are_others_and_those_without_stay():
@@ -854,7 +854,7 @@ def test_kernels_are_compared_by_losses_updates_and_logits(data_folder, monkeypa
     training = LaneTraining([a_run(model="resnet8", norm="batch", b=2)], prepared.read(data_folder), CPU)
     if training.backend.layout is None:
         pytest.skip("no compiler")
-    model = training._model(1)
+    model = training.initial_model(1)
     layout = Layout(Graph(model, (1, 8, 8)), model.state_dict())
     assert native.agree(model, layout, training.feed)
     make = native.NativeUpdates.make

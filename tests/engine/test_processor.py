@@ -75,7 +75,7 @@ def test_where_nothing_can_be_bound_nothing_is(monkeypatch):
 def test_cores_come_before_their_second_threads_and_idle_ones_before_busy_ones(monkeypatch):
     ticks = iter([dict.fromkeys(range(4), 100), {0: 104, 1: 100, 2: 100, 3: 100}])
     monkeypatch.setattr(processor, "_busy", lambda: next(ticks))
-    monkeypatch.setattr(processor, "_place_in_core", lambda own, allowed: {0: 0, 1: 1, 2: 0, 3: 1}[own])
+    monkeypatch.setattr(processor, "_thread_of_core", lambda own, allowed: {0: 0, 1: 1, 2: 0, 3: 1}[own])
     assert processor._by_freedom({0, 1, 2, 3}) == [2, 0, 1, 3]
 
 

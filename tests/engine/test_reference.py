@@ -97,7 +97,7 @@ def by_reference(formulas, training, lane, done):
     velocity = [state.get(f"velocity of {name}", torch.zeros(())).expand_as(theta).clone()
                 for name, theta in zip(parameters, model.parameters(), strict=True)]  # fmt: skip
     eta_base = run.base_lr * (1 - s.momentum if s.momentum_scaled else 1) * formulas.factor(done, UPDATES, s.warmup)
-    images, labels = examples(formulas, training, training._plan(), lane)
+    images, labels = examples(formulas, training, training.plan(), lane)
     loss = formulas.update(model, velocity, images, labels, eta_base, s.momentum, s.weight_decay)
     after = dict(zip(names, [model.state_dict()[mine] for mine in own], strict=True))
     velocities = {f"velocity of {name}": v for name, v in zip(parameters, velocity, strict=True)}
@@ -110,7 +110,7 @@ def check_update(formulas, training, done, tolerance):
     count = range(len(training.runs))
     before = [tensors(training, lane) for lane in count]
     expected = [by_reference(formulas, training, lane, done) for lane in count]
-    losses = training._train_block(training._plan(), training.step + 1)[0]
+    losses = training.train_block(training.plan(), training.step + 1)[0]
     for lane, (loss, right) in enumerate(expected):
         assert losses[lane].item() == pytest.approx(loss, rel=tolerance), f"loss of update {done + 1}"
         ours = tensors(training, lane)
@@ -144,7 +144,7 @@ def check_points(formulas, training, tolerance, points=POINTS):
             check_update(formulas, training, done, tolerance)
         elif done % 3 == 0:  # the others only bring the weights to where they are then
             training.epoch, training.step = divmod(done, training.feed.steps)
-            training._train_block(training._plan(), training.step + 1)
+            training.train_block(training.plan(), training.step + 1)
 
 
 @pytest.mark.slow

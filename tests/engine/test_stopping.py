@@ -25,8 +25,8 @@ from smallbatch.runs.store import METRICS, VARIANCE
 from smallbatch.training import launch
 from smallbatch.training.checkpoint_folder import CheckpointFolder
 from smallbatch.training.engine import LaneTraining
+from smallbatch.training.engines.eager import EagerUpdates
 from smallbatch.training.engines.native.updates import NativeUpdates
-from smallbatch.training.engines.updates import Updates
 from smallbatch.training.pack import train_pack
 from smallbatch.training.resources import lane_count
 
@@ -152,7 +152,7 @@ def a_signal_after(seconds: float):
 
 def count_updates(monkeypatch, during_a_block=lambda: None) -> list[int]:
     """Counts the updates of each block that is trained from now on."""
-    made, train = [], LaneTraining._train_block
+    made, train = [], LaneTraining.train_block
 
     def counting(self, plan, end):
         during_a_block()
@@ -160,14 +160,14 @@ def count_updates(monkeypatch, during_a_block=lambda: None) -> list[int]:
         made.append(losses.numel())
         return losses
 
-    monkeypatch.setattr(LaneTraining, "_train_block", counting)
+    monkeypatch.setattr(LaneTraining, "train_block", counting)
     return made
 
 
 @pytest.mark.slow
 def test_signals_at_any_moment_lose_nothing(tmp_path, monkeypatch, either_way):
     """Whatever the moment: no block is trained twice, no file damaged, and all bits are those of a whole training."""
-    for updates in (Updates, NativeUpdates):
+    for updates in (EagerUpdates, NativeUpdates):
         monkeypatch.setattr(updates, "steps", 4)
     data, draws = made_data(tmp_path / "data" / "made", train=80), random.Random(0)
     options = {"lanes": 2, "keep_weights": "all", "device": "cpu"}
@@ -198,7 +198,7 @@ def test_it_stops_while_it_tests_measures_probes_or_waits(data_folder, monkeypat
         with folder.locked("a row", lambda title: None):
             hear()
             with pytest.raises(Stopped):
-                training._test(training.feed.test_batches)
+                training.test_split(training.feed.test_batches)
             with pytest.raises(Stopped):
                 training._measure_variance()
             with pytest.raises(Stopped):

@@ -17,9 +17,9 @@ from smallbatch.models import build
 from smallbatch.training import lanes, variance
 from smallbatch.training.distributed import ALONE, World
 from smallbatch.training.engine import LaneTraining
+from smallbatch.training.engines.eager import EagerUpdates
 from smallbatch.training.engines.trace import Graph, Unsupported
 from smallbatch.training.engines.triton_kernels import updates as triton_updates
-from smallbatch.training.engines.updates import Updates
 from smallbatch.training.resources import device as devices
 from smallbatch.training.sgd import LaneSGD
 
@@ -263,9 +263,9 @@ def test_a_record_says_which_kernels_trained(tmp_path, monkeypatch):
     training = LaneTraining([a_run()], data, torch.device("cpu"))
     training.backend = replace(training.backend, layout=None, graph="a graph")
     monkeypatch.setattr(devices, "triton_version", lambda device: "3.9")
-    assert training.place["kernels"] == "triton 3.9"
+    assert training.environment["kernels"] == "triton 3.9"
     training.backend = training.backend.without_kernels()
-    assert training.place["kernels"] == "none"
+    assert training.environment["kernels"] == "none"
 
 
 # From here on with a GPU.
@@ -299,9 +299,9 @@ def test_on_a_gpu_updates_are_those_of_torch(kind, data, gpu):
     ours, theirs = (training_of(kind, data, gpu) for _ in range(2))
     assert isinstance(ours.updates, triton_updates.TritonUpdates)
     theirs.backend = theirs.backend.without_kernels()
-    theirs.updates = theirs._make_updates()
+    theirs.updates = theirs.make_updates()
     before = {name: tensor.clone() for name, tensor in ours.model.state_dict().items()}
-    losses = [training.updates.block(training._plan(), 0, 1, [1.0]) for training in (ours, theirs)]
+    losses = [training.updates.block(training.plan(), 0, 1, [1.0]) for training in (ours, theirs)]
     bound = 1e-3 if kind.get("precision", "float32") == "float32" else 0.1
     torch.testing.assert_close(*losses, rtol=bound, atol=bound)
     states = ours.model.state_dict(), theirs.model.state_dict()
@@ -315,7 +315,7 @@ def test_on_a_gpu_updates_are_those_of_torch(kind, data, gpu):
 @pytest.mark.parametrize("kind", KINDS)
 def test_on_a_gpu_the_variance_of_updates_is_that_of_torch(kind, data, gpu):
     ours = training_of(kind | {"variance_batch_sizes": (4, 8)}, data, gpu, count=2)
-    torch_alone = Updates(ours.network, ours.sgd, ours.feed)
+    torch_alone = EagerUpdates(ours.network, ours.sgd, ours.feed)
     bound = 1e-3 if kind.get("precision", "float32") == "float32" else 0.1
     for lane, other in zip(
         *(variance.measure(updates, ours.runs, 0) for updates in (ours.updates, torch_alone)), strict=True
@@ -329,7 +329,7 @@ def test_on_a_gpu_the_same_steps_give_the_same_bits(kind, data, gpu):
     ends = []
     for cut in (7, 3):
         training = training_of(kind, data, gpu)
-        plan, last = training._plan(), min(7, training.feed.steps)
+        plan, last = training.plan(), min(7, training.feed.steps)
         for first in range(0, last, cut):
             training.updates.block(plan, first, min(first + cut, last), [1.0] * (min(first + cut, last) - first))
         ends.append([tensor.clone() for tensor in (*training.model.state_dict().values(), *training.sgd.velocity)])

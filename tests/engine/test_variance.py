@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import torch
 from helpers import a_run, made_data
+from helpers.lanes import train_instead
 from torch import nn
 from torch.nn import functional as F
 
@@ -13,7 +14,7 @@ from smallbatch.models import build
 from smallbatch.runs.store import METRICS, VARIANCE, RunStore
 from smallbatch.training import variance
 from smallbatch.training.engine import LaneTraining
-from smallbatch.training.engines.updates import Updates
+from smallbatch.training.engines.eager import EagerUpdates
 from smallbatch.training.pack import train_pack
 
 CPU = torch.device("cpu")
@@ -24,11 +25,11 @@ SIZES = (2, 8, 32)
 def linear(monkeypatch):
     """A linear model in place of the run's, with the same weights for every seed."""
 
-    def model(self, seed):
+    def model(seed):
         torch.manual_seed(0)
         return nn.Sequential(nn.Flatten(), nn.Linear(64, 4))
 
-    monkeypatch.setattr(LaneTraining, "_model", model)
+    train_instead(monkeypatch, model)
 
 
 @pytest.fixture
@@ -47,7 +48,7 @@ def gradient(model: nn.Module, images: torch.Tensor, labels: torch.Tensor) -> to
 
 def example_variance(training: LaneTraining) -> float:
     """S^2: of each example's gradient at the initial weights, from its own backward pass."""
-    feed, model = training.feed, training._model(1)
+    feed, model = training.feed, training.initial_model(1)
     images = feed._normalised(feed.train_images.images)
     own = [gradient(model, image[None], label[None]) for image, label in zip(images, feed.train_labels, strict=True)]
     return torch.stack(own).var(0).sum().item()
@@ -118,7 +119,7 @@ def test_kernels_measure_what_torch_does(data_folder, norm, b):
     run = a_run(batch_size=8, b=b, norm=norm, variance_batch_sizes=(4, 16, 32))
     data = prepared.read(data_folder)
     training = LaneTraining([run], data, CPU)
-    kinds = training.updates, Updates(training.network, training.sgd, training.feed)
+    kinds = training.updates, EagerUpdates(training.network, training.sgd, training.feed)
     ours, theirs = (variance.measure(updates, [run], 0)[0] for updates in kinds)
     assert all(mine == pytest.approx(other, rel=1e-3) for mine, other in zip(ours, theirs, strict=True))
 

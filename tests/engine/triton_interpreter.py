@@ -27,12 +27,12 @@ from smallbatch.training.checkpoints import Checkpoint
 from smallbatch.training.distributed import ALONE
 from smallbatch.training.engine import LaneTraining
 from smallbatch.training.engines import backends, graphs
+from smallbatch.training.engines.eager import EagerUpdates
 from smallbatch.training.engines.trace import Graph
 from smallbatch.training.engines.triton_kernels import layers
 from smallbatch.training.engines.triton_kernels.logits import Logits
 from smallbatch.training.engines.triton_kernels.program import Program
 from smallbatch.training.engines.triton_kernels.updates import TritonUpdates
-from smallbatch.training.engines.updates import Updates
 from smallbatch.training.network import Network
 from smallbatch.training.progress import Progress
 from smallbatch.training.sgd import LaneSGD
@@ -281,7 +281,7 @@ def test_the_variance_of_updates_is_that_of_torch(kind, no_kernels, small_is_kno
     ours = variance.measure(training.updates, runs, 0)
     for name, tensor in training.model.state_dict().items():
         assert torch.equal(tensor, before[name]), name
-    theirs = variance.measure(Updates(training.network, training.sgd, training.feed), runs, 0)
+    theirs = variance.measure(EagerUpdates(training.network, training.sgd, training.feed), runs, 0)
     for lane, other in zip(ours, theirs, strict=True):
         for row, other_row in zip(lane, other, strict=True):
             check_fields(row, other_row, rel=1e-4)

@@ -29,8 +29,8 @@ from matrix import ALL, call, finished, outcome, scaffold
 from smallbatch.runs.bundles import take_in
 from smallbatch.runs.store import METRICS, VARIANCE, RunStore
 from smallbatch.training import checkpoints
+from smallbatch.training.engines.eager import EagerUpdates
 from smallbatch.training.engines.native.updates import NativeUpdates
-from smallbatch.training.engines.updates import Updates
 from smallbatch.training.pack import train_pack
 from smallbatch.training.resources import processor
 
@@ -92,7 +92,7 @@ def train(data: Path, results: Path) -> None:
     """Train all runs with checkpoints in quick succession."""
     torch.set_num_threads(1)
     checkpoints.INTERVAL = INTERVAL
-    Updates.steps = NativeUpdates.steps = 4  # updates between looks at the clock
+    EagerUpdates.steps = NativeUpdates.steps = 4  # updates between looks at the clock
     processor.of_its_own = contextlib.nullcontext  # a killed sibling's processor is no matter here
     take_in(RunStore(results))  # as each call does first, which also clears up
     train_pack(RUNS, data, results, device="cpu", lanes=2, keep_weights="all")

@@ -4,6 +4,7 @@ import torch
 
 from smallbatch.training.checkpoints import Checkpoint
 from smallbatch.training.engine import LaneTraining
+from smallbatch.training.engines import structure
 from smallbatch.training.progress import Progress
 
 
@@ -15,3 +16,9 @@ def train(runs, data, tmp_path):
     training = LaneTraining(runs, data, torch.device("cpu"))
     training.train(lambda run, *result: results.update({run: result}), Checkpoint(tmp_path / "c.pt"), progress)
     return results
+
+
+def train_instead(monkeypatch, build):
+    """Train the model that `build` makes from a seed in place of the runs' own."""
+    monkeypatch.setattr(LaneTraining, "initial_model", lambda training, seed: build(seed))
+    monkeypatch.setattr(structure, "model_of", lambda run, shape, classes: build(run.seed))

@@ -50,7 +50,7 @@ def train(folder, *, ended, noise, monkeypatch):
             for name, tensor in lanes.lane_state(training.model, 0).items()
         }
         accuracy = training.test(weights).accuracies[0]
-        store.write(run, data.meta.fingerprint, an_outcome(run, accuracy), place | training.place, save(weights))
+        store.write(run, data.meta.fingerprint, an_outcome(run, accuracy), place | training.environment, save(weights))
     return study.runs(), data.meta.fingerprint
 
 

@@ -29,7 +29,7 @@ BUILT_IN = {
 MODELS = {
     **BUILT_IN,
 }
-"""Where each model's maker stands, as text: studies are checked without importing torch."""
+"""Entry point of each model, MODULE:FUNCTION, as text: studies are checked without importing torch."""
 
 PROJECT_FILES = ("__init__", "alexnet", "initialisation", "normalisation", "resnet", "resnet50")
 
@@ -55,51 +55,54 @@ def content(model: str) -> str | None:
 
 
 @functools.cache  # what this process has imported stays, whatever becomes of the file
-def content_at(place: str) -> str:
-    """A hash over `files` as they are when it is first asked; `place` as in `MODELS`.
+def content_at(entry_point: str) -> str:
+    """A hash over `files` as they are when it is first asked; the entry point as in `MODELS`.
 
     Raises:
         UserError: there are none.
     """
-    return digest(*files(place))
+    return digest(*files(entry_point))
 
 
-def files(place: str) -> set[Path]:
-    """The file of a model's maker and those beside it that it imports; `place` as in `MODELS`.
+def files(entry_point: str) -> set[Path]:
+    """The file of a model's function and those beside it that it imports; the entry point as in `MODELS`.
 
     Raises:
         UserError: there is none.
     """
-    return _with_imported(source(place))
+    return _with_imported(source(entry_point))
 
 
-def source(place: str) -> Path:
-    """The file of a model's maker.
+def source(entry_point: str) -> Path:
+    """The file of a model's function.
 
     Args:
-        place: as in `MODELS`.
+        entry_point: as in `MODELS`.
 
     Raises:
         UserError: there is none.
     """
-    module, _, name = place.partition(":")
+    module, _, name = entry_point.partition(":")
     with contextlib.suppress(ImportError, ValueError, AttributeError):
-        found = importlib.util.find_spec(module)
-        if name and found and found.has_location and found.origin:
-            return Path(found.origin)
-    raise UserError(f"{__file__}: MODELS: {place!r} is not allowed; allowed: MODULE:FUNCTION of a module that is there")
+        spec = importlib.util.find_spec(module)
+        if name and spec and spec.has_location and spec.origin:
+            return Path(spec.origin)
+    raise UserError(
+        f"{__file__}: MODELS: {entry_point!r} is not allowed; allowed: MODULE:FUNCTION of a module that is there"
+    )
 
 
 def _with_imported(file: Path) -> set[Path]:
     """A file and those beside it that it imports, by whatever name; the project's own left out."""
-    found, coming = set(), {file.resolve()}
-    while coming:
-        path = coming.pop()
-        found.add(path)
+    files: set[Path] = set()
+    pending = {file.resolve()}
+    while pending:
+        path = pending.pop()
+        files.add(path)
         beside = {path.parent / f"{name}.py" for name in _imported(path)}
-        beside |= {own for name in _imported(path) for own in (path.parent / name).glob("**/*.py")}
-        coming |= {own for own in beside if own.is_file() and not is_the_projects(own)} - found
-    return found
+        beside |= {other for name in _imported(path) for other in (path.parent / name).glob("**/*.py")}
+        pending |= {other for other in beside if other.is_file() and not is_the_projects(other)} - files
+    return files
 
 
 def is_the_projects(path: Path) -> bool:
@@ -188,7 +191,7 @@ def _maker(model: str) -> Callable[..., "nn.Module"]:
     return maker
 
 
-def forget_bytecode(place: str) -> None:
+def forget_bytecode(entry_point: str) -> None:
     """Delete what Python has compiled of the files that `content` is a hash over.
 
     Python takes it for that of a file of the same size and time, in seconds, as copies that keep times may have.
@@ -196,7 +199,7 @@ def forget_bytecode(place: str) -> None:
     Raises:
         UserError: it cannot be deleted.
     """
-    for file in files(place):
+    for file in files(entry_point):
         cached = Path(importlib.util.cache_from_source(str(file)))
         try:
             cached.unlink(missing_ok=True)

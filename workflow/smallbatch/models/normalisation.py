@@ -108,19 +108,19 @@ def _synchronised(
 ) -> Tensor:
     """Batch normalisation of one sub-batch that the processes of `group` hold in equal parts."""
     values = x.float().flatten(2) if x.dim() > 2 else x.float()[:, :, None]
-    own = torch.stack(torch.var_mean(values, (0, 2), correction=0))
+    local = torch.stack(torch.var_mean(values, (0, 2), correction=0))
     # Every process's variance and mean, [processes, 2, channels]: better than sums of squares, which cancel.
-    place = torch.arange(group.size(), device=x.device) == group.rank()
-    gathered: Tensor = _Sum.apply(place[:, None, None] * own, group)
+    is_ours = torch.arange(group.size(), device=x.device) == group.rank()
+    gathered: Tensor = _Sum.apply(is_ours[:, None, None] * local, group)
     variances, means = gathered.unbind(1)
-    its_mean = means.mean(0)
-    its_var = variances.mean(0) + (means - its_mean).square().mean(0)
+    group_mean = means.mean(0)
+    group_var = variances.mean(0) + (means - group_mean).square().mean(0)
     with torch.no_grad():
         count = group.size() * len(values) * values.shape[2]
-        mean.lerp_(its_mean, momentum)
-        var.lerp_(its_var * (count / (count - 1)), momentum)
-    scale = weight * (its_var + eps).rsqrt()
-    y = (values - its_mean[:, None]) * scale[:, None] + bias[:, None]
+        mean.lerp_(group_mean, momentum)
+        var.lerp_(group_var * (count / (count - 1)), momentum)
+    scale = weight * (group_var + eps).rsqrt()
+    y = (values - group_mean[:, None]) * scale[:, None] + bias[:, None]
     return y.to(x.dtype).view_as(x)
 
 

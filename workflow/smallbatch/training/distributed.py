@@ -6,7 +6,7 @@ import logging
 import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import torch
 import torch.distributed as dist
@@ -66,9 +66,10 @@ class World:
         """What the leading process makes, for all of them."""
         if self.size == 1:
             return make()
-        box = [make() if self.leads else None]
+        box: list[Any] = [make() if self.leads else None]
         dist.broadcast_object_list(box)
-        return box[0]
+        value: T = box[0]
+        return value
 
     def stop_if_asked(self) -> None:
         """Stop here, all processes, if the leading one is asked to.
@@ -81,7 +82,9 @@ class World:
 
     def group(self, size: int) -> dist.ProcessGroup | None:
         """The `size` neighbouring processes that this one belongs to; none where it is alone."""
-        return _groups(size, self.size)[self.rank // size] if size > 1 else None
+        group = _groups(size, self.size)[self.rank // size] if size > 1 else None
+        assert not isinstance(group, int), "a number stands for a group of other processes"
+        return group
 
 
 ALONE = World()
@@ -89,7 +92,7 @@ ALONE = World()
 
 
 @functools.cache
-def _groups(size: int, processes: int) -> list[dist.ProcessGroup]:
+def _groups(size: int, processes: int) -> list[dist.ProcessGroup | int]:
     # Every process has to make every group, its own or not.
     return [dist.new_group(list(range(first, first + size))) for first in range(0, processes, size)]
 
@@ -103,13 +106,13 @@ def join(device: str) -> tuple[World, torch.device]:
     Raises:
         UserError: the device is not there, or not one for each.
     """
-    size, here = (int(os.environ.get(name, 1)) for name in ("WORLD_SIZE", "LOCAL_WORLD_SIZE"))
-    there = torch.cuda.device_count()
-    if "LOCAL_RANK" in os.environ and device in ("auto", "cuda") and there:
-        if there < here:
+    size, local_size = (int(os.environ.get(name, 1)) for name in ("WORLD_SIZE", "LOCAL_WORLD_SIZE"))
+    gpus = torch.cuda.device_count()
+    if "LOCAL_RANK" in os.environ and device in ("auto", "cuda") and gpus:
+        if gpus < local_size:
             raise UserError(
-                f"config/config.yaml: training: {here} processes take a GPU each, and this job sees {there}; allowed: "
-                "as many GPUs, fewer training.processes or training.side_by_side, or training.device: cpu"
+                f"config/config.yaml: training: {local_size} processes take a GPU each, and this job sees {gpus}; "
+                "allowed: as many GPUs, fewer training.processes or training.side_by_side, or training.device: cpu"
             )
         device = f"cuda:{os.environ['LOCAL_RANK']}"
     chosen = devices.pick(device)

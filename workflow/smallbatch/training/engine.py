@@ -79,12 +79,12 @@ class LaneTraining:
         self.variance: list[list[Variance]] = [[] for _ in runs]
         self.seconds = [0.0] * len(runs)
         self.loss_sum = torch.zeros(len(runs), dtype=torch.float64, device=self.device)
-        by_seed = {seed: self._model(seed) for seed in dict.fromkeys(run.seed for run in runs)}
+        by_seed = {seed: self.initial_model(seed) for seed in dict.fromkeys(run.seed for run in runs)}
         models = [by_seed[run.seed] for run in runs]
         s = self.setting
         self.suitability = suitability(s, self.meta.shape, len(self.meta.classes), self.world.size)
         self.network = Network(
-            self._together(models),
+            self._model_of_lanes(models),
             batch_size=self.batch_size,
             bn_batch_size=self.bn_batch_size if s.norm == "batch" else 1,
             images_at_once=self.images_at_once,
@@ -96,28 +96,30 @@ class LaneTraining:
         )
         etas = [run.learning_rate for run in runs]
         self.sgd = LaneSGD(self.network.parameters, etas, s.weight_decay, s.momentum)
-        self.backend = backends.choose(models[0], runs[0], self.suitability, self.feed.shape, self.device, self.world)
-        self.updates = self._make_updates()
+        self.backend = backends.choose(
+            runs[0], self.suitability, self.meta.shape, len(self.meta.classes), self.device, self.world
+        )
+        self.updates = self.make_updates()
         self._check_kernels()
 
     @property
-    def place(self) -> dict[str, str]:
-        """Where these lanes are computed, for a run's record: the device, and by which kernels of the project."""
+    def environment(self) -> dict[str, str]:
+        """What computes these lanes, for a run's record: the device, and which kernels of the project."""
         triton = f"triton {devices.triton_version(self.device)}"
         kernels = "compiled" if self.backend.layout else triton if self.backend.graph else "none"
         return devices.describe(self.device) | {"kernels": kernels}
 
-    def trained_in(self, environment: Mapping[str, str]) -> None:
+    def trained_in(self, versions: Mapping[str, str]) -> None:
         """Note the versions and the commit that the training goes on with; a checkpoint remembers those before."""
-        here = {**environment, **self.place}
+        here = {**versions, **self.environment}
         if self.environments[-1:] != [here]:
             self.environments.append(here)
 
-    def _make_updates(self) -> Updates:
-        """To be made anew when the lanes change."""
+    def make_updates(self) -> Updates:
+        """What makes the updates of the lanes as they are now."""
         return self.backend.updates(self.network, self.sgd, self.feed)
 
-    def _together(self, models: Sequence[torch.nn.Module]) -> torch.nn.Module:
+    def _model_of_lanes(self, models: Sequence[torch.nn.Module]) -> torch.nn.Module:
         """The model of all lanes, or that of the only one."""
         if self.suitability.lanes:
             return lanes.stack(models)
@@ -134,16 +136,17 @@ class LaneTraining:
         ours, theirs = self.updates.logits(images), self.network.logits(images)
         agree = torch.allclose(ours, theirs, rtol=1e-3, atol=1e-3 * theirs.abs().max().item())
         # Of the project's own models tests prove the rest.
-        if not agree or (is_own(self.setting.model) and not native.agree(self._model(0), layout, self.feed)):
+        if not agree or (is_own(self.setting.model) and not native.agree(self.initial_model(0), layout, self.feed)):
             log.info("model %s: the kernels compute it otherwise; trained operation by operation", self.setting.model)
             self.backend = self.backend.without_kernels()
-            self.updates = self._make_updates()
+            self.updates = self.make_updates()
 
-    def _model(self, seed: int) -> torch.nn.Module:
+    def initial_model(self, seed: int) -> torch.nn.Module:
+        """The model of one lane, with the initial weights of a seed."""
         s = self.setting
         shape, classes = self.meta.shape, len(self.meta.classes)
-        norm = {"norm": s.norm, "norm_layers": s.norm_layers, "bn_batch_size": self.bn_batch_size}
-        model = build(s.model, shape, classes, **norm, seed=seed)
+        b = self.bn_batch_size
+        model = build(s.model, shape, classes, norm=s.norm, norm_layers=s.norm_layers, bn_batch_size=b, seed=seed)
         check_content(s.model, s.model_content)  # of what was imported for it
         return model
 
@@ -165,7 +168,7 @@ class LaneTraining:
             Stopped: a signal asked for it; a checkpoint of all that was done is saved.
         """
         if self.device.type == "cuda":
-            images, labels = self.feed.batches(self._plan(), 0, 1)
+            images, labels = self.feed.batches(self.plan(), 0, 1)
             self.network.fit(images[0], labels[0])
         try:
             self._train_epochs(finish, checkpoint, progress)
@@ -193,37 +196,38 @@ class LaneTraining:
             measured = variance.measure(self.updates, self.runs, self.epoch)
             self.variance = [before + rows for before, rows in zip(self.variance, measured, strict=True)]
 
-    def _plan(self) -> EpochPlan:
+    def plan(self) -> EpochPlan:
         """The epoch of each lane, this process's part of it."""
         plan = self.feed.plan([run.seed for run in self.runs], self.epoch)
         return plan.local(self.world.rank, self.world.size)
 
     def _train_epoch(self, finish: Finish, checkpoint: Checkpoint, progress: Progress) -> None:
-        plan = self._plan()
+        plan = self.plan()
         while self.step < self.feed.steps and self.runs:
             started = time.perf_counter()
-            losses = self._train_block(plan, self._block_end())
-            diverged = self._count(losses)
-            self._spend(started)
+            losses = self.train_block(plan, self.block_end())
+            diverged = self.count_losses(losses)
+            self._add_seconds(started)
             progress.block(losses.numel() * self.batch_size)
             if diverged:
-                keep = self._drop(diverged, finish)
+                keep = self.drop(diverged, finish)
                 plan = plan.select(keep)
             elif self.world.broadcast(lambda: checkpoint.due) and self.world.leads:
                 checkpoint.save(self.state())
             if self.runs:
                 self.world.stop_if_asked()
 
-    def _block_end(self) -> int:
+    def block_end(self) -> int:
+        """The step of the epoch up to which the next block goes."""
         return min(self.step + self.updates.steps, self.feed.steps)
 
-    def _train_block(self, plan: EpochPlan, end: int) -> Tensor:
+    def train_block(self, plan: EpochPlan, end: int) -> Tensor:
         """Make the updates up to step `end` of the epoch; returns their losses [steps, lanes]."""
         start = self.steps_done
         factors = [self.schedule(step) for step in range(start, start + end - self.step)]
         return self.updates.block(plan, self.step, end, factors)
 
-    def _count(self, losses: Tensor) -> dict[int, int]:
+    def count_losses(self, losses: Tensor) -> dict[int, int]:
         """Count a block's losses [steps, lanes]; returns the lanes that diverged in it, each with the update."""
         self.loss_sum += losses.double().sum(0)
         bad = ~losses.isfinite()
@@ -234,23 +238,22 @@ class LaneTraining:
         firsts = {lane: bad[:, lane].nonzero() for lane in range(len(self.runs))}
         return {lane: start + int(first[0]) + 1 for lane, first in firsts.items() if len(first)}
 
-    def _spend(self, started: float) -> None:
-        share = (time.perf_counter() - started) / len(self.runs)
-        self.seconds = [seconds + share for seconds in self.seconds]
+    def _add_seconds(self, started: float) -> None:
+        each = (time.perf_counter() - started) / len(self.runs)
+        self.seconds = [seconds + each for seconds in self.seconds]
 
-    def _drop(self, diverged: dict[int, int], finish: Finish) -> list[int]:
-        """Hand over the diverged lanes and close ranks; returns the places of those that stay."""
+    def drop(self, diverged: dict[int, int], finish: Finish) -> list[int]:
+        """Hand over the lanes that diverged, each with the update, and go on without them; returns the others."""
         for lane, update in diverged.items():
             finish(self.runs[lane], self._outcome(lane, update), None)
         keep = [lane for lane in range(len(self.runs)) if lane not in diverged]
-        self.runs, self.history, self.variance, self.seconds = (
-            [values[lane] for lane in keep] for values in (self.runs, self.history, self.variance, self.seconds)
-        )
+        self.runs, self.seconds = [self.runs[lane] for lane in keep], [self.seconds[lane] for lane in keep]
+        self.history, self.variance = [self.history[lane] for lane in keep], [self.variance[lane] for lane in keep]
         self.loss_sum = self.loss_sum[keep]
         if keep:
             self.network.select(keep)
             self.sgd.select(self.network.parameters, keep)
-            self.updates = self._make_updates()
+            self.updates = self.make_updates()
         return keep
 
     def _outcome(self, lane: int, diverged_at: int | None) -> Outcome:
@@ -267,10 +270,10 @@ class LaneTraining:
     def _close_epoch(self, finish: Finish) -> None:
         started = time.perf_counter()
         devices.trim_memory(self.device)
-        losses, accuracies = self._test(self.feed.test_batches)
+        losses, accuracies = self.test_split(self.feed.test_batches)
         validation = [math.nan] * len(self.runs)
         if self.setting.selection == "validation":
-            validation = self._test(self.feed.validation_batches).accuracies
+            validation = self.test_split(self.feed.validation_batches).accuracies
         train_losses = (self.loss_sum / self.feed.steps).tolist()
         factor = self.schedule(self.steps_done - 1)
         self.epoch, self.step = self.epoch + 1, 0
@@ -279,19 +282,19 @@ class LaneTraining:
             seen = (train_losses[lane], losses[lane], accuracies[lane], validation[lane])
             self.history[lane].append(Epoch(self.epoch, rate, *seen))
         self.loss_sum.zero_()
-        self._spend(started)
+        self._add_seconds(started)
         # Weights can overflow in the last update of an epoch; no training loss has seen that yet.
         diverged = {lane: self.steps_done for lane, loss in enumerate(losses) if not abs(loss) < float("inf")}
         if diverged:
-            self._drop(diverged, finish)
+            self.drop(diverged, finish)
 
-    def _test(self, batches: Callable[[int, int, int], Iterable[tuple[Tensor, Tensor]]]) -> Scores:
+    def test_split(self, batches: Callable[[int, int, int], Iterable[tuple[Tensor, Tensor]]]) -> Scores:
         """Test each lane on a split, which the processes share."""
         size = max(1, self.updates.test_images // len(self.runs))
         shared = batches(size, self.world.rank, self.world.size)
-        return self.network.test(self._watched(shared), self.updates.logits)
+        return self.network.test(self._stopping_between(shared), self.updates.logits)
 
-    def _watched(self, batches: Iterable[T]) -> Iterator[T]:
+    def _stopping_between(self, batches: Iterable[T]) -> Iterator[T]:
         """The batches, between which this process may stop; several, of which one may have less, stop together only."""
         for batch in batches:
             if self.world.size == 1:
@@ -305,11 +308,12 @@ class LaneTraining:
             UserError: the model has other weights.
         """
         try:
-            self.model.load_state_dict({name: torch.stack([own] * len(self.runs)) for name, own in weights.items()})
+            stacked = {name: torch.stack([tensor] * len(self.runs)) for name, tensor in weights.items()}
+            self.model.load_state_dict(stacked)
         except RuntimeError as error:  # several lines
             raise UserError(f"model {self.setting.model}: it has other weights than these; was it changed?") from error
         devices.trim_memory(self.device)
-        return self._test(self.feed.test_batches)
+        return self.test_split(self.feed.test_batches)
 
     def state(self) -> State:
         """All that a checkpoint needs to go on from here, bit for bit."""
@@ -334,9 +338,11 @@ class LaneTraining:
 
     def restore(self, state: State) -> None:
         """Go on from a state; its runs, which may be fewer than at the start, become the lanes."""
-        self._begin([Run.from_settings(settings) for settings in state["runs"]])
+        runs = [Run.from_settings(settings) for settings in state["runs"]]
+        if runs != self.runs:
+            self._begin(runs)
         self.lanes_at_start, self.network.micro_batch = state["lanes"], min(self.network.micro_batch, state["part"])
-        self.updates = self._make_updates()  # what they hold depends on the part
+        self.updates = self.make_updates()  # what they hold depends on the part
         self.model.load_state_dict(state["model"])
         self.sgd.velocity = [velocity.to(self.device) for velocity in state["velocity"]]
         self.environments = list(state["environments"])

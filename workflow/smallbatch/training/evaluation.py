@@ -17,34 +17,34 @@ from smallbatch.training.engine import LaneTraining
 from smallbatch.training.resources import device as devices
 
 DECIDES = ("device", "cuda", "threads", "kernels", "torch")
-"""What two places have in common that round alike."""
+"""What two environments have in common that round alike."""
 
 ROUNDED = {"float32": (0.001, 2), "tf32": (0.01, 4), "bf16": (0.01, 4)}
-"""Precision -> the part of the test images, and the least number, that places which round otherwise may differ in."""
+"""Precision -> the fraction of the test images, and at least how many, that may differ where rounding does."""
 
 
 @dataclass(frozen=True)
 class Evaluation:
     """What came out of a test of kept weights.
 
-    accuracy: found now; the recorded one, or within the bound.
+    accuracy: of this test; the recorded one, or within the bound.
     recorded: after the last epoch of training.
-    bound: how far both may be apart; 0 where both places round alike.
-    here, there: device and precision, in words: of this test, and of the training.
+    bound: how far both may be apart; 0 where both environments round alike.
+    tested_with, recorded_with: device and precision, in words: of this test, and of the training.
     """
 
     accuracy: float
     recorded: float
     bound: float
-    here: str
-    there: str
+    tested_with: str
+    recorded_with: str
 
     def __str__(self) -> str:
         relation = "equal to" if self.accuracy == self.recorded else f"within {self.bound:.4g} of"
         places = (
-            f"recorded and tested with {self.here}"
-            if self.here == self.there
-            else f"recorded with {self.there}; tested with {self.here}"
+            f"recorded and tested with {self.tested_with}"
+            if self.tested_with == self.recorded_with
+            else f"recorded with {self.recorded_with}; tested with {self.tested_with}"
         )
         return f"{self.accuracy:.6g}, {relation} the recorded {self.recorded:.6g}; {places}"
 
@@ -76,33 +76,33 @@ def evaluate(store: RunStore, record: Record, data: Path, device: torch.device) 
     computed = run if devices.has_precision(run.setting.precision, device) else _in_float32(run)
     training = LaneTraining([computed], images, device)
     accuracy = training.test(weights).accuracies[0]
-    here = environment.describe() | training.place
-    alike = computed == run and all(here.get(key) == record.environment.get(key) for key in DECIDES)
-    found = Evaluation(
+    this = environment.describe() | training.environment
+    alike = computed == run and all(this.get(key) == record.environment.get(key) for key in DECIDES)
+    result = Evaluation(
         accuracy,
         record.outcome.epochs[-1].test_accuracy,
         0.0 if alike else _bound(run.setting.precision, images.meta.test),
-        _words(computed, here),
+        _words(computed, this),
         _words(run, record.environment),
     )
-    if not abs(found.accuracy - found.recorded) <= found.bound:
-        allowed = f"at most {found.bound:.4g} apart, between such places" if found.bound else "equal, on such a place"
+    if not abs(result.accuracy - result.recorded) <= result.bound:
+        allowed = f"at most {result.bound:.4g} apart, between such places" if result.bound else "equal, on such a place"
         raise UserError(
-            f"{store.root / name}: the weights have test accuracy {accuracy}, recorded is {found.recorded}; allowed: "
-            f"{allowed}; recorded with {found.there}; tested with {found.here}"
+            f"{store.root / name}: the weights have test accuracy {accuracy}, recorded is {result.recorded}; allowed: "
+            f"{allowed}; recorded with {result.recorded_with}; tested with {result.tested_with}"
         )
-    return found
+    return result
 
 
 def _bound(precision: str, images: int) -> float:
     """How far apart two accuracies over so many images may be."""
-    part, least = ROUNDED[precision]
-    return max(math.floor(part * images), least) / images + 1e-12  # of accuracies that are rounded themselves
+    fraction, smallest = ROUNDED[precision]
+    return max(math.floor(fraction * images), smallest) / images + 1e-12  # of accuracies that are rounded themselves
 
 
 def _in_float32(run: Run) -> Run:
     return replace(run, setting=replace(run.setting, precision="float32"))
 
 
-def _words(run: Run, place: Mapping[str, str]) -> str:
-    return f"precision {run.setting.precision}, {environment.words(place)}"
+def _words(run: Run, recorded: Mapping[str, str]) -> str:
+    return f"precision {run.setting.precision}, {environment.words(recorded)}"

@@ -38,7 +38,7 @@ class EpochPlan:
 
     seeds: of the lanes.
     epoch: which, counted from 0.
-    order: training image at each place, [steps, m, lanes] int64.
+    order: index of the training image, [steps, m, lanes] int64.
     offsets: where the crop of the padded image begins, [steps, m, lanes, 2] int64, or none.
     boxes: the part of the photo that is resized (top, left, height, width), [steps, m, lanes, 4] int64, or none.
     flipped: whether it is flipped, [steps, m, lanes] bool, or none.
@@ -52,42 +52,44 @@ class EpochPlan:
     flipped: Tensor | None
 
     def select(self, keep: list[int]) -> "EpochPlan":
-        """The plan of only the lanes at these places."""
-        return self._map(lambda part: part[:, :, keep], tuple(self.seeds[lane] for lane in keep))
+        """The plan of only these lanes."""
+        return self._map(lambda tensor: tensor[:, :, keep], tuple(self.seeds[lane] for lane in keep))
 
     def local(self, rank: int, size: int) -> "EpochPlan":
         """The plan of process `rank` of `size`: of every mini-batch the rank-th of equal contiguous parts."""
-        return self._map(lambda part: part.chunk(size, 1)[rank], self.seeds)
+        return self._map(lambda tensor: tensor.chunk(size, 1)[rank], self.seeds)
 
     def first(self, count: int) -> "EpochPlan":
         """A plan of one step: the first `count` examples."""
-        return self._map(lambda part: part.flatten(0, 1)[None, :count], self.seeds)
+        return self._map(lambda tensor: tensor.flatten(0, 1)[None, :count], self.seeds)
 
     def cut(self, size: int) -> "EpochPlan":
         """The same examples in the same order, in mini-batches of `size`; those that do not fill one are left out."""
         count = self.order.shape[0] * self.order.shape[1] // size
-        return self._map(lambda part: part.flatten(0, 1)[: count * size].unflatten(0, (count, size)), self.seeds)
+        return self._map(lambda tensor: tensor.flatten(0, 1)[: count * size].unflatten(0, (count, size)), self.seeds)
 
     def at(self, steps: Tensor) -> "EpochPlan":
         """The plan of only these steps [n], which the host need not know."""
-        return self._map(lambda part: part.index_select(0, steps), self.seeds)
+        return self._map(lambda tensor: tensor.index_select(0, steps), self.seeds)
 
     def empty(self, steps: int) -> "EpochPlan":
         """A plan of so many steps for the same lanes, to be filled by `fill`."""
-        return self._map(lambda part: part.new_zeros(steps, *part.shape[1:]), self.seeds)
+        return self._map(lambda tensor: tensor.new_zeros(steps, *tensor.shape[1:]), self.seeds)
 
     def fill(self, other: "EpochPlan", first: int, last: int) -> None:
         """Take over steps first ... last - 1 of another plan as the first ones of this, in place."""
-        for own, new in zip(self._parts, other._parts, strict=True):
-            if own is not None:
-                own[: last - first].copy_(new[first:last])
+        for ours, theirs in zip(self._tensors, other._tensors, strict=True):
+            if ours is not None and theirs is not None:
+                ours[: last - first].copy_(theirs[first:last])
 
     @property
-    def _parts(self) -> tuple[Tensor | None, ...]:
+    def _tensors(self) -> tuple[Tensor, Tensor | None, Tensor | None, Tensor | None]:
         return self.order, self.offsets, self.boxes, self.flipped
 
     def _map(self, change: Callable[[Tensor], Tensor], seeds: tuple[int, ...]) -> "EpochPlan":
-        return EpochPlan(seeds, self.epoch, *(None if part is None else change(part) for part in self._parts))
+        order, *others = self._tensors
+        offsets, boxes, flipped = (None if tensor is None else change(tensor) for tensor in others)
+        return EpochPlan(seeds, self.epoch, change(order), offsets, boxes, flipped)
 
 
 class Feed:
@@ -99,8 +101,7 @@ class Feed:
     def __init__(self, data: Prepared, setting: Setting, batch_size: int, device: torch.device) -> None:
         self.setting, self.batch_size, self.device, self.shape = setting, batch_size, device, data.meta.shape
         _check_augment(data, setting)
-        source = _Arrays if data.meta.photos is None else _Photos
-        self.train_images, self.test_images = (source(split.images, device) for split in (data.train, data.test))
+        self.train_images, self.test_images = (_images(split.images, device) for split in (data.train, data.test))
         self.train_labels, self.test_labels = (
             torch.from_numpy(split.labels).to(device) for split in (data.train, data.test)
         )
@@ -120,28 +121,34 @@ class Feed:
 
     def plan(self, seeds: Sequence[int], epoch: int) -> EpochPlan:
         """Draw the epoch of each lane, from its seed and the epoch alone."""
-        drawn = {seed: tuple(map(self._sent, self._draw(seed, epoch))) for seed in dict.fromkeys(seeds)}
-        lanes = zip(*(drawn[seed] for seed in seeds), strict=True)
-        return EpochPlan(tuple(seeds), epoch, *map(self._by_step, lanes))
+        drawn = {seed: self._draw(seed, epoch) for seed in dict.fromkeys(seeds)}
+        order, offsets, boxes, flipped = zip(*(drawn[seed] for seed in seeds), strict=True)
+        optional = (self._by_step_if_any(values) for values in (offsets, boxes, flipped))
+        return EpochPlan(tuple(seeds), epoch, self._by_step(order), *optional)
 
-    def _draw(self, seed: int, epoch: int) -> tuple[Tensor | None, ...]:
+    def _draw(self, seed: int, epoch: int) -> tuple[Tensor, Tensor | None, Tensor | None, Tensor | None]:
         """Order, offsets, boxes and flips of one seed's epoch."""
         count = self.steps * self.batch_size
         order = self.subset[torch.randperm(len(self.subset), generator=stream(seed, "order", epoch))[:count]]
         draws = stream(seed, "augmentation", epoch)
         offsets = torch.randint(2 * self.setting.augment_pad + 1, (count, 2), generator=draws)
-        boxes = self.train_images.boxes(order, draws) if self.setting.augment_resized else None
+        photos = self.train_images if isinstance(self.train_images, _Photos) else None
+        boxes = photos.boxes(order, draws) if photos and self.setting.augment_resized else None
         flips = torch.randint(2, (count,), generator=draws).bool()
         padded, flipped = self.setting.augment_pad, self.setting.augment_flip
         return order, offsets if padded else None, boxes, flips if flipped else None
 
-    def _sent(self, drawn: Tensor | None) -> Tensor | None:
-        return None if drawn is None else devices.send(drawn, self.train_images.read_on)
+    def _by_step_if_any(self, lanes: Sequence[Tensor | None]) -> Tensor | None:
+        drawn = [values for values in lanes if values is not None]
+        return self._by_step(drawn) if drawn else None
 
-    def _by_step(self, lanes: Sequence[Tensor | None]) -> Tensor | None:
-        if lanes[0] is None:
-            return None
-        return torch.stack(lanes, 1).unflatten(0, (self.steps, self.batch_size))
+    def _by_step(self, lanes: Sequence[Tensor]) -> Tensor:
+        """Of each lane values [steps * m, ...], as [steps, m, lanes, ...] where the images are read."""
+        sent = {id(values): devices.send(values, self.train_images.read_on) for values in lanes}  # lanes share seeds
+        by_step: Tensor = torch.stack([sent[id(values)] for values in lanes], 1).unflatten(
+            0, (self.steps, self.batch_size)
+        )
+        return by_step
 
     def batches(self, plan: EpochPlan, first: int, last: int) -> Batches:
         """Gather, normalise and augment the mini-batches of steps first ... last - 1 of an epoch."""
@@ -168,14 +175,18 @@ class Feed:
         return self._in_order(self.train_images, self.train_labels, self.held_out[rank::of], size)
 
     def _in_order(
-        self, images: "_Arrays | _Photos", labels: Tensor, places: Tensor, size: int
+        self, images: "_Arrays | _Photos", labels: Tensor, indices: Tensor, size: int
     ) -> Iterator[tuple[Tensor, Tensor]]:
-        parts = places.split(size) if len(places) else ()
-        for part, pixels in zip(parts, images.in_order(parts), strict=True):
-            yield self._normalised(pixels), labels[part.to(self.device)]
+        batches = indices.split(size) if len(indices) else ()
+        for batch, pixels in zip(batches, images.in_order(batches), strict=True):
+            yield self._normalised(pixels), labels[batch.to(self.device)]
 
     def _normalised(self, images: Tensor) -> Tensor:
         return images.float().sub_(self.mean).div_(self.std)
+
+
+def _images(images: "np.ndarray | Photos", device: torch.device) -> "_Arrays | _Photos":
+    return _Arrays(images, device) if isinstance(images, np.ndarray) else _Photos(images, device)
 
 
 class _Arrays:
@@ -188,9 +199,9 @@ class _Arrays:
         """The images of steps first ... last - 1."""
         return self.images[plan.order[first:last].flatten()]
 
-    def in_order(self, parts: Iterable[Tensor]) -> Iterator[Tensor]:
-        """The images at each of these places."""
-        return (self.images[part.to(self.read_on)] for part in parts)
+    def in_order(self, batches: Iterable[Tensor]) -> Iterator[Tensor]:
+        """The images of each batch of indices."""
+        return (self.images[batch.to(self.read_on)] for batch in batches)
 
 
 class _Photos:
@@ -219,11 +230,12 @@ class _Photos:
         pixels = next(self.ahead)
         if len(seeds) == len(plan.seeds):
             return pixels
-        return pixels.unflatten(0, (-1, len(seeds)))[:, [seeds.index(seed) for seed in plan.seeds]].flatten(0, 1)
+        of_lanes: Tensor = pixels.unflatten(0, (-1, len(seeds)))[:, [seeds.index(seed) for seed in plan.seeds]]
+        return of_lanes.flatten(0, 1)
 
-    def in_order(self, parts: Iterable[Tensor]) -> Iterator[Tensor]:
-        """The centre squares of the photos at each of these places."""
-        return self._decoded((part, None) for part in parts)
+    def in_order(self, batches: Iterable[Tensor]) -> Iterator[Tensor]:
+        """The centre squares of the photos of each batch of indices."""
+        return self._decoded((batch, None) for batch in batches)
 
     def _decoded(self, requests: Iterable["Request"]) -> Iterator[Tensor]:
         for block in self.photos.blocks(requests, pinned=self.device.type == "cuda"):
@@ -245,13 +257,13 @@ def _check_augment(data: Prepared, setting: Setting) -> None:
         refuse(f"experiment on {data.meta.label}", "augment", setting.augment, allowed)
 
 
-def _subset(available: int, wanted: int | None) -> Tensor:
-    """Places of the training images in use: all, or a random part that is the same for every run."""
-    if wanted is None or wanted == available:
+def _subset(available: int, count: int | None) -> Tensor:
+    """Indices of the training images in use: all, or a random part that is the same for every run."""
+    if count is None or count == available:
         return torch.arange(available)
-    if wanted > available:
-        refuse("experiment", "train_images", wanted, f"numbers up to {available}, the training images")
-    return torch.randperm(available, generator=stream(0, "subset"))[:wanted].sort().values
+    if count > available:
+        refuse("experiment", "train_images", count, f"numbers up to {available}, the training images")
+    return torch.randperm(available, generator=stream(0, "subset"))[:count].sort().values
 
 
 def _hold_out(subset: Tensor) -> tuple[Tensor, Tensor]:

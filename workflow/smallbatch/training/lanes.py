@@ -21,6 +21,9 @@ from smallbatch.models.resnet import Shortcut
 class LaneConv2d(nn.Module):
     """`nn.Conv2d` for lanes: weight [lanes, out, in / groups, kh, kw], bias [lanes, out] or none."""
 
+    weight: nn.Parameter
+    bias: nn.Parameter | None
+
     def __init__(self, conv: nn.Conv2d) -> None:
         super().__init__()
         self.stride, self.padding, self.dilation, self.groups = conv.stride, conv.padding, conv.dilation, conv.groups
@@ -35,6 +38,9 @@ class LaneConv2d(nn.Module):
 
 class LaneLinear(nn.Module):
     """`nn.Linear` for lanes: weight [lanes, out, in], bias [lanes, out] or none."""
+
+    weight: nn.Parameter
+    bias: nn.Parameter | None
 
     def __init__(self, linear: nn.Linear) -> None:
         super().__init__()
@@ -54,6 +60,9 @@ class LaneLinear(nn.Module):
 class LaneGroupNorm(nn.Module):
     """`nn.GroupNorm` for lanes: weight and bias [lanes, channels]."""
 
+    weight: nn.Parameter
+    bias: nn.Parameter
+
     def __init__(self, norm: nn.GroupNorm) -> None:
         super().__init__()
         self.groups, self.eps = norm.num_groups, norm.eps
@@ -67,7 +76,7 @@ class NoLaneForm(Exception):
     """A model has a layer that cannot be part of lanes; its text says which."""
 
 
-LANE_FORMS: dict[type[nn.Module], Callable[[nn.Module], nn.Module]] = {
+LANE_FORMS: dict[type[nn.Module], Callable[..., nn.Module]] = {
     nn.Conv2d: LaneConv2d,
     nn.Linear: LaneLinear,
     nn.GroupNorm: LaneGroupNorm,
@@ -85,7 +94,7 @@ def stack(models: Sequence[nn.Module]) -> nn.Module:
     lanes = copy.deepcopy(models[0])
     for name, module in list(lanes.named_modules()):
         peers = [model.get_submodule(name) for model in models]
-        if _own_tensors(module):
+        if _direct_tensors(module):
             _replace(lanes, name, _lane_form(module, peers))
         elif isinstance(module, Shortcut):
             module.lanes = len(models)
@@ -109,18 +118,19 @@ class Alone(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """As the model."""
-        return self.model(x)
+        logits: Tensor = self.model(x)
+        return logits
 
     def pass_on(self) -> None:
         """Give the gradients, where there are any, to `parameters_of_lanes`."""
-        for parameter, own in zip(self.parameters_of_lanes, self.model.parameters(), strict=True):
-            parameter.grad = None if own.grad is None else own.grad[None]
+        for parameter, original in zip(self.parameters_of_lanes, self.model.parameters(), strict=True):
+            parameter.grad = None if original.grad is None else original.grad[None]
 
-    def state_dict(self) -> dict[str, Tensor]:
+    def state_dict(self) -> dict[str, Tensor]:  # type: ignore[override] # nobody asks with options
         """The model's, of which every tensor is [1, ...], in the same memory."""
         return {name: tensor.detach()[None] for name, tensor in self.model.state_dict().items()}
 
-    def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
+    def load_state_dict(self, state: Mapping[str, Tensor]) -> None:  # type: ignore[override] # all of it, always
         """Take over what `state_dict` gave."""
         self.model.load_state_dict({name: tensor[0] for name, tensor in state.items()})
 
@@ -129,8 +139,8 @@ def parameters_of(lanes: nn.Module) -> list[nn.Parameter]:
     """The parameters of a model of lanes, each [lanes, ...]; to be asked for again when it has moved to a device."""
     if not isinstance(lanes, Alone):
         return list(lanes.parameters())
-    own = lanes.model.parameters()
-    lanes.parameters_of_lanes = [nn.Parameter(one.detach()[None], requires_grad=one.requires_grad) for one in own]
+    originals = lanes.model.parameters()
+    lanes.parameters_of_lanes = [nn.Parameter(p.detach()[None], requires_grad=p.requires_grad) for p in originals]
     return lanes.parameters_of_lanes
 
 
@@ -138,16 +148,17 @@ def moved(model: nn.Module, seed: int) -> nn.Module:
     """The model with each weight moved off its initial value: a zero would hide what it multiplies."""
     draws = torch.Generator().manual_seed(seed)
     with torch.no_grad():
-        for own in model.parameters():
-            noise = torch.randn(own.shape, generator=draws, dtype=torch.float64)
-            own.add_(noise * 0.1 * (own.std() if own.numel() > 1 else own.abs()).clamp(min=0.1))
+        for weights in model.parameters():
+            noise = torch.randn(weights.shape, generator=draws, dtype=torch.float64)
+            scale = weights.std() if weights.numel() > 1 else weights.abs()
+            weights.add_(noise * 0.1 * scale.clamp(min=0.1))
     return model
 
 
 def select(lanes: nn.Module, keep: Sequence[int]) -> None:
-    """Keep only the lanes at these places, in place."""
+    """Keep only these lanes, in place."""
     for module in lanes.modules():
-        for name, tensor in _own_tensors(module).items():
+        for name, tensor in _direct_tensors(module).items():
             _set_tensor(module, name, tensor, tensor.detach()[list(keep)].clone())
         if isinstance(module, Shortcut):
             module.lanes = len(keep)
@@ -159,23 +170,23 @@ def lane_state(lanes: nn.Module, lane: int) -> dict[str, Tensor]:
     return {name: tensor.detach()[lane].clone(memory_format=plain) for name, tensor in lanes.state_dict().items()}
 
 
-def _own_tensors(module: nn.Module) -> dict[str, Tensor]:
+def _direct_tensors(module: nn.Module) -> dict[str, Tensor]:
     return dict(module.named_parameters(recurse=False)) | dict(module.named_buffers(recurse=False))
 
 
 def _lane_form(module: nn.Module, peers: Sequence[nn.Module]) -> nn.Module:
     if type(module) not in LANE_FORMS:
         raise NoLaneForm(f"layer {type(module).__name__} has parameters but no lane form")
-    if "forward" in vars(module) or any(map(_has_hooks, (peers[0], *_own_tensors(peers[0]).values()))):
+    if "forward" in vars(module) or any(map(_has_hooks, (peers[0], *_direct_tensors(peers[0]).values()))):
         raise NoLaneForm(f"a hook hangs on layer {type(module).__name__}, and would not on its lane form")
     form = LANE_FORMS[type(module)](module)
-    for name, tensor in _own_tensors(module).items():
-        stacked = torch.stack([_own_tensors(peer)[name].detach() for peer in peers])
+    for name, tensor in _direct_tensors(module).items():
+        stacked = torch.stack([_direct_tensors(peer)[name].detach() for peer in peers])
         _set_tensor(form, name, tensor, stacked)
     return form
 
 
-def _has_hooks(owner: nn.Module | Tensor) -> bool:
+def _has_hooks(owner: object) -> bool:
     """Whether something is called when a layer, or the gradient of a tensor, is computed."""
     names = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
     return any(getattr(owner, name, None) for name in (*names, "_post_accumulate_grad_hooks"))

@@ -1,6 +1,7 @@
-"""Training a pack in this process, or in others: parts of it side by side, or the whole through `torchrun`."""
+"""Training a pack in this process, or in others: parts of it side by side, or all of it through `torchrun`."""
 
 import contextlib
+import io
 import logging
 import os
 import re
@@ -23,7 +24,7 @@ from smallbatch.runs.store import RunStore
 from smallbatch.study.experiments import Run
 
 LIBRARY = Path(__file__).parents[2]
-JOB, TRAINED, STOPPED, ERROR, NOISE = "job.json", "trained.json", "stopped.json", "error.txt", "stderr.txt"
+JOB, TRAINED, STOPPED, ERROR, STDERR = "job.json", "trained.json", "stopped.json", "error.txt", "stderr.txt"
 
 log = logging.getLogger(__name__)
 
@@ -48,60 +49,63 @@ def train(
         training: as config/config.yaml has it. To share mini-batches between machines, call `train_pack` under
             `torchrun`.
         memory_mb: that all processes may take, as `train_pack` has it.
-        heartbeat: the file of it, beside which, where parts are trained side by side, each has its own; none: nowhere.
+        heartbeat: its file; parts of the pack that are trained side by side have their own beside it; none: nowhere.
         log_file: that the heartbeat names; none: a terminal.
 
     Raises:
         UserError: as `train_pack`; or a process ended early. What others were to train is trained all the same.
         Stopped: a signal asked for it.
     """
-    shares = [list(runs)]
+    sub_packs: list[Sequence[Run]] = [runs]
     if training["side_by_side"] > 1:
         store, fingerprint = RunStore(results), read_meta(data_folder / META).fingerprint
-        shares = parts(runs, training["side_by_side"], lambda run: 0 if store.has(run, fingerprint) else cost(run))
-        memory_mb = memory_mb and memory_mb // len(shares)
+        sub_packs = list(
+            parts(runs, training["side_by_side"], lambda run: 0 if store.has(run, fingerprint) else cost(run))
+        )
+        memory_mb = memory_mb and memory_mb // len(sub_packs)
     options = {key: training[key] for key in ("device", "lanes", "keep_weights", "images_at_once")}
     options |= {"memory_mb": memory_mb}
     heartbeats = [
-        heartbeat and (heartbeat if len(shares) == 1 else heartbeat.with_suffix(f".{place}.json"))
-        for place in range(len(shares))
+        heartbeat and (heartbeat if len(sub_packs) == 1 else heartbeat.with_suffix(f".{index}.json"))
+        for index in range(len(sub_packs))
     ]
-    with contextlib.ExitStack() as kept:
-        for share, path in zip(shares, heartbeats, strict=True):
-            kept.enter_context(keeping_heartbeat(path, share, data_folder, log_file))
+    with contextlib.ExitStack() as heartbeats_kept:
+        for sub_pack, path in zip(sub_packs, heartbeats, strict=True):
+            heartbeats_kept.enter_context(keeping_heartbeat(path, sub_pack, data_folder, log_file))
         if training["processes"] > 1 or training["side_by_side"] > 1:
-            return _train_all(shares, heartbeats, data_folder, results, options, training["processes"])
+            return _train_all(sub_packs, heartbeats, data_folder, results, options, training["processes"])
         from smallbatch.training.pack import train_pack  # imports torch, which takes seconds
 
-        return train_pack(runs, data_folder, results, heartbeat=heartbeat and str(heartbeat), **options)
+        file = None if heartbeat is None else str(heartbeat)
+        return train_pack(runs, data_folder, results, heartbeat=file, **options)
 
 
 def _train_all(
-    shares: Sequence[Sequence[Run]],
+    sub_packs: Sequence[Sequence[Run]],
     heartbeats: Sequence[Path | None],
     data_folder: Path,
     results: Path,
     options: dict[str, Any],
     processes: int,
 ) -> int:
-    """Train each share in a process, or several, of its own; returns how many runs that was."""
+    """Train each part of a pack in a process, or several, of its own; returns how many runs that was."""
     job = {"data": str(data_folder), "results": str(results)}
     with tempfile.TemporaryDirectory() as name:
-        folders = [Path(name, str(place)) for place in range(len(shares))]
-        for folder, runs, heartbeat in zip(folders, shares, heartbeats, strict=True):
-            own = {
+        folders = [Path(name, str(index)) for index in range(len(sub_packs))]
+        for folder, runs, heartbeat in zip(folders, sub_packs, heartbeats, strict=True):
+            details = {
                 "runs": [run.settings for run in runs],
                 "options": options | {"heartbeat": heartbeat and str(heartbeat)},
             }
-            write_json(folder / JOB, job | own)
+            write_json(folder / JOB, job | details)
         if processes > 1:
             torchrun = ("torch.distributed.run", "--standalone", f"--nproc-per-node={processes}", "-m", __name__)
             children = [_Child(folder, torchrun) for folder in folders]
         else:
-            # What torchrun tells its processes of their place on the machine: there is a GPU for each.
-            count = str(len(shares))
-            places = [{"LOCAL_RANK": str(place), "LOCAL_WORLD_SIZE": count} for place in range(len(shares))]
-            children = [_Child(folder, (__name__,), place) for folder, place in zip(folders, places, strict=True)]
+            # The variables by which torchrun numbers its processes on a machine: there is a GPU for each.
+            count = str(len(sub_packs))
+            ranks = [{"LOCAL_RANK": str(index), "LOCAL_WORLD_SIZE": count} for index in range(len(sub_packs))]
+            children = [_Child(folder, (__name__,), rank) for folder, rank in zip(folders, ranks, strict=True)]
         _run(children)
         return _sum([child.outcome() for child in children])
 
@@ -118,15 +122,15 @@ class _Child:
     folder: Path
     module: Sequence[str]
     environment: Mapping[str, str] = field(default_factory=dict)
-    process: subprocess.Popen | None = None
+    process: subprocess.Popen[bytes] | None = None
 
-    def start(self, lines: int) -> subprocess.Popen:
+    def start(self, lines: int) -> subprocess.Popen[bytes]:
         """Start it; what it prints goes to the file descriptor `lines`."""
         path = os.pathsep.join(filter(None, [str(LIBRARY), os.environ.get("PYTHONPATH")]))
         variables = os.environ | self.environment | {"PYTHONPATH": path}
         command = [sys.executable, "-m", *self.module, str(self.folder)]
-        with open(self.folder / NOISE, "wb") as noise:
-            self.process = subprocess.Popen(command, env=variables, stdout=lines, stderr=noise)
+        with open(self.folder / STDERR, "wb") as stderr:
+            self.process = subprocess.Popen(command, env=variables, stdout=lines, stderr=stderr)
         return self.process
 
     def end(self) -> None:
@@ -135,31 +139,32 @@ class _Child:
             self.process.terminate()
 
     def outcome(self) -> int | Stopped | UserError:
-        """How many runs it trained, or why it ended early."""
-        if self.process.returncode == 0:
-            return read_json(self.folder / TRAINED)
+        """How many runs it trained, or why it ended early; it has ended."""
+        code = None if self.process is None else self.process.returncode
+        if code == 0:
+            return int(read_json(self.folder / TRAINED))
         if (self.folder / STOPPED).exists():
-            name, place = read_json(self.folder / STOPPED)
-            return Stopped(stopping.asked() or name, place)
-        noise = (self.folder / NOISE).read_text(encoding="utf-8", errors="replace")
-        killed_by = self._signal(noise)
+            name, position = read_json(self.folder / STOPPED)
+            return Stopped(stopping.asked() or name, position)
+        stderr = (self.folder / STDERR).read_text(encoding="utf-8", errors="replace")
+        killed_by = _signal(code or 0, stderr)
         if not killed_by and (self.folder / ERROR).exists():
             return UserError((self.folder / ERROR).read_text(encoding="utf-8"))
         if name := stopping.asked():
             return Stopped(name)
-        reason = f"by {killed_by}" if killed_by else next(reversed(noise.split("\n")[:-1]), "without a word")
+        reason = f"by {killed_by}" if killed_by else next(reversed(stderr.split("\n")[:-1]), "without a word")
         return UserError(
             f"a process of the training ended early ({reason}); call again: it goes on from the checkpoint"
         )
 
-    def _signal(self, noise: str) -> str:
-        """The signal that ended it, or one of torchrun's processes, which left the others without a peer."""
-        code = self.process.returncode
-        if code < 0 and -code not in stopping.SIGNALS:
-            return signal.Signals(-code).name
-        asking = "|".join(signal.Signals(number).name for number in stopping.SIGNALS)
-        found = re.search(rf"Signal \d+ \((?!{asking})(\w+)\)", noise)
-        return found[1] if found else ""
+
+def _signal(code: int, stderr: str) -> str:
+    """The signal that ended a process, or one of torchrun's processes, which left the others without a peer."""
+    if code < 0 and -code not in stopping.SIGNALS:
+        return signal.Signals(-code).name
+    asking = "|".join(signal.Signals(number).name for number in stopping.SIGNALS)
+    found = re.search(rf"Signal \d+ \((?!{asking})(\w+)\)", stderr)
+    return found[1] if found else ""
 
 
 def _run(children: Sequence[_Child]) -> None:
@@ -192,17 +197,18 @@ def _sum(outcomes: Sequence[int | Stopped | UserError]) -> int:
     if stops:
         if errors:
             log.error("error: %s", errors)
-        raise Stopped(stops[0][0], " and ".join(place for _, place in stops if place))
+        raise Stopped(stops[0][0], " and ".join(position for _, position in stops if position))
     if errors:
         raise UserError(errors)
-    return sum(outcomes)
+    return sum(outcome for outcome in outcomes if isinstance(outcome, int))
 
 
 @stopping.listening()
 def main() -> None:
     """One of the processes: train what the job in the folder of the command line says."""
     folder, rank = Path(sys.argv[1]), os.environ.get("RANK", "0")
-    sys.stdout.reconfigure(encoding="utf-8", errors="backslashreplace")  # as the lines are read
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(encoding="utf-8", errors="backslashreplace")  # as the lines are read
     handler = logging.StreamHandler(sys.stdout)
     logger = logging.getLogger("smallbatch")
     logger.addHandler(handler)
@@ -214,12 +220,12 @@ def main() -> None:
             write_json(folder / STOPPED, stop.args)
         sys.exit(1)
     except UserError as error:
-        _tell(folder, str(error))
+        _write_error(folder, str(error))
         sys.exit(1)
     except Exception as error:
         if not stopping.asked():  # else the others have stopped and left this one alone
             text = str(error).partition("\n")[0]
-            _tell(folder, f"process {rank} of the training failed: {type(error).__name__}: {text}")
+            _write_error(folder, f"process {rank} of the training failed: {type(error).__name__}: {text}")
         raise
     if rank == "0":
         write_json(folder / TRAINED, trained)
@@ -238,7 +244,7 @@ def _train(folder: Path) -> int:
     return trained
 
 
-def _tell(folder: Path, text: str) -> None:
+def _write_error(folder: Path, text: str) -> None:
     """Write down what went wrong; the first process to do so is the one that knows."""
     with contextlib.suppress(FileExistsError), open(folder / ERROR, "x", encoding="utf-8") as file:
         file.write(text)

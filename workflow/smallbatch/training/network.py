@@ -56,7 +56,7 @@ class Network:
         self.local_batch = batch_size // world.size
         sub_batch = min(bn_batch_size, self.local_batch)
         self.smallest_micro_batch = sub_batch if splittable else self.local_batch
-        most = self.local_batch if images_at_once == "auto" else images_at_once
+        most = images_at_once if isinstance(images_at_once, int) else self.local_batch
         self.micro_batch = min(
             self.local_batch,
             max(self.smallest_micro_batch, most // self.smallest_micro_batch * self.smallest_micro_batch),
@@ -77,11 +77,12 @@ class Network:
         self.distributed_model = self.model
         if self.world.size > 1:
             # Buffers are averaged, not overwritten, see `share_buffers`.
-            options = {"broadcast_buffers": False, "gradient_as_bucket_view": True}
-            self.distributed_model = DistributedDataParallel(self.model, **options)
+            self.distributed_model = DistributedDataParallel(
+                self.model, broadcast_buffers=False, gradient_as_bucket_view=True
+            )
 
     def select(self, keep: list[int]) -> None:
-        """Keep only the lanes at these places."""
+        """Keep only these lanes."""
         lanes.select(self.model, keep)
         self._take(self.model)
 
@@ -104,8 +105,7 @@ class Network:
         total = torch.zeros(self.lanes, device=self.device)
         for (x, y), momentum in zip(micro_batches, momenta, strict=True):
             self._set_momentum(momentum)
-            more_to_come = model is not self.model and x is not micro_batches[-1][0]
-            with model.no_sync() if more_to_come else contextlib.nullcontext():
+            with _without_sync(model) if x is not micro_batches[-1][0] else contextlib.nullcontext():
                 losses = _losses(self._logits(model, x), y).sum(0) / len(images)
                 losses.sum().backward()
             total += losses.detach()
@@ -126,17 +126,17 @@ class Network:
             yield
         finally:
             self.micro_batch = micro_batch
-            for norm, (own, group) in zip(self.norms, norms, strict=True):
-                norm.sub_batch, norm.group = own, group
+            for norm, (size, group) in zip(self.norms, norms, strict=True):
+                norm.sub_batch, norm.group = size, group
             for buffer, before in zip(self.model.buffers(), buffers, strict=True):
                 buffer.copy_(before)
 
     def _logits(self, model: nn.Module, images: Tensor) -> Tensor:
         with self._products():
-            logits = model(images.contiguous(memory_format=self.layout))
+            logits: Tensor = model(images.contiguous(memory_format=self.layout))
         return logits.float()
 
-    def _products(self) -> contextlib.AbstractContextManager:
+    def _products(self) -> contextlib.AbstractContextManager[object]:
         if not self.bf16:
             return contextlib.nullcontext()
         # Without a cache: a weight is used once a pass, and a recorded step has to round it each time.
@@ -198,6 +198,11 @@ class Network:
     def _try(self, images: Tensor, labels: Tensor, micro_batch: int) -> None:
         self.micro_batch = micro_batch
         self.gradients(images, labels, alone=True)
+
+
+def _without_sync(model: nn.Module) -> contextlib.AbstractContextManager[object]:
+    """While it lasts, gradients are summed up without being averaged over the processes."""
+    return model.no_sync() if isinstance(model, DistributedDataParallel) else contextlib.nullcontext()
 
 
 class TooLarge(UserError):

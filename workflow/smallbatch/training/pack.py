@@ -139,13 +139,13 @@ class _Job:
     def images(self, run: Run) -> int:
         return run.setting.epochs * (run.setting.train_images or self.data.meta.train)
 
-    def processor(self) -> contextlib.AbstractContextManager:
+    def processor(self) -> contextlib.AbstractContextManager[object]:
         """A processor of its own for this process; photos are decoded by all of them, and a GPU needs none."""
-        own = self.device.type == "cpu" and self.data.meta.photos is None
-        return processor.of_its_own() if own else contextlib.nullcontext()
+        bound = self.device.type == "cpu" and self.data.meta.photos is None
+        return processor.of_its_own() if bound else contextlib.nullcontext()
 
     def train_row(self, runs: list[Run]) -> None:
-        """Train what is missing of a row: first what was begun, by whomever, then the rest."""
+        """Train what is missing of a row: first groups that any job has begun, then the rest."""
         self.world.stop_if_asked()
         folder = CheckpointFolder(self.checkpoints, runs[0], self.fingerprint)
         if not self.world.broadcast(lambda: folder.path.exists() or bool(self.missing(runs))):
@@ -157,13 +157,13 @@ class _Job:
                     self._train_group(folder, path)
 
     def _groups(self, runs: list[Run], folder: CheckpointFolder) -> list[Path]:
-        """The checkpoints of groups that are to be trained: such as were begun, else what is missing, cut anew."""
+        """The checkpoints of groups that are to be trained: those that were begun, else new ones of what is missing."""
         begun = folder.unfinished(lambda run: not self.has(run))
-        wanted = [path for path, lanes in begun.items() if set(runs) & {run for run in lanes if not self.has(run)}]
-        missing = [] if wanted else self.missing(runs)
+        pending = [path for path, lanes in begun.items() if set(runs) & {run for run in lanes if not self.has(run)}]
+        missing = [] if pending else self.missing(runs)
         size = self._lane_count(missing) if missing else 1
         groups = [missing[start : start + size] for start in range(0, len(missing), size)]
-        return wanted or [folder.create({"runs": [run.settings for run in group]}) for group in groups]
+        return pending or [folder.create({"runs": [run.settings for run in group]}) for group in groups]
 
     def _lane_count(self, runs: list[Run]) -> int:
         """How many of these runs of a row to train in lock-step."""
@@ -235,7 +235,7 @@ class _Job:
 
     def _finish(self, trained_in: dict[str, str], run: Run, outcome: Outcome, weights: bytes | None) -> None:
         name = run.name(self.fingerprint)
-        # A group resumed after some of its runs were written trains them along: company decides the rounding.
+        # A group resumed after some of its runs were written trains them again: the rounding depends on all lanes.
         if not self.world.leads or self.has(run):
             return
         kept = None if self.keep == "none" else weights
@@ -245,7 +245,7 @@ class _Job:
 
     def keep_best_of_cells(self, runs: Sequence[Run]) -> None:
         """Of each cell's runs keep only the weights of the best."""
-        cells: dict[tuple, list[Record]] = {}
+        cells: dict[tuple[object, ...], list[Record]] = {}
         for run in runs:
             record = self.store.find(run, self.fingerprint)
             if record and record.outcome.diverged_at is None:

@@ -99,9 +99,9 @@ def measure(updates: Updates, runs: Sequence[Run], epoch: int) -> list[list[Vari
         with updates.normalising(sub_batch(runs[0], size)):
             of_orders = [_spreads(updates, cut) for cut in cuts]
         spreads = map(statistics.fmean, zip(*of_orders, strict=True))
-        for own, run, spread in zip(rows, runs, spreads, strict=True):
+        for of_lane, run, spread in zip(rows, runs, spreads, strict=True):
             eta = replace(run, batch_size=size).learning_rate
-            own.append(Variance(epoch, size, eta**2 * spread, sum(len(cut.order) for cut in cuts)))
+            of_lane.append(Variance(epoch, size, eta**2 * spread, sum(len(cut.order) for cut in cuts)))
     updates.network.model.zero_grad()
     return rows
 
@@ -110,9 +110,9 @@ def _orders(plan: EpochPlan, size: int, epoch: int) -> Iterator[EpochPlan]:
     """The examples of a plan in as many orders as give `MINI_BATCHES` of a size."""
     yield plan
     single = plan.cut(1)
-    for place in range(1, -(-MINI_BATCHES // (len(single.order) // size))):
-        # The same places for each lane, whose own order is at random already.
-        order = torch.randperm(len(single.order), generator=stream(0, f"variance/{place}", epoch))
+    for number in range(1, -(-MINI_BATCHES // (len(single.order) // size))):
+        # The same permutation for each lane, whose order is random already.
+        order = torch.randperm(len(single.order), generator=stream(0, f"variance/{number}", epoch))
         yield single.at(order.to(plan.order.device))
 
 
@@ -130,18 +130,18 @@ def _spreads(updates: Updates, plan: EpochPlan) -> list[float]:
 
 
 def _gradients(updates: Updates, plan: EpochPlan) -> Iterator[Sequence[Tensor]]:
-    """Mean gradients of this process's share of a plan's mini-batches, each [lanes, ...], overwritten by the next.
+    """Mean gradients of this process's part of a plan's mini-batches, each [lanes, ...], overwritten by the next.
 
     Raises:
         Stopped: a signal asked for it; several processes stop together.
     """
     world, (count, size, lanes) = updates.network.world, plan.order.shape
-    own = plan.at(torch.arange(world.rank, count, world.size, device=plan.order.device))
+    local = plan.at(torch.arange(world.rank, count, world.size, device=plan.order.device))
     at_once = max(1, min(BLOCK_IMAGES, BLOCK_VALUES // updates.feed.image_values) // (size * lanes))
     for first in range(0, -(-count // world.size), at_once):
         world.stop_if_asked()
-        last = min(first + at_once, len(own.order))
+        last = min(first + at_once, len(local.order))
         if first < last:
-            for step, (images, labels) in enumerate(zip(*updates.feed.batches(own, first, last), strict=True), first):
+            for step, (images, labels) in enumerate(zip(*updates.feed.batches(local, first, last), strict=True), first):
                 with updates.drawing(plan, world.rank + step * world.size):
                     yield updates.gradients(images, labels)

@@ -3,16 +3,16 @@
 from dataclasses import dataclass, replace
 
 import torch
-from torch import nn
 
 from smallbatch.study.experiments import Run
 from smallbatch.training.distributed import World
-from smallbatch.training.engines import graphs
+from smallbatch.training.engines import graphs, structure
+from smallbatch.training.engines.eager import EagerUpdates, StochasticUpdates
 from smallbatch.training.engines.native import updates as native
 from smallbatch.training.engines.native.plan import Layout
 from smallbatch.training.engines.trace import Graph
 from smallbatch.training.engines.triton_kernels import updates as triton
-from smallbatch.training.engines.updates import DrawingUpdates, Updates
+from smallbatch.training.engines.updates import Updates
 from smallbatch.training.feed import Feed
 from smallbatch.training.network import Network
 from smallbatch.training.own_models import Suitability
@@ -36,11 +36,11 @@ class Backend:
         """The fastest way that these lanes have; to be made anew when the lanes change."""
         parts = network, sgd, feed
         if not self.suits.lanes:
-            return DrawingUpdates(*parts) if self.suits.stochastic else Updates(*parts)
+            return StochasticUpdates(*parts) if self.suits.stochastic else EagerUpdates(*parts)
         if self.layout:
             return native.NativeUpdates(*parts, self.layout)
         if not graphs.suit(network, feed):
-            return Updates(*parts)
+            return EagerUpdates(*parts)
         return triton.TritonUpdates(*parts, self.graph) if self.graph else graphs.GraphUpdates(*parts)
 
     def without_kernels(self) -> "Backend":
@@ -49,19 +49,20 @@ class Backend:
 
 
 def choose(
-    alone: nn.Module, run: Run, suits: Suitability, shape: tuple[int, int, int], device: torch.device, world: World
+    run: Run, suits: Suitability, shape: tuple[int, int, int], classes: int, device: torch.device, world: World
 ) -> Backend:
     """The backend of a run, or of a `local_run`.
 
     Args:
-        alone: the model of one lane.
         run: whose it is.
         suits: what the model can be trained as.
         shape: of an image: channels, height, width.
+        classes: number of classes.
         device: where.
         world: the processes that share each mini-batch.
     """
     if not (suits.lanes and suits.splittable):
         return Backend(suits)
+    alone = structure.model_of(run, shape, classes)
     layout = native.layout_for(alone, shape, run.setting.precision, device, world)
     return Backend(suits, layout, triton.graph_for(alone, run, shape, device, world))

@@ -12,7 +12,7 @@ from functools import partial
 import torch
 from torch import Tensor
 
-from smallbatch.training.engines.updates import Updates
+from smallbatch.training.engines.eager import EagerUpdates
 from smallbatch.training.feed import EpochPlan, Feed
 from smallbatch.training.network import Network
 from smallbatch.training.sgd import LaneSGD
@@ -36,8 +36,8 @@ Program = Callable[[], object]
 
 def suit(network: Network, feed: Feed) -> bool:
     """Whether steps can be recorded: on a GPU, by one process, with all images on the device."""
-    there = feed.train_images.read_on.type == "cuda"
-    return there and network.device.type == "cuda" and network.world.size == 1
+    on_device = feed.train_images.read_on.type == "cuda"
+    return on_device and network.device.type == "cuda" and network.world.size == 1
 
 
 def captured(rehearse: Program, programs: Sequence[Program], device: torch.device) -> list[Program]:
@@ -58,22 +58,19 @@ def captured(rehearse: Program, programs: Sequence[Program], device: torch.devic
             for _ in range(WARM_UPS):
                 rehearse()
         torch.cuda.current_stream().wait_stream(side)
-        return [_recorded(program, pool, side).replay for program in programs]
+        graphs = [torch.cuda.CUDAGraph() for _ in programs]
+        for graph, program in zip(graphs, programs, strict=True):
+            with torch.cuda.graph(graph, pool=pool, stream=side):
+                program()
+    return [graph.replay for graph in graphs]
 
 
-def _recorded(program: Program, pool: tuple[int, int], side: torch.cuda.Stream) -> torch.cuda.CUDAGraph:
-    graph = torch.cuda.CUDAGraph()
-    with torch.cuda.graph(graph, pool=pool, stream=side):
-        program()
-    return graph
-
-
-class GraphUpdates(Updates):
+class GraphUpdates(EagerUpdates):
     """Updates by replays of a recorded step.
 
     A recording holds addresses of parameters, running statistics and velocities: lanes that change need a new object.
     It is made at the first block, when the training has found how much fits and has the state that it goes on from.
-    Mini-batches that have to be taken in parts are left to plain `Updates`.
+    Mini-batches that have to be taken in parts are left to `EagerUpdates`.
 
     Attributes:
         plan: the block's, copied here; with it negative_rates and losses, [steps, lanes] each, and the next step [1].

@@ -4,6 +4,7 @@ import operator
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from enum import IntEnum
+from typing import Any
 
 import torch
 from torch import fx, nn
@@ -44,7 +45,7 @@ class Value:
 
 @dataclass(eq=False)
 class Step:
-    """One operation. `weight` and the others are names of the model's tensors."""
+    """One operation. `weight` and the others are names of the model's tensors; empty where it has none."""
 
     kind: Kind
     input: Value
@@ -54,10 +55,10 @@ class Step:
     pad: int = 0
     residual: Value | None = None
     relu: bool = False
-    weight: str | None = None
-    bias: str | None = None
-    mean: str | None = None
-    var: str | None = None
+    weight: str = ""
+    bias: str = ""
+    mean: str = ""
+    var: str = ""
     eps: float = 0.0
 
 
@@ -94,7 +95,8 @@ class Graph:
     """
 
     def __init__(self, model: nn.Module, shape: tuple[int, int, int]) -> None:
-        self.model, self.steps = model, []
+        self.model = model
+        self.steps: list[Step] = []
         self.input = Value(*shape)
         self.values: dict[fx.Node, Value] = {}
         for node in _way(model):
@@ -127,7 +129,7 @@ class Graph:
         elif node.op == "output":
             self.logits = self._value(node.args[0])
         elif node.op == "call_module":
-            module = self.model.get_submodule(node.target)
+            module = self.model.get_submodule(str(node.target))
             self._apply(node, type(module), module)
         elif node.op in ("call_function", "call_method"):
             self._apply(node, node.target, None)
@@ -135,7 +137,7 @@ class Graph:
             raise Unsupported(f"it has {node.op} {node.target}")
 
     def _apply(self, node: fx.Node, target: object, module: nn.Module | None) -> None:
-        makers: dict[object, Callable[[fx.Node, nn.Module | None], Value]] = {
+        makers: dict[object, Callable[[fx.Node, Any], Value]] = {  # each with its kind of module
             nn.Conv2d: self._convolution,
             nn.Linear: self._linear,
             BatchNorm: self._batch_norm,
@@ -165,7 +167,7 @@ class Graph:
         self.steps.append(step)
         return step.output
 
-    def _convolution(self, node: fx.Node, conv: nn.Module) -> Value:
+    def _convolution(self, node: fx.Node, conv: nn.Conv2d) -> Value:
         x = self._value(node.args[0])
         (kh, kw), (stride, other), pad = conv.kernel_size, conv.stride, conv.padding
         plain = conv.groups == 1 and conv.dilation == (1, 1) and conv.padding_mode == "zeros"
@@ -173,36 +175,39 @@ class Graph:
             raise Unsupported(f"it has a convolution {conv}")
         height, width = ((size + 2 * pad[0] - k) // stride + 1 for size, k in ((x.height, kh), (x.width, kw)))
         y = Value(conv.out_channels, height, width)
-        bias = f"{node.target}.bias" if conv.bias is not None else None
+        bias = f"{node.target}.bias" if conv.bias is not None else ""
         weight = f"{node.target}.weight"
         return self._add(Step(Kind.CONV, x, y, (kh, kw), stride, pad[0], weight=weight, bias=bias))
 
-    def _linear(self, node: fx.Node, linear: nn.Module) -> Value:
+    def _linear(self, node: fx.Node, linear: nn.Linear) -> Value:
         """A convolution whose kernel covers all of the image."""
         x = self._value(node.args[0])
         if linear.in_features != x.channels * x.height * x.width:
             raise Unsupported("it has a linear layer on parts of an image")
         y = Value(linear.out_features, 1, 1)
-        bias = f"{node.target}.bias" if linear.bias is not None else None
+        bias = f"{node.target}.bias" if linear.bias is not None else ""
         return self._add(Step(Kind.CONV, x, y, (x.height, x.width), weight=f"{node.target}.weight", bias=bias))
 
-    def _batch_norm(self, node: fx.Node, norm: nn.Module) -> Value:
+    def _batch_norm(self, node: fx.Node, norm: BatchNorm) -> Value:
         x = self._value(node.args[0])
         if len(norm.weight) != x.channels or norm.sub_batch * x.height * x.width < 2:
             raise Unsupported("it normalises flattened channels, or single numbers")
-        names = {"weight": "weight", "bias": "bias", "mean": "running_mean", "var": "running_var"}
-        tensors = {role: f"{node.target}.{name}" for role, name in names.items()}
-        return self._add(Step(Kind.BATCH_NORM, x, Value(*x.shape), eps=norm.eps, **tensors))
+        weight, bias, mean, var = (
+            f"{node.target}.{name}" for name in ("weight", "bias", "running_mean", "running_var")
+        )
+        y = Value(*x.shape)
+        return self._add(Step(Kind.BATCH_NORM, x, y, weight=weight, bias=bias, mean=mean, var=var, eps=norm.eps))
 
-    def _max_pool(self, node: fx.Node, pool: nn.Module) -> Value:
+    def _max_pool(self, node: fx.Node, pool: nn.MaxPool2d) -> Value:
         k, stride, pad = pool.kernel_size, pool.stride, pool.padding
-        if not all(isinstance(value, int) for value in (k, stride, pad)) or pool.dilation != 1 or pool.ceil_mode:
+        plain = pool.dilation == 1 and not pool.ceil_mode
+        if not (plain and isinstance(k, int) and isinstance(stride, int) and isinstance(pad, int)):
             raise Unsupported(f"it has {pool}")
         x = self._value(node.args[0])
         height, width = ((size + 2 * pad - k) // stride + 1 for size in (x.height, x.width))
         return self._add(Step(Kind.MAX_POOL, x, Value(x.channels, height, width), (k, k), stride, pad))
 
-    def _mean_pool(self, node: fx.Node, pool: nn.Module) -> Value:
+    def _mean_pool(self, node: fx.Node, pool: nn.AdaptiveAvgPool2d) -> Value:
         x = self._value(node.args[0])
         size = pool.output_size
         height, width = size if isinstance(size, tuple) else (size, size)
@@ -211,17 +216,16 @@ class Graph:
         window = x.height // height, x.width // width
         return self._add(Step(Kind.MEAN_POOL, x, Value(x.channels, height, width), window))
 
-    def _shortcut(self, node: fx.Node, shortcut: nn.Module) -> Value:
+    def _shortcut(self, node: fx.Node, shortcut: Shortcut) -> Value:
         x = self._value(node.args[0])
         y = Value(x.channels + shortcut.new_channels, (x.height + 1) // 2, (x.width + 1) // 2)
         return self._add(Step(Kind.SHORTCUT, x, y, stride=2))
 
-    def _flatten(self, node: fx.Node, flatten: nn.Module | None) -> Value:
+    def _flatten(self, node: fx.Node, flatten: nn.Flatten | None) -> Value:
+        given: dict[str, object] = {**dict(zip(("start_dim", "end_dim"), node.args[1:], strict=False)), **node.kwargs}
         if flatten:
-            start, end = flatten.start_dim, flatten.end_dim
-        else:
-            given = dict(zip(("start_dim", "end_dim"), node.args[1:], strict=False)) | dict(node.kwargs)
-            start, end = given.get("start_dim", 0), given.get("end_dim", -1)
+            given = {"start_dim": flatten.start_dim, "end_dim": flatten.end_dim}
+        start, end = given.get("start_dim", 0), given.get("end_dim", -1)
         if start != 1 or end not in (-1, 3):
             raise Unsupported("it flattens other than all of an image")
         return self._value(node.args[0])
@@ -239,21 +243,21 @@ class Graph:
         if len(node.args) != 2 or node.kwargs:
             raise Unsupported("it scales a sum")
         a, b = (self._value(argument) for argument in node.args)
-        for own, other in ((a, b), (b, a)):
-            step = self._last(own)
+        for later, other in ((a, b), (b, a)):
+            step = self._last(later)
             if (
                 step
                 and not step.relu
                 and step.residual is None
-                and own.shape == other.shape
-                and other not in (own, self.input)
+                and later.shape == other.shape
+                and other not in (later, self.input)
             ):
                 step.residual = other
                 other.users.append(step)
                 # After what makes the residual; nothing between needs its result.
                 self.steps.remove(step)
                 self.steps.append(step)
-                return own
+                return later
         raise Unsupported("it adds what no convolution or normalisation made")
 
     def _last(self, value: Value) -> Step | None:

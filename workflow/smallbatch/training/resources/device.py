@@ -46,8 +46,8 @@ def pick(name: str, where: str = "config/config.yaml", key: str = "training.devi
 
 def check_there(name: str, where: str = "config/config.yaml", key: str = "training.device") -> None:
     """Make sure that the device called `name` is there, as `pick` does."""
-    there = [f"cuda:{i}" for i in range(torch.cuda.device_count())]
-    allowed = ["auto", "cpu", *(["cuda"] if there else []), *there]
+    gpus = [f"cuda:{i}" for i in range(torch.cuda.device_count())]
+    allowed = ["auto", "cpu", *(["cuda"] if gpus else []), *gpus]
     if name not in allowed:
         refuse(where, key, name, ", ".join(allowed))
 
@@ -137,9 +137,9 @@ def held_memory() -> int:
 def _memory(field: str) -> int:
     status = Path("/proc/self/status")
     lines = status.read_text(encoding="utf-8").splitlines() if status.exists() else []
-    found = [int(line.split()[1]) * 1024 for line in lines if line.startswith(f"{field}:")]
+    sizes = [int(line.split()[1]) * 1024 for line in lines if line.startswith(f"{field}:")]
     used = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return found[0] if found else used * (1 if sys.platform == "darwin" else 1024)
+    return sizes[0] if sizes else used * (1 if sys.platform == "darwin" else 1024)
 
 
 def free_memory(device: torch.device) -> int:
@@ -157,12 +157,12 @@ def _free_in_groups() -> list[int]:
     """What Linux's control groups, version 2, leave to the process, from its own group up."""
     free = []
     with contextlib.suppress(OSError):
-        own = [
+        paths = [
             line[3:]
             for line in Path("/proc/self/cgroup").read_text(encoding="utf-8").splitlines()
             if line.startswith("0::")
         ]
-        groups = [group for path in own for group in (path, *map(str, PurePosixPath(path).parents))]
+        groups = [group for path in paths for group in (path, *map(str, PurePosixPath(path).parents))]
         for folder in (Path(f"/sys/fs/cgroup{group}") for group in groups):
             with contextlib.suppress(OSError, ValueError):  # the root has none, and "max" is no number
                 free.append(

@@ -11,9 +11,9 @@ Beside what the process held before (torch and all, about 600 MB), trainings of 
 import functools
 import math
 import weakref
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -26,6 +26,7 @@ from smallbatch.models import build
 from smallbatch.study.experiments import Run
 from smallbatch.training import lanes
 from smallbatch.training.distributed import ALONE, World
+from smallbatch.training.engines import structure
 from smallbatch.training.engines.native import updates as native
 from smallbatch.training.engines.triton_kernels import updates as triton
 from smallbatch.training.engines.updates import BLOCK_IMAGES, BLOCK_VALUES
@@ -57,12 +58,12 @@ class _Kept(saved_tensors_hooks):
     """
 
     def __init__(self, model: nn.Module) -> None:
-        own = _addresses(model)
+        of_model = _addresses(model)
         self.sizes: dict[int, int] = {}
 
         def note(tensor: Tensor) -> Tensor:
             storage = tensor.untyped_storage()
-            if storage._cdata not in own:
+            if storage._cdata not in of_model:
                 self.sizes[storage._cdata] = storage.nbytes()
             return tensor
 
@@ -81,7 +82,9 @@ class _Live(TorchFunctionMode):
         self.live = self.most = 0
         self.known = _addresses(model)
 
-    def __torch_function__(self, function, types, arguments=(), options=None):
+    def __torch_function__(
+        self, function: Any, types: Any, arguments: Sequence[Any] = (), options: Mapping[str, Any] | None = None
+    ) -> Any:
         made = function(*arguments, **(options or {}))
         if isinstance(made, Tensor):
             self._count(made.untyped_storage())
@@ -194,7 +197,7 @@ class MemoryBudget:
         least = local.bn_batch_size if s.norm == "batch" else 1
         if not suitability(s, self.outline.shape, self.outline.classes).splittable:
             least = local.batch_size
-        most = local.batch_size if self.images_at_once == "auto" else max(least, self.images_at_once)
+        most = max(least, self.images_at_once) if isinstance(self.images_at_once, int) else local.batch_size
         lanes = need.most_lanes(self.size, min(local.batch_size, most), len(runs))
         if lanes or self.device.type != "cpu":
             return max(1, lanes), self.images_at_once
@@ -205,10 +208,10 @@ class MemoryBudget:
 
     def _refusal(self, run: Run, needed: int) -> UserError:
         held = devices.held_memory()
-        needed, there = (math.ceil((held + size) / 10**6) for size in (needed, self.size))
+        needed, available = (math.ceil((held + size) / 10**6) for size in (needed, self.size))
         what = f"{run.setting.model} on {run.setting.data}, m={run.batch_size}, b={run.bn_batch_size}"
         return UserError(
-            f"out of memory: {what} needs up to {needed} MB, and {there} MB are there; allowed: more memory "
+            f"out of memory: {what} needs up to {needed} MB, and {available} MB are there; allowed: more memory "
             f"(snakemake --set-resources train:mem_mb={needed}), a smaller m or b, or a larger machine"
         )
 
@@ -348,9 +351,9 @@ def trace(
         in_lanes: whether the model can be trained in lanes.
     """
     count, examples = 2 if in_lanes else 1, 4 if in_parts else 2
-    alone = build(model, shape, classes, norm=norm, norm_layers=norm_layers, bn_batch_size=2)
+    alone = structure.build(model, norm, norm_layers, shape, classes, 2)
     network = Network(
-        lanes.stack([alone] * count) if in_lanes else lanes.Alone(alone),
+        lanes.stack([alone] * count) if in_lanes else lanes.Alone(_unshared(model, norm, norm_layers, shape, classes)),
         batch_size=examples,
         bn_batch_size=2,
         images_at_once="auto",
@@ -368,6 +371,11 @@ def trace(
     return Trace(weights, buffers + constant, sum(grown), max(grown), tested)
 
 
+def _unshared(model: str, norm: str, norm_layers: str, shape: tuple[int, int, int], classes: int) -> nn.Module:
+    """A model that passes may change."""
+    return build(model, shape, classes, norm=norm, norm_layers=norm_layers, bn_batch_size=2)
+
+
 def _kept(network: Network, images: Tensor, sub_batch: int) -> list[int]:
     """Bytes of each storage that a forward pass keeps, with batch statistics over `sub_batch` examples."""
     kept = _Kept(network.model.train())
@@ -380,6 +388,7 @@ def _kept(network: Network, images: Tensor, sub_batch: int) -> list[int]:
 
 def _tested(network: Network, images: Tensor) -> int:
     """Bytes that a forward pass takes where nothing is kept."""
-    with torch.no_grad(), _Live(network.model.eval()) as live:
+    live = _Live(network.model.eval())
+    with torch.no_grad(), live:
         network._logits(network.model, images)
     return live.most

@@ -73,7 +73,7 @@ def testing_speed(runs: Sequence[Run], data: Prepared, device: torch.device, sec
     training = LaneTraining(runs, data, device)
 
     def whole_split(_: int) -> int:
-        training._test(training.feed.test_batches)
+        training.test_split(training.feed.test_batches)
         return len(data.test.labels) * len(runs)
 
     return _mean(_pieces(whole_split, 1, device, seconds))
@@ -86,10 +86,10 @@ def _training_pieces(
     plan = training.feed.plan([run.seed for run in runs], 0)
 
     def steps(count: int) -> int:
-        training._train_block(plan, count)
+        training.train_block(plan, count)
         return count * runs[0].batch_size * len(runs)
 
-    return _pieces(steps, training._block_end(), device, seconds, clock)
+    return _pieces(steps, training.block_end(), device, seconds, clock)
 
 
 def _pieces(
@@ -105,7 +105,8 @@ def _pieces(
         clock: seconds.
     """
     _timed(work, 1, device, clock)
-    count, pieces = 1, []
+    count = 1
+    pieces: list[tuple[int, float]] = []
     while sum(took for _, took in pieces) < seconds:
         pieces.append(_timed(work, count, device, clock))
         count = max(1, min(most, int(PIECE * count / pieces[-1][1])))

@@ -60,7 +60,7 @@ def _by_freedom(processors: set[int]) -> list[int]:
     before = _busy()
     time.sleep(LISTEN)
     busy = {processor: ticks - before.get(processor, 0) for processor, ticks in _busy().items()}
-    return sorted(processors, key=lambda own: (_place_in_core(own, processors), busy.get(own, 0), own))
+    return sorted(processors, key=lambda number: (_thread_of_core(number, processors), busy.get(number, 0), number))
 
 
 def _busy() -> dict[int, int]:
@@ -74,7 +74,7 @@ def _busy() -> dict[int, int]:
     return {int(name): sum(ticks[:3]) for name, ticks in counts.items() if name}
 
 
-def _place_in_core(processor: int, allowed: set[int]) -> int:
+def _thread_of_core(processor: int, allowed: set[int]) -> int:
     """How many of the allowed processors come before this one on its core."""
     path = Path(f"/sys/devices/system/cpu/cpu{processor}/topology/thread_siblings_list")
     try:
@@ -126,12 +126,12 @@ def _unused() -> int:
     except (OSError, TypeError, AttributeError):
         return 0
     ask.restype = _Heap
-    return ask().fordblks
+    return int(ask().fordblks)
 
 
 def _libc(name: str, *arguments: int) -> int:
     """Call a function of the C library; 0 where it has none of this name."""
     try:
-        return getattr(ctypes.CDLL(None), name)(*arguments)
+        return int(getattr(ctypes.CDLL(None), name)(*arguments))
     except (OSError, TypeError, AttributeError):
         return 0

@@ -21,7 +21,6 @@ SOURCE = Path(__file__).with_name("kernels.cpp")
 FLAGS = ("-std=c++17", "-O3", "-march=native", "-fno-math-errno", "-fPIC", "-shared")
 COMPILE_TIMEOUT_S = 300
 """Seconds after which a compiler that does not come back is given up."""
-_SAYING = {"capture_output": True, "encoding": "utf-8", "errors": "replace", "timeout": COMPILE_TIMEOUT_S}
 
 log = logging.getLogger(__name__)
 
@@ -103,20 +102,27 @@ def kernels() -> ctypes.CDLL | None:
     return library
 
 
+def loaded() -> ctypes.CDLL:
+    """The kernels, where it is known that there are some."""
+    library = kernels()
+    assert library is not None
+    return library
+
+
 def vector() -> int:
     """Numbers that a vector of this processor holds: channels lie in memory in whole vectors."""
-    return kernels().smallbatch_vector()
+    return int(loaded().smallbatch_vector())
 
 
 def _built(command: list[str]) -> ctypes.CDLL:
     """The library, from the user's cache folder or made now."""
-    version = subprocess.run([*command, "--version"], check=True, **_SAYING)
+    version = _output_of([*command, "--version"])
     # The last word tells them from those that earlier versions made, whose seals are others.
     recipe = [
         SOURCE.read_text(encoding="utf-8"),
         *command,
         *FLAGS,
-        version.stdout,
+        version,
         platform.machine(),
         _instructions(),
         "sealed",
@@ -128,6 +134,12 @@ def _built(command: list[str]) -> ctypes.CDLL:
         log.info("kernels are compiled for this process alone: %s", error)
     with tempfile.TemporaryDirectory() as folder:
         return _loaded(command, Path(folder) / name)
+
+
+def _output_of(command: list[str]) -> str:
+    return subprocess.run(
+        command, check=True, capture_output=True, encoding="utf-8", errors="replace", timeout=COMPILE_TIMEOUT_S
+    ).stdout
 
 
 def _instructions() -> str:
@@ -149,7 +161,7 @@ def _loaded(command: list[str], path: Path) -> ctypes.CDLL:
     if not path.exists():
         with tempfile.TemporaryDirectory() as folder:
             made = Path(folder) / path.name
-            subprocess.run([*command, *FLAGS, "-o", str(made), str(SOURCE)], check=True, **_SAYING)
+            _output_of([*command, *FLAGS, "-o", str(made), str(SOURCE)])
             content = made.read_bytes()
         # The seal first: a library without its own would count as damaged to another job that looks now.
         for target, what in ((seal, _seal(path.name, content)), (path, content)):

@@ -94,7 +94,7 @@ class Layout:
         )
         for role in ("weight", "bias", "mean", "var"):
             name = getattr(step, role)
-            setattr(op, role, -1 if name is None else self.slots.index(name))
+            setattr(op, role, self.slots.index(name) if name else -1)
         if step.weight:
             self._place_weights(step, op)
         return op
@@ -118,7 +118,7 @@ class Layout:
             place = op.d_output = gradient.pop(step.output)
             shared = False
             if step.residual is not None and step.residual is not self.graph.input:
-                shared = self._pass_on(step, op, gradient, free)
+                shared = self._pass_on(step, step.residual, op, gradient, free)
             if step.input is not self.graph.input:
                 fresh = step.input not in gradient
                 if fresh and step.kind == Kind.BATCH_NORM and not shared:
@@ -130,9 +130,15 @@ class Layout:
             if not shared:
                 free.setdefault(step.output.shape, []).append(place)
 
-    def _pass_on(self, step: Step, op: library.Op, gradient: dict, free: dict) -> bool:
-        """The gradient of a residual; returns whether it is the sum's own, in the same place."""
-        value = step.residual
+    def _pass_on(
+        self,
+        step: Step,
+        value: Value,
+        op: library.Op,
+        gradient: dict[Value, int],
+        free: dict[tuple[int, int, int], list[int]],
+    ) -> bool:
+        """The gradient of a step's residual; returns whether it is the sum's own, in the same memory."""
         if self.graph.completes(step, value) and value is not step.input:
             raise Unsupported("it takes a rectified value as a residual first")
         if value not in gradient and value is not step.input:

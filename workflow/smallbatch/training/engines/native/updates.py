@@ -15,14 +15,15 @@ from torch import Tensor, nn
 
 from smallbatch.core.errors import refuse
 from smallbatch.data.outline import Outline
-from smallbatch.models import build
 from smallbatch.models.normalisation import micro_batch_momenta
 from smallbatch.study.experiments import Run
 from smallbatch.training import lanes
 from smallbatch.training.distributed import ALONE, World
+from smallbatch.training.engines import structure
+from smallbatch.training.engines.eager import EagerUpdates
 from smallbatch.training.engines.native import library
 from smallbatch.training.engines.native.plan import Layout
-from smallbatch.training.engines.trace import Graph, Unsupported
+from smallbatch.training.engines.trace import Unsupported
 from smallbatch.training.engines.updates import BLOCK_IMAGES, BLOCK_VALUES, Updates
 from smallbatch.training.feed import Batches, Feed
 from smallbatch.training.network import Network
@@ -78,7 +79,7 @@ class NativeUpdates(Updates):
         negative_rates, losses = self.sgd.negative_rates(factors), torch.empty(steps, lanes)
         [norm_momentum] = micro_batch_momenta([m], m)
         table = self._lanes(self.sgd.velocity)
-        done = library.kernels().smallbatch_train(
+        done = library.loaded().smallbatch_train(
             *(ctypes.byref(self.layout.program), table, lanes, steps, m, self.micro_batch),
             *(tensor.data_ptr() for tensor in (self.arena, self.scratch, images, labels, negative_rates)),
             *(self.sgd.weight_decay, self.sgd.momentum, norm_momentum, losses.data_ptr()),
@@ -87,20 +88,20 @@ class NativeUpdates(Updates):
         return losses
 
     @cached_property
-    def found(self) -> list[Tensor]:
-        """Where `gradients` leave them: new memory for each would take longer than a small mini-batch."""
+    def gradient_buffers(self) -> list[Tensor]:
+        """What `gradients` writes to: new memory for each would take longer than a small mini-batch."""
         return [torch.zeros_like(parameter) for parameter in self.network.parameters]
 
     def gradients(self, images: Tensor, labels: Tensor) -> list[Tensor]:
         """As `Updates.gradients`."""
         images, labels = images.contiguous(), labels.contiguous()
         count, lanes = labels.shape
-        done = library.kernels().smallbatch_gradients(
-            *(ctypes.byref(self.layout.program), self._lanes(self.found), lanes, count, self.micro_batch),
+        done = library.loaded().smallbatch_gradients(
+            *(ctypes.byref(self.layout.program), self._lanes(self.gradient_buffers), lanes, count, self.micro_batch),
             *(tensor.data_ptr() for tensor in (self.arena, self.scratch, images, labels)),
         )
         self._check(done, labels)
-        return self.found
+        return self.gradient_buffers
 
     @contextlib.contextmanager
     def normalising(self, sub_batch: int) -> Iterator[None]:
@@ -118,7 +119,7 @@ class NativeUpdates(Updates):
         program, table = self.layout.program, self._lanes([])
         images = images.contiguous()
         logits = torch.empty(len(images), self.network.lanes * program.classes)
-        library.kernels().smallbatch_logits(
+        library.loaded().smallbatch_logits(
             *(ctypes.byref(program), table, self.network.lanes, len(images), MICRO_BATCH),
             *(tensor.data_ptr() for tensor in (self.values, self.scratch, images, logits)),
         )
@@ -127,10 +128,10 @@ class NativeUpdates(Updates):
     def _check(self, done: int, labels: Tensor) -> None:
         """What the kernels refuse."""
         if not done:
-            found, most = f"{labels.min()} to {labels.max()}", self.layout.program.classes - 1
-            refuse(f"experiment on {self.feed.setting.data}", "labels", found, f"0 to {most}, the classes")
+            value, largest = f"{labels.min()} to {labels.max()}", self.layout.program.classes - 1
+            refuse(f"experiment on {self.feed.setting.data}", "labels", value, f"0 to {largest}, the classes")
 
-    def _lanes(self, velocities: Sequence[Tensor]) -> ctypes.Array:
+    def _lanes(self, velocities: Sequence[Tensor]) -> ctypes.Array[library.Lane]:
         """Where the tensors of each lane lie now."""
         model, lanes = self.network.model, range(self.network.lanes)
         names = [name for name, _ in model.named_parameters()]
@@ -173,11 +174,11 @@ def layout_for(
         world: the processes that share each mini-batch.
     """
     plain = device.type == "cpu" and world.size == 1 and precision == "float32"
-    single = all(own.dtype == torch.float32 and own.requires_grad for own in alone.parameters())
+    single = all(weights.dtype == torch.float32 and weights.requires_grad for weights in alone.parameters())
     if not plain or not single or math.prod(shape[1:]) > PIXELS_MOST or library.kernels() is None:
         return None
     try:
-        return Layout(Graph(alone, shape), alone.state_dict())
+        return Layout(structure.graph_of(alone, shape), alone.state_dict())
     except Unsupported as reason:
         log.info("trained operation by operation, slower: of this model the kernels do not know that %s", reason)
         return None
@@ -195,8 +196,8 @@ def agree(model: nn.Module, layout: Layout, feed: Feed) -> bool:
     draws = torch.Generator().manual_seed(0)
     images = torch.randn(1, TRIED, TRIED_LANES * channels, height, width, generator=draws)
     labels = torch.randint(layout.program.classes, (1, TRIED, TRIED_LANES), generator=draws)
-    found = []
-    for make in (Updates, partial(NativeUpdates, layout=layout)):
+    results = []
+    for make in (EagerUpdates, partial(NativeUpdates, layout=layout)):
         network = Network(
             lanes.stack([lanes.moved(copy.deepcopy(model), seed) for seed in range(TRIED_LANES)]),
             batch_size=TRIED,
@@ -212,29 +213,29 @@ def agree(model: nn.Module, layout: Layout, feed: Feed) -> bool:
         updates = make(network, sgd, feed)
         losses, logits = updates.make(Batches(images, labels), [1.0]), updates.logits(images[0, :, :channels])
         changes = [tensor - before[name] for name, tensor in network.model.state_dict().items()]
-        found.append([losses, logits, *changes])
+        results.append([losses, logits, *changes])
     return all(
         torch.allclose(ours, theirs, rtol=0.0, atol=ROUNDING * theirs.abs().max().item())
-        for theirs, ours in zip(*found, strict=True)
+        for theirs, ours in zip(*results, strict=True)
     )
 
 
 def layout_of(run: Run, outline: Outline, device: torch.device, world: World) -> Layout | None:
-    """How the kernels run a run's model, or its share of one, as `layout_for`."""
+    """How the kernels run the model of a run, or of a `local_run`, as `layout_for`."""
     s, classes = run.setting, outline.classes
     suits = suitability(s, outline.shape, classes)
     if not (suits.lanes and suits.splittable):
         return None
-    alone = build(s.model, outline.shape, classes, norm=s.norm, norm_layers=s.norm_layers, bn_batch_size=2)
+    alone = structure.model_of(run, outline.shape, classes)
     return layout_for(alone, outline.shape, s.precision, device, world)
 
 
 def memory(layout: Layout, micro_batch: int) -> int:
     """Bytes that `NativeUpdates` take beside the lanes' tensors, however many the lanes."""
     p = layout.program
-    return 4 * (p.arena_floats * micro_batch + layout.values_floats * MICRO_BATCH + _scratch(p))
+    return int(4 * (p.arena_floats * micro_batch + layout.values_floats * MICRO_BATCH + _scratch(p)))
 
 
 def _scratch(program: library.Program) -> int:
     """Floats: statistics; packed weights, gradients and velocities of one lane; transposed weights."""
-    return program.statistics_floats + 3 * program.packed_floats + program.transposed_floats
+    return int(program.statistics_floats + 3 * program.packed_floats + program.transposed_floats)

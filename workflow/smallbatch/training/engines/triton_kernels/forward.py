@@ -33,7 +33,7 @@ class Forward:
         self.product = PRODUCTS[precision]
         first = next(iter(tensors.values()))
         self.lanes, self.device = len(first), first.device
-        self.values = {value: self._room(value) for value in layers.values(graph)}
+        self.values = {value: self._buffer(value) for value in layers.values(graph)}
         self.layers = {
             step: Layer.of(step, layers.channels_of(graph, step.input))
             for step in graph.steps
@@ -42,7 +42,7 @@ class Forward:
         self.packed = {step: self._packed(step, tensors) for step in self.layers}
         self.extra: dict[Step, Any] = {}
 
-    def _room(self, value: Value) -> Tensor:
+    def _buffer(self, value: Value) -> Tensor:
         lanes = 1 if self.shared and value is self.graph.input else self.lanes
         shape = value.height, value.width, layers.channels_of(self.graph, value)
         return torch.empty(lanes, self.count, *shape, device=self.device)

@@ -38,8 +38,9 @@ class Gradients:
         self.gradients = {name: torch.zeros_like(parameter) for name, parameter in parameters.items()}
         copies = {name: tensor.detach().clone() for name, tensor in {**parameters, **buffers}.items()}
         still = LaneSGD([], [], weight_decay=0.0, momentum=0.0)
-        sizes = {"m": count, "sub_batch": sub_batch, "precision": precision}
-        self.program = Program(graph, copies, self.gradients, **sizes, sgd=still)
+        self.program = Program(
+            graph, copies, self.gradients, m=count, sub_batch=sub_batch, precision=precision, sgd=still
+        )
         self.negative_rates = torch.zeros(self.program.lanes, device=self.program.device)
         self.program.load()
 

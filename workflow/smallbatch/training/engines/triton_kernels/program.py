@@ -147,7 +147,7 @@ class Program(Forward):
             given, flags = {}, {}
             if step.input is not self.graph.input:
                 before, active = gradients.get(step.input), self.graph.completes(step, step.input)
-                dx = gradients[step.input] = self._room(step.input)
+                dx = gradients[step.input] = self._buffer(step.input)
                 x = self.values[step.input]
                 given = {"dx": dx, "other": dx if before is None else before, "active": x}
                 flags = {"ADD": before is not None, "MASK": active}

@@ -11,9 +11,10 @@ from torch import Tensor, nn
 
 from smallbatch.core.errors import refuse
 from smallbatch.data.outline import Outline
-from smallbatch.models import build, is_own
+from smallbatch.models import is_own
 from smallbatch.study.experiments import Run
 from smallbatch.training.distributed import World
+from smallbatch.training.engines import structure
 from smallbatch.training.engines.graphs import GraphUpdates
 from smallbatch.training.engines.trace import Graph, Unsupported
 from smallbatch.training.feed import EpochPlan, Feed
@@ -58,10 +59,10 @@ class TritonUpdates(GraphUpdates):
 
     def _check_labels(self, classes: int) -> None:
         """The kernels look at no label: one that is no class would count as none."""
-        least, most = (bound.item() for bound in self.feed.train_labels.aminmax())
-        if least < 0 or most >= classes:
+        smallest, largest = (bound.item() for bound in self.feed.train_labels.aminmax())
+        if smallest < 0 or largest >= classes:
             allowed = f"0 to {classes - 1}, the classes"
-            refuse(f"experiment on {self.feed.setting.data}", "labels", f"{least} to {most}", allowed)
+            refuse(f"experiment on {self.feed.setting.data}", "labels", f"{smallest} to {largest}", allowed)
 
     def _allocate(self, plan: EpochPlan) -> None:
         from smallbatch.training.engines.triton_kernels.program import Program
@@ -86,7 +87,7 @@ class TritonUpdates(GraphUpdates):
         self.still = None
 
     @torch.no_grad()
-    def gradients(self, images: Tensor, labels: Tensor) -> list[Tensor]:
+    def gradients(self, images: Tensor, labels: Tensor) -> Sequence[Tensor]:
         """As `Updates.gradients`."""
         from smallbatch.training.engines.triton_kernels import layers
         from smallbatch.training.engines.triton_kernels.gradients import Gradients
@@ -172,20 +173,19 @@ def graph_for(
 
 
 def graph_of(run: Run, outline: Outline, device: torch.device, world: World) -> Graph | None:
-    """A run's model, or its share of one, as `graph_for`, which alone tells the log."""
+    """The model of a run, or of a `local_run`, as `graph_for`, which alone logs a reason."""
     s, classes = run.setting, outline.classes
     suits = suitability(s, outline.shape, classes)
     if not (_suit(outline.shape, device, world) and suits.lanes and suits.splittable):
         return None
-    b = run.bn_batch_size
-    alone = build(s.model, outline.shape, classes, norm=s.norm, norm_layers=s.norm_layers, bn_batch_size=b)
     with contextlib.suppress(Unsupported):
-        return _traced(alone, run, outline.shape)
+        return _traced(structure.model_of(run, outline.shape, classes), run, outline.shape)
+    return None
 
 
 def _suit(shape: tuple[int, int, int], device: torch.device, world: World) -> bool:
-    there = devices.triton_version(device) is not None
-    return there and world.size == 1 and math.prod(shape[1:]) <= PIXELS_MOST
+    has_triton = devices.triton_version(device) is not None
+    return has_triton and world.size == 1 and math.prod(shape[1:]) <= PIXELS_MOST
 
 
 def _traced(alone: nn.Module, run: Run, shape: tuple[int, int, int]) -> Graph:
@@ -193,9 +193,9 @@ def _traced(alone: nn.Module, run: Run, shape: tuple[int, int, int]) -> Graph:
 
     if is_own(run.setting.model):
         raise Unsupported("it is not one of the project's")
-    if any(own.dtype != torch.float32 or not own.requires_grad for own in alone.parameters()):
+    if any(weights.dtype != torch.float32 or not weights.requires_grad for weights in alone.parameters()):
         raise Unsupported("it has parameters that are not trained, or not float32")
-    graph = Graph(alone, shape)
+    graph = structure.graph_of(alone, shape)
     layers.check(graph, run.batch_size)
     return graph
 

@@ -1,0 +1,64 @@
+"""Updates by torch, operation by operation: on every device, for every model."""
+
+import contextlib
+from collections.abc import Iterator, Sequence
+
+import torch
+from torch import Tensor
+
+from smallbatch.core.seeds import stream_seed
+from smallbatch.training.engines.updates import BLOCK_IMAGES, BLOCK_STEPS, BLOCK_VALUES, Updates
+from smallbatch.training.feed import Batches, EpochPlan
+
+
+class EagerUpdates(Updates):
+    """Updates by torch's gradients and the SGD of lanes."""
+
+    @property
+    def steps(self) -> int:
+        """As `Updates.steps`."""
+        return self._within(BLOCK_STEPS, BLOCK_IMAGES, BLOCK_VALUES)
+
+    def make(self, batches: Batches, factors: Sequence[float]) -> Tensor:
+        """As `Updates.make`."""
+        losses = []
+        for images, labels, factor in zip(*batches, factors, strict=True):
+            losses.append(self.network.gradients(images, labels))
+            self.sgd.step(factor)
+        self.network.share_buffers()
+        world = self.network.world
+        return world.sum(torch.stack(losses)) / world.size
+
+    def gradients(self, images: Tensor, labels: Tensor) -> Sequence[Tensor]:
+        """As `Updates.gradients`."""
+        self.network.gradients(images, labels, alone=True)
+        parameters = self.network.parameters
+        return [torch.zeros_like(weights) if weights.grad is None else weights.grad for weights in parameters]
+
+    def normalising(self, sub_batch: int) -> contextlib.AbstractContextManager[object]:
+        """As `Updates.normalising`."""
+        return self.network.normalising(sub_batch)
+
+    def logits(self, images: Tensor) -> Tensor:
+        """As `Updates.logits`."""
+        return self.network.logits(images)
+
+
+class StochasticUpdates(EagerUpdates):
+    """Updates of a single lane whose model draws random numbers, as dropout does: from (seed, epoch, step) alone."""
+
+    def block(self, plan: EpochPlan, first: int, last: int, factors: Sequence[float]) -> Tensor:
+        """As `Updates.block`."""
+        return torch.cat([self._step(plan, step, factors[step - first]) for step in range(first, last)])
+
+    def _step(self, plan: EpochPlan, step: int, factor: float) -> Tensor:
+        with self.drawing(plan, step):
+            return super().block(plan, step, step + 1, [factor])
+
+    @contextlib.contextmanager
+    def drawing(self, plan: EpochPlan, step: int) -> Iterator[None]:
+        """As `Updates.drawing`; torch's global generator is left as it was."""
+        device, [seed] = self.network.device, plan.seeds
+        with torch.random.fork_rng([device] if device.type == "cuda" else []):
+            torch.manual_seed(stream_seed(seed, "model", plan.epoch, step))
+            yield
