@@ -164,7 +164,7 @@ def test_what_is_no_word_is_named(path):
         "edited": "does not fit its digest",
         "half": "damaged or edited",
         "other": "version",
-        "pipe": "is no file",
+        "pipe": "is a folder",
     }
     assert len(wrong) == 4
     for (name, reason), written in zip(reasons.items(), wrong, strict=True):

@@ -146,7 +146,7 @@ def test_an_edited_speed_and_what_stands_in_place_of_the_memory_are_noticed(meas
     file.mkdir()
     choose(a_run(), 2)
     assert measured == [1, 2] * 4 and file.read_text() == whole
-    reasons = "its content does not fit its digest", "it is no file", "it is no file"
+    reasons = "its content does not fit its digest", "it is no file", "it is a folder"
     said = [message for message in caplog.messages if "speeds are measured anew" in message]
     assert len(said) == 3 and all(reason in message for reason, message in zip(reasons, said, strict=True))
 

@@ -49,7 +49,7 @@ def test_what_is_no_utf8_in_a_name_goes_through_json(tmp_path):
     assert read_json(tmp_path / "f.json") == {"name": name}
 
 
-@pytest.mark.parametrize(("make", "what"), [(Path.mkdir, "Is a directory"), (os.mkfifo, "it is no file")])
+@pytest.mark.parametrize(("make", "what"), [(Path.mkdir, "it is a folder"), (os.mkfifo, "it is no file")])
 def test_what_stands_in_place_of_a_json_file_is_named(make, what, tmp_path):
     make(tmp_path / "f.json")
     with pytest.raises(UserError, match=rf"f.json: cannot be read \({what}\); delete it"):

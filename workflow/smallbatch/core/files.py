@@ -275,7 +275,7 @@ def _regular(path: str, flags: int) -> int:
         return handle
     os.close(handle)
     if stat.S_ISDIR(kind):
-        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), path)
+        raise IsADirectoryError(errno.EISDIR, "it is a folder", path)
     raise NotRegular(errno.EINVAL, "it is no file", path)
 
 
