@@ -246,6 +246,9 @@ def test_on_which_images_rates_were_chosen():
         ("figure-7", "Corresponds to Figure 7 of the paper."),
         ("fig10-d", "Corresponds to Figure 10d of the paper."),
         ("figures", "Drawn in the manner of Figure 15 of the paper."),
+        ("fig18", "Corresponds to Figure 18 of the paper."),
+        ("fig19", "Drawn in the manner of Figure 15 of the paper."),
+        ("fig00", "Drawn in the manner of Figure 15 of the paper."),
         ("fig2x", "Drawn in the manner of Figure 15 of the paper."),
     ],
 )

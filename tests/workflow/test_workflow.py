@@ -420,6 +420,13 @@ def test_preview_draws_what_there_is_each_time(tiny, monkeypatch):
     assert f"results/runs/{name}: damaged: run.json is missing; not drawn" in done.stdout, done.stdout
     touched = snakemake(tiny, "--touch", *asked)
     assert touched.returncode != 0 and "error: command line: --touch is not allowed" in touched.stdout
+    lock = tiny / ".snakemake/locks/0.output.lock"
+    lock.parent.mkdir(exist_ok=True)
+    lock.write_text("results/another")
+    beside = snakemake(tiny, *asked)
+    assert beside.returncode != 0 and "locks: another call of snakemake works in this folder; wait" in beside.stdout
+    assert snakemake(tiny, "--nolock", *asked).returncode == 0 and lock.exists()
+    lock.unlink()
     stray = tiny / "paper_figures/tiny/fig99.png"
     stray.parent.mkdir(parents=True)
     stray.touch()

@@ -17,6 +17,7 @@ def preflight():
         )
         check_folders()
         if not only_looks():
+            check_lock()
             take_in(STORE)
         for finding in findings():
             act_on(finding)
@@ -90,6 +91,14 @@ def check_folders():
             folder_is_writable(folder)
         elif folder.exists() and not folder.is_dir():
             raise UserError(f"{folder}: cannot be written: a file stands where a folder is needed")
+
+
+def check_lock():
+    """End beside another call: Snakemake would let one without outputs pass, and delete the other's lock at its end."""
+    locks = Path(workflow.persistence.path, "locks")
+    if workflow.execution_settings.lock and any(locks.glob("*.lock")):
+        beside = "wait for it; `snakemake preview --nolock` works beside it; after a crash: snakemake --unlock"
+        raise UserError(f"{locks}: another call of snakemake works in this folder; {beside}")
 
 
 def set_clocks_right():

@@ -73,6 +73,9 @@ FIGURES: dict[str, Shown] = {
 }
 """By the paper's number; `sec32` is the text of section 3.2."""
 
+LAST_FIGURE = 18
+"""Of the paper."""
+
 
 def differences(figure: str, shown: Iterable[pd.DataFrame]) -> list[str]:
     """`ResNet-8 on digits, not ResNet-32 on CIFAR-10`, `10 epochs, not 82`; none where all settings are the paper's.

@@ -7,6 +7,7 @@ import numpy as np
 import pandas as pd
 
 from smallbatch.analysis.noise import CELL
+from smallbatch.analysis.paper import LAST_FIGURE
 from smallbatch.analysis.selection import at_best_rates
 from smallbatch.analysis.statistics import LAST_EPOCHS
 from smallbatch.analysis.words import (
@@ -183,7 +184,7 @@ def _incidents(kind: str, runs: pd.DataFrame) -> str:
 
 def _paper(name: str, kind: str) -> str:
     number = re.match(r"fig(?:ure)?[-_ ]?0*(\d+)[-_ ]?([a-d])?(?![a-z0-9])", name)
-    if number:
+    if number and 1 <= int(number[1]) <= LAST_FIGURE:
         return f"Corresponds to Figure {number[1]}{number[2] or ''} of the paper."
     if kind in _BEYOND:
         return "The paper has no such figure."
