@@ -456,6 +456,18 @@ def test_what_the_folders_were_taken_for_is_told(tmp_path: Path, told: str, capl
         assert part in caplog.text
 
 
+def test_test_images_that_are_training_images_are_told(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    root = tmp_path / "photos"
+    for number, place in enumerate(("train/cat", "train/dog", "test/cat", "test/dog")):
+        save(flat(50 * number), root / place / "1.png")
+    prepare(root)
+    assert "are training images" not in caplog.text
+    for name in ("train/cat", "test/dog"):
+        save(flat(77), root / name / "2.png")
+    prepare(root)
+    assert "photos: 1 of 3 test images are training images, too, to the last pixel" in caplog.text
+
+
 DOUBTFUL = {
     "train alone": (
         "train/a/1 train/b/1",

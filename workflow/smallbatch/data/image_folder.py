@@ -5,6 +5,7 @@ is an image is decided by content. What is doubtful is refused, and what is left
 The shorter side is resized to the wanted size, bilinear with antialiasing, and the centre square is kept.
 """
 
+import hashlib
 import logging
 import math
 import os
@@ -87,8 +88,17 @@ def _prepare(label: str, settings: dict[str, Any], folder: Path, scratch: Path) 
     if remarks:
         log.warning("%s: %s", path, remarks)
     arrays = [split.split for split in loaded]
+    if seen_in_training := _count_shared(arrays[0].images, arrays[1].images):
+        counts = seen_in_training, arrays[1].images.shape[0]
+        log.warning("%s: %d of %d test images are training images, too, to the last pixel", path, *counts)
     log.info("%s: classes: %s", path, _class_sizes(list(splits["train"]), arrays[0].labels, arrays[1].labels))
     return write(folder, label, splits["train"], *arrays, settings=settings, watched=seen)
+
+
+def _count_shared(train: np.ndarray, test: np.ndarray) -> int:
+    """How many test images are training images as well; of the size that they are prepared in."""
+    known = {hashlib.blake2b(image.tobytes(), digest_size=16).digest() for image in train}
+    return sum(hashlib.blake2b(image.tobytes(), digest_size=16).digest() in known for image in test)
 
 
 def _class_sizes(names: Sequence[str], train: np.ndarray, test: np.ndarray, most: int = 12) -> str:
