@@ -517,7 +517,9 @@ def test_what_a_model_may_read(own):
 def test_a_normalisation_that_a_model_does_not_have_is_refused(norm, own):
     own(init="self.norm = nn.Identity()")
     assert found(norm="none").lanes
-    with pytest.raises(UserError, match=f"it has no layer that `norms` made, so norm: {norm} would change nothing"):
+    with pytest.raises(
+        UserError, match=f"it has no layer that came from `norms`, so norm: {norm} would change nothing"
+    ):
         found(norm=norm)
 
 
@@ -569,7 +571,9 @@ def test_what_normalises_without_being_one_of_norms_layers_is_seen_as_it_runs(in
 @pytest.mark.parametrize("norm", ["batch", "group"])
 def test_a_layer_of_norms_that_is_never_called_is_none(norm, own):
     own(init="self.idle, self.norm = self.norm, nn.Identity()")
-    with pytest.raises(UserError, match=rf"its training pass calls no layer that `norms` made, so norm: {norm} would"):
+    with pytest.raises(
+        UserError, match=rf"its training pass calls no layer that came from `norms`, so norm: {norm} would"
+    ):
         found(norm=norm)
 
 

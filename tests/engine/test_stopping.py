@@ -42,7 +42,7 @@ def test_a_signal_is_noted_and_obeyed_where_it_is_asked_for():
         hear()
         hear(signal.SIGINT)  # within seconds: the same, by another way
         assert stopping.asked() == "SIGTERM"
-        with pytest.raises(Stopped, match=r"^stopped by SIGTERM; call again: it goes on from there$"):
+        with pytest.raises(Stopped, match=r"^stopped by SIGTERM; call again to resume from there$"):
             stopping.check()
     assert stopping.asked() == "" and signal.getsignal(signal.SIGTERM) == before
 
@@ -74,7 +74,7 @@ def test_a_terminal_that_closes_asks_for_a_stop():
     try:
         with stopping.listening():
             hear(signal.SIGHUP)
-            with pytest.raises(Stopped, match=r"^stopped by SIGHUP; call again: it goes on from there$"):
+            with pytest.raises(Stopped, match=r"^stopped by SIGHUP; call again to resume from there$"):
                 stopping.check()
     finally:
         signal.signal(signal.SIGHUP, before)
@@ -116,7 +116,7 @@ def test_a_second_signal_ends_the_process_at_once():
 def test_a_person_sees_one_line(capsys, tmp_path):
     with pytest.raises(SystemExit) as end, reporting(tmp_path / "log"):
         raise Stopped("SIGINT", "epoch 3, step 7")
-    line = "stopped by SIGINT at epoch 3, step 7; call again: it goes on from there"
+    line = "stopped by SIGINT at epoch 3, step 7; call again to resume from there"
     assert end.value.code == line and (tmp_path / "log").read_text().splitlines()[0].endswith(f" {line}")
 
 

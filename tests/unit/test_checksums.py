@@ -64,7 +64,7 @@ def test_what_other_settings_code_or_inputs_would_make_is_told(made):
     assert checksums.outdated(sums, other) == "made by other settings or another version of the code"
     runs.write_text("other runs\n")
     os.utime(runs, (0, 0))
-    assert checksums.outdated(sums, recipe) == "made from others" and checksums.damaged(sums, *whose) == []
+    assert checksums.outdated(sums, recipe) == "made from other inputs" and checksums.damaged(sums, *whose) == []
     runs.unlink()  # which is made again, and this after it
     assert checksums.outdated(sums, recipe) is None
     sums.write_text("{}")

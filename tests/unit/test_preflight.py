@@ -56,7 +56,7 @@ def test_what_was_made_by_another_recipe_or_from_others_is_made_again(job, tmp_p
     (tmp_path / "source").write_text("3")
     (finding,) = preflight.outdated_files([job])
     assert finding.files == (job.sums,)
-    assert finding.mend() == f"{job.sums}: made from others; to be made again"
+    assert finding.mend() == f"{job.sums}: made from other inputs; to be made again"
     assert not job.sums.exists() and (tmp_path / "table.csv").exists()
 
 

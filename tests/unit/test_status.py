@@ -117,10 +117,9 @@ def test_before_anything_is_there_all_runs_wait():
         figure: {"runs": size, "waiting": size} for figure, size in SIZES.items()
     }
     assert (status.unprepared, status.heartbeats, status.speed, status.left) == (["digits"], {}, None, None)
-    assert (
-        "Not prepared yet, so that its runs wait: digits. Nothing is running, so the time left is unknown."
-        in screen(status).replace("\n", " ")
-    )
+    assert "Runs that wait for data to be prepared: digits. Nothing is running, so the time left is unknown." in screen(
+        status
+    ).replace("\n", " ")
 
 
 @pytest.mark.parametrize("file", ["data/digits/meta.json", "results/mine/chosen/taken.json"])
@@ -300,7 +299,7 @@ def test_when_all_is_done(runs):
         store(run)
     say("late", runs, **training(runs[0]))
     text = screen(seen())
-    assert text.endswith("\nAll runs are there.")
+    assert text.endswith("\nAll runs are complete.")
     assert text.splitlines()[-3].split() == ["all", "22", "22", "-", "-", "-", "-"]
 
 
@@ -351,7 +350,7 @@ fig01            8         3         1         2         2         1
 variance      1234         -         -         -      1234         -
 all           1242         3         1         2      1236         1
 
-Not prepared yet, so that its runs wait: digits, cifar10. Running now: 2
+Runs that wait for data to be prepared: digits, cifar10. Running now: 2
 packs, 12,346 images/s, about 1:01:05 left at this speed.
 
 failed at 17:40, on node07, process 42

@@ -527,7 +527,7 @@ MISTAKES = {
         "Sans, has; it lacks 小 🐶",
     ),
     "a title without end": (lambda v: v.update(title="x" * 301), "title: 'xxx"),
-    "duplicate seeds": (lambda v: v.update(seeds=[2, 1, 1]), "seeds: 1 stands twice in [2, 1, 1]"),
+    "duplicate seeds": (lambda v: v.update(seeds=[2, 1, 1]), "seeds: 1 appears twice in [2, 1, 1]"),
     "negative seed": (lambda v: v.update(seeds=[-1]), "seeds.0: -1 is not allowed"),
     "unknown model": (dict(model="alexnt"), "model: 'alexnt' is not allowed; allowed: alexnet, resnet8"),
     "unknown data set": (dict(data="cifar"), "data: 'cifar' is not allowed; allowed: digits, cifar10"),

@@ -117,7 +117,10 @@ def check_crate(project):
     (project / "README.md").write_text("Another one.", encoding="utf-8")
     os.utime(project / "README.md", (0, 0))
     done = snakemake(project, "-n", *ALL[:-1], "crate")
-    assert "results/tiny/checksums/archive.json: made from others" in done.stdout and jobs(done.stdout)["archive"] == 1
+    assert (
+        "results/tiny/checksums/archive.json: made from other inputs" in done.stdout
+        and jobs(done.stdout)["archive"] == 1
+    )
 
 
 def check_outputs(project):
@@ -133,7 +136,7 @@ def check_outputs(project):
     assert {"torch", "python", "commit", "device"} <= record["environment"].keys()
     assert not list(project.glob("results/checkpoints/*/*.pt"))
     logs = "".join(path.read_text() for path in project.glob("logs/train/*.log"))
-    there = [int(size) for size in re.findall(r"needs up to \d+ MB, (\d+) MB are there", logs)]
+    there = [int(size) for size in re.findall(r"needs up to \d+ MB, (\d+) MB are available", logs)]
     assert there and all(0 < size < 2000 for size in there), "mem_mb is what a job may take"
 
 
@@ -435,12 +438,12 @@ def test_preview_draws_what_there_is_each_time(tiny, monkeypatch):
 
 
 def test_without_snakemake_and_then_with_it(tiny):
-    assert "Not prepared yet, so that its runs wait: digits." in alone(tiny, "status")
+    assert "Runs that wait for data to be prepared: digits." in alone(tiny, "status")
     for command in ("prepare", "train"):
         alone(tiny, command)
     first = trained(tiny)
     assert len(first) == RUNS
-    assert "All runs are there." in alone(tiny, "status")
+    assert "All runs are complete." in alone(tiny, "status")
     done = snakemake(tiny, *ALL)
     assert done.returncode == 0 and "train" not in jobs(done.stdout), done.stdout
     assert "chosen by another version" not in done.stdout
@@ -465,4 +468,4 @@ def test_status_tells_what_jobs_said(tiny):
     assert re.search(reason, said, re.MULTILINE), said
     assert snakemake(tiny, *ALL).returncode == 0
     said = alone(tiny, "status")
-    assert "failed at" not in said and "All runs are there." in said
+    assert "failed at" not in said and "All runs are complete." in said

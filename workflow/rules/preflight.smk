@@ -105,7 +105,7 @@ def set_clocks_right():
     """Snakemake ends a job whose inputs are newer than what it has made of them, as another machine's clock makes them."""
     inputs = [*data_files_of(STUDY.labels), *Path(RESULTS, STUDY.name).rglob("*"), *Path(FIGURES, STUDY.name).glob("*")]
     if ahead := bring_to_now(inputs):
-        print(f"{', '.join(map(str, ahead))}: of a time to come; now as of this moment", file=sys.stderr)
+        print(f"{', '.join(map(str, ahead))}: dated in the future; now dated as of this moment", file=sys.stderr)
 
 
 @functools.cache

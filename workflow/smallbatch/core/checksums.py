@@ -51,7 +51,7 @@ def outdated(path: Path, recipe: str) -> str | None:
         inputs = {Path(file): checksum for file, checksum in values["inputs"].items()}
     except (UserError, KeyError, AttributeError):
         return None  # damaged, which `damaged` says
-    return "made from others" if any(_differs(file, checksum) for file, checksum in inputs.items()) else None
+    return "made from other inputs" if any(_differs(file, checksum) for file, checksum in inputs.items()) else None
 
 
 def made_from(path: Path) -> str | None:

@@ -27,7 +27,7 @@ class Stopped(Exception):
 
     def __str__(self) -> str:
         signal, place = self.args
-        return f"stopped by {signal}{place and f' at {place}'}; call again: it goes on from there"
+        return f"stopped by {signal}{place and f' at {place}'}; call again to resume from there"
 
 
 def refuse(where: str | Path, key: str, value: Any, allowed: str) -> NoReturn:

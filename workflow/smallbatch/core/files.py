@@ -215,7 +215,7 @@ def _each_key_once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     """An object of JSON; Python itself takes the last of keys that stand twice, and says nothing."""
     values = dict(pairs)
     if len(values) < len(pairs):
-        raise ValueError("a key stands twice in it")
+        raise ValueError("a key appears twice in it")
     return values
 
 

@@ -186,7 +186,7 @@ def check_source(where: str, key: str, settings: dict[str, Any]) -> None:
     """
     for name in {"path", "archive"} & settings.keys():
         if not Path(settings[name]).expanduser().exists():
-            refuse(where, f"datasets.{key}.{name}", settings[name], "a file or folder that is there")
+            refuse(where, f"datasets.{key}.{name}", settings[name], "an existing file or folder")
 
 
 def _check_keys(where: str, key: str, settings: dict[str, Any]) -> None:

@@ -198,8 +198,8 @@ def _summary(status: Status) -> str:
         Counter(_kind(heartbeat, status.now) for heartbeat in status.heartbeats.values()),
     )
     if of_all[DONE] == of_all["runs"]:
-        return "All runs are there."
-    data = f"Not prepared yet, so that its runs wait: {', '.join(status.unprepared)}. " if status.unprepared else ""
+        return "All runs are complete."
+    data = f"Runs that wait for data to be prepared: {', '.join(status.unprepared)}. " if status.unprepared else ""
     if not kinds[RUNNING]:
         checkpoints = f"{status.begun} checkpoint{'s' * (status.begun > 1)}"
         begun = f" Trainings that were stopped go on from {checkpoints}." if status.begun else ""

@@ -344,7 +344,7 @@ def _tell(error: jsonschema.ValidationError, place_of: Callable[[str], str]) -> 
         raise UserError(f"{where}: {path or 'top level'}: key {missing!r} is missing")
     if error.validator == "uniqueItems":
         twice = next(item for i, item in enumerate(instance) if item in instance[:i])
-        raise UserError(f"{where}: {path}: {twice!r} stands twice in {instance!r}; allowed: each value once")
+        raise UserError(f"{where}: {path}: {twice!r} appears twice in {instance!r}; allowed: each value once")
     refuse(where, path or "top level", instance, schema.get("description", error.message))
 
 

@@ -211,7 +211,7 @@ class _Job:
             if changed := environment.differences(training.environments):
                 log.warning("%s: resumed elsewhere than it began: %s; its records say so", title(runs), changed)
             need = self.budget.need(runs[0]).bytes(len(runs), training.network.micro_batch)
-            log.info("%s: needs up to %.0f MB, %.0f MB are there", title(runs), need / 1e6, self.budget.size / 1e6)
+            log.info("%s: needs up to %.0f MB, %.0f MB are available", title(runs), need / 1e6, self.budget.size / 1e6)
             epochs = runs[0].setting.epochs
             names = [run.name(self.fingerprint) for run in runs]
             self.progress.begin(title(runs), names, epochs, self.images(runs[0]) // epochs, training.epoch)

@@ -23,7 +23,7 @@ def check(candidate: Candidate) -> None:
     model, norm = candidate.build(1), candidate.spec.norm
     if norm in NORMS and not any(map(made_by_norms, model.modules())):
         raise candidate.spec.error(
-            f"it has no layer that `norms` made, so norm: {norm} would change nothing; allowed: norm: none or own"
+            f"it has no layer that came from `norms`, so norm: {norm} would change nothing; allowed: norm: none or own"
         )
     for training in (True, False):
         start = copied_state(model)
@@ -54,7 +54,7 @@ def check_recorded(candidate: Candidate, record: Recorder, what: str) -> None:
         )
     if norm in NORMS and not record.normalised:
         raise candidate.spec.error(
-            f"its {what} calls no layer that `norms` made, so norm: {norm} would change nothing; allowed: norm: "
+            f"its {what} calls no layer that came from `norms`, so norm: {norm} would change nothing; allowed: norm: "
             "none or own"
         )
 

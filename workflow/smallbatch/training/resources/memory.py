@@ -211,7 +211,7 @@ class MemoryBudget:
         needed, available = (math.ceil((held + size) / 10**6) for size in (needed, self.size))
         what = f"{run.setting.model} on {run.setting.data}, m={run.batch_size}, b={run.bn_batch_size}"
         return UserError(
-            f"out of memory: {what} needs up to {needed} MB, and {available} MB are there; allowed: more memory "
+            f"out of memory: {what} needs up to {needed} MB, and {available} MB are available; allowed: more memory "
             f"(snakemake --set-resources train:mem_mb={needed}), a smaller m or b, or a larger machine"
         )
 
