@@ -4,7 +4,6 @@ import contextlib
 import math
 
 import torch
-from torch.utils.flop_counter import FlopCounterMode
 
 from smallbatch.core.errors import UserError
 from smallbatch.training.engines.updates import BLOCK_IMAGES, BLOCK_VALUES
@@ -17,8 +16,8 @@ from smallbatch.training.own_models.recording import Recorder
 MOST_IMAGES = 1 << 16
 """Of the largest mini-batch of which only the shapes are computed."""
 
-USUAL_SIZES = tuple(2**power for power in range(MOST_IMAGES.bit_length()))
-"""Mini-batches that are looked at whatever the study has."""
+USUAL_SIZES = tuple(2**power for power in range(12))
+"""Mini-batches that are looked at whatever the study has: up to 2048, as in the paper."""
 
 TEST_OPERATIONS = 1e11
 """Multiplications and additions of the largest test batch that is computed."""
@@ -109,9 +108,9 @@ def _check_test_size(candidate: Candidate, count: int) -> None:
     """Compare the logits of so many images at once with those of few; if that does not take long."""
     model, images = candidate.build(1).eval(), candidate.many_images(count)
     few = min(candidate.computed, count)
-    with torch.no_grad(), FlopCounterMode(display=False) as counter, candidate.guarded("test pass"):
+    with torch.no_grad(), candidate.guarded("test pass"):
         parts = [model(part.clone()) for part in images[:few].split(EXAMPLES)]
-    sizes = (few, count) if 2 * counter.get_total_flops() / few * count < TEST_OPERATIONS else (few,)
+    sizes = (few, count) if 2 * candidate.flops_per_image * count < TEST_OPERATIONS else (few,)
     for size in sizes:
         with torch.no_grad(), candidate.guarded(pass_name(size, training=False)):
             logits = model(images[:size].clone())

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch._subclasses import fake_tensor
 from torch.nn import functional as F
+from torch.utils.flop_counter import FlopCounterMode
 
 from smallbatch import models
 from smallbatch.core.errors import UserError
@@ -71,6 +72,14 @@ class Candidate:
     def computed(self) -> int:
         """Images of the largest mini-batch that is computed."""
         return min(MANY_IMAGES, max(2 * EXAMPLES, MANY_PIXELS // math.prod(self.spec.shape) // 2 * 2))
+
+    @functools.cached_property
+    def flops_per_image(self) -> float:
+        """Multiplications and additions of a test pass of one image."""
+        model = self.build(1).eval().to(self.images.dtype)
+        with torch.no_grad(), FlopCounterMode(display=False) as counter, self.guarded("test pass"):
+            model(self.images[0].clone())
+        return float(counter.get_total_flops()) / EXAMPLES
 
     @property
     def sub_batch(self) -> int:

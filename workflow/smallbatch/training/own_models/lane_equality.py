@@ -24,6 +24,12 @@ SCALES = 1.0, 100.0, 0.01
 DIVERGED = math.nan, math.inf, 1e30, 1e300
 """What a lane that diverges has in images or weights; it must not reach the other lanes."""
 
+PASSES = 24
+"""That a comparison is about as long as: four forwards and backwards, of lanes and of their models alone."""
+
+MOST_OPERATIONS = 2e11
+"""Of one comparison, in multiplications and additions: some twenty seconds."""
+
 
 class Precision(NamedTuple):
     """What lanes are compared in; rounding: of the largest value, what may differ."""
@@ -84,7 +90,8 @@ def _difference_at_other_sizes(candidate: Candidate) -> str:
     for examples, of_study in computed_alike(candidate).items():
         if examples == EXAMPLES:
             continue
-        if examples <= candidate.computed and _lanes_equal(candidate, examples, LANES, torch.contiguous_format):
+        affordable = PASSES * LANES * candidate.flops_per_image * examples < MOST_OPERATIONS
+        if affordable and _lanes_equal(candidate, examples, LANES, torch.contiguous_format):
             continue
         reason = f"at m = {examples} it computes otherwise than at m = {EXAMPLES}"
         if of_study:
