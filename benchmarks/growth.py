@@ -23,7 +23,7 @@ import numpy as np
 from smallbatch.analysis.table import read_tables, write_table, write_tables
 from smallbatch.core.environment import processors
 from smallbatch.core.files import write_json, write_sealed
-from smallbatch.data.outline import ORIGINALS
+from smallbatch.data.originals import ORIGINALS
 from smallbatch.data.prepared import META, Meta, read_meta
 from smallbatch.runs.chosen import chosen_file, write_chosen
 from smallbatch.runs.heartbeat import DONE, HeartbeatWriter, first_heartbeat

@@ -24,7 +24,7 @@ from smallbatch.core import environment
 from smallbatch.core.errors import UserError
 from smallbatch.core.files import write_json
 from smallbatch.data import prepared
-from smallbatch.data.outline import ORIGINALS
+from smallbatch.data.originals import ORIGINALS
 from smallbatch.study.experiments import Run, Setting
 from smallbatch.study.rates import BaseLr
 from smallbatch.training import lanes

@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from smallbatch.data.outline import ORIGINALS
+from smallbatch.data.originals import ORIGINALS
 from smallbatch.study.experiments import Run, Setting
 from speed.cells import ROW
 

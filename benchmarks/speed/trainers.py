@@ -18,7 +18,7 @@ from torch.utils.data import DataLoader
 from torch.utils.flop_counter import FlopCounterMode
 
 from smallbatch.core.environment import processors
-from smallbatch.data.outline import Outline
+from smallbatch.data.originals import Outline
 from smallbatch.models import build
 from smallbatch.runs.store import Epoch
 from smallbatch.study.experiments import Run, Setting

@@ -17,7 +17,7 @@ from smallbatch.core.environment import cache_folder
 from smallbatch.core.errors import UserError
 from smallbatch.core.files import read_sealed
 from smallbatch.data import prepared
-from smallbatch.data.outline import ORIGINALS, Outline
+from smallbatch.data.originals import ORIGINALS, Outline
 from smallbatch.runs.store import RunStore
 from smallbatch.training import checkpoints, pack
 from smallbatch.training.checkpoints import Checkpoint
@@ -93,7 +93,7 @@ def test_kernels_work_on_few_images_of_one_lane_unless_a_batch_statistic_needs_m
 MEASURE = """
 import torch
 from helpers import a_run
-from smallbatch.data.outline import ORIGINALS
+from smallbatch.data.originals import ORIGINALS
 from smallbatch.training.resources import device as devices
 from smallbatch.training.resources import memory
 from smallbatch.training.engine import LaneTraining

@@ -19,7 +19,7 @@ from smallbatch.core.environment import cache_folder
 from smallbatch.core.errors import UserError
 from smallbatch.core.seeds import stream_seed
 from smallbatch.data import prepared
-from smallbatch.data.outline import Outline
+from smallbatch.data.originals import Outline
 from smallbatch.runs.store import RunStore
 from smallbatch.study.settings import read_yaml
 from smallbatch.training import own_models, variance

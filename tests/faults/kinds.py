@@ -32,7 +32,7 @@ from smallbatch.core.environment import ENVIRONMENT
 from smallbatch.core.errors import UserError
 from smallbatch.data import archives, cifar, prepared
 from smallbatch.data.download import md5_of
-from smallbatch.data.outline import Outline
+from smallbatch.data.originals import Outline
 from smallbatch.estimate import speeds
 from smallbatch.runs import bundles
 from smallbatch.runs.chosen import read_chosen, write_chosen

@@ -17,7 +17,7 @@ from smallbatch.analysis.paper import FIGURES, differences
 from smallbatch.analysis.table import runs_table
 from smallbatch.analysis.verdicts import effect_words
 from smallbatch.core.errors import UserError
-from smallbatch.data.outline import ORIGINALS
+from smallbatch.data.originals import ORIGINALS
 from smallbatch.data.prepared import Meta
 from smallbatch.study_file import check_config, load_study
 

@@ -8,7 +8,7 @@ import pytest
 import torch
 from helpers import a_run
 
-from smallbatch.data.outline import Outline
+from smallbatch.data.originals import Outline
 from smallbatch.estimate import cost
 from smallbatch.estimate.cost import estimate, format_estimate
 from smallbatch.estimate.speeds import Speed, kind_of

@@ -16,7 +16,7 @@ from helpers import PROJECT, snakemake
 
 from smallbatch import models
 from smallbatch.cluster.slurm import WARNING
-from smallbatch.data import outline
+from smallbatch.data import originals
 from smallbatch.data.prepared import Meta
 from smallbatch.estimate import requests as resources
 from smallbatch.estimate.speeds import images
@@ -198,7 +198,7 @@ def test_the_status_that_is_shown_has_the_runs_of_laptop():
 
 
 def weights(setting: Setting) -> int:
-    of = outline.ORIGINALS[setting.data]
+    of = originals.ORIGINALS[setting.data]
     model = models.build(setting.model, of.shape, of.classes, norm=setting.norm, norm_layers=setting.norm_layers)
     return sum(own.numel() for own in model.parameters())
 
@@ -212,7 +212,7 @@ def stored(runs) -> float:
 
 def test_sizes_of_the_paper_are_those_of_its_study():
     runs = {run for _, run in with_rates(study("paper"))}
-    of = outline.ORIGINALS
+    of = originals.ORIGINALS
     seen = sum(images(run.setting, of[run.setting.data].train, of[run.setting.data].test)[0] for run in runs)
     told = f"{len(runs):,} runs with one seed, {seen / 1e10:.2f}e10 gradients, {stored(runs) / 1e9:.0f} GB of results"
     assert told in line(RUNNING)
@@ -267,7 +267,7 @@ def meta_of(name: str, store: RunStore, folder: Path) -> Meta:
 
     if name == "laptop":
         return prepare("digits", CONFIG["datasets"]["digits"], folder / "data" / "digits", folder)
-    size, record = outline.ORIGINALS["cifar10"], store.read(next(store.root.iterdir()).name)
+    size, record = originals.ORIGINALS["cifar10"], store.read(next(store.root.iterdir()).name)
     classes = ("class",) * size.classes
     return Meta("cifar10-jpeg", classes, size.shape, (), (), size.train, size.test, record.fingerprint)
 
@@ -387,7 +387,7 @@ def test_the_tables_beside_the_papers_figures_are_those_of_the_published_runs(pu
 
 def test_the_readme_is_short_and_says_what_the_default_study_takes():
     assert 900 <= len(README.split()) <= 1200
-    planned, of = {run for _, run in with_rates(study("laptop"))}, outline.ORIGINALS["digits"]
+    planned, of = {run for _, run in with_rates(study("laptop"))}, originals.ORIGINALS["digits"]
     assert (
         f"trains {len(planned)} small networks on the {of.train + of.test:,} hand-written digits that scikit-learn "
         "carries: 8 to 9 minutes on two cores without a GPU, and "

@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 import pandas as pd
 
 from smallbatch.analysis.words import Row, counted, departures, model_words, norm_words
-from smallbatch.data.outline import ORIGINALS
+from smallbatch.data.originals import ORIGINALS
 
 DATA = {"cifar10": "CIFAR-10", "cifar100": "CIFAR-100", "imagenet": "ImageNet"}
 EPOCHS = {"cifar10": 82, "cifar100": 164, "imagenet": 90}

@@ -9,16 +9,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from smallbatch.core.errors import UserError, refuse
+from smallbatch.data.originals import ORIGINAL_MD5, ORIGINALS
 
 if TYPE_CHECKING:
     from smallbatch.data.prepared import Meta
-
-# Of the public "python version" archives. A source in this table gives the name to the original's pixels alone.
-ORIGINAL_MD5 = {
-    "cifar10": "c58f30108f718f92721af3b95e74349a",
-    "cifar100": "eb9058c3a382ffc7106e4002c42a8d85",
-}
-IMAGENET_TRAIN = 1_281_167
 
 
 def _digits(label: str, settings: dict[str, Any], folder: Path, downloads: Path) -> "Meta":
@@ -149,11 +143,8 @@ def label(key: str, settings: dict[str, Any]) -> str:
 
 def known_train_images(settings: dict[str, Any]) -> int | None:
     """The number of training images where it is known before the data are there, else None."""
-    if settings["source"] == "digits":
-        return 1437
-    if not _is_original(settings):
-        return None
-    return IMAGENET_TRAIN if settings["source"] == "imagenet" else 50_000
+    source = settings["source"]
+    return ORIGINALS[source].train if source == "digits" or _is_original(settings) else None
 
 
 def check_settings(where: str, key: str, settings: dict[str, Any]) -> None:

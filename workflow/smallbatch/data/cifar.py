@@ -15,9 +15,9 @@ from typing import Any
 import numpy as np
 
 from smallbatch.core.errors import UserError
-from smallbatch.data import ORIGINAL_MD5
 from smallbatch.data.archives import read_members
 from smallbatch.data.download import fetch, md5_of
+from smallbatch.data.originals import ORIGINAL_MD5
 from smallbatch.data.prepared import Meta, Split, write
 
 SITE = "https://www.cs.toronto.edu/~kriz"

@@ -24,9 +24,9 @@ from tqdm import tqdm
 from smallbatch.core.environment import processors
 from smallbatch.core.errors import UserError, refuse
 from smallbatch.core.files import folder_is_writable
-from smallbatch.data import IMAGENET_TRAIN
 from smallbatch.data.archives import damage_told, read_members
 from smallbatch.data.decoding import BrokenImage
+from smallbatch.data.originals import ORIGINALS
 from smallbatch.data.photos import CHUNK, MEAN, SHAPE, STD, Photos, decoded
 from smallbatch.data.prepared import Meta, Split, fingerprint, index_type, save
 from smallbatch.data.tree import File, described, digest, folders, shown, text, visible
@@ -38,7 +38,7 @@ TRUTH = "ILSVRC2012_devkit_t12/data/ILSVRC2012_validation_ground_truth.txt"
 SYNSETS = "ILSVRC2012_devkit_t12/data/meta.mat"
 ALLOWED = f"{TRAIN} or train/ with class folders; val/ with class folders, or {VALIDATION} or a flat val/ with {DEVKIT}"
 
-ORIGINAL = {"classes": 1000, "training images": IMAGENET_TRAIN, "validation images": 50_000}
+ORIGINAL = dict(zip(("classes", "training images", "validation images"), ORIGINALS["imagenet"][1:], strict=True))
 EXTENSIONS = (".jpeg", ".jpg")
 PHOTO_LIMIT = 1 << 26  # bytes; ImageNet's largest has 16 MB
 

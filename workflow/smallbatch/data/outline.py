@@ -1,28 +1,12 @@
 """What is known of a data set's size, for estimates before anything is downloaded or decoded."""
 
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 from smallbatch.core.errors import UserError
 from smallbatch.data import label
+from smallbatch.data.originals import ORIGINALS, Outline
 from smallbatch.data.prepared import META, read_meta
-
-
-class Outline(NamedTuple):
-    """Size of a data set: image as channels, height, width; number of classes, training and test images."""
-
-    shape: tuple[int, int, int]
-    classes: int
-    train: int
-    test: int
-
-
-ORIGINALS = {
-    "digits": Outline((1, 8, 8), 10, 1437, 360),
-    "cifar10": Outline((3, 32, 32), 10, 50_000, 10_000),
-    "cifar100": Outline((3, 32, 32), 100, 50_000, 10_000),
-    "imagenet": Outline((3, 224, 224), 1000, 1_281_167, 50_000),
-}
 
 
 def outline(key: str, settings: dict[str, Any], data: Path) -> Outline:

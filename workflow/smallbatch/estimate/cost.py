@@ -19,7 +19,7 @@ import pandas as pd
 from tqdm import tqdm
 
 from smallbatch.core.environment import processors
-from smallbatch.data.outline import Outline
+from smallbatch.data.originals import Outline
 from smallbatch.estimate.speeds import Kind, Measured, Speed, Speeds, images, kind_of
 from smallbatch.runs.packs import row
 from smallbatch.study.experiments import Run, Study

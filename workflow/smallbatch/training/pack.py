@@ -16,7 +16,7 @@ from smallbatch.analysis.statistics import final_accuracy
 from smallbatch.core import environment, stopping
 from smallbatch.core.errors import Stopped, UserError
 from smallbatch.data import prepared
-from smallbatch.data.outline import Outline
+from smallbatch.data.originals import Outline
 from smallbatch.runs.bundles import take_in
 from smallbatch.runs.heartbeat import HeartbeatWriter
 from smallbatch.runs.packs import row

@@ -14,7 +14,8 @@ from typing import Any
 
 from smallbatch import data, models
 from smallbatch.core.errors import UserError
-from smallbatch.data.outline import Outline, image_size
+from smallbatch.data.originals import Outline
+from smallbatch.data.outline import image_size
 from smallbatch.study.experiments import Experiment, Setting, Study
 from smallbatch.training.own_models import cache, subprocesses
 from smallbatch.training.own_models.spec import BUILT_IN, ModelSpec, Suitability, spec_of

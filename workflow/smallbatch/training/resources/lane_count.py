@@ -24,7 +24,7 @@ from smallbatch.core import stopping
 from smallbatch.core.environment import cache_folder
 from smallbatch.core.errors import UserError
 from smallbatch.core.files import digest, read_sealed, set_aside_of_cache, write_sealed
-from smallbatch.data.outline import Outline
+from smallbatch.data.originals import Outline
 from smallbatch.study.experiments import Run
 from smallbatch.training.distributed import ALONE, World
 from smallbatch.training.engines.native import updates as native

@@ -21,7 +21,7 @@ from torch.autograd.graph import saved_tensors_hooks
 from torch.overrides import TorchFunctionMode
 
 from smallbatch.core.errors import UserError
-from smallbatch.data.outline import Outline
+from smallbatch.data.originals import Outline
 from smallbatch.models import build
 from smallbatch.study.experiments import Run
 from smallbatch.training import lanes

@@ -7,7 +7,7 @@ from dataclasses import replace
 import numpy as np
 import torch
 
-from smallbatch.data.outline import Outline
+from smallbatch.data.originals import Outline
 from smallbatch.data.prepared import Meta, Prepared, Split
 from smallbatch.study.experiments import Run
 from smallbatch.study.rates import BaseLr

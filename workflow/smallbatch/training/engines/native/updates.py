@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from smallbatch.core.errors import refuse
-from smallbatch.data.outline import Outline
+from smallbatch.data.originals import Outline
 from smallbatch.models.normalisation import micro_batch_momenta
 from smallbatch.study.experiments import Run
 from smallbatch.training import lanes

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from smallbatch.core.errors import refuse
-from smallbatch.data.outline import Outline
+from smallbatch.data.originals import Outline
 from smallbatch.models import is_own
 from smallbatch.study.experiments import Run
 from smallbatch.training.distributed import World
