@@ -161,7 +161,7 @@ def test_what_jobs_ask_for_is_told_as_it_is():
     assert f"asks for {'four' if resources.UNMEASURED == 240 else 'other'} hours" in text
     low, *_, high = resources.MINUTES
     assert f"twice the minutes ({low} to {high:,}, more at each attempt)" in text and "a quarter more than" in text
-    assert SILENCE == 300 and "called silent when it has not spoken for five minutes" in line(RUNNING)
+    assert SILENCE == 300 and "reported as silent after five minutes without an update" in line(RUNNING)
     assert WARNING == 120 and "Two minutes before its time limit" in CLUSTER
 
 

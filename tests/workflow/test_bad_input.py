@@ -46,7 +46,7 @@ def says(done, words):
         ),
         (
             ["datasets={digits: {source: image-folder, path: /none/such, size: 8, label: mine}}"],
-            "error: --config: datasets.digits.path: '/none/such' is not allowed; allowed: a file or folder",
+            "error: --config: datasets.digits.path: '/none/such' is not allowed; allowed: an existing file or folder",
         ),
     ],
 )
@@ -70,7 +70,7 @@ def test_what_a_cluster_has_is_not_looked_for_where_jobs_are_submitted(project):
         ("training={device: 'cuda:99'}", "--config: training.device: 'cuda:99' is not allowed; allowed: auto, cpu", 0),
         (
             "datasets={digits: {source: image-folder, path: /none/such, size: 8, label: mine}}",
-            "error: --config: datasets.digits.path: '/none/such' is not allowed; allowed: a file or folder",
+            "error: --config: datasets.digits.path: '/none/such' is not allowed; allowed: an existing file or folder",
             1,
         ),
     ],
@@ -92,7 +92,7 @@ def test_a_check_without_snakemake_says_what_is_not_here(project, entry, line, c
         ("study=nix", "--config: study: 'nix': no such study; allowed: those of config/studies: cifar10, "),
         (
             "study=paper",
-            "config/config.yaml: datasets.imagenet.path: 'data/ILSVRC2012' is not allowed; allowed: a file or folder",
+            "config/config.yaml: datasets.imagenet.path: 'data/ILSVRC2012' is not allowed; allowed: an existing file or folder",
         ),
     ],
 )
