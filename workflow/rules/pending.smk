@@ -98,16 +98,20 @@ def prepared(label):
 
 def complete(wildcards):
     """What a study to be published consists of; one with pending runs is refused rather than trained."""
-    unfinished = [e.name for e in STUDY.experiments.values() if waits(e)]
-    if not unfinished:  # and so the rates that others take from them can be chosen, if they are not yet
-        dependent = [e for e in STUDY.experiments.values() if e.best_of]
-        for e in dependent:
-            checkpoints.choose.get(study=STUDY.name, experiment=e.name)
-        unfinished = [e.name for e in dependent if packs_of(pending(e))]
-    if unfinished:
-        names = ", ".join(unfinished)
-        sys.exit(f"error: study {STUDY.name} is not complete: runs of {names} are missing; `snakemake all` trains them")
+    if unfinished := [e.name for e in STUDY.experiments.values() if waits(e)]:
+        sys.exit(f"error: {not_complete(unfinished)}")
+    # So the rates that others take from them can be chosen, if they are not yet.
+    dependent = [e for e in STUDY.experiments.values() if e.best_of]
+    for e in dependent:
+        checkpoints.choose.get(study=STUDY.name, experiment=e.name)
+    if unfinished := [e.name for e in dependent if packs_of(pending(e))]:
+        raise WorkflowError(not_complete(unfinished))  # an exit while jobs run would say nothing
     return [*rules.tables.input, *rules.figures.input, *rules.report.input]
+
+
+def not_complete(experiments):
+    names = ", ".join(experiments)
+    return f"study {STUDY.name} is not complete: runs of {names} are missing; `snakemake all` trains them"
 
 
 def waits(e):
