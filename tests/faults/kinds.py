@@ -317,8 +317,9 @@ def make_kernels(folder: Path, number: int) -> Path:
 def compiling(content: bytes) -> Iterator[None]:
     """A compiler that needs no time; what is loaded is the library's bytes."""
 
-    def compiled(command: list[str], **_: Any) -> None:
+    def compiled(command: list[str], **_: Any) -> subprocess.CompletedProcess[str]:
         Path(command[command.index("-o") + 1]).write_bytes(content)
+        return subprocess.CompletedProcess(command, 0, "")
 
     with (
         mock.patch.object(subprocess, "run", compiled),
