@@ -41,15 +41,14 @@ def runs_here():
 
 
 def findings():
-    """What has to be made again, in the order in which it is made: each is acted on before the next is looked for."""
+    """What has to be made again: what is damaged is out of the way before it is asked what is outdated."""
     yield from before.unprepared({label: DATASETS[label] for label in STUDY.labels}, Path(DATA))
     dependent = [e for e in STUDY.experiments.values() if e.best_of]
     yield from before.damaged_rates(chosen_file(e.name) for e in dependent)
     jobs = list(map(job_files, RECIPES))
     yield from before.damaged_files(jobs, Path(FIGURES))
-    yield from before.outdated_files(jobs)
     sources = {chosen_file(e.name): map(Path, table_checksums(e)) for e in dependent if is_known(e)}
-    yield from before.outdated_rates(sources, CHOICE)
+    yield from [*before.outdated_files(jobs), *before.outdated_rates(sources, CHOICE)]
 
 
 def act_on(finding):
