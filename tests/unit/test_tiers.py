@@ -1,5 +1,6 @@
 """Which tests run when: `pytest` alone the fast ones, `make test` all, .ci/run all with a SLURM and a browser."""
 
+import os
 import re
 import subprocess
 import sys
@@ -29,7 +30,8 @@ def test_a_slow_test_may():
 @pytest.mark.slow
 def test_by_default_no_test_of_a_slow_folder_is_run():
     command = [sys.executable, "-m", "pytest", "--collect-only", *(f"tests/{folder}" for folder in MARKED)]
-    done = subprocess.run(command, cwd=PROJECT, capture_output=True, text=True)
+    plain = {name: value for name, value in os.environ.items() if name != "PYTEST_ADDOPTS"}
+    done = subprocess.run(command, cwd=PROJECT, env=plain, capture_output=True, text=True)
     assert re.search(r"^no tests collected \(\d+ deselected\)", done.stdout, re.MULTILINE), done.stdout
 
 
