@@ -92,7 +92,8 @@ def test_a_check_without_snakemake_says_what_is_not_here(project, entry, line, c
         ("study=nix", "--config: study: 'nix': no such study; allowed: those of config/studies: cifar10, "),
         (
             "study=paper",
-            "config/config.yaml: datasets.imagenet.path: 'data/ILSVRC2012' is not allowed; allowed: an existing file",
+            "config/config.yaml: datasets.imagenet.path: 'data/ILSVRC2012' is not allowed; "
+            "allowed: an existing file or folder",
         ),
     ],
 )
