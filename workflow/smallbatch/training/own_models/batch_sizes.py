@@ -57,17 +57,18 @@ def smallest(candidate: Candidate) -> int:
     return EXAMPLES
 
 
-def computed_alike(candidate: Candidate) -> dict[int, bool]:
-    """Mini-batches at each of which the model computes otherwise in training than at the others, the smallest of each
-    kind, and whether only this study has the kind. The first one is `EXAMPLES`, or computed as that is.
+def kinds(candidate: Candidate) -> list[int]:
+    """One mini-batch, the smallest, of each kind that the model computes otherwise in training than the others.
+
+    Of all of `USUAL_SIZES` and the study's batch sizes; the first is `EXAMPLES`.
     """
-    kinds: dict[tuple[str, ...], int] = {}
+    smallest: dict[tuple[str, ...], int] = {}
     for count in dict.fromkeys((EXAMPLES, *USUAL_SIZES, *candidate.spec.batch_sizes)):
         with contextlib.suppress(UserError):  # too small a size for it, or one that `check` refuses
             record = candidate.record_many(count, training=True)
             # Where it takes too long to find out, it may be another kind.
-            kinds.setdefault(tuple(record.operations) if record else (str(count),), count)
-    return {count: count not in (EXAMPLES, *USUAL_SIZES) for count in kinds.values()}
+            smallest.setdefault(tuple(record.operations) if record else (str(count),), count)
+    return list(smallest.values())
 
 
 def draws_at_large_sizes(candidate: Candidate) -> bool:

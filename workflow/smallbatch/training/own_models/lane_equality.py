@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from smallbatch.core.errors import UserError
 from smallbatch.training import lanes
-from smallbatch.training.own_models.batch_sizes import computed_alike
+from smallbatch.training.own_models import batch_sizes
 from smallbatch.training.own_models.candidate import EXAMPLES, MINI_BATCHES, Candidate
 from smallbatch.training.own_models.comparisons import all_close, close, gradients_close
 from smallbatch.training.own_models.recording import no_values
@@ -87,14 +87,14 @@ def _default(dtype: torch.dtype) -> Iterator[None]:
 
 def _difference_at_other_sizes(candidate: Candidate) -> str:
     """As `difference`, at mini-batches that the model computes otherwise than those of `EXAMPLES`."""
-    for examples, of_study in computed_alike(candidate).items():
+    for examples in batch_sizes.kinds(candidate):
         if examples == EXAMPLES:
             continue
         affordable = PASSES * LANES * candidate.flops_per_image * examples < MOST_OPERATIONS
         if affordable and _lanes_equal(candidate, examples, LANES, torch.contiguous_format):
             continue
         reason = f"at m = {examples} it computes otherwise than at m = {EXAMPLES}"
-        if of_study:
+        if examples not in batch_sizes.USUAL_SIZES:  # the study has it
             raise candidate.spec.error(f"{reason}, and not in lanes; allowed: the same at each m")
         return reason
     return ""
