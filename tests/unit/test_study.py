@@ -15,7 +15,7 @@ from smallbatch.core.errors import UserError
 from smallbatch.runs.packs import Plan, cut, row, with_rates
 from smallbatch.runs.store import Outcome, RunStore
 from smallbatch.study import experiments as studies
-from smallbatch.study.experiments import CHOSEN_LATER, Run, Setting, Study
+from smallbatch.study.experiments import Run, Setting, Study
 from smallbatch.study.settings import entries_of, likely, read_yaml
 from smallbatch.study_file import check_config, load_study, scaled
 
@@ -193,7 +193,11 @@ def base_and_dependent(values):
 
 def test_rates_are_taken_from_other_experiments():
     later = load(base_and_dependent).experiments["later"]
-    assert {run.base_lr for run in later.runs()} == {CHOSEN_LATER}
+    assert {run.base_lr for run in later.runs()} == {None}
+    waiting = next(later.runs())
+    assert "_m4_lropen_seed" in waiting.name("print")
+    with pytest.raises(ValueError, match="the base learning rate of m = 4 is not chosen yet"):
+        waiting.learning_rate  # noqa: B018
     chosen = [(run.batch_size, run.base_lr) for run in later.runs({4: 0.5, 8: 0.25})]
     assert chosen == [(4, 0.5), (4, 0.5), (8, 0.25), (8, 0.25)]
 
@@ -230,7 +234,7 @@ def test_a_rate_that_was_not_chosen_is_refused_and_never_trained(data_folder):
     for chosen in ({}, {4: 0.5}):
         with pytest.raises(UserError, match=r"^base_lrs.best_of: no rate is known for m = "):
             with_rates(list(later.runs()), chosen)
-    for rate in (CHOSEN_LATER, math.nan):
+    for rate in (None, 0.0, math.nan):
         with pytest.raises(UserError, match=r"^base_lrs.best_of: no rate was chosen for m = 4; no run trains without"):
             train_pack([a_run(base_lr=rate)], data_folder, data_folder.parent)
 

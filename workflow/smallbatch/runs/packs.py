@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 from smallbatch.core.errors import UserError
 from smallbatch.runs.store import RunStore, digest_of
-from smallbatch.study.experiments import CHOSEN_LATER, Chosen, Run, Study
+from smallbatch.study.experiments import Chosen, Run, Study
 from smallbatch.study.rates import BaseLr
 
 
@@ -44,7 +44,7 @@ def with_rates(runs: Sequence[Run], chosen: Chosen | None) -> list[Run]:
     """
     if chosen is None:
         return list(runs)
-    return [replace(run, base_lr=_chosen(run, chosen)) if run.base_lr == CHOSEN_LATER else run for run in runs]
+    return [replace(run, base_lr=_chosen(run, chosen)) if run.base_lr is None else run for run in runs]
 
 
 def _chosen(run: Run, chosen: Chosen) -> BaseLr:

@@ -19,9 +19,6 @@ PROTOCOL = 1
 MEASUREMENT = 2
 """Version of how the variance of updates is measured: a part of the identity of the runs that measure it, alone."""
 
-CHOSEN_LATER = BaseLr(0.0)
-"""Stands for the rate of a run that takes the best of other experiments, until those are trained."""
-
 
 @dataclass(frozen=True)
 class Setting:
@@ -94,13 +91,13 @@ class Run:
 
     batch_size: m, examples of one update.
     bn_batch_size: b, examples of one batch statistic; m where there is none.
-    base_lr: eta / m, see `smallbatch.study.rates`.
+    base_lr: eta / m, see `smallbatch.study.rates`; none until it is chosen, where it is the best of other experiments.
     """
 
     setting: Setting
     batch_size: int
     bn_batch_size: int
-    base_lr: BaseLr
+    base_lr: BaseLr | None
     seed: int
 
     @cached_property
@@ -118,8 +115,14 @@ class Run:
 
     @property
     def learning_rate(self) -> float:
-        """eta, the rate for the mean gradient."""
+        """eta, the rate for the mean gradient.
+
+        Raises:
+            ValueError: the base learning rate is not chosen yet.
+        """
         s = self.setting
+        if self.base_lr is None:
+            raise ValueError(f"the base learning rate of m = {self.batch_size} is not chosen yet")
         eta = learning_rate(self.base_lr, self.batch_size, s.lr_scaling)
         return eta * (1 - s.momentum) if s.momentum_scaled else eta
 
@@ -138,6 +141,8 @@ class Run:
 
     def name(self, fingerprint: str) -> str:
         """The run's folder: readable, and ending in a hash over all that can change its numbers.
+
+        A run whose rate is not chosen yet has a name that no trained run has.
 
         Args:
             fingerprint: of the prepared data.
@@ -158,8 +163,8 @@ class Run:
         digest = hashlib.sha256(identity.encode()).hexdigest()[:12]
         s = self.setting
         norm = s.norm if s.norm_layers == "all" else f"{s.norm}-{s.norm_layers}"
-        rate = format_base_lr(self.base_lr).replace("2^", "log2lr")
-        rate = rate if rate.startswith("log2") else f"lr{rate}"
+        rate = "open" if self.base_lr is None else format_base_lr(self.base_lr)
+        rate = rate.replace("2^", "log2lr") if rate.startswith("2^") else f"lr{rate}"
         b = f"_b{self.bn_batch_size}" if self.bn_batch_size != self.batch_size else ""
         return f"{s.data}_{s.model}-{norm}_m{self.batch_size}{b}_{rate}_seed{self.seed}-{digest}"
 
@@ -188,10 +193,10 @@ class Experiment:
         """Every cell of the grid with every seed; of the sub-batches b those with b <= m.
 
         Args:
-            chosen: the rates that `best_of` led to; where there is none yet, the run has `CHOSEN_LATER`.
+            chosen: the rates that `best_of` led to; where there is none yet, the run has none.
         """
         for m in self.batch_sizes:
-            rates = self.base_lrs or ((chosen or {}).get(m, CHOSEN_LATER),)
+            rates = self.base_lrs or ((chosen or {}).get(m),)
             for b in self.bn_batch_sizes or (m,):
                 if b <= m:
                     for base_lr, seed in itertools.product(rates, self.seeds):
@@ -243,7 +248,7 @@ class Study:
         Args:
             name: of the experiment.
             chosen: the rates that its `best_of` led to. Where there are none yet, a run that the others have as well,
-                whichever is chosen, is there at one of theirs; the rest have `CHOSEN_LATER`.
+                whichever is chosen, is there at one of theirs; the rest have none.
         """
         e = self.experiments[name]
         if chosen is not None or not e.best_of:

@@ -13,7 +13,8 @@ from typing import IO
 from smallbatch.core import stopping
 from smallbatch.core.errors import UserError
 from smallbatch.core.files import remove_temporaries, writing_errors
-from smallbatch.study.experiments import CHOSEN_LATER, Run
+from smallbatch.study.experiments import Run
+from smallbatch.study.rates import BaseLr
 from smallbatch.training.checkpoints import Checkpoint
 from smallbatch.training.state import State, state_of_lanes
 
@@ -37,7 +38,7 @@ class CheckpointFolder:
 
     def __init__(self, root: Path, run: Run, fingerprint: str) -> None:
         self.root, self.fingerprint = root, fingerprint
-        self.key = replace(run, base_lr=CHOSEN_LATER, seed=0).name(fingerprint).rpartition("-")[2]
+        self.key = replace(run, base_lr=BaseLr(0.0), seed=0).name(fingerprint).rpartition("-")[2]
         self.path = root / self.key
 
     @contextlib.contextmanager

@@ -21,7 +21,7 @@ from smallbatch.runs.bundles import take_in
 from smallbatch.runs.heartbeat import HeartbeatWriter
 from smallbatch.runs.packs import row
 from smallbatch.runs.store import Outcome, Record, RunStore
-from smallbatch.study.experiments import CHOSEN_LATER, Run
+from smallbatch.study.experiments import Run
 from smallbatch.training import distributed, variance
 from smallbatch.training.checkpoint_folder import CheckpointFolder
 from smallbatch.training.checkpoints import Checkpoint
@@ -73,7 +73,7 @@ def train_pack(
     """
     world, chosen = distributed.join(device)
     for run in runs:
-        if not run.base_lr > CHOSEN_LATER:
+        if run.base_lr is None or not run.base_lr > 0:
             raise UserError(f"base_lrs.best_of: no rate was chosen for m = {run.batch_size}; no run trains without one")
         distributed.check(run, world)
         variance.check(run)
