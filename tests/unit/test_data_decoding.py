@@ -146,6 +146,16 @@ def test_the_thumbnail_in_a_camera_s_raw_file_is_no_image(tmp_path: Path, tag: d
         decoded(tmp_path / "a.tif", SIZE, "L")
 
 
+@pytest.mark.parametrize("file_format", [1, 2])
+def test_pixels_of_8_bits_with_a_sign_are_not_taken_for_others(tmp_path: Path, file_format: int) -> None:
+    (tmp_path / "a.tif").write_bytes(tiff(bytes(SIZE * SIZE), 8, {339: file_format}))
+    if file_format == 1:
+        assert decoded(tmp_path / "a.tif", SIZE, "L").pixels.max() == 0
+        return
+    with pytest.raises(BrokenImage, match="pixels of 8 bits with a sign"):
+        decoded(tmp_path / "a.tif", SIZE, "L")
+
+
 def twelve_bits(value: int) -> bytes:
     """Two pixels in three bytes."""
     return ((value << 12 | value).to_bytes(3)) * (SIZE * SIZE // 2)

@@ -39,6 +39,9 @@ RAW = (
 )  # fmt: skip
 _HEIC = re.compile(rb"....ftyp(?:hei[cxms]|hev[cxms]|mif1|msf1)", re.DOTALL)
 
+SAMPLE_FORMAT = 339
+"""Tag of TIFF files that says what numbers their pixels are: 1 without a sign, 2 with one."""
+
 DEEP = 0xFFFF
 """White where pixels have 16 bits."""
 
@@ -209,6 +212,7 @@ def image_in(data: bytes, formats: tuple[str, ...] = FORMATS) -> Iterator[ImageF
     try:
         with Image.open(io.BytesIO(data), formats=formats) as image:
             _check_camera_raw(data, image)
+            _check_signs(image)
             yield image
     except UnidentifiedImageError as error:
         what = (
@@ -229,6 +233,13 @@ def _check_camera_raw(data: bytes, image: Image.Image) -> None:
         data[8:10] == b"CR" or 0xC612 in image.tag_v2 or image.tag_v2.get(254) == 1
     ):
         raise ValueError("a camera's raw file or a thumbnail")
+
+
+def _check_signs(image: Image.Image) -> None:
+    """Refuse 8 bits with a sign: Pillow takes them for numbers without one, so dark and bright change places."""
+    signed = isinstance(image, TiffImageFile) and 2 in np.ravel(image.tag_v2.get(SAMPLE_FORMAT, 1))
+    if signed and not image.mode.startswith("I"):
+        raise ValueError("pixels of 8 bits with a sign, which Pillow cannot read")
 
 
 def without_metadata(data: bytes) -> bytes:
