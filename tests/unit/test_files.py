@@ -1,5 +1,6 @@
 """Files that say of themselves whether they are as they were written."""
 
+import errno
 import json
 import os
 from pathlib import Path
@@ -7,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from smallbatch.core.errors import UserError
-from smallbatch.core.files import read_json, read_sealed, set_aside_of_cache, write_json, write_sealed
+from smallbatch.core.files import read_json, read_sealed, set_aside, set_aside_of_cache, write_json, write_sealed
 
 VALUES = {"accuracy": 0.975, "title": "2⁻⁸", "rows": [1, None, {"nan": 1e-300}]}
 
@@ -64,3 +65,22 @@ def test_of_what_can_be_made_again_only_the_last_that_was_damaged_is_kept(tmp_pa
         (tmp_path / "made[1].so.damaged-7").mkdir(exist_ok=content == "one")
     assert aside.read_text() == "two"
     assert {path.name for path in tmp_path.iterdir()} == {aside.name, "made[1].so.damaged-7", "other.so.damaged-1"}
+
+
+@pytest.mark.parametrize("what", ["a file", "a folder"])
+def test_what_lies_on_another_disk_is_set_aside_beside_the_link_to_it(what, tmp_path, monkeypatch):
+    """As large data do: a disk ends where the link points to."""
+
+    def rename(self, target):
+        raise OSError(errno.EXDEV, "Invalid cross-device link")
+
+    monkeypatch.setattr(Path, "rename", rename)
+    monkeypatch.setattr("os.rename", rename)
+    folder = tmp_path / "disk"
+    (folder / "meta").mkdir(parents=True)
+    (folder / "meta/x").write_bytes(b"damaged")
+    (tmp_path / "digits").symlink_to(folder)
+    path = tmp_path / "digits" / ("meta/x" if what == "a file" else "meta")
+    aside = set_aside(path, out_of=tmp_path / "digits")
+    assert aside.parent == tmp_path and not path.exists()
+    assert (aside if what == "a file" else aside / "x").read_bytes() == b"damaged"

@@ -336,6 +336,16 @@ def set_aside(path: Path, why: str = "damaged", *, out_of: Path | None = None) -
         aside = folder / f"{name}.{why}-{number}"
         if not aside.exists():
             with writing_errors(path):
-                path.rename(aside)
+                _move(path, aside)
             return aside
     raise UserError(f"{path}: {why} 9,999 times; look at the disk")
+
+
+def _move(path: Path, target: Path) -> None:
+    """Rename a file or folder; where the target is on another disk, as behind a link, copy and then delete it."""
+    try:
+        path.rename(target)
+    except OSError as error:
+        if error.errno != errno.EXDEV:
+            raise
+        shutil.move(path, target)
