@@ -132,3 +132,12 @@ def test_fewer_gpus_than_parts_are_told_before_the_work(two_gpus, monkeypatch):
 def test_alone_it_takes_the_device_that_is_named(two_gpus):
     distributed.join("auto")
     assert two_gpus == ["auto"]
+
+
+@pytest.mark.parametrize("processes", [1, pytest.param(2, marks=pytest.mark.slow)])
+def test_peers_of_another_training_are_not_waited_for(processes, data_folder, tmp_path, monkeypatch):
+    """As a container of a training of several nodes has their number, and options of torchrun."""
+    there = {"RANK": "1", "WORLD_SIZE": "2", "LOCAL_RANK": "1", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "29511"}
+    for name, value in (there | {"PET_NNODES": "2", "PET_NODE_RANK": "1"}).items():
+        monkeypatch.setenv(name, value)
+    assert launch.train(rows(4)[:1], data_folder, tmp_path, training_settings(processes=processes)) == 1

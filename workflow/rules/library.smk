@@ -24,6 +24,8 @@ else:
     sys.exit(f"error: {workflow.current_basedir.get_path_or_uri(secret_free=True)}: {reason}")
 # Snakemake 9.27 puts it into shell lines as it stands, and folders may have spaces, brackets and quotes.
 sys.executable = shlex.quote(sys.executable)
+# A notebook sets a way to draw that it alone has.
+os.environ.update(MPLBACKEND="agg")
 # So that a training knows that it has a job of the cluster for itself.
 if not workflow.is_main_process:
     os.environ.update(SMALLBATCH_SUBMITTED="yes")

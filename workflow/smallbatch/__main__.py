@@ -34,6 +34,7 @@ Config = dict[str, Any]
 
 def main() -> None:
     """Read the command line and do what it says."""
+    os.environ["MPLBACKEND"] = "agg"  # a notebook sets a way to draw that it alone has
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")  # a terminal that knows no ⁻ ends no command
     parser = argparse.ArgumentParser(prog="python -m smallbatch", description=__doc__)

@@ -24,6 +24,9 @@ from smallbatch.runs.store import RunStore
 from smallbatch.study.experiments import Run
 
 LIBRARY = Path(__file__).parents[2]
+PEERS = {"RANK", "LOCAL_RANK", "GROUP_RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT"}
+"""Variables that tell of other processes of a training; a container of several nodes has them for whatever it runs."""
+
 JOB, TRAINED, STOPPED, ERROR, STDERR = "job.json", "trained.json", "stopped.json", "error.txt", "stderr.txt"
 
 log = logging.getLogger(__name__)
@@ -56,6 +59,7 @@ def train(
         UserError: as `train_pack`; or a process ended early. What others were to train is trained all the same.
         Stopped: a signal asked for it.
     """
+    _forget_peers()
     sub_packs: list[Sequence[Run]] = [runs]
     if training["side_by_side"] > 1:
         store, fingerprint = RunStore(results), read_meta(data_folder / META).fingerprint
@@ -78,6 +82,12 @@ def train(
 
         file = None if heartbeat is None else str(heartbeat)
         return train_pack(runs, data_folder, results, heartbeat=file, **options)
+
+
+def _forget_peers() -> None:
+    """Those of another training, for which this one would wait; and options of another torchrun, PET_..."""
+    for variable in [name for name in os.environ if name in PEERS or name.startswith("PET_")]:
+        del os.environ[variable]
 
 
 def _train_all(
