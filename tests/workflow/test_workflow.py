@@ -253,6 +253,36 @@ def test_missing_data_and_rates_hide_no_missing_runs(copied):
     assert (copied / "data/digits.train_images.npy.damaged-1").read_bytes() == b"damaged" and trained(copied) == after
 
 
+@pytest.mark.parametrize(
+    "target", ["tables", "figures", "report", "paper_figures/tiny/fig13.png", "results/tiny/claims.csv"]
+)
+def test_whatever_is_asked_for_hides_no_missing_runs(target, copied):
+    """Data and rates that are not there are no reason to take whole tables for right."""
+    before = trained(copied)
+    shutil.rmtree(copied / "data/digits")
+    lost = next(name for name in sorted(before) if "resnet8" in name)
+    shutil.rmtree(copied / "results/runs" / lost)
+    planned = jobs(snakemake(copied, "-n", *ALL[:-1], target).stdout)
+    assert planned["prepare"] == 1 and planned["table"] >= 1
+    done = snakemake(copied, *ALL[:-1], target)
+    assert done.returncode == 0, done.stdout
+    assert {name for name, at in trained(copied).items() if at != before.get(name)} == {lost}
+    (copied / "results/tiny/chosen/bn.json").unlink()
+    assert jobs(snakemake(copied, "-n", *ALL[:-1], target).stdout)["choose"] == 1
+    done = snakemake(copied, *ALL[:-1], target)
+    assert done.returncode == 0 and (copied / "results/tiny/chosen/bn.json").exists(), done.stdout
+    assert "Nothing to be done" in snakemake(copied, *ALL[:-1], target).stdout
+
+
+def test_what_is_set_for_another_program_is_not_taken_for_ours(tiny, monkeypatch):
+    """A notebook's kernel sets how to draw, a container of a training of several nodes that training's peers."""
+    monkeypatch.setenv("MPLBACKEND", "module://matplotlib_inline.backend_inline")
+    for name, value in {"RANK": "1", "WORLD_SIZE": "4", "LOCAL_RANK": "3", "MASTER_ADDR": "127.0.0.1"}.items():
+        monkeypatch.setenv(name, value)
+    done = snakemake(tiny, *ALL)
+    assert done.returncode == 0 and (tiny / "paper_figures/tiny/fig01.png").exists(), done.stdout
+
+
 def test_tables_follow_a_run_that_came_out_otherwise(copied):
     store, name = RunStore(copied / "results"), next(name for name in trained(copied) if "alexnet" in name)
     record = store.read(name)

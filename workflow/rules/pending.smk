@@ -19,9 +19,12 @@ def settle():
         options.refuse_report(sys.argv, STUDY.name, complete=whole or not only_looks())
     except UserError as error:
         sys.exit(f"error: {error}")
+    unknown = [name for name in STUDY.experiments if name not in waiting]
+    # Behind whole tables Snakemake would not miss the data and rates that are to be made.
+    workflow.dag.forcefiles.update(tables("runs", unknown))
     if trains and (incomplete := origin()[1]):
         print(incomplete, file=sys.stderr)
-    if only_looks() and (unknown := [name for name in STUDY.experiments if name not in waiting]):
+    if only_looks() and unknown:
         print(f"{', '.join(unknown)}: trainings are planned when data are prepared and rates chosen", file=sys.stderr)
     return waiting
 
