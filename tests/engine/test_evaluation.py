@@ -16,7 +16,9 @@ from smallbatch.__main__ import main
 from smallbatch.core.errors import UserError
 from smallbatch.core.files import sealed, sha256
 from smallbatch.data import prepared
+from smallbatch.models.resnet import resnet8
 from smallbatch.runs.store import METRICS, RECORD, RunStore
+from smallbatch.training.engines import structure
 from smallbatch.training.engines.native import library
 from smallbatch.training.evaluation import evaluate
 from smallbatch.training.pack import train_pack
@@ -185,8 +187,18 @@ def test_an_altered_record_is_damaged(project, one):
 
 def test_weights_of_another_model_are_told(project, one, monkeypatch):
     store, name = one
-    monkeypatch.setitem(sys.modules["smallbatch.models"].MODELS, "alexnet", "smallbatch.models.resnet:resnet8")
+    monkeypatch.setattr("smallbatch.models.alexnet.alexnet", resnet8)
+    for cached in (structure._build, structure._trace):  # as in another process
+        cached.cache_clear()
+        monkeypatch.setattr(structure, cached.__name__, cached.__wrapped__)
     with pytest.raises(UserError, match="model alexnet: it has other weights than these; was it changed"):
+        found(project, store, name)
+
+
+def test_another_model_by_the_name_of_a_run_s_is_told(project, one, monkeypatch):
+    store, name = one
+    monkeypatch.setitem(sys.modules["smallbatch.models"].MODELS, "alexnet", "smallbatch.models.resnet:resnet8")
+    with pytest.raises(UserError, match=r"model alexnet: smallbatch.models.resnet:resnet8 in .* is not what this run"):
         found(project, store, name)
 
 

@@ -22,17 +22,17 @@ COMPILER = shutil.which("c++") or shutil.which("g++") or shutil.which("clang++")
 @pytest.fixture
 def made(monkeypatch):
     """How many models were built, and how many traced."""
-    counts, initialised, trace = collections.Counter(), initialisation.initialised, Graph.__init__
+    counts, seeded, trace = collections.Counter(), initialisation.seeded, Graph.__init__
 
-    def built(make, seed):
+    def built(seed):
         counts["built"] += 1
-        return initialised(make, seed)
+        return seeded(seed)
 
     def traced(graph, model, shape):
         counts["traced"] += 1
         trace(graph, model, shape)
 
-    monkeypatch.setattr(initialisation, "initialised", built)
+    monkeypatch.setattr(initialisation, "seeded", built)
     monkeypatch.setattr(Graph, "__init__", traced)
     for cached in (structure._build, structure._trace, memory.trace):
         cached.cache_clear()

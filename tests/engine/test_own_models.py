@@ -6,6 +6,7 @@ import os
 import sys
 import textwrap
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
@@ -14,6 +15,7 @@ from helpers.lanes import train
 from safetensors.torch import load, save_file
 from torch.nn import functional as F
 
+import smallbatch
 from smallbatch import models, study_file
 from smallbatch.core.environment import cache_folder
 from smallbatch.core.errors import UserError
@@ -889,7 +891,9 @@ def test_an_edited_model_names_new_runs_and_old_ones_cannot_be_evaluated(own, da
     del sys.modules[file.stem]  # as in another process
     new = a_run(model="mine")
     assert new.name(fingerprint) != name and not store.has(new, fingerprint) and store.has(old, fingerprint)
-    with pytest.raises(UserError, match=rf"model mine: {file} is not what this run was named after"):
+    with pytest.raises(
+        UserError, match=rf"model mine: {file.stem}:mine in {file} is not what this run was named after"
+    ):
         evaluate(store, store.read(name), data_folder.parent, CPU)
     with pytest.raises(UserError, match="is not what this run was named after"):
         train_pack([replace(old, seed=9)], data_folder, tmp_path)
@@ -963,6 +967,70 @@ def test_what_a_model_imports_from_beside_it_is_part_of_it(line, own, tmp_path):
     part.write_text("x = 2\n")
     models.content_at.cache_clear()
     assert models.content("mine") != before
+
+
+def test_which_function_of_a_file_a_model_is_is_part_of_it(own, data_folder, tmp_path, monkeypatch):
+    file = own()
+    file.write_text(file.read_text() + "\n\ndef other(*given):\n    return mine(*given)\n")
+    run, before = a_run(model="mine"), models.content("mine")
+    monkeypatch.setitem(models.MODELS, "mine", f"{file.stem}:other")
+    assert models.content("mine") != before
+    with pytest.raises(UserError, match=rf"model mine: {file.stem}:other in {file} is not what this run was named aft"):
+        train_pack([run], data_folder, tmp_path)
+
+
+def test_a_model_of_the_project_by_another_name_is_part_of_its_runs(monkeypatch):
+    for function in ("resnet8", "resnet20"):
+        monkeypatch.setitem(models.MODELS, "mine", f"smallbatch.models.resnet:{function}")
+        assert models.is_own("mine") and not models.is_own(function) and models.content(function) is None
+        assert a_run(model="mine").setting.model_content == models.content("mine") is not None
+    contents = {models.content_at(f"smallbatch.models.resnet:resnet{depth}") for depth in (8, 20)}
+    assert len(contents) == 2
+
+
+def test_a_model_keeps_the_initial_weights_that_it_makes(own):
+    """Fixed filters, zeros and whatever distribution; the paper's rule is for the paper's models."""
+    own(init="nn.init.constant_(self.a.weight, 1 / 9); nn.init.zeros_(self.fc.weight); nn.init.uniform_(self.b.bias)")
+    built = models.build("mine", (1, 8, 8), 4, seed=1)
+    assert (built.a.weight == 1 / 9).all() and (built.fc.weight == 0).all() and (built.b.bias > 0).any()
+    assert not torch.equal(built.b.weight, models.build("mine", (1, 8, 8), 4, seed=2).b.weight)
+
+
+def test_a_model_of_the_project_by_another_name_has_the_papers_weights(monkeypatch):
+    monkeypatch.setitem(models.MODELS, "mine", "smallbatch.models.resnet:resnet8")
+    ours, theirs = (models.build(name, (3, 32, 32), 10, seed=1).state_dict() for name in ("mine", "resnet8"))
+    assert all(torch.equal(ours[name], theirs[name]) for name in theirs)
+
+
+@pytest.mark.parametrize(
+    ("path", "is_the_projects"),
+    [
+        ("models/resnet50.py", True),
+        ("models/__init__.py", True),
+        ("models/resnet50.pth", False),
+        ("models/alexnet.json", False),
+        ("models/mine.py", False),
+        ("models/resnet/resnet50.py", False),
+        ("blocks.py", False),
+        ("training/blocks.py", False),
+    ],
+)
+def test_whose_a_file_of_the_library_is(path, is_the_projects):
+    assert models.is_the_projects(Path(models.__file__).parents[1] / path) == is_the_projects
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("where", ["blocks.py", "models/resnet50.json"])
+def test_a_file_that_was_added_to_the_library_is_refused(where, own, monkeypatch, tmp_path):
+    """Beside the library's own: its change would go by."""
+    library = tmp_path / "library" / "smallbatch"
+    (library / "models").mkdir(parents=True)
+    (library / where).write_text("WIDTH = 1\n" if where.endswith(".py") else "1")
+    monkeypatch.setattr(models, "__file__", str(library / "models" / "__init__.py"))
+    monkeypatch.setattr(smallbatch, "__path__", [*smallbatch.__path__, str(library)])
+    own(init="import smallbatch.blocks" if where.endswith(".py") else f"open({str(library / where)!r}).read()")
+    with pytest.raises(UserError, match=rf"it reads {library / where}, which is no part of its runs' names; allowed: "):
+        found()
 
 
 @pytest.fixture

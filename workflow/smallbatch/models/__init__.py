@@ -3,6 +3,7 @@
 import ast
 import contextlib
 import functools
+import hashlib
 import importlib
 import importlib.util
 import sys
@@ -35,18 +36,20 @@ PROJECT_FILES = ("__init__", "alexnet", "initialisation", "normalisation", "resn
 
 
 def is_own(model: str) -> bool:
-    """Whether a model is the user's own, not the project's.
+    """Whether a model is the user's own, not the project's under its own name.
 
     Raises:
         UserError: there is no such model.
     """
     if model not in MODELS:
         raise UserError(f"model {model}: there is no such model{likely(model, list(MODELS))}; see MODELS in {__file__}")
-    return MODELS[model] not in BUILT_IN.values()
+    return MODELS[model] != BUILT_IN.get(model)
 
 
 def content(model: str) -> str | None:
-    """A hash over the file of a model of the user's own and those beside it that it imports; none of the project's.
+    """A hash over the code of a model of the user's own: its file, those beside it that it imports, and which function.
+
+    None of the project's. As they are when it is first asked for.
 
     Raises:
         UserError: there is no such model, or no such file.
@@ -56,12 +59,12 @@ def content(model: str) -> str | None:
 
 @functools.cache  # what this process has imported stays, whatever becomes of the file
 def content_at(entry_point: str) -> str:
-    """A hash over `files` as they are when it is first asked; the entry point as in `MODELS`.
+    """The same of a model by its entry point, as in `MODELS`."""
+    return _content_now(entry_point)
 
-    Raises:
-        UserError: there are none.
-    """
-    return digest(*files(entry_point))
+
+def _content_now(entry_point: str) -> str:
+    return hashlib.sha256(f"{entry_point} {digest(*files(entry_point))}".encode()).hexdigest()[:16]
 
 
 def files(entry_point: str) -> set[Path]:
@@ -106,11 +109,12 @@ def _with_imported(file: Path) -> set[Path]:
 
 
 def is_the_projects(path: Path) -> bool:
-    """Whether a file, its links resolved, is one of the project's own: of its library, and no model added to it."""
+    """Whether a file, its links resolved, is one of the project's that models build on.
+
+    Of the rest of the library a model takes what is imported already; what it is the first to open was added to it.
+    """
     beside = Path(__file__).resolve().parent
-    return path.is_relative_to(beside.parent) and (
-        not path.is_relative_to(beside) or (path.parent == beside and path.stem in PROJECT_FILES)
-    )
+    return path.parent == beside and path.suffix == ".py" and path.stem in PROJECT_FILES
 
 
 def _imported(path: Path) -> set[str]:
@@ -137,8 +141,9 @@ def check_content(model: str, recorded: str | None) -> None:
     now = _loaded.get(model) or content(model)
     if now != recorded:
         raise UserError(
-            f"model {model}: {source(MODELS[model])} is not what this run was named after: its content has the hash "
-            f"{now}, the run's had {recorded}; allowed: the file as it was (with this one a study trains new runs)"
+            f"model {model}: {MODELS[model]} in {source(MODELS[model])} is not what this run was named after: its "
+            f"content has the hash {now}, the run's had {recorded}; allowed: the file and the function as they were "
+            "(with these a study trains new runs)"
         )
 
 
@@ -152,7 +157,7 @@ def build(
     bn_batch_size: int = 1,
     seed: int = 0,
 ) -> "nn.Module":
-    """Make a model with the initial weights of `seed`.
+    """Make a model with the initial weights of `seed`: the paper's, or those that a model of the user's own makes.
 
     Args:
         model: a key of `MODELS`.
@@ -166,25 +171,31 @@ def build(
     Raises:
         UserError: a model of the user's own cannot be made.
     """
-    from smallbatch.models.initialisation import initialised
+    from torch import nn
+
+    from smallbatch.models.initialisation import as_in_the_paper, seeded
     from smallbatch.models.normalisation import norms
 
     with errors_in_one_line(model, "it cannot be made") if is_own(model) else contextlib.nullcontext():
         maker = _maker(model)
-        return initialised(lambda: maker(shape, classes, norms(norm, norm_layers, bn_batch_size)), seed)
+        with seeded(seed):
+            made = maker(shape, classes, norms(norm, norm_layers, bn_batch_size))
+            if not isinstance(made, nn.Module):
+                raise TypeError(f"a {type(made).__name__} was made, not a torch.nn.Module")
+            return as_in_the_paper(made) if MODELS[model] in BUILT_IN.values() else made
 
 
 _loaded: dict[str, str] = {}
-"""Model of the user's own -> hash over its files as this process has imported them, see `content`."""
+"""Model of the user's own -> `content` of what this process has imported."""
 
 
 def _maker(model: str) -> Callable[..., "nn.Module"]:
     module, name = MODELS[model].split(":")
     if is_own(model) and module not in sys.modules:
         forget_bytecode(MODELS[model])
-        before = digest(*files(MODELS[model]))
+        before = _content_now(MODELS[model])
         importlib.import_module(module)
-        if digest(*files(MODELS[model])) != before:
+        if _content_now(MODELS[model]) != before:
             raise UserError(f"model {model}: {source(MODELS[model])} was changed while it was read; call again")
         _loaded[model] = before
     maker: Callable[..., nn.Module] = getattr(importlib.import_module(module), name)

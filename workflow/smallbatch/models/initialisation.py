@@ -1,6 +1,7 @@
-"""Initial weights: He et al. 2015b, normal, fan-in, gain of the rectifier; biases zero."""
+"""Initial weights, which depend on a run's seed alone."""
 
-from collections.abc import Callable
+import contextlib
+from collections.abc import Iterator
 
 import torch
 from torch import nn
@@ -8,16 +9,19 @@ from torch import nn
 from smallbatch.core.seeds import stream_seed
 
 
-def initialised(make: Callable[[], nn.Module], seed: int) -> nn.Module:
-    """Make a model whose initial weights depend on `seed` alone; torch's global generator is left as it was."""
+@contextlib.contextmanager
+def seeded(seed: int) -> Iterator[None]:
+    """While it lasts, torch's random numbers are those of a run's initial weights; afterwards they are as before."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(stream_seed(seed, "initialisation"))
-        model = make()
-        if not isinstance(model, nn.Module):
-            raise TypeError(f"a {type(model).__name__} was made, not a torch.nn.Module")
-        for module in model.modules():
-            if isinstance(module, nn.Conv2d | nn.Linear):
-                nn.init.kaiming_normal_(module.weight, nonlinearity="relu")
-                if module.bias is not None:
-                    nn.init.zeros_(module.bias)
+        yield
+
+
+def as_in_the_paper(model: nn.Module) -> nn.Module:
+    """Draw the weights of convolutions and linear layers by He et al. 2015b: normal, fan-in, ReLU gain; biases zero."""
+    for module in model.modules():
+        if isinstance(module, nn.Conv2d | nn.Linear):
+            nn.init.kaiming_normal_(module.weight, nonlinearity="relu")
+            if module.bias is not None:
+                nn.init.zeros_(module.bias)
     return model

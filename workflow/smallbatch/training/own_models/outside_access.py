@@ -13,6 +13,7 @@ from pathlib import Path
 from types import CodeType, FrameType
 from typing import Any, NamedTuple
 
+from smallbatch import models
 from smallbatch.core.errors import UserError
 from smallbatch.models import is_the_projects
 
@@ -32,14 +33,20 @@ _SYSTEM = {"/usr", "/lib", "/lib64", "/etc", "/proc", "/sys", "/dev"}
 _IMPORT = "<frozen importlib"
 
 
+MODELS_FOLDER = Path(models.__file__).resolve().parent
+
 SEEDING = {"manual_seed", "manual_seed_all", "seed", "seed_all", "set_rng_state", "set_rng_state_all"}
 """Functions of `torch.random` and `torch.cuda` by which a model would fix what its run's seed is to decide."""
 
 
 class _Listener(NamedTuple):
-    """Of a model: its files, and what their code has read, asked and seeded so far."""
+    """Of a model: its files, and what their code has read, asked and seeded so far.
+
+    library: files of the project that are imported already, which whoever shows a line of code reads.
+    """
 
     files: set[str]
+    library: set[Path]
     read: set[Path]
     asked: list[str]
     seeded: list[str]
@@ -59,7 +66,7 @@ def nothing_outside(files: set[Path], name: str) -> Iterator[None]:
     Raises:
         UserError: says what it reads or asks.
     """
-    listener, profile = _Listener(set(map(str, files)), set(), [], []), sys.getprofile()
+    listener, profile = _Listener(set(map(str, files)), _imported_of_the_library(), set(), [], []), sys.getprofile()
     _listeners.append(listener)
     sys.setprofile(_on_call)
     try:
@@ -112,8 +119,18 @@ def _on_open(listener: _Listener, file: object, mode: str | None, flags: int, *,
     if path.parent.name == "__pycache__":
         path = path.parents[1] / f"{path.name.partition('.')[0]}.py"
     allowed = _INSTALLED | _SYSTEM if imports else _INSTALLED  # libraries ask the system as they are imported
-    if not any(path.is_relative_to(folder) for folder in allowed) and not is_the_projects(path.resolve()):
-        listener.read.add(path.resolve())
+    if any(path.is_relative_to(folder) for folder in allowed):
+        return
+    path = path.resolve()
+    if not is_the_projects(path) and path not in listener.library:
+        listener.read.add(path)
+
+
+def _imported_of_the_library() -> set[Path]:
+    package = __name__.partition(".")[0]
+    modules = [module for name, module in sys.modules.items() if name.partition(".")[0] == package]
+    files = [Path(module.__file__).resolve() for module in modules if module.__file__]
+    return {file for file in files if file.parent != MODELS_FOLDER}
 
 
 def _on_call(frame: FrameType, event: str, called: object) -> None:
