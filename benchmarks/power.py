@@ -14,7 +14,8 @@ from typing import NamedTuple
 import numpy as np
 from scipy.special import logsumexp
 
-from smallbatch.analysis import claims, predicates
+from smallbatch.analysis import predicates
+from smallbatch.analysis.claims import judge as claims
 from verdicts import BUILDS, IMAGES, NOISE, OWN, Study, Truth, cases
 
 SEEDS = 5

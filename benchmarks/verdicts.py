@@ -20,7 +20,7 @@ import numpy as np
 import pandas as pd
 import yaml
 
-from smallbatch.analysis import claims
+from smallbatch.analysis.claims import judge as claims
 
 CONFIG = Path(__file__).parents[1] / "config" / "config.yaml"
 THRESHOLDS = yaml.safe_load(CONFIG.read_text(encoding="utf-8"))["claims"]

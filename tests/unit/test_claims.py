@@ -10,7 +10,7 @@ import yaml
 from helpers import PROJECT
 from scipy import stats
 
-from smallbatch.analysis.claims import CLAIMS, COLUMNS, judge
+from smallbatch.analysis.claims.judge import CLAIMS, COLUMNS, judge
 from smallbatch.analysis.grid import SAMPLES, read_grid
 from smallbatch.analysis.noise import Noise, with_results
 from smallbatch.analysis.paper import FIGURES, differences
