@@ -14,8 +14,8 @@ from typing import NamedTuple
 import numpy as np
 from scipy.special import logsumexp
 
-from smallbatch.analysis import predicates
 from smallbatch.analysis.claims import judge as claims
+from smallbatch.analysis.predicates import best
 from verdicts import BUILDS, IMAGES, NOISE, OWN, Study, Truth, cases
 
 SEEDS = 5
@@ -42,7 +42,7 @@ def comparisons(name: str, study: Study) -> Iterator[Bests]:
     """Those of a claim that say on which side the best is, as though it were inside."""
     [claim] = [claim for claim in claims.CLAIMS if claim.name == name]
     for check in claim.checks:
-        if check.about is predicates.best_within:
+        if check.about is best.best_within:
             low, high = (check.predicate.keywords[end] for end in ("low", "high"))
             for line in (line for truth in study[check.figures[0]] for line in _lines(truth)):
                 inside = {size for size in line if low <= size <= high}

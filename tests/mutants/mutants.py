@@ -25,12 +25,7 @@ MODULES = {
     "settings": ["study/settings", "study_file"],
     "reports": ["publish/report", "figures/captions", "analysis/words"],
     "statistics": ["analysis/statistics", "analysis/noise", "analysis/moderation", "analysis/grid", "figures/cells"],
-    "claims": [
-        "analysis/claims/judge",
-        "analysis/predicates/__init__",
-        "analysis/verdicts",
-        "analysis/update_variance",
-    ],
+    "claims": ["analysis/claims/*", "analysis/predicates/*", "analysis/verdicts", "analysis/update_variance"],
 }
 """What is mutated, by what is reported."""
 

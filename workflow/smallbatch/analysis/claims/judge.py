@@ -9,7 +9,7 @@ batch sizes that half of a claim speaks of, it cannot support the claim: that is
 import json
 import math
 import string
-from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from itertools import pairwise
@@ -18,11 +18,21 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from smallbatch.analysis import predicates
 from smallbatch.analysis.grid import Grid, read_grid
 from smallbatch.analysis.noise import Noise, with_results
 from smallbatch.analysis.paper import differences
-from smallbatch.analysis.predicates import Thresholds
+from smallbatch.analysis.predicates import (
+    Predicate,
+    Thresholds,
+    best,
+    convergence,
+    curves,
+    falls,
+    gains,
+    growth,
+    large_batches,
+    ranges,
+)
 from smallbatch.analysis.statistics import SAMPLES
 from smallbatch.analysis.update_variance import measured
 from smallbatch.analysis.verdicts import VERDICTS, Comparison, decide, what_would_decide
@@ -32,9 +42,6 @@ COLUMNS = (
     "claim", "section", "text", "predicate", "verdict", "effect", "low", "high", "unit", "figures", "absent",
     "evidence", "seeds", "thresholds", "reading", "differences", "to_decide", "comparisons",
 )  # fmt: skip
-
-Predicate = Callable[..., Iterator[Comparison]]
-"""See `predicates`."""
 
 
 @dataclass(frozen=True)
@@ -247,7 +254,7 @@ def _untrained(shown: Iterable[Mapping[str, pd.DataFrame]]) -> list[Comparison]:
 def _measured_comparisons(views: "_Views", variance: pd.DataFrame, thresholds: Thresholds) -> _Found:
     names = {name for name, spec in views.figures.items() if spec.get("kind") == "variance"}
     rows = measured(views.runs, variance)
-    return _Found([*predicates.grows_linearly(thresholds, rows, views.generator)], names, [], [])
+    return _Found([*growth.grows_linearly(thresholds, rows, views.generator)], names, [], [])
 
 
 def _why_not_run(claim: Claim, absent: Sequence[str], lacking: Sequence[str], thresholds: Thresholds) -> str:
@@ -379,7 +386,7 @@ def _every(figures: Sequence[str], predicate: Predicate, each: str | None = None
 
 
 def _best(figures: Sequence[str], low: int, high: int, each: str | None = None) -> list[Check]:
-    return _every(figures, predicates.best_within, each, low=low, high=high)
+    return _every(figures, best.best_within, each, low=low, high=high)
 
 
 _BEST = "best accuracy at {} minus best at other batch sizes: above 0 points".format
@@ -410,7 +417,7 @@ CLAIMS = (
         "there is an m above which the overall best eta_base no longer trains stably",
         "in each figure, share of seeds that fail to converge at the largest m ({large_batch} or more), at the overall "
         "best rate: above {converged_share}",
-        (*_every(_NO_BN, predicates.untrainable_at_the_largest),),
+        (*_every(_NO_BN, convergence.untrainable_at_the_largest),),
         "a study that stops before large m cannot tell: that nothing has failed so far refutes nothing",
     ),
     Claim(
@@ -421,8 +428,8 @@ CLAIMS = (
         "minus accuracy at the last m at which every seed trains, on average above {margin} points; and share of seeds "
         "that fail at the largest m above {converged_share}",
         (
-            *_every(_NO_BN, predicates.degrades_before_collapse),
-            *_every(_NO_BN, predicates.collapses),
+            *_every(_NO_BN, falls.degrades_before_collapse),
+            *_every(_NO_BN, convergence.collapses),
         ),
         "degrading is judged where no seed fails: otherwise collapse would pass for it",
     ),
@@ -432,7 +439,7 @@ CLAIMS = (
         "the smallest m have the widest range of eta_base that converges",
         f"in each figure, {_CONVERGING}: the mean over m ≤ {{smallest_batch}} minus that at each larger m: above 0 "
         "rates",
-        (*_every(_NO_BN, predicates.smallest_have_widest_range),),
+        (*_every(_NO_BN, ranges.smallest_have_widest_range),),
         "the smallest m together, against each other m: the widest of several is too wide by chance",
     ),
     Claim(
@@ -442,8 +449,8 @@ CLAIMS = (
         "at each m and the rate where most seeds converge, share of seeds that do (m ≤ 8) or do not (m > 8, out to "
         "{large_batch} or more): above {converged_share}; and best accuracy within {near} points of 76 %",
         (
-            *_every(["sec32"], predicates.trains_only_up_to, bound=8),
-            *_every(["sec32"], predicates.peaks_at, percent=76),
+            *_every(["sec32"], convergence.trains_only_up_to, bound=8),
+            *_every(["sec32"], best.peaks_at, percent=76),
         ),
     ),
     Claim(
@@ -453,8 +460,8 @@ CLAIMS = (
         "test accuracy at the figure's rate, mean over the epochs of each learning rate: of each m in 4 ... 64 within "
         "{same} points of their mean; and mean over all epochs: of each larger m more than {margin} points below that",
         (
-            *_every(["fig04"], predicates.coincide, "phase", low=4, high=64),
-            *_every(["fig04"], predicates.worse_beyond, "curve", low=4, high=64),
+            *_every(["fig04"], curves.coincide, "phase", low=4, high=64),
+            *_every(["fig04"], curves.worse_beyond, "curve", low=4, high=64),
         ),
         "curves coincide where they do so before, between and after the drops of the learning rate",
     ),
@@ -464,8 +471,8 @@ CLAIMS = (
         "BN improves AlexNet over a wide range of m",
         "for both variants of BN, best accuracy with it minus without: median over m above {margin} points",
         (
-            Check(("fig01", "fig05"), predicates.improves),
-            Check(("fig01", "fig06"), predicates.improves),
+            Check(("fig01", "fig05"), gains.improves),
+            Check(("fig01", "fig06"), gains.improves),
         ),
     ),
     Claim(
@@ -475,7 +482,7 @@ CLAIMS = (
         _BEST("m = 8 ... 64") + "; and the best there minus the best at the smallest m: above {margin} points",
         (
             *_best(["fig05"], 8, 64),
-            *_every(["fig05"], predicates.smallest_suffers, low=8, high=64),
+            *_every(["fig05"], best.smallest_suffers, low=8, high=64),
         ),
         "the smallest m suffer in accuracy; of their range of rates C24 speaks, which leaves them out with BN",
     ),
@@ -491,7 +498,7 @@ CLAIMS = (
         "3.3",
         "both BN variants reach about the same best accuracy",
         "difference of the best accuracies: within ±{same} points",
-        (Check(("fig05", "fig06"), predicates.same_peak),),
+        (Check(("fig05", "fig06"), best.same_peak),),
     ),
     Claim(
         "C12",
@@ -501,7 +508,7 @@ CLAIMS = (
         "({large_batch} or more), of a line over log2 m: above {margin} points",
         (
             *_best(_BN, 4, 8),
-            *_every(_BN, predicates.falls_to_large, low=8),
+            *_every(_BN, falls.falls_to_large, low=8),
         ),
         "accuracy falls on the whole, not at every step",
     ),
@@ -512,8 +519,8 @@ CLAIMS = (
         "at each m and the overall best rate, share of seeds that converge (m ≤ 16; fig09: m ≤ 8) or do not (larger "
         "m, out to {large_batch} or more): above {converged_share}",
         (
-            *_every(["fig07", "fig08"], predicates.best_rate_usable_up_to, bound=16),
-            *_every(["fig09"], predicates.best_rate_usable_up_to, bound=8),
+            *_every(["fig07", "fig08"], convergence.best_rate_usable_up_to, bound=16),
+            *_every(["fig09"], convergence.best_rate_usable_up_to, bound=8),
         ),
         "the best rate is the one that is best in the study; it is usable where more than that share of seeds converge",
     ),
@@ -524,8 +531,8 @@ CLAIMS = (
         "for each data set, best accuracy with warm-up minus without: mean over m above {margin} points; and mean over "
         "m > {small_batch} minus mean over smaller m above {margin} points",
         (
-            *[Check(figures, predicates.helps) for figures in _WARMED],
-            *[Check(figures, predicates.helps_large_most) for figures in _WARMED],
+            *[Check(figures, gains.helps) for figures in _WARMED],
+            *[Check(figures, gains.helps_large_most) for figures in _WARMED],
         ),
         "helping generally is helping on average over m",
     ),
@@ -537,7 +544,7 @@ CLAIMS = (
         + "; and mean of the best at those minus the best at each m in 16 ... 128: below {near} points",
         (
             *_best(["fig10"], 4, 8),
-            *_every(["fig10"], predicates.good_out_to, best=(4, 8), low=16, high=128),
+            *_every(["fig10"], best.good_out_to, best=(4, 8), low=16, high=128),
         ),
     ),
     Claim(
@@ -548,7 +555,7 @@ CLAIMS = (
         "minus that on CIFAR-10 (fig10): above {margin} points",
         (
             *_best(["fig11"], 4, 16),
-            Check(("fig10", "fig11"), partial(predicates.falls_more, low=16)),
+            Check(("fig10", "fig11"), partial(falls.falls_more, low=16)),
         ),
     ),
     Claim(
@@ -558,8 +565,8 @@ CLAIMS = (
         "for each data set, mean over m ≤ {small_batch} of the best accuracies, with warm-up and without, minus mean "
         "over larger m with warm-up: above {margin} points",
         (
-            *_every(["fig10", "fig11"], predicates.large_stay_below),
-            *[Check(figures, predicates.large_stay_below) for figures in _WARMED],
+            *_every(["fig10", "fig11"], large_batches.large_stay_below),
+            *[Check(figures, large_batches.large_stay_below) for figures in _WARMED],
         ),
     ),
     Claim(
@@ -577,8 +584,8 @@ CLAIMS = (
         "other rate: above 0 points; and at each m ≤ {small_batch} and rate where any m trains, share of seeds that "
         "converge: above {converged_share}",
         (
-            *_every(["fig12"], predicates.large_degrade_most_at_best_rate),
-            *_every(["fig12"], predicates.small_are_stable),
+            *_every(["fig12"], large_batches.large_degrade_most_at_best_rate),
+            *_every(["fig12"], convergence.small_are_stable),
         ),
     ),
     Claim(
@@ -587,7 +594,7 @@ CLAIMS = (
         "for a fixed BN batch, a smaller SGD batch is better",
         "in each figure and for each BN batch, fall of accuracy from the smallest m to the largest, of a line over "
         "log2 m: above {margin} points",
-        (*_every(["fig13a", "fig13b", "fig14"], predicates.falls_from, "bn_batch_size"),),
+        (*_every(["fig13a", "fig13b", "fig14"], falls.falls_from, "bn_batch_size"),),
     ),
     Claim(
         "C21",
@@ -598,7 +605,7 @@ CLAIMS = (
         "points",
         (
             *_best(["fig13a", "fig13b"], 4, 8, "batch_size"),
-            *_every(["fig13b"], predicates.best_below_whole, "batch_size", above=8),
+            *_every(["fig13b"], best.best_below_whole, "batch_size", above=8),
         ),
         "at SGD batches of 4 and 8 the whole batch is itself a BN batch of 4 or 8, so the second half speaks of larger "
         "ones; rates were chosen by runs with the whole batch, which is so favoured a little",
@@ -618,7 +625,7 @@ CLAIMS = (
         "{small_batch}, of a line over log2 m: above 0 points",
         (
             *_best(["fig15"], 1, 32),
-            *_every(["fig15"], predicates.improves_down_to_two_without_norm),
+            *_every(["fig15"], falls.improves_down_to_two_without_norm),
         ),
         "it keeps improving on the whole, not at every step; which m is best C1 and C2 say",
     ),
@@ -628,7 +635,7 @@ CLAIMS = (
         "the range of converging eta_base shrinks steadily as m grows",
         f"for each experiment, {_CONVERGING}: fall from the smallest m to the largest ({{large_batch}} or more), of a "
         "line over log2 m: above 0 rates; with BN from m = {smallest_batch} on",
-        (*_every(["fig16"], predicates.range_shrinks),),
+        (*_every(["fig16"], ranges.range_shrinks),),
         "steadily is a trend, not every step; with BN the smallest m suffer (C9), so their trend starts after them",
     ),
     Claim(
@@ -640,9 +647,9 @@ CLAIMS = (
         "smaller m above {margin} points; and after the longer, mean over m ≤ {small_batch} of the best minus mean "
         "over larger m above {margin} points",
         (
-            *[Check(figures, predicates.helps) for figures in _LONGER],
-            *[Check(figures, predicates.longer_helps_large_most) for figures in _LONGER],
-            *[Check(figures, predicates.large_still_below) for figures in _LONGER],
+            *[Check(figures, gains.helps) for figures in _LONGER],
+            *[Check(figures, gains.longer_helps_large_most) for figures in _LONGER],
+            *[Check(figures, large_batches.large_still_below) for figures in _LONGER],
         ),
     ),
     Claim(
