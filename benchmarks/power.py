@@ -14,7 +14,7 @@ from typing import NamedTuple
 import numpy as np
 from scipy.special import logsumexp
 
-from smallbatch.analysis.claims import judge as claims
+from smallbatch.analysis.claims.catalogue import CLAIMS
 from smallbatch.analysis.predicates import best
 from verdicts import BUILDS, IMAGES, NOISE, OWN, Study, Truth, cases
 
@@ -40,7 +40,7 @@ class Bests(NamedTuple):
 
 def comparisons(name: str, study: Study) -> Iterator[Bests]:
     """Those of a claim that say on which side the best is, as though it were inside."""
-    [claim] = [claim for claim in claims.CLAIMS if claim.name == name]
+    [claim] = [claim for claim in CLAIMS if claim.name == name]
     for check in claim.checks:
         if check.about is best.best_within:
             low, high = (check.predicate.keywords[end] for end in ("low", "high"))

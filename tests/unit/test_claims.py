@@ -10,7 +10,8 @@ import yaml
 from helpers import PROJECT
 from scipy import stats
 
-from smallbatch.analysis.claims.judge import CLAIMS, COLUMNS, judge
+from smallbatch.analysis.claims.catalogue import CLAIMS
+from smallbatch.analysis.claims.judge import COLUMNS, judge
 from smallbatch.analysis.grid import SAMPLES, read_grid
 from smallbatch.analysis.noise import Noise, with_results
 from smallbatch.analysis.paper import FIGURES, differences
