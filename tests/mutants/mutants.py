@@ -29,6 +29,8 @@ MODULES = {
 }
 """What is mutated, by what is reported."""
 
+CLAIMS = ("claims", "claim_comparisons", "claim_corners", "claim_readings", "claims_of_few_seeds")
+
 TESTS = {
     "tables": ["table", "selection"],
     "estimates": ["cost", "speeds", "resources"],
@@ -36,8 +38,8 @@ TESTS = {
     "runs": ["study", "rates_and_schedule", "resources", "table"],
     "settings": ["study", "status"],
     "reports": ["report", "results", "captions"],
-    "statistics": ["statistics", "noise", "claims", "figures", "table"],
-    "claims": ["claims", "verdicts", "update_variance"],
+    "statistics": ["statistics", "noise", "grid", *CLAIMS, "figures", "table"],
+    "claims": [*CLAIMS, "paper", "verdicts", "update_variance"],
 }
 """Files of tests that are asked."""
 
