@@ -83,8 +83,10 @@ def test_samples_of_a_share_judged_by_itself_are_low_in_one_half_and_high_in_the
 
 def test_a_border_lies_beside_the_next_rate_that_has_a_result_and_beside_the_ends_of_the_grid():
     def flips(*accuracies: float) -> list[bool]:
-        cells = {(2, 2, 2.0**k): [a] for k, a in enumerate(accuracies)}
-        return list(grid_of(table(cells)).converged[1:, 0].std(axis=0) > 0)
+        cells = {(m, m, 2.0**k): [a] for m in (2, 8) for k, a in enumerate(accuracies)}
+        first, last = grid_of(table(cells)).converged[1:].std(axis=0) > 0
+        assert list(first) == list(last)  # the grid ends at its highest rate for each m
+        return list(first)
 
     assert flips(DEAD, DEAD, np.nan, 0.9, 0.9, 0.9, DEAD) == [True, True, True, False, True, True]
     assert flips(0.9, 0.9, 0.9) == [True, False, True]  # beyond the grid training may fail
