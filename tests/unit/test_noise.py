@@ -54,6 +54,12 @@ def test_a_cell_alone_has_the_interval_of_student(seeds: int, error: float):
     np.testing.assert_allclose(mean_interval({(2, 0.5): values}), t_interval(values), atol=error)
 
 
+def test_samples_lie_as_far_above_the_data_as_below():
+    own, *samples = cells({(2, 0.5): VALUES, (8, 0.5): OTHERS}, images=1000).accuracy
+    for world in np.split(np.array(samples), 2):
+        np.testing.assert_allclose(world.mean(axis=0), own, atol=1e-9)
+
+
 @pytest.mark.parametrize(
     ("accuracy", "images", "share"),
     [(0.5, PRECISE, 0.5), (0.9, PRECISE, 0.9), (1.0, 100, 100.5 / 101)],  # the last: half an image is not known
@@ -106,6 +112,8 @@ def test_one_seed_has_the_variance_of_others_or_none(accuracies: list, freedom: 
     alone = cells({(2, 2.0**k): [0.7 + k / 100] for k in range(3)})
     assert np.isnan(alone.accuracy[1:]).all() and np.isfinite(alone.selection).all()
     assert set(alone.selection[1:].argmax(axis=1)) == {0, 1, 2}  # any of those that train may be the best
+    failed = cells({(2, 0.5): [0.7], (2, 1.0): [0.1]}).selection
+    assert (failed[:, 1] == 0.1).all() and failed[1:, 0].std() == pytest.approx(1, rel=0.1)
 
 
 def test_images_that_are_few_widen_levels_and_hardly_differences():
@@ -118,8 +126,8 @@ def test_images_that_are_few_widen_levels_and_hardly_differences():
 
 
 def test_what_diverged_is_at_chance_without_noise_and_nothing_lies_outside_0_and_100_percent():
-    found = cells({(2, 0.25): [0.99, 0.999], (2, 0.5): [0.1, 0.1]}, images=100)
-    assert (found.accuracy[:, 1] == 0.1).all()
+    found = cells({(2, 0.25): [0.99, 0.999], (2, 0.5): [0.1, 0.1], (2, 1.0): [0.05, 0.05]}, images=100)
+    assert (found.accuracy[:, 1] == 0.1).all() and (found.accuracy[:, 2] == 0.05).all()
     assert found.accuracy.min() >= 0 and found.accuracy.max() == 1
 
 
