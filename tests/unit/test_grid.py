@@ -81,12 +81,20 @@ def test_samples_of_a_share_judged_by_itself_are_low_in_one_half_and_high_in_the
     np.testing.assert_array_equal(grid.having(np.array([8])).exact, grid.exact[:, 1:])
 
 
+def flips_of(rows: list[tuple[int, int]], sizes: str, accuracies: tuple) -> list[list[bool]]:
+    """Whether the samples of each (m, b) and rate say that it converges, and that it does not."""
+    runs = with_results(table({(m, b, 2.0**k): [a] for m, b in rows for k, a in enumerate(accuracies)}))
+    grid = read_grid(runs, np.random.default_rng(0), sizes)
+    np.testing.assert_array_equal(np.isnan(grid.converged).any(axis=0), np.isnan(grid.accuracy[0]))
+    return [list(row.std(axis=0) > 0) for row in grid.converged[1:].transpose(1, 0, 2)]
+
+
 def test_a_border_lies_beside_the_next_rate_that_has_a_result_and_beside_the_ends_of_the_grid():
     def flips(*accuracies: float) -> list[bool]:
-        cells = {(m, m, 2.0**k): [a] for m in (2, 8) for k, a in enumerate(accuracies)}
-        first, last = grid_of(table(cells)).converged[1:].std(axis=0) > 0
-        assert list(first) == list(last)  # the grid ends at its highest rate for each m
-        return list(first)
+        rows = {"batch_size": [(2, 2), (8, 8)], "bn_batch_size": [(8, 2), (8, 8)]}
+        first, *others = (row for sizes, mb in rows.items() for row in flips_of(mb, sizes, accuracies))
+        assert all(row == first for row in others)  # the grid ends at its highest rate for each m and b
+        return first
 
     assert flips(DEAD, DEAD, np.nan, 0.9, 0.9, 0.9, DEAD) == [True, True, True, False, True, True]
     assert flips(0.9, 0.9, 0.9) == [True, False, True]  # beyond the grid training may fail

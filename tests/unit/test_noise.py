@@ -75,6 +75,14 @@ def test_what_others_tell_of_a_cell_is_less_where_accuracy_is_high(accuracy: flo
     assert accuracy - low == pytest.approx(stats.t.ppf(0.975, 12) * spread, rel=0.03)
 
 
+def test_what_cells_have_in_common_by_their_seeds_widens_none():
+    # Of a likeness of 0.95, the most that is taken, six cells of two degrees of freedom have 12 / (1 + 5 * 0.95^2).
+    accuracies = {(2, 2.0**-k): [0.49, 0.50, 0.51] for k in range(6)} | {(8, 0.5): [0.5]}
+    low, high = mean_interval(accuracies, cell=6)
+    freedom, spread = 12 / (1 + 5 * 0.95**2), 0.01 * np.exp(np.euler_gamma / 2)
+    assert (high - low) / 2 == pytest.approx(stats.t.ppf(0.975, freedom) * spread, rel=0.05)
+
+
 def test_cells_whose_seeds_all_agree_vary_as_much_as_rounding_to_an_image_hides():
     # A variance of 1 / 12 of an image's; of six of one degree of freedom times exp(log(1 / 2) - digamma(1 / 2)).
     low, _ = mean_interval({(2, 2.0**-k): [1.0] * (1 if k == 6 else 2) for k in range(7)}, images=100)
@@ -138,6 +146,11 @@ def test_the_selection_on_other_images_has_its_own_noise():
     assert found.selection[0, 0] == 0.7 and abs(np.corrcoef(found.accuracy[1:, 0], found.selection[1:, 0])[0, 1]) < 0.2
 
 
+def test_a_selection_by_test_accuracy_has_its_noise_though_cells_lack_seeds():
+    found = cells({(2, 0.5): [0.7, 0.72, 0.71], (8, 0.5): [0.6, 0.61]}, images=100)
+    np.testing.assert_array_equal(found.selection, found.accuracy)
+
+
 def best(
     means: list[float], tie: bool, converged: float = 1, tied_first: bool = False, common: float = 0
 ) -> np.ndarray:
@@ -168,6 +181,14 @@ def test_the_best_of_cells_that_tie_is_lower_by_the_highest_of_their_errors():
 def test_cells_tie_by_the_spread_of_their_difference_which_a_common_error_does_not_widen():
     assert best([3, 3 - 2.65 * 2**0.5, -9], tie=True, common=5)[1:].mean() == pytest.approx(3, abs=0.06)
     assert best([3, 3 - 2.4 * 2**0.5, -9], tie=True, common=5)[1:].mean() == pytest.approx(3 - 0.564, abs=0.06)
+
+
+@pytest.mark.parametrize(("own", "moves", "end"), [(0.999, 0.1, 1), (0.001, -0.1, 0)])
+def test_a_best_that_has_the_luck_of_another_cell_lies_within_0_and_100_percent(own: float, moves: float, end: int):
+    selection = np.array([[0.5, 0.5]] + [[0.6, 0.4]] * SAMPLES)  # the second cell is the luckier one
+    accuracy = np.array([[own, 0.5]] + [[own, 0.5 + moves]] * SAMPLES)
+    found = best_of(selection, accuracy, np.ones_like(accuracy))
+    assert found.min() >= 0 and found.max() <= 1 and end in found
 
 
 def test_the_best_of_each_row_of_cells_is_that_of_the_row_alone():
