@@ -131,7 +131,9 @@ def gathered(study: Study, folder: Path, mine: slice) -> None:
 
 def claims(study: Study, folder: Path, mine: slice) -> None:
     """The verdicts."""
-    from smallbatch.analysis.claims import judge  # what takes seconds to import is left to those stages that need it
+    from smallbatch.analysis.claims.judge import (
+        judge,
+    )  # what takes seconds to import is left to those stages that need it
 
     tables = [read_tables([folder / f"{kind}.parquet"]) for kind in KINDS]
     thresholds = read_yaml(CONFIG)["claims"]

@@ -20,7 +20,8 @@ import numpy as np
 import pandas as pd
 import yaml
 
-from smallbatch.analysis import claims
+from smallbatch.analysis.claims import judge
+from smallbatch.analysis.claims.catalogue import CLAIMS
 
 CONFIG = Path(__file__).parents[1] / "config" / "config.yaml"
 THRESHOLDS = yaml.safe_load(CONFIG.read_text(encoding="utf-8"))["claims"]
@@ -390,15 +391,15 @@ def verdicts(name: str, case: tuple[float, float], seeds: int, studies: int) -> 
 
 def shares(name: str, study: Study, seeds: int, studies: int) -> pd.Series:
     """The same of one study, drawn so many times."""
-    [claim] = [claim for claim in claims.CLAIMS if claim.name == name]
-    with mock.patch.object(claims, "CLAIMS", (claim,)):
+    [claim] = [claim for claim in CLAIMS if claim.name == name]
+    with mock.patch.object(judge, "CLAIMS", (claim,)):
         found = [_judged(study, seeds, np.random.default_rng([int(name[1:]), seeds, n])) for n in range(studies)]
     return 100 * pd.Series(found).value_counts(normalize=True).reindex(["supported", "refuted"], fill_value=0)
 
 
 def _judged(study: Study, seeds: int, generator: np.random.Generator) -> str:
     figures, runs, epochs = tables(study, seeds, generator)
-    return claims.judge(figures, runs, epochs, pd.DataFrame(), THRESHOLDS, generator)["verdict"].iloc[0]
+    return judge.judge(figures, runs, epochs, pd.DataFrame(), THRESHOLDS, generator)["verdict"].iloc[0]
 
 
 def line(name: str, seeds: int, studies: int) -> list[float]:

@@ -25,9 +25,11 @@ MODULES = {
     "settings": ["study/settings", "study_file"],
     "reports": ["publish/report", "figures/captions", "analysis/words"],
     "statistics": ["analysis/statistics", "analysis/noise", "analysis/moderation", "analysis/grid", "figures/cells"],
-    "claims": ["analysis/claims", "analysis/predicates", "analysis/verdicts", "analysis/update_variance"],
+    "claims": ["analysis/claims/*", "analysis/predicates/*", "analysis/verdicts", "analysis/update_variance"],
 }
 """What is mutated, by what is reported."""
+
+CLAIMS = ("claims", "claim_comparisons", "claim_corners", "claim_readings", "claims_of_few_seeds")
 
 TESTS = {
     "tables": ["table", "selection"],
@@ -36,8 +38,8 @@ TESTS = {
     "runs": ["study", "rates_and_schedule", "resources", "table"],
     "settings": ["study", "status"],
     "reports": ["report", "results", "captions"],
-    "statistics": ["statistics", "noise", "claims", "figures", "table"],
-    "claims": ["claims", "verdicts", "update_variance"],
+    "statistics": ["statistics", "noise", "grid", *CLAIMS, "figures", "table"],
+    "claims": [*CLAIMS, "paper", "verdicts", "update_variance"],
 }
 """Files of tests that are asked."""
 

@@ -40,7 +40,7 @@ def test_an_edit_changes_the_digest_of_who_runs_it(tree, edited):
     ("script", "runs", "not_run"),
     [
         ("claims", ["analysis/words", "analysis/verdicts", "study/rates"], ["figures/style", "publish/report"]),
-        ("table", ["analysis/table", "runs/store", "data/prepared"], ["analysis/claims", "figures/style"]),
+        ("table", ["analysis/table", "runs/store", "data/prepared"], ["analysis/claims/judge", "figures/style"]),
         ("choose", ["analysis/selection", "runs/chosen"], ["figures/style"]),
         ("figure", ["figures/style", "figures/accuracy", "analysis/words"], ["publish/report", "figures/preview"]),
         ("report", ["publish/report", "figures/style", "analysis/words"], ["training/engine"]),
@@ -52,6 +52,16 @@ def test_of_the_workflow_each_script_is_followed(script, runs, not_run):
     found = code.reached(root / "scripts" / f"{script}.py", root)
     assert {root / "smallbatch" / f"{name}.py" for name in runs} <= found
     assert not found & {root / "smallbatch" / f"{name}.py" for name in not_run}
+
+
+def test_whatever_judges_claims_is_in_their_digest_and_in_no_figures():
+    root = PROJECT / "workflow"
+    modules = {
+        file for package in ("claims", "predicates") for file in root.glob(f"smallbatch/analysis/{package}/*.py")
+    }
+    assert len(modules) > 2
+    assert modules <= code.reached(root / "scripts/claims.py", root)
+    assert not modules & code.reached(root / "scripts/figure.py", root)
 
 
 def test_code_that_changes_while_a_call_runs_is_refused(monkeypatch):

@@ -283,7 +283,7 @@ class Published(NamedTuple):
 
 @cache
 def published_as(name: str, folder: Path) -> Published:
-    from smallbatch.analysis.claims import judge
+    from smallbatch.analysis.claims.judge import judge
     from smallbatch.analysis.selection import rates_so_far
     from smallbatch.analysis.table import collect, epochs_table, runs_table, variance_table
 

@@ -9,7 +9,7 @@ from scipy.stats import norm
 import power
 import verdicts as harness
 from smallbatch.analysis.statistics import dealt
-from smallbatch.analysis.verdicts import Comparison, decide, what_would_decide
+from smallbatch.analysis.verdicts import Comparison, decide, effect_words, what_would_decide
 
 SAMPLES = 4000
 QUANTILES = norm.ppf((np.arange(SAMPLES) + 0.5) / SAMPLES)
@@ -19,6 +19,17 @@ def comparison(effect: float, spread: float = 1.0, noise: int = 0, **settings) -
     """An effect with samples around it that are normal to the last; comparisons of one noise move together."""
     samples = effect + spread * dealt(QUANTILES, np.random.default_rng(noise))
     return Comparison("told", np.concatenate([[effect], samples]), **settings)
+
+
+@pytest.mark.parametrize(
+    ("effect", "unit", "words"),
+    [
+        (1.25, "points", "+1.2 points"), (-1e-12, "points", "+0.0 points"), (-2, "rates", "-2.0 rates"),
+        (59.6, "% of seeds", "60 % of seeds"), (0.9805, "slope", "slope 0.98"), (np.nan, "points", ""),
+    ],
+)  # fmt: skip
+def test_effects_in_words(effect: float, unit: str, words: str):
+    assert effect_words(effect, unit) == words
 
 
 @pytest.mark.parametrize(

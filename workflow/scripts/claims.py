@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from smallbatch.analysis.claims import judge
+from smallbatch.analysis.claims.judge import judge
 from smallbatch.analysis.table import read_tables, write_table
 from smallbatch.core import checksums
 from smallbatch.core.code import as_planned

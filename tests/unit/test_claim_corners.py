@@ -1,0 +1,183 @@
+"""What a claim compares where cells are missing, seeds fail, or sizes lie at the ends of what it speaks of."""
+
+import json
+
+import numpy as np
+import pytest
+from helpers.claims import DEAD, RATE, SOME, bn_batches, curve, curves, judged, lines, pair, seeds, study, table
+
+MISSING = [np.nan] * 5
+THREE = [SOME, [0.7, 0.7, 0.7, DEAD, DEAD]]
+LONGER = {8: [0.9, 0.86, DEAD], 32: [0.8, 0.83, DEAD], 64: [0.7, 0.66, DEAD], 128: [0.8, 0.7, DEAD]}
+CORNERS: dict[str, tuple[dict, list[tuple[str, float]]]] = {
+    # The best rate is 2^-7; 2 of 5 seeds train there.
+    "C3": (
+        study(fig01=lines({2: [0.8, 0.9], 8: [0.8, 0.85], 128: [0.7, SOME]})),
+        [("fig01: at the best rate 2⁻⁷ 2 of 5 seeds converged at m = 128", 60)],
+    ),
+    # 30 points at 2^-8; at 2^-7 5 points up to m = 32, past a missing cell, before 3 of 5 fail; at 2^-6 m = 2 fails.
+    "C4": (
+        study(fig01=lines({
+            2: [0.9, 0.8, DEAD], 8: [0.8, MISSING, 0.9], 32: [0.7, 0.75, 0.9], 64: [0.6, SOME, 0.9],
+            128: [0.6, MISSING, DEAD],
+        })),
+        [
+            (
+                "fig01: from m = 2 to the last m at which all seeds train accuracy falls by 17.5 points, over 2 rates",
+                17.5,
+            ),
+            ("fig01: of the rates that train at m = 2, 30 % fail at the largest m", 30),
+        ],
+    ),
+    # A rate that some m lacks counts for none.
+    "C5": (
+        study(fig01=lines({
+            2: [0.9, 0.9, 0.9], 8: [0.9, DEAD, DEAD], 16: [0.9, DEAD, SOME], 64: [DEAD, DEAD, MISSING]
+        })),
+        [
+            ("fig01: 1.5 rates converged on average over m ≤ 8, 1.0 at m = 16", 0.5),
+            ("fig01: 1.5 rates converged on average over m ≤ 8, 0.0 at m = 64", 1.5),
+        ],
+    ),
+    # Where most seeds do is the second rate up to m = 8, which the data say and no sample.
+    "C6": (
+        study(sec32=lines({2: THREE, 3: THREE, 4: THREE, 5: THREE, 6: THREE, 8: [0.76, SOME], 16: [SOME, DEAD],
+                           128: [DEAD, DEAD]})),
+        [
+            *[(f"sec32: at the rate where most do, m = {m}: 3 of 5 seeds converged", 60) for m in (2, 3, 4, 5, 6)],
+            ("sec32: at the rate where most do, m = 8: 5 of 5 seeds converged", 100),
+            ("sec32: at the rate where most do, m = 16: 2 of 5 seeds converged", 60),
+            ("sec32: at the rate where most do, m = 128: 0 of 5 seeds converged", 100),
+            ("sec32: best at m = 8 at 2⁻⁸ (76.0 %), 76 % expected", 0),
+        ],
+    ),
+    # m = 2 is in neither half.
+    "C7": (
+        curves({2: [0.1, 0.2], 4: [0.5, 0.9], 16: [0.5, 0.9], 64: [0.5, 0.9], 128: [0.4, 0.8], 256: [0.3, 0.7]}),
+        [
+            *[
+                (f"fig04, epochs {epochs}: m = {m} averages {at} %, all of m = 4 ... 64 {at} %", 0)
+                for epochs, at in (("1 to 2", "50.0"), ("3 to 4", "90.0")) for m in (4, 16, 64)
+            ],
+            ("fig04, epochs 1 to 4: m = 128 averages 60.0 %, m = 4 ... 64 70.0 %", 10),
+            ("fig04, epochs 1 to 4: m = 256 averages 50.0 %, m = 4 ... 64 70.0 %", 20),
+        ],
+    ),
+    # -10, 4 and 6 at the m that both have.
+    "C8": (
+        pair({2: 0.8, 4: 0.8, 8: 0.8, 32: 0.8}, {4: 0.7, 8: 0.84, 32: 0.86, 64: 0.9}, "fig01", "fig05"),
+        [("fig05: median gain +4.0 points over m = 4 ... 32, from -10.0 at m = 4 to +6.0 at m = 32", 4)],
+    ),
+    "C9": (
+        study(fig05=curve({2: 0.5, 4: 0.8, 8: 0.9, 64: 0.95, 128: 0.85})),
+        [
+            ("fig05: best inside at m = 64 at 2⁻⁸ (95.0 %), outside at m = 128 at 2⁻⁸ (85.0 %)", 10),
+            ("fig05: m = 2 reaches 50.0 %, m = 64 at 2⁻⁸ (95.0 %) is the best in 8 ... 64", 45),
+        ],
+    ),
+    "C12": (
+        study(fig08=curve({4: 0.95, 8: 0.9, 32: 0.88, 128: 0.82})),
+        [
+            ("fig08: best inside at m = 4 at 2⁻⁸ (95.0 %), outside at m = 32 at 2⁻⁸ (88.0 %)", 7),
+            ("fig08: from 90.0 % at m = 8 to 82.0 % at m = 128", 8),
+        ],
+    ),
+    "C13": (
+        study(fig08=lines({16: [0.8, 0.9], 32: [0.8, SOME], 128: [0.8, DEAD]})),
+        [
+            ("fig08: at the best rate 2⁻⁷, m = 16: 5 of 5 seeds converged", 100),
+            ("fig08: at the best rate 2⁻⁷, m = 32: 2 of 5 seeds converged", 60),
+            ("fig08: at the best rate 2⁻⁷, m = 128: 0 of 5 seeds converged", 100),
+        ],
+    ),
+    "C15": (
+        study(fig10=curve({4: 0.9, 8: 0.88, 16: 0.89, 128: 0.8, 256: 0.7})),
+        [
+            ("fig10: best inside at m = 4 at 2⁻⁸ (90.0 %), outside at m = 16 at 2⁻⁸ (89.0 %)", 1),
+            ("fig10: m = 16 reaches 89.0 %, m = 4 ... 8 89.0 %", 0),
+            ("fig10: m = 128 reaches 80.0 %, m = 4 ... 8 89.0 %", 9),
+        ],
+    ),
+    # Over m = 16, 32 and 64, which both have.
+    "C16": (
+        pair(
+            {8: 0.5, 16: 0.9, 32: 0.88, 64: 0.86, 128: 0.7}, {8: 0.9, 16: 0.7, 32: 0.65, 64: 0.6, 256: 0.2},
+            "fig10", "fig11",
+        ),
+        [
+            ("fig11: best inside at m = 8 at 2⁻⁸ (90.0 %), outside at m = 32 at 2⁻⁸ (65.0 %)", 25),
+            ("fig11: m = 16 ... 64 lose 10.0 points, 4.0 in fig10", 6),
+        ],
+    ),
+    "C17": (
+        study(fig11=curve({8: 0.9, 32: 0.8, 33: 0.7, 64: 0.6})),
+        [("fig11: m = 33 ... 64 average 65.0 %, m = 8 ... 32 85.0 %", 20)],
+    ),
+    # 75 and 65 %, 85 and 50 %, 10 and 30 %; at 2^-6 no m trains.
+    "C19": (
+        study(fig12=lines({8: [0.8, 0.9, DEAD], 32: [0.7, 0.8, DEAD], 64: [0.7, 0.6, 0.5], 128: [0.6, 0.4, DEAD]})),
+        [
+            ("fig12: large m lie 35.0 points below small at the best rate 2⁻⁷, 10.0 at 2⁻⁸", 25),
+            ("fig12: large m lie 35.0 points below small at the best rate 2⁻⁷, -20.0 at 2⁻⁶", 55),
+            *[(f"fig12: m = {m} at {rate}: 5 of 5 seeds converged", 100) for m in (8, 32) for rate in ("2⁻⁸", "2⁻⁷")],
+        ],
+    ),
+    # log2 m = 3, 4, 6 lie -4/3, -1/3, 5/3 from their mean, accuracies 5, -5, 0 points: slope -5 / (42 / 9), times -3.
+    "C20": (
+        study(fig14=bn_batches({(8, 4): 0.8, (16, 4): 0.7, (64, 4): 0.75, (16, 8): 0.8})),
+        [("fig14, b = 4: from 80.0 % at m = 8 to 75.0 % at m = 64", 15 * 9 / 42)],
+    ),
+    "C21": (
+        study(fig13b=bn_batches({
+            (16, 2): 0.7, (16, 4): 0.8, (16, 8): 0.85, (16, 16): 0.9, (8, 8): 0.9, (8, 4): 0.7
+        })),
+        [
+            ("fig13b, m = 16: best inside at b = 8 at 2⁻⁸ (85.0 %), outside at b = 16 at 2⁻⁸ (90.0 %)", -5),
+            ("fig13b, m = 16: best below m at b = 8 at 2⁻⁸ (85.0 %), the whole batch has 90.0 %", -5),
+        ],
+    ),
+    # log2 m = 1, 3, 4 lie -5/3, 1/3, 4/3 from their mean, accuracies 6, -4, -2 points: slope -14 / (42 / 9), times -3.
+    "C23": (
+        study(fig15=curve({2: 0.9, 8: 0.8, 16: 0.82, 64: 0.5}, norm="none")),
+        [
+            ("fig15: best inside at m = 2 at 2⁻⁸ (90.0 %), outside at m = 64 at 2⁻⁸ (50.0 %)", 40),
+            ("fig15: from 90.0 % at m = 2 to 82.0 % at m = 16", 9),
+        ],
+    ),
+    # With BN from m = 8 on: widths 3, 2, 1 at -5/3, -2/3, 7/3 from the mean of log2 m: slope -4 / (78 / 9), times -4.
+    "C24": (
+        study(fig16=lines({4: [0.9] * 3, 8: [0.9] * 3, 16: [0.9, 0.9, DEAD], 128: [0.9, DEAD, DEAD]})),
+        [("fig16: 3.0 rates converged at m = 8, 1.0 at m = 128", 16 * 9 / 78)],
+    ),
+    # Best rates gain 5, 2, 0 and 10; at 2^-7, the best of the shorter training and a rate of both, 1, 2, 6 and 20.
+    "C25": (
+        study(
+            fig17=lines({8: [0.8, 0.85], 32: [0.8, 0.81], 64: [0.7, 0.6], 128: [0.7, 0.5]}),
+            fig08=table({
+                (m, m, RATE * 2**step): seeds(accuracy)
+                for m, line in LONGER.items() for step, accuracy in zip((-1, 1, 2), line, strict=True)
+            }),
+        ),
+        [
+            ("fig08: +4.2 points on average over m = 8 ... 128 against fig17", 4.25),
+            ("fig08: at the best rate of fig17, 2⁻⁷: +13.0 points at m > 32, +1.5 at smaller m", 11.5),
+            ("fig08: m = 64 ... 128 average 75.0 %, m = 8 ... 32 86.5 %", 11.5),
+        ],
+    ),
+}  # fmt: skip
+"""Studies at the corners of what a claim compares, with its comparisons and their effects."""
+
+
+@pytest.mark.parametrize("claim", CORNERS)
+def test_what_is_compared_at_the_corners_of_a_claim(claim: str):
+    case, expected = CORNERS[claim]
+    found = json.loads(judged(**case).loc[claim, "comparisons"])
+    assert [part["comparison"] for part in found] == [words for words, _ in expected]
+    assert [part["effect"] for part in found] == pytest.approx([effect for _, effect in expected], abs=1e-5)
+
+
+def test_ranges_without_a_rate_that_all_sizes_have_are_unknown():
+    row = judged(**study(fig01=lines({2: [0.9, MISSING], 64: [MISSING, 0.9]}))).loc["C5"]
+    assert row["verdict"] == "undecided" and row["effect"] == ""
+    assert [part["effect"] for part in json.loads(row["comparisons"])] == [None]
+    assert row["evidence"] == "fig01: there is no rate that all batch sizes have results at"

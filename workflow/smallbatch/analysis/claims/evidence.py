@@ -1,0 +1,95 @@
+"""What a study has of a claim: the comparisons that its figures give, and what it lacks."""
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+import pandas as pd
+
+from smallbatch.analysis.claims.claim import Check, Claim
+from smallbatch.analysis.claims.figure_grids import FigureGrids
+from smallbatch.analysis.paper import differences
+from smallbatch.analysis.predicates import Predicate, Thresholds, growth
+from smallbatch.analysis.statistics import SAMPLES
+from smallbatch.analysis.update_variance import measured
+from smallbatch.analysis.verdicts import Comparison
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """What a study has of a claim.
+
+    comparisons: all of them.
+    figures: the study's figures that gave them, by name.
+    differences: what in their settings is not the paper's.
+    lacking: figures of some half of the claim that nothing tells of, for they or their batch sizes are not there.
+    """
+
+    comparisons: list[Comparison]
+    figures: set[str]
+    differences: list[str]
+    lacking: list[str]
+
+
+def evidence_of(claim: Claim, grids: FigureGrids, variance: pd.DataFrame, thresholds: Thresholds) -> Evidence:
+    """What a study has of a claim: of its figures, or of the variance measured where the claim has no checks."""
+    return _of_figures(claim, grids, thresholds) if claim.checks else _of_variance(grids, variance, thresholds)
+
+
+def _of_figures(claim: Claim, grids: FigureGrids, thresholds: Thresholds) -> Evidence:
+    comparisons: list[Comparison] = []
+    figures: set[str] = set()
+    differing: dict[str, list[str]] = {}
+    compared: set[Predicate] = set()
+    absent: dict[Predicate, list[str]] = {}
+    without_sizes: dict[Predicate, list[str]] = {}
+    for check in claim.checks:
+        runs = {figure: grids.experiments(figure) for figure in check.figures}
+        if not all(runs.values()):
+            absent.setdefault(check.about, []).extend(figure for figure in runs if not runs[figure])
+            continue
+        found = [*_comparisons(check, grids, thresholds), *_untrained(runs.values())]
+        if not found:
+            without_sizes.setdefault(check.about, []).extend(check.figures)
+            continue
+        before = {comparison.sentence for comparison in comparisons}
+        comparisons += [comparison for comparison in found if comparison.sentence not in before]
+        compared.add(check.about)
+        figures |= {grids.name_in_study(figure) for figure in runs}
+        differing |= {
+            grids.name_in_study(figure): differences(figure, shown.values()) for figure, shown in runs.items()
+        }
+    missing = (absent | without_sizes).items()
+    lacking = [figure for about, names in missing if about not in compared for figure in names]
+    return Evidence(comparisons, figures, _shared_first(differing), [*dict.fromkeys(lacking)])
+
+
+def _of_variance(grids: FigureGrids, variance: pd.DataFrame, thresholds: Thresholds) -> Evidence:
+    figures = {name for name, spec in grids.figures.items() if spec.get("kind") == "variance"}
+    rows = measured(grids.runs, variance)
+    return Evidence([*growth.grows_linearly(thresholds, rows, grids.generator)], figures, [], [])
+
+
+def _comparisons(check: Check, grids: FigureGrids, thresholds: Thresholds) -> Iterator[Comparison]:
+    for compared in zip(*[grids.of(figure, check.each) for figure in check.figures], strict=False):
+        seeds = min(int(grid.seeds[grid.seeds > 0].min()) for grid in compared)
+        for comparison in check.predicate(thresholds, *compared):
+            yield replace(comparison, sentence=f"{compared[-1].where}: {comparison.sentence}", seeds=seeds)
+
+
+def _untrained(figures: Iterable[Mapping[str, pd.DataFrame]]) -> list[Comparison]:
+    """Of each experiment of which no run has converged, a comparison that tells nothing."""
+    unknown = np.full(1 + SAMPLES, np.nan)
+    untrained = [where for runs in figures for where, shown in runs.items() if not shown["converged"].any()]
+    return [Comparison(f"{where}: no run has converged", unknown) for where in untrained]
+
+
+def _shared_first(differing: Mapping[str, Sequence[str]]) -> list[str]:
+    """How figures differ from the paper's: in words alone what is so of all of them, else with the figures' names."""
+    figures_of = {
+        words: [figure for figure, differs in differing.items() if words in differs]
+        for every in differing.values()
+        for words in every
+    }
+    ordered = sorted(figures_of.items(), key=lambda item: -len(item[1]))
+    return [words if len(names) == len(differing) else f"{', '.join(names)}: {words}" for words, names in ordered]
