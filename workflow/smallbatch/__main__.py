@@ -77,8 +77,8 @@ def _evaluate(run: Path, device: str) -> None:
     store = RunStore(RESULTS if run.parent == Path() else run.parents[1])
     take_in(store)
     record = record_of_weights(store, run.name)
-    found = evaluate(store, record, DATA, devices.pick(device, "command line", "--device"))
-    _say(f"{store.root / record.run.name(record.fingerprint)}: test accuracy {found}")
+    evaluation = evaluate(store, record, DATA, devices.pick(device, "command line", "--device"))
+    _say(f"{store.root / record.run.name(record.fingerprint)}: test accuracy {evaluation}")
 
 
 def _check(study: Study, config: Config, arguments: argparse.Namespace) -> None:
@@ -194,14 +194,14 @@ def _chosen(study: Study, experiment: Experiment, config: Config) -> tuple[Chose
 
     bases = [(name, run) for name in experiment.best_of for run in study.experiments[name].runs()]
     metas = {label: read_meta(DATA / label / META) for label in study.labels}
-    found = collect(bases, RunStore(RESULTS), metas)
-    runs = runs_table(bases, found, metas, config["convergence_threshold"])
+    records = collect(bases, RunStore(RESULTS), metas)
+    runs = runs_table(bases, records, metas, config["convergence_threshold"])
     lacking = runs.loc[runs["status"] == "missing", "experiment"]
     if len(lacking):
         allowed = f"experiments whose rates are known; {lacking.iloc[0]} is not trained yet"
         refuse("command line", "--experiment", experiment.name, allowed)
     tables = [runs[runs["experiment"] == name] for name in experiment.best_of]
-    return best_rates(tables), [digest_of(found[name].digest for name in table["run"]) for table in tables]
+    return best_rates(tables), [digest_of(records[name].digest for name in table["run"]) for table in tables]
 
 
 def _choice() -> str:

@@ -131,9 +131,9 @@ def scaled(values: Values, scale: Values) -> dict[str, Any]:
     experiments = {name: e for name, e in experiments.items() if e["base_lrs"] != {"best_of": []}}
     figures = {}
     for name, spec in values["figures"].items():
-        there = [experiment for experiment in spec["experiments"] if experiment in experiments]
-        if there and name in scale.get("figures", [name]):
-            figures[name] = {**spec, "experiments": there}
+        kept_experiments = [experiment for experiment in spec["experiments"] if experiment in experiments]
+        if kept_experiments and name in scale.get("figures", [name]):
+            figures[name] = {**spec, "experiments": kept_experiments}
     if "figures" in scale:
         shown = {name for spec in figures.values() for name in spec["experiments"]}
         needed = shown | {base for name in shown for base in _bases(experiments[name])}
@@ -369,16 +369,16 @@ _NEEDED = {
 
 
 def _check_kind(where: str, key: str, kind: str, e: Experiment) -> None:
-    there = {"variance_batch_sizes": e.setting.variance_batch_sizes, "bn_batch_sizes": e.bn_batch_sizes}
+    values = {"variance_batch_sizes": e.setting.variance_batch_sizes, "bn_batch_sizes": e.bn_batch_sizes}
     needed = _NEEDED.get(kind)
-    if needed and not there[needed]:
+    if needed and not values[needed]:
         refuse(where, f"{key}.experiments", e.name, f"for kind {kind} experiments with {needed}")
 
 
 def _check_rate(where: str, key: str, rate: BaseLr, e: Experiment) -> None:
     if rate not in e.base_lrs:
-        there = ", ".join(map(format_base_lr, e.base_lrs)) or "none, it takes the best of others"
-        refuse(where, key, format_base_lr(rate), f"a rate of experiment {e.name}: {there}")
+        known = ", ".join(map(format_base_lr, e.base_lrs)) or "none, it takes the best of others"
+        refuse(where, key, format_base_lr(rate), f"a rate of experiment {e.name}: {known}")
 
 
 def _known(where: str, key: str, value: str, known: list[str]) -> None:

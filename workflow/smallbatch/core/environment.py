@@ -49,7 +49,7 @@ def describe() -> dict[str, str]:
 
 
 def words(environment: Mapping[str, str]) -> str:
-    """What was recorded of a place, in one line."""
+    """What was recorded of an environment, in one line."""
     return ", ".join(f"{key} {environment[key]}" for key in ENVIRONMENT if key in environment)
 
 

@@ -19,15 +19,15 @@ class Stopped(Exception):
 
     Args:
         signal: its name.
-        place: where the work was, in words; unless that says nothing.
+        position: where the work was, in words; unless that says nothing.
     """
 
-    def __init__(self, signal: str, place: str = "") -> None:
-        super().__init__(signal, place)
+    def __init__(self, signal: str, position: str = "") -> None:
+        super().__init__(signal, position)
 
     def __str__(self) -> str:
-        signal, place = self.args
-        return f"stopped by {signal}{place and f' at {place}'}; call again to resume from there"
+        signal, position = self.args
+        return f"stopped by {signal}{position and f' at {position}'}; call again to resume from there"
 
 
 def refuse(where: str | Path, key: str, value: Any, allowed: str) -> NoReturn:

@@ -104,8 +104,8 @@ def write_folder(folder: Path, contents: Mapping[str, bytes], *, flush: bool = T
     """
     with writing_errors(folder):
         folder.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=folder.parent, prefix=TEMPORARY, ignore_cleanup_errors=True) as place:
-            made = Path(place, "made")
+        with tempfile.TemporaryDirectory(dir=folder.parent, prefix=TEMPORARY, ignore_cleanup_errors=True) as temporary:
+            made = Path(temporary, "made")
             made.mkdir()
             for name, content in contents.items():
                 with open(made / name, "wb") as file:
@@ -120,7 +120,7 @@ def write_folder(folder: Path, contents: Mapping[str, bytes], *, flush: bool = T
             except OSError as error:
                 if error.errno not in (errno.EEXIST, errno.ENOTEMPTY):
                     raise
-                folder.rename(Path(place, "old"))
+                folder.rename(Path(temporary, "old"))
                 made.rename(folder)
         if flush:
             _sync_folder(folder.parent)

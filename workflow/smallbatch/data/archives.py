@@ -88,7 +88,7 @@ def unpack(archive: Path, folder: Path) -> None:
                 tarfile.open(archive, encoding="utf-8", errors="surrogateescape") as tar,
                 writing_errors(folder),
             ):
-                tar.extractall(folder, filter=lambda member, place: _plain_data(member, place, names))
+                tar.extractall(folder, filter=lambda member, target: _plain_data(member, target, names))
         elif zipfile.is_zipfile(archive):
             with zipfile.ZipFile(archive) as file, writing_errors(folder):
                 _unpack_zip(archive, file, folder, names)
@@ -127,15 +127,15 @@ def _plain_data(member: tarfile.TarInfo, folder: str, names: _Names) -> tarfile.
 
 
 def _unpack_zip(archive: Path, file: zipfile.ZipFile, folder: Path, names: _Names) -> None:
-    guessed, there = [], set()
+    guessed, unpacked = [], set()
     for member in file.infolist():
         _check_zip_member(archive, member)
         name, certain = _zip_name(member)
         if not certain:
             guessed.append(name)
-        if name in there:
+        if name in unpacked:
             raise UserError(f"{archive}: member {name!r} stands twice; allowed: each file once")
-        there.add(name)
+        unpacked.add(name)
         member.filename = names.native(name)
         file.extract(member, folder)
     if guessed:

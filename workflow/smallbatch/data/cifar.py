@@ -184,8 +184,8 @@ def read_batch(where: str, data: bytes, layout: Layout) -> Split[np.ndarray]:
     key = layout.labels.decode()
     labels = content.get(layout.labels)
     if not isinstance(labels, list) or len(labels) != len(images):
-        found = f"{len(labels)} of them" if isinstance(labels, list) else type(labels).__name__
-        raise UserError(f"{where}: {key}: found {found}, expected a list of {len(images)}, one for each image")
+        actual = f"{len(labels)} of them" if isinstance(labels, list) else type(labels).__name__
+        raise UserError(f"{where}: {key}: found {actual}, expected a list of {len(images)}, one for each image")
     for label in labels:
         if type(label) is not int or not 0 <= label < layout.classes:
             raise UserError(f"{where}: {key}: found {label!r}, expected whole numbers from 0 to {layout.classes - 1}")

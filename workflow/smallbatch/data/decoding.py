@@ -253,24 +253,25 @@ def without_metadata(data: bytes) -> bytes:
 
 
 def _bare_png(data: bytes) -> bytes:
-    kept, place = [data[:8]], 8
-    while place < len(data):
-        end = place + 12 + int.from_bytes(data[place : place + 4])
-        kind = data[place + 4 : place + 8]
+    kept, offset = [data[:8]], 8
+    while offset < len(data):
+        end = offset + 12 + int.from_bytes(data[offset : offset + 4])
+        kind = data[offset + 4 : offset + 8]
         if kind[:1].isupper() or kind == b"tRNS":  # capital: needed to decode
-            kept.append(data[place:end])
-        place = end
+            kept.append(data[offset:end])
+        offset = end
     return b"".join(kept)
 
 
 def _bare_jpeg(data: bytes) -> bytes:
-    kept, place = [data[:2]], 2
-    while data[place : place + 1] == b"\xff" and data[place + 1 : place + 2] not in (b"", b"\xda"):  # up to the pixels
-        end = place + 2 + int.from_bytes(data[place + 2 : place + 4])
-        if not _is_jpeg_metadata(data[place + 1]):
-            kept.append(data[place:end])
-        place = end
-    return b"".join(kept) + data[place:]
+    kept, offset = [data[:2]], 2
+    # Up to the pixels.
+    while data[offset : offset + 1] == b"\xff" and data[offset + 1 : offset + 2] not in (b"", b"\xda"):
+        end = offset + 2 + int.from_bytes(data[offset + 2 : offset + 4])
+        if not _is_jpeg_metadata(data[offset + 1]):
+            kept.append(data[offset:end])
+        offset = end
+    return b"".join(kept) + data[offset:]
 
 
 def _is_jpeg_metadata(marker: int) -> bool:

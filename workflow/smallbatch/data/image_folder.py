@@ -113,16 +113,16 @@ def _splits(path: Path, unpacked: Path, settings: dict[str, Any]) -> tuple[Path,
     """The root that images are named from, and the classes of the train and the test split."""
     left_out: Counter[str] = Counter()
     try:
-        root, found = classes_of_splits(path, unpacked, left_out)
+        root, classes = classes_of_splits(path, unpacked, left_out)
     except OSError as error:
         raise UserError(f"{path}: {shown(error.filename)} cannot be read ({error.strerror})") from error
     if left_out.total():
         log.warning("%s: left out: %s", path, described(left_out))
-    if "all" in found:
-        return root, _split_by_seed(path, found["all"], settings)
+    if "all" in classes:
+        return root, _split_by_seed(path, classes["all"], settings)
     if "test_fraction" in settings:
         refuse(path, "test_fraction", settings["test_fraction"], "none, since there are train/ and test/ or val/")
-    return root, found
+    return root, classes
 
 
 def _split_by_seed(path: Path, classes: Classes, settings: dict[str, Any]) -> dict[str, Classes]:
@@ -139,8 +139,8 @@ def _split_by_seed(path: Path, classes: Classes, settings: dict[str, Any]) -> di
                 f"{path}: test_fraction: {fraction} leaves class {shown(name)} ({len(images)} images) no {less} image"
             )
         order = np.random.default_rng([seed, zlib.crc32(name.encode())]).permutation(len(images))
-        test[name] = [images[place] for place in sorted(order[:count])]
-        train[name] = [images[place] for place in sorted(order[count:])]
+        test[name] = [images[number] for number in sorted(order[:count])]
+        train[name] = [images[number] for number in sorted(order[count:])]
     return {"train": train, "test": test}
 
 
@@ -197,7 +197,7 @@ def _decode_all(
 ) -> tuple[list[int], int | None, Counter[str]]:
     """Decode `names` into `images` [n, c, h, w] in threads, since Pillow works without the interpreter's lock.
 
-    Returns the places of broken images in ascending order, and of the others largest value and remarks as `Loaded`;
+    Returns the numbers of broken images in ascending order, and of the others largest value and remarks as `Loaded`;
     raises at the first broken one unless these are to be skipped.
     """
     mode, white = settings.get("mode", "RGB"), settings.get("white", DEEP)
@@ -207,17 +207,17 @@ def _decode_all(
         broken: list[int] = []
         largest: list[int] = []
         remarks: list[str] = []
-        for place in range(start, min(start + CHUNK, len(names))):
+        for number in range(start, min(start + CHUNK, len(names))):
             try:
-                picture = decoded(root / names[place], images.shape[-1], mode, white)
+                picture = decoded(root / names[number], images.shape[-1], mode, white)
             except BrokenImage as error:
                 if not skip:
-                    what = f"{shown(names[place])} is a broken image ({error})"
+                    what = f"{shown(names[number])} is a broken image ({error})"
                     raise UserError(f"{path}: {what}; `broken_images: skip` leaves such out") from error
-                log.warning("%s: %s is left out, a broken image (%s)", path, shown(names[place]), error)
-                broken.append(place)
+                log.warning("%s: %s is left out, a broken image (%s)", path, shown(names[number]), error)
+                broken.append(number)
             else:
-                images[place] = picture.pixels
+                images[number] = picture.pixels
                 largest += [] if picture.largest is None else [picture.largest]
                 remarks += picture.remarks
         return broken, largest, remarks

@@ -148,14 +148,14 @@ def _validation_classes(root: Path, left_out: Counter[str]) -> dict[str, Images]
 
 def _classes_in_tar(archive: Path, left_out: Counter[str]) -> dict[str, Images]:
     """The images of a tar of tars, one a class."""
-    found = {}
+    classes = {}
     with damage_told(archive), open(archive, "rb") as file, tqdm(desc=archive.name, unit="class", disable=None) as bar:
         for tar, member in _members(file, archive.name):
             path = PurePosixPath(member.name)
             if visible(path.name) and path.suffix == ".tar" and (inner := tar.extractfile(member)):
-                found[path.stem] = dict(_images_in_tar(inner, archive, left_out, member.offset_data, f"{path.name}/"))
+                classes[path.stem] = dict(_images_in_tar(inner, archive, left_out, member.offset_data, f"{path.name}/"))
                 bar.update()
-    return found
+    return classes
 
 
 def _images_in_tar(
@@ -183,18 +183,18 @@ def _members(file: IO[bytes], name: str) -> Iterator[tuple[tarfile.TarFile, tarf
 
 
 def _classes_in_folder(root: Path, folder: Path, left_out: Counter[str]) -> dict[str, Images]:
-    found = {}
+    classes = {}
     for entry in folders(folder):
         name = text(entry.name)
         if not name.isprintable():
             raise UserError(f"{shown(folder)}: a class folder's name is no plain text: {entry.name!a}; rename it")
-        found[name] = _images_in_folder(root, entry, left_out)
-    return found
+        classes[name] = _images_in_folder(root, entry, left_out)
+    return classes
 
 
 def _images_in_folder(root: Path, folder: Path, left_out: Counter[str]) -> Images:
     """The images that lie in a folder, each a file of its own."""
-    found = {}
+    images = {}
     with os.scandir(folder) as entries:
         for entry in entries:
             if not entry.is_file():
@@ -202,8 +202,8 @@ def _images_in_folder(root: Path, folder: Path, left_out: Counter[str]) -> Image
             elif _is_image(entry.name, left_out):
                 _check_size(entry.path, entry.stat().st_size)
                 file = Path(entry.path).relative_to(root).as_posix()
-                found[entry.name] = Piece(file, "", 0, entry.stat().st_size)
-    return found
+                images[entry.name] = Piece(file, "", 0, entry.stat().st_size)
+    return images
 
 
 def _is_image(name: str, left_out: Counter[str]) -> bool:
@@ -224,13 +224,13 @@ def _check_size(where: str, size: int) -> None:
 def _labelled(root: Path, images: Images) -> dict[str, Images]:
     """Validation images by class, as the development kit says: the number in an image's name is its line there."""
     truth, wnids = _devkit(root / DEVKIT)
-    found: dict[str, Images] = {}
+    labelled: dict[str, Images] = {}
     for name, piece in images.items():
         number = re.fullmatch(r"ILSVRC2012_val_(\d{8})\.\w+", name)
         if not number or not 1 <= int(number[1]) <= len(truth):
             raise UserError(f"{root / piece.file}: {name}: allowed: names ILSVRC2012_val_NUMBER, up to {len(truth)}")
-        found.setdefault(wnids[truth[int(number[1]) - 1]], {})[name] = piece
-    return found
+        labelled.setdefault(wnids[truth[int(number[1]) - 1]], {})[name] = piece
+    return labelled
 
 
 def _devkit(archive: Path) -> tuple[list[int], dict[int, str]]:
@@ -265,8 +265,8 @@ def _check_classes(root: Path, train: dict[str, Images], test: dict[str, Images]
     return tuple(sorted(train))
 
 
-def _check_original(root: Path, label: str, *found: int) -> None:
-    for (what, expected), count in zip(ORIGINAL.items(), found, strict=True):
+def _check_original(root: Path, label: str, *counts: int) -> None:
+    for (what, expected), count in zip(ORIGINAL.items(), counts, strict=True):
         if count != expected:
             allowed = f"a name of its own, since there are {count} {what}, and ImageNet has {expected}"
             refuse(root, "label", label, allowed)
@@ -289,15 +289,15 @@ def _examine(photos: Photos, name: str) -> np.ndarray:
     """
 
     def examine(start: int) -> int:
-        places = range(start, min(start + CHUNK, len(photos)))
-        for place in places:
-            data = photos.found(place)
+        numbers = range(start, min(start + CHUNK, len(photos)))
+        for number in numbers:
+            data = photos.found(number)
             try:
                 height, width = decoded(data).shape[1:]
             except BrokenImage as error:
-                raise UserError(f"{photos.where(place)}: is a broken image ({error})") from error
-            photos.index[["height", "width", "sha256"]][place] = height, width, hashlib.sha256(data).digest()
-        return len(places)
+                raise UserError(f"{photos.where(number)}: is a broken image ({error})") from error
+            photos.index[["height", "width", "sha256"]][number] = height, width, hashlib.sha256(data).digest()
+        return len(numbers)
 
     Image.init()  # loads the formats, which threads must not do at the same time
     with (

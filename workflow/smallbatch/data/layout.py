@@ -47,14 +47,14 @@ def classes_of_splits(path: Path, unpacked: Path, left_out: Counter[str]) -> tup
     splits = _splits(path, root, left_out)
     if splits is None:
         return root, {"all": _classes(path, root, root, left_out)}
-    found = {name: _classes(path, root, _descended(path, root, folder), left_out) for name, folder in splits.items()}
-    (train, test), (first, second) = found.values(), (folder.name for folder in splits.values())
+    classes = {name: _classes(path, root, _descended(path, root, folder), left_out) for name, folder in splits.items()}
+    (train, test), (first, second) = classes.values(), (folder.name for folder in splits.values())
     only = [(first, sorted(train.keys() - test.keys())), (second, sorted(test.keys() - train.keys()))]
     if train.keys() != test.keys():
         parts = [f"only in {name}/: {some(extra)}" for name, extra in only if extra]
         raise UserError(f"{path}: the splits have different classes; {'; '.join(parts)}")
     _refuse_shared(path, root, *([name for images in split.values() for name in images] for split in (train, test)))
-    return root, found
+    return root, classes
 
 
 def _refuse_shared(path: Path, root: Path, train: Iterable[str], test: Iterable[str]) -> None:
@@ -67,8 +67,8 @@ def _refuse_shared(path: Path, root: Path, train: Iterable[str], test: Iterable[
 
 
 def _identity(file: Path) -> tuple[int, int]:
-    found = file.stat()
-    return found.st_dev, found.st_ino
+    status = file.stat()
+    return status.st_dev, status.st_ino
 
 
 def some(names: Sequence[str]) -> str:
@@ -138,7 +138,7 @@ def _refuse_hidden_splits(path: Path, classes: list[Path]) -> None:
         for pattern in (_TRAIN, _HELD_OUT)
     ]
     for rest in rests[0].keys() & rests[1].keys():
-        pair = _list(found[rest] for found in rests)
+        pair = _list(hidden[rest] for hidden in rests)
         raise UserError(
             f"{path}: doubtful: {pair}: either splits, then call them train/ and test/; or classes, then not so"
         )
@@ -191,7 +191,7 @@ def _classes(path: Path, root: Path, folder: Path, left_out: Counter[str]) -> Cl
     _check_classes(where, images, no_images)
     if deeper:
         log.info("%s: pictures in subfolders of class folders, which belong to these classes: %d", where, deeper)
-    return {name: sorted(found, key=lambda image: (text(image), image)) for name, found in images.items()}
+    return {name: sorted(in_class, key=lambda image: (text(image), image)) for name, in_class in images.items()}
 
 
 def _refuse_copies(where: Path, name: str) -> None:
@@ -225,11 +225,11 @@ def _class_names(where: Path, class_folders: list[Path]) -> dict[str, str]:
 
 def _check_classes(where: Path, images: Classes, no_images: Counter[str]) -> None:
     instead = described(no_images)
-    found = f"; found: {instead}" if instead else ""
+    alternatives = f"; found: {instead}" if instead else ""
     if not any(images.values()):
-        raise UserError(f"{where}: no class folders with images{found}")
+        raise UserError(f"{where}: no class folders with images{alternatives}")
     empty = [name for name, inside in images.items() if not inside]
     if empty:
-        raise UserError(f"{where}: class folders without images: {some(empty)}{found}")
+        raise UserError(f"{where}: class folders without images: {some(empty)}{alternatives}")
     if len(images) == 1:
         raise UserError(f"{where}: found one class folder, {some(list(images))}; expected two or more")

@@ -38,10 +38,10 @@ def image_size(key: str, settings: dict[str, Any], data: Path) -> tuple[tuple[in
         data: the folder of prepared data sets.
     """
     try:
-        found = outline(key, settings, data)
+        outlined = outline(key, settings, data)
     except UserError:  # not prepared, or damaged, which who reads it says
         if settings["source"] in ORIGINALS:
             return image_size(key, settings, Path("none prepared"))
         channels = 1 if settings.get("mode") == "L" else 3
         return (channels, settings["size"], settings["size"]), 10
-    return found.shape, found.classes
+    return outlined.shape, outlined.classes

@@ -68,56 +68,58 @@ class Photos:
         sides = [torch.from_numpy(self.index[side].astype(np.int64)) for side in ("height", "width")]
         return torch.stack(sides, 1)
 
-    def where(self, place: int) -> str:
+    def where(self, number: int) -> str:
         """The photo's file and, in an archive, its name there."""
-        entry = self.index[place]
+        entry = self.index[number]
         name = os.fsdecode(bytes(entry["name"]))
-        return f"{self._file(place)}{f': {name}' if name else ''}"
+        return f"{self._file(number)}{f': {name}' if name else ''}"
 
-    def _file(self, place: int) -> Path:
-        return self.root / os.fsdecode(bytes(self.index[place]["file"]))
+    def _file(self, number: int) -> Path:
+        return self.root / os.fsdecode(bytes(self.index[number]["file"]))
 
-    def read(self, place: int) -> bytes:
+    def read(self, number: int) -> bytes:
         """The bytes of a photo's file, as they were prepared.
 
         Raises:
             UserError: it cannot be read, or has other bytes.
         """
-        data = self.found(place)
-        if hashlib.sha256(data).digest() != self.index[place]["sha256"].tobytes():
-            raise UserError(f"{self.where(place)}: was changed since it was prepared; prepare the data set again")
+        data = self.found(number)
+        if hashlib.sha256(data).digest() != self.index[number]["sha256"].tobytes():
+            raise UserError(f"{self.where(number)}: was changed since it was prepared; prepare the data set again")
         return data
 
-    def found(self, place: int) -> bytes:
+    def found(self, number: int) -> bytes:
         """The bytes that lie now where a photo's file is said to be.
 
         Raises:
             UserError: it cannot be read, or ends before.
         """
-        size, offset = int(self.index[place]["size"]), int(self.index[place]["offset"])
+        size, offset = int(self.index[number]["size"]), int(self.index[number]["offset"])
         try:
-            with open(self._file(place), "rb", buffering=0) as file:
+            with open(self._file(number), "rb", buffering=0) as file:
                 data = os.pread(file.fileno(), size, offset)
         except OSError as error:
-            raise UserError(f"{self.where(place)}: cannot be read ({error.strerror})") from error
+            raise UserError(f"{self.where(number)}: cannot be read ({error.strerror})") from error
         if len(data) < size:
-            raise UserError(f"{self.where(place)}: ends after {len(data)} of {size} bytes; it was changed or cut short")
+            raise UserError(
+                f"{self.where(number)}: ends after {len(data)} of {size} bytes; it was changed or cut short"
+            )
         return data
 
-    def pixels(self, place: int, box: list[int] | None) -> Tensor:
+    def pixels(self, number: int, box: list[int] | None) -> Tensor:
         """A photo as it is trained on, [3, 224, 224] uint8.
 
         Args:
-            place: in the index.
+            number: in the index.
             box: top, left, height and width of the part that is resized, or none for the centre square.
 
         Raises:
             UserError: the photo cannot be read or decoded, or is not the one that was prepared.
         """
         try:
-            image = decoded(self.read(place))
+            image = decoded(self.read(number))
         except BrokenImage as error:
-            raise UserError(f"{self.where(place)}: is a broken image ({error})") from error
+            raise UserError(f"{self.where(number)}: is a broken image ({error})") from error
         return centre_square(image) if box is None else F.resized_crop(image, *box, [SIZE, SIZE])
 
     def blocks(self, requests: Iterable[Request], *, pinned: bool = False) -> Iterator[Tensor]:
@@ -143,15 +145,15 @@ class Photos:
                 for task in tasks:
                     task.cancel()
 
-    def _begin(self, places: Tensor, boxes: Tensor | None, pinned: bool) -> tuple[Tensor, list[Future[None]]]:
+    def _begin(self, numbers: Tensor, boxes: Tensor | None, pinned: bool) -> tuple[Tensor, list[Future[None]]]:
         """A block to be filled and the tasks that fill it."""
-        block = torch.empty((len(places), *SHAPE), dtype=torch.uint8, pin_memory=pinned)
+        block = torch.empty((len(numbers), *SHAPE), dtype=torch.uint8, pin_memory=pinned)
 
         def fill(start: int) -> None:
-            for at in range(start, min(start + CHUNK, len(places))):
-                block[at] = self.pixels(int(places[at]), None if boxes is None else boxes[at].tolist())
+            for at in range(start, min(start + CHUNK, len(numbers))):
+                block[at] = self.pixels(int(numbers[at]), None if boxes is None else boxes[at].tolist())
 
-        return block, [_threads().submit(fill, start) for start in range(0, len(places), CHUNK)]
+        return block, [_threads().submit(fill, start) for start in range(0, len(numbers), CHUNK)]
 
 
 def _finished(waiting: deque[tuple[Tensor, list[Future[None]]]]) -> Tensor:

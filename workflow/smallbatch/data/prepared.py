@@ -103,9 +103,9 @@ class Prepared:
             if labels.dtype != np.int64:
                 raise UserError(f"{self.meta.label}: its {name} labels are {labels.dtype}; allowed: int64")
             if labels.size and not 0 <= labels.min() <= labels.max() <= most:
-                found = f"{labels.min()} to {labels.max()}"
+                actual = f"{labels.min()} to {labels.max()}"
                 raise UserError(
-                    f"{self.meta.label}: its {name} labels go from {found}; allowed: 0 to {most}, its classes"
+                    f"{self.meta.label}: its {name} labels go from {actual}; allowed: 0 to {most}, its classes"
                 )
 
 
@@ -281,15 +281,15 @@ def _layout(file: io.BufferedReader, name: str, meta: Meta) -> tuple[int, np.dty
     return start, dtype, shape
 
 
-def _expected(name: str, meta: Meta, found: np.dtype) -> tuple[np.dtype, tuple[int, ...]]:
-    """Type and shape of an array. Of an index the longest names are not known, so they are those `found`."""
+def _expected(name: str, meta: Meta, actual: np.dtype) -> tuple[np.dtype, tuple[int, ...]]:
+    """Type and shape of an array. Of an index the longest names are not known, so they are those of `actual`."""
     split, kind = name.removesuffix(".npy").split("_")
     count = getattr(meta, split)
     if kind == "labels":
         return np.dtype("<i8"), (count,)
     if meta.photos is None:
         return np.dtype(np.uint8), (count, *meta.shape)
-    lengths = [found[column].itemsize if column in (found.names or ()) else 1 for column in ("file", "name")]
+    lengths = [actual[column].itemsize if column in (actual.names or ()) else 1 for column in ("file", "name")]
     return index_type(*lengths), (count,)
 
 
@@ -306,12 +306,12 @@ def aside(path: Path) -> Path:
 def _refuse(path: Path, what: str) -> NoReturn:
     """Set a damaged file aside, and `meta.json`, without which the data set is not prepared; and say so."""
     try:
-        found = aside(path)
+        target = aside(path)
         if path.name != META and path.with_name(META).exists():
             aside(path.with_name(META))
     except (UserError, OSError):  # a folder that cannot be written; or another process was faster
         raise UserError(f"{what}; it cannot be set aside; prepare the data set again") from None
-    raise UserError(f"{what}; set aside as {found}; the next call prepares the data set anew")
+    raise UserError(f"{what}; set aside as {target}; the next call prepares the data set anew")
 
 
 def damage(folder: Path, meta: Meta) -> str | None:
@@ -338,8 +338,8 @@ def _damage(folder: Path, name: str, meta: Meta) -> str | None:
             _layout(file, name, meta)
             if os.fstat(file.fileno()).st_mtime_ns > written:
                 _compare(sha256(folder / name), name, meta)
-    except _Damage as found:
-        return f"{folder / name}: damaged ({found})"
+    except _Damage as damage:
+        return f"{folder / name}: damaged ({damage})"
     except UserError as error:
         return str(error)
     return None

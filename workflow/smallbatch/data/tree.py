@@ -53,15 +53,15 @@ def folders(folder: Path) -> list[Path]:
     Raises:
         UserError: a link leads nowhere, or up to a folder that it lies in.
     """
-    found = []
+    subfolders = []
     for entry in sorted(folder.iterdir()):
         if not visible(entry.name):
             continue
         if entry.is_symlink():
             _check_link(entry)
         if entry.is_dir():
-            found.append(entry)
-    return found
+            subfolders.append(entry)
+    return subfolders
 
 
 def _check_link(link: Path) -> None:
@@ -84,26 +84,26 @@ def walk(folder: Path, left_out: Counter[str]) -> Iterator[File]:
         OSError: a folder cannot be read.
     """
     seen = {_identity(parent) for parent in folder.resolve().parents}
-    places = [""]
+    plain = [""]
     linked: list[str] = []
-    while places or linked:  # what is there itself comes before what links lead to
-        place = places.pop() if places else linked.pop()
-        identity = _identity(folder / place)
+    while plain or linked:  # what is there itself comes before what links lead to
+        subfolder = plain.pop() if plain else linked.pop()
+        identity = _identity(folder / subfolder)
         if identity in seen:
             left_out["linked folders (read elsewhere)"] += 1
             continue
         seen.add(identity)
-        with os.scandir(folder / place) as entries:
+        with os.scandir(folder / subfolder) as entries:
             for entry in sorted(entries, key=lambda entry: entry.name, reverse=True):
-                found = _status(entry)
+                status = _status(entry)
                 if not visible(entry.name):
-                    _count_hidden(entry, found, left_out)
-                elif stat.S_ISDIR(found.st_mode):
-                    (linked if entry.is_symlink() else places).append(f"{place}{entry.name}/")
-                elif stat.S_IFMT(found.st_mode) in _SPECIAL:
-                    left_out[f"special files ({_SPECIAL[stat.S_IFMT(found.st_mode)]})"] += 1
+                    _count_hidden(entry, status, left_out)
+                elif stat.S_ISDIR(status.st_mode):
+                    (linked if entry.is_symlink() else plain).append(f"{subfolder}{entry.name}/")
+                elif stat.S_IFMT(status.st_mode) in _SPECIAL:
+                    left_out[f"special files ({_SPECIAL[stat.S_IFMT(status.st_mode)]})"] += 1
                 else:
-                    yield File(f"{place}{entry.name}", found.st_size, found.st_mtime_ns)
+                    yield File(f"{subfolder}{entry.name}", status.st_size, status.st_mtime_ns)
 
 
 def digest(files: Iterable[File]) -> str | None:
@@ -116,8 +116,8 @@ def digest(files: Iterable[File]) -> str | None:
 
 
 def _identity(folder: Path) -> tuple[int, int]:
-    found = folder.stat()
-    return found.st_dev, found.st_ino
+    status = folder.stat()
+    return status.st_dev, status.st_ino
 
 
 def _status(entry: os.DirEntry[str]) -> os.stat_result:
@@ -130,8 +130,8 @@ def _status(entry: os.DirEntry[str]) -> os.stat_result:
         raise
 
 
-def _count_hidden(entry: os.DirEntry[str], found: os.stat_result, left_out: Counter[str]) -> None:
-    if stat.S_ISDIR(found.st_mode):
+def _count_hidden(entry: os.DirEntry[str], status: os.stat_result, left_out: Counter[str]) -> None:
+    if stat.S_ISDIR(status.st_mode):
         left_out[f"files in {shown(entry.name)}/"] += 0 if entry.is_symlink() else count_files(entry.path)
     elif entry.name.endswith(".icloud"):
         left_out["files that iCloud has not downloaded"] += 1

@@ -45,7 +45,7 @@ class Group(NamedTuple):
     lanes: int
 
 
-class Found(NamedTuple):
+class Probed(NamedTuple):
     """What was measured of a group; weights: how many its model has."""
 
     measured: Measured
@@ -73,19 +73,19 @@ def estimate(
     rows = Counter(row(run) for run in charged)
     groups = {run: Group(kind_of(run.setting), rows[row(run)]) for run in charged}
     representatives = {group: run for run, group in groups.items()}
-    found, (name, at_once) = _probe(representatives, outlines, device, lanes)
+    probed, (name, at_once) = _probe(representatives, outlines, device, lanes)
     per_cell = Counter(replace(run, seed=0) for run in charged)
     lines = []
     for run, figure in charged.items():
         kept = {"all": 1.0, "best": 1 / per_cell[replace(run, seed=0)], "none": 0.0}[keep_weights]
-        lines.append((figure, 1, *_run_cost(run, found[groups[run]], at_once, kept)))
+        lines.append((figure, 1, *_run_cost(run, probed[groups[run]], at_once, kept)))
     table = pd.DataFrame(lines, columns=["figure", "runs", "gradients", "hours", "megabytes"])
     shown = [*study.figures, *["none"] * ("none" in set(table["figure"]))]
     by_figure = table.groupby("figure").sum().reindex(shown, fill_value=0).reset_index()
     total = by_figure.drop(columns="figure").sum()
     table = pd.concat([by_figure, pd.DataFrame([{"figure": "all", **total}])], ignore_index=True)
     # Of a kind those with the fewest lanes, which are the slowest.
-    kinds = {group.kind: found[group].measured for group in sorted(found, key=lambda group: -group.lanes)}
+    kinds = {group.kind: probed[group].measured for group in sorted(probed, key=lambda group: -group.lanes)}
     return table, Speeds(kinds, name)
 
 
@@ -106,28 +106,28 @@ def charge(study: Study) -> dict[Run, str]:
     return charged
 
 
-def _run_cost(run: Run, found: Found, at_once: int, kept: float) -> tuple[float, float, float]:
+def _run_cost(run: Run, probed: Probed, at_once: int, kept: float) -> tuple[float, float, float]:
     """Gradients, hours of the device and megabytes of one run.
 
     Args:
         run: the run.
-        found: of its group.
+        probed: of its group.
         at_once: processes that train at the same time.
         kept: the part of the weights that stays.
     """
-    measured, epochs = found.measured, run.setting.epochs
+    measured, epochs = probed.measured, run.setting.epochs
     gradients, _ = images(run.setting, measured.train, measured.test)
-    stored = RECORD_BYTES + EPOCH_BYTES * epochs + WEIGHT_BYTES * found.weights * kept
+    stored = RECORD_BYTES + EPOCH_BYTES * epochs + WEIGHT_BYTES * probed.weights * kept
     return gradients, measured.seconds(run.setting, run.batch_size) / at_once / 3600, stored / 1e6
 
 
 def _probe(
     groups: Mapping[Group, Run], outlines: Mapping[str, Outline], device: str, lanes: int | str
-) -> tuple[dict[Group, Found], tuple[str, int]]:
+) -> tuple[dict[Group, Probed], tuple[str, int]]:
     """Measure each group, of which there is a run, with as many processes at work as will train.
 
     Returns:
-        What was found; the device's name, and how many processes that were.
+        What was measured; the device's name, and how many processes that were.
     """
     of = {group: outlines[group.kind.data] for group in groups}
     cells = [(group, m) for group in groups for m in PROBED if m == 2 or m * np.prod(of[group].shape) < PROBED_VALUES]
@@ -140,12 +140,12 @@ def _probe(
         answers = pool.map(functools.partial(measure, device=device, lanes=lanes), *zip(*arguments, strict=True))
         shown = tqdm(answers, "probing the device", len(cells), unit="", leave=False, disable=None)
         speeds = dict(zip(cells, shown, strict=True))
-    found = {}
+    probed = {}
     for group, outline in of.items():
-        own = {m: speeds[other, m] for other, m in cells if other == group}
-        measured = Measured(outline.train, outline.test, {m: speed for m, (speed, _) in own.items()})
-        found[group] = Found(measured, next(iter(own.values()))[1])
-    return found, (name, at_once)
+        by_size = {m: speeds[other, m] for other, m in cells if other == group}
+        measured = Measured(outline.train, outline.test, {m: speed for m, (speed, _) in by_size.items()})
+        probed[group] = Probed(measured, next(iter(by_size.values()))[1])
+    return probed, (name, at_once)
 
 
 def describe(device: str) -> tuple[str, int]:

@@ -62,9 +62,9 @@ class Measured(NamedTuple):
     def at(self, batch_size: int) -> Speed:
         """Speed at any batch size, between those that were measured; memory grows on beyond the largest."""
         sizes = list(self.speeds)
-        place = np.log2(batch_size), np.log2(sizes)
-        training, testing = (np.interp(*place, [own[phase] for own in self.speeds.values()]) for phase in range(2))
-        memory = np.interp(batch_size, sizes, [own.memory for own in self.speeds.values()])
+        axis = np.log2(batch_size), np.log2(sizes)
+        training, testing = (np.interp(*axis, [kind[phase] for kind in self.speeds.values()]) for phase in range(2))
+        memory = np.interp(batch_size, sizes, [kind.memory for kind in self.speeds.values()])
         return Speed(float(training), float(testing), round(memory * max(1, batch_size / sizes[-1])))
 
     def seconds(self, setting: Setting, batch_size: int) -> float:

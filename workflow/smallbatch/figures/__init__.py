@@ -75,9 +75,9 @@ def select(spec: dict[str, Any], runs: pd.DataFrame) -> pd.DataFrame:
         raise UserError(f"{where}: kind: {spec['kind']!r} is not allowed; allowed: {', '.join(ALL_KINDS)}")
     for name in spec["experiments"]:
         if name not in set(runs["experiment"]):
-            there = ", ".join(runs["experiment"].unique()) or "none"
-            raise UserError(f"{where}: experiment {name!r} has no runs in the table; it has: {there}")
-    order = {name: place for place, name in enumerate(spec["experiments"])}
+            known = ", ".join(runs["experiment"].unique()) or "none"
+            raise UserError(f"{where}: experiment {name!r} has no runs in the table; it has: {known}")
+    order = {name: index for index, name in enumerate(spec["experiments"])}
     chosen = runs[runs["experiment"].isin(order)].sort_values(
         "experiment", kind="stable", key=lambda names: names.map(order)
     )
@@ -91,8 +91,8 @@ def _at_rate(spec: dict[str, Any], runs: pd.DataFrame, where: str) -> pd.DataFra
     for name in spec["experiments"]:
         if name not in set(at_rate["experiment"]):
             rates = sorted(runs.loc[runs["experiment"] == name, "base_lr"])
-            there = listed(rate_words(rate) for rate in rates if rate > 0) or "none yet"
-            raise UserError(f"{where}: base_lr: {name!r} has no run at {rate_words(base_lr)}; it has: {there}")
+            known = listed(rate_words(rate) for rate in rates if rate > 0) or "none yet"
+            raise UserError(f"{where}: base_lr: {name!r} has no run at {rate_words(base_lr)}; it has: {known}")
     return at_rate
 
 

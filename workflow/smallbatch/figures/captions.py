@@ -175,9 +175,9 @@ def _seeds(kind: str, runs: pd.DataFrame) -> str:
 
 
 def _incidents(kind: str, runs: pd.DataFrame) -> str:
-    there = runs[runs["status"] != "missing"].drop_duplicates("run")
-    diverged = int((there["status"] == "diverged").sum())
-    sentence = f"{diverged} of {counted(len(there), 'run')} diverged"
+    recorded = runs[runs["status"] != "missing"].drop_duplicates("run")
+    diverged = int((recorded["status"] == "diverged").sum())
+    sentence = f"{diverged} of {counted(len(recorded), 'run')} diverged"
     sentence += " and count at chance level." if diverged and kind not in ("range", *_VARIANCES) else "."
     return f"{sentence} Drawn from {progress(runs)}." if progress(runs) else sentence
 

@@ -37,9 +37,9 @@ def best_cells(runs: pd.DataFrame, by: list[str], generator: np.random.Generator
     cells = cells.sort_values("selection_accuracy", ascending=False, kind="stable")
     best = cells.drop_duplicates(by).sort_values(by, ignore_index=True)
     tidy = with_results(runs)
-    noise, there = Noise(tidy, generator), tidy.groupby(by).indices
+    noise, indices = Noise(tidy, generator), tidy.groupby(by).indices
     groups = best[by].itertuples(index=False, name=None)
-    bests = [_best_of(noise, tidy.iloc[there.get(group if len(by) > 1 else group[0], [])]) for group in groups]
+    bests = [_best_of(noise, tidy.iloc[indices.get(group if len(by) > 1 else group[0], [])]) for group in groups]
     return best.join(pd.DataFrame(bests, columns=["mean", "low", "high", "seeds"]))
 
 

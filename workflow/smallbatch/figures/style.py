@@ -92,9 +92,9 @@ def context() -> Iterator[None]:
 def batch_look(batch_size: int) -> Look:
     """Colour and marker of batch size m: ordered in log2(m), over m = 2 ... 2048 from dark to light."""
     step = math.log2(batch_size) - 1
-    place = min(max(step / 10, 0), 1)
+    fraction = min(max(step / 10, 0), 1)
     # The scale ends before its yellow, which cannot be seen on white.
-    color = matplotlib.colors.to_hex(_BATCHES(0.87 * place))
+    color = matplotlib.colors.to_hex(_BATCHES(0.87 * fraction))
     return {"color": color, "marker": MARKERS[round(step) % len(MARKERS)], **_MARKER_EDGE}
 
 
@@ -102,22 +102,22 @@ def experiment_looks(names: Iterable[str]) -> dict[str, Look]:
     """Colour, marker and dash of each experiment; from the eighth on the colours come again, dashed."""
     return {
         name: {
-            "color": _EXPERIMENTS[place % len(_EXPERIMENTS)],
-            "marker": MARKERS[place % len(MARKERS)],
-            "linestyle": "-" if place < len(_EXPERIMENTS) else (0, (3, 1.2)),
+            "color": _EXPERIMENTS[index % len(_EXPERIMENTS)],
+            "marker": MARKERS[index % len(MARKERS)],
+            "linestyle": "-" if index < len(_EXPERIMENTS) else (0, (3, 1.2)),
             **_MARKER_EDGE,
         }
-        for place, name in enumerate(names)
+        for index, name in enumerate(names)
     }
 
 
-def ticks(axis: Axis, places: Iterable[float], labels: Iterable[str], at_most: int = 7) -> None:
-    """Tick every place, and label every one, second, third ..., so that at most `at_most` labels stand."""
-    places, labels = list(places), list(labels)
-    step = max(1, math.ceil(len(places) / at_most))
-    axis.set_major_locator(FixedLocator(places[::step]))
+def ticks(axis: Axis, values: Iterable[float], labels: Iterable[str], at_most: int = 7) -> None:
+    """Tick every value, and label every one, second, third ..., so that at most `at_most` labels stand."""
+    values, labels = list(values), list(labels)
+    step = max(1, math.ceil(len(values) / at_most))
+    axis.set_major_locator(FixedLocator(values[::step]))
     axis.set_ticklabels(labels[::step])
-    axis.set_minor_locator(FixedLocator(places) if step > 1 else NullLocator())
+    axis.set_minor_locator(FixedLocator(values) if step > 1 else NullLocator())
     axis.set_minor_formatter(NullFormatter())
 
 
@@ -127,8 +127,8 @@ def rate_axis(axis: Axis, base_lrs: Iterable[float], symbol: str) -> None:
     _log_axis(axis, f"base learning rate  {symbol}", rates)
     exponents = [round(math.log2(rate)) for rate in rates]
     if rates and rates == [2.0**exponent for exponent in exponents]:
-        places = [2.0**exponent for exponent in range(exponents[0], exponents[-1] + 1)]
-        ticks(axis, places, map(rate_words, places))
+        values = [2.0**exponent for exponent in range(exponents[0], exponents[-1] + 1)]
+        ticks(axis, values, map(rate_words, values))
 
 
 def batch_axis(axis: Axis, batch_sizes: Iterable[int], label: str) -> None:
@@ -149,23 +149,23 @@ def doubling_axis(axis: Axis, values: Iterable[float], label: str) -> None:
         axis.axes.text(0.5, 0.5, "not recorded", color="0.5", ha="center", transform=axis.axes.transAxes)
         return
     low, high = math.floor(min(exponents)), math.ceil(max(exponents))
-    places = [2.0**exponent for exponent in range(low, max(high, low + 1) + 1)]
-    _log_axis(axis, label, places, room=1.04)
-    ticks(axis, places, [f"{place:,.0f}" if place >= 1 else f"{place:g}" for place in places])
+    values = [2.0**exponent for exponent in range(low, max(high, low + 1) + 1)]
+    _log_axis(axis, label, values, room=1.04)
+    ticks(axis, values, [f"{value:,.0f}" if value >= 1 else f"{value:g}" for value in values])
 
 
-def _log_axis(axis: Axis, label: str, places: Sequence[float], room: float = 1.5) -> None:
+def _log_axis(axis: Axis, label: str, values: Sequence[float], room: float = 1.5) -> None:
     """A log axis over the whole grid, whatever part of it has results, bare where there is no grid.
 
     `room` is a factor at both ends.
     """
     along_x = axis is axis.axes.xaxis
     axis.set_label_text(label)
-    if not places:
+    if not values:
         ticks(axis, [], [])
         return
     (axis.axes.set_xscale if along_x else axis.axes.set_yscale)("log")
-    (axis.axes.set_xlim if along_x else axis.axes.set_ylim)(places[0] / room, places[-1] * room)
+    (axis.axes.set_xlim if along_x else axis.axes.set_ylim)(values[0] / room, values[-1] * room)
 
 
 @contextlib.contextmanager

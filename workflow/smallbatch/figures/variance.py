@@ -26,12 +26,12 @@ def variance_lines(measured: pd.DataFrame, axes: Axes, generator: np.random.Gene
         generator: not used: nothing is drawn at random.
     """
     epochs = sorted(measured["epoch"].unique())
-    for place, epoch in enumerate(epochs):
+    for index, epoch in enumerate(epochs):
         rows = measured[measured["epoch"] == epoch]
         line = np.exp2(np.log2(rows["trace"]).groupby(rows["batch_size"]).mean())
-        color = matplotlib.colors.to_hex(_SHADES(0.85 * place / max(1, len(epochs) - 1)))
+        color = matplotlib.colors.to_hex(_SHADES(0.85 * index / max(1, len(epochs) - 1)))
         label = f"{_when(epoch)}: {slope_words(rows)}"
-        axes.plot(line.index, line, label=label, color=color, marker=style.MARKERS[place % len(style.MARKERS)])
+        axes.plot(line.index, line, label=label, color=color, marker=style.MARKERS[index % len(style.MARKERS)])
         axes.plot(line.index, line.iloc[0] * line.index / line.index[0], **style.CHANCE)
     style.batch_axis(axes.xaxis, measured["batch_size"], "batch size m of the update")
     axes.set_ylabel("trace of the update's covariance")
@@ -52,10 +52,10 @@ def _when(epoch: int) -> str:
 
 def slope_words(rows: pd.DataFrame) -> str:
     """`slope 0.99 (0.97 to 1.01)` of the traces in `rows`; with one seed no interval."""
-    own = slopes(rows)
-    if not len(own):
+    fitted = slopes(rows)
+    if not len(fitted):
         return "no slope"
-    mean, low, high = (round(value, 2) + 0.0 for value in (own.mean(), *mean_interval(own)))  # no -0.00
+    mean, low, high = (round(value, 2) + 0.0 for value in (fitted.mean(), *mean_interval(fitted)))  # no -0.00
     return f"slope {mean:.2f}" + ("" if np.isnan(low) else f" ({low:.2f} to {high:.2f})")
 
 

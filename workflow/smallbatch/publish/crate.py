@@ -114,8 +114,8 @@ def write(
     results = [_file(crate, path, _title(path.stem, study)) for path in files.results]
     _claims(crate, claims, paper)
     trainings = [
-        _training(crate, f"#training-{number + 1}", study, place, rows)
-        for number, (place, rows) in enumerate(places(runs))
+        _training(crate, f"#training-{number + 1}", study, recorded, rows)
+        for number, (recorded, rows) in enumerate(places(runs))
     ]
     for training in trainings:
         _tell(training, instrument=workflow, object=inputs, result=results)
@@ -197,7 +197,7 @@ def _workflow(crate: ROCrate, code: Sequence[Path], cited: Mapping[str, Any], ve
 
 def _software(crate: ROCrate, runs: pd.DataFrame) -> list[Entity]:
     """Every version that a run was trained with."""
-    used = dict.fromkeys((key, place[key]) for place, _ in places(runs) for key in SOFTWARE)
+    used = dict.fromkeys((key, recorded[key]) for recorded, _ in places(runs) for key in SOFTWARE)
     return [
         _add(crate, f"{home}#{version}", "SoftwareApplication", name=name, url=home, version=version)
         for key, version in used
@@ -264,16 +264,18 @@ def _verdict(crate: ROCrate, verdict: str) -> Entity:
     return _add(crate, f"#{verdict.replace(' ', '-')}", "Rating", name=verdict, ratingValue=verdict)
 
 
-def _training(crate: ROCrate, identifier: str, study: Study, place: Mapping[str, str], rows: pd.DataFrame) -> Entity:
+def _training(crate: ROCrate, identifier: str, study: Study, recorded: Mapping[str, str], rows: pd.DataFrame) -> Entity:
     """What one device, with one set of versions, trained of the study."""
-    known = [_add(crate, f"{identifier}-{key}", "PropertyValue", name=key, value=value) for key, value in place.items()]
+    known = [
+        _add(crate, f"{identifier}-{key}", "PropertyValue", name=key, value=value) for key, value in recorded.items()
+    ]
     trained = counted(len(rows), "run")
     return _add(
         crate,
         identifier,
         "CreateAction",
         name=f"{trained} of study {study.name}",
-        description=f"{trained}, {duration(rows['seconds'].sum())} of training; {environment.words(place)}",
+        description=f"{trained}, {duration(rows['seconds'].sum())} of training; {environment.words(recorded)}",
         additionalProperty=known,
         **_times(rows),
     )

@@ -74,8 +74,8 @@ def publish(
         raise
     fill(page, {f"{study}: results": results_text(runs), f"{study}: claims": claims_text(claims)})
     changed = len(new) + sum(before[path] != path.read_bytes() for path in map(_tracker, kept))
-    there = f"{counted(len(names), 'run')} and {counted(len(kept), 'weights file')} of study {study}"
-    published = f"{there} are in remote {remote}; {changed} of these are new or changed"
+    contents = f"{counted(len(names), 'run')} and {counted(len(kept), 'weights file')} of study {study}"
+    published = f"{contents} are in remote {remote}; {changed} of these are new or changed"
     return f"{published}; {_commit_to_make(study, [page, figures, store.results, Path('.dvc')])}"
 
 
@@ -106,9 +106,9 @@ def chosen_weights(runs: pd.DataFrame, records: Mapping[str, Record], store: Run
     if weights == "none":
         return []
     kept = [name for name, record in records.items() if (file := store.weights(record)) and file.exists()]
-    there = runs[runs["run"].isin(kept)]
+    published = runs[runs["run"].isin(kept)]
     cell = ["batch_size", "bn_batch_size", "base_lr"] if weights == "cell" else []
-    best = there.sort_values("accuracy", ascending=False, kind="stable").drop_duplicates(["experiment", *cell])
+    best = published.sort_values("accuracy", ascending=False, kind="stable").drop_duplicates(["experiment", *cell])
     return sorted(set(best["run"]))
 
 

@@ -92,16 +92,16 @@ def _settings(study: "Study") -> dict[str, dict[str, Any]]:
     """Experiment -> all its settings, flat."""
     experiments = {name: asdict(experiment) for name, experiment in study.experiments.items()}
     return {
-        name: own.pop("setting") | {key: value for key, value in own.items() if key != "name"}
-        for name, own in experiments.items()
+        name: values.pop("setting") | {key: value for key, value in values.items() if key != "name"}
+        for name, values in experiments.items()
     }
 
 
 def environments(runs: pd.DataFrame) -> list[dict[str, Any]]:
     """Each device, system and set of versions that trained, once, with how many runs it trained and how long."""
     return [
-        place | {"runs trained": len(rows), "time trained": duration(rows["seconds"].sum())}
-        for place, rows in places(runs)
+        recorded | {"runs trained": len(rows), "time trained": duration(rows["seconds"].sum())}
+        for recorded, rows in places(runs)
     ]
 
 
@@ -121,7 +121,7 @@ def render(
         figures: for each figure its name, title, caption and `svg_path`, which is put into the page.
         runs: all planned runs, a row each.
         claims: the judged claims, a row each; a value that is not there is empty or NaN.
-        environment: versions, device, commit and the like of each place that trained.
+        environment: versions, device, commit and the like of each machine that trained.
 
     Raises:
         UserError: the template or a figure cannot be read.
@@ -130,7 +130,7 @@ def render(
     pages.filters["figure_words"] = figure_words
     once = runs.drop_duplicates("run")
     seconds = once["seconds"].sum()
-    places = [environment] if isinstance(environment, Mapping) else environment
+    environments = [environment] if isinstance(environment, Mapping) else environment
     judged = claim_rows(claims)
     return pages.from_string(_read(template).decode()).render(
         study=study,
@@ -144,7 +144,7 @@ def render(
         results=[result_row(rows) for _, rows in runs.groupby("experiment", sort=False)],
         figures=[_figure(figure, judged) for figure in figures],
         settings=table(study["experiments"], list(study["experiments"].values())),
-        environments=table([f"environment {number + 1}" for number in range(len(places))], places),
+        environments=table([f"environment {number + 1}" for number in range(len(environments))], environments),
     )
 
 
@@ -204,18 +204,18 @@ def result_row(runs: pd.DataFrame) -> dict[str, str]:
     so many cells, in brackets with its 95 % interval.
     """
     best = best_cells(runs, ["experiment"], np.random.default_rng(0)).iloc[0]
-    found = best["seeds"] > 0
-    there = int((runs["status"] != "missing").sum())
+    has_best = best["seeds"] > 0
+    recorded = int((runs["status"] != "missing").sum())
     return {
         "experiment": best["experiment"],
         "data": runs["data"].iloc[0],
         "model": setting_words(runs.iloc[0]),
-        "runs": str(there) if there == len(runs) else f"{there} of {len(runs)}",
+        "runs": str(recorded) if recorded == len(runs) else f"{recorded} of {len(runs)}",
         "diverged": str(int((runs["status"] == "diverged").sum())),
         "converged": str(int(runs["converged"].sum())),
-        "best m": str(best["batch_size"]) if found else NOTHING,
-        "best η/m": rate_words(best["base_lr"]) if found else NOTHING,
-        "best accuracy (%)": _accuracy(best) if found else NOTHING,
+        "best m": str(best["batch_size"]) if has_best else NOTHING,
+        "best η/m": rate_words(best["base_lr"]) if has_best else NOTHING,
+        "best accuracy (%)": _accuracy(best) if has_best else NOTHING,
         "time trained": duration(runs["seconds"].sum()),
     }
 

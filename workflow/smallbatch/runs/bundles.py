@@ -154,8 +154,8 @@ def _arriving(store: RunStore, bundles: Sequence[Bundle]) -> Iterator[tuple[Bund
     """The runs whose published record is not the one in the store; tells at last of those that are not known."""
     unknown: Counter[Path] = Counter()
     for name, bundle in _counting(bundles).items():
-        there = _checksum(store.root / name)
-        if there is not None and there == bundle.checksum(name):
+        stored = _checksum(store.root / name)
+        if stored is not None and stored == bundle.checksum(name):
             continue
         if record := bundle.record(name):
             yield bundle, name, record

@@ -73,9 +73,9 @@ def cut(study: Study, runs_per_pack: int) -> dict[str, Pack]:
     packs: dict[str, Pack] = {}
     taken: set[Run] = set()
     for e in study.experiments.values():
-        own = [run for run in e.runs() if run not in taken]
-        taken.update(own)
-        for runs in parts(own, math.ceil(len(own) / runs_per_pack)):
+        untaken = [run for run in e.runs() if run not in taken]
+        taken.update(untaken)
+        for runs in parts(untaken, math.ceil(len(untaken) / runs_per_pack)):
             pack = Pack(e.name, e.setting.data, runs)
             packs[pack.name] = pack
     return packs
@@ -150,7 +150,7 @@ class Plan:
         planned, runs = list(e.runs()), list(e.runs(chosen))
         coming = arriving or {}
         digests = [coming.get(run.name(fingerprint)) or self.store.digest(run, fingerprint) for run in runs]
-        missing = [place for place, digest in enumerate(digests) if digest is None]
-        packs = [self.packs[name] for name in dict.fromkeys(self._owner[planned[place]].name for place in missing)]
-        _, damaged = self.store.ends({runs[place].name(fingerprint) for place in missing})
+        missing = [index for index, digest in enumerate(digests) if digest is None]
+        packs = [self.packs[name] for name in dict.fromkeys(self._owner[planned[index]].name for index in missing)]
+        _, damaged = self.store.ends({runs[index].name(fingerprint) for index in missing})
         return Pending(packs, "" if packs else digest_of(filter(None, digests)), damaged)

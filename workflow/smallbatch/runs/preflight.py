@@ -111,15 +111,15 @@ def strays(folder: Path, made: Iterable[Path]) -> list[Path]:
 
 
 def _damaged(files: Iterable[Path], reason: str, aside: Callable[[Path], Path] = set_aside) -> Iterator[Finding]:
-    there = tuple(file for file in files if file.exists())
-    names = ", ".join(file.name for file in there)
+    existing = tuple(file for file in files if file.exists())
+    names = ", ".join(file.name for file in existing)
 
     def mend() -> str:
-        moved = ", ".join(str(aside(file)) for file in there)
+        moved = ", ".join(str(aside(file)) for file in existing)
         return f"{reason}; set aside as {moved}, to make {names} again"
 
-    if there:
-        yield Finding(there, f"{reason}; a call without -n would make {names} again", mend)
+    if existing:
+        yield Finding(existing, f"{reason}; a call without -n would make {names} again", mend)
 
 
 def _outdated(file: Path, line: str) -> Finding:

@@ -97,9 +97,9 @@ def read_yaml(path: Path) -> Any:
         return loader.construct_document(node)
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
-        place = f"line {mark.line + 1}: " if mark else ""
+        line = f"line {mark.line + 1}: " if mark else ""
         problem = getattr(error, "problem", None) or getattr(error, "reason", error)
-        raise UserError(f"{path}: {place}not valid YAML: {problem}") from error
+        raise UserError(f"{path}: {line}not valid YAML: {problem}") from error
     except (LookupError, TypeError, ValueError, AttributeError) as error:  # of a tag that does not fit its value
         raise UserError(f"{path}: not valid YAML: {error!r}") from error
     except RecursionError as error:
