@@ -69,6 +69,12 @@ def test_what_reads_results_needs_no_torch(room):
     assert {(module, name) for module, name in imported(room) if name.partition(".")[0].startswith("torch")} == set()
 
 
+@pytest.mark.parametrize("room", WITHOUT_TORCH)
+def test_what_reads_results_starts_quickly(room):
+    """`scipy.stats` takes a second of each job; what is needed of it is in `scipy.special`."""
+    assert {(module, name) for module, name in imported(room) if name.startswith("scipy.stats")} == set()
+
+
 def test_no_test_is_imported_by_another_file():
     files = sorted(TESTS.rglob("*.py"))
     tests = {file.stem for file in files if file.stem.startswith("test_") or file.stem == "conftest"}

@@ -5,7 +5,7 @@ The seed is the unit: runs of one seed at several m begin with the same weights 
 
 import numpy as np
 import pandas as pd
-from scipy.stats import t as student
+from scipy.special import stdtrit
 
 from smallbatch.analysis.statistics import SAMPLES, percentile_interval, slope
 from smallbatch.study.rates import BaseLr, learning_rate
@@ -63,7 +63,7 @@ def mean_samples(values: np.ndarray) -> np.ndarray:
         return np.full(1 + SAMPLES, np.nan)
     error = values.std(ddof=1) / np.sqrt(len(values)) if len(values) > 1 else np.nan
     # Percentiles of samples are counted from the first to the last; 0.05 keeps those two finite.
-    quantiles = student.ppf((np.arange(SAMPLES) + 0.05) / (SAMPLES - 0.9), max(1, len(values) - 1))
+    quantiles = stdtrit(max(1, len(values) - 1), (np.arange(SAMPLES) + 0.05) / (SAMPLES - 0.9))
     return np.concatenate([[values.mean()], values.mean() + error * quantiles])
 
 
