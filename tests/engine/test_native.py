@@ -1,5 +1,6 @@
 """The compiled kernels give what torch gives: values, gradients, updates, statistics; what they lack, torch has."""
 
+import ctypes
 import logging
 import os
 import random
@@ -330,6 +331,29 @@ def test_kernels_are_compiled_once(monkeypatch, tmp_path):
         stamp = made.stat().st_mtime_ns
     library.kernels.cache_clear()
     assert [path.stat().st_mtime_ns for path in tmp_path.rglob("*.so")] == [stamp]
+
+
+class LongerLane(ctypes.Structure):
+    _fields_ = (*library.Lane._fields_, ("more", ctypes.c_int32))
+
+
+@pytest.mark.parametrize(
+    ("changed", "reason"),
+    [
+        ({"INTERFACE": library.INTERFACE + 1}, f"its interface is number {library.INTERFACE}, that of library.py"),
+        ({"STRUCTS": (*library.STRUCTS[:3], LongerLane)}, "LongerLane has 16 bytes, in library.py 24"),
+        ({"STRUCTS": (*library.STRUCTS, library.Lane)}, "Lane has -1 bytes, in library.py 16"),
+    ],
+)
+def test_kernels_declared_otherwise_are_refused_in_one_line(changed, reason, data_folder, monkeypatch, caplog):
+    for name, value in changed.items():
+        monkeypatch.setattr(library, name, value)
+    library.kernels.cache_clear()
+    training = LaneTrainer([a_run()], prepared.read(data_folder), CPU)
+    library.kernels.cache_clear()
+    assert type(training.updates) is EagerUpdates
+    [line] = [record.getMessage() for record in caplog.records if "kernels.cpp" in record.getMessage()]
+    assert reason in line and "training goes operation by operation" in line
 
 
 DAMAGES = {

@@ -10,6 +10,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <cstring>
+#include <iterator>
 #include <limits>
 #include <utility>
 #include <vector>
@@ -1174,6 +1175,16 @@ bool are_classes(const Program& program, const int64_t* labels, int64_t count) {
 extern "C" {
 
 int32_t smallbatch_vector() { return VL; }
+
+// `library.py` declares the structs above and the functions below once more, and compares these when it loads them. The
+// number rises with every change of a struct, of `Kind` or of a function's arguments.
+int32_t smallbatch_interface() { return 1; }
+
+// Bytes of a struct, numbered in the order in which they are declared; -1 beyond the last.
+int64_t smallbatch_struct_size(int32_t number) {
+    constexpr int64_t sizes[] = {sizeof(TensorView), sizeof(Op), sizeof(Program), sizeof(Lane)};
+    return 0 <= number && number < int32_t(std::size(sizes)) ? sizes[number] : -1;
+}
 
 // Updates of all lanes, one lane after the other. Returns 1, else 0 and nothing is done: a label is not a class.
 //   program     the model
