@@ -478,13 +478,14 @@ class Network {
         return total;
     }
 
-    // `fused`: fully connected layers update their weights at once, at `rate` and `decay`.
-    void backward(float* packed, float* gradient, const float* transposed, bool add, bool fused, float rate, float decay) {
+    // `fused`: fully connected layers update their weights at once, at `negative_rate` and `decay`.
+    void backward(float* packed, float* gradient, const float* transposed, bool add, bool fused, float negative_rate,
+                  float decay) {
         run(backward_, [&](const Step& step) {
             const Op& op = *step.op;
             const bool more = add || first_ > 0;
             switch (op.kind) {
-                case CONV: conv_backward(op, packed, gradient, transposed, more, fused, rate, decay); break;
+                case CONV: conv_backward(op, packed, gradient, transposed, more, fused, negative_rate, decay); break;
                 case BATCH_NORM:
                     if (step.phase == SUMS) {
                         norm_backward_sums(op);
@@ -578,12 +579,12 @@ class Network {
     }
 
     void conv_backward(const Op& op, float* packed, float* gradient, const float* transposed, bool add, bool fused,
-                       float rate, float decay) const {
+                       float negative_rate, float decay) const {
         Map x = map(op.in), dy = map(op.d_out);
         pass_residual(op, dy);
         if (op.bias >= 0) bias_gradient(dy, gradient + op.bias_at, add);
         if (fused && fuses(op)) {
-            fused_backward(op, packed + op.weight_at, x, dy, rate, decay);
+            fused_backward(op, packed + op.weight_at, x, dy, negative_rate, decay);
             return;
         }
         if (op.d_in >= 0) data_gradient(op, transposed + op.transposed_at, x, dy);
@@ -626,8 +627,9 @@ class Network {
             }
     }
 
-    // w <- w + rate * (x dy + decay * w) and dx = dy w in one pass over w: for few examples w is what has to be moved.
-    void fused_backward(const Op& op, float* w, const Map& x, const Map& dy, float rate, float decay) const {
+    // w <- w + negative_rate * (x dy + decay * w) and dx = dy w in one pass over w: for few examples w is what has to be
+    // moved.
+    void fused_backward(const Op& op, float* w, const Map& x, const Map& dy, float negative_rate, float decay) const {
         Blocks blocks(dy.c);
         const int64_t run = int64_t(op.kernel_w) * x.c, depth = op.kernel_h * run;
         const bool needed = op.d_in >= 0;
@@ -641,8 +643,8 @@ class Network {
                     for (int i = 0; i < n_; i += 2) {
                         const bool update = i + 2 >= n_;
                         FUSED[q - 1](*this, w + depth * c + (r * run + first) * q * VL, x, dx, dy, i, r, first, c,
-                                     std::min<int64_t>(VL, run - first), rate, decay, needed, add, needed && last && op.mask,
-                                     update);
+                                     std::min<int64_t>(VL, run - first), negative_rate, decay, needed, add,
+                                     needed && last && op.mask, update);
                     }
         }
     }
@@ -654,8 +656,8 @@ class Network {
     // For up to VL places of w and two examples.
     template <int Q>
     static void fused_tile(const Network& net, float* w, const Map& x, const Map& dx, const Map& dy, int i, int r,
-                           int64_t first, ptrdiff_t c, int places, float rate, float decay, bool needed, bool add,
-                           bool mask, bool update) {
+                           int64_t first, ptrdiff_t c, int places, float negative_rate, float decay, bool needed,
+                           bool add, bool mask, bool update) {
         const int both = i + 1 < net.n_ ? 2 : 1;
         if (needed)
             for (int e = 0; e < both; e++) {
@@ -685,7 +687,7 @@ class Network {
                 V g{};
                 for (int e = 0; e < net.n_; e++)
                     g += x.row(e, r)[first + k] * load(dy.image(e) + c + q * VL);
-                store(p, load(p) + rate * (g + decay * load(p)));
+                store(p, load(p) + negative_rate * (g + decay * load(p)));
             }
     }
 
@@ -1059,9 +1061,9 @@ class FlushSubnormals {
 #endif
 };
 
-// theta <- theta + rate * v, v <- momentum * v + (gradient + decay * theta); v is the gradient without momentum.
-void update(const Program& program, const Network& net, bool fused, float* w, const float* g, float* v, float rate,
-            float decay, float momentum) {
+// theta <- theta + negative_rate * v, v <- momentum * v + (gradient + decay * theta); without momentum v is the gradient.
+void update(const Program& program, const Network& net, bool fused, float* w, const float* g, float* v,
+            float negative_rate, float decay, float momentum) {
     auto range = [&](int64_t first, int64_t last) {
         for (int64_t i = first; i < last; i += VL) {
             V change = load(g + i) + decay * load(w + i);
@@ -1069,7 +1071,7 @@ void update(const Program& program, const Network& net, bool fused, float* w, co
                 change = momentum * load(v + i) + change;
                 store(v + i, change);
             }
-            store(w + i, load(w + i) + rate * change);
+            store(w + i, load(w + i) + negative_rate * change);
         }
     };
     for (int64_t k = 0; k < program.count; k++) {
@@ -1151,15 +1153,15 @@ struct MiniBatch {
           at(at) {}
 
     // Leaves the gradient in the scratch memory; returns the mean loss. Examples are `step` images and labels apart.
-    float gradient(const Lane& lane, const float* images, const int64_t* labels, int64_t step, bool fused, float rate,
-                   float decay) {
+    float gradient(const Lane& lane, const float* images, const int64_t* labels, int64_t step, bool fused,
+                   float negative_rate, float decay) {
         double loss = 0;
         for (int64_t first = 0; first < m; first += part) {
             Network& net = first + part <= m ? whole : rest;
             net.take(images + first * step * image, step * image);
             net.forward(at.packed, lane, true);
             loss += net.loss(labels + first * step, step, float(m));
-            net.backward(at.packed, at.gradient, at.transposed, first > 0, fused, rate, decay);
+            net.backward(at.packed, at.gradient, at.transposed, first > 0, fused, negative_rate, decay);
         }
         return float(loss / double(m));
     }
@@ -1192,12 +1194,12 @@ int64_t smallbatch_struct_size(int32_t number) {
 //   arena       program.arena_floats * room floats, zeros at first and left alone between calls
 //   scratch     statistics + 3 * packed + transposed floats, the same
 //   images      [steps][m][lanes][channels][rows][columns], labels [steps][m][lanes]
-//   rates       [steps][lanes], negative: -eta
+//   negative_rates  [steps][lanes]: -eta
 //   losses      [steps][lanes], out: the means before each update; from the first that is not finite on, not a number
 int32_t smallbatch_train(const Program* program, const Lane* lanes, int64_t lane_count, int64_t steps, int64_t m,
                          int64_t room, float* arena, float* scratch, const float* images,
-                         const int64_t* labels, const float* rates, float decay, float momentum, float norm_momentum,
-                         float* losses) {
+                         const int64_t* labels, const float* negative_rates, float decay, float momentum,
+                         float norm_momentum, float* losses) {
     if (!are_classes(*program, labels, steps * m * lane_count)) return 0;
     const FlushSubnormals flush;
     const Scratch at(*program, scratch);
@@ -1213,8 +1215,9 @@ int32_t smallbatch_train(const Program* program, const Lane* lanes, int64_t lane
             begin_statistics(*program, at.statistics);
             transpose_all(*program, batch.whole, fused, at.packed, at.transposed);
             losses[place] = batch.gradient(lane, images + example * program->image_floats, labels + example, lane_count,
-                                           fused, rates[place], decay);
-            update(*program, batch.whole, fused, at.packed, at.gradient, velocity, rates[place], decay, momentum);
+                                           fused, negative_rates[place], decay);
+            update(*program, batch.whole, fused, at.packed, at.gradient, velocity, negative_rates[place], decay,
+                   momentum);
             end_statistics(*program, lane, at.statistics, int(m / batch.part), norm_momentum);
             if (!std::isfinite(losses[place])) {
                 for (int64_t rest = s + 1; rest < steps; rest++)
