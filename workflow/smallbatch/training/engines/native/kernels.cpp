@@ -409,9 +409,9 @@ struct FusedStage {
 
 class Network {
    public:
-    // `arena` has room for `room` images, of which `images` are used; places do not move, so that borders stay zero.
-    Network(const Program& program, int images, int64_t room, float* arena, float* statistics)
-        : program_(program), images_(images), room_(room), arena_(arena), statistics_(statistics) {
+    // `arena` holds a micro-batch, of which `images` are used; nothing in it moves, so that borders stay zero.
+    Network(const Program& program, int images, int64_t micro_batch, float* arena, float* statistics)
+        : program_(program), images_(images), micro_batch_(micro_batch), arena_(arena), statistics_(statistics) {
         for (int64_t k = 0; k < program.count; k++) extend(forward_, program.ops[k]);
         for (int64_t k = program.count - 1; k >= 0; k--) extend(backward_, program.ops[k]);
         for (FusedStage& stage : forward_) stage.images = at_a_time(stage, false);
@@ -422,7 +422,7 @@ class Network {
     Map map(int view) const {
         const TensorView& v = program_.views[view];
         const ptrdiff_t row = ptrdiff_t(v.w + 2 * v.pad) * v.c;
-        return {arena_ + v.at * room_ + first_ * v.size, {v.size, row, v.c}, n_, v.h, v.w, v.c, v.pad};
+        return {arena_ + v.at * micro_batch_ + first_ * v.size, {v.size, row, v.c}, n_, v.h, v.w, v.c, v.pad};
     }
 
     // Images come as torch has them, [channel][row][column], `step` floats apart.
@@ -509,7 +509,7 @@ class Network {
    private:
     const Program& program_;
     const int images_;
-    const int64_t room_;
+    const int64_t micro_batch_;
     float* const arena_;
     float* const statistics_;
     std::vector<FusedStage> forward_, backward_;
@@ -540,7 +540,7 @@ class Network {
         if (norm) stages.push_back({{{&op, USE}}, 0});
     }
 
-    // As many images as leave room in the cache for what the steps touch.
+    // As many images as leave space in the cache for what the steps touch.
     int at_a_time(const FusedStage& stage, bool backward) const {
         int64_t floats = 0;
         for (const Step& step : stage.steps) {
@@ -869,7 +869,9 @@ class Network {
     alignas(64) float scale_[CHANNELS_MOST], shift_[CHANNELS_MOST], slope_[CHANNELS_MOST], unit_[CHANNELS_MOST];
 
     // The place in its window where each maximum was found, as numbers of the same width as the values.
-    int32_t* places(const Op& op) const { return reinterpret_cast<int32_t*>(arena_ + op.extra_at * room_) + first_ * places_of(op); }
+    int32_t* places(const Op& op) const {
+        return reinterpret_cast<int32_t*>(arena_ + op.extra_at * micro_batch_) + first_ * places_of(op);
+    }
     int64_t places_of(const Op& op) const {
         const TensorView& y = program_.views[op.out];
         return int64_t(y.h) * y.w * y.c;
@@ -1138,17 +1140,17 @@ void transpose_all(const Program& program, const Network& net, bool fused, const
     }
 }
 
-// A mini-batch of m examples in parts, the last of which may be smaller.
+// A mini-batch of m examples in micro-batches, the last of which may be smaller.
 struct MiniBatch {
-    Network whole, rest;  // a whole part; what is left, if anything
-    int64_t m, part, image;
+    Network full, last;  // a full micro-batch; the one that may be smaller, if any
+    int64_t m, size, image;
     const Scratch& at;
 
-    MiniBatch(const Program& program, int64_t m, int64_t room, float* arena, const Scratch& at)
-        : whole(program, int(std::min(m, room)), room, arena, at.statistics),
-          rest(program, int(std::max<int64_t>(1, m % std::min(m, room))), room, arena, at.statistics),
+    MiniBatch(const Program& program, int64_t m, int64_t micro_batch, float* arena, const Scratch& at)
+        : full(program, int(std::min(m, micro_batch)), micro_batch, arena, at.statistics),
+          last(program, int(std::max<int64_t>(1, m % std::min(m, micro_batch))), micro_batch, arena, at.statistics),
           m(m),
-          part(std::min(m, room)),
+          size(std::min(m, micro_batch)),
           image(program.image_floats),
           at(at) {}
 
@@ -1156,8 +1158,8 @@ struct MiniBatch {
     float gradient(const Lane& lane, const float* images, const int64_t* labels, int64_t step, bool fused,
                    float negative_rate, float decay) {
         double loss = 0;
-        for (int64_t first = 0; first < m; first += part) {
-            Network& net = first + part <= m ? whole : rest;
+        for (int64_t first = 0; first < m; first += size) {
+            Network& net = first + size <= m ? full : last;
             net.take(images + first * step * image, step * image);
             net.forward(at.packed, lane, true);
             loss += net.loss(labels + first * step, step, float(m));
@@ -1190,22 +1192,22 @@ int64_t smallbatch_struct_size(int32_t number) {
 
 // Updates of all lanes, one lane after the other. Returns 1, else 0 and nothing is done: a label is not a class.
 //   program     the model
-//   room        examples that the arena holds, of which parts are made; with batch norm the examples of a sub-batch
-//   arena       program.arena_floats * room floats, zeros at first and left alone between calls
+//   micro_batch examples that the arena holds and that pass together; with batch norm the examples of a sub-batch
+//   arena       program.arena_floats * micro_batch floats, zeros at first and left alone between calls
 //   scratch     statistics + 3 * packed + transposed floats, the same
 //   images      [steps][m][lanes][channels][rows][columns], labels [steps][m][lanes]
 //   negative_rates  [steps][lanes]: -eta
 //   losses      [steps][lanes], out: the means before each update; from the first that is not finite on, not a number
 int32_t smallbatch_train(const Program* program, const Lane* lanes, int64_t lane_count, int64_t steps, int64_t m,
-                         int64_t room, float* arena, float* scratch, const float* images,
+                         int64_t micro_batch, float* arena, float* scratch, const float* images,
                          const int64_t* labels, const float* negative_rates, float decay, float momentum,
                          float norm_momentum, float* losses) {
     if (!are_classes(*program, labels, steps * m * lane_count)) return 0;
     const FlushSubnormals flush;
     const Scratch at(*program, scratch);
     float* velocity = momentum != 0 ? at.velocity : nullptr;
-    MiniBatch batch(*program, m, room, arena, at);
-    const bool fused = momentum == 0 && room >= m;
+    MiniBatch batch(*program, m, micro_batch, arena, at);
+    const bool fused = momentum == 0 && micro_batch >= m;
     for (int64_t l = 0; l < lane_count; l++) {
         const Lane& lane = lanes[l];
         at.take(*program, lane);
@@ -1213,12 +1215,12 @@ int32_t smallbatch_train(const Program* program, const Lane* lanes, int64_t lane
         for (int64_t s = 0; s < steps; s++) {
             const int64_t place = s * lane_count + l, example = s * m * lane_count + l;
             begin_statistics(*program, at.statistics);
-            transpose_all(*program, batch.whole, fused, at.packed, at.transposed);
+            transpose_all(*program, batch.full, fused, at.packed, at.transposed);
             losses[place] = batch.gradient(lane, images + example * program->image_floats, labels + example, lane_count,
                                            fused, negative_rates[place], decay);
-            update(*program, batch.whole, fused, at.packed, at.gradient, velocity, negative_rates[place], decay,
+            update(*program, batch.full, fused, at.packed, at.gradient, velocity, negative_rates[place], decay,
                    momentum);
-            end_statistics(*program, lane, at.statistics, int(m / batch.part), norm_momentum);
+            end_statistics(*program, lane, at.statistics, int(m / batch.size), norm_momentum);
             if (!std::isfinite(losses[place])) {
                 for (int64_t rest = s + 1; rest < steps; rest++)
                     losses[rest * lane_count + l] = std::numeric_limits<float>::quiet_NaN();
@@ -1233,32 +1235,32 @@ int32_t smallbatch_train(const Program* program, const Lane* lanes, int64_t lane
 
 // Gradients of one mini-batch of each lane go where its velocities would lie; its weights and statistics stay. Returns 1,
 // else 0 and nothing is done: a label is not a class.
-int32_t smallbatch_gradients(const Program* program, const Lane* lanes, int64_t lane_count, int64_t m, int64_t room,
-                             float* arena, float* scratch, const float* images, const int64_t* labels) {
+int32_t smallbatch_gradients(const Program* program, const Lane* lanes, int64_t lane_count, int64_t m,
+                             int64_t micro_batch, float* arena, float* scratch, const float* images, const int64_t* labels) {
     if (!are_classes(*program, labels, m * lane_count)) return 0;
     const FlushSubnormals flush;
     const Scratch at(*program, scratch);
-    MiniBatch batch(*program, m, room, arena, at);
+    MiniBatch batch(*program, m, micro_batch, arena, at);
     for (int64_t l = 0; l < lane_count; l++) {
         at.take(*program, lanes[l]);
-        transpose_all(*program, batch.whole, false, at.packed, at.transposed);
+        transpose_all(*program, batch.full, false, at.packed, at.transposed);
         batch.gradient(lanes[l], images + l * program->image_floats, labels + l, lane_count, false, 0, 0);
         transfer<UNPACK>(*program, at.gradient, lanes[l].velocities);
     }
     return 1;
 }
 
-// Logits [n][lanes][classes] of images [n][channels][rows][columns], with running statistics. `arena` has room for the
-// values, without gradients, of `room` images.
-void smallbatch_logits(const Program* program, const Lane* lanes, int64_t lane_count, int64_t n, int64_t room,
+// Logits [n][lanes][classes] of images [n][channels][rows][columns], with running statistics. `arena` holds the
+// values, without gradients, of `micro_batch` images.
+void smallbatch_logits(const Program* program, const Lane* lanes, int64_t lane_count, int64_t n, int64_t micro_batch,
                        float* arena, float* scratch, const float* images, float* logits) {
     const FlushSubnormals flush;
     const Scratch at(*program, scratch);
     for (int64_t l = 0; l < lane_count; l++) {
         at.take(*program, lanes[l]);
-        for (int64_t first = 0; first < n; first += room) {
-            const int size = int(std::min(room, n - first));
-            Network net(*program, size, room, arena, at.statistics);
+        for (int64_t first = 0; first < n; first += micro_batch) {
+            const int size = int(std::min(micro_batch, n - first));
+            Network net(*program, size, micro_batch, arena, at.statistics);
             net.take(images + first * program->image_floats, program->image_floats);
             net.forward(at.packed, lanes[l], false);
             Map y = net.map(program->logits);
