@@ -70,7 +70,7 @@ struct Op {
     int32_t in_channels, out_channels;    // without padding
     int32_t kernel_h, kernel_w, stride, pad;
     int64_t weight_at, bias_at, transposed_at;  // in the packed weights; in the transposed ones
-    int64_t extra_at;                     // floats before what it keeps for the backward pass: statistics or places
+    int64_t extra_at;                     // floats before what it keeps for the backward pass: statistics or argmax
     float eps;
 };
 
@@ -868,36 +868,36 @@ class Network {
     static constexpr int CHANNELS_MOST = 4096;
     alignas(64) float scale_[CHANNELS_MOST], shift_[CHANNELS_MOST], slope_[CHANNELS_MOST], unit_[CHANNELS_MOST];
 
-    // The place in its window where each maximum was found, as numbers of the same width as the values.
-    int32_t* places(const Op& op) const {
-        return reinterpret_cast<int32_t*>(arena_ + op.extra_at * micro_batch_) + first_ * places_of(op);
+    // The index of each maximum in its window, as numbers of the same width as the values.
+    int32_t* argmax_of(const Op& op) const {
+        return reinterpret_cast<int32_t*>(arena_ + op.extra_at * micro_batch_) + first_ * argmax_count(op);
     }
-    int64_t places_of(const Op& op) const {
+    int64_t argmax_count(const Op& op) const {
         const TensorView& y = program_.views[op.out];
         return int64_t(y.h) * y.w * y.c;
     }
 
     void max_pool_forward(const Op& op) const {
         Map x = map(op.in), y = map(op.out);
-        int32_t* place = places(op);
+        int32_t* argmax = argmax_of(op);
         for (int i = 0; i < n_; i++)
             for (int oy = 0; oy < y.h; oy++)
                 for (int ox = 0; ox < y.w; ox++) {
                     const int top = oy * op.stride - op.pad, left = ox * op.stride - op.pad;
                     const int y0 = std::max(0, top), y1 = std::min(x.h, top + op.kernel_h);
                     const int x0 = std::max(0, left), x1 = std::min(x.w, left + op.kernel_w);
-                    for (int k = 0; k < x.c; k += VL, place += VL) {
+                    for (int k = 0; k < x.c; k += VL, argmax += VL) {
                         V best = V{} - std::numeric_limits<float>::infinity();
-                        M where{};
+                        M index{};
                         for (int iy = y0; iy < y1; iy++)
                             for (int ix = x0; ix < x1; ix++) {
                                 const V v = load(x.row(i, iy) + ix * x.c + k);
                                 const M better = (v > best) | (v != v);  // what is not a number goes on
                                 best = better ? v : best;
-                                where = better ? M{} + ((iy - top) * op.kernel_w + ix - left) : where;
+                                index = better ? M{} + ((iy - top) * op.kernel_w + ix - left) : index;
                             }
                         store(y.row(i, oy) + ox * y.c + k, best);
-                        *(M*)place = where;
+                        *(M*)argmax = index;
                     }
                 }
     }
@@ -907,7 +907,7 @@ class Network {
         Map x = map(op.in), dy = map(op.d_out), dx = map(op.d_in);
         const int s = op.stride;
         for (int i = 0; i < n_; i++) {
-            const int32_t* place = places(op) + int64_t(i) * dy.h * dy.w * dy.c;
+            const int32_t* argmax = argmax_of(op) + int64_t(i) * dy.h * dy.w * dy.c;
             for (int iy = 0; iy < x.h; iy++) {
                 const int first_y = std::max(0, (iy + op.pad - op.kernel_h + s) / s);
                 const int last_y = std::min(dy.h - 1, (iy + op.pad) / s);
@@ -920,8 +920,8 @@ class Network {
                         for (int oy = first_y; oy <= last_y; oy++)
                             for (int ox = first_x; ox <= last_x; ox++) {
                                 const int tap = (iy + op.pad - oy * s) * op.kernel_w + ix + op.pad - ox * s;
-                                const M here = *(const M*)(place + (int64_t(oy) * dy.w + ox) * dy.c + k) == tap;
-                                sum += here ? load(dy.row(i, oy) + ox * dy.c + k) : V{};
+                                const M is_max = *(const M*)(argmax + (int64_t(oy) * dy.w + ox) * dy.c + k) == tap;
+                                sum += is_max ? load(dy.row(i, oy) + ox * dy.c + k) : V{};
                             }
                         if (op.mask) sum = where_positive(load(x.row(i, iy) + ix * x.c + k), sum);
                         store(to, sum);
