@@ -1095,10 +1095,10 @@ void begin_statistics(const Program& program, float* statistics) {
     }
 }
 
-// A part of the way; a variance beyond float32 stays infinite (the difference of two such is not a number).
-float moved(float from, float to, float part) {
-    if (std::isinf(from)) return part < 1 ? from : to;
-    return from + part * (to - from);
+// Linear interpolation, but a variance beyond float32 stays infinite (the difference of two such is not a number).
+float lerp(float start, float end, float weight) {
+    if (std::isinf(start)) return weight < 1 ? start : end;
+    return start + weight * (end - start);
 }
 
 void end_statistics(const Program& program, const Lane& lane, const float* statistics, int batches, float momentum) {
@@ -1109,8 +1109,8 @@ void end_statistics(const Program& program, const Lane& lane, const float* stati
         const float *means = statistics + op.extra_at + 2 * c, *vars = means + c;
         float *mean = lane.tensors[op.mean], *var = lane.tensors[op.var];
         for (int i = 0; i < op.in_channels; i++) {
-            mean[i] = moved(mean[i], means[i] / float(batches), momentum);
-            var[i] = moved(var[i], vars[i] / float(batches), momentum);
+            mean[i] = lerp(mean[i], means[i] / float(batches), momentum);
+            var[i] = lerp(var[i], vars[i] / float(batches), momentum);
         }
     }
 }
