@@ -934,7 +934,7 @@ class Network {
     // Windows of kernel_h x kernel_w side by side.
     void mean_pool_forward(const Op& op) const {
         Map x = map(op.in), y = map(op.out);
-        const float share = 1.0f / float(op.kernel_h * op.kernel_w);
+        const float scale = 1.0f / float(op.kernel_h * op.kernel_w);
         for (int i = 0; i < n_; i++)
             for (int oy = 0; oy < y.h; oy++)
                 for (int ox = 0; ox < y.w; ox++)
@@ -944,20 +944,20 @@ class Network {
                             const float* p = x.row(i, oy * op.kernel_h + ky) + ox * op.kernel_w * x.c + k;
                             for (int kx = 0; kx < op.kernel_w; kx++) sum += load(p + kx * x.c);
                         }
-                        store(y.row(i, oy) + ox * y.c + k, sum * share);
+                        store(y.row(i, oy) + ox * y.c + k, sum * scale);
                     }
     }
 
     void mean_pool_backward(const Op& op) const {
         Map x = map(op.in), dy = map(op.d_out), dx = map(op.d_in);
-        const float share = 1.0f / float(op.kernel_h * op.kernel_w);
+        const float scale = 1.0f / float(op.kernel_h * op.kernel_w);
         for (int i = 0; i < n_; i++)
             for (int iy = 0; iy < x.h; iy++)
                 for (int ix = 0; ix < x.w; ix++)
                     for (int k = 0; k < x.c; k += VL) {
                         const int at = ix * x.c + k;
                         float* to = dx.row(i, iy) + at;
-                        V v = share * load(dy.row(i, iy / op.kernel_h) + ix / op.kernel_w * dy.c + k);
+                        V v = scale * load(dy.row(i, iy / op.kernel_h) + ix / op.kernel_w * dy.c + k);
                         if (op.accumulate) v += load(to);
                         if (op.mask) v = where_positive(load(x.row(i, iy) + at), v);
                         store(to, v);
