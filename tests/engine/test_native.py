@@ -39,9 +39,9 @@ def by_torch(training):
 def in_double(runs, data, batches, factors):
     """What torch makes of it in double precision: losses, the lanes' tensors, test logits."""
     exact = LaneTrainer(runs, data, CPU)
-    exact.state.network._take(exact.state.model.double())
+    exact.state.network.use_model(exact.state.model.double())
     velocity = [torch.zeros_like(p) for p in exact.state.network.parameters] if exact.state.sgd.velocity else []
-    exact.state.sgd._take(exact.state.network.parameters, exact.state.sgd.etas)
+    exact.state.sgd.use_parameters(exact.state.network.parameters, exact.state.sgd.etas)
     exact.state.sgd.velocity = velocity
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(torch.Tensor, "float", torch.Tensor.double)
