@@ -28,9 +28,9 @@ from smallbatch.data.originals import ORIGINALS
 from smallbatch.study.experiments import Run, Setting
 from smallbatch.study.rates import BaseLr
 from smallbatch.training import lanes
-from smallbatch.training.engine import LaneTraining
 from smallbatch.training.resources import device as devices
 from smallbatch.training.resources.probe import noise
+from smallbatch.training.trainer import LaneTrainer
 from speed import figure1, report
 from speed.bench import device_of, run
 from speed.cells import CELLS as CELLS_AT_ALL
@@ -54,14 +54,14 @@ def runs(batch_size: int, count: int, **setting) -> list[Run]:
     return [Run(Setting(**values), batch_size, batch_size, BaseLr(2.0**-14), seed) for seed in range(count)]
 
 
-def steps(training: LaneTraining, first: int, last: int) -> None:
+def steps(training: LaneTrainer, first: int, last: int) -> None:
     """Make the updates first ... last - 1 of the first epoch."""
-    plan = training.feed.plan([run.seed for run in training.runs], 0)
-    training.step = first
-    while training.step < last:
+    plan = training.feed.plan([run.seed for run in training.state.runs], 0)
+    training.state.step = first
+    while training.state.step < last:
         end = min(training.block_end(), last)
         training.train_block(plan, end)
-        training.step = end
+        training.state.step = end
 
 
 def furthest(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) -> float:
@@ -72,21 +72,21 @@ def furthest(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) -> fl
 def lanes_against_alone(data: prepared.Prepared, device: torch.device, model: str, norm: str) -> float:
     """How far a lane is from its run alone after 2 updates; more, and one rectifier that rounding flips decides."""
     row = runs(8, 3, model=model, norm=norm)
-    together, alone = LaneTraining(row, data, device), LaneTraining(row[1:2], data, device)
+    together, alone = LaneTrainer(row, data, device), LaneTrainer(row[1:2], data, device)
     for training in (together, alone):
         steps(training, 0, 2)
-    return furthest(lanes.lane_state(together.model, 1), lanes.lane_state(alone.model, 0))
+    return furthest(lanes.lane_state(together.state.model, 1), lanes.lane_state(alone.state.model, 0))
 
 
 def resumed_is_identical(data: prepared.Prepared, device: torch.device) -> bool:
     """Whether 16 updates give the same bits with and without a stop after 8."""
     row = runs(8, 3, model="resnet8", norm="batch")
-    whole, stopped, resumed = (LaneTraining(row, data, device) for _ in range(3))
+    whole, stopped, resumed = (LaneTrainer(row, data, device) for _ in range(3))
     steps(whole, 0, 16)
     steps(stopped, 0, 8)
-    resumed.restore(stopped.state())
+    resumed.restore(stopped.state.state_dict())
     steps(resumed, 8, 16)
-    ours, theirs = whole.model.state_dict(), resumed.model.state_dict()
+    ours, theirs = whole.state.model.state_dict(), resumed.state.model.state_dict()
     return all(torch.equal(ours[key], theirs[key]) for key in ours)
 
 
@@ -122,21 +122,21 @@ KERNELS = (
 """The most wanted first."""
 
 
-def by_torch(training: LaneTraining) -> LaneTraining:
+def by_torch(training: LaneTrainer) -> LaneTrainer:
     """The same, without kernels of our own."""
     training.backend = training.backend.without_kernels()
     training.updates = training.make_updates()
     return training
 
 
-def exact_changes(training: LaneTraining) -> dict[str, torch.Tensor]:
+def exact_changes(training: LaneTrainer) -> dict[str, torch.Tensor]:
     """What the first update changes of each parameter, by autograd in double precision."""
-    model = copy.deepcopy(training.model).double().train()
+    model = copy.deepcopy(training.state.model).double().train()
     images, labels = (part[0] for part in training.feed.batches(training.plan(), 0, 1))
-    scores = model(images.double()).unflatten(1, (len(training.runs), -1)).flatten(0, 1)
+    scores = model(images.double()).unflatten(1, (len(training.state.runs), -1)).flatten(0, 1)
     losses = F.cross_entropy(scores, labels.flatten(), reduction="none").view(labels.shape)
     losses.mean(0).sum().backward()
-    rates = training.sgd.negative_rates([1.0])[0].double()
+    rates = training.state.sgd.negative_rates([1.0])[0].double()
     return {
         name: rates.view(-1, *[1] * (own.dim() - 1)) * (own.grad + training.setting.weight_decay * own.detach())
         for name, own in model.named_parameters()
@@ -151,23 +151,26 @@ def apart(data: prepared.Prepared, device: torch.device, row: Row) -> dict[str, 
     few = [replace(run, base_lr=BaseLr(2.0**-6)) for run in runs(row.m, 3, model=row.model, norm=row.norm)]
     found = {}
     for name, change in (("kernels", lambda training: training), ("torch", by_torch)):
-        training = change(LaneTraining(few, data, device))
-        exact, before = exact_changes(training), {k: v.detach().clone() for k, v in training.model.named_parameters()}
+        training = change(LaneTrainer(few, data, device))
+        exact, before = (
+            exact_changes(training),
+            {k: v.detach().clone() for k, v in training.state.model.named_parameters()},
+        )
         steps(training, 0, 1)
         largest = max(change.norm() for change in exact.values())
         found[name] = max(
             ((own.detach().double() - before[k] - exact[k]).norm() / exact[k].norm().clamp(min=1e-2 * largest)).item()
-            for k, own in training.model.named_parameters()
+            for k, own in training.state.model.named_parameters()
         )
     return found
 
 
-def pace(training: LaneTraining, device: torch.device, seconds: float) -> float:
+def pace(training: LaneTrainer, device: torch.device, seconds: float) -> float:
     """Training images/s of all lanes, in one block of about so many seconds after two that are not counted."""
-    plan = training.feed.plan([run.seed for run in training.runs], 0)
+    plan = training.feed.plan([run.seed for run in training.state.runs], 0)
 
     def timed(count: int) -> float:
-        training.step = 0
+        training.state.step = 0
         started = monotonic()
         training.train_block(plan, count)
         if device.type == "cuda":
@@ -178,17 +181,17 @@ def pace(training: LaneTraining, device: torch.device, seconds: float) -> float:
     timed(min(8, most))
     few = min(32, most)
     count = max(few, min(most, int(seconds * few / timed(few))))
-    return count * training.batch_size * len(training.runs) / timed(count)
+    return count * training.batch_size * len(training.state.runs) / timed(count)
 
 
-def tested(training: LaneTraining, device: torch.device) -> float:
+def tested(training: LaneTrainer, device: torch.device) -> float:
     """Test images/s of all lanes, in a test after one that is not counted."""
     took = 0.0
     for _ in range(2):
         started = monotonic()
         training.test_split(training.feed.test_batches)  # it ends with numbers on the host
         took = monotonic() - started
-    return len(training.feed.test_labels) * len(training.runs) / took
+    return len(training.feed.test_labels) * len(training.state.runs) / took
 
 
 def raced(row: Row, device: torch.device, seconds: float) -> dict:
@@ -196,7 +199,7 @@ def raced(row: Row, device: torch.device, seconds: float) -> dict:
     data = noise(CIFAR10, 10_000)  # as many as it has tests
     found = {"row": row._asdict()}
     started = monotonic()
-    ours = LaneTraining(runs(row.m, row.lanes, model=row.model, norm=row.norm), data, device)
+    ours = LaneTrainer(runs(row.m, row.lanes, model=row.model, norm=row.norm), data, device)
     steps(ours, 0, 1)
     found["begun"] = monotonic() - started
     found["kernels"] = pace(ours, device, seconds)
@@ -204,7 +207,7 @@ def raced(row: Row, device: torch.device, seconds: float) -> dict:
     found["tests"] = tested(ours, device)
     del ours
     theirs = runs(row.m, row.lanes_of_torch, model=row.model, norm=row.norm)
-    other = by_torch(LaneTraining(theirs, data, device))
+    other = by_torch(LaneTrainer(theirs, data, device))
     found["torch"], found["tests by torch"] = pace(other, device, seconds), tested(other, device)
     cell = Cell(row.model, row.m)
     if cell in CELLS_AT_ALL and row.lanes == ROW:

@@ -24,9 +24,9 @@ from smallbatch.runs.store import Epoch
 from smallbatch.study.experiments import Run, Setting
 from smallbatch.study.rates import BaseLr
 from smallbatch.training.checkpoints import Checkpoint
-from smallbatch.training.engine import LaneTraining
 from smallbatch.training.resources import device as devices
 from smallbatch.training.resources.lane_count import best_lane_count
+from smallbatch.training.trainer import LaneTrainer
 from speed.cells import CLASSES, GROUPS, ROW, Cell
 from speed.pictures import Pictures, pictures
 
@@ -138,7 +138,7 @@ def engine(work: Work, told: Told) -> None:
     data = pictures(work.shape, work.images)
     with tempfile.TemporaryDirectory() as folder:
         checkpoint = Checkpoint(Path(folder, "checkpoint.pt"))
-        training = LaneTraining(lane_runs(work), data, devices.pick(work.device))
+        training = LaneTrainer(lane_runs(work), data, devices.pick(work.device))
         training.train(_ended, checkpoint, _Progress(told, checkpoint))
 
 

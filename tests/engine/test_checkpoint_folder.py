@@ -20,8 +20,8 @@ from smallbatch.runs.store import METRICS, RunStore
 from smallbatch.training import checkpoints
 from smallbatch.training.checkpoint_folder import CheckpointFolder
 from smallbatch.training.checkpoints import Checkpoint
-from smallbatch.training.engine import LaneTraining
 from smallbatch.training.pack import train_pack
+from smallbatch.training.trainer import LaneTrainer
 
 ONE, TWO, THREE = (a_run(seed=seed, model="resnet8", norm="batch", b=2) for seed in (1, 2, 3))
 
@@ -87,7 +87,7 @@ def whole(data_folder, tmp_path):
 def test_what_was_begun_is_gone_on_with(wanted, lanes, trained, interrupted, whole, data_folder, monkeypatch):
     (path,) = checkpoint_files(interrupted)
     resumed = []
-    monkeypatch.setattr("smallbatch.training.engine.LaneTraining.restore", restoring(resumed))
+    monkeypatch.setattr("smallbatch.training.trainer.LaneTrainer.restore", restoring(resumed))
     train_pack(wanted, data_folder, interrupted, lanes=lanes)
     assert resumed == [[ONE, TWO]]
     assert {run: stored(interrupted, data_folder, run).outcome.lanes for run in trained} == trained
@@ -97,11 +97,11 @@ def test_what_was_begun_is_gone_on_with(wanted, lanes, trained, interrupted, who
 
 
 def restoring(resumed: list):
-    restore = LaneTraining.restore
+    restore = LaneTrainer.restore
 
     def noting(self, state):
         restore(self, state)
-        resumed.append(list(self.runs))
+        resumed.append(list(self.state.runs))
 
     return noting
 
@@ -248,11 +248,11 @@ def changed(key, value):
 )
 def test_a_state_that_does_not_fit_is_told_before_anything_is_restored(change, data_folder):
     runs = [replace(run, setting=replace(run.setting, momentum=0.9)) for run in (ONE, TWO)]
-    training = LaneTraining(runs, prepared.read(data_folder), torch.device("cpu"))
-    state = training.state()
-    assert training.misfit_of(state) is None
+    training = LaneTrainer(runs, prepared.read(data_folder), torch.device("cpu"))
+    state = training.state.state_dict()
+    assert training.state.misfit_of(state) is None
     change(state)
-    assert training.misfit_of(state)
+    assert training.state.misfit_of(state)
 
 
 def test_a_whole_checkpoint_of_another_model_is_set_aside_and_its_runs_begin_anew(

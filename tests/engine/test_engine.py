@@ -19,10 +19,10 @@ from smallbatch.data import prepared
 from smallbatch.runs.store import METRICS, RECORD, RunStore
 from smallbatch.training import network
 from smallbatch.training.checkpoints import Checkpoint
-from smallbatch.training.engine import LaneTraining
 from smallbatch.training.feed import Feed
 from smallbatch.training.pack import train_pack
 from smallbatch.training.resources import device as devices
+from smallbatch.training.trainer import LaneTrainer
 
 CPU = torch.device("cpu")
 
@@ -302,20 +302,20 @@ def test_parts_stay_multiples_of_a_batch_statistic():
 
 def test_trying_what_fits_changes_nothing(data_folder):
     run = a_run(model="resnet8", norm="batch", batch_size=8, b=2)
-    training = LaneTraining([run], prepared.read(data_folder), CPU)
-    before = {name: value.clone() for name, value in training.model.state_dict().items()}
+    training = LaneTrainer([run], prepared.read(data_folder), CPU)
+    before = {name: value.clone() for name, value in training.state.model.state_dict().items()}
     images, labels = training.feed.batches(training.plan(), 0, 1)
-    training.network.fit(images[0], labels[0])
-    assert training.network.micro_batch == 8
-    assert all(torch.equal(value, before[name]) for name, value in training.model.state_dict().items())
+    training.state.network.fit(images[0], labels[0])
+    assert training.state.network.micro_batch == 8
+    assert all(torch.equal(value, before[name]) for name, value in training.state.model.state_dict().items())
 
 
 def test_a_device_that_is_too_small_is_told_in_one_line(data_folder, monkeypatch):
     def too_much(*arguments, alone):
         raise torch.OutOfMemoryError
 
-    training = LaneTraining([a_run(norm="batch", batch_size=8, b=4)], prepared.read(data_folder), CPU)
-    monkeypatch.setattr(training.network, "gradients", too_much)
+    training = LaneTrainer([a_run(norm="batch", batch_size=8, b=4)], prepared.read(data_folder), CPU)
+    monkeypatch.setattr(training.state.network, "gradients", too_much)
     images, labels = training.feed.batches(training.plan(), 0, 1)
     with pytest.raises(UserError, match="out of memory on the device: 4 examples of each of 1 lanes"):
-        training.network.fit(images[0], labels[0])
+        training.state.network.fit(images[0], labels[0])

@@ -15,7 +15,6 @@ from smallbatch.runs.store import RunStore
 from smallbatch.training import checkpoints
 from smallbatch.training.checkpoints import Checkpoint
 from smallbatch.training.distributed import ALONE, World
-from smallbatch.training.engine import LaneTraining
 from smallbatch.training.engines import graphs
 from smallbatch.training.engines.eager import EagerUpdates
 from smallbatch.training.engines.graphs import GraphUpdates
@@ -26,6 +25,7 @@ from smallbatch.training.progress import Progress
 from smallbatch.training.resources import device as devices
 from smallbatch.training.resources.probe import weights_of
 from smallbatch.training.sgd import LaneSGD
+from smallbatch.training.trainer import LaneTrainer
 
 CPU = torch.device("cpu")
 
@@ -90,7 +90,7 @@ def outcomes(runs, data, folder, device=CPU):
     progress = Progress(1)
     progress.begin("test", ["a run"] * len(runs), runs[0].setting.epochs, 28)
     folder.mkdir(exist_ok=True)
-    training = LaneTraining(runs, data, device)
+    training = LaneTrainer(runs, data, device)
     training.train(lambda run, *result: results.update({run: result}), Checkpoint(folder / "c.pt"), progress)
     return results
 
@@ -107,7 +107,7 @@ def assert_same(ours, theirs, *, rel=1e-12):
 
 
 def state_of(training):
-    tensors = [*training.model.state_dict().values(), *training.sgd.velocity]
+    tensors = [*training.state.model.state_dict().values(), *training.state.sgd.velocity]
     return [tensor.clone() for tensor in tensors]
 
 
@@ -141,7 +141,7 @@ def test_a_long_epoch_is_cut(limit, data, tmp_path, monkeypatch, rehearsed):
 
 
 def test_recording_changes_nothing(data, rehearsed):
-    training = LaneTraining(pair(**FULL), data, CPU)
+    training = LaneTrainer(pair(**FULL), data, CPU)
     plan = training.plan()
     training.updates.block(plan, 0, 3, [0.5] * 3)
     training.updates._allocate(plan)
@@ -183,10 +183,10 @@ def killed_and_resumed(data, folder, monkeypatch, device=CPU):
     with monkeypatch.context() as killing:
         killing.setattr(Checkpoint, "save", stop_at_the_second(Checkpoint.save))
         with pytest.raises(Stop):
-            LaneTraining(runs, data, device).train(lambda run, *r: results.update({run: r}), checkpoint, progress)
-    training = LaneTraining(runs, data, device)
+            LaneTrainer(runs, data, device).train(lambda run, *r: results.update({run: r}), checkpoint, progress)
+    training = LaneTrainer(runs, data, device)
     training.restore(checkpoint.load())
-    assert 0 < training.step < training.feed.steps
+    assert 0 < training.state.step < training.feed.steps
     training.train(lambda run, *r: results.update({run: r}), checkpoint, progress)
     return results, outcomes(runs, data, folder / "whole", device)
 
@@ -212,12 +212,12 @@ def test_killed_and_resumed_is_bit_identical(data, tmp_path, monkeypatch, rehear
 
 def test_mini_batches_in_parts_are_left_to_plain_updates(data, rehearsed, monkeypatch):
     runs = pair(**FULL)
-    parts, whole = (LaneTraining(runs, data, CPU, images_at_once=most) for most in (2, "auto"))
+    parts, whole = (LaneTrainer(runs, data, CPU, images_at_once=most) for most in (2, "auto"))
     assert parts.block_end() == 7 and whole.block_end() == 7
     assert isinstance(parts.updates, Rehearsed) and not parts.updates.at_once
     monkeypatch.setattr("smallbatch.training.engines.eager.BLOCK_STEPS", 2)
     assert parts.block_end() == 2 and whole.block_end() == 7
-    plain = EagerUpdates(whole.network, whole.sgd, whole.feed)
+    plain = EagerUpdates(whole.state.network, whole.state.sgd, whole.feed)
     plan = parts.plan()
     torch.testing.assert_close(parts.updates.block(plan, 0, 2, [1.0] * 2), plain.block(plan, 0, 2, [1.0] * 2))
     assert not Rehearsed.recordings
@@ -233,7 +233,7 @@ def test_steps_are_recorded_on_a_gpu_that_has_all_images_alone():
 
 
 def test_a_training_on_the_cpu_records_nothing(data):
-    assert type(LaneTraining(pair(), data, CPU).updates) is EagerUpdates
+    assert type(LaneTrainer(pair(), data, CPU).updates) is EagerUpdates
 
 
 @pytest.mark.parametrize("kind", [kind for kind in KINDS if "precision" not in kind])
@@ -241,14 +241,14 @@ def test_a_block_never_needs_a_number_from_the_device(kind, data, monkeypatch):
     """On a device that cannot be read, nor mixed with another: `meta`, where tensors have no content."""
     device = torch.device("meta")
     (first, second), steps = pair(**kind), 7
-    there = LaneTraining([first, second], data, CPU)
+    there = LaneTrainer([first, second], data, CPU)
     feed = Feed(data, first.setting, first.batch_size, device)
     more = {
         "batch_size": first.batch_size,
-        "bn_batch_size": there.network.smallest_micro_batch,
+        "bn_batch_size": there.state.network.smallest_micro_batch,
         "images_at_once": "auto",
     }
-    network = Network(there.model, **more, pixels=64, precision="float32", device=device, world=ALONE)
+    network = Network(there.state.model, **more, pixels=64, precision="float32", device=device, world=ALONE)
     sgd = LaneSGD(network.parameters, [1.0, 2.0], 5e-4, first.setting.momentum)
     losses = Rehearsed(network, sgd, feed).block(feed.plan([1, 2], 0), 0, steps, [1.0, 0.5] * 3 + [0.1])
     assert losses.shape == (steps, 2) and losses.device == device
@@ -257,10 +257,10 @@ def test_a_block_never_needs_a_number_from_the_device(kind, data, monkeypatch):
 
 
 def test_rates_by_row_are_those_by_factor(data):
-    training = LaneTraining([a_run(base_lr=lr) for lr in (2**-9, 3e-3)], data, CPU)
+    training = LaneTrainer([a_run(base_lr=lr) for lr in (2**-9, 3e-3)], data, CPU)
     factors = [1 / 32, 0.3, 0.1, 0.1]
-    for row, factor in zip(training.sgd.negative_rates(factors), factors, strict=True):
-        exact = [-run.learning_rate * factor for run in training.runs]
+    for row, factor in zip(training.state.sgd.negative_rates(factors), factors, strict=True):
+        exact = [-run.learning_rate * factor for run in training.state.runs]
         assert torch.equal(row, torch.tensor(exact, dtype=torch.float64).float())
 
 
@@ -271,7 +271,7 @@ def tf32_is_on():
 def test_tf32_is_on_for_runs_that_say_so_and_for_no_other(data, monkeypatch):
     monkeypatch.setattr(devices, "has_precision", lambda precision, device: True)
     for precision, on in (("float32", False), ("tf32", True), ("bf16", False), ("tf32", True), ("float32", False)):
-        LaneTraining([a_run(precision=precision)], data, CPU)
+        LaneTrainer([a_run(precision=precision)], data, CPU)
         assert tf32_is_on() == (on, on)
 
 
@@ -288,7 +288,7 @@ def test_tf32_is_refused_where_there_is_none_before_anything_is_trained(tmp_path
         train_pack(runs, folder, tmp_path, device="cpu")
     assert not list(tmp_path.glob("runs/*"))
     with pytest.raises(UserError, match=message):
-        LaneTraining(runs[1:], prepared.read(folder), CPU)
+        LaneTrainer(runs[1:], prepared.read(folder), CPU)
 
 
 def test_a_run_in_tf32_can_be_weighed_anywhere(data):
@@ -315,14 +315,14 @@ def gpu():
 def test_graphs_equal_plain_updates(kind, data, gpu, monkeypatch):
     """The same kernels on the same numbers: bit for bit."""
     monkeypatch.setattr(graphs, "REPLAY_STEPS", 3)
-    graph, plain = (LaneTraining(pair(**kind), data, gpu) for _ in range(2))
+    graph, plain = (LaneTrainer(pair(**kind), data, gpu) for _ in range(2))
     graph.backend = graph.backend.without_kernels()
     graph.updates = graph.make_updates()
     assert type(graph.updates) is GraphUpdates
-    plain.updates = EagerUpdates(plain.network, plain.sgd, plain.feed)
+    plain.updates = EagerUpdates(plain.state.network, plain.state.sgd, plain.feed)
     factors = [1.0, 0.5, 0.25, 0.25, 0.1, 0.1, 0.1]
     for epoch in range(3):
-        graph.epoch = plain.epoch = epoch
+        graph.state.epoch = plain.state.epoch = epoch
         ours, theirs = (training.updates.block(training.plan(), 0, 7, factors) for training in (graph, plain))
         assert torch.equal(ours, theirs)
         assert all(map(torch.equal, state_of(graph), state_of(plain)))
@@ -338,13 +338,13 @@ def test_killed_and_resumed_with_graphs_is_bit_identical(data, tmp_path, monkeyp
 
 @pytest.mark.gpu
 def test_the_host_waits_for_nothing_inside_a_block(data, gpu):
-    training = LaneTraining(pair(**FULL), data, gpu)
+    training = LaneTrainer(pair(**FULL), data, gpu)
     plan = training.plan()
     training.updates.block(plan, 0, 7, [1.0] * 7)
     torch.cuda.synchronize()
     torch.cuda.set_sync_debug_mode("error")
     try:
-        training.epoch = 1
+        training.state.epoch = 1
         training.updates.block(training.plan(), 0, 7, [0.5] * 7)
     finally:
         torch.cuda.set_sync_debug_mode("default")
@@ -354,10 +354,10 @@ def test_the_host_waits_for_nothing_inside_a_block(data, gpu):
 @pytest.mark.parametrize("kind", KINDS[:3])
 def test_torch_knows_no_operation_of_a_step_that_is_not_deterministic(kind, data, gpu, monkeypatch):
     monkeypatch.setenv("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
-    training = LaneTraining(pair(**kind), data, gpu)
+    training = LaneTrainer(pair(**kind), data, gpu)
     torch.use_deterministic_algorithms(True)
     try:
-        EagerUpdates(training.network, training.sgd, training.feed).block(training.plan(), 0, 2, [1.0] * 2)
+        EagerUpdates(training.state.network, training.state.sgd, training.feed).block(training.plan(), 0, 2, [1.0] * 2)
     finally:
         torch.use_deterministic_algorithms(False)
 

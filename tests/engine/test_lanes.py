@@ -12,8 +12,8 @@ from smallbatch.models import MODELS, build
 from smallbatch.models.normalisation import WINDOW, micro_batch_momenta
 from smallbatch.runs.store import Epoch
 from smallbatch.training import lanes
-from smallbatch.training.engine import LaneTraining
 from smallbatch.training.feed import Batches
+from smallbatch.training.trainer import LaneTrainer
 
 CPU = torch.device("cpu")
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -50,10 +50,10 @@ def some_runs(model, norm, b, more):
 
 def put(alone, together, lane):
     """Bring a lane that is trained alone to where it is in a group."""
-    alone.epoch, alone.step = together.epoch, together.step
-    for name, own in alone.model.state_dict().items():
-        own[0].copy_(together.model.state_dict()[name][lane])
-    for own, other in zip(alone.sgd.velocity, together.sgd.velocity, strict=True):
+    alone.state.epoch, alone.state.step = together.state.epoch, together.state.step
+    for name, own in alone.state.model.state_dict().items():
+        own[0].copy_(together.state.model.state_dict()[name][lane])
+    for own, other in zip(alone.state.sgd.velocity, together.state.sgd.velocity, strict=True):
         own[0].copy_(other[lane])
 
 
@@ -64,16 +64,16 @@ def test_each_update_of_a_lane_is_that_of_its_run_alone(model, norm, b, more, da
     """Updates of all parts of a training, of 32, each from equal weights: over several, statistics over two examples
     multiply what rounding differs by, a thousandfold an update, and the processor would decide."""
     data, runs = prepared.read(data_folder), some_runs(model, norm, b, more)
-    together, alone = LaneTraining(runs, data, CPU), [LaneTraining([run], data, CPU) for run in runs]
+    together, alone = LaneTrainer(runs, data, CPU), [LaneTrainer([run], data, CPU) for run in runs]
     for update in (0, 1, 2, 15, 16, 24, 31):
-        together.epoch, together.step = divmod(update, together.feed.steps)
+        together.state.epoch, together.state.step = divmod(update, together.feed.steps)
         for lane, own in enumerate(alone):
             put(own, together, lane)
-        losses = together.train_block(together.plan(), together.step + 1)
+        losses = together.train_block(together.plan(), together.state.step + 1)
         for lane, own in enumerate(alone):
-            torch.testing.assert_close(own.train_block(own.plan(), own.step + 1)[0, 0], losses[0, lane])
-            for name, value in own.model.state_dict().items():
-                other = together.model.state_dict()[name][lane]
+            torch.testing.assert_close(own.train_block(own.plan(), own.state.step + 1)[0, 0], losses[0, lane])
+            for name, value in own.state.model.state_dict().items():
+                other = together.state.model.state_dict()[name][lane]
                 torch.testing.assert_close(value[0], other, rtol=1e-8, atol=1e-10, msg=f"{name} in update {update}")
 
 
@@ -152,7 +152,7 @@ def test_a_diverged_lane_poisons_no_other_and_costs_nothing_more(data_folder, tm
 def test_an_update_is_that_of_plain_sgd(weight_decay, data_folder, either_way):
     data = prepared.read(data_folder)
     runs = [a_run(base_lr=lr, seed=seed, weight_decay=weight_decay) for lr, seed in ((2**-9, 1), (2**-6, 2))]
-    training = LaneTraining(runs, data, CPU)
+    training = LaneTrainer(runs, data, CPU)
     images, labels = training.feed.batches(training.feed.plan([1, 2], 0), 0, 1)
     update(training, images[0], labels[0], 0.5)
     for lane, run in enumerate(runs):
@@ -161,7 +161,7 @@ def test_an_update_is_that_of_plain_sgd(weight_decay, data_folder, either_way):
         nn.functional.cross_entropy(alone(images[0, :, lane : lane + 1]), labels[0, :, lane]).backward()
         before = {name: value.clone() for name, value in alone.state_dict().items()}
         optimiser.step()
-        for name, value in lanes.lane_state(training.model, lane).items():
+        for name, value in lanes.lane_state(training.state.model, lane).items():
             ours, theirs = value - before[name], alone.state_dict()[name] - before[name]
             torch.testing.assert_close(ours, theirs, rtol=1e-3, atol=1e-3 * theirs.abs().max().item())
 
@@ -172,14 +172,14 @@ def test_weight_decay_too_small_for_a_factor_of_float32_acts_as_in_plain_sgd(dat
     ends = {}
     for decay in (5e-4, 0.0):
         run = a_run(base_lr=2**-12, batch_size=2, weight_decay=decay)
-        training = LaneTraining([run], data, CPU)
+        training = LaneTrainer([run], data, CPU)
         alone = training.initial_model(run.seed)
-        start = {name: value.double() for name, value in lanes.lane_state(training.model, 0).items()}
+        start = {name: value.double() for name, value in lanes.lane_state(training.state.model, 0).items()}
         images, labels = training.feed.batches(training.feed.plan([1], 0), 0, 1)
         update(training, images[0], labels[0], 0.1)
         nn.functional.cross_entropy(alone(images[0]), labels[0, :, 0]).backward()
         torch.optim.SGD(alone.parameters(), lr=0.1 * 2**-12 * 2, weight_decay=decay).step()
-        ends[decay] = lanes.lane_state(training.model, 0), alone.state_dict()
+        ends[decay] = lanes.lane_state(training.state.model, 0), alone.state_dict()
     ours, theirs = (
         sum(((free[name].double() - decayed[name].double()) * value).sum() for name, value in start.items()).item()
         for free, decayed in zip(ends[0.0], ends[5e-4], strict=True)
@@ -193,7 +193,7 @@ def test_momentum_is_that_of_torch(scaled, data_folder, double):
     data = prepared.read(data_folder)
     options = {"momentum": 0.9, "momentum_scaled": scaled, "weight_decay": 0.3}
     runs = [a_run(base_lr=lr, seed=seed, **options) for lr, seed in ((2**-9, 1), (2**-12, 2), (2**-10, 3))]
-    training = LaneTraining(runs, data, CPU)
+    training = LaneTrainer(runs, data, CPU)
     alone = training.initial_model(2)
     rate = 2**-12 * 4 * (0.1 if scaled else 1)
     optimiser = torch.optim.SGD(alone.parameters(), lr=rate, momentum=0.9, weight_decay=0.3)
@@ -201,12 +201,12 @@ def test_momentum_is_that_of_torch(scaled, data_folder, double):
     for step, (x, y) in enumerate(zip(images, labels, strict=True)):
         if step == 3:
             training.drop({0: 1}, lambda *result: None)
-        count = len(training.runs)
+        count = len(training.state.runs)
         update(training, x.repeat(1, count, 1, 1), y.repeat(1, count), 1.0)
         optimiser.zero_grad()
         nn.functional.cross_entropy(alone(x), y[:, 0]).backward()
         optimiser.step()
-    ours = lanes.lane_state(training.model, 0)
+    ours = lanes.lane_state(training.state.model, 0)
     for name, theirs in alone.state_dict().items():
         # Learning rates are rounded to single precision in every precision.
         torch.testing.assert_close(ours[name], theirs, rtol=1e-6, atol=1e-9)
@@ -217,13 +217,13 @@ def test_momentum_is_that_of_torch(scaled, data_folder, double):
 def test_a_mini_batch_in_parts_is_that_at_once(model, norm, b, images_at_once, data_folder, double):
     data = prepared.read(data_folder)
     runs = [a_run(batch_size=8, b=b, model=model, norm=norm, seed=seed) for seed in (1, 2)]
-    whole, parts = (LaneTraining(runs, data, CPU, images_at_once=most) for most in ("auto", images_at_once))
-    assert parts.network.micro_batch == (4 if images_at_once == 5 and b else images_at_once)
+    whole, parts = (LaneTrainer(runs, data, CPU, images_at_once=most) for most in ("auto", images_at_once))
+    assert parts.state.network.micro_batch == (4 if images_at_once == 5 and b else images_at_once)
     images, labels = whole.feed.batches(whole.plan(), 0, 3)
     for x, y in zip(images, labels, strict=True):
         torch.testing.assert_close(update(parts, x, y, 1.0), update(whole, x, y, 1.0))
-    for name, theirs in whole.model.state_dict().items():
-        torch.testing.assert_close(parts.model.state_dict()[name], theirs, rtol=1e-6, atol=1e-9)
+    for name, theirs in whole.state.model.state_dict().items():
+        torch.testing.assert_close(parts.state.model.state_dict()[name], theirs, rtol=1e-6, atol=1e-9)
 
 
 @pytest.mark.parametrize("whole", [8, 2 * WINDOW])
@@ -242,12 +242,12 @@ def test_bf16_rounds_products_and_keeps_weights_and_losses(model, norm, data_fol
     losses = {}
     for precision in ("float32", "bf16"):
         runs = [a_run(batch_size=8, model=model, norm=norm, seed=seed, precision=precision) for seed in (1, 2)]
-        training = LaneTraining(runs, data, CPU)
+        training = LaneTrainer(runs, data, CPU)
         images, labels = training.feed.batches(training.plan(), 0, 1)
         losses[precision] = update(training, images[0], labels[0], 1.0)
         assert losses[precision].dtype == torch.float32
-        assert all(tensor.dtype == torch.float32 for tensor in training.model.state_dict().values())
-        alone = LaneTraining(runs[1:], data, CPU)
+        assert all(tensor.dtype == torch.float32 for tensor in training.state.model.state_dict().values())
+        alone = LaneTrainer(runs[1:], data, CPU)
         own = update(alone, images[0, :, 1:], labels[0, :, 1:], 1.0)
         torch.testing.assert_close(own, losses[precision][1:], rtol=2e-2, atol=0)
     assert not torch.equal(*losses.values())

@@ -22,11 +22,11 @@ from smallbatch.runs.store import RunStore
 from smallbatch.training import checkpoints, pack
 from smallbatch.training.checkpoints import Checkpoint
 from smallbatch.training.distributed import ALONE
-from smallbatch.training.engine import LaneTraining
 from smallbatch.training.engines.native import library
 from smallbatch.training.pack import train_pack
 from smallbatch.training.resources import device as devices
 from smallbatch.training.resources import memory
+from smallbatch.training.trainer import LaneTrainer
 
 CPU, GPU = torch.device("cpu"), torch.device("cuda")
 CIFAR10 = ORIGINALS["cifar10"]
@@ -96,7 +96,7 @@ from helpers import a_run
 from smallbatch.data.originals import ORIGINALS
 from smallbatch.training.resources import device as devices
 from smallbatch.training.resources import memory
-from smallbatch.training.engine import LaneTraining
+from smallbatch.training.trainer import LaneTrainer
 from smallbatch.training.engines.native import library
 from smallbatch.training.resources.probe import lanes_of, noise
 
@@ -105,7 +105,7 @@ data, run = noise(outline, 512), a_run(model="resnet8", norm="batch", batch_size
 needed = memory.need_of(run, outline, device, photos=False).bytes(2, 256)
 devices.forget_peak_memory(device)
 before = devices.held_memory()
-training = LaneTraining(lanes_of(run, 2), data, device)
+training = LaneTrainer(lanes_of(run, 2), data, device)
 training.train_block(training.plan(), 2)
 devices.trim_memory(device)
 training.test_split(training.feed.test_batches)
@@ -198,21 +198,21 @@ def test_too_little_memory_is_told_before_anything_is_trained(data_folder, tmp_p
 @pytest.fixture
 def small_device(monkeypatch):
     """Lanes of which more than `held[0]` run out of memory in the second epoch; gives the trainings that began."""
-    train_block, restore = LaneTraining.train_block, LaneTraining.restore
+    train_block, restore = LaneTrainer.train_block, LaneTrainer.restore
     held, began = [2], []
 
     def block(self, plan, end):
-        if len(self.runs) > held[0] and self.epoch == 1:
+        if len(self.state.runs) > held[0] and self.state.epoch == 1:
             raise torch.OutOfMemoryError("CUDA out of memory")
         return train_block(self, plan, end)
 
     def noting(self, state):
         restore(self, state)
-        began.append((len(self.runs), self.steps_done))
+        began.append((len(self.state.runs), self.state.steps_done))
 
     monkeypatch.setattr(checkpoints, "INTERVAL", 0.0)
-    monkeypatch.setattr(LaneTraining, "train_block", block)
-    monkeypatch.setattr(LaneTraining, "restore", noting)
+    monkeypatch.setattr(LaneTrainer, "train_block", block)
+    monkeypatch.setattr(LaneTrainer, "restore", noting)
     return held, began
 
 

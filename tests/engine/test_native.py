@@ -1,5 +1,6 @@
 """The compiled kernels give what torch gives: values, gradients, updates, statistics; what they lack, torch has."""
 
+import ctypes
 import logging
 import os
 import random
@@ -16,13 +17,13 @@ from smallbatch.models import MODELS
 from smallbatch.models.normalisation import BatchNorm
 from smallbatch.models.resnet import Shortcut
 from smallbatch.training import lanes
-from smallbatch.training.engine import LaneTraining
 from smallbatch.training.engines.eager import EagerUpdates
 from smallbatch.training.engines.native import library
 from smallbatch.training.engines.native.plan import Layout
 from smallbatch.training.engines.native.updates import NativeUpdates
 from smallbatch.training.engines.trace import Graph, Kind, Unsupported
 from smallbatch.training.feed import Batches
+from smallbatch.training.trainer import LaneTrainer
 
 CPU = torch.device("cpu")
 pytestmark = [
@@ -32,21 +33,21 @@ pytestmark = [
 
 
 def by_torch(training):
-    return EagerUpdates(training.network, training.sgd, training.feed)
+    return EagerUpdates(training.state.network, training.state.sgd, training.feed)
 
 
 def in_double(runs, data, batches, factors):
     """What torch makes of it in double precision: losses, the lanes' tensors, test logits."""
-    exact = LaneTraining(runs, data, CPU)
-    exact.network._take(exact.model.double())
-    velocity = [torch.zeros_like(p) for p in exact.network.parameters] if exact.sgd.velocity else []
-    exact.sgd._take(exact.network.parameters, exact.sgd.etas)
-    exact.sgd.velocity = velocity
+    exact = LaneTrainer(runs, data, CPU)
+    exact.state.network.use_model(exact.state.model.double())
+    velocity = [torch.zeros_like(p) for p in exact.state.network.parameters] if exact.state.sgd.velocity else []
+    exact.state.sgd.use_parameters(exact.state.network.parameters, exact.state.sgd.etas)
+    exact.state.sgd.velocity = velocity
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(torch.Tensor, "float", torch.Tensor.double)
         losses = by_torch(exact).make(Batches(batches.images.double(), batches.labels), factors)
         images = next(exact.feed.test_batches(20))[0]
-        return [losses, exact.model.state_dict(), exact.network.logits(images.double())]
+        return [losses, exact.state.model.state_dict(), exact.state.network.logits(images.double())]
 
 
 def distance(ours, exact):
@@ -57,7 +58,7 @@ def distance(ours, exact):
 
 
 def changes(start, training):
-    return {name: value.double() - start[name] for name, value in training.model.state_dict().items()}
+    return {name: value.double() - start[name] for name, value in training.state.model.state_dict().items()}
 
 
 SETTINGS = [
@@ -79,11 +80,11 @@ SETTINGS = [
 def test_updates_are_as_near_to_exact_ones_as_those_of_torch(setting, batch_size, shape, tmp_path):
     data = prepared.read(made_data(tmp_path / "made", shape=shape, classes=5))
     runs = [a_run(batch_size=batch_size, base_lr=2**-13, seed=seed, weight_decay=0.1, **setting) for seed in (1, 2)]
-    ours, theirs = LaneTraining(runs, data, CPU), LaneTraining(runs, data, CPU)
+    ours, theirs = LaneTrainer(runs, data, CPU), LaneTrainer(runs, data, CPU)
     assert type(ours.updates) is NativeUpdates
     batches, factors = ours.feed.batches(ours.plan(), 0, 2), [1.0, 0.5]
     images = next(ours.feed.test_batches(20))[0]
-    start = {name: value.clone() for name, value in ours.model.state_dict().items()}
+    start = {name: value.clone() for name, value in ours.state.model.state_dict().items()}
     found = ours.updates.make(batches, factors), changes(start, ours), ours.updates.logits(images)
     by = by_torch(theirs)
     reference = by.make(batches, factors), changes(start, theirs), by.logits(images)
@@ -92,7 +93,7 @@ def test_updates_are_as_near_to_exact_ones_as_those_of_torch(setting, batch_size
     # Of a rectifier at zero rounding decides, in either: that is what the slack is for. Mistakes are larger.
     for own, other, right, slack in zip(found, reference, exact, (1e-5, 2e-2, 2e-3), strict=True):
         assert distance(own, right) < 5 * distance(other, right) + slack
-    for own, other in zip(ours.sgd.velocity, theirs.sgd.velocity, strict=True):
+    for own, other in zip(ours.state.sgd.velocity, theirs.state.sgd.velocity, strict=True):
         assert distance(own.double(), other.double()) < 2e-2
 
 
@@ -101,20 +102,20 @@ def test_every_lane_has_the_bits_that_it_has_alone(data_folder):
     runs = [
         a_run(model="resnet8", norm="batch", seed=seed, base_lr=lr) for seed, lr in ((1, 2**-9), (2, 2**20), (3, 2**-8))
     ]
-    together = LaneTraining(runs, data, CPU)
+    together = LaneTrainer(runs, data, CPU)
     losses = together.train_block(together.plan(), 16)
     assert not losses[-1, 1].isfinite(), "the one in the middle has to diverge"
     for lane in (0, 2):
-        alone = LaneTraining([runs[lane]], data, CPU)
+        alone = LaneTrainer([runs[lane]], data, CPU)
         assert torch.equal(alone.train_block(alone.plan(), 16)[:, 0], losses[:, lane])
-        own = lanes.lane_state(together.model, lane)
-        assert all(torch.equal(own[name], value[0]) for name, value in alone.model.state_dict().items())
+        own = lanes.lane_state(together.state.model, lane)
+        assert all(torch.equal(own[name], value[0]) for name, value in alone.state.model.state_dict().items())
 
 
 def test_a_lane_that_diverges_stops_and_says_where(data_folder):
     data = prepared.read(data_folder)
     run = a_run(base_lr=2**20)
-    ours, theirs = LaneTraining([run], data, CPU), LaneTraining([run], data, CPU)
+    ours, theirs = LaneTrainer([run], data, CPU), LaneTrainer([run], data, CPU)
     found, reference = (one.block(ours.plan(), 0, 16, [1.0] * 16) for one in (ours.updates, by_torch(theirs)))
     assert torch.equal(found.isfinite().cumprod(0), reference.isfinite().cumprod(0)) and not found.isfinite().all()
 
@@ -122,9 +123,9 @@ def test_a_lane_that_diverges_stops_and_says_where(data_folder):
 def test_what_is_not_a_number_is_not_rectified_away(data_folder):
     data = prepared.read(data_folder)
     for model, norm in (("alexnet", "none"), ("resnet8", "batch")):
-        training = LaneTraining([a_run(model=model, norm=norm)], data, CPU)
+        training = LaneTrainer([a_run(model=model, norm=norm)], data, CPU)
         with torch.no_grad():
-            next(training.model.parameters())[0, 3] = torch.nan
+            next(training.state.model.parameters())[0, 3] = torch.nan
         assert training.train_block(training.plan(), 1).isnan().all()
         assert training.updates.logits(next(training.feed.test_batches(3))[0]).isnan().all()
 
@@ -160,13 +161,13 @@ def test_an_unusual_model_has_the_same_gradients(tmp_path, monkeypatch):
     train_instead(monkeypatch, build)
     data = prepared.read(made_data(tmp_path / "made", shape=(2, 14, 24), classes=5))
     runs = [a_run(model="alexnet", norm="batch", base_lr=2**-10, seed=seed) for seed in (1, 2)]
-    ours, theirs = LaneTraining(runs, data, CPU), LaneTraining(runs, data, CPU)
+    ours, theirs = LaneTrainer(runs, data, CPU), LaneTrainer(runs, data, CPU)
     assert type(ours.updates) is NativeUpdates
     batches = ours.feed.batches(ours.plan(), 0, 1)
-    before = {name: value.clone() for name, value in ours.model.state_dict().items()}
+    before = {name: value.clone() for name, value in ours.state.model.state_dict().items()}
     torch.testing.assert_close(ours.updates.make(batches, [1.0]), by_torch(theirs).make(batches, [1.0]))
-    for name, theirs_now in theirs.model.state_dict().items():
-        change, expected = ours.model.state_dict()[name] - before[name], theirs_now - before[name]
+    for name, theirs_now in theirs.state.model.state_dict().items():
+        change, expected = ours.state.model.state_dict()[name] - before[name], theirs_now - before[name]
         torch.testing.assert_close(change, expected, rtol=1e-3, atol=1e-3 * expected.abs().max().item() + 1e-8)
 
 
@@ -195,7 +196,7 @@ def test_batch_norm_of_any_scale_is_that_of_double_precision_or_still(b, data_fo
         return Grown(b)
 
     train_instead(monkeypatch, build)
-    training = LaneTraining([a_run(norm="batch", batch_size=8, b=b)], prepared.read(data_folder), CPU)
+    training = LaneTrainer([a_run(norm="batch", batch_size=8, b=b)], prepared.read(data_folder), CPU)
     assert type(training.updates) is NativeUpdates
     images, labels = training.feed.batches(training.plan(), 0, 2)
     exact = build(1).double()
@@ -204,7 +205,7 @@ def test_batch_norm_of_any_scale_is_that_of_double_precision_or_still(b, data_fo
     loss = nn.functional.cross_entropy(exact(images[0].double()), labels[0, :, 0])
     loss.backward()
     exact.norm.weight.grad[15:] = 0
-    names = [name for name, _ in training.model.named_parameters()]
+    names = [name for name, _ in training.state.model.named_parameters()]
     for name, own in zip(names, training.updates.gradients(images[0], labels[0]), strict=True):
         right = exact.get_parameter(name).grad
         # Channel by channel: the gradient of a channel's weights is smaller by as much as they are larger.
@@ -213,28 +214,28 @@ def test_batch_norm_of_any_scale_is_that_of_double_precision_or_still(b, data_fo
         assert (error <= 1e-4 * size).all(), (name, error / size)
     losses = training.updates.make(Batches(images, labels), [0.0, 0.0])
     assert losses[0].item() == pytest.approx(loss.item(), rel=1e-5)
-    var, logits = training.model.norm.running_var[0], training.updates.logits(images[0])
+    var, logits = training.state.model.norm.running_var[0], training.updates.logits(images[0])
     assert var[:15].isfinite().all() and var[15:].isinf().all(), var
     assert logits.isfinite().all()
-    torch.testing.assert_close(logits, training.network.logits(images[0]), rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(logits, training.state.network.logits(images[0]), rtol=1e-4, atol=1e-4)
 
 
 @pytest.mark.parametrize("images_at_once", ["auto", 6, 4])
 def test_parts_of_a_mini_batch_change_rounding_only(images_at_once, data_folder):
     data = prepared.read(data_folder)
     run = a_run(batch_size=64, base_lr=2**-12)
-    ours, theirs = LaneTraining([run], data, CPU, images_at_once=images_at_once), LaneTraining([run], data, CPU)
+    ours, theirs = LaneTrainer([run], data, CPU, images_at_once=images_at_once), LaneTrainer([run], data, CPU)
     assert ours.updates.micro_batch <= (16 if images_at_once == "auto" else images_at_once)
     batches = ours.feed.batches(ours.plan(), 0, 1)
     torch.testing.assert_close(ours.updates.make(batches, [1.0]), by_torch(theirs).make(batches, [1.0]))
-    for name, expected in theirs.model.state_dict().items():
-        torch.testing.assert_close(ours.model.state_dict()[name], expected, rtol=1e-4, atol=1e-5)
+    for name, expected in theirs.state.model.state_dict().items():
+        torch.testing.assert_close(ours.state.model.state_dict()[name], expected, rtol=1e-4, atol=1e-5)
 
 
 def test_gradients_of_other_numbers_of_examples_leave_the_weights_alone(data_folder):
     data = prepared.read(data_folder)
-    ours, theirs = (LaneTraining([a_run(seed=seed) for seed in (1, 2)], data, CPU) for _ in range(2))
-    before = {name: value.clone() for name, value in ours.model.state_dict().items()}
+    ours, theirs = (LaneTrainer([a_run(seed=seed) for seed in (1, 2)], data, CPU) for _ in range(2))
+    before = {name: value.clone() for name, value in ours.state.model.state_dict().items()}
     for count in (7, 2, 40):
         plan = ours.plan().first(count)
         images, labels = ours.feed.batches(plan, 0, 1)
@@ -242,13 +243,13 @@ def test_gradients_of_other_numbers_of_examples_leave_the_weights_alone(data_fol
             ours.updates.gradients(images[0], labels[0]), by_torch(theirs).gradients(images[0], labels[0]), strict=True
         ):
             torch.testing.assert_close(own, other, rtol=1e-4, atol=1e-4 * other.abs().max().item())
-    assert all(torch.equal(value, before[name]) for name, value in ours.model.state_dict().items())
+    assert all(torch.equal(value, before[name]) for name, value in ours.state.model.state_dict().items())
 
 
 @pytest.mark.parametrize("norm", ["none", "batch"])
 @pytest.mark.parametrize("model", [name for name in MODELS if name != "resnet50"])
 def test_the_papers_models_are_known(model, norm, data_folder):
-    training = LaneTraining([a_run(model=model, norm=norm)], prepared.read(data_folder), CPU)
+    training = LaneTrainer([a_run(model=model, norm=norm)], prepared.read(data_folder), CPU)
     assert type(training.updates) is NativeUpdates
 
 
@@ -274,7 +275,7 @@ def test_a_model_that_the_kernels_do_not_know_is_refused_with_the_reason(layer, 
 
 def test_group_norm_is_left_to_torch(data_folder, caplog):
     with caplog.at_level(logging.INFO):
-        training = LaneTraining([a_run(norm="group")], prepared.read(data_folder), CPU)
+        training = LaneTrainer([a_run(norm="group")], prepared.read(data_folder), CPU)
     assert type(training.updates) is EagerUpdates and "GroupNorm" in caplog.text
 
 
@@ -295,7 +296,7 @@ def test_a_rectified_value_that_is_used_twice_is_whole_in_the_plan():
 
 
 def test_gradients_take_the_places_of_others_that_are_through(data_folder):
-    model = LaneTraining([a_run(model="resnet32", norm="batch")], prepared.read(data_folder), CPU).initial_model(1)
+    model = LaneTrainer([a_run(model="resnet32", norm="batch")], prepared.read(data_folder), CPU).initial_model(1)
     graph = Graph(model, (3, 32, 32))
     layout = Layout(graph, model.state_dict())
     assert sum(step.kind == Kind.CONV for step in graph.steps) == 32
@@ -305,7 +306,7 @@ def test_gradients_take_the_places_of_others_that_are_through(data_folder):
 
 def test_without_a_compiler_training_goes_on_with_torch(data_folder, no_kernels, caplog):
     with caplog.at_level(logging.INFO):
-        training = LaneTraining([a_run()], prepared.read(data_folder), CPU)
+        training = LaneTrainer([a_run()], prepared.read(data_folder), CPU)
     assert type(training.updates) is EagerUpdates and "no C++ compiler here" in caplog.text
 
 
@@ -314,7 +315,7 @@ def test_a_compiler_that_fails_is_told_and_done_without(data_folder, monkeypatch
     monkeypatch.setattr(library, "FLAGS", ("-no-such-flag",))
     library.kernels.cache_clear()
     with caplog.at_level(logging.INFO):
-        training = LaneTraining([a_run()], prepared.read(data_folder), CPU)
+        training = LaneTrainer([a_run()], prepared.read(data_folder), CPU)
     library.kernels.cache_clear()
     assert type(training.updates) is EagerUpdates and "no-such-flag" in caplog.text
     assert not list(tmp_path.rglob("*.so"))
@@ -330,6 +331,29 @@ def test_kernels_are_compiled_once(monkeypatch, tmp_path):
         stamp = made.stat().st_mtime_ns
     library.kernels.cache_clear()
     assert [path.stat().st_mtime_ns for path in tmp_path.rglob("*.so")] == [stamp]
+
+
+class LongerLane(ctypes.Structure):
+    _fields_ = (*library.Lane._fields_, ("more", ctypes.c_int32))
+
+
+@pytest.mark.parametrize(
+    ("changed", "reason"),
+    [
+        ({"INTERFACE": library.INTERFACE + 1}, f"its interface is number {library.INTERFACE}, that of library.py"),
+        ({"STRUCTS": (*library.STRUCTS[:3], LongerLane)}, "LongerLane has 16 bytes, in library.py 24"),
+        ({"STRUCTS": (*library.STRUCTS, library.Lane)}, "Lane has -1 bytes, in library.py 16"),
+    ],
+)
+def test_kernels_declared_otherwise_are_refused_in_one_line(changed, reason, data_folder, monkeypatch, caplog):
+    for name, value in changed.items():
+        monkeypatch.setattr(library, name, value)
+    library.kernels.cache_clear()
+    training = LaneTrainer([a_run()], prepared.read(data_folder), CPU)
+    library.kernels.cache_clear()
+    assert type(training.updates) is EagerUpdates
+    [line] = [record.getMessage() for record in caplog.records if "kernels.cpp" in record.getMessage()]
+    assert reason in line and "training goes operation by operation" in line
 
 
 DAMAGES = {
@@ -428,7 +452,7 @@ class ChangedInPlace(nn.Module):
 def test_a_model_that_the_kernels_compute_otherwise_is_left_to_torch(data_folder, monkeypatch, caplog):
     train_instead(monkeypatch, lambda seed: ChangedInPlace())
     with caplog.at_level(logging.INFO):
-        training = LaneTraining([a_run()], prepared.read(data_folder), CPU)
+        training = LaneTrainer([a_run()], prepared.read(data_folder), CPU)
     assert type(training.updates) is EagerUpdates and "the kernels compute it otherwise" in caplog.text
 
 
@@ -476,10 +500,10 @@ def test_drawn_models_are_trained_as_torch_trains_them(number, tmp_path, monkeyp
     momentum = draws.choice([0, 0.9])
     runs = [a_run(norm="batch" if b > 1 else "none", batch_size=m, b=b, base_lr=2**-9 / m, seed=seed, momentum=momentum)
             for seed in (1, 2)]  # fmt: skip
-    ours, theirs = LaneTraining(runs, data, CPU), LaneTraining(runs, data, CPU)
+    ours, theirs = LaneTrainer(runs, data, CPU), LaneTrainer(runs, data, CPU)
     assert type(ours.updates) is NativeUpdates
     batches, factors = ours.feed.batches(ours.plan(), 0, 3), [1.0] * 3
-    start = {name: value.clone() for name, value in ours.model.state_dict().items()}
+    start = {name: value.clone() for name, value in ours.state.model.state_dict().items()}
     found, by, exact = ours.updates.make(batches, factors), by_torch(theirs), in_double(runs, data, batches, factors)
     reference = by.make(batches, factors)
     exact[1] = {name: value - start[name] for name, value in exact[1].items()}
@@ -502,25 +526,25 @@ def test_a_lane_that_is_not_a_number_leaves_nothing_to_the_next(data_folder, mon
     train_instead(monkeypatch, build)
     data = prepared.read(data_folder)
     wild, sound = a_run(base_lr=2.0**90), a_run(base_lr=2**-9)
-    together, alone = LaneTraining([wild, sound], data, CPU), LaneTraining([sound], data, CPU)
+    together, alone = LaneTrainer([wild, sound], data, CPU), LaneTrainer([sound], data, CPU)
     losses = [training.train_block(training.plan(), 16) for training in (together, alone)]
     assert type(together.updates) is NativeUpdates and not losses[0][:, 0].isfinite().all()
     assert torch.equal(losses[0][:, 1], losses[1][:, 0])
 
 
 def test_gradients_that_are_not_numbers_leave_the_weights_alone(data_folder):
-    training = LaneTraining([a_run()], prepared.read(data_folder), CPU)
-    before = {name: value.clone() for name, value in training.model.state_dict().items()}
+    training = LaneTrainer([a_run()], prepared.read(data_folder), CPU)
+    before = {name: value.clone() for name, value in training.state.model.state_dict().items()}
     images, labels = training.feed.batches(training.plan(), 0, 1)
     images[0, 0] = torch.inf
     assert not all(gradient.isfinite().all() for gradient in training.updates.gradients(images[0], labels[0]))
-    assert all(torch.equal(value, before[name]) for name, value in training.model.state_dict().items())
+    assert all(torch.equal(value, before[name]) for name, value in training.state.model.state_dict().items())
 
 
 @pytest.mark.parametrize("label", [-1, 4, 2**40])
 def test_a_label_beyond_the_classes_is_refused_before_anything_is_updated(label, data_folder):
-    training = LaneTraining([a_run(seed=1), a_run(seed=2)], prepared.read(data_folder), CPU)
-    before = {name: value.clone() for name, value in training.model.state_dict().items()}
+    training = LaneTrainer([a_run(seed=1), a_run(seed=2)], prepared.read(data_folder), CPU)
+    before = {name: value.clone() for name, value in training.state.model.state_dict().items()}
     images, labels = training.feed.batches(training.plan(), 0, 3)
     labels[2, 3, 1] = label
     for refused in (
@@ -529,4 +553,4 @@ def test_a_label_beyond_the_classes_is_refused_before_anything_is_updated(label,
     ):
         with pytest.raises(UserError, match=r"^experiment on made: labels: .* is not allowed; allowed: 0 to 3, the cl"):
             refused()
-    assert all(torch.equal(value, before[name]) for name, value in training.model.state_dict().items())
+    assert all(torch.equal(value, before[name]) for name, value in training.state.model.state_dict().items())

@@ -26,7 +26,6 @@ from smallbatch.runs.store import RunStore
 from smallbatch.study.settings import read_yaml
 from smallbatch.training import own_models, variance
 from smallbatch.training.distributed import ALONE
-from smallbatch.training.engine import LaneTraining
 from smallbatch.training.engines.eager import StochasticUpdates
 from smallbatch.training.engines.native import updates as native
 from smallbatch.training.engines.native.plan import Layout
@@ -39,6 +38,7 @@ from smallbatch.training.pack import train_pack
 from smallbatch.training.resources import lane_count, memory
 from smallbatch.training.resources.probe import noise
 from smallbatch.training.schedule import Schedule
+from smallbatch.training.trainer import LaneTrainer
 
 CPU = torch.device("cpu")
 OUTLINE = Outline((1, 8, 8), 4, 64, 32)
@@ -136,7 +136,7 @@ def test_lanes_that_are_proven_equal_are_equal(parts, norm, own, data_folder, tm
 
 def reference(run, data, draws=False):
     """The weights and test accuracy of a plain loop of torch."""
-    training = LaneTraining([run], data, CPU)  # for the images alone
+    training = LaneTrainer([run], data, CPU)  # for the images alone
     feed, s = training.feed, run.setting
     norms = {"norm": s.norm, "bn_batch_size": run.bn_batch_size}
     model = models.build(s.model, OUTLINE.shape, OUTLINE.classes, **norms, seed=run.seed)
@@ -710,12 +710,12 @@ def test_a_model_that_is_edited_between_planning_and_its_import_is_refused(own, 
     text = file.read_text()
     file.write_text(text.replace("mean((2, 3))", "amax((2, 3))"))
     with pytest.raises(UserError, match="is not what this run was named after"):
-        LaneTraining([planned], data, CPU)
+        LaneTrainer([planned], data, CPU)
     sys.modules.pop(file.stem)
     file.write_text(text)
-    LaneTraining([planned], data, CPU)
+    LaneTrainer([planned], data, CPU)
     file.write_text(text.replace("mean((2, 3))", "amax((2, 3))"))
-    LaneTraining([planned], data, CPU)
+    LaneTrainer([planned], data, CPU)
 
 
 @pytest.mark.slow
@@ -772,20 +772,20 @@ def test_the_random_numbers_of_a_model_are_those_of_the_step(own, data_folder):
     """So a training that is resumed, in a process that has drawn others since, goes on to the bit."""
     own(middle="return self.drop(x)", init="self.drop = nn.Dropout(0.3)")
     run, data = a_run(model="mine"), prepared.read(data_folder)
-    whole, stopped = (LaneTraining([run], data, CPU) for _ in range(2))
+    whole, stopped = (LaneTrainer([run], data, CPU) for _ in range(2))
     assert type(whole.updates) is StochasticUpdates
     before = torch.get_rng_state()
     losses = whole.train_block(whole.plan(), 8)
     assert torch.equal(before, torch.get_rng_state())
-    stopped.count_losses(stopped.train_block(stopped.plan(), 3))
+    stopped.state.add_losses(stopped.train_block(stopped.plan(), 3))
     torch.rand(17)
-    resumed = LaneTraining([run], data, CPU)
-    resumed.restore(stopped.state())
+    resumed = LaneTrainer([run], data, CPU)
+    resumed.restore(stopped.state.state_dict())
     assert torch.equal(resumed.train_block(resumed.plan(), 8), losses[3:])
-    for name, tensor in whole.model.state_dict().items():
-        assert torch.equal(resumed.model.state_dict()[name], tensor)
-    other = LaneTraining([replace(run, seed=2)], data, CPU)
-    other.restore(stopped.state() | {"runs": [replace(run, seed=2).settings]})
+    for name, tensor in whole.state.model.state_dict().items():
+        assert torch.equal(resumed.state.model.state_dict()[name], tensor)
+    other = LaneTrainer([replace(run, seed=2)], data, CPU)
+    other.restore(stopped.state.state_dict() | {"runs": [replace(run, seed=2).settings]})
     assert not torch.equal(other.updates.block(stopped.plan(), 3, 4, [1.0]), losses[4])
 
 
@@ -798,7 +798,7 @@ def test_streams_with_a_step_are_others_and_those_without_stay():
 def test_the_variance_of_updates_is_measured_alone(own, data_folder):
     own(middle="return self.drop(x)", init="self.drop = nn.Dropout(0.3)")
     run, data = a_run(model="mine", variance_batch_sizes=(2, 8)), prepared.read(data_folder)
-    training = LaneTraining([run], data, CPU)
+    training = LaneTrainer([run], data, CPU)
     one = variance.measure(training.updates, [run], 0)
     torch.rand(3)
     two = variance.measure(training.updates, [run], 0)
@@ -810,11 +810,11 @@ def test_mini_batches_whose_examples_know_each_other_are_not_taken_in_parts(own,
     own(middle="return self.c(x)", init="self.c = nn.BatchNorm2d(8)")
     run, data = a_run(model="mine", batch_size=8, norm="own"), prepared.read(data_folder)
     assert not found(norm="own").splittable
-    assert LaneTraining([run], data, CPU, images_at_once=2).network.micro_batch == 8
+    assert LaneTrainer([run], data, CPU, images_at_once=2).state.network.micro_batch == 8
     own()
     run = a_run(model="mine", batch_size=8)
     assert found().splittable
-    assert LaneTraining([run], data, CPU, images_at_once=2).network.micro_batch == 2
+    assert LaneTrainer([run], data, CPU, images_at_once=2).state.network.micro_batch == 2
 
 
 NOT_IN_PARTS = {
@@ -852,12 +852,12 @@ def test_memory_and_lanes_of_a_model_that_is_trained_alone(own, no_kernels):
     assert own_models.most_lanes(run.setting, OUTLINE, 9) == 1
     assert lane_count.best_lane_count(run, 1, OUTLINE, CPU, 1) == 1
     with pytest.raises(UserError, match="model mine: it is trained alone"):
-        LaneTraining([a_run(model="mine")] * 2, noise(OUTLINE, 64), CPU)
+        LaneTrainer([a_run(model="mine")] * 2, noise(OUTLINE, 64), CPU)
 
 
 @pytest.mark.slow
 def test_kernels_are_compared_by_losses_updates_and_logits(data_folder, monkeypatch):
-    training = LaneTraining([a_run(model="resnet8", norm="batch", b=2)], prepared.read(data_folder), CPU)
+    training = LaneTrainer([a_run(model="resnet8", norm="batch", b=2)], prepared.read(data_folder), CPU)
     if training.backend.layout is None:
         pytest.skip("no compiler")
     model = training.initial_model(1)

@@ -15,7 +15,7 @@ from helpers import a_run, made_data, reference
 
 from smallbatch.data import prepared
 from smallbatch.training import lanes
-from smallbatch.training.engine import LaneTraining
+from smallbatch.training.trainer import LaneTrainer
 
 CPU = torch.device("cpu")
 UPDATES, EPOCHS, M = 200, 10, 4
@@ -64,11 +64,11 @@ def examples(formulas, training, plan, lane):
     """Images and labels of a lane's next update: those that the plan names, from the data themselves."""
     split = training.feed.train_images.images.double() / 255
     mean, std = split.mean((0, 2, 3), keepdim=True), split.std((0, 2, 3), correction=0, keepdim=True)
-    places = plan.order[training.step, :, lane]
+    places = plan.order[training.state.step, :, lane]
     images = (split[places] - mean) / std
     nowhere = torch.zeros(len(places), 2, dtype=torch.int64)
-    offsets = nowhere if plan.offsets is None else plan.offsets[training.step, :, lane]
-    flips = nowhere[:, 0] if plan.flipped is None else plan.flipped[training.step, :, lane]
+    offsets = nowhere if plan.offsets is None else plan.offsets[training.state.step, :, lane]
+    flips = nowhere[:, 0] if plan.flipped is None else plan.flipped[training.state.step, :, lane]
     pad = training.setting.augment_pad
     return formulas.augmented(images, pad, offsets, flips), training.feed.train_labels[places]
 
@@ -78,16 +78,18 @@ def tensors(training, lane):
 
     Velocities are of the mean over the mini-batch; of the sum, as the reference has them, they are M times as large.
     """
-    found = lanes.lane_state(training.model, lane)
-    if training.sgd.velocity:
-        names = [name for name, _ in training.model.named_parameters()]
-        found |= {f"velocity of {name}": v[lane] * M for name, v in zip(names, training.sgd.velocity, strict=True)}
+    found = lanes.lane_state(training.state.model, lane)
+    if training.state.sgd.velocity:
+        names = [name for name, _ in training.state.model.named_parameters()]
+        found |= {
+            f"velocity of {name}": v[lane] * M for name, v in zip(names, training.state.sgd.velocity, strict=True)
+        }
     return {name: tensor.clone().double() for name, tensor in found.items()}
 
 
 def by_reference(formulas, training, lane, done):
     """What the formulas make of one lane's next update: the loss before it, and `tensors` after it."""
-    run, s = training.runs[lane], training.setting
+    run, s = training.state.runs[lane], training.setting
     state = tensors(training, lane)
     names = in_order([name for name in state if not name.startswith("velocity")])
     model = built(formulas, run, training.meta.shape).double()
@@ -106,11 +108,11 @@ def by_reference(formulas, training, lane, done):
 
 def check_update(formulas, training, done, tolerance):
     """Make the update that follows `done`, and compare what it changes with the reference, lane by lane."""
-    training.epoch, training.step = divmod(done, training.feed.steps)
-    count = range(len(training.runs))
+    training.state.epoch, training.state.step = divmod(done, training.feed.steps)
+    count = range(len(training.state.runs))
     before = [tensors(training, lane) for lane in count]
     expected = [by_reference(formulas, training, lane, done) for lane in count]
-    losses = training.train_block(training.plan(), training.step + 1)[0]
+    losses = training.train_block(training.plan(), training.state.step + 1)[0]
     for lane, (loss, right) in enumerate(expected):
         assert losses[lane].item() == pytest.approx(loss, rel=tolerance), f"loss of update {done + 1}"
         ours = tensors(training, lane)
@@ -133,7 +135,7 @@ def _velocities(names):
 def training_of(setting, folder, shape=(1, 8, 8), train=UPDATES // EPOCHS * M):
     data = prepared.read(made_data(folder, shape=shape, train=train))
     rates = ((2**-11, 1), (2**-12, 2))
-    return LaneTraining([a_run(epochs=EPOCHS, base_lr=lr, seed=seed, batch_size=M, **{"weight_decay": 0.0, **setting})
+    return LaneTrainer([a_run(epochs=EPOCHS, base_lr=lr, seed=seed, batch_size=M, **{"weight_decay": 0.0, **setting})
                          for lr, seed in rates], data, CPU)  # fmt: skip
 
 
@@ -143,8 +145,8 @@ def check_points(formulas, training, tolerance, points=POINTS):
         if done in points:
             check_update(formulas, training, done, tolerance)
         elif done % 3 == 0:  # the others only bring the weights to where they are then
-            training.epoch, training.step = divmod(done, training.feed.steps)
-            training.train_block(training.plan(), training.step + 1)
+            training.state.epoch, training.state.step = divmod(done, training.feed.steps)
+            training.train_block(training.plan(), training.state.step + 1)
 
 
 @pytest.mark.slow

@@ -24,11 +24,11 @@ from smallbatch.data import prepared
 from smallbatch.runs.store import METRICS, VARIANCE
 from smallbatch.training import launch
 from smallbatch.training.checkpoint_folder import CheckpointFolder
-from smallbatch.training.engine import LaneTraining
 from smallbatch.training.engines.eager import EagerUpdates
 from smallbatch.training.engines.native.updates import NativeUpdates
 from smallbatch.training.pack import train_pack
 from smallbatch.training.resources import lane_count
+from smallbatch.training.trainer import LaneTrainer
 
 
 def hear(number: int = signal.SIGTERM) -> None:
@@ -152,7 +152,7 @@ def a_signal_after(seconds: float):
 
 def count_updates(monkeypatch, during_a_block=lambda: None) -> list[int]:
     """Counts the updates of each block that is trained from now on."""
-    made, train = [], LaneTraining.train_block
+    made, train = [], LaneTrainer.train_block
 
     def counting(self, plan, end):
         during_a_block()
@@ -160,7 +160,7 @@ def count_updates(monkeypatch, during_a_block=lambda: None) -> list[int]:
         made.append(losses.numel())
         return losses
 
-    monkeypatch.setattr(LaneTraining, "train_block", counting)
+    monkeypatch.setattr(LaneTrainer, "train_block", counting)
     return made
 
 
@@ -192,7 +192,7 @@ def test_signals_at_any_moment_lose_nothing(tmp_path, monkeypatch, either_way):
 
 def test_it_stops_while_it_tests_measures_probes_or_waits(data_folder, monkeypatch, tmp_path):
     data, run = prepared.read(data_folder), a_run(variance_batch_sizes=(2, 4))
-    training = LaneTraining([run], data, torch.device("cpu"))
+    training = LaneTrainer([run], data, torch.device("cpu"))
     with stopping.listening():
         folder = CheckpointFolder(tmp_path, run, "fingerprint")
         with folder.locked("a row", lambda title: None):
@@ -200,7 +200,7 @@ def test_it_stops_while_it_tests_measures_probes_or_waits(data_folder, monkeypat
             with pytest.raises(Stopped):
                 training.test_split(training.feed.test_batches)
             with pytest.raises(Stopped):
-                training._measure_variance()
+                training.measure_variance()
             with pytest.raises(Stopped):
                 lane_count._search([1, 2], {}, 4, lambda lanes: 1.0)
             monkeypatch.setattr(CheckpointFolder, "_try_lock", lambda *_: False)

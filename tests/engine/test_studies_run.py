@@ -9,7 +9,7 @@ from helpers import PROJECT, made_data
 
 from smallbatch.data import prepared
 from smallbatch.study_file import load_study
-from smallbatch.training.engine import LaneTraining
+from smallbatch.training.trainer import LaneTrainer
 
 CONFIG = yaml.safe_load((PROJECT / "config" / "config.yaml").read_text())
 SHAPES = {
@@ -40,6 +40,6 @@ def test_one_step_of_each_experiment(study, experiment, tmp_path, monkeypatch):
     run = cells[min(cells, key=lambda cell: (cell[0] == cell[1], cell))]
     # The part of the training images that a study takes may be larger than what is made here; arrays are of one size.
     run = replace(run, base_lr=2**-12, setting=replace(run.setting, train_images=None, augment_resized=False))
-    training = LaneTraining([run], data, torch.device("cpu"))
+    training = LaneTrainer([run], data, torch.device("cpu"))
     losses = training.train_block(training.feed.plan([1], 0), 1)
     assert losses.shape == (1, 1) and losses.isfinite().all()

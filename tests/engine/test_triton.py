@@ -16,12 +16,12 @@ from smallbatch.data import prepared
 from smallbatch.models import build
 from smallbatch.training import lanes, variance
 from smallbatch.training.distributed import ALONE, World
-from smallbatch.training.engine import LaneTraining
 from smallbatch.training.engines.eager import EagerUpdates
 from smallbatch.training.engines.trace import Graph, Unsupported
 from smallbatch.training.engines.triton_kernels import updates as triton_updates
 from smallbatch.training.resources import device as devices
 from smallbatch.training.sgd import LaneSGD
+from smallbatch.training.trainer import LaneTrainer
 
 triton = pytest.importorskip("triton", reason="torch brings it on Linux alone")
 
@@ -249,8 +249,8 @@ def test_training_imports_triton_on_a_gpu_alone(tmp_path):
     folder = str(made_data(tmp_path / "data" / "made"))
     code = (
         "import sys, torch; from pathlib import Path; from helpers import a_run\n"
-        "from smallbatch.data import prepared; from smallbatch.training.engine import LaneTraining\n"
-        "LaneTraining([a_run()], prepared.read(Path(sys.argv[1])), torch.device('cpu'))\n"
+        "from smallbatch.data import prepared; from smallbatch.training.trainer import LaneTrainer\n"
+        "LaneTrainer([a_run()], prepared.read(Path(sys.argv[1])), torch.device('cpu'))\n"
         "assert 'triton' not in sys.modules"
     )
     path = os.pathsep.join([str(PROJECT / "tests"), os.environ.get("PYTHONPATH", "")])
@@ -260,7 +260,7 @@ def test_training_imports_triton_on_a_gpu_alone(tmp_path):
 def test_a_record_says_which_kernels_trained(tmp_path, monkeypatch):
     """Others round otherwise: what is tested again by others may differ by a bound."""
     data = prepared.read(made_data(tmp_path / "data" / "made"))
-    training = LaneTraining([a_run()], data, torch.device("cpu"))
+    training = LaneTrainer([a_run()], data, torch.device("cpu"))
     training.backend = replace(training.backend, layout=None, graph="a graph")
     monkeypatch.setattr(devices, "triton_version", lambda device: "3.9")
     assert training.environment["kernels"] == "triton 3.9"
@@ -289,7 +289,7 @@ def data(tmp_path):
 
 
 def training_of(kind, data, gpu, count=3):
-    return LaneTraining([a_run(seed=seed, **kind) for seed in range(count)], data, gpu)
+    return LaneTrainer([a_run(seed=seed, **kind) for seed in range(count)], data, gpu)
 
 
 @pytest.mark.gpu
@@ -300,11 +300,11 @@ def test_on_a_gpu_updates_are_those_of_torch(kind, data, gpu):
     assert isinstance(ours.updates, triton_updates.TritonUpdates)
     theirs.backend = theirs.backend.without_kernels()
     theirs.updates = theirs.make_updates()
-    before = {name: tensor.clone() for name, tensor in ours.model.state_dict().items()}
+    before = {name: tensor.clone() for name, tensor in ours.state.model.state_dict().items()}
     losses = [training.updates.block(training.plan(), 0, 1, [1.0]) for training in (ours, theirs)]
     bound = 1e-3 if kind.get("precision", "float32") == "float32" else 0.1
     torch.testing.assert_close(*losses, rtol=bound, atol=bound)
-    states = ours.model.state_dict(), theirs.model.state_dict()
+    states = ours.state.model.state_dict(), theirs.state.model.state_dict()
     changes = [{name: state[name] - tensor for name, tensor in before.items()} for state in states]
     largest = max(change.norm() for change in changes[1].values())
     for name, change in changes[1].items():
@@ -315,10 +315,10 @@ def test_on_a_gpu_updates_are_those_of_torch(kind, data, gpu):
 @pytest.mark.parametrize("kind", KINDS)
 def test_on_a_gpu_the_variance_of_updates_is_that_of_torch(kind, data, gpu):
     ours = training_of(kind | {"variance_batch_sizes": (4, 8)}, data, gpu, count=2)
-    torch_alone = EagerUpdates(ours.network, ours.sgd, ours.feed)
+    torch_alone = EagerUpdates(ours.state.network, ours.state.sgd, ours.feed)
     bound = 1e-3 if kind.get("precision", "float32") == "float32" else 0.1
     for lane, other in zip(
-        *(variance.measure(updates, ours.runs, 0) for updates in (ours.updates, torch_alone)), strict=True
+        *(variance.measure(updates, ours.state.runs, 0) for updates in (ours.updates, torch_alone)), strict=True
     ):
         assert [row.trace for row in lane] == pytest.approx([row.trace for row in other], rel=bound)
 
@@ -332,7 +332,9 @@ def test_on_a_gpu_the_same_steps_give_the_same_bits(kind, data, gpu):
         plan, last = training.plan(), min(7, training.feed.steps)
         for first in range(0, last, cut):
             training.updates.block(plan, first, min(first + cut, last), [1.0] * (min(first + cut, last) - first))
-        ends.append([tensor.clone() for tensor in (*training.model.state_dict().values(), *training.sgd.velocity)])
+        ends.append(
+            [tensor.clone() for tensor in (*training.state.model.state_dict().values(), *training.state.sgd.velocity)]
+        )
     assert all(map(torch.equal, *ends))
 
 

@@ -25,7 +25,6 @@ from smallbatch.models.resnet import Shortcut
 from smallbatch.training import lanes, variance
 from smallbatch.training.checkpoints import Checkpoint
 from smallbatch.training.distributed import ALONE
-from smallbatch.training.engine import LaneTraining
 from smallbatch.training.engines import backends, graphs
 from smallbatch.training.engines.eager import EagerUpdates
 from smallbatch.training.engines.trace import Graph
@@ -36,6 +35,7 @@ from smallbatch.training.engines.triton_kernels.updates import TritonUpdates
 from smallbatch.training.network import Network
 from smallbatch.training.progress import Progress
 from smallbatch.training.sgd import LaneSGD
+from smallbatch.training.trainer import LaneTrainer
 
 CPU = torch.device("cpu")
 DECAY = 0.1
@@ -232,7 +232,7 @@ def as_on_a_gpu(monkeypatch):
 def outcomes(runs, data, folder):
     results, progress = {}, Progress(1)
     progress.begin("test", ["a run"] * len(runs), runs[0].setting.epochs, 12)
-    training = LaneTraining(runs, data, CPU)
+    training = LaneTrainer(runs, data, CPU)
     training.train(lambda run, *result: results.update({run: result}), Checkpoint(folder / "c.pt"), progress)
     return results
 
@@ -260,7 +260,7 @@ def test_labels_that_are_no_classes_are_refused(no_kernels, as_on_a_gpu, tmp_pat
     data.train.labels.setflags(write=True)
     data.train.labels[3] = 3
     with pytest.raises(Exception, match="labels: '0 to 3' is not allowed; allowed: 0 to 2, the classes"):
-        LaneTraining([a_run()], data, CPU)
+        LaneTrainer([a_run()], data, CPU)
 
 
 VARIANCES = {
@@ -275,13 +275,13 @@ def test_the_variance_of_updates_is_that_of_torch(kind, no_kernels, small_is_kno
     monkeypatch.setattr(variance, "MINI_BATCHES", 2)
     data = prepared.read(made_data(tmp_path / "data" / "made", train=12, test=8, shape=(1, 4, 4)))
     runs = [a_run(seed=seed, variance_batch_sizes=(2, 4), **VARIANCES[kind]) for seed in (1, 2)]
-    training = LaneTraining(runs, data, CPU)
+    training = LaneTrainer(runs, data, CPU)
     assert isinstance(training.updates, TritonUpdates)
-    before = {name: tensor.clone() for name, tensor in training.model.state_dict().items()}
+    before = {name: tensor.clone() for name, tensor in training.state.model.state_dict().items()}
     ours = variance.measure(training.updates, runs, 0)
-    for name, tensor in training.model.state_dict().items():
+    for name, tensor in training.state.model.state_dict().items():
         assert torch.equal(tensor, before[name]), name
-    theirs = variance.measure(EagerUpdates(training.network, training.sgd, training.feed), runs, 0)
+    theirs = variance.measure(EagerUpdates(training.state.network, training.state.sgd, training.feed), runs, 0)
     for lane, other in zip(ours, theirs, strict=True):
         for row, other_row in zip(lane, other, strict=True):
             check_fields(row, other_row, rel=1e-4)
@@ -295,12 +295,12 @@ def test_an_infinite_gradient_of_a_lane_leaves_its_weights_and_the_other_lane(
     runs = [a_run(seed=seed, variance_batch_sizes=(4,), model="small") for seed in (1, 2)]
     ends = []
     for poison in (0.0, math.inf):
-        training = LaneTraining(runs, data, CPU)
+        training = LaneTrainer(runs, data, CPU)
         with torch.no_grad():
-            training.network.parameters[0][0] += poison
-        before = {name: tensor.clone() for name, tensor in training.model.state_dict().items()}
+            training.state.network.parameters[0][0] += poison
+        before = {name: tensor.clone() for name, tensor in training.state.model.state_dict().items()}
         alone, other = variance.measure(training.updates, runs, 0)
-        assert all(torch.equal(tensor, before[name]) for name, tensor in training.model.state_dict().items())
+        assert all(torch.equal(tensor, before[name]) for name, tensor in training.state.model.state_dict().items())
         assert all(math.isfinite(row.trace) for row in alone) == (poison == 0)
         ends.append(other)
     assert ends[0] == ends[1]

@@ -3,9 +3,9 @@
 import torch
 
 from smallbatch.training.checkpoints import Checkpoint
-from smallbatch.training.engine import LaneTraining
 from smallbatch.training.engines import structure
 from smallbatch.training.progress import Progress
+from smallbatch.training.trainer import LaneTrainer
 
 
 def train(runs, data, tmp_path):
@@ -13,12 +13,12 @@ def train(runs, data, tmp_path):
     results = {}
     progress = Progress(1)
     progress.begin("test", ["a run"] * len(runs), runs[0].setting.epochs, 64)
-    training = LaneTraining(runs, data, torch.device("cpu"))
+    training = LaneTrainer(runs, data, torch.device("cpu"))
     training.train(lambda run, *result: results.update({run: result}), Checkpoint(tmp_path / "c.pt"), progress)
     return results
 
 
 def train_instead(monkeypatch, build):
     """Train the model that `build` makes from a seed in place of the runs' own."""
-    monkeypatch.setattr(LaneTraining, "initial_model", lambda training, seed: build(seed))
+    monkeypatch.setattr(LaneTrainer, "initial_model", lambda training, seed: build(seed))
     monkeypatch.setattr(structure, "model_of", lambda run, shape, classes: build(run.seed))

@@ -43,8 +43,8 @@ def test_an_edit_changes_the_digest_of_who_runs_it(tree, edited):
         ("table", ["analysis/table", "runs/store", "data/prepared"], ["analysis/claims/judge", "figures/style"]),
         ("choose", ["analysis/selection", "runs/chosen"], ["figures/style"]),
         ("figure", ["figures/style", "figures/accuracy", "analysis/words"], ["publish/report", "figures/preview"]),
-        ("report", ["publish/report", "figures/style", "analysis/words"], ["training/engine"]),
-        ("crate", ["publish/crate", "publish/report", "analysis/words"], ["training/engine"]),
+        ("report", ["publish/report", "figures/style", "analysis/words"], ["training/trainer"]),
+        ("crate", ["publish/crate", "publish/report", "analysis/words"], ["training/trainer"]),
     ],
 )
 def test_of_the_workflow_each_script_is_followed(script, runs, not_run):

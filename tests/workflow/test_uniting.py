@@ -16,8 +16,8 @@ from smallbatch.runs.store import RunStore
 from smallbatch.study.settings import read_yaml
 from smallbatch.study_file import load_study
 from smallbatch.training import lanes
-from smallbatch.training.engine import LaneTraining
 from smallbatch.training.resources import device as devices
+from smallbatch.training.trainer import LaneTrainer
 
 SCALE = {"name": "one", "epochs": 0.1, "batch_sizes": [8, 32], "base_lrs": ["2^-10", "2^-8"], "figures": ["fig01"]}
 """As `make` scales the study."""
@@ -43,11 +43,11 @@ def train(folder, *, ended, noise, monkeypatch):
     place = dict.fromkeys(RECORDED, "made") | {"torch": torch.__version__.partition("+")[0]}
     study = load_study(read_yaml(folder / "config" / "config.yaml") | {"study": "laptop", "seeds": 1, "scale": SCALE})
     for number, run in enumerate(study.runs()):
-        training = LaneTraining([run], data, device)
+        training = LaneTrainer([run], data, device)
         draws = torch.Generator().manual_seed(number)
         weights = {
             name: tensor + noise * torch.randn(tensor.shape, generator=draws)
-            for name, tensor in lanes.lane_state(training.model, 0).items()
+            for name, tensor in lanes.lane_state(training.state.model, 0).items()
         }
         accuracy = training.test(weights).accuracies[0]
         store.write(run, data.meta.fingerprint, an_outcome(run, accuracy), place | training.environment, save(weights))

@@ -13,8 +13,8 @@ from smallbatch.core.errors import UserError
 from smallbatch.data import prepared
 from smallbatch.runs.store import Record, RunStore
 from smallbatch.study.experiments import Run
-from smallbatch.training.engine import LaneTraining
 from smallbatch.training.resources import device as devices
+from smallbatch.training.trainer import LaneTrainer
 
 DECIDES = ("device", "cuda", "threads", "kernels", "torch")
 """What two environments have in common that round alike."""
@@ -74,7 +74,7 @@ def evaluate(store: RunStore, record: Record, data: Path, device: torch.device) 
             f"{images.meta.fingerprint[:12]}, not {record.fingerprint[:12]}"
         )
     computed = run if devices.has_precision(run.setting.precision, device) else _in_float32(run)
-    training = LaneTraining([computed], images, device)
+    training = LaneTrainer([computed], images, device)
     accuracy = training.test(weights).accuracies[0]
     this = environment.describe() | training.environment
     alike = computed == run and all(this.get(key) == record.environment.get(key) for key in DECIDES)

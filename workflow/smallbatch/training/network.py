@@ -68,9 +68,10 @@ class Network:
         self.norms = [module for module in model.modules() if isinstance(module, BatchNorm)]
         for norm in self.norms:
             norm.sub_batch, norm.group = sub_batch, world.group(bn_batch_size // self.local_batch)
-        self._take(model)
+        self.use_model(model)
 
-    def _take(self, model: nn.Module) -> None:
+    def use_model(self, model: nn.Module) -> None:
+        """Go on with this model of lanes, on the device."""
         self.model = model.to(self.device)
         self.parameters = lanes.parameters_of(self.model)
         self.lanes = len(self.parameters[0])
@@ -84,7 +85,7 @@ class Network:
     def select(self, keep: list[int]) -> None:
         """Keep only these lanes."""
         lanes.select(self.model, keep)
-        self._take(self.model)
+        self.use_model(self.model)
 
     def gradients(self, images: Tensor, labels: Tensor, *, alone: bool = False) -> Tensor:
         """Leave the gradients of the mean losses in the parameters' `grad`.

@@ -25,7 +25,6 @@ from smallbatch.study.experiments import Run
 from smallbatch.training import distributed, variance
 from smallbatch.training.checkpoint_folder import CheckpointFolder
 from smallbatch.training.checkpoints import Checkpoint
-from smallbatch.training.engine import LaneTraining
 from smallbatch.training.network import TooLarge, too_large
 from smallbatch.training.own_models import most_lanes
 from smallbatch.training.progress import Progress
@@ -34,6 +33,7 @@ from smallbatch.training.resources import processor
 from smallbatch.training.resources.lane_count import best_lane_count, remember_limit, training_kind
 from smallbatch.training.resources.memory import MemoryBudget, free_for
 from smallbatch.training.state import State
+from smallbatch.training.trainer import LaneTrainer
 
 log = logging.getLogger(__name__)
 
@@ -199,25 +199,24 @@ class _Job:
 
     def _train(self, runs: list[Run], checkpoint: Checkpoint, state: State, images_at_once: int | str) -> None:
         try:
-            training = LaneTraining(runs, self.data, self.device, self.world, images_at_once)
+            training = LaneTrainer(runs, self.data, self.device, self.world, images_at_once)
             if "model" in state:
-                if misfit := training.misfit_of(state):
+                if misfit := training.state.misfit_of(state):
                     if self.world.leads:
                         checkpoint.refuse(misfit)
                     return  # its runs are missing still, and begin anew
                 training.restore(state)
-                log.info("resumed at epoch %d, step %d", training.epoch, training.step)
+                log.info("resumed at epoch %d, step %d", training.state.epoch, training.state.step)
             training.trained_in(self.environment)
-            if changed := environment.differences(training.environments):
+            if changed := environment.differences(training.state.environments):
                 log.warning("%s: resumed elsewhere than it began: %s; its records say so", title(runs), changed)
-            need = self.budget.need(runs[0]).bytes(len(runs), training.network.micro_batch)
+            need = self.budget.need(runs[0]).bytes(len(runs), training.state.network.micro_batch)
             log.info("%s: needs up to %.0f MB, %.0f MB are available", title(runs), need / 1e6, self.budget.size / 1e6)
             epochs = runs[0].setting.epochs
             names = [run.name(self.fingerprint) for run in runs]
-            self.progress.begin(title(runs), names, epochs, self.images(runs[0]) // epochs, training.epoch)
-            training.train(
-                functools.partial(self._finish, environment.united(training.environments)), checkpoint, self.progress
-            )
+            self.progress.begin(title(runs), names, epochs, self.images(runs[0]) // epochs, training.state.epoch)
+            finish = functools.partial(self._finish, environment.united(training.state.environments))
+            training.train(finish, checkpoint, self.progress)
         except torch.OutOfMemoryError as error:
             raise too_large(self.world.local_run(runs[0]).batch_size, len(runs)) from error
         self.progress.end()

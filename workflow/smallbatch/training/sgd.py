@@ -26,15 +26,16 @@ class LaneSGD:
     ) -> None:
         self.weight_decay, self.momentum = weight_decay, momentum
         self.velocity = [torch.zeros_like(parameter) for parameter in parameters] if momentum else []
-        self._take(parameters, etas)
+        self.use_parameters(parameters, etas)
 
-    def _take(self, parameters: Sequence[nn.Parameter], etas: Sequence[float]) -> None:
+    def use_parameters(self, parameters: Sequence[nn.Parameter], etas: Sequence[float]) -> None:
+        """Go on with these parameters and their rates; the velocities stay as they are."""
         self.parameters, self.etas, self.factor = list(parameters), list(etas), -1.0
 
     def select(self, parameters: Sequence[nn.Parameter], keep: list[int]) -> None:
         """Go on with only the lanes at these places, whose parameters are now `parameters`."""
         self.velocity = [velocity[keep].clone() for velocity in self.velocity]
-        self._take(parameters, [self.etas[lane] for lane in keep])
+        self.use_parameters(parameters, [self.etas[lane] for lane in keep])
 
     def negative_rates(self, factors: Sequence[float]) -> Tensor:
         """-eta of every lane at each of these factors of it, [factors, lanes] on the parameters' device."""

@@ -8,7 +8,7 @@ import torch
 from smallbatch.runs.store import Epoch, Variance
 
 State = dict[str, Any]
-"""As `LaneTraining.state` gives it; before the first update it has the settings of its `runs` alone. One that is read
+"""As `LaneState.state_dict` gives it; before the first update it has the settings of its `runs` alone. One that is read
 may be anything."""
 
 T = TypeVar("T")

@@ -1,9 +1,12 @@
 """The ways of making updates, and the one place where one of them is chosen."""
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 import torch
+from torch import nn
 
+from smallbatch import models
 from smallbatch.study.experiments import Run
 from smallbatch.training.distributed import World
 from smallbatch.training.engines import graphs, structure
@@ -42,6 +45,22 @@ class Backend:
         if not graphs.suit(network, feed):
             return EagerUpdates(*parts)
         return triton.TritonUpdates(*parts, self.graph) if self.graph else graphs.GraphUpdates(*parts)
+
+    def agrees_with_torch(self, updates: Updates, model: str, initial_model: Callable[[], nn.Module]) -> bool:
+        """Whether the kernels for processors, if these are they, give what torch does.
+
+        Args:
+            updates: of this backend.
+            model: its name; of the project's own, tests prove more than the logits.
+            initial_model: makes one of a single lane, to be changed at will.
+        """
+        if self.layout is None:
+            return True
+        images, _ = next(updates.feed.test_batches(2))
+        ours, theirs = updates.logits(images), updates.network.logits(images)
+        if not torch.allclose(ours, theirs, rtol=1e-3, atol=1e-3 * theirs.abs().max().item()):
+            return False
+        return not models.is_own(model) or native.agree(initial_model(), self.layout, updates.feed)
 
     def without_kernels(self) -> "Backend":
         """The same, by torch."""

@@ -11,7 +11,7 @@ from smallbatch.data.originals import Outline
 from smallbatch.data.prepared import Meta, Prepared, Split
 from smallbatch.study.experiments import Run
 from smallbatch.study.rates import BaseLr
-from smallbatch.training.engine import LaneTraining
+from smallbatch.training.trainer import LaneTrainer
 
 SECONDS = 0.5
 """That a measurement lasts at least, after a first step that is not counted."""
@@ -70,7 +70,7 @@ def best_training_speed(runs: Sequence[Run], data: Prepared, device: torch.devic
 
 def testing_speed(runs: Sequence[Run], data: Prepared, device: torch.device, seconds: float = SECONDS) -> float:
     """Test images/s of all lanes together, each of which sees every image; arguments as of `training_speed`."""
-    training = LaneTraining(runs, data, device)
+    training = LaneTrainer(runs, data, device)
 
     def whole_split(_: int) -> int:
         training.test_split(training.feed.test_batches)
@@ -82,7 +82,7 @@ def testing_speed(runs: Sequence[Run], data: Prepared, device: torch.device, sec
 def _training_pieces(
     runs: Sequence[Run], data: Prepared, device: torch.device, seconds: float, clock: Clock = time.perf_counter
 ) -> list[tuple[int, float]]:
-    training = LaneTraining(runs, data, device)
+    training = LaneTrainer(runs, data, device)
     plan = training.feed.plan([run.seed for run in runs], 0)
 
     def steps(count: int) -> int:
@@ -129,5 +129,5 @@ def _mean(pieces: Sequence[tuple[int, float]]) -> float:
 def weights_of(run: Run, data: Prepared) -> int:
     """How many weights a run's model has."""
     anywhere = replace(run, setting=replace(run.setting, precision="float32"))
-    training = LaneTraining([anywhere], data, torch.device("cpu"))
-    return sum(weights.numel() for weights in training.model.parameters())
+    training = LaneTrainer([anywhere], data, torch.device("cpu"))
+    return sum(weights.numel() for weights in training.state.model.parameters())

@@ -10,6 +10,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <cstring>
+#include <iterator>
 #include <limits>
 #include <utility>
 #include <vector>
@@ -69,7 +70,7 @@ struct Op {
     int32_t in_channels, out_channels;    // without padding
     int32_t kernel_h, kernel_w, stride, pad;
     int64_t weight_at, bias_at, transposed_at;  // in the packed weights; in the transposed ones
-    int64_t extra_at;                     // floats before what it keeps for the backward pass: statistics or places
+    int64_t extra_at;                     // floats before what it keeps for the backward pass: statistics or argmax
     float eps;
 };
 
@@ -408,9 +409,9 @@ struct FusedStage {
 
 class Network {
    public:
-    // `arena` has room for `room` images, of which `images` are used; places do not move, so that borders stay zero.
-    Network(const Program& program, int images, int64_t room, float* arena, float* statistics)
-        : program_(program), images_(images), room_(room), arena_(arena), statistics_(statistics) {
+    // `arena` holds a micro-batch, of which `images` are used; nothing in it moves, so that borders stay zero.
+    Network(const Program& program, int images, int64_t micro_batch, float* arena, float* statistics)
+        : program_(program), images_(images), micro_batch_(micro_batch), arena_(arena), statistics_(statistics) {
         for (int64_t k = 0; k < program.count; k++) extend(forward_, program.ops[k]);
         for (int64_t k = program.count - 1; k >= 0; k--) extend(backward_, program.ops[k]);
         for (FusedStage& stage : forward_) stage.images = at_a_time(stage, false);
@@ -421,7 +422,7 @@ class Network {
     Map map(int view) const {
         const TensorView& v = program_.views[view];
         const ptrdiff_t row = ptrdiff_t(v.w + 2 * v.pad) * v.c;
-        return {arena_ + v.at * room_ + first_ * v.size, {v.size, row, v.c}, n_, v.h, v.w, v.c, v.pad};
+        return {arena_ + v.at * micro_batch_ + first_ * v.size, {v.size, row, v.c}, n_, v.h, v.w, v.c, v.pad};
     }
 
     // Images come as torch has them, [channel][row][column], `step` floats apart.
@@ -477,13 +478,14 @@ class Network {
         return total;
     }
 
-    // `fused`: fully connected layers update their weights at once, at `rate` and `decay`.
-    void backward(float* packed, float* gradient, const float* transposed, bool add, bool fused, float rate, float decay) {
+    // `fused`: fully connected layers update their weights at once, at `negative_rate` and `decay`.
+    void backward(float* packed, float* gradient, const float* transposed, bool add, bool fused, float negative_rate,
+                  float decay) {
         run(backward_, [&](const Step& step) {
             const Op& op = *step.op;
             const bool more = add || first_ > 0;
             switch (op.kind) {
-                case CONV: conv_backward(op, packed, gradient, transposed, more, fused, rate, decay); break;
+                case CONV: conv_backward(op, packed, gradient, transposed, more, fused, negative_rate, decay); break;
                 case BATCH_NORM:
                     if (step.phase == SUMS) {
                         norm_backward_sums(op);
@@ -507,7 +509,7 @@ class Network {
    private:
     const Program& program_;
     const int images_;
-    const int64_t room_;
+    const int64_t micro_batch_;
     float* const arena_;
     float* const statistics_;
     std::vector<FusedStage> forward_, backward_;
@@ -538,7 +540,7 @@ class Network {
         if (norm) stages.push_back({{{&op, USE}}, 0});
     }
 
-    // As many images as leave room in the cache for what the steps touch.
+    // As many images as leave space in the cache for what the steps touch.
     int at_a_time(const FusedStage& stage, bool backward) const {
         int64_t floats = 0;
         for (const Step& step : stage.steps) {
@@ -577,12 +579,12 @@ class Network {
     }
 
     void conv_backward(const Op& op, float* packed, float* gradient, const float* transposed, bool add, bool fused,
-                       float rate, float decay) const {
+                       float negative_rate, float decay) const {
         Map x = map(op.in), dy = map(op.d_out);
         pass_residual(op, dy);
         if (op.bias >= 0) bias_gradient(dy, gradient + op.bias_at, add);
         if (fused && fuses(op)) {
-            fused_backward(op, packed + op.weight_at, x, dy, rate, decay);
+            fused_backward(op, packed + op.weight_at, x, dy, negative_rate, decay);
             return;
         }
         if (op.d_in >= 0) data_gradient(op, transposed + op.transposed_at, x, dy);
@@ -625,8 +627,9 @@ class Network {
             }
     }
 
-    // w <- w + rate * (x dy + decay * w) and dx = dy w in one pass over w: for few examples w is what has to be moved.
-    void fused_backward(const Op& op, float* w, const Map& x, const Map& dy, float rate, float decay) const {
+    // w <- w + negative_rate * (x dy + decay * w) and dx = dy w in one pass over w: for few examples w is what has to be
+    // moved.
+    void fused_backward(const Op& op, float* w, const Map& x, const Map& dy, float negative_rate, float decay) const {
         Blocks blocks(dy.c);
         const int64_t run = int64_t(op.kernel_w) * x.c, depth = op.kernel_h * run;
         const bool needed = op.d_in >= 0;
@@ -640,8 +643,8 @@ class Network {
                     for (int i = 0; i < n_; i += 2) {
                         const bool update = i + 2 >= n_;
                         FUSED[q - 1](*this, w + depth * c + (r * run + first) * q * VL, x, dx, dy, i, r, first, c,
-                                     std::min<int64_t>(VL, run - first), rate, decay, needed, add, needed && last && op.mask,
-                                     update);
+                                     std::min<int64_t>(VL, run - first), negative_rate, decay, needed, add,
+                                     needed && last && op.mask, update);
                     }
         }
     }
@@ -653,8 +656,8 @@ class Network {
     // For up to VL places of w and two examples.
     template <int Q>
     static void fused_tile(const Network& net, float* w, const Map& x, const Map& dx, const Map& dy, int i, int r,
-                           int64_t first, ptrdiff_t c, int places, float rate, float decay, bool needed, bool add,
-                           bool mask, bool update) {
+                           int64_t first, ptrdiff_t c, int places, float negative_rate, float decay, bool needed,
+                           bool add, bool mask, bool update) {
         const int both = i + 1 < net.n_ ? 2 : 1;
         if (needed)
             for (int e = 0; e < both; e++) {
@@ -684,7 +687,7 @@ class Network {
                 V g{};
                 for (int e = 0; e < net.n_; e++)
                     g += x.row(e, r)[first + k] * load(dy.image(e) + c + q * VL);
-                store(p, load(p) + rate * (g + decay * load(p)));
+                store(p, load(p) + negative_rate * (g + decay * load(p)));
             }
     }
 
@@ -865,34 +868,36 @@ class Network {
     static constexpr int CHANNELS_MOST = 4096;
     alignas(64) float scale_[CHANNELS_MOST], shift_[CHANNELS_MOST], slope_[CHANNELS_MOST], unit_[CHANNELS_MOST];
 
-    // The place in its window where each maximum was found, as numbers of the same width as the values.
-    int32_t* places(const Op& op) const { return reinterpret_cast<int32_t*>(arena_ + op.extra_at * room_) + first_ * places_of(op); }
-    int64_t places_of(const Op& op) const {
+    // The index of each maximum in its window, as numbers of the same width as the values.
+    int32_t* argmax_of(const Op& op) const {
+        return reinterpret_cast<int32_t*>(arena_ + op.extra_at * micro_batch_) + first_ * argmax_count(op);
+    }
+    int64_t argmax_count(const Op& op) const {
         const TensorView& y = program_.views[op.out];
         return int64_t(y.h) * y.w * y.c;
     }
 
     void max_pool_forward(const Op& op) const {
         Map x = map(op.in), y = map(op.out);
-        int32_t* place = places(op);
+        int32_t* argmax = argmax_of(op);
         for (int i = 0; i < n_; i++)
             for (int oy = 0; oy < y.h; oy++)
                 for (int ox = 0; ox < y.w; ox++) {
                     const int top = oy * op.stride - op.pad, left = ox * op.stride - op.pad;
                     const int y0 = std::max(0, top), y1 = std::min(x.h, top + op.kernel_h);
                     const int x0 = std::max(0, left), x1 = std::min(x.w, left + op.kernel_w);
-                    for (int k = 0; k < x.c; k += VL, place += VL) {
+                    for (int k = 0; k < x.c; k += VL, argmax += VL) {
                         V best = V{} - std::numeric_limits<float>::infinity();
-                        M where{};
+                        M index{};
                         for (int iy = y0; iy < y1; iy++)
                             for (int ix = x0; ix < x1; ix++) {
                                 const V v = load(x.row(i, iy) + ix * x.c + k);
                                 const M better = (v > best) | (v != v);  // what is not a number goes on
                                 best = better ? v : best;
-                                where = better ? M{} + ((iy - top) * op.kernel_w + ix - left) : where;
+                                index = better ? M{} + ((iy - top) * op.kernel_w + ix - left) : index;
                             }
                         store(y.row(i, oy) + ox * y.c + k, best);
-                        *(M*)place = where;
+                        *(M*)argmax = index;
                     }
                 }
     }
@@ -902,7 +907,7 @@ class Network {
         Map x = map(op.in), dy = map(op.d_out), dx = map(op.d_in);
         const int s = op.stride;
         for (int i = 0; i < n_; i++) {
-            const int32_t* place = places(op) + int64_t(i) * dy.h * dy.w * dy.c;
+            const int32_t* argmax = argmax_of(op) + int64_t(i) * dy.h * dy.w * dy.c;
             for (int iy = 0; iy < x.h; iy++) {
                 const int first_y = std::max(0, (iy + op.pad - op.kernel_h + s) / s);
                 const int last_y = std::min(dy.h - 1, (iy + op.pad) / s);
@@ -915,8 +920,8 @@ class Network {
                         for (int oy = first_y; oy <= last_y; oy++)
                             for (int ox = first_x; ox <= last_x; ox++) {
                                 const int tap = (iy + op.pad - oy * s) * op.kernel_w + ix + op.pad - ox * s;
-                                const M here = *(const M*)(place + (int64_t(oy) * dy.w + ox) * dy.c + k) == tap;
-                                sum += here ? load(dy.row(i, oy) + ox * dy.c + k) : V{};
+                                const M is_max = *(const M*)(argmax + (int64_t(oy) * dy.w + ox) * dy.c + k) == tap;
+                                sum += is_max ? load(dy.row(i, oy) + ox * dy.c + k) : V{};
                             }
                         if (op.mask) sum = where_positive(load(x.row(i, iy) + ix * x.c + k), sum);
                         store(to, sum);
@@ -929,7 +934,7 @@ class Network {
     // Windows of kernel_h x kernel_w side by side.
     void mean_pool_forward(const Op& op) const {
         Map x = map(op.in), y = map(op.out);
-        const float share = 1.0f / float(op.kernel_h * op.kernel_w);
+        const float scale = 1.0f / float(op.kernel_h * op.kernel_w);
         for (int i = 0; i < n_; i++)
             for (int oy = 0; oy < y.h; oy++)
                 for (int ox = 0; ox < y.w; ox++)
@@ -939,20 +944,20 @@ class Network {
                             const float* p = x.row(i, oy * op.kernel_h + ky) + ox * op.kernel_w * x.c + k;
                             for (int kx = 0; kx < op.kernel_w; kx++) sum += load(p + kx * x.c);
                         }
-                        store(y.row(i, oy) + ox * y.c + k, sum * share);
+                        store(y.row(i, oy) + ox * y.c + k, sum * scale);
                     }
     }
 
     void mean_pool_backward(const Op& op) const {
         Map x = map(op.in), dy = map(op.d_out), dx = map(op.d_in);
-        const float share = 1.0f / float(op.kernel_h * op.kernel_w);
+        const float scale = 1.0f / float(op.kernel_h * op.kernel_w);
         for (int i = 0; i < n_; i++)
             for (int iy = 0; iy < x.h; iy++)
                 for (int ix = 0; ix < x.w; ix++)
                     for (int k = 0; k < x.c; k += VL) {
                         const int at = ix * x.c + k;
                         float* to = dx.row(i, iy) + at;
-                        V v = share * load(dy.row(i, iy / op.kernel_h) + ix / op.kernel_w * dy.c + k);
+                        V v = scale * load(dy.row(i, iy / op.kernel_h) + ix / op.kernel_w * dy.c + k);
                         if (op.accumulate) v += load(to);
                         if (op.mask) v = where_positive(load(x.row(i, iy) + at), v);
                         store(to, v);
@@ -1058,9 +1063,9 @@ class FlushSubnormals {
 #endif
 };
 
-// theta <- theta + rate * v, v <- momentum * v + (gradient + decay * theta); v is the gradient without momentum.
-void update(const Program& program, const Network& net, bool fused, float* w, const float* g, float* v, float rate,
-            float decay, float momentum) {
+// theta <- theta + negative_rate * v, v <- momentum * v + (gradient + decay * theta); without momentum v is the gradient.
+void update(const Program& program, const Network& net, bool fused, float* w, const float* g, float* v,
+            float negative_rate, float decay, float momentum) {
     auto range = [&](int64_t first, int64_t last) {
         for (int64_t i = first; i < last; i += VL) {
             V change = load(g + i) + decay * load(w + i);
@@ -1068,7 +1073,7 @@ void update(const Program& program, const Network& net, bool fused, float* w, co
                 change = momentum * load(v + i) + change;
                 store(v + i, change);
             }
-            store(w + i, load(w + i) + rate * change);
+            store(w + i, load(w + i) + negative_rate * change);
         }
     };
     for (int64_t k = 0; k < program.count; k++) {
@@ -1090,10 +1095,10 @@ void begin_statistics(const Program& program, float* statistics) {
     }
 }
 
-// A part of the way; a variance beyond float32 stays infinite (the difference of two such is not a number).
-float moved(float from, float to, float part) {
-    if (std::isinf(from)) return part < 1 ? from : to;
-    return from + part * (to - from);
+// Linear interpolation, but a variance beyond float32 stays infinite (the difference of two such is not a number).
+float lerp(float start, float end, float weight) {
+    if (std::isinf(start)) return weight < 1 ? start : end;
+    return start + weight * (end - start);
 }
 
 void end_statistics(const Program& program, const Lane& lane, const float* statistics, int batches, float momentum) {
@@ -1104,8 +1109,8 @@ void end_statistics(const Program& program, const Lane& lane, const float* stati
         const float *means = statistics + op.extra_at + 2 * c, *vars = means + c;
         float *mean = lane.tensors[op.mean], *var = lane.tensors[op.var];
         for (int i = 0; i < op.in_channels; i++) {
-            mean[i] = moved(mean[i], means[i] / float(batches), momentum);
-            var[i] = moved(var[i], vars[i] / float(batches), momentum);
+            mean[i] = lerp(mean[i], means[i] / float(batches), momentum);
+            var[i] = lerp(var[i], vars[i] / float(batches), momentum);
         }
     }
 }
@@ -1135,30 +1140,30 @@ void transpose_all(const Program& program, const Network& net, bool fused, const
     }
 }
 
-// A mini-batch of m examples in parts, the last of which may be smaller.
+// A mini-batch of m examples in micro-batches, the last of which may be smaller.
 struct MiniBatch {
-    Network whole, rest;  // a whole part; what is left, if anything
-    int64_t m, part, image;
+    Network full, last;  // a full micro-batch; the one that may be smaller, if any
+    int64_t m, size, image;
     const Scratch& at;
 
-    MiniBatch(const Program& program, int64_t m, int64_t room, float* arena, const Scratch& at)
-        : whole(program, int(std::min(m, room)), room, arena, at.statistics),
-          rest(program, int(std::max<int64_t>(1, m % std::min(m, room))), room, arena, at.statistics),
+    MiniBatch(const Program& program, int64_t m, int64_t micro_batch, float* arena, const Scratch& at)
+        : full(program, int(std::min(m, micro_batch)), micro_batch, arena, at.statistics),
+          last(program, int(std::max<int64_t>(1, m % std::min(m, micro_batch))), micro_batch, arena, at.statistics),
           m(m),
-          part(std::min(m, room)),
+          size(std::min(m, micro_batch)),
           image(program.image_floats),
           at(at) {}
 
     // Leaves the gradient in the scratch memory; returns the mean loss. Examples are `step` images and labels apart.
-    float gradient(const Lane& lane, const float* images, const int64_t* labels, int64_t step, bool fused, float rate,
-                   float decay) {
+    float gradient(const Lane& lane, const float* images, const int64_t* labels, int64_t step, bool fused,
+                   float negative_rate, float decay) {
         double loss = 0;
-        for (int64_t first = 0; first < m; first += part) {
-            Network& net = first + part <= m ? whole : rest;
+        for (int64_t first = 0; first < m; first += size) {
+            Network& net = first + size <= m ? full : last;
             net.take(images + first * step * image, step * image);
             net.forward(at.packed, lane, true);
             loss += net.loss(labels + first * step, step, float(m));
-            net.backward(at.packed, at.gradient, at.transposed, first > 0, fused, rate, decay);
+            net.backward(at.packed, at.gradient, at.transposed, first > 0, fused, negative_rate, decay);
         }
         return float(loss / double(m));
     }
@@ -1175,24 +1180,34 @@ extern "C" {
 
 int32_t smallbatch_vector() { return VL; }
 
+// `library.py` declares the structs above and the functions below once more, and compares these when it loads them. The
+// number rises with every change of a struct, of `Kind` or of a function's arguments.
+int32_t smallbatch_interface() { return 1; }
+
+// Bytes of a struct, numbered in the order in which they are declared; -1 beyond the last.
+int64_t smallbatch_struct_size(int32_t number) {
+    constexpr int64_t sizes[] = {sizeof(TensorView), sizeof(Op), sizeof(Program), sizeof(Lane)};
+    return 0 <= number && number < int32_t(std::size(sizes)) ? sizes[number] : -1;
+}
+
 // Updates of all lanes, one lane after the other. Returns 1, else 0 and nothing is done: a label is not a class.
 //   program     the model
-//   room        examples that the arena holds, of which parts are made; with batch norm the examples of a sub-batch
-//   arena       program.arena_floats * room floats, zeros at first and left alone between calls
+//   micro_batch examples that the arena holds and that pass together; with batch norm the examples of a sub-batch
+//   arena       program.arena_floats * micro_batch floats, zeros at first and left alone between calls
 //   scratch     statistics + 3 * packed + transposed floats, the same
 //   images      [steps][m][lanes][channels][rows][columns], labels [steps][m][lanes]
-//   rates       [steps][lanes], negative: -eta
+//   negative_rates  [steps][lanes]: -eta
 //   losses      [steps][lanes], out: the means before each update; from the first that is not finite on, not a number
 int32_t smallbatch_train(const Program* program, const Lane* lanes, int64_t lane_count, int64_t steps, int64_t m,
-                         int64_t room, float* arena, float* scratch, const float* images,
-                         const int64_t* labels, const float* rates, float decay, float momentum, float norm_momentum,
-                         float* losses) {
+                         int64_t micro_batch, float* arena, float* scratch, const float* images,
+                         const int64_t* labels, const float* negative_rates, float decay, float momentum,
+                         float norm_momentum, float* losses) {
     if (!are_classes(*program, labels, steps * m * lane_count)) return 0;
     const FlushSubnormals flush;
     const Scratch at(*program, scratch);
     float* velocity = momentum != 0 ? at.velocity : nullptr;
-    MiniBatch batch(*program, m, room, arena, at);
-    const bool fused = momentum == 0 && room >= m;
+    MiniBatch batch(*program, m, micro_batch, arena, at);
+    const bool fused = momentum == 0 && micro_batch >= m;
     for (int64_t l = 0; l < lane_count; l++) {
         const Lane& lane = lanes[l];
         at.take(*program, lane);
@@ -1200,11 +1215,12 @@ int32_t smallbatch_train(const Program* program, const Lane* lanes, int64_t lane
         for (int64_t s = 0; s < steps; s++) {
             const int64_t place = s * lane_count + l, example = s * m * lane_count + l;
             begin_statistics(*program, at.statistics);
-            transpose_all(*program, batch.whole, fused, at.packed, at.transposed);
+            transpose_all(*program, batch.full, fused, at.packed, at.transposed);
             losses[place] = batch.gradient(lane, images + example * program->image_floats, labels + example, lane_count,
-                                           fused, rates[place], decay);
-            update(*program, batch.whole, fused, at.packed, at.gradient, velocity, rates[place], decay, momentum);
-            end_statistics(*program, lane, at.statistics, int(m / batch.part), norm_momentum);
+                                           fused, negative_rates[place], decay);
+            update(*program, batch.full, fused, at.packed, at.gradient, velocity, negative_rates[place], decay,
+                   momentum);
+            end_statistics(*program, lane, at.statistics, int(m / batch.size), norm_momentum);
             if (!std::isfinite(losses[place])) {
                 for (int64_t rest = s + 1; rest < steps; rest++)
                     losses[rest * lane_count + l] = std::numeric_limits<float>::quiet_NaN();
@@ -1219,32 +1235,32 @@ int32_t smallbatch_train(const Program* program, const Lane* lanes, int64_t lane
 
 // Gradients of one mini-batch of each lane go where its velocities would lie; its weights and statistics stay. Returns 1,
 // else 0 and nothing is done: a label is not a class.
-int32_t smallbatch_gradients(const Program* program, const Lane* lanes, int64_t lane_count, int64_t m, int64_t room,
-                             float* arena, float* scratch, const float* images, const int64_t* labels) {
+int32_t smallbatch_gradients(const Program* program, const Lane* lanes, int64_t lane_count, int64_t m,
+                             int64_t micro_batch, float* arena, float* scratch, const float* images, const int64_t* labels) {
     if (!are_classes(*program, labels, m * lane_count)) return 0;
     const FlushSubnormals flush;
     const Scratch at(*program, scratch);
-    MiniBatch batch(*program, m, room, arena, at);
+    MiniBatch batch(*program, m, micro_batch, arena, at);
     for (int64_t l = 0; l < lane_count; l++) {
         at.take(*program, lanes[l]);
-        transpose_all(*program, batch.whole, false, at.packed, at.transposed);
+        transpose_all(*program, batch.full, false, at.packed, at.transposed);
         batch.gradient(lanes[l], images + l * program->image_floats, labels + l, lane_count, false, 0, 0);
         transfer<UNPACK>(*program, at.gradient, lanes[l].velocities);
     }
     return 1;
 }
 
-// Logits [n][lanes][classes] of images [n][channels][rows][columns], with running statistics. `arena` has room for the
-// values, without gradients, of `room` images.
-void smallbatch_logits(const Program* program, const Lane* lanes, int64_t lane_count, int64_t n, int64_t room,
+// Logits [n][lanes][classes] of images [n][channels][rows][columns], with running statistics. `arena` holds the
+// values, without gradients, of `micro_batch` images.
+void smallbatch_logits(const Program* program, const Lane* lanes, int64_t lane_count, int64_t n, int64_t micro_batch,
                        float* arena, float* scratch, const float* images, float* logits) {
     const FlushSubnormals flush;
     const Scratch at(*program, scratch);
     for (int64_t l = 0; l < lane_count; l++) {
         at.take(*program, lanes[l]);
-        for (int64_t first = 0; first < n; first += room) {
-            const int size = int(std::min(room, n - first));
-            Network net(*program, size, room, arena, at.statistics);
+        for (int64_t first = 0; first < n; first += micro_batch) {
+            const int size = int(std::min(micro_batch, n - first));
+            Network net(*program, size, micro_batch, arena, at.statistics);
             net.take(images + first * program->image_floats, program->image_floats);
             net.forward(at.packed, lanes[l], false);
             Map y = net.map(program->logits);

@@ -66,6 +66,17 @@ class Lane(ctypes.Structure):
     _fields_ = (("tensors", POINTER(c_void_p)), ("velocities", POINTER(c_void_p)))
 
 
+INTERFACE = 1
+"""The number of the interface declared here; see kernels.cpp."""
+
+STRUCTS: tuple[type[ctypes.Structure], ...] = (TensorView, Op, Program, Lane)
+"""All structs, in the order of kernels.cpp."""
+
+
+class OtherInterface(Exception):
+    """The kernels are declared otherwise than here: they would read other memory than what they are given."""
+
+
 _TRAIN = (
     *(POINTER(Program), POINTER(Lane), c_int64, c_int64, c_int64, c_int64),
     *(c_void_p, c_void_p, c_void_p, c_void_p, c_void_p, c_float, c_float, c_float, c_void_p),
@@ -91,6 +102,10 @@ def kernels() -> ctypes.CDLL | None:
         return None
     try:
         library = _built(command)
+        _check_interface(library)
+    except OtherInterface as error:
+        log.warning("%s: %s: training goes operation by operation, slower", SOURCE, error)
+        return None
     except (OSError, subprocess.SubprocessError) as error:
         reason = (getattr(error, "stderr", "") or str(error)).strip().partition("\n")[0]
         log.info("kernels cannot be compiled (%s): training goes operation by operation, slower", reason)
@@ -100,6 +115,22 @@ def kernels() -> ctypes.CDLL | None:
     library.smallbatch_gradients.argtypes, library.smallbatch_gradients.restype = _GRADIENTS, c_int32
     library.smallbatch_logits.argtypes, library.smallbatch_logits.restype = _LOGITS, None
     return library
+
+
+def _check_interface(library: ctypes.CDLL) -> None:
+    """Compare what is declared by hand, here and in kernels.cpp.
+
+    Raises:
+        OtherInterface: the number or the size of a struct is another. To compile once more would not help: a library is
+            cached under a digest of its source.
+    """
+    library.smallbatch_interface.restype = c_int32
+    library.smallbatch_struct_size.argtypes, library.smallbatch_struct_size.restype = (c_int32,), c_int64
+    if (number := library.smallbatch_interface()) != INTERFACE:
+        raise OtherInterface(f"its interface is number {number}, that of library.py {INTERFACE}")
+    for index, struct in enumerate(STRUCTS):
+        if (size := library.smallbatch_struct_size(index)) != ctypes.sizeof(struct):
+            raise OtherInterface(f"{struct.__name__} has {size} bytes, in library.py {ctypes.sizeof(struct)}")
 
 
 def loaded() -> ctypes.CDLL:

@@ -33,7 +33,7 @@ class Layout:
         self.views: list[library.TensorView] = []
         self.at = self.packed = self.transposed = self.statistics = 0
         self.pads = self._pads()
-        self.places = {value: self._view(value) for value in self._values()}
+        self.view_of = {value: self._view(value) for value in self._values()}
         self.extra = {step: self._extra(step) for step in graph.steps}
         self.values_floats = self.at
         self.ops = {step: self._op(step) for step in graph.steps}
@@ -56,7 +56,7 @@ class Layout:
         return pads
 
     def _view(self, value: Value) -> int:
-        """A new place for a value or its gradient."""
+        """The index of a new view, of memory for a value or its gradient."""
         channels, pad = self._channels(value), self.pads.get(value.shape, 0)
         size = _aligned((value.height + 2 * pad) * (value.width + 2 * pad) * channels)
         self.views.append(library.TensorView(self.at, size, value.height, value.width, channels, pad))
@@ -76,9 +76,9 @@ class Layout:
     def _op(self, step: Step) -> library.Op:
         op = library.Op(
             kind=step.kind,
-            input=self.places[step.input],
-            output=self.places[step.output],
-            residual=-1 if step.residual is None else self.places[step.residual],
+            input=self.view_of[step.input],
+            output=self.view_of[step.output],
+            residual=-1 if step.residual is None else self.view_of[step.residual],
             d_input=-1,
             d_output=-1,
             d_residual=-1,
@@ -96,10 +96,10 @@ class Layout:
             name = getattr(step, role)
             setattr(op, role, self.slots.index(name) if name else -1)
         if step.weight:
-            self._place_weights(step, op)
+            self._lay_out_weights(step, op)
         return op
 
-    def _place_weights(self, step: Step, op: library.Op) -> None:
+    def _lay_out_weights(self, step: Step, op: library.Op) -> None:
         outputs = _vectors(step.output.channels)
         inputs = self._channels(step.input) * step.kernel[0] * step.kernel[1] if step.kind == Kind.CONV else 1
         op.weight_at, self.packed = self.packed, self.packed + inputs * outputs
@@ -115,20 +115,20 @@ class Layout:
         self.d_logits = gradient[self.graph.logits] = self._view(self.graph.logits)
         for step in reversed(self.graph.steps):
             op = self.ops[step]
-            place = op.d_output = gradient.pop(step.output)
+            view = op.d_output = gradient.pop(step.output)
             shared = False
             if step.residual is not None and step.residual is not self.graph.input:
                 shared = self._pass_on(step, step.residual, op, gradient, free)
             if step.input is not self.graph.input:
                 fresh = step.input not in gradient
                 if fresh and step.kind == Kind.BATCH_NORM and not shared:
-                    gradient[step.input], shared = place, True  # in place
+                    gradient[step.input], shared = view, True  # in place
                 elif fresh:
-                    gradient[step.input] = self._taken(step.input, free)
+                    gradient[step.input] = self._free_or_new_view(step.input, free)
                 op.d_input, op.accumulate = gradient[step.input], not fresh
                 op.mask = self.graph.completes(step, step.input)
             if not shared:
-                free.setdefault(step.output.shape, []).append(place)
+                free.setdefault(step.output.shape, []).append(view)
 
     def _pass_on(
         self,
@@ -146,13 +146,13 @@ class Layout:
             return True
         op.accumulate_residual = value in gradient
         if not op.accumulate_residual:
-            gradient[value] = self._taken(value, free)
+            gradient[value] = self._free_or_new_view(value, free)
         op.d_residual = gradient[value]
         return False
 
-    def _taken(self, value: Value, free: dict[tuple[int, int, int], list[int]]) -> int:
-        places = free.get(value.shape)
-        return places.pop() if places else self._view(value)
+    def _free_or_new_view(self, value: Value, free: dict[tuple[int, int, int], list[int]]) -> int:
+        views = free.get(value.shape)
+        return views.pop() if views else self._view(value)
 
     def _program(self) -> library.Program:
         if max(view.c for view in self.views) > CHANNELS_MOST:
@@ -164,8 +164,8 @@ class Layout:
             ops=self.op_array,
             views=self.view_array,
             count=len(self.ops),
-            input=self.places[image],
-            logits=self.places[self.graph.logits],
+            input=self.view_of[image],
+            logits=self.view_of[self.graph.logits],
             d_logits=self.d_logits,
             classes=self.graph.logits.channels,
             image_floats=image.channels * image.height * image.width,

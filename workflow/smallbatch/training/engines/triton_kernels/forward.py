@@ -115,7 +115,7 @@ class Forward:
     def _max_pool(self, step: Step) -> Iterator[Launch]:
         y = self.values[step.output]
         self.extra[step] = y if self.shared else torch.empty(y.shape, dtype=torch.int8, device=self.device)
-        arguments = {"x": self.values[step.input], "y": y, "places": self.extra[step]}
+        arguments = {"x": self.values[step.input], "y": y, "argmax": self.extra[step]}
         yield self._plain(kernels.max_pool, y, arguments, layers.window(step) | {"KEEP": not self.shared})
 
     def _mean_pool(self, step: Step) -> Iterator[Launch]:

@@ -209,32 +209,32 @@ def update(w, velocity, slabs, rate, decay, momentum, SIZE, PARTS, SLAB, MOMENTU
 
 @triton.jit(do_not_specialize=["N"])
 def max_pool(
-    x, y, places, N,
+    x, y, argmax, N,
     H: tl.constexpr, W: tl.constexpr, P: tl.constexpr, Q: tl.constexpr, C: tl.constexpr,
     K: tl.constexpr, S: tl.constexpr, PAD: tl.constexpr, KEEP: tl.constexpr, B: tl.constexpr,
 ):  # fmt: skip
-    """The maximum, and if it is to be kept its place in the window: the first of equals, the last that is no number."""
+    """The maximum, and if it is to be kept its index in the window: the first of equals, the last that is no number."""
     lane = tl.program_id(1).to(tl.int64)
     i = tl.program_id(0) * B + tl.arange(0, B)
     live = i < N * P * Q * C
     c, q, p, n = i % C, i // C % Q, i // (C * Q) % P, i // (C * Q * P)
     x += lane * N * H * W * C
-    best, place = tl.full((B,), float("-inf"), tl.float32), tl.zeros((B,), tl.int32)
+    best, index = tl.full((B,), float("-inf"), tl.float32), tl.zeros((B,), tl.int32)
     for t in tl.static_range(K * K):
         h, v = p * S - PAD + t // K, q * S - PAD + t % K
         ok = live & (h >= 0) & (h < H) & (v >= 0) & (v < W)
         value = tl.load(x + ((n * H + h) * W + v) * C + c, mask=ok, other=float("-inf"))
         more = (value > best) | (value != value)
-        best, place = tl.where(more, value, best), tl.where(more, t, place)
+        best, index = tl.where(more, value, best), tl.where(more, t, index)
     at = lane * N * P * Q * C + i
     tl.store(y + at, best, mask=live)
     if KEEP:
-        tl.store(places + at, place.to(tl.int8), mask=live)
+        tl.store(argmax + at, index.to(tl.int8), mask=live)
 
 
 @triton.jit(do_not_specialize=["N"])
 def max_pool_gradient(
-    dy, places, dx, other, active, N,
+    dy, argmax, dx, other, active, N,
     H: tl.constexpr, W: tl.constexpr, P: tl.constexpr, Q: tl.constexpr, C: tl.constexpr,
     K: tl.constexpr, S: tl.constexpr, PAD: tl.constexpr, ADD: tl.constexpr, MASK: tl.constexpr, B: tl.constexpr,
 ):  # fmt: skip
@@ -244,7 +244,7 @@ def max_pool_gradient(
     live = i < N * H * W * C
     c, v, h, n = i % C, i // C % W, i // (C * W) % H, i // (C * W * H)
     dy += lane * N * P * Q * C
-    places += lane * N * P * Q * C
+    argmax += lane * N * P * Q * C
     g = tl.zeros((B,), tl.float32)
     OVER: tl.constexpr = (K + S - 1) // S  # windows that hold a pixel, in each direction
     for t in tl.static_range(OVER * OVER):
@@ -252,8 +252,8 @@ def max_pool_gradient(
         p, q = (h + PAD - kh) // S, (v + PAD - kw) // S
         ok = live & (kh < K) & (kw < K) & (h + PAD >= kh) & (v + PAD >= kw) & (p < P) & (q < Q)
         at = ((n * P + p) * Q + q) * C + c
-        here = ok & (tl.load(places + at, mask=ok, other=-1) == kh * K + kw)
-        g += tl.load(dy + at, mask=here, other=0.0)
+        is_max = ok & (tl.load(argmax + at, mask=ok, other=-1) == kh * K + kw)
+        g += tl.load(dy + at, mask=is_max, other=0.0)
     at = lane * N * H * W * C + i
     tl.store(dx + at, finish_gradient(g, at, live, other, active, ADD, MASK), mask=live)
 

@@ -134,7 +134,7 @@ def numbers_tested(graph: Graph) -> int:
 
 
 def numbers_of_example(graph: Graph) -> int:
-    """Float32 numbers that an example of a lane takes: values, gradients of each use of them, places of maxima."""
+    """Float32 numbers that an example of a lane takes: values, gradients of each use of them, indices of maxima."""
     used = [step.input for step in graph.steps if step.input is not graph.input]
     pools = [step.output for step in graph.steps if step.kind == Kind.MAX_POOL]
     return numbers_tested(graph) + sum(prod(value.shape) for value in (*used, graph.logits, *pools))

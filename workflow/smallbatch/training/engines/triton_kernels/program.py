@@ -246,7 +246,7 @@ class Program(Forward):
         return Launch(kernels.norm_update, grid, arguments | self._descent | sizes, constants, beside=True)
 
     def _max_pool_back(self, step: Step, dy: Tensor, given: dict[str, Any], flags: dict[str, bool]) -> Iterator[Launch]:
-        arguments = {"dy": dy, "places": self.extra[step]} | given
+        arguments = {"dy": dy, "argmax": self.extra[step]} | given
         yield self._plain(kernels.max_pool_gradient, given["dx"], arguments, layers.window(step) | flags)
 
     def _mean_pool_back(

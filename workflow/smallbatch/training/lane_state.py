@@ -1,0 +1,155 @@
+"""The state of the lanes that a training makes: weights, velocities, where it is, and what it has seen so far."""
+
+import math
+from collections.abc import Mapping, Sequence
+
+import torch
+from torch import Tensor, nn
+
+from smallbatch.runs.store import Epoch, Outcome, Variance
+from smallbatch.study.experiments import Run
+from smallbatch.training.network import Network, Scores
+from smallbatch.training.resources import device as devices
+from smallbatch.training.sgd import LaneSGD
+from smallbatch.training.state import State, misfit_of
+
+
+class LaneState:
+    """All of a training that changes while it goes on, and that a checkpoint therefore holds.
+
+    Args:
+        runs: run l is lane l.
+        network: of the lanes, with their weights and running statistics.
+        sgd: with their velocities.
+        steps_per_epoch: updates of an epoch.
+
+    Attributes:
+        epoch, step: epochs that are complete, and updates made since.
+        history: of each lane, its complete epochs.
+        variance: of each lane, what was measured of the variance of its updates.
+        seconds: that each lane has taken of the training's time.
+        loss_sum: of the epoch's mini-batches so far, [lanes].
+        environments: versions, device and commit of each process that trained the lanes, in order.
+        lanes_at_start: how many there were before any diverged.
+    """
+
+    def __init__(self, runs: Sequence[Run], network: Network, sgd: LaneSGD, steps_per_epoch: int) -> None:
+        self.runs, self.network, self.sgd, self.steps_per_epoch = list(runs), network, sgd, steps_per_epoch
+        self.lanes_at_start, self.epoch, self.step = len(runs), 0, 0
+        self.environments: list[dict[str, str]] = []
+        self.history: list[list[Epoch]] = [[] for _ in runs]
+        self.variance: list[list[Variance]] = [[] for _ in runs]
+        self.seconds = [0.0] * len(runs)
+        self.loss_sum = torch.zeros(len(runs), dtype=torch.float64, device=network.device)
+
+    @property
+    def model(self) -> nn.Module:
+        """The model of all lanes."""
+        return self.network.model
+
+    @property
+    def steps_done(self) -> int:
+        """Updates made so far."""
+        return self.epoch * self.steps_per_epoch + self.step
+
+    @property
+    def variance_is_measured(self) -> bool:
+        """Whether the variance of updates after the last complete epoch is known."""
+        return any(row.epoch == self.epoch for rows in self.variance for row in rows)
+
+    def add_environment(self, environment: Mapping[str, str]) -> None:
+        """Note what the training goes on with, if it is not what it had before."""
+        if self.environments[-1:] != [environment]:
+            self.environments.append(dict(environment))
+
+    def add_losses(self, losses: Tensor) -> dict[int, int]:
+        """Count the updates of a block by their losses [steps, lanes]; returns the lanes that diverged, each with the
+        number of the update."""
+        start = self.steps_done
+        self.loss_sum += losses.double().sum(0)
+        self.step += len(losses)
+        bad = ~losses.isfinite()
+        if not bad.any():
+            return {}
+        firsts = {lane: bad[:, lane].nonzero() for lane in range(len(self.runs))}
+        return {lane: start + int(first[0]) + 1 for lane, first in firsts.items() if len(first)}
+
+    def add_seconds(self, seconds: float) -> None:
+        """Divide a time among the lanes."""
+        each = seconds / len(self.runs)
+        self.seconds = [before + each for before in self.seconds]
+
+    def add_variance(self, measured: Sequence[list[Variance]]) -> None:
+        """Add what was measured of each lane."""
+        self.variance = [before + rows for before, rows in zip(self.variance, measured, strict=True)]
+
+    def end_epoch(self, factor: float, test: Scores, validation: Sequence[float]) -> dict[int, int]:
+        """Add an epoch to each lane's history; returns the lanes that diverged, each with the number of the update.
+
+        Args:
+            factor: of eta, at the last update.
+            test: of the test split.
+            validation: accuracy of each lane on the images held out; not a number without them.
+        """
+        train_losses = (self.loss_sum / self.steps_per_epoch).tolist()
+        self.epoch, self.step = self.epoch + 1, 0
+        for lane, run in enumerate(self.runs):
+            seen = train_losses[lane], test.losses[lane], test.accuracies[lane], validation[lane]
+            self.history[lane].append(Epoch(self.epoch, run.learning_rate * factor, *seen))
+        self.loss_sum.zero_()
+        # Weights can overflow in the last update of an epoch; no training loss has seen that yet.
+        return {lane: self.steps_done for lane, loss in enumerate(test.losses) if not math.isfinite(loss)}
+
+    def outcome(self, lane: int, diverged_at: int | None) -> Outcome:
+        """What is recorded of a lane that ends now, at an update that diverged or after the last one."""
+        return Outcome(
+            epochs=self.history[lane],
+            diverged_at=diverged_at,
+            seconds=self.seconds[lane],
+            images=(diverged_at or self.steps_done) * self.runs[lane].batch_size,
+            lanes=self.lanes_at_start,
+            peak_memory=devices.peak_memory(self.network.device),
+            variance=self.variance[lane],
+        )
+
+    def select(self, keep: list[int]) -> None:
+        """Keep only these lanes; without any, the tensors stay as they are."""
+        self.runs, self.seconds = [self.runs[lane] for lane in keep], [self.seconds[lane] for lane in keep]
+        self.history, self.variance = [self.history[lane] for lane in keep], [self.variance[lane] for lane in keep]
+        self.loss_sum = self.loss_sum[keep]
+        if keep:
+            self.network.select(keep)
+            self.sgd.select(self.network.parameters, keep)
+
+    def state_dict(self) -> State:
+        """All that a checkpoint needs to go on from here, bit for bit."""
+        return {
+            "runs": [run.settings for run in self.runs],
+            "lanes": self.lanes_at_start,
+            "part": self.network.micro_batch,  # by the name that files of earlier versions have
+            "model": self.model.state_dict(),
+            "velocity": self.sgd.velocity,
+            "environments": self.environments,
+            "epoch": self.epoch,
+            "step": self.step,
+            "history": [[list(epoch) for epoch in lane] for lane in self.history],
+            "variance": [[list(row) for row in lane] for lane in self.variance],
+            "seconds": self.seconds,
+            "loss_sum": self.loss_sum,
+        }
+
+    def misfit_of(self, state: State) -> str | None:
+        """Why a training that has not begun cannot go on from a `state_dict`; None where it can."""
+        return misfit_of(state, self.state_dict(), self.runs[0].setting.epochs, self.steps_per_epoch)
+
+    def load_state_dict(self, state: State) -> None:
+        """Go on from a `state_dict` of these runs."""
+        self.lanes_at_start, self.network.micro_batch = state["lanes"], min(self.network.micro_batch, state["part"])
+        self.model.load_state_dict(state["model"])
+        device = self.network.device
+        self.sgd.velocity = [velocity.to(device) for velocity in state["velocity"]]
+        self.environments = list(state["environments"])
+        self.epoch, self.step, self.seconds = state["epoch"], state["step"], state["seconds"]
+        self.history = [[Epoch(*epoch) for epoch in lane] for lane in state["history"]]
+        self.variance = [[Variance(*row) for row in lane] for lane in state["variance"]]
+        self.loss_sum = state["loss_sum"].to(device)
