@@ -394,14 +394,14 @@ def jobs_follow_it(project):
     speeds = project / "results/tiny/cost.json"
     known, asked = read_sealed(speeds), ("-n", "--config", "study=tiny", "--", "figures")
     assert known["device"] and {kind["model"] for kind in known["kinds"]} == {"alexnet", "resnet8"}
-    assert re.search(r"\(within (1000|1500) MB, 10 min\)", snakemake(project, *asked).stdout)
+    assert re.search(r"\(4 runs, about 0:0\d; at most (1000|1500) MB, 10 min\)", snakemake(project, *asked).stdout)
     for kind in known["kinds"]:
         kind["speeds"] = {m: speed | {"training": 5.0, "memory": 3.1e9} for m, speed in kind["speeds"].items()}
     write_sealed(speeds, known)
     # 4 runs of 128 images make 43 minutes, twice that and 5 are 90; a quarter more of memory is 3875.
-    assert "(within 4000 MB, 120 min)" in snakemake(project, *asked).stdout
+    assert "(4 runs, about 42:40; at most 4000 MB, 120 min)" in snakemake(project, *asked).stdout
     speeds.unlink()
-    assert "(within 2000 MB, 240 min)" in snakemake(project, *asked).stdout
+    assert "(4 runs; at most 2000 MB, 240 min)" in snakemake(project, *asked).stdout
 
 
 def test_preview_draws_what_there_is_each_time(tiny, monkeypatch):

@@ -19,11 +19,12 @@ rule train:
         mem_mb=training_memory,
         runtime=training_minutes,
         gres=training_gres,
+        estimate=training_estimate,
     params:
         runs=pack_runs,
         results=lambda wildcards, output: str(Path(output[0]).parents[1]),
         training=config["training"],
     message:
-        "Training pack {wildcards.pack} (within {resources.mem_mb} MB, {resources.runtime} min)"
+        "Training pack {wildcards.pack} ({resources.estimate}; at most {resources.mem_mb} MB, {resources.runtime} min)"
     script:
         "../scripts/train.py"
