@@ -3,6 +3,7 @@
 
 
 rule train:
+    """Train what is missing of a pack of runs."""
     input:
         meta=lambda wildcards: prepared(PLAN.packs[wildcards.pack].data),
     output:
@@ -28,3 +29,11 @@ rule train:
         "Training pack {wildcards.pack} ({resources.estimate}; at most {resources.mem_mb} MB, {resources.runtime} min)"
     script:
         "../scripts/train.py"
+
+
+rule trained:
+    """Target: the runs of the study, without tables and figures but for those that rates are chosen from."""
+    input:
+        lambda wildcards: [file for e in STUDY.experiments for file in pending_runs(SimpleNamespace(experiment=e))],
+    message:
+        f"The runs of study {STUDY.name} are trained."
