@@ -114,3 +114,25 @@ def test_a_study_that_takes_long_to_look_at_is_looked_at_less_often():
     time.sleep(0.6)
     watch.end()
     assert len(looks) == 1, "20 ms are 2 % of a second"
+
+
+def test_a_file_that_goes_while_it_is_looked_at_ends_no_watch():
+    looks, shown = [], []
+
+    def look():
+        looks.append(1)
+        if len(looks) == 1:
+            raise FileNotFoundError
+        return STATUS
+
+    watch = watching.Watch(look, shown.append, every=0.01)
+    time.sleep(0.2)
+    watch.end()
+    assert shown[0] == STATUS
+
+
+def test_ctrl_c_while_a_line_is_written(screen):
+    screen, _, _ = screen
+    with screen._writing:
+        screen.say("Stopping")
+    screen.close()

@@ -25,7 +25,7 @@ class Screen:
         self.muted = False
         """Whether what others write is dropped."""
         self._descriptor, self._terminal, self._line = descriptor, os.dup(descriptor), ""
-        self._writing = threading.Lock()
+        self._writing = threading.RLock()  # Ctrl-C may come while its own thread writes
         self._pipe, end = os.pipe()
         os.dup2(end, descriptor)
         os.close(end)

@@ -1,5 +1,6 @@
 """One line for a study that is trained: how far it is, redrawn in a terminal, once a minute elsewhere."""
 
+import contextlib
 import logging
 import os
 import signal
@@ -60,9 +61,8 @@ class Watch:
         pause = self._every
         while not self._ended.wait(pause):
             begun = time.monotonic()
-            status = self._look()
-            if not self._ended.is_set():
-                self._show(status)
+            with contextlib.suppress(OSError):  # a file that went while it was looked at; the next look sees it
+                self._show(self._look())
             pause = max(self._every, (time.monotonic() - begun) / SHARE)
 
 
