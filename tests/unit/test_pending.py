@@ -92,3 +92,22 @@ def test_a_report_of_what_is_not_complete_is_refused():
         with pytest.raises(UserError, match=r"^command line: --report: study tiny is not complete; `snakemake all` "):
             options.refuse_report(arguments, "tiny", complete=False)
     options.refuse_report(["snakemake", "--report-stylesheet", "a.css", "-n"], "tiny", complete=False)
+
+
+STUDIES = {"laptop", "cifar10"}
+
+
+@pytest.mark.parametrize("target", ["paper_figures/cifar10/fig01.pdf", "results/cifar10/claims.csv"])
+def test_a_file_of_another_study_is_refused_with_how_to_ask_for_it(target):
+    asked = ["--cores", "2", target]
+    with pytest.raises(UserError) as error:
+        options.refuse_other_studies(asked, "laptop", STUDIES)
+    assert str(error.value) == f"{target}: is of study cifar10, and this call of laptop; add --config study=cifar10"
+    options.refuse_other_studies(asked, "cifar10", STUDIES)
+
+
+@pytest.mark.parametrize(
+    "target", ["paper_figures/laptop/fig01.pdf", "results/packs/a.done", "cifar10", "config/cifar10"]
+)
+def test_other_targets_pass(target):
+    options.refuse_other_studies([target, "results/laptop-glimpse/claims.csv"], "laptop", STUDIES)

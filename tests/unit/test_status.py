@@ -30,7 +30,7 @@ from smallbatch.runs.heartbeat import (
     HeartbeatWriter,
     first_heartbeat,
 )
-from smallbatch.runs.status import COLUMNS, Status, look, screen
+from smallbatch.runs.status import COLUMNS, Status, line, look, screen, stopped
 from smallbatch.runs.store import RunStore
 from smallbatch.study.settings import overridden, read_yaml
 from smallbatch.study_file import check_config, load_study
@@ -323,6 +323,32 @@ def test_the_screen(runs, monkeypatch):
     assert f", 12,346 images/s, 1:05 left\n    {log}\n    {title}: 2 of 10 epochs\n" in text
     day = time.strftime("%d %b %H:%M", time.localtime(time.time() - 3 * 86400))
     assert f"running since {day}, on node07, process 42\n    terminal: its log is its terminal\n    starting" in text
+
+
+def test_the_line(runs):
+    assert line(seen()) == "mine: 0 of 22 runs"
+    assert line(seen(), beside="Drawing fig01") == "mine: 0 of 22 runs; Drawing fig01"
+    for run in [run for name in ("long", "unseen") for run in study().experiments[name].runs()]:
+        store(run)
+    say("one", runs[:2], **training(*runs[:2], speed=1300.0))
+    # Of 8 runs two have 800 images left each and six 1000; four more, of 1000, take their rates from these.
+    text = "mine: 10 of 22 runs, 1,300 images/s, 0:09 left; alexnet on digits, m=2, 2 lanes"
+    assert line(seen()) == line(seen(), len(text)) == text
+    assert line(seen(), 60) == "mine: 10 of 22 runs, 1,300 images/s, 0:09 left; alexnet on …"
+    say("two", runs[2:4], **training(*runs[2:4], speed=None, title="resnet8 on digits"))
+    assert line(seen()).endswith("; alexnet on digits, m=2, 2 lanes | resnet8 on digits")
+    say("one", runs[:2], ago=SILENCE + 5, **training(*runs[:2]))
+    assert line(seen(), beside="Drawing fig01") == "mine: 10 of 22 runs; resnet8 on digits"
+
+
+def test_what_is_saved_of_a_study_that_was_stopped(runs):
+    assert stopped(seen()) == "Stopped: 0 of 22 runs are saved; the same command goes on."
+    store(runs[0])
+    for count, word in enumerate(("checkpoint", "checkpoints"), start=1):
+        file = RESULTS / "checkpoints" / "a" / f"{count}.pt"
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.touch()
+        assert stopped(seen()) == f"Stopped: 1 of 22 runs and {count} {word} are saved; the same command goes on."
 
 
 NOW = time.mktime((2025, 3, 7, 17, 41, 39, 0, 0, -1))  # another day than today

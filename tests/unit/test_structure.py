@@ -26,10 +26,11 @@ KNOWS = {
     "figures": {"core", "study", "data", "runs", "analysis"},
     "publish": {"core", "study", "data", "runs", "analysis", "figures"},
     "cluster": {"core"},
+    "terminal": {"core", "study", "data", "runs"},
 }
 """Room of the library -> the other rooms that its modules may import."""
 
-WITHOUT_TORCH = ("core", "study", "runs", "analysis", "figures", "publish", "cluster")
+WITHOUT_TORCH = ("core", "study", "runs", "analysis", "figures", "publish", "cluster", "terminal")
 
 
 def imports(file: Path) -> Iterator[str]:

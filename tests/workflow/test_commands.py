@@ -40,6 +40,8 @@ python -m smallbatch status
 watch -n 10 python -m smallbatch status
 snakemake preview --nolock
 snakemake --cores 8 all
+snakemake --list
+snakemake --cores 8 trained
 snakemake --cores 8 figures
 python -m smallbatch train --config study=laptop --experiment alexnet
 python -m smallbatch evaluate digits_alexnet-none_m2_log2lr-8_seed3-5546e31d5fcf

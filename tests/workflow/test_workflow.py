@@ -409,6 +409,27 @@ def test_data_that_are_complete_may_lie_where_nobody_can_write(copied):
     assert done.returncode == 1 and "error: data: cannot be written: no permission to write there" in done.stdout
 
 
+def test_the_target_trained_trains_and_makes_no_figures(tiny):
+    asked = ("--cores", "2", "--config", "study=tiny", "--", "trained")
+    done = snakemake(tiny, *asked)
+    assert done.returncode == 0 and "The runs of study tiny are trained." in done.stdout, done.stdout
+    assert len(trained(tiny)) == RUNS
+    assert not list(tiny.glob("paper_figures/tiny/*")) and not (tiny / "results/tiny/runs.csv").exists()
+    assert "train " not in snakemake(tiny, "-n", *asked).stdout, "once is enough"
+
+
+def test_a_figure_of_another_study_is_refused_with_how_to_ask_for_it(tiny):
+    done = snakemake(tiny, "-n", "paper_figures/tiny/fig01.pdf")
+    assert done.returncode == 1 and "error: paper_figures/tiny/fig01.pdf: is of study tiny" in done.stdout, done.stdout
+    assert snakemake(tiny, "-n", "paper_figures/tiny/fig01.pdf", "--config", "study=tiny").returncode == 0
+
+
+def test_each_rule_says_what_it_does(project):
+    done = snakemake(project, "--list")
+    rules = [row for row in done.stdout.splitlines() if not row.startswith("Using")]
+    assert len(rules) > 15 and all(re.fullmatch(r"\w+ \(.+\.\)", row) for row in rules), done.stdout
+
+
 def test_cost_is_told_before_anything_is_trained(tiny):
     done = snakemake(tiny, "--config", "study=tiny", "--", "cost")
     assert done.returncode == 0, done.stdout
@@ -424,14 +445,14 @@ def jobs_follow_it(project):
     speeds = project / "results/tiny/cost.json"
     known, asked = read_sealed(speeds), ("-n", "--config", "study=tiny", "--", "figures")
     assert known["device"] and {kind["model"] for kind in known["kinds"]} == {"alexnet", "resnet8"}
-    assert re.search(r"\(within (1000|1500) MB, 10 min\)", snakemake(project, *asked).stdout)
+    assert re.search(r"\(4 runs, about 0:0\d; at most (1000|1500) MB, 10 min\)", snakemake(project, *asked).stdout)
     for kind in known["kinds"]:
         kind["speeds"] = {m: speed | {"training": 5.0, "memory": 3.1e9} for m, speed in kind["speeds"].items()}
     write_sealed(speeds, known)
     # 4 runs of 128 images make 43 minutes, twice that and 5 are 90; a quarter more of memory is 3875.
-    assert "(within 4000 MB, 120 min)" in snakemake(project, *asked).stdout
+    assert "(4 runs, about 42:40; at most 4000 MB, 120 min)" in snakemake(project, *asked).stdout
     speeds.unlink()
-    assert "(within 2000 MB, 240 min)" in snakemake(project, *asked).stdout
+    assert "(4 runs; at most 2000 MB, 240 min)" in snakemake(project, *asked).stdout
 
 
 def test_preview_draws_what_there_is_each_time(tiny, monkeypatch):

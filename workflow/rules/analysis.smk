@@ -2,6 +2,7 @@
 
 
 rule table:
+    """Collect the runs of an experiment."""
     input:
         pending=pending_runs,
         meta=lambda wildcards: prepared(STUDY.experiments[wildcards.experiment].setting.data),
@@ -36,6 +37,7 @@ rule table:
 
 # Experiments that take the best rate of others for each batch size learn it here.
 checkpoint choose:
+    """Choose the best rates for an experiment that takes them from others."""
     input:
         lambda wildcards: tables("runs", STUDY.experiments[wildcards.experiment].best_of),
     output:
@@ -61,6 +63,7 @@ checkpoint choose:
 
 
 rule gather:
+    """Collect the tables of all experiments."""
     input:
         runs=tables("runs", STUDY.experiments),
         epochs=tables("epochs", STUDY.experiments),
@@ -91,6 +94,7 @@ rule gather:
 
 
 rule claims:
+    """Judge the paper's claims."""
     input:
         runs=f"{RESULTS}/{{study}}/runs.parquet",
         epochs=f"{RESULTS}/{{study}}/epochs.parquet",
@@ -121,6 +125,7 @@ rule claims:
 
 # Every one is named: of files that only others need Snakemake does not make again those that were deleted.
 rule tables:
+    """Target: the tables and the claims of the study; trains what they lack."""
     input:
         [str(chosen_file(e.name)) for e in STUDY.experiments.values() if e.best_of],
         [tables(kind, STUDY.experiments) for kind in KINDS],

@@ -36,7 +36,8 @@ def training_job(pack):
     return SimpleNamespace(rule=train, resources=resources, threads=resources._cores)
 
 
-onstart:
+def check_cluster():
+    """Before anything is submitted: whether the cluster can have it."""
     if workflow.executor_plugin.name == "slurm":
         try:
             slurm.check(requests.requests(submitted(), workflow.executor_settings))

@@ -3,6 +3,7 @@
 
 # Has no output, nor a benchmark, which counts as one, so that it measures whenever it is asked to.
 rule cost:
+    """Target: measure what the study takes on this device, before anything is trained."""
     input:
         nothing,
     log:

@@ -2,6 +2,7 @@
 
 
 checkpoint prepare:
+    """Prepare a data set: download or read it, and write arrays that trainings map into memory."""
     input:
         nothing,
     output:
@@ -27,6 +28,7 @@ checkpoint prepare:
 
 
 rule datasets:
+    """Target: the data sets of the study, prepared."""
     input:
         data_files,
     params:

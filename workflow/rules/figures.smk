@@ -4,6 +4,7 @@ PICTURES = expand(f"{FIGURES}/{STUDY.name}/{{figure}}.{{form}}", figure=STUDY.fi
 
 
 rule figure:
+    """Draw a figure."""
     input:
         runs=lambda wildcards: tables("runs", figure_experiments(wildcards)),
         epochs=lambda wildcards: tables("epochs", figure_experiments(wildcards)),
@@ -34,6 +35,7 @@ rule figure:
 
 
 rule figures:
+    """Target: the figures of the study; trains what they lack."""
     input:
         PICTURES,
         [checksum_file(f"figure-{figure}") for figure in STUDY.figures],
@@ -43,6 +45,7 @@ rule figures:
 
 # Has no output, nor a benchmark, which counts as one, so that it draws whenever it is asked to.
 rule preview:
+    """Target: figures from the runs that exist so far."""
     input:
         nothing,
     log:

@@ -2,6 +2,7 @@
 
 
 rule page:
+    """Write the report."""
     input:
         runs=f"{RESULTS}/{{study}}/runs.parquet",
         variance=f"{RESULTS}/{{study}}/variance.parquet",
@@ -32,6 +33,7 @@ rule page:
 
 
 rule report:
+    """Target: the report of the study; trains what it lacks."""
     input:
         f"{RESULTS}/{STUDY.name}/report.html",
         checksum_file("page"),

@@ -22,6 +22,10 @@ def training_minutes(wildcards, attempt):
     return job_resources.minutes(PLAN.packs[wildcards.pack].runs, SPEEDS, TRAINING["side_by_side"], attempt)
 
 
+def training_estimate(wildcards):
+    return job_resources.estimate(PLAN.packs[wildcards.pack].runs, SPEEDS, TRAINING["side_by_side"])
+
+
 def training_priority(wildcards):
     pack = PLAN.packs[wildcards.pack]
     return job_resources.priority(pack.runs, SPEEDS, awaited=pack.name in PLAN.awaited)

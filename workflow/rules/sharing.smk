@@ -5,6 +5,7 @@
 # Has no output, nor a benchmark, which counts as one, so that it publishes whenever it is asked to; what is published
 # already stays as it is.
 rule publish:
+    """Target: publish the finished study through DVC."""
     input:
         complete,
         runs=f"{RESULTS}/{STUDY.name}/runs.parquet",
@@ -29,6 +30,7 @@ rule publish:
 
 
 rule archive:
+    """Write the study with its provenance as an RO-Crate."""
     input:
         runs=f"{RESULTS}/{{study}}/runs.parquet",
         claims=f"{RESULTS}/{{study}}/claims.csv",
@@ -68,6 +70,7 @@ rule archive:
 
 
 rule crate:
+    """Target: the finished study with its provenance, as one RO-Crate."""
     input:
         f"{RESULTS}/{STUDY.name}/{STUDY.name}.crate.zip",
         checksum_file("archive"),

@@ -3,6 +3,7 @@
 
 
 rule train:
+    """Train what is missing of a pack of runs."""
     input:
         meta=lambda wildcards: prepared(PLAN.packs[wildcards.pack].data),
     output:
@@ -19,11 +20,20 @@ rule train:
         mem_mb=training_memory,
         runtime=training_minutes,
         gres=training_gres,
+        estimate=training_estimate,
     params:
         runs=pack_runs,
         results=lambda wildcards, output: str(Path(output[0]).parents[1]),
         training=config["training"],
     message:
-        "Training pack {wildcards.pack} (within {resources.mem_mb} MB, {resources.runtime} min)"
+        "Training pack {wildcards.pack} ({resources.estimate}; at most {resources.mem_mb} MB, {resources.runtime} min)"
     script:
         "../scripts/train.py"
+
+
+rule trained:
+    """Target: the runs of the study, without tables and figures but for those that rates are chosen from."""
+    input:
+        lambda wildcards: [file for e in STUDY.experiments for file in pending_runs(SimpleNamespace(experiment=e))],
+    message:
+        f"The runs of study {STUDY.name} are trained."

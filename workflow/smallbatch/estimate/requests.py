@@ -3,6 +3,7 @@
 import math
 from collections.abc import Sequence
 
+from smallbatch.core.console import clock
 from smallbatch.estimate.speeds import Speeds
 from smallbatch.runs.packs import cost
 from smallbatch.study.experiments import Run
@@ -44,6 +45,18 @@ def minutes(runs: Sequence[Run], speeds: Speeds, side_by_side: int, attempt: int
     """
     needed = 5 + 2 * speeds.seconds(runs) / 60 / side_by_side if speeds.know(runs) else UNMEASURED
     return min(MINUTES[-1], attempt * next((step for step in MINUTES if step >= needed), MINUTES[-1]))
+
+
+def estimate(runs: Sequence[Run], speeds: Speeds, side_by_side: int) -> str:
+    """How much a job has to do, in words: runs, and where speeds were measured the time that they take.
+
+    Args:
+        runs: of one experiment, that the job trains.
+        speeds: what was measured.
+        side_by_side: parts of the runs that are trained at the same time.
+    """
+    count = f"{len(runs)} run{'s' * (len(runs) > 1)}"
+    return f"{count}, about {clock(speeds.seconds(runs) / side_by_side)}" if speeds.know(runs) else count
 
 
 def priority(runs: Sequence[Run], speeds: Speeds, *, awaited: bool) -> float:

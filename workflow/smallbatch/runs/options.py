@@ -60,6 +60,24 @@ def refuse_hidden(
         refuse("command line", "--forcerun", "train", allowed)
 
 
+def refuse_other_studies(targets: Collection[str], study: str, studies: Collection[str]) -> None:
+    """Refuse files of another study as targets: those that exist Snakemake would call done, of others it has no rule.
+
+    Args:
+        targets: what is asked for.
+        study: that the call is of.
+        studies: all that there are.
+
+    Raises:
+        UserError: names the target and how to ask for it.
+    """
+    for target in targets:
+        folder, _, file = target.partition("/")
+        other = file.partition("/")[0]
+        if folder in ("results", "paper_figures") and other in studies and other != study:
+            raise UserError(f"{target}: is of study {other}, and this call of {study}; add --config study={other}")
+
+
 def refuse_report(arguments: Sequence[str], study: str, *, complete: bool) -> None:
     """Refuse Snakemake's own report of a study that is not complete: it takes the files as they lie there.
 

@@ -210,6 +210,31 @@ def _summary(status: Status) -> str:
     return f"{data}Running now: {packs}, {speed}, {left}."
 
 
+def line(status: Status, width: int | None = None, *, beside: str = "") -> str:
+    """A status in one line: runs, speed, time left, and what trains now.
+
+    Args:
+        status: of the study.
+        beside: what else is being done; it is named where nothing trains.
+        width: characters that it may have; none: as many as it needs.
+    """
+    of_all = status.counts["all"]
+    parts = [f"{status.study}: {of_all[DONE]:,} of {of_all['runs']:,} runs"]
+    parts += [f"{status.speed:,.0f} images/s"] if status.speed else []
+    parts += [f"{clock(status.left)} left"] if status.speed and status.left is not None else []
+    running = [heartbeat for heartbeat in status.heartbeats.values() if _kind(heartbeat, status.now) == RUNNING]
+    titles = " | ".join(sorted({heartbeat.title for heartbeat in running if heartbeat.title})) or beside
+    text = ", ".join(parts) + (f"; {titles}" if titles else "")
+    return text if width is None or len(text) <= width else text[: max(0, width - 1)] + "…"
+
+
+def stopped(status: Status) -> str:
+    """What is saved of a study that was stopped, and how it goes on."""
+    of_all = status.counts["all"]
+    begun = f" and {status.begun} checkpoint{'s' * (status.begun > 1)}" if status.begun else ""
+    return f"Stopped: {of_all[DONE]:,} of {of_all['runs']:,} runs{begun} are saved; the same command goes on."
+
+
 _HEADS = {
     FAILED: "failed at {updated}",
     SILENT: "silent since {updated}",

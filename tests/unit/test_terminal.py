@@ -1,0 +1,138 @@
+"""The terminal while a study is trained: a last line that is redrawn, what goes above it, and what is left out."""
+
+import logging
+import os
+import pty
+import select
+import subprocess
+import sys
+import time
+from dataclasses import replace
+
+import pytest
+from helpers import terminal
+
+from smallbatch.runs.status import Status
+from smallbatch.terminal import watching
+from smallbatch.terminal.screen import Screen
+
+STATUS = Status("mine", 0.0, {"all": {"runs": 22, "done": 3}}, [], {}, None, None, [])
+
+
+@pytest.fixture
+def screen():
+    """(screen, its terminal, the descriptor that it takes over)."""
+    reader, descriptor = pty.openpty()
+    taken = Screen(descriptor)
+    yield taken, reader, descriptor
+    os.close(reader)
+    os.close(descriptor)
+
+
+def seen(reader):
+    written = b""
+    while select.select([reader], [], [], 0.2)[0]:
+        written += os.read(reader, 65536)
+    return terminal.lines(written.decode())
+
+
+def test_what_children_write_goes_above_the_last_line_which_is_erased_at_the_end(screen):
+    screen, reader, descriptor = screen
+    screen.draw("a long line")
+    screen.draw("line")
+    child = "import sys; print(sys.stderr.isatty(), file=sys.stderr); print('end', end='', file=sys.stderr)"
+    subprocess.run([sys.executable, "-c", child], stderr=descriptor, check=True)
+    screen.say("said")
+    assert sorted(seen(reader)) == ["False", "line", "said"], "no terminal to a child, and whole lines alone"
+    screen.close()
+    assert seen(reader)[-2:] == ["end", ""]
+    assert os.isatty(descriptor)
+
+
+def test_a_muted_screen_drops_what_others_write(screen):
+    screen, reader, descriptor = screen
+    screen.muted = True
+    os.write(descriptor, b"Traceback\n")
+    screen.say("said")
+    screen.close()
+    assert [row for row in seen(reader) if row] == ["said"]
+
+
+def test_a_terminal_that_is_gone_stops_nobody():
+    reader, descriptor = pty.openpty()
+    screen = Screen(descriptor)
+    os.close(reader)
+    os.write(descriptor, b"text\n" * 20000)
+    screen.draw("line")
+    screen.close()
+    os.close(descriptor)
+
+
+@pytest.mark.parametrize(
+    ("event", "level", "seen"),
+    [
+        (None, logging.INFO, True), ("run_info", logging.INFO, False), ("workflow_started", logging.INFO, False),
+        ("resources_info", logging.WARNING, True), ("job_error", logging.ERROR, True),
+    ],
+)  # fmt: skip
+def test_snakemakes_head_is_left_out(event, level, seen):
+    assert watching.shown(event, level) == seen
+
+
+@pytest.mark.parametrize(
+    ("job", "message"),
+    [
+        ({"rule_msg": "Drawing fig01", "rule_name": "figure", "log": ["a"]}, "Drawing fig01: done"),
+        ({"rule_msg": "Training p (4 runs; at most 1 MB)", "rule_name": "train", "log": ["a"]}, "Training p: done"),
+        ({"rule_msg": "Study a is complete.", "rule_name": "all", "log": []}, "Study a is complete."),
+        ({"rule_msg": None, "rule_name": "mine", "log": ["a"]}, "mine: done"),
+    ],
+)
+def test_a_job_in_a_line(job, message):
+    assert watching.message(job) == message
+
+
+def test_elsewhere_a_line_is_written_each_time(monkeypatch, capsys):
+    monkeypatch.setattr(watching, "MINUTE", 0.05)
+    watch = watching.watch_elsewhere(lambda: replace(STATUS, speed=1234.0, left=65.0))
+    time.sleep(0.3)
+    watch.end()
+    lines = capsys.readouterr().err.splitlines()
+    assert len(lines) > 1
+    assert {line.partition(" ")[2] for line in lines} == {"mine: 3 of 22 runs, 1,234 images/s, 1:05 left"}
+
+
+def test_a_study_that_takes_long_to_look_at_is_looked_at_less_often():
+    looks = []
+
+    def look():
+        looks.append(time.monotonic())
+        time.sleep(0.02)
+        return STATUS
+
+    watch = watching.Watch(look, lambda status: None, every=0.01)
+    time.sleep(0.6)
+    watch.end()
+    assert len(looks) == 1, "20 ms are 2 % of a second"
+
+
+def test_a_file_that_goes_while_it_is_looked_at_ends_no_watch():
+    looks, shown = [], []
+
+    def look():
+        looks.append(1)
+        if len(looks) == 1:
+            raise FileNotFoundError
+        return STATUS
+
+    watch = watching.Watch(look, shown.append, every=0.01)
+    time.sleep(0.2)
+    watch.end()
+    assert shown[0] == STATUS
+
+
+def test_ctrl_c_while_a_line_is_written(screen):
+    screen, _, _ = screen
+    with screen._writing:
+        screen.say("Stopping")
+    screen.close()
