@@ -198,7 +198,7 @@ def test_a_checkpoint_that_is_not_of_its_row_is_set_aside(state, tmp_path, caplo
     path = folder.path / "0.pt"
     Checkpoint(path).save(state)
     assert folder.unfinished(lambda run: True) == {}
-    assert f"{path}: damaged checkpoint (it holds no runs of its row), set aside as {path}.damaged-1" in caplog.text
+    assert f"{path}: damaged checkpoint (it holds other runs), set aside as {path}.damaged-1" in caplog.text
 
 
 def without_velocity(state):

@@ -26,7 +26,7 @@ import torch
 from helpers import a_run, made_data
 from matrix import ALL, call, finished, outcome, scaffold
 
-from smallbatch.runs.bundles import take_in
+from smallbatch.runs.bundles import import_published
 from smallbatch.runs.store import METRICS, VARIANCE, RunStore
 from smallbatch.training import checkpoints
 from smallbatch.training.engines.eager import EagerUpdates
@@ -94,7 +94,7 @@ def train(data: Path, results: Path) -> None:
     checkpoints.INTERVAL = INTERVAL
     EagerUpdates.steps = NativeUpdates.steps = 4  # updates between looks at the clock
     processor.of_its_own = contextlib.nullcontext  # a killed sibling's processor is no matter here
-    take_in(RunStore(results))  # as each call does first, which also clears up
+    import_published(RunStore(results))  # as each call does first, which also clears up
     train_pack(RUNS, data, results, device="cpu", lanes=2, keep_weights="all")
 
 

@@ -136,7 +136,7 @@ def make_bundle(folder: Path, number: int) -> Path:
 def read_bundle(path: Path) -> dict[str, bytes]:
     store = RunStore(path.parents[1])
     try:
-        bundles.take_in(store)
+        bundles.import_published(store)
         return {file.name: file.read_bytes() for file in store.root.rglob("*") if file.is_file()}
     finally:
         shutil.rmtree(store.root, ignore_errors=True)

@@ -55,7 +55,7 @@ def test_runs_arrive_whole_without_their_weights(a_store, tmp_path):
     assert bundles.published(store) == dict.fromkeys(NAMES, path)
     other = carried(store, tmp_path / "other")
     for _ in range(2):
-        bundles.take_in(other)
+        bundles.import_published(other)
         assert digests(other, RUNS, "f") == digests(store, RUNS, "f")
     assert sorted(entry.name for entry in other.root.iterdir()) == sorted(NAMES)
     assert not any(other.weights(other.find(run, "f")).exists() for run in RUNS)
@@ -65,7 +65,7 @@ def test_what_is_there_is_not_laid_again(a_store, tmp_path, monkeypatch):
     store = a_store(tmp_path)
     bundles.write(store, "s", NAMES)
     monkeypatch.setattr(bundles, "write_folder", None)
-    bundles.take_in(store)
+    bundles.import_published(store)
 
 
 def test_the_same_records_give_the_same_bundle_and_others_another(a_store, tmp_path):
@@ -86,7 +86,7 @@ def test_of_two_records_of_a_run_the_one_that_ended_first_counts_for_everybody(a
     for one, other in ((early, late), (late, early), (early, fresh), (late, fresh)):
         carried(one, other.results)
     for store in (early, late, fresh):
-        bundles.take_in(store)
+        bundles.import_published(store)
         assert accuracies(store) == [0.25, 0.25, 0.75]
         assert set_aside(store) == [], "what was replaced is in a bundle"
     own = late.find(RUNS[1], "f")
@@ -109,7 +109,7 @@ def test_of_two_records_that_ended_together_the_smaller_digest_counts(a_store, t
         bundles.write(store, "s", NAMES[:1])
     carried(two[0], two[1].results), carried(two[1], two[0].results)
     for store in two:
-        bundles.take_in(store)
+        bundles.import_published(store)
         assert store.digest(RUNS[0], "f") == expected
 
 
@@ -118,7 +118,7 @@ def test_a_run_of_ones_own_is_set_aside_for_the_published_one(a_store, tmp_path,
     bundles.write(store, "s", NAMES)
     own = a_store(tmp_path / "own", RUNS[:1], ended=1, accuracy=0.75)
     record = own.find(RUNS[0], "f")
-    bundles.take_in(carried(store, own.results))
+    bundles.import_published(carried(store, own.results))
     assert accuracies(own) == [0.25] * 3 and set_aside(own) == [f"{NAMES[0]}.replaced-1"]
     assert own.read_weights(record) == b"weights 0.75"
     assert f"{NAMES[0]}: trained here, and published by others; set aside as " in caplog.text
@@ -129,7 +129,7 @@ def test_a_damaged_record_is_set_aside_and_laid_again(a_store, tmp_path, caplog)
     bundles.write(store, "s", NAMES)
     (store.root / NAMES[0] / RECORD).write_bytes(b"{")
     (store.root / NAMES[1] / RECORD).unlink()
-    bundles.take_in(store)
+    bundles.import_published(store)
     assert accuracies(store) == [0.5] * 3
     assert set_aside(store) == [f"{name}.damaged-1" for name in NAMES[:2]]
     assert f"{NAMES[0]}: damaged: run.json is damaged" in caplog.text
@@ -150,7 +150,7 @@ def test_only_files_of_runs_are_taken_in_and_only_of_such_as_are_whole(a_store, 
             bundle.writestr(name, "x")
         bundle.writestr(f"{NAMES[0]}/{RECORD}", record)  # whole, but without its metrics
     path = named(store.published / "s-1.zip")
-    bundles.take_in(store)
+    bundles.import_published(store)
     files = {path.relative_to(tmp_path / "results").as_posix() for path in store.results.rglob("*") if path.is_file()}
     assert files == {f"published/{path.name}"}
     assert f"{path}: 3 of its runs are none that this version knows, and not taken" in caplog.text
@@ -187,8 +187,8 @@ def test_a_damaged_bundle_is_named_set_aside_and_ends_one_call_only(damage, dvc_
     damage(path)
     left = rf"`dvc pull \S+/{path.name}\.dvc` gets it again" if dvc_has_it else "call again to do without it"
     with pytest.raises(UserError, match=rf"{path.name}: damaged \(.+\), set aside as {path.name}.damaged-1; {left}"):
-        bundles.take_in(store)
-    bundles.take_in(store)
+        bundles.import_published(store)
+    bundles.import_published(store)
     assert sorted(entry.name for entry in store.published.glob("*.zip")) == [whole.name]
     assert store.has(a_run(seed=9, epochs=1), "f")
 
@@ -200,7 +200,7 @@ def test_two_bundles_that_are_swapped_are_both_named(a_store, tmp_path):
     one.write_bytes(two.read_bytes())
     two.write_bytes(content)
     with pytest.raises(UserError) as told:
-        bundles.take_in(store)
+        bundles.import_published(store)
     assert all(f"{path}: damaged (its content does not fit its name)" in str(told.value) for path in (one, two))
     assert "\n" not in str(told.value)
 
@@ -211,7 +211,7 @@ def test_an_archive_that_is_none_is_named_though_its_name_fits(tmp_path):
     (store.published / "s-1.zip").write_bytes(b"no archive")
     path = named(store.published / "s-1.zip")
     with pytest.raises(UserError, match=rf"{path.name}: damaged \(File is not a zip file\)"):
-        bundles.take_in(store)
+        bundles.import_published(store)
 
 
 def test_what_a_killed_process_was_laying_goes(a_store, tmp_path):
@@ -219,7 +219,7 @@ def test_what_a_killed_process_was_laying_goes(a_store, tmp_path):
     for name in (".laid-abcd1234", ".laid-efgh5678", "laid-abcd1234"):
         (store.root / name / "made").mkdir(parents=True)
     os.utime(store.root / ".laid-abcd1234", (time.time() - 7200,) * 2)
-    bundles.take_in(store)
+    bundles.import_published(store)
     assert set_aside(store) == [".laid-efgh5678", "laid-abcd1234"]
 
 

@@ -247,7 +247,7 @@ def test_the_table_of_speeds_is_the_one_that_was_measured():
 
 def laid_out(name: str, folder: Path) -> RunStore:
     """The published runs of a study, from the remote that lies in the repository."""
-    from smallbatch.runs.bundles import take_in
+    from smallbatch.runs.bundles import import_published
 
     (folder / "results" / "published").mkdir(parents=True)
     for pointer in (PROJECT / "results" / "published").glob(f"{name}-*.dvc"):
@@ -257,7 +257,7 @@ def laid_out(name: str, folder: Path) -> RunStore:
             pytest.skip("the remote in the repository is not here")
         shutil.copy(stored, folder / "results" / "published" / out["path"])
     store = RunStore(folder / "results")
-    take_in(store)
+    import_published(store)
     return store
 
 

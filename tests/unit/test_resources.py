@@ -5,7 +5,7 @@ from helpers import a_run
 
 from smallbatch.estimate.requests import memory_mb, minutes, priority
 from smallbatch.estimate.speeds import Kind, Measured, Speed, Speeds
-from smallbatch.runs.packs import cost, parts
+from smallbatch.runs.packs import relative_cost, split
 
 KIND = Kind("alexnet", "none", "all", False, "float32", "made")
 UNKNOWN = Speeds({}, "")
@@ -84,19 +84,19 @@ def test_where_speeds_are_known_they_decide_what_is_long():
 
 
 def test_the_cost_of_a_run_is_that_of_its_epochs_its_small_batches_and_what_it_measures():
-    assert [cost(a_run(batch_size=m, epochs=4)) for m in (1, 3, 12)] == [16, 8, 5]
-    assert cost(a_run(batch_size=3, epochs=4, variance_batch_sizes=(2, 4))) == 24
+    assert [relative_cost(a_run(batch_size=m, epochs=4)) for m in (1, 3, 12)] == [16, 8, 5]
+    assert relative_cost(a_run(batch_size=3, epochs=4, variance_batch_sizes=(2, 4))) == 24
 
 
 def test_parts_have_about_equal_costs_and_whole_rows():
     # Costs of the rows: m = 1: 2 * 16; m = 3: 4 * 8; m = 12: 6 * 5.
     rows = {1: runs(2, 1, 4), 3: runs(4, 3, 4), 12: runs(6, 12, 4)}
     mixed = [run for some in rows.values() for run in some][::-1]
-    found = parts(mixed, 2)
+    found = split(mixed, 2)
     assert [sorted({run.batch_size for run in part}) for part in found] == [[1, 12], [3]]
     assert [len(part) for part in found] == [8, 4]
-    assert [len(part) for part in parts(mixed, 5)] == [2, 4, 6], "no part is empty"
-    assert [len(part) for part in parts(mixed, 1)] == [12]
-    assert parts([], 3) == []
-    by_count = parts(mixed, 2, lambda run: 1.0)
+    assert [len(part) for part in split(mixed, 5)] == [2, 4, 6], "no part is empty"
+    assert [len(part) for part in split(mixed, 1)] == [12]
+    assert split([], 3) == []
+    by_count = split(mixed, 2, lambda run: 1.0)
     assert [sorted({run.batch_size for run in part}) for part in by_count] == [[12], [1, 3]]

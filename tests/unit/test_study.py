@@ -12,7 +12,7 @@ from helpers import PROJECT, a_run, write_study
 from snakemake.utils import update_config
 
 from smallbatch.core.errors import UserError
-from smallbatch.runs.packs import Plan, cut, row, with_rates
+from smallbatch.runs.packs import Plan, cut, lane_key, with_rates
 from smallbatch.runs.store import Outcome, RunStore
 from smallbatch.study import experiments as studies
 from smallbatch.study.experiments import Run, Setting, Study
@@ -157,7 +157,7 @@ def test_augmentation_in_words(setting, words):
 def test_lanes_of_one_row_differ_in_rate_and_seed_alone():
     same = [a_run(), a_run(seed=2), a_run(base_lr=0.5)]
     others = [a_run(batch_size=8), a_run(b=2), a_run(epochs=3), a_run(momentum=0.5), a_run(data="other")]
-    assert len({row(run) for run in same}) == 1 and len({row(run) for run in [a_run(), *others]}) == 6
+    assert len({lane_key(run) for run in same}) == 1 and len({lane_key(run) for run in [a_run(), *others]}) == 6
     assert {pack.data for pack in cut(load(), 4).values()} == {"digits"}
 
 
@@ -180,8 +180,8 @@ def test_packs_hold_every_run_once_and_rows_whole():
     runs, packs = study.runs(), list(cut(study, 8).values())
     assert sorted((run for pack in packs for run in pack.runs), key=runs.index) == runs
     assert len(packs) == 4 and len({pack.name for pack in packs}) == 4
-    for key in {row(run) for run in runs}:
-        assert sum(any(row(run) == key for run in pack.runs) for pack in packs) == 1
+    for key in {lane_key(run) for run in runs}:
+        assert sum(any(lane_key(run) == key for run in pack.runs) for pack in packs) == 1
     assert list(cut(study, 8).values()) == packs
 
 

@@ -9,9 +9,9 @@ from helpers import a_run
 
 from smallbatch.analysis.selection import at_best_rates, best_rates, rates_so_far
 from smallbatch.analysis.table import (
+    by_environment,
     collect,
     epochs_table,
-    places,
     read_tables,
     runs_table,
     variance_table,
@@ -188,10 +188,10 @@ def test_a_row_an_epoch_and_a_row_a_measured_variance(store):
 
 def test_where_runs_were_trained_is_told_once_with_its_runs(runs):
     twice = pd.concat([runs[runs["run"] == THREE.name("f")], runs, runs.assign(experiment="twin")])
-    found = [(place["device"], rows["seed"].tolist()) for place, rows in places(twice)]
+    found = [(place["device"], rows["seed"].tolist()) for place, rows in by_environment(twice)]
     assert found == [("Some GPU", [5]), ("Some CPU", [1, 2, 3, 6])], "in the order of the table"
-    assert [place for place, _ in places(runs)] == [PLACE, PLACE | {"device": "Some GPU", "cuda": "13"}]
-    assert list(places(runs[runs["status"] == "missing"])) == []
+    assert [place for place, _ in by_environment(runs)] == [PLACE, PLACE | {"device": "Some GPU", "cuda": "13"}]
+    assert list(by_environment(runs[runs["status"] == "missing"])) == []
 
 
 def outputs(folder):

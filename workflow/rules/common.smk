@@ -13,7 +13,7 @@ from snakemake.iocontainers import Wildcards
 
 from smallbatch.core import checksums
 from smallbatch.estimate import requests as job_resources
-from smallbatch.runs.bundles import arriving, take_in
+from smallbatch.runs.bundles import arriving, import_published
 from smallbatch.data import label as label_of
 from smallbatch.data import check_source, reason_to_prepare
 from smallbatch.data.prepared import ARRAYS, META, read_meta
@@ -28,7 +28,7 @@ from smallbatch.runs.packs import Plan, with_rates
 from smallbatch.estimate.speeds import Speeds
 from smallbatch.runs.store import RunStore
 from smallbatch.study.experiments import PROTOCOL
-from smallbatch.study.settings import entries_of, place, read_entries
+from smallbatch.study.settings import entries_of, location, read_entries
 from smallbatch.study_file import CONFIG_FILE, check_against_data, check_config, load_study
 
 # A signal to all processes of a job, as clusters and closing terminals send it, must not end the shell, and with it the

@@ -18,7 +18,7 @@ def preflight():
         check_folders()
         if not only_looks():
             check_lock()
-            take_in(STORE)
+            import_published(STORE)
         for finding in findings():
             act_on(finding)
         if not only_looks():
@@ -123,7 +123,7 @@ def check_source_of(label):
         return
     key = next(key for key, settings in config["datasets"].items() if label_of(key, settings) == label)
     try:
-        check_source(place(f"datasets.{key}.path", SAID_IN, given), key, DATASETS[label])
+        check_source(location(f"datasets.{key}.path", SAID_IN, given), key, DATASETS[label])
     except UserError as error:
         sys.exit(f"error: {error}")
 
@@ -134,7 +134,7 @@ def check_device():
         with contextlib.suppress(ImportError):  # where nothing trains either
             from smallbatch.training.resources import device
 
-            device.check_there(TRAINING["device"], place("training.device", SAID_IN, given))
+            device.check_there(TRAINING["device"], location("training.device", SAID_IN, given))
 
 
 def data_files(wildcards):

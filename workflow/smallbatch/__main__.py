@@ -18,12 +18,12 @@ from smallbatch.core.errors import UserError, refuse
 from smallbatch.data import check_source, prepare, reason_to_prepare
 from smallbatch.data import label as label_of
 from smallbatch.data.prepared import META, Meta, aside, damaged_arrays, read, read_meta
-from smallbatch.runs.bundles import FILES, record_of_weights, take_in
+from smallbatch.runs.bundles import FILES, import_published, record_of_weights
 from smallbatch.runs.chosen import chosen_file, write_chosen
 from smallbatch.runs.status import look, screen
 from smallbatch.runs.store import RunStore, digest_of
 from smallbatch.study.experiments import Chosen, Experiment, Study
-from smallbatch.study.settings import likely, overridden, place, read_entries, read_yaml
+from smallbatch.study.settings import likely, location, overridden, read_entries, read_yaml
 from smallbatch.study_file import CONFIG_FILE, check_against_data, check_config, load_study
 
 DATA, RESULTS = Path("data"), Path("results")
@@ -75,7 +75,7 @@ def _evaluate(run: Path, device: str) -> None:
         allowed = "a run's name, its folder or a file in that, as results/runs/NAME, or a file of results/weights"
         refuse("command line", "RUN", str(asked), allowed)
     store = RunStore(RESULTS if run.parent == Path() else run.parents[1])
-    take_in(store)
+    import_published(store)
     record = record_of_weights(store, run.name)
     evaluation = evaluate(store, record, DATA, devices.pick(device, "command line", "--device"))
     _say(f"{store.root / record.run.name(record.fingerprint)}: test accuracy {evaluation}")
@@ -84,7 +84,7 @@ def _evaluate(run: Path, device: str) -> None:
 def _check(study: Study, config: Config, arguments: argparse.Namespace) -> None:
     given = read_entries(arguments.config)
     _check_data(study, config, given)
-    _say_what_device_is_missing(config["training"]["device"], place("training.device", CONFIG_FILE, given))
+    _say_what_device_is_missing(config["training"]["device"], location("training.device", CONFIG_FILE, given))
     if incomplete := origin()[1]:
         log.info("%s", incomplete)
     from smallbatch.analysis.words import counted  # imports pandas
@@ -104,7 +104,7 @@ def _check_data(study: Study, config: Config, given: Config) -> None:
     keys = {label_of(key, settings): key for key, settings in config["datasets"].items()}
     for label, settings in _datasets(study, config).items():
         if reason_to_prepare(label, settings, DATA / label):
-            check_source(place(f"datasets.{keys[label]}.path", CONFIG_FILE, given), keys[label], settings)
+            check_source(location(f"datasets.{keys[label]}.path", CONFIG_FILE, given), keys[label], settings)
         else:
             check_against_data(study, label, read_meta(DATA / label / META).train)
 
@@ -169,7 +169,7 @@ def _train(study: Study, config: Config, arguments: argparse.Namespace) -> None:
         refuse("command line", "--experiment", arguments.experiment, allowed)
     from smallbatch.training.launch import train
 
-    take_in(RunStore(RESULTS))
+    import_published(RunStore(RESULTS))
     asked = [e for e in study.experiments.values() if arguments.experiment in (None, e.name)]
     for label, settings in _datasets(study, config).items():
         reason = reason_to_prepare(label, settings, DATA / label)

@@ -13,7 +13,7 @@ from smallbatch import data, models
 from smallbatch.core.errors import UserError, refuse
 from smallbatch.study.experiments import HELD_OUT, Experiment, Setting, Study
 from smallbatch.study.rates import BaseLr, format_base_lr, parse_base_lr
-from smallbatch.study.settings import check, likely, place, read_as, read_yaml
+from smallbatch.study.settings import check, likely, location, read_as, read_yaml
 from smallbatch.training import own_models
 
 CONFIG_FILE, STUDIES = "config/config.yaml", Path("config/studies")
@@ -57,10 +57,10 @@ def check_config(
     if training["processes"] > 1 and training["side_by_side"] > 1:
         allowed = f"1, as training.processes is {training['processes']}"
         key = "training.side_by_side"
-        refuse(place(key, where, given), key, training["side_by_side"], allowed)
+        refuse(location(key, where, given), key, training["side_by_side"], allowed)
     labels: dict[str, str] = {}
     for name, settings in config["datasets"].items():
-        said = place(f"datasets.{name}", where, given)
+        said = location(f"datasets.{name}", where, given)
         data.check_settings(said, name, settings)
         label = data.label(name, settings)
         if label == "downloads":
@@ -89,16 +89,16 @@ def load_study(
     where = STUDIES / f"{name}.yaml"
     if not NAME.fullmatch(name) or name in TAKEN:
         allowed = f"letters, digits, '.', '_' and '-', a letter or digit first, 64 at most; and not {', '.join(TAKEN)}"
-        refuse(place("study", said_in, given or {}), "study", name, allowed)
+        refuse(location("study", said_in, given or {}), "study", name, allowed)
     if not where.exists():
         known = sorted(path.stem for path in STUDIES.glob("*.yaml"))
-        said = place("study", said_in, given or {})
+        said = location("study", said_in, given or {})
         allowed = f"those of {STUDIES}: {', '.join(known)}"
         raise UserError(f"{said}: study: {name!r}: no such study{likely(name, known)}; allowed: {allowed}")
     values = read_yaml(where)
     check(values, SCHEMAS / "study.yaml", str(where))
     if scale:
-        _check_scale(place("scale", said_in, given or {}), values, scale, list(datasets))
+        _check_scale(location("scale", said_in, given or {}), values, scale, list(datasets))
         values, name = scaled(values, scale), f"{name}-{scale['name']}"
     if config["seeds"] != "study":
         seeds = list(range(1, config["seeds"] + 1))
@@ -109,7 +109,7 @@ def load_study(
     processes = config["training"]["processes"]
     for run in study.runs() if processes > 1 else []:
         if allowed := run.why_not_shared(processes):
-            refuse(place("training.processes", said_in, given or {}), "training.processes", processes, allowed)
+            refuse(location("training.processes", said_in, given or {}), "training.processes", processes, allowed)
     if examine:
         own_models.check(study, datasets, processes)
     return study

@@ -273,5 +273,5 @@ def best_of(selection: np.ndarray, accuracy: np.ndarray, converged: np.ndarray, 
 
 def highest(values: np.ndarray) -> np.ndarray:
     """The place of the highest along the last axis; NaN is never it where there is another."""
-    places: np.ndarray = np.where(np.isnan(values), -np.inf, values).argmax(axis=-1)
-    return places
+    indices: np.ndarray = np.where(np.isnan(values), -np.inf, values).argmax(axis=-1)
+    return indices

@@ -92,18 +92,18 @@ def _result(record: Record, selection: str, chance: float) -> dict[str, object]:
     }
 
 
-def places(runs: pd.DataFrame) -> Iterator[tuple[dict[str, str], pd.DataFrame]]:
+def by_environment(runs: pd.DataFrame) -> Iterator[tuple[dict[str, str], pd.DataFrame]]:
     """Each device, system and set of versions that trained, with the rows of its runs, each run once.
 
     Args:
         runs: as `runs_table` gives them.
     """
-    there = runs[runs["status"] != "missing"].drop_duplicates("run")
-    columns = [column for column in ENVIRONMENT if column in there]
-    if not there.empty:
-        for _, rows in there.groupby(columns, dropna=False, sort=False):
-            place = rows[columns].iloc[0].dropna()
-            yield {column: place[column] for column in columns if column in place}, rows
+    recorded = runs[runs["status"] != "missing"].drop_duplicates("run")
+    columns = [column for column in ENVIRONMENT if column in recorded]
+    if not recorded.empty:
+        for _, rows in recorded.groupby(columns, dropna=False, sort=False):
+            environment = rows[columns].iloc[0].dropna()
+            yield {column: environment[column] for column in environment.index}, rows
 
 
 def epochs_table(records: Mapping[str, Record]) -> pd.DataFrame:

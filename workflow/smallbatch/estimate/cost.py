@@ -21,7 +21,7 @@ from tqdm import tqdm
 from smallbatch.core.environment import processors
 from smallbatch.data.originals import Outline
 from smallbatch.estimate.speeds import Kind, Measured, Speed, Speeds, images, kind_of
-from smallbatch.runs.packs import row
+from smallbatch.runs.packs import lane_key
 from smallbatch.study.experiments import Run, Study
 
 PROBED = (2, 8, 32, 128, 512)
@@ -70,8 +70,8 @@ def estimate(
         And the speeds that hours come from.
     """
     charged = charge(study)
-    rows = Counter(row(run) for run in charged)
-    groups = {run: Group(kind_of(run.setting), rows[row(run)]) for run in charged}
+    lanes_of = Counter(lane_key(run) for run in charged)
+    groups = {run: Group(kind_of(run.setting), lanes_of[lane_key(run)]) for run in charged}
     representatives = {group: run for run, group in groups.items()}
     probed, (name, at_once) = _probe(representatives, outlines, device, lanes)
     per_cell = Counter(replace(run, seed=0) for run in charged)

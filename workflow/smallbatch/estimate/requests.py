@@ -5,7 +5,7 @@ from collections.abc import Sequence
 
 from smallbatch.core.console import clock
 from smallbatch.estimate.speeds import Speeds
-from smallbatch.runs.packs import cost
+from smallbatch.runs.packs import relative_cost
 from smallbatch.study.experiments import Run
 
 MINUTES = (10, 20, 30, 60, 120, 240, 480, 960, 1440)
@@ -70,5 +70,5 @@ def priority(runs: Sequence[Run], speeds: Speeds, *, awaited: bool) -> float:
         speeds: what was measured.
         awaited: whether others take their rates from these runs.
     """
-    load = speeds.seconds(runs) if speeds.know(runs) else sum(map(cost, runs))
+    load = speeds.seconds(runs) if speeds.know(runs) else sum(map(relative_cost, runs))
     return -1 / (1 + load) - (not awaited)

@@ -17,7 +17,7 @@ import pandas as pd
 from rocrate.model import ContextEntity, Entity
 from rocrate.rocrate import ROCrate
 
-from smallbatch.analysis.table import places
+from smallbatch.analysis.table import by_environment
 from smallbatch.analysis.words import counted, duration
 from smallbatch.core import environment
 from smallbatch.core.files import atomic, zip_files
@@ -115,7 +115,7 @@ def write(
     _claims(crate, claims, paper)
     trainings = [
         _training(crate, f"#training-{number + 1}", study, recorded, rows)
-        for number, (recorded, rows) in enumerate(places(runs))
+        for number, (recorded, rows) in enumerate(by_environment(runs))
     ]
     for training in trainings:
         _tell(training, instrument=workflow, object=inputs, result=results)
@@ -197,7 +197,7 @@ def _workflow(crate: ROCrate, code: Sequence[Path], cited: Mapping[str, Any], ve
 
 def _software(crate: ROCrate, runs: pd.DataFrame) -> list[Entity]:
     """Every version that a run was trained with."""
-    used = dict.fromkeys((key, recorded[key]) for recorded, _ in places(runs) for key in SOFTWARE)
+    used = dict.fromkeys((key, recorded[key]) for recorded, _ in by_environment(runs) for key in SOFTWARE)
     return [
         _add(crate, f"{home}#{version}", "SoftwareApplication", name=name, url=home, version=version)
         for key, version in used

@@ -12,7 +12,7 @@ import jinja2
 import numpy as np
 import pandas as pd
 
-from smallbatch.analysis.table import places
+from smallbatch.analysis.table import by_environment
 from smallbatch.analysis.verdicts import effect_words
 from smallbatch.analysis.words import duration, rate_words, setting_words
 from smallbatch.core.errors import UserError
@@ -101,7 +101,7 @@ def environments(runs: pd.DataFrame) -> list[dict[str, Any]]:
     """Each device, system and set of versions that trained, once, with how many runs it trained and how long."""
     return [
         recorded | {"runs trained": len(rows), "time trained": duration(rows["seconds"].sum())}
-        for recorded, rows in places(runs)
+        for recorded, rows in by_environment(runs)
     ]
 
 

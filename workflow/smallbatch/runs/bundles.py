@@ -126,7 +126,7 @@ def published(store: RunStore) -> dict[str, Path]:
     return {name: bundle.path for name, bundle in _counting(_opened(store)).items()}
 
 
-def take_in(store: RunStore) -> None:
+def import_published(store: RunStore) -> None:
     """Lay the published runs in the store: those that it lacks, and those of which it has another record.
 
     Raises:
@@ -142,7 +142,7 @@ def take_in(store: RunStore) -> None:
 
 
 def arriving(store: RunStore) -> dict[str, str]:
-    """Name of each run that `take_in` would lay in the store -> the digest of its record. Nothing is written.
+    """Name of each run that `import_published` would lay in the store -> the digest of its record. Nothing is written.
 
     Raises:
         UserError: a bundle is damaged.

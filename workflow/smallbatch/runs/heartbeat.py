@@ -22,7 +22,7 @@ SILENCE = 300.0
 """Seconds without a write after which a training may have been killed."""
 
 RUNNING, BLOCKED, DONE, STOPPED, FAILED = "running", "blocked", "done", "stopped", "failed"
-"""States. Blocked: it waits for another job, which trains a row of its runs."""
+"""States. Blocked: it waits for another job, which trains runs compatible with its own."""
 
 
 @dataclass(frozen=True)

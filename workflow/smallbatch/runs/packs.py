@@ -55,12 +55,12 @@ def _chosen(run: Run, chosen: Chosen) -> BaseLr:
     return chosen[run.batch_size]
 
 
-def row(run: Run) -> tuple[int, int, str]:
-    """What runs must share to be lanes of one group: all but base learning rate and seed. Sortable."""
+def lane_key(run: Run) -> tuple[int, int, str]:
+    """What compatible runs have in common, which can be lanes of one group: all but base learning rate and seed."""
     return (run.batch_size, run.bn_batch_size, json.dumps(run.settings | {"base_lr": 0, "seed": 0}, sort_keys=True))
 
 
-def cost(run: Run) -> float:
+def relative_cost(run: Run) -> float:
     """A run's cost in arbitrary units, where speeds were not measured.
 
     Small batches cost more (on digits 1 + 3/m), and measuring the variance at a batch size about as much as training.
@@ -75,22 +75,22 @@ def cut(study: Study, runs_per_pack: int) -> dict[str, Pack]:
     for e in study.experiments.values():
         untaken = [run for run in e.runs() if run not in taken]
         taken.update(untaken)
-        for runs in parts(untaken, math.ceil(len(untaken) / runs_per_pack)):
+        for runs in split(untaken, math.ceil(len(untaken) / runs_per_pack)):
             pack = Pack(e.name, e.setting.data, runs)
             packs[pack.name] = pack
     return packs
 
 
-def parts(runs: Sequence[Run], count: int, cost: Callable[[Run], float] = cost) -> list[tuple[Run, ...]]:
-    """Cut runs into `count` parts of about equal costs, or fewer: the rows of lanes stay whole.
+def split(runs: Sequence[Run], count: int, cost: Callable[[Run], float] = relative_cost) -> list[tuple[Run, ...]]:
+    """Split runs into `count` parts of about equal costs, or fewer: compatible runs stay together.
 
-    The costliest row goes to the cheapest part so far (longest processing time first), so that the last ones end
-    together.
+    The costliest group of them goes to the cheapest part so far (longest processing time first), so that the last ones
+    end together.
     """
-    rows = [list(group) for _, group in itertools.groupby(sorted(runs, key=row), key=row)]
-    rows.sort(key=lambda group: -sum(map(cost, group)))
-    heap: list[tuple[float, int, list[Run]]] = [(0.0, i, []) for i in range(min(len(rows), count))]
-    for group in rows:
+    groups = [list(group) for _, group in itertools.groupby(sorted(runs, key=lane_key), key=lane_key)]
+    groups.sort(key=lambda group: -sum(map(cost, group)))
+    heap: list[tuple[float, int, list[Run]]] = [(0.0, i, []) for i in range(min(len(groups), count))]
+    for group in groups:
         load, i, taken = heapq.heappop(heap)
         heapq.heappush(heap, (load + sum(map(cost, group)), i, taken + group))
     return [tuple(taken) for _, _, taken in sorted(heap, key=lambda entry: entry[1])]

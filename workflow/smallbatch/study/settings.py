@@ -262,7 +262,7 @@ def entries_of(arguments: Sequence[str]) -> list[str]:
     return entries
 
 
-def place(key: str, where: str, given: Any) -> str:
+def location(key: str, where: str, given: Any) -> str:
     """Where a key's value was said: on the command line if that has it, or what it is a part of; else in a file.
 
     Args:
@@ -297,25 +297,25 @@ def check(values: Any, schema_file: Path, where: str, given: Mapping[str, Any] |
     Raises:
         UserError: names file, key, value and what is allowed.
     """
-    place_of = functools.partial(place, where=where, given=given or {})
-    _check_plain(values, place_of, ())
+    location_of = functools.partial(location, where=where, given=given or {})
+    _check_plain(values, location_of, ())
     errors = sorted(_validator(schema_file).iter_errors(values), key=lambda error: list(map(str, error.absolute_path)))
     if errors:
-        _tell(errors[0], place_of)
+        _tell(errors[0], location_of)
 
 
-def _check_plain(value: Any, place_of: Callable[[str], str], path: tuple[str, ...]) -> None:
+def _check_plain(value: Any, location_of: Callable[[str], str], path: tuple[str, ...]) -> None:
     """Make sure that keys are text, numbers finite, and text free of what no line can show."""
     key = ".".join(path) or "top level"
-    where = place_of(key)
+    where = location_of(key)
     if isinstance(value, dict):
         for name, own in value.items():
             if not isinstance(name, str) or _unshown(name):
                 refuse(where, key, name, "keys that are a word; a number as a key is put in quotes")
-            _check_plain(own, place_of, (*path, name))
+            _check_plain(own, location_of, (*path, name))
     elif isinstance(value, list):
         for number, own in enumerate(value):
-            _check_plain(own, place_of, (*path, str(number)))
+            _check_plain(own, location_of, (*path, str(number)))
     elif isinstance(value, float) and not math.isfinite(value):
         refuse(where, key, value, "finite numbers")
     elif isinstance(value, int) and abs(value) > LARGEST_NUMBER:
@@ -328,17 +328,17 @@ def _unshown(text: str) -> bool:
     return any(unicodedata.category(letter) in ("Cc", "Cs", "Zl", "Zp") for letter in text)
 
 
-def _tell(error: jsonschema.ValidationError, place_of: Callable[[str], str]) -> None:
+def _tell(error: jsonschema.ValidationError, location_of: Callable[[str], str]) -> None:
     schema: Any = error.schema  # these three are set in what a validator gives
     instance: Any = error.instance
     expected: Any = error.validator_value
     path = ".".join(str(part) for part in error.absolute_path)
-    where = place_of(path)
+    where = location_of(path)
     if error.validator == "additionalProperties":
         known = list(schema.get("properties", {}))
         unknown = next(key for key in instance if key not in known)
         key = f"{path}.{unknown}" if path else str(unknown)
-        raise UserError(f"{place_of(key)}: {key}: unknown key{likely(unknown, known)}; allowed: {', '.join(known)}")
+        raise UserError(f"{location_of(key)}: {key}: unknown key{likely(unknown, known)}; allowed: {', '.join(known)}")
     if error.validator == "required":
         missing = next(key for key in expected if key not in instance)
         raise UserError(f"{where}: {path or 'top level'}: key {missing!r} is missing")

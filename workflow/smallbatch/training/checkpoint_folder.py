@@ -1,4 +1,4 @@
-"""The checkpoints of a row: of runs that differ in base learning rate and seed alone, and can be lanes together."""
+"""The checkpoints of compatible runs: of those that differ in rate and seed alone, and can be lanes together."""
 
 import contextlib
 import fcntl
@@ -32,7 +32,7 @@ class CheckpointFolder:
 
     Args:
         root: the folder of all checkpoints.
-        run: one of the row.
+        run: one of the compatible ones.
         fingerprint: of its data.
     """
 
@@ -43,13 +43,13 @@ class CheckpointFolder:
 
     @contextlib.contextmanager
     def locked(self, title: str, waits: Callable[[str], None]) -> Iterator[None]:
-        """Wait until no other job, an orphan of a killed one perhaps, trains this row.
+        """Wait until no other job, an orphan of a killed one perhaps, trains compatible runs.
 
         The lock is a byte of a file, which the system forgets with its owner: where the process ends, however it does;
         where its node dies, NFS 4 after the lease of some 90 s, NFS 3 when the node is back. It leaves nothing behind.
 
         Args:
-            title: of the row, for the log.
+            title: of the runs, for the log.
             waits: is called with the title where the lock is not free.
 
         Raises:
@@ -125,7 +125,7 @@ class CheckpointFolder:
         return {path: runs for path, runs in unfinished.items() if path not in halves}
 
     def _runs(self, checkpoint: Checkpoint) -> list[Run]:
-        """The runs that a checkpoint holds; none where it is not there or not one of this row, which is set aside."""
+        """The runs that a checkpoint holds; none where it is not there, or of other runs and set aside."""
         state = checkpoint.load()
         if state is None:
             return []
@@ -135,5 +135,5 @@ class CheckpointFolder:
                 return runs
         except (KeyError, TypeError, ValueError, AttributeError):
             pass
-        checkpoint.refuse("it holds no runs of its row")
+        checkpoint.refuse("it holds other runs")
         return []

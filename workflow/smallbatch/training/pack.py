@@ -17,9 +17,9 @@ from smallbatch.core import environment, stopping
 from smallbatch.core.errors import Stopped, UserError
 from smallbatch.data import prepared
 from smallbatch.data.originals import Outline
-from smallbatch.runs.bundles import take_in
+from smallbatch.runs.bundles import import_published
 from smallbatch.runs.heartbeat import HeartbeatWriter
-from smallbatch.runs.packs import row
+from smallbatch.runs.packs import lane_key
 from smallbatch.runs.store import Outcome, Record, RunStore
 from smallbatch.study.experiments import Run
 from smallbatch.training import distributed, variance
@@ -95,7 +95,7 @@ def train_pack(
     writer.update(device=str(chosen))
     job.progress = Progress(sum(job.images(run) for run in missing), shown=world.leads, writer=writer)
     with writer, job.processor():
-        for _, members in itertools.groupby(sorted(runs, key=row), key=row):
+        for _, members in itertools.groupby(sorted(runs, key=lane_key), key=lane_key):
             job.train_row(list(members))
             if keep_weights == "best" and world.leads:
                 job.keep_best_of_cells(runs)
@@ -104,7 +104,7 @@ def train_pack(
 
 @dataclass
 class _Job:
-    """What the rows of a pack share.
+    """What the groups of a pack share.
 
     at_work: processors that train at the same time.
     lanes, keep: as `train_pack` has them.
@@ -130,7 +130,7 @@ class _Job:
         for words in damaged:
             log.warning("%s", words)
         if damaged:
-            take_in(self.store)
+            import_published(self.store)
         return [run for run in runs if not self.has(run)]
 
     def has(self, run: Run) -> bool:
@@ -145,7 +145,7 @@ class _Job:
         return processor.of_its_own() if bound else contextlib.nullcontext()
 
     def train_row(self, runs: list[Run]) -> None:
-        """Train what is missing of a row: first groups that any job has begun, then the rest."""
+        """Train what is missing of compatible runs: first groups that any job has begun, then the rest."""
         self.world.stop_if_asked()
         folder = CheckpointFolder(self.checkpoints, runs[0], self.fingerprint)
         if not self.world.broadcast(lambda: folder.path.exists() or bool(self.missing(runs))):
@@ -166,7 +166,7 @@ class _Job:
         return pending or [folder.create({"runs": [run.settings for run in group]}) for group in groups]
 
     def _lane_count(self, runs: list[Run]) -> int:
-        """How many of these runs of a row to train in lock-step."""
+        """How many of these compatible runs to train in lock-step."""
         most, _ = self.budget.fitting(runs)
         most = most_lanes(runs[0].setting, self.outline, most)
         if isinstance(self.lanes, int):
@@ -248,7 +248,7 @@ class _Job:
         for run in runs:
             record = self.store.find(run, self.fingerprint)
             if record and record.outcome.diverged_at is None:
-                cells.setdefault((row(run), run.base_lr), []).append(record)
+                cells.setdefault((lane_key(run), run.base_lr), []).append(record)
         for members in cells.values():
             best = max(members, key=lambda record: final_accuracy(record.outcome.epochs))
             for record in members:

@@ -118,13 +118,13 @@ def _code() -> str:
 def best_lane_count(
     run: Run, count: int, outline: Outline, device: torch.device, processors: int, world: World = ALONE
 ) -> int:
-    """How many of `count` runs of a row are best trained in lock-step: the fewest that are about as fast as any number.
+    """How many of `count` compatible runs are best trained in lock-step: the fewest that are about as fast as any.
 
     What is not known of it yet is measured: some tenths of a second for each number of lanes that is tried.
 
     Args:
-        run: one of the row; where processes share its mini-batches, a `local_run`.
-        count: runs of the row.
+        run: one of them; where processes share its mini-batches, a `local_run`.
+        count: compatible runs.
         outline: of their data.
         device: where.
         processors: that are at work at the same time.

@@ -185,7 +185,7 @@ class MemoryBudget:
         return need_of(self.world.local_run(run), self.outline, self.device, self.world, photos=self.photos)
 
     def fitting(self, runs: Sequence[Run]) -> tuple[int, int | str]:
-        """How many of these runs of a row fit as lanes, and how many images of each at once.
+        """How many of these compatible runs fit as lanes, and how many images of each at once.
 
         A GPU is not refused anything: it says itself when it is full.
 
