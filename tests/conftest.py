@@ -18,7 +18,7 @@ MARKS = {"workflow": "slow", "slurm": "slurm", "browser": "browser"}
 """Folder of tests -> how all of its tests are marked. `pytest` alone runs those without such a mark."""
 
 ORDER = (
-    "test_slurm_faults.py", "test_own_models.py", "workflow", "engine", "faults", "unit", "browser",
+    "test_slurm_faults.py", "own_models", "workflow", "engine", "faults", "unit", "browser",
     "test_slurm_requests.py",
 )  # fmt: skip
 """Files and folders as they are run: long ones early; of two files that bring a cluster up, one comes last."""

@@ -9,7 +9,7 @@ import tomllib
 import pytest
 from helpers import PROJECT, snakemake
 
-FAST = {"unit", "engine", "faults"}
+FAST = {"unit", "engine", "own_models", "faults"}
 MARKED = {"workflow": "slow", "slurm": "slurm", "browser": "browser"}
 
 

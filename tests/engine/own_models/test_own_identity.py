@@ -1,0 +1,113 @@
+"""Models of the user's own: what their runs are named after."""
+
+import os
+import sys
+from dataclasses import replace
+
+import pytest
+import torch
+from helpers import a_run
+from helpers.own_models import CPU
+
+from smallbatch import models
+from smallbatch.core.errors import UserError
+from smallbatch.data import prepared
+from smallbatch.runs.store import RunStore
+from smallbatch.training.evaluation import evaluate
+from smallbatch.training.pack import train_pack
+from smallbatch.training.trainer import LaneTrainer
+
+pytestmark = pytest.mark.usefixtures("one_thread", "empty_cache")
+
+
+def test_what_python_compiled_of_an_earlier_file_is_not_run(own, monkeypatch):
+    """Though it has the size and the time, as files have that were copied with their times."""
+    monkeypatch.setattr(sys, "dont_write_bytecode", False)
+    file = own(end="return self.fc(x.mean((2, 3))) * 1.0")
+    os.utime(file, (1, 1))
+    images = torch.ones(2, 1, 8, 8)
+    before = models.build("mine", (1, 8, 8), 4)(images)
+    assert (file.parent / "__pycache__").is_dir()
+    file.write_text(file.read_text().replace("* 1.0", "* 2.0"))
+    os.utime(file, (1, 1))
+    monkeypatch.delitem(sys.modules, file.stem)
+    torch.testing.assert_close(models.build("mine", (1, 8, 8), 4)(images), 2 * before)
+
+
+def test_a_model_that_is_edited_between_planning_and_its_import_is_refused(own, data_folder, tmp_path):
+    """And one that is edited later goes on as it was imported."""
+    file = own()
+    planned, data = a_run(model="mine", epochs=1), prepared.read(data_folder)
+    text = file.read_text()
+    file.write_text(text.replace("mean((2, 3))", "amax((2, 3))"))
+    with pytest.raises(UserError, match="is not what this run was named after"):
+        LaneTrainer([planned], data, CPU)
+    sys.modules.pop(file.stem)
+    file.write_text(text)
+    LaneTrainer([planned], data, CPU)
+    file.write_text(text.replace("mean((2, 3))", "amax((2, 3))"))
+    LaneTrainer([planned], data, CPU)
+
+
+def test_names_of_runs_of_the_projects_models_are_as_recorded():
+    assert a_run().name("f" * 64) == "made_alexnet-none_m4_log2lr-8_seed1-f75bf380e51e"
+    batch = a_run(model="resnet8", norm="batch", b=2, momentum=0.9)
+    assert batch.name("f" * 64) == "made_resnet8-batch_m4_b2_log2lr-8_seed1-5f74b12e5a56"
+
+
+@pytest.mark.slow
+def test_an_edited_model_names_new_runs_and_old_ones_cannot_be_evaluated(own, data_folder, tmp_path):
+    file = own()
+    old = a_run(model="mine")
+    train_pack([old], data_folder, tmp_path)
+    store, fingerprint = RunStore(tmp_path), prepared.read(data_folder).meta.fingerprint
+    name = old.name(fingerprint)
+    assert (
+        evaluate(store, store.read(name), data_folder.parent, CPU).accuracy
+        == store.read(name).outcome.epochs[-1].test_accuracy
+    )
+    assert store.read(name).run.setting.model_content == models.content("mine")
+    file.write_text(file.read_text().replace("F.relu", "F.silu"))
+    models.content_at.cache_clear()
+    del sys.modules[file.stem]  # as in another process
+    new = a_run(model="mine")
+    assert new.name(fingerprint) != name and not store.has(new, fingerprint) and store.has(old, fingerprint)
+    with pytest.raises(
+        UserError, match=rf"model mine: {file.stem}:mine in {file} is not what this run was named after"
+    ):
+        evaluate(store, store.read(name), data_folder.parent, CPU)
+    with pytest.raises(UserError, match="is not what this run was named after"):
+        train_pack([replace(old, seed=9)], data_folder, tmp_path)
+
+
+@pytest.mark.parametrize(
+    "line", ["import parts_{n}", "from parts_{n} import x", "def f():\n    from parts_{n} import x"]
+)
+def test_what_a_model_imports_from_beside_it_is_part_of_it(line, own, tmp_path):
+    file = own()
+    part = tmp_path / f"parts_{file.stem}.py"
+    part.write_text("x = 1\n")
+    file.write_text(file.read_text() + line.format(n=file.stem) + "\n")
+    before = models.content("mine")
+    part.write_text("x = 2\n")
+    models.content_at.cache_clear()
+    assert models.content("mine") != before
+
+
+def test_which_function_of_a_file_a_model_is_is_part_of_it(own, data_folder, tmp_path, monkeypatch):
+    file = own()
+    file.write_text(file.read_text() + "\n\ndef other(*given):\n    return mine(*given)\n")
+    run, before = a_run(model="mine"), models.content("mine")
+    monkeypatch.setitem(models.MODELS, "mine", f"{file.stem}:other")
+    assert models.content("mine") != before
+    with pytest.raises(UserError, match=rf"model mine: {file.stem}:other in {file} is not what this run was named aft"):
+        train_pack([run], data_folder, tmp_path)
+
+
+def test_a_model_of_the_project_by_another_name_is_part_of_its_runs(monkeypatch):
+    for function in ("resnet8", "resnet20"):
+        monkeypatch.setitem(models.MODELS, "mine", f"smallbatch.models.resnet:{function}")
+        assert models.is_own("mine") and not models.is_own(function) and models.content(function) is None
+        assert a_run(model="mine").setting.model_content == models.content("mine") is not None
+    contents = {models.content_at(f"smallbatch.models.resnet:resnet{depth}") for depth in (8, 20)}
+    assert len(contents) == 2

@@ -1,0 +1,168 @@
+"""Models of the user's own: trained in lanes where those are proven equal, alone where not."""
+
+import pytest
+import torch
+from helpers import a_run
+from helpers.lanes import train
+from helpers.own_models import ASKS, CPU, DRAWS, MIXES, found, reference
+from safetensors.torch import load
+
+from smallbatch.core.errors import UserError
+from smallbatch.data import prepared
+from smallbatch.runs.store import RunStore
+from smallbatch.training.evaluation import evaluate
+from smallbatch.training.pack import train_pack
+
+pytestmark = pytest.mark.usefixtures("one_thread", "empty_cache")
+
+
+IN_LANES = {
+    "plain": {},
+    "residual": {"middle": "return x + F.relu(self.b(x))", "end": "return self.fc(F.max_pool2d(x, 8).flatten(1))"},
+    "frozen": {"init": "self.a.weight.requires_grad = False"},
+    "unused": {"init": "self.idle = nn.Linear(3, 3)"},
+    "pixel shuffle": {"middle": "return self.c(F.pixel_shuffle(x, 2))", "init": "self.c = nn.Conv2d(2, 8, 1)"},
+    "grouped": {"init": "self.a = nn.Conv2d(c, 8, 1); self.b = nn.Conv2d(8, 8, 3, padding=1, groups=8)"},
+    "shortcut": {"init": "self.cut = Shortcut(4); self.b = nn.Conv2d(12, 8, 1)", "middle": "return self.cut(x)"},
+}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("norm", ["none", "batch", "group"])
+@pytest.mark.parametrize("parts", IN_LANES.values(), ids=IN_LANES)
+def test_lanes_that_are_proven_equal_are_equal(parts, norm, own, data_folder, tmp_path, double):
+    parts = parts | ({"middle": "return x"} if norm == "batch" and "residual" in str(parts) else {})
+    own(**parts)
+    assert found(norm=norm).lanes
+    runs = [a_run(model="mine", norm=norm, b=2, base_lr=2**-9, seed=seed, momentum=0.5) for seed in (1, 2, 3)]
+    data = prepared.read(data_folder)
+    together = train(runs, data, tmp_path)
+    for run in runs:
+        _, weights = together[run]
+        ours, (theirs, _) = load(weights), reference(run, data)
+        assert ours.keys() == theirs.keys()
+        for name, tensor in theirs.items():
+            torch.testing.assert_close(ours[name], tensor, rtol=1e-5, atol=1e-7)
+
+
+TOKENS = """
+tokens = x.flatten(2).transpose(1, 2)
+return (tokens + self.mix(tokens)).transpose(1, 2).unflatten(2, x.shape[2:])
+"""
+
+
+ATTENTION = """
+tokens = x.flatten(2).transpose(1, 2)
+return self.mix(tokens, tokens, tokens)[0].transpose(1, 2).unflatten(2, x.shape[2:])
+"""
+
+
+ALONE_MODELS = {
+    "channel mean": ({"middle": "return x - x.mean(1, keepdim=True)"}, MIXES),
+    "layer norm": ({"middle": "return F.layer_norm(x, x.shape[1:])", "norm": "own"}, MIXES),
+    "rms norm": ({"middle": "return x * (x.square().mean(1, keepdim=True) + 1e-5).rsqrt()"}, MIXES),
+    "softmax": ({"middle": "return F.softmax(x, 1)"}, MIXES),
+    "softmax of features": ({"end": "return self.fc(F.softmax(x.flatten(2).mean(2), 1))"}, MIXES),
+    "global statistics": ({"middle": "return x - x.mean((1, 2, 3), keepdim=True)"}, MIXES),
+    "concatenation": ({"middle": "return self.c(torch.cat([x, 2 * x.flip(2)], 1))",
+                       "init": "self.c = nn.Conv2d(16, 8, 1)"}, MIXES),
+    "split": ({"middle": "one, two = x.chunk(2, 1)\nreturn torch.cat([two, one], 1)"}, MIXES),
+    "shuffle": ({"middle": "return self.mix(x)", "init": "self.mix = nn.ChannelShuffle(2)"}, MIXES),
+    "view": ({"middle": "return self.c(x.view(len(x), 8, 8, 8).transpose(1, 2))",
+              "init": "self.c = nn.Conv2d(8, 8, 1)"}, "lanes break it (RuntimeError"),
+    "constants by channel": ({"middle": "return x * torch.linspace(0, 1, x.shape[1])[:, None, None]"}, MIXES),
+    "tokens": ({"middle": TOKENS, "init": "self.mix = nn.Linear(8, 8)"}, "lanes break it"),
+    "attention": ({"middle": ATTENTION, "init": "self.mix = nn.MultiheadAttention(8, 2, batch_first=True)"}, "layer "),
+    "parameter": ({"middle": "return x * self.scale", "init": "self.scale = nn.Parameter(torch.ones(8, 1, 1))"},
+                  "layer Mine has parameters but no lane form"),
+    "scalar": ({"middle": "return x * self.scale", "init": "self.scale = nn.Parameter(torch.tensor(0.5))"}, "layer "),
+    "buffer by hand": ({"middle":
+                        "if self.training: self.seen = 0.9 * self.seen + x.detach().mean()\nreturn x - self.seen",
+                        "init": "self.register_buffer('seen', torch.zeros(()))"}, "layer Mine has parameters"),
+    "tied": ({"middle": "return self.c(self.b(x))",
+              "init": "self.c = nn.Conv2d(8, 8, 3, padding=1); self.c.weight = self.b.weight"}, MIXES),
+    "transposed": ({"middle": "return self.c(x)", "init": "self.c = nn.ConvTranspose2d(8, 8, 1)"}, "layer ConvTransp"),
+    "torch's batch norm": ({"middle": "return self.c(x)", "init": "self.c = nn.BatchNorm2d(8)", "norm": "own"},
+                           "layer BatchNorm2d"),
+    "reflected": ({"init": "self.a = nn.Conv2d(c, 8, 3, padding=1, padding_mode='reflect')"}, MIXES),
+    "hook": ({"init": "self.a.register_forward_hook(lambda own, x, y: 2 * y if own.training else y)"},
+             "a hook hangs on layer Conv2d"),
+    "a weight's hook for large gradients": ({"init":
+                                             "self.b.weight.register_hook(lambda g: g * 9e8 / max(9e8, g.norm()))"},
+                                            "a hook hangs on layer Conv2d"),
+    "another forward": ({"init": "self.b.forward = nn.Conv2d.forward.__get__(self.b)"}, "a hook hangs on layer Conv2d"),
+    "a branch": ({"middle": "return x / 10 if x.abs().max() > 1e9 else x"}, ASKS),
+    "a branch backwards": ({"middle": "y = x * 1\nif y.requires_grad: y.register_hook(lambda g: g * "
+                                      "min(1, 1e9 / g.norm().item()))\nreturn y"}, ASKS),
+    "numpy's view": ({"middle": "return x / max(1.0, x.detach().numpy().max() / 1e9)"}, ASKS),
+    "large images": ({"middle": "return x / torch.where(x.abs().amax() > 30, 2.0, 1.0)"}, MIXES),
+    "a lane that is not finite": ({"middle": "return torch.where(x.isfinite().all(), x, 2 * x)"},
+                                  MIXES),
+    "an infinite lane": ({"middle": "return torch.where(x.isinf().any(), 2 * x, x)"}, MIXES),
+    "a lane that diverges": ({"middle": "return x / x.abs().amax().clamp(1e9)"}, MIXES),
+    "weights that diverge": ({"end": "x = self.fc(x.tanh().nan_to_num().mean((2, 3)))\n"
+                                     "return torch.where(x.isnan().any(), 2 * x, x)"}, MIXES),
+    "noise on many": ({"middle": "return x + torch.randn_like(x) if self.training and len(x) > 99 else x"}, DRAWS),
+    "hidden by a zero": ({"middle": "return x + self.c(F.softmax(x, 1))",
+                          "init": "self.c = nn.Conv2d(8, 8, 1, groups=8)\nself.c.weight = nn.Parameter(self.c.weight)",
+                          "make": "own = Mine(shape[0], classes, norms)\nnn.init.zeros_(own.c.weight)\nreturn own"},
+                         MIXES),
+    "dropout": ({"middle": "return self.drop(x)", "init": "self.drop = nn.Dropout(0.3)"}, DRAWS),
+    "stochastic depth": ({"middle": "return x if self.training and torch.rand(()) < 0.5 else self.b(x)"}, DRAWS),
+    "noise": ({"middle": "return x + torch.randn_like(x) if self.training else x"}, DRAWS),
+    "not contiguous": ({"middle": "return F.conv2d(x, self.w[:, :, None, None])",
+                        "init": "self.w = nn.Parameter(torch.eye(8, 8).mul(2).t())"}, "layer Mine has"),
+}  # fmt: skip
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("parts", "reason"), ALONE_MODELS.values(), ids=ALONE_MODELS)
+def test_what_lanes_do_not_suit_is_trained_alone_as_plain_torch_does(parts, reason, own, data_folder, tmp_path):
+    norm = parts.get("norm", "none")
+    own(**{name: part for name, part in parts.items() if name != "norm"})
+    suits = found(norm=norm)
+    assert suits.why_alone.startswith(reason) and not suits.lanes and suits.stochastic == (reason == DRAWS)
+    runs = [a_run(model="mine", norm=norm, base_lr=2**-7, seed=seed, momentum=0.5) for seed in (1, 2)]
+    assert train_pack(runs, data_folder, tmp_path, lanes=4, keep_weights="all") == 2
+    data, store = prepared.read(data_folder), RunStore(tmp_path)
+    for run in runs:
+        record = store.find(run, data.meta.fingerprint)
+        ours, (theirs, accuracy) = load(store.read_weights(record)), reference(run, data, draws=suits.stochastic)
+        assert record.outcome.lanes == 1 and record.outcome.epochs[-1].test_accuracy == pytest.approx(accuracy)
+        for key, tensor in theirs.items():
+            torch.testing.assert_close(ours[key], tensor, rtol=1e-4, atol=1e-5)
+        assert evaluate(store, record, data_folder.parent, CPU).accuracy == record.outcome.epochs[-1].test_accuracy
+
+
+BY_CHANNEL = "x - 0.5 * x.mean(1, keepdim=True)"
+
+
+@pytest.mark.slow
+def test_lanes_are_compared_where_a_model_computes_otherwise_with_many_examples(own):
+    own(middle=f"return {BY_CHANNEL} if self.training and len(x) >= 16 else x")
+    assert found().why_alone == "at m = 16 it computes otherwise than at m = 4"
+    own(middle=f"return {BY_CHANNEL} if self.training and len(x) >= 1000 else x")
+    assert found().why_alone == "at m = 1024 it computes otherwise than at m = 4"
+    own(middle="return x + x if len(x) >= 8 else 2 * x")
+    assert found().lanes, "lanes are equal at each size"
+
+
+@pytest.mark.slow
+def test_what_only_a_batch_size_of_the_study_does_is_refused(own, study):
+    own(middle=f"return {BY_CHANNEL} if self.training and len(x) == 6 else x")
+    study(batch_sizes=[4, 8])
+    with pytest.raises(
+        UserError, match=r"at m = 6 it computes otherwise than at m = 4, and not in lanes; allowed: the"
+    ):
+        study(batch_sizes=[4, 6])
+
+
+def test_lanes_are_compared_as_tests_run_too(own):
+    """Layers may have a path of their own where nothing has gradients."""
+    own(middle=f"return x if torch.is_grad_enabled() else {BY_CHANNEL}")
+    assert found().why_alone == MIXES
+
+
+def test_lanes_are_compared_in_single_precision_too(own):
+    own(middle=f"return {BY_CHANNEL} if x.dtype == torch.float32 else x")
+    assert found().why_alone == MIXES
