@@ -111,9 +111,3 @@ def test_a_file_of_another_study_is_refused_with_how_to_ask_for_it(target):
 )
 def test_other_targets_pass(target):
     options.refuse_other_studies([target, "results/laptop-glimpse/claims.csv"], "laptop", STUDIES)
-
-
-def test_the_value_of_an_option_is_no_target():
-    options.refuse_other_studies(["all", "--report", "results/cifar10/report.zip"], "laptop", STUDIES)
-    with pytest.raises(UserError, match="is of study cifar10"):
-        options.refuse_other_studies(["--cores", "2", "--", "results/cifar10/claims.csv"], "laptop", STUDIES)

@@ -422,6 +422,7 @@ def test_a_figure_of_another_study_is_refused_with_how_to_ask_for_it(tiny):
     done = snakemake(tiny, "-n", "paper_figures/tiny/fig01.pdf")
     assert done.returncode == 1 and "error: paper_figures/tiny/fig01.pdf: is of study tiny" in done.stdout, done.stdout
     assert snakemake(tiny, "-n", "paper_figures/tiny/fig01.pdf", "--config", "study=tiny").returncode == 0
+    assert snakemake(tiny, "-n", "--apptainer-prefix", "results/tiny/images", "figures").returncode == 0, "no target"
 
 
 def test_each_rule_says_what_it_does(project):

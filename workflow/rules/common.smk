@@ -8,6 +8,7 @@ import time
 from pathlib import Path
 
 from snakemake import __version__ as snakemake_version
+from snakemake.cli import get_argument_parser
 from snakemake.exceptions import WorkflowError
 from snakemake.iocontainers import Wildcards
 

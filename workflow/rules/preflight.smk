@@ -33,8 +33,10 @@ def preflight():
 # Snakemake knows its targets only when all rules are read, and then says that it has no rule for them.
 if workflow.is_main_process and workflow.modifier.is_main_snakefile():
     try:
-        studies = {file.stem for file in Path("config", "studies").glob("*.yaml")}
-        options.refuse_other_studies(sys.argv[1:], STUDY.name, studies)
+        if any(argument.startswith((f"{RESULTS}/", f"{FIGURES}/")) for argument in sys.argv[1:]):
+            asked, _ = get_argument_parser().parse_known_args()
+            studies = {file.stem for file in Path("config", "studies").glob("*.yaml")}
+            options.refuse_other_studies(asked.targets, STUDY.name, studies)
     except UserError as error:
         sys.exit(f"error: {error}")
 

@@ -1,6 +1,5 @@
 """Options of Snakemake by which results would be called complete that are not."""
 
-import itertools
 from collections.abc import Collection, Sequence
 
 from smallbatch.core.errors import UserError, refuse
@@ -61,20 +60,18 @@ def refuse_hidden(
         refuse("command line", "--forcerun", "train", allowed)
 
 
-def refuse_other_studies(arguments: Sequence[str], study: str, studies: Collection[str]) -> None:
+def refuse_other_studies(targets: Collection[str], study: str, studies: Collection[str]) -> None:
     """Refuse files of another study as targets: those that exist Snakemake would call done, of others it has no rule.
 
     Args:
-        arguments: of the command line; what stands behind an option may be its value, and no target.
+        targets: what is asked for.
         study: that the call is of.
         studies: all that there are.
 
     Raises:
         UserError: names the target and how to ask for it.
     """
-    for before, target in itertools.pairwise(["--", *arguments]):
-        if before.startswith("-") and before != "--":
-            continue
+    for target in targets:
         folder, _, file = target.partition("/")
         other = file.partition("/")[0]
         if folder in ("results", "paper_figures") and other in studies and other != study:
