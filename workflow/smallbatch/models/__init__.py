@@ -59,7 +59,11 @@ def content(model: str) -> str | None:
 
 @functools.cache  # what this process has imported stays, whatever becomes of the file
 def content_at(entry_point: str) -> str:
-    """The same of a model by its entry point, as in `MODELS`."""
+    """The same of a model by its entry point, as in `MODELS`.
+
+    Raises:
+        UserError: there is no such file.
+    """
     return _content_now(entry_point)
 
 
