@@ -12,6 +12,7 @@ import torch
 from helpers import a_run, training_settings
 
 from smallbatch.core.errors import Stopped, UserError
+from smallbatch.runs.heartbeat import read_heartbeat
 from smallbatch.runs.packs import split
 from smallbatch.runs.store import METRICS
 from smallbatch.training import distributed, launch
@@ -59,12 +60,12 @@ def test_a_part_that_fails_does_not_stop_the_other(data_folder, tmp_path):
 @pytest.mark.slow
 def test_a_part_that_is_killed_does_not_stop_the_other(data_folder, tmp_path):
     def kill():
-        child = begun(tmp_path, 2)[0]
+        child = begun(tmp_path / "heartbeat")[0]
         os.kill(child, signal.SIGKILL)
 
     threading.Thread(target=kill, daemon=True).start()
     with pytest.raises(UserError, match=r"^a process of the training ended early \(by SIGKILL\)"):
-        launch.train(rows(4, 8, epochs=300), data_folder, tmp_path, TWO)
+        launch.train(rows(4, 8, epochs=300), data_folder, tmp_path, TWO, heartbeat=tmp_path / "heartbeat.json")
     assert len(list(tmp_path.glob("runs/*/run.json"))) == 2
 
 
@@ -74,23 +75,29 @@ def test_a_signal_stops_all_parts(data_folder, tmp_path):
     launch.train(runs, data_folder, tmp_path / "one", training_settings())
 
     def stop():
-        begun(tmp_path / "two", 2)
-        time.sleep(1)
+        begun(tmp_path / "heartbeat")
         os.kill(os.getpid(), signal.SIGTERM)
 
     threading.Thread(target=stop, daemon=True).start()
     with pytest.raises(
         Stopped, match=r"^stopped by SIGTERM at epoch \d+, step \d+ and epoch \d+, step \d+; call again"
     ):
-        launch.train(runs, data_folder, tmp_path / "two", TWO)
+        launch.train(runs, data_folder, tmp_path / "two", TWO, heartbeat=tmp_path / "heartbeat.json")
     launch.train(runs, data_folder, tmp_path / "two", TWO)
     assert files(tmp_path / "two") == files(tmp_path / "one")
 
 
-def begun(results: Path, count: int) -> list[int]:
-    """Wait until so many rows have begun; returns this process's children that train."""
-    deadline = time.monotonic() + 60
-    while len(list(results.glob("checkpoints/*/*.pt"))) < count and time.monotonic() < deadline:
+def begun(heartbeat: Path) -> list[int]:
+    """Wait until both parts are at their updates; returns their processes.
+
+    Args:
+        heartbeat: of the pack, without its ending.
+    """
+    deadline = time.monotonic() + 120
+    while time.monotonic() < deadline:
+        beats = [read_heartbeat(heartbeat.with_name(f"{heartbeat.name}.{part}.json")) for part in (0, 1)]
+        if all(beat and beat.title for beat in beats):
+            break
         time.sleep(0.02)
     found = []
     for folder in Path("/proc").glob("[0-9]*"):
