@@ -278,26 +278,26 @@ def test_the_peak_of_memory_is_that_since_it_was_forgotten():
 
 
 @pytest.mark.parametrize(("fits", "found"), [(9, 8), (4, 4), (3, 2), (1, 0)])
-def test_parts_are_halved_until_they_fit(fits, found):
+def test_micro_batches_are_halved_until_they_fit(fits, found):
     tried = []
 
-    def attempt(part):
-        tried.append(part)
-        if part > fits:
+    def attempt(size):
+        tried.append(size)
+        if size > fits:
             raise torch.OutOfMemoryError
 
-    assert network.largest_fitting(attempt, 8, 2) == found
-    assert tried == [part for part in (8, 4, 2) if part >= (found or 2)]
+    assert network.halved_until_it_fits(attempt, 8, 2) == found
+    assert tried == [size for size in (8, 4, 2) if size >= (found or 2)]
 
 
-def test_parts_stay_multiples_of_a_batch_statistic():
+def test_micro_batches_stay_multiples_of_a_sub_batch():
     tried = []
 
-    def attempt(part):
-        tried.append(part)
+    def attempt(size):
+        tried.append(size)
         raise torch.OutOfMemoryError
 
-    assert network.largest_fitting(attempt, 30, 6) == 0 and tried == [30, 12, 6]
+    assert network.halved_until_it_fits(attempt, 30, 6) == 0 and tried == [30, 12, 6]
 
 
 def test_trying_what_fits_changes_nothing(data_folder):

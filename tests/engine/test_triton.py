@@ -196,7 +196,9 @@ def test_tiles_and_parts_are_what_was_fastest():
     assert tiles.input_gradient(8 * 64 * 13, 64, 576, image=True)[:2] == (64, 32)
     assert tiles.input_gradient(512 * 64 * 13, 64, 576, image=True)[:2] == (64, 64)
     assert tiles.weight_gradient(256, 1024, 2, image=False) == (64, 32, 16, 2)
-    assert tiles.parts(5 * 13 * 4, 8 * 256) == 8 and tiles.parts(19 * 13 * 4, 512 * 64) == 8 and tiles.parts(4, 2) == 1
+    assert (
+        tiles.chunks(5 * 13 * 4, 8 * 256) == 8 and tiles.chunks(19 * 13 * 4, 512 * 64) == 8 and tiles.chunks(4, 2) == 1
+    )
 
 
 def test_memory_is_that_of_all_buffers():

@@ -41,12 +41,12 @@ class Evaluation:
 
     def __str__(self) -> str:
         relation = "equal to" if self.accuracy == self.recorded else f"within {self.bound:.4g} of"
-        places = (
+        environments = (
             f"recorded and tested with {self.tested_with}"
             if self.tested_with == self.recorded_with
             else f"recorded with {self.recorded_with}; tested with {self.tested_with}"
         )
-        return f"{self.accuracy:.6g}, {relation} the recorded {self.recorded:.6g}; {places}"
+        return f"{self.accuracy:.6g}, {relation} the recorded {self.recorded:.6g}; {environments}"
 
 
 def evaluate(store: RunStore, record: Record, data: Path, device: torch.device) -> Evaluation:

@@ -186,7 +186,7 @@ class Network:
         if any(norm.group for norm in self.norms):
             return  # a batch statistic is over all processes, each with one micro-batch: there is nothing to halve
         buffers = [buffer.clone() for buffer in self.model.buffers()]
-        micro_batch = largest_fitting(
+        micro_batch = halved_until_it_fits(
             lambda size: self._try(images, labels, size), self.micro_batch, self.smallest_micro_batch
         )
         self.micro_batch = self.world.minimum(micro_batch)
@@ -225,15 +225,15 @@ class Scores(NamedTuple):
     accuracies: list[float]
 
 
-def largest_fitting(attempt: Callable[[int], None], most: int, least: int) -> int:
-    """The first of most, most / 2, ... least (multiples of `least`) at which `attempt` has enough memory; else 0."""
-    size = most
+def halved_until_it_fits(attempt: Callable[[int], None], largest: int, smallest: int) -> int:
+    """The first of largest, largest / 2, ... smallest (multiples of it) at which `attempt` has memory; else 0."""
+    size = largest
     while size:
         with contextlib.suppress(torch.OutOfMemoryError):
             attempt(size)
             return size
         torch.cuda.empty_cache()
-        size = max(least, size // 2 // least * least) if size > least else 0
+        size = max(smallest, size // 2 // smallest * smallest) if size > smallest else 0
     return 0
 
 

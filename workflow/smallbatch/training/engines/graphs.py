@@ -70,7 +70,7 @@ class GraphUpdates(EagerUpdates):
 
     A recording holds addresses of parameters, running statistics and velocities: lanes that change need a new object.
     It is made at the first block, when the training has found how much fits and has the state that it goes on from.
-    Mini-batches that have to be taken in parts are left to `EagerUpdates`.
+    Mini-batches that have to be cut into micro-batches are left to `EagerUpdates`.
 
     Attributes:
         plan: the block's, copied here; with it negative_rates and losses, [steps, lanes] each, and the next step [1].

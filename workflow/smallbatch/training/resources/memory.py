@@ -30,7 +30,7 @@ from smallbatch.training.engines import structure
 from smallbatch.training.engines.native import updates as native
 from smallbatch.training.engines.triton_kernels import updates as triton
 from smallbatch.training.engines.updates import BLOCK_IMAGES, BLOCK_VALUES
-from smallbatch.training.network import Network, largest_fitting
+from smallbatch.training.network import Network, halved_until_it_fits
 from smallbatch.training.own_models import suitability
 from smallbatch.training.resources import device as devices
 from smallbatch.training.variance import sub_batch
@@ -151,14 +151,14 @@ class Need:
         """How many of `count` lanes fit in `memory` bytes, with `micro_batch` examples of each; 0 if not even one."""
         return next((lanes for lanes in range(count, 0, -1) if self.bytes(lanes, micro_batch) <= memory), 0)
 
-    def largest_micro_batch(self, memory: int, most: int, least: int) -> int:
-        """The first of most, most / 2, ... least examples at once at which one lane fits in `memory` bytes; else 0."""
+    def largest_micro_batch(self, memory: int, largest: int, smallest: int) -> int:
+        """The first of largest, largest / 2, ... smallest at which one lane fits in `memory` bytes; else 0."""
 
         def attempt(micro_batch: int) -> None:
             if self.bytes(1, micro_batch) > memory:
                 raise torch.OutOfMemoryError
 
-        return largest_fitting(attempt, most, least)
+        return halved_until_it_fits(attempt, largest, smallest)
 
 
 @dataclass(frozen=True)

@@ -3,7 +3,7 @@
 Activations are [lanes, n, height, width, channels] float32. A layer's weights are packed [lanes, rows, outputs], with a
 row for each (kernel row, kernel column, input channel) and, where there is one, a last row of biases.
 
-Sums have a fixed order: no atomic additions, and what is summed in parts is put together part by part. Offsets of
+Sums have a fixed order: no atomic additions, and what is summed in chunks is put together chunk by chunk. Offsets of
 lanes are of 64 bits, those within a lane of 32, which `program` makes sure of. What is not finite stays in its lane.
 
 Shared names: N images of a lane; H, W and P, Q height and width of input and output; CI, CO their channels; KH, KW
@@ -162,9 +162,9 @@ def conv_weight_gradient(
 ):  # fmt: skip
     """The gradient of packed weights over PER pixels, and the update.
 
-    The row of biases is that of an input of ones. SPLIT: each part of the sum goes to a slab of its own, for `update`.
+    The row of biases is that of an input of ones. SPLIT: each chunk of the sum goes to a slab of its own, for `update`.
     """
-    lane, part = (tl.program_id(2) % L).to(tl.int64), tl.program_id(2) // L
+    lane, chunk = (tl.program_id(2) % L).to(tl.int64), tl.program_id(2) // L
     R: tl.constexpr = KH * KW * CI
     rows = tl.program_id(0) * BM + tl.arange(0, BM)
     cols = tl.program_id(1) * BN + tl.arange(0, BN)
@@ -174,7 +174,7 @@ def conv_weight_gradient(
     x += lane * N * H * W * CI
     dy += lane * total * CO
     acc = tl.zeros((BM, BN), tl.float32)
-    for k0 in range(part * PER, tl.minimum(part * PER + PER, total), BK):
+    for k0 in range(chunk * PER, tl.minimum(chunk * PER + PER, total), BK):
         k = k0 + tl.arange(0, BK)
         n, p, q = k // (P * Q), k // Q % P, k % Q
         h = p[None, :] * S - PAD + kh[:, None]
@@ -188,22 +188,22 @@ def conv_weight_gradient(
     good = (rows < R + BIAS)[:, None] & (cols < CO)[None, :]
     at = lane * (R + BIAS) * CO + rows[:, None] * CO + cols[None, :]
     if SPLIT:
-        tl.store(slabs + part.to(tl.int64) * SLAB + at, acc, mask=good)
+        tl.store(slabs + chunk.to(tl.int64) * SLAB + at, acc, mask=good)
     else:
         descend(w, velocity, at, good, acc, tl.load(rate + lane), decay, momentum, MOMENTUM)
 
 
-@triton.jit(do_not_specialize=["SIZE", "PARTS", "SLAB", "rate"])
-def update(w, velocity, slabs, rate, decay, momentum, SIZE, PARTS, SLAB, MOMENTUM: tl.constexpr, B: tl.constexpr):
-    """The update from the parts of a gradient, which are summed in order."""
+@triton.jit(do_not_specialize=["SIZE", "CHUNKS", "SLAB", "rate"])
+def update(w, velocity, slabs, rate, decay, momentum, SIZE, CHUNKS, SLAB, MOMENTUM: tl.constexpr, B: tl.constexpr):
+    """The update from the chunks of a gradient, which are summed in order."""
     lane = tl.program_id(1).to(tl.int64)
     i = tl.program_id(0) * B + tl.arange(0, B)
     good, at = i < SIZE, lane * SIZE + i
     g = tl.zeros((B,), tl.float32)
-    part = slabs + at
-    for _ in range(PARTS):
-        g += tl.load(part, mask=good, other=0.0)
-        part += SLAB
+    chunk = slabs + at
+    for _ in range(CHUNKS):
+        g += tl.load(chunk, mask=good, other=0.0)
+        chunk += SLAB
     descend(w, velocity, at, good, g, tl.load(rate + lane), decay, momentum, MOMENTUM)
 
 
@@ -327,50 +327,50 @@ def shortcut_gradient(
     tl.store(dx + at, finish_gradient(g, at, live, other, active, ADD, MASK), mask=live)
 
 
-# Batch norm: g counts the sub-batches of all lanes, of R rows (images x pixels) each, which are taken in PARTS of PER.
-# `statistics` holds a mean and a sum of squared deviations of each part, `saved` mean and variance of each sub-batch.
+# Batch norm: g counts the sub-batches of all lanes, of R rows (images x pixels) each, which are taken in CHUNKS of PER.
+# `statistics` holds a mean and a sum of squared deviations of each chunk, `saved` mean and variance of each sub-batch.
 
 
-@triton.jit(do_not_specialize=["R", "PER", "PARTS"])
-def norm_statistics(x, statistics, R, PER, PARTS, C: tl.constexpr, BM: tl.constexpr, BN: tl.constexpr):
-    """Mean and sum of squared deviations of a part, tile by tile (Chan, Golub and LeVeque 1979)."""
-    g, part = (tl.program_id(0) // PARTS).to(tl.int64), tl.program_id(0) % PARTS
+@triton.jit(do_not_specialize=["R", "PER", "CHUNKS"])
+def norm_statistics(x, statistics, R, PER, CHUNKS, C: tl.constexpr, BM: tl.constexpr, BN: tl.constexpr):
+    """Mean and sum of squared deviations of a chunk, tile by tile (Chan, Golub and LeVeque 1979)."""
+    g, chunk = (tl.program_id(0) // CHUNKS).to(tl.int64), tl.program_id(0) % CHUNKS
     cols = tl.program_id(1) * BN + tl.arange(0, BN)
     x += g * R * C
-    first, last = part * PER, tl.minimum(part * PER + PER, R)
+    first, last = chunk * PER, tl.minimum(chunk * PER + PER, R)
     mean, squares, seen = tl.zeros((BN,), tl.float32), tl.zeros((BN,), tl.float32), 0.0
     for r0 in range(first, last, BM):
         r = r0 + tl.arange(0, BM)
         ok = (r < last)[:, None] & (cols < C)[None, :]
         value = tl.load(x + r[:, None] * C + cols[None, :], mask=ok, other=0.0)
-        more = tl.minimum(last - r0, BM).to(tl.float32)
-        here = tl.sum(value, 0) / more
-        apart = tl.where(ok, value - here[None, :], 0.0)
-        share, delta = more / (seen + more), here - mean
-        squares += tl.sum(apart * apart, 0) + delta * delta * (seen * share)
-        mean += delta * share
-        seen += more
-    at = (g * PARTS + part) * 2 * C + cols
+        count = tl.minimum(last - r0, BM).to(tl.float32)
+        tile_mean = tl.sum(value, 0) / count
+        deviation = tl.where(ok, value - tile_mean[None, :], 0.0)
+        weight, delta = count / (seen + count), tile_mean - mean
+        squares += tl.sum(deviation * deviation, 0) + delta * delta * (seen * weight)
+        mean += delta * weight
+        seen += count
+    at = (g * CHUNKS + chunk) * 2 * C + cols
     tl.store(statistics + at, mean, mask=cols < C)
     tl.store(statistics + at + C, squares, mask=cols < C)
 
 
 @triton.jit
-def moments(statistics, g, cols, R, PER, PARTS, C: tl.constexpr, BP: tl.constexpr):
-    """Mean and (biased) variance from those of up to BP parts (Chan, Golub and LeVeque 1979)."""
-    part = tl.arange(0, BP)
-    ok = (part < PARTS)[:, None] & (cols < C)[None, :]
-    rows = tl.where(part < PARTS, tl.minimum(R - part * PER, PER), 0).to(tl.float32)[:, None]
-    at = statistics + ((g * PARTS + part) * 2 * C)[:, None] + cols[None, :]
+def moments(statistics, g, cols, R, PER, CHUNKS, C: tl.constexpr, BP: tl.constexpr):
+    """Mean and (biased) variance from those of up to BP chunks (Chan, Golub and LeVeque 1979)."""
+    chunk = tl.arange(0, BP)
+    ok = (chunk < CHUNKS)[:, None] & (cols < C)[None, :]
+    rows = tl.where(chunk < CHUNKS, tl.minimum(R - chunk * PER, PER), 0).to(tl.float32)[:, None]
+    at = statistics + ((g * CHUNKS + chunk) * 2 * C)[:, None] + cols[None, :]
     means = tl.load(at, mask=ok, other=0.0)
     mean = tl.sum(rows * means, 0) / R
-    apart = tl.where(ok, means - mean[None, :], 0.0)
-    return mean, tl.sum(tl.load(at + C, mask=ok, other=0.0) + rows * apart * apart, 0) / R
+    deviation = tl.where(ok, means - mean[None, :], 0.0)
+    return mean, tl.sum(tl.load(at + C, mask=ok, other=0.0) + rows * deviation * deviation, 0) / R
 
 
-@triton.jit(do_not_specialize=["R", "PER", "PARTS", "GHOSTS"])
+@triton.jit(do_not_specialize=["R", "PER", "CHUNKS", "GHOSTS"])
 def norm_forward(
-    x, statistics, weight, bias, y, residual, saved, R, PER, PARTS, GHOSTS, eps,
+    x, statistics, weight, bias, y, residual, saved, R, PER, CHUNKS, GHOSTS, eps,
     C: tl.constexpr, RESIDUAL: tl.constexpr, RELU: tl.constexpr,
     BM: tl.constexpr, BN: tl.constexpr, BP: tl.constexpr,
 ):  # fmt: skip
@@ -378,7 +378,7 @@ def norm_forward(
     blocks = (R + BM - 1) // BM
     g, block = (tl.program_id(0) // blocks).to(tl.int64), tl.program_id(0) % blocks
     cols = tl.program_id(1) * BN + tl.arange(0, BN)
-    mean, variance = moments(statistics, g, cols, R, PER, PARTS, C, BP)
+    mean, variance = moments(statistics, g, cols, R, PER, CHUNKS, C, BP)
     if block == 0:
         tl.store(saved + g * 2 * C + cols, mean, mask=cols < C)
         tl.store(saved + g * 2 * C + C + cols, variance, mask=cols < C)
@@ -397,7 +397,7 @@ def norm_forward(
 
 
 @triton.jit(do_not_specialize=["R", "GHOSTS"])
-def norm_forward_whole(
+def norm_forward_fused(
     x, weight, bias, y, residual, saved, R, GHOSTS, eps,
     C: tl.constexpr, RESIDUAL: tl.constexpr, RELU: tl.constexpr, BM: tl.constexpr, BN: tl.constexpr,
 ):  # fmt: skip
@@ -412,9 +412,9 @@ def norm_forward_whole(
     variance = tl.sum(value * value, 0) / R
     tl.store(saved + g * 2 * C + cols, mean, mask=cols < C)
     tl.store(saved + g * 2 * C + C + cols, variance, mask=cols < C)
-    here = g // GHOSTS * C + cols
-    scale = tl.load(weight + here, mask=cols < C, other=0.0) / tl.sqrt(variance + eps)
-    value = value * scale[None, :] + tl.load(bias + here, mask=cols < C, other=0.0)[None, :]
+    channel = g // GHOSTS * C + cols
+    scale = tl.load(weight + channel, mask=cols < C, other=0.0) / tl.sqrt(variance + eps)
+    value = value * scale[None, :] + tl.load(bias + channel, mask=cols < C, other=0.0)[None, :]
     if RESIDUAL:
         value += tl.load(residual + at, mask=ok, other=0.0)
     if RELU:
@@ -431,12 +431,12 @@ def norm_test(
     blocks = (R + BM - 1) // BM
     lane, block = (tl.program_id(0) // blocks).to(tl.int64), tl.program_id(0) % blocks
     cols = tl.program_id(1) * BN + tl.arange(0, BN)
-    here = lane * C + cols
-    mean = tl.load(running_mean + here, mask=cols < C, other=0.0)
-    scale = tl.load(weight + here, mask=cols < C, other=0.0) / tl.sqrt(
-        tl.load(running_var + here, mask=cols < C, other=1.0) + eps
+    channel = lane * C + cols
+    mean = tl.load(running_mean + channel, mask=cols < C, other=0.0)
+    scale = tl.load(weight + channel, mask=cols < C, other=0.0) / tl.sqrt(
+        tl.load(running_var + channel, mask=cols < C, other=1.0) + eps
     )
-    shift = tl.load(bias + here, mask=cols < C, other=0.0)
+    shift = tl.load(bias + channel, mask=cols < C, other=0.0)
     r = block * BM + tl.arange(0, BM)
     ok = (r < R)[:, None] & (cols < C)[None, :]
     at = lane * R * C + r[:, None] * C + cols[None, :]
@@ -448,18 +448,18 @@ def norm_test(
     tl.store(y + at, value, mask=ok)
 
 
-@triton.jit(do_not_specialize=["R", "PER", "PARTS"])
+@triton.jit(do_not_specialize=["R", "PER", "CHUNKS"])
 def norm_gradient_sums(
-    dy, x, saved, sums, R, PER, PARTS, eps, C: tl.constexpr, BM: tl.constexpr, BN: tl.constexpr
+    dy, x, saved, sums, R, PER, CHUNKS, eps, C: tl.constexpr, BM: tl.constexpr, BN: tl.constexpr
 ):  # fmt: skip
-    """Of each part: the sums of gradients, and of gradients times normalised values."""
-    g, part = (tl.program_id(0) // PARTS).to(tl.int64), tl.program_id(0) % PARTS
+    """Of each chunk: the sums of gradients, and of gradients times normalised values."""
+    g, chunk = (tl.program_id(0) // CHUNKS).to(tl.int64), tl.program_id(0) % CHUNKS
     cols = tl.program_id(1) * BN + tl.arange(0, BN)
     mean = tl.load(saved + g * 2 * C + cols, mask=cols < C, other=0.0)
     inverse = 1 / tl.sqrt(tl.load(saved + g * 2 * C + C + cols, mask=cols < C, other=1.0) + eps)
     plain, scaled = tl.zeros((BN,), tl.float32), tl.zeros((BN,), tl.float32)
-    last = tl.minimum(part * PER + PER, R)
-    for r0 in range(part * PER, last, BM):
+    last = tl.minimum(chunk * PER + PER, R)
+    for r0 in range(chunk * PER, last, BM):
         r = r0 + tl.arange(0, BM)
         ok = (r < last)[:, None] & (cols < C)[None, :]
         at = g * R * C + r[:, None] * C + cols[None, :]
@@ -467,27 +467,27 @@ def norm_gradient_sums(
         plain += tl.sum(d, 0)
         normalised = (tl.load(x + at, mask=ok, other=0.0) - mean[None, :]) * inverse[None, :]
         scaled += tl.sum(tl.where(ok, d * normalised, 0.0), 0)
-    at = (g * PARTS + part) * 2 * C + cols
+    at = (g * CHUNKS + chunk) * 2 * C + cols
     tl.store(sums + at, plain, mask=cols < C)
     tl.store(sums + at + C, scaled, mask=cols < C)
 
 
 @triton.jit
 def added_up(sums, first, count, cols, C: tl.constexpr, BN: tl.constexpr, BP: tl.constexpr):
-    """Both sums of `count` parts from `first` on, BP at once."""
+    """Both sums of `count` chunks from `first` on, BP at once."""
     plain, scaled = tl.zeros((BN,), tl.float32), tl.zeros((BN,), tl.float32)
     for p0 in range(0, count, BP):
-        part = p0 + tl.arange(0, BP)
-        ok = (part < count)[:, None] & (cols < C)[None, :]
-        at = sums + ((first + part) * 2 * C)[:, None] + cols[None, :]
+        chunk = p0 + tl.arange(0, BP)
+        ok = (chunk < count)[:, None] & (cols < C)[None, :]
+        at = sums + ((first + chunk) * 2 * C)[:, None] + cols[None, :]
         plain += tl.sum(tl.load(at, mask=ok, other=0.0), 0)
         scaled += tl.sum(tl.load(at + C, mask=ok, other=0.0), 0)
     return plain, scaled
 
 
-@triton.jit(do_not_specialize=["R", "PARTS", "GHOSTS"])
+@triton.jit(do_not_specialize=["R", "CHUNKS", "GHOSTS"])
 def norm_input_gradient(
-    dy, x, saved, sums, weight, dx, other, active, R, PARTS, GHOSTS, eps,
+    dy, x, saved, sums, weight, dx, other, active, R, CHUNKS, GHOSTS, eps,
     C: tl.constexpr, ADD: tl.constexpr, MASK: tl.constexpr,
     BM: tl.constexpr, BN: tl.constexpr, BP: tl.constexpr,
 ):  # fmt: skip
@@ -495,7 +495,7 @@ def norm_input_gradient(
     blocks = (R + BM - 1) // BM
     g, block = (tl.program_id(0) // blocks).to(tl.int64), tl.program_id(0) % blocks
     cols = tl.program_id(1) * BN + tl.arange(0, BN)
-    plain, scaled = added_up(sums, g * PARTS, PARTS, cols, C, BN, BP)
+    plain, scaled = added_up(sums, g * CHUNKS, CHUNKS, cols, C, BN, BP)
     mean = tl.load(saved + g * 2 * C + cols, mask=cols < C, other=0.0)
     inverse = 1 / tl.sqrt(tl.load(saved + g * 2 * C + C + cols, mask=cols < C, other=1.0) + eps)
     scale = tl.load(weight + g // GHOSTS * C + cols, mask=cols < C, other=0.0) * inverse
@@ -509,7 +509,7 @@ def norm_input_gradient(
 
 
 @triton.jit(do_not_specialize=["R", "GHOSTS"])
-def norm_gradient_whole(
+def norm_gradient_fused(
     dy, x, saved, sums, weight, dx, other, active, R, GHOSTS, eps,
     C: tl.constexpr, ADD: tl.constexpr, MASK: tl.constexpr, BM: tl.constexpr, BN: tl.constexpr,
 ):  # fmt: skip
@@ -530,16 +530,16 @@ def norm_gradient_whole(
     tl.store(dx + at, finish_gradient(d, at, ok, other, active, ADD, MASK), mask=ok)
 
 
-@triton.jit(do_not_specialize=["R", "PARTS", "GHOSTS", "rate"])
+@triton.jit(do_not_specialize=["R", "CHUNKS", "GHOSTS", "rate"])
 def norm_update(
     weight, bias, weight_velocity, bias_velocity, running_mean, running_var, saved, sums, rate, decay, momentum,
-    norm_momentum, R, PARTS, GHOSTS, C: tl.constexpr, MOMENTUM: tl.constexpr, BN: tl.constexpr, BP: tl.constexpr,
+    norm_momentum, R, CHUNKS, GHOSTS, C: tl.constexpr, MOMENTUM: tl.constexpr, BN: tl.constexpr, BP: tl.constexpr,
 ):  # fmt: skip
     """Update weight and bias of a lane, and its running statistics from the mean over its sub-batches."""
     lane = tl.program_id(0).to(tl.int64)
     cols = tl.program_id(1) * BN + tl.arange(0, BN)
     good, at = cols < C, lane * C + cols
-    plain, scaled = added_up(sums, lane * GHOSTS * PARTS, GHOSTS * PARTS, cols, C, BN, BP)
+    plain, scaled = added_up(sums, lane * GHOSTS * CHUNKS, GHOSTS * CHUNKS, cols, C, BN, BP)
     eta = tl.load(rate + lane)
     descend(weight, weight_velocity, at, good, scaled, eta, decay, momentum, MOMENTUM)
     descend(bias, bias_velocity, at, good, plain, eta, decay, momentum, MOMENTUM)
@@ -565,11 +565,11 @@ def loss(logits, labels, d_logits, losses, N, L, C: tl.constexpr, BM: tl.constex
         at = (lane * N + n)[:, None] * C + c[None, :]
         z = tl.load(logits + at, mask=ok, other=0.0)
         label = tl.load(labels + n * L + lane, mask=n < N, other=0)
-        top = tl.max(tl.where((c < C)[None, :], z, float("-inf")), 1)
-        e = tl.where((c < C)[None, :], tl.exp(z - top[:, None]), 0.0)
-        whole = tl.sum(e, 1)
+        largest = tl.max(tl.where((c < C)[None, :], z, float("-inf")), 1)
+        e = tl.where((c < C)[None, :], tl.exp(z - largest[:, None]), 0.0)
+        denominator = tl.sum(e, 1)
         hot = c[None, :] == label[:, None]
-        wanted = tl.sum(tl.where(hot, z, 0.0), 1)
-        total += tl.where(n < N, tl.log(whole) + top - wanted, 0.0)
-        tl.store(d_logits + at, (e / whole[:, None] - tl.where(hot, 1.0, 0.0)) / N, mask=ok)
+        label_logit = tl.sum(tl.where(hot, z, 0.0), 1)
+        total += tl.where(n < N, tl.log(denominator) + largest - label_logit, 0.0)
+        tl.store(d_logits + at, (e / denominator[:, None] - tl.where(hot, 1.0, 0.0)) / N, mask=ok)
     tl.store(losses + lane, tl.sum(total, 0) / N)

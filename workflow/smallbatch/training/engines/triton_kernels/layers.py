@@ -15,11 +15,11 @@ BLOCK = 512
 """Numbers that a program of kernels without products takes."""
 
 
-WHOLE = 512
+FUSED_ROWS = 512
 """Rows (images x pixels) of a sub-batch that one program of batch norm takes at once: one launch instead of two."""
 
-NORM_ROWS, NORM_PARTS, NORM_PROGRAMS = 128, 64, 1056
-"""Else the rows that it takes at a time, the parts that there are at most, and the programs aimed for."""
+NORM_ROWS, NORM_CHUNKS, NORM_PROGRAMS = 128, 64, 1056
+"""Else the rows that it takes at a time, the chunks that there are at most, and the programs aimed for."""
 
 
 @dataclass(frozen=True)
@@ -74,11 +74,11 @@ class Layer:
         return self.out_height * self.out_width > 1
 
     def split(self, m: int, lanes: int) -> tuple[tiles.Tile, int, int]:
-        """Tile, parts, and pixels of a part, of the weight gradient."""
+        """Tile, chunks, and pixels of a chunk, of the weight gradient."""
         pixels = m * self.out_height * self.out_width
         tile = tiles.weight_gradient(self.outputs, self.channels, pixels, image=self.image)
         warps = blocks(self.rows, tile.rows) * blocks(self.outputs, tile.columns) * lanes * tile.warps
-        each = blocks(blocks(pixels, tiles.parts(warps, pixels)), tile.depth) * tile.depth
+        each = blocks(blocks(pixels, tiles.chunks(warps, pixels)), tile.depth) * tile.depth
         return tile, blocks(pixels, each), each
 
 
@@ -141,23 +141,23 @@ def numbers_of_example(graph: Graph) -> int:
 
 
 def numbers_of_lane(graph: Graph, m: int, sub_batch: int, momentum: float) -> int:
-    """Float32 numbers that a lane takes beside its examples: packed weights, velocities, parts of sums."""
+    """Float32 numbers that a lane takes beside its examples: packed weights, velocities, chunks of sums."""
     total = 0
     for step in graph.steps:
         if step.kind == Kind.CONV:
             layer = Layer.of(step, channels_of(graph, step.input))
             total += layer.rows * layer.outputs * (1 + (momentum > 0) + layer.split(m, 1)[1])
         elif step.kind == Kind.BATCH_NORM:
-            parts = norm_parts(sub_batch * step.input.height * step.input.width, 1)
-            total += m // sub_batch * 2 * step.input.channels * (1 + 2 * parts)
+            chunks = norm_chunks(sub_batch * step.input.height * step.input.width, 1)
+            total += m // sub_batch * 2 * step.input.channels * (1 + 2 * chunks)
     return total
 
 
-def norm_parts(rows: int, programs: int) -> int:
+def norm_chunks(rows: int, programs: int) -> int:
     """Parts in which the rows (images x pixels) of a sub-batch are taken where there are so many programs of each."""
-    if rows <= WHOLE:
+    if rows <= FUSED_ROWS:
         return 1
-    wanted = max(1, min(blocks(rows, NORM_ROWS), NORM_PARTS, NORM_PROGRAMS // programs))
+    wanted = max(1, min(blocks(rows, NORM_ROWS), NORM_CHUNKS, NORM_PROGRAMS // programs))
     return blocks(rows, blocks(blocks(rows, wanted), NORM_ROWS) * NORM_ROWS)
 
 

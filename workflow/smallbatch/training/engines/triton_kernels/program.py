@@ -91,16 +91,16 @@ class Program(Forward):
         return losses
 
     def _norm_sizes(self, step: Step) -> dict[str, int]:
-        """Rows of a sub-batch, rows of a part, parts, sub-batches of a lane."""
+        """Rows of a sub-batch, rows of a chunk, chunks, sub-batches of a lane."""
         rows = self.count // self.ghosts * step.input.height * step.input.width
-        parts = layers.norm_parts(rows, self.lanes * self.ghosts * blocks(step.input.channels, 16))
-        each = blocks(blocks(rows, parts), layers.NORM_ROWS) * layers.NORM_ROWS
-        return {"R": rows, "PER": each, "PARTS": parts, "GHOSTS": self.ghosts}
+        chunks = layers.norm_chunks(rows, self.lanes * self.ghosts * blocks(step.input.channels, 16))
+        each = blocks(blocks(rows, chunks), layers.NORM_ROWS) * layers.NORM_ROWS
+        return {"R": rows, "PER": each, "CHUNKS": chunks, "GHOSTS": self.ghosts}
 
     def _norm(self, step: Step) -> Iterator[Launch]:
         c, sizes = step.input.channels, self._norm_sizes(step)
-        groups, parts = self.lanes * self.ghosts, sizes["PARTS"]
-        saved, sums = (torch.empty(groups, n, 2, c, device=self.device) for n in (1, parts))
+        groups, chunks = self.lanes * self.ghosts, sizes["CHUNKS"]
+        saved, sums = (torch.empty(groups, n, 2, c, device=self.device) for n in (1, chunks))
         self.extra[step] = saved, sums
         arguments = self._read(step) | {
             "weight": self.tensors[step.weight],
@@ -109,24 +109,24 @@ class Program(Forward):
             "eps": step.eps,
         }
         constants, columns = self._norm_tile(sizes["R"]) | {"C": c}, blocks(c, 16)
-        if sizes["R"] <= layers.WHOLE:
+        if sizes["R"] <= layers.FUSED_ROWS:
             arguments |= {name: sizes[name] for name in ("R", "GHOSTS")}
-            yield Launch(kernels.norm_forward_whole, (groups, columns), arguments, constants | layers.endings(step))
+            yield Launch(kernels.norm_forward_fused, (groups, columns), arguments, constants | layers.endings(step))
             return
-        statistics = torch.empty(groups, parts, 2, c, device=self.device)
-        own = {"statistics": statistics} | {name: sizes[name] for name in ("R", "PER", "PARTS")}
+        statistics = torch.empty(groups, chunks, 2, c, device=self.device)
+        own = {"statistics": statistics} | {name: sizes[name] for name in ("R", "PER", "CHUNKS")}
         read = {"x": self.values[step.input]}
-        yield Launch(kernels.norm_statistics, (groups * parts, columns), read | own, constants)
+        yield Launch(kernels.norm_statistics, (groups * chunks, columns), read | own, constants)
         grid = groups * blocks(sizes["R"], constants["BM"]), columns
         arguments |= own | {"GHOSTS": self.ghosts}
-        endings = layers.endings(step) | {"BP": _at_once(parts)}
+        endings = layers.endings(step) | {"BP": _at_once(chunks)}
         yield Launch(kernels.norm_forward, grid, arguments, constants | endings)
 
     def _norm_tile(self, rows: int) -> dict[str, int]:
         """A tile for all rows of a sub-batch, or for some."""
-        if rows > layers.WHOLE:
+        if rows > layers.FUSED_ROWS:
             return {"BM": layers.NORM_ROWS, "BN": 16}
-        height = tiles.power_of_two(rows, 16, layers.WHOLE)
+        height = tiles.power_of_two(rows, 16, layers.FUSED_ROWS)
         return {"BM": height, "BN": 16, "num_warps": 8 if height > 128 else 4}
 
     def _backward(self) -> Iterator[Launch]:
@@ -190,20 +190,20 @@ class Program(Forward):
 
     def _weight_gradient(self, step: Step, dy: Tensor) -> Iterator[Launch]:
         layer, w = self.layers[step], self.packed[step].numbers
-        tile, parts, each = layer.split(self.count, self.lanes)
-        split = parts > 1
+        tile, chunks, each = layer.split(self.count, self.lanes)
+        split = chunks > 1
         velocity = self.packed_velocities[step].numbers if self.velocities else w
-        slabs = torch.empty(parts, *w.shape, device=self.device) if split else w
+        slabs = torch.empty(chunks, *w.shape, device=self.device) if split else w
         own = {"w": w, "velocity": velocity, "slabs": slabs} | self._descent
         sizes = {"N": self.count, "L": self.lanes, "PER": each, "SLAB": w.numel()}
-        grid = blocks(layer.rows, tile.rows), blocks(layer.outputs, tile.columns), self.lanes * parts
+        grid = blocks(layer.rows, tile.rows), blocks(layer.outputs, tile.columns), self.lanes * chunks
         flags = {"SPLIT": split, "MOMENTUM": bool(self.velocities)}
         constants = layer.constants | tile.options | flags | {"PRECISION": self.product}
         arguments = {"dy": dy, "x": self.values[step.input]} | own | sizes
         yield Launch(kernels.conv_weight_gradient, grid, arguments, constants, beside=True)
         if split:
             size = layer.rows * layer.outputs
-            sizes = {"SIZE": size, "PARTS": parts, "SLAB": w.numel()}
+            sizes = {"SIZE": size, "CHUNKS": chunks, "SLAB": w.numel()}
             constants = {"MOMENTUM": bool(self.velocities), "B": 256}
             yield Launch(kernels.update, (blocks(size, 256), self.lanes), own | sizes, constants, beside=True)
 
@@ -214,16 +214,16 @@ class Program(Forward):
         constants = self._norm_tile(sizes["R"]) | {"C": c}
         read = {"dy": dy, "x": self.values[step.input], "saved": saved, "sums": sums, "eps": step.eps}
         arguments = read | given | {"weight": self.tensors[step.weight], "R": sizes["R"], "GHOSTS": self.ghosts}
-        if sizes["R"] <= layers.WHOLE:
-            yield Launch(kernels.norm_gradient_whole, (groups, columns), arguments, constants | flags)
+        if sizes["R"] <= layers.FUSED_ROWS:
+            yield Launch(kernels.norm_gradient_fused, (groups, columns), arguments, constants | flags)
         else:
-            own = {name: sizes[name] for name in ("R", "PER", "PARTS")}
-            yield Launch(kernels.norm_gradient_sums, (groups * sizes["PARTS"], columns), read | own, constants)
+            own = {name: sizes[name] for name in ("R", "PER", "CHUNKS")}
+            yield Launch(kernels.norm_gradient_sums, (groups * sizes["CHUNKS"], columns), read | own, constants)
             grid = groups * blocks(sizes["R"], constants["BM"]), columns
-            arguments |= {"PARTS": sizes["PARTS"]}
-            own = flags | {"BP": _at_once(sizes["PARTS"])}
+            arguments |= {"CHUNKS": sizes["CHUNKS"]}
+            own = flags | {"BP": _at_once(sizes["CHUNKS"])}
             yield Launch(kernels.norm_input_gradient, grid, arguments, constants | own)
-        own = {name: sizes[name] for name in ("R", "PARTS", "GHOSTS")}
+        own = {name: sizes[name] for name in ("R", "CHUNKS", "GHOSTS")}
         yield self._norm_update(step, saved, sums, own)
 
     def _norm_update(self, step: Step, saved: Tensor, sums: Tensor, sizes: dict[str, int]) -> Launch:
@@ -241,7 +241,7 @@ class Program(Forward):
             "norm_momentum": norm_momentum,
         }
         grid = self.lanes, blocks(step.input.channels, 16)
-        at_once = _at_once(sizes["PARTS"] * sizes["GHOSTS"])
+        at_once = _at_once(sizes["CHUNKS"] * sizes["GHOSTS"])
         constants = {"C": step.input.channels, "MOMENTUM": bool(self.velocities), "BN": 16, "BP": at_once}
         return Launch(kernels.norm_update, grid, arguments | self._descent | sizes, constants, beside=True)
 
@@ -258,6 +258,6 @@ class Program(Forward):
         yield self._plain(kernels.shortcut_gradient, given["dx"], {"dy": dy} | given, layers.channels(step) | flags)
 
 
-def _at_once(parts: int) -> int:
+def _at_once(chunks: int) -> int:
     """Parts of batch statistics that a program takes at once."""
-    return tiles.power_of_two(parts, 1, layers.NORM_PARTS)
+    return tiles.power_of_two(chunks, 1, layers.NORM_CHUNKS)

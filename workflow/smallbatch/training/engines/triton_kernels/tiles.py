@@ -1,4 +1,4 @@
-"""Sizes of tiles and numbers of parts: a function of shapes alone, since other sizes round otherwise.
+"""Sizes of tiles and numbers of chunks: a function of shapes alone, since other sizes round otherwise.
 
 Condensed from the best of some 20 tiles for each layer of the reduced AlexNet and ResNet-20 at m = 2 ... 2048 on an
 H200: small tiles won at small m, where they occupy more of the device, large ones where there is work for all.
@@ -10,8 +10,8 @@ FEW, MANY, SOME, MOST = 100_000, 200_000, 400_000, 1_000_000
 """Numbers of a result, in all lanes, from which tiles are larger."""
 
 PARTS_MOST, WARPS, PART_LEAST, WARPS_MOST, PART_LARGE = 64, 2112, 64, 8448, 1024
-"""Of the sum of a weight gradient: parts at most; the warps aimed for, 16 for each of an H200's multiprocessors, by
-parts of at least so many pixels; and the warps up to which larger parts make more of them."""
+"""Of the sum of a weight gradient: chunks at most; the warps aimed for, 16 for each of an H200's multiprocessors, by
+chunks of at least so many pixels; and the warps up to which larger chunks make more of them."""
 
 
 class Tile(NamedTuple):
@@ -95,7 +95,7 @@ def weight_gradient(columns: int, channels: int, pixels: int, *, image: bool) ->
     return Tile(32, 64, 32, 4)
 
 
-def parts(warps: int, pixels: int) -> int:
+def chunks(warps: int, pixels: int) -> int:
     """Parts of the sum of a weight gradient over so many pixels, whose tiles take `warps` in all lanes."""
     few, many = min(WARPS // warps, pixels // PART_LEAST), min(WARPS_MOST // warps, pixels // PART_LARGE)
     return max(1, min(PARTS_MOST, max(few, many)))

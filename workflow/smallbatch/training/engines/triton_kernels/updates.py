@@ -41,7 +41,7 @@ class TritonUpdates(GraphUpdates):
     """Updates of all lanes at once, by a few dozen launches a step.
 
     Packed weights are the kernels' own while a block lasts; all else lies where torch has it. Mini-batches that have to
-    be taken in parts are left to torch.
+    be cut into micro-batches are left to torch.
 
     Args:
         network: of the lanes.
