@@ -25,6 +25,7 @@ from faults import CHANGES, FAULTS, children_keep_to_permissions, damage
 from helpers import GRID, copy_project, write_study
 
 from smallbatch.runs import bundles
+from smallbatch.runs.chosen import read_chosen
 from smallbatch.runs.store import RunStore
 from smallbatch.study.experiments import Run
 from smallbatch.training.checkpoint_folder import CheckpointFolder
@@ -130,8 +131,10 @@ def interrupt(project: Path) -> None:
 def outcome(project: Path) -> dict[str, object]:
     """What a study came to, by file, without what only a clock decides."""
     found: dict[Path, object] = {}
-    for pattern in ("runs/*/*.csv", "weights/*.safetensors", "small/claims.csv", "small/chosen/*.json"):
+    for pattern in ("runs/*/*.csv", "weights/*.safetensors", "small/claims.csv"):
         found |= {path: path.read_bytes() for path in _not_aside(project, f"results/{pattern}")}
+    for path in _not_aside(project, "results/small/chosen/*.json"):
+        found[path] = read_chosen(path)  # beside it stand digests of records, which say when they were trained
     for path in _not_aside(project, "paper_figures/small/fig*.???"):
         found[path] = path.read_bytes()
     for path in _not_aside(project, "results/runs/*/run.json"):
