@@ -273,6 +273,21 @@ def test_a_model_that_the_kernels_do_not_know_is_refused_with_the_reason(layer, 
         Layout(Graph(model, (1, 8, 8)), model.state_dict())
 
 
+@pytest.mark.parametrize("change", ["clamp_(-0.5, 0.5)", "abs().mean()"])
+def test_what_a_model_does_to_its_weights_is_not_left_out(change):
+    """A trace meets it once, and has no operation for it."""
+
+    class Computes(nn.Sequential):
+        def forward(self, x):
+            for weights in self.parameters():
+                eval(f"weights.data.{change}", {"weights": weights})
+            return super().forward(x)
+
+    model = Computes(nn.Conv2d(1, 4, 3), nn.Flatten(), nn.Linear(144, 3))
+    with pytest.raises(Unsupported, match="it computes with its weights outside its layers, by aten"):
+        Graph(model, (1, 8, 8))
+
+
 def test_group_norm_is_left_to_torch(data_folder, caplog):
     with caplog.at_level(logging.INFO):
         training = LaneTrainer([a_run(norm="group")], prepared.read(data_folder), CPU)

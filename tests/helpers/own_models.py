@@ -88,6 +88,7 @@ def reference(run, data, draws=False):
 MIXES = "a layer mixes lanes"
 DRAWS = "it draws random numbers in training"
 ASKS = "it asks a tensor for its values"
+CHANGES = "it changes its weights in its passes"
 
 
 def found_at(*sizes, **setting):

@@ -4,7 +4,7 @@ import pytest
 import torch
 from helpers import a_run
 from helpers.lanes import train
-from helpers.own_models import ASKS, CPU, DRAWS, MIXES, found, reference
+from helpers.own_models import ASKS, CHANGES, CPU, DRAWS, MIXES, found, reference
 from safetensors.torch import load
 
 from smallbatch.core.errors import UserError
@@ -95,6 +95,11 @@ ALONE_MODELS = {
     "a branch backwards": ({"middle": "y = x * 1\nif y.requires_grad: y.register_hook(lambda g: g * "
                                       "min(1, 1e9 / g.norm().item()))\nreturn y"}, ASKS),
     "numpy's view": ({"middle": "return x / max(1.0, x.detach().numpy().max() / 1e9)"}, ASKS),
+    "a limit of weights": ({"middle": "for p in self.parameters(): p.data.clamp_(-0.05, 0.05)\nreturn x"}, CHANGES),
+    "a limit of a norm": ({"middle": "with torch.no_grad(): w = self.fc.weight; "
+                                     "w.mul_((3 / w.norm(dim=1, keepdim=True)).clamp(max=1))\nreturn x"}, CHANGES),
+    "large weights": ({"middle": "return x / self.b.weight.abs().amax().clamp(min=1)"}, MIXES),
+    "many channels": ({"middle": "return x / 2 if x.shape[1] > 24 else x"}, "100 lanes compute otherwise than 3"),
     "large images": ({"middle": "return x / torch.where(x.abs().amax() > 30, 2.0, 1.0)"}, MIXES),
     "a lane that is not finite": ({"middle": "return torch.where(x.isfinite().all(), x, 2 * x)"},
                                   MIXES),

@@ -1,7 +1,7 @@
 """Traces an ordinary torch model to the operations that backends have kernels for: one image's way through it."""
 
 import operator
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import IntEnum
 from typing import Any
@@ -9,6 +9,8 @@ from typing import Any
 import torch
 from torch import fx, nn
 from torch.nn import functional as F
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
 
 from smallbatch.models.normalisation import BatchNorm
 from smallbatch.models.resnet import Shortcut
@@ -67,13 +69,30 @@ class _Tracer(fx.Tracer):
         return isinstance(m, BatchNorm | Shortcut) or super().is_leaf_module(m, qualified_name)
 
 
+class _NothingBeside(TorchDispatchMode):
+    """Ends a trace in which a model computes with its weights by itself: that would happen once, in the trace alone."""
+
+    def __init__(self, model: nn.Module) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.storages = {tensor.untyped_storage()._cdata for tensor in model.state_dict(keep_vars=True).values()}
+
+    def __torch_dispatch__(
+        self, function: Any, types: Any, arguments: Sequence[Any] = (), options: Mapping[str, Any] | None = None
+    ) -> Any:
+        tensors = [one for one in tree_leaves([arguments, options]) if isinstance(one, torch.Tensor)]
+        if any(tensor.untyped_storage()._cdata in self.storages for tensor in tensors):
+            raise Unsupported(f"it computes with its weights outside its layers, by {function}")
+        return function(*arguments, **(options or {}))
+
+
 def _way(model: nn.Module) -> list[fx.Node]:
     """What a model does, node by node, which has to be the same in training and in testing."""
     was, ways = model.training, []
     try:
         for training in (True, False):
             model.train(training)
-            ways.append(list(_Tracer().trace(model).nodes))
+            with _NothingBeside(model):
+                ways.append(list(_Tracer().trace(model).nodes))
     except Exception as error:  # a model whose way depends on its input cannot be traced, in many ways
         raise Unsupported(f"its way cannot be followed ({error})") from error
     finally:

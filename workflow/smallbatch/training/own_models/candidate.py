@@ -223,6 +223,16 @@ class Candidate:
             return False
         return True
 
+    def operations_in_lanes(self, count: int, *, training: bool) -> list[str] | None:
+        """Names of the operations of a pass of so many lanes, in their order; None where shapes alone do not tell."""
+        (channels, height, width), alone = self.spec.shape, self.build(1)
+        with contextlib.suppress(Exception), torch.device("meta"):  # whatever a model's code raises without values
+            stacked = lanes.stack([alone.to("meta")] * count).train(training)
+            with Recorder(stacked) as record:
+                stacked(torch.empty(EXAMPLES, count * channels, height, width))
+            return record.operations
+        return None
+
     def _record_shapes(self, count: int, *, training: bool) -> Recorder:
         """As `record_many`, with tensors that have no values, which takes neither time nor memory."""
         model = self.build_for(count).train(training)

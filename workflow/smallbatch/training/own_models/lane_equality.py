@@ -13,13 +13,16 @@ from smallbatch.training import lanes
 from smallbatch.training.own_models import batch_sizes
 from smallbatch.training.own_models.candidate import EXAMPLES, MINI_BATCHES, Candidate
 from smallbatch.training.own_models.comparisons import all_close, close, gradients_close
-from smallbatch.training.own_models.recording import no_values
+from smallbatch.training.own_models.recording import no_changes, no_values
 
 LANES = MINI_BATCHES
 """Lanes that are compared with their models alone; one as well."""
 
 SCALES = 1.0, 100.0, 0.01
-"""Of the images of each lane: what depends on how large they are is to differ between lanes."""
+"""Of the images of each lane, and of its weights: what depends on how large they are is to differ between lanes."""
+
+MANY_LANES = 100
+"""Lanes that are to do what few do: a model may go by the number of channels."""
 
 DIVERGED = math.nan, math.inf, 1e30, 1e300
 """What a lane that diverges has in images or weights; it must not reach the other lanes."""
@@ -67,8 +70,11 @@ def _difference(candidate: Candidate) -> str:
             _lanes_equal(candidate, EXAMPLES, count, layout)
             for count, layout in ((1, torch.contiguous_format), (LANES, torch.channels_last))
         )
+        equal = equal and _lanes_equal(candidate, EXAMPLES, LANES, torch.contiguous_format, scales=SCALES)
         if not equal or any(_reaches_others(candidate, value) for value in DIVERGED):
             return MIXED
+        if _many_do_otherwise(candidate):
+            return f"{MANY_LANES} lanes compute otherwise than {LANES}"
         if reason := _difference_at_other_sizes(candidate):
             return reason
     single = Precision(torch.get_default_dtype(), SINGLE_ROUNDING)
@@ -100,11 +106,38 @@ def _difference_at_other_sizes(candidate: Candidate) -> str:
     return ""
 
 
+def _many_do_otherwise(candidate: Candidate) -> bool:
+    """Whether many lanes take other operations than few, as far as shapes of tensors tell."""
+    for training in (True, False):
+        few = candidate.operations_in_lanes(LANES, training=training)
+        if few is not None and candidate.operations_in_lanes(MANY_LANES, training=training) != few:
+            return True
+    return False
+
+
 def _lanes_equal(
-    candidate: Candidate, examples: int, count: int, layout: torch.memory_format, precision: Precision = DOUBLE
+    candidate: Candidate,
+    examples: int,
+    count: int,
+    layout: torch.memory_format,
+    precision: Precision = DOUBLE,
+    scales: Sequence[float] = (1.0,) * LANES,
 ) -> bool:
-    """Whether lanes of different weights and images are equal to their models alone, in training and in testing."""
+    """Whether lanes of different weights and images are equal to their models alone, in training and in testing.
+
+    Args:
+        candidate: the model.
+        examples: of each lane.
+        count: of lanes.
+        layout: of the images.
+        precision: of weights and images.
+        scales: of the weights of each lane.
+    """
     alone = _models_alone(candidate, count, examples, precision)
+    with torch.no_grad():
+        for model, scale in zip(alone, scales, strict=False):
+            for parameter in model.parameters():
+                parameter.mul_(scale)
     stacked, images = lanes.stack(alone), candidate.mini_batches(examples)[:count].to(precision.dtype)
     scaled = images * torch.tensor(SCALES[:count], dtype=images.dtype)[:, None, None, None, None]
     # The second time with what the first one left in buffers.
@@ -117,7 +150,7 @@ def _lanes_equal(
 def _tests_equal(stacked: nn.Module, alone: Sequence[nn.Module], images: Tensor, rounding: float) -> bool:
     """Whether lanes give what their models give where nothing has gradients, as in tests; layers may know that."""
     with torch.no_grad():
-        with no_values():
+        with no_values(), no_changes(stacked):
             logits = stacked.eval()(images.transpose(0, 1).flatten(1, 2)).unflatten(1, (len(alone), -1))
         return all(
             close(logits[:, lane], model.eval()(images[lane].clone()), rounding) for lane, model in enumerate(alone)
@@ -152,7 +185,7 @@ def _pass_equal(
 ) -> bool:
     """Whether a pass of lanes, images [lanes, examples, ...], gives from lane `first` on what their models give."""
     stacked.train(training).zero_grad()
-    with no_values():
+    with no_values(), no_changes(stacked):
         logits = stacked(images.transpose(0, 1).flatten(1, 2).contiguous(memory_format=layout))
     if logits.shape != (images.shape[1], len(alone) * candidate.spec.classes):
         return False

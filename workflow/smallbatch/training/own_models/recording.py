@@ -15,6 +15,7 @@ from smallbatch.training.lanes import NoLaneForm
 from smallbatch.training.own_models.norm_marks import made_by_norms
 
 READS_VALUES = "it asks a tensor for its values"
+CHANGES_WEIGHTS = "it changes its weights in its passes"
 
 _NORMALISING = "batch_norm", "layer_norm", "group_norm", "instance_norm", "rms_norm", "local_response_norm"
 """How the names of torch's functions and operations end that normalise, without the endings in `_SUFFIXES`."""
@@ -73,6 +74,25 @@ def no_values() -> Iterator[None]:
         yield
 
 
+@contextlib.contextmanager
+def no_changes(model: nn.Module) -> Iterator[None]:
+    """While it lasts, changing the model's weights in place ends in `NoLaneForm`.
+
+    As a limit of their norm does, which leaves small weights as they are, so that lanes differ from some update on.
+    """
+    weights = {_storage(parameter) for parameter in model.parameters()}
+
+    def refuse(operation: Any, arguments: Arguments, options: Options) -> None:
+        given = _by_name(operation, arguments, options)
+        aliased = [one for one in operation._schema.arguments if one.alias_info]
+        changed = tree_leaves([given.get(one.name) for one in aliased if one.alias_info.is_write])
+        if any(_storage(one) in weights for one in changed if isinstance(one, Tensor)):
+            raise NoLaneForm(CHANGES_WEIGHTS)
+
+    with _Operations(refuse):
+        yield
+
+
 class Recorder(contextlib.ExitStack):
     """Records, while it lasts, what a model does.
 
@@ -128,11 +148,14 @@ class Recorder(contextlib.ExitStack):
 
 def _draws(operation: Any, arguments: Arguments, options: Options) -> bool:
     """Whether an operation draws; those of attention with dropout, which is there and zero, do not."""
-    named = dict(zip((one.name for one in operation._schema.arguments), arguments, strict=False)) | dict(options)
-    if "scaled_dot_product" in str(operation) and not named.get("dropout_p"):
+    if "scaled_dot_product" in str(operation) and not _by_name(operation, arguments, options).get("dropout_p"):
         return False
     # Asking for a value is marked so, too.
     return torch.Tag.nondeterministic_seeded in operation.tags and operation not in _READ_VALUES
+
+
+def _by_name(operation: Any, arguments: Arguments, options: Options) -> dict[str, Any]:
+    return dict(zip((one.name for one in operation._schema.arguments), arguments, strict=False)) | dict(options)
 
 
 def _normalises(name: str) -> bool:
