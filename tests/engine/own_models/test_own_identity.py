@@ -7,13 +7,14 @@ from dataclasses import replace
 import pytest
 import torch
 from helpers import a_run
-from helpers.own_models import CPU
+from helpers.own_models import CPU, OUTLINE
 
 from smallbatch import models
 from smallbatch.core.errors import UserError
 from smallbatch.data import prepared
 from smallbatch.runs.store import RunStore
 from smallbatch.training.evaluation import evaluate
+from smallbatch.training.own_models import suitability
 from smallbatch.training.pack import train_pack
 from smallbatch.training.trainer import LaneTrainer
 
@@ -92,6 +93,27 @@ def test_what_a_model_imports_from_beside_it_is_part_of_it(line, own, tmp_path):
     part.write_text("x = 2\n")
     models.content_at.cache_clear()
     assert models.content("mine") != before
+
+
+IMPORTS = ["from {first} import x", "import importlib\nx = importlib.import_module('{first}'[:2] + '{first}'[2:]).x"]
+
+
+@pytest.mark.parametrize(("line", "seen"), [(IMPORTS[0], True), (IMPORTS[1], False)], ids=["by name", "by stealth"])
+def test_what_a_model_imports_is_seen_also_where_another_one_has_imported_it(line, seen, own, tmp_path, monkeypatch):
+    """A model in a folder of its own imports the file of another model, which this process has examined."""
+    first = own()
+    first.write_text("x = 1\n" + first.read_text())
+    suitability(a_run(model="mine").setting, OUTLINE.shape, OUTLINE.classes)
+    assert first.stem in sys.modules
+    (tmp_path / "elsewhere").mkdir()
+    second = tmp_path / "elsewhere" / f"other_{first.stem}.py"
+    second.write_text(f"{line.format(first=first.stem)}\n{first.read_text()}")
+    monkeypatch.syspath_prepend(second.parent)
+    monkeypatch.setitem(models.MODELS, "other", f"{second.stem}:mine")
+    with pytest.raises(UserError, match=rf"model other .*: it reads {first}, which is no part of its runs' names"):
+        suitability(a_run(model="other").setting, OUTLINE.shape, OUTLINE.classes)
+    monkeypatch.setattr(models, "__file__", str(tmp_path / "__init__.py"))  # as if the folder of models were that one
+    assert (first in models.files(models.MODELS["other"])) == seen
 
 
 def test_which_function_of_a_file_a_model_is_is_part_of_it(own, data_folder, tmp_path, monkeypatch):

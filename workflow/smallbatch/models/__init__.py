@@ -106,7 +106,8 @@ def _with_imported(file: Path) -> set[Path]:
     while pending:
         path = pending.pop()
         files.add(path)
-        beside = {path.parent / f"{name}.py" for name in _imported(path)}
+        folders = {path.parent, Path(__file__).resolve().parent}
+        beside = {folder / f"{name}.py" for name in _imported(path) for folder in folders}
         beside |= {other for name in _imported(path) for other in (path.parent / name).glob("**/*.py")}
         pending |= {other for other in beside if other.is_file() and not is_the_projects(other)} - files
     return files
@@ -204,6 +205,23 @@ def _maker(model: str) -> Callable[..., "nn.Module"]:
         _loaded[model] = before
     maker: Callable[..., nn.Module] = getattr(importlib.import_module(module), name)
     return maker
+
+
+def forget_modules() -> None:
+    """Let all models of the user's own, and what they import, be imported anew when they are asked for next.
+
+    So that what one of them imports is seen, whatever others have imported before.
+    """
+    files_of_own: set[Path] = set()
+    for model in filter(is_own, MODELS):
+        with contextlib.suppress(UserError):
+            files_of_own |= files(MODELS[model])
+    for name, module in list(sys.modules.items()):
+        if (file := getattr(module, "__file__", None)) and Path(file).resolve() in files_of_own:
+            del sys.modules[name]
+            package, _, last = name.rpartition(".")
+            if package in sys.modules:
+                vars(sys.modules[package]).pop(last, None)
 
 
 def forget_bytecode(entry_point: str) -> None:

@@ -66,6 +66,7 @@ def nothing_outside(files: set[Path], name: str) -> Iterator[None]:
     Raises:
         UserError: says what it reads or asks.
     """
+    models.forget_modules()
     listener, profile = _Listener(set(map(str, files)), _imported_of_the_library(), set(), [], []), sys.getprofile()
     _listeners.append(listener)
     sys.setprofile(_on_call)
