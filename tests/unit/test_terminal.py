@@ -6,8 +6,10 @@ import pty
 import select
 import subprocess
 import sys
+import threading
 import time
 from dataclasses import replace
+from types import SimpleNamespace
 
 import pytest
 from helpers import terminal
@@ -129,6 +131,23 @@ def test_a_file_that_goes_while_it_is_looked_at_ends_no_watch():
     time.sleep(0.2)
     watch.end()
     assert shown[0] == STATUS
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
+def test_a_look_as_the_process_ends_is_the_last_one(monkeypatch, capfd):
+    """When no thread can be started any more, as records are read by some; while it runs that is an error."""
+
+    def look():
+        raise RuntimeError("cannot schedule new futures after interpreter shutdown")
+
+    for alive, errors in ((False, 0), (True, 1)):
+        ended = SimpleNamespace(is_alive=lambda alive=alive: alive)
+        raised = []
+        with monkeypatch.context() as patch:
+            patch.setattr(threading, "main_thread", lambda ended=ended: ended)
+            patch.setattr(threading, "excepthook", raised.append)
+            watching.Watch(look, lambda status: None, every=0.01)._thread.join()
+        assert len(raised) == errors
 
 
 def test_ctrl_c_while_a_line_is_written(screen):

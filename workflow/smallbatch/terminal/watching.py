@@ -1,6 +1,5 @@
 """One line for a study that is trained: how far it is, redrawn in a terminal, once a minute elsewhere."""
 
-import contextlib
 import logging
 import os
 import signal
@@ -61,8 +60,14 @@ class Watch:
         pause = self._every
         while not self._ended.wait(pause):
             begun = time.monotonic()
-            with contextlib.suppress(OSError):  # a file that went while it was looked at; the next look sees it
+            try:
                 self._show(self._look())
+            except OSError:  # a file that went while it was looked at; the next look sees it
+                pass
+            except RuntimeError:
+                if threading.main_thread().is_alive():
+                    raise
+                return  # the process ends, and starts no threads to read records with
             pause = max(self._every, (time.monotonic() - begun) / SHARE)
 
 
