@@ -1,5 +1,6 @@
 """What a call still has to train, and options that would hide it, from records and options worked out by hand."""
 
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -97,7 +98,15 @@ def test_a_report_of_what_is_not_complete_is_refused():
 STUDIES = {"laptop", "cifar10"}
 
 
-@pytest.mark.parametrize("target", ["paper_figures/cifar10/fig01.pdf", "results/cifar10/claims.csv"])
+@pytest.mark.parametrize(
+    "target",
+    [
+        "paper_figures/cifar10/fig01.pdf",
+        "results/cifar10/claims.csv",
+        "./results/cifar10/a",
+        f"{Path.cwd()}/results/cifar10/a",
+    ],
+)
 def test_a_file_of_another_study_is_refused_with_how_to_ask_for_it(target):
     asked = ["--cores", "2", target]
     with pytest.raises(UserError) as error:

@@ -33,7 +33,7 @@ def preflight():
 # Snakemake knows its targets only when all rules are read, and then says that it has no rule for them.
 if workflow.is_main_process and workflow.modifier.is_main_snakefile():
     try:
-        if any(argument.startswith((f"{RESULTS}/", f"{FIGURES}/")) for argument in sys.argv[1:]):
+        if any(f"{folder}/" in argument for argument in sys.argv[1:] for folder in (RESULTS, FIGURES)):
             asked, _ = get_argument_parser().parse_known_args()
             studies = {file.stem for file in Path("config", "studies").glob("*.yaml")}
             options.refuse_other_studies(asked.targets, STUDY.name, studies)
@@ -114,6 +114,8 @@ def check_lock():
 def set_clocks_right():
     """Snakemake ends a job whose inputs are newer than what it has made of them, as another machine's clock makes them."""
     inputs = [*data_files_of(STUDY.labels), *Path(RESULTS, STUDY.name).rglob("*"), *Path(FIGURES, STUDY.name).glob("*")]
+    inputs += [TEMPLATE, *Path("config").rglob("*.yaml")]
+    inputs += [path for folder in (".", "workflow", "workflow/rules", "envs") for path in Path(folder).glob("[!.]*")]
     if ahead := bring_to_now(inputs):
         print(f"{', '.join(map(str, ahead))}: dated in the future; now dated as of this moment", file=sys.stderr)
 

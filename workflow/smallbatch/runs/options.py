@@ -1,6 +1,8 @@
 """Options of Snakemake by which results would be called complete that are not."""
 
+import os
 from collections.abc import Collection, Sequence
+from pathlib import PurePath
 
 from smallbatch.core.errors import UserError, refuse
 
@@ -72,8 +74,7 @@ def refuse_other_studies(targets: Collection[str], study: str, studies: Collecti
         UserError: names the target and how to ask for it.
     """
     for target in targets:
-        folder, _, file = target.partition("/")
-        other = file.partition("/")[0]
+        folder, other, *_ = (*PurePath(os.path.relpath(target)).parts, "", "")
         if folder in ("results", "paper_figures") and other in studies and other != study:
             raise UserError(f"{target}: is of study {other}, and this call of {study}; add --config study={other}")
 
