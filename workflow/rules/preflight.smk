@@ -86,7 +86,12 @@ def job_files(job):
 def is_known(e):
     """Whether an experiment's data are prepared and its rates chosen."""
     needed = [meta_file(e.setting.data), *[chosen_file(e.name)] * bool(e.best_of)]
-    return all(file.exists() and str(file) not in workflow.dag.forcefiles for file in needed)
+    return all(map(is_made, needed))
+
+
+def is_made(file):
+    """Whether a file is there and not to be made again."""
+    return file.exists() and str(file) not in workflow.dag.forcefiles
 
 
 def unprepared(label):
