@@ -136,3 +136,22 @@ def test_a_file_of_another_study_is_refused_with_how_to_ask_for_it(target):
 )
 def test_other_targets_pass(target):
     options.refuse_other_studies([target, "results/laptop-glimpse/claims.csv"], "laptop", STUDIES)
+
+
+def test_an_experiment_or_a_figure_that_is_no_target_is_refused_with_what_there_is():
+    study = Study("s.yaml", "s", "", "", dict.fromkeys(["alexnet", "bn"]), dict.fromkeys(["fig01", "cost"]))
+    rules = {"cost", "experiment:alexnet", "experiment:bn", "figure:fig01", "figure:cost"}
+    for target, said in (
+        ("experiment:alexnt", "s.yaml has no such experiment (did you mean 'alexnet'?); it has: alexnet, bn"),
+        ("experiment:fig01", "s.yaml has no such experiment; it has: alexnet, bn"),
+        ("figure:b", "s.yaml has no such figure; it has: fig01, cost; with --config study=t it is there"),
+        ("bn", "no target; experiment:bn is one"),
+        ("fig01", "no target; figure:fig01 is one"),
+    ):
+        assert options.to_be_looked_at(["-n", target], study, rules)
+        with pytest.raises(UserError) as error:
+            options.refuse_unknown([target], study, rules, lambda key, name: ["t"] * ((key, name) == ("figures", "b")))
+        assert str(error.value) == f"command line: {target}: {said}"
+    plain = ["-n", "cost", "figure:cost", "study=t", "data/digits/meta.json"]
+    assert not options.to_be_looked_at(plain, study, rules)
+    options.refuse_unknown(plain, study, rules, lambda key, name: [])

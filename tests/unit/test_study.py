@@ -11,6 +11,7 @@ import yaml
 from helpers import PROJECT, a_run, write_study
 from snakemake.utils import update_config
 
+from smallbatch import study_file
 from smallbatch.core.errors import UserError
 from smallbatch.runs.packs import Plan, cut, lane_key, with_rates
 from smallbatch.runs.store import Outcome, RunStore
@@ -848,3 +849,14 @@ def test_what_was_meant_is_first_of_all_what_begins_so():
     assert likely("digits_m2_seed3", runs) == " (did you mean 'digits_m2_seed3-5546e31d5fcf'?)"
     assert likely("digits_m2_sed5-ce7e8a3d4038", runs) == " (did you mean 'digits_m2_seed5-ce7e8a3d4038'?)"
     assert likely("lapto", ["laptop", "cifar10"]) == " (did you mean 'laptop'?)" and likely("x", runs) == ""
+
+
+def test_studies_are_found_by_what_they_have(monkeypatch, tmp_path):
+    monkeypatch.chdir(PROJECT)
+    assert study_file.studies_with("figures", "fig18") == ["cifar10-length", "paper"]
+    assert study_file.studies_with("experiments", "none-such") == []
+    (tmp_path / "here/config/studies").mkdir(parents=True)
+    for name, text in {"a": "figures: {f: 1}", "b": "{", "c": "figures: 3", "d": "title: f"}.items():
+        (tmp_path / f"here/config/studies/{name}.yaml").write_text(text)
+    monkeypatch.chdir(tmp_path / "here")
+    assert study_file.studies() == ["a", "b", "c", "d"] and study_file.studies_with("figures", "f") == ["a"]

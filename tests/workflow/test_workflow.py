@@ -200,8 +200,8 @@ def test_a_figure_trains_its_own_experiments_and_an_unknown_one_is_named(tiny):
     done = snakemake(tiny, *asked, "paper_figures/tiny/fig02.png")
     line = "error: config/studies/tiny.yaml: figures: it has no fig02, nor experiments for it; it has: fig01, fig13\n"
     assert done.returncode != 0 and line in done.stdout and "Traceback" not in done.stdout
-    done = snakemake(tiny, *asked, "paper_figures/tiny/fig01.png")
-    assert done.returncode == 0, done.stdout
+    done = snakemake(tiny, *asked, "figure:fig01")
+    assert done.returncode == 0 and "The figure is paper_figures/tiny/fig01.pdf, .svg and .png." in done.stdout
     assert len(trained(tiny)) == 4 and (tiny / "paper_figures/tiny/fig01.png").exists()
 
 
@@ -260,7 +260,7 @@ def test_missing_data_and_rates_hide_no_missing_runs(copied):
 
 
 @pytest.mark.parametrize(
-    "target", ["tables", "figures", "report", "paper_figures/tiny/fig13.png", "results/tiny/claims.csv"]
+    "target", ["tables", "figures", "report", "paper_figures/tiny/fig13.png", "experiment:bn", "claims"]
 )
 def test_whatever_is_asked_for_hides_no_missing_runs(target, copied):
     """Data and rates that are not there are no reason to take whole tables for right."""
@@ -427,6 +427,9 @@ def test_the_target_trained_trains_and_makes_no_figures(tiny):
 def test_a_figure_of_another_study_is_refused_with_how_to_ask_for_it(tiny):
     done = snakemake(tiny, "-n", "paper_figures/tiny/fig01.pdf")
     assert done.returncode == 1 and "error: paper_figures/tiny/fig01.pdf: is of study tiny" in done.stdout, done.stdout
+    done = snakemake(tiny, "-n", "experiment:bn")
+    said = "error: command line: experiment:bn: config/studies/laptop.yaml has no such experiment"
+    assert done.returncode == 1 and said in done.stdout and "with --config study=tiny it is there" in done.stdout
     assert snakemake(tiny, "-n", "paper_figures/tiny/fig01.pdf", "--config", "study=tiny").returncode == 0
     assert snakemake(tiny, "-n", "--apptainer-prefix", "results/tiny/images", "figures").returncode == 0, "no target"
 
@@ -434,7 +437,8 @@ def test_a_figure_of_another_study_is_refused_with_how_to_ask_for_it(tiny):
 def test_each_rule_says_what_it_does(project):
     done = snakemake(project, "--list")
     rules = [row for row in done.stdout.splitlines() if not row.startswith("Using")]
-    assert len(rules) > 15 and all(re.fullmatch(r"\w+ \(.+\.\)", row) for row in rules), done.stdout
+    assert {"claims", "experiment:alexnet", "figure:fig01"} < {row.partition(" ")[0] for row in rules}
+    assert len(rules) > 15 and all(re.fullmatch(r"[\w:-]+ \(.+\.\)", row) for row in rules), done.stdout
 
 
 def test_cost_is_told_before_anything_is_trained(tiny):

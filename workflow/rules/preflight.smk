@@ -30,17 +30,6 @@ def preflight():
         print(f"{names}: of no figure of {STUDY.file}; nothing brings it up to date", file=sys.stderr)
 
 
-# Snakemake knows its targets only when all rules are read, and then says that it has no rule for them.
-if workflow.is_main_process and workflow.modifier.is_main_snakefile():
-    try:
-        if any(argument.startswith((f"{RESULTS}/", f"{FIGURES}/")) for argument in sys.argv[1:]):
-            asked, _ = get_argument_parser().parse_known_args()
-            studies = {file.stem for file in Path("config", "studies").glob("*.yaml")}
-            options.refuse_other_studies(asked.targets, STUDY.name, studies)
-    except UserError as error:
-        sys.exit(f"error: {error}")
-
-
 def only_looks():
     """Whether no job is to run: a dry run, or one that prints the graph of jobs."""
     return workflow.executor_plugin is None or workflow.dryrun

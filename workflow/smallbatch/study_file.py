@@ -1,5 +1,6 @@
 """From a file of `config/studies` to a checked study, made smaller where the configuration says so."""
 
+import contextlib
 import itertools
 import math
 import re
@@ -91,7 +92,7 @@ def load_study(
         allowed = f"letters, digits, '.', '_' and '-', a letter or digit first, 64 at most; and not {', '.join(TAKEN)}"
         refuse(location("study", said_in, given or {}), "study", name, allowed)
     if not where.exists():
-        known = sorted(path.stem for path in STUDIES.glob("*.yaml"))
+        known = studies()
         said = location("study", said_in, given or {})
         allowed = f"those of {STUDIES}: {', '.join(known)}"
         raise UserError(f"{said}: study: {name!r}: no such study{likely(name, known)}; allowed: {allowed}")
@@ -113,6 +114,20 @@ def load_study(
     if examine:
         own_models.check(study, datasets, processes)
     return study
+
+
+def studies() -> list[str]:
+    """Names of all studies."""
+    return sorted(path.stem for path in STUDIES.glob("*.yaml"))
+
+
+def studies_with(key: str, name: str) -> list[str]:
+    """Names of the studies whose file has a name under a key, as `figures`; those that cannot be read have none."""
+    found = []
+    for study in studies():
+        with contextlib.suppress(UserError, KeyError, TypeError):
+            found += [study] * (name in read_yaml(STUDIES / f"{study}.yaml")[key])
+    return found
 
 
 def scaled(values: Values, scale: Values) -> dict[str, Any]:
