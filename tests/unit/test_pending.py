@@ -129,6 +129,10 @@ def test_a_file_of_another_study_is_refused_with_how_to_ask_for_it(target):
         options.refuse_other_studies(asked, "laptop", STUDIES)
     assert str(error.value) == f"{target}: is of study cifar10, and this call of laptop; add --config study=cifar10"
     options.refuse_other_studies(asked, "cifar10", STUDIES)
+    with pytest.raises(UserError) as error:
+        options.refuse_other_studies(asked, "cifar10-seeds1", STUDIES)
+    ours = target.replace("cifar10", "cifar10-seeds1")
+    assert str(error.value).endswith(f" of cifar10-seeds1; ask for {ours}, or without what makes it cifar10-seeds1")
 
 
 @pytest.mark.parametrize(

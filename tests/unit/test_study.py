@@ -3,6 +3,7 @@
 import copy
 import math
 import os
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -860,3 +861,44 @@ def test_studies_are_found_by_what_they_have(monkeypatch, tmp_path):
         (tmp_path / f"here/config/studies/{name}.yaml").write_text(text)
     monkeypatch.chdir(tmp_path / "here")
     assert study_file.studies() == ["a", "b", "c", "d"] and study_file.studies_with("figures", "f") == ["a"]
+
+
+@pytest.mark.parametrize(
+    ("changed", "name"),
+    [
+        ({}, "laptop"),
+        ({"seeds": 3}, "laptop-seeds3"),
+        ({"convergence_threshold": 0.5}, "laptop-convergence_threshold0.5"),
+        ({"claims": {"margin": 1.5, "near": 3}}, "laptop-margin1.5-near3"),
+        ({"claims": {"margin": 0.2}, "training": {"processes": 1, "device": "cpu"}}, "laptop"),
+        ({"scale": {"name": "look", "figures": ["fig01"]}, "seeds": 1}, "laptop-look-seeds1"),
+    ],
+)
+def test_what_a_call_says_otherwise_than_the_configuration_is_in_the_name(changed, name, monkeypatch):
+    monkeypatch.chdir(PROJECT)
+    config = read_yaml(Path("config/config.yaml"))
+    parts = {
+        key: config[key] | value if key != "scale" and isinstance(value, dict) else value
+        for key, value in changed.items()
+    }
+    study = load_study(config | parts)
+    assert study.name == name
+    assert {run.setting for run in study.runs()} <= {run.setting for run in load_study(config).runs()}, (
+        "no run is another"
+    )
+
+
+def test_what_a_call_makes_has_the_name_of_no_study(monkeypatch, tmp_path):
+    (tmp_path / "here").mkdir()
+    shutil.copytree(PROJECT / "config", tmp_path / "here/config")
+    monkeypatch.chdir(tmp_path / "here")
+    shutil.copy("config/studies/laptop.yaml", "config/studies/laptop-seeds3.yaml")
+    config = read_yaml(Path("config/config.yaml"))
+    with pytest.raises(
+        UserError, match=r"^config/studies/laptop-seeds3.yaml: has the name of what this call makes of "
+    ):
+        load_study(config | {"seeds": 3})
+    assert load_study(config | {"study": "laptop-seeds3"}).name == "laptop-seeds3"
+    file = Path("config/config.yaml")
+    file.write_text(file.read_text("utf-8").replace("seeds: study", "seeds: 3"), encoding="utf-8")
+    assert load_study(config | {"seeds": 3}).name == "laptop", "as the configuration says"

@@ -363,7 +363,12 @@ def test_what_lies_there_whole_but_would_be_made_otherwise_is_made_again(copied)
     before = rates.read_bytes()
     write_chosen(rates, {16: 2.0**-10, 64: 2.0**-8}, ["of other runs"], read_sealed(rates)["code"])
     shutil.rmtree(copied / ".snakemake")
-    done = snakemake(copied, *ALL[:-2], "convergence_threshold=0.25", *ALL[-2:])
+    tried = snakemake(copied, "-n", *ALL[:-2], "convergence_threshold=0.25", *ALL[-2:])
+    assert "Study tiny-convergence_threshold0.25 would be complete" in tried.stdout, tried.stdout
+    assert "train" not in jobs(tried.stdout) and jobs(tried.stdout)["table"] == 2, tried.stdout
+    config = copied / "config/config.yaml"
+    config.write_text(config.read_text().replace("convergence_threshold: 0.8", "convergence_threshold: 0.25"))
+    done = snakemake(copied, *ALL)
     assert done.returncode == 0 and "results/tiny/chosen/bn.json: chosen from other runs; to be made" in done.stdout
     told = "made by other settings or another version of the code; to be made again"
     assert all(f"results/tiny/checksums/table-{name}.json: {told}" in done.stdout for name in ("alexnet", "bn"))

@@ -101,6 +101,9 @@ def load_study(
     if scale:
         _check_scale(location("scale", said_in, given or {}), values, scale, list(datasets))
         values, name = scaled(values, scale), f"{name}-{scale['name']}"
+    name += _tried(config)
+    if name != where.stem and (STUDIES / f"{name}.yaml").exists():
+        raise UserError(f"{STUDIES / name}.yaml: has the name of what this call makes of {where}; rename it")
     if config["seeds"] != "study":
         seeds = list(range(1, config["seeds"] + 1))
         values["experiments"] = {key: {**e, "seeds": seeds} for key, e in values["experiments"].items()}
@@ -154,6 +157,14 @@ def scaled(values: Values, scale: Values) -> dict[str, Any]:
         needed = shown | {base for name in shown for base in _bases(experiments[name])}
         experiments = {name: e for name, e in experiments.items() if name in needed}
     return {**values, "experiments": experiments, "figures": figures}
+
+
+def _tried(config: Values) -> str:
+    """Seeds and thresholds that a call says otherwise than its file, as the end of a name; its results are others."""
+    usual = read_yaml(Path(CONFIG_FILE)) if Path(CONFIG_FILE).exists() else {}
+    tried = {key: config[key] for key in ("seeds", "convergence_threshold") if key in config}
+    usual, tried = usual | usual.get("claims", {}), tried | config.get("claims", {})
+    return "".join(f"-{key}{value}" for key, value in tried.items() if value != usual.get(key, value))
 
 
 def _check_scale(where: str, values: Values, scale: Values, datasets: list[str]) -> None:

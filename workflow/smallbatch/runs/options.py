@@ -75,10 +75,12 @@ def refuse_other_studies(targets: Collection[str], study: str, studies: Collecti
         UserError: names the target and how to ask for it.
     """
     for target in targets:
-        folder, _, file = target.partition("/")
-        other = file.partition("/")[0]
+        folder, _, path = target.partition("/")
+        other, _, file = path.partition("/")
         if folder in ("results", "paper_figures") and other in studies and other != study:
-            raise UserError(f"{target}: is of study {other}, and this call of {study}; add --config study={other}")
+            ours = f"ask for {folder}/{study}/{file}, or without what makes it {study}"
+            hint = ours if study.startswith(f"{other}-") and study not in studies else f"add --config study={other}"
+            raise UserError(f"{target}: is of study {other}, and this call of {study}; {hint}")
 
 
 def to_be_looked_at(arguments: Collection[str], study: Study, rules: Collection[str]) -> bool:
