@@ -69,8 +69,18 @@ rule gather:
         epochs=tables("epochs", STUDY.experiments),
         variance=tables("variance", STUDY.experiments),
     output:
-        runs=report(f"{RESULTS}/{{study}}/runs.parquet", caption="../report/table.rst", category="Tables"),
-        csv=report(f"{RESULTS}/{{study}}/runs.csv", caption="../report/table.rst", category="Tables"),
+        runs=report(
+            f"{RESULTS}/{{study}}/runs.parquet",
+            caption="../report/table.rst",
+            category="Tables",
+            labels={"table": "All runs", "form": "Parquet"},
+        ),
+        csv=report(
+            f"{RESULTS}/{{study}}/runs.csv",
+            caption="../report/table.rst",
+            category="Tables",
+            labels={"table": "All runs", "form": "CSV"},
+        ),
         epochs=f"{RESULTS}/{{study}}/epochs.parquet",
         variance=f"{RESULTS}/{{study}}/variance.parquet",
         checksums=f"{RESULTS}/{{study}}/checksums/gather.json",
@@ -100,7 +110,12 @@ rule claims:
         epochs=f"{RESULTS}/{STUDY.name}/epochs.parquet",
         variance=f"{RESULTS}/{STUDY.name}/variance.parquet",
     output:
-        claims=report(f"{RESULTS}/{STUDY.name}/claims.csv", caption="../report/claims.rst", category="Tables"),
+        claims=report(
+            f"{RESULTS}/{STUDY.name}/claims.csv",
+            caption="../report/claims.rst",
+            category="Tables",
+            labels={"table": "Claims and verdicts", "form": "CSV"},
+        ),
         checksums=f"{RESULTS}/{STUDY.name}/checksums/claims.json",
     log:
         f"logs/claims/{STUDY.name}.log",
