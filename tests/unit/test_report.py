@@ -198,6 +198,13 @@ def test_links_within_the_page_have_targets_and_pictures_a_text(tmp_path: Path) 
     assert Page(text).alts == ["Plot: Wide & narrow"]
 
 
+def test_powers_of_two_are_raised_wherever_they_are_written(tmp_path: Path) -> None:
+    judged = claims(text="best at 2^-8", evidence="2^-12, not 12^-3 & m = 2^10")
+    text = page(tmp_path, judged=judged, description="Rates 2^-12 to 2^-4.", title="At 2^-8")
+    assert "<h1>At 2⁻⁸</h1>" in text and "Rates 2⁻¹² to 2⁻⁴." in text
+    assert "<summary>best at 2⁻⁸</summary>" in text and "2⁻¹², not 12^-3 &amp; m = 2¹⁰" in text
+
+
 def test_texts_are_escaped(tmp_path: Path) -> None:
     attack = "<script>alert('x')</script>"
     bad = planned({(2, 2**-8): [0.5]}, model=attack)

@@ -14,7 +14,7 @@ import pandas as pd
 
 from smallbatch.analysis.table import by_environment
 from smallbatch.analysis.verdicts import effect_words
-from smallbatch.analysis.words import duration, rate_words, setting_words
+from smallbatch.analysis.words import duration, raised, rate_words, setting_words
 from smallbatch.core.errors import UserError
 from smallbatch.core.files import atomic
 from smallbatch.figures import caption, style
@@ -147,7 +147,9 @@ def render(
     Raises:
         UserError: the template or a figure cannot be read.
     """
-    pages = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True)
+    pages = jinja2.Environment(
+        autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True, finalize=_readable
+    )
     pages.filters["figure_words"] = figure_words
     once = runs.drop_duplicates("run")
     seconds = once["seconds"].sum()
@@ -178,6 +180,11 @@ def _when_and_where(runs: pd.DataFrame) -> str:
         return ""
     first, last, devices = days[0], days[-1], ", ".join(sorted(set(there["device"].dropna())))
     return (first if first == last else f"{first} to {last}") + f" on {devices}" * bool(devices)
+
+
+def _readable(value: Any) -> Any:
+    """What is put into the page: text with its powers raised; what is markup already stays."""
+    return raised(value) if type(value) is str else value
 
 
 def claim_rows(claims: pd.DataFrame) -> list[dict[str, Any]]:
