@@ -51,7 +51,6 @@ docs: env $(SITE)/installed
 
 # Of a study that nobody has trained, so that its trainings are among what is to be done.
 pipeline: env
-	PATH="$(CURDIR)/$(BIN):$$PATH" snakemake --cores 1 --quiet all -- datasets
 	PATH="$(CURDIR)/$(BIN):$$PATH" snakemake --rulegraph dot --config 'scale={name: picture, epochs: 0.9}' -- all crate \
 		| $(BIN)/python docs/pipeline.py docs/pipeline.svg
 

@@ -184,7 +184,7 @@ class Study:
         wait_for(lambda: self.snakemake.poll() is not None, "snakemake", 500)
         assert self.snakemake.returncode == 0, self.told
         for form in ("pdf", "svg", "png"):
-            assert (self.folder / f"paper_figures/laptop-faults/fig04.{form}").stat().st_size > 1000
+            assert (self.folder / f"paper_figures/laptop-faults-seeds{self.seeds}/fig04.{form}").stat().st_size > 1000
         wanted, found = runs(self.undisturbed), runs(self.folder)
         assert len(found) == 2 * self.seeds
         assert found == {name: wanted[name] for name in found}

@@ -90,7 +90,7 @@ def test_packs_that_ask_for_the_same_are_one_array_and_none_is_forgotten(cluster
     scale = "scale={name: small, epochs: 0.1, batch_sizes: [2, 8, 512], figures: [fig04]}"
     chosen = ("--config", "seeds=1", scale, "training={runs_per_pack: 1, device: cpu}")
     jobs = ("--profile", "slurm", "--jobs", str(at_once), "--slurm-init-seconds-before-status-checks=2")
-    done = snakemake(project, *jobs, *chosen, "--", "results/laptop-small/experiments/resnet8-bn/runs.parquet")
+    done = snakemake(project, *jobs, *chosen, "--", "results/laptop-small-seeds1/experiments/resnet8-bn/runs.parquet")
     assert done.returncode == 0, done.stdout
     told = [line for line in ask("scontrol", "--oneliner", "show", "jobs").splitlines() if f"WorkDir={project}" in line]
     asked = [(*re.findall(r"MinMemoryNode=\S+", job), "ArrayTaskId" in job) for job in told if "rule_train_" in job]

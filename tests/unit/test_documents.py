@@ -426,7 +426,6 @@ def test_the_picture_of_the_stages_has_the_rules_and_what_they_need(project, mon
     monkeypatch.syspath_prepend(PROJECT / "docs")
     import pipeline
 
-    assert snakemake(project, "--cores", "1", "--", "datasets").returncode == 0
     graph = snakemake(project, "--rulegraph", "dot", "--", "all", "crate").stdout
     drawn = re.findall(r'id="([a-z]+)-([a-z]+)"', (PROJECT / "docs" / "pipeline.svg").read_text(encoding="utf-8"))
     assert sorted(drawn) == pipeline.edges(graph)

@@ -1,6 +1,7 @@
 """What a call still has to train, and options that would hide it, from records and options worked out by hand."""
 
-from pathlib import Path
+import os
+from dataclasses import replace
 from types import SimpleNamespace
 
 import pytest
@@ -10,6 +11,8 @@ from smallbatch.core.errors import UserError
 from smallbatch.runs import options
 from smallbatch.runs.packs import Pack, Plan
 from smallbatch.runs.store import RunStore, digest_of
+from smallbatch.study.experiments import Experiment, Study
+from smallbatch.study.rates import BaseLr
 
 RUNS = tuple(a_run(seed=seed, epochs=1) for seed in (1, 2))
 
@@ -47,15 +50,37 @@ def test_tables_are_made_again_where_they_show_other_records(plan):
     assert not there.outdates(digest_of(digests))
     assert there.outdates(digest_of(digests[:1])) and there.outdates(None)
     # A record that was published counts before the one that is there.
-    published = plan.pending("e", "f", arriving={RUNS[1].name("f"): "other"})
+    published = plan.pending("e", "f", arriving={RUNS[1].name("f"): SimpleNamespace(digest="other")})
     assert published.outdates(digest_of(digests)) and not published.outdates(digest_of([digests[0], "other"]))
     assert there.packs == published.packs == []
 
 
 def test_runs_that_are_to_arrive_need_no_training(plan):
-    arriving = {run.name("f"): f"{i}" for i, run in enumerate(RUNS)}
+    arriving = {run.name("f"): SimpleNamespace(digest=f"{i}") for i, run in enumerate(RUNS)}
     assert plan.pending("e", "f", arriving=arriving) == ([], digest_of(["0", "1"]), {})
     assert plan.pending("e", "other", arriving=arriving).packs, "of other data"
+    assert plan.supposed("e", ["other"], arriving=arriving) and not plan.supposed(
+        "e", ["other", "f"], arriving=arriving
+    )
+
+
+def test_before_data_and_rates_are_known_what_is_here_of_them_is_supposed_to_be_theirs(tmp_path):
+    """Two runs take the best of two rates of a grid, each with a b of its own."""
+    base = Experiment("base", RUNS[0].setting, (4,), None, (BaseLr(2**-8), BaseLr(2**-6)), (1,))
+    wide = Experiment("wide", RUNS[0].setting, (8,), None, (BaseLr(2**-4),), (1,))
+    e = Experiment("e", replace(RUNS[0].setting, norm="batch"), (4,), (2, 4), (), (1,), ("base", "wide"))
+    plan = Plan(Study("", "s", "", "", {"base": base, "wide": wide, "e": e}, {}), 1, RunStore(tmp_path))
+    packs = {run: pack for pack in plan.packs.values() for run in pack.runs}
+    both = [packs[run] for run in e.runs()]
+    assert len(both) == 2 and plan.supposed("e", []) == plan.supposed("e", ["f"]) == both
+    [low, _] = e.runs({4: BaseLr(2**-6)})
+    plan.store.write(low, "f", an_outcome(low), {}, None)
+    assert plan.supposed("e", ["g", "f"]) == both[1:] and plan.supposed("e", ["g"]) == both
+    assert plan.supposed("e", ["f"], {4: BaseLr(2**-8)}) == both, "at the rate that was chosen it is missing"
+    [_, high] = e.runs({4: BaseLr(2**-4)})
+    plan.store.write(high, "f", an_outcome(high), {}, None)
+    assert plan.supposed("e", ["f"]) == both[1:], "at a rate of another m"
+    assert plan.supposed("base", ["f"]) == [packs[next(base.runs())]]
 
 
 @pytest.mark.parametrize(
@@ -104,7 +129,7 @@ STUDIES = {"laptop", "cifar10"}
         "paper_figures/cifar10/fig01.pdf",
         "results/cifar10/claims.csv",
         "./results/cifar10/a",
-        f"{Path.cwd()}/results/cifar10/a",
+        os.path.abspath("results/cifar10/a"),
     ],
 )
 def test_a_file_of_another_study_is_refused_with_how_to_ask_for_it(target):
@@ -113,6 +138,10 @@ def test_a_file_of_another_study_is_refused_with_how_to_ask_for_it(target):
         options.refuse_other_studies(asked, "laptop", STUDIES)
     assert str(error.value) == f"{target}: is of study cifar10, and this call of laptop; add --config study=cifar10"
     options.refuse_other_studies(asked, "cifar10", STUDIES)
+    with pytest.raises(UserError) as error:
+        options.refuse_other_studies(asked, "cifar10-seeds1", STUDIES)
+    ours = os.path.relpath(target).replace("cifar10", "cifar10-seeds1")
+    assert str(error.value).endswith(f" of cifar10-seeds1; ask for {ours}, or without what makes it cifar10-seeds1")
 
 
 @pytest.mark.parametrize(
@@ -120,3 +149,22 @@ def test_a_file_of_another_study_is_refused_with_how_to_ask_for_it(target):
 )
 def test_other_targets_pass(target):
     options.refuse_other_studies([target, "results/laptop-glimpse/claims.csv"], "laptop", STUDIES)
+
+
+def test_an_experiment_or_a_figure_that_is_no_target_is_refused_with_what_there_is():
+    study = Study("s.yaml", "s", "", "", dict.fromkeys(["alexnet", "bn"]), dict.fromkeys(["fig01", "cost"]))
+    rules = {"cost", "experiment:alexnet", "experiment:bn", "figure:fig01", "figure:cost"}
+    for target, said in (
+        ("experiment:alexnt", "s.yaml has no such experiment (did you mean 'alexnet'?); it has: alexnet, bn"),
+        ("experiment:fig01", "s.yaml has no such experiment; it has: alexnet, bn"),
+        ("figure:b", "s.yaml has no such figure; it has: fig01, cost; with --config study=t it is there"),
+        ("bn", "no target; experiment:bn is one"),
+        ("fig01", "no target; figure:fig01 is one"),
+    ):
+        assert options.to_be_looked_at(["-n", target], study, rules)
+        with pytest.raises(UserError) as error:
+            options.refuse_unknown([target], study, rules, lambda key, name: ["t"] * ((key, name) == ("figures", "b")))
+        assert str(error.value) == f"command line: {target}: {said}"
+    plain = ["-n", "cost", "figure:cost", "study=t", "data/digits/meta.json"]
+    assert not options.to_be_looked_at(plain, study, rules)
+    options.refuse_unknown(plain, study, rules, lambda key, name: [])

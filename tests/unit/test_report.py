@@ -19,7 +19,7 @@ from smallbatch.analysis.words import duration
 from smallbatch.core.errors import UserError
 from smallbatch.figures import draw, style
 from smallbatch.figures.cells import best_cells
-from smallbatch.publish.report import claim_rows, environments, figure_words, render, result_row, write
+from smallbatch.publish.report import claim_rows, environments, figure_words, front, render, result_row, write
 from smallbatch.study.experiments import Experiment, Setting, Study
 
 FOLDER = PROJECT / "workflow" / "report"
@@ -181,8 +181,10 @@ def test_page_holds_the_tables(tmp_path: Path) -> None:
 def test_page_loads_nothing_from_elsewhere(tmp_path: Path) -> None:
     text = page(tmp_path)
     loads = Page(text).loads
-    assert all(target.startswith(("data:image/svg+xml;base64,", "#")) for target in loads)
-    assert not re.search(r"url\(|@import|<link|https?://|fetch|XMLHttp", text)
+    links = ["https://arxiv.org/abs/1804.07612", "claims.csv", "runs.csv"]
+    others = [target for target in loads if not target.startswith(("data:image/svg+xml;base64,", "#"))]
+    assert others == links and all(f'<a href="{link}">' in text for link in links)
+    assert not re.search(r"url\(|@import|<link|https?://|fetch|XMLHttp", text.replace(links[0], ""))
     assert "default-src 'none'; img-src data:;" in text
     (picture,) = [target for target in loads if target.startswith("data:")]
     assert base64.b64decode(picture.partition(",")[2]) == (tmp_path / "fig01.svg").read_bytes()
@@ -194,6 +196,13 @@ def test_links_within_the_page_have_targets_and_pictures_a_text(tmp_path: Path) 
     assert inner
     assert all(f'id="{name}"' in text for name in inner)
     assert Page(text).alts == ["Plot: Wide & narrow"]
+
+
+def test_powers_of_two_are_raised_wherever_they_are_written(tmp_path: Path) -> None:
+    judged = claims(text="best at 2^-8", evidence="2^-12, not 12^-3 & m = 2^10")
+    text = page(tmp_path, judged=judged, description="Rates 2^-12 to 2^-4.", title="At 2^-8")
+    assert "<h1>At 2⁻⁸</h1>" in text and "Rates 2⁻¹² to 2⁻⁴." in text
+    assert "<summary>best at 2⁻⁸</summary>" in text and "2⁻¹², not 12^-3 &amp; m = 2¹⁰" in text
 
 
 def test_texts_are_escaped(tmp_path: Path) -> None:
@@ -278,11 +287,28 @@ def test_a_picture_that_is_not_there_is_named(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("caption", sorted(FOLDER.glob("*.rst")), ids=lambda path: path.stem)
 def test_captions_for_snakemakes_own_report_use_only_what_is_there(caption: Path) -> None:
-    job = SimpleNamespace(wildcards=SimpleNamespace(figure="fig01", study="laptop"), config={"study": "laptop"})
+    job = SimpleNamespace(wildcards=SimpleNamespace(figure="fig01", study="laptop"), config={"front": "Study laptop."})
     pages = jinja2.Environment(undefined=jinja2.StrictUndefined)
     text = pages.from_string(caption.read_text(encoding="utf-8")).render(snakemake=job)
     assert "{" not in text
     assert ("fig01" in text) == (caption.stem == "figure")
+    assert ("Study laptop." in text) == (caption.stem == "workflow")
+
+
+def test_the_front_page_of_snakemakes_own_report_names_the_study_and_its_verdicts(tmp_path: Path) -> None:
+    assert front("made", "A study", tmp_path / "claims.csv") == "Study made: A study."
+    pd.concat([claims(), claims()[:1]]).to_csv(tmp_path / "claims.csv", index=False)
+    assert front("made", "A study", tmp_path / "claims.csv") == (
+        "Study made: A study. Of the paper's 5 claims: 2 supported, 1 refuted, 1 undecided, 1 not run."
+    )
+
+
+def test_a_page_says_when_and_on_what_its_runs_were_trained(tmp_path: Path) -> None:
+    days = ["2026-11-26T23:59:59+00:00", "2026-11-25T08:00:00+00:00", *["2026-11-25T09:00:00+00:00"] * 5]
+    text = " ".join(page(tmp_path, runs().assign(ended=days)).split())
+    assert "(3,600 seconds), 2026-11-25 to 2026-11-26 on Some CPU. That adds up what trained side by side." in text
+    assert "(3,600 seconds), 2026-11-26 on Some CPU. " in " ".join(page(tmp_path, runs().assign(ended=days[0])).split())
+    assert "(3,600 seconds). That" in " ".join(page(tmp_path).split()), "where it is not known"
 
 
 def test_a_claim_opens_to_how_it_is_known(tmp_path: Path) -> None:

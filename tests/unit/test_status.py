@@ -468,7 +468,7 @@ def test_a_terminal_that_lacks_a_letter_ends_nothing(project, monkeypatch):
 
 def test_it_is_told_of_a_study_as_snakemake_is(project):
     done = command("--config", "study=mine", "seeds=1", "scale={name: look, figures: [fig01]}")
-    assert done.stdout.startswith("Study mine-look, ") and done.stdout.count("fig") == 2, done.stdout
+    assert done.stdout.startswith("Study mine-look-seeds1, ") and done.stdout.count("fig") == 2, done.stdout
     assert re.search(r"^all +4 ", done.stdout, re.MULTILINE)
     wrong = command("--config", "study=mien")
     assert wrong.returncode == 1 and "study: 'mien': no such study (did you mean 'mine'?)" in wrong.stderr

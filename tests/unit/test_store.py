@@ -6,7 +6,7 @@ import os
 from datetime import UTC, datetime, timedelta
 
 import pytest
-from helpers import a_run, digests
+from helpers import a_run, an_outcome, digests
 
 from smallbatch.analysis.table import write_tables
 from smallbatch.core.errors import UserError
@@ -281,3 +281,12 @@ def test_files_beside_the_folders_are_no_runs(store):
         (store.root / f"{run.name('f')}.dvc").write_text("outs:")
     assert store.ends({RUN.name("f"), OTHER.name("f")}) == ({NAME: None}, {})
     assert not store.has(OTHER, "f") and store.clear(OTHER, "f") is None
+
+
+def test_the_data_that_runs_were_trained_on_are_known_by_their_label(store):
+    assert store.fingerprints("made") == {"f"}
+    for fingerprint, data in (("e", "made"), ("g", "made"), ("h", "other")):
+        run = a_run(data=data)
+        store.write(run, fingerprint, an_outcome(run), {}, None)
+    (store.folder(a_run(data="made"), "g") / RECORD).write_text("{}")
+    assert store.fingerprints("made") == {"e", "f"} and RunStore(store.root / "none").fingerprints("made") == set()

@@ -3,6 +3,7 @@
 import copy
 import math
 import os
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -11,6 +12,7 @@ import yaml
 from helpers import PROJECT, a_run, write_study
 from snakemake.utils import update_config
 
+from smallbatch import study_file
 from smallbatch.core.errors import UserError
 from smallbatch.runs.packs import Plan, cut, lane_key, with_rates
 from smallbatch.runs.store import Outcome, RunStore
@@ -848,3 +850,55 @@ def test_what_was_meant_is_first_of_all_what_begins_so():
     assert likely("digits_m2_seed3", runs) == " (did you mean 'digits_m2_seed3-5546e31d5fcf'?)"
     assert likely("digits_m2_sed5-ce7e8a3d4038", runs) == " (did you mean 'digits_m2_seed5-ce7e8a3d4038'?)"
     assert likely("lapto", ["laptop", "cifar10"]) == " (did you mean 'laptop'?)" and likely("x", runs) == ""
+
+
+def test_studies_are_found_by_what_they_have(monkeypatch, tmp_path):
+    monkeypatch.chdir(PROJECT)
+    assert study_file.studies_with("figures", "fig18") == ["cifar10-length", "paper"]
+    assert study_file.studies_with("experiments", "none-such") == []
+    (tmp_path / "here/config/studies").mkdir(parents=True)
+    for name, text in {"a": "figures: {f: 1}", "b": "{", "c": "figures: 3", "d": "title: f"}.items():
+        (tmp_path / f"here/config/studies/{name}.yaml").write_text(text)
+    monkeypatch.chdir(tmp_path / "here")
+    assert study_file.studies() == ["a", "b", "c", "d"] and study_file.studies_with("figures", "f") == ["a"]
+
+
+@pytest.mark.parametrize(
+    ("changed", "name"),
+    [
+        ({}, "laptop"),
+        ({"seeds": 3}, "laptop-seeds3"),
+        ({"convergence_threshold": 0.5}, "laptop-convergence_threshold0.5"),
+        ({"claims": {"margin": 1.5, "near": 3}}, "laptop-margin1.5-near3"),
+        ({"claims": {"margin": 0.2}, "training": {"processes": 1, "device": "cpu"}}, "laptop"),
+        ({"scale": {"name": "look", "figures": ["fig01"]}, "seeds": 1}, "laptop-look-seeds1"),
+    ],
+)
+def test_what_a_call_says_otherwise_than_the_configuration_is_in_the_name(changed, name, monkeypatch):
+    monkeypatch.chdir(PROJECT)
+    config = read_yaml(Path("config/config.yaml"))
+    parts = {
+        key: config[key] | value if key != "scale" and isinstance(value, dict) else value
+        for key, value in changed.items()
+    }
+    study = load_study(config | parts)
+    assert study.name == name
+    assert {run.setting for run in study.runs()} <= {run.setting for run in load_study(config).runs()}, (
+        "no run is another"
+    )
+
+
+def test_what_a_call_makes_has_the_name_of_no_study(monkeypatch, tmp_path):
+    (tmp_path / "here").mkdir()
+    shutil.copytree(PROJECT / "config", tmp_path / "here/config")
+    monkeypatch.chdir(tmp_path / "here")
+    shutil.copy("config/studies/laptop.yaml", "config/studies/laptop-seeds3.yaml")
+    config = read_yaml(Path("config/config.yaml"))
+    with pytest.raises(
+        UserError, match=r"^config/studies/laptop-seeds3.yaml: has the name of what this call makes of "
+    ):
+        load_study(config | {"seeds": 3})
+    assert load_study(config | {"study": "laptop-seeds3"}).name == "laptop-seeds3"
+    file = Path("config/config.yaml")
+    file.write_text(file.read_text("utf-8").replace("seeds: study", "seeds: 3"), encoding="utf-8")
+    assert load_study(config | {"seeds": 3}).name == "laptop", "as the configuration says"

@@ -35,7 +35,10 @@ python -m smallbatch prepare --config study=laptop
 snakemake -n all
 snakemake --profile slurm -n figures
 snakemake cost
-snakemake --cores 8 paper_figures/laptop/fig01.pdf
+snakemake --cores 2 report --config 'scale={name: first, figures: [fig01]}'
+snakemake --cores 8 figure:fig01
+snakemake --cores 8 experiment:alexnet
+snakemake --cores 8 claims
 python -m smallbatch status
 watch -n 10 python -m smallbatch status
 snakemake preview --nolock
@@ -83,10 +86,11 @@ INSTEAD = {
 ONLY_PLANNED = {"snakemake --profile slurm figures": "snakemake --profile slurm figures -n"}
 """What needs a cluster; tests/slurm has one."""
 
-MADE = ("all", "test", "test-avx2", "mutants", "docs", "lock", "bench", "pipeline", "env-reader")
+MADE = ("all", "env", "test", "test-avx2", "mutants", "docs", "lock", "bench", "pipeline", "env-reader")
 """Targets of make, of which is checked that make knows what to do: they install, which takes minutes."""
 
 INSTALLED = (
+    ". .venv/bin/activate",
     ". .venv-reader/bin/activate",
     "pip install .",
     "pip install '.[training]'",

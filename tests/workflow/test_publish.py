@@ -5,7 +5,7 @@ import shutil
 import pandas as pd
 import pytest
 from helpers import a_run, an_outcome
-from helpers.publishing import as_repository, clone, make, names, objects, pictures, sh, trained_repository
+from helpers.publishing import as_repository, clone, make, names, objects, pictures, set_seeds, sh, trained_repository
 
 from smallbatch.core.errors import UserError
 from smallbatch.publish.publish import RECORDED, check, chosen_weights, claims_text, fill, whole_weights
@@ -86,13 +86,17 @@ def test_publish_pull_redraw_merge(trained, tmp_path):
 def test_what_two_have_published_of_one_study_is_united(shared, tmp_path):
     other = clone(shared, tmp_path / "other")
     for folder, seeds in ((shared, 3), (other, 2)):
+        set_seeds(folder, seeds)
         for target in ("all", "publish"):
-            done = make(folder, target, seeds=seeds)
+            done = make(folder, target)
             assert done.returncode == 0, done.stdout
-        sh(folder, "git add docs/results.md paper_figures results && git commit --quiet --message 'Publish study one'")
+        sh(
+            folder,
+            "git add config docs/results.md paper_figures results && git commit --quiet --message 'Publish study one'",
+        )
     before = pictures(shared), (shared / "docs" / "results.md").read_text()
     sh(shared, f"git pull --quiet --no-rebase -X ours {other} main && dvc pull --quiet")
-    united = make(shared, "publish", seeds=3)
+    united = make(shared, "publish")
     assert "0 of these are new or changed; nothing is left to commit" in united.stdout, united.stdout
     assert len(names(shared)) == 12 and (pictures(shared), (shared / "docs" / "results.md").read_text()) == before
 

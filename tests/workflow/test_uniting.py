@@ -41,7 +41,7 @@ def train(folder, *, ended, noise, monkeypatch):
     monkeypatch.setattr("smallbatch.runs.store.now", lambda: datetime.fromtimestamp(ended, UTC))
     device = devices.pick("cpu")
     place = dict.fromkeys(RECORDED, "made") | {"torch": torch.__version__.partition("+")[0]}
-    study = load_study(read_yaml(folder / "config" / "config.yaml") | {"study": "laptop", "seeds": 1, "scale": SCALE})
+    study = load_study(read_yaml(folder / "config" / "config.yaml") | {"study": "laptop", "scale": SCALE})
     for number, run in enumerate(study.runs()):
         training = LaneTrainer([run], data, device)
         draws = torch.Generator().manual_seed(number)

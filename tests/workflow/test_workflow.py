@@ -60,8 +60,15 @@ def copied(tmp_path_factory, tmp_path):
 def test_dry_run_of_the_default_study(project):
     done = snakemake(project, "-n", "all")
     assert done.returncode == 0, done.stdout
-    assert jobs(done.stdout)["prepare"] == 1 and jobs(done.stdout)["figure"] >= 10
-    assert not (project / "data" / "digits").exists()
+    planned = jobs(done.stdout)
+    assert (
+        planned["prepare"] == 1 and planned["figure"] >= 10 and planned["train"] == done.stdout.count(": Training pack")
+    )
+    assert (
+        "\ndata of digits are not prepared, rates of resnet8-bn-batches are not chosen yet: their runs that are here "
+        "are taken for finished, all others are planned\n"
+    ) in done.stdout
+    assert not (project / "data" / "digits").exists() and not list(project.glob("results/packs/*"))
 
 
 def test_lint_is_clean(project):
@@ -193,8 +200,8 @@ def test_a_figure_trains_its_own_experiments_and_an_unknown_one_is_named(tiny):
     done = snakemake(tiny, *asked, "paper_figures/tiny/fig02.png")
     line = "error: config/studies/tiny.yaml: figures: it has no fig02, nor experiments for it; it has: fig01, fig13\n"
     assert done.returncode != 0 and line in done.stdout and "Traceback" not in done.stdout
-    done = snakemake(tiny, *asked, "paper_figures/tiny/fig01.png")
-    assert done.returncode == 0, done.stdout
+    done = snakemake(tiny, *asked, "figure:fig01")
+    assert done.returncode == 0 and "The figure is paper_figures/tiny/fig01.pdf, .svg and .png." in done.stdout
     assert len(trained(tiny)) == 4 and (tiny / "paper_figures/tiny/fig01.png").exists()
 
 
@@ -224,10 +231,9 @@ def test_no_option_calls_complete_what_lacks_a_run(copied):
     pack = next(copied.glob("results/packs/bn_*.done")).relative_to(copied)
     assert jobs(snakemake(copied, "-n", *ALL[:-1], str(pack)).stdout) == {"train": 1}
     shutil.rmtree(copied / "data/digits")
-    assert (
-        "alexnet, bn: trainings are planned when data are prepared and rates chosen"
-        in snakemake(copied, "-n", *ALL).stdout
-    )
+    looked = snakemake(copied, "-n", *ALL)
+    planned |= {"prepare": 1, "choose": 1, "table": 2, "figure": 2}
+    assert jobs(looked.stdout) == planned and "data of digits are not prepared yet: " in looked.stdout, looked.stdout
     done = snakemake(copied, "--forceall", *ALL)
     assert done.returncode == 0 and len(trained(copied)) == RUNS, done.stdout
 
@@ -254,7 +260,7 @@ def test_missing_data_and_rates_hide_no_missing_runs(copied):
 
 
 @pytest.mark.parametrize(
-    "target", ["tables", "figures", "report", "paper_figures/tiny/fig13.png", "results/tiny/claims.csv"]
+    "target", ["tables", "figures", "report", "paper_figures/tiny/fig13.png", "experiment:bn", "claims"]
 )
 def test_whatever_is_asked_for_hides_no_missing_runs(target, copied):
     """Data and rates that are not there are no reason to take whole tables for right."""
@@ -357,7 +363,12 @@ def test_what_lies_there_whole_but_would_be_made_otherwise_is_made_again(copied)
     before = rates.read_bytes()
     write_chosen(rates, {16: 2.0**-10, 64: 2.0**-8}, ["of other runs"], read_sealed(rates)["code"])
     shutil.rmtree(copied / ".snakemake")
-    done = snakemake(copied, *ALL[:-2], "convergence_threshold=0.25", *ALL[-2:])
+    tried = snakemake(copied, "-n", *ALL[:-2], "convergence_threshold=0.25", *ALL[-2:])
+    assert "Study tiny-convergence_threshold0.25 would be complete" in tried.stdout, tried.stdout
+    assert "train" not in jobs(tried.stdout) and jobs(tried.stdout)["table"] == 2, tried.stdout
+    config = copied / "config/config.yaml"
+    config.write_text(config.read_text().replace("convergence_threshold: 0.8", "convergence_threshold: 0.25"))
+    done = snakemake(copied, *ALL)
     assert done.returncode == 0 and "results/tiny/chosen/bn.json: chosen from other runs; to be made" in done.stdout
     told = "made by other settings or another version of the code; to be made again"
     assert all(f"results/tiny/checksums/table-{name}.json: {told}" in done.stdout for name in ("alexnet", "bn"))
@@ -421,6 +432,9 @@ def test_the_target_trained_trains_and_makes_no_figures(tiny):
 def test_a_figure_of_another_study_is_refused_with_how_to_ask_for_it(tiny):
     done = snakemake(tiny, "-n", "paper_figures/tiny/fig01.pdf")
     assert done.returncode == 1 and "error: paper_figures/tiny/fig01.pdf: is of study tiny" in done.stdout, done.stdout
+    done = snakemake(tiny, "-n", "experiment:bn")
+    said = "error: command line: experiment:bn: config/studies/laptop.yaml has no such experiment"
+    assert done.returncode == 1 and said in done.stdout and "with --config study=tiny it is there" in done.stdout
     assert snakemake(tiny, "-n", "paper_figures/tiny/fig01.pdf", "--config", "study=tiny").returncode == 0
     assert snakemake(tiny, "-n", "--apptainer-prefix", "results/tiny/images", "figures").returncode == 0, "no target"
 
@@ -428,7 +442,8 @@ def test_a_figure_of_another_study_is_refused_with_how_to_ask_for_it(tiny):
 def test_each_rule_says_what_it_does(project):
     done = snakemake(project, "--list")
     rules = [row for row in done.stdout.splitlines() if not row.startswith("Using")]
-    assert len(rules) > 15 and all(re.fullmatch(r"\w+ \(.+\.\)", row) for row in rules), done.stdout
+    assert {"claims", "experiment:alexnet", "figure:fig01"} < {row.partition(" ")[0] for row in rules}
+    assert len(rules) > 15 and all(re.fullmatch(r"[\w:-]+ \(.+\.\)", row) for row in rules), done.stdout
 
 
 def test_cost_is_told_before_anything_is_trained(tiny):

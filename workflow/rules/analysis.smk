@@ -69,8 +69,18 @@ rule gather:
         epochs=tables("epochs", STUDY.experiments),
         variance=tables("variance", STUDY.experiments),
     output:
-        runs=report(f"{RESULTS}/{{study}}/runs.parquet", caption="../report/table.rst", category="Tables"),
-        csv=report(f"{RESULTS}/{{study}}/runs.csv", caption="../report/table.rst", category="Tables"),
+        runs=report(
+            f"{RESULTS}/{{study}}/runs.parquet",
+            caption="../report/table.rst",
+            category="Tables",
+            labels={"table": "All runs", "form": "Parquet"},
+        ),
+        csv=report(
+            f"{RESULTS}/{{study}}/runs.csv",
+            caption="../report/table.rst",
+            category="Tables",
+            labels={"table": "All runs", "form": "CSV"},
+        ),
         epochs=f"{RESULTS}/{{study}}/epochs.parquet",
         variance=f"{RESULTS}/{{study}}/variance.parquet",
         checksums=f"{RESULTS}/{{study}}/checksums/gather.json",
@@ -94,18 +104,23 @@ rule gather:
 
 
 rule claims:
-    """Judge the paper's claims."""
+    """Target: the verdicts on the paper's claims; trains what they lack."""
     input:
-        runs=f"{RESULTS}/{{study}}/runs.parquet",
-        epochs=f"{RESULTS}/{{study}}/epochs.parquet",
-        variance=f"{RESULTS}/{{study}}/variance.parquet",
+        runs=f"{RESULTS}/{STUDY.name}/runs.parquet",
+        epochs=f"{RESULTS}/{STUDY.name}/epochs.parquet",
+        variance=f"{RESULTS}/{STUDY.name}/variance.parquet",
     output:
-        claims=report(f"{RESULTS}/{{study}}/claims.csv", caption="../report/claims.rst", category="Tables"),
-        checksums=f"{RESULTS}/{{study}}/checksums/claims.json",
+        claims=report(
+            f"{RESULTS}/{STUDY.name}/claims.csv",
+            caption="../report/claims.rst",
+            category="Tables",
+            labels={"table": "Claims and verdicts", "form": "CSV"},
+        ),
+        checksums=f"{RESULTS}/{STUDY.name}/checksums/claims.json",
     log:
-        "logs/claims/{study}.log",
+        f"logs/claims/{STUDY.name}.log",
     benchmark:
-        "benchmarks/rules/claims/{study}.tsv"
+        f"benchmarks/rules/claims/{STUDY.name}.tsv"
     conda:
         "../../envs/analysis.yaml"
     threads: 1
@@ -118,7 +133,7 @@ rule claims:
         code=CODE["claims"],
         recipe=RECIPES["claims"],
     message:
-        "Judging the paper's claims from study {wildcards.study}"
+        f"Judging the paper's claims from study {STUDY.name}, into {{output.claims}}"
     script:
         "../scripts/claims.py"
 

@@ -30,7 +30,7 @@ from smallbatch.estimate.speeds import Speeds
 from smallbatch.runs.store import RunStore
 from smallbatch.study.experiments import PROTOCOL
 from smallbatch.study.settings import entries_of, location, read_entries
-from smallbatch.study_file import CONFIG_FILE, check_against_data, check_config, load_study
+from smallbatch.study_file import CONFIG_FILE, check_against_data, check_config, load_study, studies, studies_with
 
 # A signal to all processes of a job, as clusters and closing terminals send it, must not end the shell, and with it the
 # job, before the script.

@@ -11,7 +11,13 @@ rule figure:
         variance=lambda wildcards: tables("variance", figure_experiments(wildcards)),
     output:
         pdf=f"{FIGURES}/{{study}}/{{figure}}.pdf",
-        svg=report(f"{FIGURES}/{{study}}/{{figure}}.svg", caption="../report/figure.rst", category="Figures"),
+        svg=report(
+            f"{FIGURES}/{{study}}/{{figure}}.svg",
+            caption="../report/figure.rst",
+            category="Figures",
+            subcategory=lambda wildcards: STUDY.figures[wildcards.figure]["kind"],
+            labels=lambda wildcards: {"figure": wildcards.figure, "shows": STUDY.figures[wildcards.figure]["title"]},
+        ),
         png=f"{FIGURES}/{{study}}/{{figure}}.png",
         checksums=f"{RESULTS}/{{study}}/checksums/figure-{{figure}}.json",
     log:

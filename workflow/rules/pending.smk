@@ -5,7 +5,7 @@
 def settle():
     """Once, before Snakemake looks at any file: what each experiment waits for whose data and rates are known by then.
 
-    Jobs on a cluster's nodes are given it.
+    A call that only looks supposes it of the others. Jobs on a cluster's nodes are given it.
     """
     if not workflow.is_main_process:
         return {}
@@ -25,8 +25,38 @@ def settle():
     if trains and (incomplete := origin()[1]):
         print(incomplete, file=sys.stderr)
     if only_looks() and unknown:
-        print(f"{', '.join(unknown)}: trainings are planned when data are prepared and rates chosen", file=sys.stderr)
+        print(not_known(unknown), file=sys.stderr)
+        waiting |= {name: supposed(STUDY.experiments[name]) for name in unknown}
     return waiting
+
+
+def not_known(experiments):
+    """What a call that only looks says of experiments whose data are not prepared, or whose rates are not chosen."""
+    theirs = [STUDY.experiments[name] for name in experiments]
+    data = dict.fromkeys(e.setting.data for e in theirs if not is_made(meta_file(e.setting.data)))
+    rates = [e.name for e in theirs if e.best_of and not is_made(chosen_file(e.name))]
+    lacking = [f"data of {', '.join(data)} are not prepared"] * bool(data)
+    lacking += [f"rates of {', '.join(rates)} are not chosen"] * bool(rates)
+    return f"{', '.join(lacking)} yet: their runs that are here are taken for finished, all others are planned"
+
+
+def supposed(e):
+    """The witnesses of packs that will have to train for an experiment, as far as that is known before data and rates."""
+    label, file = e.setting.data, chosen_file(e.name)
+    rates = rates_of(e) if is_made(file) else None
+    packs = PLAN.supposed(e.name, fingerprints(label), rates, published_since())
+    witnesses = [f"{RESULTS}/packs/{pack.name}.done" for pack in packs]
+    workflow.dag.forcefiles.update(witnesses)
+    return witnesses
+
+
+@functools.cache
+def fingerprints(label):
+    """Of the data that a data set may be: as it is prepared, or as runs here were trained on."""
+    if is_made(meta_file(label)):
+        return {read_meta(meta_file(label)).fingerprint}
+    arriving = {record.fingerprint for record in published_since().values() if record.run.setting.data == label}
+    return STORE.fingerprints(label) | arriving
 
 
 def pending(e):
@@ -69,7 +99,7 @@ def say_once(text):
 
 @functools.cache
 def published_since():
-    """Published runs that a call which writes would have laid in the store by now, with the digests of their records."""
+    """Published runs that a call which writes would have laid in the store by now, with their records."""
     return arriving(STORE) if workflow.is_main_process and only_looks() else {}
 
 
@@ -78,7 +108,7 @@ def pending_runs(wildcards):
     known = settle()
     e = STUDY.experiments[wildcards.experiment]
     check_source_of(e.setting.data)
-    if workflow.dryrun and e.name in known:  # though data or rates are to be made again, most often the same
+    if only_looks():  # though data or rates are to be made, or made again, most often the same
         return known[e.name] + [str(chosen_file(e.name))] * bool(e.best_of)
     checkpoints.prepare.get(label=e.setting.data)
     chosen = [checkpoints.choose.get(study=STUDY.name, experiment=e.name).output[0]] if e.best_of else []
@@ -96,7 +126,7 @@ def prepared(label):
     """
     settle()  # of a pack that is asked for itself
     file = meta_file(label)
-    return [] if workflow.dryrun and file.exists() and str(file) not in workflow.dag.forcefiles else ancient(file)
+    return [] if workflow.dryrun and is_made(file) else ancient(file)
 
 
 def complete(wildcards):

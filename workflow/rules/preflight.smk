@@ -30,17 +30,6 @@ def preflight():
         print(f"{names}: of no figure of {STUDY.file}; nothing brings it up to date", file=sys.stderr)
 
 
-# Snakemake knows its targets only when all rules are read, and then says that it has no rule for them.
-if workflow.is_main_process and workflow.modifier.is_main_snakefile():
-    try:
-        if any(f"{folder}/" in argument for argument in sys.argv[1:] for folder in (RESULTS, FIGURES)):
-            asked, _ = get_argument_parser().parse_known_args()
-            studies = {file.stem for file in Path("config", "studies").glob("*.yaml")}
-            options.refuse_other_studies(asked.targets, STUDY.name, studies)
-    except UserError as error:
-        sys.exit(f"error: {error}")
-
-
 def only_looks():
     """Whether no job is to run: a dry run, or one that prints the graph of jobs."""
     return workflow.executor_plugin is None or workflow.dryrun
@@ -86,7 +75,12 @@ def job_files(job):
 def is_known(e):
     """Whether an experiment's data are prepared and its rates chosen."""
     needed = [meta_file(e.setting.data), *[chosen_file(e.name)] * bool(e.best_of)]
-    return all(file.exists() and str(file) not in workflow.dag.forcefiles for file in needed)
+    return all(map(is_made, needed))
+
+
+def is_made(file):
+    """Whether a file is there and not to be made again."""
+    return file.exists() and str(file) not in workflow.dag.forcefiles
 
 
 def unprepared(label):

@@ -1,4 +1,10 @@
-# Tables and figures become one page.
+# Tables and figures become one page; and what Snakemake's own report shows of them.
+
+# The text of its front page has nothing else to take it from.
+if "--report" in {argument.partition("=")[0] for argument in sys.argv}:
+    from smallbatch.publish import report as own_report
+
+    config["front"] = own_report.front(STUDY.name, STUDY.title, Path(RESULTS, STUDY.name, "claims.csv"))
 
 
 rule page:
@@ -10,7 +16,12 @@ rule page:
         figures=[f"{FIGURES}/{{study}}/{figure}.svg" for figure in STUDY.figures],
         template=workflow.source_path("../smallbatch/templates/report.html.j2"),
     output:
-        page=report(f"{RESULTS}/{{study}}/report.html", caption="../report/page.rst", category="Report"),
+        page=report(
+            f"{RESULTS}/{{study}}/report.html",
+            caption="../report/page.rst",
+            category="Report",
+            labels={"page": "Claims, results, figures, settings"},
+        ),
         checksums=f"{RESULTS}/{{study}}/checksums/page.json",
     log:
         "logs/page/{study}.log",

@@ -1,5 +1,6 @@
 """From a file of `config/studies` to a checked study, made smaller where the configuration says so."""
 
+import contextlib
 import itertools
 import math
 import re
@@ -91,7 +92,7 @@ def load_study(
         allowed = f"letters, digits, '.', '_' and '-', a letter or digit first, 64 at most; and not {', '.join(TAKEN)}"
         refuse(location("study", said_in, given or {}), "study", name, allowed)
     if not where.exists():
-        known = sorted(path.stem for path in STUDIES.glob("*.yaml"))
+        known = studies()
         said = location("study", said_in, given or {})
         allowed = f"those of {STUDIES}: {', '.join(known)}"
         raise UserError(f"{said}: study: {name!r}: no such study{likely(name, known)}; allowed: {allowed}")
@@ -100,6 +101,9 @@ def load_study(
     if scale:
         _check_scale(location("scale", said_in, given or {}), values, scale, list(datasets))
         values, name = scaled(values, scale), f"{name}-{scale['name']}"
+    name += _tried(config)
+    if name != where.stem and (STUDIES / f"{name}.yaml").exists():
+        raise UserError(f"{STUDIES / name}.yaml: has the name of what this call makes of {where}; rename it")
     if config["seeds"] != "study":
         seeds = list(range(1, config["seeds"] + 1))
         values["experiments"] = {key: {**e, "seeds": seeds} for key, e in values["experiments"].items()}
@@ -113,6 +117,20 @@ def load_study(
     if examine:
         own_models.check(study, datasets, processes)
     return study
+
+
+def studies() -> list[str]:
+    """Names of all studies."""
+    return sorted(path.stem for path in STUDIES.glob("*.yaml"))
+
+
+def studies_with(key: str, name: str) -> list[str]:
+    """Names of the studies whose file has a name under a key, as `figures`; those that cannot be read have none."""
+    found = []
+    for study in studies():
+        with contextlib.suppress(UserError, KeyError, TypeError):
+            found += [study] * (name in read_yaml(STUDIES / f"{study}.yaml")[key])
+    return found
 
 
 def scaled(values: Values, scale: Values) -> dict[str, Any]:
@@ -139,6 +157,14 @@ def scaled(values: Values, scale: Values) -> dict[str, Any]:
         needed = shown | {base for name in shown for base in _bases(experiments[name])}
         experiments = {name: e for name, e in experiments.items() if name in needed}
     return {**values, "experiments": experiments, "figures": figures}
+
+
+def _tried(config: Values) -> str:
+    """Seeds and thresholds that a call says otherwise than its file, as the end of a name; its results are others."""
+    usual = read_yaml(Path(CONFIG_FILE)) if Path(CONFIG_FILE).exists() else {}
+    tried = {key: config[key] for key in ("seeds", "convergence_threshold") if key in config}
+    usual, tried = usual | usual.get("claims", {}), tried | config.get("claims", {})
+    return "".join(f"-{key}{value}" for key, value in tried.items() if value != usual.get(key, value))
 
 
 def _check_scale(where: str, values: Values, scale: Values, datasets: list[str]) -> None:

@@ -18,6 +18,11 @@ def rate_words(base_lr: float) -> str:
     return number + exponent.translate(_RAISED) if caret else number
 
 
+def raised(text: str) -> str:
+    """A text with its powers of two as they are read: `2^-8` becomes `2⁻⁸`."""
+    return re.sub(r"\b2\^(-?\d+)", lambda power: f"2{power[1].translate(_RAISED)}", text)
+
+
 def model_words(model: str) -> str:
     """`reduced AlexNet`, `ResNet-32`; any other name as it stands."""
     resnet = re.fullmatch(r"resnet(\d+)", model)

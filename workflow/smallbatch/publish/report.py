@@ -14,7 +14,7 @@ import pandas as pd
 
 from smallbatch.analysis.table import by_environment
 from smallbatch.analysis.verdicts import effect_words
-from smallbatch.analysis.words import duration, rate_words, setting_words
+from smallbatch.analysis.words import duration, raised, rate_words, setting_words
 from smallbatch.core.errors import UserError
 from smallbatch.core.files import atomic
 from smallbatch.figures import caption, style
@@ -84,6 +84,27 @@ def write(
         file.write(page)
 
 
+def front(name: str, title: str, claims: Path) -> str:
+    """What the front page of Snakemake's own report says of a study: its name, its title and its verdicts.
+
+    Args:
+        name: of the study.
+        title: its own.
+        claims: the file of its judged claims; where it is not there, nothing is said of them.
+    """
+    said = f"Study {name}: {title}."
+    if not claims.exists():
+        return said
+    judged = claim_rows(pd.read_csv(claims, keep_default_na=False))
+    counted = ", ".join(f"{count} {verdict}" for verdict, count in verdict_counts(judged).items())
+    return f"{said} Of the paper's {len(judged)} claims: {counted}."
+
+
+def verdict_counts(claims: Sequence[Mapping[str, Any]]) -> dict[str, int]:
+    """Verdict -> how many claims have it."""
+    return {verdict: sum(claim["verdict"] == verdict for claim in claims) for verdict in VERDICTS}
+
+
 def _caption(name: str, spec: dict[str, Any], runs: pd.DataFrame, variance: pd.DataFrame) -> str:
     return caption(name, spec, runs, variance)
 
@@ -126,7 +147,9 @@ def render(
     Raises:
         UserError: the template or a figure cannot be read.
     """
-    pages = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True)
+    pages = jinja2.Environment(
+        autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True, finalize=_readable
+    )
     pages.filters["figure_words"] = figure_words
     once = runs.drop_duplicates("run")
     seconds = once["seconds"].sum()
@@ -138,14 +161,30 @@ def render(
         progress=f"{int((once['status'] != 'missing').sum())} of {len(once)}",
         duration=duration(seconds),
         seconds=f"{seconds:,.0f}",
+        trained=_when_and_where(once),
         verdicts=VERDICTS,
-        counts={verdict: sum(claim["verdict"] == verdict for claim in judged) for verdict in VERDICTS},
+        counts=verdict_counts(judged),
         claims=judged,
         results=[result_row(rows) for _, rows in runs.groupby("experiment", sort=False)],
         figures=[_figure(figure, judged) for figure in figures],
         settings=table(study["experiments"], list(study["experiments"].values())),
         environments=table([f"environment {number + 1}" for number in range(len(environments))], environments),
     )
+
+
+def _when_and_where(runs: pd.DataFrame) -> str:
+    """From which day to which runs were trained, and on what; nothing where none was."""
+    there = runs[runs["status"] != "missing"] if {"ended", "device"} <= set(runs.columns) else runs[:0]
+    days = sorted({str(ended)[:10] for ended in there["ended"].dropna()}) if len(there) else []
+    if not days:
+        return ""
+    first, last, devices = days[0], days[-1], ", ".join(sorted(set(there["device"].dropna())))
+    return (first if first == last else f"{first} to {last}") + f" on {devices}" * bool(devices)
+
+
+def _readable(value: Any) -> Any:
+    """What is put into the page: text with its powers raised; what is markup already stays."""
+    return raised(value) if type(value) is str else value
 
 
 def claim_rows(claims: pd.DataFrame) -> list[dict[str, Any]]:

@@ -141,13 +141,13 @@ def import_published(store: RunStore) -> None:
         write_folder(folder, bundle.files(name), flush=False)
 
 
-def arriving(store: RunStore) -> dict[str, str]:
-    """Name of each run that `import_published` would lay in the store -> the digest of its record. Nothing is written.
+def arriving(store: RunStore) -> dict[str, Record]:
+    """The records of the runs that `import_published` would lay in the store, by the run's name. Nothing is written.
 
     Raises:
         UserError: a bundle is damaged.
     """
-    return {name: record.digest for _, name, record in _arriving(store, _opened(store, only_look=True))}
+    return {name: record for _, name, record in _arriving(store, _opened(store, only_look=True))}
 
 
 def _arriving(store: RunStore, bundles: Sequence[Bundle]) -> Iterator[tuple[Bundle, str, Record]]:

@@ -1,10 +1,13 @@
-"""Options of Snakemake by which results would be called complete that are not."""
+"""Options of Snakemake by which results would be called complete that are not, and targets that are none."""
 
+import itertools
 import os
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 from pathlib import PurePath
 
 from smallbatch.core.errors import UserError, refuse
+from smallbatch.study.experiments import Study
+from smallbatch.study.settings import likely
 
 PLANNED_LATE = frozenset({"train", "choose", "table"})
 """Rules whose jobs are planned when data and rates are known."""
@@ -74,9 +77,47 @@ def refuse_other_studies(targets: Collection[str], study: str, studies: Collecti
         UserError: names the target and how to ask for it.
     """
     for target in targets:
-        folder, other, *_ = (*PurePath(os.path.relpath(target)).parts, "", "")
+        folder, other, *inside = (*PurePath(os.path.relpath(target)).parts, "", "")
+        file = "/".join(filter(None, inside))
         if folder in ("results", "paper_figures") and other in studies and other != study:
-            raise UserError(f"{target}: is of study {other}, and this call of {study}; add --config study={other}")
+            ours = f"ask for {folder}/{study}/{file}, or without what makes it {study}"
+            hint = ours if study.startswith(f"{other}-") and study not in studies else f"add --config study={other}"
+            raise UserError(f"{target}: is of study {other}, and this call of {study}; {hint}")
+
+
+def to_be_looked_at(arguments: Collection[str], study: Study, rules: Collection[str]) -> bool:
+    """Whether arguments of Snakemake may have a target that `refuse_other_studies` or `refuse_unknown` refuse."""
+    plain = {*study.experiments, *study.figures}
+    marks = ("results/", "paper_figures/", *(f"{kind}:" for kind in _KINDS))
+    return any(one not in rules and (one in plain or any(mark in one for mark in marks)) for one in arguments)
+
+
+def refuse_unknown(
+    targets: Collection[str], study: Study, rules: Collection[str], studies_with: Callable[[str, str], Collection[str]]
+) -> None:
+    """Refuse experiments and figures as targets that the study does not have, or whose kind is not said.
+
+    Args:
+        targets: what is asked for.
+        study: that the call is of.
+        rules: names of all of them.
+        studies_with: given a key of a study's file and a name, the studies that have it there.
+
+    Raises:
+        UserError: names the target and how to ask for it.
+    """
+    for target, (kind, key) in itertools.product(set(targets).difference(rules), _KINDS.items()):
+        names, name = list(getattr(study, key)), target.removeprefix(f"{kind}:")
+        if target in names:
+            raise UserError(f"command line: {target}: no target; {kind}:{target} is one")
+        if name != target:
+            others = " or ".join(f"--config study={other}" for other in studies_with(key, name))
+            has = f"it has: {', '.join(names)}" + f"; with {others} it is there" * bool(others)
+            raise UserError(f"command line: {target}: {study.file} has no such {kind}{likely(name, names)}; {has}")
+
+
+_KINDS = {"experiment": "experiments", "figure": "figures"}
+"""What single ones of a study are asked for as, `experiment:NAME`, and where it has them."""
 
 
 def refuse_report(arguments: Sequence[str], study: str, *, complete: bool) -> None:

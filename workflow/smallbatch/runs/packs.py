@@ -5,15 +5,18 @@ import heapq
 import itertools
 import json
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import NamedTuple
 
 from smallbatch.core.errors import UserError
-from smallbatch.runs.store import RunStore, digest_of
-from smallbatch.study.experiments import Chosen, Run, Study
+from smallbatch.runs.store import Record, RunStore, digest_of
+from smallbatch.study.experiments import Chosen, Experiment, Run, Study
 from smallbatch.study.rates import BaseLr
+
+Arriving = Mapping[str, Record]
+"""The runs, by name, that are to be laid in the store before any is trained."""
 
 
 @dataclass(frozen=True)
@@ -134,7 +137,7 @@ class Plan:
         return frozenset(self._owner[run].name for name in sources for run in self.study.experiments[name].runs())
 
     def pending(
-        self, experiment: str, fingerprint: str, chosen: Chosen | None = None, arriving: Mapping[str, str] | None = None
+        self, experiment: str, fingerprint: str, chosen: Chosen | None = None, arriving: Arriving | None = None
     ) -> Pending:
         """What an experiment still needs.
 
@@ -144,13 +147,50 @@ class Plan:
             experiment: of the study.
             fingerprint: of its data.
             chosen: its rates, where it takes the best of other experiments.
-            arriving: name of each run that is to be laid in the store before any is trained -> its record's digest.
+            arriving: the runs that are to be laid in the store before any is trained.
         """
         e = self.study.experiments[experiment]
         planned, runs = list(e.runs()), list(e.runs(chosen))
-        coming = arriving or {}
+        coming = {name: record.digest for name, record in (arriving or {}).items()}
         digests = [coming.get(run.name(fingerprint)) or self.store.digest(run, fingerprint) for run in runs]
         missing = [index for index, digest in enumerate(digests) if digest is None]
-        packs = [self.packs[name] for name in dict.fromkeys(self._owner[planned[index]].name for index in missing)]
+        packs = self._packs_of(planned[index] for index in missing)
         _, damaged = self.store.ends({runs[index].name(fingerprint) for index in missing})
         return Pending(packs, "" if packs else digest_of(filter(None, digests)), damaged)
+
+    def supposed(
+        self,
+        experiment: str,
+        fingerprints: Collection[str],
+        chosen: Chosen | None = None,
+        arriving: Arriving | None = None,
+    ) -> list[Pack]:
+        """The packs that will have to train something of an experiment, as far as that is known before data and rates.
+
+        A run counts as there that is there on some such data, and at some rate that it may get.
+
+        Args:
+            experiment: of the study.
+            fingerprints: of the data that its data set may be.
+            chosen: its rates, where it takes the best of other experiments and they are known.
+            arriving: the runs that are to be laid in the store before any is trained.
+        """
+        e, coming = self.study.experiments[experiment], arriving or {}
+
+        def is_there(run: Run) -> bool:
+            names = itertools.product(self._at_each_rate(e, run), fingerprints)
+            return any(one.name(data) in coming or self.store.has(one, data) for one, data in names)
+
+        pairs = zip(e.runs(), e.runs(chosen), strict=True)
+        return self._packs_of(planned for planned, run in pairs if not is_there(run))
+
+    def _at_each_rate(self, e: Experiment, run: Run) -> list[Run]:
+        """A run; where its rate is not chosen yet, one at each of those that it is chosen from."""
+        if run.base_lr is not None:
+            return [run]
+        bases = [self.study.experiments[name] for name in e.best_of]
+        rates = dict.fromkeys(rate for base in bases if run.batch_size in base.batch_sizes for rate in base.base_lrs)
+        return [replace(run, base_lr=rate) for rate in rates]
+
+    def _packs_of(self, planned: Iterable[Run]) -> list[Pack]:
+        return [self.packs[name] for name in dict.fromkeys(self._owner[run].name for run in planned)]

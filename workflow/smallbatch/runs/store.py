@@ -237,6 +237,19 @@ class RunStore:
         damaged = {name: end for name, end in found.items() if isinstance(end, str)}
         return {name: end[0] for name, end in found.items() if isinstance(end, tuple)}, damaged
 
+    def fingerprints(self, data: str) -> set[str]:
+        """Of the data under this label that runs which are there were trained on."""
+        if not self.root.is_dir():
+            return set()
+        names = [entry.name for entry in os.scandir(self.root) if entry.name.startswith(f"{data}_")]
+        return {found for _, found in _at_once(self._fingerprint, names) if found}
+
+    def _fingerprint(self, name: str) -> str | None:
+        try:
+            return str(unsealed(self._reader(name)(RECORD))["data_fingerprint"])
+        except (Damaged, UserError, ValueError, KeyError):
+            return None
+
     def _end(self, name: str) -> tuple[int | None] | str:
         try:
             return (verified(name, self._reader(name))[0]["outcome"]["diverged_at"],)

@@ -217,7 +217,8 @@ class Study:
     """One file of `config/studies`, checked.
 
     file: where it stands.
-    name: the file's, and where something scales the study the name of that; folders of results are called so.
+    name: the file's, and behind it what a call makes of the study, as `laptop-glimpse-seeds1`: the name of a scale,
+        seeds and thresholds; folders of results are called so.
     scale: what makes it smaller than its file says; empty where nothing does.
     """
 
