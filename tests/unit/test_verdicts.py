@@ -62,6 +62,27 @@ def test_a_claim_of_many_parts_is_refuted_by_what_chance_takes_none_of_them_to()
     assert decide([comparison(-1.72, at_least=0), *together])[0] == "refuted"
 
 
+@pytest.mark.parametrize("lowest", [True, False])
+@pytest.mark.parametrize(("low", "high"), [(5, 9), (-0.01, 0.01)])
+def test_of_a_region_the_nearer_end_of_the_data_decides_what_moves_together(low: float, high: float, lowest: bool):
+    # Two that move together are as likely to be far out as one; were either counted at its other end, twice as likely.
+    noise = dealt(QUANTILES, np.random.default_rng(0))
+    place = noise.argmax() if lowest else noise.argmin()
+    noise[[0, place]] = noise[[place, 0]]  # the first sample lies on the other side
+    outside, one_sided = (low - 1.75, {"at_least": 0}) if lowest else (high + 1.75, {"at_most": 0})
+    comparisons = [
+        Comparison("told", np.append(outside, outside + noise), low, high),
+        Comparison("told", np.append(0, noise), **one_sided),
+    ]
+    assert decide(comparisons) == ["refuted", "undecided"]
+
+
+def test_samples_that_are_unknown_are_not_far_out():
+    some = comparison(-2.5, at_least=0)
+    some.effect[1::10] = np.nan
+    assert decide([some]) == ["refuted"]
+
+
 def test_parts_that_look_well_inside_make_no_refutation_harder():
     # A comparison is left out where 90 % of its samples lie in the region: beyond 1.28.
     for effect, verdict in ((1.35, "refuted"), (1.2, "undecided")):
