@@ -77,6 +77,15 @@ def test_of_a_region_the_nearer_end_of_the_data_decides_what_moves_together(low:
     assert decide(comparisons) == ["refuted", "undecided"]
 
 
+@pytest.mark.parametrize("turn", [1, -1])
+@pytest.mark.parametrize("side", [1, -1])
+def test_a_verdict_has_to_hold_in_either_half_of_the_samples(turn: int, side: int):
+    near, far = side * (1.5 + QUANTILES[::2]), side * (3 + QUANTILES[::2])  # beyond 0 lie 6.7 and 0.1 %; of both 3.4
+    verdict = "supported" if side == 1 else "refuted"
+    for halves, expected in (((near, far)[::turn], "undecided"), ((far, far), verdict)):
+        assert decide([Comparison("told", np.concatenate([[3 * side], *halves]), at_least=0)]) == [expected]
+
+
 def test_samples_that_are_unknown_are_not_far_out():
     some = comparison(-2.5, at_least=0)
     some.effect[1::10] = np.nan
