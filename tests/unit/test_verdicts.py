@@ -86,6 +86,11 @@ def test_a_verdict_has_to_hold_in_either_half_of_the_samples(turn: int, side: in
         assert decide([Comparison("told", np.concatenate([[3 * side], *halves]), at_least=0)]) == [expected]
 
 
+def test_an_effect_of_the_data_that_lies_in_its_region_refutes_nothing():
+    for effect, verdict in ((0.5, "undecided"), (-0.5, "refuted")):
+        assert decide([Comparison("told", np.append(effect, QUANTILES - 3), at_least=0)]) == [verdict]
+
+
 def test_samples_that_are_unknown_are_not_far_out():
     some = comparison(-2.5, at_least=0)
     some.effect[1::10] = np.nan
