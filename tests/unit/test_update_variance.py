@@ -89,6 +89,7 @@ def test_an_example_varies_as_at_the_size_nearest_to_the_one_trained_with():
     # log: mean log 8, standard error log(2), t of 1 degree of freedom: 12.706
     assert found.loc[8, "high"] == pytest.approx(8 * 2**12.706, rel=0.1)
     assert found.loc[64, "mean"] == pytest.approx(5) and np.isnan(found.loc[64, "low"])
+    assert list(found.columns) == ["epoch", "mean", "low", "high"] and list(found["epoch"]) == [0, 0]
 
 
 def heavy_tailed(examples: int = 1437, values: int = 8) -> torch.Tensor:
