@@ -198,22 +198,23 @@ def test_launched_through_torchrun(data_folder, tmp_path, caplog):
 
 @pytest.mark.slow
 def test_a_killed_process_ends_the_others_and_says_so(data_folder, tmp_path):
-    threading.Thread(target=_kill_rank_1, args=(tmp_path / "checkpoints",), daemon=True).start()
-    started = time.monotonic()
+    killed: list[float] = []
+    threading.Thread(target=_kill_rank_1, args=(tmp_path / "checkpoints", killed), daemon=True).start()
     with pytest.raises(UserError, match=r"ended early \(by SIGKILL\)") as told:
         run = a_run(batch_size=8, epochs=100_000)
         launch.train([run], data_folder, tmp_path, training_settings(processes=2))
-    assert "\n" not in str(told.value) and time.monotonic() - started < 60
+    assert "\n" not in str(told.value) and time.monotonic() - killed[0] < 60
 
 
-def _kill_rank_1(checkpoint_folder: Path) -> None:
-    """Kill, once training has begun, the process of rank 1 among this one's grandchildren."""
+def _kill_rank_1(checkpoint_folder: Path, killed: list[float]) -> None:
+    """Kill, once training has begun, the process of rank 1 among this one's grandchildren, and note when."""
     while not list(checkpoint_folder.glob("*/*.pt")):
         time.sleep(0.1)
     for folder in Path("/proc").glob("[0-9]*"):
         with contextlib.suppress(OSError):
             variables = (folder / "environ").read_bytes().split(b"\0")
             if b"RANK=1" in variables and _parent(_parent(int(folder.name))) == os.getpid():
+                killed.append(time.monotonic())
                 os.kill(int(folder.name), signal.SIGKILL)
 
 

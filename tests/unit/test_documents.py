@@ -325,6 +325,17 @@ def test_the_results_are_those_of_the_published_runs(name, published):
     assert between(f"{name}: results") == results_text(published(name).runs)
 
 
+def test_each_verdict_that_changed_is_told_and_so_is_each_that_did_not():
+    judged = {row[0].partition(":")[0]: row[1] for row in rows("<!-- laptop: claims -->", RESULTS)}
+    changed = rows("### Verdicts that changed", RESULTS)
+    told = {claim: now for claim, _, now, _ in changed}
+    assert all(before.partition(",")[0] != now for _, before, now, _ in changed)
+    section = line(RESULTS.partition("### Verdicts that changed")[2].partition("\n## ")[0])
+    for claims, verdict in re.findall(r"((?:C\d+(?:, and | and |, )?)+) (?:is|are) (\w+(?: run)?)", section):
+        told |= dict.fromkeys(re.findall(r"C\d+", claims), verdict)
+    assert told == judged and len(judged) == 26
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("name", PUBLISHED)
 def test_the_verdicts_are_those_of_the_published_runs(name, published):

@@ -41,12 +41,44 @@ def test_cells_of_one_variance_are_worth_all_of_them():
     assert (found.pooled, found.shared) == (4, 0)
 
 
-def test_cells_of_unlike_variances_are_worth_what_their_spread_leaves():
-    # trigamma(1) is 1.645, and logarithms of variances whose own variance is 1.645 + 1.645 leave trigamma(prior / 2).
-    apart = math.sqrt(2 * 1.6449340668)
-    variances = np.exp([apart / 2 * 2**0.5, -apart / 2 * 2**0.5])
-    found = moderation(np.zeros((2, 3)), variances, np.array([2, 2]))
-    assert found.prior == pytest.approx(2) and found.typical == pytest.approx(1)
+@pytest.mark.parametrize(
+    ("freedom", "typical"),
+    # digamma(1) is -0.5772, digamma(2) 0.4228: e^0.5772, and e^(-0.4228 + ln 2).
+    [(2, 1.7811), (4, 1.3104)],
+)
+def test_a_cell_alone_is_worth_itself(freedom: int, typical: float):
+    steps = np.linspace(-1, 1, freedom + 1)[None]
+    found = moderation(steps, np.ones(1), np.array([freedom]))
+    assert found == (math.inf, freedom, pytest.approx(typical, abs=1e-4), 0)
+
+
+@pytest.mark.parametrize(
+    ("prior", "left", "typical"),
+    # trigamma(1) is 1.645 and trigamma(2) 0.645, of half the degrees of freedom that the others are worth; and with
+    # digamma(1) and digamma(2) as above e^(0.5772 - 0.5772) and e^(0.5772 + 0.4228 - ln 2).
+    [(2, 1.6449340668, 1), (4, 0.6449340668, 1.3591)],
+)
+def test_cells_of_unlike_variances_are_worth_what_their_spread_leaves(prior: float, left: float, typical: float):
+    # Logarithms of variances of two degrees of freedom vary by trigamma(1); what is beyond is the cells' own.
+    apart = math.sqrt(2 * (1.6449340668 + left))
+    found = moderation(np.zeros((2, 3)), np.exp([apart / 2, -apart / 2]), np.array([2, 2]))
+    assert found.prior == pytest.approx(prior) and found.typical == pytest.approx(typical, abs=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("cells", "alike"),
+    [
+        ([[-1, 0, 1]], 0),
+        ([[-1, 0, 1], [1, 0, -1]], 0),  # one against the other tells nothing in common
+        ([[-1, 0, 1], [-1, 0, 1]], 0.95),
+        ([[-1, 0, 1], [-1, 0, 1], [0, 0, 0]], 0.5),  # products of 2 * 2 among two pairs, of squares of 4
+    ],
+)
+def test_how_alike_cells_are_is_what_their_seeds_have_in_common(cells: list, alike: float):
+    count = len(cells)
+    found = moderation(np.array(cells, float), np.ones(count), np.full(count, 2))
+    assert found.pooled == pytest.approx(2 * count / (1 + (count - 1) * alike**2))
+    assert found.shared == pytest.approx(alike * 2 / 4)  # of few seeds the likeness is half believed
 
 
 @pytest.mark.parametrize("unit", [1, 0.001])
@@ -69,4 +101,5 @@ def test_a_slope_is_that_of_the_weighted_least_squares_line():
 
 
 def test_a_mean_leaves_out_what_is_not_there():
-    np.testing.assert_allclose(nan_mean(np.array([[1, math.nan, 3], [math.nan] * 3]), axis=1), [2, math.nan])
+    values = np.array([[1, math.nan, 3], [math.nan] * 3, [4, 6, 8]])
+    np.testing.assert_allclose(nan_mean(values, axis=1), [2, math.nan, 6])

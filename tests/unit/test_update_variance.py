@@ -76,6 +76,8 @@ def test_the_interval_is_students():
     assert (low, high) == pytest.approx((2 - 4.3027 / math.sqrt(3), 2 + 4.3027 / math.sqrt(3)), abs=0.01)
     assert np.isnan(update_variance.mean_interval(np.array([1.0]))).all()
     assert update_variance.mean_samples(np.array([1.0]))[0] == 1.0
+    nothing = update_variance.mean_samples(np.zeros(0))
+    assert np.isnan(nothing).all() and nothing.shape == update_variance.mean_samples(np.ones(2)).shape == (1001,)
 
 
 def test_an_example_varies_as_at_the_size_nearest_to_the_one_trained_with():
@@ -89,6 +91,7 @@ def test_an_example_varies_as_at_the_size_nearest_to_the_one_trained_with():
     # log: mean log 8, standard error log(2), t of 1 degree of freedom: 12.706
     assert found.loc[8, "high"] == pytest.approx(8 * 2**12.706, rel=0.1)
     assert found.loc[64, "mean"] == pytest.approx(5) and np.isnan(found.loc[64, "low"])
+    assert list(found.columns) == ["epoch", "mean", "low", "high"] and list(found["epoch"]) == [0, 0]
 
 
 def heavy_tailed(examples: int = 1437, values: int = 8) -> torch.Tensor:

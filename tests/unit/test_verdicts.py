@@ -62,6 +62,41 @@ def test_a_claim_of_many_parts_is_refuted_by_what_chance_takes_none_of_them_to()
     assert decide([comparison(-1.72, at_least=0), *together])[0] == "refuted"
 
 
+@pytest.mark.parametrize("lowest", [True, False])
+@pytest.mark.parametrize(("low", "high"), [(5, 9), (-0.01, 0.01)])
+def test_of_a_region_the_nearer_end_of_the_data_decides_what_moves_together(low: float, high: float, lowest: bool):
+    # Two that move together are as likely to be far out as one; were either counted at its other end, twice as likely.
+    noise = dealt(QUANTILES, np.random.default_rng(0))
+    place = noise.argmax() if lowest else noise.argmin()
+    noise[[0, place]] = noise[[place, 0]]  # the first sample lies on the other side
+    outside, one_sided = (low - 1.75, {"at_least": 0}) if lowest else (high + 1.75, {"at_most": 0})
+    comparisons = [
+        Comparison("told", np.append(outside, outside + noise), low, high),
+        Comparison("told", np.append(0, noise), **one_sided),
+    ]
+    assert decide(comparisons) == ["refuted", "undecided"]
+
+
+@pytest.mark.parametrize("turn", [1, -1])
+@pytest.mark.parametrize("side", [1, -1])
+def test_a_verdict_has_to_hold_in_either_half_of_the_samples(turn: int, side: int):
+    near, far = side * (1.5 + QUANTILES[::2]), side * (3 + QUANTILES[::2])  # beyond 0 lie 6.7 and 0.1 %; of both 3.4
+    verdict = "supported" if side == 1 else "refuted"
+    for halves, expected in (((near, far)[::turn], "undecided"), ((far, far), verdict)):
+        assert decide([Comparison("told", np.concatenate([[3 * side], *halves]), at_least=0)]) == [expected]
+
+
+def test_an_effect_of_the_data_that_lies_in_its_region_refutes_nothing():
+    for effect, verdict in ((0.5, "undecided"), (-0.5, "refuted")):
+        assert decide([Comparison("told", np.append(effect, QUANTILES - 3), at_least=0)]) == [verdict]
+
+
+def test_samples_that_are_unknown_are_not_far_out():
+    some = comparison(-2.5, at_least=0)
+    some.effect[1::10] = np.nan
+    assert decide([some]) == ["refuted"]
+
+
 def test_parts_that_look_well_inside_make_no_refutation_harder():
     # A comparison is left out where 90 % of its samples lie in the region: beyond 1.28.
     for effect, verdict in ((1.35, "refuted"), (1.2, "undecided")):
