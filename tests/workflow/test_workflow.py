@@ -15,6 +15,7 @@ import pandas as pd
 import pytest
 from faults import children_keep_to_permissions
 from helpers import PROJECT, TINY, copy_project, made_once, snakemake, write_study
+from PIL import Image
 
 from smallbatch.core.files import read_sealed, write_sealed
 from smallbatch.data.prepared import read_meta
@@ -355,6 +356,20 @@ def test_damaged_data_are_planned_anew_and_told_in_one_line(copied):
             assert line.startswith(f"data/digits/{names[0]}: ") and line.endswith(told)
         assert {name: (folder / name).read_bytes() for name in names} == whole
         (copied / "data/digits.meta.json.damaged-1").unlink()
+
+
+def test_pictures_that_are_new_are_seen_of_a_data_set_that_the_study_does_not_have_too(project, tmp_path):
+    for name in ("a", "b"):
+        (tmp_path / "pictures" / name).mkdir(parents=True)
+        for number in range(4):
+            Image.new("L", (8, 8), 60 * number).save(tmp_path / "pictures" / name / f"{number}.png")
+    source = f"source: image-folder, path: {tmp_path}/pictures, size: 8, test_fraction: 0.5, label: pictures"
+    asked = ("--config", f"datasets={{cifar10: {{{source}}}}}", "--", "data/pictures/meta.json")
+    done = snakemake(project, "--cores", "1", *asked)
+    assert done.returncode == 0 and jobs(done.stdout) == {"prepare": 1}, done.stdout
+    assert "Nothing to be done" in snakemake(project, "-n", *asked).stdout
+    Image.new("L", (8, 8)).save(tmp_path / "pictures" / "a" / "new.png")
+    assert jobs(snakemake(project, "-n", *asked).stdout) == {"prepare": 1}
 
 
 def test_what_lies_there_whole_but_would_be_made_otherwise_is_made_again(copied):

@@ -40,9 +40,15 @@ def runs_here():
     return workflow.resource_settings.nodes is None
 
 
+def asked_labels():
+    """The study's data sets, and others of the configuration whose files are asked for."""
+    asked = {label for label in DATASETS if any(f"{DATA}/{label}/" in argument for argument in sys.argv[1:])}
+    return sorted(asked.union(STUDY.labels))
+
+
 def findings():
     """What has to be made again: what is damaged is out of the way before it is asked what is outdated."""
-    yield from before.unprepared({label: DATASETS[label] for label in STUDY.labels}, Path(DATA))
+    yield from before.unprepared({label: DATASETS[label] for label in asked_labels()}, Path(DATA))
     dependent = [e for e in STUDY.experiments.values() if e.best_of]
     yield from before.damaged_rates(chosen_file(e.name) for e in dependent)
     jobs = list(map(job_files, RECIPES))
