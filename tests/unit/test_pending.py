@@ -59,12 +59,12 @@ def test_runs_that_are_to_arrive_need_no_training(plan):
     arriving = {run.name("f"): SimpleNamespace(digest=f"{i}") for i, run in enumerate(RUNS)}
     assert plan.pending("e", "f", arriving=arriving) == ([], digest_of(["0", "1"]), {})
     assert plan.pending("e", "other", arriving=arriving).packs, "of other data"
-    assert plan.supposed("e", ["other"], arriving=arriving) and not plan.supposed(
+    assert plan.expected("e", ["other"], arriving=arriving) and not plan.expected(
         "e", ["other", "f"], arriving=arriving
     )
 
 
-def test_before_data_and_rates_are_known_what_is_here_of_them_is_supposed_to_be_theirs(tmp_path):
+def test_before_data_and_rates_are_known_what_is_here_is_expected_to_be_theirs(tmp_path):
     """Two runs take the best of two rates of a grid, each with a b of its own."""
     base = Experiment("base", RUNS[0].setting, (4,), None, (BaseLr(2**-8), BaseLr(2**-6)), (1,))
     wide = Experiment("wide", RUNS[0].setting, (8,), None, (BaseLr(2**-4),), (1,))
@@ -72,15 +72,15 @@ def test_before_data_and_rates_are_known_what_is_here_of_them_is_supposed_to_be_
     plan = Plan(Study("", "s", "", "", {"base": base, "wide": wide, "e": e}, {}), 1, RunStore(tmp_path))
     packs = {run: pack for pack in plan.packs.values() for run in pack.runs}
     both = [packs[run] for run in e.runs()]
-    assert len(both) == 2 and plan.supposed("e", []) == plan.supposed("e", ["f"]) == both
+    assert len(both) == 2 and plan.expected("e", []) == plan.expected("e", ["f"]) == both
     [low, _] = e.runs({4: BaseLr(2**-6)})
     plan.store.write(low, "f", an_outcome(low), {}, None)
-    assert plan.supposed("e", ["g", "f"]) == both[1:] and plan.supposed("e", ["g"]) == both
-    assert plan.supposed("e", ["f"], {4: BaseLr(2**-8)}) == both, "at the rate that was chosen it is missing"
+    assert plan.expected("e", ["g", "f"]) == both[1:] and plan.expected("e", ["g"]) == both
+    assert plan.expected("e", ["f"], {4: BaseLr(2**-8)}) == both, "at the rate that was chosen it is missing"
     [_, high] = e.runs({4: BaseLr(2**-4)})
     plan.store.write(high, "f", an_outcome(high), {}, None)
-    assert plan.supposed("e", ["f"]) == both[1:], "at a rate of another m"
-    assert plan.supposed("base", ["f"]) == [packs[next(base.runs())]]
+    assert plan.expected("e", ["f"]) == both[1:], "at a rate of another m"
+    assert plan.expected("base", ["f"]) == [packs[next(base.runs())]]
 
 
 @pytest.mark.parametrize(

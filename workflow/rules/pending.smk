@@ -5,7 +5,7 @@
 def settle():
     """Once, before Snakemake looks at any file: what each experiment waits for whose data and rates are known by then.
 
-    A call that only looks supposes it of the others. Jobs on a cluster's nodes are given it.
+    A call that only looks expects it of the others. Jobs on a cluster's nodes are given it.
     """
     if not workflow.is_main_process:
         return {}
@@ -26,7 +26,7 @@ def settle():
         print(incomplete, file=sys.stderr)
     if only_looks() and unknown:
         print(not_known(unknown), file=sys.stderr)
-        waiting |= {name: supposed(STUDY.experiments[name]) for name in unknown}
+        waiting |= {name: expected(STUDY.experiments[name]) for name in unknown}
     return waiting
 
 
@@ -35,19 +35,19 @@ def not_known(experiments):
     theirs = [STUDY.experiments[name] for name in experiments]
     data = dict.fromkeys(e.setting.data for e in theirs if not is_made(meta_file(e.setting.data)))
     rates = [e.name for e in theirs if e.best_of and not is_made(chosen_file(e.name))]
-    lacking = [f"data of {', '.join(data)} are not prepared"] * bool(data)
-    lacking += [f"rates of {', '.join(rates)} are not chosen"] * bool(rates)
-    return f"{', '.join(lacking)} yet: their runs that are here are taken for finished, all others are planned"
+    unknown = [f"data of {', '.join(data)} are not prepared"] * bool(data)
+    unknown += [f"rates of {', '.join(rates)} are not chosen"] * bool(rates)
+    return f"{', '.join(unknown)} yet: their runs that are here are taken for finished, all others are planned"
 
 
-def supposed(e):
-    """The witnesses of packs that will have to train for an experiment, as far as that is known before data and rates."""
+def expected(e):
+    """Files `.done` of packs that will have to train for an experiment, as far as is known before data and rates."""
     label, file = e.setting.data, chosen_file(e.name)
     rates = rates_of(e) if is_made(file) else None
-    packs = PLAN.supposed(e.name, fingerprints(label), rates, published_since())
-    witnesses = [f"{RESULTS}/packs/{pack.name}.done" for pack in packs]
-    workflow.dag.forcefiles.update(witnesses)
-    return witnesses
+    packs = PLAN.expected(e.name, fingerprints(label), rates, published_since())
+    done_files = [f"{RESULTS}/packs/{pack.name}.done" for pack in packs]
+    workflow.dag.forcefiles.update(done_files)
+    return done_files
 
 
 @functools.cache
@@ -68,7 +68,7 @@ def pending(e):
 
 @functools.cache
 def _pending(experiment, fingerprint, rates):
-    """The witnesses of packs that have to train, and a file newer than the tables, which makes Snakemake look for both.
+    """Files `.done` of packs that have to train, and a file newer than the tables, which makes Snakemake look for both.
 
     Runs are no outputs that Snakemake knows, and behind whole tables it seeks nothing. Asked once a process: the answer
     must not change while jobs run.
@@ -78,17 +78,17 @@ def _pending(experiment, fingerprint, rates):
         return []
     for run, damage in work.damaged.items():
         say_once(f"{STORE.root / run}: damaged: {damage}; to be made again")
-    witnesses = [Path(RESULTS, "packs", f"{pack.name}.done") for pack in work.packs]
+    done_files = [Path(RESULTS, "packs", f"{pack.name}.done") for pack in work.packs]
     if only_looks():  # and so writes no stamp: Snakemake is told itself
-        workflow.dag.forcefiles.update(map(str, witnesses), tables("runs", [experiment]))
-        return list(map(str, witnesses))
-    for witness in witnesses:
-        witness.unlink(missing_ok=True)  # of an earlier call, and wrong by now
+        workflow.dag.forcefiles.update(map(str, done_files), tables("runs", [experiment]))
+        return list(map(str, done_files))
+    for done_file in done_files:
+        done_file.unlink(missing_ok=True)  # of an earlier call, and wrong by now
     stamp = Path(RESULTS, "packs", f"{STUDY.name}.{experiment}.pending")
     with atomic(stamp, "w") as file:
         # Snakemake takes a newer file of the same content for unchanged; the time makes it differ.
-        file.write("\n".join([f"pending at {time.time()}:", *map(str, witnesses)]) + "\n")
-    return list(map(str, [stamp, *witnesses]))
+        file.write("\n".join([f"pending at {time.time()}:", *map(str, done_files)]) + "\n")
+    return list(map(str, [stamp, *done_files]))
 
 
 @functools.cache

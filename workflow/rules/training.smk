@@ -1,5 +1,5 @@
 # Packs of runs are trained. Runs go to the run store, results/runs, which is addressed by content: a run's folder is whole
-# or not there, and its name says all that it depends on. The witness says only that the pack is through.
+# or not there, and its name says all that it depends on. Its file `.done` says only that the pack is through.
 
 
 rule train:

@@ -158,7 +158,7 @@ class Plan:
         _, damaged = self.store.ends({runs[index].name(fingerprint) for index in missing})
         return Pending(packs, "" if packs else digest_of(filter(None, digests)), damaged)
 
-    def supposed(
+    def expected(
         self,
         experiment: str,
         fingerprints: Collection[str],
