@@ -19,6 +19,8 @@ def examine(spec: ModelSpec) -> Suitability:
     Raises:
         UserError: it cannot, or not as its settings say.
     """
+    import torch._dynamo  # noqa: F401 - torch does so by itself, but several times as slowly where calls are watched
+
     name = f"model {spec.model} ({models.source(spec.entry_point)})"
     listening = nothing_outside(models.files(spec.entry_point), name)
     with _plain_torch(), listening, models.errors_in_one_line(spec.model, "its check fails"):

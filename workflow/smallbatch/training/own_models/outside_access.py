@@ -136,20 +136,28 @@ def _imported_of_the_library() -> set[Path]:
 
 def _on_call(frame: FrameType, event: str, called: object) -> None:
     """Note a clock, the environment and the like that a model's code asks directly, and files of safetensors."""
-    listener = _listeners[-1]
-    if event == "call" and frame.f_code is _ENVIRONMENT:
+    if event == "call":
+        code = frame.f_code
+        if code is _ENVIRONMENT or code.co_name in SEEDING:
+            _on_python_call(frame, _listeners[-1])
+    elif event == "c_call":
+        listener = _listeners[-1]
+        if type(getattr(called, "__self__", None)).__name__ == "safe_open":
+            if _caller(frame, listener.files)[0]:
+                listener.asked.append("safetensors")
+        elif frame.f_code.co_filename in listener.files and (name := _asks(called)):
+            listener.asked.append(name)
+
+
+def _on_python_call(frame: FrameType, listener: _Listener) -> None:
+    if frame.f_code is _ENVIRONMENT:
         if _asker(frame).f_code.co_filename in listener.files:
             listener.asked.append(f"os.environ, {frame.f_locals['key']}")
-    elif event == "call" and frame.f_code.co_name in SEEDING:
-        caller = _behind_wrapper(frame)
-        # As a file is imported it seeds nothing that is used.
-        if caller.co_filename in listener.files and caller.co_name != "<module>" and _is_of_torch(frame):
-            listener.seeded.append(f"{frame.f_globals['__name__']}.{frame.f_code.co_name}")
-    elif event == "c_call" and type(getattr(called, "__self__", None)).__name__ == "safe_open":
-        if _caller(frame, listener.files)[0]:
-            listener.asked.append("safetensors")
-    elif event == "c_call" and frame.f_code.co_filename in listener.files and (name := _asks(called)):
-        listener.asked.append(name)
+        return
+    caller = _behind_wrapper(frame)
+    # As a file is imported it seeds nothing that is used.
+    if caller.co_filename in listener.files and caller.co_name != "<module>" and _is_of_torch(frame):
+        listener.seeded.append(f"{frame.f_globals['__name__']}.{frame.f_code.co_name}")
 
 
 _ENVIRONMENT = type(os.environ).__getitem__.__code__
