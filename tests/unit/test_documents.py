@@ -401,7 +401,7 @@ def test_the_readme_is_short_and_says_what_the_default_study_takes():
     planned, of = {run for _, run in with_rates(study("laptop"))}, originals.ORIGINALS["digits"]
     assert (
         f"trains {len(planned)} small networks on the {of.train + of.test:,} hand-written digits that scikit-learn "
-        "carries: 8 to 9 minutes on two cores without a GPU, and "
+        "carries: 8 to 9 minutes on two cores without a GPU (21 without AVX-512), and "
         f"{stored(planned) / 1e6:.0f} MB"
     ) in line(README)
 

@@ -153,7 +153,10 @@ def test_what_is_installed_is_what_the_project_names():
     extras = tomllib.loads((PROJECT / "pyproject.toml").read_text(encoding="utf-8"))["project"]["optional-dependencies"]
     named = [re.findall(r"\w+", listed) for listed in re.findall(r"\[(.*?)\]", " ".join(INSTALLED))]
     assert {extra for listed in named for extra in listed} == set(extras)
-    assert f"READER := {INSTALLED[0].split('/')[0].removeprefix('. ')}\n" in (PROJECT / "Makefile").read_text()
+    makefile = (PROJECT / "Makefile").read_text()
+    for kind, activation in zip(("BIN", "READER"), INSTALLED, strict=False):
+        folder = activation.removeprefix(". ").removesuffix("/bin/activate")
+        assert re.search(rf"^{kind} := {re.escape(folder)}(/bin)?$", makefile, re.MULTILINE)
 
 
 def run(folder: Path, command: str, home: Path) -> str:

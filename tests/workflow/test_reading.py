@@ -80,10 +80,10 @@ def with_work(project):
 
 
 def fresh(project):
-    """As cloned."""
+    """As cloned: the trainings are planned before the data."""
 
 
-@pytest.mark.parametrize(("state", "trains"), [(fresh, 0), (without_work, 0), (with_work, 1)])
+@pytest.mark.parametrize(("state", "trains"), [(fresh, 1), (without_work, 0), (with_work, 1)])
 def test_reading_writes_nothing_and_says_what_is_to_be_done(read, state, trains):
     state(read)
     before = files(read)
