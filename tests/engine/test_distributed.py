@@ -37,7 +37,7 @@ def in_processes(size: int, work, *arguments) -> None:
     for worker in workers:
         worker.start()
     for worker in workers:
-        worker.join(60)
+        worker.join(300)
     for worker in workers:
         worker.kill()
     assert [worker.exitcode for worker in workers] == [0] * size

@@ -170,7 +170,7 @@ def test_processes_that_remember_at_the_same_time_lose_nothing():
     for process in processes:
         process.start()
     for process in processes:
-        process.join(60)
+        process.join(300)
     assert len(read_sealed(cache_folder() / "lanes.json")) == 40
 
 
