@@ -90,12 +90,13 @@ def front(name: str, title: str, claims: Path) -> str:
     Args:
         name: of the study.
         title: its own.
-        claims: the file of its judged claims; where it is not there, nothing is said of them.
+        claims: the file of its judged claims; where it is not there, or damaged, nothing is said of them.
     """
     said = f"Study {name}: {title}."
-    if not claims.exists():
+    try:
+        judged = claim_rows(pd.read_csv(claims, keep_default_na=False))
+    except (OSError, ValueError, KeyError):  # the report is refused, in one line, when that is looked at
         return said
-    judged = claim_rows(pd.read_csv(claims, keep_default_na=False))
     counted = ", ".join(f"{count} {verdict}" for verdict, count in verdict_counts(judged).items())
     return f"{said} Of the paper's {len(judged)} claims: {counted}."
 
