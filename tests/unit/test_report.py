@@ -297,6 +297,9 @@ def test_captions_for_snakemakes_own_report_use_only_what_is_there(caption: Path
 
 def test_the_front_page_of_snakemakes_own_report_names_the_study_and_its_verdicts(tmp_path: Path) -> None:
     assert front("made", "A study", tmp_path / "claims.csv") == "Study made: A study."
+    for damaged in ("", "claim\nC1\n", "\0\xff"):
+        (tmp_path / "claims.csv").write_text(damaged, encoding="latin-1")
+        assert front("made", "A study", tmp_path / "claims.csv") == "Study made: A study."
     pd.concat([claims(), claims()[:1]]).to_csv(tmp_path / "claims.csv", index=False)
     assert front("made", "A study", tmp_path / "claims.csv") == (
         "Study made: A study. Of the paper's 5 claims: 2 supported, 1 refuted, 1 undecided, 1 not run."

@@ -95,7 +95,7 @@ def front(name: str, title: str, claims: Path) -> str:
     said = f"Study {name}: {title}."
     try:
         judged = claim_rows(pd.read_csv(claims, keep_default_na=False))
-    except (OSError, ValueError, KeyError):  # the report is refused, in one line, when that is looked at
+    except (OSError, ValueError, KeyError, TypeError):  # the report is refused, in one line, when that is looked at
         return said
     counted = ", ".join(f"{count} {verdict}" for verdict, count in verdict_counts(judged).items())
     return f"{said} Of the paper's {len(judged)} claims: {counted}."
