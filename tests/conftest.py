@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
-from helpers import copy_project, made_data, warm
+from helpers import copy_project, made_data
 
 from smallbatch.core.environment import processors
 
@@ -43,16 +43,15 @@ def pytest_runtest_protocol(item: pytest.Item) -> Iterator[None]:
         return (yield)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(subprocess.Popen, "__init__", start_no_workflow)
-        patch.setattr(warm, "call", start_no_workflow)
         return (yield)
 
 
 _start = subprocess.Popen.__init__
 
 
-def start_no_workflow(self: subprocess.Popen | Path, command, *args, **options) -> None:
-    """Stands in for the constructor of `subprocess.Popen`, and for `warm.call`."""
-    if isinstance(self, Path) or "snakemake" in command:
+def start_no_workflow(self: subprocess.Popen, command, *args, **options) -> None:
+    """Stands in for the constructor of `subprocess.Popen`."""
+    if "snakemake" in command:
         pytest.fail("a test that starts snakemake belongs into tests/workflow, or is to be marked slow")
     _start(self, command, *args, **options)
 

@@ -154,8 +154,7 @@ def made_once(factory: pytest.TempPathFactory, name: str, make: Callable[[Path],
 
 def snakemake(folder: Path, *arguments: str, **options) -> subprocess.CompletedProcess:
     """Run snakemake in `folder`, with options of `subprocess.run` if there are any; what it printed is in stdout."""
-    command = [sys.executable, "-m", "snakemake", *arguments]
-    if not options:
-        return subprocess.CompletedProcess(command, *warm.call(folder, arguments))
+    python = sys.executable if options else warm.python()
+    options = {"stdin": subprocess.DEVNULL} | options
     options |= {"text": True, "stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "timeout": 570}
-    return subprocess.run(command, cwd=folder, **options)
+    return subprocess.run([python, "-m", "snakemake", *arguments], cwd=folder, **options)

@@ -1,62 +1,169 @@
-"""Calls of snakemake without its two seconds of imports: forks of a process that has done them.
+"""Starts of Python without its seconds of imports: forks of a process that has done them.
 
-For tests that make many calls; those of tests/workflow/test_commands.py start snakemake as users do. As a program this
-file is that process, and each line of its standard input a call, as JSON.
+For tests that make many calls of snakemake, and for the jobs of those calls; tests of signals, of SLURM and of what is
+installed start Python as users do. `python()` is a small program that stands in for Python: it has what it is asked for
+run by a fork, which gets its arguments, files, folder, environment and signals. What a fork cannot do, since Python or
+a library reads it as it starts, goes to Python itself: other variables of `READ_AT_START`, and other arguments than
+`FILE.py ...` and `-m MODULE ...`.
+
+As a program this file is the process that forks.
 """
 
 import atexit
 import functools
+import gc
 import json
 import os
+import random
+import runpy
+import signal
+import socket
 import subprocess
 import sys
 import tempfile
+import traceback
 from collections.abc import Sequence
 from pathlib import Path
 
+READ_AT_START = (
+    "ATEN_CPU_CAPABILITY", "CUDA_VISIBLE_DEVICES", "DNNL_MAX_CPU_ISA", "LANG", "LC_ALL", "LC_CTYPE", "LD_PRELOAD",
+    "MKL_ENABLE_INSTRUCTIONS", "MPLCONFIGDIR", "PYTHONHASHSEED", "PYTHONIOENCODING", "PYTHONUTF8",
+    "PYTHONWARNINGS", "TZ",
+)  # fmt: skip
+"""Variables that Python and its libraries look at once."""
 
-def call(folder: Path, arguments: Sequence[str]) -> tuple[int, str]:
-    """Call snakemake in a folder, in the environment of this process; returns its exit code and what it printed."""
-    with tempfile.NamedTemporaryFile("r", encoding="utf-8") as printed:
-        call = {"folder": str(folder), "arguments": arguments, "printed": printed.name, "environment": {**os.environ}}
-        process = imported()
-        print(json.dumps(call), file=process.stdin, flush=True)
-        code = int(process.stdout.readline())
-        return code, printed.read()
+STARTER = """\
+#!{python} -IS
+import json, os, signal, socket, sys
+given = sys.argv[1:]
+is_module = given[:1] == ["-m"] and len(given) > 1
+as_here = all(os.environ.get(name) in values for name, values in {variables!r}.items())
+if not as_here or not (is_module or given and given[0].endswith(".py")):
+    os.execv({python!r}, [{python!r}, *given])
+with socket.socket(socket.AF_UNIX) as server:
+    server.connect({address!r})
+    start = json.dumps([given, os.getcwd(), dict(os.environ)]).encode()
+    socket.send_fds(server, [b"%12d" % len(start)], [0, 1, 2])
+    server.sendall(start)
+    process = int(server.recv(12))
+    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+        signal.signal(number, lambda number, frame: os.kill(process, number))
+    code = int(server.recv(12))
+if code < 0:
+    signal.signal(-code, signal.SIG_DFL)
+    os.kill(os.getpid(), -code)
+os._exit(code)
+"""
 
 
 @functools.cache
-def imported() -> subprocess.Popen:
-    """The process that has imported snakemake; it ends with this one."""
-    process = subprocess.Popen([sys.executable, __file__], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
-    atexit.register(process.communicate)
-    return process
+def python() -> Path:
+    """The program that stands in for Python, with one for snakemake beside it; what they need ends as this process."""
+    folder = tempfile.TemporaryDirectory()
+    address, program = f"{folder.name}/starts", Path(folder.name, "python")
+    variables = {name: (os.environ.get(name),) for name in READ_AT_START} | {"MPLBACKEND": (None, "agg")}
+    program.write_text(STARTER.format(python=sys.executable, variables=variables, address=address), encoding="utf-8")
+    snakemake = program.with_name("snakemake")
+    snakemake.write_text(f'#!/bin/sh\nexec {program} -m snakemake "$@"\n', encoding="utf-8")
+    for file in (program, snakemake):
+        file.chmod(0o700)
+    elsewhere = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"} | {"MPLBACKEND": "agg"}
+    process = subprocess.Popen(
+        [sys.executable, __file__, address, str(program)], env=elsewhere, stdout=subprocess.PIPE, start_new_session=True
+    )
+    assert process.stdout.readline(), "what it imports is missing"
+    for ended in (folder.cleanup, process.wait, process.kill):  # the last one first
+        atexit.register(ended)
+    return program
 
 
-def serve() -> None:
-    """Fork for each call, and answer with the exit code."""
-    from snakemake.cli import main
+def serve(address: str) -> None:
+    """Fork for each start; a fork of its own waits for it."""
+    import pandas
+    import pyarrow.parquet
+    import safetensors.torch
+    import seaborn
+    import sklearn.datasets
+    import torch
+    from snakemake import cli, script
 
-    for line in sys.stdin:
-        call = json.loads(line)
-        if process := os.fork():
-            print(os.waitstatus_to_exitcode(os.waitpid(process, 0)[1]), flush=True)
-            continue
-        become(call)
-        main()  # which ends the fork
+    assert all((pandas, pyarrow, safetensors, seaborn, sklearn, torch, cli, script))
+    gc.collect()
+    gc.freeze()  # or each fork would touch, and so copy, all of it
+    signal.signal(signal.SIGCHLD, signal.SIG_IGN)
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(address)
+        listener.listen()
+        print("ready", flush=True)
+        while True:
+            connection, _ = listener.accept()
+            if os.fork() == 0:
+                listener.close()
+                signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+                attend(connection)
+            connection.close()
 
 
-def become(call: dict) -> None:
-    """Make this process what `python -m snakemake` would be."""
-    os.dup2(os.open(call["printed"], os.O_WRONLY), 1)
-    os.dup2(1, 2)
-    os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
-    os.chdir(call["folder"])
+def attend(connection: socket.socket) -> None:
+    """Read what is to start, start it in a fork, and say which process that is and how it ended. Never returns."""
+    length, files, _, _ = socket.recv_fds(connection, 12, 3)
+    start = b""
+    while len(start) < int(length):
+        start += connection.recv(1 << 16)
+    if process := os.fork():
+        connection.sendall(b"%12d" % process)
+        connection.sendall(b"%12d" % os.waitstatus_to_exitcode(os.waitpid(process, 0)[1]))
+        os._exit(0)
+    connection.close()
+    arguments, folder, environment = json.loads(start)
+    become(folder, environment, files)
+    code = exit_code_of(arguments)
+    atexit._run_exitfuncs()
+    for stream in (sys.stdout, sys.stderr):
+        stream.flush()
+    os._exit(code)  # to take all of it apart would take longer than most starts
+
+
+def become(folder: str, environment: dict[str, str], files: Sequence[int]) -> None:
+    """Make this process what another start of Python would be, with these three files as its standard ones."""
+    import numpy
+    import torch
+
+    for number, file in enumerate(files):
+        os.dup2(file, number)
+        os.close(file)
+    os.chdir(folder)
     os.environ.clear()
-    os.environ.update(call["environment"])
-    sys.path[0] = call["folder"]
-    sys.argv = ["snakemake", *call["arguments"]]
+    os.environ.update(environment)
+    random.seed()
+    numpy.random.seed()
+    if "OMP_NUM_THREADS" in environment:
+        torch.set_num_threads(int(environment["OMP_NUM_THREADS"]))
+
+
+def exit_code_of(arguments: Sequence[str]) -> int:
+    """Run `FILE.py ...` or `-m MODULE ...` as Python would; returns its exit code."""
+    library = os.environ.get("PYTHONPATH", "").split(os.pathsep)
+    is_module = arguments[0] == "-m"
+    sys.path[:1] = [
+        os.getcwd() if is_module else os.path.dirname(os.path.abspath(arguments[0])),
+        *filter(None, library),
+    ]
+    sys.executable, sys.argv = sys.argv[2], list(arguments[is_module:])
+    try:
+        if is_module:
+            runpy.run_module(arguments[1], run_name="__main__", alter_sys=True)
+        else:
+            runpy.run_path(arguments[0], run_name="__main__")
+    except SystemExit as ended:
+        if isinstance(ended.code, str):
+            print(ended.code, file=sys.stderr)
+        return ended.code if isinstance(ended.code, int) else int(ended.code is not None)
+    except BaseException:
+        traceback.print_exc()
+        return 1
+    return 0
 
 
 if __name__ == "__main__":
-    serve()
+    serve(sys.argv[1])

@@ -9,7 +9,7 @@ import tomllib
 from pathlib import Path
 
 import pytest
-from helpers import PROJECT, write_study
+from helpers import PROJECT, warm, write_study
 from PIL import Image
 
 PAGES = [PROJECT / "README.md", PROJECT / "config" / "README.md", *sorted((PROJECT / "docs").glob("*.md"))]
@@ -165,7 +165,7 @@ def run(folder: Path, command: str, home: Path) -> str:
         command = command.replace(word, other)
     (home / ".cache" / "smallbatch").mkdir(parents=True, exist_ok=True)
     environment = {name: value for name, value in os.environ.items() if name != "XDG_CACHE_HOME"} | {
-        "PATH": os.pathsep.join([os.path.dirname(sys.executable), os.environ["PATH"]]),
+        "PATH": os.pathsep.join([str(warm.python().parent), os.path.dirname(sys.executable), os.environ["PATH"]]),
         "PYTHONPATH": os.pathsep.join(map(str, [folder / "workflow", PROJECT / "benchmarks"])),
         "HOME": str(home), "DVC_NO_ANALYTICS": "1",
         "GIT_CONFIG_COUNT": "1", "GIT_CONFIG_KEY_0": "init.defaultBranch", "GIT_CONFIG_VALUE_0": "main",
