@@ -44,26 +44,43 @@ def reached(script: Path, root: Path) -> set[Path]:
 
     Imports within functions count, and so do the packages that a module lies in, as Python runs them first.
     """
+    modules = {_module(path.relative_to(root)): path for path in root.rglob("*.py")}
     found: set[Path] = set()
     coming = {script}
     while coming:
         file = coming.pop()
         found.add(file)
-        coming |= _imported(file, root) - found
+        coming |= {modules[name] for name in _imported(file.read_bytes()) if name in modules} - found
     return found
 
 
-def _imported(file: Path, root: Path) -> set[Path]:
-    names = [name.split(".") for name in _names(file.read_bytes())]
-    stems = {root.joinpath(*parts[:depth]) for parts in names for depth in range(1, len(parts) + 1)}
-    files = {path for stem in stems for path in (stem.with_name(f"{stem.name}.py"), stem / "__init__.py")}
-    return {path for path in files if path.is_file()}
+def _module(path: Path) -> str:
+    return ".".join(path.parent.parts if path.name == "__init__.py" else path.with_suffix("").parts)
 
 
 @functools.cache
-def _names(source: bytes) -> frozenset[str]:
-    """What is imported, by full names; of `from a import b` that is `a.b`, whether a module or not."""
-    nodes = list(ast.walk(ast.parse(source)))
-    plain = {alias.name for node in nodes if isinstance(node, ast.Import) for alias in node.names}
-    members = [node for node in nodes if isinstance(node, ast.ImportFrom) and node.module]
-    return frozenset(plain | {f"{node.module}.{alias.name}" for node in members for alias in node.names})
+def _imported(source: bytes) -> frozenset[str]:
+    """What is imported, by full names, and the packages around it.
+
+    Of `from a import b` that is `a.b`, whether a module or not.
+    """
+    names: set[str] = set()
+    coming: list[ast.AST] = [ast.parse(source)]
+    while coming:
+        node = coming.pop()
+        if isinstance(node, ast.Import):
+            names |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            names |= {f"{node.module}.{alias.name}" for alias in node.names}
+        else:
+            coming += _statements(node)
+    return frozenset(
+        ".".join(parts[:depth]) for name in names if (parts := name.split(".")) for depth in range(1, len(parts) + 1)
+    )
+
+
+def _statements(node: ast.AST) -> Iterator[ast.AST]:
+    """The statements within a node; in expressions, which are most of a file, nothing is imported."""
+    for block in ("body", "orelse", "finalbody", "handlers", "cases"):
+        inside = getattr(node, block, ())
+        yield from inside if isinstance(inside, list) else ()
