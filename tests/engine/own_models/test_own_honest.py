@@ -49,7 +49,7 @@ def honest(tmp_path_factory):
         for name in HONEST:
             patch.setitem(models.MODELS, name, f"helpers.honest_models:{name}")
         asked = [
-            spec_of(a_run(model=name, norm=norm).setting, (3, 16, 16), 10)._replace(batch_sizes=(2, 8, 256))
+            spec_of(a_run(model=name, norm=norm).setting, (3, 8, 8), 10)._replace(batch_sizes=(2, 8, 256))
             for name, (norm, _) in HONEST.items()
         ]
         with subprocesses.CheckProcess("a study", asked, folder / "there", other_environment=True) as process:

@@ -46,7 +46,6 @@ def test_a_study_is_checked_as_it_is_loaded_and_the_verdict_remembered(own, stud
         ("import ctypes; ctypes.string_at(0)", "it ended the process: SIGSEGV"),
         ("os._exit(0)", "it ended the process: exit 0"),
         ("print('hello'); sys.exit('bye')", "it cannot be made (SystemExit: bye)"),
-        ("import none_such_module", "it cannot be made (ModuleNotFoundError: No module named 'none_such_module')"),
     ],
 )
 def test_a_file_that_ends_the_process_costs_a_line(make, line, own, study):

@@ -1,5 +1,7 @@
 """Models of the user's own: trained in lanes where those are proven equal, alone where not."""
 
+import itertools
+
 import pytest
 import torch
 from helpers import a_run
@@ -28,11 +30,13 @@ IN_LANES = {
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("norm", ["none", "batch", "group"])
-@pytest.mark.parametrize("parts", IN_LANES.values(), ids=IN_LANES)
-def test_lanes_that_are_proven_equal_are_equal(parts, norm, own, data_folder, tmp_path, double):
-    parts = parts | ({"middle": "return x"} if norm == "batch" and "residual" in str(parts) else {})
-    own(**parts)
+@pytest.mark.parametrize(
+    ("norm", "name"),
+    [*((norm, "plain") for norm in ("none", "batch", "group")),
+     *zip(itertools.cycle(["batch", "group", "none"]), (name for name in IN_LANES if name != "plain"))],
+)  # fmt: skip
+def test_lanes_that_are_proven_equal_are_equal(norm, name, own, data_folder, tmp_path, double):
+    own(**IN_LANES[name])
     assert found(norm=norm).lanes
     runs = [a_run(model="mine", norm=norm, b=2, base_lr=2**-9, seed=seed, momentum=0.5) for seed in (1, 2, 3)]
     data = prepared.read(data_folder)
@@ -120,13 +124,30 @@ ALONE_MODELS = {
 }  # fmt: skip
 
 
+def found_of(name, own):
+    """What is found of one of `ALONE_MODELS`, whose norm is returned, too."""
+    parts = dict(ALONE_MODELS[name][0])
+    norm = parts.pop("norm", "none")
+    own(**parts)
+    return found(norm=norm), norm
+
+
 @pytest.mark.slow
-@pytest.mark.parametrize(("parts", "reason"), ALONE_MODELS.values(), ids=ALONE_MODELS)
-def test_what_lanes_do_not_suit_is_trained_alone_as_plain_torch_does(parts, reason, own, data_folder, tmp_path):
-    norm = parts.get("norm", "none")
-    own(**{name: part for name, part in parts.items() if name != "norm"})
-    suits = found(norm=norm)
+@pytest.mark.parametrize("name", ALONE_MODELS)
+def test_what_lanes_do_not_suit_is_not_trained_in_lanes(name, own):
+    suits, _ = found_of(name, own)
+    reason = ALONE_MODELS[name][1]
     assert suits.why_alone.startswith(reason) and not suits.lanes and suits.stochastic == (reason == DRAWS)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "name",
+    ["channel mean", "tokens", "attention", "buffer by hand", "tied", "torch's batch norm", "hook", "dropout",
+     "a branch backwards", "a limit of a norm", "stochastic depth", "not contiguous"],
+)  # fmt: skip
+def test_what_is_trained_alone_is_trained_as_plain_torch_does(name, own, data_folder, tmp_path):
+    suits, norm = found_of(name, own)
     runs = [a_run(model="mine", norm=norm, base_lr=2**-7, seed=seed, momentum=0.5) for seed in (1, 2)]
     assert train_pack(runs, data_folder, tmp_path, lanes=4, keep_weights="all") == 2
     data, store = prepared.read(data_folder), RunStore(tmp_path)

@@ -67,6 +67,7 @@ class Candidate:
         draws = torch.Generator().manual_seed(0)
         self.images = torch.randn(MINI_BATCHES, EXAMPLES, *spec.shape, generator=draws)
         self.labels = torch.randint(spec.classes, (MINI_BATCHES, EXAMPLES), generator=draws)
+        self._records: dict[tuple[int, bool], Recorder] = {}
 
     @property
     def computed(self) -> int:
@@ -234,7 +235,12 @@ class Candidate:
         return None
 
     def _record_shapes(self, count: int, *, training: bool) -> Recorder:
-        """As `record_many`, with tensors that have no values, which takes neither time nor memory."""
+        """As `record_many`, with tensors that have no values, which takes no memory; remembered."""
+        if (count, training) not in self._records:
+            self._records[count, training] = self._new_record_of_shapes(count, training=training)
+        return self._records[count, training]
+
+    def _new_record_of_shapes(self, count: int, *, training: bool) -> Recorder:
         model = self.build_for(count).train(training)
         what = pass_name(count, training=training)
         with self.guarded(what), fake_tensor.FakeTensorMode(allow_non_fake_inputs=True), Recorder(model) as record:

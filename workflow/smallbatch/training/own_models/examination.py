@@ -23,9 +23,10 @@ def examine(spec: ModelSpec) -> Suitability:
 
     name = f"model {spec.model} ({models.source(spec.entry_point)})"
     listening = nothing_outside(models.files(spec.entry_point), name)
-    with _plain_torch(), listening, models.errors_in_one_line(spec.model, "its check fails"):
+    with _plain_torch(), listening as refuse, models.errors_in_one_line(spec.model, "its check fails"):
         candidate = Candidate(spec)
         stochastic = reproducibility.check(candidate)
+        refuse()  # without the checks that take longest
         batch_sizes.check(candidate, stochastic=stochastic)
         splittable = not stochastic and micro_batches.equal_whole(candidate)
         with without_calls():

@@ -5,6 +5,7 @@ classes and from globals of the model's files, also through collections, closure
 functions, caches and iterators.
 """
 
+import functools
 import gc
 import hashlib
 import itertools
@@ -74,7 +75,13 @@ def _plain(module: ModuleType) -> dict[str, object]:
 
 def _file(module: ModuleType) -> Path | None:
     name = getattr(module, "__file__", None)
-    return Path(name).resolve() if isinstance(name, str) else None
+    return _resolved(name) if isinstance(name, str) else None
+
+
+@functools.cache
+def _resolved(name: str) -> Path:
+    """Remembered, since there are thousands of modules."""
+    return Path(name).resolve()
 
 
 def _is_class_of(kind: object, module: ModuleType) -> bool:

@@ -4,11 +4,12 @@ Python's audit events and calls are seen; what compiled code opens by itself is 
 """
 
 import contextlib
+import functools
 import os
 import site
 import sys
 import sysconfig
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import CodeType, FrameType
 from typing import Any, NamedTuple
@@ -56,8 +57,8 @@ _listeners: list[_Listener] = []
 
 
 @contextlib.contextmanager
-def nothing_outside(files: set[Path], name: str) -> Iterator[None]:
-    """Refuse a model that reads, imports or asks what is no part of its runs' names.
+def nothing_outside(files: set[Path], name: str) -> Iterator[Callable[[], None]]:
+    """Refuse a model that reads, imports or asks what is no part of its runs' names: at the end, or when called.
 
     Args:
         files: of the model.
@@ -71,10 +72,15 @@ def nothing_outside(files: set[Path], name: str) -> Iterator[None]:
     _listeners.append(listener)
     sys.setprofile(_on_call)
     try:
-        yield
+        yield functools.partial(_refuse, listener, files, name)
     finally:
         sys.setprofile(profile)
         _listeners.pop()
+    _refuse(listener, files, name)
+
+
+def _refuse(listener: _Listener, files: set[Path], name: str) -> None:
+    """Refuse what a model has read, asked and seeded so far."""
     allowed = "which is no part of its runs' names; allowed: what its file, and those that it imports beside it, have"
     if others := sorted(listener.read - files):
         raise UserError(f"{name}: it reads {others[0]}, {allowed}")
