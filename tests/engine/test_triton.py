@@ -172,7 +172,7 @@ def test_offsets_do_not_overflow_with_64_lanes_of_2048():
         assert all(programs <= 65535 for programs in launch.grid[1:]), launch.grid
         for value in launch.arguments.values():
             if isinstance(value, torch.Tensor) and value.dim() == 5:
-                assert value[0].numel() <= layers.NUMBERS_MOST < 64 * 2048 * 32 * 32 * 16
+                assert value[0].numel() <= layers.MAX_NUMBERS < 64 * 2048 * 32 * 32 * 16
 
 
 def test_a_mini_batch_too_large_for_offsets_goes_through_torch():

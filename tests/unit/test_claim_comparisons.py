@@ -17,7 +17,7 @@ SAME = region("points", -THRESHOLDS["same"], THRESHOLDS["same"])
 NEAR = region("points", -THRESHOLDS["near"], THRESHOLDS["near"])
 NOT_FAR_BELOW = region("points", at_most=THRESHOLDS["near"])
 MORE_RATES = region("rates", at_least=0)
-MOST_SEEDS = region("% of seeds", at_least=100 * THRESHOLDS["converged_share"])
+MAX_SEEDS = region("% of seeds", at_least=100 * THRESHOLDS["converged_share"])
 SLOPE_1 = region("slope", 1 - THRESHOLDS["slope_tolerance"], 1 + THRESHOLDS["slope_tolerance"])
 COMPARISONS: dict[str, list[tuple[str, float, dict]]] = {
     "C1": [("fig01: best inside at m = 8 at 2⁻⁸ (90.0 %), outside at m = 16 at 2⁻⁸ (80.0 %)", 10, ABOVE_0)],
@@ -25,19 +25,19 @@ COMPARISONS: dict[str, list[tuple[str, float, dict]]] = {
         ("fig02: best inside at m = 2 at 2⁻⁸ (90.0 %), outside at m = 8 at 2⁻⁸ (80.0 %)", 10, ABOVE_0),
         ("fig03: best inside at m = 2 at 2⁻⁸ (90.0 %), outside at m = 8 at 2⁻⁸ (80.0 %)", 10, ABOVE_0),
     ],
-    "C3": [("fig01: at the best rate 2⁻⁸ 0 of 5 seeds converged at m = 128", 100, MOST_SEEDS)],
+    "C3": [("fig01: at the best rate 2⁻⁸ 0 of 5 seeds converged at m = 128", 100, MAX_SEEDS)],
     "C4": [
         (
             "fig01: from m = 2 to the last m at which all seeds train accuracy falls by 10.0 points, over 1 rate",
             10, ABOVE_MARGIN,
         ),
-        ("fig01: of the rates that train at m = 2, 100 % fail at the largest m", 100, MOST_SEEDS),
+        ("fig01: of the rates that train at m = 2, 100 % fail at the largest m", 100, MAX_SEEDS),
     ],
     "C5": [("fig02: 3.0 rates converged on average over m ≤ 8, 1.0 at m = 64", 2, MORE_RATES)],
     "C6": [
-        ("sec32: at the rate where most do, m = 4: 5 of 5 seeds converged", 100, MOST_SEEDS),
-        ("sec32: at the rate where most do, m = 8: 5 of 5 seeds converged", 100, MOST_SEEDS),
-        ("sec32: at the rate where most do, m = 128: 0 of 5 seeds converged", 100, MOST_SEEDS),
+        ("sec32: at the rate where most do, m = 4: 5 of 5 seeds converged", 100, MAX_SEEDS),
+        ("sec32: at the rate where most do, m = 8: 5 of 5 seeds converged", 100, MAX_SEEDS),
+        ("sec32: at the rate where most do, m = 128: 0 of 5 seeds converged", 100, MAX_SEEDS),
         ("sec32: best at m = 4 at 2⁻⁸ (76.5 %), 76 % expected", 0.5, NEAR),
     ],
     "C7": [
@@ -64,7 +64,7 @@ COMPARISONS: dict[str, list[tuple[str, float, dict]]] = {
         ("fig08: from 90.0 % at m = 8 to 70.0 % at m = 512", 20, ABOVE_MARGIN),
     ],
     "C13": [
-        (f"{figure}: at the best rate 2⁻⁸, m = {m}: {count} of 5 seeds converged", 100, MOST_SEEDS)
+        (f"{figure}: at the best rate 2⁻⁸, m = {m}: {count} of 5 seeds converged", 100, MAX_SEEDS)
         for figure, counts in (("fig08", (5, 5, 0)), ("fig09", (5, 0, 0)))
         for m, count in zip((2, 16, 128), counts, strict=True)
     ],
@@ -87,8 +87,8 @@ COMPARISONS: dict[str, list[tuple[str, float, dict]]] = {
     "C18": [("fig12: best inside at m = 64 at 2⁻⁸ (90.0 %), outside at m = 128 at 2⁻⁸ (80.0 %)", 10, ABOVE_0)],
     "C19": [
         ("fig12: large m lie 20.0 points below small at the best rate 2⁻⁷, 1.0 at 2⁻⁸", 19, ABOVE_0),
-        ("fig12: m = 8 at 2⁻⁸: 5 of 5 seeds converged", 100, MOST_SEEDS),
-        ("fig12: m = 8 at 2⁻⁷: 5 of 5 seeds converged", 100, MOST_SEEDS),
+        ("fig12: m = 8 at 2⁻⁸: 5 of 5 seeds converged", 100, MAX_SEEDS),
+        ("fig12: m = 8 at 2⁻⁷: 5 of 5 seeds converged", 100, MAX_SEEDS),
     ],
     "C20": [
         ("fig13, b = 2: from 80.0 % at m = 8 to 70.0 % at m = 64", 10, ABOVE_MARGIN),

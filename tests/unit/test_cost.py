@@ -200,7 +200,7 @@ class Machine:
             monkeypatch.setattr(module, name, getattr(self, name))
         monkeypatch.setattr(memory, "need_of", self.need_of)
         monkeypatch.setattr(lane_count, "best_lane_count", self.best_lane_count)
-        monkeypatch.setattr(own_models, "most_lanes", self.most_lanes)
+        monkeypatch.setattr(own_models, "max_lanes", self.max_lanes)
         monkeypatch.setattr(processor, "of_its_own", self.of_its_own)
         monkeypatch.setattr(devices, "pick", torch.device)
         monkeypatch.setattr(devices, "held_memory", lambda: 1000)
@@ -222,7 +222,7 @@ class Machine:
         assert (run.batch_size, data.meta.train) == (self.asked[-1][1], self.asked[-1][3])
         return 77
 
-    def most_lanes(self, setting, outline, most):
+    def max_lanes(self, setting, outline, most):
         assert (setting.data, outline) == ("made", OUTLINE)
         return most
 

@@ -25,7 +25,7 @@ from smallbatch.runs.store import RunStore
 from smallbatch.study.experiments import HELD_OUT, Setting
 from smallbatch.study.rates import format_base_lr
 from smallbatch.study.settings import read_yaml
-from smallbatch.study_file import LEAST_RATE, MOST_RATE, check_config, load_study
+from smallbatch.study_file import MAX_RATE, MIN_RATE, check_config, load_study
 from smallbatch.training.schedule import WARMUP_FRACTION, WARMUP_START
 
 README = (PROJECT / "README.md").read_text(encoding="utf-8")
@@ -136,7 +136,7 @@ def test_bounds_are_those_that_are_kept():
     sizes = documented("### Data sets")
     assert f"up to {SCHEMAS['config']['$defs']['dataset']['properties']['size']['maximum']:,}" in sizes["size"][1]
     rates = documented("### An experiment")["base_lrs"][0]
-    assert f"from {format_base_lr(LEAST_RATE)} to {format_base_lr(MOST_RATE)}" in rates
+    assert f"from {format_base_lr(MIN_RATE)} to {format_base_lr(MAX_RATE)}" in rates
     warmup = documented("### An experiment")["warmup"][2]
     assert (
         warmup

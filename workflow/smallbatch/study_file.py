@@ -21,13 +21,13 @@ CONFIG_FILE, STUDIES = "config/config.yaml", Path("config/studies")
 SCHEMAS = Path(str(files("smallbatch"))) / "schemas"
 
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
-MOST_RUNS = 200_000
+MAX_RUNS = 200_000
 """Of a study; that of the paper has 2,360."""
 
 TAKEN = ("checkpoints", "packs", "published", "runs", "weights")
 """What a study may be called, and what not: these folders of results/ are no study's."""
 
-LEAST_RATE, MOST_RATE = 2.0**-100, 2.0**100
+MIN_RATE, MAX_RATE = 2.0**-100, 2.0**100
 """Base learning rates that single precision holds, with room for batch sizes and drops."""
 
 Values = Mapping[str, Any]
@@ -248,11 +248,11 @@ def _check_count(where: str, experiments: Mapping[str, Experiment]) -> None:
         e.name: len(e.batch_sizes) * len(e.bn_batch_sizes or (1,)) * len(e.base_lrs or (1,)) * len(e.seeds)
         for e in experiments.values()
     }
-    if sum(sizes.values()) > MOST_RUNS:
+    if sum(sizes.values()) > MAX_RUNS:
         largest = max(sizes, key=lambda name: sizes[name])
         raise UserError(
             f"{where}: experiments: {sum(sizes.values()):,} runs, {sizes[largest]:,} of them of {largest}; "
-            f"allowed: up to {MOST_RUNS:,}"
+            f"allowed: up to {MAX_RUNS:,}"
         )
 
 
@@ -281,8 +281,8 @@ def _experiment(where: str, name: str, values: Values, datasets: Values) -> Expe
 
 def _rate(where: str, key: str, rate: str | float) -> BaseLr:
     base_lr = parse_base_lr(rate)
-    if not LEAST_RATE <= base_lr <= MOST_RATE:
-        refuse(where, key, rate, f"rates from {format_base_lr(LEAST_RATE)} to {format_base_lr(MOST_RATE)}")
+    if not MIN_RATE <= base_lr <= MAX_RATE:
+        refuse(where, key, rate, f"rates from {format_base_lr(MIN_RATE)} to {format_base_lr(MAX_RATE)}")
     return base_lr
 
 

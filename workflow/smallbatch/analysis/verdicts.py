@@ -32,7 +32,7 @@ LEVEL = 0.05
 DISCARDED = 0.9
 """The p-value, of an effect in its region looking so far out, above which it is left out of those that refute."""
 
-MOST_SEEDS = 100
+MAX_SEEDS = 100
 """More seeds than this are not asked for: the effect lies at the border."""
 
 _FORMATS = {
@@ -101,7 +101,7 @@ class Comparison:
     def seeds_to_decide(self) -> int | None:
         """About how many seeds each cell needs until a test clears the border, as the spread goes by their root.
 
-        None where that is unknown, or more than `MOST_SEEDS`.
+        None where that is unknown, or more than `MAX_SEEDS`.
         """
         if not self.seeds or math.isnan(self.depth + self.interval[0]):
             return None
@@ -110,7 +110,7 @@ class Comparison:
         lower_is_near = abs(own - self.at_least) <= abs(self.at_most - own)
         half = own - low if lower_is_near == (self.depth > 0) else high - own
         needed = self.seeds * (half / self.depth) ** 2 if self.depth else math.inf
-        return math.ceil(needed) if needed <= MOST_SEEDS else None
+        return math.ceil(needed) if needed <= MAX_SEEDS else None
 
 
 def effect_words(effect: float, unit: str) -> str:
@@ -129,7 +129,7 @@ def what_would_decide(comparisons: Sequence[Comparison], verdicts: Sequence[str]
         return "a second seed: one has no spread"
     needed = [seeds for comparison in undecided if (seeds := comparison.seeds_to_decide) is not None]
     if len(needed) < len(undecided):
-        return f"more than {MOST_SEEDS} seeds: an effect lies at its border"
+        return f"more than {MAX_SEEDS} seeds: an effect lies at its border"
     more = max(max(seeds - comparison.seeds, 1) for seeds, comparison in zip(needed, undecided, strict=True))
     return f"about {counted(more, 'more seed')}, by the widths of the intervals"
 

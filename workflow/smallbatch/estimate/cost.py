@@ -158,7 +158,7 @@ def describe(device: str) -> tuple[str, int]:
 
 def measure(run: Run, outline: Outline, most: int, m: int, *, device: str, lanes: int | str) -> tuple[Speed, int]:
     """Speed at batch size m, with at most so many lanes, and the number of the model's weights."""
-    from smallbatch.training.own_models import most_lanes
+    from smallbatch.training.own_models import max_lanes
     from smallbatch.training.resources import device as devices
     from smallbatch.training.resources import processor
     from smallbatch.training.resources.lane_count import best_lane_count
@@ -167,7 +167,7 @@ def measure(run: Run, outline: Outline, most: int, m: int, *, device: str, lanes
 
     chosen, photos = devices.pick(device), run.setting.augment_resized
     run = replace(run, batch_size=m, bn_batch_size=m)
-    data, at_work, most = noise(outline, max(m, 64)), processors(), most_lanes(run.setting, outline, most)
+    data, at_work, most = noise(outline, max(m, 64)), processors(), max_lanes(run.setting, outline, most)
     processor.give_back_memory()
     held = devices.held_memory()
     with processor.of_its_own() if chosen.type == "cpu" else contextlib.nullcontext():

@@ -16,7 +16,7 @@ import yaml
 
 from smallbatch.core.errors import UserError, refuse
 
-LARGEST_FILE, MOST_VALUES, DEEPEST = 250_000, 100_000, 20
+LARGEST_FILE, MAX_VALUES, DEEPEST = 250_000, 100_000, 20
 """Bytes of a file; values in it, counted as often as aliases repeat them; and levels. Studies have a tenth of that."""
 
 LARGEST_NUMBER = 2**31 - 1
@@ -134,9 +134,9 @@ def _check_extent(path: Path, root: yaml.Node) -> None:
             counts[id(node)] = 1 + sum(count(one, level + 1) for one in own)
         return counts[id(node)]
 
-    if count(root, 1) > MOST_VALUES:
+    if count(root, 1) > MAX_VALUES:
         raise UserError(
-            f"{path}: too many values, {count(root, 1)} with what its aliases repeat; allowed: {MOST_VALUES}"
+            f"{path}: too many values, {count(root, 1)} with what its aliases repeat; allowed: {MAX_VALUES}"
         )
 
 

@@ -26,7 +26,7 @@ from smallbatch.training import distributed, variance
 from smallbatch.training.checkpoint_folder import CheckpointFolder
 from smallbatch.training.checkpoints import Checkpoint
 from smallbatch.training.network import TooLarge, too_large
-from smallbatch.training.own_models import most_lanes
+from smallbatch.training.own_models import max_lanes
 from smallbatch.training.progress import Progress
 from smallbatch.training.resources import device as devices
 from smallbatch.training.resources import processor
@@ -168,7 +168,7 @@ class _Job:
     def _lane_count(self, runs: list[Run]) -> int:
         """How many of these compatible runs to train in lock-step."""
         most, _ = self.budget.fitting(runs)
-        most = most_lanes(runs[0].setting, self.outline, most)
+        most = max_lanes(runs[0].setting, self.outline, most)
         if isinstance(self.lanes, int):
             return min(self.lanes, most)
         return best_lane_count(self.world.local_run(runs[0]), most, self.outline, self.device, self.at_work, self.world)

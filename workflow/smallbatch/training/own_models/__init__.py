@@ -1,6 +1,6 @@
 """Models of the user's own: how each can be trained, checked before a study begins and remembered.
 
-`check` is for a study, `suitability` and `most_lanes` are for its jobs. Nothing that they import imports torch, or runs
+`check` is for a study, `suitability` and `max_lanes` are for its jobs. Nothing that they import imports torch, or runs
 a line of a user's model: processes of their own do, see `subprocesses`; only what a job does not find in the cache is
 examined in the job itself.
 """
@@ -20,7 +20,7 @@ from smallbatch.study.experiments import Experiment, Setting, Study
 from smallbatch.training.own_models import cache, subprocesses
 from smallbatch.training.own_models.spec import BUILT_IN, ModelSpec, Suitability, spec_of
 
-__all__ = ["Suitability", "check", "most_lanes", "suitability"]
+__all__ = ["Suitability", "check", "max_lanes", "suitability"]
 
 SLOWER = "so one run after the other in ordinary torch, without lanes and kernels, which takes several times as long"
 
@@ -63,7 +63,7 @@ def suitability_of(spec: ModelSpec) -> Suitability:
     return result
 
 
-def most_lanes(setting: Setting, outline: Outline, count: int) -> int:
+def max_lanes(setting: Setting, outline: Outline, count: int) -> int:
     """How many of `count` runs of a setting can be trained in lock-step: all, or one."""
     return count if suitability(setting, outline.shape, outline.classes).lanes else 1
 

@@ -13,7 +13,7 @@ from smallbatch.training.own_models.comparisons import close
 from smallbatch.training.own_models.outside_access import without_calls
 from smallbatch.training.own_models.recording import Recorder
 
-MOST_IMAGES = 1 << 16
+MAX_IMAGES = 1 << 16
 """Of the largest mini-batch of which only the shapes are computed."""
 
 USUAL_SIZES = tuple(2**power for power in range(12))
@@ -73,7 +73,7 @@ def kinds(candidate: Candidate) -> list[int]:
 
 def draws_at_large_sizes(candidate: Candidate) -> bool:
     """Whether a pass of a large mini-batch draws random numbers; of one that fails that is not known."""
-    for count in (candidate.computed, MOST_IMAGES):
+    for count in (candidate.computed, MAX_IMAGES):
         with contextlib.suppress(UserError):
             record = candidate.record_many(count, training=True)
             if record is not None and record.drew:

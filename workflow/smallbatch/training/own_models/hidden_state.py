@@ -31,7 +31,7 @@ _ITERATORS = (
 )
 """Whose position `__reduce__` gives."""
 
-MOST_OBJECTS = 100_000
+MAX_OBJECTS = 100_000
 """Objects behind one attribute or global that are looked at."""
 
 
@@ -105,7 +105,7 @@ class _Digester:
     def digest_of(self, value: object) -> str:
         """The digest of a value."""
         pending = [value]
-        while pending and len(self.seen) < MOST_OBJECTS:
+        while pending and len(self.seen) < MAX_OBJECTS:
             value = pending.pop()
             if id(value) in self.seen:
                 self._add(f"again {self.seen[id(value)]}")

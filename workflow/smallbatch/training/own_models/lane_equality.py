@@ -30,7 +30,7 @@ DIVERGED = math.nan, math.inf, 1e30, 1e300
 PASSES = 24
 """That a comparison is about as long as: four forwards and backwards, of lanes and of their models alone."""
 
-MOST_OPERATIONS = 2e11
+MAX_OPERATIONS = 2e11
 """Of one comparison, in multiplications and additions: some twenty seconds."""
 
 
@@ -96,7 +96,7 @@ def _difference_at_other_sizes(candidate: Candidate) -> str:
     for examples in batch_sizes.kinds(candidate):
         if examples == EXAMPLES:
             continue
-        affordable = PASSES * LANES * candidate.flops_per_image * examples < MOST_OPERATIONS
+        affordable = PASSES * LANES * candidate.flops_per_image * examples < MAX_OPERATIONS
         if affordable and _lanes_equal(candidate, examples, LANES, torch.contiguous_format):
             continue
         reason = f"at m = {examples} it computes otherwise than at m = {EXAMPLES}"

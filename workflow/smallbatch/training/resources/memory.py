@@ -147,7 +147,7 @@ class Need:
         )
         return FIXED + round(MARGIN * (self.data + lanes * self.lane + max(phases)))
 
-    def most_lanes(self, memory: int, micro_batch: int, count: int) -> int:
+    def max_lanes(self, memory: int, micro_batch: int, count: int) -> int:
         """How many of `count` lanes fit in `memory` bytes, with `micro_batch` examples of each; 0 if not even one."""
         return next((lanes for lanes in range(count, 0, -1) if self.bytes(lanes, micro_batch) <= memory), 0)
 
@@ -198,7 +198,7 @@ class MemoryBudget:
         if not suitability(s, self.outline.shape, self.outline.classes).splittable:
             least = local.batch_size
         most = max(least, self.images_at_once) if isinstance(self.images_at_once, int) else local.batch_size
-        lanes = need.most_lanes(self.size, min(local.batch_size, most), len(runs))
+        lanes = need.max_lanes(self.size, min(local.batch_size, most), len(runs))
         if lanes or self.device.type != "cpu":
             return max(1, lanes), self.images_at_once
         micro_batch = need.largest_micro_batch(self.size, min(local.batch_size, most), least)

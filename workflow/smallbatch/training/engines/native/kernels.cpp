@@ -26,10 +26,11 @@ constexpr int VL = 8, ACCUMULATORS = 12;
 #else
 constexpr int VL = 4, ACCUMULATORS = 12;
 #endif
-constexpr int Q_MOST = 4;   // vectors of output channels that a tile holds
-constexpr int P_MOST = 16;  // pixels that a tile holds
+constexpr int MAX_Q = 4;   // vectors of output channels that a tile holds
+constexpr int MAX_P = 16;  // pixels that a tile holds
 constexpr int64_t CACHE_FLOATS = 1 << 17;  // that steps in a row may touch: 512 KiB, a part of a second-level cache
-constexpr int FUSED_MOST = 8;  // examples up to which the backward pass of a fully connected layer updates its weights
+constexpr int MAX_CHANNELS = 4096;
+constexpr int MAX_FUSED = 8;  // examples up to which the backward pass of a fully connected layer updates its weights
 
 typedef float V __attribute__((vector_size(VL * 4), aligned(4), may_alias));
 typedef int32_t M __attribute__((vector_size(VL * 4), aligned(4), may_alias));
@@ -41,9 +42,9 @@ static INLINE V where_positive(V mask, V v) { return mask > 0 ? v : V{}; }
 
 // The first `count` numbers, the others zero.
 static INLINE V only(int count, V v) {
-    M place;
-    for (int i = 0; i < VL; i++) place[i] = i;
-    return place < count ? v : V{};
+    M index;
+    for (int i = 0; i < VL; i++) index[i] = i;
+    return index < count ? v : V{};
 }
 
 extern "C" {
@@ -108,24 +109,24 @@ struct Map {  // a tensor view of n images
 
 int vectors(int channels) { return (channels + VL - 1) / VL; }
 
-// Output channels in blocks of at most Q_MOST vectors, the last one smaller perhaps.
+// Output channels in blocks of at most MAX_Q vectors, the last one smaller perhaps.
 struct Blocks {
     int vectors, width;
     explicit Blocks(int channels) : vectors(::vectors(channels)) {
-        int count = (vectors + Q_MOST - 1) / Q_MOST;
+        int count = (vectors + MAX_Q - 1) / MAX_Q;
         width = (vectors + count - 1) / count;
     }
     int count() const { return (vectors + width - 1) / width; }
     int of(int block) const { return std::min(width, vectors - block * width); }
 };
 
-// Where the weights of output vector `v` lie for input place `j` of `depth`.
-int64_t weight_place(const Blocks& blocks, int64_t depth, int v, int64_t j) {
+// Where the weights of output vector `v` for input `j` of `depth` begin.
+int64_t weight_offset(const Blocks& blocks, int64_t depth, int v, int64_t j) {
     int block = v / blocks.width;
     return (block * depth * blocks.width + j * blocks.of(block) + v % blocks.width) * VL;
 }
 
-// ---- Convolutions: y[pixel][q] = sum over patch rows and places of a row ------------------------------------------
+// ---- Convolutions: y[pixel][q] = sum over patch rows and the numbers of a row ------------------------------------
 
 struct Patch {  // a kernel's view of the input: `rows` rows of `run` floats each, `row` floats apart
     int rows;
@@ -199,9 +200,9 @@ template <int Q, size_t... P>
 constexpr std::array<Tile, sizeof...(P)> tiles_of(std::index_sequence<P...>) {
     return {(P + 1) * Q <= ACCUMULATORS ? &tile<((P + 1) * Q <= ACCUMULATORS ? P + 1 : 1), Q> : nullptr...};
 }
-constexpr std::array<std::array<Tile, P_MOST>, Q_MOST> TILES = {
-    tiles_of<1>(std::make_index_sequence<P_MOST>()), tiles_of<2>(std::make_index_sequence<P_MOST>()),
-    tiles_of<3>(std::make_index_sequence<P_MOST>()), tiles_of<4>(std::make_index_sequence<P_MOST>())};
+constexpr std::array<std::array<Tile, MAX_P>, MAX_Q> TILES = {
+    tiles_of<1>(std::make_index_sequence<MAX_P>()), tiles_of<2>(std::make_index_sequence<MAX_P>()),
+    tiles_of<3>(std::make_index_sequence<MAX_P>()), tiles_of<4>(std::make_index_sequence<MAX_P>())};
 
 // Calls do(first, size) for parts of `count` of at most `most`, of about equal size.
 template <class Do>
@@ -225,7 +226,7 @@ void convolve(const float* x, Strides bx, const Patch& patch, const float* w, in
     Blocks blocks(channels);
     const int64_t depth = int64_t(patch.rows) * patch.run;
     for (int b = 0; b < blocks.count(); b++) {
-        const int q = blocks.of(b), most = std::min(P_MOST, ACCUMULATORS / q);
+        const int q = blocks.of(b), most = std::min(MAX_P, ACCUMULATORS / q);
         const ptrdiff_t c = ptrdiff_t(b) * blocks.width * VL;
         const float* weights = w + depth * c;
         Epilogue of_channels = epilogue;
@@ -240,7 +241,7 @@ void convolve(const float* x, Strides bx, const Patch& patch, const float* w, in
     }
 }
 
-// ---- Gradients of weights: g[place][q] = sum over pixels of x[place] * dy[q] ---------------------------------------
+// ---- Gradients of weights: g[input][q] = sum over pixels of x[input] * dy[q] ---------------------------------------
 
 template <int I, int Q>
 void weight_tile(const float* x, Strides bx, const float* dy, Strides bd, int n, int h, int width, float* g,
@@ -276,7 +277,7 @@ template <int Q, size_t... I>
 constexpr std::array<WeightTile, sizeof...(I)> weight_tiles_of(std::index_sequence<I...>) {
     return {(I + 1) * Q <= ACCUMULATORS ? &weight_tile<((I + 1) * Q <= ACCUMULATORS ? I + 1 : 1), Q> : nullptr...};
 }
-constexpr std::array<std::array<WeightTile, ACCUMULATORS>, Q_MOST> WEIGHT_TILES = {
+constexpr std::array<std::array<WeightTile, ACCUMULATORS>, MAX_Q> WEIGHT_TILES = {
     weight_tiles_of<1>(std::make_index_sequence<ACCUMULATORS>()),
     weight_tiles_of<2>(std::make_index_sequence<ACCUMULATORS>()),
     weight_tiles_of<3>(std::make_index_sequence<ACCUMULATORS>()),
@@ -343,12 +344,12 @@ void transpose_channels(const Blocks& from, int64_t from_depth, const float* pac
     for (int o = 0; o < from.vectors; o++)
         for (int i = 0; i < to.vectors; i++) {
             V r[VL];
-            const float* w = packed + weight_place(from, from_depth, o, first + i * VL);
+            const float* w = packed + weight_offset(from, from_depth, o, first + i * VL);
             const int64_t step = from.of(o / from.width) * VL;
 #pragma GCC unroll 16
             for (int k = 0; k < VL; k++) r[k] = load(w + k * step);
             transpose(r);
-            float* t = transposed + weight_place(to, depth, i, at + o * VL);
+            float* t = transposed + weight_offset(to, depth, i, at + o * VL);
             const int64_t transposed_step = to.of(i / to.width) * VL;
 #pragma GCC unroll 16
             for (int k = 0; k < VL; k++) store(t + k * transposed_step, r[k]);
@@ -358,11 +359,11 @@ void transpose_channels(const Blocks& from, int64_t from_depth, const float* pac
 // A convolution whose kernel covers the image: a fully connected layer.
 bool covers(const Op& op, const TensorView& in) { return op.kernel_h == in.h && op.kernel_w == in.w && op.pad == 0; }
 
-// The kernel places that reach input pixels of phase r (mod stride) are r, r + stride, ...
+// The kernel's taps that reach input pixels of phase r (mod stride) are r, r + stride, ...; how many.
 int taps(int kernel, int stride, int phase) { return phase < kernel ? (kernel - phase + stride - 1) / stride : 0; }
 
 // The weights as the backward pass multiplies by them, with input and output channels exchanged: of a fully connected
-// layer row by row of the image; else for each phase of the stride the kernel's places in reverse.
+// layer row by row of the image; else for each phase of the stride the kernel's taps in reverse.
 void transpose_weights(const Op& op, const TensorView& in, const TensorView& out, const float* packed,
                        float* transposed) {
     const Blocks from(out.c);
@@ -471,7 +472,7 @@ class Network {
             float sum = 0;
             for (int k = 0; k < classes; k++) sum += g[k] = std::exp(x[k] - most);
             for (int k = 0; k < classes; k++) g[k] = g[k] / sum / batch;
-            std::fill(g + classes, g + d.c, 0.0f);  // the place may have been another gradient's
+            std::fill(g + classes, g + d.c, 0.0f);  // its memory may have been another gradient's
             g[label] -= 1 / batch;
             total += std::log(sum) + most - x[label];
         }
@@ -503,7 +504,7 @@ class Network {
 
     // Whether the backward pass of `op` can update its weights itself.
     bool fuses(const Op& op) const {
-        return connects(op) && images_ <= FUSED_MOST;
+        return connects(op) && images_ <= MAX_FUSED;
     }
 
    private:
@@ -651,12 +652,12 @@ class Network {
 
     using Fused = void (*)(const Network&, float*, const Map&, const Map&, const Map&, int, int, int64_t, ptrdiff_t,
                            int, float, float, bool, bool, bool, bool);
-    static const std::array<Fused, Q_MOST> FUSED;
+    static const std::array<Fused, MAX_Q> FUSED;
 
-    // For up to VL places of w and two examples.
+    // For up to VL inputs of w and two examples.
     template <int Q>
     static void fused_tile(const Network& net, float* w, const Map& x, const Map& dx, const Map& dy, int i, int r,
-                           int64_t first, ptrdiff_t c, int places, float negative_rate, float decay, bool needed,
+                           int64_t first, ptrdiff_t c, int inputs, float negative_rate, float decay, bool needed,
                            bool add, bool mask, bool update) {
         const int both = i + 1 < net.n_ ? 2 : 1;
         if (needed)
@@ -664,7 +665,7 @@ class Network {
                 V sums[VL];
                 const float* d = dy.image(i + e) + c;
                 for (int k = 0; k < VL; k++) sums[k] = V{};
-                for (int k = 0; k < places; k++) {
+                for (int k = 0; k < inputs; k++) {
                     V sum{};
 #pragma GCC unroll 8
                     for (int q = 0; q < Q; q++) sum += load(w + (k * Q + q) * VL) * load(d + q * VL);
@@ -680,7 +681,7 @@ class Network {
                 store(to, total);
             }
         if (!update) return;
-        for (int k = 0; k < places; k++)
+        for (int k = 0; k < inputs; k++)
 #pragma GCC unroll 8
             for (int q = 0; q < Q; q++) {
                 float* p = w + (k * Q + q) * VL;
@@ -865,8 +866,7 @@ class Network {
             }
     }
 
-    static constexpr int CHANNELS_MOST = 4096;
-    alignas(64) float scale_[CHANNELS_MOST], shift_[CHANNELS_MOST], slope_[CHANNELS_MOST], unit_[CHANNELS_MOST];
+    alignas(64) float scale_[MAX_CHANNELS], shift_[MAX_CHANNELS], slope_[MAX_CHANNELS], unit_[MAX_CHANNELS];
 
     // The index of each maximum in its window, as numbers of the same width as the values.
     int32_t* argmax_of(const Op& op) const {
@@ -993,7 +993,7 @@ class Network {
     }
 };
 
-const std::array<Network::Fused, Q_MOST> Network::FUSED = {&fused_tile<1>, &fused_tile<2>, &fused_tile<3>,
+const std::array<Network::Fused, MAX_Q> Network::FUSED = {&fused_tile<1>, &fused_tile<2>, &fused_tile<3>,
                                                            &fused_tile<4>};
 
 // ---- A lane's weights, packed for the kernels ---------------------------------------------------------------------
@@ -1011,26 +1011,26 @@ template <Direction D>
 void transfer_weights(const Op& op, const TensorView& in, const TensorView& out, float* packed, float* torch) {
     const Blocks blocks(out.c);
     const int run = op.kernel_w * in.c, depth = op.kernel_h * run;
-    std::vector<int> places;  // of torch's inputs, in its order
+    std::vector<int> offsets;  // of torch's inputs, in its order
     for (int i = 0; i < op.in_channels; i++)
         for (int y = 0; y < op.kernel_h; y++)
-            for (int x = 0; x < op.kernel_w; x++) places.push_back(y * run + x * in.c + i);
-    const int count = int(places.size());
+            for (int x = 0; x < op.kernel_w; x++) offsets.push_back(y * run + x * in.c + i);
+    const int count = int(offsets.size());
     for (int v = 0; v < blocks.vectors; v++) {
-        float* to = packed + weight_place(blocks, depth, v, 0);
+        float* to = packed + weight_offset(blocks, depth, v, 0);
         float* from = torch + int64_t(v) * VL * count;
         const int step = blocks.of(v / blocks.width) * VL, rows = std::min(VL, op.out_channels - v * VL);
         int k = 0;
         for (; rows == VL && k + VL <= count; k += VL) {
             V r[VL];
 #pragma GCC unroll 16
-            for (int t = 0; t < VL; t++) r[t] = load(D == PACK ? from + t * count + k : to + places[k + t] * step);
+            for (int t = 0; t < VL; t++) r[t] = load(D == PACK ? from + t * count + k : to + offsets[k + t] * step);
             transpose(r);
 #pragma GCC unroll 16
-            for (int t = 0; t < VL; t++) store(D == PACK ? to + places[k + t] * step : from + t * count + k, r[t]);
+            for (int t = 0; t < VL; t++) store(D == PACK ? to + offsets[k + t] * step : from + t * count + k, r[t]);
         }
         for (; k < count; k++)
-            for (int o = 0; o < rows; o++) move<D>(to[places[k] * step + o], from[o * count + k]);
+            for (int o = 0; o < rows; o++) move<D>(to[offsets[k] * step + o], from[o * count + k]);
     }
 }
 
@@ -1169,7 +1169,7 @@ struct MiniBatch {
     }
 };
 
-// Whether each of so many labels is the place of a class; others would be read and written beyond the logits.
+// Whether each of so many labels is the index of a class; others would be read and written beyond the logits.
 bool are_classes(const Program& program, const int64_t* labels, int64_t count) {
     return std::all_of(labels, labels + count, [&](int64_t label) { return 0 <= label && label < program.classes; });
 }
@@ -1180,9 +1180,11 @@ extern "C" {
 
 int32_t smallbatch_vector() { return VL; }
 
+int32_t smallbatch_max_channels() { return MAX_CHANNELS; }
+
 // `library.py` declares the structs above and the functions below once more, and compares these when it loads them. The
 // number rises with every change of a struct, of `Kind` or of a function's arguments.
-int32_t smallbatch_interface() { return 1; }
+int32_t smallbatch_interface() { return 2; }
 
 // Bytes of a struct, numbered in the order in which they are declared; -1 beyond the last.
 int64_t smallbatch_struct_size(int32_t number) {
@@ -1213,15 +1215,15 @@ int32_t smallbatch_train(const Program* program, const Lane* lanes, int64_t lane
         at.take(*program, lane);
         if (velocity) transfer<PACK>(*program, velocity, lane.velocities);
         for (int64_t s = 0; s < steps; s++) {
-            const int64_t place = s * lane_count + l, example = s * m * lane_count + l;
+            const int64_t index = s * lane_count + l, example = s * m * lane_count + l;
             begin_statistics(*program, at.statistics);
             transpose_all(*program, batch.full, fused, at.packed, at.transposed);
-            losses[place] = batch.gradient(lane, images + example * program->image_floats, labels + example, lane_count,
-                                           fused, negative_rates[place], decay);
-            update(*program, batch.full, fused, at.packed, at.gradient, velocity, negative_rates[place], decay,
+            losses[index] = batch.gradient(lane, images + example * program->image_floats, labels + example, lane_count,
+                                           fused, negative_rates[index], decay);
+            update(*program, batch.full, fused, at.packed, at.gradient, velocity, negative_rates[index], decay,
                    momentum);
             end_statistics(*program, lane, at.statistics, int(m / batch.size), norm_momentum);
-            if (!std::isfinite(losses[place])) {
+            if (!std::isfinite(losses[index])) {
                 for (int64_t rest = s + 1; rest < steps; rest++)
                     losses[rest * lane_count + l] = std::numeric_limits<float>::quiet_NaN();
                 break;

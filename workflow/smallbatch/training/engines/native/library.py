@@ -66,7 +66,7 @@ class Lane(ctypes.Structure):
     _fields_ = (("tensors", POINTER(c_void_p)), ("velocities", POINTER(c_void_p)))
 
 
-INTERFACE = 1
+INTERFACE = 2
 """The number of the interface declared here; see kernels.cpp."""
 
 STRUCTS: tuple[type[ctypes.Structure], ...] = (TensorView, Op, Program, Lane)
@@ -110,7 +110,7 @@ def kernels() -> ctypes.CDLL | None:
         reason = (getattr(error, "stderr", "") or str(error)).strip().partition("\n")[0]
         log.info("kernels cannot be compiled (%s): training goes operation by operation, slower", reason)
         return None
-    library.smallbatch_vector.restype = c_int32
+    library.smallbatch_vector.restype = library.smallbatch_max_channels.restype = c_int32
     library.smallbatch_train.argtypes, library.smallbatch_train.restype = _TRAIN, c_int32
     library.smallbatch_gradients.argtypes, library.smallbatch_gradients.restype = _GRADIENTS, c_int32
     library.smallbatch_logits.argtypes, library.smallbatch_logits.restype = _LOGITS, None
@@ -143,6 +143,11 @@ def loaded() -> ctypes.CDLL:
 def vector() -> int:
     """Numbers that a vector of this processor holds: channels lie in memory in whole vectors."""
     return int(loaded().smallbatch_vector())
+
+
+def max_channels() -> int:
+    """Channels that a tensor may have."""
+    return int(loaded().smallbatch_max_channels())
 
 
 def _built(command: list[str]) -> ctypes.CDLL:

@@ -5,9 +5,6 @@ from collections.abc import Iterable
 from smallbatch.training.engines.native import library
 from smallbatch.training.engines.trace import Graph, Kind, Step, Unsupported, Value
 
-CHANNELS_MOST = 4096
-"""As in kernels.cpp."""
-
 
 def _vectors(channels: int) -> int:
     """Channels in memory: whole vectors of them."""
@@ -155,8 +152,8 @@ class Layout:
         return views.pop() if views else self._view(value)
 
     def _program(self) -> library.Program:
-        if max(view.c for view in self.views) > CHANNELS_MOST:
-            raise Unsupported(f"it has more than {CHANNELS_MOST} channels")
+        if max(view.c for view in self.views) > (most := library.max_channels()):
+            raise Unsupported(f"it has more than {most} channels")
         self.op_array = (library.Op * len(self.ops))(*self.ops.values())
         self.view_array = (library.TensorView * len(self.views))(*self.views)
         image = self.graph.input

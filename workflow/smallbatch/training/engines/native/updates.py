@@ -42,7 +42,7 @@ TRIED, TRIED_B, TRIED_LANES = 8, 4, 3
 ROUNDING = 1e-2
 """Of the largest value: what kernels and torch may differ by in single precision."""
 
-PIXELS_MOST = 128 * 128
+MAX_PIXELS = 128 * 128
 """Of an image: photos are left to torch, whose convolutions block for caches."""
 
 
@@ -175,7 +175,7 @@ def layout_for(
     """
     plain = device.type == "cpu" and world.size == 1 and precision == "float32"
     single = all(weights.dtype == torch.float32 and weights.requires_grad for weights in alone.parameters())
-    if not plain or not single or math.prod(shape[1:]) > PIXELS_MOST or library.kernels() is None:
+    if not plain or not single or math.prod(shape[1:]) > MAX_PIXELS or library.kernels() is None:
         return None
     try:
         return Layout(structure.graph_of(alone, shape), alone.state_dict())

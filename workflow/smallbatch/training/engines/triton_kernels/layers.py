@@ -8,7 +8,7 @@ from torch import Tensor
 from smallbatch.training.engines.trace import Graph, Kind, Step, Unsupported, Value
 from smallbatch.training.engines.triton_kernels import tiles
 
-NUMBERS_MOST = 2**31 - 1
+MAX_NUMBERS = 2**31 - 1
 """Of a value of one lane: offsets within a lane are of 32 bits."""
 
 BLOCK = 512
@@ -104,7 +104,7 @@ def largest(graph: Graph) -> int:
 
 def fits(graph: Graph, m: int) -> bool:
     """Whether the offsets of a mini-batch of m do not overflow."""
-    return m * largest(graph) <= NUMBERS_MOST
+    return m * largest(graph) <= MAX_NUMBERS
 
 
 def check(graph: Graph, m: int) -> None:
@@ -114,7 +114,7 @@ def check(graph: Graph, m: int) -> None:
         Unsupported: they cannot.
     """
     if not fits(graph, m):
-        raise Unsupported(f"a mini-batch of {m} has more than {NUMBERS_MOST} numbers at once in one lane")
+        raise Unsupported(f"a mini-batch of {m} has more than {MAX_NUMBERS} numbers at once in one lane")
     seen = set()
     for step in reversed(graph.steps):
         if step.kind == Kind.MAX_POOL and prod(step.kernel) > 127:

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 FEW, MANY, SOME, MOST = 100_000, 200_000, 400_000, 1_000_000
 """Numbers of a result, in all lanes, from which tiles are larger."""
 
-PARTS_MOST, WARPS, PART_LEAST, WARPS_MOST, PART_LARGE = 64, 2112, 64, 8448, 1024
+MAX_PARTS, WARPS, MIN_PART, MAX_WARPS, PART_LARGE = 64, 2112, 64, 8448, 1024
 """Of the sum of a weight gradient: chunks at most; the warps aimed for, 16 for each of an H200's multiprocessors, by
 chunks of at least so many pixels; and the warps up to which larger chunks make more of them."""
 
@@ -97,5 +97,5 @@ def weight_gradient(columns: int, channels: int, pixels: int, *, image: bool) ->
 
 def chunks(warps: int, pixels: int) -> int:
     """Parts of the sum of a weight gradient over so many pixels, whose tiles take `warps` in all lanes."""
-    few, many = min(WARPS // warps, pixels // PART_LEAST), min(WARPS_MOST // warps, pixels // PART_LARGE)
-    return max(1, min(PARTS_MOST, max(few, many)))
+    few, many = min(WARPS // warps, pixels // MIN_PART), min(MAX_WARPS // warps, pixels // PART_LARGE)
+    return max(1, min(MAX_PARTS, max(few, many)))

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-PIXELS_MOST = 128 * 128
+MAX_PIXELS = 128 * 128
 """Of an image: photos are left to cuDNN, and few of their runs are trained at once."""
 
 TEST_IMAGES, TEST_VALUES = 1 << 14, 1 << 26
@@ -143,7 +143,7 @@ def tested_at_once(graph: Graph) -> int:
     """Images of all lanes; so few that offsets do not overflow where all are of one lane."""
     from smallbatch.training.engines.triton_kernels import layers
 
-    most = min(TEST_IMAGES, TEST_VALUES // math.prod(graph.input.shape), layers.NUMBERS_MOST // layers.largest(graph))
+    most = min(TEST_IMAGES, TEST_VALUES // math.prod(graph.input.shape), layers.MAX_NUMBERS // layers.largest(graph))
     return max(1, most)
 
 
@@ -185,7 +185,7 @@ def graph_of(run: Run, outline: Outline, device: torch.device, world: World) -> 
 
 def _suit(shape: tuple[int, int, int], device: torch.device, world: World) -> bool:
     has_triton = devices.triton_version(device) is not None
-    return has_triton and world.size == 1 and math.prod(shape[1:]) <= PIXELS_MOST
+    return has_triton and world.size == 1 and math.prod(shape[1:]) <= MAX_PIXELS
 
 
 def _traced(alone: nn.Module, run: Run, shape: tuple[int, int, int]) -> Graph:
