@@ -21,10 +21,11 @@ from smallbatch.data.prepared import ARRAYS, META, read_meta
 from smallbatch.core.code import code_of
 from smallbatch.core.environment import origin, processors
 from smallbatch.core.errors import UserError
-from smallbatch.core.files import atomic, bring_to_now, digest, folder_is_writable
+from smallbatch.core.files import atomic, bring_to_now, folder_is_writable
 from smallbatch.runs import chosen as rates_chosen
 from smallbatch.runs import options
 from smallbatch.runs import preflight as before
+from smallbatch.runs import recipes
 from smallbatch.runs.packs import Plan, with_rates
 from smallbatch.estimate.speeds import Speeds
 from smallbatch.runs.store import RunStore
@@ -57,22 +58,11 @@ DATASETS = {label_of(name, settings): settings for name, settings in config["dat
 TRAINING = config["training"]
 STORE = RunStore(Path(RESULTS))
 PLAN = Plan(STUDY, TRAINING["runs_per_pack"] * TRAINING["side_by_side"], STORE)
-# What a job runs, its script and the library behind it; Snakemake itself looks at scripts alone.
-CODE = {script.stem: code_of(script, Path(LIBRARY)) for script in Path(LIBRARY, "scripts").glob("*.py")}
+CODE = recipes.codes(Path(LIBRARY))
 CHOICE = code_of(Path(LIBRARY, "smallbatch", "analysis", "selection.py"), Path(LIBRARY))
-TEMPLATE = Path(LIBRARY, "smallbatch", "templates", "report.html.j2")
-# What decides how each job makes its files, beside what it reads: Snakemake remembers it in .snakemake alone.
-RECIPES = {
-    "gather": checksums.recipe_of(list(STUDY.experiments), CODE["gather"]),
-    "claims": checksums.recipe_of(STUDY.figures, config["claims"], CODE["claims"]),
-    "page": checksums.recipe_of(STUDY.as_json(), CODE["report"], digest(TEMPLATE)),
-    "archive": checksums.recipe_of(STUDY.as_json(), snakemake_version, CODE["crate"]),
-}
-RECIPES |= {
-    f"table-{e.name}": checksums.recipe_of(e.as_json(), config["convergence_threshold"], PROTOCOL, CODE["table"])
-    for e in STUDY.experiments.values()
-}
-RECIPES |= {f"figure-{name}": checksums.recipe_of(spec, CODE["figure"]) for name, spec in STUDY.figures.items()}
+TEMPLATE = Path(LIBRARY, recipes.TEMPLATE)
+# Snakemake remembers what decides how files are made in .snakemake alone, which is no part of what is shared.
+RECIPES = recipes.recipes(STUDY, config, CODE, Path(LIBRARY), snakemake_version)
 
 
 KINDS = ("runs", "epochs", "variance")

@@ -1,0 +1,55 @@
+"""Recipes: each job's changes with what decides its files, and with nothing else."""
+
+import pytest
+from helpers import PROJECT
+
+from smallbatch.core import checksums
+from smallbatch.runs import recipes
+from smallbatch.study.experiments import PROTOCOL
+from smallbatch.study.settings import read_yaml
+from smallbatch.study_file import load_study
+
+LIBRARY = PROJECT / "workflow"
+CODE = {name: f"code of {name}" for name in ("gather", "claims", "report", "crate", "table", "figure")}
+CONFIG = read_yaml(PROJECT / "config" / "config.yaml")
+
+
+def recipes_of(config=CONFIG, code=CODE, snakemake="9.27"):
+    return recipes.recipes(load_study(CONFIG | {"study": "cifar10-quick"}), config, code, LIBRARY, snakemake)
+
+
+def changed_by(**other):
+    before, after = recipes_of(), recipes_of(**other)
+    assert before.keys() == after.keys()
+    return {name.partition("-")[0] for name in before if before[name] != after[name]}
+
+
+def test_recipes_are_those_of_settings_and_code():
+    study, found = load_study(CONFIG | {"study": "cifar10-quick"}), recipes_of()
+    e, (name, figure) = next(iter(study.experiments.values())), next(iter(study.figures.items()))
+    assert found["gather"] == checksums.recipe_of(list(study.experiments), "code of gather")
+    assert found[f"table-{e.name}"] == checksums.recipe_of(e.as_json(), 0.8, PROTOCOL, "code of table")
+    assert found[f"figure-{name}"] == checksums.recipe_of(figure, "code of figure")
+    jobs = {"table": study.experiments, "figure": study.figures}
+    assert found.keys() == {"gather", "claims", "page", "archive"} | {
+        f"{kind}-{name}" for kind, names in jobs.items() for name in names
+    }
+
+
+@pytest.mark.parametrize(
+    ("script", "job"),
+    [("gather", "gather"), ("claims", "claims"), ("report", "page"), ("crate", "archive"), ("table", "table"),
+     ("figure", "figure")],
+)  # fmt: skip
+def test_edited_code_changes_the_jobs_that_run_it(script, job):
+    assert changed_by(code=CODE | {script: "edited"}) == {job}
+
+
+def test_settings_change_the_jobs_that_take_them():
+    assert changed_by(config=CONFIG | {"claims": CONFIG["claims"] | {"other": 1}}) == {"claims"}
+    assert changed_by(config=CONFIG | {"convergence_threshold": 0.5}) == {"table"}
+    assert changed_by(snakemake="10.0") == {"archive"}
+
+
+def test_every_script_has_a_hash():
+    assert recipes.codes(LIBRARY).keys() == {path.stem for path in (LIBRARY / "scripts").glob("*.py")}

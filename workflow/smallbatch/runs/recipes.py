@@ -1,0 +1,43 @@
+"""What decides how each job makes its files, beside what it reads: settings and code, as a hash for each job."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from smallbatch.core.checksums import recipe_of
+from smallbatch.core.code import code_of
+from smallbatch.core.files import digest
+from smallbatch.study.experiments import PROTOCOL, Study
+
+TEMPLATE = Path("smallbatch", "templates", "report.html.j2")
+"""Of the report, below the library's folder."""
+
+
+def codes(library: Path) -> dict[str, str]:
+    """A hash over each script and the library behind it, by the script's name; Snakemake looks at scripts alone."""
+    return {script.stem: code_of(script, library) for script in Path(library, "scripts").glob("*.py")}
+
+
+def recipes(
+    study: Study, config: Mapping[str, Any], code: Mapping[str, str], library: Path, snakemake: str
+) -> dict[str, str]:
+    """The recipe of each job that analyses the study, by the job's name.
+
+    Args:
+        study: to be analysed.
+        config: the checked configuration.
+        code: see `codes`.
+        library: the folder above the library's.
+        snakemake: its version, which the archive names.
+    """
+    return {
+        "gather": recipe_of(list(study.experiments), code["gather"]),
+        "claims": recipe_of(study.figures, config["claims"], code["claims"]),
+        "page": recipe_of(study.as_json(), code["report"], digest(library / TEMPLATE)),
+        "archive": recipe_of(study.as_json(), snakemake, code["crate"]),
+        **{
+            f"table-{e.name}": recipe_of(e.as_json(), config["convergence_threshold"], PROTOCOL, code["table"])
+            for e in study.experiments.values()
+        },
+        **{f"figure-{name}": recipe_of(spec, code["figure"]) for name, spec in study.figures.items()},
+    }
