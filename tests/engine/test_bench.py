@@ -198,7 +198,7 @@ JOB = {"task": "usual", "cell": ["digits", 8], "device": "cpu", "images": 8, "la
 
 
 @pytest.mark.slow
-def test_a_process_trains_when_it_is_told_to_and_says_why_it_cannot():
+def test_a_process_trains_when_it_is_asked_to_and_says_why_it_cannot():
     (core, *_) = measure.cores()
     process = measure.Process(JOB | {"cores": [core]})
     broken = measure.Process(JOB | {"cores": [core], "task": "no_such_trainer"})

@@ -246,7 +246,7 @@ def changed(key, value):
         changed("model", {"a": "b"}),
     ],
 )
-def test_a_state_that_does_not_fit_is_told_before_anything_is_restored(change, data_folder):
+def test_a_state_that_does_not_fit_is_reported_before_anything_is_restored(change, data_folder):
     runs = [replace(run, setting=replace(run.setting, momentum=0.9)) for run in (ONE, TWO)]
     training = LaneTrainer(runs, prepared.read(data_folder), torch.device("cpu"))
     state = training.state.state_dict()
@@ -330,7 +330,7 @@ def test_a_row_waits_for_its_owner_and_goes_on_when_that_is_killed(tmp_path, cap
 
 
 @pytest.mark.parametrize("reason", [errno.ENOLCK, errno.ENOSYS, errno.ENOTSUP, errno.EINVAL])
-def test_a_file_system_without_locks_is_told_in_one_line(reason, data_folder, tmp_path, monkeypatch):
+def test_a_file_system_without_locks_is_reported_in_one_line(reason, data_folder, tmp_path, monkeypatch):
     def refuse(*arguments):
         raise OSError(reason, os.strerror(reason))
 

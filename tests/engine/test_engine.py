@@ -310,7 +310,7 @@ def test_trying_what_fits_changes_nothing(data_folder):
     assert all(torch.equal(value, before[name]) for name, value in training.state.model.state_dict().items())
 
 
-def test_a_device_that_is_too_small_is_told_in_one_line(data_folder, monkeypatch):
+def test_a_device_that_is_too_small_is_reported_in_one_line(data_folder, monkeypatch):
     def too_much(*arguments, alone):
         raise torch.OutOfMemoryError
 

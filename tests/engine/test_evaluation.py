@@ -101,7 +101,7 @@ def change(store, name):
     store.weights(store.read(name)).write_bytes(content)
 
 
-def test_other_weights_are_told_with_where_they_were_tested(project, one):
+def test_other_weights_are_reported_with_where_they_were_tested(project, one):
     store, name = one
     change(store, name)
     recorded = store.read(name).outcome.epochs[-1].test_accuracy
@@ -185,7 +185,7 @@ def test_an_altered_record_is_damaged(project, one):
         found(project, store, name)
 
 
-def test_weights_of_another_model_are_told(project, one, monkeypatch):
+def test_weights_of_another_model_are_reported(project, one, monkeypatch):
     store, name = one
     monkeypatch.setattr("smallbatch.models.alexnet.alexnet", resnet8)
     for cached in (structure._build, structure._trace):  # as in another process
@@ -195,7 +195,7 @@ def test_weights_of_another_model_are_told(project, one, monkeypatch):
         found(project, store, name)
 
 
-def test_another_model_by_the_name_of_a_run_s_is_told(project, one, monkeypatch):
+def test_another_model_by_the_name_of_a_run_s_is_reported(project, one, monkeypatch):
     store, name = one
     monkeypatch.setitem(sys.modules["smallbatch.models"].MODELS, "alexnet", "smallbatch.models.resnet:resnet8")
     with pytest.raises(UserError, match=r"model alexnet: smallbatch.models.resnet:resnet8 in .* is not what this run"):

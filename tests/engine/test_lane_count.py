@@ -88,7 +88,7 @@ def test_what_was_measured_is_remembered_logged_and_shared_by_rows_of_other_leng
     assert measured == [1, 2, 4, 8]
 
 
-def test_all_that_decides_speed_is_told_apart(measured):
+def test_all_that_decides_speed_is_distinguished(measured):
     run = a_run(norm="batch", b=2)
     kinds = [
         run,

@@ -116,7 +116,7 @@ print(needed / (devices.peak_memory(device) - before))
 @pytest.mark.slow
 @pytest.mark.skipif(not Path("/proc/self/clear_refs").exists(), reason="only Linux forgets a peak")
 @pytest.mark.parametrize("compiler", [os.environ.get("CXX", ""), "none-such"], ids=["kernels", "torch"])
-def test_what_is_told_is_about_what_is_taken(compiler):
+def test_what_is_reported_is_about_what_is_taken(compiler):
     paths = ":".join(str(PROJECT / part) for part in ("workflow", "tests"))
     command = [sys.executable, "-c", MEASURE]
     told = subprocess.run(
@@ -189,7 +189,7 @@ def test_a_pack_keeps_to_its_memory_and_says_so(data_folder, tmp_path, monkeypat
     assert "2 lanes: needs up to" in caplog.text
 
 
-def test_too_little_memory_is_told_before_anything_is_trained(data_folder, tmp_path):
+def test_too_little_memory_is_reported_before_anything_is_trained(data_folder, tmp_path):
     with pytest.raises(UserError, match="out of memory: resnet8 on made, m=4, b=2"):
         train_pack(RUNS, data_folder, tmp_path, memory_mb=1)
     assert not list(tmp_path.glob("runs/*"))
@@ -258,7 +258,7 @@ def test_what_was_remembered_is_kept_to(small_device, data_folder, tmp_path, mon
 
 
 @pytest.mark.slow
-def test_one_lane_too_many_is_told_in_one_line(small_device, data_folder, tmp_path):
+def test_one_lane_too_many_is_reported_in_one_line(small_device, data_folder, tmp_path):
     small_device[0][0] = 0
     with pytest.raises(UserError, match="out of memory on the device: 4 examples of each of 1 lanes") as told:
         train_pack(RUNS, data_folder, tmp_path, lanes=4)

@@ -325,7 +325,7 @@ def test_without_a_compiler_training_goes_on_with_torch(data_folder, no_kernels,
     assert type(training.updates) is EagerUpdates and "no C++ compiler here" in caplog.text
 
 
-def test_a_compiler_that_fails_is_told_and_done_without(data_folder, monkeypatch, tmp_path, caplog):
+def test_a_compiler_that_fails_is_reported_and_done_without(data_folder, monkeypatch, tmp_path, caplog):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     monkeypatch.setattr(library, "FLAGS", ("-no-such-flag",))
     library.kernels.cache_clear()

@@ -127,7 +127,7 @@ def test_each_part_has_a_gpu_of_its_own(device, picked, two_gpus, monkeypatch):
     assert two_gpus == [picked]
 
 
-def test_fewer_gpus_than_parts_are_told_before_the_work(two_gpus, monkeypatch):
+def test_fewer_gpus_than_parts_are_reported_before_the_work(two_gpus, monkeypatch):
     monkeypatch.setenv("LOCAL_RANK", "1")
     monkeypatch.setenv("LOCAL_WORLD_SIZE", "3")
     with pytest.raises(

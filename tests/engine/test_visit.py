@@ -23,7 +23,7 @@ def test_lanes_are_right_and_a_resumed_training_identical(data):
     assert visit.resumed_is_identical(data, CPU)
 
 
-def test_what_was_found_is_written_and_told(tmp_path, monkeypatch, capsys):
+def test_what_was_found_is_written_and_reported(tmp_path, monkeypatch, capsys):
     def run(cells, methods, device, file, **options):
         file.write_text(json.dumps([[cell.name for cell in cells], list(methods), options["known"]]))
         return {"device": "cpu", "cores": 1, "date": "today", "cells": [], "environment": ENVIRONMENT}

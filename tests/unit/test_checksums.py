@@ -23,37 +23,37 @@ def outputs(folder):
     return [folder / name for name in ("claims.csv", "sums.json", "runs.csv")]
 
 
-def test_what_is_as_it_was_made_is_not_told_nor_what_is_gone(made):
+def test_what_is_as_it_was_made_is_not_reported_nor_what_is_gone(made):
     assert checksums.damaged(made, outputs(made.parent)) == [] and checksums.made_from(made) == "abc"
     (made.parent / "runs.csv").unlink()
     assert checksums.damaged(made, outputs(made.parent)) == []
 
 
-def test_an_edited_file_is_told(made):
+def test_an_edited_file_is_reported(made):
     (made.parent / "claims.csv").write_text("claims,csv\n")
     assert checksums.damaged(made, outputs(made.parent)) == [made.parent / "claims.csv"]
 
 
-def test_a_folder_in_the_place_of_a_file_is_told(made):
+def test_a_folder_in_the_place_of_a_file_is_reported(made):
     (made.parent / "claims.csv").unlink()
     (made.parent / "claims.csv").mkdir()
     assert checksums.damaged(made, outputs(made.parent)) == [made.parent / "claims.csv"]
 
 
 @pytest.mark.parametrize("content", ["", "{}", "[]", '{"files": {}, "made_from": "", "digest": "0"}'])
-def test_damaged_checksums_are_told_themselves(made, content):
+def test_damaged_checksums_are_reported_themselves(made, content):
     made.write_text(content)
     assert checksums.damaged(made, outputs(made.parent)) == [made] and checksums.made_from(made) is None
 
 
-def test_a_folder_in_the_place_of_checksums_is_told_and_none_are_no_damage(made):
+def test_a_folder_in_the_place_of_checksums_is_reported_and_none_are_no_damage(made):
     made.unlink()
     assert checksums.damaged(made, outputs(made.parent)) == [] and checksums.made_from(made) is None
     made.mkdir()
     assert checksums.damaged(made, outputs(made.parent)) == [made] and checksums.made_from(made) is None
 
 
-def test_what_other_settings_code_or_inputs_would_make_is_told(made):
+def test_what_other_settings_code_or_inputs_would_make_is_reported(made):
     sums, runs = made.with_name("claims.json"), made.parent / "runs.csv"
     recipe = checksums.recipe_of({"margin": 0.2, "near": 2.0}, "code")
     whose = [made.parent / "claims.csv"], [runs]

@@ -79,7 +79,7 @@ def test_there_is_a_case_and_a_row_for_every_claim_in_order():
     assert "the mean over m ≤ 8 minus" in claims["predicate"][4]
 
 
-def test_what_is_told_of_a_claim():
+def test_what_is_reported_of_a_claim():
     row = judged(**study(fig01=curve({2: 0.975, 8: 0.9, 16: 0.96}))).loc["C1"]
     assert row["effect"] == "+1.5 points" and row["unit"] == "points"
     assert 1 < row["low"] < 1.5 < row["high"] < 2  # seeds agree, but images are 10,000

@@ -244,7 +244,7 @@ def test_a_measurement_says_seconds_an_image_of_training_and_of_testing(lanes, m
     assert machine.asked == [(trained, 8, 8, 64, "cpu")], "at least 64 images"
 
 
-def test_a_gpu_has_memory_of_its_own_and_of_memory_that_is_not_known_nothing_is_told(monkeypatch):
+def test_a_gpu_has_memory_of_its_own_and_of_memory_that_is_not_known_nothing_is_said(monkeypatch):
     machine = Machine(monkeypatch, known=False)
     speed, _ = cost.measure(a_run(augment_resized=True), OUTLINE, 1, 128, device="cpu", lanes=1)
     assert speed.memory == 0 and machine.asked[-1][3] == 128 and machine.alone.pop()

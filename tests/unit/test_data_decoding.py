@@ -276,7 +276,7 @@ def test_texts_in_a_png_do_not_break_it_however_long(tmp_path: Path) -> None:
     assert found.remarks == ("pictures without their metadata, which are damaged or too large",)
 
 
-def test_damage_in_metadata_is_told_and_in_pixels_refused(tmp_path: Path) -> None:
+def test_damage_in_metadata_is_reported_and_in_pixels_refused(tmp_path: Path) -> None:
     content = bytearray(encoded(colours(), "PNG", dpi=(72, 72)))
     content[content.index(b"pHYs") + 5] ^= 1
     (tmp_path / "a.png").write_bytes(content)
@@ -303,7 +303,7 @@ def test_what_a_jpeg_says_of_further_pictures_cannot_break_it(tmp_path: Path) ->
 
 
 @pytest.mark.parametrize("file_format", ["GIF", "PNG", "WEBP", "TIFF", "AVIF"])
-def test_the_first_of_several_frames_is_taken_and_told(tmp_path: Path, file_format: str) -> None:
+def test_the_first_of_several_frames_is_taken_and_reported(tmp_path: Path, file_format: str) -> None:
     frames = [Image.new("RGB", (16, 16), colour) for colour in ((200, 0, 0), (0, 0, 200))]
     (tmp_path / "a").write_bytes(encoded(frames[0], file_format, save_all=True, append_images=frames[1:]))
     found = decoded(tmp_path / "a", SIZE, "RGB")

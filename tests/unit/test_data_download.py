@@ -173,7 +173,7 @@ def test_a_server_that_is_not_there_is_named(tmp_path: Path, monkeypatch: pytest
         download.fetch(url, tmp_path / "file", MD5)
 
 
-def test_a_wrong_md5_is_told_and_the_file_set_aside(server: Server, tmp_path: Path) -> None:
+def test_a_wrong_md5_is_reported_and_the_file_set_aside(server: Server, tmp_path: Path) -> None:
     for aside in ("file.damaged", "file.2.damaged"):
         with pytest.raises(UserError) as caught:
             download.fetch(server.url, tmp_path / "file", EMPTY_MD5)

@@ -240,7 +240,7 @@ def test_the_camera_s_orientation_is_honoured(tmp_path: Path) -> None:
     assert found[0, -3:].min() > 235
 
 
-def test_damaged_metadata_are_told(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_damaged_metadata_are_reported(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     """Pillow only warns of them, and then knows nothing of a turn that they may have said."""
     root, exif = divided(tmp_path / "photos"), Image.Exif()
     exif[0x0112] = 6
@@ -309,7 +309,7 @@ def test_a_truncated_image_stops_and_the_first_in_order_is_named(tmp_path: Path)
 
 
 @pytest.mark.parametrize("kind", BROKEN)
-def test_broken_images_are_skipped_if_wanted_and_told(
+def test_broken_images_are_skipped_if_wanted_and_reported(
     tmp_path: Path, kind: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     root = unreadable(divided(tmp_path / "photos"))
@@ -448,7 +448,9 @@ LAYOUTS = {
 
 
 @pytest.mark.parametrize("told", LAYOUTS)
-def test_what_the_folders_were_taken_for_is_told(tmp_path: Path, told: str, caplog: pytest.LogCaptureFixture) -> None:
+def test_what_the_folders_were_taken_for_is_reported(
+    tmp_path: Path, told: str, caplog: pytest.LogCaptureFixture
+) -> None:
     with caplog.at_level(logging.INFO):
         found = prepare(made(tmp_path / "photos", LAYOUTS[told]))
     assert (found.meta.classes, found.meta.train, found.meta.test) == (("a", "b"), 2, 2)
@@ -456,7 +458,7 @@ def test_what_the_folders_were_taken_for_is_told(tmp_path: Path, told: str, capl
         assert part in caplog.text
 
 
-def test_test_images_that_are_training_images_are_told(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_test_images_that_are_training_images_are_reported(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     root = tmp_path / "photos"
     for number, place in enumerate(("train/cat", "train/dog", "test/cat", "test/dog")):
         save(flat(50 * number), root / place / "1.png")

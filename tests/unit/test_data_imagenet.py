@@ -266,7 +266,7 @@ def test_an_empty_class_is_named(tmp_path: Path) -> None:
     refused(root, "class n03000000 has no training images", ".jpeg .jpg")
 
 
-def test_what_is_left_out_is_told_by_kind(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_what_is_left_out_is_reported_by_kind(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     root = laid_out(tmp_path / "net", "class folders")
     for name in ("a.png", "b.PNG", "c", ".hidden.png"):
         write(root / "train" / "n02000000" / name, jpeg(1))

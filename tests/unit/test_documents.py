@@ -155,7 +155,7 @@ def line(text: str) -> str:
     return " ".join(text.split())
 
 
-def test_what_jobs_ask_for_is_told_as_it_is():
+def test_what_jobs_ask_for_is_reported_as_it_is():
     text = line(KEYS)
     assert "A job has 2,000 MB for each 256 examples of its largest m" in text
     assert f"asks for {'four' if resources.UNMEASURED == 240 else 'other'} hours" in text
@@ -220,7 +220,7 @@ def test_sizes_of_the_paper_are_those_of_its_study():
     assert f"with {len({run for _, run in with_rates(five)}):,} made runs (the paper with five seeds" in line(RUNNING)
 
 
-def test_the_glimpse_is_of_as_many_runs_as_are_told():
+def test_the_glimpse_is_of_as_many_runs_as_are_reported():
     told = re.search(r"scaled by `scale=(\{.*?\})`", RESULTS, re.DOTALL)[1]
     glimpse = load_study(CONFIG | {"study": "paper", "scale": read_as_yaml(told)})
     assert f"; {len({run for _, run in with_rates(glimpse)})} runs." in line(RESULTS)
@@ -325,7 +325,7 @@ def test_the_results_are_those_of_the_published_runs(name, published):
     assert between(f"{name}: results") == results_text(published(name).runs)
 
 
-def test_each_verdict_that_changed_is_told_and_so_is_each_that_did_not():
+def test_each_verdict_that_changed_is_reported_and_so_is_each_that_did_not():
     judged = {row[0].partition(":")[0]: row[1] for row in rows("<!-- laptop: claims -->", RESULTS)}
     changed = rows("### Verdicts that changed", RESULTS)
     told = {claim: now for claim, _, now, _ in changed}
@@ -406,7 +406,7 @@ def test_the_readme_is_short_and_says_what_the_default_study_takes():
     ) in line(README)
 
 
-def test_what_is_told_of_the_published_runs_is_what_their_records_say(published):
+def test_what_is_reported_of_the_published_runs_is_what_their_records_say(published):
     runs, meta = published("laptop").runs, published("laptop").meta
     text, once = line(RESULTS), runs.drop_duplicates("run")
     assert (
@@ -421,7 +421,7 @@ def test_what_is_told_of_the_published_runs_is_what_their_records_say(published)
     assert set(once["threads"]) == {"1"}
 
 
-def test_what_a_row_of_a_run_has_is_told(published):
+def test_what_a_row_of_a_run_has_is_reported(published):
     runs = published("laptop").runs
     told = next(row[1] for row in rows("## What comes out", RUNNING) if "runs.csv" in row[0])
     assert told.startswith(

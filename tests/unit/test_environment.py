@@ -165,7 +165,7 @@ def test_links_out_of_the_workflow_are_named(repository, tmp_path):
     assert origin(lab)[1].endswith("+changes: workflow is not as committed; commit it first")
 
 
-def test_edits_in_a_submodule_are_named_whatever_git_is_told(repository, tmp_path):
+def test_edits_in_a_submodule_are_named_however_git_is_set(repository, tmp_path):
     zoo, place = tmp_path / "zoo", STAMP.with_name("zoo")
     zoo.mkdir()
     (zoo / "net.py").write_text("K = 1")
@@ -206,7 +206,7 @@ def test_a_copy_has_no_commit_and_says_how_to_get_one(repository, tmp_path):
     assert origin(plain)[0] == "unknown" and "it has no commit yet: git add -A && git commit" in origin(plain)[1]
 
 
-def test_a_repository_that_git_does_not_trust_is_told_with_the_command_that_mends_it(repository, monkeypatch):
+def test_a_repository_that_git_does_not_trust_is_reported_with_the_command_that_mends_it(repository, monkeypatch):
     monkeypatch.setenv("GIT_TEST_ASSUME_DIFFERENT_OWNER", "1")  # as git's own tests do
     commit, said = origin(repository)
     assert commit == "unknown" and said.endswith(f": git config --global --add safe.directory '{repository}'")

@@ -28,7 +28,7 @@ def test_layout_and_order_of_keys_mean_nothing(tmp_path):
 @pytest.mark.parametrize(
     ("old", "new"), [("0.975", "0.976"), ("null", "true"), ('"title"', '"titel"'), ("rows", "digest"), ("⁸", "⁷")]
 )
-def test_an_edit_of_a_sealed_file_is_told(tmp_path, old, new):
+def test_an_edit_of_a_sealed_file_is_reported(tmp_path, old, new):
     path = tmp_path / "a.json"
     write_sealed(path, VALUES)
     path.write_text(path.read_text(encoding="utf-8").replace(old, new), encoding="utf-8")
@@ -37,7 +37,7 @@ def test_an_edit_of_a_sealed_file_is_told(tmp_path, old, new):
 
 
 @pytest.mark.parametrize("content", [b"", b"[]", b"{}", b"1", b"\xff", b"[" * 100_000, b'{"digest": 1'])
-def test_what_is_no_sealed_file_is_told(tmp_path, content):
+def test_what_is_no_sealed_file_is_reported(tmp_path, content):
     (tmp_path / "a.json").write_bytes(content)
     with pytest.raises(UserError, match=r"a\.json: "):
         read_sealed(tmp_path / "a.json")

@@ -32,11 +32,11 @@ def clock(monkeypatch):
 
 def lines(caplog, clock, seconds, resumed=0):
     with caplog.at_level(logging.INFO, "smallbatch"):
-        told = Progress(images=3 * 2 * 1000)
-        told.begin("ResNet-8", ["one", "two", "three"], epochs=2, images=1000, resumed=resumed)
+        progress = Progress(images=3 * 2 * 1000)
+        progress.begin("ResNet-8", ["one", "two", "three"], epochs=2, images=1000, resumed=resumed)
         clock.now += seconds
-        told.block(2000)
-        told.epoch(1 + resumed, HISTORY)
+        progress.block(2000)
+        progress.epoch(1 + resumed, HISTORY)
     return [record.getMessage() for record in caplog.records]
 
 
@@ -58,33 +58,33 @@ def test_it_keeps_silent_for_some_seconds(caplog, clock):
 
 
 def test_speed_is_that_of_the_last_seconds(clock):
-    told = Progress(images=100_000)
-    told.begin("ResNet-8", ["one"], epochs=2, images=50_000)
+    progress = Progress(images=100_000)
+    progress.begin("ResNet-8", ["one"], epochs=2, images=50_000)
     speeds = []
     for seconds, images in [(0.5, 100), (0.5, 100), (9.0, 100), (1.0, 900), (5.0, 0)]:
         clock.now += seconds
-        told.block(images)
-        speeds.append(told.writer.heartbeat.speed)
+        progress.block(images)
+        speeds.append(progress.writer.heartbeat.speed)
     assert speeds == [None, 200, 200, 100, 100], "first after a second, then every ten"
-    assert told.writer.heartbeat.trained == 1200 and told.writer.heartbeat.left == 16 * 98_800 / 1200
+    assert progress.writer.heartbeat.trained == 1200 and progress.writer.heartbeat.left == 16 * 98_800 / 1200
 
 
 def test_waiting_for_another_job_is_no_training(clock):
-    told = Progress(images=100_000)
-    told.begin("ResNet-8", ["one"], epochs=2, images=50_000)
+    progress = Progress(images=100_000)
+    progress.begin("ResNet-8", ["one"], epochs=2, images=50_000)
     clock.now += 1
-    told.block(300)
-    told.waits("ResNet-8")
-    assert (told.writer.heartbeat.state, told.writer.heartbeat.speed, told.writer.heartbeat.group) == (
+    progress.block(300)
+    progress.waits("ResNet-8")
+    assert (progress.writer.heartbeat.state, progress.writer.heartbeat.speed, progress.writer.heartbeat.group) == (
         BLOCKED,
         None,
         (),
     )
     clock.now += 1000
-    told.begin("ResNet-8", ["two"], epochs=2, images=50_000)
+    progress.begin("ResNet-8", ["two"], epochs=2, images=50_000)
     clock.now += 1
-    told.block(400)
-    assert (told.writer.heartbeat.state, told.writer.heartbeat.speed, told.writer.heartbeat.group) == (
+    progress.block(400)
+    assert (progress.writer.heartbeat.state, progress.writer.heartbeat.speed, progress.writer.heartbeat.group) == (
         RUNNING,
         400,
         ["two"],
@@ -92,9 +92,13 @@ def test_waiting_for_another_job_is_no_training(clock):
 
 
 def test_what_an_earlier_job_trained_is_done_from_the_beginning():
-    told = Progress(images=6000)
-    told.begin("ResNet-8", ["one", "two", "three"], epochs=2, images=1000, resumed=1)
-    assert (told.writer.heartbeat.trained, told.writer.heartbeat.epoch, told.writer.heartbeat.left) == (3000, 1, None)
+    progress = Progress(images=6000)
+    progress.begin("ResNet-8", ["one", "two", "three"], epochs=2, images=1000, resumed=1)
+    assert (progress.writer.heartbeat.trained, progress.writer.heartbeat.epoch, progress.writer.heartbeat.left) == (
+        3000,
+        1,
+        None,
+    )
 
 
 def test_times_read_as_a_clock():

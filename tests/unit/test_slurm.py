@@ -74,7 +74,7 @@ def test_a_job_that_slurm_ends_is_left_to_it(state, commands, monkeypatch):
     assert len(calls(commands)) == 1
 
 
-def test_a_refusal_is_told(commands, monkeypatch, caplog):
+def test_a_refusal_is_reported(commands, monkeypatch, caplog):
     monkeypatch.setenv("SLURM_JOB_ID", "17")
     make(commands, "squeue", "echo RUNNING")
     make(commands, "scontrol", "echo 'Requested operation is presently disabled for job 17' >&2; exit 1")

@@ -466,7 +466,7 @@ def test_a_terminal_that_lacks_a_letter_ends_nothing(project, monkeypatch):
     assert done.returncode == 0 and r"results/packs/2\u207b\u2078.json: damaged or edited" in done.stdout, done.stderr
 
 
-def test_it_is_told_of_a_study_as_snakemake_is(project):
+def test_it_is_reported_of_a_study_as_snakemake_is(project):
     done = command("--config", "study=mine", "seeds=1", "scale={name: look, figures: [fig01]}")
     assert done.stdout.startswith("Study mine-look-seeds1, ") and done.stdout.count("fig") == 2, done.stdout
     assert re.search(r"^all +4 ", done.stdout, re.MULTILINE)

@@ -596,7 +596,7 @@ MISTAKES = {
 
 
 @pytest.mark.parametrize("mistake", MISTAKES)
-def test_mistakes_in_a_study_are_told_in_one_line(mistake):
+def test_mistakes_in_a_study_are_reported_in_one_line(mistake):
     change, words = MISTAKES[mistake]
     with pytest.raises(UserError) as caught:
         load(change)
@@ -604,7 +604,7 @@ def test_mistakes_in_a_study_are_told_in_one_line(mistake):
     assert message.startswith("config/studies/mine.yaml: ") and words in message and "\n" not in message
 
 
-def test_a_misspelt_study_is_told_with_the_likely_one():
+def test_a_misspelt_study_is_reported_with_the_likely_one():
     load(name="laptop")
     with pytest.raises(
         UserError,
@@ -613,7 +613,7 @@ def test_a_misspelt_study_is_told_with_the_likely_one():
         load_study(CONFIG | {"study": "laptp"})
 
 
-def test_yaml_that_is_none_and_keys_that_stand_twice_are_told_with_their_line(tmp_path):
+def test_yaml_that_is_none_and_keys_that_stand_twice_are_reported_with_their_line(tmp_path):
     bad = tmp_path / "bad.yaml"
     bad.write_text("a: 1\nb: [\n")
     with pytest.raises(UserError, match=r"bad.yaml: line 3: not valid YAML"):
@@ -771,7 +771,7 @@ def test_zero_has_no_sign_in_a_name():
         ("datasets", {"mine": {"source": "mnist"}}, "datasets.mine.source: 'mnist' is not allowed; allowed: digits"),
     ],
 )
-def test_mistakes_in_the_configuration_are_told_in_one_line(key, value, words):
+def test_mistakes_in_the_configuration_are_reported_in_one_line(key, value, words):
     with pytest.raises(UserError) as caught:
         check_config({**CONFIG, key: value})
     assert str(caught.value).startswith("config/config.yaml: ") and words in str(caught.value)

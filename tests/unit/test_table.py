@@ -186,7 +186,7 @@ def test_a_row_an_epoch_and_a_row_a_measured_variance(store):
     assert none.empty and list(map(str, none.dtypes)) == list(map(str, variance.dtypes))
 
 
-def test_where_runs_were_trained_is_told_once_with_its_runs(runs):
+def test_where_runs_were_trained_is_reported_once_with_its_runs(runs):
     twice = pd.concat([runs[runs["run"] == THREE.name("f")], runs, runs.assign(experiment="twin")])
     found = [(place["device"], rows["seed"].tolist()) for place, rows in by_environment(twice)]
     assert found == [("Some GPU", [5]), ("Some CPU", [1, 2, 3, 6])], "in the order of the table"

@@ -183,7 +183,7 @@ def test_a_page_that_is_not_there_is_not_made(tmp_path):
     assert not list(tmp_path.iterdir())
 
 
-def test_claims_are_counted_and_told():
+def test_claims_are_counted_and_reported():
     columns = ["claim", "text", "figures", "absent", "verdict", "differences", "effect", "low", "high"]
     rows = [
         ["C1", "small is best", "fig01", "", "supported", "digits, not CIFAR-10", "+1.4 points", 0.5, 5.4],

@@ -339,7 +339,7 @@ def test_edited_tables_are_named_and_made_again(copied):
         assert file.read_bytes() == content and file.with_name(f"{file.name}.damaged-1").exists()
 
 
-def test_damaged_data_are_planned_anew_and_told_in_one_line(copied):
+def test_damaged_data_are_planned_anew_and_reported_in_one_line(copied):
     folder = copied / "data/digits"
     for names in (["meta.json"], ["train_images.npy", "meta.json"]):
         aside = ", ".join(f"data/digits.{name}.damaged-1" for name in names)
@@ -461,7 +461,7 @@ def test_each_rule_says_what_it_does(project):
     assert len(rules) > 15 and all(re.fullmatch(r"[\w:-]+ \(.+\.\)", row) for row in rules), done.stdout
 
 
-def test_cost_is_told_before_anything_is_trained(tiny):
+def test_cost_is_reported_before_anything_is_trained(tiny):
     done = snakemake(tiny, "--config", "study=tiny", "--", "cost")
     assert done.returncode == 0, done.stdout
     assert re.search(r"fig01 +4 +5.12e\+02 ", done.stdout) and re.search(r"all +8 ", done.stdout), done.stdout

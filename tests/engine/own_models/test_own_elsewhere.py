@@ -84,7 +84,7 @@ def test_another_process_trains_a_model_to_the_bit_as_this_one(name, elsewhere):
 
 
 @pytest.mark.slow
-def test_a_study_is_told_what_only_another_process_shows(own, study):
+def test_a_study_is_refused_for_what_only_another_process_shows(own, study):
     file = own(init="self.k = 1 + 0.01 * len(sys.argv[-1])", middle="return x * self.k")
     with pytest.raises(UserError) as refused:
         study()

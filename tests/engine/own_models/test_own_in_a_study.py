@@ -81,7 +81,7 @@ def test_only_a_model_of_the_users_has_a_norm_of_its_own(study):
 
 
 @pytest.mark.parametrize("place", ["none_such:mine", "smallbatch.none:mine", "nothing", ""])
-def test_a_line_of_MODELS_that_names_nothing_is_told(place, monkeypatch):
+def test_a_line_of_MODELS_that_names_nothing_is_said(place, monkeypatch):
     monkeypatch.setitem(models.MODELS, "mine", place)
     with pytest.raises(
         UserError, match=r"MODELS: .* is not allowed; allowed: MODULE:FUNCTION of a module that is there"

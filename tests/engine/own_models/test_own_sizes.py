@@ -17,7 +17,7 @@ pytestmark = pytest.mark.usefixtures("one_thread", "empty_cache")
 
 
 @pytest.mark.slow
-def test_a_model_that_fails_at_a_size_that_was_not_tried_is_told_in_one_line(own, data_folder, tmp_path):
+def test_a_model_that_fails_at_a_size_that_was_not_tried_is_reported_in_one_line(own, data_folder, tmp_path):
     file = own(middle="assert len(x) <= 4, 'four at\\nmost'\nreturn x")
     with pytest.raises(UserError) as refused:
         train_pack([a_run(model="mine", batch_size=8)], data_folder, tmp_path)

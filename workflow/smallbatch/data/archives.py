@@ -36,7 +36,7 @@ def read_members(archive: Path, names: Collection[str]) -> dict[str, bytes]:
         UserError: the archive is damaged, or a member is missing, not a regular file or too large.
     """
     found: dict[str, bytes] = {}
-    with damage_told(archive), tarfile.open(archive) as tar:
+    with damage_reported(archive), tarfile.open(archive) as tar:
         for member in tar:
             name = posixpath.normpath(member.name)
             if name in names and name not in found:
@@ -82,7 +82,7 @@ def unpack(archive: Path, folder: Path) -> None:
         UserError: it is neither or damaged, or a member is a link or a device or lies outside.
     """
     names = _Names(archive, folder)
-    with damage_told(archive):
+    with damage_reported(archive):
         if tarfile.is_tarfile(archive):
             with (
                 tarfile.open(archive, encoding="utf-8", errors="surrogateescape") as tar,
@@ -167,7 +167,7 @@ def _check_zip_member(archive: Path, member: zipfile.ZipInfo) -> None:
 
 
 @contextlib.contextmanager
-def damage_told(archive: Path) -> Iterator[None]:
+def damage_reported(archive: Path) -> Iterator[None]:
     """Turn what the readers raise on a damaged or hostile archive into a `UserError`."""
     try:
         yield

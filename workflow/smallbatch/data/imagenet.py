@@ -24,7 +24,7 @@ from tqdm import tqdm
 from smallbatch.core.environment import processors
 from smallbatch.core.errors import UserError, refuse
 from smallbatch.core.files import folder_is_writable
-from smallbatch.data.archives import damage_told, read_members
+from smallbatch.data.archives import damage_reported, read_members
 from smallbatch.data.decoding import BrokenImage
 from smallbatch.data.originals import ORIGINALS
 from smallbatch.data.photos import CHUNK, MEAN, SHAPE, STD, Photos, decoded
@@ -133,7 +133,7 @@ def _training_classes(root: Path, left_out: Counter[str]) -> dict[str, Images]:
 
 def _validation_classes(root: Path, left_out: Counter[str]) -> dict[str, Images]:
     if (root / VALIDATION).is_file():
-        with damage_told(root / VALIDATION), open(root / VALIDATION, "rb") as file:
+        with damage_reported(root / VALIDATION), open(root / VALIDATION, "rb") as file:
             images = dict(_images_in_tar(file, root / VALIDATION, left_out))
     elif (root / "val").is_dir():
         if folders(root / "val"):
@@ -149,7 +149,11 @@ def _validation_classes(root: Path, left_out: Counter[str]) -> dict[str, Images]
 def _classes_in_tar(archive: Path, left_out: Counter[str]) -> dict[str, Images]:
     """The images of a tar of tars, one a class."""
     classes = {}
-    with damage_told(archive), open(archive, "rb") as file, tqdm(desc=archive.name, unit="class", disable=None) as bar:
+    with (
+        damage_reported(archive),
+        open(archive, "rb") as file,
+        tqdm(desc=archive.name, unit="class", disable=None) as bar,
+    ):
         for tar, member in _members(file, archive.name):
             path = PurePosixPath(member.name)
             if visible(path.name) and path.suffix == ".tar" and (inner := tar.extractfile(member)):
