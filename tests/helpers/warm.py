@@ -16,6 +16,7 @@ import json
 import os
 import random
 import runpy
+import select
 import signal
 import socket
 import subprocess
@@ -68,17 +69,19 @@ def python() -> Path:
     for file in (program, snakemake):
         file.chmod(0o700)
     elsewhere = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"} | {"MPLBACKEND": "agg"}
-    process = subprocess.Popen(
-        [sys.executable, __file__, address, str(program)], env=elsewhere, stdout=subprocess.PIPE, start_new_session=True
+    command, pipes = (
+        [sys.executable, __file__, address, str(program)],
+        {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE},
     )
+    process = subprocess.Popen(command, env=elsewhere, start_new_session=True, **pipes)
     assert process.stdout.readline(), "what it imports is missing"
-    for ended in (folder.cleanup, process.wait, process.kill):  # the last one first
+    for ended in (folder.cleanup, process.communicate):  # the last one first
         atexit.register(ended)
     return program
 
 
 def serve(address: str) -> None:
-    """Fork for each start; a fork of its own waits for it."""
+    """Fork for each start, until the input ends, as it does with the tests; a fork of its own waits for it."""
     import pandas
     import pyarrow.parquet
     import safetensors.torch
@@ -95,7 +98,7 @@ def serve(address: str) -> None:
         listener.bind(address)
         listener.listen()
         print("ready", flush=True)
-        while True:
+        while sys.stdin not in select.select([listener, sys.stdin], [], [])[0]:
             connection, _ = listener.accept()
             if os.fork() == 0:
                 listener.close()
