@@ -59,16 +59,16 @@ def test_what_other_settings_code_or_inputs_would_make_is_reported(made):
     whose = [made.parent / "claims.csv"], [runs]
     checksums.write(sums, whose[0], recipe=recipe, inputs=whose[1])
     assert recipe == checksums.recipe_of({"near": 2.0, "margin": 0.2}, "code")
-    assert checksums.outdated(sums, recipe) is None
+    assert checksums.why_outdated(sums, recipe) is None
     other = checksums.recipe_of({"margin": 0.3, "near": 2.0}, "code")
-    assert checksums.outdated(sums, other) == "made by other settings or another version of the code"
+    assert checksums.why_outdated(sums, other) == "made by other settings or another version of the code"
     runs.write_text("other runs\n")
     os.utime(runs, (0, 0))
-    assert checksums.outdated(sums, recipe) == "made from other inputs" and checksums.damaged(sums, *whose) == []
+    assert checksums.why_outdated(sums, recipe) == "made from other inputs" and checksums.damaged(sums, *whose) == []
     runs.unlink()  # which is made again, and this after it
-    assert checksums.outdated(sums, recipe) is None
+    assert checksums.why_outdated(sums, recipe) is None
     sums.write_text("{}")
-    assert checksums.outdated(sums, recipe) is None and checksums.damaged(sums, *whose) == [sums]
+    assert checksums.why_outdated(sums, recipe) is None and checksums.damaged(sums, *whose) == [sums]
 
 
 @pytest.mark.parametrize(

@@ -26,14 +26,14 @@ def tree(tmp_path):
 
 
 def test_all_that_a_script_runs_is_reached(tree):
-    assert {file.relative_to(tree).as_posix() for file in code.reached(tree / "script.py", tree)} == RUN
+    assert {file.relative_to(tree).as_posix() for file in code.imported_files(tree / "script.py", tree)} == RUN
 
 
 @pytest.mark.parametrize("edited", FILES)
 def test_an_edit_changes_the_digest_of_who_runs_it(tree, edited):
-    before = code.code_of(tree / "script.py", tree)
+    before = code.code_digest(tree / "script.py", tree)
     (tree / edited).write_text(FILES[edited] + "\n# edited\n")
-    assert (code.code_of(tree / "script.py", tree) != before) == (edited in RUN)
+    assert (code.code_digest(tree / "script.py", tree) != before) == (edited in RUN)
 
 
 @pytest.mark.parametrize(
@@ -49,7 +49,7 @@ def test_an_edit_changes_the_digest_of_who_runs_it(tree, edited):
 )
 def test_of_the_workflow_each_script_is_followed(script, runs, not_run):
     root = PROJECT / "workflow"
-    found = code.reached(root / "scripts" / f"{script}.py", root)
+    found = code.imported_files(root / "scripts" / f"{script}.py", root)
     assert {root / "smallbatch" / f"{name}.py" for name in runs} <= found
     assert not found & {root / "smallbatch" / f"{name}.py" for name in not_run}
 
@@ -60,19 +60,22 @@ def test_whatever_judges_claims_is_in_their_digest_and_in_no_figures():
         file for package in ("claims", "predicates") for file in root.glob(f"smallbatch/analysis/{package}/*.py")
     }
     assert len(modules) > 2
-    assert modules <= code.reached(root / "scripts/claims.py", root)
-    assert not modules & code.reached(root / "scripts/figure.py", root)
+    assert modules <= code.imported_files(root / "scripts/claims.py", root)
+    assert not modules & code.imported_files(root / "scripts/figure.py", root)
 
 
 def test_code_that_changes_while_a_call_runs_is_refused(monkeypatch):
     root = PROJECT / "workflow"
-    planned = code.code_of(root / "scripts/claims.py", root)
-    with code.as_planned("claims", planned):
+    planned = code.code_digest(root / "scripts/claims.py", root)
+    with code.code_unchanged("claims", planned):
         pass
-    with pytest.raises(UserError, match="its code was changed since this call began"), code.as_planned("claims", "old"):
+    with (
+        pytest.raises(UserError, match="its code was changed since this call began"),
+        code.code_unchanged("claims", "old"),
+    ):
         pytest.fail("began with other code")
-    with pytest.raises(UserError, match="its code was changed since this call"), code.as_planned("claims", planned):
-        monkeypatch.setattr(code, "code_of", lambda *_: "new")
+    with pytest.raises(UserError, match="its code was changed since this call"), code.code_unchanged("claims", planned):
+        monkeypatch.setattr(code, "code_digest", lambda *_: "new")
 
 
 def test_each_script_whose_code_is_noted_makes_sure_of_it():
@@ -80,4 +83,6 @@ def test_each_script_whose_code_is_noted_makes_sure_of_it():
     rules = "".join(path.read_text(encoding="utf-8") for path in (PROJECT / "workflow/rules").glob("*.smk"))
     noted = {name for name in scripts if f'code=CODE["{name}"]' in rules}
     assert len(noted) == 7
-    assert noted == {name for name, text in scripts.items() if f'as_planned("{name}", snakemake.params.code)' in text}
+    assert noted == {
+        name for name, text in scripts.items() if f'code_unchanged("{name}", snakemake.params.code)' in text
+    }

@@ -13,7 +13,7 @@ import yaml
 from helpers import PROJECT
 
 from smallbatch.core import environment
-from smallbatch.core.environment import STAMP, origin
+from smallbatch.core.environment import STAMP, git_commit
 
 ENVS = PROJECT / "envs"
 LOCK = (ENVS / "requirements.txt").read_text()
@@ -98,26 +98,26 @@ def repository(tmp_path, monkeypatch):
 
 def test_the_commit_is_that_of_the_projects_own_repository_whatever_the_caller_has(repository, tmp_path, monkeypatch):
     head = git(repository, "rev-parse", "HEAD")
-    assert origin(repository) == (head, "")
+    assert git_commit(repository) == (head, "")
     git(repository, "worktree", "add", "-q", str(tmp_path / "beside"))
-    assert origin(tmp_path / "beside") == (head, "")
+    assert git_commit(tmp_path / "beside") == (head, "")
     git(tmp_path, "clone", "-q", "--depth", "1", f"file://{repository}", "shallow")
-    assert origin(tmp_path / "shallow") == (head, "")
+    assert git_commit(tmp_path / "shallow") == (head, "")
     git(tmp_path, "init", "-q", "other")
     git(tmp_path / "other", "commit", "-qm", "Other", "--allow-empty")
     monkeypatch.setenv("GIT_DIR", str(tmp_path / "other" / ".git"))
     monkeypatch.setenv("GIT_WORK_TREE", str(tmp_path / "other"))
-    assert origin(repository) == (head, "")
+    assert git_commit(repository) == (head, "")
 
 
 @pytest.mark.parametrize("changed", [STAMP, STAMP.with_name("my_model.py")], ids=["edited", "new"])
 def test_what_is_not_as_committed_is_named(changed, repository):
     head = git(repository, "rev-parse", "HEAD")
     (repository / "notes.txt").write_text("of no run")
-    assert origin(repository) == (head, "")
+    assert git_commit(repository) == (head, "")
     (repository / changed).write_text("x = 1")
     said = f"records will say {head[:12]}+changes: {changed} is not as committed; commit it first"
-    assert origin(repository) == (f"{head}+changes", said)
+    assert git_commit(repository) == (f"{head}+changes", said)
 
 
 @pytest.mark.parametrize(("count", "more"), [(2, ""), (3, ""), (5, ", 2 more")])
@@ -126,7 +126,7 @@ def test_several_files_that_are_not_as_committed_are_named(count, more, reposito
     for file in new:
         (repository / file).write_text("x = 1")
     said = f"+changes: {', '.join(map(str, new[:3]))}{more} are not as committed; commit them first"
-    assert origin(repository)[1].endswith(said)
+    assert git_commit(repository)[1].endswith(said)
 
 
 @pytest.mark.parametrize("hide", ["exclude", "--assume-unchanged", "--skip-worktree", "core.fsmonitor"])
@@ -141,10 +141,10 @@ def test_what_git_passes_over_is_named_too(hide, repository):
         git(repository, "status")
     else:
         git(repository, "update-index", hide, str(STAMP))
-        assert origin(repository) == (head, "")
+        assert git_commit(repository) == (head, "")
     file.write_text("x = 1\n")
     said = f"records will say {head[:12]}+changes: {file.relative_to(repository)} is not as committed; commit it first"
-    assert origin(repository) == (f"{head}+changes", said)
+    assert git_commit(repository) == (f"{head}+changes", said)
 
 
 def test_links_out_of_the_workflow_are_named(repository, tmp_path):
@@ -155,14 +155,14 @@ def test_links_out_of_the_workflow_are_named(repository, tmp_path):
     (repository / STAMP.with_name("inside.py")).symlink_to(STAMP.name)
     git(repository, "add", "-A")
     git(repository, "commit", "-qm", "Linked")
-    assert origin(repository)[1].endswith(f"+changes: {file} is not as committed; commit it first")
+    assert git_commit(repository)[1].endswith(f"+changes: {file} is not as committed; commit it first")
     lab = tmp_path / "lab"
     lab.mkdir()
     (lab / "workflow").symlink_to(repository / "workflow")
     git(lab, "init", "-q")
     git(lab, "add", "-A")
     git(lab, "commit", "-qm", "Lab")
-    assert origin(lab)[1].endswith("+changes: workflow is not as committed; commit it first")
+    assert git_commit(lab)[1].endswith("+changes: workflow is not as committed; commit it first")
 
 
 def test_edits_in_a_submodule_are_named_however_git_is_set(repository, tmp_path):
@@ -176,9 +176,9 @@ def test_edits_in_a_submodule_are_named_however_git_is_set(repository, tmp_path)
     git(repository, "config", "-f", ".gitmodules", f"submodule.{place}.ignore", "all")
     git(repository, "add", "-A")
     git(repository, "commit", "-qm", "With it")
-    assert origin(repository)[1] == ""
+    assert git_commit(repository)[1] == ""
     (repository / place / "net.py").write_text("K = 2")
-    assert origin(repository)[1].endswith(f"+changes: {place} is not as committed; commit it first")
+    assert git_commit(repository)[1].endswith(f"+changes: {place} is not as committed; commit it first")
 
 
 def test_an_archive_knows_its_commit_and_that_nothing_compares_it(repository, tmp_path):
@@ -192,29 +192,31 @@ def test_an_archive_knows_its_commit_and_that_nothing_compares_it(repository, tm
     ):
         with tarfile.open(tmp_path / "kit.tar") as archive:
             archive.extractall(folder, filter="data")
-        commit, said = origin(folder)
+        commit, said = git_commit(folder)
         assert commit == f"{head}+unknown-changes" and why in said and said.endswith("git commit -m 'As downloaded'")
 
 
 def test_a_copy_has_no_commit_and_says_how_to_get_one(repository, tmp_path):
     plain = tmp_path / "plain"
     shutil.copytree(repository / "workflow", plain / "workflow")
-    commit, said = origin(plain)
+    commit, said = git_commit(plain)
     assert commit == "unknown" and said.startswith("records will lack the commit, and cannot be published: ")
     assert "it is no git repository: work in a clone, or git init && git add -A && git commit" in said
     git(plain, "init", "-q")
-    assert origin(plain)[0] == "unknown" and "it has no commit yet: git add -A && git commit" in origin(plain)[1]
+    assert (
+        git_commit(plain)[0] == "unknown" and "it has no commit yet: git add -A && git commit" in git_commit(plain)[1]
+    )
 
 
 def test_a_repository_that_git_does_not_trust_is_reported_with_the_command_that_mends_it(repository, monkeypatch):
     monkeypatch.setenv("GIT_TEST_ASSUME_DIFFERENT_OWNER", "1")  # as git's own tests do
-    commit, said = origin(repository)
+    commit, said = git_commit(repository)
     assert commit == "unknown" and said.endswith(f": git config --global --add safe.directory '{repository}'")
 
 
 def test_without_git_the_commit_is_unknown(repository, monkeypatch, tmp_path):
     monkeypatch.setenv("PATH", str(tmp_path))
-    assert origin(repository)[0] == "unknown" and "git cannot be called" in origin(repository)[1]
+    assert git_commit(repository)[0] == "unknown" and "git cannot be called" in git_commit(repository)[1]
 
 
 def test_what_a_record_will_lack_is_said_before_the_training(data_folder, tmp_path, monkeypatch, caplog):
@@ -222,7 +224,7 @@ def test_what_a_record_will_lack_is_said_before_the_training(data_folder, tmp_pa
 
     from smallbatch.training.pack import train_pack
 
-    monkeypatch.setattr(environment, "origin", lambda: ("unknown", "records will lack the commit"))
+    monkeypatch.setattr(environment, "git_commit", lambda: ("unknown", "records will lack the commit"))
     caplog.set_level("INFO")
     train_pack([a_run(epochs=1)], data_folder, tmp_path, device="cpu")
     told = caplog.messages

@@ -6,12 +6,12 @@ import pytest
 from helpers.claims import DEAD, RATE, seeds, table
 from scipy import stats
 
-from smallbatch.analysis.grid import SAMPLES, read_grid
+from smallbatch.analysis.grid import SAMPLES, build_grid
 from smallbatch.analysis.noise import Noise, with_results
 
 
 def grid_of(runs: pd.DataFrame):
-    return read_grid(with_results(runs), np.random.default_rng(0))
+    return build_grid(with_results(runs), np.random.default_rng(0))
 
 
 def test_a_grid_has_means_over_seeds_and_nan_where_nothing_is():
@@ -50,7 +50,7 @@ def test_luck_raises_two_bests_alike_in_a_sample_and_cancels_in_their_difference
     both = with_results(pd.concat([table(cells), table(cells, experiment="other")], ignore_index=True))
     noise = Noise(both, np.random.default_rng(0))
     one, other = (
-        read_grid(runs, np.random.default_rng(0), noise=noise) for _, runs in both.groupby("experiment", sort=False)
+        build_grid(runs, np.random.default_rng(0), noise=noise) for _, runs in both.groupby("experiment", sort=False)
     )
     for first, second in (one.split(one.sizes <= 8), (one, other)):
         first, second = first.peak()[1:], second.peak()[1:]
@@ -84,7 +84,7 @@ def test_samples_of_a_share_judged_by_itself_are_low_in_one_half_and_high_in_the
 def flips_of(rows: list[tuple[int, int]], sizes: str, accuracies: tuple) -> list[list[bool]]:
     """Whether the samples of each (m, b) and rate say that it converges, and that it does not."""
     runs = with_results(table({(m, b, 2.0**k): [a] for m, b in rows for k, a in enumerate(accuracies)}))
-    grid = read_grid(runs, np.random.default_rng(0), sizes)
+    grid = build_grid(runs, np.random.default_rng(0), sizes)
     np.testing.assert_array_equal(np.isnan(grid.converged).any(axis=0), np.isnan(grid.accuracy[0]))
     return [list(row.std(axis=0) > 0) for row in grid.converged[1:].transpose(1, 0, 2)]
 

@@ -215,7 +215,7 @@ def test_an_experiment_s_tables_are_written_as_they_are_with_what_they_show(stor
     assert read_tables([files["epochs"]] * 2)["epoch"].tolist() == made["epochs"]["epoch"].tolist() * 2
     assert read_tables([files["epochs"]] * 2).index.tolist() == list(range(2 * 19))
     assert checksums.made_from(files["checksums"]) == digest_of(record.digest for record in records.values())
-    assert checksums.outdated(files["checksums"], "of settings") is None
+    assert checksums.why_outdated(files["checksums"], "of settings") is None
     assert checksums.damaged(files["checksums"], files.values()) == []
     files["epochs"].write_bytes(b"")
     assert checksums.damaged(files["checksums"], files.values()) == [files["epochs"]]

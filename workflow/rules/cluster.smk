@@ -8,11 +8,11 @@ def training_gres(wildcards):
     """GPUs that a training job asks of its node, where jobs are submitted; SLURM is asked only where it decides."""
     if not workflow.is_main_process or runs_here():
         return None
-    has_gpus = TRAINING["device"] == "auto" and gpus_of(partition_of("train"))
+    has_gpus = TRAINING["device"] == "auto" and gpus_in(partition_of("train"))
     return requests.gres(TRAINING["device"], TRAINING["processes"] * TRAINING["side_by_side"], has_gpus=has_gpus)
 
 
-gpus_of = functools.cache(slurm.gpus)
+gpus_in = functools.cache(slurm.has_gpus)
 
 
 def partition_of(rule):

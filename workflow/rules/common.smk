@@ -18,12 +18,12 @@ from smallbatch.runs.bundles import arriving, import_published
 from smallbatch.data import label as label_of
 from smallbatch.data import check_source, reason_to_prepare
 from smallbatch.data.prepared import ARRAYS, META, read_meta
-from smallbatch.core.code import code_of
-from smallbatch.core.environment import origin, processors
+from smallbatch.core.code import code_digest
+from smallbatch.core.environment import git_commit, processors
 from smallbatch.core.errors import UserError
-from smallbatch.core.files import atomic, bring_to_now, folder_is_writable
+from smallbatch.core.files import atomic, bring_to_now, check_folder_writable
 from smallbatch.runs import chosen as rates_chosen
-from smallbatch.runs import options
+from smallbatch.runs import command_line
 from smallbatch.runs import preflight as before
 from smallbatch.runs import recipes
 from smallbatch.runs.packs import Plan, with_rates
@@ -59,7 +59,7 @@ TRAINING = config["training"]
 STORE = RunStore(Path(RESULTS))
 PLAN = Plan(STUDY, TRAINING["runs_per_pack"] * TRAINING["side_by_side"], STORE)
 CODE = recipes.codes(Path(LIBRARY))
-CHOICE = code_of(Path(LIBRARY, "smallbatch", "analysis", "selection.py"), Path(LIBRARY))
+CHOICE = code_digest(Path(LIBRARY, "smallbatch", "analysis", "selection.py"), Path(LIBRARY))
 TEMPLATE = Path(LIBRARY, recipes.TEMPLATE)
 # Snakemake remembers what decides how files are made in .snakemake alone, which is no part of what is shared.
 RECIPES = recipes.recipes(STUDY, config, CODE, Path(LIBRARY), snakemake_version)

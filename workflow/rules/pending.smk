@@ -16,13 +16,13 @@ def settle():
         if trains:
             check_device()
         whole = len(waiting) == len(STUDY.experiments) and not workflow.dag.forcefiles
-        options.refuse_report(sys.argv, STUDY.name, complete=whole or not only_looks())
+        command_line.refuse_report(sys.argv, STUDY.name, complete=whole or not only_looks())
     except UserError as error:
         sys.exit(f"error: {error}")
     unknown = [name for name in STUDY.experiments if name not in waiting]
     # Behind whole tables Snakemake would not miss the data and rates that are to be made.
     workflow.dag.forcefiles.update(tables("runs", unknown))
-    if trains and (incomplete := origin()[1]):
+    if trains and (incomplete := git_commit()[1]):
         print(incomplete, file=sys.stderr)
     if only_looks() and unknown:
         print(not_known(unknown), file=sys.stderr)

@@ -12,7 +12,7 @@ def preflight():
     asked, ancient = workflow.dag_settings, workflow.workflow_settings.consider_ancient
     batch = asked.batch and str(asked.batch)
     try:
-        options.refuse_hidden(
+        command_line.refuse_hidden(
             asked.until, asked.omit_from, asked.allowed_rules, asked.forcerun, ancient, batch, workflow.touch
         )
         check_folders()
@@ -98,7 +98,7 @@ def check_folders():
     """Make sure that what is made can be written; data that are prepared may lie where nobody can write."""
     for folder in map(Path, (RESULTS, FIGURES, *[DATA] * any(map(unprepared, STUDY.labels)))):
         if not only_looks():
-            folder_is_writable(folder)
+            check_folder_writable(folder)
         elif folder.exists() and not folder.is_dir():
             raise UserError(f"{folder}: cannot be written: a file stands where a folder is needed")
 

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 from smallbatch.analysis.selection import best_rates
 from smallbatch.analysis.table import read_tables
 from smallbatch.core import checksums
-from smallbatch.core.code import as_planned
+from smallbatch.core.code import code_unchanged
 from smallbatch.core.console import reporting
 from smallbatch.runs.chosen import write_chosen
 
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from snakemake.iocontainers import snakemake
 
 if __name__ == "__main__":
-    with reporting(snakemake.log[0]), as_planned("choose", snakemake.params.code):
+    with reporting(snakemake.log[0]), code_unchanged("choose", snakemake.params.code):
         chosen = best_rates([read_tables([path]) for path in snakemake.input])
         records = [checksums.made_from(Path(sums)) for sums in snakemake.params.sums]
         write_chosen(Path(snakemake.output[0]), chosen, records, snakemake.params.choice)

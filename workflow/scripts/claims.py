@@ -8,14 +8,14 @@ import numpy as np
 from smallbatch.analysis.claims.judge import judge
 from smallbatch.analysis.table import read_tables, write_table
 from smallbatch.core import checksums
-from smallbatch.core.code import as_planned
+from smallbatch.core.code import code_unchanged
 from smallbatch.core.console import reporting
 
 if TYPE_CHECKING:
     from snakemake.iocontainers import snakemake
 
 if __name__ == "__main__":
-    with reporting(snakemake.log[0]), as_planned("claims", snakemake.params.code):
+    with reporting(snakemake.log[0]), code_unchanged("claims", snakemake.params.code):
         tables = [read_tables([snakemake.input[name]]) for name in ("runs", "epochs", "variance")]
         params, outputs, generator = snakemake.params, snakemake.output, np.random.default_rng(0)
         write_table(judge(params.figures, *tables, params.thresholds, generator), outputs.claims)

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 
 from smallbatch.analysis.table import read_tables
 from smallbatch.core import checksums
-from smallbatch.core.code import as_planned
+from smallbatch.core.code import code_unchanged
 from smallbatch.core.console import reporting
 from smallbatch.figures import draw
 from smallbatch.figures.style import save
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from snakemake.iocontainers import snakemake
 
 if __name__ == "__main__":
-    with reporting(snakemake.log[0]), as_planned("figure", snakemake.params.code):
+    with reporting(snakemake.log[0]), code_unchanged("figure", snakemake.params.code):
         runs, epochs, variance = (read_tables(snakemake.input[name]) for name in ("runs", "epochs", "variance"))
         outputs = snakemake.output
         save(

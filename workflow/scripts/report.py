@@ -7,7 +7,7 @@ import pandas as pd
 
 from smallbatch.analysis.table import read_tables
 from smallbatch.core import checksums
-from smallbatch.core.code import as_planned
+from smallbatch.core.code import code_unchanged
 from smallbatch.core.console import reporting
 from smallbatch.publish import report
 from smallbatch.study.experiments import Study
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from snakemake.iocontainers import snakemake
 
 if __name__ == "__main__":
-    with reporting(snakemake.log[0]), as_planned("report", snakemake.params.code):
+    with reporting(snakemake.log[0]), code_unchanged("report", snakemake.params.code):
         given = snakemake.input
         report.write(
             Study.from_json(snakemake.params.study),

@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from smallbatch.analysis.table import write_tables
-from smallbatch.core.code import as_planned
+from smallbatch.core.code import code_unchanged
 from smallbatch.core.console import reporting
 from smallbatch.data.prepared import read_meta
 from smallbatch.runs.chosen import read_chosen
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from snakemake.iocontainers import snakemake
 
 if __name__ == "__main__":
-    with reporting(snakemake.log[0]), as_planned("table", snakemake.params.code):
+    with reporting(snakemake.log[0]), code_unchanged("table", snakemake.params.code):
         params = snakemake.params
         experiment = Experiment.from_json(params.experiment)
         chosen = read_chosen(Path(params.chosen)) if experiment.best_of else None

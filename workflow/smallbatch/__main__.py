@@ -11,9 +11,9 @@ from typing import Any
 
 import smallbatch
 from smallbatch.core import stopping
-from smallbatch.core.code import code_of
+from smallbatch.core.code import code_digest
 from smallbatch.core.console import log, reporting
-from smallbatch.core.environment import origin
+from smallbatch.core.environment import git_commit
 from smallbatch.core.errors import UserError, refuse
 from smallbatch.data import check_source, prepare, reason_to_prepare
 from smallbatch.data import label as label_of
@@ -85,7 +85,7 @@ def _check(study: Study, config: Config, arguments: argparse.Namespace) -> None:
     given = read_entries(arguments.config)
     _check_data(study, config, given)
     _say_what_device_is_missing(config["training"]["device"], location("training.device", CONFIG_FILE, given))
-    if incomplete := origin()[1]:
+    if incomplete := git_commit()[1]:
         log.info("%s", incomplete)
     from smallbatch.analysis.words import counted  # imports pandas
 
@@ -208,7 +208,7 @@ def _choice() -> str:
     """A hash over the code that chooses, as the workflow notes it."""
     from smallbatch.analysis import selection
 
-    return code_of(Path(selection.__file__), Path(smallbatch.__file__).parents[1])
+    return code_digest(Path(selection.__file__), Path(smallbatch.__file__).parents[1])
 
 
 _OF_A_STUDY = {

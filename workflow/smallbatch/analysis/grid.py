@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 from scipy.special import stdtrit
 
-from smallbatch.analysis.noise import Noise, best_of, highest
+from smallbatch.analysis.noise import Noise, argmax, best_of
 from smallbatch.analysis.statistics import SAMPLES, dealt, evenly, slope
 from smallbatch.analysis.words import counted, rate_words
 
@@ -99,7 +99,7 @@ class Grid:
 
     def best_rate(self) -> np.ndarray:
         """(samples): place of the rate of the cell that `selection` is highest for, the overall best rate."""
-        return highest(_flat(self.selection)) % len(self.base_lrs)
+        return argmax(_flat(self.selection)) % len(self.base_lrs)
 
     def at(self, values: np.ndarray, rate: np.ndarray) -> np.ndarray:
         """(samples, sizes): `values` of this grid at a rate's place for each sample."""
@@ -107,7 +107,7 @@ class Grid:
 
     def best_words(self) -> str:
         """The best cell of the data: `m = 8 at 2⁻⁸ (97.5 %)`."""
-        size, rate = divmod(int(highest(_flat(self.selection[:1]))[0]), len(self.base_lrs))
+        size, rate = divmod(int(argmax(_flat(self.selection[:1]))[0]), len(self.base_lrs))
         accuracy = 100 * self.accuracy[0, size, rate]
         return f"{self.symbol} = {self.sizes[size]} at {rate_words(self.base_lrs[rate])} ({accuracy:.1f} %)"
 
@@ -122,7 +122,7 @@ def _flat(values: np.ndarray) -> np.ndarray:
     return values.reshape(len(values), -1)
 
 
-def read_grid(
+def build_grid(
     runs: pd.DataFrame, generator: np.random.Generator, sizes: str = "batch_size", noise: Noise | None = None
 ) -> Grid:
     """Put the runs of one experiment on their grid, with samples of what may be true.

@@ -254,7 +254,7 @@ def best_of(selection: np.ndarray, accuracy: np.ndarray, converged: np.ndarray, 
     Returns:
         (1 + SAMPLES, ...).
     """
-    chosen = highest(selection[:1])[..., None]
+    chosen = argmax(selection[:1])[..., None]
     errors = selection[:1] - selection[1:]
     gap = np.take_along_axis(selection[:1], chosen, axis=-1) - selection[:1]
     apart = errors - np.take_along_axis(errors, chosen, axis=-1)
@@ -265,13 +265,13 @@ def best_of(selection: np.ndarray, accuracy: np.ndarray, converged: np.ndarray, 
     as_good = (near, alone) if tied_first else (alone, near)
     halves = zip(as_good, np.split(errors, 2), strict=True)
     candidates = np.concatenate([np.where(those, half, -np.inf) for those, half in halves])
-    luckiest = highest(candidates)[..., None]
+    luckiest = argmax(candidates)[..., None]
     moved = np.take_along_axis(accuracy[1:] - accuracy[:1], luckiest, axis=-1)[..., 0]
     own = np.take_along_axis(accuracy[:1], chosen, axis=-1)[..., 0]
     return np.concatenate([own, np.clip(own + moved, 0, 1)])
 
 
-def highest(values: np.ndarray) -> np.ndarray:
-    """The place of the highest along the last axis; NaN is never it where there is another."""
+def argmax(values: np.ndarray) -> np.ndarray:
+    """The index of the highest along the last axis; NaN is never it where there is another."""
     indices: np.ndarray = np.where(np.isnan(values), -np.inf, values).argmax(axis=-1)
     return indices

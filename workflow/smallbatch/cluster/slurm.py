@@ -33,7 +33,7 @@ COMMAND_TIMEOUT_S = 30.0
 log = logging.getLogger(__name__)
 
 
-def gpus(partition: str | None = None) -> bool:
+def has_gpus(partition: str | None = None) -> bool:
     """Whether a partition has GPUs; not where there is no SLURM.
 
     Args:

@@ -35,7 +35,7 @@ def _sums(files: Iterable[str | Path]) -> dict[str, str]:
     return {Path(file).as_posix(): sha256(Path(file)) for file in files}
 
 
-def outdated(path: Path, recipe: str) -> str | None:
+def why_outdated(path: Path, recipe: str) -> str | None:
     """Why a job's files have to be made anew although they are whole; none where they are as they would be made.
 
     Times do not tell: what was restored from a backup is new, and what Snakemake remembers of settings is not copied.

@@ -10,20 +10,20 @@ from smallbatch.core.errors import UserError
 from smallbatch.core.files import digest
 
 
-def code_of(script: Path, root: Path) -> str:
-    """A short hash over a script and all that `reached` finds behind it."""
-    return digest(*reached(script, root))
+def code_digest(script: Path, root: Path) -> str:
+    """A short hash over a script and all that `imported_files` finds behind it."""
+    return digest(*imported_files(script, root))
 
 
 @contextlib.contextmanager
-def as_planned(script: str, planned: str) -> Iterator[None]:
+def code_unchanged(script: str, planned: str) -> Iterator[None]:
     """Make sure that what the block makes is made by the code that the call was planned with, and will note.
 
     Code may change while a call runs: by an editor, a branch that is switched, a folder that is synchronised.
 
     Args:
         script: name of a file in `workflow/scripts`.
-        planned: `code_of` it, when the call began.
+        planned: `code_digest` it, when the call began.
 
     Raises:
         UserError: it is another, before the block or after it.
@@ -35,11 +35,11 @@ def as_planned(script: str, planned: str) -> Iterator[None]:
 
 def _check(script: str, planned: str) -> None:
     root = Path(__file__).parents[2]
-    if code_of(root / "scripts" / f"{script}.py", root) != planned:
+    if code_digest(root / "scripts" / f"{script}.py", root) != planned:
         raise UserError(f"{root}: its code was changed since this call began; call again: what is made is kept")
 
 
-def reached(script: Path, root: Path) -> set[Path]:
+def imported_files(script: Path, root: Path) -> set[Path]:
     """The script and the modules below `root` that it imports, those that these import, and so on.
 
     Imports within functions count, and so do the packages that a module lies in, as Python runs them first.

@@ -73,11 +73,11 @@ def _version(package: str) -> str:
 
 
 def commit() -> str:
-    """The commit of the code, as `origin` finds it."""
-    return origin()[0]
+    """The commit of the code, as `git_commit` finds it."""
+    return git_commit()[0]
 
 
-def origin(root: Path = ROOT) -> tuple[str, str]:
+def git_commit(root: Path = ROOT) -> tuple[str, str]:
     """The git commit of the code in `root`, and where it is not all of the truth: why, and how to mend it.
 
     Returns:

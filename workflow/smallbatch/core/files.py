@@ -193,7 +193,7 @@ def sealed(values: Mapping[str, Any]) -> bytes:
     return _json({**values, DIGEST: _content_digest(values)})
 
 
-def unsealed(content: bytes) -> dict[str, Any]:
+def parse_sealed(content: bytes) -> dict[str, Any]:
     """What `sealed` made this of, and under `DIGEST` its digest.
 
     Raises:
@@ -226,7 +226,7 @@ def read_sealed(path: Path) -> dict[str, Any]:
         UserError: it is missing or unreadable, or its content is not what was written.
     """
     try:
-        values = unsealed(read_regular(path))
+        values = parse_sealed(read_regular(path))
     except OSError as error:
         raise UserError(f"{path}: cannot be read: {error.strerror or error}") from error
     except ValueError as error:
@@ -290,7 +290,7 @@ def digest(*paths: Path) -> str:
     return hashlib.sha256("".join(sha256(path) for path in sorted(paths)).encode()).hexdigest()[:16]
 
 
-def folder_is_writable(folder: Path) -> None:
+def check_folder_writable(folder: Path) -> None:
     """Make sure, before any work, that files can be made in `folder`.
 
     Raises:

@@ -13,7 +13,7 @@ import requests
 from tqdm import tqdm
 
 from smallbatch.core.errors import UserError
-from smallbatch.core.files import folder_is_writable, writing_errors
+from smallbatch.core.files import check_folder_writable, writing_errors
 
 log = logging.getLogger(__name__)
 
@@ -33,7 +33,7 @@ def fetch(url: str, path: Path, md5: str) -> Path:
     """
     if path.exists() and md5_of(path) == md5:
         return path
-    folder_is_writable(path.parent)
+    check_folder_writable(path.parent)
     with _alone(path):
         if path.exists():
             _verify(path, path, md5)

@@ -23,7 +23,7 @@ from tqdm import tqdm
 
 from smallbatch.core.environment import processors
 from smallbatch.core.errors import UserError, refuse
-from smallbatch.core.files import folder_is_writable, writing_errors
+from smallbatch.core.files import check_folder_writable, writing_errors
 from smallbatch.data.archives import opened
 from smallbatch.data.decoding import DEEP, BrokenImage, decoded, hearing_pillow
 from smallbatch.data.layout import Classes, classes_of_splits
@@ -58,7 +58,7 @@ def prepare(label: str, settings: dict[str, Any], folder: Path) -> Meta:
     Raises:
         UserError: the path, a class or an image is missing or broken, or the settings do not fit what is there.
     """
-    folder_is_writable(folder.parent)
+    check_folder_writable(folder.parent)
     with tempfile.TemporaryDirectory(dir=folder.parent, prefix=f".{folder.name}.") as scratch:
         return _prepare(label, settings, folder, Path(scratch))
 

@@ -23,7 +23,7 @@ from tqdm import tqdm
 
 from smallbatch.core.environment import processors
 from smallbatch.core.errors import UserError, refuse
-from smallbatch.core.files import folder_is_writable
+from smallbatch.core.files import check_folder_writable
 from smallbatch.data.archives import damage_reported, read_members
 from smallbatch.data.decoding import BrokenImage
 from smallbatch.data.originals import ORIGINALS
@@ -68,7 +68,7 @@ def prepare(label: str, settings: dict[str, Any], folder: Path, original: bool) 
     Raises:
         UserError: something is missing or broken, or this is not the original.
     """
-    folder_is_writable(folder.parent)
+    check_folder_writable(folder.parent)
     root = _root(settings)
     if not root.is_dir():
         raise UserError(f"{root}: no such folder; allowed: a folder with {ALLOWED}")

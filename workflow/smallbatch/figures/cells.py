@@ -7,7 +7,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.ticker import MaxNLocator
 
-from smallbatch.analysis.noise import CELL, Noise, best_of, highest, with_results
+from smallbatch.analysis.noise import CELL, Noise, argmax, best_of, with_results
 from smallbatch.analysis.statistics import percentile_interval
 from smallbatch.figures import style
 
@@ -51,7 +51,7 @@ def _best_of(noise: Noise, runs: pd.DataFrame) -> tuple[float, float, float, int
     samples = 100 * best_of(cells.selection, cells.accuracy, cells.converged)
     middle = np.median(samples[1:])
     mean = samples[0] if np.isnan(middle) else middle
-    return mean, *percentile_interval(samples[1:]), cells.seeds[highest(cells.selection[0])]
+    return mean, *percentile_interval(samples[1:]), cells.seeds[argmax(cells.selection[0])]
 
 
 def by_batch_size(cells: pd.DataFrame) -> Iterator[tuple[int, pd.DataFrame]]:

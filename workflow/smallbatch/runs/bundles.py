@@ -28,10 +28,10 @@ from smallbatch.core.files import (
     TEMPORARY,
     NotRegular,
     atomic,
+    parse_sealed,
     read_regular,
     remove_temporaries,
     set_aside,
-    unsealed,
     write_folder,
     zip_files,
 )
@@ -93,7 +93,7 @@ class Bundle:
     def ended(self, name: str) -> tuple[str, str]:
         """When the record of a run ended, and its digest: the order of records. What says neither comes last."""
         try:
-            values = unsealed(self.files(name)[RECORD])
+            values = parse_sealed(self.files(name)[RECORD])
             return str(values["ended"]), values[DIGEST]
         except (KeyError, ValueError):
             return "~", ""

@@ -78,7 +78,7 @@ def damaged_files(jobs: Iterable[Job], figures: Path) -> Iterator[Finding]:
 def outdated_files(jobs: Iterable[Job]) -> Iterator[Finding]:
     """Checksums of files that are whole, but would be made otherwise now."""
     for job in jobs:
-        if job.sums.is_file() and (reason := checksums.outdated(job.sums, job.recipe)):
+        if job.sums.is_file() and (reason := checksums.why_outdated(job.sums, job.recipe)):
             yield _outdated(job.sums, f"{job.sums}: {reason}; to be made again")
 
 

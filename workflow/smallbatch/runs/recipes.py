@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from smallbatch.core.checksums import recipe_of
-from smallbatch.core.code import code_of
+from smallbatch.core.code import code_digest
 from smallbatch.core.files import digest
 from smallbatch.study.experiments import PROTOCOL, Study
 
@@ -15,7 +15,7 @@ TEMPLATE = Path("smallbatch", "templates", "report.html.j2")
 
 def codes(library: Path) -> dict[str, str]:
     """A hash over each script and the library behind it, by the script's name; Snakemake looks at scripts alone."""
-    return {script.stem: code_of(script, library) for script in Path(library, "scripts").glob("*.py")}
+    return {script.stem: code_digest(script, library) for script in Path(library, "scripts").glob("*.py")}
 
 
 def recipes(

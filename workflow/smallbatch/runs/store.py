@@ -24,11 +24,11 @@ from smallbatch.core.files import (
     DIGEST,
     NotRegular,
     atomic,
+    parse_sealed,
     read_regular,
     remove_temporaries,
     sealed,
     set_aside,
-    unsealed,
     write_folder,
 )
 from smallbatch.study.experiments import PROTOCOL, Run
@@ -246,7 +246,7 @@ class RunStore:
 
     def _fingerprint(self, name: str) -> str | None:
         try:
-            return str(unsealed(self._reader(name)(RECORD))["data_fingerprint"])
+            return str(parse_sealed(self._reader(name)(RECORD))["data_fingerprint"])
         except (Damaged, UserError, ValueError, KeyError):
             return None
 
@@ -414,7 +414,7 @@ def verified(name: str, read: Callable[[str], bytes]) -> tuple[Content, dict[str
         Damaged: something is missing or not as it was written.
     """
     try:
-        values = _content(unsealed(read(RECORD)))
+        values = _content(parse_sealed(read(RECORD)))
         run = Run.from_settings(values["settings"])
         if values["protocol"] != PROTOCOL or run.name(values["data_fingerprint"]) != name:
             raise Damaged("its settings do not fit its name")

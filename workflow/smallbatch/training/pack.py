@@ -89,7 +89,7 @@ def train_pack(
     for run in missing:
         devices.check_precision(run.setting.precision, chosen)
     log.info("%d runs, %d of them to be trained, on %s", len(runs), len(missing), chosen)
-    if missing and world.leads and (incomplete := environment.origin()[1]):
+    if missing and world.leads and (incomplete := environment.git_commit()[1]):
         log.info("%s", incomplete)
     writer = HeartbeatWriter(Path(heartbeat) if heartbeat and world.leads else None)
     writer.update(device=str(chosen))

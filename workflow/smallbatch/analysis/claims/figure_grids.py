@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from smallbatch.analysis.grid import Grid, read_grid
+from smallbatch.analysis.grid import Grid, build_grid
 from smallbatch.analysis.noise import Noise
 from smallbatch.study.rates import parse_base_lr
 
@@ -67,7 +67,7 @@ class FigureGrids:
 
     def _curves(self, figure: str, whole: bool) -> list[Grid]:
         return [
-            replace(read_grid(averaged, self.generator), where=where + words)
+            replace(build_grid(averaged, self.generator), where=where + words)
             for where, shown in self.experiments(figure).items()
             if shown["converged"].any()
             for words, averaged in _averaged(shown, self._epochs, whole)
@@ -76,7 +76,7 @@ class FigureGrids:
     def _grid(self, where: str, runs: pd.DataFrame, sizes: str) -> Grid:
         key = (sizes, *runs.index)
         if key not in self._read:
-            self._read[key] = read_grid(runs, self.generator, sizes, self._noise)
+            self._read[key] = build_grid(runs, self.generator, sizes, self._noise)
         return replace(self._read[key], where=where)
 
 

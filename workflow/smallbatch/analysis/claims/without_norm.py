@@ -59,7 +59,7 @@ CLAIMS = (
         "{large_batch} or more): above {converged_share}; and best accuracy within {near} points of 76 %",
         (
             *each_of(["sec32"], convergence.trains_only_up_to, bound=8),
-            *each_of(["sec32"], best.peaks_at, percent=76),
+            *each_of(["sec32"], best.peak_accuracy_near, percent=76),
         ),
     ),
 )

@@ -16,7 +16,7 @@ def best_within(t: Thresholds, grid: Grid, low: int, high: int) -> Iterator[Comp
         yield Comparison(sentence, 100 * inside.lead(outside), at_least=0)
 
 
-def peaks_at(t: Thresholds, grid: Grid, percent: float) -> Iterator[Comparison]:
+def peak_accuracy_near(t: Thresholds, grid: Grid, percent: float) -> Iterator[Comparison]:
     """The best accuracy is about so many percent."""
     sentence = f"best at {grid.best_words()}, {percent:g} % expected"
     yield Comparison(sentence, 100 * grid.peak() - percent, at_least=-t["near"], at_most=t["near"])
@@ -50,7 +50,7 @@ def good_out_to(t: Thresholds, grid: Grid, best: tuple[int, int], low: int, high
             yield Comparison(sentence, 100 * (mean - accuracy), at_most=t["near"])
 
 
-def best_below_whole(t: Thresholds, grid: Grid, above: int) -> Iterator[Comparison]:
+def smaller_bn_batch_is_better(t: Thresholds, grid: Grid, above: int) -> Iterator[Comparison]:
     """The best accuracy at b < m is above that at b = m, for one m above a size."""
     below, whole = grid.split(grid.sizes < grid.setting["batch_size"])
     if len(below) and len(whole) and whole.sizes[0] > above:

@@ -8,7 +8,7 @@ from smallbatch.analysis.grid import Grid
 from smallbatch.analysis.predicates import Thresholds
 from smallbatch.analysis.predicates.helpers import (
     common_sizes,
-    fall_of_best,
+    decline_of_best,
     reaches_large,
     sizes_words,
     small_and_large,
@@ -41,7 +41,7 @@ def falls_from(t: Thresholds, grid: Grid, low: int = 0) -> Iterator[Comparison]:
     if len(grid) > 1:
         best = 100 * grid.best()
         sentence = f"from {best[0, 0]:.1f} % at m = {grid.sizes[0]} to {best[0, -1]:.1f} % at m = {grid.sizes[-1]}"
-        yield Comparison(sentence, fall_of_best(grid), at_least=t["margin"])
+        yield Comparison(sentence, decline_of_best(grid), at_least=t["margin"])
 
 
 def falls_to_large(t: Thresholds, grid: Grid, low: int) -> Iterator[Comparison]:
@@ -54,7 +54,7 @@ def falls_more(t: Thresholds, first: Grid, second: Grid, low: int) -> Iterator[C
     """The fall as in `falls_from` is larger in the second."""
     first, second = common_sizes(first.having(first.sizes >= low), second.having(second.sizes >= low))
     if len(second) > 1:
-        less, more = fall_of_best(first), fall_of_best(second)
+        less, more = decline_of_best(first), decline_of_best(second)
         sentence = f"{sizes_words(second)} lose {more[0]:.1f} points, {less[0]:.1f} in {first.where}"
         yield Comparison(sentence, more - less, at_least=t["margin"])
 
@@ -65,4 +65,4 @@ def improves_down_to_two_without_norm(t: Thresholds, grid: Grid) -> Iterator[Com
     if grid.setting["norm"] == "none" and len(small) > 1 and small.sizes[0] == 2:
         best = 100 * small.best()
         sentence = f"from {best[0, 0]:.1f} % at m = 2 to {best[0, -1]:.1f} % at m = {small.sizes[-1]}"
-        yield Comparison(sentence, fall_of_best(small), at_least=0)
+        yield Comparison(sentence, decline_of_best(small), at_least=0)

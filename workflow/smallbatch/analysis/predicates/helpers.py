@@ -44,12 +44,12 @@ def best_rate_words(grid: Grid) -> str:
     return rate_words(grid.base_lrs[grid.best_rate()[0]])
 
 
-def fall_of_line(grid: Grid, slopes: np.ndarray) -> np.ndarray:
+def fitted_decline(grid: Grid, slopes: np.ndarray) -> np.ndarray:
     """(samples): by how much lines over log2 of the sizes fall from the first to the last; slopes: (samples)."""
     falls: np.ndarray = -slopes * np.log2(grid.sizes[-1] / grid.sizes[0])
     return falls
 
 
-def fall_of_best(grid: Grid) -> np.ndarray:
+def decline_of_best(grid: Grid) -> np.ndarray:
     """(samples): points by which the line through the best accuracies falls."""
-    return 100 * fall_of_line(grid, grid.slope())
+    return 100 * fitted_decline(grid, grid.slope())

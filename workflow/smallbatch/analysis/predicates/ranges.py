@@ -6,7 +6,7 @@ import numpy as np
 
 from smallbatch.analysis.grid import Grid
 from smallbatch.analysis.predicates import Thresholds
-from smallbatch.analysis.predicates.helpers import fall_of_line, reaches_large
+from smallbatch.analysis.predicates.helpers import fitted_decline, reaches_large
 from smallbatch.analysis.statistics import slope
 from smallbatch.analysis.verdicts import Comparison
 
@@ -49,5 +49,5 @@ def range_shrinks(t: Thresholds, grid: Grid) -> Iterator[Comparison]:
         sentence = (
             f"{widths[0, 0]:.1f} rates converged at m = {grid.sizes[0]}, {widths[0, -1]:.1f} at m = {grid.sizes[-1]}"
         )
-        fall = fall_of_line(grid, slope(np.log2(grid.sizes), widths))
+        fall = fitted_decline(grid, slope(np.log2(grid.sizes), widths))
         yield Comparison(_UNSHARED if np.isnan(fall[0]) else sentence, fall, at_least=0, unit="rates")
