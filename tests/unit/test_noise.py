@@ -79,8 +79,8 @@ def test_what_cells_have_in_common_by_their_seeds_widens_none():
     # Of a likeness of 0.95, the most that is taken, six cells of two degrees of freedom have 12 / (1 + 5 * 0.95^2).
     accuracies = {(2, 2.0**-k): [0.49, 0.50, 0.51] for k in range(6)} | {(8, 0.5): [0.5]}
     low, high = mean_interval(accuracies, cell=6)
-    freedom, spread = 12 / (1 + 5 * 0.95**2), 0.01 * np.exp(np.euler_gamma / 2)
-    assert (high - low) / 2 == pytest.approx(stats.t.ppf(0.975, freedom) * spread, rel=0.05)
+    dof, spread = 12 / (1 + 5 * 0.95**2), 0.01 * np.exp(np.euler_gamma / 2)
+    assert (high - low) / 2 == pytest.approx(stats.t.ppf(0.975, dof) * spread, rel=0.05)
 
 
 def test_cells_whose_seeds_all_agree_vary_as_much_as_rounding_to_an_image_hides():
@@ -113,8 +113,8 @@ def test_with_few_seeds_the_other_cells_tell_the_variance():
     assert 0.02 < np.median(widths) < 0.045 and widths.max() < 0.1
 
 
-@pytest.mark.parametrize(("accuracies", "freedom"), [([[0.7, 0.8]], 1), ([[0.7, 0.8], [0.7, 0.72, 0.71], [0.7]], 3)])
-def test_one_seed_has_the_variance_of_others_or_none(accuracies: list, freedom: int):
+@pytest.mark.parametrize(("accuracies", "dof"), [([[0.7, 0.8]], 1), ([[0.7, 0.8], [0.7, 0.72, 0.71], [0.7]], 3)])
+def test_one_seed_has_the_variance_of_others_or_none(accuracies: list, dof: int):
     found = cells({(2, 2.0**k): values for k, values in enumerate(accuracies)})
     assert np.isfinite(found.accuracy).all()
     alone = cells({(2, 2.0**k): [0.7 + k / 100] for k in range(3)})

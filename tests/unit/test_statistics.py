@@ -42,14 +42,14 @@ def test_cells_of_one_variance_are_worth_all_of_them():
 
 
 @pytest.mark.parametrize(
-    ("freedom", "typical"),
+    ("dof", "typical"),
     # digamma(1) is -0.5772, digamma(2) 0.4228: e^0.5772, and e^(-0.4228 + ln 2).
     [(2, 1.7811), (4, 1.3104)],
 )
-def test_a_cell_alone_is_worth_itself(freedom: int, typical: float):
-    steps = np.linspace(-1, 1, freedom + 1)[None]
-    found = moderation(steps, np.ones(1), np.array([freedom]))
-    assert found == (math.inf, freedom, pytest.approx(typical, abs=1e-4), 0)
+def test_a_cell_alone_is_worth_itself(dof: int, typical: float):
+    steps = np.linspace(-1, 1, dof + 1)[None]
+    found = moderation(steps, np.ones(1), np.array([dof]))
+    assert found == (math.inf, dof, pytest.approx(typical, abs=1e-4), 0)
 
 
 @pytest.mark.parametrize(

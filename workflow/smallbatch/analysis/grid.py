@@ -89,20 +89,20 @@ class Grid:
         the points curve, that counts as noise.
         """
         doublings, best = np.log2(self.sizes), self.best()
-        slopes, freedom = slope(doublings, best), len(self) - 2
-        if np.isnan(best[1:]).all() and freedom > 0:
+        slopes, dof = slope(doublings, best), len(self) - 2
+        if np.isnan(best[1:]).all() and dof > 0:
             from_mean = doublings - doublings.mean()
             residuals = best[0] - best[0].mean() - slopes[0] * from_mean
-            error = np.sqrt((residuals**2).sum() / freedom / (from_mean**2).sum())
-            slopes[1:] = slopes[0] + error * stdtrit(freedom, self.even)
+            error = np.sqrt((residuals**2).sum() / dof / (from_mean**2).sum())
+            slopes[1:] = slopes[0] + error * stdtrit(dof, self.even)
         return slopes
 
     def best_rate(self) -> np.ndarray:
-        """(samples): place of the rate of the cell that `selection` is highest for, the overall best rate."""
+        """(samples): index of the rate of the cell that `selection` is highest for, the overall best rate."""
         return argmax(_flat(self.selection)) % len(self.base_lrs)
 
     def at(self, values: np.ndarray, rate: np.ndarray) -> np.ndarray:
-        """(samples, sizes): `values` of this grid at a rate's place for each sample."""
+        """(samples, sizes): `values` of this grid at the index of a rate for each sample."""
         return np.take_along_axis(values, rate[:, None, None], axis=2)[..., 0]
 
     def best_words(self) -> str:

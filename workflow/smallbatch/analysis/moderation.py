@@ -26,37 +26,37 @@ class Moderation(NamedTuple):
     shared: float
 
 
-def moderation(residuals: np.ndarray, variances: np.ndarray, freedom: np.ndarray) -> Moderation:
+def moderation(residuals: np.ndarray, variances: np.ndarray, dof: np.ndarray) -> Moderation:
     """Estimate the distribution of cells' variances by the moments of their logarithms (Smyth 2004, section 6.2).
 
-    Each cell's variance is then moderated to (prior * typical + freedom * variance) / (prior + freedom), with as many
+    Each cell's variance is then moderated to (prior * typical + dof * variance) / (prior + dof), with as many
     degrees of freedom as the denominator has.
 
     Args:
         residuals: (cells, seeds), of the mean of each cell; 0 where there is no result.
         variances: (cells), above 0, of one seed.
-        freedom: (cells), above 0, the number of seeds less one.
+        dof: (cells), above 0, the number of seeds less one.
     """
     if not len(variances):
         return Moderation(0, 0, 0, 0)
-    half, cells = freedom / 2, len(variances)
+    half, cells = dof / 2, len(variances)
     logs = np.log(variances) - digamma(half) + np.log(half)
     excess = logs.var(ddof=1) - polygamma(1, half).mean() if cells > 1 else 0
     prior = 2 * _trigamma_inverse(excess) if excess > 0 else math.inf
     typical = np.exp(logs.mean() + (digamma(prior / 2) - np.log(prior / 2) if excess > 0 else 0))
     alike = _likeness(residuals)
-    pooled = freedom.sum() / (1 + (cells - 1) * alike**2)  # cells that move together tell less
-    few = freedom.mean()
+    pooled = dof.sum() / (1 + (cells - 1) * alike**2)  # cells that move together tell less
+    few = dof.mean()
     return Moderation(prior, pooled, float(typical), alike * few / (few + 2))
 
 
 def _trigamma_inverse(value: float) -> float:
     """Where trigamma is a value, by Newton's method on its reciprocal, which is nearly a line (Smyth 2004)."""
-    place = 0.5 + 1 / value
+    x = 0.5 + 1 / value
     for _ in range(20):
-        there = polygamma(1, place)
-        place += there * (1 - there / value) / polygamma(2, place)
-    return float(place)
+        trigamma = polygamma(1, x)
+        x += trigamma * (1 - trigamma / value) / polygamma(2, x)
+    return float(x)
 
 
 def _likeness(residuals: np.ndarray) -> float:

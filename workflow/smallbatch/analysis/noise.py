@@ -106,11 +106,11 @@ class Noise:
         return _mirrored(self._generator.standard_normal((SAMPLES // 2, *shape)), sign=-1)
 
     def _draw(self, runs: pd.DataFrame) -> Cells:
-        first, place = np.unique(self._cell[runs.index], return_index=True, return_inverse=True)[1:]
+        first, index = np.unique(self._cell[runs.index], return_index=True, return_inverse=True)[1:]
         cells = runs.iloc[first]  # by rising m, b and rate
         seeds, seed = np.unique(runs["seed"], return_inverse=True)
         table = np.full((3, len(cells), len(seeds)), np.nan)
-        table[:, place, seed] = runs[["accuracy", "selection_accuracy", "converged"]].to_numpy(dtype=float).T
+        table[:, index, seed] = runs[["accuracy", "selection_accuracy", "converged"]].to_numpy(dtype=float).T
         accuracies, selections, converged = table
         count, share = (~np.isnan(accuracies)).sum(axis=1), nan_mean(converged, axis=1)
 
@@ -149,7 +149,7 @@ class Noise:
         seeds: np.ndarray,
         images: np.ndarray,
     ) -> np.ndarray:
-        """(SAMPLES, cells), errors of means over seeds: Student's t with the cell's and the experiment's freedom.
+        """(SAMPLES, cells), errors of means over seeds: Student's t, of degrees of freedom of cell and experiment.
 
         Of the variance d0 parts are the experiment's and n - 1 the cell's own; the own part moves cells that share
         seeds as their residuals do, so that the error of any contrast of cells is a t of its values by seed.
@@ -174,8 +174,8 @@ class Noise:
         total = prior + own
         together = math.sqrt(others.shared) * self._normal(1) + math.sqrt(1 - others.shared) * self._normal(len(mean))
         of_seeds = np.stack([self._seeds[seed] for seed in seeds], axis=1) @ relative.T
-        freedom, of = np.unique(total, return_inverse=True)
-        spread = np.sqrt(2 * gammaincinv(freedom / 2, self._order[:, None]))[:, of] * np.sqrt(count)
+        dof, of = np.unique(total, return_inverse=True)
+        spread = np.sqrt(2 * gammaincinv(dof / 2, self._order[:, None]))[:, of] * np.sqrt(count)
         known = np.where(total > 0, scale, np.nan)
         errors: np.ndarray = known * (np.sqrt(prior * others.typical) * together + of_seeds)
         return errors / np.where(spread > 0, spread, 1)

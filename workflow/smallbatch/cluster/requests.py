@@ -27,9 +27,9 @@ def options(job: Any, settings: Any) -> list[str]:
     from snakemake_executor_plugin_slurm import submit_string, utils
 
     account, partition = job.resources.get("slurm_account"), job.resources.get("slurm_partition")
-    place = {"account": f"-A {account}" if account else "", "partition": f"-p {partition}" if partition else ""}
+    queue = {"account": f"-A {account}" if account else "", "partition": f"-p {partition}" if partition else ""}
     names = dict.fromkeys(["run_uuid", "slurm_logfile", "comment_str", "workdir"], "")
-    command = submit_string.get_submit_command(job, place | names, settings)
+    command = submit_string.get_submit_command(job, queue | names, settings)
     words = shlex.split(command + utils.set_gres_string(job))
     return words[words.index("--comment") + 2 :]  # before it: names and files
 

@@ -156,10 +156,10 @@ def _end() -> datetime | None:
 
 def _job() -> str:
     """What SLURM's commands call this job, or of an array this task; empty outside SLURM."""
-    place = os.environ
-    if "SLURM_ARRAY_TASK_ID" in place:
-        return f"{place['SLURM_ARRAY_JOB_ID']}_{place['SLURM_ARRAY_TASK_ID']}"
-    return place.get("SLURM_JOB_ID", "")
+    variables = os.environ
+    if "SLURM_ARRAY_TASK_ID" in variables:
+        return f"{variables['SLURM_ARRAY_JOB_ID']}_{variables['SLURM_ARRAY_TASK_ID']}"
+    return variables.get("SLURM_JOB_ID", "")
 
 
 def _ask(*command: str) -> subprocess.CompletedProcess[str]:

@@ -15,8 +15,8 @@ def pad_crop(images: Tensor, pad: int, offsets: Tensor) -> Tensor:
     """
     height, width = images.shape[2:]
     windows = F.pad(images, (pad,) * 4).unfold(2, height, 1).unfold(3, width, 1)
-    places = torch.arange(len(images), device=images.device)
-    return windows[places, :, offsets[:, 0], offsets[:, 1]]
+    indices = torch.arange(len(images), device=images.device)
+    return windows[indices, :, offsets[:, 0], offsets[:, 1]]
 
 
 def flip(images: Tensor, flipped: Tensor) -> Tensor:

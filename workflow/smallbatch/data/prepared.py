@@ -47,7 +47,7 @@ class Meta:
     """What is known of a prepared data set.
 
     label: the name that figures and run folders show.
-    classes: class names; a class's label is its place here.
+    classes: class names; a class's label is its index here.
     shape: channels, height, width.
     mean, std: of each channel over the training split, in units of pixel value / 255.
     train, test: number of images.
@@ -89,7 +89,7 @@ class Prepared:
     """A prepared data set: both splits, memory-mapped, and what is known of them.
 
     Raises:
-        UserError: a label is not the place of a class.
+        UserError: a label is not the index of a class.
     """
 
     meta: Meta
@@ -122,7 +122,7 @@ def write(
     """Write a data set as prepared arrays into `folder`; `settings` and `watched` as `Meta` has them.
 
     Raises:
-        UserError: a label is not the place of a class, or the files cannot be written.
+        UserError: a label is not the index of a class, or the files cannot be written.
     """
     classes = tuple(classes)
     mean, std = channel_statistics(train.images)

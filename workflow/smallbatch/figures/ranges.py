@@ -16,10 +16,12 @@ _LIGHT = 0.35  # the share of its colour that a lighter bar keeps
 
 def cell_edges(base_lrs: np.ndarray) -> np.ndarray:
     """The n + 1 borders of n sorted rates' cells: half a step of the grid, in log2, to each side of each rate."""
-    places = np.log2(base_lrs)
-    steps = np.diff(places) if len(places) > 1 else np.array([1.0])
-    middles = places[:-1] + steps / 2 if len(places) > 1 else places[:0]
-    edges: np.ndarray = np.exp2(np.concatenate([[places[0] - steps[0] / 2], middles, [places[-1] + steps[-1] / 2]]))
+    positions = np.log2(base_lrs)
+    steps = np.diff(positions) if len(positions) > 1 else np.array([1.0])
+    middles = positions[:-1] + steps / 2 if len(positions) > 1 else positions[:0]
+    edges: np.ndarray = np.exp2(
+        np.concatenate([[positions[0] - steps[0] / 2], middles, [positions[-1] + steps[-1] / 2]])
+    )
     return edges
 
 
@@ -48,8 +50,8 @@ def range_bars(runs: pd.DataFrame, axes: Axes, generator: np.random.Generator) -
         for reached, light in (((share > 0) & (share < 1), True), (share == 1, False)):
             for low, high in stretches(reached):
                 axes.bar(left, high - low, 0.86 * width, bottom=low, align="edge", **_bar_look(looks[name], light))
-    for place in range(0, len(sizes), 2):
-        axes.axvspan(place - 0.5, place + 0.5, color="0.95", linewidth=0, zorder=0)
+    for position in range(0, len(sizes), 2):
+        axes.axvspan(position - 0.5, position + 0.5, color="0.95", linewidth=0, zorder=0)
     figure = axes.get_figure(root=True)
     assert figure, "axes to draw on lie in one"
     style.ticks(axes.xaxis, range(len(sizes)), map(str, sizes), at_most=round(2 * figure.get_figwidth()))

@@ -33,7 +33,7 @@ class LaneSGD:
         self.parameters, self.etas, self.factor = list(parameters), list(etas), -1.0
 
     def select(self, parameters: Sequence[nn.Parameter], keep: list[int]) -> None:
-        """Go on with only the lanes at these places, whose parameters are now `parameters`."""
+        """Go on with only the lanes of these indices, whose parameters are now `parameters`."""
         self.velocity = [velocity[keep].clone() for velocity in self.velocity]
         self.use_parameters(parameters, [self.etas[lane] for lane in keep])
 

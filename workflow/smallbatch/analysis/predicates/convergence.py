@@ -38,13 +38,13 @@ def _trains_up_to(
 ) -> Iterator[Comparison]:
     """Of each size the share of seeds on the claim's side: that converge up to the bound, that fail beyond it.
 
-    shares: (samples, sizes), of seeds that converge at a rate. at: that rate in words. rates: its places in the data.
+    shares: (samples, sizes), of seeds that converge at a rate. at: that rate in words. rates: its indices in the data.
     """
     small = grid.sizes <= bound
     if small.any() and reaches_large(t, grid):
-        for place, inside in enumerate(small):
-            share = shares[:, place] if inside else 1 - shares[:, place]
-            sentence = f"{at}, m = {grid.sizes[place]}: {grid.seeds_words(place, rates[place])} converged"
+        for index, inside in enumerate(small):
+            share = shares[:, index] if inside else 1 - shares[:, index]
+            sentence = f"{at}, m = {grid.sizes[index]}: {grid.seeds_words(index, rates[index])} converged"
             yield Comparison(sentence, 100 * share, at_least=100 * t["converged_share"], unit="% of seeds")
 
 

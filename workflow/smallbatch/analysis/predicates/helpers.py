@@ -34,7 +34,7 @@ def reaches_large(t: Thresholds, grid: Grid) -> bool:
 
 
 def best_rate(grid: Grid) -> np.ndarray:
-    """(samples): place of the overall best rate, the one that is best in the study; of one seed, any that may be."""
+    """(samples): index of the overall best rate, the one that is best in the study; of one seed, any that may be."""
     rate = grid.best_rate()
     return rate if grid.seeds.max() == 1 else np.full_like(rate, rate[0])
 

@@ -26,12 +26,12 @@ def smallest_have_widest_range(t: Thresholds, grid: Grid) -> Iterator[Comparison
     if small.any() and not small.all():
         widths = _widths(grid)
         among_small = widths[:, small].mean(axis=1)
-        for place in np.flatnonzero(~small):
+        for index in np.flatnonzero(~small):
             sentence = f"{among_small[0]:.1f} rates converged on average over m ≤ {t['smallest_batch']}"
-            sentence = f"{sentence}, {widths[0, place]:.1f} at m = {grid.sizes[place]}"
+            sentence = f"{sentence}, {widths[0, index]:.1f} at m = {grid.sizes[index]}"
             yield Comparison(
                 _UNSHARED if np.isnan(among_small[0]) else sentence,
-                among_small - widths[:, place],
+                among_small - widths[:, index],
                 at_least=0,
                 unit="rates",
             )

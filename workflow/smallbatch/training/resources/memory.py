@@ -40,7 +40,7 @@ GRADIENTS, GRADIENTS_IN_PARTS = 4, 10
 in the order that kernels like; and where batch statistics are over less than a mini-batch."""
 
 FLOAT, PLACE = 4, 8
-"""Bytes of a weight or value, and of a place in the data set."""
+"""Bytes of a weight or value, and of an index into the data set."""
 
 MARGIN, FIXED = 1.5, 70 * 10**6
 """Factor on what sizes say, for kernels' own memory and holes between blocks; and bytes for code that is loaded or made

@@ -78,7 +78,7 @@ def conv_forward(
     acc = tl.zeros((BM, BN), tl.float32)
     for k0 in range(0, K, BK):
         k = k0 + tl.arange(0, BK)
-        if CI % BK == 0:  # a tile is at one place of the kernel
+        if CI % BK == 0:  # a tile is at one tap of the kernel
             tap = k0 // CI
             h, v = p * S - PAD + tap // KW, q * S - PAD + tap % KW
             ok = live & (h >= 0) & (h < H) & (v >= 0) & (v < W)
@@ -128,7 +128,7 @@ def conv_input_gradient(
     acc = tl.zeros((BM, BN), tl.float32)
     for k0 in range(0, K, BK):
         k = k0 + tl.arange(0, BK)
-        if CO % BK == 0:  # a tile is at one place of the kernel
+        if CO % BK == 0:  # a tile is at one tap of the kernel
             tap = k0 // CO
             kh, kw = first_h + tap // across * S, first_v + tap % across * S
             p, q = (h + PAD - kh) // S, (v + PAD - kw) // S

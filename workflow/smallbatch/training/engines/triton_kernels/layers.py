@@ -173,9 +173,9 @@ class Packed:
     def __init__(self, layer: Layer, weight: Tensor, bias: Tensor | None, channels: int) -> None:
         lanes, step = len(weight), layer.step
         self.numbers = weight.new_zeros(lanes, layer.rows, layer.outputs)
-        places = prod(step.kernel)
-        mine = self.numbers[:, : layer.weights].unflatten(1, (places, -1))[:, :, :channels]
-        theirs = weight.view(lanes, layer.outputs, channels, places).permute(0, 3, 2, 1)
+        taps = prod(step.kernel)
+        mine = self.numbers[:, : layer.weights].unflatten(1, (taps, -1))[:, :, :channels]
+        theirs = weight.view(lanes, layer.outputs, channels, taps).permute(0, 3, 2, 1)
         self.pairs = [(mine, theirs)]
         if bias is not None:
             self.pairs.append((self.numbers[:, -1], bias))
