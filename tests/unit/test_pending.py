@@ -170,3 +170,20 @@ def test_an_experiment_or_a_figure_that_is_no_target_is_refused_with_what_there_
     plain = ["-n", "cost", "figure:cost", "study=t", "data/digits/meta.json"]
     assert not command_line.to_be_looked_at(plain, study, rules)
     command_line.refuse_unknown(plain, study, rules, lambda key, name: [])
+
+
+def test_runs_whose_rates_come_from_other_experiments_are_others(tmp_path):
+    """Until the rates are known they look alike."""
+    bases = {
+        name: Experiment(name, RUNS[0].setting, (4,), None, (BaseLr(rate),), (1,))
+        for name, rate in (("plain", 2**-8), ("warm", 2**-6))
+    }
+    setting = replace(RUNS[0].setting, norm="batch")
+    later = {
+        name: Experiment(name, setting, (4,), None, (), (1,), (base,))
+        for name, base in {"a": "plain", "b": "warm", "c": "warm"}.items()
+    }
+    plan = Plan(Study("", "s", "", "", bases | later, {}), 9, RunStore(tmp_path))
+    (first,), (second,), (third,) = (plan.pending(name, "f", {4: BaseLr(2**-8)}).packs for name in "abc")
+    assert (first.experiment, second.experiment) == ("a", "b") and first.runs == second.runs
+    assert third == second, "what takes them from the same ones is trained once"

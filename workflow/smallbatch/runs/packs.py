@@ -74,14 +74,19 @@ def relative_cost(run: Run) -> float:
 def cut(study: Study, runs_per_pack: int) -> dict[str, Pack]:
     """Cut a study's runs into packs, by name; a run that experiments share is in a pack of the first of them."""
     packs: dict[str, Pack] = {}
-    taken: set[Run] = set()
+    taken: set[tuple[Run, tuple[str, ...]]] = set()
     for e in study.experiments.values():
-        untaken = [run for run in e.runs() if run not in taken]
-        taken.update(untaken)
+        untaken = [run for run in e.runs() if _planned(e, run) not in taken]
+        taken.update(_planned(e, run) for run in untaken)
         for runs in split(untaken, math.ceil(len(untaken) / runs_per_pack)):
             pack = Pack(e.name, e.setting.data, runs)
             packs[pack.name] = pack
     return packs
+
+
+def _planned(e: Experiment, run: Run) -> tuple[Run, tuple[str, ...]]:
+    """A run of an experiment as it is planned: with the experiments that its rate is chosen from, if it is, later."""
+    return run, tuple(e.best_of) if run.base_lr is None else ()
 
 
 def split(runs: Sequence[Run], count: int, cost: Callable[[Run], float] = relative_cost) -> list[tuple[Run, ...]]:
@@ -128,13 +133,15 @@ class Plan:
     def __init__(self, study: Study, runs_per_pack: int, store: RunStore) -> None:
         self.study, self.store = study, store
         self.packs = cut(study, runs_per_pack)
-        self._owner = {run: pack for pack in self.packs.values() for run in pack.runs}
+        self._owner = {
+            _planned(study.experiments[pack.experiment], run): pack for pack in self.packs.values() for run in pack.runs
+        }
 
     @cached_property
     def awaited(self) -> frozenset[str]:
         """Names of the packs with runs that other experiments take their rates from."""
-        sources = {source for e in self.study.experiments.values() for source in e.best_of}
-        return frozenset(self._owner[run].name for name in sources for run in self.study.experiments[name].runs())
+        sources = [self.study.experiments[name] for e in self.study.experiments.values() for name in e.best_of]
+        return frozenset(self._owner[_planned(source, run)].name for source in sources for run in source.runs())
 
     def pending(
         self, experiment: str, fingerprint: str, chosen: Chosen | None = None, arriving: Arriving | None = None
@@ -154,7 +161,7 @@ class Plan:
         coming = {name: record.digest for name, record in (arriving or {}).items()}
         digests = [coming.get(run.name(fingerprint)) or self.store.digest(run, fingerprint) for run in runs]
         missing = [index for index, digest in enumerate(digests) if digest is None]
-        packs = self._packs_of(planned[index] for index in missing)
+        packs = self._packs_of(e, [planned[index] for index in missing])
         _, damaged = self.store.ends({runs[index].name(fingerprint) for index in missing})
         return Pending(packs, "" if packs else digest_of(filter(None, digests)), damaged)
 
@@ -182,7 +189,7 @@ class Plan:
             return any(one.name(data) in coming or self.store.has(one, data) for one, data in names)
 
         pairs = zip(e.runs(), e.runs(chosen), strict=True)
-        return self._packs_of(planned for planned, run in pairs if not is_there(run))
+        return self._packs_of(e, [planned for planned, run in pairs if not is_there(run)])
 
     def _at_each_rate(self, e: Experiment, run: Run) -> list[Run]:
         """A run; where its rate is not chosen yet, one at each of those that it is chosen from."""
@@ -192,5 +199,5 @@ class Plan:
         rates = dict.fromkeys(rate for base in bases if run.batch_size in base.batch_sizes for rate in base.base_lrs)
         return [replace(run, base_lr=rate) for rate in rates]
 
-    def _packs_of(self, planned: Iterable[Run]) -> list[Pack]:
-        return [self.packs[name] for name in dict.fromkeys(self._owner[run].name for run in planned)]
+    def _packs_of(self, e: Experiment, runs: Iterable[Run]) -> list[Pack]:
+        return [self.packs[name] for name in dict.fromkeys(self._owner[_planned(e, run)].name for run in runs)]
