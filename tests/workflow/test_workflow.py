@@ -339,6 +339,39 @@ def test_edited_tables_are_named_and_made_again(copied):
         assert file.read_bytes() == content and file.with_name(f"{file.name}.damaged-1").exists()
 
 
+@pytest.mark.parametrize("target", ["report", "results/tiny/report.html", "paper_figures/tiny/fig01.svg"])
+def test_an_edited_picture_is_drawn_again_whatever_is_asked_for(target, copied):
+    """Whoever asks for another file of its job, or for what shows it, would not miss the job's checksums."""
+    picture = copied / "paper_figures/tiny/fig01.svg"
+    whole = picture.read_bytes()
+    picture.write_bytes(whole.replace(b"</svg>", b"<!-- edited --></svg>"))
+    done = snakemake(copied, *ALL[:-1], target)
+    assert done.returncode == 0 and "fig01.svg: not as drawn from these tables; to be drawn again" in done.stdout
+    assert picture.read_bytes() == whole and b"edited -->" not in (copied / "results/tiny/report.html").read_bytes()
+    assert "Nothing to be done" in snakemake(copied, *ALL[:-1], target).stdout
+
+
+def test_files_without_the_checksums_of_their_job_are_made_again_whatever_is_asked_for(copied):
+    table = copied / "results/tiny/runs.parquet"
+    whole = table.read_bytes()
+    table.write_bytes(whole[:-9] + b"edited...")
+    (copied / "results/tiny/checksums/gather.json").unlink()
+    done = snakemake(copied, *ALL[:-1], "claims")
+    assert done.returncode == 0 and table.read_bytes() == whole, done.stdout
+
+
+def test_verdicts_of_other_thresholds_are_made_again_for_the_report_without_snakemakes_memory(copied):
+    file = copied / "config/config.yaml"
+    text = file.read_text()
+    assert text.count("margin: ") == 1
+    file.write_text(re.sub(r"margin: \S+", "margin: 0.5", text))
+    shutil.rmtree(copied / ".snakemake")
+    judged = (copied / "results/tiny/claims.csv").stat().st_mtime_ns
+    done = snakemake(copied, *ALL[:-1], "report")
+    assert done.returncode == 0 and jobs(done.stdout)["claims"] == 1, done.stdout
+    assert (copied / "results/tiny/claims.csv").stat().st_mtime_ns != judged
+
+
 def test_damaged_data_are_planned_anew_and_reported_in_one_line(copied):
     folder = copied / "data/digits"
     for names in (["meta.json"], ["train_images.npy", "meta.json"]):
