@@ -1,9 +1,13 @@
 """What is found before any job: damaged, edited and outdated files, with what is said and done of each."""
 
+import errno
+from pathlib import Path
+
 import pytest
 
 from smallbatch import data
 from smallbatch.core import checksums
+from smallbatch.core.errors import UserError
 from smallbatch.runs import preflight
 from smallbatch.runs.chosen import write_chosen
 
@@ -92,3 +96,14 @@ def test_pictures_of_figures_that_left_are_strays(tmp_path):
         (tmp_path / name).touch()
     assert preflight.strays(tmp_path, [tmp_path / "one.svg", tmp_path / "one.png"]) == [tmp_path / "two.svg"]
     assert preflight.strays(tmp_path / "none", [tmp_path / "one.svg"]) == []
+
+
+def test_checksums_of_another_person_that_cannot_be_deleted_end_in_one_line(job, monkeypatch):
+    (finding,) = preflight.outdated_files([job._replace(recipe="newer")])
+
+    def forbidden(self, missing_ok=False):
+        raise PermissionError(errno.EACCES, "Permission denied")
+
+    monkeypatch.setattr(Path, "unlink", forbidden)
+    with pytest.raises(UserError, match=f"{job.sums}: cannot be written: "):
+        finding.mend()

@@ -83,7 +83,8 @@ def _pending(experiment, fingerprint, rates):
         workflow.dag.forcefiles.update(map(str, done_files), tables("runs", [experiment]))
         return list(map(str, done_files))
     for done_file in done_files:
-        done_file.unlink(missing_ok=True)  # of an earlier call, and wrong by now
+        with writing_errors(done_file):
+            done_file.unlink(missing_ok=True)  # of an earlier call, and wrong by now
     stamp = Path(RESULTS, "packs", f"{STUDY.name}.{experiment}.pending")
     with atomic(stamp, "w") as file:
         # Snakemake takes a newer file of the same content for unchanged; the time makes it differ.

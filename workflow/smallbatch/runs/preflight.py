@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 
 from smallbatch.core import checksums
 from smallbatch.core.errors import UserError
-from smallbatch.core.files import set_aside
+from smallbatch.core.files import set_aside, writing_errors
 from smallbatch.data import prepared, reason_to_prepare
 from smallbatch.runs import chosen
 
@@ -124,7 +124,8 @@ def _damaged(files: Iterable[Path], reason: str, aside: Callable[[Path], Path] =
 
 def _outdated(file: Path, line: str) -> Finding:
     def mend() -> str:
-        file.unlink()
+        with writing_errors(file):
+            file.unlink(missing_ok=True)
         return line
 
     return Finding((file,), line, mend)
