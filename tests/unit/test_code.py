@@ -7,14 +7,14 @@ from smallbatch.core import code
 from smallbatch.core.errors import UserError
 
 FILES = {
-    "script.py": "import json\nfrom library.judge import verdict\n",
-    "library/__init__.py": "",
-    "library/judge.py": "def verdict():\n    from library import words\n",
-    "library/words/__init__.py": "import library.words.plain",
-    "library/words/plain.py": "from library import judge",
-    "library/style.py": "",
+    "script.py": "import json\nfrom smallbatch.judge import verdict\n",
+    "smallbatch/__init__.py": "",
+    "smallbatch/judge.py": "def verdict():\n    from smallbatch import words\n",
+    "smallbatch/words/__init__.py": "import smallbatch.words.plain",
+    "smallbatch/words/plain.py": "from smallbatch import judge",
+    "smallbatch/style.py": "",
 }
-RUN = {name for name in FILES if name != "library/style.py"}
+RUN = {name for name in FILES if name != "smallbatch/style.py"}
 
 
 @pytest.fixture

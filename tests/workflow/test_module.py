@@ -1,6 +1,7 @@
 """The workflow as a module of another one: Snakemake's `module`, from a folder and as snakedeploy writes it."""
 
 import os
+import shutil
 import subprocess
 from pathlib import Path
 
@@ -95,7 +96,9 @@ def test_what_snakedeploy_writes_runs_with_the_installed_library(forge, tmp_path
     written = (folder / "workflow" / "Snakefile").read_text()
     assert 'github("someone/smallbatch"' in written and "use rule * from smallbatch" in written
     assert yaml.safe_load((folder / "config" / "config.yaml").read_text())["study"] == "laptop"
-    installed = os.environ | {"PYTHONPATH": str(PROJECT / "workflow")}
+    library = tmp_path / "site-packages"  # which has no more than the package
+    shutil.copytree(PROJECT / "workflow" / "smallbatch", library / "smallbatch")
+    installed = os.environ | {"PYTHONPATH": str(library)}
     assert "Study laptop would be complete." in printed(folder, "-n", "all", env=installed)
     printed(folder, "--cores", "1", "data/digits/meta.json", env=installed)
     assert (folder / "data" / "digits" / "meta.json").is_file()

@@ -58,7 +58,15 @@ DATASETS = {label_of(name, settings): settings for name, settings in config["dat
 TRAINING = config["training"]
 STORE = RunStore(Path(RESULTS))
 PLAN = Plan(STUDY, TRAINING["runs_per_pack"] * TRAINING["side_by_side"], STORE)
-CODE = recipes.codes(Path(LIBRARY))
+
+
+def script_path(name):
+    """Of a script: beside the library, or, where that is installed alone, as Snakemake has fetched it."""
+    beside = Path(LIBRARY, "scripts", f"{name}.py")
+    return beside if beside.is_file() else workflow.source_path(f"../scripts/{name}.py")
+
+
+CODE = recipes.codes(script_path, Path(LIBRARY))
 CHOICE = code_digest(Path(LIBRARY, "smallbatch", "analysis", "selection.py"), Path(LIBRARY))
 TEMPLATE = Path(LIBRARY, recipes.TEMPLATE)
 # Snakemake remembers what decides how files are made in .snakemake alone, which is no part of what is shared.

@@ -1,6 +1,6 @@
 """What decides how each job makes its files, beside what it reads: settings and code, as a hash for each job."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -13,9 +13,18 @@ TEMPLATE = Path("smallbatch", "templates", "report.html.j2")
 """Of the report, below the library's folder."""
 
 
-def codes(library: Path) -> dict[str, str]:
-    """A hash over each script and the library behind it, by the script's name; Snakemake looks at scripts alone."""
-    return {script.stem: code_digest(script, library) for script in Path(library, "scripts").glob("*.py")}
+SCRIPTS = ("gather", "claims", "report", "crate", "table", "choose", "figure")
+"""Those whose code is noted with what they make."""
+
+
+def codes(path_of: Callable[[str], str | Path], library: Path) -> dict[str, str]:
+    """A hash over each of `SCRIPTS` and the library behind it, by the script's name; Snakemake looks at scripts alone.
+
+    Args:
+        path_of: gives a script's path for its name.
+        library: the folder above the library's.
+    """
+    return {name: code_digest(Path(path_of(name)), library) for name in SCRIPTS}
 
 
 def recipes(
