@@ -828,6 +828,24 @@ def test_a_zip_member_that_stands_twice_is_refused(tmp_path: Path) -> None:
     refused(path, "stands twice; allowed: each file once")
 
 
+def test_a_zip_member_that_stands_twice_in_two_spellings_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "photos.zip"
+    zipped(divided(tmp_path / "photos"), path, ".")
+    with zipfile.ZipFile(path, "a") as file:
+        name = next(entry for entry in file.namelist() if entry.endswith(".png"))
+        file.writestr(f"./{name}", b"x")
+    refused(path, f"member {name!r} stands twice; allowed: each file once")
+
+
+@pytest.mark.parametrize("name", ["./", "./train/"])
+def test_a_zip_may_list_its_own_folder(name: str, tmp_path: Path) -> None:
+    path = tmp_path / "photos.zip"
+    zipped(divided(tmp_path / "photos"), path, ".")
+    with zipfile.ZipFile(path, "a") as file:
+        file.writestr(name, b"")
+    assert prepare(path).meta.train > 0
+
+
 def test_an_encrypted_zip_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "photos.zip"
     zipped(divided(tmp_path / "photos"), path, ".")

@@ -342,3 +342,30 @@ def test_an_index_is_not_taken_for_pixels_nor_pixels_for_an_index(made: str, tmp
     (folders[made] / "train_images.npy").write_bytes((other / "train_images.npy").read_bytes())
     with pytest.raises(UserError, match="damaged"):
         prepared.read(folders[made])
+
+
+@pytest.mark.parametrize("part", ["class", "image", "validation"])
+def test_what_stands_twice_in_an_archive_is_named(part: str, tmp_path: Path) -> None:
+    """By their own names: the first one would be lost."""
+    root = laid_out(tmp_path / "net")
+    name, images = next(iter(PHOTOS["train"].items()))
+    image, photo = next(iter(images.items()))
+    twice = tar_of({f"day1/{image}": photo, f"day2/{image}": photo})
+    if part == "validation":
+        members = flat("val")
+        write(root / VALIDATION, tar_of(members | {f"again/{next(iter(members))}": photo}))
+        refused(root, "stands twice; allowed: each image once")
+    elif part == "image":
+        write(root / TRAIN, tar_of({f"{name}.tar": twice}))
+        refused(root, f"{name}.tar/{image} stands twice; allowed: each image once")
+    else:
+        write(root / TRAIN, tar_of({f"{name}.tar": tar_of(images), f"more/{name}.tar": tar_of(images)}))
+        refused(root, f"class {name} stands twice; allowed: each class once")
+
+
+def test_archives_that_cannot_be_looked_at_are_not_watched(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def forbidden(self: Path) -> bool:
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(Path, "is_file", forbidden)
+    assert imagenet.watched({"path": str(tmp_path)}) is None

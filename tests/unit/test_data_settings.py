@@ -90,3 +90,12 @@ def test_importing_the_sources_is_light() -> None:
     root = Path(data.__file__).parents[2]
     answer = subprocess.run([sys.executable, "-c", code], cwd=root, capture_output=True, text=True, check=True)
     assert answer.stdout.strip() == "[]"
+
+
+@pytest.mark.parametrize("path", ["~nobody-of-this-name/pictures", "x" * 300, "pictures\0"])
+def test_a_path_that_cannot_be_looked_at_is_refused_as_one_that_is_missing(path: str) -> None:
+    settings = {"source": "image-folder", "path": path, "size": 8}
+    with pytest.raises(
+        UserError, match=r"datasets\.pets\.path: .* allowed: an existing file or folder that can be read"
+    ):
+        data.check_source("here", "pets", settings)

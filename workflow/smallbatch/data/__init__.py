@@ -176,8 +176,12 @@ def check_source(where: str, key: str, settings: dict[str, Any]) -> None:
         UserError: there is no such file or folder.
     """
     for name in {"path", "archive"} & settings.keys():
-        if not Path(settings[name]).expanduser().exists():
-            refuse(where, f"datasets.{key}.{name}", settings[name], "an existing file or folder")
+        try:
+            existing = Path(settings[name]).expanduser().exists()
+        except (OSError, RuntimeError, ValueError):  # a folder that one may not enter, no such user, no such name
+            existing = False
+        if not existing:
+            refuse(where, f"datasets.{key}.{name}", settings[name], "an existing file or folder that can be read")
 
 
 def _check_keys(where: str, key: str, settings: dict[str, Any]) -> None:

@@ -133,9 +133,12 @@ def _unpack_zip(archive: Path, file: zipfile.ZipFile, folder: Path, names: _Name
         name, certain = _zip_name(member)
         if not certain:
             guessed.append(name)
-        if name in unpacked:
-            raise UserError(f"{archive}: member {name!r} stands twice; allowed: each file once")
-        unpacked.add(name)
+        plain = posixpath.normpath(name)
+        if plain == ".":  # the folder itself, as some programs list it
+            continue
+        if plain in unpacked and not member.is_dir():
+            raise UserError(f"{archive}: member {plain!r} stands twice; allowed: each file once")
+        unpacked.add(plain)
         member.filename = names.native(name)
         file.extract(member, folder)
     if guessed:
@@ -158,7 +161,7 @@ def _zip_name(member: zipfile.ZipInfo) -> tuple[str, bool]:
 def _check_zip_member(archive: Path, member: zipfile.ZipInfo) -> None:
     """Refuse what does not unpack as a plain file below the folder."""
     path = PurePosixPath(member.filename.replace("\\", "/"))
-    if path.is_absolute() or ".." in path.parts or ":" in path.parts[0]:
+    if path.is_absolute() or ".." in path.parts or ":" in "".join(path.parts[:1]):
         raise UserError(f"{archive}: member {member.filename!r} lies outside the archive's folder")
     if member.flag_bits & 1:
         raise UserError(f"{archive}: member {member.filename!r} is encrypted")

@@ -12,7 +12,7 @@ import os
 import re
 import tarfile
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path, PurePosixPath
 from typing import IO, Any, NamedTuple
@@ -110,10 +110,10 @@ def watched(settings: dict[str, Any]) -> str | None:
     """
     try:
         root = _root(settings)
-    except UserError:
+        archives = [root / name for name in (TRAIN, VALIDATION, DEVKIT) if (root / name).is_file()]
+        return digest(File(file.name, file.stat().st_size, file.stat().st_mtime_ns) for file in archives)
+    except (UserError, OSError):
         return None
-    archives = [root / name for name in (TRAIN, VALIDATION, DEVKIT) if (root / name).is_file()]
-    return digest(File(file.name, file.stat().st_size, file.stat().st_mtime_ns) for file in archives)
 
 
 def _root(settings: dict[str, Any]) -> Path:
@@ -134,7 +134,7 @@ def _training_classes(root: Path, left_out: Counter[str]) -> dict[str, Images]:
 def _validation_classes(root: Path, left_out: Counter[str]) -> dict[str, Images]:
     if (root / VALIDATION).is_file():
         with damage_reported(root / VALIDATION), open(root / VALIDATION, "rb") as file:
-            images = dict(_images_in_tar(file, root / VALIDATION, left_out))
+            images = _once(_images_in_tar(file, root / VALIDATION, left_out), root / VALIDATION)
     elif (root / "val").is_dir():
         if folders(root / "val"):
             return _classes_in_folder(root, root / "val", left_out)
@@ -148,7 +148,7 @@ def _validation_classes(root: Path, left_out: Counter[str]) -> dict[str, Images]
 
 def _classes_in_tar(archive: Path, left_out: Counter[str]) -> dict[str, Images]:
     """The images of a tar of tars, one a class."""
-    classes = {}
+    classes: dict[str, Images] = {}
     with (
         damage_reported(archive),
         open(archive, "rb") as file,
@@ -157,9 +157,22 @@ def _classes_in_tar(archive: Path, left_out: Counter[str]) -> dict[str, Images]:
         for tar, member in _members(file, archive.name):
             path = PurePosixPath(member.name)
             if visible(path.name) and path.suffix == ".tar" and (inner := tar.extractfile(member)):
-                classes[path.stem] = dict(_images_in_tar(inner, archive, left_out, member.offset_data, f"{path.name}/"))
+                if path.stem in classes:
+                    raise UserError(f"{archive}: class {path.stem} stands twice; allowed: each class once")
+                images = _images_in_tar(inner, archive, left_out, member.offset_data, f"{path.name}/")
+                classes[path.stem] = _once(images, archive)
                 bar.update()
     return classes
+
+
+def _once(images: Iterable[tuple[str, Piece]], archive: Path) -> Images:
+    """Images by name; of two with one name the first would be lost."""
+    named: Images = {}
+    for name, piece in images:
+        if name in named:
+            raise UserError(f"{archive}: {piece.name} stands twice; allowed: each image once, whatever its folder")
+        named[name] = piece
+    return named
 
 
 def _images_in_tar(
