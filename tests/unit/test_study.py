@@ -902,3 +902,34 @@ def test_what_a_call_makes_has_the_name_of_no_study(monkeypatch, tmp_path):
     file = Path("config/config.yaml")
     file.write_text(file.read_text("utf-8").replace("seeds: study", "seeds: 3"), encoding="utf-8")
     assert load_study(config | {"seeds": 3}).name == "laptop", "as the configuration says"
+    file.write_text(file.read_text("utf-8").replace("seeds: 3", 'seeds: "3"'), encoding="utf-8")
+    assert load_study(config | {"seeds": 3}).name == "laptop", "however it spells a number"
+
+
+@pytest.fixture
+def pictures(monkeypatch, tmp_path):
+    """A configuration with a data set `pets` of pictures, and the file that has it."""
+    shutil.copytree(PROJECT / "config", tmp_path / "here/config")
+    monkeypatch.chdir(tmp_path / "here")
+    file = Path("config/config.yaml")
+    settings = "datasets:\n  pets: {source: image-folder, path: pets, size: 32}\n"
+    file.write_text(file.read_text("utf-8").replace("datasets:\n", settings), encoding="utf-8")
+    return read_yaml(file)
+
+
+@pytest.mark.parametrize(
+    "changed", [{"size": 64}, {"mode": "L"}, {"source": "image-folder", "size": 16, "label": "pets"}]
+)
+def test_data_of_one_label_are_prepared_in_one_way(changed, pictures):
+    given = {"datasets": {"pets": changed}}
+    datasets = pictures["datasets"] | {"pets": pictures["datasets"]["pets"] | changed}
+    with pytest.raises(
+        UserError, match=r"--config: datasets.pets: .* what config/config.yaml says of pets, or a `label"
+    ):
+        check_config(pictures | {"datasets": datasets}, given=given)
+
+
+@pytest.mark.parametrize("changed", [{"path": "elsewhere"}, {"size": 64, "label": "large-pets"}])
+def test_data_that_lie_elsewhere_are_the_same_and_another_label_has_others(changed, pictures):
+    datasets = pictures["datasets"] | {"pets": pictures["datasets"]["pets"] | changed}
+    assert check_config(pictures | {"datasets": datasets})["datasets"]["pets"] == datasets["pets"]

@@ -69,6 +69,7 @@ def check_config(
         if label in labels:
             refuse(said, f"datasets.{name}.label", label, f"a label of its own; {labels[label]} has this one")
         labels[label] = name
+    _check_same_data(config["datasets"], where, given)
     return config
 
 
@@ -159,9 +160,31 @@ def scaled(values: Values, scale: Values) -> dict[str, Any]:
     return {**values, "experiments": experiments, "figures": figures}
 
 
+def _usual() -> dict[str, Any]:
+    """What the configuration's own file says, whatever else a call says."""
+    file = Path(CONFIG_FILE)
+    values: dict[str, Any] = read_as(read_yaml(file), SCHEMAS / "config.yaml") if file.exists() else {}
+    return values
+
+
+def _check_same_data(datasets: Values, where: str, given: Values) -> None:
+    """Data of one label are prepared in one way, and results on them are of these: a call may not say otherwise."""
+    usual = {data.label(name, settings): settings for name, settings in _usual().get("datasets", {}).items()}
+    for name, settings in datasets.items():
+        label = data.label(name, settings)
+        if label in usual and _preparation(usual[label]) != _preparation(settings):
+            key, allowed = f"datasets.{name}", f"what {CONFIG_FILE} says of {label}, or a `label` of its own"
+            refuse(location(key, where, given), key, dict(settings), allowed)
+
+
+def _preparation(settings: Values) -> Values:
+    """What decides prepared data; where the files lie does not."""
+    return {key: value for key, value in settings.items() if key not in ("path", "archive", "label")}
+
+
 def _tried(config: Values) -> str:
     """Seeds and thresholds that a call says otherwise than its file, as the end of a name; its results are others."""
-    usual = read_yaml(Path(CONFIG_FILE)) if Path(CONFIG_FILE).exists() else {}
+    usual = _usual()
     tried = {key: config[key] for key in ("seeds", "convergence_threshold") if key in config}
     usual, tried = usual | usual.get("claims", {}), tried | config.get("claims", {})
     return "".join(f"-{key}{value}" for key, value in tried.items() if value != usual.get(key, value))
