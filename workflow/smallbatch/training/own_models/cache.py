@@ -45,7 +45,7 @@ def _file(spec: ModelSpec) -> Path:
 def _code() -> str:
     library = Path(__file__).parents[2]
     project = [library / "models" / f"{name}.py" for name in models.PROJECT_FILES]
-    return digest(*project, *(library / "training").rglob("*.py"))
+    return digest(*project, *(library / "training").rglob("[!.]*.py"))
 
 
 def _version(package: str) -> str:

@@ -39,6 +39,12 @@ MODELS_FOLDER = Path(models.__file__).resolve().parent
 SEEDING = {"manual_seed", "manual_seed_all", "seed", "seed_all", "set_rng_state", "set_rng_state_all"}
 """Functions of `torch.random` and `torch.cuda` by which a model would fix what its run's seed is to decide."""
 
+DEVICES = {
+    "current_device", "device_count", "get_device_capability", "get_device_name", "get_device_properties",
+    "is_available",
+}  # fmt: skip
+"""Functions of torch that tell what devices a machine has: a run has one name on all of them."""
+
 
 class _Listener(NamedTuple):
     """Of a model: its files, and what their code has read, asked and seeded so far.
@@ -144,7 +150,7 @@ def _on_call(frame: FrameType, event: str, called: object) -> None:
     """Note a clock, the environment and the like that a model's code asks directly, and files of safetensors."""
     if event == "call":
         code = frame.f_code
-        if code is _ENVIRONMENT or code.co_name in SEEDING:
+        if code is _ENVIRONMENT or code.co_name in SEEDING or code.co_name in DEVICES:
             _on_python_call(frame, _listeners[-1])
     elif event == "c_call":
         listener = _listeners[-1]
@@ -161,9 +167,10 @@ def _on_python_call(frame: FrameType, listener: _Listener) -> None:
             listener.asked.append(f"os.environ, {frame.f_locals['key']}")
         return
     caller = _behind_wrapper(frame)
-    # As a file is imported it seeds nothing that is used.
+    # As a file is imported it seeds nothing that is used, and where it asks for a device it is for its own scripts.
     if caller.co_filename in listener.files and caller.co_name != "<module>" and _is_of_torch(frame):
-        listener.seeded.append(f"{frame.f_globals['__name__']}.{frame.f_code.co_name}")
+        name = frame.f_code.co_name
+        (listener.asked if name in DEVICES else listener.seeded).append(f"{frame.f_globals['__name__']}.{name}")
 
 
 _ENVIRONMENT = type(os.environ).__getitem__.__code__
