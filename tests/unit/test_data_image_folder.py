@@ -470,6 +470,18 @@ def test_test_images_that_are_training_images_are_reported(tmp_path: Path, caplo
     assert "photos: 1 of 3 test images are training images, too, to the last pixel" in caplog.text
 
 
+def test_training_images_of_several_classes_are_counted(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    root = tmp_path / "photos"
+    for number, name in enumerate(("train/cat", "train/dog", "test/cat", "test/dog")):
+        save(flat(50 * number), root / name / "1.png")
+    save(flat(0), root / "train/cat/again.png")
+    prepare(root)
+    assert "in another class" not in caplog.text, "twice in one class is no contradiction"
+    save(flat(0), root / "train/dog/2.png")
+    prepare(root)
+    assert "photos: 3 of 4 training images are in another class, too, to the last pixel" in caplog.text
+
+
 DOUBTFUL = {
     "train alone": (
         "train/a/1 train/b/1",

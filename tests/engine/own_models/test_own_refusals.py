@@ -95,6 +95,8 @@ REFUSED = {
     "another file": ({"init": "self.k = float(open(os.path.join(os.path.dirname(__file__), 'k.txt')).read())"},
                      "it reads /"),
     "a file of the system": ({"init": "self.k = len(open('/etc/hosts').read())"}, "it reads /etc/hosts, which"),
+    "a file that it may also write": ({"init": "path = os.path.join(os.path.dirname(__file__), 'k.txt')\n"
+                                               "self.k = len(open(path, 'r+').read())"}, "it reads /"),
     "by way of a library": ({"init": "from pathlib import Path; self.k = len(Path('/etc/hosts').read_text())"},
                             "it reads /etc/hosts, which is no part of its runs' names; allowed: what its file, "),
     "a file through numpy": ({"init": "self.k = np.fromfile('/etc/hosts', np.uint8).mean()"}, "it reads /etc/hosts, "),

@@ -88,17 +88,29 @@ def _prepare(label: str, settings: dict[str, Any], folder: Path, scratch: Path) 
     if remarks:
         log.warning("%s: %s", path, remarks)
     arrays = [split.split for split in loaded]
-    if seen_in_training := _count_shared(arrays[0].images, arrays[1].images):
-        counts = seen_in_training, arrays[1].images.shape[0]
+    train, test = (_digests(split.images) for split in arrays)
+    known = set(train)
+    if seen_in_training := sum(image in known for image in test):
+        counts = seen_in_training, len(test)
         log.warning("%s: %d of %d test images are training images, too, to the last pixel", path, *counts)
+    if contradictory := _count_of_several_classes(train, arrays[0].labels):
+        counts = contradictory, len(train)
+        log.warning("%s: %d of %d training images are in another class, too, to the last pixel", path, *counts)
     log.info("%s: classes: %s", path, _class_sizes(list(splits["train"]), arrays[0].labels, arrays[1].labels))
     return write(folder, label, splits["train"], *arrays, settings=settings, watched=seen)
 
 
-def _count_shared(train: np.ndarray, test: np.ndarray) -> int:
-    """How many test images are training images as well; of the size that they are prepared in."""
-    known = {hashlib.blake2b(image.tobytes(), digest_size=16).digest() for image in train}
-    return sum(hashlib.blake2b(image.tobytes(), digest_size=16).digest() in known for image in test)
+def _digests(images: np.ndarray) -> list[bytes]:
+    """Of each image, of the size that it is prepared in."""
+    return [hashlib.blake2b(image.tobytes(), digest_size=16).digest() for image in images]
+
+
+def _count_of_several_classes(digests: Sequence[bytes], labels: np.ndarray) -> int:
+    """How many images, by their digests, have another one's pixels and not its label."""
+    classes: dict[bytes, set[int]] = {}
+    for image, label in zip(digests, labels.tolist(), strict=True):
+        classes.setdefault(image, set()).add(label)
+    return sum(len(classes[image]) > 1 for image in digests)
 
 
 def _class_sizes(names: Sequence[str], train: np.ndarray, test: np.ndarray, most: int = 12) -> str:

@@ -125,8 +125,7 @@ def _on_event(event: str, arguments: tuple[Any, ...]) -> None:
 
 
 def _on_open(listener: _Listener, file: object, mode: str | None, flags: int, *, imports: bool) -> None:
-    writes = flags & (os.O_WRONLY | os.O_RDWR) if mode is None else set("wax+").intersection(mode)
-    if not isinstance(file, str | bytes) or writes:
+    if not isinstance(file, str | bytes) or not _reads(mode, flags):
         return
     path = Path(os.path.abspath(os.fsdecode(file)))
     if path.parent.name == "__pycache__":
@@ -137,6 +136,13 @@ def _on_open(listener: _Listener, file: object, mode: str | None, flags: int, *,
     path = path.resolve()
     if not is_the_projects(path) and path not in listener.library:
         listener.read.add(path)
+
+
+def _reads(mode: str | None, flags: int) -> bool:
+    """Whether a file that is opened so is one whose earlier content may be read."""
+    if mode is None:
+        return not flags & (os.O_WRONLY | os.O_TRUNC)
+    return not set("wx").intersection(mode) and ("a" not in mode or "+" in mode)
 
 
 def _imported_of_the_library() -> set[Path]:
