@@ -3,12 +3,14 @@
 With a file's name in SMALLBATCH_FAULTS, each test adds a line of JSON to it: what was lost, and what came out.
 """
 
+import functools
 import json
 import os
 import re
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -16,11 +18,12 @@ from typing import NamedTuple
 
 import pytest
 from cluster import ask, states, wait_for
-from helpers import copy_project, snakemake
+from helpers import a_run, copy_project, made_data, snakemake
 
 from smallbatch.core.files import read_json
 from smallbatch.runs.store import METRICS, RECORD, RunStore
 from smallbatch.training.checkpoints import Checkpoint
+from smallbatch.training.pack import train_pack
 
 PACKS = {2: "resnet8-bn_m2_", 8: "resnet8-bn_m8_"}
 LANES, SEEDS, MANY_SEEDS = 8, 16, 32
@@ -28,10 +31,27 @@ SAVES_EVERY = 1.0
 OFTEN = "--slurm-init-seconds-before-status-checks=2"
 
 
+GROUP_SECONDS = 8
+"""That a group of lanes is about to train, on whatever machine: long enough for a fault to befall it."""
+
+
+@functools.cache
+def epochs() -> int:
+    """Of the study's ten as many as last so long here: measured on about as many images as one epoch has."""
+    runs = [a_run(model="resnet8", norm="batch", batch_size=2, seed=seed, epochs=22) for seed in range(LANES)]
+    with tempfile.TemporaryDirectory() as folder:
+        train_pack(runs, made_data(Path(folder, "data", "made")), Path(folder), device="cpu")
+        store = RunStore(Path(folder))
+        names = [record.parent.name for record in store.root.glob(f"*/{RECORD}")]
+        epoch = sum(store.read(name).outcome.seconds for name in names)
+    return min(10, max(3, round(GROUP_SECONDS / epoch)))
+
+
 def study(seeds: int) -> tuple[str, ...]:
     """`laptop`, cut down to two packs; lanes are said, so that every machine cuts them alike."""
+    scale = f"scale={{name: faults, epochs: {epochs() / 10}, batch_sizes: [2, 8], figures: [fig04]}}"
     return (
-        "--config", f"seeds={seeds}", "scale={name: faults, batch_sizes: [2, 8], figures: [fig04]}",
+        "--config", f"seeds={seeds}", scale,
         f"training={{lanes: {LANES}, runs_per_pack: {seeds}, keep_weights: all, device: cpu}}", "--", "figures",
     )  # fmt: skip
 
