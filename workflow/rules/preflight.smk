@@ -21,8 +21,7 @@ def preflight():
             import_published(STORE)
         for finding in findings():
             act_on(finding)
-        # Whoever asks for another file of these jobs alone would not miss them.
-        workflow.dag.forcefiles.update(file for file in map(checksum_file, RECIPES) if not os.path.exists(file))
+        workflow.dag.forcefiles.update(missing_checksums())
         if not only_looks():
             set_clocks_right()
     except UserError as error:
@@ -64,6 +63,13 @@ def act_on(finding):
     if only_looks():
         workflow.dag.forcefiles.update(map(str, finding.files))
     print(finding.planned if only_looks() else finding.mend(), file=sys.stderr)
+
+
+def missing_checksums():
+    """Those of jobs that have made other files; whoever asks for these alone would not miss them."""
+    for job in map(job_files, RECIPES):
+        if not job.sums.exists() and any(map(os.path.exists, job.makes)):
+            yield str(job.sums)
 
 
 def job_files(job):
