@@ -100,8 +100,8 @@ INSTALLED = (
 """What installs for minutes, or needs what was installed; test_install.py does so without the dependencies."""
 
 LONG = {
-    "pytest -m gpu": "pytest -m gpu --collect-only tests/engine",
-    "pytest": "pytest --collect-only tests/unit",
+    "pytest -m gpu": "pytest -m gpu --collect-only tests/engine/test_graphs.py",
+    "pytest": "pytest --collect-only tests/unit/test_code.py",
     "SMALLBATCH_SLURM=required pytest -m slurm": "SMALLBATCH_SLURM=required pytest -m slurm --collect-only tests/slurm",
     "python tests/faults/matrix.py": "python tests/faults/matrix.py --help",
     "python tests/faults/kills.py": "python tests/faults/kills.py --help",
