@@ -26,7 +26,7 @@ from smallbatch.training.checkpoints import Checkpoint
 from smallbatch.training.pack import train_pack
 
 PACKS = {2: "resnet8-bn_m2_", 8: "resnet8-bn_m8_"}
-LANES, SEEDS, MANY_SEEDS = 8, 16, 48
+LANES, SEEDS, MANY_SEEDS = 8, 16, 40
 SAVES_EVERY = 1.0
 OFTEN = "--slurm-init-seconds-before-status-checks=2"
 
@@ -68,7 +68,7 @@ def observed(folder: Path) -> Path:
 
 CHANGES = {
     "training/checkpoints.py": ("INTERVAL = 45.0", f"INTERVAL = {SAVES_EVERY}"),
-    "cluster/slurm.py": ("WARNING = 120", "WARNING = 30"),
+    "cluster/slurm.py": ("WARNING = 120", "WARNING = 20"),
     "core/console.py": ('_LogFile(log_file, "w",', '_LogFile(f"{log_file}.all", "a",'),
 }
 
