@@ -933,3 +933,9 @@ def test_data_of_one_label_are_prepared_in_one_way(changed, pictures):
 def test_data_that_lie_elsewhere_are_the_same_and_another_label_has_others(changed, pictures):
     datasets = pictures["datasets"] | {"pets": pictures["datasets"]["pets"] | changed}
     assert check_config(pictures | {"datasets": datasets})["datasets"]["pets"] == datasets["pets"]
+
+
+@pytest.mark.parametrize("file", ["datasets: {pets: 3}", "datasets:"])
+def test_data_that_the_file_says_wrongly_may_be_said_by_a_call(file, pictures):
+    Path("config/config.yaml").write_text(file + "\n", encoding="utf-8")
+    assert check_config(pictures)["datasets"]["pets"]["size"] == 32

@@ -169,7 +169,9 @@ def _usual() -> dict[str, Any]:
 
 def _check_same_data(datasets: Values, where: str, given: Values) -> None:
     """Data of one label are prepared in one way, and results on them are of these: a call may not say otherwise."""
-    usual = {data.label(name, settings): settings for name, settings in _usual().get("datasets", {}).items()}
+    file = _usual().get("datasets")  # which is not checked where the call says otherwise
+    known = {name: settings for name, settings in file.items() if isinstance(settings, dict)} if file else {}
+    usual = {data.label(name, settings): settings for name, settings in known.items()}
     for name, settings in datasets.items():
         label = data.label(name, settings)
         if label in usual and _preparation(usual[label]) != _preparation(settings):
