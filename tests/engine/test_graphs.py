@@ -75,7 +75,7 @@ def data(tmp_path):
 @pytest.fixture
 def rehearsed(monkeypatch):
     """Trainings on the CPU make updates as on a GPU."""
-    monkeypatch.setattr(graphs, "suit", lambda network, feed: True)
+    monkeypatch.setattr(graphs, "can_record", lambda network, feed: True)
     monkeypatch.setattr(graphs, "GraphUpdates", Rehearsed)
     monkeypatch.setattr(graphs, "REPLAY_STEPS", 3)
 
@@ -226,7 +226,7 @@ def test_mini_batches_in_parts_are_left_to_plain_updates(data, rehearsed, monkey
 def test_steps_are_recorded_on_a_gpu_that_has_all_images_alone():
     def suit(device="cuda", images="cuda", world=ALONE):
         feed = SimpleNamespace(train_images=SimpleNamespace(read_on=torch.device(images)))
-        return graphs.suit(SimpleNamespace(device=torch.device(device), world=world), feed)
+        return graphs.can_record(SimpleNamespace(device=torch.device(device), world=world), feed)
 
     assert suit()
     assert not suit(device="cpu", images="cpu") and not suit(images="cpu") and not suit(world=World(0, 2))

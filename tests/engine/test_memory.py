@@ -127,24 +127,24 @@ def test_what_is_reported_is_about_what_is_taken(compiler):
 
 def test_as_many_lanes_as_fit(monkeypatch):
     whole = need(RUNS[0], SMALL)
-    assert room(whole.bytes(3, 4)).fitting(RUNS) == (3, "auto")
-    assert room(whole.bytes(3, 4) - 1).fitting(RUNS) == (2, "auto")
-    assert room(whole.bytes(9, 4)).fitting(RUNS) == (4, "auto")
+    assert room(whole.bytes(3, 4)).lanes_that_fit(RUNS) == (3, "auto")
+    assert room(whole.bytes(3, 4) - 1).lanes_that_fit(RUNS) == (2, "auto")
+    assert room(whole.bytes(9, 4)).lanes_that_fit(RUNS) == (4, "auto")
 
 
 def test_where_one_lane_does_not_fit_its_images_are_taken_in_parts_on_the_cpu_alone(no_kernels):
     run = a_run(batch_size=8192, b=1024, model="resnet8", norm="batch")
     whole = need(run, SMALL)
     size = whole.bytes(1, 4096)
-    assert room(size).fitting([run]) == (1, 4096)
-    assert room(size, images_at_once=2048).fitting([run]) == (1, 2048)
-    assert room(size, GPU).fitting([run]) == (1, "auto")
+    assert room(size).lanes_that_fit([run]) == (1, 4096)
+    assert room(size, images_at_once=2048).lanes_that_fit([run]) == (1, 2048)
+    assert room(size, GPU).lanes_that_fit([run]) == (1, "auto")
     least = whole.bytes(1, 1024)
-    assert room(least).fitting([run]) == (1, 1024)
+    assert room(least).lanes_that_fit([run]) == (1, 1024)
     with pytest.raises(
         UserError, match=r"m=8192, b=1024 needs up to \d+ MB.* --set-resources train:mem_mb=\d+"
     ) as told:
-        room(least - 1).fitting([run])
+        room(least - 1).lanes_that_fit([run])
     assert "\n" not in str(told.value)
 
 

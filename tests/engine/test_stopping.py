@@ -41,10 +41,10 @@ def test_a_signal_is_noted_and_obeyed_where_it_is_asked_for():
         stopping.check()
         hear()
         hear(signal.SIGINT)  # within seconds: the same, by another way
-        assert stopping.asked() == "SIGTERM"
+        assert stopping.signal_received() == "SIGTERM"
         with pytest.raises(Stopped, match=r"^stopped by SIGTERM; call again to resume from there$"):
             stopping.check()
-    assert stopping.asked() == "" and signal.getsignal(signal.SIGTERM) == before
+    assert stopping.signal_received() == "" and signal.getsignal(signal.SIGTERM) == before
 
 
 def test_blocks_within_blocks_hear_the_same():
@@ -53,8 +53,8 @@ def test_blocks_within_blocks_hear_the_same():
         with stopping.listening(lambda: told.append("first")):
             hear()
         with stopping.listening(lambda: told.append("second")):
-            assert stopping.asked() == "SIGTERM"
-        assert stopping.asked() == "SIGTERM"
+            assert stopping.signal_received() == "SIGTERM"
+        assert stopping.signal_received() == "SIGTERM"
     assert told == ["first", "second"]
 
 
@@ -64,7 +64,7 @@ def test_a_signal_that_is_ignored_stays_so(number):
     try:
         with stopping.listening():
             hear(number)
-            assert not stopping.asked()
+            assert not stopping.signal_received()
     finally:
         signal.signal(number, before)
 
@@ -85,7 +85,7 @@ def test_other_threads_train_without_listening():
 
     def listen():
         with stopping.listening():
-            heard.append(stopping.asked())
+            heard.append(stopping.signal_received())
 
     thread = threading.Thread(target=listen)
     thread.start()

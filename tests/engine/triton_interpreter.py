@@ -126,7 +126,7 @@ def program_of(alone, network, sgd, shape, m, b):
 def drawn(make, count):
     """Models of different weights, also where a fresh model has zeros and ones."""
     torch.manual_seed(0)
-    return [lanes.moved(make(), seed) for seed in range(count)]
+    return [lanes.perturbed(make(), seed) for seed in range(count)]
 
 
 def examples(shape, m, count, classes=3):
@@ -223,7 +223,7 @@ def small_is_known(monkeypatch):
 
 @pytest.fixture
 def as_on_a_gpu(monkeypatch):
-    monkeypatch.setattr(graphs, "suit", lambda network, feed: True)
+    monkeypatch.setattr(graphs, "can_record", lambda network, feed: True)
     monkeypatch.setattr(backends.triton.devices, "triton_version", lambda device: "3")
     monkeypatch.setattr(backends.triton, "TritonUpdates", Rehearsed)
     monkeypatch.setattr(graphs, "REPLAY_STEPS", 2)

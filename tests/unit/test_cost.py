@@ -71,7 +71,7 @@ def test_each_figure_is_charged_with_the_runs_that_no_figure_before_it_shows(mad
     assert list(table.index) == ["fig04", "fig01", "fig13", "fig15", "none", "all"]
     assert table["runs"].tolist() == [4, 4, 2, 0, 1, 11], "nothing is left for fig15"
     assert table["gradients"].tolist() == [800, 800, 600, 0, 72, 2272]
-    charged = cost.charge(STUDY)
+    charged = cost.first_figures(STUDY)
     assert {run.base_lr for run, figure in charged.items() if figure == "fig04"} == {2**-8}
 
 

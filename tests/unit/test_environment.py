@@ -236,8 +236,8 @@ def test_what_a_record_will_lack_is_said_before_the_training(data_folder, tmp_pa
 
 def test_where_a_training_went_on_elsewhere_is_said_in_order():
     begun, ended = {"torch": "2.11.0", "device": "cpu"}, {"torch": "2.15.0", "device": "cpu", "cuda": "12"}
-    assert environment.united([begun]) == begun and environment.differences([begun, begun]) == ""
+    assert environment.merge([begun]) == begun and environment.differences([begun, begun]) == ""
     united = {"torch": "2.11.0 then 2.15.0", "device": "cpu", "cuda": "unknown then 12"}
-    assert environment.united([begun, ended]) == united
+    assert environment.merge([begun, ended]) == united
     assert environment.differences([begun, ended]) == "torch 2.11.0 then 2.15.0, cuda unknown then 12"
-    assert environment.united([begun, ended, begun])["torch"] == "2.11.0 then 2.15.0"
+    assert environment.merge([begun, ended, begun])["torch"] == "2.11.0 then 2.15.0"

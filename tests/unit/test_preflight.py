@@ -94,8 +94,8 @@ def test_a_data_set_of_other_settings_is_prepared_anew(tmp_path):
 def test_pictures_of_figures_that_left_are_strays(tmp_path):
     for name in ("one.svg", "one.png", "two.svg", "notes.txt"):
         (tmp_path / name).touch()
-    assert preflight.strays(tmp_path, [tmp_path / "one.svg", tmp_path / "one.png"]) == [tmp_path / "two.svg"]
-    assert preflight.strays(tmp_path / "none", [tmp_path / "one.svg"]) == []
+    assert preflight.unexpected_files(tmp_path, [tmp_path / "one.svg", tmp_path / "one.png"]) == [tmp_path / "two.svg"]
+    assert preflight.unexpected_files(tmp_path / "none", [tmp_path / "one.svg"]) == []
 
 
 def test_checksums_of_another_person_that_cannot_be_deleted_end_in_one_line(job, monkeypatch):

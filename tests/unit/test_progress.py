@@ -74,7 +74,7 @@ def test_waiting_for_another_job_is_no_training(clock):
     progress.begin("ResNet-8", ["one"], epochs=2, images=50_000)
     clock.now += 1
     progress.block(300)
-    progress.waits("ResNet-8")
+    progress.report_waiting("ResNet-8")
     assert (progress.writer.heartbeat.state, progress.writer.heartbeat.speed, progress.writer.heartbeat.group) == (
         BLOCKED,
         None,

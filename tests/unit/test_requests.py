@@ -68,5 +68,5 @@ def test_an_array_is_made_of_jobs_that_ask_for_the_same(monkeypatch):
 def test_the_controller_is_asked_once_how_long_it_remembers_jobs(monkeypatch):
     answers = iter([300, None])  # then the controller is away
     monkeypatch.setattr(slurm, "get_min_job_age", lambda: next(answers))
-    plugin.hold_on()
+    plugin.keep_jobs_in_sight()
     assert [slurm.get_min_job_age() for _ in range(3)] == [300] * 3

@@ -18,7 +18,7 @@ from smallbatch.runs.packs import Plan, cut, lane_key, with_rates
 from smallbatch.runs.store import Outcome, RunStore
 from smallbatch.study import experiments as studies
 from smallbatch.study.experiments import Run, Setting, Study
-from smallbatch.study.settings import entries_of, likely, read_yaml
+from smallbatch.study.settings import entries_of, read_yaml, suggestion
 from smallbatch.study_file import check_config, load_study, scaled
 
 CONFIG = yaml.safe_load((PROJECT / "config" / "config.yaml").read_text())
@@ -279,9 +279,9 @@ def test_packs_whose_rates_others_take_are_awaited_also_where_another_experiment
         }
 
     plan = Plan(load(share), 4, RunStore(tmp_path))
-    assert {run.batch_size for name in plan.awaited for run in plan.packs[name].runs} == {4}
-    assert {plan.packs[name].experiment for name in plan.awaited} == {"small"}
-    assert Plan(load(), 4, RunStore(tmp_path)).awaited == frozenset()
+    assert {run.batch_size for name in plan.rate_sources for run in plan.packs[name].runs} == {4}
+    assert {plan.packs[name].experiment for name in plan.rate_sources} == {"small"}
+    assert Plan(load(), 4, RunStore(tmp_path)).rate_sources == frozenset()
 
 
 def test_a_run_that_experiments_share_is_in_one_pack():
@@ -847,9 +847,9 @@ def test_every_study_of_the_project_is_sound(path, monkeypatch):
 
 def test_what_was_meant_is_first_of_all_what_begins_so():
     runs = ["digits_m2_seed5-ce7e8a3d4038", "digits_m2_seed3-5546e31d5fcf"]
-    assert likely("digits_m2_seed3", runs) == " (did you mean 'digits_m2_seed3-5546e31d5fcf'?)"
-    assert likely("digits_m2_sed5-ce7e8a3d4038", runs) == " (did you mean 'digits_m2_seed5-ce7e8a3d4038'?)"
-    assert likely("lapto", ["laptop", "cifar10"]) == " (did you mean 'laptop'?)" and likely("x", runs) == ""
+    assert suggestion("digits_m2_seed3", runs) == " (did you mean 'digits_m2_seed3-5546e31d5fcf'?)"
+    assert suggestion("digits_m2_sed5-ce7e8a3d4038", runs) == " (did you mean 'digits_m2_seed5-ce7e8a3d4038'?)"
+    assert suggestion("lapto", ["laptop", "cifar10"]) == " (did you mean 'laptop'?)" and suggestion("x", runs) == ""
 
 
 def test_studies_are_found_by_what_they_have(monkeypatch, tmp_path):

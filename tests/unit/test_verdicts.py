@@ -8,7 +8,7 @@ from scipy.stats import norm
 
 import power
 import verdicts as harness
-from smallbatch.analysis.statistics import dealt
+from smallbatch.analysis.statistics import shuffled_halves
 from smallbatch.analysis.verdicts import Comparison, decide, effect_words, what_would_decide
 
 SAMPLES = 4000
@@ -17,7 +17,7 @@ QUANTILES = norm.ppf((np.arange(SAMPLES) + 0.5) / SAMPLES)
 
 def comparison(effect: float, spread: float = 1.0, noise: int = 0, **settings) -> Comparison:
     """An effect with samples around it that are normal to the last; comparisons of one noise move together."""
-    samples = effect + spread * dealt(QUANTILES, np.random.default_rng(noise))
+    samples = effect + spread * shuffled_halves(QUANTILES, np.random.default_rng(noise))
     return Comparison("told", np.concatenate([[effect], samples]), **settings)
 
 
@@ -66,7 +66,7 @@ def test_a_claim_of_many_parts_is_refuted_by_what_chance_takes_none_of_them_to()
 @pytest.mark.parametrize(("low", "high"), [(5, 9), (-0.01, 0.01)])
 def test_of_a_region_the_nearer_end_of_the_data_decides_what_moves_together(low: float, high: float, lowest: bool):
     # Two that move together are as likely to be far out as one; were either counted at its other end, twice as likely.
-    noise = dealt(QUANTILES, np.random.default_rng(0))
+    noise = shuffled_halves(QUANTILES, np.random.default_rng(0))
     place = noise.argmax() if lowest else noise.argmin()
     noise[[0, place]] = noise[[place, 0]]  # the first sample lies on the other side
     outside, one_sided = (low - 1.75, {"at_least": 0}) if lowest else (high + 1.75, {"at_most": 0})
@@ -127,7 +127,7 @@ def test_without_noise_a_tie_alone_is_undecided():
 @pytest.mark.parametrize("comparisons", [1, 10])
 def test_a_true_claim_at_its_border_is_refuted_in_few_studies(comparisons: int):
     generator = np.random.default_rng(0)
-    noise = [dealt(QUANTILES, generator) for _ in range(comparisons)]
+    noise = [shuffled_halves(QUANTILES, generator) for _ in range(comparisons)]
 
     def refuted(effects: np.ndarray) -> bool:
         samples = [np.append(own, own + error) for own, error in zip(effects, noise, strict=True)]

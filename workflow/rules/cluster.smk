@@ -43,5 +43,5 @@ def check_cluster():
             slurm.check(requests.requests(submitted(), workflow.executor_settings))
         except UserError as error:
             sys.exit(f"error: {error}")
-        plugin.hold_on()
+        plugin.keep_jobs_in_sight()
         plugin.submit_alike_together(workflow.executor_settings)

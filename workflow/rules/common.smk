@@ -14,7 +14,7 @@ from snakemake.iocontainers import Wildcards
 
 from smallbatch.core import checksums
 from smallbatch.estimate import requests as job_resources
-from smallbatch.runs.bundles import arriving, import_published
+from smallbatch.runs.bundles import unpacked_records, import_published
 from smallbatch.data import label as label_of
 from smallbatch.data import check_source, reason_to_prepare
 from smallbatch.data.prepared import ARRAYS, META, read_meta

@@ -26,7 +26,7 @@ def preflight():
             set_clocks_right()
     except UserError as error:
         sys.exit(f"error: {error}")
-    if strays := before.strays(Path(FIGURES, STUDY.name), map(Path, PICTURES)):
+    if strays := before.unexpected_files(Path(FIGURES, STUDY.name), map(Path, PICTURES)):
         names = ", ".join(map(str, strays))
         print(f"{names}: of no figure of {STUDY.file}; nothing brings it up to date", file=sys.stderr)
 

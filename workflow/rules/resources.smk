@@ -28,4 +28,4 @@ def training_estimate(wildcards):
 
 def training_priority(wildcards):
     pack = PLAN.packs[wildcards.pack]
-    return job_resources.priority(pack.runs, SPEEDS, awaited=pack.name in PLAN.awaited)
+    return job_resources.priority(pack.runs, SPEEDS, awaited=pack.name in PLAN.rate_sources)

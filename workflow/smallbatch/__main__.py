@@ -17,13 +17,13 @@ from smallbatch.core.environment import git_commit
 from smallbatch.core.errors import UserError, refuse
 from smallbatch.data import check_source, prepare, reason_to_prepare
 from smallbatch.data import label as label_of
-from smallbatch.data.prepared import META, Meta, aside, damaged_arrays, read, read_meta
+from smallbatch.data.prepared import META, Meta, damaged_arrays, read, read_meta, set_aside_beside_folder
 from smallbatch.runs.bundles import FILES, import_published, record_of_weights
 from smallbatch.runs.chosen import chosen_file, write_chosen
 from smallbatch.runs.status import look, screen
 from smallbatch.runs.store import RunStore, digest_of
 from smallbatch.study.experiments import Chosen, Experiment, Study
-from smallbatch.study.settings import likely, location, overridden, read_entries, read_yaml
+from smallbatch.study.settings import location, overridden, read_entries, read_yaml, suggestion
 from smallbatch.study_file import CONFIG_FILE, check_against_data, check_config, load_study
 
 DATA, RESULTS = Path("data"), Path("results")
@@ -143,7 +143,7 @@ def _whole(label: str, settings: dict[str, Any]) -> Meta | None:
     except UserError as error:
         reason = str(error)
     if (DATA / label).exists():
-        damaged = [str(aside(array)) for array in damaged_arrays(DATA / label)]
+        damaged = [str(set_aside_beside_folder(array)) for array in damaged_arrays(DATA / label)]
         log.info("%s: prepared anew%s", reason, f"; set aside as {', '.join(damaged)}" if damaged else "")
     return None
 
@@ -165,7 +165,7 @@ def _say(text: str) -> None:
 def _train(study: Study, config: Config, arguments: argparse.Namespace) -> None:
     known = list(study.experiments)
     if arguments.experiment and arguments.experiment not in known:
-        allowed = f"{', '.join(known)}{likely(arguments.experiment, known)}"
+        allowed = f"{', '.join(known)}{suggestion(arguments.experiment, known)}"
         refuse("command line", "--experiment", arguments.experiment, allowed)
     from smallbatch.training.launch import train
 

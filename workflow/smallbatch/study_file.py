@@ -14,7 +14,7 @@ from smallbatch import data, models
 from smallbatch.core.errors import UserError, refuse
 from smallbatch.study.experiments import HELD_OUT, Experiment, Setting, Study
 from smallbatch.study.rates import BaseLr, format_base_lr, parse_base_lr
-from smallbatch.study.settings import check, likely, location, read_as, read_yaml
+from smallbatch.study.settings import check, location, read_as, read_yaml, suggestion
 from smallbatch.training import own_models
 
 CONFIG_FILE, STUDIES = "config/config.yaml", Path("config/studies")
@@ -96,7 +96,7 @@ def load_study(
         known = studies()
         said = location("study", said_in, given or {})
         allowed = f"those of {STUDIES}: {', '.join(known)}"
-        raise UserError(f"{said}: study: {name!r}: no such study{likely(name, known)}; allowed: {allowed}")
+        raise UserError(f"{said}: study: {name!r}: no such study{suggestion(name, known)}; allowed: {allowed}")
     values = read_yaml(where)
     check(values, SCHEMAS / "study.yaml", str(where))
     if scale:
@@ -406,10 +406,10 @@ def _check_title(where: str, key: str, title: str) -> None:
     if title.isascii():
         return
     try:
-        from smallbatch.figures.glyphs import FONT, lacking
+        from smallbatch.figures.glyphs import FONT, missing_glyphs
     except ImportError:  # where only trainings run; drawing says so then
         return
-    if unknown := lacking(title):
+    if unknown := missing_glyphs(title):
         refuse(where, key, title, f"characters that the font of figures, {FONT}, has; it lacks {' '.join(unknown)}")
 
 
@@ -434,4 +434,4 @@ def _check_rate(where: str, key: str, rate: BaseLr, e: Experiment) -> None:
 
 def _known(where: str, key: str, value: str, known: list[str]) -> None:
     if value not in known:
-        refuse(where, key, value, f"{', '.join(known)}{likely(value, known)}")
+        refuse(where, key, value, f"{', '.join(known)}{suggestion(value, known)}")

@@ -72,7 +72,7 @@ def test_memory_and_lanes_of_a_model_that_is_trained_alone(own, no_kernels):
     assert whole > half
     room = memory.MemoryBudget((whole + half) // 2, CPU, ALONE, OUTLINE, False, "auto")
     with pytest.raises(UserError, match="out of memory: mine on made, m=4096"):
-        room.fitting([run])
+        room.lanes_that_fit([run])
     assert own_models.max_lanes(run.setting, OUTLINE, 9) == 1
     assert lane_count.best_lane_count(run, 1, OUTLINE, CPU, 1) == 1
     with pytest.raises(UserError, match="model mine: it is trained alone"):

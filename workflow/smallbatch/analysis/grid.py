@@ -9,7 +9,7 @@ import pandas as pd
 from scipy.special import stdtrit
 
 from smallbatch.analysis.noise import Noise, argmax, best_of
-from smallbatch.analysis.statistics import SAMPLES, dealt, evenly, slope
+from smallbatch.analysis.statistics import SAMPLES, even_quantiles, shuffled_halves, slope
 from smallbatch.analysis.words import counted, rate_words
 
 
@@ -70,7 +70,7 @@ class Grid:
         """(samples): accuracy of the cell that `selection` is highest for, as `best_of` has it."""
         return best_of(_flat(self.selection), _flat(self.accuracy), _flat(self.converged), tied_first)
 
-    def lead(self, other: "Grid") -> np.ndarray:
+    def peak_above(self, other: "Grid") -> np.ndarray:
         """(samples): by how much the peak is above that of another grid.
 
         Luck raises the peak that more cells come near, and which that is the data do not tell. So in the first half of
@@ -142,6 +142,6 @@ def build_grid(
     seeds[row, rate] = cells.seeds
     symbol = "m" if sizes == "batch_size" else "b"
     setting = {str(column): value for column, value in runs.iloc[0].items()}
-    order = dealt(evenly(SAMPLES), generator)
+    order = shuffled_halves(even_quantiles(SAMPLES), generator)
     accuracy, selection, converged, exact = placed
     return Grid("", symbol, rows, rates, accuracy, selection, converged, exact, seeds, setting, order)

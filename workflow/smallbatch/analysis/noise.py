@@ -16,7 +16,7 @@ import pandas as pd
 from scipy.special import betaincinv, gammaincinv
 
 from smallbatch.analysis.moderation import moderation
-from smallbatch.analysis.statistics import SAMPLES, dealt, evenly, nan_mean
+from smallbatch.analysis.statistics import SAMPLES, even_quantiles, nan_mean, shuffled_halves
 
 CELL = ["batch_size", "bn_batch_size", "base_lr"]
 """What runs of one experiment that differ by their seed alone have in common."""
@@ -86,7 +86,7 @@ class Noise:
         self._cell = runs.groupby(["experiment", *CELL], dropna=False).ngroup()
         self._seeds = {seed: self._normal() for seed in np.unique(runs["seed"])}
         self._images = {split: self._normal() for split in ("accuracy", "selection_accuracy")}
-        self._order = _mirrored(dealt(evenly(SAMPLES // 2), generator))
+        self._order = _mirrored(shuffled_halves(even_quantiles(SAMPLES // 2), generator))
         self._cells: dict[Hashable, Cells] = {}
 
     def cells(self, runs: pd.DataFrame) -> Cells:
@@ -188,7 +188,7 @@ class Noise:
         """
         ones = np.rint(share * count).astype(int)
         few, many = np.stack([_quantiles_of_share(*one) for one in zip(ones, count, strict=True)], axis=2)
-        order = dealt(np.tile(np.arange(SAMPLES)[:, None], len(share)), self._generator)
+        order = shuffled_halves(np.tile(np.arange(SAMPLES)[:, None], len(share)), self._generator)
         certain = _certain(cells, share)
 
         def drawn(even: np.ndarray) -> np.ndarray:
@@ -208,7 +208,7 @@ def _quantiles_of_share(ones: int, count: int) -> np.ndarray:
     1934): where several coarse shares are compared, mid-P errs. They lie evenly: of five seeds that agree, chance must
     not decide what they show.
     """
-    even = evenly(SAMPLES // 2)
+    even = even_quantiles(SAMPLES // 2)
     few = betaincinv(ones, count - ones + 1, even) if ones else np.zeros(len(even))
     many = betaincinv(ones + 1, count - ones, even) if ones < count else np.ones(len(even))
     return np.stack([few, many])
@@ -243,7 +243,7 @@ def best_of(selection: np.ndarray, accuracy: np.ndarray, converged: np.ndarray, 
     The highest of several means is too high, by as much as there are cells that are as good: with one, by nothing, with
     k by the highest of k errors. How many there are the data do not tell, so one half of the samples takes it that
     there is one, the other that all near the best are as good; both have their share of the interval. In sums over
-    several bests, which luck raises alike, a sample takes the same of all; of two bests see `Grid.lead`.
+    several bests, which luck raises alike, a sample takes the same of all; of two bests see `Grid.peak_above`.
 
     Args:
         selection: (1 + SAMPLES, ..., cells), what the best has most of; the first is the data.

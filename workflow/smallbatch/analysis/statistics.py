@@ -17,12 +17,12 @@ SAMPLES = 1000
 """Enough for the 2.5 and 97.5 percentiles (Efron & Tibshirani 1993, section 13.3)."""
 
 
-def evenly(count: int) -> np.ndarray:
+def even_quantiles(count: int) -> np.ndarray:
     """So many numbers evenly between 0 and 1, rising."""
     return (np.arange(count) + 0.5) / count
 
 
-def dealt(values: np.ndarray, generator: np.random.Generator) -> np.ndarray:
+def shuffled_halves(values: np.ndarray, generator: np.random.Generator) -> np.ndarray:
     """Rows that rise evenly, in random order, every second one in the first half and the others in the second.
 
     Samples are of two worlds, a half of them each (see `verdicts`), and chance must not decide what either shows.

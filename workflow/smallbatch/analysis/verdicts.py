@@ -9,7 +9,7 @@ made up for by dividing the others by the bound (Zhao, Small & Su 2019).
 
 It is decided in two worlds, a half of the samples each: in one the best of several cells is alone, in the other it ties
 with all that are near (`noise.best_of`); of two bests that are compared, one does so in the first world and the other
-in the second (`Grid.lead`). A study cannot tell which is true, so a verdict has to hold in both. Where no best is
+in the second (`Grid.peak_above`). A study cannot tell which is true, so a verdict has to hold in both. Where no best is
 compared, the two say the same.
 """
 

@@ -7,7 +7,7 @@ from typing import Any
 from smallbatch.cluster.requests import options
 
 
-def hold_on() -> None:
+def keep_jobs_in_sight() -> None:
     """Keep the executor from losing sight of its jobs while the controller is away.
 
     Where that does not answer, plugin 2.8 takes its `MinJobAge` for unknown and asks sacct instead, which without

@@ -53,7 +53,7 @@ def words(environment: Mapping[str, str]) -> str:
     return ", ".join(f"{key} {environment[key]}" for key in ENVIRONMENT if key in environment)
 
 
-def united(environments: Sequence[Mapping[str, str]]) -> dict[str, str]:
+def merge(environments: Sequence[Mapping[str, str]]) -> dict[str, str]:
     """What is recorded of a training that went on elsewhere, or with other versions: `A then B` where they differ."""
     keys = dict.fromkeys(key for environment in environments for key in environment)
     return {key: " then ".join(dict.fromkeys(one.get(key, "unknown") for one in environments)) for key in keys}
@@ -61,7 +61,7 @@ def united(environments: Sequence[Mapping[str, str]]) -> dict[str, str]:
 
 def differences(environments: Sequence[Mapping[str, str]]) -> str:
     """In what they differ, in words: `torch 2.11.0 then 2.15.0`; nothing where they are the same."""
-    both = united(environments)
+    both = merge(environments)
     return ", ".join(f"{key} {both[key]}" for key in both if len({one.get(key) for one in environments}) > 1)
 
 

@@ -77,7 +77,7 @@ def listening(tell: Callable[[], object] | None = None) -> Iterator[None]:
         _ears.pop()
 
 
-def asked() -> str:
+def signal_received() -> str:
     """The name of the signal that asks for a stop; empty while there is none."""
     return _ears[-1].signal if _ears else ""
 
@@ -88,5 +88,5 @@ def check() -> None:
     Raises:
         Stopped: it is.
     """
-    if name := asked():
+    if name := signal_received():
         raise Stopped(name)

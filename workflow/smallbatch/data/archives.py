@@ -60,7 +60,7 @@ def _content(archive: Path, tar: tarfile.TarFile, member: tarfile.TarInfo) -> by
     return file.read()
 
 
-def opened(path: Path, scratch: Path) -> Path:
+def as_folder(path: Path, scratch: Path) -> Path:
     """`path` where it is a folder; else `scratch`, made for what it holds as an archive.
 
     Raises:

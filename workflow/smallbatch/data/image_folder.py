@@ -24,7 +24,7 @@ from tqdm import tqdm
 from smallbatch.core.environment import processors
 from smallbatch.core.errors import UserError, refuse
 from smallbatch.core.files import check_folder_writable, writing_errors
-from smallbatch.data.archives import opened
+from smallbatch.data.archives import as_folder
 from smallbatch.data.decoding import DEEP, BrokenImage, decoded, hearing_pillow
 from smallbatch.data.layout import Classes, classes_of_splits
 from smallbatch.data.prepared import Meta, Split, write
@@ -78,7 +78,7 @@ def _prepare(label: str, settings: dict[str, Any], folder: Path, scratch: Path) 
     path, seen = Path(settings["path"]), watched(settings)
     try:
         path = path.expanduser()
-        unpacked = opened(path, scratch / "unpacked")
+        unpacked = as_folder(path, scratch / "unpacked")
     except (OSError, RuntimeError) as error:  # no permission, or no home folder of such a user
         raise UserError(f"{path}: cannot be read ({getattr(error, 'strerror', None) or error})") from error
     root, splits = _splits(path, unpacked, settings)

@@ -153,7 +153,7 @@ def save(folder: Path, meta: Meta, train: Split[np.ndarray], test: Split[np.ndar
     Prepared(meta, train, test)  # refuses labels beyond the classes
     for name in (META, *ARRAYS):
         if (folder / name).is_dir():
-            log.warning("%s: a folder, set aside as %s", folder / name, aside(folder / name))
+            log.warning("%s: a folder, set aside as %s", folder / name, set_aside_beside_folder(folder / name))
     with writing_errors(folder / META):
         (folder / META).unlink(missing_ok=True)  # it must not vouch for arrays that are being replaced
     files = {}
@@ -298,7 +298,7 @@ def _compare(digest: str, name: str, meta: Meta) -> None:
         raise _Damage(f"its content is not what was written: SHA-256 is {digest[:12]}..., not that of {META}")
 
 
-def aside(path: Path) -> Path:
+def set_aside_beside_folder(path: Path) -> Path:
     """Set a file of a data set aside, out of its folder: DVC pulls into none with files that it does not know."""
     return set_aside(path, out_of=path.parent)
 
@@ -306,9 +306,9 @@ def aside(path: Path) -> Path:
 def _refuse(path: Path, what: str) -> NoReturn:
     """Set a damaged file aside, and `meta.json`, without which the data set is not prepared; and say so."""
     try:
-        target = aside(path)
+        target = set_aside_beside_folder(path)
         if path.name != META and path.with_name(META).exists():
-            aside(path.with_name(META))
+            set_aside_beside_folder(path.with_name(META))
     except (UserError, OSError):  # a folder that cannot be written; or another process was faster
         raise UserError(f"{what}; it cannot be set aside; prepare the data set again") from None
     raise UserError(f"{what}; set aside as {target}; the next call prepares the data set anew")

@@ -69,7 +69,7 @@ def estimate(
         gradients (of single examples), hours (with every processor or the GPU at work) and megabytes (of results).
         And the speeds that hours come from.
     """
-    charged = charge(study)
+    charged = first_figures(study)
     lanes_of = Counter(lane_key(run) for run in charged)
     groups = {run: Group(kind_of(run.setting), lanes_of[lane_key(run)]) for run in charged}
     representatives = {group: run for run, group in groups.items()}
@@ -89,7 +89,7 @@ def estimate(
     return table, Speeds(kinds, name)
 
 
-def charge(study: Study) -> dict[Run, str]:
+def first_figures(study: Study) -> dict[Run, str]:
     """Each run with the first figure that shows it or takes its rates from it.
 
     Which of the rates is chosen changes no cost; runs that others have as well, whichever it is, count once.

@@ -7,7 +7,7 @@ FONT = "DejaVu Sans"
 """Comes with matplotlib, so all machines have it."""
 
 
-def lacking(text: str) -> str:
+def missing_glyphs(text: str) -> str:
     """Those characters of a text for which the font has no glyph, each once."""
     known = FT2Font(findfont(FontProperties(family=FONT), fallback_to_default=False)).get_charmap()
     return "".join(dict.fromkeys(letter for letter in text if ord(letter) not in known))

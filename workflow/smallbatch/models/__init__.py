@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from smallbatch.core.errors import UserError
 from smallbatch.core.files import digest
-from smallbatch.study.settings import likely
+from smallbatch.study.settings import suggestion
 
 if TYPE_CHECKING:
     from torch import nn
@@ -42,7 +42,9 @@ def is_own(model: str) -> bool:
         UserError: there is no such model.
     """
     if model not in MODELS:
-        raise UserError(f"model {model}: there is no such model{likely(model, list(MODELS))}; see MODELS in {__file__}")
+        raise UserError(
+            f"model {model}: there is no such model{suggestion(model, list(MODELS))}; see MODELS in {__file__}"
+        )
     return MODELS[model] != BUILT_IN.get(model)
 
 

@@ -141,7 +141,7 @@ def import_published(store: RunStore) -> None:
         write_folder(folder, bundle.files(name), flush=False)
 
 
-def arriving(store: RunStore) -> dict[str, Record]:
+def unpacked_records(store: RunStore) -> dict[str, Record]:
     """The records of the runs that `import_published` would lay in the store, by the run's name. Nothing is written.
 
     Raises:

@@ -7,7 +7,7 @@ from pathlib import PurePath
 
 from smallbatch.core.errors import UserError, refuse
 from smallbatch.study.experiments import Study
-from smallbatch.study.settings import likely
+from smallbatch.study.settings import suggestion
 
 PLANNED_LATE = frozenset({"train", "choose", "table"})
 """Rules whose jobs are planned when data and rates are known."""
@@ -113,7 +113,7 @@ def refuse_unknown(
         if name != target:
             others = " or ".join(f"--config study={other}" for other in studies_with(key, name))
             has = f"it has: {', '.join(names)}" + f"; with {others} it is there" * bool(others)
-            raise UserError(f"command line: {target}: {study.file} has no such {kind}{likely(name, names)}; {has}")
+            raise UserError(f"command line: {target}: {study.file} has no such {kind}{suggestion(name, names)}; {has}")
 
 
 _KINDS = {"experiment": "experiments", "figure": "figures"}

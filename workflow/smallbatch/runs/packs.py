@@ -138,7 +138,7 @@ class Plan:
         }
 
     @cached_property
-    def awaited(self) -> frozenset[str]:
+    def rate_sources(self) -> frozenset[str]:
         """Names of the packs with runs that other experiments take their rates from."""
         sources = [self.study.experiments[name] for e in self.study.experiments.values() for name in e.best_of]
         return frozenset(self._owner[_planned(source, run)].name for source in sources for run in source.runs())

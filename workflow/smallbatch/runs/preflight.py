@@ -46,7 +46,7 @@ def unprepared(datasets: Mapping[str, dict[str, Any]], data: Path) -> Iterator[F
         folder = data / label
         if reason := reason_to_prepare(label, settings, folder):
             files = [*prepared.damaged_arrays(folder), folder / prepared.META]
-            yield from _damaged(files, reason, prepared.aside)
+            yield from _damaged(files, reason, prepared.set_aside_beside_folder)
 
 
 def damaged_rates(files: Iterable[Path]) -> Iterator[Finding]:
@@ -98,7 +98,7 @@ def outdated_rates(sources: Mapping[Path, Iterable[Path]], code: str) -> Iterato
             yield _outdated(file, f"{file}: chosen from other runs; to be made again")
 
 
-def strays(folder: Path, made: Iterable[Path]) -> list[Path]:
+def unexpected_files(folder: Path, made: Iterable[Path]) -> list[Path]:
     """Files in a folder that nothing makes, as those of figures that a study no longer has.
 
     Args:

@@ -87,7 +87,7 @@ def look(study: Study, data: Path, results: Path) -> Status:
     lacking = runs.keys() - ends.keys()
     states = {name: DIVERGED if diverged_at else DONE for name, diverged_at in ends.items()}
     states |= {name: jobs.state(name) for name in lacking}
-    heartbeats, unprepared = jobs.lacking(lacking), [label for label in study.labels if label not in metas]
+    heartbeats, unprepared = jobs.heartbeats_of(lacking), [label for label in study.labels if label not in metas]
     speed = sum(heartbeat.speed or 0 for heartbeat in heartbeats.values() if _kind(heartbeat, jobs.now) == RUNNING)
     left = None
     if speed and not unprepared:
@@ -166,7 +166,7 @@ class _Jobs:
         heartbeat = self._last.get(run)
         return 1 - heartbeat.epoch / heartbeat.epochs if heartbeat and self.state(run) == RUNNING else 1.0
 
-    def lacking(self, runs: Collection[str]) -> dict[str, Heartbeat]:
+    def heartbeats_of(self, runs: Collection[str]) -> dict[str, Heartbeat]:
         """Pack -> heartbeat of those that run or failed and were the last to name one of these runs."""
         theirs = {id(self._last[run]) for run in runs if run in self._last}
         found = {pack: heartbeat for pack, heartbeat in self.heartbeats.items() if id(heartbeat) in theirs}

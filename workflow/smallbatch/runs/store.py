@@ -32,7 +32,7 @@ from smallbatch.core.files import (
     write_folder,
 )
 from smallbatch.study.experiments import PROTOCOL, Run
-from smallbatch.study.settings import likely
+from smallbatch.study.settings import suggestion
 
 T = TypeVar("T")
 
@@ -181,7 +181,7 @@ class RunStore:
         if not folder.is_dir():
             self.pulled()
             known = [entry.name for entry in os.scandir(self.root) if entry.is_dir()] if self.root.is_dir() else []
-            raise UserError(f"{folder}: there is no such run{likely(name, known)}")
+            raise UserError(f"{folder}: there is no such run{suggestion(name, known)}")
         try:
             return record_of(name, self._reader(name))
         except Damaged as damage:

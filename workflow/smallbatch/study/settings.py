@@ -338,7 +338,9 @@ def _tell(error: jsonschema.ValidationError, location_of: Callable[[str], str]) 
         known = list(schema.get("properties", {}))
         unknown = next(key for key in instance if key not in known)
         key = f"{path}.{unknown}" if path else str(unknown)
-        raise UserError(f"{location_of(key)}: {key}: unknown key{likely(unknown, known)}; allowed: {', '.join(known)}")
+        raise UserError(
+            f"{location_of(key)}: {key}: unknown key{suggestion(unknown, known)}; allowed: {', '.join(known)}"
+        )
     if error.validator == "required":
         missing = next(key for key in expected if key not in instance)
         raise UserError(f"{where}: {path or 'top level'}: key {missing!r} is missing")
@@ -348,7 +350,7 @@ def _tell(error: jsonschema.ValidationError, location_of: Callable[[str], str]) 
     refuse(where, path or "top level", instance, schema.get("description", error.message))
 
 
-def likely(word: str, known: list[str]) -> str:
+def suggestion(word: str, known: list[str]) -> str:
     """A hint at the known word that `word` was probably meant to be, first of all one that begins so; or nothing."""
     longer = sorted(one for one in known if len(str(word)) > 2 and one.startswith(str(word)))
     close = longer or difflib.get_close_matches(str(word), known, n=1)

@@ -32,7 +32,7 @@ class World:
     size: int = 1
 
     @property
-    def leads(self) -> bool:
+    def is_main(self) -> bool:
         """Whether this process writes: runs, checkpoints, log lines, locks."""
         return self.rank == 0
 
@@ -66,7 +66,7 @@ class World:
         """What the leading process makes, for all of them."""
         if self.size == 1:
             return make()
-        box: list[Any] = [make() if self.leads else None]
+        box: list[Any] = [make() if self.is_main else None]
         dist.broadcast_object_list(box)
         value: T = box[0]
         return value
@@ -77,7 +77,7 @@ class World:
         Raises:
             Stopped: it is.
         """
-        if signal := self.broadcast(stopping.asked):
+        if signal := self.broadcast(stopping.signal_received):
             raise Stopped(signal)
 
     def group(self, size: int) -> dist.ProcessGroup | None:
@@ -123,7 +123,7 @@ def join(device: str) -> tuple[World, torch.device]:
     if not dist.is_initialized():
         dist.init_process_group("cpu:gloo,cuda:nccl" if chosen.type == "cuda" else "gloo", timeout=PEER_TIMEOUT)
     world = World(dist.get_rank(), dist.get_world_size())
-    if not world.leads:
+    if not world.is_main:
         logging.getLogger("smallbatch").setLevel(logging.ERROR)
     return world, chosen
 

@@ -133,7 +133,7 @@ class Feed:
         draws = stream(seed, "augmentation", epoch)
         offsets = torch.randint(2 * self.setting.augment_pad + 1, (count, 2), generator=draws)
         photos = self.train_images if isinstance(self.train_images, _Photos) else None
-        boxes = photos.boxes(order, draws) if photos and self.setting.augment_resized else None
+        boxes = photos.crop_boxes(order, draws) if photos and self.setting.augment_resized else None
         flips = torch.randint(2, (count,), generator=draws).bool()
         padded, flipped = self.setting.augment_pad, self.setting.augment_flip
         return order, offsets if padded else None, boxes, flips if flipped else None
@@ -213,7 +213,7 @@ class _Photos:
         self.photos, self.device = photos, device
         self.coming: tuple[EpochPlan, int, int] | None = None
 
-    def boxes(self, order: Tensor, draws: torch.Generator) -> Tensor:
+    def crop_boxes(self, order: Tensor, draws: torch.Generator) -> Tensor:
         """The part of each photo that is resized, [n, 4] int64."""
         from smallbatch.data.photos import resized_crops
 

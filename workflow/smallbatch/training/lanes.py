@@ -144,7 +144,7 @@ def parameters_of(lanes: nn.Module) -> list[nn.Parameter]:
     return lanes.parameters_of_lanes
 
 
-def moved(model: nn.Module, seed: int) -> nn.Module:
+def perturbed(model: nn.Module, seed: int) -> nn.Module:
     """The model with each weight moved off its initial value: a zero would hide what it multiplies."""
     draws = torch.Generator().manual_seed(seed)
     with torch.no_grad():

@@ -155,12 +155,12 @@ class _Child:
             return int(read_json(self.folder / TRAINED))
         if (self.folder / STOPPED).exists():
             name, position = read_json(self.folder / STOPPED)
-            return Stopped(stopping.asked() or name, position)
+            return Stopped(stopping.signal_received() or name, position)
         stderr = (self.folder / STDERR).read_text(encoding="utf-8", errors="replace")
         killed_by = _signal(code or 0, stderr)
         if not killed_by and (self.folder / ERROR).exists():
             return UserError((self.folder / ERROR).read_text(encoding="utf-8"))
-        if name := stopping.asked():
+        if name := stopping.signal_received():
             return Stopped(name)
         reason = f"by {killed_by}" if killed_by else next(reversed(stderr.split("\n")[:-1]), "without a word")
         return UserError(
@@ -233,7 +233,7 @@ def main() -> None:
         _write_error(folder, str(error))
         sys.exit(1)
     except Exception as error:
-        if not stopping.asked():  # else the others have stopped and left this one alone
+        if not stopping.signal_received():  # else the others have stopped and left this one alone
             text = str(error).partition("\n")[0]
             _write_error(folder, f"process {rank} of the training failed: {type(error).__name__}: {text}")
         raise

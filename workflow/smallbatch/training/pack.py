@@ -89,15 +89,15 @@ def train_pack(
     for run in missing:
         devices.check_precision(run.setting.precision, chosen)
     log.info("%d runs, %d of them to be trained, on %s", len(runs), len(missing), chosen)
-    if missing and world.leads and (incomplete := environment.git_commit()[1]):
+    if missing and world.is_main and (incomplete := environment.git_commit()[1]):
         log.info("%s", incomplete)
-    writer = HeartbeatWriter(Path(heartbeat) if heartbeat and world.leads else None)
+    writer = HeartbeatWriter(Path(heartbeat) if heartbeat and world.is_main else None)
     writer.update(device=str(chosen))
-    job.progress = Progress(sum(job.images(run) for run in missing), shown=world.leads, writer=writer)
+    job.progress = Progress(sum(job.images(run) for run in missing), shown=world.is_main, writer=writer)
     with writer, job.processor():
         for _, members in itertools.groupby(sorted(runs, key=lane_key), key=lane_key):
             job.train_row(list(members))
-            if keep_weights == "best" and world.leads:
+            if keep_weights == "best" and world.is_main:
                 job.keep_best_of_cells(runs)
     return len(missing)
 
@@ -150,7 +150,9 @@ class _Job:
         folder = CheckpointFolder(self.checkpoints, runs[0], self.fingerprint)
         if not self.world.broadcast(lambda: folder.path.exists() or bool(self.missing(runs))):
             return
-        with folder.locked(title(runs), self.progress.waits) if self.world.leads else contextlib.nullcontext():
+        with (
+            folder.locked(title(runs), self.progress.report_waiting) if self.world.is_main else contextlib.nullcontext()
+        ):
             while groups := self.world.broadcast(lambda: self._groups(runs, folder)):
                 for path in groups:
                     self.world.stop_if_asked()
@@ -167,7 +169,7 @@ class _Job:
 
     def _lane_count(self, runs: list[Run]) -> int:
         """How many of these compatible runs to train in lock-step."""
-        most, _ = self.budget.fitting(runs)
+        most, _ = self.budget.lanes_that_fit(runs)
         most = max_lanes(runs[0].setting, self.outline, most)
         if isinstance(self.lanes, int):
             return min(self.lanes, most)
@@ -184,7 +186,7 @@ class _Job:
             self._train_in_memory(folder, checkpoint, state, runs)
 
     def _train_in_memory(self, folder: CheckpointFolder, checkpoint: Checkpoint, state: State, runs: list[Run]) -> None:
-        most, images_at_once = self.world.broadcast(lambda: self.budget.fitting(runs))
+        most, images_at_once = self.world.broadcast(lambda: self.budget.lanes_that_fit(runs))
         if len(runs) <= most:
             try:
                 return self._train(runs, checkpoint, state, images_at_once)
@@ -194,7 +196,7 @@ class _Job:
                     raise
             self._forget(runs)
         log.info("%s: too large for the memory, goes on as two halves", title(runs))
-        if self.world.leads:
+        if self.world.is_main:
             folder.split_in_half(checkpoint.path, checkpoint.load() or state)
 
     def _train(self, runs: list[Run], checkpoint: Checkpoint, state: State, images_at_once: int | str) -> None:
@@ -202,7 +204,7 @@ class _Job:
             training = LaneTrainer(runs, self.data, self.device, self.world, images_at_once)
             if "model" in state:
                 if misfit := training.state.misfit_of(state):
-                    if self.world.leads:
+                    if self.world.is_main:
                         checkpoint.refuse(misfit)
                     return  # its runs are missing still, and begin anew
                 training.restore(state)
@@ -215,12 +217,12 @@ class _Job:
             epochs = runs[0].setting.epochs
             names = [run.name(self.fingerprint) for run in runs]
             self.progress.begin(title(runs), names, epochs, self.images(runs[0]) // epochs, training.state.epoch)
-            finish = functools.partial(self._finish, environment.united(training.state.environments))
+            finish = functools.partial(self._finish, environment.merge(training.state.environments))
             training.train(finish, checkpoint, self.progress)
         except torch.OutOfMemoryError as error:
             raise too_large(self.world.local_run(runs[0]).batch_size, len(runs)) from error
         self.progress.end()
-        if self.world.leads:
+        if self.world.is_main:
             checkpoint.remove()
 
     def _forget(self, runs: list[Run]) -> None:
@@ -235,7 +237,7 @@ class _Job:
     def _finish(self, trained_in: dict[str, str], run: Run, outcome: Outcome, weights: bytes | None) -> None:
         name = run.name(self.fingerprint)
         # A group resumed after some of its runs were written trains them again: the rounding depends on all lanes.
-        if not self.world.leads or self.has(run):
+        if not self.world.is_main or self.has(run):
             return
         kept = None if self.keep == "none" else weights
         self.store.write(run, self.fingerprint, outcome, trained_in, kept)

@@ -54,7 +54,7 @@ class Progress:
             self._measure(None)
         self.writer.update(state=RUNNING, title=title, group=runs, epoch=resumed, epochs=epochs, at_once=True)
 
-    def waits(self, title: str) -> None:
+    def report_waiting(self, title: str) -> None:
         """Tell that another job trains what is next here."""
         self._measure(None)
         self.writer.update(state=BLOCKED, title=title, group=(), at_once=True)

@@ -155,7 +155,7 @@ class LaneTrainer:
             self._train_epochs(finish, checkpoint, progress)
         except Stopped as stop:
             # Raised between updates alone, where `state` is whole: what is measured there is measured again.
-            if self.world.leads:
+            if self.world.is_main:
                 checkpoint.save(self.state.state_dict())
             raise Stopped(stop.args[0], f"epoch {self.state.epoch}, step {self.state.step}") from None
         for lane, run in enumerate(self.state.runs):
@@ -192,7 +192,7 @@ class LaneTrainer:
             progress.block(losses.numel() * self.batch_size)
             if diverged:
                 plan = plan.select(self.drop(diverged, finish))
-            elif self.world.broadcast(lambda: checkpoint.due) and self.world.leads:
+            elif self.world.broadcast(lambda: checkpoint.due) and self.world.is_main:
                 checkpoint.save(state.state_dict())
             if state.runs:
                 self.world.stop_if_asked()

@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 
 from smallbatch.analysis.predicates import Thresholds
-from smallbatch.analysis.statistics import dealt
+from smallbatch.analysis.statistics import shuffled_halves
 from smallbatch.analysis.update_variance import mean_samples, slopes
 from smallbatch.analysis.verdicts import Comparison
 from smallbatch.analysis.words import counted
@@ -28,7 +28,7 @@ def grows_linearly(t: Thresholds, measured: pd.DataFrame, generator: np.random.G
         own = slopes(rows)
         if rows["batch_size"].nunique() > 2 and len(own):
             effect = mean_samples(own)
-            effect[1:] = dealt(effect[1:], generator)
+            effect[1:] = shuffled_halves(effect[1:], generator)
             ends = f"m = {rows['batch_size'].min():.0f} ... {rows['batch_size'].max():.0f}"
             sentence = (
                 f"{experiment}, epoch {epoch:.0f}: slope {effect[0]:.2f} over {ends}, {counted(len(own), 'seed')}"

@@ -42,7 +42,7 @@ class Backend:
             return StochasticUpdates(*parts) if self.suits.stochastic else EagerUpdates(*parts)
         if self.layout:
             return native.NativeUpdates(*parts, self.layout)
-        if not graphs.suit(network, feed):
+        if not graphs.can_record(network, feed):
             return EagerUpdates(*parts)
         return triton.TritonUpdates(*parts, self.graph) if self.graph else graphs.GraphUpdates(*parts)
 

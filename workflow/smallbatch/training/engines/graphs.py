@@ -34,7 +34,7 @@ Program = Callable[[], object]
 """Makes some steps."""
 
 
-def suit(network: Network, feed: Feed) -> bool:
+def can_record(network: Network, feed: Feed) -> bool:
     """Whether steps can be recorded: on a GPU, by one process, with all images on the device."""
     on_device = feed.train_images.read_on.type == "cuda"
     return on_device and network.device.type == "cuda" and network.world.size == 1

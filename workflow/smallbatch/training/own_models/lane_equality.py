@@ -169,7 +169,7 @@ def _reaches_others(candidate: Candidate, value: float) -> bool:
 
 
 def _models_alone(candidate: Candidate, count: int, examples: int, precision: Precision) -> list[nn.Module]:
-    return [lanes.moved(candidate.build_for(examples, seed).to(precision.dtype), seed) for seed in range(count)]
+    return [lanes.perturbed(candidate.build_for(examples, seed).to(precision.dtype), seed) for seed in range(count)]
 
 
 def _pass_equal(

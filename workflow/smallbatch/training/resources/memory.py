@@ -184,7 +184,7 @@ class MemoryBudget:
         """What this process takes for a run."""
         return need_of(self.world.local_run(run), self.outline, self.device, self.world, photos=self.photos)
 
-    def fitting(self, runs: Sequence[Run]) -> tuple[int, int | str]:
+    def lanes_that_fit(self, runs: Sequence[Run]) -> tuple[int, int | str]:
         """How many of these compatible runs fit as lanes, and how many images of each at once.
 
         A GPU is not refused anything: it says itself when it is full.

@@ -199,7 +199,7 @@ def agree(model: nn.Module, layout: Layout, feed: Feed) -> bool:
     results = []
     for make in (EagerUpdates, partial(NativeUpdates, layout=layout)):
         network = Network(
-            lanes.stack([lanes.moved(copy.deepcopy(model), seed) for seed in range(TRIED_LANES)]),
+            lanes.stack([lanes.perturbed(copy.deepcopy(model), seed) for seed in range(TRIED_LANES)]),
             batch_size=TRIED,
             bn_batch_size=TRIED_B,
             images_at_once="auto",
