@@ -40,6 +40,9 @@ INTERVAL = 0.05
 GRACE = 15.0
 """Seconds beyond the interval that may be lost: a minute in all, with the real one."""
 
+FOLDERS = ("data", "results", "paper_figures")
+"""Where a workflow makes files."""
+
 RUNS = [
     *(a_run(model="resnet8", norm="batch", b=2, warmup=True, epochs=6, base_lr=2**-9, seed=seed) for seed in (1, 2)),
     *(a_run(momentum=0.5, variance_batch_sizes=(2, 8), epochs=6, base_lr=2**-9, seed=seed) for seed in (1, 2)),
@@ -214,9 +217,10 @@ def kill_workflows(folder: Path, kills: int, seed: int = 0) -> Tally:
         different = [name for name in found.keys() | whole.keys() if found.get(name) != whole.get(name)]
         if different:
             tally.wrong.append(f"other bytes after {made} kills: {', '.join(different[:3])}")
-        a_day_later(project / "results")
+        for folder in FOLDERS:
+            a_day_later(project / folder)
         call(project, *ALL)
-        if left := left_over(project / "results", project / "data"):
+        if left := left_over(*map(project.joinpath, FOLDERS)):
             tally.wrong.append(f"left behind after {made} kills: {', '.join(left)}")
         print(f"{tally.kills} kills of workflows, wrong: {tally.wrong or 'nothing'}", flush=True)
         shutil.rmtree(project)

@@ -3,12 +3,22 @@
 import errno
 import json
 import os
+import time
 from pathlib import Path
 
 import pytest
 
 from smallbatch.core.errors import UserError
-from smallbatch.core.files import read_json, read_sealed, set_aside, set_aside_of_cache, write_json, write_sealed
+from smallbatch.core.files import (
+    DAY_S,
+    read_json,
+    read_sealed,
+    remove_abandoned,
+    set_aside,
+    set_aside_of_cache,
+    write_json,
+    write_sealed,
+)
 
 VALUES = {"accuracy": 0.975, "title": "2⁻⁸", "rows": [1, None, {"nan": 1e-300}]}
 
@@ -84,3 +94,18 @@ def test_what_lies_on_another_disk_is_set_aside_beside_the_link_to_it(what, tmp_
     aside = set_aside(path, out_of=tmp_path / "digits")
     assert aside.parent == tmp_path and not path.exists()
     assert (aside if what == "a file" else aside / "x").read_bytes() == b"damaged"
+
+
+def test_what_a_killed_process_was_writing_goes_a_day_later(tmp_path):
+    (tmp_path / "runs.csv").touch()
+    (tmp_path / "digits").mkdir()
+    (tmp_path / ".digits.abcd1234" / "unpacked").mkdir(parents=True)
+    others = [".absent.csv.ztuhvva9", ".my-settings", ".runs.csv.swp", "runs.csv.ztuhvva9"]
+    for name in (".runs.csv.ztuhvva9", *others):
+        (tmp_path / name).touch()
+    for path in tmp_path.iterdir():
+        os.utime(path, (time.time() - DAY_S,) * 2)
+    (tmp_path / ".runs.csv.younger1").touch()
+    remove_abandoned(tmp_path)
+    assert {path.name for path in tmp_path.iterdir()} == {"runs.csv", "digits", ".runs.csv.younger1", *others}
+    remove_abandoned(tmp_path / "none")

@@ -17,7 +17,7 @@ from faults import children_keep_to_permissions
 from helpers import PROJECT, TINY, copy_project, made_once, snakemake, write_study
 from PIL import Image
 
-from smallbatch.core.files import read_sealed, write_sealed
+from smallbatch.core.files import DAY_S, read_sealed, write_sealed
 from smallbatch.data.prepared import read_meta
 from smallbatch.runs.chosen import write_chosen
 from smallbatch.runs.store import RunStore
@@ -303,7 +303,7 @@ def test_tables_follow_a_run_that_came_out_otherwise(copied):
     assert runs.loc[name, "accuracy"] == 0.125
 
 
-def test_times_to_come_stop_no_job(copied):
+def test_times_to_come_stop_no_job_and_what_a_killed_call_left_goes(copied):
     """As another machine's clock makes them, or a copy from it."""
     before, ahead = trained(copied), time.time() + 3600
     lost = next(name for name in sorted(before) if "resnet8" in name)
@@ -313,9 +313,16 @@ def test_times_to_come_stop_no_job(copied):
     ]
     for file in files:
         os.utime(file, (ahead, ahead))
+    killed = [file.with_name(f".{file.name}.abcd1234") for file in files if file.is_file()]
+    killed += [file.with_name(f".{file.name}.abcd1234") for file in copied.glob("results/packs/*.json")]
+    for file in killed:
+        file.touch()
+        os.utime(file, (time.time() - DAY_S,) * 2)
     done = snakemake(copied, *ALL)
     assert done.returncode == 0, done.stdout
-    assert "data/digits/meta.json" in done.stdout.partition(": of a time to come")[0]
+    said, future, _ = done.stdout.partition(": dated in the future")
+    assert "data/digits/meta.json" in said and future
+    assert not [str(file) for file in killed if file.exists()], "what a call that was killed a day before left"
     after = trained(copied)
     assert {name for name in after if after[name] != before.get(name)} == {lost}
     assert "Nothing to be done" in snakemake(copied, *ALL).stdout

@@ -21,7 +21,7 @@ from smallbatch.data.prepared import ARRAYS, META, read_meta
 from smallbatch.core.code import code_digest
 from smallbatch.core.environment import git_commit, processors
 from smallbatch.core.errors import UserError
-from smallbatch.core.files import atomic, bring_to_now, check_folder_writable, writing_errors
+from smallbatch.core.files import atomic, bring_to_now, check_folder_writable, remove_abandoned, writing_errors
 from smallbatch.runs import chosen as rates_chosen
 from smallbatch.runs import command_line
 from smallbatch.runs import preflight as before

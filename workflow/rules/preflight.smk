@@ -18,6 +18,8 @@ def preflight():
         check_folders()
         if not only_looks():
             check_lock()
+            for folder in folders_of_files():
+                remove_abandoned(folder)
             import_published(STORE)
         for finding in findings():
             act_on(finding)
@@ -117,6 +119,13 @@ def check_lock():
     if workflow.execution_settings.lock and any(locks.glob("*.lock")):
         beside = "wait for it; `snakemake preview --nolock` works beside it; after a crash: snakemake --unlock"
         raise UserError(f"{locks}: another call of snakemake works in this folder; {beside}")
+
+
+def folders_of_files():
+    """Where jobs make files, but for the folders of runs and checkpoints, which are made as a whole."""
+    below = [path for path in Path(RESULTS, STUDY.name).rglob("*") if path.is_dir()]
+    kinds = [Path(RESULTS, kind) for kind in ("", "packs", "published", "weights", STUDY.name)]
+    return [*kinds, *below, Path(FIGURES, STUDY.name), Path(DATA), *[Path(DATA, label) for label in STUDY.labels]]
 
 
 def set_clocks_right():

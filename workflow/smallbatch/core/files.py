@@ -38,6 +38,9 @@ _ADVICE = {
 TEMPORARY = ".laid-"
 """How folders begin that are being made."""
 
+DAY_S = 86_400.0
+"""Seconds after which nobody is still writing a temporary file: those of large data sets take hours."""
+
 
 @contextlib.contextmanager
 def writing_errors(path: Path) -> Iterator[None]:
@@ -134,18 +137,29 @@ def remove_temporaries(folder: Path, prefix: str = ".", age: float = 0.0) -> Non
         prefix: of the temporary names; `.NAME.` for what was to become NAME.
         age: seconds since the last change, at least: where others may be writing.
     """
-    if not folder.is_dir():
-        return
-    before = time.time() - age
-    for entry in os.scandir(folder):
-        if entry.name.startswith(prefix) and _MADE_NAME.search(entry.name):
-            with contextlib.suppress(OSError):  # another was faster, or it is not ours
-                if entry.stat(follow_symlinks=False).st_mtime <= before:
-                    shutil.rmtree(entry.path) if entry.is_dir(follow_symlinks=False) else os.unlink(entry.path)
+    if folder.is_dir():
+        for entry in os.scandir(folder):
+            if entry.name.startswith(prefix) and _MADE_NAME.search(entry.name):
+                _remove_if_older(entry, age)
 
 
-_MADE_NAME = re.compile(r"^\..*[.-][a-z0-9_]{8}$")
-"""As `tempfile` ends what begins with a dot."""
+def remove_abandoned(folder: Path) -> None:
+    """Delete what was to become a file or folder that is there by now; a day later nobody is still writing it."""
+    if folder.is_dir():
+        for entry in os.scandir(folder):
+            made = _MADE_NAME.search(entry.name)
+            if made and made[1] and os.path.lexists(folder / made[1]):
+                _remove_if_older(entry, DAY_S)
+
+
+def _remove_if_older(entry: os.DirEntry[str], age: float) -> None:
+    with contextlib.suppress(OSError):  # another was faster, or it is not ours
+        if entry.stat(follow_symlinks=False).st_mtime <= time.time() - age:
+            shutil.rmtree(entry.path) if entry.is_dir(follow_symlinks=False) else os.unlink(entry.path)
+
+
+_MADE_NAME = re.compile(r"^\.(.*)[.-][a-z0-9_]{8}$")
+"""Of a temporary file or folder, with the name that it is to have in the end, as `tempfile` ends what begins so."""
 
 
 def write_json(path: Path, value: Any) -> None:
