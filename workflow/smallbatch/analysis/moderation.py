@@ -61,6 +61,6 @@ def _trigamma_inverse(value: float) -> float:
 
 def _likeness(residuals: np.ndarray) -> float:
     """The mean correlation of cells over seeds, 0 to 0.95."""
-    cells, own = len(residuals), (residuals**2).sum()
-    products = (residuals.sum(axis=0) ** 2).sum() - own
-    return float(np.clip(products / max((cells - 1) * own, 1e-30), 0, 0.95)) if cells > 1 else 0.0
+    cells, squares = len(residuals), (residuals**2).sum()
+    products = (residuals.sum(axis=0) ** 2).sum() - squares
+    return float(np.clip(products / max((cells - 1) * squares, 1e-30), 0, 0.95)) if cells > 1 else 0.0

@@ -94,12 +94,12 @@ class Noise:
         experiment = runs["experiment"].iloc[0]
         if experiment not in self._cells:
             self._cells[experiment] = self._draw(self._runs[experiment])
-        own = self._cells[experiment]
-        shown = np.isin(self._cell[own.runs.index], self._cell[runs.index])
+        cells = self._cells[experiment]
+        shown = np.isin(self._cell[cells.runs.index], self._cell[runs.index])
         accuracy, selection, converged, exact = (
-            values[:, shown] for values in (own.accuracy, own.selection, own.converged, own.exact)
+            values[:, shown] for values in (cells.accuracy, cells.selection, cells.converged, cells.exact)
         )
-        return Cells(own.runs[shown], accuracy, selection, converged, exact, own.seeds[shown])
+        return Cells(cells.runs[shown], accuracy, selection, converged, exact, cells.seeds[shown])
 
     def _normal(self, *shape: int) -> np.ndarray:
         """(SAMPLES, *shape), standard normal; in either half each has its mirror image, so that samples lie evenly."""
@@ -136,8 +136,8 @@ class Noise:
         training = self._training(np.nan_to_num(values - mean[:, None]), mean, count, share == 1, seeds, images)
         ever = (share > 0) | (np.nanmax(values, axis=1) > np.nanmin(values, axis=1))  # what diverged has no accuracy
         shared = math.sqrt(SHARED_IMAGES) * self._images[split][:, None]
-        own = math.sqrt(OWN_IMAGES) * self._normal(len(mean))
-        noise = training + np.sqrt(binomial * ever) * (shared + own)
+        of_each = math.sqrt(OWN_IMAGES) * self._normal(len(mean))
+        noise = training + np.sqrt(binomial * ever) * (shared + of_each)
         return np.concatenate([mean[None], np.clip(mean + noise, 0, 1)])
 
     def _training(
@@ -166,12 +166,12 @@ class Noise:
         rounded = (mean * images + 0.5) / (images + 1)
         scale = np.sqrt(rounded * (1 - rounded))  # what varies less where accuracy is high
         relative = residuals / scale[:, None]
-        own = count - 1
-        variance = np.fmax((relative**2).sum(axis=1) / np.fmax(own, 1), 1 / (12 * images**2 * scale**2))  # rounding
-        estimated = steady & (own > 0)
-        others = moderation(relative[estimated], variance[estimated], own[estimated])
-        prior = np.where(steady, np.fmax(np.fmin(others.prior, others.pooled - own), 0), 0)
-        total = prior + own
+        dof = count - 1
+        variance = np.fmax((relative**2).sum(axis=1) / np.fmax(dof, 1), 1 / (12 * images**2 * scale**2))  # rounding
+        estimated = steady & (dof > 0)
+        others = moderation(relative[estimated], variance[estimated], dof[estimated])
+        prior = np.where(steady, np.fmax(np.fmin(others.prior, others.pooled - dof), 0), 0)
+        total = prior + dof
         together = math.sqrt(others.shared) * self._normal(1) + math.sqrt(1 - others.shared) * self._normal(len(mean))
         of_seeds = np.stack([self._seeds[seed] for seed in seeds], axis=1) @ relative.T
         dof, of = np.unique(total, return_inverse=True)
@@ -267,8 +267,8 @@ def best_of(selection: np.ndarray, accuracy: np.ndarray, converged: np.ndarray, 
     candidates = np.concatenate([np.where(those, half, -np.inf) for those, half in halves])
     luckiest = argmax(candidates)[..., None]
     moved = np.take_along_axis(accuracy[1:] - accuracy[:1], luckiest, axis=-1)[..., 0]
-    own = np.take_along_axis(accuracy[:1], chosen, axis=-1)[..., 0]
-    return np.concatenate([own, np.clip(own + moved, 0, 1)])
+    observed = np.take_along_axis(accuracy[:1], chosen, axis=-1)[..., 0]
+    return np.concatenate([observed, np.clip(observed + moved, 0, 1)])
 
 
 def argmax(values: np.ndarray) -> np.ndarray:

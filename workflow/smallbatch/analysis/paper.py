@@ -95,7 +95,7 @@ _Rows = Sequence[Row]
 def _others(paper: Iterable[Any], rows: _Rows, value: Callable[[Row], Any]) -> list[Row]:
     """Of each value that the paper's figure does not have, the first experiment."""
     firsts = {value(row): row for row in reversed(rows) if value(row) not in paper}
-    return [firsts[own] for own in sorted(firsts)]
+    return [firsts[first] for first in sorted(firsts)]
 
 
 def _not(ours: Iterable[str], theirs: Iterable[str]) -> str:

@@ -56,10 +56,10 @@ def convergence_bar(best: float, classes: int, threshold: float, test_images: in
 
 def percentile_interval(samples: np.ndarray) -> tuple[float, float]:
     """The 2.5 and 97.5 percentiles of what is not NaN; NaN where nothing is."""
-    there = samples[~np.isnan(samples)]
-    if not len(there):
+    known = samples[~np.isnan(samples)]
+    if not len(known):
         return math.nan, math.nan
-    low, high = np.percentile(there, [2.5, 97.5])
+    low, high = np.percentile(known, [2.5, 97.5])
     return float(low), float(high)
 
 
@@ -84,7 +84,7 @@ def slope(x: np.ndarray, y: np.ndarray, weights: np.ndarray | float = 1.0) -> np
 
 def nan_mean(values: np.ndarray, axis: int) -> np.ndarray:
     """The mean along an axis of what is not NaN; NaN, without a warning, where nothing is."""
-    there = ~np.isnan(values)
-    count = there.sum(axis=axis)
-    means: np.ndarray = np.where(there, values, 0).sum(axis=axis) / np.where(count, count, np.nan)
+    known = ~np.isnan(values)
+    count = known.sum(axis=axis)
+    means: np.ndarray = np.where(known, values, 0).sum(axis=axis) / np.where(count, count, np.nan)
     return means

@@ -30,9 +30,9 @@ def measured(runs: pd.DataFrame, variance: pd.DataFrame) -> pd.DataFrame:
     joined = named.astype({"run": "str"}).merge(traces.astype({"run": "str", "trace": float}), on="run")
     joined = joined[np.isfinite(joined["trace"]) & (joined["trace"] > 0)].reset_index(drop=True)
     rows = joined[["batch_size", "trace", *settings]].itertuples(index=False, name=None)
-    own = [m * trace / _rate(m, *setting) ** 2 for m, trace, *setting in rows]
+    per_example = [m * trace / _rate(m, *setting) ** 2 for m, trace, *setting in rows]
     measurements: pd.DataFrame = joined.drop(columns=settings)
-    return measurements.assign(example_variance=np.array(own, dtype=float))
+    return measurements.assign(example_variance=np.array(per_example, dtype=float))
 
 
 def _rate(m: int, base_lr: float, lr_scaling: str, momentum: float, momentum_scaled: object) -> float:
@@ -49,8 +49,8 @@ def slopes(rows: pd.DataFrame) -> np.ndarray:
     """
     lines = [line for _, line in rows.groupby(["seed", "run"]) if line["batch_size"].nunique() > 1]
     points = [np.log2(line[["batch_size", "trace"]].to_numpy(float)).T for line in lines]
-    own = [float(slope(m, trace)) for m, trace in points]
-    return pd.Series(own, dtype=float).groupby([line["seed"].iloc[0] for line in lines]).mean().to_numpy()
+    of_lines = [float(slope(m, trace)) for m, trace in points]
+    return pd.Series(of_lines, dtype=float).groupby([line["seed"].iloc[0] for line in lines]).mean().to_numpy()
 
 
 def mean_samples(values: np.ndarray) -> np.ndarray:
@@ -85,9 +85,9 @@ def at_own_batch(rows: pd.DataFrame) -> pd.DataFrame:
         A row a batch_size (trained with) and epoch: mean, low, high; the last two NaN with one seed.
     """
     far = np.abs(np.log2(rows["batch_size"].astype(float)) - np.log2(rows["trained_batch_size"].astype(float)))
-    own = rows.assign(far=far).sort_values(["far", "batch_size"]).drop_duplicates(["run", "epoch"])
+    nearest = rows.assign(far=far).sort_values(["far", "batch_size"]).drop_duplicates(["run", "epoch"])
     found = []
-    for _, cell in own.groupby(["trained_batch_size", "epoch"]):
+    for _, cell in nearest.groupby(["trained_batch_size", "epoch"]):
         batch_size, epoch = cell["trained_batch_size"].iloc[0], cell["epoch"].iloc[0]
         logs = np.log(cell.groupby("seed")["example_variance"].first().to_numpy(float))
         found.append((int(batch_size), epoch, *np.exp([logs.mean(), *mean_interval(logs)])))

@@ -60,8 +60,10 @@ class Comparison:
     @cached_property
     def interval(self) -> tuple[float, float]:
         """The 95 % interval, stretched to the data's own effect where bias moved it away; NaN where one is unknown."""
-        own, (low, high) = self.effect[0], percentile_interval(self.effect[1:])
-        return (math.nan, math.nan) if math.isnan(own + low) else (float(min(low, own)), float(max(high, own)))
+        observed, (low, high) = self.effect[0], percentile_interval(self.effect[1:])
+        if math.isnan(observed + low):
+            return math.nan, math.nan
+        return float(min(low, observed)), float(max(high, observed))
 
     def worlds(self) -> tuple["Comparison", "Comparison"]:
         """The comparison with the samples of either world alone."""
@@ -71,16 +73,16 @@ class Comparison:
     @cached_property
     def p_outside(self) -> float:
         """The p-value of lying outside the region: small supports the claim. 1 where nothing is known."""
-        there = self._known
-        inside = self.depth > 0 and len(there)
-        return float(max((there <= self.at_least).mean(), (there >= self.at_most).mean())) if inside else 1.0
+        samples = self._known
+        inside = self.depth > 0 and len(samples)
+        return float(max((samples <= self.at_least).mean(), (samples >= self.at_most).mean())) if inside else 1.0
 
     @cached_property
     def p_inside(self) -> float:
         """The p-value of lying in the region, were it the only comparison: small refutes. 1 where nothing is known."""
-        there = self._known
-        known = len(there) and not math.isnan(self.depth)
-        return float(min((there >= self.at_least).mean(), (there <= self.at_most).mean())) if known else 1.0
+        samples = self._known
+        known = len(samples) and not math.isnan(self.depth)
+        return float(min((samples >= self.at_least).mean(), (samples <= self.at_most).mean())) if known else 1.0
 
     @property
     def _known(self) -> np.ndarray:
@@ -105,10 +107,10 @@ class Comparison:
         """
         if not self.seeds or math.isnan(self.depth + self.interval[0]):
             return None
-        own = float(self.effect[0])
+        observed = float(self.effect[0])
         low, high = np.quantile(self._known, [LEVEL, 1 - LEVEL])
-        lower_is_near = abs(own - self.at_least) <= abs(self.at_most - own)
-        half = own - low if lower_is_near == (self.depth > 0) else high - own
+        lower_is_near = abs(observed - self.at_least) <= abs(self.at_most - observed)
+        half = observed - low if lower_is_near == (self.depth > 0) else high - observed
         needed = self.seeds * (half / self.depth) ** 2 if self.depth else math.inf
         return math.ceil(needed) if needed <= MAX_SEEDS else None
 
@@ -161,6 +163,6 @@ def _p_values(comparison: Comparison) -> np.ndarray:
         if comparison.effect[0] - comparison.at_least < comparison.at_most - comparison.effect[0]
         else -comparison.effect[1:]
     )
-    there = np.sort(samples[~np.isnan(samples)])
-    below = np.searchsorted(there, samples, side="left")
-    return np.where(np.isnan(samples), 1.0, 1 - below / len(there))
+    known = np.sort(samples[~np.isnan(samples)])
+    below = np.searchsorted(known, samples, side="left")
+    return np.where(np.isnan(samples), 1.0, 1 - below / len(known))

@@ -100,7 +100,9 @@ def listed(values: Iterable[Any]) -> str:
 
 def sources(runs: pd.DataFrame) -> str:
     """`cifar10, 82 epochs`; `cifar10 (82 epochs), cifar100 (164 epochs)` where not all are trained for as long."""
-    epochs = {str(data): epoch_words(own) for data, own in runs.groupby("data", sort=False)["epochs"]}
+    epochs = {
+        str(data): epoch_words(setting_epochs) for data, setting_epochs in runs.groupby("data", sort=False)["epochs"]
+    }
     if runs["epochs"].nunique() == 1:
         return ", ".join([*epochs, next(iter(epochs.values()))])
     return ", ".join(f"{data} ({words})" for data, words in epochs.items())
@@ -127,8 +129,8 @@ def duration(seconds: float) -> str:
 def progress(runs: pd.DataFrame) -> str:
     """`140 of 286 runs so far`, or nothing when all are there. A run that several experiments share counts once."""
     once = runs.drop_duplicates("run")
-    there = int((once["status"] != "missing").sum())
-    return "" if there == len(once) else f"{there} of {counted(len(once), 'run')} so far"
+    finished = int((once["status"] != "missing").sum())
+    return "" if finished == len(once) else f"{finished} of {counted(len(once), 'run')} so far"
 
 
 def seed_words(runs: pd.DataFrame) -> str:

@@ -87,9 +87,9 @@ def git_commit(root: Path = ROOT) -> tuple[str, str]:
     """
     try:
         found = _git(root, "rev-parse", "--show-toplevel")
-        own = os.path.samefile(found, root)
-        head = _git(root, "rev-parse", "--verify", "HEAD") if own else ""
-        changed = _changed(root) if own else []
+        is_own_repository = os.path.samefile(found, root)
+        head = _git(root, "rev-parse", "--verify", "HEAD") if is_own_repository else ""
+        changed = _changed(root) if is_own_repository else []
     except OSError as error:
         return _unversioned(root, f"git cannot be called ({error.strerror}): install it")
     except subprocess.TimeoutExpired:
@@ -101,7 +101,7 @@ def git_commit(root: Path = ROOT) -> tuple[str, str]:
         if "HEAD" in error.cmd:
             return _unversioned(root, f"it has no commit yet: {_COMMIT}")
         return _unversioned(root, f"it is no git repository: work in a clone, or {_INIT}")
-    if not own:
+    if not is_own_repository:
         return _unversioned(root, f"it lies inside another git repository, {found}: work in a clone, or {_INIT}")
     if not changed:
         return head, ""
@@ -142,11 +142,11 @@ def _differs(root: Path, path: str) -> bool:
 
 def _git(root: Path, *arguments: str) -> str:
     """What git says of `root`, whatever repository the caller's variables name."""
-    own = {name: value for name, value in os.environ.items() if name not in _OF_A_REPOSITORY}
+    variables = {name: value for name, value in os.environ.items() if name not in _OF_A_REPOSITORY}
     # A monitor of the file system may be wrong, and would be believed.
     command = ["git", "--no-optional-locks", "-c", "core.fsmonitor=false", "-C", str(root), *arguments]
     done = subprocess.run(
-        command, env=own | {"LC_ALL": "C"}, capture_output=True, check=True, timeout=GIT_TIMEOUT_S,
+        command, env=variables | {"LC_ALL": "C"}, capture_output=True, check=True, timeout=GIT_TIMEOUT_S,
         encoding="utf-8", errors="surrogateescape",
     )  # fmt: skip
     return done.stdout.rstrip("\n")

@@ -81,8 +81,8 @@ def _from_json(values: Mapping[str, Any]) -> dict[str, Any]:
     return {key: tuple(value) if isinstance(value, list) else value for key, value in values.items()}
 
 
-_SETTINGS = tuple(own.name for own in fields(Setting))
-_DEFAULTS = _as_json({own.name: own.default for own in fields(Setting) if own.default is not MISSING})
+_SETTINGS = tuple(field.name for field in fields(Setting))
+_DEFAULTS = _as_json({field.name: field.default for field in fields(Setting) if field.default is not MISSING})
 
 
 @dataclass(frozen=True)
@@ -103,15 +103,15 @@ class Run:
     @cached_property
     def settings(self) -> dict[str, Any]:
         """All settings by name, flat, as JSON has them."""
-        own = {one.name: getattr(self, one.name) for one in fields(self) if one.name != "setting"}
-        return _as_json({name: getattr(self.setting, name) for name in _SETTINGS}) | own
+        own_values = {one.name: getattr(self, one.name) for one in fields(self) if one.name != "setting"}
+        return _as_json({name: getattr(self.setting, name) for name in _SETTINGS}) | own_values
 
     @classmethod
     def from_settings(cls, settings: dict[str, Any]) -> "Run":
         """The run that `settings` belongs to."""
-        own = {one.name for one in fields(cls)} - {"setting"}
-        setting = Setting.from_json({key: value for key, value in settings.items() if key not in own})
-        return cls(setting, **{key: settings[key] for key in own})
+        own_names = {one.name for one in fields(cls)} - {"setting"}
+        setting = Setting.from_json({key: value for key, value in settings.items() if key not in own_names})
+        return cls(setting, **{key: settings[key] for key in own_names})
 
     @property
     def learning_rate(self) -> float:
@@ -275,8 +275,8 @@ class Study:
 
     def as_json(self) -> dict[str, Any]:
         """All of it, as JSON has it: so a job gets the study as it was when the workflow began."""
-        own = {one.name: getattr(self, one.name) for one in fields(self)}
-        return own | {"experiments": {name: e.as_json() for name, e in self.experiments.items()}}
+        values = {one.name: getattr(self, one.name) for one in fields(self)}
+        return values | {"experiments": {name: e.as_json() for name, e in self.experiments.items()}}
 
     @classmethod
     def from_json(cls, values: Mapping[str, Any]) -> "Study":

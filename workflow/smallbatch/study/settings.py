@@ -130,8 +130,8 @@ def _check_extent(path: Path, root: yaml.Node) -> None:
             raise UserError(f"{path}: line {node.start_mark.line + 1}: nested too deeply; allowed: {DEEPEST} levels")
         if id(node) not in counts:
             parts = node.value if isinstance(node, yaml.CollectionNode) else ()
-            own = [one for part in parts for one in (part if isinstance(part, tuple) else (part,))]
-            counts[id(node)] = 1 + sum(count(one, level + 1) for one in own)
+            children = [one for part in parts for one in (part if isinstance(part, tuple) else (part,))]
+            counts[id(node)] = 1 + sum(count(one, level + 1) for one in children)
         return counts[id(node)]
 
     if count(root, 1) > MAX_VALUES:
@@ -309,13 +309,13 @@ def _check_plain(value: Any, location_of: Callable[[str], str], path: tuple[str,
     key = ".".join(path) or "top level"
     where = location_of(key)
     if isinstance(value, dict):
-        for name, own in value.items():
+        for name, child in value.items():
             if not isinstance(name, str) or _unshown(name):
                 refuse(where, key, name, "keys that are a word; a number as a key is put in quotes")
-            _check_plain(own, location_of, (*path, name))
+            _check_plain(child, location_of, (*path, name))
     elif isinstance(value, list):
-        for number, own in enumerate(value):
-            _check_plain(own, location_of, (*path, str(number)))
+        for number, child in enumerate(value):
+            _check_plain(child, location_of, (*path, str(number)))
     elif isinstance(value, float) and not math.isfinite(value):
         refuse(where, key, value, "finite numbers")
     elif isinstance(value, int) and abs(value) > LARGEST_NUMBER:

@@ -118,8 +118,8 @@ def _as_json(comparison: Comparison, verdict: str) -> dict[str, Any]:
 def _why_not_run(claim: Claim, absent: Sequence[str], lacking: Sequence[str], thresholds: Thresholds) -> str:
     if not claim.checks:
         return "no variance was measured at three batch sizes or more"
-    if there := [figure for figure in lacking if figure not in absent]:
-        lacks = f"{', '.join(there)}: the study lacks batch sizes that this compares"
+    if unequal := [figure for figure in lacking if figure not in absent]:
+        lacks = f"{', '.join(unequal)}: the study lacks batch sizes that this compares"
         return f"{lacks}; large m begin at {thresholds['large_batch']}" if "large_batch" in claim.thresholds else lacks
     return f"the study has no results of {', '.join(lacking or absent)}"
 

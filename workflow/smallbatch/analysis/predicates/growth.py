@@ -25,13 +25,13 @@ def grows_linearly(t: Thresholds, measured: pd.DataFrame, generator: np.random.G
     """
     apart = (measured["norm"] != "batch") | (measured["bn_batch_size"] < measured["trained_batch_size"])
     for (experiment, epoch), rows in measured[apart].groupby(["experiment", "epoch"]):
-        own = slopes(rows)
-        if rows["batch_size"].nunique() > 2 and len(own):
-            effect = mean_samples(own)
+        of_seeds = slopes(rows)
+        if rows["batch_size"].nunique() > 2 and len(of_seeds):
+            effect = mean_samples(of_seeds)
             effect[1:] = shuffled_halves(effect[1:], generator)
             ends = f"m = {rows['batch_size'].min():.0f} ... {rows['batch_size'].max():.0f}"
             sentence = (
-                f"{experiment}, epoch {epoch:.0f}: slope {effect[0]:.2f} over {ends}, {counted(len(own), 'seed')}"
+                f"{experiment}, epoch {epoch:.0f}: slope {effect[0]:.2f} over {ends}, {counted(len(of_seeds), 'seed')}"
             )
             low, high = 1 - t["slope_tolerance"], 1 + t["slope_tolerance"]
-            yield Comparison(sentence, effect, at_least=low, at_most=high, unit="slope", seeds=len(own))
+            yield Comparison(sentence, effect, at_least=low, at_most=high, unit="slope", seeds=len(of_seeds))
