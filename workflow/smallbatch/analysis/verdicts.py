@@ -19,7 +19,9 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 
 import numpy as np
+from scipy.special import ndtr
 
+from smallbatch.analysis.noise import NEAR
 from smallbatch.analysis.statistics import percentile_interval
 from smallbatch.analysis.words import counted
 
@@ -28,6 +30,10 @@ VERDICTS = ("refuted", "undecided", "supported", "not run")
 
 LEVEL = 0.05
 """How often, at most, a false claim is supported or a true one refuted."""
+
+TESTED = LEVEL - float(ndtr(-NEAR))
+"""The level of each test: less the chance that a cell as good as the best looks worse by more than `NEAR` and is not
+counted among those that may be the best (Berger & Boos, JASA 1994, of tests that do not know all values)."""
 
 DISCARDED = 0.9
 """The p-value, of an effect in its region looking so far out, above which it is left out of those that refute."""
@@ -108,7 +114,7 @@ class Comparison:
         if not self.seeds or math.isnan(self.depth + self.interval[0]):
             return None
         observed = float(self.effect[0])
-        low, high = np.quantile(self._known, [LEVEL, 1 - LEVEL])
+        low, high = np.quantile(self._known, [TESTED, 1 - TESTED])
         lower_is_near = abs(observed - self.at_least) <= abs(self.at_most - observed)
         half = observed - low if lower_is_near == (self.depth > 0) else high - observed
         needed = self.seeds * (half / self.depth) ** 2 if self.depth else math.inf
@@ -148,10 +154,10 @@ def _decide_in_one(comparisons: Sequence[Comparison]) -> list[str]:
     least = np.min([_p_values(comparison) for comparison in suspects], axis=0) if suspects else np.ones(1)
 
     def verdict(comparison: Comparison) -> str:
-        if comparison.p_outside <= LEVEL:
+        if comparison.p_outside <= TESTED:
             return "supported"
         adjusted = (least <= comparison.p_inside).mean() if comparison in suspects else 1.0
-        return "refuted" if comparison.depth < 0 and adjusted <= LEVEL * DISCARDED else "undecided"
+        return "refuted" if comparison.depth < 0 and adjusted <= TESTED * DISCARDED else "undecided"
 
     return [verdict(comparison) for comparison in comparisons]
 
