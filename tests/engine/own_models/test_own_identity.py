@@ -56,6 +56,21 @@ def test_names_of_runs_of_the_projects_models_are_as_recorded():
     assert batch.name("f" * 64) == "made_resnet8-batch_m4_b2_log2lr-8_seed1-5f74b12e5a56"
 
 
+def test_packages_around_a_model_are_part_of_what_its_runs_are_named_after(tmp_path, monkeypatch):
+    """Python runs their `__init__.py` before the model's file, whether that imports from them or not."""
+    for name, text in {
+        "outer/__init__.py": "", "outer/inner/__init__.py": "from outer.width import WIDTH\n",
+        "outer/width.py": "WIDTH = 8\n", "outer/inner/net.py": "def mine(shape, classes, norms): ...\n",
+    }.items():  # fmt: skip
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text(text)
+    monkeypatch.syspath_prepend(tmp_path)
+    files = {path.relative_to(tmp_path).as_posix() for path in models.files("outer.inner.net:mine")}
+    assert files == {"outer/__init__.py", "outer/inner/__init__.py", "outer/width.py", "outer/inner/net.py"}
+    for name in [name for name in sys.modules if name.partition(".")[0] == "outer"]:
+        monkeypatch.delitem(sys.modules, name)
+
+
 @pytest.mark.slow
 def test_an_edited_model_names_new_runs_and_old_ones_cannot_be_evaluated(own, data_folder, tmp_path):
     file = own()

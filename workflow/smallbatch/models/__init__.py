@@ -8,6 +8,7 @@ import importlib
 import importlib.util
 import sys
 from collections.abc import Callable, Iterator
+from importlib.machinery import ModuleSpec, PathFinder
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -93,12 +94,22 @@ def source(entry_point: str) -> Path:
     """
     module, _, name = entry_point.partition(":")
     with contextlib.suppress(ImportError, ValueError, AttributeError):
-        spec = importlib.util.find_spec(module)
+        spec = _spec_without_import(module)
         if name and spec and spec.has_location and spec.origin:
             return Path(spec.origin)
     raise UserError(
         f"{__file__}: MODELS: {entry_point!r} is not allowed; allowed: MODULE:FUNCTION of a module that is there"
     )
+
+
+def _spec_without_import(module: str) -> ModuleSpec | None:
+    """As `importlib.util.find_spec`, which imports the packages around a module: nobody would see what they read."""
+    top, *parts = module.split(".")
+    spec, name = importlib.util.find_spec(top), top
+    for part in parts:
+        name = f"{name}.{part}"
+        spec = spec and PathFinder.find_spec(name, spec.submodule_search_locations or [])
+    return spec
 
 
 def _with_imported(file: Path) -> set[Path]:
@@ -108,11 +119,21 @@ def _with_imported(file: Path) -> set[Path]:
     while pending:
         path = pending.pop()
         files.add(path)
-        folders = {path.parent, Path(__file__).resolve().parent}
+        packages = set(_packages_around(path))
+        folders = {path.parent, Path(__file__).resolve().parent, *(file.parent for file in packages)}
         beside = {folder / f"{name}.py" for name in _imported(path) for folder in folders}
         beside |= {other for name in _imported(path) for other in (path.parent / name).glob("**/*.py")}
-        pending |= {other for other in beside if other.is_file() and not is_the_projects(other)} - files
+        pending |= {other for other in beside | packages if other.is_file() and not is_the_projects(other)} - files
     return files
+
+
+def _packages_around(path: Path) -> Iterator[Path]:
+    """What Python runs before a file: `__init__.py` of its package, and of those around it."""
+    for folder in path.parents:
+        file = folder / "__init__.py"
+        if folder == Path(__file__).resolve().parent or not file.is_file():
+            return
+        yield file
 
 
 def is_the_projects(path: Path) -> bool:
