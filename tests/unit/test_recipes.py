@@ -1,5 +1,7 @@
 """Recipes: each job's changes with what decides its files, and with nothing else."""
 
+from dataclasses import replace
+
 import pytest
 from helpers import PROJECT
 
@@ -14,8 +16,11 @@ CODE = {name: f"code of {name}" for name in ("gather", "claims", "report", "crat
 CONFIG = read_yaml(PROJECT / "config" / "config.yaml")
 
 
-def recipes_of(config=CONFIG, code=CODE, snakemake="9.27"):
-    return recipes.recipes(load_study(CONFIG | {"study": "cifar10-quick"}), config, code, LIBRARY, snakemake)
+STUDY = load_study(CONFIG | {"study": "cifar10"})
+
+
+def recipes_of(study=STUDY, config=CONFIG, code=CODE, snakemake="9.27"):
+    return recipes.recipes(study, config, code, LIBRARY, snakemake)
 
 
 def changed_by(**other):
@@ -25,7 +30,7 @@ def changed_by(**other):
 
 
 def test_recipes_are_those_of_settings_and_code():
-    study, found = load_study(CONFIG | {"study": "cifar10-quick"}), recipes_of()
+    study, found = STUDY, recipes_of()
     e, (name, figure) = next(iter(study.experiments.values())), next(iter(study.figures.items()))
     assert found["gather"] == checksums.recipe_of(list(study.experiments), "code of gather")
     assert found[f"table-{e.name}"] == checksums.recipe_of(e.as_json(), 0.8, PROTOCOL, "code of table")
@@ -49,6 +54,12 @@ def test_settings_change_the_jobs_that_take_them():
     assert changed_by(config=CONFIG | {"claims": CONFIG["claims"] | {"other": 1}}) == {"claims"}
     assert changed_by(config=CONFIG | {"convergence_threshold": 0.5}) == {"table"}
     assert changed_by(snakemake="10.0") == {"archive"}
+
+
+def test_the_order_in_the_study_file_changes_what_shows_it():
+    for mapping, jobs in (("figures", {"claims", "page", "archive"}), ("experiments", {"gather"})):
+        reversed_ = dict(reversed(getattr(STUDY, mapping).items()))
+        assert changed_by(study=replace(STUDY, **{mapping: reversed_})) == jobs | {"claims", "page", "archive"}
 
 
 def test_scripts_whose_code_is_noted_have_a_hash_of_their_own():

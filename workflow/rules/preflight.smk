@@ -23,7 +23,7 @@ def preflight():
             import_published(STORE)
         for finding in findings():
             act_on(finding)
-        workflow.dag.forcefiles.update(missing_checksums())
+        workflow.dag.forcefiles.update(map(str, before.missing_checksums(list(map(job_files, RECIPES)))))
         if not only_looks():
             set_clocks_right()
     except UserError as error:
@@ -65,13 +65,6 @@ def act_on(finding):
     if only_looks():
         workflow.dag.forcefiles.update(map(str, finding.files))
     print(finding.planned if only_looks() else finding.mend(), file=sys.stderr)
-
-
-def missing_checksums():
-    """Those of jobs that have made other files; whoever asks for these alone would not miss them."""
-    for job in map(job_files, RECIPES):
-        if not job.sums.exists() and any(map(os.path.exists, job.makes)):
-            yield str(job.sums)
 
 
 def job_files(job):

@@ -1,5 +1,6 @@
 """What is looked for before any job of a call: files that are not as they were made, or would be made otherwise now."""
 
+import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -73,6 +74,16 @@ def damaged_files(jobs: Iterable[Job], figures: Path) -> Iterator[Finding]:
             yield _outdated(job.sums, f"{names}: not as drawn from these tables; to be drawn again")
         for file in sorted(set(damaged).difference(pictures)):
             yield from _damaged([file], f"{file}: {DAMAGED}")
+
+
+def missing_checksums(jobs: Sequence[Job]) -> list[Path]:
+    """Checksums that are not there, of jobs that have made files or whose files others have read.
+
+    Whoever asks for files alone, of these jobs or of the others, would not miss them.
+    """
+    made = [job for job in jobs if job.sums.exists() or any(map(os.path.lexists, job.makes))]
+    read = {file for job in made for file in job.reads}
+    return [job.sums for job in jobs if not job.sums.exists() and (job in made or not read.isdisjoint(job.makes))]
 
 
 def outdated_files(jobs: Iterable[Job]) -> Iterator[Finding]:

@@ -39,11 +39,12 @@ def recipes(
         library: the folder above the library's.
         snakemake: its version, which the archive names.
     """
+    order = list(study.experiments), list(study.figures)  # which `recipe_of` does not see
     return {
         "gather": recipe_of(list(study.experiments), code["gather"]),
-        "claims": recipe_of(study.figures, config["claims"], code["claims"]),
-        "page": recipe_of(study.as_json(), code["report"], digest(library / TEMPLATE)),
-        "archive": recipe_of(study.as_json(), snakemake, code["crate"]),
+        "claims": recipe_of(study.figures, order, config["claims"], code["claims"]),
+        "page": recipe_of(study.as_json(), order, code["report"], digest(library / TEMPLATE)),
+        "archive": recipe_of(study.as_json(), order, snakemake, code["crate"]),
         **{
             f"table-{e.name}": recipe_of(e.as_json(), config["convergence_threshold"], PROTOCOL, code["table"])
             for e in study.experiments.values()
