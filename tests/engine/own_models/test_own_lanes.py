@@ -111,6 +111,9 @@ ALONE_MODELS = {
     "a lane that diverges": ({"middle": "return x / x.abs().amax().clamp(1e9)"}, MIXES),
     "weights that diverge": ({"end": "x = self.fc(x.tanh().nan_to_num().mean((2, 3)))\n"
                                      "return torch.where(x.isnan().any(), 2 * x, x)"}, MIXES),
+    "another number with many channels": (
+        {"middle": "return x * (1 + (x.shape[1] > 24))"}, "100 lanes compute otherwise than 3"
+    ),
     "noise on many": ({"middle": "return x + torch.randn_like(x) if self.training and len(x) > 99 else x"}, DRAWS),
     "hidden by a zero": ({"middle": "return x + self.c(F.softmax(x, 1))",
                           "init": "self.c = nn.Conv2d(8, 8, 1, groups=8)\nself.c.weight = nn.Parameter(self.c.weight)",

@@ -224,14 +224,14 @@ class Candidate:
             return False
         return True
 
-    def operations_in_lanes(self, count: int, *, training: bool) -> list[str] | None:
-        """Names of the operations of a pass of so many lanes, in their order; None where shapes alone do not tell."""
+    def record_lanes(self, count: int, *, training: bool) -> Recorder | None:
+        """What a pass of so many lanes does; None where shapes alone do not tell."""
         (channels, height, width), alone = self.spec.shape, self.build(1)
         with contextlib.suppress(Exception), torch.device("meta"):  # whatever a model's code raises without values
             stacked = lanes.stack([alone.to("meta")] * count).train(training)
             with Recorder(stacked) as record:
                 stacked(torch.empty(EXAMPLES, count * channels, height, width))
-            return record.operations
+            return record
         return None
 
     def _record_shapes(self, count: int, *, training: bool) -> Recorder:

@@ -107,10 +107,10 @@ def _difference_at_other_sizes(candidate: Candidate) -> str:
 
 
 def _many_do_otherwise(candidate: Candidate) -> bool:
-    """Whether many lanes take other operations than few, as far as shapes of tensors tell."""
+    """Whether many lanes take other operations or numbers than few, as far as shapes of tensors tell."""
     for training in (True, False):
-        few = candidate.operations_in_lanes(LANES, training=training)
-        if few is not None and candidate.operations_in_lanes(MANY_LANES, training=training) != few:
+        few, many = (candidate.record_lanes(count, training=training) for count in (LANES, MANY_LANES))
+        if few and (not many or (few.operations, few.constants) != (many.operations, many.constants)):
             return True
     return False
 

@@ -22,6 +22,9 @@ _NORMALISING = "batch_norm", "layer_norm", "group_norm", "instance_norm", "rms_n
 """How the names of torch's functions and operations end that normalise, without the endings in `_SUFFIXES`."""
 
 _SUFFIXES = "_legit", "_functional", "_no_training", "_no_update", "_with_update", "_elemt", "_update_stats"
+_RANGES = torch.ops.aten.arange.default, torch.ops.aten.arange.start, torch.ops.aten.arange.start_step
+"""Whose numbers are positions."""
+
 _READ_VALUES = torch.ops.aten._local_scalar_dense.default, torch.ops.aten.equal.default
 
 
@@ -103,6 +106,7 @@ class Recorder(contextlib.ExitStack):
 
     Attributes:
         operations: names, in their order; those of scripted code, too.
+        constants: numbers that they compute with, in their order; sizes and places in tensors are none.
         drew: whether one of them drew random numbers.
         called: names of the layers that were.
         normalised: names of those that `norms` made and that normalised something.
@@ -114,6 +118,7 @@ class Recorder(contextlib.ExitStack):
         self._names = {id(layer): name for name, layer in model.named_modules()}
         self._inside: list[nn.Module] = []
         self.operations: list[str] = []
+        self.constants: list[float] = []
         self.drew = False
         self.called: set[str] = set()
         self.normalised: set[str] = set()
@@ -136,6 +141,7 @@ class Recorder(contextlib.ExitStack):
 
     def _note(self, operation: Any, arguments: Arguments, options: Options) -> None:
         self.operations.append(str(operation))
+        self.constants += _constants(operation, arguments, options)
         self.drew |= _draws(operation, arguments, options)
         self._note_norm(operation.overloadpacket.__name__)
 
@@ -154,6 +160,14 @@ def _draws(operation: Any, arguments: Arguments, options: Options) -> bool:
         return False
     # Asking for a value is marked so, too.
     return torch.Tag.nondeterministic_seeded in operation.tags and operation not in _READ_VALUES
+
+
+def _constants(operation: Any, arguments: Arguments, options: Options) -> list[float]:
+    """Numbers where an operation takes a tensor, a scalar or a float; whole numbers alone are sizes and positions."""
+    types = {one.name: str(one.type).removeprefix("Optional[") for one in operation._schema.arguments}
+    given = _by_name(operation, arguments, options).items()
+    numbers = tree_leaves([value for name, value in given if types[name].startswith(("Tensor", "number", "float"))])
+    return [float(value) for value in numbers if isinstance(value, int | float) and operation not in _RANGES]
 
 
 def _by_name(operation: Any, arguments: Arguments, options: Options) -> dict[str, Any]:
