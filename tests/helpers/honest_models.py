@@ -278,7 +278,10 @@ def clamped_in_place(shape, classes, norms):
 
 
 def weight_norm(shape, classes, norms):
-    return around(shape, classes, nn.utils.parametrizations.weight_norm(nn.Conv2d(8, 8, 3, padding=1)), nn.ReLU())
+    orthogonal = nn.utils.parametrizations.orthogonal(nn.Conv2d(8, 8, 1))
+    return around(
+        shape, classes, nn.utils.parametrizations.weight_norm(nn.Conv2d(8, 8, 3, padding=1)), orthogonal, nn.ReLU()
+    )
 
 
 def max_out(shape, classes, norms):

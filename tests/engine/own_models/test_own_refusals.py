@@ -82,6 +82,23 @@ REFUSED = {
                                  "it changes a.weight.count as it trains, which no checkpoint has"),
     "an attribute of torch": ({"middle": "torch.counted = getattr(torch, 'counted', 0) + 1\nreturn x"},
                               "it changes torch.counted as it trains, which no checkpoint has"),
+    "another loss": ({"init": "loss = F.cross_entropy; "
+                              "F.cross_entropy = lambda x, y, **k: loss(x, y, **(k | {'label_smoothing': 0.5}))"},
+                     "it replaces torch.nn.functional.cross_entropy, which others compute with, too; allowed: functi"),
+    "another layer": ({"init": "nn.Conv2d.seen = 1"}, "it replaces torch.nn.modules.conv.Conv2d.seen, which others"),
+    "a counter among Python's functions": (
+        {"middle": "import builtins; builtins.seen = getattr(builtins, 'seen', 0) + 1\n"
+                   "return x if seen < 9999 else 2 * x"},
+        "it replaces builtins.seen"),
+    "a lazy layer": ({"init": "self.c = nn.LazyConv2d(8, 1)", "middle": "return self.c(x)"},
+                     "it makes c.weight as it trains; allowed: parameters and buffers that are there, in "),
+    "a compiled layer": ({"init": "self.c = torch.compile(nn.Conv2d(8, 8, 1))", "middle": "return self.c(x)"},
+                         "its layer c is compiled by torch.compile; allowed: the layer itself, which is compiled "),
+    "the processor": ({"init": "self.k = len(torch.backends.cpu.get_cpu_capability())"},
+                      "it asks the system, by torch.backends.cpu.get_cpu_capability, which is no part of"),
+    "how torch was built": ({"init": "self.k = len(torch.__config__.show())"}, "it asks the system, by torch."),
+    "a data base": ({"init": "import sqlite3; self.k = len(sqlite3.connect(__file__).execute('select 1').fetchall())"},
+                    "it asks the system, by sqlite3.connect, which is no part of"),
     "a late parameter": ({"middle": "if not hasattr(self, 'w'): self.w = nn.Parameter(torch.ones(8, 1, 1))\n"
                                     "return x * self.w"}, "it makes w as it trains; allowed: parameters and buffers"),
     "a late buffer": ({"middle": "if not hasattr(self, 'w'): self.register_buffer('w', torch.ones(8, 1, 1))\n"

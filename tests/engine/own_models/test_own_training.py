@@ -5,6 +5,7 @@ from dataclasses import replace
 import pytest
 import torch
 from helpers import a_run
+from helpers.lanes import train
 from helpers.own_models import CPU, OUTLINE
 
 from smallbatch import models
@@ -17,6 +18,7 @@ from smallbatch.training.engines.eager import StochasticUpdates
 from smallbatch.training.engines.native import updates as native
 from smallbatch.training.engines.native.plan import Layout
 from smallbatch.training.engines.trace import Graph
+from smallbatch.training.own_models import suitability
 from smallbatch.training.resources import lane_count, memory
 from smallbatch.training.resources.probe import noise
 from smallbatch.training.trainer import LaneTrainer
@@ -43,6 +45,41 @@ def test_the_random_numbers_of_a_model_are_those_of_the_step(own, data_folder):
     other = LaneTrainer([replace(run, seed=2)], data, CPU)
     other.restore(stopped.state.state_dict() | {"runs": [replace(run, seed=2).settings]})
     assert not torch.equal(other.updates.block(stopped.plan(), 3, 4, [1.0]), losses[4])
+
+
+COUNTS, COUNT = "self.register_buffer('n', torch.zeros(()))", "if self.training: self.n += 1"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("late", "reason"),
+    [
+        (
+            "x - x.mean(0) if not self.training and self.n > 20 else x",
+            "in testing an image's logits depend on",
+        ),
+        (
+            "F.layer_norm(x, x.shape[1:]) if self.n > 20 else x",
+            r"its Mine normalises \(layer_norm\), and norm: none",
+        ),
+        ("x * random.random() if self.n > 20 else x", "training pass draws from Python's module random"),
+        ("torch.manual_seed(0) and x if self.n > 20 else x", "training pass seeds torch's random numbers"),
+    ],
+)
+def test_what_a_model_does_only_after_some_updates_ends_its_training(late, reason, own, data_folder, tmp_path):
+    """A buffer counts them, which is allowed; no check before the training comes so far."""
+    own(init=COUNTS, middle=f"{COUNT}\nreturn {late}")
+    run = a_run(model="mine", epochs=3)  # of 16 updates
+    with pytest.raises(UserError, match=rf"model mine \(.*{reason}.*; so it is after 2 epochs, and was not at first"):
+        train([run], prepared.read(data_folder), tmp_path)
+
+
+def test_random_numbers_that_a_model_draws_only_after_some_updates_are_those_of_the_step(own, data_folder, tmp_path):
+    own(init=COUNTS, middle=f"{COUNT}\nreturn F.dropout(x) if self.training and self.n > 20 else x")
+    run, data = a_run(model="mine", epochs=2), prepared.read(data_folder)
+    assert not suitability(run.setting, OUTLINE.shape, OUTLINE.classes).stochastic
+    (_, one), (_, two) = (train([run], data, tmp_path)[run] for _ in range(2))
+    assert one == two
 
 
 def test_streams_with_a_step_are_others_and_those_without_stay():

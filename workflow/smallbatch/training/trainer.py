@@ -4,7 +4,7 @@ import logging
 import math
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 import torch
 from safetensors.torch import save
@@ -30,6 +30,9 @@ from smallbatch.training.resources import device as devices
 from smallbatch.training.schedule import Schedule
 from smallbatch.training.sgd import LaneSGD
 from smallbatch.training.state import State
+
+if TYPE_CHECKING:
+    from smallbatch.training.own_models.late_changes import LateChanges
 
 log = logging.getLogger(__name__)
 
@@ -162,13 +165,22 @@ class LaneTrainer:
             finish(run, self.state.outcome(lane, None), save(lanes.lane_state(self.state.model, lane)))
 
     def _train_epochs(self, finish: Finish, checkpoint: Checkpoint, progress: Progress) -> None:
+        watch = None if self.suitability.lanes else self._watch()
         self.measure_variance()
         while self.state.runs and self.state.epoch < self.setting.epochs:
             self._train_epoch(finish, checkpoint, progress)
+            if watch and self.state.runs:
+                watch.check(lanes.lane_state(self.state.model, 0), self.state.epoch + 1)
             if self.state.runs:
                 self._end_epoch(finish)
                 progress.epoch(self.state.epoch, self.state.history)
                 self.measure_variance()
+
+    def _watch(self) -> "LateChanges":
+        from smallbatch.training.own_models.late_changes import LateChanges
+        from smallbatch.training.own_models.spec import spec_of
+
+        return LateChanges(spec_of(self.setting, self.meta.shape, len(self.meta.classes)))
 
     def measure_variance(self) -> None:
         """Measure the variance of updates, if this is a point to do so and it is not done."""

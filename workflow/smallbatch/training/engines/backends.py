@@ -39,7 +39,7 @@ class Backend:
         """The fastest way that these lanes have; to be made anew when the lanes change."""
         parts = network, sgd, feed
         if not self.suits.lanes:
-            return StochasticUpdates(*parts) if self.suits.stochastic else EagerUpdates(*parts)
+            return StochasticUpdates(*parts)  # a branch of its code may begin to draw later than any check sees
         if self.layout:
             return native.NativeUpdates(*parts, self.layout)
         if not graphs.can_record(network, feed):

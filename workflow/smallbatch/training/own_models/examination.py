@@ -8,6 +8,7 @@ import torch
 from smallbatch import models
 from smallbatch.training.own_models import batch_sizes, lane_equality, micro_batches, optimiser, reproducibility
 from smallbatch.training.own_models.candidate import Candidate
+from smallbatch.training.own_models.foreign_code import nothing_replaced
 from smallbatch.training.own_models.outside_access import nothing_outside, without_calls
 from smallbatch.training.own_models.short_training import short_training
 from smallbatch.training.own_models.spec import ModelSpec, Suitability
@@ -22,8 +23,13 @@ def examine(spec: ModelSpec) -> Suitability:
     import torch._dynamo  # noqa: F401 - torch does so by itself, but several times as slowly where calls are watched
 
     name = f"model {spec.model} ({models.source(spec.entry_point)})"
-    listening = nothing_outside(models.files(spec.entry_point), name)
-    with _plain_torch(), listening as refuse, models.errors_in_one_line(spec.model, "its check fails"):
+    files = models.files(spec.entry_point)
+    with (
+        plain_torch(),
+        nothing_replaced(files, name),
+        nothing_outside(files, name) as refuse,
+        models.errors_in_one_line(spec.model, "its check fails"),
+    ):
         candidate = Candidate(spec)
         stochastic = reproducibility.check(candidate)
         refuse()  # without the checks that take longest
@@ -43,12 +49,12 @@ def train_shortly(spec: ModelSpec, *, resumed: bool) -> dict[str, str]:
         UserError: the model cannot be made or trained.
     """
     candidate = Candidate(spec)
-    with _plain_torch(), models.errors_in_one_line(spec.model, "its training fails"):
+    with plain_torch(), models.errors_in_one_line(spec.model, "its training fails"):
         return short_training(candidate.build, candidate.images, candidate.labels, resumed=resumed)
 
 
 @contextlib.contextmanager
-def _plain_torch() -> Iterator[None]:
+def plain_torch() -> Iterator[None]:
     """One thread on the CPU in single precision; whatever a model sets of torch is set back."""
     threads, dtype, onednn = torch.get_num_threads(), torch.get_default_dtype(), torch._C._get_mkldnn_enabled()
     torch.set_num_threads(1)

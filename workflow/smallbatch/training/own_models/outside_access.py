@@ -24,8 +24,11 @@ CLOCKS = {"datetime.now", "datetime.utcnow", "datetime.today", "date.today"}
 HARMLESS = {"fspath", "getcwd", "sleep", "struct_time"}
 """Functions of the modules `os` and `time` that may be called."""
 
-EVENTS = {"os.fork", "os.posix_spawn", "os.system", "socket.connect", "socket.getaddrinfo", "subprocess.Popen"}
-"""Audit events of asking other processes or machines."""
+EVENTS = {
+    "os.fork", "os.posix_spawn", "os.system", "socket.connect", "socket.getaddrinfo", "sqlite3.connect",
+    "subprocess.Popen",
+}  # fmt: skip
+"""Audit events of asking other processes, machines or data bases."""
 
 _INSTALLED = {*sysconfig.get_paths().values(), *site.getsitepackages(), site.getusersitepackages()}
 if sys.prefix != sys.base_prefix:
@@ -40,10 +43,10 @@ SEEDING = {"manual_seed", "manual_seed_all", "seed", "seed_all", "set_rng_state"
 """Functions of `torch.random` and `torch.cuda` by which a model would fix what its run's seed is to decide."""
 
 DEVICES = {
-    "current_device", "device_count", "get_device_capability", "get_device_name", "get_device_properties",
-    "is_available",
+    "current_device", "device_count", "get_cpu_capability", "get_device_capability", "get_device_name",
+    "get_device_properties", "is_available", "parallel_info", "show",
 }  # fmt: skip
-"""Functions of torch that tell what devices a machine has: a run has one name on all of them."""
+"""Functions of torch that tell what devices a machine has and how torch was built: a run has one name on all."""
 
 
 class _Listener(NamedTuple):

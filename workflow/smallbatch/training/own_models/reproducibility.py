@@ -1,6 +1,7 @@
 """Whether a model is the same each time: initial weights, passes in training and in testing, and what it keeps."""
 
 from torch import Tensor, nn
+from torch.nn.parameter import is_lazy
 
 from smallbatch import models
 from smallbatch.training.own_models import batch_sizes, normalisation
@@ -28,7 +29,7 @@ def check(candidate: Candidate) -> bool:
         )
     normalisation.check(candidate)
     stochastic = _check_passes(candidate, model, again, start)
-    _check_testing(candidate, model)
+    check_testing(candidate, model)
     return stochastic
 
 
@@ -71,6 +72,15 @@ def _check_hidden_state(candidate: Candidate, model: nn.Module, images: Tensor) 
 
 
 def _check_tensors(candidate: Candidate, model: nn.Module) -> None:
+    for name, layer in model.named_modules():
+        if type(layer).__name__ == "OptimizedModule":  # of torch._dynamo, which takes seconds to import
+            raise candidate.spec.error(
+                f"its layer {name} is compiled by torch.compile; allowed: the layer itself, which is compiled where "
+                "lanes and kernels can be had"
+            )
+    lazy = [name for name, tensor in model.state_dict(keep_vars=True).items() if is_lazy(tensor)]
+    if lazy:
+        raise candidate.spec.error(_made_late(lazy[0]))
     if not any(parameter.requires_grad for parameter in model.parameters()):
         raise candidate.spec.error("it has no parameters to train")
     extra = [name for name, value in model.state_dict().items() if not isinstance(value, Tensor)]
@@ -84,9 +94,11 @@ def _check_seeds(candidate: Candidate) -> None:
     """Random initial weights differ between seeds."""
     with RandomTensors() as drawn:
         one = candidate.build(1)
-    other = dict(candidate.build(2).named_parameters())
+    states = one.state_dict(), candidate.build(2).state_dict()
     for name, weights in one.named_parameters():
-        same = name in other and identical([weights.detach()], [other[name].detach()])
+        whole, original, _ = name.partition("original")  # with the buffers that a parametrisation draws beside it
+        names = [key for key in states[0] if key.startswith(whole)] if original else [name]
+        same = all(key in states[1] and identical([states[0][key]], [states[1][key]]) for key in names)
         if same and weights.requires_grad and weights in drawn and (weights != weights.flatten()[0]).any():
             raise candidate.spec.error(
                 f"its initial weights {name} are random, but the same for each seed; allowed: random numbers of "
@@ -101,13 +113,16 @@ def _check_lazy_tensors(candidate: Candidate) -> None:
     candidate.run(model, candidate.images[0], training=True)
     after = {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
     if others := sorted({name for name, _ in before.items() ^ after.items()}):
-        raise candidate.spec.error(
-            f"it makes {others[0]} as it trains; allowed: parameters and buffers that are there, in their shape, "
-            "when it is made"
-        )
+        raise candidate.spec.error(_made_late(others[0]))
 
 
-def _check_testing(candidate: Candidate, model: nn.Module) -> None:
+def _made_late(name: str) -> str:
+    return (
+        f"it makes {name} as it trains; allowed: parameters and buffers that are there, in their shape, when it is made"
+    )
+
+
+def check_testing(candidate: Candidate, model: nn.Module) -> None:
     """Testing changes nothing, draws nothing, and treats each image alone."""
     images, before = candidate.images[0], copied_state(model)
     one, other = (candidate.run(model, images, training=False, seed=seed) for seed in (1, 2))

@@ -1,0 +1,76 @@
+"""What a model's code changes of code that is not its own: others, and the engine, compute with it."""
+
+import builtins
+import contextlib
+import math
+import sys
+from collections.abc import Collection, Iterator, Mapping
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import torch
+from torch import nn
+
+from smallbatch.core.errors import UserError
+
+_MODULES = (builtins, math, torch, nn, nn.functional, nn.init)
+_ABSENT = object()
+
+
+@contextlib.contextmanager
+def nothing_replaced(files: Collection[Path], name: str) -> Iterator[None]:
+    """Refuse a model that, while this lasts, replaces or adds anything there; what it has changed is changed back.
+
+    Args:
+        files: of the model.
+        name: of the model, for the error.
+
+    Raises:
+        UserError: says what it replaces.
+    """
+    owners = _owners(files)
+    before = {owner: _attributes(values) for owner, (_, values) in owners.items()}
+    try:
+        yield
+    finally:
+        changed = [
+            (owner, attribute, before[owner].get(attribute, _ABSENT))
+            for owner, (_, values) in owners.items()
+            for attribute in before[owner] | _attributes(values)
+            if values.get(attribute, _ABSENT) is not before[owner].get(attribute, _ABSENT)
+        ]
+        for owner, attribute, value in changed:
+            _put(owners[owner][0], attribute, value)
+    if changed:
+        owner, attribute, _ = changed[0]
+        raise UserError(
+            f"{name}: it replaces {owner}.{attribute}, which others compute with, too; allowed: functions, classes and "
+            "attributes of its own"
+        )
+
+
+def _owners(files: Collection[Path]) -> dict[str, tuple[Any, Mapping[str, object]]]:
+    """Modules and classes of torch and of the project, but for the model's files, with their attributes, by name."""
+    ours = [module for name, module in list(sys.modules.items()) if name.startswith("smallbatch.")]
+    modules = [*_MODULES, *(module for module in ours if Path(module.__file__ or "").resolve() not in files)]
+    classes = [torch.Tensor, *(kind for kind in vars(nn).values() if isinstance(kind, type))]
+    owners: dict[str, tuple[Any, Mapping[str, object]]] = {one.__name__: (one, vars(one)) for one in modules}
+    return owners | {f"{kind.__module__}.{kind.__name__}": (kind, vars(kind)) for kind in classes}
+
+
+def _attributes(values: Mapping[str, object]) -> dict[str, object]:
+    """Of an owner: functions, classes, numbers and texts; modules come as they are imported."""
+    return {
+        name: value
+        for name, value in values.items()
+        if not isinstance(value, ModuleType) and not (name.startswith("__") and name not in vars(nn.Module))
+    }
+
+
+def _put(owner: Any, attribute: str, value: object) -> None:
+    with contextlib.suppress(AttributeError, TypeError):
+        if value is _ABSENT:
+            delattr(owner, attribute)
+        else:
+            setattr(owner, attribute, value)
