@@ -217,8 +217,8 @@ def kill_workflows(folder: Path, kills: int, seed: int = 0) -> Tally:
         different = [name for name in found.keys() | whole.keys() if found.get(name) != whole.get(name)]
         if different:
             tally.wrong.append(f"other bytes after {made} kills: {', '.join(different[:3])}")
-        for folder in FOLDERS:
-            a_day_later(project / folder)
+        for name in FOLDERS:
+            a_day_later(project / name)
         call(project, *ALL)
         if left := left_over(*map(project.joinpath, FOLDERS)):
             tally.wrong.append(f"left behind after {made} kills: {', '.join(left)}")
