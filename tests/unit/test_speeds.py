@@ -43,6 +43,7 @@ def test_a_pack_takes_what_its_runs_take_and_the_memory_of_its_largest():
     runs = [a_run(batch_size=m, seed=seed) for m in (2, 8) for seed in (1, 2, 3)]
     assert speeds.know(runs) and not speeds.know([a_run(model="resnet8")])
     assert speeds.seconds(runs) == pytest.approx(3 * (900 + 300)) and speeds.memory(runs) == 4000
+    assert speeds.memory(runs[:1]) == 1000
 
 
 def test_what_is_written_is_read_and_what_is_damaged_named_and_done_without(tmp_path, caplog):
