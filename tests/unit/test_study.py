@@ -17,6 +17,7 @@ from smallbatch.core.errors import UserError
 from smallbatch.runs.packs import Plan, cut, lane_key, with_rates
 from smallbatch.runs.store import Outcome, RunStore
 from smallbatch.study import experiments as studies
+from smallbatch.study import settings
 from smallbatch.study.experiments import Run, Setting, Study
 from smallbatch.study.settings import entries_of, read_yaml, suggestion
 from smallbatch.study_file import check_config, load_study, scaled
@@ -642,6 +643,7 @@ def repeated(times, form):
         (repeated(9, "{here}: &{here} {{<<: [{there}]}}"), "too many values, "),
         (b"#" * 250_001, "too large: 250001 bytes; allowed: 250000"),
         (b"a: 1\n---\nb: 2", "line 2: not valid YAML: but found another document"),
+        (b"b: {<<: {x: 1}, y: 1, y: 2}", "line 1: not valid YAML: key 'y' stands twice"),
         (b"1: a", "line 1: not valid YAML: key 1 is no text; put it in quotes"),
         (b"true: a", "line 1: not valid YAML: key True is no text; put it in quotes"),
         (b"null: a", "line 1: not valid YAML: key None is no text; put it in quotes"),
@@ -654,7 +656,7 @@ def repeated(times, form):
         (b"a: !!bool x", "not valid YAML: KeyError('x')"),
         (b"a: !!python/object/apply:os.getcwd []", "line 1: not valid YAML: could not determine a constructor"),
     ],
-    ids=range(21),
+    ids=range(22),
 )
 def test_a_file_that_readers_choke_on_or_differ_over_is_refused(content, words, tmp_path):
     bad = tmp_path / "bad.yaml"
@@ -664,11 +666,27 @@ def test_a_file_that_readers_choke_on_or_differ_over_is_refused(content, words, 
     assert str(caught.value).startswith(f"{bad}: {words}")
 
 
+def test_a_file_may_have_as_much_as_is_allowed(monkeypatch, tmp_path):
+    good = tmp_path / "good.yaml"
+    good.write_bytes(b"#" * 250_000)
+    assert read_yaml(good) is None
+    good.write_bytes(b"a: " + b"[" * 19 + b"]" * 19)
+    assert str(read_yaml(good)["a"]) == "[" * 19 + "]" * 19
+    good.write_text("a: [1, 2]", encoding="utf-8")  # the mapping, its key, the list, two numbers
+    monkeypatch.setattr(settings, "MAX_VALUES", 5)
+    assert read_yaml(good) == {"a": [1, 2]}
+    monkeypatch.setattr(settings, "MAX_VALUES", 4)
+    with pytest.raises(UserError, match=r"good.yaml: too many values, 5 with what its aliases repeat; allowed: 4$"):
+        read_yaml(good)
+
+
 def test_what_is_plain_is_read_as_everybody_reads_it(tmp_path):
     good = tmp_path / "good.yaml"
     good.write_bytes(b"\xef\xbb\xbfa: &a [5e-4, 1.5e3, .5, 1., -3, 0, 2^-8, '0123', true]\nb: {<<: {x: 1}, y: *a}\n")
     a = [0.0005, 1500.0, 0.5, 1.0, -3, 0, "2^-8", "0123", True]
     assert read_yaml(good) == {"a": a, "b": {"x": 1, "y": a}}
+    good.write_text("[.inf, -.inf, +.Inf]", encoding="utf-8")
+    assert read_yaml(good) == [math.inf, -math.inf, math.inf], "what is not finite is refused by key"
 
 
 @pytest.mark.parametrize("make", [Path.mkdir, os.mkfifo], ids=["a folder", "a pipe"])
@@ -734,6 +752,8 @@ def test_zero_has_no_sign_in_a_name():
     ("key", "value", "words"),
     [
         ("stduy", "laptop", "stduy: unknown key (did you mean 'study'?)"),
+        (1, "laptop", "top level: 1 is not allowed; allowed: keys that are a word; a number as a key is put in quotes"),
+        ("claims", {"a\n": 1}, "claims: 'a\\n' is not allowed; allowed: keys that are a word"),
         (
             "convergence_threshold",
             1.5,
@@ -765,6 +785,8 @@ def test_zero_has_no_sign_in_a_name():
         ("datasets", {"a b": {"source": "digits"}}, "datasets: 'a b' is not allowed; allowed: a name of small letters"),
         ("datasets", {"downloads": {"source": "digits"}}, "datasets.downloads.label: 'downloads' is not allowed"),
         ("seeds", math.nan, "seeds: nan is not allowed; allowed: finite numbers"),
+        ("seeds", 2**31 - 1, "seeds: 2147483647 is not allowed; allowed: study, or a whole number from 1 to 10000"),
+        ("seeds", -(2**31), "seeds: -2147483648 is not allowed; allowed: whole numbers up to 2147483647"),
         ("seeds", 10001, "seeds: 10001 is not allowed; allowed: study, or a whole number from 1 to 10000"),
         ("scale", {"name": "a\n"}, "scale.name: 'a\\n' is not allowed; allowed: one line of text"),
         ("scale", {"name": "a", "batch_sizes": ["010"]}, "scale.batch_sizes.0: '010' is not allowed"),
@@ -775,6 +797,18 @@ def test_mistakes_in_the_configuration_are_reported_in_one_line(key, value, word
     with pytest.raises(UserError) as caught:
         check_config({**CONFIG, key: value})
     assert str(caught.value).startswith("config/config.yaml: ") and words in str(caught.value)
+
+
+@pytest.mark.parametrize("letter", ["\n", "\x85", "\u2028", "\u2029", "\ud800"])
+def test_what_no_line_can_show_is_in_no_text_but_a_description_has_lines(letter):
+    with pytest.raises(UserError, match=r"^config/config.yaml: scale.name: '.*' is not allowed; allowed: one line of"):
+        check_config(CONFIG | {"scale": {"name": f"a{letter}"}})
+    assert load(lambda v: v.update(description="What\nfor.\n")).description == "What\nfor.\n"
+
+
+def test_of_several_mistakes_the_first_by_its_key_is_reported():
+    with pytest.raises(UserError, match=r"^config/config.yaml: convergence_threshold: 2 is not allowed"):
+        check_config(CONFIG | {"seeds": 0, "convergence_threshold": 2, "study": 3})
 
 
 @pytest.mark.parametrize(
@@ -817,11 +851,18 @@ def test_a_scale_of_a_command_line_is_said_to_be_there(monkeypatch):
         (["snakemake", "--config", "a=1", "b=x=2", "--cores", "8", "c=3"], ["a=1", "b=x=2"]),
         (["snakemake", "-n", "--config=b=2", "c=3"], ["b=2", "c=3"]),
         (["snakemake", "-Ca=1", "-n"], ["a=1"]),
+        (["snakemake", "-C=a=b=", "c=3"], ["a=b=", "c=3"]),
+        (["snakemake", "-n", "--cores", "8", "-Cx"], ["x"]),
         (["snakemake", "-C", "a=1", "--configfile", "x"], ["a=1"]),
     ],
 )
 def test_the_settings_among_the_arguments_of_snakemake(arguments, entries):
     assert entries_of(arguments) == entries
+
+
+def test_what_is_no_setting_among_the_arguments_is_said_to_be_on_the_command_line():
+    with pytest.raises(UserError, match=r"^command line: --config: 'a' is not allowed; allowed: KEY=VALUE"):
+        settings.read_entries(["a"])
 
 
 @pytest.mark.parametrize("second", [["--config", "b=2"], ["-C", "b=2"], ["-Cb=2"], ["--config=b=2"]])
@@ -850,6 +891,7 @@ def test_what_was_meant_is_first_of_all_what_begins_so():
     assert suggestion("digits_m2_seed3", runs) == " (did you mean 'digits_m2_seed3-5546e31d5fcf'?)"
     assert suggestion("digits_m2_sed5-ce7e8a3d4038", runs) == " (did you mean 'digits_m2_seed5-ce7e8a3d4038'?)"
     assert suggestion("lapto", ["laptop", "cifar10"]) == " (did you mean 'laptop'?)" and suggestion("x", runs) == ""
+    assert suggestion("lap", ["laptop-look"]) and not suggestion("la", ["laptop-look"]), "too short to tell"
 
 
 def test_studies_are_found_by_what_they_have(monkeypatch, tmp_path):
