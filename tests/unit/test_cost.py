@@ -1,6 +1,7 @@
 """What a study takes, from speeds that are made up, by values worked out by hand."""
 
 import contextlib
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from types import SimpleNamespace
 
@@ -127,6 +128,18 @@ def test_a_figure_of_runs_that_those_before_it_show_costs_nothing_more(made_up):
     table, _ = estimate(study, {"made": OUTLINE}, device="cpu", lanes=3, keep_weights="all")
     assert table["figure"].tolist() == ["fig08", "again", "all"]
     assert table["runs"].tolist() == [2, 0, 2] and table["hours"][1] == 0
+
+
+def test_as_many_are_measured_at_the_same_time_as_will_train(made_up, monkeypatch):
+    pools = []
+
+    def pool(workers, context):
+        pools.append((workers, context.get_start_method()))
+        return ThreadPoolExecutor(workers)
+
+    monkeypatch.setattr(cost, "ProcessPoolExecutor", pool)
+    estimated()
+    assert pools == [(1, "fork"), (2, "fork")], "the first describes the device"
 
 
 def lanes_asked(run, outline, most, m, *, device, lanes):
