@@ -1,11 +1,12 @@
 """Tables of a study that a report is made of."""
 
+from importlib.resources import files
+from pathlib import Path
+
 import numpy as np
 import pandas as pd
 
-from helpers import PROJECT
-
-TEMPLATE = PROJECT / "workflow" / "smallbatch" / "templates" / "report.html.j2"
+TEMPLATE = Path(str(files("smallbatch"))) / "templates" / "report.html.j2"
 HERE = {"python": "3.11.2", "torch": "2.15.0", "device": "Some CPU", "commit": "abc123"}
 
 CLAIM = {"section": "3.2", "text": "Small m is best", "predicate": "best at m <= 8", "effect": "", "low": np.nan,

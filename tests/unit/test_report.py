@@ -137,6 +137,11 @@ def test_claims_are_shown_however_their_file_was_read(missing) -> None:
         ("+1.2 points", -0.4, 2.04, "-0.4 to +2.0"),
         ("-0.2 points", -0.5, -0.004, "-0.500 to -0.004"),  # not "-0.0": the reader asks on which side of 0 it is
         ("+0.2 points", 0.0, 0.41, "+0.0 to +0.4"),
+        ("+0.0 points", -0.00002, 0.5, "-0.00002 to +0.50000"),
+        ("+0.0 points", -0.000002, 0.5, "-0.000002 to +0.500000"),
+        ("+0.0 points", -0.0000002, 0.5, "-0.000000 to +0.500000"),  # no more than six
+        ("+1.2 points", "", 0.5, ""),
+        ("+1.2 points", 0.5, "", ""),
         ("slope 0.98", 0.9, 1.054, "0.90 to 1.05"),
         ("3 rates", 2, 4, "2.0 to 4.0"),
         ("more", 0.5, 0.75, "0.50 to 0.75"),
