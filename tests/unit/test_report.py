@@ -172,7 +172,7 @@ def test_a_reduced_study_says_so_before_anything_else(tmp_path: Path) -> None:
 
 
 def test_page_holds_the_tables(tmp_path: Path) -> None:
-    both = pd.concat([runs(), planned({(2, 2**-8): [0.5, 0.6]}, experiment="bn", norm="batch")])
+    both = pd.concat([runs(), planned({(2, 2**-8): [0.5, 0.6]}, experiment="a-bn", norm="batch")])
     _, results, settings, places = Page(page(tmp_path, both)).tables
     assert results[0] == list(result_row(runs()))
     assert results[1] == list(result_row(runs()).values())
@@ -315,6 +315,9 @@ def test_a_page_says_when_and_on_what_its_runs_were_trained(tmp_path: Path) -> N
     text = " ".join(page(tmp_path, runs().assign(ended=days)).split())
     assert "(3,600 seconds), 2026-11-25 to 2026-11-26 on Some CPU. That adds up what trained side by side." in text
     assert "(3,600 seconds), 2026-11-26 on Some CPU. " in " ".join(page(tmp_path, runs().assign(ended=days[0])).split())
+    devices = ["Some GPU", *["Some CPU"] * 5, None]
+    on_both = page(tmp_path, runs().assign(ended=days[0], device=devices))
+    assert "2026-11-26 on Some CPU, Some GPU. " in " ".join(on_both.split())
     assert "(3,600 seconds). That" in " ".join(page(tmp_path).split()), "where it is not known"
 
 
