@@ -503,8 +503,24 @@ DOUBTFUL = {
     "years": ("train2017/1 val2017/1", "train2017/, val2017/: either splits"),
     "domains": (
         "photo/a/1 photo/b/1 sketch/a/1 sketch/b/1",
-        "photo/, sketch/ all hold a/, b/: either parts of the data",
+        "photo/, sketch/ hold folders alone, a/, b/ in several: either parts of the data, then unite them or let "
+        "`path` name one; or classes, then unite what each holds",
     ),
+    "domains of which one lacks a class": ("photo/a/1 photo/b/1 sketch/a/1", "photo/, sketch/ hold folders alone, a/ "),
+    "domains in splits": (
+        "train/photo/a/1 train/sketch/a/1 train/sketch/b/1 test/photo/a/1 test/sketch/a/1",
+        "train: doubtful: photo/, sketch/ hold folders alone, a/ in several: either parts",
+    ),
+    "folds": (
+        "fold1/a/1 fold1/b/1 fold2/a/1 fold2/c/1 fold3/b/1 fold3/c/1",
+        "fold1/, fold2/, fold3/ hold folders alone, a/, b/, c/ in several: either parts",
+    ),
+    "parts": (
+        "part1/a/1 part1/b/1 part2/c/1 part2/d/1",
+        "part1/, part2/ are numbered and hold folders alone, a/, b/, c/, d/: either parts of the data, then unite",
+    ),
+    "parts of a number": ("1of2/a/1 1of2/b/1 2of2/c/1", "1of2/, 2of2/ are numbered"),
+    "shards": ("Shard_00001-of-2/a/1 shard-2-of-2/b/1", "shard-2-of-2/ are numbered"),
     "splits within classes": ("a/train/1 a/test/1 b/train/1 b/test/1", "a/ holds train/ and test/ or val/"),
     "a class and its test images": ("cat/1 cat/2 cat_test/1 dog/1", "cat/, cat_test/: either splits, then"),
     "training images of a class": ("cat/1 dog/1 training-cat/1", "cat/, training-cat/: either splits, then"),
@@ -531,12 +547,43 @@ def test_train_alone_is_taken_where_the_path_names_it(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("inner", ["2023 2024-11", "left other", "one one"])
 def test_folders_within_classes_are_parts_of_them(tmp_path: Path, inner: str) -> None:
-    """Unless all classes have the same, which are no years."""
+    """Unless they hold nothing else and share names, which are no years."""
     first, second = inner.split()
     made(tmp_path / "photos", f"a/{first}/1 a/{second}/2 b/{first}/1 b/{second}/2")
     if inner == "left other":
         save(flat(1), tmp_path / "photos" / "a" / "3.png")
     assert prepare(tmp_path / "photos", test_fraction=0.5).meta.classes == ("a", "b")
+
+
+CLASSES = {
+    "kinds": "animals/cat/1 animals/dog/1 vehicles/car/1 vehicles/bus/1",
+    "synsets": "n01443537/images/1 n01443537/images/2 n01629819/images/1 n01629819/images/2",
+    "long numbers": "n01443537/a/1 n01443537/b/1 n01629819/c/1 n01629819/d/1",
+    "numbers alone": "0/a/1 0/b/1 1/c/1 1/d/1",
+    "classes by their name": "class1/a/1 class1/b/1 class2/c/1 class2/d/1",
+    "pictures in numbered folders": "c1/1 c1/2 c2/1 c2/x/2",
+}
+
+
+@pytest.mark.parametrize("kind", CLASSES)
+def test_folders_of_folders_may_be_classes_and_the_log_says_so(
+    kind: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    files = CLASSES[kind].split()
+    deep = [file for file in files if file.count("/") > 1]
+    with caplog.at_level(logging.INFO):
+        found = prepare(made(tmp_path / "photos", " ".join(files)), test_fraction=0.5)
+    assert found.meta.classes == tuple(sorted({file.split("/")[0] for file in files}))
+    folders = ", ".join(sorted({f"{file.rpartition('/')[0]}/" for file in deep}))
+    told = f"pictures in subfolders of class folders, which belong to these classes: {len(deep)} ({folders})\n"
+    assert told in caplog.text
+
+
+def test_files_that_are_no_pictures_change_no_reading(tmp_path: Path) -> None:
+    root = made(tmp_path / "photos", "photo/a/1 photo/b/1 sketch/a/1 sketch/b/1")
+    for name in ("README.txt", "photo/README.txt", "sketch/notes", "sketch/a/notes.txt"):
+        (root / name).write_text("no picture")
+    refused(root, "photo/, sketch/ hold folders alone, a/, b/ in several: either parts of the data")
 
 
 @pytest.mark.parametrize("path", ["~nobody-of-this-name/x", "x" * 300, "fifo"])

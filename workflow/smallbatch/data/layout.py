@@ -4,12 +4,13 @@ import logging
 import os
 import re
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from pathlib import Path
 
 from smallbatch.core.errors import UserError
 from smallbatch.data.decoding import EXTENSIONS, unlike_pictures
-from smallbatch.data.tree import count_files, described, folders, shown, text, visible, walk
+from smallbatch.data.doubtful import refuse_copies, refuse_parts
+from smallbatch.data.tree import count_files, described, folded, folders, shown, some, text, walk
 
 log = logging.getLogger(__name__)
 
@@ -21,11 +22,6 @@ _TRAIN = re.compile(r"train(ing)?")
 _HELD_OUT = re.compile(r"test(ing)?|val(id(ation)?)?|eval(uation)?|dev")
 _PART = re.compile(rf"(?<![^\W_])({_TRAIN.pattern}|{_HELD_OUT.pattern})(?![^\W_])")
 """The word for a split in a class's name, such as cat_test."""
-
-_COPIES = re.compile(r"[\W_]*((thumb(nail)?|preview|backup)s?|cache[ds]?)[\W_]*")
-"""What programs call folders that hold other pictures once more."""
-
-_DATE = re.compile(r"(19|20)\d\d(\W?\d\d){0,2}")
 
 Classes = dict[str, list[str]]
 """Class name -> its images, as paths below the root, both in sorted order."""
@@ -71,11 +67,6 @@ def _identity(file: Path) -> tuple[int, int]:
     return status.st_dev, status.st_ino
 
 
-def some(names: Sequence[str]) -> str:
-    """A list of names that does not fill the screen."""
-    return shown(", ".join(names[:5])) + (f" and {len(names) - 5} more" if len(names) > 5 else "")
-
-
 def _descended(path: Path, root: Path, folder: Path) -> Path:
     """The folder that `folder` holds alone, if there are folders in that: one class is no data set."""
     inner = folders(folder)
@@ -86,12 +77,7 @@ def _descended(path: Path, root: Path, folder: Path) -> Path:
 
 
 def _role(folder: Path) -> str | None:
-    return ROLES.get(_folded(text(folder.name)))
-
-
-def _folded(name: str) -> str:
-    """A name as a file system sees it that knows no capitals, as those of macOS and Windows."""
-    return name.casefold().strip()
+    return ROLES.get(folded(text(folder.name)))
 
 
 def _splits(path: Path, root: Path, left_out: Counter[str]) -> dict[str, Path] | None:
@@ -132,7 +118,7 @@ def _refuse_half_a_split(path: Path, splits: list[Path], others: list[Path], has
 
 def _refuse_hidden_splits(path: Path, classes: list[Path]) -> None:
     """Refuse folders that may be splits under other names (seg_train and seg_test), or that hold splits themselves."""
-    names = {_folded(text(folder.name)): folder for folder in classes}
+    names = {folded(text(folder.name)): folder for folder in classes}
     rests = [
         {pattern.sub("", name, count=1): folder for name, folder in names.items() if pattern.search(name)}
         for pattern in (_TRAIN, _HELD_OUT)
@@ -152,20 +138,6 @@ def _refuse_hidden_splits(path: Path, classes: list[Path]) -> None:
         if "train" in inner and inner & {"test", "val"}:
             both = "either splits, then they belong above the classes; or parts of a class, then call them otherwise"
             raise UserError(f"{path}: doubtful: {shown(folder.name)}/ holds train/ and test/ or val/: {both}")
-    _refuse_parts(path, classes)
-
-
-def _refuse_parts(path: Path, classes: list[Path]) -> None:
-    """Refuse folders that hold the same folders and nothing else: folds, domains or versions of one data set."""
-    names = [{_folded(text(inside.name)) for inside in folders(folder)} for folder in classes]
-    same = len(names) > 1 and len(names[0]) > 1 and all(inner == names[0] for inner in names)
-    if not same or all(_DATE.fullmatch(name) for name in names[0]):
-        return
-    if all(inside.is_dir() or not visible(inside.name) for folder in classes for inside in folder.iterdir()):
-        both = "either parts of the data, then `path` should name one; or classes, then unite what each holds"
-        raise UserError(
-            f"{path}: doubtful: {_list(classes)} all hold {some([f'{n}/' for n in sorted(names[0])])}: {both}"
-        )
 
 
 def _classes(path: Path, root: Path, folder: Path, left_out: Counter[str]) -> Classes:
@@ -174,10 +146,9 @@ def _classes(path: Path, root: Path, folder: Path, left_out: Counter[str]) -> Cl
     names = _class_names(where, folders(folder))
     images: dict[str, list[str]] = {name: [] for name in sorted(names.values())}
     no_images: Counter[str] = Counter()
-    deeper = 0
     for file in walk(folder, no_images):
         top, _, rest = file.name.partition("/")
-        _refuse_copies(where, file.name)
+        refuse_copies(where, file.name)
         if rest:
             kind = unlike_pictures(folder / file.name)
         else:
@@ -185,22 +156,25 @@ def _classes(path: Path, root: Path, folder: Path, left_out: Counter[str]) -> Cl
         if kind:
             no_images[kind] += 1
         else:
-            images[names[top]].append((folder.relative_to(root) / file.name).as_posix())
-            deeper += "/" in rest
+            images[names[top]].append(file.name)
     left_out.update(no_images)
     _check_classes(where, images, no_images)
-    if deeper:
-        log.info("%s: pictures in subfolders of class folders, which belong to these classes: %d", where, deeper)
-    return {name: sorted(in_class, key=lambda image: (text(image), image)) for name, in_class in images.items()}
+    refuse_parts(where, images)
+    _report_subfolders(where, images)
+    prefix = folder.relative_to(root)
+    return {
+        name: [(prefix / image).as_posix() for image in sorted(in_class, key=lambda image: (text(image), image))]
+        for name, in_class in images.items()
+    }
 
 
-def _refuse_copies(where: Path, name: str) -> None:
-    """Refuse a file in a folder that is called as programs call those with copies of other pictures."""
-    for depth, part in enumerate(folders := name.split("/")[:-1], start=1):
-        if _COPIES.fullmatch(_folded(text(part))):
-            copies = shown("/".join(folders[:depth]))
-            both = "either copies of other pictures, then move it out; or pictures of their own, then call it otherwise"
-            raise UserError(f"{where}: doubtful: {copies}/: {both}")
+def _report_subfolders(where: Path, images: Classes) -> None:
+    subfolders = Counter(
+        "/".join(parts[:2]) for files in images.values() for file in files if len(parts := file.split("/")) > 2
+    )
+    if subfolders:
+        counts = subfolders.total(), some([f"{name}/" for name in sorted(subfolders)])
+        log.info("%s: pictures in subfolders of class folders, which belong to these classes: %d (%s)", where, *counts)
 
 
 def _class_names(where: Path, class_folders: list[Path]) -> dict[str, str]:
@@ -214,7 +188,7 @@ def _class_names(where: Path, class_folders: list[Path]) -> dict[str, str]:
         except UnicodeEncodeError:
             raw = os.fsencode(folder.name)
             raise UserError(f"{where}: a class folder's name is not text in UTF-8: {raw!r}; rename it") from None
-        other = seen.setdefault(_folded(name), folder.name)
+        other = seen.setdefault(folded(name), folder.name)
         if other != folder.name:
             one = f"class folders {other!a} and {folder.name!a} have one name but for capitals, accents or outer spaces"
             both = "either one class, then unite them; or two, then rename one"

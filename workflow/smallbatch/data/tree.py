@@ -6,7 +6,7 @@ import re
 import stat
 import unicodedata
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -42,9 +42,19 @@ def text(name: str) -> str:
     return unicodedata.normalize("NFC", os.fsencode(name).decode("utf-8", "surrogateescape"))
 
 
+def folded(name: str) -> str:
+    """A name as a file system sees it that knows no capitals, as those of macOS and Windows."""
+    return name.casefold().strip()
+
+
 def shown(name: str | Path) -> str:
     """A file's name for a message: on one line, and writable in every encoding of Unicode."""
     return "".join(sign if sign.isprintable() else sign.encode("unicode_escape").decode() for sign in str(name))
+
+
+def some(names: Sequence[str]) -> str:
+    """A list of names that does not fill the screen."""
+    return shown(", ".join(names[:5])) + (f" and {len(names) - 5} more" if len(names) > 5 else "")
 
 
 def folders(folder: Path) -> list[Path]:
