@@ -521,6 +521,34 @@ DOUBTFUL = {
     ),
     "parts of a number": ("1of2/a/1 1of2/b/1 2of2/c/1", "1of2/, 2of2/ are numbered"),
     "shards": ("Shard_00001-of-2/a/1 shard-2-of-2/b/1", "shard-2-of-2/ are numbered"),
+    "masks": (
+        "images/1 images/2 masks/1 masks/2",
+        "photos: doubtful: masks/ beside images/: either masks or labels, which are no class, then move them out; or "
+        "pictures of their own, then rename them",
+    ),
+    "labels": ("Images/1 labels/1 cat/1", "labels/ beside Images/: either masks or labels, which are no class"),
+    "Pets": ("images/1 images/2 annotations/trimaps/1", "annotations/ beside images/: either masks or labels"),
+    "VOC": ("JPEGImages/1 SegmentationClass/1 SegmentationObject/1", "SegmentationObject/ beside JPEGImages/: either"),
+    "masks of one kind": ("cat_images/1 cat-masks/1 dog/1", "cat-masks/ beside cat_images/: either masks or labels"),
+    "masks in classes": (
+        "COVID/images/1 COVID/masks/1 Normal/images/1 Normal/masks/1",
+        "photos: doubtful: COVID/masks/ beside COVID/images/: either masks or labels",
+    ),
+    "masks in splits": ("train/images/1 train/labels/1 test/images/1 test/labels/1", "labels/ beside images/: either"),
+    "masks in a class folder": ("cat/1 cat/mask/1 dog/1", "cat/mask/ beside pictures in cat/: either masks or labels"),
+    "BUSI": (
+        "benign/b_(1) benign/b_(1)_mask benign/b_(2) benign/b_(2)_mask benign/b_(2)_mask_1 normal/1",
+        "photos: doubtful: class benign: 3 of 5 pictures are called as masks of others, as benign/b_(1)_mask.png of "
+        "benign/b_(1).png: either masks, then move them out; or pictures of their own, then call them otherwise",
+    ),
+    "labels of pictures": (
+        "cat/1 cat/1-Label dog/1",
+        "1 of 2 pictures are called as masks of others, as cat/1-Label.png",
+    ),
+    "one mask among ten": (
+        "dog/1 cat/1 cat/1_gt " + " ".join(f"cat/{n}" for n in range(2, 10)),
+        "1 of 10 pictures are called as masks of others, as cat/1_gt.png of cat/1.png",
+    ),
     "splits within classes": ("a/train/1 a/test/1 b/train/1 b/test/1", "a/ holds train/ and test/ or val/"),
     "a class and its test images": ("cat/1 cat/2 cat_test/1 dog/1", "cat/, cat_test/: either splits, then"),
     "training images of a class": ("cat/1 dog/1 training-cat/1", "cat/, training-cat/: either splits, then"),
@@ -562,6 +590,10 @@ CLASSES = {
     "numbers alone": "0/a/1 0/b/1 1/c/1 1/d/1",
     "classes by their name": "class1/a/1 class1/b/1 class2/c/1 class2/d/1",
     "pictures in numbered folders": "c1/1 c1/2 c2/1 c2/x/2",
+    "a class of labels": "labels/1 labels/2 depth/1 depth/x/2 jars/1 jars/2",
+    "masks of no picture": "cat/1_mask cat/x/2_mask cat/3 dog/with_mask dog/mask",
+    "one mask among eleven": "dog/1 dog/2 cat/x/11 cat/1_mask " + " ".join(f"cat/{n}" for n in range(1, 10)),
+    "pictures in folders": "cat/images/1 cat/old/2 dog/images/1 dog/images/2",
 }
 
 

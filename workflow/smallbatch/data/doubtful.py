@@ -3,9 +3,11 @@
 Names of files are below the folder that holds the class folders.
 """
 
+import itertools
+import os
 import re
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 
 from smallbatch.core.errors import UserError
@@ -14,7 +16,18 @@ from smallbatch.data.tree import folded, shown, some, text
 _COPIES = re.compile(r"[\W_]*((thumb(nail)?|preview|backup)s?|cache[ds]?)[\W_]*")
 """What programs call folders that hold other pictures once more."""
 
-_DATE = re.compile(r"(19|20)\d\d(\W?\d\d){0,2}")
+_NO_CLASS = re.compile(r"(19|20)\d\d(\W?\d\d){0,2}|(image|img|picture|photo)s?")
+"""What folders in several class folders may be called and are no classes: dates, and what they hold."""
+
+_MASK = r"(mask|label|annotation|segmentation|trimap|bbox|target|depth|ground[\W_]?truth|gt)s?"
+_PICTURES = re.compile(r"((?P<of>.*)[\W_])?(jpeg)?(image|img|picture|photo)s?")
+_MASKS = re.compile(rf"((?P<of>.*)[\W_])?({_MASK}|segmentation(class|object))")
+"""What data for segmentation and detection call folders of pictures, and of what is to be found in them."""
+
+_MASK_FILE = re.compile(rf"(?P<of>.+)[\W_]({_MASK}|seg)[\W_]*\d*[\W_]*", re.DOTALL)
+
+_FEW = 0.1
+"""Part of a class's pictures below which names such as those of masks are chance."""
 
 _LONGEST_NUMBER = 5
 """Digits of a part's number; names such as ImageNet's n01443537 have more."""
@@ -32,12 +45,57 @@ def refuse_copies(where: Path, name: str) -> None:
             raise UserError(f"{where}: doubtful: {copies}/: {both}")
 
 
+def refuse_masks(where: Path, images: Mapping[str, Sequence[str]]) -> None:
+    """Refuse pictures that may be masks or labels of others, by the names of their folders or their own."""
+    _refuse_folders_of_masks(where, {file.rpartition("/")[0] for files in images.values() for file in files})
+    for name, files in images.items():
+        by_stem = {_stem(file): file for file in files}
+        masks = {file: by_stem[of] for file in files if (of := _masked(file)) in by_stem}
+        if masks and len(masks) >= _FEW * len(files):
+            mask, picture = min(masks.items())
+            what = f"{len(masks)} of {len(files)} pictures are called as masks of others, as {mask} of {picture}"
+            both = "either masks, then move them out; or pictures of their own, then call them otherwise"
+            raise UserError(f"{where}: doubtful: class {shown(f'{name}: {what}')}: {both}")
+
+
+def _refuse_folders_of_masks(where: Path, holding: Collection[str]) -> None:
+    """Refuse folders called as those of masks beside one of pictures, or in a class folder beside its pictures.
+
+    Args:
+        where: for messages.
+        holding: the folders that hold pictures.
+    """
+    pictures = {(folder, ""): f"pictures in {folder}" for folder in holding}
+    paths = sorted({path for folder in holding for path in itertools.accumulate(folder.split("/"), "{}/{}".format)})
+    masks: dict[tuple[str, str], str] = {}
+    for path in paths:
+        parent, _, name = path.rpartition("/")
+        for pattern, found in ((_PICTURES, pictures), (_MASKS, masks)):
+            if match := pattern.fullmatch(folded(text(name))):
+                found[parent, match["of"] or ""] = path
+    for key, path in masks.items():
+        if key in pictures:
+            what = shown(f"{path}/ beside {pictures[key]}/")
+            both = "either masks or labels, which are no class, then move them out; or pictures of their own"
+            raise UserError(f"{where}: doubtful: {what}: {both}, then rename them")
+
+
+def _stem(file: str) -> str:
+    return folded(text(os.path.splitext(file)[0])).rstrip(" ._-")
+
+
+def _masked(file: str) -> str:
+    """The stem of the picture that a file's name says it is the mask of; nothing where it says none."""
+    match = _MASK_FILE.fullmatch(_stem(file))
+    return match["of"].rstrip(" ._-") if match else ""
+
+
 def refuse_parts(where: Path, images: Mapping[str, Sequence[str]]) -> None:
     """Refuse class folders that may be folds, domains or versions of one data set and hold the classes themselves."""
     inner = [{_subfolder(file) for file in files} for files in images.values()]
     if any("" in names for names in inner) or all(names == inner[0] and len(names) == 1 for names in inner):
         return  # pictures of the class itself; or in one folder each, which tells nothing apart
-    counts = Counter(name for names in inner for name in names if not _DATE.fullmatch(name))
+    counts = Counter(name for names in inner for name in names if not _NO_CLASS.fullmatch(name))
     if shared := sorted(name for name, count in counts.items() if count > 1):
         what = f"hold folders alone, {_list(shared)} in several"
     elif _are_numbered(images):

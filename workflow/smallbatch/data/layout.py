@@ -9,7 +9,7 @@ from pathlib import Path
 
 from smallbatch.core.errors import UserError
 from smallbatch.data.decoding import EXTENSIONS, unlike_pictures
-from smallbatch.data.doubtful import refuse_copies, refuse_parts
+from smallbatch.data.doubtful import refuse_copies, refuse_masks, refuse_parts
 from smallbatch.data.tree import count_files, described, folded, folders, shown, some, text, walk
 
 log = logging.getLogger(__name__)
@@ -159,6 +159,7 @@ def _classes(path: Path, root: Path, folder: Path, left_out: Counter[str]) -> Cl
             images[names[top]].append(file.name)
     left_out.update(no_images)
     _check_classes(where, images, no_images)
+    refuse_masks(where, images)
     refuse_parts(where, images)
     _report_subfolders(where, images)
     prefix = folder.relative_to(root)
