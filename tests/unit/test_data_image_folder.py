@@ -1105,6 +1105,22 @@ def test_remarks_on_images_are_counted_on_one_line(tmp_path: Path, caplog: pytes
     assert "2 pictures whose further frames or pages are not used\n" in caplog.text
 
 
+def test_wholly_transparent_pictures_are_counted(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    root, seen = divided(tmp_path / "photos"), flat((9, 9, 9, 0), "RGBA")
+    seen.putpixel((3, 3), (9, 9, 9, 1))
+    save(seen, root / "train/cat/seen.png")
+    save(Image.fromarray(np.full((SIZE, SIZE), 60_000, np.uint16)), root / "train/cat/deep.png", transparency=60_000)
+    prepare(root)
+    assert "wholly transparent" not in caplog.text
+    save(flat((9, 9, 9, 0), "RGBA"), root / "train/cat/a.png")
+    prepare(root)
+    assert "photos: 1 wholly transparent picture (white)\n" in caplog.text
+    save(flat((9, 0), "LA"), root / "test/cat/b.png")
+    save(flat((1, 2, 3)), root / "train/dog/c.png", transparency=(1, 2, 3))
+    prepare(root)
+    assert "photos: 3 wholly transparent pictures (white)\n" in caplog.text
+
+
 def ordinary(root: Path) -> Path:
     """Images in several formats, depths and folders, from numbers alone."""
     values, number = np.arange(12 * 9 * 3), 0

@@ -192,6 +192,8 @@ def _picture(data: bytes, formats: tuple[str, ...], size: int, mode: str, white:
             remarks += ["pictures with damaged metadata, which may have said how to turn them"] * (
                 _warned.count > before
             )
+        if _is_invisible(image):
+            remarks.append("wholly transparent pictures (white)")
         upright = in_mode(image, mode, white)
         if turn is not None:
             upright = upright.transpose(turn)
@@ -295,6 +297,13 @@ def in_mode(image: Image.Image, mode: str, white: int = DEEP) -> Image.Image:
         image = image.convert("RGBA")
         image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
     return image.convert(mode)
+
+
+def _is_invisible(image: Image.Image) -> bool:
+    """Whether no pixel is seen at all, so that the picture becomes white whatever its colours are."""
+    if not image.has_transparency_data or image.mode.startswith("I"):  # of 16 bits transparency is not applied
+        return False
+    return image.convert("RGBA").getchannel("A").getextrema()[1] == 0
 
 
 def _deep(image: Image.Image) -> np.ndarray:
