@@ -432,6 +432,11 @@ def test_the_least_and_the_most_of_rates_are_allowed():
     assert {run.base_lr for run in load(dict(base_lrs=["2^-100", "2^100"])).runs()} == {2.0**-100, 2.0**100}
 
 
+def test_the_least_and_the_most_of_weight_decay_are_allowed():
+    for decay in (0, 1e-30, 1, 1e30):
+        assert {run.setting.weight_decay for run in load(dict(weight_decay=decay)).runs()} == {float(decay)}
+
+
 def test_rates_fall_at_fractions():
     (drops,) = {run.setting.lr_drops for run in load(dict(lr_drops=["1/3", 0.75])).runs()}
     assert drops == (1 / 3, 0.75)
@@ -498,6 +503,16 @@ MISTAKES = {
     "a truth value as a number": (dict(epochs=True), "small.epochs: True is not allowed; allowed: a whole number"),
     "a number as a truth value": (dict(warmup=1), "small.warmup: 1 is not allowed; allowed: true or false"),
     "weight decay without end": (dict(weight_decay=math.inf), "weight_decay: inf is not allowed; allowed: finite"),
+    "weight decay beyond single precision": (
+        dict(weight_decay=1e39), "small.weight_decay: 1e+39 is not allowed; allowed: 0, or a number from 1e-30 to 1e30"
+    ),
+    "weight decay just too large": (dict(weight_decay=1.1e30), "weight_decay: 1.1e+30 is not allowed; allowed: 0, or"),
+    "weight decay that single precision rounds to nothing": (
+        dict(weight_decay=1e-46), "weight_decay: 1e-46 is not allowed; allowed: 0, or a number from 1e-30"
+    ),
+    "negative weight decay": (dict(weight_decay=-1), "small.weight_decay: -1 is not allowed; allowed: 0, or a number"),
+    "no weight decay as a truth value": (dict(weight_decay=False), "weight_decay: False is not allowed; allowed: 0"),
+    "weight decay as text": (dict(weight_decay="0"), "weight_decay: '0' is not allowed; allowed: 0, or a number"),
     "drops that are no numbers": (dict(lr_drops=[math.nan]), "lr_drops.0: nan is not allowed; allowed: finite numbers"),
     "a size beyond all counting": (
         dict(batch_sizes=[10**30]), f"batch_sizes.0: {10**30} is not allowed; allowed: whole numbers up to 2147483647"
