@@ -667,11 +667,14 @@ def repeated(times, form):
         (b"a: 0x1F", "line 1: not valid YAML: 0x1F: readers"),
         (b"a: 1_000", "line 1: not valid YAML: 1_000: readers"),
         (b"a: 1:30", "line 1: not valid YAML: 1:30: readers"),
+        (b"a: 1\nb: -1.5e-400", "line 2: not valid YAML: -1.5e-400: would be read as -0.0; allowed: 0, and from"),
+        (b"a: 0.02E-330", "line 1: not valid YAML: 0.02E-330: would be read as 0.0; allowed: 0, and from 1e-307 to"),
+        (b"a: 1e400", "line 1: not valid YAML: 1e400: would be read as inf; allowed: 0, and from 1e-307 to 1e308"),
         (b"a: 2024-01-01", "line 1: not valid YAML: 2024-01-01: a date to YAML; put it in quotes"),
         (b"a: !!bool x", "not valid YAML: KeyError('x')"),
         (b"a: !!python/object/apply:os.getcwd []", "line 1: not valid YAML: could not determine a constructor"),
     ],
-    ids=range(22),
+    ids=range(25),
 )
 def test_a_file_that_readers_choke_on_or_differ_over_is_refused(content, words, tmp_path):
     bad = tmp_path / "bad.yaml"
@@ -697,8 +700,10 @@ def test_a_file_may_have_as_much_as_is_allowed(monkeypatch, tmp_path):
 
 def test_what_is_plain_is_read_as_everybody_reads_it(tmp_path):
     good = tmp_path / "good.yaml"
-    good.write_bytes(b"\xef\xbb\xbfa: &a [5e-4, 1.5e3, .5, 1., -3, 0, 2^-8, '0123', true]\nb: {<<: {x: 1}, y: *a}\n")
-    a = [0.0005, 1500.0, 0.5, 1.0, -3, 0, "2^-8", "0123", True]
+    good.write_bytes(
+        b"\xef\xbb\xbfa: &a [5e-4, 1.5e3, .5, 1., -3, 0, 0.0e-9, 2^-8, '0123', true]\nb: {<<: {x: 1}, y: *a}\n"
+    )
+    a = [0.0005, 1500.0, 0.5, 1.0, -3, 0, 0.0, "2^-8", "0123", True]
     assert read_yaml(good) == {"a": a, "b": {"x": 1, "y": a}}
     good.write_text("[.inf, -.inf, +.Inf]", encoding="utf-8")
     assert read_yaml(good) == [math.inf, -math.inf, math.inf], "what is not finite is refused by key"
@@ -831,6 +836,7 @@ def test_of_several_mistakes_the_first_by_its_key_is_reported():
     [
         ({"training": {"lanes": 0}}, "--config: training.lanes: 0 is not allowed"),
         ({"training": {"lanes": "0"}}, "--config: training.lanes: 0 is not allowed"),
+        ({"claims": {"same": "1e-400"}}, "--config: claims.same: '1e-400' is not allowed; allowed: a number from 0 to"),
         ({"training": {"processes": 2, "side_by_side": 2}}, "--config: training.side_by_side: 2 is not allowed"),
         ({"training": {"kernels": 1}}, "--config: training.kernels: unknown key"),
         ({"nothing": 1}, "--config: nothing: unknown key"),

@@ -58,6 +58,11 @@ class _Loader(_EachKeyOnce, yaml.SafeLoader):
         if _WHOLE.fullmatch(text):
             return int(text)
         if _DECIMAL.fullmatch(text):
+            if _is_lost(text):
+                raise _wrong(
+                    node,
+                    f"{text}: would be read as {float(text)}; allowed: 0, and from 1e-307 to 1e308 with either sign",
+                )
             return float(text)
         if text.lstrip("+-").lower() in (".inf", ".nan"):
             return float(text.replace(".", "", 1))
@@ -177,7 +182,13 @@ def read_as(values: Any, schema_file: Path) -> Any:
 def _spelt(text: str) -> int | float | str:
     if _WHOLE.fullmatch(text):
         return int(text)
-    return float(text) if _DECIMAL.fullmatch(text) else text
+    return float(text) if _DECIMAL.fullmatch(text) and not _is_lost(text) else text
+
+
+def _is_lost(text: str) -> bool:
+    """Whether a decimal number is read as zero and is none, or as infinite."""
+    digits = text.lower().partition("e")[0]
+    return math.isinf(float(text)) or (float(text) == 0 and any(digit in "123456789" for digit in digits))
 
 
 def overridden(values: dict[str, Any], entries: Sequence[str], where: str) -> dict[str, Any]:
