@@ -3,6 +3,7 @@
 import errno
 import json
 import os
+import resource
 import time
 from pathlib import Path
 
@@ -51,6 +52,17 @@ def test_what_is_no_sealed_file_is_reported(tmp_path, content):
     (tmp_path / "a.json").write_bytes(content)
     with pytest.raises(UserError, match=r"a\.json: "):
         read_sealed(tmp_path / "a.json")
+
+
+def test_a_file_that_grows_beyond_what_is_allowed_ends_in_one_line(tmp_path):
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1000, limits[1]))
+    try:
+        with pytest.raises(UserError, match=r"a\.json: cannot be written: it would be larger than `ulimit -f`, or its"):
+            write_json(tmp_path / "a.json", "x" * 2000)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert not list(tmp_path.iterdir())
 
 
 def test_what_is_no_utf8_in_a_name_goes_through_json(tmp_path):

@@ -31,6 +31,7 @@ _ADVICE = {
     errno.ENOTDIR: "a part of this path is a file, not a folder",
     errno.EEXIST: "a file stands where a folder is needed",
     errno.EISDIR: "a folder stands where a file is needed",
+    errno.EFBIG: "it would be larger than `ulimit -f`, or its file system, allows a file to be",
     errno.ENAMETOOLONG: "the name is too long for its file system",
     errno.EIO: "the disk reports an error",
 }
