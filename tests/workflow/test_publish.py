@@ -107,9 +107,8 @@ def test_a_remote_that_refuses_leaves_all_as_it_was(trained, tmp_path):
     assert refused.returncode and "error: dvc push: " in refused.stdout, refused.stdout
     assert not list((trained / "results").rglob("*.dvc")) and not list((trained / "results").rglob("*.zip"))
     unknown = make(trained, "publish", more=["publish={remote: nowhere}"])
-    assert unknown.returncode and "publish.remote: 'nowhere' is not allowed; allowed: a remote of DVC: embedded" in (
-        unknown.stdout
-    )
+    line = "error: --config: publish.remote: 'nowhere' is not allowed; allowed: a remote of DVC: embedded"
+    assert unknown.returncode and line in unknown.stdout
 
 
 def test_a_study_whose_rates_are_not_chosen_yet_is_not_trained_to_be_published(shared):

@@ -38,6 +38,7 @@ def publish(
     figures: Path,
     *,
     remote: str,
+    said_in: str,
     weights: str,
 ) -> str:
     """Publish a study; returns what is left for its user to do, in words.
@@ -50,6 +51,7 @@ def publish(
         page: the file whose tables of this study are filled in, where it has such.
         figures: the folder of its figures.
         remote: of DVC, by name.
+        said_in: where that was said, which an error then names.
         weights: whose final weights go along: the best run's of each cell or of each experiment, or none.
 
     Raises:
@@ -57,7 +59,7 @@ def publish(
             remote has taken already.
     """
     records = check(study, runs, store)
-    _check_remote(remote)
+    _check_remote(remote, said_in)
     names, known = list(records), bundles.published(store)
     kept = whole_weights(records, store, chosen_weights(runs, records, store, weights))
     new = [name for name in names if name not in known]
@@ -193,10 +195,10 @@ def _restore(before: dict[Path, bytes | None]) -> None:
             path.write_bytes(content)
 
 
-def _check_remote(name: str) -> None:
+def _check_remote(name: str, said_in: str) -> None:
     known = [line.split()[0] for line in _dvc("remote", "list").splitlines()]
     if name not in known:
-        refuse("config/config.yaml", "publish.remote", name, f"a remote of DVC: {', '.join(known) or 'there is none'}")
+        refuse(said_in, "publish.remote", name, f"a remote of DVC: {', '.join(known) or 'there is none'}")
 
 
 def _dvc(*arguments: str) -> str:
