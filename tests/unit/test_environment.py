@@ -1,5 +1,6 @@
 """The locked environment: hashes, no addresses, reasons, conda pins that agree with it; and the commit of the code."""
 
+import importlib.machinery
 import importlib.util
 import os
 import re
@@ -127,6 +128,15 @@ def test_several_files_that_are_not_as_committed_are_named(count, more, reposito
         (repository / file).write_text("x = 1")
     said = f"+changes: {', '.join(map(str, new[:3]))}{more} are not as committed; commit them first"
     assert git_commit(repository)[1].endswith(said)
+
+
+def test_a_compiled_module_that_git_ignores_is_named(repository):
+    """Python takes it before a module of its name whose source is committed."""
+    file = STAMP.with_name(f"my_model{importlib.machinery.EXTENSION_SUFFIXES[0]}")
+    (repository / ".git/info/exclude").write_text("*.so\n*.log\n")
+    for name in (file, file.with_name("notes.log")):
+        (repository / name).write_bytes(b"x")
+    assert git_commit(repository)[1].endswith(f"+changes: {file} is not as committed; commit it first")
 
 
 @pytest.mark.parametrize("hide", ["exclude", "--assume-unchanged", "--skip-worktree", "core.fsmonitor"])

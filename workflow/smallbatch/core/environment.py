@@ -1,5 +1,6 @@
 """Where results come from: versions, commit, device."""
 
+import importlib.machinery
 import os
 import platform
 import re
@@ -117,7 +118,8 @@ def _changed(root: Path) -> list[str]:
     """Files of the workflow that are not as committed: those as well that git is set to pass over, or cannot see."""
     status = "status", "--porcelain", "--untracked-files=all", "--ignore-submodules=none"
     listed = _git(root, *status, "--", "workflow").splitlines()
-    ignored = _git(root, "ls-files", "--others", "--ignored", "--exclude-standard", "--", "workflow/*.py").splitlines()
+    modules = [f"workflow/*{suffix}" for suffix in (".py", *importlib.machinery.EXTENSION_SUFFIXES)]
+    ignored = _git(root, "ls-files", "--others", "--ignored", "--exclude-standard", "--", *modules).splitlines()
     # Marked as sparse checkouts have it (S), or to be taken for unchanged (small letters).
     marks = _git(root, "ls-files", "-v", "--", "workflow").splitlines()
     hidden = [_path_of(mark) for mark in marks if mark.startswith("S") or mark[0].islower()]
