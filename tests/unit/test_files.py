@@ -12,6 +12,7 @@ import pytest
 from smallbatch.core.errors import UserError
 from smallbatch.core.files import (
     DAY_S,
+    check_places,
     read_json,
     read_sealed,
     remove_abandoned,
@@ -52,6 +53,21 @@ def test_what_is_no_sealed_file_is_reported(tmp_path, content):
     (tmp_path / "a.json").write_bytes(content)
     with pytest.raises(UserError, match=r"a\.json: "):
         read_sealed(tmp_path / "a.json")
+
+
+def test_what_stands_where_a_folder_or_a_log_belongs_is_named(tmp_path):
+    (tmp_path / "data/digits").mkdir(parents=True)
+    (tmp_path / "linked").symlink_to(tmp_path / "data")
+    whole = [tmp_path / "data", tmp_path / "linked/digits", tmp_path / "results/to/come"]
+    check_places(whole, [tmp_path / "data/digits.log", tmp_path / "logs/page.log"])
+    (tmp_path / "file").touch()
+    (tmp_path / "gone").symlink_to(tmp_path / "nowhere")
+    for name, found in (("file", "a file"), ("gone", "a link to nothing")):
+        for folder in (tmp_path / name, tmp_path / name / "below/it"):
+            with pytest.raises(UserError, match=f"/{name}: {found} stands where a folder is needed; move it away$"):
+                check_places([*whole, folder], [])
+    with pytest.raises(UserError, match=r"/digits: a folder stands where a file is needed; move it away$"):
+        check_places(whole, [tmp_path / "file", tmp_path / "data/digits"])
 
 
 def test_a_file_that_grows_beyond_what_is_allowed_ends_in_one_line(tmp_path):

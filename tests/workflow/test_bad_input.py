@@ -163,9 +163,11 @@ def test_an_image_folder_without_images(project, tmp_path):
     says(snakemake(project, "--cores", "1", "--config", "study=cifar10-quick", given, "--", "datasets"), "pictures")
 
 
-def test_a_results_folder_that_cannot_be_written(project):
-    (project / "results").write_text("a file, not a folder")
-    says(snakemake(project, "-n"), "results: cannot be written: a file stands where a folder is needed")
+def test_a_file_where_a_job_makes_a_folder(project):
+    (project / "results/laptop/experiments").mkdir(parents=True)
+    (project / "results/laptop/experiments/alexnet").write_text("a file, not a folder")
+    line = "error: results/laptop/experiments/alexnet: a file stands where a folder is needed; move it away"
+    says(snakemake(project, "-n"), line)
 
 
 def test_folders_have_spaces_brackets_and_quotes(tmp_path):

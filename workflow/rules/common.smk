@@ -21,7 +21,14 @@ from smallbatch.data.prepared import ARRAYS, META, read_meta
 from smallbatch.core.code import code_digest
 from smallbatch.core.environment import git_commit, processors
 from smallbatch.core.errors import UserError
-from smallbatch.core.files import atomic, bring_to_now, check_folder_writable, remove_abandoned, writing_errors
+from smallbatch.core.files import (
+    atomic,
+    bring_to_now,
+    check_folder_writable,
+    check_places,
+    remove_abandoned,
+    writing_errors,
+)
 from smallbatch.runs import chosen as rates_chosen
 from smallbatch.runs import command_line
 from smallbatch.runs import preflight as before
@@ -31,7 +38,8 @@ from smallbatch.estimate.speeds import Speeds
 from smallbatch.runs.store import RunStore
 from smallbatch.study.experiments import PROTOCOL
 from smallbatch.study.settings import entries_of, location, read_entries
-from smallbatch.study_file import CONFIG_FILE, check_against_data, check_config, load_study, studies, studies_with
+from smallbatch.study_file import CONFIG_FILE, TAKEN
+from smallbatch.study_file import check_against_data, check_config, load_study, studies, studies_with
 
 # A signal to all processes of a job, as clusters and closing terminals send it, must not end the shell, and with it the
 # job, before the script.

@@ -15,8 +15,8 @@ def preflight():
         command_line.refuse_hidden(
             asked.until, asked.omit_from, asked.allowed_rules, asked.forcerun, ancient, batch, workflow.touch
         )
-        check_folders()
         if not only_looks():
+            check_folders()
             check_lock()
             for folder in folders_of_files():
                 remove_abandoned(folder)
@@ -100,10 +100,19 @@ def unprepared(label):
 def check_folders():
     """Make sure that what is made can be written; data that are prepared may lie where nobody can write."""
     for folder in map(Path, (RESULTS, FIGURES, *[DATA] * any(map(unprepared, STUDY.labels)))):
-        if not only_looks():
-            check_folder_writable(folder)
-        elif folder.exists() and not folder.is_dir():
-            raise UserError(f"{folder}: cannot be written: a file stands where a folder is needed")
+        check_folder_writable(folder)
+
+
+def check_what_stands():
+    """Make sure that jobs can make their folders and write their logs: Snakemake fails at what stands there instead."""
+    own = [getattr(rules, rule.name) for rule in workflow.rules if rule.log or rule.output]
+    logs = [str(file) for one in own for file in one.log]
+    logs += [str(one.benchmark) for one in own if one.rule.benchmark]
+    folders = sorted({os.path.dirname(file) for file in [*logs, *(file for one in own for file in one.output)]})
+    beside = [".snakemake", rules.prepare.params.downloads, rules.preview.params.folder]
+    beside += [f"{RESULTS}/{kind}" for kind in TAKEN]
+    known = {"study": STUDY.name, "experiment": STUDY.experiments, "figure": STUDY.figures, "label": asked_labels()}
+    check_places(map(Path, [*beside, *expand(folders, **known)]), map(Path, expand(logs, pack=PLAN.packs, **known)))
 
 
 def check_lock():

@@ -27,7 +27,8 @@ for figure in STUDY.figures:
             f"The figure is {FIGURES}/{STUDY.name}/{figure}.pdf, .svg and .png."
 
 
-# Snakemake knows its targets only when all rules are read, and then says that it has no rule for them.
+# Snakemake knows its targets only when all rules are read, and then says that it has no rule for them; and the folders
+# that jobs write into it lists before any input is asked for. Of a module the caller has other rules.
 if workflow.is_main_process and workflow.modifier.is_main_snakefile():
     try:
         known = {rule.name for rule in workflow.rules}
@@ -35,5 +36,6 @@ if workflow.is_main_process and workflow.modifier.is_main_snakefile():
             targets = get_argument_parser().parse_known_args()[0].targets  # takes a second
             command_line.refuse_other_studies(targets, STUDY.name, studies())
             command_line.refuse_unknown(targets, STUDY, known, studies_with)
+        check_what_stands()
     except UserError as error:
         sys.exit(f"error: {error}")

@@ -305,6 +305,22 @@ def digest(*paths: Path) -> str:
     return hashlib.sha256("".join(sha256(path) for path in sorted(paths)).encode()).hexdigest()[:16]
 
 
+def check_places(folders: Iterable[Path], files: Iterable[Path]) -> None:
+    """Make sure that no file stands where folders are or will be made, and no folder where files will be written.
+
+    Raises:
+        UserError: one does; names it.
+    """
+    missing = [folder for folder in folders if not os.path.isdir(folder)]
+    for place in (place for folder in missing for place in (folder, *folder.parents)):
+        if os.path.lexists(place) and not os.path.isdir(place):
+            found = "a file" if os.path.exists(place) else "a link to nothing"
+            raise UserError(f"{place}: {found} stands where a folder is needed; move it away")
+    for file in files:
+        if os.path.isdir(file):
+            raise UserError(f"{file}: a folder stands where a file is needed; move it away")
+
+
 def check_folder_writable(folder: Path) -> None:
     """Make sure, before any work, that files can be made in `folder`.
 
