@@ -55,6 +55,35 @@ def test_an_edited_table_is_set_aside(job, tmp_path):
     assert not table.exists() and aside.read_text() == "9"
 
 
+def test_a_link_to_nothing_is_set_aside(job, tmp_path):
+    table = tmp_path / "table.csv"
+    for file in (table, tmp_path / "table.csv.damaged-1"):
+        file.unlink(missing_ok=True)
+        file.symlink_to(tmp_path / "gone")
+    (finding,) = preflight.damaged_files([job], tmp_path / "paper_figures")
+    assert finding.mend().endswith(f"set aside as {tmp_path}/table.csv.damaged-2, to make table.csv again")
+    assert {path.name for path in tmp_path.glob("table*")} == {"table.csv.damaged-1", "table.csv.damaged-2"}
+    job.sums.unlink()
+    job.sums.symlink_to(tmp_path / "gone")
+    (finding,) = preflight.damaged_files([job], tmp_path / "paper_figures")
+    assert finding.files == (job.sums,)
+    (finding,) = preflight.damaged_rates([job.sums])
+    assert finding.files == (job.sums,)
+
+
+@pytest.mark.parametrize("name", ["meta.json", "test_labels.npy"])
+def test_a_link_to_nothing_among_data_is_set_aside(name, tmp_path):
+    settings = {"source": "digits"}
+    data.prepare("digits", settings, tmp_path / "digits", tmp_path / "downloads")
+    (tmp_path / "digits" / name).unlink()
+    (tmp_path / "digits" / name).symlink_to(tmp_path / "gone")
+    (finding,) = preflight.unprepared({"digits": settings}, tmp_path)
+    assert tmp_path / "digits" / name in finding.files
+    finding.mend()
+    assert (tmp_path / f"digits.{name}.damaged-1").is_symlink()
+    assert preflight.reason_to_prepare("digits", settings, tmp_path / "digits").endswith("prepares the data set")
+
+
 def test_an_edited_picture_is_drawn_over(job, tmp_path):
     picture = tmp_path / "paper_figures/a/one.svg"
     picture.write_text("9")

@@ -24,6 +24,7 @@ def preflight():
         for finding in findings():
             act_on(finding)
         workflow.dag.forcefiles.update(map(str, before.missing_checksums(list(map(job_files, RECIPES)))))
+        look_again()
         if not only_looks():
             set_clocks_right()
     except UserError as error:
@@ -65,6 +66,14 @@ def act_on(finding):
     if only_looks():
         workflow.dag.forcefiles.update(map(str, finding.files))
     print(finding.planned if only_looks() else finding.mend(), file=sys.stderr)
+
+
+def look_again():
+    """Make Snakemake ask for each file from now on: what it has listed before may be set aside by now, and a list shows
+    links to nothing as files, whose times it then fails to find."""
+    workflow.iocache.clear()
+    workflow.iocache.exists_local.has_inventory.clear()
+    workflow.iocache.remaining_wait_time = 0
 
 
 def job_files(job):

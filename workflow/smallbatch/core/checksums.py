@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import os
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -74,7 +75,7 @@ def damaged(path: Path, files: Iterable[str | Path], inputs: Iterable[str | Path
         files: what the job makes, as it gives them to `write`.
         inputs: what it makes them from, as it gives them to `write`.
     """
-    if not path.exists():
+    if not os.path.lexists(path):
         return []
     before = _content(path)
     try:
@@ -84,7 +85,7 @@ def damaged(path: Path, files: Iterable[str | Path], inputs: Iterable[str | Path
         found = [Path(file) for file, checksum in sums.items() if _differs(Path(file), checksum)] if whose else [path]
     except (UserError, KeyError, AttributeError):
         found = [path]
-    return found if path.exists() and _content(path) == before else []
+    return found if os.path.lexists(path) and _content(path) == before else []
 
 
 def _names(files: Iterable[str | Path]) -> set[str]:
@@ -103,6 +104,6 @@ def _differs(file: Path, checksum: str) -> bool:
     try:
         return sha256(file) != checksum
     except FileNotFoundError:
-        return False
+        return os.path.lexists(file)  # a link to nothing
     except OSError:  # a folder in its place, or not to be read
         return True

@@ -365,7 +365,7 @@ def set_aside(path: Path, why: str = "damaged", *, out_of: Path | None = None) -
     name = ".".join(path.relative_to(folder).parts)
     for number in range(1, 10_000):
         aside = folder / f"{name}.{why}-{number}"
-        if not aside.exists():
+        if not os.path.lexists(aside):
             with writing_errors(path):
                 _move(path, aside)
             return aside

@@ -193,7 +193,7 @@ def read_meta(path: Path) -> Meta:
         UserError: it is missing, damaged, edited, of an earlier version or not one of ours.
     """
     path = Path(path)
-    if not path.exists():
+    if not os.path.lexists(path):
         raise UserError(f"{path}: missing; `snakemake datasets` prepares the data set")
     if not path.is_file():
         raise UserError(f"{path}: not a file; set it aside, and `snakemake datasets` prepares the data set")
@@ -232,7 +232,7 @@ def read(folder: Path) -> Prepared:
     try:
         meta = read_meta(folder / META)
     except UserError as error:
-        if (folder / META).exists() and not _is_of_an_earlier_version(folder / META):
+        if os.path.lexists(folder / META) and not _is_of_an_earlier_version(folder / META):
             _refuse(folder / META, str(error).partition(";")[0])
         raise
     arrays = {name: _mapped(folder / name, meta) for name in ARRAYS}
@@ -253,7 +253,7 @@ def _mapped(path: Path, meta: Meta) -> np.ndarray:
 
 
 def _opened(path: Path) -> io.BufferedReader:
-    if not path.exists():
+    if not os.path.lexists(path):
         raise UserError(f"{path}: missing; prepare the data set again")
     if not path.is_file():  # a pipe would wait for ever
         raise _Damage("it is not a file")
@@ -328,7 +328,7 @@ def damaged_arrays(folder: Path) -> list[Path]:
         meta = read_meta(folder / META)
     except UserError:
         return []
-    return [folder / name for name in ARRAYS if (folder / name).exists() and _damage(folder, name, meta)]
+    return [folder / name for name in ARRAYS if os.path.lexists(folder / name) and _damage(folder, name, meta)]
 
 
 def _damage(folder: Path, name: str, meta: Meta) -> str | None:

@@ -122,7 +122,7 @@ def unexpected_files(folder: Path, made: Iterable[Path]) -> list[Path]:
 
 
 def _damaged(files: Iterable[Path], reason: str, aside: Callable[[Path], Path] = set_aside) -> Iterator[Finding]:
-    existing = tuple(file for file in files if file.exists())
+    existing = tuple(file for file in files if os.path.lexists(file))
     names = ", ".join(file.name for file in existing)
 
     def mend() -> str:
