@@ -533,10 +533,13 @@ def test_preview_draws_what_there_is_each_time(tiny, monkeypatch):
     assert early.returncode != 0 and "not prepared yet" in early.stdout
     assert snakemake(tiny, "--cores", "1", "--config", "study=tiny", "--", "datasets").returncode == 0
     picture = tiny / "results/tiny/preview/fig01.png"
+    picture.parent.mkdir(parents=True)
+    picture.with_name("fig99.png").touch()
     for _ in range(2):
         done = snakemake(tiny, *asked)
         assert done.returncode == 0, done.stdout
         assert "0 of 8 runs exist" in done.stdout and picture.stat().st_size > 1000
+        assert {path.name for path in picture.parent.iterdir()} == {"fig01.png", "fig13.png"}
         picture.unlink()
     monkeypatch.chdir(tiny)
     study = load_study(read_yaml(Path("config/config.yaml")) | {"study": "tiny"})

@@ -8,12 +8,15 @@ from smallbatch.core.errors import UserError
 from smallbatch.data.prepared import META, read_meta
 from smallbatch.figures import draw
 from smallbatch.figures.style import save
+from smallbatch.runs.preflight import unexpected_files
 from smallbatch.runs.store import RunStore
 from smallbatch.study.experiments import Study
 
 
 def preview(study: Study, data: Path, results: Path, threshold: float, folder: Path) -> tuple[int, list[str]]:
-    """Draw every figure of a study as PNG into `folder`; returns how many of its runs exist, and which are damaged.
+    """Draw every figure of a study as PNG into `folder`, and delete there those of others that it had before.
+
+    Returns how many of its runs exist, and which are damaged.
 
     Args:
         study: what is drawn.
@@ -38,8 +41,11 @@ def preview(study: Study, data: Path, results: Path, threshold: float, folder: P
     records = collect(planned, store, metas)
     runs, epochs = runs_table(planned, records, metas, threshold), epochs_table(records)
     variance = variance_table(records)
+    pictures = {name: folder / f"{name}.png" for name in study.figures}
     for name, spec in study.figures.items():
-        save(draw(spec, runs, epochs, variance), [folder / f"{name}.png"])
+        save(draw(spec, runs, epochs, variance), [pictures[name]])
+    for stray in unexpected_files(folder, pictures.values()):
+        stray.unlink()
     missing = {run.name(metas[run.setting.data].fingerprint) for _, run in planned} - records.keys()
     damaged = store.ends(missing)[1]
     return len(records), [f"{store.root / name}: damaged: {damage}; not drawn" for name, damage in damaged.items()]
