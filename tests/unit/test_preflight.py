@@ -29,19 +29,22 @@ def test_nothing_is_found_of_what_is_as_it_was_made(job, tmp_path):
     assert not list(preflight.outdated_files([job, job._replace(sums=tmp_path / "none.json", recipe="other")]))
 
 
-def test_checksums_that_are_gone_are_missed_where_their_files_are_there_or_were_read(job, tmp_path):
+def test_files_and_checksums_that_are_gone_are_missed_where_others_are_there_or_they_were_read(job, tmp_path):
     table, picture = map(Path, job.makes)
     reader = preflight.Job(tmp_path / "page.json", [str(tmp_path / "page.html")], [str(table)], "")
-    assert preflight.missing_checksums([job, reader]) == []
+    assert preflight.incomplete([job, reader]) == []
+    picture.unlink()
+    assert preflight.incomplete([job, reader]) == [job.sums]
+    picture.touch()
     job.sums.unlink()
-    assert preflight.missing_checksums([job, reader]) == [job.sums]
+    assert preflight.incomplete([job, reader]) == [job.sums]
     table.unlink()
     picture.unlink()
-    assert preflight.missing_checksums([job, reader]) == []  # nothing is there that is shown
+    assert preflight.incomplete([job, reader]) == []  # nothing is there that is shown
     Path(reader.makes[0]).symlink_to("nowhere")
-    assert preflight.missing_checksums([job, reader]) == [job.sums, reader.sums]
+    assert preflight.incomplete([job, reader]) == [job.sums, reader.sums]
     other = reader._replace(reads=["other"])
-    assert preflight.missing_checksums([job, other]) == [reader.sums]
+    assert preflight.incomplete([job, other]) == [reader.sums]
 
 
 def test_an_edited_table_is_set_aside(job, tmp_path):

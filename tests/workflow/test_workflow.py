@@ -358,13 +358,15 @@ def test_an_edited_picture_is_drawn_again_whatever_is_asked_for(target, copied):
     assert "Nothing to be done" in snakemake(copied, *ALL[:-1], target).stdout
 
 
-def test_files_without_the_checksums_of_their_job_are_made_again_whatever_is_asked_for(copied):
+def test_edited_tables_and_those_without_checksums_are_made_again_whatever_is_asked_for(copied):
     table = copied / "results/tiny/runs.parquet"
     whole = table.read_bytes()
-    table.write_bytes(whole[:-9] + b"edited...")
-    (copied / "results/tiny/checksums/gather.json").unlink()
-    done = snakemake(copied, *ALL[:-1], "claims")
-    assert done.returncode == 0 and table.read_bytes() == whole, done.stdout
+    for without_checksums in (False, True):
+        table.write_bytes(whole[:-9] + b"edited...")
+        if without_checksums:
+            (copied / "results/tiny/checksums/gather.json").unlink()
+        done = snakemake(copied, *ALL[:-1], "claims")
+        assert done.returncode == 0 and table.read_bytes() == whole, done.stdout
 
 
 def test_verdicts_of_other_thresholds_are_made_again_for_the_report_without_snakemakes_memory(copied):

@@ -23,7 +23,7 @@ def preflight():
             import_published(STORE)
         for finding in findings():
             act_on(finding)
-        workflow.dag.forcefiles.update(map(str, before.missing_checksums(list(map(job_files, RECIPES)))))
+        workflow.dag.forcefiles.update(map(str, before.incomplete(list(map(job_files, RECIPES)))))
         look_again()
         if not only_looks():
             set_clocks_right()

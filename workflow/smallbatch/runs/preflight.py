@@ -76,14 +76,19 @@ def damaged_files(jobs: Iterable[Job], figures: Path) -> Iterator[Finding]:
             yield from _damaged([file], f"{file}: {DAMAGED}")
 
 
-def missing_checksums(jobs: Sequence[Job]) -> list[Path]:
-    """Checksums that are not there, of jobs that have made files or whose files others have read.
+def incomplete(jobs: Sequence[Job]) -> list[Path]:
+    """The checksums of jobs of whose files or checksums one is gone, while others of theirs are there or were read.
 
-    Whoever asks for files alone, of these jobs or of the others, would not miss them.
+    Snakemake makes a file again where it is asked for; it does not miss one behind another that is whole.
     """
     made = [job for job in jobs if job.sums.exists() or any(map(os.path.lexists, job.makes))]
     read = {file for job in made for file in job.reads}
-    return [job.sums for job in jobs if not job.sums.exists() and (job in made or not read.isdisjoint(job.makes))]
+    return [
+        job.sums
+        for job in jobs
+        if not all(os.path.exists(file) for file in (job.sums, *job.makes))
+        and (job in made or not read.isdisjoint(job.makes))
+    ]
 
 
 def outdated_files(jobs: Iterable[Job]) -> Iterator[Finding]:
