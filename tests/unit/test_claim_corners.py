@@ -4,7 +4,21 @@ import json
 
 import numpy as np
 import pytest
-from helpers.claims import DEAD, RATE, SOME, bn_batches, curve, curves, judged, lines, pair, seeds, study, table
+from helpers.claims import (
+    DEAD,
+    RATE,
+    SOME,
+    bn_batches,
+    curve,
+    curves,
+    judged,
+    lines,
+    one_seed,
+    pair,
+    seeds,
+    study,
+    table,
+)
 
 MISSING = [np.nan] * 5
 THREE = [SOME, [0.7, 0.7, 0.7, DEAD, DEAD]]
@@ -181,3 +195,26 @@ def test_ranges_without_a_rate_that_all_sizes_have_are_unknown():
     assert row["verdict"] == "undecided" and row["effect"] == ""
     assert [part["effect"] for part in json.loads(row["comparisons"])] == [None]
     assert row["evidence"] == "fig01: there is no rate that all batch sizes have results at"
+
+
+def compared(claims, claim: str) -> list[str]:
+    """What is compared, in words."""
+    return [part["comparison"] for part in json.loads(claims.loc[claim, "comparisons"])]
+
+
+def test_what_cannot_be_compared_is_not():
+    claims = judged(**study(
+        fig01=curve({2: 0.9, 128: DEAD}),  # two sizes are no grid that reaches large m
+        fig12=lines({8: [0.9, 0.8], 32: [MISSING, 0.9], 64: [0.8, 0.7]}),  # m = 32 has no seed at 2^-8
+        fig16=lines({2: [0.9, MISSING], 8: [MISSING, 0.9], 128: [0.9, 0.9]}, norm="none"),
+    ))  # fmt: skip
+    assert claims.loc["C3", "verdict"] == "not run" and compared(claims, "C3") == []
+    cells = [words for words in compared(claims, "C19") if "converged" in words]
+    assert cells == [f"fig12: m = {cell}: 5 of 5 seeds converged" for cell in ("8 at 2⁻⁸", "8 at 2⁻⁷", "32 at 2⁻⁷")]
+    assert claims.loc["C24", "evidence"] == "fig16: there is no rate that all batch sizes have results at"
+    assert compared(judged(**study(fig12=lines({8: [0.9, 0.8], 32: [0.8, 0.9]}))), "C19") == []
+
+
+def test_a_cell_of_one_seed_is_compared_as_others_are():
+    claims = judged(**study(fig12=one_seed({8: [0.9, 0.8], 64: [0.7, 0.6]})))
+    assert compared(claims, "C19")[1:] == [f"fig12: m = 8 at {rate}: 1 of 1 seed converged" for rate in ("2⁻⁸", "2⁻⁷")]

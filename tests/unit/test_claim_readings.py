@@ -5,7 +5,11 @@ import json
 import numpy as np
 import pytest
 from helpers.claim_cases import CASES
-from helpers.claims import DEAD, RATE, bn_batches, curve, judged, lines, one_seed, study, table
+from helpers.claims import DEAD, RATE, THRESHOLDS, bn_batches, curve, judged, lines, one_seed, study, table
+
+from smallbatch.analysis.grid import build_grid
+from smallbatch.analysis.predicates import convergence
+from smallbatch.analysis.predicates.helpers import best_rate
 
 SIZES = [2**step for step in range(9)]
 BEST_WITHIN = {
@@ -121,5 +125,16 @@ def test_rates_are_chosen_on_the_validation_split_and_the_test_accuracy_there_co
 
 def test_the_best_rate_in_words_is_that_of_the_data():
     accuracies = [0.9, *[0.8] * 7]
-    claims = judged(**study(fig01=one_seed({2: accuracies, 8: accuracies, 128: [DEAD] * 8}))).loc["C3", "evidence"]
-    assert claims == "fig01: at the best rate 2⁻⁸ 0 of 1 seed converged at m = 128"
+    runs = one_seed({2: accuracies, 8: accuracies, 128: [0.9, *[DEAD] * 7]})
+    grid = build_grid(runs, np.random.default_rng(1))
+    assert [grid.best_rate()[0], grid.best_rate()[1]] == [0, 6], "in the first sample another is the best"
+    (largest,) = convergence.untrainable_at_the_largest(THRESHOLDS, grid)
+    assert largest.sentence == "at the best rate 2⁻⁸ 1 of 1 seed converged at m = 128"
+    each = [part.sentence for part in convergence.best_rate_usable_up_to(THRESHOLDS, grid, 16)]
+    assert each == [f"at the best rate 2⁻⁸, m = {m}: 1 of 1 seed converged" for m in (2, 8, 128)]
+
+
+def test_of_several_seeds_the_best_rate_is_that_of_the_data_in_all_samples():
+    tied = [[0.9, 0.7, 0.8], [0.8, 0.92, 0.65]]
+    grid = build_grid(lines({2: tied * 2, 8: [0.8] * 4, 128: [DEAD] * 4}), np.random.default_rng(1))
+    assert [grid.best_rate()[0], grid.best_rate()[1]] == [0, 2] and set(best_rate(grid)) == {0}
