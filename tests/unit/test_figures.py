@@ -198,6 +198,12 @@ def test_axes_of_percent_end_at_tens_from_zero_and_else_at_fives(values, from_ze
     assert axes.get_ylim() == pytest.approx(ends) and axes.get_ylabel() == "test accuracy (%)"
 
 
+def test_an_interval_that_ends_at_the_floor_of_an_axis_is_on_it() -> None:
+    axes = matplotlib.figure.Figure().subplots()
+    percent_axis(axes, pd.DataFrame({"mean": [88.0], "low": [80.0], "high": [91.0]}), floor=80)
+    assert axes.get_ylim() == pytest.approx((80 - 0.02 * 15, 95 + 0.02 * 15))
+
+
 def test_rates_are_chosen_by_selection_accuracy_and_shown_by_accuracy() -> None:
     runs = planned({(2, 2, 2**-8): [0.7], (2, 2, 2**-7): [0.9]})
     assert lines(draw(spec("best"), runs, NO_EPOCHS).axes[0])["reduced AlexNet, no BN"][1] == [90]
