@@ -129,6 +129,8 @@ def test_claims_are_shown_however_their_file_was_read(missing) -> None:
     assert [shown[key] for key in ("effect", "interval", "figures", "absent")] == ["", "", [], []]
     (shown,) = claim_rows(pd.DataFrame([row | {"effect": "2 rates", "low": "1.5", "high": "2.5"}]))
     assert shown["interval"] == "1.5 to 2.5"
+    (shown,) = claim_rows(pd.DataFrame([row]).drop(columns="comparisons"))
+    assert shown["comparisons"] == [], "of a file that has none"
 
 
 @pytest.mark.parametrize(
