@@ -86,7 +86,7 @@ def incomplete(jobs: Sequence[Job]) -> list[Path]:
     return [
         job.sums
         for job in jobs
-        if not all(os.path.exists(file) for file in (job.sums, *job.makes))
+        if not (job.sums.exists() and all(map(os.path.exists, job.makes)))
         and (job in made or not read.isdisjoint(job.makes))
     ]
 
