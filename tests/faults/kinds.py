@@ -33,7 +33,7 @@ from smallbatch.core.errors import UserError
 from smallbatch.data import archives, cifar, prepared
 from smallbatch.data.download import md5_of
 from smallbatch.data.originals import Outline
-from smallbatch.estimate import speeds
+from smallbatch.estimate import timings
 from smallbatch.runs import bundles
 from smallbatch.runs.chosen import read_chosen, write_chosen
 from smallbatch.runs.heartbeat import HeartbeatWriter, first_heartbeat
@@ -185,14 +185,14 @@ def make_chosen(folder: Path, number: int) -> Path:
 
 
 def make_cost(folder: Path, number: int) -> Path:
-    of_sizes = {4: speeds.Speed(0.01 * number, 0.002, 10**9), 16: speeds.Speed(0.02, 0.001, 10**9)}
-    known = speeds.Measured(64, 32, of_sizes)
-    speeds.Speeds({speeds.kind_of(RUN.setting): known}, "cpu").write(folder / "cost.json")
+    of_sizes = {4: timings.Timing(0.01 * number, 0.002, 10**9), 16: timings.Timing(0.02, 0.001, 10**9)}
+    known = timings.Measured(64, 32, of_sizes)
+    timings.Timings({timings.kind_of(RUN.setting): known}, "cpu").write(folder / "cost.json")
     return folder / "cost.json"
 
 
 def read_cost(path: Path) -> tuple | None:
-    known = speeds.Speeds.read(path)
+    known = timings.Timings.read(path)
     return (known.kinds, known.seconds([RUN]), known.memory([RUN])) if known.kinds else None
 
 

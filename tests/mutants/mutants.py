@@ -19,7 +19,7 @@ COPY = PROJECT / ".mutants"
 
 MODULES = {
     "tables": ["analysis/table", "analysis/selection"],
-    "estimates": ["estimate/cost", "estimate/speeds", "estimate/requests"],
+    "estimates": ["estimate/cost", "estimate/timings", "estimate/requests"],
     "status": ["runs/status", "runs/heartbeat"],
     "runs": ["study/experiments", "runs/packs", "study/rates", "training/schedule"],
     "settings": ["study/settings", "study_file"],
@@ -33,7 +33,7 @@ CLAIMS = ("claims", "claim_comparisons", "claim_corners", "claim_readings", "cla
 
 TESTS = {
     "tables": ["table", "selection"],
-    "estimates": ["cost", "speeds", "resources"],
+    "estimates": ["cost", "timings", "resources"],
     "status": ["status", "heartbeat"],
     "runs": ["study", "rates_and_schedule", "resources", "table"],
     "settings": ["study", "status"],

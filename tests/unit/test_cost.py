@@ -12,7 +12,7 @@ from helpers import a_run
 from smallbatch.data.originals import Outline
 from smallbatch.estimate import cost
 from smallbatch.estimate.cost import estimate, format_estimate
-from smallbatch.estimate.speeds import Speed, kind_of
+from smallbatch.estimate.timings import Timing, kind_of
 from smallbatch.study.experiments import Experiment, Study
 from smallbatch.study.rates import BaseLr
 from smallbatch.training import own_models
@@ -41,7 +41,7 @@ def measured(run, outline, most, m, *, device, lanes):
     assert (device, lanes, outline) == ("cpu", 3, OUTLINE)
     slower = 3 if run.setting.norm == "batch" else 1
     training = {2: 4.0}.get(m, 1.0) * slower
-    return Speed(training, 0.5 * slower, 1000 * m), WEIGHTS[run.setting.norm]
+    return Timing(training, 0.5 * slower, 1000 * m), WEIGHTS[run.setting.norm]
 
 
 @pytest.fixture
@@ -56,8 +56,8 @@ def described(device):
 
 
 def estimated(keep_weights="best"):
-    table, speeds = estimate(STUDY, {"made": OUTLINE}, device="cpu", lanes=3, keep_weights=keep_weights)
-    return table.set_index("figure"), speeds
+    table, timings = estimate(STUDY, {"made": OUTLINE}, device="cpu", lanes=3, keep_weights=keep_weights)
+    return table.set_index("figure"), timings
 
 
 # Seconds of a run in one process: 2 epochs of 100 training and 50 test images at 4 s and 0.5 s; ...
@@ -98,12 +98,12 @@ def test_megabytes_are_records_epochs_and_the_weights_that_are_kept(keep, kept, 
 
 
 def test_speeds_are_those_of_each_kind_by_batch_size(made_up):
-    _, speeds = estimated()
-    assert speeds.device == "a cpu"
-    assert set(speeds.kinds) == {kind_of(PLAIN.setting), kind_of(BN.setting)}
-    known = speeds.kinds[kind_of(BN.setting)]
+    _, timings = estimated()
+    assert timings.device == "a cpu"
+    assert set(timings.kinds) == {kind_of(PLAIN.setting), kind_of(BN.setting)}
+    known = timings.kinds[kind_of(BN.setting)]
     assert (known.train, known.test) == (100, 50)
-    assert known.speeds == {m: Speed(12.0 if m == 2 else 3.0, 1.5, 1000 * m) for m in (2, 8, 32, 128, 512)}
+    assert known.timings == {m: Timing(12.0 if m == 2 else 3.0, 1.5, 1000 * m) for m in (2, 8, 32, 128, 512)}
 
 
 def test_runs_that_an_experiment_shares_with_those_whose_rates_it_takes_are_charged_once(made_up):
@@ -143,26 +143,26 @@ def test_as_many_are_measured_at_the_same_time_as_will_train(made_up, monkeypatc
 
 
 def lanes_asked(run, outline, most, m, *, device, lanes):
-    return Speed(float(most), 1.0, 0), 1
+    return Timing(float(most), 1.0, 0), 1
 
 
 def test_each_kind_is_measured_with_the_lanes_that_its_rows_have_and_keeps_the_slowest(made_up, monkeypatch):
     monkeypatch.setattr(cost, "measure", lanes_asked)
-    _, speeds = estimated()
+    _, timings = estimated()
     # A row of `plain` has 2 rates and 2 seeds; that of `part` one of each, and is of the same kind.
-    assert speeds.kinds[kind_of(PLAIN.setting)].speeds[2].training == 1
-    assert speeds.kinds[kind_of(BN.setting)].speeds[2].training == 2
+    assert timings.kinds[kind_of(PLAIN.setting)].timings[2].training == 1
+    assert timings.kinds[kind_of(BN.setting)].timings[2].training == 2
 
 
 def sizes_asked(shape, made_up, monkeypatch):
     monkeypatch.setattr(cost, "measure", lanes_asked)
-    table, speeds = estimate(
+    table, timings = estimate(
         replace(STUDY, experiments={"plain": PLAIN}, figures={}),
         {"made": Outline(shape, 4, 100, 50)},
         device="cpu", lanes="auto", keep_weights="all",
     )  # fmt: skip
     assert table["figure"].tolist() == ["none", "all"]
-    return list(next(iter(speeds.kinds.values())).speeds)
+    return list(next(iter(timings.kinds.values())).timings)
 
 
 @pytest.mark.parametrize(
@@ -252,7 +252,7 @@ class Machine:
 def test_a_measurement_says_seconds_an_image_of_training_and_of_testing(lanes, most, trained, monkeypatch):
     machine = Machine(monkeypatch)
     speed, weights = cost.measure(a_run(batch_size=2, b=2), OUTLINE, most, 8, device="cpu", lanes=lanes)
-    assert speed == Speed(training=0.1, testing=0.025, memory=1000 + 100 * trained + 8)
+    assert speed == Timing(training=0.1, testing=0.025, memory=1000 + 100 * trained + 8)
     assert weights == 77 and machine.alone
     assert machine.asked == [(trained, 8, 8, 64, "cpu")], "at least 64 images"
 
@@ -263,7 +263,7 @@ def test_a_gpu_has_memory_of_its_own_and_of_memory_that_is_not_known_nothing_is_
     assert speed.memory == 0 and machine.asked[-1][3] == 128 and machine.alone.pop()
     machine = Machine(monkeypatch)
     speed, _ = cost.measure(a_run(), OUTLINE, 1, 8, device="cuda", lanes=1)
-    assert speed == Speed(0.1, 0.025, 0) and not machine.alone
+    assert speed == Timing(0.1, 0.025, 0) and not machine.alone
 
 
 def test_the_probe_counts_the_images_of_all_lanes():

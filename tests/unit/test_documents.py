@@ -19,7 +19,7 @@ from smallbatch.cluster.slurm import WARNING
 from smallbatch.data import originals
 from smallbatch.data.prepared import Meta
 from smallbatch.estimate import requests as resources
-from smallbatch.estimate.speeds import images
+from smallbatch.estimate.timings import images
 from smallbatch.runs.heartbeat import SILENCE
 from smallbatch.runs.store import RunStore
 from smallbatch.study.experiments import HELD_OUT, Setting

@@ -60,12 +60,12 @@ def test_it_keeps_silent_for_some_seconds(caplog, clock):
 def test_speed_is_that_of_the_last_seconds(clock):
     progress = Progress(images=100_000)
     progress.begin("ResNet-8", ["one"], epochs=2, images=50_000)
-    speeds = []
+    timings = []
     for seconds, images in [(0.5, 100), (0.5, 100), (9.0, 100), (1.0, 900), (5.0, 0)]:
         clock.now += seconds
         progress.block(images)
-        speeds.append(progress.writer.heartbeat.speed)
-    assert speeds == [None, 200, 200, 100, 100], "first after a second, then every ten"
+        timings.append(progress.writer.heartbeat.speed)
+    assert timings == [None, 200, 200, 100, 100], "first after a second, then every ten"
     assert progress.writer.heartbeat.trained == 1200 and progress.writer.heartbeat.left == 16 * 98_800 / 1200
 
 

@@ -4,16 +4,16 @@ import pytest
 from helpers import a_run
 
 from smallbatch.estimate.requests import memory_mb, minutes, priority
-from smallbatch.estimate.speeds import Kind, Measured, Speed, Speeds
+from smallbatch.estimate.timings import Kind, Measured, Timing, Timings
 from smallbatch.runs.packs import relative_cost, split
 
 KIND = Kind("alexnet", "none", "all", False, "float32", "made")
-UNKNOWN = Speeds({}, "")
+UNKNOWN = Timings({}, "")
 
 
-def known(training: float = 1.0, memory: int = 0) -> Speeds:
+def known(training: float = 1.0, memory: int = 0) -> Timings:
     """A training image takes so many seconds, a test image none; there are 100 training images."""
-    return Speeds({KIND: Measured(100, 50, {2: Speed(training, 0.0, memory)})}, "a device")
+    return Timings({KIND: Measured(100, 50, {2: Timing(training, 0.0, memory)})}, "a device")
 
 
 def runs(count: int = 1, m: int = 2, epochs: int = 2):
@@ -62,21 +62,23 @@ def test_minutes_grow_with_each_attempt_to_a_day_and_are_those_of_each_part():
     assert minutes(runs(4), known(0.75), 2, 1) == 20
 
 
-def turns(packs, speeds, awaited=()):
-    return sorted(packs, key=lambda name: -priority(packs[name], speeds, awaited=name in awaited))
+def turns(packs, timings, awaited=()):
+    return sorted(packs, key=lambda name: -priority(packs[name], timings, awaited=name in awaited))
 
 
-@pytest.mark.parametrize("speeds", [UNKNOWN, known()])
-def test_jobs_go_long_before_short_and_first_those_that_others_wait_for(speeds):
+@pytest.mark.parametrize("timings", [UNKNOWN, known()])
+def test_jobs_go_long_before_short_and_first_those_that_others_wait_for(timings):
     packs = {"short": runs(1), "long": runs(3), "middle": runs(2), "longest": runs(4)}
-    assert turns(packs, speeds) == ["longest", "long", "middle", "short"]
-    assert turns(packs, speeds, awaited=("short", "long")) == ["long", "short", "longest", "middle"]
-    assert all(-2 < priority(pack, speeds, awaited=awaited) < 0 for pack in packs.values() for awaited in (True, False))
+    assert turns(packs, timings) == ["longest", "long", "middle", "short"]
+    assert turns(packs, timings, awaited=("short", "long")) == ["long", "short", "longest", "middle"]
+    assert all(
+        -2 < priority(pack, timings, awaited=awaited) < 0 for pack in packs.values() for awaited in (True, False)
+    )
 
 
 def test_where_speeds_are_known_they_decide_what_is_long():
     large = [a_run(batch_size=8, epochs=2)]
-    slow_when_large = Speeds({KIND: Measured(100, 50, {2: Speed(1.0, 0.0, 0), 8: Speed(9.0, 0.0, 0)})}, "")
+    slow_when_large = Timings({KIND: Measured(100, 50, {2: Timing(1.0, 0.0, 0), 8: Timing(9.0, 0.0, 0)})}, "")
     assert priority(large, UNKNOWN, awaited=False) < priority(runs(), UNKNOWN, awaited=False)
     assert priority(large, slow_when_large, awaited=False) > priority(runs(), slow_when_large, awaited=False)
     assert priority(runs(), known(), awaited=False) == pytest.approx(-1 - 1 / 201)  # 200 images of a second

@@ -516,16 +516,16 @@ def jobs_follow_it(project):
     """Training jobs ask for the memory and time that were measured, instead of what does for most."""
     prepared = snakemake(project, "--cores", "1", "--config", "study=tiny", "--", "datasets")
     assert prepared.returncode == 0, prepared.stdout
-    speeds = project / "results/tiny/cost.json"
-    known, asked = read_sealed(speeds), ("-n", "--config", "study=tiny", "--", "figures")
+    timings = project / "results/tiny/cost.json"
+    known, asked = read_sealed(timings), ("-n", "--config", "study=tiny", "--", "figures")
     assert known["device"] and {kind["model"] for kind in known["kinds"]} == {"alexnet", "resnet8"}
     assert re.search(r"\(4 runs, about 0:0\d; at most (1000|1500) MB, 10 min\)", snakemake(project, *asked).stdout)
     for kind in known["kinds"]:
         kind["speeds"] = {m: speed | {"training": 5.0, "memory": 3.1e9} for m, speed in kind["speeds"].items()}
-    write_sealed(speeds, known)
+    write_sealed(timings, known)
     # 4 runs of 128 images make 43 minutes, twice that and 5 are 90; a quarter more of memory is 3875.
     assert "(4 runs, about 42:40; at most 4000 MB, 120 min)" in snakemake(project, *asked).stdout
-    speeds.unlink()
+    timings.unlink()
     assert "(4 runs; at most 2000 MB, 240 min)" in snakemake(project, *asked).stdout
 
 

@@ -34,7 +34,7 @@ from smallbatch.runs import command_line
 from smallbatch.runs import preflight as before
 from smallbatch.runs import recipes
 from smallbatch.runs.packs import Plan, with_rates
-from smallbatch.estimate.speeds import Speeds
+from smallbatch.estimate.timings import Timings
 from smallbatch.runs.store import RunStore
 from smallbatch.study.experiments import PROTOCOL
 from smallbatch.study.settings import entries_of, location, read_entries
@@ -57,8 +57,8 @@ try:
     SAID_IN = " or ".join([CONFIG_FILE, *files])
     config = check_config(config, SAID_IN, given)
     STUDY = load_study(config, given, SAID_IN)
-    SPEEDS_FILE = Path(RESULTS, STUDY.name, "cost.json")
-    SPEEDS = Speeds.read(SPEEDS_FILE)
+    TIMINGS_FILE = Path(RESULTS, STUDY.name, "cost.json")
+    TIMINGS = Timings.read(TIMINGS_FILE)
 except UserError as error:
     sys.exit(f"error: {error}")
 

@@ -19,7 +19,7 @@ rule cost:
         datasets=config["datasets"],
         data=DATA,
         training=config["training"],
-        speeds=str(SPEEDS_FILE),
+        timings=str(TIMINGS_FILE),
     message:
         f"Measuring what study {STUDY.name} takes on this device"
     script:

@@ -15,17 +15,17 @@ def training_slots(wildcards):
 
 
 def training_memory(wildcards, attempt):
-    return job_resources.memory_mb(PLAN.packs[wildcards.pack].runs, SPEEDS, TRAINING["side_by_side"], attempt)
+    return job_resources.memory_mb(PLAN.packs[wildcards.pack].runs, TIMINGS, TRAINING["side_by_side"], attempt)
 
 
 def training_minutes(wildcards, attempt):
-    return job_resources.minutes(PLAN.packs[wildcards.pack].runs, SPEEDS, TRAINING["side_by_side"], attempt)
+    return job_resources.minutes(PLAN.packs[wildcards.pack].runs, TIMINGS, TRAINING["side_by_side"], attempt)
 
 
 def training_estimate(wildcards):
-    return job_resources.estimate(PLAN.packs[wildcards.pack].runs, SPEEDS, TRAINING["side_by_side"])
+    return job_resources.estimate(PLAN.packs[wildcards.pack].runs, TIMINGS, TRAINING["side_by_side"])
 
 
 def training_priority(wildcards):
     pack = PLAN.packs[wildcards.pack]
-    return job_resources.priority(pack.runs, SPEEDS, awaited=pack.name in PLAN.rate_sources)
+    return job_resources.priority(pack.runs, TIMINGS, awaited=pack.name in PLAN.rate_sources)

@@ -1,4 +1,4 @@
-"""Print what a study takes, and keep the speeds for the jobs that train it."""
+"""Print what a study takes, and keep the timings for the jobs that train it."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -22,6 +22,6 @@ if __name__ == "__main__":
             if label(key, settings) in study.labels
         }
         options = {key: params.training[key] for key in ("device", "lanes", "keep_weights")}
-        table, speeds = estimate(study, outlines, **options)
-        speeds.write(Path(params.speeds))
-        print(f"{format_estimate(study, table)}\nTime and memory of training jobs follow {params.speeds} from now on.")
+        table, timings = estimate(study, outlines, **options)
+        timings.write(Path(params.timings))
+        print(f"{format_estimate(study, table)}\nTime and memory of training jobs follow {params.timings} from now on.")

@@ -20,7 +20,7 @@ from tqdm import tqdm
 
 from smallbatch.core.environment import processors
 from smallbatch.data.originals import Outline
-from smallbatch.estimate.speeds import Kind, Measured, Speed, Speeds, images, kind_of
+from smallbatch.estimate.timings import Kind, Measured, Timing, Timings, images, kind_of
 from smallbatch.runs.packs import lane_key
 from smallbatch.study.experiments import Run, Study
 
@@ -54,7 +54,7 @@ class Probed(NamedTuple):
 
 def estimate(
     study: Study, outlines: Mapping[str, Outline], *, device: str, lanes: int | str, keep_weights: str
-) -> tuple[pd.DataFrame, Speeds]:
+) -> tuple[pd.DataFrame, Timings]:
     """What each figure takes.
 
     Args:
@@ -67,7 +67,7 @@ def estimate(
     Returns:
         A row a figure, charged with the runs that no figure before it shows, and a last one for all: figure, runs,
         gradients (of single examples), hours (with every processor or the GPU at work) and megabytes (of results).
-        And the speeds that hours come from.
+        And the timings that hours come from.
     """
     charged = first_figures(study)
     lanes_of = Counter(lane_key(run) for run in charged)
@@ -86,7 +86,7 @@ def estimate(
     table = pd.concat([by_figure, pd.DataFrame([{"figure": "all", **total}])], ignore_index=True)
     # Of a kind those with the fewest lanes, which are the slowest.
     kinds = {group.kind: probed[group].measured for group in sorted(probed, key=lambda group: -group.lanes)}
-    return table, Speeds(kinds, name)
+    return table, Timings(kinds, name)
 
 
 def first_figures(study: Study) -> dict[Run, str]:
@@ -139,10 +139,10 @@ def _probe(
         arguments = [(groups[group], of[group], group.lanes, m) for group, m in cells]
         answers = pool.map(functools.partial(measure, device=device, lanes=lanes), *zip(*arguments, strict=True))
         shown = tqdm(answers, "probing the device", len(cells), unit="", leave=False, disable=None)
-        speeds = dict(zip(cells, shown, strict=True))
+        timings = dict(zip(cells, shown, strict=True))
     probed = {}
     for group, outline in of.items():
-        by_size = {m: speeds[other, m] for other, m in cells if other == group}
+        by_size = {m: timings[other, m] for other, m in cells if other == group}
         measured = Measured(outline.train, outline.test, {m: speed for m, (speed, _) in by_size.items()})
         probed[group] = Probed(measured, next(iter(by_size.values()))[1])
     return probed, (name, at_once)
@@ -156,7 +156,7 @@ def describe(device: str) -> tuple[str, int]:
     return devices.describe(chosen)["device"], processors() if chosen.type == "cpu" else 1
 
 
-def measure(run: Run, outline: Outline, most: int, m: int, *, device: str, lanes: int | str) -> tuple[Speed, int]:
+def measure(run: Run, outline: Outline, most: int, m: int, *, device: str, lanes: int | str) -> tuple[Timing, int]:
     """Speed at batch size m, with at most so many lanes, and the number of the model's weights."""
     from smallbatch.training.own_models import max_lanes
     from smallbatch.training.resources import device as devices
@@ -175,7 +175,7 @@ def measure(run: Run, outline: Outline, most: int, m: int, *, device: str, lanes
         runs = lanes_of(run, min(most, best))
         training, testing = training_speed(runs, data, chosen), testing_speed(runs, data, chosen)
     need = need_of(run, outline, chosen, photos=photos).bytes(len(runs), m) if chosen.type == "cpu" else 0
-    return Speed(1 / training, 1 / testing, need and held + need), weights_of(runs[0], data)
+    return Timing(1 / training, 1 / testing, need and held + need), weights_of(runs[0], data)
 
 
 def format_estimate(study: Study, table: pd.DataFrame) -> str:

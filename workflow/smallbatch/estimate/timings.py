@@ -36,7 +36,7 @@ def kind_of(setting: Setting) -> Kind:
     return Kind(s.model, s.norm, s.norm_layers, s.momentum > 0, s.precision, s.data)
 
 
-class Speed(NamedTuple):
+class Timing(NamedTuple):
     """Of one process, while all processors (or the GPU) are at work.
 
     training, testing: seconds an image.
@@ -52,20 +52,20 @@ class Measured(NamedTuple):
     """What is known of a kind of training.
 
     train, test: images of its data.
-    speeds: by batch size, from small to large.
+    timings: by batch size, from small to large.
     """
 
     train: int
     test: int
-    speeds: dict[int, Speed]
+    timings: dict[int, Timing]
 
-    def at(self, batch_size: int) -> Speed:
-        """Speed at any batch size, between those that were measured; memory grows on beyond the largest."""
-        sizes = list(self.speeds)
+    def at(self, batch_size: int) -> Timing:
+        """Of any batch size, between those that were measured; memory grows on beyond the largest."""
+        sizes = list(self.timings)
         axis = np.log2(batch_size), np.log2(sizes)
-        training, testing = (np.interp(*axis, [kind[phase] for kind in self.speeds.values()]) for phase in range(2))
-        memory = np.interp(batch_size, sizes, [kind.memory for kind in self.speeds.values()])
-        return Speed(float(training), float(testing), round(memory * max(1, batch_size / sizes[-1])))
+        training, testing = (np.interp(*axis, [kind[phase] for kind in self.timings.values()]) for phase in range(2))
+        memory = np.interp(batch_size, sizes, [kind.memory for kind in self.timings.values()])
+        return Timing(float(training), float(testing), round(memory * max(1, batch_size / sizes[-1])))
 
     def seconds(self, setting: Setting, batch_size: int) -> float:
         """What one run takes."""
@@ -87,7 +87,7 @@ def images(setting: Setting, train: int, test: int) -> tuple[int, int]:
     return setting.epochs * (used - held_out), setting.epochs * (test + held_out)
 
 
-class Speeds:
+class Timings:
     """What was measured, of every kind of training in a study.
 
     Args:
@@ -118,14 +118,14 @@ class Speeds:
         kinds = [
             kind._asdict()
             | {"train": known.train, "test": known.test}
-            | {"speeds": {str(m): speed._asdict() for m, speed in known.speeds.items()}}
+            | {"speeds": {str(m): timing._asdict() for m, timing in known.timings.items()}}
             for kind, known in self.kinds.items()
         ]
         said = {"device": self.device, "date": date.today().isoformat(), **environment.describe()}
         write_sealed(path, said | {"kinds": kinds})
 
     @classmethod
-    def read(cls, path: Path) -> "Speeds":
+    def read(cls, path: Path) -> "Timings":
         """What a file holds; nothing where there is none, or a damaged one, which is named on the log."""
         if not os.path.lexists(path):
             return cls({}, "")
@@ -138,5 +138,5 @@ class Speeds:
 
 
 def _read(entry: dict[str, Any]) -> tuple[Kind, Measured]:
-    speeds = {m: Speed(**entry["speeds"][str(m)]) for m in sorted(map(int, entry["speeds"]))}
-    return Kind(*(entry[name] for name in Kind._fields)), Measured(entry["train"], entry["test"], speeds)
+    timings = {m: Timing(**entry["speeds"][str(m)]) for m in sorted(map(int, entry["speeds"]))}
+    return Kind(*(entry[name] for name in Kind._fields)), Measured(entry["train"], entry["test"], timings)

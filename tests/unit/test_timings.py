@@ -8,11 +8,11 @@ from helpers import a_run
 
 from smallbatch.core import environment
 from smallbatch.core.files import read_sealed
-from smallbatch.estimate.speeds import Kind, Measured, Speed, Speeds, images, kind_of
+from smallbatch.estimate.timings import Kind, Measured, Timing, Timings, images, kind_of
 
 ALEXNET = Kind("alexnet", "none", "all", False, "float32", "made")
 # 100 training images, 50 test images; an image takes 4 s at m = 2, 1 s at m = 8.
-MEASURED = Measured(100, 50, {2: Speed(4.0, 1.0, 1000), 8: Speed(1.0, 1.0, 4000)})
+MEASURED = Measured(100, 50, {2: Timing(4.0, 1.0, 1000), 8: Timing(1.0, 1.0, 4000)})
 
 
 def test_a_run_takes_what_its_images_take():
@@ -39,18 +39,18 @@ def test_memory_grows_beyond_what_was_measured():
 
 
 def test_a_pack_takes_what_its_runs_take_and_the_memory_of_its_largest():
-    speeds = Speeds({ALEXNET: MEASURED}, "a device")
+    timings = Timings({ALEXNET: MEASURED}, "a device")
     runs = [a_run(batch_size=m, seed=seed) for m in (2, 8) for seed in (1, 2, 3)]
-    assert speeds.know(runs) and not speeds.know([a_run(model="resnet8")])
-    assert speeds.seconds(runs) == pytest.approx(3 * (900 + 300)) and speeds.memory(runs) == 4000
-    assert speeds.memory(runs[:1]) == 1000
+    assert timings.know(runs) and not timings.know([a_run(model="resnet8")])
+    assert timings.seconds(runs) == pytest.approx(3 * (900 + 300)) and timings.memory(runs) == 4000
+    assert timings.memory(runs[:1]) == 1000
 
 
 def test_what_is_written_is_read_and_what_is_damaged_named_and_done_without(tmp_path, caplog):
     path = tmp_path / "results" / "cost.json"
-    assert (Speeds.read(path).kinds, Speeds.read(path).device) == ({}, "")
-    Speeds({ALEXNET: MEASURED}, "a device").write(path)
-    again = Speeds.read(path)
+    assert (Timings.read(path).kinds, Timings.read(path).device) == ({}, "")
+    Timings({ALEXNET: MEASURED}, "a device").write(path)
+    again = Timings.read(path)
     assert again.kinds == {ALEXNET: MEASURED} and again.device == "a device"
     said = read_sealed(path)
     assert said["date"] == date.today().isoformat() and said["torch"] == environment.describe()["torch"]
@@ -58,24 +58,24 @@ def test_what_is_written_is_read_and_what_is_damaged_named_and_done_without(tmp_
     assert edited != path.read_text()
     for damage in (edited, '{"kinds": [{}], "device": "x"}', "[]", "{"):
         path.write_text(damage)
-        assert (Speeds.read(path).kinds, Speeds.read(path).device) == ({}, "")
+        assert (Timings.read(path).kinds, Timings.read(path).device) == ({}, "")
     path.unlink()
     path.mkdir()
-    assert not Speeds.read(path).kinds
+    assert not Timings.read(path).kinds
     assert len(caplog.messages) == 9
     assert all(f"{path}: " in said and "until `snakemake cost` makes" in said for said in caplog.messages)
 
 
 def test_the_order_of_batch_sizes_in_a_file_means_nothing(tmp_path):
-    turned = Measured(100, 50, dict(reversed(MEASURED.speeds.items())))
-    Speeds({ALEXNET: turned}, "a device").write(tmp_path / "cost.json")
-    assert Speeds.read(tmp_path / "cost.json").seconds([a_run(batch_size=4, epochs=2)]) == pytest.approx(600)
+    turned = Measured(100, 50, dict(reversed(MEASURED.timings.items())))
+    Timings({ALEXNET: turned}, "a device").write(tmp_path / "cost.json")
+    assert Timings.read(tmp_path / "cost.json").seconds([a_run(batch_size=4, epochs=2)]) == pytest.approx(600)
 
 
 def test_ten_thousand_runs_are_reckoned_at_once():
-    speeds = Speeds({ALEXNET: MEASURED}, "a device")
+    timings = Timings({ALEXNET: MEASURED}, "a device")
     packs = [[a_run(batch_size=2 ** (1 + i % 11), seed=i) for i in range(40)] for _ in range(250)]
     started = time.process_time()
     for pack in packs:
-        speeds.seconds(pack), speeds.memory(pack)
+        timings.seconds(pack), timings.memory(pack)
     assert time.process_time() - started < 0.1
