@@ -36,13 +36,13 @@ def photos_per_second(photos: Photos, threads: int, rounds: int = 5, count: int 
     """Median over rounds of random resized crops a second."""
     places = torch.arange(count) % len(photos)
     boxes = resized_crops(photos.sizes[places], stream(0, "augmentation"))
-    speeds = []
+    timings = []
     with ThreadPoolExecutor(threads, initializer=torch.set_num_threads, initargs=(1,)) as pool:
         for _ in range(rounds):
             began = time.perf_counter()
             list(pool.map(photos.pixels, places.tolist(), boxes.tolist()))
-            speeds.append(count / (time.perf_counter() - began))
-    return statistics.median(speeds)
+            timings.append(count / (time.perf_counter() - began))
+    return statistics.median(timings)
 
 
 if __name__ == "__main__":

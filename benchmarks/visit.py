@@ -243,12 +243,12 @@ def figure1_minutes(rows: Sequence[dict]) -> dict[int, float]:
     Between two that were, the speed of training is interpolated in the logarithms of both; none outside.
     """
     raced = [one for one in rows if "error" not in one and Row(**one["row"])[:2] == ("alexnet", "none")]
-    speeds = {one["row"]["m"]: one for one in raced if one["row"]["lanes"] == ROW}
-    known = sorted(speeds)
+    timings = {one["row"]["m"]: one for one in raced if one["row"]["lanes"] == ROW}
+    known = sorted(timings)
     found = {}
     for m in (m for m in figure1.BATCH_SIZES if known and known[0] <= m <= known[-1]):
-        training = np.interp(np.log(m), np.log(known), [np.log(speeds[k]["kernels"]) for k in known])
-        epoch = CIFAR10.train / np.exp(training) + CIFAR10.test / min(speeds[k]["tests"] for k in known)
+        training = np.interp(np.log(m), np.log(known), [np.log(timings[k]["kernels"]) for k in known])
+        epoch = CIFAR10.train / np.exp(training) + CIFAR10.test / min(timings[k]["tests"] for k in known)
         found[m] = float(ROW * figure1.SETTING.epochs * epoch / 60)
     return found
 
