@@ -100,9 +100,7 @@ def listed(values: Iterable[Any]) -> str:
 
 def sources(runs: pd.DataFrame) -> str:
     """`cifar10, 82 epochs`; `cifar10 (82 epochs), cifar100 (164 epochs)` where not all are trained for as long."""
-    epochs = {
-        str(data): epoch_words(setting_epochs) for data, setting_epochs in runs.groupby("data", sort=False)["epochs"]
-    }
+    epochs = {str(data): epoch_words(column) for data, column in runs.groupby("data", sort=False)["epochs"]}
     if runs["epochs"].nunique() == 1:
         return ", ".join([*epochs, next(iter(epochs.values()))])
     return ", ".join(f"{data} ({words})" for data, words in epochs.items())
