@@ -1,5 +1,6 @@
 """Models of the user's own: what their runs are named after."""
 
+import importlib
 import os
 import sys
 from dataclasses import replace
@@ -69,6 +70,22 @@ def test_packages_around_a_model_are_part_of_what_its_runs_are_named_after(tmp_p
     assert files == {"outer/__init__.py", "outer/inner/__init__.py", "outer/width.py", "outer/inner/net.py"}
     for name in [name for name in sys.modules if name.partition(".")[0] == "outer"]:
         monkeypatch.delitem(sys.modules, name)
+
+
+def test_a_package_that_is_to_be_imported_anew_still_works_for_who_has_it(tmp_path, monkeypatch):
+    """Of a package and its modules Python lists the modules first."""
+    (tmp_path / "held").mkdir()
+    for name, text in {
+        "__init__": "from held import width\n\ndef of_layers():\n    return width.WIDTH\n",
+        "width": "WIDTH = 8\n", "net": "def mine(shape, classes, norms): ...\n",
+    }.items():  # fmt: skip
+        (tmp_path / "held" / f"{name}.py").write_text(text)
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setitem(models.MODELS, "held", "held.net:mine")
+    package = importlib.import_module("held")
+    models.forget_modules()
+    assert "held" not in sys.modules and "held.width" not in sys.modules
+    assert package.of_layers() == 8
 
 
 @pytest.mark.slow

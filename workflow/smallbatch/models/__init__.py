@@ -239,12 +239,17 @@ def forget_modules() -> None:
     for model in filter(is_own, MODELS):
         with contextlib.suppress(UserError):
             files_of_own |= files(MODELS[model])
-    for name, module in list(sys.modules.items()):
-        if (file := getattr(module, "__file__", None)) and Path(file).resolve() in files_of_own:
-            del sys.modules[name]
-            package, _, last = name.rpartition(".")
-            if package in sys.modules:
-                vars(sys.modules[package]).pop(last, None)
+    forgotten = [
+        name
+        for name, module in sys.modules.items()
+        if (file := getattr(module, "__file__", None)) and Path(file).resolve() in files_of_own
+    ]
+    for name in forgotten:
+        del sys.modules[name]
+    for name in forgotten:  # a package that stays has its modules as attributes; one that goes may still be in use
+        package, _, last = name.rpartition(".")
+        if package in sys.modules:
+            vars(sys.modules[package]).pop(last, None)
 
 
 def forget_bytecode(entry_point: str) -> None:
