@@ -4,6 +4,7 @@ import importlib
 import os
 import sys
 from dataclasses import replace
+from types import ModuleType
 
 import pytest
 import torch
@@ -86,6 +87,19 @@ def test_a_package_that_is_to_be_imported_anew_still_works_for_who_has_it(tmp_pa
     models.forget_modules()
     assert "held" not in sys.modules and "held.width" not in sys.modules
     assert package.of_layers() == 8
+
+
+def test_modules_that_import_others_when_they_are_looked_at_stop_nothing(monkeypatch):
+    """As those of libraries do that import their parts late."""
+
+    class Late(ModuleType):
+        def __getattr__(self, name):
+            monkeypatch.setitem(sys.modules, "imported_late", ModuleType("imported_late"))
+            raise AttributeError(name)
+
+    monkeypatch.setitem(sys.modules, "late", Late("late"))
+    models.forget_modules()
+    assert "late" in sys.modules and "imported_late" in sys.modules
 
 
 @pytest.mark.slow

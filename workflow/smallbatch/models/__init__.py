@@ -241,7 +241,7 @@ def forget_modules() -> None:
             files_of_own |= files(MODELS[model])
     forgotten = [
         name
-        for name, module in sys.modules.items()
+        for name, module in list(sys.modules.items())  # a look at some imports others
         if (file := getattr(module, "__file__", None)) and Path(file).resolve() in files_of_own
     ]
     for name in forgotten:
