@@ -18,12 +18,12 @@ def preflight():
         if not only_looks():
             check_folders()
             check_lock()
-            for folder in folders_of_files():
-                remove_abandoned(folder)
+            for folder in folders_of_jobs():
+                remove_abandoned(Path(folder))
             import_published(STORE)
         for finding in findings():
             act_on(finding)
-        workflow.dag.forcefiles.update(map(str, before.incomplete(list(map(job_files, RECIPES)))))
+        workflow.dag.forcefiles.update(map(str, before.incomplete(checked_jobs())))
         look_again()
         if not only_looks():
             set_clocks_right()
@@ -55,10 +55,9 @@ def findings():
     yield from before.unprepared({label: DATASETS[label] for label in asked_labels()}, Path(DATA))
     dependent = [e for e in STUDY.experiments.values() if e.best_of]
     yield from before.damaged_rates(chosen_file(e.name) for e in dependent)
-    jobs = list(map(job_files, RECIPES))
-    yield from before.damaged_files(jobs, Path(FIGURES))
+    yield from before.damaged_files(checked_jobs(), Path(FIGURES))
     sources = {chosen_file(e.name): map(Path, table_checksums(e)) for e in dependent if is_known(e)}
-    yield from [*before.outdated_files(jobs), *before.outdated_rates(sources, CHOICE)]
+    yield from [*before.outdated_files(checked_jobs()), *before.outdated_rates(sources, CHOICE)]
 
 
 def act_on(finding):
@@ -76,18 +75,23 @@ def look_again():
     workflow.iocache.remaining_wait_time = 0
 
 
-def job_files(job):
-    """What a job with checksums makes, and what it notes that this was made from, as its rule has them."""
-    name, _, of = job.partition("-")
-    asked, values = getattr(rules, name), {"study": STUDY.name, "experiment": of, "figure": of}
+@functools.cache
+def checked_jobs():
+    """The jobs whose files have checksums: what each makes, and what it notes that this was made from, as its rule has it."""
+    return [job_files(*job.partition("-")[::2], recipe) for job, recipe in RECIPES.items()]
+
+
+def job_files(rule, of, recipe):
+    """Of one: its rule, and the experiment or figure that it is for, if any."""
+    asked, values = getattr(rules, rule), {"study": STUDY.name, "experiment": of, "figure": of}
     made = [file.format(**values) for file in asked.output]
     read = []
-    if name != "table":  # which is made from runs: they are no files that Snakemake knows
+    if rule != "table":  # which is made from runs: they are no files that Snakemake knows
         parts = [
             part(Wildcards(fromdict=values)) if callable(part) else [part.format(**values)] for part in asked.input
         ]
         read = [file for part in parts for file in part if not os.path.isabs(file)]  # without what the library has
-    return before.Job(Path(checksum_file(job)), made, read, RECIPES[job])
+    return before.Job(Path(checksum_file(f"{rule}-{of}" if of else rule)), made, read, recipe)
 
 
 def is_known(e):
@@ -114,14 +118,31 @@ def check_folders():
 
 def check_what_stands():
     """Make sure that jobs can make their folders and write their logs: Snakemake fails at what stands there instead."""
-    own = [getattr(rules, rule.name) for rule in workflow.rules if rule.log or rule.output]
-    logs = [str(file) for one in own for file in one.log]
-    logs += [str(one.benchmark) for one in own if one.rule.benchmark]
-    folders = sorted({os.path.dirname(file) for file in [*logs, *(file for one in own for file in one.output)]})
     beside = [".snakemake", rules.prepare.params.downloads, rules.preview.params.folder]
-    beside += [f"{RESULTS}/{kind}" for kind in TAKEN]
+    logs = [log for rule in own_rules() for log in logs_of(rule)]
+    check_places(map(Path, [*beside, *folders_of_jobs()]), map(Path, of_the_study(logs)))
+
+
+def folders_of_jobs():
+    """Where jobs make and keep files, and write logs."""
+    files = [str(file) for rule in own_rules() for file in (*rule.output, *logs_of(rule))]
+    kept = [DATA, RESULTS, *(f"{RESULTS}/{kind}" for kind in TAKEN)]
+    return kept + of_the_study(sorted(set(map(os.path.dirname, files))))
+
+
+def own_rules():
+    """The rules that make or write anything, as this workflow names them."""
+    return [getattr(rules, rule.name) for rule in workflow.rules if rule.log or rule.output]
+
+
+def logs_of(rule):
+    return [*map(str, rule.log), *([str(rule.benchmark)] if rule.rule.benchmark else [])]
+
+
+def of_the_study(paths):
+    """Paths as rules have them, for all that the study has."""
     known = {"study": STUDY.name, "experiment": STUDY.experiments, "figure": STUDY.figures, "label": asked_labels()}
-    check_places(map(Path, [*beside, *expand(folders, **known)]), map(Path, expand(logs, pack=PLAN.packs, **known)))
+    return expand(paths, pack=PLAN.packs, **known)
 
 
 def check_lock():
@@ -130,13 +151,6 @@ def check_lock():
     if workflow.execution_settings.lock and any(locks.glob("*.lock")):
         beside = "wait for it; `snakemake preview --nolock` works beside it; after a crash: snakemake --unlock"
         raise UserError(f"{locks}: another call of snakemake works in this folder; {beside}")
-
-
-def folders_of_files():
-    """Where jobs make files, but for the folders of runs and checkpoints, which are made as a whole."""
-    below = [path for path in Path(RESULTS, STUDY.name).rglob("*") if path.is_dir()]
-    kinds = [Path(RESULTS, kind) for kind in ("", "packs", "published", "weights", STUDY.name)]
-    return [*kinds, *below, Path(FIGURES, STUDY.name), Path(DATA), *[Path(DATA, label) for label in STUDY.labels]]
 
 
 def set_clocks_right():
