@@ -11,6 +11,7 @@ from safetensors.torch import save_file
 import smallbatch
 from smallbatch import models
 from smallbatch.core.errors import UserError
+from smallbatch.training.own_models.foreign_code import nothing_replaced
 
 pytestmark = pytest.mark.usefixtures("one_thread", "empty_cache")
 
@@ -256,3 +257,12 @@ def test_a_file_that_was_added_to_the_library_is_refused(where, own, monkeypatch
     own(init="import smallbatch.blocks" if where.endswith(".py") else f"open({str(library / where)!r}).read()")
     with pytest.raises(UserError, match=rf"it reads {library / where}, which is no part of its runs' names; allowed: "):
         found()
+
+
+def test_what_a_model_has_replaced_is_put_back_where_its_check_ends_otherwise():
+    loss = torch.nn.functional.cross_entropy
+    with pytest.raises(ZeroDivisionError), nothing_replaced((), "mine"):
+        torch.nn.functional.cross_entropy = torch.nn.functional.nll_loss
+        torch.nn.Conv2d.seen = 1
+        raise ZeroDivisionError
+    assert torch.nn.functional.cross_entropy is loss and not hasattr(torch.nn.Conv2d, "seen")
