@@ -18,7 +18,7 @@ import torch
 from smallbatch.core.environment import processors
 from smallbatch.data.photos import Photos, decoded, resized_crops
 from smallbatch.data.prepared import index_type
-from smallbatch.training.feed import stream
+from smallbatch.training.batches import stream
 
 
 def photos_in(folder: Path) -> Photos:

@@ -56,7 +56,7 @@ def runs(batch_size: int, count: int, **setting) -> list[Run]:
 
 def steps(training: LaneTrainer, first: int, last: int) -> None:
     """Make the updates first ... last - 1 of the first epoch."""
-    plan = training.feed.plan([run.seed for run in training.state.runs], 0)
+    plan = training.loader.plan([run.seed for run in training.state.runs], 0)
     training.state.step = first
     while training.state.step < last:
         end = min(training.block_end(), last)
@@ -132,7 +132,7 @@ def by_torch(training: LaneTrainer) -> LaneTrainer:
 def exact_changes(training: LaneTrainer) -> dict[str, torch.Tensor]:
     """What the first update changes of each parameter, by autograd in double precision."""
     model = copy.deepcopy(training.state.model).double().train()
-    images, labels = (part[0] for part in training.feed.batches(training.plan(), 0, 1))
+    images, labels = (part[0] for part in training.loader.batches(training.plan(), 0, 1))
     scores = model(images.double()).unflatten(1, (len(training.state.runs), -1)).flatten(0, 1)
     losses = F.cross_entropy(scores, labels.flatten(), reduction="none").view(labels.shape)
     losses.mean(0).sum().backward()
@@ -167,7 +167,7 @@ def apart(data: prepared.Prepared, device: torch.device, row: Row) -> dict[str, 
 
 def pace(training: LaneTrainer, device: torch.device, seconds: float) -> float:
     """Training images/s of all lanes, in one block of about so many seconds after two that are not counted."""
-    plan = training.feed.plan([run.seed for run in training.state.runs], 0)
+    plan = training.loader.plan([run.seed for run in training.state.runs], 0)
 
     def timed(count: int) -> float:
         training.state.step = 0
@@ -189,9 +189,9 @@ def tested(training: LaneTrainer, device: torch.device) -> float:
     took = 0.0
     for _ in range(2):
         started = monotonic()
-        training.test_split(training.feed.test_batches)  # it ends with numbers on the host
+        training.test_split(training.loader.test_batches)  # it ends with numbers on the host
         took = monotonic() - started
-    return len(training.feed.test_labels) * len(training.state.runs) / took
+    return len(training.loader.test_labels) * len(training.state.runs) / took
 
 
 def raced(row: Row, device: torch.device, seconds: float) -> dict:

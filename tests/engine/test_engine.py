@@ -18,8 +18,8 @@ from smallbatch.core.errors import UserError
 from smallbatch.data import prepared
 from smallbatch.runs.store import METRICS, RECORD, RunStore
 from smallbatch.training import network
+from smallbatch.training.batches import BatchLoader
 from smallbatch.training.checkpoints import Checkpoint
-from smallbatch.training.feed import Feed
 from smallbatch.training.pack import train_pack
 from smallbatch.training.resources import device as devices
 from smallbatch.training.trainer import LaneTrainer
@@ -211,25 +211,25 @@ def test_final_weights_are_kept_as_the_config_says(keep, count, data_folder, tmp
 
 
 def test_an_epoch_shows_each_image_once_in_an_order_of_its_own(data_folder):
-    feed = Feed(prepared.read(data_folder), a_run().setting, 4, CPU)
-    first, second = (feed.plan([1, 2], epoch).order for epoch in (0, 1))
+    loader = BatchLoader(prepared.read(data_folder), a_run().setting, 4, CPU)
+    first, second = (loader.plan([1, 2], epoch).order for epoch in (0, 1))
     assert first.shape == (16, 4, 2)
     for lane in range(2):
         assert sorted(first[:, :, lane].flatten().tolist()) == list(range(64))
     assert not torch.equal(first[:, :, 0], first[:, :, 1]) and not torch.equal(first, second)
-    assert torch.equal(first, feed.plan([1, 2], 0).order)
+    assert torch.equal(first, loader.plan([1, 2], 0).order)
 
 
 def test_images_are_normalised_with_the_training_splits_statistics(data_folder):
     data = prepared.read(data_folder)
-    feed = Feed(data, a_run().setting, 64, CPU)
-    images = feed.batches(feed.plan([1], 0), 0, 1).images
+    loader = BatchLoader(data, a_run().setting, 64, CPU)
+    images = loader.batches(loader.plan([1], 0), 0, 1).images
     assert images.mean().item() == pytest.approx(0, abs=1e-5) and images.std().item() == pytest.approx(1, abs=1e-3)
 
 
 def test_a_part_of_the_training_images_is_the_same_for_every_seed(data_folder):
-    feed = Feed(prepared.read(data_folder), a_run(train_images=20).setting, 4, CPU)
-    one, two = (set(feed.plan([seed], 0).order.flatten().tolist()) for seed in (1, 2))
+    loader = BatchLoader(prepared.read(data_folder), a_run(train_images=20).setting, 4, CPU)
+    one, two = (set(loader.plan([seed], 0).order.flatten().tolist()) for seed in (1, 2))
     assert one == two and len(one) == 20 and one != set(range(20))
 
 
@@ -245,10 +245,10 @@ def test_what_was_learnt_is_better_than_chance(tmp_path):
 def test_rates_can_be_chosen_on_images_that_are_held_out(tmp_path):
     folder = made_data(tmp_path / "made", train=200)
     runs = [a_run(batch_size=8, selection="validation", seed=seed) for seed in (1, 2)]
-    feed = Feed(prepared.read(folder), runs[0].setting, 8, CPU)
-    seen, held_out = set(feed.plan([1], 0).order.flatten().tolist()), set(feed.held_out.tolist())
+    loader = BatchLoader(prepared.read(folder), runs[0].setting, 8, CPU)
+    seen, held_out = set(loader.plan([1], 0).order.flatten().tolist()), set(loader.held_out.tolist())
     assert len(held_out) == 20 and len(seen) == 176 and not seen & held_out
-    assert sum(len(labels) for _, labels in feed.validation_batches(8)) == 20
+    assert sum(len(labels) for _, labels in loader.validation_batches(8)) == 20
     train_pack([*runs, a_run(batch_size=8)], folder, tmp_path)
     store, fingerprint = RunStore(tmp_path), prepared.read(folder).meta.fingerprint
     for run in runs:
@@ -304,7 +304,7 @@ def test_trying_what_fits_changes_nothing(data_folder):
     run = a_run(model="resnet8", norm="batch", batch_size=8, b=2)
     training = LaneTrainer([run], prepared.read(data_folder), CPU)
     before = {name: value.clone() for name, value in training.state.model.state_dict().items()}
-    images, labels = training.feed.batches(training.plan(), 0, 1)
+    images, labels = training.loader.batches(training.plan(), 0, 1)
     training.state.network.fit(images[0], labels[0])
     assert training.state.network.micro_batch == 8
     assert all(torch.equal(value, before[name]) for name, value in training.state.model.state_dict().items())
@@ -316,6 +316,6 @@ def test_a_device_that_is_too_small_is_reported_in_one_line(data_folder, monkeyp
 
     training = LaneTrainer([a_run(norm="batch", batch_size=8, b=4)], prepared.read(data_folder), CPU)
     monkeypatch.setattr(training.state.network, "gradients", too_much)
-    images, labels = training.feed.batches(training.plan(), 0, 1)
+    images, labels = training.loader.batches(training.plan(), 0, 1)
     with pytest.raises(UserError, match="out of memory on the device: 4 examples of each of 1 lanes"):
         training.state.network.fit(images[0], labels[0])

@@ -13,12 +13,12 @@ from smallbatch.core.errors import UserError
 from smallbatch.data import prepared
 from smallbatch.runs.store import RunStore
 from smallbatch.training import checkpoints
+from smallbatch.training.batches import BatchLoader
 from smallbatch.training.checkpoints import Checkpoint
 from smallbatch.training.distributed import ALONE, World
 from smallbatch.training.engines import graphs
 from smallbatch.training.engines.eager import EagerUpdates
 from smallbatch.training.engines.graphs import GraphUpdates
-from smallbatch.training.feed import Feed
 from smallbatch.training.network import Network
 from smallbatch.training.pack import train_pack
 from smallbatch.training.progress import Progress
@@ -75,7 +75,7 @@ def data(tmp_path):
 @pytest.fixture
 def rehearsed(monkeypatch):
     """Trainings on the CPU make updates as on a GPU."""
-    monkeypatch.setattr(graphs, "can_record", lambda network, feed: True)
+    monkeypatch.setattr(graphs, "can_record", lambda network, loader: True)
     monkeypatch.setattr(graphs, "GraphUpdates", Rehearsed)
     monkeypatch.setattr(graphs, "REPLAY_STEPS", 3)
 
@@ -186,7 +186,7 @@ def killed_and_resumed(data, folder, monkeypatch, device=CPU):
             LaneTrainer(runs, data, device).train(lambda run, *r: results.update({run: r}), checkpoint, progress)
     training = LaneTrainer(runs, data, device)
     training.restore(checkpoint.load())
-    assert 0 < training.state.step < training.feed.steps
+    assert 0 < training.state.step < training.loader.steps
     training.train(lambda run, *r: results.update({run: r}), checkpoint, progress)
     return results, outcomes(runs, data, folder / "whole", device)
 
@@ -217,7 +217,7 @@ def test_mini_batches_in_parts_are_left_to_plain_updates(data, rehearsed, monkey
     assert isinstance(parts.updates, Rehearsed) and not parts.updates.at_once
     monkeypatch.setattr("smallbatch.training.engines.eager.BLOCK_STEPS", 2)
     assert parts.block_end() == 2 and whole.block_end() == 7
-    plain = EagerUpdates(whole.state.network, whole.state.sgd, whole.feed)
+    plain = EagerUpdates(whole.state.network, whole.state.sgd, whole.loader)
     plan = parts.plan()
     torch.testing.assert_close(parts.updates.block(plan, 0, 2, [1.0] * 2), plain.block(plan, 0, 2, [1.0] * 2))
     assert not Rehearsed.recordings
@@ -225,8 +225,8 @@ def test_mini_batches_in_parts_are_left_to_plain_updates(data, rehearsed, monkey
 
 def test_steps_are_recorded_on_a_gpu_that_has_all_images_alone():
     def suit(device="cuda", images="cuda", world=ALONE):
-        feed = SimpleNamespace(train_images=SimpleNamespace(read_on=torch.device(images)))
-        return graphs.can_record(SimpleNamespace(device=torch.device(device), world=world), feed)
+        loader = SimpleNamespace(train_images=SimpleNamespace(read_on=torch.device(images)))
+        return graphs.can_record(SimpleNamespace(device=torch.device(device), world=world), loader)
 
     assert suit()
     assert not suit(device="cpu", images="cpu") and not suit(images="cpu") and not suit(world=World(0, 2))
@@ -242,7 +242,7 @@ def test_a_block_never_needs_a_number_from_the_device(kind, data, monkeypatch):
     device = torch.device("meta")
     (first, second), steps = pair(**kind), 7
     there = LaneTrainer([first, second], data, CPU)
-    feed = Feed(data, first.setting, first.batch_size, device)
+    loader = BatchLoader(data, first.setting, first.batch_size, device)
     more = {
         "batch_size": first.batch_size,
         "bn_batch_size": there.state.network.smallest_micro_batch,
@@ -250,7 +250,7 @@ def test_a_block_never_needs_a_number_from_the_device(kind, data, monkeypatch):
     }
     network = Network(there.state.model, **more, pixels=64, precision="float32", device=device, world=ALONE)
     sgd = LaneSGD(network.parameters, [1.0, 2.0], 5e-4, first.setting.momentum)
-    losses = Rehearsed(network, sgd, feed).block(feed.plan([1, 2], 0), 0, steps, [1.0, 0.5] * 3 + [0.1])
+    losses = Rehearsed(network, sgd, loader).block(loader.plan([1, 2], 0), 0, steps, [1.0, 0.5] * 3 + [0.1])
     assert losses.shape == (steps, 2) and losses.device == device
     with pytest.raises((RuntimeError, NotImplementedError)):
         losses.sum().item()
@@ -319,7 +319,7 @@ def test_graphs_equal_plain_updates(kind, data, gpu, monkeypatch):
     graph.backend = graph.backend.without_kernels()
     graph.updates = graph.make_updates()
     assert type(graph.updates) is GraphUpdates
-    plain.updates = EagerUpdates(plain.state.network, plain.state.sgd, plain.feed)
+    plain.updates = EagerUpdates(plain.state.network, plain.state.sgd, plain.loader)
     factors = [1.0, 0.5, 0.25, 0.25, 0.1, 0.1, 0.1]
     for epoch in range(3):
         graph.state.epoch = plain.state.epoch = epoch
@@ -357,7 +357,9 @@ def test_torch_knows_no_operation_of_a_step_that_is_not_deterministic(kind, data
     training = LaneTrainer(pair(**kind), data, gpu)
     torch.use_deterministic_algorithms(True)
     try:
-        EagerUpdates(training.state.network, training.state.sgd, training.feed).block(training.plan(), 0, 2, [1.0] * 2)
+        EagerUpdates(training.state.network, training.state.sgd, training.loader).block(
+            training.plan(), 0, 2, [1.0] * 2
+        )
     finally:
         torch.use_deterministic_algorithms(False)
 

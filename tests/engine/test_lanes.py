@@ -12,7 +12,7 @@ from smallbatch.models import MODELS, build
 from smallbatch.models.normalisation import WINDOW, micro_batch_momenta
 from smallbatch.runs.store import Epoch
 from smallbatch.training import lanes
-from smallbatch.training.feed import Batches
+from smallbatch.training.batches import Batches
 from smallbatch.training.trainer import LaneTrainer
 
 CPU = torch.device("cpu")
@@ -66,7 +66,7 @@ def test_each_update_of_a_lane_is_that_of_its_run_alone(model, norm, b, more, da
     data, runs = prepared.read(data_folder), some_runs(model, norm, b, more)
     together, alone = LaneTrainer(runs, data, CPU), [LaneTrainer([run], data, CPU) for run in runs]
     for update in (0, 1, 2, 15, 16, 24, 31):
-        together.state.epoch, together.state.step = divmod(update, together.feed.steps)
+        together.state.epoch, together.state.step = divmod(update, together.loader.steps)
         for lane, own in enumerate(alone):
             put(own, together, lane)
         losses = together.train_block(together.plan(), together.state.step + 1)
@@ -153,7 +153,7 @@ def test_an_update_is_that_of_plain_sgd(weight_decay, data_folder, either_way):
     data = prepared.read(data_folder)
     runs = [a_run(base_lr=lr, seed=seed, weight_decay=weight_decay) for lr, seed in ((2**-9, 1), (2**-6, 2))]
     training = LaneTrainer(runs, data, CPU)
-    images, labels = training.feed.batches(training.feed.plan([1, 2], 0), 0, 1)
+    images, labels = training.loader.batches(training.loader.plan([1, 2], 0), 0, 1)
     update(training, images[0], labels[0], 0.5)
     for lane, run in enumerate(runs):
         alone = training.initial_model(run.seed)
@@ -175,7 +175,7 @@ def test_weight_decay_too_small_for_a_factor_of_float32_acts_as_in_plain_sgd(dat
         training = LaneTrainer([run], data, CPU)
         alone = training.initial_model(run.seed)
         start = {name: value.double() for name, value in lanes.lane_state(training.state.model, 0).items()}
-        images, labels = training.feed.batches(training.feed.plan([1], 0), 0, 1)
+        images, labels = training.loader.batches(training.loader.plan([1], 0), 0, 1)
         update(training, images[0], labels[0], 0.1)
         nn.functional.cross_entropy(alone(images[0]), labels[0, :, 0]).backward()
         torch.optim.SGD(alone.parameters(), lr=0.1 * 2**-12 * 2, weight_decay=decay).step()
@@ -197,7 +197,7 @@ def test_momentum_is_that_of_torch(scaled, data_folder, double):
     alone = training.initial_model(2)
     rate = 2**-12 * 4 * (0.1 if scaled else 1)
     optimiser = torch.optim.SGD(alone.parameters(), lr=rate, momentum=0.9, weight_decay=0.3)
-    images, labels = training.feed.batches(training.feed.plan([2], 0), 0, 6)
+    images, labels = training.loader.batches(training.loader.plan([2], 0), 0, 6)
     for step, (x, y) in enumerate(zip(images, labels, strict=True)):
         if step == 3:
             training.drop({0: 1}, lambda *result: None)
@@ -219,7 +219,7 @@ def test_a_mini_batch_in_parts_is_that_at_once(model, norm, b, images_at_once, d
     runs = [a_run(batch_size=8, b=b, model=model, norm=norm, seed=seed) for seed in (1, 2)]
     whole, parts = (LaneTrainer(runs, data, CPU, images_at_once=most) for most in ("auto", images_at_once))
     assert parts.state.network.micro_batch == (4 if images_at_once == 5 and b else images_at_once)
-    images, labels = whole.feed.batches(whole.plan(), 0, 3)
+    images, labels = whole.loader.batches(whole.plan(), 0, 3)
     for x, y in zip(images, labels, strict=True):
         torch.testing.assert_close(update(parts, x, y, 1.0), update(whole, x, y, 1.0))
     for name, theirs in whole.state.model.state_dict().items():
@@ -243,7 +243,7 @@ def test_bf16_rounds_products_and_keeps_weights_and_losses(model, norm, data_fol
     for precision in ("float32", "bf16"):
         runs = [a_run(batch_size=8, model=model, norm=norm, seed=seed, precision=precision) for seed in (1, 2)]
         training = LaneTrainer(runs, data, CPU)
-        images, labels = training.feed.batches(training.plan(), 0, 1)
+        images, labels = training.loader.batches(training.plan(), 0, 1)
         losses[precision] = update(training, images[0], labels[0], 1.0)
         assert losses[precision].dtype == torch.float32
         assert all(tensor.dtype == torch.float32 for tensor in training.state.model.state_dict().values())

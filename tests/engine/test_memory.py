@@ -108,7 +108,7 @@ before = devices.held_memory()
 training = LaneTrainer(lanes_of(run, 2), data, device)
 training.train_block(training.plan(), 2)
 devices.trim_memory(device)
-training.test_split(training.feed.test_batches)
+training.test_split(training.loader.test_batches)
 print(needed / (devices.peak_memory(device) - before))
 """
 

@@ -17,12 +17,12 @@ from smallbatch.models import MODELS
 from smallbatch.models.normalisation import BatchNorm
 from smallbatch.models.resnet import Shortcut
 from smallbatch.training import lanes
+from smallbatch.training.batches import Batches
 from smallbatch.training.engines.eager import EagerUpdates
 from smallbatch.training.engines.native import library
 from smallbatch.training.engines.native.plan import Layout
 from smallbatch.training.engines.native.updates import NativeUpdates
 from smallbatch.training.engines.trace import Graph, Kind, Unsupported
-from smallbatch.training.feed import Batches
 from smallbatch.training.trainer import LaneTrainer
 
 CPU = torch.device("cpu")
@@ -33,7 +33,7 @@ pytestmark = [
 
 
 def by_torch(training):
-    return EagerUpdates(training.state.network, training.state.sgd, training.feed)
+    return EagerUpdates(training.state.network, training.state.sgd, training.loader)
 
 
 def in_double(runs, data, batches, factors):
@@ -46,7 +46,7 @@ def in_double(runs, data, batches, factors):
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(torch.Tensor, "float", torch.Tensor.double)
         losses = by_torch(exact).make(Batches(batches.images.double(), batches.labels), factors)
-        images = next(exact.feed.test_batches(20))[0]
+        images = next(exact.loader.test_batches(20))[0]
         return [losses, exact.state.model.state_dict(), exact.state.network.logits(images.double())]
 
 
@@ -82,8 +82,8 @@ def test_updates_are_as_near_to_exact_ones_as_those_of_torch(setting, batch_size
     runs = [a_run(batch_size=batch_size, base_lr=2**-13, seed=seed, weight_decay=0.1, **setting) for seed in (1, 2)]
     ours, theirs = LaneTrainer(runs, data, CPU), LaneTrainer(runs, data, CPU)
     assert type(ours.updates) is NativeUpdates
-    batches, factors = ours.feed.batches(ours.plan(), 0, 2), [1.0, 0.5]
-    images = next(ours.feed.test_batches(20))[0]
+    batches, factors = ours.loader.batches(ours.plan(), 0, 2), [1.0, 0.5]
+    images = next(ours.loader.test_batches(20))[0]
     start = {name: value.clone() for name, value in ours.state.model.state_dict().items()}
     found = ours.updates.make(batches, factors), changes(start, ours), ours.updates.logits(images)
     by = by_torch(theirs)
@@ -127,7 +127,7 @@ def test_what_is_not_a_number_is_not_rectified_away(data_folder):
         with torch.no_grad():
             next(training.state.model.parameters())[0, 3] = torch.nan
         assert training.train_block(training.plan(), 1).isnan().all()
-        assert training.updates.logits(next(training.feed.test_batches(3))[0]).isnan().all()
+        assert training.updates.logits(next(training.loader.test_batches(3))[0]).isnan().all()
 
 
 class Strange(nn.Module):
@@ -163,7 +163,7 @@ def test_an_unusual_model_has_the_same_gradients(tmp_path, monkeypatch):
     runs = [a_run(model="alexnet", norm="batch", base_lr=2**-10, seed=seed) for seed in (1, 2)]
     ours, theirs = LaneTrainer(runs, data, CPU), LaneTrainer(runs, data, CPU)
     assert type(ours.updates) is NativeUpdates
-    batches = ours.feed.batches(ours.plan(), 0, 1)
+    batches = ours.loader.batches(ours.plan(), 0, 1)
     before = {name: value.clone() for name, value in ours.state.model.state_dict().items()}
     torch.testing.assert_close(ours.updates.make(batches, [1.0]), by_torch(theirs).make(batches, [1.0]))
     for name, theirs_now in theirs.state.model.state_dict().items():
@@ -198,7 +198,7 @@ def test_batch_norm_of_any_scale_is_that_of_double_precision_or_still(b, data_fo
     train_instead(monkeypatch, build)
     training = LaneTrainer([a_run(norm="batch", batch_size=8, b=b)], prepared.read(data_folder), CPU)
     assert type(training.updates) is NativeUpdates
-    images, labels = training.feed.batches(training.plan(), 0, 2)
+    images, labels = training.loader.batches(training.plan(), 0, 2)
     exact = build(1).double()
     with torch.no_grad():
         exact.norm.weight[15:] = 0
@@ -226,7 +226,7 @@ def test_parts_of_a_mini_batch_change_rounding_only(images_at_once, data_folder)
     run = a_run(batch_size=64, base_lr=2**-12)
     ours, theirs = LaneTrainer([run], data, CPU, images_at_once=images_at_once), LaneTrainer([run], data, CPU)
     assert ours.updates.micro_batch <= (16 if images_at_once == "auto" else images_at_once)
-    batches = ours.feed.batches(ours.plan(), 0, 1)
+    batches = ours.loader.batches(ours.plan(), 0, 1)
     torch.testing.assert_close(ours.updates.make(batches, [1.0]), by_torch(theirs).make(batches, [1.0]))
     for name, expected in theirs.state.model.state_dict().items():
         torch.testing.assert_close(ours.state.model.state_dict()[name], expected, rtol=1e-4, atol=1e-5)
@@ -238,7 +238,7 @@ def test_gradients_of_other_numbers_of_examples_leave_the_weights_alone(data_fol
     before = {name: value.clone() for name, value in ours.state.model.state_dict().items()}
     for count in (7, 2, 40):
         plan = ours.plan().first(count)
-        images, labels = ours.feed.batches(plan, 0, 1)
+        images, labels = ours.loader.batches(plan, 0, 1)
         for own, other in zip(
             ours.updates.gradients(images[0], labels[0]), by_torch(theirs).gradients(images[0], labels[0]), strict=True
         ):
@@ -517,7 +517,7 @@ def test_drawn_models_are_trained_as_torch_trains_them(number, tmp_path, monkeyp
             for seed in (1, 2)]  # fmt: skip
     ours, theirs = LaneTrainer(runs, data, CPU), LaneTrainer(runs, data, CPU)
     assert type(ours.updates) is NativeUpdates
-    batches, factors = ours.feed.batches(ours.plan(), 0, 3), [1.0] * 3
+    batches, factors = ours.loader.batches(ours.plan(), 0, 3), [1.0] * 3
     start = {name: value.clone() for name, value in ours.state.model.state_dict().items()}
     found, by, exact = ours.updates.make(batches, factors), by_torch(theirs), in_double(runs, data, batches, factors)
     reference = by.make(batches, factors)
@@ -550,7 +550,7 @@ def test_a_lane_that_is_not_a_number_leaves_nothing_to_the_next(data_folder, mon
 def test_gradients_that_are_not_numbers_leave_the_weights_alone(data_folder):
     training = LaneTrainer([a_run()], prepared.read(data_folder), CPU)
     before = {name: value.clone() for name, value in training.state.model.state_dict().items()}
-    images, labels = training.feed.batches(training.plan(), 0, 1)
+    images, labels = training.loader.batches(training.plan(), 0, 1)
     images[0, 0] = torch.inf
     assert not all(gradient.isfinite().all() for gradient in training.updates.gradients(images[0], labels[0]))
     assert all(torch.equal(value, before[name]) for name, value in training.state.model.state_dict().items())
@@ -560,7 +560,7 @@ def test_gradients_that_are_not_numbers_leave_the_weights_alone(data_folder):
 def test_a_label_beyond_the_classes_is_refused_before_anything_is_updated(label, data_folder):
     training = LaneTrainer([a_run(seed=1), a_run(seed=2)], prepared.read(data_folder), CPU)
     before = {name: value.clone() for name, value in training.state.model.state_dict().items()}
-    images, labels = training.feed.batches(training.plan(), 0, 3)
+    images, labels = training.loader.batches(training.plan(), 0, 3)
     labels[2, 3, 1] = label
     for refused in (
         lambda: training.updates.make(Batches(images, labels), [1.0] * 3),

@@ -1,4 +1,4 @@
-"""Photos: decoding and crops against Pillow and torchvision, and the feed that decodes ahead."""
+"""Photos: decoding and crops against Pillow and torchvision, and the loader that decodes ahead."""
 
 import hashlib
 import io
@@ -19,7 +19,7 @@ from smallbatch.data import photos, prepared
 from smallbatch.data.photos import MEAN, STD, Photos, decoded, resized_crops
 from smallbatch.runs.store import METRICS, RunStore
 from smallbatch.study.experiments import Setting
-from smallbatch.training.feed import Feed, stream
+from smallbatch.training.batches import BatchLoader, stream
 from smallbatch.training.pack import train_pack
 
 pytestmark = pytest.mark.filterwarnings("ignore:The image decoding and encoding:DeprecationWarning")
@@ -63,8 +63,8 @@ def a_setting(**more) -> Setting:
 PLAIN = {"augment_resized": False, "augment_flip": False}
 
 
-def a_feed(folder: Path, setting: Setting | None = None, batch_size: int = 4) -> Feed:
-    return Feed(prepared.read(folder), setting or a_setting(), batch_size, CPU)
+def a_loader(folder: Path, setting: Setting | None = None, batch_size: int = 4) -> BatchLoader:
+    return BatchLoader(prepared.read(folder), setting or a_setting(), batch_size, CPU)
 
 
 @pytest.mark.parametrize("mode", ["RGB", "L", "CMYK"])
@@ -177,7 +177,7 @@ def test_a_photo_that_changed_since_is_named_at_training_time(damage: str, said:
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_bytes(file_of(picture(number, (40, 30))))
     data.prepare("made", {"source": "imagenet", "path": str(root), "label": "made"}, tmp_path / "made", tmp_path)
-    feed = a_feed(tmp_path / "made")
+    loader = a_loader(tmp_path / "made")
     victim = root / "train" / "n1" / "3.JPEG"
     whole = victim.read_bytes()
     if damage == "gone":
@@ -186,51 +186,51 @@ def test_a_photo_that_changed_since_is_named_at_training_time(damage: str, said:
         other = file_of(picture(9, (8, 6))).ljust(len(whole), b"\0")
         victim.write_bytes(whole[:-40] if damage == "cut" else other[: len(whole)])
     with pytest.raises(UserError) as caught:
-        feed.batches(feed.plan([1], 0), 0, 1)
+        loader.batches(loader.plan([1], 0), 0, 1)
     message = str(caught.value)
     assert message.startswith(f"{victim}: ") and "\n" not in message
     assert said in message
 
 
 def test_batches_do_not_depend_on_where_one_begins(folder: Path) -> None:
-    feed = a_feed(folder)
-    plan = feed.plan([1, 2], 3)
-    whole = feed.batches(plan, 0, 5)
+    loader = a_loader(folder)
+    plan = loader.plan([1, 2], 3)
+    whole = loader.batches(plan, 0, 5)
     assert whole.images.shape == (5, 4, 6, 224, 224) and whole.images.dtype == torch.float32
     for first, last in ((0, 2), (2, 4), (4, 5), (1, 2), (3, 5)):
-        part = feed.batches(plan, first, last)
+        part = loader.batches(plan, first, last)
         assert torch.equal(part.images, whole.images[first:last])
         assert torch.equal(part.labels, whole.labels[first:last])
-    again = a_feed(folder)
+    again = a_loader(folder)
     assert torch.equal(again.batches(again.plan([1, 2], 3), 2, 4).images, whole.images[2:4])
 
 
 def test_a_lane_sees_the_same_whatever_its_company(folder: Path) -> None:
-    feed = a_feed(folder)
-    plan = feed.plan([2, 1, 2], 0)
-    together = feed.batches(plan, 0, 2)
-    alone = feed.batches(feed.plan([1], 0), 0, 2)
+    loader = a_loader(folder)
+    plan = loader.plan([2, 1, 2], 0)
+    together = loader.batches(plan, 0, 2)
+    alone = loader.batches(loader.plan([1], 0), 0, 2)
     assert torch.equal(together.images[:, :, 3:6], alone.images)
     assert torch.equal(together.labels[:, :, 1:2], alone.labels)
     assert torch.equal(together.images[:, :, :3], together.images[:, :, 6:])
-    assert torch.equal(feed.batches(plan.select([1]), 0, 2).images, alone.images)
-    assert not torch.equal(feed.batches(feed.plan([1], 1), 0, 2).images, alone.images)
+    assert torch.equal(loader.batches(plan.select([1]), 0, 2).images, alone.images)
+    assert not torch.equal(loader.batches(loader.plan([1], 1), 0, 2).images, alone.images)
 
 
 def test_lanes_of_one_seed_decode_once(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    feed, reads, read = a_feed(folder), [], Photos.read
+    loader, reads, read = a_loader(folder), [], Photos.read
     monkeypatch.setattr(Photos, "read", lambda self, place: reads.append((self, place)) or read(self, place))
-    feed.batches(feed.plan([1, 1, 1], 0), 0, 5)
+    loader.batches(loader.plan([1, 1, 1], 0), 0, 5)
     # The threads may still be at what an earlier test no longer asks for.
-    assert sorted(place for photos, place in reads if photos is feed.train_images.photos) == list(range(20))
+    assert sorted(place for photos, place in reads if photos is loader.train_images.photos) == list(range(20))
 
 
 def test_a_batch_is_decoded_cropped_flipped_and_normalised(folder: Path) -> None:
-    feed = a_feed(folder)
-    plan = feed.plan([1], 0)
+    loader = a_loader(folder)
+    plan = loader.plan([1], 0)
     assert 0 < plan.flipped.sum() < 20
-    images = feed.batches(plan, 0, 5).images.flatten(0, 1)
-    found, mean, std = feed.train_images.photos, *(torch.tensor(values).view(3, 1, 1) for values in (MEAN, STD))
+    images = loader.batches(plan, 0, 5).images.flatten(0, 1)
+    found, mean, std = loader.train_images.photos, *(torch.tensor(values).view(3, 1, 1) for values in (MEAN, STD))
     rows = zip(images, plan.order.flatten(), plan.boxes.flatten(0, 2), plan.flipped.flatten(), strict=True)
     for image, place, box, flipped in rows:
         expected = (found.pixels(int(place), box.tolist()) / 255 - mean) / std
@@ -238,54 +238,54 @@ def test_a_batch_is_decoded_cropped_flipped_and_normalised(folder: Path) -> None
 
 
 def test_without_random_crops_training_photos_are_prepared_as_validation_photos(folder: Path) -> None:
-    feed = a_feed(folder, a_setting(**PLAIN))
-    plan = feed.plan([1], 0)
+    loader = a_loader(folder, a_setting(**PLAIN))
+    plan = loader.plan([1], 0)
     assert plan.boxes is None and plan.flipped is None
-    first = feed.train_images.photos.pixels(int(plan.order[0, 0, 0]), None)
-    assert torch.equal(feed.batches(plan, 0, 1).images[0, 0], feed._normalised(first))
+    first = loader.train_images.photos.pixels(int(plan.order[0, 0, 0]), None)
+    assert torch.equal(loader.batches(plan, 0, 1).images[0, 0], loader._normalised(first))
 
 
 def test_validation_photos_come_in_order_whatever_the_size(folder: Path) -> None:
-    feed = a_feed(folder)
-    parts = list(feed.test_batches(4))
+    loader = a_loader(folder)
+    parts = list(loader.test_batches(4))
     assert [len(labels) for _, labels in parts] == [4, 2]
-    whole, labels = next(feed.test_batches(100))
+    whole, labels = next(loader.test_batches(100))
     assert torch.equal(torch.cat([images for images, _ in parts]), whole)
-    assert labels.tolist() == feed.test_labels.tolist() == [0, 0, 0, 1, 1, 1]
+    assert labels.tolist() == loader.test_labels.tolist() == [0, 0, 0, 1, 1, 1]
 
 
 @pytest.mark.parametrize("kind", ["photos", "arrays"])
 def test_a_tenth_of_the_training_images_in_use_is_held_out(kind: str, folder: Path, tmp_path: Path) -> None:
     chosen = folder if kind == "photos" else made_data(tmp_path / "made", train=20)
     setting = a_setting(**PLAIN, selection="validation")
-    feed = a_feed(chosen, setting, 3)
-    assert feed.steps == 6
-    trained_on = set(feed.plan([1], 0).order.flatten().tolist())
-    held_out = feed.held_out.tolist()
+    loader = a_loader(chosen, setting, 3)
+    assert loader.steps == 6
+    trained_on = set(loader.plan([1], 0).order.flatten().tolist())
+    held_out = loader.held_out.tolist()
     assert len(trained_on) == 18 and len(held_out) == 2 and not trained_on & set(held_out)
-    assert a_feed(chosen, setting, 1).held_out.tolist() == held_out, "the same for every run"
-    images, labels = next(feed.validation_batches(10))
-    assert labels.tolist() == feed.train_labels[held_out].tolist()
-    plain = a_feed(chosen, a_setting(**PLAIN), 20)
+    assert a_loader(chosen, setting, 1).held_out.tolist() == held_out, "the same for every run"
+    images, labels = next(loader.validation_batches(10))
+    assert labels.tolist() == loader.train_labels[held_out].tolist()
+    plain = a_loader(chosen, a_setting(**PLAIN), 20)
     plan = plain.plan([1], 0)
     every = dict(zip(plan.order.flatten().tolist(), plain.batches(plan, 0, 1).images[0], strict=True))
     assert torch.equal(images, torch.stack([every[place] for place in held_out]))
-    some = a_feed(chosen, a_setting(**PLAIN, selection="validation", train_images=10), 1)
+    some = a_loader(chosen, a_setting(**PLAIN, selection="validation", train_images=10), 1)
     assert some.steps == 9 and len(some.held_out) == 1
-    in_use = set(a_feed(chosen, a_setting(**PLAIN, train_images=10), 1).subset.tolist())
+    in_use = set(a_loader(chosen, a_setting(**PLAIN, train_images=10), 1).subset.tolist())
     assert set(some.subset.tolist()) | set(some.held_out.tolist()) == in_use
 
 
 def test_nothing_is_held_out_unless_asked_for(folder: Path) -> None:
-    feed = a_feed(folder)
-    assert feed.steps == 5 and list(feed.validation_batches(4)) == []
+    loader = a_loader(folder)
+    assert loader.steps == 5 and list(loader.validation_batches(4)) == []
 
 
 def test_padding_photos_and_cropping_arrays_is_refused(folder: Path, tmp_path: Path) -> None:
     with pytest.raises(UserError, match="resized_crop and flip on photos"):
-        a_feed(folder, a_setting(**PLAIN, augment_pad=4))
+        a_loader(folder, a_setting(**PLAIN, augment_pad=4))
     with pytest.raises(UserError, match="pad and flip on images of one size"):
-        a_feed(made_data(tmp_path / "made"), a_setting())
+        a_loader(made_data(tmp_path / "made"), a_setting())
 
 
 @pytest.mark.slow

@@ -62,7 +62,7 @@ def in_order(names):
 
 def examples(formulas, training, plan, lane):
     """Images and labels of a lane's next update: those that the plan names, from the data themselves."""
-    split = training.feed.train_images.images.double() / 255
+    split = training.loader.train_images.images.double() / 255
     mean, std = split.mean((0, 2, 3), keepdim=True), split.std((0, 2, 3), correction=0, keepdim=True)
     places = plan.order[training.state.step, :, lane]
     images = (split[places] - mean) / std
@@ -70,7 +70,7 @@ def examples(formulas, training, plan, lane):
     offsets = nowhere if plan.offsets is None else plan.offsets[training.state.step, :, lane]
     flips = nowhere[:, 0] if plan.flipped is None else plan.flipped[training.state.step, :, lane]
     pad = training.setting.augment_pad
-    return formulas.augmented(images, pad, offsets, flips), training.feed.train_labels[places]
+    return formulas.augmented(images, pad, offsets, flips), training.loader.train_labels[places]
 
 
 def tensors(training, lane):
@@ -108,7 +108,7 @@ def by_reference(formulas, training, lane, done):
 
 def check_update(formulas, training, done, tolerance):
     """Make the update that follows `done`, and compare what it changes with the reference, lane by lane."""
-    training.state.epoch, training.state.step = divmod(done, training.feed.steps)
+    training.state.epoch, training.state.step = divmod(done, training.loader.steps)
     count = range(len(training.state.runs))
     before = [tensors(training, lane) for lane in count]
     expected = [by_reference(formulas, training, lane, done) for lane in count]
@@ -145,7 +145,7 @@ def check_points(formulas, training, tolerance, points=POINTS):
         if done in points:
             check_update(formulas, training, done, tolerance)
         elif done % 3 == 0:  # the others only bring the weights to where they are then
-            training.state.epoch, training.state.step = divmod(done, training.feed.steps)
+            training.state.epoch, training.state.step = divmod(done, training.loader.steps)
             training.train_block(training.plan(), training.state.step + 1)
 
 
@@ -222,7 +222,7 @@ def test_a_wrong_formula_shows(wrong, tmp_path, double):
 def test_crops_and_flips_are_drawn_evenly(tmp_path):
     """Of 4 pixels to all sides each place, and each side of the mirror, for every image of every epoch anew."""
     training = training_of({"augment_pad": 4, "augment_flip": True}, tmp_path / "made")
-    plans = [training.feed.plan([1, 2], epoch) for epoch in range(40)]
+    plans = [training.loader.plan([1, 2], epoch) for epoch in range(40)]
     offsets, flips = torch.stack([plan.offsets for plan in plans]), torch.stack([plan.flipped for plan in plans])
     counts = torch.bincount(offsets.flatten(), minlength=9)
     draws = offsets.numel()  # 12,800 of 9 places: 1,422 each, with a deviation of 36

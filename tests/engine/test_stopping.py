@@ -198,7 +198,7 @@ def test_it_stops_while_it_tests_measures_probes_or_waits(data_folder, monkeypat
         with folder.locked("a row", lambda title: None):
             hear()
             with pytest.raises(Stopped):
-                training.test_split(training.feed.test_batches)
+                training.test_split(training.loader.test_batches)
             with pytest.raises(Stopped):
                 training.measure_variance()
             with pytest.raises(Stopped):

@@ -41,5 +41,5 @@ def test_one_step_of_each_experiment(study, experiment, tmp_path, monkeypatch):
     # The part of the training images that a study takes may be larger than what is made here; arrays are of one size.
     run = replace(run, base_lr=2**-12, setting=replace(run.setting, train_images=None, augment_resized=False))
     training = LaneTrainer([run], data, torch.device("cpu"))
-    losses = training.train_block(training.feed.plan([1], 0), 1)
+    losses = training.train_block(training.loader.plan([1], 0), 1)
     assert losses.shape == (1, 1) and losses.isfinite().all()

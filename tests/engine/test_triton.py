@@ -317,7 +317,7 @@ def test_on_a_gpu_updates_are_those_of_torch(kind, data, gpu):
 @pytest.mark.parametrize("kind", KINDS)
 def test_on_a_gpu_the_variance_of_updates_is_that_of_torch(kind, data, gpu):
     ours = training_of(kind | {"variance_batch_sizes": (4, 8)}, data, gpu, count=2)
-    torch_alone = EagerUpdates(ours.state.network, ours.state.sgd, ours.feed)
+    torch_alone = EagerUpdates(ours.state.network, ours.state.sgd, ours.loader)
     bound = 1e-3 if kind.get("precision", "float32") == "float32" else 0.1
     for lane, other in zip(
         *(variance.measure(updates, ours.state.runs, 0) for updates in (ours.updates, torch_alone)), strict=True
@@ -331,7 +331,7 @@ def test_on_a_gpu_the_same_steps_give_the_same_bits(kind, data, gpu):
     ends = []
     for cut in (7, 3):
         training = training_of(kind, data, gpu)
-        plan, last = training.plan(), min(7, training.feed.steps)
+        plan, last = training.plan(), min(7, training.loader.steps)
         for first in range(0, last, cut):
             training.updates.block(plan, first, min(first + cut, last), [1.0] * (min(first + cut, last) - first))
         ends.append(

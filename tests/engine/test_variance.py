@@ -48,9 +48,9 @@ def gradient(model: nn.Module, images: torch.Tensor, labels: torch.Tensor) -> to
 
 def example_variance(training: LaneTrainer) -> float:
     """S^2: of each example's gradient at the initial weights, from its own backward pass."""
-    feed, model = training.feed, training.initial_model(1)
-    images = feed._normalised(feed.train_images.images)
-    own = [gradient(model, image[None], label[None]) for image, label in zip(images, feed.train_labels, strict=True)]
+    loader, model = training.loader, training.initial_model(1)
+    images = loader._normalised(loader.train_images.images)
+    own = [gradient(model, image[None], label[None]) for image, label in zip(images, loader.train_labels, strict=True)]
     return torch.stack(own).var(0).sum().item()
 
 
@@ -103,12 +103,12 @@ def test_with_batch_statistics_it_is_the_covariance_of_those_mini_batches(data_f
     """Of all of a mini-batch where b = m, else of sub-batches of b: against models of their own, batch by batch."""
     run = a_run(model="resnet8", norm="batch", b=b, variance_batch_sizes=(4, 16))
     training = LaneTrainer([run], prepared.read(data_folder), CPU)
-    rows, feed = variance.measure(training.updates, [run], 0)[0], training.feed
-    images = feed._normalised(feed.train_images.images)
+    rows, loader = variance.measure(training.updates, [run], 0)[0], training.loader
+    images = loader._normalised(loader.train_images.images)
     for row, sub_batch in zip(rows, (4, 16) if b == 4 else (2, 2), strict=True):
         model = build("resnet8", (1, 8, 8), 4, norm="batch", bn_batch_size=sub_batch, seed=1)
         own = [order[:, :, 0] for order in cuts if order.shape[1] == row.batch_size]
-        found = [torch.stack([gradient(model, images[at], feed.train_labels[at]) for at in order]) for order in own]
+        found = [torch.stack([gradient(model, images[at], loader.train_labels[at]) for at in order]) for order in own]
         exact = np.mean([gradients.var(0).sum().item() for gradients in found])
         assert row.trace == pytest.approx(2**-16 * row.batch_size**2 * exact, rel=1e-4)
 
@@ -119,7 +119,7 @@ def test_kernels_measure_what_torch_does(data_folder, norm, b):
     run = a_run(batch_size=8, b=b, norm=norm, variance_batch_sizes=(4, 16, 32))
     data = prepared.read(data_folder)
     training = LaneTrainer([run], data, CPU)
-    kinds = training.updates, EagerUpdates(training.state.network, training.state.sgd, training.feed)
+    kinds = training.updates, EagerUpdates(training.state.network, training.state.sgd, training.loader)
     ours, theirs = (variance.measure(updates, [run], 0)[0] for updates in kinds)
     assert all(mine == pytest.approx(other, rel=1e-3) for mine, other in zip(ours, theirs, strict=True))
 

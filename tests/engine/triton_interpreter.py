@@ -223,7 +223,7 @@ def small_is_known(monkeypatch):
 
 @pytest.fixture
 def as_on_a_gpu(monkeypatch):
-    monkeypatch.setattr(graphs, "can_record", lambda network, feed: True)
+    monkeypatch.setattr(graphs, "can_record", lambda network, loader: True)
     monkeypatch.setattr(backends.triton.devices, "triton_version", lambda device: "3")
     monkeypatch.setattr(backends.triton, "TritonUpdates", Rehearsed)
     monkeypatch.setattr(graphs, "REPLAY_STEPS", 2)
@@ -281,7 +281,7 @@ def test_the_variance_of_updates_is_that_of_torch(kind, no_kernels, small_is_kno
     ours = variance.measure(training.updates, runs, 0)
     for name, tensor in training.state.model.state_dict().items():
         assert torch.equal(tensor, before[name]), name
-    theirs = variance.measure(EagerUpdates(training.state.network, training.state.sgd, training.feed), runs, 0)
+    theirs = variance.measure(EagerUpdates(training.state.network, training.state.sgd, training.loader), runs, 0)
     for lane, other in zip(ours, theirs, strict=True):
         for row, other_row in zip(lane, other, strict=True):
             check_fields(row, other_row, rel=1e-4)

@@ -65,22 +65,22 @@ def found(**setting):
 def reference(run, data, draws=False):
     """The weights and test accuracy of a plain loop of torch."""
     training = LaneTrainer([run], data, CPU)  # for the images alone
-    feed, s = training.feed, run.setting
+    loader, s = training.loader, run.setting
     norms = {"norm": s.norm, "bn_batch_size": run.bn_batch_size}
     model = models.build(s.model, OUTLINE.shape, OUTLINE.classes, **norms, seed=run.seed)
     optimiser = torch.optim.SGD(model.parameters(), lr=1, weight_decay=s.weight_decay, momentum=s.momentum)
-    schedule = Schedule(s.epochs * feed.steps, s.lr_drops, s.warmup)
+    schedule = Schedule(s.epochs * loader.steps, s.lr_drops, s.warmup)
     for epoch in range(s.epochs):
-        images, labels = feed.batches(feed.plan([run.seed], epoch), 0, feed.steps)
+        images, labels = loader.batches(loader.plan([run.seed], epoch), 0, loader.steps)
         model.train()
-        for step in range(feed.steps):
+        for step in range(loader.steps):
             if draws:
                 torch.manual_seed(stream_seed(run.seed, "model", epoch, step))
-            optimiser.param_groups[0]["lr"] = run.learning_rate * schedule(epoch * feed.steps + step)
+            optimiser.param_groups[0]["lr"] = run.learning_rate * schedule(epoch * loader.steps + step)
             optimiser.zero_grad()
             F.cross_entropy(model(images[step].clone()), labels[step, :, 0]).backward()
             optimiser.step()
-    images, labels = next(feed.test_batches(1000))
+    images, labels = next(loader.test_batches(1000))
     accuracy = (model.eval()(images).argmax(1) == labels).double().mean().item()
     return model.state_dict(), accuracy
 

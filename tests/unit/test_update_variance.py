@@ -13,8 +13,8 @@ from smallbatch.analysis import update_variance
 from smallbatch.analysis.claims.judge import judge
 from smallbatch.figures.variance import slope_words
 from smallbatch.training import variance
+from smallbatch.training.batches import EpochPlan
 from smallbatch.training.distributed import ALONE
-from smallbatch.training.feed import EpochPlan
 
 SIZES = (2, 4, 8, 16, 32, 64, 128)
 
@@ -111,7 +111,7 @@ class Known:
         model = SimpleNamespace(zero_grad=lambda: None)
         device = torch.device("cpu")
         self.network = SimpleNamespace(world=ALONE, lanes=lanes, device=device, parameters=[parameter], model=model)
-        self.feed = self
+        self.loader = self
         self.batch_size, self.steps, self.image_values = 1, len(gradients), 1
 
     def plan(self, seeds, epoch):

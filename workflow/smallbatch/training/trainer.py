@@ -17,11 +17,11 @@ from smallbatch.models import build, check_content
 from smallbatch.runs.store import Outcome
 from smallbatch.study.experiments import Run
 from smallbatch.training import lanes, variance
+from smallbatch.training.batches import BatchLoader, EpochPlan
 from smallbatch.training.checkpoints import Checkpoint
 from smallbatch.training.distributed import ALONE, World
 from smallbatch.training.engines import backends
 from smallbatch.training.engines.updates import Updates
-from smallbatch.training.feed import EpochPlan, Feed
 from smallbatch.training.lane_state import LaneState
 from smallbatch.training.network import Network, Scores
 from smallbatch.training.own_models import suitability
@@ -54,7 +54,7 @@ class LaneTrainer:
 
     Attributes:
         state: of the lanes, and all that a checkpoint holds.
-        feed: of their mini-batches.
+        loader: of their mini-batches.
         schedule: of their rates, as factors of eta.
         backend: how updates are made; `updates` makes those of the lanes as they are now.
     """
@@ -70,8 +70,8 @@ class LaneTrainer:
         first = runs[0]
         self.setting, self.batch_size, self.device, self.meta = first.setting, first.batch_size, device, data.meta
         self.bn_batch_size, self.world, self.images_at_once = first.bn_batch_size, world, images_at_once
-        self.feed = Feed(data, first.setting, first.batch_size, device)
-        updates = first.setting.epochs * self.feed.steps
+        self.loader = BatchLoader(data, first.setting, first.batch_size, device)
+        updates = first.setting.epochs * self.loader.steps
         self.schedule = Schedule(updates, first.setting.lr_drops, first.setting.warmup)
         self.variance_epochs = variance.epochs_measured(first.setting)
         _, height, width = data.meta.shape
@@ -98,7 +98,7 @@ class LaneTrainer:
         )
         etas = [run.learning_rate for run in runs]
         sgd = LaneSGD(network.parameters, etas, s.weight_decay, s.momentum)
-        self.state = LaneState(runs, network, sgd, self.feed.steps)
+        self.state = LaneState(runs, network, sgd, self.loader.steps)
         self.backend = backends.choose(
             runs[0], self.suitability, self.meta.shape, len(self.meta.classes), self.device, self.world
         )
@@ -118,7 +118,7 @@ class LaneTrainer:
 
     def make_updates(self) -> Updates:
         """What makes the updates of the lanes as they are now."""
-        return self.backend.updates(self.state.network, self.state.sgd, self.feed)
+        return self.backend.updates(self.state.network, self.state.sgd, self.loader)
 
     def _model_of_lanes(self, models: Sequence[torch.nn.Module]) -> torch.nn.Module:
         """The model of all lanes, or that of the only one."""
@@ -152,7 +152,7 @@ class LaneTrainer:
             Stopped: a signal asked for it; a checkpoint of all that was done is saved.
         """
         if self.device.type == "cuda":
-            images, labels = self.feed.batches(self.plan(), 0, 1)
+            images, labels = self.loader.batches(self.plan(), 0, 1)
             self.state.network.fit(images[0], labels[0])
         try:
             self._train_epochs(finish, checkpoint, progress)
@@ -191,12 +191,12 @@ class LaneTrainer:
 
     def plan(self) -> EpochPlan:
         """The epoch of each lane, this process's part of it."""
-        plan = self.feed.plan([run.seed for run in self.state.runs], self.state.epoch)
+        plan = self.loader.plan([run.seed for run in self.state.runs], self.state.epoch)
         return plan.local(self.world.rank, self.world.size)
 
     def _train_epoch(self, finish: Finish, checkpoint: Checkpoint, progress: Progress) -> None:
         plan, state = self.plan(), self.state
-        while state.step < self.feed.steps and state.runs:
+        while state.step < self.loader.steps and state.runs:
             started = time.perf_counter()
             losses = self.train_block(plan, self.block_end())
             diverged = state.add_losses(losses)
@@ -211,7 +211,7 @@ class LaneTrainer:
 
     def block_end(self) -> int:
         """The step of the epoch up to which the next block goes."""
-        return min(self.state.step + self.updates.steps, self.feed.steps)
+        return min(self.state.step + self.updates.steps, self.loader.steps)
 
     def train_block(self, plan: EpochPlan, end: int) -> Tensor:
         """Make the updates up to step `end` of the epoch; returns their losses [steps, lanes]."""
@@ -232,10 +232,10 @@ class LaneTrainer:
     def _end_epoch(self, finish: Finish) -> None:
         state, started = self.state, time.perf_counter()
         devices.trim_memory(self.device)
-        test = self.test_split(self.feed.test_batches)
+        test = self.test_split(self.loader.test_batches)
         validation = [math.nan] * len(state.runs)
         if self.setting.selection == "validation":
-            validation = self.test_split(self.feed.validation_batches).accuracies
+            validation = self.test_split(self.loader.validation_batches).accuracies
         diverged = state.end_epoch(self.schedule(state.steps_done - 1), test, validation)
         state.add_seconds(time.perf_counter() - started)
         if diverged:
@@ -266,7 +266,7 @@ class LaneTrainer:
         except RuntimeError as error:  # several lines
             raise UserError(f"model {self.setting.model}: it has other weights than these; was it changed?") from error
         devices.trim_memory(self.device)
-        return self.test_split(self.feed.test_batches)
+        return self.test_split(self.loader.test_batches)
 
     def restore(self, saved: State) -> None:
         """Go on from the state in a checkpoint; its runs, which may be fewer than at the start, become the lanes."""

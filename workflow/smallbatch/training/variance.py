@@ -33,8 +33,8 @@ from smallbatch.core.errors import refuse
 from smallbatch.core.seeds import stream_seed
 from smallbatch.runs.store import Variance
 from smallbatch.study.experiments import Run, Setting
+from smallbatch.training.batches import EpochPlan, stream
 from smallbatch.training.engines.updates import BLOCK_IMAGES, BLOCK_VALUES, Updates
-from smallbatch.training.feed import EpochPlan, stream
 
 POINTS = (0, 0.1, 0.5, 1)
 """Fractions of training, rounded to epochs, at which it is measured."""
@@ -84,15 +84,15 @@ def measure(updates: Updates, runs: Sequence[Run], epoch: int) -> list[list[Vari
         UserError: an epoch has fewer images than two of the batches.
         Stopped: a signal asked for it.
     """
-    feed, sizes = updates.feed, runs[0].setting.variance_batch_sizes
-    images, largest = feed.steps * feed.batch_size, max(sizes)
+    loader, sizes = updates.loader, runs[0].setting.variance_batch_sizes
+    images, largest = loader.steps * loader.batch_size, max(sizes)
     if 2 * largest > images:
         refuse(
             "experiment", "variance_batch_sizes", largest, f"numbers up to {images // 2}, half the images of an epoch"
         )
     seeds = [stream_seed(run.seed, "variance", epoch) for run in runs]
     # As many as fill mini-batches of the largest m, so that each m that divides it has the same examples.
-    plan = feed.plan(seeds, epoch).first(images // largest * largest)
+    plan = loader.plan(seeds, epoch).first(images // largest * largest)
     rows: list[list[Variance]] = [[] for _ in runs]
     for size in sizes:
         cuts = [order.cut(size) for order in _orders(plan, size, epoch)]
@@ -137,11 +137,13 @@ def _gradients(updates: Updates, plan: EpochPlan) -> Iterator[Sequence[Tensor]]:
     """
     world, (count, size, lanes) = updates.network.world, plan.order.shape
     local = plan.at(torch.arange(world.rank, count, world.size, device=plan.order.device))
-    at_once = max(1, min(BLOCK_IMAGES, BLOCK_VALUES // updates.feed.image_values) // (size * lanes))
+    at_once = max(1, min(BLOCK_IMAGES, BLOCK_VALUES // updates.loader.image_values) // (size * lanes))
     for first in range(0, -(-count // world.size), at_once):
         world.stop_if_asked()
         last = min(first + at_once, len(local.order))
         if first < last:
-            for step, (images, labels) in enumerate(zip(*updates.feed.batches(local, first, last), strict=True), first):
+            for step, (images, labels) in enumerate(
+                zip(*updates.loader.batches(local, first, last), strict=True), first
+            ):
                 with updates.drawing(plan, world.rank + step * world.size):
                     yield updates.gradients(images, labels)

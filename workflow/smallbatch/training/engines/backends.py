@@ -8,6 +8,7 @@ from torch import nn
 
 from smallbatch import models
 from smallbatch.study.experiments import Run
+from smallbatch.training.batches import BatchLoader
 from smallbatch.training.distributed import World
 from smallbatch.training.engines import graphs, structure
 from smallbatch.training.engines.eager import EagerUpdates, StochasticUpdates
@@ -16,7 +17,6 @@ from smallbatch.training.engines.native.plan import Layout
 from smallbatch.training.engines.trace import Graph
 from smallbatch.training.engines.triton_kernels import updates as triton
 from smallbatch.training.engines.updates import Updates
-from smallbatch.training.feed import Feed
 from smallbatch.training.network import Network
 from smallbatch.training.own_models import Suitability
 from smallbatch.training.sgd import LaneSGD
@@ -35,14 +35,14 @@ class Backend:
     layout: Layout | None = None
     graph: Graph | None = None
 
-    def updates(self, network: Network, sgd: LaneSGD, feed: Feed) -> Updates:
+    def updates(self, network: Network, sgd: LaneSGD, loader: BatchLoader) -> Updates:
         """The fastest way that these lanes have; to be made anew when the lanes change."""
-        parts = network, sgd, feed
+        parts = network, sgd, loader
         if not self.suits.lanes:
             return StochasticUpdates(*parts)  # a branch of its code may begin to draw later than any check sees
         if self.layout:
             return native.NativeUpdates(*parts, self.layout)
-        if not graphs.can_record(network, feed):
+        if not graphs.can_record(network, loader):
             return EagerUpdates(*parts)
         return triton.TritonUpdates(*parts, self.graph) if self.graph else graphs.GraphUpdates(*parts)
 
@@ -56,11 +56,11 @@ class Backend:
         """
         if self.layout is None:
             return True
-        images, _ = next(updates.feed.test_batches(2))
+        images, _ = next(updates.loader.test_batches(2))
         ours, theirs = updates.logits(images), updates.network.logits(images)
         if not torch.allclose(ours, theirs, rtol=1e-3, atol=1e-3 * theirs.abs().max().item()):
             return False
-        return not models.is_own(model) or native.agree(initial_model(), self.layout, updates.feed)
+        return not models.is_own(model) or native.agree(initial_model(), self.layout, updates.loader)
 
     def without_kernels(self) -> "Backend":
         """The same, by torch."""

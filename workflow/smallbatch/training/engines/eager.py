@@ -7,8 +7,8 @@ import torch
 from torch import Tensor
 
 from smallbatch.core.seeds import stream_seed
+from smallbatch.training.batches import Batches, EpochPlan
 from smallbatch.training.engines.updates import BLOCK_IMAGES, BLOCK_STEPS, BLOCK_VALUES, Updates
-from smallbatch.training.feed import Batches, EpochPlan
 
 
 class EagerUpdates(Updates):

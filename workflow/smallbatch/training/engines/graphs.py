@@ -12,8 +12,8 @@ from functools import partial
 import torch
 from torch import Tensor
 
+from smallbatch.training.batches import BatchLoader, EpochPlan
 from smallbatch.training.engines.eager import EagerUpdates
-from smallbatch.training.feed import EpochPlan, Feed
 from smallbatch.training.network import Network
 from smallbatch.training.sgd import LaneSGD
 
@@ -34,9 +34,9 @@ Program = Callable[[], object]
 """Makes some steps."""
 
 
-def can_record(network: Network, feed: Feed) -> bool:
+def can_record(network: Network, loader: BatchLoader) -> bool:
     """Whether steps can be recorded: on a GPU, by one process, with all images on the device."""
-    on_device = feed.train_images.read_on.type == "cuda"
+    on_device = loader.train_images.read_on.type == "cuda"
     return on_device and network.device.type == "cuda" and network.world.size == 1
 
 
@@ -79,8 +79,8 @@ class GraphUpdates(EagerUpdates):
 
     capture = staticmethod(captured)
 
-    def __init__(self, network: Network, sgd: LaneSGD, feed: Feed) -> None:
-        super().__init__(network, sgd, feed)
+    def __init__(self, network: Network, sgd: LaneSGD, loader: BatchLoader) -> None:
+        super().__init__(network, sgd, loader)
         self.replays: dict[int, Program] = {}
 
     @property
@@ -93,7 +93,7 @@ class GraphUpdates(EagerUpdates):
         """The most steps of a block."""
         if not self.at_once:
             return super().steps
-        return min(self.feed.steps, self._within(GRAPH_STEPS, GRAPH_IMAGES, GRAPH_VALUES))
+        return min(self.loader.steps, self._within(GRAPH_STEPS, GRAPH_IMAGES, GRAPH_VALUES))
 
     def block(self, plan: EpochPlan, first: int, last: int, factors: Sequence[float]) -> Tensor:
         """Make the updates of steps first ... last - 1, as `Updates` does; the host waits for nothing."""
@@ -147,7 +147,7 @@ class GraphUpdates(EagerUpdates):
         """Make the next steps that the counter says. This is recorded: nothing may need a number from the device."""
         rows = self.counter + torch.arange(count, device=self.counter.device)
         batches, negative_rates = (
-            self.feed.batches(self.plan.at(rows), 0, count),
+            self.loader.batches(self.plan.at(rows), 0, count),
             self.negative_rates.index_select(0, rows),
         )
         losses = []

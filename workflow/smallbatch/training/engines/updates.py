@@ -1,4 +1,4 @@
-"""The contract of backends: how the steps of a block are made, from the mini-batches of a feed."""
+"""The contract of backends: how the steps of a block are made, from the mini-batches of a loader."""
 
 import abc
 import contextlib
@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from torch import Tensor
 
-from smallbatch.training.feed import Batches, EpochPlan, Feed
+from smallbatch.training.batches import Batches, BatchLoader, EpochPlan
 from smallbatch.training.network import Network
 from smallbatch.training.sgd import LaneSGD
 
@@ -22,11 +22,11 @@ class Updates(abc.ABC):
     Args:
         network: of the lanes that are updated.
         sgd: their rates and velocities.
-        feed: of their mini-batches.
+        loader: of their mini-batches.
     """
 
-    def __init__(self, network: Network, sgd: LaneSGD, feed: Feed) -> None:
-        self.network, self.sgd, self.feed = network, sgd, feed
+    def __init__(self, network: Network, sgd: LaneSGD, loader: BatchLoader) -> None:
+        self.network, self.sgd, self.loader = network, sgd, loader
 
     @property
     @abc.abstractmethod
@@ -62,7 +62,7 @@ class Updates(abc.ABC):
     @property
     def test_images(self) -> int:
         """Images of all lanes that are tested at once."""
-        return min(BLOCK_IMAGES, BLOCK_VALUES // self.feed.image_values)
+        return min(BLOCK_IMAGES, BLOCK_VALUES // self.loader.image_values)
 
     def block(self, plan: EpochPlan, first: int, last: int, factors: Sequence[float]) -> Tensor:
         """Make the updates of steps first ... last - 1 of an epoch.
@@ -76,7 +76,7 @@ class Updates(abc.ABC):
         Returns:
             The losses before each update, [steps, lanes].
         """
-        return self.make(self.feed.batches(plan, first, last), factors)
+        return self.make(self.loader.batches(plan, first, last), factors)
 
     def drawing(self, plan: EpochPlan, step: int) -> contextlib.AbstractContextManager[object]:
         """While it lasts, what the model draws of random numbers is that of a step of an epoch."""
@@ -84,5 +84,5 @@ class Updates(abc.ABC):
 
     def _within(self, steps: int, images: int, values: int) -> int:
         """How many steps have at most so many steps, images and values of pixels; at least one."""
-        images = min(images, values // self.feed.image_values)
+        images = min(images, values // self.loader.image_values)
         return max(1, min(steps, images // (self.network.local_batch * self.network.lanes)))

@@ -73,7 +73,7 @@ def testing_speed(runs: Sequence[Run], data: Prepared, device: torch.device, sec
     training = LaneTrainer(runs, data, device)
 
     def whole_split(_: int) -> int:
-        training.test_split(training.feed.test_batches)
+        training.test_split(training.loader.test_batches)
         return len(data.test.labels) * len(runs)
 
     return _mean(_pieces(whole_split, 1, device, seconds))
@@ -83,7 +83,7 @@ def _training_pieces(
     runs: Sequence[Run], data: Prepared, device: torch.device, seconds: float, clock: Clock = time.perf_counter
 ) -> list[tuple[int, float]]:
     training = LaneTrainer(runs, data, device)
-    plan = training.feed.plan([run.seed for run in runs], 0)
+    plan = training.loader.plan([run.seed for run in runs], 0)
 
     def steps(count: int) -> int:
         training.train_block(plan, count)

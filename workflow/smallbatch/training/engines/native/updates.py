@@ -18,6 +18,7 @@ from smallbatch.data.originals import Outline
 from smallbatch.models.normalisation import micro_batch_momenta
 from smallbatch.study.experiments import Run
 from smallbatch.training import lanes
+from smallbatch.training.batches import Batches, BatchLoader
 from smallbatch.training.distributed import ALONE, World
 from smallbatch.training.engines import structure
 from smallbatch.training.engines.eager import EagerUpdates
@@ -25,7 +26,6 @@ from smallbatch.training.engines.native import library
 from smallbatch.training.engines.native.plan import Layout
 from smallbatch.training.engines.trace import Unsupported
 from smallbatch.training.engines.updates import BLOCK_IMAGES, BLOCK_VALUES, Updates
-from smallbatch.training.feed import Batches, Feed
 from smallbatch.training.network import Network
 from smallbatch.training.own_models import suitability
 from smallbatch.training.sgd import LaneSGD
@@ -52,12 +52,12 @@ class NativeUpdates(Updates):
     Args:
         network: of the lanes.
         sgd: their rates and velocities.
-        feed: of their mini-batches.
+        loader: of their mini-batches.
         layout: of the model.
     """
 
-    def __init__(self, network: Network, sgd: LaneSGD, feed: Feed, layout: Layout) -> None:
-        super().__init__(network, sgd, feed)
+    def __init__(self, network: Network, sgd: LaneSGD, loader: BatchLoader, layout: Layout) -> None:
+        super().__init__(network, sgd, loader)
         self.layout = layout
         at_once = network.micro_batch == network.local_batch
         most = MICRO_BATCH if at_once else min(network.micro_batch, MICRO_BATCH)
@@ -129,7 +129,7 @@ class NativeUpdates(Updates):
         """What the kernels refuse."""
         if not done:
             value, largest = f"{labels.min()} to {labels.max()}", self.layout.program.classes - 1
-            refuse(f"experiment on {self.feed.setting.data}", "labels", value, f"0 to {largest}, the classes")
+            refuse(f"experiment on {self.loader.setting.data}", "labels", value, f"0 to {largest}, the classes")
 
     def _lanes(self, velocities: Sequence[Tensor]) -> ctypes.Array[library.Lane]:
         """Where the tensors of each lane lie now."""
@@ -184,15 +184,15 @@ def layout_for(
         return None
 
 
-def agree(model: nn.Module, layout: Layout, feed: Feed) -> bool:
+def agree(model: nn.Module, layout: Layout, loader: BatchLoader) -> bool:
     """Whether the kernels make of lanes of different weights and images what torch does: losses, updates, test logits.
 
     Args:
         model: alone.
         layout: of it.
-        feed: of what it is to be trained on.
+        loader: of what it is to be trained on.
     """
-    channels, height, width = feed.shape
+    channels, height, width = loader.shape
     draws = torch.Generator().manual_seed(0)
     images = torch.randn(1, TRIED, TRIED_LANES * channels, height, width, generator=draws)
     labels = torch.randint(layout.program.classes, (1, TRIED, TRIED_LANES), generator=draws)
@@ -210,7 +210,7 @@ def agree(model: nn.Module, layout: Layout, feed: Feed) -> bool:
         )
         before = {name: tensor.clone() for name, tensor in network.model.state_dict().items()}
         sgd = LaneSGD(network.parameters, [2.0**-7, 2.0**-6, 2.0**-5], 0.1, 0.5)
-        updates = make(network, sgd, feed)
+        updates = make(network, sgd, loader)
         losses, logits = updates.make(Batches(images, labels), [1.0]), updates.logits(images[0, :, :channels])
         changes = [tensor - before[name] for name, tensor in network.model.state_dict().items()]
         results.append([losses, logits, *changes])

@@ -13,11 +13,11 @@ from smallbatch.core.errors import refuse
 from smallbatch.data.originals import Outline
 from smallbatch.models import is_own
 from smallbatch.study.experiments import Run
+from smallbatch.training.batches import BatchLoader, EpochPlan
 from smallbatch.training.distributed import World
 from smallbatch.training.engines import structure
 from smallbatch.training.engines.graphs import GraphUpdates
 from smallbatch.training.engines.trace import Graph, Unsupported
-from smallbatch.training.feed import EpochPlan, Feed
 from smallbatch.training.network import Network
 from smallbatch.training.own_models import suitability
 from smallbatch.training.resources import device as devices
@@ -46,12 +46,12 @@ class TritonUpdates(GraphUpdates):
     Args:
         network: of the lanes.
         sgd: their rates and velocities.
-        feed: of their mini-batches.
+        loader: of their mini-batches.
         graph: of the model.
     """
 
-    def __init__(self, network: Network, sgd: LaneSGD, feed: Feed, graph: Graph) -> None:
-        super().__init__(network, sgd, feed)
+    def __init__(self, network: Network, sgd: LaneSGD, loader: BatchLoader, graph: Graph) -> None:
+        super().__init__(network, sgd, loader)
         self.graph = graph
         self.forward: Logits | None = None
         self.still: Gradients | None = None
@@ -59,10 +59,10 @@ class TritonUpdates(GraphUpdates):
 
     def _check_labels(self, classes: int) -> None:
         """The kernels look at no label: one that is no class would count as none."""
-        smallest, largest = (bound.item() for bound in self.feed.train_labels.aminmax())
+        smallest, largest = (bound.item() for bound in self.loader.train_labels.aminmax())
         if smallest < 0 or largest >= classes:
             allowed = f"0 to {classes - 1}, the classes"
-            refuse(f"experiment on {self.feed.setting.data}", "labels", f"{smallest} to {largest}", allowed)
+            refuse(f"experiment on {self.loader.setting.data}", "labels", f"{smallest} to {largest}", allowed)
 
     def _allocate(self, plan: EpochPlan) -> None:
         from smallbatch.training.engines.triton_kernels.program import Program
@@ -75,7 +75,7 @@ class TritonUpdates(GraphUpdates):
             dict(zip(names, self.sgd.velocity, strict=True)) if self.sgd.velocity else {},
             m=self.network.local_batch,
             sub_batch=self.network.smallest_micro_batch if self.network.norms else self.network.local_batch,
-            precision=self.feed.setting.precision,
+            precision=self.loader.setting.precision,
             sgd=self.sgd,
         )
 
@@ -103,7 +103,7 @@ class TritonUpdates(GraphUpdates):
                 dict(network.model.named_buffers()),
                 count=count,
                 sub_batch=network.norms[0].sub_batch if network.norms else count,
-                precision=self.feed.setting.precision,
+                precision=self.loader.setting.precision,
             )
         return self.still.of(images, labels)
 
@@ -122,7 +122,7 @@ class TritonUpdates(GraphUpdates):
         from smallbatch.training.engines.triton_kernels.logits import Logits
 
         if self.forward is None or self.forward.count < len(images):
-            self.forward = Logits(self.graph, self._tensors(), len(images), self.feed.setting.precision)
+            self.forward = Logits(self.graph, self._tensors(), len(images), self.loader.setting.precision)
         return self.forward.of(images)
 
     def block(self, plan: EpochPlan, first: int, last: int, factors: Sequence[float]) -> Tensor:

@@ -1,4 +1,4 @@
-"""Feeds lanes with mini-batches: each lane in its own random order, with its own augmentation."""
+"""Mini-batches for lanes: each lane in its own random order, with its own augmentation."""
 
 import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -92,7 +92,7 @@ class EpochPlan:
         return EpochPlan(seeds, self.epoch, change(order), offsets, boxes, flipped)
 
 
-class Feed:
+class BatchLoader:
     """The data of one setting on one device, served in mini-batches of m.
 
     Images of an epoch that do not fill a last mini-batch are left out of it; each epoch has a new order.
