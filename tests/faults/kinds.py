@@ -111,7 +111,9 @@ def make_store(folder: Path, number: int, *names: str) -> Path:
 
 
 def read_run(path: Path) -> str:
-    return repr(RunStore(path.parents[2]).read(path.parent.name))  # as text: NaN is not itself
+    record = RunStore(path.parents[2]).read(path.parent.name)
+    in_order = dict(sorted(record.environment.items()))  # in whatever order an editor leaves its keys
+    return repr(replace(record, environment=in_order))  # as text: NaN is not itself
 
 
 def make_weights(folder: Path, number: int) -> Path:

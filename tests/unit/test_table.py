@@ -1,5 +1,6 @@
 """The tables: every column of six runs, worked out by hand."""
 
+from dataclasses import replace
 from datetime import UTC, datetime
 from math import inf, isnan, nan
 
@@ -138,6 +139,16 @@ COLUMNS = {
 
 def test_the_table_has_these_columns_and_no_others(runs):
     assert sorted(runs.columns) == sorted(COLUMNS)
+
+
+def test_where_a_run_was_trained_stands_in_one_order_whatever_that_of_its_record_is(store, runs):
+    records = collect(PLANNED, store, METAS)
+    turned = {
+        name: replace(record, environment=dict(reversed(record.environment.items())))
+        for name, record in records.items()
+    }
+    assert list(runs_table(PLANNED, turned, METAS, 1.0).columns) == list(runs.columns)
+    assert list(runs.columns)[-2:] == ["smallbatch", "commit"]
 
 
 @pytest.mark.parametrize("name", COLUMNS)

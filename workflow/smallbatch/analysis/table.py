@@ -50,7 +50,8 @@ def runs_table(
     known = zip(best, table["classes"], table["test_images"], strict=True)
     table["bar"] = [convergence_bar(top, classes, threshold, images) for top, classes, images in known]
     table["converged"] = (table["status"] == "finished") & (table["accuracy"] >= table["bar"])
-    return table
+    places = [column for column in ENVIRONMENT if column in table]  # in one order, whatever a record's is
+    return table[[*table.columns.drop(places), *places]]
 
 
 def _row(experiment: str, run: Run, records: Mapping[str, Record], meta: Meta) -> dict[str, object]:
