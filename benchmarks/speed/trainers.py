@@ -18,7 +18,7 @@ from torch.utils.data import DataLoader
 from torch.utils.flop_counter import FlopCounterMode
 
 from smallbatch.core.environment import processors
-from smallbatch.data.originals import Outline
+from smallbatch.data.originals import DatasetInfo
 from smallbatch.models import build
 from smallbatch.runs.store import Epoch
 from smallbatch.study.experiments import Run, Setting
@@ -171,7 +171,7 @@ def lane_runs(work: Work) -> list[Run]:
 def lanes_chosen(run: Run, shape: tuple[int, int, int], device: str) -> int:
     """How many runs of a row, as long as those of Figure 1, the library trains in lock-step on its own."""
     images = 1000  # of either split; lanes do not depend on them
-    return best_lane_count(run, ROW, Outline(shape, CLASSES, images, images), torch.device(device), processors())
+    return best_lane_count(run, ROW, DatasetInfo(shape, CLASSES, images, images), torch.device(device), processors())
 
 
 def products(work: Work, told: Callable[[float, float], None]) -> None:

@@ -12,12 +12,12 @@ from helpers import a_run
 
 from smallbatch.core.environment import cache_folder
 from smallbatch.core.files import read_sealed
-from smallbatch.data.originals import Outline
+from smallbatch.data.originals import DatasetInfo
 from smallbatch.training.pack import train_pack
 from smallbatch.training.resources import lane_count
 
 CPU = torch.device("cpu")
-OUTLINE = Outline((1, 8, 8), 4, 64, 32)
+DATASET = DatasetInfo((1, 8, 8), 4, 64, 32)
 
 
 @pytest.fixture(autouse=True)
@@ -34,7 +34,7 @@ def measured(monkeypatch, no_kernels):
             super().__init__()
             self.speeds = {}
 
-        def __call__(self, run, lanes, outline, device):
+        def __call__(self, run, lanes, dataset, device):
             self.append(lanes)
             return self.speeds.get(lanes, 1000.0 * lanes)
 
@@ -44,7 +44,7 @@ def measured(monkeypatch, no_kernels):
 
 
 def choose(run, count, processors=2):
-    return lane_count.best_lane_count(run, count, OUTLINE, CPU, processors)
+    return lane_count.best_lane_count(run, count, DATASET, CPU, processors)
 
 
 @pytest.mark.parametrize(
@@ -73,7 +73,7 @@ def test_the_search_goes_up_while_there_is_hope(count, speeds, tried, best, meas
 def test_where_kernels_train_nothing_is_measured(count, most, best, module, function, measured, monkeypatch):
     monkeypatch.setattr(lane_count.native, "layout_of", lambda *arguments: None)
     monkeypatch.setattr(getattr(lane_count, module), function, lambda *arguments: "a layout or a graph")
-    lane_count.remember_limit(lane_count.training_kind(a_run(), OUTLINE, CPU, 2), most)
+    lane_count.remember_limit(lane_count.training_kind(a_run(), DATASET, CPU, 2), most)
     assert choose(a_run(), count) == best and measured == []
 
 
@@ -103,8 +103,8 @@ def test_all_that_decides_speed_is_distinguished(measured):
     for other in kinds:
         choose(other, 2)
     choose(run, 2, processors=3)
-    lane_count.best_lane_count(run, 2, Outline((3, 8, 8), 4, 64, 32), CPU, 2)
-    lane_count.best_lane_count(run, 2, Outline((1, 8, 8), 5, 64, 32), CPU, 2)
+    lane_count.best_lane_count(run, 2, DatasetInfo((3, 8, 8), 4, 64, 32), CPU, 2)
+    lane_count.best_lane_count(run, 2, DatasetInfo((1, 8, 8), 5, 64, 32), CPU, 2)
     assert measured == [1, 2] * 11
     assert {one.name for one in fields(lane_count.TrainingKind)} >= {"device", "torch", "code"}
 
@@ -122,7 +122,7 @@ def test_all_that_decides_speed_is_distinguished(measured):
     ],
 )
 def test_a_damaged_memory_counts_as_forgotten_is_named_and_mended(damage, measured, caplog):
-    key = lane_count.training_kind(a_run(), OUTLINE, CPU, 2).key
+    key = lane_count.training_kind(a_run(), DATASET, CPU, 2).key
     file = cache_folder() / "lanes.json"
     file.parent.mkdir(parents=True)
     file.write_text(damage.replace('"KEY"', json.dumps(key)))
@@ -161,7 +161,7 @@ def test_what_others_remember_stays_and_the_oldest_is_dropped(measured, monkeypa
 
 def _remember_alone(ms):
     for m in ms:
-        lane_count.remember(lane_count.training_kind(a_run(batch_size=m), OUTLINE, CPU, 2), lane_count.Known({1: 1.0}))
+        lane_count.remember(lane_count.training_kind(a_run(batch_size=m), DATASET, CPU, 2), lane_count.Known({1: 1.0}))
 
 
 def test_processes_that_remember_at_the_same_time_lose_nothing():
@@ -197,7 +197,7 @@ def test_the_cache_lies_where_the_system_has_such(monkeypatch):
 
 @pytest.mark.slow
 def test_lanes_are_really_measured():
-    assert lane_count._measure(a_run(), 2, OUTLINE, CPU) > 0
+    assert lane_count._measure(a_run(), 2, DATASET, CPU) > 0
 
 
 def test_lanes_that_do_not_fit_count_as_not_moving(monkeypatch):
@@ -205,7 +205,7 @@ def test_lanes_that_do_not_fit_count_as_not_moving(monkeypatch):
         raise torch.OutOfMemoryError
 
     monkeypatch.setattr(lane_count, "best_training_speed", too_much)
-    assert lane_count._measure(a_run(), 2, OUTLINE, CPU) == 0
+    assert lane_count._measure(a_run(), 2, DATASET, CPU) == 0
 
 
 @pytest.mark.slow

@@ -17,7 +17,7 @@ from smallbatch.core.environment import cache_folder
 from smallbatch.core.errors import UserError
 from smallbatch.core.files import read_sealed
 from smallbatch.data import prepared
-from smallbatch.data.originals import ORIGINALS, Outline
+from smallbatch.data.originals import ORIGINALS, DatasetInfo
 from smallbatch.runs.store import RunStore
 from smallbatch.training import checkpoints, pack
 from smallbatch.training.checkpoints import Checkpoint
@@ -30,7 +30,7 @@ from smallbatch.training.trainer import LaneTrainer
 
 CPU, GPU = torch.device("cpu"), torch.device("cuda")
 CIFAR10 = ORIGINALS["cifar10"]
-SMALL = Outline((1, 8, 8), 4, 64, 32)
+SMALL = DatasetInfo((1, 8, 8), 4, 64, 32)
 RUNS = [a_run(seed=seed, model="resnet8", norm="batch", b=2, momentum=0.5, epochs=3) for seed in range(4)]
 
 
@@ -39,8 +39,8 @@ def empty_cache(tmp_path, monkeypatch):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
 
 
-def need(run, outline=CIFAR10, device=CPU, photos=False):
-    return memory.need_of(run, outline, device, photos=photos)
+def need(run, dataset=CIFAR10, device=CPU, photos=False):
+    return memory.need_of(run, dataset, device, photos=photos)
 
 
 def room(size, device=CPU, images_at_once="auto"):
@@ -100,9 +100,9 @@ from smallbatch.training.trainer import LaneTrainer
 from smallbatch.training.engines.native import library
 from smallbatch.training.resources.probe import lanes_of, noise
 
-device, outline = devices.pick("cpu"), ORIGINALS["cifar10"]
-data, run = noise(outline, 512), a_run(model="resnet8", norm="batch", batch_size=256, b=256)
-needed = memory.need_of(run, outline, device, photos=False).bytes(2, 256)
+device, dataset = devices.pick("cpu"), ORIGINALS["cifar10"]
+data, run = noise(dataset, 512), a_run(model="resnet8", norm="batch", batch_size=256, b=256)
+needed = memory.need_of(run, dataset, device, photos=False).bytes(2, 256)
 devices.forget_peak_memory(device)
 before = devices.held_memory()
 training = LaneTrainer(lanes_of(run, 2), data, device)
@@ -248,7 +248,7 @@ def test_out_of_memory_the_halves_go_on_from_where_all_were(
 
 def test_what_was_remembered_is_kept_to(small_device, data_folder, tmp_path, monkeypatch):
     monkeypatch.setattr(
-        "smallbatch.training.resources.lane_count._measure", lambda run, lanes, outline, device: 1000.0 * lanes
+        "smallbatch.training.resources.lane_count._measure", lambda run, lanes, dataset, device: 1000.0 * lanes
     )
     train_pack(RUNS, data_folder, tmp_path)
     later = [replace(run, seed=run.seed + 10) for run in RUNS]

@@ -62,7 +62,7 @@ def a_row(m, kernels, **changed):
 def test_kernels_are_raced_and_written(tmp_path, capsys):
     row = visit.Row("resnet8", "batch", 2, 2, 2)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(visit, "noise", lambda outline, images: DATA(outline, min(images, 32)))
+        patch.setattr(visit, "noise", lambda dataset, images: DATA(dataset, min(images, 32)))
         found = visit.race(CPU, tmp_path / "race.json", [row], 0.01, 5.0)
     assert json.loads((tmp_path / "race.json").read_text()) == found
     assert {name for errors in found["apart"].values() for name in errors} == {"kernels", "torch"}

@@ -32,7 +32,7 @@ from smallbatch.core.environment import ENVIRONMENT
 from smallbatch.core.errors import UserError
 from smallbatch.data import archives, cifar, prepared
 from smallbatch.data.download import md5_of
-from smallbatch.data.originals import Outline
+from smallbatch.data.originals import DatasetInfo
 from smallbatch.estimate import timings
 from smallbatch.runs import bundles
 from smallbatch.runs.chosen import read_chosen, write_chosen
@@ -339,13 +339,13 @@ def make_kernels_digest(folder: Path, number: int) -> Path:
     return make_kernels(folder, number).with_suffix(".sha256")
 
 
-OUTLINE = Outline((1, 2, 2), 2, 8, 4)
+DATASET = DatasetInfo((1, 2, 2), 2, 8, 4)
 
 
 def make_lanes(folder: Path, number: int) -> Path:
     path = folder / "smallbatch" / "lanes.json"
     with mock.patch.dict(os.environ, XDG_CACHE_HOME=str(folder)):
-        kind = lane_count.training_kind(RUN, OUTLINE, CPU, 1)
+        kind = lane_count.training_kind(RUN, DATASET, CPU, 1)
         lane_count.remember(kind, lane_count.Known({1: 100.0 * number, 2: 150.0 * number}, 8))
     return path
 
@@ -358,7 +358,7 @@ def read_lanes(path: Path) -> bool:
         mock.patch.object(lane_count, "_measure", lambda run, lanes, *_: 100.0 * lanes),
         mock.patch.object(lane_count, "remember", lambda *_: None),
     ):
-        return promised(1 <= lane_count.best_lane_count(RUN, 4, OUTLINE, CPU, 1) <= 4)
+        return promised(1 <= lane_count.best_lane_count(RUN, 4, DATASET, CPU, 1) <= 4)
 
 
 KINDS: dict[str, Kind] = {

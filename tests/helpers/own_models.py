@@ -9,7 +9,7 @@ from torch.nn import functional as F
 from helpers import a_run
 from smallbatch import models
 from smallbatch.core.seeds import stream_seed
-from smallbatch.data.originals import Outline
+from smallbatch.data.originals import DatasetInfo
 from smallbatch.training import own_models
 from smallbatch.training.own_models import examination, subprocesses, suitability
 from smallbatch.training.own_models.set_order import sorted_sets
@@ -18,7 +18,7 @@ from smallbatch.training.schedule import Schedule
 from smallbatch.training.trainer import LaneTrainer
 
 CPU = torch.device("cpu")
-OUTLINE = Outline((1, 8, 8), 4, 64, 32)
+DATASET = DatasetInfo((1, 8, 8), 4, 64, 32)
 NUMBERS = itertools.count()
 
 MODEL = """
@@ -59,7 +59,7 @@ def write(path, middle="return x", init="pass", end="return self.fc(x.mean((2, 3
 
 
 def found(**setting):
-    return suitability(a_run(model="mine", **setting).setting, OUTLINE.shape, OUTLINE.classes)
+    return suitability(a_run(model="mine", **setting).setting, DATASET.shape, DATASET.classes)
 
 
 def reference(run, data, draws=False):
@@ -67,7 +67,7 @@ def reference(run, data, draws=False):
     training = LaneTrainer([run], data, CPU)  # for the images alone
     loader, s = training.loader, run.setting
     norms = {"norm": s.norm, "bn_batch_size": run.bn_batch_size}
-    model = models.build(s.model, OUTLINE.shape, OUTLINE.classes, **norms, seed=run.seed)
+    model = models.build(s.model, DATASET.shape, DATASET.classes, **norms, seed=run.seed)
     optimiser = torch.optim.SGD(model.parameters(), lr=1, weight_decay=s.weight_decay, momentum=s.momentum)
     schedule = Schedule(s.epochs * loader.steps, s.lr_drops, s.warmup)
     for epoch in range(s.epochs):
@@ -92,7 +92,7 @@ CHANGES = "it changes its weights in its passes"
 
 
 def found_at(*sizes, **setting):
-    asked = spec_of(a_run(model="mine", **setting).setting, OUTLINE.shape, OUTLINE.classes)
+    asked = spec_of(a_run(model="mine", **setting).setting, DATASET.shape, DATASET.classes)
     return own_models.suitability_of(asked._replace(batch_sizes=sizes))
 
 

@@ -9,7 +9,7 @@ import pytest
 import torch
 from helpers import a_run
 
-from smallbatch.data.originals import Outline
+from smallbatch.data.originals import DatasetInfo
 from smallbatch.estimate import cost
 from smallbatch.estimate.cost import estimate, format_estimate
 from smallbatch.estimate.timings import Timing, kind_of
@@ -31,14 +31,14 @@ FIGURES = {
     "fig15": {"kind": "best", "title": "Fifteen", "experiments": ["plain", "bn"]},
 }
 STUDY = Study("f", "mine", "Mine", "", {e.name: e for e in (PLAIN, BN, PART)}, FIGURES)
-OUTLINE = Outline((1, 8, 8), 4, 100, 50)
+DATASET = DatasetInfo((1, 8, 8), 4, 100, 50)
 WEIGHTS = {"none": 10**6, "batch": 2 * 10**6}
 ASKED = []
 
 
-def measured(run, outline, most, m, *, device, lanes):
+def measured(run, dataset, most, m, *, device, lanes):
     """At m = 2 a training image takes 4 s, at 8 and more 1 s; a test image half a second; with BN all thrice."""
-    assert (device, lanes, outline) == ("cpu", 3, OUTLINE)
+    assert (device, lanes, dataset) == ("cpu", 3, DATASET)
     slower = 3 if run.setting.norm == "batch" else 1
     training = {2: 4.0}.get(m, 1.0) * slower
     return Timing(training, 0.5 * slower, 1000 * m), WEIGHTS[run.setting.norm]
@@ -56,7 +56,7 @@ def described(device):
 
 
 def estimated(keep_weights="best"):
-    table, timings = estimate(STUDY, {"made": OUTLINE}, device="cpu", lanes=3, keep_weights=keep_weights)
+    table, timings = estimate(STUDY, {"made": DATASET}, device="cpu", lanes=3, keep_weights=keep_weights)
     return table.set_index("figure"), timings
 
 
@@ -114,7 +114,7 @@ def test_runs_that_an_experiment_shares_with_those_whose_rates_it_takes_are_char
         "fig13": {"kind": "bn-batch", "title": "Thirteen", "experiments": ["bn"]},
     }
     study = replace(STUDY, experiments={"grid": grid, "bn": taken}, figures=figures)
-    table, _ = estimate(study, {"made": OUTLINE}, device="cpu", lanes=3, keep_weights="all")
+    table, _ = estimate(study, {"made": DATASET}, device="cpu", lanes=3, keep_weights="all")
     # Whichever of the two rates is best: with b = 8 = m the runs are of the grid, with b = 2 there are two seeds more.
     assert dict(zip(table["figure"], table["runs"], strict=True)) == {"fig08": 4, "fig13": 2, "all": 6}
 
@@ -125,7 +125,7 @@ def test_a_figure_of_runs_that_those_before_it_show_costs_nothing_more(made_up):
     study = replace(
         STUDY, experiments={"grid": Experiment("grid", BN.setting, (8,), None, RATES, (1,))}, figures=figures
     )
-    table, _ = estimate(study, {"made": OUTLINE}, device="cpu", lanes=3, keep_weights="all")
+    table, _ = estimate(study, {"made": DATASET}, device="cpu", lanes=3, keep_weights="all")
     assert table["figure"].tolist() == ["fig08", "again", "all"]
     assert table["runs"].tolist() == [2, 0, 2] and table["hours"][1] == 0
 
@@ -142,7 +142,7 @@ def test_as_many_are_measured_at_the_same_time_as_will_train(made_up, monkeypatc
     assert pools == [(1, "fork"), (2, "fork")], "the first describes the device"
 
 
-def lanes_asked(run, outline, most, m, *, device, lanes):
+def lanes_asked(run, dataset, most, m, *, device, lanes):
     return Timing(float(most), 1.0, 0), 1
 
 
@@ -158,7 +158,7 @@ def sizes_asked(shape, made_up, monkeypatch):
     monkeypatch.setattr(cost, "measure", lanes_asked)
     table, timings = estimate(
         replace(STUDY, experiments={"plain": PLAIN}, figures={}),
-        {"made": Outline(shape, 4, 100, 50)},
+        {"made": DatasetInfo(shape, 4, 100, 50)},
         device="cpu", lanes="auto", keep_weights="all",
     )  # fmt: skip
     assert table["figure"].tolist() == ["none", "all"]
@@ -235,23 +235,23 @@ class Machine:
         assert (run.batch_size, data.meta.train) == (self.asked[-1][1], self.asked[-1][3])
         return 77
 
-    def max_lanes(self, setting, outline, most):
-        assert (setting.data, outline) == ("made", OUTLINE)
+    def max_lanes(self, setting, dataset, most):
+        assert (setting.data, dataset) == ("made", DATASET)
         return most
 
-    def best_lane_count(self, run, most, outline, device, at_work):
-        assert (run.batch_size, outline, device.type, at_work) == (8, OUTLINE, "cpu", 7)
+    def best_lane_count(self, run, most, dataset, device, at_work):
+        assert (run.batch_size, dataset, device.type, at_work) == (8, DATASET, "cpu", 7)
         return min(most, 5)
 
-    def need_of(self, run, outline, device, *, photos):
-        assert outline == OUTLINE and photos is run.setting.augment_resized and device.type == "cpu"
+    def need_of(self, run, dataset, device, *, photos):
+        assert dataset == DATASET and photos is run.setting.augment_resized and device.type == "cpu"
         return SimpleNamespace(bytes=lambda lanes, images: (100 * lanes + images) * self.known)
 
 
 @pytest.mark.parametrize(("lanes", "most", "trained"), [("auto", 16, 5), ("auto", 3, 3), (4, 16, 4), (4, 2, 2)])
 def test_a_measurement_says_seconds_an_image_of_training_and_of_testing(lanes, most, trained, monkeypatch):
     machine = Machine(monkeypatch)
-    speed, weights = cost.measure(a_run(batch_size=2, b=2), OUTLINE, most, 8, device="cpu", lanes=lanes)
+    speed, weights = cost.measure(a_run(batch_size=2, b=2), DATASET, most, 8, device="cpu", lanes=lanes)
     assert speed == Timing(training=0.1, testing=0.025, memory=1000 + 100 * trained + 8)
     assert weights == 77 and machine.alone
     assert machine.asked == [(trained, 8, 8, 64, "cpu")], "at least 64 images"
@@ -259,17 +259,17 @@ def test_a_measurement_says_seconds_an_image_of_training_and_of_testing(lanes, m
 
 def test_a_gpu_has_memory_of_its_own_and_of_memory_that_is_not_known_nothing_is_said(monkeypatch):
     machine = Machine(monkeypatch, known=False)
-    speed, _ = cost.measure(a_run(augment_resized=True), OUTLINE, 1, 128, device="cpu", lanes=1)
+    speed, _ = cost.measure(a_run(augment_resized=True), DATASET, 1, 128, device="cpu", lanes=1)
     assert speed.memory == 0 and machine.asked[-1][3] == 128 and machine.alone.pop()
     machine = Machine(monkeypatch)
-    speed, _ = cost.measure(a_run(), OUTLINE, 1, 8, device="cuda", lanes=1)
+    speed, _ = cost.measure(a_run(), DATASET, 1, 8, device="cuda", lanes=1)
     assert speed == Timing(0.1, 0.025, 0) and not machine.alone
 
 
 def test_the_probe_counts_the_images_of_all_lanes():
     runs = probe.lanes_of(a_run(batch_size=4, seed=3), 3)
     assert len(runs) == 3 and runs[0].base_lr == 2**-16 and runs[0].setting.data == "noise"
-    data = probe.noise(OUTLINE, 64)
+    data = probe.noise(DATASET, 64)
     assert (data.meta.train, data.meta.test, data.meta.classes) == (64, 64, ("0", "1", "2", "3"))
     assert probe._mean([(100, 1.0), (500, 2.0)]) == 200  # images by seconds, and not the mean of two speeds
     pieces = probe._training_pieces(runs, data, torch.device("cpu"), 1e-9)

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 
 from smallbatch.core.console import reporting
 from smallbatch.data import label
-from smallbatch.data.outline import outline
+from smallbatch.data.info import dataset_info
 from smallbatch.estimate.cost import estimate, format_estimate
 from smallbatch.study.experiments import Study
 
@@ -16,12 +16,12 @@ if __name__ == "__main__":
     with reporting(snakemake.log[0]):
         params = snakemake.params
         study = Study.from_json(params.study)
-        outlines = {
-            label(key, settings): outline(key, settings, Path(params.data))
+        datasets = {
+            label(key, settings): dataset_info(key, settings, Path(params.data))
             for key, settings in params.datasets.items()
             if label(key, settings) in study.labels
         }
         options = {key: params.training[key] for key in ("device", "lanes", "keep_weights")}
-        table, timings = estimate(study, outlines, **options)
+        table, timings = estimate(study, datasets, **options)
         timings.write(Path(params.timings))
         print(f"{format_estimate(study, table)}\nTime and memory of training jobs follow {params.timings} from now on.")

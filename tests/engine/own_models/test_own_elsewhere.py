@@ -2,7 +2,7 @@
 
 import pytest
 from helpers import a_run
-from helpers.own_models import OUTLINE, united, write
+from helpers.own_models import DATASET, united, write
 
 from smallbatch import models
 from smallbatch.core.errors import UserError
@@ -58,7 +58,7 @@ def elsewhere(tmp_path_factory):
             write(folder / f"{model}.py", init=f"self.k = 1 + 0.01 * {number}", middle="return x * self.k")
             patch.setitem(models.MODELS, model, f"{model}:mine")
             setting = a_run(model=model).setting
-            asked[name] = spec_of(setting, OUTLINE.shape, OUTLINE.classes)
+            asked[name] = spec_of(setting, DATASET.shape, DATASET.classes)
         with subprocesses.CheckProcess(
             "a study", list(asked.values()), folder / "there", other_environment=True
         ) as process:

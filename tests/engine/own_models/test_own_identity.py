@@ -9,7 +9,7 @@ from types import ModuleType
 import pytest
 import torch
 from helpers import a_run
-from helpers.own_models import CPU, OUTLINE
+from helpers.own_models import CPU, DATASET
 
 from smallbatch import models
 from smallbatch.core.errors import UserError
@@ -149,7 +149,7 @@ def test_what_a_model_imports_is_seen_also_where_another_one_has_imported_it(lin
     """A model in a folder of its own imports the file of another model, which this process has examined."""
     first = own()
     first.write_text("x = 1\n" + first.read_text())
-    suitability(a_run(model="mine").setting, OUTLINE.shape, OUTLINE.classes)
+    suitability(a_run(model="mine").setting, DATASET.shape, DATASET.classes)
     assert first.stem in sys.modules
     (tmp_path / "elsewhere").mkdir()
     second = tmp_path / "elsewhere" / f"other_{first.stem}.py"
@@ -157,7 +157,7 @@ def test_what_a_model_imports_is_seen_also_where_another_one_has_imported_it(lin
     monkeypatch.syspath_prepend(second.parent)
     monkeypatch.setitem(models.MODELS, "other", f"{second.stem}:mine")
     with pytest.raises(UserError, match=rf"model other .*: it reads {first}, which is no part of its runs' names"):
-        suitability(a_run(model="other").setting, OUTLINE.shape, OUTLINE.classes)
+        suitability(a_run(model="other").setting, DATASET.shape, DATASET.classes)
     monkeypatch.setattr(models, "__file__", str(tmp_path / "__init__.py"))  # as if the folder of models were that one
     assert (first in models.files(models.MODELS["other"])) == seen
 

@@ -6,7 +6,7 @@ import pytest
 import torch
 from helpers import a_run
 from helpers.lanes import train
-from helpers.own_models import CPU, OUTLINE
+from helpers.own_models import CPU, DATASET
 
 from smallbatch import models
 from smallbatch.core.errors import UserError
@@ -77,7 +77,7 @@ def test_what_a_model_does_only_after_some_updates_ends_its_training(late, reaso
 def test_random_numbers_that_a_model_draws_only_after_some_updates_are_those_of_the_step(own, data_folder, tmp_path):
     own(init=COUNTS, middle=f"{COUNT}\nreturn F.dropout(x) if self.training and self.n > 20 else x")
     run, data = a_run(model="mine", epochs=2), prepared.read(data_folder)
-    assert not suitability(run.setting, OUTLINE.shape, OUTLINE.classes).stochastic
+    assert not suitability(run.setting, DATASET.shape, DATASET.classes).stochastic
     (_, one), (_, two) = (train([run], data, tmp_path)[run] for _ in range(2))
     assert one == two
 
@@ -102,18 +102,18 @@ def test_memory_and_lanes_of_a_model_that_is_trained_alone(own, no_kernels):
     own(middle="return self.drop(x)", init="self.drop = nn.Dropout(0.3)")
     memory.trace.cache_clear()  # in it are models by name
     run = a_run(model="mine", batch_size=4096)
-    need = memory.need_of(run, OUTLINE, CPU, photos=False)
+    need = memory.need_of(run, DATASET, CPU, photos=False)
     weights = 4 * (8 * 9 + 8 + 8 * 8 * 9 + 8 + 8 * 4 + 4)
     assert need.lane == 2 * weights + 2 * 64 * 8 and need.example > 4 * 3 * 8 * 64
     whole, half = need.bytes(1, 4096), need.bytes(1, 2048)
     assert whole > half
-    room = memory.MemoryBudget((whole + half) // 2, CPU, ALONE, OUTLINE, False, "auto")
+    room = memory.MemoryBudget((whole + half) // 2, CPU, ALONE, DATASET, False, "auto")
     with pytest.raises(UserError, match="out of memory: mine on made, m=4096"):
         room.lanes_that_fit([run])
-    assert own_models.max_lanes(run.setting, OUTLINE, 9) == 1
-    assert lane_count.best_lane_count(run, 1, OUTLINE, CPU, 1) == 1
+    assert own_models.max_lanes(run.setting, DATASET, 9) == 1
+    assert lane_count.best_lane_count(run, 1, DATASET, CPU, 1) == 1
     with pytest.raises(UserError, match="model mine: it is trained alone"):
-        LaneTrainer([a_run(model="mine")] * 2, noise(OUTLINE, 64), CPU)
+        LaneTrainer([a_run(model="mine")] * 2, noise(DATASET, 64), CPU)
 
 
 @pytest.mark.slow

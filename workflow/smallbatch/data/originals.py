@@ -3,7 +3,7 @@
 from typing import NamedTuple
 
 
-class Outline(NamedTuple):
+class DatasetInfo(NamedTuple):
     """Size of a data set: image as channels, height, width; number of classes, training and test images."""
 
     shape: tuple[int, int, int]
@@ -13,10 +13,10 @@ class Outline(NamedTuple):
 
 
 ORIGINALS = {
-    "digits": Outline((1, 8, 8), 10, 1437, 360),
-    "cifar10": Outline((3, 32, 32), 10, 50_000, 10_000),
-    "cifar100": Outline((3, 32, 32), 100, 50_000, 10_000),
-    "imagenet": Outline((3, 224, 224), 1000, 1_281_167, 50_000),
+    "digits": DatasetInfo((1, 8, 8), 10, 1437, 360),
+    "cifar10": DatasetInfo((3, 32, 32), 10, 50_000, 10_000),
+    "cifar100": DatasetInfo((3, 32, 32), 100, 50_000, 10_000),
+    "imagenet": DatasetInfo((3, 224, 224), 1000, 1_281_167, 50_000),
 }
 """By source. ImageNet's images are of the size that they are cropped to."""
 

@@ -19,7 +19,7 @@ import pandas as pd
 from tqdm import tqdm
 
 from smallbatch.core.environment import processors
-from smallbatch.data.originals import Outline
+from smallbatch.data.originals import DatasetInfo
 from smallbatch.estimate.timings import Kind, Measured, Timing, Timings, images, kind_of
 from smallbatch.runs.packs import lane_key
 from smallbatch.study.experiments import Run, Study
@@ -53,13 +53,13 @@ class Probed(NamedTuple):
 
 
 def estimate(
-    study: Study, outlines: Mapping[str, Outline], *, device: str, lanes: int | str, keep_weights: str
+    study: Study, datasets: Mapping[str, DatasetInfo], *, device: str, lanes: int | str, keep_weights: str
 ) -> tuple[pd.DataFrame, Timings]:
     """What each figure takes.
 
     Args:
         study: what is going to be trained, from nothing.
-        outlines: of its data sets, by label.
+        datasets: of its data sets, by label.
         device: auto, cpu, cuda or cuda:N.
         lanes: runs in lock-step, or auto.
         keep_weights: all, best or none.
@@ -73,7 +73,7 @@ def estimate(
     lanes_of = Counter(lane_key(run) for run in charged)
     groups = {run: Group(kind_of(run.setting), lanes_of[lane_key(run)]) for run in charged}
     representatives = {group: run for run, group in groups.items()}
-    probed, (name, at_once) = _probe(representatives, outlines, device, lanes)
+    probed, (name, at_once) = _probe(representatives, datasets, device, lanes)
     per_cell = Counter(replace(run, seed=0) for run in charged)
     lines = []
     for run, figure in charged.items():
@@ -122,14 +122,14 @@ def _run_cost(run: Run, probed: Probed, at_once: int, kept: float) -> tuple[floa
 
 
 def _probe(
-    groups: Mapping[Group, Run], outlines: Mapping[str, Outline], device: str, lanes: int | str
+    groups: Mapping[Group, Run], datasets: Mapping[str, DatasetInfo], device: str, lanes: int | str
 ) -> tuple[dict[Group, Probed], tuple[str, int]]:
     """Measure each group, of which there is a run, with as many processes at work as will train.
 
     Returns:
         What was measured; the device's name, and how many processes that were.
     """
-    of = {group: outlines[group.kind.data] for group in groups}
+    of = {group: datasets[group.kind.data] for group in groups}
     cells = [(group, m) for group in groups for m in PROBED if m == 2 or m * np.prod(of[group].shape) < PROBED_VALUES]
     # Forked before torch is imported here: a worker on a GPU starts with a driver of its own.
     fork = get_context("fork")
@@ -141,9 +141,9 @@ def _probe(
         shown = tqdm(answers, "probing the device", len(cells), unit="", leave=False, disable=None)
         timings = dict(zip(cells, shown, strict=True))
     probed = {}
-    for group, outline in of.items():
+    for group, dataset in of.items():
         by_size = {m: timings[other, m] for other, m in cells if other == group}
-        measured = Measured(outline.train, outline.test, {m: speed for m, (speed, _) in by_size.items()})
+        measured = Measured(dataset.train, dataset.test, {m: speed for m, (speed, _) in by_size.items()})
         probed[group] = Probed(measured, next(iter(by_size.values()))[1])
     return probed, (name, at_once)
 
@@ -156,7 +156,7 @@ def describe(device: str) -> tuple[str, int]:
     return devices.describe(chosen)["device"], processors() if chosen.type == "cpu" else 1
 
 
-def measure(run: Run, outline: Outline, most: int, m: int, *, device: str, lanes: int | str) -> tuple[Timing, int]:
+def measure(run: Run, dataset: DatasetInfo, most: int, m: int, *, device: str, lanes: int | str) -> tuple[Timing, int]:
     """Speed at batch size m, with at most so many lanes, and the number of the model's weights."""
     from smallbatch.training.own_models import max_lanes
     from smallbatch.training.resources import device as devices
@@ -167,14 +167,14 @@ def measure(run: Run, outline: Outline, most: int, m: int, *, device: str, lanes
 
     chosen, photos = devices.pick(device), run.setting.augment_resized
     run = replace(run, batch_size=m, bn_batch_size=m)
-    data, at_work, most = noise(outline, max(m, 64)), processors(), max_lanes(run.setting, outline, most)
+    data, at_work, most = noise(dataset, max(m, 64)), processors(), max_lanes(run.setting, dataset, most)
     processor.give_back_memory()
     held = devices.held_memory()
     with processor.of_its_own() if chosen.type == "cpu" else contextlib.nullcontext():
-        best = lanes if isinstance(lanes, int) else best_lane_count(run, most, outline, chosen, at_work)
+        best = lanes if isinstance(lanes, int) else best_lane_count(run, most, dataset, chosen, at_work)
         runs = lanes_of(run, min(most, best))
         training, testing = training_speed(runs, data, chosen), testing_speed(runs, data, chosen)
-    need = need_of(run, outline, chosen, photos=photos).bytes(len(runs), m) if chosen.type == "cpu" else 0
+    need = need_of(run, dataset, chosen, photos=photos).bytes(len(runs), m) if chosen.type == "cpu" else 0
     return Timing(1 / training, 1 / testing, need and held + need), weights_of(runs[0], data)
 
 

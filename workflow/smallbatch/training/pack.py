@@ -16,7 +16,7 @@ from smallbatch.analysis.statistics import final_accuracy
 from smallbatch.core import environment, stopping
 from smallbatch.core.errors import Stopped, UserError
 from smallbatch.data import prepared
-from smallbatch.data.originals import Outline
+from smallbatch.data.originals import DatasetInfo
 from smallbatch.runs.bundles import import_published
 from smallbatch.runs.heartbeat import HeartbeatWriter
 from smallbatch.runs.packs import lane_key
@@ -79,11 +79,11 @@ def train_pack(
         variance.check(run)
     data, store = prepared.read(data_folder), RunStore(results)
     meta = data.meta
-    outline = Outline(meta.shape, len(meta.classes), meta.train, meta.test)
+    dataset = DatasetInfo(meta.shape, len(meta.classes), meta.train, meta.test)
     # Asked here: bound to a processor of its own, this process may use one.
     at_work = environment.processors()
     free = free_for(chosen, memory_mb, world.size, at_work)
-    budget = MemoryBudget(free, chosen, world, outline, meta.photos is not None, images_at_once)
+    budget = MemoryBudget(free, chosen, world, dataset, meta.photos is not None, images_at_once)
     job = _Job(data, store, results / "checkpoints", budget, at_work, lanes, keep_weights)
     missing = world.broadcast(lambda: job.missing(runs))
     for run in missing:
@@ -120,7 +120,7 @@ class _Job:
 
     def __post_init__(self) -> None:
         self.fingerprint = self.data.meta.fingerprint
-        self.device, self.world, self.outline = self.budget.device, self.budget.world, self.budget.outline
+        self.device, self.world, self.dataset = self.budget.device, self.budget.world, self.budget.dataset
         self.environment = environment.describe()
         self.progress = Progress(0, shown=False)
 
@@ -170,10 +170,10 @@ class _Job:
     def _lane_count(self, runs: list[Run]) -> int:
         """How many of these compatible runs to train in lock-step."""
         most, _ = self.budget.lanes_that_fit(runs)
-        most = max_lanes(runs[0].setting, self.outline, most)
+        most = max_lanes(runs[0].setting, self.dataset, most)
         if isinstance(self.lanes, int):
             return min(self.lanes, most)
-        return best_lane_count(self.world.local_run(runs[0]), most, self.outline, self.device, self.at_work, self.world)
+        return best_lane_count(self.world.local_run(runs[0]), most, self.dataset, self.device, self.at_work, self.world)
 
     def _train_group(self, folder: CheckpointFolder, path: Path) -> None:
         """Train a group from its checkpoint to the end; one that memory does not hold is left in two halves."""
@@ -231,7 +231,7 @@ class _Job:
         gc.collect()
         if self.device.type == "cuda":
             torch.cuda.empty_cache()
-        kind = training_kind(self.world.local_run(runs[0]), self.outline, self.device, self.at_work)
+        kind = training_kind(self.world.local_run(runs[0]), self.dataset, self.device, self.at_work)
         remember_limit(kind, len(runs) // 2)
 
     def _finish(self, trained_in: dict[str, str], run: Run, outcome: Outcome, weights: bytes | None) -> None:

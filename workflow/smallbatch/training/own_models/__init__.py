@@ -14,8 +14,8 @@ from typing import Any
 
 from smallbatch import data, models
 from smallbatch.core.errors import UserError
-from smallbatch.data.originals import Outline
-from smallbatch.data.outline import image_size
+from smallbatch.data.info import image_size
+from smallbatch.data.originals import DatasetInfo
 from smallbatch.study.experiments import Experiment, Setting, Study
 from smallbatch.training.own_models import cache, subprocesses
 from smallbatch.training.own_models.spec import BUILT_IN, ModelSpec, Suitability, spec_of
@@ -63,9 +63,9 @@ def suitability_of(spec: ModelSpec) -> Suitability:
     return result
 
 
-def max_lanes(setting: Setting, outline: Outline, count: int) -> int:
+def max_lanes(setting: Setting, dataset: DatasetInfo, count: int) -> int:
     """How many of `count` runs of a setting can be trained in lock-step: all, or one."""
-    return count if suitability(setting, outline.shape, outline.classes).lanes else 1
+    return count if suitability(setting, dataset.shape, dataset.classes).lanes else 1
 
 
 def check(study: Study, datasets: Mapping[str, dict[str, Any]], processes: int) -> None:

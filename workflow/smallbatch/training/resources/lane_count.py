@@ -24,7 +24,7 @@ from smallbatch.core import stopping
 from smallbatch.core.environment import cache_folder
 from smallbatch.core.errors import UserError
 from smallbatch.core.files import digest, read_sealed, set_aside_of_cache, write_sealed
-from smallbatch.data.originals import Outline
+from smallbatch.data.originals import DatasetInfo
 from smallbatch.study.experiments import Run
 from smallbatch.training.distributed import ALONE, World
 from smallbatch.training.engines.native import updates as native
@@ -82,12 +82,12 @@ class TrainingKind:
         return json.dumps(asdict(self), sort_keys=True)
 
 
-def training_kind(run: Run, outline: Outline, device: torch.device, processors: int) -> TrainingKind:
+def training_kind(run: Run, dataset: DatasetInfo, device: torch.device, processors: int) -> TrainingKind:
     """The kind of training that a run is.
 
     Args:
         run: a run, or a `local_run`.
-        outline: of its data.
+        dataset: what it is trained on.
         device: where.
         processors: that are at work at the same time.
     """
@@ -102,8 +102,8 @@ def training_kind(run: Run, outline: Outline, device: torch.device, processors: 
         norm_layers=s.norm_layers,
         momentum=s.momentum > 0,
         precision=s.precision,
-        shape=outline.shape,
-        classes=outline.classes,
+        shape=dataset.shape,
+        classes=dataset.classes,
         m=run.batch_size,
         b=run.bn_batch_size if s.norm == "batch" else run.batch_size,
     )
@@ -116,7 +116,7 @@ def _code() -> str:
 
 
 def best_lane_count(
-    run: Run, count: int, outline: Outline, device: torch.device, processors: int, world: World = ALONE
+    run: Run, count: int, dataset: DatasetInfo, device: torch.device, processors: int, world: World = ALONE
 ) -> int:
     """How many of `count` compatible runs are best trained in lock-step: the fewest that are about as fast as any.
 
@@ -125,19 +125,19 @@ def best_lane_count(
     Args:
         run: one of them; where processes share its mini-batches, a `local_run`.
         count: compatible runs.
-        outline: of their data.
+        dataset: what they are trained on.
         device: where.
         processors: that are at work at the same time.
         world: the processes that share each mini-batch.
     """
-    kind = training_kind(run, outline, device, processors)
+    kind = training_kind(run, dataset, device, processors)
     known = recall(kind)
     most = min(count, known.most, CPU_LANES if device.type == "cpu" else GPU_LANES)
-    if most == 1 or native.layout_of(run, outline, device, world) or triton.graph_of(run, outline, device, world):
+    if most == 1 or native.layout_of(run, dataset, device, world) or triton.graph_of(run, dataset, device, world):
         return most
     candidates = _candidates(most)
     remembered = dict(known.throughputs)
-    _search(candidates, known.throughputs, run.batch_size, lambda lanes: _measure(run, lanes, outline, device))
+    _search(candidates, known.throughputs, run.batch_size, lambda lanes: _measure(run, lanes, dataset, device))
     if known.throughputs != remembered:
         remember(kind, known)
     throughputs = {lanes: known.throughputs[lanes] for lanes in candidates if lanes in known.throughputs}
@@ -170,9 +170,9 @@ def _search(
             return
 
 
-def _measure(run: Run, lanes: int, outline: Outline, device: torch.device) -> float:
+def _measure(run: Run, lanes: int, dataset: DatasetInfo, device: torch.device) -> float:
     """Images/s of so many lanes; 0 where they do not fit the device's memory."""
-    data = noise(outline, max(run.batch_size, 64))
+    data = noise(dataset, max(run.batch_size, 64))
     try:
         return best_training_speed(lanes_of(run, lanes), data, device, SECONDS)
     except torch.OutOfMemoryError:

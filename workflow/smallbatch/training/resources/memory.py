@@ -21,7 +21,7 @@ from torch.autograd.graph import saved_tensors_hooks
 from torch.overrides import TorchFunctionMode
 
 from smallbatch.core.errors import UserError
-from smallbatch.data.originals import Outline
+from smallbatch.data.originals import DatasetInfo
 from smallbatch.models import build
 from smallbatch.study.experiments import Run
 from smallbatch.training import lanes
@@ -168,7 +168,7 @@ class MemoryBudget:
     size: in bytes, beyond what the process holds before.
     device: where.
     world: the processes that share each mini-batch.
-    outline: of the data.
+    dataset: its images, classes and sizes.
     photos: whether the data are photos, which are decoded while they are trained on.
     images_at_once: of each lane, in memory, at most; or auto.
     """
@@ -176,13 +176,13 @@ class MemoryBudget:
     size: int
     device: torch.device
     world: World
-    outline: Outline
+    dataset: DatasetInfo
     photos: bool
     images_at_once: int | str
 
     def need(self, run: Run) -> Need:
         """What this process takes for a run."""
-        return need_of(self.world.local_run(run), self.outline, self.device, self.world, photos=self.photos)
+        return need_of(self.world.local_run(run), self.dataset, self.device, self.world, photos=self.photos)
 
     def lanes_that_fit(self, runs: Sequence[Run]) -> tuple[int, int | str]:
         """How many of these compatible runs fit as lanes, and how many images of each at once.
@@ -195,7 +195,7 @@ class MemoryBudget:
         need, local = self.need(runs[0]), self.world.local_run(runs[0])
         s = local.setting
         least = local.bn_batch_size if s.norm == "batch" else 1
-        if not suitability(s, self.outline.shape, self.outline.classes).splittable:
+        if not suitability(s, self.dataset.shape, self.dataset.classes).splittable:
             least = local.batch_size
         most = max(least, self.images_at_once) if isinstance(self.images_at_once, int) else local.batch_size
         lanes = need.max_lanes(self.size, min(local.batch_size, most), len(runs))
@@ -234,31 +234,31 @@ def free_for(device: torch.device, memory_mb: int | None, processes: int, at_wor
     return memory_mb * 10**6 // shares - devices.held_memory()
 
 
-def need_of(run: Run, outline: Outline, device: torch.device, world: World = ALONE, *, photos: bool) -> Need:
+def need_of(run: Run, dataset: DatasetInfo, device: torch.device, world: World = ALONE, *, photos: bool) -> Need:
     """What a run takes.
 
     Args:
         run: a run, or a `local_run`.
-        outline: of its data.
+        dataset: what it is trained on.
         device: where.
         world: the processes that share each mini-batch.
         photos: whether its data are photos, which are decoded while it trains.
     """
-    s, values, on_cpu = run.setting, math.prod(outline.shape), device.type == "cpu"
-    kind = s.model, s.norm, s.norm_layers, s.precision, outline.shape, outline.classes
-    in_lanes = suitability(s, outline.shape, outline.classes).lanes
-    traced, arena = trace(*kind, _in_parts(run), in_lanes), _arena(run, outline, device, world)
+    s, values, on_cpu = run.setting, math.prod(dataset.shape), device.type == "cpu"
+    kind = s.model, s.norm, s.norm_layers, s.precision, dataset.shape, dataset.classes
+    in_lanes = suitability(s, dataset.shape, dataset.classes).lanes
+    traced, arena = trace(*kind, _in_parts(run), in_lanes), _arena(run, dataset, device, world)
     gradients = GRADIENTS_IN_PARTS if _in_parts(run) else GRADIENTS
     augmented = bool(s.augment_pad or s.augment_flip)
-    images = s.train_images or outline.train
+    images = s.train_images or dataset.train
     order = PLACE * (1 + 2 * bool(s.augment_pad) + 4 * s.augment_resized) + s.augment_flip
     # Bytes as they lie in files, then numbers; padding and flipping hold two or three copies of these at one time.
     image, made = FLOAT * values, (1 + FLOAT * (3 if augmented else 1)) * values
     sizes, example = s.variance_batch_sizes, 0 if arena else traced.kept + gradients * traced.largest
-    of_lane, of_example, of_tests = _of_kernels(run, outline, device, world)
+    of_lane, of_example, of_tests = _of_kernels(run, dataset, device, world)
     at_once = min(BLOCK_IMAGES, BLOCK_VALUES // values)
     return Need(
-        data=_data(outline, photos=photos, on_cpu=on_cpu) + arena + of_tests,
+        data=_data(dataset, photos=photos, on_cpu=on_cpu) + arena + of_tests,
         # Drawn by seed, then put together by step.
         lane=traced.weights * (2 + (s.momentum > 0)) + traced.others + 2 * images * order + of_lane,
         # Whether a mini-batch fits is tried by torch first.
@@ -282,16 +282,16 @@ def need_of(run: Run, outline: Outline, device: torch.device, world: World = ALO
     )
 
 
-def _arena(run: Run, outline: Outline, device: torch.device, world: World) -> int:
+def _arena(run: Run, dataset: DatasetInfo, device: torch.device, world: World) -> int:
     """Bytes that the kernels take for the examples of all lanes, one lane after the other; 0 where there are none."""
-    layout = native.layout_of(run, outline, device, world)
+    layout = native.layout_of(run, dataset, device, world)
     micro_batch = run.bn_batch_size + _most_normalised(run) if run.setting.norm == "batch" else native.MICRO_BATCH
     return native.memory(layout, micro_batch) if layout else 0
 
 
-def _of_kernels(run: Run, outline: Outline, device: torch.device, world: World) -> tuple[int, int, int]:
+def _of_kernels(run: Run, dataset: DatasetInfo, device: torch.device, world: World) -> tuple[int, int, int]:
     """Bytes that a GPU's kernels take of each lane, of each of its examples, and for tests of all lanes."""
-    graph = triton.graph_of(run, outline, device, world)
+    graph = triton.graph_of(run, dataset, device, world)
     return triton.memory(graph, run) if graph else (0, 0, 0)
 
 
@@ -306,14 +306,14 @@ def _in_parts(run: Run) -> bool:
     return run.setting.norm == "batch" and run.bn_batch_size < run.batch_size
 
 
-def _data(outline: Outline, *, photos: bool, on_cpu: bool) -> int:
-    values = math.prod(outline.shape)
+def _data(dataset: DatasetInfo, *, photos: bool, on_cpu: bool) -> int:
+    values = math.prod(dataset.shape)
     if photos:
         from smallbatch.data.photos import AHEAD
 
         return AHEAD * values if on_cpu else 0
     # On the CPU arrays are mapped files, which the system drops where memory gets short.
-    return 0 if on_cpu else (outline.train + outline.test) * values
+    return 0 if on_cpu else (dataset.train + dataset.test) * values
 
 
 class Trace(NamedTuple):

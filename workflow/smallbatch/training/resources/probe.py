@@ -7,7 +7,7 @@ from dataclasses import replace
 import numpy as np
 import torch
 
-from smallbatch.data.originals import Outline
+from smallbatch.data.originals import DatasetInfo
 from smallbatch.data.prepared import Meta, Prepared, Split
 from smallbatch.study.experiments import Run
 from smallbatch.study.rates import BaseLr
@@ -22,14 +22,14 @@ PIECE = 0.02
 """Seconds that a piece of a measurement is to take; a step may take longer."""
 
 
-def noise(outline: Outline, images: int) -> Prepared:
+def noise(dataset: DatasetInfo, images: int) -> Prepared:
     """A made data set of a given shape with `images` images in either split, in memory."""
     draws = np.random.default_rng(0)
-    pixels = draws.integers(0, 256, (images, *outline.shape), dtype=np.uint8)
-    split = Split(pixels, draws.integers(0, outline.classes, images))
-    channels = outline.shape[0]
-    classes = tuple(map(str, range(outline.classes)))
-    meta = Meta("noise", classes, outline.shape, (0.5,) * channels, (0.25,) * channels, images, images, "noise")
+    pixels = draws.integers(0, 256, (images, *dataset.shape), dtype=np.uint8)
+    split = Split(pixels, draws.integers(0, dataset.classes, images))
+    channels = dataset.shape[0]
+    classes = tuple(map(str, range(dataset.classes)))
+    meta = Meta("noise", classes, dataset.shape, (0.5,) * channels, (0.25,) * channels, images, images, "noise")
     return Prepared(meta, split, split)
 
 

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from smallbatch.core.errors import refuse
-from smallbatch.data.originals import Outline
+from smallbatch.data.originals import DatasetInfo
 from smallbatch.models.normalisation import micro_batch_momenta
 from smallbatch.study.experiments import Run
 from smallbatch.training import lanes
@@ -220,14 +220,14 @@ def agree(model: nn.Module, layout: Layout, loader: BatchLoader) -> bool:
     )
 
 
-def layout_of(run: Run, outline: Outline, device: torch.device, world: World) -> Layout | None:
+def layout_of(run: Run, dataset: DatasetInfo, device: torch.device, world: World) -> Layout | None:
     """How the kernels run the model of a run, or of a `local_run`, as `layout_for`."""
-    s, classes = run.setting, outline.classes
-    suits = suitability(s, outline.shape, classes)
+    s, classes = run.setting, dataset.classes
+    suits = suitability(s, dataset.shape, classes)
     if not (suits.lanes and suits.splittable):
         return None
-    alone = structure.model_of(run, outline.shape, classes)
-    return layout_for(alone, outline.shape, s.precision, device, world)
+    alone = structure.model_of(run, dataset.shape, classes)
+    return layout_for(alone, dataset.shape, s.precision, device, world)
 
 
 def memory(layout: Layout, micro_batch: int) -> int:

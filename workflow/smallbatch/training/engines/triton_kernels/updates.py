@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from smallbatch.core.errors import refuse
-from smallbatch.data.originals import Outline
+from smallbatch.data.originals import DatasetInfo
 from smallbatch.models import is_own
 from smallbatch.study.experiments import Run
 from smallbatch.training.batches import BatchLoader, EpochPlan
@@ -172,14 +172,14 @@ def graph_for(
         return None
 
 
-def graph_of(run: Run, outline: Outline, device: torch.device, world: World) -> Graph | None:
+def graph_of(run: Run, dataset: DatasetInfo, device: torch.device, world: World) -> Graph | None:
     """The model of a run, or of a `local_run`, as `graph_for`, which alone logs a reason."""
-    s, classes = run.setting, outline.classes
-    suits = suitability(s, outline.shape, classes)
-    if not (_suit(outline.shape, device, world) and suits.lanes and suits.splittable):
+    s, classes = run.setting, dataset.classes
+    suits = suitability(s, dataset.shape, classes)
+    if not (_suit(dataset.shape, device, world) and suits.lanes and suits.splittable):
         return None
     with contextlib.suppress(Unsupported):
-        return _traced(structure.model_of(run, outline.shape, classes), run, outline.shape)
+        return _traced(structure.model_of(run, dataset.shape, classes), run, dataset.shape)
     return None
 
 

@@ -5,11 +5,11 @@ from typing import Any
 
 from smallbatch.core.errors import UserError
 from smallbatch.data import label
-from smallbatch.data.originals import ORIGINALS, Outline
+from smallbatch.data.originals import ORIGINALS, DatasetInfo
 from smallbatch.data.prepared import META, read_meta
 
 
-def outline(key: str, settings: dict[str, Any], data: Path) -> Outline:
+def dataset_info(key: str, settings: dict[str, Any], data: Path) -> DatasetInfo:
     """The size of a data set: as it is prepared, else of the original that it is going to be.
 
     Args:
@@ -23,7 +23,7 @@ def outline(key: str, settings: dict[str, Any], data: Path) -> Outline:
     folder = data / label(key, settings)
     if (folder / META).exists():
         meta = read_meta(folder / META)
-        return Outline(meta.shape, len(meta.classes), meta.train, meta.test)
+        return DatasetInfo(meta.shape, len(meta.classes), meta.train, meta.test)
     if settings["source"] not in ORIGINALS:
         raise UserError(f"{folder}: not prepared yet, so its size is not known; `snakemake datasets` prepares it")
     return ORIGINALS[settings["source"]]
@@ -38,10 +38,10 @@ def image_size(key: str, settings: dict[str, Any], data: Path) -> tuple[tuple[in
         data: the folder of prepared data sets.
     """
     try:
-        outlined = outline(key, settings, data)
+        known = dataset_info(key, settings, data)
     except UserError:  # not prepared, or damaged, which who reads it says
         if settings["source"] in ORIGINALS:
             return image_size(key, settings, Path("none prepared"))
         channels = 1 if settings.get("mode") == "L" else 3
         return (channels, settings["size"], settings["size"]), 10
-    return outlined.shape, outlined.classes
+    return known.shape, known.classes
