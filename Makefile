@@ -1,5 +1,5 @@
 # make all     set up and run the default study        make test    set up and run the tests
-# make env     set up alone                            make lock    resolve pyproject.toml and envs/*.in anew
+# make env     set up alone                            make lock    resolve pyproject.toml and envs/*.in again
 # make env-reader  set up without what trains, into .venv-reader: to look at results after `dvc pull`
 # make env-dev     set up with what developers use
 # make test-avx2   the tests as on an x86 processor without AVX-512: it rounds otherwise, in torch and in the kernels

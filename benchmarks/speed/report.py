@@ -1,4 +1,4 @@
-"""Table and plot of a benchmark, from its results alone: `python -m speed.report FILE.json` makes them anew."""
+"""Table and plot of a benchmark, from its results alone: `python -m speed.report FILE.json` makes them again."""
 
 import contextlib
 import sys

@@ -124,7 +124,7 @@ def test_a_checkpoint_of_stored_runs_is_removed_and_one_of_others_left_alone(int
     assert other.exists() and stored(whole, data_folder, replace(ONE, seed=8)) is None
 
 
-def test_a_damaged_checkpoint_is_set_aside_and_its_runs_begin_anew(interrupted, whole, data_folder, caplog):
+def test_a_damaged_checkpoint_is_set_aside_and_its_runs_begin_again(interrupted, whole, data_folder, caplog):
     (path,) = checkpoint_files(interrupted)
     path.write_bytes(path.read_bytes()[:1000])
     assert train_pack([ONE, TWO], data_folder, interrupted, lanes=2) == 2
@@ -255,7 +255,7 @@ def test_a_state_that_does_not_fit_is_reported_before_anything_is_restored(chang
     assert training.state.misfit_of(state)
 
 
-def test_a_whole_checkpoint_of_another_model_is_set_aside_and_its_runs_begin_anew(
+def test_a_whole_checkpoint_of_another_model_is_set_aside_and_its_runs_begin_again(
     interrupted, whole, data_folder, caplog
 ):
     (path,) = checkpoint_files(interrupted)

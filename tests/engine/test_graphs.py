@@ -152,7 +152,7 @@ def test_recording_changes_nothing(data, rehearsed):
     assert training.updates.counter.item() == 0
 
 
-def test_a_diverging_lane_is_dropped_and_the_rest_recorded_anew(data, tmp_path, double, request):
+def test_a_diverging_lane_is_dropped_and_the_rest_recorded_again(data, tmp_path, double, request):
     runs = [a_run(base_lr=lr, **{key: value for key, value in FULL.items() if key not in ("base_lr", "norm", "b")})
             for lr in (2.0**40, 2**-9)]  # fmt: skip
     plain = outcomes(runs, data, tmp_path / "plain")

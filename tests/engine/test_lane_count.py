@@ -127,7 +127,7 @@ def test_a_damaged_memory_counts_as_forgotten_is_named_and_mended(damage, measur
     file.parent.mkdir(parents=True)
     file.write_text(damage.replace('"KEY"', json.dumps(key)))
     assert choose(a_run(), 2) == 2 and measured == [1, 2]
-    assert f"{file}: " in caplog.text and "speeds are measured anew" in caplog.text
+    assert f"{file}: " in caplog.text and "speeds are measured again" in caplog.text
     assert choose(a_run(), 2) == 2 and measured == [1, 2]
     assert file.with_name("lanes.json.damaged-1").read_text() == damage.replace('"KEY"', json.dumps(key))
 
@@ -147,7 +147,7 @@ def test_an_edited_speed_and_what_stands_in_place_of_the_memory_are_noticed(meas
     choose(a_run(), 2)
     assert measured == [1, 2] * 4 and file.read_text() == whole
     reasons = "its content does not fit its digest", "it is no file", "it is a folder"
-    said = [message for message in caplog.messages if "speeds are measured anew" in message]
+    said = [message for message in caplog.messages if "speeds are measured again" in message]
     assert len(said) == 3 and all(reason in message for reason, message in zip(reasons, said, strict=True))
 
 

@@ -267,7 +267,7 @@ def test_one_lane_too_many_is_reported_in_one_line(small_device, data_folder, tm
 
 @pytest.mark.slow
 @pytest.mark.parametrize("stop_at", [1, 2, 3, 4])
-def test_killed_while_halving_nothing_begins_anew(stop_at, small_device, data_folder, tmp_path, monkeypatch, double):
+def test_killed_while_halving_nothing_begins_again(stop_at, small_device, data_folder, tmp_path, monkeypatch, double):
     """Stopped before or after each of the halves' checkpoints is there, or before the whole's is removed, or after."""
     calls = []
 

@@ -390,7 +390,7 @@ DAMAGES = {
 
 @pytest.mark.slow
 @pytest.mark.parametrize("damage", DAMAGES)
-def test_damaged_kernels_are_named_set_aside_and_compiled_anew(damage, monkeypatch, tmp_path, caplog):
+def test_damaged_kernels_are_named_set_aside_and_compiled_again(damage, monkeypatch, tmp_path, caplog):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     monkeypatch.setattr(library, "FLAGS", ("-std=c++17", "-O0", "-fPIC", "-shared"))
     library.kernels.cache_clear()
@@ -401,7 +401,7 @@ def test_damaged_kernels_are_named_set_aside_and_compiled_anew(damage, monkeypat
     DAMAGES[damage](made, seal, whole)
     library.kernels.cache_clear()
     assert library.kernels() is not None and made.read_bytes() == whole
-    assert f"{made}: damaged, set aside as {made}.damaged-1, and made anew" in caplog.text
+    assert f"{made}: damaged, set aside as {made}.damaged-1, and made again" in caplog.text
     library.kernels.cache_clear()
 
 

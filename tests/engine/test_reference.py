@@ -220,7 +220,7 @@ def test_a_wrong_formula_shows(wrong, tmp_path, double):
 
 
 def test_crops_and_flips_are_drawn_evenly(tmp_path):
-    """Of 4 pixels to all sides each place, and each side of the mirror, for every image of every epoch anew."""
+    """Of 4 pixels to all sides each place, and each side of the mirror, for every image of every epoch again."""
     training = training_of({"augment_pad": 4, "augment_flip": True}, tmp_path / "made")
     plans = [training.loader.plan([1, 2], epoch) for epoch in range(40)]
     offsets, flips = torch.stack([plan.offsets for plan in plans]), torch.stack([plan.flipped for plan in plans])

@@ -176,7 +176,7 @@ def test_signals_at_any_moment_lose_nothing(tmp_path, monkeypatch, either_way):
         train_pack(several_kinds(), data, tmp_path / "whole", **options)
     made, places = count_updates(monkeypatch, lambda: hear() if draws.random() < 0.2 else None), []
     for attempt in range(200):
-        # Ever later, as some measurements begin anew; one that comes too late is heard outside.
+        # Ever later, as some measurements begin again; one that comes too late is heard outside.
         with stopping.listening(), a_signal_after(draws.uniform(0, 0.3 + 0.04 * attempt)):
             try:
                 train_pack(several_kinds(), data, tmp_path / "stopped", **options)

@@ -39,5 +39,5 @@ def test_damage_is_named(name, fault, tmp_path, caplog):
 
 
 def names(text, path):
-    """Whether a text names a file, or the folder of a run or of data, which is set aside or made anew as a whole."""
+    """Whether a text names a file, or the folder of a run or of data, which is set aside or made again as a whole."""
     return path.stem in text or str(path.parent) in text

@@ -1,4 +1,4 @@
-"""What befalls jobs of a lab, on a real SLURM: the runs come out, bit-identical, and nothing is trained anew.
+"""What befalls jobs of a lab, on a real SLURM: the runs come out, bit-identical, and nothing is trained again.
 
 With a file's name in SMALLBATCH_FAULTS, each test adds a line of JSON to it: what was lost, and what came out.
 """

@@ -106,7 +106,7 @@ def test_checksums_that_name_a_file_twice_are_damaged(made):
     assert checksums.damaged(made, outputs(made.parent)) == [made]
 
 
-def test_files_that_a_job_makes_anew_meanwhile_are_left_to_it(made, monkeypatch):
+def test_files_that_a_job_makes_again_meanwhile_are_left_to_it(made, monkeypatch):
     """The job deletes the checksums first; whoever read them before finds other files than they say."""
 
     def as_the_job_writes(file):

@@ -183,7 +183,7 @@ def test_a_wrong_md5_is_reported_and_the_file_set_aside(server: Server, tmp_path
     assert names(tmp_path) == ["file.2.damaged", "file.damaged"]
 
 
-def test_a_damaged_file_is_set_aside_and_then_downloaded_anew(server: Server, tmp_path: Path) -> None:
+def test_a_damaged_file_is_set_aside_and_then_downloaded_again(server: Server, tmp_path: Path) -> None:
     (tmp_path / "file").write_bytes(b"")
     with pytest.raises(UserError, match=f"file: md5 is {EMPTY_MD5}, expected {MD5}"):
         download.fetch(server.url, tmp_path / "file", MD5)

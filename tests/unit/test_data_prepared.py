@@ -123,7 +123,7 @@ def test_a_damaged_meta_is_named_and_set_aside(tmp_path: Path, damage: str) -> N
     (folder / prepared.META).write_text(damage)
     message, beside = refused(folder), tmp_path / "pets.meta.json.damaged-1"
     assert message.startswith(f"{folder / prepared.META}: ")
-    assert message.endswith(f"; set aside as {beside}; the next call prepares the data set anew")
+    assert message.endswith(f"; set aside as {beside}; the next call prepares the data set again")
     assert beside.read_text() == damage and not (folder / prepared.META).exists()
 
 
@@ -190,14 +190,14 @@ def test_a_damaged_array_is_named_and_set_aside(tmp_path: Path, name: str, damag
     (folder / name).write_bytes(content)
     message = refused(folder)
     assert message.startswith(f"{folder / name}: damaged (")
-    assert message.endswith(f"; set aside as {beside}; the next call prepares the data set anew")
+    assert message.endswith(f"; set aside as {beside}; the next call prepares the data set again")
     assert beside.read_bytes() == content
     assert "missing" in refused(folder), "the data set no longer counts as prepared"
     prepared.write(folder, "pets", CLASSES, *splits())
     assert files_in(folder) == before, "DVC pulls into no folder with files that it does not know"
 
 
-def test_damaged_arrays_are_found_before_they_are_prepared_anew(tmp_path: Path) -> None:
+def test_damaged_arrays_are_found_before_they_are_prepared_again(tmp_path: Path) -> None:
     meta, name = prepared.write(tmp_path, "pets", CLASSES, *splits()), prepared.ARRAYS[1]
     content = (tmp_path / name).read_bytes()
     assert prepared.damaged_arrays(tmp_path) == [] and prepared.damage(tmp_path, meta) is None

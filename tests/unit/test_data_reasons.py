@@ -1,4 +1,4 @@
-"""Why a data set has to be prepared, or prepared anew; and that it need not be."""
+"""Why a data set has to be prepared, or prepared again; and that it need not be."""
 
 import os
 import shutil
@@ -182,11 +182,11 @@ def shell(project: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCapt
 
 def test_prepare_checks_and_mends_and_train_refuses(shell: Callable[..., str]) -> None:
     file = Path("data/digits/test_images.npy")
-    assert "test images" in shell("prepare") and "prepared anew" not in shell("prepare")
+    assert "test images" in shell("prepare") and "prepared again" not in shell("prepare")
     whole, times = file.read_bytes(), file.stat()
     file.write_bytes(whole[:-1] + bytes([whole[-1] ^ 1]))
     assert f"{file}: damaged" in shell("train") and not Path("results/runs").exists()
     os.utime(file, ns=(times.st_atime_ns, times.st_mtime_ns))  # as when the disk has changed it
     said = shell("prepare")
-    assert f"{file}: damaged" in said and "prepared anew" in said
+    assert f"{file}: damaged" in said and "prepared again" in said
     assert file.read_bytes() == whole and Path("data/digits.test_images.npy.damaged-1").exists()

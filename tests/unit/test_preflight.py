@@ -129,7 +129,7 @@ def test_rates_are_chosen_again_when_the_tables_show_other_runs_or_by_other_code
     assert [finding.files for finding in preflight.damaged_rates([path])] == [(path,)]
 
 
-def test_a_data_set_of_other_settings_is_prepared_anew(tmp_path):
+def test_a_data_set_of_other_settings_is_prepared_again(tmp_path):
     settings = {"source": "digits"}
     data.prepare("made", settings, tmp_path / "made", tmp_path / "downloads")
     assert not list(preflight.unprepared({"made": settings}, tmp_path))

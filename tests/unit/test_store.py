@@ -84,7 +84,7 @@ def test_damaged_weights_cost_the_weights_and_not_the_run(store, record, folder)
         store.read_weights(record)
     aside = file.with_name(f"{file.name}.damaged-1")
     assert aside.read_bytes() == b"weighty"
-    with pytest.raises(UserError, match=rf"set aside as {aside.name}; with {folder} deleted the run is trained anew"):
+    with pytest.raises(UserError, match=rf"set aside as {aside.name}; with {folder} deleted the run is trained again"):
         store.read_weights(record)
     aside.unlink()
     with pytest.raises(UserError, match=r"safetensors: these weights were not kept"):
@@ -149,7 +149,7 @@ def content_of(name, content):
         (content_of(RECORD, b"\xff\xfe{"), "run.json is damaged"),
     ],
 )
-def test_whatever_the_damage_the_run_is_named_and_can_be_written_anew(store, folder, damage, told):
+def test_whatever_the_damage_the_run_is_named_and_can_be_written_again(store, folder, damage, told):
     damage(folder)
     found = store.damage(folder)
     assert told in found and store.ends({NAME}) == ({}, {NAME: found})

@@ -265,7 +265,7 @@ def test_the_digest_of_an_experiment_s_records_changes_with_each_of_them(tmp_pat
         for run in runs:
             store.write(run, "print", Outcome([], 1, seconds, 1, 1, 1, []), {}, None)
             digests.add(plan.pending("small", "print").records)
-    # None while runs are missing, one when all are there, and another with each that is trained anew.
+    # None while runs are missing, one when all are there, and another with each that is trained again.
     assert "" in digests and len(digests) == 2 + len(runs)
 
 

@@ -164,7 +164,7 @@ def test_damaged_weights_are_set_aside_and_the_next_call_does_without_them(table
 def test_a_study_that_lacks_a_run_is_refused(table):
     runs, store = table
     (store.root / runs["run"][1] / "run.json").unlink()
-    with pytest.raises(UserError, match=r"run.json is missing; study s is published when `all` has made it anew"):
+    with pytest.raises(UserError, match=r"run.json is missing; study s is published when `all` has made it again"):
         check("s", runs, store)
 
 

@@ -382,7 +382,7 @@ def test_verdicts_of_other_thresholds_are_made_again_for_the_report_without_snak
     assert (copied / "results/tiny/report.html").read_bytes() != report
 
 
-def test_damaged_data_are_planned_anew_and_reported_in_one_line(copied):
+def test_damaged_data_are_planned_again_and_reported_in_one_line(copied):
     folder = copied / "data/digits"
     for names in (["meta.json"], ["train_images.npy", "meta.json"]):
         aside = ", ".join(f"data/digits.{name}.damaged-1" for name in names)

@@ -106,7 +106,7 @@ def is_made(file):
 
 
 def unprepared(label):
-    """Why a data set has to be prepared, or prepared anew, in words; none where it is as its settings say."""
+    """Why a data set has to be prepared, or prepared again, in words; none where it is as its settings say."""
     return reason_to_prepare(label, DATASETS[label], Path(DATA, label))
 
 

@@ -144,7 +144,7 @@ def _whole(label: str, settings: dict[str, Any]) -> Meta | None:
         reason = str(error)
     if (DATA / label).exists():
         damaged = [str(set_aside_beside_folder(array)) for array in damaged_arrays(DATA / label)]
-        log.info("%s: prepared anew%s", reason, f"; set aside as {', '.join(damaged)}" if damaged else "")
+        log.info("%s: prepared again%s", reason, f"; set aside as {', '.join(damaged)}" if damaged else "")
     return None
 
 

@@ -73,7 +73,7 @@ def test_packages_around_a_model_are_part_of_what_its_runs_are_named_after(tmp_p
         monkeypatch.delitem(sys.modules, name)
 
 
-def test_a_package_that_is_to_be_imported_anew_still_works_for_who_has_it(tmp_path, monkeypatch):
+def test_a_package_that_is_to_be_imported_again_still_works_for_who_has_it(tmp_path, monkeypatch):
     """Of a package and its modules Python lists the modules first."""
     (tmp_path / "held").mkdir()
     for name, text in {

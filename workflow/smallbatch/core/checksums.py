@@ -1,4 +1,4 @@
-"""Checksums of the files that a job made, so that one which was edited or damaged since is found and made anew."""
+"""Checksums of the files that a job made, so that one which was edited or damaged since is found and made again."""
 
 import hashlib
 import json
@@ -37,7 +37,7 @@ def _sums(files: Iterable[str | Path]) -> dict[str, str]:
 
 
 def why_outdated(path: Path, recipe: str) -> str | None:
-    """Why a job's files have to be made anew although they are whole; none where they are as they would be made.
+    """Why a job's files have to be made again although they are whole; none where they are as they would be made.
 
     Times do not tell: what was restored from a backup is new, and what Snakemake remembers of settings is not copied.
 

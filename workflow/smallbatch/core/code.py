@@ -1,4 +1,4 @@
-"""Which files of the library a script runs, so that what it made is made anew when one of them is edited."""
+"""Which files of the library a script runs, so that what it made is made again when one of them is edited."""
 
 import ast
 import contextlib

@@ -97,7 +97,7 @@ def prepare(label: str, settings: dict[str, Any], folder: Path, downloads: Path)
 
 
 def reason_to_prepare(label: str, settings: dict[str, Any], folder: Path) -> str | None:
-    """Why a data set has to be prepared, or prepared anew, in words; none where it is as its settings say.
+    """Why a data set has to be prepared, or prepared again, in words; none where it is as its settings say.
 
     Its arrays are read through only where they are newer than its `meta.json`. What was prepared stands without its
     source: that may be on a disk that is not there, or on another machine.

@@ -78,7 +78,9 @@ def _verify(found: Path, path: Path, md5: str) -> None:
         number += 1
         aside = path.with_name(f"{path.name}.{number}.damaged")
     os.replace(found, aside)
-    raise UserError(f"{path}: md5 is {actual}, expected {md5}; set aside as {aside.name}; call again to download anew")
+    raise UserError(
+        f"{path}: md5 is {actual}, expected {md5}; set aside as {aside.name}; the next call downloads it again"
+    )
 
 
 def _download(url: str, part: Path) -> None:

@@ -106,7 +106,7 @@ def watched(settings: dict[str, Any]) -> str | None:
     """A digest over the archives by name, size and time; none where there are none.
 
     Photos in folders are not watched: to look at a million files takes minutes. Those that are trained on are compared
-    with their SHA-256 as they are read; of others that are added nobody learns until the data set is prepared anew.
+    with their SHA-256 as they are read; of others that are added nobody learns until the data set is prepared again.
     """
     try:
         root = _root(settings)

@@ -227,7 +227,7 @@ def read(folder: Path) -> Prepared:
 
     Raises:
         UserError: a file is missing or cannot be read; or it is not as it was written: then it is set aside, with
-            `meta.json`, so that the next call prepares the data set anew.
+            `meta.json`, so that the next call prepares the data set again.
     """
     try:
         meta = read_meta(folder / META)
@@ -311,7 +311,7 @@ def _refuse(path: Path, what: str) -> NoReturn:
             set_aside_beside_folder(path.with_name(META))
     except (UserError, OSError):  # a folder that cannot be written; or another process was faster
         raise UserError(f"{what}; it cannot be set aside; prepare the data set again") from None
-    raise UserError(f"{what}; set aside as {target}; the next call prepares the data set anew")
+    raise UserError(f"{what}; set aside as {target}; the next call prepares the data set again")
 
 
 def damage(folder: Path, meta: Meta) -> str | None:

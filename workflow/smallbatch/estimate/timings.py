@@ -133,7 +133,7 @@ class Timings:
             content = read_sealed(path)
             return cls(dict(map(_read, content["kinds"])), content["device"])
         except (UserError, KeyError, TypeError, ValueError) as error:
-            log.warning("%s; done without, until `snakemake cost` makes %s anew", error, path)
+            log.warning("%s; done without, until `snakemake cost` makes %s again", error, path)
         return cls({}, "")
 
 

@@ -231,7 +231,7 @@ def _maker(model: str) -> Callable[..., "nn.Module"]:
 
 
 def forget_modules() -> None:
-    """Let all models of the user's own, and what they import, be imported anew when they are asked for next.
+    """Let all models of the user's own, and what they import, be imported again when they are asked for next.
 
     So that what one of them imports is seen, whatever others have imported before.
     """

@@ -90,7 +90,7 @@ def check(study: str, runs: pd.DataFrame, store: RunStore) -> dict[str, Record]:
     records = {}
     for name in dict.fromkeys(runs["run"]):
         if damage := store.damage(store.root / name):
-            raise UserError(f"{store.root / name}: {damage}; study {study} is published when `all` has made it anew")
+            raise UserError(f"{store.root / name}: {damage}; study {study} is published when `all` has made it again")
         records[name] = store.read(name)
     known = runs.reindex(columns=RECORDED)
     # Of a training that went on elsewhere there is `A then B`.
@@ -99,7 +99,7 @@ def check(study: str, runs: pd.DataFrame, store: RunStore) -> dict[str, Record]:
         if any(row):
             missing = RECORDED[row.index(True)]
             raise UserError(f"{store.root / name}: run.json: environment: {missing} is not recorded; allowed: runs "
-                            "that say where they were trained; move it away, and `all` trains it anew")  # fmt: skip
+                            "that say where they were trained; move it away, and `all` trains it again")  # fmt: skip
     return records
 
 

@@ -217,7 +217,7 @@ class RunStore:
         if not aside:
             return "these weights were not kept; see training.keep_weights in config/README.md; or they were deleted"
         run = self.root / name
-        return f"damaged, and set aside as {aside[-1].name}; with {run} deleted the run is trained anew"
+        return f"damaged, and set aside as {aside[-1].name}; with {run} deleted the run is trained again"
 
     def damage(self, folder: Path) -> str | None:
         """What is wrong with a run's folder, in words; none if it is whole."""

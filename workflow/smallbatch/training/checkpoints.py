@@ -67,7 +67,7 @@ class Checkpoint:
         return state
 
     def refuse(self, reason: str) -> None:
-        """Set the file aside and name it on the log, so that its runs begin anew."""
+        """Set the file aside and name it on the log, so that its runs begin again."""
         if os.path.lexists(self.path):
             log.warning("%s: damaged checkpoint (%s), set aside as %s", self.path, reason, set_aside(self.path))
 

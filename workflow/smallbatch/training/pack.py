@@ -125,7 +125,7 @@ class _Job:
         self.progress = Progress(0, shown=False)
 
     def missing(self, runs: Sequence[Run]) -> list[Run]:
-        """The runs that the store does not have; damaged ones are set aside and named, or taken from a bundle anew."""
+        """The runs that the store does not have; damaged ones are set aside and named, or taken from a bundle again."""
         damaged = [words for run in runs if (words := self.store.clear(run, self.fingerprint))]
         for words in damaged:
             log.warning("%s", words)
@@ -206,7 +206,7 @@ class _Job:
                 if misfit := training.state.misfit_of(state):
                     if self.world.is_main:
                         checkpoint.refuse(misfit)
-                    return  # its runs are missing still, and begin anew
+                    return  # its runs are missing still, and begin again
                 training.restore(state)
                 log.info("resumed at epoch %d, step %d", training.state.epoch, training.state.step)
             training.trained_in(self.environment)

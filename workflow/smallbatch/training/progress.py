@@ -68,7 +68,7 @@ class Progress:
             self._measure((self.trained - self.trained_before) / seconds)
 
     def _measure(self, speed: float | None) -> None:
-        """Begin to measure the speed anew; until that is known tell of this one."""
+        """Begin to measure the speed again; until that is known tell of this one."""
         self.writer.update(speed=speed, at_once=speed is not None and self.speed is None)
         self.speed, self.measured, self.trained_before = speed, monotonic(), self.trained
 

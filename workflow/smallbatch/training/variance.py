@@ -1,6 +1,6 @@
 """The variance of one update at fixed weights, by batch size.
 
-The training images of an epoch are shuffled and cut into all their mini-batches of m, for each m anew from the same
+The training images of an epoch are shuffled and cut into all their mini-batches of m, for each m again from the same
 order. With G_j the mean gradient of mini-batch j of n, and G their mean,
 
     V(m) = sum_j |G_j - G|^2 / (n - 1),   and the trace of the covariance of an update is eta^2 V(m).

@@ -36,7 +36,7 @@ class Backend:
     graph: Graph | None = None
 
     def updates(self, network: Network, sgd: LaneSGD, loader: BatchLoader) -> Updates:
-        """The fastest way that these lanes have; to be made anew when the lanes change."""
+        """The fastest way that these lanes have; to be made again when the lanes change."""
         parts = network, sgd, loader
         if not self.suits.lanes:
             return StochasticUpdates(*parts)  # a branch of its code may begin to draw later than any check sees

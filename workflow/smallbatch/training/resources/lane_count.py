@@ -243,7 +243,7 @@ def _read() -> dict[str, Any]:
     try:
         return read_sealed(file)
     except UserError as error:
-        log.warning("%s; speeds are measured anew", error)
+        log.warning("%s; speeds are measured again", error)
     with contextlib.suppress(UserError, OSError):
         set_aside_of_cache(file)
     return {}

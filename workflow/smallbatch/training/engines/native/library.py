@@ -189,11 +189,11 @@ def _instructions() -> str:
 
 
 def _loaded(command: list[str], path: Path) -> ctypes.CDLL:
-    """Load the library at `path`; made if it is not there, set aside and made anew if it is damaged or another."""
+    """Load the library at `path`; made if it is not there, set aside and made again if it is damaged or another."""
     seal = path.with_suffix(".sha256")
     if os.path.lexists(path) and not _is_whole(path, seal):
         for damaged in filter(os.path.lexists, (path, seal)):
-            log.warning("%s: damaged, set aside as %s, and made anew", damaged, set_aside_of_cache(damaged))
+            log.warning("%s: damaged, set aside as %s, and made again", damaged, set_aside_of_cache(damaged))
     if not path.exists():
         with tempfile.TemporaryDirectory() as folder:
             made = Path(folder) / path.name
