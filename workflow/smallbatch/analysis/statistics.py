@@ -25,7 +25,7 @@ def even_quantiles(count: int) -> np.ndarray:
 def shuffled_halves(values: np.ndarray, generator: np.random.Generator) -> np.ndarray:
     """Rows that rise evenly, in random order, every second one in the first half and the others in the second.
 
-    Samples are of two worlds, a half of them each (see `verdicts`), and chance must not decide what either shows.
+    Samples are of two scenarios, a half of them each (see `verdicts`), and chance must not decide what either shows.
     """
     return np.concatenate([generator.permuted(values[first::2], axis=0) for first in (0, 1)])
 

@@ -7,10 +7,10 @@ the same samples (Westfall & Young 1993, single-step min-P), so that a true clai
 each of its comparisons. Those that look well inside refute nothing and are left out; what is left out by its p-value is
 made up for by dividing the others by the bound (Zhao, Small & Su 2019).
 
-It is decided in two worlds, a half of the samples each: in one the best of several cells is alone, in the other it ties
-with all that are near (`noise.best_of`); of two bests that are compared, one does so in the first world and the other
-in the second (`Grid.peak_above`). A study cannot tell which is true, so a verdict has to hold in both. Where no best is
-compared, the two say the same.
+It is decided in two scenarios, a half of the samples each: in one the best of several cells is alone, in the other it
+ties with all that are near (`noise.best_of`); of two bests that are compared, one does so in the first scenario and the
+other in the second (`Grid.peak_above`). A study cannot tell which is true, so a verdict has to hold in both. Where no
+best is compared, the two say the same.
 """
 
 import math
@@ -71,8 +71,8 @@ class Comparison:
             return math.nan, math.nan
         return float(min(low, observed)), float(max(high, observed))
 
-    def worlds(self) -> tuple["Comparison", "Comparison"]:
-        """The comparison with the samples of either world alone."""
+    def scenarios(self) -> tuple["Comparison", "Comparison"]:
+        """The comparison with the samples of either scenario alone."""
         one, other = (np.concatenate([self.effect[:1], half]) for half in np.split(self.effect[1:], 2))
         return replace(self, effect=one), replace(self, effect=other)
 
@@ -143,9 +143,9 @@ def what_would_decide(comparisons: Sequence[Comparison], verdicts: Sequence[str]
 
 
 def decide(comparisons: Sequence[Comparison]) -> list[str]:
-    """The verdict on each, where "refuted" holds for all of them at once; in both worlds, or it is undecided."""
-    worlds = zip(*(comparison.worlds() for comparison in comparisons), strict=True)
-    decided = [_decide_in_one(world) for world in worlds]
+    """The verdict on each, where "refuted" holds for all of them at once; in both scenarios, or it is undecided."""
+    scenarios = zip(*(comparison.scenarios() for comparison in comparisons), strict=True)
+    decided = [_decide_in_one(scenario) for scenario in scenarios]
     return [one if one == other else "undecided" for one, other in zip(*decided, strict=True)] if comparisons else []
 
 
