@@ -22,6 +22,7 @@ from smallbatch.training.batches import BatchLoader
 from smallbatch.training.checkpoints import Checkpoint
 from smallbatch.training.pack import train_pack
 from smallbatch.training.resources import device as devices
+from smallbatch.training.schedule import Schedule
 from smallbatch.training.trainer import LaneTrainer
 
 CPU = torch.device("cpu")
@@ -137,6 +138,17 @@ def stop_at_the_second(write):
         write(*arguments)
 
     return stopping
+
+
+@pytest.mark.parametrize("name", ["cosine", "linear", "one-cycle"])
+def test_the_rate_of_an_epoch_is_that_of_its_last_update(name, data_folder, tmp_path):
+    run = a_run(lr_schedule=name, lr_drops=(), epochs=3)
+    train_pack([run], data_folder, tmp_path)
+    (record,) = (RunStore(tmp_path).read(path.name) for path in (tmp_path / "runs").iterdir())
+    factor, steps = Schedule(3 * 16, run.setting), (15, 31, 47)
+    assert [epoch.learning_rate for epoch in record.outcome.epochs] == pytest.approx(
+        [run.learning_rate * factor(step) for step in steps]
+    )
 
 
 @pytest.mark.slow

@@ -49,6 +49,12 @@ TINY = {
 """A study of eight such runs, four of which take their rates from the others."""
 
 
+PAPERS_SCHEDULE = {
+    "lr_schedule": "drops", "lr_drop_factor": 0.1, "warmup": False, "warmup_fraction": 0.05, "warmup_start": 1 / 32,
+}  # fmt: skip
+"""Columns of a table of runs, as the paper trains without warm-up."""
+
+
 def write_study(project: Path, name: str, values: dict) -> None:
     """Lay a study into a project."""
     path = project / "config" / "studies" / f"{name}.yaml"

@@ -4,7 +4,7 @@ import numpy as np
 import pandas as pd
 import yaml
 
-from helpers import PROJECT
+from helpers import PAPERS_SCHEDULE, PROJECT
 from smallbatch.analysis.claims.judge import judge
 
 CONFIG = PROJECT / "config"
@@ -15,7 +15,7 @@ RATE = 2**-8
 DEAD = 0.1
 """The accuracy of a run that did not train: chance."""
 AS_FIGURE_1 = {
-    "data": "cifar10", "model": "alexnet", "norm": "none", "norm_layers": "all", "augment": "none", "warmup": False,
+    "data": "cifar10", "model": "alexnet", "norm": "none", "norm_layers": "all", "augment": "none", **PAPERS_SCHEDULE,
     "epochs": 82, "lr_drops": "0.5 0.75", "train_images": 50_000, "weight_decay": 5e-4, "momentum": 0.0,
     "momentum_scaled": False, "lr_scaling": "linear", "precision": "float32", "selection": "test",
 }  # fmt: skip

@@ -69,7 +69,7 @@ def reference(run, data, draws=False):
     norms = {"norm": s.norm, "bn_batch_size": run.bn_batch_size}
     model = models.build(s.model, DATASET.shape, DATASET.classes, **norms, seed=run.seed)
     optimiser = torch.optim.SGD(model.parameters(), lr=1, weight_decay=s.weight_decay, momentum=s.momentum)
-    schedule = Schedule(s.epochs * loader.steps, s.lr_drops, s.warmup)
+    schedule = Schedule(s.epochs * loader.steps, s)
     for epoch in range(s.epochs):
         images, labels = loader.batches(loader.plan([run.seed], epoch), 0, loader.steps)
         model.train()

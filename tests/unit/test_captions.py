@@ -3,6 +3,7 @@
 import numpy as np
 import pandas as pd
 import pytest
+from helpers import PAPERS_SCHEDULE
 
 from smallbatch.analysis.words import (
     counted,
@@ -22,7 +23,7 @@ from smallbatch.figures.captions import caption, note
 NOTHING = pd.DataFrame(columns=["run", "epoch", "batch_size", "trace", "draws"])
 PLAIN = {
     "experiment": "plain", "data": "digits", "classes": 10, "train_images": 1437, "model": "resnet8", "norm": "batch",
-    "norm_layers": "all", "epochs": 20, "warmup": False, "augment": "none", "momentum": 0.0, "momentum_scaled": False,
+    "norm_layers": "all", "epochs": 20, **PAPERS_SCHEDULE, "augment": "none", "momentum": 0.0, "momentum_scaled": False,
     "lr_scaling": "linear", "precision": "float32", "selection": "test", "status": "finished", "bar": 0.8,
     "accuracy": 0.9, "selection_accuracy": 0.9, "batch_size": 8, "bn_batch_size": 8, "base_lr": 2**-8, "seed": 1,
     "device": "Some CPU",
@@ -297,6 +298,10 @@ def test_words():
         ({"model": "resnet8", "norm": "group"}, "ResNet-8, GN"),
         ({"model": "mlp"}, "mlp, no BN"),
         ({"model": "mlp", "norm": "own"}, "mlp, own norm"),
+        ({"lr_schedule": "cosine"}, "reduced AlexNet, no BN, cosine schedule"),
+        ({"lr_drop_factor": 0.2}, "reduced AlexNet, no BN, drops to 0.2 of the rate"),
+        ({"warmup": True, "warmup_fraction": 0.1}, "reduced AlexNet, no BN, warm-up from 0.03125 η over 10 %"),
+        ({"warmup": True, "warmup_start": 0.0}, "reduced AlexNet, no BN, warm-up from 0 η over 5 %"),
         ({"momentum": 0.9}, "reduced AlexNet, no BN, momentum 0.9"),
         ({"momentum": 0.9, "momentum_scaled": True}, "reduced AlexNet, no BN, momentum 0.9 with scaled rate"),
         ({"lr_scaling": "sqrt", "precision": "bf16"}, "reduced AlexNet, no BN, η ∝ √m, bf16"),

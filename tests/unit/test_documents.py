@@ -26,7 +26,7 @@ from smallbatch.study.experiments import HELD_OUT, Setting
 from smallbatch.study.rates import format_base_lr
 from smallbatch.study.settings import read_yaml
 from smallbatch.study_file import MAX_RATE, MIN_RATE, check_config, load_study
-from smallbatch.training.schedule import WARMUP_FRACTION, WARMUP_START
+from smallbatch.training.schedule import FIRST, TOP
 
 README = (PROJECT / "README.md").read_text(encoding="utf-8")
 CLUSTER, RESULTS, RUNNING, SPEED = (
@@ -137,13 +137,10 @@ def test_bounds_are_those_that_are_kept():
     assert f"up to {SCHEMAS['config']['$defs']['dataset']['properties']['size']['maximum']:,}" in sizes["size"][1]
     rates = documented("### An experiment")["base_lrs"][0]
     assert f"from {format_base_lr(MIN_RATE)} to {format_base_lr(MAX_RATE)}" in rates
-    warmup = documented("### An experiment")["warmup"][2]
-    assert (
-        warmup
-        == f"from eta/{1 / WARMUP_START:.0f} linearly to eta over the first {WARMUP_FRACTION:.0%} of training".replace(
-            "%", " %"
-        )
-    )
+    told, own = documented("### An experiment"), {one.name: one.default for one in fields(Setting)}
+    start, length = f"eta/{1 / own['warmup_start']:.0f}", f"{100 * own['warmup_fraction']:g} %"
+    assert told["warmup"][2].startswith(f"from {start} linearly to eta over the first {length} of training")
+    assert f"rises from eta/{1 / FIRST:.0f} to eta over {100 * TOP:g} %" in told["lr_schedule"][2]
     assert (
         HELD_OUT == 0.1
         and "a tenth of the training images, held out" in documented("### An experiment")["selection"][2]

@@ -69,22 +69,44 @@ def test_what_a_file_says_of_an_experiment_is_what_its_runs_are():
     (plain,) = {run.setting for run in load(lambda v: small(v).pop("norm")).runs()}
     assert plain == Setting(
         data="digits", model="alexnet", weight_decay=5e-4, epochs=2, train_images=None, norm="none", norm_layers="all",
-        lr_drops=(0.5, 0.75), warmup=False, augment_pad=0, augment_flip=False, augment_resized=False,
+        lr_schedule="drops", lr_drops=(0.5, 0.75), lr_drop_factor=0.1, warmup=False, warmup_fraction=0.05,
+        warmup_start=1 / 32, augment_pad=0, augment_flip=False, augment_resized=False,
         lr_scaling="linear", momentum=0.0, momentum_scaled=False, precision="float32", selection="test",
         variance_batch_sizes=(), model_content=None,
     )  # fmt: skip
     all_of_them = dict(
         train_images=100, norm="group", norm_layers="conv", weight_decay=0, lr_drops=["1/4", 0.9], warmup=True,
+        lr_drop_factor=0.2, warmup_fraction=0.1, warmup_start=0,
         augment={"pad": 2, "flip": True}, lr_scaling="sqrt", momentum=0.9, momentum_scaled=True, precision="bf16",
         selection="validation", variance_batch_sizes=[2, 4],
     )  # fmt: skip
     (told,) = {run.setting for run in load(all_of_them).runs()}
     assert told == Setting(
         data="digits", model="alexnet", weight_decay=0.0, epochs=2, train_images=100, norm="group", norm_layers="conv",
-        lr_drops=(0.25, 0.9), warmup=True, augment_pad=2, augment_flip=True, augment_resized=False, lr_scaling="sqrt",
+        lr_drops=(0.25, 0.9), lr_drop_factor=0.2, warmup=True, warmup_fraction=0.1, warmup_start=0.0,
+        augment_pad=2, augment_flip=True, augment_resized=False, lr_scaling="sqrt",
         momentum=0.9, momentum_scaled=True, precision="bf16", selection="validation", variance_batch_sizes=(2, 4),
         model_content=None,
     )  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("said", "schedule", "drops"),
+    [
+        ({"lr_schedule": "cosine"}, "cosine", ()),
+        ({"lr_schedule": "constant"}, "drops", ()),
+        ({"lr_drops": []}, "drops", ()),
+        ({"lr_schedule": "drops"}, "drops", (0.5, 0.75)),
+    ],
+)
+def test_a_schedule_has_one_name(said, schedule, drops):
+    (setting,) = {run.setting for run in load(said).runs()}
+    assert (setting.lr_schedule, setting.lr_drops) == (schedule, drops)
+
+
+def test_whole_numbers_and_others_of_a_schedule_are_the_same_run():
+    whole, other = (load(dict(warmup=True, warmup_start=start)).runs()[0] for start in (0, 0.0))
+    assert whole.name("f" * 64) == other.name("f" * 64)
 
 
 def test_layers_with_normalisation_mean_nothing_where_there_is_none():
@@ -136,6 +158,7 @@ def test_everything_that_can_change_the_numbers_changes_the_name(monkeypatch):
     changes = [
         a_run(batch_size=8), a_run(b=2), a_run(base_lr=0.1), a_run(seed=2), a_run(model="resnet8"), a_run(norm="group"),
         a_run(norm_layers="conv"), a_run(weight_decay=0.0), a_run(epochs=3), a_run(lr_drops=(0.5,)), a_run(warmup=True),
+        a_run(lr_schedule="cosine"), a_run(lr_drop_factor=0.2), a_run(warmup_fraction=0.1), a_run(warmup_start=0.0),
         a_run(augment_pad=1), a_run(augment_flip=True), a_run(train_images=5), a_run(data="other"),
     ]  # fmt: skip
     names = {run.name("f").rpartition("-")[2] for run in [base, *changes]} | {base.name("g").rpartition("-")[2]}
@@ -561,6 +584,14 @@ MISTAKES = {
     "falling drops": (dict(lr_drops=[0.75, 0.5]), "experiments.small.lr_drops: [0.75, 0.5] is not allowed"),
     "drops that are no fractions": (dict(lr_drops=["1/2/3"]), "lr_drops.0: '1/2/3' is not allowed; allowed: a number"),
     "drops above 1": (dict(lr_drops=["4/3"]), "lr_drops: ['4/3'] is not allowed; allowed: rising fractions"),
+    "drops of another schedule": (dict(lr_schedule="cosine", lr_drops=[0.5]), "small.lr_drops: [0.5] is not allowed"),
+    "a factor of another schedule": (dict(lr_schedule="constant", lr_drop_factor=0.5), "lr_drop_factor: 0.5 is not"),
+    "a factor of 1": (dict(lr_drop_factor=1), "small.lr_drop_factor: 1 is not allowed; allowed: a number between 0"),
+    "a schedule of nobody": (dict(lr_schedule="cosin"), "small.lr_schedule: 'cosin' is not allowed; allowed: drops, "),
+    "two warm-ups": (dict(lr_schedule="one-cycle", warmup=True), "small.warmup: True is not allowed; allowed: false "),
+    "a length of no warm-up": (dict(warmup_fraction=0.1), "small.warmup_fraction: 0.1 is not allowed; allowed: only"),
+    "a start of no warm-up": (dict(warmup=False, warmup_start=0), "small.warmup_start: 0 is not allowed; allowed: o"),
+    "a warm-up without end": (dict(warmup=True, warmup_fraction=1), "small.warmup_fraction: 1 is not allowed; allow"),
     "drops at the end": (dict(lr_drops=["3/3"]), "lr_drops: ['3/3'] is not allowed; allowed: rising fractions"),
     "scaled by no momentum": (
         dict(momentum_scaled=True), "momentum_scaled: True is not allowed; allowed: only with a momentum above 0"

@@ -33,14 +33,17 @@ PLACE = {"device": "Some CPU", "python": "3.11.7", "torch": "2.15.0", "smallbatc
 LONG = {"epochs": 6, "lr_drops": (0.5, 0.75), "momentum": 0.5, "augment_pad": 2, "augment_flip": True}
 SHORT = {
     "epochs": 3, "lr_drops": (1 / 3,), "norm": "batch", "norm_layers": "conv", "warmup": True, "train_images": 100,
-    "lr_scaling": "sqrt", "model": "resnet8", "weight_decay": 1e-4,
+    "warmup_fraction": 0.2, "lr_scaling": "sqrt", "model": "resnet8", "weight_decay": 1e-4,
 }  # fmt: skip
 SIX = a_run(batch_size=8, base_lr=2**-8, seed=1, **LONG)
 LANES = a_run(batch_size=8, base_lr=2**-6, seed=2, variance_batch_sizes=(2, 8), **LONG)
 DIVERGED = a_run(batch_size=8, base_lr=2**-2, seed=3, **LONG)
 MISSING = a_run(batch_size=16, base_lr=2**-8, seed=4, **LONG)
 THREE = a_run(batch_size=4, b=2, base_lr=0.003, seed=5, **SHORT)
-VALIDATION = a_run(batch_size=4, base_lr=2**-4, seed=6, epochs=3, selection="validation", precision="bf16")
+VALIDATION = a_run(
+    batch_size=4, base_lr=2**-4, seed=6, epochs=3, selection="validation", precision="bf16",
+    lr_schedule="cosine", lr_drops=(),
+)  # fmt: skip
 PLANNED = [("long", SIX), ("long", LANES), ("long", DIVERGED), ("long", MISSING), ("short", THREE),
            ("held-out", VALIDATION)]  # fmt: skip
 
@@ -99,9 +102,13 @@ COLUMNS = {
     "train_images": [1000, 1000, 1000, 1000, 100, 1000],
     "norm": ["none"] * 4 + ["batch", "none"],
     "norm_layers": ["all"] * 4 + ["conv", "all"],
-    "lr_drops": ["0.5 0.75"] * 4 + ["0.333333", "0.5 0.75"],
+    "lr_drops": ["0.5 0.75"] * 4 + ["0.333333", ""],
     "lr_scaling": ["linear"] * 4 + ["sqrt", "linear"],
+    "lr_schedule": ["drops"] * 4 + ["drops", "cosine"],
+    "lr_drop_factor": [0.1] * 6,
     "warmup": [False] * 4 + [True, False],
+    "warmup_fraction": [0.05] * 4 + [0.2, 0.05],
+    "warmup_start": [1 / 32] * 6,
     "augment": ["pad 2 + flip"] * 4 + ["none", "none"],
     "augment_pad": [2, 2, 2, 2, 0, 0],
     "augment_flip": [True] * 4 + [False, False],

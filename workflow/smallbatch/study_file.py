@@ -312,9 +312,7 @@ def _rate(where: str, key: str, rate: str | float) -> BaseLr:
 
 
 def _setting(where: str, key: str, values: Values, datasets: Values) -> Setting:
-    drops = tuple(float(Fraction(str(drop))) for drop in values.get("lr_drops", (0.5, 0.75)))
-    if list(drops) != sorted(set(drops)) or not all(0 < drop < 1 for drop in drops):
-        refuse(where, f"{key}.lr_drops", values["lr_drops"], "rising fractions of training between 0 and 1")
+    _check_schedule(where, key, values)
     augment = values.get("augment", {"flip": False})
     data.check_augment(where, key, datasets[values["data"]], augment)
     grid = {"augment", "batch_sizes", "bn_batch_sizes", "base_lrs", "seeds"}
@@ -323,7 +321,7 @@ def _setting(where: str, key: str, values: Values, datasets: Values) -> Setting:
         "data": data.label(values["data"], datasets[values["data"]]),
         "weight_decay": float(values["weight_decay"]) + 0.0,  # so that -0.0 is 0.0
         "norm_layers": values.get("norm_layers", "all") if values.get("norm") in ("batch", "group") else "all",
-        "lr_drops": drops,
+        **_schedule(where, key, values),
         "momentum": float(values.get("momentum", 0)) + 0.0,
         "augment_pad": augment.get("pad", 0),
         "augment_flip": augment["flip"],
@@ -331,6 +329,35 @@ def _setting(where: str, key: str, values: Values, datasets: Values) -> Setting:
         "model_content": models.content(values["model"]),
     }
     return Setting.from_json({**fixed, **changed})
+
+
+def _check_schedule(where: str, key: str, values: Values) -> None:
+    """What belongs to another schedule, or to a warm-up that there is none of, means nothing."""
+    schedule = values.get("lr_schedule", "drops")
+    for name in ("lr_drops", "lr_drop_factor"):
+        if name in values and schedule != "drops":
+            refuse(where, f"{key}.{name}", values[name], f"only with lr_schedule: drops, and that is {schedule}")
+    if schedule == "one-cycle" and values.get("warmup"):
+        refuse(where, f"{key}.warmup", True, "false with lr_schedule: one-cycle, which rises by itself")
+    for name in ("warmup_fraction", "warmup_start"):
+        if name in values and not values.get("warmup"):
+            refuse(where, f"{key}.{name}", values[name], "only with warmup: true")
+
+
+def _schedule(where: str, key: str, values: Values) -> dict[str, Any]:
+    """The schedule's settings; a constant rate is one that never drops."""
+    schedule = values.get("lr_schedule", "drops")
+    drops = tuple(float(Fraction(str(drop))) for drop in values.get("lr_drops", (0.5, 0.75)))
+    if list(drops) != sorted(set(drops)) or not all(0 < drop < 1 for drop in drops):
+        refuse(where, f"{key}.lr_drops", values["lr_drops"], "rising fractions of training between 0 and 1")
+    numbers = {
+        name: float(values[name]) for name in ("lr_drop_factor", "warmup_fraction", "warmup_start") if name in values
+    }
+    return {
+        **numbers,
+        "lr_schedule": "drops" if schedule == "constant" else schedule,
+        "lr_drops": drops if schedule == "drops" else (),
+    }
 
 
 def _check_whole_bn_batches(where: str, key: str, norm: str, batch_sizes: Iterable[int]) -> None:

@@ -52,14 +52,19 @@ def setting_words(row: Row) -> str:
     words = [model_words(row["model"]), norm_words(row["model"], row["norm"], row["norm_layers"])]
     if row["augment"] != "none":
         words.append("augmented")
-    if row["warmup"]:
+    if row["warmup"] and not _warmup_words(row):
         words.append("warm-up")
     return ", ".join([*words, *departures(row)])
 
 
 def departures(row: Row) -> list[str]:
-    """Settings that no experiment of the paper has, in words: `momentum 0.9`, `η ∝ √m`, `bf16`."""
+    """Settings that no experiment of the paper has, in words: `cosine schedule`, `momentum 0.9`, `η ∝ √m`, `bf16`."""
     words = []
+    if row["lr_schedule"] != "drops":
+        words.append(f"{row['lr_schedule']} schedule")
+    if row["lr_drop_factor"] != 0.1:
+        words.append(f"drops to {row['lr_drop_factor']:g} of the rate")
+    words += _warmup_words(row)
     if row["momentum"]:
         words.append(f"momentum {row['momentum']:g}{' with scaled rate' if row['momentum_scaled'] else ''}")
     if row["lr_scaling"] == "sqrt":
@@ -69,6 +74,12 @@ def departures(row: Row) -> list[str]:
     if row["selection"] == "validation":
         words.append("rate chosen on validation images")
     return words
+
+
+def _warmup_words(row: Row) -> list[str]:
+    """A warm-up that is not the paper's."""
+    start, fraction = row["warmup_start"], row["warmup_fraction"]
+    return [] if (start, fraction) == (1 / 32, 0.05) else [f"warm-up from {start:g} η over {100 * fraction:g} %"]
 
 
 def rate_symbol(runs: pd.DataFrame) -> str:

@@ -27,7 +27,10 @@ class Setting:
     data: label of the data set.
     train_images: how many training images are used, None for all.
     norm, norm_layers: normalisation (none, batch, group, the model's own) and where it stands (all, conv).
-    lr_drops: fractions of training at which the rate falls to a tenth.
+    lr_schedule: how the rate falls over training (drops, cosine, linear, one-cycle), see `training.schedule`.
+    lr_drops, lr_drop_factor: fractions of training at which the rate falls to so much of itself.
+    warmup, warmup_fraction, warmup_start: whether the rate first rises linearly, over which part of training, and from
+        which part of eta; as in the paper over the first 5 % from eta / 32 (Masters & Luschi 2018, section 3.4).
     lr_scaling: of eta with m, see `smallbatch.study.rates`.
     momentum, momentum_scaled: of SGD, and whether eta is multiplied by 1 - momentum, which keeps the step an example.
     precision: float32; or products of matrices and convolutions in tf32 or bf16, with weights in float32.
@@ -48,8 +51,12 @@ class Setting:
     train_images: int | None = None
     norm: str = "none"
     norm_layers: str = "all"
+    lr_schedule: str = "drops"
     lr_drops: tuple[float, ...] = (0.5, 0.75)
+    lr_drop_factor: float = 0.1
     warmup: bool = False
+    warmup_fraction: float = 0.05
+    warmup_start: float = 1 / 32
     augment_pad: int = 0
     augment_flip: bool = False
     augment_resized: bool = False

@@ -3,26 +3,50 @@
 import math
 from dataclasses import dataclass
 
-WARMUP_FRACTION, WARMUP_START = 0.05, 1 / 32
-"""Warm-up rises linearly from eta / 32 to eta over the first 5 % of training (Masters & Luschi 2018, section 3.4)."""
+from smallbatch.study.experiments import Setting
+
+TOP, FIRST, LAST = 0.3, 1 / 25, 1 / 25e4
+"""Of one-cycle: where the rate is highest, as a part of training, and the factors at both ends (`OneCycleLR` of torch,
+after Smith & Topin 2018)."""
 
 
 @dataclass(frozen=True)
 class Schedule:
-    """A step schedule with or without warm-up.
+    """The schedule of a setting, with or without warm-up. Drops come at fractions of the whole training; cosine and
+    linear begin where the warm-up ends, and would be at 0 after the last update.
 
     steps: of the whole training.
-    drops: fractions of training at which the rate falls to a tenth.
     """
 
     steps: int
-    drops: tuple[float, ...]
-    warmup: bool
+    setting: Setting
 
     def __call__(self, step: int) -> float:
         """The factor of eta for the update `step`, counted from 0."""
-        factor = 0.1 ** sum(step >= math.ceil(drop * self.steps) for drop in self.drops)
-        rising = math.ceil(WARMUP_FRACTION * self.steps) if self.warmup else 0
-        if step < rising:
-            factor *= WARMUP_START + (1 - WARMUP_START) * step / rising
-        return factor
+        s = self.setting
+        rising = math.ceil(s.warmup_fraction * self.steps) if s.warmup else 0
+        ramp = s.warmup_start + (1 - s.warmup_start) * step / rising if step < rising else 1
+        return ramp * self._fallen(step, rising)
+
+    def _fallen(self, step: int, rising: int) -> float:
+        s, done = self.setting, max(step - rising, 0) / max(self.steps - rising, 1)
+        match s.lr_schedule:
+            case "drops":
+                return s.lr_drop_factor ** sum(step >= math.ceil(drop * self.steps) for drop in s.lr_drops)
+            case "cosine":  # Loshchilov & Hutter 2017, without restarts
+                return _cosine(1, 0, done)
+            case "linear":
+                return 1 - done
+            case "one-cycle":
+                return _one_cycle(step, self.steps)
+        raise ValueError(f"there is no schedule {s.lr_schedule}")
+
+
+def _one_cycle(step: int, steps: int) -> float:
+    top = TOP * steps - 1
+    return _cosine(FIRST, 1, step / top) if step <= top else _cosine(1, LAST, (step - top) / (steps - 1 - top))
+
+
+def _cosine(start: float, end: float, done: float) -> float:
+    """From one factor to another along half a period of the cosine, of which a part is done."""
+    return end + (start - end) * (1 + math.cos(math.pi * done)) / 2

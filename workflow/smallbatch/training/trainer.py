@@ -72,7 +72,7 @@ class LaneTrainer:
         self.bn_batch_size, self.world, self.images_at_once = first.bn_batch_size, world, images_at_once
         self.loader = BatchLoader(data, first.setting, first.batch_size, device)
         updates = first.setting.epochs * self.loader.steps
-        self.schedule = Schedule(updates, first.setting.lr_drops, first.setting.warmup)
+        self.schedule = Schedule(updates, first.setting)
         self.variance_epochs = variance.epochs_measured(first.setting)
         _, height, width = data.meta.shape
         self.pixels = height * width
