@@ -105,8 +105,8 @@ def test_a_schedule_has_one_name(said, schedule, drops):
 
 
 def test_whole_numbers_and_others_of_a_schedule_are_the_same_run():
-    whole, other = (load(dict(warmup=True, warmup_start=start)).runs()[0] for start in (0, 0.0))
-    assert whole.name("f" * 64) == other.name("f" * 64)
+    runs = [load(dict(warmup=True, warmup_start=start)).runs()[0] for start in (0, 0.0, -0.0)]
+    assert len({run.name("f" * 64) for run in runs}) == 1
 
 
 def test_layers_with_normalisation_mean_nothing_where_there_is_none():

@@ -350,11 +350,10 @@ def _schedule(where: str, key: str, values: Values) -> dict[str, Any]:
     drops = tuple(float(Fraction(str(drop))) for drop in values.get("lr_drops", (0.5, 0.75)))
     if list(drops) != sorted(set(drops)) or not all(0 < drop < 1 for drop in drops):
         refuse(where, f"{key}.lr_drops", values["lr_drops"], "rising fractions of training between 0 and 1")
-    numbers = {
-        name: float(values[name]) for name in ("lr_drop_factor", "warmup_fraction", "warmup_start") if name in values
-    }
+    numbers = ("lr_drop_factor", "warmup_fraction", "warmup_start")
+    given = {name: float(values[name]) + 0.0 for name in numbers if name in values}  # so that -0.0 is 0.0
     return {
-        **numbers,
+        **given,
         "lr_schedule": "drops" if schedule == "constant" else schedule,
         "lr_drops": drops if schedule == "drops" else (),
     }
