@@ -223,10 +223,20 @@ def test_what_a_killed_process_was_laying_goes(a_store, tmp_path):
     assert set_aside(store) == [".laid-efgh5678", "laid-abcd1234"]
 
 
-def test_what_is_not_pulled_is_not_published_twice(a_store, tmp_path):
+def test_what_is_not_pulled_is_not_published_twice_and_reported_by_who_reads_runs(a_store, tmp_path, caplog):
+    """The records of others would count, and whoever has pulled has them."""
     store = a_store(tmp_path)
     path = bundles.write(store, "s", NAMES)
+    bundles.import_published(store)
+    assert caplog.text == ""
     path.with_name(f"{path.name}.dvc").write_text("outs:")
     path.unlink()
     with pytest.raises(UserError, match=r"not pulled yet; `dvc pull \S+\.zip\.dvc` gets it"):
         bundles.published(store)
+    (store.published / "other-1.zip.dvc").write_text("outs:")
+    for look in (bundles.import_published, bundles.unpacked_records):
+        caplog.clear()
+        look(store)
+        (line,) = caplog.messages
+        assert line.startswith(f"{store.published / 'other-1.zip'}, {path}: not pulled yet; `dvc pull ")
+        assert line.endswith(".zip.dvc` gets them; runs that are published count before others")

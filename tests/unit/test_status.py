@@ -133,6 +133,13 @@ def test_a_damaged_file_of_data_or_rates_is_named_under_the_table(file, runs):
     assert text.count("\nfig") == 5 and f"\n{file}: damaged or edited: it has no digest of its content" in text
 
 
+def test_published_runs_that_are_not_pulled_are_named_under_the_table(runs):
+    Path("results/published").mkdir(parents=True)
+    Path("results/published/s-1.zip.dvc").write_text("outs:", encoding="utf-8")
+    line = "results/published/s-1.zip: not pulled yet; `dvc pull results/published/s-1.zip.dvc` gets it"
+    assert screen(seen()).endswith(f"\n\n{line}")
+
+
 def test_a_run_is_in_one_state_and_counts_in_each_figure_that_shows_it(runs):
     store(runs[0])
     store(runs[1], diverged_at=3)

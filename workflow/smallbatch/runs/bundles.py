@@ -151,7 +151,10 @@ def unpacked_records(store: RunStore) -> dict[str, Record]:
 
 
 def _arriving(store: RunStore, bundles: Sequence[Bundle]) -> Iterator[tuple[Bundle, str, Record]]:
-    """The runs whose published record is not the one in the store; tells at last of those that are not known."""
+    """The runs whose published record is not the one in the store; tells of bundles that are not here, and at last of
+    runs that are not known."""
+    if line := store.not_pulled():
+        log.warning("%s; runs that are published count before others", line)
     unknown: Counter[Path] = Counter()
     for name, bundle in _counting(bundles).items():
         stored = _checksum(store.root / name)

@@ -148,8 +148,13 @@ class RunStore:
         Raises:
             UserError: some have not been pulled.
         """
-        for pointer in sorted(self.published.glob("*.dvc")):
-            _pulled(pointer.with_suffix(""))
+        if line := self.not_pulled():
+            raise UserError(line)
+
+    def not_pulled(self) -> str:
+        """Which published runs that DVC knows are not here, and how to get them, in a line; empty where all are."""
+        pointers = [path for path in sorted(self.published.glob("*.dvc")) if not path.with_suffix("").exists()]
+        return _not_pulled(*pointers) if pointers else ""
 
     def has(self, run: Run, fingerprint: str) -> bool:
         """Whether the run is there and whole; its weights, which are large, are not read."""
@@ -367,7 +372,12 @@ def _pulled(path: Path) -> None:
     """
     pointer = _pointer(path)
     if pointer.exists() and not path.exists():
-        raise UserError(f"{path}: not pulled yet; `dvc pull {pointer}` gets it")
+        raise UserError(_not_pulled(pointer))
+
+
+def _not_pulled(*pointers: Path) -> str:
+    files, known = ", ".join(str(pointer.with_suffix("")) for pointer in pointers), " ".join(map(str, pointers))
+    return f"{files}: not pulled yet; `dvc pull {known}` gets {'it' if len(pointers) == 1 else 'them'}"
 
 
 _PLAIN = ("diverged_at", "seconds", "images", "lanes", "peak_memory")
