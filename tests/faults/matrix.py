@@ -144,7 +144,8 @@ def outcome(project: Path) -> dict[str, object]:
         table = pd.read_csv(path) if path.suffix == ".csv" else pd.read_parquet(path)
         found[path] = table.drop(columns=CLOCK, errors="ignore").to_csv()
     report = project / "results/small/report.html"
-    found[report] = re.sub(r"[\d.,:]+", "#", report.read_text())
+    one_day = re.sub(r"(\d{4}-\d\d-\d\d) to \d{4}-\d\d-\d\d", r"\1", report.read_text())  # over midnight
+    found[report] = re.sub(r"[\d.,:]+", "#", one_day)
     return {str(path.relative_to(project)): content for path, content in found.items()}
 
 
