@@ -18,8 +18,8 @@ def preflight():
         if not only_looks():
             check_folders()
             check_lock()
-            for folder in folders_of_jobs():
-                remove_abandoned(Path(folder))
+            for folder in folders_of_files():
+                remove_abandoned(folder)
             import_published(STORE)
         for finding in findings():
             act_on(finding)
@@ -118,31 +118,14 @@ def check_folders():
 
 def check_what_stands():
     """Make sure that jobs can make their folders and write their logs: Snakemake fails at what stands there instead."""
+    own = [getattr(rules, rule.name) for rule in workflow.rules if rule.log or rule.output]
+    logs = [str(file) for one in own for file in one.log]
+    logs += [str(one.benchmark) for one in own if one.rule.benchmark]
+    folders = sorted({os.path.dirname(file) for file in [*logs, *(file for one in own for file in one.output)]})
     beside = [".snakemake", rules.prepare.params.downloads, rules.preview.params.folder]
-    logs = [log for rule in own_rules() for log in logs_of(rule)]
-    check_places(map(Path, [*beside, *folders_of_jobs()]), map(Path, of_the_study(logs)))
-
-
-def folders_of_jobs():
-    """Where jobs make and keep files, and write logs."""
-    files = [str(file) for rule in own_rules() for file in (*rule.output, *logs_of(rule))]
-    kept = [DATA, RESULTS, *(f"{RESULTS}/{kind}" for kind in TAKEN)]
-    return kept + of_the_study(sorted(set(map(os.path.dirname, files))))
-
-
-def own_rules():
-    """The rules that make or write anything, as this workflow names them."""
-    return [getattr(rules, rule.name) for rule in workflow.rules if rule.log or rule.output]
-
-
-def logs_of(rule):
-    return [*map(str, rule.log), *([str(rule.benchmark)] if rule.rule.benchmark else [])]
-
-
-def of_the_study(paths):
-    """Paths as rules have them, for all that the study has."""
+    beside += [f"{RESULTS}/{kind}" for kind in TAKEN]
     known = {"study": STUDY.name, "experiment": STUDY.experiments, "figure": STUDY.figures, "label": asked_labels()}
-    return expand(paths, pack=PLAN.packs, **known)
+    check_places(map(Path, [*beside, *expand(folders, **known)]), map(Path, expand(logs, pack=PLAN.packs, **known)))
 
 
 def check_lock():
@@ -151,6 +134,13 @@ def check_lock():
     if workflow.execution_settings.lock and any(locks.glob("*.lock")):
         beside = "wait for it; `snakemake preview --nolock` works beside it; after a crash: snakemake --unlock"
         raise UserError(f"{locks}: another call of snakemake works in this folder; {beside}")
+
+
+def folders_of_files():
+    """Where jobs make files, but for the folders of runs and checkpoints, which are made as a whole."""
+    below = [path for path in Path(RESULTS, STUDY.name).rglob("*") if path.is_dir()]
+    kinds = [Path(RESULTS, kind) for kind in ("", "packs", "published", "weights", STUDY.name)]
+    return [*kinds, *below, Path(FIGURES, STUDY.name), Path(DATA), *[Path(DATA, label) for label in STUDY.labels]]
 
 
 def set_clocks_right():
