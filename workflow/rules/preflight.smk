@@ -81,17 +81,17 @@ def checked_jobs():
     return [job_files(*job.partition("-")[::2], recipe) for job, recipe in RECIPES.items()]
 
 
-def job_files(rule, of, recipe):
+def job_files(name, of, recipe):
     """Of one: its rule, and the experiment or figure that it is for, if any."""
-    asked, values = getattr(rules, rule), {"study": STUDY.name, "experiment": of, "figure": of}
+    asked, values = getattr(rules, name), {"study": STUDY.name, "experiment": of, "figure": of}
     made = [file.format(**values) for file in asked.output]
     read = []
-    if rule != "table":  # which is made from runs: they are no files that Snakemake knows
+    if name != "table":  # which is made from runs: they are no files that Snakemake knows
         parts = [
             part(Wildcards(fromdict=values)) if callable(part) else [part.format(**values)] for part in asked.input
         ]
         read = [file for part in parts for file in part if not os.path.isabs(file)]  # without what the library has
-    return before.Job(Path(checksum_file(f"{rule}-{of}" if of else rule)), made, read, recipe)
+    return before.Job(Path(checksum_file(f"{name}-{of}" if of else name)), made, read, recipe)
 
 
 def is_known(e):
