@@ -1,6 +1,7 @@
 """Models of the user's own that cannot be trained twice the same: refused in one line."""
 
 import sys
+from math import inf, nan
 from pathlib import Path
 
 import pytest
@@ -11,6 +12,7 @@ from safetensors.torch import save_file
 import smallbatch
 from smallbatch import models
 from smallbatch.core.errors import UserError
+from smallbatch.training.own_models.comparisons import identical
 from smallbatch.training.own_models.foreign_code import nothing_replaced
 
 pytestmark = pytest.mark.usefixtures("one_thread", "empty_cache")
@@ -266,3 +268,19 @@ def test_what_a_model_has_replaced_is_put_back_where_its_check_ends_otherwise():
         torch.nn.Conv2d.seen = 1
         raise ZeroDivisionError
     assert torch.nn.functional.cross_entropy is loss and not hasattr(torch.nn.Conv2d, "seen")
+
+
+@pytest.mark.parametrize(
+    ("ours", "theirs", "same"),
+    [
+        ([1.0, nan], [1.0, nan], True),
+        ([inf, -inf], [inf, -inf], True),
+        ([nan], [0.0], False),
+        ([inf], [torch.finfo(torch.float32).max], False),
+        ([1.0], [1.0, 1.0], False),
+        ([True, False], [True, False], True),
+        ([1, 2], [1, 3], False),
+    ],
+)
+def test_what_is_identical(ours, theirs, same):
+    assert identical([torch.tensor(ours)], [torch.tensor(theirs)]) == same

@@ -8,9 +8,15 @@ from torch import Tensor, nn
 
 
 def identical(ours: Iterable[Tensor], theirs: Iterable[Tensor]) -> bool:
-    """Whether tensors are the same to the bit; NaN equals NaN."""
-    pairs = zip(ours, theirs, strict=True)
-    return all(a.shape == b.shape and torch.equal(a.nan_to_num(), b.nan_to_num()) for a, b in pairs)
+    """Whether tensors have the same values; NaN equals NaN, and nothing else."""
+    return all(_identical(a, b) for a, b in zip(ours, theirs, strict=True))
+
+
+def _identical(ours: Tensor, theirs: Tensor) -> bool:
+    if not torch.equal(ours.isnan(), theirs.isnan()):  # false where shapes differ, too
+        return False
+    a, b = (values.nan_to_num(posinf=math.inf, neginf=-math.inf) for values in (ours, theirs))
+    return torch.equal(a, b)
 
 
 def close(ours: Tensor, theirs: Tensor, rounding: float) -> bool:

@@ -55,7 +55,7 @@ def train_shortly(spec: ModelSpec, *, resumed: bool) -> dict[str, str]:
 
 @contextlib.contextmanager
 def plain_torch() -> Iterator[None]:
-    """One thread on the CPU in single precision; whatever a model sets of torch is set back."""
+    """One thread on the CPU, with random numbers apart; whatever a model sets of torch is set back at the end."""
     threads, dtype, onednn = torch.get_num_threads(), torch.get_default_dtype(), torch._C._get_mkldnn_enabled()
     torch.set_num_threads(1)
     try:

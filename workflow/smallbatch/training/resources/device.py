@@ -119,7 +119,7 @@ def forget_peak_memory(device: torch.device) -> None:
 
 
 def trim_memory(device: torch.device) -> None:
-    """Before memory is used in another way: let go of what the process keeps, if that is much."""
+    """On the CPU, before memory is used in another way: give back what the process keeps, if that is much."""
     if device.type == "cpu":
         processor.give_back_memory(above=processor.KEPT)
 
