@@ -33,6 +33,7 @@ GRID = {
 TINY = {
     "title": "Tiny",
     "description": "For the tests.",
+    "reproduces": "paper",
     "seeds": [1],
     "experiments": {
         "alexnet": GRID,

@@ -79,11 +79,12 @@ def test_every_key_of_the_configuration_is_explained_and_no_other():
 
 
 def test_every_key_of_a_study_is_explained_and_no_other():
-    nested = {"experiments": "experiments.NAME", "figures": "figures.NAME"}
+    nested = {"experiments": "experiments.NAME", "figures": "figures.NAME", "claims": "claims.NAME"}
     assert keys("## A study") == [nested.get(key, key) for key in SCHEMAS["study"]["properties"]]
     assert sorted(keys("### An experiment")) == sorted(SCHEMAS["study"]["$defs"]["experiment"]["properties"])
     assert keys("### A figure")[:1] == ["kind"]
     assert set(keys("### A figure")) == set(SCHEMAS["study"]["$defs"]["figure"]["properties"])
+    assert keys("### A claim") == list(SCHEMAS["study"]["$defs"]["claim"]["properties"])
 
 
 def test_the_kinds_of_figures_are_those_that_there_are():

@@ -104,7 +104,7 @@ rule gather:
 
 
 rule claims:
-    """Target: the verdicts on the paper's claims; trains what they lack."""
+    """Target: the verdicts on the study's claims; trains what they lack."""
     input:
         runs=f"{RESULTS}/{STUDY.name}/runs.parquet",
         epochs=f"{RESULTS}/{STUDY.name}/epochs.parquet",
@@ -129,11 +129,13 @@ rule claims:
         runtime=30,
     params:
         figures=STUDY.figures,
+        reproduces=STUDY.reproduces,
+        claims=STUDY.claims,
         thresholds=config["claims"],
         code=CODE["claims"],
         recipe=RECIPES["claims"],
     message:
-        f"Judging the paper's claims from study {STUDY.name}, into {{output.claims}}"
+        f"Judging claims from study {STUDY.name}, into {{output.claims}}"
     script:
         "../scripts/claims.py"
 

@@ -1,11 +1,13 @@
-"""Judge the paper's claims from a study's runs."""
+"""Judge claims from a study's runs: the paper's, where the study reproduces it, and the user's own."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
+from smallbatch.analysis.claims.catalogue import CLAIMS
 from smallbatch.analysis.claims.judge import judge
+from smallbatch.analysis.claims.own import claims_of
 from smallbatch.analysis.table import read_tables, write_table
 from smallbatch.core import checksums
 from smallbatch.core.code import code_unchanged
@@ -18,5 +20,6 @@ if __name__ == "__main__":
     with reporting(snakemake.log[0]), code_unchanged("claims", snakemake.params.code):
         tables = [read_tables([snakemake.input[name]]) for name in ("runs", "epochs", "variance")]
         params, outputs, generator = snakemake.params, snakemake.output, np.random.default_rng(0)
-        write_table(judge(params.figures, *tables, params.thresholds, generator), outputs.claims)
+        claims = [*(CLAIMS if params.reproduces else ()), *claims_of(params.claims)]
+        write_table(judge(params.figures, *tables, params.thresholds, generator, claims), outputs.claims)
         checksums.write(Path(outputs.checksums), map(Path, outputs), recipe=params.recipe, inputs=snakemake.input)

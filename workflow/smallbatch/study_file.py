@@ -12,6 +12,7 @@ from typing import Any
 
 from smallbatch import data, models
 from smallbatch.core.errors import UserError, refuse
+from smallbatch.study.claims import check_claims, figures_of
 from smallbatch.study.experiments import HELD_OUT, Experiment, Setting, Study
 from smallbatch.study.rates import BaseLr, format_base_lr, parse_base_lr
 from smallbatch.study.settings import check, location, read_as, read_yaml, suggestion
@@ -157,7 +158,8 @@ def scaled(values: Values, scale: Values) -> dict[str, Any]:
         shown = {name for spec in figures.values() for name in spec["experiments"]}
         needed = shown | {base for name in shown for base in _bases(experiments[name])}
         experiments = {name: e for name, e in experiments.items() if name in needed}
-    return {**values, "experiments": experiments, "figures": figures}
+    claims = {name: spec for name, spec in values.get("claims", {}).items() if set(figures_of(spec)) <= figures.keys()}
+    return {**values, "experiments": experiments, "figures": figures, "claims": claims}
 
 
 def _usual() -> dict[str, Any]:
@@ -264,7 +266,10 @@ def _study(where: str, name: str, values: Values, datasets: Values, scale: dict[
     for e in experiments.values():
         _check_best_of(where, e, experiments)
     figures = {key: _figure(where, key, value, experiments) for key, value in values["figures"].items()}
-    return Study(where, name, values["title"], values.get("description", ""), experiments, figures, scale)
+    claims = values.get("claims", {})
+    check_claims(where, claims, figures, experiments)
+    description, reproduces = values.get("description", ""), values.get("reproduces", "")
+    return Study(where, name, values["title"], description, experiments, figures, scale, reproduces, claims)
 
 
 def _check_count(where: str, experiments: Mapping[str, Experiment]) -> None:

@@ -14,7 +14,7 @@ import pandas as pd
 
 from smallbatch.analysis.table import by_environment
 from smallbatch.analysis.verdicts import effect_words
-from smallbatch.analysis.words import duration, raised, rate_words, setting_words
+from smallbatch.analysis.words import counted, duration, raised, rate_words, setting_words
 from smallbatch.core.errors import UserError
 from smallbatch.core.files import atomic
 from smallbatch.figures import caption, style
@@ -98,7 +98,16 @@ def front(name: str, title: str, claims: Path) -> str:
     except (OSError, ValueError, KeyError, TypeError):  # the report is refused, in one line, when that is looked at
         return said
     counted = ", ".join(f"{count} {verdict}" for verdict, count in verdict_counts(judged).items())
-    return f"{said} Of the paper's {len(judged)} claims: {counted}."
+    return f"{said} Of {counted_claims(judged)}: {counted}." if judged else said
+
+
+def counted_claims(claims: Sequence[Mapping[str, Any]]) -> str:
+    """`the paper's 26 claims`, `the paper's 26 claims and 2 of its own`, `its own 2 claims`."""
+    papers = sum(bool(claim["section"]) for claim in claims)
+    own = len(claims) - papers
+    if not papers:
+        return f"its own {counted(own, 'claim')}"
+    return f"the paper's {counted(papers, 'claim')}" + (f" and {own} of its own" if own else "")
 
 
 def verdict_counts(claims: Sequence[Mapping[str, Any]]) -> dict[str, int]:
@@ -166,6 +175,7 @@ def render(
         verdicts=VERDICTS,
         counts=verdict_counts(judged),
         claims=judged,
+        of_paper=any(claim["section"] for claim in judged),
         results=[result_row(rows) for _, rows in runs.groupby("experiment", sort=False)],
         figures=[_figure(figure, judged) for figure in figures],
         settings=table(study["experiments"], list(study["experiments"].values())),

@@ -42,7 +42,9 @@ def recipes(
     order = list(study.experiments), list(study.figures)  # which `recipe_of` does not see
     return {
         "gather": recipe_of(list(study.experiments), code["gather"]),
-        "claims": recipe_of(study.figures, order, config["claims"], code["claims"]),
+        "claims": recipe_of(
+            study.figures, order, study.reproduces, list(study.claims.items()), config["claims"], code["claims"]
+        ),
         "page": recipe_of(study.as_json(), order, code["report"], digest(library / TEMPLATE)),
         "archive": recipe_of(study.as_json(), order, snakemake, code["crate"]),
         **{

@@ -227,6 +227,8 @@ class Study:
     name: the file's, and behind it what a call makes of the study, as `laptop-glimpse-seeds1`: the name of a scale,
         seeds and thresholds; folders of results are called so.
     scale: what makes it smaller than its file says; empty where nothing does.
+    reproduces: `paper` where the paper's claims are to be judged, else empty.
+    claims: the user's own, by name, see `study.claims`.
     """
 
     file: str
@@ -236,6 +238,8 @@ class Study:
     experiments: dict[str, Experiment]
     figures: dict[str, dict[str, Any]]
     scale: dict[str, Any] = field(default_factory=dict)
+    reproduces: str = ""
+    claims: dict[str, dict[str, Any]] = field(default_factory=dict)
 
     def planned(self, chosen: Mapping[str, Chosen] | None = None) -> list[tuple[str, Run]]:
         """Every (experiment, run); a run that two experiments share stands twice.

@@ -56,9 +56,10 @@ def _of_figures(claim: Claim, grids: FigureGrids, thresholds: Thresholds) -> Evi
         comparisons += [comparison for comparison in found if comparison.sentence not in before]
         compared.add(check.about)
         figures |= {grids.name_in_study(figure) for figure in runs}
-        differing |= {
-            grids.name_in_study(figure): differences(figure, shown.values()) for figure, shown in runs.items()
-        }
+        if claim.section:
+            differing |= {
+                grids.name_in_study(figure): differences(figure, shown.values()) for figure, shown in runs.items()
+            }
     missing = (absent | without_sizes).items()
     lacking = [figure for about, names in missing if about not in compared for figure in names]
     return Evidence(comparisons, figures, _shared_first(differing), [*dict.fromkeys(lacking)])

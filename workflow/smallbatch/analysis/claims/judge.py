@@ -1,4 +1,4 @@
-"""The paper's claims, each judged from the tables of a study.
+"""Claims, the paper's and the user's own, each judged from the tables of a study.
 
 A claim is a list of checks; a check is a predicate over grids of figures and gives comparisons, each an effect and the
 region that the claim puts it in. `verdicts` decides on all comparisons of a claim together. A claim is refuted where
@@ -35,6 +35,7 @@ def judge(
     variance: pd.DataFrame,
     thresholds: Thresholds,
     generator: np.random.Generator,
+    claims: Sequence[Claim] = CLAIMS,
 ) -> pd.DataFrame:
     """Judge every claim by what a study has of it.
 
@@ -45,6 +46,7 @@ def judge(
         variance: the table of variances of updates, likewise.
         thresholds: `claims` of the configuration.
         generator: where samples are drawn from.
+        claims: to be judged; the paper's unless given.
 
     Returns:
         A row a claim, in order, with `COLUMNS`. low and high: the 95 % interval of the effect, in `unit`. absent: the
@@ -53,7 +55,7 @@ def judge(
         comparisons: all of them, as JSON.
     """
     grids = FigureGrids(figures, with_results(runs), epochs, generator)
-    return pd.DataFrame([_judged(claim, grids, variance, thresholds) for claim in CLAIMS], columns=list(COLUMNS))
+    return pd.DataFrame([_judged(claim, grids, variance, thresholds) for claim in claims], columns=list(COLUMNS))
 
 
 def _judged(claim: Claim, grids: FigureGrids, variance: pd.DataFrame, thresholds: Thresholds) -> dict[str, Any]:

@@ -28,6 +28,12 @@ def same_peak(t: Thresholds, first: Grid, second: Grid) -> Iterator[Comparison]:
     yield Comparison(sentence, 100 * second.peak_above(first), at_least=-t["same"], at_most=t["same"])
 
 
+def better_by(t: Thresholds, first: Grid, second: Grid, points: float) -> Iterator[Comparison]:
+    """The best accuracy of the second is above that of the first by so many points."""
+    sentence = f"best at {second.best_words()}, in {first.where} at {first.best_words()}"
+    yield Comparison(sentence, 100 * second.peak_above(first), at_least=points)
+
+
 def smallest_suffers(t: Thresholds, grid: Grid, low: int, high: int) -> Iterator[Comparison]:
     """The smallest m, where it is below low, is worse than the best in low ... high."""
     inside = grid.having((grid.sizes >= low) & (grid.sizes <= high))

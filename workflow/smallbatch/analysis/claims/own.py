@@ -1,0 +1,69 @@
+"""Claims of the user's own, as the file of a study says them, over the predicates of the paper's."""
+
+import sys
+from collections.abc import Callable, Mapping
+from functools import partial
+from typing import Any
+
+from smallbatch.analysis.claims.claim import RATES_THAT_CONVERGE, Check, Claim, best_words
+from smallbatch.analysis.predicates import Predicate, best, falls, ranges
+from smallbatch.study.claims import figures_of, kind_of
+
+Asked = Mapping[str, Any]
+"""What stands behind the kind of a claim."""
+
+
+def claims_of(asked: Mapping[str, Mapping[str, Any]]) -> list[Claim]:
+    """The claims of a study's file, in its order.
+
+    Args:
+        asked: `claims` of a checked study, by name.
+    """
+    return [_claim(name, spec) for name, spec in asked.items()]
+
+
+def _claim(name: str, spec: Mapping[str, Any]) -> Claim:
+    kind = kind_of(spec)
+    predicate, words = _KINDS[kind](spec[kind])
+    return Claim(name, "", spec["text"], words, (Check(figures_of(spec), predicate),))
+
+
+def _best_batch_size(asked: Asked) -> tuple[Predicate, str]:
+    low, high = asked.get("at_least", 1), asked.get("at_most", sys.maxsize)
+    sizes = f"m = {low} ... {high}"
+    if len(asked.keys() & {"at_least", "at_most"}) == 1:
+        sizes = f"m ≤ {high}" if "at_most" in asked else f"m ≥ {low}"
+    return partial(best.best_within, low=low, high=high), best_words(sizes)
+
+
+def _improves(asked: Asked) -> tuple[Predicate, str]:
+    points = asked.get("by", 0)
+    return partial(best.better_by, points=points), f"{_difference(asked)}: above {points:g} points"
+
+
+def _same_accuracy(asked: Asked) -> tuple[Predicate, str]:
+    return best.same_peak, f"{_difference(asked)}: within {{same}} points"
+
+
+def _difference(asked: Asked) -> str:
+    return f"best accuracy in {asked['to']} minus best in {asked['from']}"
+
+
+def _accuracy_falls(asked: Asked) -> tuple[Predicate, str]:
+    low = asked.get("from", 1)
+    words = f"fall, from its first to its last, of the line through the best accuracies at m ≥ {low} over log2 m"
+    return partial(falls.falls_from, low=low), f"{words}: above {{margin}} points"
+
+
+def _range_shrinks(asked: Asked) -> tuple[Predicate, str]:
+    return ranges.range_shrinks, f"fall of the line through the {RATES_THAT_CONVERGE} over log2 m: above 0 rates"
+
+
+_KINDS: dict[str, Callable[[Asked], tuple[Predicate, str]]] = {
+    "best_batch_size": _best_batch_size,
+    "improves": _improves,
+    "same_accuracy": _same_accuracy,
+    "accuracy_falls": _accuracy_falls,
+    "range_shrinks": _range_shrinks,
+}
+"""Kind of a claim -> from what stands behind it the predicate and what that computes, in words."""
