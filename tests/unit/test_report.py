@@ -4,6 +4,7 @@ import base64
 import html
 import json
 import re
+from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 from types import SimpleNamespace
@@ -107,6 +108,13 @@ def test_claims_stand_first_with_verdict_effect_and_interval(tmp_path: Path) -> 
     )
     assert "Rests on Figure 1 , Figure 2 Not in this study Figure 3, Section 3.2 In" in rows[2][2]
     assert [text.count(f'data-mark="{mark}"') for mark in "✓✗?–"] == [1, 1, 1, 1]  # noqa: RUF001
+
+
+def test_claims_of_ones_own_are_not_called_the_papers_and_where_there_are_none_nothing_is_said(tmp_path: Path) -> None:
+    own = page(tmp_path, judged=claims(section=""))
+    assert "<h2>Claims</h2>" in own and "In the paper" not in own and "not that the paper erred" not in own
+    none = page(tmp_path, judged=claims()[:0])
+    assert 'id="claims"' not in none and 'href="#claims"' not in none
 
 
 def test_verdicts_are_counted_in_one_line(tmp_path: Path) -> None:
@@ -263,8 +271,12 @@ def test_a_study_is_written_with_captions_and_settings(tmp_path: Path) -> None:
     study = Study("made.yaml", "made", "A study", "What it is for.", experiments, {"fig15": spec})
     variance = pd.DataFrame(columns=["run", "epoch", "batch_size", "trace", "draws"])
     style.save(draw(spec, runs(), pd.DataFrame(), variance), [tmp_path / "fig15.svg"])
-    write(study, runs(), claims(), variance, [tmp_path / "fig15.svg"], TEMPLATE, tmp_path / "report.html")
+    write(study, runs(), claims(), variance, [tmp_path / "fig15.svg"], TEMPLATE, tmp_path / "report.html", 1.0)
     text = (tmp_path / "report.html").read_text()
+    assert "Best at m = 8 and η / m = 2⁻⁶: " in text, "a study of one's own opens with what it found"
+    papers = replace(study, reproduces="paper")
+    write(papers, runs(), claims(), variance, [tmp_path / "fig15.svg"], TEMPLATE, tmp_path / "papers.html", 1.0)
+    assert "Best at m = 8 and" not in (tmp_path / "papers.html").read_text()
     *_, settings, places = Page(text).tables
     assert "Corresponds to Figure 15 of the paper." in text
     grid = ["batch_sizes", "bn_batch_sizes", "base_lrs", "seeds", "best_of"]
@@ -310,6 +322,12 @@ def test_the_front_page_of_snakemakes_own_report_names_the_study_and_its_verdict
     assert front("made", "A study", tmp_path / "claims.csv") == (
         "Study made: A study. Of the paper's 5 claims: 2 supported, 1 refuted, 1 undecided, 1 not run."
     )
+    pd.concat([claims()[:2], claims(section="")[:1]]).to_csv(tmp_path / "claims.csv", index=False)
+    assert "Of the paper's 2 claims and 1 of its own: 2 supported, " in front("made", "A", tmp_path / "claims.csv")
+    claims(section="")[:1].to_csv(tmp_path / "claims.csv", index=False)
+    assert "Of its own 1 claim: 1 supported, " in front("made", "A", tmp_path / "claims.csv")
+    claims()[:0].to_csv(tmp_path / "claims.csv", index=False)
+    assert front("made", "A study", tmp_path / "claims.csv") == "Study made: A study."
 
 
 def test_a_page_says_when_and_on_what_its_runs_were_trained(tmp_path: Path) -> None:

@@ -35,6 +35,7 @@ rule page:
         runtime=10,
     params:
         study=STUDY.as_json(),
+        near=config["claims"]["near"],
         code=CODE["report"],
         recipe=RECIPES["page"],
     message:

@@ -26,6 +26,7 @@ if __name__ == "__main__":
             [Path(figure) for figure in given.figures],
             Path(given.template),
             Path(snakemake.output.page),
+            snakemake.params.near,
         )
         checksums.write(
             Path(snakemake.output.checksums),

@@ -12,6 +12,7 @@ import jinja2
 import numpy as np
 import pandas as pd
 
+from smallbatch.analysis.findings import findings
 from smallbatch.analysis.table import by_environment
 from smallbatch.analysis.verdicts import effect_words
 from smallbatch.analysis.words import counted, duration, raised, rate_words, setting_words
@@ -47,6 +48,7 @@ def write(
     pictures: Iterable[Path],
     template: Path,
     output: Path,
+    near: float,
 ) -> None:
     """Write the page of `study` to `output`.
 
@@ -58,6 +60,7 @@ def write(
         pictures: the figures as SVG; each file is called as its figure is.
         template: the Jinja2 file.
         output: the HTML file.
+        near: points within which accuracies are near each other, see `findings`.
 
     Raises:
         UserError: a file cannot be read or written.
@@ -79,7 +82,8 @@ def write(
         "scale": study.scale,
         "experiments": _settings(study),
     }
-    page = render(template, header, figures, runs, claims, environments(runs))
+    found = {} if study.reproduces else findings(runs, near, np.random.default_rng(0))
+    page = render(template, header, figures, runs, claims, environments(runs), found)
     with atomic(output, "w") as file:
         file.write(page)
 
@@ -143,6 +147,7 @@ def render(
     runs: pd.DataFrame,
     claims: pd.DataFrame,
     environment: Mapping[str, Any] | Sequence[Mapping[str, Any]],
+    found: Mapping[str, Sequence[str]] | None = None,
 ) -> str:
     """The page, which loads nothing from anywhere.
 
@@ -153,6 +158,7 @@ def render(
         runs: all planned runs, a row each.
         claims: the judged claims, a row each; a value that is not there is empty or NaN.
         environment: versions, device, commit and the like of each machine that trained.
+        found: experiment in words -> sentences on it, which come first; none where the paper's claims do.
 
     Raises:
         UserError: the template or a figure cannot be read.
@@ -174,6 +180,7 @@ def render(
         trained=_when_and_where(once),
         verdicts=VERDICTS,
         counts=verdict_counts(judged),
+        found=found or {},
         claims=judged,
         of_paper=any(claim["section"] for claim in judged),
         results=[result_row(rows) for _, rows in runs.groupby("experiment", sort=False)],

@@ -45,7 +45,7 @@ def recipes(
         "claims": recipe_of(
             study.figures, order, study.reproduces, list(study.claims.items()), config["claims"], code["claims"]
         ),
-        "page": recipe_of(study.as_json(), order, code["report"], digest(library / TEMPLATE)),
+        "page": recipe_of(study.as_json(), order, config["claims"]["near"], code["report"], digest(library / TEMPLATE)),
         "archive": recipe_of(study.as_json(), order, snakemake, code["crate"]),
         **{
             f"table-{e.name}": recipe_of(e.as_json(), config["convergence_threshold"], PROTOCOL, code["table"])

@@ -1,0 +1,62 @@
+"""What a report says first of a study of one's own: sentences on made grids, with numbers by hand."""
+
+import numpy as np
+import pandas as pd
+from helpers.claims import AS_FIGURE_1, DEAD, curve, lines
+
+from smallbatch.analysis.findings import findings
+
+
+def found(*experiments: pd.DataFrame) -> dict[str, list[str]]:
+    runs = pd.concat(experiments, ignore_index=True)
+    settings = {key: value for key, value in AS_FIGURE_1.items() if key not in runs}
+    return findings(runs.assign(**settings), 1.0, np.random.default_rng(0))
+
+
+def of_one(runs: pd.DataFrame) -> list[str]:
+    [sentences] = found(runs).values()
+    return sentences
+
+
+def test_the_best_what_the_largest_costs_and_where_the_rate_carries():
+    runs = lines({2: [0.80, 0.70], 8: [0.85, 0.84], 32: [0.70, 0.82], 128: [0.60, 0.75]}, model="alexnet")
+    assert of_one(runs) == [
+        "Best at m = 8 and η / m = 2⁻⁸: 85.0 % (84.4 to 85.6).",
+        "All other batch sizes are worse.",
+        "m = 128 costs 10.0 points (9.6 to 10.4).",
+        "As measured, its rate comes within 1 points of each one's own best for m = 2, 8.",
+    ]
+
+
+def test_what_noise_hides_is_said():
+    best, equal, cost, _ = of_one(curve({2: 0.80, 8: 0.801, 32: 0.60}, spread=0.02))
+    assert best.startswith("Best at m = 8 and ") and equal == "Not told apart from it: m = 2."
+    assert cost.startswith("m = 32 costs 20.")
+
+
+def test_the_largest_that_is_the_best_costs_nothing():
+    sentences = of_one(curve({2: 0.6, 8: 0.8}))
+    assert sentences[0].startswith("Best at m = 8 and ") and not any("costs" in sentence for sentence in sentences)
+
+
+def test_one_seed_tells_no_batch_sizes_apart():
+    runs = curve({2: [0.6], 8: [0.8], 32: [0.7]})
+    assert of_one(runs)[1] == "Not told apart from it: m = 2, 32."
+
+
+def test_each_experiment_is_spoken_of_but_for_those_in_which_nothing_converged():
+    plain, other, dead = (
+        curve(accuracies, experiment=name, norm=norm)
+        for name, norm, accuracies in [
+            ("plain", "none", {2: 0.6, 8: 0.8}),
+            ("bn", "batch", {2: 0.6, 8: 0.9}),
+            ("dead", "group", {2: DEAD, 8: DEAD}),
+        ]
+    )
+    said = found(plain, other, dead)
+    assert list(said) == ["reduced AlexNet, no BN", "reduced AlexNet, BN on conv + FC"]
+    assert said["reduced AlexNet, BN on conv + FC"][0].startswith("Best at m = 8 and η / m = 2⁻⁸: 90.0 %")
+
+
+def test_nothing_is_said_of_nothing():
+    assert found(curve({2: [float("nan")]})) == {}

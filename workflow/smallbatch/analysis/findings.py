@@ -1,0 +1,63 @@
+"""What experiments found, in plain words: the best batch size and rate, and what other batch sizes cost."""
+
+from collections.abc import Iterator, Mapping
+
+import numpy as np
+import pandas as pd
+
+from smallbatch.analysis.claims.figure_grids import FigureGrids
+from smallbatch.analysis.grid import Grid
+from smallbatch.analysis.noise import argmax, with_results
+from smallbatch.analysis.verdicts import Comparison, decide
+from smallbatch.analysis.words import experiment_labels, listed, rate_symbol, rate_words
+
+
+def findings(runs: pd.DataFrame, near: float, generator: np.random.Generator) -> dict[str, list[str]]:
+    """Experiment in words -> sentences on it; without those in which nothing has converged.
+
+    Args:
+        runs: the tidy table of runs, however much of it is there.
+        near: points within which two accuracies are near each other, `claims.near` of the configuration.
+        generator: where samples are drawn from.
+    """
+    known = with_results(runs)
+    labels = experiment_labels(known)
+    figures: Mapping[str, Mapping[str, list[str]]] = {name: {"experiments": [name]} for name in labels}
+    grids = FigureGrids(figures, known, pd.DataFrame(), generator)
+    shown = {name: known[known["experiment"] == name] for name in labels}
+    return {
+        labels[name]: [*_sentences(grid, rate_symbol(shown[name]), near)]
+        for name in labels
+        for grid in grids.of(name, None)
+    }
+
+
+def _sentences(grid: Grid, symbol: str, near: float) -> Iterator[str]:
+    size, rate = divmod(int(argmax(grid.selection[:1].reshape(1, -1))[0]), len(grid.base_lrs))
+    peak, best = Comparison("", 100 * grid.peak()), f"m = {grid.sizes[size]}"
+    yield f"Best at {best} and {symbol} = {rate_words(grid.base_lrs[rate])}: {peak.effect[0]:.1f} %{_interval(peak)}."
+    if len(grid) > 1:
+        above = [_rest_above(grid, place) for place in range(len(grid))]
+        equal = [m for m, one in zip(grid.sizes, above, strict=True) if decide([one]) != ["supported"]]
+        others = [m for m in equal if m != grid.sizes[size]]
+        yield f"Not told apart from it: m = {listed(others)}." if others else "All other batch sizes are worse."
+        if size < len(grid) - 1:
+            yield f"m = {grid.sizes[-1]} costs {above[-1].effect[0]:.1f} points{_interval(above[-1])}."
+        yield _carried(grid, rate, near)
+
+
+def _rest_above(grid: Grid, place: int) -> Comparison:
+    """By how much the best of all other sizes is above that of one."""
+    one, rest = grid.split(np.arange(len(grid)) == place)
+    return Comparison("", 100 * rest.peak_above(one), at_least=0)
+
+
+def _carried(grid: Grid, rate: int, near: float) -> str:
+    lost = 100 * (np.nanmax(grid.accuracy[0], axis=1) - grid.accuracy[0, :, rate])
+    sizes = [m for m, points in zip(grid.sizes, lost, strict=True) if points <= near]
+    return f"As measured, its rate comes within {near:g} points of each one's own best for m = {listed(sizes)}."
+
+
+def _interval(comparison: Comparison) -> str:
+    low, high = comparison.interval
+    return "" if np.isnan(low) else f" ({low:.1f} to {high:.1f})"
