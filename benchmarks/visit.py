@@ -29,7 +29,7 @@ from smallbatch.study.experiments import Run, Setting
 from smallbatch.study.rates import BaseLr
 from smallbatch.training import lanes
 from smallbatch.training.resources import device as devices
-from smallbatch.training.resources.probe import noise
+from smallbatch.training.resources.throughput import noise
 from smallbatch.training.trainer import LaneTrainer
 from speed import figure1, report
 from speed.bench import device_of, run

@@ -25,7 +25,7 @@ def speeds(device: str, seconds: float) -> Iterator[dict[str, Any]]:
     """
     from smallbatch.study.rates import BaseLr
     from smallbatch.training.resources import device as devices
-    from smallbatch.training.resources.probe import lanes_of, noise, testing_speed, training_speed
+    from smallbatch.training.resources.throughput import lanes_of, noise, testing_speed, training_speed
     from speed.trainers import lanes_chosen
 
     chosen, data = devices.pick(device), noise(CIFAR10, IMAGES[device])

@@ -16,14 +16,14 @@ from smallbatch.training import checkpoints
 from smallbatch.training.batches import BatchLoader
 from smallbatch.training.checkpoints import Checkpoint
 from smallbatch.training.distributed import ALONE, World
-from smallbatch.training.engines import graphs
+from smallbatch.training.engines import cuda_graphs
+from smallbatch.training.engines.cuda_graphs import GraphUpdates
 from smallbatch.training.engines.eager import EagerUpdates
-from smallbatch.training.engines.graphs import GraphUpdates
 from smallbatch.training.network import Network
 from smallbatch.training.pack import train_pack
 from smallbatch.training.progress import Progress
 from smallbatch.training.resources import device as devices
-from smallbatch.training.resources.probe import weights_of
+from smallbatch.training.resources.throughput import weights_of
 from smallbatch.training.sgd import LaneSGD
 from smallbatch.training.trainer import LaneTrainer
 
@@ -49,7 +49,7 @@ class Rehearsed(GraphUpdates):
 
     def capture(self, rehearse, programs, device):
         self.recordings.append(self)
-        for _ in range(graphs.WARM_UPS):
+        for _ in range(cuda_graphs.WARM_UPS):
             rehearse()
         return [partial(self.replay, program) for program in programs]
 
@@ -75,9 +75,9 @@ def data(tmp_path):
 @pytest.fixture
 def rehearsed(monkeypatch):
     """Trainings on the CPU make updates as on a GPU."""
-    monkeypatch.setattr(graphs, "can_record", lambda network, loader: True)
-    monkeypatch.setattr(graphs, "GraphUpdates", Rehearsed)
-    monkeypatch.setattr(graphs, "REPLAY_STEPS", 3)
+    monkeypatch.setattr(cuda_graphs, "can_record", lambda network, loader: True)
+    monkeypatch.setattr(cuda_graphs, "GraphUpdates", Rehearsed)
+    monkeypatch.setattr(cuda_graphs, "REPLAY_STEPS", 3)
 
 
 def pair(**kind):
@@ -125,7 +125,7 @@ def test_a_block_is_what_is_left_of_the_epoch_in_replays_of_several_steps(data, 
 
 
 def test_a_replay_of_large_batches_is_of_one_step(data, tmp_path, monkeypatch, rehearsed):
-    monkeypatch.setattr(graphs, "REPLAY_IMAGES", 15)
+    monkeypatch.setattr(cuda_graphs, "REPLAY_IMAGES", 15)
     outcomes(pair(epochs=1), data, tmp_path / "graphs")
     assert Rehearsed.replayed == [1] * 7
 
@@ -134,7 +134,7 @@ def test_a_replay_of_large_batches_is_of_one_step(data, tmp_path, monkeypatch, r
 def test_a_long_epoch_is_cut(limit, data, tmp_path, monkeypatch, rehearsed):
     whole = outcomes(pair(**FULL), data, tmp_path / "whole")
     images, values = 5 * 4 * 2, 5 * 4 * 2 * 64
-    monkeypatch.setattr(graphs, limit, {"GRAPH_STEPS": 5, "GRAPH_IMAGES": images, "GRAPH_VALUES": values}[limit])
+    monkeypatch.setattr(cuda_graphs, limit, {"GRAPH_STEPS": 5, "GRAPH_IMAGES": images, "GRAPH_VALUES": values}[limit])
     Rehearsed.replayed.clear()
     assert_same(outcomes(pair(**FULL), data, tmp_path / "cut"), whole)
     assert Rehearsed.replayed == [3, 1, 1, 1, 1] * 2
@@ -205,7 +205,7 @@ def stop_at_the_second(save):
 
 def test_killed_and_resumed_is_bit_identical(data, tmp_path, monkeypatch, rehearsed):
     monkeypatch.setattr(checkpoints, "INTERVAL", 0.0)
-    monkeypatch.setattr(graphs, "GRAPH_STEPS", 2)
+    monkeypatch.setattr(cuda_graphs, "GRAPH_STEPS", 2)
     resumed, whole = killed_and_resumed(data, tmp_path, monkeypatch)
     assert_same(resumed, whole, rel=0)
 
@@ -226,7 +226,7 @@ def test_mini_batches_in_parts_are_left_to_plain_updates(data, rehearsed, monkey
 def test_steps_are_recorded_on_a_gpu_that_has_all_images_alone():
     def suit(device="cuda", images="cuda", world=ALONE):
         loader = SimpleNamespace(train_images=SimpleNamespace(read_on=torch.device(images)))
-        return graphs.can_record(SimpleNamespace(device=torch.device(device), world=world), loader)
+        return cuda_graphs.can_record(SimpleNamespace(device=torch.device(device), world=world), loader)
 
     assert suit()
     assert not suit(device="cpu", images="cpu") and not suit(images="cpu") and not suit(world=World(0, 2))
@@ -314,7 +314,7 @@ def gpu():
 @pytest.mark.parametrize("kind", KINDS)
 def test_graphs_equal_plain_updates(kind, data, gpu, monkeypatch):
     """The same kernels on the same numbers: bit for bit."""
-    monkeypatch.setattr(graphs, "REPLAY_STEPS", 3)
+    monkeypatch.setattr(cuda_graphs, "REPLAY_STEPS", 3)
     graph, plain = (LaneTrainer(pair(**kind), data, gpu) for _ in range(2))
     graph.backend = graph.backend.without_kernels()
     graph.updates = graph.make_updates()
@@ -331,7 +331,7 @@ def test_graphs_equal_plain_updates(kind, data, gpu, monkeypatch):
 @pytest.mark.gpu
 def test_killed_and_resumed_with_graphs_is_bit_identical(data, tmp_path, monkeypatch, gpu):
     monkeypatch.setattr(checkpoints, "INTERVAL", 0.0)
-    monkeypatch.setattr(graphs, "GRAPH_STEPS", 2)
+    monkeypatch.setattr(cuda_graphs, "GRAPH_STEPS", 2)
     resumed, whole = killed_and_resumed(data, tmp_path, monkeypatch, gpu)
     assert_same(resumed, whole, rel=0)
 

@@ -98,7 +98,7 @@ from smallbatch.training.resources import device as devices
 from smallbatch.training.resources import memory
 from smallbatch.training.trainer import LaneTrainer
 from smallbatch.training.engines.native import library
-from smallbatch.training.resources.probe import lanes_of, noise
+from smallbatch.training.resources.throughput import lanes_of, noise
 
 device, dataset = devices.pick("cpu"), ORIGINALS["cifar10"]
 data, run = noise(dataset, 512), a_run(model="resnet8", norm="batch", batch_size=256, b=256)
@@ -107,7 +107,7 @@ devices.forget_peak_memory(device)
 before = devices.held_memory()
 training = LaneTrainer(lanes_of(run, 2), data, device)
 training.train_block(training.plan(), 2)
-devices.trim_memory(device)
+devices.release_memory(device)
 training.test_split(training.loader.test_batches)
 print(needed / (devices.peak_memory(device) - before))
 """

@@ -107,7 +107,7 @@ def test_memory_that_is_kept_is_given_back_where_it_is_much():
     assert devices.held_memory() - before > 150 * 2**20 and processor._unused() > processor.KEPT
     processor.give_back_memory(above=2**40)
     assert devices.held_memory() - before > 150 * 2**20
-    devices.trim_memory(CPU)
+    devices.release_memory(CPU)
     assert devices.held_memory() - before < 50 * 2**20 and len(pins) == 6
 
 

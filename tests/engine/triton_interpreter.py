@@ -25,7 +25,7 @@ from smallbatch.models.resnet import Shortcut
 from smallbatch.training import lanes, variance
 from smallbatch.training.checkpoints import Checkpoint
 from smallbatch.training.distributed import ALONE
-from smallbatch.training.engines import backends, graphs
+from smallbatch.training.engines import backends, cuda_graphs
 from smallbatch.training.engines.eager import EagerUpdates
 from smallbatch.training.engines.trace import Graph
 from smallbatch.training.engines.triton_kernels import layers
@@ -223,10 +223,10 @@ def small_is_known(monkeypatch):
 
 @pytest.fixture
 def as_on_a_gpu(monkeypatch):
-    monkeypatch.setattr(graphs, "can_record", lambda network, loader: True)
+    monkeypatch.setattr(cuda_graphs, "can_record", lambda network, loader: True)
     monkeypatch.setattr(backends.triton.devices, "triton_version", lambda device: "3")
     monkeypatch.setattr(backends.triton, "TritonUpdates", Rehearsed)
-    monkeypatch.setattr(graphs, "REPLAY_STEPS", 2)
+    monkeypatch.setattr(cuda_graphs, "REPLAY_STEPS", 2)
 
 
 def outcomes(runs, data, folder):

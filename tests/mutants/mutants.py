@@ -23,8 +23,14 @@ MODULES = {
     "status": ["runs/status", "runs/heartbeat"],
     "runs": ["study/experiments", "runs/packs", "study/rates", "training/schedule"],
     "settings": ["study/settings", "study_file"],
-    "reports": ["publish/report", "figures/captions", "analysis/words"],
-    "statistics": ["analysis/statistics", "analysis/noise", "analysis/moderation", "analysis/grid", "figures/cells"],
+    "reports": ["publish/report", "figures/captions", "analysis/words", "analysis/findings"],
+    "statistics": [
+        "analysis/statistics",
+        "analysis/noise",
+        "analysis/variance_shrinkage",
+        "analysis/grid",
+        "figures/cells",
+    ],
     "claims": ["analysis/claims/*", "analysis/predicates/*", "analysis/verdicts", "analysis/update_variance"],
 }
 """What is mutated, by what is reported."""

@@ -17,7 +17,7 @@ from smallbatch.study.experiments import Experiment, Study
 from smallbatch.study.rates import BaseLr
 from smallbatch.training import own_models
 from smallbatch.training.resources import device as devices
-from smallbatch.training.resources import lane_count, memory, probe, processor
+from smallbatch.training.resources import lane_count, memory, processor, throughput
 
 SETTING = a_run(epochs=2).setting
 RATES = (BaseLr(2**-8), BaseLr(2**-6))
@@ -209,7 +209,7 @@ class Machine:
 
     def __init__(self, monkeypatch, known: bool = True) -> None:
         self.known, self.asked, self.alone = known, [], []
-        for module, name in ((probe, "training_speed"), (probe, "testing_speed"), (probe, "weights_of")):
+        for module, name in ((throughput, "training_speed"), (throughput, "testing_speed"), (throughput, "weights_of")):
             monkeypatch.setattr(module, name, getattr(self, name))
         monkeypatch.setattr(memory, "need_of", self.need_of)
         monkeypatch.setattr(lane_count, "best_lane_count", self.best_lane_count)
@@ -267,14 +267,14 @@ def test_a_gpu_has_memory_of_its_own_and_of_memory_that_is_not_known_nothing_is_
 
 
 def test_the_probe_counts_the_images_of_all_lanes():
-    runs = probe.lanes_of(a_run(batch_size=4, seed=3), 3)
+    runs = throughput.lanes_of(a_run(batch_size=4, seed=3), 3)
     assert len(runs) == 3 and runs[0].base_lr == 2**-16 and runs[0].setting.data == "noise"
-    data = probe.noise(DATASET, 64)
+    data = throughput.noise(DATASET, 64)
     assert (data.meta.train, data.meta.test, data.meta.classes) == (64, 64, ("0", "1", "2", "3"))
-    assert probe._mean([(100, 1.0), (500, 2.0)]) == 200  # images by seconds, and not the mean of two speeds
-    pieces = probe._training_pieces(runs, data, torch.device("cpu"), 1e-9)
+    assert throughput._mean([(100, 1.0), (500, 2.0)]) == 200  # images by seconds, and not the mean of two speeds
+    pieces = throughput._training_pieces(runs, data, torch.device("cpu"), 1e-9)
     (images, seconds), *more = pieces
     assert images % (4 * 3) == 0 and seconds > 0 and not more
     # Convolutions from 1 over 16, 48, 96, 64 to 64 channels, of 5x5 and else 3x3; on one pixel 256, 256 and 4 outputs.
     convolutions = 16 * 26 + 48 * (16 * 9 + 1) + 96 * (48 * 9 + 1) + 64 * (96 * 9 + 1) + 64 * (64 * 9 + 1)
-    assert probe.weights_of(runs[0], data) == convolutions + 256 * 65 + 256 * 257 + 4 * 257
+    assert throughput.weights_of(runs[0], data) == convolutions + 256 * 65 + 256 * 257 + 4 * 257

@@ -81,10 +81,10 @@ def test_changed_bytes_in_an_archive_are_noticed(tmp_path: Path) -> None:
 
 def test_the_watch_on_an_archive_is_on_its_size_and_time(tmp_path: Path) -> None:
     tarred(divided(tmp_path / "photos"), tmp_path / "photos.tar", "photos")
-    first = image_folder.watched({"path": str(tmp_path / "photos.tar")})
-    assert first == image_folder.watched({"path": str(tmp_path / "photos.tar")})
+    first = image_folder.stat_digest({"path": str(tmp_path / "photos.tar")})
+    assert first == image_folder.stat_digest({"path": str(tmp_path / "photos.tar")})
     os.utime(tmp_path / "photos.tar", ns=(0, 0))
-    assert image_folder.watched({"path": str(tmp_path / "photos.tar")}) != first
+    assert image_folder.stat_digest({"path": str(tmp_path / "photos.tar")}) != first
 
 
 def link(name: str, target: str, kind: bytes = tarfile.SYMTYPE) -> tarfile.TarInfo:

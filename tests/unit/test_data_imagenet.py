@@ -281,7 +281,7 @@ def test_a_class_whose_name_is_no_text_and_a_home_of_nobody_are_named(tmp_path: 
     os.mkdir(os.fsencode(root / "train") + b"/m\xf6we")
     refused(root, "train: a class folder's name is no plain text: 'm\\udcf6we'; rename it")
     settings = {"source": "imagenet", "path": "~nobody-of-this-name/x", "label": "sample"}
-    assert imagenet.watched(settings) is None
+    assert imagenet.stat_digest(settings) is None
     with pytest.raises(UserError, match="~nobody-of-this-name/x: cannot be read"):
         data.prepare("sample", settings, tmp_path / "prepared", tmp_path / "downloads")
 
@@ -368,4 +368,4 @@ def test_archives_that_cannot_be_looked_at_are_not_watched(tmp_path: Path, monke
         raise PermissionError(13, "Permission denied")
 
     monkeypatch.setattr(Path, "is_file", forbidden)
-    assert imagenet.watched({"path": str(tmp_path)}) is None
+    assert imagenet.stat_digest({"path": str(tmp_path)}) is None

@@ -150,10 +150,10 @@ def test_photos_in_folders_are_not_watched_but_read_where_they_were(tmp_path: Pa
 
 def test_archives_of_photos_are_watched(tmp_path: Path) -> None:
     settings = {"source": "imagenet", "path": str(tmp_path)}
-    seen = [imagenet.watched(settings)]
+    seen = [imagenet.stat_digest(settings)]
     for content in ("a", "ab"):
         (tmp_path / imagenet.VALIDATION).write_text(content)
-        seen.append(imagenet.watched(settings))
+        seen.append(imagenet.stat_digest(settings))
     assert seen[0] is None and len(set(seen)) == 3
 
 

@@ -318,9 +318,9 @@ def between(name: str) -> str:
 @pytest.mark.slow
 @pytest.mark.parametrize("name", PUBLISHED)
 def test_the_results_are_those_of_the_published_runs(name, published):
-    from smallbatch.publish.publish import results_text
+    from smallbatch.publish.publish import results_markdown
 
-    assert between(f"{name}: results") == results_text(published(name).runs)
+    assert between(f"{name}: results") == results_markdown(published(name).runs)
 
 
 def test_each_verdict_that_changed_is_reported_and_so_is_each_that_did_not():
@@ -337,10 +337,10 @@ def test_each_verdict_that_changed_is_reported_and_so_is_each_that_did_not():
 @pytest.mark.slow
 @pytest.mark.parametrize("name", PUBLISHED)
 def test_the_verdicts_are_those_of_the_published_runs(name, published):
-    from smallbatch.publish.publish import claims_text
+    from smallbatch.publish.publish import claims_markdown
 
     claims = published(name).claims
-    assert between(f"{name}: claims") == claims_text(claims), claims.to_csv(index=False)
+    assert between(f"{name}: claims") == claims_markdown(claims), claims.to_csv(index=False)
 
 
 def test_the_readme_says_of_claims_what_was_judged(published):

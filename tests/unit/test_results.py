@@ -6,7 +6,7 @@ import pandas as pd
 import pytest
 from helpers import PAPERS_SCHEDULE
 
-from smallbatch.publish.publish import results_text
+from smallbatch.publish.publish import results_markdown
 from smallbatch.publish.report import environments, result_row, table
 
 PLAIN = {
@@ -47,7 +47,7 @@ def test_results_are_a_line_an_experiment_in_their_order():
     plain = runs({"batch_size": 8}, {"batch_size": 2, "accuracy": 0.5, "selection_accuracy": 0.5})
     nothing = runs(MISSING).assign(experiment="nothing", model="resnet8", norm="batch")
     both = pd.concat([plain.assign(experiment="z"), nothing, HELD_OUT.assign(experiment="a")])
-    assert results_text(both) == (
+    assert results_markdown(both) == (
         "| experiment | model | runs | diverged | converged | best m | best η/m | best accuracy (%) |\n"
         "|---|---|---:|---:|---:|---:|---:|---:|\n"
         "| z | reduced AlexNet, no BN | 2 | 0 | 2 | 8 | 2⁻⁸ | 90.0 |\n"

@@ -5,13 +5,13 @@ import math
 import numpy as np
 import pytest
 
-from smallbatch.analysis.moderation import moderation
 from smallbatch.analysis.statistics import (
     convergence_bar,
     nan_mean,
     percentile_interval,
     slope,
 )
+from smallbatch.analysis.variance_shrinkage import variance_prior
 
 
 def test_the_bar_is_a_share_of_the_way_from_chance_to_the_best():
@@ -35,7 +35,7 @@ def test_percentiles_leave_out_what_is_not_there():
 def test_cells_of_one_variance_are_worth_all_of_them():
     # Variances 1 and 1 of three seeds: ln 1 - digamma(1) + ln 1 = 0.5772 each, e^0.5772 = 1.781, and nothing beyond.
     residuals = np.array([[-1.0, 0.0, 1.0], [0.5, -1.0, 0.5]])
-    found = moderation(residuals, np.ones(2), np.array([2, 2]))
+    found = variance_prior(residuals, np.ones(2), np.array([2, 2]))
     assert (found.prior, found.typical) == (math.inf, pytest.approx(1.781, abs=0.001))
     # Their correlation is (-0.5 + 0.5) / ... = 0: no seed moves both.
     assert (found.pooled, found.shared) == (4, 0)
@@ -48,7 +48,7 @@ def test_cells_of_one_variance_are_worth_all_of_them():
 )
 def test_a_cell_alone_is_worth_itself(dof: int, typical: float):
     steps = np.linspace(-1, 1, dof + 1)[None]
-    found = moderation(steps, np.ones(1), np.array([dof]))
+    found = variance_prior(steps, np.ones(1), np.array([dof]))
     assert found == (math.inf, dof, pytest.approx(typical, abs=1e-4), 0)
 
 
@@ -61,7 +61,7 @@ def test_a_cell_alone_is_worth_itself(dof: int, typical: float):
 def test_cells_of_unlike_variances_are_worth_what_their_spread_leaves(prior: float, left: float, typical: float):
     # Logarithms of variances of two degrees of freedom vary by trigamma(1); what is beyond is the cells' own.
     apart = math.sqrt(2 * (1.6449340668 + left))
-    found = moderation(np.zeros((2, 3)), np.exp([apart / 2, -apart / 2]), np.array([2, 2]))
+    found = variance_prior(np.zeros((2, 3)), np.exp([apart / 2, -apart / 2]), np.array([2, 2]))
     assert found.prior == pytest.approx(prior) and found.typical == pytest.approx(typical, abs=1e-4)
 
 
@@ -76,7 +76,7 @@ def test_cells_of_unlike_variances_are_worth_what_their_spread_leaves(prior: flo
 )
 def test_how_alike_cells_are_is_what_their_seeds_have_in_common(cells: list, alike: float):
     count = len(cells)
-    found = moderation(np.array(cells, float), np.ones(count), np.full(count, 2))
+    found = variance_prior(np.array(cells, float), np.ones(count), np.full(count, 2))
     assert found.pooled == pytest.approx(2 * count / (1 + (count - 1) * alike**2))
     assert found.shared == pytest.approx(alike * 2 / 4)  # of few seeds the likeness is half believed
 
@@ -84,13 +84,13 @@ def test_how_alike_cells_are_is_what_their_seeds_have_in_common(cells: list, ali
 @pytest.mark.parametrize("unit", [1, 0.001])
 def test_cells_that_move_together_are_worth_as_much_as_one(unit: float):
     steps = unit * np.array([-1.0, 0.0, 1.0])
-    found = moderation(np.stack([steps, steps, steps]), np.full(3, unit**2), np.full(3, 2))
+    found = variance_prior(np.stack([steps, steps, steps]), np.full(3, unit**2), np.full(3, 2))
     assert found.pooled == pytest.approx(6 / (1 + 2 * 0.95**2))
     assert found.shared == pytest.approx(0.95 * 2 / 4)  # of few seeds the likeness is half believed
 
 
 def test_nothing_is_learnt_where_no_cell_has_several_seeds():
-    assert moderation(np.zeros((0, 1)), np.zeros(0), np.zeros(0)) == (0, 0, 0, 0)
+    assert variance_prior(np.zeros((0, 1)), np.zeros(0), np.zeros(0)) == (0, 0, 0, 0)
 
 
 def test_a_slope_is_that_of_the_weighted_least_squares_line():

@@ -30,7 +30,7 @@ from smallbatch.runs.heartbeat import (
     HeartbeatWriter,
     first_heartbeat,
 )
-from smallbatch.runs.status import COLUMNS, Status, line, look, screen, stopped
+from smallbatch.runs.status import COLUMNS, Status, line, look, screen, stopped_message
 from smallbatch.runs.store import RunStore
 from smallbatch.study.settings import overridden, read_yaml
 from smallbatch.study_file import check_config, load_study
@@ -349,13 +349,15 @@ def test_the_line(runs):
 
 
 def test_what_is_saved_of_a_study_that_was_stopped(runs):
-    assert stopped(seen()) == "Stopped: 0 of 22 runs are saved; the same command goes on."
+    assert stopped_message(seen()) == "Stopped: 0 of 22 runs are saved; the same command goes on."
     store(runs[0])
     for count, word in enumerate(("checkpoint", "checkpoints"), start=1):
         file = RESULTS / "checkpoints" / "a" / f"{count}.pt"
         file.parent.mkdir(parents=True, exist_ok=True)
         file.touch()
-        assert stopped(seen()) == f"Stopped: 1 of 22 runs and {count} {word} are saved; the same command goes on."
+        assert (
+            stopped_message(seen()) == f"Stopped: 1 of 22 runs and {count} {word} are saved; the same command goes on."
+        )
 
 
 NOW = time.mktime((2025, 3, 7, 17, 41, 39, 0, 0, -1))  # another day than today

@@ -16,7 +16,7 @@ from helpers import terminal
 
 from smallbatch.runs.status import Status
 from smallbatch.terminal import watching
-from smallbatch.terminal.screen import Screen
+from smallbatch.terminal.status_line import Screen
 
 STATUS = Status("mine", 0.0, {"all": {"runs": 22, "done": 3}}, [], {}, None, None, [])
 

@@ -8,7 +8,7 @@ from helpers import a_run, an_outcome
 from helpers.publishing import as_repository, clone, make, names, objects, pictures, set_seeds, sh, trained_repository
 
 from smallbatch.core.errors import UserError
-from smallbatch.publish.publish import RECORDED, check, chosen_weights, claims_text, fill, whole_weights
+from smallbatch.publish.publish import RECORDED, check, chosen_weights, claims_markdown, fill, whole_weights
 from smallbatch.runs.store import RunStore
 
 
@@ -188,7 +188,7 @@ def test_claims_are_counted_and_reported():
         ["C1", "small is best", "fig01", "", "supported", "digits, not CIFAR-10", "+1.4 points", 0.5, 5.4],
         ["C6", "none", "", "", "not run", "", "", "", ""],
     ]
-    text = claims_text(pd.DataFrame(rows, columns=columns))
+    text = claims_markdown(pd.DataFrame(rows, columns=columns))
     assert text.startswith("1 supported, 0 refuted, 0 undecided, 1 not run.\n\n| claim | verdict |")
     assert text.endswith(
         "\n| C1: small is best | supported | digits, not CIFAR-10 | +1.4 points (+0.5 to +5.4) | fig01 |"

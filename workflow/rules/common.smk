@@ -30,7 +30,7 @@ from smallbatch.core.files import (
     writing_errors,
 )
 from smallbatch.runs import chosen as rates_chosen
-from smallbatch.runs import command_line
+from smallbatch.runs import snakemake_options
 from smallbatch.runs import preflight as before
 from smallbatch.runs import recipes
 from smallbatch.runs.packs import Plan, with_rates

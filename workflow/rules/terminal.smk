@@ -26,7 +26,7 @@ def terminal_lines():
     handler = next((handler for handler in logger.handlers if handler.name == "DefaultStreamHandler"), None)
     if not (watched() and handler and handler.stream is sys.stderr and os.isatty(2)):
         return None
-    lines = watching.Lines(handler, look)
+    lines = watching.StatusLogHandler(handler, look)
     logger.removeHandler(handler)
     logger.addHandler(lines)
     return lines

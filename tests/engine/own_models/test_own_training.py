@@ -20,7 +20,7 @@ from smallbatch.training.engines.native.plan import Layout
 from smallbatch.training.engines.trace import Graph
 from smallbatch.training.own_models import suitability
 from smallbatch.training.resources import lane_count, memory
-from smallbatch.training.resources.probe import noise
+from smallbatch.training.resources.throughput import noise
 from smallbatch.training.trainer import LaneTrainer
 
 pytestmark = pytest.mark.usefixtures("one_thread", "empty_cache")

@@ -15,8 +15,8 @@ import numpy as np
 import pandas as pd
 from scipy.special import betaincinv, gammaincinv
 
-from smallbatch.analysis.moderation import moderation
 from smallbatch.analysis.statistics import SAMPLES, even_quantiles, nan_mean, shuffled_halves
+from smallbatch.analysis.variance_shrinkage import variance_prior
 
 CELL = ["batch_size", "bn_batch_size", "base_lr"]
 """What runs of one experiment that differ by their seed alone have in common."""
@@ -169,7 +169,7 @@ class Noise:
         dof = count - 1
         variance = np.fmax((relative**2).sum(axis=1) / np.fmax(dof, 1), 1 / (12 * images**2 * scale**2))  # rounding
         estimated = steady & (dof > 0)
-        others = moderation(relative[estimated], variance[estimated], dof[estimated])
+        others = variance_prior(relative[estimated], variance[estimated], dof[estimated])
         prior = np.where(steady, np.fmax(np.fmin(others.prior, others.pooled - dof), 0), 0)
         total = prior + dof
         together = math.sqrt(others.shared) * self._normal(1) + math.sqrt(1 - others.shared) * self._normal(len(mean))

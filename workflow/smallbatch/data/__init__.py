@@ -39,16 +39,16 @@ def _imagenet(label: str, settings: dict[str, Any], folder: Path, downloads: Pat
     return imagenet.prepare(label, settings, folder, _is_original(settings))
 
 
-def _images_watched(settings: dict[str, Any]) -> str | None:
+def _digest_of_images(settings: dict[str, Any]) -> str | None:
     from smallbatch.data import image_folder
 
-    return image_folder.watched(settings)
+    return image_folder.stat_digest(settings)
 
 
-def _photos_watched(settings: dict[str, Any]) -> str | None:
+def _digest_of_photos(settings: dict[str, Any]) -> str | None:
     from smallbatch.data import imagenet
 
-    return imagenet.watched(settings)
+    return imagenet.stat_digest(settings)
 
 
 @dataclass(frozen=True)
@@ -58,27 +58,27 @@ class Source:
     prepare: given label, settings, folder and downloads it makes the prepared arrays.
     required, optional: its keys, besides `source` and `label`.
     photos: whether its images are photos of many sizes.
-    watched: a digest over its files as they are now, none where there are none; no function where nothing can change:
-        digits come with scikit-learn, and of a CIFAR archive the md5 is known.
+    stat_digest: gives a digest over names, sizes and times of its files as they are now, none where there are none; no
+        function where nothing can change: digits come with scikit-learn, and of a CIFAR archive the md5 is known.
     """
 
     prepare: Callable[[str, dict[str, Any], Path, Path], "Meta"]
     required: tuple[str, ...] = ()
     optional: tuple[str, ...] = ()
     photos: bool = False
-    watched: Callable[[dict[str, Any]], str | None] | None = None
+    stat_digest: Callable[[dict[str, Any]], str | None] | None = None
 
 
 SOURCES = {
     "digits": Source(_digits),
     "cifar10": Source(_cifar, optional=("archive", "md5")),
     "cifar100": Source(_cifar, optional=("archive", "md5")),
-    "imagenet": Source(_imagenet, required=("path",), photos=True, watched=_photos_watched),
+    "imagenet": Source(_imagenet, required=("path",), photos=True, stat_digest=_digest_of_photos),
     "image-folder": Source(
         _image_folder,
         required=("path", "size"),
         optional=("mode", "test_fraction", "split_seed", "broken_images", "white"),
-        watched=_images_watched,
+        stat_digest=_digest_of_images,
     ),
 }
 
@@ -125,9 +125,9 @@ def _other_settings(settings: dict[str, Any], meta: "Meta", folder: Path) -> str
 def _other_source(settings: dict[str, Any], meta: "Meta") -> str | None:
     """Whether the source has changed, or is said to lie where it does not."""
     source, now, then = SOURCES[settings["source"]], settings.get("path"), meta.settings.get("path")
-    if source.watched is None:
+    if source.stat_digest is None:
         return None
-    seen = source.watched(settings)
+    seen = source.stat_digest(settings)
     if now != then and (source.photos or seen is None):  # photos are read from there all the time
         return f"{now}: prepared from path: {then!r}"
     if seen not in (None, meta.watched):

@@ -36,7 +36,7 @@ _CLASS = re.compile("#?(class|category|label)#?")
 """Numbered names that say themselves that they are classes."""
 
 
-def refuse_copies(where: Path, name: str) -> None:
+def refuse_copy_folders(where: Path, name: str) -> None:
     """Refuse a file in a folder that is called as programs call those with copies of other pictures."""
     for depth, part in enumerate(folders := name.split("/")[:-1], start=1):
         if _COPIES.fullmatch(folded(text(part))):

@@ -63,7 +63,7 @@ def prepare(label: str, settings: dict[str, Any], folder: Path) -> Meta:
         return _prepare(label, settings, folder, Path(scratch))
 
 
-def watched(settings: dict[str, Any]) -> str | None:
+def stat_digest(settings: dict[str, Any]) -> str | None:
     """A digest over all files at the path, or of the archive, by name, size and time; none where it cannot be read."""
     try:
         path = Path(settings["path"]).expanduser()
@@ -75,7 +75,7 @@ def watched(settings: dict[str, Any]) -> str | None:
 
 
 def _prepare(label: str, settings: dict[str, Any], folder: Path, scratch: Path) -> Meta:
-    path, seen = Path(settings["path"]), watched(settings)
+    path, seen = Path(settings["path"]), stat_digest(settings)
     try:
         path = path.expanduser()
         unpacked = as_folder(path, scratch / "unpacked")

@@ -72,7 +72,7 @@ def prepare(label: str, settings: dict[str, Any], folder: Path, original: bool) 
     root = _root(settings)
     if not root.is_dir():
         raise UserError(f"{root}: no such folder; allowed: a folder with {ALLOWED}")
-    seen = watched(settings)
+    seen = stat_digest(settings)
     left_out: Counter[str] = Counter()
     try:
         train, test = _training_classes(root, left_out), _validation_classes(root, left_out)
@@ -102,7 +102,7 @@ def prepare(label: str, settings: dict[str, Any], folder: Path, original: bool) 
     return save(folder, meta, *(Split(split.images.index, split.labels) for split in splits.values()))
 
 
-def watched(settings: dict[str, Any]) -> str | None:
+def stat_digest(settings: dict[str, Any]) -> str | None:
     """A digest over the archives by name, size and time; none where there are none.
 
     Photos in folders are not watched: to look at a million files takes minutes. Those that are trained on are compared

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from smallbatch.core.errors import UserError
 from smallbatch.data.decoding import EXTENSIONS, unlike_pictures
-from smallbatch.data.doubtful import refuse_copies, refuse_masks, refuse_parts
+from smallbatch.data.doubtful import refuse_copy_folders, refuse_masks, refuse_parts
 from smallbatch.data.tree import count_files, described, folded, folders, shown, some, text, walk
 
 log = logging.getLogger(__name__)
@@ -148,7 +148,7 @@ def _classes(path: Path, root: Path, folder: Path, left_out: Counter[str]) -> Cl
     no_images: Counter[str] = Counter()
     for file in walk(folder, no_images):
         top, _, rest = file.name.partition("/")
-        refuse_copies(where, file.name)
+        refuse_copy_folders(where, file.name)
         if rest:
             kind = unlike_pictures(folder / file.name)
         else:

@@ -163,7 +163,7 @@ def measure(run: Run, dataset: DatasetInfo, most: int, m: int, *, device: str, l
     from smallbatch.training.resources import processor
     from smallbatch.training.resources.lane_count import best_lane_count
     from smallbatch.training.resources.memory import need_of
-    from smallbatch.training.resources.probe import lanes_of, noise, testing_speed, training_speed, weights_of
+    from smallbatch.training.resources.throughput import lanes_of, noise, testing_speed, training_speed, weights_of
 
     chosen, photos = devices.pick(device), run.setting.augment_resized
     run = replace(run, batch_size=m, bn_batch_size=m)

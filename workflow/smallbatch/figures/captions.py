@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 
 from smallbatch.analysis.noise import CELL
-from smallbatch.analysis.paper import LAST_FIGURE
+from smallbatch.analysis.paper_settings import LAST_FIGURE
 from smallbatch.analysis.selection import at_best_rates
 from smallbatch.analysis.statistics import LAST_EPOCHS
 from smallbatch.analysis.words import (

@@ -74,7 +74,7 @@ def publish(
     except BaseException:
         _restore(before | dict.fromkeys(made))
         raise
-    fill(page, {f"{study}: results": results_text(runs), f"{study}: claims": claims_text(claims)})
+    fill(page, {f"{study}: results": results_markdown(runs), f"{study}: claims": claims_markdown(claims)})
     changed = len(new) + sum(before[path] != path.read_bytes() for path in map(_tracker, kept))
     contents = f"{counted(len(names), 'run')} and {counted(len(kept), 'weights file')} of study {study}"
     published = f"{contents} are in remote {remote}; {changed} of these are new or changed"
@@ -125,14 +125,14 @@ def whole_weights(records: Mapping[str, Record], store: RunStore, names: Sequenc
     return [file for name in names if (file := store.weights(records[name]))]
 
 
-def results_text(runs: pd.DataFrame) -> str:
+def results_markdown(runs: pd.DataFrame) -> str:
     """A line an experiment, as a Markdown table."""
     rows = [result_row(rows) for _, rows in runs.groupby("experiment", sort=False)]
     rules = ["---", "---", *["---:"] * (len(RESULT_COLUMNS) - 2)]
     return _markdown(RESULT_COLUMNS, rules, [[row[name] for name in RESULT_COLUMNS] for row in rows])
 
 
-def claims_text(claims: pd.DataFrame) -> str:
+def claims_markdown(claims: pd.DataFrame) -> str:
     """How many claims have which verdict; and a line a claim, as a Markdown table."""
     judged = claim_rows(claims)
     counts = ((verdict, sum(claim["verdict"] == verdict for claim in judged)) for verdict in VERDICTS)

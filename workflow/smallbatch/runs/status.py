@@ -228,7 +228,7 @@ def line(status: Status, width: int | None = None, *, beside: str = "") -> str:
     return text if width is None or len(text) <= width else text[: max(0, width - 1)] + "…"
 
 
-def stopped(status: Status) -> str:
+def stopped_message(status: Status) -> str:
     """What is saved of a study that was stopped, and how it goes on."""
     of_all = status.counts["all"]
     begun = f" and {status.begun} checkpoint{'s' * (status.begun > 1)}" if status.begun else ""

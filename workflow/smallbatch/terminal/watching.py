@@ -10,8 +10,8 @@ from collections.abc import Callable
 from types import FrameType
 from typing import Any
 
-from smallbatch.runs.status import Status, line, stopped
-from smallbatch.terminal.screen import Screen
+from smallbatch.runs.status import Status, line, stopped_message
+from smallbatch.terminal.status_line import Screen
 
 EVERY = 1.0
 """Seconds between two looks in a terminal."""
@@ -71,7 +71,7 @@ class Watch:
             pause = max(self._every, (time.monotonic() - begun) / SHARE)
 
 
-class Lines(logging.Handler):
+class StatusLogHandler(logging.Handler):
     """Stands for Snakemake's handler of the terminal, which goes on writing what is wrong.
 
     Until `watch` it leaves out Snakemake's head and tables; then it writes a line for each job that finished, and the
@@ -128,7 +128,7 @@ class Lines(logging.Handler):
             self._screen.close()
             self._screen = None
             if self._interrupted:
-                print(stopped(self._look()), file=sys.stderr)
+                print(stopped_message(self._look()), file=sys.stderr)
         super().close()
 
     def _interrupt(self, number: int, frame: FrameType | None) -> None:

@@ -231,7 +231,7 @@ class LaneTrainer:
 
     def _end_epoch(self, finish: Finish) -> None:
         state, started = self.state, time.perf_counter()
-        devices.trim_memory(self.device)
+        devices.release_memory(self.device)
         test = self.test_split(self.loader.test_batches)
         validation = [math.nan] * len(state.runs)
         if self.setting.selection == "validation":
@@ -265,7 +265,7 @@ class LaneTrainer:
             self.state.model.load_state_dict(stacked)
         except RuntimeError as error:  # several lines
             raise UserError(f"model {self.setting.model}: it has other weights than these; was it changed?") from error
-        devices.trim_memory(self.device)
+        devices.release_memory(self.device)
         return self.test_split(self.loader.test_batches)
 
     def restore(self, saved: State) -> None:

@@ -8,7 +8,7 @@ import pandas as pd
 
 from smallbatch.analysis.claims.claim import Check, Claim
 from smallbatch.analysis.claims.figure_grids import FigureGrids
-from smallbatch.analysis.paper import differences
+from smallbatch.analysis.paper_settings import differences
 from smallbatch.analysis.predicates import Predicate, Thresholds, growth
 from smallbatch.analysis.statistics import SAMPLES
 from smallbatch.analysis.update_variance import measured

@@ -1,7 +1,7 @@
 """Claims of section 3.3: training with batch normalisation, without data augmentation and with it."""
 
 from smallbatch.analysis.claims.claim import Check, Claim, best_in, best_words, each_of
-from smallbatch.analysis.predicates import best, convergence, curves, falls, gains
+from smallbatch.analysis.predicates import best, convergence, falls, gains, learning_curves
 
 _BN = ("fig07", "fig08", "fig09")
 
@@ -13,8 +13,8 @@ CLAIMS = (
         "test accuracy at the figure's rate, mean over the epochs of each learning rate: of each m in 4 ... 64 within "
         "{same} points of their mean; and mean over all epochs: of each larger m more than {margin} points below that",
         (
-            *each_of(["fig04"], curves.coincide, "phase", low=4, high=64),
-            *each_of(["fig04"], curves.worse_beyond, "curve", low=4, high=64),
+            *each_of(["fig04"], learning_curves.coincide, "phase", low=4, high=64),
+            *each_of(["fig04"], learning_curves.worse_beyond, "curve", low=4, high=64),
         ),
         "curves coincide where they do so before, between and after the drops of the learning rate",
     ),

@@ -6,14 +6,14 @@ import numpy as np
 
 from smallbatch.analysis.grid import Grid
 from smallbatch.analysis.predicates import Thresholds
-from smallbatch.analysis.predicates.helpers import best_rate, best_rate_words, reaches_large, small_and_large
+from smallbatch.analysis.predicates.helpers import best_rate, best_rate_words, has_large_sizes, small_and_large
 from smallbatch.analysis.verdicts import Comparison
 from smallbatch.analysis.words import rate_words
 
 
 def untrainable_at_the_largest(t: Thresholds, grid: Grid) -> Iterator[Comparison]:
     """At the overall best rate the largest m does not train."""
-    if reaches_large(t, grid):
+    if has_large_sizes(t, grid):
         rate = best_rate(grid)
         seeds = grid.seeds_words(-1, rate[0])
         sentence = f"at the best rate {best_rate_words(grid)} {seeds} converged at m = {grid.sizes[-1]}"
@@ -24,7 +24,7 @@ def untrainable_at_the_largest(t: Thresholds, grid: Grid) -> Iterator[Comparison
 def collapses(t: Thresholds, grid: Grid) -> Iterator[Comparison]:
     """Rates that train at the smallest m fail at the largest that they have."""
     rates = np.flatnonzero(grid.converged[0, 0] > t["converged_share"])
-    if not reaches_large(t, grid) or not len(rates):
+    if not has_large_sizes(t, grid) or not len(rates):
         return
     there = ~np.isnan(grid.accuracy[0])
     largest = len(grid) - 1 - there[::-1].argmax(axis=0)  # (rates)
@@ -41,7 +41,7 @@ def _trains_up_to(
     shares: (samples, sizes), of seeds that converge at a rate. at: that rate in words. rates: its indices in the data.
     """
     small = grid.sizes <= bound
-    if small.any() and reaches_large(t, grid):
+    if small.any() and has_large_sizes(t, grid):
         for index, inside in enumerate(small):
             share = shares[:, index] if inside else 1 - shares[:, index]
             sentence = f"{at}, m = {grid.sizes[index]}: {grid.seeds_words(index, rates[index])} converged"

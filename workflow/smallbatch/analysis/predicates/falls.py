@@ -9,7 +9,7 @@ from smallbatch.analysis.predicates import Thresholds
 from smallbatch.analysis.predicates.helpers import (
     common_sizes,
     decline_of_best,
-    reaches_large,
+    has_large_sizes,
     sizes_words,
     small_and_large,
 )
@@ -22,7 +22,7 @@ def degrades_before_collapse(t: Thresholds, grid: Grid) -> Iterator[Comparison]:
 
     A cell in which a seed has failed is left out: its mean tells how many failed, not how good the others are.
     """
-    if not reaches_large(t, grid):
+    if not has_large_sizes(t, grid):
         return
     there = ~np.isnan(grid.accuracy[0])
     unbroken = np.logical_and.accumulate((grid.converged[0] == 1) | ~there, axis=0) & there
@@ -46,7 +46,7 @@ def falls_from(t: Thresholds, grid: Grid, low: int = 0) -> Iterator[Comparison]:
 
 def falls_to_large(t: Thresholds, grid: Grid, low: int) -> Iterator[Comparison]:
     """The fall as in `falls_from`, down to large m."""
-    if reaches_large(t, grid.having(grid.sizes >= low)):
+    if has_large_sizes(t, grid.having(grid.sizes >= low)):
         yield from falls_from(t, grid, low)
 
 

@@ -28,7 +28,7 @@ def small_and_large(t: Thresholds, grid: Grid) -> tuple[Grid, Grid]:
     return grid.split(grid.sizes <= t["small_batch"])
 
 
-def reaches_large(t: Thresholds, grid: Grid) -> bool:
+def has_large_sizes(t: Thresholds, grid: Grid) -> bool:
     """Whether a grid of three sizes or more has one of `large_batch`: else it tells nothing of large m."""
     return len(grid) > 2 and grid.sizes[-1] >= t["large_batch"]
 

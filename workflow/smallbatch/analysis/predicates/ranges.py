@@ -6,7 +6,7 @@ import numpy as np
 
 from smallbatch.analysis.grid import Grid
 from smallbatch.analysis.predicates import Thresholds
-from smallbatch.analysis.predicates.helpers import fitted_decline, reaches_large
+from smallbatch.analysis.predicates.helpers import fitted_decline, has_large_sizes
 from smallbatch.analysis.statistics import slope
 from smallbatch.analysis.verdicts import Comparison
 
@@ -44,7 +44,7 @@ def range_shrinks(t: Thresholds, grid: Grid) -> Iterator[Comparison]:
     """
     if grid.setting["norm"] == "batch":
         grid = grid.having(grid.sizes >= t["smallest_batch"])
-    if reaches_large(t, grid):
+    if has_large_sizes(t, grid):
         widths = _widths(grid)
         sentence = (
             f"{widths[0, 0]:.1f} rates converged at m = {grid.sizes[0]}, {widths[0, -1]:.1f} at m = {grid.sizes[-1]}"

@@ -10,7 +10,7 @@ from smallbatch import models
 from smallbatch.study.experiments import Run
 from smallbatch.training.batches import BatchLoader
 from smallbatch.training.distributed import World
-from smallbatch.training.engines import graphs, structure
+from smallbatch.training.engines import cuda_graphs, structure
 from smallbatch.training.engines.eager import EagerUpdates, StochasticUpdates
 from smallbatch.training.engines.native import updates as native
 from smallbatch.training.engines.native.plan import Layout
@@ -42,9 +42,9 @@ class Backend:
             return StochasticUpdates(*parts)  # a branch of its code may begin to draw later than any check sees
         if self.layout:
             return native.NativeUpdates(*parts, self.layout)
-        if not graphs.can_record(network, loader):
+        if not cuda_graphs.can_record(network, loader):
             return EagerUpdates(*parts)
-        return triton.TritonUpdates(*parts, self.graph) if self.graph else graphs.GraphUpdates(*parts)
+        return triton.TritonUpdates(*parts, self.graph) if self.graph else cuda_graphs.GraphUpdates(*parts)
 
     def agrees_with_torch(self, updates: Updates, model: str, initial_model: Callable[[], nn.Module]) -> bool:
         """Whether the kernels for processors, if these are they, give what torch does.

@@ -10,7 +10,7 @@ from smallbatch.training.engines.updates import BLOCK_IMAGES, BLOCK_VALUES
 from smallbatch.training.own_models import normalisation
 from smallbatch.training.own_models.candidate import EXAMPLES, SUB_BATCH, Candidate, pass_name
 from smallbatch.training.own_models.comparisons import close
-from smallbatch.training.own_models.outside_access import without_calls
+from smallbatch.training.own_models.outside_access import call_tracing_paused
 from smallbatch.training.own_models.recording import Recorder
 
 MAX_IMAGES = 1 << 16
@@ -86,7 +86,7 @@ def _check_size(candidate: Candidate, count: int, record: Recorder, usual: Recor
         raise candidate.spec.error(
             f"it draws random numbers at m = {count}, but not at all; allowed: the same at each m"
         )
-    normalisation.check_recorded(candidate, record, pass_name(count, training=True))
+    normalisation.check_norms_used(candidate, record, pass_name(count, training=True))
     others = record.called ^ usual.called | record.normalised ^ usual.normalised
     if others and (candidate.runs_on_shapes or not stochastic):  # what it draws may choose its layers
         raise candidate.spec.error(
@@ -99,7 +99,7 @@ def _check_test_sizes(candidate: Candidate) -> None:
     most = min(BLOCK_IMAGES, BLOCK_VALUES // math.prod(candidate.spec.shape))
     usual = candidate.record_many(EXAMPLES, training=False)
     for count in sorted({most, *(2**power for power in range(3, most.bit_length(), 2))}):
-        with without_calls():
+        with call_tracing_paused():
             record = candidate.record_many(count, training=False)
         if count == most or record is None or usual is None or record.operations != usual.operations:
             _check_test_size(candidate, count)

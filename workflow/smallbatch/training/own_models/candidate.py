@@ -19,7 +19,7 @@ from smallbatch.core.errors import UserError
 from smallbatch.training import lanes
 from smallbatch.training.distributed import ALONE
 from smallbatch.training.network import Network
-from smallbatch.training.own_models.comparisons import copied_state
+from smallbatch.training.own_models.comparisons import clone_state
 from smallbatch.training.own_models.norm_marks import marking_norms
 from smallbatch.training.own_models.recording import Recorder
 from smallbatch.training.own_models.spec import ModelSpec
@@ -183,7 +183,7 @@ class Candidate:
         with self.guarded(what):
             F.cross_entropy(logits, self.many_labels(len(images))).backward()
         gradients = {name: p.grad.clone() for name, p in model.named_parameters() if p.grad is not None}
-        return Pass(logits.detach(), gradients, copied_state(model))
+        return Pass(logits.detach(), gradients, clone_state(model))
 
     def draws(self, model: nn.Module, images: Tensor, *, training: bool = True) -> bool:
         """Whether torch's generator is in another state after a pass."""

@@ -44,6 +44,6 @@ def gradients_close(ours: Sequence[Tensor | None], theirs: Sequence[Tensor | Non
     return all(torch.allclose(a, b, rtol=0.0, atol=rounding * largest) for a, b in pairs)
 
 
-def copied_state(model: nn.Module) -> dict[str, Tensor]:
+def clone_state(model: nn.Module) -> dict[str, Tensor]:
     """A copy of a model's state_dict."""
     return {name: tensor.detach().clone() for name, tensor in model.state_dict().items()}

@@ -9,7 +9,7 @@ from smallbatch import models
 from smallbatch.training.own_models import batch_sizes, lane_equality, micro_batches, optimiser, reproducibility
 from smallbatch.training.own_models.candidate import Candidate
 from smallbatch.training.own_models.foreign_code import nothing_replaced
-from smallbatch.training.own_models.outside_access import nothing_outside, without_calls
+from smallbatch.training.own_models.outside_access import call_tracing_paused, nothing_outside
 from smallbatch.training.own_models.short_training import short_training
 from smallbatch.training.own_models.spec import ModelSpec, Suitability
 
@@ -25,7 +25,7 @@ def examine(spec: ModelSpec) -> Suitability:
     name = f"model {spec.model} ({models.source(spec.entry_point)})"
     files = models.files(spec.entry_point)
     with (
-        plain_torch(),
+        isolated_torch(),
         nothing_replaced(files, name),
         nothing_outside(files, name) as refuse,
         models.errors_in_one_line(spec.model, "its check fails"),
@@ -35,7 +35,7 @@ def examine(spec: ModelSpec) -> Suitability:
         refuse()  # without the checks that take longest
         batch_sizes.check(candidate, stochastic=stochastic)
         splittable = not stochastic and micro_batches.equal_whole(candidate)
-        with without_calls():
+        with call_tracing_paused():
             reason = "it draws random numbers in training" if stochastic else lane_equality.difference(candidate)
         if reason:
             optimiser.check(candidate)
@@ -49,12 +49,12 @@ def train_shortly(spec: ModelSpec, *, resumed: bool) -> dict[str, str]:
         UserError: the model cannot be made or trained.
     """
     candidate = Candidate(spec)
-    with plain_torch(), models.errors_in_one_line(spec.model, "its training fails"):
+    with isolated_torch(), models.errors_in_one_line(spec.model, "its training fails"):
         return short_training(candidate.build, candidate.images, candidate.labels, resumed=resumed)
 
 
 @contextlib.contextmanager
-def plain_torch() -> Iterator[None]:
+def isolated_torch() -> Iterator[None]:
     """One thread on the CPU, with random numbers apart; whatever a model sets of torch is set back at the end."""
     threads, dtype, onednn = torch.get_num_threads(), torch.get_default_dtype(), torch._C._get_mkldnn_enabled()
     torch.set_num_threads(1)

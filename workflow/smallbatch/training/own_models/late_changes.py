@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from smallbatch.core.errors import UserError
 from smallbatch.training.own_models import normalisation, reproducibility
 from smallbatch.training.own_models.candidate import EXAMPLES, Candidate, pass_name
-from smallbatch.training.own_models.examination import plain_torch
+from smallbatch.training.own_models.examination import isolated_torch
 from smallbatch.training.own_models.recording import Recorder
 from smallbatch.training.own_models.spec import ModelSpec
 
@@ -50,8 +50,8 @@ class LateChanges:
         try:
             operations = self._operations(candidate)
             if operations not in self.known:
-                with plain_torch():
-                    reproducibility.check_testing(candidate, candidate.trained())
+                with isolated_torch():
+                    reproducibility.check_evaluation_pass(candidate, candidate.trained())
                 self.known.append(operations)
         except UserError as error:
             raise UserError(f"{error}; so it is after {epoch} epochs, and was not at first") from error
@@ -61,8 +61,8 @@ class LateChanges:
         found = []
         for training in (True, False):
             model = candidate.trained()
-            with plain_torch(), Recorder(model) as record:
+            with isolated_torch(), Recorder(model) as record:
                 candidate.run(model, candidate.images[0], training=training)
-            normalisation.check_recorded(candidate, record, pass_name(EXAMPLES, training=training))
+            normalisation.check_norms_used(candidate, record, pass_name(EXAMPLES, training=training))
             found.append(record.operations)
         return found

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from smallbatch.training.own_models.candidate import EXAMPLES, Candidate, Pass, pass_name
-from smallbatch.training.own_models.comparisons import copied_state
+from smallbatch.training.own_models.comparisons import clone_state
 from smallbatch.training.own_models.norm_marks import made_by_norms
 from smallbatch.training.own_models.recording import Recorder
 
@@ -26,15 +26,15 @@ def check(candidate: Candidate) -> None:
             f"it has no layer that came from `norms`, so norm: {norm} would change nothing; allowed: norm: none or own"
         )
     for training in (True, False):
-        start = copied_state(model)
+        start = clone_state(model)
         with Recorder(model) as record:
             result = candidate.run(model, candidate.images[0], training=training)
-        check_recorded(candidate, record, pass_name(EXAMPLES, training=training))
+        check_norms_used(candidate, record, pass_name(EXAMPLES, training=training))
         if training and norm in NORMS:
             _check_trained(candidate, record, start, result)
 
 
-def check_recorded(candidate: Candidate, record: Recorder, what: str) -> None:
+def check_norms_used(candidate: Candidate, record: Recorder, what: str) -> None:
     """Make sure of what normalised in a recorded pass.
 
     Args:

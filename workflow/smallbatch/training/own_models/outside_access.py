@@ -103,7 +103,7 @@ def _refuse(listener: _Listener, files: set[Path], name: str) -> None:
 
 
 @contextlib.contextmanager
-def without_calls() -> Iterator[None]:
+def call_tracing_paused() -> Iterator[None]:
     """While it lasts, calls are not watched, which takes several times as long: for code that was watched before."""
     profile = sys.getprofile()
     sys.setprofile(None)

@@ -13,7 +13,7 @@ from torch.utils._pytree import tree_leaves
 
 from smallbatch.training.lanes import NoLaneForm
 from smallbatch.training.own_models.norm_marks import made_by_norms
-from smallbatch.training.own_models.outside_access import without_calls
+from smallbatch.training.own_models.outside_access import call_tracing_paused
 
 READS_VALUES = "it asks a tensor for its values"
 CHANGES_WEIGHTS = "it changes its weights in its passes"
@@ -63,7 +63,7 @@ class _Functions(TorchFunctionMode):
         self, function: Any, types: Any, arguments: Arguments = (), options: Options | None = None
     ) -> Any:
         self.before(function)
-        with without_calls():  # torch's own, of which there are hundreds
+        with call_tracing_paused():  # torch's own, of which there are hundreds
             return function(*arguments, **(options or {}))
 
 

@@ -6,9 +6,9 @@ from torch.nn.parameter import is_lazy
 from smallbatch import models
 from smallbatch.training.own_models import batch_sizes, normalisation
 from smallbatch.training.own_models.candidate import Candidate
-from smallbatch.training.own_models.comparisons import close, copied_state, identical
+from smallbatch.training.own_models.comparisons import clone_state, close, identical
 from smallbatch.training.own_models.hidden_state import hidden_state
-from smallbatch.training.own_models.outside_access import without_calls
+from smallbatch.training.own_models.outside_access import call_tracing_paused
 from smallbatch.training.own_models.recording import RandomTensors
 
 
@@ -22,14 +22,14 @@ def check(candidate: Candidate) -> bool:
     _check_tensors(candidate, model)
     _check_seeds(candidate)
     _check_lazy_tensors(candidate)
-    start = copied_state(model)
-    if not identical(start.values(), copied_state(again).values()):
+    start = clone_state(model)
+    if not identical(start.values(), clone_state(again).values()):
         raise candidate.spec.error(
             "its initial weights differ from one time to the next; allowed: torch's random numbers"
         )
     normalisation.check(candidate)
     stochastic = _check_passes(candidate, model, again, start)
-    check_testing(candidate, model)
+    check_evaluation_pass(candidate, model)
     return stochastic
 
 
@@ -62,7 +62,7 @@ def _check_hidden_state(candidate: Candidate, model: nn.Module, images: Tensor) 
     for _ in range(2):
         for training in (True, False):
             candidate.run(model, images, training=training)
-        with without_calls():
+        with call_tracing_paused():
             seen.append(hidden_state(model, files))
     before, after = seen
     if changed := [name for name, digest in after.items() if before.get(name) != digest]:
@@ -122,9 +122,9 @@ def _made_late(name: str) -> str:
     )
 
 
-def check_testing(candidate: Candidate, model: nn.Module) -> None:
+def check_evaluation_pass(candidate: Candidate, model: nn.Module) -> None:
     """Testing changes nothing, draws nothing, and treats each image alone."""
-    images, before = candidate.images[0], copied_state(model)
+    images, before = candidate.images[0], clone_state(model)
     one, other = (candidate.run(model, images, training=False, seed=seed) for seed in (1, 2))
     if not identical(before.values(), other.state.values()):
         raise candidate.spec.error("in testing it changes its buffers; allowed: a model that in eval mode does not")

@@ -118,7 +118,7 @@ def forget_peak_memory(device: torch.device) -> None:
         Path("/proc/self/clear_refs").write_text("5", encoding="utf-8")
 
 
-def trim_memory(device: torch.device) -> None:
+def release_memory(device: torch.device) -> None:
     """On the CPU, before memory is used in another way: give back what the process keeps, if that is much."""
     if device.type == "cpu":
         processor.give_back_memory(above=processor.KEPT)

@@ -30,7 +30,7 @@ from smallbatch.training.distributed import ALONE, World
 from smallbatch.training.engines.native import updates as native
 from smallbatch.training.engines.triton_kernels import updates as triton
 from smallbatch.training.resources import device as devices
-from smallbatch.training.resources.probe import best_training_speed, lanes_of, noise
+from smallbatch.training.resources.throughput import best_training_speed, lanes_of, noise
 
 CPU_LANES, GPU_LANES = 16, 64
 """The most lanes in lock-step."""

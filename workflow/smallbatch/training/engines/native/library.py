@@ -140,7 +140,7 @@ def loaded() -> ctypes.CDLL:
     return library
 
 
-def vector() -> int:
+def simd_width() -> int:
     """Numbers that a vector of this processor holds: channels lie in memory in whole vectors."""
     return int(loaded().smallbatch_vector())
 

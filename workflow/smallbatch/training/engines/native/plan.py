@@ -8,7 +8,7 @@ from smallbatch.training.engines.trace import Graph, Kind, Step, Unsupported, Va
 
 def _vectors(channels: int) -> int:
     """Channels in memory: whole vectors of them."""
-    vector = library.vector()
+    vector = library.simd_width()
     return -(-channels // vector) * vector
 
 

@@ -16,7 +16,7 @@ from smallbatch.study.experiments import Run
 from smallbatch.training.batches import BatchLoader, EpochPlan
 from smallbatch.training.distributed import World
 from smallbatch.training.engines import structure
-from smallbatch.training.engines.graphs import GraphUpdates
+from smallbatch.training.engines.cuda_graphs import GraphUpdates
 from smallbatch.training.engines.trace import Graph, Unsupported
 from smallbatch.training.network import Network
 from smallbatch.training.own_models import suitability

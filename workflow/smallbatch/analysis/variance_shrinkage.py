@@ -26,7 +26,7 @@ class Moderation(NamedTuple):
     shared: float
 
 
-def moderation(residuals: np.ndarray, variances: np.ndarray, dof: np.ndarray) -> Moderation:
+def variance_prior(residuals: np.ndarray, variances: np.ndarray, dof: np.ndarray) -> Moderation:
     """Estimate the distribution of cells' variances by the moments of their logarithms (Smyth 2004, section 6.2).
 
     Each cell's variance is then moderated to (prior * typical + dof * variance) / (prior + dof), with as many
