@@ -145,7 +145,7 @@ def remove_temporaries(folder: Path, prefix: str = ".", age: float = 0.0) -> Non
 
 
 def remove_abandoned(folder: Path) -> None:
-    """Delete what was to become a file or folder that is there by now; a day later nobody is still writing it."""
+    """Delete temporary files and folders that are older than a day and whose target exists: their writer was killed."""
     if folder.is_dir():
         for entry in os.scandir(folder):
             made = _MADE_NAME.search(entry.name)
@@ -160,7 +160,7 @@ def _remove_if_older(entry: os.DirEntry[str], age: float) -> None:
 
 
 _MADE_NAME = re.compile(r"^\.(.*)[.-][a-z0-9_]{8}$")
-"""Of a temporary file or folder, with the name that it is to have in the end, as `tempfile` ends what begins so."""
+"""A temporary file or folder: the name of its target, then eight random characters, as `tempfile` makes them."""
 
 
 def write_json(path: Path, value: Any) -> None:
@@ -171,12 +171,12 @@ def write_json(path: Path, value: Any) -> None:
 
 def _json(value: Any) -> bytes:
     text = json.dumps(value, indent=1, ensure_ascii=False) + "\n"
-    # Names of files may be no UTF-8: what of them is none JSON can only escape.
+    # File names need not be valid UTF-8; JSON escapes the bytes that are not.
     return re.sub("[\ud800-\udfff]", lambda odd: f"\\u{ord(odd[0]):04x}", text).encode()
 
 
 def read_json(path: Path) -> Any:
-    """What a JSON file holds.
+    """Read a JSON file.
 
     Raises:
         UserError: it is missing or damaged.
@@ -189,7 +189,7 @@ def read_json(path: Path) -> Any:
 
 
 DIGEST: Final = "digest"
-"""Key under which a sealed file has the SHA-256 of all that it says beside."""
+"""Key of a sealed file that holds the SHA-256 of everything else in it."""
 
 
 def write_sealed(path: Path, values: Mapping[str, Any]) -> None:
@@ -334,9 +334,9 @@ def check_folder_writable(folder: Path) -> None:
 
 
 def bring_to_now(paths: Iterable[Path]) -> list[Path]:
-    """Give files whose time lies ahead of the clock the present time, where they may be changed; returns which.
+    """Give files that are dated in the future the present time, where they may be changed; returns which.
 
-    What is made from them would count as older than them, and as not made.
+    Otherwise what is made from them would look older than they are, and be made again and again.
     """
     ahead = [path for path in paths if path.is_file() and path.stat().st_mtime > time.time()]
     for path in ahead:
@@ -346,7 +346,7 @@ def bring_to_now(paths: Iterable[Path]) -> list[Path]:
 
 
 def set_aside_of_cache(path: Path) -> Path:
-    """As `set_aside`, of what can be made again at any time: of those that were set aside before no more is kept."""
+    """As `set_aside`, for files of a cache, which can always be made again: keeps the latest damaged copy alone."""
     for earlier in path.parent.glob(f"{glob.escape(path.name)}.damaged-*"):
         with contextlib.suppress(OSError):
             shutil.rmtree(earlier) if earlier.is_dir() else earlier.unlink()
@@ -359,7 +359,7 @@ def set_aside(path: Path, why: str = "damaged", *, out_of: Path | None = None) -
     Args:
         path: of the file or folder; the new one is `NAME.WHY-1` or the like, beside it.
         why: a word.
-        out_of: a folder above it that may hold nothing unknown, if there is one: the new one lies beside that.
+        out_of: a folder above it that must hold no unknown files, if any; the new path lies beside that folder.
     """
     folder = out_of.parent if out_of else path.parent
     name = ".".join(path.relative_to(folder).parts)

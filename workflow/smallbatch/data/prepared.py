@@ -55,8 +55,8 @@ class Meta:
     photos: the folder that photos are read from; none where the images are arrays.
     files: file name of each array -> SHA-256 of the file, in hexadecimal; empty where the arrays lie in memory.
     settings: that it was prepared with, as the configuration has them, without its label.
-    watched: digest over the source's files by name, size and time (`data.tree.digest`); none where nothing can
-        change, or where it is not watched.
+    watched: digest over the source's files by name, size and time (`data.tree.digest`); None where the source cannot
+        change, or is not watched.
     """
 
     label: str
@@ -150,7 +150,7 @@ def save(folder: Path, meta: Meta, train: Split[np.ndarray], test: Split[np.ndar
     Raises:
         UserError: as `write`.
     """
-    Prepared(meta, train, test)  # refuses labels beyond the classes
+    Prepared(meta, train, test)  # raises where a label is out of range
     for name in (META, *ARRAYS):
         if (folder / name).is_dir():
             log.warning("%s: a folder, set aside as %s", folder / name, set_aside_beside_folder(folder / name))
@@ -299,7 +299,7 @@ def _compare(digest: str, name: str, meta: Meta) -> None:
 
 
 def set_aside_beside_folder(path: Path) -> Path:
-    """Set a file of a data set aside, out of its folder: DVC pulls into none with files that it does not know."""
+    """Set a file of a data set aside, outside its folder: DVC does not pull into a folder with files unknown to it."""
     return set_aside(path, out_of=path.parent)
 
 
@@ -315,7 +315,7 @@ def _refuse(path: Path, what: str) -> NoReturn:
 
 
 def damage(folder: Path, meta: Meta) -> str | None:
-    """What is wrong with the files of a data set's arrays, in words; none: nothing that a look finds.
+    """What is wrong with the files of a data set's arrays, in words; None where a quick look finds nothing.
 
     Only files newer than `meta.json` are read through.
     """
@@ -323,7 +323,7 @@ def damage(folder: Path, meta: Meta) -> str | None:
 
 
 def damaged_arrays(folder: Path) -> list[Path]:
-    """The arrays that are there, and for which `damage` has a reason; none where `meta.json` says of none."""
+    """The arrays that are there and damaged, as `damage` finds; empty where `meta.json` cannot be read."""
     try:
         meta = read_meta(folder / META)
     except UserError:

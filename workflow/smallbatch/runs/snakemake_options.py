@@ -1,4 +1,4 @@
-"""Options of Snakemake by which results would be called complete that are not, and targets that are none."""
+"""Refuses Snakemake options that would report incomplete results as complete, and unknown targets."""
 
 import itertools
 import os
@@ -10,7 +10,7 @@ from smallbatch.study.experiments import Study
 from smallbatch.study.settings import suggestion
 
 PLANNED_LATE = frozenset({"train", "choose", "table"})
-"""Rules whose jobs are planned when data and rates are known."""
+"""Rules whose jobs Snakemake plans after a checkpoint, when data and rates are known."""
 
 ALL_NEED = PLANNED_LATE | {"prepare"}
 """Rules without which no run is trained and shown."""
@@ -25,7 +25,7 @@ def refuse_hidden(
     batch: str | None,
     touch: bool,
 ) -> None:
-    """Refuse options by which Snakemake passes over rules whose jobs are planned late, and calls complete what is not.
+    """Refuse options that make Snakemake skip rules behind a checkpoint and report success all the same.
 
     Args:
         until: what `--until` names.
@@ -66,7 +66,9 @@ def refuse_hidden(
 
 
 def refuse_other_studies(targets: Collection[str], study: str, studies: Collection[str]) -> None:
-    """Refuse files of another study as targets: those that exist Snakemake would call done, of others it has no rule.
+    """Refuse files of another study as targets.
+
+    Snakemake would report those that exist as done, and has no rule for the others.
 
     Args:
         targets: what is asked for.
@@ -86,7 +88,7 @@ def refuse_other_studies(targets: Collection[str], study: str, studies: Collecti
 
 
 def to_be_looked_at(arguments: Collection[str], study: Study, rules: Collection[str]) -> bool:
-    """Whether arguments of Snakemake may have a target that `refuse_other_studies` or `refuse_unknown` refuse."""
+    """Whether the arguments may hold a target that `refuse_other_studies` or `refuse_unknown` would refuse."""
     plain = {*study.experiments, *study.figures}
     marks = ("results/", "paper_figures/", *(f"{kind}:" for kind in _KINDS))
     return any(one not in rules and (one in plain or any(mark in one for mark in marks)) for one in arguments)
@@ -117,11 +119,11 @@ def refuse_unknown(
 
 
 _KINDS = {"experiment": "experiments", "figure": "figures"}
-"""What single ones of a study are asked for as, `experiment:NAME`, and where it has them."""
+"""Prefix of a target, as in `experiment:NAME` -> the attribute of a study that such names belong to."""
 
 
 def refuse_report(arguments: Sequence[str], study: str, *, complete: bool) -> None:
-    """Refuse Snakemake's own report of a study that is not complete: it takes the files as they lie there.
+    """Refuse Snakemake's own report of an incomplete study: it would include whatever files exist, however old.
 
     Args:
         arguments: of Snakemake.

@@ -19,16 +19,16 @@ LANES = MINI_BATCHES
 """Lanes that are compared with their models alone; one as well."""
 
 SCALES = 1.0, 100.0, 0.01
-"""Of the images of each lane, and of its weights: what depends on how large they are is to differ between lanes."""
+"""Scales of each lane's images and weights, so that code which depends on their size behaves differently per lane."""
 
 MANY_LANES = 100
-"""Lanes that are to do what few do: a model may go by the number of channels."""
+"""Lanes that must do what few lanes do: code may depend on the number of channels."""
 
 DIVERGED = math.nan, math.inf, 1e30, 1e300
 """What a lane that diverges has in images or weights; it must not reach the other lanes."""
 
 PASSES = 24
-"""That a comparison is about as long as: four forwards and backwards, of lanes and of their models alone."""
+"""Cost of one comparison, in forward passes: four forward and backward passes, of lanes and of each model alone."""
 
 MAX_OPERATIONS = 2e11
 """Of one comparison, in multiplications and additions: some twenty seconds."""
@@ -43,7 +43,7 @@ class Precision(NamedTuple):
 
 DOUBLE = Precision(torch.float64, 1e-7)
 SINGLE_ROUNDING = 1e-2
-"""In the precision that a model is trained in, for which it may have a path of its own: enough to see that."""
+"""A loose tolerance: in single precision only code that takes another path there is to be found."""
 
 MIXED = "a layer mixes lanes"
 
@@ -52,7 +52,7 @@ def difference(candidate: Candidate) -> str:
     """What keeps the model from being trained in lanes, in words; empty if lanes are equal to their models alone.
 
     Raises:
-        UserError: lanes differ at a batch size of this study alone, which jobs, that do not know it, would not see.
+        UserError: lanes differ at a batch size of this study; jobs check only the standard sizes, and would miss it.
     """
     try:
         return _difference(candidate)
@@ -107,7 +107,7 @@ def _difference_at_other_sizes(candidate: Candidate) -> str:
 
 
 def _many_do_otherwise(candidate: Candidate) -> bool:
-    """Whether many lanes take other operations or numbers than few, as far as shapes of tensors tell."""
+    """Whether the operations or constants depend on the number of lanes; looked at by shapes alone."""
     for training in (True, False):
         few, many = (candidate.record_lanes(count, training=training) for count in (LANES, MANY_LANES))
         if few and (not many or (few.operations, few.constants) != (many.operations, many.constants)):
@@ -148,7 +148,7 @@ def _lanes_equal(
 
 
 def _tests_equal(stacked: nn.Module, alone: Sequence[nn.Module], images: Tensor, rounding: float) -> bool:
-    """Whether lanes give what their models give where nothing has gradients, as in tests; layers may know that."""
+    """Whether lanes give what their models give under `no_grad`, as in tests, which a layer can detect."""
     with torch.no_grad():
         with no_values(), no_changes(stacked):
             logits = stacked.eval()(images.transpose(0, 1).flatten(1, 2)).unflatten(1, (len(alone), -1))

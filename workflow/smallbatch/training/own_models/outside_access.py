@@ -1,4 +1,4 @@
-"""What code of a user's model reads from outside its files: its numbers could change there, and no run's name would.
+"""What the code of a user's model reads from outside its files: that could change results without changing run names.
 
 Python's audit events and calls are seen; what compiled code opens by itself is not, except by safetensors.
 """
@@ -52,7 +52,7 @@ DEVICES = {
 class _Listener(NamedTuple):
     """Of a model: its files, and what their code has read, asked and seeded so far.
 
-    library: files of the project that are imported already, which whoever shows a line of code reads.
+    library: files of the project that are imported already; tracebacks and the like read them, so reading is allowed.
     """
 
     files: set[str]
@@ -67,7 +67,9 @@ _listeners: list[_Listener] = []
 
 @contextlib.contextmanager
 def nothing_outside(files: set[Path], name: str) -> Iterator[Callable[[], None]]:
-    """Refuse a model that reads, imports or asks what is no part of its runs' names: at the end, or when called.
+    """Refuse a model that depends on anything that is not hashed into its runs' names.
+
+    That is checked at the end, and whenever the function that this yields is called.
 
     Args:
         files: of the model.
@@ -104,7 +106,7 @@ def _refuse(listener: _Listener, files: set[Path], name: str) -> None:
 
 @contextlib.contextmanager
 def call_tracing_paused() -> Iterator[None]:
-    """While it lasts, calls are not watched, which takes several times as long: for code that was watched before."""
+    """Context without the tracing of calls, which makes code several times as slow: for code that was traced before."""
     profile = sys.getprofile()
     sys.setprofile(None)
     try:
@@ -114,7 +116,7 @@ def call_tracing_paused() -> Iterator[None]:
 
 
 def _on_event(event: str, arguments: tuple[Any, ...]) -> None:
-    """Note a file that is opened for reading, and whoever else is asked, by a model's code or by what that calls."""
+    """Note files opened for reading, and other questions to the system, by the model's code or code that it calls."""
     if not _listeners or event not in EVENTS | {"open"}:
         return
     listener = _listeners[-1]
@@ -176,7 +178,7 @@ def _on_python_call(frame: FrameType, listener: _Listener) -> None:
             listener.asked.append(f"os.environ, {frame.f_locals['key']}")
         return
     caller = _behind_wrapper(frame)
-    # As a file is imported it seeds nothing that is used, and where it asks for a device it is for its own scripts.
+    # While a file is imported, seeding has no effect on runs, and questions for devices serve its own scripts.
     if caller.co_filename in listener.files and caller.co_name != "<module>" and _is_of_torch(frame):
         name = frame.f_code.co_name
         (listener.asked if name in DEVICES else listener.seeded).append(f"{frame.f_globals['__name__']}.{name}")

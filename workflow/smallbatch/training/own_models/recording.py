@@ -19,11 +19,11 @@ READS_VALUES = "it asks a tensor for its values"
 CHANGES_WEIGHTS = "it changes its weights in its passes"
 
 _NORMALISING = "batch_norm", "layer_norm", "group_norm", "instance_norm", "rms_norm", "local_response_norm"
-"""How the names of torch's functions and operations end that normalise, without the endings in `_SUFFIXES`."""
+"""Ends of the names of torch's functions and operations that normalise, once `_SUFFIXES` are stripped."""
 
 _SUFFIXES = "_legit", "_functional", "_no_training", "_no_update", "_with_update", "_elemt", "_update_stats"
 _RANGES = torch.ops.aten.arange.default, torch.ops.aten.arange.start, torch.ops.aten.arange.start_step
-"""Whose numbers are positions."""
+"""Operations whose arguments are positions, not constants of the model."""
 
 _READ_VALUES = torch.ops.aten._local_scalar_dense.default, torch.ops.aten.equal.default
 
@@ -81,9 +81,9 @@ def no_values() -> Iterator[None]:
 
 @contextlib.contextmanager
 def no_changes(model: nn.Module) -> Iterator[None]:
-    """While it lasts, changing the model's weights in place ends in `NoLaneForm`.
+    """Context in which changing the model's weights in place raises `NoLaneForm`.
 
-    As a limit of their norm does, which leaves small weights as they are, so that lanes differ from some update on.
+    Max-norm clipping is an example: it leaves small weights alone, so lanes would differ only after some updates.
     """
     weights = {_storage(parameter) for parameter in model.parameters()}
 
@@ -155,10 +155,10 @@ class Recorder(contextlib.ExitStack):
 
 
 def _draws(operation: Any, arguments: Arguments, options: Options) -> bool:
-    """Whether an operation draws; those of attention with dropout, which is there and zero, do not."""
+    """Whether an operation draws random numbers; attention whose dropout is 0 does not."""
     if "scaled_dot_product" in str(operation) and not _by_name(operation, arguments, options).get("dropout_p"):
         return False
-    # Asking for a value is marked so, too.
+    # Operations that read a value carry this tag, too.
     return torch.Tag.nondeterministic_seeded in operation.tags and operation not in _READ_VALUES
 
 

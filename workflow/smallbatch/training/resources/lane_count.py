@@ -1,7 +1,7 @@
 """How many runs to train in lock-step: measured once for each kind of training, and remembered.
 
-Where kernels of our own train, as many as there are: those for processors take one lane after the other, so that more
-lanes are no faster in themselves, and spare what beginning a group costs; those for GPUs take all at once.
+Where kernels of our own train, all runs of a kind make one group: kernels for processors take one lane after the other,
+so that more lanes only save what beginning a group costs; those for GPUs take all lanes at once.
 
 What is remembered lies in one JSON file of the user's cache folder. It may be deleted at any time, and is done without
 where it cannot be read or written.
@@ -43,7 +43,7 @@ LONG_STEP = 0.025
 milliseconds a step, however many lanes take it."""
 
 TIE, FALL = 0.03, 0.05
-"""Fractions of the best throughput: what more lanes must gain to be worth it; and by how much less ends the search."""
+"""Of the best throughput: the least gain for which more lanes are worth it, and the fall that ends the search."""
 
 REMEMBERED = 5000
 """Kinds of training in the file, of which the oldest are dropped."""

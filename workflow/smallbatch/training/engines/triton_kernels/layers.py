@@ -24,7 +24,9 @@ NORM_ROWS, NORM_CHUNKS, NORM_PROGRAMS = 128, 64, 1056
 
 @dataclass(frozen=True)
 class Layer:
-    """A convolution or fully connected layer as kernels see it; a layer that covers its image is one on a single pixel.
+    """A convolution or fully connected layer as kernels see it.
+
+    A kernel as large as its unpadded image is treated as fully connected: an image of a single pixel.
 
     channels: of the input in memory.
     outputs: channels that it makes.
@@ -83,7 +85,7 @@ class Layer:
 
 
 def blocks(number: int, size: int) -> int:
-    """How many of a size hold a number."""
+    """The quotient, rounded up."""
     return -(-number // size)
 
 
@@ -98,7 +100,7 @@ def values(graph: Graph) -> list[Value]:
 
 
 def largest(graph: Graph) -> int:
-    """Numbers of the largest value of an image."""
+    """Elements of the largest activation of an image."""
     return max(channels_of(graph, value) * value.height * value.width for value in values(graph))
 
 
@@ -154,7 +156,7 @@ def numbers_of_lane(graph: Graph, m: int, sub_batch: int, momentum: float) -> in
 
 
 def norm_chunks(rows: int, programs: int) -> int:
-    """Parts in which the rows (images x pixels) of a sub-batch are taken where there are so many programs of each."""
+    """Into how many chunks to split the rows (images x pixels) of a sub-batch, given so many programs for each."""
     if rows <= FUSED_ROWS:
         return 1
     wanted = max(1, min(blocks(rows, NORM_ROWS), NORM_CHUNKS, NORM_PROGRAMS // programs))
