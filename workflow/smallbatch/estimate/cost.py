@@ -35,7 +35,7 @@ RECORD_BYTES, EPOCH_BYTES, WEIGHT_BYTES = 2000, 90, 4
 """Of a run: its record, an epoch of its metrics, and each of its weights."""
 
 
-class Group(NamedTuple):
+class CostClass(NamedTuple):
     """Runs that are equally fast at the same batch size.
 
     lanes: the most of them that can be trained in lock-step: those that differ in rate and seed alone.
@@ -46,7 +46,7 @@ class Group(NamedTuple):
 
 
 class Probed(NamedTuple):
-    """What was measured of a group; weights: how many its model has."""
+    """What was measured of a cost class; weights: how many its model has."""
 
     measured: Measured
     weights: int
@@ -71,21 +71,24 @@ def estimate(
     """
     charged = first_figures(study)
     lanes_of = Counter(lane_key(run) for run in charged)
-    groups = {run: Group(kind_of(run.setting), lanes_of[lane_key(run)]) for run in charged}
-    representatives = {group: run for run, group in groups.items()}
+    classes = {run: CostClass(kind_of(run.setting), lanes_of[lane_key(run)]) for run in charged}
+    representatives = {cost_class: run for run, cost_class in classes.items()}
     probed, (name, at_once) = _probe(representatives, datasets, device, lanes)
     per_cell = Counter(replace(run, seed=0) for run in charged)
     lines = []
     for run, figure in charged.items():
         kept = {"all": 1.0, "best": 1 / per_cell[replace(run, seed=0)], "none": 0.0}[keep_weights]
-        lines.append((figure, 1, *_run_cost(run, probed[groups[run]], at_once, kept)))
+        lines.append((figure, 1, *_run_cost(run, probed[classes[run]], at_once, kept)))
     table = pd.DataFrame(lines, columns=["figure", "runs", "gradients", "hours", "megabytes"])
     shown = [*study.figures, *["none"] * ("none" in set(table["figure"]))]
     by_figure = table.groupby("figure").sum().reindex(shown, fill_value=0).reset_index()
     total = by_figure.drop(columns="figure").sum()
     table = pd.concat([by_figure, pd.DataFrame([{"figure": "all", **total}])], ignore_index=True)
     # Of a kind those with the fewest lanes, which are the slowest.
-    kinds = {group.kind: probed[group].measured for group in sorted(probed, key=lambda group: -group.lanes)}
+    kinds = {
+        cost_class.kind: probed[cost_class].measured
+        for cost_class in sorted(probed, key=lambda cost_class: -cost_class.lanes)
+    }
     return table, Timings(kinds, name)
 
 
@@ -111,7 +114,7 @@ def _run_cost(run: Run, probed: Probed, at_once: int, kept: float) -> tuple[floa
 
     Args:
         run: the run.
-        probed: of its group.
+        probed: of its cost class.
         at_once: processes that train at the same time.
         kept: the part of the weights that stays.
     """
@@ -122,29 +125,34 @@ def _run_cost(run: Run, probed: Probed, at_once: int, kept: float) -> tuple[floa
 
 
 def _probe(
-    groups: Mapping[Group, Run], datasets: Mapping[str, DatasetInfo], device: str, lanes: int | str
-) -> tuple[dict[Group, Probed], tuple[str, int]]:
-    """Measure each group, of which there is a run, with as many processes at work as will train.
+    classes: Mapping[CostClass, Run], datasets: Mapping[str, DatasetInfo], device: str, lanes: int | str
+) -> tuple[dict[CostClass, Probed], tuple[str, int]]:
+    """Measure each cost class, of which there is a run, with as many processes at work as will train.
 
     Returns:
         What was measured; the device's name, and how many processes that were.
     """
-    of = {group: datasets[group.kind.data] for group in groups}
-    cells = [(group, m) for group in groups for m in PROBED if m == 2 or m * np.prod(of[group].shape) < PROBED_VALUES]
+    of = {cost_class: datasets[cost_class.kind.data] for cost_class in classes}
+    cells = [
+        (cost_class, m)
+        for cost_class in classes
+        for m in PROBED
+        if m == 2 or m * np.prod(of[cost_class].shape) < PROBED_VALUES
+    ]
     # Forked before torch is imported here: a worker on a GPU starts with a driver of its own.
     fork = get_context("fork")
     with ProcessPoolExecutor(1, fork) as pool:
         name, at_once = pool.submit(describe, device).result()
     with ProcessPoolExecutor(at_once, fork) as pool:
-        arguments = [(groups[group], of[group], group.lanes, m) for group, m in cells]
+        arguments = [(classes[cost_class], of[cost_class], cost_class.lanes, m) for cost_class, m in cells]
         answers = pool.map(functools.partial(measure, device=device, lanes=lanes), *zip(*arguments, strict=True))
         shown = tqdm(answers, "probing the device", len(cells), unit="", leave=False, disable=None)
         timings = dict(zip(cells, shown, strict=True))
     probed = {}
-    for group, dataset in of.items():
-        by_size = {m: timings[other, m] for other, m in cells if other == group}
+    for cost_class, dataset in of.items():
+        by_size = {m: timings[other, m] for other, m in cells if other == cost_class}
         measured = Measured(dataset.train, dataset.test, {m: speed for m, (speed, _) in by_size.items()})
-        probed[group] = Probed(measured, next(iter(by_size.values()))[1])
+        probed[cost_class] = Probed(measured, next(iter(by_size.values()))[1])
     return probed, (name, at_once)
 
 

@@ -368,9 +368,9 @@ def moments(statistics, g, cols, R, PER, CHUNKS, C: tl.constexpr, BP: tl.constex
     return mean, tl.sum(tl.load(at + C, mask=ok, other=0.0) + rows * deviation * deviation, 0) / R
 
 
-@triton.jit(do_not_specialize=["R", "PER", "CHUNKS", "GHOSTS"])
+@triton.jit(do_not_specialize=["R", "PER", "CHUNKS", "SUB_BATCHES"])
 def norm_forward(
-    x, statistics, weight, bias, y, residual, saved, R, PER, CHUNKS, GHOSTS, eps,
+    x, statistics, weight, bias, y, residual, saved, R, PER, CHUNKS, SUB_BATCHES, eps,
     C: tl.constexpr, RESIDUAL: tl.constexpr, RELU: tl.constexpr,
     BM: tl.constexpr, BN: tl.constexpr, BP: tl.constexpr,
 ):  # fmt: skip
@@ -382,7 +382,7 @@ def norm_forward(
     if block == 0:
         tl.store(saved + g * 2 * C + cols, mean, mask=cols < C)
         tl.store(saved + g * 2 * C + C + cols, variance, mask=cols < C)
-    lane = g // GHOSTS
+    lane = g // SUB_BATCHES
     scale = tl.load(weight + lane * C + cols, mask=cols < C, other=0.0) / tl.sqrt(variance + eps)
     shift = tl.load(bias + lane * C + cols, mask=cols < C, other=0.0)
     r = block * BM + tl.arange(0, BM)
@@ -396,9 +396,9 @@ def norm_forward(
     tl.store(y + at, value, mask=ok)
 
 
-@triton.jit(do_not_specialize=["R", "GHOSTS"])
+@triton.jit(do_not_specialize=["R", "SUB_BATCHES"])
 def norm_forward_fused(
-    x, weight, bias, y, residual, saved, R, GHOSTS, eps,
+    x, weight, bias, y, residual, saved, R, SUB_BATCHES, eps,
     C: tl.constexpr, RESIDUAL: tl.constexpr, RELU: tl.constexpr, BM: tl.constexpr, BN: tl.constexpr,
 ):  # fmt: skip
     """`norm_statistics` and `norm_forward` in one, where a tile holds all rows of a sub-batch."""
@@ -412,7 +412,7 @@ def norm_forward_fused(
     variance = tl.sum(value * value, 0) / R
     tl.store(saved + g * 2 * C + cols, mean, mask=cols < C)
     tl.store(saved + g * 2 * C + C + cols, variance, mask=cols < C)
-    channel = g // GHOSTS * C + cols
+    channel = g // SUB_BATCHES * C + cols
     scale = tl.load(weight + channel, mask=cols < C, other=0.0) / tl.sqrt(variance + eps)
     value = value * scale[None, :] + tl.load(bias + channel, mask=cols < C, other=0.0)[None, :]
     if RESIDUAL:
@@ -485,9 +485,9 @@ def added_up(sums, first, count, cols, C: tl.constexpr, BN: tl.constexpr, BP: tl
     return plain, scaled
 
 
-@triton.jit(do_not_specialize=["R", "CHUNKS", "GHOSTS"])
+@triton.jit(do_not_specialize=["R", "CHUNKS", "SUB_BATCHES"])
 def norm_input_gradient(
-    dy, x, saved, sums, weight, dx, other, active, R, CHUNKS, GHOSTS, eps,
+    dy, x, saved, sums, weight, dx, other, active, R, CHUNKS, SUB_BATCHES, eps,
     C: tl.constexpr, ADD: tl.constexpr, MASK: tl.constexpr,
     BM: tl.constexpr, BN: tl.constexpr, BP: tl.constexpr,
 ):  # fmt: skip
@@ -498,7 +498,7 @@ def norm_input_gradient(
     plain, scaled = added_up(sums, g * CHUNKS, CHUNKS, cols, C, BN, BP)
     mean = tl.load(saved + g * 2 * C + cols, mask=cols < C, other=0.0)
     inverse = 1 / tl.sqrt(tl.load(saved + g * 2 * C + C + cols, mask=cols < C, other=1.0) + eps)
-    scale = tl.load(weight + g // GHOSTS * C + cols, mask=cols < C, other=0.0) * inverse
+    scale = tl.load(weight + g // SUB_BATCHES * C + cols, mask=cols < C, other=0.0) * inverse
     r = block * BM + tl.arange(0, BM)
     ok = (r < R)[:, None] & (cols < C)[None, :]
     at = g * R * C + r[:, None] * C + cols[None, :]
@@ -508,9 +508,9 @@ def norm_input_gradient(
     tl.store(dx + at, finish_gradient(d, at, ok, other, active, ADD, MASK), mask=ok)
 
 
-@triton.jit(do_not_specialize=["R", "GHOSTS"])
+@triton.jit(do_not_specialize=["R", "SUB_BATCHES"])
 def norm_gradient_fused(
-    dy, x, saved, sums, weight, dx, other, active, R, GHOSTS, eps,
+    dy, x, saved, sums, weight, dx, other, active, R, SUB_BATCHES, eps,
     C: tl.constexpr, ADD: tl.constexpr, MASK: tl.constexpr, BM: tl.constexpr, BN: tl.constexpr,
 ):  # fmt: skip
     """`norm_gradient_sums` and `norm_input_gradient` in one, where a tile holds all rows of a sub-batch."""
@@ -525,31 +525,31 @@ def norm_gradient_fused(
     plain, scaled = tl.sum(d, 0), tl.sum(tl.where(ok, d * normalised, 0.0), 0)
     tl.store(sums + g * 2 * C + cols, plain, mask=cols < C)
     tl.store(sums + g * 2 * C + C + cols, scaled, mask=cols < C)
-    scale = tl.load(weight + g // GHOSTS * C + cols, mask=cols < C, other=0.0) * inverse
+    scale = tl.load(weight + g // SUB_BATCHES * C + cols, mask=cols < C, other=0.0) * inverse
     d = scale[None, :] * (d - plain[None, :] / R - normalised * scaled[None, :] / R)
     tl.store(dx + at, finish_gradient(d, at, ok, other, active, ADD, MASK), mask=ok)
 
 
-@triton.jit(do_not_specialize=["R", "CHUNKS", "GHOSTS", "rate"])
+@triton.jit(do_not_specialize=["R", "CHUNKS", "SUB_BATCHES", "rate"])
 def norm_update(
     weight, bias, weight_velocity, bias_velocity, running_mean, running_var, saved, sums, rate, decay, momentum,
-    norm_momentum, R, CHUNKS, GHOSTS, C: tl.constexpr, MOMENTUM: tl.constexpr, BN: tl.constexpr, BP: tl.constexpr,
+    norm_momentum, R, CHUNKS, SUB_BATCHES, C: tl.constexpr, MOMENTUM: tl.constexpr, BN: tl.constexpr, BP: tl.constexpr,
 ):  # fmt: skip
     """Update weight and bias of a lane, and its running statistics from the mean over its sub-batches."""
     lane = tl.program_id(0).to(tl.int64)
     cols = tl.program_id(1) * BN + tl.arange(0, BN)
     good, at = cols < C, lane * C + cols
-    plain, scaled = added_up(sums, lane * GHOSTS * CHUNKS, GHOSTS * CHUNKS, cols, C, BN, BP)
+    plain, scaled = added_up(sums, lane * SUB_BATCHES * CHUNKS, SUB_BATCHES * CHUNKS, cols, C, BN, BP)
     eta = tl.load(rate + lane)
     descend(weight, weight_velocity, at, good, scaled, eta, decay, momentum, MOMENTUM)
     descend(bias, bias_velocity, at, good, plain, eta, decay, momentum, MOMENTUM)
-    mean, variance = added_up(saved, lane * GHOSTS, GHOSTS, cols, C, BN, BP)
-    unbiased = variance / GHOSTS * (R / (R - 1))
+    mean, variance = added_up(saved, lane * SUB_BATCHES, SUB_BATCHES, cols, C, BN, BP)
+    unbiased = variance / SUB_BATCHES * (R / (R - 1))
     old_mean, old_var = (
         tl.load(running_mean + at, mask=good, other=0.0),
         tl.load(running_var + at, mask=good, other=0.0),
     )
-    tl.store(running_mean + at, old_mean + norm_momentum * (mean / GHOSTS - old_mean), mask=good)
+    tl.store(running_mean + at, old_mean + norm_momentum * (mean / SUB_BATCHES - old_mean), mask=good)
     tl.store(running_var + at, old_var + norm_momentum * (unbiased - old_var), mask=good)
 
 

@@ -95,7 +95,7 @@ class Program(Forward):
         rows = self.count // self.ghosts * step.input.height * step.input.width
         chunks = layers.norm_chunks(rows, self.lanes * self.ghosts * blocks(step.input.channels, 16))
         each = blocks(blocks(rows, chunks), layers.NORM_ROWS) * layers.NORM_ROWS
-        return {"R": rows, "PER": each, "CHUNKS": chunks, "GHOSTS": self.ghosts}
+        return {"R": rows, "PER": each, "CHUNKS": chunks, "SUB_BATCHES": self.ghosts}
 
     def _norm(self, step: Step) -> Iterator[Launch]:
         c, sizes = step.input.channels, self._norm_sizes(step)
@@ -110,7 +110,7 @@ class Program(Forward):
         }
         constants, columns = self._norm_tile(sizes["R"]) | {"C": c}, blocks(c, 16)
         if sizes["R"] <= layers.FUSED_ROWS:
-            arguments |= {name: sizes[name] for name in ("R", "GHOSTS")}
+            arguments |= {name: sizes[name] for name in ("R", "SUB_BATCHES")}
             yield Launch(kernels.norm_forward_fused, (groups, columns), arguments, constants | layers.endings(step))
             return
         statistics = torch.empty(groups, chunks, 2, c, device=self.device)
@@ -118,7 +118,7 @@ class Program(Forward):
         read = {"x": self.values[step.input]}
         yield Launch(kernels.norm_statistics, (groups * chunks, columns), read | own, constants)
         grid = groups * blocks(sizes["R"], constants["BM"]), columns
-        arguments |= own | {"GHOSTS": self.ghosts}
+        arguments |= own | {"SUB_BATCHES": self.ghosts}
         endings = layers.endings(step) | {"BP": _at_once(chunks)}
         yield Launch(kernels.norm_forward, grid, arguments, constants | endings)
 
@@ -213,7 +213,7 @@ class Program(Forward):
         groups, columns = self.lanes * self.ghosts, blocks(c, 16)
         constants = self._norm_tile(sizes["R"]) | {"C": c}
         read = {"dy": dy, "x": self.values[step.input], "saved": saved, "sums": sums, "eps": step.eps}
-        arguments = read | given | {"weight": self.tensors[step.weight], "R": sizes["R"], "GHOSTS": self.ghosts}
+        arguments = read | given | {"weight": self.tensors[step.weight], "R": sizes["R"], "SUB_BATCHES": self.ghosts}
         if sizes["R"] <= layers.FUSED_ROWS:
             yield Launch(kernels.norm_gradient_fused, (groups, columns), arguments, constants | flags)
         else:
@@ -223,7 +223,7 @@ class Program(Forward):
             arguments |= {"CHUNKS": sizes["CHUNKS"]}
             own = flags | {"BP": _at_once(sizes["CHUNKS"])}
             yield Launch(kernels.norm_input_gradient, grid, arguments, constants | own)
-        own = {name: sizes[name] for name in ("R", "CHUNKS", "GHOSTS")}
+        own = {name: sizes[name] for name in ("R", "CHUNKS", "SUB_BATCHES")}
         yield self._norm_update(step, saved, sums, own)
 
     def _norm_update(self, step: Step, saved: Tensor, sums: Tensor, sizes: dict[str, int]) -> Launch:
@@ -241,7 +241,7 @@ class Program(Forward):
             "norm_momentum": norm_momentum,
         }
         grid = self.lanes, blocks(step.input.channels, 16)
-        at_once = _at_once(sizes["CHUNKS"] * sizes["GHOSTS"])
+        at_once = _at_once(sizes["CHUNKS"] * sizes["SUB_BATCHES"])
         constants = {"C": step.input.channels, "MOMENTUM": bool(self.velocities), "BN": 16, "BP": at_once}
         return Launch(kernels.norm_update, grid, arguments | self._descent | sizes, constants, beside=True)
 
