@@ -259,7 +259,7 @@ def test_bf16_rounds_products_and_keeps_weights_and_losses(model, norm, data_fol
 def test_select_keeps_the_lanes_asked_for():
     alone = [build("resnet8", (1, 8, 8), 3, norm="batch", bn_batch_size=2, seed=seed) for seed in range(3)]
     stacked = lanes.stack(alone)
-    lanes.select(stacked, [2, 0])
+    lanes.keep_lanes(stacked, [2, 0])
     for lane, net in ((0, alone[2]), (1, alone[0])):
         state = lanes.lane_state(stacked, lane)
         assert all(torch.equal(state[key], value) for key, value in net.state_dict().items())

@@ -130,7 +130,7 @@ def read_weights(path: Path) -> bytes:
 
 def make_bundle(folder: Path, number: int) -> Path:
     store, run = RunStore(folder / "results"), make_store(folder, number)
-    path = bundles.write(store, "study", [run.name])
+    path = bundles.write_bundle(store, "study", [run.name])
     shutil.rmtree(store.root)
     return path
 

@@ -119,7 +119,7 @@ def interrupt(project: Path) -> None:
     """Lose a run whose training had begun; the others are in a bundle."""
     store = RunStore(project / "results")
     (lost,) = store.root.glob("*resnet8-none*m64_log2lr-10*")
-    bundles.write(store, "small", [folder.name for folder in store.root.iterdir() if folder != lost])
+    bundles.write_bundle(store, "small", [folder.name for folder in store.root.iterdir() if folder != lost])
     record = json.loads((lost / "run.json").read_text())
     run = Run.from_settings(record["settings"])
     CheckpointFolder(project / "results" / "checkpoints", run, record["data_fingerprint"]).create(

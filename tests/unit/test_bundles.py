@@ -51,7 +51,7 @@ def set_aside(store):
 
 def test_runs_arrive_whole_without_their_weights(a_store, tmp_path):
     store = a_store(tmp_path / "one")
-    path = bundles.write(store, "s", NAMES)
+    path = bundles.write_bundle(store, "s", NAMES)
     assert bundles.published(store) == dict.fromkeys(NAMES, path)
     other = carried(store, tmp_path / "other")
     for _ in range(2):
@@ -63,25 +63,30 @@ def test_runs_arrive_whole_without_their_weights(a_store, tmp_path):
 
 def test_what_is_there_is_not_laid_again(a_store, tmp_path, monkeypatch):
     store = a_store(tmp_path)
-    bundles.write(store, "s", NAMES)
+    bundles.write_bundle(store, "s", NAMES)
     monkeypatch.setattr(bundles, "write_folder", None)
     bundles.import_published(store)
 
 
 def test_the_same_records_give_the_same_bundle_and_others_another(a_store, tmp_path):
     store = a_store(tmp_path / "one")
-    path = bundles.write(store, "s", NAMES)
+    path = bundles.write_bundle(store, "s", NAMES)
     before = path.read_bytes()
-    assert bundles.write(store, "s", NAMES[::-1]) == path and path.read_bytes() == before
+    assert bundles.write_bundle(store, "s", NAMES[::-1]) == path and path.read_bytes() == before
     others = a_store(tmp_path / "other", accuracy=0.25)
-    assert len({path.name, bundles.write(store, "s", NAMES[:2]).name, bundles.write(others, "s", NAMES).name}) == 3
+    assert (
+        len(
+            {path.name, bundles.write_bundle(store, "s", NAMES[:2]).name, bundles.write_bundle(others, "s", NAMES).name}
+        )
+        == 3
+    )
 
 
 def test_of_two_records_of_a_run_the_one_that_ended_first_counts_for_everybody(a_store, tmp_path):
     early = a_store(tmp_path / "early", RUNS[:2], ended=10**9, accuracy=0.25)
     late = a_store(tmp_path / "late", RUNS[1:], ended=10**9 + 1, accuracy=0.75)
     for store in (early, late):
-        bundles.write(store, "s", [name for name in NAMES if (store.root / name).exists()])
+        bundles.write_bundle(store, "s", [name for name in NAMES if (store.root / name).exists()])
     fresh = RunStore(tmp_path / "fresh")
     for one, other in ((early, late), (late, early), (early, fresh), (late, fresh)):
         carried(one, other.results)
@@ -106,7 +111,7 @@ def test_of_two_records_that_ended_together_the_smaller_digest_counts(a_store, t
     two = [a_store(tmp_path / str(accuracy), RUNS[:1], accuracy=accuracy) for accuracy in (0.25, 0.75)]
     expected = min(store.digest(RUNS[0], "f") for store in two)
     for store in two:
-        bundles.write(store, "s", NAMES[:1])
+        bundles.write_bundle(store, "s", NAMES[:1])
     carried(two[0], two[1].results), carried(two[1], two[0].results)
     for store in two:
         bundles.import_published(store)
@@ -115,7 +120,7 @@ def test_of_two_records_that_ended_together_the_smaller_digest_counts(a_store, t
 
 def test_a_run_of_ones_own_is_set_aside_for_the_published_one(a_store, tmp_path, caplog):
     store = a_store(tmp_path / "one", accuracy=0.25)
-    bundles.write(store, "s", NAMES)
+    bundles.write_bundle(store, "s", NAMES)
     own = a_store(tmp_path / "own", RUNS[:1], ended=1, accuracy=0.75)
     record = own.find(RUNS[0], "f")
     bundles.import_published(carried(store, own.results))
@@ -126,7 +131,7 @@ def test_a_run_of_ones_own_is_set_aside_for_the_published_one(a_store, tmp_path,
 
 def test_a_damaged_record_is_set_aside_and_laid_again(a_store, tmp_path, caplog):
     store = a_store(tmp_path)
-    bundles.write(store, "s", NAMES)
+    bundles.write_bundle(store, "s", NAMES)
     (store.root / NAMES[0] / RECORD).write_bytes(b"{")
     (store.root / NAMES[1] / RECORD).unlink()
     bundles.import_published(store)
@@ -179,8 +184,8 @@ def a_folder(path):
 @pytest.mark.parametrize("dvc_has_it", [True, False])
 def test_a_damaged_bundle_is_named_set_aside_and_ends_one_call_only(damage, dvc_has_it, a_store, tmp_path):
     store, other = a_store(tmp_path / "one"), a_store(tmp_path / "two", [a_run(seed=9, epochs=1)])
-    path = bundles.write(store, "s", NAMES)
-    whole = bundles.write(other, "s", [a_run(seed=9, epochs=1).name("f")])
+    path = bundles.write_bundle(store, "s", NAMES)
+    whole = bundles.write_bundle(other, "s", [a_run(seed=9, epochs=1).name("f")])
     if dvc_has_it:
         path.with_name(f"{path.name}.dvc").write_text("outs:")
     carried(other, store.results)
@@ -195,7 +200,7 @@ def test_a_damaged_bundle_is_named_set_aside_and_ends_one_call_only(damage, dvc_
 
 def test_two_bundles_that_are_swapped_are_both_named(a_store, tmp_path):
     store = a_store(tmp_path)
-    one, two = bundles.write(store, "s", NAMES[:1]), bundles.write(store, "s", NAMES[1:])
+    one, two = bundles.write_bundle(store, "s", NAMES[:1]), bundles.write_bundle(store, "s", NAMES[1:])
     content = one.read_bytes()
     one.write_bytes(two.read_bytes())
     two.write_bytes(content)
@@ -226,7 +231,7 @@ def test_what_a_killed_process_was_laying_goes(a_store, tmp_path):
 def test_what_is_not_pulled_is_not_published_twice_and_reported_by_who_reads_runs(a_store, tmp_path, caplog):
     """The records of others would count, and whoever has pulled has them."""
     store = a_store(tmp_path)
-    path = bundles.write(store, "s", NAMES)
+    path = bundles.write_bundle(store, "s", NAMES)
     bundles.import_published(store)
     assert caplog.text == ""
     path.with_name(f"{path.name}.dvc").write_text("outs:")

@@ -7,8 +7,8 @@ from helpers import PAPERS_SCHEDULE
 
 from smallbatch.analysis.words import (
     counted,
-    duration,
     experiment_labels,
+    format_duration,
     listed,
     model_words,
     progress,
@@ -271,7 +271,7 @@ def test_other_figures_say_after_which_they_are_drawn(kind, words):
 
 def test_words():
     assert [counted(1, "seed"), counted(0, "seed"), counted(2, "run")] == ["1 seed", "0 seeds", "2 runs"]
-    assert [duration(seconds) for seconds in (0.4, 89, 90, 5399, 5400, 5760000)] == [
+    assert [format_duration(seconds) for seconds in (0.4, 89, 90, 5399, 5400, 5760000)] == [
         "0 s", "89 s", "2 min", "90 min", "1.5 h", "1600.0 h"
     ]  # fmt: skip
     assert [rate_words(rate) for rate in (2**-8, 0.5, 1, 4, 0.003)] == ["2⁻⁸", "2⁻¹", "2⁰", "2²", "0.003"]

@@ -16,7 +16,7 @@ import pytest
 from helpers import PROJECT
 from helpers.tables import CLAIM, HERE, TEMPLATE, claims, planned, study_told
 
-from smallbatch.analysis.words import duration
+from smallbatch.analysis.words import format_duration
 from smallbatch.core.errors import UserError
 from smallbatch.figures import draw, style
 from smallbatch.figures.cells import best_cells
@@ -238,7 +238,7 @@ def test_time_and_runs_are_counted_once_for_experiments_that_share_them(tmp_path
     ("seconds", "text"), [(0, "0 s"), (89.4, "89 s"), (600, "10 min"), (5399, "90 min"), (5400, "1.5 h")]
 )
 def test_durations_read_well(seconds: float, text: str) -> None:
-    assert duration(seconds) == text
+    assert format_duration(seconds) == text
 
 
 def test_several_environments_stand_side_by_side(tmp_path: Path) -> None:

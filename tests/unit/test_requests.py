@@ -50,7 +50,7 @@ def test_the_options_of_a_job_are_those_of_its_resources():
 
 def test_jobs_that_ask_for_the_same_are_one_request():
     alike = [a_job(mem_mb=2000), a_job(mem_mb=2000), a_job(mem_mb=4000), a_job("table", mem_mb=2000)]
-    found = requests.requests(alike, settings())
+    found = requests.distinct_requests(alike, settings())
     assert [name.partition(" (")[0] for name in found] == ["train jobs", "train jobs", "table jobs"]
     assert [words[words.index("--mem") + 1] for words in found.values()] == ["2000", "4000", "2000"]
 

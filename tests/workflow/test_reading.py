@@ -62,7 +62,7 @@ def without_work(project):
     store = RunStore(project / "results")
     for run in study.runs():
         store.write(run, fingerprint, an_outcome(run), {"torch": "2"}, None)
-    bundles.write(store, "read", [run.name(fingerprint) for run in study.runs()])
+    bundles.write_bundle(store, "read", [run.name(fingerprint) for run in study.runs()])
     shutil.rmtree(store.root)
     return store, fingerprint, study
 

@@ -40,7 +40,7 @@ def check_cluster():
     """Before anything is submitted: whether the cluster can have it."""
     if workflow.executor_plugin.name == "slurm":
         try:
-            slurm.check(requests.requests(submitted(), workflow.executor_settings))
+            slurm.check(requests.distinct_requests(submitted(), workflow.executor_settings))
         except UserError as error:
             sys.exit(f"error: {error}")
         plugin.keep_jobs_in_sight()

@@ -123,10 +123,10 @@ def test_kernels_are_compared_by_losses_updates_and_logits(data_folder, monkeypa
         pytest.skip("no compiler")
     model = training.initial_model(1)
     layout = Layout(Graph(model, (1, 8, 8)), model.state_dict())
-    assert native.agree(model, layout, training.loader)
+    assert native.matches_torch(model, layout, training.loader)
     make = native.NativeUpdates.make
     monkeypatch.setattr(native.NativeUpdates, "make", lambda self, batches, factors: make(self, batches, [1.1]))
-    assert not native.agree(model, layout, training.loader)
+    assert not native.matches_torch(model, layout, training.loader)
 
 
 def test_a_model_keeps_the_initial_weights_that_it_makes(own):

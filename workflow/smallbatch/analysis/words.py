@@ -128,7 +128,7 @@ def epoch_words(epochs: Iterable[int]) -> str:
     return f"{numbers} epoch" if numbers == "1" else f"{numbers} epochs"
 
 
-def duration(seconds: float) -> str:
+def format_duration(seconds: float) -> str:
     """`45 s`, `12 min`, `3.4 h`: in the largest unit of which there is at least one and a half."""
     if seconds < 90:
         return f"{seconds:.0f} s"

@@ -34,7 +34,7 @@ def options(job: Any, settings: Any) -> list[str]:
     return words[words.index("--comment") + 2 :]  # before it: names and files
 
 
-def requests(jobs: Iterable[Any], settings: Any) -> dict[str, list[str]]:
+def distinct_requests(jobs: Iterable[Any], settings: Any) -> dict[str, list[str]]:
     """For each kind of job: what it is, in words -> its options; jobs that ask for the same are one kind."""
     asked = [(job.rule.name, options(job, settings)) for job in jobs]
     return {f"{name} jobs ({shlex.join(words)})": words for name, words in asked}

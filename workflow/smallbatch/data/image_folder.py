@@ -28,7 +28,7 @@ from smallbatch.data.archives import as_folder
 from smallbatch.data.decoding import DEEP, BrokenImage, decoded, hearing_pillow
 from smallbatch.data.layout import Classes, classes_of_splits
 from smallbatch.data.prepared import Meta, Split, write
-from smallbatch.data.tree import File, described, digest, shown, walk
+from smallbatch.data.tree import File, describe_left_out, digest, shown, walk
 
 log = logging.getLogger(__name__)
 
@@ -84,7 +84,7 @@ def _prepare(label: str, settings: dict[str, Any], folder: Path, scratch: Path) 
     root, splits = _splits(path, unpacked, settings)
     loaded = [_load(path, root, name, classes, settings, scratch) for name, classes in splits.items()]
     _check_white(path, [split.largest for split in loaded if split.largest is not None], settings)
-    remarks = described(sum((split.remarks for split in loaded), Counter()))
+    remarks = describe_left_out(sum((split.remarks for split in loaded), Counter()))
     if remarks:
         log.warning("%s: %s", path, remarks)
     arrays = [split.split for split in loaded]
@@ -129,7 +129,7 @@ def _splits(path: Path, unpacked: Path, settings: dict[str, Any]) -> tuple[Path,
     except OSError as error:
         raise UserError(f"{path}: {shown(error.filename)} cannot be read ({error.strerror})") from error
     if left_out.total():
-        log.warning("%s: left out: %s", path, described(left_out))
+        log.warning("%s: left out: %s", path, describe_left_out(left_out))
     if "all" in classes:
         return root, _split_by_seed(path, classes["all"], settings)
     if "test_fraction" in settings:

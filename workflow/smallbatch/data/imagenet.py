@@ -29,7 +29,7 @@ from smallbatch.data.decoding import BrokenImage
 from smallbatch.data.originals import ORIGINALS
 from smallbatch.data.photos import CHUNK, MEAN, SHAPE, STD, Photos, decoded
 from smallbatch.data.prepared import Meta, Split, fingerprint, index_type, save
-from smallbatch.data.tree import File, described, digest, folders, shown, text, visible
+from smallbatch.data.tree import File, describe_left_out, digest, folders, shown, text, visible
 
 log = logging.getLogger(__name__)
 
@@ -79,7 +79,7 @@ def prepare(label: str, settings: dict[str, Any], folder: Path, original: bool) 
     except OSError as error:
         raise UserError(f"{root}: {error.filename} cannot be read ({error.strerror})") from error
     if left_out.total():
-        log.warning("%s: left out: %s", root, described(left_out))
+        log.warning("%s: left out: %s", root, describe_left_out(left_out))
     classes = _check_classes(root, train, test)
     splits = {"train": _split(root, classes, train), "val": _split(root, classes, test)}
     if original:

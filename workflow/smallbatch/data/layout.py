@@ -10,7 +10,7 @@ from pathlib import Path
 from smallbatch.core.errors import UserError
 from smallbatch.data.decoding import EXTENSIONS, unlike_pictures
 from smallbatch.data.doubtful import refuse_copy_folders, refuse_masks, refuse_parts
-from smallbatch.data.tree import count_files, described, folded, folders, shown, some, text, walk
+from smallbatch.data.tree import count_files, describe_left_out, folded, folders, shown, some, text, walk
 
 log = logging.getLogger(__name__)
 
@@ -199,7 +199,7 @@ def _class_names(where: Path, class_folders: list[Path]) -> dict[str, str]:
 
 
 def _check_classes(where: Path, images: Classes, no_images: Counter[str]) -> None:
-    instead = described(no_images)
+    instead = describe_left_out(no_images)
     alternatives = f"; found: {instead}" if instead else ""
     if not any(images.values()):
         raise UserError(f"{where}: no class folders with images{alternatives}")

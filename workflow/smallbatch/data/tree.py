@@ -154,7 +154,7 @@ def count_files(folder: str | Path) -> int:
     return sum(len(files) for _, _, files in os.walk(folder))
 
 
-def described(left_out: Counter[str], most: int = 12) -> str:
+def describe_left_out(left_out: Counter[str], most: int = 12) -> str:
     """Kinds and counts on one line, the most frequent first; nothing where nothing was left out."""
     kinds = sorted(left_out.items(), key=lambda item: (-item[1], item[0]))
     parts = [f"{count} {kind if count > 1 else _PLURAL.sub('', kind, count=1)}" for kind, count in kinds if count]

@@ -18,7 +18,7 @@ from rocrate.model import ContextEntity, Entity
 from rocrate.rocrate import ROCrate
 
 from smallbatch.analysis.table import by_environment
-from smallbatch.analysis.words import counted, duration
+from smallbatch.analysis.words import counted, format_duration
 from smallbatch.core import environment
 from smallbatch.core.files import atomic, zip_files
 from smallbatch.data.prepared import read_meta
@@ -275,7 +275,7 @@ def _training(crate: ROCrate, identifier: str, study: Study, recorded: Mapping[s
         identifier,
         "CreateAction",
         name=f"{trained} of study {study.name}",
-        description=f"{trained}, {duration(rows['seconds'].sum())} of training; {environment.words(recorded)}",
+        description=f"{trained}, {format_duration(rows['seconds'].sum())} of training; {environment.words(recorded)}",
         additionalProperty=known,
         **_times(rows),
     )

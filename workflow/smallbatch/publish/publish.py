@@ -63,7 +63,7 @@ def publish(
     names, known = list(records), bundles.published(store)
     kept = whole_weights(records, store, chosen_weights(runs, records, store, weights))
     new = [name for name in names if name not in known]
-    made = [bundles.write(store, study, new)] if new else []
+    made = [bundles.write_bundle(store, study, new)] if new else []
     known |= {name: bundle for bundle in made for name in new}
     paths = [*sorted({known[name] for name in names}), *kept]
     before = {path: path.read_bytes() if path.exists() else None for path in map(_tracker, paths)}

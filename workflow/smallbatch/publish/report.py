@@ -15,7 +15,7 @@ import pandas as pd
 from smallbatch.analysis.findings import findings
 from smallbatch.analysis.table import by_environment
 from smallbatch.analysis.verdicts import effect_words
-from smallbatch.analysis.words import counted, duration, raised, rate_words, setting_words
+from smallbatch.analysis.words import counted, format_duration, raised, rate_words, setting_words
 from smallbatch.core.errors import UserError
 from smallbatch.core.files import atomic
 from smallbatch.figures import caption, style
@@ -135,7 +135,7 @@ def _settings(study: "Study") -> dict[str, dict[str, Any]]:
 def environments(runs: pd.DataFrame) -> list[dict[str, Any]]:
     """Each device, system and set of versions that trained, once, with how many runs it trained and how long."""
     return [
-        recorded | {"runs trained": len(rows), "time trained": duration(rows["seconds"].sum())}
+        recorded | {"runs trained": len(rows), "time trained": format_duration(rows["seconds"].sum())}
         for recorded, rows in by_environment(runs)
     ]
 
@@ -175,7 +175,7 @@ def render(
         study=study,
         reduced={_REDUCED.get(key, key): _text(key, value) for key, value in study["scale"].items()},
         progress=f"{int((once['status'] != 'missing').sum())} of {len(once)}",
-        duration=duration(seconds),
+        duration=format_duration(seconds),
         seconds=f"{seconds:,.0f}",
         trained=_when_and_where(once),
         verdicts=VERDICTS,
@@ -273,7 +273,7 @@ def result_row(runs: pd.DataFrame) -> dict[str, str]:
         "best m": str(best["batch_size"]) if has_best else NOTHING,
         "best η/m": rate_words(best["base_lr"]) if has_best else NOTHING,
         "best accuracy (%)": _accuracy(best) if has_best else NOTHING,
-        "time trained": duration(runs["seconds"].sum()),
+        "time trained": format_duration(runs["seconds"].sum()),
     }
 
 

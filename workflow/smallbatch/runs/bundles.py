@@ -99,7 +99,7 @@ class Bundle:
             return "~", ""
 
 
-def write(store: RunStore, study: str, names: Sequence[str]) -> Path:
+def write_bundle(store: RunStore, study: str, names: Sequence[str]) -> Path:
     """Bundle the records of runs, all of which are there; returns the bundle. The same records give the same bytes.
 
     Args:

@@ -164,7 +164,7 @@ class RunStore:
         """The digest of a run's record, over all that is known of the run; none where it is missing or damaged."""
         name = run.name(fingerprint)
         try:
-            return verified(name, self._reader(name))[0][DIGEST]
+            return read_verified(name, self._reader(name))[0][DIGEST]
         except Damaged:
             return None
 
@@ -257,7 +257,7 @@ class RunStore:
 
     def _end(self, name: str) -> tuple[int | None] | str:
         try:
-            return (verified(name, self._reader(name))[0]["outcome"]["diverged_at"],)
+            return (read_verified(name, self._reader(name))[0]["outcome"]["diverged_at"],)
         except (Damaged, UserError) as damage:
             return str(damage)
 
@@ -413,7 +413,7 @@ def _csv(kind: type[Row], rows: Sequence[Row]) -> bytes:
     return text.getvalue().encode()
 
 
-def verified(name: str, read: Callable[[str], bytes]) -> tuple[Content, dict[str, bytes]]:
+def read_verified(name: str, read: Callable[[str], bytes]) -> tuple[Content, dict[str, bytes]]:
     """What stands in a run's `run.json`, and the content of the files that it names; each is read once.
 
     Args:
@@ -482,12 +482,12 @@ def _check(values: Content) -> None:
 
 
 def record_of(name: str, read: Callable[[str], bytes]) -> Record:
-    """A run's record, from its files as `verified` takes them.
+    """A run's record, from its files as `read_verified` takes them.
 
     Raises:
         Damaged: something is missing, not as it was written, or nothing that can come out of a run.
     """
-    values, contents = verified(name, read)
+    values, contents = read_verified(name, read)
     run = Run.from_settings(values["settings"])
     try:
         epochs = _rows(contents[METRICS], Epoch)

@@ -155,7 +155,7 @@ def perturbed(model: nn.Module, seed: int) -> nn.Module:
     return model
 
 
-def select(lanes: nn.Module, keep: Sequence[int]) -> None:
+def keep_lanes(lanes: nn.Module, keep: Sequence[int]) -> None:
     """Keep only these lanes, in place."""
     for module in lanes.modules():
         for name, tensor in _direct_tensors(module).items():

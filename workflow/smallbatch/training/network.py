@@ -84,7 +84,7 @@ class Network:
 
     def select(self, keep: list[int]) -> None:
         """Keep only these lanes."""
-        lanes.select(self.model, keep)
+        lanes.keep_lanes(self.model, keep)
         self.use_model(self.model)
 
     def gradients(self, images: Tensor, labels: Tensor, *, alone: bool = False) -> Tensor:

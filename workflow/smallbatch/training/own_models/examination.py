@@ -36,7 +36,7 @@ def examine(spec: ModelSpec) -> Suitability:
         batch_sizes.check(candidate, stochastic=stochastic)
         splittable = not stochastic and micro_batches.equal_whole(candidate)
         with call_tracing_paused():
-            reason = "it draws random numbers in training" if stochastic else lane_equality.difference(candidate)
+            reason = "it draws random numbers in training" if stochastic else lane_equality.why_not_in_lanes(candidate)
         if reason:
             optimiser.check(candidate)
         return Suitability(reason, stochastic, splittable, batch_sizes.smallest(candidate))

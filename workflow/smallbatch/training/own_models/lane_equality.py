@@ -48,14 +48,14 @@ SINGLE_ROUNDING = 1e-2
 MIXED = "a layer mixes lanes"
 
 
-def difference(candidate: Candidate) -> str:
+def why_not_in_lanes(candidate: Candidate) -> str:
     """What keeps the model from being trained in lanes, in words; empty if lanes are equal to their models alone.
 
     Raises:
         UserError: lanes differ at a batch size of this study; jobs check only the standard sizes, and would miss it.
     """
     try:
-        return _difference(candidate)
+        return _why_not_in_lanes(candidate)
     except lanes.NoLaneForm as reason:
         return str(reason)
     except UserError:
@@ -64,7 +64,7 @@ def difference(candidate: Candidate) -> str:
         return f"lanes break it ({type(error).__name__}: {' '.join(str(error).split())[:200]})"
 
 
-def _difference(candidate: Candidate) -> str:
+def _why_not_in_lanes(candidate: Candidate) -> str:
     with _default(DOUBLE.dtype):
         equal = all(
             _lanes_equal(candidate, EXAMPLES, count, layout)

@@ -184,7 +184,7 @@ def layout_for(
         return None
 
 
-def agree(model: nn.Module, layout: Layout, loader: BatchLoader) -> bool:
+def matches_torch(model: nn.Module, layout: Layout, loader: BatchLoader) -> bool:
     """Whether the kernels make of lanes of different weights and images what torch does: losses, updates, test logits.
 
     Args:
