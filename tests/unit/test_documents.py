@@ -123,7 +123,9 @@ def test_what_an_experiment_is_unless_set():
 
 
 def test_models_are_those_that_there_are():
-    assert code(documented("### An experiment")["model"][0]) == list(models.MODELS)
+    assert code(documented("### An experiment")["model"][0]) == [
+        *models.MODELS, *(f"{package}:NAME" for package in models.PACKAGES)
+    ]  # fmt: skip
 
 
 def test_bounds_are_those_that_are_kept():

@@ -289,7 +289,7 @@ def _check_count(where: str, experiments: Mapping[str, Experiment]) -> None:
 def _experiment(where: str, name: str, values: Values, datasets: Values) -> Experiment:
     key = f"experiments.{name}"
     _known(where, f"{key}.data", values["data"], list(datasets))
-    _known(where, f"{key}.model", values["model"], list(models.MODELS))
+    _check_model(where, f"{key}.model", values["model"])
     batch_sizes, b_sizes = tuple(values["batch_sizes"]), values.get("bn_batch_sizes")
     norm, best_of = values.get("norm", "none"), _bases(values)
     if norm == "own" and not models.is_own(values["model"]):
@@ -307,6 +307,13 @@ def _experiment(where: str, name: str, values: Values, datasets: Values) -> Expe
     setting = _setting(where, key, values, datasets)
     b_sizes = tuple(b_sizes) if b_sizes else None
     return Experiment(name, setting, batch_sizes, b_sizes, rates, tuple(values["seeds"]), tuple(best_of))
+
+
+def _check_model(where: str, key: str, model: str) -> None:
+    """A model by its name, or PACKAGE:NAME; whether the package has it, its check says."""
+    package, _, name = model.partition(":")
+    if package not in models.PACKAGES or not name:
+        _known(where, key, model, [*models.MODELS, *(f"{package}:NAME" for package in models.PACKAGES)])
 
 
 def _rate(where: str, key: str, rate: str | float) -> BaseLr:

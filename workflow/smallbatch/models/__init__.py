@@ -1,10 +1,14 @@
-"""Models by name. One of your own is a file beside this and a line in `MODELS`; see docs/study.md."""
+"""Models by name: the project's, those of installed packages, and your own; see docs/study.md.
+
+One of your own is a file beside this and a line in `MODELS`.
+"""
 
 import ast
 import contextlib
 import functools
 import hashlib
 import importlib
+import importlib.metadata
 import importlib.util
 import sys
 from collections.abc import Callable, Iterator
@@ -33,20 +37,37 @@ MODELS = {
 }
 """Entry point of each model, MODULE:FUNCTION, as text: studies are checked without importing torch."""
 
-PROJECT_FILES = ("__init__", "alexnet", "initialisation", "normalisation", "resnet", "resnet50")
+PACKAGES = ("torchvision", "timm")
+"""Of which a model is called PACKAGE:NAME."""
+
+PROJECT_FILES = ("__init__", "alexnet", "initialisation", "normalisation", "packaged", "resnet", "resnet50")
 
 
-def is_own(model: str) -> bool:
-    """Whether a model is the user's own, not the project's under its own name.
+def entry_point(model: str) -> str:
+    """MODULE:FUNCTION of a model.
 
     Raises:
         UserError: there is no such model.
     """
+    package, _, name = model.partition(":")
+    if package in PACKAGES and name:
+        return f"smallbatch.models.packaged:{package}.{name}"
     if model not in MODELS:
+        known = [*MODELS, *(f"{package}:NAME" for package in PACKAGES)]
         raise UserError(
-            f"model {model}: there is no such model{suggestion(model, list(MODELS))}; see MODELS in {__file__}"
+            f"model {model}: there is no such model{suggestion(model, list(MODELS))}; allowed: {', '.join(known)}; see "
+            f"MODELS in {__file__}"
         )
-    return MODELS[model] != BUILT_IN.get(model)
+    return MODELS[model]
+
+
+def is_own(model: str) -> bool:
+    """Whether a model is the user's own or a package's, not the project's under its own name.
+
+    Raises:
+        UserError: there is no such model.
+    """
+    return entry_point(model) != BUILT_IN.get(model)
 
 
 def content(model: str) -> str | None:
@@ -57,7 +78,7 @@ def content(model: str) -> str | None:
     Raises:
         UserError: there is no such model, or no such file.
     """
-    return content_at(MODELS[model]) if is_own(model) else None
+    return content_at(entry_point(model)) if is_own(model) else None
 
 
 @functools.cache  # what this process has imported stays, whatever becomes of the file
@@ -71,7 +92,20 @@ def content_at(entry_point: str) -> str:
 
 
 def _content_now(entry_point: str) -> str:
-    return hashlib.sha256(f"{entry_point} {digest(*files(entry_point))}".encode()).hexdigest()[:16]
+    named = f"{entry_point}{_version(entry_point)}"
+    return hashlib.sha256(f"{named} {digest(*files(entry_point))}".encode()).hexdigest()[:16]
+
+
+def _version(entry_point: str) -> str:
+    """That of the package whose model it is; empty for others."""
+    module, _, name = entry_point.partition(":")
+    if module != "smallbatch.models.packaged":
+        return ""
+    package = name.partition(".")[0]
+    try:
+        return f" {importlib.metadata.version(package)}"
+    except importlib.metadata.PackageNotFoundError as error:
+        raise UserError(f"model {package}:...: package {package} is not installed; `pip install {package}`") from error
 
 
 def files(entry_point: str) -> set[Path]:
@@ -169,9 +203,9 @@ def check_content(model: str, recorded: str | None) -> None:
     now = _loaded.get(model) or content(model)
     if now != recorded:
         raise UserError(
-            f"model {model}: {MODELS[model]} in {source(MODELS[model])} is not what this run was named after: its "
-            f"content has the hash {now}, the run's had {recorded}; allowed: the file and the function as they were "
-            "(with these a study trains new runs)"
+            f"model {model}: {entry_point(model)} in {source(entry_point(model))} is not what this run was named "
+            f"after: its content has the hash {now}, the run's had {recorded}; allowed: the file and the function as "
+            "they were (with these a study trains new runs)"
         )
 
 
@@ -210,7 +244,7 @@ def build(
             made = maker(shape, classes, norms(norm, norm_layers, bn_batch_size))
             if not isinstance(made, nn.Module):
                 raise TypeError(f"a {type(made).__name__} was made, not a torch.nn.Module")
-            return as_in_the_paper(made) if MODELS[model] in BUILT_IN.values() else made
+            return as_in_the_paper(made) if entry_point(model) in BUILT_IN.values() else made
 
 
 _loaded: dict[str, str] = {}
@@ -218,13 +252,13 @@ _loaded: dict[str, str] = {}
 
 
 def _maker(model: str) -> Callable[..., "nn.Module"]:
-    module, name = MODELS[model].split(":")
+    module, name = entry_point(model).split(":")
     if is_own(model) and module not in sys.modules:
-        forget_bytecode(MODELS[model])
-        before = _content_now(MODELS[model])
+        forget_bytecode(entry_point(model))
+        before = _content_now(entry_point(model))
         importlib.import_module(module)
-        if _content_now(MODELS[model]) != before:
-            raise UserError(f"model {model}: {source(MODELS[model])} was changed while it was read; call again")
+        if _content_now(entry_point(model)) != before:
+            raise UserError(f"model {model}: {source(entry_point(model))} was changed while it was read; call again")
         _loaded[model] = before
     maker: Callable[..., nn.Module] = getattr(importlib.import_module(module), name)
     return maker
@@ -238,7 +272,7 @@ def forget_modules() -> None:
     files_of_own: set[Path] = set()
     for model in filter(is_own, MODELS):
         with contextlib.suppress(UserError):
-            files_of_own |= files(MODELS[model])
+            files_of_own |= files(entry_point(model))
     forgotten = [
         name
         for name, module in list(sys.modules.items())  # a look at some imports others
@@ -281,4 +315,4 @@ def errors_in_one_line(model: str, what: str) -> Iterator[None]:
     except (Exception, SystemExit) as error:
         text = " ".join(str(error).split()) or "without a word"
         line = f"{type(error).__name__}: {text[:300]}"
-        raise UserError(f"model {model} ({source(MODELS[model])}): {what} ({line})") from error
+        raise UserError(f"model {model} ({source(entry_point(model))}): {what} ({line})") from error

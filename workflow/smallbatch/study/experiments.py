@@ -173,7 +173,8 @@ class Run:
         rate = "open" if self.base_lr is None else format_base_lr(self.base_lr)
         rate = rate.replace("2^", "log2lr") if rate.startswith("2^") else f"lr{rate}"
         b = f"_b{self.bn_batch_size}" if self.bn_batch_size != self.batch_size else ""
-        return f"{s.data}_{s.model}-{norm}_m{self.batch_size}{b}_{rate}_seed{self.seed}-{digest}"
+        model = s.model.replace(":", "-")  # not allowed in file names everywhere
+        return f"{s.data}_{model}-{norm}_m{self.batch_size}{b}_{rate}_seed{self.seed}-{digest}"
 
 
 Chosen = Mapping[int, BaseLr]

@@ -27,7 +27,7 @@ def build(
     model: str, norm: str, norm_layers: str, shape: tuple[int, int, int], classes: int, sub_batch: int
 ) -> nn.Module:
     """As `model_of`, by what decides about the structure; of a sub-batch only whether it is of one example."""
-    key = models.MODELS[model], models.content(model), torch.get_default_dtype()
+    key = models.entry_point(model), models.content(model), torch.get_default_dtype()
     return _build(model, key, norm, norm_layers, shape, classes, sub_batch)
 
 

@@ -65,5 +65,5 @@ def spec_of(setting: Setting, shape: Sequence[int], classes: int) -> ModelSpec:
     channels, height, width = shape
     name = setting.model
     image = (channels, height, width)
-    content, entry_point = models.content(name), models.MODELS[name]
+    content, entry_point = models.content(name), models.entry_point(name)
     return ModelSpec(name, content, entry_point, setting.norm, setting.norm_layers, image, classes)
