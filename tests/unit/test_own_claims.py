@@ -81,6 +81,35 @@ def test_what_is_computed_is_said_in_words(asked, words):
     assert words in judged(**asked)["predicate"]
 
 
+HIGH = """
+from smallbatch.analysis.verdicts import Comparison
+
+def best_is_high(thresholds, grid):
+    yield Comparison(f"best at {grid.best_words()}", 100 * grid.peak(), at_least=75)
+
+def fails(thresholds, grid):
+    raise ValueError("no such\\nthing")
+"""
+
+
+def asked_of(file: Path, name: str) -> dict:
+    file.write_text(HIGH, encoding="utf-8")
+    return {"function": {"file": str(file), "name": name, "figures": ["plain"]}}
+
+
+def test_a_function_of_ones_own_may_judge(tmp_path):
+    row = judged(**asked_of(tmp_path / "mine.py", "best_is_high"))
+    assert (row["verdict"], row["effect"]) == ("supported", "+80.0 points")
+    assert row["evidence"] == "plain: best at m = 8 at 2⁻⁸ (80.0 %)" and row["predicate"].startswith(
+        "what best_is_high of"
+    )
+
+
+def test_a_function_that_fails_is_named_in_one_line(tmp_path):
+    with pytest.raises(UserError, match=r"mine\.py: fails: it fails \(ValueError: no such thing\)"):
+        judged(**asked_of(tmp_path / "mine.py", "fails"))
+
+
 STUDY = {
     "title": "Mine",
     "seeds": [1],
@@ -138,6 +167,9 @@ def test_claims_about_figures_that_a_scale_leaves_out_go_with_them():
         ("none", {"text": "t"}, "claims.none: "),
         ("two", SMALL | {"range_shrinks": {"figure": "mine"}}, "claims.two: "),
         ("odd", {"text": "t", "best_batchsize": {"figure": "mine"}}, "unknown key (did you mean 'best_batch_size'?)"),
+        ("gone", {"text": "t", "function": {"file": "no.py", "name": "f", "figures": ["mine"]}},
+         "claims.gone.function.file: 'no.py' is not allowed; allowed: a file of Python that can be read (No such file"),
+        ("odd", {"text": "t", "function": {"file": "no.py", "name": "f", "figures": ["min"]}}, "'min' is not allowed"),
         ("by", {"text": "t", "improves": {"from": "mine", "to": "other", "by": -1}}, "improves.by: -1 is not allowed"),
     ],
 )  # fmt: skip

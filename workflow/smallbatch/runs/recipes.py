@@ -7,6 +7,7 @@ from typing import Any
 from smallbatch.core.checksums import recipe_of
 from smallbatch.core.code import code_digest
 from smallbatch.core.files import digest
+from smallbatch.study.claims import files_of
 from smallbatch.study.experiments import PROTOCOL, Study
 
 TEMPLATE = Path("smallbatch", "templates", "report.html.j2")
@@ -43,7 +44,13 @@ def recipes(
     return {
         "gather": recipe_of(list(study.experiments), code["gather"]),
         "claims": recipe_of(
-            study.figures, order, study.reproduces, list(study.claims.items()), config["claims"], code["claims"]
+            study.figures,
+            order,
+            study.reproduces,
+            list(study.claims.items()),
+            *map(digest, files_of(study.claims.values())),
+            config["claims"],
+            code["claims"],
         ),
         "page": recipe_of(study.as_json(), order, config["claims"]["near"], code["report"], digest(library / TEMPLATE)),
         "archive": recipe_of(study.as_json(), order, snakemake, code["crate"]),

@@ -1,6 +1,8 @@
 """What a claim of the user's own is about: of the file of a study, checked before anything is trained."""
 
-from collections.abc import Collection, Mapping
+import ast
+from collections.abc import Collection, Iterable, Mapping
+from pathlib import Path
 from typing import Any
 
 from smallbatch.core.errors import refuse
@@ -10,6 +12,9 @@ from smallbatch.study.settings import suggestion
 TEXT = "text"
 OF_TWO = ("improves", "same_accuracy")
 """Kinds that compare two figures, `from` and `to`."""
+
+FUNCTION = "function"
+"""The kind that is computed by a file of the user's own."""
 
 UNJUDGED = ("variance", "example-variance", "cost", "convergence")
 """Kinds of figures that show no accuracy over batch sizes and rates."""
@@ -25,7 +30,14 @@ def figures_of(spec: Mapping[str, Any]) -> tuple[str, ...]:
     """The figures of the study that a claim is about, by name."""
     kind = kind_of(spec)
     asked = spec[kind]
-    return (asked["from"], asked["to"]) if kind in OF_TWO else (asked["figure"],)
+    if kind in OF_TWO:
+        return asked["from"], asked["to"]
+    return tuple(asked["figures"]) if kind == FUNCTION else (asked["figure"],)
+
+
+def files_of(claims: Iterable[Mapping[str, Any]]) -> list[Path]:
+    """The files of the user's own that claims are computed by."""
+    return [Path(spec[FUNCTION]["file"]) for spec in claims if FUNCTION in spec]
 
 
 def check_claims(
@@ -55,6 +67,8 @@ def check_claims(
         sizes = {m for name in shown for m in experiments[name].batch_sizes}
         if kind == "best_batch_size":
             _check_bounds(where, f"{key}.{kind}", spec[kind], sizes)
+        if kind == FUNCTION:
+            _check_function(where, f"{key}.{kind}", spec[kind])
         if kind == "accuracy_falls" and sum(m >= spec[kind].get("from", 1) for m in sizes) < 2:
             allowed = f"a number up to the last but one of {_listed(sizes)}"
             refuse(where, f"{key}.{kind}.from", spec[kind].get("from"), allowed)
@@ -74,6 +88,19 @@ def _check_bounds(where: str, key: str, asked: Mapping[str, Any], sizes: Collect
     if not inside or inside == set(sizes):
         allowed = f"at_least, at_most or both, with some of {_listed(sizes)} between them, and some not"
         refuse(where, key, {name: value for name, value in asked.items() if name != "figure"}, allowed)
+
+
+def _check_function(where: str, key: str, asked: Mapping[str, Any]) -> None:
+    """The file can be read, and defines the function; it is not run."""
+    try:
+        body = ast.parse(Path(asked["file"]).read_bytes()).body
+    except (OSError, SyntaxError, ValueError) as error:
+        reason = " ".join(str(getattr(error, "strerror", None) or error).split())
+        refuse(where, f"{key}.file", asked["file"], f"a file of Python that can be read ({reason})")
+    known = [node.name for node in body if isinstance(node, ast.FunctionDef)]
+    if asked["name"] not in known:
+        there = f"{', '.join(known) or 'it has none'}{suggestion(asked['name'], known)}"
+        refuse(where, f"{key}.name", asked["name"], f"a function of {asked['file']}: {there}")
 
 
 def _listed(sizes: Collection[int]) -> str:
