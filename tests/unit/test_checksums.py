@@ -59,44 +59,54 @@ def test_what_other_settings_code_or_inputs_would_make_is_reported(made):
     whose = [made.parent / "claims.csv"], [runs]
     checksums.write(sums, whose[0], recipe=recipe, inputs=whose[1])
     assert recipe == checksums.recipe_of({"near": 2.0, "margin": 0.2}, "code")
-    assert checksums.why_outdated(sums, recipe) is None
+    assert checksums.why_outdated(sums, recipe, whose[1]) is None
     other = checksums.recipe_of({"margin": 0.3, "near": 2.0}, "code")
-    assert checksums.why_outdated(sums, other) == "made by other settings or another version of the code"
+    assert checksums.why_outdated(sums, other, whose[1]) == "made by other settings or another version of the code"
     runs.write_text("other runs\n")
     os.utime(runs, (0, 0))
-    assert checksums.why_outdated(sums, recipe) == "made from other inputs" and checksums.damaged(sums, *whose) == []
+    assert checksums.why_outdated(sums, recipe, whose[1]) == "made from other inputs"
+    assert checksums.damaged(sums, whose[0]) == []
     runs.unlink()  # which is made again, and this after it
-    assert checksums.why_outdated(sums, recipe) is None
+    assert checksums.why_outdated(sums, recipe, whose[1]) is None
     sums.write_text("{}")
-    assert checksums.why_outdated(sums, recipe) is None and checksums.damaged(sums, *whose) == [sums]
+    assert checksums.why_outdated(sums, recipe, whose[1]) is None and checksums.damaged(sums, whose[0]) == [sums]
+
+
+@pytest.mark.parametrize("inputs", [[], ["source", "runs.csv"], ["twin/source"]])
+def test_what_would_be_made_from_more_or_fewer_inputs_is_outdated_not_damaged(inputs, made):
+    """As by a study that has another experiment since."""
+    (made.parent / "twin").mkdir()
+    for name in ("source", "twin/source"):
+        (made.parent / name).write_text("source")
+    sums, files = made.with_name("gather.json"), [made.parent / "claims.csv"]
+    checksums.write(sums, files, inputs=inputs)
+    assert checksums.why_outdated(sums, "", ["source"]) == "made from other inputs"
+    assert checksums.damaged(sums, files) == [] and checksums.why_outdated(sums, "", inputs) is None
 
 
 @pytest.mark.parametrize(
-    ("files", "inputs"),
+    "files",
     [
-        (["runs.csv"], ["source"]),
-        (["runs.csv", "claims.csv", "report.html"], ["source"]),
-        (["runs.csv", "twin/claims.csv"], ["source"]),
-        (["runs.csv", "twin/../claims.csv"], ["source"]),
-        (["runs.csv", "{}/claims.csv"], ["source"]),
-        ([], ["source"]),
-        (["runs.csv", "claims.csv"], []),
-        (["runs.csv", "claims.csv"], ["source", "runs.csv"]),
-        (["runs.csv", "claims.csv"], ["twin/source"]),
+        ["runs.csv"],
+        ["runs.csv", "claims.csv", "report.html"],
+        ["runs.csv", "twin/claims.csv"],
+        ["runs.csv", "twin/../claims.csv"],
+        ["runs.csv", "{}/claims.csv"],
+        [],
     ],
 )
-def test_checksums_of_other_files_than_the_job_s_are_damaged(files, inputs, tmp_path, monkeypatch):
+def test_checksums_of_other_files_than_the_job_s_are_damaged(files, tmp_path, monkeypatch):
     """As of a study that was renamed, of a twin of it, or of another job."""
     monkeypatch.chdir(tmp_path)
     (tmp_path / "twin").mkdir()
     for folder in (tmp_path, tmp_path / "twin"):
-        for name in ("runs.csv", "claims.csv", "report.html", "source"):
+        for name in ("runs.csv", "claims.csv", "report.html"):
             (folder / name).write_text(name)
-    sums, whose = Path("sums.json"), (["runs.csv", "sums.json", Path("claims.csv")], [Path("source")])
-    checksums.write(sums, *whose[:1], inputs=whose[1])
-    assert checksums.damaged(sums, *whose) == []
-    checksums.write(sums, [Path(file.format(tmp_path)) for file in files], inputs=inputs)
-    assert checksums.damaged(sums, *whose) == [sums]
+    sums, made = Path("sums.json"), ["runs.csv", "sums.json", Path("claims.csv")]
+    checksums.write(sums, made)
+    assert checksums.damaged(sums, made) == []
+    checksums.write(sums, [Path(file.format(tmp_path)) for file in files])
+    assert checksums.damaged(sums, made) == [sums]
 
 
 def test_checksums_that_name_a_file_twice_are_damaged(made):

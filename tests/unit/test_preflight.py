@@ -97,8 +97,15 @@ def test_an_edited_picture_is_drawn_over(job, tmp_path):
 
 
 def test_checksums_of_other_files_are_set_aside_themselves(job, tmp_path):
-    (finding,) = preflight.damaged_files([job._replace(reads=[])], tmp_path / "paper_figures")
+    (finding,) = preflight.damaged_files([job._replace(makes=job.makes[1:])], tmp_path / "paper_figures")
     assert finding.files == (job.sums,)
+
+
+def test_what_a_study_makes_from_fewer_experiments_since_is_outdated_not_damaged(job, tmp_path):
+    fewer = job._replace(reads=[])
+    assert not list(preflight.damaged_files([fewer], tmp_path / "paper_figures"))
+    (finding,) = preflight.outdated_files([fewer])
+    assert finding.planned == f"{job.sums}: made from other inputs; to be made again"
 
 
 def test_what_was_made_by_another_recipe_or_from_others_is_made_again(job, tmp_path):

@@ -36,7 +36,7 @@ def _sums(files: Iterable[str | Path]) -> dict[str, str]:
     return {Path(file).as_posix(): sha256(Path(file)) for file in files}
 
 
-def why_outdated(path: Path, recipe: str) -> str | None:
+def why_outdated(path: Path, recipe: str, inputs: Iterable[str | Path] = ()) -> str | None:
     """Why a job's files have to be made again although they are whole; none where they are as they would be made.
 
     Times do not tell: what was restored from a backup is new, and what Snakemake remembers of settings is not copied.
@@ -44,15 +44,17 @@ def why_outdated(path: Path, recipe: str) -> str | None:
     Args:
         path: as `write` has it; none is there where nothing is made.
         recipe: as the files would be made now.
+        inputs: what they would be made from, as `write` is given it.
     """
     try:
         values = read_sealed(path)
         if values.get("recipe") != recipe:
             return "made by other settings or another version of the code"
-        inputs = {Path(file): checksum for file, checksum in values["inputs"].items()}
-    except (UserError, KeyError, AttributeError):
+        noted = dict(values["inputs"])
+    except (UserError, KeyError, TypeError, ValueError):
         return None  # damaged, which `damaged` says
-    return "made from other inputs" if any(_differs(file, checksum) for file, checksum in inputs.items()) else None
+    others = noted.keys() != _names(inputs) or any(_differs(Path(file), checksum) for file, checksum in noted.items())
+    return "made from other inputs" if others else None
 
 
 def made_from(path: Path) -> str | None:
@@ -63,7 +65,7 @@ def made_from(path: Path) -> str | None:
         return None
 
 
-def damaged(path: Path, files: Iterable[str | Path], inputs: Iterable[str | Path] = ()) -> list[Path]:
+def damaged(path: Path, files: Iterable[str | Path]) -> list[Path]:
     """Those of a job's files that are not as it wrote them, `path` itself among them; files that are gone are not.
 
     Checksums of other files than these, as those of another job or of a study that was renamed, say nothing of these:
@@ -73,17 +75,16 @@ def damaged(path: Path, files: Iterable[str | Path], inputs: Iterable[str | Path
     Args:
         path: of the checksums.
         files: what the job makes, as it gives them to `write`.
-        inputs: what it makes them from, as it gives them to `write`.
     """
     if not os.path.lexists(path):
         return []
     before = _content(path)
     try:
         values = read_sealed(path)
-        sums, names = values["files"], _names(file for file in files if Path(file) != path)
-        whose = sums.keys() == names and values["inputs"].keys() == _names(inputs)
+        sums, _inputs = dict(values["files"]), dict(values["inputs"])
+        whose = sums.keys() == _names(file for file in files if Path(file) != path)
         found = [Path(file) for file, checksum in sums.items() if _differs(Path(file), checksum)] if whose else [path]
-    except (UserError, KeyError, AttributeError):
+    except (UserError, KeyError, TypeError, ValueError):
         found = [path]
     return found if os.path.lexists(path) and _content(path) == before else []
 

@@ -67,7 +67,7 @@ def damaged_files(jobs: Iterable[Job], figures: Path) -> Iterator[Finding]:
         figures: the folder of pictures.
     """
     for job in jobs:
-        damaged = checksums.damaged(job.sums, job.makes, job.reads)
+        damaged = checksums.damaged(job.sums, job.makes)
         pictures = [file for file in damaged if file.is_relative_to(figures)]
         if pictures:
             names = ", ".join(map(str, pictures))
@@ -94,7 +94,7 @@ def incomplete(jobs: Sequence[Job]) -> list[Path]:
 def outdated_files(jobs: Iterable[Job]) -> Iterator[Finding]:
     """Checksums of files that are whole, but would be made otherwise now."""
     for job in jobs:
-        if job.sums.is_file() and (reason := checksums.why_outdated(job.sums, job.recipe)):
+        if job.sums.is_file() and (reason := checksums.why_outdated(job.sums, job.recipe, job.reads)):
             yield _outdated(job.sums, f"{job.sums}: {reason}; to be made again")
 
 
