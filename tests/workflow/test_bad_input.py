@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 import torch
 from helpers import TINY, a_run, copy_project, made_data, snakemake, write_study
+from PIL import Image
 
 from smallbatch.cluster import slurm
 from smallbatch.core.console import reporting
@@ -105,8 +106,8 @@ def test_snakemake_and_the_library_say_the_same_of_a_command_line(project, entry
     assert ours.returncode and theirs.returncode
 
 
-def checked(project, entry):
-    called = [sys.executable, "-m", "smallbatch", "check", "--config", entry]
+def checked(project, *entries):
+    called = [sys.executable, "-m", "smallbatch", "check", "--config", *entries]
     places = os.environ | {"PYTHONPATH": str(project / "workflow")}
     return subprocess.run(called, cwd=project, env=places, capture_output=True, text=True)
 
@@ -157,10 +158,24 @@ def test_the_rest_of_a_study_needs_no_photos(project):
     assert looked.returncode == 0, looked.stdout
 
 
-def test_an_image_folder_without_images(project, tmp_path):
+@pytest.mark.parametrize(
+    ("settings", "folders", "words"),
+    [
+        ("source: image-folder, size: 32", "", "no class folders with images"),
+        ("source: image-folder, size: 32", "cat dog", "test_fraction: None is not allowed"),
+        ("source: image-folder, size: 32", "train/cat train/dog holdout", "doubtful: train/ beside holdout/"),
+        ("source: imagenet", "train/cat", "no validation images; allowed: ILSVRC2012_img_val.tar, or val/"),
+    ],
+)
+def test_folders_that_cannot_be_prepared_are_refused_before_any_job(settings, folders, words, project, tmp_path):
     (tmp_path / "pictures").mkdir()
-    given = f"datasets={{cifar10: {{source: image-folder, path: {tmp_path}/pictures, size: 32, label: pictures}}}}"
-    says(snakemake(project, "--cores", "1", "--config", "study=cifar10-quick", given, "--", "datasets"), "pictures")
+    for folder in folders.split():
+        (tmp_path / "pictures" / folder).mkdir(parents=True)
+        Image.new("L", (8, 8)).save(tmp_path / "pictures" / folder / "a.png")
+    given = "study=cifar10-quick", f"datasets={{cifar10: {{{settings}, path: {tmp_path}/pictures, label: pictures}}}}"
+    line = f"error: {tmp_path}/pictures: {words}"
+    says(snakemake(project, "-n", "--config", *given, "--", "datasets"), line)
+    assert line in checked(project, *given).stderr
 
 
 def test_a_file_where_a_job_makes_a_folder(project):

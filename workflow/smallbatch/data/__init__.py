@@ -39,6 +39,18 @@ def _imagenet(label: str, settings: dict[str, Any], folder: Path, downloads: Pat
     return imagenet.prepare(label, settings, folder, _is_original(settings))
 
 
+def _check_image_folder(settings: dict[str, Any]) -> None:
+    from smallbatch.data import image_folder
+
+    image_folder.check_layout(settings)
+
+
+def _check_imagenet(settings: dict[str, Any]) -> None:
+    from smallbatch.data import imagenet
+
+    imagenet.check_layout(settings)
+
+
 def _digest_of_images(settings: dict[str, Any]) -> str | None:
     from smallbatch.data import image_folder
 
@@ -60,6 +72,7 @@ class Source:
     photos: whether its images are photos of many sizes.
     stat_digest: gives a digest over names, sizes and times of its files as they are now, none where there are none; no
         function where nothing can change: digits come with scikit-learn, and of a CIFAR archive the md5 is known.
+    check_layout: refuses what is there and cannot be prepared, as far as names of files tell.
     """
 
     prepare: Callable[[str, dict[str, Any], Path, Path], "Meta"]
@@ -67,18 +80,26 @@ class Source:
     optional: tuple[str, ...] = ()
     photos: bool = False
     stat_digest: Callable[[dict[str, Any]], str | None] | None = None
+    check_layout: Callable[[dict[str, Any]], None] | None = None
 
 
 SOURCES = {
     "digits": Source(_digits),
     "cifar10": Source(_cifar, optional=("archive", "md5")),
     "cifar100": Source(_cifar, optional=("archive", "md5")),
-    "imagenet": Source(_imagenet, required=("path",), photos=True, stat_digest=_digest_of_photos),
+    "imagenet": Source(
+        _imagenet,
+        required=("path",),
+        photos=True,
+        stat_digest=_digest_of_photos,
+        check_layout=_check_imagenet,
+    ),
     "image-folder": Source(
         _image_folder,
         required=("path", "size"),
         optional=("mode", "test_fraction", "split_seed", "broken_images", "white"),
         stat_digest=_digest_of_images,
+        check_layout=_check_image_folder,
     ),
 }
 
@@ -167,13 +188,13 @@ def check_settings(where: str, key: str, settings: dict[str, Any]) -> None:
 
 
 def check_source(where: str, key: str, settings: dict[str, Any]) -> None:
-    """Make sure that what a data set is to be prepared from is there.
+    """Make sure that what a data set is to be prepared from is there, and can be as far as names of files tell.
 
     where: the settings were said.
     key: the data set's name there.
 
     Raises:
-        UserError: there is no such file or folder.
+        UserError: there is no such file or folder, or it is doubtful which folders are splits and which are classes.
     """
     for name in {"path", "archive"} & settings.keys():
         try:
@@ -182,6 +203,8 @@ def check_source(where: str, key: str, settings: dict[str, Any]) -> None:
             existing = False
         if not existing:
             refuse(where, f"datasets.{key}.{name}", settings[name], "an existing file or folder that can be read")
+    if check_layout := SOURCES[settings["source"]].check_layout:
+        check_layout(settings)
 
 
 def _check_keys(where: str, key: str, settings: dict[str, Any]) -> None:

@@ -63,6 +63,17 @@ def prepare(label: str, settings: dict[str, Any], folder: Path) -> Meta:
         return _prepare(label, settings, folder, Path(scratch))
 
 
+def check_layout(settings: dict[str, Any]) -> None:
+    """Make sure that splits and classes of a folder can be told; of an archive that is known when it is unpacked.
+
+    Raises:
+        UserError: they are doubtful, or `test_fraction` is missing or in the way.
+    """
+    path = Path(settings["path"]).expanduser()
+    if path.is_dir():
+        _splits(path, path, settings)
+
+
 def stat_digest(settings: dict[str, Any]) -> str | None:
     """A digest over all files at the path, or of the archive, by name, size and time; none where it cannot be read."""
     try:

@@ -69,10 +69,8 @@ def prepare(label: str, settings: dict[str, Any], folder: Path, original: bool) 
         UserError: something is missing or broken, or this is not the original.
     """
     check_folder_writable(folder.parent)
-    root = _root(settings)
-    if not root.is_dir():
-        raise UserError(f"{root}: no such folder; allowed: a folder with {ALLOWED}")
-    seen = stat_digest(settings)
+    check_layout(settings)
+    root, seen = _root(settings), stat_digest(settings)
     left_out: Counter[str] = Counter()
     try:
         train, test = _training_classes(root, left_out), _validation_classes(root, left_out)
@@ -102,6 +100,23 @@ def prepare(label: str, settings: dict[str, Any], folder: Path, original: bool) 
     return save(folder, meta, *(Split(split.images.index, split.labels) for split in splits.values()))
 
 
+def check_layout(settings: dict[str, Any]) -> None:
+    """Make sure that there are training images, validation images and the labels of these.
+
+    Raises:
+        UserError: there are none.
+    """
+    root = _root(settings)
+    if not root.is_dir():
+        raise UserError(f"{root}: no such folder; allowed: a folder with {ALLOWED}")
+    if not ((root / TRAIN).is_file() or (root / "train").is_dir()):
+        raise UserError(f"{root}: no training images; allowed: {TRAIN}, or train/ with class folders")
+    if not ((root / VALIDATION).is_file() or (root / "val").is_dir()):
+        raise UserError(f"{root}: no validation images; allowed: {VALIDATION}, or val/, flat or with class folders")
+    if not (_has_class_folders(root) or (root / DEVKIT).is_file()):
+        raise UserError(f"{root}: no labels of the validation images; allowed: {DEVKIT}, or val/ with class folders")
+
+
 def stat_digest(settings: dict[str, Any]) -> str | None:
     """A digest over the archives by name, size and time; none where there are none.
 
@@ -123,26 +138,24 @@ def _root(settings: dict[str, Any]) -> Path:
         raise UserError(f"{settings['path']}: cannot be read ({error})") from error
 
 
+def _has_class_folders(root: Path) -> bool:
+    """Whether the validation images say of which class they are."""
+    return not (root / VALIDATION).is_file() and bool(folders(root / "val"))
+
+
 def _training_classes(root: Path, left_out: Counter[str]) -> dict[str, Images]:
     if (root / TRAIN).is_file():
         return _classes_in_tar(root / TRAIN, left_out)
-    if (root / "train").is_dir():
-        return _classes_in_folder(root, root / "train", left_out)
-    raise UserError(f"{root}: no training images; allowed: {TRAIN}, or train/ with class folders")
+    return _classes_in_folder(root, root / "train", left_out)
 
 
 def _validation_classes(root: Path, left_out: Counter[str]) -> dict[str, Images]:
-    if (root / VALIDATION).is_file():
-        with damage_reported(root / VALIDATION), open(root / VALIDATION, "rb") as file:
-            images = _once(_images_in_tar(file, root / VALIDATION, left_out), root / VALIDATION)
-    elif (root / "val").is_dir():
-        if folders(root / "val"):
-            return _classes_in_folder(root, root / "val", left_out)
-        images = _images_in_folder(root, root / "val", left_out)
-    else:
-        raise UserError(f"{root}: no validation images; allowed: {VALIDATION}, or val/, flat or with class folders")
-    if not (root / DEVKIT).is_file():
-        raise UserError(f"{root}: no labels of the validation images; allowed: {DEVKIT}, or val/ with class folders")
+    if _has_class_folders(root):
+        return _classes_in_folder(root, root / "val", left_out)
+    if not (root / VALIDATION).is_file():
+        return _labelled(root, _images_in_folder(root, root / "val", left_out))
+    with damage_reported(root / VALIDATION), open(root / VALIDATION, "rb") as file:
+        images = _once(_images_in_tar(file, root / VALIDATION, left_out), root / VALIDATION)
     return _labelled(root, images)
 
 
