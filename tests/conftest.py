@@ -139,3 +139,10 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         for item in items:
             if item.get_closest_marker("gpu"):
                 item.add_marker(pytest.mark.skip(reason="no GPU here"))
+
+
+@pytest.fixture
+def folder_of_studies(tmp_path, monkeypatch):
+    """The tests work in a folder with an empty config/studies."""
+    (tmp_path / "config" / "studies").mkdir(parents=True)
+    monkeypatch.chdir(tmp_path)
