@@ -190,11 +190,13 @@ def test_time_left_is_that_of_the_images_of_running_and_waiting_runs(runs):
     status = seen()
     # A run has 10 epochs of 100 images: 2 x 800 and 500 are left of those that run, 3 x 1000 of those that wait.
     # Those of `taken` wait for their rates, so that it is 4 x 1000 more.
-    assert (status.speed, status.left) == (500, (1600 + 500 + 3000 + 4000) / 500)
+    assert (status.speed, status.images, status.left) == (500, 9100, 9100 / 500)
     assert "Running now: 3 packs, 500 images/s, about 0:18 left at this speed." in screen(status)
     say("one", runs[1:3], state=STOPPED)
     say("two", runs[3:5], state=STOPPED)
-    assert (seen().speed, seen().left) == (None, None)
+    assert (seen().speed, seen().left, seen().images) == (None, None, 1000 * (8 - 2) + 4000), (
+        "of 8 one is done, one failed"
+    )
     assert "Running now: 1 pack, speed unknown, time left unknown." in screen(seen())
 
 

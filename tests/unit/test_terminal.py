@@ -104,6 +104,34 @@ def test_elsewhere_a_line_is_written_each_time(monkeypatch, capsys):
     assert {line.partition(" ")[2] for line in lines} == {"mine: 3 of 22 runs, 1,234 images/s, 1:05 left"}
 
 
+def test_the_time_left_is_told_by_all_that_was_trained_since_the_first_look():
+    """Not by the speed of this moment, which may be that of a slow batch size."""
+    pace = watching.Pace()
+    assert pace.of(replace(STATUS, left=9.0)).left == 9.0, "how many images are left is not known"
+    assert pace.of(replace(STATUS, now=100.0, images=5000.0, left=50.0)).left == 50.0
+    assert pace.of(replace(STATUS, now=219.0, images=3000.0, left=600.0)).left == 600.0, "too early to tell"
+    assert pace.of(replace(STATUS, now=300.0, images=5000.0, left=600.0)).left == 600.0, "nothing was trained"
+    # 4000 images in 250 seconds, and 1000 to go.
+    assert pace.of(replace(STATUS, now=350.0, images=1000.0, left=600.0)).left == 62.5
+    assert pace.of(replace(STATUS, now=400.0, images=1000.0, speed=7.0)).speed == 7.0
+
+
+def test_a_watch_tells_the_time_left_by_its_pace(monkeypatch):
+    monkeypatch.setattr(watching, "PACE_KNOWN", 0.0)
+    looks = iter([(0.0, 100.0), (10.0, 80.0), (20.0, 70.0)])
+    left = []
+
+    def look():
+        now, images = next(looks, (30.0, 70.0))
+        return replace(STATUS, now=now, images=images, left=1.0)
+
+    watch = watching.Watch(look, lambda status: left.append(status.left), every=0.01)
+    while len(left) < 3:
+        time.sleep(0.01)
+    watch.end()
+    assert left[:3] == [1.0, 40.0, 46.666666666666664]
+
+
 def test_a_study_that_takes_long_to_look_at_is_looked_at_less_often():
     looks = []
 

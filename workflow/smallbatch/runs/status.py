@@ -51,6 +51,7 @@ class Status:
     wrong: what is wrong with files of data and of rates and with heartbeats, which count as not there, and with runs,
         which count as not trained.
     begun: checkpoints of groups of runs, of any study, that the next call goes on from.
+    images: training images that the running and waiting runs still need. None: unknown.
     """
 
     study: str
@@ -62,6 +63,7 @@ class Status:
     left: float | None
     wrong: list[str]
     begun: int = 0
+    images: float | None = None
 
 
 def look(study: Study, data: Path, results: Path) -> Status:
@@ -89,15 +91,16 @@ def look(study: Study, data: Path, results: Path) -> Status:
     states |= {name: jobs.state(name) for name in lacking}
     heartbeats, unprepared = jobs.heartbeats_of(lacking), [label for label in study.labels if label not in metas]
     speed = sum(heartbeat.speed or 0 for heartbeat in heartbeats.values() if _kind(heartbeat, jobs.now) == RUNNING)
-    left = None
-    if speed and not unprepared:
+    images = None
+    if not unprepared:
         unfinished = [name for name in lacking if states[name] != FAILED]
-        left = sum(_images(runs[name], metas) * jobs.left(name) for name in unfinished) / speed
+        images = sum(_images(runs[name], metas) * jobs.left(name) for name in unfinished)
+    left = images / speed if images is not None and speed else None
     counts = {figure: _counts(states[name] for name in names) for figure, names in _of_figures(study, planned)}
     begun = len(list((results / "checkpoints").glob("*/*.pt")))
     wrong = [f"{store.root / name}: damaged: {damage}; to be made again" for name, damage in sorted(damaged.items())]
     wrong = [*unread, *jobs.wrong, *wrong, *filter(None, [store.not_pulled()])]
-    return Status(study.name, jobs.now, counts, unprepared, heartbeats, speed or None, left, wrong, begun)
+    return Status(study.name, jobs.now, counts, unprepared, heartbeats, speed or None, left, wrong, begun, images)
 
 
 def _read(reader: Callable[[Path], T], path: Path, unread: list[str]) -> T | None:

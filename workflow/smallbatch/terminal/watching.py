@@ -7,6 +7,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from types import FrameType
 from typing import Any
 
@@ -22,6 +23,9 @@ SHARE = 0.02
 MINUTE = 60.0
 """Between two lines elsewhere."""
 
+PACE_KNOWN = 120.0
+"""Seconds after which what was trained tells how long the rest takes."""
+
 DONE = ": done"
 """Behind what a job did."""
 
@@ -36,6 +40,25 @@ def shown(event: str | None, level: int) -> bool:
     return level >= logging.WARNING or event not in UNSEEN
 
 
+class Pace:
+    """Tells the time left by all that was trained since the first look: what trains now may be slow or fast.
+
+    Until `PACE_KNOWN` it is told by the speed of what trains now, as the status has it.
+    """
+
+    def __init__(self) -> None:
+        self._first: Status | None = None
+
+    def of(self, status: Status) -> Status:
+        """The status, with the time left."""
+        if status.images is None:
+            return status
+        first = self._first = self._first or status
+        seconds, trained = status.now - first.now, (first.images or 0.0) - status.images
+        known = seconds >= PACE_KNOWN and trained > 0
+        return replace(status, left=status.images * seconds / trained) if known else status
+
+
 class Watch:
     """Looks at a study again and again, in a thread.
 
@@ -46,7 +69,7 @@ class Watch:
     """
 
     def __init__(self, look: Callable[[], Status], show: Callable[[Status], None], every: float) -> None:
-        self._look, self._show, self._every = look, show, every
+        self._look, self._show, self._every, self._pace = look, show, every, Pace()
         self._ended = threading.Event()
         self._thread = threading.Thread(target=self._watch, daemon=True)
         self._thread.start()
@@ -61,7 +84,7 @@ class Watch:
         while not self._ended.wait(pause):
             begun = time.monotonic()
             try:
-                self._show(self._look())
+                self._show(self._pace.of(self._look()))
             except OSError:  # a file that went while it was looked at; the next look sees it
                 pass
             except RuntimeError:
