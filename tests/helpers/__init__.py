@@ -51,7 +51,8 @@ TINY = {
 
 
 PAPERS_SCHEDULE = {
-    "lr_schedule": "drops", "lr_drop_factor": 0.1, "warmup": False, "warmup_fraction": 0.05, "warmup_start": 1 / 32,
+    "lr_schedule": "drops", "lr_drops": "0.5 0.75", "lr_drop_factor": 0.1, "warmup": False,
+    "warmup_fraction": 0.05, "warmup_start": 1 / 32,
 }  # fmt: skip
 """Columns of a table of runs, as the paper trains without warm-up."""
 

@@ -33,7 +33,7 @@ AS_FIGURE_8 = AS_FIGURE_1 | {"model": "resnet32", "norm": "batch", "augment": "p
          ["cifar10-jpeg, not CIFAR-10", "10,000 training images, not 50,000"]),
         ("fig01", {"weight_decay": 1e-4}, ["weight decay 0.0001, not 0.0005"]),
         ("fig01", {"lr_drops": "0.5"}, ["rate drops at 0.5, not 0.5 0.75"]),
-        ("fig01", {"lr_drops": ""}, ["rate drops at no time, not 0.5 0.75"]),
+        ("fig01", {"lr_drops": ""}, ["constant rate"]),
         ("fig01", {"lr_schedule": "cosine", "lr_drops": ""}, ["cosine schedule"]),
         ("fig01", {"momentum": 0.9, "lr_scaling": "sqrt"}, ["momentum 0.9", "η ∝ √m"]),
         ("fig01", {"precision": "bf16", "selection": "validation"}, ["bf16", "rate chosen on validation images"]),

@@ -66,6 +66,11 @@ def test_a_schedule_has_one_name(said, schedule, drops):
     assert (setting.lr_schedule, setting.lr_drops) == (schedule, drops)
 
 
+def test_a_rate_that_never_drops_is_one_run_whatever_it_would_drop_to():
+    runs = [load(said).runs()[0] for said in ({"lr_schedule": "constant"}, {"lr_drops": [], "lr_drop_factor": 0.5})]
+    assert runs[0] == runs[1]
+
+
 def test_whole_numbers_and_others_of_a_schedule_are_the_same_run():
     runs = [load(dict(warmup=True, warmup_start=start)).runs()[0] for start in (0, 0.0, -0.0)]
     assert len({run.name("f" * 64) for run in runs}) == 1

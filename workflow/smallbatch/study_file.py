@@ -364,6 +364,8 @@ def _schedule(where: str, key: str, values: Values) -> dict[str, Any]:
         refuse(where, f"{key}.lr_drops", values["lr_drops"], "rising fractions of training between 0 and 1")
     numbers = ("lr_drop_factor", "warmup_fraction", "warmup_start")
     given = {name: float(values[name]) + 0.0 for name in numbers if name in values}  # so that -0.0 is 0.0
+    if not drops:
+        given["lr_drop_factor"] = Setting.lr_drop_factor  # of no drop
     return {
         **given,
         "lr_schedule": "drops" if schedule == "constant" else schedule,

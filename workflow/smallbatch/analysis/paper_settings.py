@@ -151,9 +151,9 @@ def _weight_decay(paper: Shown, rows: _Rows) -> list[str]:
 
 def _drops(paper: Shown, rows: _Rows) -> list[str]:
     theirs = dict.fromkeys(DROPS.get(label, "0.5 0.75") for label in paper.data)
-    rows = [row for row in rows if row["lr_schedule"] == "drops"]  # of other schedules `_departures` speaks
+    rows = [row for row in rows if row["lr_schedule"] == "drops" and row["lr_drops"]]  # of others `_departures` speaks
     others = _others(theirs, rows, lambda row: row["lr_drops"])
-    return [f"rate drops at {_not([row['lr_drops'] or 'no time' for row in others], theirs)}"] * bool(others)
+    return [f"rate drops at {_not([row['lr_drops'] for row in others], theirs)}"] * bool(others)
 
 
 def _departures(paper: Shown, rows: _Rows) -> list[str]:

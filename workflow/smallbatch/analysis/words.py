@@ -58,10 +58,12 @@ def setting_words(row: Row) -> str:
 
 
 def departures(row: Row) -> list[str]:
-    """Settings that no experiment of the paper has, in words: `cosine schedule`, `momentum 0.9`, `η ∝ √m`, `bf16`."""
+    """Settings that no experiment of the paper has, in words: `constant rate`, `momentum 0.9`, `η ∝ √m`, `bf16`."""
     words = []
     if row["lr_schedule"] != "drops":
         words.append(f"{row['lr_schedule']} schedule")
+    elif not row["lr_drops"]:
+        words.append("constant rate")
     if row["lr_drop_factor"] != 0.1:
         words.append(f"drops to {row['lr_drop_factor']:g} of the rate")
     words += _warmup_words(row)
