@@ -70,7 +70,7 @@ def runs(project, monkeypatch):
     return runs_table(planned, collect(planned, store, {"made": meta}), {"made": meta}, 0.8)
 
 
-def write(runs, output="mine.crate.zip", study=STUDY):
+def write(runs, output="mine.crate.zip", study=STUDY, claims=CLAIMS):
     """The archive's metadata, by identifier."""
     files = crate.Files(
         citation=Path("CITATION.cff"),
@@ -80,7 +80,7 @@ def write(runs, output="mine.crate.zip", study=STUDY):
         data=[Path("data/made", META)],
         results=sorted([*Path("results/mine-look").iterdir(), *Path("paper_figures/mine-look").iterdir()]),
     )
-    crate.write(study, runs, CLAIMS, files, "9.27.1", Path(output))
+    crate.write(study, runs, claims, files, "9.27.1", Path(output))
     with zipfile.ZipFile(output) as archive:
         assert archive.testzip() is None
         graph = json.loads(archive.read("ro-crate-metadata.json"))["@graph"]
@@ -178,8 +178,17 @@ def test_claims_have_their_verdicts(entities):
     first, second = linked(entities, entities["results/mine-look/claims.csv"], "mentions")
     assert first["claimReviewed"] == "small is good" and second["name"] == "C2: not run"
     assert linked(entities, first, "reviewRating")[0]["ratingValue"] == "supported"
+    assert first["itemReviewed"]["@id"].startswith("https://doi.org/")
     assert first["isBasedOn"] == {"@id": "paper_figures/mine-look/fig01.svg"} and "isBasedOn" not in second
     assert first["reviewBody"] == "small minus large: +2.0 points (+1.0 to +3.0). best at m = 4"
+
+
+def test_claims_of_ones_own_are_of_the_study_whatever_they_are_called(runs):
+    entities = write(runs, claims=CLAIMS.assign(claim=["supported", "verdict-supported"], section=""))
+    first, second = linked(entities, entities["results/mine-look/claims.csv"], "mentions")
+    assert {first["@id"], second["@id"]} == {"#claim-supported", "#claim-verdict-supported"}
+    assert linked(entities, first, "itemReviewed")[0]["@id"] == "study.json"
+    assert linked(entities, first, "reviewRating")[0]["@id"] == "#verdict-supported"
 
 
 def test_the_study_stands_there_as_it_was_trained(entities):

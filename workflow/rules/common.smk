@@ -26,6 +26,7 @@ from smallbatch.core.files import (
     bring_to_now,
     check_folder_writable,
     check_places,
+    digest,
     remove_abandoned,
     writing_errors,
 )
@@ -36,6 +37,7 @@ from smallbatch.runs import recipes
 from smallbatch.runs.packs import Plan, with_rates
 from smallbatch.estimate.timings import Timings
 from smallbatch.runs.store import RunStore
+from smallbatch.study.claims import files_of
 from smallbatch.study.experiments import PROTOCOL
 from smallbatch.study.settings import entries_of, location, read_entries
 from smallbatch.study_file import CONFIG_FILE, TAKEN

@@ -43,7 +43,7 @@ rule archive:
             *map(str, sorted(Path("workflow", "rules").glob("*.smk"))),
             "envs/requirements.txt",
         ],
-        settings=["config/config.yaml", STUDY.file],
+        settings=["config/config.yaml", STUDY.file, *map(str, files_of(STUDY.claims.values()))],
         data=[f"{DATA}/{label}/{META}" for label in STUDY.labels],
         results=[*rules.gather.output, *rules.claims.output, *rules.page.output, *rules.figures.input],
     output:

@@ -57,7 +57,7 @@ DESCRIPTIONS = {
     "runs.parquet": "A row a run: all settings, outcome, where it was trained",
     "epochs.parquet": "A row a run and epoch: learning rate, losses, accuracies",
     "variance.parquet": "A row a measured variance of an update",
-    "claims.csv": "A row a claim of the paper: what was computed, verdict, effect with 95 % interval, all comparisons",
+    "claims.csv": "A row a claim: what was computed, verdict, effect with 95 % interval, all comparisons",
     "report.html": "Claims, results, figures, settings and environment on one page",
 }
 """Name of a file -> what it is."""
@@ -110,9 +110,10 @@ def write(
     workflow = _workflow(crate, files.code, cited, snakemake_version)
     _tell(workflow, author=authors, softwareRequirements=_software(crate, runs))
     inputs = [_file(crate, path, f"The file of study {study.name}") for path in files.settings]
-    inputs += [_study(crate, study), *(_data(crate, path) for path in files.data)]
+    studied = _study(crate, study)
+    inputs += [studied, *(_data(crate, path) for path in files.data)]
     results = [_file(crate, path, _title(path.stem, study)) for path in files.results]
-    _claims(crate, claims, paper)
+    _claims(crate, claims, paper, studied)
     trainings = [
         _training(crate, f"#training-{number + 1}", study, recorded, rows)
         for number, (recorded, rows) in enumerate(by_environment(runs))
@@ -240,19 +241,19 @@ def _title(figure: str, study: Study) -> str:
     return f"{figure_words(figure)}: {study.figures[figure]['title']}" if figure in study.figures else ""
 
 
-def _claims(crate: ROCrate, claims: pd.DataFrame, paper: Entity) -> None:
-    """Each claim with its verdict, beside the table that has them."""
+def _claims(crate: ROCrate, claims: pd.DataFrame, paper: Entity, study: Entity) -> None:
+    """Each claim with its verdict, beside the table that has them: the paper's, and the study's own."""
     [table] = [file for file in crate.data_entities if Path(file.id).name == "claims.csv"]
     pictures = {Path(file.id).stem: file for file in crate.data_entities if file.id.endswith(".svg")}
     for claim in claim_rows(claims):
         interval = f" ({claim['interval']})" if claim["interval"] else ""
         review = _add(
             crate,
-            f"#{claim['claim']}",
+            f"#{claim['id']}",
             "ClaimReview",
             name=f"{claim['claim']}: {claim['verdict']}",
             claimReviewed=claim["text"],
-            itemReviewed=paper,
+            itemReviewed=paper if claim["section"] else study,
             reviewRating=_verdict(crate, claim["verdict"]),
             reviewBody=f"{claim['predicate']}: {claim['effect']}{interval}. {claim['evidence']}",
             isBasedOn=[pictures[figure] for figure in claim["figures"]],
@@ -261,7 +262,7 @@ def _claims(crate: ROCrate, claims: pd.DataFrame, paper: Entity) -> None:
 
 
 def _verdict(crate: ROCrate, verdict: str) -> Entity:
-    return _add(crate, f"#{verdict.replace(' ', '-')}", "Rating", name=verdict, ratingValue=verdict)
+    return _add(crate, f"#verdict-{verdict.replace(' ', '-')}", "Rating", name=verdict, ratingValue=verdict)
 
 
 def _training(crate: ROCrate, identifier: str, study: Study, recorded: Mapping[str, str], rows: pd.DataFrame) -> Entity:

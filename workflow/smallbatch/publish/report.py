@@ -212,6 +212,7 @@ def claim_rows(claims: pd.DataFrame) -> list[dict[str, Any]]:
     return [
         {
             **claim,
+            "id": claim["claim"] if claim["section"] else f"claim-{claim['claim']}",  # no part of the page is called so
             "figures": _names(claim["figures"]),
             "absent": _names(claim["absent"]),
             "interval": _interval(claim["effect"], claim["low"], claim["high"]),
@@ -312,7 +313,7 @@ def _read(path: Path) -> bytes:
 
 
 def _figure(figure: Mapping[str, Any], claims: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
-    """A figure with the ids of the `claims` that rest on it, its `source`, a data: URI, and whether it is `wide`.
+    """A figure with the `claims` that rest on it, its `source`, a data: URI, and whether it is `wide`.
 
     Wide is more than a column of a paper.
     """
@@ -320,7 +321,7 @@ def _figure(figure: Mapping[str, Any], claims: Iterable[Mapping[str, Any]]) -> d
     width = re.search(rb'<svg[^>]* width="([0-9.]+)pt"', content)
     return {
         **figure,
-        "claims": [claim["claim"] for claim in claims if figure["name"] in claim["figures"]],
+        "claims": [claim for claim in claims if figure["name"] in claim["figures"]],
         "source": f"data:image/svg+xml;base64,{base64.b64encode(content).decode()}",
         "wide": width is not None and float(width[1]) > 72 * 1.2 * style.COLUMN,
     }
