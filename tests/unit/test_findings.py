@@ -58,5 +58,27 @@ def test_each_experiment_is_spoken_of_but_for_those_in_which_nothing_converged()
     assert said["reduced AlexNet, BN on conv + FC"][0].startswith("Best at m = 8 and η / m = 2⁻⁸: 90.0 %")
 
 
+def test_of_several_bn_batches_for_a_batch_size_nothing_is_said():
+    small, whole = (curve({8: 0.8, 32: 0.7}, norm="batch").assign(bn_batch_size=b) for b in (4, 8))
+    assert found(pd.concat([small, whole], ignore_index=True)) == {}
+
+
+def test_where_rates_are_chosen_on_other_images_the_largest_may_gain_in_the_test():
+    runs = curve({2: 0.8, 8: 0.7}).assign(selection="validation")
+    runs["selection_accuracy"] = runs["accuracy"].where(runs["batch_size"] == 2, 0.6)
+    runs["accuracy"] = runs["accuracy"].where(runs["batch_size"] == 2, runs["accuracy"] + 0.2)
+    best, told, largest, carried = of_one(runs)
+    assert best.startswith("Best at m = 2 and") and told == "Not told apart from it: m = 8."
+    assert largest.startswith("m = 8 gains 10.0 points (9.") and largest.endswith(") on the test images.")
+    assert carried.endswith("for m = 2, 8.")
+
+
+def test_a_rate_does_not_carry_to_where_nothing_trains_nor_is_it_said_of_rates_that_were_not_trained():
+    sentences = of_one(curve({2: 0.8, 8: DEAD}))
+    assert sentences[-1].endswith("best for m = 2.")
+    each = pd.concat([curve({2: 0.8}), curve({8: 0.7}).assign(base_lr=2**-6)], ignore_index=True)
+    assert not any("As measured" in sentence for sentence in of_one(each))
+
+
 def test_nothing_is_said_of_nothing():
     assert found(curve({2: [float("nan")]})) == {}
