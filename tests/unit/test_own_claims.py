@@ -7,21 +7,26 @@ import pandas as pd
 import pytest
 import yaml
 from helpers import GRID, PROJECT, write_study
-from helpers.claims import NO_EPOCHS, NO_VARIANCE, THRESHOLDS, curve
+from helpers.claims import DEAD, NO_EPOCHS, NO_VARIANCE, THRESHOLDS, curve
 
+from smallbatch.analysis.claims.function import check_unchanged
 from smallbatch.analysis.claims.judge import judge
 from smallbatch.analysis.claims.own import claims_of
 from smallbatch.core.errors import UserError
+from smallbatch.core.files import digest
 from smallbatch.study_file import load_study, scaled
 
 FIGURES = {
     "plain": {"kind": "accuracy", "experiments": ["plain"]},
     "better": {"kind": "accuracy", "experiments": ["better"]},
+    "both": {"kind": "best", "experiments": ["plain", "better"]},
+    "with-dead": {"kind": "best", "experiments": ["dead", "better"]},
 }
 RUNS = pd.concat(
     [
         curve({2: 0.70, 8: 0.80, 32: 0.75, 128: 0.60}).assign(experiment="plain"),
         curve({2: 0.75, 8: 0.84, 32: 0.80, 128: 0.70}).assign(experiment="better"),
+        curve({2: DEAD, 8: DEAD}).assign(experiment="dead"),
     ],
     ignore_index=True,
 )
@@ -81,6 +86,13 @@ def test_what_is_computed_is_said_in_words(asked, words):
     assert words in judged(**asked)["predicate"]
 
 
+@pytest.mark.parametrize("pair", [("plain", "both"), ("both", "plain"), ("both", "with-dead")])
+def test_experiments_that_have_no_partner_are_not_compared(pair):
+    """By their places in the figures the one would be compared with itself, or with the partner of another."""
+    row = judged(same_accuracy=dict(zip(("from", "to"), pair, strict=True)))
+    assert (row["verdict"], row["effect"]) in (("not run", ""), ("undecided", ""))
+
+
 HIGH = """
 from smallbatch.analysis.verdicts import Comparison
 
@@ -89,11 +101,48 @@ def best_is_high(thresholds, grid):
 
 def fails(thresholds, grid):
     raise ValueError("no such\\nthing")
+
+def ends(thresholds, grid):
+    raise SystemExit(0)
+
+def reads(thresholds, grid):
+    yield Comparison(open(__file__ + ".txt").read(), 100 * grid.peak(), at_least=75)
+
+def imports(thresholds, grid):
+    import sys
+    sys.path.insert(0, __file__.rpartition("/")[0])
+    import limit_of_mine
+    yield Comparison("a", 100 * grid.peak(), at_least=limit_of_mine.LIMIT)
+
+def draws(thresholds, grid):
+    import random
+    yield Comparison("a", 100 * grid.peak() + random.random(), at_least=75)
+
+def edits(thresholds, grid):
+    grid.accuracy[:] *= 0.5
+    yield Comparison("a", 100 * grid.peak(), at_least=30)
+
+def sets(thresholds, grid):
+    thresholds["same"] = 50
+
+def yields(what):
+    return lambda thresholds, grid: [what(grid)]
+
+number, texts = yields(lambda grid: 3), yields(lambda grid: Comparison("a\\nb", 100 * grid.peak(), at_least=1))
+few = yields(lambda grid: Comparison("a", 100 * grid.peak()[:10], at_least=1))
+mean = yields(lambda grid: Comparison("a", 100 * grid.peak().mean(), at_least=1))
+unit = yields(lambda grid: Comparison("a", 100 * grid.peak(), at_least=1, unit="percent"))
+text = yields(lambda grid: Comparison("a", 100 * grid.peak(), at_least="50"))
+crossed = yields(lambda grid: Comparison("a", 100 * grid.peak(), at_least=50, at_most=40))
+nan = yields(lambda grid: Comparison("a", 100 * grid.peak(), at_least=float("nan")))
+neither = yields(lambda grid: Comparison("a", 100 * grid.peak()))
 """
 
 
 def asked_of(file: Path, name: str) -> dict:
     file.write_text(HIGH, encoding="utf-8")
+    file.with_name("limit_of_mine.py").write_text("LIMIT = 75", encoding="utf-8")
+    file.with_name(f"{file.name}.txt").write_text("a", encoding="utf-8")
     return {"function": {"file": str(file), "name": name, "figures": ["plain"]}}
 
 
@@ -110,16 +159,73 @@ def test_a_function_that_fails_is_named_in_one_line(tmp_path):
         judged(**asked_of(tmp_path / "mine.py", "fails"))
 
 
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [
+        ("ends", "it fails (SystemExit: 0)"),
+        ("reads", "it reads {folder}/mine.py.txt, whose changes nobody would notice; allowed: this file alone"),
+        ("imports", "it reads {folder}/"),
+        ("draws", "it yields other comparisons each time; allowed: what its arguments alone decide"),
+        ("sets", "it fails (TypeError: 'mappingproxy' object does not support item assignment)"),
+        ("number", "it yields a int; allowed: smallbatch.analysis.verdicts.Comparison"),
+        ("texts", "it yields the sentence 'a\\nb'; allowed: a line of text"),
+        ("few", "it yields the effect float64 (10,); allowed: an array of 1001 floats, as Grid has samples"),
+        ("mean", "allowed: an array of 1001 floats, as Grid has samples"),
+        ("unit", "it yields the unit 'percent'; allowed: points, rates, % of seeds, slope"),
+        ("text", "it yields at_least '50' and at_most inf; allowed: two numbers, the first below the other"),
+        ("crossed", "it yields at_least 50 and at_most 40; allowed: two numbers, the first below the other"),
+        ("nan", "it yields at_least nan and at_most inf; allowed: two numbers, the first below the other"),
+        ("neither", "it yields neither at_least nor at_most; allowed: one of them, or both"),
+    ],
+)
+def test_what_a_function_does_wrong_is_said_in_one_line(name, words, tmp_path):
+    with pytest.raises(UserError) as caught:
+        judged(**asked_of(tmp_path / "mine.py", name))
+    message = str(caught.value)
+    assert f"mine.py: {name}: {words.format(folder=tmp_path)}" in message or words in message
+    assert "\n" not in message
+
+
+def test_a_function_has_grids_of_its_own(tmp_path):
+    asked = asked_of(tmp_path / "mine.py", "edits")
+    claims = claims_of({"first": {"text": "t", **asked}, "second": {"text": "t", **asked}})
+    table = judge(FIGURES, RUNS, NO_EPOCHS, NO_VARIANCE, THRESHOLDS, np.random.default_rng(0), claims)
+    assert list(table["effect"]) == ["+40.0 points", "+40.0 points"]
+
+
+def test_a_file_may_be_called_with_braces(tmp_path):
+    row = judged(**asked_of(tmp_path / "{margin}{}.py", "best_is_high"))
+    assert row["predicate"] == f"what best_is_high of {tmp_path}/{{margin}}{{}}.py computes"
+
+
+def test_a_file_that_is_edited_while_its_claim_waits_is_named(tmp_path):
+    file = tmp_path / "mine.py"
+    file.write_text("a = 1", encoding="utf-8")
+    then = {str(file): digest(file)}
+    check_unchanged(then)
+    file.write_text("a = 2", encoding="utf-8")
+    with pytest.raises(UserError, match=r"mine\.py: edited since this call began; the next one judges by"):
+        check_unchanged(then)
+
+
 STUDY = {
     "title": "Mine",
     "seeds": [1],
-    "experiments": {"grid": GRID},
+    "experiments": {
+        "grid": GRID,
+        "one": GRID | {"batch_sizes": [16]},
+        "bn": GRID | {"norm": "batch", "bn_batch_sizes": [4, 8]},
+    },
     "figures": {
         "mine": {"kind": "accuracy", "title": "A", "experiments": ["grid"]},
         "other": {"kind": "best", "title": "B", "experiments": ["grid"]},
         "costs": {"kind": "cost", "title": "C", "experiments": ["grid"]},
+        "several": {"kind": "best", "title": "D", "experiments": ["grid", "one"]},
+        "single": {"kind": "accuracy", "title": "E", "experiments": ["one"]},
+        "bn": {"kind": "bn-batch", "title": "F", "experiments": ["bn"]},
     },
 }
+FUNCTIONS = "def any(*x): pass\ndef two(t, a, b): pass\ndef kw(t, a, *, c): pass\n"
 SMALL = {"text": "small is best", "best_batch_size": {"figure": "mine", "at_most": 16}}
 
 
@@ -128,6 +234,8 @@ def loaded(tmp_path, monkeypatch):
     """Loads a study that has these claims."""
     (tmp_path / "config" / "studies").mkdir(parents=True)
     monkeypatch.chdir(tmp_path)
+    Path("mine.py").write_text(FUNCTIONS, encoding="utf-8")
+    Path("beside.py").write_text("def f(t, grid):\n    from mine import any\n", encoding="utf-8")
     config = yaml.safe_load((PROJECT / "config" / "config.yaml").read_text(encoding="utf-8"))
 
     def load(claims, **more):
@@ -145,6 +253,16 @@ def test_a_study_has_the_claims_of_its_file_and_the_papers_only_where_it_says_so
     assert type(study).from_json(study.as_json()) == study
 
 
+@pytest.mark.parametrize("figures", [["mine"], ["mine", "other"]])
+def test_a_function_of_as_many_figures_as_it_takes_is_allowed(figures, loaded):
+    assert loaded({"any": {"text": "t", "function": {"file": "mine.py", "name": "any", "figures": figures}}}).claims
+
+
+def test_claims_about_batch_sizes_go_where_a_scale_says_which_there_are():
+    values = STUDY | {"claims": {"small": SMALL, "two": {"text": "t", "improves": {"from": "mine", "to": "other"}}}}
+    assert list(scaled(values, {"name": "x", "batch_sizes": [16]})["claims"]) == ["two"]
+
+
 def test_claims_about_figures_that_a_scale_leaves_out_go_with_them():
     values = STUDY | {"claims": {"small": SMALL, "two": {"text": "t", "improves": {"from": "mine", "to": "other"}}}}
     assert list(scaled(values, {"name": "x", "figures": ["mine"]})["claims"]) == ["small"]
@@ -154,7 +272,25 @@ def test_claims_about_figures_that_a_scale_leaves_out_go_with_them():
     ("name", "claim", "words"),
     [
         ("small", SMALL | {"best_batch_size": {"figure": "min", "at_most": 16}},
-         "claims.small.best_batch_size: 'min' is not allowed; allowed: mine, other (did you mean 'mine'?)"),
+         "claims.small.best_batch_size: 'min' is not allowed; allowed: figures of accuracies of one experiment, with "
+         "one BN batch size for each batch size: mine, other, single (did you mean 'mine'?)"),
+        ("small", SMALL | {"best_batch_size": {"figure": "several", "at_most": 16}}, "'several' is not allowed;"),
+        ("small", SMALL | {"best_batch_size": {"figure": "bn", "at_most": 16}}, "'bn' is not allowed; allowed:"),
+        ("same", {"text": "t", "same_accuracy": {"from": "mine", "to": "mine"}},
+         "claims.same.same_accuracy.to: 'mine' is not allowed; allowed: another figure than `from`"),
+        ("falls", {"text": "t", "accuracy_falls": {"figure": "single"}},
+         "claims.falls.accuracy_falls.figure: 'single' is not allowed; allowed: a figure with two batch sizes or more"),
+        ("range", {"text": "t", "range_shrinks": {"figure": "single"}}, "range_shrinks.figure: 'single' is not"),
+        ("far", {"text": "t", "function": {"file": "../f.py", "name": "f", "figures": ["mine"]}},
+         "function.file: '../f.py' is not allowed; allowed: a file below the project's folder, to be kept and shared"),
+        ("two", {"text": "t", "function": {"file": "mine.py", "name": "two", "figures": ["mine"]}},
+         "function.name: 'two' is not allowed; allowed: a function of 2 arguments, the thresholds and a grid of each"),
+        ("kw", {"text": "t", "function": {"file": "mine.py", "name": "kw", "figures": ["mine"]}}, "name: 'kw' is not"),
+        ("tow", {"text": "t", "function": {"file": "mine.py", "name": "tow", "figures": ["mine"]}},
+         "function.name: 'tow' is not allowed; allowed: a function of mine.py: any, two, kw (did you mean 'two'?)"),
+        ("beside", {"text": "t", "function": {"file": "beside.py", "name": "f", "figures": ["mine"]}},
+         "function.file: 'beside.py' is not allowed; allowed: a file that imports installed packages alone; nobody "
+         "would notice changes of mine"),
         ("small", SMALL | {"best_batch_size": {"figure": "costs", "at_most": 16}}, "'costs' is not allowed; allowed"),
         ("small", SMALL | {"best_batch_size": {"figure": "mine", "at_most": 64}},
          "claims.small.best_batch_size: {'at_most': 64} is not allowed; allowed: at_least, at_most or both, with some"),

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from smallbatch.analysis.claims.catalogue import CLAIMS
+from smallbatch.analysis.claims.function import check_unchanged
 from smallbatch.analysis.claims.judge import judge
 from smallbatch.analysis.claims.own import claims_of
 from smallbatch.analysis.table import read_tables, write_table
@@ -21,5 +22,7 @@ if __name__ == "__main__":
         tables = [read_tables([snakemake.input[name]]) for name in ("runs", "epochs", "variance")]
         params, outputs, generator = snakemake.params, snakemake.output, np.random.default_rng(0)
         claims = [*(CLAIMS if params.reproduces else ()), *claims_of(params.claims)]
-        write_table(judge(params.figures, *tables, params.thresholds, generator, claims), outputs.claims)
+        judged = judge(params.figures, *tables, params.thresholds, generator, claims)
+        check_unchanged(params.functions)
+        write_table(judged, outputs.claims)
         checksums.write(Path(outputs.checksums), map(Path, outputs), recipe=params.recipe, inputs=snakemake.input)

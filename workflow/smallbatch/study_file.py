@@ -12,7 +12,7 @@ from typing import Any
 
 from smallbatch import data, models
 from smallbatch.core.errors import UserError, refuse
-from smallbatch.study.claims import check_claims, figures_of
+from smallbatch.study.claims import check_claims, survives
 from smallbatch.study.experiments import HELD_OUT, Experiment, Setting, Study
 from smallbatch.study.rates import BaseLr, format_base_lr, parse_base_lr
 from smallbatch.study.settings import check, location, read_as, read_yaml, suggestion
@@ -158,7 +158,7 @@ def scaled(values: Values, scale: Values) -> dict[str, Any]:
         shown = {name for spec in figures.values() for name in spec["experiments"]}
         needed = shown | {base for name in shown for base in _bases(experiments[name])}
         experiments = {name: e for name, e in experiments.items() if name in needed}
-    claims = {name: spec for name, spec in values.get("claims", {}).items() if set(figures_of(spec)) <= figures.keys()}
+    claims = {name: spec for name, spec in values.get("claims", {}).items() if survives(spec, figures, scale)}
     return {**values, "experiments": experiments, "figures": figures, "claims": claims}
 
 

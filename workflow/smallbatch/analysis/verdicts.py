@@ -46,6 +46,10 @@ _FORMATS = {
 }  # fmt: skip
 
 
+UNITS = tuple(_FORMATS)
+"""Of effects."""
+
+
 @dataclass(frozen=True, eq=False)
 class Comparison:
     """One effect, and what the claim says of it.

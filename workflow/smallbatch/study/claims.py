@@ -16,8 +16,14 @@ OF_TWO = ("improves", "same_accuracy")
 FUNCTION = "function"
 """The kind that is computed by a file of the user's own."""
 
+OF_SEVERAL_SIZES = ("best_batch_size", "accuracy_falls", "range_shrinks")
+"""Kinds that compare the batch sizes of one figure."""
+
 UNJUDGED = ("variance", "example-variance", "cost", "convergence")
 """Kinds of figures that show no accuracy over batch sizes and rates."""
+
+JUDGED = "figures of accuracies of one experiment, with one BN batch size for each batch size"
+"""What a claim may be about."""
 
 
 def kind_of(spec: Mapping[str, Any]) -> str:
@@ -57,28 +63,35 @@ def check_claims(
     Raises:
         UserError: names key, value and what is allowed.
     """
+    judged = [name for name, spec in figures.items() if _can_be_judged(spec, experiments)]
     for name, spec in claims.items():
         kind, key = kind_of(spec), f"claims.{name}"
+        asked, key_of_kind = spec[kind], f"{key}.{kind}"
         if name in figures:
             refuse(where, key, name, "names that no figure has")
         for figure in figures_of(spec):
-            _check_figure(where, f"{key}.{kind}", figure, figures)
-        shown = {name for figure in figures_of(spec) for name in figures[figure]["experiments"]}
-        sizes = {m for name in shown for m in experiments[name].batch_sizes}
+            if figure not in judged:
+                allowed = f"{JUDGED}: {', '.join(judged) or 'the study has none'}{suggestion(figure, judged)}"
+                refuse(where, key_of_kind, figure, allowed)
+        if kind in OF_TWO and asked["from"] == asked["to"]:
+            refuse(where, f"{key_of_kind}.to", asked["to"], "another figure than `from`")
+        [shown, *_] = figures[figures_of(spec)[0]]["experiments"]
+        sizes = set(experiments[shown].batch_sizes)
+        if kind in OF_SEVERAL_SIZES and len(sizes) < 2:
+            refuse(where, f"{key_of_kind}.figure", asked["figure"], "a figure with two batch sizes or more")
         if kind == "best_batch_size":
-            _check_bounds(where, f"{key}.{kind}", spec[kind], sizes)
+            _check_bounds(where, key_of_kind, asked, sizes)
         if kind == FUNCTION:
-            _check_function(where, f"{key}.{kind}", spec[kind])
-        if kind == "accuracy_falls" and sum(m >= spec[kind].get("from", 1) for m in sizes) < 2:
+            _check_function(where, key_of_kind, asked)
+        if kind == "accuracy_falls" and sum(m >= asked.get("from", 1) for m in sizes) < 2:
             allowed = f"a number up to the last but one of {_listed(sizes)}"
-            refuse(where, f"{key}.{kind}.from", spec[kind].get("from"), allowed)
+            refuse(where, f"{key_of_kind}.from", asked.get("from"), allowed)
 
 
-def _check_figure(where: str, key: str, figure: str, figures: Mapping[str, Mapping[str, Any]]) -> None:
-    judged = [name for name, spec in figures.items() if spec["kind"] not in UNJUDGED]
-    if figure not in judged:
-        allowed = ", ".join(judged) or "figures of accuracies; the study has none"
-        refuse(where, key, figure, f"{allowed}{suggestion(figure, judged)}")
+def _can_be_judged(figure: Mapping[str, Any], experiments: Mapping[str, Experiment]) -> bool:
+    """Whether a figure has one accuracy for each batch size and rate, so that it is clear what is compared."""
+    shown = [experiments[name] for name in figure["experiments"]]
+    return figure["kind"] not in UNJUDGED and len(shown) == 1 and len(shown[0].bn_batch_sizes or (0,)) == 1
 
 
 def _check_bounds(where: str, key: str, asked: Mapping[str, Any], sizes: Collection[int]) -> None:
@@ -92,15 +105,56 @@ def _check_bounds(where: str, key: str, asked: Mapping[str, Any], sizes: Collect
 
 def _check_function(where: str, key: str, asked: Mapping[str, Any]) -> None:
     """The file can be read, and defines the function; it is not run."""
+    path = Path(asked["file"])
+    if path.is_absolute() or ".." in path.parts:
+        refuse(where, f"{key}.file", asked["file"], "a file below the project's folder, to be kept and shared with it")
     try:
-        body = ast.parse(Path(asked["file"]).read_bytes()).body
+        body = ast.parse(path.read_bytes()).body
     except (OSError, SyntaxError, ValueError) as error:
         reason = " ".join(str(getattr(error, "strerror", None) or error).split())
         refuse(where, f"{key}.file", asked["file"], f"a file of Python that can be read ({reason})")
-    known = [node.name for node in body if isinstance(node, ast.FunctionDef)]
+    known = {node.name: node for node in body if isinstance(node, ast.FunctionDef)}
     if asked["name"] not in known:
-        there = f"{', '.join(known) or 'it has none'}{suggestion(asked['name'], known)}"
+        there = f"{', '.join(known) or 'it has none'}{suggestion(asked['name'], list(known))}"
         refuse(where, f"{key}.name", asked["name"], f"a function of {asked['file']}: {there}")
+    if beside := _imported_beside(path, body):
+        allowed = f"a file that imports installed packages alone; nobody would notice changes of {beside}"
+        refuse(where, f"{key}.file", asked["file"], allowed)
+    if not _takes(known[asked["name"]].args, 1 + len(asked["figures"])):
+        allowed = f"a function of {1 + len(asked['figures'])} arguments, the thresholds and a grid of each figure"
+        refuse(where, f"{key}.name", asked["name"], allowed)
+
+
+def _imported_beside(path: Path, body: Iterable[ast.stmt]) -> str | None:
+    """A module beside a file that the file imports, if any."""
+    for node in (inner for statement in body for inner in ast.walk(statement)):
+        names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
+        names += [node.module or ""] if isinstance(node, ast.ImportFrom) else []
+        for name in names:
+            top = name.partition(".")[0]
+            if not top or (path.parent / f"{top}.py").exists() or (path.parent / top).is_dir():
+                return name or "."
+    return None
+
+
+def _takes(parameters: ast.arguments, count: int) -> bool:
+    """Whether a function can be called with so many arguments by position."""
+    positional = len(parameters.posonlyargs) + len(parameters.args)
+    needed = positional - len(parameters.defaults)
+    named = len(parameters.kwonlyargs) - sum(default is not None for default in parameters.kw_defaults)
+    return needed <= count and (count <= positional or parameters.vararg is not None) and not named
+
+
+def survives(spec: Mapping[str, Any], figures: Collection[str], scale: Mapping[str, Any]) -> bool:
+    """Whether a claim is about a study that a scale makes smaller: of its figures, and of all their batch sizes.
+
+    Args:
+        spec: of the claim.
+        figures: that are left.
+        scale: of the configuration.
+    """
+    has_sizes = "batch_sizes" not in scale or kind_of(spec) not in OF_SEVERAL_SIZES
+    return has_sizes and set(figures_of(spec)) <= set(figures)
 
 
 def _listed(sizes: Collection[int]) -> str:

@@ -8,6 +8,7 @@ import pandas as pd
 
 from smallbatch.analysis.claims.claim import Check, Claim
 from smallbatch.analysis.claims.figure_grids import FigureGrids
+from smallbatch.analysis.grid import Grid
 from smallbatch.analysis.paper_settings import differences
 from smallbatch.analysis.predicates import Predicate, Thresholds, growth
 from smallbatch.analysis.statistics import SAMPLES
@@ -72,10 +73,18 @@ def _of_variance(grids: FigureGrids, variance: pd.DataFrame, thresholds: Thresho
 
 
 def _comparisons(check: Check, grids: FigureGrids, thresholds: Thresholds) -> Iterator[Comparison]:
-    for compared in zip(*[grids.of(figure, check.each) for figure in check.figures], strict=False):
+    for compared in _partners(check, grids):
         seeds = min(int(grid.seeds[grid.seeds > 0].min()) for grid in compared)
         for comparison in check.predicate(thresholds, *compared):
             yield replace(comparison, sentence=f"{compared[-1].where}: {comparison.sentence}", seeds=seeds)
+
+
+def _partners(check: Check, grids: FigureGrids) -> Iterable[tuple[Grid, ...]]:
+    """The grids that a check takes together. Those of several figures are partners in the order of their experiments;
+    where these are not as many, or nothing converged in one, none has a partner."""
+    of_figures = [grids.of(figure, check.each) for figure in check.figures]
+    counts = {len(of_figure) for of_figure in of_figures} | {len(grids.experiments(figure)) for figure in check.figures}
+    return zip(*of_figures, strict=True) if len(of_figures) == 1 or len(counts) == 1 else ()
 
 
 def _untrained(figures: Iterable[Mapping[str, pd.DataFrame]]) -> list[Comparison]:

@@ -1,17 +1,14 @@
 """Claims of the user's own, as the file of a study says them, over the predicates of the paper's."""
 
-import runpy
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 from smallbatch.analysis.claims.claim import RATES_THAT_CONVERGE, Check, Claim, best_words
-from smallbatch.analysis.grid import Grid
-from smallbatch.analysis.predicates import Predicate, Thresholds, best, falls, ranges
-from smallbatch.analysis.verdicts import Comparison
-from smallbatch.core.errors import UserError
+from smallbatch.analysis.claims.function import comparisons_of
+from smallbatch.analysis.predicates import Predicate, best, falls, ranges
 from smallbatch.study.claims import FUNCTION, figures_of, kind_of
 
 Asked = Mapping[str, Any]
@@ -61,20 +58,14 @@ def _accuracy_falls(asked: Asked) -> tuple[Predicate, str]:
 
 
 def _range_shrinks(asked: Asked) -> tuple[Predicate, str]:
-    return ranges.range_shrinks, f"fall of the line through the {RATES_THAT_CONVERGE} over log2 m: above 0 rates"
+    words = f"fall of the line through the {RATES_THAT_CONVERGE} over log2 m: above 0 rates"
+    return ranges.range_shrinks_over_all, words
 
 
 def _function(asked: Asked) -> tuple[Predicate, str]:
-    return partial(_of_file, Path(asked["file"]), asked["name"]), f"what {asked['name']} of {asked['file']} computes"
-
-
-def _of_file(file: Path, name: str, t: Thresholds, *grids: Grid) -> Iterator[Comparison]:
-    """What a function of the user's own yields; it takes what predicates take."""
-    try:
-        yield from runpy.run_path(str(file))[name](t, *grids)
-    except Exception as error:
-        text = " ".join(str(error).split()) or "without a word"
-        raise UserError(f"{file}: {name}: it fails ({type(error).__name__}: {text[:300]})") from error
+    name, file = asked["name"], asked["file"]
+    words = f"what {name} of {file} computes".replace("{", "{{").replace("}", "}}")  # of which none is a threshold
+    return partial(comparisons_of, Path(file), name), words
 
 
 _KINDS: dict[str, Callable[[Asked], tuple[Predicate, str]]] = {

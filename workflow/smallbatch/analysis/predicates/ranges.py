@@ -45,9 +45,14 @@ def range_shrinks(t: Thresholds, grid: Grid) -> Iterator[Comparison]:
     if grid.setting["norm"] == "batch":
         grid = grid.having(grid.sizes >= t["smallest_batch"])
     if has_large_sizes(t, grid):
+        yield from range_shrinks_over_all(t, grid)
+
+
+def range_shrinks_over_all(t: Thresholds, grid: Grid) -> Iterator[Comparison]:
+    """The line through the numbers of converging rates over log2 of all sizes falls."""
+    if len(grid) > 1:
         widths = _widths(grid)
-        sentence = (
-            f"{widths[0, 0]:.1f} rates converged at m = {grid.sizes[0]}, {widths[0, -1]:.1f} at m = {grid.sizes[-1]}"
-        )
+        ends = f"at m = {grid.sizes[0]}, {widths[0, -1]:.1f} at m = {grid.sizes[-1]}"
         fall = fitted_decline(grid, slope(np.log2(grid.sizes), widths))
-        yield Comparison(_UNSHARED if np.isnan(fall[0]) else sentence, fall, at_least=0, unit="rates")
+        sentence = _UNSHARED if np.isnan(fall[0]) else f"{widths[0, 0]:.1f} rates converged {ends}"
+        yield Comparison(sentence, fall, at_least=0, unit="rates")
