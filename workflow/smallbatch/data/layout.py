@@ -9,7 +9,7 @@ from pathlib import Path
 
 from smallbatch.core.errors import UserError
 from smallbatch.data.decoding import EXTENSIONS, unlike_pictures
-from smallbatch.data.doubtful import refuse_copy_folders, refuse_masks, refuse_parts
+from smallbatch.data.folder_name_checks import refuse_copy_folders, refuse_masks, refuse_parts
 from smallbatch.data.tree import count_files, describe_left_out, folded, folders, shown, some, text, walk
 
 log = logging.getLogger(__name__)
