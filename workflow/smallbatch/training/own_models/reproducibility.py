@@ -7,9 +7,9 @@ from smallbatch import models
 from smallbatch.training.own_models import batch_sizes, normalisation
 from smallbatch.training.own_models.candidate import Candidate
 from smallbatch.training.own_models.comparisons import clone_state, close, identical
-from smallbatch.training.own_models.hidden_state import hidden_state
 from smallbatch.training.own_models.outside_access import call_tracing_paused
 from smallbatch.training.own_models.recording import RandomTensors
+from smallbatch.training.own_models.unsaved_state import unsaved_state_digests
 
 
 def check(candidate: Candidate) -> bool:
@@ -39,7 +39,7 @@ def _check_passes(candidate: Candidate, model: nn.Module, again: nn.Module, star
     first = candidate.run(model, images, training=True)
     if not first.logits.isfinite().all():
         raise candidate.spec.error("its initial weights give logits that are not finite; allowed: finite numbers")
-    _check_hidden_state(candidate, model, images)
+    _check_unsaved_state(candidate, model, images)
     stochastic = candidate.draws(model, images) or batch_sizes.draws_at_large_sizes(candidate)
     model.load_state_dict(start)
     if not identical(first.tensors, candidate.run(model, images, training=True).tensors):
@@ -56,14 +56,14 @@ def _check_passes(candidate: Candidate, model: nn.Module, again: nn.Module, star
     return stochastic
 
 
-def _check_hidden_state(candidate: Candidate, model: nn.Module, images: Tensor) -> None:
+def _check_unsaved_state(candidate: Candidate, model: nn.Module, images: Tensor) -> None:
     """A pass changes nothing but parameters and buffers; the first ones may fill what later ones only read."""
     files, seen = models.files(candidate.spec.entry_point), []
     for _ in range(2):
         for training in (True, False):
             candidate.run(model, images, training=training)
         with call_tracing_paused():
-            seen.append(hidden_state(model, files))
+            seen.append(unsaved_state_digests(model, files))
     before, after = seen
     if changed := [name for name, digest in after.items() if before.get(name) != digest]:
         raise candidate.spec.error(

@@ -35,7 +35,7 @@ MAX_OBJECTS = 100_000
 """Objects behind one attribute or global that are looked at."""
 
 
-def hidden_state(model: nn.Module, files: Collection[Path]) -> dict[str, str]:
+def unsaved_state_digests(model: nn.Module, files: Collection[Path]) -> dict[str, str]:
     """Digests of all that a model and its files hold beside the model's parameters and buffers, by name."""
     saved = {id(tensor) for tensor in model.state_dict(keep_vars=True).values()}
     return {
