@@ -4,7 +4,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from smallbatch.cluster import plugin, requests
+from smallbatch.cluster import requests, slurm_plugin_patches
 
 slurm = pytest.importorskip("snakemake_executor_plugin_slurm")
 
@@ -39,18 +39,18 @@ def test_gpus_are_asked_for_one_a_process_where_training_may_use_them(device, ha
 
 def test_the_options_of_a_job_are_those_of_its_resources():
     job = a_job(mem_mb=2000, runtime=60, slurm_partition="main", slurm_account="lab", gres="gpu:2")
-    words = requests.options(job, settings())
+    words = requests.sbatch_options(job, settings())
     assert [words[i : i + 2] for i, word in enumerate(words) if word in ("-A", "-p", "-t", "--mem")] == [
         ["-A", "lab"], ["-p", "main"], ["-t", "60"], ["--mem", "2000"]
     ]  # fmt: skip
     assert "--gres=gpu:2" in words and "" not in words and "--comment" not in words and "--output" not in words
-    plain = requests.options(a_job(mem_mb=500), settings())
+    plain = requests.sbatch_options(a_job(mem_mb=500), settings())
     assert not {"-A", "-p", "-t"} & set(plain) and not any(word.startswith("--gres") for word in plain)
 
 
 def test_jobs_that_ask_for_the_same_are_one_request():
     alike = [a_job(mem_mb=2000), a_job(mem_mb=2000), a_job(mem_mb=4000), a_job("table", mem_mb=2000)]
-    found = requests.distinct_requests(alike, settings())
+    found = requests.options_by_request(alike, settings())
     assert [name.partition(" (")[0] for name in found] == ["train jobs", "train jobs", "table jobs"]
     assert [words[words.index("--mem") + 1] for words in found.values()] == ["2000", "4000", "2000"]
 
@@ -59,7 +59,7 @@ def test_an_array_is_made_of_jobs_that_ask_for_the_same(monkeypatch):
     submitted = []
     monkeypatch.setattr(slurm.Executor, "run_jobs", lambda executor, jobs: submitted.append(jobs))
     monkeypatch.setattr(slurm, "pending_jobs_for_rule", lambda dag, name: 7)
-    plugin.submit_alike_together(settings())
+    slurm_plugin_patches.group_job_arrays(settings())
     small, large, again = a_job(mem_mb=2000), a_job(mem_mb=4000), a_job(mem_mb=2000)
     slurm.Executor.run_jobs(None, [small, large, again])
     assert submitted == [[small, again], [large]] and slurm.pending_jobs_for_rule(None, "train") == 0
@@ -68,5 +68,5 @@ def test_an_array_is_made_of_jobs_that_ask_for_the_same(monkeypatch):
 def test_the_controller_is_asked_once_how_long_it_remembers_jobs(monkeypatch):
     answers = iter([300, None])  # then the controller is away
     monkeypatch.setattr(slurm, "get_min_job_age", lambda: next(answers))
-    plugin.keep_jobs_in_sight()
+    slurm_plugin_patches.cache_min_job_age()
     assert [slurm.get_min_job_age() for _ in range(3)] == [300] * 3

@@ -1,7 +1,7 @@
 # A SLURM cluster: what is asked of it, and whether it can be had. SLURM is asked, so that a profile fits any cluster.
 from types import SimpleNamespace
 
-from smallbatch.cluster import plugin, requests, slurm
+from smallbatch.cluster import requests, slurm, slurm_plugin_patches
 
 
 def training_gres(wildcards):
@@ -40,8 +40,8 @@ def check_cluster():
     """Before anything is submitted: whether the cluster can have it."""
     if workflow.executor_plugin.name == "slurm":
         try:
-            slurm.check(requests.distinct_requests(submitted(), workflow.executor_settings))
+            slurm.check(requests.options_by_request(submitted(), workflow.executor_settings))
         except UserError as error:
             sys.exit(f"error: {error}")
-        plugin.keep_jobs_in_sight()
-        plugin.submit_alike_together(workflow.executor_settings)
+        slurm_plugin_patches.cache_min_job_age()
+        slurm_plugin_patches.group_job_arrays(workflow.executor_settings)

@@ -17,7 +17,7 @@ def gres(device: str, processes: int, *, has_gpus: bool) -> str | None:
     return f"gpu:{processes}" if wanted else None
 
 
-def options(job: Any, settings: Any) -> list[str]:
+def sbatch_options(job: Any, settings: Any) -> list[str]:
     """The options of `sbatch` that ask for a job's resources.
 
     Args:
@@ -34,7 +34,7 @@ def options(job: Any, settings: Any) -> list[str]:
     return words[words.index("--comment") + 2 :]  # before it: names and files
 
 
-def distinct_requests(jobs: Iterable[Any], settings: Any) -> dict[str, list[str]]:
+def options_by_request(jobs: Iterable[Any], settings: Any) -> dict[str, list[str]]:
     """For each kind of job: what it is, in words -> its options; jobs that ask for the same are one kind."""
-    asked = [(job.rule.name, options(job, settings)) for job in jobs]
+    asked = [(job.rule.name, sbatch_options(job, settings)) for job in jobs]
     return {f"{name} jobs ({shlex.join(words)})": words for name, words in asked}

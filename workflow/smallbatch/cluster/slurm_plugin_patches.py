@@ -4,10 +4,10 @@ import collections
 import functools
 from typing import Any
 
-from smallbatch.cluster.requests import options
+from smallbatch.cluster.requests import sbatch_options
 
 
-def keep_jobs_in_sight() -> None:
+def cache_min_job_age() -> None:
     """Keep the executor from losing sight of its jobs while the controller is away.
 
     Where that does not answer, plugin 2.8 takes its `MinJobAge` for unknown and asks sacct instead, which without
@@ -19,7 +19,7 @@ def keep_jobs_in_sight() -> None:
     plugin.get_min_job_age()
 
 
-def submit_alike_together(settings: Any) -> None:
+def group_job_arrays(settings: Any) -> None:
     """Make one array of the jobs that ask for the same, where the profile wants arrays.
 
     Plugin 2.8 submits all jobs of a rule as the first of them asks, and forgets those that it has while others are
@@ -35,7 +35,7 @@ def submit_alike_together(settings: Any) -> None:
     def run_jobs(executor: Any, jobs: list[Any]) -> None:
         alike = collections.defaultdict(list)
         for job in jobs:
-            alike[job.name, *options(job, settings)].append(job)
+            alike[job.name, *sbatch_options(job, settings)].append(job)
         for some in alike.values():
             submit(executor, some)
 
