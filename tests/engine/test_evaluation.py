@@ -14,7 +14,7 @@ from safetensors.torch import load, save
 
 from smallbatch.__main__ import main
 from smallbatch.core.errors import UserError
-from smallbatch.core.files import sealed, sha256
+from smallbatch.core.files import sealed_bytes, sha256
 from smallbatch.data import prepared
 from smallbatch.models.resnet import resnet8
 from smallbatch.runs.store import METRICS, RECORD, RunStore
@@ -55,7 +55,7 @@ def reseal(store, name, **changed):
     path = store.root / name / RECORD
     values = json.loads(path.read_text(encoding="utf-8")) | changed
     del values["digest"]
-    path.write_bytes(sealed(values))
+    path.write_bytes(sealed_bytes(values))
 
 
 def recorded_elsewhere(store, name, **place):

@@ -12,12 +12,12 @@ import pytest
 from smallbatch.core.errors import UserError
 from smallbatch.core.files import (
     DAY_S,
-    check_places,
+    check_path_kinds,
     read_json,
     read_sealed,
     remove_abandoned,
     set_aside,
-    set_aside_of_cache,
+    set_aside_cache_file,
     write_json,
     write_sealed,
 )
@@ -59,15 +59,15 @@ def test_what_stands_where_a_folder_or_a_log_belongs_is_named(tmp_path):
     (tmp_path / "data/digits").mkdir(parents=True)
     (tmp_path / "linked").symlink_to(tmp_path / "data")
     whole = [tmp_path / "data", tmp_path / "linked/digits", tmp_path / "results/to/come"]
-    check_places(whole, [tmp_path / "data/digits.log", tmp_path / "logs/page.log"])
+    check_path_kinds(whole, [tmp_path / "data/digits.log", tmp_path / "logs/page.log"])
     (tmp_path / "file").touch()
     (tmp_path / "gone").symlink_to(tmp_path / "nowhere")
     for name, found in (("file", "a file"), ("gone", "a link to nothing")):
         for folder in (tmp_path / name, tmp_path / name / "below/it"):
             with pytest.raises(UserError, match=f"/{name}: {found} stands where a folder is needed; move it away$"):
-                check_places([*whole, folder], [])
+                check_path_kinds([*whole, folder], [])
     with pytest.raises(UserError, match=r"/digits: a folder stands where a file is needed; move it away$"):
-        check_places(whole, [tmp_path / "file", tmp_path / "data/digits"])
+        check_path_kinds(whole, [tmp_path / "file", tmp_path / "data/digits"])
 
 
 def test_a_file_that_grows_beyond_what_is_allowed_ends_in_one_line(tmp_path):
@@ -99,7 +99,7 @@ def test_of_what_can_be_made_again_only_the_last_that_was_damaged_is_kept(tmp_pa
     for content in ("one", "two"):
         (tmp_path / "made[1].so").write_text(content)
         (tmp_path / "other.so.damaged-1").write_text("of another")
-        aside = set_aside_of_cache(tmp_path / "made[1].so")
+        aside = set_aside_cache_file(tmp_path / "made[1].so")
         (tmp_path / "made[1].so.damaged-7").mkdir(exist_ok=content == "one")
     assert aside.read_text() == "two"
     assert {path.name for path in tmp_path.iterdir()} == {aside.name, "made[1].so.damaged-7", "other.so.damaged-1"}

@@ -13,7 +13,7 @@ from smallbatch.analysis.claims.function import check_unchanged
 from smallbatch.analysis.claims.judge import judge
 from smallbatch.analysis.claims.own import claims_of
 from smallbatch.core.errors import UserError
-from smallbatch.core.files import digest
+from smallbatch.core.files import files_digest
 from smallbatch.study_file import load_study, scaled
 
 FIGURES = {
@@ -201,7 +201,7 @@ def test_a_file_may_be_called_with_braces(tmp_path):
 def test_a_file_that_is_edited_while_its_claim_waits_is_named(tmp_path):
     file = tmp_path / "mine.py"
     file.write_text("a = 1", encoding="utf-8")
-    then = {str(file): digest(file)}
+    then = {str(file): files_digest(file)}
     check_unchanged(then)
     file.write_text("a = 2", encoding="utf-8")
     with pytest.raises(UserError, match=r"mine\.py: edited since this call began; the next one judges by"):

@@ -10,7 +10,7 @@ from helpers import a_run, an_outcome, digests
 
 from smallbatch.analysis.table import write_tables
 from smallbatch.core.errors import UserError
-from smallbatch.core.files import sealed
+from smallbatch.core.files import sealed_bytes
 from smallbatch.data.prepared import Meta
 from smallbatch.runs.store import METRICS, RECORD, Epoch, Outcome, RunStore, Variance
 
@@ -42,7 +42,7 @@ def resealed(folder, **changed):
     """Edit a record and give it a digest that fits."""
     values = json.loads((folder / RECORD).read_text(encoding="utf-8")) | changed
     del values["digest"]
-    (folder / RECORD).write_bytes(sealed({key: value for key, value in values.items() if value is not ...}))
+    (folder / RECORD).write_bytes(sealed_bytes({key: value for key, value in values.items() if value is not ...}))
 
 
 def test_records_and_weights_lie_apart(store, record, tmp_path):

@@ -131,7 +131,7 @@ rule claims:
         figures=STUDY.figures,
         reproduces=STUDY.reproduces,
         claims=STUDY.claims,
-        functions={str(path): digest(path) for path in files_of(STUDY.claims.values())},
+        functions={str(path): files_digest(path) for path in files_of(STUDY.claims.values())},
         thresholds=config["claims"],
         code=CODE["claims"],
         recipe=RECIPES["claims"],

@@ -23,11 +23,11 @@ from smallbatch.core.environment import git_commit, processors
 from smallbatch.core.errors import UserError
 from smallbatch.core.files import (
     atomic,
-    bring_to_now,
     check_folder_writable,
-    check_places,
-    digest,
+    check_path_kinds,
+    files_digest,
     remove_abandoned,
+    touch_future_files,
     writing_errors,
 )
 from smallbatch.runs import chosen as rates_chosen

@@ -125,7 +125,7 @@ def check_what_stands():
     beside = [".snakemake", rules.prepare.params.downloads, rules.preview.params.folder]
     beside += [f"{RESULTS}/{kind}" for kind in TAKEN]
     known = {"study": STUDY.name, "experiment": STUDY.experiments, "figure": STUDY.figures, "label": asked_labels()}
-    check_places(map(Path, [*beside, *expand(folders, **known)]), map(Path, expand(logs, pack=PLAN.packs, **known)))
+    check_path_kinds(map(Path, [*beside, *expand(folders, **known)]), map(Path, expand(logs, pack=PLAN.packs, **known)))
 
 
 def check_lock():
@@ -148,7 +148,7 @@ def set_clocks_right():
     inputs = [*data_files_of(STUDY.labels), *Path(RESULTS, STUDY.name).rglob("*"), *Path(FIGURES, STUDY.name).glob("*")]
     inputs += [TEMPLATE, *Path("config").rglob("*.yaml")]
     inputs += [path for folder in (".", "workflow", "workflow/rules", "envs") for path in Path(folder).glob("[!.]*")]
-    if ahead := bring_to_now(inputs):
+    if ahead := touch_future_files(inputs):
         print(f"{', '.join(map(str, ahead))}: dated in the future; now dated as of this moment", file=sys.stderr)
 
 

@@ -7,12 +7,12 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from smallbatch.core.errors import UserError
-from smallbatch.core.files import digest
+from smallbatch.core.files import files_digest
 
 
 def code_digest(script: Path, root: Path) -> str:
     """A short hash over a script and all that `imported_files` finds behind it."""
-    return digest(*imported_files(script, root))
+    return files_digest(*imported_files(script, root))
 
 
 @contextlib.contextmanager

@@ -200,16 +200,16 @@ def write_sealed(path: Path, values: Mapping[str, Any]) -> None:
         values: by key, as JSON gives them back (lists, not tuples).
     """
     with atomic(path) as file:
-        file.write(sealed(values))
+        file.write(sealed_bytes(values))
 
 
-def sealed(values: Mapping[str, Any]) -> bytes:
+def sealed_bytes(values: Mapping[str, Any]) -> bytes:
     """What `write_sealed` writes."""
     return _json({**values, DIGEST: _content_digest(values)})
 
 
 def parse_sealed(content: bytes) -> dict[str, Any]:
-    """What `sealed` made this of, and under `DIGEST` its digest.
+    """What `sealed_bytes` made this of, and under `DIGEST` its digest.
 
     Raises:
         ValueError: it is not as it was made; says how.
@@ -300,12 +300,12 @@ def sha256(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def digest(*paths: Path) -> str:
+def files_digest(*paths: Path) -> str:
     """A short hash over the content of files, whatever the order they are named in."""
     return hashlib.sha256("".join(sha256(path) for path in sorted(paths)).encode()).hexdigest()[:16]
 
 
-def check_places(folders: Iterable[Path], files: Iterable[Path]) -> None:
+def check_path_kinds(folders: Iterable[Path], files: Iterable[Path]) -> None:
     """Make sure that no file stands where folders are or will be made, and no folder where files will be written.
 
     Raises:
@@ -333,7 +333,7 @@ def check_folder_writable(folder: Path) -> None:
             file.write(b"x")
 
 
-def bring_to_now(paths: Iterable[Path]) -> list[Path]:
+def touch_future_files(paths: Iterable[Path]) -> list[Path]:
     """Give files that are dated in the future the present time, where they may be changed; returns which.
 
     Otherwise what is made from them would look older than they are, and be made again and again.
@@ -345,7 +345,7 @@ def bring_to_now(paths: Iterable[Path]) -> list[Path]:
     return ahead
 
 
-def set_aside_of_cache(path: Path) -> Path:
+def set_aside_cache_file(path: Path) -> Path:
     """As `set_aside`, for files of a cache, which can always be made again: keeps the latest damaged copy alone."""
     for earlier in path.parent.glob(f"{glob.escape(path.name)}.damaged-*"):
         with contextlib.suppress(OSError):

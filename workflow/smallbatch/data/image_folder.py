@@ -28,7 +28,7 @@ from smallbatch.data.archives import as_folder
 from smallbatch.data.decoding import DEEP, BrokenImage, decoded, hearing_pillow
 from smallbatch.data.layout import Classes, classes_of_splits
 from smallbatch.data.prepared import Meta, Split, write
-from smallbatch.data.tree import File, describe_left_out, digest, shown, walk
+from smallbatch.data.tree import File, describe_left_out, shown, tree_digest, walk
 
 log = logging.getLogger(__name__)
 
@@ -79,8 +79,8 @@ def stat_digest(settings: dict[str, Any]) -> str | None:
     try:
         path = Path(settings["path"]).expanduser()
         if path.is_dir():
-            return digest(walk(path, Counter()))
-        return digest([File("", path.stat().st_size, path.stat().st_mtime_ns)])
+            return tree_digest(walk(path, Counter()))
+        return tree_digest([File("", path.stat().st_size, path.stat().st_mtime_ns)])
     except (OSError, ValueError, RuntimeError):  # what a path that cannot be one makes its methods raise
         return None
 

@@ -29,7 +29,7 @@ from smallbatch.data.decoding import BrokenImage
 from smallbatch.data.originals import ORIGINALS
 from smallbatch.data.photos import CHUNK, MEAN, SHAPE, STD, Photos, decoded
 from smallbatch.data.prepared import Meta, Split, fingerprint, index_type, save
-from smallbatch.data.tree import File, describe_left_out, digest, folders, shown, text, visible
+from smallbatch.data.tree import File, describe_left_out, folders, shown, text, tree_digest, visible
 
 log = logging.getLogger(__name__)
 
@@ -126,7 +126,7 @@ def stat_digest(settings: dict[str, Any]) -> str | None:
     try:
         root = _root(settings)
         archives = [root / name for name in (TRAIN, VALIDATION, DEVKIT) if (root / name).is_file()]
-        return digest(File(file.name, file.stat().st_size, file.stat().st_mtime_ns) for file in archives)
+        return tree_digest(File(file.name, file.stat().st_size, file.stat().st_mtime_ns) for file in archives)
     except (UserError, OSError):
         return None
 

@@ -55,7 +55,7 @@ class Meta:
     photos: the folder that photos are read from; none where the images are arrays.
     files: file name of each array -> SHA-256 of the file, in hexadecimal; empty where the arrays lie in memory.
     settings: that it was prepared with, as the configuration has them, without its label.
-    watched: digest over the source's files by name, size and time (`data.tree.digest`); None where the source cannot
+    watched: digest over the source's files by name, size and time (`data.tree`); None where the source cannot
         change, or is not watched.
     """
 

@@ -116,7 +116,7 @@ def walk(folder: Path, left_out: Counter[str]) -> Iterator[File]:
                     yield File(f"{subfolder}{entry.name}", status.st_size, status.st_mtime_ns)
 
 
-def digest(files: Iterable[File]) -> str | None:
+def tree_digest(files: Iterable[File]) -> str | None:
     """SHA-256 over names, sizes and times of change of files, in hexadecimal; none where there are none.
 
     So it is noticed without reading them that files were added, removed or changed.

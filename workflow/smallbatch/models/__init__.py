@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from smallbatch.core.errors import UserError
-from smallbatch.core.files import digest
+from smallbatch.core.files import files_digest
 from smallbatch.study.settings import suggestion
 
 if TYPE_CHECKING:
@@ -93,7 +93,7 @@ def content_at(entry_point: str) -> str:
 
 def _content_now(entry_point: str) -> str:
     named = f"{entry_point}{_version(entry_point)}"
-    return hashlib.sha256(f"{named} {digest(*files(entry_point))}".encode()).hexdigest()[:16]
+    return hashlib.sha256(f"{named} {files_digest(*files(entry_point))}".encode()).hexdigest()[:16]
 
 
 def _version(entry_point: str) -> str:

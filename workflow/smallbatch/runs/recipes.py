@@ -6,7 +6,7 @@ from typing import Any
 
 from smallbatch.core.checksums import recipe_of
 from smallbatch.core.code import code_digest
-from smallbatch.core.files import digest
+from smallbatch.core.files import files_digest
 from smallbatch.study.claims import files_of
 from smallbatch.study.experiments import PROTOCOL, Study
 
@@ -48,11 +48,13 @@ def recipes(
             order,
             study.reproduces,
             list(study.claims.items()),
-            *map(digest, files_of(study.claims.values())),
+            *map(files_digest, files_of(study.claims.values())),
             config["claims"],
             code["claims"],
         ),
-        "page": recipe_of(study.as_json(), order, config["claims"]["near"], code["report"], digest(library / TEMPLATE)),
+        "page": recipe_of(
+            study.as_json(), order, config["claims"]["near"], code["report"], files_digest(library / TEMPLATE)
+        ),
         "archive": recipe_of(study.as_json(), order, snakemake, code["crate"]),
         **{
             f"table-{e.name}": recipe_of(e.as_json(), config["convergence_threshold"], PROTOCOL, code["table"])

@@ -27,7 +27,7 @@ from smallbatch.core.files import (
     parse_sealed,
     read_regular,
     remove_temporaries,
-    sealed,
+    sealed_bytes,
     set_aside,
     write_folder,
 )
@@ -320,7 +320,7 @@ class RunStore:
             "files": {file: hashlib.sha256(content).hexdigest() for file, content in contents.items()},
             "weights": hashlib.sha256(weights).hexdigest() if weights is not None else None,
         }
-        contents[RECORD] = sealed(values)
+        contents[RECORD] = sealed_bytes(values)
         try:
             record_of(name, contents.__getitem__)
         except Damaged as damage:

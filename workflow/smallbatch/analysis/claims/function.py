@@ -18,7 +18,7 @@ from smallbatch.analysis.predicates import Thresholds
 from smallbatch.analysis.statistics import SAMPLES
 from smallbatch.analysis.verdicts import UNITS, Comparison
 from smallbatch.core.errors import UserError
-from smallbatch.core.files import digest
+from smallbatch.core.files import files_digest
 
 _INSTALLED = tuple({sys.prefix, sys.base_prefix, *sysconfig.get_paths().values(), str(Path(__file__).parents[3])})
 _SYSTEM = ("/proc", "/sys", "/dev", "/etc")
@@ -28,13 +28,13 @@ def check_unchanged(files: Mapping[str, str]) -> None:
     """Make sure that files of functions are as they were when the call began; its tables are noted as made by these.
 
     Args:
-        files: path -> `core.files.digest` of it.
+        files: path -> `core.files.files_digest` of it.
 
     Raises:
         UserError: names one that was edited since.
     """
     for file, then in files.items():
-        if digest(Path(file)) != then:
+        if files_digest(Path(file)) != then:
             raise UserError(f"{file}: edited since this call began; the next one judges by the file as it is then")
 
 

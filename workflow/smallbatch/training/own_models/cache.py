@@ -13,7 +13,7 @@ from pathlib import Path
 from smallbatch import models
 from smallbatch.core.environment import cache_folder
 from smallbatch.core.errors import UserError
-from smallbatch.core.files import digest, read_sealed, write_sealed
+from smallbatch.core.files import files_digest, read_sealed, write_sealed
 from smallbatch.training.own_models.spec import ModelSpec, Suitability
 
 log = logging.getLogger(__name__)
@@ -45,7 +45,7 @@ def _file(spec: ModelSpec) -> Path:
 def _code() -> str:
     library = Path(__file__).parents[2]
     project = [library / "models" / f"{name}.py" for name in models.PROJECT_FILES]
-    return digest(*project, *(library / "training").rglob("[!.]*.py"))
+    return files_digest(*project, *(library / "training").rglob("[!.]*.py"))
 
 
 def _version(package: str) -> str:

@@ -23,7 +23,7 @@ import torch
 from smallbatch.core import stopping
 from smallbatch.core.environment import cache_folder
 from smallbatch.core.errors import UserError
-from smallbatch.core.files import digest, read_sealed, set_aside_of_cache, write_sealed
+from smallbatch.core.files import files_digest, read_sealed, set_aside_cache_file, write_sealed
 from smallbatch.data.originals import DatasetInfo
 from smallbatch.study.experiments import Run
 from smallbatch.training.distributed import ALONE, World
@@ -112,7 +112,7 @@ def training_kind(run: Run, dataset: DatasetInfo, device: torch.device, processo
 @functools.cache
 def _code() -> str:
     library = Path(__file__).parents[2]
-    return digest(*(path for part in ("training", "models") for path in (library / part).rglob("*.py")))
+    return files_digest(*(path for part in ("training", "models") for path in (library / part).rglob("*.py")))
 
 
 def best_lane_count(
@@ -245,7 +245,7 @@ def _read() -> dict[str, Any]:
     except UserError as error:
         log.warning("%s; speeds are measured again", error)
     with contextlib.suppress(UserError, OSError):
-        set_aside_of_cache(file)
+        set_aside_cache_file(file)
     return {}
 
 

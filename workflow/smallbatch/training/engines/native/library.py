@@ -15,7 +15,7 @@ from pathlib import Path
 
 from smallbatch.core.environment import cache_folder
 from smallbatch.core.errors import UserError
-from smallbatch.core.files import atomic, set_aside_of_cache
+from smallbatch.core.files import atomic, set_aside_cache_file
 
 SOURCE = Path(__file__).with_name("kernels.cpp")
 FLAGS = ("-std=c++17", "-O3", "-march=native", "-fno-math-errno", "-fPIC", "-shared")
@@ -193,7 +193,7 @@ def _loaded(command: list[str], path: Path) -> ctypes.CDLL:
     seal = path.with_suffix(".sha256")
     if os.path.lexists(path) and not _is_whole(path, seal):
         for damaged in filter(os.path.lexists, (path, seal)):
-            log.warning("%s: damaged, set aside as %s, and made again", damaged, set_aside_of_cache(damaged))
+            log.warning("%s: damaged, set aside as %s, and made again", damaged, set_aside_cache_file(damaged))
     if not path.exists():
         with tempfile.TemporaryDirectory() as folder:
             made = Path(folder) / path.name
