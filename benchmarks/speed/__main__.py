@@ -11,7 +11,7 @@ engine; and beside them the speed of matrix products. Needs no Snakemake; a peer
 import argparse
 from pathlib import Path
 
-from smallbatch.core.console import log, reporting
+from smallbatch.core.console import log, log_and_exit_on_error
 from smallbatch.core.errors import UserError
 from speed import report
 from speed.bench import device_of, run
@@ -33,7 +33,7 @@ def main() -> None:
     parser.add_argument("--figure1", action="store_true", help="time Figure 1's rows and extrapolate its whole grid")
     parser.add_argument("--out", type=Path, default=Path("benchmarks/results"), help="folder for speed-DEVICE.*")
     arguments = parser.parse_args()
-    with reporting():
+    with log_and_exit_on_error():
         cells = selected(arguments.cells)
         try:
             device = device_of(arguments.device)

@@ -18,7 +18,7 @@ import torch
 from helpers import PROJECT, a_run, made_data, training_settings, write_study
 
 from smallbatch.core import stopping
-from smallbatch.core.console import reporting
+from smallbatch.core.console import log_and_exit_on_error
 from smallbatch.core.errors import Stopped
 from smallbatch.data import prepared
 from smallbatch.runs.store import METRICS, VARIANCE
@@ -114,14 +114,14 @@ def test_a_second_signal_ends_the_process_at_once():
 
 
 def test_a_person_sees_one_line(capsys, tmp_path):
-    with pytest.raises(SystemExit) as end, reporting(tmp_path / "log"):
+    with pytest.raises(SystemExit) as end, log_and_exit_on_error(tmp_path / "log"):
         raise Stopped("SIGINT", "epoch 3, step 7")
     line = "stopped by SIGINT at epoch 3, step 7; call again to resume from there"
     assert end.value.code == line and (tmp_path / "log").read_text().splitlines()[0].endswith(f" {line}")
 
 
 def test_ctrl_c_on_what_does_not_listen_is_one_line(capsys):
-    with pytest.raises(SystemExit) as end, reporting():
+    with pytest.raises(SystemExit) as end, log_and_exit_on_error():
         raise KeyboardInterrupt
     assert end.value.code == 130 and capsys.readouterr().err[9:] == "stopped by SIGINT\n"
 

@@ -55,12 +55,12 @@ def test_a_folder_in_the_place_of_checksums_is_reported_and_none_are_no_damage(m
 
 def test_what_other_settings_code_or_inputs_would_make_is_reported(made):
     sums, runs = made.with_name("claims.json"), made.parent / "runs.csv"
-    recipe = checksums.recipe_of({"margin": 0.2, "near": 2.0}, "code")
+    recipe = checksums.recipe_hash({"margin": 0.2, "near": 2.0}, "code")
     whose = [made.parent / "claims.csv"], [runs]
     checksums.write(sums, whose[0], recipe=recipe, inputs=whose[1])
-    assert recipe == checksums.recipe_of({"near": 2.0, "margin": 0.2}, "code")
+    assert recipe == checksums.recipe_hash({"near": 2.0, "margin": 0.2}, "code")
     assert checksums.why_outdated(sums, recipe, whose[1]) is None
-    other = checksums.recipe_of({"margin": 0.3, "near": 2.0}, "code")
+    other = checksums.recipe_hash({"margin": 0.3, "near": 2.0}, "code")
     assert checksums.why_outdated(sums, other, whose[1]) == "made by other settings or another version of the code"
     runs.write_text("other runs\n")
     os.utime(runs, (0, 0))

@@ -67,14 +67,17 @@ def test_whatever_judges_claims_is_in_their_digest_and_in_no_figures():
 def test_code_that_changes_while_a_call_runs_is_refused(monkeypatch):
     root = PROJECT / "workflow"
     planned = code.code_digest(root / "scripts/claims.py", root)
-    with code.code_unchanged("claims", planned):
+    with code.require_unchanged_code("claims", planned):
         pass
     with (
         pytest.raises(UserError, match="its code was changed since this call began"),
-        code.code_unchanged("claims", "old"),
+        code.require_unchanged_code("claims", "old"),
     ):
         pytest.fail("began with other code")
-    with pytest.raises(UserError, match="its code was changed since this call"), code.code_unchanged("claims", planned):
+    with (
+        pytest.raises(UserError, match="its code was changed since this call"),
+        code.require_unchanged_code("claims", planned),
+    ):
         monkeypatch.setattr(code, "code_digest", lambda *_: "new")
 
 
@@ -84,5 +87,5 @@ def test_each_script_whose_code_is_noted_makes_sure_of_it():
     noted = {name for name in scripts if f'code=CODE["{name}"]' in rules}
     assert len(noted) == 7
     assert noted == {
-        name for name, text in scripts.items() if f'code_unchanged("{name}", snakemake.params.code)' in text
+        name for name, text in scripts.items() if f'require_unchanged_code("{name}", snakemake.params.code)' in text
     }

@@ -32,9 +32,9 @@ def changed_by(**other):
 def test_recipes_are_those_of_settings_and_code():
     study, found = STUDY, recipes_of()
     e, (name, figure) = next(iter(study.experiments.values())), next(iter(study.figures.items()))
-    assert found["gather"] == checksums.recipe_of(list(study.experiments), "code of gather")
-    assert found[f"table-{e.name}"] == checksums.recipe_of(e.as_json(), 0.8, PROTOCOL, "code of table")
-    assert found[f"figure-{name}"] == checksums.recipe_of(figure, "code of figure")
+    assert found["gather"] == checksums.recipe_hash(list(study.experiments), "code of gather")
+    assert found[f"table-{e.name}"] == checksums.recipe_hash(e.as_json(), 0.8, PROTOCOL, "code of table")
+    assert found[f"figure-{name}"] == checksums.recipe_hash(figure, "code of figure")
     jobs = {"table": study.experiments, "figure": study.figures}
     assert found.keys() == {"gather", "claims", "page", "archive"} | {
         f"{kind}-{name}" for kind, names in jobs.items() for name in names

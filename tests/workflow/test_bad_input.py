@@ -14,7 +14,7 @@ from helpers import TINY, a_run, copy_project, made_data, snakemake, write_study
 from PIL import Image
 
 from smallbatch.cluster import slurm
-from smallbatch.core.console import reporting
+from smallbatch.core.console import log_and_exit_on_error
 from smallbatch.core.errors import UserError
 from smallbatch.data import prepared
 from smallbatch.runs.store import RunStore
@@ -236,9 +236,9 @@ def test_a_full_disk_is_named_and_what_was_finished_stays(tmp_path, disk):
         "import sys; sys.path[:0] = sys.argv[3:]\n"
         "from pathlib import Path\n"
         "from helpers import TINY, a_run\n"
-        "from smallbatch.core.console import reporting\n"
+        "from smallbatch.core.console import log_and_exit_on_error\n"
         "from smallbatch.training.pack import train_pack\n"
-        "with reporting():\n"
+        "with log_and_exit_on_error():\n"
         "    runs = [a_run(seed=seed, epochs=1) for seed in range(12)]\n"
         "    train_pack(runs, Path(sys.argv[1]), Path(sys.argv[2]), keep_weights='none', lanes=1)\n"
     )
@@ -274,7 +274,7 @@ def test_a_machine_without_slurm(project, tmp_path, monkeypatch):
 def test_what_the_system_refuses_to_open_is_one_line(tmp_path, capsys):
     (tmp_path / "file").write_text("no folder")
     for log in (None, tmp_path / "log"):
-        with pytest.raises(SystemExit) as end, reporting(log):
+        with pytest.raises(SystemExit) as end, log_and_exit_on_error(log):
             (tmp_path / "file" / "a\nb").read_text()
         line = f"error: {tmp_path}/file/a\\nb: Not a directory"
         assert end.value.code == (line if log else 1)

@@ -12,7 +12,7 @@ import pytest
 from helpers import PROJECT, copy_project
 
 from smallbatch import __version__
-from smallbatch.core.console import EXTRAS, reporting
+from smallbatch.core.console import MODULES_BY_EXTRA, log_and_exit_on_error
 
 
 def run(*command: str, **options) -> str:
@@ -62,17 +62,17 @@ def test_an_installed_library_checks_a_study_by_its_command(wheel, tmp_path):
 
 
 def test_what_an_extra_brings_is_named_where_it_lacks(caplog):
-    with pytest.raises(SystemExit), reporting():
+    with pytest.raises(SystemExit), log_and_exit_on_error():
         raise ModuleNotFoundError("No module named 'sklearn'", name="sklearn")
     [line] = caplog.messages
     assert line.startswith("error: sklearn is not installed in ") and "smallbatch[training]" in line
-    with pytest.raises(ModuleNotFoundError), reporting():
+    with pytest.raises(ModuleNotFoundError), log_and_exit_on_error():
         raise ModuleNotFoundError("No module named 'mine'", name="mine")
 
 
 def test_every_extra_whose_lack_is_named_is_one_of_the_project():
     extras = tomllib.loads((PROJECT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
     packages = {"sklearn": "scikit-learn", "PIL": "pillow"}
-    for extra, modules in EXTRAS.items():
+    for extra, modules in MODULES_BY_EXTRA.items():
         names = {re.match(r"[\w-]+", requirement)[0] for requirement in extras[extra]}
         assert names == {packages.get(module, module) for module in modules}

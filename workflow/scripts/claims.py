@@ -11,14 +11,14 @@ from smallbatch.analysis.claims.judge import judge
 from smallbatch.analysis.claims.own import claims_of
 from smallbatch.analysis.table import read_tables, write_table
 from smallbatch.core import checksums
-from smallbatch.core.code import code_unchanged
-from smallbatch.core.console import reporting
+from smallbatch.core.code import require_unchanged_code
+from smallbatch.core.console import log_and_exit_on_error
 
 if TYPE_CHECKING:
     from snakemake.iocontainers import snakemake
 
 if __name__ == "__main__":
-    with reporting(snakemake.log[0]), code_unchanged("claims", snakemake.params.code):
+    with log_and_exit_on_error(snakemake.log[0]), require_unchanged_code("claims", snakemake.params.code):
         tables = [read_tables([snakemake.input[name]]) for name in ("runs", "epochs", "variance")]
         params, outputs, generator = snakemake.params, snakemake.output, np.random.default_rng(0)
         claims = [*(CLAIMS if params.reproduces else ()), *claims_of(params.claims)]

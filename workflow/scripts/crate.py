@@ -7,8 +7,8 @@ import pandas as pd
 
 from smallbatch.analysis.table import read_tables
 from smallbatch.core import checksums
-from smallbatch.core.code import code_unchanged
-from smallbatch.core.console import reporting
+from smallbatch.core.code import require_unchanged_code
+from smallbatch.core.console import log_and_exit_on_error
 from smallbatch.publish import crate
 from smallbatch.study.experiments import Study
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from snakemake.iocontainers import snakemake
 
 if __name__ == "__main__":
-    with reporting(snakemake.log[0]), code_unchanged("crate", snakemake.params.code):
+    with log_and_exit_on_error(snakemake.log[0]), require_unchanged_code("crate", snakemake.params.code):
         given, params = snakemake.input, snakemake.params
         lists = {name: [Path(path) for path in given[name]] for name in crate.Files._fields if name != "citation"}
         crate.write(

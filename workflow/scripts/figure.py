@@ -5,8 +5,8 @@ from typing import TYPE_CHECKING
 
 from smallbatch.analysis.table import read_tables
 from smallbatch.core import checksums
-from smallbatch.core.code import code_unchanged
-from smallbatch.core.console import reporting
+from smallbatch.core.code import require_unchanged_code
+from smallbatch.core.console import log_and_exit_on_error
 from smallbatch.figures import draw
 from smallbatch.figures.style import save
 
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from snakemake.iocontainers import snakemake
 
 if __name__ == "__main__":
-    with reporting(snakemake.log[0]), code_unchanged("figure", snakemake.params.code):
+    with log_and_exit_on_error(snakemake.log[0]), require_unchanged_code("figure", snakemake.params.code):
         runs, epochs, variance = (read_tables(snakemake.input[name]) for name in ("runs", "epochs", "variance"))
         outputs = snakemake.output
         save(

@@ -5,14 +5,14 @@ from typing import TYPE_CHECKING
 
 from smallbatch.analysis.table import read_tables, write_table
 from smallbatch.core import checksums
-from smallbatch.core.code import code_unchanged
-from smallbatch.core.console import reporting
+from smallbatch.core.code import require_unchanged_code
+from smallbatch.core.console import log_and_exit_on_error
 
 if TYPE_CHECKING:
     from snakemake.iocontainers import snakemake
 
 if __name__ == "__main__":
-    with reporting(snakemake.log[0]), code_unchanged("gather", snakemake.params.code):
+    with log_and_exit_on_error(snakemake.log[0]), require_unchanged_code("gather", snakemake.params.code):
         for name in ("runs", "epochs", "variance"):
             write_table(read_tables(snakemake.input[name]), snakemake.output[name])
         write_table(read_tables(snakemake.input.runs), snakemake.output.csv)

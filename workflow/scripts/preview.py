@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from smallbatch.core.console import reporting
+from smallbatch.core.console import log_and_exit_on_error
 from smallbatch.figures.preview import preview
 from smallbatch.study.experiments import Study
 
@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from snakemake.iocontainers import snakemake
 
 if __name__ == "__main__":
-    with reporting(snakemake.log[0]):
+    with log_and_exit_on_error(snakemake.log[0]):
         params = snakemake.params
         study = Study.from_json(params.study)
         count, damaged = preview(study, Path(params.data), Path(params.results), params.threshold, Path(params.folder))

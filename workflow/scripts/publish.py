@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 import pandas as pd
 
 from smallbatch.analysis.table import read_tables
-from smallbatch.core.console import reporting
+from smallbatch.core.console import log_and_exit_on_error
 from smallbatch.publish.publish import publish
 from smallbatch.runs.store import RunStore
 
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from snakemake.iocontainers import snakemake
 
 if __name__ == "__main__":
-    with reporting(snakemake.log[0]):
+    with log_and_exit_on_error(snakemake.log[0]):
         params = snakemake.params
         message = publish(
             params.study,

@@ -7,8 +7,8 @@ import pandas as pd
 
 from smallbatch.analysis.table import read_tables
 from smallbatch.core import checksums
-from smallbatch.core.code import code_unchanged
-from smallbatch.core.console import reporting
+from smallbatch.core.code import require_unchanged_code
+from smallbatch.core.console import log_and_exit_on_error
 from smallbatch.publish import report
 from smallbatch.study.experiments import Study
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from snakemake.iocontainers import snakemake
 
 if __name__ == "__main__":
-    with reporting(snakemake.log[0]), code_unchanged("report", snakemake.params.code):
+    with log_and_exit_on_error(snakemake.log[0]), require_unchanged_code("report", snakemake.params.code):
         given = snakemake.input
         report.write(
             Study.from_json(snakemake.params.study),

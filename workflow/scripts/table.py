@@ -4,8 +4,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from smallbatch.analysis.table import write_tables
-from smallbatch.core.code import code_unchanged
-from smallbatch.core.console import reporting
+from smallbatch.core.code import require_unchanged_code
+from smallbatch.core.console import log_and_exit_on_error
 from smallbatch.data.prepared import read_meta
 from smallbatch.runs.chosen import read_chosen
 from smallbatch.runs.store import RunStore
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from snakemake.iocontainers import snakemake
 
 if __name__ == "__main__":
-    with reporting(snakemake.log[0]), code_unchanged("table", snakemake.params.code):
+    with log_and_exit_on_error(snakemake.log[0]), require_unchanged_code("table", snakemake.params.code):
         params = snakemake.params
         experiment = Experiment.from_json(params.experiment)
         chosen = read_chosen(Path(params.chosen)) if experiment.best_of else None

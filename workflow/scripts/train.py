@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from smallbatch.cluster import slurm
-from smallbatch.core.console import reporting
+from smallbatch.core.console import log_and_exit_on_error
 from smallbatch.study.experiments import Run
 from smallbatch.training.launch import train
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 if __name__ == "__main__":
     submitted = "SMALLBATCH_SUBMITTED" in os.environ
     requeued = slurm.requeued_when_stopped() if submitted else contextlib.nullcontext()
-    with reporting(snakemake.log[0]), requeued:
+    with log_and_exit_on_error(snakemake.log[0]), requeued:
         params = snakemake.params
         train(
             [Run.from_settings(settings) for settings in params.runs],

@@ -12,7 +12,7 @@ from typing import Any
 import smallbatch
 from smallbatch.core import stopping
 from smallbatch.core.code import code_digest
-from smallbatch.core.console import log, reporting
+from smallbatch.core.console import log, log_and_exit_on_error
 from smallbatch.core.environment import git_commit
 from smallbatch.core.errors import UserError, refuse
 from smallbatch.data import check_source, prepare, reason_to_prepare
@@ -52,7 +52,7 @@ def main() -> None:
     command.add_argument("run", metavar="RUN", type=Path, help="its name, its folder, or a file of its weights")
     command.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:N")
     arguments = parser.parse_args()
-    with reporting():
+    with log_and_exit_on_error():
         if arguments.command == "evaluate":
             _evaluate(arguments.run, arguments.device)
         else:

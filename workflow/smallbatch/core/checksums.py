@@ -11,7 +11,7 @@ from smallbatch.core.errors import UserError
 from smallbatch.core.files import read_regular, read_sealed, sha256, write_sealed
 
 
-def recipe_of(*values: Any) -> str:
+def recipe_hash(*values: Any) -> str:
     """A short hash over settings and code that decide what a job makes: values as JSON has them."""
     return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()[:16]
 
@@ -25,7 +25,7 @@ def write(
         path: where to; if it is among `files`, it is passed over.
         files: what was made.
         made_from: the digest of what they were made from, where that is no file of the workflow.
-        recipe: of the settings and the code that they were made by, see `recipe_of`.
+        recipe: of the settings and the code that they were made by, see `recipe_hash`.
         inputs: the files of the workflow that they were made from.
     """
     sums = _sums(file for file in files if Path(file) != Path(path))

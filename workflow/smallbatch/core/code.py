@@ -16,7 +16,7 @@ def code_digest(script: Path, root: Path) -> str:
 
 
 @contextlib.contextmanager
-def code_unchanged(script: str, planned: str) -> Iterator[None]:
+def require_unchanged_code(script: str, planned: str) -> Iterator[None]:
     """Make sure that what the block makes is made by the code that the call was planned with, and will note.
 
     Code may change while a call runs: by an editor, a branch that is switched, a folder that is synchronised.

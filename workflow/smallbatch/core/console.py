@@ -12,7 +12,7 @@ from smallbatch.core.errors import Stopped, UserError
 
 log = logging.getLogger("smallbatch")
 
-EXTRAS = {
+MODULES_BY_EXTRA = {
     "training": ("torch", "torchvision", "sklearn", "PIL", "safetensors", "requests"),
     "sharing": ("dvc", "rocrate"),
 }
@@ -43,7 +43,7 @@ def clock(seconds: float) -> str:
 
 
 @contextlib.contextmanager
-def reporting(log_file: str | Path | None = None) -> Iterator[None]:
+def log_and_exit_on_error(log_file: str | Path | None = None) -> Iterator[None]:
     """Log to `log_file`, or to the terminal; end the process with one line if a signal stopped it, or the user can mend
     what is wrong: a file that the system refuses to open among that."""
     handler = _LogFile(log_file, "w", "utf-8", errors="backslashreplace") if log_file else _Terminal()
@@ -60,7 +60,7 @@ def reporting(log_file: str | Path | None = None) -> Iterator[None]:
         log.error("stopped by SIGINT")
         sys.exit(130)
     except ModuleNotFoundError as error:
-        extra = next((extra for extra, modules in EXTRAS.items() if error.name in modules), None)
+        extra = next((extra for extra, modules in MODULES_BY_EXTRA.items() if error.name in modules), None)
         if extra is None:
             raise
         mends = f"`make env` in a clone, or pip install 'smallbatch[{extra}]', brings it"

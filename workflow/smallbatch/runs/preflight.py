@@ -32,7 +32,7 @@ class Job(NamedTuple):
 
     sums: where it notes them.
     makes, reads: names of files, as it gives them to `checksums.write`.
-    recipe: that it would go by now, see `checksums.recipe_of`.
+    recipe: that it would go by now, see `checksums.recipe_hash`.
     """
 
     sums: Path

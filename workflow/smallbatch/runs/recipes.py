@@ -4,7 +4,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from smallbatch.core.checksums import recipe_of
+from smallbatch.core.checksums import recipe_hash
 from smallbatch.core.code import code_digest
 from smallbatch.core.files import files_digest
 from smallbatch.study.claims import files_of
@@ -40,10 +40,10 @@ def recipes(
         library: the folder above the library's.
         snakemake: its version, which the archive names.
     """
-    order = list(study.experiments), list(study.figures)  # which `recipe_of` does not see
+    order = list(study.experiments), list(study.figures)  # which `recipe_hash` does not see
     return {
-        "gather": recipe_of(list(study.experiments), code["gather"]),
-        "claims": recipe_of(
+        "gather": recipe_hash(list(study.experiments), code["gather"]),
+        "claims": recipe_hash(
             study.figures,
             order,
             study.reproduces,
@@ -52,13 +52,13 @@ def recipes(
             config["claims"],
             code["claims"],
         ),
-        "page": recipe_of(
+        "page": recipe_hash(
             study.as_json(), order, config["claims"]["near"], code["report"], files_digest(library / TEMPLATE)
         ),
-        "archive": recipe_of(study.as_json(), order, snakemake, code["crate"]),
+        "archive": recipe_hash(study.as_json(), order, snakemake, code["crate"]),
         **{
-            f"table-{e.name}": recipe_of(e.as_json(), config["convergence_threshold"], PROTOCOL, code["table"])
+            f"table-{e.name}": recipe_hash(e.as_json(), config["convergence_threshold"], PROTOCOL, code["table"])
             for e in study.experiments.values()
         },
-        **{f"figure-{name}": recipe_of(spec, code["figure"]) for name, spec in study.figures.items()},
+        **{f"figure-{name}": recipe_hash(spec, code["figure"]) for name, spec in study.figures.items()},
     }
