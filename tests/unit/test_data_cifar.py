@@ -289,7 +289,7 @@ def test_a_member_that_is_no_regular_file_is_refused(tmp_path: Path, kind: bytes
 def test_a_member_that_is_too_large_is_refused_before_it_is_read(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(archives, "MEMBER_LIMIT", 100)
+    monkeypatch.setattr(archives, "MAX_MEMBER_BYTES", 100)
     refused(archive(tmp_path, cifar10_contents()), "data_batch_1 has", "bytes, allowed are 100")
 
 

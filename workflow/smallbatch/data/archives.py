@@ -21,12 +21,12 @@ from smallbatch.data.tree import shown
 
 log = logging.getLogger(__name__)
 
-MEMBER_LIMIT = 1 << 29  # bytes; the largest that we read into memory, CIFAR-100's training file, has 155 MB
+MAX_MEMBER_BYTES = 1 << 29  # bytes; the largest that we read into memory, CIFAR-100's training file, has 155 MB
 _DAMAGE = (
     tarfile.TarError, zipfile.BadZipFile, EOFError, zlib.error, lzma.LZMAError, NotImplementedError,
     struct.error, ValueError, OverflowError,
 )  # fmt: skip
-ONLY_FILES = "only files and folders are allowed"
+ONLY_FILES_MESSAGE = "only files and folders are allowed"
 
 
 def read_members(archive: Path, names: Collection[str]) -> dict[str, bytes]:
@@ -53,8 +53,8 @@ def _content(archive: Path, tar: tarfile.TarFile, member: tarfile.TarInfo) -> by
     """The bytes of one regular file of bounded size."""
     if not member.isreg():
         raise UserError(f"{archive}: {member.name} is not a regular file")
-    if member.size > MEMBER_LIMIT:
-        raise UserError(f"{archive}: {member.name} has {member.size} bytes, allowed are {MEMBER_LIMIT}")
+    if member.size > MAX_MEMBER_BYTES:
+        raise UserError(f"{archive}: {member.name} has {member.size} bytes, allowed are {MAX_MEMBER_BYTES}")
     file = tar.extractfile(member)
     assert file is not None, "a regular file has content"
     return file.read()
@@ -166,7 +166,7 @@ def _check_zip_member(archive: Path, member: zipfile.ZipInfo) -> None:
     if member.flag_bits & 1:
         raise UserError(f"{archive}: member {member.filename!r} is encrypted")
     if stat.S_IFMT(member.external_attr >> 16) not in (0, stat.S_IFREG, stat.S_IFDIR):
-        raise UserError(f"{archive}: member {member.filename!r} is a link or a device; {ONLY_FILES}")
+        raise UserError(f"{archive}: member {member.filename!r} is a link or a device; {ONLY_FILES_MESSAGE}")
 
 
 @contextlib.contextmanager
@@ -175,7 +175,9 @@ def damage_reported(archive: Path) -> Iterator[None]:
     try:
         yield
     except tarfile.SpecialFileError as error:
-        raise UserError(f"{archive}: member {error.tarinfo.name!r} is a link or a device; {ONLY_FILES}") from error
+        raise UserError(
+            f"{archive}: member {error.tarinfo.name!r} is a link or a device; {ONLY_FILES_MESSAGE}"
+        ) from error
     except tarfile.FilterError as error:
         raise UserError(f"{archive}: member {error.tarinfo.name!r} lies outside the archive's folder") from error
     except _DAMAGE as error:

@@ -33,7 +33,7 @@ from smallbatch.data.tree import File, describe_left_out, shown, tree_digest, wa
 log = logging.getLogger(__name__)
 
 CHANNELS = {"RGB": 3, "L": 1}
-FEWER_BITS = 1 << 14  # cameras, scanners and microscopes have 10, 12 or 14 bits, and fill them
+MAX_14_BIT_VALUE = (1 << 14) - 1  # cameras, scanners and microscopes have 10, 12 or 14 bits, and fill them
 CHUNK = 32  # images a task: enough to hide its cost, few enough for a smooth bar
 
 
@@ -193,7 +193,7 @@ def _check_white(path: Path, largest: list[int], settings: dict[str, Any]) -> No
         return
     highest, white = max(largest), settings.get("white")
     log.info("%s: the largest value in images of 16 bits is %d; white is %d", path, highest, white or DEEP)
-    if white is None and highest < FEWER_BITS:
+    if white is None and highest <= MAX_14_BIT_VALUE:
         allowed = f"the value that is white ({DEEP} where the images are dark), since no pixel is above {highest}"
         refuse(
             path, "white", None, f"{allowed}, in files of 16 bits; colours of 16 bits are to be scaled in their files"

@@ -29,7 +29,7 @@ def dataset_info(key: str, settings: dict[str, Any], data: Path) -> DatasetInfo:
     return ORIGINALS[settings["source"]]
 
 
-def image_size(key: str, settings: dict[str, Any], data: Path) -> tuple[tuple[int, int, int], int]:
+def image_shape_and_classes(key: str, settings: dict[str, Any], data: Path) -> tuple[tuple[int, int, int], int]:
     """Shape of an image and number of classes; of a folder of pictures that is not prepared yet, ten for now.
 
     Args:
@@ -41,7 +41,7 @@ def image_size(key: str, settings: dict[str, Any], data: Path) -> tuple[tuple[in
         known = dataset_info(key, settings, data)
     except UserError:  # not prepared, or damaged, which who reads it says
         if settings["source"] in ORIGINALS:
-            return image_size(key, settings, Path("none prepared"))
+            return image_shape_and_classes(key, settings, Path("none prepared"))
         channels = 1 if settings.get("mode") == "L" else 3
         return (channels, settings["size"], settings["size"]), 10
     return known.shape, known.classes

@@ -14,7 +14,7 @@ from typing import Any
 
 from smallbatch import data, models
 from smallbatch.core.errors import UserError
-from smallbatch.data.info import image_size
+from smallbatch.data.info import image_shape_and_classes
 from smallbatch.data.originals import DatasetInfo
 from smallbatch.study.experiments import Experiment, Setting, Study
 from smallbatch.training.own_models import cache, subprocesses
@@ -101,7 +101,7 @@ def check(study: Study, datasets: Mapping[str, dict[str, Any]], processes: int) 
 
 
 def _spec(e: Experiment, key: str, datasets: Mapping[str, dict[str, Any]]) -> ModelSpec:
-    return spec_of(e.setting, *image_size(key, datasets[key], Path("data")))
+    return spec_of(e.setting, *image_shape_and_classes(key, datasets[key], Path("data")))
 
 
 def _with_batch_sizes(specs: Mapping[str, ModelSpec], experiments: Sequence[Experiment]) -> dict[str, ModelSpec]:
