@@ -22,7 +22,7 @@ from smallbatch.estimate import requests as resources
 from smallbatch.estimate.timings import images
 from smallbatch.runs.heartbeat import SILENCE
 from smallbatch.runs.store import RunStore
-from smallbatch.study.experiments import HELD_OUT, Setting
+from smallbatch.study.experiments import VALIDATION_FRACTION, Setting
 from smallbatch.study.rates import format_base_lr
 from smallbatch.study.settings import read_yaml
 from smallbatch.study_file import MAX_RATE, MIN_RATE, check_config, load_study
@@ -145,7 +145,7 @@ def test_bounds_are_those_that_are_kept():
     assert told["warmup"][2].startswith(f"from {start} linearly to eta over the first {length} of training")
     assert f"rises from eta/{1 / FIRST:.0f} to eta over {100 * TOP:g} %" in told["lr_schedule"][2]
     assert (
-        HELD_OUT == 0.1
+        VALIDATION_FRACTION == 0.1
         and "a tenth of the training images, held out" in documented("### An experiment")["selection"][2]
     )
 

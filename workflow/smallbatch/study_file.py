@@ -13,7 +13,7 @@ from typing import Any
 from smallbatch import data, models
 from smallbatch.core.errors import UserError, refuse
 from smallbatch.study.claims import check_claims, survives
-from smallbatch.study.experiments import HELD_OUT, Experiment, Setting, Study
+from smallbatch.study.experiments import VALIDATION_FRACTION, Experiment, Setting, Study
 from smallbatch.study.rates import BaseLr, format_base_lr, parse_base_lr
 from smallbatch.study.settings import check, location, read_as, read_yaml, suggestion
 from smallbatch.training import own_models
@@ -237,7 +237,7 @@ def check_against_data(study: Study, label: str, train_images: int | None) -> No
         if train_images is not None and asked > train_images:
             allowed = f"whole numbers up to {train_images}, the training images of {label}"
             refuse(where, f"experiments.{e.name}.train_images", asked, allowed)
-        held_out = round(HELD_OUT * asked) if e.setting.selection == "validation" else 0
+        held_out = round(VALIDATION_FRACTION * asked) if e.setting.selection == "validation" else 0
         if e.setting.selection == "validation" and not held_out:
             allowed = f"test: of {asked} training images a tenth, which would be held out, is none"
             refuse(where, f"experiments.{e.name}.selection", "validation", allowed)

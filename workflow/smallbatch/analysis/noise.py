@@ -17,6 +17,7 @@ from scipy.special import betaincinv, gammaincinv
 
 from smallbatch.analysis.statistics import SAMPLES, even_quantiles, nan_mean, shuffled_halves
 from smallbatch.analysis.variance_shrinkage import variance_prior
+from smallbatch.study.experiments import VALIDATION_FRACTION
 
 CELL = ["batch_size", "bn_batch_size", "base_lr"]
 """What runs of one experiment that differ by their seed alone have in common."""
@@ -27,10 +28,6 @@ hard for every model. See docs/statistics.md for where the two numbers are measu
 
 OWN_IMAGES = 0.15
 """The part that the seeds of one cell share, and other cells do not. The rest differs from seed to seed."""
-
-HELD_OUT = 10
-"""Validation images are one in so many of the training images."""
-
 
 NUMBERS = ("batch_size", "bn_batch_size", "base_lr", "seed", "test_images", "accuracy", "selection_accuracy")
 """Columns of the table of runs that are read as numbers."""
@@ -119,7 +116,8 @@ class Noise:
         if np.array_equal(accuracies, selections, equal_nan=True):
             selection = accuracy
         else:
-            held_out = np.fmax(pd.to_numeric(cells["train_images"]).to_numpy(dtype=float) / HELD_OUT, 1)
+            train_images = pd.to_numeric(cells["train_images"]).to_numpy(dtype=float)
+            held_out = np.fmax(train_images / (1 / VALIDATION_FRACTION), 1)  # times 0.1 would be rounded otherwise
             selection = self._means("selection_accuracy", selections, share, seeds, held_out)
         # Where nothing tells how much a cell varies, each that trains may be the best.
         unknown = np.isnan(selection) & ~np.isnan(selection[0])

@@ -14,7 +14,7 @@ import numpy as np
 from smallbatch.core import environment
 from smallbatch.core.errors import UserError
 from smallbatch.core.files import read_sealed, write_sealed
-from smallbatch.study.experiments import HELD_OUT, Run, Setting
+from smallbatch.study.experiments import VALIDATION_FRACTION, Run, Setting
 
 log = logging.getLogger(__name__)
 
@@ -83,7 +83,7 @@ def images(setting: Setting, train: int, test: int) -> tuple[int, int]:
         test: test images of its data.
     """
     used = setting.train_images or train
-    held_out = round(HELD_OUT * used) if setting.selection == "validation" else 0
+    held_out = round(VALIDATION_FRACTION * used) if setting.selection == "validation" else 0
     return setting.epochs * (used - held_out), setting.epochs * (test + held_out)
 
 

@@ -10,7 +10,7 @@ from typing import Any
 
 from smallbatch.study.rates import BaseLr, format_base_lr, learning_rate
 
-HELD_OUT = 0.1
+VALIDATION_FRACTION = 0.1
 """The part of the training images that `selection: validation` trains without (ours: the paper has no such split)."""
 
 PROTOCOL = 1

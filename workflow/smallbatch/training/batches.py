@@ -13,7 +13,7 @@ from smallbatch.core.errors import refuse
 from smallbatch.core.seeds import stream_seed
 from smallbatch.data.augmentation import flip, pad_crop
 from smallbatch.data.prepared import Prepared
-from smallbatch.study.experiments import HELD_OUT, Setting
+from smallbatch.study.experiments import VALIDATION_FRACTION, Setting
 from smallbatch.training.resources import device as devices
 
 if TYPE_CHECKING:
@@ -269,5 +269,5 @@ def _subset(available: int, count: int | None) -> Tensor:
 def _hold_out(subset: Tensor) -> tuple[Tensor, Tensor]:
     """A tenth of the training images, the same for every run, and the rest."""
     mixed = subset[torch.randperm(len(subset), generator=stream(0, "validation"))]
-    held_out, rest = mixed.tensor_split([round(HELD_OUT * len(subset))])
+    held_out, rest = mixed.tensor_split([round(VALIDATION_FRACTION * len(subset))])
     return held_out.sort().values, rest.sort().values
