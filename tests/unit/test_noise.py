@@ -10,7 +10,7 @@ from scipy.special import digamma
 
 import intervals
 from smallbatch.analysis.grid import Grid
-from smallbatch.analysis.noise import SAMPLES, Noise, best_of, with_results
+from smallbatch.analysis.noise import SAMPLES, Noise, best_accuracy_samples, with_results
 from smallbatch.analysis.statistics import percentile_interval
 from smallbatch.analysis.verdicts import Comparison, decide
 
@@ -152,7 +152,7 @@ def test_a_selection_by_test_accuracy_has_its_noise_though_cells_lack_seeds():
 
 
 def best(
-    means: list[float], tie: bool, converged: float = 1, tied_first: bool = False, common: float = 0
+    means: list[float], tie: bool, converged: float = 1, ties_in_first_half: bool = False, common: float = 0
 ) -> np.ndarray:
     """Samples of the best of cells with standard normal errors, of the world in which all or none tie.
 
@@ -165,8 +165,8 @@ def best(
     values = 0.5 + 0.001 * np.concatenate([[means], means + errors])
     shares = np.full(values.shape, converged)
     shares[:, 0] = 1
-    own, *samples = (best_of(values, values, shares, tied_first) - 0.5) / 0.001
-    return np.array([own, *np.split(np.array(samples), 2)[tie != tied_first]])
+    own, *samples = (best_accuracy_samples(values, values, shares, ties_in_first_half) - 0.5) / 0.001
+    return np.array([own, *np.split(np.array(samples), 2)[tie != ties_in_first_half]])
 
 
 def test_the_best_of_cells_that_tie_is_lower_by_the_highest_of_their_errors():
@@ -187,7 +187,7 @@ def test_cells_tie_by_the_spread_of_their_difference_which_a_common_error_does_n
 def test_a_best_that_has_the_luck_of_another_cell_lies_within_0_and_100_percent(own: float, moves: float, end: int):
     selection = np.array([[0.5, 0.5]] + [[0.6, 0.4]] * SAMPLES)  # the second cell is the luckier one
     accuracy = np.array([[own, 0.5]] + [[own, 0.5 + moves]] * SAMPLES)
-    found = best_of(selection, accuracy, np.ones_like(accuracy))
+    found = best_accuracy_samples(selection, accuracy, np.ones_like(accuracy))
     assert found.min() >= 0 and found.max() <= 1 and end in found
 
 
@@ -197,14 +197,14 @@ def test_the_best_of_each_row_of_cells_is_that_of_the_row_alone():
     errors = 0.001 * spreads[:, None] * draws.standard_normal((SAMPLES, 3, 3))
     values = np.concatenate([means[None], means + errors])
     ones = np.ones_like(values)
-    rows = [best_of(row, row, np.ones_like(row)) for row in values.transpose(1, 0, 2)]
-    np.testing.assert_array_equal(best_of(values, values, ones), np.stack(rows, axis=1))
+    rows = [best_accuracy_samples(row, row, np.ones_like(row)) for row in values.transpose(1, 0, 2)]
+    np.testing.assert_array_equal(best_accuracy_samples(values, values, ones), np.stack(rows, axis=1))
 
 
 def test_either_half_of_the_samples_may_be_the_one_in_which_cells_tie():
-    for tied_first in (False, True):
-        assert best([3, 3, 3], True, tied_first=tied_first)[1:].mean() == pytest.approx(3 - 0.846, abs=0.05)
-        assert best([3, 3, 3], False, tied_first=tied_first)[1:].mean() == pytest.approx(3, abs=0.06)
+    for first in (False, True):
+        assert best([3, 3, 3], True, ties_in_first_half=first)[1:].mean() == pytest.approx(3 - 0.846, abs=0.05)
+        assert best([3, 3, 3], False, ties_in_first_half=first)[1:].mean() == pytest.approx(3, abs=0.06)
 
 
 def one_rate(means: np.ndarray, draws: np.random.Generator) -> Grid:

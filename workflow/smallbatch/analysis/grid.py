@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 from scipy.special import stdtrit
 
-from smallbatch.analysis.noise import Noise, argmax, best_of
+from smallbatch.analysis.noise import Noise, argmax, best_accuracy_samples
 from smallbatch.analysis.statistics import SAMPLES, even_quantiles, shuffled_halves, slope
 from smallbatch.analysis.words import counted, rate_words
 
@@ -63,12 +63,14 @@ class Grid:
         return self.having(inside), self.having(~inside)
 
     def best(self) -> np.ndarray:
-        """(samples, sizes): accuracy at the rate that `selection` is highest for, as `best_of` has it."""
-        return best_of(self.selection, self.accuracy, self.converged)
+        """(samples, sizes): accuracy at the rate that `selection` is highest for, as `best_accuracy_samples` has it."""
+        return best_accuracy_samples(self.selection, self.accuracy, self.converged)
 
-    def peak(self, tied_first: bool = False) -> np.ndarray:
-        """(samples): accuracy of the cell that `selection` is highest for, as `best_of` has it."""
-        return best_of(_flat(self.selection), _flat(self.accuracy), _flat(self.converged), tied_first)
+    def peak(self, ties_in_first_half: bool = False) -> np.ndarray:
+        """(samples): accuracy of the cell that `selection` is highest for, as `best_accuracy_samples` has it."""
+        return best_accuracy_samples(
+            _flat(self.selection), _flat(self.accuracy), _flat(self.converged), ties_in_first_half
+        )
 
     def peak_above(self, other: "Grid") -> np.ndarray:
         """(samples): by how much the peak is above that of another grid.
@@ -79,7 +81,7 @@ class Grid:
         false, one cell there would be as good as all of this grid's, whichever it is, and a test that rejects for each
         is one for all (intersection-union: Berger 1982). "Below" is the same in the second half.
         """
-        difference: np.ndarray = self.peak(tied_first=True) - other.peak()
+        difference: np.ndarray = self.peak(ties_in_first_half=True) - other.peak()
         return difference
 
     def slope(self) -> np.ndarray:

@@ -19,27 +19,27 @@ from smallbatch.analysis.statistics import SAMPLES, even_quantiles, nan_mean, sh
 from smallbatch.analysis.variance_shrinkage import variance_prior
 from smallbatch.study.experiments import VALIDATION_FRACTION
 
-CELL = ["batch_size", "bn_batch_size", "base_lr"]
+CELL_COLUMNS = ["batch_size", "bn_batch_size", "base_lr"]
 """What runs of one experiment that differ by their seed alone have in common."""
 
-SHARED_IMAGES = 0.5
+SHARED_VARIANCE_FRACTION = 0.5
 """The part of the binomial variance p (1 - p) / N of an accuracy p on N images that all cells share: some images are
 hard for every model. See docs/statistics.md for where the two numbers are measured."""
 
-OWN_IMAGES = 0.15
+CELL_VARIANCE_FRACTION = 0.15
 """The part that the seeds of one cell share, and other cells do not. The rest differs from seed to seed."""
 
-NUMBERS = ("batch_size", "bn_batch_size", "base_lr", "seed", "test_images", "accuracy", "selection_accuracy")
+NUMBER_COLUMNS = ("batch_size", "bn_batch_size", "base_lr", "seed", "test_images", "accuracy", "selection_accuracy")
 """Columns of the table of runs that are read as numbers."""
 
 
 def with_results(runs: pd.DataFrame) -> pd.DataFrame:
     """The runs that have a result, their numbers as numbers; a column that the table lacks is empty."""
-    columns = dict.fromkeys([*runs.columns, *NUMBERS, "experiment", "norm", "converged", "train_images"])
+    columns = dict.fromkeys([*runs.columns, *NUMBER_COLUMNS, "experiment", "norm", "converged", "train_images"])
     tidy = runs.reindex(columns=list(columns))
-    tidy[list(NUMBERS)] = tidy[list(NUMBERS)].apply(pd.to_numeric, errors="coerce").astype(float)
+    tidy[list(NUMBER_COLUMNS)] = tidy[list(NUMBER_COLUMNS)].apply(pd.to_numeric, errors="coerce").astype(float)
     tidy["converged"] = tidy["converged"].eq(True).astype(float)
-    needed = [name for name in NUMBERS if name != "test_images"]
+    needed = [name for name in NUMBER_COLUMNS if name != "test_images"]
     complete = np.all(np.isfinite(tidy[needed].to_numpy()), axis=1)
     return tidy.loc[complete].reset_index(drop=True)
 
@@ -48,7 +48,7 @@ def with_results(runs: pd.DataFrame) -> pd.DataFrame:
 class Cells:
     """The cells of one experiment that have results. Sample 0 is the data; the others are what may be true.
 
-    runs: (cells), the settings of a run of each, by `CELL`.
+    runs: (cells), the settings of a run of each, by `CELL_COLUMNS`.
     accuracy, selection: (1 + SAMPLES, cells), means over seeds, fractions. Samples of accuracy are NaN where nothing
         tells how much it varies from seed to seed.
     converged: the same shape, the share of seeds that converge.
@@ -80,7 +80,7 @@ class Noise:
         """
         self._generator = generator
         self._runs = dict(iter(runs.groupby("experiment", dropna=False, sort=False)))
-        self._cell = runs.groupby(["experiment", *CELL], dropna=False).ngroup()
+        self._cell = runs.groupby(["experiment", *CELL_COLUMNS], dropna=False).ngroup()
         self._seeds = {seed: self._normal() for seed in np.unique(runs["seed"])}
         self._images = {split: self._normal() for split in ("accuracy", "selection_accuracy")}
         self._order = _mirrored(shuffled_halves(even_quantiles(SAMPLES // 2), generator))
@@ -133,8 +133,8 @@ class Noise:
         binomial = np.where(images > 0, mean * (1 - mean) / images, 0)
         training = self._training(np.nan_to_num(values - mean[:, None]), mean, count, share == 1, seeds, images)
         ever = (share > 0) | (np.nanmax(values, axis=1) > np.nanmin(values, axis=1))  # what diverged has no accuracy
-        shared = math.sqrt(SHARED_IMAGES) * self._images[split][:, None]
-        of_each = math.sqrt(OWN_IMAGES) * self._normal(len(mean))
+        shared = math.sqrt(SHARED_VARIANCE_FRACTION) * self._images[split][:, None]
+        of_each = math.sqrt(CELL_VARIANCE_FRACTION) * self._normal(len(mean))
         noise = training + np.sqrt(binomial * ever) * (shared + of_each)
         return np.concatenate([mean[None], np.clip(mean + noise, 0, 1)])
 
@@ -223,7 +223,7 @@ def _certain(cells: pd.DataFrame, share: np.ndarray) -> np.ndarray:
 
     Above the grid nothing trains; what lies below it is not known.
     """
-    m, b, _ = cells[CELL].to_numpy().T  # of one m and b, rates rise
+    m, b, _ = cells[CELL_COLUMNS].to_numpy().T  # of one m and b, rates rise
     same = (m[1:] == m[:-1]) & (b[1:] == b[:-1])
     lower = np.concatenate([[math.nan], np.where(same, share[:-1], math.nan)])
     higher = np.concatenate([np.where(same, share[1:], 0), [0]])
@@ -235,7 +235,9 @@ NEAR = 2.5
 """Standard deviations of their difference up to which a cell may be as good as the best."""
 
 
-def best_of(selection: np.ndarray, accuracy: np.ndarray, converged: np.ndarray, tied_first: bool = False) -> np.ndarray:
+def best_accuracy_samples(
+    selection: np.ndarray, accuracy: np.ndarray, converged: np.ndarray, ties_in_first_half: bool = False
+) -> np.ndarray:
     """Accuracy of the best of some cells, the one that `selection` is highest for, without the winner's curse.
 
     The highest of several means is too high, by as much as there are cells that are as good: with one, by nothing, with
@@ -247,7 +249,7 @@ def best_of(selection: np.ndarray, accuracy: np.ndarray, converged: np.ndarray, 
         selection: (1 + SAMPLES, ..., cells), what the best has most of; the first is the data.
         accuracy: the same shape.
         converged: the same shape, the share of seeds that converge.
-        tied_first: whether it is the first half of the samples that takes it that those near the best are as good.
+        ties_in_first_half: which half of the samples takes all near-best cells to tie: the first, else the second.
 
     Returns:
         (1 + SAMPLES, ...).
@@ -260,7 +262,7 @@ def best_of(selection: np.ndarray, accuracy: np.ndarray, converged: np.ndarray, 
     alone = np.arange(gap.shape[-1]) == chosen
     # A cell that fails with some seeds varies much, and is not the best for all that.
     near = alone | (converged[:1] == 1) & (gap <= NEAR * deviation)
-    as_good = (near, alone) if tied_first else (alone, near)
+    as_good = (near, alone) if ties_in_first_half else (alone, near)
     halves = zip(as_good, np.split(errors, 2), strict=True)
     candidates = np.concatenate([np.where(those, half, -np.inf) for those, half in halves])
     luckiest = argmax(candidates)[..., None]

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from smallbatch.analysis.noise import CELL
+from smallbatch.analysis.noise import CELL_COLUMNS
 from smallbatch.analysis.paper_settings import LAST_FIGURE
 from smallbatch.analysis.selection import at_best_rates
 from smallbatch.analysis.statistics import LAST_EPOCHS
@@ -81,7 +81,7 @@ def note(kind: str, runs: pd.DataFrame) -> str:
 def _some_below(kind: str, runs: pd.DataFrame) -> bool:
     """Whether a point of an axis that begins at what has trained lies below it."""
     floor = trained_floor(runs)
-    means = 100 * runs.groupby(["experiment", *CELL])["accuracy"].mean()
+    means = 100 * runs.groupby(["experiment", *CELL_COLUMNS])["accuracy"].mean()
     points = means if kind == "accuracy" else means.groupby(["experiment", "batch_size"]).max()
     return floor is not None and bool((points < floor).any())
 

@@ -7,7 +7,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.ticker import MaxNLocator
 
-from smallbatch.analysis.noise import CELL, Noise, argmax, best_of, with_results
+from smallbatch.analysis.noise import CELL_COLUMNS, Noise, argmax, best_accuracy_samples, with_results
 from smallbatch.analysis.statistics import percentile_interval
 from smallbatch.figures import style
 
@@ -29,10 +29,10 @@ def best_cells(runs: pd.DataFrame, by: list[str], generator: np.random.Generator
     Returns:
         A row a value of `by`, sorted by it: `batch_size`, `bn_batch_size`, `base_lr`; `mean` test accuracy, `low` and
         `high` of its 95 % interval, in percent; and the number of `seeds` that have a result. Where several cells had
-        a chance, `mean` is that of the data less what the best of so many owes to luck (`best_of`); the interval is
-        NaN where nothing tells how much a cell varies from seed to seed.
+        a chance, `mean` is that of the data less what the best of so many owes to luck (`best_accuracy_samples`). The
+        interval is NaN where nothing tells how much a cell varies from seed to seed.
     """
-    keys = list(dict.fromkeys([*by, *CELL]))
+    keys = list(dict.fromkeys([*by, *CELL_COLUMNS]))
     cells = runs.groupby(keys)["selection_accuracy"].mean().reset_index()
     cells = cells.sort_values("selection_accuracy", ascending=False, kind="stable")
     best = cells.drop_duplicates(by).sort_values(by, ignore_index=True)
@@ -48,7 +48,7 @@ def _best_of(noise: Noise, runs: pd.DataFrame) -> tuple[float, float, float, int
     if runs.empty:
         return np.nan, np.nan, np.nan, 0
     cells = noise.cells(runs)
-    samples = 100 * best_of(cells.selection, cells.accuracy, cells.converged)
+    samples = 100 * best_accuracy_samples(cells.selection, cells.accuracy, cells.converged)
     middle = np.median(samples[1:])
     mean = samples[0] if np.isnan(middle) else middle
     return mean, *percentile_interval(samples[1:]), cells.seeds[argmax(cells.selection[0])]
@@ -69,7 +69,7 @@ def trained_floor(runs: pd.DataFrame) -> float | None:
     Args:
         runs: of all experiments that the axis is for.
     """
-    means = np.sort(100 * runs.groupby(["experiment", *CELL])["accuracy"].mean().dropna())
+    means = np.sort(100 * runs.groupby(["experiment", *CELL_COLUMNS])["accuracy"].mean().dropna())
     trained = np.searchsorted(means, 100 * runs["bar"].min())  # the first of them
     if trained in (0, len(means)):
         return None
