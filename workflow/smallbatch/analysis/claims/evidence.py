@@ -23,13 +23,13 @@ class Evidence:
     comparisons: all of them.
     figures: the study's figures that gave them, by name.
     differences: what in their settings is not the paper's.
-    lacking: figures of some half of the claim that nothing tells of, for they or their batch sizes are not there.
+    missing_figures: those without which a part of the claim cannot be judged, as they or their batch sizes are missing.
     """
 
     comparisons: list[Comparison]
     figures: set[str]
     differences: list[str]
-    lacking: list[str]
+    missing_figures: list[str]
 
 
 def evidence_of(claim: Claim, grids: FigureGrids, variance: pd.DataFrame, thresholds: Thresholds) -> Evidence:
@@ -45,7 +45,7 @@ def _of_figures(claim: Claim, grids: FigureGrids, thresholds: Thresholds) -> Evi
     absent: dict[Predicate, list[str]] = {}
     without_sizes: dict[Predicate, list[str]] = {}
     for check in claim.checks:
-        runs = {figure: grids.experiments(figure) for figure in check.figures}
+        runs = {figure: grids.runs_by_label(figure) for figure in check.figures}
         if not all(runs.values()):
             absent.setdefault(check.about, []).extend(figure for figure in runs if not runs[figure])
             continue
@@ -62,8 +62,8 @@ def _of_figures(claim: Claim, grids: FigureGrids, thresholds: Thresholds) -> Evi
                 grids.name_in_study(figure): differences(figure, shown.values()) for figure, shown in runs.items()
             }
     missing = (absent | without_sizes).items()
-    lacking = [figure for about, names in missing if about not in compared for figure in names]
-    return Evidence(comparisons, figures, _shared_first(differing), [*dict.fromkeys(lacking)])
+    missing_figures = [figure for about, names in missing if about not in compared for figure in names]
+    return Evidence(comparisons, figures, _shared_first(differing), [*dict.fromkeys(missing_figures)])
 
 
 def _of_variance(grids: FigureGrids, variance: pd.DataFrame, thresholds: Thresholds) -> Evidence:
@@ -83,8 +83,9 @@ def _partners(check: Check, grids: FigureGrids) -> Iterable[tuple[Grid, ...]]:
     """The grids that a check takes together. Those of several figures are partners in the order of their experiments;
     where these are not as many, or nothing converged in one, none has a partner."""
     of_figures = [grids.of(figure, check.each) for figure in check.figures]
-    counts = {len(of_figure) for of_figure in of_figures} | {len(grids.experiments(figure)) for figure in check.figures}
-    return zip(*of_figures, strict=True) if len(of_figures) == 1 or len(counts) == 1 else ()
+    shown = {len(grids.runs_by_label(figure)) for figure in check.figures}
+    whole = len(shown) == 1 and shown == {len(of_figure) for of_figure in of_figures}
+    return zip(*of_figures, strict=True) if len(of_figures) == 1 or whole else ()
 
 
 def _untrained(figures: Iterable[Mapping[str, pd.DataFrame]]) -> list[Comparison]:

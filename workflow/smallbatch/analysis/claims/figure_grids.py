@@ -41,7 +41,7 @@ class FigureGrids:
         """What the study calls a figure of the paper: Figure 13 alone stands for its first half."""
         return "fig13" if figure == "fig13a" and figure not in self.figures else figure
 
-    def experiments(self, figure: str) -> dict[str, pd.DataFrame]:
+    def runs_by_label(self, figure: str) -> dict[str, pd.DataFrame]:
         """The runs that the figure shows of each experiment that has results, by where it stands in words."""
         shown_as = self.name_in_study(figure)
         spec = self.figures.get(shown_as, {})
@@ -60,7 +60,7 @@ class FigureGrids:
         cut = partial(_slices, each=each) if each else _over_m
         return [
             self._grid(where + words, runs, sizes)
-            for where, shown in self.experiments(figure).items()
+            for where, shown in self.runs_by_label(figure).items()
             if shown["converged"].any() or figure == "sec32"
             for words, runs, sizes in cut(shown)
         ]
@@ -68,7 +68,7 @@ class FigureGrids:
     def _curves(self, figure: str, whole: bool) -> list[Grid]:
         return [
             replace(build_grid(averaged, self.generator), where=where + words)
-            for where, shown in self.experiments(figure).items()
+            for where, shown in self.runs_by_label(figure).items()
             if shown["converged"].any()
             for words, averaged in _averaged(shown, self._epochs, whole)
         ]

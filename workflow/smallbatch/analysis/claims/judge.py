@@ -59,7 +59,7 @@ def judge(
 
 
 def _judged(claim: Claim, grids: FigureGrids, variance: pd.DataFrame, thresholds: Thresholds) -> dict[str, Any]:
-    absent = [figure for figure in claim.figures if not grids.experiments(figure)]
+    absent = [figure for figure in claim.figures if not grids.runs_by_label(figure)]
     row = {
         "claim": claim.name,
         "section": claim.section,
@@ -72,9 +72,9 @@ def _judged(claim: Claim, grids: FigureGrids, variance: pd.DataFrame, thresholds
     found = evidence_of(claim, grids, variance, thresholds)
     comparisons, verdicts = found.comparisons, decide(found.comparisons)
     row["comparisons"] = json.dumps([*map(_as_json, comparisons, verdicts)], ensure_ascii=False)
-    if not comparisons or (found.lacking and "refuted" not in verdicts):
+    if not comparisons or (found.missing_figures and "refuted" not in verdicts):
         empty = dict.fromkeys(("effect", "unit", "figures", "seeds", "differences", "to_decide"), "")
-        reason = _why_not_run(claim, absent, found.lacking, thresholds)
+        reason = _why_not_run(claim, absent, found.missing_figures, thresholds)
         return row | empty | {"low": math.nan, "high": math.nan, "verdict": "not run", "evidence": reason}
     verdict, decides = min(zip(verdicts, comparisons, strict=True), key=_deciding)
     low, high = decides.interval
@@ -117,13 +117,13 @@ def _as_json(comparison: Comparison, verdict: str) -> dict[str, Any]:
     }
 
 
-def _why_not_run(claim: Claim, absent: Sequence[str], lacking: Sequence[str], thresholds: Thresholds) -> str:
+def _why_not_run(claim: Claim, absent: Sequence[str], missing_figures: Sequence[str], thresholds: Thresholds) -> str:
     if not claim.checks:
         return "no variance was measured at three batch sizes or more"
-    if unequal := [figure for figure in lacking if figure not in absent]:
+    if unequal := [figure for figure in missing_figures if figure not in absent]:
         lacks = f"{', '.join(unequal)}: the study lacks batch sizes that this compares"
         return f"{lacks}; large m begin at {thresholds['large_batch']}" if "large_batch" in claim.thresholds else lacks
-    return f"the study has no results of {', '.join(lacking or absent)}"
+    return f"the study has no results of {', '.join(missing_figures or absent)}"
 
 
 def _tally(verdicts: Sequence[str]) -> str:
