@@ -120,7 +120,7 @@ def estimates(grid: Grid, world: World) -> Iterator[tuple[str, np.ndarray, np.nd
     small, large = grid.split(grid.sizes <= 8)
     yield (
         "best of small m less best of large",
-        small.peak_above(large)[:, None],
+        small.peak_difference(large)[:, None],
         tops[None, :2].max(1) - tops[2:].max(),
     )
 

@@ -9,7 +9,7 @@ from helpers.claims import DEAD, RATE, THRESHOLDS, bn_batches, curve, judged, li
 
 from smallbatch.analysis.grid import build_grid
 from smallbatch.analysis.predicates import convergence
-from smallbatch.analysis.predicates.helpers import best_rate
+from smallbatch.analysis.predicates.helpers import observed_best_rate_index
 
 SIZES = [2**step for step in range(9)]
 BEST_WITHIN = {
@@ -127,8 +127,8 @@ def test_the_best_rate_in_words_is_that_of_the_data():
     accuracies = [0.9, *[0.8] * 7]
     runs = one_seed({2: accuracies, 8: accuracies, 128: [0.9, *[DEAD] * 7]})
     grid = build_grid(runs, np.random.default_rng(1))
-    assert [grid.best_rate()[0], grid.best_rate()[1]] == [0, 6], "in the first sample another is the best"
-    (largest,) = convergence.untrainable_at_the_largest(THRESHOLDS, grid)
+    assert [*grid.overall_best_rate_index()[:2]] == [0, 6], "in the first sample another is the best"
+    (largest,) = convergence.best_rate_fails_at_largest(THRESHOLDS, grid)
     assert largest.sentence == "at the best rate 2⁻⁸ 1 of 1 seed converged at m = 128"
     each = [part.sentence for part in convergence.best_rate_usable_up_to(THRESHOLDS, grid, 16)]
     assert each == [f"at the best rate 2⁻⁸, m = {m}: 1 of 1 seed converged" for m in (2, 8, 128)]
@@ -137,4 +137,4 @@ def test_the_best_rate_in_words_is_that_of_the_data():
 def test_of_several_seeds_the_best_rate_is_that_of_the_data_in_all_samples():
     tied = [[0.9, 0.7, 0.8], [0.8, 0.92, 0.65]]
     grid = build_grid(lines({2: tied * 2, 8: [0.8] * 4, 128: [DEAD] * 4}), np.random.default_rng(1))
-    assert [grid.best_rate()[0], grid.best_rate()[1]] == [0, 2] and set(best_rate(grid)) == {0}
+    assert [*grid.overall_best_rate_index()[:2]] == [0, 2] and set(observed_best_rate_index(grid)) == {0}

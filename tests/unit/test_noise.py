@@ -217,7 +217,7 @@ def one_rate(means: np.ndarray, draws: np.random.Generator) -> Grid:
 
 def test_of_two_bests_the_difference_is_first_as_low_as_it_may_be_and_then_as_high():
     three, two = (one_rate(np.full(count, 0.5), np.random.default_rng(0)) for count in (3, 2))
-    own, *samples = 1000 * three.peak_above(two)
+    own, *samples = 1000 * three.peak_difference(two)
     low, high = np.split(np.array(samples), 2)
     # The highest of three normal errors is 0.846 on average, of two 0.564.
     assert own == 0 and [low.mean(), high.mean()] == pytest.approx([-0.846, 0.564], abs=0.06)
@@ -238,7 +238,7 @@ def test_a_best_of_many_that_tie_is_seldom_above_one_that_looks_as_if_it_tied(wr
         one, other = (
             one_rate(0.5 + 0.001 * (true + draws.standard_normal(len(true))), draws) for true in (inside, outside)
         )
-        [found] = decide([Comparison("told", one.peak_above(other), at_least=0)])
+        [found] = decide([Comparison("told", one.peak_difference(other), at_least=0)])
         return found
 
     share = np.mean([verdict() == wrong for _ in range(500)])

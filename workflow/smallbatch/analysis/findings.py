@@ -70,7 +70,7 @@ def _largest(m: int, rest: Comparison) -> str:
 def _rest_above(grid: Grid, place: int) -> Comparison:
     """By how much the best of all other sizes is above that of one."""
     one, rest = grid.split(np.arange(len(grid)) == place)
-    return Comparison("", 100 * rest.peak_above(one), at_least=0)
+    return Comparison("", 100 * rest.peak_difference(one), at_least=0)
 
 
 def _carried(grid: Grid, rate: int, near: float) -> str:

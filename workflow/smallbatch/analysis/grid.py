@@ -72,7 +72,7 @@ class Grid:
             _flat(self.selection), _flat(self.accuracy), _flat(self.converged), ties_in_first_half
         )
 
-    def peak_above(self, other: "Grid") -> np.ndarray:
+    def peak_difference(self, other: "Grid") -> np.ndarray:
         """(samples): by how much the peak is above that of another grid.
 
         Luck raises the peak that more cells come near, and which that is the data do not tell. So in the first half of
@@ -99,11 +99,11 @@ class Grid:
             slopes[1:] = slopes[0] + error * stdtrit(dof, self.even)
         return slopes
 
-    def best_rate(self) -> np.ndarray:
+    def overall_best_rate_index(self) -> np.ndarray:
         """(samples): index of the rate of the cell that `selection` is highest for, the overall best rate."""
         return argmax(_flat(self.selection)) % len(self.base_lrs)
 
-    def at(self, values: np.ndarray, rate: np.ndarray) -> np.ndarray:
+    def take_rate(self, values: np.ndarray, rate: np.ndarray) -> np.ndarray:
         """(samples, sizes): `values` of this grid at the index of a rate for each sample."""
         return np.take_along_axis(values, rate[:, None, None], axis=2)[..., 0]
 
@@ -113,7 +113,7 @@ class Grid:
         accuracy = 100 * self.accuracy[0, size, rate]
         return f"{self.symbol} = {self.sizes[size]} at {rate_words(self.base_lrs[rate])} ({accuracy:.1f} %)"
 
-    def seeds_words(self, size: int, rate: int) -> str:
+    def converged_words(self, size: int, rate: int) -> str:
         """How many seeds of a cell converged: `2 of 3 seeds`."""
         seeds = int(self.seeds[size, rate])
         converged = round(np.nan_to_num(self.converged[0, size, rate]) * seeds)

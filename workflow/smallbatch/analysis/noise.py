@@ -243,7 +243,7 @@ def best_accuracy_samples(
     The highest of several means is too high, by as much as there are cells that are as good: with one, by nothing, with
     k by the highest of k errors. How many there are the data do not tell, so one half of the samples takes it that
     there is one, the other that all near the best are as good; both have their share of the interval. In sums over
-    several bests, which luck raises alike, a sample takes the same of all; of two bests see `Grid.peak_above`.
+    several bests, which luck raises alike, a sample takes the same of all; of two bests see `Grid.peak_difference`.
 
     Args:
         selection: (1 + SAMPLES, ..., cells), what the best has most of; the first is the data.

@@ -9,8 +9,8 @@ made up for by dividing the others by the bound (Zhao, Small & Su 2019).
 
 It is decided in two scenarios, a half of the samples each: in one the best of several cells is alone, in the other it
 ties with all that are near (`noise.best_accuracy_samples`); of two bests that are compared, one does so in the first
-scenario and the other in the second (`Grid.peak_above`). A study cannot tell which is true, so a verdict has to hold in
-both. Where no best is compared, the two say the same.
+scenario and the other in the second (`Grid.peak_difference`). A study cannot tell which is true, so a verdict has to
+hold in both. Where no best is compared, the two say the same.
 """
 
 import math

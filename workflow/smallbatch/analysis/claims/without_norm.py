@@ -26,7 +26,7 @@ CLAIMS = (
         "there is an m above which the overall best eta_base no longer trains stably",
         "in each figure, share of seeds that fail to converge at the largest m ({large_batch} or more), at the overall "
         "best rate: above {converged_share}",
-        (*each_of(_NO_BN, convergence.untrainable_at_the_largest),),
+        (*each_of(_NO_BN, convergence.best_rate_fails_at_largest),),
         "a study that stops before large m cannot tell: that nothing has failed so far refutes nothing",
     ),
     Claim(

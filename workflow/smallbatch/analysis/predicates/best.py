@@ -13,7 +13,7 @@ def best_within(t: Thresholds, grid: Grid, low: int, high: int) -> Iterator[Comp
     inside, outside = grid.split((grid.sizes >= low) & (grid.sizes <= high))
     if len(inside) and len(outside):
         sentence = f"best inside at {inside.best_words()}, outside at {outside.best_words()}"
-        yield Comparison(sentence, 100 * inside.peak_above(outside), at_least=0)
+        yield Comparison(sentence, 100 * inside.peak_difference(outside), at_least=0)
 
 
 def peak_accuracy_near(t: Thresholds, grid: Grid, percent: float) -> Iterator[Comparison]:
@@ -25,13 +25,13 @@ def peak_accuracy_near(t: Thresholds, grid: Grid, percent: float) -> Iterator[Co
 def same_peak(t: Thresholds, first: Grid, second: Grid) -> Iterator[Comparison]:
     """The best accuracies of both are about the same."""
     sentence = f"best at {second.best_words()}, in {first.where} at {first.best_words()}"
-    yield Comparison(sentence, 100 * second.peak_above(first), at_least=-t["same"], at_most=t["same"])
+    yield Comparison(sentence, 100 * second.peak_difference(first), at_least=-t["same"], at_most=t["same"])
 
 
 def better_by(t: Thresholds, first: Grid, second: Grid, points: float) -> Iterator[Comparison]:
     """The best accuracy of the second is above that of the first by so many points."""
     sentence = f"best at {second.best_words()}, in {first.where} at {first.best_words()}"
-    yield Comparison(sentence, 100 * second.peak_above(first), at_least=points)
+    yield Comparison(sentence, 100 * second.peak_difference(first), at_least=points)
 
 
 def smallest_suffers(t: Thresholds, grid: Grid, low: int, high: int) -> Iterator[Comparison]:
@@ -41,7 +41,7 @@ def smallest_suffers(t: Thresholds, grid: Grid, low: int, high: int) -> Iterator
         smallest = grid.having(grid.sizes[:1])
         reached = percent_words(smallest.peak()[0])
         sentence = f"m = {grid.sizes[0]} reaches {reached}, {inside.best_words()} is the best in {low} ... {high}"
-        yield Comparison(sentence, 100 * inside.peak_above(smallest), at_least=t["margin"])
+        yield Comparison(sentence, 100 * inside.peak_difference(smallest), at_least=t["margin"])
 
 
 def good_out_to(t: Thresholds, grid: Grid, best: tuple[int, int], low: int, high: int) -> Iterator[Comparison]:
@@ -61,4 +61,4 @@ def smaller_bn_batch_is_better(t: Thresholds, grid: Grid, above: int) -> Iterato
     below, whole = grid.split(grid.sizes < grid.setting["batch_size"])
     if len(below) and len(whole) and whole.sizes[0] > above:
         sentence = f"best below m at {below.best_words()}, the whole batch has {percent_words(whole.peak()[0])}"
-        yield Comparison(sentence, 100 * below.peak_above(whole), at_least=0)
+        yield Comparison(sentence, 100 * below.peak_difference(whole), at_least=0)

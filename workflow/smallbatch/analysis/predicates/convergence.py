@@ -6,18 +6,23 @@ import numpy as np
 
 from smallbatch.analysis.grid import Grid
 from smallbatch.analysis.predicates import Thresholds
-from smallbatch.analysis.predicates.helpers import best_rate, best_rate_words, has_large_sizes, small_and_large
+from smallbatch.analysis.predicates.helpers import (
+    best_rate_words,
+    has_large_sizes,
+    observed_best_rate_index,
+    small_and_large,
+)
 from smallbatch.analysis.verdicts import Comparison
 from smallbatch.analysis.words import rate_words
 
 
-def untrainable_at_the_largest(t: Thresholds, grid: Grid) -> Iterator[Comparison]:
+def best_rate_fails_at_largest(t: Thresholds, grid: Grid) -> Iterator[Comparison]:
     """At the overall best rate the largest m does not train."""
     if has_large_sizes(t, grid):
-        rate = best_rate(grid)
-        seeds = grid.seeds_words(-1, rate[0])
+        rate = observed_best_rate_index(grid)
+        seeds = grid.converged_words(-1, rate[0])
         sentence = f"at the best rate {best_rate_words(grid)} {seeds} converged at m = {grid.sizes[-1]}"
-        failed = 1 - grid.at(grid.exact, rate)[:, -1]
+        failed = 1 - grid.take_rate(grid.exact, rate)[:, -1]
         yield Comparison(sentence, 100 * failed, at_least=100 * t["converged_share"], unit="% of seeds")
 
 
@@ -44,7 +49,7 @@ def _trains_up_to(
     if small.any() and has_large_sizes(t, grid):
         for index, inside in enumerate(small):
             share = shares[:, index] if inside else 1 - shares[:, index]
-            sentence = f"{at}, m = {grid.sizes[index]}: {grid.seeds_words(index, rates[index])} converged"
+            sentence = f"{at}, m = {grid.sizes[index]}: {grid.converged_words(index, rates[index])} converged"
             yield Comparison(sentence, 100 * share, at_least=100 * t["converged_share"], unit="% of seeds")
 
 
@@ -57,8 +62,8 @@ def trains_only_up_to(t: Thresholds, grid: Grid, bound: int) -> Iterator[Compari
 
 def best_rate_usable_up_to(t: Thresholds, grid: Grid, bound: int) -> Iterator[Comparison]:
     """The overall best rate trains every m up to the bound, and no larger m."""
-    rate = best_rate(grid)
-    shares, everywhere = grid.at(grid.exact, rate), np.full(len(grid), rate[0])
+    rate = observed_best_rate_index(grid)
+    shares, everywhere = grid.take_rate(grid.exact, rate), np.full(len(grid), rate[0])
     yield from _trains_up_to(t, grid, bound, shares, f"at the best rate {best_rate_words(grid)}", everywhere)
 
 
@@ -69,6 +74,6 @@ def small_are_stable(t: Thresholds, grid: Grid) -> Iterator[Comparison]:
         in_range = np.fmax.reduce(grid.converged[0], axis=0) > t["converged_share"]
         for size, rate in np.argwhere(in_range & (small.seeds > 0)):
             cell = f"m = {small.sizes[size]} at {rate_words(small.base_lrs[rate])}"
-            sentence = f"{cell}: {small.seeds_words(size, rate)} converged"
+            sentence = f"{cell}: {small.converged_words(size, rate)} converged"
             share = 100 * small.exact[:, size, rate]
             yield Comparison(sentence, share, at_least=100 * t["converged_share"], unit="% of seeds")

@@ -6,7 +6,7 @@ import numpy as np
 
 from smallbatch.analysis.grid import Grid
 from smallbatch.analysis.predicates import Thresholds
-from smallbatch.analysis.predicates.helpers import best_rate, best_rate_words, common_sizes, sizes_words
+from smallbatch.analysis.predicates.helpers import best_rate_words, common_sizes, observed_best_rate_index, sizes_words
 from smallbatch.analysis.statistics import nan_mean
 from smallbatch.analysis.verdicts import Comparison
 
@@ -49,7 +49,7 @@ def longer_helps_large_most(t: Thresholds, short: Grid, long: Grid) -> Iterator[
         _, of_short, of_long = np.intersect1d(short.base_lrs, long.base_lrs, return_indices=True)
         gain = np.full((*short.accuracy.shape[:2], len(short.base_lrs)), np.nan)
         gain[:, :, of_short] = 100 * (long.accuracy[:, :, of_long] - short.accuracy[:, :, of_short])
-        at_best = short.at(gain, best_rate(short))
+        at_best = short.take_rate(gain, observed_best_rate_index(short))
         yield from _large_gain_more(t, long, at_best, f"at the best rate of {short.where}, {best_rate_words(short)}: ")
 
 

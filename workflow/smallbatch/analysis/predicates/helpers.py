@@ -33,15 +33,15 @@ def has_large_sizes(t: Thresholds, grid: Grid) -> bool:
     return len(grid) > 2 and grid.sizes[-1] >= t["large_batch"]
 
 
-def best_rate(grid: Grid) -> np.ndarray:
+def observed_best_rate_index(grid: Grid) -> np.ndarray:
     """(samples): index of the overall best rate, the one that is best in the study; of one seed, any that may be."""
-    rate = grid.best_rate()
+    rate = grid.overall_best_rate_index()
     return rate if grid.seeds.max() == 1 else np.full_like(rate, rate[0])
 
 
 def best_rate_words(grid: Grid) -> str:
     """The rate that is best in the study, `2⁻⁸`."""
-    return rate_words(grid.base_lrs[grid.best_rate()[0]])
+    return rate_words(grid.base_lrs[grid.overall_best_rate_index()[0]])
 
 
 def fitted_decline(grid: Grid, slopes: np.ndarray) -> np.ndarray:

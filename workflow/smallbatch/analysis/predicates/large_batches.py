@@ -7,8 +7,8 @@ import numpy as np
 from smallbatch.analysis.grid import Grid
 from smallbatch.analysis.predicates import Thresholds
 from smallbatch.analysis.predicates.helpers import (
-    best_rate,
     best_rate_words,
+    observed_best_rate_index,
     percent_words,
     sizes_words,
     small_and_large,
@@ -40,7 +40,7 @@ def large_degrade_most_at_best_rate(t: Thresholds, grid: Grid) -> Iterator[Compa
     small, large = small_and_large(t, grid)
     if len(small) and len(large):
         gaps = 100 * (nan_mean(small.accuracy, axis=1) - nan_mean(large.accuracy, axis=1))
-        best = best_rate(grid)[0]
+        best = observed_best_rate_index(grid)[0]
         for rate in np.flatnonzero(~np.isnan(gaps[0]) & (np.arange(gaps.shape[1]) != best)):
             sentence = f"large m lie {gaps[0, best]:.1f} points below small at the best rate {best_rate_words(grid)}"
             sentence = f"{sentence}, {gaps[0, rate]:.1f} at {rate_words(grid.base_lrs[rate])}"
