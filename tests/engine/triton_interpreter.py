@@ -272,7 +272,7 @@ VARIANCES = {
 
 @pytest.mark.parametrize("kind", VARIANCES)
 def test_the_variance_of_updates_is_that_of_torch(kind, no_kernels, small_is_known, as_on_a_gpu, tmp_path, monkeypatch):
-    monkeypatch.setattr(variance, "MINI_BATCHES", 2)
+    monkeypatch.setattr(variance, "MIN_MINI_BATCHES", 2)
     data = prepared.read(made_data(tmp_path / "data" / "made", train=12, test=8, shape=(1, 4, 4)))
     runs = [a_run(seed=seed, variance_batch_sizes=(2, 4), **VARIANCES[kind]) for seed in (1, 2)]
     training = LaneTrainer(runs, data, CPU)
@@ -290,7 +290,7 @@ def test_the_variance_of_updates_is_that_of_torch(kind, no_kernels, small_is_kno
 def test_an_infinite_gradient_of_a_lane_leaves_its_weights_and_the_other_lane(
     no_kernels, small_is_known, as_on_a_gpu, tmp_path, monkeypatch
 ):
-    monkeypatch.setattr(variance, "MINI_BATCHES", 2)
+    monkeypatch.setattr(variance, "MIN_MINI_BATCHES", 2)
     data = prepared.read(made_data(tmp_path / "data" / "made", train=12, test=8, shape=(1, 4, 4)))
     runs = [a_run(seed=seed, variance_batch_sizes=(4,), model="small") for seed in (1, 2)]
     ends = []

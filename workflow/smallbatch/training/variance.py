@@ -36,19 +36,19 @@ from smallbatch.study.experiments import Run, Setting
 from smallbatch.training.batches import EpochPlan, stream
 from smallbatch.training.engines.updates import BLOCK_IMAGES, BLOCK_VALUES, Updates
 
-POINTS = (0, 0.1, 0.5, 1)
+TRAINING_FRACTIONS = (0, 0.1, 0.5, 1)
 """Fractions of training, rounded to epochs, at which it is measured."""
 
-MINI_BATCHES = 32
+MIN_MINI_BATCHES = 32
 """For each batch size, at least: so many orders are cut, mostly one."""
 
 
 def epochs_measured(setting: Setting) -> set[int]:
     """Epochs after which the variance is measured; 0 stands for the initial weights."""
-    return {round(point * setting.epochs) for point in POINTS} if setting.variance_batch_sizes else set()
+    return {round(part * setting.epochs) for part in TRAINING_FRACTIONS} if setting.variance_batch_sizes else set()
 
 
-def sub_batch(run: Run, size: int) -> int:
+def bn_batch_size_for(run: Run, size: int) -> int:
     """Examples of a batch statistic when a mini-batch of `size` is measured: all where they are in the run."""
     return size if run.bn_batch_size == run.batch_size else run.bn_batch_size
 
@@ -60,7 +60,7 @@ def check(run: Run) -> None:
         UserError: they cannot.
     """
     for size in run.setting.variance_batch_sizes if run.setting.norm == "batch" else ():
-        b = sub_batch(run, size)
+        b = bn_batch_size_for(run, size)
         if size % b or size < 2:
             allowed = "numbers from 2 with norm: batch" if b == size else f"multiples of the BN batch, {b}"
             refuse("experiment", "variance_batch_sizes", size, allowed)
@@ -96,7 +96,7 @@ def measure(updates: Updates, runs: Sequence[Run], epoch: int) -> list[list[Vari
     rows: list[list[Variance]] = [[] for _ in runs]
     for size in sizes:
         cuts = [order.cut(size) for order in _orders(plan, size, epoch)]
-        with updates.normalising(sub_batch(runs[0], size)):
+        with updates.normalising(bn_batch_size_for(runs[0], size)):
             of_orders = [_spreads(updates, cut) for cut in cuts]
         spreads = map(statistics.fmean, zip(*of_orders, strict=True))
         for of_lane, run, spread in zip(rows, runs, spreads, strict=True):
@@ -107,10 +107,10 @@ def measure(updates: Updates, runs: Sequence[Run], epoch: int) -> list[list[Vari
 
 
 def _orders(plan: EpochPlan, size: int, epoch: int) -> Iterator[EpochPlan]:
-    """The examples of a plan in as many orders as give `MINI_BATCHES` of a size."""
+    """The examples of a plan in as many orders as give `MIN_MINI_BATCHES` of a size."""
     yield plan
     single = plan.cut(1)
-    for number in range(1, -(-MINI_BATCHES // (len(single.order) // size))):
+    for number in range(1, -(-MIN_MINI_BATCHES // (len(single.order) // size))):
         # The same permutation for each lane, whose order is random already.
         order = torch.randperm(len(single.order), generator=stream(0, f"variance/{number}", epoch))
         yield single.at(order.to(plan.order.device))

@@ -33,7 +33,7 @@ from smallbatch.training.engines.updates import BLOCK_IMAGES, BLOCK_VALUES
 from smallbatch.training.network import Network, halved_until_it_fits
 from smallbatch.training.own_models import suitability
 from smallbatch.training.resources import device as devices
-from smallbatch.training.variance import sub_batch
+from smallbatch.training.variance import bn_batch_size_for
 
 GRADIENTS, GRADIENTS_IN_PARTS = 4, 10
 """Tensors as large as the largest activation that a backward pass has at one time: gradients, and copies of activations
@@ -298,7 +298,7 @@ def _of_kernels(run: Run, dataset: DatasetInfo, device: torch.device, world: Wor
 def _most_normalised(run: Run) -> int:
     """The most examples of a batch statistic while the variance of updates is measured; 0 where there is none."""
     sizes = run.setting.variance_batch_sizes if run.setting.norm == "batch" else ()
-    return max((sub_batch(run, size) for size in sizes), default=0)
+    return max((bn_batch_size_for(run, size) for size in sizes), default=0)
 
 
 def _in_parts(run: Run) -> bool:
