@@ -15,18 +15,18 @@ from smallbatch.analysis.words import counted, rate_words
 
 @dataclass(frozen=True)
 class Grid:
-    """The cells of one experiment that have results. Sample 0 is the data, the others may be true, see `Cells`.
+    """The cells of one experiment that have results. Sample 0 is the observed value, the others as in `Cells`.
 
-    where: which figure's, to name it in a sentence.
-    symbol: what the sizes are: m, the SGD batch, or b, the batch of BN.
-    sizes: (sizes), rising.
-    base_lrs: (rates), rising.
-    accuracy, selection: (1 + SAMPLES, sizes, rates), means over seeds, fractions; NaN where a cell has no result.
-    converged: the same shape, the share of seeds that converge.
-    exact: the same, where one share is judged by itself: see `Cells`.
-    seeds: (sizes, rates), how many have a result.
-    setting: columns of the table, as the first run has them.
-    even: (SAMPLES), evenly between 0 and 1 in random order, of this grid alone: quantiles of what has no samples.
+    where: the figure that the grid belongs to, as sentences name it.
+    symbol: what the sizes are: m, the SGD batch, or b, the BN batch.
+    sizes: (sizes), ascending.
+    base_lrs: (rates), ascending.
+    accuracy, selection: (1 + SAMPLES, sizes, rates), means over seeds, as fractions; NaN if a cell has no result.
+    converged: (1 + SAMPLES, sizes, rates), the share of seeds that converge.
+    exact: as `converged`, for a test of a single share; see `Cells.exact`.
+    seeds: (sizes, rates), the number of seeds with a result.
+    setting: columns of the table of runs, with the values of the first run.
+    even: (SAMPLES), evenly spaced quantiles in (0, 1), shuffled; used where there are no samples (slope with one seed).
     """
 
     where: str
@@ -46,7 +46,7 @@ class Grid:
         return len(self.sizes)
 
     def having(self, sizes: np.ndarray) -> "Grid":
-        """The rows whose size is in `sizes`, or where `sizes` is a mask, those that it has."""
+        """The rows whose size is in `sizes`; if `sizes` is a mask, the rows where it is true."""
         mask = sizes if sizes.dtype == bool else np.isin(self.sizes, sizes)
         return replace(
             self,
@@ -59,27 +59,27 @@ class Grid:
         )
 
     def split(self, inside: np.ndarray) -> tuple["Grid", "Grid"]:
-        """The rows that a mask has, and the others."""
+        """The rows where a mask is true, and the others."""
         return self.having(inside), self.having(~inside)
 
     def best(self) -> np.ndarray:
-        """(samples, sizes): accuracy at the rate that `selection` is highest for, as `best_accuracy_samples` has it."""
+        """(samples, sizes): `best_accuracy_samples` over the rates of each size."""
         return best_accuracy_samples(self.selection, self.accuracy, self.converged)
 
     def peak(self, ties_in_first_half: bool = False) -> np.ndarray:
-        """(samples): accuracy of the cell that `selection` is highest for, as `best_accuracy_samples` has it."""
+        """(samples): `best_accuracy_samples` over all cells."""
         return best_accuracy_samples(
             _flat(self.selection), _flat(self.accuracy), _flat(self.converged), ties_in_first_half
         )
 
     def peak_difference(self, other: "Grid") -> np.ndarray:
-        """(samples): by how much the peak is above that of another grid.
+        """(samples): this grid's peak minus that of another grid.
 
-        Luck raises the peak that more cells come near, and which that is the data do not tell. So in the first half of
-        the samples the difference is as low as it may be: this grid's best ties with all near it, the other's is alone.
-        In the second half it is as high. The first tests "above" with no best of the other grid to correct: were that
-        false, one cell there would be as good as all of this grid's, whichever it is, and a test that rejects for each
-        is one for all (intersection-union: Berger 1982). "Below" is the same in the second half.
+        The maximum with more near-ties is biased upwards, and which grid that is is unknown. So the first half of the
+        samples takes the smallest plausible difference: this grid's best ties with all near it, the other's is alone.
+        The second half takes the largest. "Above" is tested in the first half, which does not correct the other grid's
+        best: if "above" were false, some cell of the other grid would be as good as all of this one's. Rejecting that
+        for each cell is an intersection-union test (Berger 1982). "Below" is tested likewise in the second half.
         """
         difference: np.ndarray = self.peak(ties_in_first_half=True) - other.peak()
         return difference
@@ -87,8 +87,8 @@ class Grid:
     def slope(self) -> np.ndarray:
         """(samples): slope of the line through `best` over log2 of the sizes.
 
-        With one seed it varies as residuals from the line say, a t with two degrees less than there are sizes: where
-        the points curve, that counts as noise.
+        With one seed its error is estimated from the residuals of the line, a t with two degrees of freedom fewer than
+        there are sizes: if the points follow a curve, that counts as noise.
         """
         doublings, best = np.log2(self.sizes), self.best()
         slopes, dof = slope(doublings, best), len(self) - 2
@@ -100,15 +100,15 @@ class Grid:
         return slopes
 
     def overall_best_rate_index(self) -> np.ndarray:
-        """(samples): index of the rate of the cell that `selection` is highest for, the overall best rate."""
+        """(samples): index of the overall best rate, that of the cell with the highest `selection`."""
         return argmax(_flat(self.selection)) % len(self.base_lrs)
 
     def take_rate(self, values: np.ndarray, rate: np.ndarray) -> np.ndarray:
-        """(samples, sizes): `values` of this grid at the index of a rate for each sample."""
+        """(samples, sizes): `values` of this grid at one rate per sample; rate: (samples), its index."""
         return np.take_along_axis(values, rate[:, None, None], axis=2)[..., 0]
 
     def best_words(self) -> str:
-        """The best cell of the data: `m = 8 at 2⁻⁸ (97.5 %)`."""
+        """The best observed cell: `m = 8 at 2⁻⁸ (97.5 %)`."""
         size, rate = divmod(int(argmax(_flat(self.selection[:1]))[0]), len(self.base_lrs))
         accuracy = 100 * self.accuracy[0, size, rate]
         return f"{self.symbol} = {self.sizes[size]} at {rate_words(self.base_lrs[rate])} ({accuracy:.1f} %)"
@@ -127,13 +127,13 @@ def _flat(values: np.ndarray) -> np.ndarray:
 def build_grid(
     runs: pd.DataFrame, generator: np.random.Generator, sizes: str = "batch_size", noise: Noise | None = None
 ) -> Grid:
-    """Put the runs of one experiment on their grid, with samples of what may be true.
+    """Put the runs of one experiment on their grid, with samples of plausible true values.
 
     Args:
-        runs: one or more, as `with_results` gives them.
-        generator: where the draws come from; those of cells from that of noise, where it is given.
+        runs: one or more runs, as `with_results` returns them.
+        generator: the source of the draws; if noise is given, its own generator draws those of cells.
         sizes: the column of sizes, `batch_size` or `bn_batch_size`.
-        noise: of the study that the runs are part of; of these runs alone unless given.
+        noise: the noise of the study that the runs are part of; None: that of these runs alone.
     """
     cells = (noise or Noise(runs, generator)).cells(runs)
     rows, row = np.unique(cells.runs[sizes].to_numpy(dtype=int), return_inverse=True)

@@ -1,9 +1,9 @@
-"""How far the results of a study may lie from what they estimate: means over all seeds, on all images of the kind.
+"""Uncertainty of a study's results as estimates of the mean accuracy over all seeds and the whole image population.
 
-Two things move a mean accuracy over seeds. Training is random: that is seen in the spread over seeds, and the spread of
-each cell is moderated by those of the other cells of its experiment (empirical Bayes: Smyth 2004, "Linear models and
-empirical Bayes methods for assessing differential expression"), for two or three values alone say little of it. And the
-test images are a sample, the same for all runs: that is not seen in the spread over seeds, and is added.
+A mean accuracy over seeds has two sources of error. Training is random: the spread over seeds shows this. As two or
+three seeds alone say little about the spread, each cell's is shrunk towards those of the other cells of its experiment
+(empirical Bayes: Smyth 2004, "Linear models and empirical Bayes methods for assessing differential expression"). And
+the test images are a sample, the same for all runs: the spread over seeds does not show this, so it is added.
 """
 
 import math
@@ -20,21 +20,21 @@ from smallbatch.analysis.variance_shrinkage import variance_prior
 from smallbatch.study.experiments import VALIDATION_FRACTION
 
 CELL_COLUMNS = ["batch_size", "bn_batch_size", "base_lr"]
-"""What runs of one experiment that differ by their seed alone have in common."""
+"""Columns that identify a cell of an experiment (all runs that differ only in seed)."""
 
 SHARED_VARIANCE_FRACTION = 0.5
-"""The part of the binomial variance p (1 - p) / N of an accuracy p on N images that all cells share: some images are
-hard for every model. See docs/statistics.md for where the two numbers are measured."""
+"""The fraction of the binomial variance p (1 - p) / N of an accuracy p on N images that all cells share: some images
+are hard for every model. docs/statistics.md says how the two numbers were measured."""
 
 CELL_VARIANCE_FRACTION = 0.15
-"""The part that the seeds of one cell share, and other cells do not. The rest differs from seed to seed."""
+"""The fraction that the seeds of one cell share with each other only. The rest differs from seed to seed."""
 
 NUMBER_COLUMNS = ("batch_size", "bn_batch_size", "base_lr", "seed", "test_images", "accuracy", "selection_accuracy")
-"""Columns of the table of runs that are read as numbers."""
+"""Columns of the table of runs that hold numbers."""
 
 
 def with_results(runs: pd.DataFrame) -> pd.DataFrame:
-    """The runs that have a result, their numbers as numbers; a column that the table lacks is empty."""
+    """Complete runs only; number columns become floats, missing columns are filled with NaN."""
     columns = dict.fromkeys([*runs.columns, *NUMBER_COLUMNS, "experiment", "norm", "converged", "train_images"])
     tidy = runs.reindex(columns=list(columns))
     tidy[list(NUMBER_COLUMNS)] = tidy[list(NUMBER_COLUMNS)].apply(pd.to_numeric, errors="coerce").astype(float)
@@ -46,14 +46,17 @@ def with_results(runs: pd.DataFrame) -> pd.DataFrame:
 
 @dataclass(frozen=True)
 class Cells:
-    """The cells of one experiment that have results. Sample 0 is the data; the others are what may be true.
+    """The cells of one experiment that have results.
 
-    runs: (cells), the settings of a run of each, by `CELL_COLUMNS`.
-    accuracy, selection: (1 + SAMPLES, cells), means over seeds, fractions. Samples of accuracy are NaN where nothing
-        tells how much it varies from seed to seed.
-    converged: the same shape, the share of seeds that converge.
-    exact: the same, where one share is judged by itself: low in the first half of the samples, high in the second.
-    seeds: (cells), how many have a result.
+    Sample 0 is the observed value; the others are plausible true values.
+
+    runs: (cells), the settings of one run per cell, ordered by `CELL_COLUMNS`.
+    accuracy, selection: (1 + SAMPLES, cells), means over seeds, as fractions. Samples of accuracy are NaN if its
+        variation from seed to seed is unknown.
+    converged: (1 + SAMPLES, cells), the share of seeds that converge.
+    exact: as `converged`, for testing a single share: the first half has lower-limit (Clopper-Pearson) draws, the
+        second upper-limit ones.
+    seeds: (cells), the number of seeds with a result.
     """
 
     runs: pd.DataFrame
@@ -67,16 +70,16 @@ class Cells:
 class Noise:
     """The samples of all cells of a study.
 
-    What runs share is drawn once: seeds, for runs of one seed begin alike, so that differences of cells have the
-    spread of the differences by seed; and test images.
+    Effects of a seed and of the test images are drawn once and shared, so differences between cells are paired by seed:
+    runs with the same seed begin alike.
     """
 
     def __init__(self, runs: pd.DataFrame, generator: np.random.Generator) -> None:
         """Draw what all cells share.
 
         Args:
-            runs: of one or more experiments, as `with_results` gives them.
-            generator: where the draws come from.
+            runs: the runs of one or more experiments, as `with_results` returns them.
+            generator: the source of the draws.
         """
         self._generator = generator
         self._runs = dict(iter(runs.groupby("experiment", dropna=False, sort=False)))
@@ -87,7 +90,10 @@ class Noise:
         self._cells: dict[Hashable, Cells] = {}
 
     def cells(self, runs: pd.DataFrame) -> Cells:
-        """Those of some runs of one experiment, rows of the table that this was made with; the same each time."""
+        """The cells of the given runs (rows of the constructor's table, all of one experiment).
+
+        Repeated calls return the same draws.
+        """
         experiment = runs["experiment"].iloc[0]
         if experiment not in self._cells:
             self._cells[experiment] = self._draw(self._runs[experiment])
@@ -99,7 +105,7 @@ class Noise:
         return Cells(cells.runs[shown], accuracy, selection, converged, exact, cells.seeds[shown])
 
     def _normal(self, *shape: int) -> np.ndarray:
-        """(SAMPLES, *shape), standard normal; in either half each has its mirror image, so that samples lie evenly."""
+        """(SAMPLES, *shape), standard normal; in each half every draw has its negative, so its mean is exactly 0."""
         return _mirrored(self._generator.standard_normal((SAMPLES // 2, *shape)), sign=-1)
 
     def _draw(self, runs: pd.DataFrame) -> Cells:
@@ -119,7 +125,7 @@ class Noise:
             train_images = pd.to_numeric(cells["train_images"]).to_numpy(dtype=float)
             held_out = np.fmax(train_images / (1 / VALIDATION_FRACTION), 1)  # times 0.1 would be rounded otherwise
             selection = self._means("selection_accuracy", selections, share, seeds, held_out)
-        # Where nothing tells how much a cell varies, each that trains may be the best.
+        # If the variation between seeds is unknown, each cell that trains may be the best.
         unknown = np.isnan(selection) & ~np.isnan(selection[0])
         anything = selection[0] + (share > 0) * self._normal(len(cells))
         selection = np.where(unknown, np.concatenate([selection[:1], anything]), selection)
@@ -147,18 +153,19 @@ class Noise:
         seeds: np.ndarray,
         images: np.ndarray,
     ) -> np.ndarray:
-        """(SAMPLES, cells), errors of means over seeds: Student's t, of degrees of freedom of cell and experiment.
+        """(SAMPLES, cells), errors of means over seeds: Student's t, with degrees of freedom of cell and experiment.
 
-        Of the variance d0 parts are the experiment's and n - 1 the cell's own; the own part moves cells that share
-        seeds as their residuals do, so that the error of any contrast of cells is a t of its values by seed.
+        The variance is weighted: d0 degrees of freedom for the experiment's prior, n - 1 for the cell. The cell's part
+        is correlated between cells that share seeds as their residuals are, so the error of any contrast of cells is a
+        t of the contrast's values by seed.
 
         Args:
-            residuals: (cells, seeds), from the cell's mean; 0 where there is no result.
-            mean: (cells).
-            count: (cells), of seeds that have a result.
-            steady: (cells), whether all seeds converged: only then is a cell like others.
+            residuals: (cells, seeds), deviations from the cell's mean; 0 where a seed has no result.
+            mean: (cells), the mean over seeds.
+            count: (cells), the number of seeds with a result.
+            steady: (cells), whether all seeds converged: only then is a cell like the others.
             seeds: the seeds' numbers.
-            images: (cells), that accuracies were measured on.
+            images: (cells), the number of images that accuracies were measured on.
         """
         images = np.nan_to_num(images, nan=1e9)
         rounded = (mean * images + 0.5) / (images + 1)
@@ -179,10 +186,10 @@ class Noise:
         return errors / np.where(spread > 0, spread, 1)
 
     def _shares(self, cells: pd.DataFrame, share: np.ndarray, count: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """(1 + SAMPLES, cells), twice: of seeds that converge, and the same as `Cells.exact` has it.
+        """`converged` and `exact` of `Cells`: (1 + SAMPLES, cells) each.
 
-        A cell whose seeds agree with each other and with those of the next rates, beyond which nothing trains, is
-        certain: what trains does so over one stretch of rates.
+        The share of a cell is certain if its seeds agree with each other and with those of the next lower and higher
+        rates: the rates that train form one interval.
         """
         ones = np.rint(share * count).astype(int)
         few, many = np.stack([_quantiles_of_share(*one) for one in zip(ones, count, strict=True)], axis=2)
@@ -199,12 +206,12 @@ class Noise:
 
 @cache
 def _quantiles_of_share(ones: int, count: int) -> np.ndarray:
-    """(2, SAMPLES / 2): what the share may be of seeds that converge, at least and at most, where of `count` `ones` do.
+    """(2, SAMPLES / 2): lower and upper draws of the true convergence share, given that `ones` of `count` converged.
 
-    Together their percentiles are the mid-P interval (Lancaster 1961; Berry & Armitage 1995): k of n seeds give a Beta
-    of k and n - k + 1 or of k + 1 and n - k, evenly. What holds by each of them is an exact test's (Clopper & Pearson
-    1934): where several coarse shares are compared, mid-P errs. They lie evenly: of five seeds that agree, chance must
-    not decide what they show.
+    For k of n seeds the lower draws are from Beta(k, n - k + 1) and the upper ones from Beta(k + 1, n - k). The
+    percentiles of both together are the mid-P interval (Lancaster 1961; Berry & Armitage 1995). What holds in each of
+    the two is significant in an exact test (Clopper & Pearson 1934), which mid-P is not where several coarse shares are
+    compared. The draws are evenly spaced quantiles: the result of five seeds that agree must not depend on chance.
     """
     even = even_quantiles(SAMPLES // 2)
     few = betaincinv(ones, count - ones + 1, even) if ones else np.zeros(len(even))
@@ -213,15 +220,15 @@ def _quantiles_of_share(ones: int, count: int) -> np.ndarray:
 
 
 def _mirrored(values: np.ndarray, sign: int = 1) -> np.ndarray:
-    """Twice as many rows: after either half of them the same once more, times the sign."""
+    """Twice as many rows: each half is followed by itself, times the sign."""
     first, second = np.split(values, 2)
     return np.concatenate([first, sign * first, second, sign * second])
 
 
 def _certain(cells: pd.DataFrame, share: np.ndarray) -> np.ndarray:
-    """(cells): whether a cell's share is 0 or 1, and so are those of the next lower and higher rates.
+    """(cells): whether a cell's share is 0 or 1, and the shares at the next lower and higher rates are the same.
 
-    Above the grid nothing trains; what lies below it is not known.
+    Above the grid nothing trains; below it the share is unknown.
     """
     m, b, _ = cells[CELL_COLUMNS].to_numpy().T  # of one m and b, rates rise
     same = (m[1:] == m[:-1]) & (b[1:] == b[:-1])
@@ -232,24 +239,24 @@ def _certain(cells: pd.DataFrame, share: np.ndarray) -> np.ndarray:
 
 
 NEAR = 2.5
-"""Standard deviations of their difference up to which a cell may be as good as the best."""
+"""A cell may be as good as the best if their difference is at most this many of its standard deviations."""
 
 
 def best_accuracy_samples(
     selection: np.ndarray, accuracy: np.ndarray, converged: np.ndarray, ties_in_first_half: bool = False
 ) -> np.ndarray:
-    """Accuracy of the best of some cells, the one that `selection` is highest for, without the winner's curse.
+    """Accuracy of the best of some cells, the one with the highest `selection`, corrected for the winner's curse.
 
-    The highest of several means is too high, by as much as there are cells that are as good: with one, by nothing, with
-    k by the highest of k errors. How many there are the data do not tell, so one half of the samples takes it that
-    there is one, the other that all near the best are as good; both have their share of the interval. In sums over
-    several bests, which luck raises alike, a sample takes the same of all; of two bests see `Grid.peak_difference`.
+    The maximum of several means is biased upwards, more so the more cells are tied: by nothing if the best is alone, by
+    the highest of k errors if k cells tie. The number of ties is unknown, so one half of the samples assumes none and
+    the other that all near-best cells tie; the interval covers both. In a sum of several bests, which are biased in the
+    same direction, a sample assumes the same for all; for the difference of two bests see `Grid.peak_difference`.
 
     Args:
-        selection: (1 + SAMPLES, ..., cells), what the best has most of; the first is the data.
-        accuracy: the same shape.
-        converged: the same shape, the share of seeds that converge.
-        ties_in_first_half: which half of the samples takes all near-best cells to tie: the first, else the second.
+        selection: (1 + SAMPLES, ..., cells), the value that decides which cell is best; sample 0 is observed.
+        accuracy: as `selection`, the accuracy that is returned for the best cell.
+        converged: as `selection`, the share of seeds that converge.
+        ties_in_first_half: whether the samples that assume ties are the first half; else they are the second.
 
     Returns:
         (1 + SAMPLES, ...).
@@ -260,7 +267,7 @@ def best_accuracy_samples(
     apart = errors - np.take_along_axis(errors, chosen, axis=-1)
     deviation = np.median(np.abs(apart), axis=0) / 0.6745  # of a normal; its median is not moved by long tails
     alone = np.arange(gap.shape[-1]) == chosen
-    # A cell that fails with some seeds varies much, and is not the best for all that.
+    # A cell in which some seeds fail varies widely, but that does not make it a candidate for the best.
     near = alone | (converged[:1] == 1) & (gap <= NEAR * deviation)
     as_good = (near, alone) if ties_in_first_half else (alone, near)
     halves = zip(as_good, np.split(errors, 2), strict=True)
@@ -272,6 +279,6 @@ def best_accuracy_samples(
 
 
 def argmax(values: np.ndarray) -> np.ndarray:
-    """The index of the highest along the last axis; NaN is never it where there is another."""
+    """The index of the maximum along the last axis, that of a NaN only if all are NaN."""
     indices: np.ndarray = np.where(np.isnan(values), -np.inf, values).argmax(axis=-1)
     return indices

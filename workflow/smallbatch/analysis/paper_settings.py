@@ -78,7 +78,7 @@ LAST_FIGURE = 18
 
 
 def differences(figure: str, shown: Iterable[pd.DataFrame]) -> list[str]:
-    """`ResNet-8 on digits, not ResNet-32 on CIFAR-10`, `10 epochs, not 82`; none where all settings are the paper's.
+    """`ResNet-8 on digits, not ResNet-32 on CIFAR-10`, `10 epochs, not 82`; empty if all settings are the paper's.
 
     Args:
         figure: the paper's name of it.

@@ -6,12 +6,12 @@ from typing import Any
 
 
 def gres(device: str, processes: int, *, has_gpus: bool) -> str | None:
-    """GPUs that a training job asks of its node, one a process; none where it does without.
+    """GPUs that a training job asks of its node, one per process; None if it needs none.
 
     Args:
-        device: of the configuration: auto, cpu, cuda or cuda:N.
-        processes: that train at the same time.
-        has_gpus: whether the partition has some, which decides where the device is `auto`.
+        device: `device` of the configuration: auto, cpu, cuda or cuda:N.
+        processes: the number of processes that train at the same time.
+        has_gpus: whether the partition has GPUs, which decides if the device is `auto`.
     """
     wanted = has_gpus if device == "auto" else device != "cpu"
     return f"gpu:{processes}" if wanted else None
@@ -21,8 +21,8 @@ def sbatch_options(job: Any, settings: Any) -> list[str]:
     """The options of `sbatch` that ask for a job's resources.
 
     Args:
-        job: with `resources` and `threads`, as Snakemake has them.
-        settings: of the executor.
+        job: an object with `resources` and `threads`, as Snakemake has them.
+        settings: the executor's settings.
     """
     from snakemake_executor_plugin_slurm import submit_string, utils
 
@@ -35,6 +35,6 @@ def sbatch_options(job: Any, settings: Any) -> list[str]:
 
 
 def options_by_request(jobs: Iterable[Any], settings: Any) -> dict[str, list[str]]:
-    """For each kind of job: what it is, in words -> its options; jobs that ask for the same are one kind."""
+    """Description of a request -> its options of `sbatch`; jobs of a rule with the same options are one request."""
     asked = [(job.rule.name, sbatch_options(job, settings)) for job in jobs]
     return {f"{name} jobs ({shlex.join(words)})": words for name, words in asked}

@@ -147,7 +147,7 @@ def _warned() -> Iterator[None]:
 
 
 def _end() -> datetime | None:
-    """When the time of this job is over; none if it has no limit."""
+    """When this job's time limit ends; None if it has none."""
     output = _ask("squeue", "--noheader", f"--jobs={_job()}", "--format=%e").stdout.strip()
     with contextlib.suppress(ValueError):
         return datetime.fromisoformat(output)

@@ -1,4 +1,4 @@
-"""What snakemake-executor-plugin-slurm 2.8 does otherwise than long studies need, put right while Snakemake runs."""
+"""Patches of snakemake-executor-plugin-slurm 2.8, applied while Snakemake runs, that long studies need."""
 
 import collections
 import functools
@@ -8,10 +8,10 @@ from smallbatch.cluster.requests import sbatch_options
 
 
 def cache_min_job_age() -> None:
-    """Keep the executor from losing sight of its jobs while the controller is away.
+    """Keep the executor from losing its jobs while the controller does not answer.
 
-    Where that does not answer, plugin 2.8 takes its `MinJobAge` for unknown and asks sacct instead, which without
-    accounting never answers; then it forgets the jobs that it asked for.
+    Plugin 2.8 then treats `MinJobAge` as unknown and falls back to sacct, which cannot answer without accounting; so
+    the plugin loses the jobs that it asked about.
     """
     import snakemake_executor_plugin_slurm as plugin
 
@@ -20,13 +20,13 @@ def cache_min_job_age() -> None:
 
 
 def group_job_arrays(settings: Any) -> None:
-    """Make one array of the jobs that ask for the same, where the profile wants arrays.
+    """Make one array of the jobs that ask for the same resources, if the profile wants arrays.
 
-    Plugin 2.8 submits all jobs of a rule as the first of them asks, and forgets those that it has while others are
-    ready.
+    Plugin 2.8 submits all jobs of a rule with the resources of the first, and forgets the jobs that it holds back while
+    others of the rule are ready.
 
     Args:
-        settings: of the executor.
+        settings: the executor's settings.
     """
     import snakemake_executor_plugin_slurm as plugin
 

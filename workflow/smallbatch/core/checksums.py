@@ -12,20 +12,20 @@ from smallbatch.core.files import read_regular, read_sealed, sha256, write_seale
 
 
 def recipe_hash(*values: Any) -> str:
-    """A short hash over settings and code that decide what a job makes: values as JSON has them."""
+    """A short hash over the settings and code that decide what a job makes; values: as JSON has them."""
     return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()[:16]
 
 
 def write(
     path: Path, files: Iterable[Path], made_from: str = "", *, recipe: str = "", inputs: Iterable[str | Path] = ()
 ) -> None:
-    """Note the SHA-256 of files that are done.
+    """Record the SHA-256 of finished files.
 
     Args:
-        path: where to; if it is among `files`, it is passed over.
-        files: what was made.
-        made_from: the digest of what they were made from, where that is no file of the workflow.
-        recipe: of the settings and the code that they were made by, see `recipe_hash`.
+        path: the file to write the checksums to; if it is among `files`, it is left out.
+        files: the files that the job made.
+        made_from: the digest of what they were made from, if that is not a file of the workflow.
+        recipe: the hash of the settings and the code that made them, see `recipe_hash`.
         inputs: the files of the workflow that they were made from.
     """
     sums = _sums(file for file in files if Path(file) != Path(path))
@@ -37,14 +37,15 @@ def _sums(files: Iterable[str | Path]) -> dict[str, str]:
 
 
 def why_outdated(path: Path, recipe: str, inputs: Iterable[str | Path] = ()) -> str | None:
-    """Why a job's files have to be made again although they are whole; none where they are as they would be made.
+    """Why a job's undamaged files have to be made again; None if they would be made the same way now.
 
-    Times do not tell: what was restored from a backup is new, and what Snakemake remembers of settings is not copied.
+    Modification times are not reliable: restored files look new, and Snakemake's record of settings is not copied with
+    them.
 
     Args:
-        path: as `write` has it; none is there where nothing is made.
-        recipe: as the files would be made now.
-        inputs: what they would be made from, as `write` is given it.
+        path: the file of checksums, as `write` was given it.
+        recipe: the recipe by which the files would be made now.
+        inputs: the files that they would be made from now, as `write` is given them.
     """
     try:
         values = read_sealed(path)
@@ -58,7 +59,7 @@ def why_outdated(path: Path, recipe: str, inputs: Iterable[str | Path] = ()) -> 
 
 
 def made_from(path: Path) -> str | None:
-    """The `made_from` that `write` was given; none where that is not known."""
+    """The `made_from` that `write` was given; None if that is unknown."""
     try:
         return str(read_sealed(path)["made_from"])
     except (UserError, KeyError):
@@ -66,15 +67,14 @@ def made_from(path: Path) -> str | None:
 
 
 def damaged(path: Path, files: Iterable[str | Path]) -> list[Path]:
-    """Those of a job's files that are not as it wrote them, `path` itself among them; files that are gone are not.
+    """Those of a job's files that have changed since it wrote them, `path` among them; missing files do not count.
 
-    Checksums of other files than these, as those of another job or of a study that was renamed, say nothing of these:
-    then it is `path` that is damaged. A job of which another process makes the files at this moment has deleted `path`
-    before.
+    If the list names other files (another job, a renamed study), only `path` is reported. A job now running in another
+    process has already deleted `path`, so nothing is reported.
 
     Args:
-        path: of the checksums.
-        files: what the job makes, as it gives them to `write`.
+        path: the file of checksums.
+        files: the files that the job makes, as `write` is given them.
     """
     if not os.path.lexists(path):
         return []
@@ -94,7 +94,7 @@ def _names(files: Iterable[str | Path]) -> set[str]:
 
 
 def _content(path: Path) -> bytes | None:
-    """The bytes of a file; none of what is not one, or cannot be read."""
+    """The bytes of a file; None if it is not a regular file or cannot be read."""
     try:
         return read_regular(path)
     except OSError:

@@ -11,22 +11,22 @@ from smallbatch.core.files import files_digest
 
 
 def code_digest(script: Path, root: Path) -> str:
-    """A short hash over a script and all that `imported_files` finds behind it."""
+    """A short hash over a script and the files of the library that it imports, see `imported_files`."""
     return files_digest(*imported_files(script, root))
 
 
 @contextlib.contextmanager
 def require_unchanged_code(script: str, planned: str) -> Iterator[None]:
-    """Make sure that what the block makes is made by the code that the call was planned with, and will note.
+    """Check, before and after the block, that the code is still the one recorded when the call began.
 
-    Code may change while a call runs: by an editor, a branch that is switched, a folder that is synchronised.
+    Code may change while a call runs: by an editor, a switch of branches or a synchronised folder.
 
     Args:
-        script: name of a file in `workflow/scripts`.
-        planned: `code_digest` it, when the call began.
+        script: the name of a file in `workflow/scripts`, without its suffix.
+        planned: its `code_digest` when the call began.
 
     Raises:
-        UserError: it is another, before the block or after it.
+        UserError: the code has changed, before or after the block.
     """
     _check(script, planned)
     yield

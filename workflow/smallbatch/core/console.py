@@ -44,8 +44,10 @@ def clock(seconds: float) -> str:
 
 @contextlib.contextmanager
 def log_and_exit_on_error(log_file: str | Path | None = None) -> Iterator[None]:
-    """Log to `log_file`, or to the terminal; end the process with one line if a signal stopped it, or the user can mend
-    what is wrong: a file that the system refuses to open among that."""
+    """Log to `log_file`, or to the terminal if there is none.
+
+    On a signal or a user error (including a file that cannot be opened), print one line and exit.
+    """
     handler = _LogFile(log_file, "w", "utf-8", errors="backslashreplace") if log_file else _Terminal()
     handler.setFormatter(logging.Formatter("%(asctime)s %(message)s", "%H:%M:%S"))
     log.addHandler(handler)

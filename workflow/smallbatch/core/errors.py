@@ -18,8 +18,8 @@ class Stopped(Exception):
     """A signal ended the work where nothing is lost. Its text is one line.
 
     Args:
-        signal: its name.
-        position: where the work was, in words; unless that says nothing.
+        signal: the signal's name.
+        position: progress in words, or empty.
     """
 
     def __init__(self, signal: str, position: str = "") -> None:

@@ -37,7 +37,7 @@ _ADVICE = {
 }
 
 TEMPORARY = ".laid-"
-"""How folders begin that are being made."""
+"""Prefix of the names of temporary folders."""
 
 DAY_S = 86_400.0
 """Seconds after which nobody is still writing a temporary file: those of large data sets take hours."""
@@ -204,15 +204,15 @@ def write_sealed(path: Path, values: Mapping[str, Any]) -> None:
 
 
 def sealed_bytes(values: Mapping[str, Any]) -> bytes:
-    """What `write_sealed` writes."""
+    """The bytes that `write_sealed` writes."""
     return _json({**values, DIGEST: _content_digest(values)})
 
 
 def parse_sealed(content: bytes) -> dict[str, Any]:
-    """What `sealed_bytes` made this of, and under `DIGEST` its digest.
+    """The values that `sealed_bytes` was given, with their digest under `DIGEST`.
 
     Raises:
-        ValueError: it is not as it was made; says how.
+        ValueError: the content was changed; the message says how.
     """
     try:
         values = json.loads(content, object_pairs_hook=_each_key_once)
@@ -301,15 +301,15 @@ def sha256(path: Path) -> str:
 
 
 def files_digest(*paths: Path) -> str:
-    """A short hash over the content of files, whatever the order they are named in."""
+    """A short hash over the content of files, independent of their order."""
     return hashlib.sha256("".join(sha256(path) for path in sorted(paths)).encode()).hexdigest()[:16]
 
 
 def check_path_kinds(folders: Iterable[Path], files: Iterable[Path]) -> None:
-    """Make sure that no file stands where folders are or will be made, and no folder where files will be written.
+    """Check that no file is where a folder will be made, and no folder where a file will be written.
 
     Raises:
-        UserError: one does; names it.
+        UserError: there is one; the message names it.
     """
     missing = [folder for folder in folders if not os.path.isdir(folder)]
     for place in (place for folder in missing for place in (folder, *folder.parents)):
@@ -322,10 +322,10 @@ def check_path_kinds(folders: Iterable[Path], files: Iterable[Path]) -> None:
 
 
 def check_folder_writable(folder: Path) -> None:
-    """Make sure, before any work, that files can be made in `folder`.
+    """Check, before any work, that files can be made in `folder`.
 
     Raises:
-        UserError: they cannot; says why.
+        UserError: they cannot; the message says why.
     """
     with writing_errors(folder):
         folder.mkdir(parents=True, exist_ok=True)
@@ -334,9 +334,9 @@ def check_folder_writable(folder: Path) -> None:
 
 
 def touch_future_files(paths: Iterable[Path]) -> list[Path]:
-    """Give files that are dated in the future the present time, where they may be changed; returns which.
+    """Give files dated in the future the present time, if they may be changed; returns all that were ahead.
 
-    Otherwise what is made from them would look older than they are, and be made again and again.
+    Otherwise the files made from them would look older than they are, and would be made again and again.
     """
     ahead = [path for path in paths if path.is_file() and path.stat().st_mtime > time.time()]
     for path in ahead:
@@ -346,7 +346,7 @@ def touch_future_files(paths: Iterable[Path]) -> list[Path]:
 
 
 def set_aside_cache_file(path: Path) -> Path:
-    """As `set_aside`, for files of a cache, which can always be made again: keeps the latest damaged copy alone."""
+    """As `set_aside`, for a file of a cache, which can always be made again: only the latest damaged copy is kept."""
     for earlier in path.parent.glob(f"{glob.escape(path.name)}.damaged-*"):
         with contextlib.suppress(OSError):
             shutil.rmtree(earlier) if earlier.is_dir() else earlier.unlink()

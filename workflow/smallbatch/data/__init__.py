@@ -70,8 +70,8 @@ class Source:
     prepare: given label, settings, folder and downloads it makes the prepared arrays.
     required, optional: its keys, besides `source` and `label`.
     photos: whether its images are photos of many sizes.
-    stat_digest: gives a digest over names, sizes and times of its files as they are now, none where there are none; no
-        function where nothing can change: digits come with scikit-learn, and of a CIFAR archive the md5 is known.
+    stat_digest: returns a digest over names, sizes and times of its files as they are now, None if there are none; not
+        set if nothing can change: digits come with scikit-learn, and of a CIFAR archive the md5 is known.
     check_layout: refuses what is there and cannot be prepared, as far as names of files tell.
     """
 
@@ -118,7 +118,7 @@ def prepare(label: str, settings: dict[str, Any], folder: Path, downloads: Path)
 
 
 def reason_to_prepare(label: str, settings: dict[str, Any], folder: Path) -> str | None:
-    """Why a data set has to be prepared, or prepared again, in words; none where it is as its settings say.
+    """Why a data set has to be prepared, or prepared again, in words; None if it is as its settings say.
 
     Its arrays are read through only where they are newer than its `meta.json`. What was prepared stands without its
     source: that may be on a disk that is not there, or on another machine.

@@ -1,6 +1,6 @@
-"""What pictures and their folders are called that may be no pictures or classes of their own: refused, both readings.
+"""Refuse folders whose names suggest that they hold copies, masks or parts of a data set, not classes.
 
-Names of files are below the folder that holds the class folders.
+The message gives both interpretations. Names of files are relative to the folder that holds the class folders.
 """
 
 import itertools
@@ -14,30 +14,30 @@ from smallbatch.core.errors import UserError
 from smallbatch.data.tree import folded, shown, some, text
 
 _COPIES = re.compile(r"[\W_]*((thumb(nail)?|preview|backup)s?|cache[ds]?)[\W_]*")
-"""What programs call folders that hold other pictures once more."""
+"""Names that programs give to folders with copies of other pictures."""
 
 _NO_CLASS = re.compile(r"(19|20)\d\d(\W?\d\d){0,2}|(image|img|picture|photo)s?")
-"""What folders in several class folders may be called and are no classes: dates, and what they hold."""
+"""Subfolder names that are never class names: dates and words such as `images`."""
 
 _MASK = r"(mask|label|annotation|segmentation|trimap|bbox|target|depth|ground[\W_]?truth|gt)s?"
 _PICTURES = re.compile(r"((?P<of>.*)[\W_])?(jpeg)?(image|img|picture|photo)s?")
 _MASKS = re.compile(rf"((?P<of>.*)[\W_])?({_MASK}|segmentation(class|object))")
-"""What data for segmentation and detection call folders of pictures, and of what is to be found in them."""
+"""Names that data sets for segmentation and detection give to folders of pictures, and to those of their labels."""
 
 _MASK_FILE = re.compile(rf"(?P<of>.+)[\W_]({_MASK}|seg)[\W_]*\d*[\W_]*", re.DOTALL)
 
 _FEW = 0.1
-"""Part of a class's pictures below which names such as those of masks are chance."""
+"""If less than this fraction of a class's pictures have names of masks, that is chance."""
 
 _LONGEST_NUMBER = 5
-"""Digits of a part's number; names such as ImageNet's n01443537 have more."""
+"""Most digits of a part's number; names such as ImageNet's n01443537 have more."""
 
 _CLASS = re.compile("#?(class|category|label)#?")
-"""Numbered names that say themselves that they are classes."""
+"""Numbered names that are classes for certain, such as class1."""
 
 
 def refuse_copy_folders(where: Path, name: str) -> None:
-    """Refuse a file in a folder that is called as programs call those with copies of other pictures."""
+    """Refuse a file in a folder with a typical name for copies (thumbnails, backup, cache)."""
     for depth, part in enumerate(folders := name.split("/")[:-1], start=1):
         if _COPIES.fullmatch(folded(text(part))):
             copies = shown("/".join(folders[:depth]))
@@ -85,7 +85,7 @@ def _stem(file: str) -> str:
 
 
 def _masked(file: str) -> str:
-    """The stem of the picture that a file's name says it is the mask of; nothing where it says none."""
+    """The stem of the picture of which a file is the mask, by its name; empty if the name says nothing of a mask."""
     match = _MASK_FILE.fullmatch(_stem(file))
     return match["of"].rstrip(" ._-") if match else ""
 
@@ -107,7 +107,7 @@ def refuse_parts(where: Path, images: Mapping[str, Sequence[str]]) -> None:
 
 
 def _subfolder(file: str) -> str:
-    """The folder in its class folder that a picture lies in; nothing for the class folder itself."""
+    """The subfolder of the class folder that a picture lies in; empty for the class folder itself."""
     return folded(text("/".join(file.split("/")[1:-1][:1])))
 
 

@@ -41,7 +41,7 @@ class Loaded(NamedTuple):
     """A split's images.
 
     split: the arrays.
-    largest: the largest value in files of 16 bits of which nothing says which value is white; none without such files.
+    largest: the largest value in files of 16 bits that do not say which value is white; None without such files.
     remarks: what else a user should know, by kind and number of pictures.
     """
 
@@ -75,7 +75,7 @@ def check_layout(settings: dict[str, Any]) -> None:
 
 
 def stat_digest(settings: dict[str, Any]) -> str | None:
-    """A digest over all files at the path, or of the archive, by name, size and time; none where it cannot be read."""
+    """A digest over all files at the path, or of the archive, by name, size and time; None if it cannot be read."""
     try:
         path = Path(settings["path"]).expanduser()
         if path.is_dir():

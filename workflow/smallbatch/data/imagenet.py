@@ -118,7 +118,7 @@ def check_layout(settings: dict[str, Any]) -> None:
 
 
 def stat_digest(settings: dict[str, Any]) -> str | None:
-    """A digest over the archives by name, size and time; none where there are none.
+    """A digest over the archives by name, size and time; None if there are none.
 
     Photos in folders are not watched: to look at a million files takes minutes. Those that are trained on are compared
     with their SHA-256 as they are read; of others that are added nobody learns until the data set is prepared again.

@@ -30,7 +30,7 @@ def dataset_info(key: str, settings: dict[str, Any], data: Path) -> DatasetInfo:
 
 
 def image_shape_and_classes(key: str, settings: dict[str, Any], data: Path) -> tuple[tuple[int, int, int], int]:
-    """Shape of an image and number of classes; of a folder of pictures that is not prepared yet, ten for now.
+    """Shape of an image and number of classes; for an unprepared image folder, the latter is assumed to be 10.
 
     Args:
         key: the data set's name in the configuration.
@@ -39,7 +39,7 @@ def image_shape_and_classes(key: str, settings: dict[str, Any], data: Path) -> t
     """
     try:
         known = dataset_info(key, settings, data)
-    except UserError:  # not prepared, or damaged, which who reads it says
+    except UserError:  # not prepared; or damaged, which is reported when it is read
         if settings["source"] in ORIGINALS:
             return image_shape_and_classes(key, settings, Path("none prepared"))
         channels = 1 if settings.get("mode") == "L" else 3

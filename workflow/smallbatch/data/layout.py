@@ -81,7 +81,7 @@ def _role(folder: Path) -> str | None:
 
 
 def _splits(path: Path, root: Path, left_out: Counter[str]) -> dict[str, Path] | None:
-    """The folders of the training and the test split; none where the folders are classes."""
+    """The folders of the training and the test split; None if the folders are classes."""
     inner = folders(root)
     roles = defaultdict(list)
     for folder in inner:

@@ -52,7 +52,7 @@ class Meta:
     mean, std: of each channel over the training split, in units of pixel value / 255.
     train, test: number of images.
     fingerprint: SHA-256 over both splits' arrays and the class names, in hexadecimal; of photos over their bytes.
-    photos: the folder that photos are read from; none where the images are arrays.
+    photos: the folder that photos are read from; None if the images are arrays.
     files: file name of each array -> SHA-256 of the file, in hexadecimal; empty where the arrays lie in memory.
     settings: that it was prepared with, as the configuration has them, without its label.
     watched: digest over the source's files by name, size and time (`data.tree`); None where the source cannot

@@ -117,9 +117,9 @@ def walk(folder: Path, left_out: Counter[str]) -> Iterator[File]:
 
 
 def tree_digest(files: Iterable[File]) -> str | None:
-    """SHA-256 over names, sizes and times of change of files, in hexadecimal; none where there are none.
+    """SHA-256 over names, sizes and times of change of files, in hexadecimal; None if there are no files.
 
-    So it is noticed without reading them that files were added, removed or changed.
+    It shows, without reading the files, that some were added, removed or changed.
     """
     rows = sorted(b"%b\0%d %d\0" % (os.fsencode(file.name), file.size, file.changed) for file in files)
     return hashlib.sha256(b"".join(rows)).hexdigest() if rows else None

@@ -158,7 +158,7 @@ def render(
         runs: all planned runs, a row each.
         claims: the judged claims, a row each; a value that is not there is empty or NaN.
         environment: versions, device, commit and the like of each machine that trained.
-        found: experiment in words -> sentences on it, which come first; none where the paper's claims do.
+        found: experiment in words -> sentences on it, which come first; None if the paper's claims do.
 
     Raises:
         UserError: the template or a figure cannot be read.

@@ -71,7 +71,7 @@ class Bundle:
         return found
 
     def checksum(self, name: str) -> int | None:
-        """Of the record of a run, as archives have it; none where it is not in here."""
+        """The checksum of a run's record, as archives have it; None if the archive lacks the run."""
         record = self.members.get(name, {}).get(RECORD)
         return record.CRC if record else None
 
@@ -83,7 +83,7 @@ class Bundle:
             return {}
 
     def record(self, name: str) -> Record | None:
-        """The record of a run; none where this version of the code knows no such run."""
+        """The record of a run; None if this version of the code knows no such run."""
         files = self.files(name)
         try:
             return record_of(name, lambda file: files[file])

@@ -45,7 +45,7 @@ def read_chosen(path: Path) -> Chosen:
 
 
 def chosen_from(path: Path) -> tuple[list[str | None] | None, str | None]:
-    """The records and the code that `write_chosen` was given; none where that is not known."""
+    """The records and the code that `write_chosen` was given; None where unknown."""
     try:
         values = read_sealed(path)
     except UserError:

@@ -32,7 +32,7 @@ class Heartbeat:
     state: one of the states above.
     since, updated: when it began and when it wrote this, in seconds since 1970.
     host, process, job: where it runs; the job is SLURM's, none elsewhere.
-    log: the file that it logs to; none: a terminal.
+    log: the file that it logs to; None: a terminal.
     runs: names of its runs, those included that were there before it.
     device: cpu, cuda or cuda:N, once it is known.
     reason: why it failed or was stopped, in one line.
@@ -78,8 +78,8 @@ class HeartbeatWriter:
     What cannot be written is let go: of a full disk the training itself reports.
 
     Args:
-        path: the file; none: nothing is written.
-        heartbeat: the first; none: what the file holds.
+        path: the file; None: nothing is written.
+        heartbeat: the first; None: what the file holds.
     """
 
     def __init__(self, path: Path | None, heartbeat: Heartbeat | None = None) -> None:
@@ -123,10 +123,10 @@ def keeping_heartbeat(path: Path | None, runs: Sequence[Run], data_folder: Path,
     """Write that a training begins and, when the block is over, how it ended.
 
     Args:
-        path: the file; none: nothing is written.
+        path: the file; None: nothing is written.
         runs: what is trained.
         data_folder: the prepared arrays that it is trained on.
-        log: the file that it logs to; none: a terminal.
+        log: the file that it logs to; None: a terminal.
     """
     if path is None:
         yield
@@ -149,7 +149,7 @@ def _reason(error: BaseException) -> str:
 
 
 def read_heartbeat(path: Path) -> Heartbeat | None:
-    """The heartbeat in a file; none if it holds none."""
+    """The heartbeat in a file; None if it holds none."""
     try:
         return _read(path)
     except UserError:

@@ -117,7 +117,7 @@ class Pending(NamedTuple):
     damaged: dict[str, str]
 
     def outdates(self, shown: str | None) -> bool:
-        """Whether tables have to be made again that show records of this digest; none: it is not known which."""
+        """Whether tables have to be made again that show records of this digest; None: it is not known which."""
         return bool(self.packs) or self.records != shown
 
 

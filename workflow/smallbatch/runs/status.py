@@ -219,7 +219,7 @@ def line(status: Status, width: int | None = None, *, beside: str = "") -> str:
     Args:
         status: of the study.
         beside: what else is being done; it is named where nothing trains.
-        width: characters that it may have; none: as many as it needs.
+        width: characters that it may have; None: as many as it needs.
     """
     of_all = status.counts["all"]
     parts = [f"{status.study}: {of_all[DONE]:,} of {of_all['runs']:,} runs"]

@@ -79,7 +79,7 @@ Row = TypeVar("Row", Epoch, Variance)
 class Outcome:
     """What came out of a run.
 
-    diverged_at: the update, counted from 1, whose loss was not finite; none if all were.
+    diverged_at: the update, counted from 1, whose loss was not finite; None if all were finite.
     seconds: the run's share of the wall time of the lanes that it was trained with.
     images: training images seen.
     lanes: runs that were trained in lock-step with it, itself included.
@@ -103,7 +103,7 @@ class Record:
     fingerprint: of the data it was trained on.
     environment: versions, commit, device.
     ended: when it was written, ISO 8601 in UTC.
-    weights: the SHA-256 of its final weights; none where none were kept.
+    weights: the SHA-256 of its final weights; None if they were not kept.
     digest: SHA-256 over all of this.
     """
 
@@ -136,7 +136,7 @@ class RunStore:
         return self.root / run.name(fingerprint)
 
     def weights(self, record: Record) -> Path | None:
-        """Where the final weights that a record names lie, if they are still kept and here; none if it names none."""
+        """Where the final weights that a record names lie, if they are still kept and here; None if it names none."""
         return self._weights(record.run.name(record.fingerprint), record.weights) if record.weights else None
 
     def _weights(self, name: str, digest: str) -> Path:
@@ -161,7 +161,7 @@ class RunStore:
         return self.digest(run, fingerprint) is not None
 
     def digest(self, run: Run, fingerprint: str) -> str | None:
-        """The digest of a run's record, over all that is known of the run; none where it is missing or damaged."""
+        """The digest of a run's record, over all that is known of the run; None if it is missing or damaged."""
         name = run.name(fingerprint)
         try:
             return read_verified(name, self._reader(name))[0][DIGEST]
@@ -169,7 +169,7 @@ class RunStore:
             return None
 
     def find(self, run: Run, fingerprint: str) -> Record | None:
-        """The run's record; none where it is missing or damaged."""
+        """The run's record; None if it is missing or damaged."""
         name = run.name(fingerprint)
         try:
             return record_of(name, self._reader(name))
@@ -225,7 +225,7 @@ class RunStore:
         return f"damaged, and set aside as {aside[-1].name}; with {run} deleted the run is trained again"
 
     def damage(self, folder: Path) -> str | None:
-        """What is wrong with a run's folder, in words; none if it is whole."""
+        """What is wrong with a run's folder, in words; None if it is whole."""
         try:
             record_of(folder.name, self._reader(folder.name))
         except Damaged as damage:

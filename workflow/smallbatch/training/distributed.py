@@ -81,7 +81,7 @@ class World:
             raise Stopped(signal)
 
     def group(self, size: int) -> dist.ProcessGroup | None:
-        """The `size` neighbouring processes that this one belongs to; none where it is alone."""
+        """The `size` neighbouring processes that this one belongs to; None if it is alone."""
         group = _groups(size, self.size)[self.rank // size] if size > 1 else None
         assert not isinstance(group, int), "a number stands for a group of other processes"
         return group

@@ -52,8 +52,8 @@ def train(
         training: as config/config.yaml has it. To share mini-batches between machines, call `train_pack` under
             `torchrun`.
         memory_mb: that all processes may take, as `train_pack` has it.
-        heartbeat: its file; parts of the pack that are trained side by side have their own beside it; none: nowhere.
-        log_file: that the heartbeat names; none: a terminal.
+        heartbeat: its file; parts of the pack that are trained side by side have their own beside it; None: nowhere.
+        log_file: that the heartbeat names; None: a terminal.
 
     Raises:
         UserError: as `train_pack`; or a process ended early. What others were to train is trained all the same.

@@ -64,8 +64,8 @@ def train_pack(
         lanes: runs in lock-step, or auto.
         keep_weights: all, best (of the seeds of each cell) or none.
         images_at_once: of each lane, in memory; or auto: as many of a mini-batch as fit. It changes rounding only.
-        memory_mb: that the job may take, in 10^6 bytes; none: on the CPU its share of what is free. A GPU's is its own.
-        heartbeat: the file that says how far it is; none: nowhere.
+        memory_mb: that the job may take, in 10^6 bytes; None: on the CPU its share of what is free. A GPU's is its own.
+        heartbeat: the file that says how far it is; None: nowhere.
 
     Raises:
         UserError: the device is not there or too small, processes cannot share the runs, or files cannot be written.

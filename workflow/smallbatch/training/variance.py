@@ -1,7 +1,7 @@
 """The variance of one update at fixed weights, by batch size.
 
-The training images of an epoch are shuffled and cut into all their mini-batches of m, for each m again from the same
-order. With G_j the mean gradient of mini-batch j of n, and G their mean,
+The training images of an epoch are shuffled and cut into mini-batches of size m; every m uses the same order. With G_j
+the mean gradient of mini-batch j of n, and G their mean,
 
     V(m) = sum_j |G_j - G|^2 / (n - 1),   and the trace of the covariance of an update is eta^2 V(m).
 
@@ -13,13 +13,13 @@ depends on no other (norm none or group), two of M examples that are drawn witho
 
 with S^2 the variance of an example's gradient, summed over its components (Cochran 1977, Sampling Techniques, theorems
 2.1 and 2.2; S^2 is tr(Sigma) of McCandlish et al. 2018). So eta^2 V = eta_base^2 m S^2 is arithmetic there; SGD, which
-does not put back what it draws, has 1 - m / M of it. Each m has the same examples, each once: the few that have nearly
-all of S^2 late in training count alike at each m, while fresh draws for each would miss some and double others. Where n
-is small the same examples are shuffled again, each order as good as another, and V is the mean over the orders.
+draws without replacement, has 1 - m / M of it. Every m uses each example once: the few examples that make up nearly all
+of S^2 late in training then count equally at each m, while fresh draws for each m would miss some and repeat others. If
+n is small, the examples are reshuffled several times and V is averaged over the orders.
 
-With batch normalisation an example's gradient depends on those that share its statistics. Where these are over all of a
-mini-batch (b = m), they are so at each m that is measured, and nothing of this follows. Sub-batches of a fixed b know
-nothing of each other: all of it holds with them in the place of examples.
+With batch normalisation an example's gradient depends on the examples that share its statistics. If statistics use the
+whole mini-batch (b = m), at each measured m as in the run, the derivation does not apply. With a fixed b, sub-batches
+are independent of each other, so it holds with sub-batches in place of examples.
 """
 
 import statistics
@@ -37,10 +37,10 @@ from smallbatch.training.batches import EpochPlan, stream
 from smallbatch.training.engines.updates import BLOCK_IMAGES, BLOCK_VALUES, Updates
 
 TRAINING_FRACTIONS = (0, 0.1, 0.5, 1)
-"""Fractions of training, rounded to epochs, at which it is measured."""
+"""Fractions of training, rounded to epochs, at which the variance is measured."""
 
 MIN_MINI_BATCHES = 32
-"""For each batch size, at least: so many orders are cut, mostly one."""
+"""Minimum number of mini-batches per batch size; if one order has fewer, more orders are added."""
 
 
 def epochs_measured(setting: Setting) -> set[int]:
@@ -49,15 +49,18 @@ def epochs_measured(setting: Setting) -> set[int]:
 
 
 def bn_batch_size_for(run: Run, size: int) -> int:
-    """Examples of a batch statistic when a mini-batch of `size` is measured: all where they are in the run."""
+    """BN batch size for measuring mini-batches of `size`.
+
+    `size` if the run normalises over the whole batch, else the run's `bn_batch_size`.
+    """
     return size if run.bn_batch_size == run.batch_size else run.bn_batch_size
 
 
 def check(run: Run) -> None:
-    """Make sure that batch statistics can be taken of each of a run's `variance_batch_sizes`.
+    """Check that each of the run's `variance_batch_sizes` is compatible with its BN batch size.
 
     Raises:
-        UserError: they cannot.
+        UserError: one is not.
     """
     for size in run.setting.variance_batch_sizes if run.setting.norm == "batch" else ():
         b = bn_batch_size_for(run, size)
@@ -69,16 +72,16 @@ def check(run: Run) -> None:
 def measure(updates: Updates, runs: Sequence[Run], epoch: int) -> list[list[Variance]]:
     """Measure the variance of one update of each lane, at each of `variance_batch_sizes`.
 
-    An update is u = -eta * g of a mini-batch, augmented as in training. The weights stand still, so weight decay is the
-    same for all mini-batches and drops out.
+    An update is u = -eta * g of a mini-batch, augmented as in training. The weights are fixed, so weight decay is the
+    same for all mini-batches and cancels.
 
     Args:
-        updates: of the lanes; the weights and running statistics stay as they are.
-        runs: the lanes.
-        epoch: of training after which this is.
+        updates: the lanes' updates; their weights and running statistics are left unchanged.
+        runs: the run of each lane.
+        epoch: the epoch just finished; 0 = initial weights.
 
     Returns:
-        For each lane a row a batch size: eta^2 V, and how many mini-batches it is from.
+        For each lane, one `Variance` per batch size, with eta^2 V and the number of mini-batches used.
 
     Raises:
         UserError: an epoch has fewer images than two of the batches.
@@ -107,7 +110,7 @@ def measure(updates: Updates, runs: Sequence[Run], epoch: int) -> list[list[Vari
 
 
 def _orders(plan: EpochPlan, size: int, epoch: int) -> Iterator[EpochPlan]:
-    """The examples of a plan in as many orders as give `MIN_MINI_BATCHES` of a size."""
+    """The examples of a plan in as many orders as it takes to get `MIN_MINI_BATCHES` of a size."""
     yield plan
     single = plan.cut(1)
     for number in range(1, -(-MIN_MINI_BATCHES // (len(single.order) // size))):
@@ -117,7 +120,7 @@ def _orders(plan: EpochPlan, size: int, epoch: int) -> Iterator[EpochPlan]:
 
 
 def _spreads(updates: Updates, plan: EpochPlan) -> list[float]:
-    """V of each lane: the mini-batches' sample covariance, its trace; the processes share them."""
+    """V per lane: trace of the sample covariance of the mini-batch gradients, which are divided among the processes."""
     network, world, count = updates.network, updates.network.world, len(plan.order)
     squares = torch.zeros(network.lanes, dtype=torch.float64, device=network.device)
     sums = [torch.zeros_like(parameter, dtype=torch.float64) for parameter in network.parameters]

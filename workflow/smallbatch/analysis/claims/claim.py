@@ -33,7 +33,7 @@ class Claim:
 
     name, section: its number among the claims, the paper's section; of the user's own its name, and no section.
     predicate: what is computed, in words; thresholds stand in braces by name.
-    checks: none where the claim is about a measurement and no figure of the paper.
+    checks: empty if the claim is about a measurement and not a figure of the paper.
     reading: where the text leaves room, how it is read here.
     """
 

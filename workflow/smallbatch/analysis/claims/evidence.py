@@ -20,10 +20,10 @@ from smallbatch.analysis.verdicts import Comparison
 class Evidence:
     """What a study has of a claim.
 
-    comparisons: all of them.
-    figures: the study's figures that gave them, by name.
-    differences: what in their settings is not the paper's.
-    missing_figures: those without which a part of the claim cannot be judged, as they or their batch sizes are missing.
+    comparisons: all comparisons of the claim.
+    figures: names of the study's figures that they are made of.
+    differences: settings of these figures that are not the paper's, in words.
+    missing_figures: figures without which part of the claim cannot be judged, as they or their batch sizes are missing.
     """
 
     comparisons: list[Comparison]
@@ -89,14 +89,14 @@ def _partners(check: Check, grids: FigureGrids) -> Iterable[tuple[Grid, ...]]:
 
 
 def _untrained(figures: Iterable[Mapping[str, pd.DataFrame]]) -> list[Comparison]:
-    """Of each experiment of which no run has converged, a comparison that tells nothing."""
+    """A comparison of unknown effect for each experiment in which no run has converged."""
     unknown = np.full(1 + SAMPLES, np.nan)
     untrained = [where for runs in figures for where, shown in runs.items() if not shown["converged"].any()]
     return [Comparison(f"{where}: no run has converged", unknown) for where in untrained]
 
 
 def _shared_first(differing: Mapping[str, Sequence[str]]) -> list[str]:
-    """How figures differ from the paper's: in words alone what is so of all of them, else with the figures' names."""
+    """Differences from the paper: first, without names, those common to all figures; the others prefixed with names."""
     figures_of = {
         words: [figure for figure, differs in differing.items() if words in differs]
         for every in differing.values()

@@ -15,11 +15,11 @@ from smallbatch.study.rates import parse_base_lr
 
 
 class FigureGrids:
-    """Grids of a study's figures. What several figures show is read once, so that its draws agree.
+    """Grids of a study's figures. A grid that several figures show is built once, so that its draws agree.
 
-    figures: the study's, by name.
-    runs: those that have a result.
-    generator: where samples are drawn from.
+    figures: the study's figures, by name.
+    runs: the runs that have a result.
+    generator: the source of the samples.
     """
 
     def __init__(
@@ -42,7 +42,7 @@ class FigureGrids:
         return "fig13" if figure == "fig13a" and figure not in self.figures else figure
 
     def runs_by_label(self, figure: str) -> dict[str, pd.DataFrame]:
-        """The runs that the figure shows of each experiment that has results, by where it stands in words."""
+        """The runs that the figure shows of each experiment with results, keyed by a label such as `fig05, resnet8`."""
         shown_as = self.name_in_study(figure)
         spec = self.figures.get(shown_as, {})
         names = spec.get("experiments", [])
@@ -81,11 +81,11 @@ class FigureGrids:
 
 
 _Slice = tuple[str, pd.DataFrame, str]
-"""Of an experiment: which of them, in words, its runs, and the column of its sizes."""
+"""A part of an experiment: which part, in words, its runs, and the column of its sizes."""
 
 
 def _at_rate(spec: Mapping[str, Any], runs: pd.DataFrame) -> pd.DataFrame:
-    """Those at the figure's rate, where it has one."""
+    """The runs at the figure's rate, or all if it has none."""
     if "base_lr" not in spec:
         return runs
     return runs[np.isclose(runs["base_lr"], parse_base_lr(spec["base_lr"]), rtol=1e-9, atol=0)]

@@ -34,7 +34,7 @@ def has_large_sizes(t: Thresholds, grid: Grid) -> bool:
 
 
 def observed_best_rate_index(grid: Grid) -> np.ndarray:
-    """(samples): index of the overall best rate, the one that is best in the study; of one seed, any that may be."""
+    """(samples): index of the overall best rate as observed; with one seed, of each sample's own best rate."""
     rate = grid.overall_best_rate_index()
     return rate if grid.seeds.max() == 1 else np.full_like(rate, rate[0])
 

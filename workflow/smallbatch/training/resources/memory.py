@@ -221,7 +221,7 @@ def free_for(device: torch.device, memory_mb: int | None, processes: int, at_wor
 
     Args:
         device: a GPU has memory of its own, of which the process may take all that is free.
-        memory_mb: that the job may take, in all its processes; none: its share of what the machine has.
+        memory_mb: that the job may take, in all its processes; None: its share of what the machine has.
         processes: that share the mini-batches.
         at_work: processors, each of which trains.
     """
