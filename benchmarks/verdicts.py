@@ -14,14 +14,14 @@ import argparse
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from unittest import mock
 
 import numpy as np
 import pandas as pd
 import yaml
 
-from smallbatch.analysis.claims import judge
 from smallbatch.analysis.claims.catalogue import CLAIMS
+from smallbatch.analysis.claims.claim import Claim
+from smallbatch.analysis.claims.judge import judge
 
 CONFIG = Path(__file__).parents[1] / "config" / "config.yaml"
 THRESHOLDS = yaml.safe_load(CONFIG.read_text(encoding="utf-8"))["claims"]
@@ -392,14 +392,13 @@ def verdicts(name: str, case: tuple[float, float], seeds: int, studies: int) -> 
 def shares(name: str, study: Study, seeds: int, studies: int) -> pd.Series:
     """The same of one study, drawn so many times."""
     [claim] = [claim for claim in CLAIMS if claim.name == name]
-    with mock.patch.object(judge, "CLAIMS", (claim,)):
-        found = [_judged(study, seeds, np.random.default_rng([int(name[1:]), seeds, n])) for n in range(studies)]
+    found = [_judged(claim, study, seeds, np.random.default_rng([int(name[1:]), seeds, n])) for n in range(studies)]
     return 100 * pd.Series(found).value_counts(normalize=True).reindex(["supported", "refuted"], fill_value=0)
 
 
-def _judged(study: Study, seeds: int, generator: np.random.Generator) -> str:
+def _judged(claim: Claim, study: Study, seeds: int, generator: np.random.Generator) -> str:
     figures, runs, epochs = tables(study, seeds, generator)
-    return judge.judge(figures, runs, epochs, pd.DataFrame(), THRESHOLDS, generator)["verdict"].iloc[0]
+    return judge(figures, runs, epochs, pd.DataFrame(), THRESHOLDS, generator, [claim])["verdict"].iloc[0]
 
 
 def line(name: str, seeds: int, studies: int) -> list[float]:
