@@ -136,7 +136,7 @@ def exact_changes(training: LaneTrainer) -> dict[str, torch.Tensor]:
     scores = model(images.double()).unflatten(1, (len(training.state.runs), -1)).flatten(0, 1)
     losses = F.cross_entropy(scores, labels.flatten(), reduction="none").view(labels.shape)
     losses.mean(0).sum().backward()
-    rates = training.state.sgd.negative_rates([1.0])[0].double()
+    rates = training.state.optimizer.negative_rates([1.0])[0].double()
     return {
         name: rates.view(-1, *[1] * (own.dim() - 1)) * (own.grad + training.setting.weight_decay * own.detach())
         for name, own in model.named_parameters()

@@ -20,11 +20,11 @@ from smallbatch.training.engines import cuda_graphs
 from smallbatch.training.engines.cuda_graphs import GraphUpdates
 from smallbatch.training.engines.eager import EagerUpdates
 from smallbatch.training.network import Network
+from smallbatch.training.optimizers import LaneSGD
 from smallbatch.training.pack import train_pack
 from smallbatch.training.progress import Progress
 from smallbatch.training.resources import device as devices
 from smallbatch.training.resources.throughput import weights_of
-from smallbatch.training.sgd import LaneSGD
 from smallbatch.training.trainer import LaneTrainer
 
 CPU = torch.device("cpu")
@@ -107,7 +107,7 @@ def assert_same(ours, theirs, *, rel=1e-12):
 
 
 def state_of(training):
-    tensors = [*training.state.model.state_dict().values(), *training.state.sgd.velocity]
+    tensors = [*training.state.model.state_dict().values(), *training.state.optimizer.state]
     return [tensor.clone() for tensor in tensors]
 
 
@@ -217,7 +217,7 @@ def test_mini_batches_in_parts_are_left_to_plain_updates(data, rehearsed, monkey
     assert isinstance(parts.updates, Rehearsed) and not parts.updates.at_once
     monkeypatch.setattr("smallbatch.training.engines.eager.BLOCK_STEPS", 2)
     assert parts.block_end() == 2 and whole.block_end() == 7
-    plain = EagerUpdates(whole.state.network, whole.state.sgd, whole.loader)
+    plain = EagerUpdates(whole.state.network, whole.state.optimizer, whole.loader)
     plan = parts.plan()
     torch.testing.assert_close(parts.updates.block(plan, 0, 2, [1.0] * 2), plain.block(plan, 0, 2, [1.0] * 2))
     assert not Rehearsed.recordings
@@ -259,7 +259,7 @@ def test_a_block_never_needs_a_number_from_the_device(kind, data, monkeypatch):
 def test_rates_by_row_are_those_by_factor(data):
     training = LaneTrainer([a_run(base_lr=lr) for lr in (2**-9, 3e-3)], data, CPU)
     factors = [1 / 32, 0.3, 0.1, 0.1]
-    for row, factor in zip(training.state.sgd.negative_rates(factors), factors, strict=True):
+    for row, factor in zip(training.state.optimizer.negative_rates(factors), factors, strict=True):
         exact = [-run.learning_rate * factor for run in training.state.runs]
         assert torch.equal(row, torch.tensor(exact, dtype=torch.float64).float())
 
@@ -319,7 +319,7 @@ def test_graphs_equal_plain_updates(kind, data, gpu, monkeypatch):
     graph.backend = graph.backend.without_kernels()
     graph.updates = graph.make_updates()
     assert type(graph.updates) is GraphUpdates
-    plain.updates = EagerUpdates(plain.state.network, plain.state.sgd, plain.loader)
+    plain.updates = EagerUpdates(plain.state.network, plain.state.optimizer, plain.loader)
     factors = [1.0, 0.5, 0.25, 0.25, 0.1, 0.1, 0.1]
     for epoch in range(3):
         graph.state.epoch = plain.state.epoch = epoch
@@ -357,7 +357,7 @@ def test_torch_knows_no_operation_of_a_step_that_is_not_deterministic(kind, data
     training = LaneTrainer(pair(**kind), data, gpu)
     torch.use_deterministic_algorithms(True)
     try:
-        EagerUpdates(training.state.network, training.state.sgd, training.loader).block(
+        EagerUpdates(training.state.network, training.state.optimizer, training.loader).block(
             training.plan(), 0, 2, [1.0] * 2
         )
     finally:

@@ -53,7 +53,7 @@ def put(alone, together, lane):
     alone.state.epoch, alone.state.step = together.state.epoch, together.state.step
     for name, own in alone.state.model.state_dict().items():
         own[0].copy_(together.state.model.state_dict()[name][lane])
-    for own, other in zip(alone.state.sgd.velocity, together.state.sgd.velocity, strict=True):
+    for own, other in zip(alone.state.optimizer.state, together.state.optimizer.state, strict=True):
         own[0].copy_(other[lane])
 
 

@@ -33,16 +33,16 @@ pytestmark = [
 
 
 def by_torch(training):
-    return EagerUpdates(training.state.network, training.state.sgd, training.loader)
+    return EagerUpdates(training.state.network, training.state.optimizer, training.loader)
 
 
 def in_double(runs, data, batches, factors):
     """What torch makes of it in double precision: losses, the lanes' tensors, test logits."""
     exact = LaneTrainer(runs, data, CPU)
     exact.state.network.use_model(exact.state.model.double())
-    velocity = [torch.zeros_like(p) for p in exact.state.network.parameters] if exact.state.sgd.velocity else []
-    exact.state.sgd.use_parameters(exact.state.network.parameters, exact.state.sgd.etas)
-    exact.state.sgd.velocity = velocity
+    velocity = [torch.zeros_like(p) for p in exact.state.network.parameters] if exact.state.optimizer.state else []
+    exact.state.optimizer.use_parameters(exact.state.network.parameters, exact.state.optimizer.etas)
+    exact.state.optimizer.state = velocity
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(torch.Tensor, "float", torch.Tensor.double)
         losses = by_torch(exact).make(Batches(batches.images.double(), batches.labels), factors)
@@ -93,7 +93,7 @@ def test_updates_are_as_near_to_exact_ones_as_those_of_torch(setting, batch_size
     # Of a rectifier at zero rounding decides, in either: that is what the slack is for. Mistakes are larger.
     for own, other, right, slack in zip(found, reference, exact, (1e-5, 2e-2, 2e-3), strict=True):
         assert distance(own, right) < 5 * distance(other, right) + slack
-    for own, other in zip(ours.state.sgd.velocity, theirs.state.sgd.velocity, strict=True):
+    for own, other in zip(ours.state.optimizer.state, theirs.state.optimizer.state, strict=True):
         assert distance(own.double(), other.double()) < 2e-2
 
 

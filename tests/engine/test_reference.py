@@ -79,10 +79,10 @@ def tensors(training, lane):
     Velocities are of the mean over the mini-batch; of the sum, as the reference has them, they are M times as large.
     """
     found = lanes.lane_state(training.state.model, lane)
-    if training.state.sgd.velocity:
+    if training.state.optimizer.state:
         names = [name for name, _ in training.state.model.named_parameters()]
         found |= {
-            f"velocity of {name}": v[lane] * M for name, v in zip(names, training.state.sgd.velocity, strict=True)
+            f"velocity of {name}": v[lane] * M for name, v in zip(names, training.state.optimizer.state, strict=True)
         }
     return {name: tensor.clone().double() for name, tensor in found.items()}
 

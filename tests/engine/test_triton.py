@@ -19,8 +19,8 @@ from smallbatch.training.distributed import ALONE, World
 from smallbatch.training.engines.eager import EagerUpdates
 from smallbatch.training.engines.trace import Graph, Unsupported
 from smallbatch.training.engines.triton_kernels import updates as triton_updates
+from smallbatch.training.optimizers import LaneSGD
 from smallbatch.training.resources import device as devices
-from smallbatch.training.sgd import LaneSGD
 from smallbatch.training.trainer import LaneTrainer
 
 triton = pytest.importorskip("triton", reason="torch brings it on Linux alone")
@@ -56,7 +56,7 @@ def program_of(model, norm, m, count, *, momentum=0.0, precision="float32"):
         network = lanes.stack([alone.to("meta")] * count)
     named = dict(network.named_parameters())
     sgd = LaneSGD(list(named.values()), [1.0] * count, 5e-4, momentum)
-    velocities = dict(zip(named, sgd.velocity, strict=True)) if momentum else {}
+    velocities = dict(zip(named, sgd.state, strict=True)) if momentum else {}
     tensors = named | dict(network.named_buffers())
     return program.Program(
         Graph(alone, CIFAR), tensors, velocities, m=m, sub_batch=m, precision=precision, sgd=sgd
@@ -317,7 +317,7 @@ def test_on_a_gpu_updates_are_those_of_torch(kind, data, gpu):
 @pytest.mark.parametrize("kind", KINDS)
 def test_on_a_gpu_the_variance_of_updates_is_that_of_torch(kind, data, gpu):
     ours = training_of(kind | {"variance_batch_sizes": (4, 8)}, data, gpu, count=2)
-    torch_alone = EagerUpdates(ours.state.network, ours.state.sgd, ours.loader)
+    torch_alone = EagerUpdates(ours.state.network, ours.state.optimizer, ours.loader)
     bound = 1e-3 if kind.get("precision", "float32") == "float32" else 0.1
     for lane, other in zip(
         *(variance.measure(updates, ours.state.runs, 0) for updates in (ours.updates, torch_alone)), strict=True
@@ -335,7 +335,10 @@ def test_on_a_gpu_the_same_steps_give_the_same_bits(kind, data, gpu):
         for first in range(0, last, cut):
             training.updates.block(plan, first, min(first + cut, last), [1.0] * (min(first + cut, last) - first))
         ends.append(
-            [tensor.clone() for tensor in (*training.state.model.state_dict().values(), *training.state.sgd.velocity)]
+            [
+                tensor.clone()
+                for tensor in (*training.state.model.state_dict().values(), *training.state.optimizer.state)
+            ]
         )
     assert all(map(torch.equal, *ends))
 

@@ -119,7 +119,7 @@ def test_kernels_measure_what_torch_does(data_folder, norm, b):
     run = a_run(batch_size=8, b=b, norm=norm, variance_batch_sizes=(4, 16, 32))
     data = prepared.read(data_folder)
     training = LaneTrainer([run], data, CPU)
-    kinds = training.updates, EagerUpdates(training.state.network, training.state.sgd, training.loader)
+    kinds = training.updates, EagerUpdates(training.state.network, training.state.optimizer, training.loader)
     ours, theirs = (variance.measure(updates, [run], 0)[0] for updates in kinds)
     assert all(mine == pytest.approx(other, rel=1e-3) for mine, other in zip(ours, theirs, strict=True))
 

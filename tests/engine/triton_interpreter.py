@@ -33,8 +33,8 @@ from smallbatch.training.engines.triton_kernels.logits import Logits
 from smallbatch.training.engines.triton_kernels.program import Program
 from smallbatch.training.engines.triton_kernels.updates import TritonUpdates
 from smallbatch.training.network import Network
+from smallbatch.training.optimizers import LaneSGD
 from smallbatch.training.progress import Progress
-from smallbatch.training.sgd import LaneSGD
 from smallbatch.training.trainer import LaneTrainer
 
 CPU = torch.device("cpu")
@@ -119,7 +119,7 @@ def program_of(alone, network, sgd, shape, m, b):
     graph, model = Graph(alone, shape), network.model
     layers.check(graph, m)
     names = [name for name, _ in model.named_parameters()]
-    velocities = dict(zip(names, sgd.velocity, strict=True)) if sgd.velocity else {}
+    velocities = dict(zip(names, sgd.state, strict=True)) if sgd.state else {}
     return Program(graph, tensors_of(network), velocities, m=m, sub_batch=b, precision="float32", sgd=sgd)
 
 
@@ -159,7 +159,7 @@ def test_logits_are_those_of_torch(case):
 
 
 def state_of(network, sgd):
-    named = dict(network.model.state_dict()) | {f"velocity {i}": v for i, v in enumerate(sgd.velocity)}
+    named = dict(network.model.state_dict()) | {f"velocity {i}": v for i, v in enumerate(sgd.state)}
     return {name: tensor.detach().clone() for name, tensor in named.items()}
 
 
@@ -174,7 +174,7 @@ def test_a_step_is_that_of_autograd_in_double_precision(case, momentum):
     ours, theirs = network_of(models, shape, m, b), network_of([model.double() for model in models], shape, m, b)
     etas = [0.05, 0.01][:count]
     sgd, exact = (LaneSGD(network.parameters, etas, DECAY, momentum) for network in (ours, theirs))
-    for velocity, other in zip(sgd.velocity, exact.velocity, strict=True):
+    for velocity, other in zip(sgd.state, exact.state, strict=True):
         other.copy_(velocity.normal_())
     kernels = program_of(make(), ours, sgd, shape, m, b)
     images, labels = examples(shape, m, count)
@@ -281,7 +281,7 @@ def test_the_variance_of_updates_is_that_of_torch(kind, no_kernels, small_is_kno
     ours = variance.measure(training.updates, runs, 0)
     for name, tensor in training.state.model.state_dict().items():
         assert torch.equal(tensor, before[name]), name
-    theirs = variance.measure(EagerUpdates(training.state.network, training.state.sgd, training.loader), runs, 0)
+    theirs = variance.measure(EagerUpdates(training.state.network, training.state.optimizer, training.loader), runs, 0)
     for lane, other in zip(ours, theirs, strict=True):
         for row, other_row in zip(lane, other, strict=True):
             check_fields(row, other_row, rel=1e-4)

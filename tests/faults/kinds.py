@@ -209,6 +209,7 @@ STUDY = {
             "data": "digits", "model": "alexnet", "weight_decay": 5e-4, "epochs": 3, "batch_sizes": [4, 16],
             "base_lrs": ["2^-10", 0.5], "augment": {"flip": True}, "lr_drops": [0.5, "3/4"],
             "lr_drop_factor": 0.2, "warmup": True, "warmup_fraction": 0.1, "warmup_start": 0,
+            "optimizer": "adamw", "betas": [0.9, 0.95], "clip_norm": 2,
         },
         "best": {
             "data": "digits", "model": "resnet8", "weight_decay": 1e-4, "epochs": 2, "norm": "batch",

@@ -4,7 +4,7 @@ import numpy as np
 import pandas as pd
 import yaml
 
-from helpers import PAPERS_SCHEDULE, PROJECT
+from helpers import PAPERS_RECIPE, PROJECT
 from smallbatch.analysis.claims.judge import judge
 
 CONFIG = PROJECT / "config"
@@ -15,7 +15,7 @@ RATE = 2**-8
 DEAD = 0.1
 """The accuracy of a run that did not train: chance."""
 AS_FIGURE_1 = {
-    "data": "cifar10", "model": "alexnet", "norm": "none", "norm_layers": "all", "augment": "none", **PAPERS_SCHEDULE,
+    "data": "cifar10", "model": "alexnet", "norm": "none", "norm_layers": "all", "augment": "none", **PAPERS_RECIPE,
     "epochs": 82, "lr_drops": "0.5 0.75", "train_images": 50_000, "weight_decay": 5e-4, "momentum": 0.0,
     "momentum_scaled": False, "lr_scaling": "linear", "precision": "float32", "selection": "test",
 }  # fmt: skip
@@ -83,7 +83,8 @@ def study(**figures: pd.DataFrame) -> dict:
 
 def measured(*traces: dict[int, float], b: int = 8, **settings) -> dict:
     """What `judge` takes of a study that measured variances, a run each, of seeds of their own."""
-    runs = table({(8, b, RATE): [0.9] * len(traces)}, **{"norm": "none"} | settings)
+    plain = {"norm": "none", "lr_scaling": "linear", "momentum_scaled": False}
+    runs = table({(8, b, RATE): [0.9] * len(traces)}, **plain | settings)
     runs["run"] = [f"run{i}" for i in range(len(traces))]
     rows = [(f"run{i}", 0, m, trace, 64) for i, line in enumerate(traces) for m, trace in line.items()]
     figures = {"variance": {"kind": "variance", "experiments": ["made"]}}

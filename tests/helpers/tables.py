@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from helpers import PAPERS_SCHEDULE
+from helpers import PAPERS_RECIPE
 
 TEMPLATE = Path(str(files("smallbatch"))) / "templates" / "report.html.j2"
 HERE = {"python": "3.11.2", "torch": "2.15.0", "device": "Some CPU", "commit": "abc123"}
@@ -26,7 +26,7 @@ def planned(results: dict, experiment: str = "alex", **more) -> pd.DataFrame:
             rows.append({
                 "experiment": experiment, "run": f"{experiment}-{m}-{base_lr}-{seed}", "data": "digits", "classes": 10,
                 "train_images": 1437, "model": "alexnet", "norm": "none", "norm_layers": "all", "weight_decay": 5e-4,
-                "epochs": 20, **PAPERS_SCHEDULE, "augment": "none", "batch_size": m, "bn_batch_size": m,
+                "epochs": 20, **PAPERS_RECIPE, "augment": "none", "batch_size": m, "bn_batch_size": m,
                 "base_lr": base_lr, "seed": seed, "status": status, "accuracy": accuracy,
                 "selection_accuracy": accuracy, "test_images": 360, "momentum": 0.0, "momentum_scaled": False,
                 "lr_scaling": "linear", "precision": "float32", "selection": "test", "bar": 0.8,

@@ -3,7 +3,7 @@
 import numpy as np
 import pandas as pd
 import pytest
-from helpers import PAPERS_SCHEDULE
+from helpers import PAPERS_RECIPE
 
 from smallbatch.analysis.words import (
     counted,
@@ -23,7 +23,7 @@ from smallbatch.figures.captions import caption, note
 NOTHING = pd.DataFrame(columns=["run", "epoch", "batch_size", "trace", "draws"])
 PLAIN = {
     "experiment": "plain", "data": "digits", "classes": 10, "train_images": 1437, "model": "resnet8", "norm": "batch",
-    "norm_layers": "all", "epochs": 20, **PAPERS_SCHEDULE, "augment": "none", "momentum": 0.0, "momentum_scaled": False,
+    "norm_layers": "all", "epochs": 20, **PAPERS_RECIPE, "augment": "none", "momentum": 0.0, "momentum_scaled": False,
     "lr_scaling": "linear", "precision": "float32", "selection": "test", "status": "finished", "bar": 0.8,
     "accuracy": 0.9, "selection_accuracy": 0.9, "batch_size": 8, "bn_batch_size": 8, "base_lr": 2**-8, "seed": 1,
     "device": "Some CPU",
@@ -286,6 +286,7 @@ def test_words():
     assert sources(table({}, {"data": "cifar10"})) == "digits, cifar10, 20 epochs"
     assert rate_symbol(table({}, {"lr_scaling": "sqrt"})) == "η / m or η / √m"
     assert rate_symbol(table({"lr_scaling": "sqrt"})) == "η / √m"
+    assert rate_symbol(table({"lr_scaling": "none"}, {})) == "η / m or η"
 
 
 @pytest.mark.parametrize(
@@ -305,6 +306,14 @@ def test_words():
         ({"warmup": True, "warmup_start": 0.0}, "reduced AlexNet, no BN, warm-up from 0 η over 5 %"),
         ({"momentum": 0.9}, "reduced AlexNet, no BN, momentum 0.9"),
         ({"momentum": 0.9, "momentum_scaled": True}, "reduced AlexNet, no BN, momentum 0.9 with scaled rate"),
+        ({"momentum": 0.9, "optimizer": "nesterov"}, "reduced AlexNet, no BN, Nesterov, momentum 0.9"),
+        ({"optimizer": "adam", "betas": "0.9 0.999"}, "reduced AlexNet, no BN, Adam"),
+        ({"optimizer": "adamw", "betas": "0 0.95", "eps": 1e-6}, "reduced AlexNet, no BN, AdamW, β 0 0.95, ε 1e-06"),
+        ({"optimizer": "lion", "betas": "0.9 0.99"}, "reduced AlexNet, no BN, Lion"),
+        ({"weight_decay_excludes": "biases norms"}, "reduced AlexNet, no BN, no weight decay of biases and norms"),
+        ({"clip_norm": 2.0}, "reduced AlexNet, no BN, gradients clipped to 2"),
+        ({"label_smoothing": 0.1}, "reduced AlexNet, no BN, label smoothing 0.1"),
+        ({"lr_scaling": "none"}, "reduced AlexNet, no BN, η not scaled"),
         ({"lr_scaling": "sqrt", "precision": "bf16"}, "reduced AlexNet, no BN, η ∝ √m, bf16"),
         ({"precision": "tf32"}, "reduced AlexNet, no BN, tf32"),
         ({"norm": "layer"}, "reduced AlexNet, layer on conv + FC"),

@@ -22,7 +22,7 @@ from smallbatch.estimate import requests as resources
 from smallbatch.estimate.timings import images
 from smallbatch.runs.heartbeat import SILENCE
 from smallbatch.runs.store import RunStore
-from smallbatch.study.experiments import VALIDATION_FRACTION, Setting
+from smallbatch.study.experiments import DEFAULT_BETAS, VALIDATION_FRACTION, Setting
 from smallbatch.study.rates import format_base_lr
 from smallbatch.study.settings import read_yaml
 from smallbatch.study_file import MAX_RATE, MIN_RATE, check_config, load_study
@@ -114,11 +114,15 @@ def test_what_an_experiment_is_unless_set():
     required = {key for key, said in told.items() if said == "required"}
     assert required == set(SCHEMAS["study"]["$defs"]["experiment"]["required"])
     own = {one.name: one.default for one in fields(Setting)}
-    for key in told.keys() & own.keys() - required - {"train_images", "variance_batch_sizes"}:
+    empty = {"variance_batch_sizes": (), "weight_decay_excludes": (), "clip_norm": None}
+    for key in told.keys() & own.keys() - required - {"train_images", "betas", "eps", *empty}:
         default = yaml.safe_load(told[key].strip("`"))
         assert (tuple(default) if isinstance(default, list) else default) == own[key], key
     assert (own["train_images"], told["train_images"]) == (None, "all")
-    assert (own["variance_batch_sizes"], told["variance_batch_sizes"]) == ((), "none")
+    assert {key: own[key] for key in empty} == empty and {told[key] for key in empty} == {"none"}
+    adam, lion = (list(DEFAULT_BETAS[name]) for name in ("adam", "lion"))
+    assert DEFAULT_BETAS["adamw"] == DEFAULT_BETAS["adam"] and told["betas"] == f"`{adam}`; `lion`: `{lion}`"
+    assert float(told["eps"]) == own["eps"]
     assert (told["augment"], told["seeds"], told["bn_batch_sizes"]) == ("none", "the study's", "m alone")
 
 

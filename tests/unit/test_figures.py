@@ -10,7 +10,7 @@ import matplotlib
 import numpy as np
 import pandas as pd
 import pytest
-from helpers import PAPERS_SCHEDULE
+from helpers import PAPERS_RECIPE
 
 import smallbatch
 from smallbatch import figures
@@ -36,7 +36,7 @@ def planned(accuracies: dict, **settings) -> pd.DataFrame:
     """Runs from {(m, b, base_lr): [accuracy for each seed]}: a number finished, "diverged" or "missing"."""
     common = {
         "experiment": "alex", "data": "digits", "classes": 10, "train_images": 1437, "model": "alexnet", "norm": "none",
-        "norm_layers": "all", "weight_decay": 5e-4, "epochs": 4, **PAPERS_SCHEDULE, "augment": "none",
+        "norm_layers": "all", "weight_decay": 5e-4, "epochs": 4, **PAPERS_RECIPE, "augment": "none",
         "seconds": 30.0, "images_per_second": 100.0, "peak_memory_mb": 300.0, "test_images": 360, "momentum": 0.0,
         "momentum_scaled": False, "lr_scaling": "linear", "precision": "float32", "selection": "test", "bar": 0.8,
     } | settings  # fmt: skip

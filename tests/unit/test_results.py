@@ -4,14 +4,14 @@ from math import nan
 
 import pandas as pd
 import pytest
-from helpers import PAPERS_SCHEDULE
+from helpers import PAPERS_RECIPE
 
 from smallbatch.publish.publish import results_markdown
 from smallbatch.publish.report import environments, result_row, table
 
 PLAIN = {
     "experiment": "plain", "data": "digits", "classes": 10, "train_images": 1437, "model": "alexnet", "norm": "none",
-    "norm_layers": "all", "epochs": 20, **PAPERS_SCHEDULE, "augment": "none", "momentum": 0.0, "momentum_scaled": False,
+    "norm_layers": "all", "epochs": 20, **PAPERS_RECIPE, "augment": "none", "momentum": 0.0, "momentum_scaled": False,
     "lr_scaling": "linear", "precision": "float32", "selection": "test", "status": "finished", "accuracy": 0.9,
     "selection_accuracy": 0.9, "converged": True, "batch_size": 8, "bn_batch_size": 8, "base_lr": 2**-8, "seed": 1,
     "seconds": 60.0, "test_images": 1000, "device": "Some CPU", "torch": "2.15.0",

@@ -34,13 +34,15 @@ def test_what_a_file_says_of_an_experiment_is_what_its_runs_are():
         lr_schedule="drops", lr_drops=(0.5, 0.75), lr_drop_factor=0.1, warmup=False, warmup_fraction=0.05,
         warmup_start=1 / 32, augment_pad=0, augment_flip=False, augment_resized=False,
         lr_scaling="linear", momentum=0.0, momentum_scaled=False, precision="float32", selection="test",
-        variance_batch_sizes=(), model_content=None,
+        variance_batch_sizes=(), model_content=None, optimizer="sgd", betas=(), eps=1e-8, weight_decay_excludes=(),
+        clip_norm=None, label_smoothing=0.0,
     )  # fmt: skip
     all_of_them = dict(
         train_images=100, norm="group", norm_layers="conv", weight_decay=0, lr_drops=["1/4", 0.9], warmup=True,
         lr_drop_factor=0.2, warmup_fraction=0.1, warmup_start=0,
         augment={"pad": 2, "flip": True}, lr_scaling="sqrt", momentum=0.9, momentum_scaled=True, precision="bf16",
-        selection="validation", variance_batch_sizes=[2, 4],
+        selection="validation", variance_batch_sizes=[2, 4], optimizer="nesterov", label_smoothing=0.1,
+        weight_decay_excludes=["norms", "biases"],
     )  # fmt: skip
     (told,) = {run.setting for run in load(all_of_them).runs()}
     assert told == Setting(
@@ -48,8 +50,35 @@ def test_what_a_file_says_of_an_experiment_is_what_its_runs_are():
         lr_drops=(0.25, 0.9), lr_drop_factor=0.2, warmup=True, warmup_fraction=0.1, warmup_start=0.0,
         augment_pad=2, augment_flip=True, augment_resized=False, lr_scaling="sqrt",
         momentum=0.9, momentum_scaled=True, precision="bf16", selection="validation", variance_batch_sizes=(2, 4),
-        model_content=None,
+        model_content=None, optimizer="nesterov", label_smoothing=0.1, weight_decay_excludes=("biases", "norms"),
     )  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("said", "betas", "eps"),
+    [
+        ({"optimizer": "adam"}, (0.9, 0.999), 1e-8),
+        ({"optimizer": "adamw", "betas": [0, 0.5], "eps": 1e-4, "clip_norm": 2}, (0.0, 0.5), 1e-4),
+        ({"optimizer": "lion"}, (0.9, 0.99), 1e-8),
+    ],
+)
+def test_an_optimiser_has_the_constants_of_its_authors_unless_others_are_said(said, betas, eps):
+    (setting,) = {run.setting for run in load(said).runs()}
+    assert (setting.optimizer, setting.betas, setting.eps) == (said["optimizer"], betas, eps)
+    assert setting.clip_norm == said.get("clip_norm")
+
+
+def test_constants_that_are_said_and_those_by_default_are_the_same_run():
+    plain, said = ({"optimizer": "adamw"} | more for more in ({}, {"betas": [0.9, 0.999], "eps": 1e-8}))
+    assert load(plain).runs() == load(said).runs()
+
+
+@pytest.mark.parametrize(
+    ("setting", "tensors"),
+    [({}, 0), ({"momentum": 0.5}, 1), ({"optimizer": "adam", "betas": (0.9, 0.9)}, 2), ({"optimizer": "lion"}, 1)],
+)
+def test_what_an_optimiser_remembers_counts_as_memory(setting, tensors):
+    assert a_run(**setting).setting.remembered == tensors
 
 
 @pytest.mark.parametrize(

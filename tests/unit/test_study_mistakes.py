@@ -54,7 +54,7 @@ MISTAKES = {
     "a number as a truth value": (dict(warmup=1), "small.warmup: 1 is not allowed; allowed: true or false"),
     "weight decay without end": (dict(weight_decay=math.inf), "weight_decay: inf is not allowed; allowed: finite"),
     "weight decay beyond single precision": (
-        dict(weight_decay=1e39), "small.weight_decay: 1e+39 is not allowed; allowed: 0, or a number from 1e-30 to 1e30"
+        dict(weight_decay=1e39), "small.weight_decay: 1e+39 is not allowed; allowed: 0, or a number from 1e-30 to 1e3"
     ),
     "weight decay just too large": (dict(weight_decay=1.1e30), "weight_decay: 1.1e+30 is not allowed; allowed: 0, or"),
     "weight decay that single precision rounds to nothing": (
@@ -120,6 +120,23 @@ MISTAKES = {
     "a start of no warm-up": (dict(warmup=False, warmup_start=0), "small.warmup_start: 0 is not allowed; allowed: o"),
     "a warm-up without end": (dict(warmup=True, warmup_fraction=1), "small.warmup_fraction: 1 is not allowed; allow"),
     "drops at the end": (dict(lr_drops=["3/3"]), "lr_drops: ['3/3'] is not allowed; allowed: rising fractions"),
+    "an optimiser of nobody": (dict(optimizer="adma"), "optimizer: 'adma' is not allowed; allowed: sgd, nesterov, "),
+    "momentum of Adam": (dict(optimizer="adam", momentum=0.9), "small.momentum: 0.9 is not allowed; allowed: 0, or sg"),
+    "Nesterov without": (dict(optimizer="nesterov"), "momentum: None is not allowed; allowed: a number above 0 with o"),
+    "betas of SGD": (dict(betas=[0.9, 0.99]), "small.betas: [0.9, 0.99] is not allowed; allowed: only with optimizer:"),
+    "one beta": (dict(optimizer="adam", betas=[0.9]), "small.betas: [0.9] is not allowed; allowed: two numbers from 0"),
+    "a beta of 1": (dict(optimizer="adam", betas=[0.9, 1]), "small.betas.1: 1 is not allowed; allowed: a number from "),
+    "epsilon of Lion": (dict(optimizer="lion", eps=1e-8), "small.eps: 1e-08 is not allowed; allowed: only with optimi"),
+    "clipped to nothing": (dict(clip_norm=0), "small.clip_norm: 0 is not allowed; allowed: a number from 1e-30 to 1e3"),
+    "all smoothed": (dict(label_smoothing=1), "small.label_smoothing: 1 is not allowed; allowed: a number from 0 and "),
+    "no decay of weights": (dict(weight_decay_excludes=["weights"]), "weight_decay_excludes.0: 'weights' is not allow"),
+    "variance of Adam": (
+        dict(optimizer="adamw", variance_batch_sizes=[2, 4]),
+        "small.optimizer: 'adamw' is not allowed; allowed: none with variance_batch_sizes, which takes an update for",
+    ),
+    "variance of clipped": (
+        dict(clip_norm=1, variance_batch_sizes=[2, 4]), "small.clip_norm: 1 is not allowed; allowed: none with varia"
+    ),
     "scaled by no momentum": (
         dict(momentum_scaled=True), "momentum_scaled: True is not allowed; allowed: only with a momentum above 0"
     ),

@@ -42,7 +42,8 @@ MISSING = a_run(batch_size=16, base_lr=2**-8, seed=4, **LONG)
 THREE = a_run(batch_size=4, b=2, base_lr=0.003, seed=5, **SHORT)
 VALIDATION = a_run(
     batch_size=4, base_lr=2**-4, seed=6, epochs=3, selection="validation", precision="bf16",
-    lr_schedule="cosine", lr_drops=(),
+    lr_schedule="cosine", lr_drops=(), optimizer="adamw", betas=(0.9, 0.999), eps=1e-6, clip_norm=1.5,
+    weight_decay_excludes=("biases", "norms"), label_smoothing=0.1,
 )  # fmt: skip
 PLANNED = [("long", SIX), ("long", LANES), ("long", DIVERGED), ("long", MISSING), ("short", THREE),
            ("held-out", VALIDATION)]  # fmt: skip
@@ -115,6 +116,12 @@ COLUMNS = {
     "augment_resized": [False] * 6,
     "momentum": [0.5] * 4 + [0, 0],
     "momentum_scaled": [False] * 6,
+    "optimizer": ["sgd"] * 5 + ["adamw"],
+    "betas": [""] * 5 + ["0.9 0.999"],
+    "eps": [1e-8] * 5 + [1e-6],
+    "weight_decay_excludes": [""] * 5 + ["biases norms"],
+    "clip_norm": [None] * 5 + [1.5],
+    "label_smoothing": [0.0] * 5 + [0.1],
     "precision": ["float32"] * 5 + ["bf16"],
     "selection": ["test"] * 5 + ["validation"],
     "variance_batch_sizes": ["", "2 8", "", "", "", ""],

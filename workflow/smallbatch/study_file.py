@@ -13,7 +13,7 @@ from typing import Any
 from smallbatch import data, models
 from smallbatch.core.errors import UserError, refuse
 from smallbatch.study.claims import check_claims, survives
-from smallbatch.study.experiments import VALIDATION_FRACTION, Experiment, Setting, Study
+from smallbatch.study.experiments import DEFAULT_BETAS, VALIDATION_FRACTION, Experiment, Setting, Study
 from smallbatch.study.rates import BaseLr, format_base_lr, parse_base_lr
 from smallbatch.study.settings import check, location, read_as, read_yaml, suggestion
 from smallbatch.training import own_models
@@ -297,8 +297,7 @@ def _experiment(where: str, name: str, values: Values, datasets: Values) -> Expe
     _check_whole_bn_batches(where, key, norm, b_sizes or batch_sizes)
     if b_sizes:
         _check_bn_batches(where, key, norm, batch_sizes, b_sizes)
-    if values.get("momentum_scaled") and not values.get("momentum"):
-        refuse(where, f"{key}.momentum_scaled", True, "only with a momentum above 0")
+    _check_optimizer(where, key, values)
     if norm == "batch" and "variance_batch_sizes" in values:
         _check_measured(where, f"{key}.variance_batch_sizes", batch_sizes, b_sizes, values["variance_batch_sizes"])
     rates = () if best_of else tuple(_rate(where, f"{key}.base_lrs", rate) for rate in values["base_lrs"])
@@ -334,13 +333,54 @@ def _setting(where: str, key: str, values: Values, datasets: Values) -> Setting:
         "weight_decay": float(values["weight_decay"]) + 0.0,  # so that -0.0 is 0.0
         "norm_layers": values.get("norm_layers", "all") if values.get("norm") in ("batch", "group") else "all",
         **_schedule(where, key, values),
-        "momentum": float(values.get("momentum", 0)) + 0.0,
+        **_optimizer(where, key, values),
         "augment_pad": augment.get("pad", 0),
         "augment_flip": augment["flip"],
         "augment_resized": augment.get("resized_crop", False),
         "model_content": models.content(values["model"]),
     }
     return Setting.from_json({**fixed, **changed})
+
+
+def _check_optimizer(where: str, key: str, values: Values) -> None:
+    """What belongs to another optimiser means nothing."""
+    optimizer, momentum = values.get("optimizer", "sgd"), values.get("momentum")
+    if optimizer in DEFAULT_BETAS and momentum:
+        refuse(where, f"{key}.momentum", momentum, f"0, or sgd or nesterov in place of optimizer: {optimizer}")
+    if optimizer == "nesterov" and not momentum:
+        refuse(where, f"{key}.momentum", momentum, "a number above 0 with optimizer: nesterov")
+    if values.get("momentum_scaled") and not momentum:
+        refuse(where, f"{key}.momentum_scaled", True, "only with a momentum above 0")
+    if "betas" in values and optimizer not in DEFAULT_BETAS:
+        refuse(where, f"{key}.betas", values["betas"], f"only with optimizer: {', '.join(DEFAULT_BETAS)}")
+    if "eps" in values and optimizer not in ("adam", "adamw"):
+        refuse(where, f"{key}.eps", values["eps"], "only with optimizer: adam, adamw")
+    if "variance_batch_sizes" in values:
+        _check_update_is_gradient(where, key, values)
+
+
+def _check_update_is_gradient(where: str, key: str, values: Values) -> None:
+    """The variance of updates is measured as that of the gradients times the rate, which holds for plain SGD alone."""
+    others = {
+        "optimizer": values.get("optimizer", "sgd") not in ("sgd", "nesterov"),
+        "clip_norm": "clip_norm" in values,
+    }
+    for name, is_another in others.items():
+        if is_another:
+            allowed = "none with variance_batch_sizes, which takes an update for a gradient times the rate"
+            refuse(where, f"{key}.{name}", values[name], allowed)
+
+
+def _optimizer(where: str, key: str, values: Values) -> dict[str, Any]:
+    """The optimiser's settings."""
+    optimizer = values.get("optimizer", "sgd")
+    betas = values.get("betas", DEFAULT_BETAS.get(optimizer, ()))
+    numbers = ("momentum", "eps", "clip_norm", "label_smoothing")
+    return {
+        **{name: float(values[name]) + 0.0 for name in numbers if name in values},  # so that -0.0 is 0.0
+        "betas": tuple(float(beta) + 0.0 for beta in betas),
+        "weight_decay_excludes": tuple(sorted(values.get("weight_decay_excludes", ()))),
+    }
 
 
 def _check_schedule(where: str, key: str, values: Values) -> None:

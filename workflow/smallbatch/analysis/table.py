@@ -60,6 +60,8 @@ def _row(experiment: str, run: Run, records: Mapping[str, Record], meta: Meta) -
         "train_images": run.setting.train_images or meta.train,
         "lr_drops": " ".join(f"{drop:g}" for drop in run.setting.lr_drops),
         "variance_batch_sizes": " ".join(map(str, run.setting.variance_batch_sizes)),
+        "betas": " ".join(f"{beta:g}" for beta in run.setting.betas),
+        "weight_decay_excludes": " ".join(run.setting.weight_decay_excludes),
         "augment": run.setting.augment,
     }
     return {

@@ -7,6 +7,7 @@ from typing import Any, Protocol
 
 import pandas as pd
 
+from smallbatch.study.experiments import DEFAULT_BETAS, DEFAULT_EPS
 from smallbatch.study.rates import format_base_lr
 
 _RAISED = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
@@ -67,14 +68,35 @@ def departures(row: Row) -> list[str]:
     if row["lr_drop_factor"] != 0.1:
         words.append(f"drops to {row['lr_drop_factor']:g} of the rate")
     words += _warmup_words(row)
+    words += _optimizer_words(row)
     if row["momentum"]:
         words.append(f"momentum {row['momentum']:g}{' with scaled rate' if row['momentum_scaled'] else ''}")
-    if row["lr_scaling"] == "sqrt":
-        words.append("η ∝ √m")
+    if row["lr_scaling"] != "linear":
+        words.append({"sqrt": "η ∝ √m", "none": "η not scaled"}[row["lr_scaling"]])
     if row["precision"] != "float32":
         words.append(row["precision"])
     if row["selection"] == "validation":
         words.append("rate chosen on validation images")
+    return words
+
+
+OPTIMIZERS = {"nesterov": "Nesterov", "adam": "Adam", "adamw": "AdamW", "lion": "Lion"}
+"""What figures call optimisers other than SGD."""
+
+
+def _optimizer_words(row: Row) -> list[str]:
+    """An optimiser that is not the paper's, and what else of an update and of its loss is not."""
+    words = [OPTIMIZERS[row["optimizer"]]] if row["optimizer"] != "sgd" else []
+    if row["betas"] and tuple(map(float, row["betas"].split())) != DEFAULT_BETAS.get(row["optimizer"]):
+        words.append(f"β {' '.join(f'{float(beta):g}' for beta in row['betas'].split())}")
+    if row["eps"] != DEFAULT_EPS:
+        words.append(f"ε {row['eps']:g}")
+    if row["weight_decay_excludes"]:
+        words.append(f"no weight decay of {' and '.join(row['weight_decay_excludes'].split())}")
+    if not pd.isna(row["clip_norm"]):
+        words.append(f"gradients clipped to {row['clip_norm']:g}")
+    if row["label_smoothing"]:
+        words.append(f"label smoothing {row['label_smoothing']:g}")
     return words
 
 
@@ -85,8 +107,8 @@ def _warmup_words(row: Row) -> list[str]:
 
 
 def rate_symbol(runs: pd.DataFrame) -> str:
-    """The base learning rate of these runs: `η / m`, `η / √m`, or both where they differ."""
-    symbols = {"linear": "η / m", "sqrt": "η / √m"}
+    """The base learning rate of these runs: `η / m`, `η / √m` or `η`; all of them where they differ."""
+    symbols = {"linear": "η / m", "sqrt": "η / √m", "none": "η"}
     return " or ".join(symbols[scaling] for scaling in sorted(runs["lr_scaling"].unique()))
 
 

@@ -28,12 +28,13 @@ class Kind(NamedTuple):
     momentum: bool
     precision: str
     data: str
+    optimizer: str = "sgd"  # as in files of earlier versions, which have none
 
 
 def kind_of(setting: Setting) -> Kind:
     """The kind of training that a setting is."""
     s = setting
-    return Kind(s.model, s.norm, s.norm_layers, s.momentum > 0, s.precision, s.data)
+    return Kind(s.model, s.norm, s.norm_layers, s.momentum > 0, s.precision, s.data, s.optimizer)
 
 
 class Timing(NamedTuple):
@@ -139,4 +140,5 @@ class Timings:
 
 def _read(entry: dict[str, Any]) -> tuple[Kind, Measured]:
     timings = {m: Timing(**entry["speeds"][str(m)]) for m in sorted(map(int, entry["speeds"]))}
-    return Kind(*(entry[name] for name in Kind._fields)), Measured(entry["train"], entry["test"], timings)
+    kind = Kind(**{name: entry[name] for name in Kind._fields if name in entry})
+    return kind, Measured(entry["train"], entry["test"], timings)

@@ -16,6 +16,10 @@ VALIDATION_FRACTION = 0.1
 PROTOCOL = 1
 """Version of the numbers that the engine makes. Bump it by hand when they change; a test notices when they do."""
 
+DEFAULT_BETAS = {"adam": (0.9, 0.999), "adamw": (0.9, 0.999), "lion": (0.9, 0.99)}
+DEFAULT_EPS = 1e-8
+"""Of optimisers, as in torch, and in Chen et al. 2023."""
+
 MEASUREMENT = 2
 """Version of how the variance of updates is measured: a part of the identity of the runs that measure it, alone."""
 
@@ -32,7 +36,12 @@ class Setting:
     warmup, warmup_fraction, warmup_start: whether the rate first rises linearly, over which part of training, and from
         which part of eta; as in the paper over the first 5 % from eta / 32 (Masters & Luschi 2018, section 3.4).
     lr_scaling: of eta with m, see `smallbatch.study.rates`.
+    optimizer: sgd, nesterov, adam, adamw or lion, see `training.optimizers`.
     momentum, momentum_scaled: of SGD, and whether eta is multiplied by 1 - momentum, which keeps the step an example.
+    betas, eps: of Adam and Lion, which has no eps; no betas for other optimisers.
+    weight_decay_excludes: which parameters do not decay: biases, norms or both.
+    clip_norm: the largest norm of a mini-batch's gradient, to which a longer one is shortened; none: as it is.
+    label_smoothing: the part of each training target that is spread over all classes.
     precision: float32; or products of matrices and convolutions in tf32 or bf16, with weights in float32.
     augment_pad: zero pixels added on each side before a random crop.
     augment_flip: whether images are flipped at random from left to right.
@@ -63,6 +72,12 @@ class Setting:
     lr_scaling: str = "linear"
     momentum: float = 0.0
     momentum_scaled: bool = False
+    optimizer: str = "sgd"
+    betas: tuple[float, ...] = ()
+    eps: float = DEFAULT_EPS
+    weight_decay_excludes: tuple[str, ...] = ()
+    clip_norm: float | None = None
+    label_smoothing: float = 0.0
     precision: str = "float32"
     selection: str = "test"
     variance_batch_sizes: tuple[int, ...] = ()
@@ -73,6 +88,13 @@ class Setting:
         """The augmentation in words: `none`, `pad 4`, `flip`, `pad 4 + flip` or `resized crop + flip`."""
         pad = [f"pad {self.augment_pad}"] * (self.augment_pad > 0)
         return " + ".join(pad + ["resized crop"] * self.augment_resized + ["flip"] * self.augment_flip) or "none"
+
+    @property
+    def remembered(self) -> int:
+        """How many tensors as large as the weights the optimiser keeps from one update to the next."""
+        return (
+            len(self.betas) if self.optimizer.startswith("adam") else int(self.optimizer == "lion" or self.momentum > 0)
+        )
 
     @classmethod
     def from_json(cls, values: Mapping[str, Any]) -> "Setting":

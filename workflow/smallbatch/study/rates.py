@@ -3,6 +3,7 @@
 SGD on the mini-batch mean uses eta: theta <- theta - eta * (1/m) * sum_i grad L_i. The paper's base learning rate is
 eta_base = eta / m, the rate of SGD on the sum (Masters & Luschi 2018, section 2). Holding eta_base while m changes is
 the linear scaling rule. With the square-root rule, which keeps the variance of an update, eta_base = eta / sqrt(m).
+Without scaling eta_base = eta, whatever m. This holds for every optimiser: eta is the `lr` of `torch.optim`.
 """
 
 import math
@@ -10,7 +11,7 @@ import re
 from typing import NewType
 
 BaseLr = NewType("BaseLr", float)
-"""eta / m: the step for each example's gradient. Where eta scales with the root of m: eta / sqrt(m)."""
+"""eta / m: the step for each example's gradient. Where eta scales with the root of m: eta / sqrt(m); with none: eta."""
 
 LearningRate = NewType("LearningRate", float)
 """eta: the step for the gradient of the mini-batch mean."""
@@ -19,8 +20,9 @@ _POWER = re.compile(r"2\^(-?\d+)")
 
 
 def learning_rate(base_lr: BaseLr, batch_size: int, scaling: str = "linear") -> LearningRate:
-    """eta = eta_base * m, or with `scaling` sqrt eta_base * sqrt(m)."""
-    return LearningRate(base_lr * (math.sqrt(batch_size) if scaling == "sqrt" else batch_size))
+    """eta = eta_base * m; with `scaling` sqrt eta_base * sqrt(m), with none eta_base."""
+    factors = {"linear": batch_size, "sqrt": math.sqrt(batch_size), "none": 1}
+    return LearningRate(base_lr * factors[scaling])
 
 
 def parse_base_lr(text: str | float) -> BaseLr:

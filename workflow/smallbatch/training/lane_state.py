@@ -9,8 +9,8 @@ from torch import Tensor, nn
 from smallbatch.runs.store import Epoch, Outcome, Variance
 from smallbatch.study.experiments import Run
 from smallbatch.training.network import Network, Scores
+from smallbatch.training.optimizers import LaneOptimizer
 from smallbatch.training.resources import device as devices
-from smallbatch.training.sgd import LaneSGD
 from smallbatch.training.state import State, misfit_of
 
 
@@ -20,7 +20,7 @@ class LaneState:
     Args:
         runs: run l is lane l.
         network: of the lanes, with their weights and running statistics.
-        sgd: with their velocities.
+        optimizer: with its state.
         steps_per_epoch: updates of an epoch.
 
     Attributes:
@@ -33,8 +33,8 @@ class LaneState:
         lanes_at_start: how many there were before any diverged.
     """
 
-    def __init__(self, runs: Sequence[Run], network: Network, sgd: LaneSGD, steps_per_epoch: int) -> None:
-        self.runs, self.network, self.sgd, self.steps_per_epoch = list(runs), network, sgd, steps_per_epoch
+    def __init__(self, runs: Sequence[Run], network: Network, optimizer: LaneOptimizer, steps_per_epoch: int) -> None:
+        self.runs, self.network, self.optimizer, self.steps_per_epoch = list(runs), network, optimizer, steps_per_epoch
         self.lanes_at_start, self.epoch, self.step = len(runs), 0, 0
         self.environments: list[dict[str, str]] = []
         self.history: list[list[Epoch]] = [[] for _ in runs]
@@ -119,7 +119,7 @@ class LaneState:
         self.loss_sum = self.loss_sum[keep]
         if keep:
             self.network.select(keep)
-            self.sgd.select(self.network.parameters, keep)
+            self.optimizer.select(self.network.parameters, keep)
 
     def state_dict(self) -> State:
         """All that a checkpoint needs to go on from here, bit for bit."""
@@ -128,7 +128,7 @@ class LaneState:
             "lanes": self.lanes_at_start,
             "part": self.network.micro_batch,  # by the name that files of earlier versions have
             "model": self.model.state_dict(),
-            "velocity": self.sgd.velocity,
+            "velocity": self.optimizer.state,  # by the name that files of earlier versions have
             "environments": self.environments,
             "epoch": self.epoch,
             "step": self.step,
@@ -147,7 +147,7 @@ class LaneState:
         self.lanes_at_start, self.network.micro_batch = state["lanes"], min(self.network.micro_batch, state["part"])
         self.model.load_state_dict(state["model"])
         device = self.network.device
-        self.sgd.velocity = [velocity.to(device) for velocity in state["velocity"]]
+        self.optimizer.state = [tensor.to(device) for tensor in state["velocity"]]
         self.environments = list(state["environments"])
         self.epoch, self.step, self.seconds = state["epoch"], state["step"], state["seconds"]
         self.history = [[Epoch(*epoch) for epoch in lane] for lane in state["history"]]

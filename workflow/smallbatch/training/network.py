@@ -28,6 +28,7 @@ class Network:
         images_at_once: the most examples of each lane in memory; or auto: all of a mini-batch, until `fit` finds less.
         splittable: whether a mini-batch may be taken in micro-batches at all.
         pixels: of an image.
+        label_smoothing: the part of each training target that is spread over all classes (Szegedy et al. 2016).
         precision: bf16 for matrix products in bfloat16; float32 and tf32 are set for the device as a whole.
         device: where.
         world: the processes that share each mini-batch.
@@ -50,8 +51,9 @@ class Network:
         device: torch.device,
         world: World,
         splittable: bool = True,
+        label_smoothing: float = 0.0,
     ) -> None:
-        self.batch_size, self.device, self.world = batch_size, device, world
+        self.batch_size, self.device, self.world, self.label_smoothing = batch_size, device, world, label_smoothing
         self.bf16 = precision == "bf16"
         self.local_batch = batch_size // world.size
         sub_batch = min(bn_batch_size, self.local_batch)
@@ -107,7 +109,7 @@ class Network:
         for (x, y), momentum in zip(micro_batches, momenta, strict=True):
             self._set_momentum(momentum)
             with _without_sync(model) if x is not micro_batches[-1][0] else contextlib.nullcontext():
-                losses = _losses(self._logits(model, x), y).sum(0) / len(images)
+                losses = _losses(self._logits(model, x), y, self.label_smoothing).sum(0) / len(images)
                 losses.sum().backward()
             total += losses.detach()
         if isinstance(self.model, lanes.Alone):
@@ -237,7 +239,7 @@ def halved_until_it_fits(attempt: Callable[[int], None], largest: int, smallest:
     return 0
 
 
-def _losses(logits: Tensor, labels: Tensor) -> Tensor:
+def _losses(logits: Tensor, labels: Tensor, smoothing: float = 0.0) -> Tensor:
     """Cross-entropy of logits [m, lanes * classes] against labels [m, lanes], as [m, lanes]."""
     scores = logits.unflatten(1, (labels.shape[1], -1)).flatten(0, 1)
-    return F.cross_entropy(scores, labels.flatten(), reduction="none").view(labels.shape)
+    return F.cross_entropy(scores, labels.flatten(), reduction="none", label_smoothing=smoothing).view(labels.shape)

@@ -24,11 +24,11 @@ from smallbatch.training.engines import backends
 from smallbatch.training.engines.updates import Updates
 from smallbatch.training.lane_state import LaneState
 from smallbatch.training.network import Network, Scores
+from smallbatch.training.optimizers import optimizer_of
 from smallbatch.training.own_models import suitability
 from smallbatch.training.progress import Progress
 from smallbatch.training.resources import device as devices
 from smallbatch.training.schedule import Schedule
-from smallbatch.training.sgd import LaneSGD
 from smallbatch.training.state import State
 
 if TYPE_CHECKING:
@@ -92,13 +92,14 @@ class LaneTrainer:
             images_at_once=self.images_at_once,
             pixels=self.pixels,
             precision=s.precision,
+            label_smoothing=s.label_smoothing,
             device=self.device,
             world=self.world,
             splittable=self.suitability.splittable,
         )
         etas = [run.learning_rate for run in runs]
-        sgd = LaneSGD(network.parameters, etas, s.weight_decay, s.momentum)
-        self.state = LaneState(runs, network, sgd, self.loader.steps)
+        optimizer = optimizer_of(s, network.model, network.parameters, etas)
+        self.state = LaneState(runs, network, optimizer, self.loader.steps)
         self.backend = backends.choose(
             runs[0], self.suitability, self.meta.shape, len(self.meta.classes), self.device, self.world
         )
@@ -118,7 +119,7 @@ class LaneTrainer:
 
     def make_updates(self) -> Updates:
         """What makes the updates of the lanes as they are now."""
-        return self.backend.updates(self.state.network, self.state.sgd, self.loader)
+        return self.backend.updates(self.state.network, self.state.optimizer, self.loader)
 
     def _model_of_lanes(self, models: Sequence[torch.nn.Module]) -> torch.nn.Module:
         """The model of all lanes, or that of the only one."""

@@ -18,8 +18,8 @@ from smallbatch.training.engines.trace import Graph
 from smallbatch.training.engines.triton_kernels import updates as triton
 from smallbatch.training.engines.updates import Updates
 from smallbatch.training.network import Network
+from smallbatch.training.optimizers import LaneOptimizer, LaneSGD
 from smallbatch.training.own_models import Suitability
-from smallbatch.training.sgd import LaneSGD
 
 
 @dataclass(frozen=True)
@@ -35,16 +35,18 @@ class Backend:
     layout: Layout | None = None
     graph: Graph | None = None
 
-    def updates(self, network: Network, sgd: LaneSGD, loader: BatchLoader) -> Updates:
+    def updates(self, network: Network, optimizer: LaneOptimizer, loader: BatchLoader) -> Updates:
         """The fastest way that these lanes have; to be made again when the lanes change."""
-        parts = network, sgd, loader
+        parts = network, optimizer, loader
         if not self.suits.lanes:
             return StochasticUpdates(*parts)  # a branch of its code may begin to draw later than any check sees
         if self.layout:
             return native.NativeUpdates(*parts, self.layout)
         if not cuda_graphs.can_record(network, loader):
             return EagerUpdates(*parts)
-        return triton.TritonUpdates(*parts, self.graph) if self.graph else cuda_graphs.GraphUpdates(*parts)
+        if self.graph and isinstance(optimizer, LaneSGD) and optimizer.is_plain and not network.label_smoothing:
+            return triton.TritonUpdates(network, optimizer, loader, self.graph)
+        return cuda_graphs.GraphUpdates(*parts)
 
     def agrees_with_torch(self, updates: Updates, model: str, initial_model: Callable[[], nn.Module]) -> bool:
         """Whether the kernels for processors, if these are they, give what torch does.

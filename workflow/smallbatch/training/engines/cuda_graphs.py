@@ -15,7 +15,7 @@ from torch import Tensor
 from smallbatch.training.batches import BatchLoader, EpochPlan
 from smallbatch.training.engines.eager import EagerUpdates
 from smallbatch.training.network import Network
-from smallbatch.training.sgd import LaneSGD
+from smallbatch.training.optimizers import LaneOptimizer
 
 REPLAY_STEPS, REPLAY_IMAGES, REPLAY_VALUES = 8, 1 << 14, 1 << 26
 """Steps, images and values of pixels of the longer graph, at most: one launch and one gather for all its steps, which
@@ -79,8 +79,8 @@ class GraphUpdates(EagerUpdates):
 
     capture = staticmethod(captured)
 
-    def __init__(self, network: Network, sgd: LaneSGD, loader: BatchLoader) -> None:
-        super().__init__(network, sgd, loader)
+    def __init__(self, network: Network, optimizer: LaneOptimizer, loader: BatchLoader) -> None:
+        super().__init__(network, optimizer, loader)
         self.replays: dict[int, Program] = {}
 
     @property
@@ -103,7 +103,7 @@ class GraphUpdates(EagerUpdates):
             self._allocate(plan)
         count = last - first
         self.plan.fill(plan, first, last)
-        self.negative_rates[:count].copy_(self.sgd.negative_rates(factors))
+        self.negative_rates[:count].copy_(self.optimizer.negative_rates(factors))
         self.counter.zero_()
         if not self.replays:
             self._record()
@@ -127,7 +127,7 @@ class GraphUpdates(EagerUpdates):
     @contextlib.contextmanager
     def _kept(self) -> Iterator[None]:
         """Put back what steps change."""
-        tensors = [*self.network.model.state_dict().values(), *self.sgd.velocity, self.counter]
+        tensors = [*self.network.model.state_dict().values(), *self.optimizer.state, self.counter]
         before = [tensor.clone() for tensor in tensors]
         yield
         for tensor, value in zip(tensors, before, strict=True):
@@ -159,5 +159,5 @@ class GraphUpdates(EagerUpdates):
     def _make_step(self, images: Tensor, labels: Tensor, negative_rates: Tensor) -> Tensor:
         """Make a step from a mini-batch and its -eta, [lanes]; returns the losses before it, [lanes]."""
         losses = self.network.gradients(images, labels)
-        self.sgd.step_at(negative_rates)
+        self.optimizer.step_at(negative_rates)
         return losses

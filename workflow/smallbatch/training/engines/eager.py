@@ -24,7 +24,7 @@ class EagerUpdates(Updates):
         losses = []
         for images, labels, factor in zip(*batches, factors, strict=True):
             losses.append(self.network.gradients(images, labels))
-            self.sgd.step(factor)
+            self.optimizer.step(factor)
         self.network.share_buffers()
         world = self.network.world
         return world.sum(torch.stack(losses)) / world.size

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from smallbatch.training.batches import Batches, BatchLoader, EpochPlan
 from smallbatch.training.network import Network
-from smallbatch.training.sgd import LaneSGD
+from smallbatch.training.optimizers import LaneOptimizer
 
 BLOCK_STEPS, BLOCK_IMAGES, BLOCK_VALUES = 32, 2048, 1024 * 3 * 32 * 32
 """Steps are served in blocks of at most so many steps, images or values of pixels: one gather, one look at losses,
@@ -21,12 +21,12 @@ class Updates(abc.ABC):
 
     Args:
         network: of the lanes that are updated.
-        sgd: their rates and velocities.
+        optimizer: with their rates and its state.
         loader: of their mini-batches.
     """
 
-    def __init__(self, network: Network, sgd: LaneSGD, loader: BatchLoader) -> None:
-        self.network, self.sgd, self.loader = network, sgd, loader
+    def __init__(self, network: Network, optimizer: LaneOptimizer, loader: BatchLoader) -> None:
+        self.network, self.optimizer, self.loader = network, optimizer, loader
 
     @property
     @abc.abstractmethod

@@ -5,9 +5,9 @@ from safetensors.torch import save
 from torch.nn import functional as F
 
 from smallbatch.training import lanes
+from smallbatch.training.optimizers import LaneSGD
 from smallbatch.training.own_models.candidate import Candidate
 from smallbatch.training.own_models.comparisons import all_close
-from smallbatch.training.sgd import LaneSGD
 
 ROUNDING = 1e-3
 """Of the largest value: what the weights may differ in after two updates, in single precision."""

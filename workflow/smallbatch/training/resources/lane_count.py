@@ -69,6 +69,7 @@ class TrainingKind:
     model: str
     norm: str
     norm_layers: str
+    optimizer: str
     momentum: bool
     precision: str
     shape: tuple[int, int, int]
@@ -100,6 +101,7 @@ def training_kind(run: Run, dataset: DatasetInfo, device: torch.device, processo
         model=s.model,
         norm=s.norm,
         norm_layers=s.norm_layers,
+        optimizer=s.optimizer,
         momentum=s.momentum > 0,
         precision=s.precision,
         shape=dataset.shape,

@@ -260,13 +260,13 @@ def need_of(run: Run, dataset: DatasetInfo, device: torch.device, world: World =
     return Need(
         data=_data(dataset, photos=photos, on_cpu=on_cpu) + arena + of_tests,
         # Drawn by seed, then put together by step.
-        lane=traced.weights * (2 + (s.momentum > 0)) + traced.others + 2 * images * order + of_lane,
+        lane=traced.weights * (2 + s.remembered) + traced.others + 2 * images * order + of_lane,
         # Whether a mini-batch fits is tried by torch first.
         example=math.ceil(max(example, of_example)),
         tested=math.ceil((0 if arena else traced.tested) + 4 * image),
         image=image,
         made=made,
-        saved=round(GROWTH * traced.weights * (1 + (s.momentum > 0))) if on_cpu else 0,
+        saved=round(GROWTH * traced.weights * (1 + s.remembered)) if on_cpu else 0,
         # A sum in double precision beside the gradients; a batch; what its batch statistics have in memory at once, or
         # a GPU's kernels, which take it whole, with weights and gradients of their own.
         measured=(

@@ -86,8 +86,17 @@ struct Program {
 };
 
 struct Lane {
-    float* const* tensors;     // of each slot, in torch's layout
-    float* const* velocities;  // of each slot, or null without momentum
+    float* const* tensors;  // of each slot, in torch's layout
+    float* const* means;    // of each slot: velocities, or running means of gradients; or null
+    float* const* squares;  // of each slot: running means of squared gradients; or null
+};
+
+enum Optimizer : int32_t { SGD, NESTEROV, ADAM, ADAMW, LION };
+
+struct Rule {  // how gradients change weights: `training/optimizers.py` has the formulas
+    int32_t optimizer, decays_biases, decays_norms;
+    float decay, beta1, beta2, eps;  // beta1: of SGD the momentum
+    float clip;                      // 0: gradients of any norm are taken as they are
 };
 
 }  // extern "C"
@@ -459,7 +468,7 @@ class Network {
     }
 
     // Cross-entropy; leaves its gradient, of the mean over `batch` examples, in d_logits. Returns the sum of the losses.
-    double loss(const int64_t* labels, ptrdiff_t step, float batch) const {
+    double loss(const int64_t* labels, ptrdiff_t step, float batch, float smoothing) const {
         Map logits = map(program_.logits), d = map(program_.d_logits);
         const int classes = program_.classes;
         double total = 0;
@@ -475,8 +484,20 @@ class Network {
             std::fill(g + classes, g + d.c, 0.0f);  // its memory may have been another gradient's
             g[label] -= 1 / batch;
             total += std::log(sum) + most - x[label];
+            if (smoothing > 0) total += smooth(x, g, label, classes, batch, smoothing);
         }
         return total;
+    }
+
+    // Takes a part of the target from the label and spreads it over all classes; returns what that adds to the loss.
+    static double smooth(const float* x, float* g, int64_t label, int classes, float batch, float smoothing) {
+        double mean = 0;
+        for (int k = 0; k < classes; k++) {
+            mean += x[k];
+            g[k] -= smoothing / float(classes) / batch;
+        }
+        g[label] += smoothing / batch;
+        return smoothing * (x[label] - mean / classes);
     }
 
     // `fused`: fully connected layers update their weights at once, at `negative_rate` and `decay`.
@@ -1064,28 +1085,107 @@ class FlushSubnormals {
 };
 
 // theta <- theta + negative_rate * v, v <- momentum * v + (gradient + decay * theta); without momentum v is the gradient.
-void update(const Program& program, const Network& net, bool fused, float* w, const float* g, float* v,
-            float negative_rate, float decay, float momentum) {
-    auto range = [&](int64_t first, int64_t last) {
-        for (int64_t i = first; i < last; i += VL) {
-            V change = load(g + i) + decay * load(w + i);
-            if (v) {
-                change = momentum * load(v + i) + change;
-                store(v + i, change);
-            }
-            store(w + i, load(w + i) + negative_rate * change);
-        }
-    };
+// Calls range(first, last, decay) for the weights and for the bias of each layer.
+template <typename Range>
+void each_range(const Program& program, const Rule& rule, const Range& range) {
     for (int64_t k = 0; k < program.count; k++) {
         const Op& op = program.ops[k];
         if (op.weight < 0) continue;
         const TensorView &in = program.views[op.in], &out = program.views[op.out];
         const int64_t width = int64_t(vectors(out.c)) * VL;
         const int64_t weights = op.kind == CONV ? int64_t(op.kernel_h) * op.kernel_w * in.c * width : width;
-        if (!(fused && net.fuses(op))) range(op.weight_at, op.weight_at + weights);
-        if (op.bias >= 0) range(op.bias_at, op.bias_at + width);
+        const bool norm = op.kind == BATCH_NORM;
+        range(op, op.weight_at, op.weight_at + weights, norm && !rule.decays_norms ? 0 : rule.decay);
+        const bool decays = norm ? rule.decays_norms : rule.decays_biases;
+        if (op.bias >= 0) range(op, op.bias_at, op.bias_at + width, decays ? rule.decay : 0);
     }
 }
+
+V root(V x) {
+    V y;
+    for (int i = 0; i < VL; i++) y[i] = std::sqrt(x[i]);
+    return y;
+}
+
+V sign(V x) { return x > 0 ? V{} + 1 : x < 0 ? V{} - 1 : x; }  // keeps what is not a number
+
+// Where a lane's numbers lie that an update reads and writes, packed.
+struct Numbers {
+    float *w, *g, *mean, *square;
+};
+
+// One update at -eta, the `count`th of the training.
+struct Update {
+    const Rule& rule;
+    float negative_rate, corrected_rate, square_root;
+    Update(const Rule& rule, float negative_rate, int64_t count)
+        : rule(rule),
+          negative_rate(negative_rate),
+          corrected_rate(float(negative_rate / (1 - std::pow(double(rule.beta1), double(count))))),
+          square_root(float(std::sqrt(1 - std::pow(double(rule.beta2), double(count))))) {}
+
+    // A vector of weights.
+    template <int32_t O>
+    INLINE void at(const Numbers& of, int64_t i, float decay) const {
+        V w = load(of.w + i), g = load(of.g + i);
+        if constexpr (O == ADAMW) w = w + negative_rate * (decay * w);
+        else if constexpr (O != LION) g = g + decay * w;
+        V change = g;
+        if constexpr (O == SGD || O == NESTEROV) {
+            if (of.mean) {
+                const V velocity = rule.beta1 * load(of.mean + i) + g;
+                store(of.mean + i, velocity);
+                change = O == NESTEROV ? g + rule.beta1 * velocity : velocity;
+            }
+        } else {
+            const V mean = load(of.mean + i);
+            if constexpr (O == LION) {
+                store(of.mean + i, mean + (1 - rule.beta2) * (g - mean));
+                change = sign(mean + (1 - rule.beta1) * (g - mean)) + decay * w;
+            } else {
+                const V next = mean + (1 - rule.beta1) * (g - mean);
+                const V square = rule.beta2 * load(of.square + i) + (1 - rule.beta2) * (g * g);
+                store(of.mean + i, next);
+                store(of.square + i, square);
+                change = next / (root(square) / square_root + rule.eps);
+            }
+        }
+        constexpr bool corrected = O == ADAM || O == ADAMW;
+        store(of.w + i, w + (corrected ? corrected_rate : negative_rate) * change);
+    }
+
+    template <int32_t O>
+    void all(const Program& program, const Network& net, bool fused, const Numbers& of) const {
+        each_range(program, rule, [&](const Op& op, int64_t first, int64_t last, float decay) {
+            if (fused && first == op.weight_at && net.fuses(op)) return;
+            for (int64_t i = first; i < last; i += VL) at<O>(of, i, decay);
+        });
+    }
+
+    // `fused`: weights of fully connected layers are updated already.
+    void run(const Program& program, const Network& net, bool fused, const Numbers& of) const {
+        if (rule.clip > 0) shorten(program, of.g);
+        switch (rule.optimizer) {
+            case SGD: return all<SGD>(program, net, fused, of);
+            case NESTEROV: return all<NESTEROV>(program, net, fused, of);
+            case ADAM: return all<ADAM>(program, net, fused, of);
+            case ADAMW: return all<ADAMW>(program, net, fused, of);
+            default: return all<LION>(program, net, fused, of);
+        }
+    }
+
+   private:
+    void shorten(const Program& program, float* g) const {
+        double squares = 0;
+        each_range(program, rule, [&](const Op&, int64_t first, int64_t last, float) {
+            for (int64_t i = first; i < last; i++) squares += double(g[i]) * g[i];
+        });
+        const float by = float(std::min(1.0, rule.clip / (std::sqrt(squares) + 1e-6)));
+        each_range(program, rule, [&](const Op&, int64_t first, int64_t last, float) {
+            for (int64_t i = first; i < last; i += VL) store(g + i, by * load(g + i));
+        });
+    }
+};
 
 void begin_statistics(const Program& program, float* statistics) {
     for (int64_t k = 0; k < program.count; k++) {
@@ -1117,13 +1217,14 @@ void end_statistics(const Program& program, const Lane& lane, const float* stati
 
 // Where a lane's numbers lie while it is worked on.
 struct Scratch {
-    float *statistics, *packed, *gradient, *velocity, *transposed;
+    float *statistics, *packed, *gradient, *mean, *square, *transposed;
     Scratch(const Program& program, float* scratch)
         : statistics(scratch),
           packed(statistics + program.statistics_floats),
           gradient(packed + program.packed_floats),
-          velocity(gradient + program.packed_floats),
-          transposed(velocity + program.packed_floats) {}
+          mean(gradient + program.packed_floats),
+          square(mean + program.packed_floats),
+          transposed(square + program.packed_floats) {}
 
     void take(const Program& program, const Lane& lane) const {
         // Padding too: a lane before may have left there what is not a number.
@@ -1144,14 +1245,16 @@ void transpose_all(const Program& program, const Network& net, bool fused, const
 struct MiniBatch {
     Network full, last;  // a full micro-batch; the one that may be smaller, if any
     int64_t m, size, image;
+    float smoothing;
     const Scratch& at;
 
-    MiniBatch(const Program& program, int64_t m, int64_t micro_batch, float* arena, const Scratch& at)
+    MiniBatch(const Program& program, int64_t m, int64_t micro_batch, float smoothing, float* arena, const Scratch& at)
         : full(program, int(std::min(m, micro_batch)), micro_batch, arena, at.statistics),
           last(program, int(std::max<int64_t>(1, m % std::min(m, micro_batch))), micro_batch, arena, at.statistics),
           m(m),
           size(std::min(m, micro_batch)),
           image(program.image_floats),
+          smoothing(smoothing),
           at(at) {}
 
     // Leaves the gradient in the scratch memory; returns the mean loss. Examples are `step` images and labels apart.
@@ -1162,7 +1265,7 @@ struct MiniBatch {
             Network& net = first + size <= m ? full : last;
             net.take(images + first * step * image, step * image);
             net.forward(at.packed, lane, true);
-            loss += net.loss(labels + first * step, step, float(m));
+            loss += net.loss(labels + first * step, step, float(m), smoothing);
             net.backward(at.packed, at.gradient, at.transposed, first > 0, fused, negative_rate, decay);
         }
         return float(loss / double(m));
@@ -1184,11 +1287,11 @@ int32_t smallbatch_max_channels() { return MAX_CHANNELS; }
 
 // `library.py` declares the structs above and the functions below once more, and compares these when it loads them. The
 // number rises with every change of a struct, of `Kind` or of a function's arguments.
-int32_t smallbatch_interface() { return 2; }
+int32_t smallbatch_interface() { return 3; }
 
 // Bytes of a struct, numbered in the order in which they are declared; -1 beyond the last.
 int64_t smallbatch_struct_size(int32_t number) {
-    constexpr int64_t sizes[] = {sizeof(TensorView), sizeof(Op), sizeof(Program), sizeof(Lane)};
+    constexpr int64_t sizes[] = {sizeof(TensorView), sizeof(Op), sizeof(Program), sizeof(Lane), sizeof(Rule)};
     return 0 <= number && number < int32_t(std::size(sizes)) ? sizes[number] : -1;
 }
 
@@ -1196,32 +1299,34 @@ int64_t smallbatch_struct_size(int32_t number) {
 //   program     the model
 //   micro_batch examples that the arena holds and that pass together; with batch norm the examples of a sub-batch
 //   arena       program.arena_floats * micro_batch floats, zeros at first and left alone between calls
-//   scratch     statistics + 3 * packed + transposed floats, the same
+//   scratch     statistics + 4 * packed + transposed floats, the same
 //   images      [steps][m][lanes][channels][rows][columns], labels [steps][m][lanes]
 //   negative_rates  [steps][lanes]: -eta
+//   updates     made before
+//   smoothing   part of each target that is spread over all classes
 //   losses      [steps][lanes], out: the means before each update; from the first that is not finite on, not a number
 int32_t smallbatch_train(const Program* program, const Lane* lanes, int64_t lane_count, int64_t steps, int64_t m,
                          int64_t micro_batch, float* arena, float* scratch, const float* images,
-                         const int64_t* labels, const float* negative_rates, float decay, float momentum,
-                         float norm_momentum, float* losses) {
+                         const int64_t* labels, const float* negative_rates, const Rule* rule, int64_t updates,
+                         float norm_momentum, float smoothing, float* losses) {
     if (!are_classes(*program, labels, steps * m * lane_count)) return 0;
     const FlushSubnormals flush;
     const Scratch at(*program, scratch);
-    float* velocity = momentum != 0 ? at.velocity : nullptr;
-    MiniBatch batch(*program, m, micro_batch, arena, at);
-    const bool fused = momentum == 0 && micro_batch >= m;
+    MiniBatch batch(*program, m, micro_batch, smoothing, arena, at);
+    const bool fused = rule->optimizer == SGD && !lanes->means && rule->clip == 0 && micro_batch >= m;
     for (int64_t l = 0; l < lane_count; l++) {
         const Lane& lane = lanes[l];
         at.take(*program, lane);
-        if (velocity) transfer<PACK>(*program, velocity, lane.velocities);
+        if (lane.means) transfer<PACK>(*program, at.mean, lane.means);
+        if (lane.squares) transfer<PACK>(*program, at.square, lane.squares);
+        const Numbers numbers{at.packed, at.gradient, lane.means ? at.mean : nullptr, at.square};
         for (int64_t s = 0; s < steps; s++) {
             const int64_t index = s * lane_count + l, example = s * m * lane_count + l;
             begin_statistics(*program, at.statistics);
             transpose_all(*program, batch.full, fused, at.packed, at.transposed);
             losses[index] = batch.gradient(lane, images + example * program->image_floats, labels + example, lane_count,
-                                           fused, negative_rates[index], decay);
-            update(*program, batch.full, fused, at.packed, at.gradient, velocity, negative_rates[index], decay,
-                   momentum);
+                                           fused, negative_rates[index], rule->decay);
+            Update(*rule, negative_rates[index], updates + s + 1).run(*program, batch.full, fused, numbers);
             end_statistics(*program, lane, at.statistics, int(m / batch.size), norm_momentum);
             if (!std::isfinite(losses[index])) {
                 for (int64_t rest = s + 1; rest < steps; rest++)
@@ -1230,24 +1335,26 @@ int32_t smallbatch_train(const Program* program, const Lane* lanes, int64_t lane
             }
         }
         transfer<UNPACK>(*program, at.packed, lane.tensors);
-        if (velocity) transfer<UNPACK>(*program, velocity, lane.velocities);
+        if (lane.means) transfer<UNPACK>(*program, at.mean, lane.means);
+        if (lane.squares) transfer<UNPACK>(*program, at.square, lane.squares);
     }
     return 1;
 }
 
-// Gradients of one mini-batch of each lane go where its velocities would lie; its weights and statistics stay. Returns 1,
-// else 0 and nothing is done: a label is not a class.
+// Gradients of one mini-batch of each lane go where its means would lie; its weights and statistics stay. Returns 1, else
+// 0 and nothing is done: a label is not a class.
 int32_t smallbatch_gradients(const Program* program, const Lane* lanes, int64_t lane_count, int64_t m,
-                             int64_t micro_batch, float* arena, float* scratch, const float* images, const int64_t* labels) {
+                             int64_t micro_batch, float* arena, float* scratch, const float* images, const int64_t* labels,
+                             float smoothing) {
     if (!are_classes(*program, labels, m * lane_count)) return 0;
     const FlushSubnormals flush;
     const Scratch at(*program, scratch);
-    MiniBatch batch(*program, m, micro_batch, arena, at);
+    MiniBatch batch(*program, m, micro_batch, smoothing, arena, at);
     for (int64_t l = 0; l < lane_count; l++) {
         at.take(*program, lanes[l]);
         transpose_all(*program, batch.full, false, at.packed, at.transposed);
         batch.gradient(lanes[l], images + l * program->image_floats, labels + l, lane_count, false, 0, 0);
-        transfer<UNPACK>(*program, at.gradient, lanes[l].velocities);
+        transfer<UNPACK>(*program, at.gradient, lanes[l].means);
     }
     return 1;
 }

@@ -61,15 +61,28 @@ class Program(ctypes.Structure):
 
 
 class Lane(ctypes.Structure):
-    """Where a lane's tensors and, with momentum, their velocities lie."""
+    """Where a lane's tensors lie, and what the optimiser remembers of each; see kernels.cpp."""
 
-    _fields_ = (("tensors", POINTER(c_void_p)), ("velocities", POINTER(c_void_p)))
+    _fields_ = tuple((name, POINTER(c_void_p)) for name in ("tensors", "means", "squares"))
 
 
-INTERFACE = 2
+class Rule(ctypes.Structure):
+    """How gradients change weights; see kernels.cpp."""
+
+    _fields_ = (
+        *((name, c_int32) for name in ("optimizer", "decays_biases", "decays_norms")),
+        *((name, c_float) for name in ("decay", "beta1", "beta2", "eps", "clip")),
+    )
+
+
+OPTIMIZERS = ("sgd", "nesterov", "adam", "adamw", "lion")
+"""By the numbers that they have in a `Rule`."""
+
+
+INTERFACE = 3
 """The number of the interface declared here; see kernels.cpp."""
 
-STRUCTS: tuple[type[ctypes.Structure], ...] = (TensorView, Op, Program, Lane)
+STRUCTS: tuple[type[ctypes.Structure], ...] = (TensorView, Op, Program, Lane, Rule)
 """All structs, in the order of kernels.cpp."""
 
 
@@ -79,9 +92,10 @@ class OtherInterface(Exception):
 
 _TRAIN = (
     *(POINTER(Program), POINTER(Lane), c_int64, c_int64, c_int64, c_int64),
-    *(c_void_p, c_void_p, c_void_p, c_void_p, c_void_p, c_float, c_float, c_float, c_void_p),
+    *(c_void_p, c_void_p, c_void_p, c_void_p, c_void_p, POINTER(Rule), c_int64, c_float, c_float, c_void_p),
 )
-_GRADIENTS = _LOGITS = (POINTER(Program), POINTER(Lane), c_int64, c_int64, c_int64, *(c_void_p,) * 4)
+_LOGITS = (POINTER(Program), POINTER(Lane), c_int64, c_int64, c_int64, *(c_void_p,) * 4)
+_GRADIENTS = (*_LOGITS, c_float)
 
 
 def compiler() -> list[str] | None:

@@ -27,8 +27,8 @@ from smallbatch.training.engines.native.plan import Layout
 from smallbatch.training.engines.trace import Unsupported
 from smallbatch.training.engines.updates import BLOCK_IMAGES, BLOCK_VALUES, Updates
 from smallbatch.training.network import Network
+from smallbatch.training.optimizers import LaneOptimizer, LaneSGD
 from smallbatch.training.own_models import suitability
-from smallbatch.training.sgd import LaneSGD
 
 log = logging.getLogger(__name__)
 
@@ -51,13 +51,13 @@ class NativeUpdates(Updates):
 
     Args:
         network: of the lanes.
-        sgd: their rates and velocities.
+        optimizer: with their rates and its state.
         loader: of their mini-batches.
         layout: of the model.
     """
 
-    def __init__(self, network: Network, sgd: LaneSGD, loader: BatchLoader, layout: Layout) -> None:
-        super().__init__(network, sgd, loader)
+    def __init__(self, network: Network, optimizer: LaneOptimizer, loader: BatchLoader, layout: Layout) -> None:
+        super().__init__(network, optimizer, loader)
         self.layout = layout
         at_once = network.micro_batch == network.local_batch
         most = MICRO_BATCH if at_once else min(network.micro_batch, MICRO_BATCH)
@@ -76,15 +76,18 @@ class NativeUpdates(Updates):
         """As `Updates.make`."""
         images, labels = (tensor.contiguous() for tensor in batches)
         steps, m, lanes = labels.shape
-        negative_rates, losses = self.sgd.negative_rates(factors), torch.empty(steps, lanes)
+        optimizer, losses = self.optimizer, torch.empty(steps, lanes)
+        negative_rates = optimizer.negative_rates(factors)
         [norm_momentum] = micro_batch_momenta([m], m)
-        table = self._lanes(self.sgd.velocity)
+        table = self._lanes(optimizer.means, optimizer.squares)
         done = library.loaded().smallbatch_train(
             *(ctypes.byref(self.layout.program), table, lanes, steps, m, self.micro_batch),
             *(tensor.data_ptr() for tensor in (self.arena, self.scratch, images, labels, negative_rates)),
-            *(self.sgd.weight_decay, self.sgd.momentum, norm_momentum, losses.data_ptr()),
+            *(ctypes.byref(_rule(optimizer)), optimizer.updates, norm_momentum, self.network.label_smoothing),
+            losses.data_ptr(),
         )
         self._check(done, labels)
+        optimizer.count(steps)
         return losses
 
     @cached_property
@@ -99,6 +102,7 @@ class NativeUpdates(Updates):
         done = library.loaded().smallbatch_gradients(
             *(ctypes.byref(self.layout.program), self._lanes(self.gradient_buffers), lanes, count, self.micro_batch),
             *(tensor.data_ptr() for tensor in (self.arena, self.scratch, images, labels)),
+            self.network.label_smoothing,
         )
         self._check(done, labels)
         return self.gradient_buffers
@@ -116,7 +120,7 @@ class NativeUpdates(Updates):
 
     def logits(self, images: Tensor) -> Tensor:
         """As `Updates.logits`."""
-        program, table = self.layout.program, self._lanes([])
+        program, table = self.layout.program, self._lanes()
         images = images.contiguous()
         logits = torch.empty(len(images), self.network.lanes * program.classes)
         library.loaded().smallbatch_logits(
@@ -131,17 +135,27 @@ class NativeUpdates(Updates):
             value, largest = f"{labels.min()} to {labels.max()}", self.layout.program.classes - 1
             refuse(f"experiment on {self.loader.setting.data}", "labels", value, f"0 to {largest}, the classes")
 
-    def _lanes(self, velocities: Sequence[Tensor]) -> ctypes.Array[library.Lane]:
-        """Where the tensors of each lane lie now."""
+    def _lanes(self, *remembered: Sequence[Tensor]) -> ctypes.Array[library.Lane]:
+        """Where the tensors of each lane lie now, and of each parameter what is remembered: means, then squares."""
         model, lanes = self.network.model, range(self.network.lanes)
         names = [name for name, _ in model.named_parameters()]
-        sources = model.state_dict(), dict(zip(names, velocities, strict=bool(velocities)))
+        sources = model.state_dict(), *(dict(zip(names, tensors, strict=True)) for tensors in remembered if tensors)
         self.tables = [
             _addresses([source.get(name) for name in self.layout.slots], len(lanes)) for source in sources
         ]  # kept: the kernels read them
         pointer = ctypes.POINTER(ctypes.c_void_p)
         rows = ([table[lane].ctypes.data_as(pointer) for table in self.tables] for lane in lanes)
         return (library.Lane * len(lanes))(*(library.Lane(*row) for row in rows))
+
+
+def _rule(optimizer: LaneOptimizer) -> library.Rule:
+    """How the kernels update weights as an optimiser does."""
+    undecayed = optimizer.undecayed_kinds
+    return library.Rule(
+        library.OPTIMIZERS.index(optimizer.name),
+        *("biases" not in undecayed, "norms" not in undecayed),
+        *(optimizer.weight_decay, *optimizer.betas, optimizer.eps, optimizer.clip_norm or 0.0),
+    )
 
 
 def _addresses(tensors: Sequence[Tensor | None], lanes: int) -> np.ndarray:
@@ -209,8 +223,8 @@ def matches_torch(model: nn.Module, layout: Layout, loader: BatchLoader) -> bool
             world=ALONE,
         )
         before = {name: tensor.clone() for name, tensor in network.model.state_dict().items()}
-        sgd = LaneSGD(network.parameters, [2.0**-7, 2.0**-6, 2.0**-5], 0.1, 0.5)
-        updates = make(network, sgd, loader)
+        optimizer = LaneSGD(network.parameters, [2.0**-7, 2.0**-6, 2.0**-5], 0.1, 0.5)
+        updates = make(network, optimizer, loader)
         losses, logits = updates.make(Batches(images, labels), [1.0]), updates.logits(images[0, :, :channels])
         changes = [tensor - before[name] for name, tensor in network.model.state_dict().items()]
         results.append([losses, logits, *changes])
@@ -237,5 +251,5 @@ def memory(layout: Layout, micro_batch: int) -> int:
 
 
 def _scratch(program: library.Program) -> int:
-    """Floats: statistics; packed weights, gradients and velocities of one lane; transposed weights."""
-    return int(program.statistics_floats + 3 * program.packed_floats + program.transposed_floats)
+    """Floats: statistics; packed weights, gradients, means and squares of one lane; transposed weights."""
+    return int(program.statistics_floats + 4 * program.packed_floats + program.transposed_floats)

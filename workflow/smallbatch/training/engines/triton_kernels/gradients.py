@@ -7,7 +7,7 @@ from torch import Tensor
 
 from smallbatch.training.engines.trace import Graph
 from smallbatch.training.engines.triton_kernels.program import Program
-from smallbatch.training.sgd import LaneSGD
+from smallbatch.training.optimizers import LaneSGD
 
 
 class Gradients:

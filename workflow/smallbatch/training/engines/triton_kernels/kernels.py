@@ -36,7 +36,7 @@ def finish_gradient(g, at, good, other, active, ADD: tl.constexpr, MASK: tl.cons
 
 @triton.jit
 def descend(w, velocity, at, good, g, rate, decay, momentum, MOMENTUM: tl.constexpr):
-    """SGD as `sgd.LaneSGD` has it."""
+    """SGD as `optimizers.LaneSGD` has it."""
     old = tl.load(w + at, mask=good, other=0.0)
     change = g + decay * old
     if MOMENTUM:

@@ -16,7 +16,7 @@ from smallbatch.training.engines.triton_kernels import kernels, layers, tiles
 from smallbatch.training.engines.triton_kernels.forward import Forward
 from smallbatch.training.engines.triton_kernels.launches import Given, Launch, compiled
 from smallbatch.training.engines.triton_kernels.layers import blocks
-from smallbatch.training.sgd import LaneSGD
+from smallbatch.training.optimizers import LaneSGD
 
 
 class Program(Forward):

@@ -19,9 +19,9 @@ from smallbatch.training.engines import structure
 from smallbatch.training.engines.cuda_graphs import GraphUpdates
 from smallbatch.training.engines.trace import Graph, Unsupported
 from smallbatch.training.network import Network
+from smallbatch.training.optimizers import LaneSGD
 from smallbatch.training.own_models import suitability
 from smallbatch.training.resources import device as devices
-from smallbatch.training.sgd import LaneSGD
 
 if TYPE_CHECKING:
     from smallbatch.training.engines.triton_kernels.gradients import Gradients
@@ -45,13 +45,15 @@ class TritonUpdates(GraphUpdates):
 
     Args:
         network: of the lanes.
-        sgd: their rates and velocities.
+        optimizer: with their rates and its state.
         loader: of their mini-batches.
         graph: of the model.
     """
 
-    def __init__(self, network: Network, sgd: LaneSGD, loader: BatchLoader, graph: Graph) -> None:
-        super().__init__(network, sgd, loader)
+    optimizer: LaneSGD
+
+    def __init__(self, network: Network, optimizer: LaneSGD, loader: BatchLoader, graph: Graph) -> None:
+        super().__init__(network, optimizer, loader)
         self.graph = graph
         self.forward: Logits | None = None
         self.still: Gradients | None = None
@@ -72,11 +74,11 @@ class TritonUpdates(GraphUpdates):
         self.program = Program(
             self.graph,
             self._tensors(),
-            dict(zip(names, self.sgd.velocity, strict=True)) if self.sgd.velocity else {},
+            dict(zip(names, self.optimizer.state, strict=True)) if self.optimizer.state else {},
             m=self.network.local_batch,
             sub_batch=self.network.smallest_micro_batch if self.network.norms else self.network.local_batch,
             precision=self.loader.setting.precision,
-            sgd=self.sgd,
+            sgd=self.optimizer,
         )
 
     @contextlib.contextmanager
