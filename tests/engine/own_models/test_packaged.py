@@ -42,18 +42,28 @@ def test_its_runs_have_a_name_that_is_a_folders():
 @pytest.mark.parametrize(
     ("model", "shape", "words"),
     [
-        ("torchvision:no_such_model", (3, 32, 32), "it cannot be made (ValueError: Unknown model no_such_model)"),
+        ("torchvision:resnet81", (3, 32, 32),
+         "it cannot be made (ValueError: there is no classifier of this name (did you mean 'resnet18'?))"),
+        ("torchvision:ResNet18", (3, 32, 32), "there is no classifier of this name"),
+        ("torchvision:a:b", (3, 32, 32), "there is no classifier of this name"),
+        ("torchvision:fcn_resnet50", (3, 32, 32), "there is no classifier of this name"),
+        ("torchvision:quantized_resnet18", (3, 32, 32), "there is no classifier of this name"),
         (
             SMALL,
             (1, 32, 32),
             "it cannot be made (ValueError: models of torchvision take images of 3 channels",
         ),
     ],
-)
+)  # fmt: skip
 def test_what_a_package_cannot_make_is_refused_in_one_line(model, shape, words):
     with pytest.raises(UserError) as caught:
         models.build(model, shape, 10, norm="own")
     assert words in str(caught.value) and "\n" not in str(caught.value)
+
+
+def test_of_other_classifiers_within_a_model_none_gives_logits():
+    model = models.build("torchvision:googlenet", (3, 32, 32), 10, norm="own").train()
+    assert model(torch.zeros(2, 3, 32, 32)).shape == (2, 10)
 
 
 def test_a_package_that_is_not_there_is_named(monkeypatch):
@@ -61,7 +71,7 @@ def test_a_package_that_is_not_there_is_named(monkeypatch):
         raise importlib.metadata.PackageNotFoundError(package)
 
     monkeypatch.setattr(importlib.metadata, "version", missing)
-    with pytest.raises(UserError, match=r"package timm is not installed; `pip install timm`"):
+    with pytest.raises(UserError, match=r"model timm:resnet10t: package timm is not installed; `pip install timm`"):
         models.content("timm:resnet10t")
 
 

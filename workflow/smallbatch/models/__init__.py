@@ -101,11 +101,12 @@ def _version(entry_point: str) -> str:
     module, _, name = entry_point.partition(":")
     if module != "smallbatch.models.packaged":
         return ""
-    package = name.partition(".")[0]
+    package, _, of_package = name.partition(".")
+    named = f"{package}:{of_package}"
     try:
         return f" {importlib.metadata.version(package)}"
     except importlib.metadata.PackageNotFoundError as error:
-        raise UserError(f"model {package}:...: package {package} is not installed; `pip install {package}`") from error
+        raise UserError(f"model {named}: package {package} is not installed; `pip install {package}`") from error
 
 
 def files(entry_point: str) -> set[Path]:
@@ -252,7 +253,7 @@ _loaded: dict[str, str] = {}
 
 
 def _maker(model: str) -> Callable[..., "nn.Module"]:
-    module, name = entry_point(model).split(":")
+    module, _, name = entry_point(model).partition(":")
     if is_own(model) and module not in sys.modules:
         forget_bytecode(entry_point(model))
         before = _content_now(entry_point(model))

@@ -1,8 +1,10 @@
 """Models of installed packages by their names there: `torchvision:NAME`, and `timm:NAME` where timm is installed."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import TYPE_CHECKING
+
+from smallbatch.study.settings import suggestion
 
 if TYPE_CHECKING:
     from torch import nn
@@ -18,18 +20,31 @@ def __getattr__(attribute: str) -> "Callable[..., nn.Module]":
     return partial(_MAKERS[package], name)
 
 
-def _torchvision(name: str, shape: tuple[int, int, int], classes: int, norms: "Norms") -> "nn.Module":
-    from torchvision.models import get_model
+WITH_AUXILIARY = ("googlenet", "inception_v3")
+"""Models of torchvision that give the logits of other classifiers, too, unless told not to."""
 
+
+def _torchvision(name: str, shape: tuple[int, int, int], classes: int, norms: "Norms") -> "nn.Module":
+    from torchvision import models
+
+    _check_known(name, models.list_models(module=models))  # others are no classifiers, and load pretrained parts
     if shape[0] != 3:
         raise ValueError(f"models of torchvision take images of 3 channels, and these have {shape[0]}")
-    model: nn.Module = get_model(name, weights=None, num_classes=classes)
+    more = {"aux_logits": False, "init_weights": True} if name in WITH_AUXILIARY else {}
+    model: nn.Module = models.get_model(name, weights=None, num_classes=classes, **more)
     return model
 
 
-def _timm(name: str, shape: tuple[int, int, int], classes: int, norms: "Norms") -> "nn.Module":
-    from timm import create_model
+def _check_known(name: str, known: Sequence[str]) -> None:
+    """One model has one name: packages also take capitals, tags of pretrained weights and addresses."""
+    if name not in known:
+        raise ValueError(f"there is no classifier of this name{suggestion(name, list(known))}")
 
+
+def _timm(name: str, shape: tuple[int, int, int], classes: int, norms: "Norms") -> "nn.Module":
+    from timm import create_model, list_models
+
+    _check_known(name, list_models())
     model: nn.Module = create_model(name, pretrained=False, num_classes=classes, in_chans=shape[0])
     return model
 
