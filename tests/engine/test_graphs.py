@@ -20,7 +20,7 @@ from smallbatch.training.engines import cuda_graphs
 from smallbatch.training.engines.cuda_graphs import GraphUpdates
 from smallbatch.training.engines.eager import EagerUpdates
 from smallbatch.training.network import Network
-from smallbatch.training.optimizers import LaneSGD
+from smallbatch.training.optimizers import optimizer_of
 from smallbatch.training.pack import train_pack
 from smallbatch.training.progress import Progress
 from smallbatch.training.resources import device as devices
@@ -34,6 +34,8 @@ FULL = {
     "warmup": True, "momentum": 0.9, "base_lr": 2**-9, "epochs": 2,
 }  # fmt: skip
 KINDS = [
+    {"optimizer": "adamw", "betas": (0.9, 0.99), "clip_norm": 0.5, "label_smoothing": 0.1},
+    {"optimizer": "lion", "betas": (0.9, 0.99), "weight_decay_excludes": ("biases",)},
     FULL,
     {"model": "alexnet", "augment_pad": 2, "warmup": True, "weight_decay": 0.1, "base_lr": 2**-9},
     {"model": "alexnet", "norm": "group", "augment_flip": True},
@@ -249,8 +251,8 @@ def test_a_block_never_needs_a_number_from_the_device(kind, data, monkeypatch):
         "images_at_once": "auto",
     }
     network = Network(there.state.model, **more, pixels=64, precision="float32", device=device, world=ALONE)
-    sgd = LaneSGD(network.parameters, [1.0, 2.0], 5e-4, first.setting.momentum)
-    losses = Rehearsed(network, sgd, loader).block(loader.plan([1, 2], 0), 0, steps, [1.0, 0.5] * 3 + [0.1])
+    optimizer = optimizer_of(first.setting, network.model, network.parameters, [1.0, 2.0])
+    losses = Rehearsed(network, optimizer, loader).block(loader.plan([1, 2], 0), 0, steps, [1.0, 0.5] * 3 + [0.1])
     assert losses.shape == (steps, 2) and losses.device == device
     with pytest.raises((RuntimeError, NotImplementedError)):
         losses.sum().item()
