@@ -1,6 +1,6 @@
-"""The sources of data, each made into prepared arrays or, of photos, an index.
+"""The data sources: each is prepared as arrays or, if it has photos, as an index.
 
-Importing this loads no library that only a source needs.
+Importing this package loads no library that only one source needs.
 """
 
 from collections.abc import Callable
@@ -67,12 +67,12 @@ def _digest_of_photos(settings: dict[str, Any]) -> str | None:
 class Source:
     """A source of data.
 
-    prepare: given label, settings, folder and downloads it makes the prepared arrays.
-    required, optional: its keys, besides `source` and `label`.
-    photos: whether its images are photos of many sizes.
-    stat_digest: returns a digest over names, sizes and times of its files as they are now, None if there are none; not
-        set if nothing can change: digits come with scikit-learn, and of a CIFAR archive the md5 is known.
-    check_layout: refuses what is there and cannot be prepared, as far as names of files tell.
+    prepare: makes the prepared arrays from label, settings, folder and downloads.
+    required, optional: the source's keys, besides `source` and `label`.
+    photos: whether the images are photos of many sizes.
+    stat_digest: returns a digest of the names, sizes and times of the source's files, None if there are none; not set
+        if the source cannot change: digits come with scikit-learn, and a CIFAR archive's md5 is known.
+    check_layout: raises an error if, judging by file names alone, the source cannot be prepared.
     """
 
     prepare: Callable[[str, dict[str, Any], Path, Path], "Meta"]
@@ -105,23 +105,23 @@ SOURCES = {
 
 
 def prepare(label: str, settings: dict[str, Any], folder: Path, downloads: Path) -> "Meta":
-    """Make the data set that `settings` describe into prepared arrays in `folder`.
+    """Write the data set that `settings` describe as prepared arrays into `folder`.
 
-    label: the name that figures and run folders show.
-    downloads: where archives from the network are kept, to be used again.
+    label: the name shown in figures and run folders.
+    downloads: folder in which downloaded archives are kept for later use.
 
     Raises:
-        UserError: the settings do not fit each other, or the source cannot be had or is damaged.
+        UserError: the settings contradict each other, or the source is unavailable or damaged.
     """
     check_settings("settings", label, settings | {"label": label})
     return SOURCES[settings["source"]].prepare(label, settings, Path(folder), Path(downloads))
 
 
 def reason_to_prepare(label: str, settings: dict[str, Any], folder: Path) -> str | None:
-    """Why a data set has to be prepared, or prepared again, in words; None if it is as its settings say.
+    """The reason to prepare a data set (again), as text; None if the prepared data match the settings.
 
-    Its arrays are read through only where they are newer than its `meta.json`. What was prepared stands without its
-    source: that may be on a disk that is not there, or on another machine.
+    Arrays are read in full only if they are newer than their `meta.json`. Prepared data stay valid without their
+    source, which may be on a disk that is not mounted, or on another machine.
     """
     from smallbatch.data import prepared
 
@@ -135,7 +135,7 @@ def reason_to_prepare(label: str, settings: dict[str, Any], folder: Path) -> str
 
 
 def _other_settings(settings: dict[str, Any], meta: "Meta", folder: Path) -> str | None:
-    """The first setting that differs from what was prepared. Where the source lies does not say what it is."""
+    """The first setting that differs from the prepared data; a different location of the source does not count."""
     for key in sorted(settings.keys() | meta.settings.keys(), key=lambda key: (key != "source", key)):
         now, then = settings.get(key), meta.settings.get(key)
         if now != then and key not in ("label", "path", "archive"):
@@ -144,12 +144,12 @@ def _other_settings(settings: dict[str, Any], meta: "Meta", folder: Path) -> str
 
 
 def _other_source(settings: dict[str, Any], meta: "Meta") -> str | None:
-    """Whether the source has changed, or is said to lie where it does not."""
+    """The difference, as text, if the source has changed or its path is another one that cannot be used as it is."""
     source, now, then = SOURCES[settings["source"]], settings.get("path"), meta.settings.get("path")
     if source.stat_digest is None:
         return None
     seen = source.stat_digest(settings)
-    if now != then and (source.photos or seen is None):  # photos are read from there all the time
+    if now != then and (source.photos or seen is None):  # photos are always read from there
         return f"{now}: prepared from path: {then!r}"
     if seen not in (None, meta.watched):
         return f"{now}: files were added, changed or removed since it was prepared"
@@ -157,25 +157,25 @@ def _other_source(settings: dict[str, Any], meta: "Meta") -> str | None:
 
 
 def label(key: str, settings: dict[str, Any]) -> str:
-    """The name that figures and run folders show: the data set's key in the configuration unless it has a `label`."""
+    """The name shown in figures and run folders: the `label`, or else the data set's key in the configuration."""
     own: str = settings.get("label", key)
     return own
 
 
 def known_train_images(settings: dict[str, Any]) -> int | None:
-    """The number of training images where it is known before the data are there, else None."""
+    """The number of training images if it is known before the data are available, else None."""
     source = settings["source"]
     return ORIGINALS[source].train if source == "digits" or _is_original(settings) else None
 
 
 def check_settings(where: str, key: str, settings: dict[str, Any]) -> None:
-    """Check what a schema of single keys cannot see, without looking at files or the network.
+    """Check the combination of settings, which the schema cannot check, without access to files or the network.
 
-    where: the file that the settings stand in.
-    key: the data set's name there.
+    where: file that holds the settings.
+    key: the data set's name in this file.
 
     Raises:
-        UserError: the settings do not fit each other; names the keys.
+        UserError: the settings contradict each other; the message names the keys.
     """
     if settings.get("source") not in SOURCES:
         refuse(where, f"datasets.{key}.source", settings.get("source"), ", ".join(SOURCES))
@@ -188,18 +188,18 @@ def check_settings(where: str, key: str, settings: dict[str, Any]) -> None:
 
 
 def check_source(where: str, key: str, settings: dict[str, Any]) -> None:
-    """Make sure that what a data set is to be prepared from is there, and can be as far as names of files tell.
+    """Make sure that the source of a data set exists and, judging by file names alone, can be prepared.
 
-    where: the settings were said.
+    where: origin of the settings, for messages.
     key: the data set's name there.
 
     Raises:
-        UserError: there is no such file or folder, or it is doubtful which folders are splits and which are classes.
+        UserError: the file or folder does not exist, or it is unclear which folders are splits and which are classes.
     """
     for name in {"path", "archive"} & settings.keys():
         try:
             existing = Path(settings[name]).expanduser().exists()
-        except (OSError, RuntimeError, ValueError):  # a folder that one may not enter, no such user, no such name
+        except (OSError, RuntimeError, ValueError):  # a folder without permission, an unknown user, an invalid name
             existing = False
         if not existing:
             refuse(where, f"datasets.{key}.{name}", settings[name], "an existing file or folder that can be read")
@@ -208,7 +208,7 @@ def check_source(where: str, key: str, settings: dict[str, Any]) -> None:
 
 
 def _check_keys(where: str, key: str, settings: dict[str, Any]) -> None:
-    """A source has its keys and none of another source."""
+    """Check that a source has all keys it needs and none of another source."""
     name = settings["source"]
     source = SOURCES[name]
     for missing in source.required:
@@ -221,7 +221,7 @@ def _check_keys(where: str, key: str, settings: dict[str, Any]) -> None:
 
 
 def _is_original(settings: dict[str, Any]) -> bool:
-    """Whether it must be the original: CIFAR byte for byte, ImageNet (unless it has another name) to the last image."""
+    """Whether the data must be the original: CIFAR byte for byte, ImageNet (unless named otherwise) in every image."""
     if settings["source"] == "imagenet":
         return _plain(settings.get("label", "imagenet")) == "imagenet"
     original = ORIGINAL_MD5.get(settings["source"])
@@ -229,7 +229,7 @@ def _is_original(settings: dict[str, Any]) -> bool:
 
 
 def _check_other_pixels(where: str, key: str, settings: dict[str, Any]) -> None:
-    """An archive with another md5 than the original's lies on this machine and has a name of its own."""
+    """Check that an archive whose md5 is not the original's is a local file and has a label of its own."""
     if "archive" not in settings:
         allowed = f"{ORIGINAL_MD5[settings['source']]}, that of the download, unless `archive` is given"
         refuse(where, f"datasets.{key}.md5", settings["md5"], allowed)
@@ -240,7 +240,7 @@ def _check_other_pixels(where: str, key: str, settings: dict[str, Any]) -> None:
 
 
 def _check_name(where: str, key: str, settings: dict[str, Any]) -> None:
-    """Only the original's pixels are called CIFAR-10, CIFAR-100 or ImageNet, however it is spelt."""
+    """Check that only the original data are called CIFAR-10, CIFAR-100 or ImageNet, in any spelling."""
     name = label(key, settings)
     plain = _plain(name)
     if plain in (*ORIGINAL_MD5, "imagenet") and not (plain == settings["source"] and _is_original(settings)):
@@ -257,13 +257,13 @@ def check_augment(where: str, key: str, settings: dict[str, Any], augment: dict[
     """Check that an augmentation fits a data set.
 
     Args:
-        where: the file that it stands in.
-        key: whose it is there, such as `experiments.NAME`.
-        settings: of the data set.
+        where: file that holds the augmentation.
+        key: the key that it belongs to, such as `experiments.NAME`.
+        settings: settings of the data set.
         augment: the augmentation by its keys.
 
     Raises:
-        UserError: photos cannot be padded, or arrays cropped and resized, and no crop may miss its image.
+        UserError: photos cannot be padded, arrays not cropped and resized, and a crop must not miss its image.
     """
     photos = SOURCES[settings["source"]].photos
     side = settings.get("size") or {"digits": 8, "cifar10": 32, "cifar100": 32}.get(settings["source"])

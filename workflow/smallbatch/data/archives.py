@@ -1,4 +1,4 @@
-"""Archives from elsewhere: their members are untrusted names and sizes until checked."""
+"""Reads archives from untrusted sources: names and sizes of their members are checked before use."""
 
 import contextlib
 import logging
@@ -21,7 +21,7 @@ from smallbatch.data.tree import shown
 
 log = logging.getLogger(__name__)
 
-MAX_MEMBER_BYTES = 1 << 29  # bytes; the largest that we read into memory, CIFAR-100's training file, has 155 MB
+MAX_MEMBER_BYTES = 1 << 29  # bytes; the largest that is read into memory, CIFAR-100's training file, has 155 MB
 _DAMAGE = (
     tarfile.TarError, zipfile.BadZipFile, EOFError, zlib.error, lzma.LZMAError, NotImplementedError,
     struct.error, ValueError, OverflowError,
@@ -30,7 +30,7 @@ ONLY_FILES_MESSAGE = "only files and folders are allowed"
 
 
 def read_members(archive: Path, names: Collection[str]) -> dict[str, bytes]:
-    """The contents of these regular files of a tar archive; nothing is written to disk.
+    """The contents of the named regular files of a tar archive; nothing is written to disk.
 
     Raises:
         UserError: the archive is damaged, or a member is missing, not a regular file or too large.
@@ -41,7 +41,7 @@ def read_members(archive: Path, names: Collection[str]) -> dict[str, bytes]:
             name = posixpath.normpath(member.name)
             if name in names and name not in found:
                 found[name] = _content(archive, tar, member)
-        while tar.fileobj.read(1 << 20):  # to the end, where a compressed file's check sum stands
+        while tar.fileobj.read(1 << 20):  # to the end, where a compressed file has its checksum
             pass
     missing = [name for name in names if name not in found]
     if missing:
@@ -61,10 +61,10 @@ def _content(archive: Path, tar: tarfile.TarFile, member: tarfile.TarInfo) -> by
 
 
 def as_folder(path: Path, scratch: Path) -> Path:
-    """`path` where it is a folder; else `scratch`, made for what it holds as an archive.
+    """`path` if it is a folder; else `scratch`, a new folder into which the archive at `path` is unpacked.
 
     Raises:
-        UserError: there is no such file or folder, or the archive is refused.
+        UserError: the file or folder does not exist, or the archive is refused.
     """
     if path.is_dir():
         return path
@@ -76,10 +76,10 @@ def as_folder(path: Path, scratch: Path) -> Path:
 
 
 def unpack(archive: Path, folder: Path) -> None:
-    """Unpack a tar archive, however compressed, or a zip archive into `folder`, and nothing outside it.
+    """Unpack a tar archive (with any compression) or a zip archive into `folder`, and nothing outside it.
 
     Raises:
-        UserError: it is neither or damaged, or a member is a link or a device or lies outside.
+        UserError: the file is no such archive, is damaged, or has a member that is a link or device or lies outside.
     """
     names = _Names(archive, folder)
     with damage_reported(archive):
@@ -97,14 +97,14 @@ def unpack(archive: Path, folder: Path) -> None:
 
 
 class _Names:
-    """The names of an archive's members as this machine's files, two of which must not become one."""
+    """Converts member names to file names of this machine and refuses two members that would be the same file."""
 
     def __init__(self, archive: Path, folder: Path) -> None:
         self.archive, self.folds = archive, _folds_names(folder)
         self.seen: dict[str, PurePosixPath] = {}
 
     def native(self, name: str) -> str:
-        """The name as Python gives it to this machine's files, so that their bytes are UTF-8 whatever the locale."""
+        """The file name as Python passes it to this system, so that its bytes are UTF-8 in every locale."""
         for part in (PurePosixPath(name), *PurePosixPath(name).parents) if self.folds else ():
             other = self.seen.setdefault(unicodedata.normalize("NFC", str(part)).casefold(), part)
             if other != part:
@@ -114,13 +114,13 @@ class _Names:
 
 
 def _folds_names(folder: Path) -> bool:
-    """Whether names that differ in capitals are one file here, as on macOS and Windows."""
+    """Whether the file system ignores case, as on macOS and Windows."""
     with tempfile.TemporaryDirectory(dir=folder, prefix="aa") as probe:
         return Path(probe).with_name(Path(probe).name.swapcase()).exists()
 
 
 def _plain_data(member: tarfile.TarInfo, folder: str, names: _Names) -> tarfile.TarInfo:
-    """Tar's `data` filter without links: chains of them got around it in Python before 3.11.13 (CVE-2025-4517)."""
+    """Tar's `data` filter without links: chains of links bypassed it in Python before 3.11.13 (CVE-2025-4517)."""
     if not (member.isreg() or member.isdir()):
         raise tarfile.SpecialFileError(member)
     return tarfile.data_filter(member.replace(name=names.native(member.name), deep=False), folder)
@@ -134,7 +134,7 @@ def _unpack_zip(archive: Path, file: zipfile.ZipFile, folder: Path, names: _Name
         if not certain:
             guessed.append(name)
         plain = posixpath.normpath(name)
-        if plain == ".":  # the folder itself, as some programs list it
+        if plain == ".":  # the folder itself, which some programs list
             continue
         if plain in unpacked and not member.is_dir():
             raise UserError(f"{archive}: member {plain!r} stands twice; allowed: each file once")
@@ -146,20 +146,20 @@ def _unpack_zip(archive: Path, file: zipfile.ZipFile, folder: Path, names: _Name
 
 
 def _zip_name(member: zipfile.ZipInfo) -> tuple[str, bool]:
-    """A member's name, and whether it is certain. Python takes for code page 437 what is not said to be UTF-8."""
+    """A member's name, and whether it is certain: Python reads a name that is not marked as UTF-8 as code page 437."""
     name = member.filename
-    if member.create_system == 0:  # DOS; old archives from Windows have its separator
+    if member.create_system == 0:  # DOS; old archives from Windows use its separator
         name = name.replace("\\", "/")
     if name.isascii() or member.flag_bits & 0x800:
         return name, True
     try:
-        return name.encode("cp437").decode(), True  # macOS writes UTF-8 and does not say so
+        return name.encode("cp437").decode(), True  # macOS writes UTF-8 without marking it
     except UnicodeError:
         return name, False
 
 
 def _check_zip_member(archive: Path, member: zipfile.ZipInfo) -> None:
-    """Refuse what does not unpack as a plain file below the folder."""
+    """Refuse a member that would not be unpacked as a plain file below the folder."""
     path = PurePosixPath(member.filename.replace("\\", "/"))
     if path.is_absolute() or ".." in path.parts or ":" in "".join(path.parts[:1]):
         raise UserError(f"{archive}: member {member.filename!r} lies outside the archive's folder")
@@ -171,7 +171,7 @@ def _check_zip_member(archive: Path, member: zipfile.ZipInfo) -> None:
 
 @contextlib.contextmanager
 def damage_reported(archive: Path) -> Iterator[None]:
-    """Turn what the readers raise on a damaged or hostile archive into a `UserError`."""
+    """Turn the errors that readers raise on a damaged or malicious archive into a `UserError`."""
     try:
         yield
     except tarfile.SpecialFileError as error:
@@ -184,6 +184,6 @@ def damage_reported(archive: Path) -> Iterator[None]:
         reason = (str(error).splitlines() or [type(error).__name__])[0].rstrip(":")
         raise UserError(f"{archive}: damaged or not such an archive ({reason})") from error
     except OSError as error:
-        if error.errno is not None:  # the readers' own complaints carry no number
+        if error.errno is not None:  # the readers' own errors have no errno
             raise UserError(f"{archive}: cannot be read ({error.strerror})") from error
         raise UserError(f"{archive}: damaged ({error})") from error

@@ -6,12 +6,12 @@ from torch.nn import functional as F
 
 
 def pad_crop(images: Tensor, pad: int, offsets: Tensor) -> Tensor:
-    """Pad images [n, c, h, w] with `pad` zeros a side and cut h x w out of them again.
+    """Pad images [n, c, h, w] with `pad` zeros on each side and crop them to h x w.
 
     Args:
-        images: of any type of number.
+        images: tensor of any numeric type.
         pad: pixels.
-        offsets: first row and column of each cut, [n, 2] int64, from 0 to 2 * pad.
+        offsets: first row and column of each crop, [n, 2] int64, from 0 to 2 * pad.
     """
     height, width = images.shape[2:]
     windows = F.pad(images, (pad,) * 4).unfold(2, height, 1).unfold(3, width, 1)
@@ -20,5 +20,5 @@ def pad_crop(images: Tensor, pad: int, offsets: Tensor) -> Tensor:
 
 
 def flip(images: Tensor, flipped: Tensor) -> Tensor:
-    """Mirror those images of [n, c, h, w] from left to right for which `flipped` [n] is true."""
+    """Mirror the images of [n, c, h, w] for which `flipped` [n] is true from left to right."""
     return torch.where(flipped[:, None, None, None], images.flip(3), images)

@@ -1,8 +1,8 @@
 """CIFAR-10 and CIFAR-100 from their "python version" archives: 3x32x32 pixels, 10 and 100 classes.
 
 Source: A. Krizhevsky, "Learning Multiple Layers of Features from Tiny Images", 2009; https://www.cs.toronto.edu/~kriz/.
-The archives hold pickles, a format that can run any code. Here it runs none: a pickle that names a global other than
-the few of the original's arrays is refused, and in place of those stand dummies that only keep what the pickle says.
+The archives hold pickles, a format that can run any code. Here none is run: a pickle that names any global other than
+the few of the original's arrays is refused, and these are replaced by dummies that only store the pickled values.
 """
 
 import io
@@ -27,11 +27,11 @@ PIXELS = 3 * 32 * 32
 
 @dataclass(frozen=True)
 class Layout:
-    """What an archive is called and what it holds.
+    """Name and contents of an archive.
 
     train, test, meta: its members.
-    labels, names: keys of a batch's labels and of the meta's class names.
-    classes: their number.
+    labels, names: keys of a batch's labels and of the class names in `meta`.
+    classes: number of classes.
     """
 
     file: str
@@ -69,7 +69,7 @@ def prepare(label: str, settings: dict[str, Any], folder: Path, downloads: Path)
     """Write CIFAR-10 or CIFAR-100 as prepared arrays; download the archive into `downloads` unless one is given.
 
     Raises:
-        UserError: the archive cannot be had, has another md5, is damaged or holds something else.
+        UserError: the archive is unavailable, has another md5, is damaged or holds something else.
     """
     layout = LAYOUTS[settings["source"]]
     archive = _archive(layout, settings, downloads)
@@ -82,7 +82,7 @@ def prepare(label: str, settings: dict[str, Any], folder: Path, downloads: Path)
 
 
 def _archive(layout: Layout, settings: dict[str, Any], downloads: Path) -> Path:
-    """The archive, given or downloaded, with the md5 that it must have."""
+    """The archive, given or downloaded, after a check of its md5."""
     source = settings["source"]
     expected = settings.get("md5", ORIGINAL_MD5[source]).lower()
     if "archive" not in settings:
@@ -97,7 +97,7 @@ def _archive(layout: Layout, settings: dict[str, Any], downloads: Path) -> Path:
 
 
 class _Array:
-    """Stands where a pickle says `numpy.ndarray`, and keeps the state that it would be given."""
+    """Replaces `numpy.ndarray` in a pickle and stores the state that the array would get."""
 
     state: Any = None
 
@@ -106,7 +106,7 @@ class _Array:
 
 
 class _Dtype:
-    """Stands where a pickle says `numpy.dtype`, and keeps its name; the byte order means nothing to single bytes."""
+    """Replaces `numpy.dtype` in a pickle and stores its name; the byte order is irrelevant for single bytes."""
 
     def __init__(self, name: Any, *_: Any) -> None:
         self.name = name
@@ -116,12 +116,12 @@ class _Dtype:
 
 
 def _reconstruct(*_: Any) -> _Array:
-    """Stands for numpy's maker of empty arrays, which are filled by their state."""
+    """Replaces numpy's function that creates empty arrays, which are then filled by their state."""
     return _Array()
 
 
 def _encode(text: str, codec: str) -> bytes:
-    """How Python 3 writes bytes into a pickle that Python 2 can read."""
+    """The function by which Python 3 pickles bytes so that Python 2 can read them."""
     if codec != "latin1":
         raise pickle.UnpicklingError(f"codec {codec!r}")
     return text.encode("latin1")
@@ -147,7 +147,7 @@ def _unpickled(where: str, data: bytes) -> dict[Any, Any]:
     """The dictionary in a pickle of plain data and arrays; arrays are `_Array`s."""
     try:
         content = _Unpickler(io.BytesIO(data), encoding="bytes").load()
-    except Exception as error:  # a hostile pickle can make its reader raise anything
+    except Exception as error:  # a malicious pickle can make its reader raise any exception
         reason = " ".join(str(error).split())
         raise UserError(f"{where}: refused, not a pickle of plain data and arrays ({reason})") from error
     if not isinstance(content, dict):
@@ -172,12 +172,12 @@ def read_batch(where: str, data: bytes, layout: Layout) -> Split[np.ndarray]:
     """Images and labels of one batch file.
 
     Args:
-        where: what the error names.
-        data: the file's bytes.
-        layout: of its archive.
+        where: origin of the data, for error messages.
+        data: content of the file.
+        layout: layout of its archive.
 
     Raises:
-        UserError: it is not a pickle of plain data and arrays, or holds something else.
+        UserError: the file is not a pickle of plain data and arrays, or holds something else.
     """
     content = _unpickled(where, data)
     images = _pixels(where, content.get(b"data"))
@@ -205,7 +205,7 @@ def _class_names(where: str, content: dict[Any, Any], layout: Layout) -> list[st
 
 
 def _joined(batches: Iterable[Split[np.ndarray]]) -> Split[np.ndarray]:
-    """Several batches as one split, in their order."""
+    """Several batches as one split, in the given order."""
     batches = list(batches)
     images = np.concatenate([batch.images for batch in batches])
     return Split(images, np.concatenate([batch.labels for batch in batches]))

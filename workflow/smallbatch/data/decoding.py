@@ -1,4 +1,4 @@
-"""One image file decoded into a square of one size and mode; what is no image file, or none that is taken."""
+"""Decodes an image file into a square of one size and mode; recognises files that are not images or not supported."""
 
 import contextlib
 import io
@@ -17,21 +17,22 @@ from PIL.TiffImagePlugin import TiffImageFile
 from smallbatch.core.errors import UserError
 from smallbatch.data.tree import shown
 
-# Pillow goes by content, not by name, and would hand an EPS file to Ghostscript, which runs it. These it decodes
-# itself, and knows by how they begin; it has those of FAMILIAR from whoever takes, sends or keeps photos.
+# Pillow detects formats by content, not by name, and would pass an EPS file to Ghostscript, which executes it. FORMATS
+# are those that Pillow decodes itself and recognises by their first bytes. FAMILIAR are those of which Pillow gets many
+# files, from cameras, programs and the web.
 FAMILIAR = ("JPEG", "PNG", "BMP", "GIF", "JPEG2000", "PPM", "TIFF", "WEBP", "AVIF")
 FORMATS = (
     *FAMILIAR, "DIB", "ICO", "CUR", "ICNS", "PSD", "QOI", "DDS", "SGI", "SUN", "PCX", "DCX", "MSP", "PIXAR",
     "BLP", "FTEX", "GBR", "FLI", "FITS", "MCIDAS", "XBM", "XPM",
 )  # fmt: skip
 UNSIGNED = dict.fromkeys((".tga", ".icb", ".vda", ".vst"), "TGA")
-"""Formats that nothing but the file's name tells."""
+"""Formats that only the file's name identifies."""
 
 EXTENSIONS = (
     ".apng", ".avif", ".bmp", ".dib", ".gif", ".j2c", ".j2k", ".jfif", ".jp2", ".jpe", ".jpeg", ".jpf",
     ".jpg", ".jpx", ".mpo", ".pbm", ".pgm", ".png", ".pnm", ".ppm", ".tga", ".tif", ".tiff", ".webp",
 )  # fmt: skip
-"""Whoever names a file so says that it is an image: one that cannot be decoded is broken."""
+"""Extensions that mark a file as an image: if it cannot be decoded, it is broken."""
 
 RAW = (
     ".3fr", ".arw", ".cr2", ".cr3", ".crw", ".dcr", ".dng", ".erf", ".iiq", ".kdc", ".mef", ".mos", ".mrw", ".nef",
@@ -40,10 +41,10 @@ RAW = (
 _HEIC = re.compile(rb"....ftyp(?:hei[cxms]|hev[cxms]|mif1|msf1)", re.DOTALL)
 
 SAMPLE_FORMAT = 339
-"""Tag of TIFF files that says what numbers their pixels are: 1 without a sign, 2 with one."""
+"""TIFF tag of the number type of pixels: 1 unsigned, 2 signed."""
 
 DEEP = 0xFFFF
-"""White where pixels have 16 bits."""
+"""Value of white in pixels of 16 bits."""
 
 _TURNED = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
@@ -54,19 +55,19 @@ _TURNED = {
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
-"""What makes an image upright, by EXIF's orientation."""
+"""EXIF orientation -> the operation that turns an image upright."""
 
 
 class BrokenImage(Exception):
-    """An image that cannot be decoded; the text says why."""
+    """An image that cannot be decoded; the message says why."""
 
 
 class Picture(NamedTuple):
-    """An image as it is trained on.
+    """A decoded image as used in training.
 
     pixels: [channels, size, size] uint8.
-    largest: the largest value in the file where it has 16 bits of which nothing says which value is white, else none.
-    remarks: what else a user should know, each a kind of pictures.
+    largest: the largest value in the file if it has 16 bits and does not say which value is white, else None.
+    remarks: further remarks for the user, each naming a kind of images.
     """
 
     pixels: np.ndarray
@@ -75,14 +76,14 @@ class Picture(NamedTuple):
 
 
 def unlike_pictures(file: Path) -> str | None:
-    """What kind of files this is one of if it is no image that can be taken, else none. By content, not by name alone.
+    """The kind of a file that is not a supported image, else None; judged by content and name.
 
     Raises:
-        UserError: it cannot be read.
+        UserError: the file cannot be read.
     """
     suffix = file.suffix.lower()
     if suffix in EXTENSIONS:
-        return None  # decoding it will tell
+        return None  # decoding finds out
     if suffix in RAW:
         return "camera raw files"
     if suffix == ".thm":
@@ -100,9 +101,9 @@ def unlike_pictures(file: Path) -> str | None:
 
 
 def begins_like_a_picture(head: bytes) -> bool:
-    """Whether a file's first 16 bytes are those of a familiar format, so that it is broken if it cannot be decoded."""
+    """Whether a file's first 16 bytes are those of a familiar format: such a file is broken if it cannot be decoded."""
     Image.init()
-    recognisers = (Image.OPEN[name][1] for name in FAMILIAR if name not in ("BMP", "PPM"))  # known by two bytes alone
+    recognisers = (Image.OPEN[name][1] for name in FAMILIAR if name not in ("BMP", "PPM"))  # known by 2 bytes only
     return any(recognises(head) for recognises in recognisers if recognises)
 
 
@@ -112,7 +113,7 @@ def _opens(content: io.BufferedReader, suffix: str) -> bool:
             return True
     except MemoryError:
         raise
-    except Exception as error:  # what a file of another kind makes Pillow raise has no common base
+    except Exception as error:  # Pillow's exceptions for files of other kinds have no common base class
         if isinstance(error, OSError) and error.errno is not None:
             raise
         return False
@@ -123,17 +124,17 @@ def _formats(suffix: str) -> tuple[str, ...]:
 
 
 def decoded(file: Path, size: int, mode: str, white: int = DEEP) -> Picture:
-    """The centre square of an image, upright. What it says of itself beside its pixels cannot break it.
+    """The centre square of an image, upright. Damaged metadata do not make it a broken image.
 
     Args:
         file: the image.
         size: pixels a side.
-        mode: RGB or L, grey.
-        white: the value that is white in files of 16 bits that do not say it.
+        mode: RGB, or L for grey.
+        white: the value of white in files of 16 bits that do not state it.
 
     Raises:
-        BrokenImage: it cannot be decoded.
-        UserError: it cannot be read.
+        BrokenImage: the image cannot be decoded.
+        UserError: the file cannot be read.
     """
     try:
         data = file.read_bytes()
@@ -155,7 +156,7 @@ def decoded(file: Path, size: int, mode: str, white: int = DEEP) -> Picture:
 
 
 class _Warned(threading.local):
-    """How often Pillow has warned in this thread, while `hearing_pillow`."""
+    """Number of Pillow's warnings in this thread while `hearing_pillow` is active."""
 
     count = 0
 
@@ -165,7 +166,7 @@ _warned = _Warned()
 
 @contextlib.contextmanager
 def hearing_pillow() -> Iterator[None]:
-    """While it lasts, what Pillow only warns of is a remark on the picture. To be called in the main thread."""
+    """Context in which Pillow's warnings become remarks on the picture; to be entered in the main thread."""
 
     def hear(*_: object, **__: object) -> None:
         _warned.count += 1
@@ -186,7 +187,7 @@ def _picture(data: bytes, formats: tuple[str, ...], size: int, mode: str, white:
         remarks, turn = [], None
         try:
             turn = _TURNED.get(image.getexif().get(ExifTags.Base.Orientation, 1))
-        except Exception:  # what odd metadata make Pillow raise has no common base
+        except Exception:  # Pillow's exceptions for odd metadata have no common base class
             remarks.append("pictures as they lie, since their EXIF block cannot be read")
         else:
             remarks += ["pictures with damaged metadata, which may have said how to turn them"] * (
@@ -206,10 +207,10 @@ def _picture(data: bytes, formats: tuple[str, ...], size: int, mode: str, white:
 
 @contextlib.contextmanager
 def image_in(data: bytes, formats: tuple[str, ...] = FORMATS) -> Iterator[ImageFile]:
-    """The image that an image file's bytes hold; its pixels are decoded when they are asked for.
+    """Open an image from the content of its file; the pixels are decoded on demand.
 
     Raises:
-        BrokenImage: it cannot be decoded, here or in the block.
+        BrokenImage: the image cannot be decoded, here or in the body of the context.
     """
     try:
         with Image.open(io.BytesIO(data), formats=formats) as image:
@@ -225,12 +226,12 @@ def image_in(data: bytes, formats: tuple[str, ...] = FORMATS) -> Iterator[ImageF
         raise BrokenImage(what) from error
     except MemoryError:
         raise
-    except Exception as error:  # what a broken file makes Pillow raise has no common base
+    except Exception as error:  # Pillow's exceptions for broken files have no common base class
         raise BrokenImage(" ".join(str(error).split())) from error
 
 
 def _check_camera_raw(data: bytes, image: Image.Image) -> None:
-    """Refuse a camera's raw file under another name: Pillow takes it for a TIFF and finds the thumbnail."""
+    """Refuse a camera's raw file with another extension: Pillow reads it as a TIFF and finds only the thumbnail."""
     if isinstance(image, TiffImageFile) and (
         data[8:10] == b"CR" or 0xC612 in image.tag_v2 or image.tag_v2.get(254) == 1
     ):
@@ -238,17 +239,17 @@ def _check_camera_raw(data: bytes, image: Image.Image) -> None:
 
 
 def _check_signs(image: Image.Image) -> None:
-    """Refuse 8 bits with a sign: Pillow takes them for numbers without one, so dark and bright change places."""
+    """Refuse signed pixels of 8 bits: Pillow reads them as unsigned, which swaps dark and bright."""
     signed = isinstance(image, TiffImageFile) and 2 in np.ravel(image.tag_v2.get(SAMPLE_FORMAT, 1))
     if signed and not image.mode.startswith("I"):
         raise ValueError("pixels of 8 bits with a sign, which Pillow cannot read")
 
 
 def without_metadata(data: bytes) -> bytes:
-    """A PNG, JPEG or AVIF file without what changes no pixel: texts, EXIF, thumbnails; others as they are."""
+    """A PNG, JPEG or AVIF file without metadata (texts, EXIF, thumbnails), which change no pixel; others unchanged."""
     if data[4:8] == b"ftyp":
         head, mark, rest = data.partition(b"mdat")
-        return head.replace(b"Exif", b"none") + mark + rest  # an item of a kind that nobody knows is passed over
+        return head.replace(b"Exif", b"none") + mark + rest  # items of unknown kind are ignored
     if data.startswith(b"\x89PNG\r\n\x1a\n"):
         return _bare_png(data)
     return _bare_jpeg(data) if data.startswith(b"\xff\xd8\xff") else data
@@ -259,7 +260,7 @@ def _bare_png(data: bytes) -> bytes:
     while offset < len(data):
         end = offset + 12 + int.from_bytes(data[offset : offset + 4])
         kind = data[offset + 4 : offset + 8]
-        if kind[:1].isupper() or kind == b"tRNS":  # capital: needed to decode
+        if kind[:1].isupper() or kind == b"tRNS":  # capital: needed for decoding
             kept.append(data[offset:end])
         offset = end
     return b"".join(kept)
@@ -277,12 +278,12 @@ def _bare_jpeg(data: bytes) -> bytes:
 
 
 def _is_jpeg_metadata(marker: int) -> bool:
-    """An application's block or a comment, but not JFIF's or Adobe's, which say what the colours are."""
+    """Whether a marker begins an application's block or a comment; not JFIF's or Adobe's, which define the colours."""
     return marker == 0xFE or (0xE1 <= marker <= 0xEF and marker != 0xEE)
 
 
 def in_mode(image: Image.Image, mode: str, white: int = DEEP) -> Image.Image:
-    """Convert to 8 bits of colour or grey. What is transparent is laid over white; 16 bits are scaled, not cut off."""
+    """Convert to 8 bits, colour or grey: transparency is laid over white, and 16 bits are scaled, not truncated."""
     if image.mode == "F":
         raise ValueError("floating-point pixels, of which nothing says which value is white")
     if image.mode.startswith("I"):
@@ -290,7 +291,7 @@ def in_mode(image: Image.Image, mode: str, white: int = DEEP) -> Image.Image:
         deep = np.minimum(_deep(image), white)
         if (
             isinstance(image, TiffImageFile) and image.tag_v2.get(262) == 0
-        ):  # white is 0; Pillow heeds that in 8 bits alone
+        ):  # white is 0; Pillow respects that only for 8 bits
             deep = white - deep
         image = Image.fromarray(((deep * 255 + white // 2) // white).astype(np.uint8))
     elif image.has_transparency_data:
@@ -300,8 +301,8 @@ def in_mode(image: Image.Image, mode: str, white: int = DEEP) -> Image.Image:
 
 
 def _is_invisible(image: Image.Image) -> bool:
-    """Whether no pixel is seen at all, so that the picture becomes white whatever its colours are."""
-    if not image.has_transparency_data or image.mode.startswith("I"):  # of 16 bits transparency is not applied
+    """Whether the image is fully transparent, so that it becomes white whatever its colours."""
+    if not image.has_transparency_data or image.mode.startswith("I"):  # transparency of 16-bit images is not applied
         return False
     return image.convert("RGBA").getchannel("A").getextrema()[1] == 0
 
@@ -314,13 +315,13 @@ def _deep(image: Image.Image) -> np.ndarray:
 
 
 def _own_white(image: Image.Image) -> int | None:
-    """The value that is white where the file says it by having bits of another number than 16."""
+    """The value of white if the file implies it by a bit depth between 8 and 16, else None."""
     bits = image.tag_v2.get(258, (16,))[0] if isinstance(image, TiffImageFile) else 16
     return (1 << bits) - 1 if 8 < bits < 16 else None
 
 
 def _is_cut_to_8_bits(image: ImageFile) -> bool:
-    """Whether Pillow will keep the upper 8 of 16 bits, as it does of colours; to be asked before it decodes."""
+    """Whether Pillow will keep only the upper 8 of 16 bits, as for colours; to be called before decoding."""
     if image.mode.startswith("I") or not image.tile:
         return False
     tile = image.tile[0]
@@ -328,7 +329,7 @@ def _is_cut_to_8_bits(image: ImageFile) -> bool:
 
 
 def _largest(image: Image.Image, cut: bool) -> int | None:
-    """The largest value of a pixel, of 65535, where a file of 16 bits does not say which is white."""
+    """The largest pixel value, of 65535, in a file of 16 bits that does not state which value is white; else None."""
     if cut:
         extrema = image.getextrema()
         return 257 * max(int(high) for _, high in (extrema if isinstance(extrema[0], tuple) else (extrema,)))
@@ -336,15 +337,15 @@ def _largest(image: Image.Image, cut: bool) -> int | None:
 
 
 def _has_more(image: Image.Image) -> bool:
-    """Whether only the first of several frames or pages was decoded."""
+    """Whether there are frames or pages after the first, which is the only one decoded."""
     try:
         return image.format in ("GIF", "PNG", "WEBP", "AVIF", "TIFF") and bool(getattr(image, "is_animated", False))
-    except Exception:  # the frame that counts is decoded
+    except Exception:  # the frame that is used has been decoded
         return False
 
 
 def square(image: Image.Image, size: int) -> Image.Image:
-    """The centre square at `size`: as if the whole were resized and then cropped, but without the whole in between."""
+    """The centre square at `size`, as if the whole image were resized and then cropped, but computed in one step."""
     side = min(image.size)
     left, top = (image.width - side) / 2, (image.height - side) / 2
     return image.resize((size, size), Image.Resampling.BILINEAR, box=(left, top, left + side, top + side))

@@ -1,7 +1,7 @@
-"""The 1,797 hand-written digits that scikit-learn carries: 8x8 pixels, grey, ten classes.
+"""The 1,797 handwritten digits included in scikit-learn: 8x8 pixels, grey, ten classes.
 
 Source: E. Alpaydin and C. Kaynak, "Optical Recognition of Handwritten Digits", UCI Machine Learning Repository, 1998
-(its test part, as scikit-learn ships it). Pixel values 0 ... 16 are scaled to 0 ... 255.
+(its test part, as included in scikit-learn). Pixel values 0 ... 16 are scaled to 0 ... 255.
 """
 
 from pathlib import Path
@@ -13,7 +13,7 @@ from smallbatch.data.prepared import Meta, Split, write
 
 
 def prepare(label: str, settings: dict[str, Any], folder: Path) -> Meta:
-    """Write the digits as prepared arrays: sorted by class, every fifth is in the test split."""
+    """Write the digits as prepared arrays: sorted by class; every fifth is in the test split."""
     from sklearn.datasets import load_digits
 
     digits = load_digits()

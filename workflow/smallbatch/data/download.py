@@ -1,4 +1,4 @@
-"""Files from the network: resumed after a broken connection, checked against a known md5, downloaded once."""
+"""Downloads files: resumes after a broken connection, checks a known md5, downloads each file once."""
 
 import contextlib
 import fcntl
@@ -18,18 +18,18 @@ from smallbatch.core.files import check_folder_writable, writing_errors
 log = logging.getLogger(__name__)
 
 WAITS = (1.0, 2.0, 4.0, 8.0)  # seconds before each new attempt
-TIMEOUT = (15, 60)  # seconds to connect, and without a byte
-TRANSIENT = (408, 425, 429)  # refusals that a later attempt may not meet
-BLOCK = 1 << 14  # bytes; of a block that the connection broke in nothing is kept
+TIMEOUT = (15, 60)  # seconds to connect, and seconds without data
+TRANSIENT = (408, 425, 429)  # status codes of errors that may be temporary
+BLOCK = 1 << 14  # bytes; a block that was cut off by a broken connection is discarded
 
 
 def fetch(url: str, path: Path, md5: str) -> Path:
     """Make sure that `path` holds the file at `url`, whose md5 is known, and return `path`.
 
-    What arrived before a connection broke is kept beside `path` in a `.part` file, which the next call goes on with.
+    Data received before a connection broke are kept beside `path` in a `.part` file, which the next call completes.
 
     Raises:
-        UserError: the server or the disk does not do it, or the md5 is another one; then the file is set aside.
+        UserError: the server or the disk fails, or the md5 is wrong; then the file is set aside.
     """
     if path.exists() and md5_of(path) == md5:
         return path
@@ -46,7 +46,7 @@ def fetch(url: str, path: Path, md5: str) -> Path:
 
 
 def md5_of(path: Path) -> str:
-    """The md5 of a file's bytes, in hexadecimal: what the archives' makers publish, no protection against forgery.
+    """The md5 of a file's bytes, in hexadecimal, as published with the archives; no protection against forgery.
 
     Raises:
         UserError: the file cannot be read.
@@ -60,7 +60,7 @@ def md5_of(path: Path) -> str:
 
 @contextlib.contextmanager
 def _alone(path: Path) -> Iterator[None]:
-    """Let one process at a time download `path`; the others wait and then find it there."""
+    """Let only one process at a time download `path`; the others wait and then find the file."""
     with open(path.with_name(f".{path.name}.lock"), "w", encoding="utf-8") as file:
         with contextlib.suppress(OSError):  # some cluster file systems have no locks
             fcntl.flock(file, fcntl.LOCK_EX)
@@ -84,7 +84,7 @@ def _verify(found: Path, path: Path, md5: str) -> None:
 
 
 def _download(url: str, part: Path) -> None:
-    """Bring `part` to the whole length of the file at `url`, in a few attempts."""
+    """Download the file at `url` into `part` completely, in a few attempts."""
     for wait in (*WAITS, None):
         try:
             return _receive(url, part)
@@ -98,18 +98,18 @@ def _download(url: str, part: Path) -> None:
 
 
 def _is_final(error: requests.RequestException) -> bool:
-    """Whether the server refused in a way that asking again will not change."""
+    """Whether the server refused in a way that another attempt will not change."""
     status = 0 if error.response is None else error.response.status_code
     return 400 <= status < 500 and status not in TRANSIENT
 
 
 def _receive(url: str, part: Path) -> None:
-    """One attempt: ask for what `part` lacks and append it; start over where the server sends the whole file."""
+    """Try once to request and append what `part` lacks; start over if the server sends the whole file."""
     have = part.stat().st_size if part.exists() else 0
     headers = {"Accept-Encoding": "identity"} | ({"Range": f"bytes={have}-"} if have else {})
     with requests.get(url, headers=headers, stream=True, timeout=TIMEOUT) as answer:
         if have and answer.status_code == requests.codes.requested_range_not_satisfiable:
-            return  # nothing lies beyond what is here; the md5 tells whether that is the whole file
+            return  # nothing follows what was received; the md5 shows whether the file is complete
         answer.raise_for_status()
         if answer.status_code != requests.codes.partial_content:
             have = 0

@@ -1,6 +1,6 @@
 """Refuse folders whose names suggest that they hold copies, masks or parts of a data set, not classes.
 
-The message gives both interpretations. Names of files are relative to the folder that holds the class folders.
+Error messages give both interpretations. File names are relative to the folder that holds the class folders.
 """
 
 import itertools
@@ -14,7 +14,7 @@ from smallbatch.core.errors import UserError
 from smallbatch.data.tree import folded, shown, some, text
 
 _COPIES = re.compile(r"[\W_]*((thumb(nail)?|preview|backup)s?|cache[ds]?)[\W_]*")
-"""Names that programs give to folders with copies of other pictures."""
+"""Names that programs give to folders with copies of other images."""
 
 _NO_CLASS = re.compile(r"(19|20)\d\d(\W?\d\d){0,2}|(image|img|picture|photo)s?")
 """Subfolder names that are never class names: dates and words such as `images`."""
@@ -22,18 +22,18 @@ _NO_CLASS = re.compile(r"(19|20)\d\d(\W?\d\d){0,2}|(image|img|picture|photo)s?")
 _MASK = r"(mask|label|annotation|segmentation|trimap|bbox|target|depth|ground[\W_]?truth|gt)s?"
 _PICTURES = re.compile(r"((?P<of>.*)[\W_])?(jpeg)?(image|img|picture|photo)s?")
 _MASKS = re.compile(rf"((?P<of>.*)[\W_])?({_MASK}|segmentation(class|object))")
-"""Names that data sets for segmentation and detection give to folders of pictures, and to those of their labels."""
+"""Names of folders of images, and of folders of their labels, in data sets for segmentation and detection."""
 
 _MASK_FILE = re.compile(rf"(?P<of>.+)[\W_]({_MASK}|seg)[\W_]*\d*[\W_]*", re.DOTALL)
 
 _FEW = 0.1
-"""If less than this fraction of a class's pictures have names of masks, that is chance."""
+"""If less than this fraction of a class's images are named like masks, it is taken for coincidence."""
 
 _LONGEST_NUMBER = 5
-"""Most digits of a part's number; names such as ImageNet's n01443537 have more."""
+"""Maximum number of digits in the number of a part; names such as ImageNet's n01443537 have more."""
 
 _CLASS = re.compile("#?(class|category|label)#?")
-"""Numbered names that are classes for certain, such as class1."""
+"""Numbered names that are certainly classes, such as class1."""
 
 
 def refuse_copy_folders(where: Path, name: str) -> None:
@@ -46,7 +46,7 @@ def refuse_copy_folders(where: Path, name: str) -> None:
 
 
 def refuse_masks(where: Path, images: Mapping[str, Sequence[str]]) -> None:
-    """Refuse pictures that may be masks or labels of others, by the names of their folders or their own."""
+    """Refuse images that, by their names or their folders' names, may be masks or labels of other images."""
     _refuse_folders_of_masks(where, {file.rpartition("/")[0] for files in images.values() for file in files})
     for name, files in images.items():
         by_stem = {_stem(file): file for file in files}
@@ -59,11 +59,11 @@ def refuse_masks(where: Path, images: Mapping[str, Sequence[str]]) -> None:
 
 
 def _refuse_folders_of_masks(where: Path, holding: Collection[str]) -> None:
-    """Refuse folders called as those of masks beside one of pictures, or in a class folder beside its pictures.
+    """Refuse folders named like masks beside a folder of images, or in a class folder that holds images.
 
     Args:
-        where: for messages.
-        holding: the folders that hold pictures.
+        where: data set, for error messages.
+        holding: folders that hold images.
     """
     pictures = {(folder, ""): f"pictures in {folder}" for folder in holding}
     paths = sorted({path for folder in holding for path in itertools.accumulate(folder.split("/"), "{}/{}".format)})
@@ -85,16 +85,16 @@ def _stem(file: str) -> str:
 
 
 def _masked(file: str) -> str:
-    """The stem of the picture of which a file is the mask, by its name; empty if the name says nothing of a mask."""
+    """The stem of the image of which a file, by its name, is the mask; empty if it is not named like a mask."""
     match = _MASK_FILE.fullmatch(_stem(file))
     return match["of"].rstrip(" ._-") if match else ""
 
 
 def refuse_parts(where: Path, images: Mapping[str, Sequence[str]]) -> None:
-    """Refuse class folders that may be folds, domains or versions of one data set and hold the classes themselves."""
+    """Refuse class folders that may be folds, domains or versions of one data set, with the classes inside them."""
     inner = [{_subfolder(file) for file in files} for files in images.values()]
     if any("" in names for names in inner) or all(names == inner[0] and len(names) == 1 for names in inner):
-        return  # pictures of the class itself; or in one folder each, which tells nothing apart
+        return  # images of the class itself; or one same folder in each, which distinguishes nothing
     counts = Counter(name for names in inner for name in names if not _NO_CLASS.fullmatch(name))
     if shared := sorted(name for name, count in counts.items() if count > 1):
         what = f"hold folders alone, {_list(shared)} in several"
@@ -107,12 +107,12 @@ def refuse_parts(where: Path, images: Mapping[str, Sequence[str]]) -> None:
 
 
 def _subfolder(file: str) -> str:
-    """The subfolder of the class folder that a picture lies in; empty for the class folder itself."""
+    """The subfolder of the class folder that an image lies in; empty for the class folder itself."""
     return folded(text("/".join(file.split("/")[1:-1][:1])))
 
 
 def _are_numbered(names: Iterable[str]) -> bool:
-    """Whether names are one word with numbers, such as part1 and part2, or 1of2 and 2of2."""
+    """Whether all names are the same word with numbers, such as part1 and part2, or 1of2 and 2of2."""
     words = {re.sub(r"[\W\d_]+", "#", folded(name)) for name in names}
     numbered = all(re.search(r"\d", name) for name in names) and len(words) == 1 and words != {"#"}
     long = any(re.search(rf"\d{{{_LONGEST_NUMBER + 1}}}", name) for name in names)

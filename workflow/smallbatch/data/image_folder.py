@@ -1,8 +1,8 @@
-"""Any folder or archive of class folders with images, made into square images of one size.
+"""Prepares any folder or archive of class folders as square images of one size.
 
-Either `train/` and `test/` (or `val/`) with class folders in each, or class folders that are split here by a seed; what
-is an image is decided by content. What is doubtful is refused, and what is left out is counted in the log.
-The shorter side is resized to the wanted size, bilinear with antialiasing, and the centre square is kept.
+The folder has either `train/` and `test/` (or `val/`) with class folders in each, or class folders, which are split
+here by a seed. Images are recognised by content. Ambiguous layouts are refused, and skipped files are counted in the
+log. The shorter side is resized to the wanted size, bilinear with antialiasing, and the centre square is kept.
 """
 
 import hashlib
@@ -33,16 +33,16 @@ from smallbatch.data.tree import File, describe_left_out, shown, tree_digest, wa
 log = logging.getLogger(__name__)
 
 CHANNELS = {"RGB": 3, "L": 1}
-MAX_14_BIT_VALUE = (1 << 14) - 1  # cameras, scanners and microscopes have 10, 12 or 14 bits, and fill them
-CHUNK = 32  # images a task: enough to hide its cost, few enough for a smooth bar
+MAX_14_BIT_VALUE = (1 << 14) - 1  # cameras, scanners and microscopes have 10, 12 or 14 bits and use the full range
+CHUNK = 32  # images per task: enough to hide its overhead, few enough for a smooth progress bar
 
 
 class Loaded(NamedTuple):
-    """A split's images.
+    """The images of one split.
 
     split: the arrays.
-    largest: the largest value in files of 16 bits that do not say which value is white; None without such files.
-    remarks: what else a user should know, by kind and number of pictures.
+    largest: the largest value in files of 16 bits that do not state which value is white; None without such files.
+    remarks: further remarks for the user: kind -> number of images.
     """
 
     split: Split[np.ndarray]
@@ -53,10 +53,10 @@ class Loaded(NamedTuple):
 def prepare(label: str, settings: dict[str, Any], folder: Path) -> Meta:
     """Write the images of a folder or an archive as prepared arrays.
 
-    While it works it needs room beside `folder` for the unpacked archive, and for the arrays a second time.
+    This temporarily needs disk space beside `folder` for the unpacked archive and for a second copy of the arrays.
 
     Raises:
-        UserError: the path, a class or an image is missing or broken, or the settings do not fit what is there.
+        UserError: the path, a class or an image is missing or broken, or the settings do not match the files.
     """
     check_folder_writable(folder.parent)
     with tempfile.TemporaryDirectory(dir=folder.parent, prefix=f".{folder.name}.") as scratch:
@@ -64,10 +64,10 @@ def prepare(label: str, settings: dict[str, Any], folder: Path) -> Meta:
 
 
 def check_layout(settings: dict[str, Any]) -> None:
-    """Make sure that splits and classes of a folder can be told; of an archive that is known when it is unpacked.
+    """Make sure that a folder's splits and classes can be identified; an archive is checked when it is unpacked.
 
     Raises:
-        UserError: they are doubtful, or `test_fraction` is missing or in the way.
+        UserError: they are ambiguous, or `test_fraction` is missing or not applicable.
     """
     path = Path(settings["path"]).expanduser()
     if path.is_dir():
@@ -75,13 +75,13 @@ def check_layout(settings: dict[str, Any]) -> None:
 
 
 def stat_digest(settings: dict[str, Any]) -> str | None:
-    """A digest over all files at the path, or of the archive, by name, size and time; None if it cannot be read."""
+    """A digest of all files at the path, or of the archive, by name, size and time; None if they cannot be read."""
     try:
         path = Path(settings["path"]).expanduser()
         if path.is_dir():
             return tree_digest(walk(path, Counter()))
         return tree_digest([File("", path.stat().st_size, path.stat().st_mtime_ns)])
-    except (OSError, ValueError, RuntimeError):  # what a path that cannot be one makes its methods raise
+    except (OSError, ValueError, RuntimeError):  # exceptions of Path's methods for invalid paths
         return None
 
 
@@ -90,7 +90,7 @@ def _prepare(label: str, settings: dict[str, Any], folder: Path, scratch: Path) 
     try:
         path = path.expanduser()
         unpacked = as_folder(path, scratch / "unpacked")
-    except (OSError, RuntimeError) as error:  # no permission, or no home folder of such a user
+    except (OSError, RuntimeError) as error:  # no permission, or the user has no home folder
         raise UserError(f"{path}: cannot be read ({getattr(error, 'strerror', None) or error})") from error
     root, splits = _splits(path, unpacked, settings)
     loaded = [_load(path, root, name, classes, settings, scratch) for name, classes in splits.items()]
@@ -112,12 +112,12 @@ def _prepare(label: str, settings: dict[str, Any], folder: Path, scratch: Path) 
 
 
 def _digests(images: np.ndarray) -> list[bytes]:
-    """Of each image, of the size that it is prepared in."""
+    """The digest of each image at its prepared size."""
     return [hashlib.blake2b(image.tobytes(), digest_size=16).digest() for image in images]
 
 
 def _count_of_several_classes(digests: Sequence[bytes], labels: np.ndarray) -> int:
-    """How many images, by their digests, have another one's pixels and not its label."""
+    """The number of images that, by their digests, have the same pixels as another image with another label."""
     classes: dict[bytes, set[int]] = {}
     for image, label in zip(digests, labels.tolist(), strict=True):
         classes.setdefault(image, set()).add(label)
@@ -125,7 +125,7 @@ def _count_of_several_classes(digests: Sequence[bytes], labels: np.ndarray) -> i
 
 
 def _class_sizes(names: Sequence[str], train: np.ndarray, test: np.ndarray, most: int = 12) -> str:
-    """`cat 52 + 13, dog 40 + 10`: of each class the images of the training and of the test split."""
+    """`cat 52 + 13, dog 40 + 10`: the numbers of images of each class in the training and the test split."""
     counts = zip(names, *(np.bincount(labels, minlength=len(names)) for labels in (train, test)), strict=True)
     parts = [f"{shown(name)} {in_train} + {in_test}" for name, in_train, in_test in counts]
     more = f" and {len(parts) - most} more" if len(parts) > most else ""
@@ -133,7 +133,7 @@ def _class_sizes(names: Sequence[str], train: np.ndarray, test: np.ndarray, most
 
 
 def _splits(path: Path, unpacked: Path, settings: dict[str, Any]) -> tuple[Path, dict[str, Classes]]:
-    """The root that images are named from, and the classes of the train and the test split."""
+    """The root folder of all image names, and the classes of the train and the test split."""
     left_out: Counter[str] = Counter()
     try:
         root, classes = classes_of_splits(path, unpacked, left_out)
@@ -149,7 +149,7 @@ def _splits(path: Path, unpacked: Path, settings: dict[str, Any]) -> tuple[Path,
 
 
 def _split_by_seed(path: Path, classes: Classes, settings: dict[str, Any]) -> dict[str, Classes]:
-    """Put a fraction of each class into the test split; which images does not depend on the other classes."""
+    """Move a fraction of each class into the test split; the choice does not depend on the other classes."""
     if "test_fraction" not in settings:
         refuse(path, "test_fraction", None, "a number between 0 and 1, unless there are train/ and test/ or val/")
     fraction, seed = settings["test_fraction"], settings.get("split_seed", 0)
@@ -168,7 +168,7 @@ def _split_by_seed(path: Path, classes: Classes, settings: dict[str, Any]) -> di
 
 
 def _load(path: Path, root: Path, split: str, classes: Classes, settings: dict[str, Any], scratch: Path) -> Loaded:
-    """Decode one split; with `broken_images: skip` without those that cannot be decoded."""
+    """Decode one split; with `broken_images: skip`, images that cannot be decoded are left out."""
     names = [name for images in classes.values() for name in images]
     labels = np.repeat(np.arange(len(classes)), [len(images) for images in classes.values()]).astype(np.int64)
     size, mode = settings["size"], settings.get("mode", "RGB")
@@ -188,7 +188,7 @@ def _load(path: Path, root: Path, split: str, classes: Classes, settings: dict[s
 
 
 def _check_white(path: Path, largest: list[int], settings: dict[str, Any]) -> None:
-    """Refuse files of 16 bits that seem to hold 14 or fewer: scaled as 16 they would keep few steps of grey."""
+    """Refuse files of 16 bits that seem to hold 14 or fewer: scaled as 16 bits they would keep few grey levels."""
     if not largest:
         return
     highest, white = max(largest), settings.get("white")
@@ -203,9 +203,9 @@ def _check_white(path: Path, largest: list[int], settings: dict[str, Any]) -> No
 
 
 def _reserved(file: Path, shape: tuple[int, ...]) -> np.ndarray:
-    """A uint8 array of this shape in a file, so that a data set may be larger than the memory.
+    """A uint8 array of this shape that is mapped to a file, so that a data set may be larger than the memory.
 
-    The disk space is taken at once: a write into a mapped file that finds none would kill the process.
+    The disk space is allocated at once: writing to a mapped file on a full disk would kill the process.
     """
     size = math.prod(shape)
     with writing_errors(file), open(file, "wb") as handle:
@@ -220,8 +220,8 @@ def _decode_all(
 ) -> tuple[list[int], int | None, Counter[str]]:
     """Decode `names` into `images` [n, c, h, w] in threads, since Pillow works without the interpreter's lock.
 
-    Returns the numbers of broken images in ascending order, and of the others largest value and remarks as `Loaded`;
-    raises at the first broken one unless these are to be skipped.
+    Returns the indices of broken images in ascending order, and of the others the largest value and the remarks as in
+    `Loaded`; raises an error at the first broken image unless these are to be skipped.
     """
     mode, white = settings.get("mode", "RGB"), settings.get("white", DEEP)
     skip = settings.get("broken_images", "stop") == "skip"

@@ -1,8 +1,8 @@
-"""ImageNet (ILSVRC 2012), or a part of it in the same form: photos of 1000 classes, read where they lie.
+"""ImageNet (ILSVRC 2012), or a subset in the same format: photos of 1000 classes, read from their original files.
 
 Source: O. Russakovsky et al., "ImageNet Large Scale Visual Recognition Challenge", 2015; https://www.image-net.org/,
-which gives the archives to researchers who sign for them. Nothing is downloaded here, and nothing unpacked: training
-images are members of a tar in a tar, none of them compressed, so each is a piece of the outer file.
+which gives the archives to researchers who sign for them. Nothing is downloaded or unpacked: training images are
+members of a tar in a tar, none of them compressed, so each is a contiguous part of the outer file.
 """
 
 import hashlib
@@ -44,7 +44,7 @@ PHOTO_LIMIT = 1 << 26  # bytes; ImageNet's largest has 16 MB
 
 
 class Piece(NamedTuple):
-    """Where an image lies: a file below the root, the name in it where that is an archive, offset and size in bytes."""
+    """Location of an image: file below the root, member name if the file is an archive, offset and size in bytes."""
 
     file: str
     name: str
@@ -53,20 +53,20 @@ class Piece(NamedTuple):
 
 
 Images = dict[str, Piece]
-"""Images by their own names."""
+"""Images by their own names, without folders."""
 
 
 def prepare(label: str, settings: dict[str, Any], folder: Path, original: bool) -> Meta:
     """Write an index of the photos; each is read and decoded once.
 
     Args:
-        label: the name that figures and run folders show.
-        settings: of the data set.
-        folder: of the prepared data.
-        original: whether it must have ImageNet's numbers of classes and images.
+        label: the name shown in figures and run folders.
+        settings: settings of the data set.
+        folder: folder of the prepared data.
+        original: whether the data must have ImageNet's numbers of classes and images.
 
     Raises:
-        UserError: something is missing or broken, or this is not the original.
+        UserError: files are missing or broken, or the data are not the original.
     """
     check_folder_writable(folder.parent)
     check_layout(settings)
@@ -82,7 +82,7 @@ def prepare(label: str, settings: dict[str, Any], folder: Path, original: bool) 
     splits = {"train": _split(root, classes, train), "val": _split(root, classes, test)}
     if original:
         _check_original(root, label, len(classes), *(len(split.labels) for split in splits.values()))
-    # In the fingerprint a photo's bytes stand for it, so that it is the same for archives and unpacked folders.
+    # The fingerprint uses the bytes of each photo, so that it is the same for archives and unpacked folders.
     digests = [Split(_examine(split.images, name), split.labels) for name, split in splits.items()]
     meta = Meta(
         label=label,
@@ -101,10 +101,10 @@ def prepare(label: str, settings: dict[str, Any], folder: Path, original: bool) 
 
 
 def check_layout(settings: dict[str, Any]) -> None:
-    """Make sure that there are training images, validation images and the labels of these.
+    """Make sure that there are training images, validation images and labels for the latter.
 
     Raises:
-        UserError: there are none.
+        UserError: one of these is missing.
     """
     root = _root(settings)
     if not root.is_dir():
@@ -118,10 +118,10 @@ def check_layout(settings: dict[str, Any]) -> None:
 
 
 def stat_digest(settings: dict[str, Any]) -> str | None:
-    """A digest over the archives by name, size and time; None if there are none.
+    """A digest of the archives by name, size and time; None if there are none.
 
-    Photos in folders are not watched: to look at a million files takes minutes. Those that are trained on are compared
-    with their SHA-256 as they are read; of others that are added nobody learns until the data set is prepared again.
+    Photos in folders are not watched: examining a million files takes minutes. Photos used in training are compared
+    with their SHA-256 as they are read; photos that were added are not noticed until the data set is prepared again.
     """
     try:
         root = _root(settings)
@@ -134,12 +134,12 @@ def stat_digest(settings: dict[str, Any]) -> str | None:
 def _root(settings: dict[str, Any]) -> Path:
     try:
         return Path(settings["path"]).expanduser()
-    except RuntimeError as error:  # no home folder of such a user
+    except RuntimeError as error:  # the user has no home folder
         raise UserError(f"{settings['path']}: cannot be read ({error})") from error
 
 
 def _has_class_folders(root: Path) -> bool:
-    """Whether the validation images say of which class they are."""
+    """Whether the validation images lie in class folders."""
     return not (root / VALIDATION).is_file() and bool(folders(root / "val"))
 
 
@@ -160,7 +160,7 @@ def _validation_classes(root: Path, left_out: Counter[str]) -> dict[str, Images]
 
 
 def _classes_in_tar(archive: Path, left_out: Counter[str]) -> dict[str, Images]:
-    """The images of a tar of tars, one a class."""
+    """The images of a tar of tars, one per class."""
     classes: dict[str, Images] = {}
     with (
         damage_reported(archive),
@@ -179,7 +179,7 @@ def _classes_in_tar(archive: Path, left_out: Counter[str]) -> dict[str, Images]:
 
 
 def _once(images: Iterable[tuple[str, Piece]], archive: Path) -> Images:
-    """Images by name; of two with one name the first would be lost."""
+    """Images by name; refuses two images with the same name, of which the first would be lost."""
     named: Images = {}
     for name, piece in images:
         if name in named:
@@ -191,7 +191,7 @@ def _once(images: Iterable[tuple[str, Piece]], archive: Path) -> Images:
 def _images_in_tar(
     file: IO[bytes], archive: Path, left_out: Counter[str], start: int = 0, prefix: str = ""
 ) -> Iterator[tuple[str, Piece]]:
-    """The images of a tar, which begins at byte `start` of the archive."""
+    """The images of a tar that begins at byte `start` of the archive."""
     for _, member in _members(file, prefix.rstrip("/") or archive.name):
         name = PurePosixPath(member.name).name
         if _is_image(name, left_out):
@@ -200,7 +200,7 @@ def _images_in_tar(
 
 
 def _members(file: IO[bytes], name: str) -> Iterator[tuple[tarfile.TarFile, tarfile.TarInfo]]:
-    """The regular files of a tar that is not compressed, up to its end mark, without which it was cut short."""
+    """The regular files of an uncompressed tar; without an end mark it was cut short, which raises an error."""
     with tarfile.open(fileobj=file, mode="r:") as tar:
         end = 0
         for member in tar:
@@ -223,7 +223,7 @@ def _classes_in_folder(root: Path, folder: Path, left_out: Counter[str]) -> dict
 
 
 def _images_in_folder(root: Path, folder: Path, left_out: Counter[str]) -> Images:
-    """The images that lie in a folder, each a file of its own."""
+    """The images in a folder, each in a file of its own."""
     images = {}
     with os.scandir(folder) as entries:
         for entry in entries:
@@ -237,7 +237,7 @@ def _images_in_folder(root: Path, folder: Path, left_out: Counter[str]) -> Image
 
 
 def _is_image(name: str, left_out: Counter[str]) -> bool:
-    """By its name, as all of ImageNet's have it; others that are meant to be seen are counted by kind."""
+    """Whether a file is an image, by its name as in all of ImageNet; other visible files are counted by kind."""
     if not visible(name):
         return False
     suffix = PurePosixPath(name).suffix.lower()
@@ -252,7 +252,7 @@ def _check_size(where: str, size: int) -> None:
 
 
 def _labelled(root: Path, images: Images) -> dict[str, Images]:
-    """Validation images by class, as the development kit says: the number in an image's name is its line there."""
+    """Validation images by class, from the development kit: the number in an image's name is a line number there."""
     truth, wnids = _devkit(root / DEVKIT)
     labelled: dict[str, Images] = {}
     for name, piece in images.items():
@@ -272,7 +272,7 @@ def _devkit(archive: Path) -> tuple[list[int], dict[int, str]]:
         truth = [int(line) for line in members[TRUTH].split()]
         synsets = loadmat(io.BytesIO(members[SYNSETS]), squeeze_me=True)["synsets"]
         wnids = {int(row["ILSVRC2012_ID"]): str(row["WNID"]) for row in synsets}
-    except Exception as error:  # what a damaged .mat file makes its reader raise has no common base
+    except Exception as error:  # the reader's exceptions for damaged .mat files have no common base class
         raise UserError(f"{archive}: {TRUTH} or {SYNSETS} is damaged ({' '.join(str(error).split())})") from error
     unknown = sorted(set(truth) - wnids.keys())
     if unknown:
@@ -281,7 +281,7 @@ def _devkit(archive: Path) -> tuple[list[int], dict[int, str]]:
 
 
 def _check_classes(root: Path, train: dict[str, Images], test: dict[str, Images]) -> tuple[str, ...]:
-    """The names of the classes, sorted; both splits have images of each."""
+    """The sorted names of the classes; checks that both splits have images of each."""
     for kind, split in (("training", train), ("validation", test)):
         empty = sorted(name for name, images in split.items() if not images)
         if empty:
@@ -303,7 +303,7 @@ def _check_original(root: Path, label: str, *counts: int) -> None:
 
 
 def _split(root: Path, classes: tuple[str, ...], images: dict[str, Images]) -> Split[Photos]:
-    """Photos sorted by class and name, their heights and widths still to be found."""
+    """Photos sorted by class and name; their heights and widths are not known yet."""
     pieces = [images[label][name] for label in classes for name in sorted(images[label])]
     labels = np.repeat(np.arange(len(classes)), [len(images[label]) for label in classes]).astype(np.int64)
     files, names = [os.fsencode(p.file) for p in pieces], [os.fsencode(p.name) for p in pieces]
@@ -313,9 +313,9 @@ def _split(root: Path, classes: tuple[str, ...], images: dict[str, Images]) -> S
 
 
 def _examine(photos: Photos, name: str) -> np.ndarray:
-    """Decode each photo, note its height, width and SHA-256, and return the latter, [n, 32] uint8.
+    """Decode each photo, store its height, width and SHA-256 in the index, and return the SHA-256s, [n, 32] uint8.
 
-    A broken photo is better found here than hours into a training.
+    It is better to find a broken photo here than hours into a training.
     """
 
     def examine(start: int) -> int:

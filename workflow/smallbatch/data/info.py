@@ -1,4 +1,4 @@
-"""What is known of a data set's size, for estimates before anything is downloaded or decoded."""
+"""The size of a data set, for estimates before anything is downloaded or decoded."""
 
 from pathlib import Path
 from typing import Any
@@ -10,15 +10,15 @@ from smallbatch.data.prepared import META, read_meta
 
 
 def dataset_info(key: str, settings: dict[str, Any], data: Path) -> DatasetInfo:
-    """The size of a data set: as it is prepared, else of the original that it is going to be.
+    """The size of a data set: of the prepared data, else of the original from which it will be prepared.
 
     Args:
         key: the data set's name in the configuration.
-        settings: what the configuration says of it.
+        settings: its settings in the configuration.
         data: the folder of prepared data sets.
 
     Raises:
-        UserError: nothing is known of it before it is prepared.
+        UserError: the size is not known before the data set is prepared.
     """
     folder = data / label(key, settings)
     if (folder / META).exists():
@@ -30,16 +30,16 @@ def dataset_info(key: str, settings: dict[str, Any], data: Path) -> DatasetInfo:
 
 
 def image_shape_and_classes(key: str, settings: dict[str, Any], data: Path) -> tuple[tuple[int, int, int], int]:
-    """Shape of an image and number of classes; for an unprepared image folder, the latter is assumed to be 10.
+    """Image shape and number of classes; for an unprepared image folder, the latter is assumed to be 10.
 
     Args:
         key: the data set's name in the configuration.
-        settings: what the configuration says of it.
+        settings: its settings in the configuration.
         data: the folder of prepared data sets.
     """
     try:
         known = dataset_info(key, settings, data)
-    except UserError:  # not prepared; or damaged, which is reported when it is read
+    except UserError:  # not prepared, or damaged; damage is reported when the data are read
         if settings["source"] in ORIGINALS:
             return image_shape_and_classes(key, settings, Path("none prepared"))
         channels = 1 if settings.get("mode") == "L" else 3

@@ -1,4 +1,4 @@
-"""What the folders of a data set mean: which are splits, which are classes. What can be read in two ways is refused."""
+"""Identifies the splits and classes among the folders of a data set; an ambiguous layout is refused."""
 
 import logging
 import os
@@ -16,27 +16,27 @@ log = logging.getLogger(__name__)
 
 ROLES = {"train": "train", "training": "train", "test": "test", "testing": "test"}
 ROLES |= {"val": "val", "valid": "val", "validation": "val"}
-"""What a split's folder is called, in any case, and which split it is."""
+"""Name of a split's folder, in lower case -> the split."""
 
 _TRAIN = re.compile(r"train(ing)?")
 _HELD_OUT = re.compile(r"test(ing)?|val(id(ation)?)?|eval(uation)?|dev")
 _PART = re.compile(rf"(?<![^\W_])({_TRAIN.pattern}|{_HELD_OUT.pattern})(?![^\W_])")
-"""The word for a split in a class's name, such as cat_test."""
+"""A split's name within a class's name, such as cat_test."""
 
 Classes = dict[str, list[str]]
-"""Class name -> its images, as paths below the root, both in sorted order."""
+"""Class name -> its images, as paths below the root; both sorted."""
 
 
 def classes_of_splits(path: Path, unpacked: Path, left_out: Counter[str]) -> tuple[Path, dict[str, Classes]]:
-    """The root that images are named from, and the classes of the splits `train` and `test`, or of `all`.
+    """The root folder of all image names, and the classes of the splits `train` and `test`, or of `all`.
 
     Args:
         path: the folder or archive, for messages.
-        unpacked: the folder, or where the archive is unpacked.
-        left_out: here is counted, by kind, what is not taken.
+        unpacked: the folder, or the folder into which the archive is unpacked.
+        left_out: counts of skipped files by kind, updated here.
 
     Raises:
-        UserError: there are no classes, or it is doubtful what the folders mean.
+        UserError: there are no classes, or the meaning of the folders is ambiguous.
         OSError: a folder cannot be read.
     """
     root = _descended(path, unpacked, unpacked)
@@ -54,7 +54,7 @@ def classes_of_splits(path: Path, unpacked: Path, left_out: Counter[str]) -> tup
 
 
 def _refuse_shared(path: Path, root: Path, train: Iterable[str], test: Iterable[str]) -> None:
-    """Refuse splits that have a file in common, by links: a test on what was trained on says nothing."""
+    """Refuse splits that share a file through links: a test on training images is meaningless."""
     known = {_identity(root / name): name for name in train}
     for name in test:
         if other := known.get(_identity(root / name)):
@@ -68,7 +68,7 @@ def _identity(file: Path) -> tuple[int, int]:
 
 
 def _descended(path: Path, root: Path, folder: Path) -> Path:
-    """The folder that `folder` holds alone, if there are folders in that: one class is no data set."""
+    """The only folder in `folder`, recursively, if that contains folders: a single class is no data set."""
     inner = folders(folder)
     if len(inner) != 1 or _role(inner[0]) not in (None, _role(folder)) or not folders(inner[0]):
         return folder
@@ -96,7 +96,7 @@ def _splits(path: Path, root: Path, left_out: Counter[str]) -> dict[str, Path] |
     held_out = [roles[role][0] for role in ("test", "val") if role in roles]
     if "train" not in roles or not held_out:
         _refuse_half_a_split(path, [several[0] for several in roles.values()], others, "train" in roles)
-    # A test split without labels, as contests have it, is of no use.
+    # A test split without labels, as in contests, cannot be used.
     test = next((folder for folder in held_out if folders(folder)), held_out[0])
     log.info("%s: the test split is %s/", path, shown(test.name))
     for folder in (*held_out, *others):
@@ -117,7 +117,7 @@ def _refuse_half_a_split(path: Path, splits: list[Path], others: list[Path], has
 
 
 def _refuse_hidden_splits(path: Path, classes: list[Path]) -> None:
-    """Refuse folders that may be splits under other names (seg_train and seg_test), or that hold splits themselves."""
+    """Refuse folders that may be splits with other names (seg_train and seg_test), or that contain splits."""
     names = {folded(text(folder.name)): folder for folder in classes}
     rests = [
         {pattern.sub("", name, count=1): folder for name, folder in names.items() if pattern.search(name)}
@@ -141,7 +141,7 @@ def _refuse_hidden_splits(path: Path, classes: list[Path]) -> None:
 
 
 def _classes(path: Path, root: Path, folder: Path, left_out: Counter[str]) -> Classes:
-    """The class folders in `folder`, each with at least one image at whatever depth."""
+    """The class folders in `folder`, each with at least one image at any depth."""
     where = path / folder.relative_to(root)
     names = _class_names(where, folders(folder))
     images: dict[str, list[str]] = {name: [] for name in sorted(names.values())}
@@ -179,7 +179,7 @@ def _report_subfolders(where: Path, images: Classes) -> None:
 
 
 def _class_names(where: Path, class_folders: list[Path]) -> dict[str, str]:
-    """Class names by the names of their folders."""
+    """Class names by their folders' names."""
     names: dict[str, str] = {}
     seen: dict[str, str] = {}
     for folder in class_folders:

@@ -1,12 +1,12 @@
-"""Photos of many sizes, read where they lie and decoded while they are trained on.
+"""Photos of many sizes, read from their original files and decoded during training.
 
-Decoded into memory the 1.3 million photos of ImageNet would take 190 GB as squares of 224 pixels, and a random crop
-needs more of them than that. So the prepared form is an index, and threads decode ahead of the training.
+In memory, the 1.3 million photos of ImageNet would take 190 GB as squares of 224 pixels, and a random crop needs more
+of each photo than that. So the prepared form is an index, and threads decode ahead of the training.
 
-Preprocessing is that of torchvision's reference training of ResNet-50. Training: a random part of 8 ... 100 % of the
-area and of aspect 3/4 ... 4/3, resized to 224x224. (He et al. 2015a and Simonyan & Zisserman crop from a photo resized
-to a random scale; both came to be replaced by this one, Szegedy et al. 2015.) Validation: the shorter side resized to
-256, the centre 224x224. Both bilinear with antialiasing. What EXIF says of orientation is not applied.
+Preprocessing is that of torchvision's reference training of ResNet-50. Training: a random part with 8 ... 100 % of the
+area and aspect 3/4 ... 4/3, resized to 224x224. (He et al. 2015a and Simonyan & Zisserman crop from a photo resized to
+a random scale; both were later replaced by this method of Szegedy et al. 2015.) Validation: the shorter side resized to
+256, the centre 224x224. Both bilinear with antialiasing. EXIF orientation is ignored.
 """
 
 import functools
@@ -35,25 +35,25 @@ from smallbatch.data.decoding import BrokenImage, image_in, in_mode
 SIZE, RESIZED = 224, 256
 SHAPE = (3, SIZE, SIZE)
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
-"""Of ImageNet's training images, as torchvision has them, in units of pixel value / 255."""
+"""Mean and standard deviation of ImageNet's training images, from torchvision, in units of pixel value / 255."""
 
 AREA, ASPECT, ATTEMPTS = (0.08, 1.0), (3 / 4, 4 / 3), 10
-"""Of a random crop: its part of the photo's area, width / height, and draws before the centre is taken instead."""
+"""For a random crop: its part of the photo's area, width / height, and number of draws before the centre is used."""
 
-CHUNK = 8  # photos a task: enough to hide its cost, few enough to share a block among the threads
-AHEAD = 1024  # photos decoded ahead of their use, 150 MB, or one block where that is more
+CHUNK = 8  # photos per task: enough to hide its overhead, few enough to share a block among the threads
+AHEAD = 1024  # photos decoded ahead of their use, 150 MB; at least one block
 
 Request = tuple[Tensor, Tensor | None]
-"""Places [n] int64 of photos, and the box of each that is resized, [n, 4] int64; without boxes the centre square."""
+"""Indices [n] int64 of photos, and the box of each that is resized, [n, 4] int64; None for the centre square."""
 
 
 @dataclass(frozen=True)
 class Photos:
-    """Photos in files, each a part of one.
+    """Photos, each a part of a file.
 
-    root: the folder that they lie in.
-    index: [n] of `prepared.index_type`: file below the root, name in it (of a member of an archive), offset and size in
-        bytes, height and width in pixels, SHA-256 of the bytes.
+    root: folder that holds the files.
+    index: [n] of `prepared.index_type`: file below the root, member name (if the file is an archive), offset and size
+        in bytes, height and width in pixels, SHA-256 of the bytes.
     """
 
     root: Path
@@ -69,7 +69,7 @@ class Photos:
         return torch.stack(sides, 1)
 
     def where(self, number: int) -> str:
-        """The photo's file and, in an archive, its name there."""
+        """The photo's file and, in an archive, its member name."""
         entry = self.index[number]
         name = os.fsdecode(bytes(entry["name"]))
         return f"{self._file(number)}{f': {name}' if name else ''}"
@@ -78,10 +78,10 @@ class Photos:
         return self.root / os.fsdecode(bytes(self.index[number]["file"]))
 
     def read(self, number: int) -> bytes:
-        """The bytes of a photo's file, as they were prepared.
+        """The bytes of a photo's file, checked against the index.
 
         Raises:
-            UserError: it cannot be read, or has other bytes.
+            UserError: the file cannot be read, or its bytes have changed.
         """
         data = self.found(number)
         if hashlib.sha256(data).digest() != self.index[number]["sha256"].tobytes():
@@ -89,10 +89,10 @@ class Photos:
         return data
 
     def found(self, number: int) -> bytes:
-        """The bytes that lie now where a photo's file is said to be.
+        """The bytes at the location of a photo, unchecked.
 
         Raises:
-            UserError: it cannot be read, or ends before.
+            UserError: the file cannot be read, or is too short.
         """
         size, offset = int(self.index[number]["size"]), int(self.index[number]["offset"])
         try:
@@ -107,14 +107,14 @@ class Photos:
         return data
 
     def pixels(self, number: int, box: list[int] | None) -> Tensor:
-        """A photo as it is trained on, [3, 224, 224] uint8.
+        """A photo as used in training, [3, 224, 224] uint8.
 
         Args:
-            number: in the index.
-            box: top, left, height and width of the part that is resized, or none for the centre square.
+            number: index of the photo.
+            box: top, left, height and width of the part that is resized, or None for the centre square.
 
         Raises:
-            UserError: the photo cannot be read or decoded, or is not the one that was prepared.
+            UserError: the photo cannot be read or decoded, or has changed since it was prepared.
         """
         try:
             image = decoded(self.read(number))
@@ -126,11 +126,11 @@ class Photos:
         """Decode blocks of photos in threads, ahead of their use: for each request [n, 3, 224, 224] uint8, in order.
 
         Args:
-            requests: taken as far ahead as `AHEAD` allows.
-            pinned: whether the blocks lie in memory that a GPU copies from at full speed.
+            requests: consumed as far ahead as `AHEAD` allows.
+            pinned: whether to place the blocks in pinned memory, from which a GPU copies at full speed.
 
         Raises:
-            UserError: as `pixels`.
+            UserError: as in `pixels`.
         """
         waiting: deque[tuple[Tensor, list[Future[None]]]] = deque()
         try:
@@ -140,13 +140,13 @@ class Photos:
                     yield _finished(waiting)
             while waiting:
                 yield _finished(waiting)
-        finally:  # whoever asked may have stopped asking
+        finally:  # the consumer may have stopped early
             for _, tasks in waiting:
                 for task in tasks:
                     task.cancel()
 
     def _begin(self, numbers: Tensor, boxes: Tensor | None, pinned: bool) -> tuple[Tensor, list[Future[None]]]:
-        """A block to be filled and the tasks that fill it."""
+        """A block to be filled, and the tasks that fill it."""
         block = torch.empty((len(numbers), *SHAPE), dtype=torch.uint8, pin_memory=pinned)
 
         def fill(start: int) -> None:
@@ -166,21 +166,21 @@ def _finished(waiting: deque[tuple[Tensor, list[Future[None]]]]) -> Tensor:
 
 @functools.cache
 def _threads() -> ThreadPoolExecutor:
-    """A thread for each processor: decoding works without the interpreter's lock, and torch within one thread."""
+    """A pool with a thread per processor: decoding releases the interpreter's lock; torch uses one thread in each."""
     Image.init()  # loads the formats, which threads must not do at the same time
     return ThreadPoolExecutor(processors(), "decode", torch.set_num_threads, (1,))
 
 
 def decoded(data: bytes) -> Tensor:
-    """The photo in an image file's bytes, [3, height, width] uint8; grey, four colours and alpha become RGB.
+    """The photo in the bytes of an image file, [3, height, width] uint8; grey, CMYK and alpha are converted to RGB.
 
     Raises:
-        BrokenImage: it cannot be decoded.
+        BrokenImage: the image cannot be decoded.
     """
-    with image_in(data) as image:  # reads the head alone, and refuses what would fill the memory
+    with image_in(data) as image:  # reads the header only, and refuses images that would fill the memory
         if image.format == "JPEG" and image.mode != "CMYK":
-            # Pillow's pixels in two thirds of the time; what it refuses, Pillow takes or names. (Since 0.29 it is said
-            # to go to TorchCodec some day: then this goes, and nothing changes but the time.)
+            # The same pixels as Pillow's in two thirds of the time; on an error Pillow decodes it or raises its own.
+            # (Since 0.29 this is announced to move to TorchCodec; without it, only the speed changes.)
             with suppress(RuntimeError):
                 pixels: Tensor = decode_jpeg(torch.frombuffer(bytearray(data), dtype=torch.uint8), ImageReadMode.RGB)
                 return pixels
@@ -188,7 +188,7 @@ def decoded(data: bytes) -> Tensor:
 
 
 def centre_square(image: Tensor) -> Tensor:
-    """Resize the shorter side of an image [3, h, w] to 256 and cut out the centre, [3, 224, 224]."""
+    """Resize the shorter side of an image [3, h, w] to 256 and crop the centre, [3, 224, 224]."""
     square: Tensor = F.center_crop(F.resize(image, [RESIZED]), [SIZE, SIZE])
     return square
 
@@ -196,12 +196,12 @@ def centre_square(image: Tensor) -> Tensor:
 def resized_crops(sizes: Tensor, draws: torch.Generator) -> Tensor:
     """Draw the part of each photo that is resized: top, left, height and width, [n, 4] int64.
 
-    As torchvision's RandomResizedCrop: area uniform, aspect uniform in its logarithm; what does not fit the photo is
-    drawn again, and after ten draws it is the centre, as large as the aspect allows.
+    As torchvision's RandomResizedCrop: the area is uniform, the aspect log-uniform; a part that does not fit the photo
+    is drawn again, and after ten draws the centre is used, as large as the aspect allows.
 
     Args:
         sizes: height and width of the photos, [n, 2].
-        draws: the random stream.
+        draws: random number generator.
     """
     boxes = _centres(sizes)
     left_over = torch.arange(len(sizes))
@@ -220,7 +220,7 @@ def resized_crops(sizes: Tensor, draws: torch.Generator) -> Tensor:
 
 
 def _centres(sizes: Tensor) -> Tensor:
-    """The largest part in the centre whose aspect is allowed, [n, 4] int64."""
+    """The largest centred part with an allowed aspect, [n, 4] int64."""
     height, width = sizes.double().unbind(1)
     h = torch.minimum(height, (width / ASPECT[0]).round())
     w = torch.minimum(width, (height * ASPECT[1]).round())

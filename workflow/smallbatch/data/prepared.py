@@ -1,7 +1,7 @@
-"""Prepared data: memory-mapped arrays and what is known of them, the one form in which training sees data.
+"""Prepared data: memory-mapped arrays and their metadata, the only form in which training reads data.
 
-Photos of many sizes stay where they lie: in the place of pixels stands an index of them (`smallbatch.data.photos`).
-`meta.json` has a digest of itself and of each array, so that nothing is trained on but what was written.
+Photos of many sizes stay in their files: an index replaces the pixels (`smallbatch.data.photos`). `meta.json` holds a
+digest of itself and of each array, so that training reads only what was written.
 """
 
 import hashlib
@@ -39,24 +39,24 @@ META = "meta.json"
 log = logging.getLogger(__name__)
 
 CHUNK_VALUES = 1 << 22
-"""Pixel values that statistics take at once, to bound memory."""
+"""Number of pixel values that statistics process at once, to bound memory."""
 
 
 @dataclass(frozen=True)
 class Meta:
-    """What is known of a prepared data set.
+    """Metadata of a prepared data set.
 
-    label: the name that figures and run folders show.
+    label: the name shown in figures and run folders.
     classes: class names; a class's label is its index here.
     shape: channels, height, width.
     mean, std: of each channel over the training split, in units of pixel value / 255.
     train, test: number of images.
-    fingerprint: SHA-256 over both splits' arrays and the class names, in hexadecimal; of photos over their bytes.
-    photos: the folder that photos are read from; None if the images are arrays.
-    files: file name of each array -> SHA-256 of the file, in hexadecimal; empty where the arrays lie in memory.
-    settings: that it was prepared with, as the configuration has them, without its label.
-    watched: digest over the source's files by name, size and time (`data.tree`); None where the source cannot
-        change, or is not watched.
+    fingerprint: SHA-256 of both splits' arrays and the class names, in hexadecimal; for photos, of their bytes.
+    photos: folder from which photos are read; None if the images are arrays.
+    files: file name of each array -> SHA-256 of the file, in hexadecimal; empty if the arrays are in memory.
+    settings: the settings it was prepared with, as in the configuration, without its label.
+    watched: digest of the source's files by name, size and time (`data.tree`); None if the source cannot change, or is
+        not watched.
     """
 
     label: str
@@ -69,7 +69,7 @@ class Meta:
     fingerprint: str
     photos: str | None = None
     files: Mapping[str, str] = field(default_factory=dict)
-    settings: Mapping[str, Any] = field(default_factory=dict, compare=False)  # another origin makes no other data
+    settings: Mapping[str, Any] = field(default_factory=dict, compare=False)  # origin is irrelevant
     watched: str | None = field(default=None, compare=False)
 
 
@@ -86,7 +86,7 @@ class Split(Generic[Images]):
 
 @dataclass(frozen=True)
 class Prepared:
-    """A prepared data set: both splits, memory-mapped, and what is known of them.
+    """A prepared data set: its metadata and both splits, memory-mapped.
 
     Raises:
         UserError: a label is not the index of a class.
@@ -119,7 +119,7 @@ def write(
     settings: Mapping[str, Any] | None = None,
     watched: str | None = None,
 ) -> Meta:
-    """Write a data set as prepared arrays into `folder`; `settings` and `watched` as `Meta` has them.
+    """Write a data set as prepared arrays into `folder`; `settings` and `watched` as in `Meta`.
 
     Raises:
         UserError: a label is not the index of a class, or the files cannot be written.
@@ -142,20 +142,20 @@ def write(
 
 
 def save(folder: Path, meta: Meta, train: Split[np.ndarray], test: Split[np.ndarray]) -> Meta:
-    """Write both splits, of photos their index, into `folder`; `meta.json` comes last and says that all is there.
+    """Write both splits (for photos, their index) into `folder`; `meta.json` is written last and marks completeness.
 
     Returns:
         `meta` with the arrays' digests.
 
     Raises:
-        UserError: as `write`.
+        UserError: as in `write`.
     """
-    Prepared(meta, train, test)  # raises where a label is out of range
+    Prepared(meta, train, test)  # raises an error if a label is out of range
     for name in (META, *ARRAYS):
         if (folder / name).is_dir():
             log.warning("%s: a folder, set aside as %s", folder / name, set_aside_beside_folder(folder / name))
     with writing_errors(folder / META):
-        (folder / META).unlink(missing_ok=True)  # it must not vouch for arrays that are being replaced
+        (folder / META).unlink(missing_ok=True)  # it must not be valid while arrays are being replaced
     files = {}
     for name, split in zip(SPLITS, (train, test), strict=True):
         for kind in ("images", "labels"):
@@ -168,7 +168,7 @@ def save(folder: Path, meta: Meta, train: Split[np.ndarray], test: Split[np.ndar
 
 
 def _save(file: IO[bytes], array: np.ndarray) -> str:
-    """Write a .npy file in parts: numpy's own writer does not say that a disk is full. Returns its SHA-256."""
+    """Write a .npy file in parts, since numpy's own writer does not report a full disk; returns its SHA-256."""
     digest = hashlib.sha256()
     for part in _parts(array):
         file.write(part)
@@ -177,7 +177,7 @@ def _save(file: IO[bytes], array: np.ndarray) -> str:
 
 
 def _parts(array: np.ndarray) -> Iterator[bytes]:
-    """What a .npy file of an array holds: first the header, then the numbers."""
+    """The bytes of an array's .npy file: the header, then the numbers."""
     header = io.BytesIO()
     fields = np.lib.format.header_data_from_array_1_0(array[:0]) | {"shape": array.shape}
     np.lib.format.write_array_header_1_0(header, fields)
@@ -190,7 +190,7 @@ def read_meta(path: Path) -> Meta:
     """Read a `meta.json`.
 
     Raises:
-        UserError: it is missing, damaged, edited, of an earlier version or not one of ours.
+        UserError: the file is missing, damaged, edited, of an earlier version or not a `meta.json` of this project.
     """
     path = Path(path)
     if not os.path.lexists(path):
@@ -210,7 +210,7 @@ def read_meta(path: Path) -> Meta:
 
 
 def _is_of_an_earlier_version(path: Path) -> bool:
-    """Whether it is a `meta.json` from before it had digests."""
+    """Whether a `meta.json` is from a version without digests."""
     try:
         fields = read_json(path) if path.is_file() else None
     except UserError:
@@ -219,15 +219,15 @@ def _is_of_an_earlier_version(path: Path) -> bool:
 
 
 class _Damage(Exception):
-    """A file is not as it was written; the text says in what."""
+    """A file is not as it was written; the message describes the difference."""
 
 
 def read(folder: Path) -> Prepared:
-    """Map a prepared data set into memory. Each array is read through once, to compare its digest.
+    """Map a prepared data set into memory. Each array is read in full once, to compare its digest.
 
     Raises:
-        UserError: a file is missing or cannot be read; or it is not as it was written: then it is set aside, with
-            `meta.json`, so that the next call prepares the data set again.
+        UserError: a file is missing, cannot be read, or is not as it was written. In the last case it is set aside,
+            with `meta.json`, so that the next call prepares the data set again.
     """
     try:
         meta = read_meta(folder / META)
@@ -241,7 +241,7 @@ def read(folder: Path) -> Prepared:
 
 
 def _mapped(path: Path, meta: Meta) -> np.ndarray:
-    """An array, copy-on-write: torch takes only arrays that could be written to; the files never change."""
+    """A copy-on-write array: torch accepts only writable arrays; the files never change."""
     try:
         with _opened(path) as file:
             start, dtype, shape = _layout(file, path.name, meta)
@@ -255,7 +255,7 @@ def _mapped(path: Path, meta: Meta) -> np.ndarray:
 def _opened(path: Path) -> io.BufferedReader:
     if not os.path.lexists(path):
         raise UserError(f"{path}: missing; prepare the data set again")
-    if not path.is_file():  # a pipe would wait for ever
+    if not path.is_file():  # reading a pipe would block for ever
         raise _Damage("it is not a file")
     try:
         return open(path, "rb")
@@ -264,13 +264,13 @@ def _opened(path: Path) -> io.BufferedReader:
 
 
 def _layout(file: io.BufferedReader, name: str, meta: Meta) -> tuple[int, np.dtype, tuple[int, ...]]:
-    """Where in a .npy file its numbers begin, their type and shape, which are those that `meta` lets expect."""
+    """Offset of the numbers in a .npy file, their type and shape, after a check against `meta`."""
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("error")  # numpy warns of a header that looks like Python 2's: none of ours
+            warnings.simplefilter("error")  # numpy warns of headers written by Python 2, which these files never have
             version = np.lib.format.read_magic(file)
             shape, by_columns, dtype = np.lib.format.read_array_header_1_0(file)
-    except Exception as error:  # what a damaged header makes its readers raise has no common base
+    except Exception as error:  # the readers' exceptions for damaged headers have no common base class
         raise _Damage(f"its header cannot be read: {' '.join(str(error).split()) or type(error).__name__}") from error
     expected, wanted = _expected(name, meta, dtype)
     if (version, by_columns, dtype, shape) != ((1, 0), False, expected, wanted):
@@ -282,7 +282,7 @@ def _layout(file: io.BufferedReader, name: str, meta: Meta) -> tuple[int, np.dty
 
 
 def _expected(name: str, meta: Meta, actual: np.dtype) -> tuple[np.dtype, tuple[int, ...]]:
-    """Type and shape of an array. Of an index the longest names are not known, so they are those of `actual`."""
+    """Type and shape of an array. For an index, the longest names' lengths are unknown and taken from `actual`."""
     split, kind = name.removesuffix(".npy").split("_")
     count = getattr(meta, split)
     if kind == "labels":
@@ -299,31 +299,31 @@ def _compare(digest: str, name: str, meta: Meta) -> None:
 
 
 def set_aside_beside_folder(path: Path) -> Path:
-    """Set a file of a data set aside, outside its folder: DVC does not pull into a folder with files unknown to it."""
+    """Set a data set's file aside, outside its folder: DVC does not pull into a folder with files unknown to it."""
     return set_aside(path, out_of=path.parent)
 
 
 def _refuse(path: Path, what: str) -> NoReturn:
-    """Set a damaged file aside, and `meta.json`, without which the data set is not prepared; and say so."""
+    """Set a damaged file and `meta.json` aside, so that the data set counts as unprepared, and raise an error."""
     try:
         target = set_aside_beside_folder(path)
         if path.name != META and path.with_name(META).exists():
             set_aside_beside_folder(path.with_name(META))
-    except (UserError, OSError):  # a folder that cannot be written; or another process was faster
+    except (UserError, OSError):  # a folder that is not writable; or another process was faster
         raise UserError(f"{what}; it cannot be set aside; prepare the data set again") from None
     raise UserError(f"{what}; set aside as {target}; the next call prepares the data set again")
 
 
 def damage(folder: Path, meta: Meta) -> str | None:
-    """What is wrong with the files of a data set's arrays, in words; None where a quick look finds nothing.
+    """The damage to a data set's array files, as text; None if a quick check finds none.
 
-    Only files newer than `meta.json` are read through.
+    Only files newer than `meta.json` are read in full.
     """
     return next((reason for name in ARRAYS if (reason := _damage(folder, name, meta))), None)
 
 
 def damaged_arrays(folder: Path) -> list[Path]:
-    """The arrays that are there and damaged, as `damage` finds; empty where `meta.json` cannot be read."""
+    """The existing arrays that are damaged, see `damage`; empty if `meta.json` cannot be read."""
     try:
         meta = read_meta(folder / META)
     except UserError:
@@ -346,7 +346,7 @@ def _damage(folder: Path, name: str, meta: Meta) -> str | None:
 
 
 def _split(meta: Meta, images: np.ndarray, labels: np.ndarray) -> "Split[np.ndarray] | Split[Photos]":
-    """A split of pixels, or of photos, of which `images` is the index."""
+    """A split of pixels, or of photos with `images` as their index."""
     if meta.photos is None:
         return Split(images, labels)
     from smallbatch.data.photos import Photos  # imports torch, which only training needs
@@ -355,7 +355,7 @@ def _split(meta: Meta, images: np.ndarray, labels: np.ndarray) -> "Split[np.ndar
 
 
 def index_type(file: int, name: int) -> np.dtype:
-    """The type of an index of photos whose longest file name and member name have so many bytes."""
+    """The type of an index of photos, with the lengths in bytes of the longest file name and member name."""
     numbers = [("offset", "<i8"), ("size", "<i8"), ("height", "<i4"), ("width", "<i4"), ("sha256", "V32")]
     return np.dtype([("file", f"S{max(1, file)}"), ("name", f"S{max(1, name)}"), *numbers])
 
@@ -363,7 +363,7 @@ def index_type(file: int, name: int) -> np.dtype:
 def channel_statistics(images: np.ndarray) -> tuple[tuple[float, ...], tuple[float, ...]]:
     """Mean and standard deviation of each channel of uint8 `images` [n, c, h, w], in units of pixel value / 255.
 
-    Sums are exact integers, so the outcome does not depend on the order or the size of the chunks.
+    The sums are exact integers, so the result does not depend on the order or size of the chunks.
     """
     total = np.zeros(images.shape[1], np.int64)
     squares = np.zeros(images.shape[1], np.int64)
@@ -379,7 +379,7 @@ def channel_statistics(images: np.ndarray) -> tuple[tuple[float, ...], tuple[flo
 
 
 def fingerprint(classes: Iterable[str], train: Split[np.ndarray], test: Split[np.ndarray]) -> str:
-    """SHA-256 over everything of a data set that training can see, in hexadecimal."""
+    """SHA-256 of everything in a data set that training uses, in hexadecimal."""
     digest = hashlib.sha256(json.dumps(list(classes)).encode())
     for array in (train.images, train.labels, test.images, test.labels):
         digest.update(f"{array.dtype.str}{array.shape}".encode())

@@ -1,4 +1,4 @@
-"""What lies below a folder from elsewhere: nothing is opened here, and nothing vanishes without being counted."""
+"""Lists the contents of a user's folder without opening files; everything that is skipped is counted."""
 
 import hashlib
 import os
@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 from smallbatch.core.errors import UserError
 
-# What macOS, Windows, Synology, QNAP, Android, file systems and Python put beside a user's files by themselves.
+# Files that macOS, Windows, Synology, QNAP, Android, file systems and Python create beside a user's files.
 _SYSTEM = re.compile(
     r"__macosx|icon\r|network trash folder|temporary items"
     r"|system volume information|\$recycle\.bin|recycle[dr]|desktop\.ini|(eh)?thumbs(_vista)?\.db(:encryptable)?"
@@ -25,7 +25,7 @@ _SPECIAL = {stat.S_IFIFO: "FIFO", stat.S_IFSOCK: "socket", stat.S_IFCHR: "device
 
 
 class File(NamedTuple):
-    """A file below a folder: its path there, its size in bytes and the time of its last change in nanoseconds."""
+    """A file below a folder: its relative path, its size in bytes and its modification time in nanoseconds."""
 
     name: str
     size: int
@@ -33,35 +33,35 @@ class File(NamedTuple):
 
 
 def visible(name: str) -> bool:
-    """Whether a file or folder is meant to be seen: not hidden, nor what a system adds by itself."""
+    """Whether a file or folder belongs to the user: it is neither hidden nor created by a system."""
     return not name.startswith(".") and not _SYSTEM.fullmatch(name)
 
 
 def text(name: str) -> str:
-    """A file's name as Unicode text in its composed form, whatever the locale; bytes that are no UTF-8 stay escaped."""
+    """A file's name as composed Unicode text in every locale; bytes that are not valid UTF-8 stay escaped."""
     return unicodedata.normalize("NFC", os.fsencode(name).decode("utf-8", "surrogateescape"))
 
 
 def folded(name: str) -> str:
-    """A name as a file system sees it that knows no capitals, as those of macOS and Windows."""
+    """A name as seen by a file system that ignores case, such as those of macOS and Windows."""
     return name.casefold().strip()
 
 
 def shown(name: str | Path) -> str:
-    """A file's name for a message: on one line, and writable in every encoding of Unicode."""
+    """A file's name for a message: on one line, and encodable in every Unicode encoding."""
     return "".join(sign if sign.isprintable() else sign.encode("unicode_escape").decode() for sign in str(name))
 
 
 def some(names: Sequence[str]) -> str:
-    """A list of names that does not fill the screen."""
+    """A list of names, shortened to a few."""
     return shown(", ".join(names[:5])) + (f" and {len(names) - 5} more" if len(names) > 5 else "")
 
 
 def folders(folder: Path) -> list[Path]:
-    """The visible folders in `folder` and those that links in it lead to, sorted.
+    """The visible folders in `folder`, including those that links point to, sorted.
 
     Raises:
-        UserError: a link leads nowhere, or up to a folder that it lies in.
+        UserError: a link is broken, or leads up to a folder that contains it.
     """
     subfolders = []
     for entry in sorted(folder.iterdir()):
@@ -82,13 +82,13 @@ def _check_link(link: Path) -> None:
 
 
 def walk(folder: Path, left_out: Counter[str]) -> Iterator[File]:
-    """The visible files below `folder` at whatever depth, those behind linked folders too; no folder is read twice.
+    """The visible files below `folder` at any depth, including linked folders; no folder is read twice.
 
-    A link that leads nowhere counts as a file: it is found out when it is opened.
+    A broken link counts as a file: the error occurs when it is opened.
 
     Args:
-        folder: where to begin.
-        left_out: here is counted, by kind, what is not a file or not meant to be seen.
+        folder: folder to begin with.
+        left_out: counts of skipped entries by kind (not a file, or not visible), updated here.
 
     Raises:
         OSError: a folder cannot be read.
@@ -96,7 +96,7 @@ def walk(folder: Path, left_out: Counter[str]) -> Iterator[File]:
     seen = {_identity(parent) for parent in folder.resolve().parents}
     plain = [""]
     linked: list[str] = []
-    while plain or linked:  # what is there itself comes before what links lead to
+    while plain or linked:  # the folder's own content comes before that of links
         subfolder = plain.pop() if plain else linked.pop()
         identity = _identity(folder / subfolder)
         if identity in seen:
@@ -117,9 +117,9 @@ def walk(folder: Path, left_out: Counter[str]) -> Iterator[File]:
 
 
 def tree_digest(files: Iterable[File]) -> str | None:
-    """SHA-256 over names, sizes and times of change of files, in hexadecimal; None if there are no files.
+    """SHA-256 of names, sizes and modification times of files, in hexadecimal; None if there are no files.
 
-    It shows, without reading the files, that some were added, removed or changed.
+    It shows, without reading the files, whether some were added, removed or changed.
     """
     rows = sorted(b"%b\0%d %d\0" % (os.fsencode(file.name), file.size, file.changed) for file in files)
     return hashlib.sha256(b"".join(rows)).hexdigest() if rows else None
@@ -131,7 +131,7 @@ def _identity(folder: Path) -> tuple[int, int]:
 
 
 def _status(entry: os.DirEntry[str]) -> os.stat_result:
-    """What a link leads to, or the link itself where that is nothing."""
+    """The status of a link's target, or of the link itself if it is broken."""
     try:
         return entry.stat()
     except OSError:
@@ -150,12 +150,12 @@ def _count_hidden(entry: os.DirEntry[str], status: os.stat_result, left_out: Cou
 
 
 def count_files(folder: str | Path) -> int:
-    """The number of files below a folder, as far as it can be read."""
+    """The number of readable files below a folder."""
     return sum(len(files) for _, _, files in os.walk(folder))
 
 
 def describe_left_out(left_out: Counter[str], most: int = 12) -> str:
-    """Kinds and counts on one line, the most frequent first; nothing where nothing was left out."""
+    """Kinds and counts on one line, the most frequent first; empty if nothing was left out."""
     kinds = sorted(left_out.items(), key=lambda item: (-item[1], item[0]))
     parts = [f"{count} {kind if count > 1 else _PLURAL.sub('', kind, count=1)}" for kind, count in kinds if count]
     more = sum(count for _, count in kinds[most:])
