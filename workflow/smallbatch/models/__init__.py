@@ -1,6 +1,6 @@
-"""Models by name: the project's, those of installed packages, and your own; see docs/study.md.
+"""Models by name: the project's, those of installed packages, and the user's own; see docs/study.md.
 
-One of your own is a file beside this and a line in `MODELS`.
+To add your own, put a file into this folder and a line into `MODELS`.
 """
 
 import ast
@@ -30,15 +30,15 @@ BUILT_IN = {
     "resnet32": "smallbatch.models.resnet:resnet32",
     "resnet50": "smallbatch.models.resnet50:resnet50",
 }
-"""The project's own, which its tests prove; their runs are named by `study.PROTOCOL` and not by the files."""
+"""The project's models, which its tests check; their runs are identified by `study.PROTOCOL` and not by their files."""
 
 MODELS = {
     **BUILT_IN,
 }
-"""Entry point of each model, MODULE:FUNCTION, as text: studies are checked without importing torch."""
+"""Model -> entry point, MODULE:FUNCTION, as text, so that studies are checked without importing torch."""
 
 PACKAGES = ("torchvision", "timm")
-"""Of which a model is called PACKAGE:NAME."""
+"""Packages whose models are called PACKAGE:NAME."""
 
 PROJECT_FILES = ("__init__", "alexnet", "initialisation", "normalisation", "packaged", "resnet", "resnet50")
 
@@ -62,7 +62,7 @@ def entry_point(model: str) -> str:
 
 
 def is_own(model: str) -> bool:
-    """Whether a model is the user's own or a package's, not the project's under its own name.
+    """Whether a model is the user's own or from a package, not a project's model under its own name.
 
     Raises:
         UserError: there is no such model.
@@ -71,22 +71,22 @@ def is_own(model: str) -> bool:
 
 
 def content(model: str) -> str | None:
-    """A hash over the code of a model of the user's own: its file, those beside it that it imports, and which function.
+    """A hash of the code of a user's model: its file, files beside it that it imports, and the function's name.
 
-    None of the project's. As they are when it is first asked for.
+    None for a project's model. The files are read when the hash is first requested.
 
     Raises:
-        UserError: there is no such model, or no such file.
+        UserError: the model or its file does not exist.
     """
     return content_at(entry_point(model)) if is_own(model) else None
 
 
-@functools.cache  # what this process has imported stays, whatever becomes of the file
+@functools.cache  # what this process has imported stays the same, even if the file changes
 def content_at(entry_point: str) -> str:
-    """The same of a model by its entry point, as in `MODELS`.
+    """As `content`, for a model given by its entry point, as in `MODELS`.
 
     Raises:
-        UserError: there is no such file.
+        UserError: the file does not exist.
     """
     return _content_now(entry_point)
 
@@ -97,7 +97,7 @@ def _content_now(entry_point: str) -> str:
 
 
 def _version(entry_point: str) -> str:
-    """That of the package whose model it is; empty for others."""
+    """Version of the package that a model is from; empty for other models."""
     module, _, name = entry_point.partition(":")
     if module != "smallbatch.models.packaged":
         return ""
@@ -110,10 +110,10 @@ def _version(entry_point: str) -> str:
 
 
 def files(entry_point: str) -> set[Path]:
-    """The file of a model's function and those beside it that it imports; the entry point as in `MODELS`.
+    """The file of a model's function and the files beside it that it imports; the entry point is as in `MODELS`.
 
     Raises:
-        UserError: there is none.
+        UserError: the file does not exist.
     """
     return _with_imported(source(entry_point))
 
@@ -122,10 +122,10 @@ def source(entry_point: str) -> Path:
     """The file of a model's function.
 
     Args:
-        entry_point: as in `MODELS`.
+        entry_point: entry point as in `MODELS`.
 
     Raises:
-        UserError: there is none.
+        UserError: the file does not exist.
     """
     module, _, name = entry_point.partition(":")
     with contextlib.suppress(ImportError, ValueError, AttributeError):
@@ -138,7 +138,7 @@ def source(entry_point: str) -> Path:
 
 
 def _spec_without_import(module: str) -> ModuleSpec | None:
-    """As `importlib.util.find_spec`, which imports the packages around a module: nobody would see what they read."""
+    """As `importlib.util.find_spec`, which would import parent packages: their file accesses would go unseen."""
     top, *parts = module.split(".")
     spec, name = importlib.util.find_spec(top), top
     for part in parts:
@@ -148,7 +148,7 @@ def _spec_without_import(module: str) -> ModuleSpec | None:
 
 
 def _with_imported(file: Path) -> set[Path]:
-    """A file and those beside it that it imports, by whatever name; the project's own left out."""
+    """A file and the files beside it that it imports, directly or indirectly, without the project's own."""
     files: set[Path] = set()
     pending = {file.resolve()}
     while pending:
@@ -163,7 +163,7 @@ def _with_imported(file: Path) -> set[Path]:
 
 
 def _packages_around(path: Path) -> Iterator[Path]:
-    """What Python runs before a file: `__init__.py` of its package, and of those around it."""
+    """The files that Python runs before a module: `__init__.py` of its package and of all parent packages."""
     for folder in path.parents:
         file = folder / "__init__.py"
         if folder == Path(__file__).resolve().parent or not file.is_file():
@@ -172,19 +172,19 @@ def _packages_around(path: Path) -> Iterator[Path]:
 
 
 def is_the_projects(path: Path) -> bool:
-    """Whether a file, its links resolved, is one of the project's that models build on.
+    """Whether a file, with links resolved, is one of the project's files that models build on.
 
-    Of the rest of the library a model takes what is imported already; what it is the first to open was added to it.
+    Other library files that a model uses are imported already; one that only the model imports is the user's.
     """
     beside = Path(__file__).resolve().parent
     return path.parent == beside and path.suffix == ".py" and path.stem in PROJECT_FILES
 
 
 def _imported(path: Path) -> set[str]:
-    """Every part of the names that a file imports."""
+    """All components of the names that a file imports."""
     try:
         nodes = list(ast.walk(ast.parse(path.read_bytes())))
-    except (SyntaxError, ValueError, RecursionError):  # importing it will say so
+    except (SyntaxError, ValueError, RecursionError):  # importing the file reports the error
         return set()
     names = [alias.name for node in nodes if isinstance(node, ast.Import | ast.ImportFrom) for alias in node.names]
     names += [node.module for node in nodes if isinstance(node, ast.ImportFrom) and node.module]
@@ -192,14 +192,14 @@ def _imported(path: Path) -> set[str]:
 
 
 def check_content(model: str, recorded: str | None) -> None:
-    """Make sure that a model, which this process has built, is the one that a run is named after.
+    """Make sure that a model built by this process is the one recorded in its run's settings.
 
     Args:
-        model: of the run.
-        recorded: `content` of the model, as the run's settings have it.
+        model: the run's model.
+        recorded: `content` of the model in the run's settings.
 
     Raises:
-        UserError: its file has changed.
+        UserError: the model's file has changed.
     """
     now = _loaded.get(model) or content(model)
     if now != recorded:
@@ -220,19 +220,19 @@ def build(
     bn_batch_size: int = 1,
     seed: int = 0,
 ) -> "nn.Module":
-    """Make a model with the initial weights of `seed`: the paper's, or those that a model of the user's own makes.
+    """Make a model with the initial weights of `seed`: the paper's, or for a user's model, its own.
 
     Args:
         model: a key of `MODELS`.
         shape: channels, height, width of an image.
         classes: number of classes.
         norm: none, batch, group or own, see `normalisation.norms`.
-        norm_layers: all, or conv for the convolutions only.
+        norm_layers: all, or conv for convolutions only.
         bn_batch_size: b, the examples that batch statistics are taken over.
-        seed: of the initial weights.
+        seed: seed of the initial weights.
 
     Raises:
-        UserError: a model of the user's own cannot be made.
+        UserError: a user's model cannot be made.
     """
     from torch import nn
 
@@ -249,7 +249,7 @@ def build(
 
 
 _loaded: dict[str, str] = {}
-"""Model of the user's own -> `content` of what this process has imported."""
+"""User's model -> its `content` as imported by this process."""
 
 
 def _maker(model: str) -> Callable[..., "nn.Module"]:
@@ -266,9 +266,9 @@ def _maker(model: str) -> Callable[..., "nn.Module"]:
 
 
 def forget_modules() -> None:
-    """Let all models of the user's own, and what they import, be imported again when they are asked for next.
+    """Remove all user's models and what they import from `sys.modules`, so that their next use imports them again.
 
-    So that what one of them imports is seen, whatever others have imported before.
+    This makes all imports of a model visible, whatever other models have imported before.
     """
     files_of_own: set[Path] = set()
     for model in filter(is_own, MODELS):
@@ -276,24 +276,24 @@ def forget_modules() -> None:
             files_of_own |= files(entry_point(model))
     forgotten = [
         name
-        for name, module in list(sys.modules.items())  # a look at some imports others
+        for name, module in list(sys.modules.items())  # a list, since access to some modules imports others
         if (file := getattr(module, "__file__", None)) and Path(file).resolve() in files_of_own
     ]
     for name in forgotten:
         del sys.modules[name]
-    for name in forgotten:  # a package that stays has its modules as attributes; one that goes may still be in use
+    for name in forgotten:  # packages keep their modules as attributes; a removed package may still be in use
         package, _, last = name.rpartition(".")
         if package in sys.modules:
             vars(sys.modules[package]).pop(last, None)
 
 
 def forget_bytecode(entry_point: str) -> None:
-    """Delete what Python has compiled of the files that `content` is a hash over.
+    """Delete Python's bytecode of the files that `content` hashes.
 
-    Python takes it for that of a file of the same size and time, in seconds, as copies that keep times may have.
+    Python would use it for any file of the same size and time in seconds, such as a copy that preserves times.
 
     Raises:
-        UserError: it cannot be deleted.
+        UserError: a file cannot be deleted.
     """
     for file in files(entry_point):
         cached = Path(importlib.util.cache_from_source(str(file)))
@@ -308,7 +308,7 @@ def forget_bytecode(entry_point: str) -> None:
 
 @contextlib.contextmanager
 def errors_in_one_line(model: str, what: str) -> Iterator[None]:
-    """Turn whatever a model of the user's own raises into one line that names its file."""
+    """Turn any error of a user's model into a one-line error that names its file."""
     try:
         yield
     except UserError:

@@ -5,7 +5,7 @@ from torch import nn
 from smallbatch.models.normalisation import Norms
 
 CONVOLUTIONS = ((5, 16, True), (3, 48, True), (3, 96, False), (3, 64, False), (3, 64, True))
-"""Kernel, channels, pooled after: Masters & Luschi 2018, section 3.1."""
+"""Kernel size, channels, whether pooling follows: Masters & Luschi 2018, section 3.1."""
 
 
 def alexnet(shape: tuple[int, int, int], classes: int, norms: Norms) -> nn.Module:
@@ -22,7 +22,7 @@ def alexnet(shape: tuple[int, int, int], classes: int, norms: Norms) -> nn.Modul
         layers += [nn.Conv2d(channels, out, kernel, padding=kernel // 2), norms.conv(out), nn.ReLU(inplace=True)]
         channels = out
         if pooled:
-            # Padding 1 keeps the pooling defined down to one pixel; the paper does not say which it has.
+            # Padding 1 keeps pooling defined down to one pixel; the paper does not state its padding.
             layers.append(nn.MaxPool2d(3, stride=2, padding=1))
             height, width = (height + 1) // 2, (width + 1) // 2
     layers.append(nn.Flatten())

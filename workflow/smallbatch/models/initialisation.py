@@ -1,4 +1,4 @@
-"""Initial weights, which depend on a run's seed alone."""
+"""Initial weights, which depend only on a run's seed."""
 
 import contextlib
 from collections.abc import Iterator
@@ -11,14 +11,14 @@ from smallbatch.core.seeds import stream_seed
 
 @contextlib.contextmanager
 def seeded(seed: int) -> Iterator[None]:
-    """While it lasts, torch's random numbers are those of a run's initial weights; afterwards they are as before."""
+    """Context in which torch's random numbers are those for a run's initial weights; afterwards they are as before."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(stream_seed(seed, "initialisation"))
         yield
 
 
 def as_in_the_paper(model: nn.Module) -> nn.Module:
-    """Draw the weights of convolutions and linear layers by He et al. 2015b: normal, fan-in, ReLU gain; biases zero."""
+    """Initialise convolutions and linear layers as He et al. 2015b: normal, fan-in, ReLU gain; biases zero."""
     for module in model.modules():
         if isinstance(module, nn.Conv2d | nn.Linear):
             nn.init.kaiming_normal_(module.weight, nonlinearity="relu")

@@ -1,4 +1,4 @@
-"""Normalisation by name. Batch normalisation takes its statistics over sub-batches of b <= m examples."""
+"""Normalisation by name. Batch normalisation computes its statistics over sub-batches of b <= m examples."""
 
 import math
 from collections.abc import Callable, Sequence
@@ -10,14 +10,14 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 WINDOW = 1280
-"""Examples over which running statistics average, whatever m is (a larger batch: itself): 10 batches of 128, the common
-default. A window of so many batches instead would leave large m with statistics of weights long gone."""
+"""Number of examples that running statistics average over, for every m (at least one batch): 10 batches of 128, the
+common default. A fixed number of batches instead would give large m statistics of long outdated weights."""
 
 GROUP_CHANNELS = 8
-"""Channels that group normalisation takes together (ours: the paper has none)."""
+"""Channels per group in group normalisation (our choice: the paper has none)."""
 
 Norm = Callable[[int], nn.Module]
-"""Makes the normalisation of a layer from its number of channels."""
+"""Makes a layer's normalisation from its number of channels."""
 
 
 class BatchNorm(nn.Module):
@@ -28,9 +28,9 @@ class BatchNorm(nn.Module):
     Masters & Luschi 2018, section 3.6.
 
     Attributes:
-        momentum: of the running statistics at the next micro-batch, see `micro_batch_momenta`; none where that is all
-            of a mini-batch.
-        group: processes whose examples make up a sub-batch together with these; none where a sub-batch is whole.
+        momentum: momentum of the running statistics at the next micro-batch, see `micro_batch_momenta`; None if that is
+            the whole mini-batch.
+        group: processes whose examples form a sub-batch together with this process's; None if a process has it all.
     """
 
     running_mean: Tensor
@@ -48,7 +48,7 @@ class BatchNorm(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Normalise x [m, channels, ...]; in training m must be a multiple of the sub-batch."""
-        # Parameters may carry a leading dimension of lanes, folded into the channels as x has it.
+        # Parameters may have a leading dimension of lanes, which x folds into its channels.
         weight, bias = self.weight.flatten(), self.bias.flatten()
         mean, var = self.running_mean.flatten(), self.running_var.flatten()
         if not self.training:
@@ -60,7 +60,7 @@ class BatchNorm(nn.Module):
         if ghosts == 1:
             # flatten() of a contiguous buffer is a view, so the running statistics are updated in place.
             return F.batch_norm(x, mean, var, weight, bias, True, momentum, self.eps)
-        # Sub-batches become channels of their own: [b, ghosts * channels, ...].
+        # Sub-batches become additional channels: [b, ghosts * channels, ...].
         folded = x.unflatten(0, (ghosts, self.sub_batch)).transpose(0, 1).flatten(1, 2)
         means, variances = mean.repeat(ghosts), var.repeat(ghosts)
         y = F.batch_norm(folded, means, variances, weight.repeat(ghosts), bias.repeat(ghosts), True, momentum, self.eps)
@@ -71,10 +71,10 @@ class BatchNorm(nn.Module):
 
 
 def micro_batch_momenta(sizes: Sequence[int], batch_size: int) -> list[float]:
-    """Momenta of the running statistics for micro-batches in turn, so that they end as with all of them at once.
+    """Momenta of the running statistics for successive micro-batches, so that they end as with all of them at once.
 
     Args:
-        sizes: examples of each.
+        sizes: number of examples of each micro-batch.
         batch_size: m of the whole mini-batch, over all processes.
     """
     weights = [min(1.0, batch_size / WINDOW) * size / sum(sizes) for size in sizes]
@@ -82,7 +82,7 @@ def micro_batch_momenta(sizes: Sequence[int], batch_size: int) -> list[float]:
 
 
 class _Sum(torch.autograd.Function):
-    """The sum of a tensor over processes; since all their losses depend on it, so is the gradient."""
+    """The sum of a tensor over processes; so is the gradient, since the losses of all processes depend on it."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, group: dist.ProcessGroup) -> Tensor:
@@ -106,10 +106,10 @@ def _synchronised(
     eps: float,
     group: dist.ProcessGroup,
 ) -> Tensor:
-    """Batch normalisation of one sub-batch that the processes of `group` hold in equal parts."""
+    """Batch normalisation of one sub-batch that is divided equally among the processes of `group`."""
     values = x.float().flatten(2) if x.dim() > 2 else x.float()[:, :, None]
     local = torch.stack(torch.var_mean(values, (0, 2), correction=0))
-    # Every process's variance and mean, [processes, 2, channels]: better than sums of squares, which cancel.
+    # Variance and mean of every process, [processes, 2, channels]: more exact than sums of squares, which cancel.
     is_ours = torch.arange(group.size(), device=x.device) == group.rank()
     gathered: Tensor = _Sum.apply(is_ours[:, None, None] * local, group)
     variances, means = gathered.unbind(1)
@@ -125,18 +125,18 @@ def _synchronised(
 
 
 class Norms(NamedTuple):
-    """Makers of a model's normalisation after convolutions and after hidden fully connected layers."""
+    """Functions that make a model's normalisation after convolutions and after hidden fully connected layers."""
 
     conv: Norm
     hidden: Norm
 
 
 def norms(name: str, layers: str, sub_batch: int) -> Norms:
-    """The makers of a model's normalisation layers.
+    """The functions that make a model's normalisation layers.
 
     Args:
-        name: none, batch, group, or own: of a model that brings its own, which gets none from here.
-        layers: all, or conv for the convolutions only.
+        name: none, batch, group, or own (the model has its own normalisation and gets none from here).
+        layers: all, or conv for convolutions only.
         sub_batch: b, the examples that batch statistics are taken over.
     """
     makers: dict[str, Norm] = {

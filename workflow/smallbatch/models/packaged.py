@@ -1,4 +1,4 @@
-"""Models of installed packages by their names there: `torchvision:NAME`, and `timm:NAME` where timm is installed."""
+"""Models of installed packages by their names there: `torchvision:NAME` and, if timm is installed, `timm:NAME`."""
 
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 
 def __getattr__(attribute: str) -> "Callable[..., nn.Module]":
-    """What makes a model, as PACKAGE.NAME."""
+    """The function that makes the model of an attribute PACKAGE.NAME."""
     package, _, name = attribute.partition(".")
     if not name or package not in _MAKERS:
         raise AttributeError(attribute)
@@ -21,13 +21,13 @@ def __getattr__(attribute: str) -> "Callable[..., nn.Module]":
 
 
 WITH_AUXILIARY = ("googlenet", "inception_v3")
-"""Models of torchvision that give the logits of other classifiers, too, unless told not to."""
+"""Models of torchvision that by default also return logits of auxiliary classifiers."""
 
 
 def _torchvision(name: str, shape: tuple[int, int, int], classes: int, norms: "Norms") -> "nn.Module":
     from torchvision import models
 
-    _check_known(name, models.list_models(module=models))  # others are no classifiers, and load pretrained parts
+    _check_known(name, models.list_models(module=models))  # other models are not classifiers and load pretrained parts
     if shape[0] != 3:
         raise ValueError(f"models of torchvision take images of 3 channels, and these have {shape[0]}")
     more = {"aux_logits": False, "init_weights": True} if name in WITH_AUXILIARY else {}
@@ -36,7 +36,7 @@ def _torchvision(name: str, shape: tuple[int, int, int], classes: int, norms: "N
 
 
 def _check_known(name: str, known: Sequence[str]) -> None:
-    """One model has one name: packages also take capitals, tags of pretrained weights and addresses."""
+    """Refuse aliases, so that a model has one name: packages also accept capitals, tags of weights and addresses."""
     if name not in known:
         raise ValueError(f"there is no classifier of this name{suggestion(name, list(known))}")
 

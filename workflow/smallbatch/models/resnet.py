@@ -14,7 +14,7 @@ class Shortcut(nn.Module):
     """Option A of He et al. 2015a: every second pixel, new channels filled with zeros; no parameters."""
 
     lanes = 1
-    """How many lanes the channels hold; `training.lanes` sets it."""
+    """Number of lanes that are folded into the channels; set by `training.lanes`."""
 
     def __init__(self, new_channels: int) -> None:
         super().__init__()
@@ -47,13 +47,13 @@ class Block(nn.Module):
 def resnet(shape: tuple[int, int, int], classes: int, norms: Norms, blocks: int) -> nn.Module:
     """ResNet of 6 * blocks + 2 layers: three stages of 16, 32 and 64 channels.
 
-    Convolutions keep their biases, so that the same network serves without normalisation.
+    Convolutions keep their biases, so that the same network also works without normalisation.
 
     Args:
         shape: channels, height, width of an image.
         classes: number of classes.
         norms: normalisation after every convolution (there is no hidden fully connected layer).
-        blocks: residual blocks a stage.
+        blocks: residual blocks per stage.
     """
     layers: list[nn.Module] = [
         nn.Conv2d(shape[0], STAGES[0], 3, padding=1),

@@ -1,4 +1,4 @@
-"""ResNet-50 for photos (He et al. 2015a), torchvision's."""
+"""ResNet-50 for photos (He et al. 2015a), as in torchvision."""
 
 from torch import nn
 from torchvision import models
@@ -7,9 +7,9 @@ from smallbatch.models.normalisation import Norms
 
 
 def resnet50(shape: tuple[int, int, int], classes: int, norms: Norms) -> nn.Module:
-    """ResNet-50 with the stride of a block in its 3x3 convolution, as torchvision has it.
+    """ResNet-50 with a block's stride in its 3x3 convolution, as in torchvision.
 
-    Its convolutions have no biases; without normalisation those of the classifier are the only ones.
+    Its convolutions have no biases; without normalisation, only the classifier has biases.
 
     Args:
         shape: channels, height, width of an image.
