@@ -49,7 +49,7 @@ class Meta:
     label: the name shown in figures and run folders.
     classes: class names; a class's label is its index here.
     shape: channels, height, width.
-    mean, std: of each channel over the training split, in units of pixel value / 255.
+    mean, std: mean and standard deviation of each channel over the training split, in units of pixel value / 255.
     train, test: number of images.
     fingerprint: SHA-256 of both splits' arrays and the class names, in hexadecimal; for photos, of their bytes.
     photos: folder from which photos are read; None if the images are arrays.
