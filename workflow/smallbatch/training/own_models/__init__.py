@@ -1,8 +1,8 @@
-"""Models of the user's own: how each can be trained, checked before a study begins and remembered.
+"""Models of the user's own: how each can be trained, checked before a study begins and cached.
 
-`check` is for a study, `suitability` and `max_lanes` are for its jobs. Nothing that they import imports torch, or runs
-a line of a user's model: processes of their own do, see `subprocesses`; only what a job does not find in the cache is
-examined in the job itself.
+`check` is for a study, `suitability` and `max_lanes` are for its jobs. None of their imports imports torch or runs code
+of a user's model, which is left to other processes, see `subprocesses`; only a model that a job does not find in the
+cache is examined in the job itself.
 """
 
 import functools
@@ -31,13 +31,13 @@ def suitability(setting: Setting, shape: Sequence[int], classes: int, processes:
     """How the model of a setting can be trained.
 
     Args:
-        setting: of runs.
-        shape: of an image: channels, height, width.
+        setting: setting of runs.
+        shape: image shape: channels, height, width.
         classes: number of classes.
-        processes: that share each mini-batch.
+        processes: number of processes that share each mini-batch.
 
     Raises:
-        UserError: it cannot, or not by so many processes; says why.
+        UserError: the model cannot be trained, or not by this number of processes; the message says why.
     """
     if not models.is_own(setting.model):
         return BUILT_IN
@@ -48,7 +48,7 @@ def suitability(setting: Setting, shape: Sequence[int], classes: int, processes:
 
 @functools.cache
 def suitability_of(spec: ModelSpec) -> Suitability:
-    """The remembered result of a model's check; the model is examined in this process if there is none.
+    """The cached result of a model's check; if there is none, the model is examined in this process.
 
     Raises:
         UserError: the model cannot be trained.
@@ -69,17 +69,17 @@ def max_lanes(setting: Setting, dataset: DatasetInfo, count: int) -> int:
 
 
 def check(study: Study, datasets: Mapping[str, dict[str, Any]], processes: int) -> None:
-    """Check the study's models that are the user's own, before anything is trained, and log which are trained alone.
+    """Check the study's models that are the user's own before anything is trained; log which are trained alone.
 
-    One that was not checked before takes a process of some seconds (most of it the import of torch).
+    A model that was not checked before takes a process of some seconds (most of it the import of torch).
 
     Args:
-        study: whose.
-        datasets: as the configuration has them.
-        processes: that share each mini-batch.
+        study: the study.
+        datasets: settings of the data sets, as in the configuration.
+        processes: number of processes that share each mini-batch.
 
     Raises:
-        UserError: one cannot be trained as the study says.
+        UserError: a model cannot be trained as the study requires.
     """
     experiments = [e for e in study.experiments.values() if models.is_own(e.setting.model)]
     keys = {data.label(key, settings): key for key, settings in datasets.items()}
@@ -93,7 +93,7 @@ def check(study: Study, datasets: Mapping[str, dict[str, Any]], processes: int) 
         result, where = results[specs[e.name]], f"{study.file}: experiments.{e.name}"
         _check_experiment(e, result, where, processes)
         if not result.lanes:
-            # A warning once, where everyone sees it; then only where logs are read.
+            # Warn once, where everyone sees it; afterwards only in logs.
             level = logging.WARNING if specs[e.name] in new else logging.INFO
             log.log(
                 level, "%s: model %s is trained alone, since %s; %s", where, e.setting.model, result.why_alone, SLOWER
@@ -105,7 +105,7 @@ def _spec(e: Experiment, key: str, datasets: Mapping[str, dict[str, Any]]) -> Mo
 
 
 def _with_batch_sizes(specs: Mapping[str, ModelSpec], experiments: Sequence[Experiment]) -> dict[str, ModelSpec]:
-    """The specs by experiment, each with the batch sizes of all experiments that have the same one."""
+    """The specs by experiment; each has the batch sizes of all experiments with the same spec."""
     sizes: dict[ModelSpec, set[int]] = {}
     for e in experiments:
         sizes.setdefault(specs[e.name], set()).update(e.batch_sizes, e.setting.variance_batch_sizes)
@@ -113,7 +113,7 @@ def _with_batch_sizes(specs: Mapping[str, ModelSpec], experiments: Sequence[Expe
 
 
 def _check_new(where: str, specs: Sequence[ModelSpec]) -> dict[ModelSpec, Suitability]:
-    """Check models that are not in the cache, and put the results there."""
+    """Check models that are not in the cache, and cache the results."""
     started = time.perf_counter()
     results = {}
     for spec, answer in zip(specs, subprocesses.check_models(where, specs), strict=False):
@@ -128,7 +128,7 @@ def _check_new(where: str, specs: Sequence[ModelSpec]) -> dict[ModelSpec, Suitab
 
 
 def _check_experiment(e: Experiment, result: Suitability, where: str, processes: int) -> None:
-    """Make sure that the model can be trained as an experiment says."""
+    """Make sure that the model can be trained as an experiment requires."""
     model, smallest = e.setting.model, min(e.batch_sizes)
     _check_processes(model, result, processes)
     if smallest < result.min_batch_size:

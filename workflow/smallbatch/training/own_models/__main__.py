@@ -1,7 +1,7 @@
-"""`python -m smallbatch.training.own_models FILE` checks the models that come as JSON on standard input.
+"""`python -m smallbatch.training.own_models FILE` checks the models given as JSON on standard input.
 
-The answers go to FILE one by one, so that whoever asked knows at which model this process ended. With
-`--other-environment` it only trains each model for a few updates, in another environment.
+The answers are written to FILE one by one, which shows at which model the process ended, if it did. With
+`--other-environment`, each model is only trained for a few updates, in another environment.
 """
 
 import contextlib
@@ -45,7 +45,7 @@ def _spec(values: Sequence[Any]) -> ModelSpec:
 
 
 def _files(specs: Sequence[ModelSpec]) -> set[str]:
-    """Those of all models, by the names that they are imported by and with links resolved."""
+    """The files of all models, by the names under which they are imported and with links resolved."""
     entry_points = [spec.entry_point for spec in specs]
     return {str(file) for point in entry_points for file in (models.source(point), *models.files(point))}
 

@@ -1,4 +1,4 @@
-"""Whether a model is the same at each batch size: of a study's mini-batches, and of test images at once."""
+"""Checks whether a model behaves the same at each batch size: of a study's mini-batches, and of test images."""
 
 import contextlib
 import math
@@ -14,23 +14,23 @@ from smallbatch.training.own_models.outside_access import call_tracing_paused
 from smallbatch.training.own_models.recording import Recorder
 
 MAX_IMAGES = 1 << 16
-"""Of the largest mini-batch of which only the shapes are computed."""
+"""Number of images of the largest mini-batch for which only shapes are computed."""
 
 USUAL_SIZES = tuple(2**power for power in range(12))
-"""Mini-batches that are looked at whatever the study has: up to 2048, as in the paper."""
+"""Sizes of mini-batches that are always checked, whatever the study's: up to 2048, as in the paper."""
 
 TEST_OPERATIONS = 1e11
-"""Multiplications and additions of the largest test batch that is computed."""
+"""Maximum number of multiplications and additions for a test batch that is computed."""
 
 TEST_ROUNDING = 1e-3
-"""Of the largest logit: what the logits of an image may differ in with the number of images beside it."""
+"""Tolerance, relative to the largest logit, between an image's logits in test batches of different size."""
 
 
 def check(candidate: Candidate, *, stochastic: bool) -> None:
-    """Make sure that it takes the study's batch sizes and many test images, and is the same model at each.
+    """Make sure that the model accepts the study's batch sizes and many test images, and behaves the same at each.
 
     Raises:
-        UserError: it is not.
+        UserError: the model does not.
     """
     sizes = candidate.spec.batch_sizes
     if not sizes:
@@ -38,7 +38,7 @@ def check(candidate: Candidate, *, stochastic: bool) -> None:
     usual = candidate.record_many(EXAMPLES, training=True)
     records: dict[int, Recorder | None] = {}
     for count in sizes:
-        # What the smallest size is, is found by `smallest`.
+        # The smallest possible size is determined by `smallest`.
         with contextlib.suppress(UserError) if count < EXAMPLES else contextlib.nullcontext():
             records[count] = candidate.record_many(count, training=True)
     for count, record in records.items():
@@ -48,7 +48,7 @@ def check(candidate: Candidate, *, stochastic: bool) -> None:
 
 
 def smallest(candidate: Candidate) -> int:
-    """The fewest examples of a mini-batch that the model trains on."""
+    """The minimum number of examples in a mini-batch that the model trains on."""
     for examples in (1, SUB_BATCH):
         with contextlib.suppress(UserError):
             if examples >= candidate.sub_batch:
@@ -58,21 +58,21 @@ def smallest(candidate: Candidate) -> int:
 
 
 def kinds(candidate: Candidate) -> list[int]:
-    """One mini-batch, the smallest, of each kind that the model computes otherwise in training than the others.
+    """The smallest mini-batch of each kind, where sizes are of one kind if a training pass uses the same operations.
 
-    Of all of `USUAL_SIZES` and the study's batch sizes; the first is `EXAMPLES`.
+    The sizes are `EXAMPLES`, which comes first, all of `USUAL_SIZES`, and the study's batch sizes.
     """
     smallest: dict[tuple[str, ...], int] = {}
     for count in dict.fromkeys((EXAMPLES, *USUAL_SIZES, *candidate.spec.batch_sizes)):
-        with contextlib.suppress(UserError):  # too small a size for it, or one that `check` refuses
+        with contextlib.suppress(UserError):  # the model does not accept such a small size, or `check` refuses it
             record = candidate.record_many(count, training=True)
-            # Where it takes too long to find out, it may be another kind.
+            # If recording would take too long, the size may be another kind.
             smallest.setdefault(tuple(record.operations) if record else (str(count),), count)
     return list(smallest.values())
 
 
 def draws_at_large_sizes(candidate: Candidate) -> bool:
-    """Whether a pass of a large mini-batch draws random numbers; of one that fails that is not known."""
+    """Whether a pass of a large mini-batch draws random numbers; false if the pass fails."""
     for count in (candidate.computed, MAX_IMAGES):
         with contextlib.suppress(UserError):
             record = candidate.record_many(count, training=True)
@@ -88,14 +88,14 @@ def _check_size(candidate: Candidate, count: int, record: Recorder, usual: Recor
         )
     normalisation.check_norms_used(candidate, record, pass_name(count, training=True))
     others = record.called ^ usual.called | record.normalised ^ usual.normalised
-    if others and (candidate.runs_on_shapes or not stochastic):  # what it draws may choose its layers
+    if others and (candidate.runs_on_shapes or not stochastic):  # random numbers may choose its layers
         raise candidate.spec.error(
             f"at m = {count} it calls other layers than at m = {EXAMPLES} ({min(others)}); allowed: the same at each m"
         )
 
 
 def _check_test_sizes(candidate: Candidate) -> None:
-    """An image's logits are the same however many are tested at once."""
+    """Check that an image's logits are the same in test batches of any size."""
     most = min(BLOCK_IMAGES, BLOCK_VALUES // math.prod(candidate.spec.shape))
     usual = candidate.record_many(EXAMPLES, training=False)
     for count in sorted({most, *(2**power for power in range(3, most.bit_length(), 2))}):
@@ -106,7 +106,7 @@ def _check_test_sizes(candidate: Candidate) -> None:
 
 
 def _check_test_size(candidate: Candidate, count: int) -> None:
-    """Compare the logits of so many images at once with those of few; if that does not take long."""
+    """Compare the logits in a test batch of `count` images with those in a small one, unless this takes too long."""
     model, images = candidate.build(1).eval(), candidate.many_images(count)
     few = min(candidate.computed, count)
     with torch.no_grad(), candidate.guarded("test pass"):

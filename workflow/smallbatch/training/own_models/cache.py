@@ -1,4 +1,4 @@
-"""Results of checks, remembered in the user's cache folder: a file for each model and kind of images.
+"""Results of checks, cached in the user's cache folder: a file for each model and kind of images.
 
 The folder may be deleted at any time.
 """
@@ -20,15 +20,15 @@ log = logging.getLogger(__name__)
 
 
 def load(spec: ModelSpec) -> Suitability | None:
-    """The result for a model; None if there is none, or it is damaged."""
+    """The result for a model; None if it is missing or damaged."""
     try:
         return Suitability(**read_sealed(_file(spec)))
-    except (UserError, RuntimeError, TypeError):  # not there, damaged, or no home
+    except (UserError, RuntimeError, TypeError):  # missing, damaged, or no home folder
         return None
 
 
 def save(spec: ModelSpec, result: Suitability) -> None:
-    """Remember the result for a model, if that can be written."""
+    """Cache the result for a model, if possible."""
     try:
         write_sealed(_file(spec), result._asdict())
     except (UserError, OSError, RuntimeError) as error:
@@ -36,7 +36,7 @@ def save(spec: ModelSpec, result: Suitability) -> None:
 
 
 def _file(spec: ModelSpec) -> Path:
-    """Its name is a hash over everything that the result depends on."""
+    """A file whose name is a hash of everything that the result depends on."""
     key = json.dumps([spec, _code(), *map(_version, ("torch", "torchvision"))])
     return cache_folder() / "models" / f"{hashlib.sha256(key.encode()).hexdigest()[:32]}.json"
 

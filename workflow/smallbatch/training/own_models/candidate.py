@@ -1,4 +1,4 @@
-"""A model of the user's own under examination: makes it, passes images through it, and refuses it by name."""
+"""A model of the user's own under examination: makes it, runs passes, and refuses it by name."""
 
 import contextlib
 import functools
@@ -26,16 +26,16 @@ from smallbatch.training.own_models.spec import ModelSpec
 from smallbatch.training.own_models.torch_settings import torch_settings
 
 EXAMPLES, SUB_BATCH = 4, 2
-"""Of a mini-batch that is tried, and of a batch statistic."""
+"""Number of examples in a small mini-batch, and in a sub-batch of batch normalisation."""
 
 MINI_BATCHES = 3
-"""Mini-batches of images that are at hand: one for each of the lanes that are compared with their models alone."""
+"""Number of prepared mini-batches: one for each of the lanes that are compared with models alone."""
 
 MANY_IMAGES, MANY_PIXELS = 256, 1 << 18
-"""Of the largest mini-batch that is computed: what a model does only with many."""
+"""Limits of the largest mini-batch that is computed, to detect behaviour that occurs only with many images."""
 
 SEED = 20
-"""Of the random numbers that a model draws in a pass, unless given; no model would choose it for itself."""
+"""Default seed of the random numbers that a model draws in a pass; no model would choose it by itself."""
 
 ONLY_VALUES_TELL = (
     fake_tensor.DataDependentOutputException,
@@ -43,11 +43,11 @@ ONLY_VALUES_TELL = (
     fake_tensor.UnsupportedFakeTensorException,
     fake_tensor.UnsupportedOperatorException,
 )
-"""Why a pass of shapes ends where one with values would go on."""
+"""Exceptions that end a pass of shapes although a pass with values would succeed."""
 
 
 class Pass(NamedTuple):
-    """What a pass forwards and backwards gives: logits, gradients by parameter, and the model's state after it."""
+    """The results of a forward and backward pass: logits, gradients by parameter, and the model's state after it."""
 
     logits: Tensor
     gradients: dict[str, Tensor]
@@ -55,12 +55,12 @@ class Pass(NamedTuple):
 
     @property
     def tensors(self) -> list[Tensor]:
-        """All of it."""
+        """All results."""
         return [self.logits, *self.gradients.values(), *self.state.values()]
 
 
 class Candidate:
-    """A model with images [mini-batches, examples, c, h, w] and labels [mini-batches, examples] for it."""
+    """A model, with images [mini-batches, examples, c, h, w] and labels [mini-batches, examples] for its checks."""
 
     def __init__(self, spec: ModelSpec) -> None:
         self.spec = spec
@@ -71,12 +71,12 @@ class Candidate:
 
     @property
     def computed(self) -> int:
-        """Images of the largest mini-batch that is computed."""
+        """Number of images of the largest mini-batch that is computed."""
         return min(MANY_IMAGES, max(2 * EXAMPLES, MANY_PIXELS // math.prod(self.spec.shape) // 2 * 2))
 
     @functools.cached_property
     def flops_per_image(self) -> float:
-        """Multiplications and additions of a test pass of one image."""
+        """Number of multiplications and additions in a test pass, per image."""
         model = self.build(1).eval().to(self.images.dtype)
         with torch.no_grad(), FlopCounterMode(display=False) as counter, self.guarded("test pass"):
             model(self.images[0].clone())
@@ -84,7 +84,7 @@ class Candidate:
 
     @property
     def sub_batch(self) -> int:
-        """Examples of a batch statistic; 1 without batch normalisation."""
+        """Number of examples in a sub-batch; 1 without batch normalisation."""
         return SUB_BATCH if self.spec.norm == "batch" else 1
 
     def build(self, seed: int, sub_batch: int = SUB_BATCH) -> nn.Module:
@@ -102,11 +102,11 @@ class Candidate:
             )
 
     def build_for(self, count: int, seed: int = 1) -> nn.Module:
-        """A model that takes mini-batches of this size."""
+        """A model for mini-batches of `count` examples."""
         return self.build(seed, count if count % SUB_BATCH else SUB_BATCH)
 
     def network(self, *, splittable: bool, batch_size: int = EXAMPLES, images_at_once: int | str = "auto") -> Network:
-        """The model as the engine has it where it is trained alone."""
+        """The network with which the model is trained alone."""
         return Network(
             lanes.Alone(self.build(1)),
             batch_size=batch_size,
@@ -120,30 +120,30 @@ class Candidate:
         )
 
     def mini_batches(self, examples: int) -> Tensor:
-        """Mini-batches of this size, [mini-batches, examples, c, h, w]."""
+        """Mini-batches of `examples` examples, [mini-batches, examples, c, h, w]."""
         if examples == EXAMPLES:
             return self.images
         return self.many_images(MINI_BATCHES * examples).reshape(MINI_BATCHES, examples, *self.spec.shape)
 
     def many_images(self, count: int) -> Tensor:
-        """So many images, of which the first ones are `images`; no two are the same."""
+        """`count` different images, of which the first ones are `images`."""
         have = self.images.flatten(0, 1)
         more = torch.randn(max(0, count - len(have)), *self.spec.shape, generator=torch.Generator().manual_seed(2))
         return torch.cat([have, more])[:count]
 
     def many_labels(self, count: int) -> Tensor:
-        """The labels of so many images."""
+        """The labels of `count` images."""
         return torch.arange(count) % self.spec.classes if count > EXAMPLES else self.labels.flatten()[:count]
 
     @contextlib.contextmanager
     def guarded(self, what: str) -> Iterator[None]:
-        """Refuse a model whose code, while this lasts, draws from generators without seeds or sets torch otherwise.
+        """Context that refuses a model whose code draws from unseeded generators or changes torch's settings.
 
         Args:
-            what: of the model's is computed, for the error.
+            what: the part of the model that is computed, for the error.
 
         Raises:
-            UserError: it does, or fails.
+            UserError: the code does so, or fails.
         """
         python, numpy, before = random.getstate(), np.random.get_state(), torch_settings()
         with models.errors_in_one_line(self.spec.model, f"its {what} fails"):
@@ -158,10 +158,10 @@ class Candidate:
             )
 
     def run(self, model: nn.Module, images: Tensor, *, training: bool, seed: int = SEED) -> Pass:
-        """A pass forwards and backwards; the model's gradients are then those of this pass.
+        """Run a forward and backward pass; the model's gradients are then those of this pass.
 
         Raises:
-            UserError: the pass fails, changes its images, seeds torch, or gives other than logits.
+            UserError: the pass fails, changes its images, seeds torch, or returns something other than logits.
         """
         what = pass_name(len(images), training=training)
         with self.guarded(what):
@@ -186,14 +186,14 @@ class Candidate:
         return Pass(logits.detach(), gradients, clone_state(model))
 
     def draws(self, model: nn.Module, images: Tensor, *, training: bool = True) -> bool:
-        """Whether torch's generator is in another state after a pass."""
+        """Whether a pass changes the state of torch's generator."""
         torch.manual_seed(SEED)
         before = torch.get_rng_state()
         self.run(model, images, training=training)
         return not torch.equal(before, torch.get_rng_state())
 
     def record_many(self, count: int, *, training: bool) -> Recorder | None:
-        """What a pass of many images does; None where it would take long to find out.
+        """The record of a pass of `count` images; None if it would take too long.
 
         Raises:
             UserError: the pass fails.
@@ -216,7 +216,7 @@ class Candidate:
 
     @functools.cached_property
     def runs_on_shapes(self) -> bool:
-        """Whether the shapes of tensors are enough for the model's passes."""
+        """Whether the model's passes need only the shapes of tensors."""
         try:
             self._record_shapes(EXAMPLES, training=True)
             self._record_shapes(EXAMPLES, training=False)
@@ -225,9 +225,9 @@ class Candidate:
         return True
 
     def record_lanes(self, count: int, *, training: bool) -> Recorder | None:
-        """What a pass of so many lanes does; None where shapes alone do not tell."""
+        """The record of a pass of `count` lanes; None if shapes alone are not sufficient."""
         (channels, height, width), alone = self.spec.shape, self.build(1)
-        with contextlib.suppress(Exception), torch.device("meta"):  # whatever a model's code raises without values
+        with contextlib.suppress(Exception), torch.device("meta"):  # any exception of the model's code
             stacked = lanes.stack([alone.to("meta")] * count).train(training)
             with Recorder(stacked) as record:
                 stacked(torch.empty(EXAMPLES, count * channels, height, width))
@@ -235,7 +235,7 @@ class Candidate:
         return None
 
     def _record_shapes(self, count: int, *, training: bool) -> Recorder:
-        """As `record_many`, with tensors that have no values, which takes no memory; remembered."""
+        """As `record_many`, with tensors without values, which takes no memory; cached."""
         if (count, training) not in self._records:
             self._records[count, training] = self._new_record_of_shapes(count, training=training)
         return self._records[count, training]
@@ -260,11 +260,11 @@ class Candidate:
             raise self.spec.error("nothing of it can be trained: its logits depend on no parameter that has gradients")
 
     def _refuse_probabilities(self, logits: Tensor) -> None:
-        """The loss makes probabilities of logits; of probabilities it would make others, and the model hardly learn."""
+        """Refuse a model that returns probabilities: the loss would normalise them again, and training hardly work."""
         if self.spec.classes > 1 and bool((logits >= 0).all()) and bool(((logits.sum(1) - 1).abs() < 1e-4).all()):
             raise self.spec.error("it returns probabilities, as softmax gives them; allowed: logits, without softmax")
 
 
 def pass_name(count: int, *, training: bool) -> str:
-    """What an error calls a pass of so many images."""
+    """The name of a pass of `count` images in error messages."""
     return f"{'training' if training else 'test'} pass" + (f" of {count} images" if count > EXAMPLES else "")

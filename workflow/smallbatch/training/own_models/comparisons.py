@@ -1,4 +1,4 @@
-"""Whether tensors are equal: to the bit, or but for rounding."""
+"""Compares tensors, exactly or up to rounding."""
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
@@ -8,12 +8,12 @@ from torch import Tensor, nn
 
 
 def identical(ours: Iterable[Tensor], theirs: Iterable[Tensor]) -> bool:
-    """Whether tensors have the same values; NaN equals NaN, and nothing else."""
+    """Whether tensors have the same values; NaN equals only NaN."""
     return all(_identical(a, b) for a, b in zip(ours, theirs, strict=True))
 
 
 def _identical(ours: Tensor, theirs: Tensor) -> bool:
-    if not torch.equal(ours.isnan(), theirs.isnan()):  # false where shapes differ, too
+    if not torch.equal(ours.isnan(), theirs.isnan()):  # also false if the shapes differ
         return False
     a, b = (values.nan_to_num(posinf=math.inf, neginf=-math.inf) for values in (ours, theirs))
     return torch.equal(a, b)
@@ -31,12 +31,12 @@ def close(ours: Tensor, theirs: Tensor, rounding: float) -> bool:
 
 
 def all_close(ours: Mapping[str, Tensor], theirs: Mapping[str, Tensor], rounding: float) -> bool:
-    """Whether each of `theirs` is close to ours of the same name."""
+    """Whether each of `theirs` is close to the tensor of the same name in `ours`."""
     return all(close(ours[name], tensor, rounding) for name, tensor in theirs.items())
 
 
 def gradients_close(ours: Sequence[Tensor | None], theirs: Sequence[Tensor | None], rounding: float) -> bool:
-    """Whether gradients differ by at most `rounding` times the largest of them all: some are nothing but rounding."""
+    """Whether gradients differ by at most `rounding` times the largest of all: some consist only of rounding errors."""
     if any((a is None) != (b is None) for a, b in zip(ours, theirs, strict=True)):
         return False
     pairs = [(a, b) for a, b in zip(ours, theirs, strict=True) if a is not None and b is not None]

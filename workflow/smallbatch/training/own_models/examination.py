@@ -1,4 +1,4 @@
-"""Examines a model of the user's own: whether it can be trained to the bit again, and in lanes or alone."""
+"""Examines a model of the user's own: whether its training is reproducible to the bit, and whether lanes suit it."""
 
 import contextlib
 from collections.abc import Iterator
@@ -18,7 +18,7 @@ def examine(spec: ModelSpec) -> Suitability:
     """How a model can be trained.
 
     Raises:
-        UserError: it cannot, or not as its settings say.
+        UserError: the model cannot be trained, or not with its settings.
     """
     import torch._dynamo  # noqa: F401 - torch does so by itself, but several times as slowly where calls are watched
 
@@ -32,7 +32,7 @@ def examine(spec: ModelSpec) -> Suitability:
     ):
         candidate = Candidate(spec)
         stochastic = reproducibility.check(candidate)
-        refuse()  # without the checks that take longest
+        refuse()  # before the checks that take longest
         batch_sizes.check(candidate, stochastic=stochastic)
         splittable = not stochastic and micro_batches.equal_whole(candidate)
         with call_tracing_paused():
@@ -55,7 +55,7 @@ def train_shortly(spec: ModelSpec, *, resumed: bool) -> dict[str, str]:
 
 @contextlib.contextmanager
 def isolated_torch() -> Iterator[None]:
-    """One thread on the CPU, with random numbers apart; whatever a model sets of torch is set back at the end."""
+    """Context with one thread on the CPU and separate random numbers; restores torch's settings at the end."""
     threads, dtype, onednn = torch.get_num_threads(), torch.get_default_dtype(), torch._C._get_mkldnn_enabled()
     torch.set_num_threads(1)
     try:

@@ -1,4 +1,4 @@
-"""What a model's code changes of code that is not its own: others, and the engine, compute with it."""
+"""Detects changes that a model's code makes to other code, which other models and the engine use."""
 
 import builtins
 import contextlib
@@ -20,14 +20,14 @@ _ABSENT = object()
 
 @contextlib.contextmanager
 def nothing_replaced(files: Collection[Path], name: str) -> Iterator[None]:
-    """Refuse a model that, while this lasts, replaces or adds anything there; what it has changed is changed back.
+    """Context that refuses a model that replaces or adds attributes of other code; such changes are undone.
 
     Args:
-        files: of the model.
-        name: of the model, for the error.
+        files: files of the model.
+        name: name of the model, for the error.
 
     Raises:
-        UserError: says what it replaces.
+        UserError: names the attribute that it replaces.
     """
     owners = _owners(files)
     before = {owner: _attributes(values) for owner, (_, values) in owners.items()}
@@ -51,7 +51,7 @@ def nothing_replaced(files: Collection[Path], name: str) -> Iterator[None]:
 
 
 def _owners(files: Collection[Path]) -> dict[str, tuple[Any, Mapping[str, object]]]:
-    """Modules and classes of torch and of the project, but for the model's files, with their attributes, by name."""
+    """Name -> module or class of torch and of the project, without the model's files, and its attributes."""
     ours = [module for name, module in list(sys.modules.items()) if name.startswith("smallbatch.")]
     modules = [*_MODULES, *(module for module in ours if Path(module.__file__ or "").resolve() not in files)]
     classes = [torch.Tensor, *(kind for kind in vars(nn).values() if isinstance(kind, type))]
@@ -60,7 +60,7 @@ def _owners(files: Collection[Path]) -> dict[str, tuple[Any, Mapping[str, object
 
 
 def _attributes(values: Mapping[str, object]) -> dict[str, object]:
-    """Of an owner: functions, classes, numbers and texts; modules come as they are imported."""
+    """The functions, classes, numbers and texts among an owner's attributes, without modules, which imports add."""
     return {
         name: value
         for name, value in values.items()

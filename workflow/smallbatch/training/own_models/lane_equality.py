@@ -1,4 +1,4 @@
-"""Whether lanes of a model are equal to their models alone, so that it can be trained in lanes."""
+"""Checks whether lanes of a model are equal to the models alone, so that it can be trained in lanes."""
 
 import contextlib
 import math
@@ -16,26 +16,26 @@ from smallbatch.training.own_models.comparisons import all_close, close, gradien
 from smallbatch.training.own_models.recording import no_changes, no_values
 
 LANES = MINI_BATCHES
-"""Lanes that are compared with their models alone; one as well."""
+"""Number of lanes that are compared with models alone; a single lane is compared too."""
 
 SCALES = 1.0, 100.0, 0.01
 """Scales of each lane's images and weights, so that code which depends on their size behaves differently per lane."""
 
 MANY_LANES = 100
-"""Lanes that must do what few lanes do: code may depend on the number of channels."""
+"""Number of lanes that must behave like few lanes: code may depend on the number of channels."""
 
 DIVERGED = math.nan, math.inf, 1e30, 1e300
-"""What a lane that diverges has in images or weights; it must not reach the other lanes."""
+"""Values in the images or weights of a lane that diverges; they must not affect the other lanes."""
 
 PASSES = 24
 """Cost of one comparison, in forward passes: four forward and backward passes, of lanes and of each model alone."""
 
 MAX_OPERATIONS = 2e11
-"""Of one comparison, in multiplications and additions: some twenty seconds."""
+"""Maximum number of multiplications and additions for one comparison: some twenty seconds."""
 
 
 class Precision(NamedTuple):
-    """What lanes are compared in; rounding: of the largest value, what may differ."""
+    """Number type and tolerance of a comparison; rounding: the tolerance, relative to the largest value."""
 
     dtype: torch.dtype
     rounding: float
@@ -43,16 +43,16 @@ class Precision(NamedTuple):
 
 DOUBLE = Precision(torch.float64, 1e-7)
 SINGLE_ROUNDING = 1e-2
-"""A loose tolerance: in single precision only code that takes another path there is to be found."""
+"""A loose tolerance: single precision is checked only for code that behaves differently in it."""
 
 MIXED = "a layer mixes lanes"
 
 
 def why_not_in_lanes(candidate: Candidate) -> str:
-    """What keeps the model from being trained in lanes, in words; empty if lanes are equal to their models alone.
+    """The reason why a model cannot be trained in lanes, as text; empty if lanes are equal to the models alone.
 
     Raises:
-        UserError: lanes differ at a batch size of this study; jobs check only the standard sizes, and would miss it.
+        UserError: lanes differ at a batch size of this study, which jobs, checking only the usual sizes, would miss.
     """
     try:
         return _why_not_in_lanes(candidate)
@@ -60,7 +60,7 @@ def why_not_in_lanes(candidate: Candidate) -> str:
         return str(reason)
     except UserError:
         raise
-    except Exception as error:  # whatever a model's code raises in lanes
+    except Exception as error:  # a model's code may raise any exception in lanes
         return f"lanes break it ({type(error).__name__}: {' '.join(str(error).split())[:200]})"
 
 
@@ -92,7 +92,7 @@ def _default(dtype: torch.dtype) -> Iterator[None]:
 
 
 def _difference_at_other_sizes(candidate: Candidate) -> str:
-    """As `difference`, at mini-batches that the model computes otherwise than those of `EXAMPLES`."""
+    """The reason against lanes at mini-batches that the model computes otherwise than those of `EXAMPLES`."""
     for examples in batch_sizes.kinds(candidate):
         if examples == EXAMPLES:
             continue
@@ -100,14 +100,14 @@ def _difference_at_other_sizes(candidate: Candidate) -> str:
         if affordable and _lanes_equal(candidate, examples, LANES, torch.contiguous_format):
             continue
         reason = f"at m = {examples} it computes otherwise than at m = {EXAMPLES}"
-        if examples not in batch_sizes.USUAL_SIZES:  # the study has it
+        if examples not in batch_sizes.USUAL_SIZES:  # one of the study's sizes
             raise candidate.spec.error(f"{reason}, and not in lanes; allowed: the same at each m")
         return reason
     return ""
 
 
 def _many_do_otherwise(candidate: Candidate) -> bool:
-    """Whether the operations or constants depend on the number of lanes; looked at by shapes alone."""
+    """Whether the operations or constants depend on the number of lanes, judged by shapes alone."""
     for training in (True, False):
         few, many = (candidate.record_lanes(count, training=training) for count in (LANES, MANY_LANES))
         if few and (not many or (few.operations, few.constants) != (many.operations, many.constants)):
@@ -123,15 +123,15 @@ def _lanes_equal(
     precision: Precision = DOUBLE,
     scales: Sequence[float] = (1.0,) * LANES,
 ) -> bool:
-    """Whether lanes of different weights and images are equal to their models alone, in training and in testing.
+    """Whether lanes with different weights and images are equal to the models alone, in training and in testing.
 
     Args:
         candidate: the model.
-        examples: of each lane.
-        count: of lanes.
-        layout: of the images.
-        precision: of weights and images.
-        scales: of the weights of each lane.
+        examples: number of examples of each lane.
+        count: number of lanes.
+        layout: memory format of the images.
+        precision: number type and tolerance.
+        scales: scales of the weights of each lane.
     """
     alone = _models_alone(candidate, count, examples, precision)
     with torch.no_grad():
@@ -140,7 +140,7 @@ def _lanes_equal(
                 parameter.mul_(scale)
     stacked, images = lanes.stack(alone), candidate.mini_batches(examples)[:count].to(precision.dtype)
     scaled = images * torch.tensor(SCALES[:count], dtype=images.dtype)[:, None, None, None, None]
-    # The second time with what the first one left in buffers.
+    # The second pass uses the buffers left by the first.
     return all(
         _pass_equal(candidate, stacked, alone, each, layout=layout, training=training, rounding=precision.rounding)
         for training, each in ((True, images), (True, scaled), (False, scaled), (False, images))
@@ -148,7 +148,7 @@ def _lanes_equal(
 
 
 def _tests_equal(stacked: nn.Module, alone: Sequence[nn.Module], images: Tensor, rounding: float) -> bool:
-    """Whether lanes give what their models give under `no_grad`, as in tests, which a layer can detect."""
+    """Whether lanes and models alone are equal under `no_grad`, as in tests, which a layer can detect."""
     with torch.no_grad():
         with no_values(), no_changes(stacked):
             logits = stacked.eval()(images.transpose(0, 1).flatten(1, 2)).unflatten(1, (len(alone), -1))
@@ -158,7 +158,7 @@ def _tests_equal(stacked: nn.Module, alone: Sequence[nn.Module], images: Tensor,
 
 
 def _reaches_others(candidate: Candidate, value: float) -> bool:
-    """Whether a first lane whose images and weights are all of this value changes the other lanes in training."""
+    """Whether a first lane whose images and weights all have this value changes the other lanes in training."""
     alone = _models_alone(candidate, LANES, EXAMPLES, DOUBLE)
     stacked, images = lanes.stack(alone), candidate.images.double().clone()
     images[0] = value
@@ -183,14 +183,14 @@ def _pass_equal(
     rounding: float = DOUBLE.rounding,
     first: int = 0,
 ) -> bool:
-    """Whether a pass of lanes, images [lanes, examples, ...], gives from lane `first` on what their models give."""
+    """Whether a pass of lanes, with images [lanes, examples, ...], equals the models alone from lane `first` on."""
     stacked.train(training).zero_grad()
     with no_values(), no_changes(stacked):
         logits = stacked(images.transpose(0, 1).flatten(1, 2).contiguous(memory_format=layout))
     if logits.shape != (images.shape[1], len(alone) * candidate.spec.classes):
         return False
     logits = logits.unflatten(1, (len(alone), -1))
-    # Each example and class weighs differently.
+    # Each example and class has a different weight.
     weights = torch.randn(logits.shape, generator=torch.Generator().manual_seed(1))
     with no_values():
         (logits * weights).sum().backward()
@@ -205,7 +205,7 @@ def _pass_equal(
 
 
 def _lane_equal(stacked: nn.Module, lane: int, model: nn.Module, rounding: float) -> bool:
-    """Whether a lane's gradients and tensors are its model's."""
+    """Whether a lane's gradients and tensors are equal to its model's."""
     ours = {name: None if p.grad is None else p.grad[lane] for name, p in stacked.named_parameters()}
     theirs = {name: p.grad for name, p in model.named_parameters()}
     states = {name: tensor[lane] for name, tensor in stacked.state_dict().items()}, model.state_dict()

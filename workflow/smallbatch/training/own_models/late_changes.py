@@ -1,6 +1,6 @@
-"""Whether a model that is trained alone still does what its check saw, after some of its updates.
+"""Checks whether a model that is trained alone still behaves as in its check after some updates.
 
-A buffer may count updates, and a branch of Python may wait for it: no check before the training comes to it.
+A buffer may count updates, and a branch in Python may depend on it, which no check before the training sees.
 """
 
 from collections.abc import Mapping
@@ -16,7 +16,7 @@ from smallbatch.training.own_models.spec import ModelSpec
 
 
 class Trained(Candidate):
-    """A model with weights and buffers of its training."""
+    """A model with weights and buffers from its training."""
 
     def __init__(self, spec: ModelSpec, state: Mapping[str, Tensor]) -> None:
         super().__init__(spec)
@@ -30,21 +30,21 @@ class Trained(Candidate):
 
 
 class LateChanges:
-    """Compares, after each epoch, what the passes of a model do with what they do where it is new."""
+    """Compares, after each epoch, the operations in a model's passes with those of the new model."""
 
     def __init__(self, spec: ModelSpec) -> None:
         self.spec = spec
         self.known = [self._operations(Trained(spec, Candidate(spec).build(1).state_dict()))]
 
     def check(self, state: Mapping[str, Tensor], epoch: int) -> None:
-        """Make sure that a model of this state may be trained and tested as a new one, if its passes do anything else.
+        """Make sure that, if its passes have changed, a model in this state may be trained and tested like a new one.
 
         Args:
             state: the model's state_dict.
-            epoch: how many it was trained for.
+            epoch: number of epochs it was trained for.
 
         Raises:
-            UserError: it may not.
+            UserError: the model may not be.
         """
         candidate = Trained(self.spec, state)
         try:
@@ -57,7 +57,7 @@ class LateChanges:
             raise UserError(f"{error}; so it is after {epoch} epochs, and was not at first") from error
 
     def _operations(self, candidate: Trained) -> list[list[str]]:
-        """Of a pass in training and one in testing, which normalise as the study says."""
+        """The operations of a training pass and of a test pass, after a check of their normalisation."""
         found = []
         for training in (True, False):
             model = candidate.trained()

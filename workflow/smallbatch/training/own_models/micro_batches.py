@@ -1,4 +1,4 @@
-"""Whether a mini-batch in micro-batches gives the losses, gradients and buffers that it gives at once."""
+"""Checks whether a mini-batch in micro-batches gives the same losses, gradients and buffers as in one pass."""
 
 from torch import Tensor
 
@@ -7,27 +7,27 @@ from smallbatch.training.own_models.candidate import EXAMPLES, SUB_BATCH, Candid
 from smallbatch.training.own_models.comparisons import all_close, close, gradients_close
 
 ROUNDING = 1e-3
-"""Of the largest value: what a mini-batch in micro-batches may differ in, in single precision."""
+"""Tolerance for a mini-batch in micro-batches in single precision, relative to the largest value."""
 
 
 def equal_whole(candidate: Candidate) -> bool:
-    """Whether it does: of few images, and of as many as are computed."""
+    """Whether results are equal for few images and for the largest number that is computed."""
     many = max(SUB_BATCH, candidate.computed // 4 // SUB_BATCH * SUB_BATCH)
     return _equal(candidate, EXAMPLES, candidate.sub_batch) and _equal(candidate, candidate.computed, many)
 
 
 def _equal(candidate: Candidate, count: int, micro_batch: int) -> bool:
-    """As `equal_whole`, of so many images; of as many as the model does not take at all nothing is known."""
+    """As `equal_whole`, for `count` images; true for a large number that the model does not accept at all."""
     images, labels = candidate.many_images(count), candidate.many_labels(count)[:, None]
     try:
         whole = candidate.network(splittable=False, batch_size=count)
         losses = whole.gradients(images, labels)
-    except Exception:  # whatever a model's code raises at so many
+    except Exception:  # a model's code may raise any exception for this number of images
         return count > EXAMPLES
     split = candidate.network(splittable=True, batch_size=count, images_at_once=micro_batch)
     try:
         same = close(split.gradients(images, labels), losses, ROUNDING)
-    except Exception:  # at so few
+    except Exception:  # or for the number in a micro-batch
         return False
     return (
         same

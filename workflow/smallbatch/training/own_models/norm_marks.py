@@ -1,4 +1,4 @@
-"""Marks the layers that `norms` makes, so that an examination knows them from layers that a model brings itself."""
+"""Marks the layers made by `norms`, so that an examination can distinguish them from a model's own layers."""
 
 import contextlib
 from collections.abc import Iterator
@@ -14,7 +14,7 @@ _MARK = "_made_by_norms"
 
 @contextlib.contextmanager
 def marking_norms() -> Iterator[None]:
-    """While it lasts, layers that `norms` makes are marked, and with them their copies."""
+    """Context in which layers made by `norms`, and their copies, are marked."""
     make = normalisation.norms
 
     def marked(maker: Norm) -> Norm:
@@ -33,5 +33,5 @@ def marking_norms() -> Iterator[None]:
 
 
 def made_by_norms(layer: nn.Module) -> bool:
-    """Whether a layer normalises and is one that `norms` made."""
+    """Whether a layer normalises and was made by `norms`."""
     return bool(vars(layer).get(_MARK))

@@ -1,4 +1,4 @@
-"""Whether a model normalises as its study says; what it computes by hand is not seen."""
+"""Checks whether a model normalises as its study says; a normalisation computed by hand is not detected."""
 
 from collections.abc import Mapping
 
@@ -11,14 +11,14 @@ from smallbatch.training.own_models.norm_marks import made_by_norms
 from smallbatch.training.own_models.recording import Recorder
 
 NORMS = "batch", "group"
-"""For which `norms` makes layers."""
+"""Normalisations for which `norms` makes layers."""
 
 
 def check(candidate: Candidate) -> None:
-    """Make sure that the layers that normalise in a pass are those of the study's norm, and that they are trained.
+    """Make sure that the layers that normalise in a pass have the study's norm, and that they are trained.
 
     Raises:
-        UserError: they are not.
+        UserError: the layers do not, or are not.
     """
     model, norm = candidate.build(1), candidate.spec.norm
     if norm in NORMS and not any(map(made_by_norms, model.modules())):
@@ -35,15 +35,15 @@ def check(candidate: Candidate) -> None:
 
 
 def check_norms_used(candidate: Candidate, record: Recorder, what: str) -> None:
-    """Make sure of what normalised in a recorded pass.
+    """Make sure that the layers that normalised in a recorded pass are those of the study's norm.
 
     Args:
         candidate: the model.
-        record: of the pass.
+        record: record of the pass.
         what: the pass, for the error.
 
     Raises:
-        UserError: it is other than what the study says.
+        UserError: the normalisation is not what the study says.
     """
     norm = candidate.spec.norm
     if record.foreign_norms and norm != "own":
@@ -60,7 +60,7 @@ def check_norms_used(candidate: Candidate, record: Recorder, what: str) -> None:
 
 
 def _check_trained(candidate: Candidate, record: Recorder, start: Mapping[str, Tensor], result: Pass) -> None:
-    """Layers of `norms` that are called normalise by this mini-batch, and their weights are trained."""
+    """Check that layers of `norms` use the statistics of this mini-batch, and that their weights are trained."""
     for layer in sorted(record.normalised):
         mean = f"{layer}.running_mean"
         if mean in start and torch.equal(start[mean], result.state[mean]):

@@ -1,4 +1,4 @@
-"""Whether the engine's SGD makes of a model, trained alone, what torch's own SGD makes of it."""
+"""Checks whether the engine's SGD and torch's SGD give the same result for a model that is trained alone."""
 
 import torch
 from safetensors.torch import save
@@ -10,14 +10,14 @@ from smallbatch.training.own_models.candidate import Candidate
 from smallbatch.training.own_models.comparisons import all_close
 
 ROUNDING = 1e-3
-"""Of the largest value: what the weights may differ in after two updates, in single precision."""
+"""Tolerance for the weights after two updates in single precision, relative to the largest value."""
 
 
 def check(candidate: Candidate) -> None:
-    """Make sure that it does, and that the weights can be saved.
+    """Make sure that the results are equal, and that the weights can be saved.
 
     Raises:
-        UserError: it does not.
+        UserError: the results differ, or the weights cannot be saved.
     """
     plain, images, labels = candidate.build(1), candidate.images[0], candidate.labels[0]
     network = candidate.network(splittable=False)

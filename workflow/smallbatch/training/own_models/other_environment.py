@@ -1,4 +1,4 @@
-"""Another environment for a process that trains a model: other arguments, host, number of processors and clock.
+"""Another environment for a process that trains a model: other arguments, host, number of processors and time.
 
 Environment variables of such a process are in `subprocesses.OTHER_VARIABLES`.
 """
@@ -16,12 +16,12 @@ import numpy as np
 import torch
 
 PROCESSORS = 63
-"""Of the machine, and threads of torch."""
+"""Number of processors of the machine, and of torch's threads."""
 
 
 @contextlib.contextmanager
 def other_environment() -> Iterator[None]:
-    """While it lasts, Python gives other answers on its environment; what C code asks by itself stays as it is."""
+    """Context in which Python reports another environment; what C code reads directly is not changed."""
     system = os.uname()
     with contextlib.ExitStack() as patches:
         for owner, name, value in (
@@ -41,6 +41,6 @@ _DATETIME = np.datetime64
 
 
 def _later(*arguments: Any) -> Any:
-    """`numpy.datetime64`, 400 days and 5 hours later where it is asked for the current time."""
+    """`numpy.datetime64`, but 400 days and 5 hours later if the current time is requested."""
     date = _DATETIME(*arguments)
     return date + np.timedelta64(400 * 24 + 5, "h") if arguments and arguments[0] in ("now", "today") else date

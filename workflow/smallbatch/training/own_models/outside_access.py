@@ -1,6 +1,6 @@
-"""What the code of a user's model reads from outside its files: that could change results without changing run names.
+"""Detects what a user's model reads from outside its files, which could change results without changing run names.
 
-Python's audit events and calls are seen; what compiled code opens by itself is not, except by safetensors.
+Python's audit events and calls are observed; files opened by compiled code are not, except by safetensors.
 """
 
 import contextlib
@@ -19,7 +19,7 @@ from smallbatch.core.errors import UserError
 from smallbatch.models import is_the_projects
 
 CLOCKS = {"datetime.now", "datetime.utcnow", "datetime.today", "date.today"}
-"""Qualified names of functions in C that give the time, and name no module."""
+"""Qualified names of C functions that return the time, and that have no module."""
 
 HARMLESS = {"fspath", "getcwd", "sleep", "struct_time"}
 """Functions of the modules `os` and `time` that may be called."""
@@ -28,7 +28,7 @@ EVENTS = {
     "os.fork", "os.posix_spawn", "os.system", "socket.connect", "socket.getaddrinfo", "sqlite3.connect",
     "subprocess.Popen",
 }  # fmt: skip
-"""Audit events of asking other processes, machines or data bases."""
+"""Audit events of requests to other processes, machines or databases."""
 
 _INSTALLED = {*sysconfig.get_paths().values(), *site.getsitepackages(), site.getusersitepackages()}
 if sys.prefix != sys.base_prefix:
@@ -40,19 +40,19 @@ _IMPORT = "<frozen importlib"
 MODELS_FOLDER = Path(models.__file__).resolve().parent
 
 SEEDING = {"manual_seed", "manual_seed_all", "seed", "seed_all", "set_rng_state", "set_rng_state_all"}
-"""Functions of `torch.random` and `torch.cuda` by which a model would fix what its run's seed is to decide."""
+"""Functions of `torch.random` and `torch.cuda` by which a model would override its run's seed."""
 
 DEVICES = {
     "current_device", "device_count", "get_cpu_capability", "get_device_capability", "get_device_name",
     "get_device_properties", "is_available", "parallel_info", "show",
 }  # fmt: skip
-"""Functions of torch that tell what devices a machine has and how torch was built: a run has one name on all."""
+"""Functions of torch that return a machine's devices or torch's build: a run has the same name on all machines."""
 
 
 class _Listener(NamedTuple):
-    """Of a model: its files, and what their code has read, asked and seeded so far.
+    """Files of a model, and what their code has read, asked the system and seeded so far.
 
-    library: files of the project that are imported already; tracebacks and the like read them, so reading is allowed.
+    library: files of the project that are already imported; reading them is allowed, as tracebacks do.
     """
 
     files: set[str]
@@ -67,13 +67,13 @@ _listeners: list[_Listener] = []
 
 @contextlib.contextmanager
 def nothing_outside(files: set[Path], name: str) -> Iterator[Callable[[], None]]:
-    """Refuse a model that depends on anything that is not hashed into its runs' names.
+    """Context that refuses a model that depends on anything that is not hashed into its runs' names.
 
-    That is checked at the end, and whenever the function that this yields is called.
+    The check is made at the end, and whenever the function that this yields is called.
 
     Args:
-        files: of the model.
-        name: of the model, for the error.
+        files: files of the model.
+        name: name of the model, for the error.
 
     Raises:
         UserError: says what it reads or asks.
@@ -91,7 +91,7 @@ def nothing_outside(files: set[Path], name: str) -> Iterator[Callable[[], None]]
 
 
 def _refuse(listener: _Listener, files: set[Path], name: str) -> None:
-    """Refuse what a model has read, asked and seeded so far."""
+    """Refuse a model for what it has read, asked and seeded so far."""
     allowed = "which is no part of its runs' names; allowed: what its file, and those that it imports beside it, have"
     if others := sorted(listener.read - files):
         raise UserError(f"{name}: it reads {others[0]}, {allowed}")
@@ -106,7 +106,7 @@ def _refuse(listener: _Listener, files: set[Path], name: str) -> None:
 
 @contextlib.contextmanager
 def call_tracing_paused() -> Iterator[None]:
-    """Context without the tracing of calls, which makes code several times as slow: for code that was traced before."""
+    """Context without the tracing of calls, which slows code down several times: for code that was traced before."""
     profile = sys.getprofile()
     sys.setprofile(None)
     try:
@@ -116,7 +116,7 @@ def call_tracing_paused() -> Iterator[None]:
 
 
 def _on_event(event: str, arguments: tuple[Any, ...]) -> None:
-    """Note files opened for reading, and other questions to the system, by the model's code or code that it calls."""
+    """Record files opened for reading, and other system requests, by the model's code or code that it calls."""
     if not _listeners or event not in EVENTS | {"open"}:
         return
     listener = _listeners[-1]
@@ -135,7 +135,7 @@ def _on_open(listener: _Listener, file: object, mode: str | None, flags: int, *,
     path = Path(os.path.abspath(os.fsdecode(file)))
     if path.parent.name == "__pycache__":
         path = path.parents[1] / f"{path.name.partition('.')[0]}.py"
-    allowed = _INSTALLED | _SYSTEM if imports else _INSTALLED  # libraries ask the system as they are imported
+    allowed = _INSTALLED | _SYSTEM if imports else _INSTALLED  # libraries access the system while they are imported
     if any(path.is_relative_to(folder) for folder in allowed):
         return
     path = path.resolve()
@@ -144,7 +144,7 @@ def _on_open(listener: _Listener, file: object, mode: str | None, flags: int, *,
 
 
 def _reads(mode: str | None, flags: int) -> bool:
-    """Whether a file that is opened so is one whose earlier content may be read."""
+    """Whether opening a file in this way allows its earlier content to be read."""
     if mode is None:
         return not flags & (os.O_WRONLY | os.O_TRUNC)
     return not set("wx").intersection(mode) and ("a" not in mode or "+" in mode)
@@ -158,7 +158,7 @@ def _imported_of_the_library() -> set[Path]:
 
 
 def _on_call(frame: FrameType, event: str, called: object) -> None:
-    """Note a clock, the environment and the like that a model's code asks directly, and files of safetensors."""
+    """Record direct calls of a model's code for time, environment and the like, and safetensors files."""
     if event == "call":
         code = frame.f_code
         if code is _ENVIRONMENT or code.co_name in SEEDING or code.co_name in DEVICES:
@@ -178,7 +178,7 @@ def _on_python_call(frame: FrameType, listener: _Listener) -> None:
             listener.asked.append(f"os.environ, {frame.f_locals['key']}")
         return
     caller = _behind_wrapper(frame)
-    # While a file is imported, seeding has no effect on runs, and questions for devices serve its own scripts.
+    # While a file is imported, seeding has no effect on runs, and device queries serve only its own scripts.
     if caller.co_filename in listener.files and caller.co_name != "<module>" and _is_of_torch(frame):
         name = frame.f_code.co_name
         (listener.asked if name in DEVICES else listener.seeded).append(f"{frame.f_globals['__name__']}.{name}")
@@ -192,7 +192,7 @@ _DECORATORS = {"torch._compile", "torch._dynamo.eval_frame"}
 
 
 def _behind_wrapper(frame: FrameType) -> CodeType:
-    """The code that calls a function of torch, which may have one of torch's decorators around it."""
+    """The code that calls a function of torch, possibly through one of torch's decorators."""
     caller = frame.f_back
     while caller and caller.f_globals.get("__name__") in _DECORATORS:
         caller = caller.f_back
@@ -204,14 +204,14 @@ def _is_of_torch(frame: FrameType) -> bool:
 
 
 def _asker(frame: FrameType) -> FrameType:
-    """The frame that asks the environment, behind those of its own methods."""
+    """The frame that reads the environment, without the frames of the environment's own methods."""
     while frame.f_back and frame.f_code.co_filename in _BETWEEN:
         frame = frame.f_back
     return frame
 
 
 def _asks(called: object) -> str:
-    """The name of a function of C that asks the system; empty for most functions."""
+    """The name of a C function that asks the system; empty for most functions."""
     module, name = getattr(called, "__module__", None), getattr(called, "__name__", "")
     if module in ("time", "posix", "nt", "_socket") and name not in HARMLESS:
         return f"{module}.{name}"
@@ -220,7 +220,7 @@ def _asks(called: object) -> str:
 
 
 def _caller(frame: FrameType | None, files: set[str]) -> tuple[FrameType | None, bool]:
-    """The innermost frame of a model's code, and whether it is importing something there."""
+    """The innermost frame of a model's code, and whether that frame is importing something."""
     imports = False
     while frame and frame.f_code.co_filename not in files:
         imports |= frame.f_code.co_filename.startswith(_IMPORT)

@@ -1,4 +1,4 @@
-"""Records what a model of the user's own does while it runs: torch's operations, and the layers that are called."""
+"""Records the torch operations and the layers that a model of the user's own runs."""
 
 import contextlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -19,7 +19,7 @@ READS_VALUES = "it asks a tensor for its values"
 CHANGES_WEIGHTS = "it changes its weights in its passes"
 
 _NORMALISING = "batch_norm", "layer_norm", "group_norm", "instance_norm", "rms_norm", "local_response_norm"
-"""Ends of the names of torch's functions and operations that normalise, once `_SUFFIXES` are stripped."""
+"""Final parts of the names of normalising functions and operations of torch, after removal of `_SUFFIXES`."""
 
 _SUFFIXES = "_legit", "_functional", "_no_training", "_no_update", "_with_update", "_elemt", "_update_stats"
 _RANGES = torch.ops.aten.arange.default, torch.ops.aten.arange.start, torch.ops.aten.arange.start_step
@@ -33,7 +33,7 @@ Options = Mapping[str, Any]
 
 
 class _Operations(TorchDispatchMode):
-    """Calls a function with each operation of torch before it runs, and another one with what came out."""
+    """Context that calls one function before each torch operation, and another one with its result."""
 
     def __init__(
         self,
@@ -53,7 +53,7 @@ class _Operations(TorchDispatchMode):
 
 
 class _Functions(TorchFunctionMode):
-    """Calls a function with each of torch's that is about to run."""
+    """Context that calls a function before each torch function."""
 
     def __init__(self, before: Callable[[Any], None]) -> None:
         super().__init__()
@@ -63,13 +63,13 @@ class _Functions(TorchFunctionMode):
         self, function: Any, types: Any, arguments: Arguments = (), options: Options | None = None
     ) -> Any:
         self.before(function)
-        with call_tracing_paused():  # torch's own, of which there are hundreds
+        with call_tracing_paused():  # torch's own code, with hundreds of calls
             return function(*arguments, **(options or {}))
 
 
 @contextlib.contextmanager
 def no_values() -> Iterator[None]:
-    """While it lasts, asking a tensor for its value ends in `NoLaneForm`: the answer would be one for all lanes."""
+    """Context in which reading a tensor's value raises `NoLaneForm`: the value would be the same for all lanes."""
 
     def refuse(function: Any, *_: object) -> None:
         if function in (*_READ_VALUES, Tensor.numpy, Tensor.tolist, Tensor.__array__):
@@ -99,18 +99,18 @@ def no_changes(model: nn.Module) -> Iterator[None]:
 
 
 class Recorder(contextlib.ExitStack):
-    """Records, while it lasts, what a model does.
+    """Context that records what a model does.
 
     Args:
-        model: whose.
+        model: the model.
 
     Attributes:
-        operations: names, in their order; those of scripted code, too.
-        constants: numbers that they compute with, in their order; sizes and places in tensors are none.
-        drew: whether one of them drew random numbers.
-        called: names of the layers that were.
-        normalised: names of those that `norms` made and that normalised something.
-        foreign_norms: (layer, function) of what else did.
+        operations: names of operations, in order, including those of scripted code.
+        constants: numbers used by the operations, in order, without sizes and positions in tensors.
+        drew: whether an operation drew random numbers.
+        called: names of the layers that were called.
+        normalised: names of the layers made by `norms` that normalised something.
+        foreign_norms: (layer, function) of every other normalisation.
     """
 
     def __init__(self, model: nn.Module) -> None:
@@ -155,15 +155,15 @@ class Recorder(contextlib.ExitStack):
 
 
 def _draws(operation: Any, arguments: Arguments, options: Options) -> bool:
-    """Whether an operation draws random numbers; attention whose dropout is 0 does not."""
+    """Whether an operation draws random numbers; attention with dropout 0 does not."""
     if "scaled_dot_product" in str(operation) and not _by_name(operation, arguments, options).get("dropout_p"):
         return False
-    # Operations that read a value carry this tag, too.
+    # Operations that read a value have this tag, too.
     return torch.Tag.nondeterministic_seeded in operation.tags and operation not in _READ_VALUES
 
 
 def _constants(operation: Any, arguments: Arguments, options: Options) -> list[float]:
-    """Numbers where an operation takes a tensor, a scalar or a float; whole numbers alone are sizes and positions."""
+    """Numbers passed for a tensor, a scalar or a float argument; integer arguments are sizes and positions."""
     types = {one.name: str(one.type).removeprefix("Optional[") for one in operation._schema.arguments}
     given = _by_name(operation, arguments, options).items()
     numbers = tree_leaves([value for name, value in given if types[name].startswith(("Tensor", "number", "float"))])
@@ -175,18 +175,18 @@ def _by_name(operation: Any, arguments: Arguments, options: Options) -> dict[str
 
 
 def _normalises(name: str) -> bool:
-    """Whether a function or operation of torch of this name does."""
+    """Whether a function or operation of torch with this name normalises."""
     for suffix in _SUFFIXES:
         name = name.removesuffix(suffix)
     return name.endswith(_NORMALISING)
 
 
 class RandomTensors(contextlib.ExitStack):
-    """The tensors that, while it lasts, are drawn at random or computed from such: `tensor in random_tensors`."""
+    """Context that collects tensors drawn at random or computed from such; ask by `tensor in random_tensors`."""
 
     def __init__(self) -> None:
         super().__init__()
-        self._by_storage: dict[int, Tensor] = {}  # kept, so that their memory is not used again
+        self._by_storage: dict[int, Tensor] = {}  # kept, so that their memory is not reused
 
     def __enter__(self) -> Self:
         super().__enter__()

@@ -1,4 +1,4 @@
-"""Whether a model is the same each time: initial weights, passes in training and in testing, and what it keeps."""
+"""Checks whether a model is reproducible: initial weights, passes in training and in testing, and stored state."""
 
 from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
@@ -13,10 +13,10 @@ from smallbatch.training.own_models.unsaved_state import unsaved_state_digests
 
 
 def check(candidate: Candidate) -> bool:
-    """Make sure that the model can be trained at all, the same each time; returns whether it draws random numbers.
+    """Make sure that the model can be trained, reproducibly; returns whether it draws random numbers.
 
     Raises:
-        UserError: it cannot.
+        UserError: the model cannot be trained reproducibly.
     """
     model, again = candidate.build(1), candidate.build(1)
     _check_tensors(candidate, model)
@@ -34,7 +34,7 @@ def check(candidate: Candidate) -> bool:
 
 
 def _check_passes(candidate: Candidate, model: nn.Module, again: nn.Module, start: dict[str, Tensor]) -> bool:
-    """The passes of two models that begin alike; returns whether the model draws random numbers in training."""
+    """Compare the passes of two equal models; returns whether the model draws random numbers in training."""
     images = candidate.images[0]
     first = candidate.run(model, images, training=True)
     if not first.logits.isfinite().all():
@@ -57,7 +57,7 @@ def _check_passes(candidate: Candidate, model: nn.Module, again: nn.Module, star
 
 
 def _check_unsaved_state(candidate: Candidate, model: nn.Module, images: Tensor) -> None:
-    """A pass changes nothing but parameters and buffers; the first ones may fill what later ones only read."""
+    """Check that a pass changes only parameters and buffers; the first passes may fill caches for later ones."""
     files, seen = models.files(candidate.spec.entry_point), []
     for _ in range(2):
         for training in (True, False):
@@ -73,7 +73,7 @@ def _check_unsaved_state(candidate: Candidate, model: nn.Module, images: Tensor)
 
 def _check_tensors(candidate: Candidate, model: nn.Module) -> None:
     for name, layer in model.named_modules():
-        if type(layer).__name__ == "OptimizedModule":  # of torch._dynamo, which takes seconds to import
+        if type(layer).__name__ == "OptimizedModule":  # a class of torch._dynamo, which takes seconds to import
             raise candidate.spec.error(
                 f"its layer {name} is compiled by torch.compile; allowed: the layer itself, which is compiled where "
                 "lanes and kernels can be had"
@@ -91,12 +91,12 @@ def _check_tensors(candidate: Candidate, model: nn.Module) -> None:
 
 
 def _check_seeds(candidate: Candidate) -> None:
-    """Random initial weights differ between seeds."""
+    """Check that random initial weights differ between seeds."""
     with RandomTensors() as drawn:
         one = candidate.build(1)
     states = one.state_dict(), candidate.build(2).state_dict()
     for name, weights in one.named_parameters():
-        whole, original, _ = name.partition("original")  # with the buffers that a parametrisation draws beside it
+        whole, original, _ = name.partition("original")  # with the buffers that a parametrisation draws in addition
         names = [key for key in states[0] if key.startswith(whole)] if original else [name]
         same = all(key in states[1] and identical([states[0][key]], [states[1][key]]) for key in names)
         if same and weights.requires_grad and weights in drawn and (weights != weights.flatten()[0]).any():
@@ -107,7 +107,7 @@ def _check_seeds(candidate: Candidate) -> None:
 
 
 def _check_lazy_tensors(candidate: Candidate) -> None:
-    """All of its parameters and buffers are there before it runs."""
+    """Check that all parameters and buffers exist before the model runs."""
     model = candidate.build(1)
     before = {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
     candidate.run(model, candidate.images[0], training=True)
@@ -123,7 +123,7 @@ def _made_late(name: str) -> str:
 
 
 def check_evaluation_pass(candidate: Candidate, model: nn.Module) -> None:
-    """Testing changes nothing, draws nothing, and treats each image alone."""
+    """Check that testing changes nothing, draws nothing, and treats each image independently."""
     images, before = candidate.images[0], clone_state(model)
     one, other = (candidate.run(model, images, training=False, seed=seed) for seed in (1, 2))
     if not identical(before.values(), other.state.values()):

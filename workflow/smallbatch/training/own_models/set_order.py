@@ -1,6 +1,6 @@
-"""A defined order for sets in a model's own code: sorted in one process, reversed in another.
+"""Makes the order of sets in a model's own code deterministic: sorted in one process, reversed in another.
 
-Another hash seed would give another order by chance alone, which is one in two for a set of two.
+With another hash seed, the order would differ only by chance: with probability one half for a set of two.
 """
 
 import ast
@@ -12,7 +12,7 @@ from typing import Any
 from unittest import mock
 
 NUMBERS = bool, int, float, complex
-"""Whose order in a set is the same in each process; that of texts, and of what is found by its address, is not."""
+"""Types whose order in a set is the same in each process, unlike that of texts and of objects hashed by address."""
 
 _GIVE_SETS = [
     "__or__",
@@ -28,7 +28,7 @@ _GIVE_SETS = [
 
 
 class _Sorted:
-    """Walks through a set in the order of its members' texts, unless its own is the same in each process."""
+    """Iterates over a set in the order of its members' texts, unless its own order is the same in each process."""
 
     reverse = False
 
@@ -40,10 +40,10 @@ class _Sorted:
 
 
 class SortedSet(_Sorted, set[Any]):
-    """A set of a model's code."""
+    """A set in a model's code."""
 
     def pop(self) -> Any:
-        """The first one, taken out."""
+        """Remove and return the first member."""
         for first in self:
             self.remove(first)
             return first
@@ -74,20 +74,20 @@ for _kind in (SortedSet, SortedFrozenSet):
 
 
 class _Sets(ast.NodeTransformer):
-    """Has code make `SortedSet` and `SortedFrozenSet` where it makes sets."""
+    """Replaces sets in code by `SortedSet` and `SortedFrozenSet`."""
 
     def visit_Set(self, node: ast.Set) -> ast.AST:
-        """As {a, b}."""
+        """Replace {a, b}."""
         self.generic_visit(node)
         return _call("SortedSet", ast.List(node.elts, ast.Load()), node)
 
     def visit_SetComp(self, node: ast.SetComp) -> ast.AST:
-        """As {a for a in b}."""
+        """Replace {a for a in b}."""
         self.generic_visit(node)
         return _call("SortedSet", ast.GeneratorExp(node.elt, node.generators), node)
 
     def visit_Call(self, node: ast.Call) -> ast.AST:
-        """As set(a)."""
+        """Replace set(a) and frozenset(a)."""
         self.generic_visit(node)
         if isinstance(node.func, ast.Name) and node.func.id in ("set", "frozenset"):
             node.func = _class("SortedSet" if node.func.id == "set" else "SortedFrozenSet")
@@ -95,7 +95,7 @@ class _Sets(ast.NodeTransformer):
 
 
 def _class(name: str) -> ast.expr:
-    """An expression that gives a class of this module, whatever names the code around it has."""
+    """An expression for a class of this module that does not depend on names in the surrounding code."""
     return ast.parse(f"__import__({__name__!r}, fromlist=['']).{name}", mode="eval").body
 
 
@@ -105,7 +105,7 @@ def _call(name: str, argument: ast.expr, node: ast.expr) -> ast.AST:
 
 @contextlib.contextmanager
 def sorted_sets(files: Collection[str], *, reverse: bool) -> Iterator[None]:
-    """While it lasts, files are imported so that their sets are sorted; nothing of it is kept on disk."""
+    """Context in which files are imported with sorted sets; no bytecode of this is written to disk."""
     usual = SourceFileLoader.get_code
 
     def get_code(self: SourceFileLoader, fullname: str) -> CodeType | None:

@@ -1,7 +1,7 @@
-"""A short training of a model of the user's own, which must be the same in two processes.
+"""A short training of a model of the user's own, which must give the same result in two processes.
 
-One of them is in another environment (see `other_environment`), walks through sets in reverse (see `set_order`), and
-has made and trained no model before.
+One of them is in another environment (see `other_environment`), iterates over sets in reverse (see `set_order`), and
+has not made or trained a model before.
 """
 
 import hashlib
@@ -12,18 +12,18 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 STEPS, LEARNING_RATE, SEED = 4, 0.01, 40
-"""Updates of the training, their learning rate, and the seed of the random numbers drawn in the first one."""
+"""Number of updates, their learning rate, and the seed of the random numbers drawn in the first one."""
 
 
 def short_training(
     make: Callable[[int], nn.Module], images: Tensor, labels: Tensor, *, resumed: bool
 ) -> dict[str, str]:
-    """Digests of the initial weights, of what each update leaves, and of a test's logits.
+    """Digests of the initial weights, of the state after each update, and of the logits in testing.
 
     Args:
         make: makes the model from a seed.
-        images: mini-batches [n, m, c, h, w], taken by the updates in turn.
-        labels: [n, m].
+        images: mini-batches [n, m, c, h, w], used by the updates in turn.
+        labels: their labels, [n, m].
         resumed: make each update with a new model that loads the state_dict of the one before.
     """
     model, other = make(1), make(2)

@@ -1,4 +1,4 @@
-"""What is asked about a model of the user's own, and what its check answers."""
+"""The input and the result of the check of a user's model."""
 
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -9,11 +9,11 @@ from smallbatch.study.experiments import Setting
 
 
 class ModelSpec(NamedTuple):
-    """A model with all that decides about its layers.
+    """A model with everything that determines its layers.
 
-    content: hash of its file, see `models.content`.
+    content: hash of its code, see `models.content`.
     entry_point: MODULE:FUNCTION, as in `MODELS`.
-    batch_sizes: that a study trains it with, to be tried beside the usual ones; empty where a job asks.
+    batch_sizes: a study's batch sizes, checked in addition to the usual ones; empty if a job asks.
     """
 
     model: str
@@ -33,10 +33,10 @@ class ModelSpec(NamedTuple):
 class Suitability(NamedTuple):
     """How a model can be trained.
 
-    why_alone: why not in lanes, in words; empty where lanes are proven equal.
+    why_alone: the reason against lanes, as text; empty if lanes have been shown to be equal.
     stochastic: whether it draws random numbers in training.
-    splittable: whether a mini-batch may be taken in micro-batches: no example (or sub-batch) depends on another.
-    min_batch_size: the fewest examples that it trains on.
+    splittable: whether a mini-batch may be divided into micro-batches: no example (or sub-batch) depends on another.
+    min_batch_size: minimum number of examples that it trains on.
     """
 
     why_alone: str
@@ -51,15 +51,15 @@ class Suitability(NamedTuple):
 
 
 BUILT_IN = Suitability("", stochastic=False, splittable=True, min_batch_size=1)
-"""Of the project's own models: its tests prove it."""
+"""The suitability of the project's own models, which its tests check."""
 
 
 def spec_of(setting: Setting, shape: Sequence[int], classes: int) -> ModelSpec:
-    """The model of a setting, which is the user's own, as its check takes it.
+    """The spec of a setting's model, which is the user's own, for its check.
 
     Args:
-        setting: of runs.
-        shape: of an image: channels, height, width.
+        setting: setting of runs.
+        shape: image shape: channels, height, width.
         classes: number of classes.
     """
     channels, height, width = shape

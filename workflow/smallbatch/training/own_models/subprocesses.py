@@ -1,7 +1,7 @@
-"""Checks models in two processes, which may fail in any way, and compares what they trained.
+"""Checks models in two processes, which may fail in any way, and compares the results of training.
 
-One examines each model and trains it for a few updates; the other one only trains it, in another environment: with
-another hash seed, time zone, locale, user, host and folder, see `other_environment`, too.
+One process examines each model and trains it for a few updates; the other one only trains it, in another environment:
+with another hash seed, time zone, locale, user, host and folder, and the changes of `other_environment`.
 """
 
 import contextlib
@@ -20,7 +20,7 @@ from smallbatch.core.files import read_json
 from smallbatch.training.own_models.spec import ModelSpec
 
 CHECK_TIMEOUT_S = 600
-"""Seconds that checking the models of a study may take."""
+"""Timeout for checking the models of a study, in seconds."""
 
 OTHER_VARIABLES = {
     "PYTHONHASHSEED": "2",
@@ -31,22 +31,22 @@ OTHER_VARIABLES = {
     "HOSTNAME": "elsewhere",
     "COLUMNS": "63",
 }
-"""Environment variables of the process in another environment; the one beside it has hash seed 1."""
+"""Environment variables of the process in another environment; the other process has hash seed 1."""
 
 Answer = dict[str, Any]
-"""On one model: `training`, digests by what they are of, and from the examination `suitability`; or why it is
+"""Answer on one model: `training`, digests by part, and from the examination `suitability`; or the reason why it is
 `refused`."""
 
 
 def check_models(where: str, specs: Sequence[ModelSpec]) -> list[Answer]:
-    """The answer on each model, up to the first one that ends its process.
+    """The answers on the models, up to the first model that ends its process.
 
     Args:
-        where: what errors name: the study's file.
-        specs: of the models.
+        where: the study's file, for error messages.
+        specs: specs of the models.
 
     Raises:
-        UserError: the check does not come to an end.
+        UserError: the check takes too long.
     """
     with tempfile.TemporaryDirectory() as folder, contextlib.ExitStack() as both:
         here = both.enter_context(CheckProcess(where, specs, Path(folder, "here"), other_environment=False))
@@ -55,7 +55,7 @@ def check_models(where: str, specs: Sequence[ModelSpec]) -> list[Answer]:
 
 
 def merged(spec: ModelSpec, here: Answer, there: Answer) -> Answer:
-    """The answer of both processes on a model, which is refused where they trained it otherwise."""
+    """The combined answer of both processes on a model, which is refused if their trainings differ."""
     for answer in (here, there):
         if "refused" in answer:
             return answer
@@ -70,7 +70,7 @@ def merged(spec: ModelSpec, here: Answer, there: Answer) -> Answer:
 
 
 class CheckProcess(contextlib.AbstractContextManager["CheckProcess"]):
-    """A process that checks models and leaves its answers in a folder of its own. Leaving the context ends it."""
+    """A process that checks models and writes its answers to a folder of its own. Leaving the context ends it."""
 
     def __init__(self, where: str, specs: Sequence[ModelSpec], folder: Path, *, other_environment: bool) -> None:
         self.where, self.specs, self.folder = where, specs, folder
@@ -94,10 +94,10 @@ class CheckProcess(contextlib.AbstractContextManager["CheckProcess"]):
         self.process.wait()
 
     def answers(self) -> list[Answer]:
-        """One on each model, up to the one at which the process ended.
+        """An answer for each model, up to the one at which the process ended.
 
         Raises:
-            UserError: it did not come to an end.
+            UserError: the process takes too long.
         """
         try:
             code = self.process.wait(CHECK_TIMEOUT_S)

@@ -1,4 +1,4 @@
-"""What torch is set to for the whole process."""
+"""Torch's settings for the whole process."""
 
 from typing import Any
 
@@ -6,7 +6,7 @@ import torch
 
 
 def torch_settings() -> dict[str, object]:
-    """Each setting by its name, to compare before and after a model's code ran."""
+    """Each setting by its name, to detect changes made by a model's code."""
     mkldnn: Any = torch.backends.mkldnn
     return {
         "number of threads": torch.get_num_threads(),

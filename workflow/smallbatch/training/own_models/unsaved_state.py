@@ -1,6 +1,6 @@
-"""What a model of the user's own keeps outside its state_dict: digests that change when that does.
+"""Digests of the state that a model of the user's own keeps outside its state_dict, to detect changes.
 
-Digested are numbers, texts, arrays, tensors and generators that are reached from attributes of layers and of their
+Digested are numbers, texts, arrays, tensors and generators that can be reached from attributes of layers and of their
 classes and from globals of the model's files, also through collections, closures, default arguments, attributes of
 functions, caches and iterators.
 """
@@ -29,14 +29,14 @@ _ITERATORS = (
     *(type(iter(values)) for values in _ITERABLES),
     *(enumerate, zip, map, filter, reversed, range),
 )
-"""Whose position `__reduce__` gives."""
+"""Iterators whose `__reduce__` gives their position."""
 
 MAX_OBJECTS = 100_000
-"""Objects behind one attribute or global that are looked at."""
+"""Maximum number of objects examined for one attribute or global."""
 
 
 def unsaved_state_digests(model: nn.Module, files: Collection[Path]) -> dict[str, str]:
-    """Digests of all that a model and its files hold beside the model's parameters and buffers, by name."""
+    """Name -> digest of everything that a model and its files hold beside the model's parameters and buffers."""
     saved = {id(tensor) for tensor in model.state_dict(keep_vars=True).values()}
     return {
         f"{owner}.{name}".lstrip("."): _Digester(files, saved).digest_of(value)
@@ -47,7 +47,7 @@ def unsaved_state_digests(model: nn.Module, files: Collection[Path]) -> dict[str
 
 
 def _owners(model: nn.Module, files: Collection[Path]) -> dict[str, Mapping[str, object]]:
-    """What holds values, by name: layers, parameters, modules and classes, with their attributes."""
+    """Owners of values by name (layers, parameters, modules and classes), with their attributes."""
     owners: dict[str, Mapping[str, object]] = {}
     for layer_name, layer in model.named_modules():
         unsaved = {name: layer._buffers[name] for name in layer._non_persistent_buffers_set}
@@ -64,12 +64,12 @@ def _owners(model: nn.Module, files: Collection[Path]) -> dict[str, Mapping[str,
 
 
 def _attributes(layer: nn.Module) -> dict[str, object]:
-    """Attributes that a layer has beside those of every `nn.Module`; and its hooks."""
+    """Attributes of a layer that not every `nn.Module` has, and its hooks."""
     return {name: value for name, value in vars(layer).items() if name not in _OF_EACH_LAYER}
 
 
 def _plain(module: ModuleType) -> dict[str, object]:
-    """Numbers and texts of a module that is not the model's, where its code could leave some."""
+    """Numbers and texts of a module other than the model's, in which its code could store values."""
     return {name: value for name, value in list(vars(module).items()) if isinstance(value, int | float | str | bytes)}
 
 
@@ -80,7 +80,7 @@ def _file(module: ModuleType) -> Path | None:
 
 @functools.cache
 def _resolved(name: str) -> Path:
-    """Remembered, since there are thousands of modules."""
+    """The resolved path; cached, since there are thousands of modules."""
     return Path(name).resolve()
 
 
@@ -89,18 +89,18 @@ def _is_class_of(kind: object, module: ModuleType) -> bool:
 
 
 class _Digester:
-    """Walks all objects that a value refers to, each once.
+    """Walks over all objects that a value refers to, each once.
 
     Args:
-        files: of the model, whose functions and classes are looked into; those of others are not.
-        saved: ids of the tensors that a state_dict has.
+        files: files of the model, whose functions and classes are examined; those of other files are not.
+        saved: ids of the tensors in the state_dict.
     """
 
     def __init__(self, files: Collection[Path], saved: Collection[int]) -> None:
         self.files = {str(file) for file in files}
         self.saved, self.digest = saved, hashlib.sha256()
         self.seen: dict[int, int] = {}
-        self.kept: list[object] = []  # so that no other object comes to have an id that is seen
+        self.kept: list[object] = []  # so that the id of a visited object is not reused
 
     def digest_of(self, value: object) -> str:
         """The digest of a value."""
@@ -119,7 +119,7 @@ class _Digester:
         self.digest.update(repr(what).encode("utf-8", "backslashreplace"))
 
     def _referenced(self, value: Any) -> Iterator[object]:
-        """Add what a value is by itself; yields the objects that it refers to."""
+        """Add a value's own content; yields the objects that it refers to."""
         self._add(type(value).__qualname__)
         if value is None or isinstance(value, bool | int | float | complex | str | bytes | bytearray):
             self._add(value)
@@ -144,7 +144,7 @@ class _Digester:
             yield from gc.get_referents(value)
 
     def _behind_code(self, value: Any) -> Iterator[object]:
-        """Of a function of the model's files what it carries with it; of others, classes and modules the name."""
+        """Yield the values held by a function of the model's files; add only the name of other code."""
         self._add(getattr(value, "__qualname__", ""))
         if isinstance(value, types.FunctionType) and value.__code__.co_filename in self.files:
             yield from (value.__defaults__, value.__kwdefaults__, vars(value))
@@ -158,7 +158,7 @@ class _Digester:
         self._add(tuple(value.shape), hashlib.sha256(data.tobytes()).hexdigest())
 
     def _is_looked_into(self, value: object) -> bool:
-        """Collections, caches, methods, and objects of the model's own classes."""
+        """Whether a value is a collection, cache, method, or object of the model's own classes."""
         kind = type(value)
         if kind.__module__ in ("builtins", "collections", "functools", "types", "weakref", "_thread"):
             return True
@@ -177,5 +177,5 @@ def _state_of(generator: Any) -> object:
 def _content(cell: types.CellType) -> object:
     try:
         return cell.cell_contents
-    except ValueError:  # it is empty
+    except ValueError:  # the cell is empty
         return None
