@@ -1,1 +1,1 @@
-"""How steps are made: by torch, of any model; as CUDA graphs; by kernels for processors and for GPUs."""
+"""Ways of making updates: by torch, for any model; by CUDA graphs; by kernels for processors and for GPUs."""

@@ -1,4 +1,4 @@
-"""The ways of making updates, and the one place where one of them is chosen."""
+"""The ways of making updates, and the function that chooses one of them."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -26,9 +26,9 @@ from smallbatch.training.own_models import Suitability
 class Backend:
     """How the updates of a kind of run are made.
 
-    suits: what its model can be trained as.
-    layout: of the kernels for processors; none without them.
-    graph: for the kernels for GPUs; none without them.
+    suits: how its model can be trained.
+    layout: layout for the kernels for processors; None if they are not used.
+    graph: graph for the kernels for GPUs; None if they are not used.
     """
 
     suits: Suitability
@@ -36,10 +36,10 @@ class Backend:
     graph: Graph | None = None
 
     def updates(self, network: Network, optimizer: LaneOptimizer, loader: BatchLoader) -> Updates:
-        """The fastest way that these lanes have; to be made again when the lanes change."""
+        """The fastest available updates for these lanes; to be made again when the lanes change."""
         parts = network, optimizer, loader
         if not self.suits.lanes:
-            return StochasticUpdates(*parts)  # a branch of its code may begin to draw later than any check sees
+            return StochasticUpdates(*parts)  # a branch of the model may draw only later than any check sees
         if self.layout:
             return native.NativeUpdates(*parts, self.layout)
         if not cuda_graphs.can_record(network, loader):
@@ -49,12 +49,12 @@ class Backend:
         return cuda_graphs.GraphUpdates(*parts)
 
     def agrees_with_torch(self, updates: Updates, model: str, initial_model: Callable[[], nn.Module]) -> bool:
-        """Whether the kernels for processors, if these are they, give what torch does.
+        """Whether the kernels for processors, if used, give the same results as torch.
 
         Args:
-            updates: of this backend.
-            model: its name; of the project's own, tests prove more than the logits.
-            initial_model: makes one of a single lane, to be changed at will.
+            updates: updates of this backend.
+            model: name of the model; for the project's own models, tests check more than the logits.
+            initial_model: makes a model of a single lane, which may be changed.
         """
         if self.layout is None:
             return True
@@ -65,21 +65,21 @@ class Backend:
         return not models.is_own(model) or native.matches_torch(initial_model(), self.layout, updates.loader)
 
     def without_kernels(self) -> "Backend":
-        """The same, by torch."""
+        """The same backend with torch instead of kernels."""
         return replace(self, layout=None, graph=None)
 
 
 def choose(
     run: Run, suits: Suitability, shape: tuple[int, int, int], classes: int, device: torch.device, world: World
 ) -> Backend:
-    """The backend of a run, or of a `local_run`.
+    """Choose the backend of a run.
 
     Args:
-        run: whose it is.
-        suits: what the model can be trained as.
-        shape: of an image: channels, height, width.
+        run: a run, or a `local_run`.
+        suits: how the model can be trained.
+        shape: image shape: channels, height, width.
         classes: number of classes.
-        device: where.
+        device: device to run on.
         world: the processes that share each mini-batch.
     """
     if not (suits.lanes and suits.splittable):

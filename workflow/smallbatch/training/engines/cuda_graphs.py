@@ -1,7 +1,7 @@
-"""Updates on a GPU: a step, from gather to update, is recorded once as a CUDA graph and replayed ever after.
+"""Updates on a GPU: a step, from loading to update, is recorded once as a CUDA graph and then replayed.
 
-All that differs from step to step lies on the device: the plan of the block, its rates, and a counter that says which
-row of them is next. So the host only launches replays, and looks at nothing until the block is over.
+All that differs between steps is on the device: the plan of the block, its rates, and a counter for the current row of
+both. So the host only launches replays, and reads nothing until the end of the block.
 """
 
 import contextlib
@@ -18,20 +18,20 @@ from smallbatch.training.network import Network
 from smallbatch.training.optimizers import LaneOptimizer
 
 REPLAY_STEPS, REPLAY_IMAGES, REPLAY_VALUES = 8, 1 << 14, 1 << 26
-"""Steps, images and values of pixels of the longer graph, at most: one launch and one gather for all its steps, which
-count where a step takes some 100 us. What is left of a block is replayed step by step."""
+"""Maximum number of steps, images and pixel values of the longer graph. All its steps share one launch and one gather,
+which matters for steps of about 100 us. The rest of a block is replayed step by step."""
 
 GRAPH_STEPS, GRAPH_IMAGES, GRAPH_VALUES = 1 << 13, 1 << 22, 1 << 30
-"""A block is the rest of the epoch, but at most so many steps, images or values of pixels. They keep it to about 15 s
-(2 ms a step; 60 million values/s, as of a deep network at 64 lanes), since a checkpoint that is due waits for the
-block to end; and the copy of its plan to 100 MB, 25 bytes an image. Numbers and not a clock, since lanes are dropped
-where a block ends, and a resumed run must drop them at the same step."""
+"""A block is the rest of the epoch, with a maximum number of steps, images and pixel values. This limits it to about
+15 s (2 ms per step; 60 million values/s, as for a deep network at 64 lanes), since a checkpoint that is due waits for
+the end of the block; and it limits the copy of the plan to 100 MB, 25 bytes per image. The limits are not times, since
+diverged lanes are dropped at the end of a block, and a resumed run must drop them at the same step."""
 
 WARM_UPS = 3
-"""Steps made before the recording, in which libraries set themselves up: that cannot be recorded."""
+"""Number of steps before the recording, in which libraries initialise themselves: that cannot be recorded."""
 
 Program = Callable[[], object]
-"""Makes some steps."""
+"""A function that makes some steps."""
 
 
 def can_record(network: Network, loader: BatchLoader) -> bool:
@@ -41,16 +41,16 @@ def can_record(network: Network, loader: BatchLoader) -> bool:
 
 
 def captured(rehearse: Program, programs: Sequence[Program], device: torch.device) -> list[Program]:
-    """Record programs as CUDA graphs, which does not run them; returns what replays each.
+    """Record programs as CUDA graphs, without running them; returns the function that replays each.
 
-    The graphs share their memory: each may overwrite what another left, except in tensors that were there before.
+    The graphs share their memory: each may overwrite the results of another, except in tensors that existed before.
 
     Args:
-        rehearse: runs some times beforehand.
-        programs: what is recorded.
+        rehearse: called several times before the recording.
+        programs: functions to be recorded.
         device: a GPU.
     """
-    gc.collect()  # what an error left in circles may hold graphs, and none may be destroyed during a recording
+    gc.collect()  # reference cycles left by an error may hold graphs, and none may be destroyed during a recording
     with torch.cuda.device(device):
         pool, side = torch.cuda.graph_pool_handle(), torch.cuda.Stream()
         side.wait_stream(torch.cuda.current_stream())
@@ -68,13 +68,14 @@ def captured(rehearse: Program, programs: Sequence[Program], device: torch.devic
 class GraphUpdates(EagerUpdates):
     """Updates by replays of a recorded step.
 
-    A recording holds addresses of parameters, running statistics and velocities: lanes that change need a new object.
-    It is made at the first block, when the training has found how much fits and has the state that it goes on from.
-    Mini-batches that have to be cut into micro-batches are left to `EagerUpdates`.
+    A recording holds addresses of parameters, running statistics and velocities: when the lanes change, a new object is
+    needed. The recording is made in the first block, when the micro-batch is known and any saved state has been loaded.
+    Mini-batches that have to be divided into micro-batches are left to `EagerUpdates`.
 
     Attributes:
-        plan: the block's, copied here; with it negative_rates and losses, [steps, lanes] each, and the next step [1].
-        replays: steps -> what makes so many; the longest first.
+        plan: copy of the block's plan; also negative_rates and losses, [steps, lanes] each; counter, the next step,
+            [1].
+        replays: number of steps -> function that replays them; the largest number first.
     """
 
     capture = staticmethod(captured)
@@ -85,18 +86,18 @@ class GraphUpdates(EagerUpdates):
 
     @property
     def at_once(self) -> bool:
-        """Whether a mini-batch is in memory at once."""
+        """Whether a whole mini-batch is in memory at once."""
         return self.network.micro_batch == self.network.local_batch
 
     @property
     def steps(self) -> int:
-        """The most steps of a block."""
+        """Maximum number of steps of a block."""
         if not self.at_once:
             return super().steps
         return min(self.loader.steps, self._within(GRAPH_STEPS, GRAPH_IMAGES, GRAPH_VALUES))
 
     def block(self, plan: EpochPlan, first: int, last: int, factors: Sequence[float]) -> Tensor:
-        """Make the updates of steps first ... last - 1, as `Updates` does; the host waits for nothing."""
+        """Make the updates of steps first ... last - 1, as in `Updates`, without the host waiting for the device."""
         if not self.at_once:
             return super().block(plan, first, last, factors)
         if not self.replays:
@@ -126,7 +127,7 @@ class GraphUpdates(EagerUpdates):
 
     @contextlib.contextmanager
     def _kept(self) -> Iterator[None]:
-        """Put back what steps change."""
+        """Context that restores everything that steps change."""
         tensors = [*self.network.model.state_dict().values(), *self.optimizer.state, self.counter]
         before = [tensor.clone() for tensor in tensors]
         yield
@@ -144,7 +145,7 @@ class GraphUpdates(EagerUpdates):
             count %= size
 
     def _make_steps(self, count: int) -> None:
-        """Make the next steps that the counter says. This is recorded: nothing may need a number from the device."""
+        """Make the next steps from the counter on. This is recorded: nothing may need a number from the device."""
         rows = self.counter + torch.arange(count, device=self.counter.device)
         batches, negative_rates = (
             self.loader.batches(self.plan.at(rows), 0, count),
@@ -157,7 +158,7 @@ class GraphUpdates(EagerUpdates):
         self.counter.add_(count)
 
     def _make_step(self, images: Tensor, labels: Tensor, negative_rates: Tensor) -> Tensor:
-        """Make a step from a mini-batch and its -eta, [lanes]; returns the losses before it, [lanes]."""
+        """Make a step from a mini-batch and -eta of each lane, [lanes]; returns the losses before it, [lanes]."""
         losses = self.network.gradients(images, labels)
         self.optimizer.step_at(negative_rates)
         return losses

@@ -12,7 +12,7 @@ from smallbatch.training.engines.updates import BLOCK_IMAGES, BLOCK_STEPS, BLOCK
 
 
 class EagerUpdates(Updates):
-    """Updates by torch's gradients and the SGD of lanes."""
+    """Updates by torch's gradients and the lanes' optimiser."""
 
     @property
     def steps(self) -> int:
@@ -45,7 +45,7 @@ class EagerUpdates(Updates):
 
 
 class StochasticUpdates(EagerUpdates):
-    """Updates of a single lane whose model draws random numbers, as dropout does: from (seed, epoch, step) alone."""
+    """Updates of a single lane whose model draws random numbers, as in dropout, from only (seed, epoch, step)."""
 
     def block(self, plan: EpochPlan, first: int, last: int, factors: Sequence[float]) -> Tensor:
         """As `Updates.block`."""

@@ -1,4 +1,4 @@
-"""The structure of a model, for whoever asks before lanes are made: built and traced once for each kind of training."""
+"""The structure of a model, needed before lanes are made: built and traced once for each kind of training."""
 
 import functools
 
@@ -11,11 +11,11 @@ from smallbatch.training.engines.trace import Graph, Unsupported
 
 
 def model_of(run: Run, shape: tuple[int, int, int], classes: int) -> nn.Module:
-    """The model of one lane of a run, with some initial weights; it is shared, so nobody may change it.
+    """The model of one lane of a run, with some initial weights; it is cached and must not be changed.
 
     Args:
-        run: or a `local_run`.
-        shape: of an image: channels, height, width.
+        run: a run, or a `local_run`.
+        shape: image shape: channels, height, width.
         classes: number of classes.
     """
     s = run.setting
@@ -26,7 +26,7 @@ def model_of(run: Run, shape: tuple[int, int, int], classes: int) -> nn.Module:
 def build(
     model: str, norm: str, norm_layers: str, shape: tuple[int, int, int], classes: int, sub_batch: int
 ) -> nn.Module:
-    """As `model_of`, by what decides about the structure; of a sub-batch only whether it is of one example."""
+    """As `model_of`, from what determines the structure; of the sub-batch, only whether it is a single example."""
     key = models.entry_point(model), models.content(model), torch.get_default_dtype()
     return _build(model, key, norm, norm_layers, shape, classes, sub_batch)
 
@@ -35,7 +35,7 @@ def graph_of(model: nn.Module, shape: tuple[int, int, int]) -> Graph:
     """The traced graph of a model alone.
 
     Raises:
-        Unsupported: it has none.
+        Unsupported: the model cannot be traced.
     """
     graph = _trace(model, shape)
     if isinstance(graph, Unsupported):

@@ -1,4 +1,4 @@
-"""Traces an ordinary torch model to the operations that backends have kernels for: one image's way through it."""
+"""Traces an ordinary torch model into the operations for which backends have kernels, as applied to one image."""
 
 import operator
 from collections.abc import Callable, Mapping, Sequence
@@ -17,20 +17,20 @@ from smallbatch.models.resnet import Shortcut
 
 
 class Unsupported(Exception):
-    """The model does something that a backend does not know; its text says what."""
+    """The model does something that a backend does not support; the message says what."""
 
 
 class Kind(IntEnum):
-    """Of operations; native/kernels.cpp has the same numbers."""
+    """Kinds of operations, with the same numbers as in native/kernels.cpp."""
 
     CONV, BATCH_NORM, MAX_POOL, MEAN_POOL, SHORTCUT = range(5)
 
 
 @dataclass(eq=False)
 class Value:
-    """What an operation makes of an image: channels x height x width.
+    """The result of an operation on an image: channels x height x width.
 
-    users: operations that take it, in order; as residual or as input.
+    users: operations that use it, as input or residual, in order.
     """
 
     channels: int
@@ -47,7 +47,7 @@ class Value:
 
 @dataclass(eq=False)
 class Step:
-    """One operation. `weight` and the others are names of the model's tensors; empty where it has none."""
+    """One operation. `weight` to `var` are names of the model's tensors, or empty."""
 
     kind: Kind
     input: Value
@@ -70,7 +70,7 @@ class _Tracer(fx.Tracer):
 
 
 class _NothingBeside(TorchDispatchMode):
-    """Ends a trace in which a model computes with its weights by itself: that would happen once, in the trace alone."""
+    """Raises `Unsupported` if a model computes with its weights outside layers: a trace would do so only once."""
 
     def __init__(self, model: nn.Module) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
@@ -86,14 +86,14 @@ class _NothingBeside(TorchDispatchMode):
 
 
 def _way(model: nn.Module) -> list[fx.Node]:
-    """What a model does, node by node, which has to be the same in training and in testing."""
+    """The operations of a model as traced nodes, which must be the same in training and in testing."""
     was, ways = model.training, []
     try:
         for training in (True, False):
             model.train(training)
             with _NothingBeside(model):
                 ways.append(list(_Tracer().trace(model).nodes))
-    except Exception as error:  # a model whose way depends on its input cannot be traced, in many ways
+    except Exception as error:  # a model whose operations depend on its input fails to be traced in many ways
         raise Unsupported(f"its way cannot be followed ({error})") from error
     finally:
         model.train(was)
@@ -106,11 +106,11 @@ class Graph:
     """The operations of a model, in order.
 
     Args:
-        model: alone, not of lanes.
+        model: a model alone, not of lanes.
         shape: channels, height, width of an image.
 
     Raises:
-        Unsupported: there is no kind for an operation, or for how two of them follow each other.
+        Unsupported: there is no kind for an operation, or for a sequence of two operations.
     """
 
     def __init__(self, model: nn.Module, shape: tuple[int, int, int]) -> None:
@@ -123,12 +123,12 @@ class Graph:
         self._check()
 
     def completes(self, step: Step, value: Value) -> bool:
-        """Whether this is the last part of a rectified value's gradient: backwards, that of its first user."""
+        """Whether a step adds the last part of a rectified value's gradient: backwards, its first user does."""
         first = min(value.users, key=self.steps.index)
         return step is first and value.maker is not None and value.maker.relu
 
     def _check(self) -> None:
-        """Make sure that all there is leads to the logits, and that these are logits."""
+        """Make sure that all operations contribute to the logits, and that these are the result of a layer."""
         last, names = self.logits.maker, [step.weight for step in self.steps if step.weight]
         if last is None or last.relu or self.logits.users or (self.logits.height, self.logits.width) != (1, 1):
             raise Unsupported("its logits are not the plain result of a layer")
@@ -156,7 +156,7 @@ class Graph:
             raise Unsupported(f"it has {node.op} {node.target}")
 
     def _apply(self, node: fx.Node, target: object, module: nn.Module | None) -> None:
-        makers: dict[object, Callable[[fx.Node, Any], Value]] = {  # each with its kind of module
+        makers: dict[object, Callable[[fx.Node, Any], Value]] = {  # each with its type of module
             nn.Conv2d: self._convolution,
             nn.Linear: self._linear,
             BatchNorm: self._batch_norm,
@@ -178,7 +178,7 @@ class Graph:
         return self.values[node]
 
     def _add(self, step: Step) -> Value:
-        # The input's channels are as many as they are, see kernels.cpp.
+        # The number of channels of the input is not padded, see kernels.cpp.
         if step.input is self.input and step.kind != Kind.CONV:
             raise Unsupported("it begins with something else than a convolution or a linear layer")
         step.output.maker = step
@@ -199,7 +199,7 @@ class Graph:
         return self._add(Step(Kind.CONV, x, y, (kh, kw), stride, pad[0], weight=weight, bias=bias))
 
     def _linear(self, node: fx.Node, linear: nn.Linear) -> Value:
-        """A convolution whose kernel covers all of the image."""
+        """A convolution whose kernel covers the whole image."""
         x = self._value(node.args[0])
         if linear.in_features != x.channels * x.height * x.width:
             raise Unsupported("it has a linear layer on parts of an image")
@@ -273,15 +273,15 @@ class Graph:
             ):
                 step.residual = other
                 other.users.append(step)
-                # After what makes the residual; nothing between needs its result.
+                # After the operation that makes the residual; nothing in between needs its result.
                 self.steps.remove(step)
                 self.steps.append(step)
                 return later
         raise Unsupported("it adds what no convolution or normalisation made")
 
     def _last(self, value: Value) -> Step | None:
-        """The convolution or normalisation that makes a value, if nothing else has taken it yet or will."""
+        """The convolution or normalisation that makes a value, if nothing else uses the value."""
         step = value.maker
-        # One value may go by several names: what passes it on unchanged has a node of its own.
+        # A value may have several nodes: each operation that passes it on unchanged has one.
         alone = not value.users and all(len(n.users) == 1 for n, v in self.values.items() if v is value)
         return step if step and alone and step.kind in (Kind.CONV, Kind.BATCH_NORM) else None

@@ -1,4 +1,4 @@
-"""The contract of backends: how the steps of a block are made, from the mini-batches of a loader."""
+"""The interface of backends: how the steps of a block are made from the mini-batches of a loader."""
 
 import abc
 import contextlib
@@ -11,18 +11,18 @@ from smallbatch.training.network import Network
 from smallbatch.training.optimizers import LaneOptimizer
 
 BLOCK_STEPS, BLOCK_IMAGES, BLOCK_VALUES = 32, 2048, 1024 * 3 * 32 * 32
-"""Steps are served in blocks of at most so many steps, images or values of pixels: one gather, one look at losses,
-clock and signals a block. So long a signal waits: for ResNet-32 on 32x32, on one core of a busy machine, up to 4 s with
-the kernels and 7 s with torch; at m = 2048, a single step, 6 and 17 s."""
+"""Maximum number of steps, images and pixel values of a block, which has one gather and one check of losses, clock and
+signals. A signal has to wait for the end of a block: for ResNet-32 on 32x32, on one core of a busy machine, up to 4 s
+with the kernels and 7 s with torch; at m = 2048, a single step, 6 and 17 s."""
 
 
 class Updates(abc.ABC):
-    """What a backend does for some lanes; `backends.choose` says which one does it.
+    """Makes the updates of some lanes; `backends.choose` decides which subclass does.
 
     Args:
-        network: of the lanes that are updated.
-        optimizer: with their rates and its state.
-        loader: of their mini-batches.
+        network: network of the lanes to be updated.
+        optimizer: the lanes' optimiser, with their rates and its state.
+        loader: loader of their mini-batches.
     """
 
     def __init__(self, network: Network, optimizer: LaneOptimizer, loader: BatchLoader) -> None:
@@ -31,29 +31,29 @@ class Updates(abc.ABC):
     @property
     @abc.abstractmethod
     def steps(self) -> int:
-        """The most steps of a block. No clock is in it: lanes that diverge are dropped where a block ends."""
+        """Maximum number of steps of a block. It depends on no clock: diverged lanes are dropped at a block's end."""
 
     @abc.abstractmethod
     def make(self, batches: Batches, factors: Sequence[float]) -> Tensor:
-        """Make an update of each mini-batch; returns the losses before it, [steps, lanes]."""
+        """Make an update from each mini-batch; returns the losses before each, [steps, lanes]."""
 
     @abc.abstractmethod
     def gradients(self, images: Tensor, labels: Tensor) -> Sequence[Tensor]:
-        """Gradients of the mean losses of any number of examples, by this process alone; weights stay as they are.
+        """Gradients of the mean losses of any number of examples, by only this process; the weights do not change.
 
-        A model that draws random numbers is given them by `drawing`.
+        Random numbers of a model are determined by `drawing`.
 
         Args:
             images: [n, lanes * c, h, w].
-            labels: of them, [n, lanes].
+            labels: labels of the images, [n, lanes].
 
         Returns:
-            Of each parameter, [lanes, ...]; overwritten by whatever comes next.
+            The gradient of each parameter, [lanes, ...]; overwritten by any following call.
         """
 
     @abc.abstractmethod
     def normalising(self, sub_batch: int) -> contextlib.AbstractContextManager[object]:
-        """While it lasts, `gradients` take batch statistics over so many examples; running ones stay as they are."""
+        """Context in which `gradients` use batch statistics over `sub_batch` examples; running ones do not change."""
 
     @abc.abstractmethod
     def logits(self, images: Tensor) -> Tensor:
@@ -61,17 +61,17 @@ class Updates(abc.ABC):
 
     @property
     def test_images(self) -> int:
-        """Images of all lanes that are tested at once."""
+        """Number of images of all lanes that are tested at once."""
         return min(BLOCK_IMAGES, BLOCK_VALUES // self.loader.image_values)
 
     def block(self, plan: EpochPlan, first: int, last: int, factors: Sequence[float]) -> Tensor:
         """Make the updates of steps first ... last - 1 of an epoch.
 
         Args:
-            plan: of the epoch, this process's part of it.
-            first: step.
-            last: step that is not made any more.
-            factors: of eta, one a step.
+            plan: this process's part of the epoch's plan.
+            first: first step.
+            last: step after the last one.
+            factors: factors of eta, one per step.
 
         Returns:
             The losses before each update, [steps, lanes].
@@ -79,10 +79,10 @@ class Updates(abc.ABC):
         return self.make(self.loader.batches(plan, first, last), factors)
 
     def drawing(self, plan: EpochPlan, step: int) -> contextlib.AbstractContextManager[object]:
-        """While it lasts, what the model draws of random numbers is that of a step of an epoch."""
+        """Context in which the model's random numbers are those for a given step of an epoch."""
         return contextlib.nullcontext()
 
     def _within(self, steps: int, images: int, values: int) -> int:
-        """How many steps have at most so many steps, images and values of pixels; at least one."""
+        """The largest number of steps within these numbers of steps, images and pixel values; at least one."""
         images = min(images, values // self.loader.image_values)
         return max(1, min(steps, images // (self.network.local_batch * self.network.lanes)))

@@ -1,1 +1,1 @@
-"""Training on the CPU without a framework between the operations: kernels in C++, compiled where they run."""
+"""Training on the CPU without a framework between operations: kernels in C++, compiled where they run."""

@@ -1,4 +1,4 @@
-"""The compiled kernels: built once a machine from `kernels.cpp` by its own C++ compiler, and their interface."""
+"""The compiled kernels and their interface: built once per machine from `kernels.cpp` by its C++ compiler."""
 
 import ctypes
 import functools
@@ -20,13 +20,13 @@ from smallbatch.core.files import atomic, set_aside_cache_file
 SOURCE = Path(__file__).with_name("kernels.cpp")
 FLAGS = ("-std=c++17", "-O3", "-march=native", "-fno-math-errno", "-fPIC", "-shared")
 COMPILE_TIMEOUT_S = 300
-"""Seconds after which a compiler that does not come back is given up."""
+"""Timeout of the compiler, in seconds."""
 
 log = logging.getLogger(__name__)
 
 
 class TensorView(ctypes.Structure):
-    """A value or gradient: where its images lie, height, width, channels (padded), border; see kernels.cpp."""
+    """A value or gradient: offset and size in floats, height, width, channels (padded), border; see kernels.cpp."""
 
     _fields_ = (
         *((name, c_int64) for name in ("at", "size")),
@@ -48,7 +48,7 @@ class Op(ctypes.Structure):
 
 
 class Program(ctypes.Structure):
-    """A model as the kernels run it; see kernels.cpp."""
+    """A model as a program of the kernels; see kernels.cpp."""
 
     _fields_ = (
         ("ops", POINTER(Op)),
@@ -61,13 +61,13 @@ class Program(ctypes.Structure):
 
 
 class Lane(ctypes.Structure):
-    """Where a lane's tensors lie, and what the optimiser remembers of each; see kernels.cpp."""
+    """Addresses of a lane's tensors, and of the optimiser's state for each; see kernels.cpp."""
 
     _fields_ = tuple((name, POINTER(c_void_p)) for name in ("tensors", "means", "squares"))
 
 
 class Rule(ctypes.Structure):
-    """How gradients change weights; see kernels.cpp."""
+    """The optimiser's rule and settings; see kernels.cpp."""
 
     _fields_ = (
         *((name, c_int32) for name in ("optimizer", "decays_biases", "decays_norms")),
@@ -76,18 +76,18 @@ class Rule(ctypes.Structure):
 
 
 OPTIMIZERS = ("sgd", "nesterov", "adam", "adamw", "lion")
-"""By the numbers that they have in a `Rule`."""
+"""Optimisers in the order of their numbers in a `Rule`."""
 
 
 INTERFACE = 3
-"""The number of the interface declared here; see kernels.cpp."""
+"""Version of the interface declared here; see kernels.cpp."""
 
 STRUCTS: tuple[type[ctypes.Structure], ...] = (TensorView, Op, Program, Lane, Rule)
 """All structs, in the order of kernels.cpp."""
 
 
 class OtherInterface(Exception):
-    """The kernels are declared otherwise than here: they would read other memory than what they are given."""
+    """The kernels' declarations differ from those here: they would access wrong memory."""
 
 
 _TRAIN = (
@@ -99,7 +99,7 @@ _GRADIENTS = (*_LOGITS, c_float)
 
 
 def compiler() -> list[str] | None:
-    """The command of the C++ compiler, `$CXX` before others; none where there is none."""
+    """The command of the C++ compiler, preferably `$CXX`; None if there is none."""
     named = shlex.split(os.environ.get("CXX", ""))
     for command in [named] if named else [["c++"], ["g++"], ["clang++"]]:
         if shutil.which(command[0]):
@@ -109,7 +109,7 @@ def compiler() -> list[str] | None:
 
 @functools.cache
 def kernels() -> ctypes.CDLL | None:
-    """The kernels, compiled if need be; none, with a word on the log, where they cannot be had."""
+    """The kernels, compiled if necessary; None, with a message in the log, if they are not available."""
     command = compiler()
     if command is None:
         log.info("no C++ compiler here: training goes operation by operation, slower")
@@ -132,11 +132,11 @@ def kernels() -> ctypes.CDLL | None:
 
 
 def _check_interface(library: ctypes.CDLL) -> None:
-    """Compare what is declared by hand, here and in kernels.cpp.
+    """Compare the declarations here with those in kernels.cpp.
 
     Raises:
-        OtherInterface: the number or the size of a struct is another. To compile once more would not help: a library is
-            cached under a digest of its source.
+        OtherInterface: the version or the size of a struct differs. Compiling again would not help: a library is cached
+            under a digest of its source.
     """
     library.smallbatch_interface.restype = c_int32
     library.smallbatch_struct_size.argtypes, library.smallbatch_struct_size.restype = (c_int32,), c_int64
@@ -148,26 +148,26 @@ def _check_interface(library: ctypes.CDLL) -> None:
 
 
 def loaded() -> ctypes.CDLL:
-    """The kernels, where it is known that there are some."""
+    """The kernels, if they are known to be available."""
     library = kernels()
     assert library is not None
     return library
 
 
 def simd_width() -> int:
-    """Numbers that a vector of this processor holds: channels lie in memory in whole vectors."""
+    """Number of floats in a vector of this processor: channels are padded to whole vectors in memory."""
     return int(loaded().smallbatch_vector())
 
 
 def max_channels() -> int:
-    """Channels that a tensor may have."""
+    """Maximum number of channels of a tensor."""
     return int(loaded().smallbatch_max_channels())
 
 
 def _built(command: list[str]) -> ctypes.CDLL:
-    """The library, from the user's cache folder or made now."""
+    """The library from the user's cache folder, compiled if necessary."""
     version = _output_of([*command, "--version"])
-    # The last word tells them from those that earlier versions made, whose seals are others.
+    # The last item distinguishes these libraries from those of earlier versions, whose seals differ.
     recipe = [
         SOURCE.read_text(encoding="utf-8"),
         *command,
@@ -180,7 +180,7 @@ def _built(command: list[str]) -> ctypes.CDLL:
     name = f"kernels-{hashlib.sha256(chr(0).join(recipe).encode()).hexdigest()[:16]}.so"
     try:
         return _loaded(command, cache_folder() / name)
-    except (OSError, RuntimeError, UserError) as error:  # no home, or one that is full or runs no programs
+    except (OSError, RuntimeError, UserError) as error:  # no home folder, a full one or one with noexec
         log.info("kernels are compiled for this process alone: %s", error)
     with tempfile.TemporaryDirectory() as folder:
         return _loaded(command, Path(folder) / name)
@@ -193,7 +193,7 @@ def _output_of(command: list[str]) -> str:
 
 
 def _instructions() -> str:
-    """What the processor can do: machines that share a home folder may differ."""
+    """The processor's instruction sets: machines that share a home folder may differ."""
     info = Path("/proc/cpuinfo")
     first = (
         info.read_text(encoding="utf-8").partition("\n\n")[0].splitlines() if info.exists() else [platform.processor()]
@@ -203,7 +203,7 @@ def _instructions() -> str:
 
 
 def _loaded(command: list[str], path: Path) -> ctypes.CDLL:
-    """Load the library at `path`; made if it is not there, set aside and made again if it is damaged or another."""
+    """Load the library at `path`; compiled if it does not exist, set aside and compiled again if it is damaged."""
     seal = path.with_suffix(".sha256")
     if os.path.lexists(path) and not _is_whole(path, seal):
         for damaged in filter(os.path.lexists, (path, seal)):
@@ -213,7 +213,7 @@ def _loaded(command: list[str], path: Path) -> ctypes.CDLL:
             made = Path(folder) / path.name
             _output_of([*command, *FLAGS, "-o", str(made), str(SOURCE)])
             content = made.read_bytes()
-        # The seal first: a library without its own would count as damaged to another job that looks now.
+        # The seal first: a library without its seal would count as damaged for another job that looks now.
         for target, what in ((seal, _seal(path.name, content)), (path, content)):
             with atomic(target) as file:
                 file.write(what)
@@ -221,7 +221,7 @@ def _loaded(command: list[str], path: Path) -> ctypes.CDLL:
 
 
 def _is_whole(path: Path, seal: Path) -> bool:
-    """Whether a library is what was made under its name; a damaged one, once loaded, would end the process."""
+    """Whether a library is undamaged; loading a damaged one would crash the process."""
     try:
         return path.is_file() and seal.is_file() and seal.read_bytes() == _seal(path.name, path.read_bytes())
     except OSError:
@@ -229,5 +229,5 @@ def _is_whole(path: Path, seal: Path) -> bool:
 
 
 def _seal(name: str, content: bytes) -> bytes:
-    """A digest of a library and of its name, which says from what and for which processor it was made."""
+    """A digest of a library and of its name, which depends on the source and the processor."""
     return hashlib.sha256(name.encode() + b"\0" + content).hexdigest().encode()

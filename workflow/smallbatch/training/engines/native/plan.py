@@ -1,4 +1,4 @@
-"""Turns a traced model into a program for the kernels: where everything lies in memory."""
+"""Turns a traced model into a program for the kernels, with the memory layout of everything."""
 
 from collections.abc import Iterable
 
@@ -7,7 +7,7 @@ from smallbatch.training.engines.trace import Graph, Kind, Step, Unsupported, Va
 
 
 def _vectors(channels: int) -> int:
-    """Channels in memory: whole vectors of them."""
+    """Number of channels in memory: a multiple of the vector width."""
     vector = library.simd_width()
     return -(-channels // vector) * vector
 
@@ -17,12 +17,12 @@ def _aligned(floats: int) -> int:
 
 
 class Layout:
-    """Where everything lies: a program for the kernels, made of a graph.
+    """The memory layout of a graph, as a program for the kernels.
 
     Attributes:
-        program: what the kernels get; it refers to arrays that this object keeps.
+        program: the program; it refers to arrays that are kept by this object.
         slots: names of the tensors that the kernels read and write, in order.
-        values_floats: of an image's values alone, without gradients: they come first.
+        values_floats: number of floats of an image's values without gradients, which come first.
     """
 
     def __init__(self, graph: Graph, slots: Iterable[str]) -> None:
@@ -44,7 +44,7 @@ class Layout:
         return value.channels if value is self.graph.input else _vectors(value.channels)
 
     def _pads(self) -> dict[tuple[int, int, int], int]:
-        """The border of each shape: what convolutions need that take such values or, backwards, such gradients."""
+        """The border of each shape: the maximum that convolutions need of such values or, backwards, gradients."""
         pads: dict[tuple[int, int, int], int] = {}
         for step in self.graph.steps:
             if step.kind == Kind.CONV:
@@ -53,7 +53,7 @@ class Layout:
         return pads
 
     def _view(self, value: Value) -> int:
-        """The index of a new view, of memory for a value or its gradient."""
+        """The index of a new view: memory for a value or its gradient."""
         channels, pad = self._channels(value), self.pads.get(value.shape, 0)
         size = _aligned((value.height + 2 * pad) * (value.width + 2 * pad) * channels)
         self.views.append(library.TensorView(self.at, size, value.height, value.width, channels, pad))
@@ -106,7 +106,7 @@ class Layout:
             op.transposed_at, self.transposed = self.transposed, self.transposed + inputs * outputs
 
     def _gradients(self) -> None:
-        """Go backwards: where each gradient lies, who writes it first and who completes it."""
+        """Go backwards and determine each gradient's memory, the first operation to write it and the last one."""
         free: dict[tuple[int, int, int], list[int]] = {}
         gradient: dict[Value, int] = {}
         self.d_logits = gradient[self.graph.logits] = self._view(self.graph.logits)
@@ -135,7 +135,7 @@ class Layout:
         gradient: dict[Value, int],
         free: dict[tuple[int, int, int], list[int]],
     ) -> bool:
-        """The gradient of a step's residual; returns whether it is the sum's own, in the same memory."""
+        """Determine the gradient of a step's residual; returns whether it shares the memory of the sum's gradient."""
         if self.graph.completes(step, value) and value is not step.input:
             raise Unsupported("it takes a rectified value as a residual first")
         if value not in gradient and value is not step.input:
@@ -174,9 +174,9 @@ class Layout:
 
 
 def _border_of_gradient(step: Step) -> int:
-    """Zeros around the output's gradient that the backward pass of a convolution reads."""
+    """Number of zeros around the output's gradient that the backward pass of a convolution reads."""
     if step.kernel == (step.input.height, step.input.width) and not step.pad:
-        return 0  # as a fully connected layer
+        return 0  # like a fully connected layer
     borders = [0]
     for kernel, size, out in (
         (step.kernel[0], step.input.height, step.output.height),

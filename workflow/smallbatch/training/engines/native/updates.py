@@ -33,27 +33,27 @@ from smallbatch.training.own_models import suitability
 log = logging.getLogger(__name__)
 
 MICRO_BATCH = 16
-"""Images of a mini-batch that pass forwards and backwards together where no batch statistic needs more: few enough to
-stay in the caches, enough to read the weights of large layers seldom."""
+"""Images of a mini-batch that pass forwards and backwards together unless batch statistics need more: few enough for
+the caches, enough to read the weights of large layers rarely."""
 
 TRIED, TRIED_B, TRIED_LANES = 8, 4, 3
-"""Examples, sub-batch and lanes with which the kernels are tried on a model of the user's own."""
+"""Examples, sub-batch and lanes with which the kernels are checked on a user's model."""
 
 ROUNDING = 1e-2
-"""Of the largest value: what kernels and torch may differ by in single precision."""
+"""Tolerance between kernels and torch in single precision, relative to the largest value."""
 
 MAX_PIXELS = 128 * 128
-"""Of an image: photos are left to torch, whose convolutions block for caches."""
+"""Maximum number of pixels of an image: photos are left to torch, whose convolutions are blocked for caches."""
 
 
 class NativeUpdates(Updates):
-    """Updates of lanes one after the other, each all steps of a block; the weights stay where torch has them.
+    """Updates of one lane after the other, each for all steps of a block; the weights stay in torch's memory.
 
     Args:
-        network: of the lanes.
-        optimizer: with their rates and its state.
-        loader: of their mini-batches.
-        layout: of the model.
+        network: network of the lanes.
+        optimizer: the lanes' optimiser, with their rates and its state.
+        loader: loader of their mini-batches.
+        layout: layout of the model.
     """
 
     def __init__(self, network: Network, optimizer: LaneOptimizer, loader: BatchLoader, layout: Layout) -> None:
@@ -69,7 +69,7 @@ class NativeUpdates(Updates):
 
     @property
     def steps(self) -> int:
-        """The most steps of a block."""
+        """Maximum number of steps of a block."""
         return self._within(BLOCK_IMAGES, BLOCK_IMAGES, BLOCK_VALUES)
 
     def make(self, batches: Batches, factors: Sequence[float]) -> Tensor:
@@ -92,7 +92,7 @@ class NativeUpdates(Updates):
 
     @cached_property
     def gradient_buffers(self) -> list[Tensor]:
-        """What `gradients` writes to: new memory for each would take longer than a small mini-batch."""
+        """Buffers for the results of `gradients`: allocating them each time would outlast a small mini-batch."""
         return [torch.zeros_like(parameter) for parameter in self.network.parameters]
 
     def gradients(self, images: Tensor, labels: Tensor) -> list[Tensor]:
@@ -130,26 +130,26 @@ class NativeUpdates(Updates):
         return logits
 
     def _check(self, done: int, labels: Tensor) -> None:
-        """What the kernels refuse."""
+        """Raise an error if the kernels have refused the labels."""
         if not done:
             value, largest = f"{labels.min()} to {labels.max()}", self.layout.program.classes - 1
             refuse(f"experiment on {self.loader.setting.data}", "labels", value, f"0 to {largest}, the classes")
 
     def _lanes(self, *remembered: Sequence[Tensor]) -> ctypes.Array[library.Lane]:
-        """Where the tensors of each lane lie now, and of each parameter what is remembered: means, then squares."""
+        """Addresses of each lane's tensors and, for each parameter, of the optimiser's state: means, then squares."""
         model, lanes = self.network.model, range(self.network.lanes)
         names = [name for name, _ in model.named_parameters()]
         sources = model.state_dict(), *(dict(zip(names, tensors, strict=True)) for tensors in remembered if tensors)
         self.tables = [
             _addresses([source.get(name) for name in self.layout.slots], len(lanes)) for source in sources
-        ]  # kept: the kernels read them
+        ]  # kept in memory for the kernels
         pointer = ctypes.POINTER(ctypes.c_void_p)
         rows = ([table[lane].ctypes.data_as(pointer) for table in self.tables] for lane in lanes)
         return (library.Lane * len(lanes))(*(library.Lane(*row) for row in rows))
 
 
 def _rule(optimizer: LaneOptimizer) -> library.Rule:
-    """How the kernels update weights as an optimiser does."""
+    """The rule by which the kernels update weights, equivalent to an optimiser."""
     undecayed = optimizer.undecayed_kinds
     return library.Rule(
         library.OPTIMIZERS.index(optimizer.name),
@@ -159,18 +159,18 @@ def _rule(optimizer: LaneOptimizer) -> library.Rule:
 
 
 def _addresses(tensors: Sequence[Tensor | None], lanes: int) -> np.ndarray:
-    """Addresses [lanes, tensors] of each lane's part of tensors [lanes, ...]; 0 for none."""
+    """Addresses [lanes, tensors] of each lane's part of tensors [lanes, ...]; 0 for None."""
     starts = np.array([0 if tensor is None else tensor.data_ptr() for tensor in tensors], dtype=np.uint64)
     sizes = np.array([0 if tensor is None else tensor[0].nbytes for tensor in tensors], dtype=np.uint64)
     return starts + np.arange(lanes, dtype=np.uint64)[:, None] * sizes
 
 
 def _zeros(floats: int) -> Tensor:
-    """Zeros on pages as large as the system has them: a step touches more memory than fits in small pages' tables."""
+    """Zeros on huge pages if available: a step uses more memory than the page tables of small pages cover."""
     private = {"flags": mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS} if hasattr(mmap, "MAP_ANONYMOUS") else {}
     memory = mmap.mmap(-1, floats * 4, **private)
     if hasattr(mmap, "MADV_HUGEPAGE"):
-        with contextlib.suppress(OSError):  # a system without them
+        with contextlib.suppress(OSError):  # not supported by the system
             memory.madvise(mmap.MADV_HUGEPAGE)
     return torch.frombuffer(memory, dtype=torch.float32)
 
@@ -178,13 +178,13 @@ def _zeros(floats: int) -> Tensor:
 def layout_for(
     alone: nn.Module, shape: tuple[int, int, int], precision: str, device: torch.device, world: World
 ) -> Layout | None:
-    """How the kernels run a model, where there are kernels for its operations, its numbers and the device; else none.
+    """The layout for the kernels, if they support the model's operations, its number types and the device; else None.
 
     Args:
         alone: the model of one lane.
-        shape: of an image: channels, height, width.
-        precision: as a setting has it.
-        device: where.
+        shape: image shape: channels, height, width.
+        precision: as in `Setting`.
+        device: device to run on.
         world: the processes that share each mini-batch.
     """
     plain = device.type == "cpu" and world.size == 1 and precision == "float32"
@@ -199,12 +199,12 @@ def layout_for(
 
 
 def matches_torch(model: nn.Module, layout: Layout, loader: BatchLoader) -> bool:
-    """Whether the kernels make of lanes of different weights and images what torch does: losses, updates, test logits.
+    """Whether kernels and torch agree on lanes with different weights and images: losses, updates, test logits.
 
     Args:
-        model: alone.
-        layout: of it.
-        loader: of what it is to be trained on.
+        model: a model alone.
+        layout: its layout.
+        loader: loader of its training data.
     """
     channels, height, width = loader.shape
     draws = torch.Generator().manual_seed(0)
@@ -235,7 +235,7 @@ def matches_torch(model: nn.Module, layout: Layout, loader: BatchLoader) -> bool
 
 
 def layout_of(run: Run, dataset: DatasetInfo, device: torch.device, world: World) -> Layout | None:
-    """How the kernels run the model of a run, or of a `local_run`, as `layout_for`."""
+    """The layout of a run's model for the kernels, as from `layout_for`; the run may be a `local_run`."""
     s, classes = run.setting, dataset.classes
     suits = suitability(s, dataset.shape, classes)
     if not (suits.lanes and suits.splittable):
@@ -245,11 +245,11 @@ def layout_of(run: Run, dataset: DatasetInfo, device: torch.device, world: World
 
 
 def memory(layout: Layout, micro_batch: int) -> int:
-    """Bytes that `NativeUpdates` take beside the lanes' tensors, however many the lanes."""
+    """Bytes that `NativeUpdates` use in addition to the lanes' tensors, independent of the number of lanes."""
     p = layout.program
     return int(4 * (p.arena_floats * micro_batch + layout.values_floats * MICRO_BATCH + _scratch(p)))
 
 
 def _scratch(program: library.Program) -> int:
-    """Floats: statistics; packed weights, gradients, means and squares of one lane; transposed weights."""
+    """Number of floats: statistics; packed weights, gradients, means and squares of one lane; transposed weights."""
     return int(program.statistics_floats + 4 * program.packed_floats + program.transposed_floats)

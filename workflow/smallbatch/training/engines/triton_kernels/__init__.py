@@ -1,1 +1,1 @@
-"""Kernels for GPUs in Triton, which comes with torch on Linux and is imported late, and the updates that they make."""
+"""Updates by GPU kernels in Triton, which is part of torch on Linux and is imported only when needed."""

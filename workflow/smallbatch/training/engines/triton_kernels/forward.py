@@ -1,4 +1,4 @@
-"""A forward pass of all lanes as a list of launches, over buffers that last as long as it."""
+"""A forward pass of all lanes as a list of launches, with buffers that last as long as the list."""
 
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
@@ -12,17 +12,17 @@ from smallbatch.training.engines.triton_kernels.launches import Given, Launch
 from smallbatch.training.engines.triton_kernels.layers import BLOCK, Layer, Packed, blocks
 
 PRODUCTS = {"float32": "tf32x3", "tf32": "tf32", "bf16": "bf16"}
-"""Precision -> that of products. tf32x3 takes three products of TensorFloat-32 for one of float32 and is as exact."""
+"""Precision -> precision of products. tf32x3 uses three TensorFloat-32 products for one of float32, and is as exact."""
 
 
 class Forward:
-    """What a forward pass needs.
+    """Buffers and launches of a forward pass.
 
     Args:
-        graph: of the model.
-        tensors: parameters and buffers by name, [lanes, ...]; those of convolutions are copied by `load`.
-        count: images of each lane.
-        precision: as a setting has it.
+        graph: graph of the model.
+        tensors: parameters and buffers by name, [lanes, ...]; `load` copies those of convolutions.
+        count: number of images of each lane.
+        precision: as in `Setting`.
         shared: whether all lanes have the same images, as in testing.
     """
 
@@ -52,13 +52,13 @@ class Forward:
         return Packed(self.layers[step], source[step.weight], bias, step.input.channels)
 
     def _pairs(self) -> tuple[list[Tensor], list[Tensor]]:
-        """Packed weights, and the same as the network has them."""
+        """Packed weights, and the same weights as stored in the network."""
         ours, theirs = zip(*(pair for packed in self.packed.values() for pair in packed.pairs), strict=True)
         return list(ours), list(theirs)
 
     @torch.no_grad()
     def load(self) -> None:
-        """Take over the network's weights."""
+        """Copy the network's weights."""
         torch._foreach_copy_(*self._pairs())
 
     def forward(self) -> Iterator[Launch]:
@@ -78,12 +78,12 @@ class Forward:
             yield from makers[step.kind](step)
 
     def _plain(self, kernel: Any, over: Tensor, arguments: dict[str, Any], constants: dict[str, Any]) -> Launch:
-        """A launch of a kernel that takes the numbers of `over` in blocks."""
+        """A launch of a kernel that processes the elements of `over` in blocks."""
         grid = blocks(over[0].numel(), BLOCK), len(over)
         return Launch(kernel, grid, arguments | {"N": self.count}, constants | {"B": BLOCK})
 
     def _tile(self, layer: Layer, rows: int) -> tiles.Tile:
-        # Testing is to give the same bits with any number of lanes and images.
+        # Testing must give the same bits for any number of lanes and images.
         rows = tiles.MOST if self.shared else rows * self.lanes
         return tiles.forward(rows, layer.outputs, layer.channels, layer.weights, image=layer.image)
 
@@ -98,13 +98,13 @@ class Forward:
         yield Launch(kernels.conv_forward, grid, arguments, constants | layers.endings(step))
 
     def _read(self, step: Step) -> dict[str, Tensor]:
-        """Input, output and residual of a step; where there is no residual, what stands for it is not read."""
+        """Input, output and residual of a step; without a residual, another tensor takes its place and is not read."""
         y = self.values[step.output]
         residual = y if step.residual is None else self.values[step.residual]
         return {"x": self.values[step.input], "y": y, "residual": residual}
 
     def _norm(self, step: Step) -> Iterator[Launch]:
-        """By running statistics; training has others."""
+        """With running statistics, as in testing; overridden for training."""
         rows, c = self.count * step.input.height * step.input.width, step.input.channels
         named = {"weight": step.weight, "bias": step.bias, "running_mean": step.mean, "running_var": step.var}
         arguments = self._read(step) | {role: self.tensors[name] for role, name in named.items()}

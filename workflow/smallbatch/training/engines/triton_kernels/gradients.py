@@ -1,4 +1,4 @@
-"""Gradients at weights that stand still, by the launches of a step."""
+"""Gradients at fixed weights, computed by the launches of a step."""
 
 from collections.abc import Mapping
 
@@ -13,15 +13,15 @@ from smallbatch.training.optimizers import LaneSGD
 class Gradients:
     """Gradients of the mean loss of mini-batches of one size.
 
-    A step at a rate of zero, without weight decay and momentum, moves no weight and leaves the gradients as velocities.
-    It is made on a copy of the tensors, since an infinite gradient times zero is not a number.
+    A step at a rate of zero, without weight decay and momentum, changes no weight and leaves the gradients as
+    velocities. It is made on a copy of the tensors, since an infinite gradient times zero is NaN.
 
     Args:
-        graph: of the model.
-        parameters, buffers: by name, [lanes, ...].
-        count: images of a mini-batch.
-        sub_batch: b of batch norm.
-        precision: as a setting has it.
+        graph: graph of the model.
+        parameters, buffers: tensors by name, [lanes, ...].
+        count: number of images in a mini-batch.
+        sub_batch: b of batch normalisation.
+        precision: as in `Setting`.
     """
 
     def __init__(
@@ -45,7 +45,7 @@ class Gradients:
         self.program.load()
 
     def of(self, images: Tensor, labels: Tensor) -> list[Tensor]:
-        """Of each parameter, [lanes, ...]; overwritten by the next.
+        """The gradient of each parameter, [lanes, ...]; overwritten by the next call.
 
         Args:
             images: [count, lanes * c, h, w].

@@ -1,4 +1,4 @@
-"""Calls of kernels, as values: what each gets, and what it is compiled for."""
+"""Kernel launches as objects: arguments, and constants for which the kernel is compiled."""
 
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -14,7 +14,7 @@ from smallbatch.core.environment import processors
 
 
 class Given(Enum):
-    """Arguments that are another tensor at each step."""
+    """Arguments that are another tensor in each step."""
 
     IMAGES, LABELS, NEGATIVE_RATES, LOSSES = (auto() for _ in range(4))
 
@@ -23,10 +23,10 @@ class Given(Enum):
 class Launch:
     """One call of a kernel.
 
-    grid: programs along each axis.
-    arguments: tensors, numbers and what is `Given`, by name.
-    constants: what the kernel is compiled for.
-    beside: whether it may run beside what follows.
+    grid: number of programs along each axis.
+    arguments: tensors, numbers and placeholders from `Given`, by name.
+    constants: constants for which the kernel is compiled.
+    beside: whether it may run in parallel with the following launches.
     """
 
     kernel: Any
@@ -36,11 +36,11 @@ class Launch:
     beside: bool = False
 
     def run(self, given: Mapping[Given, Tensor]) -> None:
-        """Launch it."""
+        """Launch the kernel."""
         self.kernel[self.grid](**self._all(given))
 
     def compile(self, given: Mapping[Given, Tensor]) -> None:
-        """Compile it for such arguments, without launching it."""
+        """Compile the kernel for such arguments without launching it."""
         self.kernel.warmup(**self._all(given), grid=self.grid)
 
     def _all(self, given: Mapping[Given, Tensor]) -> dict[str, Any]:
@@ -51,7 +51,7 @@ class Launch:
 
 
 def compiled(launches: Sequence[Launch], device: torch.device) -> None:
-    """Compile the kernels of launches at the same time, on as many processors as there are; on a GPU alone."""
+    """Compile the kernels of launches in parallel on all available processors; only on a GPU."""
     if device.type != "cuda":
         return
     floats = torch.empty(1, device=device)

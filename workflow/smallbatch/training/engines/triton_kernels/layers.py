@@ -1,4 +1,4 @@
-"""What the kernels make of a traced model: layers as they see them, packed weights, sizes, what they cannot do."""
+"""A traced model from the kernels' view: layers, packed weights, sizes, and unsupported properties."""
 
 from dataclasses import dataclass
 from math import prod
@@ -9,27 +9,27 @@ from smallbatch.training.engines.trace import Graph, Kind, Step, Unsupported, Va
 from smallbatch.training.engines.triton_kernels import tiles
 
 MAX_NUMBERS = 2**31 - 1
-"""Of a value of one lane: offsets within a lane are of 32 bits."""
+"""Maximum number of elements of a value of one lane: offsets within a lane have 32 bits."""
 
 BLOCK = 512
-"""Numbers that a program of kernels without products takes."""
+"""Number of elements per program in kernels without products."""
 
 
 FUSED_ROWS = 512
-"""Rows (images x pixels) of a sub-batch that one program of batch norm takes at once: one launch instead of two."""
+"""Maximum rows (images x pixels) of a sub-batch that batch normalisation processes in one launch instead of two."""
 
 NORM_ROWS, NORM_CHUNKS, NORM_PROGRAMS = 128, 64, 1056
-"""Else the rows that it takes at a time, the chunks that there are at most, and the programs aimed for."""
+"""For more rows: rows processed at a time, maximum number of chunks, and target number of programs."""
 
 
 @dataclass(frozen=True)
 class Layer:
-    """A convolution or fully connected layer as kernels see it.
+    """A convolution or fully connected layer from the kernels' view.
 
-    A kernel as large as its unpadded image is treated as fully connected: an image of a single pixel.
+    A convolution whose kernel is as large as its unpadded image is treated as fully connected: on one pixel.
 
-    channels: of the input in memory.
-    outputs: channels that it makes.
+    channels: channels of the input in memory.
+    outputs: channels of the output.
     """
 
     step: Step
@@ -45,7 +45,7 @@ class Layer:
 
     @classmethod
     def of(cls, step: Step, channels: int) -> "Layer":
-        """A step's, whose input has so many channels in memory."""
+        """The layer of a step, whose input has this number of channels in memory."""
         x, y = step.input, step.output
         if step.kernel == (x.height, x.width) and not step.pad:
             return cls(step, 1, 1, 1, 1, channels * x.height * x.width, y.channels, (1, 1), 1, 0)
@@ -53,17 +53,17 @@ class Layer:
 
     @property
     def weights(self) -> int:
-        """Rows of packed weights without that of the biases."""
+        """Number of rows of packed weights without the row of biases."""
         return self.kernel[0] * self.kernel[1] * self.channels
 
     @property
     def rows(self) -> int:
-        """Rows of packed weights."""
+        """Number of rows of packed weights."""
         return self.weights + bool(self.step.bias)
 
     @property
     def constants(self) -> dict[str, int]:
-        """As kernels take them."""
+        """The constants for which kernels are compiled."""
         return {
             "H": self.height, "W": self.width, "P": self.out_height, "Q": self.out_width, "CI": self.channels,
             "CO": self.outputs, "KH": self.kernel[0], "KW": self.kernel[1], "S": self.stride, "PAD": self.pad,
@@ -72,11 +72,11 @@ class Layer:
 
     @property
     def image(self) -> bool:
-        """Whether what it makes of an image has more than one pixel."""
+        """Whether the output has more than one pixel per image."""
         return self.out_height * self.out_width > 1
 
     def split(self, m: int, lanes: int) -> tuple[tiles.Tile, int, int]:
-        """Tile, chunks, and pixels of a chunk, of the weight gradient."""
+        """Tile, number of chunks, and pixels per chunk of the weight gradient."""
         pixels = m * self.out_height * self.out_width
         tile = tiles.weight_gradient(self.outputs, self.channels, pixels, image=self.image)
         warps = blocks(self.rows, tile.rows) * blocks(self.outputs, tile.columns) * lanes * tile.warps
@@ -90,22 +90,22 @@ def blocks(number: int, size: int) -> int:
 
 
 def channels_of(graph: Graph, value: Value) -> int:
-    """Channels in memory: three of an image become four, which are loaded at once."""
+    """Channels in memory: three of an image are padded to four, which are loaded at once."""
     return 4 if value is graph.input and value.channels == 3 else value.channels
 
 
 def values(graph: Graph) -> list[Value]:
-    """All that a forward pass has in memory."""
+    """All values that a forward pass keeps in memory."""
     return [graph.input, *(step.output for step in graph.steps)]
 
 
 def largest(graph: Graph) -> int:
-    """Elements of the largest activation of an image."""
+    """Number of elements of the largest activation of an image."""
     return max(channels_of(graph, value) * value.height * value.width for value in values(graph))
 
 
 def fits(graph: Graph, m: int) -> bool:
-    """Whether the offsets of a mini-batch of m do not overflow."""
+    """Whether the offsets within a mini-batch of m fit."""
     return m * largest(graph) <= MAX_NUMBERS
 
 
@@ -113,7 +113,7 @@ def check(graph: Graph, m: int) -> None:
     """Make sure that the kernels can compute a traced model.
 
     Raises:
-        Unsupported: they cannot.
+        Unsupported: the kernels cannot compute it.
     """
     if not fits(graph, m):
         raise Unsupported(f"a mini-batch of {m} has more than {MAX_NUMBERS} numbers at once in one lane")
@@ -131,19 +131,19 @@ def check(graph: Graph, m: int) -> None:
 
 
 def numbers_tested(graph: Graph) -> int:
-    """Float32 numbers that an image of a lane takes in testing: all values."""
+    """Number of float32 values for an image of a lane in testing."""
     return sum(channels_of(graph, value) * value.height * value.width for value in values(graph))
 
 
 def numbers_of_example(graph: Graph) -> int:
-    """Float32 numbers that an example of a lane takes: values, gradients of each use of them, indices of maxima."""
+    """Number of float32 values for an example of a lane: values, gradients of each use of them, indices of maxima."""
     used = [step.input for step in graph.steps if step.input is not graph.input]
     pools = [step.output for step in graph.steps if step.kind == Kind.MAX_POOL]
     return numbers_tested(graph) + sum(prod(value.shape) for value in (*used, graph.logits, *pools))
 
 
 def numbers_of_lane(graph: Graph, m: int, sub_batch: int, momentum: float) -> int:
-    """Float32 numbers that a lane takes beside its examples: packed weights, velocities, chunks of sums."""
+    """Number of float32 values for a lane beside its examples: packed weights, velocities, chunks of sums."""
     total = 0
     for step in graph.steps:
         if step.kind == Kind.CONV:
@@ -156,7 +156,7 @@ def numbers_of_lane(graph: Graph, m: int, sub_batch: int, momentum: float) -> in
 
 
 def norm_chunks(rows: int, programs: int) -> int:
-    """Into how many chunks to split the rows (images x pixels) of a sub-batch, given so many programs for each."""
+    """Number of chunks for the rows (images x pixels) of a sub-batch, with `programs` programs for each chunk."""
     if rows <= FUSED_ROWS:
         return 1
     wanted = max(1, min(blocks(rows, NORM_ROWS), NORM_CHUNKS, NORM_PROGRAMS // programs))
@@ -164,12 +164,12 @@ def norm_chunks(rows: int, programs: int) -> int:
 
 
 class Packed:
-    """The weights of a layer, and their velocities, as the kernels have them: [lanes, rows, outputs].
+    """The weights of a layer, and their velocities, in the kernels' form: [lanes, rows, outputs].
 
     Args:
-        layer: whose.
-        weight, bias: as torch has them; no bias where the layer has none.
-        channels: of the input in the model; further ones in memory have weights of zero.
+        layer: the layer.
+        weight, bias: torch's tensors; the bias is None if the layer has none.
+        channels: channels of the input in the model; weights of padding channels are zero.
     """
 
     def __init__(self, layer: Layer, weight: Tensor, bias: Tensor | None, channels: int) -> None:
@@ -184,7 +184,7 @@ class Packed:
 
 
 def endings(step: Step) -> dict[str, bool]:
-    """What follows a step in the same kernel."""
+    """The operations that follow a step in the same kernel."""
     return {"RESIDUAL": step.residual is not None, "RELU": step.relu}
 
 
@@ -194,12 +194,12 @@ def _sizes(step: Step) -> dict[str, int]:
 
 
 def channels(step: Step) -> dict[str, int]:
-    """What kernels of shortcuts are compiled for."""
+    """The constants for which kernels of shortcuts are compiled."""
     return _sizes(step) | {"CI": step.input.channels, "CO": step.output.channels}
 
 
 def window(step: Step) -> dict[str, int]:
-    """What pooling kernels are compiled for."""
+    """The constants for which pooling kernels are compiled."""
     sizes = _sizes(step) | {"C": step.input.channels}
     if step.kind == Kind.MAX_POOL:
         return sizes | {"K": step.kernel[0], "S": step.stride, "PAD": step.pad}

@@ -1,4 +1,4 @@
-"""Logits of images that all lanes see, as launches."""
+"""Logits of images that are shared by all lanes, as launches."""
 
 from collections.abc import Mapping
 
@@ -11,13 +11,13 @@ from smallbatch.training.engines.triton_kernels.launches import Given, compiled
 
 
 class Logits(Forward):
-    """Logits of up to so many images, by running statistics.
+    """Logits of up to `count` images, with running statistics.
 
     Args:
-        graph: of the model.
+        graph: graph of the model.
         tensors: parameters and buffers by name, [lanes, ...].
-        count: images.
-        precision: as a setting has it.
+        count: maximum number of images.
+        precision: as in `Setting`.
     """
 
     def __init__(self, graph: Graph, tensors: Mapping[str, Tensor], count: int, precision: str) -> None:
@@ -29,10 +29,10 @@ class Logits(Forward):
     def of(self, images: Tensor) -> Tensor:
         """Logits [n, lanes * classes] of images [n, c, h, w]."""
         now = [(theirs.data_ptr(), theirs._version) for theirs in self._pairs()[1]]
-        if now != self.seen:  # weights are loaded once a test and not once a batch
+        if now != self.seen:  # weights are loaded once per test and not once per batch
             self.load()
             self.seen = now
-        # Fewer are filled up: memory of a size of their own would stay for the last batch of each test.
+        # Fewer images are padded: buffers of another size for each test's last batch would stay in memory.
         given = {Given.IMAGES: F.pad(images.contiguous(), (0,) * 7 + (self.count - len(images),))}
         for launch in self.launches:
             launch.run(given)

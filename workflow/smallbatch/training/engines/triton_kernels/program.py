@@ -1,7 +1,7 @@
 """A training step as a list of launches.
 
-Gradients are never added to in place: what is added goes to a buffer of its own. So weight gradients, which nothing but
-the update needs, can run on a second stream.
+Gradients are never accumulated in place: additions go to a new buffer. So weight gradients, which only the update
+needs, can be computed on a second stream.
 """
 
 from collections.abc import Callable, Iterator, Mapping
@@ -20,16 +20,16 @@ from smallbatch.training.optimizers import LaneSGD
 
 
 class Program(Forward):
-    """A step of all lanes.
+    """A training step of all lanes.
 
     Args:
-        graph: of the model.
-        tensors: parameters and buffers by name, [lanes, ...]; those of convolutions are copied by `load` and `store`.
-        velocities: of parameters, by name; none without momentum.
-        m: images of a mini-batch.
-        sub_batch: b of batch norm.
-        precision: as a setting has it.
-        sgd: weight decay and momentum.
+        graph: graph of the model.
+        tensors: parameters and buffers by name, [lanes, ...]; `load` and `store` copy those of convolutions.
+        velocities: velocities of parameters, by name; empty without momentum.
+        m: number of images in a mini-batch.
+        sub_batch: b of batch normalisation.
+        precision: as in `Setting`.
+        sgd: optimiser with weight decay and momentum.
     """
 
     def __init__(
@@ -57,7 +57,7 @@ class Program(Forward):
 
     @torch.no_grad()
     def store(self) -> None:
-        """Give the network its weights and velocities."""
+        """Copy weights and velocities back to the network."""
         ours, theirs = self._pairs()
         torch._foreach_copy_(theirs, ours)
 
@@ -91,7 +91,7 @@ class Program(Forward):
         return losses
 
     def _norm_sizes(self, step: Step) -> dict[str, int]:
-        """Rows of a sub-batch, rows of a chunk, chunks, sub-batches of a lane."""
+        """Rows of a sub-batch, rows of a chunk, number of chunks, sub-batches per lane."""
         rows = self.count // self.ghosts * step.input.height * step.input.width
         chunks = layers.norm_chunks(rows, self.lanes * self.ghosts * blocks(step.input.channels, 16))
         each = blocks(blocks(rows, chunks), layers.NORM_ROWS) * layers.NORM_ROWS
@@ -259,5 +259,5 @@ class Program(Forward):
 
 
 def _at_once(chunks: int) -> int:
-    """Parts of batch statistics that a program takes at once."""
+    """Number of parts of batch statistics that a program processes at once."""
     return tiles.power_of_two(chunks, 1, layers.NORM_CHUNKS)

@@ -1,17 +1,17 @@
-"""Sizes of tiles and numbers of chunks: a function of shapes alone, since other sizes round otherwise.
+"""Tile sizes and numbers of chunks: they depend only on shapes, since other sizes change the rounding.
 
-Condensed from the best of some 20 tiles for each layer of the reduced AlexNet and ResNet-20 at m = 2 ... 2048 on an
-H200: small tiles won at small m, where they occupy more of the device, large ones where there is work for all.
+Derived from the best of some 20 tiles for each layer of the reduced AlexNet and ResNet-20 at m = 2 ... 2048 on an
+H200: small tiles are best at small m, as they occupy more of the device, large ones if all of it is busy anyway.
 """
 
 from typing import Any, NamedTuple
 
 FEW, MANY, SOME, MOST = 100_000, 200_000, 400_000, 1_000_000
-"""Numbers of a result, in all lanes, from which tiles are larger."""
+"""Numbers of output elements, over all lanes, from which tiles are larger."""
 
 MAX_PARTS, WARPS, MIN_PART, MAX_WARPS, PART_LARGE = 64, 2112, 64, 8448, 1024
-"""Of the sum of a weight gradient: chunks at most; the warps aimed for, 16 for each of an H200's multiprocessors, by
-chunks of at least so many pixels; and the warps up to which larger chunks make more of them."""
+"""For the sum of a weight gradient: maximum number of chunks; target number of warps, 16 per multiprocessor of an H200;
+minimum pixels per chunk; maximum number of warps if chunks are large; pixels of such a chunk."""
 
 
 class Tile(NamedTuple):
@@ -24,34 +24,34 @@ class Tile(NamedTuple):
 
     @property
     def options(self) -> dict[str, Any]:
-        """As kernels take it."""
+        """The options for which kernels are compiled."""
         return {"BM": self.rows, "BN": self.columns, "BK": self.depth, "num_warps": self.warps, "num_stages": 3}
 
 
 def power_of_two(number: int, least: int, most: int) -> int:
-    """The least power of two that is not below `number`, within bounds that are powers themselves."""
+    """The smallest power of two >= `number`, within bounds that are powers of two."""
     return min(max(1 << (number - 1).bit_length(), least), most)
 
 
 def _narrow(numbers: int) -> Tile:
-    """Of a result of at most 16 columns."""
+    """The tile for an output with at most 16 columns."""
     if numbers < SOME:
         return Tile(64, 16, 32, 4)
     return Tile(128, 16, 32, 4)
 
 
 def forward(rows: int, columns: int, channels: int, depth: int, *, image: bool) -> Tile:
-    """The tile of a convolution's result.
+    """The tile for a convolution's output.
 
     Args:
-        rows: pixels of all lanes.
-        columns: outputs.
-        channels: of the input.
-        depth: products of each number.
-        image: whether there is more than one pixel an image.
+        rows: number of pixels in all lanes.
+        columns: number of output channels.
+        channels: number of input channels.
+        depth: number of products per output element.
+        image: whether images have more than one pixel.
     """
     numbers = rows * columns
-    if channels < 16 and depth > 64 and numbers < MOST:  # taps of few channels
+    if channels < 16 and depth > 64 and numbers < MOST:  # kernels with few channels
         return Tile(32, 16, 16, 1)
     if columns <= 16:
         return Tile(16, 16, 64, 2) if numbers < FEW else _narrow(numbers)
@@ -67,7 +67,7 @@ def forward(rows: int, columns: int, channels: int, depth: int, *, image: bool) 
 
 
 def input_gradient(rows: int, columns: int, depth: int, *, image: bool) -> Tile:
-    """The tile of the gradient of a convolution's input; arguments as of `forward`, of that gradient."""
+    """The tile for the gradient of a convolution's input; arguments as for `forward`, for that gradient."""
     numbers = rows * columns
     if depth <= 16:
         return Tile(16, 16, 16, 1)
@@ -85,7 +85,7 @@ def input_gradient(rows: int, columns: int, depth: int, *, image: bool) -> Tile:
 
 
 def weight_gradient(columns: int, channels: int, pixels: int, *, image: bool) -> Tile:
-    """The tile of the gradient of a convolution's weights; `pixels` that each number is summed over."""
+    """The tile for the gradient of a convolution's weights, which is a sum over `pixels` pixels."""
     if columns <= 16:
         if channels < 16:
             return Tile(16, 16, 32, 1)
@@ -96,6 +96,6 @@ def weight_gradient(columns: int, channels: int, pixels: int, *, image: bool) ->
 
 
 def chunks(warps: int, pixels: int) -> int:
-    """Parts of the sum of a weight gradient over so many pixels, whose tiles take `warps` in all lanes."""
+    """Number of chunks for the sum of a weight gradient over `pixels` pixels, from its number of warps in all lanes."""
     few, many = min(WARPS // warps, pixels // MIN_PART), min(MAX_WARPS // warps, pixels // PART_LARGE)
     return max(1, min(MAX_PARTS, max(few, many)))

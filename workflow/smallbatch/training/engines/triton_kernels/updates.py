@@ -1,4 +1,4 @@
-"""Updates by the Triton kernels, recorded as one CUDA graph together with the gather of their mini-batches."""
+"""Updates by the Triton kernels, recorded as one CUDA graph together with the loading of their mini-batches."""
 
 import contextlib
 import logging
@@ -30,24 +30,24 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 MAX_PIXELS = 128 * 128
-"""Of an image: photos are left to cuDNN, and few of their runs are trained at once."""
+"""Maximum number of pixels of an image: photos are left to cuDNN, as few of their runs are trained at once."""
 
 TEST_IMAGES, TEST_VALUES = 1 << 14, 1 << 26
-"""Images of all lanes that are tested at once, and values of their pixels, at most: a launch from the host costs some
-30 us, and a batch takes a dozen."""
+"""Maximum number of images of all lanes that are tested at once, and of their pixel values: a launch from the host
+takes some 30 us, and a batch needs a dozen."""
 
 
 class TritonUpdates(GraphUpdates):
-    """Updates of all lanes at once, by a few dozen launches a step.
+    """Updates of all lanes at once, with a few dozen launches per step.
 
-    Packed weights are the kernels' own while a block lasts; all else lies where torch has it. Mini-batches that have to
-    be cut into micro-batches are left to torch.
+    Packed weights belong to the kernels during a block; everything else stays in torch's memory. Mini-batches that have
+    to be divided into micro-batches are left to torch.
 
     Args:
-        network: of the lanes.
-        optimizer: with their rates and its state.
-        loader: of their mini-batches.
-        graph: of the model.
+        network: network of the lanes.
+        optimizer: the lanes' optimiser, with their rates and its state.
+        loader: loader of their mini-batches.
+        graph: graph of the model.
     """
 
     optimizer: LaneSGD
@@ -60,7 +60,7 @@ class TritonUpdates(GraphUpdates):
         self._check_labels(graph.logits.channels)
 
     def _check_labels(self, classes: int) -> None:
-        """The kernels look at no label: one that is no class would count as none."""
+        """Check the labels once, since the kernels do not: they would ignore an invalid label."""
         smallest, largest = (bound.item() for bound in self.loader.train_labels.aminmax())
         if smallest < 0 or largest >= classes:
             allowed = f"0 to {classes - 1}, the classes"
@@ -83,7 +83,7 @@ class TritonUpdates(GraphUpdates):
 
     @contextlib.contextmanager
     def normalising(self, sub_batch: int) -> Iterator[None]:
-        """As `Updates.normalising`; what gradients are computed in is let go of afterwards."""
+        """As `Updates.normalising`; the buffers for gradients are freed afterwards."""
         with super().normalising(sub_batch):
             yield
         self.still = None
@@ -115,7 +115,7 @@ class TritonUpdates(GraphUpdates):
 
     @property
     def test_images(self) -> int:
-        """Images of all lanes that are tested at once."""
+        """Number of images of all lanes that are tested at once."""
         return tested_at_once(self.graph)
 
     @torch.no_grad()
@@ -142,7 +142,7 @@ class TritonUpdates(GraphUpdates):
 
 
 def tested_at_once(graph: Graph) -> int:
-    """Images of all lanes; so few that offsets do not overflow where all are of one lane."""
+    """Number of images of all lanes, limited so that offsets fit if all belong to one lane."""
     from smallbatch.training.engines.triton_kernels import layers
 
     most = min(TEST_IMAGES, TEST_VALUES // math.prod(graph.input.shape), layers.MAX_NUMBERS // layers.largest(graph))
@@ -152,15 +152,15 @@ def tested_at_once(graph: Graph) -> int:
 def graph_for(
     alone: nn.Module, run: Run, shape: tuple[int, int, int], device: torch.device, world: World
 ) -> Graph | None:
-    """A run's model as the kernels take it, where they know it and there is a GPU for them; else none.
+    """The graph of a run's model, if the kernels support it and there is a suitable GPU; else None.
 
-    Where only the model is in the way, the log says why.
+    If only the model is unsupported, the reason is logged.
 
     Args:
         alone: the model of one lane.
-        run: or a `local_run`.
-        shape: of an image: channels, height, width.
-        device: where.
+        run: a run, or a `local_run`.
+        shape: image shape: channels, height, width.
+        device: device to run on.
         world: the processes that share each mini-batch.
     """
     if not _suit(shape, device, world):
@@ -175,7 +175,7 @@ def graph_for(
 
 
 def graph_of(run: Run, dataset: DatasetInfo, device: torch.device, world: World) -> Graph | None:
-    """The model of a run, or of a `local_run`, as `graph_for`, which alone logs a reason."""
+    """The graph of a run's model, as from `graph_for`, but without a log message; the run may be a `local_run`."""
     s, classes = run.setting, dataset.classes
     suits = suitability(s, dataset.shape, classes)
     if not (_suit(dataset.shape, device, world) and suits.lanes and suits.splittable):
@@ -203,7 +203,7 @@ def _traced(alone: nn.Module, run: Run, shape: tuple[int, int, int]) -> Graph:
 
 
 def memory(graph: Graph, run: Run) -> tuple[int, int, int]:
-    """Bytes beside the lanes' tensors, at most: of a lane, of each of its examples, and for tests of all lanes."""
+    """Maximum bytes beside the lanes' tensors: for a lane, for each of its examples, and for tests of all lanes."""
     from smallbatch.training.engines.triton_kernels import layers
 
     sub_batch = run.bn_batch_size if run.setting.norm == "batch" else run.batch_size
