@@ -1,4 +1,4 @@
-"""Devices by name, and what is known of them."""
+"""Devices by name, and their properties."""
 
 import contextlib
 import os
@@ -15,37 +15,37 @@ from smallbatch.core.errors import refuse
 from smallbatch.training.resources import processor
 
 TF32_FROM = (8, 0)
-"""Compute capability from which NVIDIA's GPUs have TensorFloat-32: Ampere."""
+"""Minimum compute capability of NVIDIA GPUs with TensorFloat-32: Ampere."""
 
 
 def pick(name: str, where: str = "config/config.yaml", key: str = "training.device") -> torch.device:
-    """The device called `name`, with torch set up for it; `auto` is a GPU where there is one.
+    """The device called `name`, after setting up torch for it; `auto` is a GPU if there is one.
 
-    A run resumed on a GPU is to be bit-identical. So cuDNN takes kernels that sum in a fixed order only, and those
-    that its heuristics name for the shape, not those that a measurement favours this time. The other kernels that
-    training uses sum in a fixed order anyway: torch's own (pooling of two dimensions gathers its gradients, without
-    atomic additions), and those of cuBLAS as long as one stream at a time is busy.
+    A run that is resumed on a GPU must be bit-identical. So cuDNN is restricted to kernels that sum in a fixed order,
+    and to those chosen by its heuristics for the shape, not by a measurement, which varies. The other kernels used in
+    training sum in a fixed order anyway: torch's own (pooling in two dimensions gathers its gradients, without atomic
+    additions), and those of cuBLAS as long as only one stream is busy.
 
     Args:
         name: auto, cpu, cuda or cuda:N.
-        where: the name was said, for the error.
-        key: there.
+        where: origin of the name, for error messages.
+        key: its key there.
 
     Raises:
-        UserError: it is not there.
+        UserError: the device does not exist.
     """
     check_there(name, where, key)
     device = torch.device(("cuda" if torch.cuda.device_count() else "cpu") if name == "auto" else name)
     if device.type == "cpu":
-        torch.set_num_threads(1)  # small steps do not gain from more: cores take packs instead
-        torch.set_flush_denormal(True)  # as the kernels do: numbers near zero would cost a hundred times as much
+        torch.set_num_threads(1)  # small steps are not faster with more: cores train other packs instead
+        torch.set_flush_denormal(True)  # as in the kernels: numbers near zero would take a hundred times as long
         processor.keep_memory()
     torch.backends.cudnn.deterministic, torch.backends.cudnn.benchmark = True, False
     return device
 
 
 def check_there(name: str, where: str = "config/config.yaml", key: str = "training.device") -> None:
-    """Make sure that the device called `name` is there, as `pick` does."""
+    """Make sure that the device called `name` exists, as in `pick`."""
     gpus = [f"cuda:{i}" for i in range(torch.cuda.device_count())]
     allowed = ["auto", "cpu", *(["cuda"] if gpus else []), *gpus]
     if name not in allowed:
@@ -53,25 +53,25 @@ def check_there(name: str, where: str = "config/config.yaml", key: str = "traini
 
 
 def check_precision(precision: str, device: torch.device) -> None:
-    """Make sure that the device computes as a run says.
+    """Make sure that the device supports the precision of a run.
 
     Raises:
-        UserError: it has no TensorFloat-32 and would silently compute in float32.
+        UserError: the device has no TensorFloat-32 and would silently compute in float32.
     """
     if not has_precision(precision, device):
         refuse("experiment", "precision", precision, f"float32 or bf16 on {device}; tf32 on NVIDIA GPUs from Ampere on")
 
 
 def has_precision(precision: str, device: torch.device) -> bool:
-    """Whether a device computes in a precision: TensorFloat-32 is one of NVIDIA's GPUs alone."""
+    """Whether a device supports a precision: only NVIDIA GPUs have TensorFloat-32."""
     has_tf32 = device.type == "cuda" and torch.cuda.get_device_capability(device) >= TF32_FROM
     return precision != "tf32" or has_tf32
 
 
 def triton_version(device: torch.device) -> str | None:
-    """The version of Triton where a device is there that its kernels can train on; else none.
+    """The version of Triton if there is a device on which its kernels can train, else None.
 
-    All products of theirs are of TensorFloat-32, or of less.
+    All products in these kernels have TensorFloat-32 precision or less.
     """
     if device.type != "cuda" or not torch.cuda.is_available() or not has_precision("tf32", device):
         return None
@@ -81,56 +81,56 @@ def triton_version(device: torch.device) -> str | None:
 
 
 def set_precision(precision: str, device: torch.device) -> None:
-    """Let products of float32 matrices and convolutions round to TensorFloat-32, or not; for all that follows.
+    """Switch TensorFloat-32 for products of float32 matrices and convolutions on or off, from now on.
 
     Args:
-        precision: of the training that begins: float32, tf32 or bf16. Torch's own choice would be tf32 in cuDNN alone.
-        device: where.
+        precision: precision of the training: float32, tf32 or bf16. Torch's default would be tf32 only in cuDNN.
+        device: device to run on.
 
     Raises:
-        UserError: the device does not have it.
+        UserError: the device does not support it.
     """
     check_precision(precision, device)
     torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = precision == "tf32"
 
 
 def send(tensor: Tensor, device: torch.device) -> Tensor:
-    """A tensor of the CPU on the device. The host does not wait for it: a GPU gets it in the order of its work."""
+    """Copy a CPU tensor to the device; the host does not wait, as a GPU copies in the order of its queued work."""
     if device.type == "cuda":
         return tensor.pin_memory().to(device, non_blocking=True)
     return tensor.to(device)
 
 
 def describe(device: torch.device) -> dict[str, str]:
-    """The device in words, for a run's record."""
+    """Description of the device for a run's record."""
     if device.type == "cuda":
         return {"device": torch.cuda.get_device_name(device), "cuda": str(torch.version.cuda)}
     return {"device": processor_name(), "threads": str(torch.get_num_threads())}
 
 
 def forget_peak_memory(device: torch.device) -> None:
-    """Let `peak_memory` count from now on."""
+    """Restart the measurement of `peak_memory`."""
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)
         return
     processor.give_back_memory()
-    with contextlib.suppress(OSError):  # Linux; elsewhere the peak is that of the process's life
+    with contextlib.suppress(OSError):  # on Linux; elsewhere the peak is over the whole life of the process
         Path("/proc/self/clear_refs").write_text("5", encoding="utf-8")
 
 
 def release_memory(device: torch.device) -> None:
-    """On the CPU, before memory is used in another way: give back what the process keeps, if that is much."""
+    """Before memory is used in another way: on the CPU, return unused memory to the system, if it is much."""
     if device.type == "cpu":
         processor.give_back_memory(above=processor.KEPT)
 
 
 def peak_memory(device: torch.device) -> int:
-    """The most bytes held: by tensors on a GPU, else by the process."""
+    """Peak memory in bytes: of tensors on a GPU, else of the process."""
     return torch.cuda.max_memory_allocated(device) if device.type == "cuda" else _memory("VmHWM")
 
 
 def held_memory() -> int:
-    """Bytes that the process holds now; where the system does not tell, the most it ever held."""
+    """Bytes that the process uses now; its peak if the system does not report the current value."""
     return _memory("VmRSS")
 
 
@@ -143,7 +143,7 @@ def _memory(field: str) -> int:
 
 
 def free_memory(device: torch.device) -> int:
-    """Bytes that can still be had: on a GPU, else on the machine and in the control groups that this process is in."""
+    """Bytes still available: on a GPU, or else on the machine and in this process's control groups."""
     if device.type == "cuda":
         return torch.cuda.mem_get_info(device)[0]
     free = [os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")]
@@ -154,7 +154,7 @@ def free_memory(device: torch.device) -> int:
 
 
 def _free_in_groups() -> list[int]:
-    """What Linux's control groups, version 2, leave to the process, from its own group up."""
+    """Bytes available to the process in Linux's control groups, version 2, from its own group upwards."""
     free = []
     with contextlib.suppress(OSError):
         paths = [
@@ -164,7 +164,7 @@ def _free_in_groups() -> list[int]:
         ]
         groups = [group for path in paths for group in (path, *map(str, PurePosixPath(path).parents))]
         for folder in (Path(f"/sys/fs/cgroup{group}") for group in groups):
-            with contextlib.suppress(OSError, ValueError):  # the root has none, and "max" is no number
+            with contextlib.suppress(OSError, ValueError):  # the root group has no limit, and "max" is not a number
                 free.append(
                     int((folder / "memory.max").read_text(encoding="utf-8"))
                     - int((folder / "memory.current").read_text(encoding="utf-8"))

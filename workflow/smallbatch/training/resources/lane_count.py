@@ -1,10 +1,10 @@
-"""How many runs to train in lock-step: measured once for each kind of training, and remembered.
+"""The number of runs to train in lock-step: measured once for each kind of training, and cached.
 
-Where kernels of our own train, all runs of a kind make one group: kernels for processors take one lane after the other,
-so that more lanes only save what beginning a group costs; those for GPUs take all lanes at once.
+With kernels of our own, all runs of a kind form one group: kernels for processors process one lane after the other, so
+that more lanes only save the overhead of a group; those for GPUs process all lanes at once.
 
-What is remembered lies in one JSON file of the user's cache folder. It may be deleted at any time, and is done without
-where it cannot be read or written.
+The results are in one JSON file in the user's cache folder. It may be deleted at any time, and is ignored if it cannot
+be read or written.
 """
 
 import contextlib
@@ -33,32 +33,32 @@ from smallbatch.training.resources import device as devices
 from smallbatch.training.resources.throughput import best_training_speed, lanes_of, noise
 
 CPU_LANES, GPU_LANES = 16, 64
-"""The most lanes in lock-step."""
+"""Maximum number of lanes in lock-step."""
 
 SECONDS = 0.1
-"""That a number of lanes is measured for at least."""
+"""Minimum duration of a measurement for a number of lanes, in seconds."""
 
 LONG_STEP = 0.025
-"""Seconds of a step from which more lanes are not tried. They spare what operations cost beside arithmetic: some
-milliseconds a step, however many lanes take it."""
+"""Duration of a step, in seconds, from which more lanes are not tried. More lanes save only the overhead of operations:
+some milliseconds per step, whatever the number of lanes."""
 
 TIE, FALL = 0.03, 0.05
-"""Of the best throughput: the least gain for which more lanes are worth it, and the fall that ends the search."""
+"""Fractions of the best throughput: the minimum gain that justifies more lanes, and the drop that ends the search."""
 
 REMEMBERED = 5000
-"""Kinds of training in the file, of which the oldest are dropped."""
+"""Maximum number of kinds of training in the file; the oldest ones are removed."""
 
 log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
 class TrainingKind:
-    """All that the throughput of lanes depends on.
+    """Everything that the throughput of lanes depends on.
 
-    device: its name.
-    processors: that are at work at the same time.
-    code: a hash over the code that trains.
-    momentum: whether there is any.
+    device: name of the device.
+    processors: number of processors that train at the same time.
+    code: hash of the code that trains.
+    momentum: whether momentum is used.
     m, b: batch size, and sub-batch of batch normalisation.
     """
 
@@ -79,18 +79,18 @@ class TrainingKind:
 
     @property
     def key(self) -> str:
-        """All of it in one line of text."""
+        """All fields as one line of text."""
         return json.dumps(asdict(self), sort_keys=True)
 
 
 def training_kind(run: Run, dataset: DatasetInfo, device: torch.device, processors: int) -> TrainingKind:
-    """The kind of training that a run is.
+    """The kind of training of a run.
 
     Args:
         run: a run, or a `local_run`.
-        dataset: what it is trained on.
-        device: where.
-        processors: that are at work at the same time.
+        dataset: data set of the run.
+        device: device to run on.
+        processors: number of processors that train at the same time.
     """
     s = run.setting
     return TrainingKind(
@@ -120,16 +120,16 @@ def _code() -> str:
 def best_lane_count(
     run: Run, count: int, dataset: DatasetInfo, device: torch.device, processors: int, world: World = ALONE
 ) -> int:
-    """How many of `count` compatible runs are best trained in lock-step: the fewest that are about as fast as any.
+    """How many of `count` compatible runs to train in lock-step: the smallest number that is about as fast as any.
 
-    What is not known of it yet is measured: some tenths of a second for each number of lanes that is tried.
+    Unknown throughputs are measured: some tenths of a second for each number of lanes that is tried.
 
     Args:
-        run: one of them; where processes share its mini-batches, a `local_run`.
-        count: compatible runs.
-        dataset: what they are trained on.
-        device: where.
-        processors: that are at work at the same time.
+        run: one of the runs; if processes share its mini-batches, a `local_run`.
+        count: number of compatible runs.
+        dataset: data set of the runs.
+        device: device to run on.
+        processors: number of processors that train at the same time.
         world: the processes that share each mini-batch.
     """
     kind = training_kind(run, dataset, device, processors)
@@ -154,14 +154,14 @@ def best_lane_count(
 
 
 def _candidates(most: int) -> list[int]:
-    """The powers of two below `most`, and that."""
+    """The powers of two below `most`, and `most`."""
     return [1 << power for power in range((most - 1).bit_length())] + [most]
 
 
 def _search(
     candidates: list[int], throughputs: dict[int, float], batch_size: int, measure: Callable[[int], float]
 ) -> None:
-    """Complete the images/s by lanes, from few lanes to many, as far as there is hope of more."""
+    """Add missing images/s by number of lanes, from few lanes to many, until more lanes are unlikely to be faster."""
     best, in_vain = 0.0, 0
     for lanes in candidates:
         stopping.check()
@@ -173,7 +173,7 @@ def _search(
 
 
 def _measure(run: Run, lanes: int, dataset: DatasetInfo, device: torch.device) -> float:
-    """Images/s of so many lanes; 0 where they do not fit the device's memory."""
+    """Images/s of `lanes` lanes; 0 if they do not fit the device's memory."""
     data = noise(dataset, max(run.batch_size, 64))
     try:
         return best_training_speed(lanes_of(run, lanes), data, device, SECONDS)
@@ -188,10 +188,10 @@ def _fewest_of_the_fast(throughputs: Mapping[int, float]) -> int:
 
 @dataclass
 class Known:
-    """What is known of a kind of training.
+    """Cached results for a kind of training.
 
-    throughputs: images/s of all lanes together, by their number.
-    most: lanes that memory was seen to hold.
+    throughputs: number of lanes -> images/s of all lanes together.
+    most: maximum number of lanes that fits into memory, as far as known.
     """
 
     throughputs: dict[int, float] = field(default_factory=dict)
@@ -199,7 +199,7 @@ class Known:
 
 
 def recall(kind: TrainingKind) -> Known:
-    """What is remembered of a kind; what is damaged counts as forgotten."""
+    """The cached results for a kind; empty if they are missing or damaged."""
     try:
         entry = _read()[kind.key]
         throughputs = {int(lanes): float(throughput) for lanes, throughput in entry["throughputs"].items()}
@@ -209,7 +209,7 @@ def recall(kind: TrainingKind) -> Known:
 
 
 def remember(kind: TrainingKind, known: Known) -> None:
-    """Remember what is known of a kind, if that can be written; what other processes remember meanwhile stays."""
+    """Cache the results for a kind, if possible; entries written by other processes in the meantime are kept."""
     try:
         with _locked(_file().parent):
             entries = {key: entry for key, entry in _read().items() if key != kind.key} | {kind.key: asdict(known)}
@@ -219,14 +219,14 @@ def remember(kind: TrainingKind, known: Known) -> None:
 
 
 def remember_limit(kind: TrainingKind, lanes: int) -> None:
-    """Remember that memory did not hold more lanes than these."""
+    """Cache that memory does not hold more than this number of lanes."""
     known = recall(kind)
     remember(kind, replace(known, most=min(known.most, lanes)))
 
 
 @contextlib.contextmanager
 def _locked(folder: Path) -> Iterator[None]:
-    """Wait for other processes that write in `folder`; where folders cannot be locked, an entry may get lost."""
+    """Wait for other processes that write in `folder`; if folders cannot be locked, an entry may get lost."""
     folder.mkdir(parents=True, exist_ok=True)
     handle = os.open(folder, os.O_RDONLY)
     try:
@@ -238,7 +238,7 @@ def _locked(folder: Path) -> Iterator[None]:
 
 
 def _read() -> dict[str, Any]:
-    """What is remembered; a damaged file is named and set aside."""
+    """The content of the cache; a damaged file is named and set aside."""
     file = _file()
     if not os.path.lexists(file):
         return {}

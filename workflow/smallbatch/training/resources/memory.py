@@ -1,11 +1,11 @@
-"""How much memory training takes, estimated before it begins.
+"""Estimates the memory of a training before it begins.
 
-What a forward pass keeps for the backward pass is measured on a few examples of two lanes on the CPU; it grows with
-examples and lanes. All else follows from sizes.
+The memory kept by a forward pass for the backward pass is measured on a few examples of two lanes on the CPU; it is
+proportional to examples and lanes. Everything else follows from sizes.
 
-Beside what the process held before (torch and all, about 600 MB), trainings of 25 kinds on the CPU took between 44 and
-86 % of this: the reduced AlexNet and ResNet-8 to 32, with and without normalisation, m = 2 ... 512, b = 8
-... 512, 1 to 16 lanes, 8x8 and 32x32 pixels, torch 2.15. With a GPU nobody has compared it yet.
+Beyond the memory of the process before (torch and libraries, about 600 MB), trainings of 25 kinds on the CPU used
+between 44 and 86 % of the estimate: the reduced AlexNet and ResNet-8 to 32, with and without normalisation, m = 2 ...
+512, b = 8 ... 512, 1 to 16 lanes, 8x8 and 32x32 pixels, torch 2.15. It has not been compared on a GPU yet.
 """
 
 import functools
@@ -36,25 +36,25 @@ from smallbatch.training.resources import device as devices
 from smallbatch.training.variance import bn_batch_size_for
 
 GRADIENTS, GRADIENTS_IN_PARTS = 4, 10
-"""Tensors as large as the largest activation that a backward pass has at one time: gradients, and copies of activations
-in the order that kernels like; and where batch statistics are over less than a mini-batch."""
+"""Maximum number of tensors as large as the largest activation in a backward pass: gradients, and copies of activations
+in the order preferred by kernels; and the same if batch statistics are over less than a mini-batch."""
 
 FLOAT, PLACE = 4, 8
 """Bytes of a weight or value, and of an index into the data set."""
 
 MARGIN, FIXED = 1.5, 70 * 10**6
-"""Factor on what sizes say, for kernels' own memory and holes between blocks; and bytes for code that is loaded or made
-on first use."""
+"""Factor on the computed sizes, for kernels' own memory and fragmentation; and bytes for code that is loaded or
+compiled on first use."""
 
 GROWTH = 1.25
-"""By how much the buffer of a file in memory is larger than the file while it grows."""
+"""Factor by which the buffer of a file in memory exceeds the file while it grows."""
 
 
 class _Kept(saved_tensors_hooks):
-    """Notes the storages, each once, that are kept for the backward pass; those of the model's own tensors not.
+    """Records the storages that are kept for the backward pass, each once, without those of the model's own tensors.
 
     Attributes:
-        sizes: in bytes, by address.
+        sizes: sizes in bytes, by address.
     """
 
     def __init__(self, model: nn.Module) -> None:
@@ -71,10 +71,10 @@ class _Kept(saved_tensors_hooks):
 
 
 class _Live(TorchFunctionMode):
-    """Counts the bytes of what functions return, while it lives: each storage once, those of the model's own not.
+    """Context that counts the bytes of functions' results: each storage once, without those of the model.
 
     Attributes:
-        live, most: bytes now, and at most at one time.
+        live, most: current bytes, and their maximum.
     """
 
     def __init__(self, model: nn.Module) -> None:
@@ -109,18 +109,18 @@ def _addresses(model: nn.Module) -> set[int]:
 
 @dataclass(frozen=True)
 class Need:
-    """What a kind of training takes, in bytes.
+    """The memory of a kind of training, in bytes.
 
-    data: for all lanes: the data set on the device; photos decoded ahead; what compiled kernels work in.
-    lane: of each lane throughout: weights, gradients, velocities, running statistics, the epoch's order.
-    example: of each example of a lane: activations kept for the backward pass, and the gradient of the largest; none
-        where kernels work on one lane after the other.
-    tested: of each image that a lane is tested on at the same time.
-    image, made: of each image of a block: while it is trained on, and while it is made.
-    saved: of each lane while a checkpoint is written.
-    measured: of each lane while the variance of updates is measured.
+    data: for all lanes: the data set on the device; photos decoded ahead; buffers of compiled kernels.
+    lane: per lane: weights, gradients, velocities, running statistics, the epoch's order.
+    example: per example of a lane: activations kept for the backward pass, and the gradient of the largest; 0 if
+        kernels process one lane after the other.
+    tested: per image that a lane is tested on at the same time.
+    image, made: per image of a block: while it is used in training, and while it is being made.
+    saved: per lane while a checkpoint is written.
+    measured: per lane while the variance of updates is measured.
     batch_size: m.
-    at_once: images of a block at most, unless it is a single step.
+    at_once: maximum number of images of a block, unless it is a single step.
     """
 
     data: int
@@ -135,7 +135,7 @@ class Need:
     at_once: int
 
     def bytes(self, lanes: int, micro_batch: int) -> int:
-        """The most that `lanes` lanes take at one time, with `micro_batch` examples of each in memory at once."""
+        """Peak memory of `lanes` lanes, with `micro_batch` examples of each in memory at once."""
         step = lanes * self.batch_size
         block = max(step, self.at_once)
         phases = (
@@ -148,7 +148,7 @@ class Need:
         return FIXED + round(MARGIN * (self.data + lanes * self.lane + max(phases)))
 
     def max_lanes(self, memory: int, micro_batch: int, count: int) -> int:
-        """How many of `count` lanes fit in `memory` bytes, with `micro_batch` examples of each; 0 if not even one."""
+        """How many of `count` lanes fit in `memory` bytes, with `micro_batch` examples of each; 0 if none does."""
         return next((lanes for lanes in range(count, 0, -1) if self.bytes(lanes, micro_batch) <= memory), 0)
 
     def largest_micro_batch(self, memory: int, largest: int, smallest: int) -> int:
@@ -163,14 +163,14 @@ class Need:
 
 @dataclass(frozen=True)
 class MemoryBudget:
-    """The memory that the trainings of a job may take.
+    """The memory available to the trainings of a job.
 
-    size: in bytes, beyond what the process holds before.
-    device: where.
+    size: bytes, beyond those already used by the process.
+    device: device to run on.
     world: the processes that share each mini-batch.
-    dataset: its images, classes and sizes.
-    photos: whether the data are photos, which are decoded while they are trained on.
-    images_at_once: of each lane, in memory, at most; or auto.
+    dataset: image shape, number of classes and sizes of the data set.
+    photos: whether the data are photos, which are decoded during training.
+    images_at_once: maximum number of images of each lane in memory; or auto.
     """
 
     size: int
@@ -181,16 +181,16 @@ class MemoryBudget:
     images_at_once: int | str
 
     def need(self, run: Run) -> Need:
-        """What this process takes for a run."""
+        """The memory of this process for a run."""
         return need_of(self.world.local_run(run), self.dataset, self.device, self.world, photos=self.photos)
 
     def lanes_that_fit(self, runs: Sequence[Run]) -> tuple[int, int | str]:
         """How many of these compatible runs fit as lanes, and how many images of each at once.
 
-        A GPU is not refused anything: it says itself when it is full.
+        On a GPU nothing is refused: it raises an error itself when it is full.
 
         Raises:
-            UserError: not one run fits, though its images be taken as few at a time as its normalisation allows.
+            UserError: not one run fits, even with the smallest micro-batch that its normalisation allows.
         """
         need, local = self.need(runs[0]), self.world.local_run(runs[0])
         s = local.setting
@@ -217,32 +217,32 @@ class MemoryBudget:
 
 
 def free_for(device: torch.device, memory_mb: int | None, processes: int, at_work: int) -> int:
-    """Bytes that a process may take beyond what it holds now.
+    """Bytes that a process may use beyond those that it uses now.
 
     Args:
-        device: a GPU has memory of its own, of which the process may take all that is free.
-        memory_mb: that the job may take, in all its processes; None: its share of what the machine has.
-        processes: that share the mini-batches.
-        at_work: processors, each of which trains.
+        device: a GPU has its own memory, and the process may use all that is free.
+        memory_mb: memory limit of the job, over all its processes; None: its share of the machine's memory.
+        processes: number of processes that share the mini-batches.
+        at_work: number of processors that train at the same time.
     """
     if device.type == "cuda":
         return devices.free_memory(device)
     if memory_mb is None:
         return devices.free_memory(device) // max(processes, at_work)
-    # The process that started the others, and watches them, takes a share too.
+    # The process that starts and watches the others uses a share too.
     shares = 1 if processes == 1 else processes + 1
     return memory_mb * 10**6 // shares - devices.held_memory()
 
 
 def need_of(run: Run, dataset: DatasetInfo, device: torch.device, world: World = ALONE, *, photos: bool) -> Need:
-    """What a run takes.
+    """The memory needed for a run.
 
     Args:
         run: a run, or a `local_run`.
-        dataset: what it is trained on.
-        device: where.
+        dataset: data set of the run.
+        device: device to run on.
         world: the processes that share each mini-batch.
-        photos: whether its data are photos, which are decoded while it trains.
+        photos: whether its data are photos, which are decoded during training.
     """
     s, values, on_cpu = run.setting, math.prod(dataset.shape), device.type == "cpu"
     kind = s.model, s.norm, s.norm_layers, s.precision, dataset.shape, dataset.classes
@@ -252,23 +252,23 @@ def need_of(run: Run, dataset: DatasetInfo, device: torch.device, world: World =
     augmented = bool(s.augment_pad or s.augment_flip)
     images = s.train_images or dataset.train
     order = PLACE * (1 + 2 * bool(s.augment_pad) + 4 * s.augment_resized) + s.augment_flip
-    # Bytes as they lie in files, then numbers; padding and flipping hold two or three copies of these at one time.
+    # Bytes as in files, then floats; padding and flipping keep two or three copies of the latter at a time.
     image, made = FLOAT * values, (1 + FLOAT * (3 if augmented else 1)) * values
     sizes, example = s.variance_batch_sizes, 0 if arena else traced.kept + gradients * traced.largest
     of_lane, of_example, of_tests = _of_kernels(run, dataset, device, world)
     at_once = min(BLOCK_IMAGES, BLOCK_VALUES // values)
     return Need(
         data=_data(dataset, photos=photos, on_cpu=on_cpu) + arena + of_tests,
-        # Drawn by seed, then put together by step.
+        # Drawn by seed, then arranged by step.
         lane=traced.weights * (2 + s.remembered) + traced.others + 2 * images * order + of_lane,
-        # Whether a mini-batch fits is tried by torch first.
+        # Torch first tries whether a mini-batch fits.
         example=math.ceil(max(example, of_example)),
         tested=math.ceil((0 if arena else traced.tested) + 4 * image),
         image=image,
         made=made,
         saved=round(GROWTH * traced.weights * (1 + s.remembered)) if on_cpu else 0,
-        # A sum in double precision beside the gradients; a batch; what its batch statistics have in memory at once, or
-        # a GPU's kernels, which take it whole, with weights and gradients of their own.
+        # A sum in double precision beside the gradients; a batch; memory for its batch statistics, or a GPU's kernels,
+        # which process it whole, with weights and gradients of their own.
         measured=(
             3 * traced.weights
             + max(sizes) * made
@@ -283,26 +283,26 @@ def need_of(run: Run, dataset: DatasetInfo, device: torch.device, world: World =
 
 
 def _arena(run: Run, dataset: DatasetInfo, device: torch.device, world: World) -> int:
-    """Bytes that the kernels take for the examples of all lanes, one lane after the other; 0 where there are none."""
+    """Bytes used by the kernels for examples, one lane after the other; 0 if the kernels are not used."""
     layout = native.layout_of(run, dataset, device, world)
     micro_batch = run.bn_batch_size + _most_normalised(run) if run.setting.norm == "batch" else native.MICRO_BATCH
     return native.memory(layout, micro_batch) if layout else 0
 
 
 def _of_kernels(run: Run, dataset: DatasetInfo, device: torch.device, world: World) -> tuple[int, int, int]:
-    """Bytes that a GPU's kernels take of each lane, of each of its examples, and for tests of all lanes."""
+    """Bytes used by a GPU's kernels for each lane, for each of its examples, and for tests of all lanes."""
     graph = triton.graph_of(run, dataset, device, world)
     return triton.memory(graph, run) if graph else (0, 0, 0)
 
 
 def _most_normalised(run: Run) -> int:
-    """The most examples of a batch statistic while the variance of updates is measured; 0 where there is none."""
+    """Maximum sub-batch of batch normalisation while the variance of updates is measured; 0 without it."""
     sizes = run.setting.variance_batch_sizes if run.setting.norm == "batch" else ()
     return max((bn_batch_size_for(run, size) for size in sizes), default=0)
 
 
 def _in_parts(run: Run) -> bool:
-    """Whether batch statistics are over less than a mini-batch, which takes other operations."""
+    """Whether batch statistics are over less than a mini-batch, which needs other operations."""
     return run.setting.norm == "batch" and run.bn_batch_size < run.batch_size
 
 
@@ -312,13 +312,13 @@ def _data(dataset: DatasetInfo, *, photos: bool, on_cpu: bool) -> int:
         from smallbatch.data.photos import AHEAD
 
         return AHEAD * values if on_cpu else 0
-    # On the CPU arrays are mapped files, which the system drops where memory gets short.
+    # On the CPU, arrays are mapped files, which the system drops if memory is short.
     return 0 if on_cpu else (dataset.train + dataset.test) * values
 
 
 class Trace(NamedTuple):
-    """Bytes of a model of one lane: weights; buffers and whatever else is kept, however many the examples; and of each
-    example: kept, largest and tested, as `Need` has them."""
+    """Bytes of a model of one lane: weights; buffers and everything else that does not depend on the number of
+    examples; and per example: kept, largest and tested, as in `Need`."""
 
     weights: int
     others: int
@@ -338,14 +338,14 @@ def trace(
     in_parts: bool,
     in_lanes: bool = True,
 ) -> Trace:
-    """Pass a few examples, and twice as many, of two lanes (or the only one) through a model, and see what that takes.
+    """Measure the memory of a few examples, and twice as many, of two lanes (or a single one) passed through a model.
 
     Args:
-        model: as a setting has it.
-        norm: as a setting has it.
-        norm_layers: as a setting has it.
-        precision: as a setting has it.
-        shape: of an image: channels, height, width.
+        model: as in `Setting`.
+        norm: as in `Setting`.
+        norm_layers: as in `Setting`.
+        precision: as in `Setting`.
+        shape: image shape: channels, height, width.
         classes: number of classes.
         in_parts: whether batch statistics are over less than a mini-batch.
         in_lanes: whether the model can be trained in lanes.
@@ -372,7 +372,7 @@ def trace(
 
 
 def _unshared(model: str, norm: str, norm_layers: str, shape: tuple[int, int, int], classes: int) -> nn.Module:
-    """A model that passes may change."""
+    """A new model, which passes may change."""
     return build(model, shape, classes, norm=norm, norm_layers=norm_layers, bn_batch_size=2)
 
 
@@ -387,7 +387,7 @@ def _kept(network: Network, images: Tensor, sub_batch: int) -> list[int]:
 
 
 def _tested(network: Network, images: Tensor) -> int:
-    """Bytes that a forward pass takes where nothing is kept."""
+    """Peak bytes of a forward pass that keeps nothing."""
     live = _Live(network.model.eval())
     with torch.no_grad(), live:
         network._logits(network.model, images)

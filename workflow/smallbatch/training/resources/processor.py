@@ -1,4 +1,4 @@
-"""A processor of its own for each training process, and memory that stays with the process that had it."""
+"""Binds each training process to a processor of its own, and keeps freed memory in the process."""
 
 import contextlib
 import ctypes
@@ -9,23 +9,24 @@ from collections.abc import Iterator
 from pathlib import Path
 
 LISTEN = 0.05
-"""Seconds for which processors are watched before one is taken: five ticks of Linux's clock."""
+"""Seconds for which processors are observed before one is chosen: five ticks of Linux's clock."""
 
 CLAIM = "smallbatch/processor"
-"""The name, followed by the processor's number, that whoever is bound to it holds."""
+"""Name of a socket, followed by the processor's number, that the process bound to this processor holds."""
 
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3
 KEPT = 1 << 26
-"""Bytes of a block, or of free memory at the heap's end, from which the C library gives memory back to the system. With
-more, blocks of such a size leave holes in the heap that nothing else fits in: testing took 1.7 times the memory."""
+"""Size in bytes of a block, or of free memory at the heap's end, from which the C library returns memory to the system.
+With larger values, freed blocks leave holes in the heap that nothing else fits in: tests took 1.7 times the memory."""
 
 
 @contextlib.contextmanager
 def of_its_own() -> Iterator[int | None]:
-    """Bind this thread, while the block runs, to a processor that no other training is bound to; yields which.
+    """Context that binds this thread to a processor to which no other training is bound; yields its number.
 
-    Where all are taken, or the system is not Linux, nothing is bound. Which are taken is said by names in Linux's
-    abstract socket namespace: they hold for all users of a machine, end with the process and leave nothing on disk.
+    If all are taken, or the system is not Linux, nothing is bound. Taken processors are marked by names in Linux's
+    abstract socket namespace, which are valid for all users of a machine, end with the process and leave nothing on
+    disk.
     """
     with contextlib.ExitStack() as claims:
         taken = _take(claims)
@@ -40,7 +41,7 @@ def of_its_own() -> Iterator[int | None]:
 
 
 def _take(claims: contextlib.ExitStack) -> int | None:
-    """The first processor that can be had; it is held until `claims` close."""
+    """The first processor that is free; it is held until `claims` is closed."""
     if not hasattr(os, "sched_setaffinity"):
         return None
     for processor in _by_freedom(os.sched_getaffinity(0)):
@@ -54,8 +55,8 @@ def _take(claims: contextlib.ExitStack) -> int | None:
 def _by_freedom(processors: set[int]) -> list[int]:
     """Processors in the order in which to try them.
 
-    First one of each core, then the other threads of the cores; among those the idle before such as programs keep busy
-    that are bound as well, or run in a container that does not see our names.
+    First one of each core, then the other threads of the cores; among equals idle ones come first, as other programs
+    may be bound to processors too, or run in a container where our names are not visible.
     """
     before = _busy()
     time.sleep(LISTEN)
@@ -64,7 +65,7 @@ def _by_freedom(processors: set[int]) -> list[int]:
 
 
 def _busy() -> dict[int, int]:
-    """Ticks that each processor has been busy for since the system started."""
+    """Ticks for which each processor has been busy since the system started."""
     try:
         lines = [line.split() for line in Path("/proc/stat").read_text(encoding="utf-8").splitlines()]
     except OSError:
@@ -84,31 +85,31 @@ def _thread_of_core(processor: int, allowed: set[int]) -> int:
 
 
 def _listed(text: str) -> set[int]:
-    """The numbers of a list such as 0-2,8."""
+    """The numbers in a list such as 0-2,8."""
     ends = [tuple(map(int, part.split("-"))) for part in text.strip().split(",")]
     return {number for part in ends for number in range(part[0], part[-1] + 1)}
 
 
 def keep_memory() -> None:
-    """Let large blocks be taken from the process's own heap again instead of, page by page, from the system.
+    """Let the C library reuse large blocks of the process's heap instead of getting new ones, page by page.
 
     At m = 512 on 32x32, ResNet-8 with batch normalisation and the reduced AlexNet both trained 1.15 times as fast with
-    it (medians of 7 in turn with and without, on a busy machine whose single values varied by a factor of 1.8). Only
-    the GNU C library has this; elsewhere nothing happens.
+    it (medians of 7, alternately with and without, on a busy machine whose single values varied by a factor of 1.8).
+    Only the GNU C library supports this; elsewhere nothing happens.
     """
-    # An older one refuses so large a block; the other threshold alone would make things worse.
+    # Older versions refuse such a large block; the other threshold alone would make things worse.
     if _libc("mallopt", M_MMAP_THRESHOLD, KEPT):
         _libc("mallopt", M_TRIM_THRESHOLD, KEPT)
 
 
 def give_back_memory(above: int = 0) -> None:
-    """Return to the system what `keep_memory` kept and nobody uses, if that is more than `above` bytes."""
+    """Return to the system the unused memory kept by `keep_memory`, if it is more than `above` bytes."""
     if not above or _unused() > above:
         _libc("malloc_trim", 0)
 
 
 class _Heap(ctypes.Structure):
-    """`struct mallinfo2` of the GNU C library; `fordblks` are the bytes in free blocks."""
+    """`struct mallinfo2` of the GNU C library; `fordblks` is the number of bytes in free blocks."""
 
     _fields_ = tuple(
         (name, ctypes.c_size_t)
@@ -120,7 +121,7 @@ class _Heap(ctypes.Structure):
 
 
 def _unused() -> int:
-    """Bytes of free blocks in the C library's heaps; 0 where it does not say."""
+    """Bytes of free blocks in the C library's heaps; 0 if it does not report them."""
     try:
         ask = ctypes.CDLL(None).mallinfo2
     except (OSError, TypeError, AttributeError):
@@ -130,7 +131,7 @@ def _unused() -> int:
 
 
 def _libc(name: str, *arguments: int) -> int:
-    """Call a function of the C library; 0 where it has none of this name."""
+    """Call a function of the C library; 0 if it does not exist."""
     try:
         return int(getattr(ctypes.CDLL(None), name)(*arguments))
     except (OSError, TypeError, AttributeError):

@@ -1,4 +1,4 @@
-"""How fast this device trains: a few steps of a run on noise."""
+"""Measures the training speed of a device: a few steps of a run on random data."""
 
 import time
 from collections.abc import Callable, Sequence
@@ -14,16 +14,16 @@ from smallbatch.study.rates import BaseLr
 from smallbatch.training.trainer import LaneTrainer
 
 SECONDS = 0.5
-"""That a measurement lasts at least, after a first step that is not counted."""
+"""Minimum duration of a measurement, after a first step that is not counted, in seconds."""
 
 Clock = Callable[[], float]
 
 PIECE = 0.02
-"""Seconds that a piece of a measurement is to take; a step may take longer."""
+"""Target duration of a piece of a measurement, in seconds; a step may take longer."""
 
 
 def noise(dataset: DatasetInfo, images: int) -> Prepared:
-    """A made data set of a given shape with `images` images in either split, in memory."""
+    """An artificial data set of a given shape with `images` random images in either split, in memory."""
     draws = np.random.default_rng(0)
     pixels = draws.integers(0, 256, (images, *dataset.shape), dtype=np.uint8)
     split = Split(pixels, draws.integers(0, dataset.classes, images))
@@ -34,7 +34,7 @@ def noise(dataset: DatasetInfo, images: int) -> Prepared:
 
 
 def lanes_of(run: Run, count: int) -> list[Run]:
-    """`count` runs like this one on all of some noise: at a rate that keeps them finite, without variance."""
+    """`count` runs like this one on the whole of `noise`: at a rate that keeps them finite, without variance."""
     plain = replace(
         run.setting,
         data="noise",
@@ -51,25 +51,25 @@ def training_speed(runs: Sequence[Run], data: Prepared, device: torch.device, se
     """Training images/s of all lanes together.
 
     Args:
-        runs: lanes, as `lanes_of` gives them.
-        data: what they train on; at least a mini-batch.
-        device: where.
-        seconds: how long to measure at least.
+        runs: lanes, as from `lanes_of`.
+        data: training data; at least one mini-batch.
+        device: device to run on.
+        seconds: minimum duration of the measurement.
     """
     return _mean(_training_pieces(runs, data, device, seconds))
 
 
 def best_training_speed(runs: Sequence[Run], data: Prepared, device: torch.device, seconds: float) -> float:
-    """The fastest of several short pieces, which other work on the machine disturbs least; else as `training_speed`.
+    """The fastest of several short pieces, which is the least disturbed by other programs; else as `training_speed`.
 
-    On the CPU its own time counts: while another process has the processor, this one is not slow.
+    On the CPU, processor time is measured: time in which other processes have the processor does not count.
     """
     clock = time.process_time if device.type == "cpu" else time.perf_counter
     return max(images / took for images, took in _training_pieces(runs, data, device, seconds, clock))
 
 
 def testing_speed(runs: Sequence[Run], data: Prepared, device: torch.device, seconds: float = SECONDS) -> float:
-    """Test images/s of all lanes together, each of which sees every image; arguments as of `training_speed`."""
+    """Test images/s of all lanes together, each tested on every image; arguments as for `training_speed`."""
     training = LaneTrainer(runs, data, device)
 
     def whole_split(_: int) -> int:
@@ -98,11 +98,11 @@ def _pieces(
     """Images and seconds of pieces of work that take `seconds` together, after one that is not counted.
 
     Args:
-        work: does so many steps; returns the images seen in them.
-        most: steps at once.
-        device: where.
-        seconds: how long to measure at least.
-        clock: seconds.
+        work: makes a given number of steps; returns the number of images used in them.
+        most: maximum number of steps at once.
+        device: device to run on.
+        seconds: minimum duration of the measurement.
+        clock: returns the time in seconds.
     """
     _timed(work, 1, device, clock)
     count = 1
@@ -127,7 +127,7 @@ def _mean(pieces: Sequence[tuple[int, float]]) -> float:
 
 
 def weights_of(run: Run, data: Prepared) -> int:
-    """How many weights a run's model has."""
+    """Number of weights of a run's model."""
     anywhere = replace(run, setting=replace(run.setting, precision="float32"))
     training = LaneTrainer([anywhere], data, torch.device("cpu"))
     return sum(weights.numel() for weights in training.state.model.parameters())
