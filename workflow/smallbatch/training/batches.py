@@ -1,4 +1,4 @@
-"""Mini-batches for lanes: each lane in its own random order, with its own augmentation."""
+"""Mini-batches for lanes: each lane has its own random order and its own augmentation."""
 
 import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -21,12 +21,12 @@ if TYPE_CHECKING:
 
 
 def stream(seed: int, purpose: str, epoch: int = 0) -> torch.Generator:
-    """A generator on the CPU, whatever device trains, so that all devices see the same draws."""
+    """A random generator on the CPU, whatever the training device, so that all devices use the same draws."""
     return torch.Generator().manual_seed(stream_seed(seed, purpose, epoch))
 
 
 class Batches(NamedTuple):
-    """Some steps' mini-batches: images [steps, m, lanes * c, h, w] float32, labels [steps, m, lanes] int64."""
+    """Mini-batches of several steps: images [steps, m, lanes * c, h, w] float32, labels [steps, m, lanes] int64."""
 
     images: Tensor
     labels: Tensor
@@ -34,14 +34,14 @@ class Batches(NamedTuple):
 
 @dataclass(frozen=True, eq=False)
 class EpochPlan:
-    """What the lanes see in one epoch.
+    """The examples of one epoch and their augmentation, for each lane.
 
-    seeds: of the lanes.
-    epoch: which, counted from 0.
-    order: index of the training image, [steps, m, lanes] int64.
-    offsets: where the crop of the padded image begins, [steps, m, lanes, 2] int64, or none.
-    boxes: the part of the photo that is resized (top, left, height, width), [steps, m, lanes, 4] int64, or none.
-    flipped: whether it is flipped, [steps, m, lanes] bool, or none.
+    seeds: seeds of the lanes.
+    epoch: number of the epoch, counted from 0.
+    order: indices of training images, [steps, m, lanes] int64.
+    offsets: first row and column of the crop from the padded image, [steps, m, lanes, 2] int64, or None.
+    boxes: the part of the photo that is resized (top, left, height, width), [steps, m, lanes, 4] int64, or None.
+    flipped: whether the image is flipped, [steps, m, lanes] bool, or None.
     """
 
     seeds: tuple[int, ...]
@@ -52,11 +52,11 @@ class EpochPlan:
     flipped: Tensor | None
 
     def select(self, keep: list[int]) -> "EpochPlan":
-        """The plan of only these lanes."""
+        """The plan restricted to these lanes."""
         return self._map(lambda tensor: tensor[:, :, keep], tuple(self.seeds[lane] for lane in keep))
 
     def local(self, rank: int, size: int) -> "EpochPlan":
-        """The plan of process `rank` of `size`: of every mini-batch the rank-th of equal contiguous parts."""
+        """The plan of process `rank` of `size`: the rank-th of equal contiguous parts of every mini-batch."""
         return self._map(lambda tensor: tensor.chunk(size, 1)[rank], self.seeds)
 
     def first(self, count: int) -> "EpochPlan":
@@ -64,20 +64,20 @@ class EpochPlan:
         return self._map(lambda tensor: tensor.flatten(0, 1)[None, :count], self.seeds)
 
     def cut(self, size: int) -> "EpochPlan":
-        """The same examples in the same order, in mini-batches of `size`; those that do not fill one are left out."""
+        """The same examples in the same order, in mini-batches of `size`; an incomplete last mini-batch is left out."""
         count = self.order.shape[0] * self.order.shape[1] // size
         return self._map(lambda tensor: tensor.flatten(0, 1)[: count * size].unflatten(0, (count, size)), self.seeds)
 
     def at(self, steps: Tensor) -> "EpochPlan":
-        """The plan of only these steps [n], which the host need not know."""
+        """The plan restricted to these steps, a tensor [n] whose values the host need not know."""
         return self._map(lambda tensor: tensor.index_select(0, steps), self.seeds)
 
     def empty(self, steps: int) -> "EpochPlan":
-        """A plan of so many steps for the same lanes, to be filled by `fill`."""
+        """An uninitialised plan with `steps` steps for the same lanes, to be filled by `fill`."""
         return self._map(lambda tensor: tensor.new_zeros(steps, *tensor.shape[1:]), self.seeds)
 
     def fill(self, other: "EpochPlan", first: int, last: int) -> None:
-        """Take over steps first ... last - 1 of another plan as the first ones of this, in place."""
+        """Copy steps first ... last - 1 of another plan to the first steps of this plan, in place."""
         for ours, theirs in zip(self._tensors, other._tensors, strict=True):
             if ours is not None and theirs is not None:
                 ours[: last - first].copy_(theirs[first:last])
@@ -93,9 +93,9 @@ class EpochPlan:
 
 
 class BatchLoader:
-    """The data of one setting on one device, served in mini-batches of m.
+    """The data of one setting on one device, in mini-batches of m.
 
-    Images of an epoch that do not fill a last mini-batch are left out of it; each epoch has a new order.
+    Images that do not fill the last mini-batch of an epoch are left out of that epoch; each epoch has a new order.
     """
 
     def __init__(self, data: Prepared, setting: Setting, batch_size: int, device: torch.device) -> None:
@@ -120,14 +120,14 @@ class BatchLoader:
         )
 
     def plan(self, seeds: Sequence[int], epoch: int) -> EpochPlan:
-        """Draw the epoch of each lane, from its seed and the epoch alone."""
+        """Draw one epoch for each lane, from only its seed and the epoch's number."""
         drawn = {seed: self._draw(seed, epoch) for seed in dict.fromkeys(seeds)}
         order, offsets, boxes, flipped = zip(*(drawn[seed] for seed in seeds), strict=True)
         optional = (self._by_step_if_any(values) for values in (offsets, boxes, flipped))
         return EpochPlan(tuple(seeds), epoch, self._by_step(order), *optional)
 
     def _draw(self, seed: int, epoch: int) -> tuple[Tensor, Tensor | None, Tensor | None, Tensor | None]:
-        """Order, offsets, boxes and flips of one seed's epoch."""
+        """Order, offsets, boxes and flips of one epoch for one seed."""
         count = self.steps * self.batch_size
         order = self.subset[torch.randperm(len(self.subset), generator=stream(seed, "order", epoch))[:count]]
         draws = stream(seed, "augmentation", epoch)
@@ -143,7 +143,7 @@ class BatchLoader:
         return self._by_step(drawn) if drawn else None
 
     def _by_step(self, lanes: Sequence[Tensor]) -> Tensor:
-        """Of each lane values [steps * m, ...], as [steps, m, lanes, ...] where the images are read."""
+        """The lanes' values [steps * m, ...] as one tensor [steps, m, lanes, ...] on the device that reads images."""
         sent = {id(values): devices.send(values, self.train_images.read_on) for values in lanes}  # lanes share seeds
         by_step: Tensor = torch.stack([sent[id(values)] for values in lanes], 1).unflatten(
             0, (self.steps, self.batch_size)
@@ -151,7 +151,7 @@ class BatchLoader:
         return by_step
 
     def batches(self, plan: EpochPlan, first: int, last: int) -> Batches:
-        """Gather, normalise and augment the mini-batches of steps first ... last - 1 of an epoch."""
+        """Load, normalise and augment the mini-batches of steps first ... last - 1 of an epoch."""
         order = plan.order[first:last]
         images = self._normalised(self.train_images.steps(plan, first, last))
         if plan.offsets is not None:
@@ -164,14 +164,14 @@ class BatchLoader:
         """The test split in order: images [up to size, c, h, w] float32, labels [up to size].
 
         Args:
-            size: images of a batch.
-            rank: of a process; it gets every `of`-th image.
-            of: processes that share the split.
+            size: number of images in a batch.
+            rank: this process's rank; it gets every `of`-th image.
+            of: number of processes that share the split.
         """
         return self._in_order(self.test_images, self.test_labels, torch.arange(len(self.test_labels))[rank::of], size)
 
     def validation_batches(self, size: int, rank: int = 0, of: int = 1) -> Iterator[tuple[Tensor, Tensor]]:
-        """The training images that were held out, as `test_batches` has the test split."""
+        """The held-out training images, in batches as from `test_batches`."""
         return self._in_order(self.train_images, self.train_labels, self.held_out[rank::of], size)
 
     def _in_order(
@@ -190,7 +190,7 @@ def _images(images: "np.ndarray | Photos", device: torch.device) -> "_Arrays | _
 
 
 class _Arrays:
-    """Images of one size that lie on the device; [n, c, h, w] uint8 come out."""
+    """Images of one size, stored on the device; returned as [n, c, h, w] uint8."""
 
     def __init__(self, images: np.ndarray, device: torch.device) -> None:
         self.images, self.read_on = torch.from_numpy(images).to(device), device
@@ -205,9 +205,9 @@ class _Arrays:
 
 
 class _Photos:
-    """Photos decoded ahead of their use, while the device computes; [n, 3, 224, 224] uint8 come out on the device."""
+    """Photos, decoded ahead of use while the device computes; returned on the device as [n, 3, 224, 224] uint8."""
 
-    read_on = torch.device("cpu")  # a look at a plan on the device would wait for all its work
+    read_on = torch.device("cpu")  # reading a plan on the device would wait for all its queued work
 
     def __init__(self, photos: "Photos", device: torch.device) -> None:
         self.photos, self.device = photos, device
@@ -220,10 +220,10 @@ class _Photos:
         return resized_crops(self.photos.sizes[order], draws)
 
     def steps(self, plan: EpochPlan, first: int, last: int) -> Tensor:
-        """The photos of steps first ... last - 1; those of the steps after them, so many at a time, are under way."""
+        """The photos of steps first ... last - 1; the same number of following steps is being decoded ahead."""
         seeds = list(dict.fromkeys(plan.seeds))
         if self.coming != (plan, first, last):
-            # Lanes of one seed see the same photos, which are decoded once.
+            # Lanes with the same seed use the same photos, which are decoded once.
             distinct = plan.select([plan.seeds.index(seed) for seed in seeds])
             self.ahead = self._decoded(_requests(distinct, first, last - first))
         self.coming = plan, last, min(2 * last - first, len(plan.order))
@@ -243,14 +243,14 @@ class _Photos:
 
 
 def _requests(plan: EpochPlan, first: int, steps: int) -> Iterator["Request"]:
-    """What is to be decoded from step `first` to the epoch's end, so many steps at a time."""
+    """Requests for the photos from step `first` to the epoch's end, `steps` steps at a time."""
     for start in range(first, len(plan.order), steps):
         part = slice(start, start + steps)
         yield plan.order[part].flatten(), None if plan.boxes is None else plan.boxes[part].flatten(0, 2)
 
 
 def _check_augment(data: Prepared, setting: Setting) -> None:
-    """What `data.check_augment` says of a study, for whoever makes settings otherwise."""
+    """Apply the checks of `data.check_augment` to settings that were not read from a study."""
     photos = data.meta.photos is not None
     if setting.augment_pad if photos else setting.augment_resized:
         allowed = "resized_crop and flip on photos" if photos else "pad and flip on images of one size"
@@ -258,7 +258,7 @@ def _check_augment(data: Prepared, setting: Setting) -> None:
 
 
 def _subset(available: int, count: int | None) -> Tensor:
-    """Indices of the training images in use: all, or a random part that is the same for every run."""
+    """Indices of the training images used: all, or a random subset that is the same for every run."""
     if count is None or count == available:
         return torch.arange(available)
     if count > available:
@@ -267,7 +267,7 @@ def _subset(available: int, count: int | None) -> Tensor:
 
 
 def _hold_out(subset: Tensor) -> tuple[Tensor, Tensor]:
-    """A tenth of the training images, the same for every run, and the rest."""
+    """A tenth of the training images, the same for every run, and the remaining ones."""
     mixed = subset[torch.randperm(len(subset), generator=stream(0, "validation"))]
     held_out, rest = mixed.tensor_split([round(VALIDATION_FRACTION * len(subset))])
     return held_out.sort().values, rest.sort().values

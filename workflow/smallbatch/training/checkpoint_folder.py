@@ -1,4 +1,4 @@
-"""The checkpoints of compatible runs: of those that differ in rate and seed alone, and can be lanes together."""
+"""The checkpoints of compatible runs: runs that differ only in rate and seed, and can be lanes of one group."""
 
 import contextlib
 import fcntl
@@ -19,21 +19,21 @@ from smallbatch.training.checkpoints import Checkpoint
 from smallbatch.training.state import State, state_of_lanes
 
 POLL = 1.0
-"""Seconds between looks at a lock that another job holds."""
+"""Seconds between attempts to take a lock that another job holds."""
 
 log = logging.getLogger(__name__)
 
 
 class CheckpointFolder:
-    """A folder with a checkpoint for each group of lanes, from when it is formed to when all its runs are stored.
+    """A folder with a checkpoint for each group of lanes, from the group's creation until all its runs are stored.
 
-    A job that needs a run finds the group that was begun with it, whatever other runs the job has and whatever groups
-    it would form. After a kill a group is trained with the same lanes, on which the rounding of its numbers depends.
+    A job that needs a run finds the group in which the run was begun, whatever the job's other runs and whatever groups
+    it would form itself. After a kill, a group is trained with the same lanes, which determine its rounding.
 
     Args:
         root: the folder of all checkpoints.
-        run: one of the compatible ones.
-        fingerprint: of its data.
+        run: one of the compatible runs.
+        fingerprint: fingerprint of its data.
     """
 
     def __init__(self, root: Path, run: Run, fingerprint: str) -> None:
@@ -43,17 +43,18 @@ class CheckpointFolder:
 
     @contextlib.contextmanager
     def locked(self, title: str, waits: Callable[[str], None]) -> Iterator[None]:
-        """Wait until no other job, an orphan of a killed one perhaps, trains compatible runs.
+        """Context in which no other job, such as an orphan of a killed one, trains compatible runs; waits for the lock.
 
-        The lock is a byte of a file, which the system forgets with its owner: where the process ends, however it does;
-        where its node dies, NFS 4 after the lease of some 90 s, NFS 3 when the node is back. It leaves nothing behind.
+        The lock is on a byte of a file and released by the system with its owner: when the process ends in any
+        way; when its node dies, with NFS 4 after a lease of some 90 s, with NFS 3 when the node is back. It leaves
+        nothing behind.
 
         Args:
-            title: of the runs, for the log.
-            waits: is called with the title where the lock is not free.
+            title: title of the runs, for the log.
+            waits: called with the title if the lock is taken.
 
         Raises:
-            Stopped: a signal asked for it in the meantime.
+            Stopped: a signal requested it while waiting.
             UserError: the file system has no locks, or the folder cannot be written.
         """
         with writing_errors(self.root):
@@ -63,17 +64,17 @@ class CheckpointFolder:
             if not self._try_lock(file):
                 log.info("another job trains %s; waiting for it", title)
                 waits(title)
-                # Looked at now and then: a server may fail to tell when it is free.
+                # Polled, since a server may fail to notify when the lock is free.
                 while not self._try_lock(file):
                     stopping.check()
                     time.sleep(POLL)
-            remove_temporaries(self.path)  # nobody else writes there now
+            remove_temporaries(self.path)  # no other process writes there now
             yield
-            with contextlib.suppress(OSError):  # not there, or not empty
+            with contextlib.suppress(OSError):  # the folder does not exist, or is not empty
                 self.path.rmdir()
 
     def _try_lock(self, file: IO[bytes]) -> bool:
-        """Take the lock, unless another process has it; returns whether it is taken."""
+        """Try to take the lock; returns whether it was free."""
         try:
             fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB, 1, int(self.key, 16))
         except (BlockingIOError, PermissionError):
@@ -86,16 +87,16 @@ class CheckpointFolder:
         return True
 
     def create(self, state: State) -> Path:
-        """Begin a group of lanes: save its checkpoint, which names at least its runs; returns that."""
+        """Begin a group of lanes: save its checkpoint, under a name derived from its runs; returns the path."""
         names = "\n".join(Run.from_settings(settings).name(self.fingerprint) for settings in state["runs"])
         path = self.path / f"{hashlib.sha256(names.encode()).hexdigest()[:16]}.pt"
         Checkpoint(path).save(state)
         return path
 
     def split_in_half(self, path: Path, state: State) -> None:
-        """Let a group go on as two, from the same state.
+        """Replace a group by two groups of half its lanes, with the same state.
 
-        A kill in between leaves the whole group's checkpoint, and `unfinished` takes that.
+        A kill in between leaves the whole group's checkpoint, which `unfinished` then prefers.
         """
         count = len(state["runs"])
         for lanes in (range(count // 2), range(count // 2, count)):
@@ -103,12 +104,12 @@ class CheckpointFolder:
         Checkpoint(path).remove()
 
     def unfinished(self, is_missing: Callable[[Run], bool]) -> dict[Path, list[Run]]:
-        """The checkpoints that hold missing runs, with all their runs.
+        """The checkpoints that hold missing runs, with all runs of each.
 
-        Those that hold none are removed, and those whose runs another one holds as well: halves of it that never began.
+        Removes checkpoints without missing runs, and halves left by a killed split, whose runs are in another.
 
         Args:
-            is_missing: says of a run whether it is still to be trained.
+            is_missing: returns whether a run is still to be trained.
         """
         unfinished = {}
         for path in sorted(self.path.glob("*.pt")):
@@ -125,7 +126,7 @@ class CheckpointFolder:
         return {path: runs for path, runs in unfinished.items() if path not in halves}
 
     def _runs(self, checkpoint: Checkpoint) -> list[Run]:
-        """The runs that a checkpoint holds; none where it is not there, or of other runs and set aside."""
+        """The runs in a checkpoint; empty if it does not exist, or if it holds other runs and was set aside."""
         state = checkpoint.load()
         if state is None:
             return []

@@ -1,4 +1,4 @@
-"""Checkpoints of a training in progress: whole or not there, loaded without executing anything."""
+"""Checkpoints of a training in progress: written atomically, and loaded without executing code."""
 
 import hashlib
 import io
@@ -13,10 +13,10 @@ from smallbatch.core.files import atomic, read_regular, set_aside
 from smallbatch.training.state import State
 
 INTERVAL = 45.0
-"""Seconds between checkpoints: with the steps until the next look at the clock, less than a minute."""
+"""Seconds between checkpoints: including the steps until the clock is checked again, less than a minute."""
 
 DIGEST_BYTES = 32
-"""Of a file, at its beginning: the SHA-256 of its name and of all that follows."""
+"""Length of the digest at the beginning of the file: the SHA-256 of its name and of all that follows."""
 
 log = logging.getLogger(__name__)
 
@@ -24,8 +24,8 @@ log = logging.getLogger(__name__)
 class Checkpoint:
     """One file that holds the latest state of a training.
 
-    The file begins with a digest of the state and of the file's own name and folder, so that neither damage nor another
-    checkpoint passes for it.
+    The file begins with a digest of the state and of the file's own name and folder, which detects damage as well as a
+    checkpoint that was put in place of another.
     """
 
     def __init__(self, path: Path) -> None:
@@ -38,16 +38,16 @@ class Checkpoint:
         return time.monotonic() - self.saved_at >= INTERVAL
 
     def save(self, state: State) -> None:
-        """Replace the file by `state`."""
+        """Replace the file's content by `state`."""
         content = io.BytesIO()
-        torch.save(state, content)  # into memory, since torch reports a full disk as something else
+        torch.save(state, content)  # into memory, since torch reports a full disk as another error
         with atomic(self.path) as file:
             file.write(self._digest(content.getbuffer()))
             file.write(content.getbuffer())
         self.saved_at = time.monotonic()
 
     def load(self) -> State | None:
-        """The state last saved, or none. A damaged file is set aside and named on the log."""
+        """The last saved state, or None. A damaged file is set aside and named in the log."""
         try:
             content = memoryview(read_regular(self.path))
         except FileNotFoundError:
@@ -61,18 +61,18 @@ class Checkpoint:
             return None
         try:
             state: State = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
-        except Exception as error:  # torch raises many kinds for what it does not know
+        except Exception as error:  # torch raises many kinds of exceptions for unknown content
             self.refuse(str(error).partition("\n")[0])
             return None
         return state
 
     def refuse(self, reason: str) -> None:
-        """Set the file aside and name it on the log, so that its runs begin again."""
+        """Set the file aside and name it in the log, so that its runs start again."""
         if os.path.lexists(self.path):
             log.warning("%s: damaged checkpoint (%s), set aside as %s", self.path, reason, set_aside(self.path))
 
     def remove(self) -> None:
-        """Delete the file, if there is one: what it led to is finished."""
+        """Delete the file if it exists, as its training is finished."""
         self.path.unlink(missing_ok=True)
 
     def _digest(self, content: memoryview) -> bytes:

@@ -1,4 +1,4 @@
-"""Several processes, started by `torchrun`, that train the same lanes: each has a local batch of every mini-batch."""
+"""Several processes, started by `torchrun`, that train the same lanes, each on a local batch of every mini-batch."""
 
 import datetime
 import functools
@@ -20,8 +20,8 @@ from smallbatch.training.resources import device as devices
 T = TypeVar("T")
 
 PEER_TIMEOUT = datetime.timedelta(hours=12)
-"""How long processes wait for one another. Long, since the first may wait for another job's lock; `torchrun` ends those
-that are left when one dies."""
+"""Timeout of processes that wait for one another. Long, since the first may wait for another job's lock; `torchrun`
+ends the remaining processes when one dies."""
 
 
 @dataclass(frozen=True)
@@ -33,16 +33,16 @@ class World:
 
     @property
     def is_main(self) -> bool:
-        """Whether this process writes: runs, checkpoints, log lines, locks."""
+        """Whether this is the process that writes: runs, checkpoints, log lines, locks."""
         return self.rank == 0
 
     def local_run(self, run: Run) -> Run:
-        """A run as one process has it: with its local batch, m / size."""
+        """A run as seen by one process: with its local batch of m / size examples."""
         m = run.batch_size // self.size
         return replace(run, batch_size=m, bn_batch_size=min(run.bn_batch_size, m))
 
     def sum(self, tensor: Tensor) -> Tensor:
-        """The sum over processes, in place."""
+        """Replace a tensor by its sum over processes and return it."""
         if self.size > 1:
             dist.all_reduce(tensor)
         return tensor
@@ -63,7 +63,7 @@ class World:
         return int(numbers)
 
     def broadcast(self, make: Callable[[], T]) -> T:
-        """What the leading process makes, for all of them."""
+        """Call `make` in the main process and return its result in all processes."""
         if self.size == 1:
             return make()
         box: list[Any] = [make() if self.is_main else None]
@@ -72,39 +72,39 @@ class World:
         return value
 
     def stop_if_asked(self) -> None:
-        """Stop here, all processes, if the leading one is asked to.
+        """Stop all processes here if the main one was asked to stop.
 
         Raises:
-            Stopped: it is.
+            Stopped: the main process was asked to stop.
         """
         if signal := self.broadcast(stopping.signal_received):
             raise Stopped(signal)
 
     def group(self, size: int) -> dist.ProcessGroup | None:
-        """The `size` neighbouring processes that this one belongs to; None if it is alone."""
+        """The group of `size` neighbouring processes that includes this one; None if `size` is 1."""
         group = _groups(size, self.size)[self.rank // size] if size > 1 else None
         assert not isinstance(group, int), "a number stands for a group of other processes"
         return group
 
 
 ALONE = World()
-"""One process."""
+"""A single process."""
 
 
 @functools.cache
 def _groups(size: int, processes: int) -> list[dist.ProcessGroup | int]:
-    # Every process has to make every group, its own or not.
+    # Every process has to create every group, even those it is not in.
     return [dist.new_group(list(range(first, first + size))) for first in range(0, processes, size)]
 
 
 def join(device: str) -> tuple[World, torch.device]:
-    """Join the processes that share this one's mini-batches, if any; returns them and the device of this one.
+    """Join the processes that share mini-batches with this one, if any; returns them and this process's device.
 
     Args:
-        device: auto, cpu, cuda or cuda:N; where others train on this machine for the same job, cuda is one for each.
+        device: auto, cpu, cuda or cuda:N; if the job has several processes on this machine, cuda is one GPU for each.
 
     Raises:
-        UserError: the device is not there, or not one for each.
+        UserError: the device does not exist, or there is not one for each process.
     """
     size, local_size = (int(os.environ.get(name, 1)) for name in ("WORLD_SIZE", "LOCAL_WORLD_SIZE"))
     gpus = torch.cuda.device_count()
@@ -129,10 +129,10 @@ def join(device: str) -> tuple[World, torch.device]:
 
 
 def check(run: Run, world: World) -> None:
-    """Make sure that a run can be shared out.
+    """Make sure that a run can be divided among processes.
 
     Raises:
-        UserError: its mini-batches or its batch statistics do not come out even.
+        UserError: its mini-batches or its batch statistics cannot be divided evenly.
     """
     if allowed := run.why_not_shared(world.size):
         refuse("config/config.yaml", "training.processes", world.size, allowed)

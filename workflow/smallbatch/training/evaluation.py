@@ -1,4 +1,4 @@
-"""Kept weights, tested again."""
+"""Tests kept weights again."""
 
 import math
 from collections.abc import Mapping
@@ -17,20 +17,20 @@ from smallbatch.training.resources import device as devices
 from smallbatch.training.trainer import LaneTrainer
 
 DECIDES = ("device", "cuda", "threads", "kernels", "torch")
-"""What two environments have in common that round alike."""
+"""Entries of the environment that must be equal for equal rounding."""
 
 ROUNDED = {"float32": (0.001, 2), "tf32": (0.01, 4), "bf16": (0.01, 4)}
-"""Precision -> the fraction of the test images, and at least how many, that may differ where rounding does."""
+"""Precision -> fraction of the test images, and minimum number, that may differ if the rounding differs."""
 
 
 @dataclass(frozen=True)
 class Evaluation:
-    """What came out of a test of kept weights.
+    """The result of testing kept weights.
 
-    accuracy: of this test; the recorded one, or within the bound.
-    recorded: after the last epoch of training.
-    bound: how far both may be apart; 0 where both environments round alike.
-    tested_with, recorded_with: device and precision, in words: of this test, and of the training.
+    accuracy: accuracy in this test; equal to the recorded one, or within the bound.
+    recorded: accuracy recorded after the last epoch of training.
+    bound: largest allowed difference; 0 if both environments round alike.
+    tested_with, recorded_with: device and precision, as text, of this test and of the training.
     """
 
     accuracy: float
@@ -50,20 +50,20 @@ class Evaluation:
 
 
 def evaluate(store: RunStore, record: Record, data: Path, device: torch.device) -> Evaluation:
-    """Test the kept weights of a run on its data set, by the code that tested them in training.
+    """Test the kept weights of a run on its data set, with the same code as in training.
 
-    On the same kind of device, by the same version of torch, the accuracy is exactly the recorded one. Elsewhere sums
-    are rounded otherwise, and images whose two best classes are all but equal may change sides: see `ROUNDED`. What a
-    device cannot compute in the run's precision, it computes in float32.
+    On the same kind of device, with the same version of torch, the accuracy is exactly the recorded one. Otherwise sums
+    are rounded differently, and images whose two best classes are almost equal may change class: see `ROUNDED`. If a
+    device does not support the run's precision, float32 is used.
 
     Args:
-        store: where the weights are.
-        record: of the run.
-        data: the folder of prepared data sets.
-        device: where, as `training.device.pick` sets it up.
+        store: store that holds the weights.
+        record: record of the run.
+        data: folder of prepared data sets.
+        device: device to run on, as set up by `training.device.pick`.
 
     Raises:
-        UserError: the weights are not there or damaged, the data are others, or the accuracy is not the recorded one.
+        UserError: the weights are missing or damaged, the data have changed, or the accuracy is not the recorded one.
     """
     run, folder = record.run, data / record.run.setting.data
     weights, images = load(store.read_weights(record)), prepared.read(folder)
@@ -95,9 +95,9 @@ def evaluate(store: RunStore, record: Record, data: Path, device: torch.device) 
 
 
 def _bound(precision: str, images: int) -> float:
-    """How far apart two accuracies over so many images may be."""
+    """The largest allowed difference between two accuracies on `images` images."""
     fraction, smallest = ROUNDED[precision]
-    return max(math.floor(fraction * images), smallest) / images + 1e-12  # of accuracies that are rounded themselves
+    return max(math.floor(fraction * images), smallest) / images + 1e-12  # the accuracies themselves are rounded
 
 
 def _in_float32(run: Run) -> Run:

@@ -1,4 +1,4 @@
-"""The state of the lanes that a training makes: weights, velocities, where it is, and what it has seen so far."""
+"""The state of the lanes in a training: weights, velocities, position, and results so far."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -15,22 +15,22 @@ from smallbatch.training.state import State, misfit_of
 
 
 class LaneState:
-    """All of a training that changes while it goes on, and that a checkpoint therefore holds.
+    """Everything that changes during a training and is therefore in its checkpoint.
 
     Args:
         runs: run l is lane l.
-        network: of the lanes, with their weights and running statistics.
-        optimizer: with its state.
-        steps_per_epoch: updates of an epoch.
+        network: network of the lanes, with their weights and running statistics.
+        optimizer: the lanes' optimiser, with its state.
+        steps_per_epoch: updates per epoch.
 
     Attributes:
-        epoch, step: epochs that are complete, and updates made since.
-        history: of each lane, its complete epochs.
-        variance: of each lane, what was measured of the variance of its updates.
-        seconds: that each lane has taken of the training's time.
-        loss_sum: of the epoch's mini-batches so far, [lanes].
+        epoch, step: number of complete epochs, and of updates made since.
+        history: complete epochs of each lane.
+        variance: measured variances of updates of each lane.
+        seconds: training time attributed to each lane.
+        loss_sum: sum of losses over the epoch's mini-batches so far, [lanes].
         environments: versions, device and commit of each process that trained the lanes, in order.
-        lanes_at_start: how many there were before any diverged.
+        lanes_at_start: number of lanes before any diverged.
     """
 
     def __init__(self, runs: Sequence[Run], network: Network, optimizer: LaneOptimizer, steps_per_epoch: int) -> None:
@@ -54,17 +54,17 @@ class LaneState:
 
     @property
     def variance_is_measured(self) -> bool:
-        """Whether the variance of updates after the last complete epoch is known."""
+        """Whether the variance of updates has been measured after the last complete epoch."""
         return any(row.epoch == self.epoch for rows in self.variance for row in rows)
 
     def add_environment(self, environment: Mapping[str, str]) -> None:
-        """Note what the training goes on with, if it is not what it had before."""
+        """Add the environment in which the training continues, if it differs from the previous one."""
         if self.environments[-1:] != [environment]:
             self.environments.append(dict(environment))
 
     def add_losses(self, losses: Tensor) -> dict[int, int]:
-        """Count the updates of a block by their losses [steps, lanes]; returns the lanes that diverged, each with the
-        number of the update."""
+        """Count the updates of a block by their losses [steps, lanes]; returns the lanes that diverged -> number of the
+        update."""
         start = self.steps_done
         self.loss_sum += losses.double().sum(0)
         self.step += len(losses)
@@ -75,21 +75,21 @@ class LaneState:
         return {lane: start + int(first[0]) + 1 for lane, first in firsts.items() if len(first)}
 
     def add_seconds(self, seconds: float) -> None:
-        """Divide a time among the lanes."""
+        """Divide elapsed time among the lanes."""
         each = seconds / len(self.runs)
         self.seconds = [before + each for before in self.seconds]
 
     def add_variance(self, measured: Sequence[list[Variance]]) -> None:
-        """Add what was measured of each lane."""
+        """Add a measurement of each lane."""
         self.variance = [before + rows for before, rows in zip(self.variance, measured, strict=True)]
 
     def end_epoch(self, factor: float, test: Scores, validation: Sequence[float]) -> dict[int, int]:
-        """Add an epoch to each lane's history; returns the lanes that diverged, each with the number of the update.
+        """Add an epoch to each lane's history; returns the lanes that diverged -> number of the update.
 
         Args:
-            factor: of eta, at the last update.
-            test: of the test split.
-            validation: accuracy of each lane on the images held out; not a number without them.
+            factor: factor of eta at the last update.
+            test: scores on the test split.
+            validation: accuracy of each lane on the held-out images; NaN if there are none.
         """
         train_losses = (self.loss_sum / self.steps_per_epoch).tolist()
         self.epoch, self.step = self.epoch + 1, 0
@@ -97,11 +97,11 @@ class LaneState:
             seen = train_losses[lane], test.losses[lane], test.accuracies[lane], validation[lane]
             self.history[lane].append(Epoch(self.epoch, run.learning_rate * factor, *seen))
         self.loss_sum.zero_()
-        # Weights can overflow in the last update of an epoch; no training loss has seen that yet.
+        # Weights can overflow in the last update of an epoch, which no training loss shows.
         return {lane: self.steps_done for lane, loss in enumerate(test.losses) if not math.isfinite(loss)}
 
     def outcome(self, lane: int, diverged_at: int | None) -> Outcome:
-        """What is recorded of a lane that ends now, at an update that diverged or after the last one."""
+        """The recorded outcome of a lane that ends now, after the last update or at an update that diverged."""
         return Outcome(
             epochs=self.history[lane],
             diverged_at=diverged_at,
@@ -113,7 +113,7 @@ class LaneState:
         )
 
     def select(self, keep: list[int]) -> None:
-        """Keep only these lanes; without any, the tensors stay as they are."""
+        """Keep only these lanes; if `keep` is empty, the tensors are not changed."""
         self.runs, self.seconds = [self.runs[lane] for lane in keep], [self.seconds[lane] for lane in keep]
         self.history, self.variance = [self.history[lane] for lane in keep], [self.variance[lane] for lane in keep]
         self.loss_sum = self.loss_sum[keep]
@@ -122,13 +122,13 @@ class LaneState:
             self.optimizer.select(self.network.parameters, keep)
 
     def state_dict(self) -> State:
-        """All that a checkpoint needs to go on from here, bit for bit."""
+        """Everything that a checkpoint needs to continue from here, bit for bit."""
         return {
             "runs": [run.settings for run in self.runs],
             "lanes": self.lanes_at_start,
-            "part": self.network.micro_batch,  # by the name that files of earlier versions have
+            "part": self.network.micro_batch,  # named as in files of earlier versions
             "model": self.model.state_dict(),
-            "velocity": self.optimizer.state,  # by the name that files of earlier versions have
+            "velocity": self.optimizer.state,  # named as in files of earlier versions
             "environments": self.environments,
             "epoch": self.epoch,
             "step": self.step,
@@ -139,11 +139,11 @@ class LaneState:
         }
 
     def misfit_of(self, state: State) -> str | None:
-        """Why a training that has not begun cannot go on from a `state_dict`; None where it can."""
+        """The reason why a new training cannot continue from a `state_dict`; None if it can."""
         return misfit_of(state, self.state_dict(), self.runs[0].setting.epochs, self.steps_per_epoch)
 
     def load_state_dict(self, state: State) -> None:
-        """Go on from a `state_dict` of these runs."""
+        """Continue from a `state_dict` of these runs."""
         self.lanes_at_start, self.network.micro_batch = state["lanes"], min(self.network.micro_batch, state["part"])
         self.model.load_state_dict(state["model"])
         device = self.network.device

@@ -1,10 +1,10 @@
 """Lanes: several runs of one model trained in lock-step as one program.
 
 Activations fold the lanes into the channels, [m, lanes * channels, height, width] and [m, lanes * features], lane by
-lane. So pooling, rectifiers, residual sums and flattening of an ordinary model serve all lanes unchanged; only layers
-with parameters need a lane form. Every parameter and buffer has a leading dimension of lanes.
+lane. So pooling, rectifiers, residual sums and flattening of an ordinary model work for all lanes unchanged; only
+layers with parameters need a lane form. Every parameter and buffer has a leading dimension of lanes.
 
-A model that this does not suit, see `own_models`, is trained as it is: as a single lane, `Alone`.
+A model for which lanes are not suitable, see `own_models`, is trained unchanged: as a single lane, `Alone`.
 """
 
 import copy
@@ -19,7 +19,7 @@ from smallbatch.models.resnet import Shortcut
 
 
 class LaneConv2d(nn.Module):
-    """`nn.Conv2d` for lanes: weight [lanes, out, in / groups, kh, kw], bias [lanes, out] or none."""
+    """`nn.Conv2d` for lanes: weight [lanes, out, in / groups, kh, kw], bias [lanes, out] or None."""
 
     weight: nn.Parameter
     bias: nn.Parameter | None
@@ -37,7 +37,7 @@ class LaneConv2d(nn.Module):
 
 
 class LaneLinear(nn.Module):
-    """`nn.Linear` for lanes: weight [lanes, out, in], bias [lanes, out] or none."""
+    """`nn.Linear` for lanes: weight [lanes, out, in], bias [lanes, out] or None."""
 
     weight: nn.Parameter
     bias: nn.Parameter | None
@@ -73,23 +73,23 @@ class LaneGroupNorm(nn.Module):
 
 
 class NoLaneForm(Exception):
-    """A model has a layer that cannot be part of lanes; its text says which."""
+    """A model has a layer that cannot be part of lanes; the message names it."""
 
 
 LANE_FORMS: dict[type[nn.Module], Callable[..., nn.Module]] = {
     nn.Conv2d: LaneConv2d,
     nn.Linear: LaneLinear,
     nn.GroupNorm: LaneGroupNorm,
-    BatchNorm: copy.deepcopy,  # it takes its parameters as they come
+    BatchNorm: copy.deepcopy,  # it works with parameters of any shape
 }
-"""The lane form of each layer that has parameters; the parameters themselves are stacked by `stack`."""
+"""The lane form of each layer type with parameters; `stack` fills in the parameters."""
 
 
 def stack(models: Sequence[nn.Module]) -> nn.Module:
-    """Make one model of lanes from models of one kind, lane i starting as `models[i]`.
+    """Combine models of one architecture into one model of lanes; lane i starts as `models[i]`.
 
     Raises:
-        NoLaneForm: the model has a layer with parameters that has none.
+        NoLaneForm: the model has a layer with parameters but without a lane form.
     """
     lanes = copy.deepcopy(models[0])
     for name, module in list(lanes.named_modules()):
@@ -102,13 +102,13 @@ def stack(models: Sequence[nn.Module]) -> nn.Module:
 
 
 class Alone(nn.Module):
-    """A model as it is, to be the only lane: nothing of it is replaced, so it may be any.
+    """A model as the only lane: the model is not changed, so it can be any model.
 
     Args:
-        model: which stays on the device and in the type that it has from now on.
+        model: the model, whose device and type must not change from now on.
 
     Attributes:
-        parameters_of_lanes: its parameters once more, [1, ...], in the same memory; with gradients after `pass_on`.
+        parameters_of_lanes: views of its parameters, [1, ...], in the same memory; with gradients after `pass_on`.
     """
 
     def __init__(self, model: nn.Module) -> None:
@@ -117,26 +117,26 @@ class Alone(nn.Module):
         self.parameters_of_lanes: list[nn.Parameter] = []
 
     def forward(self, x: Tensor) -> Tensor:
-        """As the model."""
+        """As the model's."""
         logits: Tensor = self.model(x)
         return logits
 
     def pass_on(self) -> None:
-        """Give the gradients, where there are any, to `parameters_of_lanes`."""
+        """Make the gradients, if any, available in `parameters_of_lanes`."""
         for parameter, original in zip(self.parameters_of_lanes, self.model.parameters(), strict=True):
             parameter.grad = None if original.grad is None else original.grad[None]
 
     def state_dict(self) -> dict[str, Tensor]:  # type: ignore[override] # nobody asks with options
-        """The model's, of which every tensor is [1, ...], in the same memory."""
+        """The model's state dict, with every tensor as [1, ...] in the same memory."""
         return {name: tensor.detach()[None] for name, tensor in self.model.state_dict().items()}
 
     def load_state_dict(self, state: Mapping[str, Tensor]) -> None:  # type: ignore[override] # all of it, always
-        """Take over what `state_dict` gave."""
+        """Load the result of `state_dict`."""
         self.model.load_state_dict({name: tensor[0] for name, tensor in state.items()})
 
 
 def parameters_of(lanes: nn.Module) -> list[nn.Parameter]:
-    """The parameters of a model of lanes, each [lanes, ...]; to be asked for again when it has moved to a device."""
+    """The parameters of a model of lanes, each [lanes, ...]; call it again after the model moved to another device."""
     if not isinstance(lanes, Alone):
         return list(lanes.parameters())
     originals = lanes.model.parameters()
@@ -145,7 +145,7 @@ def parameters_of(lanes: nn.Module) -> list[nn.Parameter]:
 
 
 def perturbed(model: nn.Module, seed: int) -> nn.Module:
-    """The model with each weight moved off its initial value: a zero would hide what it multiplies."""
+    """The model with each weight moved off its initial value: a zero would hide the effect of its factor."""
     draws = torch.Generator().manual_seed(seed)
     with torch.no_grad():
         for weights in model.parameters():
@@ -165,8 +165,8 @@ def keep_lanes(lanes: nn.Module, keep: Sequence[int]) -> None:
 
 
 def lane_state(lanes: nn.Module, lane: int) -> dict[str, Tensor]:
-    """The state dict of one lane, as its model alone would have it."""
-    plain = torch.contiguous_format  # a file of weights takes no other
+    """The state dict of one lane, as of a model alone."""
+    plain = torch.contiguous_format  # files of weights support no other format
     return {name: tensor.detach()[lane].clone(memory_format=plain) for name, tensor in lanes.state_dict().items()}
 
 
@@ -187,7 +187,7 @@ def _lane_form(module: nn.Module, peers: Sequence[nn.Module]) -> nn.Module:
 
 
 def _has_hooks(owner: object) -> bool:
-    """Whether something is called when a layer, or the gradient of a tensor, is computed."""
+    """Whether hooks are called when a layer, or the gradient of a tensor, is computed."""
     names = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
     return any(getattr(owner, name, None) for name in (*names, "_post_accumulate_grad_hooks"))
 

@@ -1,4 +1,4 @@
-"""Training a pack in this process, or in others: parts of it side by side, or all of it through `torchrun`."""
+"""Trains a pack in this process or in others: parts of it side by side, or all of it through `torchrun`."""
 
 import contextlib
 import io
@@ -25,7 +25,7 @@ from smallbatch.study.experiments import Run
 
 LIBRARY = Path(__file__).parents[2]
 PEERS = {"RANK", "LOCAL_RANK", "GROUP_RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT"}
-"""Variables that tell of other processes of a training; a container of several nodes has them for whatever it runs."""
+"""Environment variables that describe peers of a training; a container on several nodes sets them for any program."""
 
 JOB, TRAINED, STOPPED, ERROR, STDERR = "job.json", "trained.json", "stopped.json", "error.txt", "stderr.txt"
 
@@ -43,21 +43,21 @@ def train(
     heartbeat: Path | None = None,
     log_file: str | None = None,
 ) -> int:
-    """Train what is missing of a pack; returns how many runs that was.
+    """Train the missing runs of a pack; returns their number.
 
     Args:
-        runs: of one data set.
-        data_folder: its prepared arrays.
-        results: where runs and checkpoints go.
-        training: as config/config.yaml has it. To share mini-batches between machines, call `train_pack` under
-            `torchrun`.
-        memory_mb: that all processes may take, as `train_pack` has it.
-        heartbeat: its file; parts of the pack that are trained side by side have their own beside it; None: nowhere.
-        log_file: that the heartbeat names; None: a terminal.
+        runs: runs of one data set.
+        data_folder: folder of its prepared arrays.
+        results: folder for runs and checkpoints.
+        training: `training` settings of config/config.yaml. To share mini-batches between machines, call `train_pack`
+            under `torchrun`.
+        memory_mb: memory limit of all processes together, see `train_pack`.
+        heartbeat: heartbeat file; parts of the pack that are trained side by side have files beside it; None: no file.
+        log_file: log file that the heartbeat names; None for a terminal.
 
     Raises:
-        UserError: as `train_pack`; or a process ended early. What others were to train is trained all the same.
-        Stopped: a signal asked for it.
+        UserError: as in `train_pack`, or a process ended early; the other processes complete their part all the same.
+        Stopped: a signal requested it.
     """
     _forget_peers()
     sub_packs: list[Sequence[Run]] = [runs]
@@ -85,7 +85,7 @@ def train(
 
 
 def _forget_peers() -> None:
-    """Those of another training, for which this one would wait; and options of another torchrun, PET_..."""
+    """Remove variables that describe peers of another training, for which this one would wait, and torchrun's PET_*."""
     for variable in [name for name in os.environ if name in PEERS or name.startswith("PET_")]:
         del os.environ[variable]
 
@@ -98,7 +98,7 @@ def _train_all(
     options: dict[str, Any],
     processes: int,
 ) -> int:
-    """Train each part of a pack in a process, or several, of its own; returns how many runs that was."""
+    """Train each part of a pack in one or several processes of its own; returns how many runs were trained."""
     job = {"data": str(data_folder), "results": str(results)}
     with tempfile.TemporaryDirectory() as name:
         folders = [Path(name, str(index)) for index in range(len(sub_packs))]
@@ -112,7 +112,7 @@ def _train_all(
             torchrun = ("torch.distributed.run", "--standalone", f"--nproc-per-node={processes}", "-m", __name__)
             children = [_Child(folder, torchrun) for folder in folders]
         else:
-            # The variables by which torchrun numbers its processes on a machine: there is a GPU for each.
+            # The variables by which torchrun numbers the processes of a machine, which has a GPU for each.
             count = str(len(sub_packs))
             ranks = [{"LOCAL_RANK": str(index), "LOCAL_WORLD_SIZE": count} for index in range(len(sub_packs))]
             children = [_Child(folder, (__name__,), rank) for folder, rank in zip(folders, ranks, strict=True)]
@@ -122,11 +122,11 @@ def _train_all(
 
 @dataclass
 class _Child:
-    """A process that trains what the job in a folder says, and says there how it ended.
+    """A process that trains the job described in a folder, and writes its result there.
 
-    folder: of the job.
-    module: with arguments, that Python runs.
-    environment: variables that it has beside those of this process.
+    folder: folder of the job.
+    module: module that Python runs, with arguments.
+    environment: environment variables added to those of this process.
     """
 
     folder: Path
@@ -135,7 +135,7 @@ class _Child:
     process: subprocess.Popen[bytes] | None = None
 
     def start(self, lines: int) -> subprocess.Popen[bytes]:
-        """Start it; what it prints goes to the file descriptor `lines`."""
+        """Start the process, with its output going to the file descriptor `lines`."""
         path = os.pathsep.join(filter(None, [str(LIBRARY), os.environ.get("PYTHONPATH")]))
         variables = os.environ | self.environment | {"PYTHONPATH": path}
         command = [sys.executable, "-m", *self.module, str(self.folder)]
@@ -144,12 +144,12 @@ class _Child:
         return self.process
 
     def end(self) -> None:
-        """Ask it to stop, if it was started; torchrun asks its own processes, and gives them half a minute."""
+        """Ask the process to stop, if it was started; torchrun gives its own processes half a minute."""
         if self.process:
             self.process.terminate()
 
     def outcome(self) -> int | Stopped | UserError:
-        """How many runs it trained, or why it ended early; it has ended."""
+        """The number of runs trained, or the reason for an early end; to be called after the process has ended."""
         code = None if self.process is None else self.process.returncode
         if code == 0:
             return int(read_json(self.folder / TRAINED))
@@ -169,7 +169,7 @@ class _Child:
 
 
 def _signal(code: int, stderr: str) -> str:
-    """The signal that ended a process, or one of torchrun's processes, which left the others without a peer."""
+    """The signal that killed a process, or one of torchrun's processes, so that the others lost a peer; else empty."""
     if code < 0 and -code not in stopping.SIGNALS:
         return signal.Signals(-code).name
     asking = "|".join(signal.Signals(number).name for number in stopping.SIGNALS)
@@ -178,7 +178,7 @@ def _signal(code: int, stderr: str) -> str:
 
 
 def _run(children: Sequence[_Child]) -> None:
-    """Run children to their end, passing on the lines they print, and signals to them."""
+    """Run children to their end, logging the lines they print and passing signals on to them."""
     reading, writing = os.pipe()
     with open(reading, encoding="utf-8", errors="replace") as lines, contextlib.ExitStack() as started:
 
@@ -191,7 +191,7 @@ def _run(children: Sequence[_Child]) -> None:
                 for child in children:
                     started.enter_context(child.start(writing))
             with stopping.listening(end):
-                # To the end of the last process, which may outlive torchrun.
+                # Until the last process ends, which may outlive torchrun.
                 for line in lines:
                     log.info("%s", line.rstrip())
         except BaseException:
@@ -200,8 +200,8 @@ def _run(children: Sequence[_Child]) -> None:
 
 
 def _sum(outcomes: Sequence[int | Stopped | UserError]) -> int:
-    """How many runs all trained; raises in one line what kept some from it."""
-    # Once each: all may lack the same.
+    """The total number of runs trained; raises all reasons for an early end as one line."""
+    # Without duplicates, since all may have the same error.
     errors = "; ".join(dict.fromkeys(str(outcome) for outcome in outcomes if isinstance(outcome, UserError)))
     stops = [outcome.args for outcome in outcomes if isinstance(outcome, Stopped)]
     if stops:
@@ -215,10 +215,10 @@ def _sum(outcomes: Sequence[int | Stopped | UserError]) -> int:
 
 @stopping.listening()
 def main() -> None:
-    """One of the processes: train what the job in the folder of the command line says."""
+    """Main function of a process: train the job in the folder given on the command line."""
     folder, rank = Path(sys.argv[1]), os.environ.get("RANK", "0")
     if isinstance(sys.stdout, io.TextIOWrapper):
-        sys.stdout.reconfigure(encoding="utf-8", errors="backslashreplace")  # as the lines are read
+        sys.stdout.reconfigure(encoding="utf-8", errors="backslashreplace")  # as the parent reads them
     handler = logging.StreamHandler(sys.stdout)
     logger = logging.getLogger("smallbatch")
     logger.addHandler(handler)
@@ -233,7 +233,7 @@ def main() -> None:
         _write_error(folder, str(error))
         sys.exit(1)
     except Exception as error:
-        if not stopping.signal_received():  # else the others have stopped and left this one alone
+        if not stopping.signal_received():  # otherwise the other processes have stopped and left this one alone
             text = str(error).partition("\n")[0]
             _write_error(folder, f"process {rank} of the training failed: {type(error).__name__}: {text}")
         raise
@@ -255,7 +255,7 @@ def _train(folder: Path) -> int:
 
 
 def _write_error(folder: Path, text: str) -> None:
-    """Write down what went wrong; the first process to do so is the one that knows."""
+    """Write the error; only the first process does so, as its error is the cause."""
     with contextlib.suppress(FileExistsError), open(folder / ERROR, "x", encoding="utf-8") as file:
         file.write(text)
 

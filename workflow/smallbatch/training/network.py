@@ -1,4 +1,4 @@
-"""A model of lanes on its device: logits, gradients of a mini-batch in micro-batches, loss and accuracy on a split."""
+"""A model of lanes on its device: logits, gradients of a mini-batch by micro-batches, loss and accuracy on a split."""
 
 import contextlib
 from collections.abc import Callable, Iterable, Iterator
@@ -15,27 +15,27 @@ from smallbatch.training import lanes
 from smallbatch.training.distributed import World
 
 CHANNELS_LAST_FROM = 256
-"""Pixels from which convolutions on the CPU are faster with channels last (measured: 8x8 loses, 32x32 gains)."""
+"""Number of pixels from which convolutions on the CPU are faster with channels last (measured: not 8x8, but 32x32)."""
 
 
 class Network:
-    """What forward and backward passes of some lanes need.
+    """Forward and backward passes of some lanes.
 
     Args:
-        model: of lanes.
+        model: model of lanes.
         batch_size: m, over all processes.
-        bn_batch_size: b, where the model has batch normalisation; else 1: a mini-batch may then be cut anywhere.
-        images_at_once: the most examples of each lane in memory; or auto: all of a mini-batch, until `fit` finds less.
-        splittable: whether a mini-batch may be taken in micro-batches at all.
-        pixels: of an image.
+        bn_batch_size: b, if the model has batch normalisation; else 1: a mini-batch may then be divided anywhere.
+        images_at_once: maximum examples of each lane in memory; auto: the whole mini-batch, unless `fit` reduces it.
+        splittable: whether a mini-batch may be divided into micro-batches at all.
+        pixels: number of pixels of an image.
         label_smoothing: the part of each training target that is spread over all classes (Szegedy et al. 2016).
         precision: bf16 for matrix products in bfloat16; float32 and tf32 are set for the device as a whole.
-        device: where.
+        device: device to run on.
         world: the processes that share each mini-batch.
 
     Attributes:
-        local_batch: examples of a mini-batch that this process has: m / processes.
-        micro_batch, smallest_micro_batch: examples of each lane that are, and that must be, in memory at once:
+        local_batch: this process's examples of a mini-batch: m / processes.
+        micro_batch, smallest_micro_batch: examples of each lane that are in memory at once, and their minimum:
             multiples of b.
     """
 
@@ -64,7 +64,7 @@ class Network:
             max(self.smallest_micro_batch, most // self.smallest_micro_batch * self.smallest_micro_batch),
         )
         on_gpu = device.type != "cpu"
-        # A model as it is may ask for channels first, as `view` does.
+        # An unmodified model may require channels first, as `view` does.
         last = not isinstance(model, lanes.Alone) and (on_gpu or pixels >= CHANNELS_LAST_FROM)
         self.layout = torch.channels_last if last else torch.contiguous_format
         self.norms = [module for module in model.modules() if isinstance(module, BatchNorm)]
@@ -73,7 +73,7 @@ class Network:
         self.use_model(model)
 
     def use_model(self, model: nn.Module) -> None:
-        """Go on with this model of lanes, on the device."""
+        """Continue with this model of lanes, on the device."""
         self.model = model.to(self.device)
         self.parameters = lanes.parameters_of(self.model)
         self.lanes = len(self.parameters[0])
@@ -90,12 +90,12 @@ class Network:
         self.use_model(self.model)
 
     def gradients(self, images: Tensor, labels: Tensor, *, alone: bool = False) -> Tensor:
-        """Leave the gradients of the mean losses in the parameters' `grad`.
+        """Compute the gradients of the mean losses and leave them in the parameters' `grad`.
 
         Args:
             images: this process's part of a mini-batch, [m / processes, lanes * c, h, w].
-            labels: of them, [m / processes, lanes].
-            alone: take the images for the whole mini-batch, without the other processes.
+            labels: their labels, [m / processes, lanes].
+            alone: treat the images as the whole mini-batch, without the other processes.
 
         Returns:
             The mean losses of these images, [lanes]; the gradients are those of the whole mini-batch.
@@ -118,7 +118,7 @@ class Network:
 
     @contextlib.contextmanager
     def normalising(self, sub_batch: int) -> Iterator[None]:
-        """While it lasts, batch statistics are over so many examples of this process; running ones stay as they are."""
+        """Context with batch statistics over `sub_batch` examples of this process; running statistics do not change."""
         buffers, micro_batch = [buffer.clone() for buffer in self.model.buffers()], self.micro_batch
         norms = [(norm.sub_batch, norm.group) for norm in self.norms]
         if self.norms:
@@ -142,7 +142,7 @@ class Network:
     def _products(self) -> contextlib.AbstractContextManager[object]:
         if not self.bf16:
             return contextlib.nullcontext()
-        # Without a cache: a weight is used once a pass, and a recorded step has to round it each time.
+        # Without a cache: a weight is used once per pass, and a recorded step has to round it each time.
         return torch.autocast(self.device.type, torch.bfloat16, cache_enabled=False)
 
     def _set_momentum(self, momentum: float) -> None:
@@ -151,7 +151,7 @@ class Network:
 
     @torch.no_grad()
     def share_buffers(self) -> None:
-        """Give all processes the mean of their running statistics: that is what one process would have."""
+        """Average the running statistics over processes, which gives the result of a single process."""
         self.world.average(list(self.model.buffers()))
 
     @torch.no_grad()
@@ -166,7 +166,7 @@ class Network:
 
         Args:
             batches: images [n, c, h, w], labels [n].
-            logits_of: `logits`, or what gives the same.
+            logits_of: `logits`, or an equivalent function.
         """
         loss = torch.zeros(self.lanes, dtype=torch.float64, device=self.device)
         correct = torch.zeros(self.lanes, dtype=torch.float64, device=self.device)
@@ -180,13 +180,13 @@ class Network:
         return Scores((loss / seen).tolist(), (correct / seen).tolist())
 
     def fit(self, images: Tensor, labels: Tensor) -> None:
-        """Halve `micro_batch` until forward and backward passes fit the device's memory; all else stays as it is.
+        """Halve `micro_batch` until forward and backward passes fit the device's memory; nothing else changes.
 
         Raises:
-            UserError: even b examples of each lane do not fit.
+            UserError: not even b examples of each lane fit.
         """
         if any(norm.group for norm in self.norms):
-            return  # a batch statistic is over all processes, each with one micro-batch: there is nothing to halve
+            return  # a batch statistic spans all processes, each with one micro-batch: nothing can be halved
         buffers = [buffer.clone() for buffer in self.model.buffers()]
         micro_batch = halved_until_it_fits(
             lambda size: self._try(images, labels, size), self.micro_batch, self.smallest_micro_batch
@@ -204,16 +204,16 @@ class Network:
 
 
 def _without_sync(model: nn.Module) -> contextlib.AbstractContextManager[object]:
-    """While it lasts, gradients are summed up without being averaged over the processes."""
+    """Context in which gradients are accumulated without being averaged over the processes."""
     return model.no_sync() if isinstance(model, DistributedDataParallel) else contextlib.nullcontext()
 
 
 class TooLarge(UserError):
-    """The device's memory does not hold what has to be in it at once; fewer lanes may fit."""
+    """The device's memory cannot hold the minimum needed at once; fewer lanes may fit."""
 
 
 def too_large(examples: int, lanes: int) -> TooLarge:
-    """What to say of it."""
+    """The error, with its message."""
     return TooLarge(
         f"out of memory on the device: {examples} examples of each of {lanes} lanes must be in it at once; "
         "allowed: a smaller training.lanes, precision: bf16, more training.processes, or a larger device"
@@ -228,7 +228,7 @@ class Scores(NamedTuple):
 
 
 def halved_until_it_fits(attempt: Callable[[int], None], largest: int, smallest: int) -> int:
-    """The first of largest, largest / 2, ... smallest (multiples of it) at which `attempt` has memory; else 0."""
+    """The first of largest, largest / 2, ... smallest (multiples of it) for which `attempt` has memory; else 0."""
     size = largest
     while size:
         with contextlib.suppress(torch.OutOfMemoryError):

@@ -1,4 +1,4 @@
-"""Optimisers on lanes, each lane with its own learning rate: SGD, Adam and Lion as their authors have them."""
+"""Optimisers for lanes, each lane with its own learning rate: SGD, Adam and Lion as published."""
 
 import abc
 from collections.abc import Sequence
@@ -11,26 +11,26 @@ from smallbatch.training import lanes
 from smallbatch.training.resources import device as devices
 
 CLIP_EPSILON = 1e-6
-"""Added to a norm that gradients are divided by, as in `torch.nn.utils.clip_grad_norm_`."""
+"""Added to the norm by which gradients are divided, as in `torch.nn.utils.clip_grad_norm_`."""
 
 
 class LaneOptimizer(abc.ABC):
-    """Updates all lanes from the gradients of their mini-batch means.
+    """Updates all lanes from the mean gradients of their mini-batches.
 
-    Parameters without a gradient stay as they are.
+    Parameters without a gradient are not changed.
 
     Args:
-        parameters: each [lanes, ...].
+        parameters: parameters, each [lanes, ...].
         etas: learning rate of each lane.
-        weight_decay: of the parameters.
+        weight_decay: weight decay of the parameters.
 
     Attributes:
-        state: what it remembers from one update to the next, tensors [lanes, ...].
-        name: as a setting has it.
-        betas, eps: as a setting has them; of SGD its momentum comes first.
-        undecayed: indices of parameters that do not decay.
+        state: tensors [lanes, ...] kept from one update to the next.
+        name: name of the optimiser, as in `Setting.optimizer`.
+        betas, eps: as in `Setting`; for SGD, the first is the momentum.
+        undecayed: indices of parameters without weight decay.
         undecayed_kinds: the same by their kinds, see `undecayed`.
-        clip_norm: the largest norm of a lane's gradients, to which longer ones are shortened; None: as they are.
+        clip_norm: maximum norm of a lane's gradients, to which larger ones are scaled down; None for no clipping.
     """
 
     name: str
@@ -47,47 +47,47 @@ class LaneOptimizer(abc.ABC):
 
     @property
     def means(self) -> list[Tensor]:
-        """Of each parameter its velocity, or the running mean of its gradient; empty where none is kept."""
+        """For each parameter its velocity or the running mean of its gradient; empty if none is kept."""
         return self.state[: len(self.parameters)]
 
     @property
     def squares(self) -> list[Tensor]:
-        """Of each parameter the running mean of its squared gradient; empty where none is kept."""
+        """For each parameter the running mean of its squared gradient; empty if none is kept."""
         return self.state[len(self.parameters) : 2 * len(self.parameters)]
 
     @property
     def updates(self) -> int:
-        """How many were made, where the next one depends on that; else 0."""
+        """Number of updates made, if the next one depends on it; else 0."""
         return int(self.state[-1][0]) if self.squares else 0
 
     def count(self, updates: int) -> None:
-        """Note updates, where the next one depends on how many there were."""
+        """Add to the number of updates made, if the next one depends on it."""
         if self.squares:
             self.state[-1] += updates
 
     def use_parameters(self, parameters: Sequence[nn.Parameter], etas: Sequence[float]) -> None:
-        """Go on with these parameters and their rates; the state stays as it is."""
+        """Continue with these parameters and rates; the state is not changed."""
         self.parameters, self.etas, self.factor = list(parameters), list(etas), -1.0
 
     def select(self, parameters: Sequence[nn.Parameter], keep: list[int]) -> None:
-        """Go on with only the lanes of these indices, whose parameters are now `parameters`."""
+        """Continue with only the lanes of indices `keep`, whose parameters are now `parameters`."""
         self.state = [tensor[keep].clone() for tensor in self.state]
         self.use_parameters(parameters, [self.etas[lane] for lane in keep])
 
     def negative_rates(self, factors: Sequence[float]) -> Tensor:
-        """-eta of every lane at each of these factors of it, [factors, lanes] on the parameters' device."""
+        """-eta of every lane for each of these factors, [factors, lanes] on the parameters' device."""
         etas, by = (torch.tensor(values, dtype=torch.float64) for values in (self.etas, factors))
         return devices.send((-etas * by[:, None]).float(), self.parameters[0].device)
 
     def step(self, factor: float) -> None:
-        """One update at eta * factor from the parameters' `grad`, which this uses up."""
+        """Make one update at eta * factor from the parameters' `grad`, which it may overwrite."""
         if factor != self.factor:
             self.factor, self.at_factor = factor, self.negative_rates([factor])[0]
         self.step_at(self.at_factor)
 
     @torch.no_grad()
     def step_at(self, negative_rates: Tensor) -> None:
-        """The same at -eta of each lane [lanes], a row of `negative_rates`; the host need not know its values."""
+        """As `step`, at -eta of each lane [lanes], a row of `negative_rates`; the host need not know its values."""
         if self.clip_norm is not None:
             self._clip(self.clip_norm)
         step_sizes = self._step_sizes(negative_rates)
@@ -104,7 +104,7 @@ class LaneOptimizer(abc.ABC):
             gradient.mul_(of_lanes(by, gradient))
 
     def _step_sizes(self, negative_rates: Tensor) -> Sequence[Tensor]:
-        """What an update of each parameter needs of the rates, each [lanes]; called once an update."""
+        """Step sizes that the update of a parameter needs, each [lanes]; called once per update."""
         return (negative_rates,)
 
     @abc.abstractmethod
@@ -114,29 +114,29 @@ class LaneOptimizer(abc.ABC):
         """Update one parameter; its gradient may be overwritten.
 
         Args:
-            index: of the parameter.
-            parameter: [lanes, ...].
-            gradient: of the same shape.
+            index: index of the parameter.
+            parameter: the parameter, [lanes, ...].
+            gradient: its gradient, of the same shape.
             decay: its weight decay.
-            step_sizes: those of `_step_sizes`, each [lanes, 1, ...].
+            step_sizes: the result of `_step_sizes`, each [lanes, 1, ...].
         """
 
 
 def of_lanes(values: Tensor, like: Tensor) -> Tensor:
-    """A value for each lane [lanes], shaped to broadcast over a tensor [lanes, ...]."""
+    """A value for each lane [lanes], reshaped to broadcast over a tensor [lanes, ...]."""
     return values.view(-1, *[1] * (like.dim() - 1))
 
 
 class LaneSGD(LaneOptimizer):
     """v <- momentum * v + (gradient + weight_decay * theta); theta <- theta - eta * v, for every parameter.
 
-    As `torch.optim.SGD`: eta multiplies the velocity. Without momentum v is the gradient. By Nesterov's rule theta
-    moves by the gradient + momentum * v.
+    As `torch.optim.SGD`: eta multiplies the velocity. Without momentum v is the gradient. With Nesterov's momentum,
+    theta moves by the gradient + momentum * v.
 
     Args:
-        parameters, etas, weight_decay: as `LaneOptimizer` has them.
-        momentum: 0 for none.
-        nesterov: whether it goes by Nesterov's rule.
+        parameters, etas, weight_decay: as in `LaneOptimizer`.
+        momentum: momentum; 0 for none.
+        nesterov: whether to use Nesterov's momentum.
     """
 
     def __init__(
@@ -155,14 +155,14 @@ class LaneSGD(LaneOptimizer):
 
     @property
     def is_plain(self) -> bool:
-        """Whether all parameters decay, by the whole gradient, and move by it or by the velocity."""
+        """Whether all parameters have weight decay, no gradients are clipped, and there is no Nesterov momentum."""
         return not (self.nesterov or self.undecayed or self.clip_norm)
 
     def _update(
         self, index: int, parameter: nn.Parameter, gradient: Tensor, decay: float, step_sizes: Sequence[Tensor]
     ) -> None:
         [negative_rate] = step_sizes
-        # Not parameter * (1 - eta * weight_decay): in float32 that factor is 1 where eta is small.
+        # Not parameter * (1 - eta * weight_decay): in float32 that factor is 1 if eta is small.
         change = gradient.add_(parameter, alpha=decay)
         if self.state:
             velocity = self.state[index].mul_(self.momentum).add_(change)
@@ -171,13 +171,13 @@ class LaneSGD(LaneOptimizer):
 
 
 class LaneAdam(LaneOptimizer):
-    """Adam (Kingma & Ba 2015, algorithm 1) and AdamW (Loshchilov & Hutter 2019, algorithm 2), as torch.optim has them.
+    """Adam (Kingma & Ba 2015, algorithm 1) and AdamW (Loshchilov & Hutter 2019, algorithm 2), as in torch.optim.
 
     Args:
-        parameters, etas, weight_decay: as `LaneOptimizer` has them.
-        betas: of the running means of the gradient and of its square.
-        eps: added to the root of the latter.
-        decoupled: whether weights decay by eta * weight_decay, as in AdamW, and not by their part of the gradient.
+        parameters, etas, weight_decay: as in `LaneOptimizer`.
+        betas: decay rates of the running means of the gradient and of its square.
+        eps: added to the square root of the latter.
+        decoupled: whether weights decay by eta * weight_decay, as in AdamW, instead of by a term of the gradient.
     """
 
     def __init__(
@@ -195,7 +195,7 @@ class LaneAdam(LaneOptimizer):
         self.name = "adamw" if decoupled else "adam"
         means = [torch.zeros_like(parameter) for parameter in [*parameters, *parameters]]
         count = torch.zeros(len(parameters[0]), dtype=torch.float64, device=parameters[0].device)
-        self.state = [*means, count]  # on the device: a recorded update has no number of the host's
+        self.state = [*means, count]  # on the device: a recorded update cannot use numbers of the host
 
     def _step_sizes(self, negative_rates: Tensor) -> Sequence[Tensor]:
         self.count(1)
@@ -217,11 +217,11 @@ class LaneAdam(LaneOptimizer):
 
 
 class LaneLion(LaneOptimizer):
-    """Lion (Chen et al. 2023, algorithm 2): by the sign of a mean of the gradient, and decoupled weight decay.
+    """Lion (Chen et al. 2023, algorithm 2): updates by the sign of a mean of gradients, with decoupled weight decay.
 
     Args:
-        parameters, etas, weight_decay: as `LaneOptimizer` has them.
-        betas: of the mean whose sign is taken, and of the mean that is remembered.
+        parameters, etas, weight_decay: as in `LaneOptimizer`.
+        betas: decay rates of the mean whose sign is used, and of the mean that is stored.
     """
 
     def __init__(
@@ -251,9 +251,9 @@ def optimizer_of(
     """The optimiser of a setting.
 
     Args:
-        setting: of the runs.
-        model: of the lanes.
-        parameters: of it, each [lanes, ...].
+        setting: setting of the runs.
+        model: model of the lanes.
+        parameters: its parameters, each [lanes, ...].
         etas: learning rate of each lane.
     """
     optimizer = _of_rule(setting, parameters, etas)
@@ -275,11 +275,11 @@ def _of_rule(s: Setting, parameters: Sequence[nn.Parameter], etas: Sequence[floa
 
 
 def undecayed(model: nn.Module, kinds: Sequence[str]) -> frozenset[int]:
-    """Indices of the parameters that do not decay.
+    """Indices of the parameters without weight decay.
 
     Args:
-        model: of the lanes.
-        kinds: `norms`, all parameters of layers with norm in the name of their class, and `biases`, of other layers.
+        model: model of the lanes.
+        kinds: `norms` for all parameters of layers with norm in their class name, `biases` for those of other layers.
     """
     model = model.model if isinstance(model, lanes.Alone) else model
 

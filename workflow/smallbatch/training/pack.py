@@ -51,25 +51,25 @@ def train_pack(
     memory_mb: int | None = None,
     heartbeat: str | None = None,
 ) -> int:
-    """Train those runs of a pack that the store does not have; returns how many those were.
+    """Train those runs of a pack that are not in the store; returns their number.
 
-    Processes that `torchrun` started train them together: each calls this with the same arguments. SIGTERM, SIGINT
-    or SIGHUP end it after the updates at hand with a checkpoint, a second one at once.
+    Processes started by `torchrun` train them together: each calls this with the same arguments. SIGTERM, SIGINT or
+    SIGHUP end it with a checkpoint after the current updates; a second signal ends it at once.
 
     Args:
-        runs: of one data set.
-        data_folder: its prepared arrays.
+        runs: runs of one data set.
+        data_folder: folder of its prepared arrays.
         results: the folder of the run store and of the checkpoints of trainings in progress.
         device: auto, cpu, cuda or cuda:N.
-        lanes: runs in lock-step, or auto.
+        lanes: number of runs in lock-step, or auto.
         keep_weights: all, best (of the seeds of each cell) or none.
-        images_at_once: of each lane, in memory; or auto: as many of a mini-batch as fit. It changes rounding only.
-        memory_mb: that the job may take, in 10^6 bytes; None: on the CPU its share of what is free. A GPU's is its own.
-        heartbeat: the file that says how far it is; None: nowhere.
+        images_at_once: images of each lane in memory; auto: as many of a mini-batch as fit. It changes only rounding.
+        memory_mb: memory limit of the job, in 10^6 bytes; None: its share. A GPU's own memory is not limited.
+        heartbeat: file for progress; None for no file.
 
     Raises:
-        UserError: the device is not there or too small, processes cannot share the runs, or files cannot be written.
-        Stopped: a signal asked for it.
+        UserError: the device is missing or too small, processes cannot share the runs, or files cannot be written.
+        Stopped: a signal requested it.
     """
     world, chosen = distributed.join(device)
     for run in runs:
@@ -80,7 +80,7 @@ def train_pack(
     data, store = prepared.read(data_folder), RunStore(results)
     meta = data.meta
     dataset = DatasetInfo(meta.shape, len(meta.classes), meta.train, meta.test)
-    # Asked here: bound to a processor of its own, this process may use one.
+    # Asked here: once bound to a processor of its own, this process sees only that one.
     at_work = environment.processors()
     free = free_for(chosen, memory_mb, world.size, at_work)
     budget = MemoryBudget(free, chosen, world, dataset, meta.photos is not None, images_at_once)
@@ -104,10 +104,10 @@ def train_pack(
 
 @dataclass
 class _Job:
-    """What the groups of a pack share.
+    """What the groups of a pack have in common.
 
-    at_work: processors that train at the same time.
-    lanes, keep: as `train_pack` has them.
+    at_work: number of processors that train at the same time.
+    lanes, keep: as in `train_pack`.
     """
 
     data: prepared.Prepared
@@ -125,7 +125,7 @@ class _Job:
         self.progress = Progress(0, shown=False)
 
     def missing(self, runs: Sequence[Run]) -> list[Run]:
-        """The runs that the store does not have; damaged ones are set aside and named, or taken from a bundle again."""
+        """The runs that are not in the store; damaged ones are set aside and named, or restored from a bundle."""
         damaged = [words for run in runs if (words := self.store.clear(run, self.fingerprint))]
         for words in damaged:
             log.warning("%s", words)
@@ -140,12 +140,12 @@ class _Job:
         return run.setting.epochs * (run.setting.train_images or self.data.meta.train)
 
     def processor(self) -> contextlib.AbstractContextManager[object]:
-        """A processor of its own for this process; photos are decoded by all of them, and a GPU needs none."""
+        """Context that binds this process to a processor; no effect for photos, which use all of them, and GPUs."""
         bound = self.device.type == "cpu" and self.data.meta.photos is None
         return processor.of_its_own() if bound else contextlib.nullcontext()
 
     def train_row(self, runs: list[Run]) -> None:
-        """Train what is missing of compatible runs: first groups that any job has begun, then the rest."""
+        """Train the missing ones of compatible runs: first groups that some job has begun, then the rest."""
         self.world.stop_if_asked()
         folder = CheckpointFolder(self.checkpoints, runs[0], self.fingerprint)
         if not self.world.broadcast(lambda: folder.path.exists() or bool(self.missing(runs))):
@@ -159,7 +159,7 @@ class _Job:
                     self._train_group(folder, path)
 
     def _groups(self, runs: list[Run], folder: CheckpointFolder) -> list[Path]:
-        """The checkpoints of groups that are to be trained: those that were begun, else new ones of what is missing."""
+        """The checkpoints of groups to train: those already begun, else new groups of the missing runs."""
         begun = folder.unfinished(lambda run: not self.has(run))
         pending = [path for path, lanes in begun.items() if set(runs) & {run for run in lanes if not self.has(run)}]
         missing = [] if pending else self.missing(runs)
@@ -176,7 +176,7 @@ class _Job:
         return best_lane_count(self.world.local_run(runs[0]), most, self.dataset, self.device, self.at_work, self.world)
 
     def _train_group(self, folder: CheckpointFolder, path: Path) -> None:
-        """Train a group from its checkpoint to the end; one that memory does not hold is left in two halves."""
+        """Train a group from its checkpoint to the end; a group that does not fit in memory is split in two halves."""
         checkpoint = Checkpoint(path)
         state = self.world.broadcast(checkpoint.load)
         if state is None:
@@ -191,7 +191,7 @@ class _Job:
             try:
                 return self._train(runs, checkpoint, state, images_at_once)
             except TooLarge:
-                # Processes that share mini-batches wait for one another, and cannot all turn back from here.
+                # Processes that share mini-batches wait for one another, and cannot all return from here.
                 if len(runs) == 1 or self.world.size > 1:
                     raise
             self._forget(runs)
@@ -206,7 +206,7 @@ class _Job:
                 if misfit := training.state.misfit_of(state):
                     if self.world.is_main:
                         checkpoint.refuse(misfit)
-                    return  # its runs are missing still, and begin again
+                    return  # its runs are still missing, and start again
                 training.restore(state)
                 log.info("resumed at epoch %d, step %d", training.state.epoch, training.state.step)
             training.trained_in(self.environment)
@@ -226,7 +226,7 @@ class _Job:
             checkpoint.remove()
 
     def _forget(self, runs: list[Run]) -> None:
-        """Let go of a training that did not fit, and remember that it did not."""
+        """Free a training that did not fit into memory, and store half its number of lanes as a limit."""
         self.progress.abandon()
         gc.collect()
         if self.device.type == "cuda":
@@ -236,7 +236,7 @@ class _Job:
 
     def _finish(self, trained_in: dict[str, str], run: Run, outcome: Outcome, weights: bytes | None) -> None:
         name = run.name(self.fingerprint)
-        # A group resumed after some of its runs were written trains them again: the rounding depends on all lanes.
+        # A group resumed after some of its runs were stored trains them again: the rounding depends on all lanes.
         if not self.world.is_main or self.has(run):
             return
         kept = None if self.keep == "none" else weights
@@ -245,7 +245,7 @@ class _Job:
         log.info("%s: %s, %.1f s", name, end, outcome.seconds)
 
     def keep_best_of_cells(self, runs: Sequence[Run]) -> None:
-        """Of each cell's runs keep only the weights of the best."""
+        """Of each cell's runs, keep only the weights of the best."""
         cells: dict[tuple[object, ...], list[Record]] = {}
         for run in runs:
             record = self.store.find(run, self.fingerprint)
@@ -260,7 +260,7 @@ class _Job:
 
 @contextlib.contextmanager
 def _failing(model: str) -> Iterator[None]:
-    """Say in one line that it was a model of the user's own which failed, as at a size that its check does not try."""
+    """Report in one line an error of a user's model, such as at a size that its check did not try."""
     try:
         yield
     except (UserError, Stopped, OSError, torch.OutOfMemoryError):
@@ -268,13 +268,13 @@ def _failing(model: str) -> Iterator[None]:
     except Exception as error:
         if not models.is_own(model):
             raise
-        log.info("model %s", model, exc_info=True)  # where in its file
+        log.info("model %s", model, exc_info=True)  # location in its file
         with models.errors_in_one_line(model, "its training fails"):
             raise error
 
 
 def title(runs: Sequence[Run]) -> str:
-    """A group of lanes in a few words."""
+    """A short description of a group of lanes."""
     run, s = runs[0], runs[0].setting
     norm = "" if s.norm == "none" else f" {s.norm} norm b={run.bn_batch_size}"
     return f"{s.model}{norm} on {s.data}, m={run.batch_size}, {len(runs)} lane{'s' * (len(runs) > 1)}"

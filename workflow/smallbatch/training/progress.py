@@ -1,4 +1,4 @@
-"""Progress at a human pace: a line on the log every few seconds, a bar in a terminal, a heartbeat for `status`."""
+"""Shows progress: a line in the log every few seconds, a bar in a terminal, a heartbeat for `status`."""
 
 import logging
 from collections.abc import Sequence
@@ -11,18 +11,18 @@ from smallbatch.runs.heartbeat import BLOCKED, RUNNING, HeartbeatWriter
 from smallbatch.runs.store import Epoch
 
 EVERY = 10.0
-"""Seconds between lines, and between looks at the speed."""
+"""Seconds between lines, and between measurements of the speed."""
 
 log = logging.getLogger(__name__)
 
 
 class Progress:
-    """Tells how far a pack is.
+    """Reports the progress of a pack.
 
     Args:
-        images: training images that all its runs will see, if none diverges.
-        shown: whether a terminal shows a bar.
-        writer: of the heartbeat, which is kept up to date.
+        images: number of training images that all its runs will use, if none diverges.
+        shown: whether to show a bar in a terminal.
+        writer: writer of the heartbeat, which is kept up to date.
     """
 
     def __init__(self, images: int, *, shown: bool = True, writer: HeartbeatWriter | None = None) -> None:
@@ -31,18 +31,18 @@ class Progress:
         self.writer = writer or HeartbeatWriter(None)
         self.speed: float | None = None
         self._measure(None)
-        hidden = None if shown else True  # None: but for a terminal
+        hidden = None if shown else True  # None: hidden unless in a terminal
         self.bar = tqdm(total=images, unit=" images", unit_scale=True, disable=hidden, dynamic_ncols=True)
 
     def begin(self, title: str, runs: Sequence[str], epochs: int, images: int, resumed: int = 0) -> None:
         """Begin a group of lanes.
 
         Args:
-            title: what is trained.
+            title: description of the group.
             runs: names of the lanes.
-            epochs: of each run.
-            images: training images of an epoch.
-            resumed: epochs that were trained by an earlier job.
+            epochs: number of epochs of each run.
+            images: number of training images of an epoch.
+            resumed: number of epochs trained by an earlier job.
         """
         self.title, self.lanes, self.epochs, self.epoch_images = title, len(runs), epochs, images
         self.group_start = self.done
@@ -55,12 +55,12 @@ class Progress:
         self.writer.update(state=RUNNING, title=title, group=runs, epoch=resumed, epochs=epochs, at_once=True)
 
     def report_waiting(self, title: str) -> None:
-        """Tell that another job trains what is next here."""
+        """Report that another job trains the next group."""
         self._measure(None)
         self.writer.update(state=BLOCKED, title=title, group=(), at_once=True)
 
     def block(self, images: int) -> None:
-        """Tell of a block of updates, by the images that its lanes have seen."""
+        """Report a block of updates, by the number of images used by its lanes."""
         self.trained += images
         self._do(self.done - self.group_start + images)
         seconds = monotonic() - self.measured
@@ -68,12 +68,12 @@ class Progress:
             self._measure((self.trained - self.trained_before) / seconds)
 
     def _measure(self, speed: float | None) -> None:
-        """Begin to measure the speed again; until that is known tell of this one."""
+        """Restart the measurement of speed; until there is a result, report this one."""
         self.writer.update(speed=speed, at_once=speed is not None and self.speed is None)
         self.speed, self.measured, self.trained_before = speed, monotonic(), self.trained
 
     def epoch(self, number: int, history: Sequence[Sequence[Epoch]]) -> None:
-        """Tell of an epoch that ended, if it is time to."""
+        """Report a complete epoch, if the interval has passed."""
         self.writer.update(epoch=number)
         self._do(self.epoch_images * self.lanes * number)
         if monotonic() - self.logged < EVERY or not history:
@@ -87,11 +87,11 @@ class Progress:
         )  # fmt: skip
 
     def abandon(self) -> None:
-        """The group did not get through; it goes on in parts, which begin like groups."""
+        """Undo the progress of a group that did not fit; its parts begin as new groups."""
         self._do(0)
 
     def end(self) -> None:
-        """End the group: what diverged runs did not need counts as done."""
+        """End the group; updates that diverged runs did not need count as done."""
         self._do(self.epoch_images * self.lanes * self.epochs)
         log.info("%s: done", self.title)
 
@@ -103,5 +103,5 @@ class Progress:
         )
 
     def _left(self) -> float:
-        """About how many seconds the rest of the pack takes, at the pace so far."""
+        """Estimated seconds for the rest of the pack, at the average speed so far."""
         return (monotonic() - self.started) * max(0, self.images - self.done) / max(1, self.done - self.resumed)

@@ -6,16 +6,16 @@ from dataclasses import dataclass
 from smallbatch.study.experiments import Setting
 
 TOP, FIRST, LAST = 0.3, 1 / 25, 1 / 25e4
-"""Of one-cycle: where the rate is highest, as a part of training, and the factors at both ends (`OneCycleLR` of torch,
-after Smith & Topin 2018)."""
+"""One-cycle: position of the highest rate, as a fraction of training, and the factors at both ends (as `OneCycleLR` of
+torch, after Smith & Topin 2018)."""
 
 
 @dataclass(frozen=True)
 class Schedule:
-    """The schedule of a setting, with or without warm-up. Drops come at fractions of the whole training; cosine and
-    linear begin where the warm-up ends, and would be at 0 after the last update.
+    """The schedule of a setting, with or without warm-up. Drops are at fractions of the whole training; cosine and
+    linear begin where the warm-up ends, and would reach 0 after the last update.
 
-    steps: of the whole training.
+    steps: number of updates of the whole training.
     """
 
     steps: int
@@ -48,5 +48,5 @@ def _one_cycle(step: int, steps: int) -> float:
 
 
 def _cosine(start: float, end: float, done: float) -> float:
-    """From one factor to another along half a period of the cosine, of which a part is done."""
+    """The value on half a period of a cosine from `start` to `end`, of which the fraction `done` is over."""
     return end + (start - end) * (1 + math.cos(math.pi * done)) / 2

@@ -1,4 +1,4 @@
-"""The state of a training as a checkpoint holds it: a nest of dicts and lists of tensors, numbers and text."""
+"""The state of a training as stored in a checkpoint: nested dicts and lists of tensors, numbers and text."""
 
 from collections.abc import Sequence
 from typing import Any, TypeVar
@@ -8,18 +8,18 @@ import torch
 from smallbatch.runs.store import Epoch, Variance
 
 State = dict[str, Any]
-"""As `LaneState.state_dict` gives it; before the first update it has the settings of its `runs` alone. One that is read
+"""As from `LaneState.state_dict`; before the first update, only the settings of its `runs`. A state read from a file
 may be anything."""
 
 T = TypeVar("T")
 
 
 def state_of_lanes(state: State, lanes: Sequence[int]) -> State:
-    """The state of only these lanes: they go on from where all were.
+    """The state of only these lanes, which continue from where all lanes were.
 
     Args:
-        state: of a training, which may not have begun.
-        lanes: their indices.
+        state: state of a training, which may not have begun.
+        lanes: indices of the lanes.
     """
 
     def selected(values: Sequence[T]) -> list[T]:
@@ -35,15 +35,15 @@ def state_of_lanes(state: State, lanes: Sequence[int]) -> State:
 
 
 def misfit_of(state: State, start: State, epochs: int, steps: int) -> str | None:
-    """Why a training cannot go on from a state, asked before it is touched; None where it can.
+    """The reason why a training cannot continue from a state, without changing the training; None if it can.
 
-    A checkpoint can be whole and not fit: of an own model that was changed since, or of another version of the code.
+    A checkpoint can be undamaged and not fit: from a user's model that has changed since, or from another code version.
 
     Args:
-        state: that a checkpoint had.
-        start: of the training of its runs, at its beginning.
-        epochs: of the training.
-        steps: of an epoch.
+        state: state from the checkpoint.
+        start: initial state of a training of its runs.
+        epochs: epochs of the training.
+        steps: steps of an epoch.
     """
     try:
         if state.keys() != start.keys():
@@ -79,7 +79,7 @@ def _counts_fit(state: State, lanes: int, epochs: int, steps: int) -> bool:
 
 
 def _form(values: Any) -> object:
-    """Names, shapes and types of a nest of tensors."""
+    """Names, shapes and types of nested tensors."""
     if isinstance(values, torch.Tensor):
         return tuple(values.shape), values.dtype
     if isinstance(values, dict):

@@ -1,4 +1,4 @@
-"""Trains the lanes of one model from initial weights to outcomes: the loop over epochs and blocks of steps."""
+"""Trains the lanes of one model, from initial weights to outcomes: the loop over epochs and blocks of steps."""
 
 import logging
 import math
@@ -39,24 +39,24 @@ log = logging.getLogger(__name__)
 T = TypeVar("T")
 
 Finish = Callable[[Run, Outcome, bytes | None], None]
-"""Takes a run that is through, its outcome, and its weights as a safetensors file (none where it diverged)."""
+"""Receives a finished run, its outcome, and its weights as a safetensors file (None if it diverged)."""
 
 
 class LaneTrainer:
-    """Trains runs in lock-step that differ only in base learning rate and seed, or one that lanes do not suit.
+    """Trains runs in lock-step that differ only in base learning rate and seed, or a single run that lanes do not suit.
 
     Args:
-        runs: of one setting, batch size and sub-batch; run l becomes lane l.
-        data: what they train on.
-        device: where.
+        runs: runs with one setting, batch size and sub-batch; run l becomes lane l.
+        data: data to train on.
+        device: device to run on.
         world: the processes that share each mini-batch.
-        images_at_once: of each lane, in memory; or auto: as many of a mini-batch as fit.
+        images_at_once: images of each lane in memory; auto: as many of a mini-batch as fit.
 
     Attributes:
-        state: of the lanes, and all that a checkpoint holds.
-        loader: of their mini-batches.
-        schedule: of their rates, as factors of eta.
-        backend: how updates are made; `updates` makes those of the lanes as they are now.
+        state: state of the lanes, with everything that a checkpoint holds.
+        loader: loader of their mini-batches.
+        schedule: schedule of their rates, as factors of eta.
+        backend: way of making updates; `updates` makes those of the current lanes.
     """
 
     def __init__(
@@ -108,21 +108,21 @@ class LaneTrainer:
 
     @property
     def environment(self) -> dict[str, str]:
-        """What computes these lanes, for a run's record: the device, and which kernels of the project."""
+        """What computes these lanes, for a run's record: the device, and the project's kernels if they are used."""
         triton = f"triton {devices.triton_version(self.device)}"
         kernels = "compiled" if self.backend.layout else triton if self.backend.graph else "none"
         return devices.describe(self.device) | {"kernels": kernels}
 
     def trained_in(self, versions: Mapping[str, str]) -> None:
-        """Note the versions and the commit that the training goes on with; a checkpoint remembers those before."""
+        """Add the versions and the commit with which the training continues; a checkpoint keeps the earlier ones."""
         self.state.add_environment({**versions, **self.environment})
 
     def make_updates(self) -> Updates:
-        """What makes the updates of the lanes as they are now."""
+        """The object that makes the updates of the current lanes."""
         return self.backend.updates(self.state.network, self.state.optimizer, self.loader)
 
     def _model_of_lanes(self, models: Sequence[torch.nn.Module]) -> torch.nn.Module:
-        """The model of all lanes, or that of the only one."""
+        """The model of all lanes, or that of the only lane."""
         if self.suitability.lanes:
             return lanes.stack(models)
         if len(models) > 1:
@@ -130,7 +130,7 @@ class LaneTrainer:
         return lanes.Alone(models[0])
 
     def _check_kernels(self) -> None:
-        """Leave a model to torch that the kernels have misunderstood: they do not see what happens in place."""
+        """Use torch for a model that the kernels compute wrongly: they do not see in-place operations."""
         if not self.backend.agrees_with_torch(self.updates, self.setting.model, lambda: self.initial_model(0)):
             log.info("model %s: the kernels compute it otherwise; trained operation by operation", self.setting.model)
             self.backend = self.backend.without_kernels()
@@ -142,15 +142,15 @@ class LaneTrainer:
         shape, classes = self.meta.shape, len(self.meta.classes)
         b = self.bn_batch_size
         model = build(s.model, shape, classes, norm=s.norm, norm_layers=s.norm_layers, bn_batch_size=b, seed=seed)
-        check_content(s.model, s.model_content)  # of what was imported for it
+        check_content(s.model, s.model_content)  # checks the content that was imported for it
         return model
 
     def train(self, finish: Finish, checkpoint: Checkpoint, progress: Progress) -> None:
-        """Train to the end, handing over each run as it ends; saves a checkpoint whenever one is due.
+        """Train to the end and pass each run to `finish` as it ends; saves a checkpoint whenever one is due.
 
         Raises:
-            torch.OutOfMemoryError, TooLarge: the device's memory is too small for so many lanes.
-            Stopped: a signal asked for it; a checkpoint of all that was done is saved.
+            torch.OutOfMemoryError, TooLarge: the device's memory is too small for this number of lanes.
+            Stopped: a signal requested it; a checkpoint of everything done so far is saved.
         """
         if self.device.type == "cuda":
             images, labels = self.loader.batches(self.plan(), 0, 1)
@@ -158,7 +158,7 @@ class LaneTrainer:
         try:
             self._train_epochs(finish, checkpoint, progress)
         except Stopped as stop:
-            # Raised between updates alone, where `state` is whole: what is measured there is measured again.
+            # Raised only between updates, where `state` is complete: an interrupted measurement is repeated.
             if self.world.is_main:
                 checkpoint.save(self.state.state_dict())
             raise Stopped(stop.args[0], f"epoch {self.state.epoch}, step {self.state.step}") from None
@@ -184,14 +184,14 @@ class LaneTrainer:
         return LateChanges(spec_of(self.setting, self.meta.shape, len(self.meta.classes)))
 
     def measure_variance(self) -> None:
-        """Measure the variance of updates, if this is a point to do so and it is not done."""
+        """Measure the variance of updates, if it is due at this point and not done yet."""
         state = self.state
         done = state.step > 0 or state.variance_is_measured
         if state.runs and state.epoch in self.variance_epochs and not done:
             state.add_variance(variance.measure(self.updates, state.runs, state.epoch))
 
     def plan(self) -> EpochPlan:
-        """The epoch of each lane, this process's part of it."""
+        """This process's part of the epoch, for each lane."""
         plan = self.loader.plan([run.seed for run in self.state.runs], self.state.epoch)
         return plan.local(self.world.rank, self.world.size)
 
@@ -211,7 +211,7 @@ class LaneTrainer:
                 self.world.stop_if_asked()
 
     def block_end(self) -> int:
-        """The step of the epoch up to which the next block goes."""
+        """The step of the epoch at which the next block ends."""
         return min(self.state.step + self.updates.steps, self.loader.steps)
 
     def train_block(self, plan: EpochPlan, end: int) -> Tensor:
@@ -221,7 +221,7 @@ class LaneTrainer:
         return self.updates.block(plan, first, end, factors)
 
     def drop(self, diverged: dict[int, int], finish: Finish) -> list[int]:
-        """Hand over the lanes that diverged, each with the update, and go on without them; returns the others."""
+        """Finish the lanes that diverged, each with its update, and continue without them; returns the other lanes."""
         for lane, update in diverged.items():
             finish(self.state.runs[lane], self.state.outcome(lane, update), None)
         keep = [lane for lane in range(len(self.state.runs)) if lane not in diverged]
@@ -243,20 +243,20 @@ class LaneTrainer:
             self.drop(diverged, finish)
 
     def test_split(self, batches: Callable[[int, int, int], Iterable[tuple[Tensor, Tensor]]]) -> Scores:
-        """Test each lane on a split, which the processes share."""
+        """Test each lane on a split, which is divided among the processes."""
         size = max(1, self.updates.test_images // len(self.state.runs))
         shared = batches(size, self.world.rank, self.world.size)
         return self.state.network.test(self._stopping_between(shared), self.updates.logits)
 
     def _stopping_between(self, batches: Iterable[T]) -> Iterator[T]:
-        """The batches, between which this process may stop; several, of which one may have less, stop together only."""
+        """Yield the batches; only a single process may stop between them, as several have to stop together."""
         for batch in batches:
             if self.world.size == 1:
                 stopping.check()
             yield batch
 
     def test(self, weights: Mapping[str, Tensor]) -> Scores:
-        """Test weights as `train` hands them over, in every lane; as at the end of an epoch.
+        """Test weights, as passed on by `train`, in every lane, as at the end of an epoch.
 
         Raises:
             UserError: the model has other weights.
@@ -264,15 +264,15 @@ class LaneTrainer:
         try:
             stacked = {name: torch.stack([tensor] * len(self.state.runs)) for name, tensor in weights.items()}
             self.state.model.load_state_dict(stacked)
-        except RuntimeError as error:  # several lines
+        except RuntimeError as error:  # its message has several lines
             raise UserError(f"model {self.setting.model}: it has other weights than these; was it changed?") from error
         devices.release_memory(self.device)
         return self.test_split(self.loader.test_batches)
 
     def restore(self, saved: State) -> None:
-        """Go on from the state in a checkpoint; its runs, which may be fewer than at the start, become the lanes."""
+        """Continue from the state in a checkpoint; its runs, possibly fewer than at the start, become the lanes."""
         runs = [Run.from_settings(settings) for settings in saved["runs"]]
         if runs != self.state.runs:
             self._begin(runs)
         self.state.load_state_dict(saved)
-        self.updates = self.make_updates()  # what they hold depends on the micro-batch
+        self.updates = self.make_updates()  # their buffers depend on the micro-batch

@@ -85,7 +85,7 @@ def measure(updates: Updates, runs: Sequence[Run], epoch: int) -> list[list[Vari
 
     Raises:
         UserError: an epoch has fewer images than two of the batches.
-        Stopped: a signal asked for it.
+        Stopped: a signal requested it.
     """
     loader, sizes = updates.loader, runs[0].setting.variance_batch_sizes
     images, largest = loader.steps * loader.batch_size, max(sizes)
@@ -110,11 +110,11 @@ def measure(updates: Updates, runs: Sequence[Run], epoch: int) -> list[list[Vari
 
 
 def _orders(plan: EpochPlan, size: int, epoch: int) -> Iterator[EpochPlan]:
-    """The examples of a plan in as many orders as it takes to get `MIN_MINI_BATCHES` of a size."""
+    """The examples of a plan in as many orders as needed for `MIN_MINI_BATCHES` of a size."""
     yield plan
     single = plan.cut(1)
     for number in range(1, -(-MIN_MINI_BATCHES // (len(single.order) // size))):
-        # The same permutation for each lane, whose order is random already.
+        # The same permutation for each lane, whose order is already random.
         order = torch.randperm(len(single.order), generator=stream(0, f"variance/{number}", epoch))
         yield single.at(order.to(plan.order.device))
 
