@@ -1,1 +1,1 @@
-"""What a study takes before anything is trained, and what its jobs ask a cluster for."""
+"""Estimates before anything is trained: the cost of a study, and the resources that its jobs request."""

@@ -1,8 +1,8 @@
-"""What a study takes, before anything is trained: runs, gradients, hours and disk, by figure.
+"""The cost of a study before anything is trained: runs, gradients, hours and disk space, by figure.
 
-Hours come from a short probe of the device at hand: a few steps of each kind of training at some batch sizes, on noise,
-as many at a time as will train. Between those batch sizes seconds an image are interpolated. Decoding of photos is not
-in it, nor that diverged runs stop early.
+Hours come from a short probe of this device: a few steps of each kind of training at some batch sizes, on noise, in as
+many processes as will train. Between those batch sizes, seconds per image are interpolated. The estimate includes no
+decoding of photos, and assumes that no run diverges and stops early.
 """
 
 import contextlib
@@ -28,17 +28,17 @@ PROBED = (2, 8, 32, 128, 512)
 """Batch sizes that are measured."""
 
 PROBED_VALUES = 1 << 20
-"""Values of pixels of a mini-batch up to which it is measured, so that the probe stays short: 341 images of CIFAR, 6 of
-ImageNet. What one image takes in a larger batch differs little."""
+"""Mini-batches with fewer pixel values than this are measured, so that the probe stays short: 341 images of CIFAR, 6 of
+ImageNet. The time per image differs little in larger batches."""
 
 RECORD_BYTES, EPOCH_BYTES, WEIGHT_BYTES = 2000, 90, 4
-"""Of a run: its record, an epoch of its metrics, and each of its weights."""
+"""Bytes of a run's record, of each epoch of its metrics, and of each of its weights."""
 
 
 class CostClass(NamedTuple):
     """Runs that are equally fast at the same batch size.
 
-    lanes: the most of them that can be trained in lock-step: those that differ in rate and seed alone.
+    lanes: the largest number of them that can be trained in lock-step: those that differ only in rate and seed.
     """
 
     kind: Kind
@@ -46,7 +46,7 @@ class CostClass(NamedTuple):
 
 
 class Probed(NamedTuple):
-    """What was measured of a cost class; weights: how many its model has."""
+    """The measurements of a cost class, and the number of its model's weights."""
 
     measured: Measured
     weights: int
@@ -55,17 +55,17 @@ class Probed(NamedTuple):
 def estimate(
     study: Study, datasets: Mapping[str, DatasetInfo], *, device: str, lanes: int | str, keep_weights: str
 ) -> tuple[pd.DataFrame, Timings]:
-    """What each figure takes.
+    """Estimate the cost of each figure.
 
     Args:
-        study: what is going to be trained, from nothing.
-        datasets: of its data sets, by label.
+        study: the study, as if none of it were trained yet.
+        datasets: the facts about its data sets, by label.
         device: auto, cpu, cuda or cuda:N.
-        lanes: runs in lock-step, or auto.
-        keep_weights: all, best or none.
+        lanes: the number of runs in lock-step, or auto.
+        keep_weights: the runs whose weights are kept: all, best or none.
 
     Returns:
-        A row a figure, charged with the runs that no figure before it shows, and a last one for all: figure, runs,
+        One row per figure, charged with the runs that no earlier figure shows, and a last row for all: figure, runs,
         gradients (of single examples), hours (with every processor or the GPU at work) and megabytes (of results).
         And the timings that hours come from.
     """
@@ -84,7 +84,7 @@ def estimate(
     by_figure = table.groupby("figure").sum().reindex(shown, fill_value=0).reset_index()
     total = by_figure.drop(columns="figure").sum()
     table = pd.concat([by_figure, pd.DataFrame([{"figure": "all", **total}])], ignore_index=True)
-    # Of a kind those with the fewest lanes, which are the slowest.
+    # For each kind the class with the fewest lanes, which is the slowest.
     kinds = {
         cost_class.kind: probed[cost_class].measured
         for cost_class in sorted(probed, key=lambda cost_class: -cost_class.lanes)
@@ -93,9 +93,10 @@ def estimate(
 
 
 def first_figures(study: Study) -> dict[Run, str]:
-    """Each run with the first figure that shows it or takes its rates from it.
+    """Run -> the first figure that shows it or takes rates from it, or `none`.
 
-    Which of the rates is chosen changes no cost; runs that others have as well, whichever it is, count once.
+    Which rate is chosen does not change the cost, so any stands in for it; runs that other experiments have too,
+    whichever rate is chosen, count once.
     """
     charged: dict[Run, str] = {}
     rates = {name: study.stand_ins(name) for name in study.experiments}
@@ -114,9 +115,9 @@ def _run_cost(run: Run, probed: Probed, at_once: int, kept: float) -> tuple[floa
 
     Args:
         run: the run.
-        probed: of its cost class.
-        at_once: processes that train at the same time.
-        kept: the part of the weights that stays.
+        probed: the measurements of its cost class.
+        at_once: the number of processes that train at the same time.
+        kept: the fraction of the weights that is kept.
     """
     measured, epochs = probed.measured, run.setting.epochs
     gradients, _ = images(run.setting, measured.train, measured.test)
@@ -127,10 +128,10 @@ def _run_cost(run: Run, probed: Probed, at_once: int, kept: float) -> tuple[floa
 def _probe(
     classes: Mapping[CostClass, Run], datasets: Mapping[str, DatasetInfo], device: str, lanes: int | str
 ) -> tuple[dict[CostClass, Probed], tuple[str, int]]:
-    """Measure each cost class, of which there is a run, with as many processes at work as will train.
+    """Measure each cost class by one of its runs, with as many processes at work as will train.
 
     Returns:
-        What was measured; the device's name, and how many processes that were.
+        The measurements of each cost class; the device's name, and the number of processes.
     """
     of = {cost_class: datasets[cost_class.kind.data] for cost_class in classes}
     cells = [
@@ -165,7 +166,7 @@ def describe(device: str) -> tuple[str, int]:
 
 
 def measure(run: Run, dataset: DatasetInfo, most: int, m: int, *, device: str, lanes: int | str) -> tuple[Timing, int]:
-    """Speed at batch size m, with at most so many lanes, and the number of the model's weights."""
+    """The timing of a run at batch size `m`, with at most `most` lanes, and the number of its model's weights."""
     from smallbatch.training.own_models import max_lanes
     from smallbatch.training.resources import device as devices
     from smallbatch.training.resources import processor
@@ -187,7 +188,7 @@ def measure(run: Run, dataset: DatasetInfo, most: int, m: int, *, device: str, l
 
 
 def format_estimate(study: Study, table: pd.DataFrame) -> str:
-    """What `estimate` found, as text for a terminal."""
+    """The table of `estimate` as text for a terminal."""
     shown = table.assign(
         runs=table["runs"].map("{:,.0f}".format),
         gradients=table["gradients"].map("{:.2e}".format),

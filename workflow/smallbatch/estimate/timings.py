@@ -1,4 +1,4 @@
-"""How fast trainings are and what memory they take, as `cost` measured it: kept in a file, for the jobs that come."""
+"""Speed and memory of trainings as `snakemake cost` measured them, kept in a file for later jobs."""
 
 import functools
 import logging
@@ -20,7 +20,7 @@ log = logging.getLogger(__name__)
 
 
 class Kind(NamedTuple):
-    """What decides about speed and memory beside the batch size."""
+    """The settings that decide speed and memory, beside the batch size."""
 
     model: str
     norm: str
@@ -28,20 +28,20 @@ class Kind(NamedTuple):
     momentum: bool
     precision: str
     data: str
-    optimizer: str = "sgd"  # as in files of earlier versions, which have none
+    optimizer: str = "sgd"  # for files of earlier versions, which lack this field
 
 
 def kind_of(setting: Setting) -> Kind:
-    """The kind of training that a setting is."""
+    """The kind of training of a setting."""
     s = setting
     return Kind(s.model, s.norm, s.norm_layers, s.momentum > 0, s.precision, s.data, s.optimizer)
 
 
 class Timing(NamedTuple):
-    """Of one process, while all processors (or the GPU) are at work.
+    """Speed and memory of one process while all processors (or the GPU) are at work.
 
-    training, testing: seconds an image.
-    memory: bytes that it takes, all in all; 0 where the device has memory of its own.
+    training, testing: seconds per image.
+    memory: bytes that the process takes in total; 0 where the device has its own memory.
     """
 
     training: float
@@ -50,10 +50,10 @@ class Timing(NamedTuple):
 
 
 class Measured(NamedTuple):
-    """What is known of a kind of training.
+    """The measurements of a kind of training.
 
-    train, test: images of its data.
-    timings: by batch size, from small to large.
+    train, test: numbers of images of its data.
+    timings: batch size -> timing, in ascending order.
     """
 
     train: int
@@ -61,7 +61,7 @@ class Measured(NamedTuple):
     timings: dict[int, Timing]
 
     def at(self, batch_size: int) -> Timing:
-        """Of any batch size, between those that were measured; memory grows on beyond the largest."""
+        """The timing at any batch size, interpolated; beyond the largest one, memory grows in proportion."""
         sizes = list(self.timings)
         axis = np.log2(batch_size), np.log2(sizes)
         training, testing = (np.interp(*axis, [kind[phase] for kind in self.timings.values()]) for phase in range(2))
@@ -69,7 +69,7 @@ class Measured(NamedTuple):
         return Timing(float(training), float(testing), round(memory * max(1, batch_size / sizes[-1])))
 
     def seconds(self, setting: Setting, batch_size: int) -> float:
-        """What one run takes."""
+        """Seconds that one run takes."""
         trained, tested = images(setting, self.train, self.test)
         speed = self.at(batch_size)
         return trained * speed.training + tested * speed.testing
@@ -79,9 +79,9 @@ def images(setting: Setting, train: int, test: int) -> tuple[int, int]:
     """How many images a run trains on and is tested on, each counted as often as it is seen.
 
     Args:
-        setting: of the run.
-        train: training images of its data.
-        test: test images of its data.
+        setting: the run's setting.
+        train: the number of training images of its data.
+        test: the number of test images of its data.
     """
     used = setting.train_images or train
     held_out = round(VALIDATION_FRACTION * used) if setting.selection == "validation" else 0
@@ -89,11 +89,11 @@ def images(setting: Setting, train: int, test: int) -> tuple[int, int]:
 
 
 class Timings:
-    """What was measured, of every kind of training in a study.
+    """The measurements of every kind of training in a study.
 
     Args:
-        kinds: what is known of each.
-        device: on which it was measured.
+        kinds: the measurements of each kind.
+        device: the device that was measured.
     """
 
     def __init__(self, kinds: dict[Kind, Measured], device: str) -> None:
@@ -106,16 +106,16 @@ class Timings:
         return kind_of(runs[0].setting) in self.kinds
 
     def seconds(self, runs: Sequence[Run]) -> float:
-        """What runs of one experiment take, one after the other in one process."""
+        """Seconds that runs of one experiment take, one after the other in one process."""
         setting = runs[0].setting
         return sum(count * self._seconds(setting, m) for m, count in Counter(run.batch_size for run in runs).items())
 
     def memory(self, runs: Sequence[Run]) -> int:
-        """Bytes that a process takes for these runs of one experiment; 0 if that was not measured."""
+        """Bytes that a process takes for runs of one experiment; 0 if its memory was not measured."""
         return self._memory(runs[0].setting, max(run.batch_size for run in runs))
 
     def write(self, path: Path) -> None:
-        """Keep them in a file, with day and versions for whoever reads it."""
+        """Write the timings to a file, with the date and versions for readers."""
         kinds = [
             kind._asdict()
             | {"train": known.train, "test": known.test}
@@ -127,7 +127,7 @@ class Timings:
 
     @classmethod
     def read(cls, path: Path) -> "Timings":
-        """What a file holds; nothing where there is none, or a damaged one, which is named on the log."""
+        """The timings in a file; empty if the file is missing, or damaged, which is logged."""
         if not os.path.lexists(path):
             return cls({}, "")
         try:
