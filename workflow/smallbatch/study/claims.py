@@ -1,4 +1,4 @@
-"""What a claim of the user's own is about: of the file of a study, checked before anything is trained."""
+"""The user's own claims in a study's file, checked before anything is trained."""
 
 import ast
 from collections.abc import Collection, Iterable, Mapping
@@ -23,7 +23,7 @@ UNJUDGED = ("variance", "example-variance", "cost", "convergence")
 """Kinds of figures that show no accuracy over batch sizes and rates."""
 
 JUDGED = "figures of accuracies of one experiment, with one BN batch size for each batch size"
-"""What a claim may be about."""
+"""The figures that a claim may be about, in words."""
 
 
 def kind_of(spec: Mapping[str, Any]) -> str:
@@ -52,16 +52,16 @@ def check_claims(
     figures: Mapping[str, Mapping[str, Any]],
     experiments: Mapping[str, Experiment],
 ) -> None:
-    """Make sure that claims are about figures that are there, and that these can tell.
+    """Check that claims are about figures that exist and can be judged.
 
     Args:
-        where: the file.
-        claims: by name, each with its text and what its kind asks for.
-        figures: of the study, by name.
-        experiments: of the study, by name.
+        where: the study's file.
+        claims: the claims by name, each with its text and the values of its kind.
+        figures: the study's figures, by name.
+        experiments: the study's experiments, by name.
 
     Raises:
-        UserError: names key, value and what is allowed.
+        UserError: a claim is not allowed; names key, value and what is allowed.
     """
     judged = [name for name, spec in figures.items() if _can_be_judged(spec, experiments)]
     for name, spec in claims.items():
@@ -95,7 +95,7 @@ def _can_be_judged(figure: Mapping[str, Any], experiments: Mapping[str, Experime
 
 
 def _check_bounds(where: str, key: str, asked: Mapping[str, Any], sizes: Collection[int]) -> None:
-    """There are batch sizes on both sides of what is claimed."""
+    """Check that some batch sizes lie within a claim's bounds, and some outside."""
     low, high = asked.get("at_least", 0), asked.get("at_most", float("inf"))
     inside = {m for m in sizes if low <= m <= high}
     if not inside or inside == set(sizes):
@@ -104,7 +104,7 @@ def _check_bounds(where: str, key: str, asked: Mapping[str, Any], sizes: Collect
 
 
 def _check_function(where: str, key: str, asked: Mapping[str, Any]) -> None:
-    """The file can be read, and defines the function; it is not run."""
+    """Check that a claim's file can be read and defines the function, without running the file."""
     path = Path(asked["file"])
     if path.is_absolute() or ".." in path.parts:
         refuse(where, f"{key}.file", asked["file"], "a file below the project's folder, to be kept and shared with it")
@@ -126,7 +126,7 @@ def _check_function(where: str, key: str, asked: Mapping[str, Any]) -> None:
 
 
 def _imported_beside(path: Path, body: Iterable[ast.stmt]) -> str | None:
-    """A module beside a file that the file imports, if any."""
+    """The first module that a file imports from its own folder; None if there is none."""
     for node in (inner for statement in body for inner in ast.walk(statement)):
         names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
         names += [node.module or ""] if isinstance(node, ast.ImportFrom) else []
@@ -138,7 +138,7 @@ def _imported_beside(path: Path, body: Iterable[ast.stmt]) -> str | None:
 
 
 def _takes(parameters: ast.arguments, count: int) -> bool:
-    """Whether a function can be called with so many arguments by position."""
+    """Whether a function can be called with `count` positional arguments."""
     positional = len(parameters.posonlyargs) + len(parameters.args)
     needed = positional - len(parameters.defaults)
     named = len(parameters.kwonlyargs) - sum(default is not None for default in parameters.kw_defaults)
@@ -146,12 +146,12 @@ def _takes(parameters: ast.arguments, count: int) -> bool:
 
 
 def survives(spec: Mapping[str, Any], figures: Collection[str], scale: Mapping[str, Any]) -> bool:
-    """Whether a claim is about a study that a scale makes smaller: of its figures, and of all their batch sizes.
+    """Whether a claim still applies to a study that a scale reduces: its figures and the batch sizes it needs are left.
 
     Args:
-        spec: of the claim.
-        figures: that are left.
-        scale: of the configuration.
+        spec: the claim.
+        figures: names of the figures that are left.
+        scale: the scale of the configuration.
     """
     has_sizes = "batch_sizes" not in scale or kind_of(spec) not in OF_SEVERAL_SIZES
     return has_sizes and set(figures_of(spec)) <= set(figures)

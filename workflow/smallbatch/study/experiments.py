@@ -1,4 +1,4 @@
-"""Studies, experiments and runs, and the identity of a run. Knows neither torch nor Snakemake nor where studies lie."""
+"""Studies, experiments and runs, and the identity of a run; independent of torch, Snakemake and study files."""
 
 import hashlib
 import itertools
@@ -11,46 +11,47 @@ from typing import Any
 from smallbatch.study.rates import BaseLr, format_base_lr, learning_rate
 
 VALIDATION_FRACTION = 0.1
-"""The part of the training images that `selection: validation` trains without (ours: the paper has no such split)."""
+"""The fraction of training images that `selection: validation` holds out (our choice: the paper has no such split)."""
 
 PROTOCOL = 1
-"""Version of the numbers that the engine makes. Bump it by hand when they change; a test notices when they do."""
+"""Version of the numbers that the engine computes: raised by hand when they change, which a test notices."""
 
 DEFAULT_BETAS = {"adam": (0.9, 0.999), "adamw": (0.9, 0.999), "lion": (0.9, 0.99)}
 DEFAULT_EPS = 1e-8
-"""Of optimisers, as in torch, and in Chen et al. 2023."""
+"""Defaults of optimisers, as in torch and in Chen et al. 2023."""
 
 MEASUREMENT = 2
-"""Version of how the variance of updates is measured: a part of the identity of the runs that measure it, alone."""
+"""Version of the measurement of update variance; part of the identity of only those runs that measure it."""
 
 
 @dataclass(frozen=True)
 class Setting:
-    """What the runs of an experiment have in common.
+    """The settings that all runs of an experiment share.
 
     data: label of the data set.
-    train_images: how many training images are used, None for all.
-    norm, norm_layers: normalisation (none, batch, group, the model's own) and where it stands (all, conv).
+    train_images: the number of training images used; None: all.
+    norm, norm_layers: normalisation (none, batch, group, the model's own) and the layers that have it (all, conv).
     lr_schedule: how the rate falls over training (drops, cosine, linear, one-cycle), see `training.schedule`.
-    lr_drops, lr_drop_factor: fractions of training at which the rate falls to so much of itself.
-    warmup, warmup_fraction, warmup_start: whether the rate first rises linearly, over which part of training, and from
-        which part of eta; as in the paper over the first 5 % from eta / 32 (Masters & Luschi 2018, section 3.4).
-    lr_scaling: of eta with m, see `smallbatch.study.rates`.
+    lr_drops, lr_drop_factor: fractions of training at which the rate is multiplied by the factor.
+    warmup, warmup_fraction, warmup_start: whether the rate first rises linearly, over which fraction of training, and
+        from which fraction of eta; in the paper over the first 5 % from eta / 32 (Masters & Luschi 2018, section 3.4).
+    lr_scaling: how eta scales with m, see `smallbatch.study.rates`.
     optimizer: sgd, nesterov, adam, adamw or lion, see `training.optimizers`.
-    momentum, momentum_scaled: of SGD, and whether eta is multiplied by 1 - momentum, which keeps the step an example.
-    betas, eps: of Adam and Lion, which has no eps; no betas for other optimisers.
-    weight_decay_excludes: which parameters do not decay: biases, norms or both.
-    clip_norm: the largest norm of a mini-batch's gradient, to which a longer one is shortened; none: as it is.
-    label_smoothing: the part of each training target that is spread over all classes.
-    precision: float32; or products of matrices and convolutions in tf32 or bf16, with weights in float32.
+    momentum, momentum_scaled: SGD's momentum, and whether eta is multiplied by 1 - momentum, which keeps the step per
+        example.
+    betas, eps: the betas of Adam and Lion, empty for other optimisers, and the eps of Adam.
+    weight_decay_excludes: the parameters without weight decay: biases, norms or both.
+    clip_norm: the norm to which a longer gradient of a mini-batch is shortened; None: no clipping.
+    label_smoothing: the fraction of each training target that is spread over all classes.
+    precision: float32; or tf32 or bf16 for matrix products and convolutions, with weights in float32.
     augment_pad: zero pixels added on each side before a random crop.
     augment_flip: whether images are flipped at random from left to right.
-    augment_resized: whether photos are cropped at random in size, place and shape.
+    augment_resized: whether photos are cropped at random size, position and aspect ratio.
     selection: the split that rates are chosen on: test, as in the paper, or validation, held out of the training split.
     variance_batch_sizes: the m at which the variance of an update is measured at some points of training.
     model_content: a hash over the file of a model that is not the project's own, see `models.content`.
 
-    A default never changes: it is left out of the identity of runs, so that a new setting renames no old run.
+    Defaults must never change: they are left out of the identity of runs, so that a new setting renames no old run.
     """
 
     data: str
@@ -91,14 +92,14 @@ class Setting:
 
     @property
     def remembered(self) -> int:
-        """How many tensors as large as the weights the optimiser keeps from one update to the next."""
+        """The number of weight-sized tensors that the optimiser keeps from one update to the next."""
         return (
             len(self.betas) if self.optimizer.startswith("adam") else int(self.optimizer == "lion" or self.momentum > 0)
         )
 
     @classmethod
     def from_json(cls, values: Mapping[str, Any]) -> "Setting":
-        """The setting whose fields JSON has as `values`."""
+        """The setting with these values of its fields, read from JSON."""
         return cls(**_from_json(values))
 
 
@@ -116,11 +117,11 @@ _DEFAULTS = _as_json({field.name: field.default for field in fields(Setting) if 
 
 @dataclass(frozen=True)
 class Run:
-    """One training: all that can change its numbers, but for the content of its data.
+    """One training: everything that can change its numbers, except the content of its data.
 
     batch_size: m, examples of one update.
-    bn_batch_size: b, examples of one batch statistic; m where there is none.
-    base_lr: eta / m, see `smallbatch.study.rates`; none until it is chosen, where it is the best of other experiments.
+    bn_batch_size: b, examples of one batch statistic; m unless set.
+    base_lr: eta / m, see `smallbatch.study.rates`; None until the best rate of other experiments is chosen for it.
     """
 
     setting: Setting
@@ -131,13 +132,13 @@ class Run:
 
     @cached_property
     def settings(self) -> dict[str, Any]:
-        """All settings by name, flat, as JSON has them."""
+        """All settings by name, flat, as JSON values."""
         own_values = {one.name: getattr(self, one.name) for one in fields(self) if one.name != "setting"}
         return _as_json({name: getattr(self.setting, name) for name in _SETTINGS}) | own_values
 
     @classmethod
     def from_settings(cls, settings: dict[str, Any]) -> "Run":
-        """The run that `settings` belongs to."""
+        """The run with these settings, as `settings` returns them."""
         own_names = {one.name for one in fields(cls)} - {"setting"}
         setting = Setting.from_json({key: value for key, value in settings.items() if key not in own_names})
         return cls(setting, **{key: settings[key] for key in own_names})
@@ -156,7 +157,7 @@ class Run:
         return eta * (1 - s.momentum) if s.momentum_scaled else eta
 
     def why_not_shared(self, processes: int) -> str:
-        """Why so many processes cannot share its mini-batches evenly; nothing if they can."""
+        """Why `processes` processes cannot share the run's mini-batches evenly; empty if they can."""
         m, b = self.batch_size, self.bn_batch_size
         if m % processes:
             return f"numbers that divide a mini-batch of {m} evenly"
@@ -169,14 +170,14 @@ class Run:
         return ""
 
     def name(self, fingerprint: str) -> str:
-        """The run's folder: readable, and ending in a hash over all that can change its numbers.
+        """The name of the run's folder: readable, ending in a hash over everything that can change its numbers.
 
         A run whose rate is not chosen yet has a name that no trained run has.
 
         Args:
-            fingerprint: of the prepared data.
+            fingerprint: the fingerprint of the prepared data.
         """
-        # Asked for again and again by whoever goes through thousands of runs.
+        # Cached, since callers ask for the names of thousands of runs again and again.
         if (PROTOCOL, fingerprint) not in self._names:
             self._names[PROTOCOL, fingerprint] = self._make_name(fingerprint)
         return self._names[PROTOCOL, fingerprint]
@@ -207,8 +208,8 @@ Chosen = Mapping[int, BaseLr]
 class Experiment:
     """A setting with its grid.
 
-    base_lrs: the rates of the grid; none where `best_of` is set.
-    best_of: experiments whose best rate for each m is taken, the last of them that has this m.
+    base_lrs: the rates of the grid; empty where `best_of` is set.
+    best_of: experiments that the best rate for each m is taken from: the last of them that has this m.
     """
 
     name: str
@@ -220,10 +221,10 @@ class Experiment:
     best_of: tuple[str, ...] = ()
 
     def runs(self, chosen: Chosen | None = None) -> Iterator[Run]:
-        """Every cell of the grid with every seed; of the sub-batches b those with b <= m.
+        """Every cell of the grid with b <= m, with every seed.
 
         Args:
-            chosen: the rates that `best_of` led to; where there is none yet, the run has none.
+            chosen: the rates chosen through `best_of`; without one the run's rate is None.
         """
         for m in self.batch_sizes:
             rates = self.base_lrs or ((chosen or {}).get(m),)
@@ -233,25 +234,25 @@ class Experiment:
                         yield Run(self.setting, m, b, base_lr, seed)
 
     def as_json(self) -> dict[str, Any]:
-        """All of it, as JSON has it."""
+        """The experiment as JSON values."""
         return _as_json(asdict(self)) | {"setting": _as_json(asdict(self.setting))}
 
     @classmethod
     def from_json(cls, values: Mapping[str, Any]) -> "Experiment":
-        """The experiment that `as_json` gave."""
+        """The experiment, from the values that `as_json` returned."""
         return cls(**_from_json(values) | {"setting": Setting.from_json(values["setting"])})
 
 
 @dataclass(frozen=True)
 class Study:
-    """One file of `config/studies`, checked.
+    """One checked file of `config/studies`.
 
-    file: where it stands.
-    name: the file's, and behind it what a call makes of the study, as `laptop-glimpse-seeds1`: the name of a scale,
-        seeds and thresholds; folders of results are called so.
-    scale: what makes it smaller than its file says; empty where nothing does.
+    file: the path of the file.
+    name: the file's name and what a call adds to it (the name of a scale, seeds, thresholds), for example
+        `laptop-glimpse-seeds1`; also the name of its folders of results.
+    scale: the scale that reduces the study; empty if there is none.
     reproduces: `paper` where the paper's claims are to be judged, else empty.
-    claims: the user's own, by name, see `study.claims`.
+    claims: the user's own claims, by name, see `study.claims`.
     """
 
     file: str
@@ -265,10 +266,10 @@ class Study:
     claims: dict[str, dict[str, Any]] = field(default_factory=dict)
 
     def planned(self, chosen: Mapping[str, Chosen] | None = None) -> list[tuple[str, Run]]:
-        """Every (experiment, run); a run that two experiments share stands twice.
+        """Every pair of experiment and run; a run that two experiments share is listed twice.
 
         Args:
-            chosen: experiment -> the rates that its `best_of` led to, for those that are known.
+            chosen: experiment -> the rates chosen through its `best_of`, where they are known.
         """
         known = chosen or {}
         return [(e.name, run) for e in self.experiments.values() for run in e.runs(known.get(e.name))]
@@ -281,9 +282,9 @@ class Study:
         """The runs of an experiment.
 
         Args:
-            name: of the experiment.
-            chosen: the rates that its `best_of` led to. Where there are none yet, a run that the others have as well,
-                whichever is chosen, is there at one of theirs; the rest have none.
+            name: the name of the experiment.
+            chosen: the rates chosen through its `best_of`. If None, a run that the experiments of `best_of` have too,
+                whichever rate is chosen, is listed at one of their rates; the rate of the others is None.
         """
         e = self.experiments[name]
         if chosen is not None or not e.best_of:
@@ -293,12 +294,12 @@ class Study:
         return [at_one if at_one in shared else later for later, at_one in pairs]
 
     def stand_ins(self, name: str) -> Chosen:
-        """For an experiment that takes its rates from others one of theirs for each m."""
+        """For each m of an experiment with `best_of`, one of the rates that may be chosen."""
         bases = [self.experiments[base] for base in self.experiments[name].best_of]
         return {m: base.base_lrs[0] for base in bases for m in base.batch_sizes}
 
     def sources(self, figure: str) -> list[str]:
-        """The experiments that a figure shows, and before each those that it takes its rates from."""
+        """The experiments that a figure shows, each after those that it takes its rates from."""
         names = self.figures[figure]["experiments"]
         return list(dict.fromkeys(one for name in names for one in (*self.experiments[name].best_of, name)))
 
@@ -308,12 +309,12 @@ class Study:
         return list(dict.fromkeys(e.setting.data for e in self.experiments.values()))
 
     def as_json(self) -> dict[str, Any]:
-        """All of it, as JSON has it: so a job gets the study as it was when the workflow began."""
+        """The study as JSON values, by which a job gets the study as it was when the workflow began."""
         values = {one.name: getattr(self, one.name) for one in fields(self)}
         return values | {"experiments": {name: e.as_json() for name, e in self.experiments.items()}}
 
     @classmethod
     def from_json(cls, values: Mapping[str, Any]) -> "Study":
-        """The study that `as_json` gave."""
+        """The study, from the values that `as_json` returned."""
         experiments = {name: Experiment.from_json(e) for name, e in values["experiments"].items()}
         return cls(**{**values, "experiments": experiments})

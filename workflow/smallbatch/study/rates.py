@@ -1,4 +1,4 @@
-"""The one home of the learning-rate convention.
+"""The learning-rate convention, defined here alone.
 
 SGD on the mini-batch mean uses eta: theta <- theta - eta * (1/m) * sum_i grad L_i. The paper's base learning rate is
 eta_base = eta / m, the rate of SGD on the sum (Masters & Luschi 2018, section 2). Holding eta_base while m changes is
@@ -11,7 +11,7 @@ import re
 from typing import NewType
 
 BaseLr = NewType("BaseLr", float)
-"""eta / m: the step for each example's gradient. Where eta scales with the root of m: eta / sqrt(m); with none: eta."""
+"""eta / m: the step for each example's gradient. With square-root scaling eta / sqrt(m); without scaling eta."""
 
 LearningRate = NewType("LearningRate", float)
 """eta: the step for the gradient of the mini-batch mean."""
@@ -20,7 +20,7 @@ _POWER = re.compile(r"2\^(-?\d+)")
 
 
 def learning_rate(base_lr: BaseLr, batch_size: int, scaling: str = "linear") -> LearningRate:
-    """eta = eta_base * m; with `scaling` sqrt eta_base * sqrt(m), with none eta_base."""
+    """eta = eta_base * m; eta_base * sqrt(m) with `scaling` `sqrt`, and eta_base with `none`."""
     factors = {"linear": batch_size, "sqrt": math.sqrt(batch_size), "none": 1}
     return LearningRate(base_lr * factors[scaling])
 

@@ -1,4 +1,4 @@
-"""Reading settings: YAML against a closed schema, every mistake refused in one line."""
+"""Read settings from YAML and check them against a closed schema; every mistake is reported in one line."""
 
 import copy
 import difflib
@@ -17,18 +17,18 @@ import yaml
 from smallbatch.core.errors import UserError, refuse
 
 LARGEST_FILE, MAX_VALUES, DEEPEST = 250_000, 100_000, 20
-"""Bytes of a file; values in it, counted as often as aliases repeat them; and levels. Studies have a tenth of that."""
+"""Limits of a file: bytes; values, counted as often as aliases repeat them; and levels. Studies have a tenth."""
 
 LARGEST_NUMBER = 2**31 - 1
-"""Of whole numbers: what all that counts with them holds."""
+"""The largest whole number allowed: all integer types in use hold it."""
 
 
 COMMAND_LINE = "--config"
-"""Where a value was said that does not stand in a file."""
+"""The place that errors name for values from the command line."""
 
 
 class _EachKeyOnce(yaml.constructor.BaseConstructor):
-    """Refuses what readers of YAML pass over in silence: keys that stand twice."""
+    """Refuses duplicate keys, which YAML readers accept silently."""
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
         seen: set[str] = set()
@@ -46,14 +46,14 @@ class _EachKeyOnce(yaml.constructor.BaseConstructor):
 
 
 class _TextLoader(_EachKeyOnce, yaml.BaseLoader):
-    """Takes every scalar for text."""
+    """Reads every scalar as text."""
 
 
 class _Loader(_EachKeyOnce, yaml.SafeLoader):
-    """Refuses, too, what readers of YAML read differently: 0123, dates."""
+    """Also refuses what YAML readers read in different ways: 0123, dates."""
 
     def construct_number(self, node: yaml.ScalarNode) -> int | float:
-        """A number in its plain decimal form, which all readers take for the same."""
+        """A number in plain decimal form, which all YAML readers read alike."""
         text = self.construct_scalar(node)
         if _WHOLE.fullmatch(text):
             return int(text)
@@ -69,7 +69,7 @@ class _Loader(_EachKeyOnce, yaml.SafeLoader):
         raise _wrong(node, f"{text}: readers of YAML take it for different numbers; write it plainly, or in quotes")
 
     def construct_date(self, node: yaml.ScalarNode) -> None:
-        """No setting is a date."""
+        """Refuse a date: no setting is one."""
         raise _wrong(node, f"{self.construct_scalar(node)}: a date to YAML; put it in quotes")
 
 
@@ -82,7 +82,7 @@ _DECIMAL = re.compile(r"[-+]?((0|[1-9][0-9]*)(\.[0-9]*)?|\.[0-9]+)([eE][-+]?[0-9
 for _kind in ("int", "float"):
     _Loader.add_constructor(f"tag:yaml.org,2002:{_kind}", _Loader.construct_number)
 _Loader.add_constructor("tag:yaml.org,2002:timestamp", _Loader.construct_date)
-# YAML 1.1 reads 5e-4 and 1.5e3 as text; everybody else reads a number.
+# YAML 1.1 reads 5e-4 and 1.5e3 as text; other readers read numbers.
 _Loader.add_implicit_resolver("tag:yaml.org,2002:float", re.compile(f"^{_DECIMAL.pattern}$"), list("-+.0123456789"))
 
 
@@ -90,7 +90,7 @@ def read_yaml(path: Path) -> Any:
     """Read one YAML file.
 
     Raises:
-        UserError: it is missing, is no file, is too large or is not YAML; says where.
+        UserError: the file is missing, not a regular file, too large or not YAML; says where.
     """
     text = _text(path)
     try:
@@ -105,7 +105,7 @@ def read_yaml(path: Path) -> Any:
         line = f"line {mark.line + 1}: " if mark else ""
         problem = getattr(error, "problem", None) or getattr(error, "reason", error)
         raise UserError(f"{path}: {line}not valid YAML: {problem}") from error
-    except (LookupError, TypeError, ValueError, AttributeError) as error:  # of a tag that does not fit its value
+    except (LookupError, TypeError, ValueError, AttributeError) as error:  # a tag does not fit its value
         raise UserError(f"{path}: not valid YAML: {error!r}") from error
     except RecursionError as error:
         raise UserError(f"{path}: nested too deeply; allowed: {DEEPEST} levels") from error
@@ -127,7 +127,7 @@ def _text(path: Path) -> str:
 
 
 def _check_extent(path: Path, root: yaml.Node) -> None:
-    """Make sure that a document is small, with each alias replaced by what it stands for."""
+    """Check that a document is within the limits, with each alias replaced by its value."""
     counts: dict[int, int] = {}
 
     def count(node: yaml.Node, level: int) -> int:
@@ -145,8 +145,8 @@ def _check_extent(path: Path, root: yaml.Node) -> None:
         )
 
 
-# JSON Schema takes 3.0 for an integer; as a batch size it is a slip like 3.5.
-# Its stubs leave `extend` without types.
+# JSON Schema accepts 3.0 as an integer; as a batch size 3.0 is a mistake, like 3.5.
+# The stubs of jsonschema leave `extend` untyped.
 _Validator: type[jsonschema.protocols.Validator] = jsonschema.validators.extend(  # type: ignore[no-untyped-call]
     jsonschema.Draft202012Validator,
     type_checker=jsonschema.Draft202012Validator.TYPE_CHECKER.redefine(
@@ -161,12 +161,12 @@ def _validator(schema_file: Path) -> jsonschema.protocols.Validator:
 
 
 def read_as(values: Any, schema_file: Path) -> Any:
-    """Settings in which text is the number that it spells, where the schema wants no text.
+    """The settings, with text converted to the number that it spells where the schema does not allow text.
 
     Snakemake's `--config` nests only text, and only the schema knows whether `0123` is a number or a name.
 
     Args:
-        values: what was read; stays as it is.
+        values: the settings as read; not modified.
         schema_file: a JSON schema in YAML.
     """
     values = copy.deepcopy(values)
@@ -174,7 +174,7 @@ def read_as(values: Any, schema_file: Path) -> Any:
         parent, path = values, list(error.absolute_path)
         for key in path[:-1]:
             parent = parent[key]
-        if path and isinstance(error.instance, str) and parent[path[-1]] == error.instance:  # no name of a key
+        if path and isinstance(error.instance, str) and parent[path[-1]] == error.instance:  # not a key's name
             parent[path[-1]] = _spelt(error.instance)
     return values
 
@@ -186,19 +186,19 @@ def _spelt(text: str) -> int | float | str:
 
 
 def _is_lost(text: str) -> bool:
-    """Whether a decimal number is read as zero and is none, or as infinite."""
+    """Whether a decimal number other than zero is read as zero, or any as infinite."""
     digits = text.lower().partition("e")[0]
     return math.isinf(float(text)) or (float(text) == 0 and any(digit in "123456789" for digit in digits))
 
 
 def overridden(values: dict[str, Any], entries: Sequence[str], where: str) -> dict[str, Any]:
-    """Settings in which each KEY=VALUE of `entries` has its way, as of Snakemake's `--config`.
+    """The settings, overridden by each KEY=VALUE of `entries` as by Snakemake's `--config`.
 
     Args:
-        values: what was read.
-        entries: the value is YAML, its scalars text (see `read_as`); of a mapping the keys that it does not name stay
-            as they are.
-        where: what the error names.
+        values: the settings as read.
+        entries: the entries, whose values are YAML with scalars as text (see `read_as`); keys of a mapping that a
+            value does not name stay unchanged.
+        where: the place that errors name.
 
     Raises:
         UserError: an entry is not of this form, or a value is given twice.
@@ -208,7 +208,7 @@ def overridden(values: dict[str, Any], entries: Sequence[str], where: str) -> di
 
 
 def read_entries(entries: Sequence[str], where: str = "command line") -> dict[str, Any]:
-    """What the KEY=VALUE of a command line say, and what is refused of them, see `overridden`."""
+    """The values of a command line's KEY=VALUE entries, nested; form and errors as documented in `overridden`."""
     given: dict[str, Any] = {}
     for entry in entries:
         key, equals, text = entry.partition("=")
@@ -234,7 +234,7 @@ def read_entries(entries: Sequence[str], where: str = "command line") -> dict[st
 
 
 def _said_twice(given: Any, more: Any) -> str | None:
-    """The first key, `a.b.c`, that both have, unless it only leads to others."""
+    """The first key, as `a.b.c`, that both set to a value, not counting keys with a mapping in both."""
     for key in given.keys() & more.keys():
         if not (isinstance(given[key], dict) and isinstance(more[key], dict)):
             return str(key)
@@ -246,14 +246,14 @@ def _said_twice(given: Any, more: Any) -> str | None:
 _OPTIONS = {"-C": COMMAND_LINE, COMMAND_LINE: COMMAND_LINE} | dict.fromkeys(
     ("--configfile", "--configfiles"), "--configfile"
 )
-"""Options of Snakemake with settings behind them."""
+"""Options of Snakemake that take settings -> their long form."""
 
 
 def entries_of(arguments: Sequence[str]) -> list[str]:
-    """The KEY=VALUE that follow `--config` or `-C` among Snakemake's arguments.
+    """The KEY=VALUE entries that follow `--config` or `-C` in Snakemake's arguments.
 
     Raises:
-        UserError: they, or files of settings, stand at several places, of which Snakemake takes the last alone.
+        UserError: `--config` or `--configfile` is given more than once; Snakemake would use only the last.
     """
     entries: list[str] = []
     said: set[str] = set()
@@ -274,12 +274,12 @@ def entries_of(arguments: Sequence[str]) -> list[str]:
 
 
 def location(key: str, where: str, given: Any) -> str:
-    """Where a key's value was said: on the command line if that has it, or what it is a part of; else in a file.
+    """The place of a key's value: the command line if it gave the key or one above the key, else the file.
 
     Args:
-        key: `a.b.c`.
+        key: the key, as `a.b.c`.
         where: the file.
-        given: what the command line said, nested as the settings are.
+        given: the values from the command line, nested like the settings.
     """
     for part in key.split("."):
         if not isinstance(given, dict):
@@ -300,13 +300,13 @@ def check(values: Any, schema_file: Path, where: str, given: Mapping[str, Any] |
     """Check settings against a schema.
 
     Args:
-        values: what was read.
+        values: the settings as read.
         schema_file: a JSON schema in YAML, whose descriptions say what is allowed.
-        where: the file that the error names.
-        given: what of it the command line said, which the error then names instead.
+        where: the file that errors name.
+        given: the values from the command line; errors about them name the command line.
 
     Raises:
-        UserError: names file, key, value and what is allowed.
+        UserError: a value is not allowed; names file, key, value and what is allowed.
     """
     location_of = functools.partial(location, where=where, given=given or {})
     _check_plain(values, location_of, ())
@@ -316,7 +316,7 @@ def check(values: Any, schema_file: Path, where: str, given: Mapping[str, Any] |
 
 
 def _check_plain(value: Any, location_of: Callable[[str], str], path: tuple[str, ...]) -> None:
-    """Make sure that keys are text, numbers finite, and text free of what no line can show."""
+    """Check that keys are text, numbers finite and not too large, and text free of control characters."""
     key = ".".join(path) or "top level"
     where = location_of(key)
     if isinstance(value, dict):
@@ -340,7 +340,7 @@ def _unshown(text: str) -> bool:
 
 
 def _tell(error: jsonschema.ValidationError, location_of: Callable[[str], str]) -> None:
-    schema: Any = error.schema  # these three are set in what a validator gives
+    schema: Any = error.schema  # these three are set in errors of a validator
     instance: Any = error.instance
     expected: Any = error.validator_value
     path = ".".join(str(part) for part in error.absolute_path)
@@ -362,7 +362,7 @@ def _tell(error: jsonschema.ValidationError, location_of: Callable[[str], str]) 
 
 
 def suggestion(word: str, known: list[str]) -> str:
-    """A hint at the known word that `word` was probably meant to be, first of all one that begins so; or nothing."""
+    """A hint at the known word that `word` probably stands for, preferably one that begins with it; or empty."""
     longer = sorted(one for one in known if len(str(word)) > 2 and one.startswith(str(word)))
     close = longer or difflib.get_close_matches(str(word), known, n=1)
     return f" (did you mean {close[0]!r}?)" if close else ""
