@@ -1,1 +1,1 @@
-"""What all else stands on: errors, files, logs, provenance, seeds, signals."""
+"""The foundation of all other packages: errors, files, logs, provenance, seeds, signals."""

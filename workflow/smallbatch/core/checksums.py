@@ -1,4 +1,4 @@
-"""Checksums of the files that a job made, so that one which was edited or damaged since is found and made again."""
+"""Checksums of the files that a job made, so that files edited or damaged since are found and made again."""
 
 import hashlib
 import json
@@ -12,7 +12,7 @@ from smallbatch.core.files import read_regular, read_sealed, sha256, write_seale
 
 
 def recipe_hash(*values: Any) -> str:
-    """A short hash over the settings and code that decide what a job makes; values: as JSON has them."""
+    """A short hash over the settings and code that decide what a job makes, given as JSON values."""
     return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()[:16]
 
 
@@ -24,7 +24,7 @@ def write(
     Args:
         path: the file to write the checksums to; if it is among `files`, it is left out.
         files: the files that the job made.
-        made_from: the digest of what they were made from, if that is not a file of the workflow.
+        made_from: the digest of the data that they were made from, if those are not a file of the workflow.
         recipe: the hash of the settings and the code that made them, see `recipe_hash`.
         inputs: the files of the workflow that they were made from.
     """
@@ -43,7 +43,7 @@ def why_outdated(path: Path, recipe: str, inputs: Iterable[str | Path] = ()) -> 
     them.
 
     Args:
-        path: the file of checksums, as `write` was given it.
+        path: the file of checksums that `write` wrote.
         recipe: the recipe by which the files would be made now.
         inputs: the files that they would be made from now, as `write` is given them.
     """
@@ -53,13 +53,13 @@ def why_outdated(path: Path, recipe: str, inputs: Iterable[str | Path] = ()) -> 
             return "made by other settings or another version of the code"
         noted = dict(values["inputs"])
     except (UserError, KeyError, TypeError, ValueError):
-        return None  # damaged, which `damaged` says
+        return None  # damaged, which `damaged` reports
     others = noted.keys() != _names(inputs) or any(_differs(Path(file), checksum) for file, checksum in noted.items())
     return "made from other inputs" if others else None
 
 
 def made_from(path: Path) -> str | None:
-    """The `made_from` that `write` was given; None if that is unknown."""
+    """The `made_from` that `write` was given; None if it is unknown."""
     try:
         return str(read_sealed(path)["made_from"])
     except (UserError, KeyError):
@@ -106,5 +106,5 @@ def _differs(file: Path, checksum: str) -> bool:
         return sha256(file) != checksum
     except FileNotFoundError:
         return os.path.lexists(file)  # a link to nothing
-    except OSError:  # a folder in its place, or not to be read
+    except OSError:  # a folder in its place, or unreadable
         return True

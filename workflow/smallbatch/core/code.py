@@ -1,4 +1,4 @@
-"""Which files of the library a script runs, so that what it made is made again when one of them is edited."""
+"""The files of the library that a script runs, so that its outputs are made again when one of them is edited."""
 
 import ast
 import contextlib
@@ -42,9 +42,9 @@ def _check(script: str, planned: str) -> None:
 
 
 def imported_files(script: Path, root: Path) -> set[Path]:
-    """The script and the modules of the library, in `root`, that it imports, those that these import, and so on.
+    """The script and the modules of the library in `root` that it imports, directly or through other modules.
 
-    Imports within functions count, and so do the packages that a module lies in, as Python runs them first.
+    Imports within functions count, and so do the packages that contain a module, since Python runs them first.
     """
     library = root / __name__.partition(".")[0]
     modules = {_module(path.relative_to(root)): path for path in library.rglob("[!.]*.py")}
@@ -63,9 +63,9 @@ def _module(path: Path) -> str:
 
 @functools.cache
 def _imported(source: bytes) -> frozenset[str]:
-    """What is imported, by full names, and the packages around it.
+    """The full names of everything imported, and of the packages that contain it.
 
-    Of `from a import b` that is `a.b`, whether a module or not.
+    `from a import b` counts as `a.b`, whether `b` is a module or not.
     """
     names: set[str] = set()
     coming: list[ast.AST] = [ast.parse(source)]
@@ -83,7 +83,7 @@ def _imported(source: bytes) -> frozenset[str]:
 
 
 def _statements(node: ast.AST) -> Iterator[ast.AST]:
-    """The statements within a node; in expressions, which are most of a file, nothing is imported."""
+    """The statements within a node, without expressions: they are most of a file and import nothing."""
     for block in ("body", "orelse", "finalbody", "handlers", "cases"):
         inside = getattr(node, block, ())
         yield from inside if isinstance(inside, list) else ()

@@ -16,37 +16,37 @@ MODULES_BY_EXTRA = {
     "training": ("torch", "torchvision", "sklearn", "PIL", "safetensors", "requests"),
     "sharing": ("dvc", "rocrate"),
 }
-"""Extra of pyproject.toml -> the modules that it brings: an environment of readers has no training."""
+"""Extra of pyproject.toml -> the modules that it installs: an environment for readers has no training."""
 
 
 class _Terminal(logging.StreamHandler[TextIO]):
-    """Lines above a progress bar instead of through it."""
+    """Writes lines above a progress bar instead of through it."""
 
     def emit(self, record: logging.LogRecord) -> None:
-        """Write one line; there is no bar where its library was not imported."""
+        """Write one line; without tqdm imported there is no bar."""
         bars = sys.modules.get("tqdm")
         write = bars.tqdm.write if bars else print
         write(self.format(record), file=sys.stderr)
 
 
 class _LogFile(logging.FileHandler):
-    """A log that keeps silent when its disk is full: the work says so itself, once."""
+    """A log file that ignores failed writes: a full disk is reported once, by the work itself."""
 
     def handleError(self, record: logging.LogRecord) -> None:
-        """Let the line go."""
+        """Drop the line."""
 
 
 def clock(seconds: float) -> str:
-    """A span of time as a clock has it: 1:05, or with hours 1:01:05."""
+    """A duration as on a clock: 1:05, or with hours 1:01:05."""
     minutes, seconds = divmod(round(seconds), 60)
     return f"{minutes // 60}:{minutes % 60:02d}:{seconds:02d}" if minutes >= 60 else f"{minutes}:{seconds:02d}"
 
 
 @contextlib.contextmanager
 def log_and_exit_on_error(log_file: str | Path | None = None) -> Iterator[None]:
-    """Log to `log_file`, or to the terminal if there is none.
+    """Context that logs to `log_file`, or to the terminal if it is None.
 
-    On a signal or a user error (including a file that cannot be opened), print one line and exit.
+    On a signal or a user error (including a file that cannot be opened), one line is printed and the process exits.
     """
     handler = _LogFile(log_file, "w", "utf-8", errors="backslashreplace") if log_file else _Terminal()
     handler.setFormatter(logging.Formatter("%(asctime)s %(message)s", "%H:%M:%S"))
@@ -58,7 +58,7 @@ def log_and_exit_on_error(log_file: str | Path | None = None) -> Iterator[None]:
         line = f"error: {reason}" if isinstance(reason, UserError) else str(reason)
         log.error(line)
         sys.exit(line if log_file else 1)
-    except KeyboardInterrupt:  # of what saves nothing on the way, and so does not listen for signals
+    except KeyboardInterrupt:  # in work that saves no state on the way, and so does not listen for signals
         log.error("stopped by SIGINT")
         sys.exit(130)
     except ModuleNotFoundError as error:

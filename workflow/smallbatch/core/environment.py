@@ -1,4 +1,4 @@
-"""Where results come from: versions, commit, device."""
+"""The origin of results: versions, commit, device."""
 
 import importlib.machinery
 import os
@@ -16,19 +16,19 @@ from smallbatch import __version__
 PACKAGES = ("torch", "numpy")
 
 ENVIRONMENT = ("device", "cuda", "threads", "kernels", "system", "python", *PACKAGES, "smallbatch", "commit")
-"""What is recorded of where a run was trained; `cuda` on a GPU only, `threads` on the CPU only."""
+"""Keys recorded about the environment of a training; `cuda` only on a GPU, `threads` only on the CPU."""
 
 ROOT = Path(__file__).parents[3]
-"""Of the project, whose repository alone is asked."""
+"""The project's folder; git is asked about this repository only."""
 
 STAMP = Path("workflow/smallbatch/commit.txt")
-"""In which `git archive`, and GitHub with it, writes the commit (export-subst)."""
+"""The file in which `git archive`, also used by GitHub, writes the commit (export-subst)."""
 
 GIT_TIMEOUT_S = 60
-"""Seconds that git has for an answer."""
+"""Seconds after which git is considered not to answer."""
 
 NAMED = 3
-"""The most files that a line names."""
+"""The largest number of files that a message names."""
 
 _COMMIT = "git add -A && git commit -m 'As downloaded'"
 _INIT = f"git init && {_COMMIT}"
@@ -39,7 +39,7 @@ _OF_A_REPOSITORY = (
 
 
 def describe() -> dict[str, str]:
-    """Versions of what computes, and the commit of the code. Knows no device: see `training.resources.device`."""
+    """Versions of the software, and the commit of the code; for the device see `training.resources.device`."""
     return {
         "smallbatch": __version__,
         "commit": commit(),
@@ -50,18 +50,18 @@ def describe() -> dict[str, str]:
 
 
 def words(environment: Mapping[str, str]) -> str:
-    """What was recorded of an environment, in one line."""
+    """A recorded environment in one line."""
     return ", ".join(f"{key} {environment[key]}" for key in ENVIRONMENT if key in environment)
 
 
 def merge(environments: Sequence[Mapping[str, str]]) -> dict[str, str]:
-    """What is recorded of a training that went on elsewhere, or with other versions: `A then B` where they differ."""
+    """The record of a training that continued in another environment: `A then B` where values differ."""
     keys = dict.fromkeys(key for environment in environments for key in environment)
     return {key: " then ".join(dict.fromkeys(one.get(key, "unknown") for one in environments)) for key in keys}
 
 
 def differences(environments: Sequence[Mapping[str, str]]) -> str:
-    """In what they differ, in words: `torch 2.11.0 then 2.15.0`; nothing where they are the same."""
+    """The differences of environments in words: `torch 2.11.0 then 2.15.0`; empty if there are none."""
     both = merge(environments)
     return ", ".join(f"{key} {both[key]}" for key in both if len({one.get(key) for one in environments}) > 1)
 
@@ -74,17 +74,17 @@ def _version(package: str) -> str:
 
 
 def commit() -> str:
-    """The commit of the code, as `git_commit` finds it."""
+    """The commit of the code, as `git_commit` returns it."""
     return git_commit()[0]
 
 
 def git_commit(root: Path = ROOT) -> tuple[str, str]:
-    """The git commit of the code in `root`, and where it is not all of the truth: why, and how to mend it.
+    """The git commit of the code in `root` and, if it does not describe the code fully, why and how to mend that.
 
     Returns:
-        The commit: with `+changes` where files of the workflow differ from it, new ones included; with
-        `+unknown-changes` of an archive that git made, which nothing compares; or `unknown`.
-        What is to be said of it in one line; empty where there is nothing.
+        The commit: with `+changes` if files of the workflow, new ones included, differ from it; with
+        `+unknown-changes` in an archive made by git, whose files cannot be compared; or `unknown`.
+        A message of one line; empty if there is nothing to say.
     """
     try:
         found = _git(root, "rev-parse", "--show-toplevel")
@@ -115,12 +115,12 @@ def git_commit(root: Path = ROOT) -> tuple[str, str]:
 
 
 def _changed(root: Path) -> list[str]:
-    """Files of the workflow that are not as committed: those as well that git is set to pass over, or cannot see."""
+    """Files of the workflow that differ from the commit, including those that git is told to ignore or cannot see."""
     status = "status", "--porcelain", "--untracked-files=all", "--ignore-submodules=none"
     listed = _git(root, *status, "--", "workflow").splitlines()
     modules = [f"workflow/*{suffix}" for suffix in (".py", *importlib.machinery.EXTENSION_SUFFIXES)]
     ignored = _git(root, "ls-files", "--others", "--ignored", "--exclude-standard", "--", *modules).splitlines()
-    # Marked as sparse checkouts have it (S), or to be taken for unchanged (small letters).
+    # Marked as outside a sparse checkout (S), or as assumed unchanged (lower case).
     marks = _git(root, "ls-files", "-v", "--", "workflow").splitlines()
     hidden = [_path_of(mark) for mark in marks if mark.startswith("S") or mark[0].islower()]
     changed = [line[3:] for line in listed] + ignored + [path for path in hidden if _differs(root, path)]
@@ -132,20 +132,20 @@ def _path_of(mark: str) -> str:
 
 
 def _leads_out(root: Path, path: str) -> bool:
-    """Whether a committed file is, or lies behind, a link out of the workflow: git knows only where that leads."""
+    """Whether a committed file is, or lies behind, a link out of the workflow; git records only the link's target."""
     return not Path(os.path.realpath(root / path)).is_relative_to(os.path.realpath(root) + "/workflow")
 
 
 def _differs(root: Path, path: str) -> bool:
-    """Whether a file that is there has another content than in the commit."""
+    """Whether an existing file has other content than in the commit."""
     there = os.path.lexists(root / path)
     return there and _git(root, "hash-object", "--", path) != _git(root, "rev-parse", f"HEAD:{path}")
 
 
 def _git(root: Path, *arguments: str) -> str:
-    """What git says of `root`, whatever repository the caller's variables name."""
+    """The output of git for `root`, whatever repository the environment variables name."""
     variables = {name: value for name, value in os.environ.items() if name not in _OF_A_REPOSITORY}
-    # A monitor of the file system may be wrong, and would be believed.
+    # Without a file system monitor, whose answers git would trust even if they were wrong.
     command = ["git", "--no-optional-locks", "-c", "core.fsmonitor=false", "-C", str(root), *arguments]
     done = subprocess.run(
         command, env=variables | {"LC_ALL": "C"}, capture_output=True, check=True, timeout=GIT_TIMEOUT_S,
@@ -155,7 +155,7 @@ def _git(root: Path, *arguments: str) -> str:
 
 
 def _unversioned(root: Path, reason: str) -> tuple[str, str]:
-    """What an archive that git made says of its commit, if this is one."""
+    """The commit recorded in an archive made by git, and a message; `unknown` if this is no such archive."""
     try:
         stamp = (root / STAMP).read_text(encoding="utf-8").strip()
     except (OSError, ValueError):
@@ -172,7 +172,7 @@ def processors() -> int:
 
 
 def processor_name() -> str:
-    """What the processor calls itself."""
+    """The model name of the processor."""
     info = Path("/proc/cpuinfo")
     lines = info.read_text(encoding="utf-8").splitlines() if info.exists() else []
     names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
@@ -180,7 +180,7 @@ def processor_name() -> str:
 
 
 def cache_folder() -> Path:
-    """Where what is remembered for this user lies, between projects: it may be deleted at any time.
+    """The user's cache folder, shared between projects; it may be deleted at any time.
 
     Raises:
         RuntimeError: the user has no home folder.

@@ -1,21 +1,21 @@
-"""What ends the work before its end: mistakes that a user can mend, and signals; said in one line."""
+"""Exceptions that end the work early, each with a message of one line: mistakes that a user can mend, and signals."""
 
 from pathlib import Path
 from typing import Any, NoReturn
 
 LONGEST = 200
-"""Characters of a value that a message repeats."""
+"""The largest number of characters of a value that a message repeats."""
 
 
 class UserError(Exception):
-    """Something that the user can mend. Its text is one line: where, what was found, what is allowed."""
+    """A mistake that the user can mend. The message is one line: where, what was found, what is allowed."""
 
     def __str__(self) -> str:
         return "".join(letter if letter.isprintable() else ascii(letter)[1:-1] for letter in super().__str__())
 
 
 class Stopped(Exception):
-    """A signal ended the work where nothing is lost. Its text is one line.
+    """A signal ended the work at a point where nothing is lost. The message is one line.
 
     Args:
         signal: the signal's name.

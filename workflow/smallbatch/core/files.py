@@ -1,4 +1,4 @@
-"""Files that are whole or not there: written beside, flushed to disk, renamed."""
+"""Files that are complete or absent: written under a temporary name, flushed to disk, renamed."""
 
 import contextlib
 import errno
@@ -20,7 +20,7 @@ from typing import IO, Any, Final
 from smallbatch.core.errors import UserError
 
 ZIP_DATE = (1980, 1, 1, 0, 0, 0)
-"""Of all files in an archive: the earliest that it can say."""
+"""Date of all files in an archive: the earliest that the format allows."""
 
 _ADVICE = {
     errno.ENOSPC: "the disk is full; free some space and call again: what is finished is kept",
@@ -40,12 +40,12 @@ TEMPORARY = ".laid-"
 """Prefix of the names of temporary folders."""
 
 DAY_S = 86_400.0
-"""Seconds after which nobody is still writing a temporary file: those of large data sets take hours."""
+"""Age in seconds beyond which a temporary file is abandoned; writing those of large data sets takes hours."""
 
 
 @contextlib.contextmanager
 def writing_errors(path: Path) -> Iterator[None]:
-    """Turn what the operating system says of a failed write to `path` into a `UserError`."""
+    """Context in which a failed write to `path` raises a `UserError` with the operating system's message."""
     try:
         yield
     except OSError as error:
@@ -57,10 +57,10 @@ def writing_errors(path: Path) -> Iterator[None]:
 
 @contextlib.contextmanager
 def atomic(path: Path, mode: str = "wb") -> Iterator[IO[Any]]:
-    """Open a file that appears at `path` when the block ends well, and leaves no trace when it does not.
+    """Context with a file that appears at `path` when the block succeeds, and leaves no trace when it fails.
 
     Raises:
-        UserError: the folder or the disk does not take it.
+        UserError: the file cannot be written.
     """
     path = Path(path)
     with writing_errors(path):
@@ -90,7 +90,7 @@ _UMASK = _umask()
 
 
 def _sync_folder(folder: Path) -> None:
-    """Make a rename in `folder` outlast a power cut."""
+    """Make a rename in `folder` survive a power cut."""
     handle = os.open(folder, os.O_RDONLY)
     try:
         os.fsync(handle)
@@ -99,12 +99,12 @@ def _sync_folder(folder: Path) -> None:
 
 
 def write_folder(folder: Path, contents: Mapping[str, bytes], *, flush: bool = True) -> None:
-    """Make a folder of these files, whole or not at all, in the place of one of its name.
+    """Write a folder with these files, completely or not at all; it replaces an existing folder.
 
     Args:
-        folder: to be made.
-        contents: of its files, by name.
-        flush: to disk, which takes its time; not needed where it can be made again after a power cut.
+        folder: the folder to write.
+        contents: the contents of its files, by name.
+        flush: whether to flush to disk, which takes time; not needed if the folder can be made again after a power cut.
     """
     with writing_errors(folder):
         folder.parent.mkdir(parents=True, exist_ok=True)
@@ -131,12 +131,12 @@ def write_folder(folder: Path, contents: Mapping[str, bytes], *, flush: bool = T
 
 
 def remove_temporaries(folder: Path, prefix: str = ".", age: float = 0.0) -> None:
-    """Delete what processes that were killed left of files and folders that they were writing.
+    """Delete temporary files and folders that killed processes left behind.
 
     Args:
-        folder: where they wrote.
-        prefix: of the temporary names; `.NAME.` for what was to become NAME.
-        age: seconds since the last change, at least: where others may be writing.
+        folder: the folder in which they lie.
+        prefix: the prefix of their names; `.NAME.` for those that were to become NAME.
+        age: minimum seconds since the last change, for folders in which others may be writing.
     """
     if folder.is_dir():
         for entry in os.scandir(folder):
@@ -154,17 +154,17 @@ def remove_abandoned(folder: Path) -> None:
 
 
 def _remove_if_older(entry: os.DirEntry[str], age: float) -> None:
-    with contextlib.suppress(OSError):  # another was faster, or it is not ours
+    with contextlib.suppress(OSError):  # deleted by another process, or owned by another user
         if entry.stat(follow_symlinks=False).st_mtime <= time.time() - age:
             shutil.rmtree(entry.path) if entry.is_dir(follow_symlinks=False) else os.unlink(entry.path)
 
 
 _MADE_NAME = re.compile(r"^\.(.*)[.-][a-z0-9_]{8}$")
-"""A temporary file or folder: the name of its target, then eight random characters, as `tempfile` makes them."""
+"""Name of a temporary file or folder: the name of its target, then eight random characters from `tempfile`."""
 
 
 def write_json(path: Path, value: Any) -> None:
-    """Write `value` as indented JSON in UTF-8, whole or not at all."""
+    """Write `value` as indented JSON in UTF-8, completely or not at all."""
     with atomic(path) as file:
         file.write(_json(value))
 
@@ -179,7 +179,7 @@ def read_json(path: Path) -> Any:
     """Read a JSON file.
 
     Raises:
-        UserError: it is missing or damaged.
+        UserError: the file is missing or damaged.
     """
     try:
         return json.loads(read_regular(path))
@@ -193,11 +193,11 @@ DIGEST: Final = "digest"
 
 
 def write_sealed(path: Path, values: Mapping[str, Any]) -> None:
-    """Write an object as JSON with a digest of its content, whole or not at all.
+    """Write an object as JSON with a digest of its content, completely or not at all.
 
     Args:
         path: the file.
-        values: by key, as JSON gives them back (lists, not tuples).
+        values: the values by key, of types that JSON preserves (lists, not tuples).
     """
     with atomic(path) as file:
         file.write(sealed_bytes(values))
@@ -227,7 +227,7 @@ def parse_sealed(content: bytes) -> dict[str, Any]:
 
 
 def _each_key_once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    """An object of JSON; Python itself takes the last of keys that stand twice, and says nothing."""
+    """A JSON object without duplicate keys, of which Python itself would silently use the last."""
     values = dict(pairs)
     if len(values) < len(pairs):
         raise ValueError("a key appears twice in it")
@@ -235,10 +235,10 @@ def _each_key_once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 
 def read_sealed(path: Path) -> dict[str, Any]:
-    """What `write_sealed` wrote, without its digest.
+    """The values that `write_sealed` wrote, without their digest.
 
     Raises:
-        UserError: it is missing or unreadable, or its content is not what was written.
+        UserError: the file is missing or unreadable, or its content was changed.
     """
     try:
         values = parse_sealed(read_regular(path))
@@ -271,20 +271,20 @@ def open_regular(path: str | Path) -> BufferedReader:
     """Open a file to read its bytes.
 
     Raises:
-        NotRegular: it is none.
-        OSError: as `open` has it.
+        NotRegular: the path is not a regular file.
+        OSError: as raised by `open`.
     """
     return open(path, "rb", opener=_regular)
 
 
 def read_regular(path: str | Path) -> bytes:
-    """The bytes of a file, as `open_regular` opens it."""
+    """The bytes of a file, opened by `open_regular`."""
     with open_regular(path) as file:
         return file.read()
 
 
 def _regular(path: str, flags: int) -> int:
-    handle = os.open(path, flags | os.O_NONBLOCK)  # a FIFO without a writer would be waited for
+    handle = os.open(path, flags | os.O_NONBLOCK)  # else opening a FIFO waits for a writer
     kind = os.fstat(handle).st_mode
     if stat.S_ISREG(kind):
         return handle
@@ -346,7 +346,7 @@ def touch_future_files(paths: Iterable[Path]) -> list[Path]:
 
 
 def set_aside_cache_file(path: Path) -> Path:
-    """As `set_aside`, for a file of a cache, which can always be made again: only the latest damaged copy is kept."""
+    """Like `set_aside`, for a file of a cache, which can always be made again: only the latest damaged copy is kept."""
     for earlier in path.parent.glob(f"{glob.escape(path.name)}.damaged-*"):
         with contextlib.suppress(OSError):
             shutil.rmtree(earlier) if earlier.is_dir() else earlier.unlink()
@@ -354,11 +354,11 @@ def set_aside_cache_file(path: Path) -> Path:
 
 
 def set_aside(path: Path, why: str = "damaged", *, out_of: Path | None = None) -> Path:
-    """Rename a file or folder that is damaged, or no longer in use, so that nothing takes it; returns the new path.
+    """Rename a file or folder that is damaged or no longer in use, so that nothing uses it; returns the new path.
 
     Args:
-        path: of the file or folder; the new one is `NAME.WHY-1` or the like, beside it.
-        why: a word.
+        path: the path of the file or folder; the new name is `NAME.WHY-1` or the like, in the same folder.
+        why: the reason in one word.
         out_of: a folder above it that must hold no unknown files, if any; the new path lies beside that folder.
     """
     folder = out_of.parent if out_of else path.parent
@@ -373,7 +373,7 @@ def set_aside(path: Path, why: str = "damaged", *, out_of: Path | None = None) -
 
 
 def _move(path: Path, target: Path) -> None:
-    """Rename a file or folder; where the target is on another disk, as behind a link, copy and then delete it."""
+    """Rename a file or folder; if the target is on another disk, for example behind a link, copy and then delete it."""
     try:
         path.rename(target)
     except OSError as error:

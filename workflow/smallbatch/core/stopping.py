@@ -1,7 +1,7 @@
-"""Stopping: SIGTERM, SIGINT and SIGHUP (a terminal that closes) ask a training to end where nothing is lost.
+"""Stopping: SIGTERM, SIGINT and SIGHUP (a terminal that closes) ask a training to end at a point where nothing is lost.
 
-Python's handlers run between two bytecodes, which may be anywhere. So they only take note; whoever is at a place where
-the work can be left asks, every few seconds at least.
+Python's signal handlers run between any two bytecodes. So they only record the signal, and the work checks for it at
+points where it can stop, at least every few seconds.
 """
 
 import contextlib
@@ -16,16 +16,16 @@ from smallbatch.core.errors import Stopped
 SIGNALS = signal.SIGTERM, signal.SIGINT, signal.SIGHUP
 
 ECHO = 2.0
-"""Seconds in which signals count as one: on a cluster, and from `torchrun`, the same one comes by several ways."""
+"""Seconds within which signals count as one: on a cluster, and from `torchrun`, the same signal arrives repeatedly."""
 
 
 class _Ear:
-    """What was heard since the outermost `listening` began.
+    """The signal received since the outermost `listening` began.
 
     Attributes:
-        signal: the first one's name.
-        at: when it came.
-        others: who is to hear of it, too.
+        signal: the name of the first signal; empty before one arrives.
+        at: the time at which it arrived.
+        others: functions to call when it arrives.
     """
 
     def __init__(self) -> None:
@@ -43,18 +43,18 @@ class _Ear:
 
 
 _ears: list[_Ear] = []
-"""The process's, while it listens."""
+"""The receiver of each `listening` that is active in this process."""
 
 
 @contextlib.contextmanager
 def listening(tell: Callable[[], object] | None = None) -> Iterator[None]:
-    """While the block runs, each of `SIGNALS` asks for a stop; a second one ends the process at once.
+    """Context in which each of `SIGNALS` asks for a stop; a second one ends the process at once.
 
-    Blocks may be nested; then the stop is asked of all. Outside the main thread, which alone gets signals, nothing
-    changes; nor for a signal that the process was started to ignore, as `nohup` does.
+    Contexts may be nested; a signal then asks all of them to stop. Outside the main thread, the only one that receives
+    signals, the context does nothing; nor does it for signals that the process was started to ignore, as by `nohup`.
 
     Args:
-        tell: called when a signal is heard, or at once if one was.
+        tell: a function that is called when a signal arrives, or at once if one has arrived.
     """
     if threading.current_thread() is not threading.main_thread():
         yield
@@ -78,15 +78,15 @@ def listening(tell: Callable[[], object] | None = None) -> Iterator[None]:
 
 
 def signal_received() -> str:
-    """The name of the signal that asks for a stop; empty while there is none."""
+    """The name of the signal that asked for a stop; empty if there was none."""
     return _ears[-1].signal if _ears else ""
 
 
 def check() -> None:
-    """Stop here, if that is asked.
+    """Stop here if a signal asked for it.
 
     Raises:
-        Stopped: it is.
+        Stopped: a signal asked for a stop.
     """
     if name := signal_received():
         raise Stopped(name)
