@@ -1,4 +1,4 @@
-"""What jobs ask a cluster for: the options of `sbatch`, as the executor plugin makes them of a job's resources."""
+"""Resources that jobs request: the options of `sbatch` that the executor plugin makes from a job's resources."""
 
 import shlex
 from collections.abc import Iterable
@@ -6,7 +6,7 @@ from typing import Any
 
 
 def gres(device: str, processes: int, *, has_gpus: bool) -> str | None:
-    """GPUs that a training job asks of its node, one per process; None if it needs none.
+    """GPUs that a training job requests, one per process; None if it needs no GPU.
 
     Args:
         device: `device` of the configuration: auto, cpu, cuda or cuda:N.
@@ -18,10 +18,10 @@ def gres(device: str, processes: int, *, has_gpus: bool) -> str | None:
 
 
 def sbatch_options(job: Any, settings: Any) -> list[str]:
-    """The options of `sbatch` that ask for a job's resources.
+    """The options of `sbatch` that request a job's resources.
 
     Args:
-        job: an object with `resources` and `threads`, as Snakemake has them.
+        job: an object with the `resources` and `threads` of a Snakemake job.
         settings: the executor's settings.
     """
     from snakemake_executor_plugin_slurm import submit_string, utils

@@ -1,4 +1,4 @@
-"""SLURM, by its own commands: what a cluster has, which jobs it takes, and putting this job back into its queue."""
+"""SLURM through its own commands: GPUs of a cluster, a check of the jobs it accepts, and requeueing this job."""
 
 import contextlib
 import logging
@@ -19,25 +19,25 @@ HOPELESS = re.compile(
     r"Partition(Config|NodeLimit|TimeLimit)|MaxMemPerLimit|BadConstraints|Invalid(Account|QOS)|(Account|QOS)NotAllowed|"
     r"Job's (account|QOS) .*|(Assoc|QOS)\w*Per(Job|Node)\w*|QOSMin\w*"
 )
-"""Reasons of SLURM for which a job waits until somebody changes the job or the cluster, and not for its turn."""
+"""SLURM's reasons for a pending job that cannot start until somebody changes the job or the cluster."""
 
 SETTLING = 1.0
-"""Seconds until SLURM has a precise reason: at first it may say no more than PartitionConfig."""
+"""Seconds until SLURM reports a precise reason: at first it may report only PartitionConfig."""
 
 WARNING = 120
-"""Seconds before its time limit at which a job stops: as long as `--signal` in slurm/config.yaml says."""
+"""Seconds before its time limit at which a job stops; as `--signal` in slurm/config.yaml."""
 
 COMMAND_TIMEOUT_S = 30.0
-"""Seconds for which a command is tried again: as long as a controller may take to come back."""
+"""Seconds for which a command is retried: as long as a controller may take to restart."""
 
 log = logging.getLogger(__name__)
 
 
 def has_gpus(partition: str | None = None) -> bool:
-    """Whether a partition has GPUs; not where there is no SLURM.
+    """Whether a partition has GPUs; False without SLURM.
 
     Args:
-        partition: the cluster's default one unless named.
+        partition: the name of the partition; None: the cluster's default.
     """
     if shutil.which("sinfo") is None:
         return False
@@ -47,16 +47,16 @@ def has_gpus(partition: str | None = None) -> bool:
 
 
 def check(requests: Mapping[str, Sequence[str]]) -> None:
-    """Make sure that SLURM takes jobs like these, and keeps none of them waiting for ever.
+    """Check that SLURM accepts jobs like these, and leaves none of them pending for ever.
 
-    Each is submitted with nothing to do, and cancelled as soon as SLURM has said why it waits: `sbatch --test-only`
-    accepts much that never starts, and refuses what a node that is down could do tomorrow.
+    Each is submitted as an empty job, and cancelled as soon as SLURM has reported why it is pending:
+    `sbatch --test-only` accepts jobs that never start, and refuses jobs that only wait for a node that is down.
 
     Args:
-        requests: what a job is, in words -> the options of `sbatch` that ask for its resources.
+        requests: description of a job -> the options of `sbatch` that request its resources.
 
     Raises:
-        UserError: a command of SLURM is missing, or SLURM refuses one; in its own words.
+        UserError: a command of SLURM is missing, or SLURM refuses a job; with SLURM's message.
     """
     missing = [program for program in PROGRAMS if shutil.which(program) is None]
     if missing:
@@ -78,7 +78,7 @@ def check(requests: Mapping[str, Sequence[str]]) -> None:
 
 
 def _submit(words: str, options: Sequence[str]) -> str:
-    """Submit a job with nothing to do; returns its number."""
+    """Submit an empty job; returns its number."""
     done = _run("sbatch", "--parsable", "--job-name=check", "--output=/dev/null", *options, "--wrap=true")
     if done.returncode:
         lines = [line.removeprefix("sbatch: ").removeprefix("error: ") for line in done.stderr.splitlines()]
@@ -95,13 +95,13 @@ def _reasons(jobs: Mapping[str, str]) -> Iterator[tuple[str, str]]:
 
 @contextlib.contextmanager
 def requeued_when_stopped() -> Iterator[None]:
-    """Put this job back into SLURM's queue when a signal stops the block, unless SLURM is ending the job anyway.
+    """Context that requeues this SLURM job when a signal stops the block, unless SLURM is ending the job anyway.
 
-    Such a signal was a warning, of the time limit or of preemption: the same job goes again, and nobody counts it as
-    failed. Outside SLURM nothing is done.
+    Such a signal warns of the time limit or of preemption: the same job runs again, and does not count as failed.
+    Outside SLURM nothing is done.
 
     Raises:
-        Stopped: always, if the block does: this process has to end in either case.
+        Stopped: the block was stopped; raised in either case, since this process has to end.
     """
     with _warned():
         try:
@@ -118,7 +118,7 @@ def _requeue() -> None:
     if state != "RUNNING":
         log.info("SLURM ends job %s itself (%s)", job, state or "its state is not to be had")
         return
-    # All processes of the job get one, scontrol too, as soon as it is back in the queue.
+    # As soon as the job is requeued, all its processes get SIGTERM, including this one and scontrol.
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
     done = _ask("scontrol", "requeue", job)
     if done.returncode:
@@ -129,9 +129,9 @@ def _requeue() -> None:
 
 @contextlib.contextmanager
 def _warned() -> Iterator[None]:
-    """Send this process SIGTERM before the job's time is over, where SLURM does not do that.
+    """Context in which this process gets SIGTERM before the job's time limit, where SLURM does not send it.
 
-    To a task of an array it did not send `--signal` (22.05), nor does it anywhere to processes outside of steps.
+    SLURM 22.05 did not apply `--signal` to tasks of an array, and no version does to processes outside of steps.
     """
     ends = _end() if "SLURM_ARRAY_TASK_ID" in os.environ else None
     if ends is None:
@@ -147,7 +147,7 @@ def _warned() -> Iterator[None]:
 
 
 def _end() -> datetime | None:
-    """When this job's time limit ends; None if it has none."""
+    """The time at which this job reaches its time limit; None if it has no limit."""
     output = _ask("squeue", "--noheader", f"--jobs={_job()}", "--format=%e").stdout.strip()
     with contextlib.suppress(ValueError):
         return datetime.fromisoformat(output)
@@ -155,7 +155,7 @@ def _end() -> datetime | None:
 
 
 def _job() -> str:
-    """What SLURM's commands call this job, or of an array this task; empty outside SLURM."""
+    """The number of this job, or of this task of an array, for SLURM's commands; empty outside SLURM."""
     variables = os.environ
     if "SLURM_ARRAY_TASK_ID" in variables:
         return f"{variables['SLURM_ARRAY_JOB_ID']}_{variables['SLURM_ARRAY_TASK_ID']}"
@@ -163,7 +163,7 @@ def _job() -> str:
 
 
 def _ask(*command: str) -> subprocess.CompletedProcess[str]:
-    """Run a command of SLURM, again and again while the controller does not answer."""
+    """Run a command of SLURM, retrying while the controller does not answer."""
     deadline = time.monotonic() + COMMAND_TIMEOUT_S
     while True:
         try:

@@ -1,4 +1,4 @@
-"""Patches of snakemake-executor-plugin-slurm 2.8, applied while Snakemake runs, that long studies need."""
+"""Patches of snakemake-executor-plugin-slurm 2.8 that long studies need, applied while Snakemake runs."""
 
 import collections
 import functools
@@ -8,7 +8,7 @@ from smallbatch.cluster.requests import sbatch_options
 
 
 def cache_min_job_age() -> None:
-    """Keep the executor from losing its jobs while the controller does not answer.
+    """Prevent the executor from losing its jobs while the controller does not answer.
 
     Plugin 2.8 then treats `MinJobAge` as unknown and falls back to sacct, which cannot answer without accounting; so
     the plugin loses the jobs that it asked about.
@@ -20,7 +20,7 @@ def cache_min_job_age() -> None:
 
 
 def group_job_arrays(settings: Any) -> None:
-    """Make one array of the jobs that ask for the same resources, if the profile wants arrays.
+    """Submit jobs that request the same resources as one array, if the profile enables arrays.
 
     Plugin 2.8 submits all jobs of a rule with the resources of the first, and forgets the jobs that it holds back while
     others of the rule are ready.
