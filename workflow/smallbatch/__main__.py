@@ -33,10 +33,10 @@ Config = dict[str, Any]
 
 
 def main() -> None:
-    """Read the command line and do what it says."""
-    os.environ["MPLBACKEND"] = "agg"  # a notebook sets a way to draw that it alone has
+    """Run the command that the command line names."""
+    os.environ["MPLBACKEND"] = "agg"  # a notebook sets a backend that exists only there
     if isinstance(sys.stdout, io.TextIOWrapper):
-        sys.stdout.reconfigure(errors="backslashreplace")  # a terminal that knows no ⁻ ends no command
+        sys.stdout.reconfigure(errors="backslashreplace")  # a character that the terminal lacks, as ⁻, is no error
     parser = argparse.ArgumentParser(prog="python -m smallbatch", description=__doc__)
     commands = parser.add_subparsers(dest="command", required=True)
     for name, (_, purpose) in _OF_A_STUDY.items():
@@ -62,7 +62,7 @@ def main() -> None:
 def _do(command: Callable[[Study, Config, argparse.Namespace], None], arguments: argparse.Namespace) -> None:
     given = read_entries(arguments.config)
     config = check_config(overridden(read_yaml(Path(CONFIG_FILE)), arguments.config, "command line"), given=given)
-    # How far a study is can be seen whatever its models are like.
+    # `status` does not need the user's own models.
     command(load_study(config, given, examine=command is not _status), config, arguments)
 
 
@@ -94,12 +94,12 @@ def _check(study: Study, config: Config, arguments: argparse.Namespace) -> None:
 
 
 def _check_data(study: Study, config: Config, given: Config) -> None:
-    """Make sure that what is to be prepared can be, and that what is prepared has the images that the study asks for.
+    """Check that data sets can be prepared or, once they are, have the number of images that the study asks for.
 
     Args:
-        study: whose data.
-        config: with the settings of data sets.
-        given: what of it the command line said.
+        study: the study whose data sets are checked.
+        config: the configuration, with the settings of data sets.
+        given: the values of the configuration that the command line gave.
     """
     keys = {label_of(key, settings): key for key, settings in config["datasets"].items()}
     for label, settings in _datasets(study, config).items():
@@ -110,7 +110,7 @@ def _check_data(study: Study, config: Config, given: Config) -> None:
 
 
 def _say_what_device_is_missing(device: str, where: str) -> None:
-    """A machine without a GPU may be one that submits to others which have some."""
+    """Log that a configured GPU is missing here; no error, since other machines may do the training."""
     if device.startswith("cuda"):
         from smallbatch.training.resources import device as devices  # imports torch, which takes seconds
 
@@ -135,7 +135,7 @@ def _datasets(study: Study, config: Config) -> dict[str, dict[str, Any]]:
 
 
 def _whole(label: str, settings: dict[str, Any]) -> Meta | None:
-    """What is known of a data set that is prepared as its settings say, to the last byte; else none, and says why."""
+    """The metadata of a data set that is undamaged and prepared as its settings say; else None, and logs why."""
     reason = reason_to_prepare(label, settings, DATA / label)
     try:
         if reason is None:
@@ -153,11 +153,11 @@ def _status(study: Study, config: Config, arguments: argparse.Namespace) -> None
 
 
 def _say(text: str) -> None:
-    """Print what was asked for; who reads it may have gone."""
+    """Print text to standard output, whose reader may have closed it."""
     try:
         print(text, flush=True)
     except OSError as error:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # Python writes what is left as it ends
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # Python flushes the rest when it exits
         raise UserError(f"standard output: cannot be written: {error.strerror}") from error
 
 
@@ -175,7 +175,7 @@ def _train(study: Study, config: Config, arguments: argparse.Namespace) -> None:
         reason = reason_to_prepare(label, settings, DATA / label)
         if reason and label in {e.setting.data for e in asked}:
             raise UserError(f"{reason}; `python -m smallbatch prepare` mends that")
-    # First the grids, then what takes the best of them.
+    # First the grids, then the experiments that take their best rates.
     for e in sorted(asked, key=lambda e: bool(e.best_of)):
         stopping.check()
         started = time.perf_counter()
@@ -188,7 +188,7 @@ def _train(study: Study, config: Config, arguments: argparse.Namespace) -> None:
 
 
 def _chosen(study: Study, experiment: Experiment, config: Config) -> tuple[Chosen, list[str]]:
-    """The rates that an experiment takes from others, all of whose runs are there, and the digests of their records."""
+    """The rates that an experiment takes from completely trained ones, and the digests of their records."""
     from smallbatch.analysis.selection import best_rates
     from smallbatch.analysis.table import collect, runs_table  # imports pandas
 
@@ -205,7 +205,7 @@ def _chosen(study: Study, experiment: Experiment, config: Config) -> tuple[Chose
 
 
 def _choice() -> str:
-    """A hash over the code that chooses, as the workflow notes it."""
+    """A hash over the code that chooses rates, as the workflow records it."""
     from smallbatch.analysis import selection
 
     return code_digest(Path(selection.__file__), Path(smallbatch.__file__).parents[1])

@@ -1,4 +1,4 @@
-"""From a file of `config/studies` to a checked study, made smaller where the configuration says so."""
+"""Load a study from a file of `config/studies`: checked, and reduced if the configuration sets a scale."""
 
 import contextlib
 import itertools
@@ -23,13 +23,13 @@ SCHEMAS = Path(str(files("smallbatch"))) / "schemas"
 
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 MAX_RUNS = 200_000
-"""Of a study; that of the paper has 2,360."""
+"""The most runs that a study may have; the paper's has 2,360."""
 
 TAKEN = ("checkpoints", "packs", "published", "runs", "weights")
-"""What a study may be called, and what not: these folders of results/ are no study's."""
+"""Names that no study may have: these folders of results/ belong to all studies."""
 
 MIN_RATE, MAX_RATE = 2.0**-100, 2.0**100
-"""Base learning rates that single precision holds, with room for batch sizes and drops."""
+"""Bounds of base learning rates: within single precision, with room for batch sizes and drops."""
 
 Values = Mapping[str, Any]
 
@@ -40,18 +40,18 @@ def check_config(
     """Check the configuration, data sets included.
 
     Args:
-        config: what the file has, and what was said instead.
+        config: the values of the file, overridden by those of the command line.
         where: the file.
-        given: what of it the command line said, which an error then names.
+        given: the values from the command line; errors about them name the command line.
 
     Returns:
-        The configuration, in which text from a command line is the number that it spells where one is wanted.
+        The configuration, with text from the command line converted to numbers where the schema asks for numbers.
 
     Raises:
-        UserError: names file, key, value and what is allowed.
+        UserError: a value is not allowed; names file, key, value and what is allowed.
     """
     given = given or {}
-    # Snakemake takes `nan` for a number, which is none that anything allows.
+    # Snakemake reads `nan` as a number, which no setting allows; so it becomes text again.
     text = {key: str(value) for key, value in given.items() if isinstance(value, float) and not math.isfinite(value)}
     config = read_as({**config, **text} if text else config, SCHEMAS / "config.yaml")
     check(config, SCHEMAS / "config.yaml", where, given)
@@ -80,13 +80,13 @@ def load_study(
     """Read, check, scale and expand the study that a checked configuration names.
 
     Args:
-        config: which.
-        given: what of it the command line said, which an error then names.
-        said_in: the file that has the configuration.
-        examine: whether models of the user's own are to be examined, too, which takes its time.
+        config: the checked configuration.
+        given: the values from the command line; errors about them name the command line.
+        said_in: the file of the configuration.
+        examine: whether to examine the user's own models too, which takes time.
 
     Raises:
-        UserError: names file, key, value and what is allowed.
+        UserError: a value is not allowed; names file, key, value and what is allowed.
     """
     name, datasets, scale = str(config["study"]), config["datasets"], config["scale"]
     where = STUDIES / f"{name}.yaml"
@@ -127,7 +127,7 @@ def studies() -> list[str]:
 
 
 def studies_with(key: str, name: str) -> list[str]:
-    """Names of the studies whose file has a name under a key, as `figures`; those that cannot be read have none."""
+    """Names of the studies whose file has `name` under `key`, such as `figures`; unreadable files are skipped."""
     found = []
     for study in studies():
         with contextlib.suppress(UserError, KeyError, TypeError):
@@ -136,11 +136,11 @@ def studies_with(key: str, name: str) -> list[str]:
 
 
 def scaled(values: Values, scale: Values) -> dict[str, Any]:
-    """A smaller version of a study file's values; what is left without cells or experiments falls away.
+    """The values of a study file, reduced by a scale; experiments and figures left empty are dropped.
 
     Args:
-        values: of a study file, checked against its schema.
-        scale: of the configuration, checked against its schema.
+        values: the values of the study file, checked against its schema.
+        scale: the scale of the configuration, checked against its schema.
     """
     kept = {name: e for name, e in values["experiments"].items() if e["data"] in scale.get("data", [e["data"]])}
     experiments = {name: _scaled(e, scale) for name, e in kept.items()}
@@ -163,15 +163,15 @@ def scaled(values: Values, scale: Values) -> dict[str, Any]:
 
 
 def _usual() -> dict[str, Any]:
-    """What the configuration's own file says, whatever else a call says."""
+    """The values of the configuration file, without those of the command line."""
     file = Path(CONFIG_FILE)
     values: dict[str, Any] = read_as(read_yaml(file), SCHEMAS / "config.yaml") if file.exists() else {}
     return values
 
 
 def _check_same_data(datasets: Values, where: str, given: Values) -> None:
-    """Data of one label are prepared in one way, and results on them are of these: a call may not say otherwise."""
-    file = _usual().get("datasets")  # which is not checked where the call says otherwise
+    """Check that a call prepares the data of a label as the configuration file does: results belong to the label."""
+    file = _usual().get("datasets")  # not checked yet where the call overrides it
     known = {name: settings for name, settings in file.items() if isinstance(settings, dict)} if file else {}
     usual = {data.label(name, settings): settings for name, settings in known.items()}
     for name, settings in datasets.items():
@@ -182,12 +182,12 @@ def _check_same_data(datasets: Values, where: str, given: Values) -> None:
 
 
 def _preparation(settings: Values) -> Values:
-    """What decides prepared data; where the files lie does not."""
+    """The settings that decide the prepared data: all but paths and label."""
     return {key: value for key, value in settings.items() if key not in ("path", "archive", "label")}
 
 
 def _tried(config: Values) -> str:
-    """Seeds and thresholds that a call says otherwise than its file, as the end of a name; its results are others."""
+    """The end of the study's name: the seeds and thresholds that the call overrides, since they change results."""
     usual = _usual()
     tried = {key: config[key] for key in ("seeds", "convergence_threshold") if key in config}
     usual, tried = usual | usual.get("claims", {}), tried | config.get("claims", {})
@@ -195,7 +195,7 @@ def _tried(config: Values) -> str:
 
 
 def _check_scale(where: str, values: Values, scale: Values, datasets: list[str]) -> None:
-    """The scale names figures and data sets that there are, and leaves something of the study."""
+    """Check that a scale names existing figures and data sets, and leaves at least one experiment."""
     for key, known in (("figures", list(values["figures"])), ("data", datasets)):
         for name in scale.get(key, []):
             _known(where, f"scale.{key}", name, known)
@@ -222,10 +222,10 @@ def _bases(e: Values) -> list[str]:
 
 
 def check_against_data(study: Study, label: str, train_images: int | None) -> None:
-    """Make sure that the experiments on data set `label` fit its number of training images, as far as that is known.
+    """Check that the experiments on data set `label` fit its number of training images, as far as that is known.
 
     Raises:
-        UserError: a batch size or `train_images` is larger, or of the held-out images there is none.
+        UserError: a batch size or `train_images` is larger, or no image would be held out for validation.
     """
     where = study.file
     for e in study.experiments.values():
@@ -245,7 +245,7 @@ def check_against_data(study: Study, label: str, train_images: int | None) -> No
 
 
 def _check_sizes(where: str, e: Experiment, images: int) -> None:
-    """Of `images` training images each batch can be drawn, and two of each whose variance is measured in an epoch."""
+    """Check that `images` training images fill one batch of each m, and two of each size whose variance is measured."""
     for m in e.batch_sizes:
         if m > images:
             allowed = f"whole numbers up to {images}, the training images of this experiment"
@@ -273,7 +273,7 @@ def _study(where: str, name: str, values: Values, datasets: Values, scale: dict[
 
 
 def _check_count(where: str, experiments: Mapping[str, Experiment]) -> None:
-    """Refuse more runs than anyone trains, before each is made: a slip in a grid would take hours and all memory."""
+    """Refuse more than `MAX_RUNS` runs before they are created: a slip in a grid would take hours and all memory."""
     sizes = {
         e.name: len(e.batch_sizes) * len(e.bn_batch_sizes or (1,)) * len(e.base_lrs or (1,)) * len(e.seeds)
         for e in experiments.values()
@@ -309,7 +309,7 @@ def _experiment(where: str, name: str, values: Values, datasets: Values) -> Expe
 
 
 def _check_model(where: str, key: str, model: str) -> None:
-    """A model by its name, or PACKAGE:NAME; whether the package has it, its check says."""
+    """Check that a model is a known name or PACKAGE:NAME; whether the package has that model is checked later."""
     package, _, name = model.partition(":")
     if package not in models.PACKAGES or not name:
         _known(where, key, model, [*models.MODELS, *(f"{package}:NAME" for package in models.PACKAGES)])
@@ -343,7 +343,7 @@ def _setting(where: str, key: str, values: Values, datasets: Values) -> Setting:
 
 
 def _check_optimizer(where: str, key: str, values: Values) -> None:
-    """What belongs to another optimiser means nothing."""
+    """Refuse settings that belong to another optimiser."""
     optimizer, momentum = values.get("optimizer", "sgd"), values.get("momentum")
     if optimizer in DEFAULT_BETAS and momentum:
         refuse(where, f"{key}.momentum", momentum, f"0, or sgd or nesterov in place of optimizer: {optimizer}")
@@ -360,7 +360,7 @@ def _check_optimizer(where: str, key: str, values: Values) -> None:
 
 
 def _check_update_is_gradient(where: str, key: str, values: Values) -> None:
-    """The variance of updates is measured as that of the gradients times the rate, which holds for plain SGD alone."""
+    """Refuse optimisers and clipping with which updates are not gradients times the rate, as their variance assumes."""
     others = {
         "optimizer": values.get("optimizer", "sgd") not in ("sgd", "nesterov"),
         "clip_norm": "clip_norm" in values,
@@ -384,7 +384,7 @@ def _optimizer(where: str, key: str, values: Values) -> dict[str, Any]:
 
 
 def _check_schedule(where: str, key: str, values: Values) -> None:
-    """What belongs to another schedule, or to a warm-up that there is none of, means nothing."""
+    """Refuse settings that belong to another schedule, or to a warm-up where there is none."""
     schedule = values.get("lr_schedule", "drops")
     for name in ("lr_drops", "lr_drop_factor"):
         if name in values and schedule != "drops":
@@ -405,7 +405,7 @@ def _schedule(where: str, key: str, values: Values) -> dict[str, Any]:
     numbers = ("lr_drop_factor", "warmup_fraction", "warmup_start")
     given = {name: float(values[name]) + 0.0 for name in numbers if name in values}  # so that -0.0 is 0.0
     if not drops:
-        given["lr_drop_factor"] = Setting.lr_drop_factor  # of no drop
+        given["lr_drop_factor"] = Setting.lr_drop_factor  # unused without drops
     return {
         **given,
         "lr_schedule": "drops" if schedule == "constant" else schedule,
@@ -436,7 +436,7 @@ def _check_bn_batches(where: str, key: str, norm: str, batch_sizes: tuple[int, .
 def _check_measured(
     where: str, key: str, batch_sizes: tuple[int, ...], b_sizes: list[int] | None, sizes: list[int]
 ) -> None:
-    """Batch statistics are over all of a mini-batch, or over one number of examples that fills each batch measured."""
+    """Check that batch statistics cover whole mini-batches, or one BN batch size that divides each measured size."""
     if not b_sizes:
         if 1 in sizes:
             refuse(where, key, 1, "numbers from 2 with norm: batch, which needs two examples")
@@ -449,7 +449,7 @@ def _check_measured(
 
 
 def _check_best_of(where: str, e: Experiment, experiments: Mapping[str, Experiment]) -> None:
-    """The bases are grids of one b for each m, and have every m."""
+    """Check that the experiments of `best_of` are grids with one b for each m, and together have every m."""
     key = f"experiments.{e.name}.base_lrs.best_of"
     grids = [name for name, other in experiments.items() if other.base_lrs]
     for name in e.best_of:
@@ -482,12 +482,12 @@ def _figure(where: str, name: str, values: Values, experiments: Mapping[str, Exp
 
 
 def _check_title(where: str, key: str, title: str) -> None:
-    """The font of figures has every character; plain letters are not looked up, which takes a library that draws."""
+    """Check that the font of figures has every character; ASCII needs no check, and so no matplotlib."""
     if title.isascii():
         return
     try:
         from smallbatch.figures.glyphs import FONT, missing_glyphs
-    except ImportError:  # where only trainings run; drawing says so then
+    except ImportError:  # where only trainings run; drawing reports it
         return
     if unknown := missing_glyphs(title):
         refuse(where, key, title, f"characters that the font of figures, {FONT}, has; it lacks {' '.join(unknown)}")
@@ -496,7 +496,7 @@ def _check_title(where: str, key: str, title: str) -> None:
 _NEEDED = {
     "variance": "variance_batch_sizes", "example-variance": "variance_batch_sizes", "bn-batch": "bn_batch_sizes"
 }  # fmt: skip
-"""Key of an experiment that a kind of figure draws from."""
+"""Kind of figure -> the key that its experiments need."""
 
 
 def _check_kind(where: str, key: str, kind: str, e: Experiment) -> None:
