@@ -1,11 +1,11 @@
-"""Bundles: the records of runs that were published together, one zip file, `results/published/STUDY-HASH.zip`.
+"""Bundles: the records of runs that were published together, as one zip file, `results/published/STUDY-HASH.zip`.
 
-DVC tracks bundles instead of runs, which are thousands of small files. A bundle never changes, and HASH begins the
-SHA-256 of its bytes, so that those of colleagues lie side by side in git, and damage is noticed.
+DVC tracks bundles instead of runs, which are thousands of small files. A bundle never changes, and HASH is the start of
+the SHA-256 of its bytes, so that bundles of several people lie side by side in git, and damage is noticed.
 
-Where several bundles have a run, since two people trained it before they heard of each other, the record that ended
-first counts, for everybody; so whoever has the same bundles has the same records. What is published counts before what
-is not: a run of one's own is set aside for the published one, and keeps its weights.
+If several bundles contain a run, since two people trained it independently, the record that ended first counts, for
+everybody; so the same bundles give the same records. Published records count before local ones: a local record is set
+aside for the published one, and keeps its weights.
 """
 
 import hashlib
@@ -40,23 +40,23 @@ from smallbatch.runs.store import HASH_DIGITS, METRICS, RECORD, VARIANCE, Damage
 FILES = (RECORD, METRICS, VARIANCE)
 
 _MEMBER = re.compile(rf"(\w[\w.+=-]*)/({'|'.join(map(re.escape, FILES))})")
-"""A file in a bundle: of a run, by its name. Others are left where they are."""
+"""A file of a run in a bundle, by the run's name. Other files are ignored."""
 
 _WEIGHTS = re.compile(rf"(.*?)(?:\.([0-9a-f]{{{HASH_DIGITS}}}))?(?:\.safetensors)?", re.DOTALL)
-"""A run's name, and the digits of its weights, in the name of a run or of a file of weights."""
+"""A run's name and the digits of its weights, within the name of a run or of a file of weights."""
 
 _KILLED = 3600.0
-"""Seconds after which who began to lay a run, which takes milliseconds, is taken for killed."""
+"""Seconds after which a process that began to unpack a run, which takes milliseconds, is considered killed."""
 
 _BROKEN = (zipfile.BadZipFile, zlib.error, RuntimeError, ValueError, EOFError, OSError, struct.error)
-"""What is raised for archives that are none, or of kinds that are not read."""
+"""Exceptions raised for files that are no archives, or archives of unsupported kinds."""
 
 log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
 class Bundle:
-    """A bundle whose bytes fit its name."""
+    """A bundle whose bytes match the hash in its name."""
 
     path: Path
     archive: zipfile.ZipFile
@@ -71,19 +71,19 @@ class Bundle:
         return found
 
     def checksum(self, name: str) -> int | None:
-        """The checksum of a run's record, as archives have it; None if the archive lacks the run."""
+        """The CRC-32 of a run's record; None if the bundle lacks the run."""
         record = self.members.get(name, {}).get(RECORD)
         return record.CRC if record else None
 
     def files(self, name: str) -> dict[str, bytes]:
-        """The files of a run; none where the archive does not give them back."""
+        """The contents of a run's files; empty if the archive cannot be read."""
         try:
             return {file: self.archive.read(entry) for file, entry in self.members[name].items()}
         except _BROKEN:
             return {}
 
     def record(self, name: str) -> Record | None:
-        """The record of a run; None if this version of the code knows no such run."""
+        """The record of a run; None if this version of the code does not know such a run."""
         files = self.files(name)
         try:
             return record_of(name, lambda file: files[file])
@@ -91,7 +91,7 @@ class Bundle:
             return None
 
     def ended(self, name: str) -> tuple[str, str]:
-        """When the record of a run ended, and its digest: the order of records. What says neither comes last."""
+        """The end of a run's training, and its record's digest, by which records are ordered; unreadable ones last."""
         try:
             values = parse_sealed(self.files(name)[RECORD])
             return str(values["ended"]), values[DIGEST]
@@ -100,12 +100,12 @@ class Bundle:
 
 
 def write_bundle(store: RunStore, study: str, names: Sequence[str]) -> Path:
-    """Bundle the records of runs, all of which are there; returns the bundle. The same records give the same bytes.
+    """Bundle the records of existing runs; returns the bundle's path. The same records give the same bytes.
 
     Args:
-        store: the runs.
-        study: whose they are.
-        names: theirs.
+        store: the run store.
+        study: the name of the study.
+        names: the names of the runs.
     """
     files = [store.root / name / file for name in sorted(names) for file in sorted(FILES)]
     content = io.BytesIO()
@@ -117,7 +117,7 @@ def write_bundle(store: RunStore, study: str, names: Sequence[str]) -> Path:
 
 
 def published(store: RunStore) -> dict[str, Path]:
-    """Run name -> the bundle with the record that counts, of all runs that were published.
+    """Name of each published run -> the bundle with the record that counts.
 
     Raises:
         UserError: a bundle has not been pulled, or is damaged.
@@ -127,10 +127,10 @@ def published(store: RunStore) -> dict[str, Path]:
 
 
 def import_published(store: RunStore) -> None:
-    """Lay the published runs in the store: those that it lacks, and those of which it has another record.
+    """Unpack published runs into the store: those that it lacks, and those of which it has another record.
 
     Raises:
-        UserError: a bundle is damaged, and then set aside; or the run store cannot be written.
+        UserError: a bundle is damaged, and was set aside; or the run store cannot be written.
     """
     remove_temporaries(store.root, TEMPORARY, _KILLED)
     bundles = _opened(store)
@@ -142,7 +142,7 @@ def import_published(store: RunStore) -> None:
 
 
 def unpacked_records(store: RunStore) -> dict[str, Record]:
-    """The records of the runs that `import_published` would lay in the store, by the run's name. Nothing is written.
+    """Run name -> record of the runs that `import_published` would unpack. Nothing is written.
 
     Raises:
         UserError: a bundle is damaged.
@@ -151,8 +151,8 @@ def unpacked_records(store: RunStore) -> dict[str, Record]:
 
 
 def _arriving(store: RunStore, bundles: Sequence[Bundle]) -> Iterator[tuple[Bundle, str, Record]]:
-    """The runs whose published record is not the one in the store; tells of bundles that are not here, and at last of
-    runs that are not known."""
+    """The runs whose published record is not the one in the store; logs bundles that have not been pulled, and at the
+    end runs that this version does not know."""
     if line := store.not_pulled():
         log.warning("%s; runs that are published count before others", line)
     unknown: Counter[Path] = Counter()
@@ -169,11 +169,11 @@ def _arriving(store: RunStore, bundles: Sequence[Bundle]) -> Iterator[tuple[Bund
 
 
 def record_of_weights(store: RunStore, name: str) -> Record:
-    """The record of a run, or the one, here or in a bundle, that names certain weights.
+    """The record of a run, or the record, in the store or in a bundle, that names certain weights.
 
     Args:
-        store: of the run.
-        name: the run's, or that of a file of weights, with its ending or without.
+        store: the run store.
+        name: the name of a run, or of a file of weights, with or without its suffix.
 
     Raises:
         UserError: there is no such record, or a bundle is damaged.
@@ -199,7 +199,7 @@ def _make_room(store: RunStore, folder: Path, bundle: Bundle) -> None:
 
 
 def _checksum(folder: Path) -> int | None:
-    """Of the record in a run's folder, as archives have it."""
+    """The CRC-32 of the record in a run's folder; None if it cannot be read."""
     try:
         return zlib.crc32(read_regular(folder / RECORD))
     except OSError:
@@ -207,7 +207,7 @@ def _checksum(folder: Path) -> int | None:
 
 
 def _counting(bundles: Iterable[Bundle]) -> dict[str, Bundle]:
-    """Run name -> of the bundles that have it the one whose record counts."""
+    """Run name -> the bundle whose record of the run counts."""
     having: dict[str, list[Bundle]] = {}
     for bundle in bundles:
         for name in bundle.members:
@@ -222,7 +222,7 @@ def _opened(store: RunStore, *, only_look: bool = False) -> list[Bundle]:
     """All bundles, in the order of their names.
 
     Raises:
-        UserError: some are damaged, and now set aside, unless we only look, so that the next call does without them.
+        UserError: some are damaged; unless `only_look`, they were set aside, and the next call does without them.
     """
     bundles, errors = [], []
     for path in sorted(store.published.glob("*.zip")):

@@ -1,4 +1,4 @@
-"""Rates that an experiment takes from others, as they were chosen: one file an experiment."""
+"""Files of the rates that were chosen for an experiment from others, one file per experiment."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -10,7 +10,7 @@ from smallbatch.study.rates import BaseLr
 
 
 def chosen_file(results: Path, study: str, experiment: str) -> Path:
-    """Where the rates stand that an experiment of a study takes from others, once they are chosen."""
+    """The path of the file with the rates that were chosen for an experiment of a study."""
     return results / study / "chosen" / f"{experiment}.json"
 
 
@@ -18,10 +18,10 @@ def write_chosen(path: Path, chosen: Chosen, records: Sequence[str | None], code
     """Write chosen rates as JSON with a digest.
 
     Args:
-        path: where to, which says whose they are.
+        path: the file, as returned by `chosen_file`.
         chosen: the rates.
-        records: of each experiment that they were taken from the digest of its runs' records, see `store.digest_of`.
-        code: a hash over the code that chose.
+        records: for each experiment that they were taken from, the digest of its runs' records, see `store.digest_of`.
+        code: a hash over the code that chose the rates.
     """
     rates = {str(m): rate for m, rate in sorted(chosen.items())}
     write_sealed(path, _whose(path) | {"rates": rates, "records": list(records), "code": code})
@@ -32,10 +32,10 @@ def _whose(path: Path) -> dict[str, str]:
 
 
 def read_chosen(path: Path) -> Chosen:
-    """Read what `write_chosen` wrote.
+    """Read the rates that `write_chosen` wrote.
 
     Raises:
-        UserError: it is missing, damaged or edited, or of another experiment.
+        UserError: the file is missing, damaged, edited or of another experiment.
     """
     values = read_sealed(path)
     rates, _, _ = (values.pop(key, None) for key in ("rates", "records", "code"))
@@ -45,7 +45,7 @@ def read_chosen(path: Path) -> Chosen:
 
 
 def chosen_from(path: Path) -> tuple[list[str | None] | None, str | None]:
-    """The records and the code that `write_chosen` was given; None where unknown."""
+    """The `records` and the `code` that `write_chosen` was given; None where unknown."""
     try:
         values = read_sealed(path)
     except UserError:

@@ -1,4 +1,4 @@
-"""Heartbeat of a training job: a small file a pack, rewritten every few seconds and read by `runs.status`."""
+"""Heartbeat of a training job: one small file per pack, rewritten every few seconds and read by `runs.status`."""
 
 import contextlib
 import os
@@ -22,7 +22,7 @@ SILENCE = 300.0
 """Seconds without a write after which a training may have been killed."""
 
 RUNNING, BLOCKED, DONE, STOPPED, FAILED = "running", "blocked", "done", "stopped", "failed"
-"""States. Blocked: it waits for another job, which trains runs compatible with its own."""
+"""States. Blocked: the job waits for another one, which trains runs compatible with its own."""
 
 
 @dataclass(frozen=True)
@@ -30,16 +30,16 @@ class Heartbeat:
     """The state of a training job when it last wrote.
 
     state: one of the states above.
-    since, updated: when it began and when it wrote this, in seconds since 1970.
-    host, process, job: where it runs; the job is SLURM's, none elsewhere.
+    since, updated: the times at which the job began and wrote this, in seconds since 1970.
+    host, process, job: where it runs; job is the number of its SLURM job, None elsewhere.
     log: the file that it logs to; None: a terminal.
-    runs: names of its runs, those included that were there before it.
-    device: cpu, cuda or cuda:N, once it is known.
+    runs: names of its runs, including those that existed before it began.
+    device: cpu, cuda or cuda:N, once known.
     reason: why it failed or was stopped, in one line.
-    title: what is trained now: the runs `group`, in lock-step, of whose `epochs` so many as `epoch` are through.
-    images, trained: training images that all its runs need, and how many of them are done with.
-    speed: images/s in the last seconds, once it is known.
-    left: about how many seconds are left, once that can be said.
+    title: a description of what is trained now: the runs `group`, in lock-step, after `epoch` of `epochs` epochs.
+    images, trained: training images that all its runs need, and the number of them already trained on.
+    speed: images/s in the last seconds, once known.
+    left: about how many seconds are left, once known.
     """
 
     state: str
@@ -62,24 +62,24 @@ class Heartbeat:
     left: float | None = None
 
     def silent(self, now: float) -> bool:
-        """Whether it should have written since; a process that was killed cannot."""
+        """Whether the job has not written for longer than `SILENCE` although it should; it may have been killed."""
         return self.state in (RUNNING, BLOCKED) and now - self.updated > SILENCE
 
 
 def first_heartbeat(runs: Sequence[str] = (), log: str | None = None) -> Heartbeat:
-    """Of this process, when it begins to train runs of these names."""
+    """The heartbeat of this process as it begins to train the runs with these names."""
     now = time.time()
     return Heartbeat(RUNNING, now, now, socket.gethostname(), os.getpid(), os.getenv("SLURM_JOB_ID"), log, runs)
 
 
 class HeartbeatWriter:
-    """Writes the heartbeat, as a context every few seconds, whatever the training is at.
+    """Writes the heartbeat; as a context, every few seconds from a thread, whatever the training is doing.
 
-    What cannot be written is let go: of a full disk the training itself reports.
+    Failed writes are ignored: a full disk is reported by the training itself.
 
     Args:
         path: the file; None: nothing is written.
-        heartbeat: the first; None: what the file holds.
+        heartbeat: the first heartbeat; None: the one in the file.
     """
 
     def __init__(self, path: Path | None, heartbeat: Heartbeat | None = None) -> None:
@@ -89,11 +89,11 @@ class HeartbeatWriter:
         self._thread = threading.Thread(target=self._beat, daemon=True)
 
     def update(self, *, at_once: bool = False, **fields: Any) -> None:
-        """Change what is written next.
+        """Change the heartbeat that is written next.
 
         Args:
-            at_once: whether it is written now.
-            fields: of `Heartbeat`.
+            at_once: whether to write it now.
+            fields: new values of fields of `Heartbeat`.
         """
         self.heartbeat = replace(self.heartbeat, **fields)
         if at_once:
@@ -120,13 +120,13 @@ class HeartbeatWriter:
 
 @contextlib.contextmanager
 def keeping_heartbeat(path: Path | None, runs: Sequence[Run], data_folder: Path, log: str | None) -> Iterator[None]:
-    """Write that a training begins and, when the block is over, how it ended.
+    """Context that writes the first heartbeat of a training and, at its end, how the training ended.
 
     Args:
         path: the file; None: nothing is written.
-        runs: what is trained.
-        data_folder: the prepared arrays that it is trained on.
-        log: the file that it logs to; None: a terminal.
+        runs: the runs that are trained.
+        data_folder: the folder of the prepared arrays that they are trained on.
+        log: the file that the training logs to; None: a terminal.
     """
     if path is None:
         yield
@@ -158,7 +158,7 @@ def read_heartbeat(path: Path) -> Heartbeat | None:
 
 def _read(path: Path) -> Heartbeat:
     values = read_sealed(path)
-    if "spoken" in values:  # as version 0.1 has it
+    if "spoken" in values:  # its name in version 0.1
         values["updated"] = values.pop("spoken")
     try:
         return Heartbeat(**values)
@@ -167,7 +167,7 @@ def _read(path: Path) -> Heartbeat:
 
 
 def read_heartbeats(folder: Path) -> tuple[dict[str, Heartbeat], list[str]]:
-    """Pack -> its heartbeat, the latest last; and what is wrong with each file that holds none."""
+    """Pack -> its heartbeat, the latest last; and an error for each file that holds no heartbeat."""
     heartbeats, wrong = {}, []
     for path in sorted(folder.glob("*.json")):
         try:

@@ -1,4 +1,4 @@
-"""Packs: which runs one job trains. Knows nothing of training; the cut depends on the study alone."""
+"""Packs: the runs that one job trains. Independent of training; the cut into packs depends on the study alone."""
 
 import hashlib
 import heapq
@@ -16,14 +16,14 @@ from smallbatch.study.experiments import Chosen, Experiment, Run, Study
 from smallbatch.study.rates import BaseLr
 
 Arriving = Mapping[str, Record]
-"""The runs, by name, that are to be laid in the store before any is trained."""
+"""Run name -> record of the published runs that are to be unpacked into the store before any run is trained."""
 
 
 @dataclass(frozen=True)
 class Pack:
     """Runs of one experiment that one job trains, and a name made from them.
 
-    experiment: the first of the study that has these runs.
+    experiment: the study's first experiment that has these runs.
     """
 
     experiment: str
@@ -32,7 +32,7 @@ class Pack:
 
     @cached_property
     def name(self) -> str:
-        """The experiment, the range of m, and a hash over the runs; a rate that is chosen later is not in it."""
+        """The experiment, the range of m, and a hash over the runs, without rates that are chosen later."""
         sizes = sorted({run.batch_size for run in self.runs})
         span = f"m{sizes[0]}" if len(sizes) == 1 else f"m{sizes[0]}to{sizes[-1]}"
         text = json.dumps([run.settings for run in self.runs], sort_keys=True)
@@ -40,7 +40,7 @@ class Pack:
 
 
 def with_rates(runs: Sequence[Run], chosen: Chosen | None) -> list[Run]:
-    """The runs with the rates that were chosen for their batch sizes, where they wait for such.
+    """The runs, those without a rate with the one that was chosen for their batch size.
 
     Raises:
         UserError: no rate was chosen for one of them.
@@ -59,20 +59,20 @@ def _chosen(run: Run, chosen: Chosen) -> BaseLr:
 
 
 def lane_key(run: Run) -> tuple[int, int, str]:
-    """What compatible runs have in common, which can be lanes of one group: all but base learning rate and seed."""
+    """A key that is equal for compatible runs, which can be lanes of one group: all but base learning rate and seed."""
     return (run.batch_size, run.bn_batch_size, json.dumps(run.settings | {"base_lr": 0, "seed": 0}, sort_keys=True))
 
 
 def relative_cost(run: Run) -> float:
-    """A run's cost in arbitrary units, where speeds were not measured.
+    """A run's cost in arbitrary units, for use where speeds were not measured.
 
-    Small batches cost more (on digits 1 + 3/m), and measuring the variance at a batch size about as much as training.
+    Small batches cost more (on digits 1 + 3/m); measuring the variance at a batch size costs about as much as training.
     """
     return run.setting.epochs * (1 + 3 / run.batch_size) * (1 + len(run.setting.variance_batch_sizes))
 
 
 def cut(study: Study, runs_per_pack: int) -> dict[str, Pack]:
-    """Cut a study's runs into packs, by name; a run that experiments share is in a pack of the first of them."""
+    """Cut a study's runs into packs, by name; a run that experiments share is in a pack of the first experiment."""
     packs: dict[str, Pack] = {}
     taken: set[tuple[Run, tuple[str, ...]]] = set()
     for e in study.experiments.values():
@@ -85,15 +85,15 @@ def cut(study: Study, runs_per_pack: int) -> dict[str, Pack]:
 
 
 def _planned(e: Experiment, run: Run) -> tuple[Run, tuple[str, ...]]:
-    """A run of an experiment as it is planned: with the experiments that its rate is chosen from, if it is, later."""
+    """A key of a planned run: with the experiments that its rate will be chosen from, if it has none yet."""
     return run, tuple(e.best_of) if run.base_lr is None else ()
 
 
 def split(runs: Sequence[Run], count: int, cost: Callable[[Run], float] = relative_cost) -> list[tuple[Run, ...]]:
-    """Split runs into `count` parts of about equal costs, or fewer: compatible runs stay together.
+    """Split runs into at most `count` parts of about equal costs; compatible runs stay together.
 
-    The costliest group of them goes to the cheapest part so far (longest processing time first), so that the last ones
-    end together.
+    The costliest remaining group goes to the cheapest part so far (longest processing time first), so that the parts
+    end at about the same time.
     """
     groups = [list(group) for _, group in itertools.groupby(sorted(runs, key=lane_key), key=lane_key)]
     groups.sort(key=lambda group: -sum(map(cost, group)))
@@ -105,11 +105,11 @@ def split(runs: Sequence[Run], count: int, cost: Callable[[Run], float] = relati
 
 
 class Pending(NamedTuple):
-    """What an experiment still needs.
+    """What is still missing of an experiment.
 
-    packs: that have to train something of it.
+    packs: the packs that have to train runs of the experiment.
     records: the digest of its runs' records, see `store.digest_of`; empty while some are missing.
-    damaged: name of each run that is there and has to be trained again -> what is wrong with it, in words.
+    damaged: name of each damaged run, which has to be trained again -> the damage, in words.
     """
 
     packs: list[Pack]
@@ -117,17 +117,17 @@ class Pending(NamedTuple):
     damaged: dict[str, str]
 
     def outdates(self, shown: str | None) -> bool:
-        """Whether tables have to be made again that show records of this digest; None: it is not known which."""
+        """Whether tables that show records with this digest have to be made again; None: the digest is unknown."""
         return bool(self.packs) or self.records != shown
 
 
 class Plan:
-    """What a study still has to train: its packs, against what the run store has.
+    """The packs of a study that still have to be trained, given the run store.
 
     Args:
-        study: whose packs.
+        study: the study.
         runs_per_pack: about how many runs one job trains.
-        store: the runs that exist.
+        store: the run store.
     """
 
     def __init__(self, study: Study, runs_per_pack: int, store: RunStore) -> None:
@@ -146,15 +146,15 @@ class Plan:
     def pending(
         self, experiment: str, fingerprint: str, chosen: Chosen | None = None, arriving: Arriving | None = None
     ) -> Pending:
-        """What an experiment still needs.
+        """What is still missing of an experiment.
 
-        A run is there when its folder is whole, whatever its modification time.
+        A run exists if its folder is undamaged, whatever its modification time.
 
         Args:
-            experiment: of the study.
-            fingerprint: of its data.
-            chosen: its rates, where it takes the best of other experiments.
-            arriving: the runs that are to be laid in the store before any is trained.
+            experiment: the name of the experiment.
+            fingerprint: the fingerprint of its data.
+            chosen: its rates, if they are chosen from other experiments.
+            arriving: published runs that are to be unpacked into the store before any run is trained.
         """
         e = self.study.experiments[experiment]
         planned, runs = list(e.runs()), list(e.runs(chosen))
@@ -172,15 +172,15 @@ class Plan:
         chosen: Chosen | None = None,
         arriving: Arriving | None = None,
     ) -> list[Pack]:
-        """The packs that will have to train something of an experiment, as far as that is known before data and rates.
+        """The packs expected to train runs of an experiment, as far as that is known before data and rates are.
 
-        A run counts as there that is there on some such data, and at some rate that it may get.
+        A run counts as existing if it exists for one of the fingerprints, at one of the rates that may be chosen.
 
         Args:
-            experiment: of the study.
-            fingerprints: of the data that its data set may be.
-            chosen: its rates, where it takes the best of other experiments and they are known.
-            arriving: the runs that are to be laid in the store before any is trained.
+            experiment: the name of the experiment.
+            fingerprints: the fingerprints that its data may have.
+            chosen: its rates, if they are chosen from other experiments and known.
+            arriving: published runs that are to be unpacked into the store before any run is trained.
         """
         e, coming = self.study.experiments[experiment], arriving or {}
 
@@ -192,7 +192,7 @@ class Plan:
         return self._packs_of(e, [planned for planned, run in pairs if not is_there(run)])
 
     def _at_each_rate(self, e: Experiment, run: Run) -> list[Run]:
-        """A run; where its rate is not chosen yet, one at each of those that it is chosen from."""
+        """The run or, if its rate is not chosen yet, a copy at each rate that may be chosen."""
         if run.base_lr is not None:
             return [run]
         bases = [self.study.experiments[name] for name in e.best_of]

@@ -1,4 +1,4 @@
-"""What is looked for before any job of a call: files that are not as they were made, or would be made otherwise now."""
+"""Checks before the first job of a call: finds files that are damaged, or would be made differently now."""
 
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -17,9 +17,9 @@ DAMAGED = "edited or damaged"
 class Finding(NamedTuple):
     """Files that have to be made again.
 
-    files: those that are there.
-    planned: the line of a call that only looks.
-    mend: takes them out of the way; returns the line that says so.
+    files: the files, which exist.
+    planned: the message of a dry run.
+    mend: moves or deletes the files; returns a message about it.
     """
 
     files: tuple[Path, ...]
@@ -28,11 +28,11 @@ class Finding(NamedTuple):
 
 
 class Job(NamedTuple):
-    """The files of a job that notes their checksums.
+    """The files of a job that records their checksums.
 
-    sums: where it notes them.
-    makes, reads: names of files, as it gives them to `checksums.write`.
-    recipe: that it would go by now, see `checksums.recipe_hash`.
+    sums: the file of the checksums.
+    makes, reads: names of its outputs and inputs, as it passes them to `checksums.write`.
+    recipe: the hash of the recipe that the job would use now, see `checksums.recipe_hash`.
     """
 
     sums: Path
@@ -42,7 +42,7 @@ class Job(NamedTuple):
 
 
 def unprepared(datasets: Mapping[str, dict[str, Any]], data: Path) -> Iterator[Finding]:
-    """Data sets, by label, that are not as their settings say."""
+    """Data sets that are not prepared as their settings say; `datasets` are settings by label."""
     for label, settings in datasets.items():
         folder = data / label
         if reason := reason_to_prepare(label, settings, folder):
@@ -60,10 +60,10 @@ def damaged_rates(files: Iterable[Path]) -> Iterator[Finding]:
 
 
 def damaged_files(jobs: Iterable[Job], figures: Path) -> Iterator[Finding]:
-    """Files that are not as their job wrote them. Pictures are drawn over: git keeps what was there.
+    """Files that changed since their job wrote them. Pictures are overwritten: git keeps the old ones.
 
     Args:
-        jobs: those with checksums.
+        jobs: the jobs that record checksums.
         figures: the folder of pictures.
     """
     for job in jobs:
@@ -77,9 +77,9 @@ def damaged_files(jobs: Iterable[Job], figures: Path) -> Iterator[Finding]:
 
 
 def incomplete(jobs: Sequence[Job]) -> list[Path]:
-    """The checksums of jobs of whose files or checksums one is gone, while others of theirs are there or were read.
+    """The files of checksums of jobs that lack an output or their checksums, although others exist or were read.
 
-    Snakemake makes a file again where it is asked for; it does not miss one behind another that is whole.
+    Snakemake makes missing targets again, but does not notice a missing file if the files made from it are complete.
     """
     made = [job for job in jobs if job.sums.exists() or any(map(os.path.lexists, job.makes))]
     read = {file for job in made for file in job.reads}
@@ -92,18 +92,18 @@ def incomplete(jobs: Sequence[Job]) -> list[Path]:
 
 
 def outdated_files(jobs: Iterable[Job]) -> Iterator[Finding]:
-    """Checksums of files that are whole, but would be made otherwise now."""
+    """Files of checksums whose files are undamaged, but would be made differently now."""
     for job in jobs:
         if job.sums.is_file() and (reason := checksums.why_outdated(job.sums, job.recipe, job.reads)):
             yield _outdated(job.sums, f"{job.sums}: {reason}; to be made again")
 
 
 def outdated_rates(sources: Mapping[Path, Iterable[Path]], code: str) -> Iterator[Finding]:
-    """Rates that would be chosen otherwise now: from other records than the tables show, or by other code.
+    """Rates that were chosen from other records than the tables now show, or by other code.
 
     Args:
         sources: file of the rates -> the checksums of the tables they are chosen from, in the order of the experiments.
-        code: a hash over the code that chooses now.
+        code: a hash over the code that would choose rates now.
     """
     for file, sums in sources.items():
         shown = [checksums.made_from(path) for path in sums]
@@ -115,11 +115,11 @@ def outdated_rates(sources: Mapping[Path, Iterable[Path]], code: str) -> Iterato
 
 
 def unexpected_files(folder: Path, made: Iterable[Path]) -> list[Path]:
-    """Files in a folder that nothing makes, as those of figures that a study no longer has.
+    """Files in a folder that no job makes, for example those of figures that a study no longer has.
 
     Args:
-        folder: to be looked at.
-        made: what is made there; files of other types are not looked at.
+        folder: the folder.
+        made: the files that jobs make there; files of other types are ignored.
     """
     known = set(made)
     types = {path.suffix for path in known}

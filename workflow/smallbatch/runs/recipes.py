@@ -1,4 +1,4 @@
-"""What decides how each job makes its files, beside what it reads: settings and code, as a hash for each job."""
+"""Recipes: a hash for each job over the settings and code that, beside its inputs, decide how it makes its files."""
 
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -11,18 +11,18 @@ from smallbatch.study.claims import files_of
 from smallbatch.study.experiments import PROTOCOL, Study
 
 TEMPLATE = Path("smallbatch", "templates", "report.html.j2")
-"""Of the report, below the library's folder."""
+"""The template of the report, below the folder above the library's."""
 
 
 SCRIPTS = ("gather", "claims", "report", "crate", "table", "choose", "figure")
-"""Those whose code is noted with what they make."""
+"""The scripts whose code is recorded with their outputs."""
 
 
 def codes(path_of: Callable[[str], str | Path], library: Path) -> dict[str, str]:
-    """A hash over each of `SCRIPTS` and the library behind it, by the script's name; Snakemake looks at scripts alone.
+    """Name of each of `SCRIPTS` -> a hash over it and the library code it uses; Snakemake checks only scripts.
 
     Args:
-        path_of: gives a script's path for its name.
+        path_of: returns the path of a script, given its name.
         library: the folder above the library's.
     """
     return {name: code_digest(Path(path_of(name)), library) for name in SCRIPTS}
@@ -31,16 +31,16 @@ def codes(path_of: Callable[[str], str | Path], library: Path) -> dict[str, str]
 def recipes(
     study: Study, config: Mapping[str, Any], code: Mapping[str, str], library: Path, snakemake: str
 ) -> dict[str, str]:
-    """The recipe of each job that analyses the study, by the job's name.
+    """Name of each job that analyses the study -> its recipe.
 
     Args:
-        study: to be analysed.
+        study: the study.
         config: the checked configuration.
-        code: see `codes`.
+        code: the hashes returned by `codes`.
         library: the folder above the library's.
-        snakemake: its version, which the archive names.
+        snakemake: the version of Snakemake, which the archive names.
     """
-    order = list(study.experiments), list(study.figures)  # which `recipe_hash` does not see
+    order = list(study.experiments), list(study.figures)  # `recipe_hash` ignores the order of keys
     return {
         "gather": recipe_hash(list(study.experiments), code["gather"]),
         "claims": recipe_hash(

@@ -10,10 +10,10 @@ from smallbatch.study.experiments import Study
 from smallbatch.study.settings import suggestion
 
 PLANNED_LATE = frozenset({"train", "choose", "table"})
-"""Rules whose jobs Snakemake plans after a checkpoint, when data and rates are known."""
+"""Rules whose jobs Snakemake plans only after a checkpoint, once data and rates are known."""
 
 ALL_NEED = PLANNED_LATE | {"prepare"}
-"""Rules without which no run is trained and shown."""
+"""Rules that every run needs in order to be trained and shown."""
 
 
 def refuse_hidden(
@@ -25,19 +25,19 @@ def refuse_hidden(
     batch: str | None,
     touch: bool,
 ) -> None:
-    """Refuse options that make Snakemake skip rules behind a checkpoint and report success all the same.
+    """Refuse options that make Snakemake skip rules after a checkpoint and still report success.
 
     Args:
-        until: what `--until` names.
-        omitted: what `--omit-from` names.
-        allowed_rules: what `--allowed-rules` names; empty where it is not given.
-        forced: what `--forcerun` names.
-        ancient: the rules that `--consider-ancient` names.
-        batch: what `--batch` says.
-        touch: whether there is `--touch`.
+        until: the names given to `--until`.
+        omitted: the names given to `--omit-from`.
+        allowed_rules: the names given to `--allowed-rules`; empty without this option.
+        forced: the names given to `--forcerun`.
+        ancient: the rules given to `--consider-ancient`.
+        batch: the value of `--batch`.
+        touch: whether `--touch` is given.
 
     Raises:
-        UserError: names the option, the rule, and what is allowed.
+        UserError: an option is refused; names the option, the rule, and what is allowed.
     """
     for option, names, hidden in (("--until", until, PLANNED_LATE), ("--omit-from", omitted, ALL_NEED)):
         for name in sorted(name for name in names if name in hidden or "/" in name):
@@ -68,15 +68,15 @@ def refuse_hidden(
 def refuse_other_studies(targets: Collection[str], study: str, studies: Collection[str]) -> None:
     """Refuse files of another study as targets.
 
-    Snakemake would report those that exist as done, and has no rule for the others.
+    Snakemake would report existing ones as done, and has no rule for the others.
 
     Args:
-        targets: what is asked for.
-        study: that the call is of.
-        studies: all that there are.
+        targets: the targets of the call.
+        study: the name of the call's study.
+        studies: the names of all studies.
 
     Raises:
-        UserError: names the target and how to ask for it.
+        UserError: a target is refused; names the target and how to ask for it.
     """
     for target in targets:
         folder, other, *inside = (*PurePath(os.path.relpath(target)).parts, "", "")
@@ -97,16 +97,16 @@ def to_be_looked_at(arguments: Collection[str], study: Study, rules: Collection[
 def refuse_unknown(
     targets: Collection[str], study: Study, rules: Collection[str], studies_with: Callable[[str, str], Collection[str]]
 ) -> None:
-    """Refuse experiments and figures as targets that the study does not have, or whose kind is not said.
+    """Refuse targets that name experiments or figures unknown to the study, or without the prefix of their kind.
 
     Args:
-        targets: what is asked for.
-        study: that the call is of.
-        rules: names of all of them.
-        studies_with: given a key of a study's file and a name, the studies that have it there.
+        targets: the targets of the call.
+        study: the call's study.
+        rules: the names of all rules.
+        studies_with: returns the studies whose file has a name under a key, given the key and the name.
 
     Raises:
-        UserError: names the target and how to ask for it.
+        UserError: a target is refused; names the target and how to ask for it.
     """
     for target, (kind, key) in itertools.product(set(targets).difference(rules), _KINDS.items()):
         names, name = list(getattr(study, key)), target.removeprefix(f"{kind}:")
@@ -126,12 +126,12 @@ def refuse_report(arguments: Sequence[str], study: str, *, complete: bool) -> No
     """Refuse Snakemake's own report of an incomplete study: it would include whatever files exist, however old.
 
     Args:
-        arguments: of Snakemake.
-        study: its name.
-        complete: whether nothing is missing, damaged or to be made otherwise.
+        arguments: the arguments of Snakemake.
+        study: the name of the study.
+        complete: whether nothing is missing, damaged or to be made again.
 
     Raises:
-        UserError: says what to call first.
+        UserError: the study is incomplete; says what to call first.
     """
     if not complete and any(argument.partition("=")[0] == "--report" for argument in arguments):
         raise UserError(f"command line: --report: study {study} is not complete; `snakemake all` completes it")

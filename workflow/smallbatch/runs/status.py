@@ -1,7 +1,7 @@
-"""What a study has come to: runs by figure, speed, time left, and which logs to read.
+"""The status of a study: runs by figure, speed, time left, and which logs to read.
 
-Only files are read, and none is written: it may be asked at any time, on any host that sees them, while others train.
-The run store says which runs are there; what is trained the heartbeats of the jobs say (`runs.heartbeat`).
+Files are only read: the status is available at any time, on any host that sees the files, during trainings. Finished
+runs are known from the run store, running ones from the heartbeats of the jobs (`runs.heartbeat`).
 """
 
 import shutil
@@ -26,31 +26,31 @@ T = TypeVar("T")
 DIVERGED, WAITING, SILENT = "diverged", "waiting", "silent"
 
 COLUMNS = ("runs", DONE, DIVERGED, RUNNING, WAITING, FAILED)
-"""Of the table. Diverged runs are among those that are done."""
+"""Columns of the table. Diverged runs also count as done."""
 
 SHOWN = 3
-"""Damaged files that are named."""
+"""The largest number of damaged files that are named."""
 
 WIDTH = 100
-"""Characters of a line, where the terminal has so many."""
+"""The largest number of characters in a line; fewer in a narrower terminal."""
 
 
 @dataclass(frozen=True)
 class Status:
-    """How far a study is.
+    """The progress of a study.
 
-    study: its name.
-    now: when it was seen, in seconds since 1970.
-    counts: figure -> column -> runs that it shows or takes its rates from. What several figures have counts in each,
-        what none has as `none`, and everything once in the last line, `all`.
+    study: the study's name.
+    now: the time of this status, in seconds since 1970.
+    counts: figure -> column -> number of runs that the figure shows or takes its rates from. A run of several figures
+        counts in each, a run of no figure in `none`, and every run once in the last line, `all`.
     unprepared: labels of data sets that are not prepared yet, for which all their runs wait.
-    heartbeats: pack -> that of its job, if that runs or has failed and runs of the study are lacking for it.
-    speed: images/s of all jobs that run; none where none says one.
-    left: seconds until the running and waiting runs are trained, if their images pass at this speed: models and batch
-        sizes to come may be slower or faster, jobs more or fewer, and runs that diverge end early. None: unknown.
-    wrong: what is wrong with files of data and of rates and with heartbeats, which count as not there, and with runs,
-        which count as not trained.
-    begun: checkpoints of groups of runs, of any study, that the next call goes on from.
+    heartbeats: pack -> heartbeat of its job, if it runs, is blocked or failed, and has unfinished runs of the study.
+    speed: images/s of all running jobs; None if no job reports a speed.
+    left: seconds until the running and waiting runs are trained, at this speed: later models and batch sizes may be
+        slower or faster, jobs more or fewer, and runs that diverge end early. None: unknown.
+    wrong: errors of the files of data and rates and of heartbeats, which count as missing, and of runs, which count as
+        not trained.
+    begun: the number of checkpoints of groups of runs, of any study, that the next call resumes from.
     images: training images that the running and waiting runs still need. None: unknown.
     """
 
@@ -67,12 +67,12 @@ class Status:
 
 
 def look(study: Study, data: Path, results: Path) -> Status:
-    """See how far a study is.
+    """The current status of a study.
 
     Args:
-        study: with the seeds and the scale that it is trained with.
+        study: the study, with the seeds and the scale that it is trained with.
         data: the folder of prepared data sets.
-        results: the folder with the run store `runs/`, heartbeats in `packs/` and the rates that the study has chosen.
+        results: the folder of the run store `runs/`, the heartbeats in `packs/` and the study's chosen rates.
     """
     unread: list[str] = []
     metas = {label: meta for label in study.labels if (meta := _read(read_meta, data / label / META, unread))}
@@ -104,7 +104,7 @@ def look(study: Study, data: Path, results: Path) -> Status:
 
 
 def _read(reader: Callable[[Path], T], path: Path, unread: list[str]) -> T | None:
-    """What a file says; none where it is not there, or cannot be read, and then `unread` says why."""
+    """The content of a file; None if it is missing, or unreadable, which is added to `unread`."""
     try:
         return reader(path) if path.exists() else None
     except UserError as error:
@@ -113,7 +113,7 @@ def _read(reader: Callable[[Path], T], path: Path, unread: list[str]) -> T | Non
 
 
 def _named(runs: Iterable[Run], meta: Meta | None) -> dict[str, Run]:
-    """Run by name; where the data or a rate are not known yet that is a name which no trained run has."""
+    """Run name -> run; while the data or a rate are unknown, the name is one that no trained run has."""
     return {run.name(meta.fingerprint if meta else "unknown"): run for run in runs}
 
 
@@ -122,7 +122,7 @@ def _images(run: Run, metas: Mapping[str, Meta]) -> int:
 
 
 def _of_figures(study: Study, planned: Mapping[str, Mapping[str, Run]]) -> Iterator[tuple[str, Collection[str]]]:
-    """Each figure with its runs, then `none`, where there are such, and `all`."""
+    """Each figure with its runs, then `none` with the runs of no figure, if any, then `all`."""
     everything = {name for named in planned.values() for name in named}
     rest = set(everything)
     for figure, spec in study.figures.items():
@@ -141,15 +141,15 @@ def _counts(states: Iterable[str]) -> Mapping[str, int]:
 
 
 def _kind(heartbeat: Heartbeat, now: float) -> str:
-    """A job's state, or that it is silent."""
+    """A job's state, or `SILENT`."""
     return SILENT if heartbeat.silent(now) else heartbeat.state
 
 
 class _Jobs:
-    """What jobs say, of any study.
+    """The jobs of all studies, from their heartbeats.
 
     Args:
-        folder: of their heartbeats.
+        folder: the folder of the heartbeats.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -157,7 +157,7 @@ class _Jobs:
         self._last = {run: heartbeat for heartbeat in self.heartbeats.values() for run in heartbeat.runs}
 
     def state(self, run: str) -> str:
-        """Whether a run that is not there is running, failed or waiting, by the latest heartbeat that names it."""
+        """Whether an unfinished run is running, failed or waiting, by the latest heartbeat that names it."""
         heartbeat = self._last.get(run)
         if heartbeat is None:
             return WAITING
@@ -165,12 +165,12 @@ class _Jobs:
         return RUNNING if kind == RUNNING and run in heartbeat.group else FAILED if kind == FAILED else WAITING
 
     def left(self, run: str) -> float:
-        """The part of a run's epochs that is still to be trained."""
+        """The fraction of a run's epochs that is still to be trained."""
         heartbeat = self._last.get(run)
         return 1 - heartbeat.epoch / heartbeat.epochs if heartbeat and self.state(run) == RUNNING else 1.0
 
     def heartbeats_of(self, runs: Collection[str]) -> dict[str, Heartbeat]:
-        """Pack -> heartbeat of those that run or failed and were the last to name one of these runs."""
+        """Pack -> heartbeat of each running, blocked or failed job that was the last to name one of these runs."""
         theirs = {id(self._last[run]) for run in runs if run in self._last}
         found = {pack: heartbeat for pack, heartbeat in self.heartbeats.items() if id(heartbeat) in theirs}
         return {pack: heartbeat for pack, heartbeat in found.items() if heartbeat.state in (RUNNING, BLOCKED, FAILED)}
@@ -195,7 +195,7 @@ def _table(counts: Mapping[str, Mapping[str, int]]) -> Iterator[str]:
 
 
 def _summary(status: Status) -> str:
-    """What the table does not say: data, speed, time left."""
+    """What the table does not show: data, speed, time left."""
     of_all, kinds = (
         status.counts["all"],
         Counter(_kind(heartbeat, status.now) for heartbeat in status.heartbeats.values()),
@@ -214,12 +214,12 @@ def _summary(status: Status) -> str:
 
 
 def line(status: Status, width: int | None = None, *, beside: str = "") -> str:
-    """A status in one line: runs, speed, time left, and what trains now.
+    """A status in one line: runs, speed, time left, and what is being trained.
 
     Args:
-        status: of the study.
-        beside: what else is being done; it is named where nothing trains.
-        width: characters that it may have; None: as many as it needs.
+        status: the status of the study.
+        beside: other work in progress, shown when nothing is being trained.
+        width: the largest number of characters; None: unlimited.
     """
     of_all = status.counts["all"]
     parts = [f"{status.study}: {of_all[DONE]:,} of {of_all['runs']:,} runs"]
@@ -232,7 +232,7 @@ def line(status: Status, width: int | None = None, *, beside: str = "") -> str:
 
 
 def stopped_message(status: Status) -> str:
-    """What is saved of a study that was stopped, and how it goes on."""
+    """A message on what is saved of a stopped study, and how to continue."""
     of_all = status.counts["all"]
     begun = f" and {status.begun} checkpoint{'s' * (status.begun > 1)}" if status.begun else ""
     return f"Stopped: {of_all[DONE]:,} of {of_all['runs']:,} runs{begun} are saved; the same command goes on."
@@ -244,11 +244,11 @@ _HEADS = {
     BLOCKED: "waits for another job",
     RUNNING: "running since {since}",
 }
-"""What is said first of a job, by kind; in the order in which they are to be looked at."""
+"""Kind of a job -> the beginning of its text, in the order in which jobs are shown."""
 
 
 def _job(pack: str, heartbeat: Heartbeat, now: float, width: int) -> Iterator[str]:
-    """Some lines on a job: where and how fast; its log; what it is at, or why it failed."""
+    """The lines about a job: where it runs and how fast; its log; what it is doing, or why it failed."""
     kind = _kind(heartbeat, now)
     said = [
         _HEADS[kind].format(since=_time(heartbeat.since, now), updated=_time(heartbeat.updated, now)),
@@ -266,6 +266,6 @@ def _job(pack: str, heartbeat: Heartbeat, now: float, width: int) -> Iterator[st
 
 
 def _time(then: float, now: float) -> str:
-    """A time of day, with the day where that is not today's."""
+    """A time of day, with the date if that is not today."""
     day, today = (time.strftime("%d %b", time.localtime(seconds)) for seconds in (then, now))
     return ("" if day == today else f"{day} ") + time.strftime("%H:%M", time.localtime(then))

@@ -1,10 +1,10 @@
-"""The run store: one folder a run, found by its name, checked by its content.
+"""The run store: one folder per run, found by its name, checked by its content.
 
-A run's folder `runs/NAME`, which appears whole, holds `metrics.csv` (a row an epoch), `variance.csv` where the run
-measures it, and `run.json`: settings, outcome, environment and the SHA-256 of the other files, under a digest of all
-that. Its final weights, which are large and not always kept, published or pulled, lie apart, as
-`weights/NAME.HASH.safetensors` with the first digits of their SHA-256, which the record has in full. So whoever trains
-a run on a machine that rounds otherwise has another record and other weights, and each record finds its own.
+A run's folder `runs/NAME`, which is complete or absent, holds `metrics.csv` (one row per epoch), `variance.csv` if the
+run measures the variance, and `run.json`: settings, outcome, environment and the SHA-256 of the other files, with a
+digest over all of these. Its final weights, which are large and not always kept, published or pulled, lie elsewhere, as
+`weights/NAME.HASH.safetensors` with the first digits of their SHA-256, which the record holds in full. A machine that
+rounds differently gives another record and other weights, so each record finds its own.
 """
 
 import csv
@@ -39,16 +39,16 @@ T = TypeVar("T")
 RECORD, METRICS, VARIANCE = "run.json", "metrics.csv", "variance.csv"
 
 HASH_DIGITS = 12
-"""Of a SHA-256 in a file's name."""
+"""The number of digits of a SHA-256 in a file's name."""
 
 READERS = 16
-"""Records that are read at the same time where many are."""
+"""The number of records that are read at the same time."""
 
 
 class Epoch(NamedTuple):
-    """What was seen after one epoch, counted from 1. Losses are means, in nats; accuracies are fractions.
+    """The metrics after one epoch, counted from 1. Losses are means, in nats; accuracies are fractions.
 
-    validation_accuracy: not a number where the run holds out no validation split.
+    validation_accuracy: NaN if the run holds out no validation split.
     """
 
     epoch: int
@@ -62,8 +62,8 @@ class Epoch(NamedTuple):
 class Variance(NamedTuple):
     """The variance of one update of `batch_size` examples at the weights after `epoch` (0: the initial ones).
 
-    trace: of the covariance of the update at the run's base learning rate.
-    draws: mini-batches that it was estimated from.
+    trace: the trace of the covariance of the update at the run's base learning rate.
+    draws: the number of mini-batches that the trace was estimated from.
     """
 
     epoch: int
@@ -77,14 +77,14 @@ Row = TypeVar("Row", Epoch, Variance)
 
 @dataclass(frozen=True)
 class Outcome:
-    """What came out of a run.
+    """The outcome of a run.
 
     diverged_at: the update, counted from 1, whose loss was not finite; None if all were finite.
     seconds: the run's share of the wall time of the lanes that it was trained with.
-    images: training images seen.
-    lanes: runs that were trained in lock-step with it, itself included.
+    images: the number of training images seen.
+    lanes: the number of runs that were trained in lock-step, this one included.
     peak_memory: bytes, the most that the process (on a GPU: the device) held while these lanes were trained.
-    variance: what was measured of it, see `Setting.variance_batch_sizes`.
+    variance: the measured variances, see `Setting.variance_batch_sizes`.
     """
 
     epochs: list[Epoch]
@@ -98,13 +98,13 @@ class Outcome:
 
 @dataclass(frozen=True)
 class Record:
-    """A run as the store has it.
+    """The record of a run in the store.
 
-    fingerprint: of the data it was trained on.
+    fingerprint: the fingerprint of the data it was trained on.
     environment: versions, commit, device.
-    ended: when it was written, ISO 8601 in UTC.
+    ended: the time at which the record was written, ISO 8601 in UTC.
     weights: the SHA-256 of its final weights; None if they were not kept.
-    digest: SHA-256 over all of this.
+    digest: the SHA-256 over all of the record.
     """
 
     run: Run
@@ -117,14 +117,14 @@ class Record:
 
 
 class Damaged(Exception):
-    """A run's record is not whole; says why."""
+    """A run's record is damaged; the message says why."""
 
 
 class RunStore:
     """The runs of all studies.
 
     Args:
-        results: the folder in which `runs`, `weights` and, in bundles, published runs lie.
+        results: the folder that contains `runs`, `weights` and `published`, the bundles.
     """
 
     def __init__(self, results: Path) -> None:
@@ -132,18 +132,18 @@ class RunStore:
         self.root, self.published = self.results / "runs", self.results / "published"
 
     def folder(self, run: Run, fingerprint: str) -> Path:
-        """Where a run's files lie."""
+        """The path of a run's folder."""
         return self.root / run.name(fingerprint)
 
     def weights(self, record: Record) -> Path | None:
-        """Where the final weights that a record names lie, if they are still kept and here; None if it names none."""
+        """The path of the final weights that a record names, whether or not they exist; None if it names none."""
         return self._weights(record.run.name(record.fingerprint), record.weights) if record.weights else None
 
     def _weights(self, name: str, digest: str) -> Path:
         return self.results / "weights" / f"{name}.{digest[:HASH_DIGITS]}.safetensors"
 
     def pulled(self) -> None:
-        """Make sure that all published runs that DVC knows are here.
+        """Check that all published runs that DVC tracks have been pulled.
 
         Raises:
             UserError: some have not been pulled.
@@ -152,16 +152,16 @@ class RunStore:
             raise UserError(line)
 
     def not_pulled(self) -> str:
-        """Which published runs that DVC knows are not here, and how to get them, in a line; empty where all are."""
+        """A message on published runs tracked by DVC that have not been pulled; empty if there are none."""
         pointers = [path for path in sorted(self.published.glob("*.dvc")) if not path.with_suffix("").exists()]
         return _not_pulled(*pointers) if pointers else ""
 
     def has(self, run: Run, fingerprint: str) -> bool:
-        """Whether the run is there and whole; its weights, which are large, are not read."""
+        """Whether the run exists and is undamaged; its weights, which are large, are not read."""
         return self.digest(run, fingerprint) is not None
 
     def digest(self, run: Run, fingerprint: str) -> str | None:
-        """The digest of a run's record, over all that is known of the run; None if it is missing or damaged."""
+        """The digest over all of a run's record; None if the record is missing or damaged."""
         name = run.name(fingerprint)
         try:
             return read_verified(name, self._reader(name))[0][DIGEST]
@@ -169,7 +169,7 @@ class RunStore:
             return None
 
     def find(self, run: Run, fingerprint: str) -> Record | None:
-        """The run's record; None if it is missing or damaged."""
+        """The run's record; None if the record is missing or damaged."""
         name = run.name(fingerprint)
         try:
             return record_of(name, self._reader(name))
@@ -177,10 +177,10 @@ class RunStore:
             return None
 
     def read(self, name: str) -> Record:
-        """The record of the run of this name.
+        """The record of the run with this name.
 
         Raises:
-            UserError: it is missing or damaged.
+            UserError: the run is missing or damaged.
         """
         folder = self.root / name
         if not folder.is_dir():
@@ -193,10 +193,10 @@ class RunStore:
             raise UserError(f"{folder}: damaged: {damage}; the next training sets it aside") from damage
 
     def read_weights(self, record: Record) -> bytes:
-        """The final weights that a record names, a safetensors file's content.
+        """The final weights that a record names, as the content of a safetensors file.
 
         Raises:
-            UserError: they are missing, or damaged, and then set aside; the run is whole without them.
+            UserError: the weights are missing, or damaged, and then set aside; the run is valid without them.
         """
         name, file = record.run.name(record.fingerprint), self.weights(record)
         if file is None:
@@ -225,7 +225,7 @@ class RunStore:
         return f"damaged, and set aside as {aside[-1].name}; with {run} deleted the run is trained again"
 
     def damage(self, folder: Path) -> str | None:
-        """What is wrong with a run's folder, in words; None if it is whole."""
+        """The damage of a run's folder, in words; None if it is undamaged."""
         try:
             record_of(folder.name, self._reader(folder.name))
         except Damaged as damage:
@@ -233,17 +233,17 @@ class RunStore:
         return None
 
     def ends(self, names: Set[str]) -> tuple[dict[str, int | None], dict[str, str]]:
-        """Of the runs with these folder names those that are there and whole, each with its `diverged_at`.
+        """How the existing runs among those with these folder names ended.
 
         Returns:
-            These; and those that are damaged, each with what is wrong, in words.
+            Name of each undamaged run -> its `diverged_at`; and name of each damaged run -> the damage, in words.
         """
         found = dict(_at_once(self._end, self._there(names)))
         damaged = {name: end for name, end in found.items() if isinstance(end, str)}
         return {name: end[0] for name, end in found.items() if isinstance(end, tuple)}, damaged
 
     def fingerprints(self, data: str) -> set[str]:
-        """Of the data under this label that runs which are there were trained on."""
+        """The fingerprints of the data with this label that existing runs were trained on."""
         if not self.root.is_dir():
             return set()
         names = [entry.name for entry in os.scandir(self.root) if entry.name.startswith(f"{data}_")]
@@ -265,10 +265,10 @@ class RunStore:
         return [entry.name for entry in os.scandir(self.root) if entry.name in names] if self.root.is_dir() else []
 
     def _reader(self, name: str) -> Callable[[str], bytes]:
-        """Reads a run's files by name."""
+        """A function that reads a file of a run, given the file's name."""
 
         def read(file: str) -> bytes:
-            path = os.path.join(self.root, name, file)  # a `Path` takes longer to make
+            path = os.path.join(self.root, name, file)  # creating a `Path` takes longer
             try:
                 return read_regular(path)
             except FileNotFoundError as error:
@@ -285,7 +285,7 @@ class RunStore:
         return read
 
     def clear(self, run: Run, fingerprint: str) -> str | None:
-        """Set a damaged folder of a run aside; returns what was wrong, and its new name, if there was one."""
+        """Set a run's folder aside if it is damaged; returns a message on the damage and the new name, or None."""
         folder = self.folder(run, fingerprint)
         is_empty = folder.is_dir() and not any(folder.iterdir())
         damage = None if is_empty or not os.path.lexists(folder) else self.damage(folder)
@@ -294,17 +294,17 @@ class RunStore:
     def write(
         self, run: Run, fingerprint: str, outcome: Outcome, environment: dict[str, Any], weights: bytes | None
     ) -> None:
-        """Write a finished run, in the place of an earlier one.
+        """Write a finished run; it replaces an earlier one.
 
         Args:
             run: the run.
-            fingerprint: of the data it was trained on.
-            outcome: what came out.
+            fingerprint: the fingerprint of the data it was trained on.
+            outcome: the outcome of the run.
             environment: versions, commit, device.
-            weights: a safetensors file's content, or none.
+            weights: the content of a safetensors file; None: no weights are kept.
 
         Raises:
-            UserError: the outcome is none that the run can have, or the disk does not take it.
+            UserError: the outcome is impossible for the run, or writing fails.
         """
         name = run.name(fingerprint)
         contents = {METRICS: _csv(Epoch, outcome.epochs)}
@@ -333,7 +333,7 @@ class RunStore:
         write_folder(self.root / name, contents)
 
     def drop_weights(self, record: Record) -> None:
-        """Delete the final weights that a record names; it stays valid without them."""
+        """Delete the final weights that a record names; the record stays valid without them."""
         file = self.weights(record)
         if file and file.is_file():
             file.unlink(missing_ok=True)
@@ -345,7 +345,7 @@ def now() -> datetime:
 
 
 def _at_once(of: Callable[[str], T], names: Sequence[str]) -> list[tuple[str, T]]:
-    """Each name with what `of` makes of it: on a shared file system reading is waiting, and many wait no longer."""
+    """Each name with the result of `of`, computed in threads: reading from a shared file system is mostly waiting."""
 
     def some(part: Sequence[str]) -> list[tuple[str, T]]:
         return [(name, of(name)) for name in part]
@@ -355,20 +355,20 @@ def _at_once(of: Callable[[str], T], names: Sequence[str]) -> list[tuple[str, T]
 
 
 def digest_of(digests: Iterable[str]) -> str:
-    """One digest for those of several records, whatever their order."""
+    """One digest over the digests of several records, independent of their order."""
     return hashlib.sha256("\n".join(sorted(set(digests))).encode()).hexdigest()
 
 
 def _pointer(path: Path) -> Path:
-    """The file by which DVC knows a path."""
+    """The file by which DVC tracks a path."""
     return path.with_name(f"{path.name}.dvc")
 
 
 def _pulled(path: Path) -> None:
-    """Make sure that what DVC knows is there.
+    """Check that a path has been pulled if DVC tracks it.
 
     Raises:
-        UserError: it has not been pulled.
+        UserError: the path has not been pulled.
     """
     pointer = _pointer(path)
     if pointer.exists() and not path.exists():
@@ -381,16 +381,16 @@ def _not_pulled(*pointers: Path) -> str:
 
 
 _PLAIN = ("diverged_at", "seconds", "images", "lanes", "peak_memory")
-"""Fields of an outcome that stand in `run.json`; the others have files of their own."""
+"""Fields of an outcome that are in `run.json`; the others have files of their own."""
 
 
 class Content(TypedDict):
-    """What stands in `run.json`.
+    """The content of `run.json`.
 
-    settings: the run's, see `Run.settings`.
-    outcome: the fields of an outcome that are no tables.
+    settings: the settings of the run, see `Run.settings`.
+    outcome: the fields of an outcome that are not tables.
     files: name -> SHA-256 of each table.
-    The others are those of `Record`; `data_fingerprint` is its fingerprint.
+    The other fields are those of `Record`; `data_fingerprint` is its `fingerprint`.
     """
 
     settings: dict[str, Any]
@@ -405,7 +405,7 @@ class Content(TypedDict):
 
 
 def _csv(kind: type[Row], rows: Sequence[Row]) -> bytes:
-    """Rows with their head as CSV."""
+    """Rows with their header as CSV."""
     text = io.StringIO(newline="")
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(kind._fields)
@@ -414,14 +414,14 @@ def _csv(kind: type[Row], rows: Sequence[Row]) -> bytes:
 
 
 def read_verified(name: str, read: Callable[[str], bytes]) -> tuple[Content, dict[str, bytes]]:
-    """What stands in a run's `run.json`, and the content of the files that it names; each is read once.
+    """The content of a run's `run.json`, and of the files that it names; each is read once.
 
     Args:
-        name: the run's.
-        read: reads one of its files, by name.
+        name: the name of the run.
+        read: reads one of the run's files, given the file's name.
 
     Raises:
-        Damaged: something is missing or not as it was written.
+        Damaged: a file is missing, or was changed since it was written.
     """
     try:
         values = _content(parse_sealed(read(RECORD)))
@@ -441,10 +441,10 @@ def read_verified(name: str, read: Callable[[str], bytes]) -> tuple[Content, dic
 
 
 def _content(values: Mapping[str, Any]) -> Content:
-    """The same values, by the keys that `write` writes.
+    """The values under the keys that `write` writes.
 
     Raises:
-        KeyError: one is missing.
+        KeyError: a key is missing.
     """
     return Content(
         settings=values["settings"],
@@ -460,10 +460,10 @@ def _content(values: Mapping[str, Any]) -> Content:
 
 
 def _check(values: Content) -> None:
-    """Make sure that what stands in `run.json` beside the settings is of the kind that `write` writes.
+    """Check that the values in `run.json` beside the settings are such as `write` writes.
 
     Raises:
-        ValueError, KeyError, TypeError, AttributeError: it is not.
+        ValueError, KeyError, TypeError, AttributeError: a value is not.
     """
     outcome, end, environment = values["outcome"], values["outcome"]["diverged_at"], values["environment"]
     counts = {"images": 0, "lanes": 1, "peak_memory": 0, **({} if end is None else {"diverged_at": 1})}
@@ -482,10 +482,10 @@ def _check(values: Content) -> None:
 
 
 def record_of(name: str, read: Callable[[str], bytes]) -> Record:
-    """A run's record, from its files as `read_verified` takes them.
+    """A run's record, from its files; the arguments are those of `read_verified`.
 
     Raises:
-        Damaged: something is missing, not as it was written, or nothing that can come out of a run.
+        Damaged: a file is missing, was changed since it was written, or holds an impossible outcome.
     """
     values, contents = read_verified(name, read)
     run = Run.from_settings(values["settings"])
@@ -508,19 +508,19 @@ def record_of(name: str, read: Callable[[str], bytes]) -> Record:
 
 
 def _rows(content: bytes, kind: type[Row]) -> list[Row]:
-    """Rows as they were written; a field's type is that of its annotation."""
+    """The rows of a CSV file; the type of each field is that of its annotation."""
     head, *rows = csv.reader(io.StringIO(content.decode(), newline=""))
-    # By columns: a study of 10,000 runs has a million rows.
+    # Converted by columns, for speed: a study of 10,000 runs has a million rows.
     columns = zip(*rows, strict=True) if rows else [()] * len(head)
     typed = [map(of, column) for of, column in zip(kind.__annotations__.values(), columns, strict=True)]
     return list(map(kind._make, zip(*typed, strict=True)))
 
 
 def _check_rows(outcome: Outcome, run: Run) -> None:
-    """Make sure that the epochs are such as the run can have.
+    """Check that the run can have these epochs and variances.
 
     Raises:
-        ValueError: they are not; says why.
+        ValueError: it cannot; the message says why.
     """
     count, diverged = len(outcome.epochs), outcome.diverged_at is not None
     if count > run.setting.epochs or (count < run.setting.epochs and not diverged):
@@ -529,7 +529,7 @@ def _check_rows(outcome: Outcome, run: Run) -> None:
     epoch, rates, train_losses, test_losses, accuracies, validation_accuracies = columns
     if epoch != tuple(range(1, count + 1)):
         raise ValueError("the epochs are not in order")
-    # Where the last update of an epoch overflows, the test after it is the first to see that.
+    # If the last update of an epoch overflows, the test after it is the first to notice.
     finite = (*rates, *train_losses, *test_losses[: -1 if diverged else None])
     if not all(map(math.isfinite, finite)):
         raise ValueError("a loss or a rate is not finite")
