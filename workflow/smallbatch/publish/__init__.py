@@ -1,1 +1,1 @@
-"""For others: the report, the published runs, the research object."""
+"""Sharing of results: the report, the published runs, the research object."""

@@ -1,7 +1,7 @@
-"""A study as a Workflow Run RO-Crate: one archive with its settings, its results, and where they come from.
+"""A study as a Workflow Run RO-Crate: one archive with its settings, its results and their provenance.
 
-It follows RO-Crate 1.3 (https://w3id.org/ro/crate/1.3) and the profile Workflow Run Crate 0.6. The same study gives the
-same bytes.
+The archive follows RO-Crate 1.3 (https://w3id.org/ro/crate/1.3) and the profile Workflow Run Crate 0.6. The same study
+gives the same bytes.
 """
 
 import hashlib
@@ -30,7 +30,7 @@ PROFILES = {
     "Process Run Crate": ("https://w3id.org/ro/wfrun/process/0.6", "0.6"),
     "Workflow Run Crate": ("https://w3id.org/ro/wfrun/workflow/0.6", "0.6"),
 }
-"""Name -> identifier and version; the third that they build on, Workflow RO-Crate, comes with the main workflow."""
+"""Profile -> identifier and version; a third one, Workflow RO-Crate, is declared by adding the main workflow."""
 
 FORMATS = {
     ".cff": "application/yaml",
@@ -44,7 +44,7 @@ FORMATS = {
     ".svg": "image/svg+xml",
     ".yaml": "application/yaml",
 }
-"""Ending of a file -> its media type; whatever else there is is plain text."""
+"""Suffix of a file -> its media type; all others are plain text."""
 
 DESCRIPTIONS = {
     "CITATION.cff": "How to cite the workflow and the paper",
@@ -60,24 +60,24 @@ DESCRIPTIONS = {
     "claims.csv": "A row a claim: what was computed, verdict, effect with 95 % interval, all comparisons",
     "report.html": "Claims, results, figures, settings and environment on one page",
 }
-"""Name of a file -> what it is."""
+"""Name of a file -> its description."""
 
 SOFTWARE = {
     "python": ("Python", "https://www.python.org/"),
     "torch": ("PyTorch", "https://pytorch.org/"),
     "numpy": ("NumPy", "https://numpy.org/"),
 }
-"""What runs record the version of -> its name and home."""
+"""Key under which runs record a version -> name and home page of the software."""
 
 
 class Files(NamedTuple):
-    """What goes into the crate, each file at its place in the project.
+    """The files that go into the crate, each at its path in the project.
 
     citation: CITATION.cff, which names the workflow, its authors, its licence and the paper.
     documents: README.md, LICENSE.
     code: the workflow's files, the main one first; the locked environment.
     settings: the configuration, the study.
-    data: `meta.json` of each data set; the images, which can be large, stay away.
+    data: `meta.json` of each data set; the images, which can be large, are left out.
     results: tables, claims, report, figures.
     """
 
@@ -95,11 +95,11 @@ def write(
     """Write the crate of a complete study.
 
     Args:
-        study: what was planned.
+        study: the study.
         runs: all its runs, as in `runs.parquet`.
         claims: the judged claims, as in `claims.csv`.
-        files: what goes in; paths from the project's folder, in which this is called.
-        snakemake_version: that the workflow is run by.
+        files: the files to include; paths relative to the project's folder, which is the working directory.
+        snakemake_version: the version of Snakemake that runs the workflow.
         output: the archive, *.crate.zip.
 
     Raises:
@@ -140,7 +140,7 @@ def write(
 
 
 def _add(crate: ROCrate, name_in_crate: str, kind: str | list[str], **properties: Any) -> Entity:
-    """Add what is no file; a property that links to other things has their entities."""
+    """Add an entity that is not a file; properties that link to other entities have these as values."""
     return _tell(crate.add(ContextEntity(crate, name_in_crate, properties={"@type": kind})), **properties)
 
 
@@ -197,7 +197,7 @@ def _workflow(crate: ROCrate, code: Sequence[Path], cited: Mapping[str, Any], ve
 
 
 def _software(crate: ROCrate, runs: pd.DataFrame) -> list[Entity]:
-    """Every version that a run was trained with."""
+    """Every version of software that a run was trained with."""
     used = dict.fromkeys((key, recorded[key]) for recorded, _ in by_environment(runs) for key in SOFTWARE)
     return [
         _add(crate, f"{home}#{version}", "SoftwareApplication", name=name, url=home, version=version)
@@ -207,14 +207,14 @@ def _software(crate: ROCrate, runs: pd.DataFrame) -> list[Entity]:
 
 
 def _study(crate: ROCrate, study: Study) -> Entity:
-    """The study with all that the command line and the defaults made of its file."""
+    """The study as JSON, with the changes from the command line and the defaults filled in."""
     path, text = Path("study.json"), json.dumps(study.as_json(), indent=1, ensure_ascii=False)
     properties = {"description": f"Study {study.name}, every setting spelt out"} | _content(path, text.encode())
     return crate.add_file(io.StringIO(text), path, properties=properties)
 
 
 def _data(crate: ROCrate, path: Path) -> Entity:
-    """A data set by its fingerprint."""
+    """A data set, identified by its fingerprint."""
     meta = read_meta(path)
     channels, height, width = meta.shape
     fingerprint = _add(
@@ -242,7 +242,7 @@ def _title(figure: str, study: Study) -> str:
 
 
 def _claims(crate: ROCrate, claims: pd.DataFrame, paper: Entity, study: Entity) -> None:
-    """Each claim with its verdict, beside the table that has them: the paper's, and the study's own."""
+    """Add each claim with its verdict, linked from the table of claims: the paper's, and the study's own."""
     [table] = [file for file in crate.data_entities if Path(file.id).name == "claims.csv"]
     pictures = {Path(file.id).stem: file for file in crate.data_entities if file.id.endswith(".svg")}
     for claim in claim_rows(claims):
@@ -266,7 +266,7 @@ def _verdict(crate: ROCrate, verdict: str) -> Entity:
 
 
 def _training(crate: ROCrate, identifier: str, study: Study, recorded: Mapping[str, str], rows: pd.DataFrame) -> Entity:
-    """What one device, with one set of versions, trained of the study."""
+    """The training of those runs that one device, with one set of versions, trained."""
     known = [
         _add(crate, f"{identifier}-{key}", "PropertyValue", name=key, value=value) for key, value in recorded.items()
     ]
@@ -283,12 +283,12 @@ def _training(crate: ROCrate, identifier: str, study: Study, recorded: Mapping[s
 
 
 def _times(rows: pd.DataFrame) -> dict[str, str]:
-    """From when to when, as far as the runs say so."""
+    """Start and end of the training of these runs, if recorded."""
     ended = rows[rows["ended"].notna()].sort_values("ended", kind="stable")
     if ended.empty:
         return {}
     first, last = ended.iloc[0], ended.iloc[-1]
-    # A run's seconds are its share of the lanes that it was trained with.
+    # A run's seconds are its share of the time of the lanes that it was trained with.
     began = datetime.fromisoformat(first["ended"]) - timedelta(seconds=first["seconds"] * first["lanes"])
     return {"startTime": began.isoformat(timespec="seconds"), "endTime": last["ended"]}
 

@@ -1,7 +1,7 @@
-"""Publishing a finished study: runs and some of their weights go to DVC and a remote, results into a page.
+"""Publish a finished study: runs and some of their weights through DVC to a remote, results in a page.
 
-Runs go in bundles (`smallbatch.runs.bundles`), weights as they are. Every step can be repeated, and finds done what was
-done before.
+Runs are published in bundles (`smallbatch.runs.bundles`), weights as single files. Every step can be repeated, and
+skips what was done before.
 """
 
 import re
@@ -20,10 +20,10 @@ from smallbatch.runs import bundles
 from smallbatch.runs.store import Record, RunStore
 
 AT_ONCE = 500
-"""Paths on one command line."""
+"""The largest number of paths on one command line."""
 
 RECORDED = ("device", "python", "torch", "smallbatch", "commit")
-"""What has to be known of where a run was trained."""
+"""Keys of the environment that must be recorded in each run."""
 
 RESULT_COLUMNS = ("experiment", "model", "runs", "diverged", "converged", "best m", "best η/m", "best accuracy (%)")
 CLAIM_COLUMNS = ("claim", "verdict", "what is not the paper's", "effect (95 % interval)", "figures")
@@ -41,22 +41,22 @@ def publish(
     said_in: str,
     weights: str,
 ) -> str:
-    """Publish a study; returns what is left for its user to do, in words.
+    """Publish a study; returns a message on what is left for the user to do.
 
     Args:
-        study: its name.
+        study: the name of the study.
         runs: its table of runs.
         claims: its judged claims.
-        store: the runs.
-        page: the file whose tables of this study are filled in, where it has such.
+        store: the run store.
+        page: the file in which the tables of this study are filled in, if it has places for them.
         figures: the folder of its figures.
-        remote: of DVC, by name.
-        said_in: where that was said, which an error then names.
-        weights: whose final weights go along: the best run's of each cell or of each experiment, or none.
+        remote: the name of the DVC remote.
+        said_in: the place where the remote was set, which errors name.
+        weights: the final weights to publish: those of the best run of each `cell` or each `experiment`, or `none`.
 
     Raises:
-        UserError: the study is not complete, or DVC or its remote refuse. Then all is as before, but for what the
-            remote has taken already.
+        UserError: the study is incomplete, or DVC or its remote failed. Nothing has changed then, except for files
+            that the remote has already received.
     """
     records = check(study, runs, store)
     _check_remote(remote, said_in)
@@ -82,10 +82,10 @@ def publish(
 
 
 def check(study: str, runs: pd.DataFrame, store: RunStore) -> dict[str, Record]:
-    """The records of all runs, by name, each of which is there and whole, and says where it was trained.
+    """Run name -> record, after a check that each is undamaged and records where the run was trained.
 
     Raises:
-        UserError: one is not; names the first.
+        UserError: a check failed; names the first such run.
     """
     records = {}
     for name in dict.fromkeys(runs["run"]):
@@ -93,7 +93,7 @@ def check(study: str, runs: pd.DataFrame, store: RunStore) -> dict[str, Record]:
             raise UserError(f"{store.root / name}: {damage}; study {study} is published when `all` has made it again")
         records[name] = store.read(name)
     known = runs.reindex(columns=RECORDED)
-    # Of a training that went on elsewhere there is `A then B`.
+    # A training that continued in another environment has `A then B`.
     unknown = known.isna() | known.map(lambda value: not {"", "unknown"}.isdisjoint(str(value).split(" then ")))
     for name, row in zip(runs["run"], unknown.itertuples(index=False), strict=True):
         if any(row):
@@ -104,7 +104,7 @@ def check(study: str, runs: pd.DataFrame, store: RunStore) -> dict[str, Record]:
 
 
 def chosen_weights(runs: pd.DataFrame, records: Mapping[str, Record], store: RunStore, weights: str) -> list[str]:
-    """The runs whose weights are published: the best of each experiment, or of each of its cells, that has any."""
+    """The runs whose weights are published: in each experiment or each of its cells, the best run with weights."""
     if weights == "none":
         return []
     kept = [name for name, record in records.items() if (file := store.weights(record)) and file.exists()]
@@ -118,7 +118,7 @@ def whole_weights(records: Mapping[str, Record], store: RunStore, names: Sequenc
     """The files of the weights of these runs.
 
     Raises:
-        UserError: one is damaged, and now set aside, so that the next call publishes without it.
+        UserError: a file is damaged, and was set aside, so that the next call publishes without it.
     """
     for name in names:
         store.read_weights(records[name])
@@ -126,14 +126,14 @@ def whole_weights(records: Mapping[str, Record], store: RunStore, names: Sequenc
 
 
 def results_markdown(runs: pd.DataFrame) -> str:
-    """A line an experiment, as a Markdown table."""
+    """A Markdown table with one line per experiment."""
     rows = [result_row(rows) for _, rows in runs.groupby("experiment", sort=False)]
     rules = ["---", "---", *["---:"] * (len(RESULT_COLUMNS) - 2)]
     return _markdown(RESULT_COLUMNS, rules, [[row[name] for name in RESULT_COLUMNS] for row in rows])
 
 
 def claims_markdown(claims: pd.DataFrame) -> str:
-    """How many claims have which verdict; and a line a claim, as a Markdown table."""
+    """The number of claims with each verdict, and a Markdown table with one line per claim."""
     judged = claim_rows(claims)
     counts = ((verdict, sum(claim["verdict"] == verdict for claim in judged)) for verdict in VERDICTS)
     rows = []
@@ -151,7 +151,7 @@ def _markdown(heads: Sequence[str], rules: Sequence[str], rows: Sequence[Sequenc
 
 
 def fill(page: Path, texts: dict[str, str]) -> None:
-    """Put each text between the comments `<!-- NAME -->` and `<!-- end -->` of a page, if it is there and has such."""
+    """Put each text between the comments `<!-- NAME -->` and `<!-- end -->` of a page, if the page has them."""
     if not page.exists():
         return
     before = text = page.read_text(encoding="utf-8")
@@ -168,7 +168,7 @@ def fill(page: Path, texts: dict[str, str]) -> None:
 
 
 def _commit_to_make(study: str, paths: Sequence[Path]) -> str:
-    """What is still to be committed."""
+    """A message on what is still to be committed."""
     paths = [path for path in paths if path.exists()]
     shown = " ".join(map(str, paths))
     status = subprocess.run(["git", "status", "--porcelain", "--", *map(str, paths)], text=True, capture_output=True)
@@ -178,7 +178,7 @@ def _commit_to_make(study: str, paths: Sequence[Path]) -> str:
 
 
 def _tracker(path: Path) -> Path:
-    """The file by which DVC knows a path."""
+    """The file by which DVC tracks a path."""
     return path.with_name(f"{path.name}.dvc")
 
 
@@ -187,7 +187,7 @@ def _parts(paths: Sequence[Path]) -> Iterator[Sequence[Path]]:
 
 
 def _restore(before: dict[Path, bytes | None]) -> None:
-    """As if nothing had been added: nobody is to commit what the remote does not have."""
+    """Undo `dvc add`: files that the remote does not have must not be committed."""
     for path, content in before.items():
         if content is None:
             path.unlink(missing_ok=True)
@@ -202,12 +202,12 @@ def _check_remote(name: str, said_in: str) -> None:
 
 
 def _dvc(*arguments: str) -> str:
-    """What DVC prints.
+    """The output of a DVC command.
 
     Raises:
-        UserError: it failed; says why in its words.
+        UserError: the command failed; with DVC's reason.
     """
-    # Without a terminal, at which it would ask for a password in the midst of a workflow.
+    # Without a terminal, where DVC would ask for a password in the middle of a workflow.
     done = subprocess.run(
         [sys.executable, "-m", "dvc", *arguments],
         text=True,
@@ -225,4 +225,4 @@ def _reason(output: str) -> str:
     if asked := re.search(r"(\S+'s password): ", output):
         return f"the remote does not take the password or key that DVC has for it, and asks for {asked[1]}"
     reasons = re.findall(r"ERROR: (.*)", output) or output.splitlines() or ["it failed without a word"]
-    return " - ".join(dict.fromkeys([reasons[-1], reasons[0]]))  # the whole, and what went wrong first
+    return " - ".join(dict.fromkeys([reasons[-1], reasons[0]]))  # the overall error, then the first one

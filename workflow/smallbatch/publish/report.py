@@ -1,4 +1,4 @@
-"""One self-contained HTML page of a study: claims, results, figures, settings, and where it ran."""
+"""One self-contained HTML page about a study: claims, results, figures, settings and environments."""
 
 import base64
 import json
@@ -53,14 +53,14 @@ def write(
     """Write the page of `study` to `output`.
 
     Args:
-        study: what was planned.
-        runs: all its runs, a row each, with the columns of where each was trained.
-        claims: the judged claims, a row each, as in `claims.csv`.
+        study: the study.
+        runs: all its runs, one per row, with the columns of the environment that each was trained in.
+        claims: the judged claims, one per row, as in `claims.csv`.
         variance: the measured variance of updates, as in `variance.parquet`.
-        pictures: the figures as SVG; each file is called as its figure is.
+        pictures: the figures as SVG; each file has the name of its figure.
         template: the Jinja2 file.
         output: the HTML file.
-        near: points within which accuracies are near each other, see `findings`.
+        near: percentage points within which accuracies are near each other, see `findings`.
 
     Raises:
         UserError: a file cannot be read or written.
@@ -89,17 +89,17 @@ def write(
 
 
 def front(name: str, title: str, claims: Path) -> str:
-    """What the front page of Snakemake's own report says of a study: its name, its title and its verdicts.
+    """The text about a study on the front page of Snakemake's own report: name, title and verdicts.
 
     Args:
-        name: of the study.
-        title: its own.
-        claims: the file of its judged claims; where it is not there, or damaged, nothing is said of them.
+        name: the name of the study.
+        title: the title of the study.
+        claims: the file of its judged claims; if missing or damaged, the text does not mention claims.
     """
     said = f"Study {name}: {title}."
     try:
         judged = claim_rows(pd.read_csv(claims, keep_default_na=False))
-    except (OSError, ValueError, KeyError, TypeError):  # the report is refused, in one line, when that is looked at
+    except (OSError, ValueError, KeyError, TypeError):  # reported later, when the report is refused
         return said
     counted = ", ".join(f"{count} {verdict}" for verdict, count in verdict_counts(judged).items())
     return f"{said} Of {counted_claims(judged)}: {counted}." if judged else said
@@ -133,7 +133,7 @@ def _settings(study: "Study") -> dict[str, dict[str, Any]]:
 
 
 def environments(runs: pd.DataFrame) -> list[dict[str, Any]]:
-    """Each device, system and set of versions that trained, once, with how many runs it trained and how long."""
+    """Each environment that runs were trained in (device, system, versions), with their number and training time."""
     return [
         recorded | {"runs trained": len(rows), "time trained": format_duration(rows["seconds"].sum())}
         for recorded, rows in by_environment(runs)
@@ -149,16 +149,16 @@ def render(
     environment: Mapping[str, Any] | Sequence[Mapping[str, Any]],
     found: Mapping[str, Sequence[str]] | None = None,
 ) -> str:
-    """The page, which loads nothing from anywhere.
+    """The page as HTML, which loads no other resources.
 
     Args:
         template: the Jinja2 file.
-        study: the study's name, title, description, scale (empty where it is not reduced) and experiments.
-        figures: for each figure its name, title, caption and `svg_path`, which is put into the page.
-        runs: all planned runs, a row each.
-        claims: the judged claims, a row each; a value that is not there is empty or NaN.
-        environment: versions, device, commit and the like of each machine that trained.
-        found: experiment in words -> sentences on it, which come first; None if the paper's claims do.
+        study: the study's name, title, description, scale (empty if not reduced) and experiments.
+        figures: for each figure its name, title, caption and `svg_path`, which is embedded in the page.
+        runs: all planned runs, one per row.
+        claims: the judged claims, one per row; a missing value is empty or NaN.
+        environment: versions, device, commit and the like of each machine that trained runs.
+        found: experiment in words -> sentences about it, which come first; None if the paper's claims come first.
 
     Raises:
         UserError: the template or a figure cannot be read.
@@ -191,7 +191,7 @@ def render(
 
 
 def _when_and_where(runs: pd.DataFrame) -> str:
-    """From which day to which runs were trained, and on what; nothing where none was."""
+    """The dates between which runs were trained, and the devices; empty if none was trained."""
     there = runs[runs["status"] != "missing"] if {"ended", "device"} <= set(runs.columns) else runs[:0]
     days = sorted({str(ended)[:10] for ended in there["ended"].dropna()}) if len(there) else []
     if not days:
@@ -201,18 +201,18 @@ def _when_and_where(runs: pd.DataFrame) -> str:
 
 
 def _readable(value: Any) -> Any:
-    """What is put into the page: text with its powers raised; what is markup already stays."""
+    """A value for the page: text with its powers as superscripts; markup unchanged."""
     return raised(value) if type(value) is str else value
 
 
 def claim_rows(claims: pd.DataFrame) -> list[dict[str, Any]]:
-    """The claims to show: "" for what is not there, figures and comparisons as lists, and the interval as text."""
+    """The claims to show: missing values as "", figures and comparisons as lists, and the interval as text."""
     rows = claims.astype(object).where(claims.notna(), "").to_dict("records")
     named = [{str(column): value for column, value in row.items()} for row in rows]
     return [
         {
             **claim,
-            "id": claim["claim"] if claim["section"] else f"claim-{claim['claim']}",  # no part of the page is called so
+            "id": claim["claim"] if claim["section"] else f"claim-{claim['claim']}",  # unlike any other id in the page
             "figures": _names(claim["figures"]),
             "absent": _names(claim["absent"]),
             "interval": _interval(claim["effect"], claim["low"], claim["high"]),
@@ -237,7 +237,7 @@ def _names(listed: str) -> list[str]:
 
 
 def _interval(effect: str, low: float | str, high: float | str) -> str:
-    """`+0.4 to +2.0`: signed where the effect is, with as many decimals, and more where an end would round to zero."""
+    """`+0.4 to +2.0`: signed if the effect is, with as many decimals, and more if an end would round to zero."""
     if low == "" or high == "":
         return ""
     ends = [float(low), float(high)]
@@ -248,7 +248,7 @@ def _interval(effect: str, low: float | str, high: float | str) -> str:
 
 
 def figure_words(name: str) -> str:
-    """`Figure 13a` for fig13a, `Section 3.2` for sec32 (a result in the paper's text); any other name as it stands."""
+    """`Figure 13a` for fig13a, `Section 3.2` for sec32 (a result in the paper's text); any other name unchanged."""
     if number := re.fullmatch(r"fig0*(\d+)([a-d]?)", name):
         return f"Figure {number[1]}{number[2]}"
     section = re.fullmatch(r"sec(\d)(\d)", name)
@@ -258,8 +258,8 @@ def figure_words(name: str) -> str:
 def result_row(runs: pd.DataFrame) -> dict[str, str]:
     """One experiment's line in the table of results: column -> text.
 
-    Its best cell is the one whose mean accuracy over seeds is highest; its accuracy is without the luck of the best of
-    so many cells, in brackets with its 95 % interval.
+    The best cell is the one with the highest mean accuracy over seeds; its accuracy is corrected for the luck of being
+    the best of many cells, and followed by its 95 % interval in brackets.
     """
     best = best_cells(runs, ["experiment"], np.random.default_rng(0)).iloc[0]
     has_best = best["seeds"] > 0
@@ -279,15 +279,15 @@ def result_row(runs: pd.DataFrame) -> dict[str, str]:
 
 
 def _accuracy(cell: pd.Series) -> str:
-    """Mean of a cell of `best_cells` in percent, and in brackets its 95 % interval where there is one."""
+    """The mean of a cell of `best_cells` in percent, and its 95 % interval, if any, in brackets."""
     ends = "" if np.isnan(cell["low"]) else f" ({cell['low']:.1f} to {cell['high']:.1f})"
     return f"{cell['mean']:.1f}{ends}"
 
 
 def table(names: Iterable[str], records: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """Records side by side: their `names` as heads, and for each key that any has a row of texts.
+    """Records side by side: their `names` as heads, and a row of texts for each key that any record has.
 
-    A row that has the same text for all records has it once.
+    A row with the same text for all records has that text once.
     """
     keys = dict.fromkeys(key for record in records for key in record)
     rows = [(key, [_text(key, record.get(key)) for record in records]) for key in keys]
@@ -295,7 +295,7 @@ def table(names: Iterable[str], records: Sequence[Mapping[str, Any]]) -> dict[st
 
 
 def _text(key: str, value: Any) -> str:
-    """A setting's value to read; base learning rates as powers of two."""
+    """A setting's value as text; base learning rates as powers of two."""
     if isinstance(value, list | tuple):
         return ", ".join(_text(key, one) for one in value) or NOTHING
     if value is None:
@@ -313,9 +313,9 @@ def _read(path: Path) -> bytes:
 
 
 def _figure(figure: Mapping[str, Any], claims: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
-    """A figure with the `claims` that rest on it, its `source`, a data: URI, and whether it is `wide`.
+    """A figure with the `claims` based on it, its `source`, a data: URI, and whether it is `wide`.
 
-    Wide is more than a column of a paper.
+    Wide figures are wider than one column of a paper.
     """
     content = _read(Path(figure["svg_path"]))
     width = re.search(rb'<svg[^>]* width="([0-9.]+)pt"', content)
