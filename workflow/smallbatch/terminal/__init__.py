@@ -1,1 +1,1 @@
-"""What a call of the workflow shows in a terminal while it works."""
+"""Display of a running workflow in a terminal."""

@@ -1,31 +1,31 @@
-"""A terminal whose last line is redrawn in place, below all that this process and its children write."""
+"""A terminal whose last line is redrawn in place, below the output of this process and its children."""
 
 import contextlib
 import os
 import threading
 
 ERASE = "\r\x1b[K"
-"""Back to the begin of the line, and nothing on it."""
+"""Moves to the start of the line and clears the line."""
 
 END = b"\x00"
-"""Ends what is relayed."""
+"""Marks the end of the relayed output."""
 
 
 class Screen:
-    """Takes over a file descriptor, as standard error: what is written to it goes above the last line.
+    """Takes over a file descriptor, such as standard error: text written to it appears above the last line.
 
-    Children that begin later write there too, and see no terminal: they draw no progress bars of their own. A terminal
-    that is gone swallows what is written.
+    Child processes that start later write there too, and see no terminal: they draw no progress bars of their own.
+    Output to a terminal that was closed is dropped.
 
     Args:
-        descriptor: that of a terminal.
+        descriptor: the file descriptor of a terminal.
     """
 
     def __init__(self, descriptor: int = 2) -> None:
         self.muted = False
-        """Whether what others write is dropped."""
+        """Whether text written to the descriptor is dropped."""
         self._descriptor, self._terminal, self._line = descriptor, os.dup(descriptor), ""
-        self._writing = threading.RLock()  # Ctrl-C may come while its own thread writes
+        self._writing = threading.RLock()  # reentrant: Ctrl-C may arrive while its own thread writes
         self._pipe, end = os.pipe()
         os.dup2(end, descriptor)
         os.close(end)
@@ -34,13 +34,13 @@ class Screen:
 
     @property
     def width(self) -> int:
-        """Columns of the terminal."""
+        """The number of columns of the terminal."""
         with contextlib.suppress(OSError):
             return os.get_terminal_size(self._terminal).columns or 80
         return 80
 
     def draw(self, line: str) -> None:
-        """Make this the last line; it has to be shorter than the terminal is wide."""
+        """Draw the last line, which must be shorter than the terminal is wide."""
         with self._writing:
             self._line = line
             self._write(ERASE + line)
@@ -51,7 +51,7 @@ class Screen:
             self._write(f"{ERASE}{text}\n{self._line}")
 
     def close(self) -> None:
-        """Write what came before, erase the last line and give the file descriptor back."""
+        """Write all remaining text, erase the last line and restore the file descriptor."""
         os.write(self._descriptor, END)
         os.dup2(self._terminal, self._descriptor)
         self._relay.join()
@@ -60,7 +60,7 @@ class Screen:
         os.close(self._pipe)
 
     def _relay_all(self) -> None:
-        """Whole lines, as they come."""
+        """Write relayed text line by line as it arrives."""
         rest = b""
         while not rest.endswith(END):
             *lines, rest = (rest + os.read(self._pipe, 65536)).split(b"\n")

@@ -1,4 +1,4 @@
-"""One line for a study that is trained: how far it is, redrawn in a terminal, once a minute elsewhere."""
+"""One line on the progress of a study: redrawn in a terminal, written once a minute elsewhere."""
 
 import logging
 import os
@@ -15,42 +15,42 @@ from smallbatch.runs.status import Status, line, stopped_message
 from smallbatch.terminal.status_line import Screen
 
 EVERY = 1.0
-"""Seconds between two looks in a terminal."""
+"""Seconds between two updates in a terminal."""
 
 SHARE = 0.02
-"""Of the time, at most, that looking may take: large studies are looked at less often."""
+"""The largest fraction of the time that updates may take: large studies are updated less often."""
 
 MINUTE = 60.0
-"""Between two lines elsewhere."""
+"""Seconds between two lines elsewhere."""
 
 PACE_KNOWN = 120.0
-"""Seconds after which what was trained tells how long the rest takes."""
+"""Seconds after which the time left is estimated from the progress so far."""
 
 DONE = ": done"
-"""Behind what a job did."""
+"""Suffix of the message of a finished job."""
 
 INTERRUPTED = "Stopping: trainings save their state first, which takes seconds."
 
 UNSEEN = ("workflow_started", "run_info", "resources_info")
-"""Snakemake's events of which a terminal shows nothing: its own log has them."""
+"""Snakemake's events that are not shown in a terminal; Snakemake's log has them."""
 
 
 def shown(event: str | None, level: int) -> bool:
-    """Whether Snakemake's text is to be seen, in a terminal, while it does not train yet."""
+    """Whether a terminal shows Snakemake's message before the training begins."""
     return level >= logging.WARNING or event not in UNSEEN
 
 
 class Pace:
-    """Tells the time left by all that was trained since the first look: what trains now may be slow or fast.
+    """Estimates the time left from the progress since the first status, since the current runs may be slow or fast.
 
-    Until `PACE_KNOWN` it is told by the speed of what trains now, as the status has it.
+    Before `PACE_KNOWN` the status keeps its own estimate, from the current speed.
     """
 
     def __init__(self) -> None:
         self._first: Status | None = None
 
     def of(self, status: Status) -> Status:
-        """The status, with the time left."""
+        """The status with the estimated time left."""
         if status.images is None:
             return status
         first = self._first = self._first or status
@@ -60,12 +60,12 @@ class Pace:
 
 
 class Watch:
-    """Looks at a study again and again, in a thread.
+    """Shows the status of a study periodically, from a thread.
 
     Args:
-        look: sees how far the study is.
-        show: takes what was seen.
-        every: seconds between two looks, at least.
+        look: returns the status of the study.
+        show: displays a status.
+        every: the minimum number of seconds between two updates.
     """
 
     def __init__(self, look: Callable[[], Status], show: Callable[[Status], None], every: float) -> None:
@@ -75,7 +75,7 @@ class Watch:
         self._thread.start()
 
     def end(self) -> None:
-        """Look no more."""
+        """Stop the thread."""
         self._ended.set()
         self._thread.join()
 
@@ -85,24 +85,24 @@ class Watch:
             begun = time.monotonic()
             try:
                 self._show(self._pace.of(self._look()))
-            except OSError:  # a file that went while it was looked at; the next look sees it
+            except OSError:  # a file disappeared while it was read; the next update notices
                 pass
             except RuntimeError:
                 if threading.main_thread().is_alive():
                     raise
-                return  # the process ends, and starts no threads to read records with
+                return  # the process is ending, and cannot start threads that read records
             pause = max(self._every, (time.monotonic() - begun) / SHARE)
 
 
 class StatusLogHandler(logging.Handler):
-    """Stands for Snakemake's handler of the terminal, which goes on writing what is wrong.
+    """Replaces Snakemake's terminal handler, to which warnings and errors are still passed on.
 
-    Until `watch` it leaves out Snakemake's head and tables; then it writes a line for each job that finished, and the
-    study's line below. Ended by Ctrl-C it says in one line what is saved.
+    Before `watch`, Snakemake's header and tables are left out; after it, one line is written for each finished job,
+    with the study's status line below. After Ctrl-C, one line says what is saved.
 
     Args:
-        handler: Snakemake's.
-        look: sees how far the study is.
+        handler: Snakemake's handler.
+        look: returns the status of the study.
     """
 
     def __init__(self, handler: logging.Handler, look: Callable[[], Status]) -> None:
@@ -115,7 +115,7 @@ class StatusLogHandler(logging.Handler):
         self._process = os.getpid()
 
     def watch(self) -> None:
-        """Begin to show the study's line; called by the main thread, before jobs begin."""
+        """Begin to show the study's status line; called by the main thread before jobs begin."""
         self._screen = screen = Screen()
 
         def show(status: Status) -> None:
@@ -127,7 +127,7 @@ class StatusLogHandler(logging.Handler):
             signal.signal(signal.SIGINT, self._interrupt)
 
     def emit(self, record: logging.LogRecord) -> None:
-        """Write what a reader of the terminal needs of a record."""
+        """Write a log record as far as a terminal should show it."""
         if not self._handler.filter(record):
             return
         event = getattr(record, "event", None)
@@ -145,7 +145,7 @@ class StatusLogHandler(logging.Handler):
             self._handler.emit(record)
 
     def close(self) -> None:
-        """Give the terminal back."""
+        """Restore the terminal."""
         if self._screen and self._watch:
             self._watch.end()
             self._screen.close()
@@ -155,22 +155,22 @@ class StatusLogHandler(logging.Handler):
         super().close()
 
     def _interrupt(self, number: int, frame: FrameType | None) -> None:
-        """What jobs and Snakemake say of being stopped is of no use; their logs have it."""
+        """Handle Ctrl-C: hide what jobs and Snakemake write about being stopped; their logs have it."""
         signal.signal(signal.SIGINT, signal.default_int_handler)
-        if self._screen and os.getpid() == self._process:  # and not one that was forked for jobs
+        if self._screen and os.getpid() == self._process:  # not in a process forked for jobs
             self._screen.say(INTERRUPTED)
             self._screen.muted = self._interrupted = True
         raise KeyboardInterrupt
 
 
 def message(job: dict[str, Any]) -> str:
-    """A job in a few words: what it does, or of a target, which has no log, what there is now."""
+    """A short message on a job: what it does; for a target, which has no log, what exists now."""
     text = str(job["rule_msg"] or job["rule_name"]).partition(" (")[0]
     return text + DONE if job["log"] else text
 
 
 def watch_elsewhere(look: Callable[[], Status]) -> Watch:
-    """Write a line a minute to standard error."""
+    """Write one line per minute to standard error."""
 
     def show(status: Status) -> None:
         print(time.strftime("%H:%M:%S"), line(status), file=sys.stderr, flush=True)
