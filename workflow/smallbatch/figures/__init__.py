@@ -1,4 +1,4 @@
-"""Figures from tables of runs: one function a kind of figure, which takes data and axes and returns axes."""
+"""Figures from tables of runs: one function per kind of figure, which takes data and axes and returns axes."""
 
 from collections.abc import Callable
 from typing import Any
@@ -31,8 +31,8 @@ KINDS: dict[str, Callable[[pd.DataFrame, Axes, np.random.Generator], Axes]] = {
     "variance": variance_lines,
     "example-variance": example_lines,
 }
-ALL_KINDS = (*KINDS, "cost")  # which has three plots, not one
-_MEASURED = ("variance", "example-variance")  # of updates; with norms apart by orders of magnitude
+ALL_KINDS = (*KINDS, "cost")  # `cost` has three plots, not one
+_MEASURED = ("variance", "example-variance")  # variances of updates; they differ by orders of magnitude between norms
 _COMPARE = ("best", "range")  # all experiments in one plot; the other kinds give each experiment its own
 _BARS_IN_A_COLUMN = 3  # more experiments than this make bars too thin for one column of a paper
 _TITLE = 2.85  # inches above one of two plots in a row
@@ -42,10 +42,10 @@ def draw(spec: dict[str, Any], runs: pd.DataFrame, epochs: pd.DataFrame, varianc
     """Draw one figure of a study from its tables of runs, epochs and variances.
 
     Raises:
-        UserError: the kind is unknown, or the tables lack an experiment or base learning rate that is asked for.
+        UserError: the kind is unknown, or the tables lack an experiment or base learning rate of the figure.
     """
     chosen = select(spec, runs)
-    generator = np.random.default_rng(0)  # of intervals: the same every time, so that pictures are the same
+    generator = np.random.default_rng(0)  # for intervals; a fixed seed, so that pictures are reproducible
     with style.context():
         if spec["kind"] == "cost":
             return _cost(spec, chosen, generator)
@@ -55,17 +55,17 @@ def draw(spec: dict[str, Any], runs: pd.DataFrame, epochs: pd.DataFrame, varianc
 
 
 def caption(name: str, spec: dict[str, Any], runs: pd.DataFrame, variance: pd.DataFrame) -> str:
-    """What figure `name` shows, in plain words: content, data, seeds, incidents, and its figure in the paper.
+    """The caption of figure `name`: content, data, seeds, incidents, and its figure in the paper.
 
     Raises:
-        UserError: as `draw`.
+        UserError: as documented in `draw`.
     """
     chosen = select(spec, runs)
     return captions.caption(name, spec, chosen, variance[variance["run"].isin(chosen["run"])])
 
 
 def select(spec: dict[str, Any], runs: pd.DataFrame) -> pd.DataFrame:
-    """The runs that a figure shows: those of its experiments, for `convergence` at its base learning rate.
+    """The runs that a figure shows: those of its experiments; for `convergence`, only at its base learning rate.
 
     Raises:
         UserError: the kind is unknown, or there are no such runs.
@@ -97,7 +97,7 @@ def _at_rate(spec: dict[str, Any], runs: pd.DataFrame, where: str) -> pd.DataFra
 
 
 def _drawn_from(kind: str, runs: pd.DataFrame, epochs: pd.DataFrame, variance: pd.DataFrame) -> pd.DataFrame:
-    """What the plots of a kind are drawn from: runs, or runs joined with what was seen along their training."""
+    """The data that plots of a kind are drawn from: runs, or runs joined with measurements during their training."""
     if kind == "convergence":
         return courses(runs, epochs)
     if kind in _MEASURED:
@@ -106,7 +106,7 @@ def _drawn_from(kind: str, runs: pd.DataFrame, epochs: pd.DataFrame, variance: p
 
 
 def _cost(spec: dict[str, Any], runs: pd.DataFrame, generator: np.random.Generator) -> Figure:
-    """Three plots of the same experiments beside each other, named below them."""
+    """Three plots of the same experiments side by side, with a legend below."""
     rows = sheet.legend_rows(experiment_labels(runs).values(), 2)
     note = captions.note(spec["kind"], runs)
     figure, plots = sheet.blank(spec["title"], note, 3, page_wide=True, legend_rows=rows, columns=3)
@@ -117,7 +117,7 @@ def _cost(spec: dict[str, Any], runs: pd.DataFrame, generator: np.random.Generat
 
 
 def _compare(spec: dict[str, Any], runs: pd.DataFrame, generator: np.random.Generator) -> Figure:
-    """All experiments in one plot, named below it."""
+    """All experiments in one plot, with a legend below."""
     labels = experiment_labels(runs)
     page_wide = spec["kind"] == "range" and len(labels) > _BARS_IN_A_COLUMN
     columns = 2 if page_wide else 1
@@ -130,7 +130,7 @@ def _compare(spec: dict[str, Any], runs: pd.DataFrame, generator: np.random.Gene
 
 
 def _panels(spec: dict[str, Any], runs: pd.DataFrame, data: pd.DataFrame, generator: np.random.Generator) -> Figure:
-    """A plot for each experiment, and one legend of batch sizes where they are lines."""
+    """A plot for each experiment, and one legend of batch sizes if each has a line."""
     labels = experiment_labels(runs)
     figure, plots = sheet.blank(spec["title"], captions.note(spec["kind"], runs), len(labels))
     for axes, (name, label) in zip(plots, labels.items(), strict=True):

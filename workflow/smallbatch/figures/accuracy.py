@@ -20,11 +20,11 @@ from smallbatch.figures.cells import (
 def accuracy_lines(runs: pd.DataFrame, axes: Axes, generator: np.random.Generator) -> Axes:
     """Draw the runs of one experiment; a cell without a result is a gap in its line.
 
-    Where anything has trained the axis begins at what has, for curves differ by a few percent there.
+    If some cells have trained, the axis begins at their accuracies, where curves differ by a few percent.
     """
     floor = trained_floor(runs)
     cells = best_cells(runs, ["batch_size", "base_lr"], generator)
-    rated = cells[cells["base_lr"] > 0]  # 0 stands for a rate that is still to be chosen
+    rated = cells[cells["base_lr"] > 0]  # 0 stands for a rate still to be chosen
     for batch_size, line in by_batch_size(rated):
         line_over_seeds(axes, line, "base_lr", str(batch_size), style.batch_look(batch_size), floor)
     chance_line(axes, runs)

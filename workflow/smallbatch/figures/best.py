@@ -10,7 +10,7 @@ from smallbatch.figures.cells import best_cells, line_over_seeds, percent_axis, 
 
 
 def best_lines(runs: pd.DataFrame, axes: Axes, generator: np.random.Generator) -> Axes:
-    """Draw, for each experiment and m, the rate whose mean over seeds is highest where rates are chosen."""
+    """Draw, for each experiment and m, the rate with the highest mean selection accuracy over seeds."""
     labels = experiment_labels(runs)
     looks = style.experiment_looks(labels)
     cells = best_cells(runs, ["experiment", "batch_size"], generator)

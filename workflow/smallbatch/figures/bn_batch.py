@@ -10,7 +10,7 @@ from smallbatch.figures.cells import best_cells, by_batch_size, line_over_seeds,
 
 
 def bn_batch_lines(runs: pd.DataFrame, axes: Axes, generator: np.random.Generator) -> Axes:
-    """Draw the runs of one experiment; each m at the base learning rate that is best for it."""
+    """Draw the runs of one experiment, each m at its best base learning rate."""
     cells = best_cells(at_best_rates(runs), ["batch_size", "bn_batch_size"], generator)
     for batch_size, line in by_batch_size(cells):
         line_over_seeds(axes, line, "bn_batch_size", str(batch_size), style.batch_look(batch_size))

@@ -1,4 +1,4 @@
-"""What a figure shows, in words that stand alone."""
+"""Self-contained captions of figures, and the notes below them."""
 
 import re
 from typing import Any
@@ -43,8 +43,8 @@ _DRAWN = {
     "range": "Base learning rates {symbol} at which training converged with every seed, for each batch size m and "
     "experiment; an empty place: no rate did. A missing run counts as not converged.",
 }
-_OVER = ("accuracy", "convergence")  # kinds with lines at chance and where convergence begins, as far as the axis shows
-_FROM_TRAINED = ("accuracy", "best", "cost")  # kinds whose axis of accuracy begins at what has trained
+_OVER = ("accuracy", "convergence")  # kinds with lines at chance and at the bar of convergence, if the axis shows them
+_FROM_TRAINED = ("accuracy", "best", "cost")  # kinds whose accuracy axis begins at cells that have trained
 _IN_THE_PAPER = {
     "accuracy": "Figure 1",
     "convergence": "Figure 4",
@@ -52,7 +52,7 @@ _IN_THE_PAPER = {
     "best": "Figure 15",
     "range": "Figure 16",
 }
-_BEYOND = ("variance", "example-variance", "cost")  # kinds that the paper has no figure of
+_BEYOND = ("variance", "example-variance", "cost")  # kinds of which the paper has no figure
 _VARIANCES = ("variance", "example-variance")  # kinds that show no accuracy
 _BANDS = ("accuracy", "convergence", "bn-batch", "best", "example-variance", "cost")  # kinds with a band over seeds
 
@@ -60,7 +60,7 @@ _UNKNOWN = ", so no intervals: it does not tell how much another would differ"
 
 
 def note(kind: str, runs: pd.DataFrame) -> str:
-    """The small print under a figure: data, setting where there is only one, epochs, seeds, how much is there."""
+    """The small print under a figure: data, setting if there is only one, epochs, seeds, progress."""
     words = [sources(runs)]
     if runs["experiment"].nunique() == 1:
         words = [listed(runs["data"]), setting_words(runs.iloc[0]), epoch_words(runs["epochs"])]
@@ -79,7 +79,7 @@ def note(kind: str, runs: pd.DataFrame) -> str:
 
 
 def _some_below(kind: str, runs: pd.DataFrame) -> bool:
-    """Whether a point of an axis that begins at what has trained lies below it."""
+    """Whether a point lies below an axis that begins at the cells that have trained."""
     floor = trained_floor(runs)
     means = 100 * runs.groupby(["experiment", *CELL_COLUMNS])["accuracy"].mean()
     points = means if kind == "accuracy" else means.groupby(["experiment", "batch_size"]).max()
@@ -87,7 +87,7 @@ def _some_below(kind: str, runs: pd.DataFrame) -> bool:
 
 
 def caption(name: str, spec: dict[str, Any], runs: pd.DataFrame, variance: pd.DataFrame) -> str:
-    """Caption of figure `name` drawn after `spec` from its `runs` (those that `select` returns) and their variances."""
+    """Caption of figure `name`, drawn as `spec` says from `runs` (those that `select` returns) and their variances."""
     kind = spec["kind"]
     drawn = _DRAWN[kind].format(symbol=rate_symbol(runs).replace(" / ", "/"), rates=_rates(kind, runs))
     sentences = [
@@ -98,8 +98,8 @@ def caption(name: str, spec: dict[str, Any], runs: pd.DataFrame, variance: pd.Da
 
 
 def _rates(kind: str, runs: pd.DataFrame) -> str:
-    """`2⁻⁸`; where each m has its own, `2⁻⁸ (m = 8, 32), 2⁻¹⁰ (m = 128)`, after its label for each experiment."""
-    rated = runs[runs["base_lr"] > 0]  # 0 stands for a rate that is still to be chosen
+    """Rates such as `2⁻⁸`; if they depend on m, `2⁻⁸ (m = 8, 32), 2⁻¹⁰ (m = 128)`, with a label per experiment."""
+    rated = runs[runs["base_lr"] > 0]  # 0 stands for a rate still to be chosen
     if rated.empty:
         return "one still to be chosen"
     if kind != "bn-batch" or rated["base_lr"].nunique() == 1:
@@ -119,7 +119,7 @@ def _rates_of_sizes(runs: pd.DataFrame) -> str:
 
 
 def _also(kind: str, runs: pd.DataFrame, variance: pd.DataFrame) -> str:
-    """What is drawn besides, where there is anything to draw it from."""
+    """Sentences about lines and marks beside the data, if there are any."""
     said = {
         "Dashed: chance.": kind == "convergence" or (kind == "accuracy" and trained_floor(runs) is None),
         "Dotted: from here on a run has converged.": kind in _OVER and bool(np.isfinite(runs["bar"]).any()),
@@ -153,7 +153,7 @@ def _reported(kind: str) -> str:
 
 
 def _selection(kind: str, runs: pd.DataFrame) -> str:
-    """On which images the rates were chosen, where a figure shows chosen ones and not all experiments hold some out."""
+    """The images that rates were chosen on, if a figure shows chosen rates and not all experiments hold images out."""
     if kind not in ("best", "cost") or "test" not in set(runs["selection"]):
         return ""
     but = ", but where its label says otherwise" if runs["selection"].nunique() > 1 else ""

@@ -1,4 +1,4 @@
-"""From runs to what is drawn: means with their intervals, and the lines through them."""
+"""Cells of runs for figures: means with their intervals, and the lines through them."""
 
 from collections.abc import Iterator
 
@@ -12,25 +12,24 @@ from smallbatch.analysis.statistics import percentile_interval
 from smallbatch.figures import style
 
 STEP = 5
-"""Percent: axes of accuracy end at multiples of it."""
+"""Axes of accuracy end at multiples of this many percent."""
 
 
 def best_cells(runs: pd.DataFrame, by: list[str], generator: np.random.Generator) -> pd.DataFrame:
-    """For each value of `by` the cell (one m, b and rate, over its seeds) with the highest mean selection accuracy.
+    """For each value of `by`, the cell (one m, b and rate, over its seeds) with the highest mean selection accuracy.
 
-    Of equal ones the smallest rate. A cell none of whose runs has a result has NaN, and is chosen only where there is
-    no other.
+    Ties go to the smallest rate. A cell without results has NaN, and is chosen only if there is no other.
 
     Args:
-        runs: a row each.
-        by: columns.
-        generator: of the samples that intervals are of.
+        runs: the runs, one per row.
+        by: the columns to group by.
+        generator: the random generator for the samples of intervals.
 
     Returns:
-        A row a value of `by`, sorted by it: `batch_size`, `bn_batch_size`, `base_lr`; `mean` test accuracy, `low` and
-        `high` of its 95 % interval, in percent; and the number of `seeds` that have a result. Where several cells had
-        a chance, `mean` is that of the data less what the best of so many owes to luck (`best_accuracy_samples`). The
-        interval is NaN where nothing tells how much a cell varies from seed to seed.
+        One row per value of `by`, sorted by it: `batch_size`, `bn_batch_size`, `base_lr`; `mean` test accuracy, `low`
+        and `high` of its 95 % interval, in percent; and the number of `seeds` with a result. If several cells could
+        have been best, `mean` is corrected for the luck of being the best of many (`best_accuracy_samples`). The
+        interval is NaN if the variation of a cell between seeds is unknown.
     """
     keys = list(dict.fromkeys([*by, *CELL_COLUMNS]))
     cells = runs.groupby(keys)["selection_accuracy"].mean().reset_index()
@@ -44,7 +43,7 @@ def best_cells(runs: pd.DataFrame, by: list[str], generator: np.random.Generator
 
 
 def _best_of(noise: Noise, runs: pd.DataFrame) -> tuple[float, float, float, int]:
-    """mean, low, high and seeds of `best_cells` for runs of one experiment that have results."""
+    """`mean`, `low`, `high` and `seeds` of `best_cells` for runs of one experiment that have results."""
     if runs.empty:
         return np.nan, np.nan, np.nan, 0
     cells = noise.cells(runs)
@@ -55,22 +54,22 @@ def _best_of(noise: Noise, runs: pd.DataFrame) -> tuple[float, float, float, int
 
 
 def by_batch_size(cells: pd.DataFrame) -> Iterator[tuple[int, pd.DataFrame]]:
-    """Each batch size m with its rows, rising."""
+    """Each batch size m with its rows, in ascending order."""
     for _, rows in cells.groupby("batch_size"):
         yield int(rows["batch_size"].iloc[0]), rows
 
 
 def trained_floor(runs: pd.DataFrame) -> float | None:
-    """Where an axis of accuracy begins that shows what has trained: a multiple of five percent.
+    """The start of an accuracy axis that shows the cells that have trained: a multiple of five percent.
 
-    In the widest gap between means that ends at the lowest which converged or under it: what lies below has collapsed,
-    mostly. Above it some percent are left for intervals. None where no cell has trained, or all have.
+    It lies in the widest gap between neighbouring means up to the lowest converged one: most cells below have
+    collapsed. A few percent above it are left for intervals. None if no cell has trained, or all have.
 
     Args:
-        runs: of all experiments that the axis is for.
+        runs: the runs of all experiments on the axis.
     """
     means = np.sort(100 * runs.groupby(["experiment", *CELL_COLUMNS])["accuracy"].mean().dropna())
-    trained = np.searchsorted(means, 100 * runs["bar"].min())  # the first of them
+    trained = np.searchsorted(means, 100 * runs["bar"].min())  # index of the first mean that has trained
     if trained in (0, len(means)):
         return None
     under = means[: trained + 1]
@@ -81,9 +80,9 @@ def trained_floor(runs: pd.DataFrame) -> float | None:
 def line_over_seeds(
     axes: Axes, cells: pd.DataFrame, x: str, label: str, look: style.Look, floor: float | None = None
 ) -> None:
-    """Draw mean accuracy over column `x` as a line, broken where NaN, in a band, its 95 % interval.
+    """Draw mean accuracy over column `x` as a line, broken at NaN, within a band of its 95 % interval.
 
-    An interval that reaches below `floor`, as where only a part of the seeds has trained, is a thin vertical line.
+    An interval that reaches below `floor`, for example if only some of the seeds have trained, is a thin vertical line.
     """
     axes.plot(cells[x], cells["mean"], label=label, **look)
     inside = (cells["low"] >= (floor or 0)).to_numpy()
@@ -95,7 +94,7 @@ def line_over_seeds(
 
 
 def mark_below(axes: Axes) -> None:
-    """Mark the points of lines that lie below the axis, hollow, at its lower edge."""
+    """Mark points of lines that lie below the axis by hollow markers at its lower edge."""
     edge = axes.get_ylim()[0]
     for line in [line for line in axes.get_lines() if not str(line.get_label()).startswith("_")]:
         x, y = (np.asarray(values, float) for values in line.get_data())
@@ -107,21 +106,21 @@ def mark_below(axes: Axes) -> None:
 
 
 def chance_line(axes: Axes, runs: pd.DataFrame) -> None:
-    """A thin dashed line at the accuracy of guessing, 100 / classes percent."""
+    """Draw a thin dashed line at the accuracy of guessing, 100 / classes percent."""
     axes.axhline(100 / runs["classes"].iloc[0], **style.CHANCE)
 
 
 def bar_line(axes: Axes, runs: pd.DataFrame) -> None:
-    """A thin dotted line at the accuracy from which runs have converged; none where nothing has trained."""
+    """Draw a thin dotted line at the accuracy above which runs have converged; no line if nothing has trained."""
     bar = runs["bar"].iloc[0]
     if np.isfinite(bar):
         axes.axhline(100 * bar, **style.BAR)
 
 
 def percent_axis(axes: Axes, cells: pd.DataFrame, from_zero: bool = False, floor: float | None = None) -> None:
-    """Percent from 0 to the ten above the highest value, or from the five below the lowest to the five above.
+    """Set an axis of percent from 0 up to a multiple of ten, or between multiples of five around the values.
 
-    From `floor` on, where there is one and values lie below it; then intervals that reach below it do not count.
+    If there is a `floor` and values lie below it, the axis begins there, and ignores intervals that reach below it.
     """
     shown = cells[["mean", "low", "high"]].astype(float)
     if floor is not None:
@@ -132,7 +131,7 @@ def percent_axis(axes: Axes, cells: pd.DataFrame, from_zero: bool = False, floor
     step = 2 * STEP if from_zero else STEP
     bottom = 0 if from_zero else min(step * np.floor(values.min() / step), 100 - step)
     top = min(max(step * np.ceil(values.max() / step), bottom + 10), 100)
-    room = 0.02 * (top - bottom)  # so that a marker on the border is whole
+    room = 0.02 * (top - bottom)  # so that a marker on the border is not cut off
     axes.set_ylim(0 if from_zero else bottom - room, top + room)
     axes.yaxis.set_major_locator(MaxNLocator("auto", steps=[1, 2, 5, 10]))
     axes.set_ylabel("test accuracy (%)")

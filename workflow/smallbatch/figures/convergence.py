@@ -11,13 +11,13 @@ from smallbatch.figures.cells import bar_line, best_cells, by_batch_size, chance
 
 
 def courses(runs: pd.DataFrame, epochs: pd.DataFrame) -> pd.DataFrame:
-    """`runs` joined with what each reached after every epoch.
+    """`runs` joined with the accuracy of each after every epoch.
 
-    A diverged run stays at chance for the epochs that it was spared, so that a mean over seeds does not rise by its
-    absence; a missing run has NaN.
+    A diverged run stays at chance for its remaining epochs, so that its absence does not raise a mean over seeds; a
+    missing run has NaN.
 
     Returns:
-        The columns of `runs` with `epoch` and `percent`, a row a run and epoch.
+        The columns of `runs` with `epoch` and `percent`, one row per run and epoch.
     """
     planned = runs.assign(epoch=runs["epochs"].map(lambda count: range(1, count + 1))).explode("epoch")
     joined = planned.astype({"epoch": "int64"}).merge(
@@ -29,10 +29,10 @@ def courses(runs: pd.DataFrame, epochs: pd.DataFrame) -> pd.DataFrame:
 
 
 def convergence_lines(data: pd.DataFrame, axes: Axes, generator: np.random.Generator) -> Axes:
-    """Draw `courses` of one experiment at one base learning rate; bands are 95 % intervals of means, as elsewhere."""
-    import seaborn as sns  # takes a second, which the other kinds of figure need not wait for
+    """Draw `courses` of one experiment at one base learning rate; bands are 95 % intervals of means."""
+    import seaborn as sns  # takes a second, and is not needed by other kinds of figures
 
-    # An epoch is to the others what an experiment is: its cells tell how much accuracies vary then.
+    # Each epoch is treated as an experiment: its cells show how much accuracies vary at that time.
     reached = data["percent"] / 100
     then = data.assign(experiment=data["epoch"], accuracy=reached, selection_accuracy=reached)
     cells = best_cells(then, ["experiment", "batch_size"], generator).rename(columns={"experiment": "epoch"})
@@ -52,6 +52,6 @@ def convergence_lines(data: pd.DataFrame, axes: Axes, generator: np.random.Gener
 
 
 def _marks(batch_size: int, epochs: int) -> tuple[int, int]:
-    """First epoch and step of a line's markers: about five a line, and those of different m beside each other."""
+    """First epoch and step of a line's markers: about five per line, shifted by m so that they do not overlap."""
     step = max(1, epochs // 5)
     return round(step * math.log2(batch_size) / 11) % step, step

@@ -1,4 +1,4 @@
-"""Best accuracy, speed and memory against the batch size: what the paper argues with and does not show."""
+"""Best accuracy, speed and memory against the batch size: quantities that the paper discusses but does not plot."""
 
 import numpy as np
 import pandas as pd
@@ -12,7 +12,7 @@ from smallbatch.figures.best import best_lines
 def cost_lines(runs: pd.DataFrame, plots: list[Axes], generator: np.random.Generator) -> None:
     """Draw best accuracy, images/s and peak memory into three plots, a line for each experiment.
 
-    Speed and memory are medians over the runs of one m, of all lanes that were trained together.
+    Speed and memory are those of all lanes that were trained together, as medians over the runs of one m.
     """
     accuracy, speed, memory = plots
     best_lines(runs, accuracy, generator)

@@ -1,4 +1,4 @@
-"""Figures at any moment: drawn from the runs that exist, missing cells blank."""
+"""Figures of an unfinished study, drawn from the runs that exist; missing cells are blank."""
 
 from pathlib import Path
 
@@ -14,16 +14,16 @@ from smallbatch.study.experiments import Study
 
 
 def preview(study: Study, data: Path, results: Path, threshold: float, folder: Path) -> tuple[int, list[str]]:
-    """Draw every figure of a study as PNG into `folder`, and delete there those of others that it had before.
+    """Draw every figure of a study as PNG into `folder`, and delete pictures there of figures that it no longer has.
 
     Returns how many of its runs exist, and which are damaged.
 
     Args:
-        study: what is drawn.
+        study: the study.
         data: the folder of prepared data sets.
         results: the folder of the run store.
-        threshold: of convergence.
-        folder: where the pictures go.
+        threshold: the threshold of convergence.
+        folder: the folder of the pictures.
 
     Raises:
         UserError: a data set is not prepared, so that no run of it can exist.

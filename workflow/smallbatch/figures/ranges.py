@@ -1,4 +1,4 @@
-"""The base learning rates that train reliably, for each batch size a bar an experiment (Figure 16)."""
+"""The base learning rates that train reliably: for each batch size, one bar per experiment (Figure 16)."""
 
 from collections.abc import Iterator
 
@@ -15,7 +15,7 @@ _LIGHT = 0.35  # the share of its colour that a lighter bar keeps
 
 
 def cell_edges(base_lrs: np.ndarray) -> np.ndarray:
-    """The n + 1 borders of n sorted rates' cells: half a step of the grid, in log2, to each side of each rate."""
+    """The n + 1 borders between the cells of n sorted rates: half a grid step, in log2, on each side of each rate."""
     positions = np.log2(base_lrs)
     steps = np.diff(positions) if len(positions) > 1 else np.array([1.0])
     middles = positions[:-1] + steps / 2 if len(positions) > 1 else positions[:0]
@@ -26,7 +26,7 @@ def cell_edges(base_lrs: np.ndarray) -> np.ndarray:
 
 
 def stretches(reached: pd.Series) -> Iterator[tuple[float, float]]:
-    """Lower and upper border of each unbroken stretch of rates, the index of `reached`, at which it is true."""
+    """Lower and upper border of each unbroken range of rates (the index of `reached`) at which `reached` is true."""
     edges = cell_edges(reached.index.to_numpy())
     padded = np.concatenate([[0], reached.to_numpy().astype(int), [0]])
     starts, ends = np.flatnonzero(np.diff(padded) == 1), np.flatnonzero(np.diff(padded) == -1)
@@ -34,15 +34,15 @@ def stretches(reached: pd.Series) -> Iterator[tuple[float, float]]:
 
 
 def range_bars(runs: pd.DataFrame, axes: Axes, generator: np.random.Generator) -> Axes:
-    """Draw bars in groups, one group a batch size: where all seeds converged, lighter where only some did.
+    """Draw a group of bars per batch size: rates at which all seeds converged, lighter where only some did.
 
-    A missing run counts as one that did not.
+    A missing run counts as not converged.
     """
     labels = experiment_labels(runs)
     looks = style.experiment_looks(labels)
     sizes = sorted(runs["batch_size"].unique())
     width = _FILLED / len(labels)
-    rated = runs[runs["base_lr"] > 0]  # 0 stands for a rate that is still to be chosen
+    rated = runs[runs["base_lr"] > 0]  # 0 stands for a rate still to be chosen
     for _, cells in rated.groupby(["experiment", "batch_size"]):
         name, size = cells["experiment"].iloc[0], cells["batch_size"].iloc[0]
         left = sizes.index(size) - _FILLED / 2 + list(labels).index(name) * width
@@ -62,12 +62,12 @@ def range_bars(runs: pd.DataFrame, axes: Axes, generator: np.random.Generator) -
     if len(rated):
         axes.set_ylim(*cell_edges(np.unique(rated["base_lr"]))[[0, -1]])
     for name, label in labels.items():
-        axes.fill_between([], [], label=label, **_bar_look(looks[name]))  # in the legend even where no bar is drawn
+        axes.fill_between([], [], label=label, **_bar_look(looks[name]))  # a legend entry even if no bar is drawn
     return axes
 
 
 def _bar_look(look: style.Look, light: bool = False) -> style.Look:
-    """Full bars for solid lines; white with a coloured rim for dashed ones."""
+    """The look of a bar: filled for solid lines; white with a coloured edge for dashed ones."""
     kept = _LIGHT if light else 1
     red, green, blue = (1 - kept * (1 - part) for part in matplotlib.colors.to_rgb(look["color"]))
     color = matplotlib.colors.to_hex((red, green, blue))

@@ -1,4 +1,4 @@
-"""The sheet that plots are drawn on: title above, note and legends where they cover nothing."""
+"""The sheet that plots are drawn on: title above, note and legends where they cover no plot."""
 
 import math
 import textwrap
@@ -31,7 +31,7 @@ def wrapped(text: str, width: float) -> list[str]:
 def blank(
     title: str, note: str, plots: int, page_wide: bool = False, legend_rows: int = 0, columns: int = 2
 ) -> tuple[Figure, list[Axes]]:
-    """A sheet with `plots` empty axes, at most `columns` a row; between them and the note room for a legend."""
+    """A sheet with `plots` empty axes, at most `columns` per row, and room for a legend above the note."""
     columns = min(plots, columns)
     rows = math.ceil(plots / columns)
     width = style.PAGE if page_wide or columns > 1 else style.COLUMN
@@ -40,7 +40,7 @@ def blank(
     height = style.HEIGHT * rows + below
     layout = ConstrainedLayoutEngine(rect=(0, below / height, 1, 1 - below / height))
     figure = Figure(figsize=(width, height), layout=layout)
-    # A dollar is a dollar, in whatever number.
+    # Dollar signs are text, not mathematics.
     figure.suptitle("\n".join(wrapped(title, 0.8 * width)), fontsize=8.5, parse_math=False)
     small: style.Look = {"size": 7, "color": "0.3", "linespacing": 1.15, "va": "bottom", "parse_math": False}
     figure.text(0.02 / width, 0.03 / height, "\n".join(lines), **small)
@@ -51,14 +51,14 @@ def blank(
 
 
 def same_scale(plots: list[Axes]) -> None:
-    """Give all plots the y axis that holds what each of them shows, so that they compare at a glance."""
+    """Give all plots the same y axis, which covers the range of each, so that they can be compared."""
     limits = [axes.get_ylim() for axes in plots]
     for axes in plots:
         axes.set_ylim(min(low for low, _ in limits), max(high for _, high in limits))
 
 
 def batch_legend(figure: Figure, plots: list[Axes]) -> None:
-    """One legend of batch sizes m to the right of all plots."""
+    """Draw one legend of batch sizes m to the right of all plots."""
     entries: dict[str, Artist] = {}
     for axes in plots:
         entries |= dict(zip(*reversed(axes.get_legend_handles_labels()), strict=True))
@@ -67,14 +67,14 @@ def batch_legend(figure: Figure, plots: list[Axes]) -> None:
 
 
 def legend_rows(labels: Collection[str], columns: int) -> int:
-    """Lines of text of a legend of experiments, which fills its columns one after the other."""
+    """The number of lines of text in a legend of experiments, whose columns are filled one after the other."""
     lines = [len(wrapped(label, _ENTRY)) for label in labels]
     column = math.ceil(len(lines) / columns)
     return max(sum(lines[start : start + column]) for start in range(0, len(lines), column))
 
 
 def experiment_legend(figure: Figure, axes: Axes, columns: int) -> None:
-    """A legend of experiments in the room that `blank` left under the plot."""
+    """Draw a legend of experiments in the room that `blank` left under the plot."""
     layout = figure.get_layout_engine()
     assert layout, "`blank` gives each figure one"
     foot = layout.get()["rect"][1] - 0.03 / figure.get_figheight()

@@ -1,4 +1,4 @@
-"""The one look of all figures: sizes, fonts, colours, markers, axes, and files that are the same byte for byte."""
+"""The common style of all figures: sizes, fonts, colours, markers, axes, and byte-for-byte reproducible files."""
 
 import contextlib
 import logging
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 Look = dict[str, Any]
-"""Keywords of matplotlib's that say how something is drawn."""
+"""Keyword arguments of matplotlib that set the style of an artist."""
 
 COLUMN = 3.4  # inches: one column of a two-column paper
 PAGE = 7.0  # inches: both columns
@@ -82,7 +82,7 @@ _MARKER_EDGE = {"markeredgecolor": "white", "markeredgewidth": 0.25}
 
 @contextlib.contextmanager
 def context() -> Iterator[None]:
-    """Draw and save in this look, whatever matplotlibrc the user has; afterwards all is as before."""
+    """Context in which figures are drawn and saved in this style, whatever the user's matplotlibrc says."""
     with matplotlib.rc_context():
         matplotlib.rcdefaults()
         matplotlib.rcParams.update(_SETTINGS)
@@ -90,16 +90,16 @@ def context() -> Iterator[None]:
 
 
 def batch_look(batch_size: int) -> Look:
-    """Colour and marker of batch size m: ordered in log2(m), over m = 2 ... 2048 from dark to light."""
+    """Colour and marker of batch size m: ordered by log2(m), from dark to light over m = 2 ... 2048."""
     step = math.log2(batch_size) - 1
     fraction = min(max(step / 10, 0), 1)
-    # The scale ends before its yellow, which cannot be seen on white.
+    # The scale stops before yellow, which is hard to see on white.
     color = matplotlib.colors.to_hex(_BATCHES(0.87 * fraction))
     return {"color": color, "marker": MARKERS[round(step) % len(MARKERS)], **_MARKER_EDGE}
 
 
 def experiment_looks(names: Iterable[str]) -> dict[str, Look]:
-    """Colour, marker and dash of each experiment; from the eighth on the colours come again, dashed."""
+    """Colour, marker and dash of each experiment; from the eighth on, colours repeat with dashed lines."""
     return {
         name: {
             "color": _EXPERIMENTS[index % len(_EXPERIMENTS)],
@@ -112,7 +112,7 @@ def experiment_looks(names: Iterable[str]) -> dict[str, Look]:
 
 
 def ticks(axis: Axis, values: Iterable[float], labels: Iterable[str], at_most: int = 7) -> None:
-    """Tick every value, and label every one, second, third ..., so that at most `at_most` labels stand."""
+    """Tick every value, and label every one, every second, every third ..., to give at most `at_most` labels."""
     values, labels = list(values), list(labels)
     step = max(1, math.ceil(len(values) / at_most))
     axis.set_major_locator(FixedLocator(values[::step]))
@@ -122,7 +122,7 @@ def ticks(axis: Axis, values: Iterable[float], labels: Iterable[str], at_most: i
 
 
 def rate_axis(axis: Axis, base_lrs: Iterable[float], symbol: str) -> None:
-    """A log axis of base learning rates, `η / m` or the like: ticked at powers of two where all are, else plain."""
+    """A log axis of base learning rates, `η / m` or the like, with ticks at powers of two if all rates are such."""
     rates = sorted(rate for rate in set(base_lrs) if rate > 0)
     _log_axis(axis, f"base learning rate  {symbol}", rates)
     exponents = [round(math.log2(rate)) for rate in rates]
@@ -132,16 +132,16 @@ def rate_axis(axis: Axis, base_lrs: Iterable[float], symbol: str) -> None:
 
 
 def batch_axis(axis: Axis, batch_sizes: Iterable[int], label: str) -> None:
-    """A log axis of batch sizes, ticked at those that occur."""
+    """A log axis of batch sizes, with ticks at those that occur."""
     sizes = sorted(set(batch_sizes))
     _log_axis(axis, label, sizes)
     ticks(axis, sizes, map(str, sizes))
 
 
 def doubling_axis(axis: Axis, values: Iterable[float], label: str) -> None:
-    """A log axis from the power of two below all `values` to the one above, ticked at powers of two.
+    """A log axis from the power of two below all `values` to the one above, with ticks at powers of two.
 
-    Where there are none it has no ticks, and the plot says so.
+    Without values it has no ticks, and the plot says "not recorded".
     """
     exponents = [math.log2(value) for value in values if value > 0]
     if not exponents:
@@ -155,9 +155,9 @@ def doubling_axis(axis: Axis, values: Iterable[float], label: str) -> None:
 
 
 def _log_axis(axis: Axis, label: str, values: Sequence[float], room: float = 1.5) -> None:
-    """A log axis over the whole grid, whatever part of it has results, bare where there is no grid.
+    """A log axis over the whole grid, whichever part of it has results; without ticks if the grid is empty.
 
-    `room` is a factor at both ends.
+    `room` is the factor by which the axis extends at both ends.
     """
     along_x = axis is axis.axes.xaxis
     axis.set_label_text(label)
@@ -170,7 +170,7 @@ def _log_axis(axis: Axis, label: str, values: Sequence[float], room: float = 1.5
 
 @contextlib.contextmanager
 def _warnings_logged() -> Iterator[None]:
-    """Of a character that the font lacks, say: a job's log is read, and what it prints is not."""
+    """Context that logs warnings, such as of a character that the font lacks, since only a job's log is read."""
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         yield
@@ -179,9 +179,9 @@ def _warnings_logged() -> Iterator[None]:
 
 
 def save(figure: Figure, paths: Iterable[str | Path]) -> None:
-    """Write `figure` to each path as its ending says (.pdf, .svg, .png): whole, and the same bytes every time.
+    """Write `figure` to each path in the format of its suffix (.pdf, .svg, .png), atomically and reproducibly.
 
-    It is laid out once, for all of them: each format would measure its text a little differently, and takes long to.
+    The layout is computed once for all formats: each would measure text slightly differently, and take long to do so.
     """
     with context(), _warnings_logged():
         figure.draw_without_rendering()

@@ -1,7 +1,7 @@
-"""What the variance of updates is made of (claim C26; not in the paper).
+"""The variance of updates and its origin (claim C26; not in the paper).
 
-`variance_lines`: of the update against its batch size at fixed weights, log-log. `example_lines`: of an example's
-gradient over training.
+`variance_lines` draws the variance of an update against its batch size at fixed weights, log-log; `example_lines` the
+variance of an example's gradient over training.
 """
 
 import matplotlib
@@ -18,11 +18,11 @@ _SHADES = matplotlib.colormaps["cividis"]
 
 
 def variance_lines(measured: pd.DataFrame, axes: Axes, generator: np.random.Generator) -> Axes:
-    """Draw what was measured in the runs of one experiment, a line for each point of training: geometric means.
+    """Draw the variances measured in the runs of one experiment as geometric means, a line for each point of training.
 
     Args:
-        measured: as `update_variance.measured` gives it.
-        axes: to draw on.
+        measured: the table returned by `update_variance.measured`.
+        axes: the axes to draw on.
         generator: not used: nothing is drawn at random.
     """
     epochs = sorted(measured["epoch"].unique())
@@ -39,7 +39,7 @@ def variance_lines(measured: pd.DataFrame, axes: Axes, generator: np.random.Gene
         axes.set_yscale("log")
         axes.legend(loc="upper left", title="after training for")
         low, high = axes.get_ylim()
-        legend = (len(epochs) + 1) * style.TEXT_LINE / style.HEIGHT  # room for it above the lines: its share of a plot
+        legend = (len(epochs) + 1) * style.TEXT_LINE / style.HEIGHT  # room above the lines, as a fraction of a plot
         axes.set_ylim(low, high * (high / low) ** (legend / (0.8 - legend)))
     else:
         style.ticks(axes.yaxis, [], [])
@@ -51,7 +51,7 @@ def _when(epoch: int) -> str:
 
 
 def slope_words(rows: pd.DataFrame) -> str:
-    """`slope 0.99 (0.97 to 1.01)` of the traces in `rows`; with one seed no interval."""
+    """The slope of the traces in `rows` as `slope 0.99 (0.97 to 1.01)`; no interval with one seed."""
     fitted = slopes(rows)
     if not len(fitted):
         return "no slope"
@@ -60,11 +60,11 @@ def slope_words(rows: pd.DataFrame) -> str:
 
 
 def example_lines(measured: pd.DataFrame, axes: Axes, generator: np.random.Generator) -> Axes:
-    """Draw the variance of an example's gradient over training, a line for each batch size that is trained with.
+    """Draw the variance of an example's gradient over training, a line for each batch size of training.
 
     Args:
-        measured: as `update_variance.measured` gives it, of one experiment.
-        axes: to draw on.
+        measured: the table returned by `update_variance.measured`, of one experiment.
+        axes: the axes to draw on.
         generator: not used: nothing is drawn at random.
     """
     for batch_size, line in by_batch_size(at_own_batch(measured)):
