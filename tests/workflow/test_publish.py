@@ -183,10 +183,10 @@ def test_a_page_that_is_not_there_is_not_made(tmp_path):
 
 
 def test_claims_are_counted_and_reported():
-    columns = ["claim", "text", "figures", "absent", "verdict", "differences", "effect", "low", "high"]
+    columns = ["claim", "section", "text", "figures", "absent", "verdict", "differences", "effect", "low", "high"]
     rows = [
-        ["C1", "small is best", "fig01", "", "supported", "digits, not CIFAR-10", "+1.4 points", 0.5, 5.4],
-        ["C6", "none", "", "", "not run", "", "", "", ""],
+        ["C1", "3.1", "small is best", "fig01", "", "supported", "digits, not CIFAR-10", "+1.4 points", 0.5, 5.4],
+        ["C6", "3.2", "none", "", "", "not run", "", "", "", ""],
     ]
     text = claims_markdown(pd.DataFrame(rows, columns=columns))
     assert text.startswith("1 supported, 0 refuted, 0 undecided, 1 not run.\n\n| claim | verdict |")
