@@ -567,18 +567,19 @@ def test_nothing_is_cut_off_or_covered(kind: str, experiments: list[str]) -> Non
 
 
 _ELSEWHERE = """
-import sys; sys.path[:0] = sys.argv[1:3]
+import sys; sys.path[:0] = sys.argv[2:]
 import test_figures as t
 for kind in t.ALL_KINDS:
-    t.style.save(t.draw_grid(kind), [f"{sys.argv[3]}/{kind}.{end}" for end in ("pdf", "svg", "png")])
+    t.style.save(t.draw_grid(kind), [f"{sys.argv[1]}/{kind}.{end}" for end in ("pdf", "svg", "png")])
 """
 
 
 def save_elsewhere(folder: Path, hash_seed: str) -> dict[str, bytes]:
     """Save every kind from another process, whose hashes are seeded differently."""
-    library, tests = Path(smallbatch.__file__).parent.parent, Path(__file__).parent
+    here = Path(__file__).parent
+    imported = [Path(smallbatch.__file__).parents[1], here, here.parent]
     settings = os.environ | {"PYTHONHASHSEED": hash_seed, "MPLCONFIGDIR": str(folder / "cache"), "TZ": "Asia/Tokyo"}
-    command = [sys.executable, "-c", _ELSEWHERE, str(library), str(tests), str(folder)]
+    command = [sys.executable, "-c", _ELSEWHERE, *map(str, [folder, *imported])]
     subprocess.run(command, check=True, env=settings)
     return {file.name: file.read_bytes() for file in folder.iterdir() if file.is_file()}
 
