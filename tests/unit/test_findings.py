@@ -5,12 +5,13 @@ import pandas as pd
 from helpers.claims import AS_FIGURE_1, DEAD, curve, lines
 
 from smallbatch.analysis.findings import findings
+from smallbatch.figures.cells import best_cells
 
 
 def found(*experiments: pd.DataFrame) -> dict[str, list[str]]:
     runs = pd.concat(experiments, ignore_index=True)
     settings = {key: value for key, value in AS_FIGURE_1.items() if key not in runs}
-    return findings(runs.assign(**settings), 1.0, np.random.default_rng(0))
+    return findings(runs.assign(**settings), 1.0, 0)
 
 
 def of_one(runs: pd.DataFrame) -> list[str]:
@@ -82,3 +83,15 @@ def test_a_rate_does_not_carry_to_where_nothing_trains_nor_is_it_said_of_rates_t
 
 def test_nothing_is_said_of_nothing():
     assert found(curve({2: [float("nan")]})) == {}
+
+
+def test_the_best_is_the_one_of_the_table_of_results_to_the_last_digit():
+    runs = pd.concat(
+        [curve({2: 0.80, 8: 0.801, 32: 0.60}, spread=0.02), curve({2: 0.7, 8: 0.65}, experiment="other", norm="batch")],
+        ignore_index=True,
+    )
+    settings = {key: value for key, value in AS_FIGURE_1.items() if key not in runs}
+    said = [sentences[0] for sentences in findings(runs.assign(**settings), 1.0, 7).values()]
+    for (_, own), sentence in zip(runs.groupby("experiment", sort=False), said, strict=True):
+        best = best_cells(own, ["experiment"], np.random.default_rng(7)).iloc[0]
+        assert sentence.endswith(f"{best['mean']:.1f} % ({best['low']:.1f} to {best['high']:.1f}).")

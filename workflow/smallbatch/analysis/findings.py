@@ -1,14 +1,13 @@
 """What experiments found, in plain words: the best batch size and rate, and what other batch sizes cost."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import replace
 
 import numpy as np
 import pandas as pd
 
-from smallbatch.analysis.claims.figure_grids import FigureGrids
-from smallbatch.analysis.grid import Grid
-from smallbatch.analysis.noise import argmax, with_results
+from smallbatch.analysis.grid import Grid, build_grid
+from smallbatch.analysis.noise import argmax, observed_or_corrected, with_results
 from smallbatch.analysis.verdicts import Comparison, decide
 from smallbatch.analysis.words import experiment_labels, listed, rate_symbol, rate_words
 
@@ -16,33 +15,33 @@ ROUNDING = 1e-9
 """Of points."""
 
 
-def findings(runs: pd.DataFrame, near: float, generator: np.random.Generator) -> dict[str, list[str]]:
-    """Experiment in words -> sentences on it; without those in which nothing has converged.
+def findings(runs: pd.DataFrame, near: float, seed: int) -> dict[str, list[str]]:
+    """Sentences on each experiment; those in which nothing has converged are left out.
 
-    Of experiments with several BN batches for a batch size none is spoken of: which of these is meant would be unclear.
+    Experiments with several BN batch sizes for one batch size are left out, too: it would be unclear which is meant.
 
     Args:
-        runs: the tidy table of runs, however much of it is there.
+        runs: the tidy table of runs; runs may be missing.
         near: points within which two accuracies are near each other, `claims.near` of the configuration.
-        generator: where samples are drawn from.
+        seed: of the samples of each experiment; the same as for its row in the table of results gives its numbers.
+
+    Returns:
+        Experiment in words -> sentences.
     """
     known = with_results(runs)
-    labels = experiment_labels(known)
-    figures: Mapping[str, Mapping[str, list[str]]] = {name: {"experiments": [name]} for name in labels}
-    grids = FigureGrids(figures, known, pd.DataFrame(), generator)
-    shown = {name: known[known["experiment"] == name] for name in labels}
+    shown = {name: known[known["experiment"] == name] for name in experiment_labels(known)}
     return {
-        labels[name]: [*_sentences(grid, rate_symbol(shown[name]), near)]
-        for name in labels
-        if shown[name].groupby("batch_size")["bn_batch_size"].nunique().max() == 1
-        for grid in grids.of(name, None)
+        label: [*_sentences(build_grid(own, np.random.default_rng(seed)), rate_symbol(own), near)]
+        for label, own in zip(experiment_labels(known).values(), shown.values(), strict=True)
+        if own["converged"].any() and own.groupby("batch_size")["bn_batch_size"].nunique().max() == 1
     }
 
 
 def _sentences(grid: Grid, symbol: str, near: float) -> Iterator[str]:
     size, rate = divmod(int(argmax(grid.selection[:1].reshape(1, -1))[0]), len(grid.base_lrs))
-    peak, best = Comparison("", 100 * grid.peak()), f"m = {grid.sizes[size]}"
-    yield f"Best at {best} and {symbol} = {rate_words(grid.base_lrs[rate])}: {peak.effect[0]:.1f} %{_interval(peak)}."
+    where = f"m = {grid.sizes[size]} and {symbol} = {rate_words(grid.base_lrs[rate])}"
+    mean, low, high = observed_or_corrected(100 * grid.peak())
+    yield f"Best at {where}: {mean:.1f} %{_brackets(low, high)}."
     if len(grid) > 1:
         above = [_rest_above(grid, place) for place in range(len(grid))]
         equal = [m for m, one in zip(grid.sizes, above, strict=True) if not _is_above(one)]
@@ -81,5 +80,8 @@ def _carried(grid: Grid, rate: int, near: float) -> str:
 
 
 def _interval(comparison: Comparison) -> str:
-    low, high = comparison.interval
+    return _brackets(*comparison.interval)
+
+
+def _brackets(low: float, high: float) -> str:
     return "" if np.isnan(low) else f" ({low:.1f} to {high:.1f})"

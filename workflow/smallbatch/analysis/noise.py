@@ -15,7 +15,7 @@ import numpy as np
 import pandas as pd
 from scipy.special import betaincinv, gammaincinv
 
-from smallbatch.analysis.statistics import SAMPLES, even_quantiles, nan_mean, shuffled_halves
+from smallbatch.analysis.statistics import SAMPLES, even_quantiles, nan_mean, percentile_interval, shuffled_halves
 from smallbatch.analysis.variance_shrinkage import variance_prior
 from smallbatch.study.experiments import VALIDATION_FRACTION
 
@@ -276,6 +276,17 @@ def best_accuracy_samples(
     moved = np.take_along_axis(accuracy[1:] - accuracy[:1], luckiest, axis=-1)[..., 0]
     observed = np.take_along_axis(accuracy[:1], chosen, axis=-1)[..., 0]
     return np.concatenate([observed, np.clip(observed + moved, 0, 1)])
+
+
+def observed_or_corrected(samples: np.ndarray) -> tuple[float, float, float]:
+    """What is shown of a best accuracy: its mean, corrected for the luck of being the best, and its 95 % interval.
+
+    Args:
+        samples: as `best_accuracy_samples` returns them; with unknown noise the observed mean is shown alone.
+    """
+    middle = np.median(samples[1:])
+    low, high = percentile_interval(samples[1:])
+    return float(samples[0] if np.isnan(middle) else middle), low, high
 
 
 def argmax(values: np.ndarray) -> np.ndarray:

@@ -7,8 +7,14 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.ticker import MaxNLocator
 
-from smallbatch.analysis.noise import CELL_COLUMNS, Noise, argmax, best_accuracy_samples, with_results
-from smallbatch.analysis.statistics import percentile_interval
+from smallbatch.analysis.noise import (
+    CELL_COLUMNS,
+    Noise,
+    argmax,
+    best_accuracy_samples,
+    observed_or_corrected,
+    with_results,
+)
 from smallbatch.figures import style
 
 STEP = 5
@@ -48,9 +54,7 @@ def _best_of(noise: Noise, runs: pd.DataFrame) -> tuple[float, float, float, int
         return np.nan, np.nan, np.nan, 0
     cells = noise.cells(runs)
     samples = 100 * best_accuracy_samples(cells.selection, cells.accuracy, cells.converged)
-    middle = np.median(samples[1:])
-    mean = samples[0] if np.isnan(middle) else middle
-    return mean, *percentile_interval(samples[1:]), cells.seeds[argmax(cells.selection[0])]
+    return *observed_or_corrected(samples), cells.seeds[argmax(cells.selection[0])]
 
 
 def by_batch_size(cells: pd.DataFrame) -> Iterator[tuple[int, pd.DataFrame]]:
