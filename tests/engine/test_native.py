@@ -356,8 +356,8 @@ class LongerLane(ctypes.Structure):
     ("changed", "reason"),
     [
         ({"INTERFACE": library.INTERFACE + 1}, f"its interface is number {library.INTERFACE}, that of library.py"),
-        ({"STRUCTS": (*library.STRUCTS[:3], LongerLane)}, "LongerLane has 16 bytes, in library.py 24"),
-        ({"STRUCTS": (*library.STRUCTS, library.Lane)}, "Lane has -1 bytes, in library.py 16"),
+        ({"STRUCTS": (*library.STRUCTS[:3], LongerLane)}, "LongerLane has 24 bytes, in library.py 32"),
+        ({"STRUCTS": (*library.STRUCTS, library.Lane)}, "Lane has -1 bytes, in library.py 24"),
     ],
 )
 def test_kernels_declared_otherwise_are_refused_in_one_line(changed, reason, data_folder, monkeypatch, caplog):
