@@ -109,6 +109,7 @@ LONG = {
     "python benchmarks/intervals.py": "python benchmarks/intervals.py 1",
     "python benchmarks/verdicts.py": "python benchmarks/verdicts.py --studies 1 C1",
     "python benchmarks/power.py": "python benchmarks/power.py C18",
+    "python benchmarks/optimizers.py": "python benchmarks/optimizers.py --help",
     "python benchmarks/growth.py --runs 2200 4400 11000": "python benchmarks/growth.py --runs 2200 4400 11000 --help",
     "python benchmarks/decoding.py FOLDER_OF_JPEGS": "python benchmarks/decoding.py FOLDER_OF_JPEGS",
     "PYTHONPATH=workflow python benchmarks/visit.py --device cuda --out visit.json --kernels-only": (
