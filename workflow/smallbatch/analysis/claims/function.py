@@ -20,8 +20,18 @@ from smallbatch.analysis.verdicts import UNITS, Comparison
 from smallbatch.core.errors import UserError
 from smallbatch.core.files import files_digest
 
-_INSTALLED = tuple({sys.prefix, sys.base_prefix, *sysconfig.get_paths().values(), str(Path(__file__).parents[3])})
-_SYSTEM = ("/proc", "/sys", "/dev", "/etc")
+_LIBRARY = str(Path(__file__).parents[3])
+_TAKEN_AS_GIVEN = {
+    sys.prefix,
+    sys.base_prefix,
+    *sysconfig.get_paths().values(),
+    _LIBRARY,
+    "/proc",
+    "/sys",
+    "/dev",
+    "/etc",
+}
+"""Folders of what is installed, and of what the system tells."""
 
 
 def check_unchanged(files: Mapping[str, str]) -> None:
@@ -64,12 +74,17 @@ def _called(where: str, file: Path, name: str, t: Thresholds, grids: tuple[Grid,
     except (Exception, SystemExit) as error:
         text = " ".join(str(error).split()) or "without a word"
         raise UserError(f"{where}: it fails ({type(error).__name__}: {text[:300]})") from error
-    if others := sorted(path for path in read - {str(file.resolve())} if not path.startswith(_INSTALLED + _SYSTEM)):
+    others = sorted(path for path in read - {str(file.resolve())} if not _is_taken_as_given(Path(path)))
+    if others:
         raise UserError(f"{where}: it reads {others[0]}, whose changes nobody would notice; allowed: this file alone")
     for one in yielded:
         if problem := _problem(one):
             raise UserError(f"{where}: it yields {problem}")
     return yielded
+
+
+def _is_taken_as_given(path: Path) -> bool:
+    return any(path.is_relative_to(folder) for folder in _TAKEN_AS_GIVEN)
 
 
 def _problem(one: Any) -> str | None:
