@@ -9,6 +9,7 @@ import sys
 import time
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from helpers import PROJECT, a_run, made_data
@@ -237,6 +238,21 @@ def test_images_are_normalised_with_the_training_splits_statistics(data_folder):
     loader = BatchLoader(data, a_run().setting, 64, CPU)
     images = loader.batches(loader.plan([1], 0), 0, 1).images
     assert images.mean().item() == pytest.approx(0, abs=1e-5) and images.std().item() == pytest.approx(1, abs=1e-3)
+
+
+def test_floats_are_normalised_in_their_own_units(tmp_path):
+    draws = np.random.default_rng(0)
+    features = draws.normal([[[[5000]], [[1e-3]]]], [[[[300]], [[1e-4]]]], (64, 2, 1, 1)).astype(np.float32)
+    split = prepared.Split(features, np.arange(64) % 2)
+    prepared.write(tmp_path, "made", ["a", "b"], split, split)
+    loader = BatchLoader(prepared.read(tmp_path), a_run().setting, 64, CPU)
+    images = loader.batches(loader.plan([1], 0), 0, 1).images[0]
+    assert images.mean(0).flatten().tolist() == pytest.approx([0, 0], abs=1e-4)
+    assert images.std(0, correction=0).flatten().tolist() == pytest.approx([1, 1], abs=1e-3)
+    ((tested, _),) = loader.test_batches(64)
+    whole = (features - features.mean(0)) / features.std(0)
+    np.testing.assert_allclose(tested.numpy(), whole, atol=1e-3)
+    assert np.array_equal(loader.test_images.images.numpy(), features), "the data themselves are left as they are"
 
 
 def test_a_part_of_the_training_images_is_the_same_for_every_seed(data_folder):

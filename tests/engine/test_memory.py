@@ -78,6 +78,9 @@ def test_need_grows_with_all_that_takes_memory(no_kernels):
     assert whole.measured > 512 * whole.example > 0 and parts.measured < 512 * parts.example
     assert need(a_run(), photos=True).data > need(a_run()).data == 0
     assert need(a_run(), device=GPU).data == 60_000 * 3072
+    floats = CIFAR10._replace(value_bytes=4)
+    assert need(a_run(), floats, GPU).data == 4 * 60_000 * 3072
+    assert need(a_run(), floats).made - need(a_run()).made == 3 * 3072
 
 
 @pytest.mark.slow

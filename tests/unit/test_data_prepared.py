@@ -313,6 +313,31 @@ def test_meta_is_plain_json(tmp_path: Path) -> None:
     assert fields["files"] == {name: files.sha256(tmp_path / name) for name in prepared.ARRAYS}
 
 
+def test_floats_are_kept_as_they_are_with_statistics_of_their_own(tmp_path: Path) -> None:
+    images = np.zeros((4, 3, 1, 2), np.float32)
+    images[:, 0] = 1e6 + 0.3  # constant, and no number of few digits
+    images[:, 1, 0, :] = [[1, 1], [1, 1], [5, 5], [5, 5]]
+    images[:, 2, 0, :] = [[-2, 2], [-2, 2], [-4, 4], [-4, 4]]
+    train, test = prepared.Split(images, np.array([0, 0, 1, 1])), prepared.Split(images[:1], np.array([1]))
+    meta = prepared.write(tmp_path, "table", ["a", "b"], train, test)
+    assert meta.mean == (np.float32(1e6 + 0.3), 3, 0) and meta.std == (0, 2, np.float32(np.sqrt(10)))
+    assert (meta.dtype, meta.value_bytes, meta.shape) == ("float32", 4, (3, 1, 2))
+    found = prepared.read(tmp_path)
+    assert found.meta == meta and found.train.images.dtype == np.float32
+    assert np.array_equal(found.train.images, images) and np.array_equal(found.test.images, images[:1])
+    same_values = [prepared.Split((s.images > 0).astype(np.uint8), s.labels) for s in (train, test)]
+    as_floats = [prepared.Split(s.images.astype(np.float32), s.labels) for s in same_values]
+    assert prepared.fingerprint("ab", *same_values) != prepared.fingerprint("ab", *as_floats)
+
+
+def test_statistics_of_floats_do_not_depend_on_how_many_are_read_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    images = np.random.default_rng(0).normal(7, 3, (50, 2, 3, 3)).astype(np.float32)
+    monkeypatch.setattr(prepared, "CHUNK_VALUES", 40)
+    mean, std = prepared.channel_statistics(images)
+    np.testing.assert_allclose(mean, images.mean((0, 2, 3), np.float64), rtol=1e-6)
+    np.testing.assert_allclose(std, images.std((0, 2, 3), np.float64), rtol=1e-6)
+
+
 @pytest.fixture(scope="module")
 def digits(tmp_path_factory: pytest.TempPathFactory) -> prepared.Prepared:
     folder = tmp_path_factory.mktemp("digits") / "digits"

@@ -38,7 +38,7 @@ TRUTH = "ILSVRC2012_devkit_t12/data/ILSVRC2012_validation_ground_truth.txt"
 SYNSETS = "ILSVRC2012_devkit_t12/data/meta.mat"
 ALLOWED = f"{TRAIN} or train/ with class folders; val/ with class folders, or {VALIDATION} or a flat val/ with {DEVKIT}"
 
-ORIGINAL = dict(zip(("classes", "training images", "validation images"), ORIGINALS["imagenet"][1:], strict=True))
+ORIGINAL = dict(zip(("classes", "training images", "validation images"), ORIGINALS["imagenet"][1:4], strict=True))
 EXTENSIONS = (".jpeg", ".jpg")
 PHOTO_LIMIT = 1 << 26  # bytes; ImageNet's largest has 16 MB
 

@@ -6,7 +6,12 @@ from typing import Any
 from smallbatch.core.errors import UserError
 from smallbatch.data import label
 from smallbatch.data.originals import ORIGINALS, DatasetInfo
-from smallbatch.data.prepared import META, read_meta
+from smallbatch.data.prepared import META, Meta, read_meta
+
+
+def size_of(meta: Meta) -> DatasetInfo:
+    """The size of a prepared data set."""
+    return DatasetInfo(meta.shape, len(meta.classes), meta.train, meta.test, meta.value_bytes)
 
 
 def dataset_info(key: str, settings: dict[str, Any], data: Path) -> DatasetInfo:
@@ -23,7 +28,7 @@ def dataset_info(key: str, settings: dict[str, Any], data: Path) -> DatasetInfo:
     folder = data / label(key, settings)
     if (folder / META).exists():
         meta = read_meta(folder / META)
-        return DatasetInfo(meta.shape, len(meta.classes), meta.train, meta.test)
+        return size_of(meta)
     if settings["source"] not in ORIGINALS:
         raise UserError(f"{folder}: not prepared yet, so its size is not known; `snakemake datasets` prepares it")
     return ORIGINALS[settings["source"]]

@@ -4,12 +4,14 @@ from typing import NamedTuple
 
 
 class DatasetInfo(NamedTuple):
-    """Size of a data set: image shape (channels, height, width), number of classes, of training and of test images."""
+    """Size of a data set: image shape (channels, height, width), number of classes, of training and of test images, and
+    bytes of each value of an image."""
 
     shape: tuple[int, int, int]
     classes: int
     train: int
     test: int
+    value_bytes: int = 1
 
 
 ORIGINALS = {

@@ -49,7 +49,8 @@ class Meta:
     label: the name shown in figures and run folders.
     classes: class names; a class's label is its index here.
     shape: channels, height, width.
-    mean, std: mean and standard deviation of each channel over the training split, in units of pixel value / 255.
+    mean, std: mean and standard deviation of each channel over the training split, in units of pixel value / 255, or of
+        the floats themselves.
     train, test: number of images.
     fingerprint: SHA-256 of both splits' arrays and the class names, in hexadecimal; for photos, of their bytes.
     photos: folder from which photos are read; None if the images are arrays.
@@ -57,6 +58,7 @@ class Meta:
     settings: the settings it was prepared with, as in the configuration, without its label.
     watched: digest of the source's files by name, size and time (`data.tree`); None if the source cannot change, or is
         not watched.
+    dtype: float32 if the images are floats; None if they are uint8 or photos.
     """
 
     label: str
@@ -71,6 +73,12 @@ class Meta:
     files: Mapping[str, str] = field(default_factory=dict)
     settings: Mapping[str, Any] = field(default_factory=dict, compare=False)  # origin is irrelevant
     watched: str | None = field(default=None, compare=False)
+    dtype: str | None = None
+
+    @property
+    def value_bytes(self) -> int:
+        """Bytes of each value of an image."""
+        return np.dtype(self.dtype or np.uint8).itemsize
 
 
 Images = TypeVar("Images", np.ndarray, "Photos")
@@ -78,7 +86,10 @@ Images = TypeVar("Images", np.ndarray, "Photos")
 
 @dataclass(frozen=True)
 class Split(Generic[Images]):
-    """Images [n, channels, height, width] uint8, or photos, and labels [n] int64."""
+    """Images [n, channels, height, width] uint8 or float32, or photos, and labels [n] int64.
+
+    Examples that are no images but [n, features] are images of one pixel, with a channel for each feature.
+    """
 
     images: Images
     labels: np.ndarray
@@ -137,6 +148,7 @@ def write(
         fingerprint=fingerprint(classes, train, test),
         settings=settings or {},
         watched=watched,
+        dtype=None if train.images.dtype == np.uint8 else train.images.dtype.name,
     )
     return save(folder, meta, train, test)
 
@@ -288,7 +300,7 @@ def _expected(name: str, meta: Meta, actual: np.dtype) -> tuple[np.dtype, tuple[
     if kind == "labels":
         return np.dtype("<i8"), (count,)
     if meta.photos is None:
-        return np.dtype(np.uint8), (count, *meta.shape)
+        return np.dtype(meta.dtype or np.uint8), (count, *meta.shape)
     lengths = [actual[column].itemsize if column in (actual.names or ()) else 1 for column in ("file", "name")]
     return index_type(*lengths), (count,)
 
@@ -361,10 +373,12 @@ def index_type(file: int, name: int) -> np.dtype:
 
 
 def channel_statistics(images: np.ndarray) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    """Mean and standard deviation of each channel of uint8 `images` [n, c, h, w], in units of pixel value / 255.
+    """Mean and standard deviation of each channel of `images` [n, c, h, w]; of uint8 in units of pixel value / 255.
 
-    The sums are exact integers, so the result does not depend on the order or size of the chunks.
+    Of uint8 the sums are exact integers, so the result does not depend on the order or size of the chunks.
     """
+    if images.dtype != np.uint8:
+        return _float_statistics(images)
     total = np.zeros(images.shape[1], np.int64)
     squares = np.zeros(images.shape[1], np.int64)
     chunk = max(1, CHUNK_VALUES // images[0].size)
@@ -376,6 +390,24 @@ def channel_statistics(images: np.ndarray) -> tuple[tuple[float, ...], tuple[flo
     mean = total / count
     std = np.sqrt(np.maximum(squares / count - mean**2, 0))
     return tuple((mean / 255).tolist()), tuple((std / 255).tolist())
+
+
+def _float_statistics(images: np.ndarray) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """As `channel_statistics`, of floats, in the single precision that they are trained in.
+
+    Sums are over differences to the first image's value, so that a constant channel has a deviation of exactly 0.
+    """
+    first = images[0, :, 0, 0].astype(np.float64)
+    total, squares = np.zeros_like(first), np.zeros_like(first)
+    chunk = max(1, CHUNK_VALUES // images[0].size)
+    for start in range(0, len(images), chunk):
+        part = images[start : start + chunk] - first[:, None, None]
+        total += part.sum(axis=(0, 2, 3))
+        squares += (part * part).sum(axis=(0, 2, 3))
+    mean = total / (images.shape[0] * images.shape[2] * images.shape[3])
+    variance = squares / (images.shape[0] * images.shape[2] * images.shape[3]) - mean**2
+    std = np.sqrt(np.maximum(variance, 0))
+    return tuple((first + mean).astype(np.float32).tolist()), tuple(std.astype(np.float32).tolist())
 
 
 def fingerprint(classes: Iterable[str], train: Split[np.ndarray], test: Split[np.ndarray]) -> str:

@@ -115,7 +115,7 @@ class BatchLoader:
             refuse(f"experiment on {data.meta.label}", "batch_sizes", batch_size, allowed)
         self.image_values = math.prod(data.meta.shape)
         self.mean, self.std = (
-            torch.tensor(values, dtype=torch.float32, device=device).mul(255).view(-1, 1, 1)
+            torch.tensor(values, dtype=torch.float32, device=device).mul(1 if data.meta.dtype else 255).view(-1, 1, 1)
             for values in (data.meta.mean, [value or 1 for value in data.meta.std])
         )
 
@@ -190,7 +190,7 @@ def _images(images: "np.ndarray | Photos", device: torch.device) -> "_Arrays | _
 
 
 class _Arrays:
-    """Images of one size, stored on the device; returned as [n, c, h, w] uint8."""
+    """Images of one size, stored on the device; returned as [n, c, h, w] uint8 or float32."""
 
     def __init__(self, images: np.ndarray, device: torch.device) -> None:
         self.images, self.read_on = torch.from_numpy(images).to(device), device

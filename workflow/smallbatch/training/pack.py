@@ -16,7 +16,7 @@ from smallbatch.analysis.statistics import final_accuracy
 from smallbatch.core import environment, stopping
 from smallbatch.core.errors import Stopped, UserError
 from smallbatch.data import prepared
-from smallbatch.data.originals import DatasetInfo
+from smallbatch.data.info import size_of
 from smallbatch.runs.bundles import import_published
 from smallbatch.runs.heartbeat import HeartbeatWriter
 from smallbatch.runs.packs import lane_key
@@ -79,7 +79,7 @@ def train_pack(
         variance.check(run)
     data, store = prepared.read(data_folder), RunStore(results)
     meta = data.meta
-    dataset = DatasetInfo(meta.shape, len(meta.classes), meta.train, meta.test)
+    dataset = size_of(meta)
     # Asked here: once bound to a processor of its own, this process sees only that one.
     at_work = environment.processors()
     free = free_for(chosen, memory_mb, world.size, at_work)

@@ -253,7 +253,7 @@ def need_of(run: Run, dataset: DatasetInfo, device: torch.device, world: World =
     images = s.train_images or dataset.train
     order = PLACE * (1 + 2 * bool(s.augment_pad) + 4 * s.augment_resized) + s.augment_flip
     # Bytes as in files, then floats; padding and flipping keep two or three copies of the latter at a time.
-    image, made = FLOAT * values, (1 + FLOAT * (3 if augmented else 1)) * values
+    image, made = FLOAT * values, (dataset.value_bytes + FLOAT * (3 if augmented else 1)) * values
     sizes, example = s.variance_batch_sizes, 0 if arena else traced.kept + gradients * traced.largest
     of_lane, of_example, of_tests = _of_kernels(run, dataset, device, world)
     at_once = min(BLOCK_IMAGES, BLOCK_VALUES // values)
@@ -313,7 +313,7 @@ def _data(dataset: DatasetInfo, *, photos: bool, on_cpu: bool) -> int:
 
         return AHEAD * values if on_cpu else 0
     # On the CPU, arrays are mapped files, which the system drops if memory is short.
-    return 0 if on_cpu else (dataset.train + dataset.test) * values
+    return 0 if on_cpu else (dataset.train + dataset.test) * values * dataset.value_bytes
 
 
 class Trace(NamedTuple):
