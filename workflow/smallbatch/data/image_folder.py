@@ -5,14 +5,11 @@ here by a seed. Images are recognised by content. Ambiguous layouts are refused,
 log. The shorter side is resized to the wanted size, bilinear with antialiasing, and the centre square is kept.
 """
 
-import hashlib
 import logging
 import math
 import os
 import tempfile
-import zlib
 from collections import Counter
-from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -28,6 +25,7 @@ from smallbatch.data.archives import as_folder
 from smallbatch.data.decoding import DEEP, BrokenImage, decoded, hearing_pillow
 from smallbatch.data.layout import Classes, classes_of_splits
 from smallbatch.data.prepared import Meta, Split, write
+from smallbatch.data.splits import log_classes_and_repetitions, split_by_seed
 from smallbatch.data.tree import File, describe_left_out, shown, tree_digest, walk
 
 log = logging.getLogger(__name__)
@@ -99,37 +97,8 @@ def _prepare(label: str, settings: dict[str, Any], folder: Path, scratch: Path) 
     if remarks:
         log.warning("%s: %s", path, remarks)
     arrays = [split.split for split in loaded]
-    train, test = (_digests(split.images) for split in arrays)
-    known = set(train)
-    if seen_in_training := sum(image in known for image in test):
-        counts = seen_in_training, len(test)
-        log.warning("%s: %d of %d test images are training images, too, to the last pixel", path, *counts)
-    if contradictory := _count_of_several_classes(train, arrays[0].labels):
-        counts = contradictory, len(train)
-        log.warning("%s: %d of %d training images are in another class, too, to the last pixel", path, *counts)
-    log.info("%s: classes: %s", path, _class_sizes(list(splits["train"]), arrays[0].labels, arrays[1].labels))
+    log_classes_and_repetitions(path, list(splits["train"]), *arrays)
     return write(folder, label, splits["train"], *arrays, settings=settings, watched=seen)
-
-
-def _digests(images: np.ndarray) -> list[bytes]:
-    """The digest of each image at its prepared size."""
-    return [hashlib.blake2b(image.tobytes(), digest_size=16).digest() for image in images]
-
-
-def _count_of_several_classes(digests: Sequence[bytes], labels: np.ndarray) -> int:
-    """The number of images that, by their digests, have the same pixels as another image with another label."""
-    classes: dict[bytes, set[int]] = {}
-    for image, label in zip(digests, labels.tolist(), strict=True):
-        classes.setdefault(image, set()).add(label)
-    return sum(len(classes[image]) > 1 for image in digests)
-
-
-def _class_sizes(names: Sequence[str], train: np.ndarray, test: np.ndarray, most: int = 12) -> str:
-    """`cat 52 + 13, dog 40 + 10`: the numbers of images of each class in the training and the test split."""
-    counts = zip(names, *(np.bincount(labels, minlength=len(names)) for labels in (train, test)), strict=True)
-    parts = [f"{shown(name)} {in_train} + {in_test}" for name, in_train, in_test in counts]
-    more = f" and {len(parts) - most} more" if len(parts) > most else ""
-    return ", ".join(parts[:most]) + f"{more} (training + test images)"
 
 
 def _splits(path: Path, unpacked: Path, settings: dict[str, Any]) -> tuple[Path, dict[str, Classes]]:
@@ -142,29 +111,12 @@ def _splits(path: Path, unpacked: Path, settings: dict[str, Any]) -> tuple[Path,
     if left_out.total():
         log.warning("%s: left out: %s", path, describe_left_out(left_out))
     if "all" in classes:
-        return root, _split_by_seed(path, classes["all"], settings)
+        if "test_fraction" not in settings:
+            refuse(path, "test_fraction", None, "a number between 0 and 1, unless there are train/ and test/ or val/")
+        return root, split_by_seed(path, classes["all"], settings)
     if "test_fraction" in settings:
         refuse(path, "test_fraction", settings["test_fraction"], "none, since there are train/ and test/ or val/")
     return root, classes
-
-
-def _split_by_seed(path: Path, classes: Classes, settings: dict[str, Any]) -> dict[str, Classes]:
-    """Move a fraction of each class into the test split; the choice does not depend on the other classes."""
-    if "test_fraction" not in settings:
-        refuse(path, "test_fraction", None, "a number between 0 and 1, unless there are train/ and test/ or val/")
-    fraction, seed = settings["test_fraction"], settings.get("split_seed", 0)
-    train, test = {}, {}
-    for name, images in classes.items():
-        count = round(len(images) * fraction)
-        if not 0 < count < len(images):
-            less = "test" if count == 0 else "training"
-            raise UserError(
-                f"{path}: test_fraction: {fraction} leaves class {shown(name)} ({len(images)} images) no {less} image"
-            )
-        order = np.random.default_rng([seed, zlib.crc32(name.encode())]).permutation(len(images))
-        test[name] = [images[number] for number in sorted(order[:count])]
-        train[name] = [images[number] for number in sorted(order[count:])]
-    return {"train": train, "test": test}
 
 
 def _load(path: Path, root: Path, split: str, classes: Classes, settings: dict[str, Any], scratch: Path) -> Loaded:
