@@ -360,7 +360,7 @@ def test_a_path_that_can_be_none_ends_in_one_line_and_is_not_watched(
     with pytest.raises(UserError, match=r"no such file|cannot be read"):
         prepare(Path(path), tmp_path / "prepared" / "pets")
     if path != "fifo":
-        assert image_folder.stat_digest({"path": path}) is None
+        assert tree.stat_digest(path) is None
 
 
 def test_words_within_class_names_are_no_splits(tmp_path: Path) -> None:
@@ -531,7 +531,7 @@ def test_the_watch_notices_names_sizes_and_times_and_reads_nothing(tmp_path: Pat
     root = divided(tmp_path / "photos")
 
     def seen() -> str | None:
-        return image_folder.stat_digest({"source": "image-folder", "path": str(root)})
+        return tree.stat_digest(str(root))
 
     first = seen()
     assert first is not None

@@ -37,6 +37,15 @@ def test_the_study_and_the_data_set(tmp_path, monkeypatch):
     assert len(load_study(CONFIG | {"study": "mine", "datasets": datasets}).runs()) == 4 * 4 * 3
 
 
+def test_each_kind_of_data():
+    shown = re.findall(
+        r"`(\{source: .*\})` \|$", (PROJECT / "docs" / "study.md").read_text(encoding="utf-8"), re.MULTILINE
+    )
+    assert len(shown) >= 3
+    own = {f"mine{number}": yaml.safe_load(text) for number, text in enumerate(shown)}
+    check_config(CONFIG | {"datasets": CONFIG["datasets"] | own})
+
+
 def test_the_cifar_archive():
     check_config(CONFIG | {"datasets": yaml.safe_load(block("yaml", "cifar-10-python.tar.gz"))})
 

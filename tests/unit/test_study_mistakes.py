@@ -6,8 +6,9 @@ from pathlib import Path
 import pytest
 from helpers.studies import CONFIG, base_and_dependent, load, small
 
+from smallbatch import study_file
 from smallbatch.core.errors import UserError
-from smallbatch.study_file import check_config, load_study
+from smallbatch.study_file import check_against_data, check_config, load_study
 
 pytestmark = pytest.mark.usefixtures("folder_of_studies")
 
@@ -235,6 +236,30 @@ def test_what_an_experiment_says_of_its_images_is_checked_before_the_data_are_th
         load(few | dict(selection="validation"), datasets=pictures)
     with pytest.raises(UserError, match=r"augment.pad: 8 is not allowed; allowed: whole numbers below 8"):
         load(few | dict(augment={"flip": False, "pad": 8}), datasets=pictures)
+
+
+def test_what_an_experiment_says_is_checked_by_the_shape_of_its_images(monkeypatch):
+    table = {"table": {"source": "arrays", "path": "p"}}
+    padded = load(dict(data="table", augment={"flip": False, "pad": 8}), datasets=table)
+    check_against_data(padded, "table", 100, (3, 9, 9))
+    check_against_data(padded, "other", 100, (3, 8, 9))
+    with pytest.raises(UserError, match=r"small.augment.pad: 8 is not allowed; allowed: whole numbers below 8"):
+        check_against_data(padded, "table", 100, (3, 9, 8))
+    plain = load(dict(data="table"), datasets=table)
+    with pytest.raises(
+        UserError, match=r"small.model: 'alexnet' is not allowed; allowed: a model of your own, since table"
+    ):
+        check_against_data(plain, "table", 100, (30, 1, 1))
+    monkeypatch.setattr(study_file.models, "is_own", lambda name: True)
+    check_against_data(plain, "table", 100, (30, 1, 1))
+    for augment in ({"flip": True}, {"flip": False, "pad": 1}):
+        with pytest.raises(
+            UserError, match=r"small.augment: '.*' is not allowed; allowed: none, since table has no images"
+        ):
+            monkeypatch.setattr(study_file.models, "is_own", lambda name: False)
+            augmented = load(dict(data="table", augment=augment), datasets=table)
+            monkeypatch.setattr(study_file.models, "is_own", lambda name: True)
+            check_against_data(augmented, "table", 100, (30, 1, 1))
 
 
 def test_titles_may_have_accents_greek_and_dollars():

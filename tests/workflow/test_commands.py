@@ -95,6 +95,7 @@ INSTALLED = (
     "pip install .",
     "pip install '.[training]'",
     "pip install '.[training,sharing]'",
+    "pip install '.[training,hdf5]'",
     "pip install '.[training,sharing,development]'",
 )
 """What installs for minutes, or needs what was installed; test_install.py does so without the dependencies."""

@@ -159,7 +159,8 @@ def check_source_of(label):
         return
     key = next(key for key, settings in config["datasets"].items() if label_of(key, settings) == label)
     try:
-        check_source(location(f"datasets.{key}.path", SAID_IN, given), key, DATASETS[label])
+        if size := check_source(location(f"datasets.{key}.path", SAID_IN, given), key, DATASETS[label]):
+            check_against_data(STUDY, label, size.train, size.shape)
     except UserError as error:
         sys.exit(f"error: {error}")
 

@@ -17,6 +17,7 @@ from smallbatch.core.environment import git_commit
 from smallbatch.core.errors import UserError, refuse
 from smallbatch.data import check_source, prepare, reason_to_prepare
 from smallbatch.data import label as label_of
+from smallbatch.data.info import size_of
 from smallbatch.data.prepared import META, Meta, damaged_arrays, read, read_meta, set_aside_beside_folder
 from smallbatch.runs.bundles import FILES, import_published, record_of_weights
 from smallbatch.runs.chosen import chosen_file, write_chosen
@@ -104,9 +105,12 @@ def _check_data(study: Study, config: Config, given: Config) -> None:
     keys = {label_of(key, settings): key for key, settings in config["datasets"].items()}
     for label, settings in _datasets(study, config).items():
         if reason_to_prepare(label, settings, DATA / label):
-            check_source(location(f"datasets.{keys[label]}.path", CONFIG_FILE, given), keys[label], settings)
+            said = location(f"datasets.{keys[label]}.path", CONFIG_FILE, given)
+            size = check_source(said, keys[label], settings)
         else:
-            check_against_data(study, label, read_meta(DATA / label / META).train)
+            size = size_of(read_meta(DATA / label / META))
+        if size:
+            check_against_data(study, label, size.train, size.shape)
 
 
 def _say_what_device_is_missing(device: str, where: str) -> None:
@@ -124,7 +128,7 @@ def _prepare(study: Study, config: Config, arguments: argparse.Namespace) -> Non
     _check_data(study, config, read_entries(arguments.config))
     for label, settings in _datasets(study, config).items():
         meta = _whole(label, settings) or prepare(label, settings, DATA / label, DATA / "downloads")
-        check_against_data(study, label, meta.train)
+        check_against_data(study, label, meta.train, meta.shape)
         log.info("%s: %d training and %d test images", DATA / label, meta.train, meta.test)
 
 

@@ -221,16 +221,27 @@ def _bases(e: Values) -> list[str]:
     return e["base_lrs"]["best_of"] if isinstance(e["base_lrs"], dict) else []
 
 
-def check_against_data(study: Study, label: str, train_images: int | None) -> None:
-    """Check that the experiments on data set `label` fit its number of training images, as far as that is known.
+def check_against_data(
+    study: Study, label: str, train_images: int | None, shape: tuple[int, int, int] | None = None
+) -> None:
+    """Check that the experiments on data set `label` fit it, as far as it is known.
+
+    Args:
+        study: the study.
+        label: the label of the data set.
+        train_images: its number of training images, if that is known.
+        shape: channels, height and width of its images, if they are known.
 
     Raises:
-        UserError: a batch size or `train_images` is larger, or no image would be held out for validation.
+        UserError: a batch size or `train_images` is larger, no image would be held out for validation, images are
+            padded by more than they have, or a model for images would get features.
     """
     where = study.file
     for e in study.experiments.values():
         if e.setting.data != label:
             continue
+        if shape:
+            _check_shape(where, e, label, shape)
         asked = e.setting.train_images or train_images
         if asked is None:
             continue
@@ -242,6 +253,19 @@ def check_against_data(study: Study, label: str, train_images: int | None) -> No
             allowed = f"test: of {asked} training images a tenth, which would be held out, is none"
             refuse(where, f"experiments.{e.name}.selection", "validation", allowed)
         _check_sizes(where, e, asked - held_out)
+
+
+def _check_shape(where: str, e: Experiment, label: str, shape: tuple[int, int, int]) -> None:
+    """Check that an experiment's augmentation and model fit the shape of its data."""
+    side, pad = min(shape[1:]), e.setting.augment_pad
+    if shape[1:] == (1, 1):
+        if not models.is_own(e.setting.model):
+            allowed = f"a model of your own, since {label} has {shape[0]} features and no images"
+            refuse(where, f"experiments.{e.name}.model", e.setting.model, allowed)
+        if e.setting.augment_flip or pad:
+            refuse(where, f"experiments.{e.name}.augment", e.setting.augment, f"none, since {label} has no images")
+    elif pad >= side:
+        refuse(where, f"experiments.{e.name}.augment.pad", pad, f"whole numbers below {side}, the pixels of a side")
 
 
 def _check_sizes(where: str, e: Experiment, images: int) -> None:

@@ -15,6 +15,7 @@ log = logging.getLogger("smallbatch")
 MODULES_BY_EXTRA = {
     "training": ("torch", "torchvision", "sklearn", "PIL", "safetensors", "requests"),
     "sharing": ("dvc", "rocrate"),
+    "hdf5": ("h5py",),
 }
 """Extra of pyproject.toml -> the modules that it installs: an environment for readers has no training."""
 

@@ -3,15 +3,18 @@
 Importing this package loads no library that only one source needs.
 """
 
+import functools
+import json
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from smallbatch.core.errors import UserError, refuse
-from smallbatch.data.originals import ORIGINAL_MD5, ORIGINALS
+from smallbatch.data.originals import ORIGINAL_MD5, ORIGINALS, DatasetInfo
 
 if TYPE_CHECKING:
+    from smallbatch.data.arrays import Own
     from smallbatch.data.prepared import Meta
 
 
@@ -39,6 +42,18 @@ def _imagenet(label: str, settings: dict[str, Any], folder: Path, downloads: Pat
     return imagenet.prepare(label, settings, folder, _is_original(settings))
 
 
+def _arrays(label: str, settings: dict[str, Any], folder: Path, downloads: Path) -> "Meta":
+    from smallbatch.data import array_files
+
+    return array_files.prepare(label, settings, folder)
+
+
+def _read_arrays(settings: dict[str, Any]) -> "Own":
+    from smallbatch.data import array_files
+
+    return array_files.read(settings)
+
+
 def _check_image_folder(settings: dict[str, Any]) -> None:
     from smallbatch.data import image_folder
 
@@ -51,10 +66,10 @@ def _check_imagenet(settings: dict[str, Any]) -> None:
     imagenet.check_layout(settings)
 
 
-def _digest_of_images(settings: dict[str, Any]) -> str | None:
-    from smallbatch.data import image_folder
+def _digest_of_path(settings: dict[str, Any]) -> str | None:
+    from smallbatch.data import tree
 
-    return image_folder.stat_digest(settings)
+    return tree.stat_digest(settings["path"])
 
 
 def _digest_of_photos(settings: dict[str, Any]) -> str | None:
@@ -73,6 +88,7 @@ class Source:
     stat_digest: returns a digest of the names, sizes and times of the source's files, None if there are none; not set
         if the source cannot change: digits come with scikit-learn, and a CIFAR archive's md5 is known.
     check_layout: raises an error if, judging by file names alone, the source cannot be prepared.
+    read: reads and checks all that is prepared; set if that takes seconds, so that it is done before the first job.
     """
 
     prepare: Callable[[str, dict[str, Any], Path, Path], "Meta"]
@@ -81,6 +97,7 @@ class Source:
     photos: bool = False
     stat_digest: Callable[[dict[str, Any]], str | None] | None = None
     check_layout: Callable[[dict[str, Any]], None] | None = None
+    read: Callable[[dict[str, Any]], "Own"] | None = None
 
 
 SOURCES = {
@@ -98,8 +115,15 @@ SOURCES = {
         _image_folder,
         required=("path", "size"),
         optional=("mode", "test_fraction", "split_seed", "broken_images", "white"),
-        stat_digest=_digest_of_images,
+        stat_digest=_digest_of_path,
         check_layout=_check_image_folder,
+    ),
+    "arrays": Source(
+        _arrays,
+        required=("path",),
+        optional=("keys", "channels", "test_fraction", "split_seed"),
+        stat_digest=_digest_of_path,
+        read=_read_arrays,
     ),
 }
 
@@ -187,14 +211,38 @@ def check_settings(where: str, key: str, settings: dict[str, Any]) -> None:
         refuse(where, f"datasets.{key}.split_seed", settings["split_seed"], "only together with `test_fraction`")
 
 
-def check_source(where: str, key: str, settings: dict[str, Any]) -> None:
-    """Make sure that the source of a data set exists and, judging by file names alone, can be prepared.
+def size_of_source(settings: dict[str, Any]) -> DatasetInfo | None:
+    """The size of a data set by its source, which is read and checked; None if only preparing it tells.
+
+    Raises:
+        UserError: the source cannot be prepared.
+    """
+    source = SOURCES[settings["source"]]
+    if source.read is None:
+        return None
+    return _size(json.dumps(settings, sort_keys=True), source.stat_digest and source.stat_digest(settings))
+
+
+@functools.cache
+def _size(settings: str, digest: str | None) -> DatasetInfo:
+    """The size by a source as it is now, by its digest: it is asked for several times."""
+    loaded = json.loads(settings)
+    read = SOURCES[loaded["source"]].read
+    assert read is not None, "asked for of sources that are read alone"
+    return read(loaded).size
+
+
+def check_source(where: str, key: str, settings: dict[str, Any]) -> DatasetInfo | None:
+    """Make sure that the source of a data set exists and can be prepared; how much is read for that, `Source` says.
 
     where: origin of the settings, for messages.
     key: the data set's name there.
 
+    Returns:
+        Its size, as `size_of_source`.
+
     Raises:
-        UserError: the file or folder does not exist, or it is unclear which folders are splits and which are classes.
+        UserError: the file or folder does not exist, or what is there cannot be prepared or is ambiguous.
     """
     for name in {"path", "archive"} & settings.keys():
         try:
@@ -205,6 +253,7 @@ def check_source(where: str, key: str, settings: dict[str, Any]) -> None:
             refuse(where, f"datasets.{key}.{name}", settings[name], "an existing file or folder that can be read")
     if check_layout := SOURCES[settings["source"]].check_layout:
         check_layout(settings)
+    return size_of_source(settings)
 
 
 def _check_keys(where: str, key: str, settings: dict[str, Any]) -> None:

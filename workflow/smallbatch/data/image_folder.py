@@ -26,7 +26,7 @@ from smallbatch.data.decoding import DEEP, BrokenImage, decoded, hearing_pillow
 from smallbatch.data.layout import Classes, classes_of_splits
 from smallbatch.data.prepared import Meta, Split, write
 from smallbatch.data.splits import log_classes_and_repetitions, split_by_seed
-from smallbatch.data.tree import File, describe_left_out, shown, tree_digest, walk
+from smallbatch.data.tree import describe_left_out, shown, stat_digest
 
 log = logging.getLogger(__name__)
 
@@ -72,19 +72,8 @@ def check_layout(settings: dict[str, Any]) -> None:
         _splits(path, path, settings)
 
 
-def stat_digest(settings: dict[str, Any]) -> str | None:
-    """A digest of all files at the path, or of the archive, by name, size and time; None if they cannot be read."""
-    try:
-        path = Path(settings["path"]).expanduser()
-        if path.is_dir():
-            return tree_digest(walk(path, Counter()))
-        return tree_digest([File("", path.stat().st_size, path.stat().st_mtime_ns)])
-    except (OSError, ValueError, RuntimeError):  # exceptions of Path's methods for invalid paths
-        return None
-
-
 def _prepare(label: str, settings: dict[str, Any], folder: Path, scratch: Path) -> Meta:
-    path, seen = Path(settings["path"]), stat_digest(settings)
+    path, seen = Path(settings["path"]), stat_digest(settings["path"])
     try:
         path = path.expanduser()
         unpacked = as_folder(path, scratch / "unpacked")

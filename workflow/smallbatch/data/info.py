@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import Any
 
 from smallbatch.core.errors import UserError
-from smallbatch.data import label
+from smallbatch.data import label, size_of_source
 from smallbatch.data.originals import ORIGINALS, DatasetInfo
 from smallbatch.data.prepared import META, Meta, read_meta
 
@@ -35,7 +35,9 @@ def dataset_info(key: str, settings: dict[str, Any], data: Path) -> DatasetInfo:
 
 
 def image_shape_and_classes(key: str, settings: dict[str, Any], data: Path) -> tuple[tuple[int, int, int], int]:
-    """Image shape and number of classes; for an unprepared image folder, the latter is assumed to be 10.
+    """Image shape and number of classes, which of arrays of one's own are read.
+
+    For an unprepared image folder, the latter is assumed to be 10.
 
     Args:
         key: the data set's name in the configuration.
@@ -47,6 +49,8 @@ def image_shape_and_classes(key: str, settings: dict[str, Any], data: Path) -> t
     except UserError:  # not prepared, or damaged; damage is reported when the data are read
         if settings["source"] in ORIGINALS:
             return image_shape_and_classes(key, settings, Path("none prepared"))
+        if size := size_of_source(settings):
+            return size.shape, size.classes
         channels = 1 if settings.get("mode") == "L" else 3
         return (channels, settings["size"], settings["size"]), 10
     return known.shape, known.classes

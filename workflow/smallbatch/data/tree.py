@@ -125,6 +125,17 @@ def tree_digest(files: Iterable[File]) -> str | None:
     return hashlib.sha256(b"".join(rows)).hexdigest() if rows else None
 
 
+def stat_digest(path: str) -> str | None:
+    """A digest of all files in a folder, or of a file, by name, size and time; None if they cannot be read."""
+    try:
+        place = Path(path).expanduser()
+        if place.is_dir():
+            return tree_digest(walk(place, Counter()))
+        return tree_digest([File("", place.stat().st_size, place.stat().st_mtime_ns)])
+    except (OSError, ValueError, RuntimeError):  # exceptions of Path's methods for invalid paths
+        return None
+
+
 def _identity(folder: Path) -> tuple[int, int]:
     status = folder.stat()
     return status.st_dev, status.st_ino
