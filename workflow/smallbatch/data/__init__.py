@@ -54,6 +54,24 @@ def _read_arrays(settings: dict[str, Any]) -> "Own":
     return array_files.read(settings)
 
 
+def _function(label: str, settings: dict[str, Any], folder: Path, downloads: Path) -> "Meta":
+    from smallbatch.data import function
+
+    return function.prepare(label, settings, folder)
+
+
+def _read_function(settings: dict[str, Any]) -> "Own":
+    from smallbatch.data import function
+
+    return function.read(settings)
+
+
+def _digest_of_function(settings: dict[str, Any]) -> str | None:
+    from smallbatch.data import function
+
+    return function.content_digest(settings)
+
+
 def _check_image_folder(settings: dict[str, Any]) -> None:
     from smallbatch.data import image_folder
 
@@ -85,8 +103,9 @@ class Source:
     prepare: makes the prepared arrays from label, settings, folder and downloads.
     required, optional: the source's keys, besides `source` and `label`.
     photos: whether the images are photos of many sizes.
-    stat_digest: returns a digest of the names, sizes and times of the source's files, None if there are none; not set
-        if the source cannot change: digits come with scikit-learn, and a CIFAR archive's md5 is known.
+    stat_digest: returns a digest of the names, sizes and times of the source's files, or of the content of a function's
+        file, None if there are none; not set if the source cannot change: digits come with scikit-learn, and a CIFAR
+        archive's md5 is known.
     check_layout: raises an error if, judging by file names alone, the source cannot be prepared.
     read: reads and checks all that is prepared; set if that takes seconds, so that it is done before the first job.
     """
@@ -124,6 +143,13 @@ SOURCES = {
         optional=("keys", "channels", "test_fraction", "split_seed"),
         stat_digest=_digest_of_path,
         read=_read_arrays,
+    ),
+    "function": Source(
+        _function,
+        required=("path", "function"),
+        optional=("channels",),
+        stat_digest=_digest_of_function,
+        read=_read_function,
     ),
 }
 

@@ -1,12 +1,12 @@
 """The user's own claims in a study's file, checked before anything is trained."""
 
-import ast
 from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 from smallbatch.core.errors import refuse
 from smallbatch.study.experiments import Experiment
+from smallbatch.study.functions import check_function
 from smallbatch.study.settings import suggestion
 
 TEXT = "text"
@@ -108,41 +108,9 @@ def _check_function(where: str, key: str, asked: Mapping[str, Any]) -> None:
     path = Path(asked["file"])
     if path.is_absolute() or ".." in path.parts:
         refuse(where, f"{key}.file", asked["file"], "a file below the project's folder, to be kept and shared with it")
-    try:
-        body = ast.parse(path.read_bytes()).body
-    except (OSError, SyntaxError, ValueError) as error:
-        reason = " ".join(str(getattr(error, "strerror", None) or error).split())
-        refuse(where, f"{key}.file", asked["file"], f"a file of Python that can be read ({reason})")
-    known = {node.name: node for node in body if isinstance(node, ast.FunctionDef)}
-    if asked["name"] not in known:
-        there = f"{', '.join(known) or 'it has none'}{suggestion(asked['name'], list(known))}"
-        refuse(where, f"{key}.name", asked["name"], f"a function of {asked['file']}: {there}")
-    if beside := _imported_beside(path, body):
-        allowed = f"a file that imports installed packages alone; nobody would notice changes of {beside}"
-        refuse(where, f"{key}.file", asked["file"], allowed)
-    if not _takes(known[asked["name"]].args, 1 + len(asked["figures"])):
-        allowed = f"a function of {1 + len(asked['figures'])} arguments, the thresholds and a grid of each figure"
-        refuse(where, f"{key}.name", asked["name"], allowed)
-
-
-def _imported_beside(path: Path, body: Iterable[ast.stmt]) -> str | None:
-    """The first module that a file imports from its own folder; None if there is none."""
-    for node in (inner for statement in body for inner in ast.walk(statement)):
-        names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
-        names += [node.module or ""] if isinstance(node, ast.ImportFrom) else []
-        for name in names:
-            top = name.partition(".")[0]
-            if not top or (path.parent / f"{top}.py").exists() or (path.parent / top).is_dir():
-                return name or "."
-    return None
-
-
-def _takes(parameters: ast.arguments, count: int) -> bool:
-    """Whether a function can be called with `count` positional arguments."""
-    positional = len(parameters.posonlyargs) + len(parameters.args)
-    needed = positional - len(parameters.defaults)
-    named = len(parameters.kwonlyargs) - sum(default is not None for default in parameters.kw_defaults)
-    return needed <= count and (count <= positional or parameters.vararg is not None) and not named
+    count = 1 + len(asked["figures"])
+    allowed = f"a function of {count} arguments, the thresholds and a grid of each figure"
+    check_function(where, (f"{key}.file", f"{key}.name"), asked["file"], asked["name"], count, allowed)
 
 
 def survives(spec: Mapping[str, Any], figures: Collection[str], scale: Mapping[str, Any]) -> bool:
