@@ -78,6 +78,18 @@ def _check_image_folder(settings: dict[str, Any]) -> None:
     image_folder.check_layout(settings)
 
 
+def _arrow(label: str, settings: dict[str, Any], folder: Path, downloads: Path) -> "Meta":
+    from smallbatch.data import arrow_tables
+
+    return arrow_tables.prepare(label, settings, folder)
+
+
+def _check_arrow(settings: dict[str, Any]) -> None:
+    from smallbatch.data import arrow_tables
+
+    arrow_tables.check_layout(settings)
+
+
 def _check_imagenet(settings: dict[str, Any]) -> None:
     from smallbatch.data import imagenet
 
@@ -106,7 +118,7 @@ class Source:
     stat_digest: returns a digest of the names, sizes and times of the source's files, or of the content of a function's
         file, None if there are none; not set if the source cannot change: digits come with scikit-learn, and a CIFAR
         archive's md5 is known.
-    check_layout: raises an error if, judging by file names alone, the source cannot be prepared.
+    check_layout: raises an error if, judging by names and labels alone, the source cannot be prepared.
     read: reads and checks all that is prepared; set if that takes seconds, so that it is done before the first job.
     """
 
@@ -143,6 +155,13 @@ SOURCES = {
         optional=("keys", "channels", "test_fraction", "split_seed"),
         stat_digest=_digest_of_path,
         read=_read_arrays,
+    ),
+    "arrow": Source(
+        _arrow,
+        required=("path", "size"),
+        optional=("keys", "mode", "test_fraction", "split_seed", "broken_images", "white"),
+        stat_digest=_digest_of_path,
+        check_layout=_check_arrow,
     ),
     "function": Source(
         _function,

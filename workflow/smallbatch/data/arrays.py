@@ -55,7 +55,7 @@ def checked(where: Path, given: Mapping[str, Named], settings: Mapping[str, Any]
     splits = [WHOLE] if WHOLE[0] in given else [SPLIT[:2], SPLIT[2:]]
     named = [(given[images], given[labels]) for images, labels in splits]
     parts = [
-        Split(_images(where, images, settings.get("channels")), _labels(where, labels, images))
+        Split(_images(where, images, settings.get("channels")), labels_of(where, labels, images))
         for images, labels in named
     ]
     first, last = named[0][0], named[-1][0]
@@ -64,7 +64,7 @@ def checked(where: Path, given: Mapping[str, Named], settings: Mapping[str, Any]
             f"{where}: {last.name}: {_form(last.array)}, and {first.name}: {_form(first.array)}; "
             "allowed: both of one type and, but for their number, of one shape"
         )
-    classes = _count_of_classes(where, named[0][1].name, parts[0].labels)
+    classes = class_count(where, named[0][1].name, parts[0].labels)
     if len(parts) == 1:
         return _divided(where, parts[0], classes, settings)
     if parts[1].labels.max() >= classes:
@@ -144,8 +144,17 @@ def _single(where: Path, name: str, array: np.ndarray) -> np.ndarray:
     return single
 
 
-def _labels(where: Path, given: Named, images: Named) -> np.ndarray:
-    """Labels [n] int64, none below 0."""
+def labels_of(where: Path, given: Named, images: Named) -> np.ndarray:
+    """Labels [n] int64, none below 0.
+
+    Args:
+        where: file or folder of the arrays, for messages.
+        given: the labels.
+        images: what they are of.
+
+    Raises:
+        UserError: they are no integers [n] from 0, or not as many as the images.
+    """
     name, array = given
     if array.ndim == 2 and array.shape[1] == 1:
         array = array[:, 0]
@@ -161,7 +170,12 @@ def _labels(where: Path, given: Named, images: Named) -> np.ndarray:
     return array.astype(np.int64)
 
 
-def _count_of_classes(where: Path, name: str, labels: np.ndarray) -> int:
+def class_count(where: Path, name: str, labels: np.ndarray) -> int:
+    """The number of classes, each of which has a label; the arguments are as for `labels_of`.
+
+    Raises:
+        UserError: labels are not 0, 1, 2, ...
+    """
     present = np.unique(labels)
     if len(present) < 2:
         raise UserError(f"{where}: {name}: {present[0]} alone; allowed: two classes or more")

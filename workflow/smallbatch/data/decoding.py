@@ -140,7 +140,13 @@ def decoded(file: Path, size: int, mode: str, white: int = DEEP) -> Picture:
         data = file.read_bytes()
     except OSError as error:
         raise UserError(f"{shown(file)}: cannot be read ({error.strerror})") from error
-    formats = _formats(file.suffix.lower())
+    return decoded_content(data, size, mode, white, _formats(file.suffix.lower()))
+
+
+def decoded_content(
+    data: bytes, size: int, mode: str, white: int = DEEP, formats: tuple[str, ...] = FORMATS
+) -> Picture:
+    """As `decoded`, of the content of a file; `formats` are those that it may have."""
     try:
         return _picture(data, formats, size, mode, white)
     except BrokenImage:

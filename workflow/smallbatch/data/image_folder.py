@@ -10,6 +10,7 @@ import math
 import os
 import tempfile
 from collections import Counter
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -22,7 +23,7 @@ from smallbatch.core.environment import processors
 from smallbatch.core.errors import UserError, refuse
 from smallbatch.core.files import check_folder_writable, writing_errors
 from smallbatch.data.archives import as_folder
-from smallbatch.data.decoding import DEEP, BrokenImage, decoded, hearing_pillow
+from smallbatch.data.decoding import DEEP, BrokenImage, Picture, decoded, hearing_pillow
 from smallbatch.data.layout import Classes, classes_of_splits
 from smallbatch.data.prepared import Meta, Split, write
 from smallbatch.data.splits import log_classes_and_repetitions, split_by_seed
@@ -81,13 +82,37 @@ def _prepare(label: str, settings: dict[str, Any], folder: Path, scratch: Path) 
         raise UserError(f"{path}: cannot be read ({getattr(error, 'strerror', None) or error})") from error
     root, splits = _splits(path, unpacked, settings)
     loaded = [_load(path, root, name, classes, settings, scratch) for name, classes in splits.items()]
+    return write_loaded(label, settings, folder, path, splits["train"], loaded, seen)
+
+
+def write_loaded(
+    label: str,
+    settings: dict[str, Any],
+    folder: Path,
+    path: Path,
+    classes: Iterable[str],
+    loaded: Sequence[Loaded],
+    watched: str | None,
+) -> Meta:
+    """Write decoded splits as prepared arrays into `folder`, and log what is remarkable about them.
+
+    Args:
+        label: the name shown in figures and run folders.
+        settings: the data set's, in the configuration.
+        folder: where to write.
+        path: where the images are from, for messages.
+        classes: their names.
+        loaded: training and test images.
+        watched: as in `Meta`.
+    """
+    classes = list(classes)
     _check_white(path, [split.largest for split in loaded if split.largest is not None], settings)
     remarks = describe_left_out(sum((split.remarks for split in loaded), Counter()))
     if remarks:
         log.warning("%s: %s", path, remarks)
     arrays = [split.split for split in loaded]
-    log_classes_and_repetitions(path, list(splits["train"]), *arrays)
-    return write(folder, label, splits["train"], *arrays, settings=settings, watched=seen)
+    log_classes_and_repetitions(path, classes, *arrays)
+    return write(folder, label, classes, *arrays, settings=settings, watched=watched)
 
 
 def _splits(path: Path, unpacked: Path, settings: dict[str, Any]) -> tuple[Path, dict[str, Classes]]:
@@ -109,12 +134,40 @@ def _splits(path: Path, unpacked: Path, settings: dict[str, Any]) -> tuple[Path,
 
 
 def _load(path: Path, root: Path, split: str, classes: Classes, settings: dict[str, Any], scratch: Path) -> Loaded:
-    """Decode one split; with `broken_images: skip`, images that cannot be decoded are left out."""
     names = [name for images in classes.values() for name in images]
     labels = np.repeat(np.arange(len(classes)), [len(images) for images in classes.values()]).astype(np.int64)
+
+    def picture(number: int, size: int, mode: str, white: int) -> Picture:
+        return decoded(root / names[number], size, mode, white)
+
+    return load(path, split, list(classes), names, labels, picture, settings, scratch)
+
+
+def load(
+    path: Path,
+    split: str,
+    classes: Sequence[str],
+    names: Sequence[str],
+    labels: np.ndarray,
+    picture: Callable[[int, int, str, int], Picture],
+    settings: dict[str, Any],
+    scratch: Path,
+) -> Loaded:
+    """Decode one split; with `broken_images: skip`, images that cannot be decoded are left out.
+
+    Args:
+        path: where the images are from, for messages.
+        split: its name.
+        classes: their names.
+        names: each image's, for messages.
+        labels: theirs, [n] int64.
+        picture: decodes an image by its number; takes pixels a side, mode and the value of white, too.
+        settings: the data set's.
+        scratch: folder for decoded images.
+    """
     size, mode = settings["size"], settings.get("mode", "RGB")
     images = _reserved(scratch / f"{split}.bin", (len(names), CHANNELS[mode], size, size))
-    broken, largest, remarks = _decode_all(path, root, names, images, settings)
+    broken, largest, remarks = _decode_all(path, names, picture, images, settings)
     if not broken:
         return Loaded(Split(images, labels), largest, remarks)
     log.warning("%s: left out %d broken images of %d in the %s split", path, len(broken), len(names), split)
@@ -157,7 +210,11 @@ def _reserved(file: Path, shape: tuple[int, ...]) -> np.ndarray:
 
 
 def _decode_all(
-    path: Path, root: Path, names: list[str], images: np.ndarray, settings: dict[str, Any]
+    path: Path,
+    names: Sequence[str],
+    picture_of: Callable[[int, int, str, int], Picture],
+    images: np.ndarray,
+    settings: dict[str, Any],
 ) -> tuple[list[int], int | None, Counter[str]]:
     """Decode `names` into `images` [n, c, h, w] in threads, since Pillow works without the interpreter's lock.
 
@@ -173,7 +230,7 @@ def _decode_all(
         remarks: list[str] = []
         for number in range(start, min(start + CHUNK, len(names))):
             try:
-                picture = decoded(root / names[number], images.shape[-1], mode, white)
+                picture = picture_of(number, images.shape[-1], mode, white)
             except BrokenImage as error:
                 if not skip:
                     what = f"{shown(names[number])} is a broken image ({error})"
