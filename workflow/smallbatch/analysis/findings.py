@@ -1,7 +1,6 @@
-"""What experiments found, in plain words: the best batch size and rate, and what other batch sizes cost."""
+"""What experiments found, as a sentence and a row of a table: the best batch size and rate, and what others cost."""
 
-from collections.abc import Iterator
-from dataclasses import replace
+from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
@@ -9,14 +8,26 @@ import pandas as pd
 from smallbatch.analysis.grid import Grid, build_grid
 from smallbatch.analysis.noise import argmax, observed_or_corrected, with_results
 from smallbatch.analysis.verdicts import Comparison, decide
-from smallbatch.analysis.words import experiment_labels, listed, rate_symbol, rate_words
+from smallbatch.analysis.words import NOTHING, experiment_labels, listed, rate_symbol, rate_words
 
 ROUNDING = 1e-9
 """Of points."""
 
 
-def findings(runs: pd.DataFrame, near: float, seed: int) -> dict[str, list[str]]:
-    """Sentences on each experiment; those in which nothing has converged are left out.
+@dataclass(frozen=True)
+class Finding:
+    """What one experiment found.
+
+    lead: one sentence.
+    row: column -> text, the same columns for each experiment.
+    """
+
+    lead: str
+    row: dict[str, str]
+
+
+def findings(runs: pd.DataFrame, near: float, seed: int) -> dict[str, Finding]:
+    """What each experiment found; those in which nothing has converged are left out.
 
     Experiments with several BN batch sizes for one batch size are left out, too: it would be unclear which is meant.
 
@@ -26,31 +37,37 @@ def findings(runs: pd.DataFrame, near: float, seed: int) -> dict[str, list[str]]
         seed: of the samples of each experiment; the same as for its row in the table of results gives its numbers.
 
     Returns:
-        Experiment in words -> sentences.
+        Experiment in words -> what it found.
     """
     known = with_results(runs)
     shown = {name: known[known["experiment"] == name] for name in experiment_labels(known)}
     return {
-        label: [*_sentences(build_grid(own, np.random.default_rng(seed)), rate_symbol(own), near)]
+        label: _finding(build_grid(own, np.random.default_rng(seed)), rate_symbol(own), near)
         for label, own in zip(experiment_labels(known).values(), shown.values(), strict=True)
         if own["converged"].any() and own.groupby("batch_size")["bn_batch_size"].nunique().max() == 1
     }
 
 
-def _sentences(grid: Grid, symbol: str, near: float) -> Iterator[str]:
+def _finding(grid: Grid, symbol: str, near: float) -> Finding:
     size, rate = divmod(int(argmax(grid.selection[:1].reshape(1, -1))[0]), len(grid.base_lrs))
-    where = f"m = {grid.sizes[size]} and {symbol} = {rate_words(grid.base_lrs[rate])}"
     mean, low, high = observed_or_corrected(100 * grid.peak())
-    yield f"Best at {where}: {mean:.1f} %{_brackets(low, high)}."
-    if len(grid) > 1:
-        above = [_rest_above(grid, place) for place in range(len(grid))]
-        equal = [m for m, one in zip(grid.sizes, above, strict=True) if not _is_above(one)]
-        others = [m for m in equal if m != grid.sizes[size]]
-        yield f"Not told apart from it: m = {listed(others)}." if others else "All other batch sizes are worse."
-        if size < len(grid) - 1:
-            yield _largest(grid.sizes[-1], above[-1])
-        if not np.isnan(grid.accuracy[0, :, rate]).any():
-            yield _carried(grid, rate, near)
+    best = f"Best at m = {grid.sizes[size]}: {mean:.1f} %"
+    above = [_rest_above(grid, place) for place in range(len(grid))] if len(grid) > 1 else []
+    others = [grid.sizes[place] for place, one in enumerate(above) if place != size and not _is_above(one)]
+    if others:
+        lead = f"{best}; not told apart from it: m = {listed(others)}."
+    else:
+        lead = f"{best}; all other batch sizes are worse." if above else f"{best}, the only batch size."
+    near_words = f"{near:g} point{'s' if near != 1 else ''}"
+    row = {
+        "best m": str(grid.sizes[size]),
+        "m not told apart from it": listed(others) or NOTHING,
+        "best rate": f"{symbol} = {rate_words(grid.base_lrs[rate])}",
+        "accuracy (%)": f"{mean:.1f}{brackets(low, high)}",
+        "cost of the largest m (points)": _largest(grid.sizes[-1], above[-1]) if size < len(grid) - 1 else NOTHING,
+        f"m where its rate is within {near_words}": _carried(grid, rate, near),
+    }
+    return Finding(lead, row)
 
 
 def _is_above(rest: Comparison) -> bool:
@@ -59,11 +76,8 @@ def _is_above(rest: Comparison) -> bool:
 
 
 def _largest(m: int, rest: Comparison) -> str:
-    """What the largest size costs; where rates are chosen on other images it may turn out better in the test."""
-    if rest.effect[0] < 0:
-        gain = replace(rest, effect=-rest.effect)
-        return f"m = {m} gains {gain.effect[0]:.1f} points{_interval(gain)} on the test images."
-    return f"m = {m} costs {rest.effect[0]:.1f} points{_interval(rest)}."
+    """What the largest size costs; below zero where rates are chosen on other images and it is better in the test."""
+    return f"m = {m}: {rest.effect[0]:.1f}{brackets(*rest.interval)}"
 
 
 def _rest_above(grid: Grid, place: int) -> Comparison:
@@ -73,15 +87,14 @@ def _rest_above(grid: Grid, place: int) -> Comparison:
 
 
 def _carried(grid: Grid, rate: int, near: float) -> str:
+    """The sizes at which one rate is near each one's own best, as measured; unknown if not all have that rate."""
+    if len(grid) == 1 or np.isnan(grid.accuracy[0, :, rate]).any():
+        return NOTHING
     lost = 100 * (grid.best()[0] - grid.accuracy[0, :, rate])
     trains = (grid.converged[0] > 0).any(axis=1)  # where nothing does, all rates are as bad
-    sizes = grid.sizes[trains & (lost <= near + ROUNDING)]
-    return f"As measured, its rate comes within {near:g} points of each one's own best for m = {listed(sizes)}."
+    return listed(grid.sizes[trains & (lost <= near + ROUNDING)])
 
 
-def _interval(comparison: Comparison) -> str:
-    return _brackets(*comparison.interval)
-
-
-def _brackets(low: float, high: float) -> str:
+def brackets(low: float, high: float) -> str:
+    """` (0.4 to 2.0)`, an interval to stand behind its number; empty where it is unknown."""
     return "" if np.isnan(low) else f" ({low:.1f} to {high:.1f})"

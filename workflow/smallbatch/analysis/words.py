@@ -10,6 +10,9 @@ import pandas as pd
 from smallbatch.study.experiments import DEFAULT_BETAS, DEFAULT_EPS
 from smallbatch.study.rates import format_base_lr
 
+NOTHING = "–"  # noqa: RUF001 - an en dash stands for a value that is not there
+"""In tables."""
+
 _RAISED = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
 
 

@@ -12,10 +12,10 @@ import jinja2
 import numpy as np
 import pandas as pd
 
-from smallbatch.analysis.findings import findings
+from smallbatch.analysis.findings import Finding, findings
 from smallbatch.analysis.table import by_environment
 from smallbatch.analysis.verdicts import effect_words
-from smallbatch.analysis.words import counted, format_duration, raised, rate_words, setting_words
+from smallbatch.analysis.words import NOTHING, counted, format_duration, raised, rate_words, setting_words
 from smallbatch.core.errors import UserError
 from smallbatch.core.files import atomic
 from smallbatch.figures import caption, style
@@ -24,8 +24,6 @@ from smallbatch.study.rates import parse_base_lr
 
 if TYPE_CHECKING:
     from smallbatch.study.experiments import Study
-
-NOTHING = "–"  # noqa: RUF001 - an en dash stands for a value that is not there yet
 
 SEED = 0
 """Of samples: where the page says a number twice, it is the same number."""
@@ -150,7 +148,7 @@ def render(
     runs: pd.DataFrame,
     claims: pd.DataFrame,
     environment: Mapping[str, Any] | Sequence[Mapping[str, Any]],
-    found: Mapping[str, Sequence[str]] | None = None,
+    found: Mapping[str, Finding] | None = None,
 ) -> str:
     """The page as HTML, which loads no other resources.
 
@@ -161,7 +159,7 @@ def render(
         runs: all planned runs, one per row.
         claims: the judged claims, one per row; a missing value is empty or NaN.
         environment: versions, device, commit and the like of each machine that trained runs.
-        found: experiment in words -> sentences about it, which come first; None if the paper's claims come first.
+        found: experiment in words -> what it found, which comes first; None if the paper's claims come first.
 
     Raises:
         UserError: the template or a figure cannot be read.
