@@ -52,6 +52,7 @@ snakemake --report report.zip
 snakemake crate
 snakemake cost --config study=mine
 snakemake --cores 8 all --config study=mine
+python -m smallbatch compare laptop mine
 snakemake cost --config study=paper
 snakemake --cores 8 figures --config study=paper
 snakemake --cores 8 all --config study=paper 'scale={name: glimpse, epochs: 0.05, batch_sizes: [2, 8, 32, 128]}'

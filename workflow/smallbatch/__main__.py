@@ -52,10 +52,19 @@ def main() -> None:
     )
     command.add_argument("run", metavar="RUN", type=Path, help="its name, its folder, or a file of its weights")
     command.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:N")
+    command = commands.add_parser(
+        "compare", help="set experiments of two studies side by side: settings, best batch sizes, differences"
+    )
+    for side in ("first", "second"):
+        command.add_argument(side, metavar="STUDY[:EXPERIMENT]", help="a study that has results, or one experiment")
     arguments = parser.parse_args()
     with log_and_exit_on_error():
         if arguments.command == "evaluate":
             _evaluate(arguments.run, arguments.device)
+        elif arguments.command == "compare":
+            from smallbatch.analysis.compare import compare  # imports pandas
+
+            _say(compare(arguments.first, arguments.second, RESULTS))
         else:
             _do(_OF_A_STUDY[arguments.command][0], arguments)
 

@@ -10,6 +10,9 @@ from smallbatch.analysis.noise import argmax, observed_or_corrected, with_result
 from smallbatch.analysis.verdicts import Comparison, decide
 from smallbatch.analysis.words import NOTHING, experiment_labels, listed, rate_symbol, rate_words
 
+SEED = 0
+"""Of samples: where a number is shown twice, in the report or by `compare`, it is the same number."""
+
 ROUNDING = 1e-9
 """Of points."""
 
@@ -42,13 +45,21 @@ def findings(runs: pd.DataFrame, near: float, seed: int) -> dict[str, Finding]:
     known = with_results(runs)
     shown = {name: known[known["experiment"] == name] for name in experiment_labels(known)}
     return {
-        label: _finding(build_grid(own, np.random.default_rng(seed)), rate_symbol(own), near)
+        label: finding(own, near, seed)
         for label, own in zip(experiment_labels(known).values(), shown.values(), strict=True)
         if own["converged"].any() and own.groupby("batch_size")["bn_batch_size"].nunique().max() == 1
     }
 
 
-def _finding(grid: Grid, symbol: str, near: float) -> Finding:
+def finding(runs: pd.DataFrame, near: float, seed: int) -> Finding:
+    """What one experiment found; see `findings`.
+
+    Args:
+        runs: its complete runs, as `with_results` returns them.
+        near: points within which two accuracies are near each other.
+        seed: of its samples.
+    """
+    grid, symbol = build_grid(runs, np.random.default_rng(seed)), rate_symbol(runs)
     size, rate = divmod(int(argmax(grid.selection[:1].reshape(1, -1))[0]), len(grid.base_lrs))
     mean, low, high = observed_or_corrected(100 * grid.peak())
     best = f"Best at m = {grid.sizes[size]}: {mean:.1f} %"
@@ -95,6 +106,7 @@ def _carried(grid: Grid, rate: int, near: float) -> str:
     return listed(grid.sizes[trains & (lost <= near + ROUNDING)])
 
 
-def brackets(low: float, high: float) -> str:
-    """` (0.4 to 2.0)`, an interval to stand behind its number; empty where it is unknown."""
-    return "" if np.isnan(low) else f" ({low:.1f} to {high:.1f})"
+def brackets(low: float, high: float, signed: bool = False) -> str:
+    """` (0.4 to 2.0)`, an interval to stand behind its number, or ` (+0.4 to +2.0)`; empty where it is unknown."""
+    sign = "+" if signed else "-"
+    return "" if np.isnan(low) else f" ({low:{sign}.1f} to {high:{sign}.1f})"

@@ -12,7 +12,7 @@ import jinja2
 import numpy as np
 import pandas as pd
 
-from smallbatch.analysis.findings import Finding, findings
+from smallbatch.analysis.findings import SEED, Finding, findings
 from smallbatch.analysis.table import by_environment
 from smallbatch.analysis.verdicts import effect_words
 from smallbatch.analysis.words import NOTHING, counted, format_duration, raised, rate_words, setting_words
@@ -24,9 +24,6 @@ from smallbatch.study.rates import parse_base_lr
 
 if TYPE_CHECKING:
     from smallbatch.study.experiments import Study
-
-SEED = 0
-"""Of samples: where the page says a number twice, it is the same number."""
 
 VERDICTS = {"supported": "✓", "refuted": "✗", "undecided": "?", "not run": NOTHING}
 """Each verdict with the mark that stands before its word."""
