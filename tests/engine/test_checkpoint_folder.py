@@ -16,9 +16,9 @@ from helpers import a_run
 
 from smallbatch.core.errors import UserError
 from smallbatch.data import prepared
-from smallbatch.runs.store import METRICS, RunStore
+from smallbatch.runs.store import METRICS, Epoch, RunStore
 from smallbatch.training import checkpoints
-from smallbatch.training.checkpoint_folder import CheckpointFolder
+from smallbatch.training.checkpoint_folder import CheckpointFolder, EpochsReader
 from smallbatch.training.checkpoints import Checkpoint
 from smallbatch.training.pack import train_pack
 from smallbatch.training.trainer import LaneTrainer
@@ -339,3 +339,21 @@ def test_a_file_system_without_locks_is_reported_in_one_line(reason, data_folder
         train_pack([ONE], data_folder, tmp_path / "results")
     assert str(told.value).startswith(f"{tmp_path}/results/checkpoints: its file system does not lock files (")
     assert "\n" not in str(told.value) and not list(tmp_path.glob("results/runs/*"))
+
+
+def test_epochs_of_unfinished_runs_are_read_and_nothing_is_changed(tmp_path):
+    data = ONE.setting.data
+    folder = CheckpointFolder(tmp_path, ONE, "f")
+    path = begin(folder, ONE, TWO)
+    reader = EpochsReader(tmp_path)
+    assert reader({data: "f"}) == {}, "before the first update"
+    rows = [[1, 0.1, 2.0, 1.5, 0.5, 0.25]], [[1, 0.1, 2.0, 1.5, 0.75, 0.25]]
+    Checkpoint(path).save({"runs": [ONE.settings, TWO.settings], "history": list(rows), "model": {}})
+    names = {run: run.name("f") for run in (ONE, TWO)}
+    read = {names[ONE]: [Epoch(*rows[0][0])], names[TWO]: [Epoch(*rows[1][0])]}
+    assert reader({data: "f"}) == read
+    assert reader({data: "g"}) == {}, "of other data"
+    path.write_bytes(path.read_bytes()[:-1])
+    os.utime(path, (1, 1))
+    assert reader({data: "f"}) == {}
+    assert list(folder.path.iterdir()) == [path], "who only reads sets nothing aside"

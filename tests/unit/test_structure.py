@@ -25,12 +25,13 @@ KNOWS = {
     "estimate": {"core", "study", "data", "runs", "training"},
     "figures": {"core", "study", "data", "runs", "analysis"},
     "publish": {"core", "study", "data", "runs", "analysis", "figures"},
+    "export": {"core", "study", "data", "runs", "analysis"},
     "cluster": {"core"},
     "terminal": {"core", "study", "data", "runs"},
 }
 """Room of the library -> the other rooms that its modules may import."""
 
-WITHOUT_TORCH = ("core", "study", "runs", "analysis", "figures", "publish", "cluster", "terminal")
+WITHOUT_TORCH = ("core", "study", "runs", "analysis", "figures", "publish", "export", "cluster", "terminal")
 
 
 def imports(file: Path) -> Iterator[str]:

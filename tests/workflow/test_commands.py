@@ -98,10 +98,14 @@ INSTALLED = (
     "pip install '.[training,sharing]'",
     "pip install '.[training,hdf5]'",
     "pip install '.[training,sharing,development]'",
+    "pip install '.[tensorboard,mlflow,wandb]'",
 )
 """What installs for minutes, or needs what was installed; test_install.py does so without the dependencies."""
 
 LONG = {
+    **{f"python -m smallbatch export {tracker} laptop": f"python -m smallbatch export {tracker} laptop --help"
+       for tracker in ("tensorboard", "mlflow", "wandb")},
+    "python -m smallbatch export tensorboard laptop --follow": "python -m smallbatch export tensorboard --help",
     "pytest -m gpu": "pytest -m gpu --collect-only tests/engine/test_graphs.py",
     "pytest": "pytest --collect-only tests/unit/test_code.py",
     "SMALLBATCH_SLURM=required pytest -m slurm": "SMALLBATCH_SLURM=required pytest -m slurm --collect-only tests/slurm",
@@ -121,7 +125,7 @@ LONG = {
         "python benchmarks/visit.py --device cuda --out visit.json --help"
     ),
 }  # fmt: skip
-"""What takes hours or a GPU, and a part of it that takes seconds; other tests run more of each."""
+"""What takes hours, a GPU or packages that are not installed, and a part of it that takes seconds; other tests run more."""
 
 
 def shown() -> list[str]:

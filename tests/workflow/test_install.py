@@ -72,7 +72,7 @@ def test_what_an_extra_brings_is_named_where_it_lacks(caplog):
 
 def test_every_extra_whose_lack_is_named_is_one_of_the_project():
     extras = tomllib.loads((PROJECT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
-    packages = {"sklearn": "scikit-learn", "PIL": "pillow"}
+    packages = {"sklearn": "scikit-learn", "PIL": "pillow", "mlflow": "mlflow-skinny"}
     for extra, modules in MODULES_BY_EXTRA.items():
         names = {re.match(r"[\w-]+", requirement)[0] for requirement in extras[extra]}
         assert names == {packages.get(module, module) for module in modules}

@@ -19,6 +19,7 @@ from smallbatch.data import check_source, prepare, reason_to_prepare
 from smallbatch.data import label as label_of
 from smallbatch.data.info import size_of
 from smallbatch.data.prepared import META, Meta, damaged_arrays, read, read_meta, set_aside_beside_folder
+from smallbatch.export.trackers import TRACKERS
 from smallbatch.runs.bundles import FILES, import_published, record_of_weights
 from smallbatch.runs.chosen import chosen_file, write_chosen
 from smallbatch.runs.status import look, screen
@@ -47,6 +48,12 @@ def main() -> None:
         )
         if name == "train":
             command.add_argument("--experiment", help="only this one")
+        if name == "export":
+            command.add_argument(
+                "tracker", choices=TRACKERS, help="the program that shows them, which is to be installed"
+            )
+            command.add_argument("study", nargs="?", metavar="STUDY", help="as --config study=STUDY")
+            command.add_argument("--follow", action="store_true", help="go on while it is trained, epoch by epoch")
     command = commands.add_parser(
         "evaluate", help="test the kept weights of a run: do they give the recorded accuracy?"
     )
@@ -70,10 +77,12 @@ def main() -> None:
 
 
 def _do(command: Callable[[Study, Config, argparse.Namespace], None], arguments: argparse.Namespace) -> None:
+    if getattr(arguments, "study", None):
+        arguments.config.append(f"study={arguments.study}")
     given = read_entries(arguments.config)
     config = check_config(overridden(read_yaml(Path(CONFIG_FILE)), arguments.config, "command line"), given=given)
-    # `status` does not need the user's own models.
-    command(load_study(config, given, examine=command is not _status), config, arguments)
+    # What only reads does not need the user's own models.
+    command(load_study(config, given, examine=command not in (_status, _export)), config, arguments)
 
 
 def _evaluate(run: Path, device: str) -> None:
@@ -165,6 +174,21 @@ def _status(study: Study, config: Config, arguments: argparse.Namespace) -> None
     _say(screen(look(study, DATA, RESULTS)))
 
 
+@stopping.listening()
+def _export(study: Study, config: Config, arguments: argparse.Namespace) -> None:
+    from smallbatch.export.export import export  # imports numpy
+
+    running = None
+    if arguments.follow:
+        from smallbatch.training.checkpoint_folder import EpochsReader  # imports torch, which takes seconds
+
+        running = EpochsReader(RESULTS / "checkpoints")
+    import_published(RunStore(RESULTS))
+    folder = RESULTS / study.name / "export" / arguments.tracker
+    finished, written = export(study, TRACKERS[arguments.tracker], folder, DATA, RESULTS, running)
+    log.info("%s: %d finished runs of study %s, of which %d are new", folder, finished, study.name, written)
+
+
 def _say(text: str) -> None:
     """Print text to standard output, whose reader may have closed it."""
     try:
@@ -228,6 +252,7 @@ _OF_A_STUDY = {
     "check": (_check, "check the configuration and the study; say how many runs it has"),
     "prepare": (_prepare, "prepare the data sets of the study; those that are prepared are checked to the last byte"),
     "train": (_train, "train what is missing of the study, or of one experiment"),
+    "export": (_export, "write the study's runs to files of TensorBoard, MLflow or Weights & Biases"),
     "status": (_status, "say how far the study is, wherever it is trained"),
 }
 

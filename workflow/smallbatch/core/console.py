@@ -16,8 +16,14 @@ MODULES_BY_EXTRA = {
     "training": ("torch", "torchvision", "sklearn", "PIL", "safetensors", "requests"),
     "sharing": ("dvc", "rocrate"),
     "hdf5": ("h5py",),
+    "tensorboard": ("tensorboard",),
+    "mlflow": ("mlflow",),
+    "wandb": ("wandb",),
 }
 """Extra of pyproject.toml -> the modules that it installs: an environment for readers has no training."""
+
+IN_A_CLONE = ("training", "sharing")
+"""Extras that `make env` installs."""
 
 
 class _Terminal(logging.StreamHandler[TextIO]):
@@ -66,7 +72,8 @@ def log_and_exit_on_error(log_file: str | Path | None = None) -> Iterator[None]:
         extra = next((extra for extra, modules in MODULES_BY_EXTRA.items() if error.name in modules), None)
         if extra is None:
             raise
-        mends = f"`make env` in a clone, or pip install 'smallbatch[{extra}]', brings it"
+        installs = f"pip install 'smallbatch[{extra}]'"
+        mends = f"`make env` in a clone, or {installs}, brings it" if extra in IN_A_CLONE else f"{installs} brings it"
         line = f"error: {error.name} is not installed in {sys.prefix}, and this needs it: {mends}"
         log.error(line)
         sys.exit(line if log_file else 1)

@@ -5,14 +5,15 @@ import fcntl
 import hashlib
 import logging
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 
 from smallbatch.core import stopping
 from smallbatch.core.errors import UserError
 from smallbatch.core.files import remove_temporaries, writing_errors
+from smallbatch.runs.store import Epoch
 from smallbatch.study.experiments import Run
 from smallbatch.study.rates import BaseLr
 from smallbatch.training.checkpoints import Checkpoint
@@ -138,3 +139,45 @@ class CheckpointFolder:
             pass
         checkpoint.refuse("it holds other runs")
         return []
+
+
+class EpochsReader:
+    """Reads the epochs so far of unfinished runs from all checkpoints, of which it changes none.
+
+    Args:
+        root: the folder of all checkpoints.
+    """
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        self._read: dict[Path, tuple[int, State]] = {}
+
+    def __call__(self, fingerprints: Mapping[str, str]) -> dict[str, list[Epoch]]:
+        """Name of each run that has begun -> its epochs so far.
+
+        Args:
+            fingerprints: label of each data set -> its fingerprint; checkpoints of other data are left out.
+        """
+        begun: dict[str, list[Epoch]] = {}
+        for path in sorted(self.root.glob("*/*.pt")):
+            for settings, epochs in self._histories(path):
+                run = Run.from_settings(settings)
+                fingerprint = fingerprints.get(run.setting.data, "")
+                if CheckpointFolder(self.root, run, fingerprint).key == path.parent.name:
+                    begun[run.name(fingerprint)] = [Epoch(*epoch) for epoch in epochs]
+        return begun
+
+    def _histories(self, path: Path) -> list[tuple[dict[str, Any], list[list[Any]]]]:
+        """The settings of each run of a checkpoint with its epochs; empty if there are none, or it is damaged.
+
+        It is read again only once it was saved again: it holds weights, too, which may be large.
+        """
+        try:
+            saved = path.stat().st_mtime_ns
+            if self._read.get(path, (0, {}))[0] != saved:
+                state = Checkpoint(path).read()
+                self._read[path] = saved, {key: state.get(key, []) for key in ("runs", "history")}
+        except (OSError, ValueError):  # it is finished, or its training will say what is wrong
+            return []
+        state = self._read[path][1]
+        return list(zip(state["runs"], state["history"], strict=False))  # without a history before the first update

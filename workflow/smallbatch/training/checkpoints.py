@@ -49,21 +49,31 @@ class Checkpoint:
     def load(self) -> State | None:
         """The last saved state, or None. A damaged file is set aside and named in the log."""
         try:
-            content = memoryview(read_regular(self.path))
+            return self.read()
         except FileNotFoundError:
             return None
         except OSError as error:
             self.refuse(error.strerror or str(error))
-            return None
+        except ValueError as error:
+            self.refuse(str(error))
+        return None
+
+    def read(self) -> State:
+        """The last saved state; a damaged file is left as it is.
+
+        Raises:
+            FileNotFoundError: nothing is saved.
+            OSError: the file cannot be read.
+            ValueError: the file is damaged; says how.
+        """
+        content = memoryview(read_regular(self.path))
         digest, content = content[:DIGEST_BYTES], content[DIGEST_BYTES:]
         if digest != self._digest(content):
-            self.refuse("its content does not fit its digest, or it is another's")
-            return None
+            raise ValueError("its content does not fit its digest, or it is another's")
         try:
             state: State = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
         except Exception as error:  # torch raises many kinds of exceptions for unknown content
-            self.refuse(str(error).partition("\n")[0])
-            return None
+            raise ValueError(str(error).partition("\n")[0]) from error
         return state
 
     def refuse(self, reason: str) -> None:
