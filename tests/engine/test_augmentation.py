@@ -1,8 +1,15 @@
-"""Augmentation against values worked out by hand."""
+"""Augmentation against values worked out by hand, and against torchvision."""
 
+import pytest
 import torch
+from helpers import a_run, made_data
+from torch.nn import functional as F
 
-from smallbatch.data.augmentation import flip, pad_crop
+from smallbatch.data import prepared
+from smallbatch.data.augmentation import BRIGHTNESS, CONTRAST, SATURATION, cutout, flip, jitter, pad_crop
+from smallbatch.training.batches import BatchLoader
+
+CPU = torch.device("cpu")
 
 IMAGE = torch.tensor([[1.0, 2.0], [3.0, 4.0]])
 
@@ -20,3 +27,74 @@ def test_only_those_asked_for_are_flipped():
     flipped = flip(IMAGE.expand(2, 1, 2, 2), torch.tensor([True, False]))
     assert torch.equal(flipped[0, 0], torch.tensor([[2.0, 1.0], [4.0, 3.0]]))
     assert torch.equal(flipped[1, 0], IMAGE)
+
+
+def test_a_square_is_cut_out_whose_centre_may_lie_at_the_border():
+    images = torch.ones(3, 2, 4, 5)
+    cut = cutout(images, 2, torch.tensor([[1, 1], [0, 4], [3, 2]]))
+    expected = images.clone()
+    expected[0, :, 0:2, 0:2] = expected[1, :, 0:1, 3:5] = expected[2, :, 2:4, 1:3] = 0
+    assert torch.equal(cut, expected) and images.min() == 1
+    odd = cutout(images[:1], 3, torch.tensor([[1, 1]]))
+    assert (odd[0, 0] == 0).nonzero().tolist() == [[row, column] for row in range(3) for column in range(3)]
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_colours_are_changed_as_torchvision_changes_them_in_any_order(channels):
+    functional = pytest.importorskip("torchvision.transforms.v2.functional")
+    theirs = {
+        BRIGHTNESS: functional.adjust_brightness,
+        CONTRAST: functional.adjust_contrast,
+        SATURATION: functional.adjust_saturation,
+    }
+    draws = torch.Generator().manual_seed(0)
+    images = 255 * torch.rand(6, channels, 4, 5, generator=draws, dtype=torch.float64)
+    changes = torch.tensor([[0, 1, 2], [0, 2, 1], [1, 0, 2], [1, 2, 0], [2, 0, 1], [2, 1, 0]])
+    factors = 2 * torch.rand(6, 3, generator=draws, dtype=torch.float64)
+    expected = images / 255
+    for index in range(6):
+        for change, factor in zip(changes[index].tolist(), factors[index].tolist(), strict=True):
+            expected[index] = theirs[change](expected[index], factor)
+    torch.testing.assert_close(jitter(images, factors, changes, 255) / 255, expected, rtol=1e-6, atol=1e-7)
+
+
+ALL = {
+    "augment_pad": 1, "augment_flip": True, "augment_cutout": 3,
+    "augment_brightness": 0.5, "augment_contrast": 2.0, "augment_saturation": 0.25,
+}  # fmt: skip
+
+
+def test_images_are_coloured_normalised_cropped_flipped_and_cut_in_this_order(data_folder):
+    loader = BatchLoader(prepared.read(data_folder), a_run(**ALL).setting, 4, CPU)
+    plan = loader.plan([1, 2], 3)
+    images = loader.batches(plan, 2, 4).images.unflatten(2, (2, -1))
+    for step, example, lane in ((0, 0, 0), (1, 3, 1), (1, 0, 1)):
+        at = 2 + step, example, lane
+        image = loader.train_images.images[plan.order[at]].double()
+        for factor, change in zip(plan.factors[at].tolist(), plan.changes[at].tolist(), strict=True):
+            target = (0, image.mean(), image)[change]  # of one channel
+            image = (factor * image + (1 - factor) * target).clamp(0, 255)
+        image = F.pad((image - loader.mean) / loader.std, (1,) * 4)
+        top, left = plan.offsets[at]
+        image = image[:, top : top + 8, left : left + 8]
+        image = image.flip(2) if plan.flipped[at] else image
+        row, column = (plan.centres[at] - 1).tolist()
+        image[:, max(row, 0) : row + 3, max(column, 0) : column + 3] = 0
+        torch.testing.assert_close(images[step, example, lane].double(), image, rtol=1e-4, atol=1e-5)
+
+
+def test_what_is_drawn_follows_from_seed_and_epoch_alone(tmp_path):
+    loader = BatchLoader(prepared.read(made_data(tmp_path / "made", train=4000)), a_run(**ALL).setting, 4, CPU)
+    together, alone, later = loader.plan([1, 2], 3), loader.plan([2], 3), loader.plan([2], 4)
+    for name in ("factors", "changes", "centres"):
+        drawn, other = getattr(alone, name), getattr(later, name)
+        assert torch.equal(getattr(together, name)[:, :, 1:], drawn) and not torch.equal(drawn, other)
+    factors, changes = (drawn.flatten(0, 2) for drawn in (alone.factors, alone.changes.long()))
+    for change, (low, high) in {BRIGHTNESS: (0.5, 1.5), CONTRAST: (0, 3), SATURATION: (0.75, 1.25)}.items():
+        drawn = factors[changes == change]
+        assert len(drawn) == 4000 and low <= drawn.min() and drawn.max() <= high
+        assert drawn.mean().item() == pytest.approx((low + high) / 2, abs=0.03 * (high - low))
+    assert changes.unique(dim=0).tolist() == [[0, 1, 2], [0, 2, 1], [1, 0, 2], [1, 2, 0], [2, 0, 1], [2, 1, 0]]
+    assert alone.centres.flatten(0, 2).unique(dim=0).shape == (64, 2)
+    before = BatchLoader(prepared.read(tmp_path / "made"), a_run(augment_pad=1, augment_flip=True).setting, 4, CPU)
+    assert torch.equal(before.plan([2], 3).offsets, alone.offsets) and before.plan([2], 3).centres is None

@@ -38,7 +38,7 @@ KINDS = [
     {"optimizer": "lion", "betas": (0.9, 0.99), "weight_decay_excludes": ("biases",)},
     FULL,
     {"model": "alexnet", "augment_pad": 2, "warmup": True, "weight_decay": 0.1, "base_lr": 2**-9},
-    {"model": "alexnet", "norm": "group", "augment_flip": True},
+    {"model": "alexnet", "norm": "group", "augment_flip": True, "augment_cutout": 3, "augment_contrast": 0.5},
     {"model": "resnet8", "norm": "batch", "batch_size": 2, "precision": "bf16"},
 ]
 

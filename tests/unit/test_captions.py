@@ -294,6 +294,8 @@ def test_words():
     [
         ({"model": "resnet32", "norm": "batch", "augment": "pad 4 + flip", "warmup": True},
          "ResNet-32, BN, augmented, warm-up"),
+        ({"augment": "pad 4 + flip + contrast 0.4 + cutout 8"},
+         "reduced AlexNet, no BN, augmented with contrast 0.4 and cutout 8"),
         ({"norm": "batch"}, "reduced AlexNet, BN on conv + FC"),
         ({"norm": "batch", "norm_layers": "conv"}, "reduced AlexNet, BN on conv only"),
         ({"model": "resnet8", "norm": "group"}, "ResNet-8, GN"),

@@ -319,6 +319,8 @@ PHOTO, ARRAY = {"source": "imagenet", "path": "x"}, {"source": "digits"}
         (PHOTO, {"pad": 0, "flip": True}, None),
         (ARRAY, {"pad": 4, "flip": True}, None),
         (ARRAY, {"resized_crop": False}, None),
+        (PHOTO, {"flip": True, "cutout": 224, "saturation": 0.4}, None),
+        (PHOTO, {"flip": True, "cutout": 225}, "cutout: 225"),
         (PHOTO, {"pad": 4}, "pad: 4"),
         (ARRAY, {"resized_crop": True}, "resized_crop: True"),
     ],

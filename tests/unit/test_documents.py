@@ -81,6 +81,8 @@ def test_every_key_of_the_configuration_is_explained_and_no_other():
 def test_every_key_of_a_study_is_explained_and_no_other():
     nested = {"experiments": "experiments.NAME", "figures": "figures.NAME", "claims": "claims.NAME"}
     assert keys("## A study") == [nested.get(key, key) for key in SCHEMAS["study"]["properties"]]
+    augment = SCHEMAS["study"]["$defs"]["experiment"]["properties"]["augment"]["properties"]
+    assert {*keys("### Augmentation"), "pad", "resized_crop", "flip"} == set(augment)
     assert sorted(keys("### An experiment")) == sorted(SCHEMAS["study"]["$defs"]["experiment"]["properties"])
     assert keys("### A figure")[:1] == ["kind"]
     assert set(keys("### A figure")) == set(SCHEMAS["study"]["$defs"]["figure"]["properties"])

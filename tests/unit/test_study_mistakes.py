@@ -71,6 +71,15 @@ MISTAKES = {
     "a crop that may miss its image": (
         dict(augment={"flip": False, "pad": 8}), "experiments.small.augment.pad: 8 is not allowed; allowed: whole"
     ),
+    "more cut out than there is": (
+        dict(augment={"flip": False, "cutout": 9}), "augment.cutout: 9 is not allowed; allowed: whole numbers up to 8, "
+    ),
+    "colours of gray images": (
+        dict(augment={"flip": False, "saturation": 0.4}), "augment.saturation: 0.4 is not allowed; allowed: 0 on images"
+    ),
+    "negative contrast": (
+        dict(augment={"flip": False, "contrast": -1}), "augment.contrast: -1 is not allowed; allowed: a number from 0"
+    ),
     "nothing held out": (
         dict(selection="validation", train_images=5, batch_sizes=[4]),
         "selection: 'validation' is not allowed; allowed: test: of 5 training images a tenth, which would be held out,",

@@ -361,6 +361,8 @@ def _setting(where: str, key: str, values: Values, datasets: Values) -> Setting:
         "augment_pad": augment.get("pad", 0),
         "augment_flip": augment["flip"],
         "augment_resized": augment.get("resized_crop", False),
+        "augment_cutout": augment.get("cutout", 0),
+        **{f"augment_{name}": float(augment.get(name, 0)) + 0.0 for name in ("brightness", "contrast", "saturation")},
         "model_content": models.content(values["model"]),
     }
     return Setting.from_json({**fixed, **changed})

@@ -55,7 +55,8 @@ def setting_words(row: Row) -> str:
     """One experiment in words from one row of its runs: `ResNet-32, BN, augmented, warm-up`."""
     words = [model_words(row["model"]), norm_words(row["model"], row["norm"], row["norm_layers"])]
     if row["augment"] != "none":
-        words.append("augmented")
+        others = [part for part in row["augment"].split(" + ") if not re.match("pad |flip|resized crop", part)]
+        words.append(f"augmented with {' and '.join(others)}" if others else "augmented")
     if row["warmup"] and not _warmup_words(row):
         words.append("warm-up")
     return ", ".join([*words, *departures(row)])

@@ -357,10 +357,18 @@ def check_augment(where: str, key: str, settings: dict[str, Any], augment: dict[
         augment: the augmentation by its keys.
 
     Raises:
-        UserError: photos cannot be padded, arrays not cropped and resized, and a crop must not miss its image.
+        UserError: photos cannot be padded, arrays not cropped and resized, gray images not changed in saturation, and a
+            crop must not miss its image, nor be smaller than what is cut out of it.
     """
     photos = SOURCES[settings["source"]].photos
-    side = settings.get("size") or {"digits": 8, "cifar10": 32, "cifar100": 32}.get(settings["source"])
+    gray = settings["source"] == "digits" or settings.get("mode") == "L"
+    if gray and augment.get("saturation"):
+        allowed = "0 on images of one channel, which have no colours"
+        refuse(where, f"{key}.augment.saturation", augment["saturation"], allowed)
+    side = settings.get("size") or {"digits": 8, "cifar10": 32, "cifar100": 32, "imagenet": 224}.get(settings["source"])
+    if side and augment.get("cutout", 0) > side:
+        allowed = f"whole numbers up to {side}, the pixels of an image's side"
+        refuse(where, f"{key}.augment.cutout", augment["cutout"], allowed)
     if side and augment.get("pad", 0) >= side:
         refuse(
             where, f"{key}.augment.pad", augment["pad"], f"whole numbers below {side}, the pixels of an image's side"

@@ -1,8 +1,15 @@
-"""Augmentation of image tensors: zero padding, random crop, random flip (Masters & Luschi 2018, section 3.1)."""
+"""Augmentation of image tensors: zero padding, random crop, random flip (Masters & Luschi 2018, section 3.1); cutout
+(DeVries & Taylor 2017); colour jitter, as `ColorJitter` of torchvision."""
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
+
+BRIGHTNESS, CONTRAST, SATURATION = range(3)
+"""Numbers of the colour changes, as in `Setting.color_jitter`."""
+
+GRAY = (0.2989, 0.587, 0.114)
+"""Weights of red, green and blue in a pixel's brightness, as in torchvision."""
 
 
 def pad_crop(images: Tensor, pad: int, offsets: Tensor) -> Tensor:
@@ -22,3 +29,50 @@ def pad_crop(images: Tensor, pad: int, offsets: Tensor) -> Tensor:
 def flip(images: Tensor, flipped: Tensor) -> Tensor:
     """Mirror the images of [n, c, h, w] for which `flipped` [n] is true from left to right."""
     return torch.where(flipped[:, None, None, None], images.flip(3), images)
+
+
+def cutout(images: Tensor, side: int, centres: Tensor) -> Tensor:
+    """Zero a square of `side` pixels in each of the images [n, c, h, w]; what is beyond the border is left out.
+
+    Args:
+        images: float tensor.
+        side: pixels of a side.
+        centres: row and column of each centre, [n, 2] int64; of an even square, of the pixel below and right of it.
+    """
+    top, left = (centres - side // 2).unbind(1)
+    return images.masked_fill(rectangles(top, top + side, left, left + side, images)[:, None], 0)
+
+
+def rectangles(top: Tensor, bottom: Tensor, left: Tensor, right: Tensor, images: Tensor) -> Tensor:
+    """Whether each pixel of [..., h, w] lies in its image's rectangle, whose bounds are each [n]; [n, h, w] bool."""
+    rows, columns = (torch.arange(size, device=images.device) for size in images.shape[-2:])
+    of_rows = (rows >= top[:, None]) & (rows < bottom[:, None])
+    of_columns = (columns >= left[:, None]) & (columns < right[:, None])
+    return of_rows[:, :, None] & of_columns[:, None]
+
+
+def jitter(images: Tensor, factors: Tensor, changes: Tensor, largest: float) -> Tensor:
+    """Change brightness, contrast and saturation of images [n, c, h, w], in an order of its own for each.
+
+    Args:
+        images: float tensor of values from 0 to `largest`.
+        factors: the factor of each change, in the order in which they are made, [n, changes]; 1 for none.
+        changes: the changes in this order, [n, changes], by number.
+        largest: the value of a white pixel.
+    """
+    for factor, change in zip(factors.unbind(1), changes.unbind(1), strict=True):
+        factor, change = (values.view(-1, 1, 1, 1) for values in (factor, change))
+        gray = _gray(images)
+        flat = torch.where(change == CONTRAST, gray.mean((1, 2, 3), keepdim=True), gray)
+        target = flat.masked_fill(change == BRIGHTNESS, 0)
+        images = (factor * images + (1 - factor) * target).clamp(0, largest)
+    return images
+
+
+def _gray(images: Tensor) -> Tensor:
+    """The brightness of each pixel, [n, 1, h, w]."""
+    if images.shape[1] != len(GRAY):
+        return images.mean(1, keepdim=True)
+    red, green, blue = (weight * channel for weight, channel in zip(GRAY, images.split(1, 1), strict=True))
+    gray: Tensor = red + green + blue
+    return gray

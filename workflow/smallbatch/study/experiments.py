@@ -47,6 +47,8 @@ class Setting:
     augment_pad: zero pixels added on each side before a random crop.
     augment_flip: whether images are flipped at random from left to right.
     augment_resized: whether photos are cropped at random size, position and aspect ratio.
+    augment_brightness, augment_contrast, augment_saturation: strengths of colour jitter, as in torchvision; 0: none.
+    augment_cutout: the side in pixels of a square that is blanked in each image; 0: none.
     selection: the split that rates are chosen on: test, as in the paper, or validation, held out of the training split.
     variance_batch_sizes: the m at which the variance of an update is measured at some points of training.
     model_content: a hash over the file of a model that is not the project's own, see `models.content`.
@@ -70,6 +72,10 @@ class Setting:
     augment_pad: int = 0
     augment_flip: bool = False
     augment_resized: bool = False
+    augment_brightness: float = 0.0
+    augment_contrast: float = 0.0
+    augment_saturation: float = 0.0
+    augment_cutout: int = 0
     lr_scaling: str = "linear"
     momentum: float = 0.0
     momentum_scaled: bool = False
@@ -86,9 +92,21 @@ class Setting:
 
     @property
     def augment(self) -> str:
-        """The augmentation in words: `none`, `pad 4`, `flip`, `pad 4 + flip` or `resized crop + flip`."""
-        pad = [f"pad {self.augment_pad}"] * (self.augment_pad > 0)
-        return " + ".join(pad + ["resized crop"] * self.augment_resized + ["flip"] * self.augment_flip) or "none"
+        """The augmentation in words: `none`, `pad 4`, `pad 4 + flip`, `resized crop + flip + cutout 16`."""
+        words = [
+            *[f"pad {self.augment_pad}"] * (self.augment_pad > 0),
+            *["resized crop"] * self.augment_resized,
+            *["flip"] * self.augment_flip,
+            *(f"{name} {value:g}" for name, value in self.color_jitter.items() if value),
+            *[f"cutout {self.augment_cutout}"] * (self.augment_cutout > 0),
+        ]
+        return " + ".join(words) or "none"
+
+    @property
+    def color_jitter(self) -> dict[str, float]:
+        """The strength of each change of colours, in the order of their numbers in `smallbatch.data.augmentation`."""
+        names = ("brightness", "contrast", "saturation")
+        return {name: getattr(self, f"augment_{name}") for name in names}
 
     @property
     def remembered(self) -> int:

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
@@ -11,13 +11,17 @@ from torch import Tensor
 
 from smallbatch.core.errors import refuse
 from smallbatch.core.seeds import stream_seed
-from smallbatch.data.augmentation import flip, pad_crop
+from smallbatch.data.augmentation import cutout, flip, jitter, pad_crop
 from smallbatch.data.prepared import Prepared
 from smallbatch.study.experiments import VALIDATION_FRACTION, Setting
 from smallbatch.training.resources import device as devices
 
 if TYPE_CHECKING:
     from smallbatch.data.photos import Photos, Request
+
+
+WHITE = 255
+"""The largest value of a pixel."""
 
 
 def stream(seed: int, purpose: str, epoch: int = 0) -> torch.Generator:
@@ -42,6 +46,9 @@ class EpochPlan:
     offsets: first row and column of the crop from the padded image, [steps, m, lanes, 2] int64, or None.
     boxes: the part of the photo that is resized (top, left, height, width), [steps, m, lanes, 4] int64, or None.
     flipped: whether the image is flipped, [steps, m, lanes] bool, or None.
+    factors, changes: factors of colour changes and their numbers, in the order in which they are made, [steps, m,
+        lanes, 3] float32 and uint8, or None.
+    centres: row and column of the centre of the square that is cut out, [steps, m, lanes, 2] int64, or None.
     """
 
     seeds: tuple[int, ...]
@@ -50,6 +57,9 @@ class EpochPlan:
     offsets: Tensor | None
     boxes: Tensor | None
     flipped: Tensor | None
+    factors: Tensor | None = None
+    changes: Tensor | None = None
+    centres: Tensor | None = None
 
     def select(self, keep: list[int]) -> "EpochPlan":
         """The plan restricted to these lanes."""
@@ -83,13 +93,18 @@ class EpochPlan:
                 ours[: last - first].copy_(theirs[first:last])
 
     @property
-    def _tensors(self) -> tuple[Tensor, Tensor | None, Tensor | None, Tensor | None]:
-        return self.order, self.offsets, self.boxes, self.flipped
+    def _tensors(self) -> list[Tensor | None]:
+        return [getattr(self, name) for name in _DRAWN]
 
     def _map(self, change: Callable[[Tensor], Tensor], seeds: tuple[int, ...]) -> "EpochPlan":
         order, *others = self._tensors
-        offsets, boxes, flipped = (None if tensor is None else change(tensor) for tensor in others)
-        return EpochPlan(seeds, self.epoch, change(order), offsets, boxes, flipped)
+        assert order is not None
+        changed = (None if tensor is None else change(tensor) for tensor in others)
+        return EpochPlan(seeds, self.epoch, change(order), *changed)
+
+
+_DRAWN = tuple(field.name for field in fields(EpochPlan))[2:]
+"""The tensors of a plan."""
 
 
 class BatchLoader:
@@ -113,21 +128,22 @@ class BatchLoader:
         if not self.steps:
             allowed = f"numbers up to {len(self.subset)}, the training images"
             refuse(f"experiment on {data.meta.label}", "batch_sizes", batch_size, allowed)
+        self.jitter = tuple(setting.color_jitter.values())
         self.image_values = math.prod(data.meta.shape)
         self.mean, self.std = (
-            torch.tensor(values, dtype=torch.float32, device=device).mul(1 if data.meta.dtype else 255).view(-1, 1, 1)
+            torch.tensor(values, dtype=torch.float32, device=device).mul(1 if data.meta.dtype else WHITE).view(-1, 1, 1)
             for values in (data.meta.mean, [value or 1 for value in data.meta.std])
         )
 
     def plan(self, seeds: Sequence[int], epoch: int) -> EpochPlan:
         """Draw one epoch for each lane, from only its seed and the epoch's number."""
         drawn = {seed: self._draw(seed, epoch) for seed in dict.fromkeys(seeds)}
-        order, offsets, boxes, flipped = zip(*(drawn[seed] for seed in seeds), strict=True)
-        optional = (self._by_step_if_any(values) for values in (offsets, boxes, flipped))
-        return EpochPlan(tuple(seeds), epoch, self._by_step(order), *optional)
+        names = list(next(iter(drawn.values())))
+        by_step = {name: self._by_step([drawn[seed][name] for seed in seeds]) for name in names}
+        return EpochPlan(tuple(seeds), epoch, by_step["order"], *(by_step.get(name) for name in _DRAWN[1:]))
 
-    def _draw(self, seed: int, epoch: int) -> tuple[Tensor, Tensor | None, Tensor | None, Tensor | None]:
-        """Order, offsets, boxes and flips of one epoch for one seed."""
+    def _draw(self, seed: int, epoch: int) -> dict[str, Tensor]:
+        """What is random in an epoch for one seed: those tensors of its plan that are used, [steps * m, ...]."""
         count = self.steps * self.batch_size
         order = self.subset[torch.randperm(len(self.subset), generator=stream(seed, "order", epoch))[:count]]
         draws = stream(seed, "augmentation", epoch)
@@ -135,12 +151,21 @@ class BatchLoader:
         photos = self.train_images if isinstance(self.train_images, _Photos) else None
         boxes = photos.crop_boxes(order, draws) if photos and self.setting.augment_resized else None
         flips = torch.randint(2, (count,), generator=draws).bool()
-        padded, flipped = self.setting.augment_pad, self.setting.augment_flip
-        return order, offsets if padded else None, boxes, flips if flipped else None
+        found = {"order": order, "boxes": boxes}
+        found |= {"offsets": offsets} if self.setting.augment_pad else {}
+        found |= {"flipped": flips} if self.setting.augment_flip else {}
+        found |= self._draw_jitter(count, stream(seed, "jitter", epoch)) if any(self.jitter) else {}
+        found |= self._draw_centres(count, stream(seed, "cutout", epoch)) if self.setting.augment_cutout else {}
+        return {name: values for name, values in found.items() if values is not None}
 
-    def _by_step_if_any(self, lanes: Sequence[Tensor | None]) -> Tensor | None:
-        drawn = [values for values in lanes if values is not None]
-        return self._by_step(drawn) if drawn else None
+    def _draw_jitter(self, count: int, draws: torch.Generator) -> dict[str, Tensor]:
+        low, high = (torch.tensor([max(0.0, 1 + sign * value) for value in self.jitter]) for sign in (-1, 1))
+        factors = low + (high - low) * torch.rand(count, len(self.jitter), generator=draws)
+        changes = torch.rand(count, len(self.jitter), generator=draws).argsort(1)
+        return {"factors": factors.gather(1, changes), "changes": changes.to(torch.uint8)}
+
+    def _draw_centres(self, count: int, draws: torch.Generator) -> dict[str, Tensor]:
+        return {"centres": torch.stack([torch.randint(size, (count,), generator=draws) for size in self.shape[1:]], 1)}
 
     def _by_step(self, lanes: Sequence[Tensor]) -> Tensor:
         """The lanes' values [steps * m, ...] as one tensor [steps, m, lanes, ...] on the device that reads images."""
@@ -153,11 +178,20 @@ class BatchLoader:
     def batches(self, plan: EpochPlan, first: int, last: int) -> Batches:
         """Load, normalise and augment the mini-batches of steps first ... last - 1 of an epoch."""
         order = plan.order[first:last]
-        images = self._normalised(self.train_images.steps(plan, first, last))
+        images = self.train_images.steps(plan, first, last)
+        if plan.factors is not None and plan.changes is not None:
+            factors, changes = (
+                values[first:last].flatten(0, 2).to(self.device) for values in (plan.factors, plan.changes)
+            )
+            images = jitter(images.float(), factors, changes, WHITE)
+        images = self._normalised(images)
         if plan.offsets is not None:
             images = pad_crop(images, self.setting.augment_pad, plan.offsets[first:last].flatten(0, 2))
         if plan.flipped is not None:
             images = flip(images, plan.flipped[first:last].flatten().to(self.device))
+        if plan.centres is not None:
+            centres = plan.centres[first:last].flatten(0, 2).to(self.device)
+            images = cutout(images, self.setting.augment_cutout, centres)
         return Batches(images.unflatten(0, order.shape).flatten(2, 3), self.train_labels[order.to(self.device)])
 
     def test_batches(self, size: int, rank: int = 0, of: int = 1) -> Iterator[tuple[Tensor, Tensor]]:

@@ -249,9 +249,11 @@ def need_of(run: Run, dataset: DatasetInfo, device: torch.device, world: World =
     in_lanes = suitability(s, dataset.shape, dataset.classes).lanes
     traced, arena = trace(*kind, _in_parts(run), in_lanes), _arena(run, dataset, device, world)
     gradients = GRADIENTS_IN_PARTS if _in_parts(run) else GRADIENTS
-    augmented = bool(s.augment_pad or s.augment_flip)
+    jittered = any(s.color_jitter.values())
+    augmented = bool(s.augment_pad or s.augment_flip or s.augment_cutout or jittered)
     images = s.train_images or dataset.train
-    order = PLACE * (1 + 2 * bool(s.augment_pad) + 4 * s.augment_resized) + s.augment_flip
+    places = 1 + 2 * bool(s.augment_pad) + 4 * s.augment_resized + 2 * bool(s.augment_cutout)
+    order = PLACE * places + s.augment_flip + (FLOAT + 1) * len(s.color_jitter) * jittered
     # Bytes as in files, then floats; padding and flipping keep two or three copies of the latter at a time.
     image, made = FLOAT * values, (dataset.value_bytes + FLOAT * (3 if augmented else 1)) * values
     sizes, example = s.variance_batch_sizes, 0 if arena else traced.kept + gradients * traced.largest
