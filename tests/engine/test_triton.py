@@ -13,6 +13,7 @@ import torch
 from helpers import PROJECT, a_run, made_data
 
 from smallbatch.data import prepared
+from smallbatch.data.originals import DatasetInfo
 from smallbatch.models import build
 from smallbatch.training import lanes, variance
 from smallbatch.training.distributed import ALONE, World
@@ -226,6 +227,7 @@ def test_kernels_are_chosen_on_a_gpu_alone(monkeypatch):
 
     assert graph() and not graph(device=torch.device("cpu")) and not graph(world=World(0, 2))
     assert not graph(model=build("alexnet", (3, 224, 224), 10), shape=(3, 224, 224))
+    assert graph(a_run(momentum=0.9, weight_decay=0.1, augment_pad=1, augment_cutout=2))
 
 
 @pytest.mark.parametrize(("capability", "found"), [((7, 5), None), ((8, 0), triton.__version__)])
@@ -242,8 +244,27 @@ def test_of_a_model_that_they_do_not_know_the_log_says_so(monkeypatch, caplog):
         assert triton_updates.graph_for(group, a_run(norm="group"), CIFAR, torch.device("cuda"), ALONE) is None
     [line] = caplog.messages
     assert line == (
-        "trained by torch's kernels, slower where batches are small; of this model ours do not know: it has GroupNorm"
+        "trained by torch's kernels, slower where batches are small; "
+        "of this training ours do not know: it has GroupNorm"
     )
+
+
+@pytest.mark.parametrize(
+    ("recipe", "words"),
+    [
+        ({"optimizer": "nesterov", "momentum": 0.9}, "optimizer nesterov"),
+        ({"optimizer": "adamw", "betas": (0.9, 0.999), "clip_norm": 1.0}, "optimizer adamw, clipped gradients"),
+        ({"weight_decay_excludes": ("biases",)}, "weights without decay"),
+        ({"label_smoothing": 0.1}, "smoothed labels"),
+    ],
+)
+def test_a_recipe_that_they_do_not_know_is_torchs_from_the_log_to_the_record(recipe, words, monkeypatch, caplog):
+    monkeypatch.setattr(devices, "triton_version", lambda device: "3")
+    run, dataset = a_run(**recipe), DatasetInfo(CIFAR, 10, 64, 32)
+    with caplog.at_level("INFO"):
+        assert triton_updates.graph_for(build("alexnet", CIFAR, 10), run, CIFAR, torch.device("cuda"), ALONE) is None
+    assert caplog.messages[-1].endswith(f"of this training ours do not know: {words}")
+    assert triton_updates.graph_of(run, dataset, torch.device("cuda"), ALONE) is None
 
 
 @pytest.mark.slow

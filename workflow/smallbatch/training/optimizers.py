@@ -153,11 +153,6 @@ class LaneSGD(LaneOptimizer):
         self.name, self.betas = "nesterov" if nesterov else "sgd", (momentum, 0.0)
         self.state = [torch.zeros_like(parameter) for parameter in parameters] if momentum else []
 
-    @property
-    def is_plain(self) -> bool:
-        """Whether all parameters have weight decay, no gradients are clipped, and there is no Nesterov momentum."""
-        return not (self.nesterov or self.undecayed or self.clip_norm)
-
     def _update(
         self, index: int, parameter: nn.Parameter, gradient: Tensor, decay: float, step_sizes: Sequence[Tensor]
     ) -> None:

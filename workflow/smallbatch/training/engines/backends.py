@@ -44,7 +44,7 @@ class Backend:
             return native.NativeUpdates(*parts, self.layout)
         if not cuda_graphs.can_record(network, loader):
             return EagerUpdates(*parts)
-        if self.graph and isinstance(optimizer, LaneSGD) and optimizer.is_plain and not network.label_smoothing:
+        if self.graph and isinstance(optimizer, LaneSGD):
             return triton.TritonUpdates(network, optimizer, loader, self.graph)
         return cuda_graphs.GraphUpdates(*parts)
 

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from smallbatch.core.errors import refuse
 from smallbatch.data.originals import DatasetInfo
 from smallbatch.models import is_own
-from smallbatch.study.experiments import Run
+from smallbatch.study.experiments import Run, Setting
 from smallbatch.training.batches import BatchLoader, EpochPlan
 from smallbatch.training.distributed import World
 from smallbatch.training.engines import structure
@@ -152,9 +152,9 @@ def tested_at_once(graph: Graph) -> int:
 def graph_for(
     alone: nn.Module, run: Run, shape: tuple[int, int, int], device: torch.device, world: World
 ) -> Graph | None:
-    """The graph of a run's model, if the kernels support it and there is a suitable GPU; else None.
+    """The graph of a run's model, if the kernels support it and the recipe and there is a suitable GPU; else None.
 
-    If only the model is unsupported, the reason is logged.
+    If only the model or the recipe is unsupported, the reason is logged.
 
     Args:
         alone: the model of one lane.
@@ -169,7 +169,7 @@ def graph_for(
         return _traced(alone, run, shape)
     except Unsupported as reason:
         log.info(
-            "trained by torch's kernels, slower where batches are small; of this model ours do not know: %s", reason
+            "trained by torch's kernels, slower where batches are small; of this training ours do not know: %s", reason
         )
         return None
 
@@ -197,9 +197,22 @@ def _traced(alone: nn.Module, run: Run, shape: tuple[int, int, int]) -> Graph:
         raise Unsupported("it is not one of the project's")
     if any(weights.dtype != torch.float32 or not weights.requires_grad for weights in alone.parameters()):
         raise Unsupported("it has parameters that are not trained, or not float32")
+    if recipe := _unknown_of(run.setting):
+        raise Unsupported(recipe)
     graph = structure.graph_of(alone, shape)
     layers.check(graph, run.batch_size)
     return graph
+
+
+def _unknown_of(s: Setting) -> str:
+    """What the kernels do not support of a recipe; empty if they support it."""
+    unknown = {
+        f"optimizer {s.optimizer}": s.optimizer != "sgd",
+        "weights without decay": bool(s.weight_decay_excludes),
+        "clipped gradients": s.clip_norm is not None,
+        "smoothed labels": s.label_smoothing > 0,
+    }
+    return ", ".join(words for words, is_used in unknown.items() if is_used)
 
 
 def memory(graph: Graph, run: Run) -> tuple[int, int, int]:
