@@ -53,7 +53,7 @@ def _worker(rank, size, port, work, arguments):
 def all_kinds():
     """Pairs of lanes: without batch statistics, with such in each process, and over both; the last has a wild lane."""
     kinds = [
-        {"model": "alexnet", "momentum": 0.9, "augment_flip": True, "base_lr": 2**-11},
+        {"model": "alexnet", "momentum": 0.9, "augment_flip": True, "base_lr": 2**-11, "augment_mixup": 1.0},
         {
             "model": "resnet8",
             "norm": "batch",

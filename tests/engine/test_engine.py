@@ -53,7 +53,8 @@ from helpers import a_run
 from smallbatch.training import checkpoints
 from smallbatch.training.pack import train_pack
 checkpoints.INTERVAL = 0.0
-runs = [a_run(epochs={epochs}, base_lr=lr, seed=seed, model="resnet8", norm="batch", b=2, augment_pad=1, momentum=0.5)
+runs = [a_run(epochs={epochs}, base_lr=lr, seed=seed, model="resnet8", norm="batch", b=2, augment_pad=1, momentum=0.5,
+              augment_cutmix=1.0, augment_cutout=2, augment_contrast=0.5)
         for lr in (2**-9, 2**-8, 2**20) for seed in (1, 2)]
 train_pack(runs, Path({data!r}), Path({results!r}), keep_weights="all")
 """

@@ -35,7 +35,8 @@ FULL = {
 }  # fmt: skip
 KINDS = [
     {"optimizer": "adamw", "betas": (0.9, 0.99), "clip_norm": 0.5, "label_smoothing": 0.1},
-    {"optimizer": "lion", "betas": (0.9, 0.99), "weight_decay_excludes": ("biases",)},
+    {"optimizer": "lion", "betas": (0.9, 0.99), "weight_decay_excludes": ("biases",), "augment_cutmix": 1.0},
+    {"augment_mixup": 0.4, "augment_pad": 1, "label_smoothing": 0.1},
     FULL,
     {"model": "alexnet", "augment_pad": 2, "warmup": True, "weight_decay": 0.1, "base_lr": 2**-9},
     {"model": "alexnet", "norm": "group", "augment_flip": True, "augment_cutout": 3, "augment_contrast": 0.5},

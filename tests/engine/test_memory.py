@@ -72,7 +72,7 @@ def test_need_grows_with_all_that_takes_memory(no_kernels):
     weights = memory.trace("alexnet", "none", "all", "float32", CIFAR10.shape, 10, False).weights
     assert need(a_run(momentum=0.9)).lane - need(a_run()).lane == weights
     assert need(a_run(precision="bf16")).example < need(a_run()).example
-    for more in ({"augment_pad": 4}, {"augment_cutout": 4}, {"augment_contrast": 0.1}):
+    for more in ({"augment_pad": 4}, {"augment_cutout": 4}, {"augment_contrast": 0.1}, {"augment_mixup": 1.0}):
         assert need(a_run(**more)).made > need(a_run()).made and need(a_run(**more)).lane > need(a_run()).lane
     assert need(a_run(variance_batch_sizes=(4, 512))).measured > 0 == need(a_run()).measured
     whole, parts = (need(a_run(norm="batch", b=b, variance_batch_sizes=(4, 512))) for b in (4, 2))

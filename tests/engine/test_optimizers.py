@@ -130,6 +130,8 @@ RECIPES = [
     {"clip_norm": 0.3, "weight_decay_excludes": ("biases",), "model": "resnet8", "norm": "batch"},
     {"label_smoothing": 0.2},
     {"label_smoothing": 0.2, "momentum": 0.5},
+    {"augment_mixup": 0.4},
+    {"augment_cutmix": 1.0, "label_smoothing": 0.2, "model": "resnet8", "norm": "batch", "b": 2},
 ]
 
 

@@ -255,7 +255,7 @@ def test_of_a_model_that_they_do_not_know_the_log_says_so(monkeypatch, caplog):
         ({"optimizer": "nesterov", "momentum": 0.9}, "optimizer nesterov"),
         ({"optimizer": "adamw", "betas": (0.9, 0.999), "clip_norm": 1.0}, "optimizer adamw, clipped gradients"),
         ({"weight_decay_excludes": ("biases",)}, "weights without decay"),
-        ({"label_smoothing": 0.1}, "smoothed labels"),
+        ({"label_smoothing": 0.1, "augment_cutmix": 1.0}, "smoothed labels, mixed images"),
     ],
 )
 def test_a_recipe_that_they_do_not_know_is_torchs_from_the_log_to_the_record(recipe, words, monkeypatch, caplog):

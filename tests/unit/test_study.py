@@ -115,10 +115,11 @@ def test_layers_with_normalisation_mean_nothing_where_there_is_none():
 
 def test_photos_are_cropped_at_random_where_a_file_says_so():
     photos = {"photos": {"source": "imagenet", "path": "p"}}
-    colours = {"brightness": 0.4, "contrast": 1, "cutout": 8, "flip": False}
+    colours = {"brightness": 0.4, "contrast": 1, "cutout": 8, "flip": False, "mixup": 0, "cutmix": 1}
     (setting,) = {run.setting for run in load(dict(augment=colours)).runs()}
     assert (setting.augment_brightness, setting.augment_contrast, setting.augment_saturation) == (0.4, 1.0, 0.0)
     assert (setting.augment_cutout, setting.augment_flip) == (8, False)
+    assert (setting.augment_mixup, setting.augment_cutmix) == (0.0, 1.0)
     crops = dict(data="photos", augment={"flip": True, "resized_crop": True})
     (setting,) = {run.setting for run in load(crops, datasets=photos).runs()}
     assert (setting.augment_resized, setting.augment_flip, setting.augment_pad) == (True, True, 0)
@@ -161,7 +162,7 @@ def test_everything_that_can_change_the_numbers_changes_the_name(monkeypatch):
         a_run(lr_schedule="cosine"), a_run(lr_drop_factor=0.2), a_run(warmup_fraction=0.1), a_run(warmup_start=0.0),
         a_run(augment_pad=1), a_run(augment_flip=True), a_run(train_images=5), a_run(data="other"),
         a_run(augment_cutout=2), a_run(augment_brightness=0.1), a_run(augment_contrast=0.1),
-        a_run(augment_saturation=0.1),
+        a_run(augment_saturation=0.1), a_run(augment_mixup=0.2), a_run(augment_cutmix=0.2),
     ]  # fmt: skip
     names = {run.name("f").rpartition("-")[2] for run in [base, *changes]} | {base.name("g").rpartition("-")[2]}
     monkeypatch.setattr(studies, "PROTOCOL", studies.PROTOCOL + 1)
@@ -177,6 +178,7 @@ def test_everything_that_can_change_the_numbers_changes_the_name(monkeypatch):
         ({"augment_pad": 4, "augment_flip": True}, "pad 4 + flip"),
         ({"augment_resized": True, "augment_flip": True}, "resized crop + flip"),
         ({"augment_flip": True, "augment_cutout": 16, "augment_contrast": 0.4}, "flip + contrast 0.4 + cutout 16"),
+        ({"augment_pad": 4, "augment_mixup": 0.2}, "pad 4 + mixup 0.2"), ({"augment_cutmix": 1.0}, "cutmix 1"),
     ],
 )  # fmt: skip
 def test_augmentation_in_words(setting, words):

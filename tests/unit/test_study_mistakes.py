@@ -80,6 +80,20 @@ MISTAKES = {
     "negative contrast": (
         dict(augment={"flip": False, "contrast": -1}), "augment.contrast: -1 is not allowed; allowed: a number from 0"
     ),
+    "mixed twice": (
+        dict(augment={"flip": False, "mixup": 0.2, "cutmix": 1}), "augment.cutmix: 1 is not allowed; allowed: 0 with mi"
+    ),
+    "mixed by nothing": (
+        dict(augment={"flip": False, "mixup": -1}), "augment.mixup: -1 is not allowed; allowed: 0, or a number from"
+    ),
+    "mixed with itself": (
+        dict(norm="none", batch_sizes=[1, 2], augment={"flip": False, "cutmix": 1}),
+        "small.batch_sizes: 1 is not allowed; allowed: numbers from 2 with cutmix, which mixes the images of a mini-b",
+    ),
+    "variance of mixed images": (
+        dict(norm="none", variance_batch_sizes=[2, 4], augment={"flip": False, "mixup": 1}),
+        "augment.mixup: 1 is not allowed; allowed: 0 with variance_batch_sizes, which cuts the same examples into",
+    ),
     "nothing held out": (
         dict(selection="validation", train_images=5, batch_sizes=[4]),
         "selection: 'validation' is not allowed; allowed: test: of 5 training images a tenth, which would be held out,",

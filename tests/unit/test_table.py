@@ -118,6 +118,8 @@ COLUMNS = {
     "augment_contrast": [0.0] * 6,
     "augment_saturation": [0.0] * 6,
     "augment_cutout": [0] * 6,
+    "augment_mixup": [0.0] * 6,
+    "augment_cutmix": [0.0] * 6,
     "momentum": [0.5] * 4 + [0, 0],
     "momentum_scaled": [False] * 6,
     "optimizer": ["sgd"] * 5 + ["adamw"],

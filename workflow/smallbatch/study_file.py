@@ -13,7 +13,15 @@ from typing import Any
 from smallbatch import data, models
 from smallbatch.core.errors import UserError, refuse
 from smallbatch.study.claims import check_claims, survives
-from smallbatch.study.experiments import DEFAULT_BETAS, VALIDATION_FRACTION, Experiment, Setting, Study
+from smallbatch.study.experiments import (
+    COLOURS,
+    DEFAULT_BETAS,
+    MIXING,
+    VALIDATION_FRACTION,
+    Experiment,
+    Setting,
+    Study,
+)
 from smallbatch.study.rates import BaseLr, format_base_lr, parse_base_lr
 from smallbatch.study.settings import check, location, read_as, read_yaml, suggestion
 from smallbatch.training import own_models
@@ -362,7 +370,7 @@ def _setting(where: str, key: str, values: Values, datasets: Values) -> Setting:
         "augment_flip": augment["flip"],
         "augment_resized": augment.get("resized_crop", False),
         "augment_cutout": augment.get("cutout", 0),
-        **{f"augment_{name}": float(augment.get(name, 0)) + 0.0 for name in ("brightness", "contrast", "saturation")},
+        **{f"augment_{name}": float(augment.get(name, 0)) + 0.0 for name in (*COLOURS, *MIXING)},
         "model_content": models.content(values["model"]),
     }
     return Setting.from_json({**fixed, **changed})
@@ -381,8 +389,22 @@ def _check_optimizer(where: str, key: str, values: Values) -> None:
         refuse(where, f"{key}.betas", values["betas"], f"only with optimizer: {', '.join(DEFAULT_BETAS)}")
     if "eps" in values and optimizer not in ("adam", "adamw"):
         refuse(where, f"{key}.eps", values["eps"], "only with optimizer: adam, adamw")
+    _check_mixing(where, key, values)
     if "variance_batch_sizes" in values:
         _check_update_is_gradient(where, key, values)
+
+
+def _check_mixing(where: str, key: str, values: Values) -> None:
+    """Refuse two ways of mixing images, and mixing where an image has no other."""
+    used = [name for name in MIXING if values.get("augment", {}).get(name)]
+    if len(used) > 1:
+        refuse(where, f"{key}.augment.{used[1]}", values["augment"][used[1]], f"0 with {used[0]}: one of the two")
+    if used and 1 in values["batch_sizes"]:
+        allowed = f"numbers from 2 with {used[0]}, which mixes the images of a mini-batch with each other"
+        refuse(where, f"{key}.batch_sizes", 1, allowed)
+    if used and "variance_batch_sizes" in values:
+        allowed = "0 with variance_batch_sizes, which cuts the same examples into mini-batches of each size"
+        refuse(where, f"{key}.augment.{used[0]}", values["augment"][used[0]], allowed)
 
 
 def _check_update_is_gradient(where: str, key: str, values: Values) -> None:

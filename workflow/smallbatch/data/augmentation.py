@@ -1,5 +1,6 @@
 """Augmentation of image tensors: zero padding, random crop, random flip (Masters & Luschi 2018, section 3.1); cutout
-(DeVries & Taylor 2017); colour jitter, as `ColorJitter` of torchvision."""
+(DeVries & Taylor 2017); colour jitter, as `ColorJitter` of torchvision; mixup (Zhang et al. 2018) and CutMix (Yun et
+al. 2019)."""
 
 import torch
 from torch import Tensor
@@ -76,3 +77,35 @@ def _gray(images: Tensor) -> Tensor:
     red, green, blue = (weight * channel for weight, channel in zip(GRAY, images.split(1, 1), strict=True))
     gray: Tensor = red + green + blue
     return gray
+
+
+def patches(kept: Tensor, centres: Tensor, height: int, width: int) -> tuple[Tensor, Tensor]:
+    """The rectangles that CutMix replaces, and what they leave of the images.
+
+    Args:
+        kept: wanted part of each image that is kept, [n].
+        centres: row and column of the centre of each rectangle, [n, 2] int64.
+        height: pixels of an image.
+        width: likewise.
+
+    Returns:
+        Top, bottom, left and right of each rectangle within the image, [n, 4] int64; and the part of each image that
+        it leaves, [n].
+    """
+    limits = torch.tensor([height, width])
+    halves = ((1 - kept).sqrt()[:, None] * limits).long() // 2
+    starts, ends = (centres - halves).clamp(min=0), (centres + halves).minimum(limits)
+    bounds = torch.stack([starts, ends], 2).flatten(1)
+    return bounds, 1 - (ends - starts).prod(1) / (height * width)
+
+
+def mixed_up(images: Tensor, others: Tensor, kept: Tensor) -> Tensor:
+    """kept * image + (1 - kept) * other of images [n, c, h, w], with `kept` [n]."""
+    kept = kept.view(-1, 1, 1, 1)
+    return kept * images + (1 - kept) * others
+
+
+def patched(images: Tensor, others: Tensor, bounds: Tensor) -> Tensor:
+    """Images [n, c, h, w] with a rectangle of the others in its place: top, bottom, left and right, [n, 4]."""
+    top, bottom, left, right = bounds.unbind(1)
+    return torch.where(rectangles(top, bottom, left, right, images)[:, None], others, images)

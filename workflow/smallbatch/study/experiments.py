@@ -20,6 +20,9 @@ DEFAULT_BETAS = {"adam": (0.9, 0.999), "adamw": (0.9, 0.999), "lion": (0.9, 0.99
 DEFAULT_EPS = 1e-8
 """Defaults of optimisers, as in torch and in Chen et al. 2023."""
 
+COLOURS, MIXING = ("brightness", "contrast", "saturation"), ("mixup", "cutmix")
+"""Augmentation by changes of colours, and by mixing two images."""
+
 MEASUREMENT = 2
 """Version of the measurement of update variance; part of the identity of only those runs that measure it."""
 
@@ -49,6 +52,8 @@ class Setting:
     augment_resized: whether photos are cropped at random size, position and aspect ratio.
     augment_brightness, augment_contrast, augment_saturation: strengths of colour jitter, as in torchvision; 0: none.
     augment_cutout: the side in pixels of a square that is blanked in each image; 0: none.
+    augment_mixup, augment_cutmix: alpha of the distribution Beta(alpha, alpha) by which images of a mini-batch are
+        mixed with each other; 0: not mixed.
     selection: the split that rates are chosen on: test, as in the paper, or validation, held out of the training split.
     variance_batch_sizes: the m at which the variance of an update is measured at some points of training.
     model_content: a hash over the file of a model that is not the project's own, see `models.content`.
@@ -76,6 +81,8 @@ class Setting:
     augment_contrast: float = 0.0
     augment_saturation: float = 0.0
     augment_cutout: int = 0
+    augment_mixup: float = 0.0
+    augment_cutmix: float = 0.0
     lr_scaling: str = "linear"
     momentum: float = 0.0
     momentum_scaled: bool = False
@@ -99,14 +106,19 @@ class Setting:
             *["flip"] * self.augment_flip,
             *(f"{name} {value:g}" for name, value in self.color_jitter.items() if value),
             *[f"cutout {self.augment_cutout}"] * (self.augment_cutout > 0),
+            *(f"{name} {alpha:g}" for name, alpha in self.mixing.items() if alpha),
         ]
         return " + ".join(words) or "none"
 
     @property
     def color_jitter(self) -> dict[str, float]:
         """The strength of each change of colours, in the order of their numbers in `smallbatch.data.augmentation`."""
-        names = ("brightness", "contrast", "saturation")
-        return {name: getattr(self, f"augment_{name}") for name in names}
+        return {name: getattr(self, f"augment_{name}") for name in COLOURS}
+
+    @property
+    def mixing(self) -> dict[str, float]:
+        """The ways of mixing two images, of which a run uses one at most, with the alpha of each."""
+        return {name: getattr(self, f"augment_{name}") for name in MIXING}
 
     @property
     def remembered(self) -> int:

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
@@ -11,7 +11,7 @@ from torch import Tensor
 
 from smallbatch.core.errors import refuse
 from smallbatch.core.seeds import stream_seed
-from smallbatch.data.augmentation import cutout, flip, jitter, pad_crop
+from smallbatch.data.augmentation import cutout, flip, jitter, mixed_up, pad_crop, patched, patches
 from smallbatch.data.prepared import Prepared
 from smallbatch.study.experiments import VALIDATION_FRACTION, Setting
 from smallbatch.training.resources import device as devices
@@ -30,7 +30,11 @@ def stream(seed: int, purpose: str, epoch: int = 0) -> torch.Generator:
 
 
 class Batches(NamedTuple):
-    """Mini-batches of several steps: images [steps, m, lanes * c, h, w] float32, labels [steps, m, lanes] int64."""
+    """Mini-batches of several steps.
+
+    images: [steps, m, lanes * c, h, w] float32.
+    labels: [steps, m, lanes] int64; of mixed images the targets of all classes, [steps, m, lanes, classes] float32.
+    """
 
     images: Tensor
     labels: Tensor
@@ -49,6 +53,10 @@ class EpochPlan:
     factors, changes: factors of colour changes and their numbers, in the order in which they are made, [steps, m,
         lanes, 3] float32 and uint8, or None.
     centres: row and column of the centre of the square that is cut out, [steps, m, lanes, 2] int64, or None.
+    partners: position in `order`'s mini-batch of the example that each is mixed with, [steps, m, lanes] int64, or None.
+        Of several processes' plans, `order` and the rest also have the partners, behind this process's examples.
+    kept: the part of each image that is kept where it is mixed, the same for a mini-batch, [steps, 1, lanes] float32.
+    bounds: with CutMix, what is replaced: top, bottom, left and right, [steps, 1, lanes, 4] int64, or None.
     """
 
     seeds: tuple[int, ...]
@@ -60,6 +68,9 @@ class EpochPlan:
     factors: Tensor | None = None
     changes: Tensor | None = None
     centres: Tensor | None = None
+    partners: Tensor | None = None
+    kept: Tensor | None = None
+    bounds: Tensor | None = None
 
     def select(self, keep: list[int]) -> "EpochPlan":
         """The plan restricted to these lanes."""
@@ -67,7 +78,15 @@ class EpochPlan:
 
     def local(self, rank: int, size: int) -> "EpochPlan":
         """The plan of process `rank` of `size`: the rank-th of equal contiguous parts of every mini-batch."""
-        return self._map(lambda tensor: tensor.chunk(size, 1)[rank], self.seeds)
+        if size == 1 or self.partners is None:
+            return self._map(lambda tensor: tensor.chunk(size, 1)[rank], self.seeds)
+        partners = self.partners.chunk(size, 1)[rank]
+        shared = replace(self, partners=None, kept=None, bounds=None)
+        both = shared._map(
+            lambda tensor: torch.cat([tensor.chunk(size, 1)[rank], _of(partners, tensor)], 1), self.seeds
+        )
+        behind = torch.arange(partners.shape[1], device=partners.device).add(partners.shape[1])[:, None]
+        return replace(both, partners=behind.expand_as(partners), kept=self.kept, bounds=self.bounds)
 
     def first(self, count: int) -> "EpochPlan":
         """A plan of one step: the first `count` examples."""
@@ -103,6 +122,12 @@ class EpochPlan:
         return EpochPlan(seeds, self.epoch, change(order), *changed)
 
 
+def _of(places: Tensor, tensor: Tensor) -> Tensor:
+    """The values of a tensor [steps, m, lanes, ...] at places [steps, n, lanes] of their step's mini-batch."""
+    steps, _, lanes = (torch.arange(size, device=places.device) for size in places.shape)
+    return tensor[steps[:, None, None], places, lanes]
+
+
 _DRAWN = tuple(field.name for field in fields(EpochPlan))[2:]
 """The tensors of a plan."""
 
@@ -128,6 +153,7 @@ class BatchLoader:
         if not self.steps:
             allowed = f"numbers up to {len(self.subset)}, the training images"
             refuse(f"experiment on {data.meta.label}", "batch_sizes", batch_size, allowed)
+        self.classes = len(data.meta.classes)
         self.jitter = tuple(setting.color_jitter.values())
         self.image_values = math.prod(data.meta.shape)
         self.mean, self.std = (
@@ -156,23 +182,40 @@ class BatchLoader:
         found |= {"flipped": flips} if self.setting.augment_flip else {}
         found |= self._draw_jitter(count, stream(seed, "jitter", epoch)) if any(self.jitter) else {}
         found |= self._draw_centres(count, stream(seed, "cutout", epoch)) if self.setting.augment_cutout else {}
+        found |= self._draw_mixing(seed, epoch) if any(self.setting.mixing.values()) else {}
         return {name: values for name, values in found.items() if values is not None}
 
     def _draw_jitter(self, count: int, draws: torch.Generator) -> dict[str, Tensor]:
         low, high = (torch.tensor([max(0.0, 1 + sign * value) for value in self.jitter]) for sign in (-1, 1))
         factors = low + (high - low) * torch.rand(count, len(self.jitter), generator=draws)
-        changes = torch.rand(count, len(self.jitter), generator=draws).argsort(1)
+        changes = torch.rand(count, len(self.jitter), generator=draws).argsort(dim=1, stable=True)
         return {"factors": factors.gather(1, changes), "changes": changes.to(torch.uint8)}
 
     def _draw_centres(self, count: int, draws: torch.Generator) -> dict[str, Tensor]:
-        return {"centres": torch.stack([torch.randint(size, (count,), generator=draws) for size in self.shape[1:]], 1)}
+        return {"centres": self._pixels(count, draws)}
+
+    def _pixels(self, count: int, draws: torch.Generator) -> Tensor:
+        return torch.stack([torch.randint(size, (count,), generator=draws) for size in self.shape[1:]], 1)
+
+    def _draw_mixing(self, seed: int, epoch: int) -> dict[str, Tensor]:
+        draws = stream(seed, "partners", epoch)
+        order = torch.rand(self.steps, self.batch_size, generator=draws, dtype=torch.float64)
+        found = {"partners": order.argsort(dim=1, stable=True).flatten()}
+        [alpha] = filter(None, self.setting.mixing.values())
+        numbers = np.random.default_rng(stream_seed(seed, "mixing", epoch))
+        kept = torch.from_numpy(numbers.beta(alpha, alpha, self.steps))
+        if self.setting.augment_cutmix:
+            centres = self._pixels(self.steps, stream(seed, "patches", epoch))
+            found["bounds"], kept = patches(kept, centres, *self.shape[1:])
+        return found | {"kept": kept.float()}
 
     def _by_step(self, lanes: Sequence[Tensor]) -> Tensor:
-        """The lanes' values [steps * m, ...] as one tensor [steps, m, lanes, ...] on the device that reads images."""
+        """The lanes' values [steps * m, ...] as one tensor [steps, m, lanes, ...] on the device that reads images.
+
+        Values of whole mini-batches are [steps, ...], and [steps, 1, lanes, ...] then.
+        """
         sent = {id(values): devices.send(values, self.train_images.read_on) for values in lanes}  # lanes share seeds
-        by_step: Tensor = torch.stack([sent[id(values)] for values in lanes], 1).unflatten(
-            0, (self.steps, self.batch_size)
-        )
+        by_step: Tensor = torch.stack([sent[id(values)] for values in lanes], 1).unflatten(0, (self.steps, -1))
         return by_step
 
     def batches(self, plan: EpochPlan, first: int, last: int) -> Batches:
@@ -192,7 +235,27 @@ class BatchLoader:
         if plan.centres is not None:
             centres = plan.centres[first:last].flatten(0, 2).to(self.device)
             images = cutout(images, self.setting.augment_cutout, centres)
-        return Batches(images.unflatten(0, order.shape).flatten(2, 3), self.train_labels[order.to(self.device)])
+        images, labels = images.unflatten(0, order.shape), self.train_labels[order.to(self.device)]
+        if plan.partners is not None and plan.kept is not None:
+            bounds = None if plan.bounds is None else plan.bounds[first:last].to(self.device)
+            partners, kept = (values[first:last].to(self.device) for values in (plan.partners, plan.kept))
+            images, labels = self._mixed(images, labels, partners, kept, bounds)
+        return Batches(images.flatten(2, 3), labels)
+
+    def _mixed(
+        self, images: Tensor, labels: Tensor, partners: Tensor, kept: Tensor, bounds: Tensor | None
+    ) -> tuple[Tensor, Tensor]:
+        """Images [steps, m, lanes, c, h, w] mixed with their partners, and the targets [steps, m, lanes, classes]."""
+        count, shape = partners.shape[1], partners.shape
+        others, other_labels = _of(partners, images).flatten(0, 2), _of(partners, labels)
+        images, labels = images[:, :count].flatten(0, 2), labels[:, :count]
+        if bounds is None:
+            images = mixed_up(images, others, kept.expand(shape).flatten())
+        else:
+            images = patched(images, others, bounds.expand(*shape, -1).flatten(0, 2))
+        classes, kept = torch.arange(self.classes, device=self.device), kept[..., None]
+        targets = kept * (labels[..., None] == classes) + (1 - kept) * (other_labels[..., None] == classes)
+        return images.unflatten(0, shape), targets
 
     def test_batches(self, size: int, rank: int = 0, of: int = 1) -> Iterator[tuple[Tensor, Tensor]]:
         """The test split in order: images [up to size, c, h, w] float32, labels [up to size].

@@ -94,7 +94,7 @@ class Network:
 
         Args:
             images: this process's part of a mini-batch, [m / processes, lanes * c, h, w].
-            labels: their labels, [m / processes, lanes].
+            labels: their labels, [m / processes, lanes], or targets, [m / processes, lanes, classes].
             alone: treat the images as the whole mini-batch, without the other processes.
 
         Returns:
@@ -240,6 +240,13 @@ def halved_until_it_fits(attempt: Callable[[int], None], largest: int, smallest:
 
 
 def _losses(logits: Tensor, labels: Tensor, smoothing: float = 0.0) -> Tensor:
-    """Cross-entropy of logits [m, lanes * classes] against labels [m, lanes], as [m, lanes]."""
+    """Cross-entropy of logits [m, lanes * classes] against labels [m, lanes] or targets [m, lanes, classes].
+
+    Returns:
+        [m, lanes]. Of targets that mix two labels it is the same mixture of the two cross-entropies.
+    """
     scores = logits.unflatten(1, (labels.shape[1], -1)).flatten(0, 1)
-    return F.cross_entropy(scores, labels.flatten(), reduction="none", label_smoothing=smoothing).view(labels.shape)
+    targets = labels.flatten(0, 1)
+    targets = targets.to(scores.dtype) if targets.is_floating_point() else targets
+    losses = F.cross_entropy(scores, targets, reduction="none", label_smoothing=smoothing)
+    return losses.view(labels.shape[:2])

@@ -60,8 +60,10 @@ def check(run: Run) -> None:
     """Check that each of the run's `variance_batch_sizes` is compatible with its BN batch size.
 
     Raises:
-        UserError: one is not.
+        UserError: one is not, or images are mixed with others of a mini-batch of the run's size.
     """
+    if run.setting.variance_batch_sizes and any(run.setting.mixing.values()):
+        refuse("experiment", "augment", run.setting.augment, "neither mixup nor cutmix with variance_batch_sizes")
     for size in run.setting.variance_batch_sizes if run.setting.norm == "batch" else ():
         b = bn_batch_size_for(run, size)
         if size % b or size < 2:

@@ -45,7 +45,7 @@ class Updates(abc.ABC):
 
         Args:
             images: [n, lanes * c, h, w].
-            labels: labels of the images, [n, lanes].
+            labels: labels of the images, [n, lanes]; targets if they are mixed, as in `Batches`.
 
         Returns:
             The gradient of each parameter, [lanes, ...]; overwritten by any following call.

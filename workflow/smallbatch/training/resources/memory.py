@@ -250,12 +250,15 @@ def need_of(run: Run, dataset: DatasetInfo, device: torch.device, world: World =
     traced, arena = trace(*kind, _in_parts(run), in_lanes), _arena(run, dataset, device, world)
     gradients = GRADIENTS_IN_PARTS if _in_parts(run) else GRADIENTS
     jittered = any(s.color_jitter.values())
-    augmented = bool(s.augment_pad or s.augment_flip or s.augment_cutout or jittered)
+    mixed = any(s.mixing.values())
+    augmented = bool(s.augment_pad or s.augment_flip or s.augment_cutout or jittered or mixed)
     images = s.train_images or dataset.train
-    places = 1 + 2 * bool(s.augment_pad) + 4 * s.augment_resized + 2 * bool(s.augment_cutout)
+    places = 1 + 2 * bool(s.augment_pad) + 4 * s.augment_resized + 2 * bool(s.augment_cutout) + mixed
     order = PLACE * places + s.augment_flip + (FLOAT + 1) * len(s.color_jitter) * jittered
-    # Bytes as in files, then floats; padding and flipping keep two or three copies of the latter at a time.
-    image, made = FLOAT * values, (dataset.value_bytes + FLOAT * (3 if augmented else 1)) * values
+    # Bytes as in files, then floats; padding and flipping keep two or three copies of the latter at a time, changes of
+    # colours and mixtures up to six; targets are as many as classes.
+    copies = 6 if jittered or mixed else 3 if augmented else 1
+    image, made = FLOAT * values, (dataset.value_bytes + FLOAT * copies) * values + 3 * FLOAT * dataset.classes * mixed
     sizes, example = s.variance_batch_sizes, 0 if arena else traced.kept + gradients * traced.largest
     of_lane, of_example, of_tests = _of_kernels(run, dataset, device, world)
     at_once = min(BLOCK_IMAGES, BLOCK_VALUES // values)

@@ -417,6 +417,16 @@ struct FusedStage {
     int images;  // at a time
 };
 
+// What the classes of examples are: a label each, or targets of all classes each; the other is null.
+struct Labels {
+    const int64_t* labels;
+    const float* targets;
+
+    Labels from(int64_t example, int classes) const {
+        return {labels ? labels + example : nullptr, targets ? targets + example * classes : nullptr};
+    }
+};
+
 class Network {
    public:
     // `arena` holds a micro-batch, of which `images` are used; nothing in it moves, so that borders stay zero.
@@ -468,25 +478,43 @@ class Network {
     }
 
     // Cross-entropy; leaves its gradient, of the mean over `batch` examples, in d_logits. Returns the sum of the losses.
-    double loss(const int64_t* labels, ptrdiff_t step, float batch, float smoothing) const {
+    double loss(const Labels& labels, ptrdiff_t step, float batch, float smoothing) const {
         Map logits = map(program_.logits), d = map(program_.d_logits);
         const int classes = program_.classes;
         double total = 0;
         for (int i = 0; i < n_; i++) {
             const float* x = logits.image(i);
             float* g = d.image(i);
-            const int64_t label = labels[i * step];
             float most = x[0];
             for (int k = 1; k < classes; k++) most = std::max(most, x[k]);
             float sum = 0;
             for (int k = 0; k < classes; k++) sum += g[k] = std::exp(x[k] - most);
             for (int k = 0; k < classes; k++) g[k] = g[k] / sum / batch;
             std::fill(g + classes, g + d.c, 0.0f);  // its memory may have been another gradient's
+            if (labels.targets) {
+                const float* targets = labels.targets + i * step * classes;
+                total += towards(x, g, targets, std::log(sum) + most, classes, batch, smoothing);
+                continue;
+            }
+            const int64_t label = labels.labels[i * step];
             g[label] -= 1 / batch;
             total += std::log(sum) + most - x[label];
             if (smoothing > 0) total += smooth(x, g, label, classes, batch, smoothing);
         }
         return total;
+    }
+
+    // Takes the targets, which sum to 1, smoothed, from the gradient; returns the loss. `norm` is the log of the sum of
+    // the exponentials.
+    static double towards(const float* x, float* g, const float* targets, double norm, int classes, float batch,
+                          float smoothing) {
+        double loss = 0;
+        for (int k = 0; k < classes; k++) {
+            const float target = (1 - smoothing) * targets[k] + smoothing / float(classes);
+            loss += target * (norm - x[k]);
+            g[k] -= target / batch;
+        }
+        return loss;
     }
 
     // Takes a part of the target from the label and spreads it over all classes; returns what that adds to the loss.
@@ -1244,6 +1272,7 @@ void transpose_all(const Program& program, const Network& net, bool fused, const
 // A mini-batch of m examples in micro-batches, the last of which may be smaller.
 struct MiniBatch {
     Network full, last;  // a full micro-batch; the one that may be smaller, if any
+    const Program& program;
     int64_t m, size, image;
     float smoothing;
     const Scratch& at;
@@ -1251,6 +1280,7 @@ struct MiniBatch {
     MiniBatch(const Program& program, int64_t m, int64_t micro_batch, float smoothing, float* arena, const Scratch& at)
         : full(program, int(std::min(m, micro_batch)), micro_batch, arena, at.statistics),
           last(program, int(std::max<int64_t>(1, m % std::min(m, micro_batch))), micro_batch, arena, at.statistics),
+          program(program),
           m(m),
           size(std::min(m, micro_batch)),
           image(program.image_floats),
@@ -1258,14 +1288,14 @@ struct MiniBatch {
           at(at) {}
 
     // Leaves the gradient in the scratch memory; returns the mean loss. Examples are `step` images and labels apart.
-    float gradient(const Lane& lane, const float* images, const int64_t* labels, int64_t step, bool fused,
+    float gradient(const Lane& lane, const float* images, const Labels& labels, int64_t step, bool fused,
                    float negative_rate, float decay) {
         double loss = 0;
         for (int64_t first = 0; first < m; first += size) {
             Network& net = first + size <= m ? full : last;
             net.take(images + first * step * image, step * image);
             net.forward(at.packed, lane, true);
-            loss += net.loss(labels + first * step, step, float(m), smoothing);
+            loss += net.loss(labels.from(first * step, program.classes), step, float(m), smoothing);
             net.backward(at.packed, at.gradient, at.transposed, first > 0, fused, negative_rate, decay);
         }
         return float(loss / double(m));
@@ -1274,7 +1304,7 @@ struct MiniBatch {
 
 // Whether each of so many labels is the index of a class; others would be read and written beyond the logits.
 bool are_classes(const Program& program, const int64_t* labels, int64_t count) {
-    return std::all_of(labels, labels + count, [&](int64_t label) { return 0 <= label && label < program.classes; });
+    return !labels || std::all_of(labels, labels + count, [&](int64_t label) { return 0 <= label && label < program.classes; });
 }
 
 }  // namespace
@@ -1287,7 +1317,7 @@ int32_t smallbatch_max_channels() { return MAX_CHANNELS; }
 
 // `library.py` declares the structs above and the functions below once more, and compares these when it loads them. The
 // number rises with every change of a struct, of `Kind` or of a function's arguments.
-int32_t smallbatch_interface() { return 3; }
+int32_t smallbatch_interface() { return 4; }
 
 // Bytes of a struct, numbered in the order in which they are declared; -1 beyond the last.
 int64_t smallbatch_struct_size(int32_t number) {
@@ -1300,19 +1330,22 @@ int64_t smallbatch_struct_size(int32_t number) {
 //   micro_batch examples that the arena holds and that pass together; with batch norm the examples of a sub-batch
 //   arena       program.arena_floats * micro_batch floats, zeros at first and left alone between calls
 //   scratch     statistics + 4 * packed + transposed floats, the same
-//   images      [steps][m][lanes][channels][rows][columns], labels [steps][m][lanes]
+//   images      [steps][m][lanes][channels][rows][columns]
+//   labels      [steps][m][lanes], or null: then
+//   targets     [steps][m][lanes][classes], which sum to 1; else null
 //   negative_rates  [steps][lanes]: -eta
 //   updates     made before
 //   smoothing   part of each target that is spread over all classes
 //   losses      [steps][lanes], out: the means before each update; from the first that is not finite on, not a number
 int32_t smallbatch_train(const Program* program, const Lane* lanes, int64_t lane_count, int64_t steps, int64_t m,
                          int64_t micro_batch, float* arena, float* scratch, const float* images,
-                         const int64_t* labels, const float* negative_rates, const Rule* rule, int64_t updates,
-                         float norm_momentum, float smoothing, float* losses) {
+                         const int64_t* labels, const float* targets, const float* negative_rates, const Rule* rule,
+                         int64_t updates, float norm_momentum, float smoothing, float* losses) {
     if (!are_classes(*program, labels, steps * m * lane_count)) return 0;
     const FlushSubnormals flush;
     const Scratch at(*program, scratch);
     MiniBatch batch(*program, m, micro_batch, smoothing, arena, at);
+    const Labels all{labels, targets};
     const bool fused = rule->optimizer == SGD && !lanes->means && rule->clip == 0 && micro_batch >= m;
     for (int64_t l = 0; l < lane_count; l++) {
         const Lane& lane = lanes[l];
@@ -1324,8 +1357,9 @@ int32_t smallbatch_train(const Program* program, const Lane* lanes, int64_t lane
             const int64_t index = s * lane_count + l, example = s * m * lane_count + l;
             begin_statistics(*program, at.statistics);
             transpose_all(*program, batch.full, fused, at.packed, at.transposed);
-            losses[index] = batch.gradient(lane, images + example * program->image_floats, labels + example, lane_count,
-                                           fused, negative_rates[index], rule->decay);
+            losses[index] = batch.gradient(lane, images + example * program->image_floats,
+                                           all.from(example, program->classes), lane_count, fused,
+                                           negative_rates[index], rule->decay);
             Update(*rule, negative_rates[index], updates + s + 1).run(*program, batch.full, fused, numbers);
             end_statistics(*program, lane, at.statistics, int(m / batch.size), norm_momentum);
             if (!std::isfinite(losses[index])) {
@@ -1345,7 +1379,7 @@ int32_t smallbatch_train(const Program* program, const Lane* lanes, int64_t lane
 // 0 and nothing is done: a label is not a class.
 int32_t smallbatch_gradients(const Program* program, const Lane* lanes, int64_t lane_count, int64_t m,
                              int64_t micro_batch, float* arena, float* scratch, const float* images, const int64_t* labels,
-                             float smoothing) {
+                             const float* targets, float smoothing) {
     if (!are_classes(*program, labels, m * lane_count)) return 0;
     const FlushSubnormals flush;
     const Scratch at(*program, scratch);
@@ -1353,7 +1387,8 @@ int32_t smallbatch_gradients(const Program* program, const Lane* lanes, int64_t 
     for (int64_t l = 0; l < lane_count; l++) {
         at.take(*program, lanes[l]);
         transpose_all(*program, batch.full, false, at.packed, at.transposed);
-        batch.gradient(lanes[l], images + l * program->image_floats, labels + l, lane_count, false, 0, 0);
+        batch.gradient(lanes[l], images + l * program->image_floats, Labels{labels, targets}.from(l, program->classes),
+                       lane_count, false, 0, 0);
         transfer<UNPACK>(*program, at.gradient, lanes[l].means);
     }
     return 1;

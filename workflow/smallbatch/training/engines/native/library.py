@@ -79,7 +79,7 @@ OPTIMIZERS = ("sgd", "nesterov", "adam", "adamw", "lion")
 """Optimisers in the order of their numbers in a `Rule`."""
 
 
-INTERFACE = 3
+INTERFACE = 4
 """Version of the interface declared here; see kernels.cpp."""
 
 STRUCTS: tuple[type[ctypes.Structure], ...] = (TensorView, Op, Program, Lane, Rule)
@@ -92,10 +92,10 @@ class OtherInterface(Exception):
 
 _TRAIN = (
     *(POINTER(Program), POINTER(Lane), c_int64, c_int64, c_int64, c_int64),
-    *(c_void_p, c_void_p, c_void_p, c_void_p, c_void_p, POINTER(Rule), c_int64, c_float, c_float, c_void_p),
+    *(*(c_void_p,) * 6, POINTER(Rule), c_int64, c_float, c_float, c_void_p),
 )
 _LOGITS = (POINTER(Program), POINTER(Lane), c_int64, c_int64, c_int64, *(c_void_p,) * 4)
-_GRADIENTS = (*_LOGITS, c_float)
+_GRADIENTS = (*_LOGITS, c_void_p, c_float)
 
 
 def compiler() -> list[str] | None:

@@ -75,14 +75,15 @@ class NativeUpdates(Updates):
     def make(self, batches: Batches, factors: Sequence[float]) -> Tensor:
         """As `Updates.make`."""
         images, labels = (tensor.contiguous() for tensor in batches)
-        steps, m, lanes = labels.shape
+        steps, m, lanes = labels.shape[:3]
         optimizer, losses = self.optimizer, torch.empty(steps, lanes)
         negative_rates = optimizer.negative_rates(factors)
         [norm_momentum] = micro_batch_momenta([m], m)
         table = self._lanes(optimizer.means, optimizer.squares)
         done = library.loaded().smallbatch_train(
             *(ctypes.byref(self.layout.program), table, lanes, steps, m, self.micro_batch),
-            *(tensor.data_ptr() for tensor in (self.arena, self.scratch, images, labels, negative_rates)),
+            *(tensor.data_ptr() for tensor in (self.arena, self.scratch, images)),
+            *(*_labels_or_targets(labels), negative_rates.data_ptr()),
             *(ctypes.byref(_rule(optimizer)), optimizer.updates, norm_momentum, self.network.label_smoothing),
             losses.data_ptr(),
         )
@@ -98,10 +99,11 @@ class NativeUpdates(Updates):
     def gradients(self, images: Tensor, labels: Tensor) -> list[Tensor]:
         """As `Updates.gradients`."""
         images, labels = images.contiguous(), labels.contiguous()
-        count, lanes = labels.shape
+        count, lanes = labels.shape[:2]
         done = library.loaded().smallbatch_gradients(
             *(ctypes.byref(self.layout.program), self._lanes(self.gradient_buffers), lanes, count, self.micro_batch),
-            *(tensor.data_ptr() for tensor in (self.arena, self.scratch, images, labels)),
+            *(tensor.data_ptr() for tensor in (self.arena, self.scratch, images)),
+            *_labels_or_targets(labels),
             self.network.label_smoothing,
         )
         self._check(done, labels)
@@ -146,6 +148,12 @@ class NativeUpdates(Updates):
         pointer = ctypes.POINTER(ctypes.c_void_p)
         rows = ([table[lane].ctypes.data_as(pointer) for table in self.tables] for lane in lanes)
         return (library.Lane * len(lanes))(*(library.Lane(*row) for row in rows))
+
+
+def _labels_or_targets(labels: Tensor) -> tuple[int | None, int | None]:
+    """Addresses of labels and of targets, of which one is none."""
+    address = labels.data_ptr()
+    return (None, address) if labels.is_floating_point() else (address, None)
 
 
 def _rule(optimizer: LaneOptimizer) -> library.Rule:

@@ -211,6 +211,7 @@ def _unknown_of(s: Setting) -> str:
         "weights without decay": bool(s.weight_decay_excludes),
         "clipped gradients": s.clip_norm is not None,
         "smoothed labels": s.label_smoothing > 0,
+        "mixed images": any(s.mixing.values()),
     }
     return ", ".join(words for words, is_used in unknown.items() if is_used)
 
