@@ -284,6 +284,12 @@ def test_words():
     assert seed_words(SEEDS) == "3 seeds" and seed_words(SEEDS[:1]) == "1 seed"
     assert sources(SEEDS) == "digits, 20 epochs"
     assert sources(table({}, {"data": "cifar10"})) == "digits, cifar10, 20 epochs"
+    assert sources(table({"steps": 2000}, {"steps": 2000, "epochs": 7})) == "digits, 2,000 updates"
+    assert sources(table({}, {"images": 9, "data": "cifar10"})) == "digits (20 epochs), cifar10 (9 images)"
+    lengths = table({"experiment": "a"}, {"experiment": "b", "steps": 1}, {"experiment": "c", "images": 5000})
+    words = [label.partition("BN, ")[2] for label in experiment_labels(lengths).values()]
+    assert words == ["20 epochs", "1 update", "5,000 images"]
+    assert "On digits (1,437 training images), 20 epochs, 5,000 images." in said("accuracy", lengths.iloc[[0, 2]])
     assert rate_symbol(table({}, {"lr_scaling": "sqrt"})) == "η / m or η / √m"
     assert rate_symbol(table({"lr_scaling": "sqrt"})) == "η / √m"
     assert rate_symbol(table({"lr_scaling": "none"}, {})) == "η / m or η"

@@ -117,7 +117,11 @@ def test_what_an_experiment_is_unless_set():
     assert required == set(SCHEMAS["study"]["$defs"]["experiment"]["required"])
     own = {one.name: one.default for one in fields(Setting)}
     empty = {"variance_batch_sizes": (), "weight_decay_excludes": (), "clip_norm": None}
-    for key in told.keys() & own.keys() - required - {"train_images", "betas", "eps", *empty}:
+    budgets = {"epochs", "steps", "images"}
+    assert {key: told[key] for key in budgets} == {
+        "epochs": "or `steps`, or `images`", "steps": "or `epochs`", "images": "or `epochs`"
+    }  # fmt: skip
+    for key in told.keys() & own.keys() - required - {"train_images", "betas", "eps", *empty, *budgets}:
         default = yaml.safe_load(told[key].strip("`"))
         assert (tuple(default) if isinstance(default, list) else default) == own[key], key
     assert (own["train_images"], told["train_images"]) == (None, "all")
@@ -219,7 +223,9 @@ def stored(runs) -> float:
 def test_sizes_of_the_paper_are_those_of_its_study():
     runs = {run for _, run in with_rates(study("paper"))}
     of = originals.ORIGINALS
-    seen = sum(images(run.setting, of[run.setting.data].train, of[run.setting.data].test)[0] for run in runs)
+    seen = sum(
+        images(run.setting, run.batch_size, of[run.setting.data].train, of[run.setting.data].test)[0] for run in runs
+    )
     told = f"{len(runs):,} runs with one seed, {seen / 1e10:.2f}e10 gradients, {stored(runs) / 1e9:.0f} GB of results"
     assert told in line(RUNNING)
     five = load_study(CONFIG | {"study": "paper", "seeds": 5})

@@ -25,6 +25,7 @@ AS_FIGURE_8 = AS_FIGURE_1 | {"model": "resnet32", "norm": "batch", "augment": "p
         ("fig01", {"augment": "flip"}, ["augmentation flip, not none"]),
         ("fig01", {"warmup": True}, ["with warm-up"]),
         ("fig01", {"epochs": 1}, ["1 epoch, not 82"]),
+        ("fig01", {"epochs": 5, "steps": 1000}, ["1,000 updates, not 82 epochs"]),
         ("fig01", {"train_images": 10_000}, ["10,000 training images, not 50,000"]),
         ("fig01", {"data": "digits", "train_images": 1437},
          ["digits, not CIFAR-10", "1,437 training images, not 50,000"]),

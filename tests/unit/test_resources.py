@@ -88,6 +88,9 @@ def test_where_speeds_are_known_they_decide_what_is_long():
 def test_the_cost_of_a_run_is_that_of_its_epochs_its_small_batches_and_what_it_measures():
     assert [relative_cost(a_run(batch_size=m, epochs=4)) for m in (1, 3, 12)] == [16, 8, 5]
     assert relative_cost(a_run(batch_size=3, epochs=4, variance_batch_sizes=(2, 4))) == 24
+    # In epochs of 50,000 images.
+    assert relative_cost(a_run(batch_size=1, epochs=0, steps=100_000)) == 8
+    assert relative_cost(a_run(batch_size=3, epochs=0, images=100_001)) == pytest.approx(4, rel=1e-4)
 
 
 def test_parts_have_about_equal_costs_and_whole_rows():

@@ -68,6 +68,25 @@ def test_an_optimiser_has_the_constants_of_its_authors_unless_others_are_said(sa
     assert setting.clip_norm == said.get("clip_norm")
 
 
+def test_a_length_in_updates_or_images_is_as_long_at_each_batch_size_and_scaled():
+    def in_steps(values):
+        small(values).pop("epochs")
+        small(values).update(steps=100)
+        values["experiments"]["other"] = {**small(values), "images": 60}
+        values["experiments"]["other"].pop("steps")
+
+    study = load(in_steps)
+    settings = {name: e.setting for name, e in study.experiments.items()}
+    assert [(s.epochs, s.steps, s.images) for s in settings.values()] == [(0, 100, None), (0, None, 60)]
+    for m in (4, 8):  # of 90 images in an epoch
+        assert settings["small"].updates(m, 90 // m) == 100 and settings["other"].updates(m, 90 // m) == 60 // m
+    # 22 or 11 updates an epoch.
+    assert [settings["small"].seen(m, 90) for m in (4, 8)] == [(400, 5), (800, 10)]
+    assert [settings["other"].seen(m, 90) for m in (4, 8)] == [(60, 1), (56, 1)]
+    scaled = load(in_steps, scale={"name": "short", "epochs": 0.1}).experiments
+    assert (scaled["small"].setting.steps, scaled["other"].setting.images) == (10, 8)
+
+
 def test_constants_that_are_said_and_those_by_default_are_the_same_run():
     plain, said = ({"optimizer": "adamw"} | more for more in ({}, {"betas": [0.9, 0.999], "eps": 1e-8}))
     assert load(plain).runs() == load(said).runs()
@@ -162,7 +181,8 @@ def test_everything_that_can_change_the_numbers_changes_the_name(monkeypatch):
         a_run(lr_schedule="cosine"), a_run(lr_drop_factor=0.2), a_run(warmup_fraction=0.1), a_run(warmup_start=0.0),
         a_run(augment_pad=1), a_run(augment_flip=True), a_run(train_images=5), a_run(data="other"),
         a_run(augment_cutout=2), a_run(augment_brightness=0.1), a_run(augment_contrast=0.1),
-        a_run(augment_saturation=0.1), a_run(augment_mixup=0.2), a_run(augment_cutmix=0.2),
+        a_run(augment_saturation=0.1), a_run(augment_mixup=0.2), a_run(augment_cutmix=0.2), a_run(steps=9),
+        a_run(images=9),
     ]  # fmt: skip
     names = {run.name("f").rpartition("-")[2] for run in [base, *changes]} | {base.name("g").rpartition("-")[2]}
     monkeypatch.setattr(studies, "PROTOCOL", studies.PROTOCOL + 1)

@@ -94,6 +94,26 @@ MISTAKES = {
         dict(norm="none", variance_batch_sizes=[2, 4], augment={"flip": False, "mixup": 1}),
         "augment.mixup: 1 is not allowed; allowed: 0 with variance_batch_sizes, which cuts the same examples into",
     ),
+    "no length": (
+        lambda v: small(v).pop("epochs"), "small: key 'epochs' is missing; allowed: one of epochs, steps, images"
+    ),
+    "two lengths": (dict(steps=5), "small.steps: 5 is not allowed; allowed: only one of epochs, steps, images; epo"),
+    "no steps": (dict(steps=0), "small.steps: 0 is not allowed; allowed: a whole number from 1 (updates)"),
+    "curves over epochs of which there is no number": (
+        lambda v: (
+            small(v).pop("epochs"), small(v).update(steps=7),
+            v["figures"]["fig01"].update(kind="convergence", base_lr="2^-8"),
+        ),
+        "figures.fig01.experiments: 'small' is not allowed; allowed: experiments trained for epochs with kind converg",
+    ),
+    "fewer images than an update has": (
+        lambda v: (small(v).pop("epochs"), small(v).update(images=7)),
+        "small.images: 7 is not allowed; allowed: whole numbers from 8, the largest batch size",
+    ),
+    "variance without epochs": (
+        lambda v: (small(v).pop("epochs"), small(v).update(steps=7, variance_batch_sizes=[2, 4], norm="none")),
+        "small.variance_batch_sizes: [2, 4] is not allowed; allowed: only with epochs, at the ends of which the va",
+    ),
     "nothing held out": (
         dict(selection="validation", train_images=5, batch_sizes=[4]),
         "selection: 'validation' is not allowed; allowed: test: of 5 training images a tenth, which would be held out,",

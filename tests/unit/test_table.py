@@ -117,6 +117,8 @@ COLUMNS = {
     "augment_brightness": [0.0] * 6,
     "augment_contrast": [0.0] * 6,
     "augment_saturation": [0.0] * 6,
+    "steps": [None] * 6,
+    "images": [None] * 6,
     "augment_cutout": [0] * 6,
     "augment_mixup": [0.0] * 6,
     "augment_cutmix": [0.0] * 6,

@@ -18,7 +18,7 @@ MEASURED = Measured(100, 50, {2: Timing(4.0, 1.0, 1000), 8: Timing(1.0, 1.0, 400
 def test_a_run_takes_what_its_images_take():
     run = a_run(epochs=2)
     assert kind_of(run.setting) == ALEXNET
-    assert images(run.setting, 100, 50) == (200, 100)
+    assert images(run.setting, 4, 100, 50) == (200, 100)
     assert MEASURED.seconds(run.setting, 8) == pytest.approx(200 * 1 + 100 * 1)
     assert MEASURED.seconds(run.setting, 4) == pytest.approx(200 * 2.5 + 100 * 1)  # half-way, in powers of two
     assert MEASURED.seconds(run.setting, 1) == pytest.approx(200 * 4 + 100 * 1)
@@ -30,8 +30,12 @@ def test_a_kind_is_what_decides_about_speed():
 
 
 def test_part_of_the_images_and_held_out_ones_count():
-    assert images(a_run(epochs=3, train_images=60).setting, 100, 50) == (180, 150)
-    assert images(a_run(epochs=3, selection="validation").setting, 100, 50) == (270, 180)
+    assert images(a_run(epochs=3, train_images=60).setting, 4, 100, 50) == (180, 150)
+    assert images(a_run(epochs=3, selection="validation").setting, 4, 100, 50) == (270, 180)
+    # Of 90 images 22 mini-batches of 4 an epoch: 45 updates are two epochs and one update of a third.
+    budget = {"epochs": 0, "selection": "validation"}
+    assert images(a_run(steps=45, **budget).setting, 4, 100, 50) == (180, 180)
+    assert images(a_run(images=179, **budget).setting, 4, 100, 50) == (176, 120)
 
 
 def test_memory_grows_beyond_what_was_measured():

@@ -14,6 +14,7 @@ from smallbatch import data, models
 from smallbatch.core.errors import UserError, refuse
 from smallbatch.study.claims import check_claims, survives
 from smallbatch.study.experiments import (
+    BUDGETS,
     COLOURS,
     DEFAULT_BETAS,
     MIXING,
@@ -213,7 +214,9 @@ def _check_scale(where: str, values: Values, scale: Values, datasets: list[str])
 
 def _scaled(e: Values, scale: Values) -> dict[str, Any]:
     sizes = scale.get("batch_sizes")
-    changed: dict[str, Any] = {"epochs": max(1, round(e["epochs"] * scale.get("epochs", 1)))}
+    changed: dict[str, Any] = {unit: max(1, round(e[unit] * scale.get("epochs", 1))) for unit in BUDGETS if unit in e}
+    if "images" in e:
+        changed["images"] = max(changed["images"], *e["batch_sizes"])  # an update at each m
     if "train_images" in scale:
         changed["train_images"] = min(e.get("train_images", scale["train_images"]), scale["train_images"])
     for key in ("batch_sizes", "bn_batch_sizes", "variance_batch_sizes"):
@@ -326,6 +329,7 @@ def _experiment(where: str, name: str, values: Values, datasets: Values) -> Expe
     norm, best_of = values.get("norm", "none"), _bases(values)
     if norm == "own" and not models.is_own(values["model"]):
         refuse(where, f"{key}.norm", norm, f"none, batch or group with {values['model']}, which has no norm of its own")
+    _check_budget(where, key, values)
     _check_whole_bn_batches(where, key, norm, b_sizes or batch_sizes)
     if b_sizes:
         _check_bn_batches(where, key, norm, batch_sizes, b_sizes)
@@ -338,6 +342,23 @@ def _experiment(where: str, name: str, values: Values, datasets: Values) -> Expe
     setting = _setting(where, key, values, datasets)
     b_sizes = tuple(b_sizes) if b_sizes else None
     return Experiment(name, setting, batch_sizes, b_sizes, rates, tuple(values["seeds"]), tuple(best_of))
+
+
+def _check_budget(where: str, key: str, values: Values) -> None:
+    """Check that the length of training is given once, and makes an update at each m."""
+    given = [unit for unit in BUDGETS if unit in values]
+    if not given:
+        raise UserError(f"{where}: {key}: key 'epochs' is missing; allowed: one of {', '.join(BUDGETS)}")
+    if len(given) > 1:
+        refuse(
+            where, f"{key}.{given[1]}", values[given[1]], f"only one of {', '.join(BUDGETS)}; {given[0]} is set, too"
+        )
+    if values.get("images", math.inf) < max(values["batch_sizes"]):
+        allowed = f"whole numbers from {max(values['batch_sizes'])}, the largest batch size"
+        refuse(where, f"{key}.images", values["images"], allowed)
+    if given != ["epochs"] and "variance_batch_sizes" in values:
+        allowed = "only with epochs, at the ends of which the variance is measured"
+        refuse(where, f"{key}.variance_batch_sizes", values["variance_batch_sizes"], allowed)
 
 
 def _check_model(where: str, key: str, model: str) -> None:
@@ -364,6 +385,7 @@ def _setting(where: str, key: str, values: Values, datasets: Values) -> Setting:
         "data": data.label(values["data"], datasets[values["data"]]),
         "weight_decay": float(values["weight_decay"]) + 0.0,  # so that -0.0 is 0.0
         "norm_layers": values.get("norm_layers", "all") if values.get("norm") in ("batch", "group") else "all",
+        "epochs": values.get("epochs", 0),
         **_schedule(where, key, values),
         **_optimizer(where, key, values),
         "augment_pad": augment.get("pad", 0),
@@ -523,6 +545,10 @@ def _figure(where: str, name: str, values: Values, experiments: Mapping[str, Exp
         refuse(where, f"{key}.base_lr", values.get("base_lr"), "set for kind convergence, and only there")
     if "base_lr" not in values:
         return dict(values)
+    for experiment in values["experiments"]:
+        if not experiments[experiment].setting.epochs:
+            allowed = "experiments trained for epochs with kind convergence, whose axis they are"
+            refuse(where, f"{key}.experiments", experiment, allowed)
     rate = parse_base_lr(values["base_lr"])
     for experiment in values["experiments"]:
         _check_rate(where, f"{key}.base_lr", rate, experiments[experiment])

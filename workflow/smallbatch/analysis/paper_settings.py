@@ -5,7 +5,7 @@ from typing import Any, NamedTuple
 
 import pandas as pd
 
-from smallbatch.analysis.words import Row, counted, departures, model_words, norm_words
+from smallbatch.analysis.words import Row, budget, budget_of, counted, departures, model_words, norm_words
 from smallbatch.data.originals import ORIGINALS
 
 DATA = {"cifar10": "CIFAR-10", "cifar100": "CIFAR-100", "imagenet": "ImageNet"}
@@ -129,9 +129,12 @@ def _warmup(paper: Shown, rows: _Rows) -> list[str]:
 
 
 def _epochs(paper: Shown, rows: _Rows) -> list[str]:
-    others = [row["epochs"] for row in _others(paper.epochs, rows, lambda row: row["epochs"])]
+    in_epochs = [row for row in rows if budget(row)[1] == "epoch"]
+    by_others = dict.fromkeys(budget_of(row) for row in rows if budget(row)[1] != "epoch")
+    others = [row["epochs"] for row in _others(paper.epochs, in_epochs, lambda row: row["epochs"])]
     ours = [*map(str, others[:-1]), *(counted(epochs, "epoch") for epochs in others[-1:])]
-    return [_not(ours, map(str, paper.epochs))] * bool(others)
+    theirs = [*map(str, paper.epochs[:-1]), counted(paper.epochs[-1], "epoch")]
+    return [_not(ours, map(str, paper.epochs))] * bool(others) + [_not(by_others, theirs)] * bool(by_others)
 
 
 def _fewer_images(paper: Shown, rows: _Rows) -> list[str]:

@@ -12,7 +12,7 @@ from smallbatch.core.errors import UserError
 from smallbatch.core.files import atomic
 from smallbatch.data.prepared import Meta
 from smallbatch.runs.store import Epoch, Record, RunStore, Variance, digest_of
-from smallbatch.study.experiments import Run
+from smallbatch.study.experiments import VALIDATION_FRACTION, Run, Setting
 
 Planned = Sequence[tuple[str, Run]]
 """Pairs of experiment and run, as `Study.planned` gives them."""
@@ -30,7 +30,7 @@ def collect(planned: Planned, store: RunStore, metas: Mapping[str, Meta]) -> dic
 def runs_table(
     planned: Planned, records: Mapping[str, Record], metas: Mapping[str, Meta], threshold: float
 ) -> pd.DataFrame:
-    """One row a planned run: all settings and what came out.
+    """One row a planned run: all settings and what came out. Epochs are those that the run begins.
 
     Columns beside the settings: experiment, run (its folder), classes, test_images, augment (in words), status
     (finished, diverged or missing), accuracy (median test accuracy of the last 5 epochs, a fraction; chance where the
@@ -63,6 +63,7 @@ def _row(experiment: str, run: Run, records: Mapping[str, Record], meta: Meta) -
         "betas": " ".join(f"{beta:g}" for beta in run.setting.betas),
         "weight_decay_excludes": " ".join(run.setting.weight_decay_excludes),
         "augment": run.setting.augment,
+        "epochs": run.setting.seen(run.batch_size, _trained_on(run.setting, meta))[1],
     }
     return {
         "experiment": experiment,
@@ -72,6 +73,12 @@ def _row(experiment: str, run: Run, records: Mapping[str, Record], meta: Meta) -
         **settings,
         **(_result(records[name], run.setting.selection, 1 / len(meta.classes)) if name in records else _MISSING),
     }
+
+
+def _trained_on(setting: Setting, meta: Meta) -> int:
+    """The number of images of an epoch."""
+    used = setting.train_images or meta.train
+    return used - (round(VALIDATION_FRACTION * used) if setting.selection == "validation" else 0)
 
 
 _NUMBERS = ("accuracy", "selection_accuracy", "seconds", "images_per_second", "lanes", "peak_memory_mb")

@@ -125,8 +125,9 @@ def experiment_labels(runs: pd.DataFrame) -> dict[str, str]:
     labels = [setting_words(row) for _, row in rows.iterrows()]
     if rows["data"].nunique() > 1:
         labels = [f"{data}: {label}" for data, label in zip(rows["data"], labels, strict=True)]
-    if rows.groupby("data")["epochs"].nunique().max() > 1:
-        labels = [f"{label}, {counted(epochs, 'epoch')}" for label, epochs in zip(labels, rows["epochs"], strict=True)]
+    budgets = [budget_of(row) for _, row in rows.iterrows()]
+    if rows.assign(budget=budgets).groupby("data")["budget"].nunique().max() > 1:
+        labels = [f"{label}, {words}" for label, words in zip(labels, budgets, strict=True)]
     having = Counter(labels)
     named = zip(rows["experiment"], labels, strict=True)
     return {name: f"{label} ({name})" if having[label] > 1 else label for name, label in named}
@@ -139,10 +140,10 @@ def listed(values: Iterable[Any]) -> str:
 
 def sources(runs: pd.DataFrame) -> str:
     """`cifar10, 82 epochs`; `cifar10 (82 epochs), cifar100 (164 epochs)` where not all are trained for as long."""
-    epochs = {str(data): epoch_words(column) for data, column in runs.groupby("data", sort=False)["epochs"]}
-    if runs["epochs"].nunique() == 1:
-        return ", ".join([*epochs, next(iter(epochs.values()))])
-    return ", ".join(f"{data} ({words})" for data, words in epochs.items())
+    budgets = {str(data): budget_words(of) for data, of in runs.groupby("data", sort=False)}
+    if len(_budgets(runs)) == 1:
+        return ", ".join([*budgets, next(iter(budgets.values()))])
+    return ", ".join(f"{data} ({words})" for data, words in budgets.items())
 
 
 def counted(count: int, noun: str) -> str:
@@ -154,6 +155,35 @@ def epoch_words(epochs: Iterable[int]) -> str:
     """`1 epoch`, `82 epochs`, `82, 164 epochs`."""
     numbers = listed(sorted(epochs))
     return f"{numbers} epoch" if numbers == "1" else f"{numbers} epochs"
+
+
+def budget_words(runs: pd.DataFrame) -> str:
+    """How long runs are trained: `82, 164 epochs`, `1,000 updates`, `50,000 images`."""
+    budgets = _budgets(runs)
+    epochs = [count for count, unit in budgets if unit == "epoch"]
+    others = [_number_of(count, unit) for count, unit in sorted(budgets) if unit != "epoch"]
+    return ", ".join([*([epoch_words(epochs)] if epochs else []), *others])
+
+
+def _budgets(runs: pd.DataFrame) -> set[tuple[int, str]]:
+    return {budget(row) for row in runs[["epochs", "steps", "images"]].drop_duplicates().to_dict("records")}
+
+
+def budget(row: Row) -> tuple[int, str]:
+    """The length of a training and its unit."""
+    for column, unit in (("steps", "update"), ("images", "image")):
+        if not pd.isna(row[column]):
+            return int(row[column]), unit
+    return row["epochs"], "epoch"
+
+
+def budget_of(row: Row) -> str:
+    """`1 epoch`, `1,000 updates`: how long one run is trained."""
+    return _number_of(*budget(row))
+
+
+def _number_of(count: int, unit: str) -> str:
+    return counted(count, unit) if count == 1 or unit == "epoch" else f"{count:,} {unit}s"
 
 
 def format_duration(seconds: float) -> str:

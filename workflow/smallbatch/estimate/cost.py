@@ -119,8 +119,9 @@ def _run_cost(run: Run, probed: Probed, at_once: int, kept: float) -> tuple[floa
         at_once: the number of processes that train at the same time.
         kept: the fraction of the weights that is kept.
     """
-    measured, epochs = probed.measured, run.setting.epochs
-    gradients, _ = images(run.setting, measured.train, measured.test)
+    measured = probed.measured
+    gradients, _ = images(run.setting, run.batch_size, measured.train, measured.test)
+    _, epochs = run.setting.seen(run.batch_size, run.setting.train_images or measured.train)
     stored = RECORD_BYTES + EPOCH_BYTES * epochs + WEIGHT_BYTES * probed.weights * kept
     return gradients, measured.seconds(run.setting, run.batch_size) / at_once / 3600, stored / 1e6
 

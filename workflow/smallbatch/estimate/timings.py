@@ -70,22 +70,24 @@ class Measured(NamedTuple):
 
     def seconds(self, setting: Setting, batch_size: int) -> float:
         """Seconds that one run takes."""
-        trained, tested = images(setting, self.train, self.test)
+        trained, tested = images(setting, batch_size, self.train, self.test)
         speed = self.at(batch_size)
         return trained * speed.training + tested * speed.testing
 
 
-def images(setting: Setting, train: int, test: int) -> tuple[int, int]:
+def images(setting: Setting, batch_size: int, train: int, test: int) -> tuple[int, int]:
     """How many images a run trains on and is tested on, each counted as often as it is seen.
 
     Args:
         setting: the run's setting.
+        batch_size: its batch size.
         train: the number of training images of its data.
         test: the number of test images of its data.
     """
     used = setting.train_images or train
     held_out = round(VALIDATION_FRACTION * used) if setting.selection == "validation" else 0
-    return setting.epochs * (used - held_out), setting.epochs * (test + held_out)
+    trained, epochs = setting.seen(batch_size, used - held_out)
+    return trained, epochs * (test + held_out)
 
 
 class Timings:

@@ -11,8 +11,8 @@ from smallbatch.analysis.paper_settings import LAST_FIGURE
 from smallbatch.analysis.selection import at_best_rates
 from smallbatch.analysis.statistics import LAST_EPOCHS
 from smallbatch.analysis.words import (
+    budget_words,
     counted,
-    epoch_words,
     experiment_labels,
     listed,
     progress,
@@ -63,7 +63,7 @@ def note(kind: str, runs: pd.DataFrame) -> str:
     """The small print under a figure: data, setting if there is only one, epochs, seeds, progress."""
     words = [sources(runs)]
     if runs["experiment"].nunique() == 1:
-        words = [listed(runs["data"]), setting_words(runs.iloc[0]), epoch_words(runs["epochs"])]
+        words = [listed(runs["data"]), setting_words(runs.iloc[0]), budget_words(runs)]
     parts = [", ".join([*words, seed_words(runs)])]
     if runs["seed"].nunique() > 1 and kind in _BANDS:
         parts.append("bands: 95 % intervals")
@@ -135,8 +135,8 @@ def _also(kind: str, runs: pd.DataFrame, variance: pd.DataFrame) -> str:
 
 
 def _setting(runs: pd.DataFrame) -> str:
-    trained = runs.groupby(["data", "train_images"], sort=False)["epochs"]
-    data = [f"{name} ({images:,} training images), {epoch_words(of)}" for (name, images), of in trained]
+    trained = runs.groupby(["data", "train_images"], sort=False)
+    data = [f"{name} ({images:,} training images), {budget_words(of)}" for (name, images), of in trained]
     where = f"{'; '.join(data)}."
     if runs["experiment"].nunique() > 1:
         return f"On {where}"

@@ -63,12 +63,17 @@ def lane_key(run: Run) -> tuple[int, int, str]:
     return (run.batch_size, run.bn_batch_size, json.dumps(run.settings | {"base_lr": 0, "seed": 0}, sort_keys=True))
 
 
+ASSUMED_IMAGES = 50_000
+"""Training images of an epoch, where a length of training in images is compared with another in epochs."""
+
+
 def relative_cost(run: Run) -> float:
     """A run's cost in arbitrary units, for use where speeds were not measured.
 
     Small batches cost more (on digits 1 + 3/m); measuring the variance at a batch size costs about as much as training.
     """
-    return run.setting.epochs * (1 + 3 / run.batch_size) * (1 + len(run.setting.variance_batch_sizes))
+    epochs = run.setting.epochs or run.setting.seen(run.batch_size, 0)[0] / ASSUMED_IMAGES
+    return epochs * (1 + 3 / run.batch_size) * (1 + len(run.setting.variance_batch_sizes))
 
 
 def cut(study: Study, runs_per_pack: int) -> dict[str, Pack]:

@@ -3,6 +3,7 @@
 import hashlib
 import itertools
 import json
+import math
 from collections.abc import Iterator, Mapping
 from dataclasses import MISSING, asdict, dataclass, field, fields
 from functools import cached_property
@@ -20,6 +21,9 @@ DEFAULT_BETAS = {"adam": (0.9, 0.999), "adamw": (0.9, 0.999), "lion": (0.9, 0.99
 DEFAULT_EPS = 1e-8
 """Defaults of optimisers, as in torch and in Chen et al. 2023."""
 
+BUDGETS = ("epochs", "steps", "images")
+"""The settings that say how long a training is, of which it has one."""
+
 COLOURS, MIXING = ("brightness", "contrast", "saturation"), ("mixup", "cutmix")
 """Augmentation by changes of colours, and by mixing two images."""
 
@@ -32,6 +36,9 @@ class Setting:
     """The settings that all runs of an experiment share.
 
     data: label of the data set.
+    epochs: the number of epochs; 0 where the length of training is in `steps` or `images`.
+    steps, images: in place of epochs the number of updates, or of images seen of which m make an update; the last epoch
+        then ends early.
     train_images: the number of training images used; None: all.
     norm, norm_layers: normalisation (none, batch, group, the model's own) and the layers that have it (all, conv).
     lr_schedule: how the rate falls over training (drops, cosine, linear, one-cycle), see `training.schedule`.
@@ -96,6 +103,8 @@ class Setting:
     selection: str = "test"
     variance_batch_sizes: tuple[int, ...] = ()
     model_content: str | None = None
+    steps: int | None = None
+    images: int | None = None
 
     @property
     def augment(self) -> str:
@@ -119,6 +128,22 @@ class Setting:
     def mixing(self) -> dict[str, float]:
         """The ways of mixing two images, of which a run uses one at most, with the alpha of each."""
         return {name: getattr(self, f"augment_{name}") for name in MIXING}
+
+    def updates(self, batch_size: int, steps: int) -> int:
+        """The number of updates of a training with this batch size, with `steps` of them in an epoch."""
+        return self.steps or (self.images // batch_size if self.images else self.epochs * steps)
+
+    def seen(self, batch_size: int, images: int) -> tuple[int, int]:
+        """How many images a training with this batch size sees, and how many epochs it begins.
+
+        Args:
+            batch_size: m.
+            images: the number of images of an epoch, with those that do not fill a last batch.
+        """
+        if self.epochs:
+            return self.epochs * images, self.epochs
+        updates = self.updates(batch_size, 0)
+        return updates * batch_size, math.ceil(updates / max(1, images // batch_size))
 
     @property
     def remembered(self) -> int:

@@ -22,6 +22,7 @@ class LaneState:
         network: network of the lanes, with their weights and running statistics.
         optimizer: the lanes' optimiser, with its state.
         steps_per_epoch: updates per epoch.
+        steps: updates of the whole training, at which the last epoch ends.
 
     Attributes:
         epoch, step: number of complete epochs, and of updates made since.
@@ -33,7 +34,10 @@ class LaneState:
         lanes_at_start: number of lanes before any diverged.
     """
 
-    def __init__(self, runs: Sequence[Run], network: Network, optimizer: LaneOptimizer, steps_per_epoch: int) -> None:
+    def __init__(
+        self, runs: Sequence[Run], network: Network, optimizer: LaneOptimizer, steps_per_epoch: int, steps: int
+    ) -> None:
+        self.steps = steps
         self.runs, self.network, self.optimizer, self.steps_per_epoch = list(runs), network, optimizer, steps_per_epoch
         self.lanes_at_start, self.epoch, self.step = len(runs), 0, 0
         self.environments: list[dict[str, str]] = []
@@ -50,7 +54,7 @@ class LaneState:
     @property
     def steps_done(self) -> int:
         """Updates made so far."""
-        return self.epoch * self.steps_per_epoch + self.step
+        return min(self.epoch * self.steps_per_epoch + self.step, self.steps)
 
     @property
     def variance_is_measured(self) -> bool:
@@ -91,7 +95,7 @@ class LaneState:
             test: scores on the test split.
             validation: accuracy of each lane on the held-out images; NaN if there are none.
         """
-        train_losses = (self.loss_sum / self.steps_per_epoch).tolist()
+        train_losses = (self.loss_sum / self.step).tolist()
         self.epoch, self.step = self.epoch + 1, 0
         for lane, run in enumerate(self.runs):
             seen = train_losses[lane], test.losses[lane], test.accuracies[lane], validation[lane]
@@ -140,7 +144,8 @@ class LaneState:
 
     def misfit_of(self, state: State) -> str | None:
         """The reason why a new training cannot continue from a `state_dict`; None if it can."""
-        return misfit_of(state, self.state_dict(), self.runs[0].setting.epochs, self.steps_per_epoch)
+        epochs = math.ceil(self.steps / self.steps_per_epoch)
+        return misfit_of(state, self.state_dict(), epochs, self.steps_per_epoch)
 
     def load_state_dict(self, state: State) -> None:
         """Continue from a `state_dict` of these runs."""

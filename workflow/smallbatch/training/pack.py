@@ -137,7 +137,7 @@ class _Job:
         return self.store.has(run, self.fingerprint)
 
     def images(self, run: Run) -> int:
-        return run.setting.epochs * (run.setting.train_images or self.data.meta.train)
+        return run.setting.seen(run.batch_size, run.setting.train_images or self.data.meta.train)[0]
 
     def processor(self) -> contextlib.AbstractContextManager[object]:
         """Context that binds this process to a processor; no effect for photos, which use all of them, and GPUs."""
@@ -214,7 +214,7 @@ class _Job:
                 log.warning("%s: resumed elsewhere than it began: %s; its records say so", title(runs), changed)
             need = self.budget.need(runs[0]).bytes(len(runs), training.state.network.micro_batch)
             log.info("%s: needs up to %.0f MB, %.0f MB are available", title(runs), need / 1e6, self.budget.size / 1e6)
-            epochs = runs[0].setting.epochs
+            epochs = training.epochs
             names = [run.name(self.fingerprint) for run in runs]
             self.progress.begin(title(runs), names, epochs, self.images(runs[0]) // epochs, training.state.epoch)
             finish = functools.partial(self._finish, environment.merge(training.state.environments))

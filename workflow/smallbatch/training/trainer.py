@@ -55,6 +55,7 @@ class LaneTrainer:
     Attributes:
         state: state of the lanes, with everything that a checkpoint holds.
         loader: loader of their mini-batches.
+        steps, epochs: number of updates, and of epochs, of which the last may be cut.
         schedule: schedule of their rates, as factors of eta.
         backend: way of making updates; `updates` makes those of the current lanes.
     """
@@ -71,8 +72,9 @@ class LaneTrainer:
         self.setting, self.batch_size, self.device, self.meta = first.setting, first.batch_size, device, data.meta
         self.bn_batch_size, self.world, self.images_at_once = first.bn_batch_size, world, images_at_once
         self.loader = BatchLoader(data, first.setting, first.batch_size, device)
-        updates = first.setting.epochs * self.loader.steps
-        self.schedule = Schedule(updates, first.setting)
+        self.steps = first.setting.updates(first.batch_size, self.loader.steps)
+        self.epochs = math.ceil(self.steps / self.loader.steps)
+        self.schedule = Schedule(self.steps, first.setting)
         self.variance_epochs = variance.epochs_measured(first.setting)
         _, height, width = data.meta.shape
         self.pixels = height * width
@@ -99,7 +101,7 @@ class LaneTrainer:
         )
         etas = [run.learning_rate for run in runs]
         optimizer = optimizer_of(s, network.model, network.parameters, etas)
-        self.state = LaneState(runs, network, optimizer, self.loader.steps)
+        self.state = LaneState(runs, network, optimizer, self.loader.steps, self.steps)
         self.backend = backends.choose(
             runs[0], self.suitability, self.meta.shape, len(self.meta.classes), self.device, self.world
         )
@@ -168,7 +170,7 @@ class LaneTrainer:
     def _train_epochs(self, finish: Finish, checkpoint: Checkpoint, progress: Progress) -> None:
         watch = None if self.suitability.lanes else self._watch()
         self.measure_variance()
-        while self.state.runs and self.state.epoch < self.setting.epochs:
+        while self.state.runs and self.state.epoch < self.epochs:
             self._train_epoch(finish, checkpoint, progress)
             if watch and self.state.runs:
                 watch.check(lanes.lane_state(self.state.model, 0), self.state.epoch + 1)
@@ -197,7 +199,7 @@ class LaneTrainer:
 
     def _train_epoch(self, finish: Finish, checkpoint: Checkpoint, progress: Progress) -> None:
         plan, state = self.plan(), self.state
-        while state.step < self.loader.steps and state.runs:
+        while state.step < self.epoch_end and state.runs:
             started = time.perf_counter()
             losses = self.train_block(plan, self.block_end())
             diverged = state.add_losses(losses)
@@ -210,9 +212,14 @@ class LaneTrainer:
             if state.runs:
                 self.world.stop_if_asked()
 
+    @property
+    def epoch_end(self) -> int:
+        """The number of steps of the current epoch."""
+        return min(self.loader.steps, self.steps - self.state.epoch * self.loader.steps)
+
     def block_end(self) -> int:
         """The step of the epoch at which the next block ends."""
-        return min(self.state.step + self.updates.steps, self.loader.steps)
+        return min(self.state.step + self.updates.steps, self.epoch_end)
 
     def train_block(self, plan: EpochPlan, end: int) -> Tensor:
         """Make the updates up to step `end` of the epoch; returns their losses [steps, lanes]."""

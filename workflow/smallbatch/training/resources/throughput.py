@@ -40,6 +40,8 @@ def lanes_of(run: Run, count: int) -> list[Run]:
         data="noise",
         train_images=None,
         epochs=1,
+        steps=None,
+        images=None,
         augment_resized=False,
         selection="test",
         variance_batch_sizes=(),
