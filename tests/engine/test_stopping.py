@@ -1,6 +1,7 @@
 """Stopping by a signal: at once, with nothing lost, and what is resumed is bit-identical to what was not stopped."""
 
 import contextlib
+import functools
 import itertools
 import os
 import random
@@ -17,12 +18,12 @@ import pytest
 import torch
 from helpers import PROJECT, a_run, made_data, training_settings, write_study
 
-from smallbatch.core import stopping
+from smallbatch.core import environment, stopping
 from smallbatch.core.console import log_and_exit_on_error
 from smallbatch.core.errors import Stopped
 from smallbatch.data import prepared
 from smallbatch.runs.store import METRICS, VARIANCE
-from smallbatch.training import launch
+from smallbatch.training import launch, variance
 from smallbatch.training.checkpoint_folder import CheckpointFolder
 from smallbatch.training.engines.eager import EagerUpdates
 from smallbatch.training.engines.native.updates import NativeUpdates
@@ -129,9 +130,9 @@ def test_ctrl_c_on_what_does_not_listen_is_one_line(capsys):
 def several_kinds():
     """Pairs of lanes: BN in sub-batches with warm-up and held-out images; and one whose variance is measured."""
     bn = {"model": "resnet8", "norm": "batch", "b": 2, "warmup": True, "augment_pad": 1, "selection": "validation"}
-    plain = {"model": "alexnet", "momentum": 0.5, "variance_batch_sizes": (2, 8)}
-    pairs = [a_run(**kind, epochs=6, base_lr=2**-9, seed=seed) for kind in (bn, plain) for seed in (1, 2)]
-    return [*pairs, a_run(**plain, epochs=6, base_lr=2.0**40)]
+    plain = {"model": "alexnet", "momentum": 0.5, "variance_batch_sizes": (4, 8)}
+    pairs = [a_run(**kind, epochs=4, base_lr=2**-9, seed=seed) for kind in (bn, plain) for seed in (1, 2)]
+    return [*pairs, a_run(**plain, epochs=4, base_lr=2.0**40)]
 
 
 def files(results: Path) -> dict[Path, bytes]:
@@ -169,6 +170,8 @@ def test_signals_at_any_moment_lose_nothing(tmp_path, monkeypatch, either_way):
     """Whatever the moment: no block is trained twice, no file damaged, and all bits are those of a whole training."""
     for updates in (EagerUpdates, NativeUpdates):
         monkeypatch.setattr(updates, "steps", 4)
+    monkeypatch.setattr(variance, "MIN_MINI_BATCHES", 4)
+    monkeypatch.setattr(environment, "commit", functools.cache(environment.commit))
     data, draws = made_data(tmp_path / "data" / "made", train=80), random.Random(0)
     options = {"lanes": 2, "keep_weights": "all", "device": "cpu"}
     with monkeypatch.context() as counted:
@@ -219,7 +222,7 @@ def test_stopped_before_it_trains_it_says_so(data_folder, tmp_path):
 @pytest.mark.slow
 def test_several_processes_stop_together(data_folder, tmp_path):
     """The signal reaches this process alone, as Ctrl-C would not: it is passed on."""
-    runs = [a_run(model="resnet8", norm="batch", batch_size=8, b=4, epochs=40, seed=seed) for seed in (1, 2)]
+    runs = [a_run(model="resnet8", norm="batch", batch_size=8, b=4, epochs=25, seed=seed) for seed in (1, 2)]
     two = training_settings(processes=2)
     launch.train(runs, data_folder, tmp_path / "whole", two)
     checkpoints = tmp_path / "stopped" / "checkpoints"

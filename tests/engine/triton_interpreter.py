@@ -193,15 +193,14 @@ def test_a_step_is_that_of_autograd_in_double_precision(case, momentum):
 def test_what_diverges_in_one_lane_leaves_the_other_bit_for_bit():
     make, shape, m, b = CASES["odd"]
     ends = []
-    for poison in (1.0, float("inf"), float("nan")):
+    for poison in (1.0, float("inf")):  # of which sums and products make NaN, too
         network = network_of(drawn(make, 2), shape, m, b)
         sgd = LaneSGD(network.parameters, [0.05, 0.01], DECAY, 0.0)
         network.parameters[0].data[0] *= poison
         losses = stepped(program_of(make(), network, sgd, shape, m, b), sgd, *examples(shape, m, 2))
         assert losses[0].isfinite() == (poison == 1)
         ends.append([losses[1], *(tensor[1] for tensor in network.model.state_dict().values())])
-    for end in ends[1:]:
-        assert all(map(torch.equal, end, ends[0]))
+    assert all(map(torch.equal, *ends))
 
 
 class Rehearsed(TritonUpdates):
@@ -273,7 +272,7 @@ VARIANCES = {
 @pytest.mark.parametrize("kind", VARIANCES)
 def test_the_variance_of_updates_is_that_of_torch(kind, no_kernels, small_is_known, as_on_a_gpu, tmp_path, monkeypatch):
     monkeypatch.setattr(variance, "MIN_MINI_BATCHES", 2)
-    data = prepared.read(made_data(tmp_path / "data" / "made", train=12, test=8, shape=(1, 4, 4)))
+    data = prepared.read(made_data(tmp_path / "data" / "made", train=8, test=8, shape=(1, 4, 4)))
     runs = [a_run(seed=seed, variance_batch_sizes=(2, 4), **VARIANCES[kind]) for seed in (1, 2)]
     training = LaneTrainer(runs, data, CPU)
     assert isinstance(training.updates, TritonUpdates)
