@@ -7,7 +7,7 @@ import pytest
 from helpers import PROJECT, a_run
 from helpers.studies import CONFIG, base_and_dependent, load, small
 
-from smallbatch import study_file
+from smallbatch import models, study_file
 from smallbatch.core.errors import UserError
 from smallbatch.runs.packs import Plan, cut, lane_key, with_rates
 from smallbatch.runs.store import Outcome, RunStore
@@ -428,3 +428,23 @@ def test_studies_are_found_by_what_they_have(monkeypatch, tmp_path):
         (tmp_path / f"here/config/studies/{name}.yaml").write_text(text)
     monkeypatch.chdir(tmp_path / "here")
     assert study_file.studies() == ["a", "b", "c", "d"] and study_file.studies_with("figures", "f") == ["a"]
+
+
+@pytest.mark.parametrize(
+    ("written", "name", "arguments"),
+    [
+        ("alexnet", "alexnet", {}),
+        ("timm:a ( )", "timm:a", {}),
+        ("timm:a( c = [1, (2, 3)], b='x(y)',d=None )", "timm:a(b='x(y)', c=(1, (2, 3)), d=None)",
+         {"b": "x(y)", "c": (1, (2, 3)), "d": None}),
+        ("timm:a(b=-1, c=1e-3, e=True)", "timm:a(b=-1, c=0.001, e=True)", {"b": -1, "c": 0.001, "e": True}),
+    ],
+)  # fmt: skip
+def test_a_model_with_arguments_has_one_name(written, name, arguments):
+    assert models.canonical(written) == models.canonical(name) == name
+    assert models.arguments(written) == arguments and models.base_name(written) == name.partition("(")[0]
+
+
+def test_models_of_other_arguments_have_other_runs_in_folders_of_the_models_name():
+    names = {a_run(model=f"timm:a(b={b})", norm="own").name("f" * 64) for b in (1, 2)}
+    assert len(names) == 2 and all(name.startswith("made_timm-a-own_m4_") for name in names)

@@ -146,6 +146,17 @@ MISTAKES = {
     "duplicate seeds": (lambda v: v.update(seeds=[2, 1, 1]), "seeds: 1 appears twice in [2, 1, 1]"),
     "negative seed": (lambda v: v.update(seeds=[-1]), "seeds.0: -1 is not allowed"),
     "unknown model": (dict(model="alexnt"), "model: 'alexnt' is not allowed; allowed: alexnet, resnet8"),
+    "a project's model with arguments": (
+        dict(model="alexnet(width=2)"), "model: 'alexnet(width=2)' is not allowed; allowed: alexnet, which takes no"
+    ),
+    "arguments without an end": (
+        dict(model="torchvision:resnet18(a=1"), "model: 'torchvision:resnet18(a=1' is not allowed; allowed: NAME, or"
+    ),
+    "an argument without a name": (dict(model="timm:a(1)"), "allowed: NAME, or NAME(argument=value, ...)"),
+    "an argument that is computed": (dict(model="timm:a(b=open('x'))"), "allowed: NAME, or NAME(argument=value, ...)"),
+    "an argument twice": (dict(model="timm:a(b=1, b=2)"), "allowed: NAME, or NAME(argument=value, ...)"),
+    "arguments of arguments": (dict(model="timm:a(**{'b': 1})"), "allowed: NAME, or NAME(argument=value, ...)"),
+    "an infinite argument": (dict(model="timm:a(b=1e999)"), "allowed: NAME, or NAME(argument=value, ...)"),
     "unknown data set": (dict(data="cifar"), "data: 'cifar' is not allowed; allowed: digits, cifar10"),
     "the best of itself": (
         dict(base_lrs={"best_of": ["small"]}),

@@ -362,10 +362,17 @@ def _check_budget(where: str, key: str, values: Values) -> None:
 
 
 def _check_model(where: str, key: str, model: str) -> None:
-    """Check that a model is a known name or PACKAGE:NAME; whether the package has that model is checked later."""
-    package, _, name = model.partition(":")
+    """Check that a model is a known name or PACKAGE:NAME; whether it has its arguments is checked later."""
+    package, _, name = models.base_name(model).partition(":")
     if package not in models.PACKAGES or not name:
-        _known(where, key, model, [*models.MODELS, *(f"{package}:NAME" for package in models.PACKAGES)])
+        known = [*models.MODELS, *(f"{package}:NAME" for package in models.PACKAGES)]
+        _known(where, key, models.base_name(model), known)
+    try:
+        given = models.arguments(model)
+    except ValueError as error:
+        refuse(where, key, model, str(error))
+    if given and not models.is_own(model):
+        refuse(where, key, model, f"{models.base_name(model)}, which takes no arguments")
 
 
 def _rate(where: str, key: str, rate: str | float) -> BaseLr:
@@ -383,6 +390,7 @@ def _setting(where: str, key: str, values: Values, datasets: Values) -> Setting:
     fixed = {name: value for name, value in values.items() if name not in grid}
     changed = {
         "data": data.label(values["data"], datasets[values["data"]]),
+        "model": models.canonical(values["model"]),
         "weight_decay": float(values["weight_decay"]) + 0.0,  # so that -0.0 is 0.0
         "norm_layers": values.get("norm_layers", "all") if values.get("norm") in ("batch", "group") else "all",
         "epochs": values.get("epochs", 0),

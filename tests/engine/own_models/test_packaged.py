@@ -9,6 +9,10 @@ from torchvision.models import get_model
 
 from smallbatch import models
 from smallbatch.core.errors import UserError
+from smallbatch.training import lanes
+from smallbatch.training.distributed import ALONE
+from smallbatch.training.network import Network
+from smallbatch.training.optimizers import LaneSGD
 from smallbatch.training.own_models import suitability
 
 SMALL = "torchvision:shufflenet_v2_x0_5"
@@ -73,6 +77,73 @@ def test_a_package_that_is_not_there_is_named(monkeypatch):
     monkeypatch.setattr(importlib.metadata, "version", missing)
     with pytest.raises(UserError, match=r"model timm:resnet10t: package timm is not installed; `pip install timm`"):
         models.content("timm:resnet10t")
+
+
+def test_arguments_are_those_of_the_packages_function():
+    ours = models.build("torchvision:mobilenet_v3_small(width_mult=0.5, dropout=0)", (3, 32, 32), 10, norm="own")
+    theirs = get_model("mobilenet_v3_small", num_classes=10, width_mult=0.5, dropout=0)
+    assert [tuple(p.shape) for p in ours.parameters()] == [tuple(p.shape) for p in theirs.parameters()]
+    assert ours.classifier[2].p == 0
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("given", "words"),
+    [
+        ("width_mul=0.5, width_mult=0.5", r"argument width_mul=0.5 changes nothing: .*small\(width_mult=0.5\)$"),
+        ("width_mult=1.0", r"argument width_mult=1.0 changes nothing: .*allowed: torchvision:mobilenet_v3_small$"),
+    ],
+)
+def test_an_argument_that_the_package_does_not_know_is_refused_though_its_function_takes_any(given, words):
+    with pytest.raises(UserError, match=words):
+        suitability(a_run(model=f"torchvision:mobilenet_v3_small({given})", norm="own").setting, (3, 32, 32), 10)
+
+
+PACKAGED = {
+    "torchvision:alexnet": 64,
+    "torchvision:convnext_tiny": 32,
+    "torchvision:densenet121": 32,
+    "torchvision:efficientnet_b0": 32,
+    "torchvision:googlenet": 32,
+    "torchvision:mnasnet0_5": 32,
+    "torchvision:mobilenet_v3_small(dropout=0.5)": 32,
+    "torchvision:regnet_y_400mf": 32,
+    "torchvision:resnet18": 32,
+    "torchvision:shufflenet_v2_x0_5": 32,
+    "torchvision:squeezenet1_1": 32,
+    "torchvision:swin_t(dropout=0.1)": 32,
+    "timm:convnext_atto(drop_path_rate=0.2)": 32,
+    "timm:ghostnet_050": 32,
+    "timm:mobilenetv3_small_050": 32,
+    "timm:regnetx_002": 32,
+    "timm:resnet10t": 32,
+    "timm:vit_tiny_patch16_224(img_size=32, patch_size=8, depth=2)": 32,
+}
+"""Model -> pixels of a side; a step of each of them is trained."""
+
+
+@pytest.mark.parametrize("model", PACKAGED)
+def test_a_step_is_that_of_plain_torch(model):
+    if model.startswith("timm:"):
+        pytest.importorskip("timm")
+    shape = (3, PACKAGED[model], PACKAGED[model])
+    draws = torch.Generator().manual_seed(0)
+    images, labels = torch.randn(4, *shape, generator=draws), torch.tensor([0, 1, 2, 0])
+    ours, theirs = (models.build(model, shape, 3, norm="own", seed=1) for _ in range(2))
+    network = Network(
+        lanes.Alone(ours), batch_size=4, bn_batch_size=4, images_at_once="auto", pixels=shape[1] * shape[2],
+        precision="float32", device=torch.device("cpu"), world=ALONE, splittable=False,
+    )  # fmt: skip
+    torch.manual_seed(2)
+    [loss] = network.gradients(images, labels[:, None])
+    LaneSGD(network.parameters, [0.1], 0.01, 0.0).step(1.0)
+    torch.manual_seed(2)
+    expected = torch.nn.functional.cross_entropy(theirs.train()(images.clone()), labels)
+    expected.backward()
+    torch.optim.SGD(theirs.parameters(), lr=0.1, weight_decay=0.01).step()
+    assert loss.item() == pytest.approx(expected.item(), rel=1e-6)
+    for name, value in theirs.state_dict().items():
+        torch.testing.assert_close(ours.state_dict()[name], value, rtol=1e-5, atol=1e-6, msg=name)
 
 
 @pytest.mark.slow

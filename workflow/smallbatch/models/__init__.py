@@ -1,6 +1,7 @@
 """Models by name: the project's, those of installed packages, and the user's own; see docs/study.md.
 
-To add your own, put a file into this folder and a line into `MODELS`.
+To add your own, put a file into this folder and a line into `MODELS`. Where a function here takes a model's name,
+arguments of the function that makes it may follow: `torchvision:mobilenet_v3_small(width_mult=0.5)`.
 """
 
 import ast
@@ -10,11 +11,12 @@ import hashlib
 import importlib
 import importlib.metadata
 import importlib.util
+import math
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from importlib.machinery import ModuleSpec, PathFinder
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from smallbatch.core.errors import UserError
 from smallbatch.core.files import files_digest
@@ -43,12 +45,69 @@ PACKAGES = ("torchvision", "timm")
 PROJECT_FILES = ("__init__", "alexnet", "initialisation", "normalisation", "packaged", "resnet", "resnet50")
 
 
+CALL = "NAME, or NAME(argument=value, ...) with numbers, texts in quotes, True, False, None, and lists of these"
+"""How a model is named."""
+
+
+def base_name(model: str) -> str:
+    """A model's name without its arguments."""
+    return model.partition("(")[0].rstrip()
+
+
+def arguments(model: str) -> dict[str, Any]:
+    """The arguments in a model's name, for the function that makes it; lists are tuples.
+
+    Raises:
+        ValueError: the text behind the name is no list of arguments with their values.
+    """
+    name, bracket, rest = model.partition("(")
+    if not bracket:
+        return {}
+    try:
+        call = ast.parse(f"f({rest.rstrip()}", mode="eval").body
+        if not isinstance(call, ast.Call) or not isinstance(call.func, ast.Name) or call.args or not name.strip():
+            raise ValueError
+        named = {str(keyword.arg): _plain(ast.literal_eval(keyword.value)) for keyword in call.keywords}
+    except (SyntaxError, ValueError, TypeError, RecursionError, MemoryError) as error:
+        raise ValueError(CALL) from error
+    if "None" in named or len(named) < len(call.keywords):  # **mapping
+        raise ValueError(CALL)
+    return named
+
+
+def _plain(value: object) -> object:
+    """A value of an argument, of the kinds that `CALL` names."""
+    if isinstance(value, list | tuple):
+        return tuple(map(_plain, value))
+    if value is not None and not isinstance(value, bool | int | float | str):
+        raise ValueError
+    if isinstance(value, float) and not math.isfinite(value):
+        raise ValueError
+    return value
+
+
+def canonical(model: str) -> str:
+    """A model's name with its arguments in one order and spelling, so that equal models have equal runs.
+
+    Raises:
+        ValueError: as for `arguments`.
+    """
+    return with_arguments(base_name(model), arguments(model))
+
+
+def with_arguments(name: str, values: Mapping[str, Any]) -> str:
+    """A model's name with these arguments, in one order and spelling."""
+    named = ", ".join(f"{key}={value!r}" for key, value in sorted(values.items()))
+    return f"{name}({named})" if named else name
+
+
 def entry_point(model: str) -> str:
     """MODULE:FUNCTION of a model.
 
     Raises:
         UserError: there is no such model.
     """
+    model = base_name(model)
     package, _, name = model.partition(":")
     if package in PACKAGES and name:
         return f"smallbatch.models.packaged:{package}.{name}"
@@ -67,7 +126,7 @@ def is_own(model: str) -> bool:
     Raises:
         UserError: there is no such model.
     """
-    return entry_point(model) != BUILT_IN.get(model)
+    return entry_point(model) != BUILT_IN.get(base_name(model))
 
 
 def content(model: str) -> str | None:
@@ -201,7 +260,7 @@ def check_content(model: str, recorded: str | None) -> None:
     Raises:
         UserError: the model's file has changed.
     """
-    now = _loaded.get(model) or content(model)
+    now = _loaded.get(base_name(model)) or content(model)
     if now != recorded:
         raise UserError(
             f"model {model}: {entry_point(model)} in {source(entry_point(model))} is not what this run was named "
@@ -223,7 +282,7 @@ def build(
     """Make a model with the initial weights of `seed`: the paper's, or for a user's model, its own.
 
     Args:
-        model: a key of `MODELS`.
+        model: a key of `MODELS` or PACKAGE:NAME, with or without arguments.
         shape: channels, height, width of an image.
         classes: number of classes.
         norm: none, batch, group or own, see `normalisation.norms`.
@@ -242,14 +301,14 @@ def build(
     with errors_in_one_line(model, "it cannot be made") if is_own(model) else contextlib.nullcontext():
         maker = _maker(model)
         with seeded(seed):
-            made = maker(shape, classes, norms(norm, norm_layers, bn_batch_size))
+            made = maker(shape, classes, norms(norm, norm_layers, bn_batch_size), **arguments(model))
             if not isinstance(made, nn.Module):
                 raise TypeError(f"a {type(made).__name__} was made, not a torch.nn.Module")
             return as_in_the_paper(made) if entry_point(model) in BUILT_IN.values() else made
 
 
 _loaded: dict[str, str] = {}
-"""User's model -> its `content` as imported by this process."""
+"""User's model, without arguments -> its `content` as imported by this process."""
 
 
 def _maker(model: str) -> Callable[..., "nn.Module"]:
@@ -260,7 +319,7 @@ def _maker(model: str) -> Callable[..., "nn.Module"]:
         importlib.import_module(module)
         if _content_now(entry_point(model)) != before:
             raise UserError(f"model {model}: {source(entry_point(model))} was changed while it was read; call again")
-        _loaded[model] = before
+        _loaded[base_name(model)] = before
     maker: Callable[..., nn.Module] = getattr(importlib.import_module(module), name)
     return maker
 

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from smallbatch.study.settings import suggestion
 
@@ -24,14 +24,14 @@ WITH_AUXILIARY = ("googlenet", "inception_v3")
 """Models of torchvision that by default also return logits of auxiliary classifiers."""
 
 
-def _torchvision(name: str, shape: tuple[int, int, int], classes: int, norms: "Norms") -> "nn.Module":
+def _torchvision(name: str, shape: tuple[int, int, int], classes: int, norms: "Norms", **arguments: Any) -> "nn.Module":
     from torchvision import models
 
     _check_known(name, models.list_models(module=models))  # other models are not classifiers and load pretrained parts
     if shape[0] != 3:
         raise ValueError(f"models of torchvision take images of 3 channels, and these have {shape[0]}")
     more = {"aux_logits": False, "init_weights": True} if name in WITH_AUXILIARY else {}
-    model: nn.Module = models.get_model(name, weights=None, num_classes=classes, **more)
+    model: nn.Module = models.get_model(name, weights=None, num_classes=classes, **more, **arguments)
     return model
 
 
@@ -41,11 +41,11 @@ def _check_known(name: str, known: Sequence[str]) -> None:
         raise ValueError(f"there is no classifier of this name{suggestion(name, list(known))}")
 
 
-def _timm(name: str, shape: tuple[int, int, int], classes: int, norms: "Norms") -> "nn.Module":
+def _timm(name: str, shape: tuple[int, int, int], classes: int, norms: "Norms", **arguments: Any) -> "nn.Module":
     from timm import create_model, list_models
 
     _check_known(name, list_models())
-    model: nn.Module = create_model(name, pretrained=False, num_classes=classes, in_chans=shape[0])
+    model: nn.Module = create_model(name, pretrained=False, num_classes=classes, in_chans=shape[0], **arguments)
     return model
 
 

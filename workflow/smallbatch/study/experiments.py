@@ -39,6 +39,7 @@ class Setting:
     epochs: the number of epochs; 0 where the length of training is in `steps` or `images`.
     steps, images: in place of epochs the number of updates, or of images seen of which m make an update; the last epoch
         then ends early.
+    model: its name, with its arguments if it has some, see `models.canonical`.
     train_images: the number of training images used; None: all.
     norm, norm_layers: normalisation (none, batch, group, the model's own) and the layers that have it (all, conv).
     lr_schedule: how the rate falls over training (drops, cosine, linear, one-cycle), see `training.schedule`.
@@ -251,7 +252,8 @@ class Run:
         rate = "open" if self.base_lr is None else format_base_lr(self.base_lr)
         rate = rate.replace("2^", "log2lr") if rate.startswith("2^") else f"lr{rate}"
         b = f"_b{self.bn_batch_size}" if self.bn_batch_size != self.batch_size else ""
-        model = s.model.replace(":", "-")  # not allowed in file names everywhere
+        # Without its arguments, which the hash is over, too; ":" is not allowed in file names everywhere.
+        model = s.model.partition("(")[0].replace(":", "-")
         return f"{s.data}_{model}-{norm}_m{self.batch_size}{b}_{rate}_seed{self.seed}-{digest}"
 
 

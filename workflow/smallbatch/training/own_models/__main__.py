@@ -25,7 +25,7 @@ def main() -> None:
     """Check each model."""
     file, other = Path(sys.argv[1]), "--other-environment" in sys.argv[2:]
     specs = [_spec(values) for values in json.load(sys.stdin)]
-    models.MODELS.update({spec.model: spec.entry_point for spec in specs})
+    models.MODELS.update({models.base_name(spec.model): spec.entry_point for spec in specs})
     answers: list[Answer] = []
     environment = other_environment() if other else contextlib.nullcontext()
     with environment, sorted_sets(_files(specs), reverse=other):

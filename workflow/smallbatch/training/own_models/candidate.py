@@ -87,12 +87,12 @@ class Candidate:
         """Number of examples in a sub-batch; 1 without batch normalisation."""
         return SUB_BATCH if self.spec.norm == "batch" else 1
 
-    def build(self, seed: int, sub_batch: int = SUB_BATCH) -> nn.Module:
-        """The model with the initial weights of a seed."""
+    def build(self, seed: int, sub_batch: int = SUB_BATCH, model: str = "") -> nn.Module:
+        """The model, or that of another name, with the initial weights of a seed."""
         s = self.spec
         with self.guarded("initial weights"), marking_norms():
             return models.build(
-                s.model,
+                model or s.model,
                 s.shape,
                 s.classes,
                 norm=s.norm,

@@ -6,7 +6,14 @@ from collections.abc import Iterator
 import torch
 
 from smallbatch import models
-from smallbatch.training.own_models import batch_sizes, lane_equality, micro_batches, optimiser, reproducibility
+from smallbatch.training.own_models import (
+    arguments,
+    batch_sizes,
+    lane_equality,
+    micro_batches,
+    optimiser,
+    reproducibility,
+)
 from smallbatch.training.own_models.candidate import Candidate
 from smallbatch.training.own_models.foreign_code import nothing_replaced
 from smallbatch.training.own_models.outside_access import call_tracing_paused, nothing_outside
@@ -32,6 +39,7 @@ def examine(spec: ModelSpec) -> Suitability:
     ):
         candidate = Candidate(spec)
         stochastic = reproducibility.check(candidate)
+        arguments.check(candidate)
         refuse()  # before the checks that take longest
         batch_sizes.check(candidate, stochastic=stochastic)
         splittable = not stochastic and micro_batches.equal_whole(candidate)
