@@ -36,10 +36,10 @@ class Setting:
     """The settings that all runs of an experiment share.
 
     data: label of the data set.
+    model: its name, with its arguments if it has some, see `models.canonical`.
     epochs: the number of epochs; 0 where the length of training is in `steps` or `images`.
     steps, images: in place of epochs the number of updates, or of images seen of which m make an update; the last epoch
         then ends early.
-    model: its name, with its arguments if it has some, see `models.canonical`.
     train_images: the number of training images used; None: all.
     norm, norm_layers: normalisation (none, batch, group, the model's own) and the layers that have it (all, conv).
     lr_schedule: how the rate falls over training (drops, cosine, linear, one-cycle), see `training.schedule`.
