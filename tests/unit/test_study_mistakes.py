@@ -8,6 +8,7 @@ from helpers.studies import CONFIG, base_and_dependent, load, small
 
 from smallbatch import study_file
 from smallbatch.core.errors import UserError
+from smallbatch.data.originals import DatasetInfo
 from smallbatch.study_file import check_against_data, check_config, load_study
 
 pytestmark = pytest.mark.usefixtures("folder_of_studies")
@@ -292,28 +293,58 @@ def test_what_an_experiment_says_of_its_images_is_checked_before_the_data_are_th
         load(few | dict(augment={"flip": False, "pad": 8}), datasets=pictures)
 
 
+def size(shape, value_bytes=1):
+    return DatasetInfo(shape, 10, 100, 10, value_bytes)
+
+
+@pytest.mark.parametrize(
+    ("augment", "of", "line"),
+    [
+        ({"cutout": 9}, size((3, 9, 8)), "augment.cutout: 9 is not allowed; allowed: whole numbers up to 8"),
+        (
+            {"contrast": 0.5},
+            size((3, 9, 9), 4),
+            "augment.contrast: 0.5 is not allowed; allowed: 0, since table has floats",
+        ),
+        (
+            {"saturation": 0.5},
+            size((2, 9, 9)),
+            "augment.saturation: 0.5 is not allowed; allowed: 0, since images of table",
+        ),
+    ],
+)
+def test_augmentation_that_does_not_suit_arrays_of_ones_own_is_refused(augment, of, line):
+    study = load(
+        dict(data="table", augment={"flip": False, **augment}), datasets={"table": {"source": "arrays", "path": "p"}}
+    )
+    check_against_data(study, "table", 100, size((3, 9, 9)))
+    with pytest.raises(UserError) as caught:
+        check_against_data(study, "table", 100, of)
+    assert f"experiments.small.{line}" in str(caught.value)
+
+
 def test_what_an_experiment_says_is_checked_by_the_shape_of_its_images(monkeypatch):
     table = {"table": {"source": "arrays", "path": "p"}}
     padded = load(dict(data="table", augment={"flip": False, "pad": 8}), datasets=table)
-    check_against_data(padded, "table", 100, (3, 9, 9))
-    check_against_data(padded, "other", 100, (3, 8, 9))
+    check_against_data(padded, "table", 100, size((3, 9, 9)))
+    check_against_data(padded, "other", 100, size((3, 8, 9)))
     with pytest.raises(UserError, match=r"small.augment.pad: 8 is not allowed; allowed: whole numbers below 8"):
-        check_against_data(padded, "table", 100, (3, 9, 8))
+        check_against_data(padded, "table", 100, size((3, 9, 8)))
     plain = load(dict(data="table"), datasets=table)
     with pytest.raises(
         UserError, match=r"small.model: 'alexnet' is not allowed; allowed: a model of your own, since table"
     ):
-        check_against_data(plain, "table", 100, (30, 1, 1))
+        check_against_data(plain, "table", 100, size((30, 1, 1)))
     monkeypatch.setattr(study_file.models, "is_own", lambda name: True)
-    check_against_data(plain, "table", 100, (30, 1, 1))
-    for augment in ({"flip": True}, {"flip": False, "pad": 1}):
+    check_against_data(plain, "table", 100, size((30, 1, 1)))
+    for augment in ({"flip": True}, {"flip": False, "pad": 1}, {"flip": False, "cutmix": 1}):
         with pytest.raises(
-            UserError, match=r"small.augment: '.*' is not allowed; allowed: none, since table has no images"
+            UserError, match=r"small.augment: '.*' is not allowed; allowed: none, or mixup alone, since table has no"
         ):
             monkeypatch.setattr(study_file.models, "is_own", lambda name: False)
             augmented = load(dict(data="table", augment=augment), datasets=table)
             monkeypatch.setattr(study_file.models, "is_own", lambda name: True)
-            check_against_data(augmented, "table", 100, (30, 1, 1))
+            check_against_data(augmented, "table", 100, size((30, 1, 1)))
 
 
 def test_titles_may_have_accents_greek_and_dollars():

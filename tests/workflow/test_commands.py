@@ -125,7 +125,7 @@ LONG = {
         "python benchmarks/visit.py --device cuda --out visit.json --help"
     ),
 }  # fmt: skip
-"""What takes hours, a GPU or packages that are not installed, and a part of it that takes seconds; other tests run more."""
+"""What takes hours, a GPU or packages that are not installed, and a part that takes seconds; other tests run more."""
 
 
 def shown() -> list[str]:

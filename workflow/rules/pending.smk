@@ -62,7 +62,7 @@ def fingerprints(label):
 def pending(e):
     """Files that the tables of an experiment wait for, whose data and rates are known; none where they show its runs."""
     meta = read_meta(meta_file(e.setting.data))
-    check_against_data(STUDY, meta.label, meta.train, meta.shape)
+    check_against_data(STUDY, meta.label, meta.train, size_of(meta))
     return _pending(e.name, meta.fingerprint, tuple(rates_of(e).items()))
 
 

@@ -160,7 +160,7 @@ def check_source_of(label):
     key = next(key for key, settings in config["datasets"].items() if label_of(key, settings) == label)
     try:
         if size := check_source(location(f"datasets.{key}.path", SAID_IN, given), key, DATASETS[label]):
-            check_against_data(STUDY, label, size.train, size.shape)
+            check_against_data(STUDY, label, size.train, size)
     except UserError as error:
         sys.exit(f"error: {error}")
 

@@ -128,7 +128,7 @@ def _check_data(study: Study, config: Config, given: Config) -> None:
         else:
             size = size_of(read_meta(DATA / label / META))
         if size:
-            check_against_data(study, label, size.train, size.shape)
+            check_against_data(study, label, size.train, size)
 
 
 def _say_what_device_is_missing(device: str, where: str) -> None:
@@ -146,7 +146,7 @@ def _prepare(study: Study, config: Config, arguments: argparse.Namespace) -> Non
     _check_data(study, config, read_entries(arguments.config))
     for label, settings in _datasets(study, config).items():
         meta = _whole(label, settings) or prepare(label, settings, DATA / label, DATA / "downloads")
-        check_against_data(study, label, meta.train, meta.shape)
+        check_against_data(study, label, meta.train, size_of(meta))
         log.info("%s: %d training and %d test images", DATA / label, meta.train, meta.test)
 
 

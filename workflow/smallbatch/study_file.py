@@ -5,6 +5,7 @@ import itertools
 import math
 import re
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from fractions import Fraction
 from importlib.resources import files
 from pathlib import Path
@@ -12,6 +13,7 @@ from typing import Any
 
 from smallbatch import data, models
 from smallbatch.core.errors import UserError, refuse
+from smallbatch.data.originals import DatasetInfo
 from smallbatch.study.claims import check_claims, survives
 from smallbatch.study.experiments import (
     BUDGETS,
@@ -232,27 +234,25 @@ def _bases(e: Values) -> list[str]:
     return e["base_lrs"]["best_of"] if isinstance(e["base_lrs"], dict) else []
 
 
-def check_against_data(
-    study: Study, label: str, train_images: int | None, shape: tuple[int, int, int] | None = None
-) -> None:
+def check_against_data(study: Study, label: str, train_images: int | None, size: DatasetInfo | None = None) -> None:
     """Check that the experiments on data set `label` fit it, as far as it is known.
 
     Args:
         study: the study.
         label: the label of the data set.
         train_images: its number of training images, if that is known.
-        shape: channels, height and width of its images, if they are known.
+        size: its size, if it is known.
 
     Raises:
-        UserError: a batch size or `train_images` is larger, no image would be held out for validation, images are
-            padded by more than they have, or a model for images would get features.
+        UserError: a batch size or `train_images` is larger, no image would be held out for validation, an augmentation
+            does not suit its images, or a model for images would get features.
     """
     where = study.file
     for e in study.experiments.values():
         if e.setting.data != label:
             continue
-        if shape:
-            _check_shape(where, e, label, shape)
+        if size:
+            _check_images(where, e, label, size)
         asked = e.setting.train_images or train_images
         if asked is None:
             continue
@@ -266,17 +266,27 @@ def check_against_data(
         _check_sizes(where, e, asked - held_out)
 
 
-def _check_shape(where: str, e: Experiment, label: str, shape: tuple[int, int, int]) -> None:
-    """Check that an experiment's augmentation and model fit the shape of its data."""
-    side, pad = min(shape[1:]), e.setting.augment_pad
-    if shape[1:] == (1, 1):
-        if not models.is_own(e.setting.model):
-            allowed = f"a model of your own, since {label} has {shape[0]} features and no images"
-            refuse(where, f"experiments.{e.name}.model", e.setting.model, allowed)
-        if e.setting.augment_flip or pad:
-            refuse(where, f"experiments.{e.name}.augment", e.setting.augment, f"none, since {label} has no images")
-    elif pad >= side:
-        refuse(where, f"experiments.{e.name}.augment.pad", pad, f"whole numbers below {side}, the pixels of a side")
+def _check_images(where: str, e: Experiment, label: str, size: DatasetInfo) -> None:
+    """Check that an experiment's augmentation and model fit the images of its data, which may be features."""
+    s, key, pixels = e.setting, f"experiments.{e.name}", min(size.shape[1:])
+    if size.shape[1:] == (1, 1):
+        if not models.is_own(s.model):
+            allowed = f"a model of your own, since {label} has {size.shape[0]} features and no images"
+            refuse(where, f"{key}.model", s.model, allowed)
+        if replace(s, augment_mixup=0.0).augment != "none":
+            refuse(where, f"{key}.augment", s.augment, f"none, or mixup alone, since {label} has no images")
+        return
+    if s.augment_pad >= pixels:
+        refuse(where, f"{key}.augment.pad", s.augment_pad, f"whole numbers below {pixels}, the pixels of a side")
+    if s.augment_cutout > pixels:
+        refuse(where, f"{key}.augment.cutout", s.augment_cutout, f"whole numbers up to {pixels}, the pixels of a side")
+    for name, change in s.color_jitter.items():
+        if change and size.value_bytes > 1:
+            allowed = f"0, since {label} has floats, whose black and white are not known"
+            refuse(where, f"{key}.augment.{name}", change, allowed)
+    if s.augment_saturation and size.shape[0] != 3:
+        allowed = f"0, since images of {label} have {size.shape[0]} channels"
+        refuse(where, f"{key}.augment.saturation", s.augment_saturation, allowed)
 
 
 def _check_sizes(where: str, e: Experiment, images: int) -> None:

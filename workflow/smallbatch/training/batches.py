@@ -352,6 +352,9 @@ def _check_augment(data: Prepared, setting: Setting) -> None:
     if setting.augment_pad if photos else setting.augment_resized:
         allowed = "resized_crop and flip on photos" if photos else "pad and flip on images of one size"
         refuse(f"experiment on {data.meta.label}", "augment", setting.augment, allowed)
+    if data.meta.dtype and any(setting.color_jitter.values()):
+        allowed = "none of brightness, contrast and saturation on floats, whose black and white are not known"
+        refuse(f"experiment on {data.meta.label}", "augment", setting.augment, allowed)
 
 
 def _subset(available: int, count: int | None) -> Tensor:
