@@ -8,17 +8,22 @@ from helpers.claims import (
     DEAD,
     RATE,
     SOME,
+    THRESHOLDS,
     bn_batches,
     curve,
     curves,
     judged,
     lines,
+    measured,
     one_seed,
     pair,
     seeds,
     study,
     table,
 )
+
+from smallbatch.analysis.grid import build_grid
+from smallbatch.analysis.predicates import best, convergence, learning_curves, ranges
 
 MISSING = [np.nan] * 5
 THREE = [SOME, [0.7, 0.7, 0.7, DEAD, DEAD]]
@@ -218,3 +223,44 @@ def test_what_cannot_be_compared_is_not():
 def test_a_cell_of_one_seed_is_compared_as_others_are():
     claims = judged(**study(fig12=one_seed({8: [0.9, 0.8], 64: [0.7, 0.6]})))
     assert compared(claims, "C19")[1:] == [f"fig12: m = 8 at {rate}: 1 of 1 seed converged" for rate in ("2⁻⁸", "2⁻⁷")]
+
+
+def test_one_curve_does_not_coincide_with_itself():
+    grid = build_grid(curve({4: 0.9, 128: 0.8}), np.random.default_rng(0))
+    assert [*learning_curves.coincide(THRESHOLDS, grid, 4, 64)] == []
+    (beyond,) = learning_curves.worse_beyond(THRESHOLDS, grid, 4, 64)
+    assert beyond.sentence == "m = 128 averages 80.0 %, m = 4 90.0 %"
+
+
+def test_a_range_may_shrink_over_two_sizes():
+    grid = build_grid(lines({2: [0.9, 0.9], 8: [0.9, DEAD]}), np.random.default_rng(0))
+    (only,) = ranges.range_shrinks_over_all(THRESHOLDS, grid)
+    assert only.sentence == "2.0 rates converged at m = 2, 1.0 at m = 8" and only.effect[0] == pytest.approx(1)
+
+
+def test_the_smallest_size_suffers_against_the_best_of_the_range_alone():
+    grid = build_grid(curve({2: 0.5, 8: 0.9, 64: 0.8, 128: 0.95}), np.random.default_rng(0))
+    (only,) = best.smallest_suffers(THRESHOLDS, grid, 8, 64)
+    assert only.sentence == "m = 2 reaches 50.0 %, m = 8 at 2⁻⁸ (90.0 %) is the best in 8 ... 64"
+    assert only.effect[0] == pytest.approx(40)
+
+
+def test_the_rates_at_which_any_size_trains_are_those_of_the_data():
+    grid = build_grid(lines({8: [0.9, SOME], 64: [0.9, THREE[1]]}), np.random.default_rng(6))
+    assert grid.converged[1, :, 1].max() <= 0.5, "in the first sample no size trains at the second rate"
+    each = [(part.sentence, part.effect[0]) for part in convergence.small_are_stable(THRESHOLDS, grid)]
+    assert each == [
+        ("m = 8 at 2⁻⁸: 5 of 5 seeds converged", pytest.approx(100)),
+        ("m = 8 at 2⁻⁷: 2 of 5 seeds converged", pytest.approx(40)),
+    ]
+
+
+def test_what_the_second_is_better_by_is_in_points():
+    first, second = (build_grid(curve({8: accuracy}), np.random.default_rng(0)) for accuracy in (0.5, 0.9))
+    (only,) = best.better_by(THRESHOLDS, first, second, 3)
+    assert only.effect[0] == pytest.approx(40) and only.at_least == 3
+
+
+def test_the_growth_of_variance_is_not_told_from_two_sizes():
+    two = judged(**measured({2: 1.0, 4: 2.0}, {2: 1.1, 4: 2.1})).loc["C26"]
+    assert two["verdict"] == "not run" and json.loads(two["comparisons"]) == []
