@@ -23,7 +23,7 @@ from helpers.claims import (
 )
 
 from smallbatch.analysis.grid import build_grid
-from smallbatch.analysis.predicates import best, convergence, learning_curves, ranges
+from smallbatch.analysis.predicates import best, convergence, large_batches, learning_curves, ranges
 
 MISSING = [np.nan] * 5
 THREE = [SOME, [0.7, 0.7, 0.7, DEAD, DEAD]]
@@ -264,3 +264,9 @@ def test_what_the_second_is_better_by_is_in_points():
 def test_the_growth_of_variance_is_not_told_from_two_sizes():
     two = judged(**measured({2: 1.0, 4: 2.0}, {2: 1.1, 4: 2.1})).loc["C26"]
     assert two["verdict"] == "not run" and json.loads(two["comparisons"]) == []
+
+
+def test_large_sizes_are_those_of_the_second_where_there_are_two():
+    first, second = (build_grid(curve({8: 0.9, 64: large}), np.random.default_rng(0)) for large in (0.8, 0.7))
+    (only,) = large_batches.large_stay_below(THRESHOLDS, first, second)
+    assert only.effect[0] == pytest.approx(20)

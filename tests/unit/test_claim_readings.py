@@ -128,6 +128,7 @@ def test_the_best_rate_in_words_is_that_of_the_data():
     runs = one_seed({2: accuracies, 8: accuracies, 128: [0.9, *[DEAD] * 7]})
     grid = build_grid(runs, np.random.default_rng(1))
     assert [*grid.overall_best_rate_index()[:2]] == [0, 6], "in the first sample another is the best"
+    assert [*observed_best_rate_index(grid)[:2]] == [0, 6], "one seed has each sample's own"
     (largest,) = convergence.best_rate_fails_at_largest(THRESHOLDS, grid)
     assert largest.sentence == "at the best rate 2⁻⁸ 1 of 1 seed converged at m = 128"
     each = [part.sentence for part in convergence.best_rate_usable_up_to(THRESHOLDS, grid, 16)]
