@@ -230,6 +230,7 @@ def test_one_curve_does_not_coincide_with_itself():
     assert [*learning_curves.coincide(THRESHOLDS, grid, 4, 64)] == []
     (beyond,) = learning_curves.worse_beyond(THRESHOLDS, grid, 4, 64)
     assert beyond.sentence == "m = 128 averages 80.0 %, m = 4 90.0 %"
+    assert [*learning_curves.worse_beyond(THRESHOLDS, grid.having(grid.sizes > 4), 4, 64)] == []
 
 
 def test_a_range_may_shrink_over_two_sizes():
@@ -259,9 +260,12 @@ def test_what_the_second_is_better_by_is_in_points():
     first, second = (build_grid(curve({8: accuracy}), np.random.default_rng(0)) for accuracy in (0.5, 0.9))
     (only,) = best.better_by(THRESHOLDS, first, second, 3)
     assert only.effect[0] == pytest.approx(40) and only.at_least == 3
+    assert only.sentence == f"best at m = 8 at 2⁻⁸ (90.0 %), in {first.where} at m = 8 at 2⁻⁸ (50.0 %)"
 
 
-def test_the_growth_of_variance_is_not_told_from_two_sizes():
+def test_the_growth_of_variance_is_not_told_from_two_sizes_or_batch_statistics_of_all_of_a_batch():
+    whole = measured({2: 1.0, 4: 2.0, 8: 4.0}, {2: 1.1, 4: 2.1, 8: 4.1}, norm="batch")
+    assert judged(**whole).loc["C26", "verdict"] == "not run"
     two = judged(**measured({2: 1.0, 4: 2.0}, {2: 1.1, 4: 2.1})).loc["C26"]
     assert two["verdict"] == "not run" and json.loads(two["comparisons"]) == []
 
