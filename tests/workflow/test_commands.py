@@ -125,11 +125,7 @@ LONG = {
         "python benchmarks/visit.py --device cuda --out visit.json --help"
     ),
 }  # fmt: skip
-<<<<<<< ours
-"""What takes hours, a GPU or packages that are not installed, and a part that takes seconds; other tests run more."""
-=======
 """What takes hours, a GPU or other packages, and a part of it that takes seconds; other tests run more of each."""
->>>>>>> theirs
 
 
 def shown() -> list[str]:
