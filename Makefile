@@ -106,7 +106,7 @@ lock: env-dev
 		--output-file envs/requirements.txt
 	echo 'setuptools>=77' | $(BIN)/uv pip compile $(LOCK) pyproject.toml - --extra sharing \
 		--constraint envs/requirements.txt --output-file envs/reader.txt
-	for beside in "pyproject.toml --extra training --extra sharing --extra development --output-file envs/development.txt" \
+	for beside in "pyproject.toml $(TESTED) --output-file envs/development.txt" \
 		"envs/docs.in --output-file envs/docs.txt" "envs/peers.in --output-file envs/peers.txt" \
 		"envs/mutants.in --output-file envs/mutants.txt"; do \
 		$(BIN)/uv pip compile $(LOCK) $$beside --constraint envs/requirements.txt \
