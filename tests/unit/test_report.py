@@ -16,7 +16,7 @@ import pytest
 from helpers import PROJECT
 from helpers.tables import CLAIM, HERE, TEMPLATE, claims, planned, study_told
 
-from smallbatch.analysis.words import format_duration
+from smallbatch.analysis.words import NOTHING, format_duration
 from smallbatch.core.errors import UserError
 from smallbatch.figures import draw, style
 from smallbatch.figures.cells import best_cells
@@ -286,6 +286,7 @@ def test_a_study_is_written_with_captions_and_settings(tmp_path: Path) -> None:
     assert ["batch_sizes", "2, 8, 32"] in settings
     assert ["base_lrs", "2⁻⁸, 2⁻⁶, 2⁻⁴"] in settings
     assert ["model", "alexnet"] in settings
+    assert ["epochs", "20"] in settings and ["steps", NOTHING] in settings and ["images", NOTHING] in settings
     assert ["seeds", "0, 1"] in settings
     assert ["runs trained", "6"] in places
 

@@ -20,6 +20,7 @@ from smallbatch.core.errors import UserError
 from smallbatch.core.files import atomic
 from smallbatch.figures import caption, style
 from smallbatch.figures.cells import best_cells
+from smallbatch.study.experiments import BUDGETS
 from smallbatch.study.rates import parse_base_lr
 
 if TYPE_CHECKING:
@@ -122,11 +123,12 @@ def _caption(name: str, spec: dict[str, Any], runs: pd.DataFrame, variance: pd.D
 
 
 def _settings(study: "Study") -> dict[str, dict[str, Any]]:
-    """Experiment -> all its settings, flat."""
+    """Experiment -> all its settings, flat; of epochs, steps and images that in which its length is said."""
     experiments = {name: asdict(experiment) for name, experiment in study.experiments.items()}
+    flat = {name: values.pop("setting") | values for name, values in experiments.items()}
     return {
-        name: values.pop("setting") | {key: value for key, value in values.items() if key != "name"}
-        for name, values in experiments.items()
+        name: {key: None if key in BUDGETS and not value else value for key, value in values.items() if key != "name"}
+        for name, values in flat.items()
     }
 
 
