@@ -24,9 +24,9 @@ def check(candidate: Candidate) -> None:
     """
     spec = candidate.spec
     name, values = models.base_name(spec.model), models.arguments(spec.model)
-    for argument in (
-        values if ":" in name else ()
-    ):  # Python refuses arguments that a function of one's own does not have
+    if ":" not in name:
+        return  # Python refuses arguments that a function of one's own does not have
+    for argument in values:
         rest = models.with_arguments(name, {key: value for key, value in values.items() if key != argument})
         try:
             without = candidate.build(1, model=rest)
