@@ -27,6 +27,14 @@ GOOD = {
 }
 
 
+def enter_project(folder, monkeypatch, study):
+    """Make a folder that of a project with the study `mine`, and the current one."""
+    (folder / "config" / "studies").mkdir(parents=True)
+    (folder / "config" / "config.yaml").write_text((PROJECT / "config" / "config.yaml").read_text())
+    write_study(folder, "mine", study)
+    monkeypatch.chdir(folder)
+
+
 def load(change=None, name="mine", **config):
     values = yaml.safe_load(yaml.safe_dump(GOOD, sort_keys=False))
     if isinstance(change, dict):

@@ -6,7 +6,8 @@ from collections import Counter
 from pathlib import Path
 
 import pytest
-from helpers import GRID, PROJECT, an_outcome, write_study
+from helpers import GRID, an_outcome
+from helpers.studies import enter_project
 
 from smallbatch.__main__ import main
 from smallbatch.core import stopping
@@ -34,10 +35,7 @@ DATA, RESULTS, FOLDER = Path("data"), Path("results"), Path("exported")
 @pytest.fixture(autouse=True)
 def project(tmp_path, monkeypatch):
     """The folder of a project, its data prepared."""
-    (tmp_path / "config" / "studies").mkdir(parents=True)
-    (tmp_path / "config" / "config.yaml").write_text((PROJECT / "config" / "config.yaml").read_text())
-    write_study(tmp_path, "mine", STUDY)
-    monkeypatch.chdir(tmp_path)
+    enter_project(tmp_path, monkeypatch, STUDY)
     write_sealed(DATA / "digits" / META, vars(Meta("digits", ("0", "1"), (1, 8, 8), (0.5,), (0.5,), 1000, 100, "f")))
 
 

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 from helpers import GRID, PROJECT, an_outcome, write_study
+from helpers.studies import enter_project
 from snakemake.cli import parse_config
 from snakemake.utils import update_config
 
@@ -60,10 +61,7 @@ DATA, RESULTS, STORE = Path("data"), Path("results"), RunStore(Path("results"))
 @pytest.fixture(autouse=True)
 def project(tmp_path, monkeypatch):
     """The folder of a project whose data are not prepared."""
-    (tmp_path / "config" / "studies").mkdir(parents=True)
-    (tmp_path / "config" / "config.yaml").write_text((PROJECT / "config" / "config.yaml").read_text())
-    write_study(tmp_path, "mine", STUDY)
-    monkeypatch.chdir(tmp_path)
+    enter_project(tmp_path, monkeypatch, STUDY)
     monkeypatch.setenv("COLUMNS", "100")
     return tmp_path
 
