@@ -38,7 +38,7 @@ from smallbatch.runs import bundles
 from smallbatch.runs.chosen import read_chosen, write_chosen
 from smallbatch.runs.heartbeat import HeartbeatWriter, first_heartbeat
 from smallbatch.runs.status import look, screen
-from smallbatch.runs.store import METRICS, RECORD, VARIANCE, Epoch, Outcome, RunStore, Variance
+from smallbatch.runs.store import METRICS, RECORD, SCORES, VARIANCE, Epoch, Outcome, RunStore, Score, Variance
 from smallbatch.study.experiments import Experiment, Study
 from smallbatch.study.rates import BaseLr
 from smallbatch.study.settings import read_yaml
@@ -103,9 +103,11 @@ def array_kind(name: str) -> Kind:
 
 def make_store(folder: Path, number: int, *names: str) -> Path:
     """A store with one run; returns one of its files."""
-    store, run = RunStore(folder / "results"), replace(RUN, seed=number)
+    scored = replace(RUN.setting, metrics=("f1",))
+    store, run = RunStore(folder / "results"), replace(RUN, setting=scored, seed=number)
     epochs = [Epoch(epoch, 2.0**-6, 1.5, 1.25 / number, 0.5 / number, math.nan) for epoch in (1, 2)]
-    outcome = Outcome(epochs, None, 1.5, 128, 1, 1 << 20, [Variance(0, 4, 0.5 / number, 8)])
+    scores = [Score(epoch, "f1", 0.5 / number, 0.125, math.nan, math.nan) for epoch in (1, 2)]
+    outcome = Outcome(epochs, None, 1.5, 128, 1, 1 << 20, [Variance(0, 4, 0.5 / number, 8)], scores)
     store.write(run, FINGERPRINT, outcome, dict.fromkeys(ENVIRONMENT, "known"), b"weights" * number)
     return store.root.joinpath(run.name(FINGERPRINT), *names)
 
@@ -368,6 +370,7 @@ KINDS: dict[str, Kind] = {
     **{name: array_kind(name) for name in prepared.ARRAYS},
     "run.json": Kind(lambda folder, number: make_store(folder, number, RECORD), read_run, text="json"),
     "metrics.csv": Kind(lambda folder, number: make_store(folder, number, METRICS), read_run),
+    "scores.csv": Kind(lambda folder, number: make_store(folder, number, SCORES), read_run),
     "variance.csv": Kind(lambda folder, number: make_store(folder, number, VARIANCE), read_run),
     "weights": Kind(make_weights, read_weights),
     "bundle": Kind(make_bundle, read_bundle),

@@ -54,9 +54,10 @@ PAPERS_RECIPE = {
     "lr_schedule": "drops", "lr_drops": "0.5 0.75", "lr_drop_factor": 0.1, "warmup": False,
     "warmup_fraction": 0.05, "warmup_start": 1 / 32, "optimizer": "sgd", "betas": "", "eps": 1e-8,
     "weight_decay_excludes": "", "clip_norm": float("nan"), "label_smoothing": 0.0,
-    "steps": None, "images": None,
+    "steps": None, "images": None, "loss": "cross_entropy", "loss_function": None, "loss_content": None, "metrics": "",
+    "chance": 0.1,
 }  # fmt: skip
-"""Columns of a table of runs, as the paper trains without warm-up."""
+"""Columns of a table of runs, as the paper trains ten classes without warm-up."""
 
 
 def write_study(project: Path, name: str, values: dict) -> None:

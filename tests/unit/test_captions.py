@@ -321,6 +321,8 @@ def test_words():
         ({"weight_decay_excludes": "biases norms"}, "reduced AlexNet, no BN, no weight decay of biases and norms"),
         ({"clip_norm": 2.0}, "reduced AlexNet, no BN, gradients clipped to 2"),
         ({"label_smoothing": 0.1}, "reduced AlexNet, no BN, label smoothing 0.1"),
+        ({"loss": "mse"}, "reduced AlexNet, no BN, loss mse"),
+        ({"loss": "mse", "loss_function": "config/losses/mine.py:huber"}, "reduced AlexNet, no BN, loss huber"),
         ({"lr_scaling": "none"}, "reduced AlexNet, no BN, η not scaled"),
         ({"lr_scaling": "sqrt", "precision": "bf16"}, "reduced AlexNet, no BN, η ∝ √m, bf16"),
         ({"precision": "tf32"}, "reduced AlexNet, no BN, tf32"),

@@ -56,7 +56,7 @@ def prepare(path: Path, **settings: Any) -> prepared.Prepared:
     data.check_settings("config.yaml", "mine", settings)
     size = data.check_source("config.yaml", "mine", settings)
     meta = data.prepare("mine", settings, folder, folder / "downloads")
-    assert size == (meta.shape, len(meta.classes), meta.train, meta.test, meta.value_bytes)
+    assert size == (meta.shape, len(meta.classes), meta.train, meta.test, meta.value_bytes, meta.targets)
     assert data.reason_to_prepare("mine", settings, folder) is None
     return prepared.read(folder)
 
@@ -91,6 +91,43 @@ def test_features_of_each_format_are_channels_of_one_pixel(name: str, tmp_path: 
         5, 5, 5, np.float32(1 / 3), 5, 5, 5,
     ]  # fmt: skip
     assert found.meta.mean[0] == 2.5 and found.meta.std[3] == 0
+
+
+TARGETS = {
+    "numbers": ([0.5, 1, 2, 3, 4, 5], [1, 2, 3, 4.5], ("0",), "numbers", None),
+    "one truth value": ([False, True] * 3, [True, True, True, False], ("0",), "binary", 0.75),
+    "several": (np.eye(2, dtype=int)[[0, 1, 0, 1, 0, 1]], [[1, 0], [1, 1], [1, 0], [0, 0]], ("0", "1"), "binary", 0.75),
+    "two numbers": (np.arange(12).reshape(6, 2), np.arange(8.0).reshape(4, 2), ("0", "1"), "numbers", None),
+}
+
+
+@pytest.mark.parametrize("case", TARGETS)
+@pytest.mark.parametrize("name", FILES)
+def test_targets_in_place_of_classes(case: str, name: str, tmp_path: Path) -> None:
+    train, test, outputs, kind, chance = TARGETS[case]
+    given = arrays() | {"train_labels": np.array(train), "test_labels": np.array(test)}
+    found = prepare(saved(tmp_path / name, given))
+    assert (found.meta.classes, found.meta.targets, found.meta.chance) == (outputs, kind, chance)
+    assert found.train.labels.dtype == np.float32 and found.train.labels.shape == (6, len(outputs))
+    assert np.array_equal(found.test.labels, np.reshape(test, (4, -1)))
+
+
+def test_a_fraction_of_targets_is_for_testing(tmp_path: Path) -> None:
+    given = {"images": arrays()["train_images"], "labels": np.arange(6) / 2}
+    found = prepare(saved(tmp_path / "mine.npz", given), test_fraction=1 / 3)
+    assert sorted([*found.train.labels[:, 0], *found.test.labels[:, 0]]) == [0, 0.5, 1, 1.5, 2, 2.5]
+    assert np.array_equal(2 * found.test.labels[:, 0], found.test.images[:, 0, 0, 0]) and len(found.test.labels) == 2
+
+
+def test_targets_that_cannot_be_learned_or_scored(tmp_path: Path) -> None:
+    def given(train: Any, test: Any) -> Path:
+        return saved(tmp_path / "mine.npz", arrays() | {"train_labels": np.array(train), "test_labels": np.array(test)})
+
+    refused(given([0.5, 1, 2, np.nan, 4, 5], [1, 2, 3, 4.0]), "train_labels: has nan in its row 3; allowed: finite")
+    refused(
+        given(np.ones((6, 2)) / 2, np.ones((4, 3))), "train_labels: float64 [6, 2], and test_labels: float64 [4, 3]"
+    )
+    refused(given([0.5, 1, 2, 3, 4, 5], [3.5] * 4), "test_labels: output 0 is always 3.5; allowed: one that varies")
 
 
 @pytest.mark.parametrize("kind", ["float16", "float32", "float64", ">f4", "<f8"])
@@ -199,9 +236,12 @@ BAD = [
     (wrong("test_images", lambda a: a.astype("f4")), "test_images: float32 [4, 3, 4, 5], and train_images: uint8 [6, "),
     (wrong("train_labels", lambda a: a[:5]), "train_labels: 5 labels of 6 train_images; allowed: one for each"),
     (wrong("test_labels", lambda a: np.arange(5)), "test_labels: 5 labels of 4 test_images; allowed: one for each"),
-    (wrong("train_labels", lambda a: a.astype(float)), "train_labels: float64 [6]; allowed: [n] integers"),
-    (wrong("train_labels", lambda a: a.astype(bool)), "train_labels: bool [6]; allowed: [n] integers"),
-    (wrong("train_labels", lambda a: np.eye(2, dtype=int)[a]), "train_labels: int64 [6, 2]; allowed: [n] integers"),
+    (wrong("train_labels", lambda a: a.astype(float)), "train_labels: float64 [6], and test_labels: int64 [4]; all"),
+    (wrong("train_labels", lambda a: a.astype(bool)), "train_labels: bool [6], and test_labels: int64 [4]; allowed"),
+    (wrong("test_labels", lambda a: np.eye(2, dtype=int)[a]), "train_labels: int64 [6], and test_labels: int64 [4, 2]"),
+    (wrong("test_labels", lambda a: a.astype(complex)), "test_labels: complex128 [4]; allowed: [n] integers"),
+    (wrong("test_labels", lambda a: a[:, None, None] / 2), "test_labels: float64 [4, 1, 1]; allowed: [n] or [n, outpu"),
+    (wrong("test_labels", lambda a: a[:3] / 2), "test_labels: 3 labels of 4 test_images; allowed: one for each"),
     (wrong("train_labels", put(1, -1)), "train_labels: has -1; allowed: whole numbers from 0"),
     (wrong("train_labels", lambda a: a + 1), "train_labels: 2 classes up to 2, and no 0; allowed: each of 0 to 1"),
     (wrong("train_labels", put(1, 10**12)), "train_labels: 3 classes up to 1000000000000, and no 2; allowed"),

@@ -116,7 +116,7 @@ def test_what_an_experiment_is_unless_set():
     required = {key for key, said in told.items() if said == "required"}
     assert required == set(SCHEMAS["study"]["$defs"]["experiment"]["required"])
     own = {one.name: one.default for one in fields(Setting)}
-    empty = {"variance_batch_sizes": (), "weight_decay_excludes": (), "clip_norm": None}
+    empty = {"variance_batch_sizes": (), "weight_decay_excludes": (), "clip_norm": None, "metrics": ()}
     budgets = {"epochs", "steps", "images"}
     assert {key: told[key] for key in budgets} == {
         "epochs": "or `steps`, or `images`", "steps": "or `epochs`", "images": "or `epochs`"

@@ -6,7 +6,7 @@ from collections import Counter
 from pathlib import Path
 
 import pytest
-from helpers import GRID, an_outcome
+from helpers import GRID, a_run, an_outcome
 from helpers.studies import enter_project
 
 from smallbatch.__main__ import main
@@ -18,7 +18,7 @@ from smallbatch.export import export as exporting
 from smallbatch.export.export import export
 from smallbatch.export.trackers import TRACKERS, metrics_of, outcome_of, plain
 from smallbatch.runs.chosen import chosen_file, write_chosen
-from smallbatch.runs.store import Epoch, RunStore
+from smallbatch.runs.store import Epoch, RunStore, Score
 from smallbatch.study.settings import read_yaml
 from smallbatch.study_file import load_study
 
@@ -160,6 +160,10 @@ def test_metrics_settings_and_outcomes_by_name(runs):
     store(runs[1], diverged_at=7)
     finished, diverged = (RunStore(RESULTS).find(run, "f") for run in runs)
     assert outcome_of(finished) == {"accuracy": 0.25, "seconds": 1.0}
+    scored = a_run(metrics=("f1",), epochs=3)
+    scores = [Score(epoch, "f1", value, 0.1, math.nan, math.nan) for epoch, value in enumerate((0.5, 0.125, 0.25), 1)]
+    RunStore(RESULTS).write(scored, "f", an_outcome(scored, scores=scores), {}, None)
+    assert outcome_of(RunStore(RESULTS).find(scored, "f")) == {"accuracy": 0.5, "f1": 0.25, "seconds": 1.0}
     assert outcome_of(diverged) == {"diverged_at": 7, "seconds": 1.0}
     assert metrics_of(Epoch(4, 0.1, 2.0, 1.5, 0.5, math.nan)) == {
         "learning_rate": 0.1, "train_loss": 2.0, "test_loss": 1.5, "test_accuracy": 0.5,

@@ -14,6 +14,7 @@ from helpers import PAPERS_RECIPE
 
 import smallbatch
 from smallbatch import figures
+from smallbatch.analysis.measure import in_place_of_accuracy
 from smallbatch.analysis.words import experiment_labels, rate_words
 from smallbatch.core.errors import UserError
 from smallbatch.figures import ALL_KINDS, style
@@ -44,7 +45,7 @@ def planned(accuracies: dict, **settings) -> pd.DataFrame:
     for (m, b, base_lr), seeds in accuracies.items():
         for seed, result in enumerate(seeds):
             status = result if isinstance(result, str) else "finished"
-            accuracy = {"diverged": 1 / common["classes"], "missing": np.nan}.get(status, result)
+            accuracy = {"diverged": common["chance"], "missing": np.nan}.get(status, result)
             rows.append(common | {
                 "run": f"{common['experiment']}-m{m}-b{b}-{base_lr}-s{seed}", "batch_size": m, "bn_batch_size": b,
                 "base_lr": base_lr, "seed": seed, "status": status, "accuracy": accuracy,
@@ -168,8 +169,8 @@ def test_no_band_is_drawn_where_nothing_tells_how_much_a_cell_varies() -> None:
     assert cells["low"].isna().all() and cells["high"].isna().all() and list(cells["mean"]) == [80, 70]
 
 
-def test_chance_is_a_line_at_one_over_the_classes() -> None:
-    runs = planned({(2, 2, 0.5): [0.5], (2, 2, 0.25): [0.6]}, classes=100, bar=np.inf)
+def test_chance_is_a_line() -> None:
+    runs = planned({(2, 2, 0.5): [0.5], (2, 2, 0.25): [0.6]}, chance=0.01, bar=np.inf)
     (axes,) = draw(spec("accuracy"), runs, NO_EPOCHS).axes
     assert [line.get_ydata() for line in axes.get_lines() if line.get_linestyle() == "--"] == [[1, 1]]
 
@@ -195,13 +196,13 @@ def test_the_bar_of_convergence_is_a_line_where_anything_has_trained() -> None:
 def test_axes_of_percent_end_at_tens_from_zero_and_else_at_fives(values, from_zero, ends, column) -> None:
     cells = pd.DataFrame({name: values if name == column else np.nan for name in ("mean", "low", "high")})
     axes = matplotlib.figure.Figure().subplots()
-    percent_axis(axes, cells.astype(float), from_zero)
+    percent_axis(axes, cells.astype(float), "test accuracy", from_zero=from_zero)
     assert axes.get_ylim() == pytest.approx(ends) and axes.get_ylabel() == "test accuracy (%)"
 
 
 def test_an_interval_that_ends_at_the_floor_of_an_axis_is_on_it() -> None:
     axes = matplotlib.figure.Figure().subplots()
-    percent_axis(axes, pd.DataFrame({"mean": [88.0], "low": [80.0], "high": [91.0]}), floor=80)
+    percent_axis(axes, pd.DataFrame({"mean": [88.0], "low": [80.0], "high": [91.0]}), "test accuracy", floor=80)
     assert axes.get_ylim() == pytest.approx((80 - 0.02 * 15, 95 + 0.02 * 15))
 
 
@@ -625,3 +626,41 @@ def test_figures_need_no_torch() -> None:
     library = Path(smallbatch.__file__).parent.parent
     code = "import sys; import smallbatch.figures, smallbatch.publish.report; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], env=os.environ | {"PYTHONPATH": str(library)}).returncode == 0
+
+
+def with_f1() -> pd.DataFrame:
+    """The runs of `grid`, which record an F1 of a tenth of their accuracy; those that diverged have 0.02."""
+    runs = grid()
+    f1 = runs["accuracy"].div(10).where(runs["status"] != "diverged", 0.02)
+    return runs.assign(f1=f1, selection_f1=f1, f1_error=0.001, selection_f1_error=0.001)
+
+
+@pytest.mark.parametrize(("kind", "label"), [("accuracy", "test F1 (%)"), ("best", "best test F1 (%)")])
+def test_another_metric_in_place_of_accuracy(kind: str, label: str) -> None:
+    axes = draw(spec(kind, metric="f1"), with_f1(), NO_EPOCHS).axes[0]
+    assert axes.get_ylabel() == label
+    shown = lines(axes)
+    if kind == "accuracy":
+        assert shown["2"][1] == pytest.approx([8.5, np.nan, 4.5], nan_ok=True)  # the mean of 7 and 2 %
+        levels = [line.get_ydata()[0] for line in axes.get_lines() if line.get_linestyle() in ("--", ":")]
+        assert levels == [], "no chance and no bar, which are accuracies"
+
+
+def test_a_caption_says_what_a_metric_is() -> None:
+    words = caption("mine", spec("accuracy", metric="f1"), with_f1())
+    assert words.startswith("Test F1 over the base learning rate η/m, a line for each batch size m. ")
+    assert "F1 is the median over the last 5 epochs. It is the mean over classes, or over outputs." in words
+    assert "Dotted" not in words and "Dashed" not in words
+
+
+def test_the_error_that_images_give_another_metric_is_its_own() -> None:
+    """With two seeds that agree the interval is what the images give: 1.96 times the error, of which 65 % is common."""
+    runs = planned({(m, m, 2**-8): [0.8, 0.8] for m in (2, 8)}).assign(f1=0.6, selection_f1=0.6)
+    halves = []
+    for error in (0.01, 0.03):
+        of = runs.assign(f1_error=error, selection_f1_error=error)
+        band = best_cells(in_place_of_accuracy(of, "f1"), ["batch_size"], np.random.default_rng(0)).iloc[0]
+        halves.append((band["high"] - band["low"]) / 2)
+        assert band["mean"] == pytest.approx(60, abs=0.1)
+    assert halves[1] / halves[0] == pytest.approx(3, rel=0.1)
+    assert halves[1] == pytest.approx(1.96 * 3 * np.sqrt(0.65), rel=0.15)

@@ -20,11 +20,20 @@ FIGURES = {
     "plain": {"kind": "accuracy", "experiments": ["plain"]},
     "better": {"kind": "accuracy", "experiments": ["better"]},
     "both": {"kind": "best", "experiments": ["plain", "better"]},
+    "recall": {"kind": "accuracy", "experiments": ["plain"], "metric": "balanced_accuracy"},
     "with-dead": {"kind": "best", "experiments": ["dead", "better"]},
 }
+
+
+def with_recall(runs: pd.DataFrame) -> pd.DataFrame:
+    """Runs whose balanced accuracy is the higher the lower their accuracy is, with an error of a point."""
+    recall = {name: 1 - runs["accuracy"] for name in ("balanced_accuracy", "selection_balanced_accuracy")}
+    return runs.assign(**recall, **{f"{name}_error": 0.01 for name in recall})
+
+
 RUNS = pd.concat(
     [
-        curve({2: 0.70, 8: 0.80, 32: 0.75, 128: 0.60}).assign(experiment="plain"),
+        with_recall(curve({2: 0.70, 8: 0.80, 32: 0.75, 128: 0.60}).assign(experiment="plain")),
         curve({2: 0.75, 8: 0.84, 32: 0.80, 128: 0.70}).assign(experiment="better"),
         curve({2: DEAD, 8: DEAD}).assign(experiment="dead"),
     ],
@@ -33,10 +42,21 @@ RUNS = pd.concat(
 
 
 def judged(**asked) -> pd.Series:
-    claims = claims_of({"mine": {"text": "as I think", **asked}})
+    claims = claims_of({"mine": {"text": "as I think", **asked}}, FIGURES)
     table = judge(FIGURES, RUNS, NO_EPOCHS, NO_VARIANCE, THRESHOLDS, np.random.default_rng(0), claims)
     (row,) = (row for _, row in table.iterrows())
     return row
+
+
+def test_a_claim_is_about_the_metric_of_its_figure():
+    row = judged(best_batch_size={"figure": "recall", "at_least": 128})
+    assert (row["verdict"], row["effect"]) == ("supported", "+10.0 points")  # 40 % at m = 128, 30 % at m = 2
+    assert "best balanced accuracy at m ≥ 128" in row["predicate"] and "accuracy at" not in row["evidence"]
+    assert row["evidence"].startswith("recall by balanced accuracy: best inside at m = 128 at 2⁻⁸ (40.0 %)")
+    # Of the variance that a point of error gives, the cells have half in common; the rest is 0.7 points each.
+    assert 0.5 < (row["high"] - row["low"]) / 2 / 1.96 < 1
+    accuracy = judged(best_batch_size={"figure": "plain", "at_most": 8})
+    assert (accuracy["effect"], accuracy["evidence"].split(":")[0]) == ("+5.0 points", "plain")
 
 
 @pytest.mark.parametrize(
@@ -188,7 +208,7 @@ def test_what_a_function_does_wrong_is_said_in_one_line(name, words, tmp_path):
 
 def test_a_function_has_grids_of_its_own(tmp_path):
     asked = asked_of(tmp_path / "mine.py", "edits")
-    claims = claims_of({"first": {"text": "t", **asked}, "second": {"text": "t", **asked}})
+    claims = claims_of({"first": {"text": "t", **asked}, "second": {"text": "t", **asked}}, FIGURES)
     table = judge(FIGURES, RUNS, NO_EPOCHS, NO_VARIANCE, THRESHOLDS, np.random.default_rng(0), claims)
     assert list(table["effect"]) == ["+40.0 points", "+40.0 points"]
 

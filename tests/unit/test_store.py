@@ -252,7 +252,7 @@ def test_rows_that_no_run_can_have_are_set_aside_by_who_reads_them(store, folder
     (folder / METRICS).write_text(content)
     resealed(folder, files={METRICS: hashlib.sha256(content.encode()).hexdigest()})
     meta = Meta("made", ("a", "b"), (1, 8, 8), (0.5,), (0.5,), 64, 32, "f")
-    told = rf"{NAME}: damaged: metrics\.csv .*from 0 to 1\); set aside as {NAME}\.damaged-1; the next call trains it"
+    told = rf"{NAME}: damaged: metrics\.csv, .*from 0 to 1\); set aside as {NAME}\.damaged-1; the next call trains it"
     for line in (told, f"{NAME}: missing; the next call trains it again"):
         assert store.has(RUN, "f") == ("aside" in line)
         with pytest.raises(UserError, match=line):

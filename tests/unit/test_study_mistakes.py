@@ -193,6 +193,49 @@ MISTAKES = {
     "variance of clipped": (
         dict(clip_norm=1, variance_batch_sizes=[2, 4]), "small.clip_norm: 1 is not allowed; allowed: none with varia"
     ),
+    "a loss of nobody": (dict(loss="hinge"), "small.loss: 'hinge' is not allowed; allowed: cross_entropy, binary or"),
+    "half a loss": (dict(loss={"file": "a.py", "name": "b"}), "experiments.small.loss: key 'like' is missing"),
+    "a loss elsewhere": (
+        dict(loss={"file": "/tmp/a.py", "name": "b", "like": "mse"}),
+        "loss.file: '/tmp/a.py' is not allowed; allowed: a file below the project's folder",
+    ),
+    "a loss that is not there": (
+        dict(loss={"file": "a.py", "name": "b", "like": "mse"}), "loss.file: 'a.py' is not allowed; allowed: a file of"
+    ),
+    "a metric of nobody": (dict(metrics=["f2"]), "small.metrics.0: 'f2' is not allowed; allowed: top5, balanced_accur"),
+    "a metric of classes": (
+        dict(loss="binary", metrics=["f1", "top5"]),
+        "small.metrics: 'top5' is not allowed; allowed: with loss binary: balanced_accuracy, f1, likelihood",
+    ),
+    "a metric of numbers": (dict(metrics=["r2"]), "metrics: 'r2' is not allowed; allowed: with loss cross_entropy: to"),
+    "smoothed numbers": (dict(loss="mse", label_smoothing=0.1), "small.label_smoothing: 0.1 is not allowed; allowed"),
+    "a metric that nobody records": (
+        lambda v: v["figures"]["fig01"].update(metric="f1"),
+        "figures.fig01.metric: 'f1' is not allowed; allowed: what all its experiments record under `metrics`: accuracy",
+    ),
+    "the accuracy of numbers": (
+        lambda v: (small(v).update(loss="mse"), v["figures"]["fig01"].update(metric="accuracy")),
+        "figures.fig01.metric: 'accuracy' is not allowed; allowed: what all its experiments record under `metrics`: r2",
+    ),
+    "a range of F1": (
+        lambda v: (small(v).update(metrics=["f1"]), v["figures"]["fig01"].update(kind="range", metric="f1")),
+        "figures.fig01.metric: 'f1' is not allowed; allowed: only with kind accuracy, best, bn-batch",
+    ),
+    "numbers beside classes": (
+        lambda v: (
+            v["experiments"].update(other=small(v) | {"loss": "mse"}),
+            v["figures"]["fig01"].update(experiments=["small", "other"]),
+        ),
+        "fig01.experiments: ['small', 'other'] is not allowed; allowed: experiments whose losses are for one kind",
+    ),
+    "a claim about two metrics": (
+        lambda v: (
+            small(v).update(metrics=["f1"]),
+            v["figures"].update(f1=v["figures"]["fig01"] | {"metric": "f1"}),
+            v.update(claims={"mine": {"text": "t", "improves": {"from": "fig01", "to": "f1"}}}),
+        ),
+        "claims.mine.improves: 'fig01, f1' is not allowed; allowed: figures of one metric",
+    ),
     "scaled by no momentum": (
         dict(momentum_scaled=True), "momentum_scaled: True is not allowed; allowed: only with a momentum above 0"
     ),
@@ -321,6 +364,30 @@ def test_augmentation_that_does_not_suit_arrays_of_ones_own_is_refused(augment, 
     with pytest.raises(UserError) as caught:
         check_against_data(study, "table", 100, of)
     assert f"experiments.small.{line}" in str(caught.value)
+
+
+def test_the_loss_is_for_the_labels_of_the_data():
+    tables = {"table": {"source": "arrays", "path": "p"}}
+    for loss, targets in (("cross_entropy", None), ("binary", "binary"), ("mse", "numbers")):
+        study = load(dict(data="table", loss=loss), datasets=tables)
+        for other in (None, "binary", "numbers"):
+            of = size((3, 9, 9))._replace(targets=other)
+            if other == targets:
+                check_against_data(study, "table", 100, of)
+                continue
+            with pytest.raises(
+                UserError, match=rf"small.loss: '{loss}' is not allowed; allowed: .* of table, which are"
+            ):
+                check_against_data(study, "table", 100, of)
+
+
+def test_numbers_are_scored_by_r2_whatever_else_is_recorded():
+    setting = load(dict(loss="mse")).experiments["small"].setting
+    assert (setting.score, setting.metrics) == ("r2", ("r2",))
+    assert load(dict(loss="mse")).figures["fig01"]["metric"] == "r2"
+    setting = load(dict(metrics=["top5", "f1"])).experiments["small"].setting
+    assert (setting.score, setting.metrics) == ("accuracy", ("f1", "top5"))
+    assert "metric" not in load(dict(metrics=["f1"])).figures["fig01"]
 
 
 def test_what_an_experiment_says_is_checked_by_the_shape_of_its_images(monkeypatch):

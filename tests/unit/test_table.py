@@ -22,7 +22,7 @@ from smallbatch.analysis.table import (
 from smallbatch.core import checksums
 from smallbatch.core.errors import UserError
 from smallbatch.data.prepared import Meta
-from smallbatch.runs.store import Epoch, Outcome, RunStore, Variance, digest_of
+from smallbatch.runs.store import Epoch, Outcome, RunStore, Score, Variance, digest_of
 from smallbatch.study.experiments import Experiment, Study
 from smallbatch.study.rates import BaseLr
 
@@ -30,7 +30,14 @@ META = Meta("made", ("a", "b", "c", "d"), (1, 8, 8), (0.5,), (0.5,), 1000, 1200,
 METAS = {"made": META}
 PLACE = {"device": "Some CPU", "python": "3.11.7", "torch": "2.15.0", "smallbatch": "0.1.0", "commit": "abc"}
 
-LONG = {"epochs": 6, "lr_drops": (0.5, 0.75), "momentum": 0.5, "augment_pad": 2, "augment_flip": True}
+LONG = {
+    "epochs": 6,
+    "lr_drops": (0.5, 0.75),
+    "momentum": 0.5,
+    "augment_pad": 2,
+    "augment_flip": True,
+    "metrics": ("f1",),
+}
 SHORT = {
     "epochs": 3, "lr_drops": (1 / 3,), "norm": "batch", "norm_layers": "conv", "warmup": True, "train_images": 100,
     "warmup_fraction": 0.2, "lr_scaling": "sqrt", "model": "resnet8", "weight_decay": 1e-4,
@@ -43,7 +50,7 @@ THREE = a_run(batch_size=4, b=2, base_lr=0.003, seed=5, **SHORT)
 VALIDATION = a_run(
     batch_size=4, base_lr=2**-4, seed=6, epochs=3, selection="validation", precision="bf16",
     lr_schedule="cosine", lr_drops=(), optimizer="adamw", betas=(0.9, 0.999), eps=1e-6, clip_norm=1.5,
-    weight_decay_excludes=("biases", "norms"), label_smoothing=0.1,
+    weight_decay_excludes=("biases", "norms"), label_smoothing=0.1, metrics=("f1",),
 )  # fmt: skip
 PLANNED = [("long", SIX), ("long", LANES), ("long", DIVERGED), ("long", MISSING), ("short", THREE),
            ("held-out", VALIDATION)]  # fmt: skip
@@ -54,16 +61,28 @@ def epochs(test: list[float], validation: list[float] | None = None) -> list[Epo
     return [Epoch(i, 0.1 * i, 2.0 * i, 3.0 * i, test[i - 1], held_out[i - 1]) for i in range(1, len(test) + 1)]
 
 
+def scores(test: list[float], validation: list[float] | None = None) -> list[Score]:
+    """F1 a tenth below the accuracies, its errors a tenth of it."""
+    held_out = validation or [nan] * len(test)
+    both = [(one - 0.1, other - 0.1) for one, other in zip(test, held_out, strict=True)]
+    return [Score(i, "f1", one, one / 10, other, other / 10) for i, (one, other) in enumerate(both, 1)]
+
+
 OUTCOMES = {
     # The last five, in order: 0.1, 0.3, 0.5, 0.6, 0.7. Their mean is 0.44; the median of all six 0.55.
-    SIX: Outcome(epochs([0.9, 0.7, 0.1, 0.3, 0.5, 0.6]), None, 4.0, 6000, 1, 3 * 2**20, []),
+    SIX: Outcome(
+        epochs([0.9, 0.7, 0.1, 0.3, 0.5, 0.6]), None, 4.0, 6000, 1, 3 * 2**20, [],
+        scores([0.9, 0.7, 0.1, 0.3, 0.5, 0.6]),
+    ),
     LANES: Outcome(
         epochs([0.25, 0.75, 0.75, 0.75, 0.25, 1.0]), None, 2.5, 6000, 2, 2**19,
-        [Variance(0, 2, 0.5, 40), Variance(0, 8, 2.0, 10)],
+        [Variance(0, 2, 0.5, 40), Variance(0, 8, 2.0, 10)], scores([0.25, 0.75, 0.75, 0.75, 0.25, 1.0]),
     ),
-    DIVERGED: Outcome(epochs([0.9]), 130, 0.5, 1040, 2, 2**19, []),
+    DIVERGED: Outcome(epochs([0.9]), 130, 0.5, 1040, 2, 2**19, [], scores([0.9])),
     THREE: Outcome(epochs([0.28, 0.9, 0.2]), None, 3.0, 300, 1, 2**30, []),
-    VALIDATION: Outcome(epochs([0.1, 0.2, 0.6], [0.7, 0.9, 0.8]), None, 9.0, 2700, 1, 0, []),
+    VALIDATION: Outcome(
+        epochs([0.1, 0.2, 0.6], [0.7, 0.9, 0.8]), None, 9.0, 2700, 1, 0, [], scores([0.1, 0.2, 0.6], [0.7, 0.9, 0.8])
+    ),
 }  # fmt: skip
 
 
@@ -94,6 +113,7 @@ COLUMNS = {
     "experiment": ["long", "long", "long", "long", "short", "held-out"],
     "run": [run.name("f") for _, run in PLANNED],
     "classes": [4] * 6,
+    "chance": [0.25] * 6,
     "test_images": [1200] * 6,
     "data": ["made"] * 6,
     "model": ["alexnet"] * 4 + ["resnet8", "alexnet"],
@@ -119,6 +139,16 @@ COLUMNS = {
     "augment_saturation": [0.0] * 6,
     "steps": [None] * 6,
     "images": [None] * 6,
+    "loss": ["cross_entropy"] * 6,
+    "loss_function": [None] * 6,
+    "loss_content": [None] * 6,
+    "metrics": ["f1"] * 4 + ["", "f1"],
+    # The last five, as of accuracy; the errors are a tenth, and of what diverged there is none. Of four classes one
+    # that always is the answer has an F1 of 2 / (4 + 1), and the others of 0.
+    "f1": [0.4, 0.65, 0.1, None, None, 0.1],
+    "f1_error": [0.04, 0.065, None, None, None, 0.01],
+    "selection_f1": [0.4, 0.65, 0.1, None, None, 0.7],
+    "selection_f1_error": [0.04, 0.065, None, None, None, 0.07],
     "augment_cutout": [0] * 6,
     "augment_mixup": [0.0] * 6,
     "augment_cutmix": [0.0] * 6,

@@ -21,7 +21,7 @@ if __name__ == "__main__":
     with log_and_exit_on_error(snakemake.log[0]), require_unchanged_code("claims", snakemake.params.code):
         tables = [read_tables([snakemake.input[name]]) for name in ("runs", "epochs", "variance")]
         params, outputs, generator = snakemake.params, snakemake.output, np.random.default_rng(0)
-        claims = [*(CLAIMS if params.reproduces else ()), *claims_of(params.claims)]
+        claims = [*(CLAIMS if params.reproduces else ()), *claims_of(params.claims, params.figures)]
         judged = judge(params.figures, *tables, params.thresholds, generator, claims)
         check_unchanged(params.functions)
         write_table(judged, outputs.claims)

@@ -4,7 +4,7 @@ import contextlib
 import itertools
 import math
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from fractions import Fraction
 from importlib.resources import files
@@ -13,6 +13,7 @@ from typing import Any
 
 from smallbatch import data, models
 from smallbatch.core.errors import UserError, refuse
+from smallbatch.core.files import files_digest
 from smallbatch.data.originals import DatasetInfo
 from smallbatch.study.claims import check_claims, survives
 from smallbatch.study.experiments import (
@@ -25,6 +26,8 @@ from smallbatch.study.experiments import (
     Setting,
     Study,
 )
+from smallbatch.study.functions import check_function, check_in_project
+from smallbatch.study.metrics import ACCURACY, CROSS_ENTROPY, METRICS, SCORES, TARGETS
 from smallbatch.study.rates import BaseLr, format_base_lr, parse_base_lr
 from smallbatch.study.settings import check, location, read_as, read_yaml, suggestion
 from smallbatch.training import own_models
@@ -128,8 +131,19 @@ def load_study(
         if allowed := run.why_not_shared(processes):
             refuse(location("training.processes", said_in, given or {}), "training.processes", processes, allowed)
     if examine:
+        _try_losses(study)
         own_models.check(study, datasets, processes)
     return study
+
+
+def _try_losses(study: Study) -> None:
+    """Try the losses of the user's own."""
+    own = {e.setting.loss_function: e.setting for e in study.experiments.values() if e.setting.loss_function}
+    if own:
+        from smallbatch.training.losses import check_own  # imports torch, which takes seconds
+
+        for setting in own.values():
+            check_own(setting)
 
 
 def studies() -> list[str]:
@@ -267,8 +281,12 @@ def check_against_data(study: Study, label: str, train_images: int | None, size:
 
 
 def _check_images(where: str, e: Experiment, label: str, size: DatasetInfo) -> None:
-    """Check that an experiment's augmentation and model fit the images of its data, which may be features."""
+    """Check that an experiment's loss, augmentation and model fit its data, whose images may be features."""
     s, key, pixels = e.setting, f"experiments.{e.name}", min(size.shape[1:])
+    if TARGETS[s.loss] != size.targets:
+        fitting = [loss for loss, targets in TARGETS.items() if targets == size.targets]
+        labels = f"the labels of {label}, which are {size.targets or 'classes'} (integers [n] are classes)"
+        refuse(where, f"{key}.loss", s.loss, f"{' or '.join(fitting)} with {labels}")
     if size.shape[1:] == (1, 1):
         if not models.is_own(s.model):
             allowed = f"a model of your own, since {label} has {size.shape[0]} features and no images"
@@ -344,6 +362,7 @@ def _experiment(where: str, name: str, values: Values, datasets: Values) -> Expe
     if b_sizes:
         _check_bn_batches(where, key, norm, batch_sizes, b_sizes)
     _check_optimizer(where, key, values)
+    _check_loss(where, key, values)
     if norm == "batch" and "variance_batch_sizes" in values:
         _check_measured(where, f"{key}.variance_batch_sizes", batch_sizes, b_sizes, values["variance_batch_sizes"])
     rates = () if best_of else tuple(_rate(where, f"{key}.base_lrs", rate) for rate in values["base_lrs"])
@@ -406,6 +425,7 @@ def _setting(where: str, key: str, values: Values, datasets: Values) -> Setting:
         "epochs": values.get("epochs", 0),
         **_schedule(where, key, values),
         **_optimizer(where, key, values),
+        **_loss(values),
         "augment_pad": augment.get("pad", 0),
         "augment_flip": augment["flip"],
         "augment_resized": augment.get("resized_crop", False),
@@ -457,6 +477,37 @@ def _check_update_is_gradient(where: str, key: str, values: Values) -> None:
         if is_another:
             allowed = "none with variance_batch_sizes, which takes an update for a gradient times the rate"
             refuse(where, f"{key}.{name}", values[name], allowed)
+
+
+def _check_loss(where: str, key: str, values: Values) -> None:
+    """Check that a loss of the user's own can be called, and that metrics and smoothing suit the loss."""
+    given = values.get("loss")
+    if isinstance(given, Mapping):
+        check_in_project(where, f"{key}.loss.file", given["file"])
+        allowed = "a function of 2 arguments, logits and labels"
+        check_function(where, (f"{key}.loss.file", f"{key}.loss.name"), given["file"], given["name"], 2, allowed)
+    loss = _loss(values)["loss"]
+    for metric in values.get("metrics", ()):
+        if loss not in METRICS[metric].chance:
+            known = ", ".join(name for name, one in METRICS.items() if loss in one.chance)
+            refuse(where, f"{key}.metrics", metric, f"with loss {loss}: {known}")
+    if given not in (None, CROSS_ENTROPY) and values.get("label_smoothing"):
+        refuse(where, f"{key}.label_smoothing", values["label_smoothing"], "0 with another loss than cross_entropy")
+
+
+def _loss(values: Values) -> dict[str, Any]:
+    """The settings of the loss. What stands for accuracy where that means nothing is always recorded."""
+    given = values.get("loss", CROSS_ENTROPY)
+    own = isinstance(given, Mapping)
+    loss = given["like"] if own else given
+    score = [SCORES[loss]] if SCORES[loss] != ACCURACY else []
+    settings = {"loss": loss, "metrics": tuple(dict.fromkeys([*score, *sorted(values.get("metrics", ()))]))}
+    if own:
+        settings |= {
+            "loss_function": f"{given['file']}:{given['name']}",
+            "loss_content": files_digest(Path(given["file"])),
+        }
+    return settings
 
 
 def _optimizer(where: str, key: str, values: Values) -> dict[str, Any]:
@@ -559,6 +610,7 @@ def _figure(where: str, name: str, values: Values, experiments: Mapping[str, Exp
     for experiment in values["experiments"]:
         _known(where, f"{key}.experiments", experiment, list(experiments))
         _check_kind(where, key, values["kind"], experiments[experiment])
+    values = _with_metric(where, key, values, [experiments[name].setting for name in values["experiments"]])
     if (values["kind"] == "convergence") != ("base_lr" in values):
         refuse(where, f"{key}.base_lr", values.get("base_lr"), "set for kind convergence, and only there")
     if "base_lr" not in values:
@@ -571,6 +623,28 @@ def _figure(where: str, name: str, values: Values, experiments: Mapping[str, Exp
     for experiment in values["experiments"]:
         _check_rate(where, f"{key}.base_lr", rate, experiments[experiment])
     return {**values, "base_lr": rate}
+
+
+_MEASURING = ("accuracy", "best", "bn-batch")
+"""Kinds of figures whose measure is a setting."""
+
+
+def _with_metric(where: str, key: str, values: Values, settings: Sequence[Setting]) -> Values:
+    """The values of a figure, with the measure that it shows if that is not accuracy."""
+    scores = {setting.score for setting in settings}
+    if len(scores) > 1:
+        refuse(
+            where, f"{key}.experiments", values["experiments"], "experiments whose losses are for one kind of labels"
+        )
+    if "metric" in values and values["kind"] not in _MEASURING:
+        refuse(where, f"{key}.metric", values["metric"], f"only with kind {', '.join(_MEASURING)}")
+    metric = values.get("metric", *scores)
+    lacking = [setting for setting in settings if metric not in (setting.score, *setting.metrics)]
+    if lacking:
+        known = ", ".join([lacking[0].score, *lacking[0].metrics])
+        refuse(where, f"{key}.metric", metric, f"what all its experiments record under `metrics`: {known}")
+    without = {name: value for name, value in values.items() if name != "metric"}
+    return without if metric == ACCURACY else without | {"metric": metric}
 
 
 def _check_title(where: str, key: str, title: str) -> None:

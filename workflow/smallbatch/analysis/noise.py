@@ -33,6 +33,10 @@ NUMBER_COLUMNS = ("batch_size", "bn_batch_size", "base_lr", "seed", "test_images
 """Columns of the table of runs that hold numbers."""
 
 
+ERROR_COLUMNS = ("accuracy_error", "selection_accuracy_error")
+"""Columns with standard errors that the images give, where another measure stands in place of accuracy."""
+
+
 def with_results(runs: pd.DataFrame) -> pd.DataFrame:
     """Complete runs only; number columns become floats, missing columns are filled with NaN."""
     columns = dict.fromkeys([*runs.columns, *NUMBER_COLUMNS, "experiment", "norm", "converged", "train_images"])
@@ -118,13 +122,15 @@ class Noise:
         count, share = (~np.isnan(accuracies)).sum(axis=1), nan_mean(converged, axis=1)
 
         images = cells["test_images"].to_numpy()
-        accuracy = self._means("accuracy", accuracies, share, seeds, images)
+        errors = {column: _mean_square(runs, column, index, len(cells)) for column in ERROR_COLUMNS}
+        accuracy = self._means("accuracy", accuracies, share, seeds, images, errors["accuracy_error"])
         if np.array_equal(accuracies, selections, equal_nan=True):
             selection = accuracy
         else:
             train_images = pd.to_numeric(cells["train_images"]).to_numpy(dtype=float)
             held_out = np.fmax(train_images / (1 / VALIDATION_FRACTION), 1)  # times 0.1 would be rounded otherwise
-            selection = self._means("selection_accuracy", selections, share, seeds, held_out)
+            error = errors["selection_accuracy_error"]
+            selection = self._means("selection_accuracy", selections, share, seeds, held_out, error)
         # If the variation between seeds is unknown, each cell that trains may be the best.
         unknown = np.isnan(selection) & ~np.isnan(selection[0])
         anything = selection[0] + (share > 0) * self._normal(len(cells))
@@ -132,16 +138,23 @@ class Noise:
         return Cells(cells, accuracy, selection, *self._shares(cells, share, count), count)
 
     def _means(
-        self, split: str, values: np.ndarray, share: np.ndarray, seeds: np.ndarray, images: np.ndarray
+        self,
+        split: str,
+        values: np.ndarray,
+        share: np.ndarray,
+        seeds: np.ndarray,
+        images: np.ndarray,
+        known: np.ndarray,
     ) -> np.ndarray:
-        """(1 + SAMPLES, cells) from (cells, seeds)."""
+        """(1 + SAMPLES, cells) from (cells, seeds); known: (cells), the images' variance where that is not binomial."""
         count, mean = (~np.isnan(values)).sum(axis=1), nan_mean(values, axis=1)
         binomial = np.where(images > 0, mean * (1 - mean) / images, 0)
+        of_images = np.where(np.isnan(known), binomial, known)
         training = self._training(np.nan_to_num(values - mean[:, None]), mean, count, share == 1, seeds, images)
         ever = (share > 0) | (np.nanmax(values, axis=1) > np.nanmin(values, axis=1))  # what diverged has no accuracy
         shared = math.sqrt(SHARED_VARIANCE_FRACTION) * self._images[split][:, None]
         of_each = math.sqrt(CELL_VARIANCE_FRACTION) * self._normal(len(mean))
-        noise = training + np.sqrt(binomial * ever) * (shared + of_each)
+        noise = training + np.sqrt(of_images * ever) * (shared + of_each)
         return np.concatenate([mean[None], np.clip(mean + noise, 0, 1)])
 
     def _training(
@@ -202,6 +215,14 @@ class Noise:
 
         in_turn = np.stack([few, many], axis=1).reshape(SAMPLES, -1)  # every second one is dealt to the first half
         return drawn(np.concatenate([few, many])), drawn(in_turn)
+
+
+def _mean_square(runs: pd.DataFrame, column: str, index: np.ndarray, cells: int) -> np.ndarray:
+    """(cells): the mean square of a column of errors over a cell's runs; NaN where there is none."""
+    if column not in runs:
+        return np.full(cells, np.nan)
+    means = (pd.to_numeric(runs[column]) ** 2).groupby(index).mean()
+    return means.reindex(range(cells)).to_numpy(dtype=float)
 
 
 @cache

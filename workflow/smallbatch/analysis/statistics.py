@@ -32,11 +32,15 @@ def shuffled_halves(values: np.ndarray, generator: np.random.Generator) -> np.nd
 
 def final_accuracy(epochs: Sequence["Epoch"], split: str = "test") -> float:
     """Median accuracy on a split over the last five epochs, as a fraction; fewer where the run is shorter."""
-    accuracies: list[float] = [getattr(epoch, f"{split}_accuracy") for epoch in epochs[-LAST_EPOCHS:]]
-    return statistics.median(accuracies)
+    return final_median([getattr(epoch, f"{split}_accuracy") for epoch in epochs])
 
 
-def convergence_bar(best: float, classes: int, threshold: float, test_images: int) -> float:
+def final_median(by_epoch: Sequence[float]) -> float:
+    """Median over the last five epochs; fewer where the run is shorter."""
+    return statistics.median(by_epoch[-LAST_EPOCHS:])
+
+
+def convergence_bar(best: float, chance: float, threshold: float, test_images: int) -> float:
     """The accuracy from which a run counts as converged: chance + threshold * (best - chance).
 
     Infinite where nothing has trained: where even the best is within three binomial standard errors of chance, what
@@ -44,11 +48,10 @@ def convergence_bar(best: float, classes: int, threshold: float, test_images: in
 
     Args:
         best: the best accuracy of any run of the experiment, a fraction.
-        classes: number of classes; chance is 1 / classes.
+        chance: the accuracy of guessing, a fraction.
         threshold: the share of the way from chance to best.
         test_images: images that accuracies were measured on.
     """
-    chance = 1 / classes
     if best <= chance + 3 * math.sqrt(chance * (1 - chance) / test_images):
         return math.inf
     return chance + threshold * (best - chance)

@@ -1,11 +1,12 @@
 """The tidy tables: one row a planned run, and one row a run and epoch."""
 
+import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 import pandas as pd
 
-from smallbatch.analysis.statistics import convergence_bar, final_accuracy
+from smallbatch.analysis.statistics import convergence_bar, final_accuracy, final_median
 from smallbatch.core import checksums
 from smallbatch.core.environment import ENVIRONMENT
 from smallbatch.core.errors import UserError
@@ -13,6 +14,7 @@ from smallbatch.core.files import atomic
 from smallbatch.data.prepared import Meta
 from smallbatch.runs.store import Epoch, Record, RunStore, Variance, digest_of
 from smallbatch.study.experiments import VALIDATION_FRACTION, Run, Setting
+from smallbatch.study.metrics import ACCURACY, METRICS
 
 Planned = Sequence[tuple[str, Run]]
 """Pairs of experiment and run, as `Study.planned` gives them."""
@@ -32,10 +34,12 @@ def runs_table(
 ) -> pd.DataFrame:
     """One row a planned run: all settings and what came out. Epochs are those that the run begins.
 
-    Columns beside the settings: experiment, run (its folder), classes, test_images, augment (in words), status
-    (finished, diverged or missing), accuracy (median test accuracy of the last 5 epochs, a fraction; chance where the
-    run diverged), selection_accuracy (the same on the split that rates are chosen on), bar (from which accuracy on a
-    run of its experiment has converged), converged, diverged_at (update), seconds, images_per_second (of all lanes
+    Columns beside the settings: experiment, run (its folder), classes, chance (accuracy of guessing), test_images,
+    augment (in words), status (finished, diverged or missing), accuracy (median test accuracy of the last 5 epochs, a
+    fraction; chance where the run diverged; where the loss is mse, of R² in its place), selection_accuracy (the same on
+    the split that rates are chosen on), for each of the experiments' metrics the same as METRIC and selection_METRIC,
+    with the standard errors METRIC_error and selection_METRIC_error that the images give, bar (from which accuracy on
+    a run of its experiment has converged), converged, diverged_at (update), seconds, images_per_second (of all lanes
     trained with it), lanes, peak_memory_mb, ended (ISO 8601, UTC), and where it ran (versions, commit, device).
 
     Args:
@@ -47,8 +51,8 @@ def runs_table(
     rows = [_row(experiment, run, records, metas[run.setting.data]) for experiment, run in planned]
     table = pd.DataFrame(rows).astype({"diverged_at": "Int64"})
     best = table.groupby("experiment")["accuracy"].transform("max")
-    known = zip(best, table["classes"], table["test_images"], strict=True)
-    table["bar"] = [convergence_bar(top, classes, threshold, images) for top, classes, images in known]
+    known = zip(best, table["chance"], table["test_images"], strict=True)
+    table["bar"] = [convergence_bar(top, chance, threshold, images) for top, chance, images in known]
     table["converged"] = (table["status"] == "finished") & (table["accuracy"] >= table["bar"])
     places = [column for column in ENVIRONMENT if column in table]  # in one order, whatever a record's is
     return table[[*table.columns.drop(places), *places]]
@@ -62,17 +66,47 @@ def _row(experiment: str, run: Run, records: Mapping[str, Record], meta: Meta) -
         "variance_batch_sizes": " ".join(map(str, run.setting.variance_batch_sizes)),
         "betas": " ".join(f"{beta:g}" for beta in run.setting.betas),
         "weight_decay_excludes": " ".join(run.setting.weight_decay_excludes),
+        "metrics": " ".join(run.setting.metrics),
         "augment": run.setting.augment,
         "epochs": run.setting.seen(run.batch_size, _trained_on(run.setting, meta))[1],
     }
+    chance = _chance(run.setting, meta)
     return {
         "experiment": experiment,
         "run": name,
         "classes": len(meta.classes),
+        "chance": chance,
         "test_images": meta.test,
         **settings,
-        **(_result(records[name], run.setting.selection, 1 / len(meta.classes)) if name in records else _MISSING),
+        **(_result(records[name], run.setting.selection, chance) if name in records else _MISSING),
+        **_metrics(records.get(name), run.setting, len(meta.classes)),
     }
+
+
+def _chance(setting: Setting, meta: Meta) -> float:
+    """The accuracy, or what stands for it, of the best answer that is the same for all images."""
+    if setting.score != ACCURACY:
+        return METRICS[setting.score].chance[setting.loss](len(meta.classes))
+    return 1 / len(meta.classes) if meta.chance is None else meta.chance
+
+
+def _metrics(record: Record | None, setting: Setting, classes: int) -> dict[str, float]:
+    """The columns of a run's metrics: values and, unless it diverged, their errors; NaN if it is missing."""
+    values: dict[str, float] = {}
+    for metric in setting.metrics:
+        columns = metric, f"{metric}_error", f"selection_{metric}", f"selection_{metric}_error"
+        values |= dict.fromkeys(columns, math.nan)
+        if record and record.outcome.diverged_at is not None:
+            chance = METRICS[metric].chance[setting.loss](classes)
+            values |= {metric: chance, f"selection_{metric}": chance}
+        elif record:
+            rows = [score for score in record.outcome.scores if score.metric == metric]
+            test = [(score.test, score.error) for score in rows]
+            held_out = [(score.validation, score.validation_error) for score in rows]
+            chosen_on = held_out if setting.selection == "validation" else test
+            medians = [final_median(series) for pairs in (test, chosen_on) for series in zip(*pairs, strict=True)]
+            values |= dict(zip(columns, medians, strict=True))
+    return values
 
 
 def _trained_on(setting: Setting, meta: Meta) -> int:

@@ -8,6 +8,7 @@ from typing import Any, Protocol
 import pandas as pd
 
 from smallbatch.study.experiments import DEFAULT_BETAS, DEFAULT_EPS
+from smallbatch.study.metrics import CROSS_ENTROPY
 from smallbatch.study.rates import format_base_lr
 
 NOTHING = "–"  # noqa: RUF001 - an en dash stands for a value that is not there
@@ -99,6 +100,9 @@ def _optimizer_words(row: Row) -> list[str]:
         words.append(f"no weight decay of {' and '.join(row['weight_decay_excludes'].split())}")
     if not pd.isna(row["clip_norm"]):
         words.append(f"gradients clipped to {row['clip_norm']:g}")
+    if row["loss"] != CROSS_ENTROPY or not pd.isna(row["loss_function"]):
+        own = None if pd.isna(row["loss_function"]) else row["loss_function"].rpartition(":")[2]
+        words.append(f"loss {own or row['loss']}")
     if row["label_smoothing"]:
         words.append(f"label smoothing {row['label_smoothing']:g}")
     return words

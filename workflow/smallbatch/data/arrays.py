@@ -1,6 +1,6 @@
 """Checks arrays of the user's own, from whatever source, and makes them into splits."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -8,8 +8,8 @@ import numpy as np
 
 from smallbatch.core.errors import UserError
 from smallbatch.data.originals import DatasetInfo
-from smallbatch.data.prepared import CHUNK_VALUES, Meta, Split, write
-from smallbatch.data.splits import log_classes_and_repetitions, split_by_seed
+from smallbatch.data.prepared import CHUNK_VALUES, Meta, Split, kind_of_targets, write
+from smallbatch.data.splits import log_repetitions_and_labels, split_by_seed
 
 SPLIT = ("train_images", "train_labels", "test_images", "test_labels")
 WHOLE = ("images", "labels")
@@ -31,7 +31,8 @@ class Own(NamedTuple):
         """Its size."""
         images = self.train.images
         counts = len(self.classes), len(images), len(self.test.images)
-        return DatasetInfo(images.shape[1:], *counts, images.itemsize)
+        targets = kind_of_targets(self.train.labels, self.test.labels)
+        return DatasetInfo(images.shape[1:], *counts, images.itemsize, targets)
 
 
 class Named(NamedTuple):
@@ -55,7 +56,7 @@ def checked(where: Path, given: Mapping[str, Named], settings: Mapping[str, Any]
     splits = [WHOLE] if WHOLE[0] in given else [SPLIT[:2], SPLIT[2:]]
     named = [(given[images], given[labels]) for images, labels in splits]
     parts = [
-        Split(_images(where, images, settings.get("channels")), labels_of(where, labels, images))
+        Split(_images(where, images, settings.get("channels")), _labels_or_targets(where, labels, images))
         for images, labels in named
     ]
     first, last = named[0][0], named[-1][0]
@@ -64,6 +65,8 @@ def checked(where: Path, given: Mapping[str, Named], settings: Mapping[str, Any]
             f"{where}: {last.name}: {_form(last.array)}, and {first.name}: {_form(first.array)}; "
             "allowed: both of one type and, but for their number, of one shape"
         )
+    if parts[0].labels.ndim == 2 or parts[-1].labels.ndim == 2:
+        return _of_targets(where, [labels for _, labels in named], parts, settings)
     classes = class_count(where, named[0][1].name, parts[0].labels)
     if len(parts) == 1:
         return _divided(where, parts[0], classes, settings)
@@ -88,7 +91,7 @@ def write_own(
         own: the arrays.
         watched: as in `Meta`.
     """
-    log_classes_and_repetitions(where, own.classes, own.train, own.test)
+    log_repetitions_and_labels(where, own.classes, own.train, own.test)
     return write(folder, label, own.classes, own.train, own.test, settings=settings, watched=watched)
 
 
@@ -144,6 +147,24 @@ def _single(where: Path, name: str, array: np.ndarray) -> np.ndarray:
     return single
 
 
+def _labels_or_targets(where: Path, given: Named, images: Named) -> np.ndarray:
+    """Labels [n] int64; or, where they are floats, truth values or several for each image, targets [n, outputs]."""
+    name, array = given
+    several = array.ndim == 2 and array.shape[1] > 1
+    if array.dtype.kind not in "fb" and not (several and array.dtype.kind in "iu"):
+        return labels_of(where, given, images)
+    if array.ndim not in (1, 2) or not array.size or array.dtype.itemsize > np.dtype(np.float64).itemsize:
+        raise UserError(f"{where}: {name}: {_form(array)}; allowed: [n] or [n, outputs] numbers, or [n] classes")
+    _check_count(where, given, images)
+    return _single(where, name, array.reshape(len(array), -1))
+
+
+def _check_count(where: Path, labels: Named, images: Named) -> None:
+    if len(labels.array) != len(images.array):
+        both = f"{len(labels.array)} labels of {len(images.array)} {images.name}"
+        raise UserError(f"{where}: {labels.name}: {both}; allowed: one for each")
+
+
 def labels_of(where: Path, given: Named, images: Named) -> np.ndarray:
     """Labels [n] int64, none below 0.
 
@@ -160,9 +181,7 @@ def labels_of(where: Path, given: Named, images: Named) -> np.ndarray:
         array = array[:, 0]
     if array.ndim != 1 or array.dtype.kind not in "iu":
         raise UserError(f"{where}: {name}: {_form(given.array)}; allowed: [n] integers, the classes of {images.name}")
-    if len(array) != len(images.array):
-        both = f"{len(array)} labels of {len(images.array)} {images.name}"
-        raise UserError(f"{where}: {name}: {both}; allowed: one for each")
+    _check_count(where, given, images)
     if len(array) and array.min() < 0:
         raise UserError(f"{where}: {name}: has {array.min()}; allowed: whole numbers from 0")
     if len(array) and array.max() > np.iinfo(np.int64).max:
@@ -189,9 +208,33 @@ def class_count(where: Path, name: str, labels: np.ndarray) -> int:
     return len(present)
 
 
+def _of_targets(
+    where: Path, labels: Sequence[Named], parts: Sequence[Split[np.ndarray]], settings: Mapping[str, Any]
+) -> Own:
+    """The splits, where labels are targets [n, outputs]."""
+    shapes = {part.labels.shape[1:] for part in parts}
+    if len(shapes) > 1:
+        forms = ", and ".join(f"{one.name}: {_form(one.array)}" for one in labels)
+        raise UserError(f"{where}: {forms}; allowed: both classes, or as many targets of each image")
+    train, test = parts if len(parts) == 2 else _split(where, parts[0], {"all": range(len(parts[0].labels))}, settings)
+    if kind_of_targets(train.labels, test.labels) == "numbers":
+        for name, split in zip((labels[0].name, labels[-1].name), (train, test), strict=True):
+            if (constant := np.flatnonzero(np.ptp(split.labels, axis=0) == 0)).size:
+                value = split.labels[0, constant[0]]
+                raise UserError(f"{where}: {name}: output {constant[0]} is always {value:g}; allowed: one that varies")
+    return Own(train, test, tuple(map(str, range(train.labels.shape[1]))))
+
+
 def _divided(where: Path, whole: Split[np.ndarray], classes: int, settings: Mapping[str, Any]) -> Own:
     names = tuple(map(str, range(classes)))
     places = {name: np.flatnonzero(whole.labels == number).tolist() for number, name in enumerate(names)}
-    chosen = [np.sort(np.concatenate([*split.values()])) for split in split_by_seed(where, places, settings).values()]
-    train, test = (Split(whole.images[of], whole.labels[of]) for of in chosen)
+    train, test = _split(where, whole, places, settings)
     return Own(train, test, names)
+
+
+def _split(
+    where: Path, whole: Split[np.ndarray], places: Mapping[str, Sequence[int]], settings: Mapping[str, Any]
+) -> list[Split[np.ndarray]]:
+    """The training and the test split, of which each has its fraction of each class's places."""
+    chosen = [np.sort(np.concatenate([*split.values()])) for split in split_by_seed(where, places, settings).values()]
+    return [Split(whole.images[of], whole.labels[of]) for of in chosen]

@@ -26,7 +26,7 @@ from smallbatch.data.archives import as_folder
 from smallbatch.data.decoding import DEEP, BrokenImage, Picture, decoded, hearing_pillow
 from smallbatch.data.layout import Classes, classes_of_splits
 from smallbatch.data.prepared import Meta, Split, write
-from smallbatch.data.splits import log_classes_and_repetitions, split_by_seed
+from smallbatch.data.splits import log_repetitions_and_labels, split_by_seed
 from smallbatch.data.tree import describe_left_out, shown, stat_digest
 
 log = logging.getLogger(__name__)
@@ -111,7 +111,7 @@ def write_loaded(
     if remarks:
         log.warning("%s: %s", path, remarks)
     arrays = [split.split for split in loaded]
-    log_classes_and_repetitions(path, classes, *arrays)
+    log_repetitions_and_labels(path, classes, *arrays)
     return write(folder, label, classes, *arrays, settings=settings, watched=watched)
 
 

@@ -11,7 +11,7 @@ from smallbatch.data.prepared import META, Meta, read_meta
 
 def size_of(meta: Meta) -> DatasetInfo:
     """The size of a prepared data set."""
-    return DatasetInfo(meta.shape, len(meta.classes), meta.train, meta.test, meta.value_bytes)
+    return DatasetInfo(meta.shape, len(meta.classes), meta.train, meta.test, meta.value_bytes, meta.targets)
 
 
 def dataset_info(key: str, settings: dict[str, Any], data: Path) -> DatasetInfo:

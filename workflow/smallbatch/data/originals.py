@@ -4,14 +4,15 @@ from typing import NamedTuple
 
 
 class DatasetInfo(NamedTuple):
-    """Size of a data set: image shape (channels, height, width), number of classes, of training and of test images, and
-    bytes of each value of an image."""
+    """Size of a data set: image shape (channels, height, width), number of classes, of training and of test images,
+    bytes of each value of an image, and what its labels are, see `Meta.targets`."""
 
     shape: tuple[int, int, int]
     classes: int
     train: int
     test: int
     value_bytes: int = 1
+    targets: str | None = None
 
 
 ORIGINALS = {

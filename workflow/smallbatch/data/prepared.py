@@ -59,6 +59,9 @@ class Meta:
     watched: digest of the source's files by name, size and time (`data.tree`); None if the source cannot change, or is
         not watched.
     dtype: float32 if the images are floats; None if they are uint8 or photos.
+    targets: what labels are where they are not classes but targets of each output: binary (0 or 1) or numbers; else
+        None. `classes` names the outputs then.
+    chance: of binary targets the mean share that the best constant answer gets right in the test split; else None.
     """
 
     label: str
@@ -74,6 +77,8 @@ class Meta:
     settings: Mapping[str, Any] = field(default_factory=dict, compare=False)  # origin is irrelevant
     watched: str | None = field(default=None, compare=False)
     dtype: str | None = None
+    targets: str | None = None
+    chance: float | None = None
 
     @property
     def value_bytes(self) -> int:
@@ -86,7 +91,8 @@ Images = TypeVar("Images", np.ndarray, "Photos")
 
 @dataclass(frozen=True)
 class Split(Generic[Images]):
-    """Images [n, channels, height, width] uint8 or float32, or photos, and labels [n] int64.
+    """Images [n, channels, height, width] uint8 or float32, or photos, and labels [n] int64, or targets [n, outputs]
+    float32.
 
     Examples that are no images but [n, features] are images of one pixel, with a channel for each feature.
     """
@@ -100,7 +106,7 @@ class Prepared:
     """A prepared data set: its metadata and both splits, memory-mapped.
 
     Raises:
-        UserError: a label is not the index of a class.
+        UserError: a label is not the index of a class, or a target is not a finite number, or 0 or 1 if it is binary.
     """
 
     meta: Meta
@@ -108,9 +114,12 @@ class Prepared:
     test: "Split[np.ndarray] | Split[Photos]"
 
     def __post_init__(self) -> None:
-        most = len(self.meta.classes) - 1
         for name in SPLITS:
             labels = getattr(self, name).labels
+            if self.meta.targets:
+                self._check_targets(name, labels)
+                continue
+            most = len(self.meta.classes) - 1
             if labels.dtype != np.int64:
                 raise UserError(f"{self.meta.label}: its {name} labels are {labels.dtype}; allowed: int64")
             if labels.size and not 0 <= labels.min() <= labels.max() <= most:
@@ -118,6 +127,14 @@ class Prepared:
                 raise UserError(
                     f"{self.meta.label}: its {name} labels go from {actual}; allowed: 0 to {most}, its classes"
                 )
+
+    def _check_targets(self, name: str, targets: np.ndarray) -> None:
+        known = np.isin(targets, (0, 1)) if self.meta.targets == "binary" else np.isfinite(targets)
+        if targets.dtype != np.float32 or targets.shape[1:] != (len(self.meta.classes),) or not known.all():
+            allowed = f"float32 [n, {len(self.meta.classes)}], {self.meta.targets}"
+            raise UserError(
+                f"{self.meta.label}: its {name} labels are {targets.dtype} {list(targets.shape)}; allowed: {allowed}"
+            )
 
 
 def write(
@@ -149,8 +166,25 @@ def write(
         settings=settings or {},
         watched=watched,
         dtype=None if train.images.dtype == np.uint8 else train.images.dtype.name,
+        targets=kind_of_targets(train.labels, test.labels),
+        chance=_chance(train.labels, test.labels),
     )
     return save(folder, meta, train, test)
+
+
+def kind_of_targets(*labels: np.ndarray) -> str | None:
+    """`Meta.targets` of the labels of some splits."""
+    if labels[0].ndim == 1:
+        return None
+    return "binary" if all(np.isin(targets, (0, 1)).all() for targets in labels) else "numbers"
+
+
+def _chance(*labels: np.ndarray) -> float | None:
+    """`Meta.chance` of the labels of both splits."""
+    if kind_of_targets(*labels) != "binary":
+        return None
+    ones = labels[-1].mean(axis=0, dtype=np.float64)
+    return float(np.maximum(ones, 1 - ones).mean())
 
 
 def save(folder: Path, meta: Meta, train: Split[np.ndarray], test: Split[np.ndarray]) -> Meta:
@@ -298,7 +332,7 @@ def _expected(name: str, meta: Meta, actual: np.dtype) -> tuple[np.dtype, tuple[
     split, kind = name.removesuffix(".npy").split("_")
     count = getattr(meta, split)
     if kind == "labels":
-        return np.dtype("<i8"), (count,)
+        return (np.dtype("<f4"), (count, len(meta.classes))) if meta.targets else (np.dtype("<i8"), (count,))
     if meta.photos is None:
         return np.dtype(meta.dtype or np.uint8), (count, *meta.shape)
     lengths = [actual[column].itemsize if column in (actual.names or ()) else 1 for column in ("file", "name")]

@@ -49,14 +49,16 @@ def split_by_seed(
     return {"train": train, "test": test}
 
 
-def log_classes_and_repetitions(
+def log_repetitions_and_labels(
     path: Path, classes: Sequence[str], train: Split[np.ndarray], test: Split[np.ndarray]
 ) -> None:
     """Log the sizes of classes; warn of test images that are training images, and of images in several classes.
 
+    Targets of outputs in place of classes are logged by their means.
+
     Args:
         path: where the data lie.
-        classes: their names.
+        classes: their names, or those of outputs.
         train: training split, as prepared.
         test: test split, as prepared.
     """
@@ -65,10 +67,21 @@ def log_classes_and_repetitions(
     if seen_in_training := sum(image in known for image in tested):
         counts = seen_in_training, len(tested)
         log.warning("%s: %d of %d test images are training images, too, to the last pixel", path, *counts)
+    if train.labels.ndim == 2:
+        log.info("%s: outputs: %s", path, _means(classes, train.labels, test.labels))
+        return
     if contradictory := _count_of_several_classes(digests, train.labels):
         counts = contradictory, len(digests)
         log.warning("%s: %d of %d training images are in another class, too, to the last pixel", path, *counts)
     log.info("%s: classes: %s", path, _class_sizes(classes, train.labels, test.labels))
+
+
+def _means(names: Sequence[str], train: np.ndarray, test: np.ndarray, most: int = 12) -> str:
+    """`0 1.52 and 1.49, 1 0.3 and 0.31`: the mean of each output in the training and the test split."""
+    means = zip(names, *(labels.mean(axis=0, dtype=np.float64) for labels in (train, test)), strict=True)
+    parts = [f"{shown(name)} {in_train:.4g} and {in_test:.4g}" for name, in_train, in_test in means]
+    more = f" and {len(parts) - most} more" if len(parts) > most else ""
+    return ", ".join(parts[:most]) + f"{more} (means of training + test targets)"
 
 
 def _digests(images: np.ndarray) -> list[bytes]:

@@ -12,7 +12,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any, Protocol
 
-from smallbatch.analysis.statistics import final_accuracy
+from smallbatch.analysis.statistics import final_accuracy, final_median
 from smallbatch.runs.store import Epoch, Record
 
 Values = Mapping[str, Any]
@@ -42,14 +42,14 @@ def metrics_of(epoch: Epoch) -> dict[str, float]:
 
 
 def outcome_of(record: Record) -> dict[str, float]:
-    """What came of a run, by name: seconds, and its accuracy, or the update at which it diverged."""
-    outcome = record.outcome
-    came = {"accuracy": final_accuracy(outcome.epochs)} if outcome.diverged_at is None else {}
-    return (
-        came
-        | ({} if outcome.diverged_at is None else {"diverged_at": outcome.diverged_at})
-        | {"seconds": outcome.seconds}
-    )
+    """What came of a run, by name: seconds, and its accuracy and metrics, or the update at which it diverged."""
+    outcome, setting = record.outcome, record.run.setting
+    seconds = {"seconds": outcome.seconds}
+    if outcome.diverged_at is not None:
+        return {"diverged_at": outcome.diverged_at} | seconds
+    by_metric = {name: [score.test for score in outcome.scores if score.metric == name] for name in setting.metrics}
+    medians = {name: final_median(values) for name, values in by_metric.items()}
+    return {setting.score: final_accuracy(outcome.epochs)} | medians | seconds
 
 
 def time_of(record: Record) -> float:

@@ -8,6 +8,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from smallbatch.analysis.measure import in_place_of_accuracy
 from smallbatch.analysis.update_variance import measured
 from smallbatch.analysis.words import experiment_labels, listed, rate_words
 from smallbatch.core.errors import UserError
@@ -20,6 +21,7 @@ from smallbatch.figures.convergence import convergence_lines, courses
 from smallbatch.figures.cost import cost_lines
 from smallbatch.figures.ranges import range_bars
 from smallbatch.figures.variance import example_lines, variance_lines
+from smallbatch.study.metrics import ACCURACY
 from smallbatch.study.rates import parse_base_lr
 
 KINDS: dict[str, Callable[[pd.DataFrame, Axes, np.random.Generator], Axes]] = {
@@ -81,7 +83,8 @@ def select(spec: dict[str, Any], runs: pd.DataFrame) -> pd.DataFrame:
     chosen = runs[runs["experiment"].isin(order)].sort_values(
         "experiment", kind="stable", key=lambda names: names.map(order)
     )
-    return _at_rate(spec, chosen, where) if spec["kind"] == "convergence" else chosen
+    measured_by = in_place_of_accuracy(chosen, spec.get("metric", ACCURACY))
+    return _at_rate(spec, measured_by, where) if spec["kind"] == "convergence" else measured_by
 
 
 def _at_rate(spec: dict[str, Any], runs: pd.DataFrame, where: str) -> pd.DataFrame:

@@ -4,6 +4,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 
+from smallbatch.analysis.measure import measure_words
 from smallbatch.analysis.words import experiment_labels
 from smallbatch.figures import style
 from smallbatch.figures.cells import best_cells, line_over_seeds, percent_axis, trained_floor
@@ -18,6 +19,5 @@ def best_lines(runs: pd.DataFrame, axes: Axes, generator: np.random.Generator) -
     for name, label in labels.items():
         line_over_seeds(axes, cells[cells["experiment"] == name], "batch_size", label, looks[name], floor)
     style.batch_axis(axes.xaxis, runs["batch_size"], "batch size m")
-    percent_axis(axes, cells, floor=floor)
-    axes.set_ylabel("best test accuracy (%)")
+    percent_axis(axes, cells, f"best test {measure_words(runs)}", floor=floor)
     return axes

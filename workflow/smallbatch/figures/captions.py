@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from smallbatch.analysis.measure import is_accuracy, measure_of, measure_words
 from smallbatch.analysis.noise import CELL_COLUMNS
 from smallbatch.analysis.paper_settings import LAST_FIGURE
 from smallbatch.analysis.selection import at_best_rates
@@ -23,22 +24,23 @@ from smallbatch.analysis.words import (
     sources,
 )
 from smallbatch.figures.cells import trained_floor
+from smallbatch.study.metrics import METRICS
 
 _DRAWN = {
-    "accuracy": "Test accuracy over the base learning rate {symbol}, a line for each batch size m.",
-    "convergence": "Test accuracy after each epoch at base learning rate {symbol} = {rates}, a line for each batch "
+    "accuracy": "Test {measure} over the base learning rate {symbol}, a line for each batch size m.",
+    "convergence": "Test {measure} after each epoch at base learning rate {symbol} = {rates}, a line for each batch "
     "size m.",
-    "bn-batch": "Test accuracy over the batch size b of batch normalisation, a line for each SGD batch size m, "
+    "bn-batch": "Test {measure} over the batch size b of batch normalisation, a line for each SGD batch size m, "
     "at base learning rate {symbol} = {rates}.",
     "variance": "Trace of the covariance of one weight update at fixed weights and base learning rate {symbol} = "
     "{rates} against its batch size, a line for each point of training; dashed: slope 1.",
     "example-variance": "Variance of the gradient of one example, summed over its components, over training at base "
     "learning rate {symbol} = {rates}, a line for each batch size m that is trained with; with batch normalisation it "
     "is m times that of the mean gradient of m.",
-    "cost": "Best test accuracy over all base learning rates {symbol}, training images/s and peak memory of the device "
-    "against the batch size m, a line for each experiment; speed and memory are of all runs trained in lock-step, "
-    "medians over the runs of that m.",
-    "best": "Best test accuracy over all base learning rates {symbol} against the batch size m, a line for each "
+    "cost": "Best test {measure} over all base learning rates {symbol}, training images/s and peak memory of the "
+    "device against the batch size m, a line for each experiment; speed and memory are of all runs trained in "
+    "lock-step, medians over the runs of that m.",
+    "best": "Best test {measure} over all base learning rates {symbol} against the batch size m, a line for each "
     "experiment.",
     "range": "Base learning rates {symbol} at which training converged with every seed, for each batch size m and "
     "experiment; an empty place: no rate did. A missing run counts as not converged.",
@@ -89,10 +91,11 @@ def _some_below(kind: str, runs: pd.DataFrame) -> bool:
 def caption(name: str, spec: dict[str, Any], runs: pd.DataFrame, variance: pd.DataFrame) -> str:
     """Caption of figure `name`, drawn as `spec` says from `runs` (those that `select` returns) and their variances."""
     kind = spec["kind"]
-    drawn = _DRAWN[kind].format(symbol=rate_symbol(runs).replace(" / ", "/"), rates=_rates(kind, runs))
+    words = {"symbol": rate_symbol(runs).replace(" / ", "/"), "rates": _rates(kind, runs)}
+    drawn = _DRAWN[kind].format(measure=measure_words(runs), **words)
     sentences = [
-        drawn, _also(kind, runs, variance), _setting(runs), _reported(kind), _selection(kind, runs), _seeds(kind, runs),
-        _incidents(kind, runs), _paper(name, kind),
+        drawn, _also(kind, runs, variance), _setting(runs), _reported(kind, runs), _selection(kind, runs),
+        _seeds(kind, runs), _incidents(kind, runs), _paper(name, kind),
     ]  # fmt: skip
     return " ".join(filter(None, sentences))
 
@@ -121,8 +124,11 @@ def _rates_of_sizes(runs: pd.DataFrame) -> str:
 def _also(kind: str, runs: pd.DataFrame, variance: pd.DataFrame) -> str:
     """Sentences about lines and marks beside the data, if there are any."""
     said = {
-        "Dashed: chance.": kind == "convergence" or (kind == "accuracy" and trained_floor(runs) is None),
-        "Dotted: from here on a run has converged.": kind in _OVER and bool(np.isfinite(runs["bar"]).any()),
+        "Dashed: chance.": kind == "convergence"
+        or (kind == "accuracy" and is_accuracy(runs) and trained_floor(runs) is None),
+        "Dotted: from here on a run has converged.": kind in _OVER
+        and is_accuracy(runs)
+        and bool(np.isfinite(runs["bar"]).any()),
         "Hollow: below the axis.": kind in _FROM_TRAINED and _some_below(kind, runs),
     }
     if any(said.values()):
@@ -144,12 +150,12 @@ def _setting(runs: pd.DataFrame) -> str:
     return f"{setting[0].upper()}{setting[1:]}, on {where}"
 
 
-def _reported(kind: str) -> str:
-    return (
-        ""
-        if kind in ("convergence", "range", "variance", "example-variance")
-        else f"Accuracy is the median over the last {LAST_EPOCHS} epochs."
-    )
+def _reported(kind: str, runs: pd.DataFrame) -> str:
+    if kind in ("convergence", "range", "variance", "example-variance"):
+        return ""
+    name = measure_words(runs)
+    sentence = f"{name[0].upper()}{name[1:]} is the median over the last {LAST_EPOCHS} epochs."
+    return sentence if is_accuracy(runs) else f"{sentence} {METRICS[measure_of(runs)].meaning}".strip()
 
 
 def _selection(kind: str, runs: pd.DataFrame) -> str:

@@ -7,6 +7,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.ticker import MaxNLocator
 
+from smallbatch.analysis.measure import is_accuracy
 from smallbatch.analysis.noise import (
     CELL_COLUMNS,
     Noise,
@@ -110,21 +111,25 @@ def mark_below(axes: Axes) -> None:
 
 
 def chance_line(axes: Axes, runs: pd.DataFrame) -> None:
-    """Draw a thin dashed line at the accuracy of guessing, 100 / classes percent."""
-    axes.axhline(100 / runs["classes"].iloc[0], **style.CHANCE)
+    """Draw a thin dashed line at the accuracy of guessing; none for other measures."""
+    if is_accuracy(runs):
+        axes.axhline(100 * runs["chance"].iloc[0], **style.CHANCE)
 
 
 def bar_line(axes: Axes, runs: pd.DataFrame) -> None:
-    """Draw a thin dotted line at the accuracy above which runs have converged; no line if nothing has trained."""
+    """Draw a thin dotted line at the accuracy above which runs have converged; none if nothing has trained."""
     bar = runs["bar"].iloc[0]
-    if np.isfinite(bar):
+    if is_accuracy(runs) and np.isfinite(bar):
         axes.axhline(100 * bar, **style.BAR)
 
 
-def percent_axis(axes: Axes, cells: pd.DataFrame, from_zero: bool = False, floor: float | None = None) -> None:
+def percent_axis(
+    axes: Axes, cells: pd.DataFrame, label: str, *, from_zero: bool = False, floor: float | None = None
+) -> None:
     """Set an axis of percent from 0 up to a multiple of ten, or between multiples of five around the values.
 
-    If there is a `floor` and values lie below it, the axis begins there, and ignores intervals that reach below it.
+    `label` says of what it is. If there is a `floor` and values lie below it, the axis begins there, and ignores
+    intervals that reach below it.
     """
     shown = cells[["mean", "low", "high"]].astype(float)
     if floor is not None:
@@ -138,4 +143,4 @@ def percent_axis(axes: Axes, cells: pd.DataFrame, from_zero: bool = False, floor
     room = 0.02 * (top - bottom)  # so that a marker on the border is not cut off
     axes.set_ylim(0 if from_zero else bottom - room, top + room)
     axes.yaxis.set_major_locator(MaxNLocator("auto", steps=[1, 2, 5, 10]))
-    axes.set_ylabel("test accuracy (%)")
+    axes.set_ylabel(f"{label} (%)")

@@ -6,6 +6,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 
+from smallbatch.analysis.measure import measure_words
 from smallbatch.figures import style
 from smallbatch.figures.cells import bar_line, best_cells, by_batch_size, chance_line, percent_axis
 
@@ -23,7 +24,7 @@ def courses(runs: pd.DataFrame, epochs: pd.DataFrame) -> pd.DataFrame:
     joined = planned.astype({"epoch": "int64"}).merge(
         epochs[["run", "epoch", "test_accuracy"]], on=["run", "epoch"], how="left"
     )
-    chance = (1 / joined["classes"]).where(joined["status"] == "diverged")
+    chance = joined["chance"].where(joined["status"] == "diverged")
     accuracy = joined["test_accuracy"].astype(float).fillna(chance).where(joined["status"] != "missing")
     return joined.assign(percent=100 * accuracy)
 
@@ -47,7 +48,7 @@ def convergence_lines(data: pd.DataFrame, axes: Axes, generator: np.random.Gener
     bar_line(axes, data)
     axes.set_xlim(0, 1.02 * data["epoch"].max())
     axes.set_xlabel("epoch")
-    percent_axis(axes, cells, from_zero=True)
+    percent_axis(axes, cells, f"test {measure_words(data)}", from_zero=True)
     return axes
 
 

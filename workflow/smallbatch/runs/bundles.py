@@ -35,9 +35,9 @@ from smallbatch.core.files import (
     write_folder,
     zip_files,
 )
-from smallbatch.runs.store import HASH_DIGITS, METRICS, RECORD, VARIANCE, Damaged, Record, RunStore, record_of
+from smallbatch.runs.store import HASH_DIGITS, METRICS, RECORD, SCORES, VARIANCE, Damaged, Record, RunStore, record_of
 
-FILES = (RECORD, METRICS, VARIANCE)
+FILES = (RECORD, METRICS, SCORES, VARIANCE)
 
 _MEMBER = re.compile(rf"(\w[\w.+=-]*)/({'|'.join(map(re.escape, FILES))})")
 """A file of a run in a bundle, by the run's name. Other files are ignored."""

@@ -1,10 +1,10 @@
 """The run store: one folder per run, found by its name, checked by its content.
 
-A run's folder `runs/NAME`, which is complete or absent, holds `metrics.csv` (one row per epoch), `variance.csv` if the
-run measures the variance, and `run.json`: settings, outcome, environment and the SHA-256 of the other files, with a
-digest over all of these. Its final weights, which are large and not always kept, published or pulled, lie elsewhere, as
-`weights/NAME.HASH.safetensors` with the first digits of their SHA-256, which the record holds in full. A machine that
-rounds differently gives another record and other weights, so each record finds its own.
+A run's folder `runs/NAME`, which is complete or absent, holds `metrics.csv` (one row per epoch), `scores.csv` and
+`variance.csv` if the run measures them, and `run.json`: settings, outcome, environment and the SHA-256 of the other
+files, with a digest over all of these. Its final weights, which are large and not always kept, published or pulled, lie
+elsewhere, as `weights/NAME.HASH.safetensors` with the first digits of their SHA-256, which the record holds in full. A
+machine that rounds differently gives another record and other weights, so each record finds its own.
 """
 
 import csv
@@ -14,7 +14,7 @@ import math
 import os
 from collections.abc import Callable, Iterable, Mapping, Sequence, Set
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, NamedTuple, TypedDict, TypeVar
@@ -36,7 +36,7 @@ from smallbatch.study.settings import suggestion
 
 T = TypeVar("T")
 
-RECORD, METRICS, VARIANCE = "run.json", "metrics.csv", "variance.csv"
+RECORD, METRICS, SCORES, VARIANCE = "run.json", "metrics.csv", "scores.csv", "variance.csv"
 
 HASH_DIGITS = 12
 """The number of digits of a SHA-256 in a file's name."""
@@ -59,6 +59,21 @@ class Epoch(NamedTuple):
     validation_accuracy: float
 
 
+class Score(NamedTuple):
+    """The value of one of `Setting.metrics` after `epoch`, a fraction.
+
+    error: its standard error, as another sample of images would give another value.
+    validation, validation_error: the same of the held-out images; NaN if there are none.
+    """
+
+    epoch: int
+    metric: str
+    test: float
+    error: float
+    validation: float
+    validation_error: float
+
+
 class Variance(NamedTuple):
     """The variance of one update of `batch_size` examples at the weights after `epoch` (0: the initial ones).
 
@@ -72,7 +87,7 @@ class Variance(NamedTuple):
     draws: int
 
 
-Row = TypeVar("Row", Epoch, Variance)
+Row = TypeVar("Row", Epoch, Score, Variance)
 
 
 @dataclass(frozen=True)
@@ -85,6 +100,7 @@ class Outcome:
     lanes: the number of runs that were trained in lock-step, this one included.
     peak_memory: bytes, the most that the process (on a GPU: the device) held while these lanes were trained.
     variance: the measured variances, see `Setting.variance_batch_sizes`.
+    scores: the values of `Setting.metrics`, by epoch.
     """
 
     epochs: list[Epoch]
@@ -94,6 +110,7 @@ class Outcome:
     lanes: int
     peak_memory: int
     variance: list[Variance]
+    scores: list[Score] = field(default_factory=list)
 
 
 @dataclass(frozen=True)
@@ -308,6 +325,8 @@ class RunStore:
         """
         name = run.name(fingerprint)
         contents = {METRICS: _csv(Epoch, outcome.epochs)}
+        if outcome.scores:
+            contents[SCORES] = _csv(Score, outcome.scores)
         if outcome.variance:
             contents[VARIANCE] = _csv(Variance, outcome.variance)
         values: dict[str, Any] = {
@@ -409,7 +428,7 @@ def _csv(kind: type[Row], rows: Sequence[Row]) -> bytes:
     text = io.StringIO(newline="")
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(kind._fields)
-    writer.writerows([repr(value) for value in row] for row in rows)
+    writer.writerows([value if isinstance(value, str) else repr(value) for value in row] for row in rows)
     return text.getvalue().encode()
 
 
@@ -430,7 +449,7 @@ def read_verified(name: str, read: Callable[[str], bytes]) -> tuple[Content, dic
             raise Damaged("its settings do not fit its name")
         _check(values)
         files = values["files"]
-        contents = {file: read(file) for file in files if file in (METRICS, VARIANCE)}
+        contents = {file: read(file) for file in files if file in (METRICS, SCORES, VARIANCE)}
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         reason = f"no {error}" if isinstance(error, KeyError) else error
         raise Damaged(f"{RECORD} is damaged ({reason})") from error
@@ -492,10 +511,11 @@ def record_of(name: str, read: Callable[[str], bytes]) -> Record:
     try:
         epochs = _rows(contents[METRICS], Epoch)
         variance = _rows(contents[VARIANCE], Variance) if VARIANCE in contents else []
-        outcome = Outcome(epochs=epochs, variance=variance, **values["outcome"])
+        scores = _rows(contents[SCORES], Score) if SCORES in contents else []
+        outcome = Outcome(epochs=epochs, variance=variance, scores=scores, **values["outcome"])
         _check_rows(outcome, run)
     except (ValueError, TypeError) as error:
-        raise Damaged(f"{METRICS} or {VARIANCE} is damaged ({error})") from error
+        raise Damaged(f"{METRICS}, {SCORES} or {VARIANCE} is damaged ({error})") from error
     return Record(
         run,
         outcome,
@@ -542,3 +562,18 @@ def _check_rows(outcome: Outcome, run: Run) -> None:
         raise ValueError("an accuracy is not from 0 to 1")
     if not all(0 <= row.epoch <= run.setting.epochs and row.draws > 1 for row in outcome.variance):
         raise ValueError("a variance is of no epoch, or of one draw")
+    _check_scores(outcome, run)
+
+
+def _check_scores(outcome: Outcome, run: Run) -> None:
+    """Check that each epoch has each of the run's metrics, with a possible value.
+
+    Raises:
+        ValueError: it has not.
+    """
+    expected = [(epoch.epoch, metric) for epoch in outcome.epochs for metric in run.setting.metrics]
+    if [(score.epoch, score.metric) for score in outcome.scores] != expected:
+        raise ValueError("a score is missing, or of no epoch")
+    certain = [score for score in outcome.scores if outcome.diverged_at is None or score.epoch < len(outcome.epochs)]
+    if not all(0 <= score.test <= 1 and 0 <= score.error < math.inf for score in certain):
+        raise ValueError("a score is not from 0 to 1")

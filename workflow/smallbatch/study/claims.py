@@ -6,7 +6,7 @@ from typing import Any
 
 from smallbatch.core.errors import refuse
 from smallbatch.study.experiments import Experiment
-from smallbatch.study.functions import check_function
+from smallbatch.study.functions import check_function, check_in_project
 from smallbatch.study.settings import suggestion
 
 TEXT = "text"
@@ -75,6 +75,8 @@ def check_claims(
                 refuse(where, key_of_kind, figure, allowed)
         if kind in OF_TWO and asked["from"] == asked["to"]:
             refuse(where, f"{key_of_kind}.to", asked["to"], "another figure than `from`")
+        if len({figures[figure].get("metric") for figure in figures_of(spec)}) > 1:
+            refuse(where, key_of_kind, ", ".join(figures_of(spec)), "figures of one metric")
         [shown, *_] = figures[figures_of(spec)[0]]["experiments"]
         sizes = set(experiments[shown].batch_sizes)
         if kind in OF_SEVERAL_SIZES and len(sizes) < 2:
@@ -105,9 +107,7 @@ def _check_bounds(where: str, key: str, asked: Mapping[str, Any], sizes: Collect
 
 def _check_function(where: str, key: str, asked: Mapping[str, Any]) -> None:
     """Check that a claim's file can be read and defines the function, without running the file."""
-    path = Path(asked["file"])
-    if path.is_absolute() or ".." in path.parts:
-        refuse(where, f"{key}.file", asked["file"], "a file below the project's folder, to be kept and shared with it")
+    check_in_project(where, f"{key}.file", asked["file"])
     count = 1 + len(asked["figures"])
     allowed = f"a function of {count} arguments, the thresholds and a grid of each figure"
     check_function(where, (f"{key}.file", f"{key}.name"), asked["file"], asked["name"], count, allowed)

@@ -9,6 +9,7 @@ from dataclasses import MISSING, asdict, dataclass, field, fields
 from functools import cached_property
 from typing import Any
 
+from smallbatch.study.metrics import CROSS_ENTROPY, SCORES
 from smallbatch.study.rates import BaseLr, format_base_lr, learning_rate
 
 VALIDATION_FRACTION = 0.1
@@ -65,6 +66,9 @@ class Setting:
     selection: the split that rates are chosen on: test, as in the paper, or validation, held out of the training split.
     variance_batch_sizes: the m at which the variance of an update is measured at some points of training.
     model_content: a hash over the file of a model that is not the project's own, see `models.content`.
+    loss: cross_entropy, binary or mse, see `study.metrics`; what one of the user's own stands in place of.
+    loss_function, loss_content: the user's own as FILE:FUNCTION, and a hash over the file; None: torch's.
+    metrics: measures that are recorded beside accuracy, see `study.metrics`.
 
     Defaults must never change: they are left out of the identity of runs, so that a new setting renames no old run.
     """
@@ -106,6 +110,10 @@ class Setting:
     model_content: str | None = None
     steps: int | None = None
     images: int | None = None
+    loss: str = CROSS_ENTROPY
+    loss_function: str | None = None
+    loss_content: str | None = None
+    metrics: tuple[str, ...] = ()
 
     @property
     def augment(self) -> str:
@@ -145,6 +153,11 @@ class Setting:
             return self.epochs * images, self.epochs
         updates = self.updates(batch_size, 0)
         return updates * batch_size, math.ceil(updates / max(1, images // batch_size))
+
+    @property
+    def score(self) -> str:
+        """The measure by which rates are chosen and runs have converged: accuracy, or r2 of numbers."""
+        return SCORES[self.loss]
 
     @property
     def remembered(self) -> int:

@@ -41,6 +41,17 @@ def check_function(
         refuse(where, key_of_name, name, allowed)
 
 
+def check_in_project(where: str, key: str, file: str) -> None:
+    """Check that the path of a file is within the project's folder.
+
+    Raises:
+        UserError: it is not.
+    """
+    path = Path(file)
+    if path.is_absolute() or ".." in path.parts:
+        refuse(where, key, file, "a file below the project's folder, to be kept and shared with it")
+
+
 def _imported_beside(path: Path, body: Iterable[ast.stmt]) -> str | None:
     """The first module that a file imports from its own folder; None if there is none."""
     for node in (inner for statement in body for inner in ast.walk(statement)):

@@ -33,7 +33,8 @@ class Batches(NamedTuple):
     """Mini-batches of several steps.
 
     images: [steps, m, lanes * c, h, w] float32.
-    labels: [steps, m, lanes] int64; of mixed images the targets of all classes, [steps, m, lanes, classes] float32.
+    labels: [steps, m, lanes] int64; of mixed images, or where the data have targets, those of all classes or outputs,
+        [steps, m, lanes, classes] float32.
     """
 
     images: Tensor
@@ -247,18 +248,19 @@ class BatchLoader:
     ) -> tuple[Tensor, Tensor]:
         """Images [steps, m, lanes, c, h, w] mixed with their partners, and the targets [steps, m, lanes, classes]."""
         count, shape = partners.shape[1], partners.shape
-        others, other_labels = _of(partners, images).flatten(0, 2), _of(partners, labels)
-        images, labels = images[:, :count].flatten(0, 2), labels[:, :count]
+        if not labels.is_floating_point():
+            labels = (labels[..., None] == torch.arange(self.classes, device=self.device)).float()
+        others, other_targets = _of(partners, images).flatten(0, 2), _of(partners, labels)
+        images, targets = images[:, :count].flatten(0, 2), labels[:, :count]
         if bounds is None:
             images = mixed_up(images, others, kept.expand(shape).flatten())
         else:
             images = patched(images, others, bounds.expand(*shape, -1).flatten(0, 2))
-        classes, kept = torch.arange(self.classes, device=self.device), kept[..., None]
-        targets = kept * (labels[..., None] == classes) + (1 - kept) * (other_labels[..., None] == classes)
-        return images.unflatten(0, shape), targets
+        kept = kept[..., None]
+        return images.unflatten(0, shape), kept * targets + (1 - kept) * other_targets
 
     def test_batches(self, size: int, rank: int = 0, of: int = 1) -> Iterator[tuple[Tensor, Tensor]]:
-        """The test split in order: images [up to size, c, h, w] float32, labels [up to size].
+        """The test split in order: images [n, c, h, w] float32, and labels [n] or targets [n, classes]; n up to `size`.
 
         Args:
             size: number of images in a batch.

@@ -74,6 +74,8 @@ class Checkpoint:
             state: State = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
         except Exception as error:  # torch raises many kinds of exceptions for unknown content
             raise ValueError(str(error).partition("\n")[0]) from error
+        if isinstance(state, dict) and isinstance(state.get("history"), list):
+            state.setdefault("scores", [[] for _ in state["history"]])  # files of earlier versions have none
         return state
 
     def refuse(self, reason: str) -> None:

@@ -6,9 +6,10 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch import Tensor, nn
 
-from smallbatch.runs.store import Epoch, Outcome, Variance
+from smallbatch.runs.store import Epoch, Outcome, Score, Variance
 from smallbatch.study.experiments import Run
-from smallbatch.training.network import Network, Scores
+from smallbatch.training.metrics import Scores
+from smallbatch.training.network import Network
 from smallbatch.training.optimizers import LaneOptimizer
 from smallbatch.training.resources import device as devices
 from smallbatch.training.state import State, misfit_of
@@ -28,6 +29,7 @@ class LaneState:
         epoch, step: number of complete epochs, and of updates made since.
         history: complete epochs of each lane.
         variance: measured variances of updates of each lane.
+        scores: metrics beside accuracy of each lane, by epoch.
         seconds: training time attributed to each lane.
         loss_sum: sum of losses over the epoch's mini-batches so far, [lanes].
         environments: versions, device and commit of each process that trained the lanes, in order.
@@ -43,6 +45,7 @@ class LaneState:
         self.environments: list[dict[str, str]] = []
         self.history: list[list[Epoch]] = [[] for _ in runs]
         self.variance: list[list[Variance]] = [[] for _ in runs]
+        self.scores: list[list[Score]] = [[] for _ in runs]
         self.seconds = [0.0] * len(runs)
         self.loss_sum = torch.zeros(len(runs), dtype=torch.float64, device=network.device)
 
@@ -87,19 +90,23 @@ class LaneState:
         """Add a measurement of each lane."""
         self.variance = [before + rows for before, rows in zip(self.variance, measured, strict=True)]
 
-    def end_epoch(self, factor: float, test: Scores, validation: Sequence[float]) -> dict[int, int]:
+    def end_epoch(self, factor: float, test: Scores, validation: Scores | None) -> dict[int, int]:
         """Add an epoch to each lane's history; returns the lanes that diverged -> number of the update.
 
         Args:
             factor: factor of eta at the last update.
             test: scores on the test split.
-            validation: accuracy of each lane on the held-out images; NaN if there are none.
+            validation: scores on the held-out images; None if there are none.
         """
         train_losses = (self.loss_sum / self.step).tolist()
         self.epoch, self.step = self.epoch + 1, 0
         for lane, run in enumerate(self.runs):
-            seen = train_losses[lane], test.losses[lane], test.accuracies[lane], validation[lane]
+            held_out = validation.accuracies[lane] if validation else math.nan
+            seen = train_losses[lane], test.losses[lane], test.accuracies[lane], held_out
             self.history[lane].append(Epoch(self.epoch, run.learning_rate * factor, *seen))
+            for metric, of_lanes in test.metrics.items():
+                held_out_too = validation.metrics[metric][lane] if validation else (math.nan, math.nan)
+                self.scores[lane].append(Score(self.epoch, metric, *of_lanes[lane], *held_out_too))
         self.loss_sum.zero_()
         # Weights can overflow in the last update of an epoch, which no training loss shows.
         return {lane: self.steps_done for lane, loss in enumerate(test.losses) if not math.isfinite(loss)}
@@ -114,12 +121,14 @@ class LaneState:
             lanes=self.lanes_at_start,
             peak_memory=devices.peak_memory(self.network.device),
             variance=self.variance[lane],
+            scores=self.scores[lane],
         )
 
     def select(self, keep: list[int]) -> None:
         """Keep only these lanes; if `keep` is empty, the tensors are not changed."""
         self.runs, self.seconds = [self.runs[lane] for lane in keep], [self.seconds[lane] for lane in keep]
         self.history, self.variance = [self.history[lane] for lane in keep], [self.variance[lane] for lane in keep]
+        self.scores = [self.scores[lane] for lane in keep]
         self.loss_sum = self.loss_sum[keep]
         if keep:
             self.network.select(keep)
@@ -138,6 +147,7 @@ class LaneState:
             "step": self.step,
             "history": [[list(epoch) for epoch in lane] for lane in self.history],
             "variance": [[list(row) for row in lane] for lane in self.variance],
+            "scores": [[list(row) for row in lane] for lane in self.scores],
             "seconds": self.seconds,
             "loss_sum": self.loss_sum,
         }
@@ -157,4 +167,5 @@ class LaneState:
         self.epoch, self.step, self.seconds = state["epoch"], state["step"], state["seconds"]
         self.history = [[Epoch(*epoch) for epoch in lane] for lane in state["history"]]
         self.variance = [[Variance(*row) for row in lane] for lane in state["variance"]]
+        self.scores = [[Score(*row) for row in lane] for lane in state["scores"]]
         self.loss_sum = state["loss_sum"].to(device)

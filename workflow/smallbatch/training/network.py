@@ -2,17 +2,17 @@
 
 import contextlib
 from collections.abc import Callable, Iterable, Iterator
-from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 from torch.nn.parallel import DistributedDataParallel
 
 from smallbatch.core.errors import UserError
 from smallbatch.models.normalisation import BatchNorm, micro_batch_momenta
 from smallbatch.training import lanes
 from smallbatch.training.distributed import World
+from smallbatch.training.losses import Loss, cross_entropy
+from smallbatch.training.metrics import Scores, Tally
 
 CHANNELS_LAST_FROM = 256
 """Number of pixels from which convolutions on the CPU are faster with channels last (measured: not 8x8, but 32x32)."""
@@ -28,7 +28,7 @@ class Network:
         images_at_once: maximum examples of each lane in memory; auto: the whole mini-batch, unless `fit` reduces it.
         splittable: whether a mini-batch may be divided into micro-batches at all.
         pixels: number of pixels of an image.
-        label_smoothing: the part of each training target that is spread over all classes (Szegedy et al. 2016).
+        loss: loss in training.
         precision: bf16 for matrix products in bfloat16; float32 and tf32 are set for the device as a whole.
         device: device to run on.
         world: the processes that share each mini-batch.
@@ -51,9 +51,9 @@ class Network:
         device: torch.device,
         world: World,
         splittable: bool = True,
-        label_smoothing: float = 0.0,
+        loss: Loss | None = None,
     ) -> None:
-        self.batch_size, self.device, self.world, self.label_smoothing = batch_size, device, world, label_smoothing
+        self.batch_size, self.device, self.world, self.loss = batch_size, device, world, loss or cross_entropy()
         self.bf16 = precision == "bf16"
         self.local_batch = batch_size // world.size
         sub_batch = min(bn_batch_size, self.local_batch)
@@ -109,7 +109,7 @@ class Network:
         for (x, y), momentum in zip(micro_batches, momenta, strict=True):
             self._set_momentum(momentum)
             with _without_sync(model) if x is not micro_batches[-1][0] else contextlib.nullcontext():
-                losses = _losses(self._logits(model, x), y, self.label_smoothing).sum(0) / len(images)
+                losses = _losses(self.loss, self._logits(model, x), y).sum(0) / len(images)
                 losses.sum().backward()
             total += losses.detach()
         if isinstance(self.model, lanes.Alone):
@@ -161,23 +161,23 @@ class Network:
         return self._logits(self.model, images.repeat(1, self.lanes, 1, 1))
 
     @torch.no_grad()
-    def test(self, batches: Iterable[tuple[Tensor, Tensor]], logits_of: Callable[[Tensor], Tensor]) -> "Scores":
+    def test(
+        self, batches: Iterable[tuple[Tensor, Tensor]], logits_of: Callable[[Tensor], Tensor], tally: Tally
+    ) -> Scores:
         """Test every lane on this process's part of a split.
 
         Args:
-            batches: images [n, c, h, w], labels [n].
+            batches: images [n, c, h, w], labels [n] or targets [n, classes].
             logits_of: `logits`, or an equivalent function.
+            tally: sums that are all 0.
         """
-        loss = torch.zeros(self.lanes, dtype=torch.float64, device=self.device)
-        correct = torch.zeros(self.lanes, dtype=torch.float64, device=self.device)
-        seen = torch.zeros((), dtype=torch.float64, device=self.device)
+        before = 0
         for images, labels in batches:
-            logits = logits_of(images)
-            loss += _losses(logits, labels[:, None].expand(-1, self.lanes)).double().sum(0)
-            correct += (logits.unflatten(1, (self.lanes, -1)).argmax(2) == labels[:, None]).sum(0)
-            seen += len(labels)
-        loss, correct, seen = map(self.world.sum, (loss, correct, seen))
-        return Scores((loss / seen).tolist(), (correct / seen).tolist())
+            numbers = torch.arange(before, before + len(labels), device=self.device)
+            logits = logits_of(images).unflatten(1, (self.lanes, -1))
+            tally.add(logits, labels, self.world.rank + self.world.size * numbers)
+            before += len(labels)
+        return tally.scores(self.world.sum)
 
     def fit(self, images: Tensor, labels: Tensor) -> None:
         """Halve `micro_batch` until forward and backward passes fit the device's memory; nothing else changes.
@@ -220,13 +220,6 @@ def too_large(examples: int, lanes: int) -> TooLarge:
     )
 
 
-class Scores(NamedTuple):
-    """Mean loss and accuracy of each lane on a split."""
-
-    losses: list[float]
-    accuracies: list[float]
-
-
 def halved_until_it_fits(attempt: Callable[[int], None], largest: int, smallest: int) -> int:
     """The first of largest, largest / 2, ... smallest (multiples of it) for which `attempt` has memory; else 0."""
     size = largest
@@ -239,14 +232,7 @@ def halved_until_it_fits(attempt: Callable[[int], None], largest: int, smallest:
     return 0
 
 
-def _losses(logits: Tensor, labels: Tensor, smoothing: float = 0.0) -> Tensor:
-    """Cross-entropy of logits [m, lanes * classes] against labels [m, lanes] or targets [m, lanes, classes].
-
-    Returns:
-        [m, lanes]. Of targets that mix two labels it is the same mixture of the two cross-entropies.
-    """
+def _losses(loss: Loss, logits: Tensor, labels: Tensor) -> Tensor:
+    """Losses [m, lanes] of logits [m, lanes * classes] by labels [m, lanes] or targets [m, lanes, classes]."""
     scores = logits.unflatten(1, (labels.shape[1], -1)).flatten(0, 1)
-    targets = labels.flatten(0, 1)
-    targets = targets.to(scores.dtype) if targets.is_floating_point() else targets
-    losses = F.cross_entropy(scores, targets, reduction="none", label_smoothing=smoothing)
-    return losses.view(labels.shape[:2])
+    return loss(scores, labels.flatten(0, 1)).view(labels.shape[:2])

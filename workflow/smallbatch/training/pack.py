@@ -22,6 +22,7 @@ from smallbatch.runs.heartbeat import HeartbeatWriter
 from smallbatch.runs.packs import lane_key
 from smallbatch.runs.store import Outcome, Record, RunStore
 from smallbatch.study.experiments import Run
+from smallbatch.study.metrics import LABELS
 from smallbatch.training import distributed, variance
 from smallbatch.training.checkpoint_folder import CheckpointFolder
 from smallbatch.training.checkpoints import Checkpoint
@@ -216,7 +217,8 @@ class _Job:
             log.info("%s: needs up to %.0f MB, %.0f MB are available", title(runs), need / 1e6, self.budget.size / 1e6)
             epochs = training.epochs
             names = [run.name(self.fingerprint) for run in runs]
-            self.progress.begin(title(runs), names, epochs, self.images(runs[0]) // epochs, training.state.epoch)
+            images, score = self.images(runs[0]) // epochs, LABELS[runs[0].setting.score]
+            self.progress.begin(title(runs), names, epochs, images, training.state.epoch, score)
             finish = functools.partial(self._finish, environment.merge(training.state.environments))
             training.train(finish, checkpoint, self.progress)
         except torch.OutOfMemoryError as error:
@@ -241,7 +243,7 @@ class _Job:
             return
         kept = None if self.keep == "none" else weights
         self.store.write(run, self.fingerprint, outcome, trained_in, kept)
-        end = f"diverged at update {outcome.diverged_at}" if outcome.diverged_at else f"accuracy {_accuracy(outcome)}"
+        end = f"diverged at update {outcome.diverged_at}" if outcome.diverged_at else _reached(run, outcome)
         log.info("%s: %s, %.1f s", name, end, outcome.seconds)
 
     def keep_best_of_cells(self, runs: Sequence[Run]) -> None:
@@ -280,5 +282,6 @@ def title(runs: Sequence[Run]) -> str:
     return f"{s.model}{norm} on {s.data}, m={run.batch_size}, {len(runs)} lane{'s' * (len(runs) > 1)}"
 
 
-def _accuracy(outcome: Outcome) -> str:
-    return f"{100 * final_accuracy(outcome.epochs):.1f} %"
+def _reached(run: Run, outcome: Outcome) -> str:
+    """`accuracy 97.5 %`."""
+    return f"{LABELS[run.setting.score]} {100 * final_accuracy(outcome.epochs):.1f} %"

@@ -9,6 +9,7 @@ from tqdm import tqdm
 from smallbatch.core.console import clock
 from smallbatch.runs.heartbeat import BLOCKED, RUNNING, HeartbeatWriter
 from smallbatch.runs.store import Epoch
+from smallbatch.study.metrics import ACCURACY
 
 EVERY = 10.0
 """Seconds between lines, and between measurements of the speed."""
@@ -34,7 +35,9 @@ class Progress:
         hidden = None if shown else True  # None: hidden unless in a terminal
         self.bar = tqdm(total=images, unit=" images", unit_scale=True, disable=hidden, dynamic_ncols=True)
 
-    def begin(self, title: str, runs: Sequence[str], epochs: int, images: int, resumed: int = 0) -> None:
+    def begin(
+        self, title: str, runs: Sequence[str], epochs: int, images: int, resumed: int = 0, score: str = ACCURACY
+    ) -> None:
         """Begin a group of lanes.
 
         Args:
@@ -43,7 +46,9 @@ class Progress:
             epochs: number of epochs of each run.
             images: number of training images of an epoch.
             resumed: number of epochs trained by an earlier job.
+            score: what the accuracies of epochs are, in words.
         """
+        self.score = score
         self.title, self.lanes, self.epochs, self.epoch_images = title, len(runs), epochs, images
         self.group_start = self.done
         self.resumed += images * self.lanes * resumed
@@ -81,8 +86,8 @@ class Progress:
         self.logged = monotonic()
         accuracies = [lane[-1].test_accuracy for lane in history]
         log.info(
-            "%s: epoch %d of %d, %d lanes, accuracy %.1f-%.1f %%, %s images/s, about %s left in this pack",
-            self.title, number, self.epochs, len(history), 100 * min(accuracies), 100 * max(accuracies),
+            "%s: epoch %d of %d, %d lanes, %s %.1f-%.1f %%, %s images/s, about %s left in this pack",
+            self.title, number, self.epochs, len(history), self.score, 100 * min(accuracies), 100 * max(accuracies),
             f"{self.trained / (monotonic() - self.started):,.0f}", clock(self._left()),
         )  # fmt: skip
 

@@ -5,7 +5,7 @@ from typing import Any, TypeVar
 
 import torch
 
-from smallbatch.runs.store import Epoch, Variance
+from smallbatch.runs.store import Epoch, Score, Variance
 
 State = dict[str, Any]
 """As from `LaneState.state_dict`; before the first update, only the settings of its `runs`. A state read from a file
@@ -27,7 +27,7 @@ def state_of_lanes(state: State, lanes: Sequence[int]) -> State:
 
     if "model" not in state:
         return {"runs": selected(state["runs"])}
-    lists = {key: selected(state[key]) for key in ("runs", "history", "variance", "seconds")}
+    lists = {key: selected(state[key]) for key in ("runs", "history", "variance", "scores", "seconds")}
     model = {name: tensor[list(lanes)].clone() for name, tensor in state["model"].items()}
     velocity = [tensor[list(lanes)].clone() for tensor in state["velocity"]]
     tensors = {"model": model, "velocity": velocity, "loss_sum": state["loss_sum"][list(lanes)]}
@@ -60,15 +60,14 @@ def misfit_of(state: State, start: State, epochs: int, steps: int) -> str | None
 
 def _counts_fit(state: State, lanes: int, epochs: int, steps: int) -> bool:
     integers = all(type(state[key]) is int for key in ("epoch", "step", "lanes", "part"))
-    of_lanes = [len(state[key]) for key in ("history", "variance", "seconds")]
-    widths = {len(row) for lane in state["history"] for row in lane} <= {len(Epoch._fields)} and (
-        {len(row) for lane in state["variance"] for row in lane} <= {len(Variance._fields)}
-    )
+    of_lanes = [len(state[key]) for key in ("history", "variance", "scores", "seconds")]
+    fields = {"history": len(Epoch._fields), "variance": len(Variance._fields), "scores": len(Score._fields)}
+    widths = all(len(row) == count for key, count in fields.items() for lane in state[key] for row in lane)
     texts = all(isinstance(text, str) for one in state["environments"] for pair in one.items() for text in pair)
     return (
         integers
         and texts
-        and of_lanes == [lanes] * 3
+        and of_lanes == [lanes] * 4
         and all(len(lane) == state["epoch"] for lane in state["history"])
         and widths
         and 0 <= state["epoch"] <= epochs

@@ -23,7 +23,9 @@ from smallbatch.training.distributed import ALONE, World
 from smallbatch.training.engines import backends
 from smallbatch.training.engines.updates import Updates
 from smallbatch.training.lane_state import LaneState
-from smallbatch.training.network import Network, Scores
+from smallbatch.training.losses import loss_of
+from smallbatch.training.metrics import Scores, Tally
+from smallbatch.training.network import Network
 from smallbatch.training.optimizers import optimizer_of
 from smallbatch.training.own_models import suitability
 from smallbatch.training.progress import Progress
@@ -94,7 +96,7 @@ class LaneTrainer:
             images_at_once=self.images_at_once,
             pixels=self.pixels,
             precision=s.precision,
-            label_smoothing=s.label_smoothing,
+            loss=loss_of(s),
             device=self.device,
             world=self.world,
             splittable=self.suitability.splittable,
@@ -241,9 +243,8 @@ class LaneTrainer:
         state, started = self.state, time.perf_counter()
         devices.release_memory(self.device)
         test = self.test_split(self.loader.test_batches)
-        validation = [math.nan] * len(state.runs)
-        if self.setting.selection == "validation":
-            validation = self.test_split(self.loader.validation_batches).accuracies
+        held_out = self.setting.selection == "validation"
+        validation = self.test_split(self.loader.validation_batches) if held_out else None
         diverged = state.end_epoch(self.schedule(state.steps_done - 1), test, validation)
         state.add_seconds(time.perf_counter() - started)
         if diverged:
@@ -253,7 +254,8 @@ class LaneTrainer:
         """Test each lane on a split, which is divided among the processes."""
         size = max(1, self.updates.test_images // len(self.state.runs))
         shared = batches(size, self.world.rank, self.world.size)
-        return self.state.network.test(self._stopping_between(shared), self.updates.logits)
+        tally = Tally(self.setting, len(self.state.runs), len(self.meta.classes), self.device)
+        return self.state.network.test(self._stopping_between(shared), self.updates.logits, tally)
 
     def _stopping_between(self, batches: Iterable[T]) -> Iterator[T]:
         """Yield the batches; only a single process may stop between them, as several have to stop together."""

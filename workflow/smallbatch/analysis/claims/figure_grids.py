@@ -10,7 +10,9 @@ import numpy as np
 import pandas as pd
 
 from smallbatch.analysis.grid import Grid, build_grid
+from smallbatch.analysis.measure import in_place_of_accuracy, measure_of
 from smallbatch.analysis.noise import Noise
+from smallbatch.study.metrics import ACCURACY, LABELS
 from smallbatch.study.rates import parse_base_lr
 
 
@@ -31,7 +33,7 @@ class FigureGrids:
     ) -> None:
         self.figures = figures
         self.generator = generator
-        self._noise = Noise(runs, generator)
+        self._noise = {ACCURACY: Noise(runs, generator)}
         self.runs = runs
         self._runs = dict(iter(runs.groupby("experiment")))
         self._epochs = epochs
@@ -46,9 +48,11 @@ class FigureGrids:
         shown_as = self.name_in_study(figure)
         spec = self.figures.get(shown_as, {})
         names = spec.get("experiments", [])
-        words = {name: shown_as if len(names) == 1 else f"{shown_as}, {name}" for name in names}
+        metric = spec.get("metric", ACCURACY)
+        by = shown_as if metric == ACCURACY else f"{shown_as} by {LABELS[metric]}"
+        words = {name: by if len(names) == 1 else f"{by}, {name}" for name in names}
         runs = {words[name]: _at_rate(spec, self._runs[name]) for name in names if name in self._runs}
-        return {where: shown for where, shown in runs.items() if not shown.empty}
+        return {where: in_place_of_accuracy(shown, metric) for where, shown in runs.items() if not shown.empty}
 
     def of(self, figure: str, each: str | None) -> list[Grid]:
         """The grids that a check takes of a figure.
@@ -74,10 +78,17 @@ class FigureGrids:
         ]
 
     def _grid(self, where: str, runs: pd.DataFrame, sizes: str) -> Grid:
-        key = (sizes, *runs.index)
+        metric = measure_of(runs)
+        key = (metric, sizes, *runs.index)
         if key not in self._read:
-            self._read[key] = build_grid(runs, self.generator, sizes, self._noise)
+            self._read[key] = build_grid(runs, self.generator, sizes, self._noise_of(metric))
         return replace(self._read[key], where=where)
+
+    def _noise_of(self, metric: str) -> Noise:
+        if metric not in self._noise:
+            recorded = self.runs[self.runs[metric].notna()]
+            self._noise[metric] = Noise(in_place_of_accuracy(recorded, metric), self.generator)
+        return self._noise[metric]
 
 
 _Slice = tuple[str, pd.DataFrame, str]

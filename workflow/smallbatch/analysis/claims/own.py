@@ -1,5 +1,6 @@
 """Claims of the user's own, as the file of a study says them, over the predicates of the paper's."""
 
+import re
 import sys
 from collections.abc import Callable, Mapping
 from functools import partial
@@ -10,23 +11,27 @@ from smallbatch.analysis.claims.claim import RATES_THAT_CONVERGE, Check, Claim, 
 from smallbatch.analysis.claims.function import comparisons_of
 from smallbatch.analysis.predicates import Predicate, best, falls, ranges
 from smallbatch.study.claims import FUNCTION, figures_of, kind_of
+from smallbatch.study.metrics import ACCURACY, LABELS
 
 Asked = Mapping[str, Any]
 """What stands behind the kind of a claim."""
 
 
-def claims_of(asked: Mapping[str, Mapping[str, Any]]) -> list[Claim]:
+def claims_of(asked: Mapping[str, Mapping[str, Any]], figures: Mapping[str, Mapping[str, Any]]) -> list[Claim]:
     """The claims of a study's file, in its order.
 
     Args:
         asked: `claims` of a checked study, by name.
+        figures: its figures, by name.
     """
-    return [_claim(name, spec) for name, spec in asked.items()]
+    return [_claim(name, spec, figures) for name, spec in asked.items()]
 
 
-def _claim(name: str, spec: Mapping[str, Any]) -> Claim:
+def _claim(name: str, spec: Mapping[str, Any], figures: Mapping[str, Mapping[str, Any]]) -> Claim:
     kind = kind_of(spec)
     predicate, words = _KINDS[kind](spec[kind])
+    metric = figures[figures_of(spec)[0]].get("metric", ACCURACY)
+    words = words if metric == ACCURACY else re.sub("accurac(y|ies)", LABELS[metric], words)
     return Claim(name, "", spec["text"], words, (Check(figures_of(spec), predicate),))
 
 

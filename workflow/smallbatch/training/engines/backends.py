@@ -8,6 +8,7 @@ from torch import nn
 
 from smallbatch import models
 from smallbatch.study.experiments import Run
+from smallbatch.study.metrics import CROSS_ENTROPY
 from smallbatch.training.batches import BatchLoader
 from smallbatch.training.distributed import World
 from smallbatch.training.engines import cuda_graphs, structure
@@ -82,8 +83,8 @@ def choose(
         device: device to run on.
         world: the processes that share each mini-batch.
     """
-    if not (suits.lanes and suits.splittable):
-        return Backend(suits)
+    if not (suits.lanes and suits.splittable) or run.setting.loss != CROSS_ENTROPY or run.setting.loss_function:
+        return Backend(suits)  # the kernels know cross-entropy alone
     alone = structure.model_of(run, shape, classes)
     layout = native.layout_for(alone, shape, run.setting.precision, device, world)
     return Backend(suits, layout, triton.graph_for(alone, run, shape, device, world))

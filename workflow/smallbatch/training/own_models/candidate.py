@@ -11,13 +11,13 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 from torch._subclasses import fake_tensor
-from torch.nn import functional as F
 from torch.utils.flop_counter import FlopCounterMode
 
 from smallbatch import models
 from smallbatch.core.errors import UserError
 from smallbatch.training import lanes
 from smallbatch.training.distributed import ALONE
+from smallbatch.training.losses import usual
 from smallbatch.training.network import Network
 from smallbatch.training.own_models.comparisons import clone_state
 from smallbatch.training.own_models.norm_marks import marking_norms
@@ -60,13 +60,18 @@ class Pass(NamedTuple):
 
 
 class Candidate:
-    """A model, with images [mini-batches, examples, c, h, w] and labels [mini-batches, examples] for its checks."""
+    """A model, with images [mini-batches, examples, c, h, w] and labels [mini-batches, examples] for its checks.
+
+    Those of a model with one output are numbers, [mini-batches, examples, 1].
+    """
 
     def __init__(self, spec: ModelSpec) -> None:
         self.spec = spec
         draws = torch.Generator().manual_seed(0)
         self.images = torch.randn(MINI_BATCHES, EXAMPLES, *spec.shape, generator=draws)
         self.labels = torch.randint(spec.classes, (MINI_BATCHES, EXAMPLES), generator=draws)
+        if spec.classes == 1:  # of one output the cross-entropy is always 0
+            self.labels = torch.randn(MINI_BATCHES, EXAMPLES, 1, generator=draws)
         self._records: dict[tuple[int, bool], Recorder] = {}
 
     @property
@@ -117,6 +122,7 @@ class Candidate:
             device=torch.device("cpu"),
             world=ALONE,
             splittable=splittable,
+            loss=usual,
         )
 
     def mini_batches(self, examples: int) -> Tensor:
@@ -133,7 +139,10 @@ class Candidate:
 
     def many_labels(self, count: int) -> Tensor:
         """The labels of `count` images."""
-        return torch.arange(count) % self.spec.classes if count > EXAMPLES else self.labels.flatten()[:count]
+        if count <= EXAMPLES:
+            return self.labels.flatten(0, 1)[:count]
+        numbers = torch.arange(count)
+        return numbers[:, None] / count if self.spec.classes == 1 else numbers % self.spec.classes
 
     @contextlib.contextmanager
     def guarded(self, what: str) -> Iterator[None]:
@@ -181,7 +190,7 @@ class Candidate:
                 f"its {what} seeds torch's random numbers; allowed: to draw them, as the run's seed has them"
             )
         with self.guarded(what):
-            F.cross_entropy(logits, self.many_labels(len(images))).backward()
+            usual(logits, self.many_labels(len(images))).mean().backward()
         gradients = {name: p.grad.clone() for name, p in model.named_parameters() if p.grad is not None}
         return Pass(logits.detach(), gradients, clone_state(model))
 

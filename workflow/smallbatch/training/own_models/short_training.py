@@ -9,7 +9,8 @@ from collections.abc import Callable
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
+
+from smallbatch.training.losses import usual
 
 STEPS, LEARNING_RATE, SEED = 4, 0.01, 40
 """Number of updates, their learning rate, and the seed of the random numbers drawn in the first one."""
@@ -23,7 +24,7 @@ def short_training(
     Args:
         make: makes the model from a seed.
         images: mini-batches [n, m, c, h, w], used by the updates in turn.
-        labels: their labels, [n, m].
+        labels: their labels, [n, m], or numbers, [n, m, 1].
         resumed: make each update with a new model that loads the state_dict of the one before.
     """
     model, other = make(1), make(2)
@@ -43,7 +44,7 @@ def _update(model: nn.Module, images: Tensor, labels: Tensor, seed: int) -> str:
     model.zero_grad()
     torch.manual_seed(seed)
     logits = model(images.clone())
-    F.cross_entropy(logits, labels).backward()
+    usual(logits, labels).mean().backward()
     with torch.no_grad():
         for parameter in model.parameters():
             if parameter.grad is not None:

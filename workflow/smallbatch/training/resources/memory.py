@@ -258,7 +258,8 @@ def need_of(run: Run, dataset: DatasetInfo, device: torch.device, world: World =
     # Bytes as in files, then floats; padding and flipping keep two or three copies of the latter at a time, changes of
     # colours and mixtures up to six; targets are as many as classes.
     copies = 6 if jittered or mixed else 3 if augmented else 1
-    image, made = FLOAT * values, (dataset.value_bytes + FLOAT * copies) * values + 3 * FLOAT * dataset.classes * mixed
+    targets = 3 * FLOAT * dataset.classes * (mixed or dataset.targets is not None)
+    image, made = FLOAT * values, (dataset.value_bytes + FLOAT * copies) * values + targets
     sizes, example = s.variance_batch_sizes, 0 if arena else traced.kept + gradients * traced.largest
     of_lane, of_example, of_tests = _of_kernels(run, dataset, device, world)
     at_once = min(BLOCK_IMAGES, BLOCK_VALUES // values)

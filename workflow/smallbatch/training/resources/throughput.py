@@ -26,11 +26,12 @@ def noise(dataset: DatasetInfo, images: int) -> Prepared:
     """An artificial data set of a given shape with `images` random images in either split, in memory."""
     draws = np.random.default_rng(0)
     pixels = draws.integers(0, 256, (images, *dataset.shape), dtype=np.uint8)
-    split = Split(pixels, draws.integers(0, dataset.classes, images))
+    targets = draws.integers(0, 2, (images, dataset.classes)).astype(np.float32)
+    split = Split(pixels, targets if dataset.targets else draws.integers(0, dataset.classes, images))
     channels = dataset.shape[0]
     classes = tuple(map(str, range(dataset.classes)))
     meta = Meta("noise", classes, dataset.shape, (0.5,) * channels, (0.25,) * channels, images, images, "noise")
-    return Prepared(meta, split, split)
+    return Prepared(replace(meta, targets=dataset.targets), split, split)
 
 
 def lanes_of(run: Run, count: int) -> list[Run]:

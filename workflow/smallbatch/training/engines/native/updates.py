@@ -84,7 +84,7 @@ class NativeUpdates(Updates):
             *(ctypes.byref(self.layout.program), table, lanes, steps, m, self.micro_batch),
             *(tensor.data_ptr() for tensor in (self.arena, self.scratch, images)),
             *(*_labels_or_targets(labels), negative_rates.data_ptr()),
-            *(ctypes.byref(_rule(optimizer)), optimizer.updates, norm_momentum, self.network.label_smoothing),
+            *(ctypes.byref(_rule(optimizer)), optimizer.updates, norm_momentum, self.loader.setting.label_smoothing),
             losses.data_ptr(),
         )
         self._check(done, labels)
@@ -104,7 +104,7 @@ class NativeUpdates(Updates):
             *(ctypes.byref(self.layout.program), self._lanes(self.gradient_buffers), lanes, count, self.micro_batch),
             *(tensor.data_ptr() for tensor in (self.arena, self.scratch, images)),
             *_labels_or_targets(labels),
-            self.network.label_smoothing,
+            self.loader.setting.label_smoothing,
         )
         self._check(done, labels)
         return self.gradient_buffers

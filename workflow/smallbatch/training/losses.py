@@ -1,0 +1,120 @@
+"""Losses of logits, each example by itself: cross-entropy, of binary targets, of numbers, and of the user's own."""
+
+import runpy
+from collections.abc import Callable
+from functools import cache
+from pathlib import Path
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from smallbatch.core.errors import UserError
+from smallbatch.core.files import files_digest
+from smallbatch.study.experiments import Setting
+from smallbatch.study.metrics import BINARY, CROSS_ENTROPY, MSE
+
+Loss = Callable[[Tensor, Tensor], Tensor]
+"""Logits [n, outputs] and labels [n], or targets [n, outputs] -> losses [n]."""
+
+EXAMPLES, OUTPUTS = 6, 3
+"""Of the answers that a loss of the user's own is tried on."""
+
+
+def loss_of(setting: Setting) -> Loss:
+    """The loss of a setting in training.
+
+    Raises:
+        UserError: it is the user's own, and its file fails or is not the one that the setting names by its content.
+    """
+    if setting.loss_function:
+        return _own(setting.loss_function, setting.loss_content)
+    return {CROSS_ENTROPY: cross_entropy(setting.label_smoothing), BINARY: binary, MSE: squares}[setting.loss]
+
+
+def loss_in_tests(setting: Setting) -> Loss:
+    """The loss of a setting in tests, which is without label smoothing."""
+    return cross_entropy() if setting.loss == CROSS_ENTROPY and not setting.loss_function else loss_of(setting)
+
+
+def cross_entropy(smoothing: float = 0.0) -> Loss:
+    """Cross-entropy; of targets that mix two labels it is the same mixture of the two cross-entropies.
+
+    Args:
+        smoothing: the part of each training target that is spread over all classes (Szegedy et al. 2016).
+    """
+
+    def losses(logits: Tensor, labels: Tensor) -> Tensor:
+        targets = labels.to(logits.dtype) if labels.is_floating_point() else labels
+        return F.cross_entropy(logits, targets, reduction="none", label_smoothing=smoothing)
+
+    return losses
+
+
+def binary(logits: Tensor, targets: Tensor) -> Tensor:
+    """Cross-entropy of each output with its target, the mean over outputs."""
+    targets = targets.to(logits.dtype)
+    return F.binary_cross_entropy_with_logits(logits, targets, reduction="none").mean(1)
+
+
+def squares(logits: Tensor, targets: Tensor) -> Tensor:
+    """Squared error, the mean over outputs."""
+    return (logits - targets).square().mean(1)
+
+
+def usual(logits: Tensor, labels: Tensor) -> Tensor:
+    """The losses by what labels are, [n]: cross-entropy of classes, squared errors of targets."""
+    return squares(logits, labels) if labels.is_floating_point() else cross_entropy()(logits, labels)
+
+
+@cache
+def _own(function: str, content: str | None) -> Loss:
+    file, _, name = function.rpartition(":")
+    if files_digest(Path(file)) != content:
+        raise UserError(f"{file}: has changed since the study was read; call again")
+    try:
+        own: Loss = runpy.run_path(file)[name]
+    except Exception as error:
+        raise _failing(function, error) from error
+    return own
+
+
+def check_own(setting: Setting) -> None:
+    """Try a loss of the user's own.
+
+    Raises:
+        UserError: it fails, or does not give each example a finite loss of its own that training can follow.
+    """
+    function, loss = setting.loss_function, loss_of(setting)
+    logits = torch.randn(EXAMPLES, OUTPUTS, generator=torch.Generator().manual_seed(0)).requires_grad_()
+    labels = _labels(setting.loss)
+    try:
+        losses, alone = loss(logits, labels), [loss(logits[[one]], labels[[one]]) for one in range(EXAMPLES)]
+        again = loss(logits, labels)
+    except Exception as error:
+        raise _failing(function, error) from error
+    if not isinstance(losses, Tensor) or losses.shape != (EXAMPLES,):
+        form = list(losses.shape) if isinstance(losses, Tensor) else type(losses).__name__
+        raise _refused(function, f"it returns {form} of {EXAMPLES} examples; allowed: [{EXAMPLES}], a loss of each")
+    if not losses.isfinite().all() or not losses.requires_grad:
+        raise _refused(function, "its losses are not finite, or without gradients; allowed: finite ones with gradients")
+    if not torch.allclose(losses, torch.cat(alone)):
+        raise _refused(function, "the loss of an example depends on the others; allowed: a loss of each by itself")
+    if not torch.equal(losses, again):
+        raise _refused(function, "it gives the same examples other losses the second time; allowed: the same")
+
+
+def _labels(kind: str) -> Tensor:
+    draws = torch.Generator().manual_seed(1)
+    if kind == CROSS_ENTROPY:
+        return torch.randint(OUTPUTS, (EXAMPLES,), generator=draws)
+    numbers = torch.randn(EXAMPLES, OUTPUTS, generator=draws)
+    return (numbers > 0).float() if kind == BINARY else numbers
+
+
+def _failing(function: str | None, error: Exception) -> UserError:
+    return _refused(function, f"it fails ({type(error).__name__}: {' '.join(str(error).split())[:300]})")
+
+
+def _refused(function: str | None, text: str) -> UserError:
+    return UserError(f"loss {function}: {text}")
