@@ -177,6 +177,16 @@ MISTAKES = {
     "a warm-up without end": (dict(warmup=True, warmup_fraction=1), "small.warmup_fraction: 1 is not allowed; allow"),
     "drops at the end": (dict(lr_drops=["3/3"]), "lr_drops: ['3/3'] is not allowed; allowed: rising fractions"),
     "an optimiser of nobody": (dict(optimizer="adma"), "optimizer: 'adma' is not allowed; allowed: sgd, nesterov, "),
+    "an optimiser that torch lacks": (
+        dict(optimizer="torch:RMSProp"),
+        "experiments.small.optimizer: 'torch:RMSProp' is not allowed; allowed: of torch.optim ASGD, Adadelta",
+    ),
+    "an argument that is computed, of an optimiser": (
+        dict(optimizer="torch:SGD(momentum=1/2)"), "optimizer: 'torch:SGD(momentum=1/2)' is not allowed; allowed: NAME"
+    ),
+    "momentum beside torch's": (
+        dict(optimizer="torch:SGD", momentum=0.9), "momentum: 0.9 is not allowed; allowed: arguments of the optimiser"
+    ),
     "momentum of Adam": (dict(optimizer="adam", momentum=0.9), "small.momentum: 0.9 is not allowed; allowed: 0, or sg"),
     "Nesterov without": (dict(optimizer="nesterov"), "momentum: None is not allowed; allowed: a number above 0 with o"),
     "betas of SGD": (dict(betas=[0.9, 0.99]), "small.betas: [0.9, 0.99] is not allowed; allowed: only with optimizer:"),

@@ -21,6 +21,7 @@ from smallbatch.study.experiments import (
     COLOURS,
     DEFAULT_BETAS,
     MIXING,
+    OF_TORCH,
     VALIDATION_FRACTION,
     Experiment,
     Setting,
@@ -131,19 +132,24 @@ def load_study(
         if allowed := run.why_not_shared(processes):
             refuse(location("training.processes", said_in, given or {}), "training.processes", processes, allowed)
     if examine:
-        _try_losses(study)
+        _try_recipes(study)
         own_models.check(study, datasets, processes)
     return study
 
 
-def _try_losses(study: Study) -> None:
-    """Try the losses of the user's own."""
-    own = {e.setting.loss_function: e.setting for e in study.experiments.values() if e.setting.loss_function}
-    if own:
-        from smallbatch.training.losses import check_own  # imports torch, which takes seconds
+def _try_recipes(study: Study) -> None:
+    """Try losses of the user's own, and optimisers of torch."""
+    for e in study.experiments.values():
+        s = e.setting
+        if s.loss_function:
+            from smallbatch.training.losses import check_own  # imports torch, which takes seconds
 
-        for setting in own.values():
-            check_own(setting)
+            check_own(s)
+        if s.optimizer.startswith(OF_TORCH):
+            from smallbatch.training.torch_optimizers import reason_against
+
+            if allowed := reason_against(s.optimizer, s.weight_decay):
+                refuse(study.file, f"experiments.{e.name}.optimizer", s.optimizer, allowed)
 
 
 def studies() -> list[str]:
@@ -441,6 +447,14 @@ def _check_optimizer(where: str, key: str, values: Values) -> None:
     optimizer, momentum = values.get("optimizer", "sgd"), values.get("momentum")
     if optimizer in DEFAULT_BETAS and momentum:
         refuse(where, f"{key}.momentum", momentum, f"0, or sgd or nesterov in place of optimizer: {optimizer}")
+    if optimizer.startswith(OF_TORCH):
+        for name in ("momentum", "betas", "eps"):
+            if values.get(name):
+                refuse(where, f"{key}.{name}", values[name], "arguments of the optimiser: torch:NAME(argument=value)")
+        try:
+            models.arguments(optimizer)
+        except ValueError as error:
+            refuse(where, f"{key}.optimizer", optimizer, str(error))
     if optimizer == "nesterov" and not momentum:
         refuse(where, f"{key}.momentum", momentum, "a number above 0 with optimizer: nesterov")
     if values.get("momentum_scaled") and not momentum:
@@ -513,10 +527,12 @@ def _loss(values: Values) -> dict[str, Any]:
 def _optimizer(where: str, key: str, values: Values) -> dict[str, Any]:
     """The optimiser's settings."""
     optimizer = values.get("optimizer", "sgd")
+    named = {"optimizer": models.canonical(optimizer)} if optimizer.startswith(OF_TORCH) else {}
     betas = values.get("betas", DEFAULT_BETAS.get(optimizer, ()))
     numbers = ("momentum", "eps", "clip_norm", "label_smoothing")
     return {
         **{name: float(values[name]) + 0.0 for name in numbers if name in values},  # so that -0.0 is 0.0
+        **named,
         "betas": tuple(float(beta) + 0.0 for beta in betas),
         "weight_decay_excludes": tuple(sorted(values.get("weight_decay_excludes", ()))),
     }

@@ -15,11 +15,11 @@ from smallbatch.analysis.table import read_tables
 from smallbatch.analysis.verdicts import Comparison
 from smallbatch.analysis.words import (
     NOTHING,
-    OPTIMIZERS,
     counted,
     listed,
     model_words,
     norm_words,
+    optimizer_name,
     rate_symbol,
     rate_words,
 )
@@ -109,7 +109,7 @@ def _trained(runs: pd.DataFrame) -> dict[str, str]:
     return {
         "model": f"{model_words(row['model'])}, {norm_words(row['model'], row['norm'], row['norm_layers'])}",
         "data": f"{row['data']}: {row['train_images']:,} training, {row['test_images']:,} test images",
-        "optimiser": OPTIMIZERS.get(row["optimizer"], "SGD"),
+        "optimiser": optimizer_name(row["optimizer"]),
     }
 
 

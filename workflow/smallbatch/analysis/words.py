@@ -7,7 +7,7 @@ from typing import Any, Protocol
 
 import pandas as pd
 
-from smallbatch.study.experiments import DEFAULT_BETAS, DEFAULT_EPS
+from smallbatch.study.experiments import DEFAULT_BETAS, DEFAULT_EPS, OF_TORCH
 from smallbatch.study.metrics import CROSS_ENTROPY
 from smallbatch.study.rates import format_base_lr
 
@@ -85,13 +85,17 @@ def departures(row: Row) -> list[str]:
     return words
 
 
-OPTIMIZERS = {"nesterov": "Nesterov", "adam": "Adam", "adamw": "AdamW", "lion": "Lion"}
-"""What figures call optimisers other than SGD."""
+OPTIMIZERS = {"sgd": "SGD", "nesterov": "Nesterov", "adam": "Adam", "adamw": "AdamW", "lion": "Lion"}
+
+
+def optimizer_name(optimizer: str) -> str:
+    """What figures call an optimiser: `AdamW`, `RMSprop(alpha=0.9)`."""
+    return OPTIMIZERS.get(optimizer) or optimizer.removeprefix(OF_TORCH)
 
 
 def _optimizer_words(row: Row) -> list[str]:
     """An optimiser that is not the paper's, and what else of an update and of its loss is not."""
-    words = [OPTIMIZERS[row["optimizer"]]] if row["optimizer"] != "sgd" else []
+    words = [optimizer_name(row["optimizer"])] if row["optimizer"] != "sgd" else []
     if row["betas"] and tuple(map(float, row["betas"].split())) != DEFAULT_BETAS.get(row["optimizer"]):
         words.append(f"β {' '.join(f'{float(beta):g}' for beta in row['betas'].split())}")
     if row["eps"] != DEFAULT_EPS:

@@ -22,6 +22,9 @@ DEFAULT_BETAS = {"adam": (0.9, 0.999), "adamw": (0.9, 0.999), "lion": (0.9, 0.99
 DEFAULT_EPS = 1e-8
 """Defaults of optimisers, as in torch and in Chen et al. 2023."""
 
+OF_TORCH = "torch:"
+"""Begins the name of an optimiser of torch.optim, as in `torch:RMSprop(alpha=0.9)`."""
+
 BUDGETS = ("epochs", "steps", "images")
 """The settings that say how long a training is, of which it has one."""
 
@@ -48,7 +51,8 @@ class Setting:
     warmup, warmup_fraction, warmup_start: whether the rate first rises linearly, over which fraction of training, and
         from which fraction of eta; in the paper over the first 5 % from eta / 32 (Masters & Luschi 2018, section 3.4).
     lr_scaling: how eta scales with m, see `smallbatch.study.rates`.
-    optimizer: sgd, nesterov, adam, adamw or lion, see `training.optimizers`.
+    optimizer: sgd, nesterov, adam, adamw or lion, see `training.optimizers`; or torch:NAME with its arguments, of
+        torch.optim.
     momentum, momentum_scaled: SGD's momentum, and whether eta is multiplied by 1 - momentum, which keeps the step per
         example.
     betas, eps: the betas of Adam and Lion, empty for other optimisers, and the eps of Adam.
@@ -162,6 +166,8 @@ class Setting:
     @property
     def remembered(self) -> int:
         """The number of weight-sized tensors that the optimiser keeps from one update to the next."""
+        if self.optimizer.startswith(OF_TORCH):
+            return 3  # none of torch.optim keeps more
         return (
             len(self.betas) if self.optimizer.startswith("adam") else int(self.optimizer == "lion" or self.momentum > 0)
         )

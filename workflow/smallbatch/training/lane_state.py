@@ -8,9 +8,9 @@ from torch import Tensor, nn
 
 from smallbatch.runs.store import Epoch, Outcome, Score, Variance
 from smallbatch.study.experiments import Run
+from smallbatch.training.lane_optimizer import LaneOptimizer
 from smallbatch.training.metrics import Scores
 from smallbatch.training.network import Network
-from smallbatch.training.optimizers import LaneOptimizer
 from smallbatch.training.resources import device as devices
 from smallbatch.training.state import State, misfit_of
 

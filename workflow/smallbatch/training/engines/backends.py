@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from smallbatch import models
-from smallbatch.study.experiments import Run
+from smallbatch.study.experiments import OF_TORCH, Run
 from smallbatch.study.metrics import CROSS_ENTROPY
 from smallbatch.training.batches import BatchLoader
 from smallbatch.training.distributed import World
@@ -18,8 +18,9 @@ from smallbatch.training.engines.native.plan import Layout
 from smallbatch.training.engines.trace import Graph
 from smallbatch.training.engines.triton_kernels import updates as triton
 from smallbatch.training.engines.updates import Updates
+from smallbatch.training.lane_optimizer import LaneOptimizer
 from smallbatch.training.network import Network
-from smallbatch.training.optimizers import LaneOptimizer, LaneSGD
+from smallbatch.training.optimizers import LaneSGD
 from smallbatch.training.own_models import Suitability
 
 
@@ -43,7 +44,7 @@ class Backend:
             return StochasticUpdates(*parts)  # a branch of the model may draw only later than any check sees
         if self.layout:
             return native.NativeUpdates(*parts, self.layout)
-        if not cuda_graphs.can_record(network, loader):
+        if not (optimizer.recordable and cuda_graphs.can_record(network, loader)):
             return EagerUpdates(*parts)
         if self.graph and isinstance(optimizer, LaneSGD):
             return triton.TritonUpdates(network, optimizer, loader, self.graph)
@@ -83,8 +84,10 @@ def choose(
         device: device to run on.
         world: the processes that share each mini-batch.
     """
-    if not (suits.lanes and suits.splittable) or run.setting.loss != CROSS_ENTROPY or run.setting.loss_function:
-        return Backend(suits)  # the kernels know cross-entropy alone
+    s = run.setting
+    of_torch = s.loss != CROSS_ENTROPY or s.loss_function or s.optimizer.startswith(OF_TORCH)
+    if of_torch or not (suits.lanes and suits.splittable):
+        return Backend(suits)  # the kernels know neither other losses nor other optimisers
     alone = structure.model_of(run, shape, classes)
     layout = native.layout_for(alone, shape, run.setting.precision, device, world)
     return Backend(suits, layout, triton.graph_for(alone, run, shape, device, world))

@@ -14,8 +14,8 @@ from torch import Tensor
 
 from smallbatch.training.batches import BatchLoader, EpochPlan
 from smallbatch.training.engines.eager import EagerUpdates
+from smallbatch.training.lane_optimizer import LaneOptimizer
 from smallbatch.training.network import Network
-from smallbatch.training.optimizers import LaneOptimizer
 
 REPLAY_STEPS, REPLAY_IMAGES, REPLAY_VALUES = 8, 1 << 14, 1 << 26
 """Maximum number of steps, images and pixel values of the longer graph. All its steps share one launch and one gather,

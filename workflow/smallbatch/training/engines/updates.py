@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from torch import Tensor
 
 from smallbatch.training.batches import Batches, BatchLoader, EpochPlan
+from smallbatch.training.lane_optimizer import LaneOptimizer
 from smallbatch.training.network import Network
-from smallbatch.training.optimizers import LaneOptimizer
 
 BLOCK_STEPS, BLOCK_IMAGES, BLOCK_VALUES = 32, 2048, 1024 * 3 * 32 * 32
 """Maximum number of steps, images and pixel values of a block, which has one gather and one check of losses, clock and

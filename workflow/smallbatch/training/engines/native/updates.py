@@ -26,8 +26,9 @@ from smallbatch.training.engines.native import library
 from smallbatch.training.engines.native.plan import Layout
 from smallbatch.training.engines.trace import Unsupported
 from smallbatch.training.engines.updates import BLOCK_IMAGES, BLOCK_VALUES, Updates
+from smallbatch.training.lane_optimizer import LaneOptimizer
 from smallbatch.training.network import Network
-from smallbatch.training.optimizers import LaneOptimizer, LaneSGD
+from smallbatch.training.optimizers import LaneSGD
 from smallbatch.training.own_models import suitability
 
 log = logging.getLogger(__name__)

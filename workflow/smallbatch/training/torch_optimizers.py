@@ -1,0 +1,171 @@
+"""Optimisers of torch.optim by name: one for each lane, on the lane's part of each parameter."""
+
+import inspect
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from smallbatch import models
+from smallbatch.study.experiments import OF_TORCH
+from smallbatch.study.settings import suggestion
+from smallbatch.training.lane_optimizer import LaneOptimizer
+
+SETTINGS = ("params", "lr", "weight_decay")
+"""Arguments that are settings of their own."""
+
+HOW = ("foreach", "fused", "capturable", "differentiable", "maximize")
+"""Arguments that say how an update is computed, or whether the loss is to rise, and are not the user's."""
+
+
+class LaneTorch(LaneOptimizer):
+    """An optimiser of torch.optim, which keeps its tensors in `state` as all optimisers of lanes do.
+
+    Args:
+        parameters, etas, weight_decay: as in `LaneOptimizer`.
+        name: `torch:NAME(argument=value, ...)`.
+
+    Attributes:
+        state: for each parameter and each of the optimiser's tensors for it one [lanes, ...], and how often it has been
+            updated, [lanes, parameters]; before the first update, zeros.
+    """
+
+    recordable = False
+
+    def __init__(
+        self, parameters: Sequence[nn.Parameter], etas: Sequence[float], weight_decay: float, name: str
+    ) -> None:
+        self.name, self.betas = name, ()
+        self._of_lanes: list[torch.optim.Optimizer] = []
+        self._parts: list[list[Tensor]] = []
+        self.kept = [_kept(name, parameter[0], weight_decay) for parameter in parameters]
+        super().__init__(parameters, etas, weight_decay)
+        tensors = [
+            torch.zeros(len(parameter), *tensor.shape, dtype=tensor.dtype, device=tensor.device)
+            for parameter, kept in zip(parameters, self.kept, strict=True)
+            for tensor in kept.values()
+        ]
+        self.state = [*tensors, torch.zeros(len(etas), len(parameters), dtype=torch.int64)]
+
+    @property
+    def state(self) -> list[Tensor]:
+        """See above."""
+        return self._state
+
+    @state.setter
+    def state(self, tensors: list[Tensor]) -> None:
+        self._state, self._of_lanes, self._parts = tensors, [], []
+
+    def use_parameters(self, parameters: Sequence[nn.Parameter], etas: Sequence[float]) -> None:
+        """As documented in `LaneOptimizer`."""
+        super().use_parameters(parameters, etas)
+        self._of_lanes, self._parts = [], []
+
+    @torch.no_grad()
+    def step_at(self, negative_rates: Tensor) -> None:
+        """As documented in `LaneOptimizer`, on the host."""
+        if self.clip_norm is not None:
+            self._clip(self.clip_norm)
+        rates = (-negative_rates.double()).tolist()
+        self._of_lanes = self._of_lanes or [self._of_lane(lane, rate) for lane, rate in enumerate(rates)]
+        for lane, (optimizer, rate) in enumerate(zip(self._of_lanes, rates, strict=True)):
+            for group in optimizer.param_groups:
+                group["lr"] = rate
+            for part, parameter in zip(self._parts[lane], self.parameters, strict=True):
+                part.grad = None if parameter.grad is None else parameter.grad[lane]
+            optimizer.step()
+            self._keep(lane, optimizer)
+
+    def _of_lane(self, lane: int, rate: float) -> torch.optim.Optimizer:
+        """The optimiser of a lane, which continues from its state."""
+        parts = [parameter.detach()[lane] for parameter in self.parameters]
+        self._parts.append(parts)
+        decayed = [part for index, part in enumerate(parts) if index not in self.undecayed]
+        others = [part for index, part in enumerate(parts) if index in self.undecayed]
+        groups = [{"params": of, **decay} for of, decay in ((decayed, {}), (others, {"weight_decay": 0.0})) if of]
+        optimizer = _made(self.name, groups, rate, self.weight_decay)
+        for part, values, updates in zip(parts, self._kept_of(lane), self.state[-1][lane].tolist(), strict=True):
+            if updates:
+                optimizer.state[part] = values
+        return optimizer
+
+    def _kept_of(self, lane: int) -> list[dict[str, Tensor]]:
+        """For each parameter what is kept of a lane, by name, in the memory of `state`."""
+        tensors = iter(self.state)
+        return [{name: next(tensors)[lane] for name in kept} for kept in self.kept]
+
+    def _keep(self, lane: int, optimizer: torch.optim.Optimizer) -> None:
+        """Copy into `state` what the optimiser has made anew, and let it continue on that."""
+        for index, (part, values) in enumerate(zip(self._parts[lane], self._kept_of(lane), strict=True)):
+            if part.grad is None:
+                continue
+            self.state[-1][lane, index] += 1
+            for name, tensor in values.items():
+                if optimizer.state[part][name].data_ptr() != tensor.data_ptr():
+                    optimizer.state[part][name] = tensor.copy_(optimizer.state[part][name])
+
+    def _update(
+        self, index: int, parameter: nn.Parameter, gradient: Tensor, decay: float, step_sizes: Sequence[Tensor]
+    ) -> None:
+        raise NotImplementedError("torch updates all parameters of a lane at once")
+
+
+def reason_against(name: str, weight_decay: float) -> str:
+    """What is allowed in place of an optimiser that cannot be used, in words; empty if it can.
+
+    Args:
+        name: `torch:NAME(argument=value, ...)`.
+        weight_decay: weight decay of the runs.
+    """
+    known = _known()
+    base = models.base_name(name).removeprefix(OF_TORCH)
+    if base not in known:
+        return f"of torch.optim {', '.join(known)}{suggestion(base, list(known))}"
+    taken = inspect.signature(known[base]).parameters
+    for argument in models.arguments(name):
+        if argument not in taken or argument in (*SETTINGS, *HOW):
+            own = [each for each in taken if each not in (*SETTINGS, *HOW)]
+            return f"the arguments {', '.join(own)}{suggestion(argument, own)}; lr and weight_decay are settings"
+    if weight_decay and "weight_decay" not in taken:
+        return f"weight_decay: 0 with {base}, which has none"
+    try:
+        for shape in ((2, 3, 2, 2), (3, 2), (3,)):
+            _kept(name, torch.zeros(shape), weight_decay)
+    except Exception as error:
+        return f"one that updates weights of any shape by their gradients ({' '.join(str(error).split())[:200]})"
+    return ""
+
+
+def _known() -> Mapping[str, type[torch.optim.Optimizer]]:
+    return {
+        name: kind
+        for name, kind in sorted(vars(torch.optim).items())
+        if isinstance(kind, type) and issubclass(kind, torch.optim.Optimizer) and kind is not torch.optim.Optimizer
+    }
+
+
+def _made(name: str, groups: list[Any], rate: float, weight_decay: float) -> torch.optim.Optimizer:
+    kind: Callable[..., torch.optim.Optimizer] = _known()[models.base_name(name).removeprefix(OF_TORCH)]
+    taken = inspect.signature(kind).parameters
+    # Each parameter by itself: sums over several at once are of another order.
+    how = {"foreach": False, "weight_decay": weight_decay}
+    return kind(groups, lr=rate, **models.arguments(name), **{key: how[key] for key in how if key in taken})
+
+
+def _kept(name: str, like: Tensor, weight_decay: float) -> dict[str, Tensor]:
+    """The tensors that the optimiser keeps for a parameter like this, as they are after an update.
+
+    Raises:
+        ValueError: it keeps something else from one update to the next.
+        Exception: of torch, if the optimiser does not update such a parameter.
+    """
+    part = torch.zeros_like(like)
+    part.grad = torch.zeros_like(like)
+    optimizer = _made(name, [part], 0.1, weight_decay)
+    optimizer.step()
+    kept = {key: value for key, value in optimizer.state[part].items() if value is not None}
+    for key, value in kept.items():
+        if not isinstance(value, Tensor):
+            raise ValueError(f"it keeps {key}, which is no tensor")
+    return kept
