@@ -22,7 +22,7 @@ from smallbatch.data.decoding import BrokenImage, Picture, decoded_content
 from smallbatch.data.image_folder import load, write_loaded
 from smallbatch.data.layout import ROLES
 from smallbatch.data.prepared import Meta
-from smallbatch.data.splits import split_by_seed
+from smallbatch.data.splits import rows_of_splits
 from smallbatch.data.tree import shown, some, stat_digest
 
 SUFFIXES = (".parquet", ".arrow")
@@ -83,27 +83,12 @@ def _read(path: Path, settings: Mapping[str, Any]) -> tuple[list[str], list[Part
     if extra := names.keys() - {"images", "labels"}:
         refuse(path, f"keys.{min(extra)}", names[min(extra)], "images and labels, the columns of them")
     found = {split: _table(path, files, names) for split, files in _files(path).items()}
-    whole, *others = found.values()
+    first, whole = next(iter(found.items()))
     labels = {split: _labels(path, split, table, names["labels"]) for split, table in found.items()}
-    count = class_count(path, names["labels"], next(iter(labels.values())))
-    classes = _class_names(whole.schema, names["labels"], count)
-    if others:
-        if "test_fraction" in settings:
-            refuse(path, "test_fraction", settings["test_fraction"], f"none, since there are {' and '.join(found)}")
-        if labels["test"].max() >= count:
-            allowed = f"labels from 0 to {count - 1}, the classes of the training images"
-            raise UserError(f"{path}: {names['labels']} (test): has {labels['test'].max()}; allowed: {allowed}")
-        parts = [
-            Part(split, table[names["images"]], np.arange(len(table)), labels[split]) for split, table in found.items()
-        ]
-        return classes, parts
-    if "test_fraction" not in settings:
-        refuse(path, "test_fraction", None, "a number between 0 and 1, since there is no split for testing")
-    [of_all] = labels.values()
-    places = {name: np.flatnonzero(of_all == number).tolist() for number, name in enumerate(classes)}
-    divided = split_by_seed(path, places, settings)
-    rows = {split: np.sort(np.concatenate([*chosen.values()])) for split, chosen in divided.items()}
-    return classes, [Part(split, whole[names["images"]], chosen, of_all[chosen]) for split, chosen in rows.items()]
+    classes = _class_names(whole.schema, names["labels"], class_count(path, names["labels"], labels[first]))
+    chosen = rows_of_splits(path, names["labels"], labels, classes, settings)
+    parts = [Part(split, found[of][names["images"]], rows, labels[of][rows]) for split, (of, rows) in chosen.items()]
+    return classes, parts
 
 
 def _files(path: Path) -> dict[str, list[Path]]:

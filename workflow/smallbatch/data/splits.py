@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 
 import numpy as np
 
-from smallbatch.core.errors import UserError
+from smallbatch.core.errors import UserError, refuse
 from smallbatch.data.prepared import Split
 from smallbatch.data.tree import shown
 
@@ -47,6 +47,38 @@ def split_by_seed(
         test[name] = [images[number] for number in sorted(order[:count])]
         train[name] = [images[number] for number in sorted(order[count:])]
     return {"train": train, "test": test}
+
+
+def rows_of_splits(
+    path: Path, name: str, labels: Mapping[str, np.ndarray], classes: Sequence[str], settings: Mapping[str, Any]
+) -> dict[str, tuple[str, np.ndarray]]:
+    """The images of the training and of the test split.
+
+    Args:
+        path: where the data lie, for messages.
+        name: what the labels are called there.
+        labels: of the splits `train` and `test`, or of `all`, which `test_fraction` divides, [n] int64.
+        classes: names of the classes of the training images.
+        settings: the data set's.
+
+    Returns:
+        Split, `train` or `test` -> the given one that it is of, and the rows of that, [n] int64.
+
+    Raises:
+        UserError: `test_fraction` is missing or not applicable, or a test label is no class of the training images.
+    """
+    if "all" not in labels:
+        if "test_fraction" in settings:
+            refuse(path, "test_fraction", settings["test_fraction"], f"none, since there are {' and '.join(labels)}")
+        if labels["test"].max() >= len(classes):
+            allowed = f"labels from 0 to {len(classes) - 1}, the classes of the training images"
+            raise UserError(f"{path}: {name} (test): has {labels['test'].max()}; allowed: {allowed}")
+        return {split: (split, np.arange(len(of))) for split, of in labels.items()}
+    if "test_fraction" not in settings:
+        refuse(path, "test_fraction", None, "a number between 0 and 1, since there is no split for testing")
+    places = {of: np.flatnonzero(labels["all"] == number).tolist() for number, of in enumerate(classes)}
+    divided = split_by_seed(path, places, settings)
+    return {split: ("all", np.sort(np.concatenate([*chosen.values()]))) for split, chosen in divided.items()}
 
 
 def log_repetitions_and_labels(
