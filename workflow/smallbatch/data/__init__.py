@@ -90,6 +90,36 @@ def _check_arrow(settings: dict[str, Any]) -> None:
     arrow_tables.check_layout(settings)
 
 
+def _torchvision(label: str, settings: dict[str, Any], folder: Path, downloads: Path) -> "Meta":
+    from smallbatch.data import torchvision_datasets
+
+    return torchvision_datasets.prepare(label, settings, folder)
+
+
+def _check_torchvision_settings(where: str, key: str, settings: dict[str, Any]) -> None:
+    from smallbatch.data import torchvision_datasets
+
+    torchvision_datasets.check_settings(where, key, settings)
+
+
+def _check_torchvision(settings: dict[str, Any]) -> None:
+    from smallbatch.data import torchvision_datasets
+
+    torchvision_datasets.check_layout(settings)
+
+
+def _how_to_get_from_torchvision(settings: dict[str, Any]) -> str:
+    from smallbatch.data import torchvision_datasets
+
+    return torchvision_datasets.how_to_get(settings)
+
+
+def _digest_of_torchvision(settings: dict[str, Any]) -> str | None:
+    from smallbatch.data import torchvision_datasets
+
+    return torchvision_datasets.stat_digest(settings)
+
+
 def _check_imagenet(settings: dict[str, Any]) -> None:
     from smallbatch.data import imagenet
 
@@ -120,6 +150,8 @@ class Source:
         archive's md5 is known.
     check_layout: raises an error if, judging by names and labels alone, the source cannot be prepared.
     read: reads and checks all that is prepared; set if that takes seconds, so that it is done before the first job.
+    check_settings: checks values of its keys beyond what the schema does, as the function of that name.
+    how_to_get: what to do where its path does not exist.
     """
 
     prepare: Callable[[str, dict[str, Any], Path, Path], "Meta"]
@@ -129,6 +161,8 @@ class Source:
     stat_digest: Callable[[dict[str, Any]], str | None] | None = None
     check_layout: Callable[[dict[str, Any]], None] | None = None
     read: Callable[[dict[str, Any]], "Own"] | None = None
+    check_settings: Callable[[str, str, dict[str, Any]], None] | None = None
+    how_to_get: Callable[[dict[str, Any]], str] | None = None
 
 
 SOURCES = {
@@ -162,6 +196,15 @@ SOURCES = {
         optional=("keys", "mode", "test_fraction", "split_seed", "broken_images", "white"),
         stat_digest=_digest_of_path,
         check_layout=_check_arrow,
+    ),
+    "torchvision": Source(
+        _torchvision,
+        required=("name", "path", "size"),
+        optional=("arguments", "mode", "test_fraction", "split_seed", "broken_images", "white"),
+        stat_digest=_digest_of_torchvision,
+        check_layout=_check_torchvision,
+        check_settings=_check_torchvision_settings,
+        how_to_get=_how_to_get_from_torchvision,
     ),
     "function": Source(
         _function,
@@ -254,6 +297,8 @@ def check_settings(where: str, key: str, settings: dict[str, Any]) -> None:
     _check_name(where, key, settings)
     if "split_seed" in settings and "test_fraction" not in settings:
         refuse(where, f"datasets.{key}.split_seed", settings["split_seed"], "only together with `test_fraction`")
+    if further := SOURCES[settings["source"]].check_settings:
+        further(where, key, settings)
 
 
 def size_of_source(settings: dict[str, Any]) -> DatasetInfo | None:
@@ -289,15 +334,18 @@ def check_source(where: str, key: str, settings: dict[str, Any]) -> DatasetInfo 
     Raises:
         UserError: the file or folder does not exist, or what is there cannot be prepared or is ambiguous.
     """
+    source = SOURCES[settings["source"]]
     for name in {"path", "archive"} & settings.keys():
         try:
             existing = Path(settings[name]).expanduser().exists()
         except (OSError, RuntimeError, ValueError):  # a folder without permission, an unknown user, an invalid name
             existing = False
         if not existing:
-            refuse(where, f"datasets.{key}.{name}", settings[name], "an existing file or folder that can be read")
-    if check_layout := SOURCES[settings["source"]].check_layout:
-        check_layout(settings)
+            more = f"; {source.how_to_get(settings)}" if source.how_to_get else ""
+            allowed = f"an existing file or folder that can be read{more}"
+            refuse(where, f"datasets.{key}.{name}", settings[name], allowed)
+    if source.check_layout:
+        source.check_layout(settings)
     return size_of_source(settings)
 
 

@@ -204,11 +204,22 @@ def _picture(data: bytes, formats: tuple[str, ...], size: int, mode: str, white:
         upright = in_mode(image, mode, white)
         if turn is not None:
             upright = upright.transpose(turn)
-        pixels = np.asarray(square(upright, size))
+        pixels = _square_pixels(upright, size)
         largest = _largest(image, cut)
         if _has_more(image):
             remarks.append("pictures whose further frames or pages are not used")
-    return Picture(pixels[None] if mode == "L" else pixels.transpose(2, 0, 1), largest, tuple(remarks))
+    return Picture(pixels, largest, tuple(remarks))
+
+
+def picture_of(image: Image.Image, size: int, mode: str) -> Picture:
+    """As `decoded`, of an image in memory."""
+    return Picture(_square_pixels(in_mode(image, mode), size), None, ())
+
+
+def _square_pixels(image: Image.Image, size: int) -> np.ndarray:
+    """The centre square, [channels, size, size] uint8."""
+    pixels = np.asarray(square(image, size))
+    return pixels[None] if pixels.ndim == 2 else pixels.transpose(2, 0, 1)
 
 
 @contextlib.contextmanager
