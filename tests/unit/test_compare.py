@@ -5,12 +5,14 @@ from dataclasses import fields
 
 import pandas as pd
 import pytest
+from helpers import a_run, an_outcome
 from helpers.claims import AS_FIGURE_1, DEAD, curve
 
 from smallbatch import __main__ as shell
 from smallbatch.analysis.compare import compare, side_by_side
 from smallbatch.analysis.table import write_table
 from smallbatch.core.errors import UserError
+from smallbatch.runs.store import RunStore
 from smallbatch.study.experiments import Setting
 
 DEFAULTS = {field.name: None for field in fields(Setting)} | {"augment_pad": 0}
@@ -120,6 +122,31 @@ def test_what_cannot_be_compared_is_refused(results, other, reason):
     results("a", runs({2: FIVE}))
     with pytest.raises(UserError, match=f"^command line: a and b: made: not compared: {reason}"):
         compare("a", "b", results("b", other))
+
+
+def with_record(folder, table, fingerprint):
+    """The same runs, of which the third has a record."""
+    run = a_run(data=table["data"].iloc[0], seed=3)
+    RunStore(folder).write(run, fingerprint, an_outcome(run), {}, None)
+    names = [*table["run"]]
+    names[2] = run.name(fingerprint)
+    return table.assign(run=names)
+
+
+DOUBT = "made: data known by label and number alone: a study without records in"
+
+
+def test_data_of_one_label_are_told_apart_by_their_fingerprints(results, tmp_path):
+    prints = ["0123456789abcdef" * 4, "fedcba9876543210" * 4]
+    one, same, other = (with_record(tmp_path, runs({2: FIVE}), print) for print in (prints[0], prints[0], prints[1]))
+    results("a", one), results("b", same), results("c", other), results("d", runs({2: FIVE}, run="others"))
+    assert "made" in compare("a", "b", tmp_path) and DOUBT not in compare("a", "b", tmp_path)
+    known = "their fingerprints are 0123456789ab and fedcba987654"
+    with pytest.raises(UserError, match=f"^command line: a and c: .* other data under one label, cifar10: {known}$"):
+        compare("a", "c", tmp_path)
+    assert DOUBT not in compare("d", "d", tmp_path), "the same runs"
+    for pair in (("a", "d"), ("d", "c")):
+        assert compare(*pair, tmp_path).endswith(f"\n\n{DOUBT} {tmp_path / 'runs'}")
 
 
 def test_unknown_names_are_refused(results):

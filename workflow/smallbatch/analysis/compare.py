@@ -1,4 +1,4 @@
-"""Experiments of two studies side by side, from their tables of runs alone."""
+"""Experiments of two studies side by side, from their tables of runs; records of runs tell data apart."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import fields
@@ -24,6 +24,7 @@ from smallbatch.analysis.words import (
     rate_words,
 )
 from smallbatch.core.errors import UserError, refuse
+from smallbatch.runs.store import RunStore
 from smallbatch.study.experiments import Setting
 from smallbatch.study.settings import suggestion
 
@@ -55,30 +56,44 @@ def compare(first: str, second: str, results: Path) -> str:
     """
     one, other = _read(first, results), _read(second, results)
     pairs = _pairs(first, second, list(one), list(other))
-    shown, refused = [], []
+    shown, refused, doubtful = [], [], []
     for name, twin in pairs:
         studies = first.partition(":")[0], second.partition(":")[0]
         same = name == twin
         heads = (name, *studies) if same else ("", f"{studies[0]}:{name}", f"{studies[1]}:{twin}")
-        reason = why_not(one[name], other[twin])
-        if reason:
-            refused.append(f"{name if same else f'{name} and {twin}'}: not compared: {reason}")
-        else:
-            shown.append(_text([heads, *side_by_side(one[name], other[twin])]))
+        both = name if same else f"{name} and {twin}"
+        prints = [_fingerprint(runs, RunStore(results)) for runs in (one[name], other[twin])]
+        if reason := why_not(one[name], other[twin], prints):
+            refused.append(f"{both}: not compared: {reason}")
+            continue
+        shown.append(_text([heads, *side_by_side(one[name], other[twin])]))
+        if None in prints and not set(one[name]["run"]) & set(other[twin]["run"]):  # whose names have the fingerprint
+            doubtful.append(
+                f"{both}: data known by label and number alone: a study without records in {results / 'runs'}"
+            )
     if not shown:
         raise UserError(f"command line: {first} and {second}: {'; '.join(refused)}")
     alone = [f"{name}: only in {first}" for name in one if name not in dict(pairs)]
     alone += [f"{name}: only in {second}" for name in other if name not in dict(pairs).values()]
-    left = "\n".join([*refused, *alone])
+    left = "\n".join([*doubtful, *refused, *alone])
     return "\n\n".join([*shown, left] if left else shown)
 
 
-def why_not(one: pd.DataFrame, other: pd.DataFrame) -> str:
-    """Why two experiments cannot be compared, in words; empty if they can."""
+def why_not(one: pd.DataFrame, other: pd.DataFrame, prints: Sequence[str | None]) -> str:
+    """Why two experiments cannot be compared, in words; empty if they can.
+
+    Args:
+        one: the runs of an experiment.
+        other: those of the other one.
+        prints: fingerprints of the data of either, None where it is not known.
+    """
     for column, words in (("data", "other data"), ("test_images", "other test images")):
         values = one[column].iloc[0], other[column].iloc[0]
         if values[0] != values[1]:
             return f"{words}, {values[0]} and {values[1]}"
+    if None not in prints and prints[0] != prints[1]:
+        known = " and ".join(str(found)[:12] for found in prints)
+        return f"other data under one label, {one['data'].iloc[0]}: their fingerprints are {known}"
     for runs in (one, other):
         if not runs["converged"].any():
             return "nothing has converged in one of them"
@@ -86,6 +101,11 @@ def why_not(one: pd.DataFrame, other: pd.DataFrame) -> str:
             return "one has several BN batch sizes for one batch size"
     sizes = [sorted(with_results(runs)["batch_size"].astype(int).unique()) for runs in (one, other)]
     return "" if set(sizes[0]) & set(sizes[1]) else f"no common m, {listed(sizes[0])} and {listed(sizes[1])}"
+
+
+def _fingerprint(runs: pd.DataFrame, store: RunStore) -> str | None:
+    """That of the data of an experiment, which all of its runs have; None if no run has a record here."""
+    return next(filter(None, map(store.fingerprint, runs["run"])), None)
 
 
 def side_by_side(one: pd.DataFrame, other: pd.DataFrame) -> list[Row]:

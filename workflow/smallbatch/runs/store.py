@@ -264,9 +264,10 @@ class RunStore:
         if not self.root.is_dir():
             return set()
         names = [entry.name for entry in os.scandir(self.root) if entry.name.startswith(f"{data}_")]
-        return {found for _, found in _at_once(self._fingerprint, names) if found}
+        return {found for _, found in _at_once(self.fingerprint, names) if found}
 
-    def _fingerprint(self, name: str) -> str | None:
+    def fingerprint(self, name: str) -> str | None:
+        """The fingerprint of the data that the run of this name was trained on; None if its record is missing."""
         try:
             return str(parse_sealed(self._reader(name)(RECORD))["data_fingerprint"])
         except (Damaged, UserError, ValueError, KeyError):
