@@ -112,6 +112,29 @@ def test_a_caption_word_for_word(kind):
 
 
 @pytest.mark.parametrize(
+    ("epochs", "words"),
+    [
+        ([5, 6], MEDIAN),
+        ([4, 5], " Accuracy is the median over the last 5 epochs, or over all where there are fewer."),
+        ([1, 9], " Accuracy is the median over the last 5 epochs, or over all where there are fewer."),
+        ([4, 4], " Accuracy is the median over all epochs."),
+        ([1, 2], " Accuracy is the median over all epochs."),
+        ([1, 1], " Accuracy is that at the end of training."),
+    ],
+)
+def test_a_caption_says_which_tests_an_accuracy_is_of(epochs, words):
+    """Trainings of as many updates begin fewer epochs the smaller their m."""
+    short = table(*({"epochs": count, "steps": 100} for count in epochs))
+    assert f", 100 updates.{words} " in said("accuracy", short)
+    assert "Accuracy is" not in said("convergence", short) + said("range", short) + said("variance", short)
+
+
+def test_a_caption_begins_with_a_capital_letter_but_not_a_model_s_name():
+    for model, begins in (("alexnet", "Reduced AlexNet"), ("torchvision:vgg11", "torchvision:vgg11"), ("tiny", "tiny")):
+        assert f" {begins}, BN" in said("variance", table({"model": model}))
+
+
+@pytest.mark.parametrize(
     ("kind", "words"),
     [
         ("accuracy", "; bands: 95 % intervals"),

@@ -16,6 +16,7 @@ from smallbatch.analysis.words import (
     counted,
     experiment_labels,
     listed,
+    model_words,
     progress,
     rate_symbol,
     rate_words,
@@ -147,15 +148,29 @@ def _setting(runs: pd.DataFrame) -> str:
     if runs["experiment"].nunique() > 1:
         return f"On {where}"
     setting = setting_words(runs.iloc[0])
-    return f"{setting[0].upper()}{setting[1:]}, on {where}"
+    model = runs["model"].iloc[0]
+    if model_words(model) != model:  # a name stands as it is
+        setting = f"{setting[0].upper()}{setting[1:]}"
+    return f"{setting}, on {where}"
 
 
 def _reported(kind: str, runs: pd.DataFrame) -> str:
+    """What a measure is, and which tests of a run it is of: a training of so many updates may have few epochs."""
     if kind in ("convergence", "range", "variance", "example-variance"):
         return ""
-    name = measure_words(runs)
-    sentence = f"{name[0].upper()}{name[1:]} is the median over the last {LAST_EPOCHS} epochs."
-    return sentence if is_accuracy(runs) else f"{sentence} {METRICS[measure_of(runs)].meaning}".strip()
+    name, when = measure_words(runs), _reported_epochs(runs)
+    meaning = "" if is_accuracy(runs) else f" {METRICS[measure_of(runs)].meaning}"
+    return f"{name[0].upper()}{name[1:]} is {when}.{meaning}".strip()
+
+
+def _reported_epochs(runs: pd.DataFrame) -> str:
+    fewest, most = runs["epochs"].min(), runs["epochs"].max()
+    if most == 1:
+        return "that at the end of training"
+    if most < LAST_EPOCHS:
+        return "the median over all epochs"
+    fewer = ", or over all where there are fewer" if fewest < LAST_EPOCHS else ""
+    return f"the median over the last {LAST_EPOCHS} epochs{fewer}"
 
 
 def _selection(kind: str, runs: pd.DataFrame) -> str:
