@@ -9,6 +9,7 @@ import yaml
 from helpers import GRID, PROJECT, write_study
 from helpers.claims import DEAD, NO_EPOCHS, NO_VARIANCE, THRESHOLDS, curve
 
+from smallbatch.analysis.claims.catalogue import CLAIMS
 from smallbatch.analysis.claims.function import check_unchanged
 from smallbatch.analysis.claims.judge import judge
 from smallbatch.analysis.claims.own import claims_of
@@ -204,6 +205,44 @@ def test_what_a_function_does_wrong_is_said_in_one_line(name, words, tmp_path):
     message = str(caught.value)
     assert f"mine.py: {name}: it " in message and words.format(folder=tmp_path) in message
     assert "\n" not in message
+
+
+IN_COMPANY = {
+    "falls": {"accuracy_falls": {"figure": "plain"}},
+    "gains": {"improves": {"from": "plain", "to": "better"}},
+    "gains-a-lot": {"improves": {"from": "plain", "to": "better", "by": 3}},
+    "shrinks": {"range_shrinks": {"figure": "better"}},
+}
+
+
+def numbers(*names: str, paper: bool = False, runs: pd.DataFrame = RUNS, seed: int = 0) -> dict[str, tuple]:
+    """Effect and interval of each claim; those of the paper are of fig01 and fig02."""
+    own = claims_of({name: {"text": "t", **IN_COMPANY[name]} for name in names}, FIGURES)
+    figures = FIGURES | {"fig01": FIGURES["plain"], "fig02": FIGURES["better"]}
+    claims = [*own, *CLAIMS, *own] if paper else own
+    table = judge(figures, runs, NO_EPOCHS, NO_VARIANCE, THRESHOLDS, np.random.default_rng(seed), claims)
+    rows = table[["claim", "effect", "low", "high", "comparisons"]].itertuples(index=False, name=None)
+    return {name: tuple(values) for name, *values in rows}
+
+
+def test_the_numbers_of_a_claim_do_not_depend_on_the_claims_and_experiments_beside_it():
+    alone = {name: numbers(name)[name] for name in IN_COMPANY}
+    assert all(low < high for _, low, high, _ in alone.values())
+    assert numbers(*IN_COMPANY) == numbers(*reversed(IN_COMPANY)) == alone
+    assert alone["gains"][:3] == alone["gains-a-lot"][:3], "claims of the same effect agree on it"
+    assert numbers("gains", runs=RUNS[RUNS["experiment"] != "dead"].assign(where="there"))["gains"] == alone["gains"]
+    more = RUNS[RUNS["experiment"] == "dead"].assign(experiment="more", seed=99)
+    assert numbers("gains", runs=pd.concat([more, RUNS], ignore_index=True))["gains"] == alone["gains"]
+    assert all(numbers(name, seed=1)[name] != alone[name] for name in IN_COMPANY), "samples are drawn"
+
+
+def test_the_paper_s_claims_have_the_numbers_that_they_have_without_ones_own():
+    paper, both = numbers(paper=True), numbers(*IN_COMPANY, paper=True)
+    judged_at_all = {name for name in paper if paper[name][0]}
+    assert {"C1", "C2"} <= judged_at_all and {name: str(both[name]) for name in paper} == {
+        name: str(values) for name, values in paper.items()
+    }
+    assert all(both[name] == numbers(name)[name] for name in IN_COMPANY)
 
 
 def test_a_function_has_grids_of_its_own(tmp_path):

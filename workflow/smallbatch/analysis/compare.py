@@ -10,6 +10,7 @@ import pandas as pd
 
 from smallbatch.analysis.findings import SEED, brackets, finding
 from smallbatch.analysis.grid import Grid, build_grid
+from smallbatch.analysis.measure import score_in_place_of_accuracy
 from smallbatch.analysis.noise import Noise, with_results
 from smallbatch.analysis.table import read_tables
 from smallbatch.analysis.verdicts import Comparison
@@ -220,7 +221,8 @@ def _read(asked: str, results: Path) -> dict[str, pd.DataFrame]:
     needed = {*COLUMNS, *(field.name for field in fields(Setting))}
     if lacking := sorted(needed - set(runs.columns)):
         raise UserError(f"{path}: lacks {', '.join(lacking)}: of another version; snakemake makes it again")
-    tables = {str(name): rows for name, rows in runs.groupby("experiment", sort=False)}
+    by_name = runs.groupby("experiment", sort=False)
+    tables = {str(name): score_in_place_of_accuracy(rows) for name, rows in by_name}
     if colon and experiment not in tables:
         allowed = f"{', '.join(tables)}{suggestion(experiment, list(tables))}"
         refuse("command line", "EXPERIMENT", experiment, allowed)

@@ -6,6 +6,7 @@ one is, and supported where all are; its effect is that which decides. Where the
 batch sizes that half of a claim speaks of, it cannot support the claim: that is not run, too.
 """
 
+import copy
 import json
 import math
 from collections.abc import Mapping, Sequence
@@ -45,7 +46,8 @@ def judge(
         epochs: the table of epochs of runs, likewise.
         variance: the table of variances of updates, likewise.
         thresholds: `claims` of the configuration.
-        generator: where samples are drawn from.
+        generator: where samples are drawn from. For each claim of the user's own it begins anew, so that the claims and
+            experiments beside it do not change its numbers, and claims of the same figures agree.
         claims: to be judged; the paper's unless given.
 
     Returns:
@@ -54,8 +56,17 @@ def judge(
         the fewest and the most. differences: what in their settings is not the paper's. to_decide: what would.
         comparisons: all of them, as JSON.
     """
-    grids = FigureGrids(figures, with_results(runs), epochs, generator)
-    return pd.DataFrame([_judged(claim, grids, variance, thresholds) for claim in claims], columns=list(COLUMNS))
+    known, untouched = with_results(runs), copy.deepcopy(generator)
+    shared = FigureGrids(figures, known, epochs, generator)
+
+    def grids(claim: Claim) -> FigureGrids:
+        if claim.section:
+            return shared
+        shown = {name for figure in claim.figures for name in figures.get(figure, {}).get("experiments", ())}
+        own = known[known["experiment"].isin(shown)]
+        return FigureGrids(figures, own, epochs, copy.deepcopy(untouched))
+
+    return pd.DataFrame([_judged(claim, grids(claim), variance, thresholds) for claim in claims], columns=list(COLUMNS))
 
 
 def _judged(claim: Claim, grids: FigureGrids, variance: pd.DataFrame, thresholds: Thresholds) -> dict[str, Any]:
