@@ -26,7 +26,26 @@ IN_LANES = {
     "pixel shuffle": {"middle": "return self.c(F.pixel_shuffle(x, 2))", "init": "self.c = nn.Conv2d(2, 8, 1)"},
     "grouped": {"init": "self.a = nn.Conv2d(c, 8, 1); self.b = nn.Conv2d(8, 8, 3, padding=1, groups=8)"},
     "shortcut": {"init": "self.cut = Shortcut(4); self.b = nn.Conv2d(12, 8, 1)", "middle": "return self.cut(x)"},
-}
+    "squeeze and excitation": {
+        "middle": "return x * self.excite(x)",
+        "init": "self.excite = nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Conv2d(8, 2, 1), nn.SiLU(), "
+                "nn.Conv2d(2, 8, 1), nn.Hardsigmoid())",
+    },
+}  # fmt: skip
+
+BATCH_NORMS = {
+    "as it comes": {"middle": "return self.c(x)", "init": "self.c = nn.BatchNorm2d(8)"},
+    "other settings": {"middle": "return self.c(x)", "init": "self.c = nn.BatchNorm2d(8, eps=0.1, momentum=0.4)"},
+    "without weights": {"middle": "return self.c(x)", "init": "self.c = nn.BatchNorm2d(8, affine=False)"},
+    "of features": {"end": "return self.fc(self.c(x.mean((2, 3))))", "init": "self.c = nn.BatchNorm1d(8)"},
+    "of a mobile network": {
+        "middle": "return x + self.c(x)",
+        "init": "self.c = nn.Sequential(nn.Conv2d(8, 16, 1, bias=False), nn.BatchNorm2d(16), nn.Hardswish(), "
+                "nn.Conv2d(16, 16, 3, padding=1, groups=16, bias=False), nn.BatchNorm2d(16), nn.GELU(), "
+                "nn.Conv2d(16, 8, 1, bias=False), nn.BatchNorm2d(8))",
+    },
+}  # fmt: skip
+"""Models that bring torch's batch normalisation."""
 
 
 @pytest.mark.slow
@@ -37,6 +56,18 @@ IN_LANES = {
 )  # fmt: skip
 def test_lanes_that_are_proven_equal_are_equal(norm, name, own, data_folder, tmp_path, double):
     own(**IN_LANES[name])
+    check_lanes(norm, data_folder, tmp_path)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", BATCH_NORMS)
+def test_lanes_have_the_batch_normalisation_of_torch(name, own, data_folder, tmp_path, double):
+    own(**BATCH_NORMS[name])
+    check_lanes("own", data_folder, tmp_path)
+
+
+def check_lanes(norm, data_folder, tmp_path):
+    """Lanes of the model `mine` end with the weights, statistics and counts of plain loops of torch."""
     assert found(norm=norm).lanes
     runs = [a_run(model="mine", norm=norm, b=2, base_lr=2**-9, seed=seed, momentum=0.5) for seed in (1, 2, 3)]
     data = prepared.read(data_folder)
@@ -86,8 +117,8 @@ ALONE_MODELS = {
     "tied": ({"middle": "return self.c(self.b(x))",
               "init": "self.c = nn.Conv2d(8, 8, 3, padding=1); self.c.weight = self.b.weight"}, MIXES),
     "transposed": ({"middle": "return self.c(x)", "init": "self.c = nn.ConvTranspose2d(8, 8, 1)"}, "layer ConvTransp"),
-    "torch's batch norm": ({"middle": "return self.c(x)", "init": "self.c = nn.BatchNorm2d(8)", "norm": "own"},
-                           "layer BatchNorm2d"),
+    "batch norm over all batches": ({"middle": "return self.c(x)", "init": "self.c = nn.BatchNorm2d(8, momentum=None)",
+                                     "norm": "own"}, "layer BatchNorm2d has no running statistics, or"),
     "reflected": ({"init": "self.a = nn.Conv2d(c, 8, 3, padding=1, padding_mode='reflect')"}, MIXES),
     "hook": ({"init": "self.a.register_forward_hook(lambda own, x, y: 2 * y if own.training else y)"},
              "a hook hangs on layer Conv2d"),
@@ -146,7 +177,7 @@ def test_what_lanes_do_not_suit_is_not_trained_in_lanes(name, own):
 @pytest.mark.slow
 @pytest.mark.parametrize(
     "name",
-    ["channel mean", "tokens", "attention", "buffer by hand", "tied", "torch's batch norm", "hook", "dropout",
+    ["channel mean", "tokens", "attention", "buffer by hand", "tied", "batch norm over all batches", "hook", "dropout",
      "a branch backwards", "a limit of a norm", "stochastic depth", "not contiguous"],
 )  # fmt: skip
 def test_what_is_trained_alone_is_trained_as_plain_torch_does(name, own, data_folder, tmp_path):

@@ -72,6 +72,38 @@ class LaneGroupNorm(nn.Module):
         return F.group_norm(x, self.groups * len(self.weight), self.weight.flatten(), self.bias.flatten(), self.eps)
 
 
+class LaneBatchNorm(nn.Module):
+    """`nn.BatchNorm1d` and `nn.BatchNorm2d` for lanes: tensors [lanes, channels], weight and bias or None; batches
+    counted [lanes].
+
+    Raises:
+        NoLaneForm: it has no running statistics, or they are means over all batches, whose number torch asks for.
+    """
+
+    weight: nn.Parameter | None
+    bias: nn.Parameter | None
+    running_mean: Tensor
+    running_var: Tensor
+    num_batches_tracked: Tensor
+
+    def __init__(self, norm: nn.BatchNorm1d | nn.BatchNorm2d) -> None:
+        super().__init__()
+        if norm.running_mean is None or norm.momentum is None:
+            raise NoLaneForm(f"layer {type(norm).__name__} has no running statistics, or no momentum of them")
+        self.momentum, self.eps = norm.momentum, norm.eps
+        self.register_parameter("weight", None)
+        self.register_parameter("bias", None)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Normalise x [m, lanes * channels, ...]."""
+        weight, bias = (None if tensor is None else tensor.flatten() for tensor in (self.weight, self.bias))
+        # flatten() of a contiguous buffer is a view, so the running statistics are updated in place.
+        mean, var = self.running_mean.flatten(), self.running_var.flatten()
+        if self.training:
+            self.num_batches_tracked.add_(1)
+        return F.batch_norm(x, mean, var, weight, bias, self.training, self.momentum, self.eps)
+
+
 class NoLaneForm(Exception):
     """A model has a layer that cannot be part of lanes; the message names it."""
 
@@ -80,6 +112,8 @@ LANE_FORMS: dict[type[nn.Module], Callable[..., nn.Module]] = {
     nn.Conv2d: LaneConv2d,
     nn.Linear: LaneLinear,
     nn.GroupNorm: LaneGroupNorm,
+    nn.BatchNorm1d: LaneBatchNorm,
+    nn.BatchNorm2d: LaneBatchNorm,
     BatchNorm: copy.deepcopy,  # it works with parameters of any shape
 }
 """The lane form of each layer type with parameters; `stack` fills in the parameters."""
