@@ -47,6 +47,19 @@ BATCH_NORMS = {
 }  # fmt: skip
 """Models that bring torch's batch normalisation."""
 
+LAYER_NORMS = {
+    "of features": {"end": "return self.fc(self.c(x.mean((2, 3))))", "init": "self.c = nn.LayerNorm(8, eps=0.1)"},
+    "of channels": {"middle": "return self.c(x.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)",
+                    "init": "self.c = nn.LayerNorm(8, bias=False)"},
+    "of images": {"middle": "return self.c(x)", "init": "self.c = nn.LayerNorm([8, 8, 8])"},
+    "of tokens": {
+        "middle": "tokens = x.flatten(2).transpose(1, 2)\n"
+                  "return (tokens + self.c(tokens)).transpose(1, 2).unflatten(2, x.shape[2:])",
+        "init": "self.c = nn.Sequential(nn.LayerNorm(8), nn.Linear(8, 16), nn.GELU(), nn.Linear(16, 8, bias=False))",
+    },
+}  # fmt: skip
+"""Models that normalise the channels, features or tokens of each image."""
+
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
@@ -66,6 +79,13 @@ def test_lanes_have_the_batch_normalisation_of_torch(name, own, data_folder, tmp
     check_lanes("own", data_folder, tmp_path)
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("name", LAYER_NORMS)
+def test_lanes_have_the_layer_normalisation_of_torch(name, own, data_folder, tmp_path, double):
+    own(**LAYER_NORMS[name])
+    check_lanes("own", data_folder, tmp_path)
+
+
 def check_lanes(norm, data_folder, tmp_path):
     """Lanes of the model `mine` end with the weights, statistics and counts of plain loops of torch."""
     assert found(norm=norm).lanes
@@ -81,8 +101,8 @@ def check_lanes(norm, data_folder, tmp_path):
 
 
 TOKENS = """
-tokens = x.flatten(2).transpose(1, 2)
-return (tokens + self.mix(tokens)).transpose(1, 2).unflatten(2, x.shape[2:])
+pixels = x.flatten(2)
+return (pixels + self.mix(pixels)).unflatten(2, x.shape[2:])
 """
 
 
@@ -106,7 +126,7 @@ ALONE_MODELS = {
     "view": ({"middle": "return self.c(x.view(len(x), 8, 8, 8).transpose(1, 2))",
               "init": "self.c = nn.Conv2d(8, 8, 1)"}, "lanes break it (RuntimeError"),
     "constants by channel": ({"middle": "return x * torch.linspace(0, 1, x.shape[1])[:, None, None]"}, MIXES),
-    "tokens": ({"middle": TOKENS, "init": "self.mix = nn.Linear(8, 8)"}, "lanes break it"),
+    "mixed tokens": ({"middle": TOKENS, "init": "self.mix = nn.Linear(64, 64)"}, "lanes break it"),
     "attention": ({"middle": ATTENTION, "init": "self.mix = nn.MultiheadAttention(8, 2, batch_first=True)"}, "layer "),
     "parameter": ({"middle": "return x * self.scale", "init": "self.scale = nn.Parameter(torch.ones(8, 1, 1))"},
                   "layer Mine has parameters but no lane form"),
@@ -177,8 +197,8 @@ def test_what_lanes_do_not_suit_is_not_trained_in_lanes(name, own):
 @pytest.mark.slow
 @pytest.mark.parametrize(
     "name",
-    ["channel mean", "tokens", "attention", "buffer by hand", "tied", "batch norm over all batches", "hook", "dropout",
-     "a branch backwards", "a limit of a norm", "stochastic depth", "not contiguous"],
+    ["channel mean", "mixed tokens", "attention", "buffer by hand", "tied", "batch norm over all batches", "hook",
+     "dropout", "a branch backwards", "a limit of a norm", "stochastic depth", "not contiguous"],
 )  # fmt: skip
 def test_what_is_trained_alone_is_trained_as_plain_torch_does(name, own, data_folder, tmp_path):
     suits, norm = found_of(name, own)

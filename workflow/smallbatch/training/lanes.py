@@ -1,8 +1,9 @@
 """Lanes: several runs of one model trained in lock-step as one program.
 
-Activations fold the lanes into the channels, [m, lanes * channels, height, width] and [m, lanes * features], lane by
-lane. So pooling, rectifiers, residual sums and flattening of an ordinary model work for all lanes unchanged; only
-layers with parameters need a lane form. Every parameter and buffer has a leading dimension of lanes.
+Activations fold the lanes into the channels, lane by lane: [m, lanes * channels, height, width] of images,
+[m, ..., lanes * features] of features and of tokens. So pooling, rectifiers, residual sums and flattening of an
+ordinary model work for all lanes unchanged; only layers with parameters need a lane form. Every parameter and buffer
+has a leading dimension of lanes.
 
 A model for which lanes are not suitable, see `own_models`, is trained unchanged: as a single lane, `Alone`.
 """
@@ -47,14 +48,15 @@ class LaneLinear(nn.Module):
         self.register_parameter("bias", None)
 
     def forward(self, x: Tensor) -> Tensor:
-        """[m, lanes * in] -> [m, lanes * out]."""
+        """[m, ..., lanes * in] -> [m, ..., lanes * out]."""
         lanes = len(self.weight)
         if lanes == 1:
             return F.linear(x, self.weight[0], None if self.bias is None else self.bias[0])
-        x = x.unflatten(1, (lanes, -1)).transpose(0, 1)
+        rows = x.flatten(0, -2).unflatten(1, (lanes, -1)).transpose(0, 1)
         weight = self.weight.transpose(1, 2)
-        y = torch.bmm(x, weight) if self.bias is None else torch.baddbmm(self.bias.unsqueeze(1), x, weight)
-        return y.transpose(0, 1).flatten(1)
+        y = torch.bmm(rows, weight) if self.bias is None else torch.baddbmm(self.bias.unsqueeze(1), rows, weight)
+        together: Tensor = y.transpose(0, 1).flatten(1).unflatten(0, x.shape[:-1])
+        return together
 
 
 class LaneGroupNorm(nn.Module):
@@ -70,6 +72,25 @@ class LaneGroupNorm(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Normalise x [m, lanes * channels, ...]."""
         return F.group_norm(x, self.groups * len(self.weight), self.weight.flatten(), self.bias.flatten(), self.eps)
+
+
+class LaneLayerNorm(nn.Module):
+    """`nn.LayerNorm` of the last dimensions for lanes: weight [lanes, *normalised], bias the same or None."""
+
+    weight: nn.Parameter
+    bias: nn.Parameter | None
+
+    def __init__(self, norm: nn.LayerNorm) -> None:
+        super().__init__()
+        self.shape, self.eps = norm.normalized_shape, norm.eps
+        self.register_parameter("bias", None)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Normalise x [m, ..., lanes * first normalised, other normalised ...]."""
+        first = -len(self.shape)
+        y = F.layer_norm(x.unflatten(first, (len(self.weight), -1)), self.shape, eps=self.eps)
+        y = y * self.weight if self.bias is None else torch.addcmul(self.bias, y, self.weight)
+        return y.flatten(first - 1, first)
 
 
 class LaneBatchNorm(nn.Module):
@@ -112,6 +133,7 @@ LANE_FORMS: dict[type[nn.Module], Callable[..., nn.Module]] = {
     nn.Conv2d: LaneConv2d,
     nn.Linear: LaneLinear,
     nn.GroupNorm: LaneGroupNorm,
+    nn.LayerNorm: LaneLayerNorm,
     nn.BatchNorm1d: LaneBatchNorm,
     nn.BatchNorm2d: LaneBatchNorm,
     BatchNorm: copy.deepcopy,  # it works with parameters of any shape
