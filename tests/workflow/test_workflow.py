@@ -15,9 +15,12 @@ import pandas as pd
 import pytest
 from faults import children_keep_to_permissions
 from helpers import PROJECT, TINY, copy_project, made_once, snakemake, write_study
+from helpers.cifar import archive, cifar10_contents
+from helpers.pictures import divided
 from PIL import Image
 
 from smallbatch.core.files import DAY_S, read_sealed, write_sealed
+from smallbatch.data.download import md5_of
 from smallbatch.data.prepared import read_meta
 from smallbatch.runs.chosen import write_chosen
 from smallbatch.runs.store import RunStore
@@ -511,6 +514,33 @@ def test_cost_is_reported_before_anything_is_trained(tiny):
     assert re.search(r"fig01 +4 +5.12e\+02 ", done.stdout) and re.search(r"all +8 ", done.stdout), done.stdout
     assert not trained(tiny) and not (tiny / "data/digits").exists()
     jobs_follow_it(tiny)
+
+
+def test_cost_prepares_what_tells_its_size_by_that_alone(project, tmp_path):
+    """Class folders of one's own, and a part of the original: counted as the original they would cost far more."""
+    divided(tmp_path / "pictures")  # 6 images to train on
+    small = archive(tmp_path, cifar10_contents(per_batch=3))  # 15
+    datasets = {
+        "digits": {"source": "image-folder", "path": f"{tmp_path}/pictures", "size": 8, "label": "pets"},
+        "cifar10": {"source": "cifar10", "archive": str(small), "md5": md5_of(small), "label": "small"},
+    }
+    grid = {"model": "alexnet", "weight_decay": 0, "epochs": 1, "batch_sizes": [2], "base_lrs": ["2^-8"]}
+    experiments = {"pets": grid | {"data": "digits"}, "small": grid | {"data": "cifar10"}}
+    figures = {name: {"kind": "accuracy", "title": name, "experiments": [name]} for name in experiments}
+    study = {"title": "Own", "seeds": [1], "experiments": experiments, "figures": figures}
+    write_study(project, "own", study)
+    asked = ("--cores", "1", "--config", "study=own", f"datasets={json.dumps(datasets)}", "--", "cost")
+    assert jobs(snakemake(project, "-n", *asked).stdout) == {"cost": 1, "prepare": 2}
+    done = snakemake(project, *asked)
+    assert jobs(done.stdout) == {"cost": 1, "prepare": 2}, done.stdout
+    assert re.search(r"^ *pets +1 +6\.00e\+00 ", done.stdout, re.MULTILINE), done.stdout
+    assert re.search(r"^ *small +1 +1\.50e\+01 ", done.stdout, re.MULTILINE), done.stdout
+    assert jobs(snakemake(project, *asked).stdout) == {"cost": 1}
+    experiments["pets"]["train_images"] = 7
+    write_study(project, "own", study)
+    refused = snakemake(project, *asked)
+    words = "experiments.pets.train_images: 7 is not allowed; allowed: whole numbers up to 6"
+    assert refused.returncode == 1 and words in refused.stdout, refused.stdout
 
 
 def jobs_follow_it(project):

@@ -16,7 +16,7 @@ from smallbatch.core import checksums
 from smallbatch.estimate import requests as job_resources
 from smallbatch.runs.bundles import unpacked_records, import_published
 from smallbatch.data import label as label_of
-from smallbatch.data import check_source, reason_to_prepare
+from smallbatch.data import check_source, original_size, reason_to_prepare
 from smallbatch.data.info import size_of
 from smallbatch.data.prepared import ARRAYS, META, read_meta
 from smallbatch.core.code import code_digest

@@ -8,6 +8,7 @@ from smallbatch.data import label
 from smallbatch.data.info import dataset_info
 from smallbatch.estimate.cost import estimate, format_estimate
 from smallbatch.study.experiments import Study
+from smallbatch.study_file import check_against_data
 
 if TYPE_CHECKING:
     from snakemake.iocontainers import snakemake
@@ -21,6 +22,8 @@ if __name__ == "__main__":
             for key, settings in params.datasets.items()
             if label(key, settings) in study.labels
         }
+        for name, size in datasets.items():
+            check_against_data(study, name, size.train, size)
         options = {key: params.training[key] for key in ("device", "lanes", "keep_weights")}
         table, timings = estimate(study, datasets, **options)
         timings.write(Path(params.timings))

@@ -274,10 +274,16 @@ def label(key: str, settings: dict[str, Any]) -> str:
     return own
 
 
+def original_size(settings: dict[str, Any]) -> DatasetInfo | None:
+    """The size of a data set that must be the original, which is known before it is available; else None."""
+    source = settings["source"]
+    return ORIGINALS[source] if source == "digits" or _is_original(settings) else None
+
+
 def known_train_images(settings: dict[str, Any]) -> int | None:
     """The number of training images if it is known before the data are available, else None."""
-    source = settings["source"]
-    return ORIGINALS[source].train if source == "digits" or _is_original(settings) else None
+    size = original_size(settings)
+    return size and size.train
 
 
 def check_settings(where: str, key: str, settings: dict[str, Any]) -> None:

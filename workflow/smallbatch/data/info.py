@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import Any
 
 from smallbatch.core.errors import UserError
-from smallbatch.data import label, size_of_source
+from smallbatch.data import label, original_size, size_of_source
 from smallbatch.data.originals import ORIGINALS, DatasetInfo
 from smallbatch.data.prepared import META, Meta, read_meta
 
@@ -15,7 +15,7 @@ def size_of(meta: Meta) -> DatasetInfo:
 
 
 def dataset_info(key: str, settings: dict[str, Any], data: Path) -> DatasetInfo:
-    """The size of a data set: of the prepared data, else of the original from which it will be prepared.
+    """The size of a data set: of the prepared data, else of the original, if it is that.
 
     Args:
         key: the data set's name in the configuration.
@@ -29,9 +29,9 @@ def dataset_info(key: str, settings: dict[str, Any], data: Path) -> DatasetInfo:
     if (folder / META).exists():
         meta = read_meta(folder / META)
         return size_of(meta)
-    if settings["source"] not in ORIGINALS:
-        raise UserError(f"{folder}: not prepared yet, so its size is not known; `snakemake datasets` prepares it")
-    return ORIGINALS[settings["source"]]
+    if size := original_size(settings):
+        return size
+    raise UserError(f"{folder}: not prepared yet, so its size is not known; `snakemake datasets` prepares it")
 
 
 def image_shape_and_classes(key: str, settings: dict[str, Any], data: Path) -> tuple[tuple[int, int, int], int]:
@@ -47,9 +47,7 @@ def image_shape_and_classes(key: str, settings: dict[str, Any], data: Path) -> t
     try:
         known = dataset_info(key, settings, data)
     except UserError:  # not prepared, or damaged; damage is reported when the data are read
-        if settings["source"] in ORIGINALS:
-            return image_shape_and_classes(key, settings, Path("none prepared"))
-        if size := size_of_source(settings):
+        if size := ORIGINALS.get(settings["source"]) or size_of_source(settings):
             return size.shape, size.classes
         channels = 1 if settings.get("mode") == "L" else 3
         return (channels, settings["size"], settings["size"]), 10
