@@ -56,6 +56,13 @@ def test_results_are_a_line_an_experiment_in_their_order():
     )
 
 
+def test_the_head_of_rates_says_how_they_are_scaled():
+    root = runs({}).assign(lr_scaling="sqrt")
+    assert "| best m | best η/√m | best accuracy (%) |" in results_markdown(root)
+    both = results_markdown(pd.concat([runs({}), root.assign(experiment="root")]))
+    assert "| best m | best η/m or η/√m | best accuracy (%) |" in both
+
+
 def test_places_count_each_run_once_and_its_time():
     gpu = runs({"device": "Some GPU", "seconds": 7000.0}).assign(run="other")
     twice = pd.concat([HELD_OUT, HELD_OUT.assign(experiment="twin"), gpu])

@@ -15,7 +15,7 @@ import pandas as pd
 from smallbatch.analysis.words import counted
 from smallbatch.core.errors import UserError, refuse
 from smallbatch.core.files import atomic
-from smallbatch.publish.report import VERDICTS, claim_rows, result_row
+from smallbatch.publish.report import VERDICTS, claim_rows, result_rows
 from smallbatch.runs import bundles
 from smallbatch.runs.store import Record, RunStore
 
@@ -25,7 +25,9 @@ AT_ONCE = 500
 RECORDED = ("device", "python", "torch", "smallbatch", "commit")
 """Keys of the environment that must be recorded in each run."""
 
-RESULT_COLUMNS = ("experiment", "model", "runs", "diverged", "converged", "best m", "best η/m", "best accuracy (%)")
+NOT_PUBLISHED = {"data", "time trained"}
+"""Columns of the report's table of results."""
+
 CLAIM_COLUMNS = ("claim", "verdict", "what is not the paper's", "effect (95 % interval)", "figures")
 
 
@@ -127,9 +129,10 @@ def whole_weights(records: Mapping[str, Record], store: RunStore, names: Sequenc
 
 def results_markdown(runs: pd.DataFrame) -> str:
     """A Markdown table with one line per experiment."""
-    rows = [result_row(rows) for _, rows in runs.groupby("experiment", sort=False)]
-    rules = ["---", "---", *["---:"] * (len(RESULT_COLUMNS) - 2)]
-    return _markdown(RESULT_COLUMNS, rules, [[row[name] for name in RESULT_COLUMNS] for row in rows])
+    rows = result_rows(runs)
+    heads = [name for name in rows[0] if name not in NOT_PUBLISHED]
+    rules = ["---", "---", *["---:"] * (len(heads) - 2)]
+    return _markdown(heads, rules, [[row[name] for name in heads] for row in rows])
 
 
 def claims_markdown(claims: pd.DataFrame) -> str:

@@ -16,7 +16,7 @@ from smallbatch.analysis.findings import SEED, Finding, findings
 from smallbatch.analysis.measure import is_accuracy, measure_words, score_in_place_of_accuracy
 from smallbatch.analysis.table import by_environment
 from smallbatch.analysis.verdicts import effect_words
-from smallbatch.analysis.words import NOTHING, counted, format_duration, raised, rate_words, setting_words
+from smallbatch.analysis.words import NOTHING, counted, format_duration, raised, rate_symbol, rate_words, setting_words
 from smallbatch.core.errors import UserError
 from smallbatch.core.files import atomic
 from smallbatch.figures import caption, style
@@ -184,7 +184,8 @@ def render(
         found=found or {},
         claims=judged,
         of_paper=any(claim["section"] for claim in judged),
-        results=[result_row(rows) for _, rows in runs.groupby("experiment", sort=False)],
+        rate=rate_symbol(runs).replace(" / ", "/"),
+        results=result_rows(runs),
         figures=[_figure(figure, judged) for figure in figures],
         settings=table(study["experiments"], list(study["experiments"].values())),
         environments=table([f"environment {number + 1}" for number in range(len(environments))], environments),
@@ -256,8 +257,14 @@ def figure_words(name: str) -> str:
     return f"Section {section[1]}.{section[2]}" if section else name
 
 
-def result_row(runs: pd.DataFrame) -> dict[str, str]:
-    """One experiment's line in the table of results: column -> text.
+def result_rows(runs: pd.DataFrame) -> list[dict[str, str]]:
+    """The table of results, one line per experiment; its head has the base learning rate as the study scales it."""
+    symbol = rate_symbol(runs).replace(" / ", "/")
+    return [result_row(rows, symbol) for _, rows in runs.groupby("experiment", sort=False)]
+
+
+def result_row(runs: pd.DataFrame, symbol: str = "η/m") -> dict[str, str]:
+    """One experiment's line in the table of results: column -> text; `symbol` is that of the base learning rate.
 
     The best cell is the one with the highest mean accuracy over seeds; its accuracy is corrected for the luck of being
     the best of many cells, and followed by its 95 % interval in brackets.
@@ -274,7 +281,7 @@ def result_row(runs: pd.DataFrame) -> dict[str, str]:
         "diverged": str(int((runs["status"] == "diverged").sum())),
         "converged": str(int(runs["converged"].sum())),
         "best m": str(best["batch_size"]) if has_best else NOTHING,
-        "best η/m": rate_words(best["base_lr"]) if has_best else NOTHING,
+        f"best {symbol}": rate_words(best["base_lr"]) if has_best else NOTHING,
         "best accuracy (%)": _accuracy(best, runs) if has_best else NOTHING,
         "time trained": format_duration(runs["seconds"].sum()),
     }
