@@ -1,8 +1,10 @@
 """What a claim compares where cells are missing, seeds fail, or sizes lie at the ends of what it speaks of."""
 
 import json
+from collections.abc import Iterable
 
 import numpy as np
+import pandas as pd
 import pytest
 from helpers.claims import (
     DEAD,
@@ -22,8 +24,10 @@ from helpers.claims import (
     table,
 )
 
-from smallbatch.analysis.grid import build_grid
-from smallbatch.analysis.predicates import best, convergence, large_batches, learning_curves, ranges
+from smallbatch.analysis.grid import Grid, build_grid
+from smallbatch.analysis.noise import with_results
+from smallbatch.analysis.predicates import best, convergence, falls, gains, large_batches, learning_curves, ranges
+from smallbatch.analysis.verdicts import Comparison
 
 MISSING = [np.nan] * 5
 THREE = [SOME, [0.7, 0.7, 0.7, DEAD, DEAD]]
@@ -274,3 +278,89 @@ def test_large_sizes_are_those_of_the_second_where_there_are_two():
     first, second = (build_grid(curve({8: 0.9, 64: large}), np.random.default_rng(0)) for large in (0.8, 0.7))
     (only,) = large_batches.large_stay_below(THRESHOLDS, first, second)
     assert only.effect[0] == pytest.approx(20)
+
+
+def grid_of(runs: pd.DataFrame, seed: int = 0) -> Grid:
+    return build_grid(with_results(runs), np.random.default_rng(seed))
+
+
+def found(comparisons: Iterable[Comparison]) -> list[tuple[str, float]]:
+    """Each comparison's sentence and effect."""
+    return [(part.sentence, pytest.approx(part.effect[0], abs=1e-5)) for part in comparisons]
+
+
+ONE_SIDED = [
+    best.smallest_suffers(THRESHOLDS, grid_of(curve({8: 0.9, 64: 0.8, 128: 0.7})), 8, 64),  # 8 is no smaller
+    best.smallest_suffers(THRESHOLDS, grid_of(curve({2: 0.9, 128: 0.8})), 8, 64),
+    falls.falls_more(THRESHOLDS, grid_of(curve({8: 0.9, 16: 0.8, 32: 0.7})), grid_of(curve({16: 0.8, 64: 0.7})), 16),
+    falls.improves_down_to_two_without_norm(THRESHOLDS, grid_of(curve({2: 0.9, 8: 0.8}))),  # has BN
+    falls.improves_down_to_two_without_norm(THRESHOLDS, grid_of(curve({4: 0.9, 8: 0.8}, norm="none"))),
+    falls.improves_down_to_two_without_norm(THRESHOLDS, grid_of(curve({2: 0.9, 64: 0.8}, norm="none"))),
+    gains.helps_large_most(THRESHOLDS, *[grid_of(curve({2: 0.9, 32: 0.8}))] * 2),
+    gains.helps_large_most(THRESHOLDS, *[grid_of(curve({64: 0.9, 128: 0.8}))] * 2),
+    ranges.smallest_have_widest_range(THRESHOLDS, grid_of(curve({2: 0.9, 8: 0.8}))),
+    ranges.smallest_have_widest_range(THRESHOLDS, grid_of(curve({16: 0.9, 64: 0.8}))),
+    ranges.range_shrinks_over_all(THRESHOLDS, grid_of(curve({2: 0.9}))),
+    large_batches.large_stay_below(THRESHOLDS, grid_of(curve({2: 0.9, 32: 0.8}))),
+    large_batches.large_stay_below(THRESHOLDS, grid_of(curve({64: 0.9, 128: 0.8}))),
+    large_batches.large_degrade_most_at_best_rate(THRESHOLDS, grid_of(lines({2: [0.9, 0.8], 32: [0.8, 0.7]}))),
+    large_batches.large_degrade_most_at_best_rate(THRESHOLDS, grid_of(lines({64: [0.9, 0.8], 128: [0.8, 0.7]}))),
+]
+"""Of grids that lack one side of what is compared."""
+
+
+@pytest.mark.parametrize("comparisons", ONE_SIDED)
+def test_nothing_is_compared_where_one_side_is_missing(comparisons: Iterable[Comparison]):
+    assert [*comparisons] == []
+
+
+def test_a_cell_that_is_missing_is_not_where_most_seeds_converge():
+    sizes = {2: [0.9, 0.9], 8: [MISSING, DEAD], 128: [DEAD, DEAD]}
+    words = [part.sentence for part in convergence.trains_only_up_to(THRESHOLDS, grid_of(lines(sizes)), 8)]
+    assert words[1] == "at the rate where most do, m = 8: 0 of 5 seeds converged"
+
+
+def test_half_of_the_seeds_are_not_most_of_them():
+    half = [0.9, 0.9, DEAD, DEAD]
+    alone = grid_of(lines({8: [[0.9] * 4, half], 64: [[0.9] * 4, half]}))
+    assert found(convergence.small_are_stable(THRESHOLDS, alone)) == [("m = 8 at 2⁻⁸: 4 of 4 seeds converged", 100)]
+    falling = grid_of(lines({8: [[0.9] * 4, half], 64: [[0.9] * 4, half], 128: [half, [DEAD] * 4]}))
+    (only,) = convergence.collapses(THRESHOLDS, falling)
+    assert only.effect[0] == pytest.approx(50), "2 of 4 at 2^-8; the other rate does not train at m = 8"
+
+
+def test_a_rate_is_followed_until_the_first_m_at_which_a_seed_fails():
+    # At 2^-8 10 points are lost before m = 8, where 3 of 5 fail; at 2^-7 nothing is known beyond the smallest m.
+    sizes = {2: [0.9, 0.9], 4: [0.8, SOME], 8: [SOME, 0.7], 128: [0.6, 0.6]}
+    ends = "from m = 2 to the last m at which all seeds train"
+    expected = [(f"{ends} accuracy falls by 10.0 points, over 1 rate", 10)]
+    assert found(falls.degrades_before_collapse(THRESHOLDS, grid_of(lines(sizes)))) == expected
+    alone = {2: [0.9], 4: [0.8], 128: [DEAD]}
+    assert found(falls.degrades_before_collapse(THRESHOLDS, grid_of(one_seed(alone)))) == expected
+    assert found(convergence.collapses(THRESHOLDS, grid_of(one_seed(alone)))) == [
+        ("of the rates that train at m = 2, 100 % fail at the largest m", 100)
+    ]
+
+
+def test_the_rates_of_one_seed_are_counted_where_the_data_have_them():
+    one = grid_of(one_seed({2: [0.9, 0.9], 8: [0.9, 0.9], 64: [0.9, DEAD]}))
+    assert found(ranges.smallest_have_widest_range(THRESHOLDS, one)) == [
+        ("2.0 rates converged on average over m ≤ 8, 1.0 at m = 64", 1)
+    ]
+
+
+def test_the_best_rate_is_that_of_the_data_also_of_one_seed():
+    two = grid_of(one_seed({8: [0.9, 0.89, 0.8], 64: [0.7, 0.6, 0.5]}), 1)
+    assert [*two.overall_best_rate_index()[:2]] == [0, 1], "in the first sample another is the best"
+    sentences = [part.sentence for part in large_batches.large_degrade_most_at_best_rate(THRESHOLDS, two)]
+    below = "large m lie 20.0 points below small at the best rate 2⁻⁸"
+    assert sentences == [f"{below}, 29.0 at 2⁻⁷", f"{below}, 30.0 at 2⁻⁶"]
+
+
+def test_the_lowest_and_the_highest_gain_are_those_of_the_data():
+    first = grid_of(curve({2: 0.7, 8: 0.7, 32: 0.7}))
+    second = grid_of(curve({2: 0.8, 8: 0.81, 32: 0.82}, spread=0.05), 6)
+    gained = (second.best() - first.best())[1]
+    assert (gained.argmin(), gained.argmax()) == (2, 0), "in the first sample others are"
+    (only,) = gains.improves(THRESHOLDS, first, second)
+    assert only.sentence == "median gain +11.0 points over m = 2 ... 32, from +10.0 at m = 2 to +12.0 at m = 32"
