@@ -337,9 +337,12 @@ def test_a_rate_is_followed_until_the_first_m_at_which_a_seed_fails():
     assert found(falls.degrades_before_collapse(THRESHOLDS, grid_of(lines(sizes)))) == expected
     alone = {2: [0.9], 4: [0.8], 128: [DEAD]}
     assert found(falls.degrades_before_collapse(THRESHOLDS, grid_of(one_seed(alone)))) == expected
-    assert found(convergence.collapses(THRESHOLDS, grid_of(one_seed(alone)))) == [
-        ("of the rates that train at m = 2, 100 % fail at the largest m", 100)
-    ]
+
+
+def test_the_largest_m_is_that_which_a_rate_has_also_with_one_seed():
+    sizes = {2: [0.9, 0.9], 4: [0.9, DEAD], 64: [0.9, np.nan], 128: [DEAD, np.nan]}
+    fails = ("of the rates that train at m = 2, 100 % fail at the largest m", 100)
+    assert found(convergence.collapses(THRESHOLDS, grid_of(one_seed(sizes)))) == [fails]
 
 
 def test_the_rates_of_one_seed_are_counted_where_the_data_have_them():
@@ -364,3 +367,8 @@ def test_the_lowest_and_the_highest_gain_are_those_of_the_data():
     assert (gained.argmin(), gained.argmax()) == (2, 0), "in the first sample others are"
     (only,) = gains.improves(THRESHOLDS, first, second)
     assert only.sentence == "median gain +11.0 points over m = 2 ... 32, from +10.0 at m = 2 to +12.0 at m = 32"
+
+
+def test_the_slope_in_words_is_that_of_the_data():
+    (words,) = compared(judged(**measured({2: 1.0, 4: 2.0, 8: 4.0}, {2: 1.0, 4: 2.8, 8: 8.0})), "C26")
+    assert words == "made, epoch 0: slope 1.25 over m = 2 ... 8, 2 seeds"
