@@ -27,6 +27,17 @@ def test_a_run_takes_what_its_images_take():
 def test_a_kind_is_what_decides_about_speed():
     other = a_run(model="resnet8", norm="batch", norm_layers="conv", momentum=0.5, precision="bf16", data="other")
     assert kind_of(other.setting) == Kind("resnet8", "batch", "conv", True, "bf16", "other")
+    assert kind_of(a_run(optimizer="adamw", loss="binary").setting)[-2:] == ("adamw", "binary")
+    assert kind_of(a_run(loss="mse", loss_function="a.py:b").setting).loss == "a.py:b"
+
+
+def test_speeds_in_words():
+    timings = Timings({ALEXNET: MEASURED}, "a device")
+    words = ", about 0.25 images/s at m = 2 and 1 images/s at m = 8 a process"
+    assert timings.words([a_run(batch_size=8), a_run(batch_size=2), a_run(batch_size=4)]) == words
+    fast = Timings({ALEXNET: Measured(100, 50, {2: Timing(1 / 1536, 1.0, 1000)})}, "a device")
+    assert fast.words([a_run(batch_size=2)]) == ", about 1,500 images/s at m = 2 a process"
+    assert timings.words([a_run(model="resnet8")]) == ""
 
 
 def test_part_of_the_images_and_held_out_ones_count():

@@ -6,6 +6,7 @@ import os
 import sys
 import time
 from collections.abc import Callable
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -17,8 +18,9 @@ from smallbatch.core.environment import git_commit
 from smallbatch.core.errors import UserError, refuse
 from smallbatch.data import check_source, prepare, reason_to_prepare
 from smallbatch.data import label as label_of
-from smallbatch.data.info import size_of
+from smallbatch.data.info import image_shape_and_classes, size_of
 from smallbatch.data.prepared import META, Meta, damaged_arrays, read, read_meta, set_aside_beside_folder
+from smallbatch.estimate.timings import Timings
 from smallbatch.export.trackers import TRACKERS
 from smallbatch.runs.bundles import FILES, import_published, record_of_weights
 from smallbatch.runs.chosen import chosen_file, write_chosen
@@ -103,13 +105,40 @@ def _evaluate(run: Path, device: str) -> None:
 def _check(study: Study, config: Config, arguments: argparse.Namespace) -> None:
     given = read_entries(arguments.config)
     _check_data(study, config, given)
-    _say_what_device_is_missing(config["training"]["device"], location("training.device", CONFIG_FILE, given))
     if incomplete := git_commit()[1]:
         log.info("%s", incomplete)
     from smallbatch.analysis.words import counted  # imports pandas
 
+    if find_spec("torch"):  # a reader's environment has none, and trains nothing
+        _say_how_experiments_are_trained(study, config, location("training.device", CONFIG_FILE, given))
     counts = counted(len(study.experiments), "experiment"), counted(len(study.runs()), "run")
     log.info("study %s: %s, %s: nothing wrong was found", study.name, *counts)
+
+
+def _say_how_experiments_are_trained(study: Study, config: Config, where: str) -> None:
+    """Log how each experiment will be trained here, and how fast as far as that was measured.
+
+    Args:
+        study: the study.
+        config: the configuration, with the device and the settings of data sets.
+        where: the place that said the device. If the device is missing, other machines may do the training.
+    """
+    from smallbatch.training.how_trained import how_trained
+    from smallbatch.training.resources import device as devices
+
+    try:
+        device = devices.pick(config["training"]["device"], where)
+    except UserError as error:
+        log.info("%s here; trainings need a machine that has it", error)
+        return
+    keys = {label_of(key, settings): key for key, settings in config["datasets"].items()}
+    timings = Timings.read(RESULTS / study.name / "cost.json")
+    for e in study.experiments.values():
+        key, runs = keys[e.setting.data], list(e.runs())
+        words = how_trained(runs[0], *image_shape_and_classes(key, config["datasets"][key], DATA), device)
+        log.info("%s: %s%s", e.name, words, timings.words(runs))
+    if not timings.kinds:
+        log.info("how fast that is, `snakemake cost` measures")
 
 
 def _check_data(study: Study, config: Config, given: Config) -> None:
@@ -129,17 +158,6 @@ def _check_data(study: Study, config: Config, given: Config) -> None:
             size = size_of(read_meta(DATA / label / META))
         if size:
             check_against_data(study, label, size.train, size)
-
-
-def _say_what_device_is_missing(device: str, where: str) -> None:
-    """Log that a configured GPU is missing here; no error, since other machines may do the training."""
-    if device.startswith("cuda"):
-        from smallbatch.training.resources import device as devices  # imports torch, which takes seconds
-
-        try:
-            devices.check_there(device, where)
-        except UserError as error:
-            log.info("%s here; trainings need a machine that has it", error)
 
 
 def _prepare(study: Study, config: Config, arguments: argparse.Namespace) -> None:

@@ -70,6 +70,7 @@ class TrainingKind:
     norm: str
     norm_layers: str
     optimizer: str
+    loss: str
     momentum: bool
     precision: str
     shape: tuple[int, int, int]
@@ -102,6 +103,7 @@ def training_kind(run: Run, dataset: DatasetInfo, device: torch.device, processo
         norm=s.norm,
         norm_layers=s.norm_layers,
         optimizer=s.optimizer,
+        loss=s.loss_function or s.loss,
         momentum=s.momentum > 0,
         precision=s.precision,
         shape=dataset.shape,
