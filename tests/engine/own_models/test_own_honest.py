@@ -27,7 +27,7 @@ HONEST = {
     "dense": ("batch", MIXES),
     "tied": ("none", MIXES),
     "hooked": ("none", "a hook hangs on layer Conv2d"),
-    "batch_norm": ("own", "layer BatchNorm2d has"),
+    "batch_norm": ("own", ""),
     "convnext": ("own", "layer ChannelNorm has"),
     "weight_norm": ("none", "layer ParametrizedConv2d has"),
     "fixed_filters": ("none", "layer FixedFilters has"),

@@ -13,6 +13,7 @@ from smallbatch.core.errors import UserError
 from smallbatch.data import prepared
 from smallbatch.runs.store import RunStore
 from smallbatch.training.evaluation import evaluate
+from smallbatch.training.own_models import lane_equality
 from smallbatch.training.pack import train_pack
 
 pytestmark = pytest.mark.usefixtures("one_thread", "empty_cache")
@@ -246,3 +247,9 @@ def test_lanes_are_compared_as_tests_run_too(own):
 def test_lanes_are_compared_in_single_precision_too(own):
     own(middle=f"return {BY_CHANNEL} if x.dtype == torch.float32 else x")
     assert found().why_alone == MIXES
+
+
+def test_a_model_too_large_to_be_compared_is_trained_alone(own, monkeypatch):
+    own()
+    monkeypatch.setattr(lane_equality, "MAX_COMPARED", 1e6)
+    assert found().why_alone == "it is too large to be compared in lanes"

@@ -33,6 +33,10 @@ PASSES = 24
 MAX_OPERATIONS = 2e11
 """Maximum number of multiplications and additions for one comparison: some twenty seconds."""
 
+MAX_COMPARED = 6e12
+"""The same for a comparison that decides about lanes at all, one of some ten: two and a half times that of a ResNet-50
+of 224 pixels, whose check takes more than 200 s. With a larger model the check would reach its limit of time."""
+
 
 class Precision(NamedTuple):
     """Number type and tolerance of a comparison; rounding: the tolerance, relative to the largest value."""
@@ -54,6 +58,8 @@ def why_not_in_lanes(candidate: Candidate) -> str:
     Raises:
         UserError: lanes differ at a batch size of this study, which jobs, checking only the usual sizes, would miss.
     """
+    if _cost(candidate, EXAMPLES) > MAX_COMPARED:
+        return "it is too large to be compared in lanes"
     try:
         return _why_not_in_lanes(candidate)
     except lanes.NoLaneForm as reason:
@@ -96,7 +102,7 @@ def _difference_at_other_sizes(candidate: Candidate) -> str:
     for examples in batch_sizes.kinds(candidate):
         if examples == EXAMPLES:
             continue
-        affordable = PASSES * LANES * candidate.flops_per_image * examples < MAX_OPERATIONS
+        affordable = _cost(candidate, examples) < MAX_OPERATIONS
         if affordable and _lanes_equal(candidate, examples, LANES, torch.contiguous_format):
             continue
         reason = f"at m = {examples} it computes otherwise than at m = {EXAMPLES}"
@@ -104,6 +110,11 @@ def _difference_at_other_sizes(candidate: Candidate) -> str:
             raise candidate.spec.error(f"{reason}, and not in lanes; allowed: the same at each m")
         return reason
     return ""
+
+
+def _cost(candidate: Candidate, examples: int) -> float:
+    """Number of multiplications and additions of one comparison."""
+    return PASSES * LANES * candidate.flops_per_image * examples
 
 
 def _many_do_otherwise(candidate: Candidate) -> bool:
