@@ -7,7 +7,9 @@ from typing import ClassVar
 import pytest
 import torch
 from helpers import a_run, check_fields, made_data
+from helpers.lanes import train_instead
 from safetensors.torch import load
+from torch import nn
 
 from smallbatch.core.errors import UserError
 from smallbatch.data import prepared
@@ -120,6 +122,28 @@ def test_recorded_steps_are_plain_ones(kind, data, tmp_path, request):
     request.getfixturevalue("rehearsed")
     assert_same(outcomes(pair(**kind), data, tmp_path / "graphs"), plain)
     assert len(Rehearsed.recordings) == 1
+
+
+@pytest.fixture
+def own_layers(monkeypatch):
+    """In place of the runs' model, one with layers that models of one's own bring, and their counts in buffers."""
+
+    def build(seed):
+        torch.manual_seed(seed)
+        return nn.Sequential(
+            nn.Conv2d(1, 8, 3, padding=1), nn.BatchNorm2d(8), nn.Hardswish(), nn.AdaptiveAvgPool2d(2), nn.Flatten(),
+            nn.Linear(32, 16), nn.LayerNorm(16), nn.GELU(), nn.Linear(16, 10),
+        )  # fmt: skip
+
+    train_instead(monkeypatch, build)
+
+
+def test_recorded_steps_of_layers_of_ones_own_are_plain_ones(own_layers, data, tmp_path, request):
+    plain = outcomes(pair(), data, tmp_path / "plain")
+    request.getfixturevalue("rehearsed")
+    recorded = outcomes(pair(), data, tmp_path / "graphs")
+    assert_same(recorded, plain)
+    assert load(recorded[pair()[0]][1])["1.num_batches_tracked"] == 2 * 7
 
 
 def test_a_block_is_what_is_left_of_the_epoch_in_replays_of_several_steps(data, tmp_path, rehearsed):
@@ -316,6 +340,15 @@ def gpu():
 @pytest.mark.gpu
 @pytest.mark.parametrize("kind", KINDS)
 def test_graphs_equal_plain_updates(kind, data, gpu, monkeypatch):
+    check_graphs(kind, data, gpu, monkeypatch)
+
+
+@pytest.mark.gpu
+def test_graphs_equal_plain_updates_of_layers_of_ones_own(own_layers, data, gpu, monkeypatch):
+    check_graphs({}, data, gpu, monkeypatch)
+
+
+def check_graphs(kind, data, gpu, monkeypatch):
     """The same kernels on the same numbers: bit for bit."""
     monkeypatch.setattr(cuda_graphs, "REPLAY_STEPS", 3)
     graph, plain = (LaneTrainer(pair(**kind), data, gpu) for _ in range(2))
