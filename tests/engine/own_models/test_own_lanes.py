@@ -81,6 +81,18 @@ def test_lanes_have_the_batch_normalisation_of_torch(name, own, data_folder, tmp
 
 
 @pytest.mark.slow
+def test_a_pack_trains_and_evaluates_lanes_with_statistics_and_counts_of_their_own(own, data_folder, tmp_path):
+    own(**BATCH_NORMS["as it comes"])
+    runs = [a_run(model="mine", norm="own", seed=seed) for seed in (1, 2)]
+    assert train_pack(runs, data_folder, tmp_path, lanes=2, keep_weights="all") == 2
+    data, store = prepared.read(data_folder), RunStore(tmp_path)
+    for run in runs:
+        record = store.find(run, data.meta.fingerprint)
+        assert record.outcome.lanes == 2
+        assert evaluate(store, record, data_folder.parent, CPU).accuracy == record.outcome.epochs[-1].test_accuracy
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize("name", LAYER_NORMS)
 def test_lanes_have_the_layer_normalisation_of_torch(name, own, data_folder, tmp_path, double):
     own(**LAYER_NORMS[name])
