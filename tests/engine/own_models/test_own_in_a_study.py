@@ -37,7 +37,6 @@ def test_a_study_is_checked_as_it_is_loaded_and_the_verdict_remembered(own, stud
     write(file, middle="return x")
     models.content_at.cache_clear()
     assert study().experiments["one"].setting.model_content != setting.model_content
-    assert "experiments.one: model mine is trained in lanes" in caplog.text
 
 
 @pytest.mark.slow

@@ -69,7 +69,7 @@ def max_lanes(setting: Setting, dataset: DatasetInfo, count: int) -> int:
 
 
 def check(study: Study, datasets: Mapping[str, dict[str, Any]], processes: int) -> None:
-    """Check the study's models that are the user's own before anything is trained; log how each is trained.
+    """Check the study's models that are the user's own before anything is trained; log which are trained alone.
 
     A model that was not checked before takes a process of some seconds (most of it the import of torch).
 
@@ -92,9 +92,7 @@ def check(study: Study, datasets: Mapping[str, dict[str, Any]], processes: int) 
     for e in experiments:
         result, where = results[specs[e.name]], f"{study.file}: experiments.{e.name}"
         _check_experiment(e, result, where, processes)
-        if result.lanes:
-            log.info("%s: model %s is trained in lanes, several runs at once", where, e.setting.model)
-        else:
+        if not result.lanes:
             # Warn once, where everyone sees it; afterwards only in logs.
             level = logging.WARNING if specs[e.name] in new else logging.INFO
             log.log(
