@@ -649,7 +649,7 @@ def test_another_metric_in_place_of_accuracy(kind: str, label: str) -> None:
 def test_a_caption_says_what_a_metric_is() -> None:
     words = caption("mine", spec("accuracy", metric="f1"), with_f1())
     assert words.startswith("Test F1 over the base learning rate η/m, a line for each batch size m. ")
-    assert "F1 is the median over the last 5 epochs. It is the mean over classes, or over outputs." in words
+    assert "F1 is the median over all epochs. It is the mean over classes, or over outputs." in words
     assert "Dotted" not in words and "Dashed" not in words
 
 
