@@ -19,6 +19,7 @@ CONTENTS = """
 Installing <docs/install>
 Running <docs/running>
 On a cluster <docs/cluster>
+Ten minutes <docs/ten-minutes>
 Your own study <docs/study>
 Configuration <config/README>
 Sharing <docs/sharing>

@@ -29,7 +29,7 @@ def block(language: str, words: str) -> str:
 
 
 def test_the_study_and_the_data_set(tmp_path, monkeypatch):
-    datasets = CONFIG["datasets"] | yaml.safe_load(block("yaml", "source: image-folder"))
+    datasets = CONFIG["datasets"] | yaml.safe_load(block("yaml", "path: /where/they/are"))
     check_config(CONFIG | {"datasets": datasets})
     (tmp_path / "config" / "studies").mkdir(parents=True)
     (tmp_path / "config" / "studies" / "mine.yaml").write_text(block("yaml", "config/studies/mine.yaml"))

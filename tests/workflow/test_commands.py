@@ -5,13 +5,16 @@ import re
 import shutil
 import subprocess
 import sys
+import time
 import tomllib
 from pathlib import Path
 
+import pandas as pd
 import pytest
 from helpers import PROJECT, warm, write_study
 from PIL import Image
 
+TEN_MINUTES_PAGE = PROJECT / "docs" / "ten-minutes.md"
 PAGES = [PROJECT / "README.md", PROJECT / "config" / "README.md", *sorted((PROJECT / "docs").glob("*.md"))]
 
 SMALL = {
@@ -77,6 +80,14 @@ dvc push
 """.strip().splitlines()  # fmt: skip
 """Those that are run one after the other, in one copy of the project."""
 
+TEN_MINUTES = """
+python docs/example_pictures.py pictures
+python -m smallbatch check --config study=my-digits
+snakemake cost --config study=my-digits
+snakemake --cores 2 all --config study=my-digits 'training={runs_per_pack: 14}'
+""".strip().splitlines()
+"""Those of docs/ten-minutes.md, which are run with the files that it shows."""
+
 INSTEAD = {
     "watch -n 10 ": "",  # has no end
     "ssh://host/smallbatch": "../lab",
@@ -128,19 +139,20 @@ LONG = {
 """What takes hours, a GPU or other packages, and a part of it that takes seconds; other tests run more of each."""
 
 
-def shown() -> list[str]:
-    """The commands of all pages, without what is said of them behind a #."""
-    blocks = [
-        block
-        for page in PAGES
-        for block in re.findall(r"^```sh\n(.*?)^```", page.read_text(encoding="utf-8"), re.M | re.S)
-    ]
-    return [re.split(r"\s+# ", line)[0].strip() for block in blocks for line in block.splitlines()]
+def blocks(page: Path, language: str) -> list[str]:
+    """The code of one language that a page shows."""
+    return re.findall(rf"^```{language}\n(.*?)^```", page.read_text(encoding="utf-8"), re.M | re.S)
+
+
+def shown(*pages: Path) -> list[str]:
+    """The commands of pages, without what is said of them behind a #."""
+    lines = [line for page in pages for block in blocks(page, "sh") for line in block.splitlines()]
+    return [re.split(r"\s+# ", line)[0].strip() for line in lines]
 
 
 def test_every_command_that_is_shown_is_run_here_and_no_other():
-    known = {*TOGETHER, *ONLY_PLANNED, *INSTALLED, *LONG, *(f"make {target}" for target in MADE)}
-    assert set(shown()) == known
+    known = {*TOGETHER, *TEN_MINUTES, *ONLY_PLANNED, *INSTALLED, *LONG, *(f"make {target}" for target in MADE)}
+    assert set(shown(*PAGES)) == known
 
 
 def test_every_block_says_what_it_is_so_that_no_command_hides():
@@ -228,6 +240,33 @@ def test_commands_work_one_after_the_other(downloaded, home):
     assert (downloaded / "results" / "laptop" / "report.html").exists() and (downloaded / "report.zip").exists()
     assert (downloaded / "results" / "laptop" / "laptop.crate.zip").exists()
     assert len(list((downloaded.parent / "lab").rglob("*"))) > 10
+
+
+def lay_out(project: Path, block: str) -> None:
+    """Write a file that a page shows, or put its lines under a key of one that is there; its first line says where."""
+    file, key = re.match(r"# (\S+?)(?:, under (\w+))?\n", block).groups()
+    text = block.partition("\n")[2]
+    if key:
+        before = (project / file).read_text(encoding="utf-8")
+        assert before.count(f"\n{key}:\n") == 1
+        text = before.replace(f"\n{key}:\n", f"\n{key}:\n{text}")
+    (project / file).write_text(text, encoding="utf-8")
+
+
+def test_a_study_of_ones_own_takes_ten_minutes(project, home):
+    """From nothing to the report, by what the page shows and nothing else."""
+    assert shown(TEN_MINUTES_PAGE) == TEN_MINUTES
+    for block in blocks(TEN_MINUTES_PAGE, "yaml"):
+        lay_out(project, block)
+    began = time.monotonic()
+    pictures, check, cost, whole = (run(project, command, home) for command in TEN_MINUTES)
+    assert time.monotonic() - began < 600
+    assert not pictures and len(list((project / "pictures").glob("?/*.png"))) == 1797
+    assert "27 runs: nothing wrong was found" in check and re.search(r"^ *all +27 ", cost, re.MULTILINE)
+    assert "Study my-digits is complete" in whole and "2 of 2 steps" not in whole
+    claims = pd.read_csv(project / "results" / "my-digits" / "claims.csv")
+    assert dict(zip(claims["claim"], claims["verdict"], strict=True)) == {"small-is-best": "supported"}
+    assert "small-is-best" in (project / "results" / "my-digits" / "report.html").read_text(encoding="utf-8")
 
 
 @pytest.mark.parametrize("command", ONLY_PLANNED)
