@@ -7,6 +7,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from helpers.claims import (
+    AS_FIGURE_1,
     DEAD,
     RATE,
     SOME,
@@ -372,3 +373,24 @@ def test_the_lowest_and_the_highest_gain_are_those_of_the_data():
 def test_the_slope_in_words_is_that_of_the_data():
     (words,) = compared(judged(**measured({2: 1.0, 4: 2.0, 8: 4.0}, {2: 1.0, 4: 2.8, 8: 8.0})), "C26")
     assert words == "made, epoch 0: slope 1.25 over m = 2 ... 8, 2 seeds"
+
+
+def test_a_figure_that_lacks_sizes_does_not_end_the_comparisons():
+    row = judged(**study(fig07=curve({8: 0.9}), fig08=curve({2: 0.85, 8: 0.9, 64: 0.8, 512: 0.7}))).loc["C12"]
+    parts = [part["comparison"][:6] for part in json.loads(row["comparisons"])]
+    assert (row["verdict"], row["figures"], parts) == ("supported", "fig08", ["fig08:", "fig08:"])
+
+
+def test_all_figures_that_are_compared_are_named():
+    both = dict.fromkeys(("fig02", "fig03"), curve({2: 0.9, 8: 0.8}))
+    assert judged(**study(**both)).loc["C2", "figures"] == "fig02, fig03"
+    assert judged(**measured({2: 1.0, 4: 2.0, 8: 4.0})).loc["C26", "figures"] == "variance"
+
+
+def test_differences_from_the_paper_are_said_of_the_figure_that_has_them():
+    eight, twenty = (curve({2: 0.9, 8: 0.8}, **AS_FIGURE_1 | changed) for changed in (
+        {"model": "resnet8", "epochs": 10}, {"model": "resnet20", "epochs": 20},
+    ))  # fmt: skip
+    assert judged(**study(fig02=eight, fig03=twenty)).loc["C2", "differences"] == (
+        "weight decay 0.0005, not 0.0001; fig02: 10 epochs, not 82; fig03: 20 epochs, not 82"
+    )

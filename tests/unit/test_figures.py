@@ -138,6 +138,10 @@ def test_an_interval_whose_neighbours_have_none_is_a_line_of_its_own() -> None:
         ((0.9, 0.52, 0.44, 0.1), 0.8, 85),  # 44 to 10 is narrower than 90 to 52
         ((0.9, 0.62, 0.44, 0.1), 0.8, 35),  # 39
         ((0.94, 0.82, 0.74, 0.7), 0.8, 75),  # 78, half of 74 to 82; for 82 to 94 lies above the bar
+        ((0.94, 0.822, 0.782, 0.76), 0.8, 80),  # 80.2, half of 78.2 to 82.2
+        ((0.899, 0.1), 0.8, 80),  # 84.9
+        ((0.99, 0.8, 0.72), 0.7999, 75),  # 76: 80 is above the bar, so 80 to 99 is no gap below it
+        ((0.94, 0.829, 0.749, 0.72), 0.8, 75),  # 78.9; a third of the gap would leave 80.2
         ((0.9, 0.85), 0.8, None),
         ((0.1, 0.12), np.inf, None),
     ],
@@ -219,6 +223,19 @@ def test_of_equal_rates_the_smallest_is_chosen_as_for_training() -> None:
     runs = planned({(2, 2, 2**-8): [0.7], (2, 2, 2**-7): [0.9], (2, 2, 2**-6): [0.6]})
     runs["selection_accuracy"] = 0.5
     assert lines(draw(spec("best"), runs, NO_EPOCHS).axes[0])["reduced AlexNet, no BN"][1] == [70]
+
+
+def test_the_seeds_of_the_best_cell_are_counted() -> None:
+    runs = planned({(2, 2, 2**-8): [0.89, 0.9, 0.91, 0.9], (8, 8, 2**-8): [0.885, 0.89, 0.915]})
+    found = [best_cells(runs, ["experiment"], np.random.default_rng(seed)).iloc[0] for seed in range(8)]
+    assert [(best["batch_size"], best["seeds"]) for best in found] == [(2, 4)] * 8
+
+
+def test_of_many_equal_cells_the_first_is_the_best() -> None:
+    cells = [(m, m, 2.0**step) for m in (2, 4, 8) for step in range(-100, 0)]
+    runs = planned({cell: [0.5 + place % 3 / 10] for place, cell in enumerate(cells)})
+    (best,) = best_cells(runs, ["experiment"], np.random.default_rng(0)).itertuples()
+    assert (best.batch_size, best.base_lr) == (2, 2.0**-98), "the third is the first at 70 %"
 
 
 def test_each_sgd_batch_has_one_rate_over_all_bn_batches() -> None:
