@@ -198,6 +198,7 @@ def test_what_is_compared_at_the_corners_of_a_claim(claim: str):
     found = json.loads(judged(**case).loc[claim, "comparisons"])
     assert [part["comparison"] for part in found] == [words for words, _ in expected]
     assert [part["effect"] for part in found] == pytest.approx([effect for _, effect in expected], abs=1e-5)
+    assert {part["seeds"] for part in found} == {5}
 
 
 def test_ranges_without_a_rate_that_all_sizes_have_are_unknown():
