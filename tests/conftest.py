@@ -30,6 +30,13 @@ def pytest_xdist_auto_num_workers() -> int:
     return processors() + 1
 
 
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_setupnodes() -> None:
+    """Processes of tests share the processors: one thread each, also in what they start; and compiled modules."""
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
+    os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+
+
 def pytest_itemcollected(item: pytest.Item) -> None:
     """Mark a test as its folder says."""
     if mark := MARKS.get(item.path.parent.name):

@@ -47,3 +47,8 @@ def test_ci_runs_what_the_readme_says_with_all_that_it_takes():
     assert any("export SMALLBATCH_BROWSER=required SMALLBATCH_SLURM=required" in line for line in script)
     made = (PROJECT / "Makefile").read_text(encoding="utf-8")
     assert re.search(r"^PYTEST := pytest .*-m ''", made, re.MULTILINE), "no test is left out"
+
+
+@pytest.mark.skipif("PYTEST_XDIST_WORKER" not in os.environ, reason="this is the only process of tests")
+def test_one_of_many_processes_takes_one_thread_and_keeps_compiled_modules():
+    assert "OMP_NUM_THREADS" in os.environ and not sys.dont_write_bytecode
