@@ -109,6 +109,12 @@ def test_r2_is_that_of_scikit_learn_and_zero_where_it_is_below():
     assert found.losses == pytest.approx((offsets**2).mean(1).tolist(), rel=1e-4)
 
 
+@pytest.mark.parametrize("value", [math.nan, math.inf])
+def test_of_a_lane_that_has_diverged_nothing_is_explained(value):
+    found = scores(setting("mse", "r2"), torch.full((IMAGES, 2, 1), value), torch.arange(IMAGES)[:, None] / 9)
+    assert found.accuracies == [0, 0] and not any(map(math.isfinite, found.losses))
+
+
 @pytest.mark.parametrize(("loss", "name"), [(loss, name) for name, one in METRICS.items() for loss in one.chance])
 def test_errors_are_what_other_samples_of_images_would_do(loss, name):
     """As often as samples of this size are drawn, the errors agree with how much the values differ."""

@@ -5,6 +5,7 @@ from typing import Any, NamedTuple
 
 import pandas as pd
 
+from smallbatch.analysis.measure import is_accuracy, measure_words
 from smallbatch.analysis.words import Row, budget, budget_of, counted, departures, model_words, norm_words
 from smallbatch.data.originals import ORIGINALS
 
@@ -84,9 +85,12 @@ def differences(figure: str, shown: Iterable[pd.DataFrame]) -> list[str]:
         figure: the paper's name of it.
         shown: the runs of each experiment that a study shows there, with their settings.
     """
-    paper, rows = FIGURES[figure], [runs.iloc[0] for runs in shown if "model" in runs]
+    tables = [runs for runs in shown if "model" in runs]
+    paper, rows = FIGURES[figure], [runs.iloc[0] for runs in tables]
+    others = dict.fromkeys(measure_words(runs) for runs in tables if not is_accuracy(runs))
     aspects = (_subject, _norm, _augment, _warmup, _epochs, _drops, _fewer_images, _weight_decay, _departures)
-    return [words for aspect in aspects for words in aspect(paper, rows)]
+    measures = [f"{measure}, not accuracy" for measure in others]
+    return measures + [words for aspect in aspects for words in aspect(paper, rows)]
 
 
 _Rows = Sequence[Row]

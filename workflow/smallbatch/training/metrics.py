@@ -200,7 +200,8 @@ def _explained(sums: Tensor) -> Tensor:
     """The mean over outputs of the share of variance that is explained, R², which counts as 0 where it is below."""
     errors, targets, squares = sums[..., :-1].unflatten(-1, (3, -1)).unbind(-2)
     spread = squares - targets.square() / sums[..., -1:]
-    explained: Tensor = (1 - errors / spread.clamp(min=1e-300)).mean(-1).clamp(min=0)
+    # Of numbers that are none, as of a lane that has diverged, nothing is explained.
+    explained: Tensor = (1 - errors / spread.clamp(min=1e-300)).mean(-1).nan_to_num(nan=0.0).clamp(min=0)
     return explained
 
 
