@@ -22,7 +22,14 @@ MODULES = {
     "estimates": ["estimate/cost", "estimate/timings", "estimate/requests"],
     "status": ["runs/status", "runs/heartbeat"],
     "runs": ["study/experiments", "runs/packs", "study/rates", "training/schedule"],
-    "settings": ["study/settings", "study_file"],
+    "settings": [
+        "study/settings",
+        "study_file/__init__",
+        "study_file/data_fit",
+        "study_file/experiment",
+        "study_file/figure",
+        "study_file/recipe",
+    ],
     "reports": ["publish/report", "figures/captions", "analysis/words", "analysis/findings"],
     "statistics": [
         "analysis/statistics",

@@ -25,7 +25,8 @@ from smallbatch.runs.store import RunStore
 from smallbatch.study.experiments import DEFAULT_BETAS, VALIDATION_FRACTION, Setting
 from smallbatch.study.rates import format_base_lr
 from smallbatch.study.settings import read_yaml
-from smallbatch.study_file import MAX_RATE, MIN_RATE, check_config, load_study
+from smallbatch.study_file import check_config, load_study
+from smallbatch.study_file.experiment import MAX_RATE, MIN_RATE
 from smallbatch.training.schedule import FIRST, TOP
 
 README = (PROJECT / "README.md").read_text(encoding="utf-8")

@@ -28,6 +28,7 @@ KNOWS = {
     "export": {"core", "study", "data", "runs", "analysis"},
     "cluster": {"core"},
     "terminal": {"core", "study", "data", "runs"},
+    "study_file": {"core", "study", "data", "models", "figures", "training"},
 }
 """Room of the library -> the other rooms that its modules may import."""
 

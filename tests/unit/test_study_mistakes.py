@@ -6,10 +6,11 @@ from pathlib import Path
 import pytest
 from helpers.studies import CONFIG, base_and_dependent, load, small
 
-from smallbatch import study_file
+from smallbatch import models
 from smallbatch.core.errors import UserError
 from smallbatch.data.originals import DatasetInfo
-from smallbatch.study_file import check_against_data, check_config, load_study
+from smallbatch.study_file import check_config, load_study
+from smallbatch.study_file.data_fit import check_against_data
 
 pytestmark = pytest.mark.usefixtures("folder_of_studies")
 
@@ -412,15 +413,15 @@ def test_what_an_experiment_says_is_checked_by_the_shape_of_its_images(monkeypat
         UserError, match=r"small.model: 'alexnet' is not allowed; allowed: a model of your own, since table"
     ):
         check_against_data(plain, "table", 100, size((30, 1, 1)))
-    monkeypatch.setattr(study_file.models, "is_own", lambda name: True)
+    monkeypatch.setattr(models, "is_own", lambda name: True)
     check_against_data(plain, "table", 100, size((30, 1, 1)))
     for augment in ({"flip": True}, {"flip": False, "pad": 1}, {"flip": False, "cutmix": 1}):
         with pytest.raises(
             UserError, match=r"small.augment: '.*' is not allowed; allowed: none, or mixup alone, since table has no"
         ):
-            monkeypatch.setattr(study_file.models, "is_own", lambda name: False)
+            monkeypatch.setattr(models, "is_own", lambda name: False)
             augmented = load(dict(data="table", augment=augment), datasets=table)
-            monkeypatch.setattr(study_file.models, "is_own", lambda name: True)
+            monkeypatch.setattr(models, "is_own", lambda name: True)
             check_against_data(augmented, "table", 100, size((30, 1, 1)))
 
 

@@ -28,7 +28,8 @@ from smallbatch.runs.status import look, screen
 from smallbatch.runs.store import RunStore, digest_of
 from smallbatch.study.experiments import Chosen, Experiment, Study
 from smallbatch.study.settings import location, overridden, read_entries, read_yaml, suggestion
-from smallbatch.study_file import CONFIG_FILE, check_against_data, check_config, load_study
+from smallbatch.study_file import CONFIG_FILE, check_config, load_study
+from smallbatch.study_file.data_fit import check_against_data
 
 DATA, RESULTS = Path("data"), Path("results")
 

@@ -366,3 +366,9 @@ def suggestion(word: str, known: list[str]) -> str:
     longer = sorted(one for one in known if len(str(word)) > 2 and one.startswith(str(word)))
     close = longer or difflib.get_close_matches(str(word), known, n=1)
     return f" (did you mean {close[0]!r}?)" if close else ""
+
+
+def refuse_unknown(where: str, key: str, value: str, known: list[str]) -> None:
+    """Refuse a value that is none of the known ones, with a hint at that which it probably stands for."""
+    if value not in known:
+        refuse(where, key, value, f"{', '.join(known)}{suggestion(value, known)}")
