@@ -14,6 +14,7 @@ from smallbatch.core.errors import UserError
 from smallbatch.core.files import files_digest
 from smallbatch.data import prepared
 from smallbatch.study.experiments import Setting
+from smallbatch.study.metrics import PRIMARY
 from smallbatch.training import losses
 from smallbatch.training.pack import train_pack
 from smallbatch.training.trainer import LaneTrainer
@@ -47,7 +48,11 @@ def targets(tmp_path):
         images = draws.integers(0, 256, (96, 8, 8, 1), dtype=np.uint8)
         images[:, :4] = images[:, :4] // 2 + draws.integers(0, 128, (96, 1, 1, 1), dtype=np.uint8)
         numbers = np.stack([images.mean((1, 2, 3)) / 20 - 5, draws.normal(size=96)], 1)
-        np.savez(tmp_path / "mine.npz", images=images, labels=numbers > 0 if kind == "binary" else numbers)
+        np.savez(
+            tmp_path / "mine.npz",
+            images=images,
+            labels=numbers > np.median(numbers, axis=0) if kind == "binary" else numbers,
+        )
         settings = {"source": "arrays", "path": str(tmp_path / "mine.npz"), "test_fraction": 1 / 3}
         data.prepare("made", settings, tmp_path / "made", tmp_path)
         return prepared.read(tmp_path / "made")
@@ -58,7 +63,7 @@ def targets(tmp_path):
 @pytest.mark.parametrize("name", TORCH)
 def test_updates_are_those_of_torch_in_lanes_too(name, targets, tmp_path):
     setting = own(tmp_path / "mine.py", HUBER) if name == "own" else {"loss": name}
-    setting["metrics"] = () if name == "binary" else ("r2",)
+    setting["metrics"] = ("balanced_accuracy",) if name == "binary" else ("r2",)
     made = targets(name)
     runs = [a_run(base_lr=2**-8, seed=seed, weight_decay=0.0, **setting) for seed in (1, 2)]
     training = LaneTrainer(runs, made, CPU)
@@ -85,9 +90,8 @@ def test_updates_are_those_of_torch_in_lanes_too(name, targets, tmp_path):
 
 @pytest.mark.parametrize(("loss", "least"), [("binary", 0.6), ("mse", 0.3)])
 def test_a_training_learns_what_can_be_learned(loss, least, targets, tmp_path):
-    run = a_run(
-        base_lr=2**-11 if loss == "mse" else 2**-8, epochs=12, loss=loss, metrics=("r2",) if loss == "mse" else ()
-    )
+    rate = 2**-11 if loss == "mse" else 2**-8
+    run = a_run(base_lr=rate, epochs=12, loss=loss, metrics=(PRIMARY[loss],))
     made = targets(loss)
     outcome, _ = train([run], made, tmp_path)[run]
     # One of the two outputs can be told, of the other a half by chance.

@@ -13,7 +13,7 @@ from torch.nn import functional as F
 
 from smallbatch.data import prepared
 from smallbatch.study.experiments import Setting
-from smallbatch.study.metrics import METRICS, SCORES
+from smallbatch.study.metrics import METRICS, PRIMARY
 from smallbatch.training.checkpoints import Checkpoint
 from smallbatch.training.metrics import Scores, Tally
 from smallbatch.training.trainer import LaneTrainer
@@ -23,7 +23,8 @@ IMAGES, LANES, CLASSES = 400, 3, 7
 
 
 def setting(loss: str, *names: str) -> Setting:
-    return Setting("made", "alexnet", 0.0, 1, loss=loss, metrics=names)
+    primary = {PRIMARY[loss]} - {"accuracy"}  # which the file of a study need not name
+    return Setting("made", "alexnet", 0.0, 1, loss=loss, metrics=tuple(sorted({*primary, *names})))
 
 
 def answers(classes: int = CLASSES) -> tuple[torch.Tensor, torch.Tensor]:
@@ -83,16 +84,24 @@ def test_loss_and_accuracy_are_as_ever():
 def test_metrics_of_several_outputs_are_those_of_scikit_learn():
     logits, _ = answers(4)
     targets = (logits[:, 1] + torch.randn(IMAGES, 4, generator=torch.Generator().manual_seed(1)) > 1).float()
-    found = scores(setting("binary", "f1", "balanced_accuracy", "likelihood"), logits, targets)
+    found = scores(setting("binary", "f1", "balanced_accuracy", "hamming", "likelihood"), logits, targets)
     for lane in range(LANES):
         guesses = logits[:, lane] > 0
         balanced = [sk.balanced_accuracy_score(targets[:, one], guesses[:, one]) for one in range(4)]
         loss = F.binary_cross_entropy_with_logits(logits[:, lane], targets).item()
-        assert found.accuracies[lane] == pytest.approx((guesses == targets.bool()).double().mean().item())
+        assert found.accuracies[lane] == values(found, "balanced_accuracy")[lane]
+        assert values(found, "hamming")[lane] == pytest.approx(1 - sk.hamming_loss(targets, guesses))
         assert found.losses[lane] == pytest.approx(loss, rel=1e-6)
         assert values(found, "f1")[lane] == pytest.approx(sk.f1_score(targets, guesses, average="macro"))
         assert values(found, "balanced_accuracy")[lane] == pytest.approx(np.mean(balanced))
         assert values(found, "likelihood")[lane] == pytest.approx(math.exp(-loss), rel=1e-5)
+
+
+def test_where_most_outputs_are_0_an_answer_of_0_is_no_better_than_chance():
+    targets = torch.zeros(IMAGES, 3)
+    targets[::20] = 1
+    found = scores(setting("binary", "balanced_accuracy", "hamming"), -torch.ones(IMAGES, 1, 3), targets)
+    assert (found.accuracies, values(found, "hamming")) == ([0.5], [pytest.approx(0.95)])
 
 
 def test_r2_is_that_of_scikit_learn_and_zero_where_it_is_below():
@@ -149,16 +158,16 @@ def test_scores_do_not_depend_on_how_a_split_is_divided(name):
 
 def total(parts: list[Tally], sums: torch.Tensor) -> torch.Tensor:
     """What all processes have together of the sums that the first one asks for."""
-    owned = [[tally.lost, tally.right, tally.seen, *tally.sums.values()] for tally in parts]
+    owned = [[tally.loss_sum, tally.correct, tally.count, *tally.sums.values()] for tally in parts]
     index = next(index for index, own in enumerate(owned[0]) if own is sums)
     return torch.stack([own[index] for own in owned]).sum(0)
 
 
 def test_each_metric_can_be_computed_with_the_losses_that_it_is_for():
-    for (name, metric), loss in itertools.product(METRICS.items(), SCORES):
+    for (name, metric), loss in itertools.product(METRICS.items(), PRIMARY):
         if loss in metric.chance:
             assert 0 <= metric.chance[loss](CLASSES) <= 1
-            assert Tally(setting(loss, name), 1, CLASSES, CPU).sums.keys() == {name}
+            assert name in Tally(setting(loss, name), 1, CLASSES, CPU).sums
         else:
             with pytest.raises(KeyError):
                 Tally(setting(loss, name), 1, CLASSES, CPU)

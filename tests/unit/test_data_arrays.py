@@ -94,20 +94,20 @@ def test_features_of_each_format_are_channels_of_one_pixel(name: str, tmp_path: 
 
 
 TARGETS = {
-    "numbers": ([0.5, 1, 2, 3, 4, 5], [1, 2, 3, 4.5], ("0",), "numbers", None),
-    "one truth value": ([False, True] * 3, [True, True, True, False], ("0",), "binary", 0.75),
-    "several": (np.eye(2, dtype=int)[[0, 1, 0, 1, 0, 1]], [[1, 0], [1, 1], [1, 0], [0, 0]], ("0", "1"), "binary", 0.75),
-    "two numbers": (np.arange(12).reshape(6, 2), np.arange(8.0).reshape(4, 2), ("0", "1"), "numbers", None),
+    "numbers": ([0.5, 1, 2, 3, 4, 5], [1, 2, 3, 4.5], ("0",), "numbers"),
+    "one truth value": ([False, True] * 3, [True, True, True, False], ("0",), "binary"),
+    "several": (np.eye(2, dtype=int)[[0, 1, 0, 1, 0, 1]], [[1, 0], [1, 1], [1, 0], [0, 0]], ("0", "1"), "binary"),
+    "two numbers": (np.arange(12).reshape(6, 2), np.arange(8.0).reshape(4, 2), ("0", "1"), "numbers"),
 }
 
 
 @pytest.mark.parametrize("case", TARGETS)
 @pytest.mark.parametrize("name", FILES)
 def test_targets_in_place_of_classes(case: str, name: str, tmp_path: Path) -> None:
-    train, test, outputs, kind, chance = TARGETS[case]
+    train, test, outputs, kind = TARGETS[case]
     given = arrays() | {"train_labels": np.array(train), "test_labels": np.array(test)}
     found = prepare(saved(tmp_path / name, given))
-    assert (found.meta.classes, found.meta.targets, found.meta.chance) == (outputs, kind, chance)
+    assert (found.meta.classes, found.meta.targets) == (outputs, kind)
     assert found.train.labels.dtype == np.float32 and found.train.labels.shape == (6, len(outputs))
     assert np.array_equal(found.test.labels, np.reshape(test, (4, -1)))
 

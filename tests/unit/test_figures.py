@@ -14,7 +14,7 @@ from helpers import PAPERS_RECIPE
 
 import smallbatch
 from smallbatch import figures
-from smallbatch.analysis.measure import in_place_of_accuracy
+from smallbatch.analysis.metric_columns import with_metric_as_accuracy
 from smallbatch.analysis.words import experiment_labels, rate_words
 from smallbatch.core.errors import UserError
 from smallbatch.figures import ALL_KINDS, style
@@ -676,7 +676,7 @@ def test_the_error_that_images_give_another_metric_is_its_own() -> None:
     halves = []
     for error in (0.01, 0.03):
         of = runs.assign(f1_error=error, selection_f1_error=error)
-        band = best_cells(in_place_of_accuracy(of, "f1"), ["batch_size"], np.random.default_rng(0)).iloc[0]
+        band = best_cells(with_metric_as_accuracy(of, "f1"), ["batch_size"], np.random.default_rng(0)).iloc[0]
         halves.append((band["high"] - band["low"]) / 2)
         assert band["mean"] == pytest.approx(60, abs=0.1)
     assert halves[1] / halves[0] == pytest.approx(3, rel=0.1)

@@ -6,7 +6,7 @@ import yaml
 from helpers.claims import AS_FIGURE_1, CONFIG, curve, judged, study
 
 from smallbatch.analysis.claims.catalogue import CLAIMS
-from smallbatch.analysis.measure import in_place_of_accuracy
+from smallbatch.analysis.metric_columns import with_metric_as_accuracy
 from smallbatch.analysis.paper_settings import FIGURES, differences
 from smallbatch.analysis.table import runs_table
 from smallbatch.data.originals import ORIGINALS
@@ -59,8 +59,8 @@ def test_settings_that_are_not_the_papers_are_named(figure: str, settings: dict,
 def test_another_measure_than_accuracy_is_named():
     runs = pd.DataFrame([AS_FIGURE_1]).assign(converged=True)
     by_f1 = runs.assign(**{f"{of}f1{what}": 0.5 for of in ("", "selection_") for what in ("", "_error")})
-    assert differences("fig01", [runs, in_place_of_accuracy(by_f1, "f1")]) == ["F1, not accuracy"]
-    assert differences("fig01", [in_place_of_accuracy(runs, "accuracy")]) == []
+    assert differences("fig01", [runs, with_metric_as_accuracy(by_f1, "f1")]) == ["F1, not accuracy"]
+    assert differences("fig01", [with_metric_as_accuracy(runs, "accuracy")]) == []
 
 
 def test_settings_of_several_experiments_are_named_once():

@@ -216,7 +216,7 @@ MISTAKES = {
     "a metric of nobody": (dict(metrics=["f2"]), "small.metrics.0: 'f2' is not allowed; allowed: top5, balanced_accur"),
     "a metric of classes": (
         dict(loss="binary", metrics=["f1", "top5"]),
-        "small.metrics: 'top5' is not allowed; allowed: with loss binary: balanced_accuracy, f1, likelihood",
+        "small.metrics: 'top5' is not allowed; allowed: with loss binary: balanced_accuracy, hamming, f1, likelihood",
     ),
     "a metric of numbers": (dict(metrics=["r2"]), "metrics: 'r2' is not allowed; allowed: with loss cross_entropy: to"),
     "smoothed numbers": (dict(loss="mse", label_smoothing=0.1), "small.label_smoothing: 0.1 is not allowed; allowed"),
@@ -392,12 +392,14 @@ def test_the_loss_is_for_the_labels_of_the_data():
                 check_against_data(study, "table", 100, of)
 
 
-def test_numbers_are_scored_by_r2_whatever_else_is_recorded():
+def test_the_primary_metric_of_a_loss_is_recorded_whatever_else_is():
     setting = load(dict(loss="mse")).experiments["small"].setting
-    assert (setting.score, setting.metrics) == ("r2", ("r2",))
+    assert (setting.primary_metric, setting.metrics) == ("r2", ("r2",))
     assert load(dict(loss="mse")).figures["fig01"]["metric"] == "r2"
+    setting = load(dict(loss="binary", metrics=["f1"])).experiments["small"].setting
+    assert (setting.primary_metric, setting.metrics) == ("balanced_accuracy", ("balanced_accuracy", "f1"))
     setting = load(dict(metrics=["top5", "f1"])).experiments["small"].setting
-    assert (setting.score, setting.metrics) == ("accuracy", ("f1", "top5"))
+    assert (setting.primary_metric, setting.metrics) == ("accuracy", ("f1", "top5"))
     assert "metric" not in load(dict(metrics=["f1"])).figures["fig01"]
 
 

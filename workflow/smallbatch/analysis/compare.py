@@ -10,7 +10,7 @@ import pandas as pd
 
 from smallbatch.analysis.findings import SEED, brackets, finding
 from smallbatch.analysis.grid import Grid, build_grid
-from smallbatch.analysis.measure import score_in_place_of_accuracy
+from smallbatch.analysis.metric_columns import with_primary_metric
 from smallbatch.analysis.noise import Noise, with_results
 from smallbatch.analysis.table import read_tables
 from smallbatch.analysis.verdicts import Comparison
@@ -222,7 +222,7 @@ def _read(asked: str, results: Path) -> dict[str, pd.DataFrame]:
     if lacking := sorted(needed - set(runs.columns)):
         raise UserError(f"{path}: lacks {', '.join(lacking)}: of another version; snakemake makes it again")
     by_name = runs.groupby("experiment", sort=False)
-    tables = {str(name): score_in_place_of_accuracy(rows) for name, rows in by_name}
+    tables = {str(name): with_primary_metric(rows) for name, rows in by_name}
     if colon and experiment not in tables:
         allowed = f"{', '.join(tables)}{suggestion(experiment, list(tables))}"
         refuse("command line", "EXPERIMENT", experiment, allowed)

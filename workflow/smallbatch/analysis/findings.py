@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 
 from smallbatch.analysis.grid import Grid, build_grid
-from smallbatch.analysis.measure import is_accuracy, measure_words, score_in_place_of_accuracy
+from smallbatch.analysis.metric_columns import is_accuracy, metric_label, with_primary_metric
 from smallbatch.analysis.noise import argmax, observed_or_corrected, with_results
 from smallbatch.analysis.verdicts import Comparison, decide
 from smallbatch.analysis.words import NOTHING, experiment_labels, listed, rate_symbol, rate_words
@@ -46,7 +46,7 @@ def findings(runs: pd.DataFrame, near: float, seed: int) -> dict[str, Finding]:
     known = with_results(runs)
     shown = {name: known[known["experiment"] == name] for name in experiment_labels(known)}
     return {
-        label: finding(score_in_place_of_accuracy(own), near, seed)
+        label: finding(with_primary_metric(own), near, seed)
         for label, own in zip(experiment_labels(known).values(), shown.values(), strict=True)
         if own["converged"].any() and own.groupby("batch_size")["bn_batch_size"].nunique().max() == 1
     }
@@ -61,7 +61,7 @@ def finding(runs: pd.DataFrame, near: float, seed: int) -> Finding:
         seed: of its samples.
     """
     grid, symbol = build_grid(runs, np.random.default_rng(seed)), rate_symbol(runs)
-    by = "" if is_accuracy(runs) else f" {measure_words(runs)}"
+    by = "" if is_accuracy(runs) else f" {metric_label(runs)}"
     size, rate = divmod(int(argmax(grid.selection[:1].reshape(1, -1))[0]), len(grid.base_lrs))
     mean, low, high = observed_or_corrected(100 * grid.peak())
     best = f"Best at m = {grid.sizes[size]}: {mean:.1f} %{by}"

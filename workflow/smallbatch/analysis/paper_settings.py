@@ -5,7 +5,7 @@ from typing import Any, NamedTuple
 
 import pandas as pd
 
-from smallbatch.analysis.measure import is_accuracy, measure_words
+from smallbatch.analysis.metric_columns import is_accuracy, metric_label
 from smallbatch.analysis.words import Row, budget, budget_of, counted, departures, model_words, norm_words
 from smallbatch.data.originals import ORIGINALS
 
@@ -87,7 +87,7 @@ def differences(figure: str, shown: Iterable[pd.DataFrame]) -> list[str]:
     """
     tables = [runs for runs in shown if "model" in runs]
     paper, rows = FIGURES[figure], [runs.iloc[0] for runs in tables]
-    others = dict.fromkeys(measure_words(runs) for runs in tables if not is_accuracy(runs))
+    others = dict.fromkeys(metric_label(runs) for runs in tables if not is_accuracy(runs))
     aspects = (_subject, _norm, _augment, _warmup, _epochs, _drops, _fewer_images, _weight_decay, _departures)
     measures = [f"{measure}, not accuracy" for measure in others]
     return measures + [words for aspect in aspects for words in aspect(paper, rows)]

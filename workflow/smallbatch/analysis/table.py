@@ -36,11 +36,12 @@ def runs_table(
 
     Columns beside the settings: experiment, run (its folder), classes, chance (accuracy of guessing), test_images,
     augment (in words), status (finished, diverged or missing), accuracy (median test accuracy of the last 5 epochs, a
-    fraction; chance where the run diverged; where the loss is mse, of R² in its place), selection_accuracy (the same on
-    the split that rates are chosen on), for each of the experiments' metrics the same as METRIC and selection_METRIC,
-    with the standard errors METRIC_error and selection_METRIC_error that the images give, bar (from which accuracy on
-    a run of its experiment has converged), converged, diverged_at (update), seconds, images_per_second (of all lanes
-    trained with it), lanes, peak_memory_mb, ended (ISO 8601, UTC), and where it ran (versions, commit, device).
+    fraction; chance where the run diverged; with another loss than cross_entropy its primary metric),
+    selection_accuracy (the same on the split that rates are chosen on), for each of the experiments' metrics the same
+    as METRIC and selection_METRIC, with the standard errors METRIC_error and selection_METRIC_error that the images
+    give, bar (from which accuracy on a run of its experiment has converged), converged, diverged_at (update), seconds,
+    images_per_second (of all lanes trained with it), lanes, peak_memory_mb, ended (ISO 8601, UTC), and where it ran
+    (versions, commit, device).
 
     Args:
         planned: experiment and run.
@@ -84,10 +85,10 @@ def _row(experiment: str, run: Run, records: Mapping[str, Record], meta: Meta) -
 
 
 def _chance(setting: Setting, meta: Meta) -> float:
-    """The accuracy, or what stands for it, of the best answer that is the same for all images."""
-    if setting.score != ACCURACY:
-        return METRICS[setting.score].chance[setting.loss](len(meta.classes))
-    return 1 / len(meta.classes) if meta.chance is None else meta.chance
+    """The primary metric of the best constant prediction."""
+    if setting.primary_metric != ACCURACY:
+        return METRICS[setting.primary_metric].chance[setting.loss](len(meta.classes))
+    return 1 / len(meta.classes)
 
 
 def _metrics(record: Record | None, setting: Setting, classes: int) -> dict[str, float]:

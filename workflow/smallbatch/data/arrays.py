@@ -148,7 +148,7 @@ def _single(where: Path, name: str, array: np.ndarray) -> np.ndarray:
 
 
 def _labels_or_targets(where: Path, given: Named, images: Named) -> np.ndarray:
-    """Labels [n] int64; or, where they are floats, truth values or several for each image, targets [n, outputs]."""
+    """Labels [n] int64; or targets [n, outputs] float32, where they are floats, booleans or several for each image."""
     name, array = given
     several = array.ndim == 2 and array.shape[1] > 1
     if array.dtype.kind not in "fb" and not (several and array.dtype.kind in "iu"):

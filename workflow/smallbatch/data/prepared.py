@@ -59,9 +59,8 @@ class Meta:
     watched: digest of the source's files by name, size and time (`data.tree`); None if the source cannot change, or is
         not watched.
     dtype: float32 if the images are floats; None if they are uint8 or photos.
-    targets: what labels are where they are not classes but targets of each output: binary (0 or 1) or numbers; else
-        None. `classes` names the outputs then.
-    chance: of binary targets the mean share that the best constant answer gets right in the test split; else None.
+    targets: None if labels are classes; else binary or numbers, the kind of the targets, one for each output, which
+        `classes` then names.
     """
 
     label: str
@@ -78,7 +77,6 @@ class Meta:
     watched: str | None = field(default=None, compare=False)
     dtype: str | None = None
     targets: str | None = None
-    chance: float | None = None
 
     @property
     def value_bytes(self) -> int:
@@ -167,7 +165,6 @@ def write(
         watched=watched,
         dtype=None if train.images.dtype == np.uint8 else train.images.dtype.name,
         targets=kind_of_targets(train.labels, test.labels),
-        chance=_chance(train.labels, test.labels),
     )
     return save(folder, meta, train, test)
 
@@ -177,14 +174,6 @@ def kind_of_targets(*labels: np.ndarray) -> str | None:
     if labels[0].ndim == 1:
         return None
     return "binary" if all(np.isin(targets, (0, 1)).all() for targets in labels) else "numbers"
-
-
-def _chance(*labels: np.ndarray) -> float | None:
-    """`Meta.chance` of the labels of both splits."""
-    if kind_of_targets(*labels) != "binary":
-        return None
-    ones = labels[-1].mean(axis=0, dtype=np.float64)
-    return float(np.maximum(ones, 1 - ones).mean())
 
 
 def save(folder: Path, meta: Meta, train: Split[np.ndarray], test: Split[np.ndarray]) -> Meta:

@@ -49,7 +49,7 @@ def outcome_of(record: Record) -> dict[str, float]:
         return {"diverged_at": outcome.diverged_at} | seconds
     by_metric = {name: [score.test for score in outcome.scores if score.metric == name] for name in setting.metrics}
     medians = {name: final_median(values) for name, values in by_metric.items()}
-    return {setting.score: final_accuracy(outcome.epochs)} | medians | seconds
+    return {setting.primary_metric: final_accuracy(outcome.epochs)} | medians | seconds
 
 
 def time_of(record: Record) -> float:

@@ -8,7 +8,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from smallbatch.analysis.measure import in_place_of_accuracy
+from smallbatch.analysis.metric_columns import with_metric_as_accuracy
 from smallbatch.analysis.update_variance import measured
 from smallbatch.analysis.words import experiment_labels, listed, rate_words
 from smallbatch.core.errors import UserError
@@ -83,7 +83,7 @@ def select(spec: dict[str, Any], runs: pd.DataFrame) -> pd.DataFrame:
     chosen = runs[runs["experiment"].isin(order)].sort_values(
         "experiment", kind="stable", key=lambda names: names.map(order)
     )
-    measured_by = in_place_of_accuracy(chosen, spec.get("metric", ACCURACY))
+    measured_by = with_metric_as_accuracy(chosen, spec.get("metric", ACCURACY))
     return _at_rate(spec, measured_by, where) if spec["kind"] == "convergence" else measured_by
 
 

@@ -4,7 +4,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 
-from smallbatch.analysis.measure import measure_words
+from smallbatch.analysis.metric_columns import metric_label
 from smallbatch.analysis.words import rate_symbol
 from smallbatch.figures import style
 from smallbatch.figures.cells import (
@@ -31,5 +31,5 @@ def accuracy_lines(runs: pd.DataFrame, axes: Axes, generator: np.random.Generato
     chance_line(axes, runs)
     bar_line(axes, runs)
     style.rate_axis(axes.xaxis, runs["base_lr"], rate_symbol(runs))
-    percent_axis(axes, cells, f"test {measure_words(runs)}", from_zero=floor is None, floor=floor)
+    percent_axis(axes, cells, f"test {metric_label(runs)}", from_zero=floor is None, floor=floor)
     return axes

@@ -4,7 +4,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 
-from smallbatch.analysis.measure import measure_words
+from smallbatch.analysis.metric_columns import metric_label
 from smallbatch.analysis.words import experiment_labels
 from smallbatch.figures import style
 from smallbatch.figures.cells import best_cells, line_over_seeds, percent_axis, trained_floor
@@ -19,5 +19,5 @@ def best_lines(runs: pd.DataFrame, axes: Axes, generator: np.random.Generator) -
     for name, label in labels.items():
         line_over_seeds(axes, cells[cells["experiment"] == name], "batch_size", label, looks[name], floor)
     style.batch_axis(axes.xaxis, runs["batch_size"], "batch size m")
-    percent_axis(axes, cells, f"best test {measure_words(runs)}", floor=floor)
+    percent_axis(axes, cells, f"best test {metric_label(runs)}", floor=floor)
     return axes

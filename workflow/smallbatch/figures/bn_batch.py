@@ -4,7 +4,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 
-from smallbatch.analysis.measure import measure_words
+from smallbatch.analysis.metric_columns import metric_label
 from smallbatch.analysis.selection import at_best_rates
 from smallbatch.figures import style
 from smallbatch.figures.cells import best_cells, by_batch_size, line_over_seeds, percent_axis
@@ -16,5 +16,5 @@ def bn_batch_lines(runs: pd.DataFrame, axes: Axes, generator: np.random.Generato
     for batch_size, line in by_batch_size(cells):
         line_over_seeds(axes, line, "bn_batch_size", str(batch_size), style.batch_look(batch_size))
     style.batch_axis(axes.xaxis, runs["bn_batch_size"], "BN batch size b")
-    percent_axis(axes, cells, f"test {measure_words(runs)}")
+    percent_axis(axes, cells, f"test {metric_label(runs)}")
     return axes

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from smallbatch.analysis.measure import is_accuracy, measure_of, measure_words
+from smallbatch.analysis.metric_columns import is_accuracy, metric_label, metric_of
 from smallbatch.analysis.noise import CELL_COLUMNS
 from smallbatch.analysis.paper_settings import LAST_FIGURE
 from smallbatch.analysis.selection import at_best_rates
@@ -93,7 +93,7 @@ def caption(name: str, spec: dict[str, Any], runs: pd.DataFrame, variance: pd.Da
     """Caption of figure `name`, drawn as `spec` says from `runs` (those that `select` returns) and their variances."""
     kind = spec["kind"]
     words = {"symbol": rate_symbol(runs).replace(" / ", "/"), "rates": _rates(kind, runs)}
-    drawn = _DRAWN[kind].format(measure=measure_words(runs), **words)
+    drawn = _DRAWN[kind].format(measure=metric_label(runs), **words)
     sentences = [
         drawn, _also(kind, runs, variance), _setting(runs), _reported(kind, runs), _selection(kind, runs),
         _seeds(kind, runs), _incidents(kind, runs), _paper(name, kind),
@@ -158,8 +158,8 @@ def _reported(kind: str, runs: pd.DataFrame) -> str:
     """What a measure is, and which tests of a run it is of: a training of so many updates may have few epochs."""
     if kind in ("convergence", "range", "variance", "example-variance"):
         return ""
-    name, when = measure_words(runs), _reported_epochs(runs)
-    meaning = "" if is_accuracy(runs) else f" {METRICS[measure_of(runs)].meaning}"
+    name, when = metric_label(runs), _reported_epochs(runs)
+    meaning = "" if is_accuracy(runs) else f" {METRICS[metric_of(runs)].meaning}"
     return f"{name[0].upper()}{name[1:]} is {when}.{meaning}".strip()
 
 

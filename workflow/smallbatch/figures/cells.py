@@ -7,7 +7,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.ticker import MaxNLocator
 
-from smallbatch.analysis.measure import is_accuracy
+from smallbatch.analysis.metric_columns import is_accuracy
 from smallbatch.analysis.noise import (
     CELL_COLUMNS,
     Noise,

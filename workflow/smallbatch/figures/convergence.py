@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 
-from smallbatch.analysis.measure import measure_words
+from smallbatch.analysis.metric_columns import metric_label
 from smallbatch.figures import style
 from smallbatch.figures.cells import bar_line, best_cells, by_batch_size, chance_line, percent_axis
 
@@ -48,7 +48,7 @@ def convergence_lines(data: pd.DataFrame, axes: Axes, generator: np.random.Gener
     bar_line(axes, data)
     axes.set_xlim(0, 1.02 * data["epoch"].max())
     axes.set_xlabel("epoch")
-    percent_axis(axes, cells, f"test {measure_words(data)}", from_zero=True)
+    percent_axis(axes, cells, f"test {metric_label(data)}", from_zero=True)
     return axes
 
 

@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 
 from smallbatch.analysis.findings import SEED, Finding, findings
-from smallbatch.analysis.measure import is_accuracy, measure_words, score_in_place_of_accuracy
+from smallbatch.analysis.metric_columns import is_accuracy, metric_label, with_primary_metric
 from smallbatch.analysis.table import by_environment
 from smallbatch.analysis.verdicts import effect_words
 from smallbatch.analysis.words import NOTHING, counted, format_duration, raised, rate_symbol, rate_words, setting_words
@@ -269,7 +269,7 @@ def result_row(runs: pd.DataFrame, symbol: str = "η/m") -> dict[str, str]:
     The best cell is the one with the highest mean accuracy over seeds; its accuracy is corrected for the luck of being
     the best of many cells, and followed by its 95 % interval in brackets.
     """
-    runs = score_in_place_of_accuracy(runs)
+    runs = with_primary_metric(runs)
     best = best_cells(runs, ["experiment"], np.random.default_rng(SEED)).iloc[0]
     has_best = best["seeds"] > 0
     recorded = int((runs["status"] != "missing").sum())
@@ -290,7 +290,7 @@ def result_row(runs: pd.DataFrame, symbol: str = "η/m") -> dict[str, str]:
 def _accuracy(cell: pd.Series, runs: pd.DataFrame) -> str:
     """The mean of a cell of `best_cells` in percent, and its 95 % interval, if any, in brackets; and what it is of."""
     ends = "" if np.isnan(cell["low"]) else f" ({cell['low']:.1f} to {cell['high']:.1f})"
-    return f"{cell['mean']:.1f}{ends}{'' if is_accuracy(runs) else f' {measure_words(runs)}'}"
+    return f"{cell['mean']:.1f}{ends}{'' if is_accuracy(runs) else f' {metric_label(runs)}'}"
 
 
 def table(names: Iterable[str], records: Sequence[Mapping[str, Any]]) -> dict[str, Any]:

@@ -9,7 +9,7 @@ from dataclasses import MISSING, asdict, dataclass, field, fields
 from functools import cached_property
 from typing import Any
 
-from smallbatch.study.metrics import CROSS_ENTROPY, SCORES
+from smallbatch.study.metrics import CROSS_ENTROPY, PRIMARY
 from smallbatch.study.rates import BaseLr, format_base_lr, learning_rate
 
 VALIDATION_FRACTION = 0.1
@@ -70,9 +70,9 @@ class Setting:
     selection: the split that rates are chosen on: test, as in the paper, or validation, held out of the training split.
     variance_batch_sizes: the m at which the variance of an update is measured at some points of training.
     model_content: a hash over the file of a model that is not the project's own, see `models.content`.
-    loss: cross_entropy, binary or mse, see `study.metrics`; what one of the user's own stands in place of.
+    loss: cross_entropy, binary or mse, see `study.metrics`; where the loss is the user's own, that which it replaces.
     loss_function, loss_content: the user's own as FILE:FUNCTION, and a hash over the file; None: torch's.
-    metrics: measures that are recorded beside accuracy, see `study.metrics`.
+    metrics: metrics that are recorded in tests beside accuracy, see `study.metrics`.
 
     Defaults must never change: they are left out of the identity of runs, so that a new setting renames no old run.
     """
@@ -159,9 +159,9 @@ class Setting:
         return updates * batch_size, math.ceil(updates / max(1, images // batch_size))
 
     @property
-    def score(self) -> str:
-        """The measure by which rates are chosen and runs have converged: accuracy, or r2 of numbers."""
-        return SCORES[self.loss]
+    def primary_metric(self) -> str:
+        """The metric that rates are chosen by and that decides whether a run has converged, see `study.metrics`."""
+        return PRIMARY[self.loss]
 
     @property
     def remembered(self) -> int:

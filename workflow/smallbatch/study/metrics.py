@@ -1,28 +1,29 @@
-"""Losses, and the measures of a run's answers that experiments record and figures show, by name."""
+"""Losses, and the metrics that experiments record in tests and figures show, by name."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 CROSS_ENTROPY, BINARY, MSE = LOSSES = ("cross_entropy", "binary", "mse")
-"""Losses: of one class of several, of outputs that are true or not each, and of outputs that are numbers."""
+"""Losses: of one class out of several, of outputs that are 0 or 1 each, and of outputs that are numbers."""
 
 TARGETS = {CROSS_ENTROPY: None, BINARY: "binary", MSE: "numbers"}
 """Loss -> the `Meta.targets` of the data that it is for."""
 
-ACCURACY, R2 = "accuracy", "r2"
+ACCURACY, BALANCED, R2 = "accuracy", "balanced_accuracy", "r2"
 
-SCORES = {CROSS_ENTROPY: ACCURACY, BINARY: ACCURACY, MSE: R2}
-"""Loss -> the measure that stands for accuracy: by which rates are chosen and runs have converged."""
+PRIMARY = {CROSS_ENTROPY: ACCURACY, BINARY: BALANCED, MSE: R2}
+"""Loss -> the metric that rates are chosen by and that decides whether a run has converged. Of several outputs not the
+share that is right: where most are 0, an answer of 0 for all of them is nearly always right."""
 
 
 @dataclass(frozen=True)
 class Metric:
-    """A measure from 0 to 1, of which more is better.
+    """A metric from 0 to 1, of which more is better.
 
     label: its name in figures.
     meaning: what it is, as a sentence of a caption; empty if its name says that.
-    chance: loss that it can be recorded with -> number of classes or outputs -> the value that runs which diverged
-        count with.
+    chance: loss that it can be recorded with -> the value given to runs that diverged, by the number of classes or
+        outputs.
     """
 
     label: str
@@ -32,11 +33,12 @@ class Metric:
 
 METRICS = {
     "top5": Metric("top-5 accuracy", "", {CROSS_ENTROPY: lambda classes: min(1.0, 5 / classes)}),
-    "balanced_accuracy": Metric(
+    BALANCED: Metric(
         "balanced accuracy",
-        "It is the mean over classes, or over outputs and their two values, of the share of right answers.",
+        "It is the mean recall of classes, or of both values of each output.",
         {CROSS_ENTROPY: lambda classes: 1 / classes, BINARY: lambda _: 0.5},
     ),
+    "hamming": Metric("Hamming score", "It is the share of outputs that are right.", {BINARY: lambda _: 0.5}),
     "f1": Metric(
         "F1",
         "It is the mean over classes, or over outputs.",
@@ -55,4 +57,4 @@ METRICS = {
 """How each is computed, `smallbatch.training.metrics` says."""
 
 LABELS = {ACCURACY: ACCURACY} | {name: metric.label for name, metric in METRICS.items()}
-"""Measure -> its name in figures."""
+"""Metric -> its name in figures."""

@@ -11,8 +11,8 @@ from smallbatch.study.settings import refuse_unknown
 
 Values = Mapping[str, Any]
 
-_MEASURING = ("accuracy", "best", "bn-batch")
-"""Kinds of figures whose measure is a setting."""
+_OF_A_METRIC = ("accuracy", "best", "bn-batch")
+"""Kinds of figures whose metric is a setting."""
 
 _NEEDED = {
     "variance": "variance_batch_sizes", "example-variance": "variance_batch_sizes", "bn-batch": "bn_batch_sizes"
@@ -53,18 +53,18 @@ def figure_of(where: str, name: str, values: Values, experiments: Mapping[str, E
 
 
 def _with_metric(where: str, key: str, values: Values, settings: Sequence[Setting]) -> Values:
-    """The values of a figure, with the measure that it shows if that is not accuracy."""
-    scores = {setting.score for setting in settings}
-    if len(scores) > 1:
+    """The values of a figure, with the metric that it shows if that is not accuracy."""
+    primary = {setting.primary_metric for setting in settings}
+    if len(primary) > 1:
         refuse(
             where, f"{key}.experiments", values["experiments"], "experiments whose losses are for one kind of labels"
         )
-    if "metric" in values and values["kind"] not in _MEASURING:
-        refuse(where, f"{key}.metric", values["metric"], f"only with kind {', '.join(_MEASURING)}")
-    metric = values.get("metric", *scores)
-    lacking = [setting for setting in settings if metric not in (setting.score, *setting.metrics)]
-    if lacking:
-        known = ", ".join([lacking[0].score, *lacking[0].metrics])
+    if "metric" in values and values["kind"] not in _OF_A_METRIC:
+        refuse(where, f"{key}.metric", values["metric"], f"only with kind {', '.join(_OF_A_METRIC)}")
+    metric = values.get("metric", *primary)
+    recorded = [dict.fromkeys([setting.primary_metric, *setting.metrics]) for setting in settings]
+    if lacking := [names for names in recorded if metric not in names]:
+        known = ", ".join(lacking[0])
         refuse(where, f"{key}.metric", metric, f"what all its experiments record under `metrics`: {known}")
     without = {name: value for name, value in values.items() if name != "metric"}
     return without if metric == ACCURACY else without | {"metric": metric}

@@ -10,7 +10,7 @@ from smallbatch.core.errors import refuse
 from smallbatch.core.files import files_digest
 from smallbatch.study.experiments import DEFAULT_BETAS, MIXING, OF_TORCH, Setting
 from smallbatch.study.functions import check_function, check_in_project
-from smallbatch.study.metrics import ACCURACY, CROSS_ENTROPY, METRICS, SCORES
+from smallbatch.study.metrics import ACCURACY, CROSS_ENTROPY, METRICS, PRIMARY
 
 Values = Mapping[str, Any]
 
@@ -115,12 +115,12 @@ def _check_loss(where: str, key: str, values: Values) -> None:
 
 
 def _loss(values: Values) -> dict[str, Any]:
-    """The settings of the loss. What stands for accuracy where that means nothing is always recorded."""
+    """The settings of the loss. The primary metric is always recorded."""
     given = values.get("loss", CROSS_ENTROPY)
     own = isinstance(given, Mapping)
     loss = given["like"] if own else given
-    score = [SCORES[loss]] if SCORES[loss] != ACCURACY else []
-    settings = {"loss": loss, "metrics": tuple(dict.fromkeys([*score, *sorted(values.get("metrics", ()))]))}
+    primary = [PRIMARY[loss]] if PRIMARY[loss] != ACCURACY else []
+    settings = {"loss": loss, "metrics": tuple(sorted({*primary, *values.get("metrics", ())}))}
     if own:
         settings |= {
             "loss_function": f"{given['file']}:{given['name']}",

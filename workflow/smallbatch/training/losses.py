@@ -29,10 +29,11 @@ def loss_of(setting: Setting) -> Loss:
     """
     if setting.loss_function:
         return _own(setting.loss_function, setting.loss_content)
-    return {CROSS_ENTROPY: cross_entropy(setting.label_smoothing), BINARY: binary, MSE: squares}[setting.loss]
+    smoothed = cross_entropy(setting.label_smoothing)
+    return {CROSS_ENTROPY: smoothed, BINARY: binary_cross_entropy, MSE: squared_error}[setting.loss]
 
 
-def loss_in_tests(setting: Setting) -> Loss:
+def evaluation_loss(setting: Setting) -> Loss:
     """The loss of a setting in tests, which is without label smoothing."""
     return cross_entropy() if setting.loss == CROSS_ENTROPY and not setting.loss_function else loss_of(setting)
 
@@ -51,20 +52,20 @@ def cross_entropy(smoothing: float = 0.0) -> Loss:
     return losses
 
 
-def binary(logits: Tensor, targets: Tensor) -> Tensor:
+def binary_cross_entropy(logits: Tensor, targets: Tensor) -> Tensor:
     """Cross-entropy of each output with its target, the mean over outputs."""
     targets = targets.to(logits.dtype)
     return F.binary_cross_entropy_with_logits(logits, targets, reduction="none").mean(1)
 
 
-def squares(logits: Tensor, targets: Tensor) -> Tensor:
+def squared_error(logits: Tensor, targets: Tensor) -> Tensor:
     """Squared error, the mean over outputs."""
     return (logits - targets).square().mean(1)
 
 
-def usual(logits: Tensor, labels: Tensor) -> Tensor:
+def default_loss(logits: Tensor, labels: Tensor) -> Tensor:
     """The losses by what labels are, [n]: cross-entropy of classes, squared errors of targets."""
-    return squares(logits, labels) if labels.is_floating_point() else cross_entropy()(logits, labels)
+    return squared_error(logits, labels) if labels.is_floating_point() else cross_entropy()(logits, labels)
 
 
 @cache

@@ -217,7 +217,7 @@ class _Job:
             log.info("%s: needs up to %.0f MB, %.0f MB are available", title(runs), need / 1e6, self.budget.size / 1e6)
             epochs = training.epochs
             names = [run.name(self.fingerprint) for run in runs]
-            images, score = self.images(runs[0]) // epochs, LABELS[runs[0].setting.score]
+            images, score = self.images(runs[0]) // epochs, LABELS[runs[0].setting.primary_metric]
             self.progress.begin(title(runs), names, epochs, images, training.state.epoch, score)
             finish = functools.partial(self._finish, environment.merge(training.state.environments))
             training.train(finish, checkpoint, self.progress)
@@ -284,4 +284,4 @@ def title(runs: Sequence[Run]) -> str:
 
 def _reached(run: Run, outcome: Outcome) -> str:
     """`accuracy 97.5 %`."""
-    return f"{LABELS[run.setting.score]} {100 * final_accuracy(outcome.epochs):.1f} %"
+    return f"{LABELS[run.setting.primary_metric]} {100 * final_accuracy(outcome.epochs):.1f} %"

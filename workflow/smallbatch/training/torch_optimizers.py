@@ -12,11 +12,11 @@ from smallbatch.study.experiments import OF_TORCH
 from smallbatch.study.settings import suggestion
 from smallbatch.training.lane_optimizer import LaneOptimizer
 
-SETTINGS = ("params", "lr", "weight_decay")
-"""Arguments that are settings of their own."""
+OWN_KEYS = ("params", "lr", "weight_decay")
+"""Arguments that a study sets by keys of their own."""
 
-HOW = ("foreach", "fused", "capturable", "differentiable", "maximize")
-"""Arguments that say how an update is computed, or whether the loss is to rise, and are not the user's."""
+IMPLEMENTATION = ("foreach", "fused", "capturable", "differentiable", "maximize")
+"""Arguments of the implementation, and `maximize`, which are not the user's."""
 
 
 class LaneTorch(LaneOptimizer):
@@ -27,8 +27,8 @@ class LaneTorch(LaneOptimizer):
         name: `torch:NAME(argument=value, ...)`.
 
     Attributes:
-        state: for each parameter and each of the optimiser's tensors for it one [lanes, ...], and how often it has been
-            updated, [lanes, parameters]; before the first update, zeros.
+        state: one tensor [lanes, ...] for each parameter and entry of the optimiser's state, then the number of updates
+            of each parameter, [lanes, parameters]; all zeros before the first update.
     """
 
     recordable = False
@@ -37,14 +37,14 @@ class LaneTorch(LaneOptimizer):
         self, parameters: Sequence[nn.Parameter], etas: Sequence[float], weight_decay: float, name: str
     ) -> None:
         self.name, self.betas = name, ()
-        self._of_lanes: list[torch.optim.Optimizer] = []
+        self._optimizers: list[torch.optim.Optimizer] = []
         self._parts: list[list[Tensor]] = []
-        self.kept = [_kept(name, parameter[0], weight_decay) for parameter in parameters]
+        self.templates = [_state_template(name, parameter[0], weight_decay) for parameter in parameters]
         super().__init__(parameters, etas, weight_decay)
         tensors = [
             torch.zeros(len(parameter), *tensor.shape, dtype=tensor.dtype, device=tensor.device)
-            for parameter, kept in zip(parameters, self.kept, strict=True)
-            for tensor in kept.values()
+            for parameter, template in zip(parameters, self.templates, strict=True)
+            for tensor in template.values()
         ]
         self.state = [*tensors, torch.zeros(len(etas), len(parameters), dtype=torch.int64)]
 
@@ -55,12 +55,12 @@ class LaneTorch(LaneOptimizer):
 
     @state.setter
     def state(self, tensors: list[Tensor]) -> None:
-        self._state, self._of_lanes, self._parts = tensors, [], []
+        self._state, self._optimizers, self._parts = tensors, [], []
 
     def use_parameters(self, parameters: Sequence[nn.Parameter], etas: Sequence[float]) -> None:
         """As documented in `LaneOptimizer`."""
         super().use_parameters(parameters, etas)
-        self._of_lanes, self._parts = [], []
+        self._optimizers, self._parts = [], []
 
     @torch.no_grad()
     def step_at(self, negative_rates: Tensor) -> None:
@@ -68,16 +68,16 @@ class LaneTorch(LaneOptimizer):
         if self.clip_norm is not None:
             self._clip(self.clip_norm)
         rates = (-negative_rates.double()).tolist()
-        self._of_lanes = self._of_lanes or [self._of_lane(lane, rate) for lane, rate in enumerate(rates)]
-        for lane, (optimizer, rate) in enumerate(zip(self._of_lanes, rates, strict=True)):
+        self._optimizers = self._optimizers or [self._optimizer_of_lane(lane, rate) for lane, rate in enumerate(rates)]
+        for lane, (optimizer, rate) in enumerate(zip(self._optimizers, rates, strict=True)):
             for group in optimizer.param_groups:
                 group["lr"] = rate
             for part, parameter in zip(self._parts[lane], self.parameters, strict=True):
                 part.grad = None if parameter.grad is None else parameter.grad[lane]
             optimizer.step()
-            self._keep(lane, optimizer)
+            self._store_state(lane, optimizer)
 
-    def _of_lane(self, lane: int, rate: float) -> torch.optim.Optimizer:
+    def _optimizer_of_lane(self, lane: int, rate: float) -> torch.optim.Optimizer:
         """The optimiser of a lane, which continues from its state."""
         parts = [parameter.detach()[lane] for parameter in self.parameters]
         self._parts.append(parts)
@@ -85,19 +85,19 @@ class LaneTorch(LaneOptimizer):
         others = [part for index, part in enumerate(parts) if index in self.undecayed]
         groups = [{"params": of, **decay} for of, decay in ((decayed, {}), (others, {"weight_decay": 0.0})) if of]
         optimizer = _made(self.name, groups, rate, self.weight_decay)
-        for part, values, updates in zip(parts, self._kept_of(lane), self.state[-1][lane].tolist(), strict=True):
+        for part, values, updates in zip(parts, self._state_views(lane), self.state[-1][lane].tolist(), strict=True):
             if updates:
                 optimizer.state[part] = values
         return optimizer
 
-    def _kept_of(self, lane: int) -> list[dict[str, Tensor]]:
-        """For each parameter what is kept of a lane, by name, in the memory of `state`."""
+    def _state_views(self, lane: int) -> list[dict[str, Tensor]]:
+        """For each parameter what is template of a lane, by name, in the memory of `state`."""
         tensors = iter(self.state)
-        return [{name: next(tensors)[lane] for name in kept} for kept in self.kept]
+        return [{name: next(tensors)[lane] for name in template} for template in self.templates]
 
-    def _keep(self, lane: int, optimizer: torch.optim.Optimizer) -> None:
+    def _store_state(self, lane: int, optimizer: torch.optim.Optimizer) -> None:
         """Copy into `state` what the optimiser has made anew, and let it continue on that."""
-        for index, (part, values) in enumerate(zip(self._parts[lane], self._kept_of(lane), strict=True)):
+        for index, (part, values) in enumerate(zip(self._parts[lane], self._state_views(lane), strict=True)):
             if part.grad is None:
                 continue
             self.state[-1][lane, index] += 1
@@ -112,7 +112,7 @@ class LaneTorch(LaneOptimizer):
 
 
 def reason_against(name: str, weight_decay: float) -> str:
-    """What is allowed in place of an optimiser that cannot be used, in words; empty if it can.
+    """What is allowed instead, as text, if an optimiser cannot be used; else empty.
 
     Args:
         name: `torch:NAME(argument=value, ...)`.
@@ -124,14 +124,14 @@ def reason_against(name: str, weight_decay: float) -> str:
         return f"of torch.optim {', '.join(known)}{suggestion(base, list(known))}"
     taken = inspect.signature(known[base]).parameters
     for argument in models.arguments(name):
-        if argument not in taken or argument in (*SETTINGS, *HOW):
-            own = [each for each in taken if each not in (*SETTINGS, *HOW)]
+        if argument not in taken or argument in (*OWN_KEYS, *IMPLEMENTATION):
+            own = [each for each in taken if each not in (*OWN_KEYS, *IMPLEMENTATION)]
             return f"the arguments {', '.join(own)}{suggestion(argument, own)}; lr and weight_decay are settings"
     if weight_decay and "weight_decay" not in taken:
         return f"weight_decay: 0 with {base}, which has none"
     try:
         for shape in ((2, 3, 2, 2), (3, 2), (3,)):
-            _kept(name, torch.zeros(shape), weight_decay)
+            _state_template(name, torch.zeros(shape), weight_decay)
     except Exception as error:
         return f"one that updates weights of any shape by their gradients ({' '.join(str(error).split())[:200]})"
     return ""
@@ -153,7 +153,7 @@ def _made(name: str, groups: list[Any], rate: float, weight_decay: float) -> tor
     return kind(groups, lr=rate, **models.arguments(name), **{key: how[key] for key in how if key in taken})
 
 
-def _kept(name: str, like: Tensor, weight_decay: float) -> dict[str, Tensor]:
+def _state_template(name: str, like: Tensor, weight_decay: float) -> dict[str, Tensor]:
     """The tensors that the optimiser keeps for a parameter like this, as they are after an update.
 
     Raises:
@@ -164,8 +164,8 @@ def _kept(name: str, like: Tensor, weight_decay: float) -> dict[str, Tensor]:
     part.grad = torch.zeros_like(like)
     optimizer = _made(name, [part], 0.1, weight_decay)
     optimizer.step()
-    kept = {key: value for key, value in optimizer.state[part].items() if value is not None}
-    for key, value in kept.items():
+    template = {key: value for key, value in optimizer.state[part].items() if value is not None}
+    for key, value in template.items():
         if not isinstance(value, Tensor):
             raise ValueError(f"it keeps {key}, which is no tensor")
-    return kept
+    return template

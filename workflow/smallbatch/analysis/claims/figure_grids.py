@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 
 from smallbatch.analysis.grid import Grid, build_grid
-from smallbatch.analysis.measure import in_place_of_accuracy, measure_of
+from smallbatch.analysis.metric_columns import metric_of, with_metric_as_accuracy
 from smallbatch.analysis.noise import Noise
 from smallbatch.study.metrics import ACCURACY, LABELS
 from smallbatch.study.rates import parse_base_lr
@@ -52,7 +52,7 @@ class FigureGrids:
         by = shown_as if metric == ACCURACY else f"{shown_as} by {LABELS[metric]}"
         words = {name: by if len(names) == 1 else f"{by}, {name}" for name in names}
         runs = {words[name]: _at_rate(spec, self._runs[name]) for name in names if name in self._runs}
-        return {where: in_place_of_accuracy(shown, metric) for where, shown in runs.items() if not shown.empty}
+        return {where: with_metric_as_accuracy(shown, metric) for where, shown in runs.items() if not shown.empty}
 
     def of(self, figure: str, each: str | None) -> list[Grid]:
         """The grids that a check takes of a figure.
@@ -78,7 +78,7 @@ class FigureGrids:
         ]
 
     def _grid(self, where: str, runs: pd.DataFrame, sizes: str) -> Grid:
-        metric = measure_of(runs)
+        metric = metric_of(runs)
         key = (metric, sizes, *runs.index)
         if key not in self._read:
             self._read[key] = build_grid(runs, self.generator, sizes, self._noise_of(metric))
@@ -87,7 +87,7 @@ class FigureGrids:
     def _noise_of(self, metric: str) -> Noise:
         if metric not in self._noise:
             recorded = self.runs[self.runs[metric].notna()]
-            self._noise[metric] = Noise(in_place_of_accuracy(recorded, metric), self.generator)
+            self._noise[metric] = Noise(with_metric_as_accuracy(recorded, metric), self.generator)
         return self._noise[metric]
 
 

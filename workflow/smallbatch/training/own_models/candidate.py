@@ -17,7 +17,7 @@ from smallbatch import models
 from smallbatch.core.errors import UserError
 from smallbatch.training import lanes
 from smallbatch.training.distributed import ALONE
-from smallbatch.training.losses import usual
+from smallbatch.training.losses import default_loss
 from smallbatch.training.network import Network
 from smallbatch.training.own_models.comparisons import clone_state
 from smallbatch.training.own_models.norm_marks import marking_norms
@@ -122,7 +122,7 @@ class Candidate:
             device=torch.device("cpu"),
             world=ALONE,
             splittable=splittable,
-            loss=usual,
+            loss=default_loss,
         )
 
     def mini_batches(self, examples: int) -> Tensor:
@@ -190,7 +190,7 @@ class Candidate:
                 f"its {what} seeds torch's random numbers; allowed: to draw them, as the run's seed has them"
             )
         with self.guarded(what):
-            usual(logits, self.many_labels(len(images))).mean().backward()
+            default_loss(logits, self.many_labels(len(images))).mean().backward()
         gradients = {name: p.grad.clone() for name, p in model.named_parameters() if p.grad is not None}
         return Pass(logits.detach(), gradients, clone_state(model))
 

@@ -4,7 +4,7 @@ import torch
 from safetensors.torch import save
 
 from smallbatch.training import lanes
-from smallbatch.training.losses import usual
+from smallbatch.training.losses import default_loss
 from smallbatch.training.optimizers import LaneSGD
 from smallbatch.training.own_models.candidate import Candidate
 from smallbatch.training.own_models.comparisons import all_close
@@ -30,7 +30,7 @@ def check(candidate: Candidate) -> None:
             ours.step(1.0)
             torch.manual_seed(step)
             theirs.zero_grad()
-            usual(plain.train()(images.clone()), labels).mean().backward()
+            default_loss(plain.train()(images.clone()), labels).mean().backward()
             theirs.step()
     state = lanes.lane_state(network.model, 0)
     if not all_close(state, plain.state_dict(), ROUNDING):

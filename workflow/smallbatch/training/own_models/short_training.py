@@ -10,7 +10,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
-from smallbatch.training.losses import usual
+from smallbatch.training.losses import default_loss
 
 STEPS, LEARNING_RATE, SEED = 4, 0.01, 40
 """Number of updates, their learning rate, and the seed of the random numbers drawn in the first one."""
@@ -44,7 +44,7 @@ def _update(model: nn.Module, images: Tensor, labels: Tensor, seed: int) -> str:
     model.zero_grad()
     torch.manual_seed(seed)
     logits = model(images.clone())
-    usual(logits, labels).mean().backward()
+    default_loss(logits, labels).mean().backward()
     with torch.no_grad():
         for parameter in model.parameters():
             if parameter.grad is not None:
