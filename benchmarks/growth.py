@@ -131,7 +131,7 @@ def gathered(study: Study, folder: Path, mine: slice) -> None:
 
 def claims(study: Study, folder: Path, mine: slice) -> None:
     """The verdicts."""
-    from smallbatch.analysis.claims.judge import (
+    from smallbatch.analysis.claims.verdict_table import (
         judge,
     )  # what takes seconds to import is left to those stages that need it
 

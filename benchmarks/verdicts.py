@@ -21,7 +21,7 @@ import yaml
 
 from smallbatch.analysis.claims.catalogue import CLAIMS
 from smallbatch.analysis.claims.claim import Claim
-from smallbatch.analysis.claims.judge import judge
+from smallbatch.analysis.claims.verdict_table import judge
 
 CONFIG = Path(__file__).parents[1] / "config" / "config.yaml"
 THRESHOLDS = yaml.safe_load(CONFIG.read_text(encoding="utf-8"))["claims"]

@@ -5,7 +5,7 @@ import pandas as pd
 import yaml
 
 from helpers import PAPERS_RECIPE, PROJECT
-from smallbatch.analysis.claims.judge import judge
+from smallbatch.analysis.claims.verdict_table import judge
 
 CONFIG = PROJECT / "config"
 THRESHOLDS = yaml.safe_load((CONFIG / "config.yaml").read_text(encoding="utf-8"))["claims"]

@@ -68,7 +68,7 @@ def observed(folder: Path) -> Path:
 
 CHANGES = {
     "training/checkpoints.py": ("INTERVAL = 45.0", f"INTERVAL = {SAVES_EVERY}"),
-    "cluster/slurm.py": ("WARNING = 120", "WARNING = 20"),
+    "cluster/slurm_commands.py": ("WARNING = 120", "WARNING = 20"),
     "core/console.py": ('_LogFile(log_file, "w",', '_LogFile(f"{log_file}.all", "a",'),
 }
 

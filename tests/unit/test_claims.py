@@ -24,7 +24,7 @@ from helpers.claims import (
 )
 
 from smallbatch.analysis.claims.catalogue import CLAIMS
-from smallbatch.analysis.claims.judge import COLUMNS, judge
+from smallbatch.analysis.claims.verdict_table import COLUMNS, judge
 from smallbatch.core.errors import UserError
 from smallbatch.study_file import check_config
 

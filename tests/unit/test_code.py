@@ -3,7 +3,7 @@
 import pytest
 from helpers import PROJECT
 
-from smallbatch.core import code
+from smallbatch.core import code_digest as code
 from smallbatch.core.errors import UserError
 
 FILES = {
@@ -40,7 +40,11 @@ def test_an_edit_changes_the_digest_of_who_runs_it(tree, edited):
     ("script", "runs", "not_run"),
     [
         ("claims", ["analysis/words", "analysis/verdicts", "study/rates"], ["figures/style", "publish/report"]),
-        ("table", ["analysis/table", "runs/store", "data/prepared"], ["analysis/claims/judge", "figures/style"]),
+        (
+            "table",
+            ["analysis/table", "runs/store", "data/prepared"],
+            ["analysis/claims/verdict_table", "figures/style"],
+        ),
         ("choose", ["analysis/selection", "runs/chosen"], ["figures/style"]),
         ("figure", ["figures/style", "figures/accuracy", "analysis/words"], ["publish/report", "figures/preview"]),
         ("report", ["publish/report", "figures/style", "analysis/words"], ["training/trainer"]),

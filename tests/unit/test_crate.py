@@ -15,7 +15,7 @@ from rocrate.rocrate import ROCrate
 from rocrate.vocabs import RO_CRATE
 
 from smallbatch import __version__
-from smallbatch.analysis.claims.judge import COLUMNS
+from smallbatch.analysis.claims.verdict_table import COLUMNS
 from smallbatch.analysis.table import collect, runs_table
 from smallbatch.data.prepared import META, read_meta
 from smallbatch.publish import crate

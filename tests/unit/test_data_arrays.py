@@ -266,7 +266,7 @@ def test_arrays_that_are_not_as_they_have_to_be(given: Arrays, message: str, tmp
 def test_values_that_are_not_finite_are_found_beyond_the_first_chunk(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("smallbatch.data.arrays.CHUNK_VALUES", 120)
+    monkeypatch.setattr("smallbatch.data.array_checks.CHUNK_VALUES", 120)
     refused(saved(tmp_path / "mine", wrong("train_images", put((5, 0, 0, 1), np.inf), "f4")), "has inf in its row 5")
 
 

@@ -15,7 +15,7 @@ import yaml
 from helpers import PROJECT, snakemake
 
 from smallbatch import models
-from smallbatch.cluster.slurm import WARNING
+from smallbatch.cluster.slurm_commands import WARNING
 from smallbatch.data import originals
 from smallbatch.data.prepared import Meta
 from smallbatch.estimate import requests as resources
@@ -296,7 +296,7 @@ class Published(NamedTuple):
 
 @cache
 def published_as(name: str, folder: Path) -> Published:
-    from smallbatch.analysis.claims.judge import judge
+    from smallbatch.analysis.claims.verdict_table import judge
     from smallbatch.analysis.selection import rates_so_far
     from smallbatch.analysis.table import collect, epochs_table, runs_table, variance_table
 

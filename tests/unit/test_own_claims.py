@@ -11,8 +11,8 @@ from helpers.claims import DEAD, NO_EPOCHS, NO_VARIANCE, THRESHOLDS, curve
 
 from smallbatch.analysis.claims.catalogue import CLAIMS
 from smallbatch.analysis.claims.function import check_unchanged
-from smallbatch.analysis.claims.judge import judge
 from smallbatch.analysis.claims.own import claims_of
+from smallbatch.analysis.claims.verdict_table import judge
 from smallbatch.core.errors import UserError
 from smallbatch.core.files import files_digest
 from smallbatch.study_file import load_study, scaled

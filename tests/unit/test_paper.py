@@ -6,8 +6,8 @@ import yaml
 from helpers.claims import AS_FIGURE_1, CONFIG, curve, judged, study
 
 from smallbatch.analysis.claims.catalogue import CLAIMS
+from smallbatch.analysis.differences_from_paper import FIGURES, differences
 from smallbatch.analysis.metric_columns import with_metric_as_accuracy
-from smallbatch.analysis.paper_settings import FIGURES, differences
 from smallbatch.analysis.table import runs_table
 from smallbatch.data.originals import ORIGINALS
 from smallbatch.data.prepared import Meta

@@ -11,7 +11,7 @@ import pytest
 import yaml
 from helpers import PROJECT
 
-from smallbatch.cluster import slurm
+from smallbatch.cluster import slurm_commands as slurm
 from smallbatch.core.errors import Stopped
 
 STOP = Stopped("SIGTERM", "epoch 3, step 7")

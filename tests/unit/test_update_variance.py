@@ -10,7 +10,7 @@ import torch
 from helpers import a_run
 
 from smallbatch.analysis import update_variance
-from smallbatch.analysis.claims.judge import judge
+from smallbatch.analysis.claims.verdict_table import judge
 from smallbatch.figures.variance import slope_words
 from smallbatch.training import variance
 from smallbatch.training.batches import EpochPlan

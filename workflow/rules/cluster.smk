@@ -1,7 +1,7 @@
 # A SLURM cluster: what is asked of it, and whether it can be had. SLURM is asked, so that a profile fits any cluster.
 from types import SimpleNamespace
 
-from smallbatch.cluster import requests, slurm, slurm_plugin_patches
+from smallbatch.cluster import requests, slurm_commands, slurm_plugin_patches
 
 
 def training_gres(wildcards):
@@ -12,7 +12,7 @@ def training_gres(wildcards):
     return requests.gres(TRAINING["device"], TRAINING["processes"] * TRAINING["side_by_side"], has_gpus=has_gpus)
 
 
-gpus_in = functools.cache(slurm.has_gpus)
+gpus_in = functools.cache(slurm_commands.has_gpus)
 
 
 def partition_of(rule):
@@ -40,7 +40,7 @@ def check_cluster():
     """Before anything is submitted: whether the cluster can have it."""
     if workflow.executor_plugin.name == "slurm":
         try:
-            slurm.check(requests.options_by_request(submitted(), workflow.executor_settings))
+            slurm_commands.check(requests.options_by_request(submitted(), workflow.executor_settings))
         except UserError as error:
             sys.exit(f"error: {error}")
         slurm_plugin_patches.cache_min_job_age()

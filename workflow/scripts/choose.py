@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 from smallbatch.analysis.selection import best_rates
 from smallbatch.analysis.table import read_tables
 from smallbatch.core import checksums
-from smallbatch.core.code import require_unchanged_code
+from smallbatch.core.code_digest import require_unchanged_code
 from smallbatch.core.console import log_and_exit_on_error
 from smallbatch.runs.chosen import write_chosen
 

@@ -7,11 +7,11 @@ import numpy as np
 
 from smallbatch.analysis.claims.catalogue import CLAIMS
 from smallbatch.analysis.claims.function import check_unchanged
-from smallbatch.analysis.claims.judge import judge
 from smallbatch.analysis.claims.own import claims_of
+from smallbatch.analysis.claims.verdict_table import judge
 from smallbatch.analysis.table import read_tables, write_table
 from smallbatch.core import checksums
-from smallbatch.core.code import require_unchanged_code
+from smallbatch.core.code_digest import require_unchanged_code
 from smallbatch.core.console import log_and_exit_on_error
 
 if TYPE_CHECKING:

@@ -7,7 +7,7 @@ import pandas as pd
 
 from smallbatch.analysis.table import read_tables
 from smallbatch.core import checksums
-from smallbatch.core.code import require_unchanged_code
+from smallbatch.core.code_digest import require_unchanged_code
 from smallbatch.core.console import log_and_exit_on_error
 from smallbatch.publish import crate
 from smallbatch.study.experiments import Study

@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from smallbatch.analysis.table import write_tables
-from smallbatch.core.code import require_unchanged_code
+from smallbatch.core.code_digest import require_unchanged_code
 from smallbatch.core.console import log_and_exit_on_error
 from smallbatch.data.prepared import read_meta
 from smallbatch.runs.chosen import read_chosen

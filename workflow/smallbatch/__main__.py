@@ -12,7 +12,7 @@ from typing import Any
 
 import smallbatch
 from smallbatch.core import stopping
-from smallbatch.core.code import code_digest
+from smallbatch.core.code_digest import code_digest
 from smallbatch.core.console import log, log_and_exit_on_error
 from smallbatch.core.environment import git_commit
 from smallbatch.core.errors import UserError, refuse

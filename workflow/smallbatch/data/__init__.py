@@ -14,7 +14,7 @@ from smallbatch.core.errors import UserError, refuse
 from smallbatch.data.originals import ORIGINAL_MD5, ORIGINALS, DatasetInfo
 
 if TYPE_CHECKING:
-    from smallbatch.data.arrays import Own
+    from smallbatch.data.array_checks import Own
     from smallbatch.data.prepared import Meta
 
 

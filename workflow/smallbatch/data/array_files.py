@@ -11,7 +11,7 @@ from typing import IO, Any, NamedTuple
 import numpy as np
 
 from smallbatch.core.errors import UserError, refuse
-from smallbatch.data.arrays import SPLIT, WHOLE, Named, Own, checked, write_own
+from smallbatch.data.array_checks import SPLIT, WHOLE, Named, Own, checked, write_own
 from smallbatch.data.prepared import Meta
 from smallbatch.data.tree import shown, some, stat_digest
 

@@ -17,7 +17,7 @@ import pyarrow.parquet as pq
 
 from smallbatch.core.errors import UserError, refuse
 from smallbatch.core.files import check_folder_writable, read_json
-from smallbatch.data.arrays import Named, class_count, labels_of
+from smallbatch.data.array_checks import Named, class_count, labels_of
 from smallbatch.data.decoding import BrokenImage, Picture, decoded_content
 from smallbatch.data.image_folder import load, write_loaded
 from smallbatch.data.layout import ROLES

@@ -8,7 +8,7 @@ import numpy as np
 
 from smallbatch.core.errors import UserError
 from smallbatch.core.files import files_digest
-from smallbatch.data.arrays import SPLIT, Named, Own, checked, write_own
+from smallbatch.data.array_checks import SPLIT, Named, Own, checked, write_own
 from smallbatch.data.prepared import Meta
 from smallbatch.study.functions import check_function
 

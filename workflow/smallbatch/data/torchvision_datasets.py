@@ -20,7 +20,7 @@ import numpy as np
 from smallbatch.core.errors import UserError, refuse
 from smallbatch.core.files import check_folder_writable
 from smallbatch.data import tree
-from smallbatch.data.arrays import Named, class_count, labels_of
+from smallbatch.data.array_checks import Named, class_count, labels_of
 from smallbatch.data.decoding import BrokenImage, Picture, decoded, picture_of
 from smallbatch.data.image_folder import Loaded, load, write_loaded
 from smallbatch.data.prepared import Meta

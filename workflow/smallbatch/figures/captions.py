@@ -6,9 +6,9 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from smallbatch.analysis.differences_from_paper import LAST_FIGURE
 from smallbatch.analysis.metric_columns import is_accuracy, metric_label, metric_of
 from smallbatch.analysis.noise import CELL_COLUMNS
-from smallbatch.analysis.paper_settings import LAST_FIGURE
 from smallbatch.analysis.selection import at_best_rates
 from smallbatch.analysis.statistics import LAST_EPOCHS
 from smallbatch.analysis.words import (

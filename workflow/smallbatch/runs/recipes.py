@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from smallbatch.core.checksums import recipe_hash
-from smallbatch.core.code import code_digest
+from smallbatch.core.code_digest import code_digest
 from smallbatch.core.files import files_digest
 from smallbatch.study.claims import files_of
 from smallbatch.study.experiments import PROTOCOL, Study

@@ -8,8 +8,8 @@ import pandas as pd
 
 from smallbatch.analysis.claims.claim import Check, Claim
 from smallbatch.analysis.claims.figure_grids import FigureGrids
+from smallbatch.analysis.differences_from_paper import differences
 from smallbatch.analysis.grid import Grid
-from smallbatch.analysis.paper_settings import differences
 from smallbatch.analysis.predicates import Predicate, Thresholds, growth
 from smallbatch.analysis.statistics import SAMPLES
 from smallbatch.analysis.update_variance import measured

@@ -11,8 +11,8 @@ from smallbatch.training.own_models import (
     batch_sizes,
     lane_equality,
     micro_batches,
-    optimiser,
     reproducibility,
+    sgd_equality,
 )
 from smallbatch.training.own_models.candidate import Candidate
 from smallbatch.training.own_models.foreign_code import nothing_replaced
@@ -46,7 +46,7 @@ def examine(spec: ModelSpec) -> Suitability:
         with call_tracing_paused():
             reason = "it draws random numbers in training" if stochastic else lane_equality.why_not_in_lanes(candidate)
         if reason:
-            optimiser.check(candidate)
+            sgd_equality.check(candidate)
         return Suitability(reason, stochastic, splittable, batch_sizes.smallest(candidate))
 
 
