@@ -64,9 +64,10 @@ def make(config: dict, folder: Path) -> int:
     write_json(folder / "config" / "config.yaml", config)  # JSON is YAML
     (folder / "config" / "studies").symlink_to(PROJECT / "config" / "studies")
     for label in study.labels:
-        shape, classes, train, test, _ = ORIGINALS[label]
-        gray = (0.5,) * shape[0]
-        meta = Meta(label, tuple(map(str, range(classes))), shape, gray, gray, train, test, f"made {label}")
+        size = ORIGINALS[label]
+        gray = (0.5,) * size.shape[0]
+        classes = tuple(map(str, range(size.classes)))
+        meta = Meta(label, classes, size.shape, gray, gray, size.train, size.test, f"made {label}")
         write_sealed(folder / "data" / label / META, vars(meta))
     for name, e in study.experiments.items():
         if e.best_of:

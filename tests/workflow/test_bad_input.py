@@ -90,7 +90,7 @@ def test_a_check_without_snakemake_says_what_is_not_here(project, entry, line, c
             "training={lanes: auto, lanes: 2}",
             "command line: --config: 'training={lanes: auto, lanes: 2}' is not allowed",
         ),
-        ("study=nix", "--config: study: 'nix': no such study; allowed: those of config/studies: cifar10, "),
+        ("study=nix", "--config: study: 'nix': no such study; allowed: those of config/studies: adamw, cifar10, "),
         (
             "study=paper",
             "config/config.yaml: datasets.imagenet.path: 'data/ILSVRC2012' is not allowed; "

@@ -70,8 +70,8 @@ def pull(folder: Path) -> subprocess.CompletedProcess:
 
 
 def workspace(folder: Path) -> dict[str, bytes]:
-    """All that a user sees: every file but what snakemake, DVC and git keep for themselves, and logs."""
-    own = {".snakemake", ".dvc", ".git", "logs", "benchmarks"}
+    """All that a user sees: every file but what snakemake, DVC, git and Python keep for themselves, and logs."""
+    own = {".snakemake", ".dvc", ".git", "__pycache__", "logs", "benchmarks"}
     files = (path for path in folder.rglob("*") if not own & set(path.relative_to(folder).parts) and path.is_file())
     return {str(path.relative_to(folder)): path.read_bytes() for path in files}
 

@@ -132,3 +132,12 @@ def figure_experiments(wildcards):
         # Of an exception here Snakemake tells where it was raised, too.
         sys.exit(f"error: {STUDY.file}: figures: it has no {wildcards.figure}, nor experiments for it; it has: {known}")
     return STUDY.figures[wildcards.figure]["experiments"]
+
+
+def sized_by_preparing(wildcards):
+    """Of the study's data sets those whose size only preparing tells; an original's is known before it is downloaded."""
+    preflight()
+    labels = [label for label in STUDY.labels if original_size(DATASETS[label]) is None]
+    for label in labels:
+        check_source_of(label)
+    return [str(meta_file(label)) for label in labels]
