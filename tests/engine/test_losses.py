@@ -13,9 +13,11 @@ from smallbatch import data
 from smallbatch.core.errors import UserError
 from smallbatch.core.files import files_digest
 from smallbatch.data import prepared
+from smallbatch.runs.store import RunStore
 from smallbatch.study.experiments import Setting
 from smallbatch.study.metrics import PRIMARY
 from smallbatch.training import losses
+from smallbatch.training.evaluation import evaluate
 from smallbatch.training.pack import train_pack
 from smallbatch.training.trainer import LaneTrainer
 
@@ -126,7 +128,7 @@ REFUSED = {
 def test_a_loss_that_training_cannot_follow_is_refused_in_one_line(text, tmp_path):
     setting = Setting("made", "alexnet", 0.0, 1, metrics=("r2",), **own(tmp_path / "mine.py", HEAD + text))
     with pytest.raises(UserError) as caught:
-        losses.check_own(setting)
+        losses.check_own(setting, 3)
     message = str(caught.value)
     assert message.startswith(f"loss {tmp_path}/mine.py:loss: ") and REFUSED[text] in message and "\n" not in message
 
@@ -136,15 +138,53 @@ def test_a_loss_of_ones_own_is_tried_on_labels_of_its_kind(like, tmp_path):
     text = {
         "cross_entropy": "assert targets.ndim == 1; return F.cross_entropy(logits, targets, reduction='none')",
         "binary": "assert set(targets.flatten().tolist()) <= {0, 1}; return (logits - targets).square().mean(1)",
-        "mse": "assert len(targets.unique()) > 2; return (logits - targets).square().mean(1)",
+        "mse": "assert len(targets.unique()) > 2 and (targets > 0).all(); return (logits - targets).square().mean(1)",
     }[like]
-    losses.check_own(Setting("made", "alexnet", 0.0, 1, **own(tmp_path / "mine.py", HEAD + text, like)))
+    losses.check_own(Setting("made", "alexnet", 0.0, 1, **own(tmp_path / "mine.py", HEAD + text, like)), 3)
+
+
+def test_a_loss_is_tried_with_the_outputs_of_the_data(tmp_path):
+    text = "return F.cross_entropy(logits, targets, weight=torch.arange(7.0) + 1, reduction='none')"
+    setting = Setting("made", "alexnet", 0.0, 1, **own(tmp_path / "mine.py", HEAD + text, "cross_entropy"))
+    losses.check_own(setting, 7)
+    with pytest.raises(UserError, match="it fails"):
+        losses.check_own(setting, 10)
+
+
+def test_a_loss_of_classes_is_tried_on_targets_where_images_are_mixed(tmp_path):
+    text = "return -logits.log_softmax(1).gather(1, targets[:, None])[:, 0]"
+    recipe = own(tmp_path / "mine.py", HEAD + text, "cross_entropy")
+    losses.check_own(Setting("made", "alexnet", 0.0, 1, **recipe), 3)
+    with pytest.raises(UserError, match=r"mine.py:loss: it fails \(RuntimeError: gather"):
+        losses.check_own(Setting("made", "alexnet", 0.0, 1, augment_mixup=0.4, **recipe), 3)
+
+
+def test_numbers_that_are_the_same_on_all_held_out_images_are_refused(targets):
+    made = targets("mse")
+    made.train.labels[:, 1] = 0.5
+    with pytest.raises(UserError, match=r"selection: 'validation' is not allowed; allowed: test: output 1 is the same"):
+        LaneTrainer([a_run(loss="mse", metrics=("r2",), selection="validation")], made, CPU)
+
+
+@pytest.mark.parametrize("loss", ["binary", "mse"])
+def test_kept_weights_are_evaluated(loss, targets, tmp_path, monkeypatch):
+    targets(loss)
+    monkeypatch.chdir(tmp_path)
+    runs = [a_run(base_lr=2**-12, seed=seed, loss=loss, metrics=(PRIMARY[loss],)) for seed in (1, 2, 3)]
+    train_pack(runs, tmp_path / "made", tmp_path / "results", keep_weights="all", device="cpu")
+    store, fingerprint = RunStore(tmp_path / "results"), prepared.read(tmp_path / "made").meta.fingerprint
+    for run in runs:
+        record = store.find(run, fingerprint)
+        found = evaluate(store, record, tmp_path, CPU)
+        assert found.accuracy == pytest.approx(record.outcome.epochs[-1].test_accuracy, abs=1e-5)
 
 
 def test_a_loss_that_changed_since_the_study_was_read_trains_nothing(tmp_path):
     setting = Setting("made", "alexnet", 0.0, 1, **own(tmp_path / "mine.py", HUBER))
     (tmp_path / "mine.py").write_text(HUBER + "\n", encoding="utf-8")
-    with pytest.raises(UserError, match=r"mine.py: has changed since the study was read; call again"):
+    with pytest.raises(
+        UserError, match=r"mine.py: is not the file that the run was planned with; allowed: that, of content"
+    ):
         losses.loss_of(setting)
 
 

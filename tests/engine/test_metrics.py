@@ -141,6 +141,21 @@ def test_errors_are_what_other_samples_of_images_would_do(loss, name):
     assert 0.8 < ratio < (1.6 if name == "calibration" else 1.25)  # not smooth: too large, never too small
 
 
+@pytest.mark.parametrize("name", ["f1", "top5"])
+def test_errors_do_not_depend_on_the_order_of_images(name):
+    """Classes that come in turn are in all parts that are left out."""
+    draws = torch.Generator().manual_seed(3)
+    labels = torch.arange(1000) % 20
+    logits = torch.randn(1000, 1, 20, generator=draws)
+    logits[torch.arange(1000), 0, labels] += 2
+    mixed = torch.randperm(1000, generator=draws)
+    [in_turn], [shuffled] = (
+        scores(setting("cross_entropy", name), logits[order], labels[order]).metrics[name]
+        for order in (torch.arange(1000), mixed)
+    )
+    assert in_turn.value == pytest.approx(shuffled.value) and in_turn.error == pytest.approx(shuffled.error, rel=0.6)
+
+
 @pytest.mark.parametrize("name", ["f1", "calibration", "top5"])
 def test_scores_do_not_depend_on_how_a_split_is_divided(name):
     logits, labels = answers()

@@ -165,10 +165,17 @@ def test_metrics_settings_and_outcomes_by_name(runs):
     RunStore(RESULTS).write(scored, "f", an_outcome(scored, scores=scores), {}, None)
     assert outcome_of(RunStore(RESULTS).find(scored, "f")) == {"accuracy": 0.5, "f1": 0.25, "seconds": 1.0}
     assert outcome_of(diverged) == {"diverged_at": 7, "seconds": 1.0}
-    assert metrics_of(Epoch(4, 0.1, 2.0, 1.5, 0.5, math.nan)) == {
+    assert metrics_of(Epoch(4, 0.1, 2.0, 1.5, 0.5, math.nan), "accuracy") == {
         "learning_rate": 0.1, "train_loss": 2.0, "test_loss": 1.5, "test_accuracy": 0.5,
     }  # fmt: skip
-    assert metrics_of(Epoch(4, 0.1, 2.0, 1.5, 0.5, 0.6))["validation_accuracy"] == 0.6
+    assert metrics_of(Epoch(4, 0.1, 2.0, 1.5, 0.5, 0.6), "accuracy")["validation_accuracy"] == 0.6
+    r2 = [Score(epoch, "r2", 0.1 * epoch, 0.1, math.nan, math.nan) for epoch in (1, 2)]
+    by_name = metrics_of(Epoch(2, 0.1, 2.0, 1.5, 0.2, math.nan), "r2", r2)
+    assert by_name == {"learning_rate": 0.1, "train_loss": 2.0, "test_loss": 1.5, "test_r2": 0.2}
+    f1 = [Score(2, "f1", 0.3, 0.1, 0.4, 0.1)]
+    assert {"test_f1": 0.3, "validation_f1": 0.4}.items() <= metrics_of(
+        Epoch(2, 0.1, 2.0, 1.5, 0.2, 0.3), "accuracy", f1
+    ).items()
     assert plain({"lr_drops": [0.5, 0.75], "betas": [], "clip_norm": None, "warmup": False, "momentum": 0.0}) == {
         "lr_drops": "0.5 0.75", "warmup": False, "momentum": 0.0,
     }  # fmt: skip

@@ -15,15 +15,15 @@ from smallbatch.analysis.variance_shrinkage import variance_prior
 
 
 def test_the_bar_is_a_share_of_the_way_from_chance_to_the_best():
-    assert convergence_bar(0.9, 0.1, 0.75, 10_000) == pytest.approx(0.7)
-    assert convergence_bar(0.5, 0.5, 1, 100) == math.inf
-    assert math.isnan(convergence_bar(math.nan, 0.1, 0.8, 10_000))
+    assert convergence_bar(0.9, 0.1, 0.75, 0.003) == pytest.approx(0.7)
+    assert convergence_bar(0.5, 0.5, 1, 0.05) == math.inf
+    assert math.isnan(convergence_bar(math.nan, 0.1, 0.8, 0.003))
 
 
 @pytest.mark.parametrize(("best", "trained"), [(0.18, False), (0.19, False), (0.1901, True)])
 def test_nothing_has_converged_within_three_standard_errors_of_chance(best: float, trained: bool):
     # of 100 images at chance 0.1: sqrt(0.1 * 0.9 / 100) = 0.03
-    assert math.isfinite(convergence_bar(best, 0.1, 0.8, 100)) == trained
+    assert math.isfinite(convergence_bar(best, 0.1, 0.8, math.sqrt(0.1 * 0.9 / 100))) == trained
 
 
 def test_percentiles_leave_out_what_is_not_there():

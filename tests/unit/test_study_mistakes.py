@@ -383,13 +383,22 @@ def test_the_loss_is_for_the_labels_of_the_data():
         study = load(dict(data="table", loss=loss), datasets=tables)
         for other in (None, "binary", "numbers"):
             of = size((3, 9, 9))._replace(targets=other)
-            if other == targets:
+            if other == targets or (loss, other) == ("mse", "binary"):  # of which R2 is known, too
                 check_against_data(study, "table", 100, of)
                 continue
             with pytest.raises(
                 UserError, match=rf"small.loss: '{loss}' is not allowed; allowed: .* of table, which are"
             ):
                 check_against_data(study, "table", 100, of)
+
+
+def test_of_five_classes_the_right_one_is_always_among_five():
+    study = load(dict(data="table", metrics=["top5"]), datasets={"table": {"source": "arrays", "path": "p"}})
+    check_against_data(study, "table", 100, size((3, 9, 9))._replace(classes=6))
+    with pytest.raises(
+        UserError, match=r"small.metrics: 'top5' is not allowed; allowed: with more than 5 classes; tab"
+    ):
+        check_against_data(study, "table", 100, size((3, 9, 9))._replace(classes=5))
 
 
 def test_the_primary_metric_of_a_loss_is_recorded_whatever_else_is():

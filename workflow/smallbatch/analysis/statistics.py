@@ -40,19 +40,19 @@ def final_median(by_epoch: Sequence[float]) -> float:
     return statistics.median(by_epoch[-LAST_EPOCHS:])
 
 
-def convergence_bar(best: float, chance: float, threshold: float, test_images: int) -> float:
+def convergence_bar(best: float, chance: float, threshold: float, error: float) -> float:
     """The accuracy from which a run counts as converged: chance + threshold * (best - chance).
 
-    Infinite where nothing has trained: where even the best is within three binomial standard errors of chance, what
+    Infinite where nothing has trained: where even the best is within three standard errors of chance, what
     stands out among the runs is luck. NaN where nothing is there.
 
     Args:
         best: the best accuracy of any run of the experiment, a fraction.
         chance: the accuracy of guessing, a fraction.
         threshold: the share of the way from chance to best.
-        test_images: images that accuracies were measured on.
+        error: standard error that the test images give an accuracy near chance.
     """
-    if best <= chance + 3 * math.sqrt(chance * (1 - chance) / test_images):
+    if best <= chance + 3 * error:
         return math.inf
     return chance + threshold * (best - chance)
 

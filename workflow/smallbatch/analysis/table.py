@@ -14,7 +14,7 @@ from smallbatch.core.files import atomic
 from smallbatch.data.prepared import Meta
 from smallbatch.runs.store import Epoch, Record, RunStore, Variance, digest_of
 from smallbatch.study.experiments import VALIDATION_FRACTION, Run, Setting
-from smallbatch.study.metrics import ACCURACY, METRICS
+from smallbatch.study.metrics import ACCURACY, METRICS, PRIMARY
 
 Planned = Sequence[tuple[str, Run]]
 """Pairs of experiment and run, as `Study.planned` gives them."""
@@ -51,12 +51,23 @@ def runs_table(
     """
     rows = [_row(experiment, run, records, metas[run.setting.data]) for experiment, run in planned]
     table = pd.DataFrame(rows).astype({"diverged_at": "Int64"})
-    best = table.groupby("experiment")["accuracy"].transform("max")
-    known = zip(best, table["chance"], table["test_images"], strict=True)
-    table["bar"] = [convergence_bar(top, chance, threshold, images) for top, chance, images in known]
+    bars = {name: _bar(rows, threshold) for name, rows in table.groupby("experiment")}
+    table["bar"] = table["experiment"].map(bars)
     table["converged"] = (table["status"] == "finished") & (table["accuracy"] >= table["bar"])
     places = [column for column in ENVIRONMENT if column in table]  # in one order, whatever a record's is
     return table[[*table.columns.drop(places), *places]]
+
+
+def _bar(runs: pd.DataFrame, threshold: float) -> float:
+    """The bar of convergence of one experiment; see `convergence_bar`."""
+    if not runs["accuracy"].notna().any():
+        return math.nan
+    best = runs.nlargest(1, "accuracy").iloc[0]
+    chance, primary = float(best["chance"]), PRIMARY[str(best["loss"])]
+    error = math.sqrt(chance * (1 - chance) / float(best["test_images"]))
+    if primary != ACCURACY:
+        error = float(best[f"{primary}_error"])
+    return convergence_bar(float(best["accuracy"]), chance, threshold, error)
 
 
 def _row(experiment: str, run: Run, records: Mapping[str, Record], meta: Meta) -> dict[str, object]:

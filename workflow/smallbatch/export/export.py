@@ -50,7 +50,8 @@ class Exporter:
         log, written = self._open[name]
         at = time_of(record) if record else time.time()
         for epoch in epochs[len(written) :]:
-            log.add(epoch.epoch, metrics_of(epoch), at)
+            scores = record.outcome.scores if record else ()
+            log.add(epoch.epoch, metrics_of(epoch, run.setting.primary_metric, scores), at)
             written.append(epoch)
         if record:
             self._open.pop(name)[0].close(record)

@@ -6,14 +6,14 @@ Times of epochs are not recorded, so those of a finished run all have the time a
 import math
 import os
 import shutil
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from functools import cache
 from pathlib import Path
 from typing import Any, Protocol
 
 from smallbatch.analysis.statistics import final_accuracy, final_median
-from smallbatch.runs.store import Epoch, Record
+from smallbatch.runs.store import Epoch, Record, Score
 
 Values = Mapping[str, Any]
 
@@ -35,10 +35,19 @@ class Tracker(Protocol):
         """Open them: in the folder of all runs of this study, under the run's name."""
 
 
-def metrics_of(epoch: Epoch) -> dict[str, float]:
-    """The metrics of an epoch by name; without the accuracy on a validation split that the run does not hold out."""
-    values: dict[str, float] = epoch._asdict()
-    return {name: value for name, value in values.items() if name != "epoch" and not math.isnan(value)}
+def metrics_of(epoch: Epoch, primary: str, scores: Sequence[Score] = ()) -> dict[str, float]:
+    """The metrics of an epoch by name; without those on a validation split that the run does not hold out.
+
+    Args:
+        epoch: the epoch.
+        primary: the run's primary metric, which its accuracies are.
+        scores: all that is known of the run's other metrics.
+    """
+    own = {name.replace("accuracy", primary): value for name, value in epoch._asdict().items() if name != "epoch"}
+    for score in scores:
+        if score.epoch == epoch.epoch:
+            own |= {f"test_{score.metric}": score.test, f"validation_{score.metric}": score.validation}
+    return {name: value for name, value in own.items() if not math.isnan(value)}
 
 
 def outcome_of(record: Record) -> dict[str, float]:

@@ -6,8 +6,11 @@ from dataclasses import dataclass
 CROSS_ENTROPY, BINARY, MSE = LOSSES = ("cross_entropy", "binary", "mse")
 """Losses: of one class out of several, of outputs that are 0 or 1 each, and of outputs that are numbers."""
 
-TARGETS = {CROSS_ENTROPY: None, BINARY: "binary", MSE: "numbers"}
+TARGETS = {CROSS_ENTROPY: (None,), BINARY: ("binary",), MSE: ("numbers", "binary")}
 """Loss -> the `Meta.targets` of the data that it is for."""
+
+TOP = 5
+"""Of `top5`."""
 
 ACCURACY, BALANCED, R2 = "accuracy", "balanced_accuracy", "r2"
 
@@ -32,7 +35,7 @@ class Metric:
 
 
 METRICS = {
-    "top5": Metric("top-5 accuracy", "", {CROSS_ENTROPY: lambda classes: min(1.0, 5 / classes)}),
+    "top5": Metric("top-5 accuracy", "", {CROSS_ENTROPY: lambda classes: min(1.0, TOP / classes)}),
     BALANCED: Metric(
         "balanced accuracy",
         "It is the mean recall of classes, or of both values of each output.",
@@ -49,7 +52,7 @@ METRICS = {
     ),
     "likelihood": Metric(
         "likelihood",
-        "It is exp(-loss), the geometric mean of the probabilities of right answers.",
+        "It is exp(-cross-entropy), the geometric mean of the probabilities of right answers.",
         {CROSS_ENTROPY: lambda classes: 1 / classes, BINARY: lambda _: 0.5},
     ),
     R2: Metric("R²", "It is the mean over outputs, and 0 where it is below.", {MSE: lambda _: 0.0}),

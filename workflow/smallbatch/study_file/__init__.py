@@ -10,6 +10,7 @@ from typing import Any
 
 from smallbatch import data
 from smallbatch.core.errors import UserError, refuse
+from smallbatch.data.info import image_shape_and_classes
 from smallbatch.study.claims import check_claims, survives
 from smallbatch.study.experiments import BUDGETS, OF_TORCH, Experiment, Study
 from smallbatch.study.rates import parse_base_lr
@@ -117,19 +118,21 @@ def load_study(
         if allowed := run.why_not_shared(processes):
             refuse(location("training.processes", said_in, given or {}), "training.processes", processes, allowed)
     if examine:
-        _try_recipes(study)
+        _try_recipes(study, datasets)
         own_models.check(study, datasets, processes)
     return study
 
 
-def _try_recipes(study: Study) -> None:
+def _try_recipes(study: Study, datasets: Values) -> None:
     """Try losses of the user's own, and optimisers of torch."""
     for e in study.experiments.values():
         s = e.setting
         if s.loss_function:
             from smallbatch.training.losses import check_own  # imports torch, which takes seconds
 
-            check_own(s)
+            [key] = [key for key, settings in datasets.items() if data.label(key, settings) == s.data]
+            _, outputs = image_shape_and_classes(key, datasets[key], Path("data"))
+            check_own(s, outputs)
         if s.optimizer.startswith(OF_TORCH):
             from smallbatch.training.torch_optimizers import reason_against
 

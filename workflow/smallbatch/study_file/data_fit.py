@@ -6,7 +6,7 @@ from smallbatch import models
 from smallbatch.core.errors import refuse
 from smallbatch.data.originals import DatasetInfo
 from smallbatch.study.experiments import VALIDATION_FRACTION, Experiment, Study
-from smallbatch.study.metrics import TARGETS
+from smallbatch.study.metrics import TARGETS, TOP
 
 
 def check_against_data(study: Study, label: str, train_images: int | None, size: DatasetInfo | None = None) -> None:
@@ -44,10 +44,13 @@ def check_against_data(study: Study, label: str, train_images: int | None, size:
 def _check_images(where: str, e: Experiment, label: str, size: DatasetInfo) -> None:
     """Check that an experiment's loss, augmentation and model fit its data, whose images may be features."""
     s, key, pixels = e.setting, f"experiments.{e.name}", min(size.shape[1:])
-    if TARGETS[s.loss] != size.targets:
-        fitting = [loss for loss, targets in TARGETS.items() if targets == size.targets]
-        labels = f"the labels of {label}, which are {size.targets or 'classes'} (integers [n] are classes)"
+    if size.targets not in TARGETS[s.loss]:
+        fitting = [loss for loss, targets in TARGETS.items() if size.targets in targets]
+        kinds = "integers [n] are classes, booleans 0 or 1, floats numbers"
+        labels = f"the labels of {label}, which are {size.targets or 'classes'} ({kinds})"
         refuse(where, f"{key}.loss", s.loss, f"{' or '.join(fitting)} with {labels}")
+    if "top5" in s.metrics and size.classes <= TOP:
+        refuse(where, f"{key}.metrics", "top5", f"with more than {TOP} classes; {label} has {size.classes}")
     if size.shape[1:] == (1, 1):
         if not models.is_own(s.model):
             allowed = f"a model of your own, since {label} has {size.shape[0]} features and no images"

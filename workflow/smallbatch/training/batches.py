@@ -12,7 +12,7 @@ from torch import Tensor
 from smallbatch.core.errors import refuse
 from smallbatch.core.seeds import stream_seed
 from smallbatch.data.augmentation import cutout, flip, jitter, mixed_up, pad_crop, patched, patches
-from smallbatch.data.prepared import Prepared
+from smallbatch.data.prepared import Meta, Prepared
 from smallbatch.study.experiments import VALIDATION_FRACTION, Setting
 from smallbatch.training.resources import device as devices
 
@@ -150,6 +150,7 @@ class BatchLoader:
         self.held_out = self.subset[:0]
         if setting.selection == "validation":
             self.held_out, self.subset = _hold_out(self.subset)
+            _check_held_out(data.meta, self.train_labels[self.held_out.to(device)])
         self.steps = len(self.subset) // batch_size
         if not self.steps:
             allowed = f"numbers up to {len(self.subset)}, the training images"
@@ -357,6 +358,15 @@ def _check_augment(data: Prepared, setting: Setting) -> None:
     if data.meta.dtype and any(setting.color_jitter.values()):
         allowed = "none of brightness, contrast and saturation on floats, whose black and white are not known"
         refuse(f"experiment on {data.meta.label}", "augment", setting.augment, allowed)
+
+
+def _check_held_out(meta: Meta, labels: Tensor) -> None:
+    """Refuse numbers of which R2 is unknown on the images that are held out."""
+    if meta.targets == "numbers" and len(labels):
+        constant = (labels.amax(0) == labels.amin(0)).nonzero().flatten().tolist()
+        if constant:
+            allowed = f"test: output {constant[0]} is the same for all {len(labels)} images that would be held out"
+            refuse(f"experiment on {meta.label}", "selection", "validation", allowed)
 
 
 def _subset(available: int, count: int | None) -> Tensor:

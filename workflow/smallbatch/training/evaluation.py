@@ -12,7 +12,8 @@ from smallbatch.core import environment
 from smallbatch.core.errors import UserError
 from smallbatch.data import prepared
 from smallbatch.runs.store import Record, RunStore
-from smallbatch.study.experiments import Run
+from smallbatch.study.experiments import Run, Setting
+from smallbatch.study.metrics import ACCURACY, LABELS
 from smallbatch.training.resources import device as devices
 from smallbatch.training.trainer import LaneTrainer
 
@@ -21,6 +22,10 @@ DECIDES = ("device", "cuda", "threads", "kernels", "torch")
 
 ROUNDED = {"float32": (0.001, 2), "tf32": (0.01, 4), "bf16": (0.01, 4)}
 """Precision -> fraction of the test images, and minimum number, that may differ if the rounding differs."""
+
+
+SAME_SUMS = 1e-5
+"""The largest difference between two values of a metric that is no count, where the rounding is the same."""
 
 
 @dataclass(frozen=True)
@@ -81,22 +86,31 @@ def evaluate(store: RunStore, record: Record, data: Path, device: torch.device) 
     result = Evaluation(
         accuracy,
         record.outcome.epochs[-1].test_accuracy,
-        0.0 if alike else _bound(run.setting.precision, images.meta.test),
+        _bound(run.setting, images.meta.test, alike=alike),
         _words(computed, this),
         _words(run, record.environment),
     )
     if not abs(result.accuracy - result.recorded) <= result.bound:
         allowed = f"at most {result.bound:.4g} apart, between such places" if result.bound else "equal, on such a place"
+        metric = LABELS[run.setting.primary_metric]
         raise UserError(
-            f"{store.root / name}: the weights have test accuracy {accuracy}, recorded is {result.recorded}; allowed: "
+            f"{store.root / name}: the weights have test {metric} {accuracy}, recorded is {result.recorded}; allowed: "
             f"{allowed}; recorded with {result.recorded_with}; tested with {result.tested_with}"
         )
     return result
 
 
-def _bound(precision: str, images: int) -> float:
-    """The largest allowed difference between two accuracies on `images` images."""
-    fraction, smallest = ROUNDED[precision]
+def _bound(setting: Setting, images: int, *, alike: bool) -> float:
+    """The largest allowed difference between two accuracies on `images` images, where rounding is `alike` or not.
+
+    Accuracies of classes are counts. Other primary metrics are as exact as the sums that they are computed from, which
+    differ in the last digits where a run is tested alone.
+    """
+    fraction, smallest = ROUNDED[setting.precision]
+    if setting.primary_metric != ACCURACY:
+        return SAME_SUMS if alike else fraction
+    if alike:
+        return 0.0
     return max(math.floor(fraction * images), smallest) / images + 1e-12  # the accuracies themselves are rounded
 
 

@@ -17,8 +17,8 @@ from smallbatch.study.metrics import BINARY, CROSS_ENTROPY, MSE
 Loss = Callable[[Tensor, Tensor], Tensor]
 """Logits [n, outputs] and labels [n], or targets [n, outputs] -> losses [n]."""
 
-EXAMPLES, OUTPUTS = 6, 3
-"""Of the answers that a loss of the user's own is tried on."""
+EXAMPLES = 6
+"""Number of predictions that a loss of the user's own is tried on."""
 
 
 def loss_of(setting: Setting) -> Loss:
@@ -72,7 +72,7 @@ def default_loss(logits: Tensor, labels: Tensor) -> Tensor:
 def _own(function: str, content: str | None) -> Loss:
     file, _, name = function.rpartition(":")
     if files_digest(Path(file)) != content:
-        raise UserError(f"{file}: has changed since the study was read; call again")
+        raise UserError(f"{file}: is not the file that the run was planned with; allowed: that, of content {content}")
     try:
         own: Loss = runpy.run_path(file)[name]
     except Exception as error:
@@ -80,15 +80,23 @@ def _own(function: str, content: str | None) -> Loss:
     return own
 
 
-def check_own(setting: Setting) -> None:
-    """Try a loss of the user's own.
+def check_own(setting: Setting, outputs: int) -> None:
+    """Try a loss of the user's own on labels as training has them.
+
+    Args:
+        setting: whose loss it is.
+        outputs: number of classes or outputs.
 
     Raises:
         UserError: it fails, or does not give each example a finite loss of its own that training can follow.
     """
     function, loss = setting.loss_function, loss_of(setting)
-    logits = torch.randn(EXAMPLES, OUTPUTS, generator=torch.Generator().manual_seed(0)).requires_grad_()
-    labels = _labels(setting.loss)
+    for labels in _labels(setting, outputs):
+        _try(function, loss, outputs, labels)
+
+
+def _try(function: str | None, loss: Loss, outputs: int, labels: Tensor) -> None:
+    logits = torch.randn(EXAMPLES, outputs, generator=torch.Generator().manual_seed(0)).requires_grad_()
     try:
         losses, alone = loss(logits, labels), [loss(logits[[one]], labels[[one]]) for one in range(EXAMPLES)]
         again = loss(logits, labels)
@@ -105,12 +113,14 @@ def check_own(setting: Setting) -> None:
         raise _refused(function, "it gives the same examples other losses the second time; allowed: the same")
 
 
-def _labels(kind: str) -> Tensor:
+def _labels(setting: Setting, outputs: int) -> list[Tensor]:
+    """Labels of each form that the loss is given: of mixed images classes are targets [n, outputs], too."""
     draws = torch.Generator().manual_seed(1)
-    if kind == CROSS_ENTROPY:
-        return torch.randint(OUTPUTS, (EXAMPLES,), generator=draws)
-    numbers = torch.randn(EXAMPLES, OUTPUTS, generator=draws)
-    return (numbers > 0).float() if kind == BINARY else numbers
+    numbers = torch.rand(EXAMPLES, outputs, generator=draws)
+    if setting.loss == CROSS_ENTROPY:
+        classes = torch.randint(outputs, (EXAMPLES,), generator=draws)
+        return [classes, numbers.softmax(1)] if any(setting.mixing.values()) else [classes]
+    return [(numbers > 0.5).float() if setting.loss == BINARY else numbers]
 
 
 def _failing(function: str | None, error: Exception) -> UserError:

@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from smallbatch.study.experiments import Setting
-from smallbatch.study.metrics import ACCURACY, BINARY, CROSS_ENTROPY, MSE, R2
+from smallbatch.study.metrics import ACCURACY, BINARY, CROSS_ENTROPY, MSE, R2, TOP
 from smallbatch.training.losses import binary_cross_entropy, evaluation_loss
 
 FOLDS = 20
@@ -22,8 +22,6 @@ FOLDS = 20
 
 BINS = 15
 """Bins of confidence, as in Guo et al. 2017, "On calibration of modern neural networks"."""
-
-TOP = 5
 
 
 class Measured(NamedTuple):
@@ -88,7 +86,7 @@ class Tally:
         self.count += len(labels)
         for name, sums in self.sums.items():
             terms = self.definitions[name].terms(predictions.double(), of_lanes).unflatten(0, shape)
-            sums.index_add_(0, numbers.to(terms.device) % FOLDS, terms)
+            sums.index_add_(0, _folds(numbers.to(terms.device)), terms)
 
     def scores(self, total: Callable[[Tensor], Tensor]) -> Scores:
         """The scores of each lane.
@@ -100,6 +98,13 @@ class Tally:
         metrics = {name: _measured(self.definitions[name].value, total(sums)) for name, sums in self.sums.items()}
         others = [measured.value for measured in metrics[self.primary]] if self.primary != ACCURACY else []
         return Scores((loss_sum / count).tolist(), others or (correct / count).tolist(), metrics)
+
+
+def _folds(numbers: Tensor) -> Tensor:
+    """The fold of each image, by a hash of its index: classes may come in turn, and each fold needs some of all."""
+    for _ in range(2):
+        numbers = (numbers ^ numbers >> 16) * 0x45D9F3B & 0xFFFFFFFF
+    return (numbers ^ numbers >> 16) % FOLDS
 
 
 def _measured(value: Callable[[Tensor], Tensor], sums: Tensor) -> list[Measured]:

@@ -127,13 +127,18 @@ def reason_against(name: str, weight_decay: float) -> str:
         if argument not in taken or argument in (*OWN_KEYS, *IMPLEMENTATION):
             own = [each for each in taken if each not in (*OWN_KEYS, *IMPLEMENTATION)]
             return f"the arguments {', '.join(own)}{suggestion(argument, own)}; lr and weight_decay are settings"
+    for argument, value in models.arguments(name).items():
+        if isinstance(taken[argument].default, bool) != isinstance(value, bool) or isinstance(value, str):
+            return f"{argument}={taken[argument].default!r} or another value of that type"
     if weight_decay and "weight_decay" not in taken:
         return f"weight_decay: 0 with {base}, which has none"
     try:
         for shape in ((2, 3, 2, 2), (3, 2), (3,)):
             _state_template(name, torch.zeros(shape), weight_decay)
     except Exception as error:
-        return f"one that updates weights of any shape by their gradients ({' '.join(str(error).split())[:200]})"
+        any_shape = "one that updates weights of any shape by their gradients"
+        what = "arguments that it takes" if models.arguments(name) else any_shape
+        return f"{what} ({' '.join(str(error).split())[:200]})"
     return ""
 
 
