@@ -128,3 +128,14 @@ def test_a_task_of_an_array_is_warned_before_its_time_is_over(commands, monkeypa
 def test_both_warnings_come_at_the_same_time():
     profile = yaml.safe_load((PROJECT / "slurm" / "config.yaml").read_text())
     assert profile["set-resources"]["train"]["slurm_extra"] == f"--signal=TERM@{slurm.WARNING}"
+
+
+@pytest.mark.parametrize(
+    ("partition", "has"), [(None, True), ("fast", True), ("cpu", False), ("other", True), ("nowhere", False)]
+)
+def test_the_gpus_of_a_partition_also_of_the_default_by_its_name(partition, has, tmp_path, monkeypatch):
+    sinfo = tmp_path / "sinfo"
+    sinfo.write_text("#!/bin/sh\nprintf 'cpu (null)\\nfast* gpu:a100:4\\nother gpu:2\\n'\n", encoding="utf-8")
+    sinfo.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:/usr/bin:/bin")
+    assert slurm.has_gpus(partition) == has

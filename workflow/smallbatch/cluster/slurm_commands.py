@@ -43,7 +43,11 @@ def has_gpus(partition: str | None = None) -> bool:
         return False
     output = _run("sinfo", "--noheader", "--format=%P %G").stdout
     offers = [line.split(maxsplit=1) for line in output.splitlines()]
-    return any("gpu" in gres for name, gres in offers if (name == partition if partition else name.endswith("*")))
+    # The default partition's name ends in an asterisk, also where it is asked for by its name.
+    asked = [
+        gres for name, gres in offers if (name.removesuffix("*") == partition if partition else name.endswith("*"))
+    ]
+    return any("gpu" in gres for gres in asked)
 
 
 def check(requests: Mapping[str, Sequence[str]]) -> None:
