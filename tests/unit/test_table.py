@@ -321,3 +321,15 @@ def test_rates_that_are_known_so_far_are_those_of_each_dependent_experiment(runs
     later = Experiment("later", SIX.setting, (8,), None, (), (1,), ("long", "held-out"))
     study = Study("f", "s", "t", "", {e.name: e for e in (grid, held_out, later)}, {})
     assert rates_so_far(study, runs) == {"later": {8: 2**-6, 4: 2**-4}}
+
+
+@pytest.mark.parametrize(("r2", "has_trained"), [(0.029, False), (0.031, True)])
+def test_numbers_of_which_noise_explains_as_much_have_not_converged(r2: float, has_trained: bool, tmp_path):
+    """Of an error of 0.01, which is the metric's own, three are within chance."""
+    run = a_run(loss="mse", metrics=("r2",), epochs=1)
+    outcome = Outcome(epochs([r2]), None, 1.0, 64, 1, 1, [], [Score(1, "r2", r2, 0.01, nan, nan)])
+    store = RunStore(tmp_path)
+    store.write(run, "f", outcome, PLACE, None)
+    table = runs_table([("e", run)], collect([("e", run)], store, METAS), METAS, 0.8)
+    assert table["converged"].tolist() == [has_trained] and table["chance"].tolist() == [0]
+    assert table["bar"].tolist() == [pytest.approx(0.8 * r2) if has_trained else inf]
