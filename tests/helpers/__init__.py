@@ -8,13 +8,14 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import pytest
 import yaml
 
 from helpers import warm
+from smallbatch import data
 from smallbatch.core.errors import UserError
 from smallbatch.data import prepared
 from smallbatch.models import content
@@ -78,6 +79,17 @@ def made_data(folder: Path, *, train: int = 64, test: int = 32, shape=(1, 8, 8),
         splits.append(prepared.Split(images, labels))
     prepared.write(folder, folder.name, [f"class{i}" for i in range(classes)], *splits)
     return folder
+
+
+def prepared_beside(path: Path, settings: dict[str, Any]) -> prepared.Prepared:
+    """The data that lie at a path, checked and prepared beside it; nothing else is left there."""
+    folder = path.parent / "made" / "mine"
+    data.check_settings("config.yaml", "mine", settings)
+    data.check_source("config.yaml", "mine", settings)
+    data.prepare("mine", settings, folder, folder)
+    assert data.reason_to_prepare("mine", settings, folder) is None
+    assert [entry.name for entry in folder.parent.iterdir()] == ["mine"]
+    return prepared.read(folder)
 
 
 @contextlib.contextmanager

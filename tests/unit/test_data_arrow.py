@@ -8,7 +8,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from helpers import refusal
+from helpers import prepared_beside, refusal
 from helpers.pictures import SIZE, flat
 
 from smallbatch import data
@@ -57,13 +57,7 @@ def settings_of(path: Path, **more: Any) -> dict[str, Any]:
 
 
 def prepare(path: Path, **more: Any) -> prepared.Prepared:
-    folder, settings = path.parent / "made" / "mine", settings_of(path, **more)
-    data.check_settings("config.yaml", "mine", settings)
-    data.check_source("config.yaml", "mine", settings)
-    data.prepare("mine", settings, folder, folder)
-    assert data.reason_to_prepare("mine", settings, folder) is None
-    assert [entry.name for entry in folder.parent.iterdir()] == ["mine"]
-    return prepared.read(folder)
+    return prepared_beside(path, settings_of(path, **more))
 
 
 def refused(path: Path, *parts: str, **more: Any) -> None:

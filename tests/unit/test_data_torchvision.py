@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torchvision.datasets
-from helpers import PROJECT, refusal
+from helpers import PROJECT, prepared_beside, refusal
 from helpers.torchvision_layouts import LAYOUTS, NAMES, TEST, TRAIN, WHOLE, any_content, idx, labels, text
 
 from smallbatch import data
@@ -40,13 +40,7 @@ def made(root: Path, name: str) -> Path:
 
 
 def prepare(path: Path, name: str, **more: Any) -> prepared.Prepared:
-    folder, settings = path.parent / "made" / "mine", settings_of(path, name, **more)
-    data.check_settings("config.yaml", "mine", settings)
-    data.check_source("config.yaml", "mine", settings)
-    data.prepare("mine", settings, folder, folder)
-    assert data.reason_to_prepare("mine", settings, folder) is None
-    assert [entry.name for entry in folder.parent.iterdir()] == ["mine"]
-    return prepared.read(folder)
+    return prepared_beside(path, settings_of(path, name, **more))
 
 
 def refused(path: Path, name: str, *parts: str, **more: Any) -> None:

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
-CROSS_ENTROPY, BINARY, MSE = LOSSES = ("cross_entropy", "binary", "mse")
+CROSS_ENTROPY, BINARY, MSE = ("cross_entropy", "binary", "mse")
 """Losses: of one class out of several, of outputs that are 0 or 1 each, and of outputs that are numbers."""
 
 TARGETS = {CROSS_ENTROPY: (None,), BINARY: ("binary",), MSE: ("numbers", "binary")}
