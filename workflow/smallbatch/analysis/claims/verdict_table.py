@@ -96,7 +96,7 @@ def _judged(claim: Claim, grids: FigureGrids, variance: pd.DataFrame, thresholds
         "high": high,
         "unit": decides.unit,
         "figures": ", ".join(sorted(found.figures)),
-        "evidence": decides.sentence + _tally(verdicts),
+        "evidence": decides.sentence + _counts_of_verdicts(verdicts),
         "seeds": _span([comparison.seeds for comparison in comparisons if comparison.seeds]),
         "differences": "; ".join(found.differences),
         "to_decide": what_would_decide(comparisons, verdicts) if verdict == "undecided" else "",
@@ -137,8 +137,8 @@ def _why_not_run(claim: Claim, absent: Sequence[str], missing_figures: Sequence[
     return f"the study has no results of {', '.join(missing_figures or absent)}"
 
 
-def _tally(verdicts: Sequence[str]) -> str:
-    """How the comparisons fell out, where there are several."""
+def _counts_of_verdicts(verdicts: Sequence[str]) -> str:
+    """How many comparisons have each verdict, where there are several."""
     counts = [f"{verdicts.count(verdict)} {verdict}" for verdict in reversed(VERDICTS) if verdict in verdicts]
     return f"; of {len(verdicts)} comparisons {', '.join(counts)}" if len(verdicts) > 1 else ""
 
