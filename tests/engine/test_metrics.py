@@ -15,7 +15,7 @@ from smallbatch.data import prepared
 from smallbatch.study.experiments import Setting
 from smallbatch.study.metrics import METRICS, PRIMARY
 from smallbatch.training.checkpoints import Checkpoint
-from smallbatch.training.metrics import Scores, Tally
+from smallbatch.training.metrics import MetricSums, Scores
 from smallbatch.training.trainer import LaneTrainer
 
 CPU = torch.device("cpu")
@@ -37,10 +37,10 @@ def answers(classes: int = CLASSES) -> tuple[torch.Tensor, torch.Tensor]:
 
 
 def scores(of: Setting, logits: torch.Tensor, labels: torch.Tensor, size: int = 64) -> Scores:
-    tally = Tally(of, logits.shape[1], logits.shape[2], CPU)
+    metric_sums = MetricSums(of, logits.shape[1], logits.shape[2], CPU)
     for part in torch.arange(len(logits)).split(size):
-        tally.add(logits[part], labels[part], part)
-    return tally.scores(lambda sums: sums)
+        metric_sums.add(logits[part], labels[part], part)
+    return metric_sums.scores(lambda sums: sums)
 
 
 def values(found: Scores, name: str) -> list[float]:
@@ -163,17 +163,20 @@ def test_scores_do_not_depend_on_how_a_split_is_divided(name):
     assert scores(setting("cross_entropy", name), logits, labels, 7).metrics[name] == [
         pytest.approx(measured, rel=1e-12) for measured in whole.metrics[name]
     ]
-    parts = [Tally(setting("cross_entropy", name), LANES, CLASSES, CPU) for _ in range(3)]
-    for rank, tally in enumerate(parts):  # as processes share it
+    parts = [MetricSums(setting("cross_entropy", name), LANES, CLASSES, CPU) for _ in range(3)]
+    for rank, metric_sums in enumerate(parts):  # as processes share it
         numbers = torch.arange(rank, IMAGES, 3)
-        tally.add(logits[numbers], labels[numbers], numbers)
+        metric_sums.add(logits[numbers], labels[numbers], numbers)
     summed = parts[0].scores(lambda sums: total(parts, sums))
     assert summed.metrics[name] == [pytest.approx(measured, rel=1e-12) for measured in whole.metrics[name]]
 
 
-def total(parts: list[Tally], sums: torch.Tensor) -> torch.Tensor:
+def total(parts: list[MetricSums], sums: torch.Tensor) -> torch.Tensor:
     """What all processes have together of the sums that the first one asks for."""
-    owned = [[tally.loss_sum, tally.correct, tally.count, *tally.sums.values()] for tally in parts]
+    owned = [
+        [metric_sums.loss_sum, metric_sums.correct, metric_sums.count, *metric_sums.sums.values()]
+        for metric_sums in parts
+    ]
     index = next(index for index, own in enumerate(owned[0]) if own is sums)
     return torch.stack([own[index] for own in owned]).sum(0)
 
@@ -182,10 +185,10 @@ def test_each_metric_can_be_computed_with_the_losses_that_it_is_for():
     for (name, metric), loss in itertools.product(METRICS.items(), PRIMARY):
         if loss in metric.chance:
             assert 0 <= metric.chance[loss](CLASSES) <= 1
-            assert name in Tally(setting(loss, name), 1, CLASSES, CPU).sums
+            assert name in MetricSums(setting(loss, name), 1, CLASSES, CPU).sums
         else:
             with pytest.raises(KeyError):
-                Tally(setting(loss, name), 1, CLASSES, CPU)
+                MetricSums(setting(loss, name), 1, CLASSES, CPU)
 
 
 def test_a_run_records_its_metrics_of_each_epoch_in_company_and_alone(data_folder, tmp_path):

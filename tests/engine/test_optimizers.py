@@ -12,7 +12,7 @@ from smallbatch.training import lanes
 from smallbatch.training.engines.eager import EagerUpdates
 from smallbatch.training.engines.native import library
 from smallbatch.training.engines.native.updates import NativeUpdates
-from smallbatch.training.metrics import Tally
+from smallbatch.training.metrics import MetricSums
 from smallbatch.training.optimizers import optimizer_of, undecayed
 from smallbatch.training.trainer import LaneTrainer
 
@@ -161,8 +161,8 @@ def test_the_training_loss_has_the_smoothed_labels_and_the_test_loss_those_of_th
     found = training.train_block(training.plan(), 1)
     torch.testing.assert_close(found[0, 0], F.cross_entropy(logits, labels[:, 0], label_smoothing=0.2))
     test_images, test_labels = next(training.loader.test_batches(32))
-    tally = Tally(training.setting, 1, 4, CPU)
-    tested = training.state.network.test([(test_images, test_labels)], training.updates.logits, tally)
+    metric_sums = MetricSums(training.setting, 1, 4, CPU)
+    tested = training.state.network.test([(test_images, test_labels)], training.updates.logits, metric_sums)
     expected = F.cross_entropy(training.state.network.logits(test_images), test_labels)
     assert tested.losses[0] == pytest.approx(expected.item(), rel=1e-5)
 

@@ -52,7 +52,7 @@ class _Definition:
     value: Callable[[Tensor], Tensor]
 
 
-class Tally:
+class MetricSums:
     """Sums over the images of a split, by which it is scored.
 
     Args:

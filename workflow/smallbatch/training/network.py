@@ -12,7 +12,7 @@ from smallbatch.models.normalisation import BatchNorm, micro_batch_momenta
 from smallbatch.training import lanes
 from smallbatch.training.distributed import World
 from smallbatch.training.losses import Loss, cross_entropy
-from smallbatch.training.metrics import Scores, Tally
+from smallbatch.training.metrics import MetricSums, Scores
 
 CHANNELS_LAST_FROM = 256
 """Number of pixels from which convolutions on the CPU are faster with channels last (measured: not 8x8, but 32x32)."""
@@ -162,22 +162,22 @@ class Network:
 
     @torch.no_grad()
     def test(
-        self, batches: Iterable[tuple[Tensor, Tensor]], logits_of: Callable[[Tensor], Tensor], tally: Tally
+        self, batches: Iterable[tuple[Tensor, Tensor]], logits_of: Callable[[Tensor], Tensor], metric_sums: MetricSums
     ) -> Scores:
         """Test every lane on this process's part of a split.
 
         Args:
             batches: images [n, c, h, w], labels [n] or targets [n, classes].
             logits_of: `logits`, or an equivalent function.
-            tally: sums that are all 0.
+            metric_sums: sums that are all 0.
         """
         before = 0
         for images, labels in batches:
             numbers = torch.arange(before, before + len(labels), device=self.device)
             logits = logits_of(images).unflatten(1, (self.lanes, -1))
-            tally.add(logits, labels, self.world.rank + self.world.size * numbers)
+            metric_sums.add(logits, labels, self.world.rank + self.world.size * numbers)
             before += len(labels)
-        return tally.scores(self.world.sum)
+        return metric_sums.scores(self.world.sum)
 
     def fit(self, images: Tensor, labels: Tensor) -> None:
         """Halve `micro_batch` until forward and backward passes fit the device's memory; nothing else changes.

@@ -24,7 +24,7 @@ from smallbatch.training.engines import backends
 from smallbatch.training.engines.updates import Updates
 from smallbatch.training.lane_state import LaneState
 from smallbatch.training.losses import loss_of
-from smallbatch.training.metrics import Scores, Tally
+from smallbatch.training.metrics import MetricSums, Scores
 from smallbatch.training.network import Network
 from smallbatch.training.optimizers import optimizer_of
 from smallbatch.training.own_models import suitability
@@ -254,8 +254,8 @@ class LaneTrainer:
         """Test each lane on a split, which is divided among the processes."""
         size = max(1, self.updates.test_images // len(self.state.runs))
         shared = batches(size, self.world.rank, self.world.size)
-        tally = Tally(self.setting, len(self.state.runs), len(self.meta.classes), self.device)
-        return self.state.network.test(self._stopping_between(shared), self.updates.logits, tally)
+        metric_sums = MetricSums(self.setting, len(self.state.runs), len(self.meta.classes), self.device)
+        return self.state.network.test(self._stopping_between(shared), self.updates.logits, metric_sums)
 
     def _stopping_between(self, batches: Iterable[T]) -> Iterator[T]:
         """Yield the batches; only a single process may stop between them, as several have to stop together."""
