@@ -9,7 +9,16 @@ from helpers import a_run, made_data
 from torch.nn import functional as F
 
 from smallbatch.data import prepared
-from smallbatch.data.augmentation import BRIGHTNESS, CONTRAST, SATURATION, cutout, flip, jitter, pad_crop, patches
+from smallbatch.data.augmentation import (
+    BRIGHTNESS,
+    CONTRAST,
+    SATURATION,
+    cutmix_rectangles,
+    cutout,
+    flip,
+    jitter,
+    pad_crop,
+)
 from smallbatch.training.batches import BatchLoader
 from smallbatch.training.trainer import LaneTrainer
 
@@ -108,7 +117,7 @@ def test_patches_are_those_of_the_authors():
     draws = torch.Generator().manual_seed(0)
     kept, height, width = torch.rand(200, generator=draws, dtype=torch.float64), 7, 10
     centres = torch.stack([torch.randint(size, (200,), generator=draws) for size in (height, width)], 1)
-    bounds, left = patches(kept, centres, height, width)
+    bounds, left = cutmix_rectangles(kept, centres, height, width)
     for index in range(200):  # rand_bbox of Yun et al. 2019, and their lambda after it
         ratio, (row, column) = math.sqrt(1 - kept[index]), centres[index].tolist()
         rows, columns = int(height * ratio) // 2, int(width * ratio) // 2

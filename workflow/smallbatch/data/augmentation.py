@@ -79,7 +79,7 @@ def _gray(images: Tensor) -> Tensor:
     return gray
 
 
-def patches(kept: Tensor, centres: Tensor, height: int, width: int) -> tuple[Tensor, Tensor]:
+def cutmix_rectangles(kept: Tensor, centres: Tensor, height: int, width: int) -> tuple[Tensor, Tensor]:
     """The rectangles that CutMix replaces, and what they leave of the images.
 
     Args:
@@ -99,13 +99,13 @@ def patches(kept: Tensor, centres: Tensor, height: int, width: int) -> tuple[Ten
     return bounds, 1 - (ends - starts).prod(1) / (height * width)
 
 
-def mixed_up(images: Tensor, others: Tensor, kept: Tensor) -> Tensor:
+def mixup(images: Tensor, others: Tensor, kept: Tensor) -> Tensor:
     """kept * image + (1 - kept) * other of images [n, c, h, w], with `kept` [n]."""
     kept = kept.view(-1, 1, 1, 1)
     return kept * images + (1 - kept) * others
 
 
-def patched(images: Tensor, others: Tensor, bounds: Tensor) -> Tensor:
+def cutmix(images: Tensor, others: Tensor, bounds: Tensor) -> Tensor:
     """Images [n, c, h, w] with a rectangle of the others in its place: top, bottom, left and right, [n, 4]."""
     top, bottom, left, right = bounds.unbind(1)
     return torch.where(rectangles(top, bottom, left, right, images)[:, None], others, images)

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from smallbatch.core.errors import refuse
 from smallbatch.core.seeds import stream_seed
-from smallbatch.data.augmentation import cutout, flip, jitter, mixed_up, pad_crop, patched, patches
+from smallbatch.data.augmentation import cutmix, cutmix_rectangles, cutout, flip, jitter, mixup, pad_crop
 from smallbatch.data.prepared import Meta, Prepared
 from smallbatch.study.experiments import VALIDATION_FRACTION, Setting
 from smallbatch.training.resources import device as devices
@@ -208,7 +208,7 @@ class BatchLoader:
         kept = torch.from_numpy(numbers.beta(alpha, alpha, self.steps))
         if self.setting.augment_cutmix:
             centres = self._pixels(self.steps, stream(seed, "patches", epoch))
-            found["bounds"], kept = patches(kept, centres, *self.shape[1:])
+            found["bounds"], kept = cutmix_rectangles(kept, centres, *self.shape[1:])
         return found | {"kept": kept.float()}
 
     def _by_step(self, lanes: Sequence[Tensor]) -> Tensor:
@@ -254,9 +254,9 @@ class BatchLoader:
         others, other_targets = _of(partners, images).flatten(0, 2), _of(partners, labels)
         images, targets = images[:, :count].flatten(0, 2), labels[:, :count]
         if bounds is None:
-            images = mixed_up(images, others, kept.expand(shape).flatten())
+            images = mixup(images, others, kept.expand(shape).flatten())
         else:
-            images = patched(images, others, bounds.expand(*shape, -1).flatten(0, 2))
+            images = cutmix(images, others, bounds.expand(*shape, -1).flatten(0, 2))
         kept = kept[..., None]
         return images.unflatten(0, shape), kept * targets + (1 - kept) * other_targets
 
