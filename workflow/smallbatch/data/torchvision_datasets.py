@@ -33,7 +33,7 @@ Sample = tuple[Path | int, Any]
 """An image's file, or its number where torchvision holds the pixels, and its label."""
 
 
-class Known(NamedTuple):
+class DatasetClass(NamedTuple):
     """A class of torchvision.
 
     files: what lies in its `root`, as a pattern of file names.
@@ -51,16 +51,16 @@ class Known(NamedTuple):
     samples: Callable[[Any], Iterable[Sample]] | None = None
 
 
-def _by_flag(folder: str, **more: Any) -> Known:
-    return Known(folder, {"train": True}, {"train": False}, **more)
+def _by_flag(folder: str, **more: Any) -> DatasetClass:
+    return DatasetClass(folder, {"train": True}, {"train": False}, **more)
 
 
-def _by_split(files: str, train: str = "train", test: str = "test", **more: Any) -> Known:
-    return Known(files, {"split": train}, {"split": test}, **more)
+def _by_split(files: str, train: str = "train", test: str = "test", **more: Any) -> DatasetClass:
+    return DatasetClass(files, {"split": train}, {"split": test}, **more)
 
 
-def _whole(files: str, **more: Any) -> Known:
-    return Known(files, {}, None, **more)
+def _whole(files: str, **more: Any) -> DatasetClass:
+    return DatasetClass(files, {}, None, **more)
 
 
 def _caltech(folder: str, file: Callable[[int, int], str]) -> Callable[[Any], Iterator[Sample]]:
@@ -159,18 +159,18 @@ def check_settings(where: str, key: str, settings: Mapping[str, Any]) -> None:
     if name not in DATASETS:
         allowed = f"one of {', '.join(DATASETS)}, of torchvision's data sets{suggestion(name, list(DATASETS))}"
         refuse(where, f"datasets.{key}.name", name, SOURCES_INSTEAD.get(name, allowed))
-    known = DATASETS[name]
-    for argument in [*given, *known.required]:
-        if argument not in known.choices:
-            only = ", ".join(known.choices) or "none"
+    dataset_class = DATASETS[name]
+    for argument in [*given, *dataset_class.required]:
+        if argument not in dataset_class.choices:
+            only = ", ".join(dataset_class.choices) or "none"
             refuse(where, f"datasets.{key}.arguments.{argument}", given[argument], f"of {name} only {only}")
-        if given.get(argument) not in known.choices[argument]:
-            choices = ", ".join(map(str, known.choices[argument]))
+        if given.get(argument) not in dataset_class.choices[argument]:
+            choices = ", ".join(map(str, dataset_class.choices[argument]))
             refuse(where, f"datasets.{key}.arguments.{argument}", given.get(argument), choices)
-    if known.test is None and "test_fraction" not in settings:
+    if dataset_class.test is None and "test_fraction" not in settings:
         allowed = f"a number between 0 and 1, since torchvision does not divide {name}"
         refuse(where, f"datasets.{key}.test_fraction", None, allowed)
-    if known.test is not None and "test_fraction" in settings:
+    if dataset_class.test is not None and "test_fraction" in settings:
         allowed = f"none, since torchvision divides {name}"
         refuse(where, f"datasets.{key}.test_fraction", settings["test_fraction"], allowed)
 
@@ -204,8 +204,8 @@ def stat_digest(settings: Mapping[str, Any]) -> str | None:
     return None if None in digests or not digests else " ".join(map(str, digests))
 
 
-def _places(root: Path, known: Known) -> list[Path]:
-    return sorted(root.glob(known.files))
+def _places(root: Path, dataset_class: DatasetClass) -> list[Path]:
+    return sorted(root.glob(dataset_class.files))
 
 
 def _loaded(path: Path, split: str, part: Part, classes: list[str], settings: dict[str, Any], scratch: Path) -> Loaded:
@@ -251,8 +251,12 @@ def _name(of_class: str | tuple[str, ...]) -> str:
 
 def _arguments(settings: Mapping[str, Any]) -> dict[str, Arguments]:
     """What the class is called with for `train` and `test`, or for `all` where it does not divide its images."""
-    known, given = DATASETS[settings["name"]], settings.get("arguments", {})
-    splits = {"all": known.train} if known.test is None else {"train": known.train, "test": known.test}
+    dataset_class, given = DATASETS[settings["name"]], settings.get("arguments", {})
+    splits = (
+        {"all": dataset_class.train}
+        if dataset_class.test is None
+        else {"train": dataset_class.train, "test": dataset_class.test}
+    )
     return {split: {**given, **of} for split, of in splits.items()}
 
 
@@ -317,9 +321,9 @@ _ASKED = {"download": False, "loader": str}
 """Of each class that has such arguments. What would decode a file returns its name: all sources decode in one way."""
 
 
-def _samples(data: Any, known: Known) -> Iterable[Sample]:
-    if known.samples:
-        return known.samples(data)
+def _samples(data: Any, dataset_class: DatasetClass) -> Iterable[Sample]:
+    if dataset_class.samples:
+        return dataset_class.samples(data)
     given = ((number, data[number]) for number in range(len(data)))
     return ((Path(image) if isinstance(image, str) else number, label) for number, (image, label) in given)
 
