@@ -14,7 +14,7 @@ from helpers.torchvision_layouts import LAYOUTS, NAMES, TEST, TRAIN, WHOLE, any_
 from smallbatch import data
 from smallbatch.core.errors import UserError
 from smallbatch.data import prepared
-from smallbatch.data.torchvision_datasets import BY_HAND, DATASETS, SOURCES_INSTEAD
+from smallbatch.data.torchvision_datasets import DATASETS, NOT_DOWNLOADED, SOURCES_INSTEAD
 
 SIZE = 8
 ARGUMENTS = {"EMNIST": {"split": "balanced"}}
@@ -164,7 +164,7 @@ def test_what_is_missing_is_named_with_the_line_that_downloads_it(name: str, tmp
         data.check_source("config.yaml", "mine", settings_of(tmp_path / "root", name))
 
 
-@pytest.mark.parametrize("name", sorted(DATASETS.keys() - set(BY_HAND)))
+@pytest.mark.parametrize("name", sorted(DATASETS.keys() - set(NOT_DOWNLOADED)))
 def test_the_line_that_downloads_calls_the_class_for_each_split(
     name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -131,24 +131,24 @@ SOURCES_INSTEAD = {
     "DatasetFolder": "`source: image-folder`",
 }
 
-BY_HAND = ("FER2013", "StanfordCars")
+NOT_DOWNLOADED = ("FER2013", "StanfordCars")
 """What torchvision does not download."""
 
 NO_CLASS = "N/A"
 """What torchvision calls label 0 of EMNIST's letters, whose labels begin with 1."""
 
 
-class Part(NamedTuple):
+class SplitImages(NamedTuple):
     """The images of a split, or of all splits.
 
     data: the data set, of torchvision.
-    places: each image's file; or its number in `data`, where that holds the pixels.
+    locations: each image's file; or its number in `data`, where that holds the pixels.
     names: each image's, for messages.
     labels: their labels, [n] int64.
     """
 
     data: Any
-    places: list[Path | int]
+    locations: list[Path | int]
     names: list[str]
     labels: np.ndarray
 
@@ -182,10 +182,10 @@ def prepare(label: str, settings: dict[str, Any], folder: Path) -> Meta:
         UserError: torchvision cannot read the data set, a label is missing, or an image is broken.
     """
     path, watched = Path(settings["path"]).expanduser(), stat_digest(settings)
-    classes, parts = _read(path, settings)
+    classes, splits = _read(path, settings)
     check_folder_writable(folder.parent)
     with tempfile.TemporaryDirectory(dir=folder.parent, prefix=f".{folder.name}.") as scratch:
-        loaded = [_loaded(path, split, part, classes, settings, Path(scratch)) for split, part in parts.items()]
+        loaded = [_loaded(path, split, images, classes, settings, Path(scratch)) for split, images in splits.items()]
         return write_loaded(label, settings, folder, path, classes, loaded, watched)
 
 
@@ -197,38 +197,40 @@ def check_layout(settings: dict[str, Any]) -> None:
 def stat_digest(settings: Mapping[str, Any]) -> str | None:
     """A digest of the data set's files by name, size and time, and of no others beside it; None if there are none."""
     try:
-        places = _places(Path(settings["path"]).expanduser(), DATASETS[settings["name"]])
+        files = _files(Path(settings["path"]).expanduser(), DATASETS[settings["name"]])
     except (OSError, ValueError, RuntimeError):  # exceptions of Path's methods for invalid paths
         return None
-    digests = [tree.stat_digest(str(place)) for place in places]
+    digests = [tree.stat_digest(str(file)) for file in files]
     return None if None in digests or not digests else " ".join(map(str, digests))
 
 
-def _places(root: Path, dataset_class: DatasetClass) -> list[Path]:
+def _files(root: Path, dataset_class: DatasetClass) -> list[Path]:
     return sorted(root.glob(dataset_class.files))
 
 
-def _loaded(path: Path, split: str, part: Part, classes: list[str], settings: dict[str, Any], scratch: Path) -> Loaded:
+def _loaded(
+    path: Path, split: str, images: SplitImages, classes: list[str], settings: dict[str, Any], scratch: Path
+) -> Loaded:
     def picture(number: int, size: int, mode: str, white: int) -> Picture:
-        place = part.places[number]
-        if isinstance(place, Path):
-            return decoded(place, size, mode, white)
+        location = images.locations[number]
+        if isinstance(location, Path):
+            return decoded(location, size, mode, white)
         try:
-            return picture_of(part.data[place][0], size, mode)
+            return picture_of(images.data[location][0], size, mode)
         except MemoryError:
             raise
         except Exception as error:  # readers of such files have no common class of exceptions
             raise BrokenImage(_in_a_line(error)) from error
 
-    return load(path, split, classes, part.names, part.labels, picture, settings, scratch)
+    return load(path, split, classes, images.names, images.labels, picture, settings, scratch)
 
 
-def _read(path: Path, settings: Mapping[str, Any]) -> tuple[list[str], dict[str, Part]]:
+def _read(path: Path, settings: Mapping[str, Any]) -> tuple[list[str], dict[str, SplitImages]]:
     """The names of the classes, and the training and test images."""
     name = settings["name"]
-    with _reading(path, settings):
-        found = {split: _part(path, split, name, of) for split, of in _arguments(settings).items()}
-    labels = {split: _labels(path, split, name, part) for split, part in found.items()}
+    with _errors_in_one_line(path, settings):
+        found = {split: _read_split(path, split, name, of) for split, of in _arguments(settings).items()}
+    labels = {split: _labels(path, split, name, images) for split, images in found.items()}
     first = next(iter(found))
     names = list(map(_name, getattr(found[first].data, "classes", getattr(found[first].data, "categories", ()))))
     if names[:1] == [NO_CLASS]:
@@ -239,9 +241,9 @@ def _read(path: Path, settings: Mapping[str, Any]) -> tuple[list[str], dict[str,
     return classes, {split: _rows(found[of], labels[of], rows) for split, (of, rows) in chosen.items()}
 
 
-def _rows(part: Part, labels: np.ndarray, rows: np.ndarray) -> Part:
-    places, names = [part.places[row] for row in rows], [part.names[row] for row in rows]
-    return Part(part.data, places, names, labels[rows])
+def _rows(images: SplitImages, labels: np.ndarray, rows: np.ndarray) -> SplitImages:
+    locations, names = [images.locations[row] for row in rows], [images.names[row] for row in rows]
+    return SplitImages(images.data, locations, names, labels[rows])
 
 
 def _name(of_class: str | tuple[str, ...]) -> str:
@@ -261,10 +263,10 @@ def _arguments(settings: Mapping[str, Any]) -> dict[str, Arguments]:
 
 
 @contextmanager
-def _reading(path: Path, settings: Mapping[str, Any]) -> Iterator[None]:
+def _errors_in_one_line(path: Path, settings: Mapping[str, Any]) -> Iterator[None]:
     """Turn errors of torchvision and of the readers it uses, which have no common base class, into one line."""
     name = settings["name"]
-    if not _places(path, DATASETS[name]):
+    if not _files(path, DATASETS[name]):
         raise UserError(f"{path}: has no {DATASETS[name].files}, which {name} lies in; {how_to_get(settings)}")
     try:
         yield
@@ -278,7 +280,7 @@ def _reading(path: Path, settings: Mapping[str, Any]) -> Iterator[None]:
 def how_to_get(settings: Mapping[str, Any]) -> str:
     """The line of Python that downloads a data set to its path, if torchvision does so."""
     name, path = settings["name"], os.path.expanduser(settings["path"])
-    if name in BY_HAND:
+    if name in NOT_DOWNLOADED:
         return "torchvision does not download it, and its documentation says where to get it"
     calls = [
         f"D({', '.join([repr(path), *(f'{key}={value!r}' for key, value in of.items())])}, download=True)"
@@ -291,33 +293,33 @@ def _in_a_line(error: Exception) -> str:
     return " ".join(str(error).split())[:300] or type(error).__name__
 
 
-def _part(path: Path, split: str, name: str, arguments: Arguments) -> Part:
+def _read_split(path: Path, split: str, name: str, arguments: Arguments) -> SplitImages:
     """A split as torchvision has it, files in the order of their names; labels are as yet whatever it gives."""
     import torchvision.datasets  # which takes seconds
 
     kind = getattr(torchvision.datasets, name)
-    also = {key: value for key, value in _ASKED.items() if key in inspect.signature(kind).parameters}
+    also = {key: value for key, value in _ALWAYS_GIVEN.items() if key in inspect.signature(kind).parameters}
     data = kind(str(path), **arguments, **also)
     samples = sorted(_samples(data, DATASETS[name]), key=itemgetter(0))
-    names = [_shown(path, split, place) for place, _ in samples]
-    missing = [file for file, (place, _) in zip(names, samples, strict=True) if not _is_there(place)]
+    names = [_image_name(path, split, location) for location, _ in samples]
+    missing = [file for file, (location, _) in zip(names, samples, strict=True) if not _exists(location)]
     if missing:
         raise FileNotFoundError(f"{len(missing)} of {len(names)} files are not there, as {tree.shown(missing[0])}")
     labels = np.array([label for _, label in samples], dtype=object)
-    return Part(data, [place for place, _ in samples], names, labels)
+    return SplitImages(data, [location for location, _ in samples], names, labels)
 
 
-def _shown(path: Path, split: str, place: Path | int) -> str:
-    if isinstance(place, Path):
-        return place.relative_to(path).as_posix()
-    return f"image {place}" if split == "all" else f"image {place} ({split})"
+def _image_name(path: Path, split: str, location: Path | int) -> str:
+    if isinstance(location, Path):
+        return location.relative_to(path).as_posix()
+    return f"image {location}" if split == "all" else f"image {location} ({split})"
 
 
-def _is_there(place: Path | int) -> bool:
-    return not isinstance(place, Path) or place.is_file()
+def _exists(location: Path | int) -> bool:
+    return not isinstance(location, Path) or location.is_file()
 
 
-_ASKED = {"download": False, "loader": str}
+_ALWAYS_GIVEN = {"download": False, "loader": str}
 """Of each class that has such arguments. What would decode a file returns its name: all sources decode in one way."""
 
 
@@ -328,12 +330,12 @@ def _samples(data: Any, dataset_class: DatasetClass) -> Iterable[Sample]:
     return ((Path(image) if isinstance(image, str) else number, label) for number, (image, label) in given)
 
 
-def _labels(path: Path, split: str, name: str, part: Part) -> np.ndarray:
+def _labels(path: Path, split: str, name: str, images: SplitImages) -> np.ndarray:
     where = name if split == "all" else f"{name} ({split})"
-    if not part.places:
+    if not images.locations:
         raise UserError(f"{path}: {where}: has no images; allowed: some")
-    for image, label in zip(part.names, part.labels, strict=True):
+    for image, label in zip(images.names, images.labels, strict=True):
         if not isinstance(label, int | np.integer):
             raise UserError(f"{path}: {where}: {image} has the label {label!r}; allowed: an integer for each image")
-    labels = part.labels.astype(np.int64)
+    labels = images.labels.astype(np.int64)
     return labels_of(path, Named(where, labels), Named("images", labels))
