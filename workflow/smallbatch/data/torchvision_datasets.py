@@ -59,7 +59,7 @@ def _by_split(files: str, train: str = "train", test: str = "test", **more: Any)
     return DatasetClass(files, {"split": train}, {"split": test}, **more)
 
 
-def _whole(files: str, **more: Any) -> DatasetClass:
+def _undivided(files: str, **more: Any) -> DatasetClass:
     return DatasetClass(files, {}, None, **more)
 
 
@@ -88,17 +88,17 @@ def _pets(data: Any) -> Iterator[Sample]:
 _EMNIST = ("byclass", "bymerge", "balanced", "letters", "digits", "mnist")
 
 DATASETS = {
-    "Caltech101": _whole(
+    "Caltech101": _undivided(
         "caltech101", samples=_caltech("101_ObjectCategories", lambda number, label: f"image_{number:04d}.jpg")
     ),
-    "Caltech256": _whole(
+    "Caltech256": _undivided(
         "caltech256",
         samples=_caltech("256_ObjectCategories", lambda number, label: f"{label + 1:03d}_{number:04d}.jpg"),
     ),
     "Country211": _by_split("country211"),
     "DTD": _by_split("dtd", choices={"partition": tuple(range(1, 11))}),
     "EMNIST": _by_flag("EMNIST", choices={"split": _EMNIST}, required=("split",)),
-    "EuroSAT": _whole("eurosat"),
+    "EuroSAT": _undivided("eurosat"),
     "FER2013": _by_split("fer2013"),
     "FGVCAircraft": _by_split(
         "fgvc-aircraft-2013b", "trainval", choices={"annotation_level": ("variant", "family", "manufacturer")}
@@ -114,9 +114,9 @@ DATASETS = {
     "PCAM": _by_split("pcam", samples=_pcam),
     "QMNIST": _by_flag("QMNIST"),
     "RenderedSST2": _by_split("rendered-sst2"),
-    "SEMEION": _whole("semeion.data"),
+    "SEMEION": _undivided("semeion.data"),
     "STL10": _by_split("stl10_binary"),
-    "SUN397": _whole("SUN397"),
+    "SUN397": _undivided("SUN397"),
     "SVHN": _by_split("*_32x32.mat"),
     "StanfordCars": _by_split("stanford_cars"),
     "USPS": _by_flag("usps*.bz2"),
@@ -229,19 +229,19 @@ def _read(path: Path, settings: Mapping[str, Any]) -> tuple[list[str], dict[str,
     """The names of the classes, and the training and test images."""
     name = settings["name"]
     with _errors_in_one_line(path, settings):
-        found = {split: _read_split(path, split, name, of) for split, of in _arguments(settings).items()}
+        found = {split: _read_split(path, split, name, arguments) for split, arguments in _arguments(settings).items()}
     labels = {split: _labels(path, split, name, images) for split, images in found.items()}
     first = next(iter(found))
     names = list(map(_name, getattr(found[first].data, "classes", getattr(found[first].data, "categories", ()))))
     if names[:1] == [NO_CLASS]:
-        names, labels = names[1:], {split: of - 1 for split, of in labels.items()}
+        names, labels = names[1:], {split: numbers - 1 for split, numbers in labels.items()}
     count = class_count(path, name, labels[first])
     classes = names[:count] if len(set(names)) == len(names) >= count else list(map(str, range(count)))
     chosen = rows_of_splits(path, name, labels, classes, settings)
-    return classes, {split: _rows(found[of], labels[of], rows) for split, (of, rows) in chosen.items()}
+    return classes, {split: _select(found[source], labels[source], rows) for split, (source, rows) in chosen.items()}
 
 
-def _rows(images: SplitImages, labels: np.ndarray, rows: np.ndarray) -> SplitImages:
+def _select(images: SplitImages, labels: np.ndarray, rows: np.ndarray) -> SplitImages:
     locations, names = [images.locations[row] for row in rows], [images.names[row] for row in rows]
     return SplitImages(images.data, locations, names, labels[rows])
 
@@ -259,7 +259,7 @@ def _arguments(settings: Mapping[str, Any]) -> dict[str, Arguments]:
         if dataset_class.test is None
         else {"train": dataset_class.train, "test": dataset_class.test}
     )
-    return {split: {**given, **of} for split, of in splits.items()}
+    return {split: {**given, **arguments} for split, arguments in splits.items()}
 
 
 @contextmanager
@@ -283,8 +283,8 @@ def how_to_get(settings: Mapping[str, Any]) -> str:
     if name in NOT_DOWNLOADED:
         return "torchvision does not download it, and its documentation says where to get it"
     calls = [
-        f"D({', '.join([repr(path), *(f'{key}={value!r}' for key, value in of.items())])}, download=True)"
-        for of in _arguments(settings).values()
+        f"D({', '.join([repr(path), *(f'{key}={value!r}' for key, value in arguments.items())])}, download=True)"
+        for arguments in _arguments(settings).values()
     ]
     return f'`python -c "from torchvision.datasets import {name} as D; {"; ".join(calls)}"` downloads it'
 
