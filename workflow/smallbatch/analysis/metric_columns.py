@@ -19,7 +19,9 @@ def with_metric_as_accuracy(runs: pd.DataFrame, metric: str) -> pd.DataFrame:
     """
     if metric == ACCURACY:
         return runs
-    names = {f"{of}accuracy{what}": f"{of}{metric}{what}" for of in ("", "selection_") for what in ("", "_error")}
+    names = {
+        f"{split}accuracy{what}": f"{split}{metric}{what}" for split in ("", "selection_") for what in ("", "_error")
+    }
     columns = {name: runs[column] for name, column in names.items()}
     lowest = runs.loc[runs["converged"].eq(True), metric].min()
     return runs.assign(**columns, bar=lowest, **{METRIC: metric})

@@ -192,8 +192,8 @@ class Noise:
         total = prior + dof
         together = math.sqrt(others.shared) * self._normal(1) + math.sqrt(1 - others.shared) * self._normal(len(mean))
         of_seeds = np.stack([self._seeds[seed] for seed in seeds], axis=1) @ relative.T
-        dof, of = np.unique(total, return_inverse=True)
-        spread = np.sqrt(2 * gammaincinv(dof / 2, self._order[:, None]))[:, of] * np.sqrt(count)
+        dof, index = np.unique(total, return_inverse=True)
+        spread = np.sqrt(2 * gammaincinv(dof / 2, self._order[:, None]))[:, index] * np.sqrt(count)
         known = np.where(total > 0, scale, np.nan)
         errors: np.ndarray = known * (np.sqrt(prior * others.typical) * together + of_seeds)
         return errors / np.where(spread > 0, spread, 1)

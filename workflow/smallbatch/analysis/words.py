@@ -148,7 +148,7 @@ def listed(values: Iterable[Any]) -> str:
 
 def sources(runs: pd.DataFrame) -> str:
     """`cifar10, 82 epochs`; `cifar10 (82 epochs), cifar100 (164 epochs)` where not all are trained for as long."""
-    budgets = {str(data): budget_words(of) for data, of in runs.groupby("data", sort=False)}
+    budgets = {str(data): budget_words(rows) for data, rows in runs.groupby("data", sort=False)}
     if len(_budgets(runs)) == 1:
         return ", ".join([*budgets, next(iter(budgets.values()))])
     return ", ".join(f"{data} ({words})" for data, words in budgets.items())

@@ -50,7 +50,7 @@ def refuse_masks(where: Path, images: Mapping[str, Sequence[str]]) -> None:
     _refuse_folders_of_masks(where, {file.rpartition("/")[0] for files in images.values() for file in files})
     for name, files in images.items():
         by_stem = {_stem(file): file for file in files}
-        masks = {file: by_stem[of] for file in files if (of := _masked(file)) in by_stem}
+        masks = {file: by_stem[stem] for file in files if (stem := _masked(file)) in by_stem}
         if masks and len(masks) >= _FEW * len(files):
             mask, picture = min(masks.items())
             what = f"{len(masks)} of {len(files)} pictures are called as masks of others, as {mask} of {picture}"

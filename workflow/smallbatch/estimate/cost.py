@@ -134,24 +134,24 @@ def _probe(
     Returns:
         The measurements of each cost class; the device's name, and the number of processes.
     """
-    of = {cost_class: datasets[cost_class.kind.data] for cost_class in classes}
+    dataset_of = {cost_class: datasets[cost_class.kind.data] for cost_class in classes}
     cells = [
         (cost_class, m)
         for cost_class in classes
         for m in PROBED
-        if m == 2 or m * np.prod(of[cost_class].shape) < PROBED_VALUES
+        if m == 2 or m * np.prod(dataset_of[cost_class].shape) < PROBED_VALUES
     ]
     # Forked before torch is imported here: a worker on a GPU starts with a driver of its own.
     fork = get_context("fork")
     with ProcessPoolExecutor(1, fork) as pool:
         name, at_once = pool.submit(describe, device).result()
     with ProcessPoolExecutor(at_once, fork) as pool:
-        arguments = [(classes[cost_class], of[cost_class], cost_class.lanes, m) for cost_class, m in cells]
+        arguments = [(classes[cost_class], dataset_of[cost_class], cost_class.lanes, m) for cost_class, m in cells]
         answers = pool.map(functools.partial(measure, device=device, lanes=lanes), *zip(*arguments, strict=True))
         shown = tqdm(answers, "probing the device", len(cells), unit="", leave=False, disable=None)
         timings = dict(zip(cells, shown, strict=True))
     probed = {}
-    for cost_class, dataset in of.items():
+    for cost_class, dataset in dataset_of.items():
         by_size = {m: timings[other, m] for other, m in cells if other == cost_class}
         measured = Measured(dataset.train, dataset.test, {m: speed for m, (speed, _) in by_size.items()})
         probed[cost_class] = Probed(measured, next(iter(by_size.values()))[1])

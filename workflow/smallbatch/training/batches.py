@@ -260,19 +260,21 @@ class BatchLoader:
         kept = kept[..., None]
         return images.unflatten(0, shape), kept * targets + (1 - kept) * other_targets
 
-    def test_batches(self, size: int, rank: int = 0, of: int = 1) -> Iterator[tuple[Tensor, Tensor]]:
+    def test_batches(self, size: int, rank: int = 0, processes: int = 1) -> Iterator[tuple[Tensor, Tensor]]:
         """The test split in order: images [n, c, h, w] float32, and labels [n] or targets [n, classes]; n up to `size`.
 
         Args:
             size: number of images in a batch.
-            rank: this process's rank; it gets every `of`-th image.
-            of: number of processes that share the split.
+            rank: this process's rank; it gets every `processes`-th image.
+            processes: number of processes that share the split.
         """
-        return self._in_order(self.test_images, self.test_labels, torch.arange(len(self.test_labels))[rank::of], size)
+        return self._in_order(
+            self.test_images, self.test_labels, torch.arange(len(self.test_labels))[rank::processes], size
+        )
 
-    def validation_batches(self, size: int, rank: int = 0, of: int = 1) -> Iterator[tuple[Tensor, Tensor]]:
+    def validation_batches(self, size: int, rank: int = 0, processes: int = 1) -> Iterator[tuple[Tensor, Tensor]]:
         """The held-out training images, in batches as from `test_batches`."""
-        return self._in_order(self.train_images, self.train_labels, self.held_out[rank::of], size)
+        return self._in_order(self.train_images, self.train_labels, self.held_out[rank::processes], size)
 
     def _in_order(
         self, images: "_Arrays | _Photos", labels: Tensor, indices: Tensor, size: int

@@ -83,7 +83,9 @@ class LaneTorch(LaneOptimizer):
         self._parts.append(parts)
         decayed = [part for index, part in enumerate(parts) if index not in self.undecayed]
         others = [part for index, part in enumerate(parts) if index in self.undecayed]
-        groups = [{"params": of, **decay} for of, decay in ((decayed, {}), (others, {"weight_decay": 0.0})) if of]
+        groups = [
+            {"params": group, **decay} for group, decay in ((decayed, {}), (others, {"weight_decay": 0.0})) if group
+        ]
         optimizer = _made(self.name, groups, rate, self.weight_decay)
         for part, values, updates in zip(parts, self._state_views(lane), self.state[-1][lane].tolist(), strict=True):
             if updates:

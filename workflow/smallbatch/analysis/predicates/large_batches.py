@@ -24,9 +24,9 @@ def large_stay_below(t: Thresholds, grid: Grid, other: Grid | None = None) -> It
     _, large = small_and_large(t, grid if other is None else other)
     if len(small) and len(large):
         at_small, at_large = small.best().mean(axis=1), large.best().mean(axis=1)
-        of = "" if other is None else f" of {grid.where}"
+        of_grid = "" if other is None else f" of {grid.where}"
         below = f"{sizes_words(large)} average {percent_words(at_large[0])}"
-        sentence = f"{below}, {sizes_words(small)}{of} {percent_words(at_small[0])}"
+        sentence = f"{below}, {sizes_words(small)}{of_grid} {percent_words(at_small[0])}"
         yield Comparison(sentence, 100 * (at_small - at_large), at_least=t["margin"])
 
 
