@@ -18,7 +18,7 @@ import torch
 from smallbatch.core.environment import processors
 from smallbatch.data.photos import Photos, decoded, resized_crops
 from smallbatch.data.prepared import index_type
-from smallbatch.training.batches import stream
+from smallbatch.training.batches import random_stream
 
 
 def photos_in(folder: Path) -> Photos:
@@ -35,7 +35,7 @@ def photos_in(folder: Path) -> Photos:
 def photos_per_second(photos: Photos, threads: int, rounds: int = 5, count: int = 400) -> float:
     """Median over rounds of random resized crops a second."""
     places = torch.arange(count) % len(photos)
-    boxes = resized_crops(photos.sizes[places], stream(0, "augmentation"))
+    boxes = resized_crops(photos.sizes[places], random_stream(0, "augmentation"))
     timings = []
     with ThreadPoolExecutor(threads, initializer=torch.set_num_threads, initargs=(1,)) as pool:
         for _ in range(rounds):

@@ -19,7 +19,7 @@ from smallbatch.data import photos, prepared
 from smallbatch.data.photos import MEAN, STD, Photos, decoded, resized_crops
 from smallbatch.runs.store import METRICS, RunStore
 from smallbatch.study.experiments import Setting
-from smallbatch.training.batches import BatchLoader, stream
+from smallbatch.training.batches import BatchLoader, random_stream
 from smallbatch.training.pack import train_pack
 
 pytestmark = pytest.mark.filterwarnings("ignore:The image decoding and encoding:DeprecationWarning")
@@ -104,7 +104,7 @@ def test_pixels_are_those_of_torchvision_on_pillow_images(size: tuple[int, int],
 
 def test_random_crops_lie_in_the_photo_and_have_the_area_and_aspect_asked_for() -> None:
     sizes = torch.tensor([[375, 500], [500, 375], [300, 300], [900, 1000]]).repeat(500, 1)
-    top, left, height, width = resized_crops(sizes, stream(1, "augmentation")).double().unbind(1)
+    top, left, height, width = resized_crops(sizes, random_stream(1, "augmentation")).double().unbind(1)
     assert (top >= 0).all() and (left >= 0).all() and (height > 0).all() and (width > 0).all()
     assert (top + height <= sizes[:, 0]).all() and (left + width <= sizes[:, 1]).all()
     area, aspect = height * width / sizes.prod(1), width / height
@@ -116,7 +116,7 @@ def test_random_crops_lie_in_the_photo_and_have_the_area_and_aspect_asked_for() 
 def test_random_crops_are_distributed_as_torchvisions() -> None:
     torch.manual_seed(0)
     photo = torch.empty(3, 300, 400)
-    ours = resized_crops(torch.tensor([[300, 400]]).repeat(4000, 1), stream(1, "augmentation")).double()
+    ours = resized_crops(torch.tensor([[300, 400]]).repeat(4000, 1), random_stream(1, "augmentation")).double()
     draw = RandomResizedCrop.get_params
     theirs = torch.tensor([draw(photo, [0.08, 1.0], [3 / 4, 4 / 3]) for _ in range(4000)]).double()
     for column in range(4):  # top, left, height, width: means within 4 standard errors, and spreads
@@ -133,13 +133,13 @@ def test_what_no_crop_fits_is_cropped_in_the_centre_as_by_torchvision(size: tupl
 
 def test_a_photo_too_narrow_for_every_draw_takes_the_centre() -> None:
     # A hundredth as high as wide: 8 % of the area at the widest aspect is 2.4 times as high as the photo.
-    assert resized_crops(torch.tensor([[10, 1000]]), stream(1, "augmentation")).tolist() == [[0, 493, 10, 13]]
+    assert resized_crops(torch.tensor([[10, 1000]]), random_stream(1, "augmentation")).tolist() == [[0, 493, 10, 13]]
 
 
 def test_blocks_are_in_order_whatever_is_decoded_ahead(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     found = prepared.read(folder).train.images
     places = torch.arange(20).flip(0)
-    boxes = resized_crops(found.sizes[places], stream(1, "augmentation"))
+    boxes = resized_crops(found.sizes[places], random_stream(1, "augmentation"))
     expected = torch.stack([found.pixels(int(p), box.tolist()) for p, box in zip(places, boxes, strict=True)])
     for ahead in (0, 5, 1024):
         monkeypatch.setattr(photos, "AHEAD", ahead)

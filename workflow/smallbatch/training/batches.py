@@ -24,7 +24,7 @@ WHITE = 255
 """The largest value of a pixel."""
 
 
-def stream(seed: int, purpose: str, epoch: int = 0) -> torch.Generator:
+def random_stream(seed: int, purpose: str, epoch: int = 0) -> torch.Generator:
     """A random generator on the CPU, whatever the training device, so that all devices use the same draws."""
     return torch.Generator().manual_seed(stream_seed(seed, purpose, epoch))
 
@@ -84,7 +84,7 @@ class EpochPlan:
         partners = self.partners.chunk(size, 1)[rank]
         shared = replace(self, partners=None, kept=None, bounds=None)
         both = shared._map(
-            lambda tensor: torch.cat([tensor.chunk(size, 1)[rank], _of(partners, tensor)], 1), self.seeds
+            lambda tensor: torch.cat([tensor.chunk(size, 1)[rank], _of_partners(partners, tensor)], 1), self.seeds
         )
         behind = torch.arange(partners.shape[1], device=partners.device).add(partners.shape[1])[:, None]
         return replace(both, partners=behind.expand_as(partners), kept=self.kept, bounds=self.bounds)
@@ -114,7 +114,7 @@ class EpochPlan:
 
     @property
     def _tensors(self) -> list[Tensor | None]:
-        return [getattr(self, name) for name in _DRAWN]
+        return [getattr(self, name) for name in _TENSORS]
 
     def _map(self, change: Callable[[Tensor], Tensor], seeds: tuple[int, ...]) -> "EpochPlan":
         order, *others = self._tensors
@@ -123,13 +123,13 @@ class EpochPlan:
         return EpochPlan(seeds, self.epoch, change(order), *changed)
 
 
-def _of(places: Tensor, tensor: Tensor) -> Tensor:
-    """The values of a tensor [steps, m, lanes, ...] at places [steps, n, lanes] of their step's mini-batch."""
-    steps, _, lanes = (torch.arange(size, device=places.device) for size in places.shape)
-    return tensor[steps[:, None, None], places, lanes]
+def _of_partners(partners: Tensor, tensor: Tensor) -> Tensor:
+    """The values of a tensor [steps, m, lanes, ...] at indices [steps, n, lanes] of their step's mini-batch."""
+    steps, _, lanes = (torch.arange(size, device=partners.device) for size in partners.shape)
+    return tensor[steps[:, None, None], partners, lanes]
 
 
-_DRAWN = tuple(field.name for field in fields(EpochPlan))[2:]
+_TENSORS = tuple(field.name for field in fields(EpochPlan))[2:]
 """The tensors of a plan."""
 
 
@@ -168,13 +168,13 @@ class BatchLoader:
         drawn = {seed: self._draw(seed, epoch) for seed in dict.fromkeys(seeds)}
         names = list(next(iter(drawn.values())))
         by_step = {name: self._by_step([drawn[seed][name] for seed in seeds]) for name in names}
-        return EpochPlan(tuple(seeds), epoch, by_step["order"], *(by_step.get(name) for name in _DRAWN[1:]))
+        return EpochPlan(tuple(seeds), epoch, by_step["order"], *(by_step.get(name) for name in _TENSORS[1:]))
 
     def _draw(self, seed: int, epoch: int) -> dict[str, Tensor]:
         """What is random in an epoch for one seed: those tensors of its plan that are used, [steps * m, ...]."""
         count = self.steps * self.batch_size
-        order = self.subset[torch.randperm(len(self.subset), generator=stream(seed, "order", epoch))[:count]]
-        draws = stream(seed, "augmentation", epoch)
+        order = self.subset[torch.randperm(len(self.subset), generator=random_stream(seed, "order", epoch))[:count]]
+        draws = random_stream(seed, "augmentation", epoch)
         offsets = torch.randint(2 * self.setting.augment_pad + 1, (count, 2), generator=draws)
         photos = self.train_images if isinstance(self.train_images, _Photos) else None
         boxes = photos.crop_boxes(order, draws) if photos and self.setting.augment_resized else None
@@ -182,8 +182,8 @@ class BatchLoader:
         found = {"order": order, "boxes": boxes}
         found |= {"offsets": offsets} if self.setting.augment_pad else {}
         found |= {"flipped": flips} if self.setting.augment_flip else {}
-        found |= self._draw_jitter(count, stream(seed, "jitter", epoch)) if any(self.jitter) else {}
-        found |= self._draw_centres(count, stream(seed, "cutout", epoch)) if self.setting.augment_cutout else {}
+        found |= self._draw_jitter(count, random_stream(seed, "jitter", epoch)) if any(self.jitter) else {}
+        found |= self._draw_centres(count, random_stream(seed, "cutout", epoch)) if self.setting.augment_cutout else {}
         found |= self._draw_mixing(seed, epoch) if any(self.setting.mixing.values()) else {}
         return {name: values for name, values in found.items() if values is not None}
 
@@ -200,14 +200,14 @@ class BatchLoader:
         return torch.stack([torch.randint(size, (count,), generator=draws) for size in self.shape[1:]], 1)
 
     def _draw_mixing(self, seed: int, epoch: int) -> dict[str, Tensor]:
-        draws = stream(seed, "partners", epoch)
+        draws = random_stream(seed, "partners", epoch)
         order = torch.rand(self.steps, self.batch_size, generator=draws, dtype=torch.float64)
         found = {"partners": order.argsort(dim=1, stable=True).flatten()}
         [alpha] = filter(None, self.setting.mixing.values())
         numbers = np.random.default_rng(stream_seed(seed, "mixing", epoch))
         kept = torch.from_numpy(numbers.beta(alpha, alpha, self.steps))
         if self.setting.augment_cutmix:
-            centres = self._pixels(self.steps, stream(seed, "patches", epoch))
+            centres = self._pixels(self.steps, random_stream(seed, "patches", epoch))
             found["bounds"], kept = cutmix_rectangles(kept, centres, *self.shape[1:])
         return found | {"kept": kept.float()}
 
@@ -251,7 +251,7 @@ class BatchLoader:
         count, shape = partners.shape[1], partners.shape
         if not labels.is_floating_point():
             labels = (labels[..., None] == torch.arange(self.classes, device=self.device)).float()
-        others, other_targets = _of(partners, images).flatten(0, 2), _of(partners, labels)
+        others, other_targets = _of_partners(partners, images).flatten(0, 2), _of_partners(partners, labels)
         images, targets = images[:, :count].flatten(0, 2), labels[:, :count]
         if bounds is None:
             images = mixup(images, others, kept.expand(shape).flatten())
@@ -377,11 +377,11 @@ def _subset(available: int, count: int | None) -> Tensor:
         return torch.arange(available)
     if count > available:
         refuse("experiment", "train_images", count, f"numbers up to {available}, the training images")
-    return torch.randperm(available, generator=stream(0, "subset"))[:count].sort().values
+    return torch.randperm(available, generator=random_stream(0, "subset"))[:count].sort().values
 
 
 def _hold_out(subset: Tensor) -> tuple[Tensor, Tensor]:
     """A tenth of the training images, the same for every run, and the remaining ones."""
-    mixed = subset[torch.randperm(len(subset), generator=stream(0, "validation"))]
+    mixed = subset[torch.randperm(len(subset), generator=random_stream(0, "validation"))]
     held_out, rest = mixed.tensor_split([round(VALIDATION_FRACTION * len(subset))])
     return held_out.sort().values, rest.sort().values

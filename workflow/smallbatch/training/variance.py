@@ -33,7 +33,7 @@ from smallbatch.core.errors import refuse
 from smallbatch.core.seeds import stream_seed
 from smallbatch.runs.store import Variance
 from smallbatch.study.experiments import Run, Setting
-from smallbatch.training.batches import EpochPlan, stream
+from smallbatch.training.batches import EpochPlan, random_stream
 from smallbatch.training.engines.updates import BLOCK_IMAGES, BLOCK_VALUES, Updates
 
 TRAINING_FRACTIONS = (0, 0.1, 0.5, 1)
@@ -117,7 +117,7 @@ def _orders(plan: EpochPlan, size: int, epoch: int) -> Iterator[EpochPlan]:
     single = plan.cut(1)
     for number in range(1, -(-MIN_MINI_BATCHES // (len(single.order) // size))):
         # The same permutation for each lane, whose order is already random.
-        order = torch.randperm(len(single.order), generator=stream(0, f"variance/{number}", epoch))
+        order = torch.randperm(len(single.order), generator=random_stream(0, f"variance/{number}", epoch))
         yield single.at(order.to(plan.order.device))
 
 
