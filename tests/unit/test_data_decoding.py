@@ -12,7 +12,7 @@ import pytest
 from PIL import Image, PngImagePlugin
 from torchvision.transforms.v2 import functional as reference
 
-from smallbatch.data.decoding import FORMATS, UNSIGNED, BrokenImage, decoded, unlike_pictures
+from smallbatch.data.decoding import FORMATS, UNSIGNED, BrokenImage, decoded, kind_of_non_image
 
 SIZE = 8
 
@@ -56,7 +56,7 @@ def test_images_are_taken_by_content_whatever_their_name(tmp_path: Path, file_fo
     file = tmp_path / f"picture{ending}"
     image = colours().resize((32, 32), Image.Resampling.NEAREST)
     file.write_bytes(encoded(image, file_format))
-    assert unlike_pictures(file) is None
+    assert kind_of_non_image(file) is None
     found = decoded(file, SIZE, "RGB").pixels.astype(int)
     np.testing.assert_allclose(found[:, 4, 1], (200, 0, 0), atol=40)
     np.testing.assert_allclose(found[:, 4, 6], (0, 0, 200), atol=40)
@@ -66,7 +66,7 @@ def test_images_are_taken_by_content_whatever_their_name(tmp_path: Path, file_fo
 def test_formats_without_a_sign_go_by_name(tmp_path: Path, ending: str) -> None:
     file = tmp_path / f"picture.{ending}"
     file.write_bytes(encoded(colours(), UNSIGNED[f".{ending.lower()}"]))
-    assert unlike_pictures(file) is None
+    assert kind_of_non_image(file) is None
     assert decoded(file, SIZE, "RGB").pixels[:, 0, 0].tolist() == [200, 0, 0]
 
 
@@ -97,7 +97,7 @@ OTHERS = {
 def test_other_files_are_no_images(tmp_path: Path, name: str) -> None:
     content, kind = OTHERS[name]
     (tmp_path / name).write_bytes(content)
-    assert unlike_pictures(tmp_path / name) == kind
+    assert kind_of_non_image(tmp_path / name) == kind
 
 
 @pytest.mark.parametrize("name", ["a.jpg", "a", "a.crdownload"])
@@ -105,7 +105,7 @@ def test_an_image_cut_short_is_broken_whatever_its_name(tmp_path: Path, name: st
     noise = Image.fromarray(np.random.default_rng(0).integers(0, 256, (64, 64, 3), np.uint8))
     for file_format, length in (("JPEG", 2000), ("JPEG", 20), ("PNG", 5000), ("PNG", 20)):
         (tmp_path / name).write_bytes(encoded(noise, file_format)[:length])
-        assert unlike_pictures(tmp_path / name) is None
+        assert kind_of_non_image(tmp_path / name) is None
         with pytest.raises(BrokenImage):
             decoded(tmp_path / name, SIZE, "RGB")
 

@@ -75,7 +75,7 @@ class Picture(NamedTuple):
     remarks: tuple[str, ...]
 
 
-def unlike_pictures(file: Path) -> str | None:
+def kind_of_non_image(file: Path) -> str | None:
     """The kind of a file that is not a supported image, else None; judged by content and name.
 
     Raises:
@@ -93,14 +93,14 @@ def unlike_pictures(file: Path) -> str | None:
             head = content.read(16)
             if _HEIC.match(head) and not _opens(content, suffix):
                 return "HEIC files, which Pillow cannot read"
-            if begins_like_a_picture(head) or _opens(content, suffix):
+            if has_image_signature(head) or _opens(content, suffix):
                 return None
     except OSError as error:
         raise UserError(f"{shown(file)}: cannot be read ({error.strerror})") from error
     return f"{suffix} files" if re.fullmatch(r"\.[a-z]\w{0,7}", suffix) else "files of no known kind"
 
 
-def begins_like_a_picture(head: bytes) -> bool:
+def has_image_signature(head: bytes) -> bool:
     """Whether a file's first 16 bytes are those of a familiar format: such a file is broken if it cannot be decoded."""
     Image.init()
     recognisers = (Image.OPEN[name][1] for name in FAMILIAR if name not in ("BMP", "PPM"))  # known by 2 bytes only
@@ -161,30 +161,30 @@ def decoded_content(
         raise
 
 
-class _Warned(threading.local):
-    """Number of Pillow's warnings in this thread while `hearing_pillow` is active."""
+class _WarningCount(threading.local):
+    """Number of Pillow's warnings in this thread while `collecting_pillow_warnings` is active."""
 
     count = 0
 
 
-_warned = _Warned()
+_warnings = _WarningCount()
 
 
 @contextlib.contextmanager
-def hearing_pillow() -> Iterator[None]:
+def collecting_pillow_warnings() -> Iterator[None]:
     """Context in which Pillow's warnings become remarks on the picture; to be entered in the main thread."""
 
-    def hear(*_: object, **__: object) -> None:
-        _warned.count += 1
+    def count_warning(*_: object, **__: object) -> None:
+        _warnings.count += 1
 
     with warnings.catch_warnings():
         warnings.filterwarnings("always", module=r"PIL\.")
-        warnings.showwarning = hear
+        warnings.showwarning = count_warning
         yield
 
 
 def _picture(data: bytes, formats: tuple[str, ...], size: int, mode: str, white: int) -> Picture:
-    before = _warned.count
+    before = _warnings.count
     with image_in(data, formats) as image:
         cut = _is_cut_to_8_bits(image)
         image.load()
@@ -197,7 +197,7 @@ def _picture(data: bytes, formats: tuple[str, ...], size: int, mode: str, white:
             remarks.append("pictures as they lie, since their EXIF block cannot be read")
         else:
             remarks += ["pictures with damaged metadata, which may have said how to turn them"] * (
-                _warned.count > before
+                _warnings.count > before
             )
         if _is_invisible(image):
             remarks.append("wholly transparent pictures (white)")
@@ -304,7 +304,7 @@ def in_mode(image: Image.Image, mode: str, white: int = DEEP) -> Image.Image:
     if image.mode == "F":
         raise ValueError("floating-point pixels, of which nothing says which value is white")
     if image.mode.startswith("I"):
-        white = _own_white(image) or white
+        white = _implied_white(image) or white
         deep = np.minimum(_deep(image), white)
         if (
             isinstance(image, TiffImageFile) and image.tag_v2.get(262) == 0
@@ -331,7 +331,7 @@ def _deep(image: Image.Image) -> np.ndarray:
     return deep
 
 
-def _own_white(image: Image.Image) -> int | None:
+def _implied_white(image: Image.Image) -> int | None:
     """The value of white if the file implies it by a bit depth between 8 and 16, else None."""
     bits = image.tag_v2.get(258, (16,))[0] if isinstance(image, TiffImageFile) else 16
     return (1 << bits) - 1 if 8 < bits < 16 else None
@@ -350,7 +350,7 @@ def _largest(image: Image.Image, cut: bool) -> int | None:
     if cut:
         extrema = image.getextrema()
         return 257 * max(int(high) for _, high in (extrema if isinstance(extrema[0], tuple) else (extrema,)))
-    return int(_deep(image).max()) if image.mode.startswith("I") and not _own_white(image) else None
+    return int(_deep(image).max()) if image.mode.startswith("I") and not _implied_white(image) else None
 
 
 def _has_more(image: Image.Image) -> bool:

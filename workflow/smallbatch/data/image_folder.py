@@ -23,7 +23,7 @@ from smallbatch.core.environment import processors
 from smallbatch.core.errors import UserError, refuse
 from smallbatch.core.files import check_folder_writable, writing_errors
 from smallbatch.data.archives import as_folder
-from smallbatch.data.decoding import DEEP, BrokenImage, Picture, decoded, hearing_pillow
+from smallbatch.data.decoding import DEEP, BrokenImage, Picture, collecting_pillow_warnings, decoded
 from smallbatch.data.layout import Classes, classes_of_splits
 from smallbatch.data.prepared import Meta, Split, write
 from smallbatch.data.splits import log_repetitions_and_labels, split_by_seed
@@ -248,7 +248,7 @@ def _decode_all(
     largest: list[int] = []
     remarks: list[str] = []
     with (
-        hearing_pillow(),
+        collecting_pillow_warnings(),
         ThreadPoolExecutor(processors()) as pool,
         tqdm(desc=shown(path.name), total=len(names), unit="image", disable=None) as bar,
     ):

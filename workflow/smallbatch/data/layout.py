@@ -8,7 +8,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from smallbatch.core.errors import UserError
-from smallbatch.data.decoding import EXTENSIONS, unlike_pictures
+from smallbatch.data.decoding import EXTENSIONS, kind_of_non_image
 from smallbatch.data.folder_name_checks import refuse_copy_folders, refuse_masks, refuse_parts
 from smallbatch.data.tree import count_files, describe_left_out, folded, folders, shown, some, text, walk
 
@@ -150,7 +150,7 @@ def _classes(path: Path, root: Path, folder: Path, left_out: Counter[str]) -> Cl
         top, _, rest = file.name.partition("/")
         refuse_copy_folders(where, file.name)
         if rest:
-            kind = unlike_pictures(folder / file.name)
+            kind = kind_of_non_image(folder / file.name)
         else:
             kind = f"{'pictures' if Path(top).suffix.lower() in EXTENSIONS else 'other files'} beside the class folders"
         if kind:
