@@ -38,7 +38,7 @@ def hear(number: int = signal.SIGTERM) -> None:
 
 def test_a_signal_is_noted_and_obeyed_where_it_is_asked_for():
     before = signal.getsignal(signal.SIGTERM)
-    with stopping.listening():
+    with stopping.catching_signals():
         stopping.check()
         hear()
         hear(signal.SIGINT)  # within seconds: the same, by another way
@@ -50,10 +50,10 @@ def test_a_signal_is_noted_and_obeyed_where_it_is_asked_for():
 
 def test_blocks_within_blocks_hear_the_same():
     told = []
-    with stopping.listening():
-        with stopping.listening(lambda: told.append("first")):
+    with stopping.catching_signals():
+        with stopping.catching_signals(lambda: told.append("first")):
             hear()
-        with stopping.listening(lambda: told.append("second")):
+        with stopping.catching_signals(lambda: told.append("second")):
             assert stopping.signal_received() == "SIGTERM"
         assert stopping.signal_received() == "SIGTERM"
     assert told == ["first", "second"]
@@ -63,7 +63,7 @@ def test_blocks_within_blocks_hear_the_same():
 def test_a_signal_that_is_ignored_stays_so(number):
     before = signal.signal(number, signal.SIG_IGN)
     try:
-        with stopping.listening():
+        with stopping.catching_signals():
             hear(number)
             assert not stopping.signal_received()
     finally:
@@ -73,7 +73,7 @@ def test_a_signal_that_is_ignored_stays_so(number):
 def test_a_terminal_that_closes_asks_for_a_stop():
     before = signal.signal(signal.SIGHUP, signal.SIG_DFL)
     try:
-        with stopping.listening():
+        with stopping.catching_signals():
             hear(signal.SIGHUP)
             with pytest.raises(Stopped, match=r"^stopped by SIGHUP; call again to resume from there$"):
                 stopping.check()
@@ -85,7 +85,7 @@ def test_other_threads_train_without_listening():
     heard = []
 
     def listen():
-        with stopping.listening():
+        with stopping.catching_signals():
             heard.append(stopping.signal_received())
 
     thread = threading.Thread(target=listen)
@@ -99,8 +99,8 @@ def test_a_second_signal_ends_the_process_at_once():
         [
             "import time",
             "from smallbatch.core import stopping",
-            "stopping.ECHO = 0.2",
-            "with stopping.listening():",
+            "stopping.REPEATED_WITHIN_S = 0.2",
+            "with stopping.catching_signals():",
             "    print('listening', flush=True)",
             "    time.sleep(60)",
         ]
@@ -180,7 +180,7 @@ def test_signals_at_any_moment_lose_nothing(tmp_path, monkeypatch, either_way):
     made, places = count_updates(monkeypatch, lambda: hear() if draws.random() < 0.2 else None), []
     for attempt in range(200):
         # Ever later, as some measurements begin again; one that comes too late is heard outside.
-        with stopping.listening(), a_signal_after(draws.uniform(0, 0.3 + 0.04 * attempt)):
+        with stopping.catching_signals(), a_signal_after(draws.uniform(0, 0.3 + 0.04 * attempt)):
             try:
                 train_pack(several_kinds(), data, tmp_path / "stopped", **options)
                 break
@@ -196,7 +196,7 @@ def test_signals_at_any_moment_lose_nothing(tmp_path, monkeypatch, either_way):
 def test_it_stops_while_it_tests_measures_probes_or_waits(data_folder, monkeypatch, tmp_path):
     data, run = prepared.read(data_folder), a_run(variance_batch_sizes=(2, 4))
     training = LaneTrainer([run], data, torch.device("cpu"))
-    with stopping.listening():
+    with stopping.catching_signals():
         folder = CheckpointFolder(tmp_path, run, "fingerprint")
         with folder.locked("a row", lambda title: None):
             hear()
@@ -212,7 +212,7 @@ def test_it_stops_while_it_tests_measures_probes_or_waits(data_folder, monkeypat
 
 
 def test_stopped_before_it_trains_it_says_so(data_folder, tmp_path):
-    with stopping.listening():
+    with stopping.catching_signals():
         hear()
         with pytest.raises(Stopped, match=r"^stopped by SIGTERM; call again"):
             launch.train([a_run()], data_folder, tmp_path, training_settings())

@@ -193,7 +193,7 @@ def _status(study: Study, config: Config, arguments: argparse.Namespace) -> None
     _say(screen(look(study, DATA, RESULTS)))
 
 
-@stopping.listening()
+@stopping.catching_signals()
 def _export(study: Study, config: Config, arguments: argparse.Namespace) -> None:
     from smallbatch.export.export import export  # imports numpy
 
@@ -217,7 +217,7 @@ def _say(text: str) -> None:
         raise UserError(f"standard output: cannot be written: {error.strerror}") from error
 
 
-@stopping.listening()
+@stopping.catching_signals()
 def _train(study: Study, config: Config, arguments: argparse.Namespace) -> None:
     known = list(study.experiments)
     if arguments.experiment and arguments.experiment not in known:

@@ -15,12 +15,12 @@ from smallbatch.core.errors import Stopped
 
 SIGNALS = signal.SIGTERM, signal.SIGINT, signal.SIGHUP
 
-ECHO = 2.0
+REPEATED_WITHIN_S = 2.0
 """Seconds within which signals count as one: on a cluster, and from `torchrun`, the same signal arrives repeatedly."""
 
 
-class _Ear:
-    """The signal received since the outermost `listening` began.
+class _SignalHandler:
+    """The signal received since the outermost `catching_signals` began.
 
     Attributes:
         signal: the name of the first signal; empty before one arrives.
@@ -35,51 +35,51 @@ class _Ear:
     def __call__(self, number: int, frame: FrameType | None) -> None:
         if not self.signal:
             self.signal, self.at = signal.Signals(number).name, monotonic()
-            for tell in self.others:
-                tell()
-        elif monotonic() - self.at > ECHO:
+            for function in self.others:
+                function()
+        elif monotonic() - self.at > REPEATED_WITHIN_S:
             signal.signal(number, signal.SIG_DFL)
             signal.raise_signal(number)
 
 
-_ears: list[_Ear] = []
-"""The receiver of each `listening` that is active in this process."""
+_handlers: list[_SignalHandler] = []
+"""The receiver of each `catching_signals` that is active in this process."""
 
 
 @contextlib.contextmanager
-def listening(tell: Callable[[], object] | None = None) -> Iterator[None]:
+def catching_signals(on_signal: Callable[[], object] | None = None) -> Iterator[None]:
     """Context in which each of `SIGNALS` asks for a stop; a second one ends the process at once.
 
     Contexts may be nested; a signal then asks all of them to stop. Outside the main thread, the only one that receives
     signals, the context does nothing; nor does it for signals that the process was started to ignore, as by `nohup`.
 
     Args:
-        tell: a function that is called when a signal arrives, or at once if one has arrived.
+        on_signal: a function that is called when a signal arrives, or at once if one has arrived.
     """
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-    ear = _ears[-1] if _ears else _Ear()
-    _ears.append(ear)
-    others, ear.others = ear.others, [*ear.others, *([tell] if tell else [])]
+    ours = _handlers[-1] if _handlers else _SignalHandler()
+    _handlers.append(ours)
+    others, ours.others = ours.others, [*ours.others, *([on_signal] if on_signal else [])]
     before = {number: signal.getsignal(number) for number in SIGNALS}
     try:
         for number, handler in before.items():
             if handler is not signal.SIG_IGN:
-                signal.signal(number, ear)
-        if tell and ear.signal:
-            tell()
+                signal.signal(number, ours)
+        if on_signal and ours.signal:
+            on_signal()
         yield
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
-        ear.others = others
-        _ears.pop()
+        ours.others = others
+        _handlers.pop()
 
 
 def signal_received() -> str:
     """The name of the signal that asked for a stop; empty if there was none."""
-    return _ears[-1].signal if _ears else ""
+    return _handlers[-1].signal if _handlers else ""
 
 
 def check() -> None:

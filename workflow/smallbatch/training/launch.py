@@ -32,7 +32,7 @@ JOB, TRAINED, STOPPED, ERROR, STDERR = "job.json", "trained.json", "stopped.json
 log = logging.getLogger(__name__)
 
 
-@stopping.listening()
+@stopping.catching_signals()
 def train(
     runs: Sequence[Run],
     data_folder: Path,
@@ -190,7 +190,7 @@ def _run(children: Sequence[_Child]) -> None:
             with open(writing, "wb"):
                 for child in children:
                     started.enter_context(child.start(writing))
-            with stopping.listening(end):
+            with stopping.catching_signals(end):
                 # Until the last process ends, which may outlive torchrun.
                 for line in lines:
                     log.info("%s", line.rstrip())
@@ -213,7 +213,7 @@ def _sum(outcomes: Sequence[int | Stopped | UserError]) -> int:
     return sum(outcome for outcome in outcomes if isinstance(outcome, int))
 
 
-@stopping.listening()
+@stopping.catching_signals()
 def main() -> None:
     """Main function of a process: train the job in the folder given on the command line."""
     folder, rank = Path(sys.argv[1]), os.environ.get("RANK", "0")

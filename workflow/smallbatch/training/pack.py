@@ -39,7 +39,7 @@ from smallbatch.training.trainer import LaneTrainer
 log = logging.getLogger(__name__)
 
 
-@stopping.listening()
+@stopping.catching_signals()
 def train_pack(
     runs: Sequence[Run],
     data_folder: Path,
