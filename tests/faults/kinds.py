@@ -37,7 +37,7 @@ from smallbatch.estimate import timings
 from smallbatch.runs import bundles
 from smallbatch.runs.chosen import read_chosen, write_chosen
 from smallbatch.runs.heartbeat import HeartbeatWriter, first_heartbeat
-from smallbatch.runs.status import look, screen
+from smallbatch.runs.status import format_status, study_status
 from smallbatch.runs.store import METRICS, RECORD, SCORES, VARIANCE, Epoch, Outcome, RunStore, Score, Variance
 from smallbatch.study.experiments import Experiment, Study
 from smallbatch.study.rates import BaseLr
@@ -309,7 +309,7 @@ def read_heartbeat(path: Path) -> bool:
         mock.patch("smallbatch.runs.status.read_meta", lambda _: meta),
         mock.patch.object(Path, "exists", os.path.lexists),  # as if the data were there
     ):
-        return promised(screen(look(WATCHED, path.parents[2] / "results", path.parents[1])) != "")
+        return promised(format_status(study_status(WATCHED, path.parents[2] / "results", path.parents[1])) != "")
 
 
 def make_kernels(folder: Path, number: int) -> Path:

@@ -31,7 +31,7 @@ from smallbatch.runs.heartbeat import (
     HeartbeatWriter,
     first_heartbeat,
 )
-from smallbatch.runs.status import COLUMNS, Status, line, look, screen, stopped_message
+from smallbatch.runs.status import COLUMNS, Status, format_line, format_status, stopped_message, study_status
 from smallbatch.runs.store import RunStore
 from smallbatch.study.settings import overridden, read_yaml
 from smallbatch.study_file import check_config, load_study
@@ -101,7 +101,7 @@ def training(*runs, **news):
 
 
 def seen(**config):
-    return look(study(**config), DATA, RESULTS)
+    return study_status(study(**config), DATA, RESULTS)
 
 
 def counts(status, figure):
@@ -115,9 +115,10 @@ def test_before_anything_is_there_all_runs_wait():
         figure: {"runs": size, "waiting": size} for figure, size in SIZES.items()
     }
     assert (status.unprepared, status.heartbeats, status.speed, status.left) == (["digits"], {}, None, None)
-    assert "Runs that wait for data to be prepared: digits. Nothing is running, so the time left is unknown." in screen(
-        status
-    ).replace("\n", " ")
+    assert (
+        "Runs that wait for data to be prepared: digits. Nothing is running, so the time left is unknown."
+        in format_status(status).replace("\n", " ")
+    )
 
 
 @pytest.mark.parametrize("file", ["data/digits/meta.json", "results/mine/chosen/taken.json"])
@@ -127,7 +128,7 @@ def test_a_damaged_file_of_data_or_rates_is_named_under_the_table(file, runs):
     Path(file).write_text("{}", encoding="utf-8")
     status, data = seen(), file.startswith("data")
     assert counts(status, "all")["waiting"] == 22 - (not data) and status.unprepared == ["digits"] * data
-    text = screen(status)
+    text = format_status(status)
     assert text.count("\nfig") == 5 and f"\n{file}: damaged or edited: it has no digest of its content" in text
 
 
@@ -135,7 +136,7 @@ def test_published_runs_that_are_not_pulled_are_named_under_the_table(runs):
     Path("results/published").mkdir(parents=True)
     Path("results/published/s-1.zip.dvc").write_text("outs:", encoding="utf-8")
     line = "results/published/s-1.zip: not pulled yet; `dvc pull results/published/s-1.zip.dvc` gets it"
-    assert screen(seen()).endswith(f"\n\n{line}")
+    assert format_status(seen()).endswith(f"\n\n{line}")
 
 
 def test_a_run_is_in_one_state_and_counts_in_each_figure_that_shows_it(runs):
@@ -170,7 +171,7 @@ def test_a_job_that_does_not_speak_is_silent_and_nothing_is_known_to_run(runs):
     status = seen()
     assert counts(status, "fig01") == {"runs": 8, "running": 1, "waiting": 7}
     assert status.speed == 500
-    text = screen(status)
+    text = format_status(status)
     since = time.strftime("%H:%M", time.localtime(time.time() - SILENCE - 5))
     assert f"silent since {since}, on node07, process 42\n    logs/train/quiet.log" in text
     assert "process 42, 500 images/s, 1:05 left\n    logs/train/alive.log" in text
@@ -189,13 +190,13 @@ def test_time_left_is_that_of_the_images_of_running_and_waiting_runs(runs):
     # A run has 10 epochs of 100 images: 2 x 800 and 500 are left of those that run, 3 x 1000 of those that wait.
     # Those of `taken` wait for their rates, so that it is 4 x 1000 more.
     assert (status.speed, status.images, status.left) == (500, 9100, 9100 / 500)
-    assert "Running now: 3 packs, 500 images/s, about 0:18 left at this speed." in screen(status)
+    assert "Running now: 3 packs, 500 images/s, about 0:18 left at this speed." in format_status(status)
     say("one", runs[1:3], state=STOPPED)
     say("two", runs[3:5], state=STOPPED)
     assert (seen().speed, seen().left, seen().images) == (None, None, 1000 * (8 - 2) + 4000), (
         "of 8 one is done, one failed"
     )
-    assert "Running now: 1 pack, speed unknown, time left unknown." in screen(seen())
+    assert "Running now: 1 pack, speed unknown, time left unknown." in format_status(seen())
 
 
 def test_where_nothing_is_said_the_whole_training_split_is_counted(project, prepared):
@@ -239,7 +240,7 @@ def test_a_job_that_waits_for_another_says_so(runs):
     assert (
         "waits for another job, on node07, process 42\n"
         "    logs/train/patient.log\n"
-        "    alexnet on digits, m=2, 2 lanes" in screen(seen())
+        "    alexnet on digits, m=2, 2 lanes" in format_status(seen())
     )
 
 
@@ -256,12 +257,12 @@ def test_a_damaged_word_is_named(runs):
     for name in "abcde":
         say(name, runs[:1])
         (RESULTS / "packs" / f"{name}.json").write_text("{")
-    lines = screen(seen()).splitlines()
+    lines = format_status(seen()).splitlines()
     assert [line.partition(": ")[0] for line in lines[-4:-1]] == [f"results/packs/{name}.json" for name in "abc"]
     assert lines[-1] == "and 2 more such files"
     for name in "bcde":
         (RESULTS / "packs" / f"{name}.json").unlink()
-    assert screen(seen()).splitlines()[-1].startswith("results/packs/a.json: damaged or edited")
+    assert format_status(seen()).splitlines()[-1].startswith("results/packs/a.json: damaged or edited")
 
 
 def test_rates_that_are_chosen_later_wait_and_then_are_looked_up(runs):
@@ -285,7 +286,9 @@ def test_a_damaged_run_is_named_and_waits(runs):
         "done": len(runs) - 1,
         "waiting": SIZES["all"] - len(runs) + 1,
     }
-    assert f"{folder}: damaged: metrics.csv does not fit its digest in run.json; to be made again" in screen(status)
+    assert f"{folder}: damaged: metrics.csv does not fit its digest in run.json; to be made again" in format_status(
+        status
+    )
 
 
 def test_checkpoints_of_stopped_trainings_are_counted(runs):
@@ -293,10 +296,10 @@ def test_checkpoints_of_stopped_trainings_are_counted(runs):
         file = RESULTS / "checkpoints" / name
         file.parent.mkdir(parents=True, exist_ok=True)
         file.touch()
-    assert screen(seen()).endswith("Trainings that were stopped go on from 2\ncheckpoints.")
+    assert format_status(seen()).endswith("Trainings that were stopped go on from 2\ncheckpoints.")
     file = RESULTS / "checkpoints/a/1.pt"
     file.unlink()
-    assert screen(seen()).endswith("go on from 1\ncheckpoint.")
+    assert format_status(seen()).endswith("go on from 1\ncheckpoint.")
 
 
 def test_when_all_is_done(runs):
@@ -305,7 +308,7 @@ def test_when_all_is_done(runs):
     for run in [run for some in planned.values() for run in some]:
         store(run)
     say("late", runs, **training(runs[0]))
-    text = screen(seen())
+    text = format_status(seen())
     assert text.endswith("\nAll runs are complete.")
     assert text.splitlines()[-3].split() == ["all", "22", "22", "-", "-", "-", "-"]
 
@@ -319,7 +322,7 @@ def test_the_screen(runs, monkeypatch):
     say("terminal", runs[6:7], log=None, title="", since=time.time() - 3 * 86400)
     for width, allowed in [("100", 100), ("80", 80), ("300", 100)]:
         monkeypatch.setenv("COLUMNS", width)
-        text = screen(seen())
+        text = format_status(seen())
         lines = text.splitlines()
         assert max(map(len, lines)) <= allowed
         assert len({len(line) for line in lines[2 : 3 + len(SIZES)]}) == 1, "the table is aligned"
@@ -333,19 +336,19 @@ def test_the_screen(runs, monkeypatch):
 
 
 def test_the_line(runs):
-    assert line(seen()) == "mine: 0 of 22 runs"
-    assert line(seen(), beside="Drawing fig01") == "mine: 0 of 22 runs; Drawing fig01"
+    assert format_line(seen()) == "mine: 0 of 22 runs"
+    assert format_line(seen(), beside="Drawing fig01") == "mine: 0 of 22 runs; Drawing fig01"
     for run in [run for name in ("long", "unseen") for run in study().experiments[name].runs()]:
         store(run)
     say("one", runs[:2], **training(*runs[:2], speed=1300.0))
     # Of 8 runs two have 800 images left each and six 1000; four more, of 1000, take their rates from these.
     text = "mine: 10 of 22 runs, 1,300 images/s, 0:09 left; alexnet on digits, m=2, 2 lanes"
-    assert line(seen()) == line(seen(), len(text)) == text
-    assert line(seen(), 60) == "mine: 10 of 22 runs, 1,300 images/s, 0:09 left; alexnet on …"
+    assert format_line(seen()) == format_line(seen(), len(text)) == text
+    assert format_line(seen(), 60) == "mine: 10 of 22 runs, 1,300 images/s, 0:09 left; alexnet on …"
     say("two", runs[2:4], **training(*runs[2:4], speed=None, title="resnet8 on digits"))
-    assert line(seen()).endswith("; alexnet on digits, m=2, 2 lanes | resnet8 on digits")
+    assert format_line(seen()).endswith("; alexnet on digits, m=2, 2 lanes | resnet8 on digits")
     say("one", runs[:2], ago=SILENCE + 5, **training(*runs[:2]))
-    assert line(seen(), beside="Drawing fig01") == "mine: 10 of 22 runs; resnet8 on digits"
+    assert format_line(seen(), beside="Drawing fig01") == "mine: 10 of 22 runs; resnet8 on digits"
 
 
 def test_what_is_saved_of_a_study_that_was_stopped(runs):
@@ -431,10 +434,10 @@ def test_every_line_of_a_screen(monkeypatch):
     }
     wrong = [f"results/packs/{i}.json: damaged" for i in (1, 2, 3, 4)]
     status = Status("mine", NOW, counts, ["digits", "cifar10"], heartbeats, 12345.6, 3665.4, wrong)
-    assert screen(status) == SCREEN
-    quiet = screen(replace(status, heartbeats={}, wrong=[], unprepared=[]))
+    assert format_status(status) == SCREEN
+    quiet = format_status(replace(status, heartbeats={}, wrong=[], unprepared=[]))
     assert quiet.endswith("1\n\nNothing is running, so the time left is unknown.")
-    silent = screen(replace(status, heartbeats={"s": heartbeats["s"]}, wrong=[], unprepared=[]))
+    silent = format_status(replace(status, heartbeats={"s": heartbeats["s"]}, wrong=[], unprepared=[]))
     assert "Nothing is running, so the time left is unknown.\n\nsilent since 17:36" in silent
 
 

@@ -10,7 +10,7 @@ TALKING = {"cost", "preview", "publish"}
 
 
 def look():
-    return status.look(STUDY, Path(DATA), Path(RESULTS))
+    return status.study_status(STUDY, Path(DATA), Path(RESULTS))
 
 
 def watched():

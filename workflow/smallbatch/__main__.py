@@ -24,7 +24,7 @@ from smallbatch.estimate.timings import Timings
 from smallbatch.export.trackers import TRACKERS
 from smallbatch.runs.bundles import FILES, import_published, record_of_weights
 from smallbatch.runs.chosen import chosen_file, write_chosen
-from smallbatch.runs.status import look, screen
+from smallbatch.runs.status import format_status, study_status
 from smallbatch.runs.store import RunStore, digest_of
 from smallbatch.study.experiments import Chosen, Experiment, Study
 from smallbatch.study.settings import location, overridden, read_entries, read_yaml, suggestion
@@ -190,7 +190,7 @@ def _whole(label: str, settings: dict[str, Any]) -> Meta | None:
 
 
 def _status(study: Study, config: Config, arguments: argparse.Namespace) -> None:
-    _say(screen(look(study, DATA, RESULTS)))
+    _say(format_status(study_status(study, DATA, RESULTS)))
 
 
 @stopping.catching_signals()

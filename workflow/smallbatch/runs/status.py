@@ -66,7 +66,7 @@ class Status:
     images: float | None = None
 
 
-def look(study: Study, data: Path, results: Path) -> Status:
+def study_status(study: Study, data: Path, results: Path) -> Status:
     """The current status of a study.
 
     Args:
@@ -176,7 +176,7 @@ class _Jobs:
         return {pack: heartbeat for pack, heartbeat in found.items() if heartbeat.state in (RUNNING, BLOCKED, FAILED)}
 
 
-def screen(status: Status) -> str:
+def format_status(status: Status) -> str:
     """A status as text for a terminal."""
     width = min(WIDTH, shutil.get_terminal_size().columns)
     head = f"Study {status.study}, {time.strftime('%d %b %Y, %H:%M:%S', time.localtime(status.now))}"
@@ -213,7 +213,7 @@ def _summary(status: Status) -> str:
     return f"{data}Running now: {packs}, {speed}, {left}."
 
 
-def line(status: Status, width: int | None = None, *, beside: str = "") -> str:
+def format_line(status: Status, width: int | None = None, *, beside: str = "") -> str:
     """A status in one line: runs, speed, time left, and what is being trained.
 
     Args:

@@ -11,7 +11,7 @@ from dataclasses import replace
 from types import FrameType
 from typing import Any
 
-from smallbatch.runs.status import Status, line, stopped_message
+from smallbatch.runs.status import Status, format_line, stopped_message
 from smallbatch.terminal.status_line import Screen
 
 EVERY = 1.0
@@ -120,7 +120,7 @@ class StatusLogHandler(logging.Handler):
 
         def show(status: Status) -> None:
             running = [text for text in [*self._messages.values()] if text.endswith(DONE)]
-            screen.draw(line(status, screen.width - 1, beside="".join(running[:1]).removesuffix(DONE)))
+            screen.draw(format_line(status, screen.width - 1, beside="".join(running[:1]).removesuffix(DONE)))
 
         self._watch = Watch(self._look, show, EVERY)
         if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
@@ -173,6 +173,6 @@ def watch_elsewhere(look: Callable[[], Status]) -> Watch:
     """Write one line per minute to standard error."""
 
     def show(status: Status) -> None:
-        print(time.strftime("%H:%M:%S"), line(status), file=sys.stderr, flush=True)
+        print(time.strftime("%H:%M:%S"), format_line(status), file=sys.stderr, flush=True)
 
     return Watch(look, show, MINUTE)
