@@ -12,7 +12,7 @@ from types import FrameType
 from typing import Any
 
 from smallbatch.runs.status import Status, format_line, stopped_message
-from smallbatch.terminal.status_line import Screen
+from smallbatch.terminal.screen import Screen
 
 EVERY = 1.0
 """Seconds between two updates in a terminal."""
@@ -23,7 +23,7 @@ SHARE = 0.02
 MINUTE = 60.0
 """Seconds between two lines elsewhere."""
 
-PACE_KNOWN = 120.0
+TIME_LEFT_KNOWN = 120.0
 """Seconds after which the time left is estimated from the progress so far."""
 
 DONE = ": done"
@@ -31,19 +31,19 @@ DONE = ": done"
 
 INTERRUPTED = "Stopping: trainings save their state first, which takes seconds."
 
-UNSEEN = ("workflow_started", "run_info", "resources_info")
+HIDDEN_EVENTS = ("workflow_started", "run_info", "resources_info")
 """Snakemake's events that are not shown in a terminal; Snakemake's log has them."""
 
 
-def shown(event: str | None, level: int) -> bool:
+def is_shown(event: str | None, level: int) -> bool:
     """Whether a terminal shows Snakemake's message before the training begins."""
-    return level >= logging.WARNING or event not in UNSEEN
+    return level >= logging.WARNING or event not in HIDDEN_EVENTS
 
 
-class Pace:
+class TimeLeft:
     """Estimates the time left from the progress since the first status, since the current runs may be slow or fast.
 
-    Before `PACE_KNOWN` the status keeps its own estimate, from the current speed.
+    Before `TIME_LEFT_KNOWN` the status keeps its own estimate, from the current speed.
     """
 
     def __init__(self) -> None:
@@ -55,7 +55,7 @@ class Pace:
             return status
         first = self._first = self._first or status
         seconds, trained = status.now - first.now, (first.images or 0.0) - status.images
-        known = seconds >= PACE_KNOWN and trained > 0
+        known = seconds >= TIME_LEFT_KNOWN and trained > 0
         return replace(status, left=status.images * seconds / trained) if known else status
 
 
@@ -69,7 +69,7 @@ class Watch:
     """
 
     def __init__(self, look: Callable[[], Status], show: Callable[[Status], None], every: float) -> None:
-        self._look, self._show, self._every, self._pace = look, show, every, Pace()
+        self._look, self._show, self._every, self._time_left = look, show, every, TimeLeft()
         self._ended = threading.Event()
         self._thread = threading.Thread(target=self._watch, daemon=True)
         self._thread.start()
@@ -84,7 +84,7 @@ class Watch:
         while not self._ended.wait(pause):
             begun = time.monotonic()
             try:
-                self._show(self._pace.of(self._look()))
+                self._show(self._time_left.of(self._look()))
             except OSError:  # a file disappeared while it was read; the next update notices
                 pass
             except RuntimeError:
@@ -132,7 +132,7 @@ class StatusLogHandler(logging.Handler):
             return
         event = getattr(record, "event", None)
         if self._screen is None:
-            if shown(event, record.levelno):
+            if is_shown(event, record.levelno):
                 self._handler.emit(record)
         elif record.levelno >= logging.WARNING:
             self._failed |= record.levelno >= logging.ERROR
