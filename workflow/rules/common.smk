@@ -33,7 +33,7 @@ from smallbatch.core.files import (
 )
 from smallbatch.runs import chosen as rates_chosen
 from smallbatch.runs import snakemake_options
-from smallbatch.runs import preflight as before
+from smallbatch.runs import invalid_files
 from smallbatch.runs import recipes
 from smallbatch.runs.packs import Plan, with_rates
 from smallbatch.estimate.timings import Timings

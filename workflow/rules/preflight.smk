@@ -21,15 +21,15 @@ def preflight():
             for folder in folders_of_files():
                 remove_abandoned(folder)
             import_published(STORE)
-        for finding in findings():
-            act_on(finding)
-        workflow.dag.forcefiles.update(map(str, before.incomplete(checked_jobs())))
+        for invalid in find_invalid_files():
+            act_on(invalid)
+        workflow.dag.forcefiles.update(map(str, invalid_files.incomplete(checked_jobs())))
         look_again()
         if not only_looks():
             set_clocks_right()
     except UserError as error:
         sys.exit(f"error: {error}")
-    if strays := before.unexpected_files(Path(FIGURES, STUDY.name), map(Path, PICTURES)):
+    if strays := invalid_files.unexpected_files(Path(FIGURES, STUDY.name), map(Path, PICTURES)):
         names = ", ".join(map(str, strays))
         print(f"{names}: of no figure of {STUDY.file}; nothing brings it up to date", file=sys.stderr)
 
@@ -50,21 +50,21 @@ def asked_labels():
     return sorted(asked.union(STUDY.labels))
 
 
-def findings():
+def find_invalid_files():
     """What has to be made again: what is damaged is out of the way before it is asked what is outdated."""
-    yield from before.unprepared({label: DATASETS[label] for label in asked_labels()}, Path(DATA))
+    yield from invalid_files.unprepared({label: DATASETS[label] for label in asked_labels()}, Path(DATA))
     dependent = [e for e in STUDY.experiments.values() if e.best_of]
-    yield from before.damaged_rates(chosen_file(e.name) for e in dependent)
-    yield from before.damaged_files(checked_jobs(), Path(FIGURES))
+    yield from invalid_files.damaged_rates(chosen_file(e.name) for e in dependent)
+    yield from invalid_files.damaged_files(checked_jobs(), Path(FIGURES))
     sources = {chosen_file(e.name): map(Path, table_checksums(e)) for e in dependent if is_known(e)}
-    yield from [*before.outdated_files(checked_jobs()), *before.outdated_rates(sources, CHOICE)]
+    yield from [*invalid_files.outdated_files(checked_jobs()), *invalid_files.outdated_rates(sources, CHOICE)]
 
 
-def act_on(finding):
+def act_on(invalid):
     """Take the files out of the way; where nothing is to be run, plan as if they were."""
     if only_looks():
-        workflow.dag.forcefiles.update(map(str, finding.files))
-    print(finding.planned if only_looks() else finding.mend(), file=sys.stderr)
+        workflow.dag.forcefiles.update(map(str, invalid.files))
+    print(invalid.planned if only_looks() else invalid.discard(), file=sys.stderr)
 
 
 def look_again():
@@ -91,7 +91,7 @@ def job_files(name, of, recipe):
             part(Wildcards(fromdict=values)) if callable(part) else [part.format(**values)] for part in asked.input
         ]
         read = [file for part in parts for file in part if not os.path.isabs(file)]  # without what the library has
-    return before.Job(Path(checksum_file(f"{name}-{of}" if of else name)), made, read, recipe)
+    return invalid_files.Job(Path(checksum_file(f"{name}-{of}" if of else name)), made, read, recipe)
 
 
 def is_known(e):

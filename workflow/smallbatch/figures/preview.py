@@ -8,7 +8,7 @@ from smallbatch.core.errors import UserError
 from smallbatch.data.prepared import META, read_meta
 from smallbatch.figures import draw
 from smallbatch.figures.style import save
-from smallbatch.runs.preflight import unexpected_files
+from smallbatch.runs.invalid_files import unexpected_files
 from smallbatch.runs.store import RunStore
 from smallbatch.study.experiments import Study
 

@@ -14,17 +14,17 @@ from smallbatch.runs import chosen
 DAMAGED = "edited or damaged"
 
 
-class Finding(NamedTuple):
+class InvalidFiles(NamedTuple):
     """Files that have to be made again.
 
     files: the files, which exist.
     planned: the message of a dry run.
-    mend: moves or deletes the files; returns a message about it.
+    discard: moves or deletes the files; returns a message about it.
     """
 
     files: tuple[Path, ...]
     planned: str
-    mend: Callable[[], str]
+    discard: Callable[[], str]
 
 
 class Job(NamedTuple):
@@ -41,7 +41,7 @@ class Job(NamedTuple):
     recipe: str
 
 
-def unprepared(datasets: Mapping[str, dict[str, Any]], data: Path) -> Iterator[Finding]:
+def unprepared(datasets: Mapping[str, dict[str, Any]], data: Path) -> Iterator[InvalidFiles]:
     """Data sets that are not prepared as their settings say; `datasets` are settings by label."""
     for label, settings in datasets.items():
         folder = data / label
@@ -50,7 +50,7 @@ def unprepared(datasets: Mapping[str, dict[str, Any]], data: Path) -> Iterator[F
             yield from _damaged(files, reason, prepared.set_aside_beside_folder)
 
 
-def damaged_rates(files: Iterable[Path]) -> Iterator[Finding]:
+def damaged_rates(files: Iterable[Path]) -> Iterator[InvalidFiles]:
     """Chosen rates that cannot be read."""
     for file in files:
         try:
@@ -59,7 +59,7 @@ def damaged_rates(files: Iterable[Path]) -> Iterator[Finding]:
             yield from _damaged([file], f"{file}: {DAMAGED}")
 
 
-def damaged_files(jobs: Iterable[Job], figures: Path) -> Iterator[Finding]:
+def damaged_files(jobs: Iterable[Job], figures: Path) -> Iterator[InvalidFiles]:
     """Files that changed since their job wrote them. Pictures are overwritten: git keeps the old ones.
 
     Args:
@@ -91,14 +91,14 @@ def incomplete(jobs: Sequence[Job]) -> list[Path]:
     ]
 
 
-def outdated_files(jobs: Iterable[Job]) -> Iterator[Finding]:
+def outdated_files(jobs: Iterable[Job]) -> Iterator[InvalidFiles]:
     """Files of checksums whose files are undamaged, but would be made differently now."""
     for job in jobs:
         if job.sums.is_file() and (reason := checksums.why_outdated(job.sums, job.recipe, job.reads)):
             yield _outdated(job.sums, f"{job.sums}: {reason}; to be made again")
 
 
-def outdated_rates(sources: Mapping[Path, Iterable[Path]], code: str) -> Iterator[Finding]:
+def outdated_rates(sources: Mapping[Path, Iterable[Path]], code: str) -> Iterator[InvalidFiles]:
     """Rates that were chosen from other records than the tables now show, or by other code.
 
     Args:
@@ -126,22 +126,22 @@ def unexpected_files(folder: Path, made: Iterable[Path]) -> list[Path]:
     return sorted(path for path in folder.glob("*") if path.suffix in types and path not in known)
 
 
-def _damaged(files: Iterable[Path], reason: str, aside: Callable[[Path], Path] = set_aside) -> Iterator[Finding]:
+def _damaged(files: Iterable[Path], reason: str, aside: Callable[[Path], Path] = set_aside) -> Iterator[InvalidFiles]:
     existing = tuple(file for file in files if os.path.lexists(file))
     names = ", ".join(file.name for file in existing)
 
-    def mend() -> str:
+    def discard() -> str:
         moved = ", ".join(str(aside(file)) for file in existing)
         return f"{reason}; set aside as {moved}, to make {names} again"
 
     if existing:
-        yield Finding(existing, f"{reason}; a call without -n would make {names} again", mend)
+        yield InvalidFiles(existing, f"{reason}; a call without -n would make {names} again", discard)
 
 
-def _outdated(file: Path, line: str) -> Finding:
-    def mend() -> str:
+def _outdated(file: Path, line: str) -> InvalidFiles:
+    def discard() -> str:
         with writing_errors(file):
             file.unlink(missing_ok=True)
         return line
 
-    return Finding((file,), line, mend)
+    return InvalidFiles((file,), line, discard)
