@@ -28,7 +28,7 @@ MODULES = {
         "study_file/data_fit",
         "study_file/experiment",
         "study_file/figure",
-        "study_file/recipe",
+        "study_file/training_recipe",
     ],
     "reports": ["publish/report", "figures/captions", "analysis/words", "analysis/findings"],
     "statistics": [

@@ -34,7 +34,7 @@ from smallbatch.core.files import (
 from smallbatch.runs import chosen as rates_chosen
 from smallbatch.runs import snakemake_options
 from smallbatch.runs import invalid_files
-from smallbatch.runs import recipes
+from smallbatch.runs import job_recipes
 from smallbatch.runs.packs import Plan, with_rates
 from smallbatch.estimate.timings import Timings
 from smallbatch.runs.store import RunStore
@@ -78,11 +78,11 @@ def script_path(name):
     return beside if beside.is_file() else workflow.source_path(f"../scripts/{name}.py")
 
 
-CODE = recipes.codes(script_path, Path(LIBRARY))
+CODE = job_recipes.code_digests(script_path, Path(LIBRARY))
 CHOICE = code_digest(Path(LIBRARY, "smallbatch", "analysis", "selection.py"), Path(LIBRARY))
-TEMPLATE = Path(LIBRARY, recipes.TEMPLATE)
+TEMPLATE = Path(LIBRARY, job_recipes.TEMPLATE)
 # Snakemake remembers what decides how files are made in .snakemake alone, which is no part of what is shared.
-RECIPES = recipes.recipes(STUDY, config, CODE, Path(LIBRARY), snakemake_version)
+RECIPES = job_recipes.job_recipes(STUDY, config, CODE, Path(LIBRARY), snakemake_version)
 
 
 KINDS = ("runs", "epochs", "variance")

@@ -10,7 +10,7 @@ from smallbatch.core.errors import UserError, refuse
 from smallbatch.study.experiments import BUDGETS, COLOURS, MIXING, Experiment, Setting
 from smallbatch.study.rates import BaseLr, format_base_lr, parse_base_lr
 from smallbatch.study.settings import refuse_unknown
-from smallbatch.study_file.recipe import check_recipe, recipe_of
+from smallbatch.study_file.training_recipe import check_training_recipe, training_recipe
 
 MIN_RATE, MAX_RATE = 2.0**-100, 2.0**100
 """Bounds of base learning rates: within single precision, with room for batch sizes and drops."""
@@ -41,7 +41,7 @@ def experiment_of(where: str, name: str, values: Values, datasets: Values) -> Ex
     _check_whole_bn_batches(where, key, norm, b_sizes or batch_sizes)
     if b_sizes:
         _check_bn_batches(where, key, norm, batch_sizes, b_sizes)
-    check_recipe(where, key, values)
+    check_training_recipe(where, key, values)
     if norm == "batch" and "variance_batch_sizes" in values:
         _check_measured(where, f"{key}.variance_batch_sizes", batch_sizes, b_sizes, values["variance_batch_sizes"])
     rates = () if best_of else tuple(_rate(where, f"{key}.base_lrs", rate) for rate in values["base_lrs"])
@@ -106,7 +106,7 @@ def _setting(where: str, key: str, values: Values, datasets: Values) -> Setting:
         "weight_decay": float(values["weight_decay"]) + 0.0,  # so that -0.0 is 0.0
         "norm_layers": values.get("norm_layers", "all") if values.get("norm") in ("batch", "group") else "all",
         "epochs": values.get("epochs", 0),
-        **recipe_of(where, key, values),
+        **training_recipe(where, key, values),
         "augment_pad": augment.get("pad", 0),
         "augment_flip": augment["flip"],
         "augment_resized": augment.get("resized_crop", False),

@@ -18,7 +18,7 @@ SCRIPTS = ("gather", "claims", "report", "crate", "table", "choose", "figure")
 """The scripts whose code is recorded with their outputs."""
 
 
-def codes(path_of: Callable[[str], str | Path], library: Path) -> dict[str, str]:
+def code_digests(path_of: Callable[[str], str | Path], library: Path) -> dict[str, str]:
     """Name of each of `SCRIPTS` -> a hash over it and the library code it uses; Snakemake checks only scripts.
 
     Args:
@@ -28,7 +28,7 @@ def codes(path_of: Callable[[str], str | Path], library: Path) -> dict[str, str]
     return {name: code_digest(Path(path_of(name)), library) for name in SCRIPTS}
 
 
-def recipes(
+def job_recipes(
     study: Study, config: Mapping[str, Any], code: Mapping[str, str], library: Path, snakemake: str
 ) -> dict[str, str]:
     """Name of each job that analyses the study -> its recipe.
@@ -36,7 +36,7 @@ def recipes(
     Args:
         study: the study.
         config: the checked configuration.
-        code: the hashes returned by `codes`.
+        code: the hashes returned by `code_digests`.
         library: the folder above the library's.
         snakemake: the version of Snakemake, which the archive names.
     """

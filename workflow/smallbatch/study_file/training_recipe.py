@@ -1,4 +1,4 @@
-"""The recipe of an experiment in a study's file: optimiser, loss, metrics and schedule."""
+"""The training recipe of an experiment in a study's file: optimiser, loss, metrics and schedule."""
 
 from collections.abc import Mapping
 from fractions import Fraction
@@ -15,8 +15,8 @@ from smallbatch.study.metrics import ACCURACY, CROSS_ENTROPY, METRICS, PRIMARY
 Values = Mapping[str, Any]
 
 
-def check_recipe(where: str, key: str, values: Values) -> None:
-    """Refuse settings of the recipe that belong to another optimiser, loss or schedule.
+def check_training_recipe(where: str, key: str, values: Values) -> None:
+    """Refuse settings of the training recipe that belong to another optimiser, loss or schedule.
 
     Args:
         where: the study's file.
@@ -31,8 +31,8 @@ def check_recipe(where: str, key: str, values: Values) -> None:
     _check_schedule(where, key, values)
 
 
-def recipe_of(where: str, key: str, values: Values) -> dict[str, Any]:
-    """The fields of a setting that the recipe decides; arguments as of `check_recipe`."""
+def training_recipe(where: str, key: str, values: Values) -> dict[str, Any]:
+    """The fields of a setting that the training recipe decides; arguments as of `check_training_recipe`."""
     return {**_schedule(where, key, values), **_optimizer(where, key, values), **_loss(values)}
 
 

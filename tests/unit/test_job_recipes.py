@@ -6,7 +6,7 @@ import pytest
 from helpers import PROJECT
 
 from smallbatch.core import checksums
-from smallbatch.runs import recipes
+from smallbatch.runs import job_recipes
 from smallbatch.study.experiments import PROTOCOL
 from smallbatch.study.settings import read_yaml
 from smallbatch.study_file import load_study
@@ -20,7 +20,7 @@ STUDY = load_study(CONFIG | {"study": "cifar10"})
 
 
 def recipes_of(study=STUDY, config=CONFIG, code=CODE, snakemake="9.27"):
-    return recipes.recipes(study, config, code, LIBRARY, snakemake)
+    return job_recipes.job_recipes(study, config, code, LIBRARY, snakemake)
 
 
 def changed_by(**other):
@@ -63,5 +63,5 @@ def test_the_order_in_the_study_file_changes_what_shows_it():
 
 
 def test_scripts_whose_code_is_noted_have_a_hash_of_their_own():
-    codes = recipes.codes(lambda name: LIBRARY / "scripts" / f"{name}.py", LIBRARY)
-    assert set(codes) == set(recipes.SCRIPTS) and len(set(codes.values())) == len(codes)
+    codes = job_recipes.code_digests(lambda name: LIBRARY / "scripts" / f"{name}.py", LIBRARY)
+    assert set(codes) == set(job_recipes.SCRIPTS) and len(set(codes.values())) == len(codes)
