@@ -25,7 +25,7 @@ MODULES = {
     "settings": [
         "study/settings",
         "study_file/__init__",
-        "study_file/data_fit",
+        "study_file/data_compatibility",
         "study_file/experiment",
         "study_file/figure",
         "study_file/training_recipe",

@@ -10,7 +10,7 @@ from smallbatch import models
 from smallbatch.core.errors import UserError
 from smallbatch.data.originals import DatasetInfo
 from smallbatch.study_file import check_config, load_study
-from smallbatch.study_file.data_fit import check_against_data
+from smallbatch.study_file.data_compatibility import check_against_data
 
 pytestmark = pytest.mark.usefixtures("folder_of_studies")
 

@@ -43,7 +43,7 @@ from smallbatch.study.experiments import PROTOCOL
 from smallbatch.study.settings import entries_of, location, read_entries
 from smallbatch.study_file import CONFIG_FILE, TAKEN
 from smallbatch.study_file import check_config, load_study, studies, studies_with
-from smallbatch.study_file.data_fit import check_against_data
+from smallbatch.study_file.data_compatibility import check_against_data
 
 # A signal to all processes of a job, as clusters and closing terminals send it, must not end the shell, and with it the
 # job, before the script.

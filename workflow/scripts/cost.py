@@ -8,7 +8,7 @@ from smallbatch.data import label
 from smallbatch.data.info import dataset_info
 from smallbatch.estimate.cost import estimate, format_estimate
 from smallbatch.study.experiments import Study
-from smallbatch.study_file.data_fit import check_against_data
+from smallbatch.study_file.data_compatibility import check_against_data
 
 if TYPE_CHECKING:
     from snakemake.iocontainers import snakemake

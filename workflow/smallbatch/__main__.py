@@ -29,7 +29,7 @@ from smallbatch.runs.store import RunStore, digest_of
 from smallbatch.study.experiments import Chosen, Experiment, Study
 from smallbatch.study.settings import location, overridden, read_entries, read_yaml, suggestion
 from smallbatch.study_file import CONFIG_FILE, check_config, load_study
-from smallbatch.study_file.data_fit import check_against_data
+from smallbatch.study_file.data_compatibility import check_against_data
 
 DATA, RESULTS = Path("data"), Path("results")
 

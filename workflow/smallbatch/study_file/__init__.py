@@ -15,7 +15,7 @@ from smallbatch.study.claims import check_claims, survives
 from smallbatch.study.experiments import BUDGETS, OF_TORCH, Experiment, Study
 from smallbatch.study.rates import parse_base_lr
 from smallbatch.study.settings import check, location, read_as, read_yaml, refuse_unknown, suggestion
-from smallbatch.study_file.data_fit import check_against_data
+from smallbatch.study_file.data_compatibility import check_against_data
 from smallbatch.study_file.experiment import bases_of, check_best_of, experiment_of
 from smallbatch.study_file.figure import figure_of
 from smallbatch.training import own_models
