@@ -25,7 +25,7 @@ from smallbatch.core.environment import processors
 from smallbatch.core.files import write_json, write_sealed
 from smallbatch.data.originals import ORIGINALS
 from smallbatch.data.prepared import META, Meta, read_meta
-from smallbatch.runs.chosen import chosen_file, write_chosen
+from smallbatch.runs.chosen_rates import chosen_file, write_chosen
 from smallbatch.runs.heartbeat import DONE, HeartbeatWriter, first_heartbeat
 from smallbatch.runs.packs import cut, with_rates
 from smallbatch.runs.store import Epoch, Outcome, RunStore, Variance

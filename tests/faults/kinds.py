@@ -35,7 +35,7 @@ from smallbatch.data.download import md5_of
 from smallbatch.data.originals import DatasetInfo
 from smallbatch.estimate import timings
 from smallbatch.runs import bundles
-from smallbatch.runs.chosen import read_chosen, write_chosen
+from smallbatch.runs.chosen_rates import read_chosen, write_chosen
 from smallbatch.runs.heartbeat import HeartbeatWriter, first_heartbeat
 from smallbatch.runs.status import format_status, study_status
 from smallbatch.runs.store import METRICS, RECORD, SCORES, VARIANCE, Epoch, Outcome, RunStore, Score, Variance

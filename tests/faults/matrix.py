@@ -25,7 +25,7 @@ from faults import CHANGES, FAULTS, children_keep_to_permissions, damage
 from helpers import GRID, copy_project, write_study
 
 from smallbatch.runs import bundles
-from smallbatch.runs.chosen import read_chosen
+from smallbatch.runs.chosen_rates import read_chosen
 from smallbatch.runs.store import RunStore
 from smallbatch.study.experiments import Run
 from smallbatch.training.checkpoint_folder import CheckpointFolder

@@ -45,7 +45,7 @@ def test_an_edit_changes_the_digest_of_who_runs_it(tree, edited):
             ["analysis/table", "runs/store", "data/prepared"],
             ["analysis/claims/verdict_table", "figures/style"],
         ),
-        ("choose", ["analysis/selection", "runs/chosen"], ["figures/style"]),
+        ("choose", ["analysis/selection", "runs/chosen_rates"], ["figures/style"]),
         ("figure", ["figures/style", "figures/accuracy", "analysis/words"], ["publish/report", "figures/preview"]),
         ("report", ["publish/report", "figures/style", "analysis/words"], ["training/trainer"]),
         ("crate", ["publish/crate", "publish/report", "analysis/words"], ["training/trainer"]),

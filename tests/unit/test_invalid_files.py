@@ -9,7 +9,7 @@ from smallbatch import data
 from smallbatch.core import checksums
 from smallbatch.core.errors import UserError
 from smallbatch.runs import invalid_files
-from smallbatch.runs.chosen import write_chosen
+from smallbatch.runs.chosen_rates import write_chosen
 
 
 @pytest.fixture

@@ -8,7 +8,7 @@ import pytest
 from smallbatch.analysis.selection import best_rates
 from smallbatch.core.errors import UserError
 from smallbatch.core.files import write_sealed
-from smallbatch.runs.chosen import chosen_file, chosen_from, read_chosen, write_chosen
+from smallbatch.runs.chosen_rates import chosen_file, read_chosen, records_and_code, write_chosen
 
 
 def table(*rows):
@@ -35,7 +35,7 @@ def test_chosen_rates_come_back_from_their_file(tmp_path):
     path = chosen_file(tmp_path, "mine", "chosen")
     assert path == tmp_path / "mine" / "chosen" / "chosen.json"
     write_chosen(path, {8: 2**-8, 2: 0.001}, ["of a base"], "code")
-    assert chosen_from(path) == (["of a base"], "code")
+    assert records_and_code(path) == (["of a base"], "code")
     whose = {key: value for key, value in json.loads(path.read_text()).items() if key in ("study", "experiment")}
     assert whose == {"study": "mine", "experiment": "chosen"}
     assert read_chosen(path) == {2: 0.001, 8: 2**-8} and list(json.loads(path.read_text())["rates"]) == ["2", "8"]

@@ -20,7 +20,7 @@ from smallbatch.__main__ import main
 from smallbatch.core.errors import UserError
 from smallbatch.core.files import read_sealed, write_sealed
 from smallbatch.data.prepared import META, Meta
-from smallbatch.runs.chosen import chosen_file, write_chosen
+from smallbatch.runs.chosen_rates import chosen_file, write_chosen
 from smallbatch.runs.heartbeat import (
     BLOCKED,
     DONE,

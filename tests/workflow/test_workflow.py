@@ -22,7 +22,7 @@ from PIL import Image
 from smallbatch.core.files import DAY_S, read_sealed, write_sealed
 from smallbatch.data.download import md5_of
 from smallbatch.data.prepared import read_meta
-from smallbatch.runs.chosen import write_chosen
+from smallbatch.runs.chosen_rates import write_chosen
 from smallbatch.runs.store import RunStore
 from smallbatch.study.settings import read_yaml
 from smallbatch.study_file import load_study

@@ -31,7 +31,7 @@ from smallbatch.core.files import (
     touch_future_files,
     writing_errors,
 )
-from smallbatch.runs import chosen as rates_chosen
+from smallbatch.runs import chosen_rates
 from smallbatch.runs import snakemake_options
 from smallbatch.runs import invalid_files
 from smallbatch.runs import job_recipes
@@ -103,7 +103,7 @@ def tables(kind, experiments):
 
 
 def chosen_file(experiment):
-    return rates_chosen.chosen_file(Path(RESULTS), STUDY.name, experiment)
+    return chosen_rates.chosen_file(Path(RESULTS), STUDY.name, experiment)
 
 
 def meta_file(label):
@@ -122,7 +122,7 @@ def table_checksums(e):
 
 def rates_of(e):
     """The rates that an experiment takes from others, as they are chosen now; none where it has its own."""
-    return rates_chosen.read_chosen(chosen_file(e.name)) if e.best_of else {}
+    return chosen_rates.read_chosen(chosen_file(e.name)) if e.best_of else {}
 
 
 def figure_experiments(wildcards):

@@ -8,7 +8,7 @@ from smallbatch.analysis.table import read_tables
 from smallbatch.core import checksums
 from smallbatch.core.code_digest import require_unchanged_code
 from smallbatch.core.console import log_and_exit_on_error
-from smallbatch.runs.chosen import write_chosen
+from smallbatch.runs.chosen_rates import write_chosen
 
 if TYPE_CHECKING:
     from snakemake.iocontainers import snakemake

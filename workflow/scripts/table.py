@@ -7,7 +7,7 @@ from smallbatch.analysis.table import write_tables
 from smallbatch.core.code_digest import require_unchanged_code
 from smallbatch.core.console import log_and_exit_on_error
 from smallbatch.data.prepared import read_meta
-from smallbatch.runs.chosen import read_chosen
+from smallbatch.runs.chosen_rates import read_chosen
 from smallbatch.runs.store import RunStore
 from smallbatch.study.experiments import Experiment
 

@@ -23,7 +23,7 @@ from smallbatch.data.prepared import META, Meta, damaged_arrays, read, read_meta
 from smallbatch.estimate.timings import Timings
 from smallbatch.export.trackers import TRACKERS
 from smallbatch.runs.bundles import FILES, import_published, record_of_weights
-from smallbatch.runs.chosen import chosen_file, write_chosen
+from smallbatch.runs.chosen_rates import chosen_file, write_chosen
 from smallbatch.runs.status import format_status, study_status
 from smallbatch.runs.store import RunStore, digest_of
 from smallbatch.study.experiments import Chosen, Experiment, Study

@@ -8,7 +8,7 @@ from smallbatch.core import stopping
 from smallbatch.core.files import atomic
 from smallbatch.data.prepared import META, read_meta
 from smallbatch.export.trackers import Log, Tracker, metrics_of, time_of
-from smallbatch.runs.chosen import chosen_file, read_chosen
+from smallbatch.runs.chosen_rates import chosen_file, read_chosen
 from smallbatch.runs.store import Epoch, Record, RunStore
 from smallbatch.study.experiments import Run, Study
 

@@ -9,7 +9,7 @@ from smallbatch.core import checksums
 from smallbatch.core.errors import UserError
 from smallbatch.core.files import set_aside, writing_errors
 from smallbatch.data import prepared, reason_to_prepare
-from smallbatch.runs import chosen
+from smallbatch.runs import chosen_rates
 
 DAMAGED = "edited or damaged"
 
@@ -54,7 +54,7 @@ def damaged_rates(files: Iterable[Path]) -> Iterator[InvalidFiles]:
     """Chosen rates that cannot be read."""
     for file in files:
         try:
-            chosen.read_chosen(file)
+            chosen_rates.read_chosen(file)
         except UserError:
             yield from _damaged([file], f"{file}: {DAMAGED}")
 
@@ -107,7 +107,7 @@ def outdated_rates(sources: Mapping[Path, Iterable[Path]], code: str) -> Iterato
     """
     for file, sums in sources.items():
         shown = [checksums.made_from(path) for path in sums]
-        records, by = chosen.chosen_from(file)
+        records, by = chosen_rates.records_and_code(file)
         if by != code:
             yield _outdated(file, f"{file}: chosen by another version of the code; to be made again")
         elif None not in shown and records != shown:

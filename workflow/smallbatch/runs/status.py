@@ -16,7 +16,7 @@ from typing import TypeVar
 from smallbatch.core.console import clock
 from smallbatch.core.errors import UserError
 from smallbatch.data.prepared import META, Meta, read_meta
-from smallbatch.runs.chosen import chosen_file, read_chosen
+from smallbatch.runs.chosen_rates import chosen_file, read_chosen
 from smallbatch.runs.heartbeat import BLOCKED, DONE, FAILED, RUNNING, Heartbeat, read_heartbeats
 from smallbatch.runs.store import RunStore
 from smallbatch.study.experiments import Run, Study

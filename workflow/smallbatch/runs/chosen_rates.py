@@ -24,10 +24,10 @@ def write_chosen(path: Path, chosen: Chosen, records: Sequence[str | None], code
         code: a hash over the code that chose the rates.
     """
     rates = {str(m): rate for m, rate in sorted(chosen.items())}
-    write_sealed(path, _whose(path) | {"rates": rates, "records": list(records), "code": code})
+    write_sealed(path, _study_and_experiment(path) | {"rates": rates, "records": list(records), "code": code})
 
 
-def _whose(path: Path) -> dict[str, str]:
+def _study_and_experiment(path: Path) -> dict[str, str]:
     return {"study": path.parents[1].name, "experiment": path.stem}
 
 
@@ -39,12 +39,12 @@ def read_chosen(path: Path) -> Chosen:
     """
     values = read_sealed(path)
     rates, _, _ = (values.pop(key, None) for key in ("rates", "records", "code"))
-    if values != _whose(path) or not isinstance(rates, dict):
+    if values != _study_and_experiment(path) or not isinstance(rates, dict):
         raise UserError(f"{path}: not the rates that were chosen for this experiment; delete it: it is made again")
     return {int(m): BaseLr(rate) for m, rate in rates.items()}
 
 
-def chosen_from(path: Path) -> tuple[list[str | None] | None, str | None]:
+def records_and_code(path: Path) -> tuple[list[str | None] | None, str | None]:
     """The `records` and the `code` that `write_chosen` was given; None where unknown."""
     try:
         values = read_sealed(path)
