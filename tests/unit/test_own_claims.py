@@ -10,8 +10,8 @@ from helpers import GRID, PROJECT, write_study
 from helpers.claims import DEAD, NO_EPOCHS, NO_VARIANCE, THRESHOLDS, curve
 
 from smallbatch.analysis.claims.catalogue import CLAIMS
-from smallbatch.analysis.claims.function import check_unchanged
-from smallbatch.analysis.claims.own import claims_of
+from smallbatch.analysis.claims.user_claims import claims_of
+from smallbatch.analysis.claims.user_function import check_unchanged
 from smallbatch.analysis.claims.verdict_table import judge
 from smallbatch.core.errors import UserError
 from smallbatch.core.files import files_digest

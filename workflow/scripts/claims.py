@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from smallbatch.analysis.claims.catalogue import CLAIMS
-from smallbatch.analysis.claims.function import check_unchanged
-from smallbatch.analysis.claims.own import claims_of
+from smallbatch.analysis.claims.user_claims import claims_of
+from smallbatch.analysis.claims.user_function import check_unchanged
 from smallbatch.analysis.claims.verdict_table import judge
 from smallbatch.analysis.table import read_tables, write_table
 from smallbatch.core import checksums

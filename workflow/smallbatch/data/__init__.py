@@ -55,21 +55,21 @@ def _read_arrays(settings: dict[str, Any]) -> "Own":
 
 
 def _function(label: str, settings: dict[str, Any], folder: Path, downloads: Path) -> "Meta":
-    from smallbatch.data import function
+    from smallbatch.data import user_function
 
-    return function.prepare(label, settings, folder)
+    return user_function.prepare(label, settings, folder)
 
 
 def _read_function(settings: dict[str, Any]) -> "Own":
-    from smallbatch.data import function
+    from smallbatch.data import user_function
 
-    return function.read(settings)
+    return user_function.read(settings)
 
 
 def _digest_of_function(settings: dict[str, Any]) -> str | None:
-    from smallbatch.data import function
+    from smallbatch.data import user_function
 
-    return function.content_digest(settings)
+    return user_function.content_digest(settings)
 
 
 def _check_image_folder(settings: dict[str, Any]) -> None:

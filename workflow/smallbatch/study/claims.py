@@ -6,8 +6,8 @@ from typing import Any
 
 from smallbatch.core.errors import refuse
 from smallbatch.study.experiments import Experiment
-from smallbatch.study.functions import check_function, check_in_project
 from smallbatch.study.settings import suggestion
+from smallbatch.study.user_functions import check_function, check_in_project
 
 TEXT = "text"
 OF_TWO = ("improves", "same_accuracy")

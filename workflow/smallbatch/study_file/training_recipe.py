@@ -9,8 +9,8 @@ from smallbatch import models
 from smallbatch.core.errors import refuse
 from smallbatch.core.files import files_digest
 from smallbatch.study.experiments import DEFAULT_BETAS, MIXING, OF_TORCH, Setting
-from smallbatch.study.functions import check_function, check_in_project
 from smallbatch.study.metrics import ACCURACY, CROSS_ENTROPY, METRICS, PRIMARY
+from smallbatch.study.user_functions import check_function, check_in_project
 
 Values = Mapping[str, Any]
 

@@ -8,12 +8,12 @@ from pathlib import Path
 from typing import Any
 
 from smallbatch.analysis.claims.claim import RATES_THAT_CONVERGE, Check, Claim, best_words
-from smallbatch.analysis.claims.function import comparisons_of
+from smallbatch.analysis.claims.user_function import comparisons_of
 from smallbatch.analysis.predicates import Predicate, best, falls, ranges
 from smallbatch.study.claims import FUNCTION, figures_of, kind_of
 from smallbatch.study.metrics import ACCURACY, LABELS
 
-Asked = Mapping[str, Any]
+UserClaim = Mapping[str, Any]
 """What stands behind the kind of a claim."""
 
 
@@ -35,7 +35,7 @@ def _claim(name: str, spec: Mapping[str, Any], figures: Mapping[str, Mapping[str
     return Claim(name, "", spec["text"], words, (Check(figures_of(spec), predicate),))
 
 
-def _best_batch_size(asked: Asked) -> tuple[Predicate, str]:
+def _best_batch_size(asked: UserClaim) -> tuple[Predicate, str]:
     low, high = asked.get("at_least", 1), asked.get("at_most", sys.maxsize)
     sizes = f"m = {low} ... {high}"
     if len(asked.keys() & {"at_least", "at_most"}) == 1:
@@ -43,37 +43,37 @@ def _best_batch_size(asked: Asked) -> tuple[Predicate, str]:
     return partial(best.best_within, low=low, high=high), best_words(sizes)
 
 
-def _improves(asked: Asked) -> tuple[Predicate, str]:
+def _improves(asked: UserClaim) -> tuple[Predicate, str]:
     points = asked.get("by", 0)
     return partial(best.better_by, points=points), f"{_difference(asked)}: above {points:g} points"
 
 
-def _same_accuracy(asked: Asked) -> tuple[Predicate, str]:
+def _same_accuracy(asked: UserClaim) -> tuple[Predicate, str]:
     return best.same_peak, f"{_difference(asked)}: within {{same}} points"
 
 
-def _difference(asked: Asked) -> str:
+def _difference(asked: UserClaim) -> str:
     return f"best accuracy in {asked['to']} minus best in {asked['from']}"
 
 
-def _accuracy_falls(asked: Asked) -> tuple[Predicate, str]:
+def _accuracy_falls(asked: UserClaim) -> tuple[Predicate, str]:
     low = asked.get("from", 1)
     words = f"fall, from its first to its last, of the line through the best accuracies at m ≥ {low} over log2 m"
     return partial(falls.falls_from, low=low), f"{words}: above {{margin}} points"
 
 
-def _range_shrinks(asked: Asked) -> tuple[Predicate, str]:
+def _range_shrinks(asked: UserClaim) -> tuple[Predicate, str]:
     words = f"fall of the line through the {RATES_THAT_CONVERGE} over log2 m: above 0 rates"
     return ranges.range_shrinks_over_all, words
 
 
-def _function(asked: Asked) -> tuple[Predicate, str]:
+def _function(asked: UserClaim) -> tuple[Predicate, str]:
     name, file = asked["name"], asked["file"]
     words = f"what {name} of {file} computes".replace("{", "{{").replace("}", "}}")  # of which none is a threshold
     return partial(comparisons_of, Path(file), name), words
 
 
-_KINDS: dict[str, Callable[[Asked], tuple[Predicate, str]]] = {
+_KINDS: dict[str, Callable[[UserClaim], tuple[Predicate, str]]] = {
     "best_batch_size": _best_batch_size,
     "improves": _improves,
     "same_accuracy": _same_accuracy,
