@@ -19,7 +19,7 @@ COPY = PROJECT / ".mutants"
 
 MODULES = {
     "tables": ["analysis/table", "analysis/selection"],
-    "estimates": ["estimate/cost", "estimate/timings", "estimate/requests"],
+    "estimates": ["estimate/cost", "estimate/timings", "estimate/job_resources"],
     "status": ["runs/status", "runs/heartbeat"],
     "runs": ["study/experiments", "runs/packs", "study/rates", "training/schedule"],
     "settings": [
@@ -46,9 +46,9 @@ CLAIMS = ("claims", "claim_comparisons", "claim_corners", "claim_readings", "cla
 
 TESTS = {
     "tables": ["table", "selection"],
-    "estimates": ["cost", "timings", "resources"],
+    "estimates": ["cost", "timings", "job_resources"],
     "status": ["status", "heartbeat"],
-    "runs": ["study", "rates_and_schedule", "resources", "table"],
+    "runs": ["study", "rates_and_schedule", "job_resources", "table"],
     "settings": ["study", "status"],
     "reports": ["report", "results", "captions"],
     "statistics": ["statistics", "noise", "grid", *CLAIMS, "figures", "table"],

@@ -18,7 +18,7 @@ from smallbatch import models
 from smallbatch.cluster.slurm_commands import WARNING
 from smallbatch.data import originals
 from smallbatch.data.prepared import Meta
-from smallbatch.estimate import requests as resources
+from smallbatch.estimate import job_resources as resources
 from smallbatch.estimate.timings import images
 from smallbatch.runs.heartbeat import SILENCE
 from smallbatch.runs.store import RunStore

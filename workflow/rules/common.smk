@@ -13,7 +13,7 @@ from snakemake.exceptions import WorkflowError
 from snakemake.iocontainers import Wildcards
 
 from smallbatch.core import checksums
-from smallbatch.estimate import requests as job_resources
+from smallbatch.estimate import job_resources
 from smallbatch.runs.bundles import unpacked_records, import_published
 from smallbatch.data import label as label_of
 from smallbatch.data import check_source, original_size, reason_to_prepare

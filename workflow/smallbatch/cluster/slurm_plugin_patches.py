@@ -4,7 +4,7 @@ import collections
 import functools
 from typing import Any
 
-from smallbatch.cluster.requests import sbatch_options
+from smallbatch.cluster.sbatch_options import sbatch_options
 
 
 def cache_min_job_age() -> None:

@@ -3,7 +3,7 @@
 import pytest
 from helpers import a_run
 
-from smallbatch.estimate.requests import memory_mb, minutes, priority
+from smallbatch.estimate.job_resources import memory_mb, minutes, priority
 from smallbatch.estimate.timings import Kind, Measured, Timing, Timings
 from smallbatch.runs.packs import relative_cost, split
 

@@ -13,8 +13,8 @@ def gres(device: str, processes: int, *, has_gpus: bool) -> str | None:
         processes: the number of processes that train at the same time.
         has_gpus: whether the partition has GPUs, which decides if the device is `auto`.
     """
-    wanted = has_gpus if device == "auto" else device != "cpu"
-    return f"gpu:{processes}" if wanted else None
+    needs_gpus = has_gpus if device == "auto" else device != "cpu"
+    return f"gpu:{processes}" if needs_gpus else None
 
 
 def sbatch_options(job: Any, settings: Any) -> list[str]:

@@ -4,7 +4,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from smallbatch.cluster import requests, slurm_plugin_patches
+from smallbatch.cluster import sbatch_options, slurm_plugin_patches
 
 slurm = pytest.importorskip("snakemake_executor_plugin_slurm")
 
@@ -34,23 +34,23 @@ def settings(**changed):
     ],
 )  # fmt: skip
 def test_gpus_are_asked_for_one_a_process_where_training_may_use_them(device, has_gpus, asked):
-    assert requests.gres(device, 4, has_gpus=has_gpus) == asked
+    assert sbatch_options.gres(device, 4, has_gpus=has_gpus) == asked
 
 
 def test_the_options_of_a_job_are_those_of_its_resources():
     job = a_job(mem_mb=2000, runtime=60, slurm_partition="main", slurm_account="lab", gres="gpu:2")
-    words = requests.sbatch_options(job, settings())
+    words = sbatch_options.sbatch_options(job, settings())
     assert [words[i : i + 2] for i, word in enumerate(words) if word in ("-A", "-p", "-t", "--mem")] == [
         ["-A", "lab"], ["-p", "main"], ["-t", "60"], ["--mem", "2000"]
     ]  # fmt: skip
     assert "--gres=gpu:2" in words and "" not in words and "--comment" not in words and "--output" not in words
-    plain = requests.sbatch_options(a_job(mem_mb=500), settings())
+    plain = sbatch_options.sbatch_options(a_job(mem_mb=500), settings())
     assert not {"-A", "-p", "-t"} & set(plain) and not any(word.startswith("--gres") for word in plain)
 
 
 def test_jobs_that_ask_for_the_same_are_one_request():
     alike = [a_job(mem_mb=2000), a_job(mem_mb=2000), a_job(mem_mb=4000), a_job("table", mem_mb=2000)]
-    found = requests.options_by_request(alike, settings())
+    found = sbatch_options.options_by_request(alike, settings())
     assert [name.partition(" (")[0] for name in found] == ["train jobs", "train jobs", "table jobs"]
     assert [words[words.index("--mem") + 1] for words in found.values()] == ["2000", "4000", "2000"]
 
