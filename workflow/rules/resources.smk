@@ -23,7 +23,7 @@ def training_minutes(wildcards, attempt):
 
 
 def training_estimate(wildcards):
-    return job_resources.estimate(PLAN.packs[wildcards.pack].runs, TIMINGS, TRAINING["side_by_side"])
+    return job_resources.work_in_words(PLAN.packs[wildcards.pack].runs, TIMINGS, TRAINING["side_by_side"])
 
 
 def training_priority(wildcards):

@@ -47,7 +47,7 @@ def minutes(runs: Sequence[Run], timings: Timings, side_by_side: int, attempt: i
     return min(MINUTES[-1], attempt * next((step for step in MINUTES if step >= needed), MINUTES[-1]))
 
 
-def estimate(runs: Sequence[Run], timings: Timings, side_by_side: int) -> str:
+def work_in_words(runs: Sequence[Run], timings: Timings, side_by_side: int) -> str:
     """The work of a job in words: the number of runs and, where speeds were measured, the time that they take.
 
     Args:
