@@ -15,7 +15,7 @@ import numpy as np
 from scipy.special import logsumexp
 
 from smallbatch.analysis.claims.catalogue import CLAIMS
-from smallbatch.analysis.predicates import best
+from smallbatch.analysis.predicates import best_accuracy
 from verdicts import BUILDS, IMAGES, NOISE, OWN, Study, Truth, cases
 
 SEEDS = 5
@@ -42,7 +42,7 @@ def comparisons(name: str, study: Study) -> Iterator[Bests]:
     """Those of a claim that say on which side the best is, as though it were inside."""
     [claim] = [claim for claim in CLAIMS if claim.name == name]
     for check in claim.checks:
-        if check.about is best.best_within:
+        if check.about is best_accuracy.best_within:
             low, high = (check.predicate.keywords[end] for end in ("low", "high"))
             for line in (line for truth in study[check.figures[0]] for line in _lines(truth)):
                 inside = {size for size in line if low <= size <= high}

@@ -27,7 +27,15 @@ from helpers.claims import (
 
 from smallbatch.analysis.grid import Grid, build_grid
 from smallbatch.analysis.noise import with_results
-from smallbatch.analysis.predicates import best, convergence, falls, gains, large_batches, learning_curves, ranges
+from smallbatch.analysis.predicates import (
+    accuracy_declines,
+    accuracy_gains,
+    best_accuracy,
+    convergence,
+    converging_rates,
+    large_batches,
+    learning_curves,
+)
 from smallbatch.analysis.verdicts import Comparison
 
 MISSING = [np.nan] * 5
@@ -241,13 +249,13 @@ def test_one_curve_does_not_coincide_with_itself():
 
 def test_a_range_may_shrink_over_two_sizes():
     grid = build_grid(lines({2: [0.9, 0.9], 8: [0.9, DEAD]}), np.random.default_rng(0))
-    (only,) = ranges.range_shrinks_over_all(THRESHOLDS, grid)
+    (only,) = converging_rates.range_shrinks_over_all(THRESHOLDS, grid)
     assert only.sentence == "2.0 rates converged at m = 2, 1.0 at m = 8" and only.effect[0] == pytest.approx(1)
 
 
 def test_the_smallest_size_suffers_against_the_best_of_the_range_alone():
     grid = build_grid(curve({2: 0.5, 8: 0.9, 64: 0.8, 128: 0.95}), np.random.default_rng(0))
-    (only,) = best.smallest_suffers(THRESHOLDS, grid, 8, 64)
+    (only,) = best_accuracy.smallest_suffers(THRESHOLDS, grid, 8, 64)
     assert only.sentence == "m = 2 reaches 50.0 %, m = 8 at 2⁻⁸ (90.0 %) is the best in 8 ... 64"
     assert only.effect[0] == pytest.approx(40)
 
@@ -264,7 +272,7 @@ def test_the_rates_at_which_any_size_trains_are_those_of_the_data():
 
 def test_what_the_second_is_better_by_is_in_points():
     first, second = (build_grid(curve({8: accuracy}), np.random.default_rng(0)) for accuracy in (0.5, 0.9))
-    (only,) = best.better_by(THRESHOLDS, first, second, 3)
+    (only,) = best_accuracy.better_by(THRESHOLDS, first, second, 3)
     assert only.effect[0] == pytest.approx(40) and only.at_least == 3
     assert only.sentence == f"best at m = 8 at 2⁻⁸ (90.0 %), in {first.where} at m = 8 at 2⁻⁸ (50.0 %)"
 
@@ -292,17 +300,19 @@ def found(comparisons: Iterable[Comparison]) -> list[tuple[str, float]]:
 
 
 ONE_SIDED = [
-    best.smallest_suffers(THRESHOLDS, grid_of(curve({8: 0.9, 64: 0.8, 128: 0.7})), 8, 64),  # 8 is no smaller
-    best.smallest_suffers(THRESHOLDS, grid_of(curve({2: 0.9, 128: 0.8})), 8, 64),
-    falls.falls_more(THRESHOLDS, grid_of(curve({8: 0.9, 16: 0.8, 32: 0.7})), grid_of(curve({16: 0.8, 64: 0.7})), 16),
-    falls.improves_down_to_two_without_norm(THRESHOLDS, grid_of(curve({2: 0.9, 8: 0.8}))),  # has BN
-    falls.improves_down_to_two_without_norm(THRESHOLDS, grid_of(curve({4: 0.9, 8: 0.8}, norm="none"))),
-    falls.improves_down_to_two_without_norm(THRESHOLDS, grid_of(curve({2: 0.9, 64: 0.8}, norm="none"))),
-    gains.helps_large_most(THRESHOLDS, *[grid_of(curve({2: 0.9, 32: 0.8}))] * 2),
-    gains.helps_large_most(THRESHOLDS, *[grid_of(curve({64: 0.9, 128: 0.8}))] * 2),
-    ranges.smallest_have_widest_range(THRESHOLDS, grid_of(curve({2: 0.9, 8: 0.8}))),
-    ranges.smallest_have_widest_range(THRESHOLDS, grid_of(curve({16: 0.9, 64: 0.8}))),
-    ranges.range_shrinks_over_all(THRESHOLDS, grid_of(curve({2: 0.9}))),
+    best_accuracy.smallest_suffers(THRESHOLDS, grid_of(curve({8: 0.9, 64: 0.8, 128: 0.7})), 8, 64),  # 8 is no smaller
+    best_accuracy.smallest_suffers(THRESHOLDS, grid_of(curve({2: 0.9, 128: 0.8})), 8, 64),
+    accuracy_declines.falls_more(
+        THRESHOLDS, grid_of(curve({8: 0.9, 16: 0.8, 32: 0.7})), grid_of(curve({16: 0.8, 64: 0.7})), 16
+    ),
+    accuracy_declines.improves_down_to_two_without_norm(THRESHOLDS, grid_of(curve({2: 0.9, 8: 0.8}))),  # has BN
+    accuracy_declines.improves_down_to_two_without_norm(THRESHOLDS, grid_of(curve({4: 0.9, 8: 0.8}, norm="none"))),
+    accuracy_declines.improves_down_to_two_without_norm(THRESHOLDS, grid_of(curve({2: 0.9, 64: 0.8}, norm="none"))),
+    accuracy_gains.helps_large_most(THRESHOLDS, *[grid_of(curve({2: 0.9, 32: 0.8}))] * 2),
+    accuracy_gains.helps_large_most(THRESHOLDS, *[grid_of(curve({64: 0.9, 128: 0.8}))] * 2),
+    converging_rates.smallest_have_widest_range(THRESHOLDS, grid_of(curve({2: 0.9, 8: 0.8}))),
+    converging_rates.smallest_have_widest_range(THRESHOLDS, grid_of(curve({16: 0.9, 64: 0.8}))),
+    converging_rates.range_shrinks_over_all(THRESHOLDS, grid_of(curve({2: 0.9}))),
     large_batches.large_stay_below(THRESHOLDS, grid_of(curve({2: 0.9, 32: 0.8}))),
     large_batches.large_stay_below(THRESHOLDS, grid_of(curve({64: 0.9, 128: 0.8}))),
     large_batches.large_degrade_most_at_best_rate(THRESHOLDS, grid_of(lines({2: [0.9, 0.8], 32: [0.8, 0.7]}))),
@@ -336,9 +346,9 @@ def test_a_rate_is_followed_until_the_first_m_at_which_a_seed_fails():
     sizes = {2: [0.9, 0.9], 4: [0.8, SOME], 8: [SOME, 0.7], 128: [0.6, 0.6]}
     ends = "from m = 2 to the last m at which all seeds train"
     expected = [(f"{ends} accuracy falls by 10.0 points, over 1 rate", 10)]
-    assert found(falls.degrades_before_collapse(THRESHOLDS, grid_of(lines(sizes)))) == expected
+    assert found(accuracy_declines.degrades_before_collapse(THRESHOLDS, grid_of(lines(sizes)))) == expected
     alone = {2: [0.9], 4: [0.8], 128: [DEAD]}
-    assert found(falls.degrades_before_collapse(THRESHOLDS, grid_of(one_seed(alone)))) == expected
+    assert found(accuracy_declines.degrades_before_collapse(THRESHOLDS, grid_of(one_seed(alone)))) == expected
 
 
 def test_the_largest_m_is_that_which_a_rate_has_also_with_one_seed():
@@ -349,7 +359,7 @@ def test_the_largest_m_is_that_which_a_rate_has_also_with_one_seed():
 
 def test_the_rates_of_one_seed_are_counted_where_the_data_have_them():
     one = grid_of(one_seed({2: [0.9, 0.9], 8: [0.9, 0.9], 64: [0.9, DEAD]}))
-    assert found(ranges.smallest_have_widest_range(THRESHOLDS, one)) == [
+    assert found(converging_rates.smallest_have_widest_range(THRESHOLDS, one)) == [
         ("2.0 rates converged on average over m ≤ 8, 1.0 at m = 64", 1)
     ]
 
@@ -367,7 +377,7 @@ def test_the_lowest_and_the_highest_gain_are_those_of_the_data():
     second = grid_of(curve({2: 0.8, 8: 0.81, 32: 0.82}, spread=0.05), 6)
     gained = (second.best() - first.best())[1]
     assert (gained.argmin(), gained.argmax()) == (2, 0), "in the first sample others are"
-    (only,) = gains.improves(THRESHOLDS, first, second)
+    (only,) = accuracy_gains.improves(THRESHOLDS, first, second)
     assert only.sentence == "median gain +11.0 points over m = 2 ... 32, from +10.0 at m = 2 to +12.0 at m = 32"
 
 

@@ -1,7 +1,7 @@
 """Claims of section 3.6: batches of batch normalisation smaller than those of SGD."""
 
 from smallbatch.analysis.claims.claim import Claim, best_in, each_of
-from smallbatch.analysis.predicates import best, falls
+from smallbatch.analysis.predicates import accuracy_declines, best_accuracy
 
 CLAIMS = (
     Claim(
@@ -10,7 +10,7 @@ CLAIMS = (
         "for a fixed BN batch, a smaller SGD batch is better",
         "in each figure and for each BN batch, fall of accuracy from the smallest m to the largest, of a line over "
         "log2 m: above {margin} points",
-        (*each_of(["fig13a", "fig13b", "fig14"], falls.falls_from, "bn_batch_size"),),
+        (*each_of(["fig13a", "fig13b", "fig14"], accuracy_declines.falls_from, "bn_batch_size"),),
     ),
     Claim(
         "C21",
@@ -21,7 +21,7 @@ CLAIMS = (
         "points",
         (
             *best_in(["fig13a", "fig13b"], 4, 8, "batch_size"),
-            *each_of(["fig13b"], best.smaller_bn_batch_is_better, "batch_size", above=8),
+            *each_of(["fig13b"], best_accuracy.smaller_bn_batch_is_better, "batch_size", above=8),
         ),
         "at SGD batches of 4 and 8 the whole batch is itself a BN batch of 4 or 8, so the second half speaks of larger "
         "ones; rates were chosen by runs with the whole batch, which is so favoured a little",

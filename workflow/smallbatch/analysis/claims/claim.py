@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
-from smallbatch.analysis.predicates import Predicate, best
+from smallbatch.analysis.predicates import Predicate, best_accuracy
 
 
 @dataclass(frozen=True)
@@ -62,7 +62,7 @@ def each_of(figures: Sequence[str], predicate: Predicate, each: str | None = Non
 
 def best_in(figures: Sequence[str], low: int, high: int, each: str | None = None) -> list[Check]:
     """That in each figure the best accuracy is at sizes in low ... high."""
-    return each_of(figures, best.best_within, each, low=low, high=high)
+    return each_of(figures, best_accuracy.best_within, each, low=low, high=high)
 
 
 def best_words(sizes: str) -> str:

@@ -10,7 +10,7 @@ from smallbatch.analysis.claims.claim import Check, Claim
 from smallbatch.analysis.claims.figure_grids import FigureGrids
 from smallbatch.analysis.differences_from_paper import differences
 from smallbatch.analysis.grid import Grid
-from smallbatch.analysis.predicates import Predicate, Thresholds, growth
+from smallbatch.analysis.predicates import Predicate, Thresholds, variance_growth
 from smallbatch.analysis.statistics import SAMPLES
 from smallbatch.analysis.update_variance import measured
 from smallbatch.analysis.verdicts import Comparison
@@ -69,7 +69,7 @@ def _of_figures(claim: Claim, grids: FigureGrids, thresholds: Thresholds) -> Evi
 def _of_variance(grids: FigureGrids, variance: pd.DataFrame, thresholds: Thresholds) -> Evidence:
     figures = {name for name, spec in grids.figures.items() if spec.get("kind") == "variance"}
     rows = measured(grids.runs, variance)
-    return Evidence([*growth.grows_linearly(thresholds, rows, grids.generator)], figures, [], [])
+    return Evidence([*variance_growth.grows_linearly(thresholds, rows, grids.generator)], figures, [], [])
 
 
 def _comparisons(check: Check, grids: FigureGrids, thresholds: Thresholds) -> Iterator[Comparison]:

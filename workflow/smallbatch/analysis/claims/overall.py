@@ -1,7 +1,7 @@
 """Claims on all experiments (section 4), on longer training (appendix A) and on the variance of updates (section 2)."""
 
 from smallbatch.analysis.claims.claim import RATES_THAT_CONVERGE, Check, Claim, best_in, best_words, each_of
-from smallbatch.analysis.predicates import falls, gains, large_batches, ranges
+from smallbatch.analysis.predicates import accuracy_declines, accuracy_gains, converging_rates, large_batches
 
 _LONGER = (("fig17", "fig08"), ("fig08", "fig18"), ("fig17", "fig18"))
 
@@ -14,7 +14,7 @@ CLAIMS = (
         "{small_batch}, of a line over log2 m: above 0 points",
         (
             *best_in(["fig15"], 1, 32),
-            *each_of(["fig15"], falls.improves_down_to_two_without_norm),
+            *each_of(["fig15"], accuracy_declines.improves_down_to_two_without_norm),
         ),
         "it keeps improving on the whole, not at every step; which m is best C1 and C2 say",
     ),
@@ -25,7 +25,7 @@ CLAIMS = (
         f"for each experiment, {RATES_THAT_CONVERGE}: "
         "fall from the smallest m to the largest ({large_batch} or more), of a line over log2 m: above 0 rates; with "
         "BN from m = {smallest_batch} on",
-        (*each_of(["fig16"], ranges.range_shrinks),),
+        (*each_of(["fig16"], converging_rates.range_shrinks),),
         "steadily is a trend, not every step; with BN the smallest m suffer (C9), so their trend starts after them",
     ),
     Claim(
@@ -37,8 +37,8 @@ CLAIMS = (
         "smaller m above {margin} points; and after the longer, mean over m ≤ {small_batch} of the best minus mean "
         "over larger m above {margin} points",
         (
-            *[Check(figures, gains.helps) for figures in _LONGER],
-            *[Check(figures, gains.longer_helps_large_most) for figures in _LONGER],
+            *[Check(figures, accuracy_gains.helps) for figures in _LONGER],
+            *[Check(figures, accuracy_gains.longer_helps_large_most) for figures in _LONGER],
             *[Check(figures, large_batches.large_still_below) for figures in _LONGER],
         ),
     ),

@@ -9,7 +9,7 @@ from typing import Any
 
 from smallbatch.analysis.claims.claim import RATES_THAT_CONVERGE, Check, Claim, best_words
 from smallbatch.analysis.claims.user_function import comparisons_of
-from smallbatch.analysis.predicates import Predicate, best, falls, ranges
+from smallbatch.analysis.predicates import Predicate, accuracy_declines, best_accuracy, converging_rates
 from smallbatch.study.claims import FUNCTION, figures_of, kind_of
 from smallbatch.study.metrics import ACCURACY, LABELS
 
@@ -40,16 +40,16 @@ def _best_batch_size(asked: UserClaim) -> tuple[Predicate, str]:
     sizes = f"m = {low} ... {high}"
     if len(asked.keys() & {"at_least", "at_most"}) == 1:
         sizes = f"m ≤ {high}" if "at_most" in asked else f"m ≥ {low}"
-    return partial(best.best_within, low=low, high=high), best_words(sizes)
+    return partial(best_accuracy.best_within, low=low, high=high), best_words(sizes)
 
 
 def _improves(asked: UserClaim) -> tuple[Predicate, str]:
     points = asked.get("by", 0)
-    return partial(best.better_by, points=points), f"{_difference(asked)}: above {points:g} points"
+    return partial(best_accuracy.better_by, points=points), f"{_difference(asked)}: above {points:g} points"
 
 
 def _same_accuracy(asked: UserClaim) -> tuple[Predicate, str]:
-    return best.same_peak, f"{_difference(asked)}: within {{same}} points"
+    return best_accuracy.same_peak, f"{_difference(asked)}: within {{same}} points"
 
 
 def _difference(asked: UserClaim) -> str:
@@ -59,12 +59,12 @@ def _difference(asked: UserClaim) -> str:
 def _accuracy_falls(asked: UserClaim) -> tuple[Predicate, str]:
     low = asked.get("from", 1)
     words = f"fall, from its first to its last, of the line through the best accuracies at m ≥ {low} over log2 m"
-    return partial(falls.falls_from, low=low), f"{words}: above {{margin}} points"
+    return partial(accuracy_declines.falls_from, low=low), f"{words}: above {{margin}} points"
 
 
 def _range_shrinks(asked: UserClaim) -> tuple[Predicate, str]:
     words = f"fall of the line through the {RATES_THAT_CONVERGE} over log2 m: above 0 rates"
-    return ranges.range_shrinks_over_all, words
+    return converging_rates.range_shrinks_over_all, words
 
 
 def _function(asked: UserClaim) -> tuple[Predicate, str]:

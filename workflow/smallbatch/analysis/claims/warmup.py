@@ -3,7 +3,7 @@
 from functools import partial
 
 from smallbatch.analysis.claims.claim import Check, Claim, best_in, best_words, each_of
-from smallbatch.analysis.predicates import best, falls, gains, large_batches
+from smallbatch.analysis.predicates import accuracy_declines, accuracy_gains, best_accuracy, large_batches
 
 _WARMED = (("fig08", "fig10"), ("fig09", "fig11"))
 
@@ -15,8 +15,8 @@ CLAIMS = (
         "for each data set, best accuracy with warm-up minus without: mean over m above {margin} points; and mean over "
         "m > {small_batch} minus mean over smaller m above {margin} points",
         (
-            *[Check(figures, gains.helps) for figures in _WARMED],
-            *[Check(figures, gains.helps_large_most) for figures in _WARMED],
+            *[Check(figures, accuracy_gains.helps) for figures in _WARMED],
+            *[Check(figures, accuracy_gains.helps_large_most) for figures in _WARMED],
         ),
         "helping generally is helping on average over m",
     ),
@@ -28,7 +28,7 @@ CLAIMS = (
         + "; and mean of the best at those minus the best at each m in 16 ... 128: below {near} points",
         (
             *best_in(["fig10"], 4, 8),
-            *each_of(["fig10"], best.good_out_to, best=(4, 8), low=16, high=128),
+            *each_of(["fig10"], best_accuracy.still_near_best_to, best=(4, 8), low=16, high=128),
         ),
     ),
     Claim(
@@ -40,7 +40,7 @@ CLAIMS = (
         "minus that on CIFAR-10 (fig10): above {margin} points",
         (
             *best_in(["fig11"], 4, 16),
-            Check(("fig10", "fig11"), partial(falls.falls_more, low=16)),
+            Check(("fig10", "fig11"), partial(accuracy_declines.falls_more, low=16)),
         ),
     ),
     Claim(

@@ -1,7 +1,13 @@
 """Claims of section 3.3: training with batch normalisation, without data augmentation and with it."""
 
 from smallbatch.analysis.claims.claim import Check, Claim, best_in, best_words, each_of
-from smallbatch.analysis.predicates import best, convergence, falls, gains, learning_curves
+from smallbatch.analysis.predicates import (
+    accuracy_declines,
+    accuracy_gains,
+    best_accuracy,
+    convergence,
+    learning_curves,
+)
 
 _BN = ("fig07", "fig08", "fig09")
 
@@ -24,8 +30,8 @@ CLAIMS = (
         "BN improves AlexNet over a wide range of m",
         "for both variants of BN, best accuracy with it minus without: median over m above {margin} points",
         (
-            Check(("fig01", "fig05"), gains.improves),
-            Check(("fig01", "fig06"), gains.improves),
+            Check(("fig01", "fig05"), accuracy_gains.improves),
+            Check(("fig01", "fig06"), accuracy_gains.improves),
         ),
     ),
     Claim(
@@ -35,7 +41,7 @@ CLAIMS = (
         best_words("m = 8 ... 64") + "; and the best there minus the best at the smallest m: above {margin} points",
         (
             *best_in(["fig05"], 8, 64),
-            *each_of(["fig05"], best.smallest_suffers, low=8, high=64),
+            *each_of(["fig05"], best_accuracy.smallest_suffers, low=8, high=64),
         ),
         "the smallest m suffer in accuracy; of their range of rates C24 speaks, which leaves them out with BN",
     ),
@@ -51,7 +57,7 @@ CLAIMS = (
         "3.3",
         "both BN variants reach about the same best accuracy",
         "difference of the best accuracies: within ±{same} points",
-        (Check(("fig05", "fig06"), best.same_peak),),
+        (Check(("fig05", "fig06"), best_accuracy.same_peak),),
     ),
     Claim(
         "C12",
@@ -61,7 +67,7 @@ CLAIMS = (
         "({large_batch} or more), of a line over log2 m: above {margin} points",
         (
             *best_in(_BN, 4, 8),
-            *each_of(_BN, falls.falls_to_large, low=8),
+            *each_of(_BN, accuracy_declines.falls_to_large, low=8),
         ),
         "accuracy falls on the whole, not at every step",
     ),

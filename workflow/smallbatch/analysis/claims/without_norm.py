@@ -1,7 +1,7 @@
 """Claims of section 3.2: training without batch normalisation."""
 
 from smallbatch.analysis.claims.claim import RATES_THAT_CONVERGE, Claim, best_in, best_words, each_of
-from smallbatch.analysis.predicates import best, convergence, falls, ranges
+from smallbatch.analysis.predicates import accuracy_declines, best_accuracy, convergence, converging_rates
 
 _NO_BN = ("fig01", "fig02", "fig03")
 
@@ -37,7 +37,7 @@ CLAIMS = (
         "minus accuracy at the last m at which every seed trains, on average above {margin} points; and share of seeds "
         "that fail at the largest m above {converged_share}",
         (
-            *each_of(_NO_BN, falls.degrades_before_collapse),
+            *each_of(_NO_BN, accuracy_declines.degrades_before_collapse),
             *each_of(_NO_BN, convergence.collapses),
         ),
         "degrading is judged where no seed fails: otherwise collapse would pass for it",
@@ -48,7 +48,7 @@ CLAIMS = (
         "the smallest m have the widest range of eta_base that converges",
         f"in each figure, {RATES_THAT_CONVERGE}: "
         "the mean over m ≤ {smallest_batch} minus that at each larger m: above 0 rates",
-        (*each_of(_NO_BN, ranges.smallest_have_widest_range),),
+        (*each_of(_NO_BN, converging_rates.smallest_have_widest_range),),
         "the smallest m together, against each other m: the widest of several is too wide by chance",
     ),
     Claim(
@@ -59,7 +59,7 @@ CLAIMS = (
         "{large_batch} or more): above {converged_share}; and best accuracy within {near} points of 76 %",
         (
             *each_of(["sec32"], convergence.trains_only_up_to, bound=8),
-            *each_of(["sec32"], best.peak_accuracy_near, percent=76),
+            *each_of(["sec32"], best_accuracy.peak_accuracy_near, percent=76),
         ),
     ),
 )

@@ -44,7 +44,7 @@ def smallest_suffers(t: Thresholds, grid: Grid, low: int, high: int) -> Iterator
         yield Comparison(sentence, 100 * inside.peak_difference(smallest), at_least=t["margin"])
 
 
-def good_out_to(t: Thresholds, grid: Grid, best: tuple[int, int], low: int, high: int) -> Iterator[Comparison]:
+def still_near_best_to(t: Thresholds, grid: Grid, best: tuple[int, int], low: int, high: int) -> Iterator[Comparison]:
     """Each m in low ... high comes near the mean over the m that are best: the best of them is so by luck, too."""
     inside = grid.having((grid.sizes >= best[0]) & (grid.sizes <= best[1]))
     larger = grid.having((grid.sizes >= low) & (grid.sizes <= high))
