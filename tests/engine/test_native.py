@@ -22,7 +22,7 @@ from smallbatch.training import lanes
 from smallbatch.training.batches import Batches
 from smallbatch.training.engines.eager import EagerUpdates
 from smallbatch.training.engines.native import library
-from smallbatch.training.engines.native.plan import Layout
+from smallbatch.training.engines.native.memory_layout import MemoryLayout
 from smallbatch.training.engines.native.updates import NativeUpdates
 from smallbatch.training.engines.trace import Graph, Kind, Unsupported
 from smallbatch.training.trainer import LaneTrainer
@@ -276,7 +276,7 @@ def test_a_model_that_the_kernels_do_not_know_is_refused_with_the_reason(layer, 
     model = unknown(layer)
     model(torch.zeros(1, 1, 8, 8))
     with pytest.raises(Unsupported, match=said):
-        Layout(Graph(model, (1, 8, 8)), model.state_dict())
+        MemoryLayout(Graph(model, (1, 8, 8)), model.state_dict())
 
 
 @pytest.mark.parametrize("change", ["clamp_(-0.5, 0.5)", "abs().mean()"])
@@ -319,7 +319,7 @@ def test_a_rectified_value_that_is_used_twice_is_whole_in_the_plan():
 def test_gradients_take_the_places_of_others_that_are_through(data_folder):
     model = LaneTrainer([a_run(model="resnet32", norm="batch")], prepared.read(data_folder), CPU).initial_model(1)
     graph = Graph(model, (3, 32, 32))
-    layout = Layout(graph, model.state_dict())
+    layout = MemoryLayout(graph, model.state_dict())
     assert sum(step.kind == Kind.CONV for step in graph.steps) == 32
     gradients = {op.d_output for op in layout.op_array} | {op.d_input for op in layout.op_array if op.d_input >= 0}
     assert len(gradients) < 12 < len(graph.steps)

@@ -16,7 +16,7 @@ from smallbatch.training import own_models, variance
 from smallbatch.training.distributed import ALONE
 from smallbatch.training.engines.eager import StochasticUpdates
 from smallbatch.training.engines.native import updates as native
-from smallbatch.training.engines.native.plan import Layout
+from smallbatch.training.engines.native.memory_layout import MemoryLayout
 from smallbatch.training.engines.trace import Graph
 from smallbatch.training.own_models import suitability
 from smallbatch.training.resources import lane_count, memory
@@ -122,7 +122,7 @@ def test_kernels_are_compared_by_losses_updates_and_logits(data_folder, monkeypa
     if training.backend.layout is None:
         pytest.skip("no compiler")
     model = training.initial_model(1)
-    layout = Layout(Graph(model, (1, 8, 8)), model.state_dict())
+    layout = MemoryLayout(Graph(model, (1, 8, 8)), model.state_dict())
     assert native.matches_torch(model, layout, training.loader)
     make = native.NativeUpdates.make
     monkeypatch.setattr(native.NativeUpdates, "make", lambda self, batches, factors: make(self, batches, [1.1]))

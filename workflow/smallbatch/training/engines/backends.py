@@ -14,7 +14,7 @@ from smallbatch.training.distributed import World
 from smallbatch.training.engines import cuda_graphs, structure
 from smallbatch.training.engines.eager import EagerUpdates, StochasticUpdates
 from smallbatch.training.engines.native import updates as native
-from smallbatch.training.engines.native.plan import Layout
+from smallbatch.training.engines.native.memory_layout import MemoryLayout
 from smallbatch.training.engines.trace import Graph
 from smallbatch.training.engines.triton_kernels import updates as triton
 from smallbatch.training.engines.updates import Updates
@@ -34,7 +34,7 @@ class Backend:
     """
 
     suits: Suitability
-    layout: Layout | None = None
+    layout: MemoryLayout | None = None
     graph: Graph | None = None
 
     def updates(self, network: Network, optimizer: LaneOptimizer, loader: BatchLoader) -> Updates:

@@ -23,7 +23,7 @@ from smallbatch.training.distributed import ALONE, World
 from smallbatch.training.engines import structure
 from smallbatch.training.engines.eager import EagerUpdates
 from smallbatch.training.engines.native import library
-from smallbatch.training.engines.native.plan import Layout
+from smallbatch.training.engines.native.memory_layout import MemoryLayout
 from smallbatch.training.engines.trace import Unsupported
 from smallbatch.training.engines.updates import BLOCK_IMAGES, BLOCK_VALUES, Updates
 from smallbatch.training.lane_optimizer import LaneOptimizer
@@ -57,7 +57,7 @@ class NativeUpdates(Updates):
         layout: layout of the model.
     """
 
-    def __init__(self, network: Network, optimizer: LaneOptimizer, loader: BatchLoader, layout: Layout) -> None:
+    def __init__(self, network: Network, optimizer: LaneOptimizer, loader: BatchLoader, layout: MemoryLayout) -> None:
         super().__init__(network, optimizer, loader)
         self.layout = layout
         at_once = network.micro_batch == network.local_batch
@@ -186,7 +186,7 @@ def _zeros(floats: int) -> Tensor:
 
 def layout_for(
     alone: nn.Module, shape: tuple[int, int, int], precision: str, device: torch.device, world: World
-) -> Layout | None:
+) -> MemoryLayout | None:
     """The layout for the kernels, if they support the model's operations, its number types and the device; else None.
 
     Args:
@@ -201,13 +201,13 @@ def layout_for(
     if not plain or not single or math.prod(shape[1:]) > MAX_PIXELS or library.kernels() is None:
         return None
     try:
-        return Layout(structure.graph_of(alone, shape), alone.state_dict())
+        return MemoryLayout(structure.graph_of(alone, shape), alone.state_dict())
     except Unsupported as reason:
         log.info("trained operation by operation, slower: of this model the kernels do not know that %s", reason)
         return None
 
 
-def matches_torch(model: nn.Module, layout: Layout, loader: BatchLoader) -> bool:
+def matches_torch(model: nn.Module, layout: MemoryLayout, loader: BatchLoader) -> bool:
     """Whether kernels and torch agree on lanes with different weights and images: losses, updates, test logits.
 
     Args:
@@ -243,7 +243,7 @@ def matches_torch(model: nn.Module, layout: Layout, loader: BatchLoader) -> bool
     )
 
 
-def layout_of(run: Run, dataset: DatasetInfo, device: torch.device, world: World) -> Layout | None:
+def layout_of(run: Run, dataset: DatasetInfo, device: torch.device, world: World) -> MemoryLayout | None:
     """The layout of a run's model for the kernels, as from `layout_for`; the run may be a `local_run`."""
     s, classes = run.setting, dataset.classes
     suits = suitability(s, dataset.shape, classes)
@@ -253,7 +253,7 @@ def layout_of(run: Run, dataset: DatasetInfo, device: torch.device, world: World
     return layout_for(alone, dataset.shape, s.precision, device, world)
 
 
-def memory(layout: Layout, micro_batch: int) -> int:
+def memory(layout: MemoryLayout, micro_batch: int) -> int:
     """Bytes that `NativeUpdates` use in addition to the lanes' tensors, independent of the number of lanes."""
     p = layout.program
     return int(4 * (p.arena_floats * micro_batch + layout.values_floats * MICRO_BATCH + _scratch(p)))

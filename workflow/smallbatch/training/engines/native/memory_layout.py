@@ -16,7 +16,7 @@ def _aligned(floats: int) -> int:
     return -(-floats // 16) * 16
 
 
-class Layout:
+class MemoryLayout:
     """The memory layout of a graph, as a program for the kernels.
 
     Attributes:
