@@ -32,7 +32,7 @@ from smallbatch.training import checkpoints
 from smallbatch.training.engines.eager import EagerUpdates
 from smallbatch.training.engines.native.updates import NativeUpdates
 from smallbatch.training.pack import train_pack
-from smallbatch.training.resources import processor
+from smallbatch.training.resources import processor_binding
 
 INTERVAL = 0.05
 """Seconds between checkpoints of the trainings that are killed; in real ones `checkpoints.INTERVAL`, 45."""
@@ -96,7 +96,7 @@ def train(data: Path, results: Path) -> None:
     torch.set_num_threads(1)
     checkpoints.INTERVAL = INTERVAL
     EagerUpdates.steps = NativeUpdates.steps = 4  # updates between looks at the clock
-    processor.of_its_own = contextlib.nullcontext  # a killed sibling's processor is no matter here
+    processor_binding.bound_processor = contextlib.nullcontext  # a killed sibling's processor is no matter here
     import_published(RunStore(results))  # as each call does first, which also clears up
     train_pack(RUNS, data, results, device="cpu", lanes=2, keep_weights="all")
 

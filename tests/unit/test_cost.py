@@ -17,7 +17,7 @@ from smallbatch.study.experiments import Experiment, Study
 from smallbatch.study.rates import BaseLr
 from smallbatch.training import own_models
 from smallbatch.training.resources import device as devices
-from smallbatch.training.resources import lane_count, memory, processor, throughput
+from smallbatch.training.resources import lane_count, memory, processor_binding, throughput
 
 SETTING = a_run(epochs=2).setting
 RATES = (BaseLr(2**-8), BaseLr(2**-6))
@@ -214,12 +214,12 @@ class Machine:
         monkeypatch.setattr(memory, "need_of", self.need_of)
         monkeypatch.setattr(lane_count, "best_lane_count", self.best_lane_count)
         monkeypatch.setattr(own_models, "max_lanes", self.max_lanes)
-        monkeypatch.setattr(processor, "of_its_own", self.of_its_own)
+        monkeypatch.setattr(processor_binding, "bound_processor", self.bound_processor)
         monkeypatch.setattr(devices, "pick", torch.device)
         monkeypatch.setattr(devices, "held_memory", lambda: 1000)
         monkeypatch.setattr(cost, "processors", lambda: 7)
 
-    def of_its_own(self):
+    def bound_processor(self):
         self.alone.append(True)
         return contextlib.nullcontext()
 

@@ -170,7 +170,7 @@ def measure(run: Run, dataset: DatasetInfo, most: int, m: int, *, device: str, l
     """The timing of a run at batch size `m`, with at most `most` lanes, and the number of its model's weights."""
     from smallbatch.training.own_models import max_lanes
     from smallbatch.training.resources import device as devices
-    from smallbatch.training.resources import processor
+    from smallbatch.training.resources import heap, processor_binding
     from smallbatch.training.resources.lane_count import best_lane_count
     from smallbatch.training.resources.memory import need_of
     from smallbatch.training.resources.throughput import lanes_of, noise, testing_speed, training_speed, weights_of
@@ -178,9 +178,9 @@ def measure(run: Run, dataset: DatasetInfo, most: int, m: int, *, device: str, l
     chosen, photos = devices.pick(device), run.setting.augment_resized
     run = replace(run, batch_size=m, bn_batch_size=m)
     data, at_work, most = noise(dataset, max(m, 64)), processors(), max_lanes(run.setting, dataset, most)
-    processor.give_back_memory()
+    heap.release_unused()
     held = devices.held_memory()
-    with processor.of_its_own() if chosen.type == "cpu" else contextlib.nullcontext():
+    with processor_binding.bound_processor() if chosen.type == "cpu" else contextlib.nullcontext():
         best = lanes if isinstance(lanes, int) else best_lane_count(run, most, dataset, chosen, at_work)
         runs = lanes_of(run, min(most, best))
         training, testing = training_speed(runs, data, chosen), testing_speed(runs, data, chosen)

@@ -30,7 +30,7 @@ from smallbatch.training.network import TooLarge, too_large
 from smallbatch.training.own_models import max_lanes
 from smallbatch.training.progress import Progress
 from smallbatch.training.resources import device as devices
-from smallbatch.training.resources import processor
+from smallbatch.training.resources import processor_binding
 from smallbatch.training.resources.lane_count import best_lane_count, remember_limit, training_kind
 from smallbatch.training.resources.memory import MemoryBudget, free_for
 from smallbatch.training.state import State
@@ -143,7 +143,7 @@ class _Job:
     def processor(self) -> contextlib.AbstractContextManager[object]:
         """Context that binds this process to a processor; no effect for photos, which use all of them, and GPUs."""
         bound = self.device.type == "cpu" and self.data.meta.photos is None
-        return processor.of_its_own() if bound else contextlib.nullcontext()
+        return processor_binding.bound_processor() if bound else contextlib.nullcontext()
 
     def train_row(self, runs: list[Run]) -> None:
         """Train the missing ones of compatible runs: first groups that some job has begun, then the rest."""

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from smallbatch.core.environment import processor_name
 from smallbatch.core.errors import refuse
-from smallbatch.training.resources import processor
+from smallbatch.training.resources import heap
 
 TF32_FROM = (8, 0)
 """Minimum compute capability of NVIDIA GPUs with TensorFloat-32: Ampere."""
@@ -39,7 +39,7 @@ def pick(name: str, where: str = "config/config.yaml", key: str = "training.devi
     if device.type == "cpu":
         torch.set_num_threads(1)  # small steps are not faster with more: cores train other packs instead
         torch.set_flush_denormal(True)  # as in the kernels: numbers near zero would take a hundred times as long
-        processor.keep_memory()
+        heap.keep_freed_memory()
     torch.backends.cudnn.deterministic, torch.backends.cudnn.benchmark = True, False
     return device
 
@@ -113,7 +113,7 @@ def forget_peak_memory(device: torch.device) -> None:
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)
         return
-    processor.give_back_memory()
+    heap.release_unused()
     with contextlib.suppress(OSError):  # on Linux; elsewhere the peak is over the whole life of the process
         Path("/proc/self/clear_refs").write_text("5", encoding="utf-8")
 
@@ -121,7 +121,7 @@ def forget_peak_memory(device: torch.device) -> None:
 def release_memory(device: torch.device) -> None:
     """Before memory is used in another way: on the CPU, return unused memory to the system, if it is much."""
     if device.type == "cpu":
-        processor.give_back_memory(above=processor.KEPT)
+        heap.release_unused(above=heap.KEPT)
 
 
 def peak_memory(device: torch.device) -> int:

@@ -1,6 +1,6 @@
 // Training steps of small networks, one lane after another, without a framework between the operations.
 //
-// `plan.py` turns a model into a list of `Op` over `TensorView`; this file runs the list forwards and backwards and
+// `memory_layout.py` turns a model into a list of `Op` over `TensorView`; this file runs the list forwards and backwards and
 // updates the weights. Activations are [image][row][column][channel] in float32 with a border of zeros where a
 // convolution pads, so that the inner loops have no bounds to check; channels come in whole vectors. All sums have a
 // fixed order: the same calls give the same bits.

@@ -1,4 +1,4 @@
-"""Each training process has a processor of its own, and what it takes it gives back."""
+"""Each training process has a processor of its own."""
 
 import contextlib
 import os
@@ -6,22 +6,19 @@ import subprocess
 import sys
 
 import pytest
-import torch
 from helpers import PROJECT, a_run
 
 from smallbatch.data import prepared
 from smallbatch.training import pack
-from smallbatch.training.resources import device as devices
-from smallbatch.training.resources import processor
+from smallbatch.training.resources import processor_binding
 
-CPU = torch.device("cpu")
 linux = pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="only Linux binds processes")
 
 HOLD = """
 import sys
-from smallbatch.training.resources import processor
-processor.CLAIM = sys.argv[1]
-with processor.of_its_own() as own:
+from smallbatch.training.resources import processor_binding
+processor_binding.CLAIM = sys.argv[1]
+with processor_binding.bound_processor() as own:
     print(own, flush=True)
     input()
 """
@@ -30,13 +27,13 @@ with processor.of_its_own() as own:
 @pytest.fixture(autouse=True)
 def own_claims(monkeypatch):
     """The trainings of these tests know nothing of others on the machine."""
-    monkeypatch.setattr(processor, "CLAIM", f"smallbatch/test/{os.getpid()}")
+    monkeypatch.setattr(processor_binding, "CLAIM", f"smallbatch/test/{os.getpid()}")
 
 
 @contextlib.contextmanager
 def another_training():
     """Another process with a processor of its own; gives that."""
-    command = [sys.executable, "-c", HOLD, processor.CLAIM]
+    command = [sys.executable, "-c", HOLD, processor_binding.CLAIM]
     pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
     with subprocess.Popen(command, env=os.environ | {"PYTHONPATH": str(PROJECT / "workflow")}, **pipes) as process:
         yield process.stdout.readline().strip()
@@ -49,9 +46,9 @@ def test_no_two_trainings_share_a_processor_and_the_surplus_one_is_not_bound():
     with contextlib.ExitStack() as others:
         found = [others.enter_context(another_training()) for _ in allowed]
         assert sorted(found) == sorted(map(str, allowed))
-        with processor.of_its_own() as own:
+        with processor_binding.bound_processor() as own:
             assert own is None and os.sched_getaffinity(0) == allowed
-    with processor.of_its_own() as own:  # the others were killed
+    with processor_binding.bound_processor() as own:  # the others were killed
         assert os.sched_getaffinity(0) == {own}
     assert os.sched_getaffinity(0) == allowed
 
@@ -59,28 +56,29 @@ def test_no_two_trainings_share_a_processor_and_the_surplus_one_is_not_bound():
 @linux
 def test_an_error_gives_the_processor_back():
     allowed = os.sched_getaffinity(0)
-    with pytest.raises(ZeroDivisionError), processor.of_its_own():
+    with pytest.raises(ZeroDivisionError), processor_binding.bound_processor():
         raise ZeroDivisionError
     assert os.sched_getaffinity(0) == allowed
-    with processor.of_its_own() as own:
+    with processor_binding.bound_processor() as own:
         assert own is not None
 
 
 def test_where_nothing_can_be_bound_nothing_is(monkeypatch):
     monkeypatch.delattr(os, "sched_setaffinity", raising=False)
-    with processor.of_its_own() as own:
+    with processor_binding.bound_processor() as own:
         assert own is None
 
 
 def test_cores_come_before_their_second_threads_and_idle_ones_before_busy_ones(monkeypatch):
     ticks = iter([dict.fromkeys(range(4), 100), {0: 104, 1: 100, 2: 100, 3: 100}])
-    monkeypatch.setattr(processor, "_busy", lambda: next(ticks))
-    monkeypatch.setattr(processor, "_thread_of_core", lambda own, allowed: {0: 0, 1: 1, 2: 0, 3: 1}[own])
-    assert processor._by_freedom({0, 1, 2, 3}) == [2, 0, 1, 3]
+    monkeypatch.setattr(processor_binding, "_busy", lambda: next(ticks))
+    monkeypatch.setattr(processor_binding, "_thread_of_core", lambda own, allowed: {0: 0, 1: 1, 2: 0, 3: 1}[own])
+    assert processor_binding._idle_first({0, 1, 2, 3}) == [2, 0, 1, 3]
 
 
 def test_a_list_of_processors_is_read_as_linux_writes_it():
-    assert processor._listed("0-2,8\n") == {0, 1, 2, 8} and processor._listed("3\n") == {3}
+    assert processor_binding._parse_cpu_list("0-2,8\n") == {0, 1, 2, 8}
+    assert processor_binding._parse_cpu_list("3\n") == {3}
 
 
 @linux
@@ -93,25 +91,3 @@ def test_a_training_is_bound_but_where_photos_are_decoded(photos, data_folder, t
     monkeypatch.setattr(pack._Job, "train_row", lambda job, runs: seen.append(os.sched_getaffinity(0)))
     pack.train_pack([a_run()], data_folder, tmp_path, device="cpu")
     assert [len(allowed) for allowed in seen] == [1 if photos is None else len(os.sched_getaffinity(0))]
-
-
-@pytest.mark.skipif(not processor._unused(), reason="only the GNU C library keeps memory")
-def test_memory_that_is_kept_is_given_back_where_it_is_much():
-    devices.pick("cpu")
-    processor.give_back_memory(above=0)  # what other tests have freed would be taken again
-    devices.forget_peak_memory(CPU)
-    before = devices.held_memory()
-    blocks = [torch.ones(8 * 2**20) for _ in range(12)]
-    pins = [torch.ones(2**20) for _ in range(6)]  # at the heap's end, so that it cannot just be cut off
-    del blocks
-    assert devices.held_memory() - before > 150 * 2**20 and processor._unused() > processor.KEPT
-    processor.give_back_memory(above=2**40)
-    assert devices.held_memory() - before > 150 * 2**20
-    devices.release_memory(CPU)
-    assert devices.held_memory() - before < 50 * 2**20 and len(pins) == 6
-
-
-def test_a_library_without_these_functions_is_left_alone(monkeypatch):
-    monkeypatch.setattr(processor.ctypes, "CDLL", lambda name: object())
-    processor.keep_memory()
-    processor.give_back_memory(above=1)
