@@ -73,7 +73,7 @@ def test_the_search_goes_up_while_there_is_hope(count, speeds, tried, best, meas
 def test_where_kernels_train_nothing_is_measured(count, most, best, module, function, measured, monkeypatch):
     monkeypatch.setattr(lane_count.native, "layout_of", lambda *arguments: None)
     monkeypatch.setattr(getattr(lane_count, module), function, lambda *arguments: "a layout or a graph")
-    lane_count.remember_limit(lane_count.training_kind(a_run(), DATASET, CPU, 2), most)
+    lane_count.save_limit(lane_count.training_kind(a_run(), DATASET, CPU, 2), most)
     assert choose(a_run(), count) == best and measured == []
 
 
@@ -152,7 +152,7 @@ def test_an_edited_speed_and_what_stands_in_place_of_the_memory_are_noticed(meas
 
 
 def test_what_others_remember_stays_and_the_oldest_is_dropped(measured, monkeypatch):
-    monkeypatch.setattr(lane_count, "REMEMBERED", 2)
+    monkeypatch.setattr(lane_count, "MAX_KINDS", 2)
     for m in (2, 4, 8):
         choose(a_run(batch_size=m), 2)
     entries = read_sealed(cache_folder() / "lanes.json")
@@ -161,7 +161,9 @@ def test_what_others_remember_stays_and_the_oldest_is_dropped(measured, monkeypa
 
 def _remember_alone(ms):
     for m in ms:
-        lane_count.remember(lane_count.training_kind(a_run(batch_size=m), DATASET, CPU, 2), lane_count.Known({1: 1.0}))
+        lane_count.save_throughputs(
+            lane_count.training_kind(a_run(batch_size=m), DATASET, CPU, 2), lane_count.CachedThroughputs({1: 1.0})
+        )
 
 
 def test_processes_that_remember_at_the_same_time_lose_nothing():

@@ -350,7 +350,7 @@ def make_lanes(folder: Path, number: int) -> Path:
     path = folder / "smallbatch" / "lanes.json"
     with mock.patch.dict(os.environ, XDG_CACHE_HOME=str(folder)):
         kind = lane_count.training_kind(RUN, DATASET, CPU, 1)
-        lane_count.remember(kind, lane_count.Known({1: 100.0 * number, 2: 150.0 * number}, 8))
+        lane_count.save_throughputs(kind, lane_count.CachedThroughputs({1: 100.0 * number, 2: 150.0 * number}, 8))
     return path
 
 
@@ -360,7 +360,7 @@ def read_lanes(path: Path) -> bool:
         mock.patch.dict(os.environ, XDG_CACHE_HOME=str(path.parents[1])),
         mock.patch.object(lane_count.native, "layout_of", lambda *_: None),
         mock.patch.object(lane_count, "_measure", lambda run, lanes, *_: 100.0 * lanes),
-        mock.patch.object(lane_count, "remember", lambda *_: None),
+        mock.patch.object(lane_count, "save_throughputs", lambda *_: None),
     ):
         return promised(1 <= lane_count.best_lane_count(RUN, 4, DATASET, CPU, 1) <= 4)
 

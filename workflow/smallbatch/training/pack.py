@@ -31,7 +31,7 @@ from smallbatch.training.own_models import max_lanes
 from smallbatch.training.progress import Progress
 from smallbatch.training.resources import device as devices
 from smallbatch.training.resources import processor_binding
-from smallbatch.training.resources.lane_count import best_lane_count, remember_limit, training_kind
+from smallbatch.training.resources.lane_count import best_lane_count, save_limit, training_kind
 from smallbatch.training.resources.memory import MemoryBudget, free_for
 from smallbatch.training.state import State
 from smallbatch.training.trainer import LaneTrainer
@@ -234,7 +234,7 @@ class _Job:
         if self.device.type == "cuda":
             torch.cuda.empty_cache()
         kind = training_kind(self.world.local_run(runs[0]), self.dataset, self.device, self.at_work)
-        remember_limit(kind, len(runs) // 2)
+        save_limit(kind, len(runs) // 2)
 
     def _finish(self, trained_in: dict[str, str], run: Run, outcome: Outcome, weights: bytes | None) -> None:
         name = run.name(self.fingerprint)

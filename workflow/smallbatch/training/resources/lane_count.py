@@ -45,7 +45,7 @@ some milliseconds per step, whatever the number of lanes."""
 TIE, FALL = 0.03, 0.05
 """Fractions of the best throughput: the minimum gain that justifies more lanes, and the drop that ends the search."""
 
-REMEMBERED = 5000
+MAX_KINDS = 5000
 """Maximum number of kinds of training in the file; the oldest ones are removed."""
 
 log = logging.getLogger(__name__)
@@ -135,7 +135,7 @@ def best_lane_count(
         world: the processes that share each mini-batch.
     """
     kind = training_kind(run, dataset, device, processors)
-    known = recall(kind)
+    known = load_throughputs(kind)
     most = min(count, known.most, CPU_LANES if device.type == "cpu" else GPU_LANES)
     if most == 1 or native.layout_of(run, dataset, device, world) or triton.graph_of(run, dataset, device, world):
         return most
@@ -143,9 +143,9 @@ def best_lane_count(
     remembered = dict(known.throughputs)
     _search(candidates, known.throughputs, run.batch_size, lambda lanes: _measure(run, lanes, dataset, device))
     if known.throughputs != remembered:
-        remember(kind, known)
+        save_throughputs(kind, known)
     throughputs = {lanes: known.throughputs[lanes] for lanes in candidates if lanes in known.throughputs}
-    chosen = _fewest_of_the_fast(throughputs)
+    chosen = _smallest_fast_count(throughputs)
     log.info(
         "%s %s on %dx%d, m=%d, b=%d: %d lanes are best (%s images/s with %s lanes%s)",
         kind.model, kind.norm, *kind.shape[1:], kind.m, kind.b, chosen,
@@ -183,13 +183,13 @@ def _measure(run: Run, lanes: int, dataset: DatasetInfo, device: torch.device) -
         return 0.0
 
 
-def _fewest_of_the_fast(throughputs: Mapping[int, float]) -> int:
+def _smallest_fast_count(throughputs: Mapping[int, float]) -> int:
     best = max(throughputs.values())
     return min(lanes for lanes, throughput in throughputs.items() if throughput * (1 + TIE) >= best)
 
 
 @dataclass
-class Known:
+class CachedThroughputs:
     """Cached results for a kind of training.
 
     throughputs: number of lanes -> images/s of all lanes together.
@@ -200,30 +200,30 @@ class Known:
     most: int = GPU_LANES
 
 
-def recall(kind: TrainingKind) -> Known:
+def load_throughputs(kind: TrainingKind) -> CachedThroughputs:
     """The cached results for a kind; empty if they are missing or damaged."""
     try:
         entry = _read()[kind.key]
         throughputs = {int(lanes): float(throughput) for lanes, throughput in entry["throughputs"].items()}
-        return Known(throughputs, max(1, int(entry["most"])))
+        return CachedThroughputs(throughputs, max(1, int(entry["most"])))
     except (KeyError, TypeError, ValueError, AttributeError, RuntimeError):
-        return Known()
+        return CachedThroughputs()
 
 
-def remember(kind: TrainingKind, known: Known) -> None:
+def save_throughputs(kind: TrainingKind, known: CachedThroughputs) -> None:
     """Cache the results for a kind, if possible; entries written by other processes in the meantime are kept."""
     try:
         with _locked(_file().parent):
             entries = {key: entry for key, entry in _read().items() if key != kind.key} | {kind.key: asdict(known)}
-            write_sealed(_file(), dict(list(entries.items())[-REMEMBERED:]))
+            write_sealed(_file(), dict(list(entries.items())[-MAX_KINDS:]))
     except (UserError, OSError, RuntimeError) as error:
         log.info("what was measured will not be remembered: %s", error)
 
 
-def remember_limit(kind: TrainingKind, lanes: int) -> None:
+def save_limit(kind: TrainingKind, lanes: int) -> None:
     """Cache that memory does not hold more than this number of lanes."""
-    known = recall(kind)
-    remember(kind, replace(known, most=min(known.most, lanes)))
+    known = load_throughputs(kind)
+    save_throughputs(kind, replace(known, most=min(known.most, lanes)))
 
 
 @contextlib.contextmanager
