@@ -29,7 +29,7 @@ from smallbatch.study.experiments import Run, Setting
 from smallbatch.study.rates import BaseLr
 from smallbatch.training import lanes
 from smallbatch.training.resources import device as devices
-from smallbatch.training.resources.throughput import noise
+from smallbatch.training.resources.throughput import random_dataset
 from smallbatch.training.trainer import LaneTrainer
 from speed import figure1, report
 from speed.bench import device_of, run
@@ -92,7 +92,7 @@ def resumed_is_identical(data: prepared.Prepared, device: torch.device) -> bool:
 
 def checks(device: torch.device) -> dict[str, dict]:
     """Whether numbers are right: how far lanes are from their runs alone, and whether resuming changes a bit."""
-    data = noise(CIFAR10, 2048)
+    data = random_dataset(CIFAR10, 2048)
     pairs = [("alexnet", "none"), ("resnet8", "batch"), ("resnet8", "group")]
     apart = {f"{model} {norm}": lanes_against_alone(data, device, model, norm) for model, norm in pairs}
     return {"checks": {"lane against alone": apart, "resumed identical": resumed_is_identical(data, device)}}
@@ -196,7 +196,7 @@ def tested(training: LaneTrainer, device: torch.device) -> float:
 
 def raced(row: Row, device: torch.device, seconds: float) -> dict:
     """A row's speeds in one process: kernels, torch, and the usual loop where it is a cell of its own."""
-    data = noise(CIFAR10, 10_000)  # as many as it has tests
+    data = random_dataset(CIFAR10, 10_000)  # as many as it has tests
     found = {"row": row._asdict()}
     started = monotonic()
     ours = LaneTrainer(runs(row.m, row.lanes, model=row.model, norm=row.norm), data, device)
@@ -220,7 +220,7 @@ def race(device: torch.device, file: Path, rows: Sequence[Row], seconds: float, 
     found: dict = {"where": environment.describe() | devices.describe(device), "apart": {}, "rows": []}
     started = monotonic()
     for row in (Row("alexnet", "none", 8, 3, 3), Row("resnet20", "batch", 8, 3, 3)):
-        found["apart"][f"{row.model} {row.norm}"] = apart(noise(CIFAR10, 64), device, row)
+        found["apart"][f"{row.model} {row.norm}"] = apart(random_dataset(CIFAR10, 64), device, row)
         print(found["apart"], flush=True)
         write_json(file, found)
     for row in rows:

@@ -25,10 +25,10 @@ def speeds(device: str, seconds: float) -> Iterator[dict[str, Any]]:
     """
     from smallbatch.study.rates import BaseLr
     from smallbatch.training.resources import device as devices
-    from smallbatch.training.resources.throughput import lanes_of, noise, testing_speed, training_speed
+    from smallbatch.training.resources.throughput import lanes_of, random_dataset, testing_speed, training_speed
     from speed.trainers import lanes_chosen
 
-    chosen, data = devices.pick(device), noise(CIFAR10, IMAGES[device])
+    chosen, data = devices.pick(device), random_dataset(CIFAR10, IMAGES[device])
     for m in BATCH_SIZES:
         run = Run(SETTING, m, m, BaseLr(1), 1)
         lanes = lanes_chosen(run, CIFAR10.shape, device)

@@ -102,10 +102,10 @@ from smallbatch.training.resources import device as devices
 from smallbatch.training.resources import memory
 from smallbatch.training.trainer import LaneTrainer
 from smallbatch.training.engines.native import library
-from smallbatch.training.resources.throughput import lanes_of, noise
+from smallbatch.training.resources.throughput import lanes_of, random_dataset
 
 device, dataset = devices.pick("cpu"), ORIGINALS["cifar10"]
-data, run = noise(dataset, 512), a_run(model="resnet8", norm="batch", batch_size=256, b=256)
+data, run = random_dataset(dataset, 512), a_run(model="resnet8", norm="batch", batch_size=256, b=256)
 needed = memory.need_of(run, dataset, device, photos=False).bytes(2, 256)
 devices.forget_peak_memory(device)
 before = devices.held_memory()

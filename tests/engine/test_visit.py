@@ -8,14 +8,14 @@ import torch
 
 import visit
 
-CPU, DATA = torch.device("cpu"), visit.noise
+CPU, DATA = torch.device("cpu"), visit.random_dataset
 PACKAGES = ("torch", "torchvision", "pytorch-lightning")
 ENVIRONMENT = {"device": "An abacus", "commit": "1234", "python": "3.0", **dict.fromkeys(PACKAGES, "1.0")}
 
 
 @pytest.fixture(scope="module")
 def data():
-    return visit.noise(visit.CIFAR10, 256)
+    return visit.random_dataset(visit.CIFAR10, 256)
 
 
 def test_lanes_are_right_and_a_resumed_training_identical(data):
@@ -62,7 +62,7 @@ def a_row(m, kernels, **changed):
 def test_kernels_are_raced_and_written(tmp_path, capsys):
     row = visit.Row("resnet8", "batch", 2, 2, 2)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(visit, "noise", lambda dataset, images: DATA(dataset, min(images, 32)))
+        patch.setattr(visit, "random_dataset", lambda dataset, images: DATA(dataset, min(images, 32)))
         found = visit.race(CPU, tmp_path / "race.json", [row], 0.01, 5.0)
     assert json.loads((tmp_path / "race.json").read_text()) == found
     assert {name for errors in found["apart"].values() for name in errors} == {"kernels", "torch"}

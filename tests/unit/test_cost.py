@@ -269,7 +269,7 @@ def test_a_gpu_has_memory_of_its_own_and_of_memory_that_is_not_known_nothing_is_
 def test_the_probe_counts_the_images_of_all_lanes():
     runs = throughput.lanes_of(a_run(batch_size=4, seed=3), 3)
     assert len(runs) == 3 and runs[0].base_lr == 2**-16 and runs[0].setting.data == "noise"
-    data = throughput.noise(DATASET, 64)
+    data = throughput.random_dataset(DATASET, 64)
     assert (data.meta.train, data.meta.test, data.meta.classes) == (64, 64, ("0", "1", "2", "3"))
     assert throughput._mean([(100, 1.0), (500, 2.0)]) == 200  # images by seconds, and not the mean of two speeds
     pieces = throughput._training_pieces(runs, data, torch.device("cpu"), 1e-9)

@@ -20,7 +20,7 @@ from smallbatch.training.engines.native.memory_layout import MemoryLayout
 from smallbatch.training.engines.trace import Graph
 from smallbatch.training.own_models import suitability
 from smallbatch.training.resources import lane_count, memory
-from smallbatch.training.resources.throughput import noise
+from smallbatch.training.resources.throughput import random_dataset
 from smallbatch.training.trainer import LaneTrainer
 
 pytestmark = pytest.mark.usefixtures("one_thread", "empty_cache")
@@ -113,7 +113,7 @@ def test_memory_and_lanes_of_a_model_that_is_trained_alone(own, no_kernels):
     assert own_models.max_lanes(run.setting, DATASET, 9) == 1
     assert lane_count.best_lane_count(run, 1, DATASET, CPU, 1) == 1
     with pytest.raises(UserError, match="model mine: it is trained alone"):
-        LaneTrainer([a_run(model="mine")] * 2, noise(DATASET, 64), CPU)
+        LaneTrainer([a_run(model="mine")] * 2, random_dataset(DATASET, 64), CPU)
 
 
 @pytest.mark.slow

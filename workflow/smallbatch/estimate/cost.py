@@ -173,11 +173,17 @@ def measure(run: Run, dataset: DatasetInfo, most: int, m: int, *, device: str, l
     from smallbatch.training.resources import heap, processor_binding
     from smallbatch.training.resources.lane_count import best_lane_count
     from smallbatch.training.resources.memory import need_of
-    from smallbatch.training.resources.throughput import lanes_of, noise, testing_speed, training_speed, weights_of
+    from smallbatch.training.resources.throughput import (
+        lanes_of,
+        random_dataset,
+        testing_speed,
+        training_speed,
+        weights_of,
+    )
 
     chosen, photos = devices.pick(device), run.setting.augment_resized
     run = replace(run, batch_size=m, bn_batch_size=m)
-    data, at_work, most = noise(dataset, max(m, 64)), processors(), max_lanes(run.setting, dataset, most)
+    data, at_work, most = random_dataset(dataset, max(m, 64)), processors(), max_lanes(run.setting, dataset, most)
     heap.release_unused()
     held = devices.held_memory()
     with processor_binding.bound_processor() if chosen.type == "cpu" else contextlib.nullcontext():

@@ -30,7 +30,7 @@ from smallbatch.training.distributed import ALONE, World
 from smallbatch.training.engines.native import updates as native
 from smallbatch.training.engines.triton_kernels import updates as triton
 from smallbatch.training.resources import device as devices
-from smallbatch.training.resources.throughput import best_training_speed, lanes_of, noise
+from smallbatch.training.resources.throughput import best_training_speed, lanes_of, random_dataset
 
 CPU_LANES, GPU_LANES = 16, 64
 """Maximum number of lanes in lock-step."""
@@ -176,7 +176,7 @@ def _search(
 
 def _measure(run: Run, lanes: int, dataset: DatasetInfo, device: torch.device) -> float:
     """Images/s of `lanes` lanes; 0 if they do not fit the device's memory."""
-    data = noise(dataset, max(run.batch_size, 64))
+    data = random_dataset(dataset, max(run.batch_size, 64))
     try:
         return best_training_speed(lanes_of(run, lanes), data, device, SECONDS)
     except torch.OutOfMemoryError:

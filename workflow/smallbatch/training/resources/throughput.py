@@ -22,7 +22,7 @@ PIECE = 0.02
 """Target duration of a piece of a measurement, in seconds; a step may take longer."""
 
 
-def noise(dataset: DatasetInfo, images: int) -> Prepared:
+def random_dataset(dataset: DatasetInfo, images: int) -> Prepared:
     """An artificial data set of a given shape with `images` random images in either split, in memory."""
     draws = np.random.default_rng(0)
     pixels = draws.integers(0, 256, (images, *dataset.shape), dtype=np.uint8)
@@ -35,7 +35,7 @@ def noise(dataset: DatasetInfo, images: int) -> Prepared:
 
 
 def lanes_of(run: Run, count: int) -> list[Run]:
-    """`count` runs like this one on the whole of `noise`: at a rate that keeps them finite, without variance."""
+    """`count` runs like this one on all of a `random_dataset`: at a rate that keeps them finite, without variance."""
     plain = replace(
         run.setting,
         data="noise",
