@@ -171,7 +171,7 @@ def check_device():
         with contextlib.suppress(ImportError):  # where nothing trains either
             from smallbatch.training.resources import device
 
-            device.check_there(TRAINING["device"], location("training.device", SAID_IN, given))
+            device.check_available(TRAINING["device"], location("training.device", SAID_IN, given))
 
 
 def data_files(wildcards):

@@ -216,7 +216,9 @@ class BatchLoader:
 
         Values of whole mini-batches are [steps, ...], and [steps, 1, lanes, ...] then.
         """
-        sent = {id(values): devices.send(values, self.train_images.read_on) for values in lanes}  # lanes share seeds
+        sent = {
+            id(values): devices.copy_to_device(values, self.train_images.read_on) for values in lanes
+        }  # lanes share seeds
         by_step: Tensor = torch.stack([sent[id(values)] for values in lanes], 1).unflatten(0, (self.steps, -1))
         return by_step
 

@@ -77,7 +77,7 @@ class LaneOptimizer(abc.ABC):
     def negative_rates(self, factors: Sequence[float]) -> Tensor:
         """-eta of every lane for each of these factors, [factors, lanes] on the parameters' device."""
         etas, by = (torch.tensor(values, dtype=torch.float64) for values in (self.etas, factors))
-        return devices.send((-etas * by[:, None]).float(), self.parameters[0].device)
+        return devices.copy_to_device((-etas * by[:, None]).float(), self.parameters[0].device)
 
     def step(self, factor: float) -> None:
         """Make one update at eta * factor from the parameters' `grad`, which it may overwrite."""

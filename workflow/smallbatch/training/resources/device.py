@@ -34,7 +34,7 @@ def pick(name: str, where: str = "config/config.yaml", key: str = "training.devi
     Raises:
         UserError: the device does not exist.
     """
-    check_there(name, where, key)
+    check_available(name, where, key)
     device = torch.device(("cuda" if torch.cuda.device_count() else "cpu") if name == "auto" else name)
     if device.type == "cpu":
         torch.set_num_threads(1)  # small steps are not faster with more: cores train other packs instead
@@ -44,7 +44,7 @@ def pick(name: str, where: str = "config/config.yaml", key: str = "training.devi
     return device
 
 
-def check_there(name: str, where: str = "config/config.yaml", key: str = "training.device") -> None:
+def check_available(name: str, where: str = "config/config.yaml", key: str = "training.device") -> None:
     """Make sure that the device called `name` exists, as in `pick`."""
     gpus = [f"cuda:{i}" for i in range(torch.cuda.device_count())]
     allowed = ["auto", "cpu", *(["cuda"] if gpus else []), *gpus]
@@ -94,7 +94,7 @@ def set_precision(precision: str, device: torch.device) -> None:
     torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = precision == "tf32"
 
 
-def send(tensor: Tensor, device: torch.device) -> Tensor:
+def copy_to_device(tensor: Tensor, device: torch.device) -> Tensor:
     """Copy a CPU tensor to the device; the host does not wait, as a GPU copies in the order of its queued work."""
     if device.type == "cuda":
         return tensor.pin_memory().to(device, non_blocking=True)
