@@ -88,6 +88,6 @@ def test_a_training_is_bound_but_where_photos_are_decoded(photos, data_folder, t
     data = prepared.read(data_folder)
     meta = data.meta if photos is None else prepared.Meta(**vars(data.meta) | {"photos": photos})
     monkeypatch.setattr(pack.prepared, "read", lambda folder: prepared.Prepared(meta, data.train, data.test))
-    monkeypatch.setattr(pack._Job, "train_row", lambda job, runs: seen.append(os.sched_getaffinity(0)))
+    monkeypatch.setattr(pack._Job, "train_compatible", lambda job, runs: seen.append(os.sched_getaffinity(0)))
     pack.train_pack([a_run()], data_folder, tmp_path, device="cpu")
     assert [len(allowed) for allowed in seen] == [1 if photos is None else len(os.sched_getaffinity(0))]

@@ -97,7 +97,7 @@ def train_pack(
     job.progress = Progress(sum(job.images(run) for run in missing), shown=world.is_main, writer=writer)
     with writer, job.processor():
         for _, members in itertools.groupby(sorted(runs, key=lane_key), key=lane_key):
-            job.train_row(list(members))
+            job.train_compatible(list(members))
             if keep_weights == "best" and world.is_main:
                 job.keep_best_of_cells(runs)
     return len(missing)
@@ -145,7 +145,7 @@ class _Job:
         bound = self.device.type == "cpu" and self.data.meta.photos is None
         return processor_binding.bound_processor() if bound else contextlib.nullcontext()
 
-    def train_row(self, runs: list[Run]) -> None:
+    def train_compatible(self, runs: list[Run]) -> None:
         """Train the missing ones of compatible runs: first groups that some job has begun, then the rest."""
         self.world.stop_if_asked()
         folder = CheckpointFolder(self.checkpoints, runs[0], self.fingerprint)
