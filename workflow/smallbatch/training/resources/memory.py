@@ -108,7 +108,7 @@ def _addresses(model: nn.Module) -> set[int]:
 
 
 @dataclass(frozen=True)
-class Need:
+class MemoryNeed:
     """The memory of a kind of training, in bytes.
 
     data: for all lanes: the data set on the device; photos decoded ahead; buffers of compiled kernels.
@@ -180,7 +180,7 @@ class MemoryBudget:
     photos: bool
     images_at_once: int | str
 
-    def need(self, run: Run) -> Need:
+    def need(self, run: Run) -> MemoryNeed:
         """The memory of this process for a run."""
         return need_of(self.world.local_run(run), self.dataset, self.device, self.world, photos=self.photos)
 
@@ -234,7 +234,7 @@ def free_for(device: torch.device, memory_mb: int | None, processes: int, at_wor
     return memory_mb * 10**6 // shares - devices.held_memory()
 
 
-def need_of(run: Run, dataset: DatasetInfo, device: torch.device, world: World = ALONE, *, photos: bool) -> Need:
+def need_of(run: Run, dataset: DatasetInfo, device: torch.device, world: World = ALONE, *, photos: bool) -> MemoryNeed:
     """The memory needed for a run.
 
     Args:
@@ -247,7 +247,7 @@ def need_of(run: Run, dataset: DatasetInfo, device: torch.device, world: World =
     s, values, on_cpu = run.setting, math.prod(dataset.shape), device.type == "cpu"
     kind = s.model, s.norm, s.norm_layers, s.precision, dataset.shape, dataset.classes
     in_lanes = suitability(s, dataset.shape, dataset.classes).lanes
-    traced, arena = trace(*kind, _in_parts(run), in_lanes), _arena(run, dataset, device, world)
+    traced, arena = trace(*kind, _in_parts(run), in_lanes), _kernel_bytes(run, dataset, device, world)
     gradients = GRADIENTS_IN_PARTS if _in_parts(run) else GRADIENTS
     jittered = any(s.color_jitter.values())
     mixed = any(s.mixing.values())
@@ -261,9 +261,9 @@ def need_of(run: Run, dataset: DatasetInfo, device: torch.device, world: World =
     targets = 3 * FLOAT * dataset.classes * (mixed or dataset.targets is not None)
     image, made = FLOAT * values, (dataset.value_bytes + FLOAT * copies) * values + targets
     sizes, example = s.variance_batch_sizes, 0 if arena else traced.kept + gradients * traced.largest
-    of_lane, of_example, of_tests = _of_kernels(run, dataset, device, world)
+    of_lane, of_example, of_tests = _triton_bytes(run, dataset, device, world)
     at_once = min(BLOCK_IMAGES, BLOCK_VALUES // values)
-    return Need(
+    return MemoryNeed(
         data=_data(dataset, photos=photos, on_cpu=on_cpu) + arena + of_tests,
         # Drawn by seed, then arranged by step.
         lane=traced.weights * (2 + s.remembered) + traced.others + 2 * images * order + of_lane,
@@ -288,14 +288,14 @@ def need_of(run: Run, dataset: DatasetInfo, device: torch.device, world: World =
     )
 
 
-def _arena(run: Run, dataset: DatasetInfo, device: torch.device, world: World) -> int:
+def _kernel_bytes(run: Run, dataset: DatasetInfo, device: torch.device, world: World) -> int:
     """Bytes used by the kernels for examples, one lane after the other; 0 if the kernels are not used."""
     layout = native.layout_of(run, dataset, device, world)
     micro_batch = run.bn_batch_size + _most_normalised(run) if run.setting.norm == "batch" else native.MICRO_BATCH
     return native.memory(layout, micro_batch) if layout else 0
 
 
-def _of_kernels(run: Run, dataset: DatasetInfo, device: torch.device, world: World) -> tuple[int, int, int]:
+def _triton_bytes(run: Run, dataset: DatasetInfo, device: torch.device, world: World) -> tuple[int, int, int]:
     """Bytes used by a GPU's kernels for each lane, for each of its examples, and for tests of all lanes."""
     graph = triton.graph_of(run, dataset, device, world)
     return triton.memory(graph, run) if graph else (0, 0, 0)
@@ -324,7 +324,7 @@ def _data(dataset: DatasetInfo, *, photos: bool, on_cpu: bool) -> int:
 
 class Trace(NamedTuple):
     """Bytes of a model of one lane: weights; buffers and everything else that does not depend on the number of
-    examples; and per example: kept, largest and tested, as in `Need`."""
+    examples; and per example: kept, largest and tested, as in `MemoryNeed`."""
 
     weights: int
     others: int
