@@ -73,8 +73,8 @@ def compiled(launch, capability):
             signature[name], constants[(place,)] = "constexpr", launch.constants[name]
             continue
         value = launch.arguments[name]
-        if isinstance(value, launches.Given):
-            signature[name] = "*i64" if value is launches.Given.LABELS else "*fp32"
+        if isinstance(value, launches.StepTensor):
+            signature[name] = "*i64" if value is launches.StepTensor.LABELS else "*fp32"
         elif isinstance(value, torch.Tensor):
             signature[name] = TYPES[value.dtype]
             attributes[(place,)] = [["tt.divisibility", 16]]
@@ -110,7 +110,7 @@ def distinct(launches):
 
 CELLS = [("alexnet", "none", 2, 13), ("alexnet", "none", 512, 13), ("resnet20", "batch", 2, 13)]
 LAUNCHES = [34, 37, 157]
-PARTS = {"product", "finish_gradient", "descend", "moments", "added_up", "norm_test"}
+PARTS = {"product", "finish_gradient", "sgd_update", "moments", "sum_chunks", "norm_test"}
 """Of kernels, and that which only tests launch."""
 
 COMPILED = [(*CELLS[0], 90), (*CELLS[1], 90), (*CELLS[2], 90), (*CELLS[1], 89), (*CELLS[0], 80)]

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from smallbatch.training.engines.trace import Graph, Kind, Step, Value
 from smallbatch.training.engines.triton_kernels import kernels, layers, tiles
-from smallbatch.training.engines.triton_kernels.launches import Given, Launch
+from smallbatch.training.engines.triton_kernels.launches import Launch, StepTensor
 from smallbatch.training.engines.triton_kernels.layers import BLOCK, Layer, Packed, blocks
 
 PRODUCTS = {"float32": "tf32x3", "tf32": "tf32", "bf16": "bf16"}
@@ -66,7 +66,7 @@ class Forward:
         image = self.graph.input
         x = self.values[image]
         sizes = {"C": image.channels, "CP": x.shape[-1], "PIXELS": image.height * image.width}
-        yield self._plain(kernels.arrange, x, {"images": Given.IMAGES, "x": x}, sizes)
+        yield self._elementwise(kernels.to_channels_last, x, {"images": StepTensor.IMAGES, "x": x}, sizes)
         makers: dict[Kind, Callable[[Step], Iterator[Launch]]] = {
             Kind.CONV: self._convolution,
             Kind.BATCH_NORM: self._norm,
@@ -77,7 +77,7 @@ class Forward:
         for step in self.graph.steps:
             yield from makers[step.kind](step)
 
-    def _plain(self, kernel: Any, over: Tensor, arguments: dict[str, Any], constants: dict[str, Any]) -> Launch:
+    def _elementwise(self, kernel: Any, over: Tensor, arguments: dict[str, Any], constants: dict[str, Any]) -> Launch:
         """A launch of a kernel that processes the elements of `over` in blocks."""
         grid = blocks(over[0].numel(), BLOCK), len(over)
         return Launch(kernel, grid, arguments | {"N": self.count}, constants | {"B": BLOCK})
@@ -95,7 +95,7 @@ class Forward:
         arguments = self._read(step) | {"w": self.packed[step].numbers, "N": self.count}
         constants = layer.constants | tile.options | {"PRECISION": self.product, "SHARED": shared}
         grid = blocks(rows, tile.rows), blocks(layer.outputs, tile.columns), self.lanes
-        yield Launch(kernels.conv_forward, grid, arguments, constants | layers.endings(step))
+        yield Launch(kernels.conv_forward, grid, arguments, constants | layers.epilogue(step))
 
     def _read(self, step: Step) -> dict[str, Tensor]:
         """Input, output and residual of a step; without a residual, another tensor takes its place and is not read."""
@@ -109,19 +109,19 @@ class Forward:
         named = {"weight": step.weight, "bias": step.bias, "running_mean": step.mean, "running_var": step.var}
         arguments = self._read(step) | {role: self.tensors[name] for role, name in named.items()}
         grid = self.lanes * blocks(rows, 128), blocks(c, 16)
-        constants = {"C": c, "BM": 128, "BN": 16} | layers.endings(step)
+        constants = {"C": c, "BM": 128, "BN": 16} | layers.epilogue(step)
         yield Launch(kernels.norm_test, grid, arguments | {"R": rows, "eps": step.eps}, constants)
 
     def _max_pool(self, step: Step) -> Iterator[Launch]:
         y = self.values[step.output]
         self.extra[step] = y if self.shared else torch.empty(y.shape, dtype=torch.int8, device=self.device)
         arguments = {"x": self.values[step.input], "y": y, "argmax": self.extra[step]}
-        yield self._plain(kernels.max_pool, y, arguments, layers.window(step) | {"KEEP": not self.shared})
+        yield self._elementwise(kernels.max_pool, y, arguments, layers.window(step) | {"KEEP": not self.shared})
 
     def _mean_pool(self, step: Step) -> Iterator[Launch]:
         y = self.values[step.output]
-        yield self._plain(kernels.mean_pool, y, {"x": self.values[step.input], "y": y}, layers.window(step))
+        yield self._elementwise(kernels.mean_pool, y, {"x": self.values[step.input], "y": y}, layers.window(step))
 
     def _shortcut(self, step: Step) -> Iterator[Launch]:
         y = self.values[step.output]
-        yield self._plain(kernels.shortcut, y, {"x": self.values[step.input], "y": y}, layers.channels(step))
+        yield self._elementwise(kernels.shortcut, y, {"x": self.values[step.input], "y": y}, layers.channels(step))

@@ -35,7 +35,7 @@ def finish_gradient(g, at, good, other, active, ADD: tl.constexpr, MASK: tl.cons
 
 
 @triton.jit
-def descend(w, velocity, at, good, g, rate, decay, momentum, MOMENTUM: tl.constexpr):
+def sgd_update(w, velocity, at, good, g, rate, decay, momentum, MOMENTUM: tl.constexpr):
     """SGD as `optimizers.LaneSGD` has it."""
     old = tl.load(w + at, mask=good, other=0.0)
     change = g + decay * old
@@ -46,7 +46,7 @@ def descend(w, velocity, at, good, g, rate, decay, momentum, MOMENTUM: tl.conste
 
 
 @triton.jit(do_not_specialize=["images", "N"])
-def arrange(images, x, N, C: tl.constexpr, CP: tl.constexpr, PIXELS: tl.constexpr, B: tl.constexpr):
+def to_channels_last(images, x, N, C: tl.constexpr, CP: tl.constexpr, PIXELS: tl.constexpr, B: tl.constexpr):
     """images [n, lanes, c, pixels] -> x [lanes, n, pixels, cp]; channels from c on are zero."""
     lane = tl.program_id(1).to(tl.int64)
     i = tl.program_id(0) * B + tl.arange(0, B)
@@ -190,7 +190,7 @@ def conv_weight_gradient(
     if SPLIT:
         tl.store(slabs + chunk.to(tl.int64) * SLAB + at, acc, mask=good)
     else:
-        descend(w, velocity, at, good, acc, tl.load(rate + lane), decay, momentum, MOMENTUM)
+        sgd_update(w, velocity, at, good, acc, tl.load(rate + lane), decay, momentum, MOMENTUM)
 
 
 @triton.jit(do_not_specialize=["SIZE", "CHUNKS", "SLAB", "rate"])
@@ -204,7 +204,7 @@ def update(w, velocity, slabs, rate, decay, momentum, SIZE, CHUNKS, SLAB, MOMENT
     for _ in range(CHUNKS):
         g += tl.load(chunk, mask=good, other=0.0)
         chunk += SLAB
-    descend(w, velocity, at, good, g, tl.load(rate + lane), decay, momentum, MOMENTUM)
+    sgd_update(w, velocity, at, good, g, tl.load(rate + lane), decay, momentum, MOMENTUM)
 
 
 @triton.jit(do_not_specialize=["N"])
@@ -473,7 +473,7 @@ def norm_gradient_sums(
 
 
 @triton.jit
-def added_up(sums, first, count, cols, C: tl.constexpr, BN: tl.constexpr, BP: tl.constexpr):
+def sum_chunks(sums, first, count, cols, C: tl.constexpr, BN: tl.constexpr, BP: tl.constexpr):
     """Both sums of `count` chunks from `first` on, BP at once."""
     plain, scaled = tl.zeros((BN,), tl.float32), tl.zeros((BN,), tl.float32)
     for p0 in range(0, count, BP):
@@ -495,7 +495,7 @@ def norm_input_gradient(
     blocks = (R + BM - 1) // BM
     g, block = (tl.program_id(0) // blocks).to(tl.int64), tl.program_id(0) % blocks
     cols = tl.program_id(1) * BN + tl.arange(0, BN)
-    plain, scaled = added_up(sums, g * CHUNKS, CHUNKS, cols, C, BN, BP)
+    plain, scaled = sum_chunks(sums, g * CHUNKS, CHUNKS, cols, C, BN, BP)
     mean = tl.load(saved + g * 2 * C + cols, mask=cols < C, other=0.0)
     inverse = 1 / tl.sqrt(tl.load(saved + g * 2 * C + C + cols, mask=cols < C, other=1.0) + eps)
     scale = tl.load(weight + g // SUB_BATCHES * C + cols, mask=cols < C, other=0.0) * inverse
@@ -539,11 +539,11 @@ def norm_update(
     lane = tl.program_id(0).to(tl.int64)
     cols = tl.program_id(1) * BN + tl.arange(0, BN)
     good, at = cols < C, lane * C + cols
-    plain, scaled = added_up(sums, lane * SUB_BATCHES * CHUNKS, SUB_BATCHES * CHUNKS, cols, C, BN, BP)
+    plain, scaled = sum_chunks(sums, lane * SUB_BATCHES * CHUNKS, SUB_BATCHES * CHUNKS, cols, C, BN, BP)
     eta = tl.load(rate + lane)
-    descend(weight, weight_velocity, at, good, scaled, eta, decay, momentum, MOMENTUM)
-    descend(bias, bias_velocity, at, good, plain, eta, decay, momentum, MOMENTUM)
-    mean, variance = added_up(saved, lane * SUB_BATCHES, SUB_BATCHES, cols, C, BN, BP)
+    sgd_update(weight, weight_velocity, at, good, scaled, eta, decay, momentum, MOMENTUM)
+    sgd_update(bias, bias_velocity, at, good, plain, eta, decay, momentum, MOMENTUM)
+    mean, variance = sum_chunks(saved, lane * SUB_BATCHES, SUB_BATCHES, cols, C, BN, BP)
     unbiased = variance / SUB_BATCHES * (R / (R - 1))
     old_mean, old_var = (
         tl.load(running_mean + at, mask=good, other=0.0),

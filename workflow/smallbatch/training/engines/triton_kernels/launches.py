@@ -13,7 +13,7 @@ from torch import Tensor
 from smallbatch.core.environment import processors
 
 
-class Given(Enum):
+class StepTensor(Enum):
     """Arguments that are another tensor in each step."""
 
     IMAGES, LABELS, NEGATIVE_RATES, LOSSES = (auto() for _ in range(4))
@@ -24,7 +24,7 @@ class Launch:
     """One call of a kernel.
 
     grid: number of programs along each axis.
-    arguments: tensors, numbers and placeholders from `Given`, by name.
+    arguments: tensors, numbers and placeholders from `StepTensor`, by name.
     constants: constants for which the kernel is compiled.
     beside: whether it may run in parallel with the following launches.
     """
@@ -35,17 +35,18 @@ class Launch:
     constants: dict[str, Any]
     beside: bool = False
 
-    def run(self, given: Mapping[Given, Tensor]) -> None:
+    def run(self, step_tensors: Mapping[StepTensor, Tensor]) -> None:
         """Launch the kernel."""
-        self.kernel[self.grid](**self._all(given))
+        self.kernel[self.grid](**self._all(step_tensors))
 
-    def compile(self, given: Mapping[Given, Tensor]) -> None:
+    def compile(self, step_tensors: Mapping[StepTensor, Tensor]) -> None:
         """Compile the kernel for such arguments without launching it."""
-        self.kernel.warmup(**self._all(given), grid=self.grid)
+        self.kernel.warmup(**self._all(step_tensors), grid=self.grid)
 
-    def _all(self, given: Mapping[Given, Tensor]) -> dict[str, Any]:
+    def _all(self, step_tensors: Mapping[StepTensor, Tensor]) -> dict[str, Any]:
         arguments = {
-            name: given[value] if isinstance(value, Given) else value for name, value in self.arguments.items()
+            name: step_tensors[value] if isinstance(value, StepTensor) else value
+            for name, value in self.arguments.items()
         }
         return arguments | self.constants
 
@@ -55,7 +56,7 @@ def compiled(launches: Sequence[Launch], device: torch.device) -> None:
     if device.type != "cuda":
         return
     floats = torch.empty(1, device=device)
-    given = dict.fromkeys(Given, floats) | {Given.LABELS: floats.long()}
+    step_tensors = dict.fromkeys(StepTensor, floats) | {StepTensor.LABELS: floats.long()}
     with torch.cuda.device(device), ThreadPoolExecutor(processors()) as pool, triton.AsyncCompileMode(pool):
         for launch in launches:
-            launch.compile(given)
+            launch.compile(step_tensors)

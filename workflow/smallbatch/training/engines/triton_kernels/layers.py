@@ -183,7 +183,7 @@ class Packed:
             self.pairs.append((self.numbers[:, -1], bias))
 
 
-def endings(step: Step) -> dict[str, bool]:
+def epilogue(step: Step) -> dict[str, bool]:
     """The operations that follow a step in the same kernel."""
     return {"RESIDUAL": step.residual is not None, "RELU": step.relu}
 

@@ -7,7 +7,7 @@ from torch.nn import functional as F
 
 from smallbatch.training.engines.trace import Graph
 from smallbatch.training.engines.triton_kernels.forward import Forward
-from smallbatch.training.engines.triton_kernels.launches import Given, compiled
+from smallbatch.training.engines.triton_kernels.launches import StepTensor, compiled
 
 
 class Logits(Forward):
@@ -33,9 +33,9 @@ class Logits(Forward):
             self.load()
             self.seen = now
         # Fewer images are padded: buffers of another size for each test's last batch would stay in memory.
-        given = {Given.IMAGES: F.pad(images.contiguous(), (0,) * 7 + (self.count - len(images),))}
+        step_tensors = {StepTensor.IMAGES: F.pad(images.contiguous(), (0,) * 7 + (self.count - len(images),))}
         for launch in self.launches:
-            launch.run(given)
+            launch.run(step_tensors)
         return (
             self.values[self.graph.logits].view(self.lanes, self.count, -1)[:, : len(images)].transpose(0, 1).flatten(1)
         )

@@ -14,7 +14,7 @@ from smallbatch.models.normalisation import micro_batch_momenta
 from smallbatch.training.engines.trace import Graph, Kind, Step
 from smallbatch.training.engines.triton_kernels import kernels, layers, tiles
 from smallbatch.training.engines.triton_kernels.forward import Forward
-from smallbatch.training.engines.triton_kernels.launches import Given, Launch, compiled
+from smallbatch.training.engines.triton_kernels.launches import Launch, StepTensor, compiled
 from smallbatch.training.engines.triton_kernels.layers import blocks
 from smallbatch.training.optimizers import LaneSGD
 
@@ -73,19 +73,19 @@ class Program(Forward):
             The losses before it, [lanes].
         """
         losses = torch.empty_like(negative_rates)
-        given = {
-            Given.IMAGES: images.contiguous(),
-            Given.LABELS: labels.contiguous(),
-            Given.NEGATIVE_RATES: negative_rates,
-            Given.LOSSES: losses,
+        step_tensors = {
+            StepTensor.IMAGES: images.contiguous(),
+            StepTensor.LABELS: labels.contiguous(),
+            StepTensor.NEGATIVE_RATES: negative_rates,
+            StepTensor.LOSSES: losses,
         }
         for launch in self.launches:
             if launch.beside and self.second:
                 self.second.wait_stream(torch.cuda.current_stream(self.device))
                 with torch.cuda.stream(self.second):
-                    launch.run(given)
+                    launch.run(step_tensors)
             else:
-                launch.run(given)
+                launch.run(step_tensors)
         if self.second:
             torch.cuda.current_stream(self.device).wait_stream(self.second)
         return losses
@@ -111,7 +111,7 @@ class Program(Forward):
         constants, columns = self._norm_tile(sizes["R"]) | {"C": c}, blocks(c, 16)
         if sizes["R"] <= layers.FUSED_ROWS:
             arguments |= {name: sizes[name] for name in ("R", "SUB_BATCHES")}
-            yield Launch(kernels.norm_forward_fused, (groups, columns), arguments, constants | layers.endings(step))
+            yield Launch(kernels.norm_forward_fused, (groups, columns), arguments, constants | layers.epilogue(step))
             return
         statistics = torch.empty(groups, chunks, 2, c, device=self.device)
         own = {"statistics": statistics} | {name: sizes[name] for name in ("R", "PER", "CHUNKS")}
@@ -119,8 +119,8 @@ class Program(Forward):
         yield Launch(kernels.norm_statistics, (groups * chunks, columns), read | own, constants)
         grid = groups * blocks(sizes["R"], constants["BM"]), columns
         arguments |= own | {"SUB_BATCHES": self.ghosts}
-        endings = layers.endings(step) | {"BP": _at_once(chunks)}
-        yield Launch(kernels.norm_forward, grid, arguments, constants | endings)
+        epilogue = layers.epilogue(step) | {"BP": _at_once(chunks)}
+        yield Launch(kernels.norm_forward, grid, arguments, constants | epilogue)
 
     def _norm_tile(self, rows: int) -> dict[str, int]:
         """A tile for all rows of a sub-batch, or for some."""
@@ -144,22 +144,22 @@ class Program(Forward):
             dy = gradients.pop(step.output)
             if step.residual is not None:
                 gradients[step.residual] = dy
-            given, flags = {}, {}
+            target, flags = {}, {}
             if step.input is not self.graph.input:
                 before, active = gradients.get(step.input), self.graph.completes(step, step.input)
                 dx = gradients[step.input] = self._buffer(step.input)
                 x = self.values[step.input]
-                given = {"dx": dx, "other": dx if before is None else before, "active": x}
+                target = {"dx": dx, "other": dx if before is None else before, "active": x}
                 flags = {"ADD": before is not None, "MASK": active}
-            yield from makers[step.kind](step, dy, given, flags)
+            yield from makers[step.kind](step, dy, target, flags)
 
     def _loss(self, logits: Tensor, d_logits: Tensor) -> Launch:
         classes = logits.shape[-1]
         arguments = {
             "logits": logits,
-            "labels": Given.LABELS,
+            "labels": StepTensor.LABELS,
             "d_logits": d_logits,
-            "losses": Given.LOSSES,
+            "losses": StepTensor.LOSSES,
             "N": self.count,
             "L": self.lanes,
         }
@@ -168,22 +168,22 @@ class Program(Forward):
         return Launch(kernels.loss, (self.lanes,), arguments, constants)
 
     @property
-    def _descent(self) -> dict[str, Any]:
-        return {"rate": Given.NEGATIVE_RATES, "decay": self.sgd.weight_decay, "momentum": self.sgd.momentum}
+    def _sgd_arguments(self) -> dict[str, Any]:
+        return {"rate": StepTensor.NEGATIVE_RATES, "decay": self.sgd.weight_decay, "momentum": self.sgd.momentum}
 
     def _convolution_back(
-        self, step: Step, dy: Tensor, given: dict[str, Any], flags: dict[str, bool]
+        self, step: Step, dy: Tensor, target: dict[str, Any], flags: dict[str, bool]
     ) -> Iterator[Launch]:
-        if given:
-            yield self._input_gradient(step, dy, given, flags)
+        if target:
+            yield self._input_gradient(step, dy, target, flags)
         yield from self._weight_gradient(step, dy)
 
-    def _input_gradient(self, step: Step, dy: Tensor, given: dict[str, Any], flags: dict[str, bool]) -> Launch:
+    def _input_gradient(self, step: Step, dy: Tensor, target: dict[str, Any], flags: dict[str, bool]) -> Launch:
         layer, s = self.layers[step], self.layers[step].stride
         rows = self.count * blocks(layer.height, s) * blocks(layer.width, s)
         depth = layer.outputs * blocks(layer.kernel[0], s) * blocks(layer.kernel[1], s)
         tile = tiles.input_gradient(rows * s * s * self.lanes, layer.channels, depth, image=layer.image)
-        arguments = {"dy": dy, "w": self.packed[step].numbers, "N": self.count} | given
+        arguments = {"dy": dy, "w": self.packed[step].numbers, "N": self.count} | target
         grid = blocks(rows, tile.rows) * s * s, blocks(layer.channels, tile.columns), self.lanes
         constants = layer.constants | tile.options | flags | {"PRECISION": self.product}
         return Launch(kernels.conv_input_gradient, grid, arguments, constants)
@@ -194,7 +194,7 @@ class Program(Forward):
         split = chunks > 1
         velocity = self.packed_velocities[step].numbers if self.velocities else w
         slabs = torch.empty(chunks, *w.shape, device=self.device) if split else w
-        own = {"w": w, "velocity": velocity, "slabs": slabs} | self._descent
+        own = {"w": w, "velocity": velocity, "slabs": slabs} | self._sgd_arguments
         sizes = {"N": self.count, "L": self.lanes, "PER": each, "SLAB": w.numel()}
         grid = blocks(layer.rows, tile.rows), blocks(layer.outputs, tile.columns), self.lanes * chunks
         flags = {"SPLIT": split, "MOMENTUM": bool(self.velocities)}
@@ -207,13 +207,13 @@ class Program(Forward):
             constants = {"MOMENTUM": bool(self.velocities), "B": 256}
             yield Launch(kernels.update, (blocks(size, 256), self.lanes), own | sizes, constants, beside=True)
 
-    def _norm_back(self, step: Step, dy: Tensor, given: dict[str, Any], flags: dict[str, bool]) -> Iterator[Launch]:
+    def _norm_back(self, step: Step, dy: Tensor, target: dict[str, Any], flags: dict[str, bool]) -> Iterator[Launch]:
         saved, sums = self.extra[step]
         sizes, c = self._norm_sizes(step), step.input.channels
         groups, columns = self.lanes * self.ghosts, blocks(c, 16)
         constants = self._norm_tile(sizes["R"]) | {"C": c}
         read = {"dy": dy, "x": self.values[step.input], "saved": saved, "sums": sums, "eps": step.eps}
-        arguments = read | given | {"weight": self.tensors[step.weight], "R": sizes["R"], "SUB_BATCHES": self.ghosts}
+        arguments = read | target | {"weight": self.tensors[step.weight], "R": sizes["R"], "SUB_BATCHES": self.ghosts}
         if sizes["R"] <= layers.FUSED_ROWS:
             yield Launch(kernels.norm_gradient_fused, (groups, columns), arguments, constants | flags)
         else:
@@ -243,19 +243,27 @@ class Program(Forward):
         grid = self.lanes, blocks(step.input.channels, 16)
         at_once = _at_once(sizes["CHUNKS"] * sizes["SUB_BATCHES"])
         constants = {"C": step.input.channels, "MOMENTUM": bool(self.velocities), "BN": 16, "BP": at_once}
-        return Launch(kernels.norm_update, grid, arguments | self._descent | sizes, constants, beside=True)
+        return Launch(kernels.norm_update, grid, arguments | self._sgd_arguments | sizes, constants, beside=True)
 
-    def _max_pool_back(self, step: Step, dy: Tensor, given: dict[str, Any], flags: dict[str, bool]) -> Iterator[Launch]:
-        arguments = {"dy": dy, "argmax": self.extra[step]} | given
-        yield self._plain(kernels.max_pool_gradient, given["dx"], arguments, layers.window(step) | flags)
+    def _max_pool_back(
+        self, step: Step, dy: Tensor, target: dict[str, Any], flags: dict[str, bool]
+    ) -> Iterator[Launch]:
+        arguments = {"dy": dy, "argmax": self.extra[step]} | target
+        yield self._elementwise(kernels.max_pool_gradient, target["dx"], arguments, layers.window(step) | flags)
 
     def _mean_pool_back(
-        self, step: Step, dy: Tensor, given: dict[str, Any], flags: dict[str, bool]
+        self, step: Step, dy: Tensor, target: dict[str, Any], flags: dict[str, bool]
     ) -> Iterator[Launch]:
-        yield self._plain(kernels.mean_pool_gradient, given["dx"], {"dy": dy} | given, layers.window(step) | flags)
+        yield self._elementwise(
+            kernels.mean_pool_gradient, target["dx"], {"dy": dy} | target, layers.window(step) | flags
+        )
 
-    def _shortcut_back(self, step: Step, dy: Tensor, given: dict[str, Any], flags: dict[str, bool]) -> Iterator[Launch]:
-        yield self._plain(kernels.shortcut_gradient, given["dx"], {"dy": dy} | given, layers.channels(step) | flags)
+    def _shortcut_back(
+        self, step: Step, dy: Tensor, target: dict[str, Any], flags: dict[str, bool]
+    ) -> Iterator[Launch]:
+        yield self._elementwise(
+            kernels.shortcut_gradient, target["dx"], {"dy": dy} | target, layers.channels(step) | flags
+        )
 
 
 def _at_once(chunks: int) -> int:
