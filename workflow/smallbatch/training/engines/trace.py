@@ -69,7 +69,7 @@ class _Tracer(fx.Tracer):
         return isinstance(m, BatchNorm | Shortcut) or super().is_leaf_module(m, qualified_name)
 
 
-class _NothingBeside(TorchDispatchMode):
+class _NoWeightsOutsideLayers(TorchDispatchMode):
     """Raises `Unsupported` if a model computes with its weights outside layers: a trace would do so only once."""
 
     def __init__(self, model: nn.Module) -> None:
@@ -85,21 +85,21 @@ class _NothingBeside(TorchDispatchMode):
         return function(*arguments, **(options or {}))
 
 
-def _way(model: nn.Module) -> list[fx.Node]:
+def _traced_nodes(model: nn.Module) -> list[fx.Node]:
     """The operations of a model as traced nodes, which must be the same in training and in testing."""
-    was, ways = model.training, []
+    was, traces = model.training, []
     try:
         for training in (True, False):
             model.train(training)
-            with _NothingBeside(model):
-                ways.append(list(_Tracer().trace(model).nodes))
+            with _NoWeightsOutsideLayers(model):
+                traces.append(list(_Tracer().trace(model).nodes))
     except Exception as error:  # a model whose operations depend on its input fails to be traced in many ways
-        raise Unsupported(f"its way cannot be followed ({error})") from error
+        raise Unsupported(f"it cannot be traced ({error})") from error
     finally:
         model.train(was)
-    if len({str([(n.op, n.target, n.args, n.kwargs) for n in way]) for way in ways}) > 1:
+    if len({str([(n.op, n.target, n.args, n.kwargs) for n in nodes]) for nodes in traces}) > 1:
         raise Unsupported("it does another thing in testing than in training")
-    return ways[0]
+    return traces[0]
 
 
 class Graph:
@@ -118,8 +118,8 @@ class Graph:
         self.steps: list[Step] = []
         self.input = Value(*shape)
         self.values: dict[fx.Node, Value] = {}
-        for node in _way(model):
-            self._take(node)
+        for node in _traced_nodes(model):
+            self._add_node(node)
         self._check()
 
     def completes(self, step: Step, value: Value) -> bool:
@@ -140,7 +140,7 @@ class Graph:
         if idle := [name for name, _ in self.model.named_parameters() if name not in used]:
             raise Unsupported(f"it does not use {idle[0]}")
 
-    def _take(self, node: fx.Node) -> None:
+    def _add_node(self, node: fx.Node) -> None:
         if node.op == "placeholder":
             if self.values:
                 raise Unsupported("it takes more than images")
@@ -251,7 +251,7 @@ class Graph:
 
     def _relu(self, node: fx.Node, module: nn.Module | None) -> Value:
         x = self._value(node.args[0])
-        step = self._last(x)
+        step = self._layer_of(x)
         if step is None or step.relu:
             raise Unsupported("it rectifies what no convolution or normalisation made")
         step.relu = True
@@ -263,7 +263,7 @@ class Graph:
             raise Unsupported("it scales a sum")
         a, b = (self._value(argument) for argument in node.args)
         for later, other in ((a, b), (b, a)):
-            step = self._last(later)
+            step = self._layer_of(later)
             if (
                 step
                 and not step.relu
@@ -279,7 +279,7 @@ class Graph:
                 return later
         raise Unsupported("it adds what no convolution or normalisation made")
 
-    def _last(self, value: Value) -> Step | None:
+    def _layer_of(self, value: Value) -> Step | None:
         """The convolution or normalisation that makes a value, if nothing else uses the value."""
         step = value.maker
         # A value may have several nodes: each operation that passes it on unchanged has one.
