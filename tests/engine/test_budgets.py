@@ -34,7 +34,7 @@ def test_as_many_updates_are_made_as_are_said(budget, m, updates, epochs, data, 
     run = a_run(batch_size=m, **CONSTANT, **budget)
     outcome, _ = train([run], data, tmp_path)[run]
     assert outcome.images == updates * m and len(outcome.epochs) == epochs
-    assert (run.setting.updates(m, 64 // m), run.setting.seen(m, 64)) == (updates, (updates * m, epochs))
+    assert (run.setting.updates(m, 64 // m), run.setting.images_and_epochs(m, 64)) == (updates, (updates * m, epochs))
 
 
 def test_its_updates_are_those_of_whole_epochs_and_its_last_losses_their_mean(data, tmp_path):

@@ -81,8 +81,8 @@ def test_a_length_in_updates_or_images_is_as_long_at_each_batch_size_and_scaled(
     for m in (4, 8):  # of 90 images in an epoch
         assert settings["small"].updates(m, 90 // m) == 100 and settings["other"].updates(m, 90 // m) == 60 // m
     # 22 or 11 updates an epoch.
-    assert [settings["small"].seen(m, 90) for m in (4, 8)] == [(400, 5), (800, 10)]
-    assert [settings["other"].seen(m, 90) for m in (4, 8)] == [(60, 1), (56, 1)]
+    assert [settings["small"].images_and_epochs(m, 90) for m in (4, 8)] == [(400, 5), (800, 10)]
+    assert [settings["other"].images_and_epochs(m, 90) for m in (4, 8)] == [(60, 1), (56, 1)]
     scaled = load(in_steps, scale={"name": "short", "epochs": 0.1}).experiments
     assert (scaled["small"].setting.steps, scaled["other"].setting.images) == (10, 8)
 
@@ -97,7 +97,7 @@ def test_constants_that_are_said_and_those_by_default_are_the_same_run():
     [({}, 0), ({"momentum": 0.5}, 1), ({"optimizer": "adam", "betas": (0.9, 0.9)}, 2), ({"optimizer": "lion"}, 1)],
 )
 def test_what_an_optimiser_remembers_counts_as_memory(setting, tensors):
-    assert a_run(**setting).setting.remembered == tensors
+    assert a_run(**setting).setting.optimizer_tensors == tensors
 
 
 @pytest.mark.parametrize(

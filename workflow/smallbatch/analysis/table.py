@@ -80,7 +80,7 @@ def _row(experiment: str, run: Run, records: Mapping[str, Record], meta: Meta) -
         "weight_decay_excludes": " ".join(run.setting.weight_decay_excludes),
         "metrics": " ".join(run.setting.metrics),
         "augment": run.setting.augment,
-        "epochs": run.setting.seen(run.batch_size, _trained_on(run.setting, meta))[1],
+        "epochs": run.setting.images_and_epochs(run.batch_size, _trained_on(run.setting, meta))[1],
     }
     chance = _chance(run.setting, meta)
     return {

@@ -99,7 +99,7 @@ def first_figures(study: Study) -> dict[Run, str]:
     whichever rate is chosen, count once.
     """
     charged: dict[Run, str] = {}
-    rates = {name: study.stand_ins(name) for name in study.experiments}
+    rates = {name: study.placeholder_rates(name) for name in study.experiments}
     for figure, spec in study.figures.items():
         for name in study.sources(figure):
             for run in study.experiments[name].runs(rates[name]):
@@ -121,7 +121,7 @@ def _run_cost(run: Run, probed: Probed, at_once: int, kept: float) -> tuple[floa
     """
     measured = probed.measured
     gradients, _ = images(run.setting, run.batch_size, measured.train, measured.test)
-    _, epochs = run.setting.seen(run.batch_size, run.setting.train_images or measured.train)
+    _, epochs = run.setting.images_and_epochs(run.batch_size, run.setting.train_images or measured.train)
     stored = RECORD_BYTES + EPOCH_BYTES * epochs + WEIGHT_BYTES * probed.weights * kept
     return gradients, measured.seconds(run.setting, run.batch_size) / at_once / 3600, stored / 1e6
 

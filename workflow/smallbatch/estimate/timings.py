@@ -90,7 +90,7 @@ def images(setting: Setting, batch_size: int, train: int, test: int) -> tuple[in
     """
     used = setting.train_images or train
     held_out = round(VALIDATION_FRACTION * used) if setting.selection == "validation" else 0
-    trained, epochs = setting.seen(batch_size, used - held_out)
+    trained, epochs = setting.images_and_epochs(batch_size, used - held_out)
     return trained, epochs * (test + held_out)
 
 

@@ -72,7 +72,7 @@ def relative_cost(run: Run) -> float:
 
     Small batches cost more (on digits 1 + 3/m); measuring the variance at a batch size costs about as much as training.
     """
-    epochs = run.setting.epochs or run.setting.seen(run.batch_size, 0)[0] / ASSUMED_IMAGES
+    epochs = run.setting.epochs or run.setting.images_and_epochs(run.batch_size, 0)[0] / ASSUMED_IMAGES
     return epochs * (1 + 3 / run.batch_size) * (1 + len(run.setting.variance_batch_sizes))
 
 

@@ -118,7 +118,7 @@ def _named(runs: Iterable[Run], meta: Meta | None) -> dict[str, Run]:
 
 
 def _images(run: Run, metas: Mapping[str, Meta]) -> int:
-    return run.setting.seen(run.batch_size, run.setting.train_images or metas[run.setting.data].train)[0]
+    return run.setting.images_and_epochs(run.batch_size, run.setting.train_images or metas[run.setting.data].train)[0]
 
 
 def _of_figures(study: Study, planned: Mapping[str, Mapping[str, Run]]) -> Iterator[tuple[str, Collection[str]]]:

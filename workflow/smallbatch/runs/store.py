@@ -547,8 +547,10 @@ def _check_rows(outcome: Outcome, run: Run) -> None:
     if run.setting.epochs:
         if count > run.setting.epochs or (count < run.setting.epochs and not diverged):
             raise ValueError(f"{count} epochs of {run.setting.epochs}")
-    elif not diverged and (not count or outcome.images != run.setting.seen(run.batch_size, 0)[0]):
-        raise ValueError(f"{count} epochs, {outcome.images} images of {run.setting.seen(run.batch_size, 0)[0]}")
+    elif not diverged and (not count or outcome.images != run.setting.images_and_epochs(run.batch_size, 0)[0]):
+        raise ValueError(
+            f"{count} epochs, {outcome.images} images of {run.setting.images_and_epochs(run.batch_size, 0)[0]}"
+        )
     columns = zip(*outcome.epochs, strict=True) if count else [()] * len(Epoch._fields)
     epoch, rates, train_losses, test_losses, accuracies, validation_accuracies = columns
     if epoch != tuple(range(1, count + 1)):

@@ -146,7 +146,7 @@ class Setting:
         """The number of updates of a training with this batch size, with `steps` of them in an epoch."""
         return self.steps or (self.images // batch_size if self.images else self.epochs * steps)
 
-    def seen(self, batch_size: int, images: int) -> tuple[int, int]:
+    def images_and_epochs(self, batch_size: int, images: int) -> tuple[int, int]:
         """How many images a training with this batch size sees, and how many epochs it begins.
 
         Args:
@@ -164,7 +164,7 @@ class Setting:
         return PRIMARY[self.loss]
 
     @property
-    def remembered(self) -> int:
+    def optimizer_tensors(self) -> int:
         """The number of weight-sized tensors that the optimiser keeps from one update to the next."""
         if self.optimizer.startswith(OF_TORCH):
             return 3  # none of torch.optim keeps more
@@ -366,10 +366,10 @@ class Study:
         if chosen is not None or not e.best_of:
             return list(e.runs(chosen))
         shared = {run for base in e.best_of for run in self.experiments[base].runs()}
-        pairs = zip(e.runs(), e.runs(self.stand_ins(name)), strict=True)
+        pairs = zip(e.runs(), e.runs(self.placeholder_rates(name)), strict=True)
         return [at_one if at_one in shared else later for later, at_one in pairs]
 
-    def stand_ins(self, name: str) -> Chosen:
+    def placeholder_rates(self, name: str) -> Chosen:
         """For each m of an experiment with `best_of`, one of the rates that may be chosen."""
         bases = [self.experiments[base] for base in self.experiments[name].best_of]
         return {m: base.base_lrs[0] for base in bases for m in base.batch_sizes}

@@ -138,7 +138,7 @@ class _Job:
         return self.store.has(run, self.fingerprint)
 
     def images(self, run: Run) -> int:
-        return run.setting.seen(run.batch_size, run.setting.train_images or self.data.meta.train)[0]
+        return run.setting.images_and_epochs(run.batch_size, run.setting.train_images or self.data.meta.train)[0]
 
     def processor(self) -> contextlib.AbstractContextManager[object]:
         """Context that binds this process to a processor; no effect for photos, which use all of them, and GPUs."""

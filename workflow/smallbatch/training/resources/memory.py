@@ -266,13 +266,13 @@ def need_of(run: Run, dataset: DatasetInfo, device: torch.device, world: World =
     return MemoryNeed(
         data=_data(dataset, photos=photos, on_cpu=on_cpu) + arena + of_tests,
         # Drawn by seed, then arranged by step.
-        lane=traced.weights * (2 + s.remembered) + traced.others + 2 * images * order + of_lane,
+        lane=traced.weights * (2 + s.optimizer_tensors) + traced.others + 2 * images * order + of_lane,
         # Torch first tries whether a mini-batch fits.
         example=math.ceil(max(example, of_example)),
         tested=math.ceil((0 if arena else traced.tested) + 4 * image),
         image=image,
         made=made,
-        saved=round(GROWTH * traced.weights * (1 + s.remembered)) if on_cpu else 0,
+        saved=round(GROWTH * traced.weights * (1 + s.optimizer_tensors)) if on_cpu else 0,
         # A sum in double precision beside the gradients; a batch; memory for its batch statistics, or a GPU's kernels,
         # which process it whole, with weights and gradients of their own.
         measured=(
