@@ -215,7 +215,7 @@ def parse_sealed(content: bytes) -> dict[str, Any]:
         ValueError: the content was changed; the message says how.
     """
     try:
-        values = json.loads(content, object_pairs_hook=_each_key_once)
+        values = json.loads(content, object_pairs_hook=_unique_keys)
     except RecursionError as error:
         raise ValueError("too deeply nested") from error
     if not isinstance(values, dict) or DIGEST not in values:
@@ -226,7 +226,7 @@ def parse_sealed(content: bytes) -> dict[str, Any]:
     return {**values, DIGEST: digest}
 
 
-def _each_key_once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+def _unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     """A JSON object without duplicate keys, of which Python itself would silently use the last."""
     values = dict(pairs)
     if len(values) < len(pairs):

@@ -27,7 +27,7 @@ COMMAND_LINE = "--config"
 """The place that errors name for values from the command line."""
 
 
-class _EachKeyOnce(yaml.constructor.BaseConstructor):
+class _UniqueKeys(yaml.constructor.BaseConstructor):
     """Refuses duplicate keys, which YAML readers accept silently."""
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
@@ -45,11 +45,11 @@ class _EachKeyOnce(yaml.constructor.BaseConstructor):
         return mapping
 
 
-class _TextLoader(_EachKeyOnce, yaml.BaseLoader):
+class _TextLoader(_UniqueKeys, yaml.BaseLoader):
     """Reads every scalar as text."""
 
 
-class _Loader(_EachKeyOnce, yaml.SafeLoader):
+class _Loader(_UniqueKeys, yaml.SafeLoader):
     """Also refuses what YAML readers read in different ways: 0123, dates."""
 
     def construct_number(self, node: yaml.ScalarNode) -> int | float:
@@ -160,7 +160,7 @@ def _validator(schema_file: Path) -> jsonschema.protocols.Validator:
     return _Validator(read_yaml(schema_file))
 
 
-def read_as(values: Any, schema_file: Path) -> Any:
+def with_numbers(values: Any, schema_file: Path) -> Any:
     """The settings, with text converted to the number that it spells where the schema does not allow text.
 
     Snakemake's `--config` nests only text, and only the schema knows whether `0123` is a number or a name.
@@ -175,11 +175,11 @@ def read_as(values: Any, schema_file: Path) -> Any:
         for key in path[:-1]:
             parent = parent[key]
         if path and isinstance(error.instance, str) and parent[path[-1]] == error.instance:  # not a key's name
-            parent[path[-1]] = _spelt(error.instance)
+            parent[path[-1]] = _number_or_text(error.instance)
     return values
 
 
-def _spelt(text: str) -> int | float | str:
+def _number_or_text(text: str) -> int | float | str:
     if _WHOLE.fullmatch(text):
         return int(text)
     return float(text) if _DECIMAL.fullmatch(text) and not _is_lost(text) else text
@@ -196,7 +196,7 @@ def overridden(values: dict[str, Any], entries: Sequence[str], where: str) -> di
 
     Args:
         values: the settings as read.
-        entries: the entries, whose values are YAML with scalars as text (see `read_as`); keys of a mapping that a
+        entries: the entries, whose values are YAML with scalars as text (see `with_numbers`); keys of a mapping that a
             value does not name stay unchanged.
         where: the place that errors name.
 
@@ -227,18 +227,18 @@ def read_entries(entries: Sequence[str], where: str = "command line") -> dict[st
             first, *rest = key.split(".")
             nested = f"{first}={{{': {'.join(rest)}: {text}{'}' * len(rest)}"
             refuse(where, COMMAND_LINE, entry, f"a key within another as YAML has it: '{nested}'")
-        if twice := _said_twice(given, {key: value}):
+        if twice := _key_set_by_both(given, {key: value}):
             refuse(where, COMMAND_LINE, entry, f"each key once; {twice} was given before")
         given = _merged(given, {key: value})
     return given
 
 
-def _said_twice(given: Any, more: Any) -> str | None:
+def _key_set_by_both(given: Any, more: Any) -> str | None:
     """The first key, as `a.b.c`, that both set to a value, not counting keys with a mapping in both."""
     for key in given.keys() & more.keys():
         if not (isinstance(given[key], dict) and isinstance(more[key], dict)):
             return str(key)
-        if twice := _said_twice(given[key], more[key]):
+        if twice := _key_set_by_both(given[key], more[key]):
             return f"{key}.{twice}"
     return None
 
@@ -256,7 +256,7 @@ def entries_of(arguments: Sequence[str]) -> list[str]:
         UserError: `--config` or `--configfile` is given more than once; Snakemake would use only the last.
     """
     entries: list[str] = []
-    said: set[str] = set()
+    given_options: set[str] = set()
     option = None
     for argument in arguments:
         if argument.startswith("-"):
@@ -264,9 +264,9 @@ def entries_of(arguments: Sequence[str]) -> list[str]:
             if name.startswith("-C"):
                 name, equals, entry = "-C", argument[2:], argument[2:].removeprefix("=")
             option = _OPTIONS.get(name)
-            if option in said:
+            if option in given_options:
                 raise UserError(f"command line: {option}: stands twice; allowed: once, with all its values behind it")
-            said |= {option} if option else set()
+            given_options |= {option} if option else set()
             entries += [entry] if option == COMMAND_LINE and equals else []
         elif option == COMMAND_LINE:
             entries.append(argument)
@@ -312,7 +312,7 @@ def check(values: Any, schema_file: Path, where: str, given: Mapping[str, Any] |
     _check_plain(values, location_of, ())
     errors = sorted(_validator(schema_file).iter_errors(values), key=lambda error: list(map(str, error.absolute_path)))
     if errors:
-        _tell(errors[0], location_of)
+        _refuse_by_schema(errors[0], location_of)
 
 
 def _check_plain(value: Any, location_of: Callable[[str], str], path: tuple[str, ...]) -> None:
@@ -321,7 +321,7 @@ def _check_plain(value: Any, location_of: Callable[[str], str], path: tuple[str,
     where = location_of(key)
     if isinstance(value, dict):
         for name, child in value.items():
-            if not isinstance(name, str) or _unshown(name):
+            if not isinstance(name, str) or _has_control_characters(name):
                 refuse(where, key, name, "keys that are a word; a number as a key is put in quotes")
             _check_plain(child, location_of, (*path, name))
     elif isinstance(value, list):
@@ -331,15 +331,17 @@ def _check_plain(value: Any, location_of: Callable[[str], str], path: tuple[str,
         refuse(where, key, value, "finite numbers")
     elif isinstance(value, int) and abs(value) > LARGEST_NUMBER:
         refuse(where, key, value, f"whole numbers up to {LARGEST_NUMBER}")
-    elif isinstance(value, str) and _unshown(value if path[-1:] != ("description",) else value.replace("\n", "")):
+    elif isinstance(value, str) and _has_control_characters(
+        value if path[-1:] != ("description",) else value.replace("\n", "")
+    ):
         refuse(where, key, value, "one line of text without control characters")
 
 
-def _unshown(text: str) -> bool:
+def _has_control_characters(text: str) -> bool:
     return any(unicodedata.category(letter) in ("Cc", "Cs", "Zl", "Zp") for letter in text)
 
 
-def _tell(error: jsonschema.ValidationError, location_of: Callable[[str], str]) -> None:
+def _refuse_by_schema(error: jsonschema.ValidationError, location_of: Callable[[str], str]) -> None:
     schema: Any = error.schema  # these three are set in errors of a validator
     instance: Any = error.instance
     expected: Any = error.validator_value

@@ -14,7 +14,7 @@ from smallbatch.data.info import image_shape_and_classes
 from smallbatch.study.claims import check_claims, survives
 from smallbatch.study.experiments import BUDGETS, OF_TORCH, Experiment, Study
 from smallbatch.study.rates import parse_base_lr
-from smallbatch.study.settings import check, location, read_as, read_yaml, refuse_unknown, suggestion
+from smallbatch.study.settings import check, location, read_yaml, refuse_unknown, suggestion, with_numbers
 from smallbatch.study_file.data_compatibility import check_against_data
 from smallbatch.study_file.experiment import bases_of, check_best_of, experiment_of
 from smallbatch.study_file.figure import figure_of
@@ -54,7 +54,7 @@ def check_config(
     given = given or {}
     # Snakemake reads `nan` as a number, which no setting allows; so it becomes text again.
     text = {key: str(value) for key, value in given.items() if isinstance(value, float) and not math.isfinite(value)}
-    config = read_as({**config, **text} if text else config, SCHEMAS / "config.yaml")
+    config = with_numbers({**config, **text} if text else config, SCHEMAS / "config.yaml")
     check(config, SCHEMAS / "config.yaml", where, given)
     training = config["training"]
     if training["processes"] > 1 and training["side_by_side"] > 1:
@@ -184,7 +184,7 @@ def scaled(values: Values, scale: Values) -> dict[str, Any]:
 def _usual() -> dict[str, Any]:
     """The values of the configuration file, without those of the command line."""
     file = Path(CONFIG_FILE)
-    values: dict[str, Any] = read_as(read_yaml(file), SCHEMAS / "config.yaml") if file.exists() else {}
+    values: dict[str, Any] = with_numbers(read_yaml(file), SCHEMAS / "config.yaml") if file.exists() else {}
     return values
 
 
