@@ -41,7 +41,7 @@ from smallbatch.runs.store import RunStore
 from smallbatch.study.claims import files_of
 from smallbatch.study.experiments import PROTOCOL
 from smallbatch.study.settings import entries_of, location, read_entries
-from smallbatch.study_file import CONFIG_FILE, TAKEN
+from smallbatch.study_file import CONFIG_FILE, RESERVED_NAMES
 from smallbatch.study_file import check_config, load_study, studies, studies_with
 from smallbatch.study_file.data_compatibility import check_against_data
 
@@ -58,9 +58,9 @@ try:
     files = list(map(str, workflow.config_settings.configfiles))
     for file in files if workflow.is_main_process else ():
         read_yaml(Path(file))
-    SAID_IN = " or ".join([CONFIG_FILE, *files])
-    config = check_config(config, SAID_IN, given)
-    STUDY = load_study(config, given, SAID_IN)
+    CONFIG_FILES = " or ".join([CONFIG_FILE, *files])
+    config = check_config(config, CONFIG_FILES, given)
+    STUDY = load_study(config, given, CONFIG_FILES)
     TIMINGS_FILE = Path(RESULTS, STUDY.name, "cost.json")
     TIMINGS = Timings.read(TIMINGS_FILE)
 except UserError as error:

@@ -123,7 +123,7 @@ def check_what_stands():
     logs += [str(one.benchmark) for one in own if one.rule.benchmark]
     folders = sorted({os.path.dirname(file) for file in [*logs, *(file for one in own for file in one.output)]})
     beside = [".snakemake", rules.prepare.params.downloads, rules.preview.params.folder]
-    beside += [f"{RESULTS}/{kind}" for kind in TAKEN]
+    beside += [f"{RESULTS}/{kind}" for kind in RESERVED_NAMES]
     known = {"study": STUDY.name, "experiment": STUDY.experiments, "figure": STUDY.figures, "label": asked_labels()}
     check_path_kinds(map(Path, [*beside, *expand(folders, **known)]), map(Path, expand(logs, pack=PLAN.packs, **known)))
 
@@ -159,7 +159,7 @@ def check_source_of(label):
         return
     key = next(key for key, settings in config["datasets"].items() if label_of(key, settings) == label)
     try:
-        if size := check_source(location(f"datasets.{key}.path", SAID_IN, given), key, DATASETS[label]):
+        if size := check_source(location(f"datasets.{key}.path", CONFIG_FILES, given), key, DATASETS[label]):
             check_against_data(STUDY, label, size.train, size)
     except UserError as error:
         sys.exit(f"error: {error}")
@@ -171,7 +171,7 @@ def check_device():
         with contextlib.suppress(ImportError):  # where nothing trains either
             from smallbatch.training.resources import device
 
-            device.check_available(TRAINING["device"], location("training.device", SAID_IN, given))
+            device.check_available(TRAINING["device"], location("training.device", CONFIG_FILES, given))
 
 
 def data_files(wildcards):

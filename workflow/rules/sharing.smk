@@ -23,7 +23,7 @@ rule publish:
         results=lambda wildcards, input: str(Path(input.runs).parents[1]),
         figures=f"{FIGURES}/{STUDY.name}",
         publish=config["publish"],
-        remote_said_in=location("publish.remote", SAID_IN, given),
+        remote_set_in=location("publish.remote", CONFIG_FILES, given),
     message:
         f"Publishing study {STUDY.name}"
     script:

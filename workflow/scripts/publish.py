@@ -24,7 +24,7 @@ if __name__ == "__main__":
             Path("docs", "results.md"),
             Path(params.figures),
             remote=params.publish["remote"],
-            said_in=params.remote_said_in,
+            remote_set_in=params.remote_set_in,
             weights=params.publish["weights"],
         )
         print(message)

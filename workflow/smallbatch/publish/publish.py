@@ -40,7 +40,7 @@ def publish(
     figures: Path,
     *,
     remote: str,
-    said_in: str,
+    remote_set_in: str,
     weights: str,
 ) -> str:
     """Publish a study; returns a message on what is left for the user to do.
@@ -53,7 +53,7 @@ def publish(
         page: the file in which the tables of this study are filled in, if it has places for them.
         figures: the folder of its figures.
         remote: the name of the DVC remote.
-        said_in: the place where the remote was set, which errors name.
+        remote_set_in: the place where the remote was set, which errors name.
         weights: the final weights to publish: those of the best run of each `cell` or each `experiment`, or `none`.
 
     Raises:
@@ -61,7 +61,7 @@ def publish(
             that the remote has already received.
     """
     records = check(study, runs, store)
-    _check_remote(remote, said_in)
+    _check_remote(remote, remote_set_in)
     names, known = list(records), bundles.published(store)
     kept = whole_weights(records, store, chosen_weights(runs, records, store, weights))
     new = [name for name in names if name not in known]
@@ -198,10 +198,10 @@ def _restore(before: dict[Path, bytes | None]) -> None:
             path.write_bytes(content)
 
 
-def _check_remote(name: str, said_in: str) -> None:
+def _check_remote(name: str, remote_set_in: str) -> None:
     known = [line.split()[0] for line in _dvc("remote", "list").splitlines()]
     if name not in known:
-        refuse(said_in, "publish.remote", name, f"a remote of DVC: {', '.join(known) or 'there is none'}")
+        refuse(remote_set_in, "publish.remote", name, f"a remote of DVC: {', '.join(known) or 'there is none'}")
 
 
 def _dvc(*arguments: str) -> str:

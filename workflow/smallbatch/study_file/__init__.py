@@ -29,7 +29,7 @@ NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 MAX_RUNS = 200_000
 """The most runs that a study may have; the paper's has 2,360."""
 
-TAKEN = ("checkpoints", "packs", "published", "runs", "weights")
+RESERVED_NAMES = ("checkpoints", "packs", "published", "runs", "weights")
 """Names that no study may have: these folders of results/ belong to all studies."""
 
 Values = Mapping[str, Any]
@@ -63,27 +63,27 @@ def check_config(
         refuse(location(key, where, given), key, training["side_by_side"], allowed)
     labels: dict[str, str] = {}
     for name, settings in config["datasets"].items():
-        said = location(f"datasets.{name}", where, given)
-        data.check_settings(said, name, settings)
+        where_given = location(f"datasets.{name}", where, given)
+        data.check_settings(where_given, name, settings)
         label = data.label(name, settings)
         if label == "downloads":
-            refuse(said, f"datasets.{name}.label", label, "any other name; data/downloads has archives")
+            refuse(where_given, f"datasets.{name}.label", label, "any other name; data/downloads has archives")
         if label in labels:
-            refuse(said, f"datasets.{name}.label", label, f"a label of its own; {labels[label]} has this one")
+            refuse(where_given, f"datasets.{name}.label", label, f"a label of its own; {labels[label]} has this one")
         labels[label] = name
     _check_same_data(config["datasets"], where, given)
     return config
 
 
 def load_study(
-    config: Values, given: Values | None = None, said_in: str = CONFIG_FILE, *, examine: bool = True
+    config: Values, given: Values | None = None, config_file: str = CONFIG_FILE, *, examine: bool = True
 ) -> Study:
     """Read, check, scale and expand the study that a checked configuration names.
 
     Args:
         config: the checked configuration.
         given: the values from the command line; errors about them name the command line.
-        said_in: the file of the configuration.
+        config_file: the file of the configuration.
         examine: whether to examine the user's own models too, which takes time.
 
     Raises:
@@ -91,20 +91,21 @@ def load_study(
     """
     name, datasets, scale = str(config["study"]), config["datasets"], config["scale"]
     where = STUDIES / f"{name}.yaml"
-    if not NAME.fullmatch(name) or name in TAKEN:
-        allowed = f"letters, digits, '.', '_' and '-', a letter or digit first, 64 at most; and not {', '.join(TAKEN)}"
-        refuse(location("study", said_in, given or {}), "study", name, allowed)
+    if not NAME.fullmatch(name) or name in RESERVED_NAMES:
+        allowed = "letters, digits, '.', '_' and '-', a letter or digit first, 64 at most; "
+        allowed += f"and not {', '.join(RESERVED_NAMES)}"
+        refuse(location("study", config_file, given or {}), "study", name, allowed)
     if not where.exists():
         known = studies()
-        said = location("study", said_in, given or {})
+        where_given = location("study", config_file, given or {})
         allowed = f"those of {STUDIES}: {', '.join(known)}"
-        raise UserError(f"{said}: study: {name!r}: no such study{suggestion(name, known)}; allowed: {allowed}")
+        raise UserError(f"{where_given}: study: {name!r}: no such study{suggestion(name, known)}; allowed: {allowed}")
     values = read_yaml(where)
     check(values, SCHEMAS / "study.yaml", str(where))
     if scale:
-        _check_scale(location("scale", said_in, given or {}), values, scale, list(datasets))
+        _check_scale(location("scale", config_file, given or {}), values, scale, list(datasets))
         values, name = scaled(values, scale), f"{name}-{scale['name']}"
-    name += _tried(config)
+    name += _suffix_of_overrides(config)
     if name != where.stem and (STUDIES / f"{name}.yaml").exists():
         raise UserError(f"{STUDIES / name}.yaml: has the name of what this call makes of {where}; rename it")
     if config["seeds"] != "study":
@@ -116,14 +117,14 @@ def load_study(
     processes = config["training"]["processes"]
     for run in study.runs() if processes > 1 else []:
         if allowed := run.why_not_shared(processes):
-            refuse(location("training.processes", said_in, given or {}), "training.processes", processes, allowed)
+            refuse(location("training.processes", config_file, given or {}), "training.processes", processes, allowed)
     if examine:
-        _try_recipes(study, datasets)
+        _try_losses_and_optimizers(study, datasets)
         own_models.check(study, datasets, processes)
     return study
 
 
-def _try_recipes(study: Study, datasets: Values) -> None:
+def _try_losses_and_optimizers(study: Study, datasets: Values) -> None:
     """Try losses of the user's own, and optimisers of torch."""
     for e in study.experiments.values():
         s = e.setting
@@ -181,7 +182,7 @@ def scaled(values: Values, scale: Values) -> dict[str, Any]:
     return {**values, "experiments": experiments, "figures": figures, "claims": claims}
 
 
-def _usual() -> dict[str, Any]:
+def _config_file_values() -> dict[str, Any]:
     """The values of the configuration file, without those of the command line."""
     file = Path(CONFIG_FILE)
     values: dict[str, Any] = with_numbers(read_yaml(file), SCHEMAS / "config.yaml") if file.exists() else {}
@@ -190,7 +191,7 @@ def _usual() -> dict[str, Any]:
 
 def _check_same_data(datasets: Values, where: str, given: Values) -> None:
     """Check that a call prepares the data of a label as the configuration file does: results belong to the label."""
-    file = _usual().get("datasets")  # not checked yet where the call overrides it
+    file = _config_file_values().get("datasets")  # not checked yet where the call overrides it
     known = {name: settings for name, settings in file.items() if isinstance(settings, dict)} if file else {}
     usual = {data.label(name, settings): settings for name, settings in known.items()}
     for name, settings in datasets.items():
@@ -205,9 +206,9 @@ def _preparation(settings: Values) -> Values:
     return {key: value for key, value in settings.items() if key not in ("path", "archive", "label")}
 
 
-def _tried(config: Values) -> str:
+def _suffix_of_overrides(config: Values) -> str:
     """The end of the study's name: the seeds and thresholds that the call overrides, since they change results."""
-    usual = _usual()
+    usual = _config_file_values()
     tried = {key: config[key] for key in ("seeds", "convergence_threshold") if key in config}
     usual, tried = usual | usual.get("claims", {}), tried | config.get("claims", {})
     return "".join(f"-{key}{value}" for key, value in tried.items() if value != usual.get(key, value))
