@@ -13,7 +13,7 @@ from helpers import a_run, training_settings
 
 from smallbatch.core.errors import Stopped, UserError
 from smallbatch.runs.heartbeat import read_heartbeat
-from smallbatch.runs.packs import split
+from smallbatch.runs.packs import split_by_cost
 from smallbatch.runs.store import METRICS
 from smallbatch.training import distributed, launch
 from smallbatch.training.resources import device as devices
@@ -32,11 +32,11 @@ def files(results: Path) -> dict[str, bytes]:
 
 def test_parts_cost_about_the_same_and_keep_rows_whole():
     runs = rows(2, 4, 8, 16)  # a run costs 5, 3, 2 and 1.5
-    one, two = split(runs, 2)
+    one, two = split_by_cost(runs, 2)
     assert [sorted({run.batch_size for run in part}) for part in (one, two)] == [[2, 16], [4, 8]]
-    assert len(split(runs, 9)) == 4  # not more than rows
+    assert len(split_by_cost(runs, 9)) == 4  # not more than rows
     # What costs nothing, being there, goes where there is less to do.
-    assert [len(part) for part in split(runs, 2, lambda run: run.batch_size == 4)] == [2, 6]
+    assert [len(part) for part in split_by_cost(runs, 2, lambda run: run.batch_size == 4)] == [2, 6]
 
 
 @pytest.mark.slow

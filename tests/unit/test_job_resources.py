@@ -5,7 +5,7 @@ from helpers import a_run
 
 from smallbatch.estimate.job_resources import memory_mb, minutes, priority
 from smallbatch.estimate.timings import Kind, Measured, Timing, Timings
-from smallbatch.runs.packs import relative_cost, split
+from smallbatch.runs.packs import relative_cost, split_by_cost
 
 KIND = Kind("alexnet", "none", "all", False, "float32", "made")
 UNKNOWN = Timings({}, "")
@@ -97,11 +97,11 @@ def test_parts_have_about_equal_costs_and_whole_rows():
     # Costs of the rows: m = 1: 2 * 16; m = 3: 4 * 8; m = 12: 6 * 5.
     rows = {1: runs(2, 1, 4), 3: runs(4, 3, 4), 12: runs(6, 12, 4)}
     mixed = [run for some in rows.values() for run in some][::-1]
-    found = split(mixed, 2)
+    found = split_by_cost(mixed, 2)
     assert [sorted({run.batch_size for run in part}) for part in found] == [[1, 12], [3]]
     assert [len(part) for part in found] == [8, 4]
-    assert [len(part) for part in split(mixed, 5)] == [2, 4, 6], "no part is empty"
-    assert [len(part) for part in split(mixed, 1)] == [12]
-    assert split([], 3) == []
-    by_count = split(mixed, 2, lambda run: 1.0)
+    assert [len(part) for part in split_by_cost(mixed, 5)] == [2, 4, 6], "no part is empty"
+    assert [len(part) for part in split_by_cost(mixed, 1)] == [12]
+    assert split_by_cost([], 3) == []
+    by_count = split_by_cost(mixed, 2, lambda run: 1.0)
     assert [sorted({run.batch_size for run in part}) for part in by_count] == [[12], [1, 3]]

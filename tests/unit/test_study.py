@@ -9,7 +9,7 @@ from helpers.studies import CONFIG, base_and_dependent, load, small
 
 from smallbatch import models, study_file
 from smallbatch.core.errors import UserError
-from smallbatch.runs.packs import Plan, cut, lane_key, with_rates
+from smallbatch.runs.packs import Plan, cut_into_packs, lane_key, with_rates
 from smallbatch.runs.store import Outcome, RunStore
 from smallbatch.study import experiments as studies
 from smallbatch.study.experiments import Run, Setting, Study
@@ -209,14 +209,14 @@ def test_lanes_of_one_row_differ_in_rate_and_seed_alone():
     same = [a_run(), a_run(seed=2), a_run(base_lr=0.5)]
     others = [a_run(batch_size=8), a_run(b=2), a_run(epochs=3), a_run(momentum=0.5), a_run(data="other")]
     assert len({lane_key(run) for run in same}) == 1 and len({lane_key(run) for run in [a_run(), *others]}) == 6
-    assert {pack.data for pack in cut(load(), 4).values()} == {"digits"}
+    assert {pack.data for pack in cut_into_packs(load(), 4).values()} == {"digits"}
 
 
 def test_a_pack_is_named_after_its_experiment_and_batch_sizes():
-    names = [[name.rpartition("_")[0] for name in cut(load(), count)] for count in (100, 4)]
+    names = [[name.rpartition("_")[0] for name in cut_into_packs(load(), count)] for count in (100, 4)]
     assert names == [["small_m4to8"], ["small_m4", "small_m8"]]
-    assert len({name.rpartition("_")[2] for name in cut(load(), 4)}) == 2
-    assert all(len(name.rpartition("_")[2]) == 10 for name in cut(load(), 4))
+    assert len({name.rpartition("_")[2] for name in cut_into_packs(load(), 4)}) == 2
+    assert all(len(name.rpartition("_")[2]) == 10 for name in cut_into_packs(load(), 4))
 
 
 def test_settings_lead_back_to_the_run():
@@ -228,12 +228,12 @@ def test_settings_lead_back_to_the_run():
 
 def test_packs_hold_every_run_once_and_rows_whole():
     study = load(lambda v: small(v).update(batch_sizes=[2, 4, 8, 16], bn_batch_sizes=[2, 4]))
-    runs, packs = study.runs(), list(cut(study, 8).values())
+    runs, packs = study.runs(), list(cut_into_packs(study, 8).values())
     assert sorted((run for pack in packs for run in pack.runs), key=runs.index) == runs
     assert len(packs) == 4 and len({pack.name for pack in packs}) == 4
     for key in {lane_key(run) for run in runs}:
         assert sum(any(lane_key(run) == key for run in pack.runs) for pack in packs) == 1
-    assert list(cut(study, 8).values()) == packs
+    assert list(cut_into_packs(study, 8).values()) == packs
 
 
 def test_rates_are_taken_from_other_experiments():
@@ -329,7 +329,7 @@ def test_packs_whose_rates_others_take_are_awaited_also_where_another_experiment
 
 def test_a_run_that_experiments_share_is_in_one_pack():
     study = load(lambda v: v["experiments"].update(again=small(v) | {"batch_sizes": [8, 16]}))
-    packs = cut(study, 100).values()
+    packs = cut_into_packs(study, 100).values()
     assert [(pack.experiment, len(pack.runs)) for pack in packs] == [("small", 8), ("again", 4)]
     assert len(study.planned()) == 16 and len(study.runs()) == 12
 

@@ -76,14 +76,14 @@ def relative_cost(run: Run) -> float:
     return epochs * (1 + 3 / run.batch_size) * (1 + len(run.setting.variance_batch_sizes))
 
 
-def cut(study: Study, runs_per_pack: int) -> dict[str, Pack]:
+def cut_into_packs(study: Study, runs_per_pack: int) -> dict[str, Pack]:
     """Cut a study's runs into packs, by name; a run that experiments share is in a pack of the first experiment."""
     packs: dict[str, Pack] = {}
     taken: set[tuple[Run, tuple[str, ...]]] = set()
     for e in study.experiments.values():
         untaken = [run for run in e.runs() if _planned(e, run) not in taken]
         taken.update(_planned(e, run) for run in untaken)
-        for runs in split(untaken, math.ceil(len(untaken) / runs_per_pack)):
+        for runs in split_by_cost(untaken, math.ceil(len(untaken) / runs_per_pack)):
             pack = Pack(e.name, e.setting.data, runs)
             packs[pack.name] = pack
     return packs
@@ -94,7 +94,9 @@ def _planned(e: Experiment, run: Run) -> tuple[Run, tuple[str, ...]]:
     return run, tuple(e.best_of) if run.base_lr is None else ()
 
 
-def split(runs: Sequence[Run], count: int, cost: Callable[[Run], float] = relative_cost) -> list[tuple[Run, ...]]:
+def split_by_cost(
+    runs: Sequence[Run], count: int, cost: Callable[[Run], float] = relative_cost
+) -> list[tuple[Run, ...]]:
     """Split runs into at most `count` parts of about equal costs; compatible runs stay together.
 
     The costliest remaining group goes to the cheapest part so far (longest processing time first), so that the parts
@@ -137,7 +139,7 @@ class Plan:
 
     def __init__(self, study: Study, runs_per_pack: int, store: RunStore) -> None:
         self.study, self.store = study, store
-        self.packs = cut(study, runs_per_pack)
+        self.packs = cut_into_packs(study, runs_per_pack)
         self._owner = {
             _planned(study.experiments[pack.experiment], run): pack for pack in self.packs.values() for run in pack.runs
         }

@@ -19,7 +19,7 @@ from smallbatch.core.errors import Stopped, UserError
 from smallbatch.core.files import read_json, write_json
 from smallbatch.data.prepared import META, read_meta
 from smallbatch.runs.heartbeat import keeping_heartbeat
-from smallbatch.runs.packs import relative_cost, split
+from smallbatch.runs.packs import relative_cost, split_by_cost
 from smallbatch.runs.store import RunStore
 from smallbatch.study.experiments import Run
 
@@ -64,7 +64,9 @@ def train(
     if training["side_by_side"] > 1:
         store, fingerprint = RunStore(results), read_meta(data_folder / META).fingerprint
         sub_packs = list(
-            split(runs, training["side_by_side"], lambda run: 0 if store.has(run, fingerprint) else relative_cost(run))
+            split_by_cost(
+                runs, training["side_by_side"], lambda run: 0 if store.has(run, fingerprint) else relative_cost(run)
+            )
         )
         memory_mb = memory_mb and memory_mb // len(sub_packs)
     options = {key: training[key] for key in ("device", "lanes", "keep_weights", "images_at_once")}
