@@ -50,17 +50,17 @@ def test_tables_are_made_again_where_they_show_other_records(plan):
     assert not there.outdates(digest_of(digests))
     assert there.outdates(digest_of(digests[:1])) and there.outdates(None)
     # A record that was published counts before the one that is there.
-    published = plan.pending("e", "f", arriving={RUNS[1].name("f"): SimpleNamespace(digest="other")})
+    published = plan.pending("e", "f", to_unpack={RUNS[1].name("f"): SimpleNamespace(digest="other")})
     assert published.outdates(digest_of(digests)) and not published.outdates(digest_of([digests[0], "other"]))
     assert there.packs == published.packs == []
 
 
 def test_runs_that_are_to_arrive_need_no_training(plan):
-    arriving = {run.name("f"): SimpleNamespace(digest=f"{i}") for i, run in enumerate(RUNS)}
-    assert plan.pending("e", "f", arriving=arriving) == ([], digest_of(["0", "1"]), {})
-    assert plan.pending("e", "other", arriving=arriving).packs, "of other data"
-    assert plan.expected("e", ["other"], arriving=arriving) and not plan.expected(
-        "e", ["other", "f"], arriving=arriving
+    to_unpack = {run.name("f"): SimpleNamespace(digest=f"{i}") for i, run in enumerate(RUNS)}
+    assert plan.pending("e", "f", to_unpack=to_unpack) == ([], digest_of(["0", "1"]), {})
+    assert plan.pending("e", "other", to_unpack=to_unpack).packs, "of other data"
+    assert plan.expected("e", ["other"], to_unpack=to_unpack) and not plan.expected(
+        "e", ["other", "f"], to_unpack=to_unpack
     )
 
 

@@ -55,8 +55,8 @@ def fingerprints(label):
     """Of the data that a data set may be: as it is prepared, or as runs here were trained on."""
     if is_made(meta_file(label)):
         return {read_meta(meta_file(label)).fingerprint}
-    arriving = {record.fingerprint for record in published_since().values() if record.run.setting.data == label}
-    return STORE.fingerprints(label) | arriving
+    to_unpack = {record.fingerprint for record in published_since().values() if record.run.setting.data == label}
+    return STORE.fingerprints(label) | to_unpack
 
 
 def pending(e):

@@ -123,7 +123,7 @@ def published(store: RunStore) -> dict[str, Path]:
         UserError: a bundle has not been pulled, or is damaged.
     """
     store.pulled()
-    return {name: bundle.path for name, bundle in _counting(_opened(store)).items()}
+    return {name: bundle.path for name, bundle in _current_bundles(_opened(store)).items()}
 
 
 def import_published(store: RunStore) -> None:
@@ -134,10 +134,10 @@ def import_published(store: RunStore) -> None:
     """
     remove_temporaries(store.root, TEMPORARY, _KILLED)
     bundles = _opened(store)
-    for bundle, name, _ in _arriving(store, bundles):
+    for bundle, name, _ in _runs_to_unpack(store, bundles):
         folder = store.root / name
         if os.path.lexists(folder) and _checksum(folder) not in {other.checksum(name) for other in bundles}:
-            _make_room(store, folder, bundle)
+            _set_aside_unpublished(store, folder, bundle)
         write_folder(folder, bundle.files(name), flush=False)
 
 
@@ -147,16 +147,16 @@ def unpacked_records(store: RunStore) -> dict[str, Record]:
     Raises:
         UserError: a bundle is damaged.
     """
-    return {name: record for _, name, record in _arriving(store, _opened(store, only_look=True))}
+    return {name: record for _, name, record in _runs_to_unpack(store, _opened(store, only_look=True))}
 
 
-def _arriving(store: RunStore, bundles: Sequence[Bundle]) -> Iterator[tuple[Bundle, str, Record]]:
+def _runs_to_unpack(store: RunStore, bundles: Sequence[Bundle]) -> Iterator[tuple[Bundle, str, Record]]:
     """The runs whose published record is not the one in the store; logs bundles that have not been pulled, and at the
     end runs that this version does not know."""
     if line := store.not_pulled():
         log.warning("%s; runs that are published count before others", line)
     unknown: Counter[Path] = Counter()
-    for name, bundle in _counting(bundles).items():
+    for name, bundle in _current_bundles(bundles).items():
         stored = _checksum(store.root / name)
         if stored is not None and stored == bundle.checksum(name):
             continue
@@ -190,7 +190,7 @@ def record_of_weights(store: RunStore, name: str) -> Record:
     raise UserError(f"{store.root / run}: no record of it, here or in {store.published}, names weights {digits}")
 
 
-def _make_room(store: RunStore, folder: Path, bundle: Bundle) -> None:
+def _set_aside_unpublished(store: RunStore, folder: Path, bundle: Bundle) -> None:
     """Set aside a run that was never published."""
     damage = store.damage(folder)
     aside = set_aside(folder, "damaged" if damage else "replaced")
@@ -206,7 +206,7 @@ def _checksum(folder: Path) -> int | None:
         return None
 
 
-def _counting(bundles: Iterable[Bundle]) -> dict[str, Bundle]:
+def _current_bundles(bundles: Iterable[Bundle]) -> dict[str, Bundle]:
     """Run name -> the bundle whose record of the run counts."""
     having: dict[str, list[Bundle]] = {}
     for bundle in bundles:

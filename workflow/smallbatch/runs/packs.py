@@ -15,7 +15,7 @@ from smallbatch.runs.store import Record, RunStore, digest_of
 from smallbatch.study.experiments import Chosen, Experiment, Run, Study
 from smallbatch.study.rates import BaseLr
 
-Arriving = Mapping[str, Record]
+PublishedRuns = Mapping[str, Record]
 """Run name -> record of the published runs that are to be unpacked into the store before any run is trained."""
 
 
@@ -151,7 +151,7 @@ class Plan:
         return frozenset(self._owner[_planned(source, run)].name for source in sources for run in source.runs())
 
     def pending(
-        self, experiment: str, fingerprint: str, chosen: Chosen | None = None, arriving: Arriving | None = None
+        self, experiment: str, fingerprint: str, chosen: Chosen | None = None, to_unpack: PublishedRuns | None = None
     ) -> Pending:
         """What is still missing of an experiment.
 
@@ -161,12 +161,12 @@ class Plan:
             experiment: the name of the experiment.
             fingerprint: the fingerprint of its data.
             chosen: its rates, if they are chosen from other experiments.
-            arriving: published runs that are to be unpacked into the store before any run is trained.
+            to_unpack: published runs that are to be unpacked into the store before any run is trained.
         """
         e = self.study.experiments[experiment]
         planned, runs = list(e.runs()), list(e.runs(chosen))
-        coming = {name: record.digest for name, record in (arriving or {}).items()}
-        digests = [coming.get(run.name(fingerprint)) or self.store.digest(run, fingerprint) for run in runs]
+        unpacked = {name: record.digest for name, record in (to_unpack or {}).items()}
+        digests = [unpacked.get(run.name(fingerprint)) or self.store.digest(run, fingerprint) for run in runs]
         missing = [index for index, digest in enumerate(digests) if digest is None]
         packs = self._packs_of(e, [planned[index] for index in missing])
         _, damaged = self.store.ends({runs[index].name(fingerprint) for index in missing})
@@ -177,7 +177,7 @@ class Plan:
         experiment: str,
         fingerprints: Collection[str],
         chosen: Chosen | None = None,
-        arriving: Arriving | None = None,
+        to_unpack: PublishedRuns | None = None,
     ) -> list[Pack]:
         """The packs expected to train runs of an experiment, as far as that is known before data and rates are.
 
@@ -187,13 +187,13 @@ class Plan:
             experiment: the name of the experiment.
             fingerprints: the fingerprints that its data may have.
             chosen: its rates, if they are chosen from other experiments and known.
-            arriving: published runs that are to be unpacked into the store before any run is trained.
+            to_unpack: published runs that are to be unpacked into the store before any run is trained.
         """
-        e, coming = self.study.experiments[experiment], arriving or {}
+        e, unpacked = self.study.experiments[experiment], to_unpack or {}
 
         def is_there(run: Run) -> bool:
             names = itertools.product(self._at_each_rate(e, run), fingerprints)
-            return any(one.name(data) in coming or self.store.has(one, data) for one, data in names)
+            return any(one.name(data) in unpacked or self.store.has(one, data) for one, data in names)
 
         pairs = zip(e.runs(), e.runs(chosen), strict=True)
         return self._packs_of(e, [planned for planned, run in pairs if not is_there(run)])
