@@ -17,7 +17,7 @@ from smallbatch.figures.accuracy import accuracy_lines
 from smallbatch.figures.best import best_lines
 from smallbatch.figures.bn_batch import bn_batch_lines
 from smallbatch.figures.cells import mark_below
-from smallbatch.figures.convergence import convergence_lines, courses
+from smallbatch.figures.convergence import accuracy_by_epoch, convergence_lines
 from smallbatch.figures.cost import cost_lines
 from smallbatch.figures.ranges import range_bars
 from smallbatch.figures.variance import example_lines, variance_lines
@@ -102,7 +102,7 @@ def _at_rate(spec: dict[str, Any], runs: pd.DataFrame, where: str) -> pd.DataFra
 def _drawn_from(kind: str, runs: pd.DataFrame, epochs: pd.DataFrame, variance: pd.DataFrame) -> pd.DataFrame:
     """The data that plots of a kind are drawn from: runs, or runs joined with measurements during their training."""
     if kind == "convergence":
-        return courses(runs, epochs)
+        return accuracy_by_epoch(runs, epochs)
     if kind in _MEASURED:
         return measured(runs, variance)
     return runs

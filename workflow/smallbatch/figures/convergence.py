@@ -11,7 +11,7 @@ from smallbatch.figures import style
 from smallbatch.figures.cells import bar_line, best_cells, by_batch_size, chance_line, percent_axis
 
 
-def courses(runs: pd.DataFrame, epochs: pd.DataFrame) -> pd.DataFrame:
+def accuracy_by_epoch(runs: pd.DataFrame, epochs: pd.DataFrame) -> pd.DataFrame:
     """`runs` joined with the accuracy of each after every epoch.
 
     A diverged run stays at chance for its remaining epochs, so that its absence does not raise a mean over seeds; a
@@ -30,7 +30,7 @@ def courses(runs: pd.DataFrame, epochs: pd.DataFrame) -> pd.DataFrame:
 
 
 def convergence_lines(data: pd.DataFrame, axes: Axes, generator: np.random.Generator) -> Axes:
-    """Draw `courses` of one experiment at one base learning rate; bands are 95 % intervals of means."""
+    """Draw `accuracy_by_epoch` of one experiment at one base learning rate; bands are 95 % intervals of means."""
     import seaborn as sns  # takes a second, and is not needed by other kinds of figures
 
     # Each epoch is treated as an experiment: its cells show how much accuracies vary at that time.

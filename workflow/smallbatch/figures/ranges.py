@@ -25,7 +25,7 @@ def cell_edges(base_lrs: np.ndarray) -> np.ndarray:
     return edges
 
 
-def stretches(reached: pd.Series) -> Iterator[tuple[float, float]]:
+def unbroken_ranges(reached: pd.Series) -> Iterator[tuple[float, float]]:
     """Lower and upper border of each unbroken range of rates (the index of `reached`) at which `reached` is true."""
     edges = cell_edges(reached.index.to_numpy())
     padded = np.concatenate([[0], reached.to_numpy().astype(int), [0]])
@@ -48,7 +48,7 @@ def range_bars(runs: pd.DataFrame, axes: Axes, generator: np.random.Generator) -
         left = sizes.index(size) - _FILLED / 2 + list(labels).index(name) * width
         share = cells.groupby("base_lr")["converged"].mean()
         for reached, light in (((share > 0) & (share < 1), True), (share == 1, False)):
-            for low, high in stretches(reached):
+            for low, high in unbroken_ranges(reached):
                 axes.bar(left, high - low, 0.86 * width, bottom=low, align="edge", **_bar_look(looks[name], light))
     for position in range(0, len(sizes), 2):
         axes.axvspan(position - 0.5, position + 0.5, color="0.95", linewidth=0, zorder=0)
