@@ -8,7 +8,14 @@ from helpers import a_run, an_outcome
 from helpers.publishing import as_repository, clone, make, names, objects, pictures, set_seeds, sh, trained_repository
 
 from smallbatch.core.errors import UserError
-from smallbatch.publish.publish import RECORDED, check, chosen_weights, claims_markdown, fill, whole_weights
+from smallbatch.publish.publish import (
+    RECORDED,
+    check,
+    chosen_weights,
+    claims_markdown,
+    fill_marked_parts,
+    undamaged_weights,
+)
 from smallbatch.runs.store import RunStore
 
 
@@ -154,10 +161,10 @@ def test_damaged_weights_are_set_aside_and_the_next_call_does_without_them(table
     records = check("s", runs, store)
     chosen = chosen_weights(runs, records, store, "experiment")
     file = store.weights(records[chosen[0]])
-    assert whole_weights(records, store, chosen) == [file]
+    assert undamaged_weights(records, store, chosen) == [file]
     file.write_bytes(b"C")
     with pytest.raises(UserError, match=rf"{file.name}: damaged: .*; set aside as .*; the run is whole without it"):
-        whole_weights(records, store, chosen)
+        undamaged_weights(records, store, chosen)
     assert chosen_weights(runs, check("s", runs, store), store, "experiment") == [runs["run"][3]]
 
 
@@ -171,14 +178,14 @@ def test_a_study_that_lacks_a_run_is_refused(table):
 def test_a_page_is_filled_between_its_marks_alone(tmp_path):
     page = tmp_path / "results.md"
     page.write_text("x\n<!-- s: claims -->\nold\nolder\n<!-- end -->\ny\n<!-- t: claims -->\nz\n<!-- end -->\n")
-    fill(page, {"s: claims": r"a \1 table", "u: claims": "nowhere"})
+    fill_marked_parts(page, {"s: claims": r"a \1 table", "u: claims": "nowhere"})
     assert page.read_text() == (
         "x\n<!-- s: claims -->\na \\1 table\n<!-- end -->\ny\n<!-- t: claims -->\nz\n<!-- end -->\n"
     )
 
 
 def test_a_page_that_is_not_there_is_not_made(tmp_path):
-    fill(tmp_path / "results.md", {"s: claims": "a table"})
+    fill_marked_parts(tmp_path / "results.md", {"s: claims": "a table"})
     assert not list(tmp_path.iterdir())
 
 

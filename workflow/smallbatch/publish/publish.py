@@ -19,7 +19,7 @@ from smallbatch.publish.report import VERDICTS, claim_rows, result_rows
 from smallbatch.runs import bundles
 from smallbatch.runs.store import Record, RunStore
 
-AT_ONCE = 500
+MAX_PATHS = 500
 """The largest number of paths on one command line."""
 
 RECORDED = ("device", "python", "torch", "smallbatch", "commit")
@@ -63,7 +63,7 @@ def publish(
     records = check(study, runs, store)
     _check_remote(remote, remote_set_in)
     names, known = list(records), bundles.published(store)
-    kept = whole_weights(records, store, chosen_weights(runs, records, store, weights))
+    kept = undamaged_weights(records, store, chosen_weights(runs, records, store, weights))
     new = [name for name in names if name not in known]
     made = [bundles.write_bundle(store, study, new)] if new else []
     known |= {name: bundle for bundle in made for name in new}
@@ -76,7 +76,7 @@ def publish(
     except BaseException:
         _restore(before | dict.fromkeys(made))
         raise
-    fill(page, {f"{study}: results": results_markdown(runs), f"{study}: claims": claims_markdown(claims)})
+    fill_marked_parts(page, {f"{study}: results": results_markdown(runs), f"{study}: claims": claims_markdown(claims)})
     changed = len(new) + sum(before[path] != path.read_bytes() for path in map(_tracker, kept))
     contents = f"{counted(len(names), 'run')} and {counted(len(kept), 'weights file')} of study {study}"
     published = f"{contents} are in remote {remote}; {changed} of these are new or changed"
@@ -116,7 +116,7 @@ def chosen_weights(runs: pd.DataFrame, records: Mapping[str, Record], store: Run
     return sorted(set(best["run"]))
 
 
-def whole_weights(records: Mapping[str, Record], store: RunStore, names: Sequence[str]) -> list[Path]:
+def undamaged_weights(records: Mapping[str, Record], store: RunStore, names: Sequence[str]) -> list[Path]:
     """The files of the weights of these runs.
 
     Raises:
@@ -153,7 +153,7 @@ def _markdown(heads: Sequence[str], rules: Sequence[str], rows: Sequence[Sequenc
     return "\n".join([lines[0], f"|{'|'.join(rules)}|", *lines[1:]])
 
 
-def fill(page: Path, texts: dict[str, str]) -> None:
+def fill_marked_parts(page: Path, texts: dict[str, str]) -> None:
     """Put each text between the comments `<!-- NAME -->` and `<!-- end -->` of a page, if the page has them."""
     if not page.exists():
         return
@@ -186,7 +186,7 @@ def _tracker(path: Path) -> Path:
 
 
 def _parts(paths: Sequence[Path]) -> Iterator[Sequence[Path]]:
-    return (paths[start : start + AT_ONCE] for start in range(0, len(paths), AT_ONCE))
+    return (paths[start : start + MAX_PATHS] for start in range(0, len(paths), MAX_PATHS))
 
 
 def _restore(before: dict[Path, bytes | None]) -> None:
