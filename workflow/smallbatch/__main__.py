@@ -44,7 +44,7 @@ def main() -> None:
         sys.stdout.reconfigure(errors="backslashreplace")  # a character that the terminal lacks, as ⁻, is no error
     parser = argparse.ArgumentParser(prog="python -m smallbatch", description=__doc__)
     commands = parser.add_subparsers(dest="command", required=True)
-    for name, (_, purpose) in _OF_A_STUDY.items():
+    for name, (_, purpose) in _STUDY_COMMANDS.items():
         command = commands.add_parser(name, help=purpose)
         command.add_argument(
             "--config", action="extend", nargs="+", metavar="KEY=VALUE", default=[], help="as given to snakemake"
@@ -74,12 +74,12 @@ def main() -> None:
         elif arguments.command == "compare":
             from smallbatch.analysis.compare import compare  # imports pandas
 
-            _say(compare(arguments.first, arguments.second, RESULTS))
+            _print(compare(arguments.first, arguments.second, RESULTS))
         else:
-            _do(_OF_A_STUDY[arguments.command][0], arguments)
+            _run_for_study(_STUDY_COMMANDS[arguments.command][0], arguments)
 
 
-def _do(command: Callable[[Study, Config, argparse.Namespace], None], arguments: argparse.Namespace) -> None:
+def _run_for_study(command: Callable[[Study, Config, argparse.Namespace], None], arguments: argparse.Namespace) -> None:
     if getattr(arguments, "study", None):
         arguments.config.append(f"study={arguments.study}")
     given = read_entries(arguments.config)
@@ -100,7 +100,7 @@ def _evaluate(run: Path, device: str) -> None:
     import_published(store)
     record = record_of_weights(store, run.name)
     evaluation = evaluate(store, record, DATA, devices.pick(device, "command line", "--device"))
-    _say(f"{store.root / record.run.name(record.fingerprint)}: test accuracy {evaluation}")
+    _print(f"{store.root / record.run.name(record.fingerprint)}: test accuracy {evaluation}")
 
 
 def _check(study: Study, config: Config, arguments: argparse.Namespace) -> None:
@@ -111,12 +111,12 @@ def _check(study: Study, config: Config, arguments: argparse.Namespace) -> None:
     from smallbatch.analysis.words import counted  # imports pandas
 
     if find_spec("torch"):  # a reader's environment has none, and trains nothing
-        _say_how_experiments_are_trained(study, config, location("training.device", CONFIG_FILE, given))
+        _log_how_experiments_are_trained(study, config, location("training.device", CONFIG_FILE, given))
     counts = counted(len(study.experiments), "experiment"), counted(len(study.runs()), "run")
     log.info("study %s: %s, %s: nothing wrong was found", study.name, *counts)
 
 
-def _say_how_experiments_are_trained(study: Study, config: Config, where: str) -> None:
+def _log_how_experiments_are_trained(study: Study, config: Config, where: str) -> None:
     """Log how each experiment will be trained here, and how fast as far as that was measured.
 
     Args:
@@ -153,8 +153,8 @@ def _check_data(study: Study, config: Config, given: Config) -> None:
     keys = {label_of(key, settings): key for key, settings in config["datasets"].items()}
     for label, settings in _datasets(study, config).items():
         if reason_to_prepare(label, settings, DATA / label):
-            said = location(f"datasets.{keys[label]}.path", CONFIG_FILE, given)
-            size = check_source(said, keys[label], settings)
+            where_given = location(f"datasets.{keys[label]}.path", CONFIG_FILE, given)
+            size = check_source(where_given, keys[label], settings)
         else:
             size = size_of(read_meta(DATA / label / META))
         if size:
@@ -164,7 +164,7 @@ def _check_data(study: Study, config: Config, given: Config) -> None:
 def _prepare(study: Study, config: Config, arguments: argparse.Namespace) -> None:
     _check_data(study, config, read_entries(arguments.config))
     for label, settings in _datasets(study, config).items():
-        meta = _whole(label, settings) or prepare(label, settings, DATA / label, DATA / "downloads")
+        meta = _valid_meta(label, settings) or prepare(label, settings, DATA / label, DATA / "downloads")
         check_against_data(study, label, meta.train, size_of(meta))
         log.info("%s: %d training and %d test images", DATA / label, meta.train, meta.test)
 
@@ -175,7 +175,7 @@ def _datasets(study: Study, config: Config) -> dict[str, dict[str, Any]]:
     return {label: settings for label, settings in labelled.items() if label in study.labels}
 
 
-def _whole(label: str, settings: dict[str, Any]) -> Meta | None:
+def _valid_meta(label: str, settings: dict[str, Any]) -> Meta | None:
     """The metadata of a data set that is undamaged and prepared as its settings say; else None, and logs why."""
     reason = reason_to_prepare(label, settings, DATA / label)
     try:
@@ -190,7 +190,7 @@ def _whole(label: str, settings: dict[str, Any]) -> Meta | None:
 
 
 def _status(study: Study, config: Config, arguments: argparse.Namespace) -> None:
-    _say(format_status(study_status(study, DATA, RESULTS)))
+    _print(format_status(study_status(study, DATA, RESULTS)))
 
 
 @stopping.catching_signals()
@@ -208,7 +208,7 @@ def _export(study: Study, config: Config, arguments: argparse.Namespace) -> None
     log.info("%s: %d finished runs of study %s, of which %d are new", folder, finished, study.name, written)
 
 
-def _say(text: str) -> None:
+def _print(text: str) -> None:
     """Print text to standard output, whose reader may have closed it."""
     try:
         print(text, flush=True)
@@ -237,7 +237,7 @@ def _train(study: Study, config: Config, arguments: argparse.Namespace) -> None:
         started = time.perf_counter()
         chosen, records = _chosen(study, e, config) if e.best_of else (None, [])
         if chosen:
-            write_chosen(chosen_file(RESULTS, study.name, e.name), chosen, records, _choice())
+            write_chosen(chosen_file(RESULTS, study.name, e.name), chosen, records, _selection_digest())
         runs, heartbeat = list(e.runs(chosen)), RESULTS / "packs" / f"{study.name}.{e.name}.json"
         trained = train(runs, DATA / e.setting.data, RESULTS, config["training"], heartbeat=heartbeat)
         log.info("%s: %d of %d runs trained in %.0f s", e.name, trained, len(runs), time.perf_counter() - started)
@@ -260,14 +260,14 @@ def _chosen(study: Study, experiment: Experiment, config: Config) -> tuple[Chose
     return best_rates(tables), [digest_of(records[name].digest for name in table["run"]) for table in tables]
 
 
-def _choice() -> str:
+def _selection_digest() -> str:
     """A hash over the code that chooses rates, as the workflow records it."""
     from smallbatch.analysis import selection
 
     return code_digest(Path(selection.__file__), Path(smallbatch.__file__).parents[1])
 
 
-_OF_A_STUDY = {
+_STUDY_COMMANDS = {
     "check": (_check, "check the configuration and the study; say how many runs it has"),
     "prepare": (_prepare, "prepare the data sets of the study; those that are prepared are checked to the last byte"),
     "train": (_train, "train what is missing of the study, or of one experiment"),
