@@ -102,4 +102,4 @@ def united(asked, there):
         for seed in (1, 2):
             models.build(asked.model, asked.shape, asked.classes, seed=seed)
     here = {"training": examination.train_shortly(asked, resumed=True)}
-    return subprocesses.merged(asked, here, there)
+    return subprocesses.merge_answers(asked, here, there)

@@ -49,24 +49,24 @@ def check_models(where: str, specs: Sequence[ModelSpec]) -> list[Answer]:
         UserError: the check takes too long.
     """
     with tempfile.TemporaryDirectory() as folder, contextlib.ExitStack() as both:
-        here = both.enter_context(CheckProcess(where, specs, Path(folder, "here"), other_environment=False))
-        there = both.enter_context(CheckProcess(where, specs, Path(folder, "there"), other_environment=True))
-        return [*map(merged, specs, here.answers(), there.answers())]
+        first = both.enter_context(CheckProcess(where, specs, Path(folder, "here"), other_environment=False))
+        second = both.enter_context(CheckProcess(where, specs, Path(folder, "there"), other_environment=True))
+        return [*map(merge_answers, specs, first.answers(), second.answers())]
 
 
-def merged(spec: ModelSpec, here: Answer, there: Answer) -> Answer:
+def merge_answers(spec: ModelSpec, first: Answer, second: Answer) -> Answer:
     """The combined answer of both processes on a model, which is refused if their trainings differ."""
-    for answer in (here, there):
+    for answer in (first, second):
         if "refused" in answer:
             return answer
-    for part, digest in here["training"].items():
-        if there["training"][part] != digest:
+    for part, digest in first["training"].items():
+        if second["training"][part] != digest:
             text = (
                 f"its {part} are others in another process; allowed: nothing that depends on the order of a set, id(), "
                 "hash(), arguments, host, user or time, or on what was made or trained before"
             )
             return {"refused": str(spec.error(text))}
-    return here
+    return first
 
 
 class CheckProcess(contextlib.AbstractContextManager["CheckProcess"]):
