@@ -64,14 +64,14 @@ class Memory:
         self.opened[run] += 1
         told = self.calls[run] = []
 
-        class Log:
+        class RunLog:
             def add(self, epoch, metrics, at):
                 told.append((epoch, metrics["test_accuracy"]))
 
             def close(self, record):
                 told.append("finished" if record else "unfinished")
 
-        return Log()
+        return RunLog()
 
 
 def test_each_finished_run_is_written_once_and_again_where_its_record_is_another(study, runs):

@@ -7,7 +7,7 @@ from pathlib import Path
 from smallbatch.core import stopping
 from smallbatch.core.files import atomic
 from smallbatch.data.prepared import META, read_meta
-from smallbatch.export.trackers import Log, Tracker, metrics_of, time_of
+from smallbatch.export.trackers import RunLog, Tracker, metrics_of, time_of
 from smallbatch.runs.chosen_rates import chosen_file, read_chosen
 from smallbatch.runs.store import Epoch, Record, RunStore
 from smallbatch.study.experiments import Run, Study
@@ -29,7 +29,7 @@ class Exporter:
 
     def __init__(self, tracker: Tracker, folder: Path, study: str) -> None:
         self._tracker, self._folder, self._study = tracker, folder, study
-        self._open: dict[str, tuple[Log, list[Epoch]]] = {}
+        self._open: dict[str, tuple[RunLog, list[Epoch]]] = {}
 
     def update(self, name: str, run: Run, epochs: Sequence[Epoch], record: Record | None = None) -> bool:
         """Write the epochs of a run that are new; with its record, also its outcome. Returns whether it wrote.

@@ -18,7 +18,7 @@ from smallbatch.runs.store import Epoch, Record, Score
 Values = Mapping[str, Any]
 
 
-class Log(Protocol):
+class RunLog(Protocol):
     """The files of one run, open for more epochs."""
 
     def add(self, epoch: int, metrics: Mapping[str, float], at: float) -> None:
@@ -31,7 +31,7 @@ class Log(Protocol):
 class Tracker(Protocol):
     """Opens the files of a run, in place of those that were there."""
 
-    def __call__(self, folder: Path, study: str, run: str, settings: Values) -> Log:
+    def __call__(self, folder: Path, study: str, run: str, settings: Values) -> RunLog:
         """Open them: in the folder of all runs of this study, under the run's name."""
 
 
@@ -91,14 +91,14 @@ class TensorBoard:
         self._writer.flush()
 
     def add(self, epoch: int, metrics: Mapping[str, float], at: float) -> None:
-        """See `Log`."""
+        """See `RunLog`."""
         from tensorboard.compat.proto.summary_pb2 import Summary
 
         values = [Summary.Value(tag=name, simple_value=value) for name, value in metrics.items()]
         self._write(Summary(value=values), step=epoch, wall_time=at)
 
     def close(self, record: Record | None) -> None:
-        """See `Log`; the outcome is of the last epoch."""
+        """See `RunLog`; the outcome is of the last epoch."""
         if record:
             last = max((epoch.epoch for epoch in record.outcome.epochs), default=0)
             self.add(last, {f"final/{name}": value for name, value in outcome_of(record).items()}, time_of(record))
@@ -120,14 +120,14 @@ class MLflow:
         self._client.log_batch(self._run, params=params)
 
     def add(self, epoch: int, metrics: Mapping[str, float], at: float) -> None:
-        """See `Log`."""
+        """See `RunLog`."""
         from mlflow.entities import Metric
 
         values = [Metric(name, value, round(1000 * at), epoch) for name, value in metrics.items()]
         self._client.log_batch(self._run, metrics=values)
 
     def close(self, record: Record | None) -> None:
-        """See `Log`."""
+        """See `RunLog`."""
         if not record:
             self._client.set_terminated(self._run, "KILLED")
             return
@@ -176,11 +176,11 @@ class WandB:
         )  # fmt: skip
 
     def add(self, epoch: int, metrics: Mapping[str, float], at: float) -> None:
-        """See `Log`."""
+        """See `RunLog`."""
         self._run.log({**metrics, "_timestamp": at}, step=epoch)
 
     def close(self, record: Record | None) -> None:
-        """See `Log`."""
+        """See `RunLog`."""
         if record:
             self._run.summary.update(outcome_of(record))
             self._run.config.update({"environment": record.environment})
