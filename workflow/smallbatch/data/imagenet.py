@@ -321,7 +321,7 @@ def _examine(photos: Photos, name: str) -> np.ndarray:
     def examine(start: int) -> int:
         numbers = range(start, min(start + CHUNK, len(photos)))
         for number in numbers:
-            data = photos.found(number)
+            data = photos.read_unchecked(number)
             try:
                 height, width = decoded(data).shape[1:]
             except BrokenImage as error:

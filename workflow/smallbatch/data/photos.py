@@ -83,12 +83,12 @@ class Photos:
         Raises:
             UserError: the file cannot be read, or its bytes have changed.
         """
-        data = self.found(number)
+        data = self.read_unchecked(number)
         if hashlib.sha256(data).digest() != self.index[number]["sha256"].tobytes():
             raise UserError(f"{self.where(number)}: was changed since it was prepared; prepare the data set again")
         return data
 
-    def found(self, number: int) -> bytes:
+    def read_unchecked(self, number: int) -> bytes:
         """The bytes at the location of a photo, unchecked.
 
         Raises:
