@@ -45,7 +45,7 @@ class Work:
 
     images: of an epoch, a multiple of m.
     seed: of its run; further lanes have the seeds after it.
-    lanes: runs that the engine trains in lock-step; the others train one.
+    lanes: runs that the engine trains as lanes; the others train one.
     device: cpu or cuda.
     """
 
@@ -169,7 +169,7 @@ def lane_runs(work: Work) -> list[Run]:
 
 
 def lanes_chosen(run: Run, shape: tuple[int, int, int], device: str) -> int:
-    """How many runs of a row, as long as those of Figure 1, the library trains in lock-step on its own."""
+    """How many runs of a row, as long as those of Figure 1, the library trains as lanes on its own."""
     images = 1000  # of either split; lanes do not depend on them
     return best_lane_count(run, ROW, DatasetInfo(shape, CLASSES, images, images), torch.device(device), processors())
 

@@ -60,7 +60,7 @@ def stopped(runs, data_folder, results, monkeypatch):
 
 @pytest.fixture
 def interrupted(data_folder, tmp_path, monkeypatch):
-    """A folder of results where a job for runs ONE and TWO, in lock-step, was stopped in the middle."""
+    """A folder of results where a job for runs ONE and TWO, in lanes, was stopped in the middle."""
     results = tmp_path / "interrupted"
     stopped([ONE, TWO], data_folder, results, monkeypatch)
     (path,) = checkpoint_files(results)

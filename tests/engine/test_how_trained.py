@@ -12,7 +12,7 @@ from smallbatch.training.how_trained import how_trained
 from smallbatch.training.trainer import LaneTrainer
 
 CPU = torch.device("cpu")
-BY_TORCH, BY_KERNELS = (f"several runs in lock-step, by {whom}" for whom in ("torch", "the kernels of this project"))
+BY_TORCH, BY_KERNELS = (f"several runs in lanes, by {whom}" for whom in ("torch", "the kernels of this project"))
 
 
 @pytest.mark.parametrize(

@@ -70,7 +70,7 @@ CAPTIONS = {
     ),
     "cost": (
         "Best test accuracy over all base learning rates η/m, training images/s and peak memory of the device against "
-        "the batch size m, a line for each experiment; speed and memory are of all runs trained in lock-step, medians "
+        "the batch size m, a line for each experiment; speed and memory are of all runs trained together, medians "
         f"over the runs of that m.{SETTING}{MEDIAN}{CHOSEN} Line: mean of 2 seeds{LUCK}{LINE}{CHANCE} The paper has no "
         "such figure."
     ),

@@ -38,7 +38,7 @@ RECORD_BYTES, EPOCH_BYTES, WEIGHT_BYTES = 2000, 90, 4
 class CostClass(NamedTuple):
     """Runs that are equally fast at the same batch size.
 
-    lanes: the largest number of them that can be trained in lock-step: those that differ only in rate and seed.
+    lanes: the largest number of them that can be trained as lanes: those that differ only in rate and seed.
     """
 
     kind: Kind
@@ -61,7 +61,7 @@ def estimate(
         study: the study, as if none of it were trained yet.
         datasets: the facts about its data sets, by label.
         device: auto, cpu, cuda or cuda:N.
-        lanes: the number of runs in lock-step, or auto.
+        lanes: the number of lanes, or auto.
         keep_weights: the runs whose weights are kept: all, best or none.
 
     Returns:

@@ -39,8 +39,8 @@ _DRAWN = {
     "learning rate {symbol} = {rates}, a line for each batch size m that is trained with; with batch normalisation it "
     "is m times that of the mean gradient of m.",
     "cost": "Best test {measure} over all base learning rates {symbol}, training images/s and peak memory of the "
-    "device against the batch size m, a line for each experiment; speed and memory are of all runs trained in "
-    "lock-step, medians over the runs of that m.",
+    "device against the batch size m, a line for each experiment; speed and memory are of all runs trained "
+    "together, medians over the runs of that m.",
     "best": "Best test {measure} over all base learning rates {symbol} against the batch size m, a line for each "
     "experiment.",
     "range": "Base learning rates {symbol} at which training converged with every seed, for each batch size m and "

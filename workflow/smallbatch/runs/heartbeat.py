@@ -36,7 +36,7 @@ class Heartbeat:
     runs: names of its runs, including those that existed before it began.
     device: cpu, cuda or cuda:N, once known.
     reason: why it failed or was stopped, in one line.
-    title: a description of what is trained now: the runs `group`, in lock-step, after `epoch` of `epochs` epochs.
+    title: a description of what is trained now: the runs `group`, as lanes, after `epoch` of `epochs` epochs.
     images, trained: training images that all its runs need, and the number of them already trained on.
     speed: images/s in the last seconds, once known.
     left: about how many seconds are left, once known.

@@ -97,7 +97,7 @@ class Outcome:
     diverged_at: the update, counted from 1, whose loss was not finite; None if all were finite.
     seconds: the run's share of the wall time of the lanes that it was trained with.
     images: the number of training images seen.
-    lanes: the number of runs that were trained in lock-step, this one included.
+    lanes: the number of runs that were trained as lanes, this one included.
     peak_memory: bytes, the most that the process (on a GPU: the device) held while these lanes were trained.
     variance: the measured variances, see `Setting.variance_batch_sizes`.
     scores: the values of `Setting.metrics`, by epoch.

@@ -22,4 +22,4 @@ def how_trained(run: Run, shape: tuple[int, int, int], classes: int, device: tor
         return "one run after the other, by torch"
     backend = backends.choose(run, suits, shape, classes, device, ALONE)
     by_kernels = backend.layout or (device.type == "cuda" and backend.graph)
-    return f"several runs in lock-step, by {'the kernels of this project' if by_kernels else 'torch'}"
+    return f"several runs in lanes, by {'the kernels of this project' if by_kernels else 'torch'}"

@@ -1,4 +1,4 @@
-"""Lanes: several runs of one model trained in lock-step as one program.
+"""Lanes: several runs of one model trained together as one program.
 
 Activations fold the lanes into the channels, lane by lane: [m, lanes * channels, height, width] of images,
 [m, ..., lanes * features] of features and of tokens. So pooling, rectifiers, residual sums and flattening of an

@@ -62,7 +62,7 @@ def train_pack(
         data_folder: folder of its prepared arrays.
         results: the folder of the run store and of the checkpoints of trainings in progress.
         device: auto, cpu, cuda or cuda:N.
-        lanes: number of runs in lock-step, or auto.
+        lanes: number of lanes, or auto.
         keep_weights: all, best (of the seeds of each cell) or none.
         images_at_once: images of each lane in memory; auto: as many of a mini-batch as fit. It changes only rounding.
         memory_mb: memory limit of the job, in 10^6 bytes; None: its share. A GPU's own memory is not limited.
@@ -169,7 +169,7 @@ class _Job:
         return pending or [folder.create({"runs": [run.settings for run in group]}) for group in groups]
 
     def _lane_count(self, runs: list[Run]) -> int:
-        """How many of these compatible runs to train in lock-step."""
+        """How many of these compatible runs to train as lanes."""
         most, _ = self.budget.lanes_that_fit(runs)
         most = max_lanes(runs[0].setting, self.dataset, most)
         if isinstance(self.lanes, int):

@@ -45,7 +45,7 @@ Finish = Callable[[Run, Outcome, bytes | None], None]
 
 
 class LaneTrainer:
-    """Trains runs in lock-step that differ only in base learning rate and seed, or a single run that lanes do not suit.
+    """Trains runs in lanes that differ only in base learning rate and seed, or a single run that lanes do not suit.
 
     Args:
         runs: runs with one setting, batch size and sub-batch; run l becomes lane l.

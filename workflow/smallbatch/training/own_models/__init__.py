@@ -64,7 +64,7 @@ def suitability_of(spec: ModelSpec) -> Suitability:
 
 
 def max_lanes(setting: Setting, dataset: DatasetInfo, count: int) -> int:
-    """How many of `count` runs of a setting can be trained in lock-step: all, or one."""
+    """How many of `count` runs of a setting can be trained as lanes: all, or one."""
     return count if suitability(setting, dataset.shape, dataset.classes).lanes else 1
 
 

@@ -1,4 +1,4 @@
-"""The number of runs to train in lock-step: measured once for each kind of training, and cached.
+"""The number of runs to train as lanes: measured once for each kind of training, and cached.
 
 With kernels of our own, all runs of a kind form one group: kernels for processors process one lane after the other, so
 that more lanes only save the overhead of a group; those for GPUs process all lanes at once.
@@ -33,7 +33,7 @@ from smallbatch.training.resources import device as devices
 from smallbatch.training.resources.throughput import best_training_speed, lanes_of, random_dataset
 
 CPU_LANES, GPU_LANES = 16, 64
-"""Maximum number of lanes in lock-step."""
+"""Maximum number of lanes."""
 
 SECONDS = 0.1
 """Minimum duration of a measurement for a number of lanes, in seconds."""
@@ -122,7 +122,7 @@ def _code() -> str:
 def best_lane_count(
     run: Run, count: int, dataset: DatasetInfo, device: torch.device, processors: int, world: World = ALONE
 ) -> int:
-    """How many of `count` compatible runs to train in lock-step: the smallest number that is about as fast as any.
+    """How many of `count` compatible runs to train as lanes: the smallest number that is about as fast as any.
 
     Unknown throughputs are measured: some tenths of a second for each number of lanes that is tried.
 
