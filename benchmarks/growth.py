@@ -28,7 +28,8 @@ from smallbatch.data.prepared import META, Meta, read_meta
 from smallbatch.runs.chosen_rates import chosen_file, write_chosen
 from smallbatch.runs.heartbeat import DONE, HeartbeatWriter, first_heartbeat
 from smallbatch.runs.packs import cut_into_packs, with_rates
-from smallbatch.runs.store import Epoch, Outcome, RunStore, Variance
+from smallbatch.runs.records import Epoch, Outcome, Variance
+from smallbatch.runs.store import RunStore
 from smallbatch.study.experiments import Chosen, Run, Study
 from smallbatch.study.rates import BaseLr
 from smallbatch.study.settings import read_yaml

@@ -16,7 +16,8 @@ from helpers import a_run
 
 from smallbatch.core.errors import UserError
 from smallbatch.data import prepared
-from smallbatch.runs.store import METRICS, Epoch, RunStore
+from smallbatch.runs.records import METRICS, Epoch
+from smallbatch.runs.store import RunStore
 from smallbatch.training import checkpoints
 from smallbatch.training.checkpoint_folder import CheckpointFolder, EpochsReader
 from smallbatch.training.checkpoints import Checkpoint

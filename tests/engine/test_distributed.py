@@ -20,7 +20,8 @@ from smallbatch.core.errors import UserError
 from smallbatch.data import prepared
 from smallbatch.models.normalisation import WINDOW, BatchNorm
 from smallbatch.runs.heartbeat import DONE, FAILED, read_heartbeat
-from smallbatch.runs.store import METRICS, RunStore
+from smallbatch.runs.records import METRICS
+from smallbatch.runs.store import RunStore
 from smallbatch.training import checkpoints, distributed, launch
 from smallbatch.training.distributed import World
 from smallbatch.training.engines import eager

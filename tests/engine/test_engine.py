@@ -17,7 +17,8 @@ from safetensors.torch import load_file
 
 from smallbatch.core.errors import UserError
 from smallbatch.data import prepared
-from smallbatch.runs.store import METRICS, RECORD, RunStore
+from smallbatch.runs.records import METRICS, RECORD
+from smallbatch.runs.store import RunStore
 from smallbatch.training import network
 from smallbatch.training.batches import BatchLoader
 from smallbatch.training.checkpoints import Checkpoint

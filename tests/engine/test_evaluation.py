@@ -17,7 +17,8 @@ from smallbatch.core.errors import UserError
 from smallbatch.core.files import sealed_bytes, sha256
 from smallbatch.data import prepared
 from smallbatch.models.resnet import resnet8
-from smallbatch.runs.store import METRICS, RECORD, RunStore
+from smallbatch.runs.records import METRICS, RECORD
+from smallbatch.runs.store import RunStore
 from smallbatch.training.engines import structure
 from smallbatch.training.engines.native import library
 from smallbatch.training.evaluation import evaluate

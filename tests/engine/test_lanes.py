@@ -10,7 +10,7 @@ from torch import nn
 from smallbatch.data import prepared
 from smallbatch.models import MODELS, build
 from smallbatch.models.normalisation import WINDOW, micro_batch_momenta
-from smallbatch.runs.store import Epoch
+from smallbatch.runs.records import Epoch
 from smallbatch.training import lanes
 from smallbatch.training.batches import Batches
 from smallbatch.training.trainer import LaneTrainer

@@ -17,7 +17,8 @@ from smallbatch import data
 from smallbatch.core.errors import UserError
 from smallbatch.data import photos, prepared
 from smallbatch.data.photos import MEAN, STD, Photos, decoded, resized_crops
-from smallbatch.runs.store import METRICS, RunStore
+from smallbatch.runs.records import METRICS
+from smallbatch.runs.store import RunStore
 from smallbatch.study.experiments import Setting
 from smallbatch.training.batches import BatchLoader, random_stream
 from smallbatch.training.pack import train_pack

@@ -14,7 +14,7 @@ from helpers import a_run, training_settings
 from smallbatch.core.errors import Stopped, UserError
 from smallbatch.runs.heartbeat import read_heartbeat
 from smallbatch.runs.packs import split_by_cost
-from smallbatch.runs.store import METRICS
+from smallbatch.runs.records import METRICS
 from smallbatch.training import distributed, launch
 from smallbatch.training.resources import device as devices
 

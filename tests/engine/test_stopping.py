@@ -22,7 +22,7 @@ from smallbatch.core import environment, stopping
 from smallbatch.core.console import log_and_exit_on_error
 from smallbatch.core.errors import Stopped
 from smallbatch.data import prepared
-from smallbatch.runs.store import METRICS, VARIANCE
+from smallbatch.runs.records import METRICS, VARIANCE
 from smallbatch.training import launch, variance
 from smallbatch.training.checkpoint_folder import CheckpointFolder
 from smallbatch.training.engines.eager import EagerUpdates

@@ -11,7 +11,8 @@ from torch.nn import functional as F
 from smallbatch.core.errors import UserError
 from smallbatch.data import prepared
 from smallbatch.models import build
-from smallbatch.runs.store import METRICS, VARIANCE, RunStore
+from smallbatch.runs.records import METRICS, VARIANCE
+from smallbatch.runs.store import RunStore
 from smallbatch.training import variance
 from smallbatch.training.engines.eager import EagerUpdates
 from smallbatch.training.pack import train_pack

@@ -27,7 +27,8 @@ from helpers import a_run, made_data
 from matrix import ALL, call, finished, outcome, scaffold
 
 from smallbatch.runs.bundles import import_published
-from smallbatch.runs.store import METRICS, VARIANCE, RunStore
+from smallbatch.runs.records import METRICS, VARIANCE
+from smallbatch.runs.store import RunStore
 from smallbatch.training import checkpoints
 from smallbatch.training.engines.eager import EagerUpdates
 from smallbatch.training.engines.native.updates import NativeUpdates

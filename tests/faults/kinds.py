@@ -37,8 +37,9 @@ from smallbatch.estimate import timings
 from smallbatch.runs import bundles
 from smallbatch.runs.chosen_rates import read_chosen, write_chosen
 from smallbatch.runs.heartbeat import HeartbeatWriter, first_heartbeat
+from smallbatch.runs.records import METRICS, RECORD, SCORES, VARIANCE, Epoch, Outcome, Score, Variance
 from smallbatch.runs.status import format_status, study_status
-from smallbatch.runs.store import METRICS, RECORD, SCORES, VARIANCE, Epoch, Outcome, RunStore, Score, Variance
+from smallbatch.runs.store import RunStore
 from smallbatch.study.experiments import Experiment, Study
 from smallbatch.study.rates import BaseLr
 from smallbatch.study.settings import read_yaml

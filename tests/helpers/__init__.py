@@ -19,7 +19,7 @@ from smallbatch import data
 from smallbatch.core.errors import UserError
 from smallbatch.data import prepared
 from smallbatch.models import content
-from smallbatch.runs.store import Epoch, Outcome
+from smallbatch.runs.records import Epoch, Outcome
 from smallbatch.study.experiments import Run, Setting
 from smallbatch.study.rates import BaseLr
 

@@ -21,7 +21,8 @@ from cluster import ask, states, wait_for
 from helpers import a_run, copy_project, made_data, snakemake
 
 from smallbatch.core.files import read_json
-from smallbatch.runs.store import METRICS, RECORD, RunStore
+from smallbatch.runs.records import METRICS, RECORD
+from smallbatch.runs.store import RunStore
 from smallbatch.training.checkpoints import Checkpoint
 from smallbatch.training.pack import train_pack
 

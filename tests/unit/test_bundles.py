@@ -11,7 +11,8 @@ from helpers import a_run, an_outcome, digests
 
 from smallbatch.core.errors import UserError
 from smallbatch.runs import bundles
-from smallbatch.runs.store import METRICS, RECORD, RunStore
+from smallbatch.runs.records import METRICS, RECORD
+from smallbatch.runs.store import RunStore
 
 RUNS = [a_run(seed=seed, epochs=1) for seed in (1, 2, 3)]
 NAMES = [run.name("f") for run in RUNS]

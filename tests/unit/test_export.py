@@ -18,7 +18,8 @@ from smallbatch.export import export as exporting
 from smallbatch.export.export import export
 from smallbatch.export.trackers import TRACKERS, metrics_of, outcome_of, plain
 from smallbatch.runs.chosen_rates import chosen_file, write_chosen
-from smallbatch.runs.store import Epoch, RunStore, Score
+from smallbatch.runs.records import Epoch, Score
+from smallbatch.runs.store import RunStore
 from smallbatch.study.settings import read_yaml
 from smallbatch.study_file import load_study
 

@@ -10,7 +10,8 @@ from helpers import a_run, an_outcome
 from smallbatch.core.errors import UserError
 from smallbatch.runs import snakemake_options
 from smallbatch.runs.packs import Pack, Plan
-from smallbatch.runs.store import RunStore, digest_of
+from smallbatch.runs.records import digest_of
+from smallbatch.runs.store import RunStore
 from smallbatch.study.experiments import Experiment, Study
 from smallbatch.study.rates import BaseLr
 

@@ -6,7 +6,7 @@ import pytest
 
 from smallbatch.core import console
 from smallbatch.runs.heartbeat import BLOCKED, RUNNING
-from smallbatch.runs.store import Epoch
+from smallbatch.runs.records import Epoch
 from smallbatch.training import progress
 from smallbatch.training.progress import Progress
 

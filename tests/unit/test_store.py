@@ -12,7 +12,8 @@ from smallbatch.analysis.table import write_tables
 from smallbatch.core.errors import UserError
 from smallbatch.core.files import sealed_bytes
 from smallbatch.data.prepared import Meta
-from smallbatch.runs.store import METRICS, RECORD, Epoch, Outcome, RunStore, Variance
+from smallbatch.runs.records import METRICS, RECORD, Epoch, Outcome, Variance
+from smallbatch.runs.store import RunStore
 
 RUN, OTHER = a_run(seed=1), a_run(seed=2)
 NAME = RUN.name("f")

@@ -10,7 +10,8 @@ from helpers.studies import CONFIG, base_and_dependent, load, small
 from smallbatch import models, study_file
 from smallbatch.core.errors import UserError
 from smallbatch.runs.packs import Plan, cut_into_packs, lane_key, with_rates
-from smallbatch.runs.store import Outcome, RunStore
+from smallbatch.runs.records import Outcome
+from smallbatch.runs.store import RunStore
 from smallbatch.study import experiments as studies
 from smallbatch.study.experiments import Run, Setting, Study
 from smallbatch.study.settings import suggestion

@@ -22,7 +22,8 @@ from smallbatch.analysis.table import (
 from smallbatch.core import checksums
 from smallbatch.core.errors import UserError
 from smallbatch.data.prepared import Meta
-from smallbatch.runs.store import Epoch, Outcome, RunStore, Score, Variance, digest_of
+from smallbatch.runs.records import Epoch, Outcome, Score, Variance, digest_of
+from smallbatch.runs.store import RunStore
 from smallbatch.study.experiments import Experiment, Study
 from smallbatch.study.rates import BaseLr
 

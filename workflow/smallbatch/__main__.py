@@ -24,8 +24,9 @@ from smallbatch.estimate.timings import Timings
 from smallbatch.export.trackers import TRACKERS
 from smallbatch.runs.bundles import FILES, import_published, record_of_weights
 from smallbatch.runs.chosen_rates import chosen_file, write_chosen
+from smallbatch.runs.records import digest_of
 from smallbatch.runs.status import format_status, study_status
-from smallbatch.runs.store import RunStore, digest_of
+from smallbatch.runs.store import RunStore
 from smallbatch.study.experiments import Chosen, Experiment, Study
 from smallbatch.study.settings import location, overridden, read_entries, read_yaml, suggestion
 from smallbatch.study_file import CONFIG_FILE, check_config, load_study

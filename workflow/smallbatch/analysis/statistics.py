@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 if TYPE_CHECKING:
-    from smallbatch.runs.store import Epoch
+    from smallbatch.runs.records import Epoch
 
 LAST_EPOCHS = 5
 """The paper reports the median over the last five epochs (Masters & Luschi 2018, section 3.1)."""

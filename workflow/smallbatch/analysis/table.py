@@ -12,7 +12,8 @@ from smallbatch.core.environment import ENVIRONMENT
 from smallbatch.core.errors import UserError
 from smallbatch.core.files import atomic
 from smallbatch.data.prepared import Meta
-from smallbatch.runs.store import Epoch, Record, RunStore, Variance, digest_of
+from smallbatch.runs.records import Epoch, Record, Variance, digest_of
+from smallbatch.runs.store import RunStore
 from smallbatch.study.experiments import VALIDATION_FRACTION, Run, Setting
 from smallbatch.study.metrics import ACCURACY, METRICS, PRIMARY
 
@@ -163,13 +164,13 @@ def by_environment(runs: pd.DataFrame) -> Iterator[tuple[dict[str, str], pd.Data
 
 
 def epochs_table(records: Mapping[str, Record]) -> pd.DataFrame:
-    """One row a run and epoch: run, and what `smallbatch.runs.store.Epoch` holds."""
+    """One row a run and epoch: run, and what `runs.records.Epoch` holds."""
     rows = [(name, *epoch) for name, record in records.items() for epoch in record.outcome.epochs]
     return pd.DataFrame(rows, columns=["run", *Epoch._fields])
 
 
 def variance_table(records: Mapping[str, Record]) -> pd.DataFrame:
-    """One row a measurement: run, and what `smallbatch.runs.store.Variance` holds; no row where nothing is measured."""
+    """One row a measurement: run, and what `runs.records.Variance` holds; no row where nothing is measured."""
     rows = [(name, *one) for name, record in records.items() for one in record.outcome.variance]
     types = {"run": "str"} | {name: kind.__name__ for name, kind in Variance.__annotations__.items()}
     return pd.DataFrame(rows, columns=list(types)).astype(types)

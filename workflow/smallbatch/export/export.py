@@ -9,7 +9,8 @@ from smallbatch.core.files import atomic
 from smallbatch.data.prepared import META, read_meta
 from smallbatch.export.trackers import RunLog, Tracker, metrics_of, time_of
 from smallbatch.runs.chosen_rates import chosen_file, read_chosen
-from smallbatch.runs.store import Epoch, Record, RunStore
+from smallbatch.runs.records import Epoch, Record
+from smallbatch.runs.store import RunStore
 from smallbatch.study.experiments import Run, Study
 
 POLL = 10.0

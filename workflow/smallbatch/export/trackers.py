@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from smallbatch.analysis.statistics import final_accuracy, final_median
-from smallbatch.runs.store import Epoch, Record, Score
+from smallbatch.runs.records import Epoch, Record, Score
 
 Values = Mapping[str, Any]
 

@@ -17,7 +17,8 @@ from smallbatch.core.errors import UserError, refuse
 from smallbatch.core.files import atomic
 from smallbatch.publish.report import VERDICTS, claim_rows, result_rows
 from smallbatch.runs import bundles
-from smallbatch.runs.store import Record, RunStore
+from smallbatch.runs.records import Record
+from smallbatch.runs.store import RunStore
 
 MAX_PATHS = 500
 """The largest number of paths on one command line."""

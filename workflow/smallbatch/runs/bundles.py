@@ -35,7 +35,8 @@ from smallbatch.core.files import (
     write_folder,
     zip_files,
 )
-from smallbatch.runs.store import HASH_DIGITS, METRICS, RECORD, SCORES, VARIANCE, Damaged, Record, RunStore, record_of
+from smallbatch.runs.records import METRICS, RECORD, SCORES, VARIANCE, Damaged, Record, record_of
+from smallbatch.runs.store import HASH_DIGITS, RunStore
 
 FILES = (RECORD, METRICS, SCORES, VARIANCE)
 

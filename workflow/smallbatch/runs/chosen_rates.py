@@ -20,7 +20,7 @@ def write_chosen(path: Path, chosen: Chosen, records: Sequence[str | None], code
     Args:
         path: the file, as returned by `chosen_file`.
         chosen: the rates.
-        records: for each experiment that they were taken from, the digest of its runs' records, see `store.digest_of`.
+        records: for each experiment that they were taken from, `records.digest_of` its runs' records.
         code: a hash over the code that chose the rates.
     """
     rates = {str(m): rate for m, rate in sorted(chosen.items())}

@@ -11,7 +11,8 @@ from functools import cached_property
 from typing import NamedTuple
 
 from smallbatch.core.errors import UserError
-from smallbatch.runs.store import Record, RunStore, digest_of
+from smallbatch.runs.records import Record, digest_of
+from smallbatch.runs.store import RunStore
 from smallbatch.study.experiments import Chosen, Experiment, Run, Study
 from smallbatch.study.rates import BaseLr
 
@@ -115,7 +116,7 @@ class Pending(NamedTuple):
     """What is still missing of an experiment.
 
     packs: the packs that have to train runs of the experiment.
-    records: the digest of its runs' records, see `store.digest_of`; empty while some are missing.
+    records: the digest of its runs' records, see `records.digest_of`; empty while some are missing.
     damaged: name of each damaged run, which has to be trained again -> the damage, in words.
     """
 

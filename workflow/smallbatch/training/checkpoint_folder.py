@@ -13,7 +13,7 @@ from typing import IO, Any
 from smallbatch.core import stopping
 from smallbatch.core.errors import UserError
 from smallbatch.core.files import remove_temporaries, writing_errors
-from smallbatch.runs.store import Epoch
+from smallbatch.runs.records import Epoch
 from smallbatch.study.experiments import Run
 from smallbatch.study.rates import BaseLr
 from smallbatch.training.checkpoints import Checkpoint

@@ -11,7 +11,8 @@ from safetensors.torch import load
 from smallbatch.core import environment
 from smallbatch.core.errors import UserError
 from smallbatch.data import prepared
-from smallbatch.runs.store import Record, RunStore
+from smallbatch.runs.records import Record
+from smallbatch.runs.store import RunStore
 from smallbatch.study.experiments import Run, Setting
 from smallbatch.study.metrics import ACCURACY, LABELS
 from smallbatch.training.resources import device as devices

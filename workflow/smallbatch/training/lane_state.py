@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch import Tensor, nn
 
-from smallbatch.runs.store import Epoch, Outcome, Score, Variance
+from smallbatch.runs.records import Epoch, Outcome, Score, Variance
 from smallbatch.study.experiments import Run
 from smallbatch.training.lane_optimizer import LaneOptimizer
 from smallbatch.training.metrics import Scores

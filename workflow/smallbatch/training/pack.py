@@ -20,7 +20,8 @@ from smallbatch.data.info import size_of
 from smallbatch.runs.bundles import import_published
 from smallbatch.runs.heartbeat import HeartbeatWriter
 from smallbatch.runs.packs import lane_key
-from smallbatch.runs.store import Outcome, Record, RunStore
+from smallbatch.runs.records import Outcome, Record
+from smallbatch.runs.store import RunStore
 from smallbatch.study.experiments import Run
 from smallbatch.study.metrics import LABELS
 from smallbatch.training import distributed, variance

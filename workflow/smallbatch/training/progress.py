@@ -8,7 +8,7 @@ from tqdm import tqdm
 
 from smallbatch.core.console import clock
 from smallbatch.runs.heartbeat import BLOCKED, RUNNING, HeartbeatWriter
-from smallbatch.runs.store import Epoch
+from smallbatch.runs.records import Epoch
 from smallbatch.study.metrics import ACCURACY
 
 EVERY = 10.0

@@ -5,7 +5,7 @@ from typing import Any, TypeVar
 
 import torch
 
-from smallbatch.runs.store import Epoch, Score, Variance
+from smallbatch.runs.records import Epoch, Score, Variance
 
 State = dict[str, Any]
 """As from `LaneState.state_dict`; before the first update, only the settings of its `runs`. A state read from a file

@@ -14,7 +14,7 @@ from smallbatch.core import stopping
 from smallbatch.core.errors import Stopped, UserError
 from smallbatch.data.prepared import Prepared
 from smallbatch.models import build, check_content
-from smallbatch.runs.store import Outcome
+from smallbatch.runs.records import Outcome
 from smallbatch.study.experiments import Run
 from smallbatch.training import lanes, variance
 from smallbatch.training.batches import BatchLoader, EpochPlan

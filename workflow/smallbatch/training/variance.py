@@ -31,7 +31,7 @@ from torch import Tensor
 
 from smallbatch.core.errors import refuse
 from smallbatch.core.seeds import stream_seed
-from smallbatch.runs.store import Variance
+from smallbatch.runs.records import Variance
 from smallbatch.study.experiments import Run, Setting
 from smallbatch.training.batches import EpochPlan, random_stream
 from smallbatch.training.engines.updates import BLOCK_IMAGES, BLOCK_VALUES, Updates
