@@ -1,11 +1,7 @@
-"""The compiled kernels give what torch gives: values, gradients, updates, statistics; what they lack, torch has."""
+"""The compiled kernels give what torch gives: values, gradients, updates, statistics."""
 
-import ctypes
 import itertools
-import logging
-import os
 import random
-import shlex
 
 import pytest
 import torch
@@ -15,16 +11,13 @@ from torch import nn
 
 from smallbatch.core.errors import UserError
 from smallbatch.data import prepared
-from smallbatch.models import MODELS
 from smallbatch.models.normalisation import BatchNorm
 from smallbatch.models.resnet import Shortcut
 from smallbatch.training import lanes
 from smallbatch.training.batches import Batches
 from smallbatch.training.engines.eager import EagerUpdates
 from smallbatch.training.engines.native import library
-from smallbatch.training.engines.native.memory_layout import MemoryLayout
 from smallbatch.training.engines.native.updates import NativeUpdates
-from smallbatch.training.engines.trace import Graph, Kind, Unsupported
 from smallbatch.training.trainer import LaneTrainer
 
 CPU = torch.device("cpu")
@@ -72,7 +65,11 @@ SETTINGS = [
     {"model": "resnet8", "norm": "batch", "b": 4, "augment_pad": 1, "augment_flip": True},
     {"model": "resnet20", "norm": "batch", "b": 8},
 ]
+
+
 SHAPES = [(1, 8, 8), (3, 13, 10), (3, 32, 32)]
+
+
 CASES = [*itertools.product(SETTINGS, [8, 24], SHAPES), ({"model": "resnet32", "norm": "batch", "b": 4}, 8, SHAPES[0])]
 """The deepest model at one size: it has no layer that the others have not, and takes as long as half of them."""
 
@@ -250,249 +247,6 @@ def test_gradients_of_other_numbers_of_examples_leave_the_weights_alone(data_fol
         ):
             torch.testing.assert_close(own, other, rtol=1e-4, atol=1e-4 * other.abs().max().item())
     assert all(torch.equal(value, before[name]) for name, value in ours.state.model.state_dict().items())
-
-
-@pytest.mark.parametrize("norm", ["none", "batch"])
-@pytest.mark.parametrize("model", [name for name in MODELS if name != "resnet50"])
-def test_the_papers_models_are_known(model, norm, data_folder):
-    training = LaneTrainer([a_run(model=model, norm=norm)], prepared.read(data_folder), CPU)
-    assert type(training.updates) is NativeUpdates
-
-
-def unknown(*layers):
-    return nn.Sequential(nn.Conv2d(1, 4, 3), *layers, nn.Flatten(), nn.LazyLinear(3))
-
-
-@pytest.mark.parametrize(
-    ("layer", "said"),
-    [
-        (nn.Tanh(), "Tanh"),
-        (nn.Conv2d(4, 4, 3, groups=2), "convolution"),
-        (nn.MaxPool2d(2, ceil_mode=True), "MaxPool2d"),
-        (nn.Sequential(nn.MaxPool2d(2), nn.ReLU()), "rectifies"),
-    ],
-)
-def test_a_model_that_the_kernels_do_not_know_is_refused_with_the_reason(layer, said):
-    model = unknown(layer)
-    model(torch.zeros(1, 1, 8, 8))
-    with pytest.raises(Unsupported, match=said):
-        MemoryLayout(Graph(model, (1, 8, 8)), model.state_dict())
-
-
-@pytest.mark.parametrize("change", ["clamp_(-0.5, 0.5)", "abs().mean()"])
-def test_what_a_model_does_to_its_weights_is_not_left_out(change):
-    """A trace meets it once, and has no operation for it."""
-
-    class Computes(nn.Sequential):
-        def forward(self, x):
-            for weights in self.parameters():
-                eval(f"weights.data.{change}", {"weights": weights})
-            return super().forward(x)
-
-    model = Computes(nn.Conv2d(1, 4, 3), nn.Flatten(), nn.Linear(144, 3))
-    with pytest.raises(Unsupported, match="it computes with its weights outside its layers, by aten"):
-        Graph(model, (1, 8, 8))
-
-
-def test_group_norm_is_left_to_torch(data_folder, caplog):
-    with caplog.at_level(logging.INFO):
-        training = LaneTrainer([a_run(norm="group")], prepared.read(data_folder), CPU)
-    assert type(training.updates) is EagerUpdates and "GroupNorm" in caplog.text
-
-
-def test_a_rectified_value_that_is_used_twice_is_whole_in_the_plan():
-    """What is rectified after another has taken it cannot be one value."""
-
-    class Twice(nn.Module):
-        def __init__(self):
-            super().__init__()
-            self.conv, self.other = nn.Conv2d(1, 4, 3, padding=1), nn.Conv2d(4, 4, 3, padding=1)
-
-        def forward(self, x):
-            x = self.conv(x)
-            return (self.other(torch.relu(x)) + x).flatten(1)
-
-    with pytest.raises(Unsupported, match="rectifies"):
-        Graph(Twice(), (1, 8, 8))
-
-
-def test_gradients_take_the_places_of_others_that_are_through(data_folder):
-    model = LaneTrainer([a_run(model="resnet32", norm="batch")], prepared.read(data_folder), CPU).initial_model(1)
-    graph = Graph(model, (3, 32, 32))
-    layout = MemoryLayout(graph, model.state_dict())
-    assert sum(step.kind == Kind.CONV for step in graph.steps) == 32
-    gradients = {op.d_output for op in layout.op_array} | {op.d_input for op in layout.op_array if op.d_input >= 0}
-    assert len(gradients) < 12 < len(graph.steps)
-
-
-def test_without_a_compiler_training_goes_on_with_torch(data_folder, no_kernels, caplog):
-    with caplog.at_level(logging.INFO):
-        training = LaneTrainer([a_run()], prepared.read(data_folder), CPU)
-    assert type(training.updates) is EagerUpdates and "no C++ compiler here" in caplog.text
-
-
-def test_a_compiler_that_fails_is_reported_and_done_without(data_folder, monkeypatch, tmp_path, caplog):
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    monkeypatch.setattr(library, "FLAGS", ("-no-such-flag",))
-    library.kernels.cache_clear()
-    with caplog.at_level(logging.INFO):
-        training = LaneTrainer([a_run()], prepared.read(data_folder), CPU)
-    library.kernels.cache_clear()
-    assert type(training.updates) is EagerUpdates and "no-such-flag" in caplog.text
-    assert not list(tmp_path.rglob("*.so"))
-
-
-def test_kernels_are_compiled_once(monkeypatch, tmp_path):
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    monkeypatch.setattr(library, "FLAGS", ("-std=c++17", "-O0", "-fPIC", "-shared"))  # quickly
-    for _ in range(2):
-        library.kernels.cache_clear()
-        assert library.kernels() is not None
-        [made] = tmp_path.rglob("*.so")
-        stamp = made.stat().st_mtime_ns
-    library.kernels.cache_clear()
-    assert [path.stat().st_mtime_ns for path in tmp_path.rglob("*.so")] == [stamp]
-
-
-class LongerLane(ctypes.Structure):
-    _fields_ = (*library.Lane._fields_, ("more", ctypes.c_int32))
-
-
-@pytest.mark.parametrize(
-    ("changed", "reason"),
-    [
-        ({"INTERFACE": library.INTERFACE + 1}, f"its interface is number {library.INTERFACE}, that of library.py"),
-        ({"STRUCTS": (*library.STRUCTS[:3], LongerLane)}, "LongerLane has 24 bytes, in library.py 32"),
-        ({"STRUCTS": (*library.STRUCTS, library.Lane)}, "Lane has -1 bytes, in library.py 24"),
-    ],
-)
-def test_kernels_declared_otherwise_are_refused_in_one_line(changed, reason, data_folder, monkeypatch, caplog):
-    for name, value in changed.items():
-        monkeypatch.setattr(library, name, value)
-    library.kernels.cache_clear()
-    training = LaneTrainer([a_run()], prepared.read(data_folder), CPU)
-    library.kernels.cache_clear()
-    assert type(training.updates) is EagerUpdates
-    [line] = [record.getMessage() for record in caplog.records if "kernels.cpp" in record.getMessage()]
-    assert reason in line and "training goes operation by operation" in line
-
-
-DAMAGES = {
-    "empty": lambda made, seal, whole: made.write_bytes(b""),
-    "cut": lambda made, seal, whole: made.write_bytes(whole[:1000]),
-    "a bit": lambda made, seal, whole: made.write_bytes(whole[:5000] + bytes([whole[5000] ^ 1]) + whole[5001:]),
-    "a folder": lambda made, seal, whole: made.mkdir(),
-    "a pipe": lambda made, seal, whole: os.mkfifo(made),
-    "a link to nothing": lambda made, seal, whole: made.symlink_to("nowhere"),
-    "no seal": lambda made, seal, whole: (made.write_bytes(whole), seal.unlink()),
-    "a seal that is no text": lambda made, seal, whole: (made.write_bytes(whole), seal.write_bytes(b"\xff")),
-    "a seal that is a folder": lambda made, seal, whole: (made.write_bytes(whole), seal.unlink(), seal.mkdir()),
-    "another machine's": lambda made, seal, whole: (
-        made.write_bytes(whole + b"other"),
-        seal.write_bytes(library._seal("kernels-of-another-machine.so", whole + b"other")),
-    ),
-}
-
-
-@pytest.fixture(scope="module")
-def compiler_that_remembers(tmp_path_factory):
-    """A C++ compiler that makes the library once, and from then on, when it is called again, writes the same bytes."""
-    script = tmp_path_factory.mktemp("compiler") / "c++"
-    script.write_text(
-        f"""#!/bin/sh
-case $1 in --version) exec {shlex.join(library.compiler())} --version ;; esac
-[ -e $0.so ] || {shlex.join(library.compiler())} -std=c++17 -O0 -fPIC -shared -o $0.so {library.SOURCE}
-while [ "$1" != -o ]; do shift; done
-cp $0.so "$2"
-"""
-    )
-    script.chmod(0o755)
-    return script
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("damage", DAMAGES)
-def test_damaged_kernels_are_named_set_aside_and_compiled_again(
-    damage, compiler_that_remembers, monkeypatch, tmp_path, caplog
-):
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    monkeypatch.setenv("CXX", str(compiler_that_remembers))
-    library.kernels.cache_clear()
-    assert library.kernels() is not None
-    [made] = tmp_path.rglob("*.so")
-    whole, seal = made.read_bytes(), made.with_suffix(".sha256")
-    made.unlink()  # not changed in place: it is loaded
-    DAMAGES[damage](made, seal, whole)
-    library.kernels.cache_clear()
-    assert library.kernels() is not None and made.read_bytes() == whole
-    assert f"{made}: damaged, set aside as {made}.damaged-1, and made again" in caplog.text
-    library.kernels.cache_clear()
-
-
-class Forward(nn.Module):
-    """Some layers for images [n, 3, 8, 8], and what `way` makes of them."""
-
-    def __init__(self, way) -> None:
-        super().__init__()
-        self.way = way
-        self.conv, self.same = nn.Conv2d(3, 20, 3, padding=1), nn.Conv2d(20, 20, 3, padding=1)
-        self.pool, self.fc, self.row = nn.MaxPool2d(2), nn.Linear(20 * 64, 4), nn.Linear(8, 4)
-
-    def forward(self, x):
-        return self.way(self, x)
-
-
-def only_in_training(net, x):
-    x = net.conv(x)
-    return net.fc((net.same(x) if net.training else x).flatten(1))
-
-
-def unused(net, x):
-    x = net.conv(x)
-    net.same(x)
-    return net.fc(x.flatten(1))
-
-
-@pytest.mark.parametrize(
-    ("said", "way"),
-    [
-        ("scales a sum", lambda net, x: net.fc(torch.add(net.same(net.conv(x)), net.conv(x), alpha=3).flatten(1))),
-        ("logits are not the plain", lambda net, x: net.fc(net.same(net.conv(x)).flatten(1)).relu()),
-        ("logits are not the plain", lambda net, x: net.same(net.conv(x)).flatten(1)),
-        ("in testing than", only_in_training),
-        ("parts of an image", lambda net, x: net.row(net.same(net.conv(x)))),
-        ("other than all of an image", lambda net, x: net.fc(torch.flatten(net.conv(x), 1, end_dim=2))),
-        ("a layer twice", lambda net, x: net.fc(net.same(net.same(net.conv(x))).flatten(1))),
-        ("makes what it does not use", unused),
-        ("does not use same", lambda net, x: net.fc(net.conv(x).flatten(1))),
-        ("begins with", lambda net, x: net.fc(net.conv(net.pool(x)).flatten(1))),
-        ("makes what|adds what", lambda net, x: net.fc((x + x).flatten(1))),
-    ],
-)
-def test_what_the_kernels_would_get_wrong_is_refused(said, way):
-    with pytest.raises(Unsupported, match=said):
-        Graph(Forward(way), (3, 8, 8))
-
-
-class ChangedInPlace(nn.Module):
-    """What `+=` changes is used under another name, too: in what torch.fx tells of it that does not show."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.conv, self.one, self.two = (nn.Conv2d(inputs, 4, 3, padding=1) for inputs in (1, 4, 4))
-        self.fc = nn.Linear(256, 4)
-
-    def forward(self, x):
-        kept = a = self.conv(x)
-        a += self.one(a)
-        return self.fc((self.two(a) + kept).flatten(1))
-
-
-def test_a_model_that_the_kernels_compute_otherwise_is_left_to_torch(data_folder, monkeypatch, caplog):
-    train_instead(monkeypatch, lambda seed: ChangedInPlace())
-    with caplog.at_level(logging.INFO):
-        training = LaneTrainer([a_run()], prepared.read(data_folder), CPU)
-    assert type(training.updates) is EagerUpdates and "the kernels compute it otherwise" in caplog.text
 
 
 class Drawn(nn.Module):
