@@ -51,7 +51,7 @@ TESTS = {
     "runs": ["study", "rates_and_schedule", "job_resources", "table"],
     "settings": ["study", "status"],
     "reports": ["report", "results", "captions"],
-    "statistics": ["statistics", "noise", "grid", *CLAIMS, "figures", "table"],
+    "statistics": ["statistics", "noise", "grid", *CLAIMS, "figures", "figure_cells", "table"],
     "claims": [*CLAIMS, "paper", "verdicts", "update_variance"],
 }
 """Files of tests that are asked."""

@@ -1,0 +1,130 @@
+"""The cells that figures show: which is the best, and where an axis begins and ends."""
+
+import matplotlib
+import numpy as np
+import pandas as pd
+import pytest
+from helpers.figures import NO_EPOCHS, caption, draw, level, lines, note_of, planned, spec
+
+from smallbatch.analysis.metric_columns import with_metric_as_accuracy
+from smallbatch.figures.cells import best_cells, percent_axis, trained_floor
+
+
+@pytest.mark.parametrize(
+    ("accuracies", "bar", "floor"),
+    [
+        ((0.9, 0.92, 0.1), 0.8, 85),  # 5 below 90
+        ((0.9, 0.52, 0.44, 0.1), 0.8, 85),  # 44 to 10 is narrower than 90 to 52
+        ((0.9, 0.62, 0.44, 0.1), 0.8, 35),  # 39
+        ((0.94, 0.82, 0.74, 0.7), 0.8, 75),  # 78, half of 74 to 82; for 82 to 94 lies above the bar
+        ((0.94, 0.822, 0.782, 0.76), 0.8, 80),  # 80.2, half of 78.2 to 82.2
+        ((0.899, 0.1), 0.8, 80),  # 84.9
+        ((0.99, 0.8, 0.72), 0.7999, 75),  # 76: 80 is above the bar, so 80 to 99 is no gap below it
+        ((0.94, 0.829, 0.749, 0.72), 0.8, 75),  # 78.9; a third of the gap would leave 80.2
+        ((0.9, 0.85), 0.8, None),
+        ((0.1, 0.12), np.inf, None),
+    ],
+)
+def test_an_axis_of_accuracy_begins_above_the_widest_gap_below_the_bar(accuracies, bar, floor) -> None:
+    assert trained_floor(planned(level(*accuracies), bar=bar)) == floor
+
+
+def test_points_below_the_axis_are_hollow_at_its_edge() -> None:
+    axes = draw(spec("accuracy"), planned(level(0.9, 0.92, 0.1)), NO_EPOCHS).axes[0]
+    hollow = [line for line in axes.get_lines() if line.get_markerfacecolor() == "white"]
+    assert [(list(line.get_xdata()), list(line.get_ydata())) for line in hollow] == [([2**-6], [axes.get_ylim()[0]])]
+    assert hollow[0].get_marker() == axes.get_lines()[0].get_marker() and not hollow[0].get_clip_on()
+    for figure, marked in ((draw(spec("accuracy"), planned(level(0.9, 0.92)), NO_EPOCHS), False), (axes.figure, True)):
+        assert ("hollow: below the axis" in note_of(figure)) is marked
+        assert any(line.get_markerfacecolor() == "white" for line in figure.axes[0].get_lines()) is marked
+
+
+def test_of_the_best_only_the_best_are_below_the_axis() -> None:
+    runs = planned(level(0.9, 0.1) | {(8, 8, 2**-8): [0.1, 0.1]})
+    figure = draw(spec("best"), runs, NO_EPOCHS)
+    assert "hollow" in note_of(figure)
+    assert "hollow" not in note_of(draw(spec("best"), runs[runs["batch_size"] == 2], NO_EPOCHS))
+
+
+@pytest.mark.parametrize(
+    ("values", "from_zero", "ends"),
+    [
+        ([43, 61], True, (0, 70 + 0.02 * 70)), ([43, 61], False, (40 - 0.02 * 25, 65 + 0.02 * 25)),
+        ([91, 92], False, (90 - 0.02 * 10, 100 + 0.02 * 10)), ([97, 99], False, (95 - 0.02 * 5, 100 + 0.02 * 5)),
+        ([4, 7], True, (0, 10 + 0.02 * 10)), ([np.nan], False, (-2, 102)), ([np.nan, 97], True, (0, 102)),
+        ([100, 100], False, (95 - 0.02 * 5, 100 + 0.02 * 5)),
+    ],
+)  # fmt: skip
+@pytest.mark.parametrize("column", ["mean", "low", "high"])
+def test_axes_of_percent_end_at_tens_from_zero_and_else_at_fives(values, from_zero, ends, column) -> None:
+    cells = pd.DataFrame({name: values if name == column else np.nan for name in ("mean", "low", "high")})
+    axes = matplotlib.figure.Figure().subplots()
+    percent_axis(axes, cells.astype(float), "test accuracy", from_zero=from_zero)
+    assert axes.get_ylim() == pytest.approx(ends) and axes.get_ylabel() == "test accuracy (%)"
+
+
+def test_an_interval_that_ends_at_the_floor_of_an_axis_is_on_it() -> None:
+    axes = matplotlib.figure.Figure().subplots()
+    percent_axis(axes, pd.DataFrame({"mean": [88.0], "low": [80.0], "high": [91.0]}), "test accuracy", floor=80)
+    assert axes.get_ylim() == pytest.approx((80 - 0.02 * 15, 95 + 0.02 * 15))
+
+
+def test_rates_are_chosen_by_selection_accuracy_and_shown_by_accuracy() -> None:
+    runs = planned({(2, 2, 2**-8): [0.7], (2, 2, 2**-7): [0.9]})
+    assert lines(draw(spec("best"), runs, NO_EPOCHS).axes[0])["reduced AlexNet, no BN"][1] == [90]
+    runs["selection_accuracy"] = [0.8, 0.6]
+    chosen = runs.assign(selection="validation")
+    label = "reduced AlexNet, no BN, rate chosen on validation images"
+    assert lines(draw(spec("best"), chosen, NO_EPOCHS).axes[0])[label][1] == [70]
+
+
+def test_of_equal_rates_the_smallest_is_chosen_as_for_training() -> None:
+    runs = planned({(2, 2, 2**-8): [0.7], (2, 2, 2**-7): [0.9], (2, 2, 2**-6): [0.6]})
+    runs["selection_accuracy"] = 0.5
+    assert lines(draw(spec("best"), runs, NO_EPOCHS).axes[0])["reduced AlexNet, no BN"][1] == [70]
+
+
+def test_the_seeds_of_the_best_cell_are_counted() -> None:
+    runs = planned({(2, 2, 2**-8): [0.89, 0.9, 0.91, 0.9], (8, 8, 2**-8): [0.885, 0.89, 0.915]})
+    found = [best_cells(runs, ["experiment"], np.random.default_rng(seed)).iloc[0] for seed in range(8)]
+    assert [(best["batch_size"], best["seeds"]) for best in found] == [(2, 4)] * 8
+
+
+def test_of_many_equal_cells_the_first_is_the_best() -> None:
+    cells = [(m, m, 2.0**step) for m in (2, 4, 8) for step in range(-100, 0)]
+    runs = planned({cell: [0.5 + place % 3 / 10] for place, cell in enumerate(cells)})
+    (best,) = best_cells(runs, ["experiment"], np.random.default_rng(0)).itertuples()
+    assert (best.batch_size, best.base_lr) == (2, 2.0**-98), "the third is the first at 70 %"
+
+
+def test_each_sgd_batch_has_one_rate_over_all_bn_batches() -> None:
+    # Means over b: 0.65 at 2^-8 against 0.6 at 2^-7, though the single best cell has 2^-7.
+    runs = planned({(4, 2, 2**-8): [0.6], (4, 4, 2**-8): [0.7], (4, 2, 2**-7): [0.4], (4, 4, 2**-7): [0.8]})
+    np.testing.assert_allclose(lines(draw(spec("bn-batch"), runs, NO_EPOCHS).axes[0])["4"], [[2, 4], [60, 70]])
+    assert "at base learning rate η/m = 2⁻⁸ (m = 4)." in caption("fig13", spec("bn-batch"), runs)
+    larger = planned({(8, 2, 2**-8): [0.6], (16, 2, 2**-10): [0.6]})
+    text = caption("fig13", spec("bn-batch"), pd.concat([runs, larger]))
+    assert "at base learning rate η/m = 2⁻⁸ (m = 4, 8), 2⁻¹⁰ (m = 16)." in text
+
+
+def test_best_is_the_highest_mean_and_not_the_luckiest_seed() -> None:
+    runs = pd.concat([
+        planned({(2, 2, 2**-8): [0.70, 0.80], (2, 2, 2**-7): [0.95, "diverged"], (4, 4, 2**-8): ["missing"] * 2}),
+        planned({(2, 2, 2**-8): [0.60, 0.62]}, experiment="bn", norm="batch"),
+    ])  # fmt: skip
+    drawn = lines(draw(spec("best", "alex", "bn"), runs, NO_EPOCHS).axes[0])
+    np.testing.assert_allclose(drawn["reduced AlexNet, no BN"], [[2, 4], [75, np.nan]])
+    np.testing.assert_allclose(drawn["reduced AlexNet, BN on conv + FC"], [[2], [61]])
+
+
+def test_the_error_that_images_give_another_metric_is_its_own() -> None:
+    """With two seeds that agree the interval is what the images give: 1.96 times the error, of which 65 % is common."""
+    runs = planned({(m, m, 2**-8): [0.8, 0.8] for m in (2, 8)}).assign(f1=0.6, selection_f1=0.6)
+    halves = []
+    for error in (0.01, 0.03):
+        of = runs.assign(f1_error=error, selection_f1_error=error)
+        band = best_cells(with_metric_as_accuracy(of, "f1"), ["batch_size"], np.random.default_rng(0)).iloc[0]
+        halves.append((band["high"] - band["low"]) / 2)
+        assert band["mean"] == pytest.approx(60, abs=0.1)
+    assert halves[1] / halves[0] == pytest.approx(3, rel=0.1)
+    assert halves[1] == pytest.approx(1.96 * 3 * np.sqrt(0.65), rel=0.15)

@@ -1,0 +1,139 @@
+"""How figures look: colours, sizes, ticks, and that the same table gives the same bytes."""
+
+import itertools
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import matplotlib
+import pandas as pd
+import pytest
+from helpers.figures import (
+    NO_EPOCHS,
+    brightness,
+    draw,
+    draw_grid,
+    grid,
+    planned,
+    spec,
+)
+
+import smallbatch
+from smallbatch.figures import ALL_KINDS, style
+
+
+def test_many_rates_are_all_ticked_but_not_all_labelled() -> None:
+    runs = planned({(2, 2, 2.0**k): [0.5] for k in range(-12, 1)})
+    axis = draw(spec("accuracy"), runs, NO_EPOCHS).axes[0].xaxis
+    assert [text.get_text() for text in axis.get_ticklabels()] == ["2⁻¹²", "2⁻¹⁰", "2⁻⁸", "2⁻⁶", "2⁻⁴", "2⁻²", "2⁰"]
+    assert len(set(axis.get_majorticklocs()) | set(axis.get_minorticklocs())) == 13
+
+
+def test_batch_sizes_have_ordered_colours_that_show_on_white_and_markers_of_their_own() -> None:
+    looks = [style.batch_look(2**k) for k in range(1, 12)]
+    light = [brightness(look["color"]) for look in looks]
+    assert light == sorted(light)
+    assert light[-1] < 0.75
+    assert len({look["marker"] for look in looks}) == 11
+    assert style.batch_look(1)["color"] == looks[0]["color"]
+    assert style.batch_look(8192)["color"] == looks[-1]["color"]
+
+
+def test_experiments_never_look_alike() -> None:
+    looks = style.experiment_looks(map(str, range(14))).values()
+    assert len({(look["color"], look["linestyle"]) for look in looks}) == 14
+
+
+def test_text_can_be_read_in_print() -> None:
+    figure = draw_grid()
+    with style.context():
+        figure.draw_without_rendering()
+        sizes = [text.get_fontsize() for text in figure.findobj(matplotlib.text.Text) if text.get_text()]
+    assert min(sizes) >= 7
+    assert figure.get_figwidth() == 3.4
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("experiments", [["alex"], ["alex", "long-name", "other"]])
+@pytest.mark.parametrize("kind", ALL_KINDS)
+def test_nothing_is_cut_off_or_covered(kind: str, experiments: list[str]) -> None:
+    settings = {"norm": "batch", "augment": "flip", "warmup": True, "momentum": 0.9, "momentum_scaled": True}
+    long = grid().assign(experiment="long-name", data="cifar100", selection="validation", **settings)
+    tables = [grid(), long, grid().assign(experiment="other", norm="group")]
+    figure = draw(spec(kind, *experiments, base_lr=2**-8), pd.concat(tables), NO_EPOCHS)
+    with style.context():
+        figure.draw_without_rendering()
+        legends = [legend.get_window_extent() for legend in figure.legends]  # kind variance has its own in the plot
+        whole, note, plot = figure.bbox, figure.texts[-1].get_window_extent(), figure.axes[0].get_tightbbox()
+        titles = [axes.title.get_window_extent() for axes in figure.axes if axes.get_title()]
+    assert len(legends) == (kind != "variance")
+    assert not note.overlaps(plot)
+    assert not any(legend.overlaps(plot) or legend.overlaps(note) for legend in legends)
+    assert not any(left.overlaps(right) for left, right in itertools.combinations([*legends, *titles], 2))
+    for box in (*legends, *titles, plot, note):
+        assert box.x0 >= 0
+        assert box.x1 <= whole.x1
+        assert box.y0 >= 0
+        assert box.y1 <= whole.y1
+
+
+_ELSEWHERE = """
+import sys; sys.path[:0] = sys.argv[2:]
+from helpers.figures import draw_grid
+from smallbatch.figures import ALL_KINDS, style
+for kind in ALL_KINDS:
+    style.save(draw_grid(kind), [f"{sys.argv[1]}/{kind}.{end}" for end in ("pdf", "svg", "png")])
+"""
+
+
+def save_elsewhere(folder: Path, hash_seed: str) -> dict[str, bytes]:
+    """Save every kind from another process, whose hashes are seeded differently."""
+    imported = [Path(smallbatch.__file__).parents[1], Path(__file__).parents[1]]
+    settings = os.environ | {"PYTHONHASHSEED": hash_seed, "MPLCONFIGDIR": str(folder / "cache"), "TZ": "Asia/Tokyo"}
+    command = [sys.executable, "-c", _ELSEWHERE, *map(str, [folder, *imported])]
+    subprocess.run(command, check=True, env=settings)
+    return {file.name: file.read_bytes() for file in folder.iterdir() if file.is_file()}
+
+
+@pytest.mark.slow
+def test_files_are_the_same_bytes_twice_and_in_another_process(tmp_path: Path) -> None:
+    for kind in ALL_KINDS:
+        for folder in ("one", "two"):
+            style.save(draw_grid(kind), [tmp_path / folder / f"{kind}.{end}" for end in ("pdf", "svg", "png")])
+    first, second = ({file.name: file.read_bytes() for file in (tmp_path / name).iterdir()} for name in ("one", "two"))
+    (tmp_path / "three").mkdir()
+    assert len(first) == 3 * len(ALL_KINDS)
+    assert first == second
+    assert first == save_elsewhere(tmp_path / "three", hash_seed="7")
+    assert not any(b"atplotlib v" in content or b"CreationDate" in content for content in first.values())
+
+
+def test_the_users_own_settings_neither_change_a_figure_nor_are_changed(tmp_path: Path) -> None:
+    style.save(draw_grid(), [tmp_path / "plain.svg"])
+    with matplotlib.rc_context({"lines.linewidth": 9, "font.family": "monospace", "axes.facecolor": "red"}):
+        before = dict(matplotlib.rcParams)
+        style.save(draw_grid(), [tmp_path / "own.svg"])
+        assert dict(matplotlib.rcParams) == before
+    assert (tmp_path / "plain.svg").read_bytes() == (tmp_path / "own.svg").read_bytes()
+
+
+@pytest.mark.parametrize("title", ["From $5 to $10", r"Sweep of $\lambda_{x$", r"$\frac$ and 100 % of \$"])
+def test_a_title_is_drawn_as_it_stands(title: str, tmp_path: Path) -> None:
+    figure = draw(spec("accuracy", title=title), grid(), NO_EPOCHS)
+    [text] = [text for text in figure.texts if text.get_text() == title]
+    assert not text.get_parse_math()
+    style.save(figure, [tmp_path / f"f.{form}" for form in ("pdf", "svg", "png")])
+
+
+def test_a_character_that_the_font_lacks_is_said_in_the_log(tmp_path: Path, caplog) -> None:
+    style.save(draw(spec("accuracy", title="小"), grid(), NO_EPOCHS), [tmp_path / "f.png"])
+    (said,) = caplog.messages
+    assert "Glyph 23567" in said and "missing from font" in said
+
+
+@pytest.mark.slow
+def test_figures_need_no_torch() -> None:
+    library = Path(smallbatch.__file__).parent.parent
+    code = "import sys; import smallbatch.figures, smallbatch.publish.report; sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], env=os.environ | {"PYTHONPATH": str(library)}).returncode == 0
