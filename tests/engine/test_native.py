@@ -66,7 +66,6 @@ SETTINGS = [
     {"model": "resnet20", "norm": "batch", "b": 8},
 ]
 
-
 SHAPES = [(1, 8, 8), (3, 13, 10), (3, 32, 32)]
 
 

@@ -1,4 +1,4 @@
-"""A tiny study, before it is trained and after."""
+"""A tiny study, before it is trained and after; a home folder."""
 
 import shutil
 
@@ -17,3 +17,9 @@ def tiny(project):
 def copied(tmp_path_factory, tmp_path):
     """A finished study: a copy, as new and as old as what was trained."""
     return shutil.copytree(made_once(tmp_path_factory, "trained-tiny", train_tiny) / "project", tmp_path / "project")
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory):
+    """A user's home folder."""
+    return tmp_path_factory.mktemp("home")

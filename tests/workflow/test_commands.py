@@ -1,20 +1,18 @@
 """Every command that README.md, docs/ and config/README.md show is run, as it stands, or is refused here as unknown."""
 
-import os
 import re
 import shutil
 import subprocess
-import sys
-import time
 import tomllib
-from pathlib import Path
 
-import pandas as pd
 import pytest
-from helpers import PROJECT, warm, write_study
+from helpers import PROJECT, write_study
+from helpers.pages import run, shown
 from PIL import Image
 
 TEN_MINUTES_PAGE = PROJECT / "docs" / "ten-minutes.md"
+"""test_ten_minutes.py runs its commands."""
+
 PAGES = [PROJECT / "README.md", PROJECT / "config" / "README.md", *sorted((PROJECT / "docs").glob("*.md"))]
 
 SMALL = {
@@ -80,21 +78,6 @@ dvc push
 """.strip().splitlines()  # fmt: skip
 """Those that are run one after the other, in one copy of the project."""
 
-TEN_MINUTES = """
-python docs/example_pictures.py pictures
-python -m smallbatch check --config study=my-digits
-snakemake cost --config study=my-digits
-snakemake --cores 2 all --config study=my-digits 'training={runs_per_pack: 14}'
-""".strip().splitlines()
-"""Those of docs/ten-minutes.md, which are run with the files that it shows."""
-
-INSTEAD = {
-    "watch -n 10 ": "",  # has no end
-    "ssh://host/smallbatch": "../lab",
-    "git commit -m": "git commit --quiet -m",  # of hundreds of files
-}
-"""What cannot be had everywhere, and what is taken for it."""
-
 ONLY_PLANNED = {"snakemake --profile slurm figures": "snakemake --profile slurm figures -n"}
 """What needs a cluster; tests/slurm has one."""
 
@@ -139,19 +122,15 @@ LONG = {
 """What takes hours, a GPU or other packages, and a part of it that takes seconds; other tests run more of each."""
 
 
-def blocks(page: Path, language: str) -> list[str]:
-    """The code of one language that a page shows."""
-    return re.findall(rf"^```{language}\n(.*?)^```", page.read_text(encoding="utf-8"), re.M | re.S)
-
-
-def shown(*pages: Path) -> list[str]:
-    """The commands of pages, without what is said of them behind a #."""
-    lines = [line for page in pages for block in blocks(page, "sh") for line in block.splitlines()]
-    return [re.split(r"\s+# ", line)[0].strip() for line in lines]
-
-
 def test_every_command_that_is_shown_is_run_here_and_no_other():
-    known = {*TOGETHER, *TEN_MINUTES, *ONLY_PLANNED, *INSTALLED, *LONG, *(f"make {target}" for target in MADE)}
+    known = {
+        *TOGETHER,
+        *shown(TEN_MINUTES_PAGE),
+        *ONLY_PLANNED,
+        *INSTALLED,
+        *LONG,
+        *(f"make {target}" for target in MADE),
+    }
     assert set(shown(*PAGES)) == known
 
 
@@ -176,32 +155,6 @@ def test_what_is_installed_is_what_the_project_names():
     for kind, activation in zip(("BIN", "READER"), INSTALLED, strict=False):
         folder = activation.removeprefix(". ").removesuffix("/bin/activate")
         assert re.search(rf"^{kind} := {re.escape(folder)}(/bin)?$", makefile, re.MULTILINE)
-
-
-def run(folder: Path, command: str, home: Path) -> str:
-    """Run a line of shell as in the activated environment, with a home folder; returns what it printed."""
-    for word, other in INSTEAD.items():
-        command = command.replace(word, other)
-    (home / ".cache" / "smallbatch").mkdir(parents=True, exist_ok=True)
-    environment = {name: value for name, value in os.environ.items() if name != "XDG_CACHE_HOME"} | {
-        "PATH": os.pathsep.join([str(warm.python().parent), os.path.dirname(sys.executable), os.environ["PATH"]]),
-        "PYTHONPATH": os.pathsep.join(map(str, [folder / "workflow", PROJECT / "benchmarks"])),
-        "HOME": str(home), "DVC_NO_ANALYTICS": "1",
-        "GIT_CONFIG_COUNT": "1", "GIT_CONFIG_KEY_0": "init.defaultBranch", "GIT_CONFIG_VALUE_0": "main",
-        **{f"GIT_{role}_{key}": "a@example.org" for role in ("AUTHOR", "COMMITTER") for key in ("NAME", "EMAIL")},
-    }  # fmt: skip
-    done = subprocess.run(
-        ["bash", "-ec", command], cwd=folder, env=environment, text=True, timeout=570,
-        stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
-    )  # fmt: skip
-    assert done.returncode == 0, f"{command}\n{done.stdout}"
-    return done.stdout
-
-
-@pytest.fixture(scope="module")
-def home(tmp_path_factory):
-    """A user's home folder."""
-    return tmp_path_factory.mktemp("home")
 
 
 @pytest.fixture
@@ -240,33 +193,6 @@ def test_commands_work_one_after_the_other(downloaded, home):
     assert (downloaded / "results" / "laptop" / "report.html").exists() and (downloaded / "report.zip").exists()
     assert (downloaded / "results" / "laptop" / "laptop.crate.zip").exists()
     assert len(list((downloaded.parent / "lab").rglob("*"))) > 10
-
-
-def lay_out(project: Path, block: str) -> None:
-    """Write a file that a page shows, or put its lines under a key of one that is there; its first line says where."""
-    file, key = re.match(r"# (\S+?)(?:, under (\w+))?\n", block).groups()
-    text = block.partition("\n")[2]
-    if key:
-        before = (project / file).read_text(encoding="utf-8")
-        assert before.count(f"\n{key}:\n") == 1
-        text = before.replace(f"\n{key}:\n", f"\n{key}:\n{text}")
-    (project / file).write_text(text, encoding="utf-8")
-
-
-def test_a_study_of_ones_own_takes_ten_minutes(project, home):
-    """From nothing to the report, by what the page shows and nothing else."""
-    assert shown(TEN_MINUTES_PAGE) == TEN_MINUTES
-    for block in blocks(TEN_MINUTES_PAGE, "yaml"):
-        lay_out(project, block)
-    began = time.monotonic()
-    pictures, check, cost, whole = (run(project, command, home) for command in TEN_MINUTES)
-    assert time.monotonic() - began < 600
-    assert not pictures and len(list((project / "pictures").glob("?/*.png"))) == 1797
-    assert "27 runs: nothing wrong was found" in check and re.search(r"^ *all +27 ", cost, re.MULTILINE)
-    assert "Study my-digits is complete" in whole and "2 of 2 steps" not in whole
-    claims = pd.read_csv(project / "results" / "my-digits" / "claims.csv")
-    assert dict(zip(claims["claim"], claims["verdict"], strict=True)) == {"small-is-best": "supported"}
-    assert "small-is-best" in (project / "results" / "my-digits" / "report.html").read_text(encoding="utf-8")
 
 
 @pytest.mark.parametrize("command", ONLY_PLANNED)
