@@ -21,7 +21,7 @@ _WITHOUT, _EVERYWHERE, _CONV_ONLY = ("none", "all"), ("batch", "all"), ("batch",
 _PLAIN, _PADDED, _CROPPED = "none", "pad 4 + flip", "resized crop + flip"
 
 
-class Shown(NamedTuple):
+class PaperFigure(NamedTuple):
     """What a figure of the paper shows: of each setting the values that its experiments have.
 
     norms: pairs of normalisation and where it stands.
@@ -36,7 +36,7 @@ class Shown(NamedTuple):
     epochs: tuple[int, ...]
 
 
-def _shown(
+def _paper_figure(
     data: str,
     model: str,
     norm: tuple[str, str] = _WITHOUT,
@@ -44,33 +44,33 @@ def _shown(
     *,
     warmup: bool = False,
     epochs: int | None = None,
-) -> Shown:
-    return Shown((data,), (model,), (norm,), (augment,), (warmup,), (epochs or EPOCHS[data],))
+) -> PaperFigure:
+    return PaperFigure((data,), (model,), (norm,), (augment,), (warmup,), (epochs or EPOCHS[data],))
 
 
 _MIXED = ((_WITHOUT, _EVERYWHERE, _CONV_ONLY), (_PLAIN, _PADDED), (False, True))
 
-FIGURES: dict[str, Shown] = {
-    "fig01": _shown("cifar10", "alexnet"),
-    "fig02": _shown("cifar10", "resnet8"),
-    "fig03": _shown("cifar10", "resnet20"),
-    "sec32": _shown("cifar10", "resnet32"),
-    "fig04": _shown("cifar10", "resnet32", _EVERYWHERE),
-    "fig05": _shown("cifar10", "alexnet", _EVERYWHERE),
-    "fig06": _shown("cifar10", "alexnet", _CONV_ONLY),
-    "fig07": _shown("cifar10", "resnet32", _EVERYWHERE),
-    "fig08": _shown("cifar10", "resnet32", _EVERYWHERE, _PADDED),
-    "fig09": _shown("cifar100", "resnet32", _EVERYWHERE, _PADDED),
-    "fig10": _shown("cifar10", "resnet32", _EVERYWHERE, _PADDED, warmup=True),
-    "fig11": _shown("cifar100", "resnet32", _EVERYWHERE, _PADDED, warmup=True),
-    "fig12": _shown("imagenet", "resnet50", _EVERYWHERE, _CROPPED),
-    "fig13a": _shown("cifar10", "resnet32", _EVERYWHERE, _PADDED),
-    "fig13b": _shown("cifar100", "resnet32", _EVERYWHERE, _PADDED),
-    "fig14": _shown("imagenet", "resnet50", _EVERYWHERE, _CROPPED),
-    "fig15": Shown(("cifar10",), _NO_BN, *_MIXED, (82,)),
-    "fig16": Shown(("cifar10", "cifar100"), _NO_BN, *_MIXED, (82, 164)),
-    "fig17": _shown("cifar10", "resnet32", _EVERYWHERE, _PADDED, epochs=41),
-    "fig18": _shown("cifar10", "resnet32", _EVERYWHERE, _PADDED, epochs=164),
+FIGURES: dict[str, PaperFigure] = {
+    "fig01": _paper_figure("cifar10", "alexnet"),
+    "fig02": _paper_figure("cifar10", "resnet8"),
+    "fig03": _paper_figure("cifar10", "resnet20"),
+    "sec32": _paper_figure("cifar10", "resnet32"),
+    "fig04": _paper_figure("cifar10", "resnet32", _EVERYWHERE),
+    "fig05": _paper_figure("cifar10", "alexnet", _EVERYWHERE),
+    "fig06": _paper_figure("cifar10", "alexnet", _CONV_ONLY),
+    "fig07": _paper_figure("cifar10", "resnet32", _EVERYWHERE),
+    "fig08": _paper_figure("cifar10", "resnet32", _EVERYWHERE, _PADDED),
+    "fig09": _paper_figure("cifar100", "resnet32", _EVERYWHERE, _PADDED),
+    "fig10": _paper_figure("cifar10", "resnet32", _EVERYWHERE, _PADDED, warmup=True),
+    "fig11": _paper_figure("cifar100", "resnet32", _EVERYWHERE, _PADDED, warmup=True),
+    "fig12": _paper_figure("imagenet", "resnet50", _EVERYWHERE, _CROPPED),
+    "fig13a": _paper_figure("cifar10", "resnet32", _EVERYWHERE, _PADDED),
+    "fig13b": _paper_figure("cifar100", "resnet32", _EVERYWHERE, _PADDED),
+    "fig14": _paper_figure("imagenet", "resnet50", _EVERYWHERE, _CROPPED),
+    "fig15": PaperFigure(("cifar10",), _NO_BN, *_MIXED, (82,)),
+    "fig16": PaperFigure(("cifar10", "cifar100"), _NO_BN, *_MIXED, (82, 164)),
+    "fig17": _paper_figure("cifar10", "resnet32", _EVERYWHERE, _PADDED, epochs=41),
+    "fig18": _paper_figure("cifar10", "resnet32", _EVERYWHERE, _PADDED, epochs=164),
 }
 """By the paper's number; `sec32` is the text of section 3.2."""
 
@@ -96,72 +96,74 @@ def differences(figure: str, shown: Iterable[pd.DataFrame]) -> list[str]:
 _Rows = Sequence[Row]
 
 
-def _others(paper: Iterable[Any], rows: _Rows, value: Callable[[Row], Any]) -> list[Row]:
+def _not_in_paper(paper: Iterable[Any], rows: _Rows, value: Callable[[Row], Any]) -> list[Row]:
     """Of each value that the paper's figure does not have, the first experiment."""
     firsts = {value(row): row for row in reversed(rows) if value(row) not in paper}
     return [firsts[first] for first in sorted(firsts)]
 
 
-def _not(ours: Iterable[str], theirs: Iterable[str]) -> str:
+def _contrast(ours: Iterable[str], theirs: Iterable[str]) -> str:
     return f"{', '.join(dict.fromkeys(ours))}, not {' or '.join(dict.fromkeys(theirs))}"
 
 
-def _subject(paper: Shown, rows: _Rows) -> list[str]:
-    data = [DATA.get(row["data"], row["data"]) for row in _others(paper.data, rows, lambda row: row["data"])]
-    models = [model_words(row["model"]) for row in _others(paper.models, rows, lambda row: row["model"])]
+def _subject(paper: PaperFigure, rows: _Rows) -> list[str]:
+    data = [DATA.get(row["data"], row["data"]) for row in _not_in_paper(paper.data, rows, lambda row: row["data"])]
+    models = [model_words(row["model"]) for row in _not_in_paper(paper.models, rows, lambda row: row["model"])]
     their_data, their_models = [DATA[label] for label in paper.data], [*map(model_words, paper.models)]
     if data and models:
         theirs = f"{' or '.join(their_models)} on {' or '.join(their_data)}"
-        return [f"{', '.join(models)} on {_not(data, [theirs])}"]
-    return [_not(ours, theirs) for ours, theirs in ((models, their_models), (data, their_data)) if ours]
+        return [f"{', '.join(models)} on {_contrast(data, [theirs])}"]
+    return [_contrast(ours, theirs) for ours, theirs in ((models, their_models), (data, their_data)) if ours]
 
 
-def _norm(paper: Shown, rows: _Rows) -> list[str]:
-    others = _others(paper.norms, rows, lambda row: (row["norm"], row["norm_layers"]))
+def _norm(paper: PaperFigure, rows: _Rows) -> list[str]:
+    others = _not_in_paper(paper.norms, rows, lambda row: (row["norm"], row["norm_layers"]))
     theirs = [norm_words(model, *norm) for norm in paper.norms for model in paper.models]
-    return [_not([norm_words(row["model"], row["norm"], row["norm_layers"]) for row in others], theirs)] * bool(others)
+    return [_contrast([norm_words(row["model"], row["norm"], row["norm_layers"]) for row in others], theirs)] * bool(
+        others
+    )
 
 
-def _augment(paper: Shown, rows: _Rows) -> list[str]:
-    others = _others(paper.augments, rows, lambda row: row["augment"])
-    return [f"augmentation {_not([row['augment'] for row in others], paper.augments)}"] * bool(others)
+def _augment(paper: PaperFigure, rows: _Rows) -> list[str]:
+    others = _not_in_paper(paper.augments, rows, lambda row: row["augment"])
+    return [f"augmentation {_contrast([row['augment'] for row in others], paper.augments)}"] * bool(others)
 
 
-def _warmup(paper: Shown, rows: _Rows) -> list[str]:
-    others = _others(paper.warmups, rows, lambda row: bool(row["warmup"]))
+def _warmup(paper: PaperFigure, rows: _Rows) -> list[str]:
+    others = _not_in_paper(paper.warmups, rows, lambda row: bool(row["warmup"]))
     return ["with warm-up" if row["warmup"] else "without warm-up" for row in others]
 
 
-def _epochs(paper: Shown, rows: _Rows) -> list[str]:
+def _epochs(paper: PaperFigure, rows: _Rows) -> list[str]:
     in_epochs = [row for row in rows if budget(row)[1] == "epoch"]
     by_others = dict.fromkeys(budget_of(row) for row in rows if budget(row)[1] != "epoch")
-    others = [row["epochs"] for row in _others(paper.epochs, in_epochs, lambda row: row["epochs"])]
+    others = [row["epochs"] for row in _not_in_paper(paper.epochs, in_epochs, lambda row: row["epochs"])]
     ours = [*map(str, others[:-1]), *(counted(epochs, "epoch") for epochs in others[-1:])]
     theirs = [*map(str, paper.epochs[:-1]), counted(paper.epochs[-1], "epoch")]
-    return [_not(ours, map(str, paper.epochs))] * bool(others) + [_not(by_others, theirs)] * bool(by_others)
+    return [_contrast(ours, map(str, paper.epochs))] * bool(others) + [_contrast(by_others, theirs)] * bool(by_others)
 
 
-def _fewer_images(paper: Shown, rows: _Rows) -> list[str]:
+def _fewer_images(paper: PaperFigure, rows: _Rows) -> list[str]:
     theirs = {label: ORIGINALS[label].train for label in paper.data}
     least = min(theirs.values())
     fewer = {row["train_images"] for row in rows if row["train_images"] < theirs.get(row["data"], least)}
     *others, most = [f"{count:,}" for count in sorted(fewer)] or [""]
-    return [_not([*others, f"{most} training images"], [f"{count:,}" for count in theirs.values()])] * bool(fewer)
+    return [_contrast([*others, f"{most} training images"], [f"{count:,}" for count in theirs.values()])] * bool(fewer)
 
 
-def _weight_decay(paper: Shown, rows: _Rows) -> list[str]:
+def _weight_decay(paper: PaperFigure, rows: _Rows) -> list[str]:
     """Of the paper's models alone."""
     theirs = {model: WEIGHT_DECAY.get(model, 1e-4) for model in paper.models}
     pairs = {(row["weight_decay"], theirs[row["model"]]) for row in rows if row["model"] in theirs}
     return [f"weight decay {ours:g}, not {decay:g}" for ours, decay in sorted(pairs) if ours != decay]
 
 
-def _drops(paper: Shown, rows: _Rows) -> list[str]:
+def _drops(paper: PaperFigure, rows: _Rows) -> list[str]:
     theirs = dict.fromkeys(DROPS.get(label, "0.5 0.75") for label in paper.data)
     rows = [row for row in rows if row["lr_schedule"] == "drops" and row["lr_drops"]]  # of others `_departures` speaks
-    others = _others(theirs, rows, lambda row: row["lr_drops"])
-    return [f"rate drops at {_not([row['lr_drops'] for row in others], theirs)}"] * bool(others)
+    others = _not_in_paper(theirs, rows, lambda row: row["lr_drops"])
+    return [f"rate drops at {_contrast([row['lr_drops'] for row in others], theirs)}"] * bool(others)
 
 
-def _departures(paper: Shown, rows: _Rows) -> list[str]:
+def _departures(paper: PaperFigure, rows: _Rows) -> list[str]:
     return [*dict.fromkeys(words for row in rows for words in departures(row))]
