@@ -65,8 +65,8 @@ def finding(runs: pd.DataFrame, near: float, seed: int) -> Finding:
     size, rate = divmod(int(argmax(grid.selection[:1].reshape(1, -1))[0]), len(grid.base_lrs))
     mean, low, high = observed_or_corrected(100 * grid.peak())
     best = f"Best at m = {grid.sizes[size]}: {mean:.1f} %{by}"
-    above = [_rest_above(grid, place) for place in range(len(grid))] if len(grid) > 1 else []
-    others = [grid.sizes[place] for place, one in enumerate(above) if place != size and not _is_above(one)]
+    above = [_gain_of_others(grid, index) for index in range(len(grid))] if len(grid) > 1 else []
+    others = [grid.sizes[index] for index, one in enumerate(above) if index != size and not _is_above(one)]
     if others:
         lead = f"{best}; not told apart from it: m = {listed(others)}."
     else:
@@ -77,8 +77,10 @@ def finding(runs: pd.DataFrame, near: float, seed: int) -> Finding:
         "m not told apart from it": listed(others) or NOTHING,
         "best rate": f"{symbol} = {rate_words(grid.base_lrs[rate])}",
         "accuracy (%)": f"{mean:.1f}{brackets(low, high)}{by}",
-        "cost of the largest m (points)": _largest(grid.sizes[-1], above[-1]) if size < len(grid) - 1 else NOTHING,
-        f"m where its rate is within {near_words}": _carried(grid, rate, near),
+        "cost of the largest m (points)": _cost_of_largest(grid.sizes[-1], above[-1])
+        if size < len(grid) - 1
+        else NOTHING,
+        f"m where its rate is within {near_words}": _sizes_near_best(grid, rate, near),
     }
     return Finding(lead, row)
 
@@ -88,18 +90,18 @@ def _is_above(rest: Comparison) -> bool:
     return decide([rest]) == ["supported"] and rest.interval[0] > 0
 
 
-def _largest(m: int, rest: Comparison) -> str:
+def _cost_of_largest(m: int, rest: Comparison) -> str:
     """What the largest size costs; below zero where rates are chosen on other images and it is better in the test."""
     return f"m = {m}: {rest.effect[0]:.1f}{brackets(*rest.interval)}"
 
 
-def _rest_above(grid: Grid, place: int) -> Comparison:
+def _gain_of_others(grid: Grid, index: int) -> Comparison:
     """By how much the best of all other sizes is above that of one."""
-    one, rest = grid.split(np.arange(len(grid)) == place)
+    one, rest = grid.split(np.arange(len(grid)) == index)
     return Comparison("", 100 * rest.peak_difference(one), at_least=0)
 
 
-def _carried(grid: Grid, rate: int, near: float) -> str:
+def _sizes_near_best(grid: Grid, rate: int, near: float) -> str:
     """The sizes at which one rate is near each one's own best, as measured; unknown if not all have that rate."""
     if len(grid) == 1 or np.isnan(grid.accuracy[0, :, rate]).any():
         return NOTHING
