@@ -16,7 +16,7 @@ from torchvision.models import ResNet50_Weights
 from smallbatch import data
 from smallbatch.core.errors import UserError
 from smallbatch.data import imagenet, photos, prepared
-from smallbatch.data.imagenet import DEVKIT, SYNSETS, TRAIN, TRUTH, VALIDATION
+from smallbatch.data.imagenet import DEVKIT, SYNSETS, TRAIN, VALIDATION, VALIDATION_LABELS
 
 pytestmark = pytest.mark.filterwarnings("ignore:The image decoding and encoding:DeprecationWarning")
 
@@ -67,7 +67,7 @@ def devkit(root: Path) -> None:
     rows = [(number, wnid, "some words", 0) for wnid, number in IDS.items()] + [(3, "n00000001", "whole", 2)]
     mat = io.BytesIO()
     savemat(mat, {"synsets": np.array(rows, kinds)})
-    write(root / DEVKIT, tar_of({TRUTH: b"1\n2\n2\n", SYNSETS: mat.getvalue()}, "w:gz"))
+    write(root / DEVKIT, tar_of({VALIDATION_LABELS: b"1\n2\n2\n", SYNSETS: mat.getvalue()}, "w:gz"))
 
 
 def train_tar(root: Path) -> None:
@@ -236,9 +236,9 @@ def test_a_broken_photo_is_named(broken: bytes, layout: str, tmp_path: Path, mon
 @pytest.mark.parametrize(
     ("members", "parts"),
     [
-        ({TRUTH: b"1\n2\n2\n"}, ("has no member", SYNSETS)),
-        ({TRUTH: b"1\n2\n2\n", SYNSETS: b"x"}, ("is damaged",)),
-        ({TRUTH: b"one", SYNSETS: b"x"}, ("is damaged",)),
+        ({VALIDATION_LABELS: b"1\n2\n2\n"}, ("has no member", SYNSETS)),
+        ({VALIDATION_LABELS: b"1\n2\n2\n", SYNSETS: b"x"}, ("is damaged",)),
+        ({VALIDATION_LABELS: b"one", SYNSETS: b"x"}, ("is damaged",)),
     ],
 )
 def test_a_damaged_development_kit_is_named(members: dict, parts: tuple, tmp_path: Path) -> None:

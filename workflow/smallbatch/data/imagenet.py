@@ -34,7 +34,7 @@ from smallbatch.data.tree import File, describe_left_out, folders, shown, text, 
 log = logging.getLogger(__name__)
 
 TRAIN, VALIDATION, DEVKIT = "ILSVRC2012_img_train.tar", "ILSVRC2012_img_val.tar", "ILSVRC2012_devkit_t12.tar.gz"
-TRUTH = "ILSVRC2012_devkit_t12/data/ILSVRC2012_validation_ground_truth.txt"
+VALIDATION_LABELS = "ILSVRC2012_devkit_t12/data/ILSVRC2012_validation_ground_truth.txt"
 SYNSETS = "ILSVRC2012_devkit_t12/data/meta.mat"
 ALLOWED = f"{TRAIN} or train/ with class folders; val/ with class folders, or {VALIDATION} or a flat val/ with {DEVKIT}"
 
@@ -43,7 +43,7 @@ EXTENSIONS = (".jpeg", ".jpg")
 PHOTO_LIMIT = 1 << 26  # bytes; ImageNet's largest has 16 MB
 
 
-class Piece(NamedTuple):
+class ImageLocation(NamedTuple):
     """Location of an image: file below the root, member name if the file is an archive, offset and size in bytes."""
 
     file: str
@@ -52,7 +52,7 @@ class Piece(NamedTuple):
     size: int
 
 
-Images = dict[str, Piece]
+Images = dict[str, ImageLocation]
 """Images by their own names, without folders."""
 
 
@@ -83,7 +83,7 @@ def prepare(label: str, settings: dict[str, Any], folder: Path, original: bool) 
     if original:
         _check_original(root, label, len(classes), *(len(split.labels) for split in splits.values()))
     # The fingerprint uses the bytes of each photo, so that it is the same for archives and unpacked folders.
-    digests = [Split(_examine(split.images, name), split.labels) for name, split in splits.items()]
+    digests = [Split(_fill_index(split.images, name), split.labels) for name, split in splits.items()]
     meta = Meta(
         label=label,
         classes=classes,
@@ -153,10 +153,10 @@ def _validation_classes(root: Path, left_out: Counter[str]) -> dict[str, Images]
     if _has_class_folders(root):
         return _classes_in_folder(root, root / "val", left_out)
     if not (root / VALIDATION).is_file():
-        return _labelled(root, _images_in_folder(root, root / "val", left_out))
+        return _by_class(root, _images_in_folder(root, root / "val", left_out))
     with damage_reported(root / VALIDATION), open(root / VALIDATION, "rb") as file:
-        images = _once(_images_in_tar(file, root / VALIDATION, left_out), root / VALIDATION)
-    return _labelled(root, images)
+        images = _unique_by_name(_images_in_tar(file, root / VALIDATION, left_out), root / VALIDATION)
+    return _by_class(root, images)
 
 
 def _classes_in_tar(archive: Path, left_out: Counter[str]) -> dict[str, Images]:
@@ -173,12 +173,12 @@ def _classes_in_tar(archive: Path, left_out: Counter[str]) -> dict[str, Images]:
                 if path.stem in classes:
                     raise UserError(f"{archive}: class {path.stem} stands twice; allowed: each class once")
                 images = _images_in_tar(inner, archive, left_out, member.offset_data, f"{path.name}/")
-                classes[path.stem] = _once(images, archive)
+                classes[path.stem] = _unique_by_name(images, archive)
                 bar.update()
     return classes
 
 
-def _once(images: Iterable[tuple[str, Piece]], archive: Path) -> Images:
+def _unique_by_name(images: Iterable[tuple[str, ImageLocation]], archive: Path) -> Images:
     """Images by name; refuses two images with the same name, of which the first would be lost."""
     named: Images = {}
     for name, piece in images:
@@ -190,13 +190,13 @@ def _once(images: Iterable[tuple[str, Piece]], archive: Path) -> Images:
 
 def _images_in_tar(
     file: IO[bytes], archive: Path, left_out: Counter[str], start: int = 0, prefix: str = ""
-) -> Iterator[tuple[str, Piece]]:
+) -> Iterator[tuple[str, ImageLocation]]:
     """The images of a tar that begins at byte `start` of the archive."""
     for _, member in _members(file, prefix.rstrip("/") or archive.name):
         name = PurePosixPath(member.name).name
         if _is_image(name, left_out):
             _check_size(f"{archive}: {prefix}{name}", member.size)
-            yield name, Piece(archive.name, prefix + name, start + member.offset_data, member.size)
+            yield name, ImageLocation(archive.name, prefix + name, start + member.offset_data, member.size)
 
 
 def _members(file: IO[bytes], name: str) -> Iterator[tuple[tarfile.TarFile, tarfile.TarInfo]]:
@@ -232,7 +232,7 @@ def _images_in_folder(root: Path, folder: Path, left_out: Counter[str]) -> Image
             elif _is_image(entry.name, left_out):
                 _check_size(entry.path, entry.stat().st_size)
                 file = Path(entry.path).relative_to(root).as_posix()
-                images[entry.name] = Piece(file, "", 0, entry.stat().st_size)
+                images[entry.name] = ImageLocation(file, "", 0, entry.stat().st_size)
     return images
 
 
@@ -251,7 +251,7 @@ def _check_size(where: str, size: int) -> None:
         raise UserError(f"{where} has {size} bytes, allowed are {PHOTO_LIMIT}")
 
 
-def _labelled(root: Path, images: Images) -> dict[str, Images]:
+def _by_class(root: Path, images: Images) -> dict[str, Images]:
     """Validation images by class, from the development kit: the number in an image's name is a line number there."""
     truth, wnids = _devkit(root / DEVKIT)
     labelled: dict[str, Images] = {}
@@ -267,16 +267,18 @@ def _devkit(archive: Path) -> tuple[list[int], dict[int, str]]:
     """The class number of each validation image, and the name of each class number."""
     from scipy.io import loadmat
 
-    members = read_members(archive, (TRUTH, SYNSETS))
+    members = read_members(archive, (VALIDATION_LABELS, SYNSETS))
     try:
-        truth = [int(line) for line in members[TRUTH].split()]
+        truth = [int(line) for line in members[VALIDATION_LABELS].split()]
         synsets = loadmat(io.BytesIO(members[SYNSETS]), squeeze_me=True)["synsets"]
         wnids = {int(row["ILSVRC2012_ID"]): str(row["WNID"]) for row in synsets}
     except Exception as error:  # the reader's exceptions for damaged .mat files have no common base class
-        raise UserError(f"{archive}: {TRUTH} or {SYNSETS} is damaged ({' '.join(str(error).split())})") from error
+        raise UserError(
+            f"{archive}: {VALIDATION_LABELS} or {SYNSETS} is damaged ({' '.join(str(error).split())})"
+        ) from error
     unknown = sorted(set(truth) - wnids.keys())
     if unknown:
-        raise UserError(f"{archive}: {TRUTH} has class {unknown[0]}, which {SYNSETS} lacks")
+        raise UserError(f"{archive}: {VALIDATION_LABELS} has class {unknown[0]}, which {SYNSETS} lacks")
     return truth, wnids
 
 
@@ -312,7 +314,7 @@ def _split(root: Path, classes: tuple[str, ...], images: dict[str, Images]) -> S
     return Split(Photos(root, np.array(rows, index_type(max(map(len, files)), max(map(len, names))))), labels)
 
 
-def _examine(photos: Photos, name: str) -> np.ndarray:
+def _fill_index(photos: Photos, name: str) -> np.ndarray:
     """Decode each photo, store its height, width and SHA-256 in the index, and return the SHA-256s, [n, 32] uint8.
 
     It is better to find a broken photo here than hours into a training.
