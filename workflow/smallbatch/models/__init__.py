@@ -295,7 +295,7 @@ def build(
     """
     from torch import nn
 
-    from smallbatch.models.initialisation import as_in_the_paper, seeded
+    from smallbatch.models.initialisation import initialise_as_in_paper, seeded
     from smallbatch.models.normalisation import norms
 
     with errors_in_one_line(model, "it cannot be made") if is_own(model) else contextlib.nullcontext():
@@ -304,7 +304,7 @@ def build(
             made = maker(shape, classes, norms(norm, norm_layers, bn_batch_size), **arguments(model))
             if not isinstance(made, nn.Module):
                 raise TypeError(f"a {type(made).__name__} was made, not a torch.nn.Module")
-            return as_in_the_paper(made) if entry_point(model) in BUILT_IN.values() else made
+            return initialise_as_in_paper(made) if entry_point(model) in BUILT_IN.values() else made
 
 
 _loaded: dict[str, str] = {}

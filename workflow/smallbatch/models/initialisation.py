@@ -17,7 +17,7 @@ def seeded(seed: int) -> Iterator[None]:
         yield
 
 
-def as_in_the_paper(model: nn.Module) -> nn.Module:
+def initialise_as_in_paper(model: nn.Module) -> nn.Module:
     """Initialise convolutions and linear layers as He et al. 2015b: normal, fan-in, ReLU gain; biases zero."""
     for module in model.modules():
         if isinstance(module, nn.Conv2d | nn.Linear):

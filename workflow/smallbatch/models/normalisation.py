@@ -81,7 +81,7 @@ def micro_batch_momenta(sizes: Sequence[int], batch_size: int) -> list[float]:
     return [weight / (1 - sum(weights[index + 1 :])) for index, weight in enumerate(weights)]
 
 
-class _Sum(torch.autograd.Function):
+class _SumOverProcesses(torch.autograd.Function):
     """The sum of a tensor over processes; so is the gradient, since the losses of all processes depend on it."""
 
     @staticmethod
@@ -93,7 +93,7 @@ class _Sum(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
-        return _Sum.apply(gradient, ctx.group), None
+        return _SumOverProcesses.apply(gradient, ctx.group), None
 
 
 def _synchronised(
@@ -111,7 +111,7 @@ def _synchronised(
     local = torch.stack(torch.var_mean(values, (0, 2), correction=0))
     # Variance and mean of every process, [processes, 2, channels]: more exact than sums of squares, which cancel.
     is_ours = torch.arange(group.size(), device=x.device) == group.rank()
-    gathered: Tensor = _Sum.apply(is_ours[:, None, None] * local, group)
+    gathered: Tensor = _SumOverProcesses.apply(is_ours[:, None, None] * local, group)
     variances, means = gathered.unbind(1)
     group_mean = means.mean(0)
     group_var = variances.mean(0) + (means - group_mean).square().mean(0)

@@ -18,7 +18,7 @@ from smallbatch.study.metrics import ACCURACY, LABELS
 from smallbatch.training.resources import device as devices
 from smallbatch.training.trainer import LaneTrainer
 
-DECIDES = ("device", "cuda", "threads", "kernels", "torch")
+DECIDES_ROUNDING = ("device", "cuda", "threads", "kernels", "torch")
 """Entries of the environment that must be equal for equal rounding."""
 
 ROUNDED = {"float32": (0.001, 2), "tf32": (0.01, 4), "bf16": (0.01, 4)}
@@ -83,7 +83,7 @@ def evaluate(store: RunStore, record: Record, data: Path, device: torch.device) 
     training = LaneTrainer([computed], images, device)
     accuracy = training.test(weights).accuracies[0]
     this = environment.describe() | training.environment
-    alike = computed == run and all(this.get(key) == record.environment.get(key) for key in DECIDES)
+    alike = computed == run and all(this.get(key) == record.environment.get(key) for key in DECIDES_ROUNDING)
     result = Evaluation(
         accuracy,
         record.outcome.epochs[-1].test_accuracy,
