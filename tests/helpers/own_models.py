@@ -12,7 +12,7 @@ from smallbatch.core.seeds import stream_seed
 from smallbatch.data.originals import DatasetInfo
 from smallbatch.training import own_models
 from smallbatch.training.own_models import examination, subprocesses, suitability
-from smallbatch.training.own_models.set_order import sorted_sets
+from smallbatch.training.own_models.sorted_sets import sorted_sets
 from smallbatch.training.own_models.spec import spec_of
 from smallbatch.training.schedule import Schedule
 from smallbatch.training.trainer import LaneTrainer

@@ -16,7 +16,7 @@ from smallbatch.core.errors import UserError
 from smallbatch.core.files import write_json
 from smallbatch.training.own_models.examination import examine, train_shortly
 from smallbatch.training.own_models.other_environment import other_environment
-from smallbatch.training.own_models.set_order import sorted_sets
+from smallbatch.training.own_models.sorted_sets import sorted_sets
 from smallbatch.training.own_models.spec import ModelSpec
 from smallbatch.training.own_models.subprocesses import Answer
 

@@ -1,6 +1,6 @@
 """A short training of a model of the user's own, which must give the same result in two processes.
 
-One of them is in another environment (see `other_environment`), iterates over sets in reverse (see `set_order`), and
+One of them is in another environment (see `other_environment`), iterates over sets in reverse (see `sorted_sets`), and
 has not made or trained a model before.
 """
 
