@@ -16,8 +16,8 @@ from smallbatch.core.files import remove_temporaries, writing_errors
 from smallbatch.runs.records import Epoch
 from smallbatch.study.experiments import Run
 from smallbatch.study.rates import BaseLr
+from smallbatch.training.checkpoint_state import State, state_of_lanes
 from smallbatch.training.checkpoints import Checkpoint
-from smallbatch.training.state import State, state_of_lanes
 
 POLL = 1.0
 """Seconds between attempts to take a lock that another job holds."""

@@ -8,11 +8,11 @@ from torch import Tensor, nn
 
 from smallbatch.runs.records import Epoch, Outcome, Score, Variance
 from smallbatch.study.experiments import Run
+from smallbatch.training.checkpoint_state import State, misfit_of
 from smallbatch.training.lane_optimizer import LaneOptimizer
 from smallbatch.training.metrics import Scores
 from smallbatch.training.network import Network
 from smallbatch.training.resources import device as devices
-from smallbatch.training.state import State, misfit_of
 
 
 class LaneState:

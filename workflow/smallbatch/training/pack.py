@@ -26,6 +26,7 @@ from smallbatch.study.experiments import Run
 from smallbatch.study.metrics import LABELS
 from smallbatch.training import distributed, variance
 from smallbatch.training.checkpoint_folder import CheckpointFolder
+from smallbatch.training.checkpoint_state import State
 from smallbatch.training.checkpoints import Checkpoint
 from smallbatch.training.network import TooLarge, too_large
 from smallbatch.training.own_models import max_lanes
@@ -34,7 +35,6 @@ from smallbatch.training.resources import device as devices
 from smallbatch.training.resources import processor_binding
 from smallbatch.training.resources.lane_count import best_lane_count, save_limit, training_kind
 from smallbatch.training.resources.memory import MemoryBudget, free_for
-from smallbatch.training.state import State
 from smallbatch.training.trainer import LaneTrainer
 
 log = logging.getLogger(__name__)

@@ -18,6 +18,7 @@ from smallbatch.runs.records import Outcome
 from smallbatch.study.experiments import Run
 from smallbatch.training import lanes, variance
 from smallbatch.training.batches import BatchLoader, EpochPlan
+from smallbatch.training.checkpoint_state import State
 from smallbatch.training.checkpoints import Checkpoint
 from smallbatch.training.distributed import ALONE, World
 from smallbatch.training.engines import backends
@@ -31,7 +32,6 @@ from smallbatch.training.own_models import suitability
 from smallbatch.training.progress import Progress
 from smallbatch.training.resources import device as devices
 from smallbatch.training.schedule import Schedule
-from smallbatch.training.state import State
 
 if TYPE_CHECKING:
     from smallbatch.training.own_models.late_changes import LateChanges
