@@ -14,7 +14,7 @@ from helpers import refusal
 from smallbatch import data
 from smallbatch.core.errors import UserError
 from smallbatch.data import array_files, prepared
-from smallbatch.data.info import image_shape_and_classes
+from smallbatch.data.dataset_info import image_shape_and_classes
 
 Arrays = Mapping[str, np.ndarray]
 

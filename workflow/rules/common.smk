@@ -17,7 +17,7 @@ from smallbatch.estimate import job_resources
 from smallbatch.runs.bundles import unpacked_records, import_published
 from smallbatch.data import label as label_of
 from smallbatch.data import check_source, original_size, reason_to_prepare
-from smallbatch.data.info import size_of
+from smallbatch.data.dataset_info import size_of
 from smallbatch.data.prepared import ARRAYS, META, read_meta
 from smallbatch.core.code_digest import code_digest
 from smallbatch.core.environment import git_commit, processors

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 
 from smallbatch.core.console import log_and_exit_on_error
 from smallbatch.data import label
-from smallbatch.data.info import dataset_info
+from smallbatch.data.dataset_info import dataset_info
 from smallbatch.estimate.cost import estimate, format_estimate
 from smallbatch.study.experiments import Study
 from smallbatch.study_file.data_compatibility import check_against_data

@@ -18,7 +18,7 @@ from smallbatch.core.environment import git_commit
 from smallbatch.core.errors import UserError, refuse
 from smallbatch.data import check_source, prepare, reason_to_prepare
 from smallbatch.data import label as label_of
-from smallbatch.data.info import image_shape_and_classes, size_of
+from smallbatch.data.dataset_info import image_shape_and_classes, size_of
 from smallbatch.data.prepared import META, Meta, damaged_arrays, read, read_meta, set_aside_beside_folder
 from smallbatch.estimate.timings import Timings
 from smallbatch.export.trackers import TRACKERS

@@ -10,7 +10,7 @@ from typing import Any
 
 from smallbatch import data
 from smallbatch.core.errors import UserError, refuse
-from smallbatch.data.info import image_shape_and_classes
+from smallbatch.data.dataset_info import image_shape_and_classes
 from smallbatch.study.claims import check_claims, survives
 from smallbatch.study.experiments import BUDGETS, OF_TORCH, Experiment, Study
 from smallbatch.study.rates import parse_base_lr

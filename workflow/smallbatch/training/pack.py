@@ -16,7 +16,7 @@ from smallbatch.analysis.statistics import final_accuracy
 from smallbatch.core import environment, stopping
 from smallbatch.core.errors import Stopped, UserError
 from smallbatch.data import prepared
-from smallbatch.data.info import size_of
+from smallbatch.data.dataset_info import size_of
 from smallbatch.runs.bundles import import_published
 from smallbatch.runs.heartbeat import HeartbeatWriter
 from smallbatch.runs.packs import lane_key

@@ -14,7 +14,7 @@ from typing import Any
 
 from smallbatch import data, models
 from smallbatch.core.errors import UserError
-from smallbatch.data.info import image_shape_and_classes
+from smallbatch.data.dataset_info import image_shape_and_classes
 from smallbatch.data.originals import DatasetInfo
 from smallbatch.study.experiments import Experiment, Setting, Study
 from smallbatch.training.own_models import cache, subprocesses
