@@ -319,7 +319,8 @@ def test_the_screen(runs, monkeypatch):
     title = "resnet8 batch norm b=128 on cifar100, m=128, 40 lanes"
     say("resnet8-bn-augmented_m2to512_0123456789", runs[:4], **training(*runs[1:3], speed=12345.6, title=title))
     say("resnet8-bn-augmented_m2to512_9876543210", runs[5:6], state=FAILED, reason=reason, job="4711")
-    say("terminal", runs[6:7], log=None, title="", since=time.time() - 3 * 86400)
+    since = time.time() - 3 * 86400
+    say("terminal", runs[6:7], log=None, title="", since=since)
     for width, allowed in [("100", 100), ("80", 80), ("300", 100)]:
         monkeypatch.setenv("COLUMNS", width)
         text = format_status(seen())
@@ -331,7 +332,7 @@ def test_the_screen(runs, monkeypatch):
     assert "failed at" in text and ", job 4711\n    logs/train/resnet8-bn-augmented_m2to512_9876543210.log\n" in text
     log = "logs/train/resnet8-bn-augmented_m2to512_0123456789.log"
     assert f", 12,346 images/s, 1:05 left\n    {log}\n    {title}: 2 of 10 epochs\n" in text
-    day = time.strftime("%d %b %H:%M", time.localtime(time.time() - 3 * 86400))
+    day = time.strftime("%d %b %H:%M", time.localtime(since))
     assert f"running since {day}, on node07, process 42\n    terminal: its log is its terminal\n    starting" in text
 
 
