@@ -27,7 +27,7 @@ from smallbatch.data.originals import ORIGINALS
 from smallbatch.data.prepared import META, Meta, read_meta
 from smallbatch.runs.chosen_rates import chosen_file, write_chosen
 from smallbatch.runs.heartbeat import DONE, HeartbeatWriter, first_heartbeat
-from smallbatch.runs.packs import cut_into_packs, with_rates
+from smallbatch.runs.packs import cut_into_packs, pack_size, with_rates
 from smallbatch.runs.records import Epoch, Outcome, Variance
 from smallbatch.runs.store import RunStore
 from smallbatch.study.experiments import Chosen, Run, Study
@@ -73,7 +73,7 @@ def make(config: dict, folder: Path) -> int:
     for name, e in study.experiments.items():
         if e.best_of:
             write_chosen(chosen_file(folder / "results", study.name, name), chosen(study, name), [], "")
-    for pack in cut_into_packs(study, config["training"]["runs_per_pack"]).values():
+    for pack in cut_into_packs(study, pack_size(study, config["training"])).values():
         runs = with_rates(pack.runs, chosen(study, pack.experiment))
         names = [run.name(f"made {pack.data}") for run in runs]
         HeartbeatWriter(folder / "results" / "packs" / f"{pack.name}.json", first_heartbeat(names)).update(

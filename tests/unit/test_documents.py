@@ -21,6 +21,7 @@ from smallbatch.data.prepared import Meta
 from smallbatch.estimate import job_resources as resources
 from smallbatch.estimate.timings import images
 from smallbatch.runs.heartbeat import SILENCE
+from smallbatch.runs.packs import FEWEST, MOST
 from smallbatch.runs.store import RunStore
 from smallbatch.study.experiments import DEFAULT_BETAS, VALIDATION_FRACTION, Setting
 from smallbatch.study.rates import format_base_lr
@@ -143,8 +144,11 @@ def test_bounds_are_those_that_are_kept():
     told = documented("## config.yaml")
     training, claims = (SCHEMAS["config"]["properties"][key]["properties"] for key in ("training", "claims"))
     assert told["seeds"][0].endswith(f"from 1 to {SCHEMAS['config']['properties']['seeds']['anyOf'][1]['maximum']:,}")
-    for key in ("runs_per_pack", "processes", "side_by_side"):
+    for key in ("processes", "side_by_side"):
         assert told[f"training.{key}"][0] == f"whole number from {training[key]['minimum']}"
+    packs = training["runs_per_pack"]["anyOf"][1]["minimum"]
+    assert told["training.runs_per_pack"][0] == f"`auto` or whole number from {packs}"
+    assert f"from {FEWEST} to {MOST}, so that" in told["training.runs_per_pack"][1]
     for key in ("margin", "same", "near"):
         assert told[f"claims.{key}"][0] == "number from 0 to 100" and claims[key] == {"$ref": "#/$defs/points"}
     sizes = documented("### Data sets")

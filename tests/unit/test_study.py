@@ -9,7 +9,7 @@ from helpers.studies import CONFIG, base_and_dependent, load, small
 
 from smallbatch import models, study_file
 from smallbatch.core.errors import UserError
-from smallbatch.runs.packs import Plan, cut_into_packs, lane_key, with_rates
+from smallbatch.runs.packs import Plan, cut_into_packs, lane_key, pack_size, with_rates
 from smallbatch.runs.records import Outcome
 from smallbatch.runs.store import RunStore
 from smallbatch.study import experiments as studies
@@ -218,6 +218,24 @@ def test_a_pack_is_named_after_its_experiment_and_batch_sizes():
     assert names == [["small_m4to8"], ["small_m4", "small_m8"]]
     assert len({name.rpartition("_")[2] for name in cut_into_packs(load(), 4)}) == 2
     assert all(len(name.rpartition("_")[2]) == 10 for name in cut_into_packs(load(), 4))
+
+
+@pytest.mark.parametrize(
+    ("seeds", "training", "size"),
+    [
+        (1, {"runs_per_pack": "auto"}, 8),  # an eighth of 4 runs, but not less
+        (20, {"runs_per_pack": "auto"}, 10),  # of 80
+        (21, {"runs_per_pack": "auto"}, 11),  # of 84: in eight jobs, not in nine
+        (200, {"runs_per_pack": "auto"}, 64),  # of 800, but not more
+        (200, {"runs_per_pack": 5}, 5),
+        (1, {"runs_per_pack": 5, "side_by_side": 3}, 15),
+        (20, {"runs_per_pack": "auto", "side_by_side": 2}, 20),
+    ],
+)
+def test_how_many_runs_one_job_trains(seeds, training, size):
+    study = load(lambda v: v.update(seeds=list(range(1, seeds + 1))))
+    assert len(study.runs()) == 4 * seeds
+    assert pack_size(study, {"side_by_side": 1} | training) == size
 
 
 def test_settings_lead_back_to_the_run():

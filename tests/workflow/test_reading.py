@@ -9,7 +9,7 @@ from helpers import GRID, an_outcome, snakemake, write_study
 
 from smallbatch import data
 from smallbatch.runs import bundles
-from smallbatch.runs.packs import Plan
+from smallbatch.runs.packs import Plan, pack_size
 from smallbatch.runs.store import RunStore
 from smallbatch.study.settings import read_yaml
 from smallbatch.study_file import check_config, load_study
@@ -75,7 +75,7 @@ def with_work(project):
     for run in study.runs()[1:]:
         store.write(run, fingerprint, an_outcome(run), {"torch": "2"}, None)
     (project / "results/packs").mkdir()
-    for pack in Plan(study, training["runs_per_pack"] * training["side_by_side"], store).packs:
+    for pack in Plan(study, pack_size(study, training), store).packs:
         (project / "results/packs" / f"{pack}.done").touch()
 
 

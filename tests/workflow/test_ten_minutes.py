@@ -14,7 +14,7 @@ COMMANDS = """
 python docs/example_pictures.py pictures
 python -m smallbatch check --config study=my-digits
 snakemake cost --config study=my-digits
-snakemake --cores 2 all --config study=my-digits 'training={runs_per_pack: 14}'
+snakemake --cores 2 all --config study=my-digits
 """.strip().splitlines()
 """Those of the page, which are run with the files that it shows."""
 

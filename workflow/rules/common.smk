@@ -35,7 +35,7 @@ from smallbatch.runs import chosen_rates
 from smallbatch.runs import snakemake_options
 from smallbatch.runs import invalid_files
 from smallbatch.runs import job_recipes
-from smallbatch.runs.packs import Plan, with_rates
+from smallbatch.runs.packs import Plan, pack_size, with_rates
 from smallbatch.estimate.timings import Timings
 from smallbatch.runs.store import RunStore
 from smallbatch.study.claims import files_of
@@ -69,7 +69,7 @@ except UserError as error:
 DATASETS = {label_of(name, settings): settings for name, settings in config["datasets"].items()}
 TRAINING = config["training"]
 STORE = RunStore(Path(RESULTS))
-PLAN = Plan(STUDY, TRAINING["runs_per_pack"] * TRAINING["side_by_side"], STORE)
+PLAN = Plan(STUDY, pack_size(STUDY, TRAINING), STORE)
 
 
 def script_path(name):

@@ -8,7 +8,7 @@ import math
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from smallbatch.core.errors import UserError
 from smallbatch.runs.records import Record, digest_of
@@ -75,6 +75,27 @@ def relative_cost(run: Run) -> float:
     """
     epochs = run.setting.epochs or run.setting.images_and_epochs(run.batch_size, 0)[0] / ASSUMED_IMAGES
     return epochs * (1 + 3 / run.batch_size) * (1 + len(run.setting.variance_batch_sizes))
+
+
+JOBS = 8
+"""Jobs that a small study is cut into, so that as many processors have work."""
+
+FEWEST, MOST = 8, 64
+"""Runs of a pack: starting a job takes seconds, and one that is stopped should not have everything still before it."""
+
+
+def pack_size(study: Study, training: Mapping[str, Any]) -> int:
+    """About how many runs of a study one job trains.
+
+    Args:
+        study: the study.
+        training: the key of `config.yaml`. With `runs_per_pack: auto` a job has a `JOBS`-th of the study's runs, from
+            `FEWEST` to `MOST`; one that trains `side_by_side` parts has so many in each.
+    """
+    runs, parts = training["runs_per_pack"], int(training["side_by_side"])
+    if runs == "auto":
+        return parts * min(max(FEWEST, math.ceil(len(study.runs()) / JOBS)), MOST)
+    return parts * int(runs)
 
 
 def cut_into_packs(study: Study, runs_per_pack: int) -> dict[str, Pack]:
