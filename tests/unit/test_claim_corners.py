@@ -399,9 +399,19 @@ def test_all_figures_that_are_compared_are_named():
 
 
 def test_differences_from_the_paper_are_said_of_the_figure_that_has_them():
-    eight, twenty = (curve({2: 0.9, 8: 0.8}, **AS_FIGURE_1 | changed) for changed in (
-        {"model": "resnet8", "epochs": 10}, {"model": "resnet20", "epochs": 20},
+    papers, eight, twenty = (curve({2: 0.9, 8: 0.8, 128: 0.7}, **AS_FIGURE_1 | changed) for changed in (
+        {}, {"model": "resnet8", "epochs": 10}, {"model": "resnet20", "epochs": 20},
     ))  # fmt: skip
     assert judged(**study(fig02=eight, fig03=twenty)).loc["C2", "differences"] == (
         "weight decay 0.0005, not 0.0001; fig02: 10 epochs, not 82; fig03: 20 epochs, not 82"
     )
+    assert judged(**study(fig01=papers, fig02=eight, fig03=eight)).loc["C3", "differences"] == (
+        "fig02, fig03: 10 epochs, not 82; fig02: weight decay 0.0005, not 0.0001; fig03: ResNet-8, not ResNet-20"
+    )
+
+
+def test_of_a_figure_at_one_rate_the_others_are_not_compared():
+    case = study(fig01=lines({8: [0.9, 0.95], 16: [0.8, 0.99]}))
+    case["figures"]["fig01"]["base_lr"] = "2^-8"
+    row = judged(**case).loc["C1"]
+    assert row["evidence"] == "fig01: best inside at m = 8 at 2⁻⁸ (90.0 %), outside at m = 16 at 2⁻⁸ (80.0 %)"
