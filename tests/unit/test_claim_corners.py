@@ -410,8 +410,29 @@ def test_differences_from_the_paper_are_said_of_the_figure_that_has_them():
     )
 
 
-def test_of_a_figure_at_one_rate_the_others_are_not_compared():
-    case = study(fig01=lines({8: [0.9, 0.95], 16: [0.8, 0.99]}))
-    case["figures"]["fig01"]["base_lr"] = "2^-8"
-    row = judged(**case).loc["C1"]
-    assert row["evidence"] == "fig01: best inside at m = 8 at 2⁻⁸ (90.0 %), outside at m = 16 at 2⁻⁸ (80.0 %)"
+@pytest.mark.parametrize("rate", [2**-8, 2**-40])
+def test_of_a_figure_at_one_rate_the_others_are_not_compared(rate: float):
+    accuracies = {(8, rate): 0.9, (8, 2 * rate): 0.95, (16, rate): 0.8, (16, 2 * rate): 0.99}
+    case = study(fig01=table({(m, m, base_lr): seeds(accuracy) for (m, base_lr), accuracy in accuracies.items()}))
+    case["figures"]["fig01"]["base_lr"] = rate
+    assert judged(**case).loc["C1", "effect"] == "+10.0 points"
+
+
+STRETCHES = curves({4: [0.5, 0.9], 64: [0.5, 0.9], 128: [0.4, 0.8]})
+
+
+def test_curves_are_compared_over_each_stretch_between_two_drops():
+    found = judged(**STRETCHES | {"runs": STRETCHES["runs"].assign(lr_drops="0.25 0.75")})
+    each = [words.split(" averages ")[0] for words in compared(found, "C7")]
+    stretches = ("1 to 1", "2 to 3", "4 to 4")
+    assert each == [
+        *[f"fig04, epochs {epochs}: m = {m}" for epochs in stretches for m in (4, 64)],
+        "fig04, epochs 1 to 4: m = 128",
+    ]
+
+
+def test_runs_that_diverged_are_no_curves_where_no_epoch_is_known():
+    runs = STRETCHES["runs"]
+    diverged = runs.assign(status=np.where(runs["batch_size"] == 4, "finished", "diverged"))
+    row = judged(STRETCHES["figures"], diverged).loc["C7"]
+    assert (row["verdict"], row["comparisons"]) == ("not run", "[]")

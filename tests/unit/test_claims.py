@@ -124,6 +124,7 @@ def test_what_is_beside_a_verdict():
     assert row["seeds"] == "5" and row["reading"].startswith("a study that stops before large m cannot tell")
     assert row["verdict"] == "undecided" and row["to_decide"].endswith("by the widths of the intervals")
     (part,) = json.loads(row["comparisons"])
+    assert part["comparison"] in row["comparisons"], "as it is read, not escaped"
     assert {key: part[key] for key in ("effect", "at_least", "at_most", "unit", "seeds", "verdict")} == {
         "effect": 60, "at_least": 50, "at_most": None, "unit": "% of seeds", "seeds": 5, "verdict": "undecided",
     }  # fmt: skip

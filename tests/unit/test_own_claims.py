@@ -22,6 +22,8 @@ FIGURES = {
     "better": {"kind": "accuracy", "experiments": ["better"]},
     "both": {"kind": "best", "experiments": ["plain", "better"]},
     "recall": {"kind": "accuracy", "experiments": ["plain"], "metric": "balanced_accuracy"},
+    "less-recall": {"kind": "accuracy", "experiments": ["better"], "metric": "balanced_accuracy"},
+    "from-one": {"kind": "accuracy", "experiments": ["from-one"]},
     "with-dead": {"kind": "best", "experiments": ["dead", "better"]},
 }
 
@@ -35,8 +37,9 @@ def with_recall(runs: pd.DataFrame) -> pd.DataFrame:
 RUNS = pd.concat(
     [
         with_recall(curve({2: 0.70, 8: 0.80, 32: 0.75, 128: 0.60}).assign(experiment="plain")),
-        curve({2: 0.75, 8: 0.84, 32: 0.80, 128: 0.70}).assign(experiment="better"),
+        with_recall(curve({2: 0.75, 8: 0.84, 32: 0.80, 128: 0.70}).assign(experiment="better")),
         curve({2: DEAD, 8: DEAD}).assign(experiment="dead"),
+        curve({1: 0.90, 8: 0.80}).assign(experiment="from-one"),
     ],
     ignore_index=True,
 )
@@ -54,8 +57,10 @@ def test_a_claim_is_about_the_metric_of_its_figure():
     assert (row["verdict"], row["effect"]) == ("supported", "+10.0 points")  # 40 % at m = 128, 30 % at m = 2
     assert "best balanced accuracy at m ≥ 128" in row["predicate"] and "accuracy at" not in row["evidence"]
     assert row["evidence"].startswith("recall by balanced accuracy: best inside at m = 128 at 2⁻⁸ (40.0 %)")
-    # Of the variance that a point of error gives, the cells have half in common; the rest is 0.7 points each.
+    # Of the variance that a point of error gives, all cells have half in common; the rest is 0.7 points each.
     assert 0.5 < (row["high"] - row["low"]) / 2 / 1.96 < 1
+    gained = judged(improves={"from": "less-recall", "to": "recall"})  # 30 and 40 %, each at m = 128
+    assert gained["effect"] == "+10.0 points" and 0.5 < (gained["high"] - gained["low"]) / 2 / 1.96 < 1
     accuracy = judged(best_batch_size={"figure": "plain", "at_most": 8})
     assert (accuracy["effect"], accuracy["evidence"].split(":")[0]) == ("+5.0 points", "plain")
 
@@ -66,6 +71,7 @@ def test_a_claim_is_about_the_metric_of_its_figure():
         ({"best_batch_size": {"figure": "plain", "at_most": 8}}, "supported", "+5.0 points"),
         ({"best_batch_size": {"figure": "plain", "at_least": 32}}, "refuted", "-5.0 points"),
         ({"best_batch_size": {"figure": "plain", "at_least": 8, "at_most": 32}}, "supported", "+10.0 points"),
+        ({"best_batch_size": {"figure": "from-one", "at_most": 4}}, "supported", "+10.0 points"),
         ({"improves": {"from": "plain", "to": "better"}}, "supported", "+4.0 points"),
         ({"improves": {"from": "plain", "to": "better", "by": 3}}, "supported", "+4.0 points"),
         ({"improves": {"from": "plain", "to": "better", "by": 5}}, "refuted", "+4.0 points"),
@@ -98,8 +104,13 @@ def test_a_claim_of_ones_own_is_judged(asked, verdict, effect):
             {"improves": {"from": "plain", "to": "better", "by": 3}},
             "accuracy in better minus best in plain: above 3 ",
         ),
+        (
+            {"improves": {"from": "plain", "to": "better"}},
+            "best accuracy in better minus best in plain: above 0 points",
+        ),
         ({"same_accuracy": {"from": "plain", "to": "better"}}, "best in plain: within 1.0 points"),
         ({"accuracy_falls": {"figure": "plain", "from": 8}}, "best accuracies at m ≥ 8 over log2 m: above 0.2 points"),
+        ({"accuracy_falls": {"figure": "plain"}}, "best accuracies at m ≥ 1 over log2 m: above 0.2 points"),
         ({"range_shrinks": {"figure": "plain"}}, "over log2 m: above 0 rates"),
     ],
 )
@@ -122,6 +133,9 @@ def best_is_high(thresholds, grid):
 
 def fails(thresholds, grid):
     raise ValueError("no such\\nthing")
+
+def is_silent(thresholds, grid):
+    raise ValueError
 
 def ends(thresholds, grid):
     raise SystemExit(0)
@@ -152,9 +166,11 @@ def yields(what):
 number, texts = yields(lambda grid: 3), yields(lambda grid: Comparison("a\\nb", 100 * grid.peak(), at_least=1))
 few = yields(lambda grid: Comparison("a", 100 * grid.peak()[:10], at_least=1))
 mean = yields(lambda grid: Comparison("a", 100 * grid.peak().mean(), at_least=1))
+number_of_points = yields(lambda grid: Comparison("a", 80.0, at_least=1))
 unit = yields(lambda grid: Comparison("a", 100 * grid.peak(), at_least=1, unit="percent"))
 text = yields(lambda grid: Comparison("a", 100 * grid.peak(), at_least="50"))
 crossed = yields(lambda grid: Comparison("a", 100 * grid.peak(), at_least=50, at_most=40))
+point = yields(lambda grid: Comparison("a", 100 * grid.peak(), at_least=50, at_most=50))
 nan = yields(lambda grid: Comparison("a", 100 * grid.peak(), at_least=float("nan")))
 neither = yields(lambda grid: Comparison("a", 100 * grid.peak()))
 """
@@ -183,6 +199,7 @@ def test_a_function_that_fails_is_named_in_one_line(tmp_path):
 @pytest.mark.parametrize(
     ("name", "words"),
     [
+        ("is_silent", "it fails (ValueError: without a word)"),
         ("ends", "it fails (SystemExit: 0)"),
         ("reads", "it reads {folder}/mine.py.txt, whose changes nobody would notice; allowed: this file alone"),
         ("imports", "it reads {folder}/"),
@@ -192,9 +209,11 @@ def test_a_function_that_fails_is_named_in_one_line(tmp_path):
         ("texts", "it yields the sentence 'a\\nb'; allowed: a line of text"),
         ("few", "it yields the effect float64 (10,); allowed: an array of 1001 floats, as Grid has samples"),
         ("mean", "allowed: an array of 1001 floats, as Grid has samples"),
+        ("number_of_points", "it yields the effect 80.0; allowed: an array of 1001 floats, as Grid has samples"),
         ("unit", "it yields the unit 'percent'; allowed: points, rates, % of seeds, slope"),
         ("text", "it yields at_least '50' and at_most inf; allowed: two numbers, the first below the other"),
         ("crossed", "it yields at_least 50 and at_most 40; allowed: two numbers, the first below the other"),
+        ("point", "it yields at_least 50 and at_most 50; allowed: two numbers, the first below the other"),
         ("nan", "it yields at_least nan and at_most inf; allowed: two numbers, the first below the other"),
         ("neither", "it yields neither at_least nor at_most; allowed: one of them, or both"),
     ],
