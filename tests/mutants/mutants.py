@@ -42,7 +42,7 @@ MODULES = {
 }
 """What is mutated, by what is reported."""
 
-CLAIMS = ("claims", "claim_comparisons", "claim_corners", "claim_readings", "claims_of_few_seeds")
+CLAIMS = ("claims", "claim_comparisons", "claim_corners", "claim_readings", "claims_of_few_seeds", "own_claims")
 
 TESTS = {
     "tables": ["table", "selection"],
