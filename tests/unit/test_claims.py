@@ -99,9 +99,12 @@ def test_figures_that_are_absent_are_named_and_the_others_judged():
 
 
 def test_a_grid_without_the_batch_sizes_of_a_claim_is_not_run():
-    row = judged(**study(fig01=curve({2: 0.9, 8: 0.8}))).loc["C1"]
-    assert (row["verdict"], row["absent"]) == ("not run", "")
-    assert row["evidence"] == "fig01: the study lacks batch sizes that this compares"
+    small = curve({2: 0.9, 4: 0.8})
+    claims = judged(**study(fig01=small, fig02=small, fig03=small))
+    for claim, figures in (("C1", "fig01"), ("C2", "fig02, fig03")):
+        row = claims.loc[claim]
+        assert (row["verdict"], row["absent"]) == ("not run", "")
+        assert row["evidence"] == f"{figures}: the study lacks batch sizes that this compares"
 
 
 def test_one_figure_that_refutes_a_claim_decides_it():
@@ -137,6 +140,7 @@ def test_an_experiment_in_which_nothing_converged_decides_nothing():
     for claim in ("C1", "C3", "C5"):
         assert claims.loc[claim, "verdict"] == "undecided"
         assert claims.loc[claim, "evidence"].startswith("fig01: no run has converged")
+        assert claims.loc[claim, "seeds"] == ""
     assert claims.loc["C6", "verdict"] == "refuted"
 
 
