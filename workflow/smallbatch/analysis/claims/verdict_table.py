@@ -134,7 +134,7 @@ def _why_not_run(claim: Claim, absent: Sequence[str], missing_figures: Sequence[
     if unequal := [figure for figure in missing_figures if figure not in absent]:
         lacks = f"{', '.join(unequal)}: the study lacks batch sizes that this compares"
         return f"{lacks}; large m begin at {thresholds['large_batch']}" if "large_batch" in claim.thresholds else lacks
-    return f"the study has no results of {', '.join(missing_figures or absent)}"
+    return f"the study has no results of {', '.join(missing_figures)}"
 
 
 def _counts_of_verdicts(verdicts: Sequence[str]) -> str:
