@@ -3,11 +3,11 @@
     python benchmarks/verdicts.py [--studies 200] [C4 C9 ...]
 
 For each claim it makes studies in which every comparison lies so deep in the region where the claim puts it: at its
-border, barely inside, inside by 0.3 points or one rate, or one of them outside by as much; and of claims on a best
-alone studies in which one batch size ties with all of the other side. Each study has its own noise of seeds and of test
-images, and cells half a rate from the border of convergence train by the toss of a coin. It judges each study and
-prints a line a claim and number of seeds, as Markdown: how often it was wrongly supported and wrongly refuted, in the
-worst of the cases, and the power to support what is true and to refute what is false.
+border, barely inside, inside by 0.3 points, one rate or a slope of 0.04, or one of them outside by as much; and of
+claims on a best alone studies in which one batch size ties with all of the other side. Each study has its own noise of
+seeds and of test images, and cells half a rate from the border of convergence train by the toss of a coin. It judges
+each study and prints a line a claim and number of seeds, as Markdown: how often it was wrongly supported and wrongly
+refuted, in the worst of the cases, and the power to support what is true and to refute what is false.
 """
 
 import argparse
@@ -25,7 +25,7 @@ from smallbatch.analysis.claims.verdict_table import judge
 
 CONFIG = Path(__file__).parents[1] / "config" / "config.yaml"
 THRESHOLDS = yaml.safe_load(CONFIG.read_text(encoding="utf-8"))["claims"]
-MARGIN, SAME, NEAR = (THRESHOLDS[name] for name in ("margin", "same", "near"))
+MARGIN, SAME, NEAR, TOLERANCE = (THRESHOLDS[name] for name in ("margin", "same", "near", "slope_tolerance"))
 
 SEEDS = (1, 2, 3, 5)
 SIZES = (2, 4, 8, 16, 32, 64, 128, 256)
@@ -38,6 +38,7 @@ EPOCHS = 10
 CHANCE = 0.1
 IMAGES = 10_000
 NOISE = 0.3  # points, of a seed
+SLOPE_NOISE = 0.04  # of a seed, about as in study laptop
 SHARED, OWN = 0.4, 0.15  # of the binomial variance of test images: what all runs share; what seeds of one cell do
 
 Points = Mapping[int, float]
@@ -51,6 +52,7 @@ class Truth:
     best: percent at the best rate, by batch size; or by (m, b).
     widths: how many rates, from the smallest up, train; 2.5 means that the third does so half of the time.
     extra: points that are added at a rate, by (batch size, place of the rate).
+    slopes: of the variance of updates over m, at each epoch measured.
     """
 
     best: Mapping
@@ -58,6 +60,7 @@ class Truth:
     extra: Mapping = field(default_factory=dict)
     rates: int = RATES
     norm: str = "batch"
+    slopes: Sequence[float] = ()
 
 
 def level(value: float, sizes: Iterable[int] = SIZES) -> dict[int, float]:
@@ -76,8 +79,8 @@ def fall(total: float, start: int = 0) -> dict[int, float]:
     return level(TOP) | {m: TOP - step for m, step in zip(there, steps, strict=True)}
 
 
-POINTS, RATE = 0.3, 1.0
-CLEAR = {POINTS: 2.0, RATE: 1.5}
+POINTS, RATE, SLOPE = 0.3, 1.0, 0.04
+CLEAR = {POINTS: 2.0, RATE: 1.5, SLOPE: TOLERANCE}
 
 Study = Mapping[str, Sequence[Truth]]
 Build = Callable[[float, float], Study]
@@ -283,6 +286,12 @@ def longer(first: float, rest: float) -> Study:
     return {"fig17": [lift(0)], "fig08": [lift(1)], "fig18": [lift(2)]}
 
 
+def growing(first: float, rest: float) -> Study:
+    """C26: slopes at four epochs, measured from the lower end of where they may be."""
+    low = 1 - TOLERANCE
+    return {"variance": [Truth(level(TOP, (8,)), rates=1, norm="none", slopes=(low + first, *[low + rest] * 3))]}
+
+
 BUILDS: dict[str, tuple[Build, float]] = {
     "C1": (best_in(1, 8, "fig01", norm="none"), POINTS),
     "C2": (best_in(2, 4, "fig02", "fig03", norm="none"), POINTS),
@@ -309,6 +318,7 @@ BUILDS: dict[str, tuple[Build, float]] = {
     "C23": (everywhere, POINTS),
     "C24": (shrinking, RATE),
     "C25": (longer, POINTS),
+    "C26": (growing, SLOPE),
 }
 """Each claim's studies, and by how much a comparison is true or false where power is asked for."""
 
@@ -322,21 +332,23 @@ ONE_TIES: dict[str, list[Study]] = {
 """Studies of claims on a best in which the best of both sides are equal, so that either verdict is wrong."""
 
 
-def tables(study: Study, seeds: int, generator: np.random.Generator) -> tuple[dict, pd.DataFrame, pd.DataFrame]:
-    """Figures, runs and epochs of a study drawn from its truth."""
-    figures, runs, epochs = {}, [], []
+def tables(
+    study: Study, seeds: int, generator: np.random.Generator
+) -> tuple[dict, pd.DataFrame, pd.DataFrame, pd.DataFrame]:
+    """Figures, runs, epochs and variances of updates of a study drawn from its truth."""
+    figures, runs, slopes = {}, [], {}
     common = generator.normal(scale=np.sqrt(SHARED * 0.9 * 0.1 / IMAGES))
     for figure, truths in study.items():
         names = [f"{figure}-{place}" for place in range(len(truths))]
         figures[figure] = {"kind": "accuracy", "experiments": names}
         for name, truth in zip(names, truths, strict=True):
             runs.append(_runs(name, truth, seeds, common, generator))
+            slopes[name] = truth.slopes
     table = pd.concat(runs, ignore_index=True)
+    table = table.assign(run=[f"run{number}" for number in range(len(table))], lr_drops="0.5 0.75")
     if "fig04" in figures:
-        table = table.assign(run=[f"run{number}" for number in range(len(table))], lr_drops="0.5 0.75")
         figures["fig04"]["base_lr"] = "2^-8"
-        epochs.append(_epochs(table, generator))
-    return figures, table, pd.concat(epochs) if epochs else pd.DataFrame(columns=["run", "epoch", "test_accuracy"])
+    return figures, table, _epochs(table, generator), _variance(table, slopes, generator)
 
 
 def _runs(name: str, truth: Truth, seeds: int, common: float, generator: np.random.Generator) -> pd.DataFrame:
@@ -359,7 +371,7 @@ def _runs(name: str, truth: Truth, seeds: int, common: float, generator: np.rand
         "experiment": name, "test_images": IMAGES, "norm": truth.norm, "batch_size": m[place],
         "bn_batch_size": b[place], "seed": seed + 1,
         "base_lr": 2.0 ** (rate - (8 if truth.rates == 1 else 10)), "accuracy": values, "selection_accuracy": values,
-        "converged": converged.ravel(),
+        "converged": converged.ravel(), "lr_scaling": "linear",
     })  # fmt: skip
 
 
@@ -371,6 +383,20 @@ def _epochs(runs: pd.DataFrame, generator: np.random.Generator) -> pd.DataFrame:
     curves = runs["accuracy"].to_numpy()[:, None] - rise + generator.normal(scale=0.003, size=(len(runs), EPOCHS))
     names = np.repeat(runs["run"].to_numpy(), EPOCHS)
     return pd.DataFrame({"run": names, "epoch": np.tile(epoch, len(runs)), "test_accuracy": curves.ravel()})
+
+
+def _variance(
+    runs: pd.DataFrame, slopes: Mapping[str, Sequence[float]], generator: np.random.Generator
+) -> pd.DataFrame:
+    """Traces of updates that grow by a power of m, which has noise of its own for each run and epoch."""
+    rows = [
+        (run, epoch, m, float(m) ** power)
+        for run, experiment in zip(runs["run"], runs["experiment"], strict=True)
+        for epoch, slope in enumerate(slopes[experiment])
+        for power in [generator.normal(slope, SLOPE_NOISE)]
+        for m in SIZES
+    ]
+    return pd.DataFrame(rows, columns=["run", "epoch", "batch_size", "trace"])
 
 
 def cases(step: float) -> dict[str, tuple[float, float]]:
@@ -397,8 +423,8 @@ def shares(name: str, study: Study, seeds: int, studies: int) -> pd.Series:
 
 
 def _judged(claim: Claim, study: Study, seeds: int, generator: np.random.Generator) -> str:
-    figures, runs, epochs = tables(study, seeds, generator)
-    return judge(figures, runs, epochs, pd.DataFrame(), THRESHOLDS, generator, [claim])["verdict"].iloc[0]
+    figures, runs, epochs, variance = tables(study, seeds, generator)
+    return judge(figures, runs, epochs, variance, THRESHOLDS, generator, [claim])["verdict"].iloc[0]
 
 
 def line(name: str, seeds: int, studies: int) -> list[float]:

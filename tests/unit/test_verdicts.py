@@ -171,13 +171,13 @@ def test_what_an_undecided_claim_lacks(undecided: Comparison, words: str):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("claim", ["C2", "C4", "C21", "C24"])
+@pytest.mark.parametrize("claim", ["C2", "C4", "C21", "C24", "C26"])
 def test_studies_of_known_truth_are_seldom_judged_wrongly(claim: str):
     border, true = (harness.verdicts(claim, (depth, depth), 3, 15) for depth in (0, 0.1))
     assert border.max() <= 20 and true["refuted"] <= 20  # 3 of 15
 
 
-@pytest.mark.parametrize("claim", ["C2", "C4", "C21"])
+@pytest.mark.parametrize("claim", ["C2", "C4", "C21", "C26"])
 def test_what_is_plain_is_decided(claim: str):
     clear = harness.CLEAR[harness.BUILDS[claim][1]]
     assert harness.verdicts(claim, (clear, clear), 5, 5)["supported"] >= 80
