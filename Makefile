@@ -15,6 +15,7 @@ DEVELOPMENT := .venv/development
 PEERS := .venv/peers
 MUTATION := .venv/mutants
 SITE := .venv/docs
+VALIDATOR := .venv/validator
 # All tests, also those that `pytest` alone leaves out, on all processors at once. Those of a file stay together, and files
 # in the order of tests/conftest.py. What needs a SLURM skips unless SMALLBATCH_SLURM=required is in the environment.
 PYTEST := pytest -m '' --numprocesses auto --dist loadfile --no-loadscope-reorder
@@ -28,8 +29,8 @@ TESTED := --extra training --extra sharing --extra hdf5 --extra tensorboard --ex
 all: env
 	PATH="$(CURDIR)/$(BIN):$$PATH" snakemake --cores 8 all
 
-test: env-dev lint
-	PATH="$(CURDIR)/$(BIN):$$PATH" $(PYTEST)
+test: env-dev lint $(VALIDATOR)/installed
+	PATH="$(CURDIR)/$(BIN):$$PATH" SMALLBATCH_VALIDATOR=required $(PYTEST)
 
 test-avx2: env-dev
 	PATH="$(CURDIR)/$(BIN):$$PATH" ATEN_CPU_CAPABILITY=avx2 DNNL_MAX_CPU_ISA=AVX2 MKL_ENABLE_INSTRUCTIONS=AVX2 \
@@ -100,7 +101,13 @@ $(SITE)/installed: envs/docs.txt $(ENV)
 	$(BIN)/python -m pip install --quiet --require-hashes --no-deps --target $(SITE) --requirement $<
 	touch $@
 
-# The first is resolved alone; the others at its versions: a part of it, and what comes on top.
+# Beside the project, since it needs an older rich than the project has.
+$(VALIDATOR)/installed: envs/validator.txt $(ENV)
+	rm -rf $(VALIDATOR)
+	$(BIN)/python -m pip install --quiet --require-hashes --no-deps --target $(VALIDATOR) --requirement $<
+	touch $@
+
+# The first is resolved alone; the others at its versions: a part of it, and what comes on top. The last goes with none.
 lock: env-dev
 	echo 'setuptools>=77' | $(BIN)/uv pip compile $(LOCK) pyproject.toml - --extra training --extra sharing \
 		--output-file envs/requirements.txt
@@ -113,4 +120,5 @@ lock: env-dev
 			$$(sed -n 's/^\([[:alnum:]._-]*\)==.*/--no-emit-package \1/p' envs/requirements.txt) || exit; \
 	done
 	echo uv | $(BIN)/uv pip compile $(LOCK) - --constraint envs/development.txt --output-file envs/installer.txt
+	$(BIN)/uv pip compile $(LOCK) envs/validator.in --output-file envs/validator.txt
 	$(BIN)/python envs/conda_pins.py

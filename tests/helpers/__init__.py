@@ -147,7 +147,7 @@ def training_settings(**changed) -> dict:
 
 def copy_project(copy: Path) -> Path:
     """Copy the project's own files to a new folder; returns it."""
-    documents = ("README.md", "LICENSE", "CITATION.cff")
+    documents = ("README.md", "LICENSE", "CITATION.cff", "Makefile", "pyproject.toml")
     for part in ("Snakefile", "workflow", "config", "profiles", "slurm", "envs", "docs", *documents):
         source = PROJECT / part
         if source.is_dir():

@@ -11,6 +11,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 from helpers import PROJECT, a_run, an_outcome, made_data
+from helpers.validator import NOT_KNOWN, findings
 from rocrate.rocrate import ROCrate
 from rocrate.vocabs import RO_CRATE
 
@@ -21,6 +22,7 @@ from smallbatch.data.prepared import META, read_meta
 from smallbatch.publish import crate
 from smallbatch.runs.store import RunStore
 from smallbatch.study.experiments import Experiment, Study
+from smallbatch.study.settings import read_yaml
 
 RUNS = [a_run(seed=seed) for seed in (1, 2, 3)]
 STUDY = Study(
@@ -70,7 +72,10 @@ def runs(project, monkeypatch):
     return runs_table(planned, collect(planned, store, {"made": meta}), {"made": meta}, 0.8)
 
 
-def write(runs, output="mine.crate.zip", study=STUDY, claims=CLAIMS):
+LAB = {"name": "A lab", "kind": "organization", "url": "https://lab.example.org"}
+
+
+def write(runs, output="mine.crate.zip", study=STUDY, claims=CLAIMS, publisher=LAB):
     """The archive's metadata, by identifier."""
     files = crate.Files(
         citation=Path("CITATION.cff"),
@@ -80,7 +85,7 @@ def write(runs, output="mine.crate.zip", study=STUDY, claims=CLAIMS):
         data=[Path("data/made", META)],
         results=sorted([*Path("results/mine-look").iterdir(), *Path("paper_figures/mine-look").iterdir()]),
     )
-    crate.write(study, runs, claims, files, "9.27.1", Path(output))
+    crate.write(study, runs, claims, files, publisher, "9.27.1", Path(output))
     with zipfile.ZipFile(output) as archive:
         assert archive.testzip() is None
         graph = json.loads(archive.read("ro-crate-metadata.json"))["@graph"]
@@ -211,7 +216,6 @@ def test_every_file_is_there_listed_and_right(entities):
 def test_every_link_has_an_end_and_every_term_a_meaning(entities):
     terms = RO_CRATE["@context"]
     beyond = {"https://w3id.org/ro/crate/1.3"}
-    beyond |= {"https://doi.org/10.1093/bioinformatics/bts480", "https://snakemake.readthedocs.io"}  # of the library
     for entity in entities.values():
         assert all(kind in terms for kind in listed(entity["@type"])), entity
         assert all(key in terms for key in entity if not key.startswith("@")), entity
@@ -229,3 +233,28 @@ def test_the_same_study_gives_the_same_bytes(runs):
     assert Path("one.crate.zip").read_bytes() == Path("two.crate.zip").read_bytes()
     write(runs, "other.crate.zip", replace(STUDY, title="Another"))
     assert Path("other.crate.zip").read_bytes() != Path("one.crate.zip").read_bytes()
+
+
+def test_who_trained_and_publishes_is_said_or_left_out(runs):
+    entities = write(runs)
+    root = entities["./"]
+    [lab] = linked(entities, root, "publisher")
+    assert lab == {"@id": LAB["url"], "@type": "Organization", "name": "A lab", "url": LAB["url"]}
+    assert all(linked(entities, training, "agent") == [lab] for training in linked(entities, root, "mentions"))
+    alone = write(runs, publisher={"name": "Ada Lovelace", "kind": "person"})
+    assert alone["./"]["publisher"] == {"@id": "#ada-lovelace"} and alone["#ada-lovelace"]["@type"] == "Person"
+    nobody = write(runs, publisher={})
+    assert not any({"publisher", "agent"} & entity.keys() for entity in nobody.values())
+
+
+def test_an_author_who_publishes_is_one_entity(runs):
+    [author] = read_yaml(PROJECT / "CITATION.cff")["authors"]
+    root = write(runs, publisher=author | {"kind": "organization"})["./"]
+    assert root["publisher"] == root["author"]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("profile", ["ro-crate-1.3", "workflow-run-crate"])
+def test_the_validator_misses_only_what_is_not_known(profile, runs):
+    write(runs)
+    assert findings(Path("mine.crate.zip"), profile).keys() == NOT_KNOWN[profile]

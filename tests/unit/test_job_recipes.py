@@ -54,6 +54,8 @@ def test_settings_change_the_jobs_that_take_them():
     assert changed_by(config=CONFIG | {"claims": CONFIG["claims"] | {"other": 1}}) == {"claims"}
     assert changed_by(config=CONFIG | {"convergence_threshold": 0.5}) == {"table"}
     assert changed_by(snakemake="10.0") == {"archive"}
+    lab = CONFIG["publish"] | {"publisher": {"name": "A lab", "kind": "organization"}}
+    assert changed_by(config=CONFIG | {"publish": lab}) == {"archive"}
 
 
 def test_the_order_in_the_study_file_changes_what_shows_it():

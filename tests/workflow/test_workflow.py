@@ -78,8 +78,10 @@ def test_end_to_end_and_what_follows(copied):
 
 def check_crate(project):
     assert snakemake(project, *ALL[:-1], "crate").returncode == 0
-    with zipfile.ZipFile(project / "results/tiny/tiny.crate.zip") as archive:
+    crate = project / "results/tiny/tiny.crate.zip"
+    with zipfile.ZipFile(crate) as archive:
         names = set(archive.namelist())
+        archive.extractall(project / "elsewhere")
     assert {"Snakefile", "study.json", "data/digits/meta.json", "results/tiny/claims.csv"} < names
     assert {"workflow/rules/common.smk", "paper_figures/tiny/fig13.pdf", "ro-crate-metadata.json"} < names
     (project / "README.md").write_text("Another one.", encoding="utf-8")
@@ -89,6 +91,8 @@ def check_crate(project):
         "results/tiny/checksums/archive.json: made from other inputs" in done.stdout
         and jobs(done.stdout)["archive"] == 1
     )
+    again = snakemake(project / "elsewhere", *ALL)
+    assert again.returncode == 0 and trained(project / "elsewhere").keys() == trained(project).keys(), again.stdout
 
 
 def check_outputs(project):

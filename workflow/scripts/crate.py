@@ -24,6 +24,7 @@ if __name__ == "__main__":
             read_tables([given.runs]),
             pd.read_csv(given.claims, keep_default_na=False),
             crate.Files(Path(given.citation), **lists),
+            params.publisher,
             params.version,
             Path(snakemake.output.archive),
         )

@@ -41,7 +41,9 @@ FORMATS = {
     ".parquet": "application/vnd.apache.parquet",
     ".pdf": "application/pdf",
     ".png": "image/png",
+    ".py": "text/x-python",
     ".svg": "image/svg+xml",
+    ".toml": "application/toml",
     ".yaml": "application/yaml",
 }
 """Suffix of a file -> its media type; all others are plain text."""
@@ -50,8 +52,8 @@ DESCRIPTIONS = {
     "CITATION.cff": "How to cite the workflow and the paper",
     "LICENSE": "The licence of the workflow",
     "README.md": "What the workflow does and how it is used",
-    "requirements.txt": "The locked environment",
-    "config.yaml": "The configuration, before what the command line changed of it",
+    "envs/requirements.txt": "The locked environment",
+    "config/config.yaml": "The configuration, before what the command line changed of it",
     "meta.json": "What is known of a data set: classes, shape, mean and standard deviation, fingerprint",
     "runs.csv": "A row a run: all settings, outcome, where it was trained",
     "runs.parquet": "A row a run: all settings, outcome, where it was trained",
@@ -60,7 +62,9 @@ DESCRIPTIONS = {
     "claims.csv": "A row a claim: what was computed, verdict, effect with 95 % interval, all comparisons",
     "report.html": "Claims, results, figures, settings and environment on one page",
 }
-"""Name of a file -> its description."""
+"""Name of a file, or its path where others have that name, -> its description."""
+
+SNAKEMAKE = "https://snakemake.readthedocs.io/"
 
 SOFTWARE = {
     "python": ("Python", "https://www.python.org/"),
@@ -75,7 +79,7 @@ class Files(NamedTuple):
 
     citation: CITATION.cff, which names the workflow, its authors, its licence and the paper.
     documents: README.md, LICENSE.
-    code: the workflow's files, the main one first; the locked environment.
+    code: all that the workflow needs to run, the main file first.
     settings: the configuration, the study.
     data: `meta.json` of each data set; the images, which can be large, are left out.
     results: tables, claims, report, figures.
@@ -90,7 +94,13 @@ class Files(NamedTuple):
 
 
 def write(
-    study: Study, runs: pd.DataFrame, claims: pd.DataFrame, files: Files, snakemake_version: str, output: Path
+    study: Study,
+    runs: pd.DataFrame,
+    claims: pd.DataFrame,
+    files: Files,
+    publisher: Mapping[str, str],
+    snakemake_version: str,
+    output: Path,
 ) -> None:
     """Write the crate of a complete study.
 
@@ -99,6 +109,7 @@ def write(
         runs: all its runs, as in `runs.parquet`.
         claims: the judged claims, as in `claims.csv`.
         files: the files to include; paths relative to the project's folder, which is the working directory.
+        publisher: who trained and publishes it: name, kind (organization or person) and url, if any; or empty.
         snakemake_version: the version of Snakemake that runs the workflow.
         output: the archive, *.crate.zip.
 
@@ -107,8 +118,9 @@ def write(
     """
     crate, cited = ROCrate(version="1.3", gen_preview=True), read_yaml(files.citation)
     authors, paper, licence = _cited(crate, cited)
+    publishers = [_party(crate, **publisher)] if publisher else []
     workflow = _workflow(crate, files.code, cited, snakemake_version)
-    _tell(workflow, author=authors, softwareRequirements=_software(crate, runs))
+    _tell(workflow, author=authors, license=licence, softwareRequirements=_software(crate, runs))
     inputs = [_file(crate, path, f"The file of study {study.name}") for path in files.settings]
     studied = _study(crate, study)
     inputs += [studied, *(_data(crate, path) for path in files.data)]
@@ -119,7 +131,7 @@ def write(
         for number, (recorded, rows) in enumerate(by_environment(runs))
     ]
     for training in trainings:
-        _tell(training, instrument=workflow, object=inputs, result=results)
+        _tell(training, instrument=workflow, agent=publishers, object=inputs, result=results)
     for path in (*files.documents, files.citation):
         _tell(_file(crate, path), about=crate.root_dataset)
     _tell(
@@ -128,6 +140,7 @@ def write(
         description=study.description,
         datePublished=_times(runs).get("endTime", crate.datePublished.isoformat(timespec="seconds")),
         author=authors,
+        publisher=publishers,
         license=licence,
         citation=paper,
         keywords=cited["keywords"],
@@ -136,6 +149,7 @@ def write(
     for name, (identifier, version) in PROFILES.items():
         profile = _add(crate, identifier, ["CreativeWork", "Profile"], name=name, version=version)
         crate.root_dataset.append_to("conformsTo", profile)
+    _tell(crate.preview, name=f"The files of study {study.name}")
     _archive(crate, output)
 
 
@@ -152,7 +166,8 @@ def _tell(entity: Entity, **properties: Any) -> Entity:
 
 
 def _file(crate: ROCrate, path: Path, description: str = "") -> Entity:
-    properties = {"description": DESCRIPTIONS.get(path.name, description)} | _content(path, path.read_bytes())
+    described = DESCRIPTIONS.get(path.as_posix()) or DESCRIPTIONS.get(path.name) or description
+    properties = {"description": described} | _content(path, path.read_bytes())
     return crate.add_file(path, path, properties=properties)
 
 
@@ -167,7 +182,7 @@ def _content(path: Path, content: bytes) -> dict[str, str]:
 
 def _cited(crate: ROCrate, cited: Mapping[str, Any]) -> tuple[list[Entity], Entity, Entity]:
     """The workflow's authors, the paper, and the licence."""
-    authors = [_add(crate, f"#author-{i + 1}", "Organization", name=a["name"]) for i, a in enumerate(cited["authors"])]
+    authors = [_party(crate, author["name"], "organization") for author in cited["authors"]]
     [reference] = cited["references"]
     writers = [
         _add(crate, f"#{who['family-names']}", "Person", name=f"{who['given-names']} {who['family-names']}")
@@ -183,8 +198,21 @@ def _cited(crate: ROCrate, cited: Mapping[str, Any]) -> tuple[list[Entity], Enti
         url=reference["url"],
     )
     name = cited["license"]
-    licence = _add(crate, f"https://spdx.org/licenses/{name}", "CreativeWork", name=f"{name} licence", identifier=name)
+    licence = _add(
+        crate,
+        f"https://spdx.org/licenses/{name}",
+        "CreativeWork",
+        name=f"{name} licence",
+        description="Its text is in LICENSE",
+        identifier=name,
+    )
     return authors, paper, licence
+
+
+def _party(crate: ROCrate, name: str, kind: str, url: str = "") -> Entity:
+    """An organization or a person; the same name without a URL is the same entity."""
+    properties = {"name": name} | ({"url": url} if url else {})
+    return _add(crate, url or f"#{'-'.join(name.lower().split())}", kind.capitalize(), **properties)
 
 
 def _workflow(crate: ROCrate, code: Sequence[Path], cited: Mapping[str, Any], version: str) -> Entity:
@@ -193,7 +221,9 @@ def _workflow(crate: ROCrate, code: Sequence[Path], cited: Mapping[str, Any], ve
     properties |= {"name": cited["title"], "description": cited["abstract"], "version": cited["version"]}
     language = {"lang": "snakemake", "lang_version": version}
     workflow = crate.add_workflow(main, main, main=True, **language, properties=properties)
-    return _tell(workflow, hasPart=[_file(crate, path, f"Rules of the workflow: {path.stem}") for path in others])
+    # The library links to both, and has no entities for them.
+    _tell(workflow["programmingLanguage"], url=SNAKEMAKE, identifier=SNAKEMAKE)
+    return _tell(workflow, hasPart=[_file(crate, path, f"Part of the workflow: {path.as_posix()}") for path in others])
 
 
 def _software(crate: ROCrate, runs: pd.DataFrame) -> list[Entity]:

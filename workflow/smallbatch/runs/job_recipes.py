@@ -55,7 +55,7 @@ def job_recipes(
         "page": recipe_hash(
             study.as_json(), order, config["claims"]["near"], code["report"], files_digest(library / TEMPLATE)
         ),
-        "archive": recipe_hash(study.as_json(), order, snakemake, code["crate"]),
+        "archive": recipe_hash(study.as_json(), order, config["publish"].get("publisher"), snakemake, code["crate"]),
         **{
             f"table-{e.name}": recipe_hash(e.as_json(), config["convergence_threshold"], PROTOCOL, code["table"])
             for e in study.experiments.values()
