@@ -1,6 +1,8 @@
 """Recorded steps equal plain ones; what runs on a GPU only is the recording itself."""
 
+import dataclasses
 from functools import partial
+from pathlib import Path
 from types import SimpleNamespace
 from typing import ClassVar
 
@@ -10,19 +12,25 @@ from helpers import a_run, check_fields, made_data
 from helpers.lanes import train_instead
 from safetensors.torch import load
 from torch import nn
+from torch.nn import functional as F
 
+from smallbatch import models
 from smallbatch.core.errors import UserError
+from smallbatch.core.files import files_digest
 from smallbatch.data import prepared
+from smallbatch.models.initialisation import seeded
 from smallbatch.runs.store import RunStore
-from smallbatch.training import checkpoints
+from smallbatch.training import checkpoints, trainer
 from smallbatch.training.batches import BatchLoader
 from smallbatch.training.checkpoints import Checkpoint
 from smallbatch.training.distributed import ALONE, World
-from smallbatch.training.engines import cuda_graphs
-from smallbatch.training.engines.cuda_graphs import GraphUpdates
-from smallbatch.training.engines.eager import EagerUpdates
+from smallbatch.training.engines import cuda_graphs, recordable
+from smallbatch.training.engines.cuda_graphs import GraphUpdates, GraphUpdatesAlone
+from smallbatch.training.engines.eager import EagerUpdates, StochasticUpdates
 from smallbatch.training.network import Network
 from smallbatch.training.optimizers import optimizer_of
+from smallbatch.training.own_models import late_changes
+from smallbatch.training.own_models.spec import BUILT_IN
 from smallbatch.training.pack import train_pack
 from smallbatch.training.progress import Progress
 from smallbatch.training.resources import device as devices
@@ -46,10 +54,10 @@ KINDS = [
 ]
 
 
-class Rehearsed(GraphUpdates):
+class Rehearsing:
     """As on a GPU, but for the recording: programs run as they are."""
 
-    recordings: ClassVar[list["Rehearsed"]] = []
+    recordings: ClassVar[list["Rehearsing"]] = []
     replayed: ClassVar[list[int]] = []
 
     def capture(self, rehearse, programs, device):
@@ -63,10 +71,18 @@ class Rehearsed(GraphUpdates):
         program()
 
 
+class Rehearsed(Rehearsing, GraphUpdates):
+    """Of several lanes."""
+
+
+class RehearsedAlone(Rehearsing, GraphUpdatesAlone):
+    """Of a model that is trained alone."""
+
+
 @pytest.fixture(autouse=True)
 def clean(no_kernels, one_thread):
     """One thread, as the engine has it on the CPU; no recordings; no tf32 left behind."""
-    Rehearsed.recordings, Rehearsed.replayed = [], []
+    Rehearsing.recordings, Rehearsing.replayed = [], []
     yield
     devices.set_precision("float32", CPU)
 
@@ -82,6 +98,7 @@ def rehearsed(monkeypatch):
     """Trainings on the CPU make updates as on a GPU."""
     monkeypatch.setattr(cuda_graphs, "can_record", lambda network, loader: True)
     monkeypatch.setattr(cuda_graphs, "GraphUpdates", Rehearsed)
+    monkeypatch.setattr(cuda_graphs, "GraphUpdatesAlone", RehearsedAlone)
     monkeypatch.setattr(cuda_graphs, "REPLAY_STEPS", 3)
 
 
@@ -144,6 +161,137 @@ def test_recorded_steps_of_layers_of_ones_own_are_plain_ones(own_layers, data, t
     recorded = outcomes(pair(), data, tmp_path / "graphs")
     assert_same(recorded, plain)
     assert load(recorded[pair()[0]][1])["1.num_batches_tracked"] == 2 * 7
+
+
+class Mine(nn.Module):
+    """A layer of one's own with a buffer, before a linear one; `passed` makes of features what it passes on."""
+
+    def __init__(self, passed):
+        super().__init__()
+        self.passed, self.linear = passed, nn.Linear(64, 10)
+        self.register_buffer("seen", torch.zeros(()))
+
+    def forward(self, x):
+        return self.linear(self.passed(self, x.flatten(1)))
+
+
+def counted_in_place(layer, x):
+    layer.seen += 1
+    return F.dropout(x * (1 + layer.seen / 100), 0.3, layer.training)
+
+
+def replaced(layer, x):
+    layer.seen = layer.seen + 1
+    return F.dropout(x * (1 + layer.seen / 100), 0.3, layer.training)
+
+
+def asked(layer, x):
+    layer.seen += 1
+    return x if layer.seen < 9 else F.dropout(x, 0.3, layer.training)
+
+
+def drawn_elsewhere(layer, x):
+    return x if torch.rand(1, device="cpu") < 0.5 else 2 * x
+
+
+def multiplied_elsewhere(layer, x):
+    return x * torch.rand((), device="cpu")
+
+
+def of_chosen(layer, x):
+    return x * x[x > 0].mean()
+
+
+def kept_in_a_cache(layer, x):
+    if "table" not in vars(layer):
+        layer.table = torch.arange(64, device="cpu").to(x)
+    return x + layer.table
+
+
+@pytest.fixture
+def alone(monkeypatch):
+    """Trains a `Mine` in place of the runs' model, alone."""
+
+    def train_alone(passed):
+        def build(seed):
+            with seeded(seed):
+                return Mine(passed)
+
+        train_instead(monkeypatch, build)
+        monkeypatch.setattr(trainer, "suitability", lambda *_: BUILT_IN._replace(why_alone="a layer mixes lanes"))
+        monkeypatch.setattr(late_changes.LateChanges, "__init__", lambda *_: None)
+        monkeypatch.setattr(late_changes.LateChanges, "check", lambda *_: None)
+
+    return train_alone
+
+
+@pytest.mark.parametrize("kind", [{"momentum": 0.9, "augment_pad": 1}, *KINDS[:1]])
+def test_recorded_steps_of_a_model_alone_are_plain_ones_with_its_random_numbers(kind, alone, data, tmp_path, request):
+    alone(counted_in_place)
+    run, before = a_run(epochs=2, **kind), torch.get_rng_state()
+    plain = outcomes([run], data, tmp_path / "plain")
+    request.getfixturevalue("rehearsed")
+    assert_same(outcomes([run], data, tmp_path / "graphs"), plain)
+    assert Rehearsing.replayed == [1] * 14 and len(Rehearsing.recordings) == 1
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+@pytest.mark.parametrize(
+    ("passed", "reason"),
+    [(replaced, "it replaces model.seen by another tensor in its passes"), (asked, "it asks a tensor for its values")],
+)
+def test_steps_that_a_replay_would_not_repeat_are_made_one_by_one(
+    passed, reason, alone, data, tmp_path, request, caplog
+):
+    caplog.set_level("INFO")
+    alone(passed)
+    plain = outcomes([a_run(epochs=2)], data, tmp_path / "plain")
+    request.getfixturevalue("rehearsed")
+    assert_same(outcomes([a_run(epochs=2)], data, tmp_path / "graphs"), plain)
+    assert not Rehearsing.replayed and len(Rehearsing.recordings) == 1
+    line = f"steps are not recorded, but made operation by operation, since {reason}"
+    assert [record.message for record in caplog.records if "operation" in record.message] == [line]
+
+
+@pytest.mark.parametrize(
+    ("passed", "reason"),
+    [
+        (counted_in_place, ""),
+        (kept_in_a_cache, ""),
+        (replaced, "it replaces model.seen by another tensor in its passes"),
+        (asked, "without the values of tensors it fails (RuntimeError: Tensor.item() cannot be called on meta"),
+        (drawn_elsewhere, "it computes with tensors that are not where its images are"),
+        (multiplied_elsewhere, "it computes with tensors that are not where its images are"),
+        (of_chosen, "without the values of tensors it fails"),
+    ],
+)
+@pytest.mark.parametrize("labels", [{}, {"augment_mixup": 0.4}, {"loss": "mse", "metrics": ("r2",)}])
+def test_without_a_gpu_it_is_known_which_steps_it_can_record(passed, reason, labels, alone, monkeypatch):
+    alone(passed)
+    monkeypatch.setattr(models, "is_own", lambda model: True)
+    recordable._of_one_own.cache_clear()
+    found = recordable.reason_against(a_run(**labels), (1, 8, 8), 10)
+    assert found.startswith(reason) and bool(found) == bool(reason)
+
+
+def test_a_loss_and_an_optimiser_that_ask_for_values_are_not_recorded(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    text = "def asks(logits, labels):\n    return logits.mean(1) if labels.sum() > 0 else logits[0]\n"
+    Path("mine.py").write_text(text, encoding="utf-8")
+    loss = {"loss_function": "mine.py:asks", "loss_content": files_digest(Path("mine.py"))}
+    found = recordable.reason_against(a_run(loss="mse", metrics=("r2",), **loss), (1, 8, 8), 10)
+    assert found.startswith("without the values of tensors it fails")
+    found = recordable.reason_against(a_run(optimizer="torch:RMSprop"), (1, 8, 8), 10)
+    assert found == "torch:RMSprop updates with numbers of the host"
+    assert recordable.reason_against(a_run(), (1, 8, 8), 10) == ""
+
+
+def test_who_makes_the_steps_of_a_model_alone_on_a_gpu(alone, data, rehearsed):
+    alone(counted_in_place)
+    training = LaneTrainer([a_run()], data, CPU)
+    assert type(training.updates) is RehearsedAlone
+    training.backend = dataclasses.replace(training.backend, unrecordable="a reason")
+    assert type(training.make_updates()) is StochasticUpdates
 
 
 def test_a_block_is_what_is_left_of_the_epoch_in_replays_of_several_steps(data, tmp_path, rehearsed):
@@ -277,7 +425,10 @@ def test_a_block_never_needs_a_number_from_the_device(kind, data, monkeypatch):
     }
     network = Network(there.state.model, **more, pixels=64, precision="float32", device=device, world=ALONE)
     optimizer = optimizer_of(first.setting, network.model, network.parameters, [1.0, 2.0])
-    losses = Rehearsed(network, optimizer, loader).block(loader.plan([1, 2], 0), 0, steps, [1.0, 0.5] * 3 + [0.1])
+    updates, plan, factors = Rehearsed(network, optimizer, loader), loader.plan([1, 2], 0), [1.0, 0.5] * 3 + [0.1]
+    losses = updates.block(plan, 0, steps, factors)
+    with recordable.repeatable(network.model, device):
+        updates._rehearse()
     assert losses.shape == (steps, 2) and losses.device == device
     with pytest.raises((RuntimeError, NotImplementedError)):
         losses.sum().item()
@@ -362,6 +513,22 @@ def check_graphs(kind, data, gpu, monkeypatch):
         ours, theirs = (training.updates.block(training.plan(), 0, 7, factors) for training in (graph, plain))
         assert torch.equal(ours, theirs)
         assert all(map(torch.equal, state_of(graph), state_of(plain)))
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("passed", [counted_in_place, kept_in_a_cache, replaced, asked, of_chosen])
+def test_on_a_gpu_a_model_alone_is_trained_as_by_plain_updates(passed, alone, data, gpu):
+    """Random numbers of a replay are those of a step that is made with the same seed."""
+    alone(passed)
+    ours, plain = (LaneTrainer([a_run(momentum=0.9)], data, gpu) for _ in range(2))
+    assert type(ours.updates) is GraphUpdatesAlone
+    plain.updates = StochasticUpdates(plain.state.network, plain.state.optimizer, plain.loader)
+    for epoch in range(3):
+        ours.state.epoch = plain.state.epoch = epoch
+        losses = [training.updates.block(training.plan(), 0, 7, [1.0, 0.5] * 3 + [0.1]) for training in (ours, plain)]
+        assert torch.equal(*losses)
+        assert all(map(torch.equal, state_of(ours), state_of(plain)))
+    assert bool(ours.updates.replays) == (passed in (counted_in_place, kept_in_a_cache))
 
 
 @pytest.mark.gpu

@@ -2,13 +2,15 @@
 
 import pytest
 import torch
-from helpers import a_run
+from helpers import PROJECT, a_run
 from helpers.own_models import DATASET
 
 from smallbatch.data.prepared import read
+from smallbatch.training import how_trained as module
 from smallbatch.training.engines.eager import EagerUpdates
 from smallbatch.training.engines.native import library
 from smallbatch.training.how_trained import how_trained
+from smallbatch.training.own_models.spec import BUILT_IN, SLOWER
 from smallbatch.training.trainer import LaneTrainer
 
 CPU = torch.device("cpu")
@@ -39,10 +41,39 @@ def test_other_losses_are_torch_s():
     assert how_trained(a_run(loss="mse", metrics=("r2",)), DATASET.shape, DATASET.classes, CPU) == BY_TORCH
 
 
-def test_a_model_that_lanes_do_not_suit_is_trained_alone(monkeypatch):
-    from smallbatch.training import how_trained as module
-    from smallbatch.training.own_models.spec import BUILT_IN
+COST = "since it draws; that takes 1.2 to 5.6 times as long as in lanes on a processor, and on a GPU was not measured"
 
-    alone = BUILT_IN._replace(why_alone="it draws random numbers")
-    monkeypatch.setattr(module, "suitability", lambda *_: alone)
-    assert how_trained(a_run(), DATASET.shape, DATASET.classes, CPU) == "one run after the other, by torch"
+
+@pytest.mark.parametrize(
+    ("device", "recipe", "how"),
+    [
+        ("cpu", {}, "by torch"),
+        ("cuda", {}, "by torch in recorded steps"),
+        ("cuda", {"optimizer": "torch:RMSprop"},
+         "by torch, operation by operation (steps cannot be recorded, since torch:RMSprop updates with numbers of the "
+         "host)"),
+    ],
+)  # fmt: skip
+def test_of_a_model_that_is_trained_alone_the_reason_and_the_cost_are_said(device, recipe, how, monkeypatch):
+    monkeypatch.setattr(module, "suitability", lambda *_: BUILT_IN._replace(why_alone="it draws"))
+    said = how_trained(a_run(**recipe), DATASET.shape, DATASET.classes, torch.device(device))
+    assert said == f"one run after the other, {how}, {COST}"
+
+
+def test_several_runs_by_torch_have_recorded_steps_on_a_gpu():
+    recipe = {"loss": "mse", "metrics": ("r2",)}
+    said = how_trained(a_run(**recipe), DATASET.shape, DATASET.classes, torch.device("cuda"))
+    assert said == f"{BY_TORCH} in recorded steps"
+
+
+def test_the_cost_is_the_least_and_the_most_that_was_measured():
+    """In the table of models that were trained both ways."""
+    text = (PROJECT / "docs" / "speed.md").read_text(encoding="utf-8")
+    table = text.split("## Models of your own")[1].split("Not in lanes")[0]
+    rows = [line.split("|")[2:-1] for line in table.splitlines() if line.startswith("| ") and "m = 2" not in line]
+    ratios = [float(ratio) for row in rows if "---" not in row[0] for cell in row for ratio in cell.split("/")]
+    least, most = min(ratios), max(ratios)
+    assert len(ratios) == 45 and SLOWER.startswith(f"takes {least} to {most} times as long as in lanes on a processor")
+    assert f"takes {least} to {most} times as long as lanes" in (PROJECT / "docs" / "study.md").read_text(
+        encoding="utf-8"
+    )

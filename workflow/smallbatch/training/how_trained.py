@@ -6,6 +6,7 @@ from smallbatch.study.experiments import Run
 from smallbatch.training.distributed import ALONE
 from smallbatch.training.engines import backends
 from smallbatch.training.own_models import suitability
+from smallbatch.training.own_models.spec import SLOWER
 
 
 def how_trained(run: Run, shape: tuple[int, int, int], classes: int, device: torch.device) -> str:
@@ -18,8 +19,15 @@ def how_trained(run: Run, shape: tuple[int, int, int], classes: int, device: tor
         device: device to train on.
     """
     suits = suitability(run.setting, shape, classes)
-    if not suits.lanes:
-        return "one run after the other, by torch"
     backend = backends.choose(run, suits, shape, classes, device, ALONE)
+    by_torch = f"by torch{_steps(backend) if device.type == 'cuda' else ''}"
+    if not suits.lanes:
+        return f"one run after the other, {by_torch}, since {suits.why_alone}; that {SLOWER}"
     by_kernels = backend.layout or (device.type == "cuda" and backend.graph)
-    return f"several runs in lanes, by {'the kernels of this project' if by_kernels else 'torch'}"
+    return f"several runs in lanes, {'by the kernels of this project' if by_kernels else by_torch}"
+
+
+def _steps(backend: backends.Backend) -> str:
+    if backend.unrecordable:
+        return f", operation by operation (steps cannot be recorded, since {backend.unrecordable})"
+    return " in recorded steps"

@@ -25,7 +25,6 @@ class LaneOptimizer(abc.ABC):
     Attributes:
         state: tensors [lanes, ...] kept from one update to the next.
         name: name of the optimiser, as in `Setting.optimizer`.
-        recordable: whether a GPU can record an update, which needs no numbers on the host.
         betas, eps: as in `Setting`; for SGD, the first is the momentum.
         undecayed: indices of parameters without weight decay.
         undecayed_kinds: the same by their kinds, see `undecayed`.
@@ -35,7 +34,6 @@ class LaneOptimizer(abc.ABC):
     name: str
     betas: tuple[float, ...]
     eps = 0.0
-    recordable = True
 
     def __init__(self, parameters: Sequence[nn.Parameter], etas: Sequence[float], weight_decay: float) -> None:
         self.weight_decay = weight_decay

@@ -31,8 +31,6 @@ class LaneTorch(LaneOptimizer):
             of each parameter, [lanes, parameters]; all zeros before the first update.
     """
 
-    recordable = False
-
     def __init__(
         self, parameters: Sequence[nn.Parameter], etas: Sequence[float], weight_decay: float, name: str
     ) -> None:

@@ -6,6 +6,7 @@ both. So the host only launches replays, and reads nothing until the end of the 
 
 import contextlib
 import gc
+import logging
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 
@@ -13,7 +14,8 @@ import torch
 from torch import Tensor
 
 from smallbatch.training.batches import BatchLoader, EpochPlan
-from smallbatch.training.engines.eager import EagerUpdates
+from smallbatch.training.engines.eager import EagerUpdates, StochasticUpdates
+from smallbatch.training.engines.recordable import NotRecordable, repeatable
 from smallbatch.training.lane_optimizer import LaneOptimizer
 from smallbatch.training.network import Network
 
@@ -32,6 +34,8 @@ WARM_UPS = 3
 
 Program = Callable[[], object]
 """A function that makes some steps."""
+
+log = logging.getLogger(__name__)
 
 
 def can_record(network: Network, loader: BatchLoader) -> bool:
@@ -54,15 +58,22 @@ def captured(rehearse: Program, programs: Sequence[Program], device: torch.devic
     with torch.cuda.device(device):
         pool, side = torch.cuda.graph_pool_handle(), torch.cuda.Stream()
         side.wait_stream(torch.cuda.current_stream())
-        with torch.cuda.stream(side):
-            for _ in range(WARM_UPS):
-                rehearse()
-        torch.cuda.current_stream().wait_stream(side)
+        try:
+            with torch.cuda.stream(side):
+                for _ in range(WARM_UPS):
+                    rehearse()
+        finally:
+            torch.cuda.current_stream().wait_stream(side)
         graphs = [torch.cuda.CUDAGraph() for _ in programs]
         for graph, program in zip(graphs, programs, strict=True):
             with torch.cuda.graph(graph, pool=pool, stream=side):
                 program()
     return [graph.replay for graph in graphs]
+
+
+def not_recorded(reason: str) -> str:
+    """What the log says of steps that are not recorded."""
+    return f"steps are not recorded, but made operation by operation, since {reason}"
 
 
 class GraphUpdates(EagerUpdates):
@@ -96,6 +107,11 @@ class GraphUpdates(EagerUpdates):
             return super().steps
         return min(self.loader.steps, self._within(GRAPH_STEPS, GRAPH_IMAGES, GRAPH_VALUES))
 
+    @property
+    def replay_steps(self) -> int:
+        """Maximum number of steps of a replay."""
+        return self._within(REPLAY_STEPS, REPLAY_IMAGES, REPLAY_VALUES)
+
     def block(self, plan: EpochPlan, first: int, last: int, factors: Sequence[float]) -> Tensor:
         """Make the updates of steps first ... last - 1, as in `Updates`, without the host waiting for the device."""
         if not self.at_once:
@@ -108,7 +124,7 @@ class GraphUpdates(EagerUpdates):
         self.counter.zero_()
         if not self.replays:
             self._record()
-        self._run(count)
+        self._run(plan, range(first, last))
         return self.losses[:count].clone()
 
     def _allocate(self, plan: EpochPlan) -> None:
@@ -119,7 +135,7 @@ class GraphUpdates(EagerUpdates):
         self.counter = torch.zeros(1, dtype=torch.int64, device=self.network.device)
 
     def _record(self) -> None:
-        sizes = list(dict.fromkeys((self._within(REPLAY_STEPS, REPLAY_IMAGES, REPLAY_VALUES), 1)))
+        sizes = list(dict.fromkeys((self.replay_steps, 1)))
         with self._kept():
             programs = [partial(self._make_steps, size) for size in sizes]
             replays = self.capture(self._rehearse, programs, self.network.device)
@@ -127,18 +143,24 @@ class GraphUpdates(EagerUpdates):
 
     @contextlib.contextmanager
     def _kept(self) -> Iterator[None]:
-        """Context that restores everything that steps change."""
-        tensors = [*self.network.model.state_dict().values(), *self.optimizer.state, self.counter]
-        before = [tensor.clone() for tensor in tensors]
-        yield
-        for tensor, value in zip(tensors, before, strict=True):
-            tensor.copy_(value)
+        """Context that restores everything that steps change, also what they replaced."""
+        before = [tensor.clone() for tensor in self._changing()]
+        try:
+            yield
+        finally:
+            for tensor, value in zip(self._changing(), before, strict=True):
+                tensor.copy_(value)
+
+    def _changing(self) -> list[Tensor]:
+        return [*self.network.model.state_dict().values(), *self.optimizer.state, self.counter]
 
     def _rehearse(self) -> None:
         self.counter.zero_()  # there may be fewer rows than rehearsals
         self._make_steps(1)
 
-    def _run(self, count: int) -> None:
+    def _run(self, plan: EpochPlan, steps: range) -> None:
+        """Replay these steps of the epoch."""
+        count = len(steps)
         for size, replay in self.replays.items():
             for _ in range(count // size):
                 replay()
@@ -162,3 +184,45 @@ class GraphUpdates(EagerUpdates):
         losses = self.network.gradients(images, labels)
         self.optimizer.step_at(negative_rates)
         return losses
+
+
+class GraphUpdatesAlone(GraphUpdates, StochasticUpdates):
+    """Updates of a model that is trained alone, by replays of a recorded step with the random numbers of each step.
+
+    Torch passes the state of its generator to a replay. If the rehearsal shows that a replay would do otherwise than a
+    step, which on this device alone may be so, steps are left to `StochasticUpdates`.
+    """
+
+    def __init__(self, network: Network, optimizer: LaneOptimizer, loader: BatchLoader) -> None:
+        super().__init__(network, optimizer, loader)
+        self.recordable = True
+
+    @property
+    def at_once(self) -> bool:
+        """As in `GraphUpdates`, and steps can be recorded."""
+        return self.recordable and super().at_once
+
+    @property
+    def replay_steps(self) -> int:
+        """One: each step has random numbers of its own."""
+        return 1
+
+    def block(self, plan: EpochPlan, first: int, last: int, factors: Sequence[float]) -> Tensor:
+        """As in `GraphUpdates`."""
+        try:
+            with self.drawing(plan, first):  # for rehearsals
+                return super().block(plan, first, last, factors)
+        except NotRecordable as reason:
+            log.info("%s", not_recorded(str(reason)))
+            self.recordable = False
+            return super().block(plan, first, last, factors)
+
+    def _rehearse(self) -> None:
+        super()._rehearse()  # which may fill caches
+        with repeatable(self.network.model, self.network.device):
+            super()._rehearse()
+
+    def _run(self, plan: EpochPlan, steps: range) -> None:
+        for step in steps:
+            with self.drawing(plan, step):
+                self.replays[1]()

@@ -18,11 +18,9 @@ from smallbatch.data.dataset_info import image_shape_and_classes
 from smallbatch.data.originals import DatasetInfo
 from smallbatch.study.experiments import Experiment, Setting, Study
 from smallbatch.training.own_models import cache, subprocesses
-from smallbatch.training.own_models.spec import BUILT_IN, ModelSpec, Suitability, spec_of
+from smallbatch.training.own_models.spec import BUILT_IN, SLOWER, ModelSpec, Suitability, spec_of
 
 __all__ = ["Suitability", "check", "max_lanes", "suitability"]
-
-SLOWER = "so one run after the other in ordinary torch, without lanes and kernels, which takes several times as long"
 
 log = logging.getLogger(__name__)
 
@@ -95,9 +93,8 @@ def check(study: Study, datasets: Mapping[str, dict[str, Any]], processes: int) 
         if not result.lanes:
             # Warn once, where everyone sees it; afterwards only in logs.
             level = logging.WARNING if specs[e.name] in new else logging.INFO
-            log.log(
-                level, "%s: model %s is trained alone, since %s; %s", where, e.setting.model, result.why_alone, SLOWER
-            )
+            model, reason = e.setting.model, result.why_alone
+            log.log(level, "%s: model %s is trained alone by torch, since %s; that %s", where, model, reason, SLOWER)
 
 
 def _spec(e: Experiment, key: str, datasets: Mapping[str, dict[str, Any]]) -> ModelSpec:

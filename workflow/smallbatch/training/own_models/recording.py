@@ -25,14 +25,15 @@ _SUFFIXES = "_legit", "_functional", "_no_training", "_no_update", "_with_update
 _RANGES = torch.ops.aten.arange.default, torch.ops.aten.arange.start, torch.ops.aten.arange.start_step
 """Operations whose arguments are positions, not constants of the model."""
 
-_READ_VALUES = torch.ops.aten._local_scalar_dense.default, torch.ops.aten.equal.default
+READ_VALUES = torch.ops.aten._local_scalar_dense.default, torch.ops.aten.equal.default
+"""Operations that give the host a tensor's value."""
 
 
 Arguments = Sequence[Any]
 Options = Mapping[str, Any]
 
 
-class _Operations(TorchDispatchMode):
+class Operations(TorchDispatchMode):
     """Context that calls one function before each torch operation, and another one with its result."""
 
     def __init__(
@@ -72,10 +73,10 @@ def no_values() -> Iterator[None]:
     """Context in which reading a tensor's value raises `NoLaneForm`: the value would be the same for all lanes."""
 
     def refuse(function: Any, *_: object) -> None:
-        if function in (*_READ_VALUES, Tensor.numpy, Tensor.tolist, Tensor.__array__):
+        if function in (*READ_VALUES, Tensor.numpy, Tensor.tolist, Tensor.__array__):
             raise NoLaneForm(READS_VALUES)
 
-    with _Operations(refuse), _Functions(refuse):
+    with Operations(refuse), _Functions(refuse):
         yield
 
 
@@ -94,7 +95,7 @@ def no_changes(model: nn.Module) -> Iterator[None]:
         if any(_storage(one) in weights for one in changed if isinstance(one, Tensor)):
             raise NoLaneForm(CHANGES_WEIGHTS)
 
-    with _Operations(refuse):
+    with Operations(refuse):
         yield
 
 
@@ -129,7 +130,7 @@ class Recorder(contextlib.ExitStack):
         self.callback(every_layer.register_module_forward_pre_hook(self._enter).remove)
         self.callback(every_layer.register_module_forward_hook(self._leave, always_call=True).remove)
         self.enter_context(_Functions(lambda function: self._note_norm(getattr(function, "__name__", ""))))
-        self.enter_context(_Operations(self._note))
+        self.enter_context(Operations(self._note))
         return self
 
     def _enter(self, layer: nn.Module, _: object) -> None:
@@ -159,7 +160,7 @@ def _draws(operation: Any, arguments: Arguments, options: Options) -> bool:
     if "scaled_dot_product" in str(operation) and not _by_name(operation, arguments, options).get("dropout_p"):
         return False
     # Operations that read a value have this tag, too.
-    return torch.Tag.nondeterministic_seeded in operation.tags and operation not in _READ_VALUES
+    return torch.Tag.nondeterministic_seeded in operation.tags and operation not in READ_VALUES
 
 
 def _constants(operation: Any, arguments: Arguments, options: Options) -> list[float]:
@@ -190,7 +191,7 @@ class RandomTensors(contextlib.ExitStack):
 
     def __enter__(self) -> Self:
         super().__enter__()
-        self.enter_context(_Operations(after=self._note))
+        self.enter_context(Operations(after=self._note))
         return self
 
     def _note(self, operation: Any, arguments: Arguments, options: Options, result: Any) -> None:

@@ -7,6 +7,9 @@ from smallbatch import models
 from smallbatch.core.errors import UserError
 from smallbatch.study.experiments import Setting
 
+SLOWER = "takes 1.2 to 5.6 times as long as in lanes on a processor, and on a GPU was not measured"
+"""What it costs to train one run after the other by torch: docs/speed.md, models that were trained both ways."""
+
 
 class ModelSpec(NamedTuple):
     """A model with everything that determines its layers.

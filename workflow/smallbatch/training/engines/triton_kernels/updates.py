@@ -132,9 +132,9 @@ class TritonUpdates(GraphUpdates):
         with torch.no_grad():
             return super().block(plan, first, last, factors)
 
-    def _run(self, count: int) -> None:
+    def _run(self, plan: EpochPlan, steps: range) -> None:
         self.program.load()
-        super()._run(count)
+        super()._run(plan, steps)
         self.program.store()
 
     def _make_step(self, images: Tensor, labels: Tensor, negative_rates: Tensor) -> Tensor:
