@@ -64,6 +64,31 @@ def test_what_is_kept_and_tested_is_that_of_a_model_worked_out_by_hand(monkeypat
     assert traced.tested == 4 * (64 + 128 + 128)
 
 
+class OtherOfMany(nn.Module):
+    """Computes otherwise with more than two examples, and replaces a buffer, whose address another tensor may get."""
+
+    def __init__(self):
+        super().__init__()
+        self.scale, self.last = nn.Parameter(torch.ones(64)), nn.Linear(64, 4)
+        self.register_buffer("seen", torch.zeros(4))
+
+    def forward(self, x):
+        self.seen = self.seen + 1
+        y = x.flatten(1) * self.scale
+        return self.last(y.sin() if len(x) > 2 else y)
+
+
+def test_what_is_kept_of_a_model_that_keeps_other_tensors_of_more_examples(monkeypatch):
+    monkeypatch.setitem(models.MODELS, "other", f"{__name__}:other")
+    traced = memory.trace("other", "none", "all", "float32", (1, 8, 8), 4, False, in_lanes=False)
+    # Of two examples images and scaled ones, of four their sines, too.
+    assert traced.kept == 4 * (4 * 3 * 64 - 2 * 2 * 64) / 2
+
+
+def other(shape, classes, norms):
+    return OtherOfMany()
+
+
 def test_need_grows_with_all_that_takes_memory(no_kernels):
     run = a_run(batch_size=512)
     base = need(run).bytes(1, 512)

@@ -9,6 +9,7 @@ between 44 and 86 % of the estimate: the reduced AlexNet and ResNet-8 to 32, wit
 """
 
 import functools
+import itertools
 import math
 import weakref
 from collections.abc import Mapping, Sequence
@@ -54,17 +55,17 @@ class _Kept(saved_tensors_hooks):
     """Records the storages that are kept for the backward pass, each once, without those of the model's own tensors.
 
     Attributes:
-        sizes: sizes in bytes, by address.
+        storages: storages by address, which no other gets as long as these are held.
     """
 
     def __init__(self, model: nn.Module) -> None:
-        of_model = _addresses(model)
-        self.sizes: dict[int, int] = {}
+        of_model = _storages(model)
+        self.storages: dict[int, torch.UntypedStorage] = {}
 
         def note(tensor: Tensor) -> Tensor:
             storage = tensor.untyped_storage()
             if storage._cdata not in of_model:
-                self.sizes[storage._cdata] = storage.nbytes()
+                self.storages[storage._cdata] = storage
             return tensor
 
         super().__init__(note, lambda tensor: tensor)
@@ -80,7 +81,7 @@ class _Live(TorchFunctionMode):
     def __init__(self, model: nn.Module) -> None:
         super().__init__()
         self.live = self.most = 0
-        self.known = _addresses(model)
+        self.known = set(_storages(model))
 
     def __torch_function__(
         self, function: Any, types: Any, arguments: Sequence[Any] = (), options: Mapping[str, Any] | None = None
@@ -103,8 +104,9 @@ class _Live(TorchFunctionMode):
         self.live -= size
 
 
-def _addresses(model: nn.Module) -> set[int]:
-    return {tensor.untyped_storage()._cdata for tensor in (*model.parameters(), *model.buffers())}
+def _storages(model: nn.Module) -> dict[int, torch.UntypedStorage]:
+    storages = (tensor.untyped_storage() for tensor in (*model.parameters(), *model.buffers()))
+    return {storage._cdata: storage for storage in storages}
 
 
 @dataclass(frozen=True)
@@ -370,7 +372,9 @@ def trace(
     )
     few, many = (torch.zeros(number, count * shape[0], *shape[1:]) for number in (examples, 2 * examples))
     kept_few, kept_many = (_kept(network, images, 2 if in_parts else len(images)) for images in (few, many))
-    grown = [(more - less) / examples / count for less, more in zip(kept_few, kept_many, strict=True)]
+    # With more examples a model may compute otherwise, and keep others.
+    pairs = itertools.zip_longest(kept_few, kept_many, fillvalue=0)
+    grown = [(more - less) / examples / count for less, more in pairs]
     tested = (_tested(network, many) - _tested(network, few)) / examples / count
     weights, buffers = (sum(tensor.nbytes for tensor in own) for own in (alone.parameters(), alone.buffers()))
     constant = sum(kept_few) // count - round(sum(grown) * examples)
@@ -389,7 +393,7 @@ def _kept(network: Network, images: Tensor, sub_batch: int) -> list[int]:
         norm.sub_batch = sub_batch
     with kept:
         network._logits(network.model, images)
-    return list(kept.sizes.values())
+    return [storage.nbytes() for storage in kept.storages.values()]
 
 
 def _tested(network: Network, images: Tensor) -> int:
