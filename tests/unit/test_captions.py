@@ -367,3 +367,24 @@ def test_labels_name_data_before_and_epochs_after_the_setting_where_they_differ(
     assert list(experiment_labels(twins).values()) == [
         "ResNet-8, BN (plain)", "ResNet-8, BN (twin)", "ResNet-8, BN, warm-up"
     ]  # fmt: skip
+
+
+def test_words_that_all_experiments_of_a_figure_share_stand_in_its_note_and_not_in_each_label():
+    adamw = {"optimizer": "adamw", "betas": "0.9 0.999", "lr_schedule": "cosine", "lr_drops": ""}
+    others = {"experiment": "warm", "warmup": True}, {"experiment": "half", "precision": "bf16"}
+    runs = table(adamw, *(adamw | other for other in others))
+    assert list(experiment_labels(runs).values()) == ["ResNet-8, BN", "ResNet-8, BN, warm-up", "ResNet-8, BN, bf16"]
+    assert note("best", runs).startswith("digits, 20 epochs, cosine schedule, AdamW, 1 seed")
+    assert "All with cosine schedule, AdamW, on digits (1,437 training images), 20 epochs." in said("best", runs)
+    alone = runs[runs["experiment"] == "plain"]
+    assert list(experiment_labels(alone).values()) == ["ResNet-8, BN, cosine schedule, AdamW"]
+    assert note("best", alone).startswith("digits, ResNet-8, BN, cosine schedule, AdamW, 20 epochs, 1 seed")
+
+
+def test_labels_name_the_bn_batch_where_nothing_else_tells_experiments_apart():
+    own, eight = {"batch_size": 32, "bn_batch_size": 32}, {"experiment": "eight", "batch_size": 32, "bn_batch_size": 8}
+    many = [{"experiment": "many", "batch_size": 32, "bn_batch_size": b} for b in (2, 32)]
+    labels = experiment_labels(table(own, eight, *many, {"experiment": "none", "norm": "none"}))
+    assert list(labels.values()) == [
+        "ResNet-8, BN, b = m", "ResNet-8, BN, b = 8", "ResNet-8, BN, b = 2 to 32", "ResNet-8, no BN"
+    ]  # fmt: skip

@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 import matplotlib
+import numpy as np
 import pandas as pd
 import pytest
 from helpers.figures import (
@@ -38,6 +39,14 @@ def test_batch_sizes_have_ordered_colours_that_show_on_white_and_markers_of_thei
     assert len({look["marker"] for look in looks}) == 11
     assert style.batch_look(1)["color"] == looks[0]["color"]
     assert style.batch_look(8192)["color"] == looks[-1]["color"]
+
+
+def test_no_line_of_a_note_ends_between_a_number_and_its_unit() -> None:
+    words = "cifar10-jpeg, reduced AlexNet, BN on conv + FC, 15 epochs, 3 seeds; bands: 95 % intervals"
+    for width in np.linspace(0.8, 4, 60):
+        lines = wrapped(words, width)
+        assert " ".join(lines).replace(";", "") == words.replace(";", "")
+        assert not any(line[-1].isdigit() for line in lines)
 
 
 def test_experiments_never_look_alike() -> None:
@@ -82,6 +91,7 @@ _ELSEWHERE = """
 import sys; sys.path[:0] = sys.argv[2:]
 from helpers.figures import draw_grid
 from smallbatch.figures import ALL_KINDS, style
+from smallbatch.figures.sheet import wrapped
 for kind in ALL_KINDS:
     style.save(draw_grid(kind), [f"{sys.argv[1]}/{kind}.{end}" for end in ("pdf", "svg", "png")])
 """

@@ -2,7 +2,7 @@
 
 import re
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable, Sequence
 from typing import Any, Protocol
 
 import pandas as pd
@@ -52,15 +52,24 @@ class Row(Protocol):
     def __getitem__(self, column: str, /) -> Any: ...
 
 
-def setting_words(row: Row) -> str:
-    """One experiment in words from one row of its runs: `ResNet-32, BN, augmented, warm-up`."""
+def setting_words(row: Row, less: Collection[str] = ()) -> str:
+    """One experiment in words from one row of its runs: `ResNet-32, BN, augmented, warm-up`.
+
+    `less`: words of `departures` to leave out.
+    """
     words = [model_words(row["model"]), norm_words(row["model"], row["norm"], row["norm_layers"])]
     if row["augment"] != "none":
         others = [part for part in row["augment"].split(" + ") if not re.match("pad |flip|resized crop", part)]
         words.append(f"augmented with {' and '.join(others)}" if others else "augmented")
     if row["warmup"] and not _warmup_words(row):
         words.append("warm-up")
-    return ", ".join([*words, *departures(row)])
+    return ", ".join([*words, *(word for word in departures(row) if word not in less)])
+
+
+def shared_departures(runs: pd.DataFrame) -> list[str]:
+    """The words of `departures` that all of several experiments have; none of a single one, which needs its own."""
+    each = [departures(row) for _, row in runs.drop_duplicates("experiment").iterrows()]
+    return [word for word in each[0] if len(each) > 1 and all(word in words for words in each)]
 
 
 def departures(row: Row) -> list[str]:
@@ -125,20 +134,41 @@ def rate_symbol(runs: pd.DataFrame) -> str:
 
 
 def experiment_labels(runs: pd.DataFrame) -> dict[str, str]:
-    """Experiment -> its words, in order of appearance; data, epochs or name are added only where they tell apart.
+    """Experiment -> its words, in order of appearance, without those that all have (`shared_departures`).
 
-    Two experiments never share a label.
+    Data, epochs, BN batch size or name are added only where they tell apart: two experiments never share a label.
     """
     rows = runs.drop_duplicates("experiment")
-    labels = [setting_words(row) for _, row in rows.iterrows()]
+    shared = shared_departures(runs)
+    labels = [setting_words(row, shared) for _, row in rows.iterrows()]
     if rows["data"].nunique() > 1:
         labels = [f"{data}: {label}" for data, label in zip(rows["data"], labels, strict=True)]
     budgets = [budget_of(row) for _, row in rows.iterrows()]
     if rows.assign(budget=budgets).groupby("data")["budget"].nunique().max() > 1:
         labels = [f"{label}, {words}" for label, words in zip(labels, budgets, strict=True)]
+    names = list(rows["experiment"])
+    batches = [_bn_batch_words(runs[runs["experiment"] == name]) for name in names]
+    labels = [
+        f"{label}, {batch}" if len(_of_equals(label, labels, batches)) > 1 else label
+        for label, batch in zip(labels, batches, strict=True)
+    ]
     having = Counter(labels)
-    named = zip(rows["experiment"], labels, strict=True)
-    return {name: f"{label} ({name})" if having[label] > 1 else label for name, label in named}
+    return {
+        name: f"{label} ({name})" if having[label] > 1 else label for name, label in zip(names, labels, strict=True)
+    }
+
+
+def _of_equals(label: str, labels: Sequence[str], values: Sequence[str]) -> set[str]:
+    """The values of those that have this label."""
+    return {value for one, value in zip(labels, values, strict=True) if one == label}
+
+
+def _bn_batch_words(runs: pd.DataFrame) -> str:
+    """The BN batch size of one experiment: `b = m`, `b = 8`, `b = 2 to 512`."""
+    if (runs["bn_batch_size"] == runs["batch_size"]).all():
+        return "b = m"
+    low, high = runs["bn_batch_size"].min(), runs["bn_batch_size"].max()
+    return f"b = {low}" if low == high else f"b = {low} to {high}"
 
 
 def listed(values: Iterable[Any]) -> str:

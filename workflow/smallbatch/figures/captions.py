@@ -22,6 +22,7 @@ from smallbatch.analysis.words import (
     rate_words,
     seed_words,
     setting_words,
+    shared_departures,
     sources,
 )
 from smallbatch.figures.cells import trained_floor
@@ -64,7 +65,7 @@ _UNKNOWN = ", so no intervals: it does not tell how much another would differ"
 
 def note(kind: str, runs: pd.DataFrame) -> str:
     """The small print under a figure: data, setting if there is only one, epochs, seeds, progress."""
-    words = [sources(runs)]
+    words = [sources(runs), *shared_departures(runs)]
     if runs["experiment"].nunique() == 1:
         words = [listed(runs["data"]), setting_words(runs.iloc[0]), budget_words(runs)]
     parts = [", ".join([*words, seed_words(runs)])]
@@ -146,7 +147,8 @@ def _setting(runs: pd.DataFrame) -> str:
     data = [f"{name} ({images:,} training images), {budget_words(of)}" for (name, images), of in trained]
     where = f"{'; '.join(data)}."
     if runs["experiment"].nunique() > 1:
-        return f"On {where}"
+        shared = shared_departures(runs)
+        return f"All with {', '.join(shared)}, on {where}" if shared else f"On {where}"
     setting = setting_words(runs.iloc[0])
     model = runs["model"].iloc[0]
     if model_words(model) != model:  # a name stands as it is

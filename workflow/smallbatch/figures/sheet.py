@@ -1,6 +1,7 @@
 """The sheet that plots are drawn on: title above, note and legends where they cover no plot."""
 
 import math
+import re
 import textwrap
 from collections.abc import Collection
 
@@ -14,10 +15,13 @@ from smallbatch.figures import style
 _LETTERS_AN_INCH = 19  # of the small text, on average
 _ENTRY = style.COLUMN - 0.35  # inches for a text in the legend of experiments
 
+_NO_BREAK = "\N{NO-BREAK SPACE}"
+
 
 def wrapped(text: str, width: float) -> list[str]:
-    """Lines of small text that fit into `width` inches, broken at semicolons first."""
+    """Lines of small text that fit into `width` inches, broken at semicolons first, and not between number and unit."""
     letters = int(width * _LETTERS_AN_INCH)
+    text = re.sub(r"(?<=\d) (?=[\w%])", _NO_BREAK, text)
     lines: list[str] = []
     for part in text.split("; "):
         together = "; ".join([*lines[-1:], part])
@@ -25,7 +29,7 @@ def wrapped(text: str, width: float) -> list[str]:
             lines[-1:] = [together]
         else:
             lines += textwrap.wrap(part, letters)
-    return lines
+    return [line.replace(_NO_BREAK, " ") for line in lines]
 
 
 def blank(
