@@ -152,7 +152,8 @@ def figures(study: Study, folder: Path, mine: slice) -> None:
             read_tables(folder / "experiments" / one / f"{kind}.parquet" for one in spec["experiments"])
             for kind in KINDS
         )
-        save(draw(spec, *parts), [folder / "figures" / f"{name}.{form}" for form in ("pdf", "svg", "png")])
+        drawn = draw(spec, *parts, study.compared(name))
+        save(drawn, [folder / "figures" / f"{name}.{form}" for form in ("pdf", "svg", "png")])
 
 
 STAGES: dict[str, Callable[[Study, Path, slice], None]] = {

@@ -45,7 +45,7 @@ def report(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for name, kind in kinds.items():
         spec = {"kind": kind, "title": f"A figure of {kind}", "experiments": names[:1] if kind == "accuracy" else names}
         picture = folder / f"{name}.svg"
-        style.save(draw(spec, runs, pd.DataFrame(), pd.DataFrame()), [picture])
+        style.save(draw(spec, runs, pd.DataFrame(), pd.DataFrame(), spec["experiments"]), [picture])
         words = "What is drawn, in plain words. " * 8
         figures.append({"name": name, "title": spec["title"], "caption": words, "svg_path": picture})
     settings = {"data": "digits", "base_lrs": tuple(2.0**k for k in range(-12, 1))}

@@ -12,7 +12,7 @@ NO_VARIANCE = pd.DataFrame(columns=["run", "epoch", "batch_size", "trace", "draw
 
 
 def draw(spec: dict, runs: pd.DataFrame, epochs: pd.DataFrame, variance: pd.DataFrame = NO_VARIANCE):
-    return figures.draw(spec, runs, epochs, variance)
+    return figures.draw(spec, runs, epochs, variance, spec["experiments"])
 
 
 def caption(name: str, spec: dict, runs: pd.DataFrame, variance: pd.DataFrame = NO_VARIANCE) -> str:

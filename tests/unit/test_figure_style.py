@@ -12,6 +12,7 @@ import pandas as pd
 import pytest
 from helpers.figures import (
     NO_EPOCHS,
+    NO_VARIANCE,
     brightness,
     draw,
     draw_grid,
@@ -21,7 +22,9 @@ from helpers.figures import (
 )
 
 import smallbatch
+from smallbatch import figures
 from smallbatch.figures import ALL_KINDS, style
+from smallbatch.figures.sheet import wrapped
 
 
 def test_many_rates_are_all_ticked_but_not_all_labelled() -> None:
@@ -39,6 +42,24 @@ def test_batch_sizes_have_ordered_colours_that_show_on_white_and_markers_of_thei
     assert len({look["marker"] for look in looks}) == 11
     assert style.batch_look(1)["color"] == looks[0]["color"]
     assert style.batch_look(8192)["color"] == looks[-1]["color"]
+
+
+NORMS = {"alex": "none", "bn": "batch", "gn": "group"}
+
+
+def test_an_experiment_has_one_look_in_all_figures_of_a_study() -> None:
+    tables = pd.concat([grid().assign(experiment=name, norm=norm) for name, norm in NORMS.items()])
+    order = ["alex", "gn", "bn"]
+    colors = {}
+    for kind, shown in (("best", ["alex", "bn"]), ("best", ["bn"]), ("range", ["bn", "gn"]), ("cost", ["gn", "bn"])):
+        figure = figures.draw(spec(kind, *shown), tables, NO_EPOCHS, NO_VARIANCE, order)
+        handles, labels = figure.axes[0].get_legend_handles_labels()
+        for handle, label in zip(handles, labels, strict=True):
+            color = handle.get_facecolor()[0] if kind == "range" else handle.get_color()
+            colors.setdefault(label, set()).add(matplotlib.colors.to_hex(color))
+    looks = style.experiment_looks(order)
+    words = ["reduced AlexNet, no BN", "reduced AlexNet, GN on conv + FC", "reduced AlexNet, BN on conv + FC"]
+    assert colors == {word: {looks[name]["color"].lower()} for name, word in zip(order, words, strict=True)}
 
 
 def test_no_line_of_a_note_ends_between_a_number_and_its_unit() -> None:
@@ -91,7 +112,6 @@ _ELSEWHERE = """
 import sys; sys.path[:0] = sys.argv[2:]
 from helpers.figures import draw_grid
 from smallbatch.figures import ALL_KINDS, style
-from smallbatch.figures.sheet import wrapped
 for kind in ALL_KINDS:
     style.save(draw_grid(kind), [f"{sys.argv[1]}/{kind}.{end}" for end in ("pdf", "svg", "png")])
 """

@@ -34,7 +34,7 @@ def test_recipes_are_those_of_settings_and_code():
     e, (name, figure) = next(iter(study.experiments.values())), next(iter(study.figures.items()))
     assert found["gather"] == checksums.recipe_hash(list(study.experiments), "code of gather")
     assert found[f"table-{e.name}"] == checksums.recipe_hash(e.as_json(), 0.8, PROTOCOL, "code of table")
-    assert found[f"figure-{name}"] == checksums.recipe_hash(figure, "code of figure")
+    assert found[f"figure-{name}"] == checksums.recipe_hash(figure, study.compared(name), "code of figure")
     jobs = {"table": study.experiments, "figure": study.figures}
     assert found.keys() == {"gather", "claims", "page", "archive"} | {
         f"{kind}-{name}" for kind, names in jobs.items() for name in names

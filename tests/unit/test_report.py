@@ -270,7 +270,7 @@ def test_a_study_is_written_with_captions_and_settings(tmp_path: Path) -> None:
     experiments = {"alex": Experiment("alex", setting, (2, 8, 32), None, (2**-8, 2**-6, 2**-4), (0, 1))}
     study = Study("made.yaml", "made", "A study", "What it is for.", experiments, {"fig15": spec})
     variance = pd.DataFrame(columns=["run", "epoch", "batch_size", "trace", "draws"])
-    style.save(draw(spec, runs(), pd.DataFrame(), variance), [tmp_path / "fig15.svg"])
+    style.save(draw(spec, runs(), pd.DataFrame(), variance, spec["experiments"]), [tmp_path / "fig15.svg"])
     write(study, runs(), claims(), variance, [tmp_path / "fig15.svg"], TEMPLATE, tmp_path / "report.html", 1.0)
     text = (tmp_path / "report.html").read_text()
     assert "Best at m = 8: " in text, "a study of one's own opens with what it found"

@@ -290,6 +290,17 @@ def test_a_figure_takes_its_experiments_and_before_each_those_whose_rates_that_t
     assert study.labels == ["digits"]
 
 
+def test_experiments_that_figures_compare_are_in_one_order_for_all_of_them():
+    figures = {
+        "fig01": {"kind": "accuracy", "experiments": ["d"]},
+        "fig15": {"kind": "best", "experiments": ["b", "c"]},
+        "fig16": {"kind": "range", "experiments": ["a", "b"]},
+        "cost": {"kind": "cost", "experiments": ["c", "e"]},
+    }
+    study = Study("made.yaml", "made", "A study", "", {}, figures)
+    assert [study.compared(figure) for figure in figures] == [[], *[["b", "c", "a", "e"]] * 3]
+
+
 def test_a_rate_that_was_not_chosen_is_refused_and_never_trained(data_folder):
     from smallbatch.training.pack import train_pack
 

@@ -32,6 +32,7 @@ rule figure:
         runtime=10,
     params:
         spec=lambda wildcards: STUDY.figures[wildcards.figure],
+        compared=lambda wildcards: STUDY.compared(wildcards.figure),
         code=CODE["figure"],
         recipe=lambda wildcards: RECIPES[f"figure-{wildcards.figure}"],
     message:

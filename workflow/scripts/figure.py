@@ -17,9 +17,8 @@ if __name__ == "__main__":
     with log_and_exit_on_error(snakemake.log[0]), require_unchanged_code("figure", snakemake.params.code):
         runs, epochs, variance = (read_tables(snakemake.input[name]) for name in ("runs", "epochs", "variance"))
         outputs = snakemake.output
-        save(
-            draw(snakemake.params.spec, runs, epochs, variance), [Path(outputs[form]) for form in ("pdf", "svg", "png")]
-        )
+        drawn = draw(snakemake.params.spec, runs, epochs, variance, snakemake.params.compared)
+        save(drawn, [Path(outputs[form]) for form in ("pdf", "svg", "png")])
         checksums.write(
             Path(outputs.checksums), map(Path, outputs), recipe=snakemake.params.recipe, inputs=snakemake.input
         )

@@ -1,6 +1,6 @@
 """Figures from tables of runs: one function per kind of figure, which takes data and axes and returns axes."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -21,27 +21,37 @@ from smallbatch.figures.convergence import accuracy_by_epoch, convergence_lines
 from smallbatch.figures.cost import cost_lines
 from smallbatch.figures.ranges import range_bars
 from smallbatch.figures.variance import example_lines, variance_lines
+from smallbatch.study.experiments import COMPARING
 from smallbatch.study.metrics import ACCURACY
 from smallbatch.study.rates import parse_base_lr
 
-KINDS: dict[str, Callable[[pd.DataFrame, Axes, np.random.Generator], Axes]] = {
+PANELS: dict[str, Callable[[pd.DataFrame, Axes, np.random.Generator], Axes]] = {
     "accuracy": accuracy_lines,
     "convergence": convergence_lines,
     "bn-batch": bn_batch_lines,
-    "best": best_lines,
-    "range": range_bars,
     "variance": variance_lines,
     "example-variance": example_lines,
 }
-ALL_KINDS = (*KINDS, "cost")  # `cost` has three plots, not one
+"""Kinds that give each experiment a plot of its own."""
+
+COMPARISONS: dict[str, Callable[[pd.DataFrame, Axes, np.random.Generator, style.Looks], Axes]] = {
+    "best": best_lines,
+    "range": range_bars,
+}
+"""Kinds with one plot for all experiments; `cost` has three."""
+
+ALL_KINDS = (*PANELS, *COMPARING)
 _MEASURED = ("variance", "example-variance")  # variances of updates; they differ by orders of magnitude between norms
-_COMPARE = ("best", "range")  # all experiments in one plot; the other kinds give each experiment its own
 _BARS_IN_A_COLUMN = 3  # more experiments than this make bars too thin for one column of a paper
 _TITLE = 2.85  # inches above one of two plots in a row
 
 
-def draw(spec: dict[str, Any], runs: pd.DataFrame, epochs: pd.DataFrame, variance: pd.DataFrame) -> Figure:
+def draw(
+    spec: dict[str, Any], runs: pd.DataFrame, epochs: pd.DataFrame, variance: pd.DataFrame, compared: Sequence[str]
+) -> Figure:
     """Draw one figure of a study from its tables of runs, epochs and variances.
+
+    `compared`: the experiments that the study's figures compare (`Study.compared`), each with one look in all of them.
 
     Raises:
         UserError: the kind is unknown, or the tables lack an experiment or base learning rate of the figure.
@@ -50,9 +60,9 @@ def draw(spec: dict[str, Any], runs: pd.DataFrame, epochs: pd.DataFrame, varianc
     generator = np.random.default_rng(0)  # for intervals; a fixed seed, so that pictures are reproducible
     with style.context():
         if spec["kind"] == "cost":
-            return _cost(spec, chosen, generator)
-        if spec["kind"] in _COMPARE:
-            return _compare(spec, chosen, generator)
+            return _cost(spec, chosen, generator, style.experiment_looks(compared))
+        if spec["kind"] in COMPARISONS:
+            return _compare(spec, chosen, generator, style.experiment_looks(compared))
         return _panels(spec, chosen, _drawn_from(spec["kind"], chosen, epochs, variance), generator)
 
 
@@ -108,25 +118,25 @@ def _drawn_from(kind: str, runs: pd.DataFrame, epochs: pd.DataFrame, variance: p
     return runs
 
 
-def _cost(spec: dict[str, Any], runs: pd.DataFrame, generator: np.random.Generator) -> Figure:
+def _cost(spec: dict[str, Any], runs: pd.DataFrame, generator: np.random.Generator, looks: style.Looks) -> Figure:
     """Three plots of the same experiments side by side, with a legend below."""
     rows = sheet.legend_rows(experiment_labels(runs).values(), 2)
     note = captions.note(spec["kind"], runs)
     figure, plots = sheet.blank(spec["title"], note, 3, page_wide=True, legend_rows=rows, columns=3)
-    cost_lines(runs, plots, generator)
+    cost_lines(runs, plots, generator, looks)
     mark_below(plots[0])
     sheet.experiment_legend(figure, plots[0], 2)
     return figure
 
 
-def _compare(spec: dict[str, Any], runs: pd.DataFrame, generator: np.random.Generator) -> Figure:
+def _compare(spec: dict[str, Any], runs: pd.DataFrame, generator: np.random.Generator, looks: style.Looks) -> Figure:
     """All experiments in one plot, with a legend below."""
     labels = experiment_labels(runs)
     page_wide = spec["kind"] == "range" and len(labels) > _BARS_IN_A_COLUMN
     columns = 2 if page_wide else 1
     rows = sheet.legend_rows(labels.values(), columns)
     figure, (axes,) = sheet.blank(spec["title"], captions.note(spec["kind"], runs), 1, page_wide, rows)
-    KINDS[spec["kind"]](runs, axes, generator)
+    COMPARISONS[spec["kind"]](runs, axes, generator, looks)
     mark_below(axes)
     sheet.experiment_legend(figure, axes, columns)
     return figure
@@ -137,7 +147,7 @@ def _panels(spec: dict[str, Any], runs: pd.DataFrame, data: pd.DataFrame, genera
     labels = experiment_labels(runs)
     figure, plots = sheet.blank(spec["title"], captions.note(spec["kind"], runs), len(labels))
     for axes, (name, label) in zip(plots, labels.items(), strict=True):
-        KINDS[spec["kind"]](data[data["experiment"] == name], axes, generator)
+        PANELS[spec["kind"]](data[data["experiment"] == name], axes, generator)
         if len(labels) > 1:
             axes.set_title("\n".join(sheet.wrapped(label, _TITLE)))
     if spec["kind"] not in _MEASURED:

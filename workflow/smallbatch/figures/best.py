@@ -10,10 +10,9 @@ from smallbatch.figures import style
 from smallbatch.figures.cells import best_cells, line_over_seeds, percent_axis, trained_floor
 
 
-def best_lines(runs: pd.DataFrame, axes: Axes, generator: np.random.Generator) -> Axes:
+def best_lines(runs: pd.DataFrame, axes: Axes, generator: np.random.Generator, looks: style.Looks) -> Axes:
     """Draw, for each experiment and m, the rate with the highest mean selection accuracy over seeds."""
     labels = experiment_labels(runs)
-    looks = style.experiment_looks(labels)
     cells = best_cells(runs, ["experiment", "batch_size"], generator)
     floor = trained_floor(runs)
     for name, label in labels.items():

@@ -43,7 +43,7 @@ def preview(study: Study, data: Path, results: Path, threshold: float, folder: P
     variance = variance_table(records)
     pictures = {name: folder / f"{name}.png" for name in study.figures}
     for name, spec in study.figures.items():
-        save(draw(spec, runs, epochs, variance), [pictures[name]])
+        save(draw(spec, runs, epochs, variance, study.compared(name)), [pictures[name]])
     for stray in unexpected_files(folder, pictures.values()):
         stray.unlink()
     missing = {run.name(metas[run.setting.data].fingerprint) for _, run in planned} - records.keys()

@@ -33,13 +33,12 @@ def unbroken_ranges(reached: pd.Series) -> Iterator[tuple[float, float]]:
     yield from zip(edges[starts], edges[ends], strict=True)
 
 
-def range_bars(runs: pd.DataFrame, axes: Axes, generator: np.random.Generator) -> Axes:
+def range_bars(runs: pd.DataFrame, axes: Axes, generator: np.random.Generator, looks: style.Looks) -> Axes:
     """Draw a group of bars per batch size: rates at which all seeds converged, lighter where only some did.
 
     A missing run counts as not converged.
     """
     labels = experiment_labels(runs)
-    looks = style.experiment_looks(labels)
     sizes = sorted(runs["batch_size"].unique())
     width = _FILLED / len(labels)
     rated = runs[runs["base_lr"] > 0]  # 0 stands for a rate still to be chosen

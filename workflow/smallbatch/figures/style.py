@@ -4,7 +4,7 @@ import contextlib
 import logging
 import math
 import warnings
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -24,6 +24,9 @@ log = logging.getLogger(__name__)
 
 Look = dict[str, Any]
 """Keyword arguments of matplotlib that set the style of an artist."""
+
+Looks = Mapping[str, Look]
+"""The look of each experiment."""
 
 COLUMN = 3.4  # inches: one column of a two-column paper
 PAGE = 7.0  # inches: both columns
@@ -76,7 +79,7 @@ _METADATA = {
 
 _BATCHES = matplotlib.colormaps["viridis"]
 MARKERS = "osD^vP<X>ph"
-_EXPERIMENTS = ["#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#000000"]  # Okabe-Ito, no yellow
+_EXPERIMENTS = ["#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#4D4D4D"]  # Okabe-Ito, no yellow
 _MARKER_EDGE = {"markeredgecolor": "white", "markeredgewidth": 0.25}
 
 

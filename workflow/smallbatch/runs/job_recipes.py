@@ -60,5 +60,8 @@ def job_recipes(
             f"table-{e.name}": recipe_hash(e.as_json(), config["convergence_threshold"], PROTOCOL, code["table"])
             for e in study.experiments.values()
         },
-        **{f"figure-{name}": recipe_hash(spec, code["figure"]) for name, spec in study.figures.items()},
+        **{
+            f"figure-{name}": recipe_hash(spec, study.compared(name), code["figure"])
+            for name, spec in study.figures.items()
+        },
     }

@@ -319,6 +319,10 @@ class Experiment:
         return cls(**_from_json(values) | {"setting": Setting.from_json(values["setting"])})
 
 
+COMPARING = ("best", "range", "cost")
+"""Kinds of figures that draw all their experiments in one plot."""
+
+
 @dataclass(frozen=True)
 class Study:
     """One checked file of `config/studies`.
@@ -383,6 +387,16 @@ class Study:
     def labels(self) -> list[str]:
         """Labels of the data sets that the study needs."""
         return list(dict.fromkeys(e.setting.data for e in self.experiments.values()))
+
+    def compared(self, figure: str) -> list[str]:
+        """The experiments that the study's figures compare, in order of appearance, by which each has its colour.
+
+        Empty for a figure that compares none.
+        """
+        comparing = [spec for spec in self.figures.values() if spec["kind"] in COMPARING]
+        if self.figures[figure] not in comparing:
+            return []
+        return list(dict.fromkeys(name for spec in comparing for name in spec["experiments"]))
 
     def as_json(self) -> dict[str, Any]:
         """The study as JSON values, by which a job gets the study as it was when the workflow began."""
