@@ -180,7 +180,7 @@ def plot(results: Mapping[str, Any], files: Sequence[Path]) -> None:
                 axes.axhline(ceiling, **style.CHANCE, label="all arithmetic at the speed of matrix products")
             values = [value for points in drawn.values() for _, value in points]
             style.batch_axis(axes.xaxis, [cell["batch_size"] for cell in cells], "batch size m")
-            style.doubling_axis(axes.yaxis, [*values, *([ceiling] if ceiling else [])], "training images/s")
+            style.magnitude_axis(axes.yaxis, [*values, *([ceiling] if ceiling else [])], "training images/s")
         sheet.experiment_legend(figure, plots[0], 2)
     style.save(figure, files)
 

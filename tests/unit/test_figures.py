@@ -119,8 +119,23 @@ def test_cost_draws_accuracy_speed_and_memory() -> None:
     assert [lines(accuracy)["reduced AlexNet, no BN"][1].tolist()] == [[60, 80]]
     assert [axes.get_lines()[0].get_ydata().tolist() for axes in (speed, memory)] == [[20, 80], [1, 3]]
     assert [[text.get_text() for text in axes.get_yticklabels()] for axes in (speed, memory)] == [
-        ["16", "32", "64", "128"], ["1", "2", "4"],
+        ["20", "40", "60", "80"], ["1", "1.5", "2", "2.5", "3"],
     ]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "numbers"),
+    [
+        (17, 1250, [20, 50, 100, 200, 500, 1000]),
+        (3400, 18_000, [5000, 10_000, 15_000]),
+        (0.52, 0.73, [0.55, 0.6, 0.65, 0.7]),
+        (9, 1100, [10, 100, 1000]),
+        (90, 111, [90, 95, 100, 105, 110]),
+        (0.2, 0.9, [0.2, 0.4, 0.6, 0.8]),
+    ],
+)
+def test_ticks_of_speed_and_memory_are_round_numbers(low: float, high: float, numbers: list[float]) -> None:
+    assert style.round_numbers(low, high) == pytest.approx(numbers)
 
 
 @pytest.mark.parametrize("unknown", [np.nan, None])

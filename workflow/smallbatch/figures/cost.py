@@ -25,4 +25,4 @@ def _medians(runs: pd.DataFrame, axes: Axes, values: pd.Series, label: str, look
         line = medians[name]
         axes.plot(line.index, line, **looks[name])
     style.batch_axis(axes.xaxis, runs["batch_size"], "batch size m")
-    style.doubling_axis(axes.yaxis, medians, label)
+    style.magnitude_axis(axes.yaxis, medians, label)

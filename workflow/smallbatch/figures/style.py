@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import matplotlib
 from matplotlib.axis import Axis
 from matplotlib.figure import Figure
-from matplotlib.ticker import FixedLocator, NullFormatter, NullLocator
+from matplotlib.ticker import FixedLocator, MaxNLocator, NullFormatter, NullLocator
 
 from smallbatch.analysis.words import rate_words
 from smallbatch.core.files import atomic
@@ -141,20 +141,32 @@ def batch_axis(axis: Axis, batch_sizes: Iterable[int], label: str) -> None:
     ticks(axis, sizes, map(str, sizes))
 
 
-def doubling_axis(axis: Axis, values: Iterable[float], label: str) -> None:
-    """A log axis from the power of two below all `values` to the one above, with ticks at powers of two.
+def magnitude_axis(axis: Axis, values: Iterable[float], label: str) -> None:
+    """A log axis around all `values`, with ticks at numbers that a person would write.
 
     Without values it has no ticks, and the plot says "not recorded".
     """
-    exponents = [math.log2(value) for value in values if value > 0]
-    if not exponents:
+    there = sorted(value for value in values if value > 0)
+    if not there:
         _log_axis(axis, label, [])
         axis.axes.text(0.5, 0.5, "not recorded", color="0.5", ha="center", transform=axis.axes.transAxes)
         return
-    low, high = math.floor(min(exponents)), math.ceil(max(exponents))
-    values = [2.0**exponent for exponent in range(low, max(high, low + 1) + 1)]
-    _log_axis(axis, label, values, room=1.04)
-    ticks(axis, values, [f"{value:,.0f}" if value >= 1 else f"{value:g}" for value in values])
+    low, high = there[0] / 1.1, there[-1] * 1.1
+    _log_axis(axis, label, [low, high], room=1)
+    numbers = round_numbers(low, high)
+    ticks(axis, numbers, [f"{number:,.10g}" for number in numbers], at_most=8)
+
+
+def round_numbers(low: float, high: float) -> list[float]:
+    """Three or more round numbers between two: powers of ten; with their double and fivefold; or evenly spaced ones."""
+    decades = range(math.floor(math.log10(low)), math.ceil(math.log10(high)))
+    for steps in ((1,), (1, 2, 5)):
+        numbers = [step * 10.0**decade for decade in decades for step in steps]
+        inside = [number for number in numbers if low <= number <= high]
+        if len(inside) >= 3:
+            return inside
+    spaced = MaxNLocator(5, steps=[1, 2, 5, 10]).tick_values(low, high)
+    return [float(f"{number:.6g}") for number in spaced if low <= number <= high]
 
 
 def _log_axis(axis: Axis, label: str, values: Sequence[float], room: float = 1.5) -> None:
