@@ -26,7 +26,7 @@ PLAIN = {
     "norm_layers": "all", "epochs": 20, **PAPERS_RECIPE, "augment": "none", "momentum": 0.0, "momentum_scaled": False,
     "lr_scaling": "linear", "precision": "float32", "selection": "test", "status": "finished", "bar": 0.8,
     "accuracy": 0.9, "selection_accuracy": 0.9, "batch_size": 8, "bn_batch_size": 8, "base_lr": 2**-8, "seed": 1,
-    "device": "Some CPU",
+    "converged": False, "device": "Some CPU",
 }  # fmt: skip
 
 

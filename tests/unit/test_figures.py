@@ -23,6 +23,7 @@ from helpers.figures import (
     spec,
     with_f1,
 )
+from matplotlib.markers import CARETDOWNBASE, CARETUPBASE
 
 from smallbatch.core.errors import UserError
 from smallbatch.figures import ALL_KINDS, style
@@ -220,6 +221,31 @@ def test_range_draws_each_stretch_at_which_all_seeds_converged_and_lighter_where
     assert max(colors[2:]) < min(colors[:2]) < 1
     assert [text.get_text() for text in axes.get_xticklabels()] == ["2", "4"]
     np.testing.assert_allclose(np.log2(axes.get_ylim()), [-9.5, -3.5])
+
+
+def arrows(axes) -> list[tuple[int, float, int]]:
+    """Place, height in log2 and marker of each arrow at the end of a bar."""
+    marks = [line for line in axes.get_lines() if line.get_marker() in (CARETUPBASE, CARETDOWNBASE)]
+    return [(round(*line.get_xdata()), float(np.log2(*line.get_ydata())), line.get_marker()) for line in marks]
+
+
+def test_ranges_that_end_where_the_grid_ends_say_so() -> None:
+    yes, one, no = [0.9, 0.9], [0.9, 0.2], [0.2, 0.2]
+    cells = {
+        **dict(zip([(2, 2, 2.0**k) for k in (-9, -8, -7)], [yes, yes, no], strict=True)),
+        **dict(zip([(4, 4, 2.0**k) for k in (-9, -8, -7)], [no, yes, one], strict=True)),
+        **dict(zip([(8, 8, 2.0**k) for k in (-9, -8, -7)], [no, yes, no], strict=True)),
+    }
+    wide = planned({(8, 8, 2.0**k): yes for k in (-10, -6)}, experiment="bn", norm="batch")
+    figure = draw(spec("range", "alex", "bn"), pd.concat([planned(cells), wide]), NO_EPOCHS)
+    down, up = CARETDOWNBASE, CARETUPBASE
+    assert sorted(arrows(figure.axes[0])) == [(0, -9.5, down), (1, -6.5, up), (2, -12, down), (2, -4, up)]
+    assert "arrow: the grid ends there" in note_of(figure)
+    assert "Arrow: the grid of rates ends there" in caption("fig16", spec("range"), planned(cells))
+    inside = planned({cell: seeds for cell, seeds in cells.items() if cell[0] == 8})
+    figure = draw(spec("range"), inside, NO_EPOCHS)
+    assert arrows(figure.axes[0]) == [] and "arrow" not in note_of(figure)
+    assert "Arrow" not in caption("fig16", spec("range"), inside)
 
 
 def test_range_puts_experiments_side_by_side_in_the_order_asked_for() -> None:

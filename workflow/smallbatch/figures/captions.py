@@ -26,6 +26,7 @@ from smallbatch.analysis.words import (
     sources,
 )
 from smallbatch.figures.cells import trained_floor
+from smallbatch.figures.ranges import some_end_with_the_grid
 from smallbatch.study.metrics import METRICS
 
 _DRAWN = {
@@ -75,6 +76,8 @@ def note(kind: str, runs: pd.DataFrame) -> str:
         parts.append("hollow: below the axis")
     if runs["seed"].nunique() > 1 and kind == "range":
         parts.append("lighter: with a part of the seeds")
+    if kind == "range" and some_end_with_the_grid(runs):
+        parts.append("arrow: the grid ends there")
     if runs["seed"].nunique() > 1 and kind == "variance":
         parts.append("in brackets: 95 % intervals of means over seeds")
     if kind == "cost" and "device" in runs:
@@ -132,11 +135,12 @@ def _also(kind: str, runs: pd.DataFrame, variance: pd.DataFrame) -> str:
         and is_accuracy(runs)
         and bool(np.isfinite(runs["bar"]).any()),
         "Hollow: below the axis.": kind in _FROM_TRAINED and _some_below(kind, runs),
+        "Lighter: at which it converged with a part of the seeds.": kind == "range" and runs["seed"].nunique() > 1,
+        "Arrow: the grid of rates ends there, and the range may be wider.": kind == "range"
+        and some_end_with_the_grid(runs),
     }
     if any(said.values()):
         return " ".join(words for words, is_so in said.items() if is_so)
-    if kind == "range" and runs["seed"].nunique() > 1:
-        return "Lighter: at which it converged with a part of the seeds."
     if kind in ("variance", "example-variance") and len(variance):
         return f"Each value is estimated from {variance['draws'].min()} or more mini-batches."
     return ""

@@ -6,11 +6,13 @@ import matplotlib
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
+from matplotlib.markers import CARETDOWNBASE, CARETUPBASE
 
 from smallbatch.analysis.words import experiment_labels, rate_symbol
 from smallbatch.figures import style
 
 _FILLED = 0.84  # the share of a batch size's place that its bars take
+_ARROW: style.Look = {"markersize": 3.5, "linestyle": "none", "clip_on": False, "zorder": 3}
 _LIGHT = 0.35  # the share of its colour that a lighter bar keeps
 
 
@@ -33,10 +35,26 @@ def unbroken_ranges(reached: pd.Series) -> Iterator[tuple[float, float]]:
     yield from zip(edges[starts], edges[ends], strict=True)
 
 
+def grid_ends(reached: pd.Series) -> Iterator[tuple[float, int]]:
+    """Of the two ends of a grid of rates (the index of `reached`) those that are reached: border, and arrow beyond."""
+    edges = cell_edges(reached.index.to_numpy())
+    if reached.iloc[0]:
+        yield edges[0], CARETDOWNBASE
+    if reached.iloc[-1]:
+        yield edges[-1], CARETUPBASE
+
+
+def some_end_with_the_grid(runs: pd.DataFrame) -> bool:
+    """Whether a range of `runs` ends where its grid of rates does."""
+    rated = runs[runs["base_lr"] > 0]
+    shares = [of.groupby("base_lr")["converged"].mean() for _, of in rated.groupby(["experiment", "batch_size"])]
+    return any(share.iloc[0] > 0 or share.iloc[-1] > 0 for share in shares)
+
+
 def range_bars(runs: pd.DataFrame, axes: Axes, generator: np.random.Generator, looks: style.Looks) -> Axes:
     """Draw a group of bars per batch size: rates at which all seeds converged, lighter where only some did.
 
-    A missing run counts as not converged.
+    A missing run counts as not converged. Where the grid of rates ends and they still converge, an arrow points on.
     """
     labels = experiment_labels(runs)
     sizes = sorted(runs["batch_size"].unique())
@@ -47,8 +65,11 @@ def range_bars(runs: pd.DataFrame, axes: Axes, generator: np.random.Generator, l
         left = sizes.index(size) - _FILLED / 2 + list(labels).index(name) * width
         share = cells.groupby("base_lr")["converged"].mean()
         for reached, light in (((share > 0) & (share < 1), True), (share == 1, False)):
+            look = _bar_look(looks[name], light)
             for low, high in unbroken_ranges(reached):
-                axes.bar(left, high - low, 0.86 * width, bottom=low, align="edge", **_bar_look(looks[name], light))
+                axes.bar(left, high - low, 0.86 * width, bottom=low, align="edge", **look)
+            for edge, marker in grid_ends(reached):
+                axes.plot(left + 0.43 * width, edge, marker=marker, color=look["edgecolor"], **_ARROW)
     for position in range(0, len(sizes), 2):
         axes.axvspan(position - 0.5, position + 0.5, color="0.95", linewidth=0, zorder=0)
     figure = axes.get_figure(root=True)
