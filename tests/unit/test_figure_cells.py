@@ -39,6 +39,34 @@ def test_points_below_the_axis_are_hollow_at_its_edge() -> None:
         assert any(line.get_markerfacecolor() == "white" for line in figure.axes[0].get_lines()) is marked
 
 
+def test_a_point_just_below_the_start_of_the_axis_is_hollow_alone() -> None:
+    axes = draw(spec("accuracy"), planned(level(0.9, 0.92, 0.8495, 0.84), bar=0.88), NO_EPOCHS).axes[0]
+    assert axes.get_ylim()[0] < 84.95 < 85  # so it has a place on the axis, and its marker would be cut in half
+    line, *_, hollow = [line for line in axes.get_lines() if line.get_marker() != "None"]
+    assert list(hollow.get_xdata()) == [2**-6, 2**-5] and line.get_markevery() == [True, True, False, False]
+
+
+def test_plots_side_by_side_mark_what_lies_below_the_lowest_of_their_starts() -> None:
+    low = planned(level(0.7, 0.72, 0.1), bar=0.6)
+    high = planned(level(0.9, 0.92, 0.68), experiment="bn", norm="batch")
+    figure = draw(spec("accuracy", "alex", "bn"), pd.concat([low, high]), NO_EPOCHS)
+    marked = [[line for line in axes.get_lines() if line.get_markerfacecolor() == "white"] for axes in figure.axes]
+    assert list(map(len, marked)) == [1, 0] and "hollow" in note_of(figure), "68 % is on the axis, which begins at 65"
+
+
+def test_the_axis_of_bests_begins_where_the_best_cells_train() -> None:
+    runs = pd.concat([
+        planned({(2, 2, 2**-8): [0.9, 0.9], (8, 8, 2**-8): [0.85, 0.85], (8, 8, 2**-7): [0.4, 0.4]}),
+        planned({(2, 2, 2**-8): [0.1, 0.1]}, experiment="bn", norm="batch"),
+    ])  # fmt: skip
+    assert trained_floor(runs) == 80 and trained_floor(runs, of_bests=True) == 80
+    lower = pd.concat([runs, planned({(8, 8, 2**-8): [0.6, 0.6], (8, 8, 2**-7): [0.11, 0.11]}, experiment="last")])
+    assert trained_floor(lower) == 35, "29 points between 11 and 40 %"
+    assert trained_floor(lower, of_bests=True) == 55, "50 between 10 and 60 %"
+    axes = draw(spec("best", "alex", "bn", "last"), lower, NO_EPOCHS).axes[0]
+    assert 50 < axes.get_ylim()[0] < 55
+
+
 def test_of_the_best_only_the_best_are_below_the_axis() -> None:
     runs = planned(level(0.9, 0.1) | {(8, 8, 2**-8): [0.1, 0.1]})
     figure = draw(spec("best"), runs, NO_EPOCHS)

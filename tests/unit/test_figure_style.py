@@ -14,6 +14,7 @@ from helpers.figures import (
     NO_EPOCHS,
     NO_VARIANCE,
     brightness,
+    caption,
     draw,
     draw_grid,
     grid,
@@ -42,6 +43,26 @@ def test_batch_sizes_have_ordered_colours_that_show_on_white_and_markers_of_thei
     assert len({look["marker"] for look in looks}) == 11
     assert style.batch_look(1)["color"] == looks[0]["color"]
     assert style.batch_look(8192)["color"] == looks[-1]["color"]
+
+
+def test_lines_that_coincide_lie_side_by_side() -> None:
+    runs = planned({(m, m, 2.0**k): [0.9, 0.91] for m in (2, 8) for k in (-9, -8)})
+    figure = draw(spec("accuracy"), runs, NO_EPOCHS)
+    drawn = [line for line in figure.axes[0].get_lines() if line.get_label() in ("2", "8")]
+    left, right = (line.get_transform().transform(line.get_xydata()) for line in drawn)
+    points = (right - left) * 72 / figure.dpi
+    np.testing.assert_allclose(points, [[2, 0], [2, 0]], atol=1e-6)
+    np.testing.assert_array_equal(*(line.get_xydata() for line in drawn))
+    assert "Lines lie side by side" in caption("fig01", spec("accuracy"), runs)
+    assert "side by side" not in caption("fig01", spec("accuracy"), runs[runs["batch_size"] == 2])
+
+
+def test_many_lines_at_many_rates_stay_at_their_ticks() -> None:
+    runs = planned({(2**s, 2**s, 2.0**k): [0.9] for s in range(1, 12) for k in range(-12, 1)})
+    figure = draw(spec("accuracy"), runs, NO_EPOCHS)
+    drawn = [line for line in figure.axes[0].get_lines() if line.get_label().isdigit()]
+    ends = [line.get_transform().transform(line.get_xydata()[0])[0] * 72 / figure.dpi for line in drawn]
+    assert len(ends) == 11 and 3 < max(ends) - min(ends) < 7
 
 
 NORMS = {"alex": "none", "bn": "batch", "gn": "group"}

@@ -124,7 +124,7 @@ def _cost(spec: dict[str, Any], runs: pd.DataFrame, generator: np.random.Generat
     note = captions.note(spec["kind"], runs)
     figure, plots = sheet.blank(spec["title"], note, 3, page_wide=True, legend_rows=rows, columns=3)
     cost_lines(runs, plots, generator, looks)
-    mark_below(plots[0])
+    _mark_below(spec["kind"], runs, plots[:1])
     sheet.experiment_legend(figure, plots[0], 2)
     return figure
 
@@ -137,7 +137,7 @@ def _compare(spec: dict[str, Any], runs: pd.DataFrame, generator: np.random.Gene
     rows = sheet.legend_rows(labels.values(), columns)
     figure, (axes,) = sheet.blank(spec["title"], captions.note(spec["kind"], runs), 1, page_wide, rows)
     COMPARISONS[spec["kind"]](runs, axes, generator, looks)
-    mark_below(axes)
+    _mark_below(spec["kind"], runs, [axes])
     sheet.experiment_legend(figure, axes, columns)
     return figure
 
@@ -152,8 +152,15 @@ def _panels(spec: dict[str, Any], runs: pd.DataFrame, data: pd.DataFrame, genera
             axes.set_title("\n".join(sheet.wrapped(label, _TITLE)))
     if spec["kind"] not in _MEASURED:
         sheet.same_scale(plots)
-        for axes in plots:
-            mark_below(axes)
+        _mark_below(spec["kind"], runs, plots)
     if spec["kind"] != "variance":
         sheet.batch_legend(figure, plots)
     return figure
+
+
+def _mark_below(kind: str, runs: pd.DataFrame, plots: list[Axes]) -> None:
+    """Mark what lies below the axes of accuracy, if they begin at cells that have trained."""
+    floor = captions.axis_floor(kind, runs)
+    if floor is not None:
+        for axes in plots:
+            mark_below(axes, floor)

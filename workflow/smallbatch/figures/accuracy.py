@@ -9,10 +9,10 @@ from smallbatch.analysis.words import rate_symbol
 from smallbatch.figures import style
 from smallbatch.figures.cells import (
     bar_line,
+    batch_lines,
     best_cells,
-    by_batch_size,
     chance_line,
-    line_over_seeds,
+    lines_over_seeds,
     percent_axis,
     trained_floor,
 )
@@ -26,8 +26,7 @@ def accuracy_lines(runs: pd.DataFrame, axes: Axes, generator: np.random.Generato
     floor = trained_floor(runs)
     cells = best_cells(runs, ["batch_size", "base_lr"], generator)
     rated = cells[cells["base_lr"] > 0]  # 0 stands for a rate still to be chosen
-    for batch_size, line in by_batch_size(rated):
-        line_over_seeds(axes, line, "base_lr", str(batch_size), style.batch_look(batch_size), floor)
+    lines_over_seeds(axes, batch_lines(rated), "base_lr", floor)
     chance_line(axes, runs)
     bar_line(axes, runs)
     style.rate_axis(axes.xaxis, runs["base_lr"], rate_symbol(runs))

@@ -8,7 +8,6 @@ import pandas as pd
 
 from smallbatch.analysis.differences_from_paper import LAST_FIGURE
 from smallbatch.analysis.metric_columns import is_accuracy, metric_label, metric_of
-from smallbatch.analysis.noise import CELL_COLUMNS
 from smallbatch.analysis.selection import at_best_rates
 from smallbatch.analysis.statistics import LAST_EPOCHS
 from smallbatch.analysis.words import (
@@ -25,8 +24,9 @@ from smallbatch.analysis.words import (
     shared_departures,
     sources,
 )
-from smallbatch.figures.cells import trained_floor
+from smallbatch.figures.cells import shown_means, trained_floor
 from smallbatch.figures.ranges import some_end_with_the_grid
+from smallbatch.study.experiments import COMPARING
 from smallbatch.study.metrics import METRICS
 
 _DRAWN = {
@@ -60,6 +60,7 @@ _IN_THE_PAPER = {
 _BEYOND = ("variance", "example-variance", "cost")  # kinds of which the paper has no figure
 _VARIANCES = ("variance", "example-variance")  # kinds that show no accuracy
 _BANDS = ("accuracy", "convergence", "bn-batch", "best", "example-variance", "cost")  # kinds with a band over seeds
+_SIDE_BY_SIDE = ("accuracy", "bn-batch", "best", "cost")  # kinds whose points stand at ticks, lines a little apart
 
 _UNKNOWN = ", so no intervals: it does not tell how much another would differ"
 
@@ -72,7 +73,7 @@ def note(kind: str, runs: pd.DataFrame) -> str:
     parts = [", ".join([*words, seed_words(runs)])]
     if runs["seed"].nunique() > 1 and kind in _BANDS:
         parts.append("bands: 95 % intervals")
-    if kind in _FROM_TRAINED and _some_below(kind, runs):
+    if _some_below(kind, runs):
         parts.append("hollow: below the axis")
     if runs["seed"].nunique() > 1 and kind == "range":
         parts.append("lighter: with a part of the seeds")
@@ -85,12 +86,18 @@ def note(kind: str, runs: pd.DataFrame) -> str:
     return "; ".join(filter(None, [*parts, progress(runs)]))
 
 
+def axis_floor(kind: str, runs: pd.DataFrame) -> float | None:
+    """The start of the accuracy axis of a figure, which its plots share, if it begins at cells that have trained."""
+    if kind != "accuracy":
+        return trained_floor(runs, of_bests=True) if kind in _FROM_TRAINED else None
+    floors = [trained_floor(of) for _, of in runs.groupby("experiment")]
+    return min(floor for floor in floors if floor is not None) if None not in floors else None
+
+
 def _some_below(kind: str, runs: pd.DataFrame) -> bool:
     """Whether a point lies below an axis that begins at the cells that have trained."""
-    floor = trained_floor(runs)
-    means = 100 * runs.groupby(["experiment", *CELL_COLUMNS])["accuracy"].mean()
-    points = means if kind == "accuracy" else means.groupby(["experiment", "batch_size"]).max()
-    return floor is not None and bool((points < floor).any())
+    floor = axis_floor(kind, runs)
+    return floor is not None and bool((shown_means(runs, of_bests=kind != "accuracy") < floor).any())
 
 
 def caption(name: str, spec: dict[str, Any], runs: pd.DataFrame, variance: pd.DataFrame) -> str:
@@ -130,11 +137,12 @@ def _also(kind: str, runs: pd.DataFrame, variance: pd.DataFrame) -> str:
     """Sentences about lines and marks beside the data, if there are any."""
     said = {
         "Dashed: chance.": kind == "convergence"
-        or (kind == "accuracy" and is_accuracy(runs) and trained_floor(runs) is None),
+        or (kind == "accuracy" and is_accuracy(runs) and axis_floor(kind, runs) is None),
         "Dotted: from here on a run has converged.": kind in _OVER
         and is_accuracy(runs)
         and bool(np.isfinite(runs["bar"]).any()),
-        "Hollow: below the axis.": kind in _FROM_TRAINED and _some_below(kind, runs),
+        "Hollow: below the axis.": _some_below(kind, runs),
+        "Lines lie side by side: points about one tick are of one value.": _has_neighbours(kind, runs),
         "Lighter: at which it converged with a part of the seeds.": kind == "range" and runs["seed"].nunique() > 1,
         "Arrow: the grid of rates ends there, and the range may be wider.": kind == "range"
         and some_end_with_the_grid(runs),
@@ -144,6 +152,14 @@ def _also(kind: str, runs: pd.DataFrame, variance: pd.DataFrame) -> str:
     if kind in ("variance", "example-variance") and len(variance):
         return f"Each value is estimated from {variance['draws'].min()} or more mini-batches."
     return ""
+
+
+def _has_neighbours(kind: str, runs: pd.DataFrame) -> bool:
+    """Whether a plot has several lines, which are drawn side by side."""
+    if kind not in _SIDE_BY_SIDE:
+        return False
+    lines = "experiment" if kind in COMPARING else "batch_size"
+    return bool(runs[lines].nunique() > 1)
 
 
 def _setting(runs: pd.DataFrame) -> str:

@@ -1,11 +1,12 @@
 """Cells of runs for figures: means with their intervals, and the lines through them."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.ticker import MaxNLocator
+from matplotlib.transforms import ScaledTranslation
 
 from smallbatch.analysis.metric_columns import is_accuracy
 from smallbatch.analysis.noise import (
@@ -20,6 +21,14 @@ from smallbatch.figures import style
 
 STEP = 5
 """Axes of accuracy end at multiples of this many percent."""
+
+Line = tuple[str, pd.DataFrame, style.Look]
+"""Label, cells and look of a line."""
+
+APART = 2.0
+"""Points between lines that are drawn side by side, if there is room."""
+
+_ROOM = 80.0  # points that all lines together may take at all places of an axis: half of the narrowest plot
 
 
 def best_cells(runs: pd.DataFrame, by: list[str], generator: np.random.Generator) -> pd.DataFrame:
@@ -64,7 +73,18 @@ def by_batch_size(cells: pd.DataFrame) -> Iterator[tuple[int, pd.DataFrame]]:
         yield int(rows["batch_size"].iloc[0]), rows
 
 
-def trained_floor(runs: pd.DataFrame) -> float | None:
+def shown_means(runs: pd.DataFrame, of_bests: bool) -> pd.Series:
+    """Mean accuracy of each cell in percent, or of the best one of each experiment and m."""
+    means = 100 * runs.groupby(["experiment", *CELL_COLUMNS])["accuracy"].mean()
+    return means.groupby(["experiment", "batch_size"]).max() if of_bests else means
+
+
+def batch_lines(cells: pd.DataFrame) -> list[Line]:
+    """A line for each batch size m."""
+    return [(str(size), line, style.batch_look(size)) for size, line in by_batch_size(cells)]
+
+
+def trained_floor(runs: pd.DataFrame, of_bests: bool = False) -> float | None:
     """The start of an accuracy axis that shows the cells that have trained: a multiple of five percent.
 
     It lies in the widest gap between neighbouring means up to the lowest converged one: most cells below have
@@ -72,8 +92,9 @@ def trained_floor(runs: pd.DataFrame) -> float | None:
 
     Args:
         runs: the runs of all experiments on the axis.
+        of_bests: whether it shows the best cell of each m alone.
     """
-    means = np.sort(100 * runs.groupby(["experiment", *CELL_COLUMNS])["accuracy"].mean().dropna())
+    means = np.sort(shown_means(runs, of_bests).dropna())
     trained = np.searchsorted(means, 100 * runs["bar"].min())  # index of the first mean that has trained
     if trained in (0, len(means)):
         return None
@@ -82,32 +103,49 @@ def trained_floor(runs: pd.DataFrame) -> float | None:
     return STEP * float(np.floor((under[gaps.argmax() + 1] - min(gaps.max() / 2, STEP)) / STEP))
 
 
-def line_over_seeds(
-    axes: Axes, cells: pd.DataFrame, x: str, label: str, look: style.Look, floor: float | None = None
+def lines_over_seeds(
+    axes: Axes, lines: Sequence[Line], x: str, floor: float | None = None, apart: float = APART
 ) -> None:
-    """Draw mean accuracy over column `x` as a line, broken at NaN, within a band of its 95 % interval.
+    """Draw mean accuracy over column `x` as lines, broken at NaN, each within a band of its 95 % interval.
 
+    The lines lie side by side, `apart` points at most, so that those that coincide are all seen.
     An interval that reaches below `floor`, for example if only some of the seeds have trained, is a thin vertical line.
     """
-    axes.plot(cells[x], cells["mean"], label=label, **look)
+    places = len({value for _, cells, _ in lines for value in cells[x]})
+    apart = min(apart, _ROOM / max(1, places * len(lines)))
+    for number, (label, cells, look) in enumerate(lines):
+        _line_over_seeds(axes, cells, x, label, look, floor, apart * (number - (len(lines) - 1) / 2))
+
+
+def _line_over_seeds(
+    axes: Axes, cells: pd.DataFrame, x: str, label: str, look: style.Look, floor: float | None, points: float
+) -> None:
+    """Draw a line of `lines_over_seeds`, moved to the right by so many points."""
+    figure = axes.get_figure(root=True)
+    assert figure, "axes to draw on lie in one"
+    shift = ScaledTranslation(points / 72, 0, figure.dpi_scale_trans)
+    moved: style.Look = {"transform": axes.transData + shift} if points else {}
+    axes.plot(cells[x], cells["mean"], label=label, **moved, **look)
     inside = (cells["low"] >= (floor or 0)).to_numpy()
     beside = np.append(inside[1:], False) | np.insert(inside[:-1], 0, False)
     banded = inside & beside
-    axes.fill_between(cells[x], cells["low"], cells["high"], where=banded, color=look["color"], **style.BAND)
+    axes.fill_between(cells[x], cells["low"], cells["high"], where=banded, color=look["color"], **moved, **style.BAND)
     alone = cells[~banded]
-    axes.vlines(alone[x], alone["low"], alone["high"], color=look["color"], **style.WHISKER)
+    axes.vlines(alone[x], alone["low"], alone["high"], color=look["color"], **moved, **style.WHISKER)
 
 
-def mark_below(axes: Axes) -> None:
-    """Mark points of lines that lie below the axis by hollow markers at its lower edge."""
+def mark_below(axes: Axes, floor: float) -> None:
+    """Mark points of lines that lie below `floor`, where the axis begins, by hollow markers at its lower edge alone."""
     edge = axes.get_ylim()[0]
     for line in [line for line in axes.get_lines() if not str(line.get_label()).startswith("_")]:
         x, y = (np.asarray(values, float) for values in line.get_data())
-        below = x[y < edge]
-        if not len(below):
+        below = y < floor
+        if not below.any():
             continue
         look: style.Look = {"marker": line.get_marker(), "markeredgecolor": line.get_color()} | style.HOLLOW
-        axes.plot(below, np.full_like(below, edge), clip_on=False, zorder=3, **look)
+        place: style.Look = {"transform": line.get_transform(), "clip_on": False, "zorder": 3}
+        axes.plot(x[below], np.full(below.sum(), edge), **place, **look)
+        line.set_markevery(list(~below))
 
 
 def chance_line(axes: Axes, runs: pd.DataFrame) -> None:

@@ -12,7 +12,7 @@ from matplotlib.axes import Axes
 from smallbatch.analysis.update_variance import at_own_batch, mean_interval, slopes
 from smallbatch.analysis.words import counted
 from smallbatch.figures import style
-from smallbatch.figures.cells import by_batch_size, line_over_seeds
+from smallbatch.figures.cells import batch_lines, lines_over_seeds
 
 _SHADES = matplotlib.colormaps["cividis"]
 
@@ -67,8 +67,7 @@ def example_lines(measured: pd.DataFrame, axes: Axes, generator: np.random.Gener
         axes: the axes to draw on.
         generator: not used: nothing is drawn at random.
     """
-    for batch_size, line in by_batch_size(at_own_batch(measured)):
-        line_over_seeds(axes, line, "epoch", f"{batch_size}", style.batch_look(batch_size))
+    lines_over_seeds(axes, batch_lines(at_own_batch(measured)), "epoch", apart=0)
     axes.set_xlabel("epoch")
     axes.set_ylabel("variance of an example's gradient")
     if len(measured):
