@@ -239,7 +239,7 @@ def test_ranges_that_end_where_the_grid_ends_say_so() -> None:
     wide = planned({(8, 8, 2.0**k): yes for k in (-10, -6)}, experiment="bn", norm="batch")
     figure = draw(spec("range", "alex", "bn"), pd.concat([planned(cells), wide]), NO_EPOCHS)
     down, up = CARETDOWNBASE, CARETUPBASE
-    assert sorted(arrows(figure.axes[0])) == [(0, -9.5, down), (1, -6.5, up), (2, -12, down), (2, -4, up)]
+    assert sorted(arrows(figure.axes[0])) == [(0, -9.5, down), (1, -6.5, up), (2, -10.5, down), (2, -5.5, up)]
     assert "arrow: the grid ends there" in note_of(figure)
     assert "Arrow: the grid of rates ends there" in caption("fig16", spec("range"), planned(cells))
     inside = planned({cell: seeds for cell, seeds in cells.items() if cell[0] == 8})

@@ -60,16 +60,11 @@ def range_bars(runs: pd.DataFrame, axes: Axes, generator: np.random.Generator, l
     sizes = sorted(runs["batch_size"].unique())
     width = _FILLED / len(labels)
     rated = runs[runs["base_lr"] > 0]  # 0 stands for a rate still to be chosen
+    lowest, highest = cell_edges(np.unique(rated["base_lr"]))[[0, -1]] if len(rated) else (0, 1)
     for _, cells in rated.groupby(["experiment", "batch_size"]):
         name, size = cells["experiment"].iloc[0], cells["batch_size"].iloc[0]
         left = sizes.index(size) - _FILLED / 2 + list(labels).index(name) * width
-        share = cells.groupby("base_lr")["converged"].mean()
-        for reached, light in (((share > 0) & (share < 1), True), (share == 1, False)):
-            look = _bar_look(looks[name], light)
-            for low, high in unbroken_ranges(reached):
-                axes.bar(left, high - low, 0.86 * width, bottom=low, align="edge", **look)
-            for edge, marker in grid_ends(reached):
-                axes.plot(left + 0.43 * width, edge, marker=marker, color=look["edgecolor"], **_ARROW)
+        _draw_ranges(axes, cells, left, 0.86 * width, looks[name], (lowest, highest))
     for position in range(0, len(sizes), 2):
         axes.axvspan(position - 0.5, position + 0.5, color="0.95", linewidth=0, zorder=0)
     figure = axes.get_figure(root=True)
@@ -80,10 +75,26 @@ def range_bars(runs: pd.DataFrame, axes: Axes, generator: np.random.Generator, l
     axes.grid(visible=False, axis="x")
     style.rate_axis(axes.yaxis, runs["base_lr"], rate_symbol(runs))
     if len(rated):
-        axes.set_ylim(*cell_edges(np.unique(rated["base_lr"]))[[0, -1]])
+        axes.set_ylim(lowest, highest)
     for name, label in labels.items():
         axes.fill_between([], [], label=label, **_bar_look(looks[name]))  # a legend entry even if no bar is drawn
     return axes
+
+
+def _draw_ranges(
+    axes: Axes, cells: pd.DataFrame, left: float, width: float, look: style.Look, limits: tuple[float, float]
+) -> None:
+    """Draw the bars of one experiment and m, and arrows where they reach an end of the grid of rates.
+
+    `limits`: of the axis, beyond which the last border of a grid that is coarser than another may lie.
+    """
+    share = cells.groupby("base_lr")["converged"].mean()
+    for reached, light in (((share > 0) & (share < 1), True), (share == 1, False)):
+        bar = _bar_look(look, light)
+        for low, high in unbroken_ranges(reached):
+            axes.bar(left, high - low, width, bottom=low, align="edge", **bar)
+        for edge, marker in grid_ends(reached):
+            axes.plot(left + width / 2, np.clip(edge, *limits), marker=marker, color=bar["edgecolor"], **_ARROW)
 
 
 def _bar_look(look: style.Look, light: bool = False) -> style.Look:
