@@ -244,5 +244,8 @@ def test_what_is_not_pulled_is_not_published_twice_and_reported_by_who_reads_run
         caplog.clear()
         look(store)
         (line,) = caplog.messages
-        assert line.startswith(f"{store.published / 'other-1.zip'}, {path}: not pulled yet; `dvc pull ")
-        assert line.endswith(".zip.dvc` gets them; runs that are published count before others")
+        folder = store.published
+        assert line == (
+            f"{folder}: 2 bundles are not pulled yet; `dvc pull -R {folder}` gets them; runs that are published count "
+            "before others"
+        )

@@ -71,14 +71,17 @@ def test_a_terminal_that_is_gone_stops_nobody():
 
 
 @pytest.mark.parametrize(
-    ("event", "level", "seen"),
+    ("event", "level", "text", "seen"),
     [
-        (None, logging.INFO, True), ("run_info", logging.INFO, False), ("workflow_started", logging.INFO, False),
-        ("resources_info", logging.WARNING, True), ("job_error", logging.ERROR, True),
+        (None, logging.INFO, "Nothing to be done (all requested files are present and up to date).", True),
+        (None, logging.INFO, "Building DAG of jobs...", False), (None, logging.INFO, "Using shell: /bin/bash", False),
+        (None, logging.WARNING, "Building DAG of jobs...", True), ("run_info", logging.INFO, "Job stats:", False),
+        ("workflow_started", logging.INFO, "host: here", False), ("resources_info", logging.WARNING, "", True),
+        ("job_error", logging.ERROR, "", True),
     ],
 )  # fmt: skip
-def test_snakemakes_head_is_left_out(event, level, seen):
-    assert status_display.is_shown(event, level) == seen
+def test_snakemakes_head_is_left_out(event, level, text, seen):
+    assert status_display.is_shown(event, level, text) == seen
 
 
 @pytest.mark.parametrize(

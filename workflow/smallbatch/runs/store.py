@@ -308,5 +308,7 @@ def _pulled(path: Path) -> None:
 
 
 def _not_pulled(*pointers: Path) -> str:
-    files, known = ", ".join(str(pointer.with_suffix("")) for pointer in pointers), " ".join(map(str, pointers))
-    return f"{files}: not pulled yet; `dvc pull {known}` gets {'it' if len(pointers) == 1 else 'them'}"
+    if len(pointers) == 1:
+        return f"{pointers[0].with_suffix('')}: not pulled yet; `dvc pull {pointers[0]}` gets it"
+    folder = pointers[0].parent
+    return f"{folder}: {len(pointers)} bundles are not pulled yet; `dvc pull -R {folder}` gets them"

@@ -35,9 +35,13 @@ HIDDEN_EVENTS = ("workflow_started", "run_info", "resources_info")
 """Snakemake's events that are not shown in a terminal; Snakemake's log has them."""
 
 
-def is_shown(event: str | None, level: int) -> bool:
+ROUTINE_MESSAGES = ("Assuming unrestricted shared", "Building DAG of jobs", "Using shell", "Conda environments: ignored")
+"""How messages begin that say what Snakemake does in each call; Snakemake's log has them, too."""
+
+
+def is_shown(event: str | None, level: int, text: str) -> bool:
     """Whether a terminal shows Snakemake's message before the training begins."""
-    return level >= logging.WARNING or event not in HIDDEN_EVENTS
+    return level >= logging.WARNING or not (event in HIDDEN_EVENTS or text.startswith(ROUTINE_MESSAGES))
 
 
 class TimeLeft:
@@ -132,7 +136,7 @@ class StatusLogHandler(logging.Handler):
             return
         event = getattr(record, "event", None)
         if self._screen is None:
-            if is_shown(event, record.levelno):
+            if is_shown(event, record.levelno, record.getMessage()):
                 self._handler.emit(record)
         elif record.levelno >= logging.WARNING:
             self._failed |= record.levelno >= logging.ERROR
