@@ -168,7 +168,7 @@ def plot(results: Mapping[str, Any], files: Sequence[Path]) -> None:
     labels = {name: METHODS[results["device"]].get(name) for name in LINES[1:]}
     titles = {"usual": "usual loop, its better form", **{name: method.title for name, method in labels.items()}}
     with style.context():
-        figure, plots = sheet.blank("Training speed by batch size", where(results), len(panels), legend_rows=3)
+        figure, plots = sheet.blank(("Training speed by batch size", where(results)), len(panels), legend_rows=3)
         looks = style.experiment_looks(LINES)
         for axes, (group, cells) in zip(plots, panels.items(), strict=True):
             axes.set_title(GROUPS[group].title)

@@ -18,6 +18,7 @@ from helpers.figures import (
     draw,
     draw_grid,
     grid,
+    note_of,
     planned,
     spec,
 )
@@ -103,6 +104,17 @@ def test_text_can_be_read_in_print() -> None:
         sizes = [text.get_fontsize() for text in figure.findobj(matplotlib.text.Text) if text.get_text()]
     assert min(sizes) >= 7
     assert figure.get_figwidth() == 3.4
+
+
+@pytest.mark.parametrize("kind", ALL_KINDS)
+def test_a_bare_figure_has_neither_title_nor_note_nor_room_for_them(kind: str) -> None:
+    tables = grid(), NO_EPOCHS, NO_VARIANCE
+    whole, bare = (figures.draw(spec(kind, base_lr=2**-8), *tables, ["alex"], bare) for bare in (False, True))
+    assert whole.get_suptitle() == "A title" and "4 epochs" in note_of(whole)
+    assert not bare.get_suptitle() and not note_of(bare)
+    assert bare.get_figheight() < whole.get_figheight() and len(bare.legends) == len(whole.legends)
+    for one, other in zip(whole.axes, bare.axes, strict=True):
+        assert one.get_ylim() == other.get_ylim() and len(one.get_children()) == len(other.get_children())
 
 
 @pytest.mark.slow

@@ -34,7 +34,8 @@ def test_recipes_are_those_of_settings_and_code():
     e, (name, figure) = next(iter(study.experiments.values())), next(iter(study.figures.items()))
     assert found["gather"] == checksums.recipe_hash(list(study.experiments), "code of gather")
     assert found[f"table-{e.name}"] == checksums.recipe_hash(e.as_json(), 0.8, PROTOCOL, "code of table")
-    assert found[f"figure-{name}"] == checksums.recipe_hash(figure, study.compared(name), "code of figure")
+    looks = study.compared(name), CONFIG["figures"]
+    assert found[f"figure-{name}"] == checksums.recipe_hash(figure, *looks, "code of figure")
     jobs = {"table": study.experiments, "figure": study.figures}
     assert found.keys() == {"gather", "claims", "page", "archive"} | {
         f"{kind}-{name}" for kind, names in jobs.items() for name in names
@@ -53,6 +54,7 @@ def test_edited_code_changes_the_jobs_that_run_it(script, job):
 def test_settings_change_the_jobs_that_take_them():
     assert changed_by(config=CONFIG | {"claims": CONFIG["claims"] | {"other": 1}}) == {"claims"}
     assert changed_by(config=CONFIG | {"convergence_threshold": 0.5}) == {"table"}
+    assert changed_by(config=CONFIG | {"figures": {"pdf": "bare"}}) == {"figure"}
     assert changed_by(snakemake="10.0") == {"archive"}
     lab = CONFIG["publish"] | {"publisher": {"name": "A lab", "kind": "organization"}}
     assert changed_by(config=CONFIG | {"publish": lab}) == {"archive"}

@@ -134,6 +134,7 @@ def test_a_scale_of_a_command_line_is_said_to_be_there(monkeypatch):
         ({"convergence_threshold": 0.5}, "laptop-convergence_threshold0.5"),
         ({"claims": {"margin": 1.5, "near": 3}}, "laptop-margin1.5-near3"),
         ({"claims": {"margin": 0.2}, "training": {"processes": 1, "device": "cpu"}}, "laptop"),
+        ({"figures": {"pdf": "bare"}}, "laptop-pdfbare"),
         ({"scale": {"name": "look", "figures": ["fig01"]}, "seeds": 1}, "laptop-look-seeds1"),
     ],
 )

@@ -33,6 +33,7 @@ rule figure:
     params:
         spec=lambda wildcards: STUDY.figures[wildcards.figure],
         compared=lambda wildcards: STUDY.compared(wildcards.figure),
+        pdf=config["figures"]["pdf"],
         code=CODE["figure"],
         recipe=lambda wildcards: RECIPES[f"figure-{wildcards.figure}"],
     message:

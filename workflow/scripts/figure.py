@@ -15,10 +15,10 @@ if TYPE_CHECKING:
 
 if __name__ == "__main__":
     with log_and_exit_on_error(snakemake.log[0]), require_unchanged_code("figure", snakemake.params.code):
-        runs, epochs, variance = (read_tables(snakemake.input[name]) for name in ("runs", "epochs", "variance"))
-        outputs = snakemake.output
-        drawn = draw(snakemake.params.spec, runs, epochs, variance, snakemake.params.compared)
-        save(drawn, [Path(outputs[form]) for form in ("pdf", "svg", "png")])
-        checksums.write(
-            Path(outputs.checksums), map(Path, outputs), recipe=snakemake.params.recipe, inputs=snakemake.input
-        )
+        tables = [read_tables(snakemake.input[name]) for name in ("runs", "epochs", "variance")]
+        outputs, params = snakemake.output, snakemake.params
+        whole = [Path(outputs[form]) for form in ("pdf", "svg", "png")]
+        if params.pdf == "bare":
+            save(draw(params.spec, *tables, params.compared, bare=True), [whole.pop(0)])
+        save(draw(params.spec, *tables, params.compared), whole)
+        checksums.write(Path(outputs.checksums), map(Path, outputs), recipe=params.recipe, inputs=snakemake.input)

@@ -47,23 +47,30 @@ _TITLE = 2.85  # inches above one of two plots in a row
 
 
 def draw(
-    spec: dict[str, Any], runs: pd.DataFrame, epochs: pd.DataFrame, variance: pd.DataFrame, compared: Sequence[str]
+    spec: dict[str, Any],
+    runs: pd.DataFrame,
+    epochs: pd.DataFrame,
+    variance: pd.DataFrame,
+    compared: Sequence[str],
+    bare: bool = False,
 ) -> Figure:
     """Draw one figure of a study from its tables of runs, epochs and variances.
 
     `compared`: the experiments that the study's figures compare (`Study.compared`), each with one look in all of them.
+    `bare`: without title and note, for a paper that has a caption of its own.
 
     Raises:
         UserError: the kind is unknown, or the tables lack an experiment or base learning rate of the figure.
     """
-    chosen = select(spec, runs)
+    chosen, kind = select(spec, runs), spec["kind"]
+    words = ("", "") if bare else (spec["title"], captions.note(kind, chosen))
     generator = np.random.default_rng(0)  # for intervals; a fixed seed, so that pictures are reproducible
     with style.context():
-        if spec["kind"] == "cost":
-            return _cost(spec, chosen, generator, style.experiment_looks(compared))
-        if spec["kind"] in COMPARISONS:
-            return _compare(spec, chosen, generator, style.experiment_looks(compared))
-        return _panels(spec, chosen, _drawn_from(spec["kind"], chosen, epochs, variance), generator)
+        if kind == "cost":
+            return _cost(words, chosen, generator, style.experiment_looks(compared))
+        if kind in COMPARISONS:
+            return _compare(kind, words, chosen, generator, style.experiment_looks(compared))
+        return _panels(kind, words, chosen, _drawn_from(kind, chosen, epochs, variance), generator)
 
 
 def caption(name: str, spec: dict[str, Any], runs: pd.DataFrame, variance: pd.DataFrame) -> str:
@@ -118,42 +125,45 @@ def _drawn_from(kind: str, runs: pd.DataFrame, epochs: pd.DataFrame, variance: p
     return runs
 
 
-def _cost(spec: dict[str, Any], runs: pd.DataFrame, generator: np.random.Generator, looks: style.Looks) -> Figure:
+def _cost(words: sheet.Words, runs: pd.DataFrame, generator: np.random.Generator, looks: style.Looks) -> Figure:
     """Three plots of the same experiments side by side, with a legend below."""
     rows = sheet.legend_rows(experiment_labels(runs).values(), 2)
-    note = captions.note(spec["kind"], runs)
-    figure, plots = sheet.blank(spec["title"], note, 3, page_wide=True, legend_rows=rows, columns=3)
+    figure, plots = sheet.blank(words, 3, page_wide=True, legend_rows=rows, columns=3)
     cost_lines(runs, plots, generator, looks)
-    _mark_below(spec["kind"], runs, plots[:1])
+    _mark_below("cost", runs, plots[:1])
     sheet.experiment_legend(figure, plots[0], 2)
     return figure
 
 
-def _compare(spec: dict[str, Any], runs: pd.DataFrame, generator: np.random.Generator, looks: style.Looks) -> Figure:
+def _compare(
+    kind: str, words: sheet.Words, runs: pd.DataFrame, generator: np.random.Generator, looks: style.Looks
+) -> Figure:
     """All experiments in one plot, with a legend below."""
     labels = experiment_labels(runs)
-    page_wide = spec["kind"] == "range" and len(labels) > _BARS_IN_A_COLUMN
+    page_wide = kind == "range" and len(labels) > _BARS_IN_A_COLUMN
     columns = 2 if page_wide else 1
     rows = sheet.legend_rows(labels.values(), columns)
-    figure, (axes,) = sheet.blank(spec["title"], captions.note(spec["kind"], runs), 1, page_wide, rows)
-    COMPARISONS[spec["kind"]](runs, axes, generator, looks)
-    _mark_below(spec["kind"], runs, [axes])
+    figure, (axes,) = sheet.blank(words, 1, page_wide, rows)
+    COMPARISONS[kind](runs, axes, generator, looks)
+    _mark_below(kind, runs, [axes])
     sheet.experiment_legend(figure, axes, columns)
     return figure
 
 
-def _panels(spec: dict[str, Any], runs: pd.DataFrame, data: pd.DataFrame, generator: np.random.Generator) -> Figure:
+def _panels(
+    kind: str, words: sheet.Words, runs: pd.DataFrame, data: pd.DataFrame, generator: np.random.Generator
+) -> Figure:
     """A plot for each experiment, and one legend of batch sizes if each has a line."""
     labels = experiment_labels(runs)
-    figure, plots = sheet.blank(spec["title"], captions.note(spec["kind"], runs), len(labels))
+    figure, plots = sheet.blank(words, len(labels))
     for axes, (name, label) in zip(plots, labels.items(), strict=True):
-        PANELS[spec["kind"]](data[data["experiment"] == name], axes, generator)
+        PANELS[kind](data[data["experiment"] == name], axes, generator)
         if len(labels) > 1:
             axes.set_title("\n".join(sheet.wrapped(label, _TITLE)))
-    if spec["kind"] not in _MEASURED:
+    if kind not in _MEASURED:
         sheet.same_scale(plots)
-        _mark_below(spec["kind"], runs, plots)
-    if spec["kind"] != "variance":
+        _mark_below(kind, runs, plots)
+    if kind != "variance":
         sheet.batch_legend(figure, plots)
     return figure
 

@@ -15,6 +15,9 @@ from smallbatch.figures import style
 _LETTERS_AN_INCH = 19  # of the small text, on average
 _ENTRY = style.COLUMN - 0.35  # inches for a text in the legend of experiments
 
+Words = tuple[str, str]
+"""Title and note of a figure; empty ones take no room."""
+
 _NO_BREAK = "\N{NO-BREAK SPACE}"
 
 
@@ -33,19 +36,21 @@ def wrapped(text: str, width: float) -> list[str]:
 
 
 def blank(
-    title: str, note: str, plots: int, page_wide: bool = False, legend_rows: int = 0, columns: int = 2
+    words: Words, plots: int, page_wide: bool = False, legend_rows: int = 0, columns: int = 2
 ) -> tuple[Figure, list[Axes]]:
     """A sheet with `plots` empty axes, at most `columns` per row, and room for a legend above the note."""
+    title, note = words
     columns = min(plots, columns)
     rows = math.ceil(plots / columns)
     width = style.PAGE if page_wide or columns > 1 else style.COLUMN
-    lines = wrapped(note, width)
+    lines = wrapped(note, width) if note else []
     below = style.TEXT_LINE * (len(lines) + legend_rows) + 0.09
     height = style.HEIGHT * rows + below
     layout = ConstrainedLayoutEngine(rect=(0, below / height, 1, 1 - below / height))
     figure = Figure(figsize=(width, height), layout=layout)
     # Dollar signs are text, not mathematics.
-    figure.suptitle("\n".join(wrapped(title, 0.8 * width)), fontsize=8.5, parse_math=False)
+    if title:
+        figure.suptitle("\n".join(wrapped(title, 0.8 * width)), fontsize=8.5, parse_math=False)
     small: style.Look = {"size": 7, "color": "0.3", "linespacing": 1.15, "va": "bottom", "parse_math": False}
     figure.text(0.02 / width, 0.03 / height, "\n".join(lines), **small)
     grid = list(figure.subplots(rows, columns, squeeze=False).flat)

@@ -61,7 +61,7 @@ def job_recipes(
             for e in study.experiments.values()
         },
         **{
-            f"figure-{name}": recipe_hash(spec, study.compared(name), code["figure"])
+            f"figure-{name}": recipe_hash(spec, study.compared(name), config["figures"], code["figure"])
             for name, spec in study.figures.items()
         },
     }

@@ -207,10 +207,11 @@ def _preparation(settings: Values) -> Values:
 
 
 def _suffix_of_overrides(config: Values) -> str:
-    """The end of the study's name: the seeds and thresholds that the call overrides, since they change results."""
+    """The end of the study's name: seeds, thresholds and looks that the call overrides, since they change results."""
     usual = _config_file_values()
     tried = {key: config[key] for key in ("seeds", "convergence_threshold") if key in config}
-    usual, tried = usual | usual.get("claims", {}), tried | config.get("claims", {})
+    for group in ("claims", "figures"):
+        usual, tried = usual | usual.get(group, {}), tried | config.get(group, {})
     return "".join(f"-{key}{value}" for key, value in tried.items() if value != usual.get(key, value))
 
 

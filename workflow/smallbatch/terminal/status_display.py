@@ -35,13 +35,13 @@ HIDDEN_EVENTS = ("workflow_started", "run_info", "resources_info")
 """Snakemake's events that are not shown in a terminal; Snakemake's log has them."""
 
 
-ROUTINE_MESSAGES = ("Assuming unrestricted shared", "Building DAG of jobs", "Using shell", "Conda environments: ignored")
+ROUTINE = ("Assuming unrestricted shared", "Building DAG of jobs", "Using shell", "Conda environments: ignored")
 """How messages begin that say what Snakemake does in each call; Snakemake's log has them, too."""
 
 
 def is_shown(event: str | None, level: int, text: str) -> bool:
     """Whether a terminal shows Snakemake's message before the training begins."""
-    return level >= logging.WARNING or not (event in HIDDEN_EVENTS or text.startswith(ROUTINE_MESSAGES))
+    return level >= logging.WARNING or not (event in HIDDEN_EVENTS or text.startswith(ROUTINE))
 
 
 class TimeLeft:
