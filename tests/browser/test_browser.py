@@ -107,6 +107,19 @@ def test_claims_come_first(tab: Tab) -> None:
     assert shown(tab) == ["C1", "C2", "C3", "C4"]
 
 
+BROKEN = """cells => cells.flatMap(cell => [...cell.firstChild.data.matchAll(/\\S+/g)].filter(word => {
+  const range = document.createRange();
+  range.setStart(cell.firstChild, word.index);
+  range.setEnd(cell.firstChild, word.index + word[0].length);
+  return range.getClientRects().length > 1;
+}).map(word => word[0]))"""
+
+
+def test_no_word_of_a_model_is_broken(tab: Tab) -> None:
+    assert tab.locator("#results td.word").evaluate_all(BROKEN) == []
+    assert tab.locator("#results tbody td.word").count() == 6
+
+
 def test_nothing_is_wider_than_the_page(tab: Tab) -> None:
     for summary in tab.locator("summary").all():
         summary.click()
