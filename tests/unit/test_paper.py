@@ -78,6 +78,8 @@ def test_a_weight_decay_is_that_of_its_model():
     alexnet = AS_FIGURE_1 | {"weight_decay": 1e-4}
     shown = [pd.DataFrame([settings]) for settings in (alexnet, AS_FIGURE_8 | {"model": "resnet8"})]
     assert differences("fig15", shown) == ["weight decay 0.0001, not 0.0005"]
+    same = [runs.assign(weight_decay=0.01) for runs in shown]
+    assert differences("fig15", same) == ["weight decay 0.01, not 0.0001 or 0.0005"]
 
 
 def test_the_study_of_the_paper_has_the_papers_settings(monkeypatch):

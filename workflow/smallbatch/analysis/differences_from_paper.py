@@ -155,7 +155,11 @@ def _weight_decay(paper: PaperFigure, rows: _Rows) -> list[str]:
     """Of the paper's models alone."""
     theirs = {model: WEIGHT_DECAY.get(model, 1e-4) for model in paper.models}
     pairs = {(row["weight_decay"], theirs[row["model"]]) for row in rows if row["model"] in theirs}
-    return [f"weight decay {ours:g}, not {decay:g}" for ours, decay in sorted(pairs) if ours != decay]
+    others: dict[float, list[str]] = {}
+    for ours, decay in sorted(pairs):
+        if ours != decay:
+            others.setdefault(ours, []).append(f"{decay:g}")
+    return [f"weight decay {ours:g}, not {' or '.join(decays)}" for ours, decays in others.items()]
 
 
 def _drops(paper: PaperFigure, rows: _Rows) -> list[str]:
