@@ -212,6 +212,13 @@ def test_the_status_that_is_shown_has_the_runs_of_laptop():
         assert sum(states) == int(runs) and int(diverged.replace("-", "0")) <= states[0], name
 
 
+def test_the_terminal_that_is_shown_has_the_runs_of_the_readmes_first_command():
+    told = re.search(r"^snakemake .* report --config 'scale=(\{.*?\})'", README, re.MULTILINE)[1]
+    first = load_study(CONFIG | {"scale": read_as_yaml(told)})
+    shown = re.findall(rf"^{first.name}: \d+ of (\d+) runs", RUNNING, re.MULTILINE)
+    assert shown == [str(len(first.runs()))] * 2 and f"results/{first.name}/report.html" in RUNNING
+
+
 def weights(setting: Setting) -> int:
     of = originals.ORIGINALS[setting.data]
     model = models.build(setting.model, of.shape, of.classes, norm=setting.norm, norm_layers=setting.norm_layers)

@@ -136,7 +136,7 @@ rule claims:
         code=CODE["claims"],
         recipe=RECIPES["claims"],
     message:
-        f"Judging claims from study {STUDY.name}, into {{output.claims}}"
+        f"Judging the claims of study {STUDY.name} (into {{output.claims}})"
     script:
         "../scripts/claims.py"
 
