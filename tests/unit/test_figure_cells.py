@@ -34,7 +34,9 @@ def test_points_below_the_axis_are_hollow_at_its_edge() -> None:
     hollow = [line for line in axes.get_lines() if line.get_markerfacecolor() == "white"]
     assert [(list(line.get_xdata()), list(line.get_ydata())) for line in hollow] == [([2**-6], [axes.get_ylim()[0]])]
     assert hollow[0].get_marker() == axes.get_lines()[0].get_marker() and not hollow[0].get_clip_on()
-    for figure, marked in ((draw(spec("accuracy"), planned(level(0.9, 0.92)), NO_EPOCHS), False), (axes.figure, True)):
+    lower = level(0.9, 0.92) | {(8, 8, 2**-8): [0.9, 0.9], (8, 8, 2**-7): [0.1, 0.1]}  # of the second line alone
+    above, second = (draw(spec("accuracy"), planned(cells), NO_EPOCHS) for cells in (level(0.9, 0.92), lower))
+    for figure, marked in ((above, False), (axes.figure, True), (second, True)):
         assert ("hollow: below the axis" in note_of(figure)) is marked
         assert any(line.get_markerfacecolor() == "white" for line in figure.axes[0].get_lines()) is marked
 
@@ -91,10 +93,12 @@ def test_axes_of_percent_end_at_tens_from_zero_and_else_at_fives(values, from_ze
     assert axes.get_ylim() == pytest.approx(ends) and axes.get_ylabel() == "test accuracy (%)"
 
 
-def test_an_interval_that_ends_at_the_floor_of_an_axis_is_on_it() -> None:
+@pytest.mark.parametrize(("low", "bottom", "top"), [(80.0, 80, 100), (79.0, 85, 95)])
+def test_an_interval_that_ends_at_the_floor_of_an_axis_is_on_it_and_a_longer_one_is_not(low, bottom, top) -> None:
     axes = matplotlib.figure.Figure().subplots()
-    percent_axis(axes, pd.DataFrame({"mean": [88.0], "low": [80.0], "high": [91.0]}), "test accuracy", floor=80)
-    assert axes.get_ylim() == pytest.approx((80 - 0.02 * 15, 95 + 0.02 * 15))
+    percent_axis(axes, pd.DataFrame({"mean": [88.0], "low": [low], "high": [99.0]}), "test accuracy", floor=80)
+    room = 0.02 * (top - bottom)
+    assert axes.get_ylim() == pytest.approx((bottom - room, top + room))
 
 
 def test_rates_are_chosen_by_selection_accuracy_and_shown_by_accuracy() -> None:

@@ -79,12 +79,12 @@ def test_chance_is_a_line() -> None:
     assert [line.get_ydata() for line in axes.get_lines() if line.get_linestyle() == "--"] == [[1, 1]]
 
 
-def test_the_bar_of_convergence_is_a_line_where_anything_has_trained() -> None:
-    at_eighty, none = grid(), grid().assign(bar=np.inf)
-    levels = [line.get_ydata()[0] for line in draw(spec("accuracy"), at_eighty, NO_EPOCHS).axes[0].get_lines()]
-    assert 80 in levels
-    levels = [line.get_ydata()[0] for line in draw(spec("accuracy"), none, NO_EPOCHS).axes[0].get_lines()]
-    assert 80 not in levels and np.isfinite(levels[-1])
+@pytest.mark.parametrize(("bar", "drawn"), [(0.8, [10, 80]), (np.inf, [10])])
+def test_the_bar_of_convergence_is_a_broken_line_beside_that_of_chance_where_anything_has_trained(
+    bar: float, drawn: list
+) -> None:
+    axes = draw(spec("accuracy"), grid().assign(bar=bar), NO_EPOCHS).axes[0]
+    assert [line.get_ydata()[0] for line in axes.get_lines() if line.get_linestyle() == "--"] == drawn
 
 
 def test_variance_draws_a_line_for_each_point_of_training_with_its_slope() -> None:
