@@ -276,9 +276,14 @@ def test_a_study_is_written_with_captions_and_settings(tmp_path: Path) -> None:
     assert "Best at m = 8: " in text, "a study of one's own opens with what it found"
     found = Page(text).tables[0]
     assert found[0][:2] == ["experiment", "best m"] and found[1][1:4] == ["8", "2", "η / m = 2⁻⁶"]
-    papers = replace(study, reproduces="paper")
+    write(study, runs(), claims(), variance, [tmp_path / "fig15.svg"], TEMPLATE, tmp_path / "again.html", 1.0)
+    assert (tmp_path / "again.html").read_text() == text
+    by_steps = {"alex": replace(experiments["alex"], setting=replace(setting, epochs=0, steps=100))}
+    papers = replace(study, reproduces="paper", experiments=by_steps)
     write(papers, runs(), claims(), variance, [tmp_path / "fig15.svg"], TEMPLATE, tmp_path / "papers.html", 1.0)
-    assert "Best at m = 8" not in (tmp_path / "papers.html").read_text()
+    other = (tmp_path / "papers.html").read_text()
+    assert "Best at m = 8" not in other
+    assert ["epochs", NOTHING] in Page(other).tables[-2] and ["steps", "100"] in Page(other).tables[-2]
     *_, settings, places = Page(text).tables
     assert "Corresponds to Figure 15 of the paper." in text
     grid = ["batch_sizes", "bn_batch_sizes", "base_lrs", "seeds", "best_of"]
@@ -287,6 +292,7 @@ def test_a_study_is_written_with_captions_and_settings(tmp_path: Path) -> None:
     assert ["base_lrs", "2⁻⁸, 2⁻⁶, 2⁻⁴"] in settings
     assert ["model", "alexnet"] in settings
     assert ["epochs", "20"] in settings and ["steps", NOTHING] in settings and ["images", NOTHING] in settings
+    assert ["warmup", "no"] in settings and ["momentum", "0.0"] in settings
     assert ["seeds", "0, 1"] in settings
     assert ["runs trained", "6"] in places
 
