@@ -111,6 +111,8 @@ def test_claims_stand_first_with_verdict_effect_and_interval(tmp_path: Path) -> 
 
 
 def test_claims_of_ones_own_are_not_called_the_papers_and_where_there_are_none_nothing_is_said(tmp_path: Path) -> None:
+    papers = page(tmp_path)
+    assert "<h2>The paper&#39;s claims</h2>" in papers and "not that the paper erred" in papers
     own = page(tmp_path, judged=claims(section=""))
     assert "<h2>Claims</h2>" in own and "In the paper" not in own and "not that the paper erred" not in own
     none = page(tmp_path, judged=claims()[:0])
@@ -190,6 +192,13 @@ def test_page_holds_the_tables(tmp_path: Path) -> None:
     assert ["base_lrs", "2⁻⁸, 0.003"] in settings
     assert ["warmup", "no"] in settings
     assert ["commit", "abc123"] in places
+
+
+@pytest.mark.parametrize(("scaling", "symbol"), [("linear", "η/m"), ("sqrt", "η/√m")])
+def test_the_rate_is_called_below_the_results_as_in_their_head(tmp_path: Path, scaling: str, symbol: str) -> None:
+    text = " ".join(page(tmp_path, runs().assign(lr_scaling=scaling)).split())
+    assert f"m: batch size; {symbol}: base learning rate. The best accuracy is that of the cell (m, {symbol}) " in text
+    assert f"best {symbol}" in Page(text).tables[1][0]
 
 
 def test_page_loads_nothing_from_elsewhere(tmp_path: Path) -> None:
