@@ -43,6 +43,14 @@ def test_an_experiment_s_line_counts_runs_and_shows_its_best_cell():
     }  # fmt: skip
 
 
+def test_the_best_cell_of_several_labels_is_that_of_their_balanced_accuracy_and_named_so():
+    recalls = {"balanced_accuracy": [0.7, 0.6], "selection_balanced_accuracy": [0.7, 0.6]}
+    several = runs({"batch_size": 8, "accuracy": 0.8}, {"batch_size": 2, "selection_accuracy": 0.99})
+    line = result_row(several.assign(loss="binary", **recalls, balanced_accuracy_error=0.01,
+                                     selection_balanced_accuracy_error=0.01))  # fmt: skip
+    assert (line["best m"], line["best accuracy (%)"]) == ("8", "70.0 balanced accuracy")
+
+
 def test_results_are_a_line_an_experiment_in_their_order():
     plain = runs({"batch_size": 8}, {"batch_size": 2, "accuracy": 0.5, "selection_accuracy": 0.5})
     nothing = runs(MISSING).assign(experiment="nothing", model="resnet8", norm="batch")
