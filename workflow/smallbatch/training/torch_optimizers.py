@@ -128,7 +128,7 @@ def reason_against(name: str, weight_decay: float) -> str:
             own = [each for each in taken if each not in (*OWN_KEYS, *IMPLEMENTATION)]
             return f"the arguments {', '.join(own)}{suggestion(argument, own)}; lr and weight_decay are settings"
     for argument, value in models.arguments(name).items():
-        if isinstance(taken[argument].default, bool) != isinstance(value, bool) or isinstance(value, str):
+        if not _of_one_type(taken[argument].default, value):
             return f"{argument}={taken[argument].default!r} or another value of that type"
     if weight_decay and "weight_decay" not in taken:
         return f"weight_decay: 0 with {base}, which has none"
@@ -140,6 +140,13 @@ def reason_against(name: str, weight_decay: float) -> str:
         what = "arguments that it takes" if models.arguments(name) else any_shape
         return f"{what} ({' '.join(str(error).split())[:200]})"
     return ""
+
+
+def _of_one_type(default: object, value: object) -> bool:
+    """Whether a value may stand in place of a default; of three betas torch would leave out the last."""
+    if isinstance(default, tuple) or isinstance(value, tuple):
+        return isinstance(default, tuple) and isinstance(value, tuple) and len(default) == len(value)
+    return isinstance(default, bool) == isinstance(value, bool) and not isinstance(value, str)
 
 
 def _known() -> Mapping[str, type[torch.optim.Optimizer]]:
