@@ -350,8 +350,8 @@ def test_claims_about_figures_that_a_scale_leaves_out_go_with_them():
     ("name", "claim", "words"),
     [
         ("small", SMALL | {"best_batch_size": {"figure": "min", "at_most": 16}},
-         "claims.small.best_batch_size: 'min' is not allowed; allowed: figures of accuracies of one experiment, with "
-         "one BN batch size for each batch size: mine, other, single (did you mean 'mine'?)"),
+         "claims.small.best_batch_size.figure: 'min' is not allowed; allowed: figures of accuracies of one experiment, "
+         "with one BN batch size for each batch size: mine, other, single (did you mean 'mine'?)"),
         ("small", SMALL | {"best_batch_size": {"figure": "several", "at_most": 16}}, "'several' is not allowed;"),
         ("small", SMALL | {"best_batch_size": {"figure": "bn", "at_most": 16}}, "'bn' is not allowed; allowed:"),
         ("same", {"text": "t", "same_accuracy": {"from": "mine", "to": "mine"}},

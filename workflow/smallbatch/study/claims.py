@@ -34,11 +34,16 @@ def kind_of(spec: Mapping[str, Any]) -> str:
 
 def figures_of(spec: Mapping[str, Any]) -> tuple[str, ...]:
     """The figures of the study that a claim is about, by name."""
+    return tuple(figure for _, figure in _keyed_figures(spec))
+
+
+def _keyed_figures(spec: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """The key of each figure of a claim, and the figure."""
     kind = kind_of(spec)
     asked = spec[kind]
-    if kind in OF_TWO:
-        return asked["from"], asked["to"]
-    return tuple(asked["figures"]) if kind == FUNCTION else (asked["figure"],)
+    if kind == FUNCTION:
+        return [(f"figures.{place}", figure) for place, figure in enumerate(asked["figures"])]
+    return [(key, asked[key]) for key in (("from", "to") if kind in OF_TWO else ("figure",))]
 
 
 def files_of(claims: Iterable[Mapping[str, Any]]) -> list[Path]:
@@ -69,10 +74,10 @@ def check_claims(
         asked, key_of_kind = spec[kind], f"{key}.{kind}"
         if name in figures:
             refuse(where, key, name, "names that no figure has")
-        for figure in figures_of(spec):
+        for key_of_figure, figure in _keyed_figures(spec):
             if figure not in judged:
                 allowed = f"{JUDGED}: {', '.join(judged) or 'the study has none'}{suggestion(figure, judged)}"
-                refuse(where, key_of_kind, figure, allowed)
+                refuse(where, f"{key_of_kind}.{key_of_figure}", figure, allowed)
         if kind in OF_TWO and asked["from"] == asked["to"]:
             refuse(where, f"{key_of_kind}.to", asked["to"], "another figure than `from`")
         if len({figures[figure].get("metric") for figure in figures_of(spec)}) > 1:
