@@ -20,10 +20,12 @@ def how_trained(run: Run, shape: tuple[int, int, int], classes: int, device: tor
     """
     suits = suitability(run.setting, shape, classes)
     backend = backends.choose(run, suits, shape, classes, device, ALONE)
-    by_torch = f"by torch{_steps(backend) if device.type == 'cuda' else ''}"
+    on_gpu = device.type == "cuda"
+    by_torch = f"by torch{_steps(backend) if on_gpu else ''}"
     if not suits.lanes:
-        return f"one run after the other, {by_torch}, since {suits.why_alone}; that {SLOWER}"
-    by_kernels = backend.layout or (device.type == "cuda" and backend.graph)
+        cost = f"{SLOWER}{', and on a GPU was not measured' if on_gpu else ''}"
+        return f"one run after the other, {by_torch}, since {suits.why_alone}; that {cost}"
+    by_kernels = backend.layout or (on_gpu and backend.graph)
     return f"several runs in lanes, {'by the kernels of this project' if by_kernels else by_torch}"
 
 

@@ -7,7 +7,7 @@ from smallbatch import models
 from smallbatch.core.errors import UserError
 from smallbatch.study.experiments import Setting
 
-SLOWER = "takes 1.2 to 5.6 times as long as in lanes on a processor, and on a GPU was not measured"
+SLOWER = "takes 1.2 to 5.6 times as long as in lanes on a processor"
 """What it costs to train one run after the other by torch: docs/speed.md, models that were trained both ways."""
 
 
