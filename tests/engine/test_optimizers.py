@@ -9,6 +9,7 @@ from torch.nn import functional as F
 
 from smallbatch.data import prepared
 from smallbatch.training import lanes
+from smallbatch.training.batches import stream
 from smallbatch.training.engines.eager import EagerUpdates
 from smallbatch.training.engines.native import library
 from smallbatch.training.engines.native.updates import NativeUpdates
@@ -113,6 +114,43 @@ def test_biases_and_norms_may_be_left_out_of_weight_decay(kinds, exempt, name):
     check_equal(*updated(setting, [1.0, 0.5], theirs, exempt=exempt))
     names = [name for name, _ in a_model(1).named_parameters()]
     assert {names[index] for index in undecayed(lanes.Alone(a_model(1)), kinds)} == exempt
+
+
+@pytest.mark.parametrize(
+    ("model", "biases", "norms"),
+    [
+        (nn.GRU(3, 2), {"bias_ih_l0", "bias_hh_l0"}, set()),
+        (nn.MultiheadAttention(4, 2, add_bias_kv=True), {"in_proj_bias", "out_proj.bias", "bias_k", "bias_v"}, set()),
+        (nn.Sequential(nn.Linear(3, 4), nn.LayerNorm(4)), {"0.bias"}, {"1.weight", "1.bias"}),
+    ],
+)
+@pytest.mark.parametrize("change", [lambda model: model, lanes.Alone, torch.jit.script])
+def test_what_a_bias_or_a_norm_is_called(model, biases, norms, change):
+    names = [name for name, _ in model.named_parameters()]
+    for kinds, exempt in ((("biases",), biases), (("norms",), norms)):
+        assert {names[index] for index in undecayed(change(model), kinds)} == exempt
+
+
+@pytest.mark.parametrize("clip", [None, 0.5])
+@pytest.mark.parametrize("name", ["sgd", "adam", "adamw", "torch:RMSprop"])
+def test_complex_weights_are_updated_as_torch_updates_them(name, clip):
+    def weights():
+        return nn.ParameterList([torch.randn(3, 4, dtype=torch.complex64, generator=stream(1, "test"))])
+
+    ours, theirs = lanes.Alone(weights()), weights()
+    more, make = OPTIMIZERS.get(name, ({}, lambda p, lr: torch.optim.RMSprop(p, lr, weight_decay=0.1)))
+    setting = a_run(optimizer=name, weight_decay=0.1, **({} if clip is None else {"clip_norm": clip}), **more).setting
+    optimizer, other = optimizer_of(setting, ours, lanes.parameters_of(ours), [0.02]), make(theirs, 0.02)
+    for step in range(4):
+        [one], [two] = ours.model, theirs
+        one.grad = torch.randn(3, 4, dtype=torch.complex64, generator=stream(2, "test", step))
+        two.grad = one.grad.clone()
+        if clip is not None:
+            nn.utils.clip_grad_norm_(theirs, clip)
+        ours.pass_on()
+        optimizer.step(1.0)
+        other.step()
+        torch.testing.assert_close(one, two, rtol=1e-5, atol=1e-6)
 
 
 @pytest.mark.parametrize("name", OPTIMIZERS)

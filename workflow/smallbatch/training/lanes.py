@@ -164,7 +164,8 @@ class Alone(nn.Module):
         model: the model, whose device and type must not change from now on.
 
     Attributes:
-        parameters_of_lanes: views of its parameters, [1, ...], in the same memory; with gradients after `pass_on`.
+        parameters_of_lanes: views of its parameters, [1, ...], in the same memory; with gradients after `pass_on`. A
+            complex one is [1, ..., 2], real and imaginary part, which torch's optimisers update apart, too.
     """
 
     def __init__(self, model: nn.Module) -> None:
@@ -180,7 +181,7 @@ class Alone(nn.Module):
     def pass_on(self) -> None:
         """Make the gradients, if any, available in `parameters_of_lanes`."""
         for parameter, original in zip(self.parameters_of_lanes, self.model.parameters(), strict=True):
-            parameter.grad = None if original.grad is None else original.grad[None]
+            parameter.grad = None if original.grad is None else _real(original.grad)[None]
 
     def state_dict(self) -> dict[str, Tensor]:  # type: ignore[override] # nobody asks with options
         """The model's state dict, with every tensor as [1, ...] in the same memory."""
@@ -196,8 +197,14 @@ def parameters_of(lanes: nn.Module) -> list[nn.Parameter]:
     if not isinstance(lanes, Alone):
         return list(lanes.parameters())
     originals = lanes.model.parameters()
-    lanes.parameters_of_lanes = [nn.Parameter(p.detach()[None], requires_grad=p.requires_grad) for p in originals]
+    lanes.parameters_of_lanes = [
+        nn.Parameter(_real(p.detach())[None], requires_grad=p.requires_grad) for p in originals
+    ]
     return lanes.parameters_of_lanes
+
+
+def _real(tensor: Tensor) -> Tensor:
+    return torch.view_as_real(tensor) if tensor.is_complex() else tensor
 
 
 def perturbed(model: nn.Module, seed: int) -> nn.Module:

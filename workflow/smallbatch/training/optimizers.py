@@ -160,13 +160,15 @@ def undecayed(model: nn.Module, kinds: Sequence[str]) -> frozenset[int]:
 
     Args:
         model: model of the lanes.
-        kinds: `norms` for all parameters of layers with norm in their class name, `biases` for those of other layers.
+        kinds: `norms` for all parameters of layers with norm in their class name, `biases` for those of other layers,
+            called `bias`, `in_proj_bias` or, in a recurrent layer, `bias_ih_l0`.
     """
     model = model.model if isinstance(model, lanes.Alone) else model
+    layers = dict(model.named_modules())  # of scripted code, too, whose layers have the name of their class apart
 
     def kind(name: str) -> str:
         layer, _, last = name.rpartition(".")
-        is_norm = "norm" in type(model.get_submodule(layer)).__name__.lower()
-        return "norms" if is_norm else "biases" if last.endswith("bias") else ""
+        is_norm = "norm" in getattr(layers[layer], "original_name", type(layers[layer]).__name__).lower()
+        return "norms" if is_norm else "biases" if last.startswith("bias") or last.endswith("bias") else ""
 
     return frozenset(index for index, (name, _) in enumerate(model.named_parameters()) if kind(name) in kinds)
