@@ -186,6 +186,12 @@ ALONE_MODELS = {
     "dropout": ({"middle": "return self.drop(x)", "init": "self.drop = nn.Dropout(0.3)"}, DRAWS),
     "stochastic depth": ({"middle": "return x if self.training and torch.rand(()) < 0.5 else self.b(x)"}, DRAWS),
     "noise": ({"middle": "return x + torch.randn_like(x) if self.training else x"}, DRAWS),
+    "complex": ({"middle": "return self.c(x.to(self.c.weight.dtype)).abs()",
+                 "init": "self.c = nn.Conv2d(8, 8, 1, dtype=torch.complex64)"}, "it has complex numbers"),
+    "double": ({"middle": "return self.c(x.double()).to(x.dtype)", "init": "self.c = nn.Conv2d(8, 8, 1).double()"},
+               "lanes break it (RuntimeError"),
+    "scripted": ({"middle": "return self.c(x)", "init": "self.c = torch.jit.script(nn.Conv2d(8, 8, 1))"},
+                 "layer RecursiveScriptModule has"),
     "not contiguous": ({"middle": "return F.conv2d(x, self.w[:, :, None, None])",
                         "init": "self.w = nn.Parameter(torch.eye(8, 8).mul(2).t())"}, "layer Mine has"),
 }  # fmt: skip
@@ -211,7 +217,8 @@ def test_what_lanes_do_not_suit_is_not_trained_in_lanes(name, own):
 @pytest.mark.parametrize(
     "name",
     ["channel mean", "mixed tokens", "attention", "buffer by hand", "tied", "batch norm over all batches", "hook",
-     "dropout", "a branch backwards", "a limit of a norm", "stochastic depth", "not contiguous"],
+     "dropout", "a branch backwards", "a limit of a norm", "stochastic depth", "not contiguous", "complex",
+     "double", "scripted"],
 )  # fmt: skip
 def test_what_is_trained_alone_is_trained_as_plain_torch_does(name, own, data_folder, tmp_path):
     suits, norm = found_of(name, own)

@@ -82,7 +82,7 @@ class Candidate:
     @functools.cached_property
     def flops_per_image(self) -> float:
         """Number of multiplications and additions in a test pass, per image."""
-        model = self.build(1).eval().to(self.images.dtype)
+        model = self.build(1).eval()
         with torch.no_grad(), FlopCounterMode(display=False) as counter, self.guarded("test pass"):
             model(self.images[0].clone())
         return float(counter.get_total_flops()) / EXAMPLES

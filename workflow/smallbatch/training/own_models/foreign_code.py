@@ -60,11 +60,15 @@ def _owners(files: Collection[Path]) -> dict[str, tuple[Any, Mapping[str, object
 
 
 def _attributes(values: Mapping[str, object]) -> dict[str, object]:
-    """The functions, classes, numbers and texts among an owner's attributes, without modules, which imports add."""
+    """The functions, classes, numbers and texts among an owner's attributes.
+
+    Without modules, which imports add, and annotations, which torch.jit.script adds.
+    """
+    watched = vars(nn.Module).keys() - {"__annotations__"}
     return {
         name: value
         for name, value in values.items()
-        if not isinstance(value, ModuleType) and not (name.startswith("__") and name not in vars(nn.Module))
+        if not isinstance(value, ModuleType) and (name in watched or not name.startswith("__"))
     }
 
 

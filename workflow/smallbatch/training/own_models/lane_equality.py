@@ -60,6 +60,8 @@ def why_not_in_lanes(candidate: Candidate) -> str:
     """
     if _cost(candidate, EXAMPLES) > MAX_COMPARED:
         return "it is too large to be compared in lanes"
+    if any(tensor.is_complex() for tensor in candidate.build(1).state_dict().values()):
+        return "it has complex numbers"  # of which a comparison in double precision would leave the real parts
     try:
         return _why_not_in_lanes(candidate)
     except lanes.NoLaneForm as reason:
