@@ -69,7 +69,9 @@ def setting_words(row: Row, less: Collection[str] = ()) -> str:
 def shared_departures(runs: pd.DataFrame) -> list[str]:
     """The words of `departures` that all of several experiments have; none of a single one, which needs its own."""
     each = [departures(row) for _, row in runs.drop_duplicates("experiment").iterrows()]
-    return [word for word in each[0] if len(each) > 1 and all(word in words for words in each)]
+    if len(each) < 2:
+        return []
+    return [word for word in each[0] if all(word in words for words in each)]
 
 
 def departures(row: Row) -> list[str]:
