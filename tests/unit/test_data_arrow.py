@@ -5,6 +5,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -13,6 +14,7 @@ from helpers.pictures import SIZE, flat
 
 from smallbatch import data
 from smallbatch.data import prepared
+from smallbatch.data.dataset_info import size_of
 
 NAMES = {"info": {"features": {"label": {"names": ["cat", "dog"], "_type": "ClassLabel"}}}}
 IMAGE = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
@@ -130,7 +132,7 @@ def test_columns_by_other_names_and_classes_without(tmp_path: Path) -> None:
 
 BAD = [
     (table([0, 1], [0, -1]), "label: has -1; allowed: whole numbers from 0"),
-    (table([0, 1], [0, None]), "label: 1 of 2 are missing; allowed: one for each image"),
+    (table([0, 1], [0, None]), "label: 1 of 2 are missing, the first in row 1; allowed: one for each image"),
     (table([0, 1], [0, 2]), "label: 2 classes up to 2, and no 1; allowed: each of 0 to 1"),
     (table([0, 1], [0, 0]), "label: 0 alone; allowed: two classes or more"),
     (table([]), "label: has no rows; allowed: some images"),
@@ -186,3 +188,109 @@ def test_test_labels_are_classes_of_the_training_images(tmp_path: Path) -> None:
     refused(tmp_path / "mine", "label (test): has 2; allowed: labels from 0 to 1")
     pq.write_table(table(TEST), tmp_path / "mine" / "extra.parquet")
     refused(tmp_path / "mine", "splits extra, test, train; allowed: one each of train, and test or validation")
+
+
+Y = [0.5, 1.5, 2.5, 4.0]
+PAIRS = [[0.5, 1], [1.5, 0], [2.5, 1], [4.0, 1]]
+BITS = [[0, 1], [1, 0], [1, 1], [0, 0]]
+TARGETS = {
+    "floats": ({"y": pa.array(Y)}, "y", [[y] for y in Y], ("y",), "numbers", "0.5 of output y"),
+    "halves": ({"y": pa.array(Y, pa.float16())}, "y", [[y] for y in Y], ("y",), "numbers", "0.5 of output y"),
+    "booleans": ({"y": pa.array([True, False, True, False])}, "y", [[1], [0], [1], [0]], ("y",), "binary", None),
+    "lists": ({"y": pa.array(PAIRS)}, "y", PAIRS, ("0", "1"), "numbers", "0.5 of output 0"),
+    "lists of a size": (
+        {"y": pa.array(PAIRS, pa.list_(pa.float32(), 2))},
+        "y",
+        PAIRS,
+        ("0", "1"),
+        "numbers",
+        "0.5 of output 0",
+    ),
+    "labels": ({"y": pa.array(BITS, pa.list_(pa.int8()))}, "y", BITS, ("0", "1"), "binary", None),
+    "columns": ({"y": Y, "z": [1, 0, 1, 1]}, ["y", "z"], PAIRS, ("y", "z"), "numbers", "0.5 of output y"),
+    "columns of labels": ({"a": [0, 1, 1, 0], "b": [1, 0, 1, 0]}, ["a", "b"], BITS, ("a", "b"), "binary", None),
+    "a 2 among labels": (
+        {"a": [0, 1, 1, 0], "b": [1, 2, 1, 0]},
+        ["a", "b"],
+        [[0, 1], [1, 2], [1, 1], [0, 0]],
+        ("a", "b"),
+        "numbers",
+        "2 of output b",
+    ),
+    "one column of several": ({"y": Y}, ["y"], [[y] for y in Y], ("y",), "numbers", "0.5 of output y"),
+}
+
+
+@pytest.mark.parametrize(("more", "labels", "targets", "names", "kind", "number"), TARGETS.values(), ids=TARGETS)
+def test_columns_of_targets(
+    more: dict[str, Any],
+    labels: Any,
+    targets: list[list[float]],
+    names: tuple[str, ...],
+    kind: str,
+    number: str | None,
+    tmp_path: Path,
+) -> None:
+    folder, values = tmp_path / "mine", [10, 11, 12, 13]
+    folder.mkdir()
+    for split in ("train", "test"):
+        pq.write_table(table(values, [0, 1, 0, 1], **more), folder / f"{split}.parquet", row_group_size=3)
+    keys = {"labels": labels}
+    found = prepare(folder, keys=keys)
+    assert (found.meta.classes, found.meta.targets) == (names, kind)
+    assert found.train.labels.tolist() == found.test.labels.tolist() == targets
+    assert found.train.labels.dtype == np.float32
+    size = data.check_source("config.yaml", "mine", settings_of(folder, keys=keys))
+    assert size == size_of(found.meta)._replace(a_number=number)
+
+
+def test_targets_are_divided_as_those_of_arrays_and_the_same_numbers_are_the_same_data(tmp_path: Path) -> None:
+    values, rows = list(range(8)), [[number / 2, number % 3] for number in range(8)]
+    pq.write_table(table(values, y=pa.array(rows, pa.list_(pa.float64()))), tmp_path / "mine.parquet")
+    found = prepare(tmp_path / "mine.parquet", keys={"labels": "y"}, test_fraction=0.25, split_seed=3)
+    assert (found.meta.train, found.meta.test) == (6, 2)
+    for split in (found.train, found.test):
+        assert split.labels.tolist() == [rows[number] for number in split.images[:, 0, 0, 0]]
+    images = np.repeat(np.uint8(values), SIZE * SIZE).reshape(8, SIZE, SIZE)
+    np.savez(tmp_path / "mine.npz", images=images, labels=np.array(rows))
+    settings = {"source": "arrays", "path": str(tmp_path / "mine.npz"), "test_fraction": 0.25, "split_seed": 3}
+    assert prepared_beside(tmp_path / "mine.npz", settings).meta.fingerprint == found.meta.fingerprint
+
+
+BAD_TARGETS = [
+    ({"y": [0.5, float("nan")]}, "y", "y: has nan in its row 1; allowed: finite floats of 32 bits"),
+    ({"y": [0.5, 1e39]}, "y", "y: has 1e+39 in its row 1; allowed: finite floats"),
+    ({"y": [0.5, None]}, "y", "y: 1 of 2 are missing, the first in row 1; allowed: one for each image"),
+    ({"y": [[0.5, 1], [2, None]]}, "y", "y: 1 of 4 are missing, the first in row 1; allowed: one for each image"),
+    ({"y": [[0.5, 1.5], [2.0]]}, "y", "y: 1 numbers in its row 1, and 2 in row 0; allowed: as many in each"),
+    ({"y": pa.array([[], []], pa.list_(pa.float32()))}, "y", "y: empty lists; allowed: a number or more in each"),
+    ({"y": ["0.5", "1"]}, "y", "column y: string; allowed: integers, the classes; or, as targets, floats"),
+    ({"y": [["a"], ["b"]]}, "y", "column y: list<"),
+    ({"y": [[0.5], [1.5]], "z": [1, 2]}, ["z", "y"], "allowed: numbers, as one of several columns"),
+    ({"y": [1.5, float("inf")], "z": [1, 2]}, ["z", "y"], "mine.parquet: y: has inf in its row 1; allowed"),
+    ({"y": [1.5, 2.5]}, ["y", "x"], "has no column x; it has image, label, y; `keys` says which"),
+]
+
+
+@pytest.mark.parametrize(("more", "labels", "message"), BAD_TARGETS, ids=[message[:30] for *_, message in BAD_TARGETS])
+def test_targets_that_are_not_as_they_have_to_be(more: Any, labels: Any, message: str, tmp_path: Path) -> None:
+    pq.write_table(table([0, 1], **more), tmp_path / "mine.parquet")
+    refused(tmp_path / "mine.parquet", message, test_fraction=0.5, keys={"labels": labels})
+
+
+def test_splits_whose_targets_do_not_fit(tmp_path: Path) -> None:
+    given = {"train": {"y": Y, "z": Y}, "test": {"y": [0, 1, 0, 1], "z": [0.5] * 4}}
+    for split, more in given.items():
+        (tmp_path / "mine").mkdir(exist_ok=True)
+        pq.write_table(table([0, 1, 2, 3], **more), tmp_path / "mine" / f"{split}.parquet")
+    both = "y (train): float64 [4], and y (test): int64 [4]; allowed: both classes, or as many targets of each image"
+    refused(tmp_path / "mine", both, keys={"labels": "y"})
+    constant = "z (test): output z is always 0.5; allowed: one that varies"
+    refused(tmp_path / "mine", constant, keys={"labels": "z"})
+
+
+def test_a_column_that_is_there_twice(tmp_path: Path) -> None:
+    given = table([0, 1]).append_column("label", pa.array([0, 1]))
+    with pa.ipc.new_file(str(tmp_path / "mine.arrow"), given.schema) as writer:
+        writer.write_table(given)
+    refused(tmp_path / "mine.arrow", "column label: is there 2 times; allowed: one", test_fraction=0.5)

@@ -32,7 +32,7 @@ def refused(path: Path, text: str, *parts: str, **more: Any) -> None:
 def test_what_a_function_returns_is_prepared(tmp_path: Path) -> None:
     settings = settings_of(tmp_path / "mine.py")
     data.check_settings("config.yaml", "mine", settings)
-    assert data.check_source("config.yaml", "mine", settings) == ((2, 1, 1), 2, 4, 2, 4, None)
+    assert data.check_source("config.yaml", "mine", settings) == ((2, 1, 1), 2, 4, 2, 4, None, None)
     data.prepare("mine", settings, tmp_path / "made", tmp_path)
     found = prepared.read(tmp_path / "made")
     assert found.train.images[:, :, 0, 0].tolist() == [[0, 1], [2, 3], [4, 5], [6, 7]]

@@ -392,6 +392,13 @@ def test_the_loss_is_for_the_labels_of_the_data():
                 check_against_data(study, "table", 100, of)
 
 
+def test_of_targets_that_are_not_0_or_1_one_is_named():
+    study = load(dict(data="table", loss="binary"), datasets={"table": {"source": "arrays", "path": "p"}})
+    of = size((3, 9, 9))._replace(targets="numbers", a_number="2 of output tall")
+    with pytest.raises(UserError, match=r"'binary' is not allowed.* numbers, as 2 of output tall is neither 0 nor 1"):
+        check_against_data(study, "table", 100, of)
+
+
 def test_of_five_classes_the_right_one_is_always_among_five():
     study = load(dict(data="table", metrics=["top5"]), datasets={"table": {"source": "arrays", "path": "p"}})
     check_against_data(study, "table", 100, size((3, 9, 9))._replace(classes=6))

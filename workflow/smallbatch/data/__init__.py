@@ -14,7 +14,6 @@ from smallbatch.core.errors import UserError, refuse
 from smallbatch.data.originals import ORIGINAL_MD5, ORIGINALS, DatasetInfo
 
 if TYPE_CHECKING:
-    from smallbatch.data.array_checks import Own
     from smallbatch.data.prepared import Meta
 
 
@@ -48,10 +47,10 @@ def _arrays(label: str, settings: dict[str, Any], folder: Path, downloads: Path)
     return array_files.prepare(label, settings, folder)
 
 
-def _read_arrays(settings: dict[str, Any]) -> "Own":
+def _size_of_arrays(settings: dict[str, Any]) -> DatasetInfo:
     from smallbatch.data import array_files
 
-    return array_files.read(settings)
+    return array_files.read(settings).size
 
 
 def _function(label: str, settings: dict[str, Any], folder: Path, downloads: Path) -> "Meta":
@@ -60,10 +59,10 @@ def _function(label: str, settings: dict[str, Any], folder: Path, downloads: Pat
     return user_function.prepare(label, settings, folder)
 
 
-def _read_function(settings: dict[str, Any]) -> "Own":
+def _size_of_function(settings: dict[str, Any]) -> DatasetInfo:
     from smallbatch.data import user_function
 
-    return user_function.read(settings)
+    return user_function.read(settings).size
 
 
 def _digest_of_function(settings: dict[str, Any]) -> str | None:
@@ -72,10 +71,10 @@ def _digest_of_function(settings: dict[str, Any]) -> str | None:
     return user_function.content_digest(settings)
 
 
-def _check_image_folder(settings: dict[str, Any]) -> None:
+def _size_of_image_folder(settings: dict[str, Any]) -> DatasetInfo | None:
     from smallbatch.data import image_folder
 
-    image_folder.check_layout(settings)
+    return image_folder.size(settings)
 
 
 def _arrow(label: str, settings: dict[str, Any], folder: Path, downloads: Path) -> "Meta":
@@ -84,10 +83,10 @@ def _arrow(label: str, settings: dict[str, Any], folder: Path, downloads: Path) 
     return arrow_tables.prepare(label, settings, folder)
 
 
-def _check_arrow(settings: dict[str, Any]) -> None:
+def _size_of_arrow(settings: dict[str, Any]) -> DatasetInfo:
     from smallbatch.data import arrow_tables
 
-    arrow_tables.check_layout(settings)
+    return arrow_tables.size(settings)
 
 
 def _torchvision(label: str, settings: dict[str, Any], folder: Path, downloads: Path) -> "Meta":
@@ -149,7 +148,8 @@ class Source:
         file, None if there are none; not set if the source cannot change: digits come with scikit-learn, and a CIFAR
         archive's md5 is known.
     check_layout: raises an error if, judging by names and labels alone, the source cannot be prepared.
-    read: reads and checks all that is prepared; set if that takes seconds, so that it is done before the first job.
+    size: reads and checks all that is prepared, but for the pixels of files, and returns the size; None if only
+        preparing tells. Set if that takes seconds, so that it is done before the first job.
     check_settings: checks values of its keys beyond what the schema does, as the function of that name.
     how_to_get: what to do where its path does not exist.
     """
@@ -160,7 +160,7 @@ class Source:
     photos: bool = False
     stat_digest: Callable[[dict[str, Any]], str | None] | None = None
     check_layout: Callable[[dict[str, Any]], None] | None = None
-    read: Callable[[dict[str, Any]], "Own"] | None = None
+    size: Callable[[dict[str, Any]], DatasetInfo | None] | None = None
     check_settings: Callable[[str, str, dict[str, Any]], None] | None = None
     how_to_get: Callable[[dict[str, Any]], str] | None = None
 
@@ -179,23 +179,23 @@ SOURCES = {
     "image-folder": Source(
         _image_folder,
         required=("path", "size"),
-        optional=("mode", "test_fraction", "split_seed", "broken_images", "white"),
+        optional=("keys", "mode", "test_fraction", "split_seed", "broken_images", "white"),
         stat_digest=_digest_of_path,
-        check_layout=_check_image_folder,
+        size=_size_of_image_folder,
     ),
     "arrays": Source(
         _arrays,
         required=("path",),
         optional=("keys", "channels", "test_fraction", "split_seed"),
         stat_digest=_digest_of_path,
-        read=_read_arrays,
+        size=_size_of_arrays,
     ),
     "arrow": Source(
         _arrow,
         required=("path", "size"),
         optional=("keys", "mode", "test_fraction", "split_seed", "broken_images", "white"),
         stat_digest=_digest_of_path,
-        check_layout=_check_arrow,
+        size=_size_of_arrow,
     ),
     "torchvision": Source(
         _torchvision,
@@ -211,7 +211,7 @@ SOURCES = {
         required=("path", "function"),
         optional=("channels",),
         stat_digest=_digest_of_function,
-        read=_read_function,
+        size=_size_of_function,
     ),
 }
 
@@ -314,18 +314,18 @@ def size_of_source(settings: dict[str, Any]) -> DatasetInfo | None:
         UserError: the source cannot be prepared.
     """
     source = SOURCES[settings["source"]]
-    if source.read is None:
+    if source.size is None:
         return None
     return _size(json.dumps(settings, sort_keys=True), source.stat_digest and source.stat_digest(settings))
 
 
 @functools.cache
-def _size(settings: str, digest: str | None) -> DatasetInfo:
+def _size(settings: str, digest: str | None) -> DatasetInfo | None:
     """The size by a source as it is now, by its digest: it is asked for several times."""
     loaded = json.loads(settings)
-    read = SOURCES[loaded["source"]].read
-    assert read is not None, "asked for of sources that are read alone"
-    return read(loaded).size
+    size = SOURCES[loaded["source"]].size
+    assert size is not None, "asked for of sources that are read alone"
+    return size(loaded)
 
 
 def check_source(where: str, key: str, settings: dict[str, Any]) -> DatasetInfo | None:

@@ -8,8 +8,9 @@ import numpy as np
 
 from smallbatch.core.errors import UserError
 from smallbatch.data.originals import DatasetInfo
-from smallbatch.data.prepared import CHUNK_VALUES, Meta, Split, kind_of_targets, write
+from smallbatch.data.prepared import CHUNK_VALUES, Meta, Split, a_number_among, kind_of_targets, write
 from smallbatch.data.splits import log_repetitions_and_labels, split_by_seed
+from smallbatch.data.tree import shown
 
 SPLIT = ("train_images", "train_labels", "test_images", "test_labels")
 WHOLE = ("images", "labels")
@@ -31,8 +32,9 @@ class Own(NamedTuple):
         """Its size."""
         images = self.train.images
         counts = len(self.classes), len(images), len(self.test.images)
-        targets = kind_of_targets(self.train.labels, self.test.labels)
-        return DatasetInfo(images.shape[1:], *counts, images.itemsize, targets)
+        labels = self.train.labels, self.test.labels
+        targets = kind_of_targets(*labels), a_number_among(self.classes, *labels)
+        return DatasetInfo(images.shape[1:], *counts, images.itemsize, *targets)
 
 
 class Named(NamedTuple):
@@ -56,7 +58,7 @@ def checked(where: Path, given: Mapping[str, Named], settings: Mapping[str, Any]
     splits = [WHOLE] if WHOLE[0] in given else [SPLIT[:2], SPLIT[2:]]
     named = [(given[images], given[labels]) for images, labels in splits]
     parts = [
-        Split(_images(where, images, settings.get("channels")), _labels_or_targets(where, labels, images))
+        Split(_images(where, images, settings.get("channels")), labels_or_targets(where, labels, images))
         for images, labels in named
     ]
     first, last = named[0][0], named[-1][0]
@@ -116,7 +118,7 @@ def _images(where: Path, given: Named, channels: str | None) -> np.ndarray:
         ordered = array[:, None] if array.ndim == 3 else array[:, :, None, None]
     else:
         ordered = array if _channels_are_first(where, given, channels) else array.transpose(0, 3, 1, 2)
-    return ordered if array.dtype == np.uint8 else _single(where, name, ordered)
+    return ordered if array.dtype == np.uint8 else finite_single(where, name, ordered)
 
 
 def _channels_are_first(where: Path, given: Named, channels: str | None) -> bool:
@@ -132,8 +134,17 @@ def _channels_are_first(where: Path, given: Named, channels: str | None) -> bool
     return first
 
 
-def _single(where: Path, name: str, array: np.ndarray) -> np.ndarray:
-    """The floats in single precision, in this machine's order of bytes; each is finite."""
+def finite_single(where: Path, name: str, array: np.ndarray) -> np.ndarray:
+    """Numbers in single precision, in this machine's order of bytes.
+
+    Args:
+        where: file or folder of the array, for messages.
+        name: what it is called there.
+        array: [n, ...].
+
+    Raises:
+        UserError: one is not finite.
+    """
     with np.errstate(over="ignore"):
         single = array.astype(np.float32, copy=False)
     chunk = max(1, CHUNK_VALUES // single[0].size)
@@ -147,8 +158,14 @@ def _single(where: Path, name: str, array: np.ndarray) -> np.ndarray:
     return single
 
 
-def _labels_or_targets(where: Path, given: Named, images: Named) -> np.ndarray:
-    """Labels [n] int64; or targets [n, outputs] float32, where they are floats, booleans or several for each image."""
+def labels_or_targets(where: Path, given: Named, images: Named) -> np.ndarray:
+    """Labels [n] int64; or targets [n, outputs] float32, where they are floats, booleans or several for each image.
+
+    The arguments are as for `labels_of`.
+
+    Raises:
+        UserError: they are neither, or not as many as the images.
+    """
     name, array = given
     several = array.ndim == 2 and array.shape[1] > 1
     if array.dtype.kind not in "fb" and not (several and array.dtype.kind in "iu"):
@@ -156,7 +173,7 @@ def _labels_or_targets(where: Path, given: Named, images: Named) -> np.ndarray:
     if array.ndim not in (1, 2) or not array.size or array.dtype.itemsize > np.dtype(np.float64).itemsize:
         raise UserError(f"{where}: {name}: {_form(array)}; allowed: [n] or [n, outputs] numbers, or [n] classes")
     _check_count(where, given, images)
-    return _single(where, name, array.reshape(len(array), -1))
+    return finite_single(where, name, array.reshape(len(array), -1))
 
 
 def _check_count(where: Path, labels: Named, images: Named) -> None:
@@ -212,17 +229,49 @@ def _of_targets(
     where: Path, labels: Sequence[Named], parts: Sequence[Split[np.ndarray]], settings: Mapping[str, Any]
 ) -> Own:
     """The splits, where labels are targets [n, outputs]."""
-    shapes = {part.labels.shape[1:] for part in parts}
-    if len(shapes) > 1:
-        forms = ", and ".join(f"{one.name}: {_form(one.array)}" for one in labels)
-        raise UserError(f"{where}: {forms}; allowed: both classes, or as many targets of each image")
+    check_alike(where, labels, [part.labels for part in parts])
     train, test = parts if len(parts) == 2 else _split(where, parts[0], {"all": range(len(parts[0].labels))}, settings)
-    if kind_of_targets(train.labels, test.labels) == "numbers":
-        for name, split in zip((labels[0].name, labels[-1].name), (train, test), strict=True):
-            if (constant := np.flatnonzero(np.ptp(split.labels, axis=0) == 0)).size:
-                value = split.labels[0, constant[0]]
-                raise UserError(f"{where}: {name}: output {constant[0]} is always {value:g}; allowed: one that varies")
-    return Own(train, test, tuple(map(str, range(train.labels.shape[1]))))
+    outputs = tuple(map(str, range(train.labels.shape[1])))
+    check_numbers_vary(where, (labels[0].name, labels[-1].name), outputs, (train.labels, test.labels))
+    return Own(train, test, outputs)
+
+
+def check_alike(where: Path, given: Sequence[Named], labels: Sequence[np.ndarray]) -> None:
+    """Check that the labels of all splits are classes, or targets of as many outputs.
+
+    Args:
+        where: file or folder of the labels, for messages.
+        given: of each split as they are there.
+        labels: the same, checked, [n] or [n, outputs].
+
+    Raises:
+        UserError: they are not.
+    """
+    if len({of.shape[1:] for of in labels}) > 1:
+        forms = ", and ".join(f"{one.name}: {_form(one.array)}" for one in given)
+        raise UserError(f"{where}: {forms}; allowed: both classes, or as many targets of each image")
+
+
+def check_numbers_vary(
+    where: Path, names: Sequence[str], outputs: Sequence[str], targets: Sequence[np.ndarray]
+) -> None:
+    """Check that targets that are numbers vary, since R² is not known of those that do not.
+
+    Args:
+        where: file or folder of the targets, for messages.
+        names: what those of each split are called there.
+        outputs: names of outputs.
+        targets: of each split, [n, outputs].
+
+    Raises:
+        UserError: an output is the same for all images of a split.
+    """
+    if kind_of_targets(*targets) == "binary":
+        return
+    for name, split in zip(names, targets, strict=True):
+        if (constant := np.flatnonzero(np.ptp(split, axis=0) == 0)).size:
+            said = f"output {shown(outputs[constant[0]])} is always {split[0, constant[0]]:g}"
+            raise UserError(f"{where}: {name}: {said}; allowed: one that varies")
 
 
 def _divided(where: Path, whole: Split[np.ndarray], classes: int, settings: Mapping[str, Any]) -> Own:

@@ -69,6 +69,8 @@ def _check_keys(path: Path, names: Mapping[str, str], roles: Collection[str]) ->
     for role in names:
         if role not in roles:
             refuse(path, f"keys.{role}", names[role], f"{', '.join(roles)} here")
+        if not isinstance(names[role], str):
+            refuse(path, f"keys.{role}", names[role], "the name of one array, which may be [n, outputs]")
 
 
 def _named(

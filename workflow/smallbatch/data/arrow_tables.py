@@ -1,10 +1,9 @@
 """Prepares images from parquet and arrow files, in which data sets of Hugging Face are kept: on its hub and on disk.
 
-A column has each image's file, as `bytes` or as a struct with `bytes`; another one has the labels, integers. They are
+A column has each image's file, as `bytes` or as a struct with `bytes`; others have the labels (`columns`). They are
 read by pyarrow alone, and no code that comes with a data set is run.
 """
 
-import json
 import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -15,17 +14,20 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from smallbatch.core.errors import UserError, refuse
+from smallbatch.core.errors import UserError
 from smallbatch.core.files import check_folder_writable, read_json
-from smallbatch.data.array_checks import Named, class_count, labels_of
+from smallbatch.data.columns import Columns, Labels, check_column, columns_of, divided, numbers_of
 from smallbatch.data.decoding import BrokenImage, Picture, decoded_content
-from smallbatch.data.image_folder import load, write_loaded
+from smallbatch.data.image_folder import load, size_by_labels, write_loaded
 from smallbatch.data.layout import ROLES
+from smallbatch.data.originals import DatasetInfo
 from smallbatch.data.prepared import Meta
-from smallbatch.data.splits import rows_of_splits
 from smallbatch.data.tree import shown, some, stat_digest
 
 SUFFIXES = (".parquet", ".arrow")
+IMAGES = "image"
+"""The column of images, unless `keys` names another."""
+
 STATE, SPLITS = "state.json", "dataset_dict.json"
 """Files that `datasets.save_to_disk` writes: beside the tables of a split, and beside the folders of several."""
 
@@ -36,7 +38,7 @@ class Part(NamedTuple):
     name: train or test.
     images: the column of images.
     rows: the rows of it that belong to the split, [n] int64.
-    labels: their labels, [n] int64.
+    labels: theirs, [n] int64, or targets [n, outputs] float32.
     """
 
     name: str
@@ -52,16 +54,21 @@ def prepare(label: str, settings: dict[str, Any], folder: Path) -> Meta:
         UserError: a file, a column or an image is missing, broken or of another kind than is needed.
     """
     path, watched = Path(settings["path"]).expanduser(), stat_digest(settings["path"])
-    classes, parts = _read(path, settings)
+    found, labels = _read(path, settings)
+    parts = [
+        Part(split, found[of][columns_of(path, settings, IMAGES).images], rows, labels.values[split])
+        for split, (of, rows) in labels.rows.items()
+    ]
     check_folder_writable(folder.parent)
     with tempfile.TemporaryDirectory(dir=folder.parent, prefix=f".{folder.name}.") as scratch:
-        loaded = [_loaded(path, part, classes, settings, Path(scratch)) for part in parts]
-        return write_loaded(label, settings, folder, path, classes, loaded, watched)
+        loaded = [_loaded(path, part, labels.names, settings, Path(scratch)) for part in parts]
+        return write_loaded(label, settings, folder, path, labels.names, loaded, watched)
 
 
-def check_layout(settings: dict[str, Any]) -> None:
-    """Make sure that all but decoding the images succeeds; raises as `prepare`."""
-    _read(Path(settings["path"]).expanduser(), settings)
+def size(settings: dict[str, Any]) -> DatasetInfo:
+    """Make sure that all but decoding the images succeeds, and return the size; raises as `prepare`."""
+    _, labels = _read(Path(settings["path"]).expanduser(), settings)
+    return size_by_labels(settings, labels.names, labels.values)
 
 
 def _loaded(path: Path, part: Part, classes: list[str], settings: dict[str, Any], scratch: Path) -> Any:
@@ -77,18 +84,12 @@ def _loaded(path: Path, part: Part, classes: list[str], settings: dict[str, Any]
     return load(path, part.name, classes, names, part.labels, picture, settings, scratch)
 
 
-def _read(path: Path, settings: Mapping[str, Any]) -> tuple[list[str], list[Part]]:
-    """The names of the classes, and the training and test images."""
-    names = {"images": "image", "labels": "label"} | settings.get("keys", {})
-    if extra := names.keys() - {"images", "labels"}:
-        refuse(path, f"keys.{min(extra)}", names[min(extra)], "images and labels, the columns of them")
-    found = {split: _table(path, files, names) for split, files in _files(path).items()}
-    first, whole = next(iter(found.items()))
-    labels = {split: _labels(path, split, table, names["labels"]) for split, table in found.items()}
-    classes = _class_names(whole.schema, names["labels"], class_count(path, names["labels"], labels[first]))
-    chosen = rows_of_splits(path, names["labels"], labels, classes, settings)
-    parts = [Part(split, found[of][names["images"]], rows, labels[of][rows]) for split, (of, rows) in chosen.items()]
-    return classes, parts
+def _read(path: Path, settings: Mapping[str, Any]) -> tuple[dict[str, pa.Table], Labels]:
+    """The table of each split, `train` and `test` or `all`, and the labels of training and test images."""
+    columns = columns_of(path, settings, IMAGES)
+    found = {split: _table(path, files, columns) for split, files in _files(path).items()}
+    numbers = {split: numbers_of(path, split, table, columns.labels) for split, table in found.items()}
+    return found, divided(path, numbers, columns, next(iter(found.values())).schema, settings)
 
 
 def _files(path: Path) -> dict[str, list[Path]]:
@@ -146,21 +147,20 @@ def _reading(file: Path) -> Iterator[None]:
         raise UserError(f"{file}: damaged or no such file ({' '.join(str(error).split())[:300]})") from error
 
 
-def _table(path: Path, files: list[Path], names: Mapping[str, str]) -> pa.Table:
-    """Both columns of some files, checked for their types."""
+def _table(path: Path, files: list[Path], columns: Columns) -> pa.Table:
+    """The columns of some files, checked for their types."""
     tables = []
     for file in files:
         with _reading(file):
             schema = pq.read_schema(file) if file.suffix.lower() == ".parquet" else _arrow(file).schema
-        for role, name in names.items():
-            if name not in schema.names:
-                raise UserError(f"{file}: has no column {shown(name)}; it has {some(schema.names)}; `keys` says which")
-            if problem := _problem(role, schema.field(name).type):
-                raise UserError(f"{file}: column {shown(name)}: {problem}")
+        check_column(file, schema, columns.images)
+        _check_files(file, columns.images, schema.field(columns.images).type)
+        for name in columns.labels:
+            check_column(file, schema, name, several=len(columns.labels) > 1)
         with _reading(file):
-            columns = list(names.values())
+            names = [columns.images, *columns.labels]
             parquet = file.suffix.lower() == ".parquet"
-            tables.append(pq.read_table(file, columns=columns) if parquet else _arrow(file).select(columns))
+            tables.append(pq.read_table(file, columns=names) if parquet else _arrow(file).select(names))
     with _reading(path):
         return pa.concat_tables(tables)
 
@@ -174,35 +174,10 @@ def _arrow(file: Path) -> pa.Table:
     return pa.ipc.open_stream(source).read_all()
 
 
-def _problem(role: str, kind: pa.DataType) -> str | None:
-    """What is wrong with the type of a column, and what is allowed."""
-    if role == "labels":
-        return None if pa.types.is_integer(kind) else f"{kind}; allowed: integers, the classes"
+def _check_files(file: Path, name: str, kind: pa.DataType) -> None:
+    """Check that a column has the type of files of images."""
     names = [kind.field(place).name for place in range(kind.num_fields)] if pa.types.is_struct(kind) else []
     content = kind.field("bytes").type if "bytes" in names else kind
-    binary = pa.types.is_binary(content) or pa.types.is_large_binary(content)
-    return None if binary else f"{str(kind)[:100]}; allowed: files of images, as bytes or struct<bytes, path>"
-
-
-def _labels(path: Path, split: str, table: pa.Table, name: str) -> np.ndarray:
-    where = name if split == "all" else f"{name} ({split})"
-    column = table[name]
-    if not len(column):
-        raise UserError(f"{path}: {where}: has no rows; allowed: some images")
-    if column.null_count:
-        raise UserError(
-            f"{path}: {where}: {column.null_count} of {len(column)} are missing; allowed: one for each image"
-        )
-    labels = column.to_numpy()
-    return labels_of(path, Named(where, labels), Named("images", labels))
-
-
-def _class_names(schema: pa.Schema, label: str, count: int) -> list[str]:
-    """The names that Hugging Face keeps in a table's schema, else numbers."""
-    numbers = list(map(str, range(count)))
-    try:
-        features = json.loads((schema.metadata or {})[b"huggingface"])["info"]["features"]
-        names = list(map(str, features[label]["names"]))
-    except (KeyError, TypeError, ValueError):
-        return numbers
-    return names[:count] if len(names) >= count and len(set(names)) == len(names) else numbers
+    if not (pa.types.is_binary(content) or pa.types.is_large_binary(content)):
+        allowed = "files of images, as bytes or struct<bytes, path>"
+        raise UserError(f"{file}: column {shown(name)}: {str(kind)[:100]}; allowed: {allowed}")

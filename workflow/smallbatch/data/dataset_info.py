@@ -35,9 +35,9 @@ def dataset_info(key: str, settings: dict[str, Any], data: Path) -> DatasetInfo:
 
 
 def image_shape_and_classes(key: str, settings: dict[str, Any], data: Path) -> tuple[tuple[int, int, int], int]:
-    """Image shape and number of classes, which of arrays of one's own are read.
+    """Image shape and number of classes or outputs, which of data of one's own are read.
 
-    For an unprepared image folder, the latter is assumed to be 10.
+    Where only preparing tells, as of an archive of pictures, the latter is assumed to be 10.
 
     Args:
         key: the data set's name in the configuration.

@@ -1,8 +1,9 @@
 """Prepares any folder or archive of class folders as square images of one size.
 
 The folder has either `train/` and `test/` (or `val/`) with class folders in each, or class folders, which are split
-here by a seed. Images are recognised by content. Ambiguous layouts are refused, and skipped files are counted in the
-log. The shorter side is resized to the wanted size, bilinear with antialiasing, and the centre square is kept.
+here by a seed; or tables of labels in place of class folders (`metadata_csv`). Images are recognised by content.
+Ambiguous layouts are refused, and skipped files are counted in the log. The shorter side is resized to the wanted size,
+bilinear with antialiasing, and the centre square is kept.
 """
 
 import logging
@@ -10,7 +11,7 @@ import math
 import os
 import tempfile
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -24,8 +25,9 @@ from smallbatch.core.errors import UserError, refuse
 from smallbatch.core.files import check_folder_writable, writing_errors
 from smallbatch.data.archives import as_folder
 from smallbatch.data.decoding import DEEP, BrokenImage, Picture, collecting_pillow_warnings, decoded
-from smallbatch.data.layout import Classes, classes_of_splits
-from smallbatch.data.prepared import Meta, Split, write
+from smallbatch.data.layout import Classes, Pictures, classes_of_splits
+from smallbatch.data.originals import DatasetInfo
+from smallbatch.data.prepared import Meta, Split, a_number_among, kind_of_targets, write
 from smallbatch.data.splits import log_repetitions_and_labels, split_by_seed
 from smallbatch.data.tree import describe_left_out, shown, stat_digest
 
@@ -62,15 +64,34 @@ def prepare(label: str, settings: dict[str, Any], folder: Path) -> Meta:
         return _prepare(label, settings, folder, Path(scratch))
 
 
-def check_layout(settings: dict[str, Any]) -> None:
-    """Make sure that a folder's splits and classes can be identified; an archive is checked when it is unpacked.
+def size(settings: dict[str, Any]) -> DatasetInfo | None:
+    """Make sure that all but decoding the images of a folder succeeds, and return its size.
+
+    None of an archive, which is checked when it is unpacked.
 
     Raises:
-        UserError: they are ambiguous, or `test_fraction` is missing or not applicable.
+        UserError: splits or labels are ambiguous or not as they have to be, or `test_fraction` is missing or not
+            applicable.
     """
     path = Path(settings["path"]).expanduser()
-    if path.is_dir():
-        _splits(path, path, settings)
+    if not path.is_dir():
+        return None
+    pictures = _read(path, path, settings)
+    return size_by_labels(settings, pictures.names, pictures.labels)
+
+
+def size_by_labels(settings: Mapping[str, Any], names: Sequence[str], labels: Mapping[str, np.ndarray]) -> DatasetInfo:
+    """The size of a data set of square images, before broken ones are left out.
+
+    Args:
+        settings: the data set's.
+        names: of its classes, or of outputs.
+        labels: of the splits `train` and `test`.
+    """
+    side, train, test = settings["size"], labels["train"], labels["test"]
+    shape = CHANNELS[settings.get("mode", "RGB")], side, side
+    targets = kind_of_targets(train, test), a_number_among(names, train, test)
+    return DatasetInfo(shape, len(names), len(train), len(test), 1, *targets)
 
 
 def _prepare(label: str, settings: dict[str, Any], folder: Path, scratch: Path) -> Meta:
@@ -80,9 +101,9 @@ def _prepare(label: str, settings: dict[str, Any], folder: Path, scratch: Path) 
         unpacked = as_folder(path, scratch / "unpacked")
     except (OSError, RuntimeError) as error:  # no permission, or the user has no home folder
         raise UserError(f"{path}: cannot be read ({getattr(error, 'strerror', None) or error})") from error
-    root, splits = _splits(path, unpacked, settings)
-    loaded = [_load(path, root, name, classes, settings, scratch) for name, classes in splits.items()]
-    return write_loaded(label, settings, folder, path, splits["train"], loaded, seen)
+    pictures = _read(path, unpacked, settings)
+    loaded = [_load(path, split, pictures, settings, scratch) for split in pictures.files]
+    return write_loaded(label, settings, folder, path, pictures.names, loaded, seen)
 
 
 def write_loaded(
@@ -90,7 +111,7 @@ def write_loaded(
     settings: dict[str, Any],
     folder: Path,
     path: Path,
-    classes: Iterable[str],
+    classes: Sequence[str],
     loaded: Sequence[Loaded],
     watched: str | None,
 ) -> Meta:
@@ -101,11 +122,10 @@ def write_loaded(
         settings: the data set's, in the configuration.
         folder: where to write.
         path: where the images are from, for messages.
-        classes: their names.
+        classes: their names, or those of outputs.
         loaded: training and test images.
         watched: as in `Meta`.
     """
-    classes = list(classes)
     _check_white(path, [split.largest for split in loaded if split.largest is not None], settings)
     remarks = describe_left_out(sum((split.remarks for split in loaded), Counter()))
     if remarks:
@@ -115,32 +135,43 @@ def write_loaded(
     return write(folder, label, classes, *arrays, settings=settings, watched=watched)
 
 
-def _splits(path: Path, unpacked: Path, settings: dict[str, Any]) -> tuple[Path, dict[str, Classes]]:
-    """The root folder of all image names, and the classes of the train and the test split."""
+def _read(path: Path, unpacked: Path, settings: Mapping[str, Any]) -> Pictures:
+    """The pictures by class folders or, where `keys` says so, by a table beside them."""
     left_out: Counter[str] = Counter()
     try:
-        root, classes = classes_of_splits(path, unpacked, left_out)
+        if "keys" in settings:
+            from smallbatch.data import metadata_csv  # which needs pyarrow
+
+            pictures = metadata_csv.read(path, unpacked, settings, left_out)
+        else:
+            pictures = _in_class_folders(path, *classes_of_splits(path, unpacked, left_out), settings)
     except OSError as error:
         raise UserError(f"{path}: {shown(error.filename)} cannot be read ({error.strerror})") from error
     if left_out.total():
         log.warning("%s: left out: %s", path, describe_left_out(left_out))
-    if "all" in classes:
+    return pictures
+
+
+def _in_class_folders(path: Path, root: Path, splits: dict[str, Classes], settings: Mapping[str, Any]) -> Pictures:
+    if "all" in splits:
         if "test_fraction" not in settings:
             refuse(path, "test_fraction", None, "a number between 0 and 1, unless there are train/ and test/ or val/")
-        return root, split_by_seed(path, classes["all"], settings)
-    if "test_fraction" in settings:
+        splits = split_by_seed(path, splits["all"], settings)
+    elif "test_fraction" in settings:
         refuse(path, "test_fraction", settings["test_fraction"], "none, since there are train/ and test/ or val/")
-    return root, classes
+    files = {split: [name for images in classes.values() for name in images] for split, classes in splits.items()}
+    counts = {split: [len(images) for images in classes.values()] for split, classes in splits.items()}
+    labels = {split: np.repeat(np.arange(len(of)), of).astype(np.int64) for split, of in counts.items()}
+    return Pictures(root, list(splits["train"]), files, labels)
 
 
-def _load(path: Path, root: Path, split: str, classes: Classes, settings: dict[str, Any], scratch: Path) -> Loaded:
-    names = [name for images in classes.values() for name in images]
-    labels = np.repeat(np.arange(len(classes)), [len(images) for images in classes.values()]).astype(np.int64)
+def _load(path: Path, split: str, pictures: Pictures, settings: dict[str, Any], scratch: Path) -> Loaded:
+    files = pictures.files[split]
 
     def picture(number: int, size: int, mode: str, white: int) -> Picture:
-        return decoded(root / names[number], size, mode, white)
+        return decoded(pictures.root / files[number], size, mode, white)
 
-    return load(path, split, list(classes), names, labels, picture, settings, scratch)
+    return load(path, split, pictures.names, files, pictures.labels[split], picture, settings, scratch)
 
 
 def load(
@@ -158,9 +189,9 @@ def load(
     Args:
         path: where the images are from, for messages.
         split: its name.
-        classes: their names.
+        classes: their names, or those of outputs.
         names: each image's, for messages.
-        labels: theirs, [n] int64.
+        labels: theirs, [n] int64, or targets [n, outputs] float32.
         picture: decodes an image by its number; takes pixels a side, mode and the value of white, too.
         settings: the data set's.
         scratch: folder for decoded images.
@@ -174,7 +205,9 @@ def load(
     whole = np.setdiff1d(np.arange(len(names)), broken)
     for new, old in enumerate(whole):
         images[new] = images[old]
-    counts = np.bincount(labels[whole], minlength=len(classes))
+    if not len(whole):
+        raise UserError(f"{path}: all images in the {split} split are broken")
+    counts = np.bincount(labels[whole], minlength=len(classes)) if labels.ndim == 1 else np.ones(len(classes))
     for name, count in zip(classes, counts, strict=True):
         if not count:
             raise UserError(f"{path}: class {shown(name)}: all its images in the {split} split are broken")

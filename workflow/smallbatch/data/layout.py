@@ -6,6 +6,9 @@ import re
 from collections import Counter, defaultdict
 from collections.abc import Iterable
 from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
 
 from smallbatch.core.errors import UserError
 from smallbatch.data.decoding import EXTENSIONS, kind_of_non_image
@@ -27,6 +30,21 @@ Classes = dict[str, list[str]]
 """Class name -> its images, as paths below the root; both sorted."""
 
 
+class Pictures(NamedTuple):
+    """The pictures of a folder that has been read.
+
+    root: the folder that their names are below.
+    names: of the classes, or of outputs.
+    files: split, `train` or `test` -> its pictures, as paths below the root.
+    labels: split -> theirs, [n] int64, or targets [n, outputs] float32.
+    """
+
+    root: Path
+    names: list[str]
+    files: dict[str, list[str]]
+    labels: dict[str, np.ndarray]
+
+
 def classes_of_splits(path: Path, unpacked: Path, left_out: Counter[str]) -> tuple[Path, dict[str, Classes]]:
     """The root folder of all image names, and the classes of the splits `train` and `test`, or of `all`.
 
@@ -40,7 +58,7 @@ def classes_of_splits(path: Path, unpacked: Path, left_out: Counter[str]) -> tup
         OSError: a folder cannot be read.
     """
     root = _descended(path, unpacked, unpacked)
-    splits = _splits(path, root, left_out)
+    splits = split_folders(path, root, left_out)
     if splits is None:
         return root, {"all": _classes(path, root, root, left_out)}
     classes = {name: _classes(path, root, _descended(path, root, folder), left_out) for name, folder in splits.items()}
@@ -49,12 +67,22 @@ def classes_of_splits(path: Path, unpacked: Path, left_out: Counter[str]) -> tup
     if train.keys() != test.keys():
         parts = [f"only in {name}/: {some(extra)}" for name, extra in only if extra]
         raise UserError(f"{path}: the splits have different classes; {'; '.join(parts)}")
-    _refuse_shared(path, root, *([name for images in split.values() for name in images] for split in (train, test)))
+    refuse_shared(path, root, *([name for images in split.values() for name in images] for split in (train, test)))
     return root, classes
 
 
-def _refuse_shared(path: Path, root: Path, train: Iterable[str], test: Iterable[str]) -> None:
-    """Refuse splits that share a file through links: a test on training images is meaningless."""
+def refuse_shared(path: Path, root: Path, train: Iterable[str], test: Iterable[str]) -> None:
+    """Refuse splits that share a file through links: a test on training images is meaningless.
+
+    Args:
+        path: the folder or archive, for messages.
+        root: the folder that the images' names are below.
+        train: those of training images.
+        test: those of test images.
+
+    Raises:
+        UserError: they share one.
+    """
     known = {_identity(root / name): name for name in train}
     for name in test:
         if other := known.get(_identity(root / name)):
@@ -80,8 +108,11 @@ def _role(folder: Path) -> str | None:
     return ROLES.get(folded(text(folder.name)))
 
 
-def _splits(path: Path, root: Path, left_out: Counter[str]) -> dict[str, Path] | None:
-    """The folders of the training and the test split; None if the folders are classes."""
+def split_folders(path: Path, root: Path, left_out: Counter[str]) -> dict[str, Path] | None:
+    """The folders of the splits `train` and `test`; None if there are none of such names.
+
+    Arguments and errors are as for `classes_of_splits`, and `root` is the folder that they are in.
+    """
     inner = folders(root)
     roles = defaultdict(list)
     for folder in inner:

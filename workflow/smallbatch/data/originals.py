@@ -5,7 +5,8 @@ from typing import NamedTuple
 
 class DatasetInfo(NamedTuple):
     """Size of a data set: image shape (channels, height, width), number of classes, of training and of test images,
-    bytes of each value of an image, and what its labels are, see `Meta.targets`."""
+    bytes of each value of an image, and what its labels are, see `Meta.targets`; of numbers, before they are prepared,
+    one that is neither 0 nor 1."""
 
     shape: tuple[int, int, int]
     classes: int
@@ -13,6 +14,7 @@ class DatasetInfo(NamedTuple):
     test: int
     value_bytes: int = 1
     targets: str | None = None
+    a_number: str | None = None
 
 
 ORIGINALS = {

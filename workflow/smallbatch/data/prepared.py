@@ -10,7 +10,7 @@ import json
 import logging
 import os
 import warnings
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, Generic, NoReturn, TypeVar
@@ -174,6 +174,20 @@ def kind_of_targets(*labels: np.ndarray) -> str | None:
     if labels[0].ndim == 1:
         return None
     return "binary" if all(np.isin(targets, (0, 1)).all() for targets in labels) else "numbers"
+
+
+def a_number_among(names: Sequence[str], *targets: np.ndarray) -> str | None:
+    """The first target that is neither 0 nor 1, `2 of output tall`; None if there is none, or labels are classes.
+
+    Args:
+        names: of outputs.
+        targets: of some splits, [n, outputs].
+    """
+    for of in targets if targets[0].ndim == 2 else ():
+        if len(others := np.argwhere(~np.isin(of, (0, 1)))):
+            row, output = others[0]
+            return f"{of[row, output]:g} of output {names[output]}"
+    return None
 
 
 def save(folder: Path, meta: Meta, train: Split[np.ndarray], test: Split[np.ndarray]) -> Meta:

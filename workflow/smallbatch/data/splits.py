@@ -57,8 +57,9 @@ def rows_of_splits(
     Args:
         path: where the data lie, for messages.
         name: what the labels are called there.
-        labels: of the splits `train` and `test`, or of `all`, which `test_fraction` divides, [n] int64.
-        classes: names of the classes of the training images.
+        labels: of the splits `train` and `test`, or of `all`, which `test_fraction` divides, [n] int64; or targets
+            [n, outputs], of which it takes its part without regard to values.
+        classes: names of the classes of the training images, or of outputs.
         settings: the data set's.
 
     Returns:
@@ -70,13 +71,17 @@ def rows_of_splits(
     if "all" not in labels:
         if "test_fraction" in settings:
             refuse(path, "test_fraction", settings["test_fraction"], f"none, since there are {' and '.join(labels)}")
-        if labels["test"].max() >= len(classes):
+        if labels["test"].ndim == 1 and labels["test"].max() >= len(classes):
             allowed = f"labels from 0 to {len(classes) - 1}, the classes of the training images"
             raise UserError(f"{path}: {name} (test): has {labels['test'].max()}; allowed: {allowed}")
         return {split: (split, np.arange(len(of))) for split, of in labels.items()}
     if "test_fraction" not in settings:
         refuse(path, "test_fraction", None, "a number between 0 and 1, since there is no split for testing")
-    places = {of: np.flatnonzero(labels["all"] == number).tolist() for number, of in enumerate(classes)}
+    whole = labels["all"]
+    if whole.ndim == 2:
+        places = {"all": list(range(len(whole)))}
+    else:
+        places = {of: np.flatnonzero(whole == number).tolist() for number, of in enumerate(classes)}
     divided = split_by_seed(path, places, settings)
     return {split: ("all", np.sort(np.concatenate([*chosen.values()]))) for split, chosen in divided.items()}
 

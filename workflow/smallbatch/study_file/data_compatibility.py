@@ -5,8 +5,9 @@ from dataclasses import replace
 from smallbatch import models
 from smallbatch.core.errors import refuse
 from smallbatch.data.originals import DatasetInfo
+from smallbatch.data.tree import shown
 from smallbatch.study.experiments import VALIDATION_FRACTION, Experiment, Study
-from smallbatch.study.metrics import TARGETS, TOP
+from smallbatch.study.metrics import BINARY, TARGETS, TOP
 
 
 def check_against_data(study: Study, label: str, train_images: int | None, size: DatasetInfo | None = None) -> None:
@@ -47,7 +48,8 @@ def _check_images(where: str, e: Experiment, label: str, size: DatasetInfo) -> N
     if size.targets not in TARGETS[s.loss]:
         fitting = [loss for loss, targets in TARGETS.items() if size.targets in targets]
         kinds = "integers [n] are classes, booleans 0 or 1, floats numbers"
-        labels = f"the labels of {label}, which are {size.targets or 'classes'} ({kinds})"
+        such = f", as {shown(size.a_number)} is neither 0 nor 1" if size.a_number and s.loss == BINARY else ""
+        labels = f"the labels of {label}, which are {size.targets or 'classes'}{such} ({kinds})"
         refuse(where, f"{key}.loss", s.loss, f"{' or '.join(fitting)} with {labels}")
     if "top5" in s.metrics and size.classes <= TOP:
         refuse(where, f"{key}.metrics", "top5", f"with more than {TOP} classes; {label} has {size.classes}")
