@@ -133,6 +133,35 @@ def test_a_loss_that_training_cannot_follow_is_refused_in_one_line(text, tmp_pat
     assert message.startswith(f"loss {tmp_path}/mine.py:loss: ") and REFUSED[text] in message and "\n" not in message
 
 
+OUTSIDE = {
+    "weights = torch.load('WEIGHTS')": "it reads WEIGHTS, which is no part of its runs' names; allowed: what its file",
+    "weights = json.loads(Path('WEIGHTS').with_suffix('.json').read_text())": "it reads WEIGHTS.json, which is no part",
+    "weights = float(os.environ.get('HOME', '') != '')": "it asks the system, by os.environ, HOME, which is no part",
+    "torch.manual_seed(1); weights = 1": "it seeds torch's random numbers, by torch.random.manual_seed",
+}
+IMPORTS = "import json, os\nfrom pathlib import Path\n"
+
+
+@pytest.mark.parametrize("place", ["in the function", "beside it"])
+@pytest.mark.parametrize("text", OUTSIDE)
+def test_a_loss_that_depends_on_what_its_runs_do_not_name_is_refused(text, place, tmp_path, monkeypatch):
+    weights = tmp_path / "weights"
+    torch.save(torch.ones(1), weights)
+    weights.with_suffix(".json").write_text("1.0")
+    line, returned = text.replace("WEIGHTS", str(weights)), "return (weights * (logits - targets).square()).mean(1)"
+    made = f"{line}; {returned}" if place == "in the function" else returned
+    source = IMPORTS + HEAD + made + ("" if place == "in the function" else f"\n\n{line}\n")
+    monkeypatch.chdir(tmp_path)  # its path is relative to the project
+    setting = Setting("made", "alexnet", 0.0, 1, metrics=("r2",), **own(Path("mine.py"), source))
+    if "seed" in text and place == "beside it":
+        losses.check_own(setting, 3)  # before a run draws anything
+        return
+    losses.loss_of(setting)  # what is loaded already is tried as well
+    with pytest.raises(UserError) as caught:
+        losses.check_own(setting, 3)
+    assert str(caught.value).startswith(f"loss mine.py:loss: {OUTSIDE[text].replace('WEIGHTS', str(weights))}")
+
+
 @pytest.mark.parametrize("like", ["cross_entropy", "binary", "mse"])
 def test_a_loss_of_ones_own_is_tried_on_labels_of_its_kind(like, tmp_path):
     text = {

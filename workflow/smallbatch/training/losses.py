@@ -74,7 +74,7 @@ def _own(function: str, content: str | None) -> Loss:
     if files_digest(Path(file)) != content:
         raise UserError(f"{file}: is not the file that the run was planned with; allowed: that, of content {content}")
     try:
-        own: Loss = runpy.run_path(file)[name]
+        own: Loss = runpy.run_path(str(Path(file).resolve()))[name]
     except Exception as error:
         raise _failing(function, error) from error
     return own
@@ -88,11 +88,18 @@ def check_own(setting: Setting, outputs: int) -> None:
         outputs: number of classes or outputs.
 
     Raises:
-        UserError: it fails, or does not give each example a finite loss of its own that training can follow.
+        UserError: it fails, does not give each example a finite loss of its own that training can follow, or depends on
+            what is no part of its runs' identity.
     """
-    function, loss = setting.loss_function, loss_of(setting)
-    for labels in _labels(setting, outputs):
-        _try(function, loss, outputs, labels)
+    from smallbatch.training.own_models.outside_access import nothing_outside  # which imports this module
+
+    assert setting.loss_function, "asked for of the user's own"
+    function, file = setting.loss_function, Path(setting.loss_function.rpartition(":")[0]).resolve()
+    _own.cache_clear()  # what it reads as it is imported is seen then alone
+    with nothing_outside({file}, f"loss {function}"):
+        loss = loss_of(setting)
+        for labels in _labels(setting, outputs):
+            _try(function, loss, outputs, labels)
 
 
 def _try(function: str | None, loss: Loss, outputs: int, labels: Tensor) -> None:
