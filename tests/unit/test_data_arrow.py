@@ -217,7 +217,8 @@ TARGETS = {
         "numbers",
         "2 of output b",
     ),
-    "one column of several": ({"y": Y}, ["y"], [[y] for y in Y], ("y",), "numbers", "0.5 of output y"),
+    "one column of integers": ({"a": [1, 0, 1, 0]}, ["a"], [[1], [0], [1], [0]], ("a",), "binary", None),
+    "a list of one column": ({"y": Y}, ["y"], [[y] for y in Y], ("y",), "numbers", "0.5 of output y"),
 }
 
 
@@ -266,7 +267,7 @@ BAD_TARGETS = [
     ({"y": pa.array([[], []], pa.list_(pa.float32()))}, "y", "y: empty lists; allowed: a number or more in each"),
     ({"y": ["0.5", "1"]}, "y", "column y: string; allowed: integers, the classes; or, as targets, floats"),
     ({"y": [["a"], ["b"]]}, "y", "column y: list<"),
-    ({"y": [[0.5], [1.5]], "z": [1, 2]}, ["z", "y"], "allowed: numbers, as one of several columns"),
+    ({"y": [[0.5], [1.5]], "z": [1, 2]}, ["z", "y"], "allowed: numbers, in a list of columns"),
     ({"y": [1.5, float("inf")], "z": [1, 2]}, ["z", "y"], "mine.parquet: y: has inf in its row 1; allowed"),
     ({"y": [1.5, 2.5]}, ["y", "x"], "has no column x; it has image, label, y; `keys` says which"),
 ]

@@ -88,7 +88,7 @@ def _read(path: Path, settings: Mapping[str, Any]) -> tuple[dict[str, pa.Table],
     """The table of each split, `train` and `test` or `all`, and the labels of training and test images."""
     columns = columns_of(path, settings, IMAGES)
     found = {split: _table(path, files, columns) for split, files in _files(path).items()}
-    numbers = {split: numbers_of(path, split, table, columns.labels) for split, table in found.items()}
+    numbers = {split: numbers_of(path, split, table, columns) for split, table in found.items()}
     return found, divided(path, numbers, columns, next(iter(found.values())).schema, settings)
 
 
@@ -156,7 +156,7 @@ def _table(path: Path, files: list[Path], columns: Columns) -> pa.Table:
         check_column(file, schema, columns.images)
         _check_files(file, columns.images, schema.field(columns.images).type)
         for name in columns.labels:
-            check_column(file, schema, name, several=len(columns.labels) > 1)
+            check_column(file, schema, name, listed=columns.listed)
         with _reading(file):
             names = [columns.images, *columns.labels]
             parquet = file.suffix.lower() == ".parquet"

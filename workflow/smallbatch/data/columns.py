@@ -1,8 +1,8 @@
 """Labels from columns of tables, by the rules that arrays of labels have: integers are classes, floats, booleans and
-several numbers of an image are targets."""
+several numbers of an image are targets. Columns that are given as a list are outputs, whatever their type."""
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -26,10 +26,16 @@ ALLOWED = "integers, the classes; or, as targets, floats, booleans or lists of n
 
 
 class Columns(NamedTuple):
-    """Names of columns: of images, and of labels."""
+    """Names of columns.
+
+    images: the one of images.
+    labels: those of labels.
+    listed: whether these were given as a list, and so each is an output.
+    """
 
     images: str
     labels: list[str]
+    listed: bool
 
 
 class Labels(NamedTuple):
@@ -55,17 +61,18 @@ def columns_of(path: Path, settings: Mapping[str, Any], images: str) -> Columns:
     if extra := names.keys() - {"images", "labels"}:
         refuse(path, f"keys.{min(extra)}", names[min(extra)], "images and labels, the columns of them")
     labels = names["labels"]
-    return Columns(names["images"], [labels] if isinstance(labels, str) else list(labels))
+    listed = not isinstance(labels, str)
+    return Columns(names["images"], list(labels) if listed else [labels], listed)
 
 
-def check_column(file: Path, schema: pa.Schema, name: str, several: bool | None = None) -> None:
+def check_column(file: Path, schema: pa.Schema, name: str, listed: bool | None = None) -> None:
     """Check that a table has a column.
 
     Args:
         file: of the table.
         schema: the table's.
         name: the column's.
-        several: of labels, whether they are in several columns; None: it is of something else.
+        listed: of a column of labels, as in `Columns`; None: it is of something else.
 
     Raises:
         UserError: it is not there, is there twice, or has no numbers that labels can be.
@@ -74,14 +81,14 @@ def check_column(file: Path, schema: pa.Schema, name: str, several: bool | None 
         raise UserError(f"{file}: has no column {shown(name)}; it has {some(schema.names)}; `keys` says which")
     if schema.names.count(name) > 1:
         raise UserError(f"{file}: column {shown(name)}: is there {schema.names.count(name)} times; allowed: one")
-    if several is None:
+    if listed is None:
         return
     kind = schema.field(name).type
     single = _is_number(kind)
     if not single and not (_is_list(kind) and _is_number(kind.value_type)):
         raise UserError(f"{file}: column {shown(name)}: {str(kind)[:100]}; allowed: {ALLOWED}")
-    if several and not single:
-        raise UserError(f"{file}: column {shown(name)}: {str(kind)[:100]}; allowed: numbers, as one of several columns")
+    if listed and not single:
+        raise UserError(f"{file}: column {shown(name)}: {str(kind)[:100]}; allowed: numbers, in a list of columns")
 
 
 def _is_number(kind: pa.DataType) -> bool:
@@ -93,21 +100,21 @@ def _is_list(kind: pa.DataType) -> bool:
     return any(is_one(kind) for is_one in (pa.types.is_list, pa.types.is_large_list, pa.types.is_fixed_size_list))
 
 
-def numbers_of(path: Path, split: str, table: pa.Table, labels: Sequence[str]) -> Named:
+def numbers_of(path: Path, split: str, table: pa.Table, columns: Columns) -> Named:
     """The columns of labels as an array [n] or [n, outputs].
 
     Args:
         path: where the table lies, for messages.
         split: its split, `train`, `test` or `all`.
-        table: has the columns, checked by `check_column`.
-        labels: their names.
+        table: has the columns of labels, checked by `check_column`.
+        columns: their names.
 
     Raises:
         UserError: a number is missing or not finite, there are none, or lists differ in length.
     """
-    names = [shown(name) if split == "all" else f"{shown(name)} ({split})" for name in labels]
-    arrays = [_array(path, name, table[column]) for name, column in zip(names, labels, strict=True)]
-    return Named(", ".join(names), arrays[0] if len(arrays) == 1 else np.column_stack(arrays))
+    names = [shown(name) if split == "all" else f"{shown(name)} ({split})" for name in columns.labels]
+    arrays = [_array(path, name, table[column]) for name, column in zip(names, columns.labels, strict=True)]
+    return Named(", ".join(names), np.column_stack(arrays).astype(np.float64) if columns.listed else arrays[0])
 
 
 def _array(path: Path, name: str, column: pa.ChunkedArray) -> np.ndarray:
@@ -162,7 +169,7 @@ def divided(
     check_alike(path, list(given.values()), list(labels.values()))
     first, found = next(iter(labels.items()))
     if found.ndim == 2:
-        names = _output_names(columns.labels, given[first].array)
+        names = _output_names(columns, given[first].array)
     else:
         names = _class_names(schema, columns.labels[0], class_count(path, given[first].name, found))
     rows = rows_of_splits(path, ", ".join(columns.labels), labels, names, settings)
@@ -172,9 +179,9 @@ def divided(
     return Labels(names, rows, values)
 
 
-def _output_names(columns: list[str], array: np.ndarray) -> list[str]:
+def _output_names(columns: Columns, array: np.ndarray) -> list[str]:
     """Outputs are called as their columns, and those of a column of lists by their numbers."""
-    return columns if array.ndim == 1 or len(columns) > 1 else list(map(str, range(array.shape[1])))
+    return columns.labels if array.ndim == 1 or columns.listed else list(map(str, range(array.shape[1])))
 
 
 def _class_names(schema: pa.Schema, label: str, count: int) -> list[str]:

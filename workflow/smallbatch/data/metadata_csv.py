@@ -46,7 +46,7 @@ def read(path: Path, unpacked: Path, settings: Mapping[str, Any], left_out: Coun
         table = _table(where, folder / TABLE, columns)
         pictures = _pictures(where, folder, table[columns.images].to_pylist(), left_out)
         files[split] = [(folder.relative_to(root) / picture).as_posix() for picture in pictures]
-        numbers[split] = numbers_of(where, split, table, columns.labels)
+        numbers[split] = numbers_of(where, split, table, columns)
     labels = divided(path, numbers, columns, pa.schema([]), settings)
     chosen = {split: [files[of][row] for row in rows] for split, (of, rows) in labels.rows.items()}
     refuse_shared(path, root, chosen["train"], chosen["test"])
@@ -89,7 +89,7 @@ def _table(where: Path, file: Path, columns: Columns) -> pa.Table:
     for name in columns.labels:
         if table.schema.names.count(name) == 1:
             _refuse_text(where, name, table[name])
-        check_column(where, table.schema, name, several=len(columns.labels) > 1)
+        check_column(where, table.schema, name, listed=columns.listed)
     return table.select([columns.images, *columns.labels])
 
 
