@@ -71,10 +71,9 @@ snakemake --cores 2 all
 git status --short paper_figures
 snakemake publish
 git pull --no-rebase -X ours && dvc pull && snakemake --cores 8 publish
-dvc remote add --default lab ssh://host/smallbatch
-dvc remote modify lab verify true
-echo "- path: data/cifar10" >> data.dvc && dvc commit --force data.dvc
-dvc push
+dvc remote add --default lab ssh://host/smallbatch && dvc remote modify lab verify true
+dvc pull --remote embedded data.dvc && echo "- path: data/cifar10" >> data.dvc && dvc commit --force data.dvc
+dvc fetch --remote embedded && dvc push --remote lab
 """.strip().splitlines()  # fmt: skip
 """Those that are run one after the other, in one copy of the project."""
 

@@ -35,23 +35,32 @@ def test_dvc_pull_on_a_fresh_clone_and_beside_data_of_ones_own(clone):
     assert run(clone, *pull).returncode == 0 and own.exists()
 
 
-def test_the_lines_that_add_a_remote_and_a_data_set(clone, tmp_path):
-    assert run(clone, sys.executable, "-m", "dvc", "pull").returncode == 0
-    (clone / "data" / "cifar10").mkdir()
+REMOTE, DATA, PUSH = range(3)
+"""The lines that docs/sharing.md shows for a remote of one's own."""
+
+
+@pytest.mark.parametrize(
+    "order", [(REMOTE, DATA, PUSH), (DATA, REMOTE, PUSH), (REMOTE, PUSH, DATA), (PUSH, DATA, REMOTE)]
+)
+def test_the_lines_for_a_remote_of_ones_own_work_in_any_order(order, clone, tmp_path):
+    """In a clone that pulled nothing. A push that came early says why, or pushes what there is, and goes again."""
+    page = (PROJECT / "docs" / "sharing.md").read_text(encoding="utf-8")
+    block = page.partition("## Your own remote")[2].partition("```sh\n")[2].partition("```")[0]
+    lines = block.replace("ssh://host/smallbatch", str(tmp_path / "disk")).splitlines()
+    assert len(lines) == 3
+    (clone / "data" / "cifar10").mkdir(parents=True)
     (clone / "data" / "cifar10" / "meta.json").write_text("{}")
-    lines = f"""set -e
-        dvc() {{ "{sys.executable}" -m dvc "$@"; }}
-        dvc remote add --default lab {tmp_path}/disk
-        dvc remote modify lab verify true
-        echo "- path: data/cifar10" >> data.dvc && dvc commit --force data.dvc
-        dvc push"""
-    done = run(clone, "bash", "-c", lines)
-    assert done.returncode == 0, done.stdout
+    for line in [*order, PUSH] if order[-1] != PUSH else order:
+        done = run(clone, "bash", "-c", f'set -e; dvc() {{ "{sys.executable}" -m dvc "$@"; }}\n{lines[line]}')
+        if line == PUSH and "[core]\n    remote = lab" not in (clone / ".dvc" / "config").read_text():
+            assert done.returncode and "remote 'lab' doesn't exist" in done.stdout
+        else:
+            assert done.returncode == 0, done.stdout
     stored, pushed = (
         {path.name for path in folder.rglob("*") if path.is_file()}
-        for folder in (clone / ".dvc" / "store", tmp_path / "disk")
+        for folder in (PROJECT / ".dvc" / "store", tmp_path / "disk")
     )
-    # The data set's folder, its file, and data.dvc's other data and the runs, which were pulled.
+    # The data set's folder, its file, and data.dvc's other data and the runs, which were fetched.
     assert pushed > stored and len(pushed - stored) == 2
 
 
