@@ -11,6 +11,7 @@ from helpers import PROJECT, warm
 INSTEAD = {
     "watch -n 10 ": "",  # has no end
     "ssh://host/smallbatch": "../lab",
+    "/scratch/me": "$PWD/../scratch",
     "git commit -m": "git commit --quiet -m",  # of hundreds of files
 }
 """What cannot be had everywhere, and what is taken for it."""

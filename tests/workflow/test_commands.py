@@ -30,6 +30,8 @@ SMALL = {
 
 TOGETHER = """
 git init && git add -A && git commit -m 'As downloaded'
+mkdir -p /scratch/me/runs /scratch/me/checkpoints
+ln -s /scratch/me/runs /scratch/me/checkpoints results/
 python -m smallbatch check --config study=laptop
 python -m smallbatch check --config study=mine
 python -m smallbatch prepare --config study=laptop
