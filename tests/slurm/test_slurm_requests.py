@@ -1,6 +1,7 @@
 """Requests that a cluster cannot meet are refused before the work, in one line with SLURM's own reason."""
 
 import re
+from pathlib import Path
 
 import pytest
 from cluster import ask
@@ -95,6 +96,17 @@ def test_packs_that_ask_for_the_same_are_one_array_and_none_is_forgotten(cluster
     told = [line for line in ask("scontrol", "--oneliner", "show", "jobs").splitlines() if f"WorkDir={project}" in line]
     asked = [(*re.findall(r"MinMemoryNode=\S+", job), "ArrayTaskId" in job) for job in told if "rule_train_" in job]
     assert sorted(asked) == wanted, told
+
+
+def test_a_task_that_fails_names_a_log_that_is_there(cluster, project):
+    (project / "workflow" / "scripts" / "train.py").write_text("raise SystemExit('it fails')\n")
+    scale = "scale={name: small, epochs: 0.1, batch_sizes: [2, 8], figures: [fig04]}"
+    chosen = ("--config", "seeds=1", scale, "training={runs_per_pack: 1, device: cpu}")
+    quick = ("--profile", "slurm", "--retries", "0", "--slurm-init-seconds-before-status-checks=2")
+    done = snakemake(project, *quick, *chosen, "--", "results/laptop-small-seeds1/experiments/resnet8-bn/runs.parquet")
+    logs = set(re.findall(r"\S+/slurm_logs/rule_train/\S+\.log", done.stdout))
+    assert done.returncode == 1 and "Submitted array job" in done.stdout and len(logs) == 2, done.stdout
+    assert all("it fails" in Path(log).read_text(encoding="utf-8") for log in logs)
 
 
 @pytest.mark.parametrize("cluster", [{"gpus": 2}], indirect=True)

@@ -1,5 +1,6 @@
 """What jobs ask a cluster for, against options of `sbatch` written by hand; how the plugin is made to submit them."""
 
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -70,3 +71,23 @@ def test_the_controller_is_asked_once_how_long_it_remembers_jobs(monkeypatch):
     monkeypatch.setattr(slurm, "get_min_job_age", lambda: next(answers))
     slurm_plugin_patches.cache_min_job_age()
     assert [slurm.get_min_job_age() for _ in range(3)] == [300] * 3
+
+
+def test_the_log_of_a_task_is_the_one_that_slurm_writes(monkeypatch):
+    reported = []
+    monkeypatch.setattr(
+        slurm.Executor, "_report_job_submission_threadsafe",
+        lambda executor, info: reported.append(info.aux["slurm_logfile"]),
+    )  # fmt: skip
+    slurm_plugin_patches.correct_array_logs()
+    executor = SimpleNamespace(slurm_logdir=Path("/logs"))
+    for job, log in (
+        ("17_2", "rule_train/pack/17_2.log"),
+        ("18", "rule_train/pack/18.log"),
+        ("19_1", "rule_all/19_1.log"),
+    ):
+        info = SimpleNamespace(external_jobid=job, aux={"slurm_logfile": Path("/logs", log)})
+        slurm.Executor._report_job_submission_threadsafe(executor, info)
+    assert [str(log) for log in reported] == [
+        "/logs/rule_train/17_2.log", "/logs/rule_train/pack/18.log", "/logs/rule_all/19_1.log"
+    ]  # fmt: skip

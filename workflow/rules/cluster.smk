@@ -45,3 +45,4 @@ def check_cluster():
             sys.exit(f"error: {error}")
         slurm_plugin_patches.cache_min_job_age()
         slurm_plugin_patches.group_job_arrays(workflow.executor_settings)
+        slurm_plugin_patches.correct_array_logs()

@@ -43,3 +43,23 @@ def group_job_arrays(settings: Any) -> None:
         return 0
 
     plugin.Executor.run_jobs, plugin.pending_jobs_for_rule = run_jobs, no_others
+
+
+def correct_array_logs() -> None:
+    """Record for each task of an array the log that SLURM writes.
+
+    Plugin 2.8 asks for `RULE/JOB_TASK.log`, but names `RULE/WILDCARDS/JOB_TASK.log` where a task fails, and looks there
+    for the logs to remove when tasks have succeeded.
+    """
+    import snakemake_executor_plugin_slurm as plugin
+
+    report = plugin.Executor._report_job_submission_threadsafe
+
+    def report_with_log(executor: Any, job_info: Any) -> None:
+        if "_" in job_info.external_jobid:
+            log = job_info.aux["slurm_logfile"]
+            rule, *_ = log.relative_to(executor.slurm_logdir).parts
+            job_info.aux["slurm_logfile"] = executor.slurm_logdir / rule / log.name
+        report(executor, job_info)
+
+    plugin.Executor._report_job_submission_threadsafe = report_with_log
