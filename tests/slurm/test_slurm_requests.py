@@ -122,6 +122,13 @@ class TestOnGPUs:
         said = call(project, "--set-resources", "train:gres=gpu:3")
         assert said.endswith("Requested node configuration is not available")
 
+    def test_gpus_of_a_type_as_many_as_processes(self, cluster, project):
+        impossible = ("--set-resources", "train:gpu_type=fake", "train:mem_mb=999999")
+        assert "--gres=gpu:fake:2)" in call(project, *impossible, training="device: auto, processes: 2")
+        said = call(project, "--set-resources", "train:gpu_type=h100")
+        assert "--gres=gpu:h100:1)" in said and said.endswith("Requested node configuration is not available")
+        assert "gpu" not in call(project, *impossible, training="device: cpu")
+
     def test_a_kind_that_is_not_there(self, cluster, project):
         said = call(project, "--set-resources", "train:gres=gpu:a100:1")
         assert said.endswith("Requested node configuration is not available")

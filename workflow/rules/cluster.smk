@@ -8,16 +8,17 @@ def training_gres(wildcards):
     """GPUs that a training job asks of its node, where jobs are submitted; SLURM is asked only where it decides."""
     if not workflow.is_main_process or runs_here():
         return None
-    has_gpus = TRAINING["device"] == "auto" and gpus_in(partition_of("train"))
-    return sbatch_options.gres(TRAINING["device"], TRAINING["processes"] * TRAINING["side_by_side"], has_gpus=has_gpus)
+    has_gpus = TRAINING["device"] == "auto" and gpus_in(profile_resource("train", "slurm_partition"))
+    count = TRAINING["processes"] * TRAINING["side_by_side"]
+    return sbatch_options.gres(TRAINING["device"], count, has_gpus=has_gpus, gpu_type=profile_resource("train", "gpu_type"))
 
 
 gpus_in = functools.cache(slurm_commands.has_gpus)
 
 
-def partition_of(rule):
-    """The partition that a rule's jobs name; none: they take the cluster's default."""
-    named = workflow.get_rule(rule).resources.get("slurm_partition")
+def profile_resource(rule, resource):
+    """A resource of a rule as the profile or the command line sets it; None where neither does."""
+    named = workflow.get_rule(rule).resources.get(resource)
     return named.raw if named else None
 
 

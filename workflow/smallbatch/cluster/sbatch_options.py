@@ -5,16 +5,17 @@ from collections.abc import Iterable
 from typing import Any
 
 
-def gres(device: str, processes: int, *, has_gpus: bool) -> str | None:
+def gres(device: str, processes: int, *, has_gpus: bool, gpu_type: str | None = None) -> str | None:
     """GPUs that a training job requests, one per process; None if it needs no GPU.
 
     Args:
         device: `device` of the configuration: auto, cpu, cuda or cuda:N.
         processes: the number of processes that train at the same time.
         has_gpus: whether the partition has GPUs, which decides if the device is `auto`.
+        gpu_type: their type, as the cluster names it, which requests them for device `auto` in any case; None: any.
     """
-    needs_gpus = has_gpus if device == "auto" else device != "cpu"
-    return f"gpu:{processes}" if needs_gpus else None
+    needs_gpus = (has_gpus or gpu_type is not None) if device == "auto" else device != "cpu"
+    return ":".join(["gpu", *filter(None, [gpu_type]), str(processes)]) if needs_gpus else None
 
 
 def sbatch_options(job: Any, settings: Any) -> list[str]:
