@@ -5,7 +5,9 @@
     PYTHONPATH=workflow:benchmarks python -m speed --help
 
 Compared are the usual loop (Dataset, DataLoader, eager SGD), the same through torch.compile, PyTorch Lightning and this
-engine; and beside them the speed of matrix products. Needs no Snakemake; a peer that is not installed is left out.
+engine; and beside them the speed of matrix products. On a GPU also what an expert would write for many runs at once:
+JAX (vmap over runs, scan over steps), and a torch model of grouped convolutions, compiled, each step a CUDA graph.
+Needs no Snakemake; a peer that is not installed is left out.
 """
 
 import argparse

@@ -17,7 +17,7 @@ from speed.measure import Failed, ask, cores, measure
 FIGURE1_SECONDS = 2.0
 """That a row of Figure 1 is measured for, at most."""
 
-PEERS = ("torchvision", "pytorch-lightning")
+PEERS = ("torchvision", "pytorch-lightning", "jax")
 
 
 def device_of(name: str) -> dict[str, Any]:
@@ -39,6 +39,7 @@ def run(
     rounds: int = 5,
     seconds: float = 4.0,
     minutes: float | None = None,
+    patience: float | None = None,
     whole_figure1: bool = False,
     known: Mapping[str, Any] = MappingProxyType({}),
     tell: Callable[[str], None] = print,
@@ -53,6 +54,7 @@ def run(
         rounds: that count.
         seconds: that an epoch lasts when one process trains it by the usual loop.
         minutes: after which no further cell is begun.
+        patience: seconds after which a method is left out that has not trained an epoch.
         whole_figure1: whether Figure 1's grid is timed, too.
         known: what else is to stand in the results.
         tell: takes lines on how far it is.
@@ -78,7 +80,9 @@ def run(
             break
         tell(f"{cell.name} ({number} of {len(cells)})")
         try:
-            found = measure(cell, methods, device=kind, rounds=rounds, seconds=seconds, tell=tell)
+            found = measure(
+                cell, methods, device=kind, rounds=rounds, seconds=seconds, tell=tell, patience=patience
+            )  # fmt: skip
         except Failed as error:
             tell(f"{cell.name}: left out: {error}")
             continue

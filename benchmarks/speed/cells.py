@@ -87,18 +87,23 @@ class Method(NamedTuple):
     title: in tables and plots.
     trainer: a function of `trainers`.
     each_core: whether each core has a single-threaded process, or one process has all.
+    lanes: whether a process trains runs of a row in lock-step, or one run.
     options: of the trainer.
     """
 
     title: str
     trainer: str
     each_core: bool = True
+    lanes: bool = False
     options: dict[str, Any] = {}  # noqa: RUF012
 
 
 ENGINE, PEAK = "engine", "peak"
 USUAL = ("usual-threads", "usual-cores", "usual-loaders")
 """Forms of the usual loop, of which the better counts."""
+
+PEERS_IN_LANES = ("jax", "grouped")
+"""What an expert would write for a GPU, without Dataset and DataLoader."""
 
 LOADERS = 4
 """Processes that load data, where a GPU would wait for them."""
@@ -108,7 +113,7 @@ CPU_METHODS = {
     "usual-cores": Method("usual loop, 1 process a core", "usual"),
     "compiled": Method("usual loop, torch.compile", "usual", options={"compiled": True}),
     "lightning": Method("PyTorch Lightning", "lightning"),
-    ENGINE: Method("this engine", "engine"),
+    ENGINE: Method("this engine", "engine", lanes=True),
     PEAK: Method("matrix products", "products"),
 }
 CUDA_METHODS = {
@@ -116,7 +121,9 @@ CUDA_METHODS = {
     "usual-loaders": Method(f"usual loop, {LOADERS} loaders", "usual", each_core=False, options={"loaders": LOADERS}),
     "compiled": Method("usual loop, torch.compile", "usual", each_core=False, options={"compiled": True}),
     "lightning": Method("PyTorch Lightning", "lightning", each_core=False),
-    ENGINE: Method("this engine", "engine", each_core=False),
+    "jax": Method("JAX, vmap over runs", "vmapped", each_core=False, lanes=True),
+    "grouped": Method("torch.compile, runs as groups, CUDA graphs", "grouped", each_core=False, lanes=True),
+    ENGINE: Method("this engine", "engine", each_core=False, lanes=True),
     PEAK: Method("matrix products", "products", each_core=False),
 }
 METHODS = {"cpu": CPU_METHODS, "cuda": CUDA_METHODS}

@@ -3,6 +3,7 @@
 import contextlib
 import json
 import os
+import select
 import subprocess
 import sys
 import tempfile
@@ -42,6 +43,8 @@ def environment(threads: int, device: str, cache: str) -> dict[str, str]:
     if device == "cpu":
         own |= dict.fromkeys(["OMP_NUM_THREADS", "MKL_NUM_THREADS", "TORCHINDUCTOR_COMPILE_THREADS"], str(threads))
         own |= {"OMP_PROC_BIND": "true"}  # within the cores that the process has
+    else:
+        own |= {"XLA_PYTHON_CLIENT_PREALLOCATE": "false"}  # other methods' processes are on the same GPU
     return own
 
 
@@ -67,12 +70,14 @@ class Process:
         with contextlib.suppress(BrokenPipeError):
             self.process.stdin.write(line + "\n")
 
-    def hear(self) -> dict[str, Any] | None:
-        """Its next answer; none when it has done its task.
+    def hear(self, within: float | None = None) -> dict[str, Any] | None:
+        """Its next answer, to a question that has one; none when it has done its task.
 
         Raises:
-            Failed: the answer is an error, or it has died.
+            Failed: the answer is an error, or it has died, or does not answer within so many seconds.
         """
+        if within and not select.select([self.process.stdout], [], [], within)[0]:
+            raise Failed(f"no answer within {within:g} s")
         line = self.process.stdout.readline()
         if not line and self.process.wait() == 0:
             return None
@@ -119,26 +124,26 @@ class Team:
 
     def __init__(self, method: Method, job: Mapping[str, Any]) -> None:
         places = [[core] for core in cores()] if method.each_core else [cores()]
-        own = {"task": method.trainer, "options": method.options}
+        own = {"task": method.trainer, "options": method.options, "lanes": job["lanes"] if method.lanes else 1}
         # Seeds far enough apart that no lane of one process is a lane of another.
         self.processes = [Process({**job, **own, "cores": p, "seed": 1 + 100 * i}) for i, p in enumerate(places)]
         self.ready = False
 
-    def lap(self) -> Lap:
+    def lap(self, patience: float | None) -> Lap:
         """Let all processes train an epoch at the same time, as soon as all are ready.
 
         Raises:
-            Failed: one of the processes.
+            Failed: one of the processes, or one does not answer within `patience` seconds.
         """
         if not self.ready:
-            self._hear()
+            self._hear(patience)
             self.ready = True
         for process in self.processes:
             process.say("go")
-        return lap(self._hear())
+        return lap(self._hear(patience))
 
-    def _hear(self) -> list[dict[str, Any]]:
-        return [process.hear() for process in self.processes]
+    def _hear(self, patience: float | None) -> list[dict[str, Any]]:
+        return [process.hear(patience) for process in self.processes]
 
     def end(self) -> None:
         """End the processes."""
@@ -153,13 +158,20 @@ class Contest:
         methods: by name.
         job: what all of them train.
         tell: takes a line on a method that fails, which the others go on without.
+        patience: seconds after which a method has failed that has not trained an epoch, the first one with compiling.
 
     Attributes:
         found: for each method its laps' rates and seconds and the first one's seconds, or an error.
     """
 
-    def __init__(self, methods: Mapping[str, Method], job: Mapping[str, Any], tell: Callable[[str], None]) -> None:
-        self.methods, self.job, self.tell = methods, job, tell
+    def __init__(
+        self,
+        methods: Mapping[str, Method],
+        job: Mapping[str, Any],
+        tell: Callable[[str], None],
+        patience: float | None = None,
+    ) -> None:
+        self.methods, self.job, self.tell, self.patience = methods, job, tell, patience
         self.teams: dict[str, Team] = {}
         self.found: dict[str, dict[str, Any]] = {}
 
@@ -188,7 +200,7 @@ class Contest:
 
     def _lap(self, name: str) -> Lap | None:
         try:
-            return self.teams[name].lap()
+            return self.teams[name].lap(self.patience)
         except Failed as error:
             self.tell(f"{self.methods[name].title}: {error}")
             self.found[name] = {"error": str(error)}
@@ -218,6 +230,7 @@ def measure(
     rounds: int,
     seconds: float,
     tell: Callable[[str], None],
+    patience: float | None = None,
 ) -> dict[str, Any]:
     """Measure one cell: after a first epoch that is not counted, every method in turn trains an epoch a round.
 
@@ -228,13 +241,14 @@ def measure(
         rounds: that count.
         seconds: that an epoch lasts when one process trains it by the usual loop: all train as many images.
         tell: takes lines on methods that fail.
+        patience: as in `Contest`.
 
     Returns:
         The cell, how it was trained, and what `Contest` found of each method.
     """
     (plan,) = ask("plan", device, cell=list(cell), seconds=seconds)
     job = {"cell": list(cell), "device": device, "images": plan["images"], "lanes": plan["lanes"]}
-    with Contest(methods, job, lambda line: tell(f"{cell.name}: {line}")) as contest:
+    with Contest(methods, job, lambda line: tell(f"{cell.name}: {line}"), patience) as contest:
         contest.warm_up()
         for _ in range(rounds):
             contest.round()

@@ -22,6 +22,13 @@ def pictures(shape: tuple[int, int, int], images: int) -> Prepared:
     return Prepared(meta, Split(pixels, labels), Split(pixels[:2], labels[:2]))
 
 
+def normalised(data: Prepared) -> tuple[Tensor, Tensor]:
+    """All training images [n, channels, height, width], normalised, and their labels [n]."""
+    images, labels = map(torch.from_numpy, (data.train.images, data.train.labels))
+    mean, std = (torch.tensor(values).view(-1, 1, 1) for values in (data.meta.mean, data.meta.std))
+    return (images / 255 - mean) / std, labels
+
+
 class Pictures(Dataset):
     """The images as torchvision's CIFAR10 and MNIST serve theirs: through Pillow and a transform, one at a time."""
 

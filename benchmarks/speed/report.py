@@ -8,10 +8,12 @@ from statistics import median
 from typing import Any
 
 from smallbatch.core.files import atomic, read_json
-from speed.cells import ENGINE, GROUPS, METHODS, PEAK, USUAL
+from speed.cells import ENGINE, GROUPS, METHODS, PEAK, PEERS_IN_LANES, USUAL
 
-LINES = ("usual", "compiled", "lightning", ENGINE)
-"""What the table's columns and the plot's lines are; `usual` is the better form of the usual loop."""
+LINES = ("usual", "compiled", "lightning", ENGINE, *PEERS_IN_LANES)
+"""Of the plot; `usual` is the better form of the usual loop."""
+
+PACKAGES = ("torch", "torchvision", "pytorch-lightning", "jax")
 
 NO_VALUE = "-"
 
@@ -29,6 +31,12 @@ def ratio(cell: Mapping[str, Any], others: Sequence[str]) -> tuple[float, float,
         return None
     ratios = [own / max(others) for own, *others in zip(ours, *rates, strict=True)]
     return median(ratios), min(ratios), max(ratios)
+
+
+def fastest(cell: Mapping[str, Any]) -> str | None:
+    """The method of the highest median rate."""
+    rates = {name: rate for name, rate in medians(cell).items() if name != PEAK}
+    return max(rates, key=rates.__getitem__, default=None)
 
 
 def share_of_peak(cell: Mapping[str, Any]) -> float | None:
@@ -56,10 +64,10 @@ def table(results: Mapping[str, Any]) -> str:
     """The results as Markdown: where and how, a row a cell, and Figure 1's grid where it was timed."""
     forms = [name for name in USUAL if name in METHODS[results["device"]]]
     titles = {name: method.title for name, method in METHODS[results["device"]].items()}
-    columns = [*forms, "compiled", "lightning", ENGINE]
+    columns = [name for name in titles if name != PEAK]
     head = ["cell", "m", "lanes", *(titles[name] for name in columns), "ratio", "at least", "aim", ""]
-    head += ["over the best other", "of peak", "compile (s)"]
-    rows = [_row(cell, forms, columns) for cell in results["cells"]]
+    head += ["over the best other", "fastest", "of peak", "compile (s)"]
+    rows = [_row(cell, forms, titles) for cell in results["cells"]]
     lines = [head, ["---", *["---:"] * (len(head) - 1)], *rows]
     body = "\n".join(f"| {' | '.join(line)} |" for line in lines)
     parts = [where(results), body, explained(results)]
@@ -68,9 +76,10 @@ def table(results: Mapping[str, Any]) -> str:
     return "\n\n".join(parts) + "\n"
 
 
-def _row(cell: Mapping[str, Any], forms: Sequence[str], columns: Sequence[str]) -> list[str]:
+def _row(cell: Mapping[str, Any], forms: Sequence[str], titles: Mapping[str, str]) -> list[str]:
+    columns = [name for name in titles if name != PEAK]
     rates, found, target = medians(cell), ratio(cell, forms), cell["target"]
-    others = ratio(cell, columns[:-1])
+    others = ratio(cell, [name for name in columns if name != ENGINE])
     return [
         GROUPS[cell["group"]].title,
         str(cell["batch_size"]),
@@ -81,6 +90,7 @@ def _row(cell: Mapping[str, Any], forms: Sequence[str], columns: Sequence[str]) 
         _number(target["aim"], "g"),
         verdict(found and found[0], target),
         _number(others and others[0], ".2f"),
+        titles.get(fastest(cell), NO_VALUE),
         _number(share_of_peak(cell), ".0%"),
         _number(compile_seconds(cell), ".0f"),
     ]
@@ -102,7 +112,7 @@ def where(results: Mapping[str, Any]) -> str:
     e = results["environment"]
     peaks = [rate for cell in results["cells"] for rate in cell["methods"].get(PEAK, {}).get("rates", [])]
     peak = f", {median(peaks) / 1e9:,.0f} GFLOP/s in matrix products" if peaks else ""
-    packages = ", ".join(f"{name} {e[name]}" for name in ("torch", "torchvision", "pytorch-lightning"))
+    packages = ", ".join(f"{name} {e[name]}" for name in PACKAGES if name in e)
     cores = "a core" if results["cores"] == 1 else f"{results['cores']} cores"
     when = f"{results['date']}, commit {e['commit'][:12]}"
     return f"{e['device']}, {cores}{peak}; {when}; Python {e['python']}, {packages}"
@@ -111,11 +121,14 @@ def where(results: Mapping[str, Any]) -> str:
 def explained(results: Mapping[str, Any]) -> str:
     """How to read the table."""
     s = results["settings"]
-    engine = "trains 13 runs as lanes" if results["device"] == "cuda" else "trains lanes in one process a core"
+    in_lanes = {
+        "cpu": "The engine trains lanes in one process a core",
+        "cuda": "The engine trains runs as lanes of one process, and so do JAX and the model of grouped convolutions",
+    }[results["device"]]
     return (
         f"Training images/s, float32, medians of {s['rounds']} rounds in which the methods train in turn, each a whole "
         "epoch of the same made images with loading and losses, without evaluation; a warm-up and compiling are not "
-        f"counted. The engine {engine}, the others one run a process. Ratio: the engine over the better form of the "
+        f"counted. {in_lanes}, the others one run a process. Ratio: the engine over the better form of the "
         "usual loop in the same round, median (least-largest). Peak: float32 matrix products with as many threads."
     )
 
@@ -157,6 +170,17 @@ def short(results: Mapping[str, Any]) -> str:
     return "\n".join(["training images/s, float32", *lines])
 
 
+def peers(results: Mapping[str, Any]) -> str:
+    """The engine and the others that train lanes, for a terminal."""
+    names = (*PEERS_IN_LANES, ENGINE)
+    lines = [f"{'':12}{'lanes':>6}{''.join(f'{name:>15}' for name in names)}  fastest"]
+    for cell in results["cells"]:
+        rates = medians(cell)
+        speeds = "".join(f"{_speed(cell, name, rates):>15}" for name in names)
+        lines.append(f"{cell['cell']:12}{cell['lanes']:>6}{speeds}  {fastest(cell) or NO_VALUE}")
+    return "\n".join(["training images/s of runs in lock-step, float32", *lines])
+
+
 def plot(results: Mapping[str, Any], files: Sequence[Path]) -> None:
     """Draw images/s against m, a panel a model and a line a method; the dashed line is what the peak allows."""
     from smallbatch.figures import sheet, style
@@ -165,8 +189,8 @@ def plot(results: Mapping[str, Any], files: Sequence[Path]) -> None:
     panels = {name: cells for name, cells in panels.items() if any(map(medians, cells))}
     if not panels:
         return
-    labels = {name: METHODS[results["device"]].get(name) for name in LINES[1:]}
-    titles = {"usual": "usual loop, its better form", **{name: method.title for name, method in labels.items()}}
+    titles = {name: method.title for name, method in METHODS[results["device"]].items()}
+    titles |= {"usual": "usual loop, its better form"}
     with style.context():
         figure, plots = sheet.blank(("Training speed by batch size", where(results)), len(panels), legend_rows=3)
         looks = style.experiment_looks(LINES)

@@ -6,11 +6,13 @@ read once an epoch, so that nothing is slowed down by looking. Evaluation is lef
 
 import contextlib
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from time import monotonic
+from typing import TYPE_CHECKING
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -23,12 +25,18 @@ from smallbatch.models import build
 from smallbatch.runs.records import Epoch
 from smallbatch.study.experiments import Run, Setting
 from smallbatch.study.rates import BaseLr
+from smallbatch.training import lanes
 from smallbatch.training.checkpoints import Checkpoint
+from smallbatch.training.engines.cuda_graphs import captured
+from smallbatch.training.engines.trace import Graph
 from smallbatch.training.resources import device as devices
 from smallbatch.training.resources.lane_count import best_lane_count
 from smallbatch.training.trainer import LaneTrainer
 from speed.cells import CLASSES, GROUPS, ROW, Cell
-from speed.pictures import Pictures, pictures
+from speed.pictures import Pictures, normalised, pictures
+
+if TYPE_CHECKING:
+    from speed import jax_vmap
 
 ETA, WEIGHT_DECAY = 2.0**-10, 5e-4
 """A rate at which every cell stays finite, and what goes with it."""
@@ -45,7 +53,7 @@ class Work:
 
     images: of an epoch, a multiple of m.
     seed: of its run; further lanes have the seeds after it.
-    lanes: runs that the engine trains as lanes; the others train one.
+    lanes: runs that are trained as lanes, by the trainers that can; the others train one.
     device: cpu or cuda.
     """
 
@@ -172,6 +180,83 @@ def lanes_chosen(run: Run, shape: tuple[int, int, int], device: str) -> int:
     """How many runs of a row, as long as those of Figure 1, the library trains as lanes on its own."""
     images = 1000  # of either split; lanes do not depend on them
     return best_lane_count(run, ROW, DatasetInfo(shape, CLASSES, images, images), torch.device(device), processors())
+
+
+def vmapped(work: Work, told: Told) -> None:
+    """Lanes in JAX, see `jax_vmap`."""
+    for losses, _ in vmapped_epochs(work):
+        told(float(losses.mean()))
+
+
+def vmapped_epochs(work: Work) -> "Iterator[tuple[np.ndarray, jax_vmap.Lane]]":
+    """The mean losses [lanes] of each epoch, and the lanes."""
+    from speed import jax_vmap
+
+    device, runs = jax_vmap.device_called(work.device), lane_runs(work)
+    images, labels = normalised(pictures(work.shape, work.images))
+    return jax_vmap.epochs(
+        Graph(model_of(work.cell, work.seed), work.shape),
+        {name: tensor.numpy() for name, tensor in _stacked(work).state_dict().items()},
+        [run.learning_rate for run in runs],
+        (images.numpy(), labels.numpy()),
+        weight_decay=WEIGHT_DECAY, batch_size=work.cell.batch_size, device=device,
+    )  # fmt: skip
+
+
+def grouped(work: Work, told: Told) -> None:
+    """Lanes as groups of the convolutions of one torch model, compiled; on a GPU a step is a CUDA graph."""
+    for losses, _ in grouped_epochs(work):
+        told(losses.mean().item())
+
+
+def grouped_epochs(work: Work) -> Iterator[tuple[Tensor, nn.Module]]:
+    """The mean losses [lanes] of each epoch, and the model of the lanes, which the next one changes."""
+    torch.backends.cudnn.benchmark = True
+    m, device = work.cell.batch_size, torch.device(work.device)
+    model = _stacked(work).to(device).train()
+    parameters, rates = list(model.parameters()), torch.zeros(work.lanes, device=device)
+    images, labels = (part.to(device) for part in normalised(pictures(work.shape, work.images)))
+    draws, steps = torch.Generator(device).manual_seed(work.seed), work.images // m
+    # A graph holds addresses: what differs from step to step lies in tensors that stay.
+    orders = torch.zeros(steps, work.lanes, m, dtype=torch.int64, device=device)
+    number, total = torch.zeros(1, dtype=torch.int64, device=device), torch.zeros(work.lanes, device=device)
+    losses_of, update = torch.compile(lane_losses), torch.compile(update_lanes)
+
+    def step() -> None:
+        places = orders.index_select(0, number)[0]
+        losses = losses_of(model, images[places].transpose(0, 1).flatten(1, 2), labels[places])
+        update(parameters, torch.autograd.grad(losses.sum(), parameters), rates)
+        total.add_(losses.detach())
+        number.add_(1)
+
+    make_step = captured(step, [step], device)[0] if device.type == "cuda" else step
+    rates.copy_(torch.tensor([run.learning_rate for run in lane_runs(work)]))  # from here on weights change
+    while True:
+        noise = torch.rand(work.lanes, work.images, generator=draws, device=device)
+        orders.copy_(noise.argsort(1).view(work.lanes, steps, m).transpose(0, 1))
+        number.zero_(), total.zero_()
+        for _ in range(steps):
+            make_step()
+        yield total / steps, model
+
+
+def lane_losses(model: nn.Module, images: Tensor, labels: Tensor) -> Tensor:
+    """Mean losses [lanes] of images [m, lanes * channels, height, width] with labels [lanes, m]."""
+    scores = model(images).unflatten(1, (len(labels), -1)).permute(1, 2, 0)
+    return F.cross_entropy(scores, labels, reduction="none").mean(1)
+
+
+@torch.no_grad()
+def update_lanes(parameters: Sequence[Tensor], gradients: Sequence[Tensor], rates: Tensor) -> None:
+    """SGD of parameters [lanes, ...] at a rate of each lane [lanes]."""
+    for parameter, gradient in zip(parameters, gradients, strict=True):
+        change = gradient + WEIGHT_DECAY * parameter
+        parameter.sub_(rates.view(-1, *[1] * (change.dim() - 1)) * change)
+
+
+def _stacked(work: Work) -> nn.Module:
+    """The model of all lanes with their initial weights."""
+    return lanes.stack([model_of(work.cell, run.seed) for run in lane_runs(work)])
 
 
 def products(work: Work, told: Callable[[float, float], None]) -> None:

@@ -12,7 +12,7 @@ import sys
 import time
 from typing import Any, TextIO
 
-from speed.cells import ENGINE, GROUPS, Cell
+from speed.cells import GROUPS, Cell
 
 
 class Laps:
@@ -84,8 +84,7 @@ def train(job: dict[str, Any], answers: TextIO) -> None:
     from speed import trainers
 
     work = trainers.Work(Cell(*job["cell"]), job["images"], job["seed"], job["lanes"], job["device"])
-    runs = work.lanes if job["task"] == ENGINE else 1
-    getattr(trainers, job["task"])(work, Laps(answers, work.images * runs), **job["options"])
+    getattr(trainers, job["task"])(work, Laps(answers, work.images * work.lanes), **job["options"])
 
 
 TASKS = {"device": device, "plan": plan, "figure1": figure1}

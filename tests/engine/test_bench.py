@@ -155,9 +155,22 @@ def test_the_table_says_it_all():
     assert (row["m"], row["lanes"], row["this engine"], row["PyTorch Lightning"]) == ("2", "8", "600", "not installed")
     assert (row["ratio"], row["at least"], row["aim"], row[""]) == ("2.00 (2.00-5.00)", "1.65", "3.5", "met")
     assert (row["of peak"], row["compile (s)"], row["over the best other"]) == ("30%", "20", "1.60")
+    assert row["fastest"] == "this engine"
     row = dict(zip(head, second, strict=True))
     assert (row["this engine"], row["ratio"], row[""], row["usual loop, 1 process"]) == ("failed", "-", "-", "-")
     assert "An abacus, 2 cores" in text and "2031-02-03" in text and "0123456789ab" in text
+
+
+def test_on_a_gpu_the_table_says_whether_an_expert_wins():
+    cell = a_cell(**rates(usual_cores=(1, 1, 1), jax=(9, 20, 20), engine=(10, 10, 10), peak=(99, 99, 99)))
+    cell["methods"]["grouped"] = {"error": "no answer within 90 s"}
+    found = results(cell) | {"device": "cuda"}
+    head, _, row = [line.strip("| ").split(" | ") for line in report.table(found).splitlines() if line.startswith("|")]
+    row = dict(zip(head, row, strict=True))
+    assert (row["JAX, vmap over runs"], row["over the best other"]) == ("20", "0.50")
+    assert row["fastest"] == "JAX, vmap over runs" and row["torch.compile, runs as groups, CUDA graphs"] == "failed"
+    assert report.peers(found).split()[-6:] == ["alexnet-m2", "8", "20", "failed", "10", "jax"]
+    assert report._lines([cell])["jax"] == [(2, 20)]
 
 
 def test_table_and_plot_are_written_from_the_results_alone(tmp_path):
@@ -194,6 +207,16 @@ def test_figure_1_is_extrapolated_from_speeds():
     assert "diverged: 88.8 minutes" in report.figure1(found) and "| 2 | 13 | 25,000 |" in report.figure1(found)
 
 
+def test_runs_in_lock_step_are_trained_by_those_who_can(monkeypatch):
+    jobs = []
+    monkeypatch.setattr(measure, "Process", lambda job: jobs.append(job))
+    for method in cells.methods("cuda").values():
+        measure.Team(method, {"cell": ["digits", 8], "lanes": 13})
+    assert {job["task"]: job["lanes"] for job in jobs} == {
+        "usual": 1, "lightning": 1, "vmapped": 13, "grouped": 13, "engine": 13, "products": 1,
+    }  # fmt: skip
+
+
 JOB = {"task": "usual", "cell": ["digits", 8], "device": "cpu", "images": 8, "lanes": 1, "seed": 1, "options": {}}
 
 
@@ -203,7 +226,9 @@ def test_a_process_trains_when_it_is_asked_to_and_says_why_it_cannot():
     process = measure.Process(JOB | {"cores": [core]})
     broken = measure.Process(JOB | {"cores": [core], "task": "no_such_trainer"})
     try:
-        assert process.hear() == {"ready": True}
+        assert process.hear(100) == {"ready": True}
+        with pytest.raises(measure.Failed, match=r"no answer within 0\.1 s"):
+            process.hear(0.1)
         for _ in range(2):
             process.say("go")
             found = process.hear()
@@ -222,7 +247,8 @@ def test_a_method_that_fails_is_left_out_and_the_others_go_on(monkeypatch):
         def __init__(self, method, job):
             self.method, self.laps = method, 0
 
-        def lap(self):
+        def lap(self, patience):
+            assert patience == 90
             self.laps += 1
             if self.method.trainer == "lightning" or (self.method.trainer == "products" and self.laps == 3):
                 raise measure.Failed("it is not installed")
@@ -235,7 +261,9 @@ def test_a_method_that_fails_is_left_out_and_the_others_go_on(monkeypatch):
     monkeypatch.setattr(measure, "ask", lambda *_, **__: [{"lanes": 4, "images": 16, "flops": 1.0}])
     lines = []
     chosen = cells.methods("cpu", ["usual-cores", "lightning", "engine", "peak"])
-    found = measure.measure(Cell("digits", 2), chosen, device="cpu", rounds=3, seconds=1, tell=lines.append)
+    found = measure.measure(
+        Cell("digits", 2), chosen, device="cpu", rounds=3, seconds=1, tell=lines.append, patience=90
+    )  # fmt: skip
     assert found["methods"]["engine"]["rates"] == [20, 30, 40]  # the first lap warms up
     assert found["methods"]["lightning"] == found["methods"]["peak"] == {"error": "it is not installed"}
     assert len(lines) == 2 and lines[0].startswith("digits-m2: PyTorch Lightning: ")
@@ -255,7 +283,7 @@ def test_what_was_measured_is_kept_when_time_is_over(tmp_path, monkeypatch):
     assert (tmp_path / "speed.md").exists() and lines[-1].startswith("2 minutes are over: left out are alexnet-m8")
 
 
-@pytest.mark.parametrize(("beside", "asked"), [("peers", "pytorch-lightning"), ("mutants", "mutmut")])
+@pytest.mark.parametrize(("beside", "asked"), [("peers", "pytorch-lightning"), ("peers", "jax"), ("mutants", "mutmut")])
 def test_what_is_installed_beside_the_project_is_locked_and_brings_nothing_twice(beside, asked):
     lock = (PROJECT / "envs" / f"{beside}.txt").read_text()
     assert "://" not in lock and "--index-url" not in lock and "--find-links" not in lock
