@@ -60,10 +60,18 @@ def compile_seconds(cell: Mapping[str, Any]) -> float | None:
     return found["first_seconds"] - median(found["seconds"]) if found.get("seconds") else None
 
 
+def titles_of(results: Mapping[str, Any]) -> dict[str, str]:
+    """Titles of the methods of the device, and of those that were measured beside them."""
+    own = METHODS[results["device"]]
+    measured = {name for cell in results["cells"] for name in cell["methods"]} - own.keys()
+    beside = {name: method for methods in METHODS.values() for name, method in methods.items() if name in measured}
+    return {name: method.title for name, method in (own | beside).items()}
+
+
 def table(results: Mapping[str, Any]) -> str:
     """The results as Markdown: where and how, a row a cell, and Figure 1's grid where it was timed."""
     forms = [name for name in USUAL if name in METHODS[results["device"]]]
-    titles = {name: method.title for name, method in METHODS[results["device"]].items()}
+    titles = titles_of(results)
     columns = [name for name in titles if name != PEAK]
     head = ["cell", "m", "lanes", *(titles[name] for name in columns), "ratio", "at least", "aim", ""]
     head += ["over the best other", "fastest", "of peak", "compile (s)"]
@@ -189,8 +197,7 @@ def plot(results: Mapping[str, Any], files: Sequence[Path]) -> None:
     panels = {name: cells for name, cells in panels.items() if any(map(medians, cells))}
     if not panels:
         return
-    titles = {name: method.title for name, method in METHODS[results["device"]].items()}
-    titles |= {"usual": "usual loop, its better form"}
+    titles = titles_of(results) | {"usual": "usual loop, its better form"}
     with style.context():
         figure, plots = sheet.blank(("Training speed by batch size", where(results)), len(panels), legend_rows=3)
         looks = style.experiment_looks(LINES)

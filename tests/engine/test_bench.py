@@ -161,7 +161,7 @@ def test_the_table_says_it_all():
     assert "An abacus, 2 cores" in text and "2031-02-03" in text and "0123456789ab" in text
 
 
-def test_on_a_gpu_the_table_says_whether_an_expert_wins():
+def test_on_a_gpu_the_table_says_whether_an_expert_wins(tmp_path):
     cell = a_cell(**rates(usual_cores=(1, 1, 1), jax=(9, 20, 20), engine=(10, 10, 10), peak=(99, 99, 99)))
     cell["methods"]["grouped"] = {"error": "no answer within 90 s"}
     found = results(cell) | {"device": "cuda"}
@@ -171,6 +171,8 @@ def test_on_a_gpu_the_table_says_whether_an_expert_wins():
     assert row["fastest"] == "JAX, vmap over runs" and row["torch.compile, runs as groups, CUDA graphs"] == "failed"
     assert report.peers(found).split()[-6:] == ["alexnet-m2", "8", "20", "failed", "10", "jax"]
     assert report._lines([cell])["jax"] == [(2, 20)]
+    assert " JAX, vmap over runs " in report.table(results(cell))  # as a visit on the CPU measures it, for a trial
+    assert [file.name for file in report.write(results(cell), tmp_path / "a.json")] == ["a.md", "a.svg", "a.png"]
 
 
 def test_table_and_plot_are_written_from_the_results_alone(tmp_path):
