@@ -2,15 +2,23 @@
 
     PYTHONPATH=workflow python benchmarks/visit.py --device cuda --out visit.json
 
-Checks that lanes equal runs alone and that a resumed training is bit-identical, on images made here; on a GPU also that
-the kernels make the updates that torch does, and how much faster; then times Figure 1's rows and, as far as --minutes
-go, compares the engine with the usual loop, cell by cell. Prints a table last and writes all, with where it ran, to
---out after each step. --kernels-only leaves out what comes after the kernels.
+Its steps, in this order: the tests that need a GPU; whether lanes equal runs alone and a resumed training is
+bit-identical, on images made here; whether recipes (optimisers, losses, metrics, augmentation, floats, variance of
+updates) come out as on the CPU; how much faster the kernels are than torch; the others that train runs in lock-step; a
+real study; and with the time that is left, the usual loop and Figure 1's rows. Each has a limit of its own and is left
+out where the time is over. All that is found, with where it was, is written to --out after each step, and a table comes
+last. What the study wrote is packed beside --out, as .results.tar.gz; what it is trained on has to be prepared
+before: `python -m smallbatch prepare --config study=cifar10-length`.
 """
 
 import argparse
 import copy
-from collections.abc import Sequence
+import os
+import subprocess
+import sys
+import tarfile
+import tempfile
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from time import monotonic
@@ -34,7 +42,7 @@ from smallbatch.training.trainer import LaneTrainer
 from speed import figure1, report
 from speed.bench import device_of, run
 from speed.cells import CELLS as CELLS_AT_ALL
-from speed.cells import ENGINE, METHODS, PEAK, ROW, USUAL, Cell, methods
+from speed.cells import CUDA_METHODS, ENGINE, METHODS, PEAK, PEERS_IN_LANES, ROW, USUAL, Cell, Method, methods
 from speed.trainers import usual_speed
 
 CIFAR10 = ORIGINALS["cifar10"]
@@ -44,8 +52,19 @@ CELLS = (
 )
 """What is compared, the most wanted first."""
 
-MINUTES = 6.0
-"""After which no further cell is begun: with the checks and the last cell, less than nine."""
+PEER_CELLS = (Cell("alexnet", 2), Cell("resnet20", 2), *(Cell("alexnet", m) for m in (8, 32, 128)))
+"""On which the others that train runs in lock-step are compared: small batches first."""
+
+PATIENCE = 90.0
+"""Seconds after which one of them is left out that has not compiled and trained an epoch."""
+
+LEAST = 20.0
+"""Seconds with which no step is begun."""
+
+GRACE = 30.0
+"""Seconds that a program has to save what it has done, before it is killed."""
+
+PROJECT = Path(__file__).parents[1]
 
 
 def runs(batch_size: int, count: int, **setting) -> list[Run]:
@@ -95,7 +114,88 @@ def checks(device: torch.device) -> dict[str, dict]:
     data = random_dataset(CIFAR10, 2048)
     pairs = [("alexnet", "none"), ("resnet8", "batch"), ("resnet8", "group")]
     apart = {f"{model} {norm}": lanes_against_alone(data, device, model, norm) for model, norm in pairs}
-    return {"checks": {"lane against alone": apart, "resumed identical": resumed_is_identical(data, device)}}
+    return {"lane against alone": apart, "resumed identical": resumed_is_identical(data, device)}
+
+
+RECIPES: dict[str, dict] = {
+    "adamw": {"optimizer": "adamw", "betas": (0.9, 0.999), "lr_schedule": "cosine", "lr_scaling": "sqrt"},
+    "lion, clipped": {"optimizer": "lion", "betas": (0.9, 0.99), "clip_norm": 0.5, "weight_decay_excludes": ("norms",)},
+    "nesterov": {"optimizer": "nesterov", "momentum": 0.9, "label_smoothing": 0.1},
+    "torch:RMSprop": {"optimizer": "torch:RMSprop"},
+    "mixup": {"augment_mixup": 0.4, "augment_pad": 4, "augment_flip": True},
+    "cutmix": {"augment_cutmix": 1.0, "augment_cutout": 8},
+    "colours": {"augment_brightness": 0.4, "augment_contrast": 0.4, "augment_saturation": 0.4},
+    "mse": {"loss": "mse", "metrics": ("r2",)},
+    "binary": {"loss": "binary", "metrics": ("balanced_accuracy", "f1", "hamming", "likelihood")},
+    "metrics": {"metrics": ("balanced_accuracy", "calibration", "f1", "likelihood", "top5")},
+    "floats": {},
+    "group norm": {"norm": "group"},
+    "variance": {"variance_batch_sizes": (4, 8)},
+}
+"""Recipe -> its settings; each on a model with what it needs."""
+
+
+def data_for(name: str, images: int) -> prepared.Prepared:
+    """Noise of the kind that a recipe is for."""
+    kind = {"mse": "numbers", "binary": "binary"}.get(name)
+    data = noise(CIFAR10._replace(targets=kind), images)
+    if name != "floats":
+        return data
+    split = prepared.Split(data.train.images.astype(np.float32) / 255, data.train.labels)
+    return prepared.Prepared(replace(data.meta, dtype="float32"), split, split)
+
+
+def numbers_of(name: str, device: torch.device) -> list[float]:
+    """What two updates of a recipe come to: their losses, the losses and metrics of a test, variances."""
+    norm = RECIPES[name].get("norm", "batch")
+    row = runs(8, 2, model="resnet8", **{**RECIPES[name], "norm": norm})
+    training = LaneTrainer([replace(run, base_lr=BaseLr(2.0**-12)) for run in row], data_for(name, 64), device)
+    losses = training.train_block(training.plan(), 2).flatten().tolist()
+    training.measure_variance()
+    variances = [one.trace / row[0].learning_rate ** 2 for lane in training.state.variance for one in lane]
+    return [*losses, *training.test_split(training.loader.test_batches).losses, *variances]
+
+
+def recipes(device: torch.device, names: Sequence[str] = tuple(RECIPES)) -> dict[str, float | str]:
+    """For each recipe the largest relative difference to the CPU, or what went wrong."""
+    found: dict[str, float | str] = {}
+    for name in names:
+        try:
+            ours, theirs = (numbers_of(name, on) for on in (device, devices.pick("cpu")))
+            found[name] = max(abs(one - other) / abs(other) for one, other in zip(ours, theirs, strict=True))
+        except (RuntimeError, ValueError, UserError) as error:
+            found[name] = str(error)[:300]
+    return found
+
+
+def program(command: Sequence[str], seconds: float) -> dict:
+    """Run one of the project's programs and ask it to end after so long; how it ended, and its last lines."""
+    started, paths = monotonic(), os.pathsep.join([str(PROJECT / "workflow"), os.environ.get("PYTHONPATH", "")])
+    with tempfile.TemporaryFile("w+", encoding="utf-8") as said:
+        process = subprocess.Popen(
+            [sys.executable, "-m", *command], cwd=PROJECT, stdout=said, stderr=subprocess.STDOUT,
+            env=os.environ | {"PYTHONPATH": paths, "PYTHONUNBUFFERED": "1"},
+        )  # fmt: skip
+        for limit, stop in ((seconds, process.terminate), (GRACE, process.kill)):
+            try:
+                process.wait(limit)
+            except subprocess.TimeoutExpired:
+                stop()
+        process.wait()
+        said.seek(0)
+        lines = said.read().splitlines()
+    return {"ended": process.returncode, "seconds": monotonic() - started, "said": lines[-15:]}
+
+
+def study(name: str, more: Sequence[str], out: Path, seconds: float) -> dict:
+    """Train what is missing of a prepared study for so long, and put what it wrote beside `out`."""
+    found = program(["smallbatch", "train", "--config", f"study={name}", *more], seconds)
+    results = PROJECT / "results"
+    parts = [results / part for part in ("runs", "weights", "checkpoints") if (results / part).is_dir()]
+    with tarfile.open(out.with_suffix(".results.tar.gz"), "w:gz") as archive:
+        for part in parts:
+            archive.add(part, part.name)
+    return found | {"runs": len(list((results / "runs").glob("*")))}
 
 
 class Row(NamedTuple):
@@ -278,9 +378,114 @@ def of_race(found: dict) -> str:
 
 def told(found: dict) -> str:
     """What the checks found, as text."""
-    lines = [f"{name:16} {difference:.1e}" for name, difference in found["checks"]["lane against alone"].items()]
-    same = "identical" if found["checks"]["resumed identical"] else "DIFFERENT"
+    lines = [f"{name:16} {difference:.1e}" for name, difference in found["lane against alone"].items()]
+    same = "identical" if found["resumed identical"] else "DIFFERENT"
     return "\n  ".join([f"resumed {same}; a lane against its run alone, relative:", *lines])
+
+
+def of_recipes(found: dict) -> str:
+    """How far recipes are from the CPU, as text."""
+    words = (f"{name}: {apart if isinstance(apart, str) else format(apart, '.0e')}" for name, apart in found.items())
+    return "\n  ".join(["recipes against the CPU, relative:", *words])
+
+
+def of_program(found: dict) -> str:
+    """How a program ended, as text."""
+    return f"ended with {found['ended']} after {found['seconds']:.0f} s: {' '.join(found['said'][-1:])}"
+
+
+class Visit:
+    """The steps of a visit, each a function of the seconds that it has.
+
+    Args:
+        device: as `device_of` gives it.
+        arguments: of the command line.
+    """
+
+    def __init__(self, device: dict, arguments: argparse.Namespace) -> None:
+        self.device, self.arguments, self.chosen = device, arguments, devices.pick(device["device"])
+
+    def tests(self, seconds: float) -> dict:
+        """The tests that need a GPU."""
+        return program(["pytest", "-vv", "-m", "gpu", "tests/engine"], seconds)
+
+    def checks(self, seconds: float) -> dict:
+        """As the function `checks`."""
+        return checks(self.chosen)
+
+    def recipes(self, seconds: float) -> dict:
+        """As the function `recipes`."""
+        return recipes(self.chosen)
+
+    def kernels(self, seconds: float) -> dict:
+        """As `race`."""
+        rows, each = KERNELS[: self.arguments.rows], min(1.0, self.arguments.seconds)
+        return race(self.chosen, self._file(".kernels.json"), rows, each, seconds / 60)
+
+    def peers(self, seconds: float) -> dict:
+        """The engine and the others that train runs in lock-step; the last cell may have to wait for each."""
+        them = {name: CUDA_METHODS[name] for name in (*PEERS_IN_LANES, ENGINE)}
+        minutes = max(1.0, seconds - len(PEERS_IN_LANES) * PATIENCE) / 60
+        return self._compared(PEER_CELLS, them, ".peers.json", minutes=minutes, patience=PATIENCE)
+
+    def study(self, seconds: float) -> dict:
+        """As the function `study`."""
+        return study(self.arguments.study, self.arguments.config, self.arguments.out, seconds)
+
+    def usual(self, seconds: float) -> dict:
+        """The engine and the usual loop, and Figure 1's rows."""
+        kind = self.device["device"]
+        them = methods(kind, [name for name in METHODS[kind] if name in (*USUAL, ENGINE, PEAK)])
+        return self._compared(CELLS, them, ".usual.json", minutes=seconds / 60, whole_figure1=True)
+
+    def _compared(self, cells: Sequence[Cell], them: Mapping[str, Method], ending: str, **options) -> dict:
+        of = self.arguments
+        return run(
+            cells[: of.cells], them, self.device, self._file(ending), rounds=of.rounds, seconds=of.seconds, **options
+        )
+
+    def _file(self, ending: str) -> Path:
+        return self.arguments.out.with_suffix(ending)
+
+
+class Step(NamedTuple):
+    """A step of a visit: seconds that it may take, what does it, and what turns its result into text."""
+
+    seconds: float
+    do: Callable[[Visit, float], dict]
+    words: Callable[[dict], str]
+
+
+STEPS = {
+    "tests": Step(150, Visit.tests, of_program),
+    "checks": Step(30, Visit.checks, told),
+    "recipes": Step(60, Visit.recipes, of_recipes),
+    "kernels": Step(150, Visit.kernels, of_race),
+    "peers": Step(120 + len(PEERS_IN_LANES) * PATIENCE, Visit.peers, report.peers),
+    "study": Step(270, Visit.study, of_program),
+    "usual": Step(360, Visit.usual, report.short),
+}
+
+
+def make(visit: Visit, names: Sequence[str], out: Path, minutes: float) -> list[str]:
+    """Make these steps in the order of `STEPS`, writing what is known after each; returns their results as text."""
+    found: dict = {"where": environment.describe() | visit.device["words"], "steps": {}}
+    words, end = [], monotonic() + 60 * minutes
+    for name, step in ((name, step) for name, step in STEPS.items() if name in names):
+        left = end - monotonic()
+        if left < LEAST:
+            words.append(f"{name}: left out, {minutes:g} minutes are over")
+            continue
+        print(f"{name}, {left:.0f} s before the end", flush=True)
+        try:
+            found["steps"][name] = step.do(visit, min(left, step.seconds))
+            words.append(f"{name}: {step.words(found['steps'][name])}")
+        except Exception as error:  # the others are still to be had
+            found["steps"][name] = {"error": f"{type(error).__name__}: {error}"[:300]}
+            words.append(f"{name}: FAILED: {found['steps'][name]['error']}")
+        write_json(out, found)
+        print(words[-1], flush=True)
+    return words
 
 
 def main() -> None:
@@ -288,29 +493,18 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--device", default="auto", choices=("auto", "cpu", "cuda"))
     parser.add_argument("--out", type=Path, required=True, help="JSON file for the results")
+    parser.add_argument("--steps", nargs="+", default=list(STEPS), choices=STEPS, help="default: all")
+    parser.add_argument("--minutes", type=float, default=14.0, help="after which no further step is begun")
+    parser.add_argument("--study", default="cifar10-length", help="to be trained")
+    parser.add_argument("--config", nargs="+", default=[], metavar="KEY=VALUE", help="of the study")
     parser.add_argument("--cells", type=int, default=len(CELLS), help="how many cells to compare at most")
+    parser.add_argument("--rows", type=int, default=len(KERNELS), help="of kernels against torch, at most")
     parser.add_argument("--rounds", type=int, default=3, help="of comparing a cell")
-    parser.add_argument("--seconds", type=float, default=2.0, help="that an epoch of the usual loop lasts")
-    parser.add_argument("--minutes", type=float, default=MINUTES, help="after which no further cell is begun")
-    parser.add_argument("--kernels-only", action="store_true", help="race the kernels against torch, no more")
-    parser.add_argument("--rows", type=int, default=len(KERNELS), help="of that race, at most")
+    parser.add_argument("--seconds", type=float, default=4.0, help="that an epoch of the usual loop lasts")
     arguments = parser.parse_args()
     device = device_of(arguments.device)
-    kind = device["device"]
-    found = {} if arguments.kernels_only else checks(devices.pick(kind))
-    if arguments.kernels_only or kind == "cuda":
-        file, rows = arguments.out.with_suffix(".kernels.json"), KERNELS[: arguments.rows]
-        found["kernels"] = race(devices.pick(kind), file, rows, min(1.0, arguments.seconds), arguments.minutes)
-        print(of_race(found["kernels"]), flush=True)
-    if arguments.kernels_only:
-        return
-    print(told(found), flush=True)
-    compared = methods(kind, [name for name in METHODS[kind] if name in (*USUAL, ENGINE, PEAK)])
-    results = run(
-        CELLS[: arguments.cells], compared, device, arguments.out, known=found,
-        rounds=arguments.rounds, seconds=arguments.seconds, minutes=arguments.minutes, whole_figure1=True,
-    )  # fmt: skip
-    print("\n".join([report.where(results), told(found), report.short(results)]))
+    words = make(Visit(device, arguments), arguments.steps, arguments.out, arguments.minutes)
+    print("\n".join(["", str(device["words"]), *words]))
 
 
 if __name__ == "__main__":

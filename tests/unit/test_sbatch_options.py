@@ -40,11 +40,13 @@ def test_gpus_are_asked_for_one_a_process_where_training_may_use_them(device, ha
 
 def test_gpus_of_a_type_are_asked_for_by_it_and_none_where_none_are_used():
     assert sbatch_options.gres("auto", 2, has_gpus=True, gpu_type="h100") == "gpu:h100:2"
-    assert sbatch_options.gres("auto", 1, has_gpus=False, gpu_type="h100") == "gpu:h100:1", "SLURM says that it has none"
+    assert (
+        sbatch_options.gres("auto", 1, has_gpus=False, gpu_type="h100") == "gpu:h100:1"
+    )  # SLURM says that it has none
     assert sbatch_options.gres("cuda", 1, has_gpus=False, gpu_type="h100") == "gpu:h100:1"
     assert sbatch_options.gres("cpu", 1, has_gpus=True, gpu_type="h100") is None
     job = a_job(mem_mb=500, gres="gpu:h100:2", gpu_type="h100")
-    assert [word for word in requests.sbatch_options(job, settings()) if "gpu" in word] == ["--gres=gpu:h100:2"]
+    assert [word for word in sbatch_options.sbatch_options(job, settings()) if "gpu" in word] == ["--gres=gpu:h100:2"]
 
 
 def test_the_options_of_a_job_are_those_of_its_resources():

@@ -113,8 +113,8 @@ LONG = {
     "python benchmarks/optimizers.py": "python benchmarks/optimizers.py --help",
     "python benchmarks/growth.py --runs 2200 4400 11000": "python benchmarks/growth.py --runs 2200 4400 11000 --help",
     "python benchmarks/decoding.py FOLDER_OF_JPEGS": "python benchmarks/decoding.py FOLDER_OF_JPEGS",
-    "PYTHONPATH=workflow python benchmarks/visit.py --device cuda --out visit.json --kernels-only": (
-        "python benchmarks/visit.py --device cuda --out visit.json --kernels-only --help"
+    "PYTHONPATH=workflow python benchmarks/visit.py --device cuda --out visit.json --steps kernels": (
+        "python benchmarks/visit.py --device cuda --out visit.json --steps kernels --help"
     ),
     "PYTHONPATH=workflow python benchmarks/visit.py --device cuda --out visit.json": (
         "python benchmarks/visit.py --device cuda --out visit.json --help"
