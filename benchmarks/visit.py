@@ -138,7 +138,7 @@ RECIPES: dict[str, dict] = {
 def data_for(name: str, images: int) -> prepared.Prepared:
     """Noise of the kind that a recipe is for."""
     kind = {"mse": "numbers", "binary": "binary"}.get(name)
-    data = noise(CIFAR10._replace(targets=kind), images)
+    data = random_dataset(CIFAR10._replace(targets=kind), images)
     if name != "floats":
         return data
     split = prepared.Split(data.train.images.astype(np.float32) / 255, data.train.labels)
