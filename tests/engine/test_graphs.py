@@ -24,7 +24,7 @@ from smallbatch.training import checkpoints, trainer
 from smallbatch.training.batches import BatchLoader
 from smallbatch.training.checkpoints import Checkpoint
 from smallbatch.training.distributed import ALONE, World
-from smallbatch.training.engines import cuda_graphs, recordable
+from smallbatch.training.engines import cuda_graphs, recordable, structure
 from smallbatch.training.engines.cuda_graphs import GraphUpdates, GraphUpdatesAlone
 from smallbatch.training.engines.eager import EagerUpdates, StochasticUpdates
 from smallbatch.training.network import Network
@@ -272,6 +272,16 @@ def test_without_a_gpu_it_is_known_which_steps_it_can_record(passed, reason, lab
     recordable._of_one_own.cache_clear()
     found = recordable.reason_against(a_run(**labels), (1, 8, 8), 10)
     assert found.startswith(reason) and bool(found) == bool(reason)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_nothing_is_found_against_what_is_recorded(kind, monkeypatch):
+    monkeypatch.setattr(models, "is_own", lambda model: True)
+    monkeypatch.setattr(
+        structure, "model_of", lambda run, *of: models.build(run.setting.model, *of, norm=run.setting.norm)
+    )
+    recordable._of_one_own.cache_clear()
+    assert recordable.reason_against(a_run(**kind), (1, 8, 8), 4) == ""
 
 
 def test_a_loss_and_an_optimiser_that_ask_for_values_are_not_recorded(tmp_path, monkeypatch):
