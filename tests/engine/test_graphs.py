@@ -24,7 +24,7 @@ from smallbatch.training import checkpoints, trainer
 from smallbatch.training.batches import BatchLoader
 from smallbatch.training.checkpoints import Checkpoint
 from smallbatch.training.distributed import ALONE, World
-from smallbatch.training.engines import cuda_graphs, recordable, structure
+from smallbatch.training.engines import backends, cuda_graphs, recordable, structure
 from smallbatch.training.engines.cuda_graphs import GraphUpdates, GraphUpdatesAlone
 from smallbatch.training.engines.eager import EagerUpdates, StochasticUpdates
 from smallbatch.training.network import Network
@@ -296,12 +296,15 @@ def test_a_loss_and_an_optimiser_that_ask_for_values_are_not_recorded(tmp_path, 
     assert recordable.reason_against(a_run(), (1, 8, 8), 10) == ""
 
 
-def test_who_makes_the_steps_of_a_model_alone_on_a_gpu(alone, data, rehearsed):
+def test_who_makes_the_steps_of_a_model_alone_on_a_gpu(alone, data, rehearsed, monkeypatch, caplog):
+    caplog.set_level("INFO")
     alone(counted_in_place)
     training = LaneTrainer([a_run()], data, CPU)
-    assert type(training.updates) is RehearsedAlone
-    training.backend = dataclasses.replace(training.backend, unrecordable="a reason")
-    assert type(training.make_updates()) is StochasticUpdates
+    assert type(training.updates) is RehearsedAlone and "operation" not in caplog.text
+    unrecordable = dataclasses.replace(training.backend, unrecordable="it asks")
+    monkeypatch.setattr(backends, "choose", lambda *_: unrecordable)
+    assert type(LaneTrainer([a_run()], data, CPU).updates) is StochasticUpdates
+    assert "steps are not recorded, but made operation by operation, since it asks" in caplog.text
 
 
 def test_a_block_is_what_is_left_of_the_epoch_in_replays_of_several_steps(data, tmp_path, rehearsed):

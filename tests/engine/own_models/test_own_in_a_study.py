@@ -10,6 +10,7 @@ from smallbatch import models
 from smallbatch.core.environment import cache_folder
 from smallbatch.core.errors import UserError
 from smallbatch.training.own_models import subprocesses
+from smallbatch.training.own_models.spec import SLOWER
 
 pytestmark = pytest.mark.usefixtures("one_thread", "empty_cache")
 
@@ -22,6 +23,7 @@ def test_a_study_is_checked_as_it_is_loaded_and_the_verdict_remembered(own, stud
     assert setting.model_content == models.content("mine") and file.stem not in sys.modules
     [warning] = [record.message for record in caplog.records if record.levelno == logging.WARNING]
     assert warning.startswith("config/studies/own.yaml: experiments.one: model mine is trained alone, since a layer mi")
+    assert warning.endswith(SLOWER)
     assert "checked model mine in" in caplog.text
     caplog.clear()
     with monkeypatch.context() as patch:

@@ -94,7 +94,7 @@ def check(study: Study, datasets: Mapping[str, dict[str, Any]], processes: int) 
             # Warn once, where everyone sees it; afterwards only in logs.
             level = logging.WARNING if specs[e.name] in new else logging.INFO
             model, reason = e.setting.model, result.why_alone
-            log.log(level, "%s: model %s is trained alone by torch, since %s; that %s", where, model, reason, SLOWER)
+            log.log(level, "%s: model %s is trained alone, since %s; by torch, which %s", where, model, reason, SLOWER)
 
 
 def _spec(e: Experiment, key: str, datasets: Mapping[str, dict[str, Any]]) -> ModelSpec:
