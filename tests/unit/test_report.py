@@ -114,6 +114,7 @@ def test_claims_of_ones_own_are_not_called_the_papers_and_where_there_are_none_n
     papers = page(tmp_path)
     assert "<h2>The paper&#39;s claims</h2>" in papers and "not that the paper erred" in papers
     own = page(tmp_path, judged=claims(section=""))
+    assert 'id="C1"' in papers and 'id="claim-C1"' in own, "unlike the ids of sections, as which it may be called"
     assert "<h2>Claims</h2>" in own and "In the paper" not in own and "not that the paper erred" not in own
     none = page(tmp_path, judged=claims()[:0])
     assert 'id="claims"' not in none and 'href="#claims"' not in none
