@@ -46,6 +46,14 @@ def test_an_interval_that_reaches_below_the_axis_is_a_line_of_its_own() -> None:
     assert {*band[:, 0]} == {2**-8, 2**-7} and {*whiskers[:, 0]} == {2**-6, 2**-5}
 
 
+def test_an_interval_alone_at_an_end_of_a_line_is_a_line_of_its_own_in_the_same_colour() -> None:
+    runs = planned({(2, 2, 2**-8): [0.9, 0.902], (2, 2, 2**-7): [0.89, 0.1], (2, 2, 2**-6): [0.9, 0.902]})
+    axes = draw(spec("accuracy"), runs, NO_EPOCHS).axes[0]
+    band, whiskers = (corners(collection) for collection in axes.collections)
+    assert not len(band) and {*whiskers[:, 0]} == {2**-8, 2**-7, 2**-6}
+    assert matplotlib.colors.same_color(axes.collections[1].get_color()[0, :3], axes.get_lines()[0].get_color())
+
+
 def test_accuracy_band_is_the_interval_of_the_mean() -> None:
     runs = planned(level(0.9, 0.91, 0.905))
     cells = best_cells(runs, ["batch_size", "base_lr"], np.random.default_rng(0)).set_index("base_lr")
