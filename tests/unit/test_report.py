@@ -202,6 +202,18 @@ def test_the_rate_is_called_below_the_results_as_in_their_head(tmp_path: Path, s
     assert f"best {symbol}" in Page(text).tables[1][0]
 
 
+def test_what_all_experiments_share_is_said_once_below_the_results(tmp_path: Path) -> None:
+    recipe = {"lr_schedule": "cosine", "lr_scaling": "sqrt"}
+    one, other = (planned({(2, 2**-8): [0.5, 0.6]}, experiment=name, norm=norm).assign(**recipe) for name, norm in (
+        ("a", "none"), ("b", "batch"),
+    ))  # fmt: skip
+    text = page(tmp_path, pd.concat([one, other]))
+    models = [row[2] for row in Page(text).tables[1][1:]]
+    assert models == ["reduced AlexNet, no BN", "reduced AlexNet, BN on conv + FC"]
+    assert "All experiments: cosine schedule, η ∝ √m. m: batch size;" in text
+    assert "All experiments:" not in page(tmp_path, one)
+
+
 def test_page_loads_nothing_from_elsewhere(tmp_path: Path) -> None:
     text = page(tmp_path)
     loads = Page(text).loads

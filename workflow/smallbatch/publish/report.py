@@ -3,7 +3,7 @@
 import base64
 import json
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,7 +16,16 @@ from smallbatch.analysis.findings import SEED, Finding, findings
 from smallbatch.analysis.metric_columns import is_accuracy, metric_label, with_primary_metric
 from smallbatch.analysis.table import by_environment
 from smallbatch.analysis.verdicts import effect_words
-from smallbatch.analysis.words import NOTHING, counted, format_duration, raised, rate_symbol, rate_words, setting_words
+from smallbatch.analysis.words import (
+    NOTHING,
+    counted,
+    format_duration,
+    raised,
+    rate_symbol,
+    rate_words,
+    setting_words,
+    shared_departures,
+)
 from smallbatch.core.errors import UserError
 from smallbatch.core.files import atomic
 from smallbatch.figures import caption, style
@@ -186,6 +195,7 @@ def render(
         of_paper=any(claim["section"] for claim in judged),
         rate=rate_symbol(runs).replace(" / ", "/"),
         results=result_rows(runs),
+        shared=", ".join(shared_departures(runs)),
         figures=[_figure(figure, judged) for figure in figures],
         settings=table(study["experiments"], list(study["experiments"].values())),
         environments=table([f"environment {number + 1}" for number in range(len(environments))], environments),
@@ -258,13 +268,18 @@ def figure_words(name: str) -> str:
 
 
 def result_rows(runs: pd.DataFrame) -> list[dict[str, str]]:
-    """The table of results, one line per experiment; its head has the base learning rate as the study scales it."""
-    symbol = rate_symbol(runs).replace(" / ", "/")
-    return [result_row(rows, symbol) for _, rows in runs.groupby("experiment", sort=False)]
+    """The table of results, one line per experiment, without words on its setting that all of them have.
+
+    Its head has the base learning rate as the study scales it.
+    """
+    symbol, shared = rate_symbol(runs).replace(" / ", "/"), shared_departures(runs)
+    return [result_row(rows, symbol, shared) for _, rows in runs.groupby("experiment", sort=False)]
 
 
-def result_row(runs: pd.DataFrame, symbol: str = "η/m") -> dict[str, str]:
-    """One experiment's line in the table of results: column -> text; `symbol` is that of the base learning rate.
+def result_row(runs: pd.DataFrame, symbol: str = "η/m", shared: Collection[str] = ()) -> dict[str, str]:
+    """One experiment's line in the table of results: column -> text.
+
+    `symbol` is that of the base learning rate; `shared` are words on settings that are left out.
 
     The best cell is the one with the highest mean accuracy over seeds; its accuracy is corrected for the luck of being
     the best of many cells, and followed by its 95 % interval in brackets.
@@ -276,7 +291,7 @@ def result_row(runs: pd.DataFrame, symbol: str = "η/m") -> dict[str, str]:
     return {
         "experiment": best["experiment"],
         "data": runs["data"].iloc[0],
-        "model": setting_words(runs.iloc[0]),
+        "model": setting_words(runs.iloc[0], shared),
         "runs": str(recorded) if recorded == len(runs) else f"{recorded} of {len(runs)}",
         "diverged": str(int((runs["status"] == "diverged").sum())),
         "converged": str(int(runs["converged"].sum())),
