@@ -27,7 +27,7 @@ def test_a_line_below_one_for_each_job_and_what_to_read_at_the_end(tiny):
     end = "Study tiny is complete. Read results/tiny/report.html first; the figures are in paper_figures/tiny."
     assert "".join(lines[-3:])[9:] == end, lines[-3:]
     assert "tiny: 0 of 8 runs" in written and not [line for line in lines if line.startswith("tiny: ")]
-    assert not re.search("SNAKEMAKE|Job stats|Reason:|steps|Finished|images/s]|it/s", written)
+    assert not re.search("SNAKEMAKE|Building DAG|Using shell|Job stats|Reason:|steps|Finished|images/s]|it/s", written)
     [log] = (tiny / ".snakemake/log").glob("*.log")
     assert "Job stats" in log.read_text() and "Reason:" in log.read_text(), "Snakemake's own text is in its log"
 
