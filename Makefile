@@ -21,8 +21,7 @@ VALIDATOR := .venv/validator
 PYTEST := pytest -m '' --numprocesses auto --dist loadfile --no-loadscope-reorder
 LOCK := --universal --python-version 3.11 --generate-hashes --no-header --no-annotate \
 	--no-emit-index-url --no-emit-find-links
-# Not the large ones, mlflow and wandb: their tests skip where they are not installed.
-TESTED := --extra training --extra sharing --extra hdf5 --extra tensorboard --extra development
+TESTED := --extra training --extra sharing --extra hdf5 --extra tensorboard --extra mlflow --extra wandb --extra development
 
 .PHONY: all bench docs env env-dev env-reader mutants pipeline test test-avx2 lint lock
 
