@@ -255,6 +255,20 @@ def preempt(number: str, node: str) -> None:
     assert ask("sbatch", *whole_node, "--wrap=sleep 5")
 
 
+@pytest.mark.parametrize(("arrays", "grace", "by_itself"), [("none", 120, True), ("train", 5, False)])
+def test_preemption_with_grace_time(arrays, grace, by_itself, cluster, undisturbed, tmp_path):
+    """SLURM warns jobs, which save and leave at once; tasks of an array train on until it is over, and save then."""
+    ask("scontrol", "update", "partition=main", f"GraceTime={grace}")
+    try:
+        with Study(tmp_path, undisturbed, MANY_SEEDS, (f"--slurm-array-jobs={arrays}",)) as study:
+            study.strike(preempt, lambda: study.job(2)[1] == "PENDING")
+            assert ("SLURM has put job" in study.log(2)) == by_itself
+            assert study.row["seconds_lost"] == 0 and (study.row["goes_on_after_seconds"] < grace) == by_itself
+            study.check(f"preemption with {grace} s of grace, arrays: {arrays}")
+    finally:
+        ask("scontrol", "update", "partition=main", "GraceTime=0")
+
+
 def test_a_node_is_set_down(cluster, undisturbed, tmp_path):
     with Study(tmp_path, undisturbed) as study:
         study.strike(
