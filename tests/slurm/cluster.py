@@ -1,9 +1,10 @@
 """A SLURM cluster on this machine, of Debian's packages slurm-wlm and munge, for tests: root may
 
-    python tests/slurm/cluster.py up [--gpus N] [--accounting]
+    python tests/slurm/cluster.py up [--gpus N] [--accounting] [--networks]
     python tests/slurm/cluster.py down
 
-Each node has a host name and a process table of its own (Linux namespaces), so that it can crash as a whole. All that
+Each node has a host name and a process table of its own (Linux namespaces), so that it can crash as a whole; and where
+asked for, interfaces, addresses and ports of its own (package iproute2), as another host has. All that
 the cluster writes lies in FOLDER, but for its settings: they are sought in /etc/slurm by jobs, which lose the variables
 that would name another place. With accounting there is a slurmdbd with a MariaDB (packages slurmdbd, mariadb-server).
 """
@@ -28,11 +29,13 @@ NODES = ("n1", "n2")
 DAEMONS = ("munged", "mariadbd", "slurmdbd", "slurmctld", *NODES)
 PROGRAMS = ("munged", "slurmctld", "slurmd", "sbatch", "unshare")
 ACCOUNTING = ("mariadbd", "mariadb-install-db", "slurmdbd")
+SWITCH, NETWORK = "smallbatch", "10.213.7"
+"""The bridge that connects nodes with networks of their own, and their addresses' first three numbers; it has the 1."""
 MARK = "# made by tests/slurm/cluster.py\n"
 
 SETTINGS = """\
 ClusterName=smallbatch
-SlurmctldHost={host}(127.0.0.1)
+SlurmctldHost={host}({address})
 SlurmUser=root
 SlurmctldPort=17001
 StateSaveLocation={folder}/state
@@ -61,7 +64,7 @@ PreemptMode=REQUEUE
 PartitionName=main Nodes=ALL Default=YES PriorityTier=1 LLN=YES
 PartitionName=urgent Nodes=ALL PriorityTier=2
 """
-NODE = "NodeName={name} NodeHostname={name} NodeAddr=127.0.0.1 Port={port} CPUs=2 RealMemory=32000{more}\n"
+NODE = "NodeName={name} NodeHostname={name} NodeAddr={address} Port={port} CPUs=2 RealMemory=32000{more}\n"
 BOOKS = """\
 AccountingStorageType=accounting_storage/slurmdbd
 AccountingStorageHost=127.0.0.1
@@ -87,6 +90,13 @@ StorageLoc=smallbatch
 class Cluster:
     """Starts, kills and ends the daemons. One at a time on a machine."""
 
+    def __init__(self, networks: bool = False) -> None:
+        """
+        Args:
+            networks: whether each node has a network of its own.
+        """
+        self.networks = networks
+
     def up(self, gpus: int = 0, accounting: bool = False) -> None:
         """Bring the cluster up, and wait until its nodes are.
 
@@ -110,6 +120,8 @@ class Cluster:
         for name in ("state", *NODES):
             (FOLDER / name).mkdir(parents=True)
         self._configure(gpus, accounting)
+        if self.networks:
+            self._connect()
         self._start_munge()
         if accounting:
             self._start_accounting()
@@ -122,15 +134,21 @@ class Cluster:
         """End all that runs, and remove all that was written."""
         for name in reversed(DAEMONS):
             self.kill(name)
+        if shutil.which("ip"):
+            for command in (("link", "delete", SWITCH), *(("netns", "delete", _network(name)) for name in NODES)):
+                ask("ip", *command)
         shutil.rmtree(FOLDER, ignore_errors=True)
         for file in ETC.glob("*.conf"):
             if not _foreign(file):
                 file.unlink()
 
     def _configure(self, gpus: int, accounting: bool) -> None:
-        place = {"folder": FOLDER, "host": socket.gethostname().partition(".")[0]}
+        place = {"folder": FOLDER, "host": socket.gethostname().partition(".")[0], "address": self._address()}
         more = f" Gres=gpu:fake:{gpus}" if gpus else ""
-        nodes = [NODE.format(name=name, port=17002 + number, more=more) for number, name in enumerate(NODES)]
+        nodes = [
+            NODE.format(name=name, address=self._address(name), port=17002 + number, more=more)
+            for number, name in enumerate(NODES)
+        ]
         _write(
             "slurm.conf",
             SETTINGS.format(**place),
@@ -145,6 +163,31 @@ class Cluster:
             _write("gres.conf", f"Name=gpu Type=fake File={','.join(map(str, devices))}\n")
         if accounting:
             _write("slurmdbd.conf", DATABASE.format(**place))
+
+    def _address(self, node: str | None = None) -> str:
+        """The address of a node; None: of the controller."""
+        return f"{NETWORK}.{NODES.index(node) + 2 if node else 1}" if self.networks else "127.0.0.1"
+
+    def _connect(self) -> None:
+        """A network for each node, with a cable from there to the switch."""
+        commands = [("link", "add", SWITCH, "type", "bridge")]
+        commands += [("address", "add", f"{self._address()}/24", "dev", SWITCH), ("link", "set", SWITCH, "up")]
+        for name in NODES:
+            own = ("-netns", _network(name))
+            commands += [
+                ("netns", "add", _network(name)),
+                ("link", "add", _network(name), "type", "veth", "peer", "name", "eth0", "netns", _network(name)),
+                ("link", "set", _network(name), "master", SWITCH, "up"),
+                (*own, "address", "add", f"{self._address(name)}/24", "dev", "eth0"),
+                (*own, "link", "set", "eth0", "up"),
+                (*own, "link", "set", "lo", "up"),
+            ]
+        for command in commands:
+            subprocess.run(["ip", *command], check=True)
+
+    def plug(self, name: str, state: str) -> None:
+        """Put the cable of a node in (`up`) or pull it (`down`)."""
+        subprocess.run(["ip", "link", "set", _network(name), state], check=True)
 
     def _start_munge(self) -> None:
         key, there = FOLDER / "munge.key", FOLDER / "munge.socket"
@@ -172,7 +215,9 @@ class Cluster:
 
     def start_node(self, name: str) -> None:
         """Boot a node."""
-        apart = ("unshare", "--uts", "--pid", "--fork", "--kill-child", "--mount-proc")
+        # Not `ip netns exec`, which mounts a /sys without the control groups that slurmd looks for.
+        network = ("nsenter", f"--net=/run/netns/{_network(name)}") if self.networks else ()
+        apart = (*network, "unshare", "--uts", "--pid", "--fork", "--kill-child", "--mount-proc")
         # The shell outlives slurmd, so that a node can lose that alone.
         self._start(name, *apart, "sh", "-c", f"hostname {name}; slurmd -D -N {name} & wait; sleep infinity")
 
@@ -206,20 +251,25 @@ class Cluster:
         (FOLDER / f"{name}.process").write_text(str(started.pid))
 
 
-def why_not(gpus: int = 0, accounting: bool = False) -> str:
+def _network(node: str) -> str:
+    """The name of a node's network, and of its end of the cable at the switch."""
+    return f"{SWITCH}-{node}"
+
+
+def why_not(gpus: int = 0, accounting: bool = False, networks: bool = False) -> str:
     """Why a variant of the cluster cannot be had here, if it cannot."""
     if os.geteuid():
         return "SLURM's daemons are started by root alone"
-    missing = [name for name in PROGRAMS + ACCOUNTING * accounting if shutil.which(name) is None]
+    missing = [name for name in PROGRAMS + ACCOUNTING * accounting + ("ip",) * networks if shutil.which(name) is None]
     return f"not installed: {', '.join(missing)}" if missing else ""
 
 
 @contextlib.contextmanager
-def running(gpus: int = 0, accounting: bool = False) -> Iterator[Cluster]:
+def running(gpus: int = 0, accounting: bool = False, networks: bool = False) -> Iterator[Cluster]:
     """A cluster for the length of a block; waits while another process has one so."""
     with open(FOLDER.with_suffix(".lock"), "w", encoding="utf-8") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
-        cluster = Cluster()
+        cluster = Cluster(networks)
         cluster.up(gpus, accounting)
         try:
             yield cluster
@@ -271,11 +321,12 @@ if __name__ == "__main__":
     parser.add_argument("what", choices=("up", "down"))
     parser.add_argument("--gpus", type=int, default=0, help="that each node claims to have")
     parser.add_argument("--accounting", action="store_true", help="whether jobs are booked, on account lab")
+    parser.add_argument("--networks", action="store_true", help="whether each node has a network of its own")
     arguments = parser.parse_args()
     if arguments.what == "down":
         Cluster().down()
     else:
         try:
-            Cluster().up(arguments.gpus, arguments.accounting)
+            Cluster(arguments.networks).up(arguments.gpus, arguments.accounting)
         except RuntimeError as error:
             raise SystemExit(f"error: {error}") from None

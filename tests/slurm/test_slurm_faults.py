@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import pytest
-from cluster import ask, states, wait_for
+from cluster import Cluster, ask, states, wait_for
 from helpers import a_run, copy_project, made_data, snakemake
 
 from smallbatch.core.files import read_json
@@ -296,17 +296,33 @@ def test_a_node_dies(cluster, undisturbed, tmp_path):
 def test_a_node_is_silent_while_its_job_goes_on(cluster, undisturbed, tmp_path):
     """SLURM starts the job a second time, elsewhere; it waits for the first, and finds its runs."""
     with Study(tmp_path, undisturbed) as study:
-        wait_for(lambda: study.place(2), "training", 200)
-        _, _, node = study.job(2)
-        at = time.time()
-        cluster.lose(node)
-        cluster.tell(node, signal.SIGSTOP, "python")  # or the first would be through before the second starts
-        wait_for(lambda: "another job trains" in study.log(2), "the second job")
-        cluster.tell(node, signal.SIGCONT, "python")
-        study.row = {"seconds_lost": 0.0, "goes_on_after_seconds": round(time.time() - at)}
+        node = train_unseen(study, cluster, cluster.lose)
         study.check("slurmd of a node dies, its job lives on")
         cluster.kill(node)
         cluster.start_node(node)
+
+
+def train_unseen(study: Study, cluster: Cluster, lose: Callable[[str], object]) -> str:
+    """SLURM loses a node, whose job trains on and meets the second one in the shared folder; returns the node."""
+    wait_for(lambda: study.place(2), "training", 200)
+    _, _, node = study.job(2)
+    at = time.time()
+    lose(node)
+    cluster.tell(node, signal.SIGSTOP, "python")  # or the first would be through before the second starts
+    wait_for(lambda: "another job trains" in study.log(2), "the second job")
+    cluster.tell(node, signal.SIGCONT, "python")
+    study.row = {"seconds_lost": 0.0, "goes_on_after_seconds": round(time.time() - at)}
+    return node
+
+
+@pytest.mark.parametrize("cluster", [{"networks": True}], indirect=True)
+def test_a_host_is_cut_off_while_its_job_goes_on(cluster, undisturbed, tmp_path):
+    """Two hosts with networks of their own share nothing but the folder; the cable of one is pulled."""
+    with Study(tmp_path, undisturbed) as study:
+        node = train_unseen(study, cluster, lambda node: cluster.plug(node, "down"))
+        study.check("a host is cut off, its job lives on")
+        cluster.plug(node, "up")
+        wait_for(lambda: states()[node] == "idle", f"{node} to be back")
 
 
 def test_slurmctld_is_restarted(cluster, undisturbed, tmp_path):
