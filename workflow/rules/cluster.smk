@@ -10,7 +10,9 @@ def training_gres(wildcards):
         return None
     has_gpus = TRAINING["device"] == "auto" and gpus_in(profile_resource("train", "slurm_partition"))
     count = TRAINING["processes"] * TRAINING["side_by_side"]
-    return sbatch_options.gres(TRAINING["device"], count, has_gpus=has_gpus, gpu_type=profile_resource("train", "gpu_type"))
+    return sbatch_options.gres(
+        TRAINING["device"], count, has_gpus=has_gpus, gpu_type=profile_resource("train", "gpu_type")
+    )
 
 
 gpus_in = functools.cache(slurm_commands.has_gpus)
