@@ -39,7 +39,7 @@ def planned(results: dict, experiment: str = "alex", **more) -> pd.DataFrame:
 
 def study_told(**more) -> dict:
     settings = {"data": "digits", "base_lrs": (2**-8, 0.003), "warmup": False, "train_images": None}
-    told = {"name": "made", "title": "A study", "description": "What it is for.", "scale": {}}
+    told = {"name": "made", "title": "A study", "description": "What it is for.", "scale": {}, "repository": None}
     return {**told, "experiments": {"alex": settings}} | more
 
 

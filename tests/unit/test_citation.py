@@ -7,6 +7,7 @@ import yaml
 from helpers import PROJECT
 
 from smallbatch import __version__
+from smallbatch.study.citation import repository
 
 
 def test_licence_version_and_authors_agree():
@@ -19,6 +20,14 @@ def test_licence_version_and_authors_agree():
     assert licence.startswith("MIT License\n") and all(author["name"] in licence for author in cited["authors"])
     [paper] = cited["references"]
     assert paper["doi"] == "10.48550/arXiv.1804.07612" and len(paper["authors"]) == 2
+
+
+def test_the_repository_is_the_one_that_the_citation_names(tmp_path):
+    assert repository(tmp_path) is None, "no citation"
+    (tmp_path / "CITATION.cff").write_text("cff-version: 1.2.0\n")
+    assert repository(tmp_path) is None
+    (tmp_path / "CITATION.cff").write_text("cff-version: 1.2.0\nrepository-code: https://example.org/code\n")
+    assert repository(tmp_path) == "https://example.org/code"
 
 
 def test_the_catalog_finds_how_to_call_the_workflow():

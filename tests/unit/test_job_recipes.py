@@ -60,6 +60,13 @@ def test_settings_change_the_jobs_that_take_them():
     assert changed_by(config=CONFIG | {"publish": lab}) == {"archive"}
 
 
+def test_the_workflows_address_changes_the_page(monkeypatch):
+    before = recipes_of()
+    monkeypatch.setattr(job_recipes, "repository", lambda folder: f"https://example.org/{folder.name}")
+    after = recipes_of()
+    assert {name for name in before if before[name] != after[name]} == {"page"}
+
+
 def test_the_order_in_the_study_file_changes_what_shows_it():
     for mapping, jobs in (("figures", {"claims", "page", "archive"}), ("experiments", {"gather"})):
         reversed_ = dict(reversed(getattr(STUDY, mapping).items()))

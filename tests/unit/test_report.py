@@ -214,6 +214,12 @@ def test_what_all_experiments_share_is_said_once_below_the_results(tmp_path: Pat
     assert "All experiments:" not in page(tmp_path, one)
 
 
+def test_the_page_names_the_workflows_repository_if_it_has_one(tmp_path: Path) -> None:
+    link = '<a href="https://example.org/code">https://example.org/code</a>'
+    assert f"The workflow: {link}." in page(tmp_path, repository="https://example.org/code")
+    assert "The workflow:" not in page(tmp_path)
+
+
 def test_page_loads_nothing_from_elsewhere(tmp_path: Path) -> None:
     text = page(tmp_path)
     loads = Page(text).loads

@@ -38,6 +38,7 @@ from smallbatch.runs import job_recipes
 from smallbatch.runs.packs import Plan, pack_size, with_rates
 from smallbatch.estimate.timings import Timings
 from smallbatch.runs.store import RunStore
+from smallbatch.study.citation import repository
 from smallbatch.study.claims import files_of
 from smallbatch.study.experiments import PROTOCOL
 from smallbatch.study.settings import entries_of, location, read_entries

@@ -36,6 +36,7 @@ rule page:
     params:
         study=STUDY.as_json(),
         near=config["claims"]["near"],
+        repository=repository(Path(LIBRARY).parent),
         code=CODE["report"],
         recipe=RECIPES["page"],
     message:

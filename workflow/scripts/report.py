@@ -27,6 +27,7 @@ if __name__ == "__main__":
             Path(given.template),
             Path(snakemake.output.page),
             snakemake.params.near,
+            snakemake.params.repository,
         )
         checksums.write(
             Path(snakemake.output.checksums),

@@ -58,6 +58,7 @@ def write(
     template: Path,
     output: Path,
     near: float,
+    repository: str | None = None,
 ) -> None:
     """Write the page of `study` to `output`.
 
@@ -70,6 +71,7 @@ def write(
         template: the Jinja2 file.
         output: the HTML file.
         near: percentage points within which accuracies are near each other, see `findings`.
+        repository: the address of the workflow's repository, if it has one.
 
     Raises:
         UserError: a file cannot be read or written.
@@ -89,6 +91,7 @@ def write(
         "title": study.title,
         "description": study.description,
         "scale": study.scale,
+        "repository": repository,
         "experiments": _settings(study),
     }
     found = {} if study.reproduces else findings(runs, near, SEED)
@@ -163,7 +166,8 @@ def render(
 
     Args:
         template: the Jinja2 file.
-        study: the study's name, title, description, scale (empty if not reduced) and experiments.
+        study: the study's name, title, description, scale (empty if not reduced), experiments and the workflow's
+            repository, if it has one.
         figures: for each figure its name, title, caption and `svg_path`, which is embedded in the page.
         runs: all planned runs, one per row.
         claims: the judged claims, one per row; a missing value is empty or NaN.

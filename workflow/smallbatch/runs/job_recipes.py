@@ -7,6 +7,7 @@ from typing import Any
 from smallbatch.core.checksums import recipe_hash
 from smallbatch.core.code_digest import code_digest
 from smallbatch.core.files import files_digest
+from smallbatch.study.citation import repository
 from smallbatch.study.claims import files_of
 from smallbatch.study.experiments import PROTOCOL, Study
 
@@ -53,7 +54,12 @@ def job_recipes(
             code["claims"],
         ),
         "page": recipe_hash(
-            study.as_json(), order, config["claims"]["near"], code["report"], files_digest(library / TEMPLATE)
+            study.as_json(),
+            order,
+            config["claims"]["near"],
+            repository(library.parent),
+            code["report"],
+            files_digest(library / TEMPLATE),
         ),
         "archive": recipe_hash(study.as_json(), order, config["publish"].get("publisher"), snakemake, code["crate"]),
         **{
