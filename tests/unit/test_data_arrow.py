@@ -295,3 +295,17 @@ def test_a_column_that_is_there_twice(tmp_path: Path) -> None:
     with pa.ipc.new_file(str(tmp_path / "mine.arrow"), given.schema) as writer:
         writer.write_table(given)
     refused(tmp_path / "mine.arrow", "column label: is there 2 times; allowed: one", test_fraction=0.5)
+
+
+def named(names: list[str]) -> pa.Table:
+    kept = {"info": {"features": {"label": {"names": names}}}}
+    return table(TRAIN).replace_schema_metadata({"huggingface": json.dumps(kept)})
+
+
+@pytest.mark.parametrize("other", ["train-00001.parquet", "test-00000.parquet"])
+def test_classes_have_one_order_in_all_files(other: str, tmp_path: Path) -> None:
+    for name in ("train-00000.parquet", "train-00001.parquet", "test-00000.parquet"):
+        pq.write_table(named(["dog", "cat"] if name == other else ["cat", "dog", "eel"]), tmp_path / name)
+    refused(tmp_path, f"{other}: column label: class 0 is dog, and cat in", "allowed: classes of one order in all")
+    pq.write_table(named(["cat", "dog"]), tmp_path / other)
+    assert prepare(tmp_path).meta.classes == ("cat", "dog")

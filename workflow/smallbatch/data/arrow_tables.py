@@ -16,7 +16,15 @@ import pyarrow.parquet as pq
 
 from smallbatch.core.errors import UserError
 from smallbatch.core.files import check_folder_writable, read_json
-from smallbatch.data.columns import Columns, Labels, check_column, columns_of, divided, numbers_of
+from smallbatch.data.columns import (
+    Columns,
+    Labels,
+    check_class_names,
+    check_column,
+    columns_of,
+    divided,
+    numbers_of,
+)
 from smallbatch.data.decoding import BrokenImage, Picture, decoded_content
 from smallbatch.data.image_folder import load, size_by_labels, write_loaded
 from smallbatch.data.layout import ROLES
@@ -87,7 +95,10 @@ def _loaded(path: Path, part: Part, classes: list[str], settings: dict[str, Any]
 def _read(path: Path, settings: Mapping[str, Any]) -> tuple[dict[str, pa.Table], Labels]:
     """The table of each split, `train` and `test` or `all`, and the labels of training and test images."""
     columns = columns_of(path, settings, IMAGES)
-    found = {split: _table(path, files, columns) for split, files in _files(path).items()}
+    tables = {split: {file: _table(file, columns) for file in files} for split, files in _files(path).items()}
+    check_class_names({file: table.schema for of in tables.values() for file, table in of.items()}, columns.labels)
+    with _reading(path):
+        found = {split: pa.concat_tables(of.values()) for split, of in tables.items()}
     numbers = {split: numbers_of(path, split, table, columns) for split, table in found.items()}
     return found, divided(path, numbers, columns, next(iter(found.values())).schema, settings)
 
@@ -147,22 +158,18 @@ def _reading(file: Path) -> Iterator[None]:
         raise UserError(f"{file}: damaged or no such file ({' '.join(str(error).split())[:300]})") from error
 
 
-def _table(path: Path, files: list[Path], columns: Columns) -> pa.Table:
-    """The columns of some files, checked for their types."""
-    tables = []
-    for file in files:
-        with _reading(file):
-            schema = pq.read_schema(file) if file.suffix.lower() == ".parquet" else _arrow(file).schema
-        check_column(file, schema, columns.images)
-        _check_files(file, columns.images, schema.field(columns.images).type)
-        for name in columns.labels:
-            check_column(file, schema, name, listed=columns.listed)
-        with _reading(file):
-            names = [columns.images, *columns.labels]
-            parquet = file.suffix.lower() == ".parquet"
-            tables.append(pq.read_table(file, columns=names) if parquet else _arrow(file).select(names))
-    with _reading(path):
-        return pa.concat_tables(tables)
+def _table(file: Path, columns: Columns) -> pa.Table:
+    """The columns of a file, checked for their types."""
+    parquet = file.suffix.lower() == ".parquet"
+    with _reading(file):
+        schema = pq.read_schema(file) if parquet else _arrow(file).schema
+    check_column(file, schema, columns.images)
+    _check_files(file, columns.images, schema.field(columns.images).type)
+    for name in columns.labels:
+        check_column(file, schema, name, listed=columns.listed)
+    names = [columns.images, *columns.labels]
+    with _reading(file):
+        return pq.read_table(file, columns=names) if parquet else _arrow(file).select(names)
 
 
 def _arrow(file: Path) -> pa.Table:

@@ -2,7 +2,7 @@
 several numbers of an image are targets. Columns that are given as a list are outputs, whatever their type."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -184,12 +184,36 @@ def _output_names(columns: Columns, array: np.ndarray) -> list[str]:
     return columns.labels if array.ndim == 1 or columns.listed else list(map(str, range(array.shape[1])))
 
 
+def check_class_names(schemas: Mapping[Path, pa.Schema], labels: Sequence[str]) -> None:
+    """Check that a number is the same class in all tables: Hugging Face keeps names of classes in each.
+
+    Args:
+        schemas: file -> the schema of its table.
+        labels: columns of labels.
+
+    Raises:
+        UserError: two tables name a class otherwise.
+    """
+    for label in labels:
+        known = {file: names for file, schema in schemas.items() if (names := _names_kept(schema, label))}
+        for file, names in list(known.items())[1:]:
+            first, expected = next(iter(known.items()))
+            for number, (one, other) in enumerate(zip(names, expected, strict=False)):
+                if one != other:
+                    both = f"class {number} is {shown(one)}, and {shown(other)} in {first}"
+                    raise UserError(f"{file}: column {shown(label)}: {both}; allowed: classes of one order in all")
+
+
 def _class_names(schema: pa.Schema, label: str, count: int) -> list[str]:
     """The names that Hugging Face keeps in a table's schema, else numbers."""
-    numbers = list(map(str, range(count)))
+    names = _names_kept(schema, label)
+    return names[:count] if len(names) >= count and len(set(names)) == len(names) else list(map(str, range(count)))
+
+
+def _names_kept(schema: pa.Schema, label: str) -> list[str]:
+    """The names of classes that Hugging Face keeps in a table's schema; none if there are none."""
     try:
         features = json.loads((schema.metadata or {})[b"huggingface"])["info"]["features"]
-        names = list(map(str, features[label]["names"]))
+        return list(map(str, features[label]["names"]))
     except (KeyError, TypeError, ValueError):
-        return numbers
-    return names[:count] if len(names) >= count and len(set(names)) == len(names) else numbers
+        return []
