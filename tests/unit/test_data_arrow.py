@@ -88,6 +88,14 @@ def test_a_folder_of_parquet_files_as_the_hub_has_it(held_out: str, tmp_path: Pa
         assert is_as_it_should_be(prepare(tmp_path / "mine"))
 
 
+def test_splits_in_folders_are_not_mixed(tmp_path: Path) -> None:
+    for split, values in (("train", TRAIN), ("test", TEST)):
+        (tmp_path / "default" / split).mkdir(parents=True)
+        pq.write_table(table(values), tmp_path / "default" / split / "0000.parquet")
+    refused(tmp_path, "test_fraction: 0.5 is not allowed; allowed: none, since there are", test_fraction=0.5)
+    assert is_as_it_should_be(prepare(tmp_path))
+
+
 def test_a_data_set_on_disk_with_its_splits(tmp_path: Path) -> None:
     for split, values in (("train", TRAIN), ("test", TEST)):
         saved(tmp_path / "mine" / split, table(values))

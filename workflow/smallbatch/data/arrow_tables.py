@@ -117,10 +117,16 @@ def _files(path: Path) -> dict[str, list[Path]]:
             raise UserError(f"{path}: has no file {' or '.join(SUFFIXES)}; allowed: one, or a folder with some")
         named = {}
         for file in files:
-            named.setdefault(file.stem.partition("-")[0], []).append(file)
+            named.setdefault(_split_of(file.relative_to(path)), []).append(file)
         if len(named) == 1 and not named.keys() & ROLES.keys():
             return {"all": files}
     return _roles(path, named)
+
+
+def _split_of(file: Path) -> str:
+    """The split that a file is of: by a folder that it lies in, as in `train/0000.parquet`, else by its name."""
+    named = [folder for folder in file.parts[:-1] if folder.lower() in ROLES]
+    return named[-1] if named else file.stem.partition("-")[0]
 
 
 def _roles(path: Path, named: Mapping[str, list[Path]]) -> dict[str, list[Path]]:
