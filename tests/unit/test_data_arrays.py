@@ -137,6 +137,29 @@ def test_floats_become_single_precision(kind: str, tmp_path: Path) -> None:
     assert found.train.images.dtype == np.dtype("<f4") and found.train.images[:, 1, 1, 1].tolist() == [0, 1, 2, 3, 4, 5]
 
 
+@pytest.mark.parametrize("kind", ["float64", "int64", "uint32"])
+def test_numbers_that_single_precision_does_not_tell_apart_are_refused(kind: str, tmp_path: Path) -> None:
+    seconds = np.stack([np.arange(6), 1_700_000_000 + 37 * np.arange(6)], axis=1).astype(kind)
+    refused_parts = "floats of 32 bits change column 1 by up to", "allowed: numbers that they tell apart"
+    given = {**arrays(), "train_labels": seconds, "test_labels": seconds[:4]}
+    refused(saved(tmp_path / "targets.npz", given), *refused_parts)
+    if kind == "float64":
+        given = {**arrays(), "train_images": seconds, "test_images": seconds[:4]}
+        refused(saved(tmp_path / "features.npz", given), *refused_parts)
+    nearly_constant = np.stack([np.arange(6) + 0.5, 0.1 + 1e-17 * np.arange(6), 1e9 * np.arange(6)], axis=1)
+    prepare(
+        saved(
+            tmp_path / "near.npz",
+            {
+                **arrays(),
+                "train_images": nearly_constant,
+                "test_images": nearly_constant,
+                "test_labels": np.arange(6) % 2,
+            },
+        )
+    )
+
+
 def test_where_channels_are_is_seen_or_said(tmp_path: Path) -> None:
     def shape(*of: int, **settings: Any) -> tuple[int, ...]:
         given = arrays(shape=of)

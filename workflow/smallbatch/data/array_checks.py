@@ -118,7 +118,12 @@ def _images(where: Path, given: Named, channels: str | None) -> np.ndarray:
         ordered = array[:, None] if array.ndim == 3 else array[:, :, None, None]
     else:
         ordered = array if _channels_are_first(where, given, channels) else array.transpose(0, 3, 1, 2)
-    return ordered if array.dtype == np.uint8 else finite_single(where, name, ordered)
+    if array.dtype == np.uint8:
+        return ordered
+    single = finite_single(where, name, ordered)
+    if array.ndim == 2:
+        _check_resolved(where, name, array, single.reshape(array.shape))
+    return single
 
 
 def _channels_are_first(where: Path, given: Named, channels: str | None) -> bool:
@@ -173,7 +178,28 @@ def labels_or_targets(where: Path, given: Named, images: Named) -> np.ndarray:
     if array.ndim not in (1, 2) or not array.size or array.dtype.itemsize > np.dtype(np.float64).itemsize:
         raise UserError(f"{where}: {name}: {_form(array)}; allowed: [n] or [n, outputs] numbers, or [n] classes")
     _check_count(where, given, images)
-    return finite_single(where, name, array.reshape(len(array), -1))
+    targets = array.reshape(len(array), -1)
+    single = finite_single(where, name, targets)
+    _check_resolved(where, name, targets, single)
+    return single
+
+
+RESOLVED, NOISE = 0.01, 1e-12
+"""The part of a column's standard deviation that rounding may change; the part of its largest value up to which a
+standard deviation is that of double precision."""
+
+
+def _check_resolved(where: Path, name: str, given: np.ndarray, single: np.ndarray) -> None:
+    """Check that what varies in columns is left in single precision, as the seconds of dates since 1970 are not."""
+    if np.can_cast(given.dtype, single.dtype):
+        return
+    numbers = given.astype(np.float64, copy=False)
+    rounding, deviation = np.abs(numbers - single).max(axis=0), numbers.std(axis=0)
+    lost = (rounding > RESOLVED * deviation) & (deviation > NOISE * np.abs(numbers).max(axis=0))
+    for column in np.flatnonzero(lost)[:1]:
+        said = f"floats of 32 bits change column {column} by up to {rounding[column]:.3g}, and it varies by"
+        allowed = "numbers that they tell apart, such as differences from the mean"
+        raise UserError(f"{where}: {name}: {said} {deviation[column]:.3g}; allowed: {allowed}")
 
 
 def _check_count(where: Path, labels: Named, images: Named) -> None:
