@@ -121,6 +121,11 @@ REFUSED = {
     "return logits[:, 5]": "it fails (IndexError: index 5 is out of bounds",
     "import no_such_module": "it fails (ModuleNotFoundError: No module",
     "seen.append(1); return logits.mean(1) * (1 + (len(seen) == 8))": "other losses the second time",
+    "targets.clamp_(0.1, 0.9); return (logits - targets).square().mean(1)": "it changes the labels in place",
+    "return (logits if logits.requires_grad else logits.sigmoid_()).mean(1)": "it changes the logits in place",
+    "return logits.mean(1) if len(logits) < 9 else logits.mean().expand(600)": "of 600 examples, with gradients",
+    "return logits.mean(1) * (1 + torch.is_grad_enabled())": "of 600 examples, without gradients",
+    "return logits.round().mean(1)": "without gradients",
 }
 
 

@@ -20,6 +20,9 @@ Loss = Callable[[Tensor, Tensor], Tensor]
 EXAMPLES = 6
 """Number of predictions that a loss of the user's own is tried on."""
 
+MANY = 600
+"""Number of predictions that it is tried on, too, with and without gradients; a multiple of `EXAMPLES`."""
+
 
 def loss_of(setting: Setting) -> Loss:
     """The loss of a setting in training.
@@ -104,6 +107,7 @@ def check_own(setting: Setting, outputs: int) -> None:
 
 def _try(function: str | None, loss: Loss, outputs: int, labels: Tensor) -> None:
     logits = torch.randn(EXAMPLES, outputs, generator=torch.Generator().manual_seed(0)).requires_grad_()
+    given = labels.clone()
     try:
         losses, alone = loss(logits, labels), [loss(logits[[one]], labels[[one]]) for one in range(EXAMPLES)]
         again = loss(logits, labels)
@@ -112,12 +116,43 @@ def _try(function: str | None, loss: Loss, outputs: int, labels: Tensor) -> None
     if not isinstance(losses, Tensor) or losses.shape != (EXAMPLES,):
         form = list(losses.shape) if isinstance(losses, Tensor) else type(losses).__name__
         raise _refused(function, f"it returns {form} of {EXAMPLES} examples; allowed: [{EXAMPLES}], a loss of each")
-    if not losses.isfinite().all() or not losses.requires_grad:
+    if not torch.equal(labels, given):
+        raise _refused(function, "it changes the labels in place, by which metrics are computed; allowed: a copy")
+    if not losses.isfinite().all() or not _has_gradients(losses, logits):
         raise _refused(function, "its losses are not finite, or without gradients; allowed: finite ones with gradients")
     if not torch.allclose(losses, torch.cat(alone)):
         raise _refused(function, "the loss of an example depends on the others; allowed: a loss of each by itself")
     if not torch.equal(losses, again):
         raise _refused(function, "it gives the same examples other losses the second time; allowed: the same")
+    for with_gradients in (True, False):
+        with torch.set_grad_enabled(with_gradients):
+            _try_on_many(function, loss, logits.detach(), labels, losses.detach())
+
+
+def _has_gradients(losses: Tensor, logits: Tensor) -> bool:
+    """Whether losses have gradients with respect to logits, which are finite and not all 0."""
+    if not losses.requires_grad:
+        return False
+    [gradient] = torch.autograd.grad(losses.sum(), logits, retain_graph=True, allow_unused=True)
+    return gradient is not None and bool(gradient.isfinite().all() and gradient.any())
+
+
+def _try_on_many(function: str | None, loss: Loss, logits: Tensor, labels: Tensor, losses: Tensor) -> None:
+    """Try a loss on many examples, those that have these losses several times."""
+    repeats = MANY // EXAMPLES
+    many = logits.repeat(repeats, 1).requires_grad_(torch.is_grad_enabled())
+    labels_of_many = labels.repeat(repeats, *[1] * (labels.ndim - 1))
+    given = many.detach().clone()
+    try:
+        tested = loss(many, labels_of_many)
+    except Exception as error:
+        raise _failing(function, error) from error
+    if not torch.equal(many, given):
+        raise _refused(function, "it changes the logits in place, by which metrics are computed; allowed: a copy")
+    if tested.shape != (len(many),) or not torch.allclose(tested, losses.repeat(repeats)):
+        how = "with" if torch.is_grad_enabled() else "without"
+        what = f"of {len(many)} examples, {how} gradients, each has another loss than of {EXAMPLES}"
+        raise _refused(function, f"{what}; allowed: a loss of each by itself")
 
 
 def _labels(setting: Setting, outputs: int) -> list[Tensor]:
