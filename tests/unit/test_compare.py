@@ -136,6 +136,17 @@ def with_record(folder, table, fingerprint):
 DOUBT = "made: data known by label and number alone: a study without records in"
 
 
+def test_experiments_with_other_metrics_are_not_compared(results):
+    def by(loss, metric):
+        columns = {f"{split}{metric}{what}": 0.5 for split in ("", "selection_") for what in ("", "_error")}
+        return runs({2: FIVE, 8: FIVE}, loss=loss, optimizer=loss).assign(**columns)
+
+    results("a", by("mse", "r2"))
+    folder = results("b", by("binary", "balanced_accuracy"))
+    with pytest.raises(UserError, match="made: not compared: other metrics decide, R² and balanced accuracy"):
+        compare("a", "b", folder)
+
+
 def test_data_of_one_label_are_told_apart_by_their_fingerprints(results, tmp_path):
     prints = ["0123456789abcdef" * 4, "fedcba9876543210" * 4]
     one, same, other = (with_record(tmp_path, runs({2: FIVE}), print) for print in (prints[0], prints[0], prints[1]))

@@ -10,7 +10,7 @@ import pandas as pd
 
 from smallbatch.analysis.findings import SEED, brackets, finding
 from smallbatch.analysis.grid import Grid, build_grid
-from smallbatch.analysis.metric_columns import with_primary_metric
+from smallbatch.analysis.metric_columns import metric_label, with_primary_metric
 from smallbatch.analysis.noise import Noise, with_results
 from smallbatch.analysis.table import read_tables
 from smallbatch.analysis.verdicts import Comparison
@@ -95,6 +95,8 @@ def why_not(one: pd.DataFrame, other: pd.DataFrame, prints: Sequence[str | None]
     if None not in prints and prints[0] != prints[1]:
         known = " and ".join(str(found)[:12] for found in prints)
         return f"other data under one label, {one['data'].iloc[0]}: their fingerprints are {known}"
+    if metric_label(one) != metric_label(other):
+        return f"other metrics decide, {metric_label(one)} and {metric_label(other)}"
     for runs in (one, other):
         if not runs["converged"].any():
             return "nothing has converged in one of them"
