@@ -20,6 +20,7 @@ from smallbatch.analysis.claims.verdict_table import COLUMNS
 from smallbatch.analysis.table import collect, runs_table
 from smallbatch.data.prepared import META, read_meta
 from smallbatch.publish import crate
+from smallbatch.publish.archive_files import workflow_files
 from smallbatch.runs.store import RunStore
 from smallbatch.study.experiments import Experiment, Study
 from smallbatch.study.settings import read_yaml
@@ -258,3 +259,12 @@ def test_an_author_who_publishes_is_one_entity(runs):
 def test_the_validator_misses_only_what_is_not_known(profile, runs):
     write(runs)
     assert findings(Path("mine.crate.zip"), profile).keys() == NOT_KNOWN[profile]
+
+
+def test_an_archive_has_the_files_of_the_workflow_and_nothing_that_was_made_of_them(tmp_path, monkeypatch):
+    kept = ("workflow/Snakefile", "workflow/smallbatch/a.py", "envs/requirements.txt")
+    for name in (*kept, "workflow/.x", "workflow/__pycache__/a.pyc", "workflow/a.egg-info/PKG-INFO", "results/r"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).touch()
+    monkeypatch.chdir(tmp_path)
+    assert set(workflow_files()) == {*kept, "Snakefile", "pyproject.toml", "Makefile"}

@@ -31,6 +31,7 @@ from smallbatch.core.files import (
     touch_future_files,
     writing_errors,
 )
+from smallbatch.publish.archive_files import user_files, workflow_files
 from smallbatch.runs import chosen_rates
 from smallbatch.runs import snakemake_options
 from smallbatch.runs import invalid_files

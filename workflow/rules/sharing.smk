@@ -30,22 +30,6 @@ rule publish:
         "../scripts/publish.py"
 
 
-def workflow_files(wildcards):
-    """All that the workflow needs where its archive is unpacked."""
-    folders = map(Path, ("workflow", "profiles", "slurm", "envs"))
-    files = (str(path) for folder in folders for path in sorted(folder.rglob("[!.]*")) if path.is_file())
-    made = re.compile(r"/(\.|__pycache__/|[^/]*\.egg-info/)")
-    return ["Snakefile", *(file for file in files if not made.search(file)), "pyproject.toml", "Makefile"]
-
-
-def own_files():
-    """Files of the user's own that the study names: of claims, losses and data."""
-    losses = [loss.rpartition(":")[0] for e in STUDY.experiments.values() if (loss := e.setting.loss_function)]
-    data = [DATASETS[label]["path"] for label in STUDY.labels if "function" in DATASETS[label]]
-    named = map(Path, dict.fromkeys([*map(str, files_of(STUDY.claims.values())), *losses, *data]))
-    return [str(path) for path in named if not path.is_absolute() and ".." not in path.parts]
-
-
 rule archive:
     """Write the study with its provenance as an RO-Crate."""
     input:
@@ -53,8 +37,8 @@ rule archive:
         claims=f"{RESULTS}/{{study}}/claims.csv",
         citation="CITATION.cff",
         documents=["README.md", "LICENSE"],
-        code=workflow_files,
-        settings=["config/config.yaml", STUDY.file, *own_files()],
+        code=lambda wildcards: workflow_files(),
+        settings=["config/config.yaml", STUDY.file, *user_files(STUDY, DATASETS)],
         data=[f"{DATA}/{label}/{META}" for label in STUDY.labels],
         results=[*rules.gather.output, *rules.claims.output, *rules.page.output, *rules.figures.input],
     output:
