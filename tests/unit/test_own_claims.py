@@ -118,6 +118,19 @@ def test_what_is_computed_is_said_in_words(asked, words):
     assert words in judged(**asked)["predicate"]
 
 
+def test_test_images_of_other_data_have_nothing_in_common():
+    def width(data: str) -> float:
+        pair = [curve({8: accuracy}, data=of) for accuracy, of in ((0.7, "cifar10"), (0.71, data))]
+        runs = pd.concat([one.assign(experiment=name) for name, one in zip(("plain", "better"), pair, strict=True)])
+        claims = claims_of({"mine": {"text": "", "improves": {"from": "plain", "to": "better"}}}, FIGURES)
+        draws = np.random.default_rng(0)
+        table = judge(FIGURES, runs.reset_index(drop=True), NO_EPOCHS, NO_VARIANCE, THRESHOLDS, draws, claims)
+        return float((table["high"] - table["low"]).iloc[0])
+
+    # Of the binomial variance each has 0.15 by itself, and 0.65 where the other has other images.
+    assert width("cifar100") / width("cifar10") == pytest.approx((0.65 / 0.15) ** 0.5, rel=0.1)
+
+
 @pytest.mark.parametrize("pair", [("plain", "both"), ("both", "plain"), ("both", "with-dead")])
 def test_experiments_that_have_no_partner_are_not_compared(pair):
     """By their places in the figures the one would be compared with itself, or with the partner of another."""

@@ -74,8 +74,8 @@ class Cells:
 class Noise:
     """The samples of all cells of a study.
 
-    Effects of a seed and of the test images are drawn once and shared, so differences between cells are paired by seed:
-    runs with the same seed begin alike.
+    Effects of a seed and of the test images of a data set are drawn once and shared, so differences between cells are
+    paired by seed: runs with the same seed begin alike.
     """
 
     def __init__(self, runs: pd.DataFrame, generator: np.random.Generator) -> None:
@@ -89,7 +89,13 @@ class Noise:
         self._runs = dict(iter(runs.groupby("experiment", dropna=False, sort=False)))
         self._cell = runs.groupby(["experiment", *CELL_COLUMNS], dropna=False).ngroup()
         self._seeds = {seed: self._normal() for seed in np.unique(runs["seed"])}
-        self._images = {split: self._normal() for split in ("accuracy", "selection_accuracy")}
+        names = sorted(set(_data_of(runs)))
+        sources = [generator, *generator.spawn(len(names))]  # the first data set has the draws that it has alone
+        self._images = {
+            (name, split): _normal(source)
+            for name, source in zip(names, sources, strict=False)
+            for split in ("accuracy", "selection_accuracy")
+        }
         self._order = _mirrored(shuffled_halves(even_quantiles(SAMPLES // 2), generator))
         self._cells: dict[Hashable, Cells] = {}
 
@@ -109,8 +115,7 @@ class Noise:
         return Cells(cells.runs[shown], accuracy, selection, converged, exact, cells.seeds[shown])
 
     def _normal(self, *shape: int) -> np.ndarray:
-        """(SAMPLES, *shape), standard normal; in each half every draw has its negative, so its mean is exactly 0."""
-        return _mirrored(self._generator.standard_normal((SAMPLES // 2, *shape)), sign=-1)
+        return _normal(self._generator, *shape)
 
     def _draw(self, runs: pd.DataFrame) -> Cells:
         first, index = np.unique(self._cell[runs.index], return_index=True, return_inverse=True)[1:]
@@ -123,14 +128,15 @@ class Noise:
 
         images = cells["test_images"].to_numpy()
         errors = {column: _mean_square(runs, column, index, len(cells)) for column in ERROR_COLUMNS}
-        accuracy = self._means("accuracy", accuracies, share, seeds, images, errors["accuracy_error"])
+        data = _data_of(runs).iloc[0]
+        accuracy = self._means((data, "accuracy"), accuracies, share, seeds, images, errors["accuracy_error"])
         if np.array_equal(accuracies, selections, equal_nan=True):
             selection = accuracy
         else:
             train_images = pd.to_numeric(cells["train_images"]).to_numpy(dtype=float)
             held_out = np.fmax(train_images / (1 / VALIDATION_FRACTION), 1)  # times 0.1 would be rounded otherwise
             error = errors["selection_accuracy_error"]
-            selection = self._means("selection_accuracy", selections, share, seeds, held_out, error)
+            selection = self._means((data, "selection_accuracy"), selections, share, seeds, held_out, error)
         # If the variation between seeds is unknown, each cell that trains may be the best.
         unknown = np.isnan(selection) & ~np.isnan(selection[0])
         anything = selection[0] + (share > 0) * self._normal(len(cells))
@@ -139,14 +145,17 @@ class Noise:
 
     def _means(
         self,
-        split: str,
+        split: tuple[str, str],
         values: np.ndarray,
         share: np.ndarray,
         seeds: np.ndarray,
         images: np.ndarray,
         known: np.ndarray,
     ) -> np.ndarray:
-        """(1 + SAMPLES, cells) from (cells, seeds); known: (cells), the images' variance where that is not binomial."""
+        """(1 + SAMPLES, cells) from (cells, seeds).
+
+        split: the data set, and which of its splits; known: (cells), the images' variance where that is not binomial.
+        """
         count, mean = (~np.isnan(values)).sum(axis=1), nan_mean(values, axis=1)
         binomial = np.where(images > 0, mean * (1 - mean) / images, 0)
         of_images = np.where(np.isnan(known), binomial, known)
@@ -215,6 +224,16 @@ class Noise:
 
         in_turn = np.stack([few, many], axis=1).reshape(SAMPLES, -1)  # every second one is dealt to the first half
         return drawn(np.concatenate([few, many])), drawn(in_turn)
+
+
+def _normal(generator: np.random.Generator, *shape: int) -> np.ndarray:
+    """(SAMPLES, *shape), standard normal; in each half every draw has its negative, so its mean is exactly 0."""
+    return _mirrored(generator.standard_normal((SAMPLES // 2, *shape)), sign=-1)
+
+
+def _data_of(runs: pd.DataFrame) -> "pd.Series[str]":
+    """The data set of each run, whose test images its accuracy shares with others."""
+    return runs.reindex(columns=["data"])["data"].astype(str)
 
 
 def _mean_square(runs: pd.DataFrame, column: str, index: np.ndarray, cells: int) -> np.ndarray:
