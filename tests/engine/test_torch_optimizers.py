@@ -9,7 +9,7 @@ from torch import nn
 from smallbatch import models
 from smallbatch.data import prepared
 from smallbatch.training.engines.eager import EagerUpdates
-from smallbatch.training.torch_optimizers import LaneTorch, reason_against
+from smallbatch.training.torch_optimizers import LaneTorch, follows_rate, reason_against
 from smallbatch.training.trainer import LaneTrainer
 
 SHAPES = (2, 3, 2, 2), (3, 2), (3,)
@@ -146,6 +146,11 @@ def test_what_cannot_be_used_is_refused(name, decay, words):
 @pytest.mark.parametrize("name", NAMES)
 def test_what_can_be_used_is_not(name):
     assert reason_against(name, decay_of(name)) == ""
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_which_follow_a_schedule(name):
+    assert follows_rate(name) == (name != "torch:Rprop")
 
 
 def test_a_training_learns_and_lanes_are_those_of_runs_alone(data_folder, tmp_path):

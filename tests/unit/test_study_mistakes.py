@@ -182,6 +182,10 @@ MISTAKES = {
         dict(optimizer="torch:RMSProp"),
         "experiments.small.optimizer: 'torch:RMSProp' is not allowed; allowed: of torch.optim ASGD, Adadelta",
     ),
+    "a schedule that nothing follows": (
+        dict(optimizer="torch:Rprop", weight_decay=0),
+        "optimizer: 'torch:Rprop' is not allowed; allowed: only with lr_schedule: constant and without warm-up",
+    ),
     "an argument that is computed, of an optimiser": (
         dict(optimizer="torch:SGD(momentum=1/2)"), "optimizer: 'torch:SGD(momentum=1/2)' is not allowed; allowed: NAME"
     ),

@@ -142,6 +142,22 @@ def reason_against(name: str, weight_decay: float) -> str:
     return ""
 
 
+def follows_rate(name: str) -> bool:
+    """Whether updates are none where the rate is 0, as a schedule assumes: some choose their steps by themselves.
+
+    Args:
+        name: `torch:NAME(argument=value, ...)`, one that can be used.
+    """
+    part, before = torch.ones(3), torch.zeros(3)
+    optimizer = _made(name, [part], 0.1, 0.0)
+    for rate in (0.1, 0.0, 0.0):  # twice, as some take what the rate was before
+        before = part.clone()
+        part.grad = torch.ones(3)
+        optimizer.param_groups[0]["lr"] = rate
+        optimizer.step()
+    return torch.equal(part, before)
+
+
 def _of_one_type(default: object, value: object) -> bool:
     """Whether a value may stand in place of a default; of three betas torch would leave out the last."""
     if isinstance(default, tuple) or isinstance(value, tuple):
