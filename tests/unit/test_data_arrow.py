@@ -105,6 +105,17 @@ def test_a_data_set_on_disk_with_its_splits(tmp_path: Path) -> None:
     refused(tmp_path / "mine", "splits test; allowed: train, and test or validation")
 
 
+def test_rows_that_a_list_beside_them_chooses_are_refused(tmp_path: Path) -> None:
+    folder = saved(tmp_path / "mine", table(TRAIN))
+    state = json.loads((folder / "state.json").read_text()) | {"_indices_data_files": []}
+    (folder / "state.json").write_text(json.dumps(state))
+    prepare(folder, test_fraction=0.5)
+    state["_indices_data_files"] = [{"filename": "indices.arrow"}]
+    (folder / "state.json").write_text(json.dumps(state))
+    with refusal(folder / "state.json", "_indices_data_files: rows are chosen by a list of them; allowed: none, as"):
+        data.check_source("config.yaml", "mine", settings_of(folder, test_fraction=0.5))
+
+
 @pytest.mark.parametrize("kind", ["disk", "stream", "file", "parquet", "bytes"])
 def test_what_has_no_splits_is_divided(kind: str, tmp_path: Path) -> None:
     whole, path = table(list(range(12))), tmp_path / f"mine.{'parquet' if kind in ('parquet', 'bytes') else 'arrow'}"

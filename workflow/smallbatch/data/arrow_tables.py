@@ -144,8 +144,16 @@ def _roles(path: Path, named: Mapping[str, list[Path]]) -> dict[str, list[Path]]
 
 
 def _saved(folder: Path) -> list[Path]:
-    """The files of a split that `save_to_disk` has written; others in its folder are caches."""
-    return [folder / Path(entry["filename"]).name for entry in _listed(folder / STATE, "_data_files")]
+    """The files of a split that `save_to_disk` has written; others in its folder are caches.
+
+    Raises:
+        UserError: rows were left out or sorted, and an early version has kept all, and a list of those that count.
+    """
+    files = [folder / Path(entry["filename"]).name for entry in _listed(folder / STATE, "_data_files")]
+    if chosen := [key for key, value in read_json(folder / STATE).items() if key.startswith("_indices") and value]:
+        said = f"{chosen[0]}: rows are chosen by a list of them"
+        raise UserError(f"{folder / STATE}: {said}; allowed: none, as after flatten_indices() and save_to_disk()")
+    return files
 
 
 def _listed(file: Path, key: str) -> list[Any]:
