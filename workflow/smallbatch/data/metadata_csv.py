@@ -114,8 +114,11 @@ def _pictures(where: Path, folder: Path, names: list[str], left_out: Counter[str
             continue
         if kind := kind_of_non_image(folder / file.name):
             left_out[kind] += 1
-        else:
-            there[text(file.name)] = file.name
+            continue
+        other = there.setdefault(text(file.name), file.name)
+        if other != file.name:
+            both = f"two pictures are called {shown(text(file.name))!r}, in other encodings of its accents"
+            raise UserError(f"{where}: {both}; allowed: names that differ otherwise")
     names = [unicodedata.normalize("NFC", name) for name in names]
     rows = Counter(names)
     for row, name in enumerate(names):
