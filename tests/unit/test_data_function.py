@@ -93,6 +93,32 @@ BAD = {
 }
 
 
+TABLES = """
+import numpy as np
+import pandas as pd
+import torch
+
+def load():
+    train, test = (pd.DataFrame(np.arange(8.0).reshape(4, 2), columns=list(names)) for names in ("ab", TEST))
+    return IMAGES, np.array([0, 1, 0, 1]), test, np.array([1, 0, 1, 0])
+"""
+
+
+@pytest.mark.parametrize(
+    ("test", "images", "message"),
+    [
+        ("ba", "train", "test_images: column 0 is b, and a in train_images; allowed: the same columns in one order"),
+        ("ab", "np.ma.masked_greater(train.values, 5)", "train_images: 2 values are masked; allowed: a number"),
+        ("ab", "torch.zeros(4, 2).bfloat16()", "train_images: numpy cannot read it (Got unsupported ScalarType"),
+    ],
+)
+def test_what_numpy_would_leave_out_is_refused(test: str, images: str, message: str, tmp_path: Path) -> None:
+    made = TABLES.replace("TEST", repr(test))
+    refused(tmp_path / "mine.py", made.replace("IMAGES", images), message)
+    good = settings_of(tmp_path / "mine.py", TABLES.replace("TEST", "'ab'").replace("IMAGES", "train"))
+    assert data.check_source("config.yaml", "mine", good) == ((2, 1, 1), 2, 4, 4, 4, None, None)
+
+
 @pytest.mark.filterwarnings("ignore::RuntimeWarning")
 @pytest.mark.parametrize("text", BAD, ids=[message[:40] for message in BAD.values()])
 def test_functions_that_fail_or_return_something_else(text: str, tmp_path: Path) -> None:

@@ -1,6 +1,7 @@
 """Prepares what a function of the user's own returns: training and test images with their labels."""
 
 import runpy
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ from smallbatch.core.errors import UserError
 from smallbatch.core.files import files_digest
 from smallbatch.data.array_checks import SPLIT, Named, Own, checked, write_own
 from smallbatch.data.prepared import Meta
+from smallbatch.data.tree import shown
 from smallbatch.study.user_functions import check_function
 
 RETURNED = "four arrays: training images, training labels, test images, test labels"
@@ -31,8 +33,30 @@ def read(settings: dict[str, Any]) -> Own:
     check_function(path, ("path", "function"), settings["path"], name, 0, "a function without arguments")
     where = Path(f"{path}: {name}")
     given = _returned(where, path, name)
-    named = zip(SPLIT, given, strict=True)
-    return checked(where, {role: Named(role, np.asarray(array)) for role, array in named}, settings)
+    named = dict(zip(SPLIT, given, strict=True))
+    _check_columns(where, named)
+    return checked(where, {role: _array(where, role, array) for role, array in named.items()}, settings)
+
+
+def _check_columns(where: Path, given: Mapping[str, Any]) -> None:
+    """Check that tables of pandas have the same columns in both splits, as numpy goes by their order alone."""
+    for train, test in (SPLIT[::2], SPLIT[1::2]):
+        columns = [list(getattr(given[role], "columns", [])) for role in (train, test)]
+        others = [number for number, (one, other) in enumerate(zip(*columns, strict=False)) if one != other]
+        if others:
+            one, other = (shown(str(of[others[0]])) for of in columns)
+            both = f"column {others[0]} is {other}, and {one} in {train}"
+            raise UserError(f"{where}: {test}: {both}; allowed: the same columns in one order")
+
+
+def _array(where: Path, role: str, given: Any) -> Named:
+    if isinstance(given, np.ma.MaskedArray) and (masked := int(np.sum(given.mask))):
+        raise UserError(f"{where}: {role}: {masked} values are masked; allowed: a number for each")
+    try:
+        return Named(role, np.asarray(given))
+    except (TypeError, RuntimeError, ValueError) as error:
+        text = " ".join(str(error).split())
+        raise UserError(f"{where}: {role}: numpy cannot read it ({text[:300]}); allowed: {RETURNED}") from error
 
 
 def _returned(where: Path, path: Path, name: str) -> "list[np.ndarray] | tuple[np.ndarray, ...]":
