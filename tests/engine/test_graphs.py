@@ -164,12 +164,13 @@ def test_recorded_steps_of_layers_of_ones_own_are_plain_ones(own_layers, data, t
 
 
 class Mine(nn.Module):
-    """A layer of one's own with a buffer, before a linear one; `passed` makes of features what it passes on."""
+    """A layer of one's own with buffers, before a linear one; `passed` makes of features what it passes on."""
 
     def __init__(self, passed):
         super().__init__()
         self.passed, self.linear = passed, nn.Linear(64, 10)
         self.register_buffer("seen", torch.zeros(()))
+        self.register_buffer("turns", torch.tensor([[1.0, 2.0], [0.5, 1.0]]))
 
     def forward(self, x):
         return self.linear(self.passed(self, x.flatten(1)))
@@ -183,6 +184,11 @@ def counted_in_place(layer, x):
 def replaced(layer, x):
     layer.seen = layer.seen + 1
     return F.dropout(x * (1 + layer.seen / 100), 0.3, layer.training)
+
+
+def turned(layer, x):
+    layer.turns = layer.turns.t()
+    return x * layer.turns[0, 1]
 
 
 def asked(layer, x):
@@ -259,6 +265,7 @@ def test_steps_that_a_replay_would_not_repeat_are_made_one_by_one(
         (counted_in_place, ""),
         (kept_in_a_cache, ""),
         (replaced, "it replaces model.seen by another tensor in its passes"),
+        (turned, "it replaces model.turns by another tensor in its passes"),
         (asked, "without the values of tensors it fails (RuntimeError: Tensor.item() cannot be called on meta"),
         (drawn_elsewhere, "it computes with tensors that are not where its images are"),
         (multiplied_elsewhere, "it computes with tensors that are not where its images are"),

@@ -50,17 +50,28 @@ def repeatable(model: nn.Module, device: torch.device) -> Iterator[None]:
         if any(tensor.device.type != device.type for tensor in used):
             raise NotRecordable("it computes with tensors that are not where its images are")
 
-    held = _storages(model)
+    held = _places(model)
     with Operations(before, after):
         yield
-    replaced = [name for name, storage in _storages(model).items() if storage._cdata != held[name]._cdata]
+    replaced = [name for name, place in _places(model).items() if not _are_one(place, held[name])]
     if replaced:
         raise NotRecordable(f"it replaces {replaced[0]} by another tensor in its passes")
 
 
-def _storages(model: nn.Module) -> dict[str, torch.UntypedStorage]:
-    """Memory of each parameter and buffer; an address is not used again while somebody holds it."""
-    return {name: tensor.untyped_storage() for name, tensor in (*model.named_parameters(), *model.named_buffers())}
+Place = tuple[torch.UntypedStorage, tuple[Any, ...]]
+"""Memory of a tensor, and which part of it that is, in which order."""
+
+
+def _places(model: nn.Module) -> dict[str, Place]:
+    """Places of each parameter and buffer; an address is not used again while somebody holds it."""
+    return {
+        name: (tensor.untyped_storage(), (tensor.storage_offset(), tensor.shape, tensor.stride()))
+        for name, tensor in (*model.named_parameters(), *model.named_buffers())
+    }
+
+
+def _are_one(place: Place, other: Place) -> bool:
+    return place[0]._cdata == other[0]._cdata and place[1] == other[1]
 
 
 def reason_against(run: Run, shape: tuple[int, int, int], classes: int) -> str:
