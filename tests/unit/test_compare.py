@@ -9,7 +9,7 @@ from helpers import a_run, an_outcome
 from helpers.claims import AS_FIGURE_1, DEAD, curve
 
 from smallbatch import __main__ as shell
-from smallbatch.analysis.compare import compare, side_by_side
+from smallbatch.analysis.study_comparison import compare, side_by_side
 from smallbatch.analysis.table import write_table
 from smallbatch.core.errors import UserError
 from smallbatch.runs.store import RunStore

@@ -20,7 +20,7 @@ import pytest
 from helpers.pictures import SIZE, divided, flat, made, prepare, refused, unreadable
 
 from smallbatch.core.errors import UserError
-from smallbatch.data import archives, prepared, tree
+from smallbatch.data import archives, folder_listing, prepared
 
 
 def tarred(root: Path, path: Path, top: str) -> None:
@@ -81,10 +81,10 @@ def test_changed_bytes_in_an_archive_are_noticed(tmp_path: Path) -> None:
 
 def test_the_watch_on_an_archive_is_on_its_size_and_time(tmp_path: Path) -> None:
     tarred(divided(tmp_path / "photos"), tmp_path / "photos.tar", "photos")
-    first = tree.stat_digest(str(tmp_path / "photos.tar"))
-    assert first == tree.stat_digest(str(tmp_path / "photos.tar"))
+    first = folder_listing.stat_digest(str(tmp_path / "photos.tar"))
+    assert first == folder_listing.stat_digest(str(tmp_path / "photos.tar"))
     os.utime(tmp_path / "photos.tar", ns=(0, 0))
-    assert tree.stat_digest(str(tmp_path / "photos.tar")) != first
+    assert folder_listing.stat_digest(str(tmp_path / "photos.tar")) != first
 
 
 def link(name: str, target: str, kind: bytes = tarfile.SYMTYPE) -> tarfile.TarInfo:

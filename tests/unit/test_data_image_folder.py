@@ -15,7 +15,7 @@ from helpers.pictures import SIZE, divided, flat, made, pets, prepare, refused, 
 from PIL import Image
 
 from smallbatch.core.errors import UserError
-from smallbatch.data import image_folder, tree
+from smallbatch.data import folder_listing, image_folder
 
 
 def test_divided_folders_keep_their_splits_in_sorted_order(tmp_path: Path) -> None:
@@ -360,7 +360,7 @@ def test_a_path_that_can_be_none_ends_in_one_line_and_is_not_watched(
     with pytest.raises(UserError, match=r"no such file|cannot be read"):
         prepare(Path(path), tmp_path / "prepared" / "pets")
     if path != "fifo":
-        assert tree.stat_digest(path) is None
+        assert folder_listing.stat_digest(path) is None
 
 
 def test_words_within_class_names_are_no_splits(tmp_path: Path) -> None:
@@ -501,7 +501,7 @@ def test_a_folder_that_cannot_be_read_is_named(tmp_path: Path, monkeypatch: pyte
             raise PermissionError(13, "Permission denied", str(place))
         return real(place)
 
-    monkeypatch.setattr(tree.os, "scandir", locked)
+    monkeypatch.setattr(folder_listing.os, "scandir", locked)
     refused(root, "train/dog cannot be read (Permission denied)")
 
 
@@ -531,7 +531,7 @@ def test_the_watch_notices_names_sizes_and_times_and_reads_nothing(tmp_path: Pat
     root = divided(tmp_path / "photos")
 
     def seen() -> str | None:
-        return tree.stat_digest(str(root))
+        return folder_listing.stat_digest(str(root))
 
     first = seen()
     assert first is not None

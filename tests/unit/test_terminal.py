@@ -15,7 +15,7 @@ import pytest
 from helpers import terminal
 
 from smallbatch.runs.status import Status
-from smallbatch.terminal import status_display
+from smallbatch.terminal import progress_line
 from smallbatch.terminal.screen import Screen
 
 STATUS = Status("mine", 0.0, {"all": {"runs": 22, "done": 3}}, [], {}, None, None, [])
@@ -81,7 +81,7 @@ def test_a_terminal_that_is_gone_stops_nobody():
     ],
 )  # fmt: skip
 def test_snakemakes_head_is_left_out(event, level, text, seen):
-    assert status_display.is_shown(event, level, text) == seen
+    assert progress_line.is_shown(event, level, text) == seen
 
 
 @pytest.mark.parametrize(
@@ -94,12 +94,12 @@ def test_snakemakes_head_is_left_out(event, level, text, seen):
     ],
 )
 def test_a_job_in_a_line(job, message):
-    assert status_display.message(job) == message
+    assert progress_line.message(job) == message
 
 
 def test_elsewhere_a_line_is_written_each_time(monkeypatch, capsys):
-    monkeypatch.setattr(status_display, "MINUTE", 0.05)
-    watch = status_display.watch_elsewhere(lambda: replace(STATUS, speed=1234.0, left=65.0))
+    monkeypatch.setattr(progress_line, "MINUTE", 0.05)
+    watch = progress_line.watch_elsewhere(lambda: replace(STATUS, speed=1234.0, left=65.0))
     time.sleep(0.3)
     watch.end()
     lines = capsys.readouterr().err.splitlines()
@@ -109,7 +109,7 @@ def test_elsewhere_a_line_is_written_each_time(monkeypatch, capsys):
 
 def test_the_time_left_is_told_by_all_that_was_trained_since_the_first_look():
     """Not by the speed of this moment, which may be that of a slow batch size."""
-    pace = status_display.TimeLeft()
+    pace = progress_line.TimeLeft()
     assert pace.of(replace(STATUS, left=9.0)).left == 9.0, "how many images are left is not known"
     assert pace.of(replace(STATUS, now=100.0, images=5000.0, left=50.0)).left == 50.0
     assert pace.of(replace(STATUS, now=219.0, images=3000.0, left=600.0)).left == 600.0, "too early to tell"
@@ -120,7 +120,7 @@ def test_the_time_left_is_told_by_all_that_was_trained_since_the_first_look():
 
 
 def test_a_watch_tells_the_time_left_by_its_pace(monkeypatch):
-    monkeypatch.setattr(status_display, "TIME_LEFT_KNOWN", 0.0)
+    monkeypatch.setattr(progress_line, "TIME_LEFT_KNOWN", 0.0)
     looks = iter([(0.0, 100.0), (10.0, 80.0), (20.0, 70.0)])
     left = []
 
@@ -128,7 +128,7 @@ def test_a_watch_tells_the_time_left_by_its_pace(monkeypatch):
         now, images = next(looks, (30.0, 70.0))
         return replace(STATUS, now=now, images=images, left=1.0)
 
-    watch = status_display.Watch(look, lambda status: left.append(status.left), every=0.01)
+    watch = progress_line.Watch(look, lambda status: left.append(status.left), every=0.01)
     while len(left) < 3:
         time.sleep(0.01)
     watch.end()
@@ -143,7 +143,7 @@ def test_a_study_that_takes_long_to_look_at_is_looked_at_less_often():
         time.sleep(0.02)
         return STATUS
 
-    watch = status_display.Watch(look, lambda status: None, every=0.01)
+    watch = progress_line.Watch(look, lambda status: None, every=0.01)
     time.sleep(0.6)
     watch.end()
     assert len(looks) == 1, "20 ms are 2 % of a second"
@@ -158,7 +158,7 @@ def test_a_file_that_goes_while_it_is_looked_at_ends_no_watch():
             raise FileNotFoundError
         return STATUS
 
-    watch = status_display.Watch(look, shown.append, every=0.01)
+    watch = progress_line.Watch(look, shown.append, every=0.01)
     time.sleep(0.2)
     watch.end()
     assert shown[0] == STATUS
@@ -177,7 +177,7 @@ def test_a_look_as_the_process_ends_is_the_last_one(monkeypatch, capfd):
         with monkeypatch.context() as patch:
             patch.setattr(threading, "main_thread", lambda ended=ended: ended)
             patch.setattr(threading, "excepthook", raised.append)
-            status_display.Watch(look, lambda status: None, every=0.01)._thread.join()
+            progress_line.Watch(look, lambda status: None, every=0.01)._thread.join()
         assert len(raised) == errors
 
 

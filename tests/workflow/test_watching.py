@@ -78,7 +78,7 @@ def test_a_refusal_is_one_line_at_the_end(tiny):
 
 
 def test_without_a_terminal_there_is_a_line_a_minute_in_snakemakes_text(tiny):
-    module = tiny / "workflow/smallbatch/terminal/status_display.py"
+    module = tiny / "workflow/smallbatch/terminal/progress_line.py"
     text = module.read_text(encoding="utf-8")
     assert "\nMINUTE = 60.0\n" in text
     module.write_text(text.replace("\nMINUTE = 60.0\n", "\nMINUTE = 1.0\n"), encoding="utf-8")

@@ -3,7 +3,7 @@
 # Snakemake finds logger plugins among installed modules alone, and a profile that names one which is not there stops each
 # call: one from a clone without `make env`, or in an older environment. So the handler is put in here instead.
 from smallbatch.runs import status
-from smallbatch.terminal import status_display
+from smallbatch.terminal import progress_line
 
 TALKING = {"cost", "preview", "publish"}
 """Rules whose jobs write to the terminal themselves."""
@@ -26,7 +26,7 @@ def terminal_lines():
     handler = next((handler for handler in logger.handlers if handler.name == "DefaultStreamHandler"), None)
     if not (watched() and handler and handler.stream is sys.stderr and os.isatty(2)):
         return None
-    lines = status_display.StatusLogHandler(handler, look)
+    lines = progress_line.StatusLogHandler(handler, look)
     logger.removeHandler(handler)
     logger.addHandler(lines)
     return lines
@@ -41,4 +41,4 @@ onstart:
         if TERMINAL:
             TERMINAL.watch()
         else:
-            status_display.watch_elsewhere(look)
+            progress_line.watch_elsewhere(look)

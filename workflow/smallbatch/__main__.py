@@ -73,7 +73,7 @@ def main() -> None:
         if arguments.command == "evaluate":
             _evaluate(arguments.run, arguments.device)
         elif arguments.command == "compare":
-            from smallbatch.analysis.compare import compare  # imports pandas
+            from smallbatch.analysis.study_comparison import compare  # imports pandas
 
             _print(compare(arguments.first, arguments.second, RESULTS))
         else:
@@ -125,7 +125,7 @@ def _log_how_experiments_are_trained(study: Study, config: Config, where: str) -
         config: the configuration, with the device and the settings of data sets.
         where: the place that said the device. If the device is missing, other machines may do the training.
     """
-    from smallbatch.training.how_trained import how_trained
+    from smallbatch.training.planned_training import describe_planned_training
     from smallbatch.training.resources import device as devices
 
     try:
@@ -137,7 +137,7 @@ def _log_how_experiments_are_trained(study: Study, config: Config, where: str) -
     timings = Timings.read(RESULTS / study.name / "cost.json")
     for e in study.experiments.values():
         key, runs = keys[e.setting.data], list(e.runs())
-        words = how_trained(runs[0], *image_shape_and_classes(key, config["datasets"][key], DATA), device)
+        words = describe_planned_training(runs[0], *image_shape_and_classes(key, config["datasets"][key], DATA), device)
         log.info("%s: %s%s", e.name, words, timings.words(runs))
     if not timings.kinds:
         log.info("how fast that is, `snakemake cost` measures")

@@ -13,7 +13,7 @@ import smallbatch
 from smallbatch import models
 from smallbatch.core.errors import UserError
 from smallbatch.training.own_models.comparisons import identical
-from smallbatch.training.own_models.foreign_code import nothing_replaced
+from smallbatch.training.own_models.patched_code import nothing_replaced
 
 pytestmark = pytest.mark.usefixtures("one_thread", "empty_cache")
 

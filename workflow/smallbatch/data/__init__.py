@@ -126,9 +126,9 @@ def _check_imagenet(settings: dict[str, Any]) -> None:
 
 
 def _digest_of_path(settings: dict[str, Any]) -> str | None:
-    from smallbatch.data import tree
+    from smallbatch.data import folder_listing
 
-    return tree.stat_digest(settings["path"])
+    return folder_listing.stat_digest(settings["path"])
 
 
 def _digest_of_photos(settings: dict[str, Any]) -> str | None:

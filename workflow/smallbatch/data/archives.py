@@ -17,7 +17,7 @@ from pathlib import Path, PurePosixPath
 
 from smallbatch.core.errors import UserError
 from smallbatch.core.files import writing_errors
-from smallbatch.data.tree import shown
+from smallbatch.data.folder_listing import shown
 
 log = logging.getLogger(__name__)
 

@@ -7,10 +7,10 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from smallbatch.core.errors import UserError
+from smallbatch.data.folder_listing import shown
 from smallbatch.data.originals import DatasetInfo
 from smallbatch.data.prepared import CHUNK_VALUES, Meta, Split, a_number_among, kind_of_targets, write
 from smallbatch.data.splits import log_repetitions_and_labels, split_by_seed
-from smallbatch.data.tree import shown
 
 SPLIT = ("train_images", "train_labels", "test_images", "test_labels")
 WHOLE = ("images", "labels")

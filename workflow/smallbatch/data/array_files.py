@@ -12,8 +12,8 @@ import numpy as np
 
 from smallbatch.core.errors import UserError, refuse
 from smallbatch.data.array_checks import SPLIT, WHOLE, Named, Own, checked, write_own
+from smallbatch.data.folder_listing import shown, some, stat_digest
 from smallbatch.data.prepared import Meta
-from smallbatch.data.tree import shown, some, stat_digest
 
 
 def prepare(label: str, settings: dict[str, Any], folder: Path) -> Meta:

@@ -26,11 +26,11 @@ from smallbatch.data.columns import (
     numbers_of,
 )
 from smallbatch.data.decoding import BrokenImage, Picture, decoded_content
+from smallbatch.data.folder_layout import ROLES
+from smallbatch.data.folder_listing import shown, some, stat_digest
 from smallbatch.data.image_folder import load, size_by_labels, write_loaded
-from smallbatch.data.layout import ROLES
 from smallbatch.data.originals import DatasetInfo
 from smallbatch.data.prepared import Meta
-from smallbatch.data.tree import shown, some, stat_digest
 
 SUFFIXES = (".parquet", ".arrow")
 IMAGES = "image"

@@ -19,8 +19,8 @@ from smallbatch.data.array_checks import (
     finite_single,
     labels_or_targets,
 )
+from smallbatch.data.folder_listing import shown, some
 from smallbatch.data.splits import rows_of_splits
-from smallbatch.data.tree import shown, some
 
 ALLOWED = "integers, the classes; or, as targets, floats, booleans or lists of numbers, all of one length"
 

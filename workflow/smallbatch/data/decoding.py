@@ -15,7 +15,7 @@ from PIL.ImageFile import ImageFile
 from PIL.TiffImagePlugin import TiffImageFile
 
 from smallbatch.core.errors import UserError
-from smallbatch.data.tree import shown
+from smallbatch.data.folder_listing import shown
 
 # Pillow detects formats by content, not by name, and would pass an EPS file to Ghostscript, which executes it. FORMATS
 # are those that Pillow decodes itself and recognises by their first bytes. FAMILIAR are those of which Pillow gets many

@@ -11,7 +11,7 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 
 from smallbatch.core.errors import UserError
-from smallbatch.data.tree import folded, shown, some, text
+from smallbatch.data.folder_listing import folded, shown, some, text
 
 _COPIES = re.compile(r"[\W_]*((thumb(nail)?|preview|backup)s?|cache[ds]?)[\W_]*")
 """Names that programs give to folders with copies of other images."""

@@ -25,11 +25,11 @@ from smallbatch.core.errors import UserError, refuse
 from smallbatch.core.files import check_folder_writable, writing_errors
 from smallbatch.data.archives import as_folder
 from smallbatch.data.decoding import DEEP, BrokenImage, Picture, collecting_pillow_warnings, decoded
-from smallbatch.data.layout import Classes, Pictures, classes_of_splits
+from smallbatch.data.folder_layout import Classes, Pictures, classes_of_splits
+from smallbatch.data.folder_listing import describe_left_out, shown, stat_digest
 from smallbatch.data.originals import DatasetInfo
 from smallbatch.data.prepared import Meta, Split, a_number_among, kind_of_targets, write
 from smallbatch.data.splits import log_repetitions_and_labels, split_by_seed
-from smallbatch.data.tree import describe_left_out, shown, stat_digest
 
 log = logging.getLogger(__name__)
 

@@ -26,10 +26,10 @@ from smallbatch.core.errors import UserError, refuse
 from smallbatch.core.files import check_folder_writable
 from smallbatch.data.archives import damage_reported, read_members
 from smallbatch.data.decoding import BrokenImage
+from smallbatch.data.folder_listing import File, describe_left_out, folders, shown, text, tree_digest, visible
 from smallbatch.data.originals import ORIGINALS
 from smallbatch.data.photos import CHUNK, MEAN, SHAPE, STD, Photos, decoded
 from smallbatch.data.prepared import Meta, Split, fingerprint, index_type, save
-from smallbatch.data.tree import File, describe_left_out, folders, shown, text, tree_digest, visible
 
 log = logging.getLogger(__name__)
 

@@ -18,8 +18,8 @@ from smallbatch.core.errors import UserError
 from smallbatch.data.array_checks import Named
 from smallbatch.data.columns import ALLOWED, Columns, check_column, columns_of, divided, numbers_of
 from smallbatch.data.decoding import kind_of_non_image
-from smallbatch.data.layout import ROLES, Pictures, refuse_shared, split_folders
-from smallbatch.data.tree import folded, folders, shown, some, text, walk
+from smallbatch.data.folder_layout import ROLES, Pictures, refuse_shared, split_folders
+from smallbatch.data.folder_listing import folded, folders, shown, some, text, walk
 
 TABLE, FILES = "metadata.csv", "file_name"
 """Name of the table, and its column of pictures unless `keys` names another."""

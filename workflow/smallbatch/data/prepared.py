@@ -56,8 +56,8 @@ class Meta:
     photos: folder from which photos are read; None if the images are arrays.
     files: file name of each array -> SHA-256 of the file, in hexadecimal; empty if the arrays are in memory.
     settings: the settings it was prepared with, as in the configuration, without its label.
-    watched: digest of the source's files by name, size and time (`data.tree`); None if the source cannot change, or is
-        not watched.
+    watched: digest of the source's files by name, size and time (`data.folder_listing`); None if the source cannot
+        change, or is not watched.
     dtype: float32 if the images are floats; None if they are uint8 or photos.
     targets: None if labels are classes; else binary or numbers, the kind of the targets, one for each output, which
         `classes` then names.

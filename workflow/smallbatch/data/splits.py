@@ -10,8 +10,8 @@ from typing import Any, TypeVar
 import numpy as np
 
 from smallbatch.core.errors import UserError, refuse
+from smallbatch.data.folder_listing import shown
 from smallbatch.data.prepared import Split
-from smallbatch.data.tree import shown
 
 log = logging.getLogger(__name__)
 

@@ -19,7 +19,7 @@ import numpy as np
 
 from smallbatch.core.errors import UserError, refuse
 from smallbatch.core.files import check_folder_writable
-from smallbatch.data import tree
+from smallbatch.data import folder_listing
 from smallbatch.data.array_checks import Named, class_count, labels_of
 from smallbatch.data.decoding import BrokenImage, Picture, decoded, picture_of
 from smallbatch.data.image_folder import Loaded, load, write_loaded
@@ -200,7 +200,7 @@ def stat_digest(settings: Mapping[str, Any]) -> str | None:
         files = _files(Path(settings["path"]).expanduser(), DATASETS[settings["name"]])
     except (OSError, ValueError, RuntimeError):  # exceptions of Path's methods for invalid paths
         return None
-    digests = [tree.stat_digest(str(file)) for file in files]
+    digests = [folder_listing.stat_digest(str(file)) for file in files]
     return None if None in digests or not digests else " ".join(map(str, digests))
 
 
@@ -304,7 +304,9 @@ def _read_split(path: Path, split: str, name: str, arguments: Arguments) -> Spli
     names = [_image_name(path, split, location) for location, _ in samples]
     missing = [file for file, (location, _) in zip(names, samples, strict=True) if not _exists(location)]
     if missing:
-        raise FileNotFoundError(f"{len(missing)} of {len(names)} files are not there, as {tree.shown(missing[0])}")
+        raise FileNotFoundError(
+            f"{len(missing)} of {len(names)} files are not there, as {folder_listing.shown(missing[0])}"
+        )
     labels = np.array([label for _, label in samples], dtype=object)
     return SplitImages(data, [location for location, _ in samples], names, labels)
 

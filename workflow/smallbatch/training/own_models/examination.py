@@ -15,8 +15,8 @@ from smallbatch.training.own_models import (
     sgd_equality,
 )
 from smallbatch.training.own_models.candidate import Candidate
-from smallbatch.training.own_models.foreign_code import nothing_replaced
 from smallbatch.training.own_models.outside_access import call_tracing_paused, nothing_outside
+from smallbatch.training.own_models.patched_code import nothing_replaced
 from smallbatch.training.own_models.short_training import short_training
 from smallbatch.training.own_models.spec import ModelSpec, Suitability
 

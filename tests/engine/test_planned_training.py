@@ -6,11 +6,11 @@ from helpers import PROJECT, a_run
 from helpers.own_models import DATASET
 
 from smallbatch.data.prepared import read
-from smallbatch.training import how_trained as module
+from smallbatch.training import planned_training as module
 from smallbatch.training.engines.eager import EagerUpdates
 from smallbatch.training.engines.native import library
-from smallbatch.training.how_trained import how_trained
 from smallbatch.training.own_models.spec import BUILT_IN, SLOWER
+from smallbatch.training.planned_training import describe_planned_training
 from smallbatch.training.trainer import LaneTrainer
 
 CPU = torch.device("cpu")
@@ -31,14 +31,15 @@ def test_it_is_said_who_trains(recipe, words, data_folder):
     if library.kernels() is None:
         pytest.skip("no compiler")
     run = a_run(**recipe)
-    said = how_trained(run, DATASET.shape, DATASET.classes, CPU)
+    said = describe_planned_training(run, DATASET.shape, DATASET.classes, CPU)
     assert said == words or words is None
     by_torch = isinstance(LaneTrainer([run, run], read(data_folder), CPU).updates, EagerUpdates)
     assert by_torch == (said == BY_TORCH)
 
 
 def test_other_losses_are_torch_s():
-    assert how_trained(a_run(loss="mse", metrics=("r2",)), DATASET.shape, DATASET.classes, CPU) == BY_TORCH
+    planned = describe_planned_training(a_run(loss="mse", metrics=("r2",)), DATASET.shape, DATASET.classes, CPU)
+    assert planned == BY_TORCH
 
 
 COST = "since it draws; that takes 1.2 to 5.6 times as long as in lanes on a processor"
@@ -56,14 +57,14 @@ COST = "since it draws; that takes 1.2 to 5.6 times as long as in lanes on a pro
 )  # fmt: skip
 def test_of_a_model_that_is_trained_alone_the_reason_and_the_cost_are_said(device, recipe, how, monkeypatch):
     monkeypatch.setattr(module, "suitability", lambda *_: BUILT_IN._replace(why_alone="it draws"))
-    said = how_trained(a_run(**recipe), DATASET.shape, DATASET.classes, torch.device(device))
+    said = describe_planned_training(a_run(**recipe), DATASET.shape, DATASET.classes, torch.device(device))
     unknown = ", and on a GPU was not measured" if device == "cuda" else ""
     assert said == f"one run after the other, {how}, {COST}{unknown}"
 
 
 def test_several_runs_by_torch_have_recorded_steps_on_a_gpu():
     recipe = {"loss": "mse", "metrics": ("r2",)}
-    said = how_trained(a_run(**recipe), DATASET.shape, DATASET.classes, torch.device("cuda"))
+    said = describe_planned_training(a_run(**recipe), DATASET.shape, DATASET.classes, torch.device("cuda"))
     assert said == f"{BY_TORCH} in recorded steps"
 
 

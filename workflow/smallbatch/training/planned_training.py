@@ -9,7 +9,7 @@ from smallbatch.training.own_models import suitability
 from smallbatch.training.own_models.spec import SLOWER
 
 
-def how_trained(run: Run, shape: tuple[int, int, int], classes: int, device: torch.device) -> str:
+def describe_planned_training(run: Run, shape: tuple[int, int, int], classes: int, device: torch.device) -> str:
     """How a run will be trained by one process, beside others that differ in rate and seed alone.
 
     Args:
