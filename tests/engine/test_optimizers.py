@@ -9,7 +9,7 @@ from torch.nn import functional as F
 
 from smallbatch.data import prepared
 from smallbatch.training import lanes
-from smallbatch.training.batches import stream
+from smallbatch.training.batches import random_stream
 from smallbatch.training.engines.eager import EagerUpdates
 from smallbatch.training.engines.native import library
 from smallbatch.training.engines.native.updates import NativeUpdates
@@ -135,7 +135,7 @@ def test_what_a_bias_or_a_norm_is_called(model, biases, norms, change):
 @pytest.mark.parametrize("name", ["sgd", "adam", "adamw", "torch:RMSprop"])
 def test_complex_weights_are_updated_as_torch_updates_them(name, clip):
     def weights():
-        return nn.ParameterList([torch.randn(3, 4, dtype=torch.complex64, generator=stream(1, "test"))])
+        return nn.ParameterList([torch.randn(3, 4, dtype=torch.complex64, generator=random_stream(1, "test"))])
 
     ours, theirs = lanes.Alone(weights()), weights()
     more, make = OPTIMIZERS.get(name, ({}, lambda p, lr: torch.optim.RMSprop(p, lr, weight_decay=0.1)))
@@ -143,7 +143,7 @@ def test_complex_weights_are_updated_as_torch_updates_them(name, clip):
     optimizer, other = optimizer_of(setting, ours, lanes.parameters_of(ours), [0.02]), make(theirs, 0.02)
     for step in range(4):
         [one], [two] = ours.model, theirs
-        one.grad = torch.randn(3, 4, dtype=torch.complex64, generator=stream(2, "test", step))
+        one.grad = torch.randn(3, 4, dtype=torch.complex64, generator=random_stream(2, "test", step))
         two.grad = one.grad.clone()
         if clip is not None:
             nn.utils.clip_grad_norm_(theirs, clip)
