@@ -4,6 +4,7 @@ import logging
 import os
 import pty
 import select
+import signal
 import subprocess
 import sys
 import threading
@@ -25,7 +26,7 @@ STATUS = Status("mine", 0.0, {"all": {"runs": 22, "done": 3}}, [], {}, None, Non
 def screen():
     """(screen, its terminal, the descriptor that it takes over)."""
     reader, descriptor = pty.openpty()
-    taken = Screen(descriptor)
+    taken = Screen(descriptor, interrupted="Stopping.")
     yield taken, reader, descriptor
     os.close(reader)
     os.close(descriptor)
@@ -58,6 +59,44 @@ def test_a_muted_screen_drops_what_others_write(screen):
     screen.say("said")
     screen.close()
     assert [row for row in seen(reader) if row] == ["said"]
+
+
+def test_ctrl_c_mutes_the_screen_at_once_though_python_may_handle_it_later():
+    """A job that ends by the same Ctrl-C may write before the main thread has its turn."""
+    reader, descriptor = pty.openpty()
+    screen, muted = Screen(descriptor, interrupted="Stopping."), []
+
+    def handle(*_):
+        end = time.monotonic() + 5
+        while not screen.muted and time.monotonic() < end:
+            time.sleep(0.01)
+        muted.append(screen.muted)
+
+    former = signal.signal(signal.SIGINT, handle)
+    try:
+        os.write(descriptor, b"before\n")
+        assert seen(reader)[0] == "before"
+        signal.raise_signal(signal.SIGINT)
+        os.write(descriptor, b"Traceback\n")
+        signal.raise_signal(signal.SIGINT)
+    finally:
+        signal.signal(signal.SIGINT, former)
+    screen.close()
+    assert muted == [True, True]
+    assert [row for row in seen(reader) if row] == ["Stopping."], "once, and nothing of what came after"
+    assert signal.set_wakeup_fd(-1) == -1
+    os.close(reader)
+    os.close(descriptor)
+
+
+def test_other_signals_do_not_mute_a_screen(screen):
+    screen, reader, descriptor = screen
+    former = signal.signal(signal.SIGUSR1, lambda *_: None)
+    signal.raise_signal(signal.SIGUSR1)
+    os.write(descriptor, b"text\n")
+    screen.close()
+    signal.signal(signal.SIGUSR1, former)
+    assert seen(reader)[0] == "text" and not screen.muted
 
 
 def test_a_terminal_that_is_gone_stops_nobody():

@@ -1,14 +1,11 @@
 """One line on the progress of a study: redrawn in a terminal, written once a minute elsewhere."""
 
 import logging
-import os
-import signal
 import sys
 import threading
 import time
 from collections.abc import Callable
 from dataclasses import replace
-from types import FrameType
 from typing import Any
 
 from smallbatch.runs.status import Status, format_line, stopped_message
@@ -102,7 +99,8 @@ class StatusLogHandler(logging.Handler):
     """Replaces Snakemake's terminal handler, to which warnings and errors are still passed on.
 
     Before `watch`, Snakemake's header and tables are left out; after it, one line is written for each finished job,
-    with the study's status line below. After Ctrl-C, one line says what is saved.
+    with the study's status line below. After Ctrl-C, one line says what is saved; what jobs and Snakemake write about
+    being stopped is left out, for their logs have it.
 
     Args:
         handler: Snakemake's handler.
@@ -115,20 +113,17 @@ class StatusLogHandler(logging.Handler):
         self._messages: dict[int, str] = {}
         self._screen: Screen | None = None
         self._watch: Watch | None = None
-        self._failed = self._interrupted = False
-        self._process = os.getpid()
+        self._failed = False
 
     def watch(self) -> None:
         """Begin to show the study's status line; called by the main thread before jobs begin."""
-        self._screen = screen = Screen()
+        self._screen = screen = Screen(interrupted=INTERRUPTED)
 
         def show(status: Status) -> None:
             running = [text for text in [*self._messages.values()] if text.endswith(DONE)]
             screen.draw(format_line(status, screen.width - 1, beside="".join(running[:1]).removesuffix(DONE)))
 
         self._watch = Watch(self._look, show, EVERY)
-        if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
-            signal.signal(signal.SIGINT, self._interrupt)
 
     def emit(self, record: logging.LogRecord) -> None:
         """Write a log record as far as a terminal should show it."""
@@ -153,18 +148,10 @@ class StatusLogHandler(logging.Handler):
         if self._screen and self._watch:
             self._watch.end()
             self._screen.close()
-            self._screen = None
-            if self._interrupted:
+            interrupted, self._screen = self._screen.muted, None
+            if interrupted:
                 print(stopped_message(self._look()), file=sys.stderr)
         super().close()
-
-    def _interrupt(self, number: int, frame: FrameType | None) -> None:
-        """Handle Ctrl-C: hide what jobs and Snakemake write about being stopped; their logs have it."""
-        signal.signal(signal.SIGINT, signal.default_int_handler)
-        if self._screen and os.getpid() == self._process:  # not in a process forked for jobs
-            self._screen.say(INTERRUPTED)
-            self._screen.muted = self._interrupted = True
-        raise KeyboardInterrupt
 
 
 def message(job: dict[str, Any]) -> str:
