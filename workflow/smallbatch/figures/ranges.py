@@ -63,8 +63,8 @@ def range_bars(runs: pd.DataFrame, axes: Axes, generator: np.random.Generator, l
     lowest, highest = cell_edges(np.unique(rated["base_lr"]))[[0, -1]] if len(rated) else (0, 1)
     for _, cells in rated.groupby(["experiment", "batch_size"]):
         name, size = cells["experiment"].iloc[0], cells["batch_size"].iloc[0]
-        left = sizes.index(size) - _FILLED / 2 + list(labels).index(name) * width
-        _draw_ranges(axes, cells, left, 0.86 * width, looks[name], (lowest, highest))
+        middle = sizes.index(size) + (list(labels).index(name) + 0.5) * width - _FILLED / 2
+        _draw_ranges(axes, cells, middle, 0.86 * width, looks[name], (lowest, highest))
     for position in range(0, len(sizes), 2):
         axes.axvspan(position - 0.5, position + 0.5, color="0.95", linewidth=0, zorder=0)
     figure = axes.get_figure(root=True)
@@ -82,7 +82,7 @@ def range_bars(runs: pd.DataFrame, axes: Axes, generator: np.random.Generator, l
 
 
 def _draw_ranges(
-    axes: Axes, cells: pd.DataFrame, left: float, width: float, look: style.Look, limits: tuple[float, float]
+    axes: Axes, cells: pd.DataFrame, middle: float, width: float, look: style.Look, limits: tuple[float, float]
 ) -> None:
     """Draw the bars of one experiment and m, and arrows where they reach an end of the grid of rates.
 
@@ -92,9 +92,9 @@ def _draw_ranges(
     for reached, light in (((share > 0) & (share < 1), True), (share == 1, False)):
         bar = _bar_look(look, light)
         for low, high in unbroken_ranges(reached):
-            axes.bar(left, high - low, width, bottom=low, align="edge", **bar)
+            axes.bar(middle, high - low, width, bottom=low, **bar)
         for edge, marker in grid_ends(reached):
-            axes.plot(left + width / 2, np.clip(edge, *limits), marker=marker, color=bar["edgecolor"], **_ARROW)
+            axes.plot(middle, np.clip(edge, *limits), marker=marker, color=bar["edgecolor"], **_ARROW)
 
 
 def _bar_look(look: style.Look, light: bool = False) -> style.Look:
