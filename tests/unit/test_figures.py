@@ -128,7 +128,7 @@ def test_cost_draws_accuracy_speed_and_memory() -> None:
     assert [lines(accuracy)["reduced AlexNet, no BN"][1].tolist()] == [[60, 80]]
     assert [axes.get_lines()[0].get_ydata().tolist() for axes in (speed, memory)] == [[20, 80], [1, 3]]
     assert [[text.get_text() for text in axes.get_yticklabels()] for axes in (speed, memory)] == [
-        ["20", "40", "60", "80"], ["1", "1.5", "2", "2.5", "3"],
+        ["20", "40", "60", "80"], ["1.0", "1.5", "2.0", "2.5", "3.0"],
     ]  # fmt: skip
 
 
@@ -145,6 +145,24 @@ def test_cost_draws_accuracy_speed_and_memory() -> None:
 )
 def test_ticks_of_speed_and_memory_are_round_numbers(low: float, high: float, numbers: list[float]) -> None:
     assert style.round_numbers(low, high) == pytest.approx(numbers)
+
+
+@pytest.mark.parametrize(
+    ("numbers", "words"),
+    [
+        ([0.55, 0.6, 0.65], ["0.55", "0.60", "0.65"]), ([0.5, 1, 2, 5], ["0.5", "1", "2", "5"]),
+        ([5000, 10_000, 15_000], ["5,000", "10,000", "15,000"]), ([0.1, 1, 10], ["0.1", "1", "10"]),
+    ],
+)  # fmt: skip
+def test_evenly_spaced_ticks_have_as_many_decimals(numbers: list[float], words: list[str]) -> None:
+    assert style.number_words(numbers) == words
+
+
+def test_three_plots_in_a_row_have_fewer_labels_of_batch_sizes_than_one() -> None:
+    runs = planned({(2**s, 2**s, 2.0**-8): [0.9] for s in range(1, 12)})
+    for kind, labels in (("best", ["2", "8", "32", "128", "512", "2048"]), ("cost", ["2", "16", "128", "1024"])):
+        for axes in draw(spec(kind), runs, NO_EPOCHS).axes:
+            assert [text.get_text() for text in axes.get_xticklabels()] == labels
 
 
 @pytest.mark.parametrize("unknown", [np.nan, None])

@@ -67,9 +67,7 @@ def range_bars(runs: pd.DataFrame, axes: Axes, generator: np.random.Generator, l
         _draw_ranges(axes, cells, middle, 0.86 * width, looks[name], (lowest, highest))
     for position in range(0, len(sizes), 2):
         axes.axvspan(position - 0.5, position + 0.5, color="0.95", linewidth=0, zorder=0)
-    figure = axes.get_figure(root=True)
-    assert figure, "axes to draw on lie in one"
-    style.ticks(axes.xaxis, range(len(sizes)), map(str, sizes), at_most=round(2 * figure.get_figwidth()))
+    style.ticks(axes.xaxis, range(len(sizes)), map(str, sizes), style.labels_across(axes))
     axes.set_xlim(-0.5, len(sizes) - 0.5)
     axes.set_xlabel("batch size m")
     axes.grid(visible=False, axis="x")

@@ -46,7 +46,7 @@ def blank(
     lines = wrapped(note, width) if note else []
     below = style.TEXT_LINE * (len(lines) + legend_rows) + 0.09
     height = style.HEIGHT * rows + below
-    layout = ConstrainedLayoutEngine(rect=(0, below / height, 1, 1 - below / height))
+    layout = ConstrainedLayoutEngine(rect=(0, below / height, 1, 1 - below / height), wspace=0.05)
     figure = Figure(figsize=(width, height), layout=layout)
     # Dollar signs are text, not mathematics.
     if title:

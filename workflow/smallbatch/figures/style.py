@@ -9,6 +9,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import matplotlib
+import numpy as np
+from matplotlib.axes import Axes
 from matplotlib.axis import Axis
 from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, MaxNLocator, NullFormatter, NullLocator
@@ -138,7 +140,14 @@ def batch_axis(axis: Axis, batch_sizes: Iterable[int], label: str) -> None:
     """A log axis of batch sizes, with ticks at those that occur."""
     sizes = sorted(set(batch_sizes))
     _log_axis(axis, label, sizes)
-    ticks(axis, sizes, map(str, sizes))
+    ticks(axis, sizes, map(str, sizes), labels_across(axis.axes))
+
+
+def labels_across(axes: Axes) -> int:
+    """How many labels of batch sizes have room side by side: two an inch of the plot's share of the sheet."""
+    figure, place = axes.get_figure(root=True), axes.get_subplotspec()
+    assert figure and place, "plots lie in a grid on a sheet"
+    return round(2 * figure.get_figwidth() / place.get_gridspec().ncols)
 
 
 def magnitude_axis(axis: Axis, values: Iterable[float], label: str) -> None:
@@ -154,7 +163,7 @@ def magnitude_axis(axis: Axis, values: Iterable[float], label: str) -> None:
     low, high = there[0] / 1.1, there[-1] * 1.1
     _log_axis(axis, label, [low, high], room=1)
     numbers = round_numbers(low, high)
-    ticks(axis, numbers, [f"{number:,.10g}" for number in numbers], at_most=8)
+    ticks(axis, numbers, number_words(numbers), at_most=8)
 
 
 def round_numbers(low: float, high: float) -> list[float]:
@@ -167,6 +176,14 @@ def round_numbers(low: float, high: float) -> list[float]:
             return inside
     spaced = MaxNLocator(5, steps=[1, 2, 5, 10]).tick_values(low, high)
     return [float(f"{number:.6g}") for number in spaced if low <= number <= high]
+
+
+def number_words(numbers: Sequence[float]) -> list[str]:
+    """Numbers as a person would write them: `0.5`, `1`, `2`, but evenly spaced ones `0.55`, `0.60`, `0.65`."""
+    words = [f"{number:,.10g}" for number in numbers]
+    even = np.allclose(np.diff(numbers, 2), 0, atol=1e-6 * max(numbers))
+    decimals = max(len(word.partition(".")[2]) for word in words)
+    return [f"{number:,.{decimals}f}" for number in numbers] if even else words
 
 
 def _log_axis(axis: Axis, label: str, values: Sequence[float], room: float = 1.5) -> None:
