@@ -111,6 +111,13 @@ def test_variance_draws_a_line_for_each_point_of_training_with_its_slope() -> No
     assert "estimated from 32 or more mini-batches" in text and "(Student's t)" in text
 
 
+def test_a_slope_below_zero_has_a_minus_sign() -> None:
+    runs, variance = measured(-0.5)
+    (axes,) = draw(spec("variance"), runs, NO_EPOCHS, variance).axes
+    label = "0 epochs: slope -0.50 (-0.50 to -0.50)".replace("-", "\N{MINUS SIGN}")
+    assert next(iter(lines(axes))) == label
+
+
 def test_example_variance_draws_a_line_for_each_batch_size_trained_with() -> None:
     runs, variance = measured(1.0)
     (axes,) = draw(spec("example-variance"), runs, NO_EPOCHS, variance).axes

@@ -56,7 +56,8 @@ def slope_words(rows: pd.DataFrame) -> str:
     if not len(fitted):
         return "no slope"
     mean, low, high = (round(value, 2) + 0.0 for value in (fitted.mean(), *mean_interval(fitted)))  # no -0.00
-    return f"slope {mean:.2f}" + ("" if np.isnan(low) else f" ({low:.2f} to {high:.2f})")
+    words = f"slope {mean:.2f}" + ("" if np.isnan(low) else f" ({low:.2f} to {high:.2f})")
+    return words.replace("-", "\N{MINUS SIGN}")
 
 
 def example_lines(measured: pd.DataFrame, axes: Axes, generator: np.random.Generator) -> Axes:
