@@ -13,7 +13,7 @@ from smallbatch.figures import style
 
 _FILLED = 0.84  # the share of a batch size's place that its bars take
 _ARROW: style.Look = {"markersize": 3.5, "linestyle": "none", "clip_on": False, "zorder": 3}
-_LIGHT = 0.35  # the share of its colour that a lighter bar keeps
+_LIGHT, _LIGHT_EDGE = 0.35, 0.5  # the share of its colour that a lighter bar keeps, filled or as an edge alone
 
 
 def cell_edges(base_lrs: np.ndarray) -> np.ndarray:
@@ -97,7 +97,8 @@ def _draw_ranges(
 
 def _bar_look(look: style.Look, light: bool = False) -> style.Look:
     """The look of a bar: filled for solid lines; white with a coloured edge for dashed ones."""
-    kept = _LIGHT if light else 1
+    filled = look["linestyle"] == "-"
+    kept = (_LIGHT if filled else _LIGHT_EDGE) if light else 1
     red, green, blue = (1 - kept * (1 - part) for part in matplotlib.colors.to_rgb(look["color"]))
     color = matplotlib.colors.to_hex((red, green, blue))
-    return {"facecolor": color if look["linestyle"] == "-" else "white", "edgecolor": color, "linewidth": 0.6}
+    return {"facecolor": color if filled else "white", "edgecolor": color, "linewidth": 0.6}
