@@ -4,10 +4,10 @@ import matplotlib
 import numpy as np
 import pandas as pd
 import pytest
-from helpers.figures import NO_EPOCHS, caption, draw, level, lines, note_of, planned, spec
+from helpers.figures import NO_EPOCHS, caption, corners, draw, level, lines, note_of, planned, spec
 
 from smallbatch.analysis.metric_columns import with_metric_as_accuracy
-from smallbatch.figures.cells import best_cells, percent_axis, trained_floor
+from smallbatch.figures.cells import best_cells, percent_axis, percent_limits, trained_floor, training_floor
 
 
 @pytest.mark.parametrize(
@@ -15,13 +15,16 @@ from smallbatch.figures.cells import best_cells, percent_axis, trained_floor
     [
         ((0.9, 0.92, 0.1), 0.8, 85),  # 5 below 90
         ((0.9, 0.52, 0.44, 0.1), 0.8, 85),  # 44 to 10 is narrower than 90 to 52
-        ((0.9, 0.62, 0.44, 0.1), 0.8, 35),  # 39
+        ((0.9, 0.62, 0.44, 0.1), 0.8, 70),  # 39 lies further below 80 than 90 above it
+        ((0.9, 0.7, 0.62, 0.44, 0.3, 0.1), 0.8, 70),  # no wide gap
+        ((0.9, 0.62, 0.44, 0.1), 0.6, 35),  # 39
         ((0.94, 0.82, 0.74, 0.7), 0.8, 75),  # 78, half of 74 to 82; for 82 to 94 lies above the bar
         ((0.94, 0.822, 0.782, 0.76), 0.8, 80),  # 80.2, half of 78.2 to 82.2
         ((0.899, 0.1), 0.8, 80),  # 84.9
         ((0.99, 0.8, 0.72), 0.7999, 75),  # 76: 80 is above the bar, so 80 to 99 is no gap below it
         ((0.94, 0.829, 0.749, 0.72), 0.8, 75),  # 78.9; a third of the gap would leave 80.2
-        ((0.9, 0.85), 0.8, None),
+        ((0.9, 0.85), 0.8, 80),  # all have trained
+        ((0.14, 0.13), 0.12, None),  # 8, where networks guess
         ((0.1, 0.12), np.inf, None),
     ],
 )
@@ -63,10 +66,33 @@ def test_the_axis_of_bests_begins_where_the_best_cells_train() -> None:
     ])  # fmt: skip
     assert trained_floor(runs) == 80 and trained_floor(runs, of_bests=True) == 80
     lower = pd.concat([runs, planned({(8, 8, 2**-8): [0.6, 0.6], (8, 8, 2**-7): [0.11, 0.11]}, experiment="last")])
+    lower = lower.assign(bar=0.5)
     assert trained_floor(lower) == 35, "29 points between 11 and 40 %"
     assert trained_floor(lower, of_bests=True) == 55, "50 between 10 and 60 %"
     axes = draw(spec("best", "alex", "bn", "last"), lower, NO_EPOCHS).axes[0]
     assert 50 < axes.get_ylim()[0] < 55
+
+
+@pytest.mark.parametrize(
+    ("best", "bar", "floor"), [(0.92, 0.76, 60), (0.9, 0.8, 70), (0.7, 0.4, None), (0.7, np.inf, None)]
+)
+def test_an_axis_of_training_begins_as_far_below_the_bar_as_the_best_is_above(best, bar, floor) -> None:
+    assert training_floor(planned(level(best, 0.3, 0.1), bar=bar)) == floor
+
+
+def test_an_axis_of_training_begins_at_zero_where_no_cell_but_only_a_seed_has_trained() -> None:
+    assert training_floor(planned({(2, 2, 2**-8): [0.9, 0.1]}, bar=0.8)) is None
+
+
+def test_bn_batches_that_have_collapsed_are_below_the_axis() -> None:
+    cells = {(8, 2, 2**-8): [0.1, 0.1], (8, 4, 2**-8): [0.9, 0.9], (8, 8, 2**-8): [0.91, 0.91]}
+    lower = {(8, b, 2**-9): [0.3, 0.3] for b in (2, 4, 8)}  # a rate that is not shown
+    figure = draw(spec("bn-batch"), planned(cells | lower), NO_EPOCHS)
+    hollow = [line for line in figure.axes[0].get_lines() if line.get_markerfacecolor() == "white"]
+    assert [list(line.get_xdata()) for line in hollow] == [[2]]
+    assert figure.axes[0].get_ylim()[0] > 80 and "hollow" in note_of(figure)
+    trained = {cell: seeds for cell, seeds in cells.items() if cell[1] > 2}
+    assert "hollow" not in note_of(draw(spec("bn-batch"), planned(trained | lower), NO_EPOCHS))
 
 
 def test_of_the_best_only_the_best_are_below_the_axis() -> None:
@@ -76,29 +102,46 @@ def test_of_the_best_only_the_best_are_below_the_axis() -> None:
     assert "hollow" not in note_of(draw(spec("best"), runs[runs["batch_size"] == 2], NO_EPOCHS))
 
 
+def cells_at(means: list[float], low: list[float] | float = np.nan, high: list[float] | float = np.nan) -> pd.DataFrame:
+    return pd.DataFrame({"mean": means, "low": low, "high": high}).astype(float)
+
+
 @pytest.mark.parametrize(
-    ("values", "from_zero", "ends"),
+    ("means", "from_zero", "ends"),
     [
-        ([43, 61], True, (0, 70 + 0.02 * 70)), ([43, 61], False, (40 - 0.02 * 25, 65 + 0.02 * 25)),
-        ([91, 92], False, (90 - 0.02 * 10, 100 + 0.02 * 10)), ([97, 99], False, (95 - 0.02 * 5, 100 + 0.02 * 5)),
-        ([4, 7], True, (0, 10 + 0.02 * 10)), ([np.nan], False, (-2, 102)), ([np.nan, 97], True, (0, 102)),
-        ([100, 100], False, (95 - 0.02 * 5, 100 + 0.02 * 5)),
+        ([43, 61], True, (0, 70)), ([43, 61], False, (40, 65)), ([91, 92], False, (90, 95)),
+        ([97, 99], False, (95, 100)), ([4, 7], True, (0, 10)), ([np.nan], False, (0, 100)),
+        ([np.nan, 97], True, (0, 100)), ([100, 100], False, (95, 100)),
     ],
 )  # fmt: skip
-@pytest.mark.parametrize("column", ["mean", "low", "high"])
-def test_axes_of_percent_end_at_tens_from_zero_and_else_at_fives(values, from_zero, ends, column) -> None:
-    cells = pd.DataFrame({name: values if name == column else np.nan for name in ("mean", "low", "high")})
-    axes = matplotlib.figure.Figure().subplots()
-    percent_axis(axes, cells.astype(float), "test accuracy", from_zero=from_zero)
-    assert axes.get_ylim() == pytest.approx(ends) and axes.get_ylabel() == "test accuracy (%)"
+def test_axes_of_percent_end_at_tens_from_zero_and_else_at_fives(means, from_zero, ends) -> None:
+    assert percent_limits(cells_at(means), from_zero=from_zero) == ends
 
 
-@pytest.mark.parametrize(("low", "bottom", "top"), [(80.0, 80, 100), (79.0, 85, 95)])
-def test_an_interval_that_ends_at_the_floor_of_an_axis_is_on_it_and_a_longer_one_is_not(low, bottom, top) -> None:
+@pytest.mark.parametrize(
+    ("low", "high", "floor", "ends"),
+    [
+        (83, 97, None, (80, 100)), (82.9, 97, None, (85, 95)), (83, 97.1, None, (85, 95)),  # five points and more
+        (84, 96, 84, (80, 100)), (83.9, 96, 84, (85, 95)),  # what reaches below the floor counts at neither end
+    ],
+)  # fmt: skip
+def test_axes_of_percent_show_intervals_that_reach_little_beyond_the_means(low, high, floor, ends) -> None:
+    assert percent_limits(cells_at([88, 92], low, high), floor=floor) == ends
+
+
+def test_an_axis_of_percent_has_room_for_markers_on_its_ends() -> None:
     axes = matplotlib.figure.Figure().subplots()
-    percent_axis(axes, pd.DataFrame({"mean": [88.0], "low": [low], "high": [99.0]}), "test accuracy", floor=80)
-    room = 0.02 * (top - bottom)
-    assert axes.get_ylim() == pytest.approx((bottom - room, top + room))
+    percent_axis(axes, (85, 95), "test accuracy")
+    assert axes.get_ylim() == pytest.approx((84.8, 95.2)) and axes.get_ylabel() == "test accuracy (%)"
+    percent_axis(axes, (0, 100), "test accuracy")
+    assert axes.get_ylim() == pytest.approx((0, 102))
+
+
+def test_an_interval_that_reaches_beyond_the_axis_is_a_line_of_its_own() -> None:
+    widely = {(8, 8, 2**-8): [0.9, 0.9], (8, 4, 2**-8): [0.8, 1.0], (8, 2, 2**-8): [0.9, 0.9]}
+    axes = draw(spec("bn-batch"), planned(widely), NO_EPOCHS).axes[0]
+    band, whiskers = (corners(collection) for collection in axes.collections)
+    assert axes.get_ylim()[0] > 80 and 4 in whiskers[:, 0] and 4 not in band[:, 0]
 
 
 def test_rates_are_chosen_by_selection_accuracy_and_shown_by_accuracy() -> None:

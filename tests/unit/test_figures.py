@@ -26,7 +26,7 @@ from helpers.figures import (
 from matplotlib.markers import CARETDOWNBASE, CARETUPBASE
 
 from smallbatch.core.errors import UserError
-from smallbatch.figures import ALL_KINDS, style
+from smallbatch.figures import ALL_KINDS, convergence, style
 from smallbatch.figures.cells import best_cells
 from smallbatch.figures.ranges import cell_edges
 
@@ -206,6 +206,27 @@ def test_convergence_keeps_a_diverged_run_at_chance_and_leaves_out_a_missing_one
     np.testing.assert_allclose(drawn["4"], [[1, 2, 3, 4], [10, 20, 50, 60]])
     np.testing.assert_allclose(drawn["8"], [[1, 2, 3], [40, 50, 70]])  # nothing is made up
     assert "4 of 5 runs so far" in note_of(figure)
+
+
+def test_an_axis_over_the_epochs_begins_where_runs_train_and_marks_those_that_end_below() -> None:
+    ends = {2: 0.9, 4: 0.88, 8: 0.1, 16: 0.1}
+    runs = planned({(m, m, 2**-8): [end] for m, end in ends.items()})
+    epochs = pd.concat([epochs_of(f"alex-m{m}-b{m}-0.00390625-s0", [0.2, 0.6, end, end]) for m, end in ends.items()])
+    figure = draw(spec("convergence", base_lr=2**-8), runs, epochs)
+    (axes,) = figure.axes
+    assert axes.get_ylim()[0] == pytest.approx(69.6) and "hollow: below the axis" in note_of(figure), "80 - (90 - 80) %"
+    hollow = [line for line in axes.get_lines() if line.get_markerfacecolor() == "white"]
+    assert [list(line.get_xdata()) for line in hollow] == [[3], [4]], "lines that coincide have markers of their own"
+    assert "chance" not in note_of(figure)
+    figure = draw(spec("convergence", base_lr=2**-8), runs.assign(accuracy=0.2), epochs)
+    assert figure.axes[0].get_ylim()[0] == 0 and "hollow" not in note_of(figure) and "chance" in note_of(figure)
+
+
+def test_lines_over_many_epochs_have_markers_at_epochs_of_their_own() -> None:
+    for lines_, epochs in ((11, 82), (5, 10), (3, 4), (1, 1)):
+        marks = [convergence.marks(number, lines_, epochs) for number in range(lines_)]
+        places = [place for start, step in marks for place in range(epochs)[start::step]]
+        assert len(places) == len(set(places)) and all(start < epochs for start, _ in marks)
 
 
 def test_convergence_at_a_rate_without_runs_is_refused() -> None:

@@ -173,4 +173,4 @@ def _mark_below(kind: str, runs: pd.DataFrame, plots: list[Axes]) -> None:
     floor = captions.axis_floor(kind, runs)
     if floor is not None:
         for axes in plots:
-            mark_below(axes, floor)
+            mark_below(axes, floor, at_end=kind == "convergence")

@@ -14,6 +14,7 @@ from smallbatch.figures.cells import (
     chance_line,
     lines_over_seeds,
     percent_axis,
+    percent_limits,
     trained_floor,
 )
 
@@ -26,9 +27,10 @@ def accuracy_lines(runs: pd.DataFrame, axes: Axes, generator: np.random.Generato
     floor = trained_floor(runs)
     cells = best_cells(runs, ["batch_size", "base_lr"], generator)
     rated = cells[cells["base_lr"] > 0]  # 0 stands for a rate still to be chosen
-    lines_over_seeds(axes, batch_lines(rated), "base_lr", floor)
+    limits = percent_limits(cells, from_zero=floor is None, floor=floor)
+    lines_over_seeds(axes, batch_lines(rated), "base_lr", limits)
     chance_line(axes, runs)
     bar_line(axes, runs)
     style.rate_axis(axes.xaxis, runs["base_lr"], rate_symbol(runs))
-    percent_axis(axes, cells, f"test {metric_label(runs)}", from_zero=floor is None, floor=floor)
+    percent_axis(axes, limits, f"test {metric_label(runs)}")
     return axes

@@ -7,16 +7,16 @@ from matplotlib.axes import Axes
 from smallbatch.analysis.metric_columns import metric_label
 from smallbatch.analysis.words import experiment_labels
 from smallbatch.figures import style
-from smallbatch.figures.cells import best_cells, lines_over_seeds, percent_axis, trained_floor
+from smallbatch.figures.cells import best_cells, lines_over_seeds, percent_axis, percent_limits, trained_floor
 
 
 def best_lines(runs: pd.DataFrame, axes: Axes, generator: np.random.Generator, looks: style.Looks) -> Axes:
     """Draw, for each experiment and m, the rate with the highest mean selection accuracy over seeds."""
     labels = experiment_labels(runs)
     cells = best_cells(runs, ["experiment", "batch_size"], generator)
-    floor = trained_floor(runs, of_bests=True)
+    limits = percent_limits(cells, floor=trained_floor(runs, of_bests=True))
     lines = [(label, cells[cells["experiment"] == name], looks[name]) for name, label in labels.items()]
-    lines_over_seeds(axes, lines, "batch_size", floor)
+    lines_over_seeds(axes, lines, "batch_size", limits)
     style.batch_axis(axes.xaxis, runs["batch_size"], "batch size m")
-    percent_axis(axes, cells, f"best test {metric_label(runs)}", floor=floor)
+    percent_axis(axes, limits, f"best test {metric_label(runs)}")
     return axes

@@ -7,13 +7,22 @@ from matplotlib.axes import Axes
 from smallbatch.analysis.metric_columns import metric_label
 from smallbatch.analysis.selection import at_best_rates
 from smallbatch.figures import style
-from smallbatch.figures.cells import batch_lines, best_cells, lines_over_seeds, percent_axis
+from smallbatch.figures.cells import (
+    batch_lines,
+    best_cells,
+    lines_over_seeds,
+    percent_axis,
+    percent_limits,
+    trained_floor,
+)
 
 
 def bn_batch_lines(runs: pd.DataFrame, axes: Axes, generator: np.random.Generator) -> Axes:
     """Draw the runs of one experiment, each m at its best base learning rate."""
-    cells = best_cells(at_best_rates(runs), ["batch_size", "bn_batch_size"], generator)
-    lines_over_seeds(axes, batch_lines(cells), "bn_batch_size")
+    shown = at_best_rates(runs)
+    cells = best_cells(shown, ["batch_size", "bn_batch_size"], generator)
+    limits = percent_limits(cells, floor=trained_floor(shown))
+    lines_over_seeds(axes, batch_lines(cells), "bn_batch_size", limits)
     style.batch_axis(axes.xaxis, runs["bn_batch_size"], "BN batch size b")
-    percent_axis(axes, cells, f"test {metric_label(runs)}")
+    percent_axis(axes, limits, f"test {metric_label(runs)}")
     return axes

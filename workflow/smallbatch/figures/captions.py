@@ -1,6 +1,7 @@
 """Self-contained captions of figures, and the notes below them."""
 
 import re
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -24,7 +25,7 @@ from smallbatch.analysis.words import (
     shared_departures,
     sources,
 )
-from smallbatch.figures.cells import shown_means, trained_floor
+from smallbatch.figures.cells import shown_means, trained_floor, training_floor
 from smallbatch.figures.ranges import some_end_with_the_grid
 from smallbatch.study.experiments import COMPARING
 from smallbatch.study.metrics import METRICS
@@ -49,7 +50,14 @@ _DRAWN = {
     "experiment; an empty place: no rate did. A missing run counts as not converged.",
 }
 _OVER = ("accuracy", "convergence")  # kinds with lines at chance and at the bar of convergence, if the axis shows them
-_FROM_TRAINED = ("accuracy", "best", "cost")  # kinds whose accuracy axis begins at cells that have trained
+_FLOORS: dict[str, Callable[[pd.DataFrame], float | None]] = {
+    "accuracy": trained_floor,
+    "bn-batch": lambda runs: trained_floor(at_best_rates(runs)),
+    "convergence": training_floor,
+}
+"""Where the accuracy axis of an experiment's own plot begins."""
+
+_OF_BESTS = ("best", "cost")  # kinds that show the best cell of each m alone, all experiments in one plot
 _IN_THE_PAPER = {
     "accuracy": "Figure 1",
     "convergence": "Figure 4",
@@ -88,16 +96,17 @@ def note(kind: str, runs: pd.DataFrame) -> str:
 
 def axis_floor(kind: str, runs: pd.DataFrame) -> float | None:
     """The start of the accuracy axis of a figure, which its plots share, if it begins at cells that have trained."""
-    if kind != "accuracy":
-        return trained_floor(runs, of_bests=True) if kind in _FROM_TRAINED else None
-    floors = [trained_floor(of) for _, of in runs.groupby("experiment")]
+    if kind not in _FLOORS:
+        return trained_floor(runs, of_bests=True) if kind in _OF_BESTS else None
+    floors = [_FLOORS[kind](of) for _, of in runs.groupby("experiment")]
     return min(floor for floor in floors if floor is not None) if None not in floors else None
 
 
 def _some_below(kind: str, runs: pd.DataFrame) -> bool:
     """Whether a point lies below an axis that begins at the cells that have trained."""
     floor = axis_floor(kind, runs)
-    return floor is not None and bool((shown_means(runs, of_bests=kind != "accuracy") < floor).any())
+    shown = at_best_rates(runs) if kind == "bn-batch" else runs
+    return floor is not None and bool((shown_means(shown, of_bests=kind in _OF_BESTS) < floor).any())
 
 
 def caption(name: str, spec: dict[str, Any], runs: pd.DataFrame, variance: pd.DataFrame) -> str:
@@ -136,11 +145,8 @@ def _rates_of_sizes(runs: pd.DataFrame) -> str:
 def _also(kind: str, runs: pd.DataFrame, variance: pd.DataFrame) -> str:
     """Sentences about lines and marks beside the data, if there are any."""
     said = {
-        "Dashed: chance.": kind == "convergence"
-        or (kind == "accuracy" and is_accuracy(runs) and axis_floor(kind, runs) is None),
-        "Dotted: from here on a run has converged.": kind in _OVER
-        and is_accuracy(runs)
-        and bool(np.isfinite(runs["bar"]).any()),
+        "Dashed: chance.": _shows_chance(kind, runs),
+        "Dotted: from here on a run has converged.": _shows_bar(kind, runs),
         "Hollow: below the axis.": _some_below(kind, runs),
         "Lines lie side by side: points about one tick are of one value.": _has_neighbours(kind, runs),
         "Lighter: at which it converged with a part of the seeds.": kind == "range" and runs["seed"].nunique() > 1,
@@ -167,6 +173,14 @@ def _setting(runs: pd.DataFrame) -> str:
     data = [f"{name} ({images:,} training images), {budget_words(of)}" for (name, images), of in trained]
     where = f"{'; '.join(data)}."
     if runs["experiment"].nunique() > 1:
+def _shows_chance(kind: str, runs: pd.DataFrame) -> bool:
+    return kind in _OVER and is_accuracy(runs) and axis_floor(kind, runs) is None
+
+
+def _shows_bar(kind: str, runs: pd.DataFrame) -> bool:
+    return kind in _OVER and is_accuracy(runs) and bool(np.isfinite(runs["bar"]).any())
+
+
         shared = shared_departures(runs)
         return f"All with {', '.join(shared)}, on {where}" if shared else f"On {where}"
     setting = setting_words(runs.iloc[0])

@@ -25,6 +25,11 @@ STEP = 5
 Line = tuple[str, pd.DataFrame, style.Look]
 """Label, cells and look of a line."""
 
+Limits = tuple[float, float]
+"""The lower and the upper end of an axis."""
+
+EVERYWHERE: Limits = (-np.inf, np.inf)
+
 APART = 2.0
 """Points between lines that are drawn side by side, if there is room."""
 
@@ -87,8 +92,9 @@ def batch_lines(cells: pd.DataFrame) -> list[Line]:
 def trained_floor(runs: pd.DataFrame, of_bests: bool = False) -> float | None:
     """The start of an accuracy axis that shows the cells that have trained: a multiple of five percent.
 
-    It lies in the widest gap between neighbouring means up to the lowest converged one: most cells below have
-    collapsed. A few percent above it are left for intervals. None if no cell has trained, or all have.
+    It lies in the widest gap between neighbouring means up to the lowest converged one, for most cells below have
+    collapsed; but not below `training_floor`, for accuracy may also fall little by little. A few percent above it are
+    left for intervals. None if no cell has trained, or if it would lie at chance.
 
     Args:
         runs: the runs of all experiments on the axis.
@@ -96,29 +102,48 @@ def trained_floor(runs: pd.DataFrame, of_bests: bool = False) -> float | None:
     """
     means = np.sort(shown_means(runs, of_bests).dropna())
     trained = np.searchsorted(means, 100 * runs["bar"].min())  # index of the first mean that has trained
-    if trained in (0, len(means)):
+    if trained == len(means):
         return None
-    under = means[: trained + 1]
-    gaps = np.diff(under)
-    return STEP * float(np.floor((under[gaps.argmax() + 1] - min(gaps.max() / 2, STEP)) / STEP))
+    gaps = np.diff(means[: trained + 1], prepend=-np.inf)
+    widest = gaps[1:].argmax() + 1 if trained else 0
+    return _floor(runs, max(means[widest] - min(gaps[widest] / 2, STEP), _as_far_below_the_bar(runs)))
+
+
+def training_floor(runs: pd.DataFrame) -> float | None:
+    """The start of an accuracy axis that shows how runs train: a multiple of five percent.
+
+    It lies as far below the bar of convergence as the best mean lies above. None if no cell has trained, or if it would
+    lie at chance.
+    """
+    trained = shown_means(runs, of_bests=True).max() >= 100 * runs["bar"].min()
+    return _floor(runs, _as_far_below_the_bar(runs)) if trained else None
+
+
+def _as_far_below_the_bar(runs: pd.DataFrame) -> float:
+    return float(200 * runs["bar"].min() - shown_means(runs, of_bests=True).max())
+
+
+def _floor(runs: pd.DataFrame, percent: float) -> float | None:
+    floor = STEP * float(np.floor(percent / STEP))
+    return floor if floor > 100 * runs["chance"].max() else None
 
 
 def lines_over_seeds(
-    axes: Axes, lines: Sequence[Line], x: str, floor: float | None = None, apart: float = APART
+    axes: Axes, lines: Sequence[Line], x: str, limits: Limits = EVERYWHERE, apart: float = APART
 ) -> None:
     """Draw mean accuracy over column `x` as lines, broken at NaN, each within a band of its 95 % interval.
 
-    The lines lie side by side, `apart` points at most, so that those that coincide are all seen.
-    An interval that reaches below `floor`, for example if only some of the seeds have trained, is a thin vertical line.
+    The lines lie side by side, `apart` points at most, so that those that coincide are all seen. An interval that
+    reaches beyond `limits`, for example if only some of the seeds have trained, is a thin vertical line.
     """
     places = len({value for _, cells, _ in lines for value in cells[x]})
     apart = min(apart, _ROOM / max(1, places * len(lines)))
     for number, (label, cells, look) in enumerate(lines):
-        _line_over_seeds(axes, cells, x, label, look, floor, apart * (number - (len(lines) - 1) / 2))
+        _line_over_seeds(axes, cells, x, label, look, limits, apart * (number - (len(lines) - 1) / 2))
 
 
 def _line_over_seeds(
-    axes: Axes, cells: pd.DataFrame, x: str, label: str, look: style.Look, floor: float | None, points: float
+    axes: Axes, cells: pd.DataFrame, x: str, label: str, look: style.Look, limits: Limits, points: float
 ) -> None:
     """Draw a line of `lines_over_seeds`, moved to the right by so many points."""
     figure = axes.get_figure(root=True)
@@ -126,7 +151,7 @@ def _line_over_seeds(
     shift = ScaledTranslation(points / 72, 0, figure.dpi_scale_trans)
     moved: style.Look = {"transform": axes.transData + shift} if points else {}
     axes.plot(cells[x], cells["mean"], label=label, **moved, **look)
-    inside = (cells["low"] >= (floor or 0)).to_numpy()
+    inside = ((cells["low"] >= limits[0]) & (cells["high"] <= limits[1])).to_numpy()
     beside = np.append(inside[1:], False) | np.insert(inside[:-1], 0, False)
     banded = inside & beside
     axes.fill_between(cells[x], cells["low"], cells["high"], where=banded, color=look["color"], **moved, **style.BAND)
@@ -134,18 +159,23 @@ def _line_over_seeds(
     axes.vlines(alone[x], alone["low"], alone["high"], color=look["color"], **moved, **style.WHISKER)
 
 
-def mark_below(axes: Axes, floor: float) -> None:
-    """Mark points of lines that lie below `floor`, where the axis begins, by hollow markers at its lower edge alone."""
+def mark_below(axes: Axes, floor: float, at_end: bool = False) -> None:
+    """Mark points of lines that lie below `floor`, where the axis begins, by hollow markers at its lower edge alone.
+
+    `at_end`: only those of lines that end there, for all others rise above it.
+    """
     edge = axes.get_ylim()[0]
     for line in [line for line in axes.get_lines() if not str(line.get_label()).startswith("_")]:
         x, y = (np.asarray(values, float) for values in line.get_data())
-        below = y < floor
-        if not below.any():
+        marked, every = np.zeros(len(y), bool), line.get_markevery()
+        marked[slice(every[0], None, every[1]) if isinstance(every, tuple) else slice(None)] = True
+        below = marked & (y < floor)
+        if not below.any() or (at_end and y[-1] >= floor):
             continue
         look: style.Look = {"marker": line.get_marker(), "markeredgecolor": line.get_color()} | style.HOLLOW
         place: style.Look = {"transform": line.get_transform(), "clip_on": False, "zorder": 3}
         axes.plot(x[below], np.full(below.sum(), edge), **place, **look)
-        line.set_markevery(list(~below))
+        line.set_markevery(list(marked & ~below))
 
 
 def chance_line(axes: Axes, runs: pd.DataFrame) -> None:
@@ -161,24 +191,25 @@ def bar_line(axes: Axes, runs: pd.DataFrame) -> None:
         axes.axhline(100 * bar, **style.BAR)
 
 
-def percent_axis(
-    axes: Axes, cells: pd.DataFrame, label: str, *, from_zero: bool = False, floor: float | None = None
-) -> None:
-    """Set an axis of percent from 0 up to a multiple of ten, or between multiples of five around the values.
+def percent_limits(cells: pd.DataFrame, *, from_zero: bool = False, floor: float | None = None) -> Limits:
+    """The ends of an axis of percent: 0 and a multiple of ten, or multiples of five around the values.
 
-    `label` says of what it is. If there is a `floor` and values lie below it, the axis begins there, and ignores
-    intervals that reach below it.
+    It shows all means, or if there is a `floor` those above it, and those intervals that reach little beyond them.
     """
-    shown = cells[["mean", "low", "high"]].astype(float)
-    if floor is not None:
-        shown.loc[~(cells["low"] >= floor), ["low", "high"]] = np.nan
-        shown = shown.clip(lower=floor)
-    values = shown.to_numpy()
-    values = values[np.isfinite(values)] if np.isfinite(values).any() else np.array([0.0, 100.0])
+    means = cells["mean"].astype(float).clip(lower=floor)
+    if means.isna().all():
+        return 0, 100
+    narrow = (cells["low"] >= max(means.min() - STEP, floor or 0)) & (cells["high"] <= means.max() + STEP)
+    low, high = np.nanmin([means, cells["low"].where(narrow)]), np.nanmax([means, cells["high"].where(narrow)])
     step = 2 * STEP if from_zero else STEP
-    bottom = 0 if from_zero else min(step * np.floor(values.min() / step), 100 - step)
-    top = min(max(step * np.ceil(values.max() / step), bottom + 10), 100)
-    room = 0.02 * (top - bottom)  # so that a marker on the border is not cut off
-    axes.set_ylim(0 if from_zero else bottom - room, top + room)
+    bottom = 0 if from_zero else min(step * np.floor(low / step), 100 - step)
+    return float(bottom), float(min(max(step * np.ceil(high / step), bottom + step), 100))
+
+
+def percent_axis(axes: Axes, limits: Limits, label: str) -> None:
+    """Set an axis of percent, of what `label` says, to `limits`, with room so that a marker on one of them is whole."""
+    bottom, top = limits
+    room = 0.02 * (top - bottom)
+    axes.set_ylim(bottom - room if bottom else 0, top + room)
     axes.yaxis.set_major_locator(MaxNLocator("auto", steps=[1, 2, 5, 10]))
     axes.set_ylabel(f"{label} (%)")

@@ -1,14 +1,20 @@
 """Test accuracy over the epochs at one base learning rate, a line for each batch size (Figure 4)."""
 
-import math
-
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 
 from smallbatch.analysis.metric_columns import metric_label
 from smallbatch.figures import style
-from smallbatch.figures.cells import bar_line, best_cells, by_batch_size, chance_line, percent_axis
+from smallbatch.figures.cells import (
+    bar_line,
+    best_cells,
+    by_batch_size,
+    chance_line,
+    percent_axis,
+    percent_limits,
+    training_floor,
+)
 
 
 def accuracy_by_epoch(runs: pd.DataFrame, epochs: pd.DataFrame) -> pd.DataFrame:
@@ -37,8 +43,9 @@ def convergence_lines(data: pd.DataFrame, axes: Axes, generator: np.random.Gener
     reached = data["percent"] / 100
     then = data.assign(experiment=data["epoch"], accuracy=reached, selection_accuracy=reached)
     cells = best_cells(then, ["experiment", "batch_size"], generator).rename(columns={"experiment": "epoch"})
-    for batch_size, line in by_batch_size(cells):
-        look = style.batch_look(batch_size) | {"linewidth": 0.8, "markevery": _marks(batch_size, line["epoch"].max())}
+    last, lines = data["epoch"].max(), dict(by_batch_size(cells))
+    for number, (batch_size, line) in enumerate(lines.items()):
+        look = style.batch_look(batch_size) | {"linewidth": 0.8, "markevery": marks(number, len(lines), last)}
         ends = line.melt("epoch", ["low", "mean", "high"], value_name="percent")
         sns.lineplot(
             ends, x="epoch", y="percent", estimator="median", errorbar=("pi", 100), err_kws=style.BAND,
@@ -46,13 +53,18 @@ def convergence_lines(data: pd.DataFrame, axes: Axes, generator: np.random.Gener
         )  # fmt: skip
     chance_line(axes, data)
     bar_line(axes, data)
-    axes.set_xlim(0, 1.02 * data["epoch"].max())
+    axes.set_xlim(0, 1.02 * last)
     axes.set_xlabel("epoch")
-    percent_axis(axes, cells, f"test {metric_label(data)}", from_zero=True)
+    floor = training_floor(data.drop_duplicates("run"))
+    ends = cells.assign(**{end: cells[end].where(cells["epoch"] == last) for end in ("low", "high")})
+    percent_axis(axes, percent_limits(ends, from_zero=floor is None, floor=floor), f"test {metric_label(data)}")
     return axes
 
 
-def _marks(batch_size: int, epochs: int) -> tuple[int, int]:
-    """First epoch and step of a line's markers: about five per line, shifted by m so that they do not overlap."""
-    step = max(1, epochs // 5)
-    return round(step * math.log2(batch_size) / 11) % step, step
+def marks(number: int, lines: int, epochs: int) -> tuple[int, int]:
+    """Index of the first and step of the markers of one of several lines, about five each, at epochs of its own.
+
+    So lines that coincide are all seen, unless there are fewer epochs than lines.
+    """
+    step = min(max(lines, epochs // 5), epochs)
+    return number * step // lines, step
