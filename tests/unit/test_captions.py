@@ -1,5 +1,7 @@
 """Captions and notes: each number that they state, worked out by hand."""
 
+import re
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -137,20 +139,22 @@ def test_a_caption_begins_with_a_capital_letter_but_not_a_model_s_name():
 @pytest.mark.parametrize(
     ("kind", "words"),
     [
-        ("accuracy", "; bands: 95 % intervals"),
-        ("cost", "; bands: 95 % intervals; Some CPU"),
-        ("range", "; lighter: with a part of the seeds"),
-        ("variance", "; in brackets: 95 % intervals of means over seeds"),
+        ("accuracy", "; bands, vertical lines: 95 % intervals; dashed: chance; dotted: converged above it"),
+        ("convergence", "; η/m = 2⁻⁸; bands: 95 % intervals; dashed: chance; dotted: converged above it"),
+        ("cost", "; bands, vertical lines: 95 % intervals; Some CPU"),
+        ("range", "; empty: no rate; lighter: with a part of the seeds"),
+        ("variance", "; η/m = 2⁻⁸; in brackets: 95 % intervals of means over seeds"),
+        ("example-variance", "; η/m = 2⁻⁸; bands: 95 % intervals"),
     ],
 )
 def test_a_note_word_for_word(kind, words):
-    assert note(kind, TWO) == f"digits, ResNet-8, BN, 20 epochs, 2 seeds{words}"
-    one = "; Some CPU" if kind == "cost" else ""
-    assert note(kind, TWO[:1]) == f"digits, ResNet-8, BN, 20 epochs, 1 seed{one}"
+    setting = "digits, ResNet-8, BN, 20 epochs"
+    assert note(kind, TWO) == f"{setting}, 2 seeds{words}"
+    # One seed has no interval, and all that there is has trained, so that the axis begins above chance.
+    one = "; ".join(part for part in words.split("; ") if not re.search("intervals|seeds|chance", part))
+    assert note(kind, TWO[:1]) == f"{setting}, 1 seed{one}"
     gone = {"seed": 3, "status": "missing", "device": None}
-    assert note(kind, pd.concat([TWO, table({}, {}, gone)[2:]])) == (
-        f"digits, ResNet-8, BN, 20 epochs, 3 seeds{words}; 2 of 3 runs so far"
-    )
+    assert note(kind, pd.concat([TWO, table({}, {}, gone)[2:]])) == f"{setting}, 3 seeds{words}; 2 of 3 runs so far"
 
 
 @pytest.mark.parametrize("kind", ["variance", "example-variance"])
@@ -250,6 +254,8 @@ def test_lines_are_named_where_they_are_drawn():
     assert dotted not in said("accuracy", SEEDS.assign(bar=np.inf)) + said("best", SEEDS)
     assert lighter in said("range", SEEDS) and lighter not in said("range", table({}))
     assert "; lighter: with a part of the seeds" in note("range", SEEDS) and "lighter" not in note("best", SEEDS)
+    assert "empty" not in note("range", SEEDS.assign(converged=[True, False, False]))
+    assert "dotted" not in note("accuracy", SEEDS.assign(bar=np.inf)) + note("best", SEEDS)
     assert "medians over the runs of that m." in said("cost", SEEDS)
     assert note("cost", SEEDS).split("; ")[-2:] == ["Some CPU", "2 of 3 runs so far"]
 

@@ -26,7 +26,7 @@ from smallbatch.analysis.words import (
     sources,
 )
 from smallbatch.figures.cells import shown_means, trained_floor, training_floor
-from smallbatch.figures.ranges import some_end_with_the_grid
+from smallbatch.figures.ranges import some_are_empty, some_end_with_the_grid
 from smallbatch.study.experiments import COMPARING
 from smallbatch.study.metrics import METRICS
 
@@ -67,6 +67,7 @@ _IN_THE_PAPER = {
 }
 _BEYOND = ("variance", "example-variance", "cost")  # kinds of which the paper has no figure
 _VARIANCES = ("variance", "example-variance")  # kinds that show no accuracy
+_AT_RATES = ("convergence", *_VARIANCES)  # kinds whose plots do not show at which rates runs were trained
 _BANDS = ("accuracy", "convergence", "bn-batch", "best", "example-variance", "cost")  # kinds with a band over seeds
 _SIDE_BY_SIDE = ("accuracy", "bn-batch", "best", "cost")  # kinds whose points stand at ticks, lines a little apart
 
@@ -79,10 +80,18 @@ def note(kind: str, runs: pd.DataFrame) -> str:
     if runs["experiment"].nunique() == 1:
         words = [listed(runs["data"]), setting_words(runs.iloc[0]), budget_words(runs)]
     parts = [", ".join([*words, seed_words(runs)])]
+    if kind in _AT_RATES:
+        parts.append(f"{_symbol(runs)} = {_rates(kind, runs)}")
     if runs["seed"].nunique() > 1 and kind in _BANDS:
-        parts.append("bands: 95 % intervals")
+        parts.append(f"{'bands, vertical lines' if kind in _SIDE_BY_SIDE else 'bands'}: 95 % intervals")
+    if _shows_chance(kind, runs):
+        parts.append("dashed: chance")
+    if _shows_bar(kind, runs):
+        parts.append("dotted: converged above it")
     if _some_below(kind, runs):
         parts.append("hollow: below the axis")
+    if kind == "range" and some_are_empty(runs):
+        parts.append("empty: no rate")
     if runs["seed"].nunique() > 1 and kind == "range":
         parts.append("lighter: with a part of the seeds")
     if kind == "range" and some_end_with_the_grid(runs):
@@ -112,13 +121,17 @@ def _some_below(kind: str, runs: pd.DataFrame) -> bool:
 def caption(name: str, spec: dict[str, Any], runs: pd.DataFrame, variance: pd.DataFrame) -> str:
     """Caption of figure `name`, drawn as `spec` says from `runs` (those that `select` returns) and their variances."""
     kind = spec["kind"]
-    words = {"symbol": rate_symbol(runs).replace(" / ", "/"), "rates": _rates(kind, runs)}
+    words = {"symbol": _symbol(runs), "rates": _rates(kind, runs)}
     drawn = _DRAWN[kind].format(measure=metric_label(runs), **words)
     sentences = [
         drawn, _also(kind, runs, variance), _setting(runs), _reported(kind, runs), _selection(kind, runs),
         _seeds(kind, runs), _incidents(kind, runs), _paper(name, kind),
     ]  # fmt: skip
     return " ".join(filter(None, sentences))
+
+
+def _symbol(runs: pd.DataFrame) -> str:
+    return rate_symbol(runs).replace(" / ", "/")
 
 
 def _rates(kind: str, runs: pd.DataFrame) -> str:
@@ -160,6 +173,14 @@ def _also(kind: str, runs: pd.DataFrame, variance: pd.DataFrame) -> str:
     return ""
 
 
+def _shows_chance(kind: str, runs: pd.DataFrame) -> bool:
+    return kind in _OVER and is_accuracy(runs) and axis_floor(kind, runs) is None
+
+
+def _shows_bar(kind: str, runs: pd.DataFrame) -> bool:
+    return kind in _OVER and is_accuracy(runs) and bool(np.isfinite(runs["bar"]).any())
+
+
 def _has_neighbours(kind: str, runs: pd.DataFrame) -> bool:
     """Whether a plot has several lines, which are drawn side by side."""
     if kind not in _SIDE_BY_SIDE:
@@ -173,14 +194,6 @@ def _setting(runs: pd.DataFrame) -> str:
     data = [f"{name} ({images:,} training images), {budget_words(of)}" for (name, images), of in trained]
     where = f"{'; '.join(data)}."
     if runs["experiment"].nunique() > 1:
-def _shows_chance(kind: str, runs: pd.DataFrame) -> bool:
-    return kind in _OVER and is_accuracy(runs) and axis_floor(kind, runs) is None
-
-
-def _shows_bar(kind: str, runs: pd.DataFrame) -> bool:
-    return kind in _OVER and is_accuracy(runs) and bool(np.isfinite(runs["bar"]).any())
-
-
         shared = shared_departures(runs)
         return f"All with {', '.join(shared)}, on {where}" if shared else f"On {where}"
     setting = setting_words(runs.iloc[0])

@@ -51,6 +51,11 @@ def some_end_with_the_grid(runs: pd.DataFrame) -> bool:
     return any(share.iloc[0] > 0 or share.iloc[-1] > 0 for share in shares)
 
 
+def some_are_empty(runs: pd.DataFrame) -> bool:
+    """Whether at one m an experiment has converged at no rate, with any seed."""
+    return not runs.groupby(["experiment", "batch_size"])["converged"].any().all()
+
+
 def range_bars(runs: pd.DataFrame, axes: Axes, generator: np.random.Generator, looks: style.Looks) -> Axes:
     """Draw a group of bars per batch size: rates at which all seeds converged, lighter where only some did.
 
