@@ -58,6 +58,13 @@ def test_lines_that_coincide_lie_side_by_side() -> None:
     assert "side by side" not in caption("fig01", spec("accuracy"), runs[runs["batch_size"] == 2])
 
 
+def test_speed_and_memory_that_coincide_lie_side_by_side() -> None:
+    runs = pd.concat([planned({(2, 2, 2**-8): [0.9]}, experiment=name, norm=norm) for name, norm in NORMS.items()])
+    for axes in draw(spec("cost", *NORMS), runs, NO_EPOCHS).axes:
+        ends = [line.get_transform().transform(line.get_xydata()[0])[0] for line in axes.get_lines()[:3]]
+        np.testing.assert_allclose(np.diff(ends) * 72 / axes.figure.dpi, [2, 2])
+
+
 def test_many_lines_at_many_rates_stay_at_their_ticks() -> None:
     runs = planned({(2**s, 2**s, 2.0**k): [0.9] for s in range(1, 12) for k in range(-12, 1)})
     figure = draw(spec("accuracy"), runs, NO_EPOCHS)

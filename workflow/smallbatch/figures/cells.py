@@ -137,19 +137,28 @@ def lines_over_seeds(
     reaches beyond `limits`, for example if only some of the seeds have trained, is a thin vertical line.
     """
     places = len({value for _, cells, _ in lines for value in cells[x]})
-    apart = min(apart, _ROOM / max(1, places * len(lines)))
-    for number, (label, cells, look) in enumerate(lines):
-        _line_over_seeds(axes, cells, x, label, look, limits, apart * (number - (len(lines) - 1) / 2))
+    for (label, cells, look), moved in zip(lines, side_by_side(axes, len(lines), places, apart), strict=True):
+        _line_over_seeds(axes, cells, x, label, look, limits, moved)
+
+
+def side_by_side(axes: Axes, lines: int, places: int, apart: float = APART) -> Iterator[style.Look]:
+    """For each line over so many places of the x axis what moves it, so that those that coincide are all seen.
+
+    They lie `apart` points from each other, or less if there is no room.
+    """
+    figure = axes.get_figure(root=True)
+    assert figure, "axes to draw on lie in one"
+    apart = min(apart, _ROOM / max(1, places * lines))
+    for number in range(lines):
+        points = apart * (number - (lines - 1) / 2)
+        shift = ScaledTranslation(points / 72, 0, figure.dpi_scale_trans)
+        yield {"transform": axes.transData + shift} if points else {}
 
 
 def _line_over_seeds(
-    axes: Axes, cells: pd.DataFrame, x: str, label: str, look: style.Look, limits: Limits, points: float
+    axes: Axes, cells: pd.DataFrame, x: str, label: str, look: style.Look, limits: Limits, moved: style.Look
 ) -> None:
-    """Draw a line of `lines_over_seeds`, moved to the right by so many points."""
-    figure = axes.get_figure(root=True)
-    assert figure, "axes to draw on lie in one"
-    shift = ScaledTranslation(points / 72, 0, figure.dpi_scale_trans)
-    moved: style.Look = {"transform": axes.transData + shift} if points else {}
+    """Draw a line of `lines_over_seeds`; `moved`: its place among the others."""
     axes.plot(cells[x], cells["mean"], label=label, **moved, **look)
     inside = ((cells["low"] >= limits[0]) & (cells["high"] <= limits[1])).to_numpy()
     beside = np.append(inside[1:], False) | np.insert(inside[:-1], 0, False)

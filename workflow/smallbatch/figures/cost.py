@@ -6,6 +6,7 @@ from matplotlib.axes import Axes
 
 from smallbatch.figures import style
 from smallbatch.figures.best import best_lines
+from smallbatch.figures.cells import side_by_side
 
 
 def cost_lines(runs: pd.DataFrame, plots: list[Axes], generator: np.random.Generator, looks: style.Looks) -> None:
@@ -21,8 +22,9 @@ def cost_lines(runs: pd.DataFrame, plots: list[Axes], generator: np.random.Gener
 
 def _medians(runs: pd.DataFrame, axes: Axes, values: pd.Series, label: str, looks: style.Looks) -> None:
     medians = values.groupby([runs["experiment"], runs["batch_size"]]).median()
-    for name in runs["experiment"].unique():
+    names = runs["experiment"].unique()
+    for name, moved in zip(names, side_by_side(axes, len(names), runs["batch_size"].nunique()), strict=True):
         line = medians[name]
-        axes.plot(line.index, line, **looks[name])
+        axes.plot(line.index, line, **moved, **looks[name])
     style.batch_axis(axes.xaxis, runs["batch_size"], "batch size m")
     style.magnitude_axis(axes.yaxis, medians, label)
