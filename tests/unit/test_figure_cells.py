@@ -119,14 +119,17 @@ def test_axes_of_percent_end_at_tens_from_zero_and_else_at_fives(means, from_zer
 
 
 @pytest.mark.parametrize(
-    ("low", "high", "floor", "ends"),
-    [
-        (83, 97, None, (80, 100)), (82.9, 97, None, (85, 95)), (83, 97.1, None, (85, 95)),  # five points and more
-        (84, 96, 84, (80, 100)), (83.9, 96, 84, (85, 95)),  # what reaches below the floor counts at neither end
-    ],
-)  # fmt: skip
-def test_axes_of_percent_show_intervals_that_reach_little_beyond_the_means(low, high, floor, ends) -> None:
-    assert percent_limits(cells_at([88, 92], low, high), floor=floor) == ends
+    ("low", "high", "ends"),
+    [(83, 97, (80, 100)), (82.9, 97, (85, 95)), (83, 97.1, (85, 95))],  # five points, and more
+)
+def test_axes_of_percent_show_intervals_that_reach_little_beyond_the_means(low, high, ends) -> None:
+    cells = cells_at([88, 92], low, high)
+    assert percent_limits(cells) == percent_limits(cells, floor=88) == ends
+
+
+@pytest.mark.parametrize(("low", "ends"), [(85, (85, 100)), (84.9, (85, 95))])
+def test_an_interval_that_reaches_below_the_floor_of_an_axis_counts_at_neither_end(low, ends) -> None:
+    assert percent_limits(cells_at([84, 92], low, 96), floor=85) == ends
 
 
 def test_an_axis_of_percent_has_room_for_markers_on_its_ends() -> None:

@@ -203,8 +203,10 @@ def bar_line(axes: Axes, runs: pd.DataFrame) -> None:
 def percent_limits(cells: pd.DataFrame, *, from_zero: bool = False, floor: float | None = None) -> Limits:
     """The ends of an axis of percent: 0 and a multiple of ten, or multiples of five around the values.
 
-    It shows all means, or if there is a `floor` those above it, and those intervals that reach little beyond them.
+    It shows all means, or if some lie below a `floor` those above, and those intervals that reach little beyond them.
     """
+    if floor is not None and not (cells["mean"] < floor).any():
+        floor = None
     means = cells["mean"].astype(float).clip(lower=floor)
     if means.isna().all():
         return 0, 100
