@@ -327,6 +327,18 @@ def test_nothing_is_compared_where_one_side_is_missing(comparisons: Iterable[Com
     assert [*comparisons] == []
 
 
+@pytest.mark.parametrize("gain", [accuracy_gains.improves, accuracy_gains.helps, accuracy_gains.helps_large_most])
+def test_a_loss_that_rounds_to_nothing_is_not_minus_nothing(gain):
+    before, after = (grid_of(curve({8: accuracy, 64: accuracy})) for accuracy in (0.9, 0.8999))
+    (part,) = gain(THRESHOLDS, before, after)
+    assert "+0.0" in part.sentence and "-0.0" not in part.sentence
+
+
+def test_thresholds_are_written_alike_in_what_is_computed_and_beside_it():
+    row = judged(**study(fig04=lines({4: [0.9], 128: [0.8]}))).loc["C7"]
+    assert "within 1.0 points" in row["predicate"] and row["thresholds"] == "same = 1.0, margin = 0.2"
+
+
 def test_a_cell_that_is_missing_is_not_where_most_seeds_converge():
     sizes = {2: [0.9, 0.9], 8: [MISSING, DEAD], 128: [DEAD, DEAD]}
     words = [part.sentence for part in convergence.trains_only_up_to(THRESHOLDS, grid_of(lines(sizes)), 8)]

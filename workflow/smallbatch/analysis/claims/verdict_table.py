@@ -77,7 +77,7 @@ def _judged(claim: Claim, grids: FigureGrids, variance: pd.DataFrame, thresholds
         "text": claim.text,
         "predicate": claim.predicate.format(**thresholds),
         "absent": ", ".join(absent),
-        "thresholds": ", ".join(f"{name} = {thresholds[name]:g}" for name in claim.thresholds),
+        "thresholds": ", ".join(f"{name} = {thresholds[name]}" for name in claim.thresholds),
         "reading": claim.reading,
     }
     found = evidence_of(claim, grids, variance, thresholds)

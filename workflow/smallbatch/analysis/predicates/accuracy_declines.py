@@ -31,7 +31,7 @@ def degrades_before_collapse(t: Thresholds, grid: Grid) -> Iterator[Comparison]:
     if len(rates):
         lost = 100 * (grid.accuracy[:, 0, rates] - grid.accuracy[:, last[rates], rates]).mean(axis=1)
         ends = f"from m = {grid.sizes[0]} to the last m at which all seeds train"
-        sentence = f"{ends} accuracy falls by {lost[0]:.1f} points, over {counted(len(rates), 'rate')}"
+        sentence = f"{ends} accuracy falls by {lost[0]:z.1f} points, over {counted(len(rates), 'rate')}"
         yield Comparison(sentence, lost, at_least=t["margin"])
 
 
@@ -55,7 +55,7 @@ def falls_more(t: Thresholds, first: Grid, second: Grid, low: int) -> Iterator[C
     first, second = common_sizes(first.having(first.sizes >= low), second.having(second.sizes >= low))
     if len(second) > 1:
         less, more = decline_of_best(first), decline_of_best(second)
-        sentence = f"{sizes_words(second)} lose {more[0]:.1f} points, {less[0]:.1f} in {first.where}"
+        sentence = f"{sizes_words(second)} lose {more[0]:z.1f} points, {less[0]:z.1f} in {first.where}"
         yield Comparison(sentence, more - less, at_least=t["margin"])
 
 

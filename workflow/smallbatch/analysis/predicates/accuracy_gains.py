@@ -23,8 +23,8 @@ def improves(t: Thresholds, first: Grid, second: Grid) -> Iterator[Comparison]:
     if len(second):
         lowest, highest = gains[0].argmin(), gains[0].argmax()
         sentence = (
-            f"median gain {np.median(gains[0]):+.1f} points over {sizes_words(second)}, from {gains[0, lowest]:+.1f} "
-            f"at m = {second.sizes[lowest]} to {gains[0, highest]:+.1f} at m = {second.sizes[highest]}"
+            f"median gain {np.median(gains[0]):+z.1f} points over {sizes_words(second)}, from {gains[0, lowest]:+z.1f} "
+            f"at m = {second.sizes[lowest]} to {gains[0, highest]:+z.1f} at m = {second.sizes[highest]}"
         )
         yield Comparison(sentence, np.median(gains, axis=1), at_least=t["margin"])
 
@@ -33,7 +33,7 @@ def helps(t: Thresholds, first: Grid, second: Grid) -> Iterator[Comparison]:
     """The second is better on average over m."""
     second, gains = _gains(first, second)
     if len(second):
-        sentence = f"{gains[0].mean():+.1f} points on average over {sizes_words(second)} against {first.where}"
+        sentence = f"{gains[0].mean():+z.1f} points on average over {sizes_words(second)} against {first.where}"
         yield Comparison(sentence, gains.mean(axis=1), at_least=t["margin"])
 
 
@@ -58,5 +58,5 @@ def _large_gain_more(t: Thresholds, grid: Grid, gains: np.ndarray, where: str = 
     small = grid.sizes <= t["small_batch"]
     if small.any() and not small.all():
         at_small, at_large = nan_mean(gains[:, small], axis=1), nan_mean(gains[:, ~small], axis=1)
-        sentence = f"{where}{at_large[0]:+.1f} points at m > {t['small_batch']}, {at_small[0]:+.1f} at smaller m"
+        sentence = f"{where}{at_large[0]:+z.1f} points at m > {t['small_batch']}, {at_small[0]:+z.1f} at smaller m"
         yield Comparison(sentence, at_large - at_small, at_least=t["margin"])

@@ -42,6 +42,6 @@ def large_degrade_most_at_best_rate(t: Thresholds, grid: Grid) -> Iterator[Compa
         gaps = 100 * (nan_mean(small.accuracy, axis=1) - nan_mean(large.accuracy, axis=1))
         best = observed_best_rate_index(grid)[0]
         for rate in np.flatnonzero(~np.isnan(gaps[0]) & (np.arange(gaps.shape[1]) != best)):
-            sentence = f"large m lie {gaps[0, best]:.1f} points below small at the best rate {best_rate_words(grid)}"
-            sentence = f"{sentence}, {gaps[0, rate]:.1f} at {rate_words(grid.base_lrs[rate])}"
+            sentence = f"large m lie {gaps[0, best]:z.1f} points below small at the best rate {best_rate_words(grid)}"
+            sentence = f"{sentence}, {gaps[0, rate]:z.1f} at {rate_words(grid.base_lrs[rate])}"
             yield Comparison(sentence, gaps[:, best] - gaps[:, rate], at_least=0)
