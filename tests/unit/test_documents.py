@@ -245,6 +245,8 @@ def test_sizes_of_the_paper_are_those_of_its_study():
 
 
 def test_the_glimpse_is_of_as_many_runs_as_are_reported():
+    from smallbatch.publish.report import figure_words
+
     told = re.search(r"scaled by `scale=(\{.*?\})`", RESULTS, re.DOTALL)[1]
     glimpse = load_study(CONFIG | {"study": "paper", "scale": read_as_yaml(told)})
     assert f"; {len({run for _, run in with_rates(glimpse)})} runs." in line(RESULTS)
@@ -252,7 +254,7 @@ def test_the_glimpse_is_of_as_many_runs_as_are_reported():
     for figure, spec in glimpse.figures.items():
         own = {run for name, run in with_rates(glimpse) if name in spec["experiments"]}
         shown = [run for run in own if run.base_lr == spec.get("base_lr", run.base_lr)]
-        assert counts[figure] in (f"{len(own)} of {len(own)}", f"{len(shown)} of {len(shown)}"), figure
+        assert counts[figure_words(figure)] in (f"{len(own)} of {len(own)}", f"{len(shown)} of {len(shown)}"), figure
 
 
 def read_as_yaml(text: str):

@@ -16,11 +16,13 @@ import pytest
 from helpers import PROJECT
 from helpers.tables import CLAIM, HERE, TEMPLATE, claims, planned, study_told
 
-from smallbatch.analysis.words import NOTHING, format_duration
+from smallbatch.analysis.claims.catalogue import CLAIMS
+from smallbatch.analysis.words import NOTHING, format_duration, typeset
 from smallbatch.core.errors import UserError
 from smallbatch.figures import draw, style
 from smallbatch.figures.cells import best_cells
-from smallbatch.publish.report import claim_rows, environments, figure_words, front, render, result_row, write
+from smallbatch.publish.publish import claims_markdown
+from smallbatch.publish.report import TEXTS, claim_rows, environments, figure_words, front, render, result_row, write
 from smallbatch.study.experiments import Experiment, Setting, Study
 
 FOLDER = PROJECT / "workflow" / "report"
@@ -77,6 +79,11 @@ class Page(HTMLParser):
             cells[-1] = " ".join([*cells[-1].split(), *data.split()])
 
 
+def shared(text: str) -> dict[str, str]:
+    """What all experiments or all environments of a page have."""
+    return {key: html.unescape(value) for key, value in re.findall(r"<dt>(\w[\w ]*)</dt><dd>(.*?)</dd></div>", text)}
+
+
 def test_results_of_an_experiment_are_those_of_its_best_cell() -> None:
     best = best_cells(runs(), ["experiment"], np.random.default_rng(0)).iloc[0]
     accuracy = f"{best['mean']:.1f} ({best['low']:.1f} to {best['high']:.1f})"
@@ -103,7 +110,7 @@ def test_claims_stand_first_with_verdict_effect_and_interval(tmp_path: Path) -> 
     ]  # fmt: skip
     assert [row[3] for row in rows] == ["+1.2 points +0.4 to +2.0", "slope 0.98 0.90 to 1.05", "", ""]
     assert rows[0][2] == (
-        "Small m is best Computed best at m <= 8 Evidence Best at m = 2 (97.5 %), best of m > 8: 96.3 %. "
+        "Small m is best Computed best at m ≤ 8 Evidence Best at m = 2 (97.5 %), best of m > 8: 96.3 %. "
         "Rests on Figure 1 In the paper section 3.2"
     )
     assert "Rests on Figure 1 , Figure 2 Not in this study Figure 3, Section 3.2 In" in rows[2][2]
@@ -167,10 +174,53 @@ def test_intervals_are_written_as_their_effects(effect: str, low: float, high: f
 
 @pytest.mark.parametrize(
     ("name", "words"),
-    [("fig01", "Figure 1"), ("fig13b", "Figure 13b"), ("sec32", "Section 3.2"), ("variance", "variance")],
-)
+    [
+        ("fig01", "Figure 1"), ("fig13b", "Figure 13b"), ("sec32", "Section 3.2"), ("variance", "variance"),
+        ("fig02: at sec32, (fig13a).", "Figure 2: at Section 3.2, (Figure 13a)."),
+        ("myfig01 fig01-mine fig01_a figs/fig01 fig01.svg", "myfig01 fig01-mine fig01_a figs/fig01 fig01.svg"),
+    ],
+)  # fmt: skip
 def test_figures_are_called_as_in_the_paper(name: str, words: str) -> None:
     assert figure_words(name) == words
+
+
+def test_a_figure_without_a_number_is_called_by_its_title(tmp_path: Path) -> None:
+    (tmp_path / "cost.svg").write_text("<svg></svg>")
+    figure = {"name": "cost", "title": "Speed & memory", "caption": "", "svg_path": tmp_path / "cost.svg"}
+    text = render(TEMPLATE, study_told(), [figure], runs(), claims(figures="cost"), HERE)
+    assert "<figcaption><b>Speed &amp; memory.</b>" in text and '<a href="#cost">Speed &amp; memory</a>' in text
+    assert "<figcaption><b>Figure 1: Wide &amp; narrow.</b>" in page(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("written", "read"),
+    [
+        ("best eta_base at 4 <= m <= 8 >= 2", "best η̃ at 4 ≤ m ≤ 8 ≥ 2"),
+        ("m in 8 ... 64, b = 2 ... m", "m in 8 … 64, b = 2 … m"),
+        ("eta_base^2 m S^2 over log2 m at 2^-8", "η̃² m S² over log₂ m at 2⁻⁸"),
+        (
+            "my_eta_base, eta_bases, 12^-3, 1.2^3, log2m, {a: 1, ...}",
+            "my_eta_base, eta_bases, 12^-3, 1.2^3, log2m, {a: 1, ...}",
+        ),
+    ],
+)
+def test_texts_are_set_as_they_are_read(written: str, read: str) -> None:
+    assert typeset(written) == read == typeset(read)
+
+
+def test_texts_of_claims_are_set_alike_in_all_that_shows_them() -> None:
+    written = "fig01: best eta_base at m <= 2^3"
+    (row,) = claim_rows(claims(**dict.fromkeys(TEXTS, written))[:1])
+    assert {row[name] for name in TEXTS} == {"Figure 1: best η̃ at m ≤ 2³"}
+    assert "| C1: Figure 1: best η̃ at m ≤ 2³ |" in claims_markdown(claims(text=written))
+
+
+def test_no_text_of_a_claim_is_left_as_it_was_written() -> None:
+    for claim in CLAIMS:
+        for text in (claim.text, claim.predicate, claim.reading):
+            assert not re.search(r"eta_base|[<>]=|\^|\d \.\.\. |\bfig\d|\bsec\d|log2", figure_words(typeset(text))), (
+                text
+            )
 
 
 def test_a_reduced_study_says_so_before_anything_else(tmp_path: Path) -> None:
@@ -186,19 +236,26 @@ def test_a_reduced_study_says_so_before_anything_else(tmp_path: Path) -> None:
 
 def test_page_holds_the_tables(tmp_path: Path) -> None:
     both = pd.concat([runs(), planned({(2, 2**-8): [0.5, 0.6]}, experiment="a-bn", norm="batch")])
-    _, results, settings, places = Page(page(tmp_path, both)).tables
-    assert results[0] == list(result_row(runs()))
-    assert results[1] == list(result_row(runs()).values())
-    assert results[2][2] == "reduced AlexNet, BN on conv + FC"
-    assert ["base_lrs", "2⁻⁸, 0.003"] in settings
-    assert ["warmup", "no"] in settings
-    assert ["commit", "abc123"] in places
+    text = page(tmp_path, both)
+    _, results = Page(text).tables
+    row = result_row(runs())
+    assert row.pop("data") == "digits" and "Data: digits." in text, "said once where all have the same"
+    assert results[:2] == [list(row), list(row.values())]
+    assert results[2][1] == "reduced AlexNet, BN on conv + FC"
+    assert shared(text)["base_lrs"] == "2⁻⁸, 0.003" and shared(text)["warmup"] == "no"
+    assert shared(text)["commit"] == "abc123"
+    assert "Not set: train_images." in text
+    others = page(tmp_path, pd.concat([runs(), planned({(2, 2**-8): [0.5]}, experiment="b", data="other")]))
+    assert [row[1] for row in Page(others).tables[1]] == ["data", "digits", "other"] and "Data:" not in others
 
 
 @pytest.mark.parametrize(("scaling", "symbol"), [("linear", "η/m"), ("sqrt", "η/√m")])
 def test_the_rate_is_called_below_the_results_as_in_their_head(tmp_path: Path, scaling: str, symbol: str) -> None:
     text = " ".join(page(tmp_path, runs().assign(lr_scaling=scaling)).split())
-    assert f"m: batch size; {symbol}: base learning rate. The best accuracy is that of the cell (m, {symbol}) " in text
+    assert f"m: batch size; {symbol}: base learning rate, called η̃ in the claims. The best accuracy is" in text
+    assert f"that of the cell (m, {symbol}) with" in text
+    own = " ".join(page(tmp_path, runs().assign(lr_scaling=scaling), judged=claims(section="")).split())
+    assert f"{symbol}: base learning rate. The best" in own
     assert f"best {symbol}" in Page(text).tables[1][0]
 
 
@@ -207,8 +264,8 @@ def test_what_all_experiments_share_is_said_once_below_the_results(tmp_path: Pat
     one, other = (planned({(2, 2**-8): [0.5, 0.6]}, experiment=name, norm=norm).assign(**recipe) for name, norm in (
         ("a", "none"), ("b", "batch"),
     ))  # fmt: skip
-    text = page(tmp_path, pd.concat([one, other]))
-    models = [row[2] for row in Page(text).tables[1][1:]]
+    text = " ".join(page(tmp_path, pd.concat([one, other])).split())
+    models = [row[1] for row in Page(text).tables[1][1:]]
     assert models == ["reduced AlexNet, no BN", "reduced AlexNet, BN on conv + FC"]
     assert "All experiments: cosine schedule, η ∝ √m. m: batch size;" in text
     assert "All experiments:" not in page(tmp_path, one)
@@ -241,10 +298,12 @@ def test_links_within_the_page_have_targets_and_pictures_a_text(tmp_path: Path) 
 
 
 def test_powers_of_two_are_raised_wherever_they_are_written(tmp_path: Path) -> None:
-    judged = claims(text="best at 2^-8", evidence="2^-12, not 12^-3 & m = 2^10")
+    judged = claims(text="best at 2^-8", evidence="2^-12, not 12^-3 & m = 2^10, in fig02 <= sec32")
     text = page(tmp_path, judged=judged, description="Rates 2^-12 to 2^-4.", title="At 2^-8")
     assert "<h1>At 2⁻⁸</h1>" in text and "Rates 2⁻¹² to 2⁻⁴." in text
-    assert "<summary>best at 2⁻⁸</summary>" in text and "2⁻¹², not 12^-3 &amp; m = 2¹⁰" in text
+    assert (
+        "<summary>best at 2⁻⁸</summary>" in text and "2⁻¹², not 12^-3 &amp; m = 2¹⁰, in Figure 2 ≤ Section 3.2" in text
+    )
 
 
 def test_texts_are_escaped(tmp_path: Path) -> None:
@@ -259,7 +318,7 @@ def test_texts_are_escaped(tmp_path: Path) -> None:
 
 def test_time_and_runs_are_counted_once_for_experiments_that_share_them(tmp_path: Path) -> None:
     twice = pd.concat([runs(), runs().assign(experiment="twin")])
-    assert "6 of 7 runs, trained in 60 min altogether (3,600 seconds)." in page(tmp_path, twice)
+    assert "6 of 7 runs, trained in 60 min altogether (3,600 seconds);" in page(tmp_path, twice)
 
 
 @pytest.mark.parametrize(
@@ -269,17 +328,27 @@ def test_durations_read_well(seconds: float, text: str) -> None:
     assert format_duration(seconds) == text
 
 
-def test_several_environments_stand_side_by_side(tmp_path: Path) -> None:
-    places = Page(page(tmp_path, environment=[HERE, {"device": "Some GPU", "cuda": "13"}])).tables[3]
-    assert places[0] == ["what", "environment 1", "environment 2"]
-    assert ["device", "Some CPU", "Some GPU"] in places
-    assert ["cuda", "–", "13"] in places  # noqa: RUF001
+def test_several_environments_are_told_apart_by_what_differs(tmp_path: Path) -> None:
+    text = page(tmp_path, environment=[HERE, HERE | {"device": "Some GPU", "cuda": "13"}])
+    assert Page(text).tables[2] == [
+        ["environment", "device", "cuda"],
+        ["environment 1", "Some CPU", NOTHING],
+        ["environment 2", "Some GPU", "13"],
+    ]
+    assert shared(text)["python"] == HERE["python"] and "device" not in shared(text)
 
 
 def test_what_all_have_in_common_is_said_once(tmp_path: Path) -> None:
-    others = {"alex": {"epochs": 20, "norm": "none"}, "bn": {"epochs": 20, "norm": "batch"}}
-    settings = Page(page(tmp_path, experiments=others)).tables[2]
-    assert settings == [["setting", "alex", "bn"], ["epochs", "20 (all)"], ["norm", "none", "batch"]]
+    others = {name: {"epochs": 20, "steps": None, "norm": norm} for name, norm in (("alex", "none"), ("bn", "batch"))}
+    text = page(tmp_path, experiments=others)
+    assert Page(text).tables[2] == [["experiment", "norm"], ["alex", "none"], ["bn", "batch"]]
+    assert shared(text)["epochs"] == "20" and "norm" not in shared(text)
+    assert "Not set in any: steps." in text
+
+
+def test_heads_of_settings_break_behind_underscores(tmp_path: Path) -> None:
+    text = page(tmp_path, experiments={"a": {"a_<b>_c": 1}, "b": {"a_<b>_c": 2}})
+    assert ">a_<wbr>&lt;b&gt;_<wbr>c</th>" in text and 'data-head="a_&lt;b&gt;_c"' in text
 
 
 def test_environments_come_from_the_runs_that_are_there() -> None:
@@ -311,18 +380,16 @@ def test_a_study_is_written_with_captions_and_settings(tmp_path: Path) -> None:
     write(papers, runs(), claims(), variance, [tmp_path / "fig15.svg"], TEMPLATE, tmp_path / "papers.html", 1.0)
     other = (tmp_path / "papers.html").read_text()
     assert "Best at m = 8" not in other
-    assert ["epochs", NOTHING] in Page(other).tables[-2] and ["steps", "100"] in Page(other).tables[-2]
-    *_, settings, places = Page(text).tables
+    assert "epochs" not in shared(other) and shared(other)["steps"] == "100"
+    assert re.search(r"Not set: [^.]*\bepochs\b", other)
     assert "Corresponds to Figure 15 of the paper." in text
     grid = ["batch_sizes", "bn_batch_sizes", "base_lrs", "seeds", "best_of"]
-    assert [row[0] for row in settings] == ["setting", *vars(setting), *grid]
-    assert ["batch_sizes", "2, 8, 32"] in settings
-    assert ["base_lrs", "2⁻⁸, 2⁻⁶, 2⁻⁴"] in settings
-    assert ["model", "alexnet"] in settings
-    assert ["epochs", "20"] in settings and ["steps", NOTHING] in settings and ["images", NOTHING] in settings
-    assert ["warmup", "no"] in settings and ["momentum", "0.0"] in settings
-    assert ["seeds", "0, 1"] in settings
-    assert ["runs trained", "6"] in places
+    unset = re.search(r"Not set: (.*)\.</p>", text)[1].split(", ")
+    assert {"steps", "images", "bn_batch_sizes"} < set(unset)
+    assert {*shared(text), *unset} == {*vars(setting), *grid, *HERE, "runs trained", "time trained"}
+    told = {"batch_sizes": "2, 8, 32", "base_lrs": "2⁻⁸, 2⁻⁶, 2⁻⁴", "model": "alexnet", "epochs": "20"}
+    told |= {"warmup": "no", "momentum": "0.0", "seeds": "0, 1", "runs trained": "6"}
+    assert told.items() <= shared(text).items()
 
 
 def test_wide_pictures_are_given_the_whole_width(tmp_path: Path) -> None:
@@ -346,7 +413,6 @@ def test_captions_for_snakemakes_own_report_use_only_what_is_there(caption: Path
     pages = jinja2.Environment(undefined=jinja2.StrictUndefined)
     text = pages.from_string(caption.read_text(encoding="utf-8")).render(snakemake=job)
     assert "{" not in text
-    assert ("fig01" in text) == (caption.stem == "figure")
     assert ("Study laptop." in text) == (caption.stem == "workflow")
 
 
@@ -370,12 +436,15 @@ def test_the_front_page_of_snakemakes_own_report_names_the_study_and_its_verdict
 def test_a_page_says_when_and_on_what_its_runs_were_trained(tmp_path: Path) -> None:
     days = ["2026-11-26T23:59:59+00:00", "2026-11-25T08:00:00+00:00", *["2026-11-25T09:00:00+00:00"] * 5]
     text = " ".join(page(tmp_path, runs().assign(ended=days)).split())
-    assert "(3,600 seconds), 2026-11-25 to 2026-11-26 on Some CPU. That adds up what trained side by side." in text
-    assert "(3,600 seconds), 2026-11-26 on Some CPU. " in " ".join(page(tmp_path, runs().assign(ended=days[0])).split())
+    assert "(3,600 seconds); that adds up what trained side by side. They ended 2026-11-25 08:00 to 2026-11-26 " in text
+    assert "11-26 23:59 UTC on Some CPU. " in text
+    days = ["2026-11-25T10:30:00+01:00", *["2026-11-25T09:00:00+00:00"] * 6]
+    text = page(tmp_path, runs().assign(ended=days))
+    assert "They ended 2026-11-25 09:00 to 09:30 UTC on Some CPU. " in " ".join(text.split())
     devices = ["Some GPU", *["Some CPU"] * 5, None]
     on_both = page(tmp_path, runs().assign(ended=days[0], device=devices))
-    assert "2026-11-26 on Some CPU, Some GPU. " in " ".join(on_both.split())
-    assert "(3,600 seconds). That" in " ".join(page(tmp_path).split()), "where it is not known"
+    assert "UTC on Some CPU, Some GPU. " in " ".join(on_both.split())
+    assert "They ended" not in page(tmp_path), "where it is not known"
 
 
 def test_a_claim_opens_to_how_it_is_known(tmp_path: Path) -> None:
@@ -391,11 +460,11 @@ def test_a_claim_opens_to_how_it_is_known(tmp_path: Path) -> None:
     judged = claims(comparisons=json.dumps(comparisons), differences="digits, not CIFAR-10", **known)[:1]
     cell = Page(page(tmp_path, judged=judged)).tables[0][1][2]
     assert cell == (
-        "Small m is best Computed best at m <= 8 Read as one way Thresholds margin = 0.2 Seeds 1 to 5 a cell "
+        "Small m is best Computed best at m ≤ 8 Read as one way Thresholds margin = 0.2 Seeds 1 to 5 a cell "
         "Evidence Best at m = 2 (97.5 %), best of m > 8: 96.3 %. Rests on Figure 1 To decide it about 3 more seeds "
         "In the paper section 3.2 "
-        "supported : fig01: inside: +1.2 points (+0.4 to +2.0), claimed above 0.2; 5 seeds "
-        "undecided : fig02: level: +0.5 points (-1.5 to +1.5), claimed above -1 and below 1; 1 seed "
-        "undecided : fig03: no run has converged "
+        "supported : Figure 1: inside: +1.2 points (+0.4 to +2.0), claimed above 0.2; 5 seeds "
+        "undecided : Figure 2: level: +0.5 points (-1.5 to +1.5), claimed above -1 and below 1; 1 seed "
+        "undecided : Figure 3: no run has converged "
         "Here: digits, not CIFAR-10."
     )

@@ -7,7 +7,7 @@ import pytest
 from helpers import PAPERS_RECIPE
 
 from smallbatch.publish.publish import results_markdown
-from smallbatch.publish.report import environments, result_row, table
+from smallbatch.publish.report import compared, environments, result_row
 
 PLAIN = {
     "experiment": "plain", "data": "digits", "classes": 10, "train_images": 1437, "model": "alexnet", "norm": "none",
@@ -89,9 +89,12 @@ def test_places_count_each_run_once_and_its_time():
     ],
 )  # fmt: skip
 def test_settings_are_shown_as_they_are(key, value, text):
-    assert table(["one"], [{key: value}]) == {"heads": ["one"], "rows": [(key, [text])]}
+    other = {"one": {key: value}, "two": {key: "2^0"}}
+    assert compared(other)["rows"]["one"] == {key: text}
 
 
 def test_what_some_have_and_what_all_share():
-    shown = table(["one", "two"], [{"epochs": 20, "b": 2}, {"epochs": 20, "cuda": "13"}])
-    assert shown["rows"] == [("epochs", ["20"]), ("b", ["2", "–"]), ("cuda", ["–", "13"])]  # noqa: RUF001
+    shown = compared({"one": {"epochs": 20, "b": 2, "steps": None}, "two": {"epochs": 20, "cuda": "13", "steps": None}})
+    assert shown["shared"] == {"epochs": "20"} and shown["unset"] == ["steps"]
+    assert shown["rows"] == {"one": {"b": "2", "cuda": "–"}, "two": {"b": "–", "cuda": "13"}}  # noqa: RUF001
+    assert compared({"one": {"epochs": 20}}) == {"shared": {"epochs": "20"}, "unset": [], "rows": {}}

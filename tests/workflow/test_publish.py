@@ -198,6 +198,6 @@ def test_claims_are_counted_and_reported():
     text = claims_markdown(pd.DataFrame(rows, columns=columns))
     assert text.startswith("1 supported, 0 refuted, 0 undecided, 1 not run.\n\n| claim | verdict |")
     assert text.endswith(
-        "\n| C1: small is best | supported | digits, not CIFAR-10 | +1.4 points (+0.5 to +5.4) | fig01 |"
+        "\n| C1: small is best | supported | digits, not CIFAR-10 | +1.4 points (+0.5 to +5.4) | Figure 1 |"
         "\n| C6: none | not run |  |  |  |"
     )

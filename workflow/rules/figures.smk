@@ -3,6 +3,13 @@
 PICTURES = expand(f"{FIGURES}/{STUDY.name}/{{figure}}.{{form}}", figure=STUDY.figures, form=["pdf", "svg", "png"])
 
 
+def figure_labels(figure):
+    """What Snakemake's own report says of a figure: its file, by whose name it sorts them, and its number and title."""
+    from smallbatch.publish.report import figure_title
+
+    return {"file": figure, "figure": figure_title(figure, STUDY.figures[figure]["title"])}
+
+
 rule figure:
     """Draw a figure."""
     input:
@@ -15,8 +22,7 @@ rule figure:
             f"{FIGURES}/{{study}}/{{figure}}.svg",
             caption="../report/figure.rst",
             category="Figures",
-            subcategory=lambda wildcards: STUDY.figures[wildcards.figure]["kind"],
-            labels=lambda wildcards: {"figure": wildcards.figure, "shows": STUDY.figures[wildcards.figure]["title"]},
+            labels=lambda wildcards: figure_labels(wildcards.figure),
         ),
         png=f"{FIGURES}/{{study}}/{{figure}}.png",
         checksums=f"{RESULTS}/{{study}}/checksums/figure-{{figure}}.json",

@@ -15,6 +15,8 @@ NOTHING = "–"  # noqa: RUF001 - an en dash stands for a value that is not ther
 """In tables."""
 
 _RAISED = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
+_TYPESET = {r"\beta_base\b": "η̃", "<=": "≤", ">=": "≥", r"(?<=\w) \.\.\. (?=\w)": " … ", r"\blog2\b": "log₂"}
+"""How texts are written -> how they are read; powers beside."""
 
 
 def rate_words(base_lr: float) -> str:
@@ -23,9 +25,11 @@ def rate_words(base_lr: float) -> str:
     return number + exponent.translate(_RAISED) if caret else number
 
 
-def raised(text: str) -> str:
-    """A text with its powers of two as they are read: `2^-8` becomes `2⁻⁸`."""
-    return re.sub(r"\b2\^(-?\d+)", lambda power: f"2{power[1].translate(_RAISED)}", text)
+def typeset(text: str) -> str:
+    """A text as it is read: `eta_base <= 2^-8` becomes `η̃ ≤ 2⁻⁸`, `4 ... 8` `4 … 8`, and `log2 m` `log₂ m`."""
+    for written, read in _TYPESET.items():
+        text = re.sub(written, read, text)
+    return re.sub(r"(?<![\w.])(2|[A-Za-z]|η̃)\^(-?\d+)", lambda power: power[1] + power[2].translate(_RAISED), text)
 
 
 def model_words(model: str) -> str:

@@ -22,7 +22,7 @@ from smallbatch.analysis.words import counted, format_duration
 from smallbatch.core import environment
 from smallbatch.core.files import atomic, zip_files
 from smallbatch.data.prepared import read_meta
-from smallbatch.publish.report import claim_rows, figure_words
+from smallbatch.publish.report import claim_rows, figure_title
 from smallbatch.study.experiments import Study
 from smallbatch.study.settings import read_yaml
 
@@ -55,11 +55,11 @@ DESCRIPTIONS = {
     "envs/requirements.txt": "The locked environment",
     "config/config.yaml": "The configuration, before what the command line changed of it",
     "meta.json": "What is known of a data set: classes, shape, mean and standard deviation, fingerprint",
-    "runs.csv": "A row a run: all settings, outcome, where it was trained",
-    "runs.parquet": "A row a run: all settings, outcome, where it was trained",
-    "epochs.parquet": "A row a run and epoch: learning rate, losses, accuracies",
-    "variance.parquet": "A row a measured variance of an update",
-    "claims.csv": "A row a claim: what was computed, verdict, effect with 95 % interval, all comparisons",
+    "runs.csv": "One row per run: all settings, outcome, where it was trained",
+    "runs.parquet": "One row per run: all settings, outcome, where it was trained",
+    "epochs.parquet": "One row per run and epoch: learning rate, losses, accuracies",
+    "variance.parquet": "One row per measured variance of an update",
+    "claims.csv": "One row per claim: what was computed, verdict, effect with 95 % interval, all comparisons",
     "report.html": "Claims, results, figures, settings and environment on one page",
 }
 """Name of a file, or its path where others have that name, -> its description."""
@@ -268,7 +268,7 @@ def _data(crate: ROCrate, path: Path) -> Entity:
 
 
 def _title(figure: str, study: Study) -> str:
-    return f"{figure_words(figure)}: {study.figures[figure]['title']}" if figure in study.figures else ""
+    return figure_title(figure, study.figures[figure]["title"]) if figure in study.figures else ""
 
 
 def _claims(crate: ROCrate, claims: pd.DataFrame, paper: Entity, study: Entity) -> None:

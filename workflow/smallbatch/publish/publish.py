@@ -15,7 +15,7 @@ import pandas as pd
 from smallbatch.analysis.words import counted
 from smallbatch.core.errors import UserError, refuse
 from smallbatch.core.files import atomic
-from smallbatch.publish.report import VERDICTS, claim_rows, result_rows
+from smallbatch.publish.report import VERDICTS, claim_rows, figure_words, result_rows
 from smallbatch.runs import bundles
 from smallbatch.runs.records import Record
 from smallbatch.runs.store import RunStore
@@ -143,7 +143,7 @@ def claims_markdown(claims: pd.DataFrame) -> str:
     rows = []
     for claim in judged:
         effect = f"{claim['effect']} ({claim['interval']})" if claim["interval"] else claim["effect"]
-        name, figures = f"{claim['claim']}: {claim['text']}", ", ".join(claim["figures"])
+        name, figures = f"{claim['claim']}: {claim['text']}", ", ".join(map(figure_words, claim["figures"]))
         rows.append([name, claim["verdict"], claim["differences"], effect, figures])
     summary = ", ".join(f"{count} {verdict}" for verdict, count in counts)
     return f"{summary}.\n\n" + _markdown(CLAIM_COLUMNS, ["---"] * len(CLAIM_COLUMNS), rows)

@@ -20,11 +20,11 @@ from smallbatch.analysis.words import (
     NOTHING,
     counted,
     format_duration,
-    raised,
     rate_symbol,
     rate_words,
     setting_words,
     shared_departures,
+    typeset,
 )
 from smallbatch.core.errors import UserError
 from smallbatch.core.files import atomic
@@ -38,6 +38,15 @@ if TYPE_CHECKING:
 
 VERDICTS = {"supported": "✓", "refuted": "✗", "undecided": "?", "not run": NOTHING}
 """Each verdict with the mark that stands before its word."""
+
+NUMBERS = ["runs", "diverged", "converged", "time trained"]
+"""Columns of the table of results, beside those of the best cell, that are numbers."""
+
+TEXTS = ("text", "predicate", "evidence", "thresholds", "reading", "differences", "to_decide")
+"""Columns of claims that are sentences."""
+
+_ALONE = (r"(?<![\w/.-])", r"(?![\w-]|\.\w)")
+"""What stands before and behind a figure's name that is not a part of a path or of another name."""
 
 _REDUCED = {
     "epochs": "epochs, as a part of all",
@@ -181,53 +190,63 @@ def render(
         autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True, finalize=_readable
     )
     pages.filters["figure_words"] = figure_words
+    figures = list(figures)
     once = runs.drop_duplicates("run")
     seconds = once["seconds"].sum()
     environments = [environment] if isinstance(environment, Mapping) else environment
-    judged = claim_rows(claims)
+    judged, results = claim_rows(claims), result_rows(runs)
+    one_data = runs["data"].iloc[0] if runs["data"].nunique() == 1 else ""
+    if one_data:
+        results = [{head: text for head, text in row.items() if head != "data"} for row in results]
     return pages.from_string(_read(template).decode()).render(
         study=study,
         reduced={_REDUCED.get(key, key): _text(key, value) for key, value in study["scale"].items()},
         progress=f"{int((once['status'] != 'missing').sum())} of {len(once)}",
         duration=format_duration(seconds),
         seconds=f"{seconds:,.0f}",
-        trained=_when_and_where(once),
+        ended=_when_and_where(once),
         verdicts=VERDICTS,
         counts=verdict_counts(judged),
         found=found or {},
+        found_rows={name: finding.row for name, finding in (found or {}).items()},
         claims=judged,
         of_paper=any(claim["section"] for claim in judged),
         rate=rate_symbol(runs).replace(" / ", "/"),
-        results=result_rows(runs),
+        results={row.pop("experiment"): row for row in results},
+        numbers=NUMBERS + [head for head in results[0] if head.startswith("best ")],
+        one_data=one_data,
         shared=", ".join(shared_departures(runs)),
         figures=[_figure(figure, judged) for figure in figures],
-        settings=table(study["experiments"], list(study["experiments"].values())),
-        environments=table([f"environment {number + 1}" for number in range(len(environments))], environments),
+        figure_names={figure["name"]: figure_name(figure["name"], figure["title"]) for figure in figures},
+        settings=compared(study["experiments"]),
+        environments=compared({f"environment {number + 1}": one for number, one in enumerate(environments)}),
     )
 
 
 def _when_and_where(runs: pd.DataFrame) -> str:
-    """The dates between which runs were trained, and the devices; empty if none was trained."""
-    there = runs[runs["status"] != "missing"] if {"ended", "device"} <= set(runs.columns) else runs[:0]
-    days = sorted({str(ended)[:10] for ended in there["ended"].dropna()}) if len(there) else []
-    if not days:
+    """When the first run ended and when the last, in UTC, and the devices; empty if none was trained."""
+    there = runs[runs["status"] != "missing"].reindex(columns=["ended", "device"])
+    times = pd.to_datetime(there["ended"].dropna(), utc=True, format="ISO8601")
+    if times.empty:
         return ""
-    first, last, devices = days[0], days[-1], ", ".join(sorted(set(there["device"].dropna())))
-    return (first if first == last else f"{first} to {last}") + f" on {devices}" * bool(devices)
+    first, last, devices = times.min(), times.max(), ", ".join(sorted(set(there["device"].dropna())))
+    until = f"{last:%H:%M}" if first.date() == last.date() else f"{last:%Y-%m-%d %H:%M}"
+    return f"{first:%Y-%m-%d %H:%M} to {until} UTC" + f" on {devices}" * bool(devices)
 
 
 def _readable(value: Any) -> Any:
-    """A value for the page: text with its powers as superscripts; markup unchanged."""
-    return raised(value) if type(value) is str else value
+    """A value for the page: text as it is read; markup unchanged."""
+    return typeset(value) if type(value) is str else value
 
 
 def claim_rows(claims: pd.DataFrame) -> list[dict[str, Any]]:
-    """The claims to show: missing values as "", figures and comparisons as lists, and the interval as text."""
+    """The claims to show: missing values as "", texts as they are read, figures and comparisons as lists, and the
+    interval as text."""
     rows = claims.astype(object).where(claims.notna(), "").to_dict("records")
     named = [{str(column): value for column, value in row.items()} for row in rows]
     return [
         {
-            **claim,
+            **{column: _read_text(str(value)) if column in TEXTS else value for column, value in claim.items()},
             "id": claim["claim"] if claim["section"] else f"claim-{claim['claim']}",  # unlike any other id in the page
             "figures": _names(claim["figures"]),
             "absent": _names(claim["absent"]),
@@ -245,7 +264,18 @@ def _comparison(part: Mapping[str, Any]) -> dict[str, Any]:
     words = "" if part["effect"] is None else effect_words(part["effect"], part["unit"])
     ends = {"above": at_least, "below": at_most}
     region = " and ".join(f"{side} {end:g}" for side, end in ends.items() if end != "")
-    return {**part, "effect": words, "interval": _interval(words, low, high), "region": region}
+    return {
+        **part,
+        "comparison": _read_text(part["comparison"]),
+        "effect": words,
+        "interval": _interval(words, low, high),
+        "region": region,
+    }
+
+
+def _read_text(text: str) -> str:
+    """A text about a claim as it is read."""
+    return figure_words(typeset(text))
 
 
 def _names(listed: str) -> list[str]:
@@ -263,12 +293,20 @@ def _interval(effect: str, low: float | str, high: float | str) -> str:
     return " to ".join(f"{end:{sign}.{decimals}f}" for end in ends)
 
 
-def figure_words(name: str) -> str:
-    """`Figure 13a` for fig13a, `Section 3.2` for sec32 (a result in the paper's text); any other name unchanged."""
-    if number := re.fullmatch(r"fig0*(\d+)([a-d]?)", name):
-        return f"Figure {number[1]}{number[2]}"
-    section = re.fullmatch(r"sec(\d)(\d)", name)
-    return f"Section {section[1]}.{section[2]}" if section else name
+def figure_words(text: str) -> str:
+    """`Figure 13a` for fig13a, `Section 3.2` for sec32 (a result in the paper's text); all else in a text unchanged."""
+    text = re.sub(rf"{_ALONE[0]}fig0*(\d+)([a-d]?){_ALONE[1]}", r"Figure \1\2", text)
+    return re.sub(rf"{_ALONE[0]}sec(\d)(\d){_ALONE[1]}", r"Section \1.\2", text)
+
+
+def figure_name(name: str, title: str) -> str:
+    """What a page calls a figure: `Figure 1`, or its title where it has no number."""
+    return words if (words := figure_words(name)) != name else title
+
+
+def figure_title(name: str, title: str) -> str:
+    """`Figure 1: Reduced AlexNet`, or the title alone where it has no number."""
+    return ": ".join(dict.fromkeys([figure_name(name, title), title]))
 
 
 def result_rows(runs: pd.DataFrame) -> list[dict[str, str]]:
@@ -312,14 +350,20 @@ def _accuracy(cell: pd.Series, runs: pd.DataFrame) -> str:
     return f"{cell['mean']:.1f}{ends}{'' if is_accuracy(runs) else f' {metric_label(runs)}'}"
 
 
-def table(names: Iterable[str], records: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """Records side by side: their `names` as heads, and a row of texts for each key that any record has.
-
-    A row with the same text for all records has that text once.
-    """
-    keys = dict.fromkeys(key for record in records for key in record)
-    rows = [(key, [_text(key, record.get(key)) for record in records]) for key in keys]
-    return {"heads": list(names), "rows": [(key, texts if len(set(texts)) > 1 else texts[:1]) for key, texts in rows]}
+def compared(records: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
+    """Records by name, compared: `shared`, key -> the text that all have; `unset`, the keys of which none has a value;
+    `rows`, name -> key -> text, for the keys in which they differ."""
+    keys = dict.fromkeys(key for record in records.values() for key in record)
+    texts = {key: [_text(key, record.get(key)) for record in records.values()] for key in keys}
+    differing = [key for key in keys if len(set(texts[key])) > 1]
+    same = {key: texts[key][0] for key in keys if key not in differing}
+    return {
+        "shared": {key: text for key, text in same.items() if text != NOTHING},
+        "unset": [key for key, text in same.items() if text == NOTHING],
+        "rows": {name: {key: texts[key][place] for key in differing} for place, name in enumerate(records)}
+        if differing
+        else {},
+    }
 
 
 def _text(key: str, value: Any) -> str:
@@ -349,6 +393,7 @@ def _figure(figure: Mapping[str, Any], claims: Iterable[Mapping[str, Any]]) -> d
     width = re.search(rb'<svg[^>]* width="([0-9.]+)pt"', content)
     return {
         **figure,
+        "heading": figure_title(figure["name"], figure["title"]),
         "claims": [claim for claim in claims if figure["name"] in claim["figures"]],
         "source": f"data:image/svg+xml;base64,{base64.b64encode(content).decode()}",
         "wide": width is not None and float(width[1]) > 72 * 1.2 * style.COLUMN,
