@@ -47,6 +47,13 @@ def test_edited_tables_are_named_and_made_again(copied):
         assert file.read_bytes() == content and file.with_name(f"{file.name}.damaged-1").exists()
 
 
+def test_snakemakes_own_report_lists_figures_by_number_and_title(copied):
+    done = snakemake(copied, "--report", "report.html", "--config", "study=tiny")
+    text = (copied / "report.html").read_text(encoding="utf-8")
+    assert done.returncode == 0 and '"file": "fig01", "figure": "Figure 1: ' in text, done.stdout
+    assert "bands 95 % intervals" in text and "here they are under Tables" in text
+
+
 @pytest.mark.parametrize("target", ["report", "results/tiny/report.html", "paper_figures/tiny/fig01.svg"])
 def test_an_edited_picture_is_drawn_again_whatever_is_asked_for(target, copied):
     """Whoever asks for another file of its job, or for what shows it, would not miss the job's checksums."""
