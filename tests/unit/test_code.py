@@ -1,5 +1,7 @@
 """Digests of code: they cover what a script runs, however far behind it, and nothing else."""
 
+import ast
+
 import pytest
 from helpers import PROJECT
 
@@ -34,6 +36,34 @@ def test_an_edit_changes_the_digest_of_who_runs_it(tree, edited):
     before = code.code_digest(tree / "script.py", tree)
     (tree / edited).write_text(FILES[edited] + "\n# edited\n")
     assert (code.code_digest(tree / "script.py", tree) != before) == (edited in RUN)
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        "from a import (  # of (two)\n    b,\n    c as d,\n)\nimport e.f, g\nif True:\n    import h; import i",
+        '"""Text\nfrom one line to the next\n"""\nfrom a import b',
+        "from a import \\\n    b\nfrom . import c\n",
+    ],
+    ids=["brackets", "text", "continued"],
+)
+def test_imports_are_found_however_they_are_written(source):
+    assert code._imported(source.encode()) == imported_by_the_whole(source)
+
+
+def test_imports_of_each_module_are_those_of_its_whole_syntax_tree():
+    for file in (PROJECT / "workflow").rglob("[!.]*.py"):
+        assert code._imported(file.read_bytes()) == imported_by_the_whole(file.read_text(encoding="utf-8")), file
+
+
+def imported_by_the_whole(source):
+    names = set()
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.Import):
+            names |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            names |= {f"{node.module}.{alias.name}" for alias in node.names}
+    return {name.rsplit(".", cut)[0] for name in names for cut in range(name.count(".") + 1)}
 
 
 @pytest.mark.parametrize(

@@ -3,6 +3,7 @@
 import ast
 import contextlib
 import functools
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -61,6 +62,10 @@ def _module(path: Path) -> str:
     return ".".join(path.parent.parts if path.name == "__init__.py" else path.with_suffix("").parts)
 
 
+_IMPORT = re.compile(rb"^[ \t]*((?:import|from)[ \t](?:[^\n(#]*\([^)]*\)|[^\n]*))", re.MULTILINE)
+"""A statement that imports: it has its lines for itself."""
+
+
 @functools.cache
 def _imported(source: bytes) -> frozenset[str]:
     """The full names of everything imported, and of the packages that contain it.
@@ -68,22 +73,19 @@ def _imported(source: bytes) -> frozenset[str]:
     `from a import b` counts as `a.b`, whether `b` is a module or not.
     """
     names: set[str] = set()
-    coming: list[ast.AST] = [ast.parse(source)]
-    while coming:
-        node = coming.pop()
+    for node in ast.walk(_imports(source)):
         if isinstance(node, ast.Import):
             names |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom) and node.module:
             names |= {f"{node.module}.{alias.name}" for alias in node.names}
-        else:
-            coming += _statements(node)
     return frozenset(
         ".".join(parts[:depth]) for name in names if (parts := name.split(".")) for depth in range(1, len(parts) + 1)
     )
 
 
-def _statements(node: ast.AST) -> Iterator[ast.AST]:
-    """The statements within a node, without expressions: they are most of a file and import nothing."""
-    for block in ("body", "orelse", "finalbody", "handlers", "cases"):
-        inside = getattr(node, block, ())
-        yield from inside if isinstance(inside, list) else ()
+def _imports(source: bytes) -> ast.AST:
+    """The syntax tree of what imports: trees of whole files would take an eighth of a call that finds all made."""
+    try:
+        return ast.parse(b"\n".join(_IMPORT.findall(source)))
+    except SyntaxError:  # a line of text that begins in such a way
+        return ast.parse(source)
