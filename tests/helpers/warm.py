@@ -12,6 +12,7 @@ As a program this file is the process that forks.
 import atexit
 import functools
 import gc
+import importlib
 import json
 import os
 import random
@@ -32,6 +33,14 @@ READ_AT_START = (
     "PYTHONWARNINGS", "TZ",
 )  # fmt: skip
 """Variables that Python and its libraries look at once."""
+
+IMPORTED = (
+    "fontTools.subset", "jinja2", "jsonschema", "matplotlib.backends.backend_agg", "matplotlib.backends.backend_pdf",
+    "matplotlib.backends.backend_svg", "nbformat", "pandas", "pyarrow.dataset", "pyarrow.parquet", "requests",
+    "rocrate.rocrate", "safetensors.torch", "seaborn", "sklearn.datasets", "smart_open", "snakemake.benchmark",
+    "snakemake.cli", "snakemake.script", "torch", "yaml",
+)  # fmt: skip
+"""What calls of snakemake and their jobs import, or most of them."""
 
 STARTER = """\
 #!{python} -IS
@@ -82,15 +91,9 @@ def python() -> Path:
 
 def serve(address: str) -> None:
     """Fork for each start, until the input ends, as it does with the tests; a fork of its own waits for it."""
-    import pandas
-    import pyarrow.parquet
-    import safetensors.torch
-    import seaborn
-    import sklearn.datasets
-    import torch
-    from snakemake import cli, script
-
-    assert all((pandas, pyarrow, safetensors, seaborn, sklearn, torch, cli, script))
+    for name in IMPORTED:
+        importlib.import_module(name)
+    sys.modules["snakemake.cli"].get_argument_parser()  # imports Snakemake's plugins
     gc.collect()
     gc.freeze()  # or each fork would touch, and so copy, all of it
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)
