@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
-from helpers import copy_project, made_data
+from helpers import copy_project, made_data, shared_folder
 
 from smallbatch.core.environment import processors
 
@@ -65,9 +65,9 @@ def start_no_workflow(self: subprocess.Popen, command, *args, **options) -> None
 
 @pytest.fixture(scope="session", autouse=True)
 def cache(tmp_path_factory):
-    """The user's cache is left alone; tests and the processes they start share one."""
+    """The user's cache is left alone; all processes of tests, and those that they start, share one."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
+        patch.setenv("XDG_CACHE_HOME", str(shared_folder(tmp_path_factory) / "cache"))
         yield
 
 

@@ -158,11 +158,15 @@ def copy_project(copy: Path) -> Path:
     return copy
 
 
+def shared_folder(factory: pytest.TempPathFactory) -> Path:
+    """The folder of all processes of these tests."""
+    folder = factory.getbasetemp()
+    return folder.parent if "PYTEST_XDIST_WORKER" in os.environ else folder
+
+
 def made_once(factory: pytest.TempPathFactory, name: str, make: Callable[[Path], object]) -> Path:
     """A folder that `make` fills once for all processes of these tests, which leave it as it is and work in copies."""
-    root = factory.getbasetemp()
-    if "PYTEST_XDIST_WORKER" in os.environ:
-        root = root.parent
+    root = shared_folder(factory)
     folder = root / name
     with open(root / f"{name}.lock", "w", encoding="utf-8") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)

@@ -6,6 +6,9 @@ import pytest
 from helpers import TINY, made_once, write_study
 from helpers.workflows import train_tiny
 
+from smallbatch.core.environment import cache_folder
+from smallbatch.training.engines.native.library import kernels
+
 
 @pytest.fixture
 def tiny(project):
@@ -21,5 +24,11 @@ def copied(tmp_path_factory, tmp_path):
 
 @pytest.fixture(scope="module")
 def home(tmp_path_factory):
-    """A user's home folder."""
-    return tmp_path_factory.mktemp("home")
+    """A user's home folder, with the kernels: to compile them takes longer than most calls that want them."""
+    folder = tmp_path_factory.mktemp("home")
+    cached = folder / ".cache" / "smallbatch"
+    cached.mkdir(parents=True)
+    kernels()
+    for file in cache_folder().glob("kernels-*"):
+        shutil.copy(file, cached)
+    return folder
