@@ -10,7 +10,7 @@ from helpers.studies import CONFIG
 from smallbatch.core.errors import UserError
 from smallbatch.study import settings
 from smallbatch.study.settings import read_yaml
-from smallbatch.study_file import load_study
+from smallbatch.study_file import SCHEMAS, load_study
 
 pytestmark = pytest.mark.usefixtures("folder_of_studies")
 
@@ -93,6 +93,12 @@ def test_what_is_plain_is_read_as_everybody_reads_it(tmp_path):
     assert read_yaml(good) == {"a": a, "b": {"x": 1, "y": a}}
     good.write_text("[.inf, -.inf, +.Inf]", encoding="utf-8")
     assert read_yaml(good) == [math.inf, -math.inf, math.inf], "what is not finite is refused by key"
+
+
+@pytest.mark.parametrize("schema", sorted(SCHEMAS.glob("*.yaml")), ids=lambda schema: schema.stem)
+def test_schemas_are_read_as_settings_are(schema):
+    """They are read by a quicker reader, which takes 5e-4 for text and says nothing of a key that stands twice."""
+    assert settings._validator(schema).schema == read_yaml(schema)
 
 
 @pytest.mark.parametrize("make", [Path.mkdir, os.mkfifo], ids=["a folder", "a pipe"])
