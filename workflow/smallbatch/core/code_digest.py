@@ -3,6 +3,7 @@
 import ast
 import contextlib
 import functools
+import os
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -48,7 +49,7 @@ def imported_files(script: Path, root: Path) -> set[Path]:
     Imports within functions count, and so do the packages that contain a module, since Python runs them first.
     """
     library = root / __name__.partition(".")[0]
-    modules = {_module(path.relative_to(root)): path for path in library.rglob("[!.]*.py")}
+    modules = {_module(str(path)[len(f"{root}/") :]): path for path in library.rglob("[!.]*.py")}
     found: set[Path] = set()
     coming = {script}
     while coming:
@@ -58,8 +59,8 @@ def imported_files(script: Path, root: Path) -> set[Path]:
     return found
 
 
-def _module(path: Path) -> str:
-    return ".".join(path.parent.parts if path.name == "__init__.py" else path.with_suffix("").parts)
+def _module(file: str) -> str:
+    return file.removesuffix(".py").replace(os.sep, ".").removesuffix(".__init__")
 
 
 _IMPORT = re.compile(rb"^[ \t]*((?:import|from)[ \t](?:[^\n(#]*\([^)]*\)|[^\n]*))", re.MULTILINE)
