@@ -138,14 +138,19 @@ def cluster(request: pytest.FixtureRequest) -> Iterator["Cluster"]:
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Tests come in an order, and those that are marked `gpu` run where there is one."""
-    import torch
-
     rank = {name: place for place, name in enumerate(ORDER)}
     items.sort(key=lambda item: rank.get(item.path.name, rank.get(item.path.parent.name, len(ORDER))))
-    if not torch.cuda.is_available():
-        for item in items:
-            if item.get_closest_marker("gpu"):
-                item.add_marker(pytest.mark.skip(reason="no GPU here"))
+    of_gpu = [item for item in items if item.get_closest_marker("gpu")]
+    if of_gpu and not gpu_is_here():
+        for item in of_gpu:
+            item.add_marker(pytest.mark.skip(reason="no GPU here"))
+
+
+def gpu_is_here() -> bool:
+    """Whether torch has one; to import it takes longer than most files of tests."""
+    import torch
+
+    return torch.cuda.is_available()
 
 
 @pytest.fixture
