@@ -68,14 +68,15 @@ os._exit(code)
 
 @functools.cache
 def python() -> Path:
-    """The program that stands in for Python, with one for snakemake beside it; what they need ends as this process."""
+    """The program that stands in for Python, beside snakemake and pytest by it; what they need ends as this process."""
     folder = tempfile.TemporaryDirectory()
     address, program = f"{folder.name}/starts", Path(folder.name, "python")
     variables = {name: (os.environ.get(name),) for name in READ_AT_START} | {"MPLBACKEND": (None, "agg")}
     program.write_text(STARTER.format(python=sys.executable, variables=variables, address=address), encoding="utf-8")
-    snakemake = program.with_name("snakemake")
-    snakemake.write_text(f'#!/bin/sh\nexec {program} -m snakemake "$@"\n', encoding="utf-8")
-    for file in (program, snakemake):
+    others = [program.with_name(name) for name in ("snakemake", "pytest")]
+    for other in others:
+        other.write_text(f'#!/bin/sh\nexec {program} -m {other.name} "$@"\n', encoding="utf-8")
+    for file in (program, *others):
         file.chmod(0o700)
     elsewhere = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"} | {"MPLBACKEND": "agg"}
     command, pipes = (

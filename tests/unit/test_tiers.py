@@ -19,12 +19,12 @@ def test_each_test_lies_in_a_folder_that_says_when_it_runs():
 
 def test_a_fast_test_starts_no_workflow():
     with pytest.raises(pytest.fail.Exception, match="belongs into tests/workflow, or is to be marked slow"):
-        snakemake(PROJECT, "--version")
+        snakemake(PROJECT, "--version", env=os.environ)
 
 
 @pytest.mark.slow
 def test_a_slow_test_may():
-    assert snakemake(PROJECT, "--version").returncode == 0
+    assert snakemake(PROJECT, "--version", env=os.environ).returncode == 0
 
 
 @pytest.mark.slow
