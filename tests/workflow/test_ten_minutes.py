@@ -42,7 +42,7 @@ def test_a_study_of_ones_own_takes_ten_minutes(project, home):
     pictures, check, cost, whole = (run(project, command, home) for command in COMMANDS)
     assert time.monotonic() - began < 600
     assert not pictures and len(list((project / "pictures").glob("?/*.png"))) == 1797
-    assert "27 runs: nothing wrong was found" in check and re.search(r"^ *all +27 ", cost, re.MULTILINE)
+    assert "18 runs: nothing wrong was found" in check and re.search(r"^ *all +18 ", cost, re.MULTILINE)
     assert "Study my-digits is complete" in whole and "2 of 2 steps" not in whole
     claims = pd.read_csv(project / "results" / "my-digits" / "claims.csv")
     assert dict(zip(claims["claim"], claims["verdict"], strict=True)) == {"small-is-best": "supported"}
