@@ -13,7 +13,7 @@ import atexit
 import functools
 import gc
 import importlib
-import json
+import marshal
 import os
 import random
 import runpy
@@ -24,6 +24,7 @@ import subprocess
 import sys
 import tempfile
 import traceback
+import weakref
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -44,7 +45,7 @@ IMPORTED = (
 
 STARTER = """\
 #!{python} -IS
-import json, os, signal, socket, sys
+import marshal, os, signal, socket, sys
 given = sys.argv[1:]
 is_module = given[:1] == ["-m"] and len(given) > 1
 as_here = all(os.environ.get(name) in values for name, values in {variables!r}.items())
@@ -52,7 +53,7 @@ if not as_here or not (is_module or given and given[0].endswith(".py")):
     os.execv({python!r}, [{python!r}, *given])
 with socket.socket(socket.AF_UNIX) as server:
     server.connect({address!r})
-    start = json.dumps([given, os.getcwd(), dict(os.environ)]).encode()
+    start = marshal.dumps([given, os.getcwd(), dict(os.environ)])
     socket.send_fds(server, [b"%12d" % len(start)], [0, 1, 2])
     server.sendall(start)
     process = int(server.recv(12))
@@ -95,6 +96,8 @@ def serve(address: str) -> None:
     for name in IMPORTED:
         importlib.import_module(name)
     sys.modules["snakemake.cli"].get_argument_parser()  # imports Snakemake's plugins
+    for finalizer in weakref.finalize._registry:  # which each fork would call at its end: torch has hundreds
+        finalizer.atexit = False
     gc.collect()
     gc.freeze()  # or each fork would touch, and so copy, all of it
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)
@@ -122,7 +125,7 @@ def attend(connection: socket.socket) -> None:
         connection.sendall(b"%12d" % os.waitstatus_to_exitcode(os.waitpid(process, 0)[1]))
         os._exit(0)
     connection.close()
-    arguments, folder, environment = json.loads(start)
+    arguments, folder, environment = marshal.loads(start)
     become(folder, environment, files)
     code = exit_code_of(arguments)
     atexit._run_exitfuncs()
