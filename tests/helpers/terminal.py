@@ -12,6 +12,13 @@ import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+FORKING_JOBS = """
+import runpy, sys
+sys.executable = sys.argv.pop(1)
+runpy.run_module("snakemake", run_name="__main__", alter_sys=True)
+"""
+"""A program: snakemake, started as users start it, whose jobs are started by the Python named first."""
+
 CONTROL = re.compile(r"\x1b\[(\d*)([A-Za-z])|[\r\n]|[^\r\n\x1b]")
 
 

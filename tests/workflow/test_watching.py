@@ -5,9 +5,10 @@ import re
 import sys
 
 import pytest
-from helpers import GRID, TINY, snakemake, terminal, write_study
+from helpers import GRID, TINY, snakemake, terminal, warm, write_study
 
-CALL = [sys.executable, "-m", "snakemake", "--cores", "2", "--config", "study=tiny", "--", "all"]
+OPTIONS = ["--cores", "2", "--config", "study=tiny", "--", "all"]
+CALL = [sys.executable, "-m", "snakemake", *OPTIONS]
 
 
 @pytest.fixture
@@ -16,8 +17,13 @@ def tiny(project):
     return project
 
 
+def call_with_jobs_forked(folder):
+    """As `CALL`, but for the seconds that each job takes to import what it needs."""
+    return terminal.call(folder, [sys.executable, "-c", terminal.FORKING_JOBS, str(warm.python()), *OPTIONS])
+
+
 def test_a_line_below_one_for_each_job_and_what_to_read_at_the_end(tiny):
-    code, written = terminal.call(tiny, CALL)
+    code, written = call_with_jobs_forked(tiny)
     assert code == 0, written
     lines = terminal.lines(written)
     done = [line[9:] for line in lines if re.match(r"\d\d:\d\d:\d\d ", line)]
@@ -50,7 +56,7 @@ def test_ctrl_c_says_in_one_line_what_is_saved_and_how_to_go_on(tiny):
 def test_a_job_that_fails_shows_its_log_and_snakemakes(tiny):
     write_study(tiny, "tiny", TINY)
     (tiny / "workflow/scripts/claims.py").write_text("raise ValueError('broken on purpose')")
-    code, written = terminal.call(tiny, CALL)
+    code, written = call_with_jobs_forked(tiny)
     assert code == 1
     assert "Error in rule claims" in written and "ValueError: broken on purpose" in written, written
     assert "Complete log" in written and "At least one job did not complete" in written
@@ -82,7 +88,7 @@ def test_without_a_terminal_there_is_a_line_a_minute_in_snakemakes_text(tiny):
     text = module.read_text(encoding="utf-8")
     assert "\nMINUTE = 60.0\n" in text
     module.write_text(text.replace("\nMINUTE = 60.0\n", "\nMINUTE = 1.0\n"), encoding="utf-8")
-    done = snakemake(tiny, *CALL[3:-1], "datasets", env=os.environ | {"PYTHONPATH": str(tiny / "workflow")})
+    done = snakemake(tiny, *OPTIONS[:-1], "datasets", env=os.environ | {"PYTHONPATH": str(tiny / "workflow")})
     assert done.returncode == 0 and "Job stats" in done.stdout and "Finished jobid" in done.stdout, done.stdout
     assert re.search(r"^\d\d:\d\d:\d\d tiny: 0 of 8 runs$", done.stdout, re.MULTILINE), done.stdout
     assert "\x1b" not in done.stdout and "\r" not in done.stdout
