@@ -3,11 +3,10 @@
 import os
 import re
 import subprocess
-import sys
 
 import pandas as pd
 
-from helpers import TINY, copy_project, snakemake, write_study
+from helpers import TINY, copy_project, snakemake, warm, write_study
 
 RUNS = 8
 ALL = ("--cores", "2", "--config", "study=tiny", "--", "all")
@@ -42,7 +41,7 @@ def check_rates(project):
 
 def run_smallbatch(project, command):
     """Call the library without Snakemake; returns what it printed."""
-    called = [sys.executable, "-m", "smallbatch", command, "--config", "study=tiny"]
+    called = [warm.python(), "-m", "smallbatch", command, "--config", "study=tiny"]
     places = os.environ | {"PYTHONPATH": str(project / "workflow")}
     done = subprocess.run(called, cwd=project, env=places, text=True, capture_output=True)
     assert done.returncode == 0, done.stderr

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from helpers import TINY, a_run, copy_project, made_data, snakemake, write_study
+from helpers import TINY, a_run, copy_project, made_data, snakemake, warm, write_study
 from PIL import Image
 
 from smallbatch.cluster import slurm_commands as slurm
@@ -107,7 +107,7 @@ def test_snakemake_and_the_library_say_the_same_of_a_command_line(project, entry
 
 
 def checked(project, *entries):
-    called = [sys.executable, "-m", "smallbatch", "check", "--config", *entries]
+    called = [warm.python(), "-m", "smallbatch", "check", "--config", *entries]
     places = os.environ | {"PYTHONPATH": str(project / "workflow")}
     return subprocess.run(called, cwd=project, env=places, capture_output=True, text=True)
 

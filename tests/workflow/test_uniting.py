@@ -1,12 +1,11 @@
 """Two people train the same runs on machines that round otherwise, publish, and unite; nobody trains for that."""
 
 import shutil
-import sys
 from datetime import UTC, datetime
 
 import pytest
 import torch
-from helpers import an_outcome, digests
+from helpers import an_outcome, digests, warm
 from helpers.publishing import as_repository, clone, make, pictures, sh
 from safetensors.torch import save
 
@@ -63,7 +62,7 @@ def publish(folder, weights):
 def evaluated(folder):
     """Every weight that is here, with what `evaluate` says of it."""
     files = sorted((folder / "results" / "weights").glob("*.safetensors"))
-    command = f"{sys.executable} -m smallbatch evaluate --device cpu"
+    command = f"{warm.python()} -m smallbatch evaluate --device cpu"
     return {file.name: sh(folder, f"PYTHONPATH=workflow {command} {file.relative_to(folder)}") for file in files}
 
 
