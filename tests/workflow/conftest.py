@@ -10,6 +10,12 @@ from smallbatch.core.environment import cache_folder
 from smallbatch.training.engines.native.library import kernels
 
 
+@pytest.fixture(scope="session", autouse=True)
+def compiled(cache, tmp_path_factory):
+    """The kernels are compiled before jobs want them: two at once would both do so, and for longer than they train."""
+    made_once(tmp_path_factory, "kernels", lambda folder: kernels())
+
+
 @pytest.fixture
 def tiny(project):
     write_study(project, "tiny", TINY)
@@ -24,11 +30,10 @@ def copied(tmp_path_factory, tmp_path):
 
 @pytest.fixture(scope="module")
 def home(tmp_path_factory):
-    """A user's home folder, with the kernels: to compile them takes longer than most calls that want them."""
+    """A user's home folder, with the kernels."""
     folder = tmp_path_factory.mktemp("home")
     cached = folder / ".cache" / "smallbatch"
     cached.mkdir(parents=True)
-    kernels()
     for file in cache_folder().glob("kernels-*"):
         shutil.copy(file, cached)
     return folder
