@@ -17,9 +17,9 @@ def tiny(project):
     return project
 
 
-def call_with_jobs_forked(folder):
+def call_with_jobs_forked(folder, options=OPTIONS):
     """As `CALL`, but for the seconds that each job takes to import what it needs."""
-    return terminal.call(folder, [sys.executable, "-c", terminal.FORKING_JOBS, str(warm.python()), *OPTIONS])
+    return terminal.call(folder, [sys.executable, "-c", terminal.FORKING_JOBS, str(warm.python()), *options])
 
 
 def test_a_line_below_one_for_each_job_and_what_to_read_at_the_end(tiny):
@@ -67,12 +67,12 @@ def test_a_job_that_fails_shows_its_log_and_snakemakes(tiny):
     ("option", "seen"), [("-n", "Job stats:"), ("--verbose", "SNAKEMAKE"), ("--printshellcmds", "SNAKEMAKE")]
 )
 def test_options_that_ask_for_snakemakes_text_have_it(tiny, option, seen):
-    code, written = terminal.call(tiny, [*CALL[:-2], option, "--", "datasets"])
+    code, written = call_with_jobs_forked(tiny, [*OPTIONS[:-2], option, "--", "datasets"])
     assert code == 0 and seen in written and "Reason:" in written
 
 
 def test_quiet_stays_quiet(tiny):
-    code, written = terminal.call(tiny, [*CALL[:-2], "--quiet", "all", "--", "datasets"])
+    code, written = call_with_jobs_forked(tiny, [*OPTIONS[:-2], "--quiet", "all", "--", "datasets"])
     assert code == 0 and "runs" not in written and "done" not in written, written
 
 
