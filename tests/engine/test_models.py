@@ -9,6 +9,7 @@ from torch.nn import functional as F
 from torchvision.models import resnet50
 
 from smallbatch.models import MODELS, build
+from smallbatch.models.initialisation import seed_generators
 from smallbatch.models.normalisation import WINDOW, BatchNorm
 
 SHAPES = [(1, 8, 8), (3, 32, 32), (2, 5, 11), (1, 1, 1)]
@@ -51,6 +52,18 @@ def test_initial_weights_depend_on_the_seed_alone():
     assert torch.equal(torch.get_rng_state(), before)
     assert all(torch.equal(first[key], again[key]) for key in first)
     assert not torch.equal(first["0.weight"], other["0.weight"])
+
+
+def test_generators_are_seeded_as_torch_does(monkeypatch):
+    seed_generators(7)
+    ours = torch.rand(3)
+    torch.manual_seed(7)
+    assert torch.equal(ours, torch.rand(3)) and torch.initial_seed() == 7
+    seeded = []
+    monkeypatch.setattr(torch.accelerator, "is_available", lambda: True)
+    monkeypatch.setattr(torch, "manual_seed", seeded.append)
+    seed_generators(8)
+    assert seeded == [8], "a GPU's generator, too"
 
 
 @pytest.mark.slow

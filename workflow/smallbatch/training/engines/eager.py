@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from smallbatch.core.seeds import stream_seed
+from smallbatch.models.initialisation import seed_generators
 from smallbatch.training.batches import Batches, EpochPlan
 from smallbatch.training.engines.updates import BLOCK_IMAGES, BLOCK_STEPS, BLOCK_VALUES, Updates
 
@@ -60,5 +61,5 @@ class StochasticUpdates(EagerUpdates):
         """As `Updates.drawing`; torch's global generator is left as it was."""
         device, [seed] = self.network.device, plan.seeds
         with torch.random.fork_rng([device] if device.type == "cuda" else []):
-            torch.manual_seed(stream_seed(seed, "model", plan.epoch, step))
+            seed_generators(stream_seed(seed, "model", plan.epoch, step))
             yield

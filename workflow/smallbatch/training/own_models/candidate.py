@@ -15,6 +15,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from smallbatch import models
 from smallbatch.core.errors import UserError
+from smallbatch.models.initialisation import seed_generators
 from smallbatch.training import lanes
 from smallbatch.training.distributed import ALONE
 from smallbatch.training.losses import default_loss
@@ -176,7 +177,7 @@ class Candidate:
         with self.guarded(what):
             model.train(training)
             model.zero_grad()
-            torch.manual_seed(seed)
+            seed_generators(seed)
             given = images.clone()
             logits = model(given)
         self._check_logits(logits, len(images))
@@ -196,7 +197,7 @@ class Candidate:
 
     def draws(self, model: nn.Module, images: Tensor, *, training: bool = True) -> bool:
         """Whether a pass changes the state of torch's generator."""
-        torch.manual_seed(SEED)
+        seed_generators(SEED)
         before = torch.get_rng_state()
         self.run(model, images, training=training)
         return not torch.equal(before, torch.get_rng_state())

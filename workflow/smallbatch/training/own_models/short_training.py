@@ -10,6 +10,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
+from smallbatch.models.initialisation import seed_generators
 from smallbatch.training.losses import default_loss
 
 STEPS, LEARNING_RATE, SEED = 4, 0.01, 40
@@ -42,7 +43,7 @@ def short_training(
 
 def _update(model: nn.Module, images: Tensor, labels: Tensor, seed: int) -> str:
     model.zero_grad()
-    torch.manual_seed(seed)
+    seed_generators(seed)
     logits = model(images.clone())
     default_loss(logits, labels).mean().backward()
     with torch.no_grad():
