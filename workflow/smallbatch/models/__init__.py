@@ -16,6 +16,7 @@ import sys
 from collections.abc import Callable, Iterator, Mapping
 from importlib.machinery import ModuleSpec, PathFinder
 from pathlib import Path
+from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 from smallbatch.core.errors import UserError
@@ -239,15 +240,20 @@ def is_the_projects(path: Path) -> bool:
     return path.parent == beside and path.suffix == ".py" and path.stem in PROJECT_FILES
 
 
-def _imported(path: Path) -> set[str]:
+def _imported(path: Path) -> frozenset[str]:
     """All components of the names that a file imports."""
+    return _imported_by(path.read_bytes())
+
+
+@functools.cache
+def _imported_by(code: bytes) -> frozenset[str]:
     try:
-        nodes = list(ast.walk(ast.parse(path.read_bytes())))
+        nodes = list(ast.walk(ast.parse(code)))
     except (SyntaxError, ValueError, RecursionError):  # importing the file reports the error
-        return set()
+        return frozenset()
     names = [alias.name for node in nodes if isinstance(node, ast.Import | ast.ImportFrom) for alias in node.names]
     names += [node.module for node in nodes if isinstance(node, ast.ImportFrom) and node.module]
-    return {part for name in names for part in name.split(".")} - {"*"}
+    return frozenset(part for name in names for part in name.split(".")) - {"*"}
 
 
 def check_content(model: str, recorded: str | None) -> None:
@@ -336,7 +342,7 @@ def forget_modules() -> None:
     forgotten = [
         name
         for name, module in list(sys.modules.items())  # a list, since access to some modules imports others
-        if (file := getattr(module, "__file__", None)) and Path(file).resolve() in files_of_own
+        if file_of(module) in files_of_own
     ]
     for name in forgotten:
         del sys.modules[name]
@@ -344,6 +350,18 @@ def forget_modules() -> None:
         package, _, last = name.rpartition(".")
         if package in sys.modules:
             vars(sys.modules[package]).pop(last, None)
+
+
+def file_of(module: ModuleType) -> Path | None:
+    """The file of an imported module, with links resolved; None if it has none."""
+    name = getattr(module, "__file__", None)
+    return _resolved(name) if isinstance(name, str) else None
+
+
+@functools.cache
+def _resolved(name: str) -> Path:
+    """The resolved path; cached, since there are thousands of modules."""
+    return Path(name).resolve()
 
 
 def forget_bytecode(entry_point: str) -> None:

@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 
 from smallbatch import models
 from smallbatch.core.errors import UserError
-from smallbatch.models import is_the_projects
+from smallbatch.models import file_of, is_the_projects
 
 CLOCKS = {"datetime.now", "datetime.utcnow", "datetime.today", "date.today"}
 """Qualified names of C functions that return the time, and that have no module."""
@@ -25,10 +25,10 @@ HARMLESS = {"fspath", "getcwd", "sleep", "struct_time"}
 """Functions of the modules `os` and `time` that may be called."""
 
 EVENTS = {
-    "os.fork", "os.posix_spawn", "os.system", "socket.connect", "socket.getaddrinfo", "sqlite3.connect",
+    "open", "os.fork", "os.posix_spawn", "os.system", "socket.connect", "socket.getaddrinfo", "sqlite3.connect",
     "subprocess.Popen",
 }  # fmt: skip
-"""Audit events of requests to other processes, machines or databases."""
+"""Audit events of files that are opened, and of requests to other processes, machines or databases."""
 
 _INSTALLED = {*sysconfig.get_paths().values(), *site.getsitepackages(), site.getusersitepackages()}
 if sys.prefix != sys.base_prefix:
@@ -117,7 +117,7 @@ def call_tracing_paused() -> Iterator[None]:
 
 def _on_event(event: str, arguments: tuple[Any, ...]) -> None:
     """Record files opened for reading, and other system requests, by the model's code or code that it calls."""
-    if not _listeners or event not in EVENTS | {"open"}:
+    if not _listeners or event not in EVENTS:
         return
     listener = _listeners[-1]
     caller, imports = _caller(sys._getframe(), listener.files)
@@ -153,8 +153,7 @@ def _reads(mode: str | None, flags: int) -> bool:
 def _imported_of_the_library() -> set[Path]:
     package = __name__.partition(".")[0]
     modules = [module for name, module in sys.modules.items() if name.partition(".")[0] == package]
-    files = [Path(module.__file__).resolve() for module in modules if module.__file__]
-    return {file for file in files if file.parent != MODELS_FOLDER}
+    return {file for file in map(file_of, modules) if file and file.parent != MODELS_FOLDER}
 
 
 def _on_call(frame: FrameType, event: str, called: object) -> None:

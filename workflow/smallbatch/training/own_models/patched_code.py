@@ -13,6 +13,7 @@ import torch
 from torch import nn
 
 from smallbatch.core.errors import UserError
+from smallbatch.models import file_of
 
 _MODULES = (builtins, math, torch, nn, nn.functional, nn.init)
 _ABSENT = object()
@@ -53,7 +54,7 @@ def nothing_replaced(files: Collection[Path], name: str) -> Iterator[None]:
 def _owners(files: Collection[Path]) -> dict[str, tuple[Any, Mapping[str, object]]]:
     """Name -> module or class of torch and of the project, without the model's files, and its attributes."""
     ours = [module for name, module in list(sys.modules.items()) if name.startswith("smallbatch.")]
-    modules = [*_MODULES, *(module for module in ours if Path(module.__file__ or "").resolve() not in files)]
+    modules = [*_MODULES, *(module for module in ours if file_of(module) not in files)]
     classes = [torch.Tensor, *(kind for kind in vars(nn).values() if isinstance(kind, type))]
     owners: dict[str, tuple[Any, Mapping[str, object]]] = {one.__name__: (one, vars(one)) for one in modules}
     return owners | {f"{kind.__module__}.{kind.__name__}": (kind, vars(kind)) for kind in classes}

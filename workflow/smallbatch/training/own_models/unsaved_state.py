@@ -5,7 +5,6 @@ classes and from globals of the model's files, also through collections, closure
 functions, caches and iterators.
 """
 
-import functools
 import gc
 import hashlib
 import itertools
@@ -20,6 +19,8 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor, nn
+
+from smallbatch.models import file_of
 
 _OF_EACH_LAYER = {name for name in vars(nn.Module()) if not name.endswith("_hooks")}
 
@@ -54,12 +55,12 @@ def _owners(model: nn.Module, files: Collection[Path]) -> dict[str, Mapping[str,
         owners[layer_name] = _attributes(layer) | unsaved
         owners |= {f"{layer_name}.{name}": vars(p) for name, p in layer._parameters.items() if p is not None}
     for module in list(sys.modules.values()):
-        if isinstance(module, ModuleType) and _file(module) in files:
+        if isinstance(module, ModuleType) and file_of(module) in files:
             owners[module.__name__] = vars(module)
             kinds = {name: kind for name, kind in vars(module).items() if _is_class_of(kind, module)}
             owners |= {f"{module.__name__}.{name}": vars(kind) for name, kind in kinds.items()}
             others = [other for other in vars(module).values() if isinstance(other, ModuleType)]
-            owners |= {other.__name__: _plain(other) for other in others if _file(other) not in files}
+            owners |= {other.__name__: _plain(other) for other in others if file_of(other) not in files}
     return owners
 
 
@@ -71,17 +72,6 @@ def _attributes(layer: nn.Module) -> dict[str, object]:
 def _plain(module: ModuleType) -> dict[str, object]:
     """Numbers and texts of a module other than the model's, in which its code could store values."""
     return {name: value for name, value in list(vars(module).items()) if isinstance(value, int | float | str | bytes)}
-
-
-def _file(module: ModuleType) -> Path | None:
-    name = getattr(module, "__file__", None)
-    return _resolved(name) if isinstance(name, str) else None
-
-
-@functools.cache
-def _resolved(name: str) -> Path:
-    """The resolved path; cached, since there are thousands of modules."""
-    return Path(name).resolve()
 
 
 def _is_class_of(kind: object, module: ModuleType) -> bool:
@@ -163,7 +153,7 @@ class _Digester:
         if kind.__module__ in ("builtins", "collections", "functools", "types", "weakref", "_thread"):
             return True
         module = sys.modules.get(kind.__module__)
-        return module is not None and str(_file(module)) in self.files
+        return module is not None and str(file_of(module)) in self.files
 
 
 def _state_of(generator: Any) -> object:
