@@ -234,7 +234,7 @@ class InPieces(nn.Module):
         self.conv = nn.Conv2d(8, 8, 3, padding=1)
 
     def forward(self, x):
-        return torch.cat([F.relu(self.conv(piece)) for piece in x.split(64)])
+        return torch.cat([F.relu(self.conv(piece)) for piece in x.split(128)])
 
 
 def in_pieces(shape, classes, norms):
