@@ -1,6 +1,7 @@
 """Which tests run when, and fixtures that several files of tests share; what else they share is in `helpers`."""
 
 import os
+import shutil
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -9,7 +10,7 @@ from typing import TYPE_CHECKING
 import pytest
 from helpers import copy_project, made_data, shared_folder
 
-from smallbatch.core.environment import processors
+from smallbatch.core.environment import cache_folder, processors
 
 if TYPE_CHECKING:
     from cluster import Cluster
@@ -69,6 +70,22 @@ def cache(tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("XDG_CACHE_HOME", str(shared_folder(tmp_path_factory) / "cache"))
         yield
+
+
+@pytest.fixture
+def empty_cache():
+    """Nothing is remembered but compiled kernels, which take ten seconds of a processor."""
+
+    def forget() -> None:
+        for entry in cache_folder().glob("*"):
+            if entry.is_dir():
+                shutil.rmtree(entry)
+            elif not entry.name.startswith("kernels-"):
+                entry.unlink()
+
+    forget()
+    yield
+    forget()
 
 
 @pytest.fixture

@@ -34,9 +34,7 @@ SMALL = DatasetInfo((1, 8, 8), 4, 64, 32)
 RUNS = [a_run(seed=seed, model="resnet8", norm="batch", b=2, momentum=0.5, epochs=3) for seed in range(4)]
 
 
-@pytest.fixture(autouse=True)
-def empty_cache(tmp_path, monkeypatch):
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+pytestmark = pytest.mark.usefixtures("empty_cache")
 
 
 def need(run, dataset=CIFAR10, device=CPU, photos=False):

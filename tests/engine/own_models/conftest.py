@@ -5,12 +5,9 @@ from helpers import PROJECT, training_settings
 from helpers.own_models import NUMBERS, write
 
 from smallbatch import models, study_file
+from smallbatch.core.errors import UserError
 from smallbatch.study.settings import read_yaml
-
-
-@pytest.fixture
-def empty_cache(tmp_path, monkeypatch):
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+from smallbatch.training.own_models import examination, subprocesses
 
 
 @pytest.fixture
@@ -42,6 +39,19 @@ def study(project_folder, monkeypatch):
         return study_file.load_study(config | {"training": training_settings(**training or {})})
 
     return loaded
+
+
+@pytest.fixture
+def checked_here(monkeypatch):
+    """This process checks the models of a study, without the seconds that processes of their own take."""
+
+    def answer(asked):
+        try:
+            return {"suitability": examination.examine(asked)._asdict()}
+        except UserError as error:
+            return {"refused": str(error)}
+
+    monkeypatch.setattr(subprocesses, "check_models", lambda where, specs: [*map(answer, specs)])
 
 
 @pytest.fixture

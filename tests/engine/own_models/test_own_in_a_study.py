@@ -4,13 +4,15 @@ import logging
 import sys
 
 import pytest
-from helpers.own_models import write
+from helpers import a_run
+from helpers.own_models import DATASET, write
 
 from smallbatch import models
 from smallbatch.core.environment import cache_folder
 from smallbatch.core.errors import UserError
+from smallbatch.core.files import read_sealed
 from smallbatch.training.own_models import subprocesses
-from smallbatch.training.own_models.spec import SLOWER
+from smallbatch.training.own_models.spec import SLOWER, Suitability, spec_of
 
 pytestmark = pytest.mark.usefixtures("one_thread", "empty_cache")
 
@@ -26,35 +28,49 @@ def test_a_study_is_checked_as_it_is_loaded_and_the_verdict_remembered(own, stud
     assert warning.endswith(SLOWER)
     assert "checked model mine in" in caplog.text
     caplog.clear()
-    with monkeypatch.context() as patch:
-        patch.setattr(subprocesses, "check_models", None)
-        study()
     kept = list((cache_folder() / "models").iterdir())
     assert len(kept) == 2, "as the study asks, and as a job does, which does not know all batch sizes"
-    assert "model mine is trained alone" in caplog.text
-    for answer in kept:
-        answer.write_text(answer.read_text().replace("a layer mixes", "a layer does"))
+    [found] = {read_sealed(path)["why_alone"] for path in kept}
+    asked = []
+
+    def check_models(where, specs):
+        asked.extend(specs)
+        return [{"suitability": Suitability(found, False, True, 1)._asdict()} for _ in specs]
+
+    monkeypatch.setattr(subprocesses, "check_models", check_models)
     study()
-    assert all("a layer mixes lanes" in answer.read_text() for answer in kept)
+    assert "model mine is trained alone" in caplog.text and not asked
+    for path in kept:
+        path.write_text(path.read_text().replace("a layer mixes", "a layer does"))
+    study()
+    assert len(asked) == 1 and {read_sealed(path)["why_alone"] for path in kept} == {found}
     write(file, middle="return x")
     models.content_at.cache_clear()
     assert study().experiments["one"].setting.model_content != setting.model_content
+    assert len(asked) == 2 and asked[1].content != asked[0].content
+
+
+@pytest.mark.slow
+def test_a_file_that_ends_the_process_costs_a_line(own, study):
+    file = own(make="import ctypes; ctypes.string_at(0)")
+    with pytest.raises(UserError) as refused:
+        study()
+    assert str(refused.value) == f"config/studies/own.yaml: model mine ({file}): it ended the process: SIGSEGV"
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("make", "line"),
     [
-        ("import ctypes; ctypes.string_at(0)", "it ended the process: SIGSEGV"),
         ("os._exit(0)", "it ended the process: exit 0"),
         ("print('hello'); sys.exit('bye')", "it cannot be made (SystemExit: bye)"),
     ],
 )
-def test_a_file_that_ends_the_process_costs_a_line(make, line, own, study):
+def test_a_file_that_ends_the_process_quietly_costs_a_line(make, line, own, tmp_path):
     file = own(make=make)
-    with pytest.raises(UserError) as refused:
-        study()
-    assert str(refused.value) == f"config/studies/own.yaml: model mine ({file}): {line}"
+    asked = spec_of(a_run(model="mine").setting, DATASET.shape, DATASET.classes)
+    with subprocesses.CheckProcess("a study", [asked], tmp_path / "check", other_environment=True) as process:
+        assert process.answers() == [{"refused": f"model mine ({file}): {line}"}]
 
 
 @pytest.mark.slow
@@ -66,7 +82,7 @@ def test_a_check_without_end_is_ended(own, study, monkeypatch):
 
 
 @pytest.mark.slow
-def test_what_a_study_asks_of_a_model_that_is_trained_alone(own, study):
+def test_what_a_study_asks_of_a_model_that_is_trained_alone(own, study, checked_here):
     own(middle="return F.softmax(x, 1)")
     with pytest.raises(UserError, match=r"training.processes: 2 is not allowed; allowed: 1 with model mine, which is"):
         study(training={"processes": 2})

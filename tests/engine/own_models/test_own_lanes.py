@@ -248,7 +248,7 @@ def test_lanes_are_compared_where_a_model_computes_otherwise_with_many_examples(
 
 
 @pytest.mark.slow
-def test_what_only_a_batch_size_of_the_study_does_is_refused(own, study):
+def test_what_only_a_batch_size_of_the_study_does_is_refused(own, study, checked_here):
     own(middle=f"return {BY_CHANNEL} if self.training and len(x) == 6 else x")
     study(batch_sizes=[4, 8])
     with pytest.raises(

@@ -68,7 +68,7 @@ def test_batches_of_an_odd_number_are_no_mistake(norm, own):
 
 
 @pytest.mark.slow
-def test_a_study_names_the_size_that_its_model_does_not_take(own, study):
+def test_a_study_names_the_size_that_its_model_does_not_take(own, study, checked_here):
     file = own(middle="assert len(x) <= 4, 'four at most'\nreturn x")
     with pytest.raises(UserError) as refused:
         study(batch_sizes=[2, 8])
@@ -85,7 +85,7 @@ def test_random_numbers_of_large_mini_batches_alone_are_found(count, own):
 
 
 @pytest.mark.slow
-def test_what_is_known_of_a_model_serves_other_sizes_of_its_jobs(own, study, monkeypatch):
+def test_what_is_known_of_a_model_serves_other_sizes_of_its_jobs(own, study, checked_here, monkeypatch):
     own()
     setting = study(batch_sizes=[2, 8]).experiments["one"].setting
     monkeypatch.setattr("smallbatch.training.own_models.examination.examine", None)
@@ -125,7 +125,7 @@ def test_what_a_part_of_a_mini_batch_does_not_know_of_the_others_is_compared_in_
 
 
 @pytest.mark.slow
-def test_the_fewest_examples_of_a_model(own, study):
+def test_the_fewest_examples_of_a_model(own, study, checked_here):
     own(middle="return self.c(x.mean((2, 3), keepdim=True))", init="self.c = nn.BatchNorm2d(8)")
     assert found(norm="own").min_batch_size == 2
     with pytest.raises(UserError, match=r"experiments.one.batch_sizes: 1 is not allowed; allowed: numbers from 2, the"):
