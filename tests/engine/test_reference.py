@@ -144,7 +144,7 @@ def check_points(formulas, training, tolerance, points=POINTS):
     for done in range(max(points) + 1):
         if done in points:
             check_update(formulas, training, done, tolerance)
-        elif done % 3 == 0:  # the others only bring the weights to where they are then
+        elif done % 10 == 0:  # the others only bring the weights to where they are then
             training.state.epoch, training.state.step = divmod(done, training.loader.steps)
             training.train_block(training.plan(), training.state.step + 1)
 
