@@ -3,10 +3,8 @@
 import contextlib
 import logging
 import math
-import multiprocessing
 import os
 import signal
-import socket
 import threading
 import time
 from pathlib import Path
@@ -14,6 +12,7 @@ from pathlib import Path
 import pytest
 import torch
 from helpers import a_run, check_fields, training_settings
+from helpers.processes import in_processes
 from safetensors.torch import load_file
 
 from smallbatch.core.errors import UserError
@@ -22,33 +21,10 @@ from smallbatch.models.normalisation import WINDOW, BatchNorm
 from smallbatch.runs.heartbeat import DONE, FAILED, read_heartbeat
 from smallbatch.runs.records import METRICS
 from smallbatch.runs.store import RunStore
-from smallbatch.training import checkpoints, distributed, launch
+from smallbatch.training import checkpoints, distributed, launch, variance
 from smallbatch.training.distributed import World
 from smallbatch.training.engines import eager
 from smallbatch.training.pack import train_pack
-
-
-def in_processes(size: int, work, *arguments) -> None:
-    """Fork processes as torchrun would start them, each doing `work`."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    fork = multiprocessing.get_context("fork")
-    workers = [fork.Process(target=_worker, args=(rank, size, port, work, arguments)) for rank in range(size)]
-    for worker in workers:
-        worker.start()
-    for worker in workers:
-        worker.join(300)
-    for worker in workers:
-        worker.kill()
-    assert [worker.exitcode for worker in workers] == [0] * size
-
-
-def _worker(rank, size, port, work, arguments):
-    places = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": size}
-    os.environ |= {key: str(value) for key, value in places.items()}
-    torch.set_num_threads(1)
-    work(*arguments)
 
 
 def all_kinds():
@@ -92,8 +68,9 @@ def assert_equal(runs, data_folder: Path, one: Path, two: Path) -> None:
 
 
 @pytest.mark.slow
-def test_two_processes_equal_one(data_folder, tmp_path, double):
-    options = {"keep_weights": "all", "device": "cpu"}
+def test_two_processes_equal_one(data_folder, tmp_path, double, monkeypatch):
+    monkeypatch.setattr(variance, "MIN_MINI_BATCHES", 4)
+    options = {"keep_weights": "all", "device": "cpu", "lanes": 2}
     runs = all_kinds()
     train_pack(runs, data_folder, tmp_path / "one", **options)
     in_processes(2, lambda: train_pack(runs, data_folder, tmp_path / "two", **options))
@@ -181,8 +158,8 @@ def test_what_can_be_shared_out_passes():
 
 
 @pytest.mark.slow
-def test_launched_through_torchrun(data_folder, tmp_path, caplog):
-    """A whole training, then a refusal in one line."""
+def test_launched_through_torchrun(data_folder, tmp_path, caplog, peers_elsewhere):
+    """A whole training, which waits for no peers of another one; then a refusal in one line."""
     caplog.set_level(logging.INFO)
     runs, heartbeat = [a_run(seed=seed, batch_size=8) for seed in (1, 2)], tmp_path / "heartbeat.json"
     assert launch.train(runs, data_folder, tmp_path, training_settings(processes=2), heartbeat=heartbeat) == 2

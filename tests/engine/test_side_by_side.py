@@ -5,6 +5,7 @@ import os
 import signal
 import threading
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -60,23 +61,23 @@ def test_a_part_that_fails_does_not_stop_the_other(data_folder, tmp_path):
 @pytest.mark.slow
 def test_a_part_that_is_killed_does_not_stop_the_other(data_folder, tmp_path):
     def kill():
-        child = begun(tmp_path / "heartbeat")[0]
-        os.kill(child, signal.SIGKILL)
+        with both_begun(tmp_path / "heartbeat") as (child, _):
+            os.kill(child, signal.SIGKILL)
 
     threading.Thread(target=kill, daemon=True).start()
     with pytest.raises(UserError, match=r"^a process of the training ended early \(by SIGKILL\)"):
-        launch.train(rows(4, 8, epochs=300), data_folder, tmp_path, TWO, heartbeat=tmp_path / "heartbeat.json")
+        launch.train(rows(4, 8, epochs=100), data_folder, tmp_path, TWO, heartbeat=tmp_path / "heartbeat.json")
     assert len(list(tmp_path.glob("runs/*/run.json"))) == 2
 
 
 @pytest.mark.slow
 def test_a_signal_stops_all_parts(data_folder, tmp_path):
-    runs = rows(4, 8, epochs=300)
+    runs = rows(4, 8, epochs=100)
     launch.train(runs, data_folder, tmp_path / "one", training_settings())
 
     def stop():
-        begun(tmp_path / "heartbeat")
-        os.kill(os.getpid(), signal.SIGTERM)
+        with both_begun(tmp_path / "heartbeat"):
+            os.kill(os.getpid(), signal.SIGTERM)
 
     threading.Thread(target=stop, daemon=True).start()
     with pytest.raises(
@@ -87,25 +88,41 @@ def test_a_signal_stops_all_parts(data_folder, tmp_path):
     assert files(tmp_path / "two") == files(tmp_path / "one")
 
 
-def begun(heartbeat: Path) -> list[int]:
-    """Wait until both parts are at their updates; returns their processes.
+@contextlib.contextmanager
+def both_begun(heartbeat: Path) -> Iterator[list[int]]:
+    """Wait until both parts are at their updates, and halt each there until the end of the block.
 
     Args:
         heartbeat: of the pack, without its ending.
+
+    Yields:
+        Their processes.
     """
+    halted: dict[int, int] = {}
     deadline = time.monotonic() + 120
-    while time.monotonic() < deadline:
-        beats = [read_heartbeat(heartbeat.with_name(f"{heartbeat.name}.{part}.json")) for part in (0, 1)]
-        if all(beat and beat.title for beat in beats):
-            break
-        time.sleep(0.02)
-    found = []
+    try:
+        while len(halted) < 2 and time.monotonic() < deadline:
+            for part in {0, 1} - halted.keys():
+                beat = read_heartbeat(heartbeat.with_name(f"{heartbeat.name}.{part}.json"))
+                if beat and beat.title:
+                    halted[part] = process_of(part)
+                    os.kill(halted[part], signal.SIGSTOP)
+            time.sleep(0.01)
+        yield [halted[part] for part in (0, 1)]
+    finally:
+        for process in halted.values():
+            os.kill(process, signal.SIGCONT)
+
+
+def process_of(part: int) -> int:
+    """The process among this one's children that trains a part."""
     for folder in Path("/proc").glob("[0-9]*"):
         with contextlib.suppress(OSError):
             parent = int((folder / "stat").read_text().rpartition(")")[2].split()[1])
-            if parent == os.getpid() and launch.__name__.encode() in (folder / "cmdline").read_bytes():
-                found.append(int(folder.name))
-    return found
+            variables = (folder / "environ").read_bytes().split(b"\0") if parent == os.getpid() else []
+            if b"LOCAL_RANK=%d" % part in variables and launch.__name__.encode() in (folder / "cmdline").read_bytes():
+                return int(folder.name)
+    raise AssertionError(f"no process of part {part}")
 
 
 @pytest.fixture
@@ -141,10 +158,6 @@ def test_alone_it_takes_the_device_that_is_named(two_gpus):
     assert two_gpus == ["auto"]
 
 
-@pytest.mark.parametrize("processes", [1, pytest.param(2, marks=pytest.mark.slow)])
-def test_peers_of_another_training_are_not_waited_for(processes, data_folder, tmp_path, monkeypatch):
-    """As a container of a training of several nodes has their number, and options of torchrun."""
-    there = {"RANK": "1", "WORLD_SIZE": "2", "LOCAL_RANK": "1", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "29511"}
-    for name, value in (there | {"PET_NNODES": "2", "PET_NODE_RANK": "1"}).items():
-        monkeypatch.setenv(name, value)
-    assert launch.train(rows(4)[:1], data_folder, tmp_path, training_settings(processes=processes)) == 1
+def test_peers_of_another_training_are_not_waited_for(data_folder, tmp_path, peers_elsewhere):
+    """Of a training in several processes test_launched_through_torchrun shows it."""
+    assert launch.train(rows(4)[:1], data_folder, tmp_path, training_settings()) == 1

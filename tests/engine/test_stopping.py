@@ -17,6 +17,7 @@ from pathlib import Path
 import pytest
 import torch
 from helpers import PROJECT, a_run, made_data, training_settings, write_study
+from helpers.processes import in_processes
 
 from smallbatch.core import environment, stopping
 from smallbatch.core.console import log_and_exit_on_error
@@ -223,14 +224,14 @@ def test_stopped_before_it_trains_it_says_so(data_folder, tmp_path):
 def test_several_processes_stop_together(data_folder, tmp_path):
     """The signal reaches this process alone, as Ctrl-C would not: it is passed on."""
     runs = [a_run(model="resnet8", norm="batch", batch_size=8, b=4, epochs=25, seed=seed) for seed in (1, 2)]
-    two = training_settings(processes=2)
-    launch.train(runs, data_folder, tmp_path / "whole", two)
+    options = {"lanes": 2, "keep_weights": "all", "device": "cpu"}
+    in_processes(2, lambda: train_pack(runs, data_folder, tmp_path / "whole", **options))
     checkpoints = tmp_path / "stopped" / "checkpoints"
     threading.Thread(target=_when_begun, args=(checkpoints,), daemon=True).start()
     with pytest.raises(Stopped, match=r"^stopped by SIGTERM at epoch \d+, step \d; call again") as stop:
-        launch.train(runs, data_folder, tmp_path / "stopped", two)
+        launch.train(runs, data_folder, tmp_path / "stopped", training_settings(processes=2, lanes=2))
     assert "epoch 0, step 0" not in str(stop.value)
-    launch.train(runs, data_folder, tmp_path / "stopped", two)
+    in_processes(2, lambda: train_pack(runs, data_folder, tmp_path / "stopped", **options))
     assert files(tmp_path / "stopped") == files(tmp_path / "whole")
 
 
@@ -268,7 +269,7 @@ def _hear_all() -> None:
 
 
 def stop_workflow(project: Path, number: signal.Signals) -> str:
-    """Call it, and send a signal to all its processes once it has trained for some seconds; returns the job's log."""
+    """Call it, and send a signal to all its processes once it has trained for a second; returns the job's log."""
     logs = project / "logs/train"
     shutil.rmtree(logs, ignore_errors=True)
     command = [sys.executable, "-m", "snakemake", "--cores", "1", "--config", "study=long", "--", "figures"]
@@ -276,7 +277,7 @@ def stop_workflow(project: Path, number: signal.Signals) -> str:
     heard = {"start_new_session": True, "preexec_fn": _hear_all}
     with subprocess.Popen(command, cwd=project, stderr=subprocess.DEVNULL, **heard) as workflow:
         wait_for(lambda: any("begins" in log.read_text() for log in logs.glob("*.log")))
-        time.sleep(2)
+        time.sleep(1)
         # A terminal that closes tells the one that leads its session alone.
         (os.kill if number == signal.SIGHUP else os.killpg)(workflow.pid, number)
         assert workflow.wait(60) == 1
