@@ -135,7 +135,8 @@ def test_where_the_rate_grows_with_the_root_the_variance_does_not_depend_on_m(tm
 
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", [{"norm": "group"}, {"norm": "batch", "batch_size": 8}, {"norm": "batch", "b": 2}])
-def test_measuring_leaves_no_trace_in_training(data_folder, tmp_path, either_way, kind):
+def test_measuring_leaves_no_trace_in_training(data_folder, tmp_path, monkeypatch, either_way, kind):
+    monkeypatch.setattr(variance, "MIN_MINI_BATCHES", 4)
     plain = {"momentum": 0.9, "augment_flip": True, "base_lr": 2**-12, **kind}
     runs = [a_run(seed=seed, **plain, variance_batch_sizes=sizes) for sizes in ((), SIZES) for seed in (1, 2)]
     train_pack(runs, data_folder, tmp_path, keep_weights="all")
