@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
-from helpers import copy_project, made_data, shared_folder
+from helpers import copy_project, made_data, made_once
 
 from smallbatch.core.environment import cache_folder, processors
 
@@ -66,10 +66,23 @@ def start_no_workflow(self: subprocess.Popen, command, *args, **options) -> None
 
 @pytest.fixture(scope="session", autouse=True)
 def cache(tmp_path_factory):
-    """The user's cache is left alone; all processes of tests, and those that they start, share one."""
+    """The user's cache is left alone; tests and the processes they start share one, all of them the kernels."""
+    folder = tmp_path_factory.mktemp("cache")
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        shutil.copytree(made_once(tmp_path_factory, "kernels", compile_kernels), folder, dirs_exist_ok=True)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("XDG_CACHE_HOME", str(shared_folder(tmp_path_factory) / "cache"))
+        patch.setenv("XDG_CACHE_HOME", str(folder))
         yield
+
+
+def compile_kernels(folder: Path) -> None:
+    """Fill a cache with the compiled kernels, if there is a compiler."""
+    from smallbatch.training.engines.native import library
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("XDG_CACHE_HOME", str(folder))
+        library.kernels()
+    library.kernels.cache_clear()
 
 
 @pytest.fixture

@@ -11,9 +11,9 @@ from smallbatch.training.engines.native.library import kernels
 
 
 @pytest.fixture(scope="session", autouse=True)
-def compiled(cache, tmp_path_factory):
+def compiled(cache):
     """The kernels are compiled before jobs want them: two at once would both do so, and for longer than they train."""
-    made_once(tmp_path_factory, "kernels", lambda folder: kernels())
+    kernels()
 
 
 @pytest.fixture
