@@ -49,9 +49,9 @@ COST = "since it draws; that takes 1.2 to 5.6 times as long as in lanes on a pro
     ("device", "recipe", "how"),
     [
         ("cpu", {}, "by torch"),
-        ("cuda", {}, "by torch in recorded steps"),
+        ("cuda", {}, "by torch as a CUDA graph"),
         ("cuda", {"optimizer": "torch:RMSprop"},
-         "by torch, operation by operation (steps cannot be recorded, since torch:RMSprop updates with numbers of the "
+         "by torch, operation by operation (not as a CUDA graph, since torch:RMSprop updates with numbers of the "
          "host)"),
     ],
 )  # fmt: skip
@@ -65,7 +65,7 @@ def test_of_a_model_that_is_trained_alone_the_reason_and_the_cost_are_said(devic
 def test_several_runs_by_torch_have_recorded_steps_on_a_gpu():
     recipe = {"loss": "mse", "metrics": ("r2",)}
     said = describe_planned_training(a_run(**recipe), DATASET.shape, DATASET.classes, torch.device("cuda"))
-    assert said == f"{BY_TORCH} in recorded steps"
+    assert said == f"{BY_TORCH} as a CUDA graph"
 
 
 def test_the_cost_is_the_least_and_the_most_that_was_measured():

@@ -204,7 +204,7 @@ def test_what_diverges_in_one_lane_leaves_the_other_bit_for_bit():
 
 
 class Rehearsed(TritonUpdates):
-    """As on a GPU, but for the recording."""
+    """As on a GPU, but for the capture."""
 
     recordings: ClassVar[list["Rehearsed"]] = []
 
@@ -222,7 +222,7 @@ def small_is_known(monkeypatch):
 
 @pytest.fixture
 def as_on_a_gpu(monkeypatch):
-    monkeypatch.setattr(cuda_graphs, "can_record", lambda network, loader: True)
+    monkeypatch.setattr(cuda_graphs, "can_capture", lambda network, loader: True)
     monkeypatch.setattr(backends.triton.devices, "triton_version", lambda device: "3")
     monkeypatch.setattr(backends.triton, "TritonUpdates", Rehearsed)
     monkeypatch.setattr(cuda_graphs, "REPLAY_STEPS", 2)

@@ -30,6 +30,6 @@ def describe_planned_training(run: Run, shape: tuple[int, int, int], classes: in
 
 
 def _steps(backend: backends.Backend) -> str:
-    if backend.unrecordable:
-        return f", operation by operation (steps cannot be recorded, since {backend.unrecordable})"
-    return " in recorded steps"
+    if backend.not_capturable:
+        return f", operation by operation (not as a CUDA graph, since {backend.not_capturable})"
+    return " as a CUDA graph"

@@ -22,7 +22,7 @@ from smallbatch.training.checkpoint_state import State
 from smallbatch.training.checkpoints import Checkpoint
 from smallbatch.training.distributed import ALONE, World
 from smallbatch.training.engines import backends
-from smallbatch.training.engines.cuda_graphs import not_recorded
+from smallbatch.training.engines.cuda_graphs import not_captured
 from smallbatch.training.engines.updates import Updates
 from smallbatch.training.lane_state import LaneState
 from smallbatch.training.losses import loss_of
@@ -108,8 +108,8 @@ class LaneTrainer:
         self.backend = backends.choose(
             runs[0], self.suitability, self.meta.shape, len(self.meta.classes), self.device, self.world
         )
-        if self.backend.unrecordable:
-            log.info("%s", not_recorded(self.backend.unrecordable))
+        if self.backend.not_capturable:
+            log.info("%s", not_captured(self.backend.not_capturable))
         self.updates = self.make_updates()
         self._check_kernels()
 

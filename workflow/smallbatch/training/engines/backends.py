@@ -11,7 +11,7 @@ from smallbatch.study.experiments import OF_TORCH, Run
 from smallbatch.study.metrics import CROSS_ENTROPY
 from smallbatch.training.batches import BatchLoader
 from smallbatch.training.distributed import World
-from smallbatch.training.engines import cuda_graphs, recordable, structure
+from smallbatch.training.engines import capturable, cuda_graphs, structure
 from smallbatch.training.engines.eager import EagerUpdates, StochasticUpdates
 from smallbatch.training.engines.native import updates as native
 from smallbatch.training.engines.native.memory_layout import MemoryLayout
@@ -31,23 +31,23 @@ class Backend:
     suits: how its model can be trained.
     layout: layout for the kernels for processors; None if they are not used.
     graph: graph for the kernels for GPUs; None if they are not used.
-    unrecordable: why a GPU cannot record its steps, as text; empty if it can.
+    not_capturable: why no CUDA graph can capture its steps, as text; empty if one can.
     """
 
     suits: Suitability
     layout: MemoryLayout | None = None
     graph: Graph | None = None
-    unrecordable: str = ""
+    not_capturable: str = ""
 
     def updates(self, network: Network, optimizer: LaneOptimizer, loader: BatchLoader) -> Updates:
         """The fastest available updates for these lanes; to be made again when the lanes change."""
         parts = network, optimizer, loader
-        recorded = not self.unrecordable and cuda_graphs.can_record(network, loader)
+        captured = not self.not_capturable and cuda_graphs.can_capture(network, loader)
         if not self.suits.lanes:  # a branch of the model may draw only later than any check sees
-            return cuda_graphs.GraphUpdatesAlone(*parts) if recorded else StochasticUpdates(*parts)
+            return cuda_graphs.GraphUpdatesAlone(*parts) if captured else StochasticUpdates(*parts)
         if self.layout:
             return native.NativeUpdates(*parts, self.layout)
-        if not recorded:
+        if not captured:
             return EagerUpdates(*parts)
         if self.graph and isinstance(optimizer, LaneSGD):
             return triton.TritonUpdates(network, optimizer, loader, self.graph)
@@ -88,10 +88,11 @@ def choose(
         world: the processes that share each mini-batch.
     """
     s = run.setting
-    unrecordable = recordable.reason_against(run, shape, classes) if device.type == "cuda" else ""
+    not_capturable = capturable.why_not_capturable(run, shape, classes) if device.type == "cuda" else ""
     of_torch = s.loss != CROSS_ENTROPY or s.loss_function or s.optimizer.startswith(OF_TORCH)
+    # The kernels know neither other losses nor other optimisers.
     if of_torch or not (suits.lanes and suits.splittable):
-        return Backend(suits, unrecordable=unrecordable)  # the kernels know neither other losses nor other optimisers
+        return Backend(suits, not_capturable=not_capturable)
     alone = structure.model_of(run, shape, classes)
     layout = native.layout_for(alone, shape, run.setting.precision, device, world)
-    return Backend(suits, layout, triton.graph_for(alone, run, shape, device, world), unrecordable)
+    return Backend(suits, layout, triton.graph_for(alone, run, shape, device, world), not_capturable)

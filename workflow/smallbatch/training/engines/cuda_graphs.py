@@ -1,4 +1,4 @@
-"""Updates on a GPU: a step, from loading to update, is recorded once as a CUDA graph and then replayed.
+"""Updates on a GPU: a step, from loading to update, is captured once as a CUDA graph and then replayed.
 
 All that differs between steps is on the device: the plan of the block, its rates, and a counter for the current row of
 both. So the host only launches replays, and reads nothing until the end of the block.
@@ -14,8 +14,8 @@ import torch
 from torch import Tensor
 
 from smallbatch.training.batches import BatchLoader, EpochPlan
+from smallbatch.training.engines.capturable import NotCapturable, repeatable
 from smallbatch.training.engines.eager import EagerUpdates, StochasticUpdates
-from smallbatch.training.engines.recordable import NotRecordable, repeatable
 from smallbatch.training.lane_optimizer import LaneOptimizer
 from smallbatch.training.network import Network
 
@@ -30,7 +30,7 @@ the end of the block; and it limits the copy of the plan to 100 MB, 25 bytes per
 diverged lanes are dropped at the end of a block, and a resumed run must drop them at the same step."""
 
 WARM_UPS = 3
-"""Number of steps before the recording, in which libraries initialise themselves: that cannot be recorded."""
+"""Number of steps before the capture, in which libraries initialise themselves: that cannot be captured."""
 
 Program = Callable[[], object]
 """A function that makes some steps."""
@@ -38,23 +38,23 @@ Program = Callable[[], object]
 log = logging.getLogger(__name__)
 
 
-def can_record(network: Network, loader: BatchLoader) -> bool:
-    """Whether steps can be recorded: on a GPU, by one process, with all images on the device."""
+def can_capture(network: Network, loader: BatchLoader) -> bool:
+    """Whether steps can be captured: on a GPU, by one process, with all images on the device."""
     on_device = loader.train_images.read_on.type == "cuda"
     return on_device and network.device.type == "cuda" and network.world.size == 1
 
 
 def captured(rehearse: Program, programs: Sequence[Program], device: torch.device) -> list[Program]:
-    """Record programs as CUDA graphs, without running them; returns the function that replays each.
+    """Capture programs as CUDA graphs, without running them; returns the function that replays each.
 
     The graphs share their memory: each may overwrite the results of another, except in tensors that existed before.
 
     Args:
-        rehearse: called several times before the recording.
-        programs: functions to be recorded.
+        rehearse: called several times before the capture.
+        programs: functions to be captured.
         device: a GPU.
     """
-    gc.collect()  # reference cycles left by an error may hold graphs, and none may be destroyed during a recording
+    gc.collect()  # reference cycles left by an error may hold graphs, and none may be destroyed during a capture
     with torch.cuda.device(device):
         pool, side = torch.cuda.graph_pool_handle(), torch.cuda.Stream()
         side.wait_stream(torch.cuda.current_stream())
@@ -71,16 +71,16 @@ def captured(rehearse: Program, programs: Sequence[Program], device: torch.devic
     return [graph.replay for graph in graphs]
 
 
-def not_recorded(reason: str) -> str:
-    """What the log says of steps that are not recorded."""
-    return f"steps are not recorded, but made operation by operation, since {reason}"
+def not_captured(reason: str) -> str:
+    """What the log says of steps that are not captured."""
+    return f"steps are made operation by operation, not as a CUDA graph, since {reason}"
 
 
 class GraphUpdates(EagerUpdates):
-    """Updates by replays of a recorded step.
+    """Updates by replays of a captured step.
 
-    A recording holds addresses of parameters, running statistics and velocities: when the lanes change, a new object is
-    needed. The recording is made in the first block, when the micro-batch is known and any saved state has been loaded.
+    A graph holds addresses of parameters, running statistics and velocities: when the lanes change, a new object is
+    needed. It is captured in the first block, when the micro-batch is known and any saved state has been loaded.
     Mini-batches that have to be divided into micro-batches are left to `EagerUpdates`.
 
     Attributes:
@@ -123,7 +123,7 @@ class GraphUpdates(EagerUpdates):
         self.negative_rates[:count].copy_(self.optimizer.negative_rates(factors))
         self.counter.zero_()
         if not self.replays:
-            self._record()
+            self._capture()
         self._run(plan, range(first, last))
         return self.losses[:count].clone()
 
@@ -134,7 +134,7 @@ class GraphUpdates(EagerUpdates):
         )
         self.counter = torch.zeros(1, dtype=torch.int64, device=self.network.device)
 
-    def _record(self) -> None:
+    def _capture(self) -> None:
         sizes = list(dict.fromkeys((self.replay_steps, 1)))
         with self._kept():
             programs = [partial(self._make_steps, size) for size in sizes]
@@ -167,7 +167,7 @@ class GraphUpdates(EagerUpdates):
             count %= size
 
     def _make_steps(self, count: int) -> None:
-        """Make the next steps from the counter on. This is recorded: nothing may need a number from the device."""
+        """Make the next steps from the counter on. This is captured: nothing may need a number from the device."""
         rows = self.counter + torch.arange(count, device=self.counter.device)
         batches, negative_rates = (
             self.loader.batches(self.plan.at(rows), 0, count),
@@ -187,7 +187,7 @@ class GraphUpdates(EagerUpdates):
 
 
 class GraphUpdatesAlone(GraphUpdates, StochasticUpdates):
-    """Updates of a model that is trained alone, by replays of a recorded step with the random numbers of each step.
+    """Updates of a model that is trained alone, by replays of a captured step with the random numbers of each step.
 
     Torch passes the state of its generator to a replay. If the rehearsal shows that a replay would do otherwise than a
     step, which on this device alone may be so, steps are left to `StochasticUpdates`.
@@ -195,12 +195,12 @@ class GraphUpdatesAlone(GraphUpdates, StochasticUpdates):
 
     def __init__(self, network: Network, optimizer: LaneOptimizer, loader: BatchLoader) -> None:
         super().__init__(network, optimizer, loader)
-        self.recordable = True
+        self.capturable = True
 
     @property
     def at_once(self) -> bool:
-        """As in `GraphUpdates`, and steps can be recorded."""
-        return self.recordable and super().at_once
+        """As in `GraphUpdates`, and steps can be captured."""
+        return self.capturable and super().at_once
 
     @property
     def replay_steps(self) -> int:
@@ -212,9 +212,9 @@ class GraphUpdatesAlone(GraphUpdates, StochasticUpdates):
         try:
             with self.drawing(plan, first):  # for rehearsals
                 return super().block(plan, first, last, factors)
-        except NotRecordable as reason:
-            log.info("%s", not_recorded(str(reason)))
-            self.recordable = False
+        except NotCapturable as reason:
+            log.info("%s", not_captured(str(reason)))
+            self.capturable = False
             return super().block(plan, first, last, factors)
 
     def _rehearse(self) -> None:

@@ -1,4 +1,4 @@
-"""Updates by the Triton kernels, recorded as one CUDA graph together with the loading of their mini-batches."""
+"""Updates by the Triton kernels, captured as one CUDA graph together with the loading of their mini-batches."""
 
 import contextlib
 import logging

@@ -1,4 +1,4 @@
-"""Whether a GPU can record steps of a model or a loss of the user's own: whether a replay does what a step does."""
+"""Whether a CUDA graph can capture steps of the user's own model or loss: whether a replay does what a step does."""
 
 import contextlib
 import copy
@@ -25,7 +25,7 @@ META = torch.device("meta")
 """A device whose tensors have shapes and no values; it stands in for a GPU."""
 
 
-class NotRecordable(Exception):
+class NotCapturable(Exception):
     """A replay would not do what a step does; the message says why."""
 
 
@@ -38,44 +38,44 @@ def repeatable(model: nn.Module, device: torch.device) -> Iterator[None]:
         device: the device of all its tensors.
 
     Raises:
-        NotRecordable: the step reads a value, uses a tensor that is elsewhere, or replaces one of the model's tensors.
+        NotCapturable: the step reads a value, uses a tensor that is elsewhere, or replaces one of the model's tensors.
     """
 
     def before(operation: Any, arguments: Sequence[Any], options: Mapping[str, Any]) -> None:
         if operation in READ_VALUES:
-            raise NotRecordable(READS_VALUES)
+            raise NotCapturable(READS_VALUES)
 
     def after(operation: Any, arguments: Sequence[Any], options: Mapping[str, Any], result: Any) -> None:
-        used = [one for one in tree_leaves([arguments, options, result]) if isinstance(one, Tensor)]
+        used = [leaf for leaf in tree_leaves([arguments, options, result]) if isinstance(leaf, Tensor)]
         if any(tensor.device.type != device.type for tensor in used):
-            raise NotRecordable("it computes with tensors that are not where its images are")
+            raise NotCapturable("it computes with tensors that are not where its images are")
 
-    held = _places(model)
+    before_step = _memory(model)
     with Operations(before, after):
         yield
-    replaced = [name for name, place in _places(model).items() if not _are_one(place, held[name])]
+    replaced = [name for name, memory in _memory(model).items() if not _are_same(memory, before_step[name])]
     if replaced:
-        raise NotRecordable(f"it replaces {replaced[0]} by another tensor in its passes")
+        raise NotCapturable(f"it replaces {replaced[0]} by another tensor in its passes")
 
 
-Place = tuple[torch.UntypedStorage, tuple[Any, ...]]
-"""Memory of a tensor, and which part of it that is, in which order."""
+Memory = tuple[torch.UntypedStorage, tuple[Any, ...]]
+"""Storage of a tensor, and its offset, shape and strides in it."""
 
 
-def _places(model: nn.Module) -> dict[str, Place]:
-    """Places of each parameter and buffer; an address is not used again while somebody holds it."""
+def _memory(model: nn.Module) -> dict[str, Memory]:
+    """Memory of each parameter and buffer; an address is not used again while somebody holds it."""
     return {
         name: (tensor.untyped_storage(), (tensor.storage_offset(), tensor.shape, tensor.stride()))
         for name, tensor in (*model.named_parameters(), *model.named_buffers())
     }
 
 
-def _are_one(place: Place, other: Place) -> bool:
-    return place[0]._cdata == other[0]._cdata and place[1] == other[1]
+def _are_same(memory: Memory, other: Memory) -> bool:
+    return memory[0]._cdata == other[0]._cdata and memory[1] == other[1]
 
 
-def reason_against(run: Run, shape: tuple[int, int, int], classes: int) -> str:
-    """Why a GPU cannot record the steps of a run, as text; empty if it can, as far as can be seen without one.
+def why_not_capturable(run: Run, shape: tuple[int, int, int], classes: int) -> str:
+    """Why no CUDA graph can capture the steps of a run, as text; empty if one can, as far as can be seen without one.
 
     Args:
         run: the run.
@@ -86,11 +86,11 @@ def reason_against(run: Run, shape: tuple[int, int, int], classes: int) -> str:
         return f"{run.setting.optimizer} updates with numbers of the host"
     if not models.is_own(run.setting.model) and not run.setting.loss_function:
         return ""  # tests see to the project's own
-    return _of_one_own(replace(run, base_lr=None, seed=0), shape, classes)
+    return _why_not_own(replace(run, base_lr=None, seed=0), shape, classes)
 
 
 @lru_cache(maxsize=64)
-def _of_one_own(run: Run, shape: tuple[int, int, int], classes: int) -> str:
+def _why_not_own(run: Run, shape: tuple[int, int, int], classes: int) -> str:
     s, m = run.setting, run.batch_size
     classified = s.loss == CROSS_ENTROPY and not any(s.mixing.values())
     images, targets = torch.empty(m, *shape, device=META), torch.empty(m, 1, classes, device=META)
@@ -112,7 +112,7 @@ def _of_one_own(run: Run, shape: tuple[int, int, int], classes: int) -> str:
             network.gradients(images, labels)  # which may fill caches
             with repeatable(network.model, META):
                 network.gradients(images, labels)
-    except NotRecordable as reason:
+    except NotCapturable as reason:
         return str(reason)
     except Exception as error:  # a model's code may raise any exception where there are no values
         return f"without the values of tensors it fails ({type(error).__name__}: {' '.join(str(error).split())[:200]})"
