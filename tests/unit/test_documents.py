@@ -244,19 +244,6 @@ def test_sizes_of_the_paper_are_those_of_its_study():
     assert f"with {len({run for _, run in with_rates(five)}):,} made runs (the paper with five seeds" in line(RUNNING)
 
 
-def test_the_glimpse_is_of_as_many_runs_as_are_reported():
-    from smallbatch.publish.report import figure_words
-
-    told = re.search(r"scaled by `scale=(\{.*?\})`", RESULTS, re.DOTALL)[1]
-    glimpse = load_study(CONFIG | {"study": "paper", "scale": read_as_yaml(told)})
-    assert f"; {len({run for _, run in with_rates(glimpse)})} runs." in line(RESULTS)
-    counts = {row[0]: row[2] for row in rows("## A glimpse of the paper", RESULTS)}
-    for figure, spec in glimpse.figures.items():
-        own = {run for name, run in with_rates(glimpse) if name in spec["experiments"]}
-        shown = [run for run in own if run.base_lr == spec.get("base_lr", run.base_lr)]
-        assert counts[figure_words(figure)] in (f"{len(own)} of {len(own)}", f"{len(shown)} of {len(shown)}"), figure
-
-
 def read_as_yaml(text: str):
     return yaml.safe_load(line(text))
 
