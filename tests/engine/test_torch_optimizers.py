@@ -9,7 +9,7 @@ from torch import nn
 from smallbatch import models
 from smallbatch.data import prepared
 from smallbatch.training.engines.eager import EagerUpdates
-from smallbatch.training.torch_optimizers import LaneTorch, follows_rate, why_not_capturable
+from smallbatch.training.torch_optimizers import LaneTorch, follows_rate, why_not_allowed
 from smallbatch.training.trainer import LaneTrainer
 
 SHAPES = (2, 3, 2, 2), (3, 2), (3,)
@@ -140,12 +140,12 @@ def test_gradients_are_clipped_and_missing_ones_change_nothing():
     ],
 )
 def test_what_cannot_be_used_is_refused(name, decay, words):
-    assert words in why_not_capturable(name, decay)
+    assert words in why_not_allowed(name, decay)
 
 
 @pytest.mark.parametrize("name", NAMES)
 def test_what_can_be_used_is_not(name):
-    assert why_not_capturable(name, decay_of(name)) == ""
+    assert why_not_allowed(name, decay_of(name)) == ""
 
 
 @pytest.mark.parametrize("name", NAMES)

@@ -135,9 +135,9 @@ def _try_losses_and_optimizers(study: Study, datasets: Values) -> None:
             _, outputs = image_shape_and_classes(key, datasets[key], Path("data"))
             check_own(s, outputs)
         if s.optimizer.startswith(OF_TORCH):
-            from smallbatch.training.torch_optimizers import follows_rate, why_not_capturable
+            from smallbatch.training.torch_optimizers import follows_rate, why_not_allowed
 
-            if allowed := why_not_capturable(s.optimizer, s.weight_decay):
+            if allowed := why_not_allowed(s.optimizer, s.weight_decay):
                 refuse(study.file, f"experiments.{e.name}.optimizer", s.optimizer, allowed)
             if (s.lr_schedule != "drops" or s.lr_drops or s.warmup) and not follows_rate(s.optimizer):
                 allowed = "only with lr_schedule: constant and without warm-up: its steps follow the first rate alone"

@@ -111,7 +111,7 @@ class LaneTorch(LaneOptimizer):
         raise NotImplementedError("torch updates all parameters of a lane at once")
 
 
-def why_not_capturable(name: str, weight_decay: float) -> str:
+def why_not_allowed(name: str, weight_decay: float) -> str:
     """What is allowed instead, as text, if an optimiser cannot be used; else empty.
 
     Args:
