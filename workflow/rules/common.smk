@@ -136,6 +136,13 @@ def figure_experiments(wildcards):
     return STUDY.figures[wildcards.figure]["experiments"]
 
 
+def figure_labels(figure):
+    """What Snakemake's own report says of a figure: its file, by whose name it sorts them, and its number and title."""
+    from smallbatch.publish.report import figure_title
+
+    return {"file": figure, "figure": figure_title(figure, STUDY.figures[figure]["title"])}
+
+
 def sized_by_preparing(wildcards):
     """Of the study's data sets those whose size only preparing tells; an original's is known before it is downloaded."""
     preflight()

@@ -3,13 +3,6 @@
 PICTURES = expand(f"{FIGURES}/{STUDY.name}/{{figure}}.{{form}}", figure=STUDY.figures, form=["pdf", "svg", "png"])
 
 
-def figure_labels(figure):
-    """What Snakemake's own report says of a figure: its file, by whose name it sorts them, and its number and title."""
-    from smallbatch.publish.report import figure_title
-
-    return {"file": figure, "figure": figure_title(figure, STUDY.figures[figure]["title"])}
-
-
 rule figure:
     """Draw a figure."""
     input:
