@@ -93,15 +93,15 @@ def nothing_outside(files: set[Path], name: str) -> Iterator[Callable[[], None]]
 def _refuse(listener: _Listener, files: set[Path], name: str) -> None:
     """Refuse a model for what it has read, asked and seeded so far."""
     allowed = "which is no part of its runs' names; allowed: what its file, and those that it imports beside it, have"
-    if others := sorted(listener.read - files):
-        raise UserError(f"{name}: it reads {others[0]}, {allowed}")
-    if listener.asked:
-        raise UserError(f"{name}: it asks the system, by {listener.asked[0]}, {allowed}")
-    if listener.seeded:
+    if listener.seeded:  # first, for torch reads source files then, to say where it was seeded
         raise UserError(
             f"{name}: it seeds torch's random numbers, by {listener.seeded[0]}; allowed: to draw them, as the run's "
             "seed has them"
         )
+    if others := sorted(listener.read - files):
+        raise UserError(f"{name}: it reads {others[0]}, {allowed}")
+    if listener.asked:
+        raise UserError(f"{name}: it asks the system, by {listener.asked[0]}, {allowed}")
 
 
 @contextlib.contextmanager
