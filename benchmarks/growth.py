@@ -118,7 +118,7 @@ def tables(study: Study, folder: Path, mine: slice) -> None:
             read_meta(folder / "data" / e.setting.data / META),
             0.8,
             outputs,
-            recipe="",
+            made_by="",
         )
 
 

@@ -55,21 +55,21 @@ def test_a_folder_in_the_place_of_checksums_is_reported_and_none_are_no_damage(m
 
 def test_what_other_settings_code_or_inputs_would_make_is_reported(made):
     sums, runs = made.with_name("claims.json"), made.parent / "runs.csv"
-    recipe = checksums.recipe_hash({"margin": 0.2, "near": 2.0}, "code")
+    made_by = checksums.settings_digest({"margin": 0.2, "near": 2.0}, "code")
     whose = [made.parent / "claims.csv"], [runs]
-    checksums.write(sums, whose[0], recipe=recipe, inputs=whose[1])
-    assert recipe == checksums.recipe_hash({"near": 2.0, "margin": 0.2}, "code")
-    assert checksums.why_outdated(sums, recipe, whose[1]) is None
-    other = checksums.recipe_hash({"margin": 0.3, "near": 2.0}, "code")
+    checksums.write(sums, whose[0], made_by=made_by, inputs=whose[1])
+    assert made_by == checksums.settings_digest({"near": 2.0, "margin": 0.2}, "code")
+    assert checksums.why_outdated(sums, made_by, whose[1]) is None
+    other = checksums.settings_digest({"margin": 0.3, "near": 2.0}, "code")
     assert checksums.why_outdated(sums, other, whose[1]) == "made by other settings or another version of the code"
     runs.write_text("other runs\n")
     os.utime(runs, (0, 0))
-    assert checksums.why_outdated(sums, recipe, whose[1]) == "made from other inputs"
+    assert checksums.why_outdated(sums, made_by, whose[1]) == "made from other inputs"
     assert checksums.damaged(sums, whose[0]) == []
     runs.unlink()  # which is made again, and this after it
-    assert checksums.why_outdated(sums, recipe, whose[1]) is None
+    assert checksums.why_outdated(sums, made_by, whose[1]) is None
     sums.write_text("{}")
-    assert checksums.why_outdated(sums, recipe, whose[1]) is None and checksums.damaged(sums, whose[0]) == [sums]
+    assert checksums.why_outdated(sums, made_by, whose[1]) is None and checksums.damaged(sums, whose[0]) == [sums]
 
 
 @pytest.mark.parametrize("inputs", [[], ["source", "runs.csv"], ["twin/source"]])

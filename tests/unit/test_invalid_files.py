@@ -20,13 +20,13 @@ def job(tmp_path):
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(str(content))
     source, *made = names.values()
-    checksums.write(tmp_path / "sums.json", made, recipe="new", inputs=[source])
+    checksums.write(tmp_path / "sums.json", made, made_by="new", inputs=[source])
     return invalid_files.Job(tmp_path / "sums.json", list(map(str, made)), [str(source)], "new")
 
 
 def test_nothing_is_found_of_what_is_as_it_was_made(job, tmp_path):
     assert not list(invalid_files.damaged_files([job], tmp_path / "paper_figures"))
-    assert not list(invalid_files.outdated_files([job, job._replace(sums=tmp_path / "none.json", recipe="other")]))
+    assert not list(invalid_files.outdated_files([job, job._replace(sums=tmp_path / "none.json", made_by="other")]))
 
 
 def test_files_and_checksums_that_are_gone_are_missed_where_others_are_there_or_they_were_read(job, tmp_path):
@@ -108,8 +108,8 @@ def test_what_a_study_makes_from_fewer_experiments_since_is_outdated_not_damaged
     assert invalid.planned == f"{job.sums}: made from other inputs; to be made again"
 
 
-def test_what_was_made_by_another_recipe_or_from_others_is_made_again(job, tmp_path):
-    (invalid,) = invalid_files.outdated_files([job._replace(recipe="newer")])
+def test_what_was_made_by_other_settings_or_from_others_is_made_again(job, tmp_path):
+    (invalid,) = invalid_files.outdated_files([job._replace(made_by="newer")])
     assert invalid.planned == f"{job.sums}: made by other settings or another version of the code; to be made again"
     (tmp_path / "source").write_text("3")
     (invalid,) = invalid_files.outdated_files([job])
@@ -155,7 +155,7 @@ def test_pictures_of_figures_that_left_are_strays(tmp_path):
 
 
 def test_checksums_of_another_person_that_cannot_be_deleted_end_in_one_line(job, monkeypatch):
-    (invalid,) = invalid_files.outdated_files([job._replace(recipe="newer")])
+    (invalid,) = invalid_files.outdated_files([job._replace(made_by="newer")])
 
     def forbidden(self, missing_ok=False):
         raise PermissionError(errno.EACCES, "Permission denied")

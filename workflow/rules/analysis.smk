@@ -28,7 +28,7 @@ rule table:
         threshold=config["convergence_threshold"],
         protocol=PROTOCOL,
         code=CODE["table"],
-        recipe=lambda wildcards: RECIPES[f"table-{wildcards.experiment}"],
+        made_by=lambda wildcards: JOB_DIGESTS[f"table-{wildcards.experiment}"],
     message:
         "Collecting the runs of experiment {wildcards.experiment} of study {wildcards.study}"
     script:
@@ -96,7 +96,7 @@ rule gather:
         runtime=30,
     params:
         code=CODE["gather"],
-        recipe=RECIPES["gather"],
+        made_by=JOB_DIGESTS["gather"],
     message:
         "Collecting the tables of study {wildcards.study}"
     script:
@@ -134,7 +134,7 @@ rule claims:
         functions={str(path): files_digest(path) for path in files_of(STUDY.claims.values())},
         thresholds=config["claims"],
         code=CODE["claims"],
-        recipe=RECIPES["claims"],
+        made_by=JOB_DIGESTS["claims"],
     message:
         f"Judging the claims of study {STUDY.name} (into {{output.claims}})"
     script:

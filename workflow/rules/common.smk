@@ -35,7 +35,7 @@ from smallbatch.publish.archive_files import user_files, workflow_files
 from smallbatch.runs import chosen_rates
 from smallbatch.runs import snakemake_options
 from smallbatch.runs import invalid_files
-from smallbatch.runs import job_recipes
+from smallbatch.runs import job_digests
 from smallbatch.runs.packs import Plan, pack_size, with_rates
 from smallbatch.estimate.timings import Timings
 from smallbatch.runs.store import RunStore
@@ -80,11 +80,11 @@ def script_path(name):
     return beside if beside.is_file() else workflow.source_path(f"../scripts/{name}.py")
 
 
-CODE = job_recipes.code_digests(script_path, Path(LIBRARY))
+CODE = job_digests.code_digests(script_path, Path(LIBRARY))
 CHOICE = code_digest(Path(LIBRARY, "smallbatch", "analysis", "selection.py"), Path(LIBRARY))
-TEMPLATE = Path(LIBRARY, job_recipes.TEMPLATE)
+TEMPLATE = Path(LIBRARY, job_digests.TEMPLATE)
 # Snakemake remembers what decides how files are made in .snakemake alone, which is no part of what is shared.
-RECIPES = job_recipes.job_recipes(STUDY, config, CODE, Path(LIBRARY), snakemake_version)
+JOB_DIGESTS = job_digests.job_digests(STUDY, config, CODE, Path(LIBRARY), snakemake_version)
 
 
 KINDS = ("runs", "epochs", "variance")

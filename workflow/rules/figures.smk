@@ -34,7 +34,7 @@ rule figure:
         compared=lambda wildcards: STUDY.compared(wildcards.figure),
         pdf=config["figures"]["pdf"],
         code=CODE["figure"],
-        recipe=lambda wildcards: RECIPES[f"figure-{wildcards.figure}"],
+        made_by=lambda wildcards: JOB_DIGESTS[f"figure-{wildcards.figure}"],
     message:
         "Drawing {wildcards.figure} of study {wildcards.study}"
     script:

@@ -78,10 +78,10 @@ def look_again():
 @functools.cache
 def checked_jobs():
     """The jobs whose files have checksums: what each makes, and what it notes that this was made from, as its rule has it."""
-    return [job_files(*job.partition("-")[::2], recipe) for job, recipe in RECIPES.items()]
+    return [job_files(*job.partition("-")[::2], made_by) for job, made_by in JOB_DIGESTS.items()]
 
 
-def job_files(name, of, recipe):
+def job_files(name, of, made_by):
     """Of one: its rule, and the experiment or figure that it is for, if any."""
     asked, values = getattr(rules, name), {"study": STUDY.name, "experiment": of, "figure": of}
     made = [file.format(**values) for file in asked.output]
@@ -91,7 +91,7 @@ def job_files(name, of, recipe):
             part(Wildcards(fromdict=values)) if callable(part) else [part.format(**values)] for part in asked.input
         ]
         read = [file for part in parts for file in part if not os.path.isabs(file)]  # without what the library has
-    return invalid_files.Job(Path(checksum_file(f"{name}-{of}" if of else name)), made, read, recipe)
+    return invalid_files.Job(Path(checksum_file(f"{name}-{of}" if of else name)), made, read, made_by)
 
 
 def is_known(e):

@@ -38,7 +38,7 @@ rule page:
         near=config["claims"]["near"],
         repository=repository(Path(LIBRARY).parent),
         code=CODE["report"],
-        recipe=RECIPES["page"],
+        made_by=JOB_DIGESTS["page"],
     message:
         "Writing the report of study {wildcards.study}"
     script:

@@ -59,7 +59,7 @@ rule archive:
         publisher=config["publish"].get("publisher", {}),
         version=snakemake_version,
         code=CODE["crate"],
-        recipe=RECIPES["archive"],
+        made_by=JOB_DIGESTS["archive"],
     message:
         "Writing study {wildcards.study} with its provenance into one archive"
     script:

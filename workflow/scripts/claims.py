@@ -25,4 +25,4 @@ if __name__ == "__main__":
         judged = judge(params.figures, *tables, params.thresholds, generator, claims)
         check_unchanged(params.functions)
         write_table(judged, outputs.claims)
-        checksums.write(Path(outputs.checksums), map(Path, outputs), recipe=params.recipe, inputs=snakemake.input)
+        checksums.write(Path(outputs.checksums), map(Path, outputs), made_by=params.made_by, inputs=snakemake.input)

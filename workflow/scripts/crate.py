@@ -29,5 +29,5 @@ if __name__ == "__main__":
             Path(snakemake.output.archive),
         )
         checksums.write(
-            Path(snakemake.output.checksums), map(Path, snakemake.output), recipe=params.recipe, inputs=given
+            Path(snakemake.output.checksums), map(Path, snakemake.output), made_by=params.made_by, inputs=given
         )

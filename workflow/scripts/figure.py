@@ -21,4 +21,4 @@ if __name__ == "__main__":
         if params.pdf == "bare":
             save(draw(params.spec, *tables, params.compared, bare=True), [whole.pop(0)])
         save(draw(params.spec, *tables, params.compared), whole)
-        checksums.write(Path(outputs.checksums), map(Path, outputs), recipe=params.recipe, inputs=snakemake.input)
+        checksums.write(Path(outputs.checksums), map(Path, outputs), made_by=params.made_by, inputs=snakemake.input)

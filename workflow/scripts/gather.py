@@ -16,5 +16,5 @@ if __name__ == "__main__":
         for name in ("runs", "epochs", "variance"):
             write_table(read_tables(snakemake.input[name]), snakemake.output[name])
         write_table(read_tables(snakemake.input.runs), snakemake.output.csv)
-        checksums.write(Path(snakemake.output.checksums), map(Path, snakemake.output), recipe=snakemake.params.recipe,
+        checksums.write(Path(snakemake.output.checksums), map(Path, snakemake.output), made_by=snakemake.params.made_by,
                         inputs=snakemake.input)  # fmt: skip

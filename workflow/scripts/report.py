@@ -32,6 +32,6 @@ if __name__ == "__main__":
         checksums.write(
             Path(snakemake.output.checksums),
             map(Path, snakemake.output),
-            recipe=snakemake.params.recipe,
+            made_by=snakemake.params.made_by,
             inputs=[given.runs, given.variance, given.claims, *given.figures],
         )

@@ -25,5 +25,5 @@ if __name__ == "__main__":
             read_meta(Path(snakemake.input.meta)),
             params.threshold,
             {name: Path(path) for name, path in snakemake.output.items()},
-            params.recipe,
+            params.made_by,
         )

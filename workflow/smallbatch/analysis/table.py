@@ -182,7 +182,7 @@ def write_tables(
     meta: Meta,
     threshold: float,
     outputs: Mapping[str, Path],
-    recipe: str,
+    made_by: str,
 ) -> None:
     """Collect the runs of one experiment and write its tables.
 
@@ -192,7 +192,7 @@ def write_tables(
         meta: of their data set.
         threshold: see `convergence_bar`.
         outputs: paths of `runs`, `epochs` and `variance` (parquet), and of their `checksums`.
-        recipe: of settings and code, as `checksums.write` notes it.
+        made_by: of settings and code, as `checksums.write` notes it.
 
     Raises:
         UserError: a planned run is missing or damaged; says which.
@@ -212,7 +212,7 @@ def write_tables(
     for name, table in tables.items():
         write_table(table, outputs[name])
     shown = digest_of(record.digest for record in records.values())
-    checksums.write(outputs["checksums"], outputs.values(), shown, recipe=recipe)
+    checksums.write(outputs["checksums"], outputs.values(), shown, made_by=made_by)
 
 
 def read_tables(paths: Iterable[Path]) -> pd.DataFrame:

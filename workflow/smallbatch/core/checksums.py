@@ -11,13 +11,13 @@ from smallbatch.core.errors import UserError
 from smallbatch.core.files import read_regular, read_sealed, sha256, write_sealed
 
 
-def recipe_hash(*values: Any) -> str:
-    """A short hash over the settings and code that decide what a job makes, given as JSON values."""
+def settings_digest(*values: Any) -> str:
+    """A short digest of the settings and code that decide what a job makes, given as JSON values."""
     return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()[:16]
 
 
 def write(
-    path: Path, files: Iterable[Path], made_from: str = "", *, recipe: str = "", inputs: Iterable[str | Path] = ()
+    path: Path, files: Iterable[Path], made_from: str = "", *, made_by: str = "", inputs: Iterable[str | Path] = ()
 ) -> None:
     """Record the SHA-256 of finished files.
 
@@ -25,18 +25,18 @@ def write(
         path: the file to write the checksums to; if it is among `files`, it is left out.
         files: the files that the job made.
         made_from: the digest of the data that they were made from, if those are not a file of the workflow.
-        recipe: the hash of the settings and the code that made them, see `recipe_hash`.
+        made_by: the digest of the settings and the code that made them, see `settings_digest`.
         inputs: the files of the workflow that they were made from.
     """
     sums = _sums(file for file in files if Path(file) != Path(path))
-    write_sealed(path, {"files": sums, "made_from": made_from, "recipe": recipe, "inputs": _sums(inputs)})
+    write_sealed(path, {"files": sums, "made_from": made_from, "recipe": made_by, "inputs": _sums(inputs)})
 
 
 def _sums(files: Iterable[str | Path]) -> dict[str, str]:
     return {Path(file).as_posix(): sha256(Path(file)) for file in files}
 
 
-def why_outdated(path: Path, recipe: str, inputs: Iterable[str | Path] = ()) -> str | None:
+def why_outdated(path: Path, made_by: str, inputs: Iterable[str | Path] = ()) -> str | None:
     """Why a job's undamaged files have to be made again; None if they would be made the same way now.
 
     Modification times are not reliable: restored files look new, and Snakemake's record of settings is not copied with
@@ -44,12 +44,12 @@ def why_outdated(path: Path, recipe: str, inputs: Iterable[str | Path] = ()) -> 
 
     Args:
         path: the file of checksums that `write` wrote.
-        recipe: the recipe by which the files would be made now.
+        made_by: the digest of the settings and the code that would make the files now.
         inputs: the files that they would be made from now, as `write` is given them.
     """
     try:
         values = read_sealed(path)
-        if values.get("recipe") != recipe:
+        if values.get("recipe") != made_by:
             return "made by other settings or another version of the code"
         noted = dict(values["inputs"])
     except (UserError, KeyError, TypeError, ValueError):

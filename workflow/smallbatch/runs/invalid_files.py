@@ -32,13 +32,13 @@ class Job(NamedTuple):
 
     sums: the file of the checksums.
     makes, reads: names of its outputs and inputs, as it passes them to `checksums.write`.
-    recipe: the hash of the recipe that the job would use now, see `checksums.recipe_hash`.
+    made_by: the digest of the settings and the code that the job would use now, see `checksums.settings_digest`.
     """
 
     sums: Path
     makes: Sequence[str]
     reads: Sequence[str]
-    recipe: str
+    made_by: str
 
 
 def unprepared(datasets: Mapping[str, dict[str, Any]], data: Path) -> Iterator[InvalidFiles]:
@@ -94,7 +94,7 @@ def incomplete(jobs: Sequence[Job]) -> list[Path]:
 def outdated_files(jobs: Iterable[Job]) -> Iterator[InvalidFiles]:
     """Files of checksums whose files are undamaged, but would be made differently now."""
     for job in jobs:
-        if job.sums.is_file() and (reason := checksums.why_outdated(job.sums, job.recipe, job.reads)):
+        if job.sums.is_file() and (reason := checksums.why_outdated(job.sums, job.made_by, job.reads)):
             yield _outdated(job.sums, f"{job.sums}: {reason}; to be made again")
 
 

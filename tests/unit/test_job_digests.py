@@ -1,4 +1,4 @@
-"""Recipes: each job's changes with what decides its files, and with nothing else."""
+"""Digests of jobs: each job's changes with what decides its files, and with nothing else."""
 
 from dataclasses import replace
 
@@ -6,7 +6,7 @@ import pytest
 from helpers import PROJECT
 
 from smallbatch.core import checksums
-from smallbatch.runs import job_recipes
+from smallbatch.runs import job_digests
 from smallbatch.study.experiments import PROTOCOL
 from smallbatch.study.settings import read_yaml
 from smallbatch.study_file import load_study
@@ -19,23 +19,23 @@ CONFIG = read_yaml(PROJECT / "config" / "config.yaml")
 STUDY = load_study(CONFIG | {"study": "cifar10"})
 
 
-def recipes_of(study=STUDY, config=CONFIG, code=CODE, snakemake="9.27"):
-    return job_recipes.job_recipes(study, config, code, LIBRARY, snakemake)
+def digests_of(study=STUDY, config=CONFIG, code=CODE, snakemake="9.27"):
+    return job_digests.job_digests(study, config, code, LIBRARY, snakemake)
 
 
 def changed_by(**other):
-    before, after = recipes_of(), recipes_of(**other)
+    before, after = digests_of(), digests_of(**other)
     assert before.keys() == after.keys()
     return {name.partition("-")[0] for name in before if before[name] != after[name]}
 
 
-def test_recipes_are_those_of_settings_and_code():
-    study, found = STUDY, recipes_of()
+def test_digests_are_those_of_settings_and_code():
+    study, found = STUDY, digests_of()
     e, (name, figure) = next(iter(study.experiments.values())), next(iter(study.figures.items()))
-    assert found["gather"] == checksums.recipe_hash(list(study.experiments), "code of gather")
-    assert found[f"table-{e.name}"] == checksums.recipe_hash(e.as_json(), 0.8, PROTOCOL, "code of table")
+    assert found["gather"] == checksums.settings_digest(list(study.experiments), "code of gather")
+    assert found[f"table-{e.name}"] == checksums.settings_digest(e.as_json(), 0.8, PROTOCOL, "code of table")
     looks = study.compared(name), CONFIG["figures"]
-    assert found[f"figure-{name}"] == checksums.recipe_hash(figure, *looks, "code of figure")
+    assert found[f"figure-{name}"] == checksums.settings_digest(figure, *looks, "code of figure")
     jobs = {"table": study.experiments, "figure": study.figures}
     assert found.keys() == {"gather", "claims", "page", "archive"} | {
         f"{kind}-{name}" for kind, names in jobs.items() for name in names
@@ -61,9 +61,9 @@ def test_settings_change_the_jobs_that_take_them():
 
 
 def test_the_workflows_address_changes_the_page(monkeypatch):
-    before = recipes_of()
-    monkeypatch.setattr(job_recipes, "repository", lambda folder: f"https://example.org/{folder.name}")
-    after = recipes_of()
+    before = digests_of()
+    monkeypatch.setattr(job_digests, "repository", lambda folder: f"https://example.org/{folder.name}")
+    after = digests_of()
     assert {name for name in before if before[name] != after[name]} == {"page"}
 
 
@@ -74,5 +74,5 @@ def test_the_order_in_the_study_file_changes_what_shows_it():
 
 
 def test_scripts_whose_code_is_noted_have_a_hash_of_their_own():
-    codes = job_recipes.code_digests(lambda name: LIBRARY / "scripts" / f"{name}.py", LIBRARY)
-    assert set(codes) == set(job_recipes.SCRIPTS) and len(set(codes.values())) == len(codes)
+    codes = job_digests.code_digests(lambda name: LIBRARY / "scripts" / f"{name}.py", LIBRARY)
+    assert set(codes) == set(job_digests.SCRIPTS) and len(set(codes.values())) == len(codes)

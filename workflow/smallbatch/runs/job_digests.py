@@ -1,10 +1,10 @@
-"""Recipes: a hash for each job over the settings and code that, beside its inputs, decide how it makes its files."""
+"""A digest for each job over the settings and code that, beside its inputs, decide how it makes its files."""
 
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from smallbatch.core.checksums import recipe_hash
+from smallbatch.core.checksums import settings_digest
 from smallbatch.core.code_digest import code_digest
 from smallbatch.core.files import files_digest
 from smallbatch.study.citation import repository
@@ -29,10 +29,10 @@ def code_digests(path_of: Callable[[str], str | Path], library: Path) -> dict[st
     return {name: code_digest(Path(path_of(name)), library) for name in SCRIPTS}
 
 
-def job_recipes(
+def job_digests(
     study: Study, config: Mapping[str, Any], code: Mapping[str, str], library: Path, snakemake: str
 ) -> dict[str, str]:
-    """Name of each job that analyses the study -> its recipe.
+    """Name of each job that analyses the study -> its digest.
 
     Args:
         study: the study.
@@ -41,10 +41,10 @@ def job_recipes(
         library: the folder above the library's.
         snakemake: the version of Snakemake, which the archive names.
     """
-    order = list(study.experiments), list(study.figures)  # `recipe_hash` ignores the order of keys
+    order = list(study.experiments), list(study.figures)  # `settings_digest` ignores the order of keys
     return {
-        "gather": recipe_hash(list(study.experiments), code["gather"]),
-        "claims": recipe_hash(
+        "gather": settings_digest(list(study.experiments), code["gather"]),
+        "claims": settings_digest(
             study.figures,
             order,
             study.reproduces,
@@ -53,7 +53,7 @@ def job_recipes(
             config["claims"],
             code["claims"],
         ),
-        "page": recipe_hash(
+        "page": settings_digest(
             study.as_json(),
             order,
             config["claims"]["near"],
@@ -61,13 +61,15 @@ def job_recipes(
             code["report"],
             files_digest(library / TEMPLATE),
         ),
-        "archive": recipe_hash(study.as_json(), order, config["publish"].get("publisher"), snakemake, code["crate"]),
+        "archive": settings_digest(
+            study.as_json(), order, config["publish"].get("publisher"), snakemake, code["crate"]
+        ),
         **{
-            f"table-{e.name}": recipe_hash(e.as_json(), config["convergence_threshold"], PROTOCOL, code["table"])
+            f"table-{e.name}": settings_digest(e.as_json(), config["convergence_threshold"], PROTOCOL, code["table"])
             for e in study.experiments.values()
         },
         **{
-            f"figure-{name}": recipe_hash(spec, study.compared(name), config["figures"], code["figure"])
+            f"figure-{name}": settings_digest(spec, study.compared(name), config["figures"], code["figure"])
             for name, spec in study.figures.items()
         },
     }
