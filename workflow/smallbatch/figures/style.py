@@ -17,7 +17,7 @@ from matplotlib.ticker import FixedLocator, MaxNLocator, NullFormatter, NullLoca
 
 from smallbatch.analysis.words import rate_words
 from smallbatch.core.files import atomic
-from smallbatch.figures.glyphs import FONT
+from smallbatch.figures.font import FONT
 
 if TYPE_CHECKING:
     from matplotlib.typing import RcKeyType

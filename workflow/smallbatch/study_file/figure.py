@@ -75,7 +75,7 @@ def _check_title(where: str, key: str, title: str) -> None:
     if title.isascii():
         return
     try:
-        from smallbatch.figures.glyphs import FONT, missing_glyphs
+        from smallbatch.figures.font import FONT, missing_glyphs
     except ImportError:  # where only trainings run; drawing reports it
         return
     if unknown := missing_glyphs(title):
