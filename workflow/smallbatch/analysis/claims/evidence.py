@@ -8,9 +8,9 @@ import pandas as pd
 
 from smallbatch.analysis.claims.claim import Check, Claim
 from smallbatch.analysis.claims.figure_grids import FigureGrids
-from smallbatch.analysis.differences_from_paper import differences
 from smallbatch.analysis.grid import Grid
 from smallbatch.analysis.predicates import Predicate, Thresholds, variance_growth
+from smallbatch.analysis.setting_differences import setting_differences
 from smallbatch.analysis.statistics import SAMPLES
 from smallbatch.analysis.update_variance import measured
 from smallbatch.analysis.verdicts import Comparison
@@ -59,7 +59,8 @@ def _of_figures(claim: Claim, grids: FigureGrids, thresholds: Thresholds) -> Evi
         figures |= {grids.name_in_study(figure) for figure in runs}
         if claim.section:
             differing |= {
-                grids.name_in_study(figure): differences(figure, shown.values()) for figure, shown in runs.items()
+                grids.name_in_study(figure): setting_differences(figure, shown.values())
+                for figure, shown in runs.items()
             }
     missing = (absent | without_sizes).items()
     missing_figures = [figure for about, names in missing if about not in compared for figure in names]

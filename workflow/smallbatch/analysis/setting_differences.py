@@ -9,11 +9,11 @@ from smallbatch.analysis.metric_columns import is_accuracy, metric_label
 from smallbatch.analysis.words import Row, budget, budget_of, counted, departures, model_words, norm_words
 from smallbatch.data.originals import ORIGINALS
 
-DATA = {"cifar10": "CIFAR-10", "cifar100": "CIFAR-100", "imagenet": "ImageNet"}
-EPOCHS = {"cifar10": 82, "cifar100": 164, "imagenet": 90}
-DROPS = {"imagenet": "0.333333 0.666667 0.888889"}
+DATASET_TITLES = {"cifar10": "CIFAR-10", "cifar100": "CIFAR-100", "imagenet": "ImageNet"}
+PAPER_EPOCHS = {"cifar10": 82, "cifar100": 164, "imagenet": 90}
+PAPER_LR_DROPS = {"imagenet": "0.333333 0.666667 0.888889"}
 """Parts of training, as the table of runs has them; of both CIFAR a half and three quarters."""
-WEIGHT_DECAY = {"alexnet": 5e-4}
+PAPER_WEIGHT_DECAY = {"alexnet": 5e-4}
 """Of all other models 1e-4."""
 
 _NO_BN = ("alexnet", "resnet8", "resnet20", "resnet32")
@@ -45,12 +45,12 @@ def _paper_figure(
     warmup: bool = False,
     epochs: int | None = None,
 ) -> PaperFigure:
-    return PaperFigure((data,), (model,), (norm,), (augment,), (warmup,), (epochs or EPOCHS[data],))
+    return PaperFigure((data,), (model,), (norm,), (augment,), (warmup,), (epochs or PAPER_EPOCHS[data],))
 
 
 _MIXED = ((_WITHOUT, _EVERYWHERE, _CONV_ONLY), (_PLAIN, _PADDED), (False, True))
 
-FIGURES: dict[str, PaperFigure] = {
+PAPER_FIGURES: dict[str, PaperFigure] = {
     "fig01": _paper_figure("cifar10", "alexnet"),
     "fig02": _paper_figure("cifar10", "resnet8"),
     "fig03": _paper_figure("cifar10", "resnet20"),
@@ -78,7 +78,7 @@ LAST_FIGURE = 18
 """Of the paper."""
 
 
-def differences(figure: str, shown: Iterable[pd.DataFrame]) -> list[str]:
+def setting_differences(figure: str, shown: Iterable[pd.DataFrame]) -> list[str]:
     """`ResNet-8 on digits, not ResNet-32 on CIFAR-10`, `10 epochs, not 82`; empty if all settings are the paper's.
 
     Args:
@@ -86,7 +86,7 @@ def differences(figure: str, shown: Iterable[pd.DataFrame]) -> list[str]:
         shown: the runs of each experiment that a study shows there, with their settings.
     """
     tables = [runs for runs in shown if "model" in runs]
-    paper, rows = FIGURES[figure], [runs.iloc[0] for runs in tables]
+    paper, rows = PAPER_FIGURES[figure], [runs.iloc[0] for runs in tables]
     others = dict.fromkeys(metric_label(runs) for runs in tables if not is_accuracy(runs))
     aspects = (_subject, _norm, _augment, _warmup, _epochs, _drops, _fewer_images, _weight_decay, _departures)
     measures = [f"{measure}, not accuracy" for measure in others]
@@ -107,9 +107,11 @@ def _contrast(ours: Iterable[str], theirs: Iterable[str]) -> str:
 
 
 def _subject(paper: PaperFigure, rows: _Rows) -> list[str]:
-    data = [DATA.get(row["data"], row["data"]) for row in _not_in_paper(paper.data, rows, lambda row: row["data"])]
+    data = [
+        DATASET_TITLES.get(row["data"], row["data"]) for row in _not_in_paper(paper.data, rows, lambda row: row["data"])
+    ]
     models = [model_words(row["model"]) for row in _not_in_paper(paper.models, rows, lambda row: row["model"])]
-    their_data, their_models = [DATA[label] for label in paper.data], [*map(model_words, paper.models)]
+    their_data, their_models = [DATASET_TITLES[label] for label in paper.data], [*map(model_words, paper.models)]
     if data and models:
         theirs = f"{' or '.join(their_models)} on {' or '.join(their_data)}"
         return [f"{', '.join(models)} on {_contrast(data, [theirs])}"]
@@ -153,7 +155,7 @@ def _fewer_images(paper: PaperFigure, rows: _Rows) -> list[str]:
 
 def _weight_decay(paper: PaperFigure, rows: _Rows) -> list[str]:
     """Of the paper's models alone."""
-    theirs = {model: WEIGHT_DECAY.get(model, 1e-4) for model in paper.models}
+    theirs = {model: PAPER_WEIGHT_DECAY.get(model, 1e-4) for model in paper.models}
     pairs = {(row["weight_decay"], theirs[row["model"]]) for row in rows if row["model"] in theirs}
     others: dict[float, list[str]] = {}
     for ours, decay in sorted(pairs):
@@ -163,7 +165,7 @@ def _weight_decay(paper: PaperFigure, rows: _Rows) -> list[str]:
 
 
 def _drops(paper: PaperFigure, rows: _Rows) -> list[str]:
-    theirs = dict.fromkeys(DROPS.get(label, "0.5 0.75") for label in paper.data)
+    theirs = dict.fromkeys(PAPER_LR_DROPS.get(label, "0.5 0.75") for label in paper.data)
     rows = [row for row in rows if row["lr_schedule"] == "drops" and row["lr_drops"]]  # of others `_departures` speaks
     others = _not_in_paper(theirs, rows, lambda row: row["lr_drops"])
     return [f"rate drops at {_contrast([row['lr_drops'] for row in others], theirs)}"] * bool(others)
