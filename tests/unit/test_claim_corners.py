@@ -29,10 +29,10 @@ from smallbatch.analysis.grid import Grid, build_grid
 from smallbatch.analysis.noise import with_results
 from smallbatch.analysis.predicates import (
     accuracy_declines,
-    accuracy_gains,
     best_accuracy,
     convergence,
     converging_rates,
+    gains_between_grids,
     large_batches,
     learning_curves,
 )
@@ -309,8 +309,8 @@ ONE_SIDED = [
     accuracy_declines.improves_down_to_two_without_norm(THRESHOLDS, grid_of(curve({2: 0.9, 8: 0.8}))),  # has BN
     accuracy_declines.improves_down_to_two_without_norm(THRESHOLDS, grid_of(curve({4: 0.9, 8: 0.8}, norm="none"))),
     accuracy_declines.improves_down_to_two_without_norm(THRESHOLDS, grid_of(curve({2: 0.9, 64: 0.8}, norm="none"))),
-    accuracy_gains.helps_large_most(THRESHOLDS, *[grid_of(curve({2: 0.9, 32: 0.8}))] * 2),
-    accuracy_gains.helps_large_most(THRESHOLDS, *[grid_of(curve({64: 0.9, 128: 0.8}))] * 2),
+    gains_between_grids.gains_more_at_large_batches(THRESHOLDS, *[grid_of(curve({2: 0.9, 32: 0.8}))] * 2),
+    gains_between_grids.gains_more_at_large_batches(THRESHOLDS, *[grid_of(curve({64: 0.9, 128: 0.8}))] * 2),
     converging_rates.smallest_have_widest_range(THRESHOLDS, grid_of(curve({2: 0.9, 8: 0.8}))),
     converging_rates.smallest_have_widest_range(THRESHOLDS, grid_of(curve({16: 0.9, 64: 0.8}))),
     converging_rates.range_shrinks_over_all(THRESHOLDS, grid_of(curve({2: 0.9}))),
@@ -327,7 +327,10 @@ def test_nothing_is_compared_where_one_side_is_missing(comparisons: Iterable[Com
     assert [*comparisons] == []
 
 
-@pytest.mark.parametrize("gain", [accuracy_gains.improves, accuracy_gains.helps, accuracy_gains.helps_large_most])
+@pytest.mark.parametrize(
+    "gain",
+    [gains_between_grids.median_gain, gains_between_grids.mean_gain, gains_between_grids.gains_more_at_large_batches],
+)
 def test_a_loss_that_rounds_to_nothing_is_not_minus_nothing(gain):
     before, after = (grid_of(curve({8: accuracy, 64: accuracy})) for accuracy in (0.9, 0.8999))
     (part,) = gain(THRESHOLDS, before, after)
@@ -390,7 +393,7 @@ def test_the_lowest_and_the_highest_gain_are_those_of_the_data():
     second = grid_of(curve({2: 0.8, 8: 0.81, 32: 0.82}, spread=0.05), 6)
     gained = (second.best() - first.best())[1]
     assert (gained.argmin(), gained.argmax()) == (2, 0), "in the first sample others are"
-    (only,) = accuracy_gains.improves(THRESHOLDS, first, second)
+    (only,) = gains_between_grids.median_gain(THRESHOLDS, first, second)
     assert only.sentence == "median gain +11.0 points over m = 2 ... 32, from +10.0 at m = 2 to +12.0 at m = 32"
 
 

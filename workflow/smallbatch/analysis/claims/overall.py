@@ -1,7 +1,7 @@
 """Claims on all experiments (section 4), on longer training (appendix A) and on the variance of updates (section 2)."""
 
 from smallbatch.analysis.claims.claim import RATES_THAT_CONVERGE, Check, Claim, best_in, best_words, each_of
-from smallbatch.analysis.predicates import accuracy_declines, accuracy_gains, converging_rates, large_batches
+from smallbatch.analysis.predicates import accuracy_declines, converging_rates, gains_between_grids, large_batches
 
 _LONGER = (("fig17", "fig08"), ("fig08", "fig18"), ("fig17", "fig18"))
 
@@ -37,8 +37,8 @@ CLAIMS = (
         "smaller m above {margin} points; and after the longer, mean over m ≤ {small_batch} of the best minus mean "
         "over larger m above {margin} points",
         (
-            *[Check(figures, accuracy_gains.helps) for figures in _LONGER],
-            *[Check(figures, accuracy_gains.longer_helps_large_most) for figures in _LONGER],
+            *[Check(figures, gains_between_grids.mean_gain) for figures in _LONGER],
+            *[Check(figures, gains_between_grids.longer_training_gains_more_at_large_batches) for figures in _LONGER],
             *[Check(figures, large_batches.large_still_below) for figures in _LONGER],
         ),
     ),

@@ -3,7 +3,7 @@
 from functools import partial
 
 from smallbatch.analysis.claims.claim import Check, Claim, best_in, best_words, each_of
-from smallbatch.analysis.predicates import accuracy_declines, accuracy_gains, best_accuracy, large_batches
+from smallbatch.analysis.predicates import accuracy_declines, best_accuracy, gains_between_grids, large_batches
 
 _WARMED = (("fig08", "fig10"), ("fig09", "fig11"))
 
@@ -15,8 +15,8 @@ CLAIMS = (
         "for each data set, best accuracy with warm-up minus without: mean over m above {margin} points; and mean over "
         "m > {small_batch} minus mean over smaller m above {margin} points",
         (
-            *[Check(figures, accuracy_gains.helps) for figures in _WARMED],
-            *[Check(figures, accuracy_gains.helps_large_most) for figures in _WARMED],
+            *[Check(figures, gains_between_grids.mean_gain) for figures in _WARMED],
+            *[Check(figures, gains_between_grids.gains_more_at_large_batches) for figures in _WARMED],
         ),
         "helping generally is helping on average over m",
     ),

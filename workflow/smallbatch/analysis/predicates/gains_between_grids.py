@@ -17,7 +17,7 @@ def _gains(first: Grid, second: Grid) -> tuple[Grid, np.ndarray]:
     return second, 100 * (second.best() - first.best())
 
 
-def improves(t: Thresholds, first: Grid, second: Grid) -> Iterator[Comparison]:
+def median_gain(t: Thresholds, first: Grid, second: Grid) -> Iterator[Comparison]:
     """The second is better at half of the sizes or more: the median of its gains is."""
     second, gains = _gains(first, second)
     if len(second):
@@ -29,7 +29,7 @@ def improves(t: Thresholds, first: Grid, second: Grid) -> Iterator[Comparison]:
         yield Comparison(sentence, np.median(gains, axis=1), at_least=t["margin"])
 
 
-def helps(t: Thresholds, first: Grid, second: Grid) -> Iterator[Comparison]:
+def mean_gain(t: Thresholds, first: Grid, second: Grid) -> Iterator[Comparison]:
     """The second is better on average over m."""
     second, gains = _gains(first, second)
     if len(second):
@@ -37,12 +37,12 @@ def helps(t: Thresholds, first: Grid, second: Grid) -> Iterator[Comparison]:
         yield Comparison(sentence, gains.mean(axis=1), at_least=t["margin"])
 
 
-def helps_large_most(t: Thresholds, first: Grid, second: Grid) -> Iterator[Comparison]:
+def gains_more_at_large_batches(t: Thresholds, first: Grid, second: Grid) -> Iterator[Comparison]:
     """The second gains more on average over large m than over small."""
     yield from _large_gain_more(t, *_gains(first, second))
 
 
-def longer_helps_large_most(t: Thresholds, short: Grid, long: Grid) -> Iterator[Comparison]:
+def longer_training_gains_more_at_large_batches(t: Thresholds, short: Grid, long: Grid) -> Iterator[Comparison]:
     """At the overall best rate of the shorter training the longer one gains more on average over large m than small."""
     short, long = common_sizes(short, long)
     if len(long):
