@@ -77,7 +77,7 @@ def test_one_that_is_interrupted_in_its_last_epoch_ends_as_if_it_were_not(data, 
             stopped._end_epoch(print)
     saved = stopped.state.state_dict()
     resumed = LaneTrainer([run], data, CPU)
-    assert resumed.state.misfit_of(saved) is None and resumed.state.misfit_of(saved | {"epoch": 3})
+    assert resumed.state.why_incompatible(saved) is None and resumed.state.why_incompatible(saved | {"epoch": 3})
     resumed.restore(saved)
     assert (resumed.epoch_end, resumed.state.steps_done) == (5, 19)
     resumed.state.add_losses(resumed.train_block(resumed.plan(), resumed.block_end()))

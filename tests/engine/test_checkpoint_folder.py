@@ -251,9 +251,9 @@ def test_a_state_that_does_not_fit_is_reported_before_anything_is_restored(chang
     runs = [replace(run, setting=replace(run.setting, momentum=0.9)) for run in (ONE, TWO)]
     training = LaneTrainer(runs, prepared.read(data_folder), torch.device("cpu"))
     state = training.state.state_dict()
-    assert training.state.misfit_of(state) is None
+    assert training.state.why_incompatible(state) is None
     change(state)
-    assert training.state.misfit_of(state)
+    assert training.state.why_incompatible(state)
 
 
 def test_a_whole_checkpoint_of_another_model_is_set_aside_and_its_runs_begin_again(

@@ -216,7 +216,7 @@ def test_a_resumed_run_has_the_scores_of_one_that_was_not_interrupted(data_folde
     first.state.add_losses(first.train_block(first.plan(), first.epoch_end))
     first._end_epoch(print)
     resumed = LaneTrainer([run], data, CPU)
-    assert resumed.state.misfit_of(first.state.state_dict()) is None
+    assert resumed.state.why_incompatible(first.state.state_dict()) is None
     resumed.restore(first.state.state_dict())
     assert resumed.state.scores[0] == whole.scores[:1]
     resumed.state.add_losses(resumed.train_block(resumed.plan(), resumed.epoch_end))
@@ -228,4 +228,4 @@ def test_a_checkpoint_of_a_version_without_scores_is_continued(data_folder, tmp_
     training = LaneTrainer([a_run()], prepared.read(data_folder), CPU)
     checkpoint = Checkpoint(tmp_path / "c.pt")
     checkpoint.save({key: value for key, value in training.state.state_dict().items() if key != "scores"})
-    assert training.state.misfit_of(checkpoint.read()) is None
+    assert training.state.why_incompatible(checkpoint.read()) is None

@@ -16,7 +16,7 @@ from smallbatch.core.files import remove_temporaries, writing_errors
 from smallbatch.runs.records import Epoch
 from smallbatch.study.experiments import Run
 from smallbatch.study.rates import BaseLr
-from smallbatch.training.checkpoint_state import State, state_of_lanes
+from smallbatch.training.checkpoint_compatibility import State, select_lanes
 from smallbatch.training.checkpoints import Checkpoint
 
 POLL = 1.0
@@ -101,7 +101,7 @@ class CheckpointFolder:
         """
         count = len(state["runs"])
         for lanes in (range(count // 2), range(count // 2, count)):
-            self.create(state_of_lanes(state, lanes))
+            self.create(select_lanes(state, lanes))
         Checkpoint(path).remove()
 
     def unfinished(self, is_missing: Callable[[Run], bool]) -> dict[Path, list[Run]]:

@@ -10,7 +10,7 @@ from pathlib import Path
 import torch
 
 from smallbatch.core.files import atomic, read_regular, set_aside
-from smallbatch.training.checkpoint_state import State
+from smallbatch.training.checkpoint_compatibility import State
 
 INTERVAL = 45.0
 """Seconds between checkpoints: including the steps until the clock is checked again, less than a minute."""

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from smallbatch.runs.records import Epoch, Outcome, Score, Variance
 from smallbatch.study.experiments import Run
-from smallbatch.training.checkpoint_state import State, misfit_of
+from smallbatch.training.checkpoint_compatibility import State, why_incompatible
 from smallbatch.training.lane_optimizer import LaneOptimizer
 from smallbatch.training.metrics import Scores
 from smallbatch.training.network import Network
@@ -152,10 +152,10 @@ class LaneState:
             "loss_sum": self.loss_sum,
         }
 
-    def misfit_of(self, state: State) -> str | None:
+    def why_incompatible(self, state: State) -> str | None:
         """The reason why a new training cannot continue from a `state_dict`; None if it can."""
         epochs = math.ceil(self.steps / self.steps_per_epoch)
-        return misfit_of(state, self.state_dict(), epochs, self.steps_per_epoch)
+        return why_incompatible(state, self.state_dict(), epochs, self.steps_per_epoch)
 
     def load_state_dict(self, state: State) -> None:
         """Continue from a `state_dict` of these runs."""

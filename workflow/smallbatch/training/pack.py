@@ -25,8 +25,8 @@ from smallbatch.runs.store import RunStore
 from smallbatch.study.experiments import Run
 from smallbatch.study.metrics import LABELS
 from smallbatch.training import distributed, variance
+from smallbatch.training.checkpoint_compatibility import State
 from smallbatch.training.checkpoint_folder import CheckpointFolder
-from smallbatch.training.checkpoint_state import State
 from smallbatch.training.checkpoints import Checkpoint
 from smallbatch.training.network import TooLarge, too_large
 from smallbatch.training.own_models import max_lanes
@@ -205,9 +205,9 @@ class _Job:
         try:
             training = LaneTrainer(runs, self.data, self.device, self.world, images_at_once)
             if "model" in state:
-                if misfit := training.state.misfit_of(state):
+                if incompatible := training.state.why_incompatible(state):
                     if self.world.is_main:
-                        checkpoint.refuse(misfit)
+                        checkpoint.refuse(incompatible)
                     return  # its runs are still missing, and start again
                 training.restore(state)
                 log.info("resumed at epoch %d, step %d", training.state.epoch, training.state.step)

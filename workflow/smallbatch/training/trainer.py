@@ -18,7 +18,7 @@ from smallbatch.runs.records import Outcome
 from smallbatch.study.experiments import Run
 from smallbatch.training import lanes, variance
 from smallbatch.training.batches import BatchLoader, EpochPlan
-from smallbatch.training.checkpoint_state import State
+from smallbatch.training.checkpoint_compatibility import State
 from smallbatch.training.checkpoints import Checkpoint
 from smallbatch.training.distributed import ALONE, World
 from smallbatch.training.engines import backends

@@ -14,7 +14,7 @@ may be anything."""
 T = TypeVar("T")
 
 
-def state_of_lanes(state: State, lanes: Sequence[int]) -> State:
+def select_lanes(state: State, lanes: Sequence[int]) -> State:
     """The state of only these lanes, which continue from where all lanes were.
 
     Args:
@@ -34,7 +34,7 @@ def state_of_lanes(state: State, lanes: Sequence[int]) -> State:
     return state | lists | tensors | {"lanes": len(lanes)}
 
 
-def misfit_of(state: State, start: State, epochs: int, steps: int) -> str | None:
+def why_incompatible(state: State, start: State, epochs: int, steps: int) -> str | None:
     """The reason why a training cannot continue from a state, without changing the training; None if it can.
 
     A checkpoint can be undamaged and not fit: from a user's model that has changed since, or from another code version.
