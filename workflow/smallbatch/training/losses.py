@@ -94,12 +94,12 @@ def check_own(setting: Setting, outputs: int) -> None:
         UserError: it fails, does not give each example a finite loss of its own that training can follow, or depends on
             what is no part of its runs' identity.
     """
-    from smallbatch.training.own_models.outside_access import nothing_outside  # which imports this module
+    from smallbatch.training.own_models.outside_access import outside_access_refused  # which imports this module
 
     assert setting.loss_function, "asked for of the user's own"
     function, file = setting.loss_function, Path(setting.loss_function.rpartition(":")[0]).resolve()
     _own.cache_clear()  # what it reads as it is imported is seen then alone
-    with nothing_outside({file}, f"loss {function}"):
+    with outside_access_refused({file}, f"loss {function}"):
         loss = loss_of(setting)
         for labels in _labels(setting, outputs):
             _try(function, loss, outputs, labels)

@@ -35,7 +35,7 @@ from smallbatch.training.resources import device as devices
 from smallbatch.training.schedule import Schedule
 
 if TYPE_CHECKING:
-    from smallbatch.training.own_models.late_changes import LateChanges
+    from smallbatch.training.own_models.operation_changes import OperationChanges
 
 log = logging.getLogger(__name__)
 
@@ -184,11 +184,11 @@ class LaneTrainer:
                 progress.epoch(self.state.epoch, self.state.history)
                 self.measure_variance()
 
-    def _watch(self) -> "LateChanges":
-        from smallbatch.training.own_models.late_changes import LateChanges
+    def _watch(self) -> "OperationChanges":
+        from smallbatch.training.own_models.operation_changes import OperationChanges
         from smallbatch.training.own_models.spec import spec_of
 
-        return LateChanges(spec_of(self.setting, self.meta.shape, len(self.meta.classes)))
+        return OperationChanges(spec_of(self.setting, self.meta.shape, len(self.meta.classes)))
 
     def measure_variance(self) -> None:
         """Measure the variance of updates, if it is due at this point and not done yet."""

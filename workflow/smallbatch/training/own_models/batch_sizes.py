@@ -7,7 +7,7 @@ import torch
 
 from smallbatch.core.errors import UserError
 from smallbatch.training.engines.updates import BLOCK_IMAGES, BLOCK_VALUES
-from smallbatch.training.own_models import normalisation
+from smallbatch.training.own_models import norm_check
 from smallbatch.training.own_models.candidate import EXAMPLES, SUB_BATCH, Candidate, pass_name
 from smallbatch.training.own_models.comparisons import close
 from smallbatch.training.own_models.outside_access import call_tracing_paused
@@ -86,7 +86,7 @@ def _check_size(candidate: Candidate, count: int, record: Recorder, usual: Recor
         raise candidate.spec.error(
             f"it draws random numbers at m = {count}, but not at all; allowed: the same at each m"
         )
-    normalisation.check_norms_used(candidate, record, pass_name(count, training=True))
+    norm_check.check_norms_used(candidate, record, pass_name(count, training=True))
     others = record.called ^ usual.called | record.normalised ^ usual.normalised
     if others and (candidate.runs_on_shapes or not stochastic):  # random numbers may choose its layers
         raise candidate.spec.error(

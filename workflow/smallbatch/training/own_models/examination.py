@@ -7,16 +7,16 @@ import torch
 
 from smallbatch import models
 from smallbatch.training.own_models import (
-    arguments,
     batch_sizes,
+    ineffective_arguments,
     lane_equality,
     micro_batches,
     reproducibility,
     sgd_equality,
 )
 from smallbatch.training.own_models.candidate import Candidate
-from smallbatch.training.own_models.outside_access import call_tracing_paused, nothing_outside
-from smallbatch.training.own_models.patched_code import nothing_replaced
+from smallbatch.training.own_models.outside_access import call_tracing_paused, outside_access_refused
+from smallbatch.training.own_models.patched_code import replacing_refused
 from smallbatch.training.own_models.short_training import short_training
 from smallbatch.training.own_models.spec import ModelSpec, Suitability
 
@@ -33,14 +33,14 @@ def examine(spec: ModelSpec) -> Suitability:
     files = models.files(spec.entry_point)
     with (
         isolated_torch(),
-        nothing_replaced(files, name),
-        nothing_outside(files, name) as refuse,
+        replacing_refused(files, name),
+        outside_access_refused(files, name) as refuse_so_far,
         models.errors_in_one_line(spec.model, "its check fails"),
     ):
         candidate = Candidate(spec)
         stochastic = reproducibility.check(candidate)
-        arguments.check(candidate)
-        refuse()  # before the checks that take longest
+        ineffective_arguments.check(candidate)
+        refuse_so_far()  # before the checks that take longest
         batch_sizes.check(candidate, stochastic=stochastic)
         splittable = not stochastic and micro_batches.equal_whole(candidate)
         with call_tracing_paused():

@@ -21,10 +21,10 @@ from smallbatch.models import file_of, is_the_projects
 CLOCKS = {"datetime.now", "datetime.utcnow", "datetime.today", "date.today"}
 """Qualified names of C functions that return the time, and that have no module."""
 
-HARMLESS = {"fspath", "getcwd", "sleep", "struct_time"}
+ALLOWED_CALLS = {"fspath", "getcwd", "sleep", "struct_time"}
 """Functions of the modules `os` and `time` that may be called."""
 
-EVENTS = {
+FORBIDDEN_EVENTS = {
     "open", "os.fork", "os.posix_spawn", "os.system", "socket.connect", "socket.getaddrinfo", "sqlite3.connect",
     "subprocess.Popen",
 }  # fmt: skip
@@ -42,7 +42,7 @@ MODELS_FOLDER = Path(models.__file__).resolve().parent
 SEEDING = {"manual_seed", "manual_seed_all", "seed", "seed_all", "set_rng_state", "set_rng_state_all"}
 """Functions of `torch.random` and `torch.cuda` by which a model would override its run's seed."""
 
-DEVICES = {
+DEVICE_QUERIES = {
     "current_device", "device_count", "get_cpu_capability", "get_device_capability", "get_device_name",
     "get_device_properties", "is_available", "parallel_info", "show",
 }  # fmt: skip
@@ -66,7 +66,7 @@ _listeners: list[_Listener] = []
 
 
 @contextlib.contextmanager
-def nothing_outside(files: set[Path], name: str) -> Iterator[Callable[[], None]]:
+def outside_access_refused(files: set[Path], name: str) -> Iterator[Callable[[], None]]:
     """Context that refuses a model that depends on anything that is not hashed into its runs' names.
 
     The check is made at the end, and whenever the function that this yields is called.
@@ -117,7 +117,7 @@ def call_tracing_paused() -> Iterator[None]:
 
 def _on_event(event: str, arguments: tuple[Any, ...]) -> None:
     """Record files opened for reading, and other system requests, by the model's code or code that it calls."""
-    if not _listeners or event not in EVENTS:
+    if not _listeners or event not in FORBIDDEN_EVENTS:
         return
     listener = _listeners[-1]
     caller, imports = _caller(sys._getframe(), listener.files)
@@ -160,7 +160,7 @@ def _on_call(frame: FrameType, event: str, called: object) -> None:
     """Record direct calls of a model's code for time, environment and the like, and safetensors files."""
     if event == "call":
         code = frame.f_code
-        if code is _ENVIRONMENT or code.co_name in SEEDING or code.co_name in DEVICES:
+        if code is _ENVIRONMENT or code.co_name in SEEDING or code.co_name in DEVICE_QUERIES:
             _on_python_call(frame, _listeners[-1])
     elif event == "c_call":
         listener = _listeners[-1]
@@ -180,7 +180,7 @@ def _on_python_call(frame: FrameType, listener: _Listener) -> None:
     # While a file is imported, seeding has no effect on runs, and device queries serve only its own scripts.
     if caller.co_filename in listener.files and caller.co_name != "<module>" and _is_of_torch(frame):
         name = frame.f_code.co_name
-        (listener.asked if name in DEVICES else listener.seeded).append(f"{frame.f_globals['__name__']}.{name}")
+        (listener.asked if name in DEVICE_QUERIES else listener.seeded).append(f"{frame.f_globals['__name__']}.{name}")
 
 
 _ENVIRONMENT = type(os.environ).__getitem__.__code__
@@ -212,7 +212,7 @@ def _asker(frame: FrameType) -> FrameType:
 def _asks(called: object) -> str:
     """The name of a C function that asks the system; empty for most functions."""
     module, name = getattr(called, "__module__", None), getattr(called, "__name__", "")
-    if module in ("time", "posix", "nt", "_socket") and name not in HARMLESS:
+    if module in ("time", "posix", "nt", "_socket") and name not in ALLOWED_CALLS:
         return f"{module}.{name}"
     qualified = getattr(called, "__qualname__", "")
     return qualified if qualified in CLOCKS or name == "from_file" else ""

@@ -4,7 +4,7 @@ from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
 from smallbatch import models
-from smallbatch.training.own_models import batch_sizes, normalisation
+from smallbatch.training.own_models import batch_sizes, norm_check
 from smallbatch.training.own_models.candidate import Candidate
 from smallbatch.training.own_models.comparisons import clone_state, close, identical
 from smallbatch.training.own_models.outside_access import call_tracing_paused
@@ -27,7 +27,7 @@ def check(candidate: Candidate) -> bool:
         raise candidate.spec.error(
             "its initial weights differ from one time to the next; allowed: torch's random numbers"
         )
-    normalisation.check(candidate)
+    norm_check.check(candidate)
     stochastic = _check_passes(candidate, model, again, start)
     check_evaluation_pass(candidate, model)
     return stochastic

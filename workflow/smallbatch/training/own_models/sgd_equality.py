@@ -10,7 +10,7 @@ from smallbatch.training.optimizers import LaneSGD
 from smallbatch.training.own_models.candidate import Candidate
 from smallbatch.training.own_models.comparisons import all_close
 
-ROUNDING = 1e-3
+RELATIVE_TOLERANCE = 1e-3
 """Tolerance for the weights after two updates in single precision, relative to the largest value."""
 
 
@@ -34,7 +34,7 @@ def check(candidate: Candidate) -> None:
             default_loss(plain.train()(images.clone()), labels).mean().backward()
             theirs.step()
     state = lanes.lane_state(network.model, 0)
-    if not all_close(state, plain.state_dict(), ROUNDING):
+    if not all_close(state, plain.state_dict(), RELATIVE_TOLERANCE):
         raise candidate.spec.error(
             "SGD on its parameters is another than torch.optim.SGD; allowed: parameters without hooks"
         )

@@ -12,7 +12,7 @@ from smallbatch import models
 from smallbatch.core.errors import UserError
 from smallbatch.training.own_models.candidate import Candidate
 
-PLAIN = (bool, int, float, str, tuple)
+SETTING_TYPES = (bool, int, float, str, tuple)
 """Types of attributes that hold a layer's settings."""
 
 
@@ -52,6 +52,10 @@ def _same(model: nn.Module, other: nn.Module) -> bool:
 def _settings(model: nn.Module) -> list[tuple[str, str, dict[str, Any]]]:
     """Name, class and plain attributes of each layer."""
     return [
-        (name, type(layer).__qualname__, {key: value for key, value in vars(layer).items() if isinstance(value, PLAIN)})
+        (
+            name,
+            type(layer).__qualname__,
+            {key: value for key, value in vars(layer).items() if isinstance(value, SETTING_TYPES)},
+        )
         for name, layer in model.named_modules()
     ]

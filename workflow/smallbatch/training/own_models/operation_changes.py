@@ -8,14 +8,14 @@ from collections.abc import Mapping
 from torch import Tensor, nn
 
 from smallbatch.core.errors import UserError
-from smallbatch.training.own_models import normalisation, reproducibility
+from smallbatch.training.own_models import norm_check, reproducibility
 from smallbatch.training.own_models.candidate import EXAMPLES, Candidate, pass_name
 from smallbatch.training.own_models.examination import isolated_torch
 from smallbatch.training.own_models.recording import Recorder
 from smallbatch.training.own_models.spec import ModelSpec
 
 
-class Trained(Candidate):
+class TrainedCandidate(Candidate):
     """A model with weights and buffers from its training."""
 
     def __init__(self, spec: ModelSpec, state: Mapping[str, Tensor]) -> None:
@@ -29,12 +29,12 @@ class Trained(Candidate):
         return model
 
 
-class LateChanges:
+class OperationChanges:
     """Compares, after each epoch, the operations in a model's passes with those of the new model."""
 
     def __init__(self, spec: ModelSpec) -> None:
         self.spec = spec
-        self.known = [self._operations(Trained(spec, Candidate(spec).build(1).state_dict()))]
+        self.known = [self._operations(TrainedCandidate(spec, Candidate(spec).build(1).state_dict()))]
 
     def check(self, state: Mapping[str, Tensor], epoch: int) -> None:
         """Make sure that, if its passes have changed, a model in this state may be trained and tested like a new one.
@@ -46,7 +46,7 @@ class LateChanges:
         Raises:
             UserError: the model may not be.
         """
-        candidate = Trained(self.spec, state)
+        candidate = TrainedCandidate(self.spec, state)
         try:
             operations = self._operations(candidate)
             if operations not in self.known:
@@ -56,13 +56,13 @@ class LateChanges:
         except UserError as error:
             raise UserError(f"{error}; so it is after {epoch} epochs, and was not at first") from error
 
-    def _operations(self, candidate: Trained) -> list[list[str]]:
+    def _operations(self, candidate: TrainedCandidate) -> list[list[str]]:
         """The operations of a training pass and of a test pass, after a check of their normalisation."""
         found = []
         for training in (True, False):
             model = candidate.trained()
             with isolated_torch(), Recorder(model) as record:
                 candidate.run(model, candidate.images[0], training=training)
-            normalisation.check_norms_used(candidate, record, pass_name(EXAMPLES, training=training))
+            norm_check.check_norms_used(candidate, record, pass_name(EXAMPLES, training=training))
             found.append(record.operations)
         return found
