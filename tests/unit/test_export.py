@@ -14,8 +14,8 @@ from smallbatch.core import stopping
 from smallbatch.core.console import IN_A_CLONE, MODULES_BY_EXTRA
 from smallbatch.core.files import write_sealed
 from smallbatch.data.prepared import META, Meta
-from smallbatch.export import export as exporting
-from smallbatch.export.export import export
+from smallbatch.export import export_runs as exporting
+from smallbatch.export.export_runs import export
 from smallbatch.export.trackers import TRACKERS, metrics_of, outcome_of, plain
 from smallbatch.runs.chosen_rates import chosen_file, write_chosen
 from smallbatch.runs.records import Epoch, Score

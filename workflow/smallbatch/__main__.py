@@ -196,7 +196,7 @@ def _status(study: Study, config: Config, arguments: argparse.Namespace) -> None
 
 @stopping.catching_signals()
 def _export(study: Study, config: Config, arguments: argparse.Namespace) -> None:
-    from smallbatch.export.export import export  # imports numpy
+    from smallbatch.export.export_runs import export  # imports numpy
 
     running = None
     if arguments.follow:
