@@ -185,8 +185,8 @@ def test_a_mini_batch_too_large_for_offsets_goes_through_torch():
 def test_tests_do_not_overflow_either():
     """Of 128 x 128 pixels in 192 channels, of which 16,384 images at once would."""
     wide = torch.nn.Sequential(torch.nn.Conv2d(1, 192, 1), torch.nn.Flatten(), torch.nn.Linear(192 * 128 * 128, 2))
-    assert triton_updates.tested_at_once(Graph(wide, (1, 128, 128))) == (2**31 - 1) // (192 * 128 * 128)
-    assert triton_updates.tested_at_once(Graph(build("alexnet", CIFAR, 10), CIFAR)) == 1 << 14
+    assert triton_updates.test_batch_size(Graph(wide, (1, 128, 128))) == (2**31 - 1) // (192 * 128 * 128)
+    assert triton_updates.test_batch_size(Graph(build("alexnet", CIFAR, 10), CIFAR)) == 1 << 14
 
 
 def test_tiles_and_parts_are_what_was_fastest():

@@ -152,7 +152,7 @@ def test_logits_are_those_of_torch(case):
     images = torch.randn(3, *shape, generator=torch.Generator().manual_seed(2))
     for _ in range(2):
         theirs = network.logits(images)
-        torch.testing.assert_close(ours.of(images), theirs, rtol=1e-4, atol=1e-4 * theirs.abs().max().item())
+        torch.testing.assert_close(ours.compute(images), theirs, rtol=1e-4, atol=1e-4 * theirs.abs().max().item())
         with torch.no_grad():
             for parameter in network.parameters:
                 parameter.mul_(1.5)

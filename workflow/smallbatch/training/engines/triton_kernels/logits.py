@@ -26,7 +26,7 @@ class Logits(Forward):
         compiled(self.launches, self.device)
         self.seen: list[tuple[int, int]] = []
 
-    def of(self, images: Tensor) -> Tensor:
+    def compute(self, images: Tensor) -> Tensor:
         """Logits [n, lanes * classes] of images [n, c, h, w]."""
         now = [(theirs.data_ptr(), theirs._version) for theirs in self._pairs()[1]]
         if now != self.seen:  # weights are loaded once per test and not once per batch

@@ -24,7 +24,7 @@ from smallbatch.training.own_models import suitability
 from smallbatch.training.resources import device as devices
 
 if TYPE_CHECKING:
-    from smallbatch.training.engines.triton_kernels.gradients import Gradients
+    from smallbatch.training.engines.triton_kernels.gradients_without_update import Gradients
     from smallbatch.training.engines.triton_kernels.logits import Logits
 
 log = logging.getLogger(__name__)
@@ -32,7 +32,7 @@ log = logging.getLogger(__name__)
 MAX_PIXELS = 128 * 128
 """Maximum number of pixels of an image: photos are left to cuDNN, as few of their runs are trained at once."""
 
-TEST_IMAGES, TEST_VALUES = 1 << 14, 1 << 26
+MAX_TEST_IMAGES, MAX_TEST_VALUES = 1 << 14, 1 << 26
 """Maximum number of images of all lanes that are tested at once, and of their pixel values: a launch from the host
 takes some 30 us, and a batch needs a dozen."""
 
@@ -55,8 +55,8 @@ class TritonUpdates(GraphUpdates):
     def __init__(self, network: Network, optimizer: LaneSGD, loader: BatchLoader, graph: Graph) -> None:
         super().__init__(network, optimizer, loader)
         self.graph = graph
-        self.forward: Logits | None = None
-        self.still: Gradients | None = None
+        self.test_program: Logits | None = None
+        self.gradient_program: Gradients | None = None
         self._check_labels(graph.logits.channels)
 
     def _check_labels(self, classes: int) -> None:
@@ -86,20 +86,20 @@ class TritonUpdates(GraphUpdates):
         """As `Updates.normalising`; the buffers for gradients are freed afterwards."""
         with super().normalising(sub_batch):
             yield
-        self.still = None
+        self.gradient_program = None
 
     @torch.no_grad()
     def gradients(self, images: Tensor, labels: Tensor) -> Sequence[Tensor]:
         """As `Updates.gradients`."""
         from smallbatch.training.engines.triton_kernels import layers
-        from smallbatch.training.engines.triton_kernels.gradients import Gradients
+        from smallbatch.training.engines.triton_kernels.gradients_without_update import Gradients
 
         count, network = len(images), self.network
         if not (self.at_once and layers.fits(self.graph, count)):
             with torch.enable_grad():
                 return super().gradients(images, labels)
-        if self.still is None or self.still.count != count:
-            self.still = Gradients(
+        if self.gradient_program is None or self.gradient_program.count != count:
+            self.gradient_program = Gradients(
                 self.graph,
                 dict(network.model.named_parameters()),
                 dict(network.model.named_buffers()),
@@ -107,7 +107,7 @@ class TritonUpdates(GraphUpdates):
                 sub_batch=network.norms[0].sub_batch if network.norms else count,
                 precision=self.loader.setting.precision,
             )
-        return self.still.of(images, labels)
+        return self.gradient_program.compute(images, labels)
 
     def _tensors(self) -> dict[str, Tensor]:
         model = self.network.model
@@ -116,16 +116,16 @@ class TritonUpdates(GraphUpdates):
     @property
     def test_images(self) -> int:
         """Number of images of all lanes that are tested at once."""
-        return tested_at_once(self.graph)
+        return test_batch_size(self.graph)
 
     @torch.no_grad()
     def logits(self, images: Tensor) -> Tensor:
         """As `Updates.logits`."""
         from smallbatch.training.engines.triton_kernels.logits import Logits
 
-        if self.forward is None or self.forward.count < len(images):
-            self.forward = Logits(self.graph, self._tensors(), len(images), self.loader.setting.precision)
-        return self.forward.of(images)
+        if self.test_program is None or self.test_program.count < len(images):
+            self.test_program = Logits(self.graph, self._tensors(), len(images), self.loader.setting.precision)
+        return self.test_program.compute(images)
 
     def block(self, plan: EpochPlan, first: int, last: int, factors: Sequence[float]) -> Tensor:
         """As `Updates.block`."""
@@ -141,11 +141,13 @@ class TritonUpdates(GraphUpdates):
         return self.program.step(images, labels, negative_rates)
 
 
-def tested_at_once(graph: Graph) -> int:
+def test_batch_size(graph: Graph) -> int:
     """Number of images of all lanes, limited so that offsets fit if all belong to one lane."""
     from smallbatch.training.engines.triton_kernels import layers
 
-    most = min(TEST_IMAGES, TEST_VALUES // math.prod(graph.input.shape), layers.MAX_NUMBERS // layers.largest(graph))
+    most = min(
+        MAX_TEST_IMAGES, MAX_TEST_VALUES // math.prod(graph.input.shape), layers.MAX_NUMBERS // layers.largest(graph)
+    )
     return max(1, most)
 
 
@@ -222,5 +224,5 @@ def memory(graph: Graph, run: Run) -> tuple[int, int, int]:
 
     sub_batch = run.bn_batch_size if run.setting.norm == "batch" else run.batch_size
     lane = layers.numbers_of_lane(graph, run.batch_size, sub_batch, run.setting.momentum)
-    tested = tested_at_once(graph) * layers.numbers_tested(graph)
+    tested = test_batch_size(graph) * layers.numbers_tested(graph)
     return 4 * lane, 4 * layers.numbers_of_example(graph), 4 * tested

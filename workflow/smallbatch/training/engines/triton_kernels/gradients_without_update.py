@@ -37,14 +37,14 @@ class Gradients:
         self.count = count
         self.gradients = {name: torch.zeros_like(parameter) for name, parameter in parameters.items()}
         copies = {name: tensor.detach().clone() for name, tensor in {**parameters, **buffers}.items()}
-        still = LaneSGD([], [], weight_decay=0.0, momentum=0.0)
+        no_update = LaneSGD([], [], weight_decay=0.0, momentum=0.0)
         self.program = Program(
-            graph, copies, self.gradients, m=count, sub_batch=sub_batch, precision=precision, sgd=still
+            graph, copies, self.gradients, m=count, sub_batch=sub_batch, precision=precision, sgd=no_update
         )
         self.negative_rates = torch.zeros(self.program.lanes, device=self.program.device)
         self.program.load()
 
-    def of(self, images: Tensor, labels: Tensor) -> list[Tensor]:
+    def compute(self, images: Tensor, labels: Tensor) -> list[Tensor]:
         """The gradient of each parameter, [lanes, ...]; overwritten by the next call.
 
         Args:
