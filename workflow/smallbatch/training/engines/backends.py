@@ -28,13 +28,13 @@ from smallbatch.training.own_models import Suitability
 class Backend:
     """How the updates of a kind of run are made.
 
-    suits: how its model can be trained.
+    suitability: how its model can be trained.
     layout: layout for the kernels for processors; None if they are not used.
     graph: graph for the kernels for GPUs; None if they are not used.
     not_capturable: why no CUDA graph can capture its steps, as text; empty if one can.
     """
 
-    suits: Suitability
+    suitability: Suitability
     layout: MemoryLayout | None = None
     graph: Graph | None = None
     not_capturable: str = ""
@@ -43,7 +43,7 @@ class Backend:
         """The fastest available updates for these lanes; to be made again when the lanes change."""
         parts = network, optimizer, loader
         captured = not self.not_capturable and cuda_graphs.can_capture(network, loader)
-        if not self.suits.lanes:  # a branch of the model may draw only later than any check sees
+        if not self.suitability.lanes:  # a branch of the model may draw only later than any check sees
             return cuda_graphs.GraphUpdatesAlone(*parts) if captured else StochasticUpdates(*parts)
         if self.layout:
             return native.NativeUpdates(*parts, self.layout)
@@ -75,13 +75,13 @@ class Backend:
 
 
 def choose(
-    run: Run, suits: Suitability, shape: tuple[int, int, int], classes: int, device: torch.device, world: World
+    run: Run, suitability: Suitability, shape: tuple[int, int, int], classes: int, device: torch.device, world: World
 ) -> Backend:
     """Choose the backend of a run.
 
     Args:
         run: a run, or a `local_run`.
-        suits: how the model can be trained.
+        suitability: how the model can be trained.
         shape: image shape: channels, height, width.
         classes: number of classes.
         device: device to run on.
@@ -91,8 +91,8 @@ def choose(
     not_capturable = capturable.why_not_capturable(run, shape, classes) if device.type == "cuda" else ""
     of_torch = s.loss != CROSS_ENTROPY or s.loss_function or s.optimizer.startswith(OF_TORCH)
     # The kernels know neither other losses nor other optimisers.
-    if of_torch or not (suits.lanes and suits.splittable):
-        return Backend(suits, not_capturable=not_capturable)
+    if of_torch or not (suitability.lanes and suitability.splittable):
+        return Backend(suitability, not_capturable=not_capturable)
     alone = structure.model_of(run, shape, classes)
     layout = native.layout_for(alone, shape, run.setting.precision, device, world)
-    return Backend(suits, layout, triton.graph_for(alone, run, shape, device, world), not_capturable)
+    return Backend(suitability, layout, triton.graph_for(alone, run, shape, device, world), not_capturable)
