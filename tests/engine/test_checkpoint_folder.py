@@ -16,7 +16,7 @@ from helpers import a_run
 
 from smallbatch.core.errors import UserError
 from smallbatch.data import prepared
-from smallbatch.runs.records import METRICS, Epoch
+from smallbatch.runs.records import METRICS_FILE, Epoch
 from smallbatch.runs.store import RunStore
 from smallbatch.training import checkpoints
 from smallbatch.training.checkpoint_folder import CheckpointFolder, EpochsReader
@@ -33,7 +33,7 @@ def stored(results: Path, data_folder: Path, run):
 
 def metrics(results: Path, data_folder: Path, run) -> bytes:
     store = RunStore(results)
-    return (store.folder(run, prepared.read(data_folder).meta.fingerprint) / METRICS).read_bytes()
+    return (store.folder(run, prepared.read(data_folder).meta.fingerprint) / METRICS_FILE).read_bytes()
 
 
 def checkpoint_files(results: Path) -> list[Path]:

@@ -19,7 +19,7 @@ from smallbatch.core.errors import UserError
 from smallbatch.data import prepared
 from smallbatch.models.normalisation import WINDOW, BatchNorm
 from smallbatch.runs.heartbeat import DONE, FAILED, read_heartbeat
-from smallbatch.runs.records import METRICS
+from smallbatch.runs.records import METRICS_FILE
 from smallbatch.runs.store import RunStore
 from smallbatch.training import checkpoints, distributed, launch, variance
 from smallbatch.training.distributed import World
@@ -109,7 +109,7 @@ def test_stopped_and_resumed_is_bit_identical(data_folder, tmp_path, monkeypatch
     state = checkpoints.Checkpoint(next(tmp_path.glob("stopped/checkpoints/*/*.pt"))).load()
     assert 0 < state["epoch"] * 8 + state["step"] < 16
     in_processes(2, train_pack, runs, data_folder, tmp_path / "stopped")
-    for files in (f"runs/*/{METRICS}", "weights/*.safetensors"):
+    for files in (f"runs/*/{METRICS_FILE}", "weights/*.safetensors"):
         whole = list((tmp_path / "whole").glob(files))
         assert whole
         for path in whole:

@@ -17,7 +17,7 @@ from safetensors.torch import load_file
 
 from smallbatch.core.errors import UserError
 from smallbatch.data import prepared
-from smallbatch.runs.records import METRICS, RECORD
+from smallbatch.runs.records import METRICS_FILE, RECORD_FILE
 from smallbatch.runs.store import RunStore
 from smallbatch.training import checkpoints, network
 from smallbatch.training.batches import BatchLoader
@@ -88,7 +88,7 @@ def test_killed_and_resumed_is_bit_identical(data_folder, tmp_path, either_way):
     names = sorted(folder.name for folder in (whole / "runs").iterdir())
     assert len(names) == 6 and names == sorted(folder.name for folder in (killed / "runs").iterdir())
     for name in names:
-        ours, theirs = (folder / "runs" / name / METRICS for folder in (whole, killed))
+        ours, theirs = (folder / "runs" / name / METRICS_FILE for folder in (whole, killed))
         assert ours.read_bytes() == theirs.read_bytes(), f"{name} differs"
     ours, theirs = ({path.name for path in folder.glob("weights/*")} for folder in (whole, killed))
     assert ours == theirs, "weights are named by their content"
@@ -104,8 +104,8 @@ def test_stopped_between_two_runs_of_a_group_it_goes_on_with_the_same_company(da
             train_pack(runs, data_folder, tmp_path / "stopped", lanes=4)
     assert len(list(tmp_path.glob("stopped/runs/*"))) == 1
     assert train_pack(runs, data_folder, tmp_path / "stopped", lanes=4) == 3
-    for whole in tmp_path.glob(f"whole/runs/*/{METRICS}"):
-        assert whole.read_bytes() == (tmp_path / "stopped" / "runs" / whole.parent.name / METRICS).read_bytes()
+    for whole in tmp_path.glob(f"whole/runs/*/{METRICS_FILE}"):
+        assert whole.read_bytes() == (tmp_path / "stopped" / "runs" / whole.parent.name / METRICS_FILE).read_bytes()
 
 
 def test_a_training_that_other_code_began_says_so(data_folder, tmp_path, monkeypatch, caplog):
@@ -186,22 +186,22 @@ def test_a_damaged_run_is_set_aside_and_redone(damage, data_folder, tmp_path, ca
     train_pack([run], data_folder, tmp_path)
     store, fingerprint = RunStore(tmp_path), prepared.read(data_folder).meta.fingerprint
     folder = store.folder(run, fingerprint)
-    metrics = (folder / METRICS).read_bytes()
+    metrics = (folder / METRICS_FILE).read_bytes()
     if damage == "truncate metrics":
-        (folder / METRICS).write_bytes(metrics[:-10])
+        (folder / METRICS_FILE).write_bytes(metrics[:-10])
     elif damage == "garble record":
-        (folder / RECORD).write_text("{")
+        (folder / RECORD_FILE).write_text("{")
     elif damage == "delete metrics":
-        (folder / METRICS).unlink()
+        (folder / METRICS_FILE).unlink()
     else:  # the content of another run under this name
         other = a_run(seed=9)
         train_pack([other], data_folder, tmp_path)
-        (folder / RECORD).write_text((store.folder(other, fingerprint) / RECORD).read_text())
+        (folder / RECORD_FILE).write_text((store.folder(other, fingerprint) / RECORD_FILE).read_text())
     assert not store.has(run, fingerprint)
     assert train_pack([run], data_folder, tmp_path) == 1
     assert f"{folder.name}: damaged" in caplog.text
     assert folder.with_name(f"{folder.name}.damaged-1").is_dir()
-    assert (folder / METRICS).read_bytes() == metrics
+    assert (folder / METRICS_FILE).read_bytes() == metrics
 
 
 @pytest.mark.parametrize(("keep", "count"), [("all", 2), ("best", 1), ("none", 0)])

@@ -17,7 +17,7 @@ from smallbatch.core.errors import UserError
 from smallbatch.core.files import sealed_bytes, sha256
 from smallbatch.data import prepared
 from smallbatch.models.resnet import resnet8
-from smallbatch.runs.records import METRICS, RECORD
+from smallbatch.runs.records import METRICS_FILE, RECORD_FILE
 from smallbatch.runs.store import RunStore
 from smallbatch.training.engines import structure
 from smallbatch.training.engines.native import library
@@ -53,7 +53,7 @@ def found(project, store, name):
 
 def reseal(store, name, **changed):
     """Change a record, which vouches for the change."""
-    path = store.root / name / RECORD
+    path = store.root / name / RECORD_FILE
     values = json.loads(path.read_text(encoding="utf-8")) | changed
     del values["digest"]
     path.write_bytes(sealed_bytes(values))
@@ -66,11 +66,11 @@ def recorded_elsewhere(store, name, **place):
 
 def record_accuracy(store, name, accuracy):
     """Let a record have another accuracy after the last epoch."""
-    file = store.root / name / METRICS
+    file = store.root / name / METRICS_FILE
     rows = file.read_text(encoding="utf-8").splitlines()
     cells = rows[-1].split(",")
     file.write_text("\n".join([*rows[:-1], ",".join([*cells[:4], repr(accuracy), cells[5]])]) + "\n", encoding="utf-8")
-    reseal(store, name, files={METRICS: sha256(file)})
+    reseal(store, name, files={METRICS_FILE: sha256(file)})
 
 
 @pytest.fixture
@@ -180,7 +180,7 @@ def test_altered_weights_are_damaged(project, one):
 
 def test_an_altered_record_is_damaged(project, one):
     store, name = one
-    metrics = (store.root / name) / METRICS
+    metrics = (store.root / name) / METRICS_FILE
     metrics.write_text(metrics.read_text().replace("0.", "1.", 1))
     with pytest.raises(UserError, match=rf"runs/{name}: damaged: metrics.csv does not fit its digest in run.json"):
         found(project, store, name)

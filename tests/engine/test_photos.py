@@ -17,7 +17,7 @@ from smallbatch import data
 from smallbatch.core.errors import UserError
 from smallbatch.data import photos, prepared
 from smallbatch.data.photos import MEAN, STD, Photos, decoded, resized_crops
-from smallbatch.runs.records import METRICS
+from smallbatch.runs.records import METRICS_FILE
 from smallbatch.runs.store import RunStore
 from smallbatch.study.experiments import Setting
 from smallbatch.training.batches import BatchLoader, random_stream
@@ -299,5 +299,5 @@ def test_a_run_on_photos_trains_and_its_numbers_do_not_depend_on_what_is_decoded
         monkeypatch.setattr(photos, "AHEAD", ahead)
         assert train_pack([run], folder, tmp_path / str(ahead)) == 1
         found = RunStore(tmp_path / str(ahead)).folder(run, prepared.read(folder).meta.fingerprint)
-        metrics.append((found / METRICS).read_bytes())
+        metrics.append((found / METRICS_FILE).read_bytes())
     assert metrics[0] == metrics[1]

@@ -15,7 +15,7 @@ from helpers import a_run, training_settings
 from smallbatch.core.errors import Stopped, UserError
 from smallbatch.runs.heartbeat import read_heartbeat
 from smallbatch.runs.packs import split_by_cost
-from smallbatch.runs.records import METRICS
+from smallbatch.runs.records import METRICS_FILE
 from smallbatch.training import distributed, launch
 from smallbatch.training.resources import device as devices
 
@@ -27,7 +27,7 @@ def rows(*sizes: int, epochs: int = 2):
 
 
 def files(results: Path) -> dict[str, bytes]:
-    paths = [*results.rglob(METRICS), *results.rglob("*.safetensors")]
+    paths = [*results.rglob(METRICS_FILE), *results.rglob("*.safetensors")]
     return {str(path.relative_to(results)): path.read_bytes() for path in paths}
 
 

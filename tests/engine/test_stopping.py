@@ -23,7 +23,7 @@ from smallbatch.core import environment, stopping
 from smallbatch.core.console import log_and_exit_on_error
 from smallbatch.core.errors import Stopped
 from smallbatch.data import prepared
-from smallbatch.runs.records import METRICS, VARIANCE
+from smallbatch.runs.records import METRICS_FILE, VARIANCE_FILE
 from smallbatch.training import launch, variance
 from smallbatch.training.checkpoint_folder import CheckpointFolder
 from smallbatch.training.engines.eager import EagerUpdates
@@ -137,7 +137,9 @@ def several_kinds():
 
 
 def files(results: Path) -> dict[Path, bytes]:
-    paths = itertools.chain.from_iterable(results.rglob(name) for name in (METRICS, VARIANCE, "*.safetensors"))
+    paths = itertools.chain.from_iterable(
+        results.rglob(name) for name in (METRICS_FILE, VARIANCE_FILE, "*.safetensors")
+    )
     return {path.relative_to(results): path.read_bytes() for path in paths}
 
 

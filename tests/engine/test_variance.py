@@ -11,7 +11,7 @@ from torch.nn import functional as F
 from smallbatch.core.errors import UserError
 from smallbatch.data import prepared
 from smallbatch.models import build
-from smallbatch.runs.records import METRICS, VARIANCE
+from smallbatch.runs.records import METRICS_FILE, VARIANCE_FILE
 from smallbatch.runs.store import RunStore
 from smallbatch.training import variance
 from smallbatch.training.engines.eager import EagerUpdates
@@ -144,14 +144,14 @@ def test_measuring_leaves_no_trace_in_training(data_folder, tmp_path, monkeypatc
     for without, measured in zip(runs[:2], runs[2:], strict=True):
         folders = [store.folder(run, fingerprint) for run in (without, measured)]
         for one, other in (
-            [folder / METRICS for folder in folders],
+            [folder / METRICS_FILE for folder in folders],
             [store.weights(store.read(folder.name)) for folder in folders],
         ):
             assert one.read_bytes() == other.read_bytes()
         rows = store.find(measured, fingerprint).outcome.variance
         assert [(row.epoch, row.batch_size) for row in rows] == [(e, m) for e in (0, 1, 2) for m in SIZES]
         assert all(row.trace > 0 for row in rows)
-        assert not (store.folder(without, fingerprint) / VARIANCE).exists()
+        assert not (store.folder(without, fingerprint) / VARIANCE_FILE).exists()
 
 
 def test_a_diverged_run_keeps_what_was_measured(data_folder, tmp_path):

@@ -27,7 +27,7 @@ from helpers import a_run, made_data
 from matrix import ALL, call, finished, outcome, scaffold
 
 from smallbatch.runs.bundles import import_published
-from smallbatch.runs.records import METRICS, VARIANCE
+from smallbatch.runs.records import METRICS_FILE, VARIANCE_FILE
 from smallbatch.runs.store import RunStore
 from smallbatch.training import checkpoints
 from smallbatch.training.engines.eager import EagerUpdates
@@ -68,7 +68,7 @@ class Tally:
 
 def files(results: Path) -> dict[Path, bytes]:
     """What a training is for, by its path: metrics, variances and weights."""
-    kinds = METRICS, VARIANCE, "*.safetensors"
+    kinds = METRICS_FILE, VARIANCE_FILE, "*.safetensors"
     found = [path for kind in kinds for path in results.rglob(kind) if not _temporary(path.relative_to(results))]
     return {path.relative_to(results): path.read_bytes() for path in found}
 

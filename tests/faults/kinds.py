@@ -37,7 +37,16 @@ from smallbatch.estimate import timings
 from smallbatch.runs import bundles
 from smallbatch.runs.chosen_rates import read_chosen, write_chosen
 from smallbatch.runs.heartbeat import HeartbeatWriter, first_heartbeat
-from smallbatch.runs.records import METRICS, RECORD, SCORES, VARIANCE, Epoch, Outcome, Score, Variance
+from smallbatch.runs.records import (
+    METRICS_FILE,
+    RECORD_FILE,
+    SCORES_FILE,
+    VARIANCE_FILE,
+    Epoch,
+    Outcome,
+    Score,
+    Variance,
+)
 from smallbatch.runs.status import format_status, study_status
 from smallbatch.runs.store import RunStore
 from smallbatch.study.experiments import Experiment, Study
@@ -369,10 +378,10 @@ def read_lanes(path: Path) -> bool:
 KINDS: dict[str, Kind] = {
     "meta.json": Kind(lambda folder, number: make_data(folder, number) / prepared.META, read_data, text="json"),
     **{name: array_kind(name) for name in prepared.ARRAYS},
-    "run.json": Kind(lambda folder, number: make_store(folder, number, RECORD), read_run, text="json"),
-    "metrics.csv": Kind(lambda folder, number: make_store(folder, number, METRICS), read_run),
-    "scores.csv": Kind(lambda folder, number: make_store(folder, number, SCORES), read_run),
-    "variance.csv": Kind(lambda folder, number: make_store(folder, number, VARIANCE), read_run),
+    "run.json": Kind(lambda folder, number: make_store(folder, number, RECORD_FILE), read_run, text="json"),
+    "metrics.csv": Kind(lambda folder, number: make_store(folder, number, METRICS_FILE), read_run),
+    "scores.csv": Kind(lambda folder, number: make_store(folder, number, SCORES_FILE), read_run),
+    "variance.csv": Kind(lambda folder, number: make_store(folder, number, VARIANCE_FILE), read_run),
     "weights": Kind(make_weights, read_weights),
     "bundle": Kind(make_bundle, read_bundle),
     "checkpoint": Kind(make_checkpoint, read_checkpoint),

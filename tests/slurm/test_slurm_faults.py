@@ -21,7 +21,7 @@ from cluster import Cluster, ask, states, wait_for
 from helpers import a_run, copy_project, made_data, snakemake
 
 from smallbatch.core.files import read_json
-from smallbatch.runs.records import METRICS, RECORD
+from smallbatch.runs.records import METRICS_FILE, RECORD_FILE
 from smallbatch.runs.store import RunStore
 from smallbatch.training.checkpoints import Checkpoint
 from smallbatch.training.pack import train_pack
@@ -43,7 +43,7 @@ def epochs() -> int:
     with tempfile.TemporaryDirectory() as folder:
         train_pack(runs, made_data(Path(folder, "data", "made")), Path(folder), device="cpu")
         store = RunStore(Path(folder))
-        names = [record.parent.name for record in store.root.glob(f"*/{RECORD}")]
+        names = [record.parent.name for record in store.root.glob(f"*/{RECORD_FILE}")]
         epoch = sum(store.read(name).outcome.seconds for name in names)
     return min(10, max(3, round(GROUP_SECONDS / epoch)))
 
@@ -77,9 +77,9 @@ CHANGES = {
 def runs(folder: Path) -> dict[str, tuple[bytes, bytes]]:
     """Run -> what came of it: metrics and weights."""
     store = RunStore(folder / "results")
-    names = [record.parent.name for record in store.root.glob(f"*/{RECORD}")]
+    names = [record.parent.name for record in store.root.glob(f"*/{RECORD_FILE}")]
     return {
-        name: ((store.root / name / METRICS).read_bytes(), store.weights(store.read(name)).read_bytes())
+        name: ((store.root / name / METRICS_FILE).read_bytes(), store.weights(store.read(name)).read_bytes())
         for name in names
     }
 

@@ -11,7 +11,7 @@ from helpers import a_run, an_outcome, digests
 
 from smallbatch.core.errors import UserError
 from smallbatch.runs import bundles
-from smallbatch.runs.records import METRICS, RECORD
+from smallbatch.runs.records import METRICS_FILE, RECORD_FILE
 from smallbatch.runs.store import RunStore
 
 RUNS = [a_run(seed=seed, epochs=1) for seed in (1, 2, 3)]
@@ -133,8 +133,8 @@ def test_a_run_of_ones_own_is_set_aside_for_the_published_one(a_store, tmp_path,
 def test_a_damaged_record_is_set_aside_and_laid_again(a_store, tmp_path, caplog):
     store = a_store(tmp_path)
     bundles.write_bundle(store, "s", NAMES)
-    (store.root / NAMES[0] / RECORD).write_bytes(b"{")
-    (store.root / NAMES[1] / RECORD).unlink()
+    (store.root / NAMES[0] / RECORD_FILE).write_bytes(b"{")
+    (store.root / NAMES[1] / RECORD_FILE).unlink()
     bundles.import_published(store)
     assert accuracies(store) == [0.5] * 3
     assert set_aside(store) == [f"{name}.damaged-1" for name in NAMES[:2]]
@@ -149,12 +149,12 @@ def named(path):
 def test_only_files_of_runs_are_taken_in_and_only_of_such_as_are_whole(a_store, tmp_path, caplog):
     store = RunStore(tmp_path / "results")
     store.published.mkdir(parents=True)
-    evil = (f"../{RECORD}", f"../../evil/{RECORD}", f"/x/{RECORD}", "a/evil.py", f"a/b/{RECORD}")
-    record = (a_store(tmp_path / "one", RUNS[:1]).root / NAMES[0] / RECORD).read_text(encoding="utf-8")
+    evil = (f"../{RECORD_FILE}", f"../../evil/{RECORD_FILE}", f"/x/{RECORD_FILE}", "a/evil.py", f"a/b/{RECORD_FILE}")
+    record = (a_store(tmp_path / "one", RUNS[:1]).root / NAMES[0] / RECORD_FILE).read_text(encoding="utf-8")
     with zipfile.ZipFile(store.published / "s-1.zip", "w") as bundle:
-        for name in (*evil, f"good/{METRICS}", f"{NAMES[1]}/{RECORD}"):
+        for name in (*evil, f"good/{METRICS_FILE}", f"{NAMES[1]}/{RECORD_FILE}"):
             bundle.writestr(name, "x")
-        bundle.writestr(f"{NAMES[0]}/{RECORD}", record)  # whole, but without its metrics
+        bundle.writestr(f"{NAMES[0]}/{RECORD_FILE}", record)  # whole, but without its metrics
     path = named(store.published / "s-1.zip")
     bundles.import_published(store)
     files = {path.relative_to(tmp_path / "results").as_posix() for path in store.results.rglob("*") if path.is_file()}

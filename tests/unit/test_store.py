@@ -12,7 +12,7 @@ from smallbatch.analysis.table import write_tables
 from smallbatch.core.errors import UserError
 from smallbatch.core.files import sealed_bytes
 from smallbatch.data.prepared import Meta
-from smallbatch.runs.records import METRICS, RECORD, Epoch, Outcome, Variance
+from smallbatch.runs.records import METRICS_FILE, RECORD_FILE, Epoch, Outcome, Variance
 from smallbatch.runs.store import RunStore
 
 RUN, OTHER = a_run(seed=1), a_run(seed=2)
@@ -41,15 +41,15 @@ def record(store):
 
 def resealed(folder, **changed):
     """Edit a record and give it a digest that fits."""
-    values = json.loads((folder / RECORD).read_text(encoding="utf-8")) | changed
+    values = json.loads((folder / RECORD_FILE).read_text(encoding="utf-8")) | changed
     del values["digest"]
-    (folder / RECORD).write_bytes(sealed_bytes({key: value for key, value in values.items() if value is not ...}))
+    (folder / RECORD_FILE).write_bytes(sealed_bytes({key: value for key, value in values.items() if value is not ...}))
 
 
 def test_records_and_weights_lie_apart(store, record, tmp_path):
     store.write(OTHER, "f", OUTCOME, {}, None)
     files = {path.relative_to(tmp_path).as_posix() for path in tmp_path.rglob("*") if path.is_file()}
-    expected = {f"runs/{run.name('f')}/{file}" for run in (RUN, OTHER) for file in (RECORD, METRICS)}
+    expected = {f"runs/{run.name('f')}/{file}" for run in (RUN, OTHER) for file in (RECORD_FILE, METRICS_FILE)}
     # The SHA-256 of "weights" begins so.
     assert files == expected | {f"weights/{NAME}.9a129038d9a0.safetensors"}
     assert store.weights(record) == tmp_path / "weights" / f"{NAME}.9a129038d9a0.safetensors"
@@ -60,7 +60,7 @@ def test_records_and_weights_lie_apart(store, record, tmp_path):
 def test_what_was_written_is_read(store, record, folder):
     assert repr(record.outcome) == repr(OUTCOME) and record.environment == {"torch": "2"}
     assert record.run == RUN and record.fingerprint == "f"
-    assert record.digest == json.loads((folder / RECORD).read_text(encoding="utf-8"))["digest"]
+    assert record.digest == json.loads((folder / RECORD_FILE).read_text(encoding="utf-8"))["digest"]
 
 
 def test_who_trains_a_run_again_has_another_record_and_other_weights(store, record):
@@ -97,9 +97,9 @@ def test_damaged_weights_cost_the_weights_and_not_the_run(store, record, folder)
 
 
 def test_what_is_damaged_is_set_aside(store, folder):
-    (folder / METRICS).write_text("")
+    (folder / METRICS_FILE).write_text("")
     assert store.clear(RUN, "f").endswith(f"; set aside as {NAME}.damaged-1")
-    assert (store.root / f"{NAME}.damaged-1" / RECORD).is_file() and not folder.exists()
+    assert (store.root / f"{NAME}.damaged-1" / RECORD_FILE).is_file() and not folder.exists()
 
 
 def a_file_in_place_of_the_folder(folder):
@@ -139,15 +139,15 @@ def content_of(name, content):
     ("damage", "told"),
     [
         (a_file_in_place_of_the_folder, "a file stands in its place"),
-        (a_folder_in_place_of(RECORD), "run.json is a folder"),
-        (a_folder_in_place_of(METRICS), "metrics.csv is a folder"),
-        (a_flipped_bit_in(RECORD), "run.json is damaged"),
-        (a_flipped_bit_in(METRICS), "metrics.csv does not fit its digest in run.json"),
+        (a_folder_in_place_of(RECORD_FILE), "run.json is a folder"),
+        (a_folder_in_place_of(METRICS_FILE), "metrics.csv is a folder"),
+        (a_flipped_bit_in(RECORD_FILE), "run.json is damaged"),
+        (a_flipped_bit_in(METRICS_FILE), "metrics.csv does not fit its digest in run.json"),
         (another_runs, "its settings do not fit its name"),
-        (content_of(RECORD, b""), "run.json is damaged"),
-        (content_of(RECORD, b"{}"), "run.json is damaged (it has no digest of its content)"),
-        (content_of(RECORD, b"[" * 100_000), "run.json is damaged (too deeply nested)"),
-        (content_of(RECORD, b"\xff\xfe{"), "run.json is damaged"),
+        (content_of(RECORD_FILE, b""), "run.json is damaged"),
+        (content_of(RECORD_FILE, b"{}"), "run.json is damaged (it has no digest of its content)"),
+        (content_of(RECORD_FILE, b"[" * 100_000), "run.json is damaged (too deeply nested)"),
+        (content_of(RECORD_FILE, b"\xff\xfe{"), "run.json is damaged"),
     ],
 )
 def test_whatever_the_damage_the_run_is_named_and_can_be_written_again(store, folder, damage, told):
@@ -164,15 +164,15 @@ def test_whatever_the_damage_the_run_is_named_and_can_be_written_again(store, fo
 
 
 def test_an_edited_outcome_is_noticed(store, folder):
-    text = (folder / RECORD).read_text(encoding="utf-8")
-    (folder / RECORD).write_text(text.replace('"diverged_at": null', '"diverged_at": 7'), encoding="utf-8")
+    text = (folder / RECORD_FILE).read_text(encoding="utf-8")
+    (folder / RECORD_FILE).write_text(text.replace('"diverged_at": null', '"diverged_at": 7'), encoding="utf-8")
     assert store.damage(folder) == "run.json is damaged (its content does not fit its digest)"
     assert store.ends({NAME}) == ({}, {NAME: store.damage(folder)})
 
 
 def test_who_looks_at_ends_reads_every_file(store, folder):
-    (folder / METRICS).write_bytes(b"x")
-    assert store.ends({NAME}) == ({}, {NAME: f"{METRICS} does not fit its digest in {RECORD}"})
+    (folder / METRICS_FILE).write_bytes(b"x")
+    assert store.ends({NAME}) == ({}, {NAME: f"{METRICS_FILE} does not fit its digest in {RECORD_FILE}"})
 
 
 PLAIN = {"diverged_at": None, "seconds": 1.0, "images": 64, "lanes": 1, "peak_memory": 10**6}
@@ -194,7 +194,7 @@ PLAIN = {"diverged_at": None, "seconds": 1.0, "images": 64, "lanes": 1, "peak_me
         {"weights": "abc"},
         {"protocol": 2},
         {"files": {}},
-        {"files": {METRICS: "0" * 64}},
+        {"files": {METRICS_FILE: "0" * 64}},
     ],
     ids=lambda changed: str(changed)[:60],
 )
@@ -249,9 +249,9 @@ def test_a_write_that_ends_early_leaves_no_run_and_the_next_no_trace_of_it(store
 
 def test_rows_that_no_run_can_have_are_set_aside_by_who_reads_them(store, folder):
     """Under digests that fit: only the tables read the rows, and the next call is to find the run missing."""
-    content = (folder / METRICS).read_text().replace("0.75", "7.5")
-    (folder / METRICS).write_text(content)
-    resealed(folder, files={METRICS: hashlib.sha256(content.encode()).hexdigest()})
+    content = (folder / METRICS_FILE).read_text().replace("0.75", "7.5")
+    (folder / METRICS_FILE).write_text(content)
+    resealed(folder, files={METRICS_FILE: hashlib.sha256(content.encode()).hexdigest()})
     meta = Meta("made", ("a", "b"), (1, 8, 8), (0.5,), (0.5,), 64, 32, "f")
     told = rf"{NAME}: damaged: metrics\.csv, .*from 0 to 1\); set aside as {NAME}\.damaged-1; the next call trains it"
     for line in (told, f"{NAME}: missing; the next call trains it again"):
@@ -264,7 +264,7 @@ def test_digests_are_those_of_the_records_that_are_whole(store, record):
     store.write(OTHER, "f", OUTCOME, {}, None)
     both = {NAME: record.digest, OTHER.name("f"): store.find(OTHER, "f").digest}
     assert digests(store, [RUN, OTHER, a_run(seed=3)], "f") == both and len(set(both.values())) == 2
-    (store.folder(RUN, "f") / METRICS).write_bytes(b"x")
+    (store.folder(RUN, "f") / METRICS_FILE).write_bytes(b"x")
     assert digests(store, [RUN, OTHER], "f").keys() == {OTHER.name("f")}
 
 
@@ -289,5 +289,5 @@ def test_the_data_that_runs_were_trained_on_are_known_by_their_label(store):
     for fingerprint, data in (("e", "made"), ("g", "made"), ("h", "other")):
         run = a_run(data=data)
         store.write(run, fingerprint, an_outcome(run), {}, None)
-    (store.folder(a_run(data="made"), "g") / RECORD).write_text("{}")
+    (store.folder(a_run(data="made"), "g") / RECORD_FILE).write_text("{}")
     assert store.fingerprints("made") == {"e", "f"} and RunStore(store.root / "none").fingerprints("made") == set()

@@ -35,10 +35,10 @@ from smallbatch.core.files import (
     write_folder,
     zip_files,
 )
-from smallbatch.runs.records import METRICS, RECORD, SCORES, VARIANCE, Damaged, Record, record_of
+from smallbatch.runs.records import METRICS_FILE, RECORD_FILE, SCORES_FILE, VARIANCE_FILE, Damaged, Record, record_of
 from smallbatch.runs.store import HASH_DIGITS, RunStore
 
-FILES = (RECORD, METRICS, SCORES, VARIANCE)
+FILES = (RECORD_FILE, METRICS_FILE, SCORES_FILE, VARIANCE_FILE)
 
 _MEMBER = re.compile(rf"(\w[\w.+=-]*)/({'|'.join(map(re.escape, FILES))})")
 """A file of a run in a bundle, by the run's name. Other files are ignored."""
@@ -73,7 +73,7 @@ class Bundle:
 
     def checksum(self, name: str) -> int | None:
         """The CRC-32 of a run's record; None if the bundle lacks the run."""
-        record = self.members.get(name, {}).get(RECORD)
+        record = self.members.get(name, {}).get(RECORD_FILE)
         return record.CRC if record else None
 
     def files(self, name: str) -> dict[str, bytes]:
@@ -94,7 +94,7 @@ class Bundle:
     def ended(self, name: str) -> tuple[str, str]:
         """The end of a run's training, and its record's digest, by which records are ordered; unreadable ones last."""
         try:
-            values = parse_sealed(self.files(name)[RECORD])
+            values = parse_sealed(self.files(name)[RECORD_FILE])
             return str(values["ended"]), values[DIGEST]
         except (KeyError, ValueError):
             return "~", ""
@@ -202,7 +202,7 @@ def _set_aside_unpublished(store: RunStore, folder: Path, bundle: Bundle) -> Non
 def _checksum(folder: Path) -> int | None:
     """The CRC-32 of the record in a run's folder; None if it cannot be read."""
     try:
-        return zlib.crc32(read_regular(folder / RECORD))
+        return zlib.crc32(read_regular(folder / RECORD_FILE))
     except OSError:
         return None
 

@@ -16,7 +16,7 @@ from typing import Any, NamedTuple, TypedDict, TypeVar
 from smallbatch.core.files import DIGEST, parse_sealed
 from smallbatch.study.experiments import PROTOCOL, Run
 
-RECORD, METRICS, SCORES, VARIANCE = "run.json", "metrics.csv", "scores.csv", "variance.csv"
+RECORD_FILE, METRICS_FILE, SCORES_FILE, VARIANCE_FILE = "run.json", "metrics.csv", "scores.csv", "variance.csv"
 
 
 class Epoch(NamedTuple):
@@ -160,19 +160,19 @@ def read_verified(name: str, read: Callable[[str], bytes]) -> tuple[Content, dic
         Damaged: a file is missing, or was changed since it was written.
     """
     try:
-        values = _content(parse_sealed(read(RECORD)))
+        values = _content(parse_sealed(read(RECORD_FILE)))
         run = Run.from_settings(values["settings"])
         if values["protocol"] != PROTOCOL or run.name(values["data_fingerprint"]) != name:
             raise Damaged("its settings do not fit its name")
         _check(values)
         files = values["files"]
-        contents = {file: read(file) for file in files if file in (METRICS, SCORES, VARIANCE)}
+        contents = {file: read(file) for file in files if file in (METRICS_FILE, SCORES_FILE, VARIANCE_FILE)}
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         reason = f"no {error}" if isinstance(error, KeyError) else error
-        raise Damaged(f"{RECORD} is damaged ({reason})") from error
+        raise Damaged(f"{RECORD_FILE} is damaged ({reason})") from error
     for file, content in contents.items():
         if hashlib.sha256(content).hexdigest() != files[file]:
-            raise Damaged(f"{file} does not fit its digest in {RECORD}")
+            raise Damaged(f"{file} does not fit its digest in {RECORD_FILE}")
     return values, contents
 
 
@@ -213,7 +213,7 @@ def _check(values: Content) -> None:
     weights = values["weights"]
     if weights is not None and (end is not None or len(bytes.fromhex(weights)) != 32):
         raise ValueError(f"weights is {weights!r}")
-    if METRICS not in values["files"] or datetime.fromisoformat(values["ended"]).tzinfo is None:
+    if METRICS_FILE not in values["files"] or datetime.fromisoformat(values["ended"]).tzinfo is None:
         raise ValueError(f"ended is {values['ended']!r}")
 
 
@@ -226,13 +226,13 @@ def record_of(name: str, read: Callable[[str], bytes]) -> Record:
     values, contents = read_verified(name, read)
     run = Run.from_settings(values["settings"])
     try:
-        epochs = _rows(contents[METRICS], Epoch)
-        variance = _rows(contents[VARIANCE], Variance) if VARIANCE in contents else []
-        scores = _rows(contents[SCORES], Score) if SCORES in contents else []
+        epochs = _rows(contents[METRICS_FILE], Epoch)
+        variance = _rows(contents[VARIANCE_FILE], Variance) if VARIANCE_FILE in contents else []
+        scores = _rows(contents[SCORES_FILE], Score) if SCORES_FILE in contents else []
         outcome = Outcome(epochs=epochs, variance=variance, scores=scores, **values["outcome"])
         _check_rows(outcome, run)
     except (ValueError, TypeError) as error:
-        raise Damaged(f"{METRICS}, {SCORES} or {VARIANCE} is damaged ({error})") from error
+        raise Damaged(f"{METRICS_FILE}, {SCORES_FILE} or {VARIANCE_FILE} is damaged ({error})") from error
     return Record(
         run,
         outcome,

@@ -27,11 +27,11 @@ from smallbatch.core.files import (
     write_folder,
 )
 from smallbatch.runs.records import (
-    METRICS,
+    METRICS_FILE,
     PLAIN_FIELDS,
-    RECORD,
-    SCORES,
-    VARIANCE,
+    RECORD_FILE,
+    SCORES_FILE,
+    VARIANCE_FILE,
     Damaged,
     Epoch,
     Outcome,
@@ -148,7 +148,9 @@ class RunStore:
             pointer = _pointer(file)
             left = f"`dvc pull {pointer}` gets it again" if pointer.exists() else "the run is whole without it"
             aside = set_aside(file)
-            raise UserError(f"{file}: damaged: it does not fit its digest in {RECORD}; set aside as {aside}; {left}")
+            raise UserError(
+                f"{file}: damaged: it does not fit its digest in {RECORD_FILE}; set aside as {aside}; {left}"
+            )
         return content
 
     def _why_gone(self, name: str, file: Path) -> str:
@@ -186,7 +188,7 @@ class RunStore:
     def fingerprint(self, name: str) -> str | None:
         """The fingerprint of the data that the run of this name was trained on; None if its record is missing."""
         try:
-            return str(parse_sealed(self._reader(name)(RECORD))["data_fingerprint"])
+            return str(parse_sealed(self._reader(name)(RECORD_FILE))["data_fingerprint"])
         except (Damaged, UserError, ValueError, KeyError):
             return None
 
@@ -242,11 +244,11 @@ class RunStore:
             UserError: the outcome is impossible for the run, or writing fails.
         """
         name = run.name(fingerprint)
-        contents = {METRICS: csv_bytes(Epoch, outcome.epochs)}
+        contents = {METRICS_FILE: csv_bytes(Epoch, outcome.epochs)}
         if outcome.scores:
-            contents[SCORES] = csv_bytes(Score, outcome.scores)
+            contents[SCORES_FILE] = csv_bytes(Score, outcome.scores)
         if outcome.variance:
-            contents[VARIANCE] = csv_bytes(Variance, outcome.variance)
+            contents[VARIANCE_FILE] = csv_bytes(Variance, outcome.variance)
         values: dict[str, Any] = {
             "settings": run.settings,
             "data_fingerprint": fingerprint,
@@ -257,7 +259,7 @@ class RunStore:
             "files": {file: hashlib.sha256(content).hexdigest() for file, content in contents.items()},
             "weights": hashlib.sha256(weights).hexdigest() if weights is not None else None,
         }
-        contents[RECORD] = sealed_bytes(values)
+        contents[RECORD_FILE] = sealed_bytes(values)
         try:
             record_of(name, contents.__getitem__)
         except Damaged as damage:
