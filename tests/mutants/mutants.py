@@ -19,7 +19,7 @@ COPY = PROJECT / ".mutants"
 
 MODULES = {
     "tables": ["analysis/table", "analysis/selection"],
-    "estimates": ["estimate/cost", "estimate/timings", "estimate/job_resources"],
+    "estimates": ["estimate/cost", "estimate/device_benchmark", "estimate/timings", "estimate/job_resources"],
     "status": ["runs/status", "runs/heartbeat"],
     "runs": ["study/experiments", "runs/packs", "study/rates", "training/schedule"],
     "settings": [

@@ -10,7 +10,7 @@ import torch
 from helpers import a_run
 
 from smallbatch.data.originals import DatasetInfo
-from smallbatch.estimate import cost
+from smallbatch.estimate import cost, device_benchmark
 from smallbatch.estimate.cost import estimate, format_estimate
 from smallbatch.estimate.timings import Timing, kind_of
 from smallbatch.study.experiments import Experiment, Study
@@ -47,8 +47,8 @@ def measured(run, dataset, most, m, *, device, lanes):
 @pytest.fixture
 def made_up(monkeypatch):
     """Two processes train at the same time."""
-    monkeypatch.setattr(cost, "describe", described)
-    monkeypatch.setattr(cost, "measure", measured)
+    monkeypatch.setattr(device_benchmark, "name_and_processes", described)
+    monkeypatch.setattr(device_benchmark, "measure", measured)
 
 
 def described(device):
@@ -72,7 +72,7 @@ def test_each_figure_is_charged_with_the_runs_that_no_figure_before_it_shows(mad
     assert list(table.index) == ["fig04", "fig01", "fig13", "fig15", "none", "all"]
     assert table["runs"].tolist() == [4, 4, 2, 0, 1, 11], "nothing is left for fig15"
     assert table["gradients"].tolist() == [800, 800, 600, 0, 72, 2272]
-    charged = cost.first_figures(STUDY)
+    charged = cost.charged_figures(STUDY)
     assert {run.base_lr for run, figure in charged.items() if figure == "fig04"} == {2**-8}
 
 
@@ -137,7 +137,7 @@ def test_as_many_are_measured_at_the_same_time_as_will_train(made_up, monkeypatc
         pools.append((workers, context.get_start_method()))
         return ThreadPoolExecutor(workers)
 
-    monkeypatch.setattr(cost, "ProcessPoolExecutor", pool)
+    monkeypatch.setattr(device_benchmark, "ProcessPoolExecutor", pool)
     estimated()
     assert pools == [(1, "fork"), (2, "fork")], "the first describes the device"
 
@@ -147,7 +147,7 @@ def lanes_asked(run, dataset, most, m, *, device, lanes):
 
 
 def test_each_kind_is_measured_with_the_lanes_that_its_rows_have_and_keeps_the_slowest(made_up, monkeypatch):
-    monkeypatch.setattr(cost, "measure", lanes_asked)
+    monkeypatch.setattr(device_benchmark, "measure", lanes_asked)
     _, timings = estimated()
     # A row of `plain` has 2 rates and 2 seeds; that of `part` one of each, and is of the same kind.
     assert timings.kinds[kind_of(PLAIN.setting)].timings[2].training == 1
@@ -155,7 +155,7 @@ def test_each_kind_is_measured_with_the_lanes_that_its_rows_have_and_keeps_the_s
 
 
 def sizes_asked(shape, made_up, monkeypatch):
-    monkeypatch.setattr(cost, "measure", lanes_asked)
+    monkeypatch.setattr(device_benchmark, "measure", lanes_asked)
     table, timings = estimate(
         replace(STUDY, experiments={"plain": PLAIN}, figures={}),
         {"made": DatasetInfo(shape, 4, 100, 50)},
@@ -200,8 +200,8 @@ def test_the_table_is_written_with_units_that_read_well(made_up):
 def test_as_many_processes_train_as_there_are_processors_and_one_on_a_gpu(device, at_once, monkeypatch):
     monkeypatch.setattr(devices, "pick", torch.device)
     monkeypatch.setattr(devices, "describe", lambda chosen: {"device": f"a {chosen.type}", "cuda": "13"})
-    monkeypatch.setattr(cost, "processors", lambda: 7)
-    assert cost.describe(device) == (f"a {device}", at_once)
+    monkeypatch.setattr(device_benchmark, "processors", lambda: 7)
+    assert device_benchmark.name_and_processes(device) == (f"a {device}", at_once)
 
 
 class Machine:
@@ -217,7 +217,7 @@ class Machine:
         monkeypatch.setattr(processor_binding, "bound_processor", self.bound_processor)
         monkeypatch.setattr(devices, "pick", torch.device)
         monkeypatch.setattr(devices, "held_memory", lambda: 1000)
-        monkeypatch.setattr(cost, "processors", lambda: 7)
+        monkeypatch.setattr(device_benchmark, "processors", lambda: 7)
 
     def bound_processor(self):
         self.alone.append(True)
@@ -251,7 +251,7 @@ class Machine:
 @pytest.mark.parametrize(("lanes", "most", "trained"), [("auto", 16, 5), ("auto", 3, 3), (4, 16, 4), (4, 2, 2)])
 def test_a_measurement_says_seconds_an_image_of_training_and_of_testing(lanes, most, trained, monkeypatch):
     machine = Machine(monkeypatch)
-    speed, weights = cost.measure(a_run(batch_size=2, b=2), DATASET, most, 8, device="cpu", lanes=lanes)
+    speed, weights = device_benchmark.measure(a_run(batch_size=2, b=2), DATASET, most, 8, device="cpu", lanes=lanes)
     assert speed == Timing(training=0.1, testing=0.025, memory=1000 + 100 * trained + 8)
     assert weights == 77 and machine.alone
     assert machine.asked == [(trained, 8, 8, 64, "cpu")], "at least 64 images"
@@ -259,10 +259,10 @@ def test_a_measurement_says_seconds_an_image_of_training_and_of_testing(lanes, m
 
 def test_a_gpu_has_memory_of_its_own_and_of_memory_that_is_not_known_nothing_is_said(monkeypatch):
     machine = Machine(monkeypatch, known=False)
-    speed, _ = cost.measure(a_run(augment_resized=True), DATASET, 1, 128, device="cpu", lanes=1)
+    speed, _ = device_benchmark.measure(a_run(augment_resized=True), DATASET, 1, 128, device="cpu", lanes=1)
     assert speed.memory == 0 and machine.asked[-1][3] == 128 and machine.alone.pop()
     machine = Machine(monkeypatch)
-    speed, _ = cost.measure(a_run(), DATASET, 1, 8, device="cuda", lanes=1)
+    speed, _ = device_benchmark.measure(a_run(), DATASET, 1, 8, device="cuda", lanes=1)
     assert speed == Timing(0.1, 0.025, 0) and not machine.alone
 
 

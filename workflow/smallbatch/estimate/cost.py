@@ -5,51 +5,20 @@ many processes as will train. Between those batch sizes, seconds per image are i
 decoding of photos, and assumes that no run diverges and stops early.
 """
 
-import contextlib
-import functools
 from collections import Counter
 from collections.abc import Mapping
-from concurrent.futures import ProcessPoolExecutor
 from dataclasses import replace
-from multiprocessing import get_context
-from typing import NamedTuple
 
-import numpy as np
 import pandas as pd
-from tqdm import tqdm
 
-from smallbatch.core.environment import processors
 from smallbatch.data.originals import DatasetInfo
-from smallbatch.estimate.timings import Kind, Measured, Timing, Timings, images, kind_of
+from smallbatch.estimate.device_benchmark import CostClass, ProbeResult, probe
+from smallbatch.estimate.timings import Timings, images, kind_of
 from smallbatch.runs.packs import lane_key
 from smallbatch.study.experiments import Run, Study
 
-PROBED = (2, 8, 32, 128, 512)
-"""Batch sizes that are measured."""
-
-PROBED_VALUES = 1 << 20
-"""Mini-batches with fewer pixel values than this are measured, so that the probe stays short: 341 images of CIFAR, 6 of
-ImageNet. The time per image differs little in larger batches."""
-
 RECORD_BYTES, EPOCH_BYTES, WEIGHT_BYTES = 2000, 90, 4
 """Bytes of a run's record, of each epoch of its metrics, and of each of its weights."""
-
-
-class CostClass(NamedTuple):
-    """Runs that are equally fast at the same batch size.
-
-    lanes: the largest number of them that can be trained as lanes: those that differ only in rate and seed.
-    """
-
-    kind: Kind
-    lanes: int
-
-
-class Probed(NamedTuple):
-    """The measurements of a cost class, and the number of its model's weights."""
-
-    measured: Measured
-    weights: int
 
 
 def estimate(
@@ -69,11 +38,11 @@ def estimate(
         gradients (of single examples), hours (with every processor or the GPU at work) and megabytes (of results).
         And the timings that hours come from.
     """
-    charged = first_figures(study)
+    charged = charged_figures(study)
     lanes_of = Counter(lane_key(run) for run in charged)
     classes = {run: CostClass(kind_of(run.setting), lanes_of[lane_key(run)]) for run in charged}
     representatives = {cost_class: run for run, cost_class in classes.items()}
-    probed, (name, at_once) = _probe(representatives, datasets, device, lanes)
+    probed, (name, at_once) = probe(representatives, datasets, device, lanes)
     per_cell = Counter(replace(run, seed=0) for run in charged)
     lines = []
     for run, figure in charged.items():
@@ -92,7 +61,7 @@ def estimate(
     return table, Timings(kinds, name)
 
 
-def first_figures(study: Study) -> dict[Run, str]:
+def charged_figures(study: Study) -> dict[Run, str]:
     """Run -> the first figure that shows it or takes rates from it, or `none`.
 
     Which rate is chosen does not change the cost, so any stands in for it; runs that other experiments have too,
@@ -110,7 +79,7 @@ def first_figures(study: Study) -> dict[Run, str]:
     return charged
 
 
-def _run_cost(run: Run, probed: Probed, at_once: int, kept: float) -> tuple[float, float, float]:
+def _run_cost(run: Run, probed: ProbeResult, at_once: int, kept: float) -> tuple[float, float, float]:
     """Gradients, hours of the device and megabytes of one run.
 
     Args:
@@ -124,74 +93,6 @@ def _run_cost(run: Run, probed: Probed, at_once: int, kept: float) -> tuple[floa
     _, epochs = run.setting.images_and_epochs(run.batch_size, run.setting.train_images or measured.train)
     stored = RECORD_BYTES + EPOCH_BYTES * epochs + WEIGHT_BYTES * probed.weights * kept
     return gradients, measured.seconds(run.setting, run.batch_size) / at_once / 3600, stored / 1e6
-
-
-def _probe(
-    classes: Mapping[CostClass, Run], datasets: Mapping[str, DatasetInfo], device: str, lanes: int | str
-) -> tuple[dict[CostClass, Probed], tuple[str, int]]:
-    """Measure each cost class by one of its runs, with as many processes at work as will train.
-
-    Returns:
-        The measurements of each cost class; the device's name, and the number of processes.
-    """
-    dataset_of = {cost_class: datasets[cost_class.kind.data] for cost_class in classes}
-    cells = [
-        (cost_class, m)
-        for cost_class in classes
-        for m in PROBED
-        if m == 2 or m * np.prod(dataset_of[cost_class].shape) < PROBED_VALUES
-    ]
-    # Forked before torch is imported here: a worker on a GPU starts with a driver of its own.
-    fork = get_context("fork")
-    with ProcessPoolExecutor(1, fork) as pool:
-        name, at_once = pool.submit(describe, device).result()
-    with ProcessPoolExecutor(at_once, fork) as pool:
-        arguments = [(classes[cost_class], dataset_of[cost_class], cost_class.lanes, m) for cost_class, m in cells]
-        answers = pool.map(functools.partial(measure, device=device, lanes=lanes), *zip(*arguments, strict=True))
-        shown = tqdm(answers, "probing the device", len(cells), unit="", leave=False, disable=None)
-        timings = dict(zip(cells, shown, strict=True))
-    probed = {}
-    for cost_class, dataset in dataset_of.items():
-        by_size = {m: timings[other, m] for other, m in cells if other == cost_class}
-        measured = Measured(dataset.train, dataset.test, {m: speed for m, (speed, _) in by_size.items()})
-        probed[cost_class] = Probed(measured, next(iter(by_size.values()))[1])
-    return probed, (name, at_once)
-
-
-def describe(device: str) -> tuple[str, int]:
-    """The device's name, and how many processes will train on it at the same time."""
-    from smallbatch.training.resources import device as devices
-
-    chosen = devices.pick(device)
-    return devices.describe(chosen)["device"], processors() if chosen.type == "cpu" else 1
-
-
-def measure(run: Run, dataset: DatasetInfo, most: int, m: int, *, device: str, lanes: int | str) -> tuple[Timing, int]:
-    """The timing of a run at batch size `m`, with at most `most` lanes, and the number of its model's weights."""
-    from smallbatch.training.own_models import max_lanes
-    from smallbatch.training.resources import device as devices
-    from smallbatch.training.resources import heap, processor_binding
-    from smallbatch.training.resources.lane_count import best_lane_count
-    from smallbatch.training.resources.memory import need_of
-    from smallbatch.training.resources.throughput import (
-        lanes_of,
-        random_dataset,
-        testing_speed,
-        training_speed,
-        weights_of,
-    )
-
-    chosen, photos = devices.pick(device), run.setting.augment_resized
-    run = replace(run, batch_size=m, bn_batch_size=m)
-    data, at_work, most = random_dataset(dataset, max(m, 64)), processors(), max_lanes(run.setting, dataset, most)
-    heap.release_unused()
-    held = devices.held_memory()
-    with processor_binding.bound_processor() if chosen.type == "cpu" else contextlib.nullcontext():
-        best = lanes if isinstance(lanes, int) else best_lane_count(run, most, dataset, chosen, at_work)
-        runs = lanes_of(run, min(most, best))
-        training, testing = training_speed(runs, data, chosen), testing_speed(runs, data, chosen)
-    need = need_of(run, dataset, chosen, photos=photos).bytes(len(runs), m) if chosen.type == "cpu" else 0
-    return Timing(1 / training, 1 / testing, need and held + need), weights_of(runs[0], data)
 
 
 def format_estimate(study: Study, table: pd.DataFrame) -> str:
