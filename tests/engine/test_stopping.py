@@ -19,7 +19,7 @@ import torch
 from helpers import PROJECT, a_run, made_data, training_settings, write_study
 from helpers.processes import in_processes
 
-from smallbatch.core import environment, stopping
+from smallbatch.core import environment, signals
 from smallbatch.core.console import log_and_exit_on_error
 from smallbatch.core.errors import Stopped
 from smallbatch.data import prepared
@@ -39,24 +39,24 @@ def hear(number: int = signal.SIGTERM) -> None:
 
 def test_a_signal_is_noted_and_obeyed_where_it_is_asked_for():
     before = signal.getsignal(signal.SIGTERM)
-    with stopping.catching_signals():
-        stopping.check()
+    with signals.catching_signals():
+        signals.raise_if_signalled()
         hear()
         hear(signal.SIGINT)  # within seconds: the same, by another way
-        assert stopping.signal_received() == "SIGTERM"
+        assert signals.signal_received() == "SIGTERM"
         with pytest.raises(Stopped, match=r"^stopped by SIGTERM; call again to resume from there$"):
-            stopping.check()
-    assert stopping.signal_received() == "" and signal.getsignal(signal.SIGTERM) == before
+            signals.raise_if_signalled()
+    assert signals.signal_received() == "" and signal.getsignal(signal.SIGTERM) == before
 
 
 def test_blocks_within_blocks_hear_the_same():
     told = []
-    with stopping.catching_signals():
-        with stopping.catching_signals(lambda: told.append("first")):
+    with signals.catching_signals():
+        with signals.catching_signals(lambda: told.append("first")):
             hear()
-        with stopping.catching_signals(lambda: told.append("second")):
-            assert stopping.signal_received() == "SIGTERM"
-        assert stopping.signal_received() == "SIGTERM"
+        with signals.catching_signals(lambda: told.append("second")):
+            assert signals.signal_received() == "SIGTERM"
+        assert signals.signal_received() == "SIGTERM"
     assert told == ["first", "second"]
 
 
@@ -64,9 +64,9 @@ def test_blocks_within_blocks_hear_the_same():
 def test_a_signal_that_is_ignored_stays_so(number):
     before = signal.signal(number, signal.SIG_IGN)
     try:
-        with stopping.catching_signals():
+        with signals.catching_signals():
             hear(number)
-            assert not stopping.signal_received()
+            assert not signals.signal_received()
     finally:
         signal.signal(number, before)
 
@@ -74,10 +74,10 @@ def test_a_signal_that_is_ignored_stays_so(number):
 def test_a_terminal_that_closes_asks_for_a_stop():
     before = signal.signal(signal.SIGHUP, signal.SIG_DFL)
     try:
-        with stopping.catching_signals():
+        with signals.catching_signals():
             hear(signal.SIGHUP)
             with pytest.raises(Stopped, match=r"^stopped by SIGHUP; call again to resume from there$"):
-                stopping.check()
+                signals.raise_if_signalled()
     finally:
         signal.signal(signal.SIGHUP, before)
 
@@ -86,8 +86,8 @@ def test_other_threads_train_without_listening():
     heard = []
 
     def listen():
-        with stopping.catching_signals():
-            heard.append(stopping.signal_received())
+        with signals.catching_signals():
+            heard.append(signals.signal_received())
 
     thread = threading.Thread(target=listen)
     thread.start()
@@ -99,9 +99,9 @@ def test_a_second_signal_ends_the_process_at_once():
     code = "\n".join(
         [
             "import time",
-            "from smallbatch.core import stopping",
-            "stopping.REPEATED_WITHIN_S = 0.2",
-            "with stopping.catching_signals():",
+            "from smallbatch.core import signals",
+            "signals.REPEATED_WITHIN_S = 0.2",
+            "with signals.catching_signals():",
             "    print('listening', flush=True)",
             "    time.sleep(60)",
         ]
@@ -183,7 +183,7 @@ def test_signals_at_any_moment_lose_nothing(tmp_path, monkeypatch, either_way):
     made, places = count_updates(monkeypatch, lambda: hear() if draws.random() < 0.2 else None), []
     for attempt in range(200):
         # Ever later, as some measurements begin again; one that comes too late is heard outside.
-        with stopping.catching_signals(), a_signal_after(draws.uniform(0, 0.3 + 0.04 * attempt)):
+        with signals.catching_signals(), a_signal_after(draws.uniform(0, 0.3 + 0.04 * attempt)):
             try:
                 train_pack(several_kinds(), data, tmp_path / "stopped", **options)
                 break
@@ -199,7 +199,7 @@ def test_signals_at_any_moment_lose_nothing(tmp_path, monkeypatch, either_way):
 def test_it_stops_while_it_tests_measures_probes_or_waits(data_folder, monkeypatch, tmp_path):
     data, run = prepared.read(data_folder), a_run(variance_batch_sizes=(2, 4))
     training = LaneTrainer([run], data, torch.device("cpu"))
-    with stopping.catching_signals():
+    with signals.catching_signals():
         folder = CheckpointFolder(tmp_path, run, "fingerprint")
         with folder.locked("a row", lambda title: None):
             hear()
@@ -215,7 +215,7 @@ def test_it_stops_while_it_tests_measures_probes_or_waits(data_folder, monkeypat
 
 
 def test_stopped_before_it_trains_it_says_so(data_folder, tmp_path):
-    with stopping.catching_signals():
+    with signals.catching_signals():
         hear()
         with pytest.raises(Stopped, match=r"^stopped by SIGTERM; call again"):
             launch.train([a_run()], data_folder, tmp_path, training_settings())
@@ -266,7 +266,7 @@ def test_ctrl_c_on_a_workflow(project):
 
 
 def _hear_all() -> None:
-    for number in stopping.SIGNALS:
+    for number in signals.SIGNALS:
         signal.signal(number, signal.SIG_DFL)
 
 

@@ -10,7 +10,7 @@ from helpers import GRID, a_run, an_outcome
 from helpers.studies import enter_project
 
 from smallbatch.__main__ import main
-from smallbatch.core import stopping
+from smallbatch.core import signals
 from smallbatch.core.console import IN_A_CLONE, MODULES_BY_EXTRA
 from smallbatch.core.files import write_sealed
 from smallbatch.data.prepared import META, Meta
@@ -148,10 +148,10 @@ def test_a_signal_ends_it_and_leaves_a_run_unfinished(study, runs, monkeypatch):
     memory = Memory()
 
     def stop():
-        raise stopping.Stopped("SIGINT")
+        raise signals.Stopped("SIGINT")
 
     monkeypatch.setattr(exporting, "_wait", stop)
-    with pytest.raises(stopping.Stopped):
+    with pytest.raises(signals.Stopped):
         export(study, memory, FOLDER, DATA, RESULTS, Training(runs[0], [[0.5]], []))
     assert memory.calls == {runs[0].name("f"): [(1, 0.5), "unfinished"]}
 

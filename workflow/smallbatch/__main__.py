@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import smallbatch
-from smallbatch.core import stopping
+from smallbatch.core import signals
 from smallbatch.core.code_digest import code_digest
 from smallbatch.core.console import log, log_and_exit_on_error
 from smallbatch.core.environment import git_commit
@@ -194,7 +194,7 @@ def _status(study: Study, config: Config, arguments: argparse.Namespace) -> None
     _print(format_status(study_status(study, DATA, RESULTS)))
 
 
-@stopping.catching_signals()
+@signals.catching_signals()
 def _export(study: Study, config: Config, arguments: argparse.Namespace) -> None:
     from smallbatch.export.export_runs import export  # imports numpy
 
@@ -218,7 +218,7 @@ def _print(text: str) -> None:
         raise UserError(f"standard output: cannot be written: {error.strerror}") from error
 
 
-@stopping.catching_signals()
+@signals.catching_signals()
 def _train(study: Study, config: Config, arguments: argparse.Namespace) -> None:
     known = list(study.experiments)
     if arguments.experiment and arguments.experiment not in known:
@@ -234,7 +234,7 @@ def _train(study: Study, config: Config, arguments: argparse.Namespace) -> None:
             raise UserError(f"{reason}; `python -m smallbatch prepare` mends that")
     # First the grids, then the experiments that take their best rates.
     for e in sorted(asked, key=lambda e: bool(e.best_of)):
-        stopping.check()
+        signals.raise_if_signalled()
         started = time.perf_counter()
         chosen, records = _chosen(study, e, config) if e.best_of else (None, [])
         if chosen:

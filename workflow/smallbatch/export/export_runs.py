@@ -4,7 +4,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
-from smallbatch.core import stopping
+from smallbatch.core import signals
 from smallbatch.core.files import atomic
 from smallbatch.data.prepared import META, read_meta
 from smallbatch.export.trackers import RunLog, Tracker, metrics_of, time_of
@@ -98,7 +98,7 @@ def export(
             runs = _planned(study, results)
             known = {run.name(prints[run.setting.data]): run for run in runs if _is_known(run, prints)}
             for name in sorted(known.keys() - finished):
-                stopping.check()
+                signals.raise_if_signalled()
                 if record := store.find(known[name], prints[known[name].setting.data]):
                     written += exporter.update(name, known[name], record.outcome.epochs, record)
                     finished.add(name)
@@ -134,5 +134,5 @@ def _wait() -> None:
     """Wait for `POLL` seconds, or until a signal asks for a stop."""
     end = time.monotonic() + POLL
     while time.monotonic() < end:
-        stopping.check()
+        signals.raise_if_signalled()
         time.sleep(0.2)

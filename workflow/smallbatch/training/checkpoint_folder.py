@@ -10,7 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import IO, Any
 
-from smallbatch.core import stopping
+from smallbatch.core import signals
 from smallbatch.core.errors import UserError
 from smallbatch.core.files import remove_temporaries, writing_errors
 from smallbatch.runs.records import Epoch
@@ -67,7 +67,7 @@ class CheckpointFolder:
                 waits(title)
                 # Polled, since a server may fail to notify when the lock is free.
                 while not self._try_lock(file):
-                    stopping.check()
+                    signals.raise_if_signalled()
                     time.sleep(POLL)
             remove_temporaries(self.path)  # no other process writes there now
             yield

@@ -12,7 +12,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from smallbatch.core import stopping
+from smallbatch.core import signals
 from smallbatch.core.errors import Stopped, UserError, refuse
 from smallbatch.study.experiments import Run
 from smallbatch.training.resources import device as devices
@@ -77,7 +77,7 @@ class World:
         Raises:
             Stopped: the main process was asked to stop.
         """
-        if signal := self.broadcast(stopping.signal_received):
+        if signal := self.broadcast(signals.signal_received):
             raise Stopped(signal)
 
     def group(self, size: int) -> dist.ProcessGroup | None:

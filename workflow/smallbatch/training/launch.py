@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from smallbatch.core import stopping
+from smallbatch.core import signals
 from smallbatch.core.errors import Stopped, UserError
 from smallbatch.core.files import read_json, write_json
 from smallbatch.data.prepared import META, read_meta
@@ -32,7 +32,7 @@ JOB, TRAINED, STOPPED, ERROR, STDERR = "job.json", "trained.json", "stopped.json
 log = logging.getLogger(__name__)
 
 
-@stopping.catching_signals()
+@signals.catching_signals()
 def train(
     runs: Sequence[Run],
     data_folder: Path,
@@ -157,12 +157,12 @@ class _Child:
             return int(read_json(self.folder / TRAINED))
         if (self.folder / STOPPED).exists():
             name, position = read_json(self.folder / STOPPED)
-            return Stopped(stopping.signal_received() or name, position)
+            return Stopped(signals.signal_received() or name, position)
         stderr = (self.folder / STDERR).read_text(encoding="utf-8", errors="replace")
         killed_by = _signal(code or 0, stderr)
         if not killed_by and (self.folder / ERROR).exists():
             return UserError((self.folder / ERROR).read_text(encoding="utf-8"))
-        if name := stopping.signal_received():
+        if name := signals.signal_received():
             return Stopped(name)
         reason = f"by {killed_by}" if killed_by else next(reversed(stderr.split("\n")[:-1]), "without a word")
         return UserError(
@@ -172,9 +172,9 @@ class _Child:
 
 def _signal(code: int, stderr: str) -> str:
     """The signal that killed a process, or one of torchrun's processes, so that the others lost a peer; else empty."""
-    if code < 0 and -code not in stopping.SIGNALS:
+    if code < 0 and -code not in signals.SIGNALS:
         return signal.Signals(-code).name
-    asking = "|".join(signal.Signals(number).name for number in stopping.SIGNALS)
+    asking = "|".join(signal.Signals(number).name for number in signals.SIGNALS)
     found = re.search(rf"Signal \d+ \((?!{asking})(\w+)\)", stderr)
     return found[1] if found else ""
 
@@ -192,7 +192,7 @@ def _run(children: Sequence[_Child]) -> None:
             with open(writing, "wb"):
                 for child in children:
                     started.enter_context(child.start(writing))
-            with stopping.catching_signals(end):
+            with signals.catching_signals(end):
                 # Until the last process ends, which may outlive torchrun.
                 for line in lines:
                     log.info("%s", line.rstrip())
@@ -215,7 +215,7 @@ def _sum(outcomes: Sequence[int | Stopped | UserError]) -> int:
     return sum(outcome for outcome in outcomes if isinstance(outcome, int))
 
 
-@stopping.catching_signals()
+@signals.catching_signals()
 def main() -> None:
     """Main function of a process: train the job in the folder given on the command line."""
     folder, rank = Path(sys.argv[1]), os.environ.get("RANK", "0")
@@ -235,7 +235,7 @@ def main() -> None:
         _write_error(folder, str(error))
         sys.exit(1)
     except Exception as error:
-        if not stopping.signal_received():  # otherwise the other processes have stopped and left this one alone
+        if not signals.signal_received():  # otherwise the other processes have stopped and left this one alone
             text = str(error).partition("\n")[0]
             _write_error(folder, f"process {rank} of the training failed: {type(error).__name__}: {text}")
         raise

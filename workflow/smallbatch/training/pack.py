@@ -13,7 +13,7 @@ import torch
 
 from smallbatch import models
 from smallbatch.analysis.statistics import final_accuracy
-from smallbatch.core import environment, stopping
+from smallbatch.core import environment, signals
 from smallbatch.core.errors import Stopped, UserError
 from smallbatch.data import prepared
 from smallbatch.data.dataset_info import size_of
@@ -40,7 +40,7 @@ from smallbatch.training.trainer import LaneTrainer
 log = logging.getLogger(__name__)
 
 
-@stopping.catching_signals()
+@signals.catching_signals()
 def train_pack(
     runs: Sequence[Run],
     data_folder: Path,

@@ -10,7 +10,7 @@ import torch
 from safetensors.torch import save
 from torch import Tensor
 
-from smallbatch.core import stopping
+from smallbatch.core import signals
 from smallbatch.core.errors import Stopped, UserError
 from smallbatch.data.prepared import Prepared
 from smallbatch.models import build, check_content
@@ -264,7 +264,7 @@ class LaneTrainer:
         """Yield the batches; only a single process may stop between them, as several have to stop together."""
         for batch in batches:
             if self.world.size == 1:
-                stopping.check()
+                signals.raise_if_signalled()
             yield batch
 
     def test(self, weights: Mapping[str, Tensor]) -> Scores:

@@ -20,7 +20,7 @@ from typing import Any
 
 import torch
 
-from smallbatch.core import stopping
+from smallbatch.core import signals
 from smallbatch.core.environment import cache_folder
 from smallbatch.core.errors import UserError
 from smallbatch.core.files import files_digest, read_sealed, set_aside_cache_file, write_sealed
@@ -166,7 +166,7 @@ def _search(
     """Add missing images/s by number of lanes, from few lanes to many, until more lanes are unlikely to be faster."""
     best, in_vain = 0.0, 0
     for lanes in candidates:
-        stopping.check()
+        signals.raise_if_signalled()
         throughput = throughputs[lanes] if lanes in throughputs else throughputs.setdefault(lanes, measure(lanes))
         in_vain = 0 if throughput > best * (1 + TIE) else in_vain + 1
         best = max(best, throughput)

@@ -82,7 +82,7 @@ def signal_received() -> str:
     return _handlers[-1].signal if _handlers else ""
 
 
-def check() -> None:
+def raise_if_signalled() -> None:
     """Stop here if a signal asked for it.
 
     Raises:
