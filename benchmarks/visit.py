@@ -225,7 +225,7 @@ KERNELS = (
 def by_torch(training: LaneTrainer) -> LaneTrainer:
     """The same, without kernels of our own."""
     training.backend = training.backend.without_kernels()
-    training.updates = training.make_updates()
+    training.engine = training.make_engine()
     return training
 
 
@@ -303,7 +303,7 @@ def raced(row: Row, device: torch.device, seconds: float) -> dict:
     steps(ours, 0, 1)
     found["begun"] = monotonic() - started
     found["kernels"] = pace(ours, device, seconds)
-    found["launches"] = len(ours.updates.program.launches) if hasattr(ours.updates, "program") else None
+    found["launches"] = len(ours.engine.program.launches) if hasattr(ours.engine, "program") else None
     found["tests"] = tested(ours, device)
     del ours
     theirs = runs(row.m, row.lanes_of_torch, model=row.model, norm=row.norm)

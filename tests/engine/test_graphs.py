@@ -21,8 +21,8 @@ from smallbatch.training.batches import BatchLoader
 from smallbatch.training.checkpoints import Checkpoint
 from smallbatch.training.distributed import ALONE, World
 from smallbatch.training.engines import backends, capturable, cuda_graphs, structure
-from smallbatch.training.engines.cuda_graphs import GraphUpdates, GraphUpdatesAlone
-from smallbatch.training.engines.eager import EagerUpdates, StochasticUpdates
+from smallbatch.training.engines.cuda_graphs import GraphEngine, GraphEngineAlone
+from smallbatch.training.engines.eager import EagerEngine, StochasticEngine
 from smallbatch.training.network import Network
 from smallbatch.training.optimizers import optimizer_of
 from smallbatch.training.pack import train_pack
@@ -64,11 +64,11 @@ class Rehearsing:
         program()
 
 
-class Rehearsed(Rehearsing, GraphUpdates):
+class Rehearsed(Rehearsing, GraphEngine):
     """Of several lanes."""
 
 
-class RehearsedAlone(Rehearsing, GraphUpdatesAlone):
+class RehearsedAlone(Rehearsing, GraphEngineAlone):
     """Of a model that is trained alone."""
 
 
@@ -90,8 +90,8 @@ def data(tmp_path):
 def rehearsed(monkeypatch):
     """Trainings on the CPU make updates as on a GPU."""
     monkeypatch.setattr(cuda_graphs, "can_capture", lambda network, loader: True)
-    monkeypatch.setattr(cuda_graphs, "GraphUpdates", Rehearsed)
-    monkeypatch.setattr(cuda_graphs, "GraphUpdatesAlone", RehearsedAlone)
+    monkeypatch.setattr(cuda_graphs, "GraphEngine", Rehearsed)
+    monkeypatch.setattr(cuda_graphs, "GraphEngineAlone", RehearsedAlone)
     monkeypatch.setattr(cuda_graphs, "REPLAY_STEPS", 3)
 
 
@@ -203,10 +203,10 @@ def test_who_makes_the_steps_of_a_model_alone_on_a_gpu(alone, data, rehearsed, m
     caplog.set_level("INFO")
     alone(counted_in_place)
     training = LaneTrainer([a_run()], data, CPU)
-    assert type(training.updates) is RehearsedAlone and "operation" not in caplog.text
+    assert type(training.engine) is RehearsedAlone and "operation" not in caplog.text
     not_capturable = dataclasses.replace(training.backend, not_capturable="it asks")
     monkeypatch.setattr(backends, "choose", lambda *_: not_capturable)
-    assert type(LaneTrainer([a_run()], data, CPU).updates) is StochasticUpdates
+    assert type(LaneTrainer([a_run()], data, CPU).engine) is StochasticEngine
     assert "steps are made operation by operation, not as a CUDA graph, since it asks" in caplog.text
 
 
@@ -234,13 +234,13 @@ def test_a_long_epoch_is_cut(limit, data, tmp_path, monkeypatch, rehearsed):
 def test_capturing_changes_nothing(data, rehearsed):
     training = LaneTrainer(pair(**FULL), data, CPU)
     plan = training.plan()
-    training.updates.block(plan, 0, 3, [0.5] * 3)
-    training.updates._allocate(plan)
-    training.updates.plan.fill(plan, 0, 3)
+    training.engine.block(plan, 0, 3, [0.5] * 3)
+    training.engine._allocate(plan)
+    training.engine.plan.fill(plan, 0, 3)
     before = state_of(training)
-    training.updates._capture()
+    training.engine._capture()
     assert all(map(torch.equal, state_of(training), before))
-    assert training.updates.counter.item() == 0
+    assert training.engine.counter.item() == 0
 
 
 def test_a_diverging_lane_is_dropped_and_the_rest_captured_again(data, tmp_path, double, request):
@@ -305,12 +305,12 @@ def test_mini_batches_in_parts_are_left_to_plain_updates(data, rehearsed, monkey
     runs = pair(**FULL)
     parts, whole = (LaneTrainer(runs, data, CPU, images_at_once=most) for most in (2, "auto"))
     assert parts.block_end() == 7 and whole.block_end() == 7
-    assert isinstance(parts.updates, Rehearsed) and not parts.updates.at_once
+    assert isinstance(parts.engine, Rehearsed) and not parts.engine.at_once
     monkeypatch.setattr("smallbatch.training.engines.eager.BLOCK_STEPS", 2)
     assert parts.block_end() == 2 and whole.block_end() == 7
-    plain = EagerUpdates(whole.state.network, whole.state.optimizer, whole.loader)
+    plain = EagerEngine(whole.state.network, whole.state.optimizer, whole.loader)
     plan = parts.plan()
-    torch.testing.assert_close(parts.updates.block(plan, 0, 2, [1.0] * 2), plain.block(plan, 0, 2, [1.0] * 2))
+    torch.testing.assert_close(parts.engine.block(plan, 0, 2, [1.0] * 2), plain.block(plan, 0, 2, [1.0] * 2))
     assert not Rehearsed.captures
 
 
@@ -324,7 +324,7 @@ def test_steps_are_captured_on_a_gpu_that_has_all_images_alone():
 
 
 def test_a_training_on_the_cpu_captures_nothing(data):
-    assert type(LaneTrainer(pair(), data, CPU).updates) is EagerUpdates
+    assert type(LaneTrainer(pair(), data, CPU).engine) is EagerEngine
 
 
 @pytest.mark.parametrize("kind", [kind for kind in KINDS if "precision" not in kind])
@@ -382,13 +382,13 @@ def check_graphs(kind, data, gpu, monkeypatch):
     monkeypatch.setattr(cuda_graphs, "REPLAY_STEPS", 3)
     graph, plain = (LaneTrainer(pair(**kind), data, gpu) for _ in range(2))
     graph.backend = graph.backend.without_kernels()
-    graph.updates = graph.make_updates()
-    assert type(graph.updates) is GraphUpdates
-    plain.updates = EagerUpdates(plain.state.network, plain.state.optimizer, plain.loader)
+    graph.engine = graph.make_engine()
+    assert type(graph.engine) is GraphEngine
+    plain.engine = EagerEngine(plain.state.network, plain.state.optimizer, plain.loader)
     factors = [1.0, 0.5, 0.25, 0.25, 0.1, 0.1, 0.1]
     for epoch in range(3):
         graph.state.epoch = plain.state.epoch = epoch
-        ours, theirs = (training.updates.block(training.plan(), 0, 7, factors) for training in (graph, plain))
+        ours, theirs = (training.engine.block(training.plan(), 0, 7, factors) for training in (graph, plain))
         assert torch.equal(ours, theirs)
         assert all(map(torch.equal, state_of(graph), state_of(plain)))
 
@@ -399,14 +399,14 @@ def test_on_a_gpu_a_model_alone_is_trained_as_by_plain_updates(passed, alone, da
     """Random numbers of a replay are those of a step that is made with the same seed."""
     alone(passed)
     ours, plain = (LaneTrainer([a_run(momentum=0.9)], data, gpu) for _ in range(2))
-    assert type(ours.updates) is GraphUpdatesAlone
-    plain.updates = StochasticUpdates(plain.state.network, plain.state.optimizer, plain.loader)
+    assert type(ours.engine) is GraphEngineAlone
+    plain.engine = StochasticEngine(plain.state.network, plain.state.optimizer, plain.loader)
     for epoch in range(3):
         ours.state.epoch = plain.state.epoch = epoch
-        losses = [training.updates.block(training.plan(), 0, 7, [1.0, 0.5] * 3 + [0.1]) for training in (ours, plain)]
+        losses = [training.engine.block(training.plan(), 0, 7, [1.0, 0.5] * 3 + [0.1]) for training in (ours, plain)]
         assert torch.equal(*losses)
         assert all(map(torch.equal, state_of(ours), state_of(plain)))
-    assert bool(ours.updates.replays) == (passed in (counted_in_place, kept_in_a_cache))
+    assert bool(ours.engine.replays) == (passed in (counted_in_place, kept_in_a_cache))
 
 
 @pytest.mark.gpu
@@ -421,12 +421,12 @@ def test_killed_and_resumed_with_graphs_is_bit_identical(data, tmp_path, monkeyp
 def test_the_host_waits_for_nothing_inside_a_block(data, gpu):
     training = LaneTrainer(pair(**FULL), data, gpu)
     plan = training.plan()
-    training.updates.block(plan, 0, 7, [1.0] * 7)
+    training.engine.block(plan, 0, 7, [1.0] * 7)
     torch.cuda.synchronize()
     torch.cuda.set_sync_debug_mode("error")
     try:
         training.state.epoch = 1
-        training.updates.block(training.plan(), 0, 7, [0.5] * 7)
+        training.engine.block(training.plan(), 0, 7, [0.5] * 7)
     finally:
         torch.cuda.set_sync_debug_mode("default")
 
@@ -438,7 +438,7 @@ def test_torch_knows_no_operation_of_a_step_that_is_not_deterministic(kind, data
     training = LaneTrainer(pair(**kind), data, gpu)
     torch.use_deterministic_algorithms(True)
     try:
-        EagerUpdates(training.state.network, training.state.optimizer, training.loader).block(
+        EagerEngine(training.state.network, training.state.optimizer, training.loader).block(
             training.plan(), 0, 2, [1.0] * 2
         )
     finally:

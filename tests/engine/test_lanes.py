@@ -21,7 +21,7 @@ pytestmark = pytest.mark.usefixtures("one_thread")
 
 def update(training, images, labels, factor):
     """One update on images [m, lanes * c, h, w], labels [m, lanes] at eta * factor; returns losses [lanes]."""
-    return training.updates.make(Batches(images[None], labels[None]), [factor])[0]
+    return training.engine.make(Batches(images[None], labels[None]), [factor])[0]
 
 
 NORMS = [

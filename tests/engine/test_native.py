@@ -15,9 +15,9 @@ from smallbatch.models.normalisation import BatchNorm
 from smallbatch.models.resnet import Shortcut
 from smallbatch.training import lanes
 from smallbatch.training.batches import Batches
-from smallbatch.training.engines.eager import EagerUpdates
+from smallbatch.training.engines.eager import EagerEngine
 from smallbatch.training.engines.native import library
-from smallbatch.training.engines.native.updates import NativeUpdates
+from smallbatch.training.engines.native.engine import NativeEngine
 from smallbatch.training.trainer import LaneTrainer
 
 CPU = torch.device("cpu")
@@ -28,7 +28,7 @@ pytestmark = [
 
 
 def by_torch(training):
-    return EagerUpdates(training.state.network, training.state.optimizer, training.loader)
+    return EagerEngine(training.state.network, training.state.optimizer, training.loader)
 
 
 def in_double(runs, data, batches, factors):
@@ -83,11 +83,11 @@ def test_updates_are_as_near_to_exact_ones_as_those_of_torch(setting, batch_size
     data = prepared.read(made_data(tmp_path / "made", shape=shape, classes=5))
     runs = [a_run(batch_size=batch_size, base_lr=2**-13, seed=seed, weight_decay=0.1, **setting) for seed in (1, 2)]
     ours, theirs = LaneTrainer(runs, data, CPU), LaneTrainer(runs, data, CPU)
-    assert type(ours.updates) is NativeUpdates
+    assert type(ours.engine) is NativeEngine
     batches, factors = ours.loader.batches(ours.plan(), 0, 2), [1.0, 0.5]
     images = next(ours.loader.test_batches(20))[0]
     start = {name: value.clone() for name, value in ours.state.model.state_dict().items()}
-    found = ours.updates.make(batches, factors), changes(start, ours), ours.updates.logits(images)
+    found = ours.engine.make(batches, factors), changes(start, ours), ours.engine.logits(images)
     by = by_torch(theirs)
     reference = by.make(batches, factors), changes(start, theirs), by.logits(images)
     exact = in_double(runs, data, batches, factors)
@@ -118,7 +118,7 @@ def test_a_lane_that_diverges_stops_and_says_where(data_folder):
     data = prepared.read(data_folder)
     run = a_run(base_lr=2**20)
     ours, theirs = LaneTrainer([run], data, CPU), LaneTrainer([run], data, CPU)
-    found, reference = (one.block(ours.plan(), 0, 16, [1.0] * 16) for one in (ours.updates, by_torch(theirs)))
+    found, reference = (one.block(ours.plan(), 0, 16, [1.0] * 16) for one in (ours.engine, by_torch(theirs)))
     assert torch.equal(found.isfinite().cumprod(0), reference.isfinite().cumprod(0)) and not found.isfinite().all()
 
 
@@ -129,7 +129,7 @@ def test_what_is_not_a_number_is_not_rectified_away(data_folder):
         with torch.no_grad():
             next(training.state.model.parameters())[0, 3] = torch.nan
         assert training.train_block(training.plan(), 1).isnan().all()
-        assert training.updates.logits(next(training.loader.test_batches(3))[0]).isnan().all()
+        assert training.engine.logits(next(training.loader.test_batches(3))[0]).isnan().all()
 
 
 class Strange(nn.Module):
@@ -164,10 +164,10 @@ def test_an_unusual_model_has_the_same_gradients(tmp_path, monkeypatch):
     data = prepared.read(made_data(tmp_path / "made", shape=(2, 14, 24), classes=5))
     runs = [a_run(model="alexnet", norm="batch", base_lr=2**-10, seed=seed) for seed in (1, 2)]
     ours, theirs = LaneTrainer(runs, data, CPU), LaneTrainer(runs, data, CPU)
-    assert type(ours.updates) is NativeUpdates
+    assert type(ours.engine) is NativeEngine
     batches = ours.loader.batches(ours.plan(), 0, 1)
     before = {name: value.clone() for name, value in ours.state.model.state_dict().items()}
-    torch.testing.assert_close(ours.updates.make(batches, [1.0]), by_torch(theirs).make(batches, [1.0]))
+    torch.testing.assert_close(ours.engine.make(batches, [1.0]), by_torch(theirs).make(batches, [1.0]))
     for name, theirs_now in theirs.state.model.state_dict().items():
         change, expected = ours.state.model.state_dict()[name] - before[name], theirs_now - before[name]
         torch.testing.assert_close(change, expected, rtol=1e-3, atol=1e-3 * expected.abs().max().item() + 1e-8)
@@ -199,7 +199,7 @@ def test_batch_norm_of_any_scale_is_that_of_double_precision_or_still(b, data_fo
 
     train_instead(monkeypatch, build)
     training = LaneTrainer([a_run(norm="batch", batch_size=8, b=b)], prepared.read(data_folder), CPU)
-    assert type(training.updates) is NativeUpdates
+    assert type(training.engine) is NativeEngine
     images, labels = training.loader.batches(training.plan(), 0, 2)
     exact = build(1).double()
     with torch.no_grad():
@@ -208,15 +208,15 @@ def test_batch_norm_of_any_scale_is_that_of_double_precision_or_still(b, data_fo
     loss.backward()
     exact.norm.weight.grad[15:] = 0
     names = [name for name, _ in training.state.model.named_parameters()]
-    for name, own in zip(names, training.updates.gradients(images[0], labels[0]), strict=True):
+    for name, own in zip(names, training.engine.gradients(images[0], labels[0]), strict=True):
         right = exact.get_parameter(name).grad
         # Channel by channel: the gradient of a channel's weights is smaller by as much as they are larger.
         channels = own[0].double().reshape(len(right), -1), right.reshape(len(right), -1)
         error, size = ((part.norm(dim=1)) for part in (channels[0] - channels[1], channels[1]))
         assert (error <= 1e-4 * size).all(), (name, error / size)
-    losses = training.updates.make(Batches(images, labels), [0.0, 0.0])
+    losses = training.engine.make(Batches(images, labels), [0.0, 0.0])
     assert losses[0].item() == pytest.approx(loss.item(), rel=1e-5)
-    var, logits = training.state.model.norm.running_var[0], training.updates.logits(images[0])
+    var, logits = training.state.model.norm.running_var[0], training.engine.logits(images[0])
     assert var[:15].isfinite().all() and var[15:].isinf().all(), var
     assert logits.isfinite().all()
     torch.testing.assert_close(logits, training.state.network.logits(images[0]), rtol=1e-4, atol=1e-4)
@@ -227,9 +227,9 @@ def test_parts_of_a_mini_batch_change_rounding_only(images_at_once, data_folder)
     data = prepared.read(data_folder)
     run = a_run(batch_size=64, base_lr=2**-12)
     ours, theirs = LaneTrainer([run], data, CPU, images_at_once=images_at_once), LaneTrainer([run], data, CPU)
-    assert ours.updates.micro_batch <= (16 if images_at_once == "auto" else images_at_once)
+    assert ours.engine.micro_batch <= (16 if images_at_once == "auto" else images_at_once)
     batches = ours.loader.batches(ours.plan(), 0, 1)
-    torch.testing.assert_close(ours.updates.make(batches, [1.0]), by_torch(theirs).make(batches, [1.0]))
+    torch.testing.assert_close(ours.engine.make(batches, [1.0]), by_torch(theirs).make(batches, [1.0]))
     for name, expected in theirs.state.model.state_dict().items():
         torch.testing.assert_close(ours.state.model.state_dict()[name], expected, rtol=1e-4, atol=1e-5)
 
@@ -242,7 +242,7 @@ def test_gradients_of_other_numbers_of_examples_leave_the_weights_alone(data_fol
         plan = ours.plan().first(count)
         images, labels = ours.loader.batches(plan, 0, 1)
         for own, other in zip(
-            ours.updates.gradients(images[0], labels[0]), by_torch(theirs).gradients(images[0], labels[0]), strict=True
+            ours.engine.gradients(images[0], labels[0]), by_torch(theirs).gradients(images[0], labels[0]), strict=True
         ):
             torch.testing.assert_close(own, other, rtol=1e-4, atol=1e-4 * other.abs().max().item())
     assert all(torch.equal(value, before[name]) for name, value in ours.state.model.state_dict().items())
@@ -293,10 +293,10 @@ def test_drawn_models_are_trained_as_torch_trains_them(number, tmp_path, monkeyp
     runs = [a_run(norm="batch" if b > 1 else "none", batch_size=m, b=b, base_lr=2**-9 / m, seed=seed, momentum=momentum)
             for seed in (1, 2)]  # fmt: skip
     ours, theirs = LaneTrainer(runs, data, CPU), LaneTrainer(runs, data, CPU)
-    assert type(ours.updates) is NativeUpdates
+    assert type(ours.engine) is NativeEngine
     batches, factors = ours.loader.batches(ours.plan(), 0, 3), [1.0] * 3
     start = {name: value.clone() for name, value in ours.state.model.state_dict().items()}
-    found, by, exact = ours.updates.make(batches, factors), by_torch(theirs), in_double(runs, data, batches, factors)
+    found, by, exact = ours.engine.make(batches, factors), by_torch(theirs), in_double(runs, data, batches, factors)
     reference = by.make(batches, factors)
     exact[1] = {name: value - start[name] for name, value in exact[1].items()}
     own, other = distance(changes(start, ours), exact[1]), distance(changes(start, theirs), exact[1])
@@ -320,7 +320,7 @@ def test_a_lane_that_is_not_a_number_leaves_nothing_to_the_next(data_folder, mon
     wild, sound = a_run(base_lr=2.0**90), a_run(base_lr=2**-9)
     together, alone = LaneTrainer([wild, sound], data, CPU), LaneTrainer([sound], data, CPU)
     losses = [training.train_block(training.plan(), 16) for training in (together, alone)]
-    assert type(together.updates) is NativeUpdates and not losses[0][:, 0].isfinite().all()
+    assert type(together.engine) is NativeEngine and not losses[0][:, 0].isfinite().all()
     assert torch.equal(losses[0][:, 1], losses[1][:, 0])
 
 
@@ -329,7 +329,7 @@ def test_gradients_that_are_not_numbers_leave_the_weights_alone(data_folder):
     before = {name: value.clone() for name, value in training.state.model.state_dict().items()}
     images, labels = training.loader.batches(training.plan(), 0, 1)
     images[0, 0] = torch.inf
-    assert not all(gradient.isfinite().all() for gradient in training.updates.gradients(images[0], labels[0]))
+    assert not all(gradient.isfinite().all() for gradient in training.engine.gradients(images[0], labels[0]))
     assert all(torch.equal(value, before[name]) for name, value in training.state.model.state_dict().items())
 
 
@@ -340,8 +340,8 @@ def test_a_label_beyond_the_classes_is_refused_before_anything_is_updated(label,
     images, labels = training.loader.batches(training.plan(), 0, 3)
     labels[2, 3, 1] = label
     for refused in (
-        lambda: training.updates.make(Batches(images, labels), [1.0] * 3),
-        lambda: training.updates.gradients(images[2], labels[2]),
+        lambda: training.engine.make(Batches(images, labels), [1.0] * 3),
+        lambda: training.engine.gradients(images[2], labels[2]),
     ):
         with pytest.raises(UserError, match=r"^experiment on made: labels: .* is not allowed; allowed: 0 to 3, the cl"):
             refused()

@@ -10,7 +10,7 @@ import torch
 from helpers import a_run
 
 from smallbatch.data import prepared
-from smallbatch.training.engines.eager import EagerUpdates
+from smallbatch.training.engines.eager import EagerEngine
 from smallbatch.training.engines.native import library
 from smallbatch.training.trainer import LaneTrainer
 
@@ -24,7 +24,7 @@ pytestmark = [
 def test_without_a_compiler_training_goes_on_with_torch(data_folder, no_kernels, caplog):
     with caplog.at_level(logging.INFO):
         training = LaneTrainer([a_run()], prepared.read(data_folder), CPU)
-    assert type(training.updates) is EagerUpdates and "no C++ compiler here" in caplog.text
+    assert type(training.engine) is EagerEngine and "no C++ compiler here" in caplog.text
 
 
 def test_a_compiler_that_fails_is_reported_and_done_without(data_folder, monkeypatch, tmp_path, caplog):
@@ -34,7 +34,7 @@ def test_a_compiler_that_fails_is_reported_and_done_without(data_folder, monkeyp
     with caplog.at_level(logging.INFO):
         training = LaneTrainer([a_run()], prepared.read(data_folder), CPU)
     library.kernels.cache_clear()
-    assert type(training.updates) is EagerUpdates and "no-such-flag" in caplog.text
+    assert type(training.engine) is EagerEngine and "no-such-flag" in caplog.text
     assert not list(tmp_path.rglob("*.so"))
 
 
@@ -68,7 +68,7 @@ def test_kernels_declared_otherwise_are_refused_in_one_line(changed, reason, dat
     library.kernels.cache_clear()
     training = LaneTrainer([a_run()], prepared.read(data_folder), CPU)
     library.kernels.cache_clear()
-    assert type(training.updates) is EagerUpdates
+    assert type(training.engine) is EagerEngine
     [line] = [record.getMessage() for record in caplog.records if "kernels.cpp" in record.getMessage()]
     assert reason in line and "training goes operation by operation" in line
 

@@ -10,10 +10,10 @@ from torch import nn
 
 from smallbatch.data import prepared
 from smallbatch.models import MODELS
-from smallbatch.training.engines.eager import EagerUpdates
+from smallbatch.training.engines.eager import EagerEngine
 from smallbatch.training.engines.native import library
+from smallbatch.training.engines.native.engine import NativeEngine
 from smallbatch.training.engines.native.memory_layout import MemoryLayout
-from smallbatch.training.engines.native.updates import NativeUpdates
 from smallbatch.training.engines.trace import Graph, Kind, Unsupported
 from smallbatch.training.trainer import LaneTrainer
 
@@ -28,7 +28,7 @@ pytestmark = [
 @pytest.mark.parametrize("model", [name for name in MODELS if name != "resnet50"])
 def test_the_papers_models_are_known(model, norm, data_folder):
     training = LaneTrainer([a_run(model=model, norm=norm)], prepared.read(data_folder), CPU)
-    assert type(training.updates) is NativeUpdates
+    assert type(training.engine) is NativeEngine
 
 
 def unknown(*layers):
@@ -69,7 +69,7 @@ def test_what_a_model_does_to_its_weights_is_not_left_out(change):
 def test_group_norm_is_left_to_torch(data_folder, caplog):
     with caplog.at_level(logging.INFO):
         training = LaneTrainer([a_run(norm="group")], prepared.read(data_folder), CPU)
-    assert type(training.updates) is EagerUpdates and "GroupNorm" in caplog.text
+    assert type(training.engine) is EagerEngine and "GroupNorm" in caplog.text
 
 
 def test_a_rectified_value_that_is_used_twice_is_whole_in_the_plan():
@@ -160,4 +160,4 @@ def test_a_model_that_the_kernels_compute_otherwise_is_left_to_torch(data_folder
     train_instead(monkeypatch, lambda seed: ChangedInPlace())
     with caplog.at_level(logging.INFO):
         training = LaneTrainer([a_run()], prepared.read(data_folder), CPU)
-    assert type(training.updates) is EagerUpdates and "the kernels compute it otherwise" in caplog.text
+    assert type(training.engine) is EagerEngine and "the kernels compute it otherwise" in caplog.text

@@ -10,9 +10,9 @@ from torch.nn import functional as F
 from smallbatch.data import prepared
 from smallbatch.training import lanes
 from smallbatch.training.batches import random_stream
-from smallbatch.training.engines.eager import EagerUpdates
+from smallbatch.training.engines.eager import EagerEngine
 from smallbatch.training.engines.native import library
-from smallbatch.training.engines.native.updates import NativeUpdates
+from smallbatch.training.engines.native.engine import NativeEngine
 from smallbatch.training.metrics import MetricSums
 from smallbatch.training.optimizers import optimizer_of, undecayed
 from smallbatch.training.trainer import LaneTrainer
@@ -180,8 +180,8 @@ def test_the_kernels_make_of_a_recipe_what_torch_makes(recipe, data_folder):
     data = prepared.read(data_folder)
     runs = [a_run(base_lr=2**-12, seed=seed, weight_decay=0.1, **recipe) for seed in (1, 2)]
     ours, theirs = LaneTrainer(runs, data, CPU), LaneTrainer(runs, data, CPU)
-    assert type(ours.updates) is NativeUpdates
-    theirs.updates = EagerUpdates(theirs.state.network, theirs.state.optimizer, theirs.loader)
+    assert type(ours.engine) is NativeEngine
+    theirs.engine = EagerEngine(theirs.state.network, theirs.state.optimizer, theirs.loader)
     losses = [one.train_block(one.plan(), 3) for one in (ours, theirs)]
     torch.testing.assert_close(*losses, rtol=1e-4, atol=1e-5)
     for of in (lambda one: one.state.model.state_dict().values(), lambda one: one.state.optimizer.state):
@@ -200,7 +200,7 @@ def test_the_training_loss_has_the_smoothed_labels_and_the_test_loss_those_of_th
     torch.testing.assert_close(found[0, 0], F.cross_entropy(logits, labels[:, 0], label_smoothing=0.2))
     test_images, test_labels = next(training.loader.test_batches(32))
     metric_sums = MetricSums(training.setting, 1, 4, CPU)
-    tested = training.state.network.test([(test_images, test_labels)], training.updates.logits, metric_sums)
+    tested = training.state.network.test([(test_images, test_labels)], training.engine.logits, metric_sums)
     expected = F.cross_entropy(training.state.network.logits(test_images), test_labels)
     assert tested.losses[0] == pytest.approx(expected.item(), rel=1e-5)
 

@@ -7,7 +7,7 @@ from helpers.own_models import DATASET
 
 from smallbatch.data.prepared import read
 from smallbatch.training import planned_training as module
-from smallbatch.training.engines.eager import EagerUpdates
+from smallbatch.training.engines.eager import EagerEngine
 from smallbatch.training.engines.native import library
 from smallbatch.training.own_models.spec import BUILT_IN, SLOWER
 from smallbatch.training.planned_training import describe_planned_training
@@ -33,7 +33,7 @@ def test_it_is_said_who_trains(recipe, words, data_folder):
     run = a_run(**recipe)
     said = describe_planned_training(run, DATASET.shape, DATASET.classes, CPU)
     assert said == words or words is None
-    by_torch = isinstance(LaneTrainer([run, run], read(data_folder), CPU).updates, EagerUpdates)
+    by_torch = isinstance(LaneTrainer([run, run], read(data_folder), CPU).engine, EagerEngine)
     assert by_torch == (said == BY_TORCH)
 
 

@@ -26,8 +26,8 @@ from smallbatch.data import prepared
 from smallbatch.runs.records import METRICS_FILE, VARIANCE_FILE
 from smallbatch.training import launch, variance
 from smallbatch.training.checkpoint_folder import CheckpointFolder
-from smallbatch.training.engines.eager import EagerUpdates
-from smallbatch.training.engines.native.updates import NativeUpdates
+from smallbatch.training.engines.eager import EagerEngine
+from smallbatch.training.engines.native.engine import NativeEngine
 from smallbatch.training.pack import train_pack
 from smallbatch.training.resources import lane_count
 from smallbatch.training.trainer import LaneTrainer
@@ -171,7 +171,7 @@ def count_updates(monkeypatch, during_a_block=lambda: None) -> list[int]:
 @pytest.mark.slow
 def test_signals_at_any_moment_lose_nothing(tmp_path, monkeypatch, either_way):
     """Whatever the moment: no block is trained twice, no file damaged, and all bits are those of a whole training."""
-    for updates in (EagerUpdates, NativeUpdates):
+    for updates in (EagerEngine, NativeEngine):
         monkeypatch.setattr(updates, "steps", 4)
     monkeypatch.setattr(variance, "MIN_MINI_BATCHES", 4)
     monkeypatch.setattr(environment, "commit", functools.cache(environment.commit))

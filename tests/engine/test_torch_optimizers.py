@@ -8,7 +8,7 @@ from torch import nn
 
 from smallbatch import models
 from smallbatch.data import prepared
-from smallbatch.training.engines.eager import EagerUpdates
+from smallbatch.training.engines.eager import EagerEngine
 from smallbatch.training.torch_optimizers import LaneTorch, follows_rate, why_not_allowed
 from smallbatch.training.trainer import LaneTrainer
 
@@ -158,7 +158,7 @@ def test_a_training_learns_and_lanes_are_those_of_runs_alone(data_folder, tmp_pa
     recipe = {"optimizer": "torch:RMSprop(alpha=0.9)", "lr_scaling": "none", "epochs": 3}
     runs = [a_run(base_lr=2**-10, seed=seed, **recipe) for seed in (1, 2)]
     training = LaneTrainer(runs, data, torch.device("cpu"))
-    assert isinstance(training.updates, EagerUpdates) and isinstance(training.state.optimizer, LaneTorch)
+    assert isinstance(training.engine, EagerEngine) and isinstance(training.state.optimizer, LaneTorch)
     together = train(runs, data, tmp_path)
     for run in runs:
         alone, _ = train([run], data, tmp_path)[run]

@@ -17,9 +17,9 @@ from smallbatch.data.originals import DatasetInfo
 from smallbatch.models import build
 from smallbatch.training import lanes, variance
 from smallbatch.training.distributed import ALONE, World
-from smallbatch.training.engines.eager import EagerUpdates
+from smallbatch.training.engines.eager import EagerEngine
 from smallbatch.training.engines.trace import Graph, Unsupported
-from smallbatch.training.engines.triton_kernels import updates as triton_updates
+from smallbatch.training.engines.triton_kernels import engine as triton_engine
 from smallbatch.training.optimizers import LaneSGD
 from smallbatch.training.resources import device as devices
 from smallbatch.training.trainer import LaneTrainer
@@ -185,8 +185,8 @@ def test_a_mini_batch_too_large_for_offsets_goes_through_torch():
 def test_tests_do_not_overflow_either():
     """Of 128 x 128 pixels in 192 channels, of which 16,384 images at once would."""
     wide = torch.nn.Sequential(torch.nn.Conv2d(1, 192, 1), torch.nn.Flatten(), torch.nn.Linear(192 * 128 * 128, 2))
-    assert triton_updates.test_batch_size(Graph(wide, (1, 128, 128))) == (2**31 - 1) // (192 * 128 * 128)
-    assert triton_updates.test_batch_size(Graph(build("alexnet", CIFAR, 10), CIFAR)) == 1 << 14
+    assert triton_engine.test_batch_size(Graph(wide, (1, 128, 128))) == (2**31 - 1) // (192 * 128 * 128)
+    assert triton_engine.test_batch_size(Graph(build("alexnet", CIFAR, 10), CIFAR)) == 1 << 14
 
 
 def test_tiles_and_parts_are_what_was_fastest():
@@ -223,7 +223,7 @@ def test_kernels_are_chosen_on_a_gpu_alone(monkeypatch):
     alone, gpu = build("alexnet", CIFAR, 10), torch.device("cuda")
 
     def graph(run=None, model=alone, device=gpu, world=ALONE, shape=CIFAR):
-        return triton_updates.graph_for(model, run or a_run(), shape, device, world)
+        return triton_engine.graph_for(model, run or a_run(), shape, device, world)
 
     assert graph() and not graph(device=torch.device("cpu")) and not graph(world=World(0, 2))
     assert not graph(model=build("alexnet", (3, 224, 224), 10), shape=(3, 224, 224))
@@ -241,7 +241,7 @@ def test_of_a_model_that_they_do_not_know_the_log_says_so(monkeypatch, caplog):
     monkeypatch.setattr(devices, "triton_version", lambda device: "3")
     group = build("alexnet", CIFAR, 10, norm="group")
     with caplog.at_level("INFO"):
-        assert triton_updates.graph_for(group, a_run(norm="group"), CIFAR, torch.device("cuda"), ALONE) is None
+        assert triton_engine.graph_for(group, a_run(norm="group"), CIFAR, torch.device("cuda"), ALONE) is None
     [line] = caplog.messages
     assert line == (
         "trained by torch's kernels, slower where batches are small; "
@@ -262,9 +262,9 @@ def test_a_recipe_that_they_do_not_know_is_torchs_from_the_log_to_the_record(rec
     monkeypatch.setattr(devices, "triton_version", lambda device: "3")
     run, dataset = a_run(**recipe), DatasetInfo(CIFAR, 10, 64, 32)
     with caplog.at_level("INFO"):
-        assert triton_updates.graph_for(build("alexnet", CIFAR, 10), run, CIFAR, torch.device("cuda"), ALONE) is None
+        assert triton_engine.graph_for(build("alexnet", CIFAR, 10), run, CIFAR, torch.device("cuda"), ALONE) is None
     assert caplog.messages[-1].endswith(f"of this training ours do not know: {words}")
-    assert triton_updates.graph_of(run, dataset, torch.device("cuda"), ALONE) is None
+    assert triton_engine.graph_of(run, dataset, torch.device("cuda"), ALONE) is None
 
 
 @pytest.mark.slow
@@ -320,11 +320,11 @@ def training_of(kind, data, gpu, count=3):
 def test_on_a_gpu_updates_are_those_of_torch(kind, data, gpu):
     """One update: after more, a rectifier that rounding flips decides."""
     ours, theirs = (training_of(kind, data, gpu) for _ in range(2))
-    assert isinstance(ours.updates, triton_updates.TritonUpdates)
+    assert isinstance(ours.engine, triton_engine.TritonEngine)
     theirs.backend = theirs.backend.without_kernels()
-    theirs.updates = theirs.make_updates()
+    theirs.engine = theirs.make_engine()
     before = {name: tensor.clone() for name, tensor in ours.state.model.state_dict().items()}
-    losses = [training.updates.block(training.plan(), 0, 1, [1.0]) for training in (ours, theirs)]
+    losses = [training.engine.block(training.plan(), 0, 1, [1.0]) for training in (ours, theirs)]
     bound = 1e-3 if kind.get("precision", "float32") == "float32" else 0.1
     torch.testing.assert_close(*losses, rtol=bound, atol=bound)
     states = ours.state.model.state_dict(), theirs.state.model.state_dict()
@@ -338,10 +338,10 @@ def test_on_a_gpu_updates_are_those_of_torch(kind, data, gpu):
 @pytest.mark.parametrize("kind", KINDS)
 def test_on_a_gpu_the_variance_of_updates_is_that_of_torch(kind, data, gpu):
     ours = training_of(kind | {"variance_batch_sizes": (4, 8)}, data, gpu, count=2)
-    torch_alone = EagerUpdates(ours.state.network, ours.state.optimizer, ours.loader)
+    torch_alone = EagerEngine(ours.state.network, ours.state.optimizer, ours.loader)
     bound = 1e-3 if kind.get("precision", "float32") == "float32" else 0.1
     for lane, other in zip(
-        *(variance.measure(updates, ours.state.runs, 0) for updates in (ours.updates, torch_alone)), strict=True
+        *(variance.measure(updates, ours.state.runs, 0) for updates in (ours.engine, torch_alone)), strict=True
     ):
         assert [row.trace for row in lane] == pytest.approx([row.trace for row in other], rel=bound)
 
@@ -354,7 +354,7 @@ def test_on_a_gpu_the_same_steps_give_the_same_bits(kind, data, gpu):
         training = training_of(kind, data, gpu)
         plan, last = training.plan(), min(7, training.loader.steps)
         for first in range(0, last, cut):
-            training.updates.block(plan, first, min(first + cut, last), [1.0] * (min(first + cut, last) - first))
+            training.engine.block(plan, first, min(first + cut, last), [1.0] * (min(first + cut, last) - first))
         ends.append(
             [
                 tensor.clone()

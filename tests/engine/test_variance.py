@@ -14,7 +14,7 @@ from smallbatch.models import build
 from smallbatch.runs.records import METRICS_FILE, VARIANCE_FILE
 from smallbatch.runs.store import RunStore
 from smallbatch.training import variance
-from smallbatch.training.engines.eager import EagerUpdates
+from smallbatch.training.engines.eager import EagerEngine
 from smallbatch.training.pack import train_pack
 from smallbatch.training.trainer import LaneTrainer
 
@@ -60,7 +60,7 @@ def test_the_estimate_has_no_bias_at_any_size_and_grows_linearly(data_folder, li
     runs = [a_run(seed=seed, variance_batch_sizes=SIZES) for seed in range(100)]
     training = LaneTrainer(runs, prepared.read(data_folder), CPU)
     exact = example_variance(training)
-    lanes = variance.measure(training.updates, runs, 0)
+    lanes = variance.measure(training.engine, runs, 0)
     assert [(row.epoch, row.batch_size, row.draws) for row in lanes[0]] == [(0, 2, 32), (0, 8, 32), (0, 32, 32)]
     for place, size in enumerate(SIZES):
         # eta^2 S^2 / m, and eta = eta_base m
@@ -71,7 +71,7 @@ def test_the_estimate_has_no_bias_at_any_size_and_grows_linearly(data_folder, li
 
 def test_each_size_has_the_same_examples_each_once_in_the_same_order_first(data_folder, linear, cuts):
     runs = [a_run(seed=seed, variance_batch_sizes=(2, 8, 28)) for seed in (1, 2)]
-    variance.measure(LaneTrainer(runs, prepared.read(data_folder), CPU).updates, runs, 0)
+    variance.measure(LaneTrainer(runs, prepared.read(data_folder), CPU).engine, runs, 0)
     # Of 64 images 56 fill batches of 28: 28, 7 and 2 batches, in as many orders as give 32.
     assert [tuple(order.shape) for order in cuts] == [(28, 2, 2)] * 2 + [(7, 8, 2)] * 5 + [(2, 28, 2)] * 16
     for lane in range(2):
@@ -87,13 +87,13 @@ def test_each_size_has_the_same_examples_each_once_in_the_same_order_first(data_
 def test_orders_come_from_seed_and_epoch_alone(data_folder, linear, cuts):
     data, runs = prepared.read(data_folder), [a_run(seed=seed, variance_batch_sizes=(2, 32)) for seed in (1, 2)]
     training = LaneTrainer(runs, data, CPU)
-    together, alone = variance.measure(training.updates, runs, 1), LaneTrainer(runs[1:], data, CPU)
+    together, alone = variance.measure(training.engine, runs, 1), LaneTrainer(runs[1:], data, CPU)
     first, both = len(cuts), list(cuts)
-    for mine, other in zip(variance.measure(alone.updates, runs[1:], 1)[0], together[1], strict=True):
+    for mine, other in zip(variance.measure(alone.engine, runs[1:], 1)[0], together[1], strict=True):
         assert mine == pytest.approx(other, rel=1e-5)
     for ours, theirs in zip(both, cuts[first:], strict=True):
         assert torch.equal(ours[:, :, 1:], theirs)
-    variance.measure(alone.updates, runs[1:], 2)
+    variance.measure(alone.engine, runs[1:], 2)
     assert not torch.equal(cuts[first], cuts[2 * first])
 
 
@@ -104,7 +104,7 @@ def test_with_batch_statistics_it_is_the_covariance_of_those_mini_batches(data_f
     """Of all of a mini-batch where b = m, else of sub-batches of b: against models of their own, batch by batch."""
     run = a_run(model="resnet8", norm="batch", b=b, variance_batch_sizes=(4, 16))
     training = LaneTrainer([run], prepared.read(data_folder), CPU)
-    rows, loader = variance.measure(training.updates, [run], 0)[0], training.loader
+    rows, loader = variance.measure(training.engine, [run], 0)[0], training.loader
     images = loader._normalised(loader.train_images.images)
     for row, sub_batch in zip(rows, (4, 16) if b == 4 else (2, 2), strict=True):
         model = build("resnet8", (1, 8, 8), 4, norm="batch", bn_batch_size=sub_batch, seed=1)
@@ -120,7 +120,7 @@ def test_kernels_measure_what_torch_does(data_folder, norm, b):
     run = a_run(batch_size=8, b=b, norm=norm, variance_batch_sizes=(4, 16, 32))
     data = prepared.read(data_folder)
     training = LaneTrainer([run], data, CPU)
-    kinds = training.updates, EagerUpdates(training.state.network, training.state.optimizer, training.loader)
+    kinds = training.engine, EagerEngine(training.state.network, training.state.optimizer, training.loader)
     ours, theirs = (variance.measure(updates, [run], 0)[0] for updates in kinds)
     assert all(mine == pytest.approx(other, rel=1e-3) for mine, other in zip(ours, theirs, strict=True))
 
@@ -129,7 +129,7 @@ def test_where_the_rate_grows_with_the_root_the_variance_does_not_depend_on_m(tm
     data = prepared.read(made_data(tmp_path / "made", train=512))
     run = a_run(variance_batch_sizes=(2, 32), lr_scaling="sqrt")
     training = LaneTrainer([run], data, CPU)
-    small, large = variance.measure(training.updates, [run], 0)[0]
+    small, large = variance.measure(training.engine, [run], 0)[0]
     assert small.trace == pytest.approx(large.trace, rel=0.4)
 
 

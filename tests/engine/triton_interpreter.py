@@ -26,12 +26,12 @@ from smallbatch.training import lanes, variance
 from smallbatch.training.checkpoints import Checkpoint
 from smallbatch.training.distributed import ALONE
 from smallbatch.training.engines import backends, cuda_graphs
-from smallbatch.training.engines.eager import EagerUpdates
+from smallbatch.training.engines.eager import EagerEngine
 from smallbatch.training.engines.trace import Graph
 from smallbatch.training.engines.triton_kernels import layers
+from smallbatch.training.engines.triton_kernels.engine import TritonEngine
 from smallbatch.training.engines.triton_kernels.logits import Logits
 from smallbatch.training.engines.triton_kernels.program import Program
-from smallbatch.training.engines.triton_kernels.updates import TritonUpdates
 from smallbatch.training.network import Network
 from smallbatch.training.optimizers import LaneSGD
 from smallbatch.training.progress import Progress
@@ -203,7 +203,7 @@ def test_what_diverges_in_one_lane_leaves_the_other_bit_for_bit():
     assert all(map(torch.equal, *ends))
 
 
-class Rehearsed(TritonUpdates):
+class Rehearsed(TritonEngine):
     """As on a GPU, but for the capture."""
 
     recordings: ClassVar[list["Rehearsed"]] = []
@@ -224,7 +224,7 @@ def small_is_known(monkeypatch):
 def as_on_a_gpu(monkeypatch):
     monkeypatch.setattr(cuda_graphs, "can_capture", lambda network, loader: True)
     monkeypatch.setattr(backends.triton.devices, "triton_version", lambda device: "3")
-    monkeypatch.setattr(backends.triton, "TritonUpdates", Rehearsed)
+    monkeypatch.setattr(backends.triton, "TritonEngine", Rehearsed)
     monkeypatch.setattr(cuda_graphs, "REPLAY_STEPS", 2)
 
 
@@ -275,12 +275,12 @@ def test_the_variance_of_updates_is_that_of_torch(kind, no_kernels, small_is_kno
     data = prepared.read(made_data(tmp_path / "data" / "made", train=8, test=8, shape=(1, 4, 4)))
     runs = [a_run(seed=seed, variance_batch_sizes=(2, 4), **VARIANCES[kind]) for seed in (1, 2)]
     training = LaneTrainer(runs, data, CPU)
-    assert isinstance(training.updates, TritonUpdates)
+    assert isinstance(training.engine, TritonEngine)
     before = {name: tensor.clone() for name, tensor in training.state.model.state_dict().items()}
-    ours = variance.measure(training.updates, runs, 0)
+    ours = variance.measure(training.engine, runs, 0)
     for name, tensor in training.state.model.state_dict().items():
         assert torch.equal(tensor, before[name]), name
-    theirs = variance.measure(EagerUpdates(training.state.network, training.state.optimizer, training.loader), runs, 0)
+    theirs = variance.measure(EagerEngine(training.state.network, training.state.optimizer, training.loader), runs, 0)
     for lane, other in zip(ours, theirs, strict=True):
         for row, other_row in zip(lane, other, strict=True):
             check_fields(row, other_row, rel=1e-4)
@@ -298,7 +298,7 @@ def test_an_infinite_gradient_of_a_lane_leaves_its_weights_and_the_other_lane(
         with torch.no_grad():
             training.state.network.parameters[0][0] += poison
         before = {name: tensor.clone() for name, tensor in training.state.model.state_dict().items()}
-        alone, other = variance.measure(training.updates, runs, 0)
+        alone, other = variance.measure(training.engine, runs, 0)
         assert all(torch.equal(tensor, before[name]) for name, tensor in training.state.model.state_dict().items())
         assert all(math.isfinite(row.trace) for row in alone) == (poison == 0)
         ends.append(other)

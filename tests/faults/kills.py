@@ -30,8 +30,8 @@ from smallbatch.runs.bundles import import_published
 from smallbatch.runs.records import METRICS_FILE, VARIANCE_FILE
 from smallbatch.runs.store import RunStore
 from smallbatch.training import checkpoints
-from smallbatch.training.engines.eager import EagerUpdates
-from smallbatch.training.engines.native.updates import NativeUpdates
+from smallbatch.training.engines.eager import EagerEngine
+from smallbatch.training.engines.native.engine import NativeEngine
 from smallbatch.training.pack import train_pack
 from smallbatch.training.resources import processor_binding
 
@@ -96,7 +96,7 @@ def train(data: Path, results: Path) -> None:
     """Train all runs with checkpoints in quick succession."""
     torch.set_num_threads(1)
     checkpoints.INTERVAL = INTERVAL
-    EagerUpdates.steps = NativeUpdates.steps = 4  # updates between looks at the clock
+    EagerEngine.steps = NativeEngine.steps = 4  # updates between looks at the clock
     processor_binding.bound_processor = contextlib.nullcontext  # a killed sibling's processor is no matter here
     import_published(RunStore(results))  # as each call does first, which also clears up
     train_pack(RUNS, data, results, device="cpu", lanes=2, keep_weights="all")

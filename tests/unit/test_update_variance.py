@@ -125,7 +125,7 @@ class Known:
     def normalising(self, sub_batch):
         return torch.no_grad()
 
-    def drawing(self, plan, step):
+    def seeded_rng(self, plan, step):
         return torch.no_grad()
 
     def gradients(self, images, labels):

@@ -14,8 +14,8 @@ from smallbatch.core.seeds import stream_seed
 from smallbatch.data import prepared
 from smallbatch.training import own_models, variance
 from smallbatch.training.distributed import ALONE
-from smallbatch.training.engines.eager import StochasticUpdates
-from smallbatch.training.engines.native import updates as native
+from smallbatch.training.engines.eager import StochasticEngine
+from smallbatch.training.engines.native import engine as native
 from smallbatch.training.engines.native.memory_layout import MemoryLayout
 from smallbatch.training.engines.trace import Graph
 from smallbatch.training.own_models import suitability
@@ -31,7 +31,7 @@ def test_the_random_numbers_of_a_model_are_those_of_the_step(own, data_folder):
     own(middle="return self.drop(x)", init="self.drop = nn.Dropout(0.3)")
     run, data = a_run(model="mine"), prepared.read(data_folder)
     whole, stopped = (LaneTrainer([run], data, CPU) for _ in range(2))
-    assert type(whole.updates) is StochasticUpdates
+    assert type(whole.engine) is StochasticEngine
     before = torch.get_rng_state()
     losses = whole.train_block(whole.plan(), 8)
     assert torch.equal(before, torch.get_rng_state())
@@ -44,7 +44,7 @@ def test_the_random_numbers_of_a_model_are_those_of_the_step(own, data_folder):
         assert torch.equal(resumed.state.model.state_dict()[name], tensor)
     other = LaneTrainer([replace(run, seed=2)], data, CPU)
     other.restore(stopped.state.state_dict() | {"runs": [replace(run, seed=2).settings]})
-    assert not torch.equal(other.updates.block(stopped.plan(), 3, 4, [1.0]), losses[4])
+    assert not torch.equal(other.engine.block(stopped.plan(), 3, 4, [1.0]), losses[4])
 
 
 COUNTS, COUNT = "self.register_buffer('n', torch.zeros(()))", "if self.training: self.n += 1"
@@ -92,9 +92,9 @@ def test_the_variance_of_updates_is_measured_alone(own, data_folder):
     own(middle="return self.drop(x)", init="self.drop = nn.Dropout(0.3)")
     run, data = a_run(model="mine", variance_batch_sizes=(2, 8)), prepared.read(data_folder)
     training = LaneTrainer([run], data, CPU)
-    one = variance.measure(training.updates, [run], 0)
+    one = variance.measure(training.engine, [run], 0)
     torch.rand(3)
-    two = variance.measure(training.updates, [run], 0)
+    two = variance.measure(training.engine, [run], 0)
     assert one == two and min(row.trace for row in one[0]) > 0
 
 
@@ -124,8 +124,8 @@ def test_kernels_are_compared_by_losses_updates_and_logits(data_folder, monkeypa
     model = training.initial_model(1)
     layout = MemoryLayout(Graph(model, (1, 8, 8)), model.state_dict())
     assert native.matches_torch(model, layout, training.loader)
-    make = native.NativeUpdates.make
-    monkeypatch.setattr(native.NativeUpdates, "make", lambda self, batches, factors: make(self, batches, [1.1]))
+    make = native.NativeEngine.make
+    monkeypatch.setattr(native.NativeEngine, "make", lambda self, batches, factors: make(self, batches, [1.1]))
     assert not native.matches_torch(model, layout, training.loader)
 
 

@@ -23,7 +23,7 @@ from smallbatch.training.checkpoints import Checkpoint
 from smallbatch.training.distributed import ALONE, World
 from smallbatch.training.engines import backends
 from smallbatch.training.engines.cuda_graphs import not_captured
-from smallbatch.training.engines.updates import Updates
+from smallbatch.training.engines.engine import Engine
 from smallbatch.training.lane_state import LaneState
 from smallbatch.training.losses import loss_of
 from smallbatch.training.metrics import MetricSums, Scores
@@ -60,7 +60,7 @@ class LaneTrainer:
         loader: loader of their mini-batches.
         steps, epochs: number of updates, and of epochs, of which the last may be cut.
         schedule: schedule of their rates, as factors of eta.
-        backend: way of making updates; `updates` makes those of the current lanes.
+        backend: kind of engine; `engine` is that of the current lanes.
     """
 
     def __init__(
@@ -110,7 +110,7 @@ class LaneTrainer:
         )
         if self.backend.not_capturable:
             log.info("%s", not_captured(self.backend.not_capturable))
-        self.updates = self.make_updates()
+        self.engine = self.make_engine()
         self._check_kernels()
 
     @property
@@ -124,9 +124,9 @@ class LaneTrainer:
         """Add the versions and the commit with which the training continues; a checkpoint keeps the earlier ones."""
         self.state.add_environment({**versions, **self.environment})
 
-    def make_updates(self) -> Updates:
-        """The object that makes the updates of the current lanes."""
-        return self.backend.updates(self.state.network, self.state.optimizer, self.loader)
+    def make_engine(self) -> Engine:
+        """The engine of the current lanes."""
+        return self.backend.engine(self.state.network, self.state.optimizer, self.loader)
 
     def _model_of_lanes(self, models: Sequence[torch.nn.Module]) -> torch.nn.Module:
         """The model of all lanes, or that of the only lane."""
@@ -138,10 +138,10 @@ class LaneTrainer:
 
     def _check_kernels(self) -> None:
         """Use torch for a model that the kernels compute wrongly: they do not see in-place operations."""
-        if not self.backend.agrees_with_torch(self.updates, self.setting.model, lambda: self.initial_model(0)):
+        if not self.backend.agrees_with_torch(self.engine, self.setting.model, lambda: self.initial_model(0)):
             log.info("model %s: the kernels compute it otherwise; trained operation by operation", self.setting.model)
             self.backend = self.backend.without_kernels()
-            self.updates = self.make_updates()
+            self.engine = self.make_engine()
 
     def initial_model(self, seed: int) -> torch.nn.Module:
         """The model of one lane, with the initial weights of a seed."""
@@ -195,7 +195,7 @@ class LaneTrainer:
         state = self.state
         done = state.step > 0 or state.variance_is_measured
         if state.runs and state.epoch in self.variance_epochs and not done:
-            state.add_variance(variance.measure(self.updates, state.runs, state.epoch))
+            state.add_variance(variance.measure(self.engine, state.runs, state.epoch))
 
     def plan(self) -> EpochPlan:
         """This process's part of the epoch, for each lane."""
@@ -224,13 +224,13 @@ class LaneTrainer:
 
     def block_end(self) -> int:
         """The step of the epoch at which the next block ends."""
-        return min(self.state.step + self.updates.steps, self.epoch_end)
+        return min(self.state.step + self.engine.steps, self.epoch_end)
 
     def train_block(self, plan: EpochPlan, end: int) -> Tensor:
         """Make the updates up to step `end` of the epoch; returns their losses [steps, lanes]."""
         first, start = self.state.step, self.state.steps_done
         factors = [self.schedule(step) for step in range(start, start + end - first)]
-        return self.updates.block(plan, first, end, factors)
+        return self.engine.block(plan, first, end, factors)
 
     def drop(self, diverged: dict[int, int], finish: Finish) -> list[int]:
         """Finish the lanes that diverged, each with its update, and continue without them; returns the other lanes."""
@@ -239,7 +239,7 @@ class LaneTrainer:
         keep = [lane for lane in range(len(self.state.runs)) if lane not in diverged]
         self.state.select(keep)
         if keep:
-            self.updates = self.make_updates()
+            self.engine = self.make_engine()
         return keep
 
     def _end_epoch(self, finish: Finish) -> None:
@@ -255,10 +255,10 @@ class LaneTrainer:
 
     def test_split(self, batches: Callable[[int, int, int], Iterable[tuple[Tensor, Tensor]]]) -> Scores:
         """Test each lane on a split, which is divided among the processes."""
-        size = max(1, self.updates.test_images // len(self.state.runs))
+        size = max(1, self.engine.test_images // len(self.state.runs))
         shared = batches(size, self.world.rank, self.world.size)
         metric_sums = MetricSums(self.setting, len(self.state.runs), len(self.meta.classes), self.device)
-        return self.state.network.test(self._stopping_between(shared), self.updates.logits, metric_sums)
+        return self.state.network.test(self._stopping_between(shared), self.engine.logits, metric_sums)
 
     def _stopping_between(self, batches: Iterable[T]) -> Iterator[T]:
         """Yield the batches; only a single process may stop between them, as several have to stop together."""
@@ -287,4 +287,4 @@ class LaneTrainer:
         if runs != self.state.runs:
             self._begin(runs)
         self.state.load_state_dict(saved)
-        self.updates = self.make_updates()  # their buffers depend on the micro-batch
+        self.engine = self.make_engine()  # their buffers depend on the micro-batch

@@ -34,7 +34,7 @@ from smallbatch.core.seeds import stream_seed
 from smallbatch.runs.records import Variance
 from smallbatch.study.experiments import Run, Setting
 from smallbatch.training.batches import EpochPlan, random_stream
-from smallbatch.training.engines.updates import BLOCK_IMAGES, BLOCK_VALUES, Updates
+from smallbatch.training.engines.engine import BLOCK_IMAGES, BLOCK_VALUES, Engine
 
 TRAINING_FRACTIONS = (0, 0.1, 0.5, 1)
 """Fractions of training, rounded to epochs, at which the variance is measured."""
@@ -71,14 +71,14 @@ def check(run: Run) -> None:
             refuse("experiment", "variance_batch_sizes", size, allowed)
 
 
-def measure(updates: Updates, runs: Sequence[Run], epoch: int) -> list[list[Variance]]:
+def measure(engine: Engine, runs: Sequence[Run], epoch: int) -> list[list[Variance]]:
     """Measure the variance of one update of each lane, at each of `variance_batch_sizes`.
 
     An update is u = -eta * g of a mini-batch, augmented as in training. The weights are fixed, so weight decay is the
     same for all mini-batches and cancels.
 
     Args:
-        updates: the lanes' updates; their weights and running statistics are left unchanged.
+        engine: the lanes' engine; its weights and running statistics are left unchanged.
         runs: the run of each lane.
         epoch: the epoch just finished; 0 = initial weights.
 
@@ -89,7 +89,7 @@ def measure(updates: Updates, runs: Sequence[Run], epoch: int) -> list[list[Vari
         UserError: an epoch has fewer images than two of the batches.
         Stopped: a signal requested it.
     """
-    loader, sizes = updates.loader, runs[0].setting.variance_batch_sizes
+    loader, sizes = engine.loader, runs[0].setting.variance_batch_sizes
     images, largest = loader.steps * loader.batch_size, max(sizes)
     if 2 * largest > images:
         refuse(
@@ -101,13 +101,13 @@ def measure(updates: Updates, runs: Sequence[Run], epoch: int) -> list[list[Vari
     rows: list[list[Variance]] = [[] for _ in runs]
     for size in sizes:
         cuts = [order.cut(size) for order in _orders(plan, size, epoch)]
-        with updates.normalising(bn_batch_size_for(runs[0], size)):
-            of_orders = [_spreads(updates, cut) for cut in cuts]
+        with engine.normalising(bn_batch_size_for(runs[0], size)):
+            of_orders = [_spreads(engine, cut) for cut in cuts]
         spreads = map(statistics.fmean, zip(*of_orders, strict=True))
         for of_lane, run, spread in zip(rows, runs, spreads, strict=True):
             eta = replace(run, batch_size=size).learning_rate
             of_lane.append(Variance(epoch, size, eta**2 * spread, sum(len(cut.order) for cut in cuts)))
-    updates.network.model.zero_grad()
+    engine.network.model.zero_grad()
     return rows
 
 
@@ -121,12 +121,12 @@ def _orders(plan: EpochPlan, size: int, epoch: int) -> Iterator[EpochPlan]:
         yield single.at(order.to(plan.order.device))
 
 
-def _spreads(updates: Updates, plan: EpochPlan) -> list[float]:
+def _spreads(engine: Engine, plan: EpochPlan) -> list[float]:
     """V per lane: trace of the sample covariance of the mini-batch gradients, which are divided among the processes."""
-    network, world, count = updates.network, updates.network.world, len(plan.order)
+    network, world, count = engine.network, engine.network.world, len(plan.order)
     squares = torch.zeros(network.lanes, dtype=torch.float64, device=network.device)
     sums = [torch.zeros_like(parameter, dtype=torch.float64) for parameter in network.parameters]
-    for gradients in _gradients(updates, plan):
+    for gradients in _gradients(engine, plan):
         for total, gradient in zip(sums, gradients, strict=True):
             total += gradient
             squares += torch.linalg.vector_norm(gradient.flatten(1), dim=1, dtype=torch.float64).square()
@@ -134,21 +134,21 @@ def _spreads(updates: Updates, plan: EpochPlan) -> list[float]:
     return ((world.sum(squares) - of_the_mean) / (count - 1)).tolist()
 
 
-def _gradients(updates: Updates, plan: EpochPlan) -> Iterator[Sequence[Tensor]]:
+def _gradients(engine: Engine, plan: EpochPlan) -> Iterator[Sequence[Tensor]]:
     """Mean gradients of this process's part of a plan's mini-batches, each [lanes, ...], overwritten by the next.
 
     Raises:
         Stopped: a signal asked for it; several processes stop together.
     """
-    world, (count, size, lanes) = updates.network.world, plan.order.shape
+    world, (count, size, lanes) = engine.network.world, plan.order.shape
     local = plan.at(torch.arange(world.rank, count, world.size, device=plan.order.device))
-    at_once = max(1, min(BLOCK_IMAGES, BLOCK_VALUES // updates.loader.image_values) // (size * lanes))
+    at_once = max(1, min(BLOCK_IMAGES, BLOCK_VALUES // engine.loader.image_values) // (size * lanes))
     for first in range(0, -(-count // world.size), at_once):
         world.stop_if_asked()
         last = min(first + at_once, len(local.order))
         if first < last:
             for step, (images, labels) in enumerate(
-                zip(*updates.loader.batches(local, first, last), strict=True), first
+                zip(*engine.loader.batches(local, first, last), strict=True), first
             ):
-                with updates.drawing(plan, world.rank + step * world.size):
-                    yield updates.gradients(images, labels)
+                with engine.seeded_rng(plan, world.rank + step * world.size):
+                    yield engine.gradients(images, labels)

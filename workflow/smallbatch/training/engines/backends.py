@@ -1,4 +1,4 @@
-"""The ways of making updates, and the function that chooses one of them."""
+"""The kinds of engines, and the function that chooses one of them."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -12,12 +12,12 @@ from smallbatch.study.metrics import CROSS_ENTROPY
 from smallbatch.training.batches import BatchLoader
 from smallbatch.training.distributed import World
 from smallbatch.training.engines import capturable, cuda_graphs, structure
-from smallbatch.training.engines.eager import EagerUpdates, StochasticUpdates
-from smallbatch.training.engines.native import updates as native
+from smallbatch.training.engines.eager import EagerEngine, StochasticEngine
+from smallbatch.training.engines.engine import Engine
+from smallbatch.training.engines.native import engine as native
 from smallbatch.training.engines.native.memory_layout import MemoryLayout
 from smallbatch.training.engines.trace import Graph
-from smallbatch.training.engines.triton_kernels import updates as triton
-from smallbatch.training.engines.updates import Updates
+from smallbatch.training.engines.triton_kernels import engine as triton
 from smallbatch.training.lane_optimizer import LaneOptimizer
 from smallbatch.training.network import Network
 from smallbatch.training.optimizers import LaneSGD
@@ -39,35 +39,35 @@ class Backend:
     graph: Graph | None = None
     not_capturable: str = ""
 
-    def updates(self, network: Network, optimizer: LaneOptimizer, loader: BatchLoader) -> Updates:
-        """The fastest available updates for these lanes; to be made again when the lanes change."""
+    def engine(self, network: Network, optimizer: LaneOptimizer, loader: BatchLoader) -> Engine:
+        """The fastest available engine for these lanes; to be made again when the lanes change."""
         parts = network, optimizer, loader
         captured = not self.not_capturable and cuda_graphs.can_capture(network, loader)
         if not self.suitability.lanes:  # a branch of the model may draw only later than any check sees
-            return cuda_graphs.GraphUpdatesAlone(*parts) if captured else StochasticUpdates(*parts)
+            return cuda_graphs.GraphEngineAlone(*parts) if captured else StochasticEngine(*parts)
         if self.layout:
-            return native.NativeUpdates(*parts, self.layout)
+            return native.NativeEngine(*parts, self.layout)
         if not captured:
-            return EagerUpdates(*parts)
+            return EagerEngine(*parts)
         if self.graph and isinstance(optimizer, LaneSGD):
-            return triton.TritonUpdates(network, optimizer, loader, self.graph)
-        return cuda_graphs.GraphUpdates(*parts)
+            return triton.TritonEngine(network, optimizer, loader, self.graph)
+        return cuda_graphs.GraphEngine(*parts)
 
-    def agrees_with_torch(self, updates: Updates, model: str, initial_model: Callable[[], nn.Module]) -> bool:
+    def agrees_with_torch(self, engine: Engine, model: str, initial_model: Callable[[], nn.Module]) -> bool:
         """Whether the kernels for processors, if used, give the same results as torch.
 
         Args:
-            updates: updates of this backend.
+            engine: an engine of this backend.
             model: name of the model; for the project's own models, tests check more than the logits.
             initial_model: makes a model of a single lane, which may be changed.
         """
         if self.layout is None:
             return True
-        images, _ = next(updates.loader.test_batches(2))
-        ours, theirs = updates.logits(images), updates.network.logits(images)
+        images, _ = next(engine.loader.test_batches(2))
+        ours, theirs = engine.logits(images), engine.network.logits(images)
         if not torch.allclose(ours, theirs, rtol=1e-3, atol=1e-3 * theirs.abs().max().item()):
             return False
-        return not models.is_own(model) or native.matches_torch(initial_model(), self.layout, updates.loader)
+        return not models.is_own(model) or native.matches_torch(initial_model(), self.layout, engine.loader)
 
     def without_kernels(self) -> "Backend":
         """The same backend with torch instead of kernels."""

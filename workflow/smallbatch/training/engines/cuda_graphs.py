@@ -15,7 +15,7 @@ from torch import Tensor
 
 from smallbatch.training.batches import BatchLoader, EpochPlan
 from smallbatch.training.engines.capturable import NotCapturable, repeatable
-from smallbatch.training.engines.eager import EagerUpdates, StochasticUpdates
+from smallbatch.training.engines.eager import EagerEngine, StochasticEngine
 from smallbatch.training.lane_optimizer import LaneOptimizer
 from smallbatch.training.network import Network
 
@@ -76,12 +76,12 @@ def not_captured(reason: str) -> str:
     return f"steps are made operation by operation, not as a CUDA graph, since {reason}"
 
 
-class GraphUpdates(EagerUpdates):
+class GraphEngine(EagerEngine):
     """Updates by replays of a captured step.
 
     A graph holds addresses of parameters, running statistics and velocities: when the lanes change, a new object is
     needed. It is captured in the first block, when the micro-batch is known and any saved state has been loaded.
-    Mini-batches that have to be divided into micro-batches are left to `EagerUpdates`.
+    Mini-batches that have to be divided into micro-batches are left to `EagerEngine`.
 
     Attributes:
         plan: copy of the block's plan; also negative_rates and losses, [steps, lanes] each; counter, the next step,
@@ -113,7 +113,7 @@ class GraphUpdates(EagerUpdates):
         return self._within(REPLAY_STEPS, REPLAY_IMAGES, REPLAY_VALUES)
 
     def block(self, plan: EpochPlan, first: int, last: int, factors: Sequence[float]) -> Tensor:
-        """Make the updates of steps first ... last - 1, as in `Updates`, without the host waiting for the device."""
+        """Make the updates of steps first ... last - 1, as in `Engine`, without the host waiting for the device."""
         if not self.at_once:
             return super().block(plan, first, last, factors)
         if not self.replays:
@@ -186,11 +186,11 @@ class GraphUpdates(EagerUpdates):
         return losses
 
 
-class GraphUpdatesAlone(GraphUpdates, StochasticUpdates):
+class GraphEngineAlone(GraphEngine, StochasticEngine):
     """Updates of a model that is trained alone, by replays of a captured step with the random numbers of each step.
 
     Torch passes the state of its generator to a replay. If the rehearsal shows that a replay would do otherwise than a
-    step, which on this device alone may be so, steps are left to `StochasticUpdates`.
+    step, which on this device alone may be so, steps are left to `StochasticEngine`.
     """
 
     def __init__(self, network: Network, optimizer: LaneOptimizer, loader: BatchLoader) -> None:
@@ -199,7 +199,7 @@ class GraphUpdatesAlone(GraphUpdates, StochasticUpdates):
 
     @property
     def at_once(self) -> bool:
-        """As in `GraphUpdates`, and steps can be captured."""
+        """As in `GraphEngine`, and steps can be captured."""
         return self.capturable and super().at_once
 
     @property
@@ -208,9 +208,9 @@ class GraphUpdatesAlone(GraphUpdates, StochasticUpdates):
         return 1
 
     def block(self, plan: EpochPlan, first: int, last: int, factors: Sequence[float]) -> Tensor:
-        """As in `GraphUpdates`."""
+        """As in `GraphEngine`."""
         try:
-            with self.drawing(plan, first):  # for rehearsals
+            with self.seeded_rng(plan, first):  # for rehearsals
                 return super().block(plan, first, last, factors)
         except NotCapturable as reason:
             log.info("%s", not_captured(str(reason)))
@@ -224,5 +224,5 @@ class GraphUpdatesAlone(GraphUpdates, StochasticUpdates):
 
     def _run(self, plan: EpochPlan, steps: range) -> None:
         for step in steps:
-            with self.drawing(plan, step):
+            with self.seeded_rng(plan, step):
                 self.replays[1]()

@@ -9,10 +9,10 @@ from torch import Tensor
 from smallbatch.core.seeds import stream_seed
 from smallbatch.models.initialisation import seed_generators
 from smallbatch.training.batches import Batches, EpochPlan
-from smallbatch.training.engines.updates import BLOCK_IMAGES, BLOCK_STEPS, BLOCK_VALUES, Updates
+from smallbatch.training.engines.engine import BLOCK_IMAGES, BLOCK_STEPS, BLOCK_VALUES, Engine
 
 
-class EagerUpdates(Updates):
+class EagerEngine(Engine):
     """Updates by torch's gradients and the lanes' optimiser."""
 
     @property
@@ -45,7 +45,7 @@ class EagerUpdates(Updates):
         return self.network.logits(images)
 
 
-class StochasticUpdates(EagerUpdates):
+class StochasticEngine(EagerEngine):
     """Updates of a single lane whose model draws random numbers, as in dropout, from only (seed, epoch, step)."""
 
     def block(self, plan: EpochPlan, first: int, last: int, factors: Sequence[float]) -> Tensor:
@@ -53,12 +53,12 @@ class StochasticUpdates(EagerUpdates):
         return torch.cat([self._step(plan, step, factors[step - first]) for step in range(first, last)])
 
     def _step(self, plan: EpochPlan, step: int, factor: float) -> Tensor:
-        with self.drawing(plan, step):
+        with self.seeded_rng(plan, step):
             return super().block(plan, step, step + 1, [factor])
 
     @contextlib.contextmanager
-    def drawing(self, plan: EpochPlan, step: int) -> Iterator[None]:
-        """As `Updates.drawing`; torch's global generator is left as it was."""
+    def seeded_rng(self, plan: EpochPlan, step: int) -> Iterator[None]:
+        """As `Updates.seeded_rng`; torch's global generator is left as it was."""
         device, [seed] = self.network.device, plan.seeds
         with torch.random.fork_rng([device] if device.type == "cuda" else []):
             seed_generators(stream_seed(seed, "model", plan.epoch, step))

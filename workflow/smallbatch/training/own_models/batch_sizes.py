@@ -6,7 +6,7 @@ import math
 import torch
 
 from smallbatch.core.errors import UserError
-from smallbatch.training.engines.updates import BLOCK_IMAGES, BLOCK_VALUES
+from smallbatch.training.engines.engine import BLOCK_IMAGES, BLOCK_VALUES
 from smallbatch.training.own_models import norm_check
 from smallbatch.training.own_models.candidate import EXAMPLES, SUB_BATCH, Candidate, pass_name
 from smallbatch.training.own_models.comparisons import close

@@ -27,8 +27,8 @@ from smallbatch.core.files import files_digest, read_sealed, set_aside_cache_fil
 from smallbatch.data.originals import DatasetInfo
 from smallbatch.study.experiments import Run
 from smallbatch.training.distributed import ALONE, World
-from smallbatch.training.engines.native import updates as native
-from smallbatch.training.engines.triton_kernels import updates as triton
+from smallbatch.training.engines.native import engine as native
+from smallbatch.training.engines.triton_kernels import engine as triton
 from smallbatch.training.resources import device as devices
 from smallbatch.training.resources.throughput import best_training_speed, lanes_of, random_dataset
 

@@ -28,9 +28,9 @@ from smallbatch.study.experiments import Run
 from smallbatch.training import lanes
 from smallbatch.training.distributed import ALONE, World
 from smallbatch.training.engines import structure
-from smallbatch.training.engines.native import updates as native
-from smallbatch.training.engines.triton_kernels import updates as triton
-from smallbatch.training.engines.updates import BLOCK_IMAGES, BLOCK_VALUES
+from smallbatch.training.engines.engine import BLOCK_IMAGES, BLOCK_VALUES
+from smallbatch.training.engines.native import engine as native
+from smallbatch.training.engines.triton_kernels import engine as triton
 from smallbatch.training.network import Network, halved_until_it_fits
 from smallbatch.training.own_models import suitability
 from smallbatch.training.resources import device as devices

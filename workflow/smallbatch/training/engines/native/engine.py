@@ -21,11 +21,11 @@ from smallbatch.training import lanes
 from smallbatch.training.batches import Batches, BatchLoader
 from smallbatch.training.distributed import ALONE, World
 from smallbatch.training.engines import structure
-from smallbatch.training.engines.eager import EagerUpdates
+from smallbatch.training.engines.eager import EagerEngine
+from smallbatch.training.engines.engine import BLOCK_IMAGES, BLOCK_VALUES, Engine
 from smallbatch.training.engines.native import library
 from smallbatch.training.engines.native.memory_layout import MemoryLayout
 from smallbatch.training.engines.trace import Unsupported
-from smallbatch.training.engines.updates import BLOCK_IMAGES, BLOCK_VALUES, Updates
 from smallbatch.training.lane_optimizer import LaneOptimizer
 from smallbatch.training.network import Network
 from smallbatch.training.optimizers import LaneSGD
@@ -47,7 +47,7 @@ MAX_PIXELS = 128 * 128
 """Maximum number of pixels of an image: photos are left to torch, whose convolutions are blocked for caches."""
 
 
-class NativeUpdates(Updates):
+class NativeEngine(Engine):
     """Updates of one lane after the other, each for all steps of a block; the weights stay in torch's memory.
 
     Args:
@@ -220,7 +220,7 @@ def matches_torch(model: nn.Module, layout: MemoryLayout, loader: BatchLoader) -
     images = torch.randn(1, TRIED, TRIED_LANES * channels, height, width, generator=draws)
     labels = torch.randint(layout.program.classes, (1, TRIED, TRIED_LANES), generator=draws)
     results = []
-    for make in (EagerUpdates, partial(NativeUpdates, layout=layout)):
+    for make in (EagerEngine, partial(NativeEngine, layout=layout)):
         network = Network(
             lanes.stack([lanes.perturbed(copy.deepcopy(model), seed) for seed in range(TRIED_LANES)]),
             batch_size=TRIED,
@@ -254,7 +254,7 @@ def layout_of(run: Run, dataset: DatasetInfo, device: torch.device, world: World
 
 
 def memory(layout: MemoryLayout, micro_batch: int) -> int:
-    """Bytes that `NativeUpdates` use in addition to the lanes' tensors, independent of the number of lanes."""
+    """Bytes that `NativeEngine` use in addition to the lanes' tensors, independent of the number of lanes."""
     p = layout.program
     return int(4 * (p.arena_floats * micro_batch + layout.values_floats * MICRO_BATCH + _scratch(p)))
 

@@ -16,7 +16,7 @@ signals. A signal has to wait for the end of a block: for ResNet-32 on 32x32, on
 with the kernels and 7 s with torch; at m = 2048, a single step, 6 and 17 s."""
 
 
-class Updates(abc.ABC):
+class Engine(abc.ABC):
     """Makes the updates of some lanes; `backends.choose` decides which subclass does.
 
     Args:
@@ -41,7 +41,7 @@ class Updates(abc.ABC):
     def gradients(self, images: Tensor, labels: Tensor) -> Sequence[Tensor]:
         """Gradients of the mean losses of any number of examples, by only this process; the weights do not change.
 
-        Random numbers of a model are determined by `drawing`.
+        Random numbers of a model are determined by `seeded_rng`.
 
         Args:
             images: [n, lanes * c, h, w].
@@ -78,7 +78,7 @@ class Updates(abc.ABC):
         """
         return self.make(self.loader.batches(plan, first, last), factors)
 
-    def drawing(self, plan: EpochPlan, step: int) -> contextlib.AbstractContextManager[object]:
+    def seeded_rng(self, plan: EpochPlan, step: int) -> contextlib.AbstractContextManager[object]:
         """Context in which the model's random numbers are those for a given step of an epoch."""
         return contextlib.nullcontext()
 

@@ -16,7 +16,7 @@ from smallbatch.study.experiments import Run, Setting
 from smallbatch.training.batches import BatchLoader, EpochPlan
 from smallbatch.training.distributed import World
 from smallbatch.training.engines import structure
-from smallbatch.training.engines.cuda_graphs import GraphUpdates
+from smallbatch.training.engines.cuda_graphs import GraphEngine
 from smallbatch.training.engines.trace import Graph, Unsupported
 from smallbatch.training.network import Network
 from smallbatch.training.optimizers import LaneSGD
@@ -37,7 +37,7 @@ MAX_TEST_IMAGES, MAX_TEST_VALUES = 1 << 14, 1 << 26
 takes some 30 us, and a batch needs a dozen."""
 
 
-class TritonUpdates(GraphUpdates):
+class TritonEngine(GraphEngine):
     """Updates of all lanes at once, with a few dozen launches per step.
 
     Packed weights belong to the kernels during a block; everything else stays in torch's memory. Mini-batches that have
