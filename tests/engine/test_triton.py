@@ -29,7 +29,7 @@ triton = pytest.importorskip("triton", reason="torch brings it on Linux alone")
 from triton.backends.compiler import GPUTarget  # noqa: E402
 from triton.compiler import ASTSource  # noqa: E402
 
-from smallbatch.training.engines.triton_kernels import kernels, launches, layers, program, tiles  # noqa: E402
+from smallbatch.training.engines.triton_kernels import kernels, launches, layer_layout, program, tiles  # noqa: E402
 
 CIFAR = (3, 32, 32)
 TYPES = {torch.float32: "*fp32", torch.int8: "*i8", int: "i32", float: "fp32"}
@@ -173,13 +173,13 @@ def test_offsets_do_not_overflow_with_64_lanes_of_2048():
         assert all(programs <= 65535 for programs in launch.grid[1:]), launch.grid
         for value in launch.arguments.values():
             if isinstance(value, torch.Tensor) and value.dim() == 5:
-                assert value[0].numel() <= layers.MAX_NUMBERS < 64 * 2048 * 32 * 32 * 16
+                assert value[0].numel() <= layer_layout.MAX_ELEMENTS < 64 * 2048 * 32 * 32 * 16
 
 
 def test_a_mini_batch_too_large_for_offsets_goes_through_torch():
     with pytest.raises(Unsupported, match="more than 2147483647 numbers at once in one lane"):
-        layers.check(Graph(build("alexnet", CIFAR, 10), CIFAR), 1 << 17)
-    layers.check(Graph(build("alexnet", CIFAR, 10), CIFAR), 1 << 16)
+        layer_layout.check(Graph(build("alexnet", CIFAR, 10), CIFAR), 1 << 17)
+    layer_layout.check(Graph(build("alexnet", CIFAR, 10), CIFAR), 1 << 16)
 
 
 def test_tests_do_not_overflow_either():
@@ -213,7 +213,10 @@ def test_memory_is_that_of_all_buffers():
         reckoned = (
             4
             * count
-            * (layers.numbers_of_lane(whole.graph, m, m, momentum) + m * layers.numbers_of_example(whole.graph))
+            * (
+                layer_layout.floats_per_lane(whole.graph, m, m, momentum)
+                + m * layer_layout.floats_per_example(whole.graph)
+            )
         )
         assert 0.5 * reckoned < taken < reckoned
 

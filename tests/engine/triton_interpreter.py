@@ -28,9 +28,9 @@ from smallbatch.training.distributed import ALONE
 from smallbatch.training.engines import backends, cuda_graphs
 from smallbatch.training.engines.eager import EagerEngine
 from smallbatch.training.engines.trace import Graph
-from smallbatch.training.engines.triton_kernels import layers
+from smallbatch.training.engines.triton_kernels import layer_layout
 from smallbatch.training.engines.triton_kernels.engine import TritonEngine
-from smallbatch.training.engines.triton_kernels.logits import Logits
+from smallbatch.training.engines.triton_kernels.inference import Inference
 from smallbatch.training.engines.triton_kernels.program import Program
 from smallbatch.training.network import Network
 from smallbatch.training.optimizers import LaneSGD
@@ -117,7 +117,7 @@ def tensors_of(network):
 
 def program_of(alone, network, sgd, shape, m, b):
     graph, model = Graph(alone, shape), network.model
-    layers.check(graph, m)
+    layer_layout.check(graph, m)
     names = [name for name, _ in model.named_parameters()]
     velocities = dict(zip(names, sgd.state, strict=True)) if sgd.state else {}
     return Program(graph, tensors_of(network), velocities, m=m, sub_batch=b, precision="float32", sgd=sgd)
@@ -148,7 +148,7 @@ def test_logits_are_those_of_torch(case):
     """Of images that both lanes see, by running statistics; after an update, too."""
     make, shape, m, b = CASES[case]
     network = network_of(drawn(make, 2), shape, m, b)
-    ours = Logits(Graph(make(), shape), tensors_of(network), 4, "float32")
+    ours = Inference(Graph(make(), shape), tensors_of(network), 4, "float32")
     images = torch.randn(3, *shape, generator=torch.Generator().manual_seed(2))
     for _ in range(2):
         theirs = network.logits(images)

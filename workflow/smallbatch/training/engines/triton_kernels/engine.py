@@ -25,7 +25,7 @@ from smallbatch.training.resources import device as devices
 
 if TYPE_CHECKING:
     from smallbatch.training.engines.triton_kernels.gradients_without_update import Gradients
-    from smallbatch.training.engines.triton_kernels.logits import Logits
+    from smallbatch.training.engines.triton_kernels.inference import Inference
 
 log = logging.getLogger(__name__)
 
@@ -55,7 +55,7 @@ class TritonEngine(GraphEngine):
     def __init__(self, network: Network, optimizer: LaneSGD, loader: BatchLoader, graph: Graph) -> None:
         super().__init__(network, optimizer, loader)
         self.graph = graph
-        self.test_program: Logits | None = None
+        self.test_program: Inference | None = None
         self.gradient_program: Gradients | None = None
         self._check_labels(graph.logits.channels)
 
@@ -91,11 +91,11 @@ class TritonEngine(GraphEngine):
     @torch.no_grad()
     def gradients(self, images: Tensor, labels: Tensor) -> Sequence[Tensor]:
         """As `Updates.gradients`."""
-        from smallbatch.training.engines.triton_kernels import layers
+        from smallbatch.training.engines.triton_kernels import layer_layout
         from smallbatch.training.engines.triton_kernels.gradients_without_update import Gradients
 
         count, network = len(images), self.network
-        if not (self.at_once and layers.fits(self.graph, count)):
+        if not (self.at_once and layer_layout.fits(self.graph, count)):
             with torch.enable_grad():
                 return super().gradients(images, labels)
         if self.gradient_program is None or self.gradient_program.count != count:
@@ -121,10 +121,10 @@ class TritonEngine(GraphEngine):
     @torch.no_grad()
     def logits(self, images: Tensor) -> Tensor:
         """As `Updates.logits`."""
-        from smallbatch.training.engines.triton_kernels.logits import Logits
+        from smallbatch.training.engines.triton_kernels.inference import Inference
 
         if self.test_program is None or self.test_program.count < len(images):
-            self.test_program = Logits(self.graph, self._tensors(), len(images), self.loader.setting.precision)
+            self.test_program = Inference(self.graph, self._tensors(), len(images), self.loader.setting.precision)
         return self.test_program.compute(images)
 
     def block(self, plan: EpochPlan, first: int, last: int, factors: Sequence[float]) -> Tensor:
@@ -143,10 +143,12 @@ class TritonEngine(GraphEngine):
 
 def test_batch_size(graph: Graph) -> int:
     """Number of images of all lanes, limited so that offsets fit if all belong to one lane."""
-    from smallbatch.training.engines.triton_kernels import layers
+    from smallbatch.training.engines.triton_kernels import layer_layout
 
     most = min(
-        MAX_TEST_IMAGES, MAX_TEST_VALUES // math.prod(graph.input.shape), layers.MAX_NUMBERS // layers.largest(graph)
+        MAX_TEST_IMAGES,
+        MAX_TEST_VALUES // math.prod(graph.input.shape),
+        layer_layout.MAX_ELEMENTS // layer_layout.largest(graph),
     )
     return max(1, most)
 
@@ -193,7 +195,7 @@ def _suit(shape: tuple[int, int, int], device: torch.device, world: World) -> bo
 
 
 def _traced(alone: nn.Module, run: Run, shape: tuple[int, int, int]) -> Graph:
-    from smallbatch.training.engines.triton_kernels import layers
+    from smallbatch.training.engines.triton_kernels import layer_layout
 
     if is_own(run.setting.model):
         raise Unsupported("it is not one of the project's")
@@ -202,7 +204,7 @@ def _traced(alone: nn.Module, run: Run, shape: tuple[int, int, int]) -> Graph:
     if recipe := _unknown_of(run.setting):
         raise Unsupported(recipe)
     graph = structure.graph_of(alone, shape)
-    layers.check(graph, run.batch_size)
+    layer_layout.check(graph, run.batch_size)
     return graph
 
 
@@ -220,9 +222,9 @@ def _unknown_of(s: Setting) -> str:
 
 def memory(graph: Graph, run: Run) -> tuple[int, int, int]:
     """Maximum bytes beside the lanes' tensors: for a lane, for each of its examples, and for tests of all lanes."""
-    from smallbatch.training.engines.triton_kernels import layers
+    from smallbatch.training.engines.triton_kernels import layer_layout
 
     sub_batch = run.bn_batch_size if run.setting.norm == "batch" else run.batch_size
-    lane = layers.numbers_of_lane(graph, run.batch_size, sub_batch, run.setting.momentum)
-    tested = test_batch_size(graph) * layers.numbers_tested(graph)
-    return 4 * lane, 4 * layers.numbers_of_example(graph), 4 * tested
+    lane = layer_layout.floats_per_lane(graph, run.batch_size, sub_batch, run.setting.momentum)
+    tested = test_batch_size(graph) * layer_layout.floats_per_test_image(graph)
+    return 4 * lane, 4 * layer_layout.floats_per_example(graph), 4 * tested

@@ -12,10 +12,10 @@ from torch import Tensor
 
 from smallbatch.models.normalisation import micro_batch_momenta
 from smallbatch.training.engines.trace import Graph, Kind, Step
-from smallbatch.training.engines.triton_kernels import kernels, layers, tiles
-from smallbatch.training.engines.triton_kernels.forward import Forward
+from smallbatch.training.engines.triton_kernels import kernels, layer_layout, tiles
+from smallbatch.training.engines.triton_kernels.forward_launches import Forward
 from smallbatch.training.engines.triton_kernels.launches import Launch, StepTensor, compiled
-from smallbatch.training.engines.triton_kernels.layers import blocks
+from smallbatch.training.engines.triton_kernels.layer_layout import blocks
 from smallbatch.training.optimizers import LaneSGD
 
 
@@ -93,8 +93,8 @@ class Program(Forward):
     def _norm_sizes(self, step: Step) -> dict[str, int]:
         """Rows of a sub-batch, rows of a chunk, number of chunks, sub-batches per lane."""
         rows = self.count // self.ghosts * step.input.height * step.input.width
-        chunks = layers.norm_chunks(rows, self.lanes * self.ghosts * blocks(step.input.channels, 16))
-        each = blocks(blocks(rows, chunks), layers.NORM_ROWS) * layers.NORM_ROWS
+        chunks = layer_layout.norm_chunks(rows, self.lanes * self.ghosts * blocks(step.input.channels, 16))
+        each = blocks(blocks(rows, chunks), layer_layout.NORM_ROWS) * layer_layout.NORM_ROWS
         return {"R": rows, "PER": each, "CHUNKS": chunks, "SUB_BATCHES": self.ghosts}
 
     def _norm(self, step: Step) -> Iterator[Launch]:
@@ -109,9 +109,11 @@ class Program(Forward):
             "eps": step.eps,
         }
         constants, columns = self._norm_tile(sizes["R"]) | {"C": c}, blocks(c, 16)
-        if sizes["R"] <= layers.FUSED_ROWS:
+        if sizes["R"] <= layer_layout.FUSED_ROWS:
             arguments |= {name: sizes[name] for name in ("R", "SUB_BATCHES")}
-            yield Launch(kernels.norm_forward_fused, (groups, columns), arguments, constants | layers.epilogue(step))
+            yield Launch(
+                kernels.norm_forward_fused, (groups, columns), arguments, constants | layer_layout.epilogue(step)
+            )
             return
         statistics = torch.empty(groups, chunks, 2, c, device=self.device)
         own = {"statistics": statistics} | {name: sizes[name] for name in ("R", "PER", "CHUNKS")}
@@ -119,14 +121,14 @@ class Program(Forward):
         yield Launch(kernels.norm_statistics, (groups * chunks, columns), read | own, constants)
         grid = groups * blocks(sizes["R"], constants["BM"]), columns
         arguments |= own | {"SUB_BATCHES": self.ghosts}
-        epilogue = layers.epilogue(step) | {"BP": _at_once(chunks)}
+        epilogue = layer_layout.epilogue(step) | {"BP": _at_once(chunks)}
         yield Launch(kernels.norm_forward, grid, arguments, constants | epilogue)
 
     def _norm_tile(self, rows: int) -> dict[str, int]:
         """A tile for all rows of a sub-batch, or for some."""
-        if rows > layers.FUSED_ROWS:
-            return {"BM": layers.NORM_ROWS, "BN": 16}
-        height = tiles.power_of_two(rows, 16, layers.FUSED_ROWS)
+        if rows > layer_layout.FUSED_ROWS:
+            return {"BM": layer_layout.NORM_ROWS, "BN": 16}
+        height = tiles.power_of_two(rows, 16, layer_layout.FUSED_ROWS)
         return {"BM": height, "BN": 16, "num_warps": 8 if height > 128 else 4}
 
     def _backward(self) -> Iterator[Launch]:
@@ -214,7 +216,7 @@ class Program(Forward):
         constants = self._norm_tile(sizes["R"]) | {"C": c}
         read = {"dy": dy, "x": self.values[step.input], "saved": saved, "sums": sums, "eps": step.eps}
         arguments = read | target | {"weight": self.tensors[step.weight], "R": sizes["R"], "SUB_BATCHES": self.ghosts}
-        if sizes["R"] <= layers.FUSED_ROWS:
+        if sizes["R"] <= layer_layout.FUSED_ROWS:
             yield Launch(kernels.norm_gradient_fused, (groups, columns), arguments, constants | flags)
         else:
             own = {name: sizes[name] for name in ("R", "PER", "CHUNKS")}
@@ -249,23 +251,23 @@ class Program(Forward):
         self, step: Step, dy: Tensor, target: dict[str, Any], flags: dict[str, bool]
     ) -> Iterator[Launch]:
         arguments = {"dy": dy, "argmax": self.extra[step]} | target
-        yield self._elementwise(kernels.max_pool_gradient, target["dx"], arguments, layers.window(step) | flags)
+        yield self._elementwise(kernels.max_pool_gradient, target["dx"], arguments, layer_layout.window(step) | flags)
 
     def _mean_pool_back(
         self, step: Step, dy: Tensor, target: dict[str, Any], flags: dict[str, bool]
     ) -> Iterator[Launch]:
         yield self._elementwise(
-            kernels.mean_pool_gradient, target["dx"], {"dy": dy} | target, layers.window(step) | flags
+            kernels.mean_pool_gradient, target["dx"], {"dy": dy} | target, layer_layout.window(step) | flags
         )
 
     def _shortcut_back(
         self, step: Step, dy: Tensor, target: dict[str, Any], flags: dict[str, bool]
     ) -> Iterator[Launch]:
         yield self._elementwise(
-            kernels.shortcut_gradient, target["dx"], {"dy": dy} | target, layers.channels(step) | flags
+            kernels.shortcut_gradient, target["dx"], {"dy": dy} | target, layer_layout.channels(step) | flags
         )
 
 
 def _at_once(chunks: int) -> int:
     """Number of parts of batch statistics that a program processes at once."""
-    return tiles.power_of_two(chunks, 1, layers.NORM_CHUNKS)
+    return tiles.power_of_two(chunks, 1, layer_layout.NORM_CHUNKS)

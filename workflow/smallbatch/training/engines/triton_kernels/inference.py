@@ -6,11 +6,11 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from smallbatch.training.engines.trace import Graph
-from smallbatch.training.engines.triton_kernels.forward import Forward
+from smallbatch.training.engines.triton_kernels.forward_launches import Forward
 from smallbatch.training.engines.triton_kernels.launches import StepTensor, compiled
 
 
-class Logits(Forward):
+class Inference(Forward):
     """Logits of up to `count` images, with running statistics.
 
     Args:

@@ -8,7 +8,7 @@ from torch import Tensor
 from smallbatch.training.engines.trace import Graph, Kind, Step, Unsupported, Value
 from smallbatch.training.engines.triton_kernels import tiles
 
-MAX_NUMBERS = 2**31 - 1
+MAX_ELEMENTS = 2**31 - 1
 """Maximum number of elements of a value of one lane: offsets within a lane have 32 bits."""
 
 BLOCK = 512
@@ -106,7 +106,7 @@ def largest(graph: Graph) -> int:
 
 def fits(graph: Graph, m: int) -> bool:
     """Whether the offsets within a mini-batch of m fit."""
-    return m * largest(graph) <= MAX_NUMBERS
+    return m * largest(graph) <= MAX_ELEMENTS
 
 
 def check(graph: Graph, m: int) -> None:
@@ -116,7 +116,7 @@ def check(graph: Graph, m: int) -> None:
         Unsupported: the kernels cannot compute it.
     """
     if not fits(graph, m):
-        raise Unsupported(f"a mini-batch of {m} has more than {MAX_NUMBERS} numbers at once in one lane")
+        raise Unsupported(f"a mini-batch of {m} has more than {MAX_ELEMENTS} numbers at once in one lane")
     seen = set()
     for step in reversed(graph.steps):
         if step.kind == Kind.MAX_POOL and prod(step.kernel) > 127:
@@ -130,19 +130,19 @@ def check(graph: Graph, m: int) -> None:
         raise Unsupported("it has more than 1024 classes")
 
 
-def numbers_tested(graph: Graph) -> int:
+def floats_per_test_image(graph: Graph) -> int:
     """Number of float32 values for an image of a lane in testing."""
     return sum(channels_of(graph, value) * value.height * value.width for value in values(graph))
 
 
-def numbers_of_example(graph: Graph) -> int:
+def floats_per_example(graph: Graph) -> int:
     """Number of float32 values for an example of a lane: values, gradients of each use of them, indices of maxima."""
     used = [step.input for step in graph.steps if step.input is not graph.input]
     pools = [step.output for step in graph.steps if step.kind == Kind.MAX_POOL]
-    return numbers_tested(graph) + sum(prod(value.shape) for value in (*used, graph.logits, *pools))
+    return floats_per_test_image(graph) + sum(prod(value.shape) for value in (*used, graph.logits, *pools))
 
 
-def numbers_of_lane(graph: Graph, m: int, sub_batch: int, momentum: float) -> int:
+def floats_per_lane(graph: Graph, m: int, sub_batch: int, momentum: float) -> int:
     """Number of float32 values for a lane beside its examples: packed weights, velocities, chunks of sums."""
     total = 0
     for step in graph.steps:

@@ -7,9 +7,9 @@ import torch
 from torch import Tensor
 
 from smallbatch.training.engines.trace import Graph, Kind, Step, Value
-from smallbatch.training.engines.triton_kernels import kernels, layers, tiles
+from smallbatch.training.engines.triton_kernels import kernels, layer_layout, tiles
 from smallbatch.training.engines.triton_kernels.launches import Launch, StepTensor
-from smallbatch.training.engines.triton_kernels.layers import BLOCK, Layer, Packed, blocks
+from smallbatch.training.engines.triton_kernels.layer_layout import BLOCK, Layer, Packed, blocks
 
 PRODUCTS = {"float32": "tf32x3", "tf32": "tf32", "bf16": "bf16"}
 """Precision -> precision of products. tf32x3 uses three TensorFloat-32 products for one of float32, and is as exact."""
@@ -33,9 +33,9 @@ class Forward:
         self.product = PRODUCTS[precision]
         first = next(iter(tensors.values()))
         self.lanes, self.device = len(first), first.device
-        self.values = {value: self._buffer(value) for value in layers.values(graph)}
+        self.values = {value: self._buffer(value) for value in layer_layout.values(graph)}
         self.layers = {
-            step: Layer.of(step, layers.channels_of(graph, step.input))
+            step: Layer.of(step, layer_layout.channels_of(graph, step.input))
             for step in graph.steps
             if step.kind == Kind.CONV
         }
@@ -44,7 +44,7 @@ class Forward:
 
     def _buffer(self, value: Value) -> Tensor:
         lanes = 1 if self.shared and value is self.graph.input else self.lanes
-        shape = value.height, value.width, layers.channels_of(self.graph, value)
+        shape = value.height, value.width, layer_layout.channels_of(self.graph, value)
         return torch.empty(lanes, self.count, *shape, device=self.device)
 
     def _packed(self, step: Step, source: Mapping[str, Tensor]) -> Packed:
@@ -95,7 +95,7 @@ class Forward:
         arguments = self._read(step) | {"w": self.packed[step].numbers, "N": self.count}
         constants = layer.constants | tile.options | {"PRECISION": self.product, "SHARED": shared}
         grid = blocks(rows, tile.rows), blocks(layer.outputs, tile.columns), self.lanes
-        yield Launch(kernels.conv_forward, grid, arguments, constants | layers.epilogue(step))
+        yield Launch(kernels.conv_forward, grid, arguments, constants | layer_layout.epilogue(step))
 
     def _read(self, step: Step) -> dict[str, Tensor]:
         """Input, output and residual of a step; without a residual, another tensor takes its place and is not read."""
@@ -109,19 +109,21 @@ class Forward:
         named = {"weight": step.weight, "bias": step.bias, "running_mean": step.mean, "running_var": step.var}
         arguments = self._read(step) | {role: self.tensors[name] for role, name in named.items()}
         grid = self.lanes * blocks(rows, 128), blocks(c, 16)
-        constants = {"C": c, "BM": 128, "BN": 16} | layers.epilogue(step)
+        constants = {"C": c, "BM": 128, "BN": 16} | layer_layout.epilogue(step)
         yield Launch(kernels.norm_test, grid, arguments | {"R": rows, "eps": step.eps}, constants)
 
     def _max_pool(self, step: Step) -> Iterator[Launch]:
         y = self.values[step.output]
         self.extra[step] = y if self.shared else torch.empty(y.shape, dtype=torch.int8, device=self.device)
         arguments = {"x": self.values[step.input], "y": y, "argmax": self.extra[step]}
-        yield self._elementwise(kernels.max_pool, y, arguments, layers.window(step) | {"KEEP": not self.shared})
+        yield self._elementwise(kernels.max_pool, y, arguments, layer_layout.window(step) | {"KEEP": not self.shared})
 
     def _mean_pool(self, step: Step) -> Iterator[Launch]:
         y = self.values[step.output]
-        yield self._elementwise(kernels.mean_pool, y, {"x": self.values[step.input], "y": y}, layers.window(step))
+        yield self._elementwise(kernels.mean_pool, y, {"x": self.values[step.input], "y": y}, layer_layout.window(step))
 
     def _shortcut(self, step: Step) -> Iterator[Launch]:
         y = self.values[step.output]
-        yield self._elementwise(kernels.shortcut, y, {"x": self.values[step.input], "y": y}, layers.channels(step))
+        yield self._elementwise(
+            kernels.shortcut, y, {"x": self.values[step.input], "y": y}, layer_layout.channels(step)
+        )
