@@ -32,7 +32,7 @@ from smallbatch.runs.records import Epoch, Outcome, Variance
 from smallbatch.runs.store import RunStore
 from smallbatch.study.experiments import Chosen, Run, Study
 from smallbatch.study.rates import BaseLr
-from smallbatch.study.settings import read_yaml
+from smallbatch.study.yaml_validation import read_yaml
 from smallbatch.study_file import load_study
 
 PROJECT = Path(__file__).parents[1]

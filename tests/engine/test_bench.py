@@ -9,7 +9,7 @@ from helpers import PROJECT, a_run
 from torch import nn
 
 from smallbatch.core.errors import UserError
-from smallbatch.study.settings import read_yaml
+from smallbatch.study.yaml_validation import read_yaml
 from smallbatch.study_file import load_study
 from speed import bench, cells, figure1, measure, report, trainers
 from speed.cells import CELLS, Cell, Target

@@ -33,7 +33,7 @@ import yaml
 from kinds import KINDS, Kind
 
 from smallbatch.core.errors import UserError
-from smallbatch.study import settings
+from smallbatch.study import yaml_validation
 
 READER_TIMEOUT_S = 5
 """Seconds of a processor that a reader may take."""
@@ -244,7 +244,7 @@ def without_waiting() -> Iterator[None]:
     """Without what takes time and reads no mutated file: the disk, the log and schemas, which are read once."""
     with (
         mock.patch.object(os, "fsync", lambda _: None),
-        mock.patch.object(settings, "read_yaml", cache(settings.read_yaml)),
+        mock.patch.object(yaml_validation, "read_yaml", cache(yaml_validation.read_yaml)),
     ):
         logging.disable()
         try:

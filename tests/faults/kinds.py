@@ -51,7 +51,7 @@ from smallbatch.runs.status import format_status, study_status
 from smallbatch.runs.store import RunStore
 from smallbatch.study.experiments import Experiment, Study
 from smallbatch.study.rates import BaseLr
-from smallbatch.study.settings import read_yaml
+from smallbatch.study.yaml_validation import read_yaml
 from smallbatch.study_file import check_config, load_study
 from smallbatch.training.checkpoint_folder import CheckpointFolder
 from smallbatch.training.checkpoints import Checkpoint

@@ -23,7 +23,7 @@ MODULES = {
     "status": ["runs/status", "runs/heartbeat"],
     "runs": ["study/experiments", "runs/packs", "study/rates", "training/schedule"],
     "settings": [
-        "study/settings",
+        "study/yaml_validation",
         "study_file/__init__",
         "study_file/data_compatibility",
         "study_file/experiment",

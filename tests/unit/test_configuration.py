@@ -11,8 +11,8 @@ from helpers.studies import CONFIG
 from snakemake.utils import update_config
 
 from smallbatch.core.errors import UserError
-from smallbatch.study import settings
-from smallbatch.study.settings import entries_of, read_yaml
+from smallbatch.study import yaml_validation
+from smallbatch.study.yaml_validation import entries_of, read_yaml
 from smallbatch.study_file import check_config
 
 pytestmark = pytest.mark.usefixtures("folder_of_studies")
@@ -118,7 +118,7 @@ def test_the_settings_among_the_arguments_of_snakemake(arguments, entries):
 
 def test_what_is_no_setting_among_the_arguments_is_said_to_be_on_the_command_line():
     with pytest.raises(UserError, match=r"^command line: --config: 'a' is not allowed; allowed: KEY=VALUE"):
-        settings.read_entries(["a"])
+        yaml_validation.read_entries(["a"])
 
 
 @pytest.mark.parametrize("second", [["--config", "b=2"], ["-C", "b=2"], ["-Cb=2"], ["--config=b=2"]])

@@ -23,7 +23,7 @@ from smallbatch.publish import crate
 from smallbatch.publish.archive_files import workflow_files
 from smallbatch.runs.store import RunStore
 from smallbatch.study.experiments import Experiment, Study
-from smallbatch.study.settings import read_yaml
+from smallbatch.study.yaml_validation import read_yaml
 
 RUNS = [a_run(seed=seed) for seed in (1, 2, 3)]
 STUDY = Study(

@@ -25,7 +25,7 @@ from smallbatch.runs.packs import FEWEST, MOST
 from smallbatch.runs.store import RunStore
 from smallbatch.study.experiments import DEFAULT_BETAS, VALIDATION_FRACTION, Setting
 from smallbatch.study.rates import format_base_lr
-from smallbatch.study.settings import read_yaml
+from smallbatch.study.yaml_validation import read_yaml
 from smallbatch.study_file import check_config, load_study
 from smallbatch.study_file.experiment import MAX_RATE, MIN_RATE
 from smallbatch.training.schedule import FIRST, TOP

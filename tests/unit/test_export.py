@@ -20,7 +20,7 @@ from smallbatch.export.trackers import TRACKERS, metrics_of, outcome_of, plain
 from smallbatch.runs.chosen_rates import chosen_file, write_chosen
 from smallbatch.runs.records import Epoch, Score
 from smallbatch.runs.store import RunStore
-from smallbatch.study.settings import read_yaml
+from smallbatch.study.yaml_validation import read_yaml
 from smallbatch.study_file import load_study
 
 SMALL = GRID | {"epochs": 3, "train_images": 100, "batch_sizes": [2, 4], "base_lrs": ["2^-8"]}

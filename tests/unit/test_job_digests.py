@@ -8,7 +8,7 @@ from helpers import PROJECT
 from smallbatch.core import checksums
 from smallbatch.runs import job_digests
 from smallbatch.study.experiments import PROTOCOL
-from smallbatch.study.settings import read_yaml
+from smallbatch.study.yaml_validation import read_yaml
 from smallbatch.study_file import load_study
 
 LIBRARY = PROJECT / "workflow"

@@ -12,7 +12,7 @@ from helpers import GRID, PROJECT, an_outcome, write_study
 from smallbatch.analysis.table import collect, runs_table, write_table
 from smallbatch.data.prepared import Meta
 from smallbatch.runs.store import RunStore
-from smallbatch.study.settings import read_yaml
+from smallbatch.study.yaml_validation import read_yaml
 from smallbatch.study_file import load_study
 
 SMALL = GRID | {"epochs": 3, "train_images": 100, "batch_sizes": [2, 4], "base_lrs": ["2^-8"]}

@@ -8,7 +8,7 @@ import pytest
 from helpers import a_run, an_outcome
 
 from smallbatch.core.errors import UserError
-from smallbatch.runs import snakemake_options
+from smallbatch.runs import snakemake_option_checks
 from smallbatch.runs.packs import Pack, Plan
 from smallbatch.runs.records import digest_of
 from smallbatch.runs.store import RunStore
@@ -102,23 +102,23 @@ def test_before_data_and_rates_are_known_what_is_here_is_expected_to_be_theirs(t
 def test_options_that_hide_what_is_planned_late_are_refused(given, said):
     none = dict.fromkeys(("until", "omitted", "allowed_rules", "forced", "ancient", "batch", "touch"), frozenset())
     with pytest.raises(UserError, match=f"^command line: {said} is not allowed[;:] "):
-        snakemake_options.refuse_hidden(**none | given)
+        snakemake_option_checks.refuse_skipping_options(**none | given)
     plain = {
         "until": {"prepare"},
         "omitted": {"figure"},
         "forced": {"figure"},
         "allowed_rules": {"prepare", "train", "choose", "table"},
     }
-    snakemake_options.refuse_hidden(**none | plain)
+    snakemake_option_checks.refuse_skipping_options(**none | plain)
 
 
 def test_a_report_of_what_is_not_complete_is_refused():
     for option in (["--report"], ["--report", "a.zip"], ["--report=a.html"]):
         arguments = ["snakemake", *option, "--config", "study=tiny"]
-        snakemake_options.refuse_report(arguments, "tiny", complete=True)
+        snakemake_option_checks.refuse_report(arguments, "tiny", complete=True)
         with pytest.raises(UserError, match=r"^command line: --report: study tiny is not complete; `snakemake all` "):
-            snakemake_options.refuse_report(arguments, "tiny", complete=False)
-    snakemake_options.refuse_report(["snakemake", "--report-stylesheet", "a.css", "-n"], "tiny", complete=False)
+            snakemake_option_checks.refuse_report(arguments, "tiny", complete=False)
+    snakemake_option_checks.refuse_report(["snakemake", "--report-stylesheet", "a.css", "-n"], "tiny", complete=False)
 
 
 STUDIES = {"laptop", "cifar10"}
@@ -136,11 +136,11 @@ STUDIES = {"laptop", "cifar10"}
 def test_a_file_of_another_study_is_refused_with_how_to_ask_for_it(target):
     asked = ["--cores", "2", target]
     with pytest.raises(UserError) as error:
-        snakemake_options.refuse_other_studies(asked, "laptop", STUDIES)
+        snakemake_option_checks.refuse_other_studies(asked, "laptop", STUDIES)
     assert str(error.value) == f"{target}: is of study cifar10, and this call of laptop; add --config study=cifar10"
-    snakemake_options.refuse_other_studies(asked, "cifar10", STUDIES)
+    snakemake_option_checks.refuse_other_studies(asked, "cifar10", STUDIES)
     with pytest.raises(UserError) as error:
-        snakemake_options.refuse_other_studies(asked, "cifar10-seeds1", STUDIES)
+        snakemake_option_checks.refuse_other_studies(asked, "cifar10-seeds1", STUDIES)
     ours = os.path.relpath(target).replace("cifar10", "cifar10-seeds1")
     assert str(error.value).endswith(f" of cifar10-seeds1; ask for {ours}, or without what makes it cifar10-seeds1")
 
@@ -149,7 +149,7 @@ def test_a_file_of_another_study_is_refused_with_how_to_ask_for_it(target):
     "target", ["paper_figures/laptop/fig01.pdf", "results/packs/a.done", "cifar10", "config/cifar10"]
 )
 def test_other_targets_pass(target):
-    snakemake_options.refuse_other_studies([target, "results/laptop-glimpse/claims.csv"], "laptop", STUDIES)
+    snakemake_option_checks.refuse_other_studies([target, "results/laptop-glimpse/claims.csv"], "laptop", STUDIES)
 
 
 def test_an_experiment_or_a_figure_that_is_no_target_is_refused_with_what_there_is():
@@ -162,15 +162,15 @@ def test_an_experiment_or_a_figure_that_is_no_target_is_refused_with_what_there_
         ("bn", "no target; experiment:bn is one"),
         ("fig01", "no target; figure:fig01 is one"),
     ):
-        assert snakemake_options.to_be_looked_at(["-n", target], study, rules)
+        assert snakemake_option_checks.may_need_target_check(["-n", target], study, rules)
         with pytest.raises(UserError) as error:
-            snakemake_options.refuse_unknown(
+            snakemake_option_checks.refuse_unknown(
                 [target], study, rules, lambda key, name: ["t"] * ((key, name) == ("figures", "b"))
             )
         assert str(error.value) == f"command line: {target}: {said}"
     plain = ["-n", "cost", "figure:cost", "study=t", "data/digits/meta.json"]
-    assert not snakemake_options.to_be_looked_at(plain, study, rules)
-    snakemake_options.refuse_unknown(plain, study, rules, lambda key, name: [])
+    assert not snakemake_option_checks.may_need_target_check(plain, study, rules)
+    snakemake_option_checks.refuse_unknown(plain, study, rules, lambda key, name: [])
 
 
 def test_runs_whose_rates_come_from_other_experiments_are_others(tmp_path):

@@ -33,7 +33,7 @@ from smallbatch.runs.heartbeat import (
 )
 from smallbatch.runs.status import COLUMNS, Status, format_line, format_status, stopped_message, study_status
 from smallbatch.runs.store import RunStore
-from smallbatch.study.settings import overridden, read_yaml
+from smallbatch.study.yaml_validation import overridden, read_yaml
 from smallbatch.study_file import check_config, load_study
 from smallbatch.training import own_models
 

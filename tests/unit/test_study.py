@@ -14,7 +14,7 @@ from smallbatch.runs.records import Outcome
 from smallbatch.runs.store import RunStore
 from smallbatch.study import experiments as studies
 from smallbatch.study.experiments import Run, Setting, Study
-from smallbatch.study.settings import suggestion
+from smallbatch.study.yaml_validation import suggestion
 from smallbatch.study_file import check_config, load_study
 
 pytestmark = pytest.mark.usefixtures("folder_of_studies")

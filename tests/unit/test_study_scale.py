@@ -8,7 +8,7 @@ from helpers import PROJECT
 from helpers.studies import CONFIG, base_and_dependent, load, small
 
 from smallbatch.core.errors import UserError
-from smallbatch.study.settings import read_yaml
+from smallbatch.study.yaml_validation import read_yaml
 from smallbatch.study_file import load_study, scaled
 
 pytestmark = pytest.mark.usefixtures("folder_of_studies")

@@ -8,8 +8,8 @@ import pytest
 from helpers.studies import CONFIG
 
 from smallbatch.core.errors import UserError
-from smallbatch.study import settings
-from smallbatch.study.settings import read_yaml
+from smallbatch.study import yaml_validation
+from smallbatch.study.yaml_validation import read_yaml
 from smallbatch.study_file import SCHEMAS, load_study
 
 pytestmark = pytest.mark.usefixtures("folder_of_studies")
@@ -77,9 +77,9 @@ def test_a_file_may_have_as_much_as_is_allowed(monkeypatch, tmp_path):
     good.write_bytes(b"a: " + b"[" * 19 + b"]" * 19)
     assert str(read_yaml(good)["a"]) == "[" * 19 + "]" * 19
     good.write_text("a: [1, 2]", encoding="utf-8")  # the mapping, its key, the list, two numbers
-    monkeypatch.setattr(settings, "MAX_VALUES", 5)
+    monkeypatch.setattr(yaml_validation, "MAX_VALUES", 5)
     assert read_yaml(good) == {"a": [1, 2]}
-    monkeypatch.setattr(settings, "MAX_VALUES", 4)
+    monkeypatch.setattr(yaml_validation, "MAX_VALUES", 4)
     with pytest.raises(UserError, match=r"good.yaml: too many values, 5 with what its aliases repeat; allowed: 4$"):
         read_yaml(good)
 
@@ -98,7 +98,7 @@ def test_what_is_plain_is_read_as_everybody_reads_it(tmp_path):
 @pytest.mark.parametrize("schema", sorted(SCHEMAS.glob("*.yaml")), ids=lambda schema: schema.stem)
 def test_schemas_are_read_as_settings_are(schema):
     """They are read by a quicker reader, which takes 5e-4 for text and says nothing of a key that stands twice."""
-    assert settings._validator(schema).schema == read_yaml(schema)
+    assert yaml_validation._validator(schema).schema == read_yaml(schema)
 
 
 @pytest.mark.parametrize("make", [Path.mkdir, os.mkfifo], ids=["a folder", "a pipe"])

@@ -12,7 +12,7 @@ from helpers.workflows import jobs, trained
 from smallbatch.core.files import read_sealed, write_sealed
 from smallbatch.data.download import md5_of
 from smallbatch.data.prepared import read_meta
-from smallbatch.study.settings import read_yaml
+from smallbatch.study.yaml_validation import read_yaml
 from smallbatch.study_file import load_study
 
 

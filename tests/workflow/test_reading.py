@@ -11,7 +11,7 @@ from smallbatch import data
 from smallbatch.runs import bundles
 from smallbatch.runs.packs import Plan, pack_size
 from smallbatch.runs.store import RunStore
-from smallbatch.study.settings import read_yaml
+from smallbatch.study.yaml_validation import read_yaml
 from smallbatch.study_file import check_config, load_study
 
 STUDY = {

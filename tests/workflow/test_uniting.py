@@ -12,7 +12,7 @@ from safetensors.torch import save
 from smallbatch.data import prepared
 from smallbatch.publish.publish import RECORDED
 from smallbatch.runs.store import RunStore
-from smallbatch.study.settings import read_yaml
+from smallbatch.study.yaml_validation import read_yaml
 from smallbatch.study_file import load_study
 from smallbatch.training import lanes
 from smallbatch.training.resources import device as devices

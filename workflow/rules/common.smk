@@ -33,16 +33,16 @@ from smallbatch.core.files import (
 )
 from smallbatch.publish.archive_files import user_files, workflow_files
 from smallbatch.runs import chosen_rates
-from smallbatch.runs import snakemake_options
+from smallbatch.runs import snakemake_option_checks
 from smallbatch.runs import invalid_files
 from smallbatch.runs import job_digests
 from smallbatch.runs.packs import Plan, pack_size, with_rates
 from smallbatch.estimate.timings import Timings
 from smallbatch.runs.store import RunStore
-from smallbatch.study.citation import repository
+from smallbatch.study.repository_url import repository
 from smallbatch.study.claims import files_of
 from smallbatch.study.experiments import PROTOCOL
-from smallbatch.study.settings import entries_of, location, read_entries
+from smallbatch.study.yaml_validation import entries_of, location, read_entries
 from smallbatch.study_file import CONFIG_FILE, RESERVED_NAMES
 from smallbatch.study_file import check_config, load_study, studies, studies_with
 from smallbatch.study_file.data_compatibility import check_against_data

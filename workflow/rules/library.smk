@@ -44,7 +44,7 @@ if workflow.is_main_process and signal.getsignal(signal.SIGHUP) == signal.SIG_DF
     signal.signal(signal.SIGHUP, hung_up)
 
 from smallbatch.core.errors import UserError
-from smallbatch.study.settings import read_yaml
+from smallbatch.study.yaml_validation import read_yaml
 
 try:
     if os.path.lexists("config/config.yaml"):

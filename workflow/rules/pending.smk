@@ -16,7 +16,7 @@ def settle():
         if trains:
             check_device()
         whole = len(waiting) == len(STUDY.experiments) and not workflow.dag.forcefiles
-        snakemake_options.refuse_report(sys.argv, STUDY.name, complete=whole or not only_looks())
+        snakemake_option_checks.refuse_report(sys.argv, STUDY.name, complete=whole or not only_looks())
     except UserError as error:
         sys.exit(f"error: {error}")
     unknown = [name for name in STUDY.experiments if name not in waiting]

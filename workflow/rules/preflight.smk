@@ -12,7 +12,7 @@ def preflight():
     asked, ancient = workflow.dag_settings, workflow.workflow_settings.consider_ancient
     batch = asked.batch and str(asked.batch)
     try:
-        snakemake_options.refuse_hidden(
+        snakemake_option_checks.refuse_skipping_options(
             asked.until, asked.omit_from, asked.allowed_rules, asked.forcerun, ancient, batch, workflow.touch
         )
         if not only_looks():

@@ -32,10 +32,10 @@ for figure in STUDY.figures:
 if workflow.is_main_process and workflow.modifier.is_main_snakefile():
     try:
         known = {rule.name for rule in workflow.rules}
-        if snakemake_options.to_be_looked_at(sys.argv[1:], STUDY, known):
+        if snakemake_option_checks.may_need_target_check(sys.argv[1:], STUDY, known):
             targets = get_argument_parser().parse_known_args()[0].targets  # takes a second
-            snakemake_options.refuse_other_studies(targets, STUDY.name, studies())
-            snakemake_options.refuse_unknown(targets, STUDY, known, studies_with)
+            snakemake_option_checks.refuse_other_studies(targets, STUDY.name, studies())
+            snakemake_option_checks.refuse_unknown(targets, STUDY, known, studies_with)
         check_what_stands()
     except UserError as error:
         sys.exit(f"error: {error}")

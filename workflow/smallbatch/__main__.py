@@ -28,7 +28,7 @@ from smallbatch.runs.records import digest_of
 from smallbatch.runs.status import format_status, study_status
 from smallbatch.runs.store import RunStore
 from smallbatch.study.experiments import Chosen, Experiment, Study
-from smallbatch.study.settings import location, overridden, read_entries, read_yaml, suggestion
+from smallbatch.study.yaml_validation import location, overridden, read_entries, read_yaml, suggestion
 from smallbatch.study_file import CONFIG_FILE, check_config, load_study
 from smallbatch.study_file.data_compatibility import check_against_data
 

@@ -6,7 +6,7 @@ from helpers.own_models import NUMBERS, write
 
 from smallbatch import models, study_file
 from smallbatch.core.errors import UserError
-from smallbatch.study.settings import read_yaml
+from smallbatch.study.yaml_validation import read_yaml
 from smallbatch.training.own_models import examination, subprocesses
 
 

@@ -27,7 +27,7 @@ from smallbatch.analysis.words import (
 from smallbatch.core.errors import UserError, refuse
 from smallbatch.runs.store import RunStore
 from smallbatch.study.experiments import Setting
-from smallbatch.study.settings import suggestion
+from smallbatch.study.yaml_validation import suggestion
 
 Row = tuple[str, str, str]
 """What a line of the comparison is about, and what it is of either experiment."""

@@ -25,7 +25,7 @@ from smallbatch.data.decoding import BrokenImage, Picture, decoded, picture_of
 from smallbatch.data.image_folder import Loaded, load, write_loaded
 from smallbatch.data.prepared import Meta
 from smallbatch.data.splits import rows_of_splits
-from smallbatch.study.settings import suggestion
+from smallbatch.study.yaml_validation import suggestion
 
 Arguments = Mapping[str, Any]
 

@@ -12,7 +12,7 @@ from smallbatch.core.files import files_digest
 from smallbatch.data.array_checks import SPLIT, Named, Own, checked, write_own
 from smallbatch.data.folder_listing import shown
 from smallbatch.data.prepared import Meta
-from smallbatch.study.user_functions import check_function
+from smallbatch.study.user_function_checks import check_function
 
 RETURNED = "four arrays: training images, training labels, test images, test labels"
 

@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any
 
 from smallbatch.core.errors import UserError
 from smallbatch.core.files import files_digest
-from smallbatch.study.settings import suggestion
+from smallbatch.study.yaml_validation import suggestion
 
 if TYPE_CHECKING:
     from torch import nn

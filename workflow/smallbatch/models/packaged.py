@@ -4,7 +4,7 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from smallbatch.study.settings import suggestion
+from smallbatch.study.yaml_validation import suggestion
 
 if TYPE_CHECKING:
     from torch import nn

@@ -24,7 +24,7 @@ from smallbatch.core.files import atomic, zip_files
 from smallbatch.data.prepared import read_meta
 from smallbatch.publish.report import claim_rows, figure_title
 from smallbatch.study.experiments import Study
-from smallbatch.study.settings import read_yaml
+from smallbatch.study.yaml_validation import read_yaml
 
 PROFILES = {
     "Process Run Crate": ("https://w3id.org/ro/wfrun/process/0.6", "0.6"),

@@ -7,9 +7,9 @@ from typing import Any
 from smallbatch.core.checksums import settings_digest
 from smallbatch.core.code_digest import code_digest
 from smallbatch.core.files import files_digest
-from smallbatch.study.citation import repository
 from smallbatch.study.claims import files_of
 from smallbatch.study.experiments import PROTOCOL, Study
+from smallbatch.study.repository_url import repository
 
 TEMPLATE = Path("smallbatch", "templates", "report.html.j2")
 """The template of the report, below the folder above the library's."""

@@ -43,7 +43,7 @@ from smallbatch.runs.records import (
     record_of,
 )
 from smallbatch.study.experiments import PROTOCOL, Run
-from smallbatch.study.settings import suggestion
+from smallbatch.study.yaml_validation import suggestion
 
 T = TypeVar("T")
 

@@ -6,8 +6,8 @@ from typing import Any
 
 from smallbatch.core.errors import refuse
 from smallbatch.study.experiments import Experiment
-from smallbatch.study.settings import suggestion
-from smallbatch.study.user_functions import check_function, check_in_project
+from smallbatch.study.user_function_checks import check_function, check_in_project
+from smallbatch.study.yaml_validation import suggestion
 
 TEXT = "text"
 OF_TWO = ("improves", "same_accuracy")
@@ -19,10 +19,10 @@ FUNCTION = "function"
 OF_SEVERAL_SIZES = ("best_batch_size", "accuracy_falls", "range_shrinks")
 """Kinds that compare the batch sizes of one figure."""
 
-UNJUDGED = ("variance", "example-variance", "cost", "convergence")
+FIGURE_KINDS_WITHOUT_ACCURACY = ("variance", "example-variance", "cost", "convergence")
 """Kinds of figures that show no accuracy over batch sizes and rates."""
 
-JUDGED = "figures of accuracies of one experiment, with one BN batch size for each batch size"
+ALLOWED_FIGURES_TEXT = "figures of accuracies of one experiment, with one BN batch size for each batch size"
 """The figures that a claim may be about, in words."""
 
 
@@ -76,7 +76,9 @@ def check_claims(
             refuse(where, key, name, "names that no figure has")
         for key_of_figure, figure in _keyed_figures(spec):
             if figure not in judged:
-                allowed = f"{JUDGED}: {', '.join(judged) or 'the study has none'}{suggestion(figure, judged)}"
+                allowed = (
+                    f"{ALLOWED_FIGURES_TEXT}: {', '.join(judged) or 'the study has none'}{suggestion(figure, judged)}"
+                )
                 refuse(where, f"{key_of_kind}.{key_of_figure}", figure, allowed)
         if kind in OF_TWO and asked["from"] == asked["to"]:
             refuse(where, f"{key_of_kind}.to", asked["to"], "another figure than `from`")
@@ -98,7 +100,11 @@ def check_claims(
 def _can_be_judged(figure: Mapping[str, Any], experiments: Mapping[str, Experiment]) -> bool:
     """Whether a figure has one accuracy for each batch size and rate, so that it is clear what is compared."""
     shown = [experiments[name] for name in figure["experiments"]]
-    return figure["kind"] not in UNJUDGED and len(shown) == 1 and len(shown[0].bn_batch_sizes or (0,)) == 1
+    return (
+        figure["kind"] not in FIGURE_KINDS_WITHOUT_ACCURACY
+        and len(shown) == 1
+        and len(shown[0].bn_batch_sizes or (0,)) == 1
+    )
 
 
 def _check_bounds(where: str, key: str, asked: Mapping[str, Any], sizes: Collection[int]) -> None:

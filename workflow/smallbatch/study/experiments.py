@@ -231,7 +231,7 @@ class Run:
         eta = learning_rate(self.base_lr, self.batch_size, s.lr_scaling)
         return eta * (1 - s.momentum) if s.momentum_scaled else eta
 
-    def why_not_shared(self, processes: int) -> str:
+    def why_not_shareable(self, processes: int) -> str:
         """Why `processes` processes cannot share the run's mini-batches evenly; empty if they can."""
         m, b = self.batch_size, self.bn_batch_size
         if m % processes:

@@ -14,7 +14,7 @@ from smallbatch.data.dataset_info import image_shape_and_classes
 from smallbatch.study.claims import check_claims, survives
 from smallbatch.study.experiments import BUDGETS, OF_TORCH, Experiment, Study
 from smallbatch.study.rates import parse_base_lr
-from smallbatch.study.settings import check, location, read_yaml, refuse_unknown, suggestion, with_numbers
+from smallbatch.study.yaml_validation import check, location, read_yaml, refuse_unknown, suggestion, with_numbers
 from smallbatch.study_file.data_compatibility import check_against_data
 from smallbatch.study_file.experiment import bases_of, check_best_of, experiment_of
 from smallbatch.study_file.figure import figure_of
@@ -116,7 +116,7 @@ def load_study(
         check_against_data(study, data.label(key, settings), data.known_train_images(settings))
     processes = config["training"]["processes"]
     for run in study.runs() if processes > 1 else []:
-        if allowed := run.why_not_shared(processes):
+        if allowed := run.why_not_shareable(processes):
             refuse(location("training.processes", config_file, given or {}), "training.processes", processes, allowed)
     if examine:
         _try_losses_and_optimizers(study, datasets)

@@ -9,7 +9,7 @@ from smallbatch import data, models
 from smallbatch.core.errors import UserError, refuse
 from smallbatch.study.experiments import BUDGETS, COLOURS, MIXING, Experiment, Setting
 from smallbatch.study.rates import BaseLr, format_base_lr, parse_base_lr
-from smallbatch.study.settings import refuse_unknown
+from smallbatch.study.yaml_validation import refuse_unknown
 from smallbatch.study_file.training_recipe import check_training_recipe, training_recipe
 
 MIN_RATE, MAX_RATE = 2.0**-100, 2.0**100

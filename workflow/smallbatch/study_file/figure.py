@@ -7,7 +7,7 @@ from smallbatch.core.errors import refuse
 from smallbatch.study.experiments import Experiment, Setting
 from smallbatch.study.metrics import ACCURACY
 from smallbatch.study.rates import BaseLr, format_base_lr, parse_base_lr
-from smallbatch.study.settings import refuse_unknown
+from smallbatch.study.yaml_validation import refuse_unknown
 
 Values = Mapping[str, Any]
 

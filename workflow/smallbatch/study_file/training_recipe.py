@@ -10,7 +10,7 @@ from smallbatch.core.errors import refuse
 from smallbatch.core.files import files_digest
 from smallbatch.study.experiments import DEFAULT_BETAS, MIXING, OF_TORCH, Setting
 from smallbatch.study.metrics import ACCURACY, CROSS_ENTROPY, METRICS, PRIMARY
-from smallbatch.study.user_functions import check_function, check_in_project
+from smallbatch.study.user_function_checks import check_function, check_in_project
 
 Values = Mapping[str, Any]
 

@@ -134,5 +134,5 @@ def check(run: Run, world: World) -> None:
     Raises:
         UserError: its mini-batches or its batch statistics cannot be divided evenly.
     """
-    if allowed := run.why_not_shared(world.size):
+    if allowed := run.why_not_shareable(world.size):
         refuse("config/config.yaml", "training.processes", world.size, allowed)

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from smallbatch import models
 from smallbatch.study.experiments import OF_TORCH
-from smallbatch.study.settings import suggestion
+from smallbatch.study.yaml_validation import suggestion
 from smallbatch.training.lane_optimizer import LaneOptimizer
 
 OWN_KEYS = ("params", "lr", "weight_decay")

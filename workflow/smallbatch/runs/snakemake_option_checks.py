@@ -7,7 +7,7 @@ from pathlib import PurePath
 
 from smallbatch.core.errors import UserError, refuse
 from smallbatch.study.experiments import Study
-from smallbatch.study.settings import suggestion
+from smallbatch.study.yaml_validation import suggestion
 
 PLANNED_LATE = frozenset({"train", "choose", "table"})
 """Rules whose jobs Snakemake plans only after a checkpoint, once data and rates are known."""
@@ -16,7 +16,7 @@ ALL_NEED = PLANNED_LATE | {"prepare"}
 """Rules that every run needs in order to be trained and shown."""
 
 
-def refuse_hidden(
+def refuse_skipping_options(
     until: Collection[str],
     omitted: Collection[str],
     allowed_rules: Collection[str],
@@ -87,7 +87,7 @@ def refuse_other_studies(targets: Collection[str], study: str, studies: Collecti
             raise UserError(f"{target}: is of study {other}, and this call of {study}; {hint}")
 
 
-def to_be_looked_at(arguments: Collection[str], study: Study, rules: Collection[str]) -> bool:
+def may_need_target_check(arguments: Collection[str], study: Study, rules: Collection[str]) -> bool:
     """Whether the arguments may hold a target that `refuse_other_studies` or `refuse_unknown` would refuse."""
     plain = {*study.experiments, *study.figures}
     marks = ("results/", "paper_figures/", *(f"{kind}:" for kind in _KINDS))

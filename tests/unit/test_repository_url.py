@@ -7,7 +7,7 @@ import yaml
 from helpers import PROJECT
 
 from smallbatch import __version__
-from smallbatch.study.citation import repository
+from smallbatch.study.repository_url import repository
 
 
 def test_licence_version_and_authors_agree():

@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Any
 
-from smallbatch.study.settings import read_yaml
+from smallbatch.study.yaml_validation import read_yaml
 
 CITATION = "CITATION.cff"
 """The file, beside the workflow; where the library is installed alone there is none."""

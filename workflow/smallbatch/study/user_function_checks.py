@@ -5,7 +5,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from smallbatch.core.errors import refuse
-from smallbatch.study.settings import suggestion
+from smallbatch.study.yaml_validation import suggestion
 
 
 def check_function(
