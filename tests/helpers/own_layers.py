@@ -7,7 +7,7 @@ from torch.nn import functional as F
 from helpers.lanes import train_instead
 from smallbatch.models.initialisation import seeded
 from smallbatch.training import trainer
-from smallbatch.training.own_models import operation_changes
+from smallbatch.training.own_models import trained_model_check
 from smallbatch.training.own_models.spec import BUILT_IN
 
 
@@ -71,5 +71,5 @@ def train_alone(monkeypatch, passed):
 
     train_instead(monkeypatch, build)
     monkeypatch.setattr(trainer, "suitability", lambda *_: BUILT_IN._replace(why_alone="a layer mixes lanes"))
-    monkeypatch.setattr(operation_changes.OperationChanges, "__init__", lambda *_: None)
-    monkeypatch.setattr(operation_changes.OperationChanges, "check", lambda *_: None)
+    monkeypatch.setattr(trained_model_check.TrainedModelCheck, "__init__", lambda *_: None)
+    monkeypatch.setattr(trained_model_check.TrainedModelCheck, "check", lambda *_: None)

@@ -11,8 +11,8 @@ from smallbatch import models
 from smallbatch.core.seeds import stream_seed
 from smallbatch.data.originals import DatasetInfo
 from smallbatch.training import own_models
-from smallbatch.training.own_models import examination, subprocesses, suitability
-from smallbatch.training.own_models.sorted_sets import sorted_sets
+from smallbatch.training.own_models import check_processes, examination, suitability
+from smallbatch.training.own_models.set_order import sorted_sets
 from smallbatch.training.own_models.spec import spec_of
 from smallbatch.training.schedule import Schedule
 from smallbatch.training.trainer import LaneTrainer
@@ -102,4 +102,4 @@ def united(asked, there):
         for seed in (1, 2):
             models.build(asked.model, asked.shape, asked.classes, seed=seed)
     here = {"training": examination.train_shortly(asked, resumed=True)}
-    return subprocesses.merge_answers(asked, here, there)
+    return check_processes.merge_answers(asked, here, there)

@@ -7,7 +7,7 @@ from helpers.own_models import NUMBERS, write
 from smallbatch import models, study_file
 from smallbatch.core.errors import UserError
 from smallbatch.study.yaml_validation import read_yaml
-from smallbatch.training.own_models import examination, subprocesses
+from smallbatch.training.own_models import check_processes, examination
 
 
 @pytest.fixture
@@ -51,7 +51,7 @@ def checked_here(monkeypatch):
         except UserError as error:
             return {"refused": str(error)}
 
-    monkeypatch.setattr(subprocesses, "check_models", lambda where, specs: [*map(answer, specs)])
+    monkeypatch.setattr(check_processes, "check_models", lambda where, specs: [*map(answer, specs)])
 
 
 @pytest.fixture

@@ -6,7 +6,7 @@ from helpers.own_models import DATASET, united, write
 
 from smallbatch import models
 from smallbatch.core.errors import UserError
-from smallbatch.training.own_models import subprocesses
+from smallbatch.training.own_models import check_processes
 from smallbatch.training.own_models.spec import spec_of
 
 pytestmark = pytest.mark.usefixtures("one_thread", "empty_cache")
@@ -59,7 +59,7 @@ def elsewhere(tmp_path_factory):
             patch.setitem(models.MODELS, model, f"{model}:mine")
             setting = a_run(model=model).setting
             asked[name] = spec_of(setting, DATASET.shape, DATASET.classes)
-        with subprocesses.CheckProcess(
+        with check_processes.CheckProcess(
             "a study", list(asked.values()), folder / "there", other_environment=True
         ) as process:
             yield asked, dict(zip(asked, process.answers(), strict=True))

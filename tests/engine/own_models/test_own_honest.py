@@ -6,7 +6,7 @@ from helpers.own_models import DRAWS, MIXES, united
 
 from smallbatch import models
 from smallbatch.training import own_models
-from smallbatch.training.own_models import subprocesses
+from smallbatch.training.own_models import check_processes
 from smallbatch.training.own_models.spec import spec_of
 
 pytestmark = pytest.mark.usefixtures("one_thread", "empty_cache")
@@ -52,7 +52,7 @@ def honest(tmp_path_factory):
             spec_of(a_run(model=name, norm=norm).setting, (3, 8, 8), 10)._replace(batch_sizes=(2, 8, 256))
             for name, (norm, _) in HONEST.items()
         ]
-        with subprocesses.CheckProcess("a study", asked, folder / "there", other_environment=True) as process:
+        with check_processes.CheckProcess("a study", asked, folder / "there", other_environment=True) as process:
             yield {one.model: (one, there) for one, there in zip(asked, process.answers(), strict=True)}
 
 

@@ -11,7 +11,7 @@ from smallbatch import models
 from smallbatch.core.environment import cache_folder
 from smallbatch.core.errors import UserError
 from smallbatch.core.files import read_sealed
-from smallbatch.training.own_models import subprocesses
+from smallbatch.training.own_models import check_processes
 from smallbatch.training.own_models.spec import SLOWER, Suitability, spec_of
 
 pytestmark = pytest.mark.usefixtures("one_thread", "empty_cache")
@@ -37,7 +37,7 @@ def test_a_study_is_checked_as_it_is_loaded_and_the_verdict_remembered(own, stud
         asked.extend(specs)
         return [{"suitability": Suitability(found, False, True, 1)._asdict()} for _ in specs]
 
-    monkeypatch.setattr(subprocesses, "check_models", check_models)
+    monkeypatch.setattr(check_processes, "check_models", check_models)
     study()
     assert "model mine is trained alone" in caplog.text and not asked
     for path in kept:
@@ -69,13 +69,13 @@ def test_a_file_that_ends_the_process_costs_a_line(own, study):
 def test_a_file_that_ends_the_process_quietly_costs_a_line(make, line, own, tmp_path):
     file = own(make=make)
     asked = spec_of(a_run(model="mine").setting, DATASET.shape, DATASET.classes)
-    with subprocesses.CheckProcess("a study", [asked], tmp_path / "check", other_environment=True) as process:
+    with check_processes.CheckProcess("a study", [asked], tmp_path / "check", other_environment=True) as process:
         assert process.answers() == [{"refused": f"model mine ({file}): {line}"}]
 
 
 @pytest.mark.slow
 def test_a_check_without_end_is_ended(own, study, monkeypatch):
-    monkeypatch.setattr(subprocesses, "CHECK_TIMEOUT_S", 8)
+    monkeypatch.setattr(check_processes, "CHECK_TIMEOUT_S", 8)
     own(make="time.sleep(100)")
     with pytest.raises(UserError, match=r"config/studies/own.yaml: model mine: no end of its check in 8 s"):
         study()

@@ -13,7 +13,7 @@ import smallbatch
 from smallbatch import models
 from smallbatch.core.errors import UserError
 from smallbatch.training.own_models.comparisons import identical
-from smallbatch.training.own_models.patched_code import replacing_refused
+from smallbatch.training.own_models.monkeypatch_check import monkeypatching_refused
 
 pytestmark = pytest.mark.usefixtures("one_thread", "empty_cache")
 
@@ -263,7 +263,7 @@ def test_a_file_that_was_added_to_the_library_is_refused(where, own, monkeypatch
 
 def test_what_a_model_has_replaced_is_put_back_where_its_check_ends_otherwise():
     loss = torch.nn.functional.cross_entropy
-    with pytest.raises(ZeroDivisionError), replacing_refused((), "mine"):
+    with pytest.raises(ZeroDivisionError), monkeypatching_refused((), "mine"):
         torch.nn.functional.cross_entropy = torch.nn.functional.nll_loss
         torch.nn.Conv2d.seen = 1
         raise ZeroDivisionError

@@ -35,7 +35,7 @@ from smallbatch.training.resources import device as devices
 from smallbatch.training.schedule import Schedule
 
 if TYPE_CHECKING:
-    from smallbatch.training.own_models.operation_changes import OperationChanges
+    from smallbatch.training.own_models.trained_model_check import TrainedModelCheck
 
 log = logging.getLogger(__name__)
 
@@ -184,11 +184,11 @@ class LaneTrainer:
                 progress.epoch(self.state.epoch, self.state.history)
                 self.measure_variance()
 
-    def _watch(self) -> "OperationChanges":
-        from smallbatch.training.own_models.operation_changes import OperationChanges
+    def _watch(self) -> "TrainedModelCheck":
         from smallbatch.training.own_models.spec import spec_of
+        from smallbatch.training.own_models.trained_model_check import TrainedModelCheck
 
-        return OperationChanges(spec_of(self.setting, self.meta.shape, len(self.meta.classes)))
+        return TrainedModelCheck(spec_of(self.setting, self.meta.shape, len(self.meta.classes)))
 
     def measure_variance(self) -> None:
         """Measure the variance of updates, if it is due at this point and not done yet."""

@@ -19,7 +19,7 @@ from smallbatch.training.distributed import ALONE
 from smallbatch.training.engines import structure
 from smallbatch.training.losses import loss_of
 from smallbatch.training.network import Network
-from smallbatch.training.own_models.recording import READ_VALUES, READS_VALUES, Operations
+from smallbatch.training.own_models.operation_recorder import VALUE_READ_MESSAGE, VALUE_READING_OPERATIONS, Operations
 
 META = torch.device("meta")
 """A device whose tensors have shapes and no values; it stands in for a GPU."""
@@ -42,8 +42,8 @@ def repeatable(model: nn.Module, device: torch.device) -> Iterator[None]:
     """
 
     def before(operation: Any, arguments: Sequence[Any], options: Mapping[str, Any]) -> None:
-        if operation in READ_VALUES:
-            raise NotCapturable(READS_VALUES)
+        if operation in VALUE_READING_OPERATIONS:
+            raise NotCapturable(VALUE_READ_MESSAGE)
 
     def after(operation: Any, arguments: Sequence[Any], options: Mapping[str, Any], result: Any) -> None:
         used = [leaf for leaf in tree_leaves([arguments, options, result]) if isinstance(leaf, Tensor)]

@@ -1,7 +1,7 @@
 """Models of the user's own: how each can be trained, checked before a study begins and cached.
 
 `check` is for a study, `suitability` and `max_lanes` are for its jobs. None of their imports imports torch or runs code
-of a user's model, which is left to other processes, see `subprocesses`; only a model that a job does not find in the
+of a user's model, which is left to other processes, see `check_processes`; only a model that a job does not find in the
 cache is examined in the job itself.
 """
 
@@ -17,7 +17,7 @@ from smallbatch.core.errors import UserError
 from smallbatch.data.dataset_info import image_shape_and_classes
 from smallbatch.data.originals import DatasetInfo
 from smallbatch.study.experiments import Experiment, Setting, Study
-from smallbatch.training.own_models import cache, subprocesses
+from smallbatch.training.own_models import cache, check_processes
 from smallbatch.training.own_models.spec import BUILT_IN, SLOWER, ModelSpec, Suitability, spec_of
 
 __all__ = ["Suitability", "check", "max_lanes", "suitability"]
@@ -113,7 +113,7 @@ def _check_new(where: str, specs: Sequence[ModelSpec]) -> dict[ModelSpec, Suitab
     """Check models that are not in the cache, and cache the results."""
     started = time.perf_counter()
     results = {}
-    for spec, answer in zip(specs, subprocesses.check_models(where, specs), strict=False):
+    for spec, answer in zip(specs, check_processes.check_models(where, specs), strict=False):
         if "refused" in answer:
             raise UserError(f"{where}: {answer['refused']}")
         results[spec] = Suitability(**answer["suitability"])

@@ -14,11 +14,11 @@ from typing import Any
 from smallbatch import models
 from smallbatch.core.errors import UserError
 from smallbatch.core.files import write_json
+from smallbatch.training.own_models.check_processes import Answer
 from smallbatch.training.own_models.examination import examine, train_shortly
-from smallbatch.training.own_models.other_environment import other_environment
-from smallbatch.training.own_models.sorted_sets import sorted_sets
+from smallbatch.training.own_models.mocked_environment import other_environment
+from smallbatch.training.own_models.set_order import sorted_sets
 from smallbatch.training.own_models.spec import ModelSpec
-from smallbatch.training.own_models.subprocesses import Answer
 
 
 def main() -> None:

@@ -21,8 +21,8 @@ from smallbatch.training.distributed import ALONE
 from smallbatch.training.losses import default_loss
 from smallbatch.training.network import Network
 from smallbatch.training.own_models.comparisons import clone_state
-from smallbatch.training.own_models.norm_marks import marking_norms
-from smallbatch.training.own_models.recording import Recorder
+from smallbatch.training.own_models.norm_layer_tags import marking_norms
+from smallbatch.training.own_models.operation_recorder import Recorder
 from smallbatch.training.own_models.spec import ModelSpec
 from smallbatch.training.own_models.torch_settings import torch_settings
 

@@ -7,18 +7,18 @@ import torch
 
 from smallbatch import models
 from smallbatch.training.own_models import (
-    batch_sizes,
+    batch_size_check,
     ineffective_arguments,
     lane_equality,
-    micro_batches,
+    micro_batch_equality,
     reproducibility,
     sgd_equality,
 )
 from smallbatch.training.own_models.candidate import Candidate
+from smallbatch.training.own_models.monkeypatch_check import monkeypatching_refused
 from smallbatch.training.own_models.outside_access import call_tracing_paused, outside_access_refused
-from smallbatch.training.own_models.patched_code import replacing_refused
-from smallbatch.training.own_models.short_training import short_training
 from smallbatch.training.own_models.spec import ModelSpec, Suitability
+from smallbatch.training.own_models.training_digests import short_training
 
 
 def examine(spec: ModelSpec) -> Suitability:
@@ -33,7 +33,7 @@ def examine(spec: ModelSpec) -> Suitability:
     files = models.files(spec.entry_point)
     with (
         isolated_torch(),
-        replacing_refused(files, name),
+        monkeypatching_refused(files, name),
         outside_access_refused(files, name) as refuse_so_far,
         models.errors_in_one_line(spec.model, "its check fails"),
     ):
@@ -41,13 +41,13 @@ def examine(spec: ModelSpec) -> Suitability:
         stochastic = reproducibility.check(candidate)
         ineffective_arguments.check(candidate)
         refuse_so_far()  # before the checks that take longest
-        batch_sizes.check(candidate, stochastic=stochastic)
-        splittable = not stochastic and micro_batches.equal_whole(candidate)
+        batch_size_check.check(candidate, stochastic=stochastic)
+        splittable = not stochastic and micro_batch_equality.micro_batches_equal_whole(candidate)
         with call_tracing_paused():
             reason = "it draws random numbers in training" if stochastic else lane_equality.why_not_in_lanes(candidate)
         if reason:
             sgd_equality.check(candidate)
-        return Suitability(reason, stochastic, splittable, batch_sizes.smallest(candidate))
+        return Suitability(reason, stochastic, splittable, batch_size_check.smallest(candidate))
 
 
 def train_shortly(spec: ModelSpec, *, resumed: bool) -> dict[str, str]:

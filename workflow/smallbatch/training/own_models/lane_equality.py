@@ -10,10 +10,10 @@ from torch import Tensor, nn
 
 from smallbatch.core.errors import UserError
 from smallbatch.training import lanes
-from smallbatch.training.own_models import batch_sizes
+from smallbatch.training.own_models import batch_size_check
 from smallbatch.training.own_models.candidate import EXAMPLES, MINI_BATCHES, Candidate
 from smallbatch.training.own_models.comparisons import all_close, close, gradients_close
-from smallbatch.training.own_models.recording import no_changes, no_values
+from smallbatch.training.own_models.operation_recorder import value_reads_refused, weight_changes_refused
 
 LANES = MINI_BATCHES
 """Number of lanes that are compared with models alone; a single lane is compared too."""
@@ -46,7 +46,7 @@ class Precision(NamedTuple):
 
 
 DOUBLE = Precision(torch.float64, 1e-7)
-SINGLE_ROUNDING = 1e-2
+SINGLE_TOLERANCE = 1e-2
 """A loose tolerance: single precision is checked only for code that behaves differently in it."""
 
 MIXED = "a layer mixes lanes"
@@ -85,7 +85,7 @@ def _why_not_in_lanes(candidate: Candidate) -> str:
             return f"{MANY_LANES} lanes compute otherwise than {LANES}"
         if reason := _difference_at_other_sizes(candidate):
             return reason
-    single = Precision(torch.get_default_dtype(), SINGLE_ROUNDING)
+    single = Precision(torch.get_default_dtype(), SINGLE_TOLERANCE)
     return "" if _lanes_equal(candidate, EXAMPLES, LANES, torch.contiguous_format, single) else MIXED
 
 
@@ -101,14 +101,14 @@ def _default(dtype: torch.dtype) -> Iterator[None]:
 
 def _difference_at_other_sizes(candidate: Candidate) -> str:
     """The reason against lanes at mini-batches that the model computes otherwise than those of `EXAMPLES`."""
-    for examples in batch_sizes.kinds(candidate):
+    for examples in batch_size_check.kinds(candidate):
         if examples == EXAMPLES:
             continue
         affordable = _cost(candidate, examples) < MAX_OPERATIONS
         if affordable and _lanes_equal(candidate, examples, LANES, torch.contiguous_format):
             continue
         reason = f"at m = {examples} it computes otherwise than at m = {EXAMPLES}"
-        if examples not in batch_sizes.USUAL_SIZES:  # one of the study's sizes
+        if examples not in batch_size_check.USUAL_SIZES:  # one of the study's sizes
             raise candidate.spec.error(f"{reason}, and not in lanes; allowed: the same at each m")
         return reason
     return ""
@@ -163,7 +163,7 @@ def _lanes_equal(
 def _tests_equal(stacked: nn.Module, alone: Sequence[nn.Module], images: Tensor, rounding: float) -> bool:
     """Whether lanes and models alone are equal under `no_grad`, as in tests, which a layer can detect."""
     with torch.no_grad():
-        with no_values(), no_changes(stacked):
+        with value_reads_refused(), weight_changes_refused(stacked):
             logits = stacked.eval()(images.transpose(0, 1).flatten(1, 2)).unflatten(1, (len(alone), -1))
         return all(
             close(logits[:, lane], model.eval()(images[lane].clone()), rounding) for lane, model in enumerate(alone)
@@ -198,14 +198,14 @@ def _pass_equal(
 ) -> bool:
     """Whether a pass of lanes, with images [lanes, examples, ...], equals the models alone from lane `first` on."""
     stacked.train(training).zero_grad()
-    with no_values(), no_changes(stacked):
+    with value_reads_refused(), weight_changes_refused(stacked):
         logits = stacked(images.transpose(0, 1).flatten(1, 2).contiguous(memory_format=layout))
     if logits.shape != (images.shape[1], len(alone) * candidate.spec.classes):
         return False
     logits = logits.unflatten(1, (len(alone), -1))
     # Each example and class has a different weight.
     weights = torch.randn(logits.shape, generator=torch.Generator().manual_seed(1))
-    with no_values():
+    with value_reads_refused():
         (logits * weights).sum().backward()
     for lane in range(first, len(alone)):
         model = alone[lane].train(training)

@@ -7,8 +7,8 @@ from torch import Tensor
 
 from smallbatch.training.own_models.candidate import EXAMPLES, Candidate, Pass, pass_name
 from smallbatch.training.own_models.comparisons import clone_state
-from smallbatch.training.own_models.norm_marks import made_by_norms
-from smallbatch.training.own_models.recording import Recorder
+from smallbatch.training.own_models.norm_layer_tags import made_by_norms
+from smallbatch.training.own_models.operation_recorder import Recorder
 
 NORMS = "batch", "group"
 """Normalisations for which `norms` makes layers."""

@@ -4,11 +4,11 @@ from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
 from smallbatch import models
-from smallbatch.training.own_models import batch_sizes, norm_check
+from smallbatch.training.own_models import batch_size_check, norm_check
 from smallbatch.training.own_models.candidate import Candidate
 from smallbatch.training.own_models.comparisons import clone_state, close, identical
+from smallbatch.training.own_models.operation_recorder import RandomTensors
 from smallbatch.training.own_models.outside_access import call_tracing_paused
-from smallbatch.training.own_models.recording import RandomTensors
 from smallbatch.training.own_models.unsaved_state import unsaved_state_digests
 
 
@@ -40,7 +40,7 @@ def _check_passes(candidate: Candidate, model: nn.Module, again: nn.Module, star
     if not first.logits.isfinite().all():
         raise candidate.spec.error("its initial weights give logits that are not finite; allowed: finite numbers")
     _check_unsaved_state(candidate, model, images)
-    stochastic = candidate.draws(model, images) or batch_sizes.draws_at_large_sizes(candidate)
+    stochastic = candidate.draws(model, images) or batch_size_check.draws_at_large_sizes(candidate)
     model.load_state_dict(start)
     if not identical(first.tensors, candidate.run(model, images, training=True).tensors):
         raise candidate.spec.error(
@@ -131,7 +131,7 @@ def check_evaluation_pass(candidate: Candidate, model: nn.Module) -> None:
     if not identical(one.tensors, other.tensors):
         raise candidate.spec.error("in testing it draws random numbers; allowed: a model that in eval mode does not")
     alone = candidate.run(model, images[:1], training=False)
-    if not close(alone.logits, one.logits[:1], batch_sizes.TEST_ROUNDING):
+    if not close(alone.logits, one.logits[:1], batch_size_check.TEST_ROUNDING):
         raise candidate.spec.error(
             "in testing an image's logits depend on the images beside it; allowed: a model where they do not"
         )

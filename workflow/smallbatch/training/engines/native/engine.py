@@ -40,7 +40,7 @@ the caches, enough to read the weights of large layers rarely."""
 TRIED, TRIED_B, TRIED_LANES = 8, 4, 3
 """Examples, sub-batch and lanes with which the kernels are checked on a user's model."""
 
-ROUNDING = 1e-2
+TOLERANCE = 1e-2
 """Tolerance between kernels and torch in single precision, relative to the largest value."""
 
 MAX_PIXELS = 128 * 128
@@ -238,7 +238,7 @@ def matches_torch(model: nn.Module, layout: MemoryLayout, loader: BatchLoader) -
         changes = [tensor - before[name] for name, tensor in network.model.state_dict().items()]
         results.append([losses, logits, *changes])
     return all(
-        torch.allclose(ours, theirs, rtol=0.0, atol=ROUNDING * theirs.abs().max().item())
+        torch.allclose(ours, theirs, rtol=0.0, atol=TOLERANCE * theirs.abs().max().item())
         for theirs, ours in zip(*results, strict=True)
     )
 

@@ -12,11 +12,11 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from smallbatch.training.lanes import NoLaneForm
-from smallbatch.training.own_models.norm_marks import made_by_norms
+from smallbatch.training.own_models.norm_layer_tags import made_by_norms
 from smallbatch.training.own_models.outside_access import call_tracing_paused
 
-READS_VALUES = "it asks a tensor for its values"
-CHANGES_WEIGHTS = "it changes its weights in its passes"
+VALUE_READ_MESSAGE = "it asks a tensor for its values"
+WEIGHT_CHANGE_MESSAGE = "it changes its weights in its passes"
 
 _NORMALISING = "batch_norm", "layer_norm", "group_norm", "instance_norm", "rms_norm", "local_response_norm"
 """Final parts of the names of normalising functions and operations of torch, after removal of `_SUFFIXES`."""
@@ -25,7 +25,7 @@ _SUFFIXES = "_legit", "_functional", "_no_training", "_no_update", "_with_update
 _RANGES = torch.ops.aten.arange.default, torch.ops.aten.arange.start, torch.ops.aten.arange.start_step
 """Operations whose arguments are positions, not constants of the model."""
 
-READ_VALUES = torch.ops.aten._local_scalar_dense.default, torch.ops.aten.equal.default
+VALUE_READING_OPERATIONS = torch.ops.aten._local_scalar_dense.default, torch.ops.aten.equal.default
 """Operations that give the host a tensor's value."""
 
 
@@ -69,19 +69,19 @@ class _Functions(TorchFunctionMode):
 
 
 @contextlib.contextmanager
-def no_values() -> Iterator[None]:
+def value_reads_refused() -> Iterator[None]:
     """Context in which reading a tensor's value raises `NoLaneForm`: the value would be the same for all lanes."""
 
     def refuse(function: Any, *_: object) -> None:
-        if function in (*READ_VALUES, Tensor.numpy, Tensor.tolist, Tensor.__array__):
-            raise NoLaneForm(READS_VALUES)
+        if function in (*VALUE_READING_OPERATIONS, Tensor.numpy, Tensor.tolist, Tensor.__array__):
+            raise NoLaneForm(VALUE_READ_MESSAGE)
 
     with Operations(refuse), _Functions(refuse):
         yield
 
 
 @contextlib.contextmanager
-def no_changes(model: nn.Module) -> Iterator[None]:
+def weight_changes_refused(model: nn.Module) -> Iterator[None]:
     """Context in which changing the model's weights in place raises `NoLaneForm`.
 
     Max-norm clipping is an example: it leaves small weights alone, so lanes would differ only after some updates.
@@ -93,7 +93,7 @@ def no_changes(model: nn.Module) -> Iterator[None]:
         aliased = [one for one in operation._schema.arguments if one.alias_info]
         changed = tree_leaves([given.get(one.name) for one in aliased if one.alias_info.is_write])
         if any(_storage(one) in weights for one in changed if isinstance(one, Tensor)):
-            raise NoLaneForm(CHANGES_WEIGHTS)
+            raise NoLaneForm(WEIGHT_CHANGE_MESSAGE)
 
     with Operations(refuse):
         yield
@@ -160,7 +160,7 @@ def _draws(operation: Any, arguments: Arguments, options: Options) -> bool:
     if "scaled_dot_product" in str(operation) and not _by_name(operation, arguments, options).get("dropout_p"):
         return False
     # Operations that read a value have this tag, too.
-    return torch.Tag.nondeterministic_seeded in operation.tags and operation not in READ_VALUES
+    return torch.Tag.nondeterministic_seeded in operation.tags and operation not in VALUE_READING_OPERATIONS
 
 
 def _constants(operation: Any, arguments: Arguments, options: Options) -> list[float]:

@@ -20,7 +20,7 @@ _ABSENT = object()
 
 
 @contextlib.contextmanager
-def replacing_refused(files: Collection[Path], name: str) -> Iterator[None]:
+def monkeypatching_refused(files: Collection[Path], name: str) -> Iterator[None]:
     """Context that refuses a model that replaces or adds attributes of other code; such changes are undone.
 
     Args:

@@ -10,8 +10,8 @@ from smallbatch.training.engines.engine import BLOCK_IMAGES, BLOCK_VALUES
 from smallbatch.training.own_models import norm_check
 from smallbatch.training.own_models.candidate import EXAMPLES, SUB_BATCH, Candidate, pass_name
 from smallbatch.training.own_models.comparisons import close
+from smallbatch.training.own_models.operation_recorder import Recorder
 from smallbatch.training.own_models.outside_access import call_tracing_paused
-from smallbatch.training.own_models.recording import Recorder
 
 MAX_IMAGES = 1 << 16
 """Number of images of the largest mini-batch for which only shapes are computed."""

@@ -11,7 +11,7 @@ from smallbatch.core.errors import UserError
 from smallbatch.training.own_models import norm_check, reproducibility
 from smallbatch.training.own_models.candidate import EXAMPLES, Candidate, pass_name
 from smallbatch.training.own_models.examination import isolated_torch
-from smallbatch.training.own_models.recording import Recorder
+from smallbatch.training.own_models.operation_recorder import Recorder
 from smallbatch.training.own_models.spec import ModelSpec
 
 
@@ -29,7 +29,7 @@ class TrainedCandidate(Candidate):
         return model
 
 
-class OperationChanges:
+class TrainedModelCheck:
     """Compares, after each epoch, the operations in a model's passes with those of the new model."""
 
     def __init__(self, spec: ModelSpec) -> None:

@@ -1,6 +1,6 @@
 """Another environment for a process that trains a model: other arguments, host, number of processors and time.
 
-Environment variables of such a process are in `subprocesses.OTHER_VARIABLES`.
+Environment variables of such a process are in `check_processes.OTHER_VARIABLES`.
 """
 
 import contextlib

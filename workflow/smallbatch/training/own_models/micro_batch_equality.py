@@ -6,18 +6,18 @@ from smallbatch.training.network import Network
 from smallbatch.training.own_models.candidate import EXAMPLES, SUB_BATCH, Candidate
 from smallbatch.training.own_models.comparisons import all_close, close, gradients_close
 
-ROUNDING = 1e-3
+TOLERANCE = 1e-3
 """Tolerance for a mini-batch in micro-batches in single precision, relative to the largest value."""
 
 
-def equal_whole(candidate: Candidate) -> bool:
+def micro_batches_equal_whole(candidate: Candidate) -> bool:
     """Whether results are equal for few images and for the largest number that is computed."""
     many = max(SUB_BATCH, candidate.computed // 4 // SUB_BATCH * SUB_BATCH)
     return _equal(candidate, EXAMPLES, candidate.sub_batch) and _equal(candidate, candidate.computed, many)
 
 
 def _equal(candidate: Candidate, count: int, micro_batch: int) -> bool:
-    """As `equal_whole`, for `count` images; true for a large number that the model does not accept at all."""
+    """As `micro_batches_equal_whole`, for `count` images; true for many that the model does not accept at all."""
     images, labels = candidate.many_images(count), candidate.many_labels(count)[:, None]
     try:
         whole = candidate.network(splittable=False, batch_size=count)
@@ -26,13 +26,13 @@ def _equal(candidate: Candidate, count: int, micro_batch: int) -> bool:
         return count > EXAMPLES
     split = candidate.network(splittable=True, batch_size=count, images_at_once=micro_batch)
     try:
-        same = close(split.gradients(images, labels), losses, ROUNDING)
+        same = close(split.gradients(images, labels), losses, TOLERANCE)
     except Exception:  # or for the number in a micro-batch
         return False
     return (
         same
-        and gradients_close(_gradients(split), _gradients(whole), ROUNDING)
-        and all_close(split.model.state_dict(), whole.model.state_dict(), ROUNDING)
+        and gradients_close(_gradients(split), _gradients(whole), TOLERANCE)
+        and all_close(split.model.state_dict(), whole.model.state_dict(), TOLERANCE)
     )
 
 
