@@ -35,7 +35,7 @@ from smallbatch.data import prepared
 from smallbatch.data.originals import ORIGINALS
 from smallbatch.study.experiments import Run, Setting
 from smallbatch.study.rates import BaseLr
-from smallbatch.training import lanes
+from smallbatch.training import lane_layers
 from smallbatch.training.resources import device as devices
 from smallbatch.training.resources.throughput import random_dataset
 from smallbatch.training.trainer import LaneTrainer
@@ -94,7 +94,7 @@ def lanes_against_alone(data: prepared.Prepared, device: torch.device, model: st
     together, alone = LaneTrainer(row, data, device), LaneTrainer(row[1:2], data, device)
     for training in (together, alone):
         steps(training, 0, 2)
-    return furthest(lanes.lane_state(together.state.model, 1), lanes.lane_state(alone.state.model, 0))
+    return furthest(lane_layers.lane_state(together.state.model, 1), lane_layers.lane_state(alone.state.model, 0))
 
 
 def resumed_is_identical(data: prepared.Prepared, device: torch.device) -> bool:

@@ -25,14 +25,14 @@ def speeds(device: str, seconds: float) -> Iterator[dict[str, Any]]:
     """
     from smallbatch.study.rates import BaseLr
     from smallbatch.training.resources import device as devices
-    from smallbatch.training.resources.throughput import lanes_of, random_dataset, testing_speed, training_speed
+    from smallbatch.training.resources.throughput import benchmark_runs, random_dataset, testing_speed, training_speed
     from speed.trainers import lanes_chosen
 
     chosen, data = devices.pick(device), random_dataset(CIFAR10, IMAGES[device])
     for m in BATCH_SIZES:
         run = Run(SETTING, m, m, BaseLr(1), 1)
         lanes = lanes_chosen(run, CIFAR10.shape, device)
-        runs = lanes_of(run, lanes)
+        runs = benchmark_runs(run, lanes)
         measured = (of(runs, data, chosen, seconds) for of in (training_speed, testing_speed))
         yield dict(zip(("batch_size", "lanes", "training", "testing"), (m, lanes, *measured), strict=True))
 

@@ -25,9 +25,9 @@ from smallbatch.models import build
 from smallbatch.runs.records import Epoch
 from smallbatch.study.experiments import Run, Setting
 from smallbatch.study.rates import BaseLr
-from smallbatch.training import lanes
+from smallbatch.training import lane_layers
 from smallbatch.training.checkpoints import Checkpoint
-from smallbatch.training.engines.cuda_graphs import captured
+from smallbatch.training.engines.cuda_graphs import capture_graphs
 from smallbatch.training.engines.trace import Graph
 from smallbatch.training.resources import device as devices
 from smallbatch.training.resources.lane_count import best_lane_count
@@ -229,7 +229,7 @@ def grouped_epochs(work: Work) -> Iterator[tuple[Tensor, nn.Module]]:
         total.add_(losses.detach())
         number.add_(1)
 
-    make_step = captured(step, [step], device)[0] if device.type == "cuda" else step
+    make_step = capture_graphs(step, [step], device)[0] if device.type == "cuda" else step
     rates.copy_(torch.tensor([run.learning_rate for run in lane_runs(work)]))  # from here on weights change
     while True:
         noise = torch.rand(work.lanes, work.images, generator=draws, device=device)
@@ -256,7 +256,7 @@ def update_lanes(parameters: Sequence[Tensor], gradients: Sequence[Tensor], rate
 
 def _stacked(work: Work) -> nn.Module:
     """The model of all lanes with their initial weights."""
-    return lanes.stack([model_of(work.cell, run.seed) for run in lane_runs(work)])
+    return lane_layers.stack([model_of(work.cell, run.seed) for run in lane_runs(work)])
 
 
 def products(work: Work, told: Callable[[float, float], None]) -> None:

@@ -290,12 +290,12 @@ def test_a_record_says_lanes_and_memory(data_folder, tmp_path):
 
 @pytest.mark.skipif(not Path("/proc/self/clear_refs").exists(), reason="only Linux forgets a peak")
 def test_the_peak_of_memory_is_that_since_it_was_forgotten():
-    devices.forget_peak_memory(CPU)
+    devices.reset_peak_memory(CPU)
     before = devices.peak_memory(CPU)
     block = bytearray(b"x" * (200 * 2**20))
     assert devices.peak_memory(CPU) - before > 150 * 2**20
     del block
-    devices.forget_peak_memory(CPU)
+    devices.reset_peak_memory(CPU)
     assert devices.peak_memory(CPU) - before < 100 * 2**20
 
 
@@ -327,7 +327,7 @@ def test_trying_what_fits_changes_nothing(data_folder):
     training = LaneTrainer([run], prepared.read(data_folder), CPU)
     before = {name: value.clone() for name, value in training.state.model.state_dict().items()}
     images, labels = training.loader.batches(training.plan(), 0, 1)
-    training.state.network.fit(images[0], labels[0])
+    training.state.network.shrink_micro_batch(images[0], labels[0])
     assert training.state.network.micro_batch == 8
     assert all(torch.equal(value, before[name]) for name, value in training.state.model.state_dict().items())
 
@@ -340,4 +340,4 @@ def test_a_device_that_is_too_small_is_reported_in_one_line(data_folder, monkeyp
     monkeypatch.setattr(training.state.network, "gradients", too_much)
     images, labels = training.loader.batches(training.plan(), 0, 1)
     with pytest.raises(UserError, match="out of memory on the device: 4 examples of each of 1 lanes"):
-        training.state.network.fit(images[0], labels[0])
+        training.state.network.shrink_micro_batch(images[0], labels[0])

@@ -19,10 +19,10 @@ from smallbatch.data import prepared
 from smallbatch.models.resnet import resnet8
 from smallbatch.runs.records import METRICS_FILE, RECORD_FILE
 from smallbatch.runs.store import RunStore
-from smallbatch.training.engines import structure
+from smallbatch.training.engines import cached_models
 from smallbatch.training.engines.native import library
-from smallbatch.training.evaluation import evaluate
 from smallbatch.training.pack import train_pack
+from smallbatch.training.weights_evaluation import evaluate
 
 CPU = torch.device("cpu")
 KINDS = (
@@ -189,9 +189,9 @@ def test_an_altered_record_is_damaged(project, one):
 def test_weights_of_another_model_are_reported(project, one, monkeypatch):
     store, name = one
     monkeypatch.setattr("smallbatch.models.alexnet.alexnet", resnet8)
-    for cached in (structure._build, structure._trace):  # as in another process
+    for cached in (cached_models._build, cached_models._trace):  # as in another process
         cached.cache_clear()
-        monkeypatch.setattr(structure, cached.__name__, cached.__wrapped__)
+        monkeypatch.setattr(cached_models, cached.__name__, cached.__wrapped__)
     with pytest.raises(UserError, match="model alexnet: it has other weights than these; was it changed"):
         found(project, store, name)
 

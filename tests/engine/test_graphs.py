@@ -20,7 +20,7 @@ from smallbatch.training import checkpoints
 from smallbatch.training.batches import BatchLoader
 from smallbatch.training.checkpoints import Checkpoint
 from smallbatch.training.distributed import ALONE, World
-from smallbatch.training.engines import backends, capturable, cuda_graphs, structure
+from smallbatch.training.engines import backends, cached_models, capturable, cuda_graphs
 from smallbatch.training.engines.cuda_graphs import GraphEngine, GraphEngineAlone
 from smallbatch.training.engines.eager import EagerEngine, StochasticEngine
 from smallbatch.training.network import Network
@@ -193,7 +193,7 @@ def test_steps_that_a_replay_would_not_repeat_are_made_one_by_one(
 def test_every_kind_of_own_model_and_recipe_can_be_captured(kind, monkeypatch):
     monkeypatch.setattr(models, "is_own", lambda model: True)
     monkeypatch.setattr(
-        structure, "model_of", lambda run, *of: models.build(run.setting.model, *of, norm=run.setting.norm)
+        cached_models, "model_of", lambda run, *of: models.build(run.setting.model, *of, norm=run.setting.norm)
     )
     capturable._why_not_own.cache_clear()
     assert capturable.why_not_capturable(a_run(**kind), (1, 8, 8), 4) == ""

@@ -11,7 +11,7 @@ from smallbatch.data import prepared
 from smallbatch.models import MODELS, build
 from smallbatch.models.normalisation import WINDOW, micro_batch_momenta
 from smallbatch.runs.records import Epoch
-from smallbatch.training import lanes
+from smallbatch.training import lane_layers
 from smallbatch.training.batches import Batches
 from smallbatch.training.trainer import LaneTrainer
 
@@ -122,7 +122,7 @@ def test_resnet50_too_has_lanes(count, double):
 
 def check_forward_and_gradients(count, model, norm, b):
     alone = [build(model, (2, 8, 8), 5, norm=norm, bn_batch_size=b, seed=seed) for seed in range(count)]
-    stacked = lanes.stack(alone)
+    stacked = lane_layers.stack(alone)
     x = torch.randn(4, count, 2, 8, 8)
     together = stacked(x.flatten(1, 2)).unflatten(1, (count, 5))
     together.square().sum().backward()
@@ -161,7 +161,7 @@ def test_an_update_is_that_of_plain_sgd(weight_decay, data_folder, either_way):
         nn.functional.cross_entropy(alone(images[0, :, lane : lane + 1]), labels[0, :, lane]).backward()
         before = {name: value.clone() for name, value in alone.state_dict().items()}
         optimiser.step()
-        for name, value in lanes.lane_state(training.state.model, lane).items():
+        for name, value in lane_layers.lane_state(training.state.model, lane).items():
             ours, theirs = value - before[name], alone.state_dict()[name] - before[name]
             torch.testing.assert_close(ours, theirs, rtol=1e-3, atol=1e-3 * theirs.abs().max().item())
 
@@ -174,12 +174,12 @@ def test_weight_decay_too_small_for_a_factor_of_float32_acts_as_in_plain_sgd(dat
         run = a_run(base_lr=2**-12, batch_size=2, weight_decay=decay)
         training = LaneTrainer([run], data, CPU)
         alone = training.initial_model(run.seed)
-        start = {name: value.double() for name, value in lanes.lane_state(training.state.model, 0).items()}
+        start = {name: value.double() for name, value in lane_layers.lane_state(training.state.model, 0).items()}
         images, labels = training.loader.batches(training.loader.plan([1], 0), 0, 1)
         update(training, images[0], labels[0], 0.1)
         nn.functional.cross_entropy(alone(images[0]), labels[0, :, 0]).backward()
         torch.optim.SGD(alone.parameters(), lr=0.1 * 2**-12 * 2, weight_decay=decay).step()
-        ends[decay] = lanes.lane_state(training.state.model, 0), alone.state_dict()
+        ends[decay] = lane_layers.lane_state(training.state.model, 0), alone.state_dict()
     ours, theirs = (
         sum(((free[name].double() - decayed[name].double()) * value).sum() for name, value in start.items()).item()
         for free, decayed in zip(ends[0.0], ends[5e-4], strict=True)
@@ -206,7 +206,7 @@ def test_momentum_is_that_of_torch(scaled, data_folder, double):
         optimiser.zero_grad()
         nn.functional.cross_entropy(alone(x), y[:, 0]).backward()
         optimiser.step()
-    ours = lanes.lane_state(training.state.model, 0)
+    ours = lane_layers.lane_state(training.state.model, 0)
     for name, theirs in alone.state_dict().items():
         # Learning rates are rounded to single precision in every precision.
         torch.testing.assert_close(ours[name], theirs, rtol=1e-6, atol=1e-9)
@@ -258,15 +258,15 @@ def test_bf16_rounds_products_and_keeps_weights_and_losses(model, norm, data_fol
 
 def test_select_keeps_the_lanes_asked_for():
     alone = [build("resnet8", (1, 8, 8), 3, norm="batch", bn_batch_size=2, seed=seed) for seed in range(3)]
-    stacked = lanes.stack(alone)
-    lanes.keep_lanes(stacked, [2, 0])
+    stacked = lane_layers.stack(alone)
+    lane_layers.keep_lanes(stacked, [2, 0])
     for lane, net in ((0, alone[2]), (1, alone[0])):
-        state = lanes.lane_state(stacked, lane)
+        state = lane_layers.lane_state(stacked, lane)
         assert all(torch.equal(state[key], value) for key, value in net.state_dict().items())
     x = torch.randn(2, 2, 8, 8)
     torch.testing.assert_close(stacked.eval()(x)[:, :3], alone[2].eval()(x[:, :1]), rtol=1e-4, atol=1e-4)
 
 
 def test_a_layer_without_lane_form_is_named():
-    with pytest.raises(lanes.NoLaneForm, match="PReLU has parameters but no lane form"):
-        lanes.stack([nn.Sequential(nn.Linear(2, 2), nn.PReLU())])
+    with pytest.raises(lane_layers.NoLaneForm, match="PReLU has parameters but no lane form"):
+        lane_layers.stack([nn.Sequential(nn.Linear(2, 2), nn.PReLU())])

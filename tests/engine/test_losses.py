@@ -17,9 +17,9 @@ from smallbatch.runs.store import RunStore
 from smallbatch.study.experiments import Setting
 from smallbatch.study.metrics import PRIMARY
 from smallbatch.training import losses
-from smallbatch.training.evaluation import evaluate
 from smallbatch.training.pack import train_pack
 from smallbatch.training.trainer import LaneTrainer
+from smallbatch.training.weights_evaluation import evaluate
 
 CPU = torch.device("cpu")
 HUBER = """

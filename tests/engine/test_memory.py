@@ -177,7 +177,7 @@ def test_where_one_lane_does_not_fit_its_images_are_taken_in_parts_on_the_cpu_al
 
 def test_what_there_is(monkeypatch):
     monkeypatch.setattr(devices, "free_memory", lambda device: 8_000_000_000)
-    monkeypatch.setattr(devices, "held_memory", lambda: 500_000_000)
+    monkeypatch.setattr(devices, "current_memory", lambda: 500_000_000)
     assert memory.free_for(CPU, 2000, 1, 4) == 1_500_000_000
     assert memory.free_for(CPU, 6000, 2, 4) == 1_500_000_000  # torchrun has a share
     assert memory.free_for(CPU, None, 1, 4) == 2_000_000_000

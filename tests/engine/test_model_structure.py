@@ -10,7 +10,7 @@ from helpers import a_run
 from smallbatch.models import initialisation
 from smallbatch.training import checkpoints
 from smallbatch.training.checkpoints import Checkpoint
-from smallbatch.training.engines import structure
+from smallbatch.training.engines import cached_models
 from smallbatch.training.engines.trace import Graph, Unsupported
 from smallbatch.training.pack import train_pack
 from smallbatch.training.resources import memory
@@ -34,7 +34,7 @@ def made(monkeypatch):
 
     monkeypatch.setattr(initialisation, "seeded", built)
     monkeypatch.setattr(Graph, "__init__", traced)
-    for cached in (structure._build, structure._trace, memory.trace):
+    for cached in (cached_models._build, cached_models._trace, memory.trace):
         cached.cache_clear()
     return counts
 
@@ -63,23 +63,23 @@ def test_a_resumed_group_is_built_no_more_often(made, data_folder, tmp_path, mon
 
 
 def test_what_cannot_be_traced_says_why_each_time():
-    model = structure.model_of(a_run(norm="group"), (1, 8, 8), 4)
+    model = cached_models.model_of(a_run(norm="group"), (1, 8, 8), 4)
     for _ in range(2):
         with pytest.raises(Unsupported, match="GroupNorm"):
-            structure.graph_of(model, (1, 8, 8))
+            cached_models.graph_of(model, (1, 8, 8))
 
 
 def test_structures_differ_by_what_decides_about_them():
-    one = structure.model_of(a_run(norm="batch", b=2), (1, 8, 8), 4)
+    one = cached_models.model_of(a_run(norm="batch", b=2), (1, 8, 8), 4)
     same = (a_run(norm="batch", b=4), a_run(norm="batch", b=2, seed=9), a_run(norm="batch", b=2, batch_size=8))
-    assert all(structure.model_of(run, (1, 8, 8), 4) is one for run in same)
+    assert all(cached_models.model_of(run, (1, 8, 8), 4) is one for run in same)
     for other in (a_run(), a_run(norm="batch", b=1), a_run(norm="batch", b=2, norm_layers="conv")):
-        assert structure.model_of(other, (1, 8, 8), 4) is not one
-    assert structure.model_of(a_run(norm="batch", b=2), (1, 8, 8), 5) is not one
+        assert cached_models.model_of(other, (1, 8, 8), 4) is not one
+    assert cached_models.model_of(a_run(norm="batch", b=2), (1, 8, 8), 5) is not one
 
 
 def test_a_structure_of_another_precision_is_another(double):
     torch.set_default_dtype(torch.float32)
-    single = structure.model_of(a_run(), (1, 8, 8), 4)
+    single = cached_models.model_of(a_run(), (1, 8, 8), 4)
     torch.set_default_dtype(torch.float64)
-    assert structure.model_of(a_run(), (1, 8, 8), 4) is not single
+    assert cached_models.model_of(a_run(), (1, 8, 8), 4) is not single

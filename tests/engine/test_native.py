@@ -13,7 +13,7 @@ from smallbatch.core.errors import UserError
 from smallbatch.data import prepared
 from smallbatch.models.normalisation import BatchNorm
 from smallbatch.models.resnet import Shortcut
-from smallbatch.training import lanes
+from smallbatch.training import lane_layers
 from smallbatch.training.batches import Batches
 from smallbatch.training.engines.eager import EagerEngine
 from smallbatch.training.engines.native import library
@@ -110,7 +110,7 @@ def test_every_lane_has_the_bits_that_it_has_alone(data_folder):
     for lane in (0, 2):
         alone = LaneTrainer([runs[lane]], data, CPU)
         assert torch.equal(alone.train_block(alone.plan(), 16)[:, 0], losses[:, lane])
-        own = lanes.lane_state(together.state.model, lane)
+        own = lane_layers.lane_state(together.state.model, lane)
         assert all(torch.equal(own[name], value[0]) for name, value in alone.state.model.state_dict().items())
 
 

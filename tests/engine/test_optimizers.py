@@ -8,7 +8,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from smallbatch.data import prepared
-from smallbatch.training import lanes
+from smallbatch.training import lane_layers
 from smallbatch.training.batches import random_stream
 from smallbatch.training.engines.eager import EagerEngine
 from smallbatch.training.engines.native import library
@@ -65,7 +65,10 @@ OPTIMIZERS = {
 
 def updated(setting, factors, theirs, *, exempt=(), clip=None):
     """The parameters of two lanes by name after some updates, ours [2, ...] and those of torch for each lane."""
-    stacked, models = lanes.stack([a_model(1), a_model(2)]), [dict(a_model(seed).named_parameters()) for seed in (1, 2)]
+    stacked, models = (
+        lane_layers.stack([a_model(1), a_model(2)]),
+        [dict(a_model(seed).named_parameters()) for seed in (1, 2)],
+    )
     ours = optimizer_of(setting, stacked, list(stacked.parameters()), ETAS)
     by = []
     for model, lr in zip(models, ETAS, strict=True):
@@ -113,7 +116,7 @@ def test_biases_and_norms_may_be_left_out_of_weight_decay(kinds, exempt, name):
     setting = a_run(optimizer=name, weight_decay=0.1, weight_decay_excludes=kinds, **more).setting
     check_equal(*updated(setting, [1.0, 0.5], theirs, exempt=exempt))
     names = [name for name, _ in a_model(1).named_parameters()]
-    assert {names[index] for index in undecayed(lanes.Alone(a_model(1)), kinds)} == exempt
+    assert {names[index] for index in undecayed(lane_layers.Alone(a_model(1)), kinds)} == exempt
 
 
 @pytest.mark.parametrize(
@@ -124,7 +127,7 @@ def test_biases_and_norms_may_be_left_out_of_weight_decay(kinds, exempt, name):
         (nn.Sequential(nn.Linear(3, 4), nn.LayerNorm(4)), {"0.bias"}, {"1.weight", "1.bias"}),
     ],
 )
-@pytest.mark.parametrize("change", [lambda model: model, lanes.Alone, torch.jit.script])
+@pytest.mark.parametrize("change", [lambda model: model, lane_layers.Alone, torch.jit.script])
 def test_what_a_bias_or_a_norm_is_called(model, biases, norms, change):
     names = [name for name, _ in model.named_parameters()]
     for kinds, exempt in ((("biases",), biases), (("norms",), norms)):
@@ -137,10 +140,10 @@ def test_complex_weights_are_updated_as_torch_updates_them(name, clip):
     def weights():
         return nn.ParameterList([torch.randn(3, 4, dtype=torch.complex64, generator=random_stream(1, "test"))])
 
-    ours, theirs = lanes.Alone(weights()), weights()
+    ours, theirs = lane_layers.Alone(weights()), weights()
     more, make = OPTIMIZERS.get(name, ({}, lambda p, lr: torch.optim.RMSprop(p, lr, weight_decay=0.1)))
     setting = a_run(optimizer=name, weight_decay=0.1, **({} if clip is None else {"clip_norm": clip}), **more).setting
-    optimizer, other = optimizer_of(setting, ours, lanes.parameters_of(ours), [0.02]), make(theirs, 0.02)
+    optimizer, other = optimizer_of(setting, ours, lane_layers.parameters_of(ours), [0.02]), make(theirs, 0.02)
     for step in range(4):
         [one], [two] = ours.model, theirs
         one.grad = torch.randn(3, 4, dtype=torch.complex64, generator=random_stream(2, "test", step))

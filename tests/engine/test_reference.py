@@ -14,7 +14,7 @@ import torch
 from helpers import a_run, made_data, reference
 
 from smallbatch.data import prepared
-from smallbatch.training import lanes
+from smallbatch.training import lane_layers
 from smallbatch.training.trainer import LaneTrainer
 
 CPU = torch.device("cpu")
@@ -78,7 +78,7 @@ def tensors(training, lane):
 
     Velocities are of the mean over the mini-batch; of the sum, as the reference has them, they are M times as large.
     """
-    found = lanes.lane_state(training.state.model, lane)
+    found = lane_layers.lane_state(training.state.model, lane)
     if training.state.optimizer.state:
         names = [name for name, _ in training.state.model.named_parameters()]
         found |= {

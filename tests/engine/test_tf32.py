@@ -8,7 +8,7 @@ from smallbatch.core.errors import UserError
 from smallbatch.data import prepared
 from smallbatch.training.pack import train_pack
 from smallbatch.training.resources import device as devices
-from smallbatch.training.resources.throughput import weights_of
+from smallbatch.training.resources.throughput import parameter_count
 from smallbatch.training.trainer import LaneTrainer
 
 CPU = torch.device("cpu")
@@ -54,7 +54,7 @@ def test_tf32_is_refused_where_there_is_none_before_anything_is_trained(tmp_path
 
 
 def test_a_run_in_tf32_can_be_weighed_anywhere(data):
-    assert weights_of(a_run(precision="tf32"), data) == weights_of(a_run(), data)
+    assert parameter_count(a_run(precision="tf32"), data) == parameter_count(a_run(), data)
 
 
 @pytest.mark.parametrize(("capability", "there"), [((7, 5), False), ((8, 0), True), ((9, 0), True)])

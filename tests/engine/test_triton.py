@@ -15,7 +15,7 @@ from helpers import PROJECT, a_run, made_data
 from smallbatch.data import prepared
 from smallbatch.data.originals import DatasetInfo
 from smallbatch.models import build
-from smallbatch.training import lanes, variance
+from smallbatch.training import lane_layers, variance
 from smallbatch.training.distributed import ALONE, World
 from smallbatch.training.engines.eager import EagerEngine
 from smallbatch.training.engines.trace import Graph, Unsupported
@@ -54,7 +54,7 @@ def program_of(model, norm, m, count, *, momentum=0.0, precision="float32"):
     """Of lanes that have no content, only shapes."""
     alone = build(model, CIFAR, 10, norm=norm, bn_batch_size=m)
     with torch.device("meta"):
-        network = lanes.stack([alone.to("meta")] * count)
+        network = lane_layers.stack([alone.to("meta")] * count)
     named = dict(network.named_parameters())
     sgd = LaneSGD(list(named.values()), [1.0] * count, 5e-4, momentum)
     velocities = dict(zip(named, sgd.state, strict=True)) if momentum else {}

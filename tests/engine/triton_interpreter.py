@@ -22,7 +22,7 @@ from smallbatch.data import prepared
 from smallbatch.models import build
 from smallbatch.models.normalisation import BatchNorm
 from smallbatch.models.resnet import Shortcut
-from smallbatch.training import lanes, variance
+from smallbatch.training import lane_layers, variance
 from smallbatch.training.checkpoints import Checkpoint
 from smallbatch.training.distributed import ALONE
 from smallbatch.training.engines import backends, cuda_graphs
@@ -108,7 +108,7 @@ CASES = {
 
 def network_of(models, shape, m, b):
     more = {"batch_size": m, "bn_batch_size": b, "images_at_once": "auto", "pixels": shape[1] * shape[2]}
-    return Network(lanes.stack(models), **more, precision="float32", device=CPU, world=ALONE)
+    return Network(lane_layers.stack(models), **more, precision="float32", device=CPU, world=ALONE)
 
 
 def tensors_of(network):
@@ -126,7 +126,7 @@ def program_of(alone, network, sgd, shape, m, b):
 def drawn(make, count):
     """Models of different weights, also where a fresh model has zeros and ones."""
     torch.manual_seed(0)
-    return [lanes.perturbed(make(), seed) for seed in range(count)]
+    return [lane_layers.perturbed(make(), seed) for seed in range(count)]
 
 
 def examples(shape, m, count, classes=3):

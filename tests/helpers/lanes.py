@@ -3,7 +3,7 @@
 import torch
 
 from smallbatch.training.checkpoints import Checkpoint
-from smallbatch.training.engines import structure
+from smallbatch.training.engines import cached_models
 from smallbatch.training.progress import Progress
 from smallbatch.training.trainer import LaneTrainer
 
@@ -21,4 +21,4 @@ def train(runs, data, tmp_path):
 def train_instead(monkeypatch, build):
     """Train the model that `build` makes from a seed in place of the runs' own."""
     monkeypatch.setattr(LaneTrainer, "initial_model", lambda training, seed: build(seed))
-    monkeypatch.setattr(structure, "model_of", lambda run, shape, classes: build(run.seed))
+    monkeypatch.setattr(cached_models, "model_of", lambda run, shape, classes: build(run.seed))

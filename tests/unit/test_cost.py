@@ -209,14 +209,18 @@ class Machine:
 
     def __init__(self, monkeypatch, known: bool = True) -> None:
         self.known, self.asked, self.alone = known, [], []
-        for module, name in ((throughput, "training_speed"), (throughput, "testing_speed"), (throughput, "weights_of")):
+        for module, name in (
+            (throughput, "training_speed"),
+            (throughput, "testing_speed"),
+            (throughput, "parameter_count"),
+        ):
             monkeypatch.setattr(module, name, getattr(self, name))
         monkeypatch.setattr(memory, "need_of", self.need_of)
         monkeypatch.setattr(lane_count, "best_lane_count", self.best_lane_count)
         monkeypatch.setattr(own_models, "max_lanes", self.max_lanes)
         monkeypatch.setattr(processor_binding, "bound_processor", self.bound_processor)
         monkeypatch.setattr(devices, "pick", torch.device)
-        monkeypatch.setattr(devices, "held_memory", lambda: 1000)
+        monkeypatch.setattr(devices, "current_memory", lambda: 1000)
         monkeypatch.setattr(device_benchmark, "processors", lambda: 7)
 
     def bound_processor(self):
@@ -231,7 +235,7 @@ class Machine:
         assert (len(runs), runs[0].batch_size, runs[0].bn_batch_size, data.meta.train, device.type) == self.asked[-1]
         return 40.0
 
-    def weights_of(self, run, data):
+    def parameter_count(self, run, data):
         assert (run.batch_size, data.meta.train) == (self.asked[-1][1], self.asked[-1][3])
         return 77
 
@@ -267,7 +271,7 @@ def test_a_gpu_has_memory_of_its_own_and_of_memory_that_is_not_known_nothing_is_
 
 
 def test_the_probe_counts_the_images_of_all_lanes():
-    runs = throughput.lanes_of(a_run(batch_size=4, seed=3), 3)
+    runs = throughput.benchmark_runs(a_run(batch_size=4, seed=3), 3)
     assert len(runs) == 3 and runs[0].base_lr == 2**-16 and runs[0].setting.data == "noise"
     data = throughput.random_dataset(DATASET, 64)
     assert (data.meta.train, data.meta.test, data.meta.classes) == (64, 64, ("0", "1", "2", "3"))
@@ -277,4 +281,4 @@ def test_the_probe_counts_the_images_of_all_lanes():
     assert images % (4 * 3) == 0 and seconds > 0 and not more
     # Convolutions from 1 over 16, 48, 96, 64 to 64 channels, of 5x5 and else 3x3; on one pixel 256, 256 and 4 outputs.
     convolutions = 16 * 26 + 48 * (16 * 9 + 1) + 96 * (48 * 9 + 1) + 64 * (96 * 9 + 1) + 64 * (64 * 9 + 1)
-    assert throughput.weights_of(runs[0], data) == convolutions + 256 * 65 + 256 * 257 + 4 * 257
+    assert throughput.parameter_count(runs[0], data) == convolutions + 256 * 65 + 256 * 257 + 4 * 257

@@ -28,7 +28,7 @@ from smallbatch.study.rates import format_base_lr
 from smallbatch.study.yaml_validation import read_yaml
 from smallbatch.study_file import check_config, load_study
 from smallbatch.study_file.experiment import MAX_RATE, MIN_RATE
-from smallbatch.training.schedule import FIRST, TOP
+from smallbatch.training.schedule import ONE_CYCLE_PEAK, ONE_CYCLE_START
 
 README = (PROJECT / "README.md").read_text(encoding="utf-8")
 CLUSTER, RESULTS, RUNNING, SPEED = (
@@ -158,7 +158,7 @@ def test_bounds_are_those_that_are_kept():
     told, own = documented("### An experiment"), {one.name: one.default for one in fields(Setting)}
     start, length = f"eta/{1 / own['warmup_start']:.0f}", f"{100 * own['warmup_fraction']:g} %"
     assert told["warmup"][2].startswith(f"from {start} linearly to eta over the first {length} of training")
-    assert f"rises from eta/{1 / FIRST:.0f} to eta over {100 * TOP:g} %" in told["lr_schedule"][2]
+    assert f"rises from eta/{1 / ONE_CYCLE_START:.0f} to eta over {100 * ONE_CYCLE_PEAK:g} %" in told["lr_schedule"][2]
     assert (
         VALIDATION_FRACTION == 0.1
         and "a tenth of the training images, held out" in documented("### An experiment")["selection"][2]

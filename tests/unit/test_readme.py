@@ -12,8 +12,8 @@ from smallbatch import models
 from smallbatch.data import prepare, prepared
 from smallbatch.runs.store import RunStore
 from smallbatch.study_file import check_config, load_study
-from smallbatch.training.evaluation import evaluate
 from smallbatch.training.pack import train_pack
+from smallbatch.training.weights_evaluation import evaluate
 
 PAGES = "".join(
     page.read_text(encoding="utf-8") for page in (PROJECT / "README.md", *sorted((PROJECT / "docs").glob("*.md")))

@@ -14,7 +14,7 @@ from smallbatch.publish.publish import RECORDED
 from smallbatch.runs.store import RunStore
 from smallbatch.study.yaml_validation import read_yaml
 from smallbatch.study_file import load_study
-from smallbatch.training import lanes
+from smallbatch.training import lane_layers
 from smallbatch.training.resources import device as devices
 from smallbatch.training.trainer import LaneTrainer
 
@@ -46,7 +46,7 @@ def train(folder, *, ended, noise, monkeypatch):
         draws = torch.Generator().manual_seed(number)
         weights = {
             name: tensor + noise * torch.randn(tensor.shape, generator=draws)
-            for name, tensor in lanes.lane_state(training.state.model, 0).items()
+            for name, tensor in lane_layers.lane_state(training.state.model, 0).items()
         }
         accuracy = training.test(weights).accuracies[0]
         store.write(run, data.meta.fingerprint, an_outcome(run, accuracy), place | training.environment, save(weights))

@@ -90,8 +90,8 @@ def _run_for_study(command: Callable[[Study, Config, argparse.Namespace], None],
 
 
 def _evaluate(run: Path, device: str) -> None:
-    from smallbatch.training.evaluation import evaluate  # imports torch, which takes seconds
     from smallbatch.training.resources import device as devices
+    from smallbatch.training.weights_evaluation import evaluate  # imports torch, which takes seconds
 
     asked, run = run, run.parent if run.name in FILES else run.with_suffix("") if run.suffix == ".dvc" else run
     if run.name in ("", "..") or (run.parent != Path() and run.parent.name not in ("runs", "weights")):
@@ -125,8 +125,8 @@ def _log_how_experiments_are_trained(study: Study, config: Config, where: str) -
         config: the configuration, with the device and the settings of data sets.
         where: the place that said the device. If the device is missing, other machines may do the training.
     """
-    from smallbatch.training.planned_training import describe_planned_training
     from smallbatch.training.resources import device as devices
+    from smallbatch.training.training_description import describe_planned_training
 
     try:
         device = devices.pick(config["training"]["device"], where)

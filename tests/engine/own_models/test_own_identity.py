@@ -15,10 +15,10 @@ from smallbatch import models
 from smallbatch.core.errors import UserError
 from smallbatch.data import prepared
 from smallbatch.runs.store import RunStore
-from smallbatch.training.evaluation import evaluate
 from smallbatch.training.own_models import suitability
 from smallbatch.training.pack import train_pack
 from smallbatch.training.trainer import LaneTrainer
+from smallbatch.training.weights_evaluation import evaluate
 
 pytestmark = pytest.mark.usefixtures("one_thread", "empty_cache")
 

@@ -12,9 +12,9 @@ from safetensors.torch import load
 from smallbatch.core.errors import UserError
 from smallbatch.data import prepared
 from smallbatch.runs.store import RunStore
-from smallbatch.training.evaluation import evaluate
 from smallbatch.training.own_models import lane_equality
 from smallbatch.training.pack import train_pack
+from smallbatch.training.weights_evaluation import evaluate
 
 pytestmark = pytest.mark.usefixtures("one_thread", "empty_cache")
 

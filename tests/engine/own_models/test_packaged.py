@@ -9,7 +9,7 @@ from torchvision.models import get_model
 
 from smallbatch import models
 from smallbatch.core.errors import UserError
-from smallbatch.training import lanes
+from smallbatch.training import lane_layers
 from smallbatch.training.distributed import ALONE
 from smallbatch.training.network import Network
 from smallbatch.training.optimizers import LaneSGD
@@ -131,7 +131,7 @@ def test_a_step_is_that_of_plain_torch(model):
     images, labels = torch.randn(4, *shape, generator=draws), torch.tensor([0, 1, 2, 0])
     ours, theirs = (models.build(model, shape, 3, norm="own", seed=1) for _ in range(2))
     network = Network(
-        lanes.Alone(ours), batch_size=4, bn_batch_size=4, images_at_once="auto", pixels=shape[1] * shape[2],
+        lane_layers.Alone(ours), batch_size=4, bn_batch_size=4, images_at_once="auto", pixels=shape[1] * shape[2],
         precision="float32", device=torch.device("cpu"), world=ALONE, splittable=False,
     )  # fmt: skip
     torch.manual_seed(2)

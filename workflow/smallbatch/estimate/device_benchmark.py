@@ -89,21 +89,21 @@ def measure(run: Run, dataset: DatasetInfo, most: int, m: int, *, device: str, l
     from smallbatch.training.resources.lane_count import best_lane_count
     from smallbatch.training.resources.memory import need_of
     from smallbatch.training.resources.throughput import (
-        lanes_of,
+        benchmark_runs,
+        parameter_count,
         random_dataset,
         testing_speed,
         training_speed,
-        weights_of,
     )
 
     chosen, photos = devices.pick(device), run.setting.augment_resized
     run = replace(run, batch_size=m, bn_batch_size=m)
     data, at_work, most = random_dataset(dataset, max(m, 64)), processors(), max_lanes(run.setting, dataset, most)
     heap.release_unused()
-    held = devices.held_memory()
+    held = devices.current_memory()
     with processor_binding.bound_processor() if chosen.type == "cpu" else contextlib.nullcontext():
         best = lanes if isinstance(lanes, int) else best_lane_count(run, most, dataset, chosen, at_work)
-        runs = lanes_of(run, min(most, best))
+        runs = benchmark_runs(run, min(most, best))
         training, testing = training_speed(runs, data, chosen), testing_speed(runs, data, chosen)
     need = need_of(run, dataset, chosen, photos=photos).bytes(len(runs), m) if chosen.type == "cpu" else 0
-    return Timing(1 / training, 1 / testing, need and held + need), weights_of(runs[0], data)
+    return Timing(1 / training, 1 / testing, need and held + need), parameter_count(runs[0], data)

@@ -9,7 +9,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from smallbatch.core.errors import UserError
 from smallbatch.models.normalisation import BatchNorm, micro_batch_momenta
-from smallbatch.training import lanes
+from smallbatch.training import lane_layers
 from smallbatch.training.distributed import World
 from smallbatch.training.losses import Loss, cross_entropy
 from smallbatch.training.metrics import MetricSums, Scores
@@ -25,7 +25,7 @@ class Network:
         model: model of lanes.
         batch_size: m, over all processes.
         bn_batch_size: b, if the model has batch normalisation; else 1: a mini-batch may then be divided anywhere.
-        images_at_once: maximum examples of each lane in memory; auto: the whole mini-batch, unless `fit` reduces it.
+        images_at_once: maximum examples of each lane in memory; auto: all, unless `shrink_micro_batch` reduces it.
         splittable: whether a mini-batch may be divided into micro-batches at all.
         pixels: number of pixels of an image.
         loss: loss in training.
@@ -65,7 +65,7 @@ class Network:
         )
         on_gpu = device.type != "cpu"
         # An unmodified model may require channels first, as `view` does.
-        last = not isinstance(model, lanes.Alone) and (on_gpu or pixels >= CHANNELS_LAST_FROM)
+        last = not isinstance(model, lane_layers.Alone) and (on_gpu or pixels >= CHANNELS_LAST_FROM)
         self.layout = torch.channels_last if last else torch.contiguous_format
         self.norms = [module for module in model.modules() if isinstance(module, BatchNorm)]
         for norm in self.norms:
@@ -75,7 +75,7 @@ class Network:
     def use_model(self, model: nn.Module) -> None:
         """Continue with this model of lanes, on the device."""
         self.model = model.to(self.device)
-        self.parameters = lanes.parameters_of(self.model)
+        self.parameters = lane_layers.parameters_of(self.model)
         self.lanes = len(self.parameters[0])
         self.distributed_model = self.model
         if self.world.size > 1:
@@ -86,7 +86,7 @@ class Network:
 
     def select(self, keep: list[int]) -> None:
         """Keep only these lanes."""
-        lanes.keep_lanes(self.model, keep)
+        lane_layers.keep_lanes(self.model, keep)
         self.use_model(self.model)
 
     def gradients(self, images: Tensor, labels: Tensor, *, alone: bool = False) -> Tensor:
@@ -112,7 +112,7 @@ class Network:
                 losses = _losses(self.loss, self._logits(model, x), y).sum(0) / len(images)
                 losses.sum().backward()
             total += losses.detach()
-        if isinstance(self.model, lanes.Alone):
+        if isinstance(self.model, lane_layers.Alone):
             self.model.pass_on()
         return total
 
@@ -179,7 +179,7 @@ class Network:
             before += len(labels)
         return metric_sums.scores(self.world.sum)
 
-    def fit(self, images: Tensor, labels: Tensor) -> None:
+    def shrink_micro_batch(self, images: Tensor, labels: Tensor) -> None:
         """Halve `micro_batch` until forward and backward passes fit the device's memory; nothing else changes.
 
         Raises:

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from smallbatch.study.experiments import OF_TORCH, Setting
-from smallbatch.training import lanes
+from smallbatch.training import lane_layers
 from smallbatch.training.lane_optimizer import LaneOptimizer
 from smallbatch.training.torch_optimizers import LaneTorch
 
@@ -163,7 +163,7 @@ def undecayed(model: nn.Module, kinds: Sequence[str]) -> frozenset[int]:
         kinds: `norms` for all parameters of layers with norm in their class name, `biases` for those of other layers,
             called `bias`, `in_proj_bias` or, in a recurrent layer, `bias_ih_l0`.
     """
-    model = model.model if isinstance(model, lanes.Alone) else model
+    model = model.model if isinstance(model, lane_layers.Alone) else model
     layers = dict(model.named_modules())  # of scripted code, too, whose layers have the name of their class apart
 
     def kind(name: str) -> str:

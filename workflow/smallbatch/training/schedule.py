@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from smallbatch.study.experiments import Setting
 
-TOP, FIRST, LAST = 0.3, 1 / 25, 1 / 25e4
+ONE_CYCLE_PEAK, ONE_CYCLE_START, ONE_CYCLE_END = 0.3, 1 / 25, 1 / 25e4
 """One-cycle: position of the highest rate, as a fraction of training, and the factors at both ends (as `OneCycleLR` of
 torch, after Smith & Topin 2018)."""
 
@@ -43,8 +43,12 @@ class Schedule:
 
 
 def _one_cycle(step: int, steps: int) -> float:
-    top = TOP * steps - 1
-    return _cosine(FIRST, 1, step / top) if step <= top else _cosine(1, LAST, (step - top) / (steps - 1 - top))
+    top = ONE_CYCLE_PEAK * steps - 1
+    return (
+        _cosine(ONE_CYCLE_START, 1, step / top)
+        if step <= top
+        else _cosine(1, ONE_CYCLE_END, (step - top) / (steps - 1 - top))
+    )
 
 
 def _cosine(start: float, end: float, done: float) -> float:

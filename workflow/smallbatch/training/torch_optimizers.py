@@ -12,10 +12,10 @@ from smallbatch.study.experiments import OF_TORCH
 from smallbatch.study.yaml_validation import suggestion
 from smallbatch.training.lane_optimizer import LaneOptimizer
 
-OWN_KEYS = ("params", "lr", "weight_decay")
+STUDY_ARGUMENTS = ("params", "lr", "weight_decay")
 """Arguments that a study sets by keys of their own."""
 
-IMPLEMENTATION = ("foreach", "fused", "capturable", "differentiable", "maximize")
+REFUSED_ARGUMENTS = ("foreach", "fused", "capturable", "differentiable", "maximize")
 """Arguments of the implementation, and `maximize`, which are not the user's."""
 
 
@@ -124,8 +124,8 @@ def why_not_allowed(name: str, weight_decay: float) -> str:
         return f"of torch.optim {', '.join(known)}{suggestion(base, list(known))}"
     taken = inspect.signature(known[base]).parameters
     for argument in models.arguments(name):
-        if argument not in taken or argument in (*OWN_KEYS, *IMPLEMENTATION):
-            own = [each for each in taken if each not in (*OWN_KEYS, *IMPLEMENTATION)]
+        if argument not in taken or argument in (*STUDY_ARGUMENTS, *REFUSED_ARGUMENTS):
+            own = [each for each in taken if each not in (*STUDY_ARGUMENTS, *REFUSED_ARGUMENTS)]
             return f"the arguments {', '.join(own)}{suggestion(argument, own)}; lr and weight_decay are settings"
     for argument, value in models.arguments(name).items():
         if not _of_one_type(taken[argument].default, value):

@@ -16,13 +16,13 @@ from smallbatch.data.prepared import Prepared
 from smallbatch.models import build, check_content
 from smallbatch.runs.records import Outcome
 from smallbatch.study.experiments import Run
-from smallbatch.training import lanes, variance
+from smallbatch.training import lane_layers, variance
 from smallbatch.training.batches import BatchLoader, EpochPlan
 from smallbatch.training.checkpoint_compatibility import State
 from smallbatch.training.checkpoints import Checkpoint
 from smallbatch.training.distributed import ALONE, World
 from smallbatch.training.engines import backends
-from smallbatch.training.engines.cuda_graphs import not_captured
+from smallbatch.training.engines.cuda_graphs import not_captured_message
 from smallbatch.training.engines.engine import Engine
 from smallbatch.training.lane_state import LaneState
 from smallbatch.training.losses import loss_of
@@ -82,7 +82,7 @@ class LaneTrainer:
         _, height, width = data.meta.shape
         self.pixels = height * width
         devices.set_precision(first.setting.precision, device)
-        devices.forget_peak_memory(device)
+        devices.reset_peak_memory(device)
         self._begin(runs)
 
     def _begin(self, runs: Sequence[Run]) -> None:
@@ -109,7 +109,7 @@ class LaneTrainer:
             runs[0], self.suitability, self.meta.shape, len(self.meta.classes), self.device, self.world
         )
         if self.backend.not_capturable:
-            log.info("%s", not_captured(self.backend.not_capturable))
+            log.info("%s", not_captured_message(self.backend.not_capturable))
         self.engine = self.make_engine()
         self._check_kernels()
 
@@ -131,10 +131,10 @@ class LaneTrainer:
     def _model_of_lanes(self, models: Sequence[torch.nn.Module]) -> torch.nn.Module:
         """The model of all lanes, or that of the only lane."""
         if self.suitability.lanes:
-            return lanes.stack(models)
+            return lane_layers.stack(models)
         if len(models) > 1:
             raise UserError(f"model {self.setting.model}: it is trained alone ({self.suitability.why_alone}): one lane")
-        return lanes.Alone(models[0])
+        return lane_layers.Alone(models[0])
 
     def _check_kernels(self) -> None:
         """Use torch for a model that the kernels compute wrongly: they do not see in-place operations."""
@@ -161,7 +161,7 @@ class LaneTrainer:
         """
         if self.device.type == "cuda":
             images, labels = self.loader.batches(self.plan(), 0, 1)
-            self.state.network.fit(images[0], labels[0])
+            self.state.network.shrink_micro_batch(images[0], labels[0])
         try:
             self._train_epochs(finish, checkpoint, progress)
         except Stopped as stop:
@@ -170,7 +170,7 @@ class LaneTrainer:
                 checkpoint.save(self.state.state_dict())
             raise Stopped(stop.args[0], f"epoch {self.state.epoch}, step {self.state.step}") from None
         for lane, run in enumerate(self.state.runs):
-            finish(run, self.state.outcome(lane, None), save(lanes.lane_state(self.state.model, lane)))
+            finish(run, self.state.outcome(lane, None), save(lane_layers.lane_state(self.state.model, lane)))
 
     def _train_epochs(self, finish: Finish, checkpoint: Checkpoint, progress: Progress) -> None:
         watch = None if self.suitability.lanes else self._watch()
@@ -178,7 +178,7 @@ class LaneTrainer:
         while self.state.runs and self.state.epoch < self.epochs:
             self._train_epoch(finish, checkpoint, progress)
             if watch and self.state.runs:
-                watch.check(lanes.lane_state(self.state.model, 0), self.state.epoch + 1)
+                watch.check(lane_layers.lane_state(self.state.model, 0), self.state.epoch + 1)
             if self.state.runs:
                 self._end_epoch(finish)
                 progress.epoch(self.state.epoch, self.state.history)

@@ -11,7 +11,7 @@ from smallbatch.study.experiments import OF_TORCH, Run
 from smallbatch.study.metrics import CROSS_ENTROPY
 from smallbatch.training.batches import BatchLoader
 from smallbatch.training.distributed import World
-from smallbatch.training.engines import capturable, cuda_graphs, structure
+from smallbatch.training.engines import cached_models, capturable, cuda_graphs
 from smallbatch.training.engines.eager import EagerEngine, StochasticEngine
 from smallbatch.training.engines.engine import Engine
 from smallbatch.training.engines.native import engine as native
@@ -93,6 +93,6 @@ def choose(
     # The kernels know neither other losses nor other optimisers.
     if of_torch or not (suitability.lanes and suitability.splittable):
         return Backend(suitability, not_capturable=not_capturable)
-    alone = structure.model_of(run, shape, classes)
+    alone = cached_models.model_of(run, shape, classes)
     layout = native.layout_for(alone, shape, run.setting.precision, device, world)
     return Backend(suitability, layout, triton.graph_for(alone, run, shape, device, world), not_capturable)

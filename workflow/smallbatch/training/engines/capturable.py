@@ -14,9 +14,9 @@ from torch.utils._pytree import tree_leaves
 from smallbatch import models
 from smallbatch.study.experiments import OF_TORCH, Run
 from smallbatch.study.metrics import CROSS_ENTROPY
-from smallbatch.training import lanes
+from smallbatch.training import lane_layers
 from smallbatch.training.distributed import ALONE
-from smallbatch.training.engines import structure
+from smallbatch.training.engines import cached_models
 from smallbatch.training.losses import loss_of
 from smallbatch.training.network import Network
 from smallbatch.training.own_models.operation_recorder import VALUE_READ_MESSAGE, VALUE_READING_OPERATIONS, Operations
@@ -98,7 +98,7 @@ def _why_not_own(run: Run, shape: tuple[int, int, int], classes: int) -> str:
     try:
         with torch.random.fork_rng(devices=[]):
             network = Network(
-                lanes.Alone(copy.deepcopy(structure.model_of(run, shape, classes)).to(META)),
+                lane_layers.Alone(copy.deepcopy(cached_models.model_of(run, shape, classes)).to(META)),
                 batch_size=m,
                 bn_batch_size=run.bn_batch_size if s.norm == "batch" else 1,
                 images_at_once="auto",

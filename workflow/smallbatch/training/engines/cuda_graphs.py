@@ -44,7 +44,7 @@ def can_capture(network: Network, loader: BatchLoader) -> bool:
     return on_device and network.device.type == "cuda" and network.world.size == 1
 
 
-def captured(rehearse: Program, programs: Sequence[Program], device: torch.device) -> list[Program]:
+def capture_graphs(rehearse: Program, programs: Sequence[Program], device: torch.device) -> list[Program]:
     """Capture programs as CUDA graphs, without running them; returns the function that replays each.
 
     The graphs share their memory: each may overwrite the results of another, except in tensors that existed before.
@@ -71,7 +71,7 @@ def captured(rehearse: Program, programs: Sequence[Program], device: torch.devic
     return [graph.replay for graph in graphs]
 
 
-def not_captured(reason: str) -> str:
+def not_captured_message(reason: str) -> str:
     """What the log says of steps that are not captured."""
     return f"steps are made operation by operation, not as a CUDA graph, since {reason}"
 
@@ -89,7 +89,7 @@ class GraphEngine(EagerEngine):
         replays: number of steps -> function that replays them; the largest number first.
     """
 
-    capture = staticmethod(captured)
+    capture = staticmethod(capture_graphs)
 
     def __init__(self, network: Network, optimizer: LaneOptimizer, loader: BatchLoader) -> None:
         super().__init__(network, optimizer, loader)
@@ -213,7 +213,7 @@ class GraphEngineAlone(GraphEngine, StochasticEngine):
             with self.seeded_rng(plan, first):  # for rehearsals
                 return super().block(plan, first, last, factors)
         except NotCapturable as reason:
-            log.info("%s", not_captured(str(reason)))
+            log.info("%s", not_captured_message(str(reason)))
             self.capturable = False
             return super().block(plan, first, last, factors)
 

@@ -16,7 +16,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from smallbatch import models
 from smallbatch.core.errors import UserError
 from smallbatch.models.initialisation import seed_generators
-from smallbatch.training import lanes
+from smallbatch.training import lane_layers
 from smallbatch.training.distributed import ALONE
 from smallbatch.training.losses import default_loss
 from smallbatch.training.network import Network
@@ -114,7 +114,7 @@ class Candidate:
     def network(self, *, splittable: bool, batch_size: int = EXAMPLES, images_at_once: int | str = "auto") -> Network:
         """The network with which the model is trained alone."""
         return Network(
-            lanes.Alone(self.build(1)),
+            lane_layers.Alone(self.build(1)),
             batch_size=batch_size,
             bn_batch_size=self.sub_batch,
             images_at_once=images_at_once,
@@ -238,7 +238,7 @@ class Candidate:
         """The record of a pass of `count` lanes; None if shapes alone are not sufficient."""
         (channels, height, width), alone = self.spec.shape, self.build(1)
         with contextlib.suppress(Exception), torch.device("meta"):  # any exception of the model's code
-            stacked = lanes.stack([alone.to("meta")] * count).train(training)
+            stacked = lane_layers.stack([alone.to("meta")] * count).train(training)
             with Recorder(stacked) as record:
                 stacked(torch.empty(EXAMPLES, count * channels, height, width))
             return record

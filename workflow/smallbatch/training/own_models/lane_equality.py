@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from smallbatch.core.errors import UserError
-from smallbatch.training import lanes
+from smallbatch.training import lane_layers
 from smallbatch.training.own_models import batch_size_check
 from smallbatch.training.own_models.candidate import EXAMPLES, MINI_BATCHES, Candidate
 from smallbatch.training.own_models.comparisons import all_close, close, gradients_close
@@ -64,7 +64,7 @@ def why_not_in_lanes(candidate: Candidate) -> str:
         return "it has complex numbers"  # of which a comparison in double precision would leave the real parts
     try:
         return _why_not_in_lanes(candidate)
-    except lanes.NoLaneForm as reason:
+    except lane_layers.NoLaneForm as reason:
         return str(reason)
     except UserError:
         raise
@@ -151,7 +151,7 @@ def _lanes_equal(
         for model, scale in zip(alone, scales, strict=False):
             for parameter in model.parameters():
                 parameter.mul_(scale)
-    stacked, images = lanes.stack(alone), candidate.mini_batches(examples)[:count].to(precision.dtype)
+    stacked, images = lane_layers.stack(alone), candidate.mini_batches(examples)[:count].to(precision.dtype)
     scaled = images * torch.tensor(SCALES[:count], dtype=images.dtype)[:, None, None, None, None]
     # The second pass uses the buffers left by the first.
     return all(
@@ -173,7 +173,7 @@ def _tests_equal(stacked: nn.Module, alone: Sequence[nn.Module], images: Tensor,
 def _reaches_others(candidate: Candidate, value: float) -> bool:
     """Whether a first lane whose images and weights all have this value changes the other lanes in training."""
     alone = _models_alone(candidate, LANES, EXAMPLES, DOUBLE)
-    stacked, images = lanes.stack(alone), candidate.images.double().clone()
+    stacked, images = lane_layers.stack(alone), candidate.images.double().clone()
     images[0] = value
     with torch.no_grad():
         for parameter in stacked.parameters():
@@ -182,7 +182,9 @@ def _reaches_others(candidate: Candidate, value: float) -> bool:
 
 
 def _models_alone(candidate: Candidate, count: int, examples: int, precision: Precision) -> list[nn.Module]:
-    return [lanes.perturbed(candidate.build_for(examples, seed).to(precision.dtype), seed) for seed in range(count)]
+    return [
+        lane_layers.perturbed(candidate.build_for(examples, seed).to(precision.dtype), seed) for seed in range(count)
+    ]
 
 
 def _pass_equal(

@@ -11,7 +11,7 @@ from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from smallbatch.training.lanes import NoLaneForm
+from smallbatch.training.lane_layers import NoLaneForm
 from smallbatch.training.own_models.norm_layer_tags import made_by_norms
 from smallbatch.training.own_models.outside_access import call_tracing_paused
 

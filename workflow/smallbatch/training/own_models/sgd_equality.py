@@ -4,7 +4,7 @@ import torch
 from safetensors.torch import save
 
 from smallbatch.models.initialisation import seed_generators
-from smallbatch.training import lanes
+from smallbatch.training import lane_layers
 from smallbatch.training.losses import default_loss
 from smallbatch.training.optimizers import LaneSGD
 from smallbatch.training.own_models.candidate import Candidate
@@ -33,7 +33,7 @@ def check(candidate: Candidate) -> None:
             theirs.zero_grad()
             default_loss(plain.train()(images.clone()), labels).mean().backward()
             theirs.step()
-    state = lanes.lane_state(network.model, 0)
+    state = lane_layers.lane_state(network.model, 0)
     if not all_close(state, plain.state_dict(), RELATIVE_TOLERANCE):
         raise candidate.spec.error(
             "SGD on its parameters is another than torch.optim.SGD; allowed: parameters without hooks"

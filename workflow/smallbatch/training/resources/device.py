@@ -108,7 +108,7 @@ def describe(device: torch.device) -> dict[str, str]:
     return {"device": processor_name(), "threads": str(torch.get_num_threads())}
 
 
-def forget_peak_memory(device: torch.device) -> None:
+def reset_peak_memory(device: torch.device) -> None:
     """Restart the measurement of `peak_memory`."""
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)
@@ -129,7 +129,7 @@ def peak_memory(device: torch.device) -> int:
     return torch.cuda.max_memory_allocated(device) if device.type == "cuda" else _memory("VmHWM")
 
 
-def held_memory() -> int:
+def current_memory() -> int:
     """Bytes that the process uses now; its peak if the system does not report the current value."""
     return _memory("VmRSS")
 

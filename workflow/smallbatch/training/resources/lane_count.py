@@ -30,7 +30,7 @@ from smallbatch.training.distributed import ALONE, World
 from smallbatch.training.engines.native import engine as native
 from smallbatch.training.engines.triton_kernels import engine as triton
 from smallbatch.training.resources import device as devices
-from smallbatch.training.resources.throughput import best_training_speed, lanes_of, random_dataset
+from smallbatch.training.resources.throughput import benchmark_runs, best_training_speed, random_dataset
 
 CPU_LANES, GPU_LANES = 16, 64
 """Maximum number of lanes."""
@@ -178,7 +178,7 @@ def _measure(run: Run, lanes: int, dataset: DatasetInfo, device: torch.device) -
     """Images/s of `lanes` lanes; 0 if they do not fit the device's memory."""
     data = random_dataset(dataset, max(run.batch_size, 64))
     try:
-        return best_training_speed(lanes_of(run, lanes), data, device, SECONDS)
+        return best_training_speed(benchmark_runs(run, lanes), data, device, SECONDS)
     except torch.OutOfMemoryError:
         return 0.0
 

@@ -25,9 +25,9 @@ from smallbatch.core.errors import UserError
 from smallbatch.data.originals import DatasetInfo
 from smallbatch.models import build
 from smallbatch.study.experiments import Run
-from smallbatch.training import lanes
+from smallbatch.training import lane_layers
 from smallbatch.training.distributed import ALONE, World
-from smallbatch.training.engines import structure
+from smallbatch.training.engines import cached_models
 from smallbatch.training.engines.engine import BLOCK_IMAGES, BLOCK_VALUES
 from smallbatch.training.engines.native import engine as native
 from smallbatch.training.engines.triton_kernels import engine as triton
@@ -209,7 +209,7 @@ class MemoryBudget:
         return 1, micro_batch
 
     def _refusal(self, run: Run, needed: int) -> UserError:
-        held = devices.held_memory()
+        held = devices.current_memory()
         needed, available = (math.ceil((held + size) / 10**6) for size in (needed, self.size))
         what = f"{run.setting.model} on {run.setting.data}, m={run.batch_size}, b={run.bn_batch_size}"
         return UserError(
@@ -233,7 +233,7 @@ def free_for(device: torch.device, memory_mb: int | None, processes: int, at_wor
         return devices.free_memory(device) // max(processes, at_work)
     # The process that starts and watches the others uses a share too.
     shares = 1 if processes == 1 else processes + 1
-    return memory_mb * 10**6 // shares - devices.held_memory()
+    return memory_mb * 10**6 // shares - devices.current_memory()
 
 
 def need_of(run: Run, dataset: DatasetInfo, device: torch.device, world: World = ALONE, *, photos: bool) -> MemoryNeed:
@@ -359,9 +359,11 @@ def trace(
         in_lanes: whether the model can be trained in lanes.
     """
     count, examples = 2 if in_lanes else 1, 4 if in_parts else 2
-    alone = structure.build(model, norm, norm_layers, shape, classes, 2)
+    alone = cached_models.build(model, norm, norm_layers, shape, classes, 2)
     network = Network(
-        lanes.stack([alone] * count) if in_lanes else lanes.Alone(_unshared(model, norm, norm_layers, shape, classes)),
+        lane_layers.stack([alone] * count)
+        if in_lanes
+        else lane_layers.Alone(_unshared(model, norm, norm_layers, shape, classes)),
         batch_size=examples,
         bn_batch_size=2,
         images_at_once="auto",

@@ -34,7 +34,7 @@ def random_dataset(dataset: DatasetInfo, images: int) -> Prepared:
     return Prepared(replace(meta, targets=dataset.targets), split, split)
 
 
-def lanes_of(run: Run, count: int) -> list[Run]:
+def benchmark_runs(run: Run, count: int) -> list[Run]:
     """`count` runs like this one on all of a `random_dataset`: at a rate that keeps them finite, without variance."""
     plain = replace(
         run.setting,
@@ -54,7 +54,7 @@ def training_speed(runs: Sequence[Run], data: Prepared, device: torch.device, se
     """Training images/s of all lanes together.
 
     Args:
-        runs: lanes, as from `lanes_of`.
+        runs: lanes, as from `benchmark_runs`.
         data: training data; at least one mini-batch.
         device: device to run on.
         seconds: minimum duration of the measurement.
@@ -129,7 +129,7 @@ def _mean(pieces: Sequence[tuple[int, float]]) -> float:
     return images / took
 
 
-def weights_of(run: Run, data: Prepared) -> int:
+def parameter_count(run: Run, data: Prepared) -> int:
     """Number of weights of a run's model."""
     anywhere = replace(run, setting=replace(run.setting, precision="float32"))
     training = LaneTrainer([anywhere], data, torch.device("cpu"))

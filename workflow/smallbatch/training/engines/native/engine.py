@@ -17,10 +17,10 @@ from smallbatch.core.errors import refuse
 from smallbatch.data.originals import DatasetInfo
 from smallbatch.models.normalisation import micro_batch_momenta
 from smallbatch.study.experiments import Run
-from smallbatch.training import lanes
+from smallbatch.training import lane_layers
 from smallbatch.training.batches import Batches, BatchLoader
 from smallbatch.training.distributed import ALONE, World
-from smallbatch.training.engines import structure
+from smallbatch.training.engines import cached_models
 from smallbatch.training.engines.eager import EagerEngine
 from smallbatch.training.engines.engine import BLOCK_IMAGES, BLOCK_VALUES, Engine
 from smallbatch.training.engines.native import library
@@ -37,7 +37,7 @@ MICRO_BATCH = 16
 """Images of a mini-batch that pass forwards and backwards together unless batch statistics need more: few enough for
 the caches, enough to read the weights of large layers rarely."""
 
-TRIED, TRIED_B, TRIED_LANES = 8, 4, 3
+CHECK_EXAMPLES, CHECK_SUB_BATCH, CHECK_LANES = 8, 4, 3
 """Examples, sub-batch and lanes with which the kernels are checked on a user's model."""
 
 TOLERANCE = 1e-2
@@ -201,7 +201,7 @@ def layout_for(
     if not plain or not single or math.prod(shape[1:]) > MAX_PIXELS or library.kernels() is None:
         return None
     try:
-        return MemoryLayout(structure.graph_of(alone, shape), alone.state_dict())
+        return MemoryLayout(cached_models.graph_of(alone, shape), alone.state_dict())
     except Unsupported as reason:
         log.info("trained operation by operation, slower: of this model the kernels do not know that %s", reason)
         return None
@@ -217,14 +217,14 @@ def matches_torch(model: nn.Module, layout: MemoryLayout, loader: BatchLoader) -
     """
     channels, height, width = loader.shape
     draws = torch.Generator().manual_seed(0)
-    images = torch.randn(1, TRIED, TRIED_LANES * channels, height, width, generator=draws)
-    labels = torch.randint(layout.program.classes, (1, TRIED, TRIED_LANES), generator=draws)
+    images = torch.randn(1, CHECK_EXAMPLES, CHECK_LANES * channels, height, width, generator=draws)
+    labels = torch.randint(layout.program.classes, (1, CHECK_EXAMPLES, CHECK_LANES), generator=draws)
     results = []
     for make in (EagerEngine, partial(NativeEngine, layout=layout)):
         network = Network(
-            lanes.stack([lanes.perturbed(copy.deepcopy(model), seed) for seed in range(TRIED_LANES)]),
-            batch_size=TRIED,
-            bn_batch_size=TRIED_B,
+            lane_layers.stack([lane_layers.perturbed(copy.deepcopy(model), seed) for seed in range(CHECK_LANES)]),
+            batch_size=CHECK_EXAMPLES,
+            bn_batch_size=CHECK_SUB_BATCH,
             images_at_once="auto",
             pixels=height * width,
             precision="float32",
@@ -249,7 +249,7 @@ def layout_of(run: Run, dataset: DatasetInfo, device: torch.device, world: World
     suits = suitability(s, dataset.shape, classes)
     if not (suits.lanes and suits.splittable):
         return None
-    alone = structure.model_of(run, dataset.shape, classes)
+    alone = cached_models.model_of(run, dataset.shape, classes)
     return layout_for(alone, dataset.shape, s.precision, device, world)
 
 

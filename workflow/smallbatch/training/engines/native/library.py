@@ -86,7 +86,7 @@ STRUCTS: tuple[type[ctypes.Structure], ...] = (TensorView, Op, Program, Lane, Ru
 """All structs, in the order of kernels.cpp."""
 
 
-class OtherInterface(Exception):
+class InterfaceMismatch(Exception):
     """The kernels' declarations differ from those here: they would access wrong memory."""
 
 
@@ -117,7 +117,7 @@ def kernels() -> ctypes.CDLL | None:
     try:
         library = _built(command)
         _check_interface(library)
-    except OtherInterface as error:
+    except InterfaceMismatch as error:
         log.warning("%s: %s: training goes operation by operation, slower", SOURCE, error)
         return None
     except (OSError, subprocess.SubprocessError) as error:
@@ -141,10 +141,10 @@ def _check_interface(library: ctypes.CDLL) -> None:
     library.smallbatch_interface.restype = c_int32
     library.smallbatch_struct_size.argtypes, library.smallbatch_struct_size.restype = (c_int32,), c_int64
     if (number := library.smallbatch_interface()) != INTERFACE:
-        raise OtherInterface(f"its interface is number {number}, that of library.py {INTERFACE}")
+        raise InterfaceMismatch(f"its interface is number {number}, that of library.py {INTERFACE}")
     for index, struct in enumerate(STRUCTS):
         if (size := library.smallbatch_struct_size(index)) != ctypes.sizeof(struct):
-            raise OtherInterface(f"{struct.__name__} has {size} bytes, in library.py {ctypes.sizeof(struct)}")
+            raise InterfaceMismatch(f"{struct.__name__} has {size} bytes, in library.py {ctypes.sizeof(struct)}")
 
 
 def loaded() -> ctypes.CDLL:

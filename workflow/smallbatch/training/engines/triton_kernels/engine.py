@@ -15,7 +15,7 @@ from smallbatch.models import is_own
 from smallbatch.study.experiments import Run, Setting
 from smallbatch.training.batches import BatchLoader, EpochPlan
 from smallbatch.training.distributed import World
-from smallbatch.training.engines import structure
+from smallbatch.training.engines import cached_models
 from smallbatch.training.engines.cuda_graphs import GraphEngine
 from smallbatch.training.engines.trace import Graph, Unsupported
 from smallbatch.training.network import Network
@@ -185,7 +185,7 @@ def graph_of(run: Run, dataset: DatasetInfo, device: torch.device, world: World)
     if not (_suit(dataset.shape, device, world) and suits.lanes and suits.splittable):
         return None
     with contextlib.suppress(Unsupported):
-        return _traced(structure.model_of(run, dataset.shape, classes), run, dataset.shape)
+        return _traced(cached_models.model_of(run, dataset.shape, classes), run, dataset.shape)
     return None
 
 
@@ -203,7 +203,7 @@ def _traced(alone: nn.Module, run: Run, shape: tuple[int, int, int]) -> Graph:
         raise Unsupported("it has parameters that are not trained, or not float32")
     if recipe := _unknown_of(run.setting):
         raise Unsupported(recipe)
-    graph = structure.graph_of(alone, shape)
+    graph = cached_models.graph_of(alone, shape)
     layer_layout.check(graph, run.batch_size)
     return graph
 

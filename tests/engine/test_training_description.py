@@ -6,12 +6,12 @@ from helpers import PROJECT, a_run
 from helpers.own_models import DATASET
 
 from smallbatch.data.prepared import read
-from smallbatch.training import planned_training as module
+from smallbatch.training import training_description as module
 from smallbatch.training.engines.eager import EagerEngine
 from smallbatch.training.engines.native import library
 from smallbatch.training.own_models.spec import BUILT_IN, SLOWER
-from smallbatch.training.planned_training import describe_planned_training
 from smallbatch.training.trainer import LaneTrainer
+from smallbatch.training.training_description import describe_planned_training
 
 CPU = torch.device("cpu")
 BY_TORCH, BY_KERNELS = (f"several runs in lanes, by {whom}" for whom in ("torch", "the kernels of this project"))
