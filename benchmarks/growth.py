@@ -23,8 +23,8 @@ import numpy as np
 from smallbatch.analysis.table import read_tables, write_table, write_tables
 from smallbatch.core.environment import processors
 from smallbatch.core.files import write_json, write_sealed
-from smallbatch.data.originals import ORIGINALS
 from smallbatch.data.prepared import META, Meta, read_meta
+from smallbatch.data.public_datasets import PUBLIC_DATASETS
 from smallbatch.runs.chosen_rates import chosen_file, write_chosen
 from smallbatch.runs.heartbeat import DONE, HeartbeatWriter, first_heartbeat
 from smallbatch.runs.packs import cut_into_packs, pack_size, with_rates
@@ -65,7 +65,7 @@ def make(config: dict, folder: Path) -> int:
     write_json(folder / "config" / "config.yaml", config)  # JSON is YAML
     (folder / "config" / "studies").symlink_to(PROJECT / "config" / "studies")
     for label in study.labels:
-        size = ORIGINALS[label]
+        size = PUBLIC_DATASETS[label]
         gray = (0.5,) * size.shape[0]
         classes = tuple(map(str, range(size.classes)))
         meta = Meta(label, classes, size.shape, gray, gray, size.train, size.test, f"made {label}")
@@ -88,7 +88,7 @@ def make(config: dict, folder: Path) -> int:
 def made_outcome(run: Run) -> Outcome:
     """What could have come out: the best rate falls with m, and far above it training diverges."""
     s, draws = run.setting, np.random.default_rng(zlib.crc32(run.name("").encode()))
-    classes = ORIGINALS[s.data].classes
+    classes = PUBLIC_DATASETS[s.data].classes
     distance = np.log2(run.base_lr) + 6 + 0.3 * np.log2(run.batch_size)
     diverged = 5 if distance > 4 + draws.normal() else None
     accuracy = float(1 / classes + (0.9 - 1 / classes) * np.exp(-((distance / 4) ** 2)) + 0.005 * draws.normal())

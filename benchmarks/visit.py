@@ -32,7 +32,7 @@ from smallbatch.core import environment
 from smallbatch.core.errors import UserError
 from smallbatch.core.files import write_json
 from smallbatch.data import prepared
-from smallbatch.data.originals import ORIGINALS
+from smallbatch.data.public_datasets import PUBLIC_DATASETS
 from smallbatch.study.experiments import Run, Setting
 from smallbatch.study.rates import BaseLr
 from smallbatch.training import lane_layers
@@ -45,7 +45,7 @@ from speed.cells import CELLS as CELLS_AT_ALL
 from speed.cells import CUDA_METHODS, ENGINE, METHODS, PEAK, PEERS_IN_LANES, ROW, USUAL, Cell, Method, methods
 from speed.trainers import usual_speed
 
-CIFAR10 = ORIGINALS["cifar10"]
+CIFAR10 = PUBLIC_DATASETS["cifar10"]
 CELLS = (
     *(Cell("alexnet", m) for m in (2, 8, 32, 128, 512)),
     *(Cell(group, 2) for group in ("resnet8", "resnet20", "digits")),

@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from smallbatch.data.originals import ORIGINALS
+from smallbatch.data.public_datasets import PUBLIC_DATASETS
 from smallbatch.study.experiments import Run, Setting
 from speed.cells import ROW
 
@@ -11,7 +11,7 @@ SETTING = Setting("cifar10", "alexnet", 5e-4, epochs=82)
 BATCH_SIZES = tuple(2**k for k in range(1, 12))
 """Experiment `alexnet` of config/studies/paper.yaml, of which Figure 1 is drawn; a test compares them."""
 
-CIFAR10 = ORIGINALS["cifar10"]
+CIFAR10 = PUBLIC_DATASETS["cifar10"]
 IMAGES = {"cpu": 2048, "cuda": 8192}
 """Made images in either split, of which the steps take theirs."""
 

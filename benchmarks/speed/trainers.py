@@ -20,7 +20,7 @@ from torch.utils.data import DataLoader
 from torch.utils.flop_counter import FlopCounterMode
 
 from smallbatch.core.environment import processors
-from smallbatch.data.originals import DatasetInfo
+from smallbatch.data.public_datasets import DatasetInfo
 from smallbatch.models import build
 from smallbatch.runs.records import Epoch
 from smallbatch.study.experiments import Run, Setting

@@ -12,7 +12,7 @@ from helpers import a_run
 
 from smallbatch.core.environment import cache_folder
 from smallbatch.core.files import read_sealed
-from smallbatch.data.originals import DatasetInfo
+from smallbatch.data.public_datasets import DatasetInfo
 from smallbatch.training.pack import train_pack
 from smallbatch.training.resources import lane_count
 

@@ -17,7 +17,7 @@ from smallbatch.core.environment import cache_folder
 from smallbatch.core.errors import UserError
 from smallbatch.core.files import read_sealed
 from smallbatch.data import prepared
-from smallbatch.data.originals import ORIGINALS, DatasetInfo
+from smallbatch.data.public_datasets import PUBLIC_DATASETS, DatasetInfo
 from smallbatch.runs.store import RunStore
 from smallbatch.training import checkpoints, pack
 from smallbatch.training.checkpoints import Checkpoint
@@ -29,7 +29,7 @@ from smallbatch.training.resources import memory
 from smallbatch.training.trainer import LaneTrainer
 
 CPU, GPU = torch.device("cpu"), torch.device("cuda")
-CIFAR10 = ORIGINALS["cifar10"]
+CIFAR10 = PUBLIC_DATASETS["cifar10"]
 SMALL = DatasetInfo((1, 8, 8), 4, 64, 32)
 RUNS = [a_run(seed=seed, model="resnet8", norm="batch", b=2, momentum=0.5, epochs=3) for seed in range(4)]
 
@@ -120,19 +120,19 @@ def test_kernels_work_on_few_images_of_one_lane_unless_a_batch_statistic_needs_m
 MEASURE = """
 import torch
 from helpers import a_run
-from smallbatch.data.originals import ORIGINALS
+from smallbatch.data.public_datasets import PUBLIC_DATASETS
 from smallbatch.training.resources import device as devices
 from smallbatch.training.resources import memory
 from smallbatch.training.trainer import LaneTrainer
 from smallbatch.training.engines.native import library
-from smallbatch.training.resources.throughput import lanes_of, random_dataset
+from smallbatch.training.resources.throughput import benchmark_runs, random_dataset
 
-device, dataset = devices.pick("cpu"), ORIGINALS["cifar10"]
+device, dataset = devices.pick("cpu"), PUBLIC_DATASETS["cifar10"]
 data, run = random_dataset(dataset, 512), a_run(model="resnet8", norm="batch", batch_size=256, b=256)
 needed = memory.need_of(run, dataset, device, photos=False).bytes(2, 256)
-devices.forget_peak_memory(device)
-before = devices.held_memory()
-training = LaneTrainer(lanes_of(run, 2), data, device)
+devices.reset_peak_memory(device)
+before = devices.current_memory()
+training = LaneTrainer(benchmark_runs(run, 2), data, device)
 training.train_block(training.plan(), 2)
 devices.release_memory(device)
 training.test_split(training.loader.test_batches)

@@ -13,7 +13,7 @@ import torch
 from helpers import PROJECT, a_run, made_data
 
 from smallbatch.data import prepared
-from smallbatch.data.originals import DatasetInfo
+from smallbatch.data.public_datasets import DatasetInfo
 from smallbatch.models import build
 from smallbatch.training import lane_layers, variance
 from smallbatch.training.distributed import ALONE, World

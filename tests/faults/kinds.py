@@ -32,7 +32,7 @@ from smallbatch.core.environment import ENVIRONMENT
 from smallbatch.core.errors import UserError
 from smallbatch.data import archives, cifar, prepared
 from smallbatch.data.download import md5_of
-from smallbatch.data.originals import DatasetInfo
+from smallbatch.data.public_datasets import DatasetInfo
 from smallbatch.estimate import timings
 from smallbatch.runs import bundles
 from smallbatch.runs.chosen_rates import read_chosen, write_chosen

@@ -9,7 +9,7 @@ from torch.nn import functional as F
 from helpers import a_run
 from smallbatch import models
 from smallbatch.core.seeds import stream_seed
-from smallbatch.data.originals import DatasetInfo
+from smallbatch.data.public_datasets import DatasetInfo
 from smallbatch.training import own_models
 from smallbatch.training.own_models import check_processes, examination, suitability
 from smallbatch.training.own_models.set_order import sorted_sets

@@ -9,7 +9,7 @@ import pytest
 import torch
 from helpers import a_run
 
-from smallbatch.data.originals import DatasetInfo
+from smallbatch.data.public_datasets import DatasetInfo
 from smallbatch.estimate import cost, device_benchmark
 from smallbatch.estimate.cost import estimate, format_estimate
 from smallbatch.estimate.timings import Timing, kind_of

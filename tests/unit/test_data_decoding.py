@@ -12,7 +12,7 @@ import pytest
 from PIL import Image, PngImagePlugin
 from torchvision.transforms.v2 import functional as reference
 
-from smallbatch.data.decoding import FORMATS, UNSIGNED, BrokenImage, decoded, kind_of_non_image
+from smallbatch.data.decoding import FORMAT_BY_EXTENSION, FORMATS, BrokenImage, decoded, kind_of_non_image
 
 SIZE = 8
 
@@ -65,14 +65,14 @@ def test_images_are_taken_by_content_whatever_their_name(tmp_path: Path, file_fo
 @pytest.mark.parametrize("ending", ["tga", "TGA"])
 def test_formats_without_a_sign_go_by_name(tmp_path: Path, ending: str) -> None:
     file = tmp_path / f"picture.{ending}"
-    file.write_bytes(encoded(colours(), UNSIGNED[f".{ending.lower()}"]))
+    file.write_bytes(encoded(colours(), FORMAT_BY_EXTENSION[f".{ending.lower()}"]))
     assert kind_of_non_image(file) is None
     assert decoded(file, SIZE, "RGB").pixels[:, 0, 0].tolist() == [200, 0, 0]
 
 
 def test_no_format_is_read_by_another_program() -> None:
     """Ghostscript, a printer's metafile, and the stubs that wait for a handler."""
-    assert not {"EPS", "WMF", "BUFR", "GRIB", "HDF5", "MPEG"} & {*FORMATS, *UNSIGNED.values()}
+    assert not {"EPS", "WMF", "BUFR", "GRIB", "HDF5", "MPEG"} & {*FORMATS, *FORMAT_BY_EXTENSION.values()}
     Image.init()
     assert set(FORMATS) <= set(Image.OPEN)
 

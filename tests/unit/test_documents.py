@@ -16,7 +16,7 @@ from helpers import PROJECT, snakemake
 
 from smallbatch import models
 from smallbatch.cluster.slurm_commands import WARNING
-from smallbatch.data import originals
+from smallbatch.data import public_datasets
 from smallbatch.data.prepared import Meta
 from smallbatch.estimate import job_resources as resources
 from smallbatch.estimate.timings import images
@@ -220,7 +220,7 @@ def test_the_terminal_that_is_shown_has_the_runs_of_the_readmes_first_command():
 
 
 def weights(setting: Setting) -> int:
-    of = originals.ORIGINALS[setting.data]
+    of = public_datasets.PUBLIC_DATASETS[setting.data]
     model = models.build(setting.model, of.shape, of.classes, norm=setting.norm, norm_layers=setting.norm_layers)
     return sum(own.numel() for own in model.parameters())
 
@@ -234,7 +234,7 @@ def stored(runs) -> float:
 
 def test_sizes_of_the_paper_are_those_of_its_study():
     runs = {run for _, run in with_rates(study("paper"))}
-    of = originals.ORIGINALS
+    of = public_datasets.PUBLIC_DATASETS
     seen = sum(
         images(run.setting, run.batch_size, of[run.setting.data].train, of[run.setting.data].test)[0] for run in runs
     )
@@ -280,7 +280,7 @@ def meta_of(name: str, store: RunStore, folder: Path) -> Meta:
 
     if name != "cifar10":
         return prepare("digits", CONFIG["datasets"]["digits"], folder / "data" / "digits", folder)
-    size, record = originals.ORIGINALS["cifar10"], store.read(next(store.root.iterdir()).name)
+    size, record = public_datasets.PUBLIC_DATASETS["cifar10"], store.read(next(store.root.iterdir()).name)
     classes = ("class",) * size.classes
     return Meta("cifar10-jpeg", classes, size.shape, (), (), size.train, size.test, record.fingerprint)
 
@@ -431,7 +431,7 @@ def test_the_tables_beside_the_papers_figures_are_those_of_the_published_runs(pu
 
 def test_the_readme_is_short_and_says_what_the_default_study_takes():
     assert 900 <= len(README.split()) <= 1200
-    planned, of = {run for _, run in with_rates(study("laptop"))}, originals.ORIGINALS["digits"]
+    planned, of = {run for _, run in with_rates(study("laptop"))}, public_datasets.PUBLIC_DATASETS["digits"]
     assert (
         f"trains {len(planned)} small networks on the {of.train + of.test:,} hand-written digits that scikit-learn "
         "carries: 8 to 9 minutes on two cores without a GPU (21 without AVX-512), and "

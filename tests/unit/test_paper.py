@@ -9,8 +9,8 @@ from smallbatch.analysis.claims.catalogue import CLAIMS
 from smallbatch.analysis.metric_columns import with_metric_as_accuracy
 from smallbatch.analysis.setting_differences import PAPER_FIGURES, setting_differences
 from smallbatch.analysis.table import runs_table
-from smallbatch.data.originals import ORIGINALS
 from smallbatch.data.prepared import Meta
+from smallbatch.data.public_datasets import PUBLIC_DATASETS
 from smallbatch.study_file import load_study
 
 AS_FIGURE_8 = AS_FIGURE_1 | {"model": "resnet32", "norm": "batch", "augment": "pad 4 + flip", "weight_decay": 1e-4}
@@ -88,7 +88,7 @@ def test_the_study_of_the_paper_has_the_papers_settings(monkeypatch):
     study = load_study(config | {"study": "paper"})
     metas = {
         label: Meta(label, ("class",) * size.classes, size.shape, (), (), size.train, size.test, "0" * 64)
-        for label, size in ORIGINALS.items()
+        for label, size in PUBLIC_DATASETS.items()
     }
     runs = runs_table(study.planned(), {}, metas, threshold=0.8).groupby("experiment")
     shown = {figure: study.figures[figure]["experiments"] for figure in PAPER_FIGURES if figure in study.figures}

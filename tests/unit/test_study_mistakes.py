@@ -8,7 +8,7 @@ from helpers.studies import CONFIG, base_and_dependent, load, small
 
 from smallbatch import models
 from smallbatch.core.errors import UserError
-from smallbatch.data.originals import DatasetInfo
+from smallbatch.data.public_datasets import DatasetInfo
 from smallbatch.study_file import check_config, load_study
 from smallbatch.study_file.data_compatibility import check_against_data
 

@@ -7,7 +7,7 @@ import pandas as pd
 
 from smallbatch.analysis.metric_columns import is_accuracy, metric_label
 from smallbatch.analysis.words import Row, budget, budget_of, counted, departures, model_words, norm_words
-from smallbatch.data.originals import ORIGINALS
+from smallbatch.data.public_datasets import PUBLIC_DATASETS
 
 DATASET_TITLES = {"cifar10": "CIFAR-10", "cifar100": "CIFAR-100", "imagenet": "ImageNet"}
 PAPER_EPOCHS = {"cifar10": 82, "cifar100": 164, "imagenet": 90}
@@ -146,7 +146,7 @@ def _epochs(paper: PaperFigure, rows: _Rows) -> list[str]:
 
 
 def _fewer_images(paper: PaperFigure, rows: _Rows) -> list[str]:
-    theirs = {label: ORIGINALS[label].train for label in paper.data}
+    theirs = {label: PUBLIC_DATASETS[label].train for label in paper.data}
     least = min(theirs.values())
     fewer = {row["train_images"] for row in rows if row["train_images"] < theirs.get(row["data"], least)}
     *others, most = [f"{count:,}" for count in sorted(fewer)] or [""]

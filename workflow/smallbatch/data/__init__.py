@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from smallbatch.core.errors import UserError, refuse
-from smallbatch.data.originals import ORIGINAL_MD5, ORIGINALS, DatasetInfo
+from smallbatch.data.public_datasets import ORIGINAL_MD5, PUBLIC_DATASETS, DatasetInfo
 
 if TYPE_CHECKING:
     from smallbatch.data.prepared import Meta
@@ -277,7 +277,7 @@ def label(key: str, settings: dict[str, Any]) -> str:
 def original_size(settings: dict[str, Any]) -> DatasetInfo | None:
     """The size of a data set that must be the original, which is known before it is available; else None."""
     source = settings["source"]
-    return ORIGINALS[source] if source == "digits" or _is_original(settings) else None
+    return PUBLIC_DATASETS[source] if source == "digits" or _is_original(settings) else None
 
 
 def known_train_images(settings: dict[str, Any]) -> int | None:

@@ -8,9 +8,9 @@ import numpy as np
 
 from smallbatch.core.errors import UserError
 from smallbatch.data.folder_listing import shown
-from smallbatch.data.originals import DatasetInfo
-from smallbatch.data.prepared import CHUNK_VALUES, Meta, Split, a_number_among, kind_of_targets, write
-from smallbatch.data.splits import log_repetitions_and_labels, split_by_seed
+from smallbatch.data.prepared import CHUNK_VALUES, Meta, Split, first_nonbinary_target, kind_of_targets, write
+from smallbatch.data.public_datasets import DatasetInfo
+from smallbatch.data.splits import log_duplicates_and_class_sizes, split_by_seed
 
 SPLIT = ("train_images", "train_labels", "test_images", "test_labels")
 WHOLE = ("images", "labels")
@@ -33,7 +33,7 @@ class Own(NamedTuple):
         images = self.train.images
         counts = len(self.classes), len(images), len(self.test.images)
         labels = self.train.labels, self.test.labels
-        targets = kind_of_targets(*labels), a_number_among(self.classes, *labels)
+        targets = kind_of_targets(*labels), first_nonbinary_target(self.classes, *labels)
         return DatasetInfo(images.shape[1:], *counts, images.itemsize, *targets)
 
 
@@ -93,7 +93,7 @@ def write_own(
         own: the arrays.
         watched: as in `Meta`.
     """
-    log_repetitions_and_labels(where, own.classes, own.train, own.test)
+    log_duplicates_and_class_sizes(where, own.classes, own.train, own.test)
     return write(folder, label, own.classes, own.train, own.test, settings=settings, watched=watched)
 
 

@@ -16,7 +16,11 @@ import pyarrow.parquet as pq
 
 from smallbatch.core.errors import UserError
 from smallbatch.core.files import check_folder_writable, read_json
-from smallbatch.data.columns import (
+from smallbatch.data.decoding import BrokenImage, Picture, decoded_content
+from smallbatch.data.folder_listing import shown, some, stat_digest
+from smallbatch.data.image_folder import load, size_by_labels, write_loaded
+from smallbatch.data.image_folder_splits import ROLES
+from smallbatch.data.label_columns import (
     Columns,
     Labels,
     check_class_names,
@@ -25,12 +29,8 @@ from smallbatch.data.columns import (
     divided,
     numbers_of,
 )
-from smallbatch.data.decoding import BrokenImage, Picture, decoded_content
-from smallbatch.data.folder_layout import ROLES
-from smallbatch.data.folder_listing import shown, some, stat_digest
-from smallbatch.data.image_folder import load, size_by_labels, write_loaded
-from smallbatch.data.originals import DatasetInfo
 from smallbatch.data.prepared import Meta
+from smallbatch.data.public_datasets import DatasetInfo
 
 SUFFIXES = (".parquet", ".arrow")
 IMAGES = "image"

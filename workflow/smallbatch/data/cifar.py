@@ -17,8 +17,8 @@ import numpy as np
 from smallbatch.core.errors import UserError
 from smallbatch.data.archives import read_members
 from smallbatch.data.download import fetch, md5_of
-from smallbatch.data.originals import ORIGINAL_MD5
 from smallbatch.data.prepared import Meta, Split, write
+from smallbatch.data.public_datasets import ORIGINAL_MD5
 
 SITE = "https://www.cs.toronto.edu/~kriz"
 SHAPE = (3, 32, 32)

@@ -5,8 +5,8 @@ from typing import Any
 
 from smallbatch.core.errors import UserError
 from smallbatch.data import label, original_size, size_of_source
-from smallbatch.data.originals import ORIGINALS, DatasetInfo
 from smallbatch.data.prepared import META, Meta, read_meta
+from smallbatch.data.public_datasets import PUBLIC_DATASETS, DatasetInfo
 
 
 def size_of(meta: Meta) -> DatasetInfo:
@@ -47,7 +47,7 @@ def image_shape_and_classes(key: str, settings: dict[str, Any], data: Path) -> t
     try:
         known = dataset_info(key, settings, data)
     except UserError:  # not prepared, or damaged; damage is reported when the data are read
-        if size := ORIGINALS.get(settings["source"]) or size_of_source(settings):
+        if size := PUBLIC_DATASETS.get(settings["source"]) or size_of_source(settings):
             return size.shape, size.classes
         channels = 1 if settings.get("mode") == "L" else 3
         return (channels, settings["size"], settings["size"]), 10

@@ -25,7 +25,7 @@ FORMATS = (
     *FAMILIAR, "DIB", "ICO", "CUR", "ICNS", "PSD", "QOI", "DDS", "SGI", "SUN", "PCX", "DCX", "MSP", "PIXAR",
     "BLP", "FTEX", "GBR", "FLI", "FITS", "MCIDAS", "XBM", "XPM",
 )  # fmt: skip
-UNSIGNED = dict.fromkeys((".tga", ".icb", ".vda", ".vst"), "TGA")
+FORMAT_BY_EXTENSION = dict.fromkeys((".tga", ".icb", ".vda", ".vst"), "TGA")
 """Formats that only the file's name identifies."""
 
 EXTENSIONS = (
@@ -120,7 +120,7 @@ def _opens(content: io.BufferedReader, suffix: str) -> bool:
 
 
 def _formats(suffix: str) -> tuple[str, ...]:
-    return (*FORMATS, UNSIGNED[suffix]) if suffix in UNSIGNED else FORMATS
+    return (*FORMATS, FORMAT_BY_EXTENSION[suffix]) if suffix in FORMAT_BY_EXTENSION else FORMATS
 
 
 def decoded(file: Path, size: int, mode: str, white: int = DEEP) -> Picture:

@@ -25,11 +25,11 @@ from smallbatch.core.errors import UserError, refuse
 from smallbatch.core.files import check_folder_writable, writing_errors
 from smallbatch.data.archives import as_folder
 from smallbatch.data.decoding import DEEP, BrokenImage, Picture, collecting_pillow_warnings, decoded
-from smallbatch.data.folder_layout import Classes, Pictures, classes_of_splits
 from smallbatch.data.folder_listing import describe_left_out, shown, stat_digest
-from smallbatch.data.originals import DatasetInfo
-from smallbatch.data.prepared import Meta, Split, a_number_among, kind_of_targets, write
-from smallbatch.data.splits import log_repetitions_and_labels, split_by_seed
+from smallbatch.data.image_folder_splits import Classes, Pictures, classes_of_splits
+from smallbatch.data.prepared import Meta, Split, first_nonbinary_target, kind_of_targets, write
+from smallbatch.data.public_datasets import DatasetInfo
+from smallbatch.data.splits import log_duplicates_and_class_sizes, split_by_seed
 
 log = logging.getLogger(__name__)
 
@@ -90,7 +90,7 @@ def size_by_labels(settings: Mapping[str, Any], names: Sequence[str], labels: Ma
     """
     side, train, test = settings["size"], labels["train"], labels["test"]
     shape = CHANNELS[settings.get("mode", "RGB")], side, side
-    targets = kind_of_targets(train, test), a_number_among(names, train, test)
+    targets = kind_of_targets(train, test), first_nonbinary_target(names, train, test)
     return DatasetInfo(shape, len(names), len(train), len(test), 1, *targets)
 
 
@@ -131,7 +131,7 @@ def write_loaded(
     if remarks:
         log.warning("%s: %s", path, remarks)
     arrays = [split.split for split in loaded]
-    log_repetitions_and_labels(path, classes, *arrays)
+    log_duplicates_and_class_sizes(path, classes, *arrays)
     return write(folder, label, classes, *arrays, settings=settings, watched=watched)
 
 

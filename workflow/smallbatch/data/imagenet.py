@@ -27,9 +27,9 @@ from smallbatch.core.files import check_folder_writable
 from smallbatch.data.archives import damage_reported, read_members
 from smallbatch.data.decoding import BrokenImage
 from smallbatch.data.folder_listing import File, describe_left_out, folders, shown, text, tree_digest, visible
-from smallbatch.data.originals import ORIGINALS
 from smallbatch.data.photos import CHUNK, MEAN, SHAPE, STD, Photos, decoded
 from smallbatch.data.prepared import Meta, Split, fingerprint, index_type, save
+from smallbatch.data.public_datasets import PUBLIC_DATASETS
 
 log = logging.getLogger(__name__)
 
@@ -38,7 +38,7 @@ VALIDATION_LABELS = "ILSVRC2012_devkit_t12/data/ILSVRC2012_validation_ground_tru
 SYNSETS = "ILSVRC2012_devkit_t12/data/meta.mat"
 ALLOWED = f"{TRAIN} or train/ with class folders; val/ with class folders, or {VALIDATION} or a flat val/ with {DEVKIT}"
 
-ORIGINAL = dict(zip(("classes", "training images", "validation images"), ORIGINALS["imagenet"][1:4], strict=True))
+ORIGINAL = dict(zip(("classes", "training images", "validation images"), PUBLIC_DATASETS["imagenet"][1:4], strict=True))
 EXTENSIONS = (".jpeg", ".jpg")
 PHOTO_LIMIT = 1 << 26  # bytes; ImageNet's largest has 16 MB
 

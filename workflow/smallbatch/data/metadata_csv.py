@@ -16,10 +16,10 @@ import pyarrow.csv
 
 from smallbatch.core.errors import UserError
 from smallbatch.data.array_checks import Named
-from smallbatch.data.columns import ALLOWED, Columns, check_column, columns_of, divided, numbers_of
 from smallbatch.data.decoding import kind_of_non_image
-from smallbatch.data.folder_layout import ROLES, Pictures, refuse_shared, split_folders
 from smallbatch.data.folder_listing import folded, folders, shown, some, text, walk
+from smallbatch.data.image_folder_splits import ROLES, Pictures, refuse_shared, split_folders
+from smallbatch.data.label_columns import ALLOWED, Columns, check_column, columns_of, divided, numbers_of
 
 TABLE, FILES = "metadata.csv", "file_name"
 """Name of the table, and its column of pictures unless `keys` names another."""

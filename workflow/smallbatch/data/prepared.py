@@ -176,7 +176,7 @@ def kind_of_targets(*labels: np.ndarray) -> str | None:
     return "binary" if all(np.isin(targets, (0, 1)).all() for targets in labels) else "numbers"
 
 
-def a_number_among(names: Sequence[str], *targets: np.ndarray) -> str | None:
+def first_nonbinary_target(names: Sequence[str], *targets: np.ndarray) -> str | None:
     """The first target that is neither 0 nor 1, `2 of output tall`; None if there is none, or labels are classes.
 
     Args:

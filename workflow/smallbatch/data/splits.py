@@ -49,7 +49,7 @@ def split_by_seed(
     return {"train": train, "test": test}
 
 
-def rows_of_splits(
+def split_indices(
     path: Path, name: str, labels: Mapping[str, np.ndarray], classes: Sequence[str], settings: Mapping[str, Any]
 ) -> dict[str, tuple[str, np.ndarray]]:
     """The images of the training and of the test split.
@@ -86,7 +86,7 @@ def rows_of_splits(
     return {split: ("all", np.sort(np.concatenate([*chosen.values()]))) for split, chosen in divided.items()}
 
 
-def log_repetitions_and_labels(
+def log_duplicates_and_class_sizes(
     path: Path, classes: Sequence[str], train: Split[np.ndarray], test: Split[np.ndarray]
 ) -> None:
     """Log the sizes of classes; warn of test images that are training images, and of images in several classes.

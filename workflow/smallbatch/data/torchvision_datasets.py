@@ -24,7 +24,7 @@ from smallbatch.data.array_checks import Named, class_count, labels_of
 from smallbatch.data.decoding import BrokenImage, Picture, decoded, picture_of
 from smallbatch.data.image_folder import Loaded, load, write_loaded
 from smallbatch.data.prepared import Meta
-from smallbatch.data.splits import rows_of_splits
+from smallbatch.data.splits import split_indices
 from smallbatch.study.yaml_validation import suggestion
 
 Arguments = Mapping[str, Any]
@@ -237,7 +237,7 @@ def _read(path: Path, settings: Mapping[str, Any]) -> tuple[list[str], dict[str,
         names, labels = names[1:], {split: numbers - 1 for split, numbers in labels.items()}
     count = class_count(path, name, labels[first])
     classes = names[:count] if len(set(names)) == len(names) >= count else list(map(str, range(count)))
-    chosen = rows_of_splits(path, name, labels, classes, settings)
+    chosen = split_indices(path, name, labels, classes, settings)
     return classes, {split: _select(found[source], labels[source], rows) for split, (source, rows) in chosen.items()}
 
 

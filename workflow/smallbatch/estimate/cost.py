@@ -11,7 +11,7 @@ from dataclasses import replace
 
 import pandas as pd
 
-from smallbatch.data.originals import DatasetInfo
+from smallbatch.data.public_datasets import DatasetInfo
 from smallbatch.estimate.device_benchmark import CostClass, ProbeResult, probe
 from smallbatch.estimate.timings import Timings, images, kind_of
 from smallbatch.runs.packs import lane_key

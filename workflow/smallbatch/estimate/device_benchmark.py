@@ -12,7 +12,7 @@ import numpy as np
 from tqdm import tqdm
 
 from smallbatch.core.environment import processors
-from smallbatch.data.originals import DatasetInfo
+from smallbatch.data.public_datasets import DatasetInfo
 from smallbatch.estimate.timings import Kind, Measured, Timing
 from smallbatch.study.experiments import Run
 

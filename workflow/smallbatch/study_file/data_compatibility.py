@@ -5,7 +5,7 @@ from dataclasses import replace
 from smallbatch import models
 from smallbatch.core.errors import refuse
 from smallbatch.data.folder_listing import shown
-from smallbatch.data.originals import DatasetInfo
+from smallbatch.data.public_datasets import DatasetInfo
 from smallbatch.study.experiments import VALIDATION_FRACTION, Experiment, Study
 from smallbatch.study.metrics import BINARY, TARGETS, TOP
 

@@ -15,7 +15,7 @@ from typing import Any
 from smallbatch import data, models
 from smallbatch.core.errors import UserError
 from smallbatch.data.dataset_info import image_shape_and_classes
-from smallbatch.data.originals import DatasetInfo
+from smallbatch.data.public_datasets import DatasetInfo
 from smallbatch.study.experiments import Experiment, Setting, Study
 from smallbatch.training.own_models import cache, check_processes
 from smallbatch.training.own_models.spec import BUILT_IN, SLOWER, ModelSpec, Suitability, spec_of

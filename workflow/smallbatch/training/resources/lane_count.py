@@ -24,7 +24,7 @@ from smallbatch.core import signals
 from smallbatch.core.environment import cache_folder
 from smallbatch.core.errors import UserError
 from smallbatch.core.files import files_digest, read_sealed, set_aside_cache_file, write_sealed
-from smallbatch.data.originals import DatasetInfo
+from smallbatch.data.public_datasets import DatasetInfo
 from smallbatch.study.experiments import Run
 from smallbatch.training.distributed import ALONE, World
 from smallbatch.training.engines.native import engine as native

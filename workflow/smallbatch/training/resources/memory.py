@@ -22,7 +22,7 @@ from torch.autograd.graph import saved_tensors_hooks
 from torch.overrides import TorchFunctionMode
 
 from smallbatch.core.errors import UserError
-from smallbatch.data.originals import DatasetInfo
+from smallbatch.data.public_datasets import DatasetInfo
 from smallbatch.models import build
 from smallbatch.study.experiments import Run
 from smallbatch.training import lane_layers

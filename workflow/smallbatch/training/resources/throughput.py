@@ -7,8 +7,8 @@ from dataclasses import replace
 import numpy as np
 import torch
 
-from smallbatch.data.originals import DatasetInfo
 from smallbatch.data.prepared import Meta, Prepared, Split
+from smallbatch.data.public_datasets import DatasetInfo
 from smallbatch.study.experiments import Run
 from smallbatch.study.rates import BaseLr
 from smallbatch.training.trainer import LaneTrainer

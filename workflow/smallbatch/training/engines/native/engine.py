@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from smallbatch.core.errors import refuse
-from smallbatch.data.originals import DatasetInfo
+from smallbatch.data.public_datasets import DatasetInfo
 from smallbatch.models.normalisation import micro_batch_momenta
 from smallbatch.study.experiments import Run
 from smallbatch.training import lane_layers

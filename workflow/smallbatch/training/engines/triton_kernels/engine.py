@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from smallbatch.core.errors import refuse
-from smallbatch.data.originals import DatasetInfo
+from smallbatch.data.public_datasets import DatasetInfo
 from smallbatch.models import is_own
 from smallbatch.study.experiments import Run, Setting
 from smallbatch.training.batches import BatchLoader, EpochPlan

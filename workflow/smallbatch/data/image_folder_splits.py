@@ -13,7 +13,7 @@ import numpy as np
 from smallbatch.core.errors import UserError
 from smallbatch.data.decoding import EXTENSIONS, kind_of_non_image
 from smallbatch.data.folder_listing import count_files, describe_left_out, folded, folders, shown, some, text, walk
-from smallbatch.data.folder_name_checks import refuse_copy_folders, refuse_masks, refuse_parts
+from smallbatch.data.non_class_folders import refuse_copy_folders, refuse_masks, refuse_parts
 
 log = logging.getLogger(__name__)
 

@@ -17,7 +17,7 @@ class DatasetInfo(NamedTuple):
     a_number: str | None = None
 
 
-ORIGINALS = {
+PUBLIC_DATASETS = {
     "digits": DatasetInfo((1, 8, 8), 10, 1437, 360),
     "cifar10": DatasetInfo((3, 32, 32), 10, 50_000, 10_000),
     "cifar100": DatasetInfo((3, 32, 32), 100, 50_000, 10_000),

@@ -20,7 +20,7 @@ from smallbatch.data.array_checks import (
     labels_or_targets,
 )
 from smallbatch.data.folder_listing import shown, some
-from smallbatch.data.splits import rows_of_splits
+from smallbatch.data.splits import split_indices
 
 ALLOWED = "integers, the classes; or, as targets, floats, booleans or lists of numbers, all of one length"
 
@@ -172,7 +172,7 @@ def divided(
         names = _output_names(columns, given[first].array)
     else:
         names = _class_names(schema, columns.labels[0], class_count(path, given[first].name, found))
-    rows = rows_of_splits(path, ", ".join(columns.labels), labels, names, settings)
+    rows = split_indices(path, ", ".join(columns.labels), labels, names, settings)
     values = {split: labels[of][chosen] for split, (of, chosen) in rows.items()}
     if found.ndim == 2:
         check_numbers_vary(path, [given[of].name for of, _ in rows.values()], names, list(values.values()))
