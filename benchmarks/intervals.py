@@ -15,7 +15,7 @@ import pandas as pd
 from scipy.special import expit, ndtri
 
 from smallbatch.analysis.grid import Grid, build_grid
-from smallbatch.analysis.noise import with_results
+from smallbatch.analysis.noise import completed_runs
 from smallbatch.analysis.statistics import percentile_interval, slope
 
 SEEDS = (1, 2, 3, 5, 10)
@@ -130,7 +130,7 @@ def coverage(world: World, seeds: int, studies: int) -> dict[str, np.ndarray]:
     counts = defaultdict(list)
     for number in range(studies):
         draws = np.random.default_rng([number, seeds])
-        grid = build_grid(with_results(world.study(seeds, draws)), draws)
+        grid = build_grid(completed_runs(world.study(seeds, draws)), draws)
         for name, samples, truths in estimates(grid, world):
             low, high = np.transpose([percentile_interval(one) for one in samples[1:].T])
             below, above = high < truths - 1e-9, low > truths + 1e-9

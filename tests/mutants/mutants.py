@@ -34,7 +34,7 @@ MODULES = {
     "statistics": [
         "analysis/statistics",
         "analysis/noise",
-        "analysis/variance_shrinkage",
+        "analysis/empirical_bayes_variance",
         "analysis/grid",
         "figures/cells",
     ],

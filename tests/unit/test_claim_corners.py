@@ -26,7 +26,7 @@ from helpers.claims import (
 )
 
 from smallbatch.analysis.grid import Grid, build_grid
-from smallbatch.analysis.noise import with_results
+from smallbatch.analysis.noise import completed_runs
 from smallbatch.analysis.predicates import (
     accuracy_declines,
     best_accuracy,
@@ -244,7 +244,7 @@ def test_one_curve_does_not_coincide_with_itself():
     assert [*learning_curves.coincide(THRESHOLDS, grid, 4, 64)] == []
     (beyond,) = learning_curves.worse_beyond(THRESHOLDS, grid, 4, 64)
     assert beyond.sentence == "m = 128 averages 80.0 %, m = 4 90.0 %"
-    assert [*learning_curves.worse_beyond(THRESHOLDS, grid.having(grid.sizes > 4), 4, 64)] == []
+    assert [*learning_curves.worse_beyond(THRESHOLDS, grid.select_sizes(grid.sizes > 4), 4, 64)] == []
 
 
 def test_a_range_may_shrink_over_two_sizes():
@@ -292,7 +292,7 @@ def test_large_sizes_are_those_of_the_second_where_there_are_two():
 
 
 def grid_of(runs: pd.DataFrame, seed: int = 0) -> Grid:
-    return build_grid(with_results(runs), np.random.default_rng(seed))
+    return build_grid(completed_runs(runs), np.random.default_rng(seed))
 
 
 def found(comparisons: Iterable[Comparison]) -> list[tuple[str, float]]:

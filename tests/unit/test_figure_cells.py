@@ -6,7 +6,7 @@ import pandas as pd
 import pytest
 from helpers.figures import NO_EPOCHS, caption, corners, draw, level, lines, note_of, planned, spec
 
-from smallbatch.analysis.metric_columns import with_metric_as_accuracy
+from smallbatch.analysis.metric_as_accuracy import with_metric_as_accuracy
 from smallbatch.figures.cells import best_cells, percent_axis, percent_limits, trained_floor, training_floor
 
 

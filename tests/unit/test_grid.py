@@ -7,11 +7,11 @@ from helpers.claims import DEAD, RATE, seeds, table
 from scipy import stats
 
 from smallbatch.analysis.grid import SAMPLES, build_grid
-from smallbatch.analysis.noise import Noise, with_results
+from smallbatch.analysis.noise import Noise, completed_runs
 
 
 def grid_of(runs: pd.DataFrame):
-    return build_grid(with_results(runs), np.random.default_rng(0))
+    return build_grid(completed_runs(runs), np.random.default_rng(0))
 
 
 def test_a_grid_has_means_over_seeds_and_nan_where_nothing_is():
@@ -47,7 +47,7 @@ def test_a_slope_is_of_the_samples_and_with_one_seed_of_the_residuals_from_the_l
 
 def test_luck_raises_two_bests_alike_in_a_sample_and_cancels_in_their_difference():
     cells = {(m, m, RATE): seeds(0.8, 0.01) for m in (2, 4, 8, 32, 64, 128)}
-    both = with_results(pd.concat([table(cells), table(cells, experiment="other")], ignore_index=True))
+    both = completed_runs(pd.concat([table(cells), table(cells, experiment="other")], ignore_index=True))
     noise = Noise(both, np.random.default_rng(0))
     one, other = (
         build_grid(runs, np.random.default_rng(0), noise=noise) for _, runs in both.groupby("experiment", sort=False)
@@ -78,12 +78,12 @@ def test_samples_of_a_share_judged_by_itself_are_low_in_one_half_and_high_in_the
     assert (high[:, 1, 0] >= 0.5).mean() == pytest.approx(1 / 32, abs=0.002) and (low[:, 1, 0] == 0).all()
     np.testing.assert_array_equal(np.sort(grid.exact, axis=0), np.sort(grid.converged, axis=0))
     assert abs(np.corrcoef(low[:, 0, 0], low[:, 0, 1])[0, 1]) < 0.15  # each in an order of its own
-    np.testing.assert_array_equal(grid.having(np.array([8])).exact, grid.exact[:, 1:])
+    np.testing.assert_array_equal(grid.select_sizes(np.array([8])).exact, grid.exact[:, 1:])
 
 
 def flips_of(rows: list[tuple[int, int]], sizes: str, accuracies: tuple) -> list[list[bool]]:
     """Whether the samples of each (m, b) and rate say that it converges, and that it does not."""
-    runs = with_results(table({(m, b, 2.0**k): [a] for m, b in rows for k, a in enumerate(accuracies)}))
+    runs = completed_runs(table({(m, b, 2.0**k): [a] for m, b in rows for k, a in enumerate(accuracies)}))
     grid = build_grid(runs, np.random.default_rng(0), sizes)
     np.testing.assert_array_equal(np.isnan(grid.converged).any(axis=0), np.isnan(grid.accuracy[0]))
     return [list(row.std(axis=0) > 0) for row in grid.converged[1:].transpose(1, 0, 2)]

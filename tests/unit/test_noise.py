@@ -10,7 +10,7 @@ from scipy.special import digamma
 
 import intervals
 from smallbatch.analysis.grid import Grid
-from smallbatch.analysis.noise import SAMPLES, Noise, best_accuracy_samples, with_results
+from smallbatch.analysis.noise import SAMPLES, Noise, best_accuracy_samples, completed_runs
 from smallbatch.analysis.statistics import percentile_interval
 from smallbatch.analysis.verdicts import Comparison, decide
 
@@ -30,7 +30,7 @@ def cells(accuracies: dict[tuple[int, float], list[float]], images: float | dict
          "train_images": 1000} | more
         for (m, rate), values in accuracies.items() for number, value in enumerate(values)
     ]  # fmt: skip
-    runs = with_results(pd.DataFrame(rows))
+    runs = completed_runs(pd.DataFrame(rows))
     return Noise(runs, np.random.default_rng(seed)).cells(runs)
 
 

@@ -6,8 +6,8 @@ import yaml
 from helpers.claims import AS_FIGURE_1, CONFIG, curve, judged, study
 
 from smallbatch.analysis.claims.catalogue import CLAIMS
-from smallbatch.analysis.metric_columns import with_metric_as_accuracy
-from smallbatch.analysis.setting_differences import PAPER_FIGURES, setting_differences
+from smallbatch.analysis.metric_as_accuracy import with_metric_as_accuracy
+from smallbatch.analysis.settings_unlike_paper import PAPER_FIGURES, settings_unlike_paper
 from smallbatch.analysis.table import runs_table
 from smallbatch.data.prepared import Meta
 from smallbatch.data.public_datasets import PUBLIC_DATASETS
@@ -53,21 +53,21 @@ AS_FIGURE_8 = AS_FIGURE_1 | {"model": "resnet32", "norm": "batch", "augment": "p
     ],
 )  # fmt: skip
 def test_settings_that_are_not_the_papers_are_named(figure: str, settings: dict, words: list[str]):
-    assert setting_differences(figure, [pd.DataFrame([AS_FIGURE_1 | settings])]) == words
+    assert settings_unlike_paper(figure, [pd.DataFrame([AS_FIGURE_1 | settings])]) == words
 
 
 def test_another_measure_than_accuracy_is_named():
     runs = pd.DataFrame([AS_FIGURE_1]).assign(converged=True)
     by_f1 = runs.assign(**{f"{of}f1{what}": 0.5 for of in ("", "selection_") for what in ("", "_error")})
-    assert setting_differences("fig01", [runs, with_metric_as_accuracy(by_f1, "f1")]) == ["F1, not accuracy"]
-    assert setting_differences("fig01", [with_metric_as_accuracy(runs, "accuracy")]) == []
+    assert settings_unlike_paper("fig01", [runs, with_metric_as_accuracy(by_f1, "f1")]) == ["F1, not accuracy"]
+    assert settings_unlike_paper("fig01", [with_metric_as_accuracy(runs, "accuracy")]) == []
 
 
 def test_settings_of_several_experiments_are_named_once():
     shown = [pd.DataFrame([AS_FIGURE_1 | settings]) for settings in (
         {}, {"data": "digits", "model": "vgg", "epochs": 10}, {"data": "digits", "epochs": 20}
     )]  # fmt: skip
-    assert setting_differences("fig16", shown) == [
+    assert settings_unlike_paper("fig16", shown) == [
         "vgg on digits, not reduced AlexNet or ResNet-8 or ResNet-20 or ResNet-32 on CIFAR-10 or CIFAR-100",
         "10, 20 epochs, not 82 or 164",
     ]
@@ -77,9 +77,9 @@ def test_a_weight_decay_is_that_of_its_model():
     """The paper's for ResNets is another than its for AlexNet."""
     alexnet = AS_FIGURE_1 | {"weight_decay": 1e-4}
     shown = [pd.DataFrame([settings]) for settings in (alexnet, AS_FIGURE_8 | {"model": "resnet8"})]
-    assert setting_differences("fig15", shown) == ["weight decay 0.0001, not 0.0005"]
+    assert settings_unlike_paper("fig15", shown) == ["weight decay 0.0001, not 0.0005"]
     same = [runs.assign(weight_decay=0.01) for runs in shown]
-    assert setting_differences("fig15", same) == ["weight decay 0.01, not 0.0001 or 0.0005"]
+    assert settings_unlike_paper("fig15", same) == ["weight decay 0.01, not 0.0001 or 0.0005"]
 
 
 def test_the_study_of_the_paper_has_the_papers_settings(monkeypatch):
@@ -93,7 +93,7 @@ def test_the_study_of_the_paper_has_the_papers_settings(monkeypatch):
     runs = runs_table(study.planned(), {}, metas, threshold=0.8).groupby("experiment")
     shown = {figure: study.figures[figure]["experiments"] for figure in PAPER_FIGURES if figure in study.figures}
     assert len(shown) >= 17
-    found = {figure: setting_differences(figure, map(runs.get_group, names)) for figure, names in shown.items()}
+    found = {figure: settings_unlike_paper(figure, map(runs.get_group, names)) for figure, names in shown.items()}
     assert not any(found.values()), found
 
 

@@ -5,13 +5,13 @@ import math
 import numpy as np
 import pytest
 
+from smallbatch.analysis.empirical_bayes_variance import variance_prior
 from smallbatch.analysis.statistics import (
     convergence_bar,
     nan_mean,
     percentile_interval,
     slope,
 )
-from smallbatch.analysis.variance_shrinkage import variance_prior
 
 
 def test_the_bar_is_a_share_of_the_way_from_chance_to_the_best():

@@ -212,12 +212,12 @@ def test_a_look_as_the_process_ends_is_the_last_one(monkeypatch, capfd):
 
     for alive, errors in ((False, 0), (True, 1)):
         ended = SimpleNamespace(is_alive=lambda alive=alive: alive)
-        raised = []
+        with_superscripts = []
         with monkeypatch.context() as patch:
             patch.setattr(threading, "main_thread", lambda ended=ended: ended)
-            patch.setattr(threading, "excepthook", raised.append)
+            patch.setattr(threading, "excepthook", with_superscripts.append)
             progress_line.Watch(look, lambda status: None, every=0.01)._thread.join()
-        assert len(raised) == errors
+        assert len(with_superscripts) == errors
 
 
 def test_ctrl_c_while_a_line_is_written(screen):

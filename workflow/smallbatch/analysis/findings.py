@@ -6,8 +6,8 @@ import numpy as np
 import pandas as pd
 
 from smallbatch.analysis.grid import Grid, build_grid
-from smallbatch.analysis.metric_columns import is_accuracy, metric_label, with_primary_metric
-from smallbatch.analysis.noise import argmax, observed_or_corrected, with_results
+from smallbatch.analysis.metric_as_accuracy import is_accuracy, metric_label, with_primary_metric
+from smallbatch.analysis.noise import argmax, completed_runs, observed_or_corrected
 from smallbatch.analysis.verdicts import Comparison, decide
 from smallbatch.analysis.words import NOTHING, experiment_labels, listed, rate_symbol, rate_words
 
@@ -43,7 +43,7 @@ def findings(runs: pd.DataFrame, near: float, seed: int) -> dict[str, Finding]:
     Returns:
         Experiment in words -> what it found.
     """
-    known = with_results(runs)
+    known = completed_runs(runs)
     shown = {name: known[known["experiment"] == name] for name in experiment_labels(known)}
     return {
         label: finding(with_primary_metric(own), near, seed)
@@ -56,7 +56,7 @@ def finding(runs: pd.DataFrame, near: float, seed: int) -> Finding:
     """What one experiment found; see `findings`.
 
     Args:
-        runs: its complete runs, as `with_results` returns them.
+        runs: its complete runs, as `completed_runs` returns them.
         near: points within which two accuracies are near each other.
         seed: of its samples.
     """

@@ -45,7 +45,7 @@ class Grid:
         """The number of sizes."""
         return len(self.sizes)
 
-    def having(self, sizes: np.ndarray) -> "Grid":
+    def select_sizes(self, sizes: np.ndarray) -> "Grid":
         """The rows whose size is in `sizes`; if `sizes` is a mask, the rows where it is true."""
         mask = sizes if sizes.dtype == bool else np.isin(self.sizes, sizes)
         return replace(
@@ -60,7 +60,7 @@ class Grid:
 
     def split(self, inside: np.ndarray) -> tuple["Grid", "Grid"]:
         """The rows where a mask is true, and the others."""
-        return self.having(inside), self.having(~inside)
+        return self.select_sizes(inside), self.select_sizes(~inside)
 
     def best(self) -> np.ndarray:
         """(samples, sizes): `best_accuracy_samples` over the rates of each size."""
@@ -130,7 +130,7 @@ def build_grid(
     """Put the runs of one experiment on their grid, with samples of plausible true values.
 
     Args:
-        runs: one or more runs, as `with_results` returns them.
+        runs: one or more runs, as `completed_runs` returns them.
         generator: the source of the draws; if noise is given, its own generator draws those of cells.
         sizes: the column of sizes, `batch_size` or `bn_batch_size`.
         noise: the noise of the study that the runs are part of; None: that of these runs alone.

@@ -15,8 +15,8 @@ import numpy as np
 import pandas as pd
 from scipy.special import betaincinv, gammaincinv
 
+from smallbatch.analysis.empirical_bayes_variance import variance_prior
 from smallbatch.analysis.statistics import SAMPLES, even_quantiles, nan_mean, percentile_interval, shuffled_halves
-from smallbatch.analysis.variance_shrinkage import variance_prior
 from smallbatch.study.experiments import VALIDATION_FRACTION
 
 CELL_COLUMNS = ["batch_size", "bn_batch_size", "base_lr"]
@@ -37,7 +37,7 @@ ERROR_COLUMNS = ("accuracy_error", "selection_accuracy_error")
 """Columns with standard errors that the images give, where another measure stands in place of accuracy."""
 
 
-def with_results(runs: pd.DataFrame) -> pd.DataFrame:
+def completed_runs(runs: pd.DataFrame) -> pd.DataFrame:
     """Complete runs only; number columns become floats, missing columns are filled with NaN."""
     columns = dict.fromkeys([*runs.columns, *NUMBER_COLUMNS, "experiment", "norm", "converged", "train_images"])
     tidy = runs.reindex(columns=list(columns))
@@ -82,7 +82,7 @@ class Noise:
         """Draw what all cells share.
 
         Args:
-            runs: the runs of one or more experiments, as `with_results` returns them.
+            runs: the runs of one or more experiments, as `completed_runs` returns them.
             generator: the source of the draws.
         """
         self._generator = generator

@@ -10,8 +10,8 @@ import pandas as pd
 
 from smallbatch.analysis.findings import SEED, brackets, finding
 from smallbatch.analysis.grid import Grid, build_grid
-from smallbatch.analysis.metric_columns import metric_label, with_primary_metric
-from smallbatch.analysis.noise import Noise, with_results
+from smallbatch.analysis.metric_as_accuracy import metric_label, with_primary_metric
+from smallbatch.analysis.noise import Noise, completed_runs
 from smallbatch.analysis.table import read_tables
 from smallbatch.analysis.verdicts import Comparison
 from smallbatch.analysis.words import (
@@ -102,7 +102,7 @@ def why_not(one: pd.DataFrame, other: pd.DataFrame, prints: Sequence[str | None]
             return "nothing has converged in one of them"
         if runs.groupby("batch_size")["bn_batch_size"].nunique().max() > 1:
             return "one has several BN batch sizes for one batch size"
-    sizes = [sorted(with_results(runs)["batch_size"].astype(int).unique()) for runs in (one, other)]
+    sizes = [sorted(completed_runs(runs)["batch_size"].astype(int).unique()) for runs in (one, other)]
     return "" if set(sizes[0]) & set(sizes[1]) else f"no common m, {listed(sizes[0])} and {listed(sizes[1])}"
 
 
@@ -137,7 +137,7 @@ def _trained(runs: pd.DataFrame) -> dict[str, str]:
 
 
 def _found(runs: pd.DataFrame) -> dict[str, str]:
-    complete = with_results(runs)
+    complete = completed_runs(runs)
     found = finding(complete, 0, SEED).row
     cells = complete[complete["batch_size"] == float(found["best m"])]
     memory, lanes = cells["peak_memory_mb"].max(), cells["lanes"].max()
@@ -172,7 +172,7 @@ def _value(value: Any) -> str:
 
 def _differences(one: pd.DataFrame, other: pd.DataFrame) -> Iterator[Row]:
     """Differences of the best accuracies, over all common m and at each, paired by the seeds that both have."""
-    tables = [with_results(runs).assign(experiment=place) for place, runs in enumerate((one, other))]
+    tables = [completed_runs(runs).assign(experiment=place) for place, runs in enumerate((one, other))]
     known, generator = pd.concat(tables, ignore_index=True), np.random.default_rng(SEED)
     noise = Noise(known, generator)
     first, second = (build_grid(known[known["experiment"] == place], generator, noise=noise) for place in (0, 1))
@@ -192,7 +192,7 @@ def _difference(first: Grid, second: Grid, sizes: np.ndarray, known: pd.DataFram
     names = [set(rows["run"]) for _, rows in shown.groupby("experiment")]
     if names[0] == names[1]:
         return SAME
-    effect = 100 * second.having(sizes).peak_difference(first.having(sizes))
+    effect = 100 * second.select_sizes(sizes).peak_difference(first.select_sizes(sizes))
     comparison = Comparison("", effect)
     low, high = comparison.interval
     interval = brackets(low, high, signed=True) or ", interval unknown: one seed"

@@ -8,7 +8,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from smallbatch.analysis.metric_columns import with_metric_as_accuracy
+from smallbatch.analysis.metric_as_accuracy import with_metric_as_accuracy
 from smallbatch.analysis.update_variance import measured
 from smallbatch.analysis.words import experiment_labels, listed, rate_words
 from smallbatch.core.errors import UserError

@@ -4,7 +4,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 
-from smallbatch.analysis.metric_columns import metric_label
+from smallbatch.analysis.metric_as_accuracy import metric_label
 from smallbatch.analysis.words import experiment_labels
 from smallbatch.figures import style
 from smallbatch.figures.cells import best_cells, lines_over_seeds, percent_axis, percent_limits, trained_floor

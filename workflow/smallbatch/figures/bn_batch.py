@@ -4,7 +4,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 
-from smallbatch.analysis.metric_columns import metric_label
+from smallbatch.analysis.metric_as_accuracy import metric_label
 from smallbatch.analysis.selection import at_best_rates
 from smallbatch.figures import style
 from smallbatch.figures.cells import (

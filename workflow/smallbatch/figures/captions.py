@@ -7,9 +7,9 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from smallbatch.analysis.metric_columns import is_accuracy, metric_label, metric_of
+from smallbatch.analysis.metric_as_accuracy import is_accuracy, metric_label, metric_of
 from smallbatch.analysis.selection import at_best_rates
-from smallbatch.analysis.setting_differences import LAST_FIGURE
+from smallbatch.analysis.settings_unlike_paper import LAST_FIGURE
 from smallbatch.analysis.statistics import LAST_EPOCHS
 from smallbatch.analysis.words import (
     budget_words,

@@ -8,14 +8,14 @@ from matplotlib.axes import Axes
 from matplotlib.ticker import MaxNLocator
 from matplotlib.transforms import ScaledTranslation
 
-from smallbatch.analysis.metric_columns import is_accuracy
+from smallbatch.analysis.metric_as_accuracy import is_accuracy
 from smallbatch.analysis.noise import (
     CELL_COLUMNS,
     Noise,
     argmax,
     best_accuracy_samples,
+    completed_runs,
     observed_or_corrected,
-    with_results,
 )
 from smallbatch.figures import style
 
@@ -56,7 +56,7 @@ def best_cells(runs: pd.DataFrame, by: list[str], generator: np.random.Generator
     cells = runs.groupby(keys)["selection_accuracy"].mean().reset_index()
     cells = cells.sort_values("selection_accuracy", ascending=False, kind="stable")
     best = cells.drop_duplicates(by).sort_values(by, ignore_index=True)
-    tidy = with_results(runs)
+    tidy = completed_runs(runs)
     noise, indices = Noise(tidy, generator), tidy.groupby(by).indices
     groups = best[by].itertuples(index=False, name=None)
     bests = [_best_of(noise, tidy.iloc[indices.get(group if len(by) > 1 else group[0], [])]) for group in groups]

@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 
 from smallbatch.analysis.findings import SEED, Finding, findings
-from smallbatch.analysis.metric_columns import is_accuracy, metric_label, with_primary_metric
+from smallbatch.analysis.metric_as_accuracy import is_accuracy, metric_label, with_primary_metric
 from smallbatch.analysis.table import by_environment
 from smallbatch.analysis.verdicts import effect_words
 from smallbatch.analysis.words import (

@@ -10,7 +10,7 @@ from smallbatch.analysis.claims.claim import Check, Claim
 from smallbatch.analysis.claims.figure_grids import FigureGrids
 from smallbatch.analysis.grid import Grid
 from smallbatch.analysis.predicates import Predicate, Thresholds, variance_growth
-from smallbatch.analysis.setting_differences import setting_differences
+from smallbatch.analysis.settings_unlike_paper import settings_unlike_paper
 from smallbatch.analysis.statistics import SAMPLES
 from smallbatch.analysis.update_variance import measured
 from smallbatch.analysis.verdicts import Comparison
@@ -59,7 +59,7 @@ def _of_figures(claim: Claim, grids: FigureGrids, thresholds: Thresholds) -> Evi
         figures |= {grids.name_in_study(figure) for figure in runs}
         if claim.section:
             differing |= {
-                grids.name_in_study(figure): setting_differences(figure, shown.values())
+                grids.name_in_study(figure): settings_unlike_paper(figure, shown.values())
                 for figure, shown in runs.items()
             }
     missing = (absent | without_sizes).items()

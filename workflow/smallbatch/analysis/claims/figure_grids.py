@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 
 from smallbatch.analysis.grid import Grid, build_grid
-from smallbatch.analysis.metric_columns import metric_of, with_metric_as_accuracy
+from smallbatch.analysis.metric_as_accuracy import metric_of, with_metric_as_accuracy
 from smallbatch.analysis.noise import Noise
 from smallbatch.study.metrics import ACCURACY, LABELS
 from smallbatch.study.rates import parse_base_lr

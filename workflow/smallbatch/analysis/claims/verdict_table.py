@@ -19,7 +19,7 @@ from smallbatch.analysis.claims.catalogue import CLAIMS
 from smallbatch.analysis.claims.claim import Claim
 from smallbatch.analysis.claims.evidence import evidence_of
 from smallbatch.analysis.claims.figure_grids import FigureGrids
-from smallbatch.analysis.noise import with_results
+from smallbatch.analysis.noise import completed_runs
 from smallbatch.analysis.predicates import Thresholds
 from smallbatch.analysis.verdicts import VERDICTS, Comparison, decide, what_would_decide
 
@@ -56,7 +56,7 @@ def judge(
         the fewest and the most. differences: what in their settings is not the paper's. to_decide: what would.
         comparisons: all of them, as JSON.
     """
-    known, untouched = with_results(runs), copy.deepcopy(generator)
+    known, untouched = completed_runs(runs), copy.deepcopy(generator)
     shared = FigureGrids(figures, known, epochs, generator)
 
     def grids(claim: Claim) -> FigureGrids:

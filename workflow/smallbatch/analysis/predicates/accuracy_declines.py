@@ -37,7 +37,7 @@ def degrades_before_collapse(t: Thresholds, grid: Grid) -> Iterator[Comparison]:
 
 def falls_from(t: Thresholds, grid: Grid, low: int = 0) -> Iterator[Comparison]:
     """The line fitted to the best accuracies over log2 of the sizes from low up falls from its first to its last."""
-    grid = grid.having(grid.sizes >= low)
+    grid = grid.select_sizes(grid.sizes >= low)
     if len(grid) > 1:
         best = 100 * grid.best()
         sentence = f"from {best[0, 0]:.1f} % at m = {grid.sizes[0]} to {best[0, -1]:.1f} % at m = {grid.sizes[-1]}"
@@ -46,13 +46,13 @@ def falls_from(t: Thresholds, grid: Grid, low: int = 0) -> Iterator[Comparison]:
 
 def falls_to_large(t: Thresholds, grid: Grid, low: int) -> Iterator[Comparison]:
     """The fall as in `falls_from`, down to large m."""
-    if has_large_sizes(t, grid.having(grid.sizes >= low)):
+    if has_large_sizes(t, grid.select_sizes(grid.sizes >= low)):
         yield from falls_from(t, grid, low)
 
 
 def falls_more(t: Thresholds, first: Grid, second: Grid, low: int) -> Iterator[Comparison]:
     """The fall as in `falls_from` is larger in the second."""
-    first, second = common_sizes(first.having(first.sizes >= low), second.having(second.sizes >= low))
+    first, second = common_sizes(first.select_sizes(first.sizes >= low), second.select_sizes(second.sizes >= low))
     if len(second) > 1:
         less, more = decline_of_best(first), decline_of_best(second)
         sentence = f"{sizes_words(second)} lose {more[0]:z.1f} points, {less[0]:z.1f} in {first.where}"

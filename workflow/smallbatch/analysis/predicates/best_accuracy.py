@@ -36,9 +36,9 @@ def better_by(t: Thresholds, first: Grid, second: Grid, points: float) -> Iterat
 
 def smallest_suffers(t: Thresholds, grid: Grid, low: int, high: int) -> Iterator[Comparison]:
     """The smallest m, where it is below low, is worse than the best in low ... high."""
-    inside = grid.having((grid.sizes >= low) & (grid.sizes <= high))
+    inside = grid.select_sizes((grid.sizes >= low) & (grid.sizes <= high))
     if len(inside) and grid.sizes[0] < low:
-        smallest = grid.having(grid.sizes[:1])
+        smallest = grid.select_sizes(grid.sizes[:1])
         reached = percent_words(smallest.peak()[0])
         sentence = f"m = {grid.sizes[0]} reaches {reached}, {inside.best_words()} is the best in {low} ... {high}"
         yield Comparison(sentence, 100 * inside.peak_difference(smallest), at_least=t["margin"])
@@ -46,8 +46,8 @@ def smallest_suffers(t: Thresholds, grid: Grid, low: int, high: int) -> Iterator
 
 def still_near_best_to(t: Thresholds, grid: Grid, best: tuple[int, int], low: int, high: int) -> Iterator[Comparison]:
     """Each m in low ... high comes near the mean over the m that are best: the best of them is so by luck, too."""
-    inside = grid.having((grid.sizes >= best[0]) & (grid.sizes <= best[1]))
-    larger = grid.having((grid.sizes >= low) & (grid.sizes <= high))
+    inside = grid.select_sizes((grid.sizes >= best[0]) & (grid.sizes <= best[1]))
+    larger = grid.select_sizes((grid.sizes >= low) & (grid.sizes <= high))
     if len(inside):
         mean = inside.best().mean(axis=1)
         for size, accuracy in zip(larger.sizes, larger.best().T, strict=True):

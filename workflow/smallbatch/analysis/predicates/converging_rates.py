@@ -43,7 +43,7 @@ def range_shrinks(t: Thresholds, grid: Grid) -> Iterator[Comparison]:
     With BN it starts among the smallest m with the largest: that BN over a few examples suffers is another claim.
     """
     if grid.setting["norm"] == "batch":
-        grid = grid.having(grid.sizes >= t["smallest_batch"])
+        grid = grid.select_sizes(grid.sizes >= t["smallest_batch"])
     if has_large_sizes(t, grid):
         yield from range_shrinks_over_all(t, grid)
 

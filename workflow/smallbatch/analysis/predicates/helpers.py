@@ -20,7 +20,7 @@ def sizes_words(grid: Grid) -> str:
 
 def common_sizes(first: Grid, second: Grid) -> tuple[Grid, Grid]:
     """Both, with the sizes that both have."""
-    return first.having(second.sizes), second.having(first.sizes)
+    return first.select_sizes(second.sizes), second.select_sizes(first.sizes)
 
 
 def small_and_large(t: Thresholds, grid: Grid) -> tuple[Grid, Grid]:

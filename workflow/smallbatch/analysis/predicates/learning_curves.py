@@ -10,7 +10,7 @@ from smallbatch.analysis.verdicts import Comparison
 
 def coincide(t: Thresholds, grid: Grid, low: int, high: int) -> Iterator[Comparison]:
     """At one rate the curve of each m in low ... high runs about where the mean of those curves does."""
-    inside = grid.having((grid.sizes >= low) & (grid.sizes <= high))
+    inside = grid.select_sizes((grid.sizes >= low) & (grid.sizes <= high))
     if len(inside) > 1 and len(grid.base_lrs) == 1:
         curves = inside.best()
         mean = curves.mean(axis=1)
@@ -22,7 +22,7 @@ def coincide(t: Thresholds, grid: Grid, low: int, high: int) -> Iterator[Compari
 
 def worse_beyond(t: Thresholds, grid: Grid, low: int, high: int) -> Iterator[Comparison]:
     """At one rate the curve of each m above high runs below the mean of the curves of low ... high."""
-    inside, larger = grid.having((grid.sizes >= low) & (grid.sizes <= high)), grid.having(grid.sizes > high)
+    inside, larger = grid.select_sizes((grid.sizes >= low) & (grid.sizes <= high)), grid.select_sizes(grid.sizes > high)
     if len(inside) and len(grid.base_lrs) == 1:
         mean = inside.best().mean(axis=1)
         for size, curve in zip(larger.sizes, larger.best().T, strict=True):

@@ -5,7 +5,7 @@ from typing import Any, NamedTuple
 
 import pandas as pd
 
-from smallbatch.analysis.metric_columns import is_accuracy, metric_label
+from smallbatch.analysis.metric_as_accuracy import is_accuracy, metric_label
 from smallbatch.analysis.words import Row, budget, budget_of, counted, departures, model_words, norm_words
 from smallbatch.data.public_datasets import PUBLIC_DATASETS
 
@@ -78,7 +78,7 @@ LAST_FIGURE = 18
 """Of the paper."""
 
 
-def setting_differences(figure: str, shown: Iterable[pd.DataFrame]) -> list[str]:
+def settings_unlike_paper(figure: str, shown: Iterable[pd.DataFrame]) -> list[str]:
     """`ResNet-8 on digits, not ResNet-32 on CIFAR-10`, `10 epochs, not 82`; empty if all settings are the paper's.
 
     Args:
