@@ -36,7 +36,7 @@ MODULES = {
         "analysis/noise",
         "analysis/empirical_bayes_variance",
         "analysis/grid",
-        "figures/cells",
+        "figures/accuracy_lines",
     ],
     "claims": ["analysis/claims/*", "analysis/predicates/*", "analysis/verdicts", "analysis/update_variance"],
 }

@@ -7,7 +7,7 @@ import pytest
 from helpers.figures import NO_EPOCHS, caption, corners, draw, level, lines, note_of, planned, spec
 
 from smallbatch.analysis.metric_as_accuracy import with_metric_as_accuracy
-from smallbatch.figures.cells import best_cells, percent_axis, percent_limits, trained_floor, training_floor
+from smallbatch.figures.accuracy_lines import best_cells, percent_axis, percent_limits, trained_floor, training_floor
 
 
 @pytest.mark.parametrize(

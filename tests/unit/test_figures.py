@@ -27,7 +27,7 @@ from matplotlib.markers import CARETDOWNBASE, CARETUPBASE
 
 from smallbatch.core.errors import UserError
 from smallbatch.figures import ALL_KINDS, convergence, style
-from smallbatch.figures.cells import best_cells
+from smallbatch.figures.accuracy_lines import best_cells
 from smallbatch.figures.ranges import cell_edges
 
 

@@ -5,7 +5,7 @@ import pandas as pd
 from helpers.claims import AS_FIGURE_1, DEAD, curve, lines
 
 from smallbatch.analysis.findings import Finding, findings
-from smallbatch.figures.cells import best_cells
+from smallbatch.figures.accuracy_lines import best_cells
 
 REACH = "m where its rate is within 1 point"
 NOTHING = "–"  # noqa: RUF001

@@ -14,9 +14,9 @@ from smallbatch.analysis.words import experiment_labels, listed, rate_words
 from smallbatch.core.errors import UserError
 from smallbatch.figures import captions, sheet, style
 from smallbatch.figures.accuracy import accuracy_lines
+from smallbatch.figures.accuracy_lines import mark_below
 from smallbatch.figures.best import best_lines
 from smallbatch.figures.bn_batch import bn_batch_lines
-from smallbatch.figures.cells import mark_below
 from smallbatch.figures.convergence import accuracy_by_epoch, convergence_lines
 from smallbatch.figures.cost import cost_lines
 from smallbatch.figures.ranges import range_bars

@@ -7,14 +7,14 @@ from matplotlib.axes import Axes
 from smallbatch.analysis.metric_as_accuracy import metric_label
 from smallbatch.analysis.words import rate_symbol
 from smallbatch.figures import style
-from smallbatch.figures.cells import (
-    bar_line,
+from smallbatch.figures.accuracy_lines import (
     batch_lines,
     best_cells,
     chance_line,
     lines_over_seeds,
     percent_axis,
     percent_limits,
+    threshold_line,
     trained_floor,
 )
 
@@ -30,7 +30,7 @@ def accuracy_lines(runs: pd.DataFrame, axes: Axes, generator: np.random.Generato
     limits = percent_limits(cells, from_zero=floor is None, floor=floor)
     lines_over_seeds(axes, batch_lines(rated), "base_lr", limits)
     chance_line(axes, runs)
-    bar_line(axes, runs)
+    threshold_line(axes, runs)
     style.rate_axis(axes.xaxis, runs["base_lr"], rate_symbol(runs))
     percent_axis(axes, limits, f"test {metric_label(runs)}")
     return axes

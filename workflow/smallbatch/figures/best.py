@@ -7,7 +7,7 @@ from matplotlib.axes import Axes
 from smallbatch.analysis.metric_as_accuracy import metric_label
 from smallbatch.analysis.words import experiment_labels
 from smallbatch.figures import style
-from smallbatch.figures.cells import best_cells, lines_over_seeds, percent_axis, percent_limits, trained_floor
+from smallbatch.figures.accuracy_lines import best_cells, lines_over_seeds, percent_axis, percent_limits, trained_floor
 
 
 def best_lines(runs: pd.DataFrame, axes: Axes, generator: np.random.Generator, looks: style.Looks) -> Axes:

@@ -7,7 +7,7 @@ from matplotlib.axes import Axes
 from smallbatch.analysis.metric_as_accuracy import metric_label
 from smallbatch.analysis.selection import at_best_rates
 from smallbatch.figures import style
-from smallbatch.figures.cells import (
+from smallbatch.figures.accuracy_lines import (
     batch_lines,
     best_cells,
     lines_over_seeds,

@@ -25,8 +25,8 @@ from smallbatch.analysis.words import (
     shared_departures,
     sources,
 )
-from smallbatch.figures.cells import shown_means, trained_floor, training_floor
-from smallbatch.figures.ranges import some_are_empty, some_end_with_the_grid
+from smallbatch.figures.accuracy_lines import shown_means, trained_floor, training_floor
+from smallbatch.figures.ranges import any_range_cut_off, some_are_empty
 from smallbatch.study.experiments import COMPARING
 from smallbatch.study.metrics import METRICS
 
@@ -94,7 +94,7 @@ def note(kind: str, runs: pd.DataFrame) -> str:
         parts.append("empty: no rate")
     if runs["seed"].nunique() > 1 and kind == "range":
         parts.append("lighter: with a part of the seeds")
-    if kind == "range" and some_end_with_the_grid(runs):
+    if kind == "range" and any_range_cut_off(runs):
         parts.append("arrow: the grid ends there")
     if runs["seed"].nunique() > 1 and kind == "variance":
         parts.append("in brackets: 95 % intervals of means over seeds")
@@ -163,8 +163,7 @@ def _also(kind: str, runs: pd.DataFrame, variance: pd.DataFrame) -> str:
         "Hollow: below the axis.": _some_below(kind, runs),
         "Lines lie side by side: points about one tick are of one value.": _has_neighbours(kind, runs),
         "Lighter: at which it converged with a part of the seeds.": kind == "range" and runs["seed"].nunique() > 1,
-        "Arrow: the grid of rates ends there, and the range may be wider.": kind == "range"
-        and some_end_with_the_grid(runs),
+        "Arrow: the grid of rates ends there, and the range may be wider.": kind == "range" and any_range_cut_off(runs),
     }
     if any(said.values()):
         return " ".join(words for words, is_so in said.items() if is_so)

@@ -6,13 +6,13 @@ from matplotlib.axes import Axes
 
 from smallbatch.analysis.metric_as_accuracy import metric_label
 from smallbatch.figures import style
-from smallbatch.figures.cells import (
-    bar_line,
+from smallbatch.figures.accuracy_lines import (
     best_cells,
     by_batch_size,
     chance_line,
     percent_axis,
     percent_limits,
+    threshold_line,
     training_floor,
 )
 
@@ -52,7 +52,7 @@ def convergence_lines(data: pd.DataFrame, axes: Axes, generator: np.random.Gener
             label=str(batch_size), legend=False, ax=axes, **look,
         )  # fmt: skip
     chance_line(axes, data)
-    bar_line(axes, data)
+    threshold_line(axes, data)
     axes.set_xlim(0, 1.02 * last)
     axes.set_xlabel("epoch")
     floor = training_floor(data.drop_duplicates("run"))

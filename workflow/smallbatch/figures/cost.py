@@ -5,8 +5,8 @@ import pandas as pd
 from matplotlib.axes import Axes
 
 from smallbatch.figures import style
+from smallbatch.figures.accuracy_lines import side_by_side
 from smallbatch.figures.best import best_lines
-from smallbatch.figures.cells import side_by_side
 
 
 def cost_lines(runs: pd.DataFrame, plots: list[Axes], generator: np.random.Generator, looks: style.Looks) -> None:

@@ -44,7 +44,7 @@ def grid_ends(reached: pd.Series) -> Iterator[tuple[float, int]]:
         yield edges[-1], CARETUPBASE
 
 
-def some_end_with_the_grid(runs: pd.DataFrame) -> bool:
+def any_range_cut_off(runs: pd.DataFrame) -> bool:
     """Whether a range of `runs` ends where its grid of rates does."""
     rated = runs[runs["base_lr"] > 0]
     shares = [of.groupby("base_lr")["converged"].mean() for _, of in rated.groupby(["experiment", "batch_size"])]

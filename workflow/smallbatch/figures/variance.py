@@ -12,7 +12,7 @@ from matplotlib.axes import Axes
 from smallbatch.analysis.update_variance import at_own_batch, mean_interval, slopes
 from smallbatch.analysis.words import counted
 from smallbatch.figures import style
-from smallbatch.figures.cells import batch_lines, lines_over_seeds
+from smallbatch.figures.accuracy_lines import batch_lines, lines_over_seeds
 
 _SHADES = matplotlib.colormaps["cividis"]
 

@@ -29,7 +29,7 @@ from smallbatch.analysis.words import (
 from smallbatch.core.errors import UserError
 from smallbatch.core.files import atomic
 from smallbatch.figures import caption, style
-from smallbatch.figures.cells import best_cells
+from smallbatch.figures.accuracy_lines import best_cells
 from smallbatch.study.experiments import BUDGETS
 from smallbatch.study.rates import parse_base_lr
 

@@ -193,7 +193,7 @@ def chance_line(axes: Axes, runs: pd.DataFrame) -> None:
         axes.axhline(100 * runs["chance"].iloc[0], **style.CHANCE)
 
 
-def bar_line(axes: Axes, runs: pd.DataFrame) -> None:
+def threshold_line(axes: Axes, runs: pd.DataFrame) -> None:
     """Draw a thin dotted line at the accuracy above which runs have converged; none if nothing has trained."""
     bar = runs["bar"].iloc[0]
     if is_accuracy(runs) and np.isfinite(bar):
