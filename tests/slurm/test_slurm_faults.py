@@ -69,7 +69,7 @@ def observed(folder: Path) -> Path:
 
 CHANGES = {
     "training/checkpoints.py": ("INTERVAL = 45.0", f"INTERVAL = {SAVES_EVERY}"),
-    "cluster/slurm_commands.py": ("WARNING = 120", "WARNING = 20"),
+    "cluster/slurm_jobs.py": ("STOP_BEFORE_LIMIT_S = 120", "STOP_BEFORE_LIMIT_S = 20"),
     "core/console.py": ('_LogFile(log_file, "w",', '_LogFile(f"{log_file}.all", "a",'),
 }
 

@@ -240,7 +240,7 @@ def test_what_is_not_pulled_is_not_published_twice_and_reported_by_who_reads_run
     with pytest.raises(UserError, match=r"not pulled yet; `dvc pull \S+\.zip\.dvc` gets it"):
         bundles.published(store)
     (store.published / "other-1.zip.dvc").write_text("outs:")
-    for look in (bundles.import_published, bundles.unpacked_records):
+    for look in (bundles.import_published, bundles.records_to_import):
         caplog.clear()
         look(store)
         (line,) = caplog.messages

@@ -15,7 +15,7 @@ import yaml
 from helpers import PROJECT, snakemake
 
 from smallbatch import models
-from smallbatch.cluster.slurm_commands import WARNING
+from smallbatch.cluster.slurm_jobs import STOP_BEFORE_LIMIT_S
 from smallbatch.data import public_datasets
 from smallbatch.data.prepared import Meta
 from smallbatch.estimate import job_resources as resources
@@ -177,7 +177,7 @@ def test_what_jobs_ask_for_is_reported_as_it_is():
     low, *_, high = resources.MINUTES
     assert f"twice the minutes ({low} to {high:,}, more at each attempt)" in text and "a quarter more than" in text
     assert SILENCE == 300 and "reported as silent after five minutes without an update" in line(RUNNING)
-    assert WARNING == 120 and "Two minutes before its time limit" in CLUSTER
+    assert STOP_BEFORE_LIMIT_S == 120 and "Two minutes before its time limit" in CLUSTER
 
 
 @cache
@@ -335,7 +335,7 @@ def between(name: str) -> str:
 @pytest.mark.slow
 @pytest.mark.parametrize("name", PUBLISHED)
 def test_the_results_are_those_of_the_published_runs(name, published):
-    from smallbatch.publish.publish import results_markdown
+    from smallbatch.publish.dvc_publish import results_markdown
 
     assert between(f"{name}: results") == results_markdown(published(name).runs)
 
@@ -354,7 +354,7 @@ def test_each_verdict_that_changed_is_reported_and_so_is_each_that_did_not():
 @pytest.mark.slow
 @pytest.mark.parametrize("name", PUBLISHED)
 def test_the_verdicts_are_those_of_the_published_runs(name, published):
-    from smallbatch.publish.publish import claims_markdown
+    from smallbatch.publish.dvc_publish import claims_markdown
 
     claims = published(name).claims
     assert between(f"{name}: claims") == claims_markdown(claims), claims.to_csv(index=False)

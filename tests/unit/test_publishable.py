@@ -5,7 +5,7 @@ import pytest
 from helpers import a_run, an_outcome
 
 from smallbatch.core.errors import UserError
-from smallbatch.publish.publish import RECORDED, check
+from smallbatch.publish.dvc_publish import RECORDED, check
 from smallbatch.runs.store import RunStore
 
 

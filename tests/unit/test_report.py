@@ -21,7 +21,7 @@ from smallbatch.analysis.words import NOTHING, format_duration, typeset
 from smallbatch.core.errors import UserError
 from smallbatch.figures import draw, style
 from smallbatch.figures.accuracy_lines import best_cells
-from smallbatch.publish.publish import claims_markdown
+from smallbatch.publish.dvc_publish import claims_markdown
 from smallbatch.publish.report import TEXTS, claim_rows, environments, figure_words, front, render, result_row, write
 from smallbatch.study.experiments import Experiment, Setting, Study
 

@@ -6,7 +6,7 @@ import pandas as pd
 import pytest
 from helpers import PAPERS_RECIPE
 
-from smallbatch.publish.publish import results_markdown
+from smallbatch.publish.dvc_publish import results_markdown
 from smallbatch.publish.report import compared, environments, result_row
 
 PLAIN = {

@@ -11,7 +11,7 @@ import pytest
 import yaml
 from helpers import PROJECT
 
-from smallbatch.cluster import slurm_commands as slurm
+from smallbatch.cluster import slurm_jobs as slurm
 from smallbatch.core.errors import Stopped
 
 STOP = Stopped("SIGTERM", "epoch 3, step 7")
@@ -112,7 +112,7 @@ def test_a_task_of_an_array_is_warned_before_its_time_is_over(commands, monkeypa
     """SLURM's own warning does not reach it."""
     for name, value in {"JOB_ID": "19", "ARRAY_JOB_ID": "17", "ARRAY_TASK_ID": "2"}.items():
         monkeypatch.setenv(f"SLURM_{name}", value)
-    end = datetime.datetime.now() + datetime.timedelta(seconds=slurm.WARNING + 1)
+    end = datetime.datetime.now() + datetime.timedelta(seconds=slurm.STOP_BEFORE_LIMIT_S + 1)
     make(commands, "squeue", f"echo {end:%Y-%m-%dT%H:%M:%S}")
     heard = []
     signal.signal(signal.SIGTERM, lambda number, frame: heard.append(number))
@@ -127,7 +127,7 @@ def test_a_task_of_an_array_is_warned_before_its_time_is_over(commands, monkeypa
 
 def test_both_warnings_come_at_the_same_time():
     profile = yaml.safe_load((PROJECT / "slurm" / "config.yaml").read_text())
-    assert profile["set-resources"]["train"]["slurm_extra"] == f"--signal=TERM@{slurm.WARNING}"
+    assert profile["set-resources"]["train"]["slurm_extra"] == f"--signal=TERM@{slurm.STOP_BEFORE_LIMIT_S}"
 
 
 @pytest.mark.parametrize(

@@ -137,8 +137,8 @@ def test_a_job_in_a_line(job, message):
 
 
 def test_elsewhere_a_line_is_written_each_time(monkeypatch, capsys):
-    monkeypatch.setattr(progress_line, "MINUTE", 0.05)
-    watch = progress_line.watch_elsewhere(lambda: replace(STATUS, speed=1234.0, left=65.0))
+    monkeypatch.setattr(progress_line, "LINE_INTERVAL_S", 0.05)
+    watch = progress_line.print_progress_lines(lambda: replace(STATUS, speed=1234.0, left=65.0))
     time.sleep(0.3)
     watch.end()
     lines = capsys.readouterr().err.splitlines()

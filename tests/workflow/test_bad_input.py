@@ -13,7 +13,7 @@ import torch
 from helpers import TINY, a_run, copy_project, made_data, snakemake, warm, write_study
 from PIL import Image
 
-from smallbatch.cluster import slurm_commands as slurm
+from smallbatch.cluster import slurm_jobs as slurm
 from smallbatch.core.console import log_and_exit_on_error
 from smallbatch.core.errors import UserError
 from smallbatch.data import prepared

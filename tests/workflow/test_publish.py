@@ -8,12 +8,12 @@ from helpers import a_run, an_outcome
 from helpers.publishing import as_repository, clone, make, names, objects, pictures, set_seeds, sh, trained_repository
 
 from smallbatch.core.errors import UserError
-from smallbatch.publish.publish import (
+from smallbatch.publish.dvc_publish import (
     RECORDED,
     check,
-    chosen_weights,
     claims_markdown,
     fill_marked_parts,
+    runs_with_published_weights,
     undamaged_weights,
 )
 from smallbatch.runs.store import RunStore
@@ -153,19 +153,21 @@ def table(tmp_path):
 @pytest.mark.parametrize(("weights", "best"), [("experiment", [2]), ("cell", [2, 3]), ("none", [])])
 def test_whose_weights_go_along(weights, best, table):
     runs, store = table
-    assert chosen_weights(runs, check("s", runs, store), store, weights) == [runs["run"][row] for row in best]
+    assert runs_with_published_weights(runs, check("s", runs, store), store, weights) == [
+        runs["run"][row] for row in best
+    ]
 
 
 def test_damaged_weights_are_set_aside_and_the_next_call_does_without_them(table):
     runs, store = table
     records = check("s", runs, store)
-    chosen = chosen_weights(runs, records, store, "experiment")
+    chosen = runs_with_published_weights(runs, records, store, "experiment")
     file = store.weights(records[chosen[0]])
     assert undamaged_weights(records, store, chosen) == [file]
     file.write_bytes(b"C")
     with pytest.raises(UserError, match=rf"{file.name}: damaged: .*; set aside as .*; the run is whole without it"):
         undamaged_weights(records, store, chosen)
-    assert chosen_weights(runs, check("s", runs, store), store, "experiment") == [runs["run"][3]]
+    assert runs_with_published_weights(runs, check("s", runs, store), store, "experiment") == [runs["run"][3]]
 
 
 def test_a_study_that_lacks_a_run_is_refused(table):

@@ -10,7 +10,7 @@ from helpers.publishing import as_repository, clone, make, pictures, sh
 from safetensors.torch import save
 
 from smallbatch.data import prepared
-from smallbatch.publish.publish import RECORDED
+from smallbatch.publish.dvc_publish import RECORDED
 from smallbatch.runs.store import RunStore
 from smallbatch.study.yaml_validation import read_yaml
 from smallbatch.study_file import load_study

@@ -86,8 +86,8 @@ def test_a_refusal_is_one_line_at_the_end(tiny):
 def test_without_a_terminal_there_is_a_line_a_minute_in_snakemakes_text(tiny):
     module = tiny / "workflow/smallbatch/terminal/progress_line.py"
     text = module.read_text(encoding="utf-8")
-    assert "\nMINUTE = 60.0\n" in text
-    module.write_text(text.replace("\nMINUTE = 60.0\n", "\nMINUTE = 1.0\n"), encoding="utf-8")
+    assert "\nLINE_INTERVAL_S = 60.0\n" in text
+    module.write_text(text.replace("\nLINE_INTERVAL_S = 60.0\n", "\nLINE_INTERVAL_S = 1.0\n"), encoding="utf-8")
     done = snakemake(tiny, *OPTIONS[:-1], "datasets", env=os.environ | {"PYTHONPATH": str(tiny / "workflow")})
     assert done.returncode == 0 and "Job stats" in done.stdout and "Finished jobid" in done.stdout, done.stdout
     assert re.search(r"^\d\d:\d\d:\d\d tiny: 0 of 8 runs$", done.stdout, re.MULTILINE), done.stdout

@@ -1,7 +1,7 @@
 # A SLURM cluster: what is asked of it, and whether it can be had. SLURM is asked, so that a profile fits any cluster.
 from types import SimpleNamespace
 
-from smallbatch.cluster import sbatch_options, slurm_commands, slurm_plugin_patches
+from smallbatch.cluster import sbatch_options, slurm_jobs, slurm_plugin_patches
 
 
 def training_gres(wildcards):
@@ -15,7 +15,7 @@ def training_gres(wildcards):
     )
 
 
-gpus_in = functools.cache(slurm_commands.has_gpus)
+gpus_in = functools.cache(slurm_jobs.has_gpus)
 
 
 def profile_resource(rule, resource):
@@ -43,7 +43,7 @@ def check_cluster():
     """Before anything is submitted: whether the cluster can have it."""
     if workflow.executor_plugin.name == "slurm":
         try:
-            slurm_commands.check(sbatch_options.options_by_request(submitted(), workflow.executor_settings))
+            slurm_jobs.check(sbatch_options.options_by_request(submitted(), workflow.executor_settings))
         except UserError as error:
             sys.exit(f"error: {error}")
         slurm_plugin_patches.cache_min_job_age()

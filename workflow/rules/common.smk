@@ -14,7 +14,7 @@ from snakemake.iocontainers import Wildcards
 
 from smallbatch.core import checksums
 from smallbatch.estimate import job_resources
-from smallbatch.runs.bundles import unpacked_records, import_published
+from smallbatch.runs.bundles import records_to_import, import_published
 from smallbatch.data import label as label_of
 from smallbatch.data import check_source, original_size, reason_to_prepare
 from smallbatch.data.dataset_info import size_of

@@ -101,7 +101,7 @@ def say_once(text):
 @functools.cache
 def published_since():
     """Published runs that a call which writes would have laid in the store by now, with their records."""
-    return unpacked_records(STORE) if workflow.is_main_process and only_looks() else {}
+    return records_to_import(STORE) if workflow.is_main_process and only_looks() else {}
 
 
 def pending_runs(wildcards):

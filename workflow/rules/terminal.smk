@@ -41,4 +41,4 @@ onstart:
         if TERMINAL:
             TERMINAL.watch()
         else:
-            progress_line.watch_elsewhere(look)
+            progress_line.print_progress_lines(look)

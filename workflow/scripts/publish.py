@@ -7,7 +7,7 @@ import pandas as pd
 
 from smallbatch.analysis.table import read_tables
 from smallbatch.core.console import log_and_exit_on_error
-from smallbatch.publish.publish import publish
+from smallbatch.publish.dvc_publish import publish
 from smallbatch.runs.store import RunStore
 
 if TYPE_CHECKING:

@@ -5,7 +5,7 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from smallbatch.cluster import slurm_commands
+from smallbatch.cluster import slurm_jobs
 from smallbatch.core.console import log_and_exit_on_error
 from smallbatch.study.experiments import Run
 from smallbatch.training.launch import train
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 if __name__ == "__main__":
     submitted = "SMALLBATCH_SUBMITTED" in os.environ
-    requeued = slurm_commands.requeued_when_stopped() if submitted else contextlib.nullcontext()
+    requeued = slurm_jobs.requeued_when_stopped() if submitted else contextlib.nullcontext()
     with log_and_exit_on_error(snakemake.log[0]), requeued:
         params = snakemake.params
         train(

@@ -142,7 +142,7 @@ def import_published(store: RunStore) -> None:
         write_folder(folder, bundle.files(name), flush=False)
 
 
-def unpacked_records(store: RunStore) -> dict[str, Record]:
+def records_to_import(store: RunStore) -> dict[str, Record]:
     """Run name -> record of the runs that `import_published` would unpack. Nothing is written.
 
     Raises:
@@ -154,7 +154,7 @@ def unpacked_records(store: RunStore) -> dict[str, Record]:
 def _runs_to_unpack(store: RunStore, bundles: Sequence[Bundle]) -> Iterator[tuple[Bundle, str, Record]]:
     """The runs whose published record is not the one in the store; logs bundles that have not been pulled, and at the
     end runs that this version does not know."""
-    if line := store.not_pulled():
+    if line := store.not_pulled_message():
         log.warning("%s; runs that are published count before others", line)
     unknown: Counter[Path] = Counter()
     for name, bundle in _current_bundles(bundles).items():

@@ -99,7 +99,7 @@ def study_status(study: Study, data: Path, results: Path) -> Status:
     counts = {figure: _counts(states[name] for name in names) for figure, names in _of_figures(study, planned)}
     begun = len(list((results / "checkpoints").glob("*/*.pt")))
     wrong = [f"{store.root / name}: damaged: {damage}; to be made again" for name, damage in sorted(damaged.items())]
-    wrong = [*unread, *jobs.wrong, *wrong, *filter(None, [store.not_pulled()])]
+    wrong = [*unread, *jobs.wrong, *wrong, *filter(None, [store.not_pulled_message()])]
     return Status(study.name, jobs.now, counts, unprepared, heartbeats, speed or None, left, wrong, begun, images)
 
 

@@ -82,10 +82,10 @@ class RunStore:
         Raises:
             UserError: some have not been pulled.
         """
-        if line := self.not_pulled():
+        if line := self.not_pulled_message():
             raise UserError(line)
 
-    def not_pulled(self) -> str:
+    def not_pulled_message(self) -> str:
         """A message on published runs tracked by DVC that have not been pulled; empty if there are none."""
         pointers = [path for path in sorted(self.published.glob("*.dvc")) if not path.with_suffix("").exists()]
         return _not_pulled(*pointers) if pointers else ""

@@ -11,13 +11,13 @@ from typing import Any
 from smallbatch.runs.status import Status, format_line, stopped_message
 from smallbatch.terminal.screen import Screen
 
-EVERY = 1.0
+REFRESH_INTERVAL_S = 1.0
 """Seconds between two updates in a terminal."""
 
-SHARE = 0.02
+MAX_TIME_SHARE = 0.02
 """The largest fraction of the time that updates may take: large studies are updated less often."""
 
-MINUTE = 60.0
+LINE_INTERVAL_S = 60.0
 """Seconds between two lines elsewhere."""
 
 TIME_LEFT_KNOWN = 120.0
@@ -92,7 +92,7 @@ class Watch:
                 if threading.main_thread().is_alive():
                     raise
                 return  # the process is ending, and cannot start threads that read records
-            pause = max(self._every, (time.monotonic() - begun) / SHARE)
+            pause = max(self._every, (time.monotonic() - begun) / MAX_TIME_SHARE)
 
 
 class StatusLogHandler(logging.Handler):
@@ -123,7 +123,7 @@ class StatusLogHandler(logging.Handler):
             running = [text for text in [*self._messages.values()] if text.endswith(DONE)]
             screen.draw(format_line(status, screen.width - 1, beside="".join(running[:1]).removesuffix(DONE)))
 
-        self._watch = Watch(self._look, show, EVERY)
+        self._watch = Watch(self._look, show, REFRESH_INTERVAL_S)
 
     def emit(self, record: logging.LogRecord) -> None:
         """Write a log record as far as a terminal should show it."""
@@ -160,10 +160,10 @@ def message(job: dict[str, Any]) -> str:
     return text + DONE if job["log"] else text
 
 
-def watch_elsewhere(look: Callable[[], Status]) -> Watch:
+def print_progress_lines(look: Callable[[], Status]) -> Watch:
     """Write one line per minute to standard error."""
 
     def show(status: Status) -> None:
         print(time.strftime("%H:%M:%S"), format_line(status), file=sys.stderr, flush=True)
 
-    return Watch(look, show, MINUTE)
+    return Watch(look, show, LINE_INTERVAL_S)

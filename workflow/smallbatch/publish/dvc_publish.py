@@ -64,7 +64,7 @@ def publish(
     records = check(study, runs, store)
     _check_remote(remote, remote_set_in)
     names, known = list(records), bundles.published(store)
-    kept = undamaged_weights(records, store, chosen_weights(runs, records, store, weights))
+    kept = undamaged_weights(records, store, runs_with_published_weights(runs, records, store, weights))
     new = [name for name in names if name not in known]
     made = [bundles.write_bundle(store, study, new)] if new else []
     known |= {name: bundle for bundle in made for name in new}
@@ -106,7 +106,9 @@ def check(study: str, runs: pd.DataFrame, store: RunStore) -> dict[str, Record]:
     return records
 
 
-def chosen_weights(runs: pd.DataFrame, records: Mapping[str, Record], store: RunStore, weights: str) -> list[str]:
+def runs_with_published_weights(
+    runs: pd.DataFrame, records: Mapping[str, Record], store: RunStore, weights: str
+) -> list[str]:
     """The runs whose weights are published: in each experiment or each of its cells, the best run with weights."""
     if weights == "none":
         return []

@@ -15,16 +15,16 @@ from smallbatch.core.errors import Stopped, UserError
 
 PROGRAMS = ("sbatch", "squeue", "scancel", "sinfo", "scontrol")
 
-HOPELESS = re.compile(
+NEVER_STARTING_REASONS = re.compile(
     r"Partition(Config|NodeLimit|TimeLimit)|MaxMemPerLimit|BadConstraints|Invalid(Account|QOS)|(Account|QOS)NotAllowed|"
     r"Job's (account|QOS) .*|(Assoc|QOS)\w*Per(Job|Node)\w*|QOSMin\w*"
 )
 """SLURM's reasons for a pending job that cannot start until somebody changes the job or the cluster."""
 
-SETTLING = 1.0
+REASON_DELAY_S = 1.0
 """Seconds until SLURM reports a precise reason: at first it may report only PartitionConfig."""
 
-WARNING = 120
+STOP_BEFORE_LIMIT_S = 120
 """Seconds before its time limit at which a job stops; as `--signal` in slurm/config.yaml."""
 
 COMMAND_TIMEOUT_S = 30.0
@@ -72,9 +72,9 @@ def check(requests: Mapping[str, Sequence[str]]) -> None:
     try:
         for words, options in requests.items():
             submitted[_submit(words, options)] = words
-        time.sleep(SETTLING)
+        time.sleep(REASON_DELAY_S)
         for job, reason in _reasons(submitted):
-            if HOPELESS.fullmatch(reason):
+            if NEVER_STARTING_REASONS.fullmatch(reason):
                 raise UserError(f"SLURM would never start {submitted[job]}: {reason}")
     finally:
         if submitted:
@@ -142,7 +142,7 @@ def _warned() -> Iterator[None]:
         yield
         return
     before = signal.signal(signal.SIGALRM, lambda *_: signal.raise_signal(signal.SIGTERM))
-    signal.alarm(max(1, round((ends - datetime.now()).total_seconds()) - WARNING))
+    signal.alarm(max(1, round((ends - datetime.now()).total_seconds()) - STOP_BEFORE_LIMIT_S))
     try:
         yield
     finally:
